@@ -1,0 +1,43 @@
+//! What crosses a process boundary, and nothing else: the Kafka record, the CQL tables, the Redis keys and Lua, and
+//! the domain types that they carry. Everything here is a value: no I/O, no clock, no configuration.
+
+mod allocation;
+mod budget;
+pub mod cql;
+mod defaults;
+mod fnv;
+mod partition;
+mod person;
+mod position;
+mod receipt;
+mod record;
+pub mod redis;
+mod row;
+mod submission;
+mod text;
+mod totals;
+mod version;
+
+/// The Protobuf messages as generated from `proto/`.
+#[allow(missing_docs)]
+pub mod proto {
+    include!(concat!(env!("OUT_DIR"), "/allocator.v1.rs"));
+}
+
+pub use allocation::{Allocation, AllocationFault, BASIS_POINTS_PER_PERSON};
+pub use budget::{
+    Budget, BudgetFault, Category, Identity, MAX_CATEGORIES, MIN_CATEGORIES, Openness, Results,
+};
+pub use defaults::default_budgets;
+pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
+pub use person::{PERSON_MAX_BYTES, PersonFault, PersonKey, PersonKeyHasher, PersonName};
+pub use position::{Generation, Offset, Position};
+pub use receipt::{Receipt, ReceiptFault};
+pub use record::{RECORD_VERSION, RecordDecoder, RecordFault, RecordView, encode_record, record_fingerprint};
+pub use row::{PersonRow, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets};
+pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};
+pub use text::{BudgetId, CategoryId, SlugFault};
+pub use totals::{
+    BudgetTotals, CategoryTotals, CombinedTotals, DISTRIBUTION_BINS, MergeFault, PartitionTotals,
+};
+pub use version::AggregateVersion;

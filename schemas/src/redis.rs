@@ -1,0 +1,107 @@
+//! The Redis keys and the script that moves them. The braces in a key are the cluster's hash tag: all keys of a
+//! budget live on one node, so one script can move them together.
+
+use serde::Deserialize;
+
+use crate::{
+    BudgetId, BudgetTotals, CategoryTotals, CombinedTotals, DISTRIBUTION_BINS, Generation,
+    PartitionCount, PartitionTotals, Position, SubmissionId,
+};
+
+/// The script behind every publication; see the comment at its head.
+pub const PUBLISH_SCRIPT: &str = include_str!("../lua/publish.lua");
+
+/// The channel on which a budget's id is announced whenever its aggregate has moved.
+pub const UPDATES_CHANNEL: &str = "aggregate_updates";
+
+/// The hash of what each partition last published.
+pub fn partitions_key(budget: &BudgetId) -> String {
+    format!("aggregate_partitions:{{{budget}}}")
+}
+
+/// The sum of all partitions, as JSON.
+pub fn aggregate_key(budget: &BudgetId) -> String {
+    format!("aggregate_allocations_v2:{{{budget}}}")
+}
+
+/// How many people the aggregate counts.
+pub fn people_key(budget: &BudgetId) -> String {
+    format!("aggregate_total_submissions:{{{budget}}}")
+}
+
+/// What ingest remembers of a submission id, to answer a repetition with the same receipt.
+pub fn idempotency_key(budget: &BudgetId, submission: SubmissionId) -> String {
+    format!("idempotency:{{{budget}}}:{submission}")
+}
+
+/// The script's arguments for what one owner has committed of one budget in some of the partitions.
+pub fn publish_arguments(
+    budget: &BudgetId,
+    generation: Generation,
+    count: PartitionCount,
+    partitions: &[PartitionTotals],
+) -> Vec<String> {
+    let mut arguments = vec![
+        UPDATES_CHANNEL.to_owned(),
+        budget.to_string(),
+        generation.to_string(),
+        count.get().to_string(),
+    ];
+    for part in partitions {
+        arguments.extend([
+            part.partition.to_string(),
+            part.totals.position.to_string(),
+            part.totals.people.to_string(),
+            part.totals.updated_at_ms.to_string(),
+            numbers(&part.totals),
+        ]);
+    }
+    arguments
+}
+
+fn numbers(totals: &BudgetTotals) -> String {
+    let mut text = String::with_capacity(totals.categories.len() * (DISTRIBUTION_BINS + 1) * 3);
+    for category in &totals.categories {
+        for number in std::iter::once(&category.basis_points).chain(&*category.people_by_percent) {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(&number.to_string());
+        }
+    }
+    text
+}
+
+/// Reads the aggregate's JSON. `None` when it is not what the script writes: damage, to be treated as a miss.
+pub fn parse_aggregate(json: &[u8]) -> Option<CombinedTotals> {
+    #[derive(Deserialize)]
+    struct Aggregate {
+        generation: Generation,
+        people: u64,
+        updated_at_ms: u64,
+        positions: Vec<Position>,
+        categories: Vec<Category>,
+    }
+    #[derive(Deserialize)]
+    struct Category {
+        basis_points: u64,
+        people_by_percent: Vec<u64>,
+    }
+
+    let aggregate: Aggregate = serde_json::from_slice(json).ok()?;
+    let categories = aggregate
+        .categories
+        .into_iter()
+        .map(|category| {
+            let people_by_percent = category.people_by_percent.try_into().ok()?;
+            Some(CategoryTotals { basis_points: category.basis_points, people_by_percent })
+        })
+        .collect::<Option<_>>()?;
+    Some(CombinedTotals {
+        generation: aggregate.generation,
+        positions: aggregate.positions,
+        people: aggregate.people,
+        updated_at_ms: aggregate.updated_at_ms,
+        categories,
+    })
+}
