@@ -1,0 +1,104 @@
+//! All layers together, before any key has looked at them.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::args::ConfigArgs;
+use super::fault::{ConfigFault, ConfigFaults, Origin};
+use super::layers::{self, Given, Layer};
+use super::reader::Reader;
+
+/// The file that is read if no other is named, and only if it exists.
+const DEFAULT_FILE: &str = "allocator.toml";
+
+/// The texts of every setting that somebody gave. Parsing them is the [`Reader`]'s.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// From the weakest to the strongest.
+    layers: Vec<Layer>,
+}
+
+impl Settings {
+    /// Reads the file, the environment and the flags.
+    ///
+    /// # Errors
+    /// Every source that cannot be read or is not well-formed. Whether the values are right is found by
+    /// [`Reader::finish`].
+    pub fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
+        let mut faults = Vec::new();
+        let file = read_file(args.config.as_deref(), &mut faults);
+        let settings = Self::from_sources(file, std::env::vars_os(), &args.set, &mut faults);
+        if faults.is_empty() { Ok(settings) } else { Err(ConfigFaults(faults)) }
+    }
+
+    /// Settings from given pairs only: for tests, and for a program that embeds another.
+    pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { layers: vec![program_layer(pairs)] }
+    }
+
+    /// Values that stand in for the keys' own defaults; everything that a user gave is stronger.
+    #[must_use]
+    pub fn with_defaults(mut self, pairs: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.layers.insert(0, program_layer(pairs));
+        self
+    }
+
+    /// Starts parsing: one reader for all keys of the process, so that all faults come at once.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader::new(self)
+    }
+
+    pub(super) fn from_sources(
+        file: Option<(PathBuf, String)>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: &[String],
+        faults: &mut Vec<ConfigFault>,
+    ) -> Self {
+        let mut layers = Vec::new();
+        if let Some((path, text)) = file {
+            layers.push(layers::file(&path, &text, faults));
+        }
+        layers.push(layers::environment(variables, faults));
+        layers.push(layers::flags(flags, faults));
+        Self { layers }
+    }
+
+    /// What the strongest layer says about a key.
+    pub(super) fn get(&self, name: &str) -> Option<&Given> {
+        self.layers.iter().rev().find_map(|layer| layer.get(name))
+    }
+
+    /// Every value given, those that a stronger layer covers too.
+    pub(super) fn given(&self) -> impl Iterator<Item = (&str, &Given)> {
+        self.layers.iter().flatten().map(|(name, given)| (name.as_str(), given))
+    }
+}
+
+fn program_layer(pairs: impl IntoIterator<Item = (String, String)>) -> Layer {
+    pairs
+        .into_iter()
+        .map(|(name, text)| {
+            let given = Given { text, origin: Origin::Program };
+            (name, given)
+        })
+        .collect()
+}
+
+/// A file that was named must exist; the default one may be absent.
+fn read_file(named: Option<&Path>, faults: &mut Vec<ConfigFault>) -> Option<(PathBuf, String)> {
+    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+    match std::fs::read_to_string(path) {
+        Ok(text) => Some((path.to_owned(), text)),
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            faults.push(ConfigFault {
+                key: "--config".into(),
+                origin: Origin::Flag,
+                found: Some(path.display().to_string()),
+                expected: format!("expected a readable TOML file: {error}"),
+            });
+            None
+        }
+    }
+}

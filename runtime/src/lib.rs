@@ -1,0 +1,12 @@
+//! What every process of the allocator has, whatever it does: layered settings, logs, metrics, health,
+//! orderly shutdown, a bounded HTTP server, and problems (RFC 9457) for everything that goes wrong on it.
+//!
+//! It knows nothing about budgets, logs or stores, and depends on no other crate of the workspace.
+
+pub mod config;
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod problem;
+pub mod shutdown;
+pub mod telemetry;

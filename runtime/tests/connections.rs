@@ -1,0 +1,241 @@
+//! The server's promises about connections: how many there are, how slow they may be, and how they end.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
+
+mod support;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::routing::get;
+use futures_util::stream;
+use http::StatusCode;
+use runtime::http::{HttpConfig, bind};
+use support::{Server, eventually, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const HELLO: &str = "GET /hello HTTP/1.1\r\nhost: test\r\n\r\n";
+const OPEN: &str = "allocator_http_connections_open{service=\"test\"}";
+
+fn hello() -> Router {
+    Router::new().route("/hello", get(async || "hello"))
+}
+
+/// A route that answers when told to, and tells when it is asked.
+fn gate() -> (Router, mpsc::Receiver<()>, CancellationToken) {
+    let (asked, is_asked) = mpsc::channel(8);
+    let open = CancellationToken::new();
+    let wait = open.clone();
+    let route = get(async move || {
+        let _ = asked.send(()).await;
+        wait.cancelled().await;
+        "through"
+    });
+    (hello().route("/gate", route), is_asked, open)
+}
+
+const GATE: &str = "GET /gate HTTP/1.1\r\nhost: test\r\n\r\n";
+
+#[tokio::test]
+async fn a_head_that_comes_too_slowly_is_ended_however_it_drips() {
+    let header_timeout = Duration::from_millis(200);
+    let config = HttpConfig { header_timeout, ..HttpConfig::default() };
+    let server = Server::start(hello(), config);
+
+    let mut silent = server.connect().await;
+    assert!(silent.answer().await.is_none(), "nothing asked, nothing answered");
+
+    let mut half = server.connect().await;
+    half.send("GET /hello HTTP/1.1\r\nhost:").await;
+    half.answer().await.unwrap().problem(408, "request-timeout");
+
+    // Each byte comes in good time, all of them do not.
+    let dripping = server.connect().await;
+    let (mut reader, mut writer) = dripping.stream.into_split();
+    let drip = tokio::spawn(async move {
+        let mut every = tokio::time::interval(header_timeout / 10);
+        for byte in HELLO.as_bytes().iter().cycle() {
+            every.tick().await;
+            if writer.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut read = Vec::new();
+    let _ = within(reader.read_to_end(&mut read)).await;
+    drip.abort();
+    assert!(read.starts_with(b"HTTP/1.1 408 "), "{:?}", String::from_utf8_lossy(&read));
+
+    let mut idle = server.connect().await;
+    idle.send(HELLO).await;
+    assert_eq!(idle.answer().await.unwrap().status, 200);
+    assert!(idle.answer().await.is_none(), "an idle connection is closed without a word");
+    eventually("all places are free again", || server.sample(OPEN) == 0.0).await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_and_its_place_is_free_again_later() {
+    let config = HttpConfig { max_connections: 2, ..HttpConfig::default() };
+    let server = Server::start(hello(), config);
+    let mut first = server.connect().await;
+    let mut second = server.connect().await;
+    for client in [&mut first, &mut second] {
+        client.send(HELLO).await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+    }
+    assert_eq!(server.sample(OPEN), 2.0);
+
+    let mut third = server.connect().await;
+    third.send(HELLO).await;
+    let refused = third.answer().await.unwrap();
+    refused.problem(503, "unavailable");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    assert_eq!(server.sample("allocator_http_connections_refused_total{service=\"test\"}"), 1.0);
+
+    // Those inside are not disturbed.
+    first.send(HELLO).await;
+    assert_eq!(first.answer().await.unwrap().status, 200);
+    drop(second);
+    eventually("a place is free", || server.sample(OPEN) == 1.0).await;
+    assert_eq!(server.ask(HELLO).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut() {
+    let config =
+        HttpConfig { request_timeout: Duration::from_millis(200), ..HttpConfig::default() };
+    let endless = get(async || {
+        let piece = Bytes::from(vec![0; 64 * 1024]);
+        Body::from_stream(stream::repeat_with(move || Ok::<_, std::io::Error>(piece.clone())))
+    });
+    let server = Server::start(Router::new().route("/endless", endless), config);
+    let mut client = server.connect().await;
+    client.send("GET /endless HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    eventually("it is being served", || server.sample(OPEN) == 1.0).await;
+    eventually("it is cut", || server.sample(OPEN) == 0.0).await;
+}
+
+#[tokio::test]
+async fn at_the_end_requests_in_flight_are_answered_and_new_connections_are_not_taken() {
+    let (routes, mut asked, open) = gate();
+    let server = Server::start(routes, HttpConfig::default());
+    let mut silent = server.connect().await;
+    let mut idle = server.connect().await;
+    idle.send(HELLO).await;
+    idle.answer().await.unwrap();
+    let mut busy = server.connect().await;
+    busy.send(GATE).await;
+    within(asked.recv()).await;
+
+    server.stop.cancel();
+    assert!(idle.answer().await.is_none());
+    assert!(silent.answer().await.is_none());
+    within(async { while tokio::net::TcpStream::connect(server.address).await.is_ok() {} }).await;
+    assert!(!server.task.is_finished());
+
+    open.cancel();
+    let answer = busy.answer().await.unwrap();
+    assert_eq!(answer.body, b"through");
+    assert_eq!(answer.header("connection"), Some("close"));
+    within(server.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_does_not_end_within_the_drain_time_is_cut() {
+    let (routes, mut asked, _never_opened) = gate();
+    let config = HttpConfig { drain_timeout: Duration::from_millis(100), ..HttpConfig::default() };
+    let server = Server::start(routes, config);
+    let mut busy = server.connect().await;
+    busy.send(GATE).await;
+    within(asked.recv()).await;
+    server.stop.cancel();
+    assert!(busy.answer().await.is_none());
+    let metrics = server.metrics.clone();
+    within(server.task).await.unwrap().unwrap();
+    let text = String::from_utf8(metrics.render()).unwrap();
+    assert!(text.contains("allocator_http_connections_cut_total{service=\"test\"} 1"), "{text}");
+}
+
+#[tokio::test]
+async fn a_stream_ends_by_the_token_and_does_not_hold_up_the_end() {
+    let stop = CancellationToken::new();
+    let watch = stop.clone();
+    let stream = get(async move || {
+        let first = stream::once(async { Ok::<_, std::io::Error>(Bytes::from_static(b"first")) });
+        let end = stream::once(async move {
+            watch.cancelled().await;
+            Ok(Bytes::from_static(b"last"))
+        });
+        Body::from_stream(futures_util::StreamExt::chain(first, end))
+    });
+    let server =
+        Server::start_until(Router::new().route("/stream", stream), HttpConfig::default(), stop);
+    let mut client = server.connect().await;
+    client.send("GET /stream HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    let mut read = Vec::new();
+    while !read.ends_with(b"first\r\n") {
+        assert!(within(client.stream.read_buf(&mut read)).await.unwrap() > 0);
+    }
+    server.stop.cancel();
+    within(client.stream.read_to_end(&mut read)).await.unwrap();
+    assert!(read.ends_with(b"4\r\nlast\r\n0\r\n\r\n"));
+    within(server.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_keeps_its_place_and_the_end_waits_for_it() {
+    let echo = get(async |mut request: Request| {
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut io = hyper_util::rt::TokioIo::new(upgraded.await.unwrap());
+            let mut word = [0; 4];
+            while io.read_exact(&mut word).await.is_ok() {
+                io.write_all(&word).await.unwrap();
+            }
+        });
+        let headers = [("connection", "upgrade"), ("upgrade", "echo")];
+        (StatusCode::SWITCHING_PROTOCOLS, headers)
+    });
+    let server = Server::start(Router::new().route("/echo", echo), HttpConfig::default());
+    let mut client = server.connect().await;
+    client
+        .send("GET /echo HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
+        .await;
+    assert_eq!(client.answer().await.unwrap().status, 101);
+    client.send("ping").await;
+    let mut word = [0; 4];
+    within(client.stream.read_exact(&mut word)).await.unwrap();
+    assert_eq!((&word, server.sample(OPEN)), (b"ping", 1.0));
+
+    server.stop.cancel();
+    client.send("pong").await;
+    within(client.stream.read_exact(&mut word)).await.unwrap();
+    assert!(!server.task.is_finished());
+    drop(client);
+    within(server.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named() {
+    let server = Server::start(hello(), HttpConfig::default());
+    let error = bind(server.address).unwrap_err().to_string();
+    assert!(error.contains(&server.address.to_string()), "{error}");
+    assert!(error.contains("in use"), "{error}");
+}
+
+#[tokio::test]
+async fn a_request_whose_client_goes_away_is_counted_once() {
+    let (routes, mut asked, _never_opened) = gate();
+    let server = Server::start(routes, HttpConfig::default());
+    let mut client = server.connect().await;
+    client.send(GATE).await;
+    within(asked.recv()).await;
+    drop(client);
+    let gone = "allocator_http_requests_total{method=\"GET\",route=\"/gate\",service=\"test\",status=\"499\"}";
+    eventually("it is counted", || server.sample(gone) == 1.0).await;
+    assert_eq!(server.sample("allocator_http_requests_in_flight{service=\"test\"}"), 0.0);
+}
