@@ -1,0 +1,119 @@
+# shellcheck shell=bash
+# Getting what is missing: Debian packages by apt, jars by Maven. Does nothing, quickly, when nothing is.
+
+CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/tax-budget-allocator
+POLICY_FILE=/usr/sbin/policy-rc.d
+POLICY_MARK='# written by local/up of the tax budget allocator, only while it installs packages'
+
+# fetch_for NAME... — everything that these processes need.
+fetch_for() {
+  local names=" $* "
+  local -a packages=()
+  have curl || packages+=(curl)
+  [[ $names != *" redis "* ]] || have redis-server || packages+=(redis-server)
+  [[ $names != *" prometheus "* ]] || have prometheus || packages+=(prometheus)
+  [[ $names != *" gateway "* ]] || [[ -n $(fetch_nginx) ]] || packages+=(nginx)
+  if [[ $names == *" kafka "* || $names == *" cassandra "* ]]; then
+    [[ -n $(fetch_java) ]] || packages+=(openjdk-17-jre-headless)
+    [[ -d $(fetch_jars_dir kafka) && -d $(fetch_jars_dir cassandra) ]] || have mvn || packages+=(maven)
+  fi
+  ((${#packages[@]} == 0)) || fetch_packages "${packages[@]}"
+  [[ $names != *" cassandra "* ]] || fetch_jars cassandra
+  [[ $names != *" kafka "* ]] || fetch_jars kafka
+}
+
+# fetch_nginx — its path; Debian keeps it in /usr/sbin, which is not in everybody's PATH.
+fetch_nginx() {
+  PATH=$PATH:/usr/sbin:/sbin command -v nginx || true
+}
+
+# fetch_java — the path of a Java 17, or nothing.
+fetch_java() {
+  local java
+  for java in "${JAVA_HOME:-/nonexistent}/bin/java" /usr/lib/jvm/*17*/bin/java /usr/lib/jvm/*/bin/java \
+    "$HOME"/.sdkman/candidates/java/17*/bin/java "$(command -v java || true)"; do
+    if [[ -x $java ]] && fetch_is_java_17 "$java"; then
+      echo "$java"
+      return
+    fi
+  done
+}
+
+# Only the version that a JVM itself reports counts; names of folders and links are no proof.
+fetch_is_java_17() {
+  local version
+  version=$("$1" -XshowSettings:properties -version 2>&1 | awk '$1 == "java.specification.version" { print $3 }')
+  [[ $version == 17 ]]
+}
+
+fetch_packages() {
+  local install="apt-get install -y --no-install-recommends $*"
+  have apt-get || die "missing: $*; install them by your system's package manager"
+  if ((EUID != 0)); then
+    die "missing: $*; run: sudo sh -c 'apt-get update && $install'"
+  fi
+  say "installing $* (apt)"
+  mkdir -p "$CACHE_DIR"
+  (
+    flock 8
+    trap fetch_allow_services EXIT
+    trap 'exit 130' INT TERM
+    fetch_deny_services || exit 1
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -q -o DPkg::Lock::Timeout=300 update \
+      && apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "$@"
+  ) 8>"$CACHE_DIR/apt.lock" >"$CACHE_DIR/apt.log" 2>&1 9>&- \
+    || die "apt failed:"$'\n'"$(tail -n 15 "$CACHE_DIR/apt.log")"
+  hash -r
+}
+
+# Debian starts a service when its package is installed; while ours are, policy-rc.d forbids it.
+fetch_deny_services() {
+  fetch_allow_services
+  [[ ! -e $POLICY_FILE ]] || mv "$POLICY_FILE" "$POLICY_FILE.saved-by-local-up"
+  printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" >"$POLICY_FILE"
+  chmod 755 "$POLICY_FILE"
+}
+
+# Puts back what was there; also what a killed run could not put back.
+fetch_allow_services() {
+  if grep -qsF "$POLICY_MARK" "$POLICY_FILE"; then
+    rm -f "$POLICY_FILE"
+  fi
+  if [[ -e $POLICY_FILE.saved-by-local-up ]]; then
+    mv "$POLICY_FILE.saved-by-local-up" "$POLICY_FILE"
+  fi
+}
+
+# fetch_jars_dir SERVER — where its jars are; the pom's hash in the name makes a changed pom a new download.
+fetch_jars_dir() {
+  local hash
+  hash=$(sha256sum <"$LOCAL_DIR/maven/$1.pom.xml")
+  echo "$CACHE_DIR/$1-${hash:0:16}"
+}
+
+# fetch_jars SERVER — into a folder of its own, then renamed: a folder with the right name is complete.
+fetch_jars() {
+  local server=$1 dir log
+  dir=$(fetch_jars_dir "$server")
+  [[ ! -d $dir ]] || return 0
+  mkdir -p "$CACHE_DIR"
+  log=$CACHE_DIR/$server.log
+  (
+    flock 8
+    [[ ! -d $dir ]] || exit 0
+    say "downloading $server's jars (Maven, about a minute)"
+    rm -rf "$dir.part"
+    # `set -e` does not reach in here: only a download that succeeded is renamed.
+    JAVA_HOME=$(fetch_java_home) mvn --batch-mode --no-transfer-progress -Dstyle.color=never \
+      --file "$LOCAL_DIR/maven/$server.pom.xml" \
+      dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$dir.part" >"$log" 2>&1 \
+      && mv "$dir.part" "$dir"
+  ) 8>"$CACHE_DIR/$server.lock" 9>&- || die "downloading $server's jars failed:"$'\n'"$(tail -n 15 "$log")"
+}
+
+fetch_java_home() {
+  local java
+  java=$(fetch_java)
+  echo "${java%/bin/java}"
+}

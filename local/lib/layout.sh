@@ -1,0 +1,93 @@
+# shellcheck shell=bash
+# Where everything lives: the state directory, its files, and who has which port.
+
+REPO_DIR=$(cd "$LOCAL_DIR/.." && pwd -P)
+# shellcheck disable=SC2034 # read by the parts that start something
+TEMPLATES=$LOCAL_DIR/config
+SERVERS=(kafka cassandra redis prometheus)
+SERVICES=(ingest-1 ingest-2 processor-1 processor-2 processor-3 api-1 api-2)
+ALL=("${SERVERS[@]}" "${SERVICES[@]}" gateway)
+
+# Main port of each process; KAFKA_CONTROLLER_PORT and CASSANDRA_STORAGE_PORT come on top.
+declare -A PORT
+
+# layout_load — resolves STACK_DIR, STACK_BIN_DIR and the ports. A state directory remembers its ports, so
+# that `down`, `status` and `env` need no more than STACK_DIR.
+layout_load() {
+  STACK_DIR=$(realpath -m -- "${STACK_DIR:-$REPO_DIR/.stack}")
+  STACK_BIN_DIR=$(realpath -m -- "${STACK_BIN_DIR:-$REPO_DIR/target/release}")
+  case $STACK_DIR in
+    *[\"\\@\&\|]* | *$'\n'*) die "STACK_DIR must not contain quotes, backslashes, '@', '&', '|' or newlines" ;;
+  esac
+  local remembered_port_base=19000 remembered_http_base=8000
+  if [[ -f $STACK_DIR/ports ]]; then
+    read -r remembered_port_base remembered_http_base <"$STACK_DIR/ports" || true
+  fi
+  STACK_PORT_BASE=${STACK_PORT_BASE:-$remembered_port_base}
+  STACK_HTTP_BASE=${STACK_HTTP_BASE:-$remembered_http_base}
+  layout_check_base STACK_PORT_BASE 100
+  layout_check_base STACK_HTTP_BASE 24
+  layout_assign_ports
+}
+
+layout_check_base() {
+  local name=$1 span=$2
+  if [[ ! ${!name} =~ ^[1-9][0-9]{2,4}$ ]] || ((${!name} + span > 65535)); then
+    die "$name=${!name} is not a usable port base"
+  fi
+}
+
+layout_assign_ports() {
+  PORT=(
+    [kafka]=$((STACK_PORT_BASE + 92)) [cassandra]=$((STACK_PORT_BASE + 42))
+    [redis]=$((STACK_PORT_BASE + 79)) [prometheus]=$((STACK_PORT_BASE + 90))
+    [gateway]=$STACK_HTTP_BASE
+    [ingest-1]=$((STACK_HTTP_BASE + 1)) [ingest-2]=$((STACK_HTTP_BASE + 11))
+    [api-1]=$((STACK_HTTP_BASE + 2)) [api-2]=$((STACK_HTTP_BASE + 12))
+    [processor-1]=$((STACK_HTTP_BASE + 3)) [processor-2]=$((STACK_HTTP_BASE + 13))
+    [processor-3]=$((STACK_HTTP_BASE + 23))
+  )
+  KAFKA_CONTROLLER_PORT=$((STACK_PORT_BASE + 93))
+  CASSANDRA_STORAGE_PORT=$((STACK_PORT_BASE + 70))
+}
+
+# layout_prepare — makes the state directory; from here on its ports are remembered.
+layout_prepare() {
+  mkdir -p "$STACK_DIR"/{pids,logs}
+  chmod 700 "$STACK_DIR"
+}
+
+# What runs keeps its ports: others may only be chosen when everything is down.
+layout_require_same_ports() {
+  local remembered name
+  remembered=$(cat "$STACK_DIR/ports" 2>/dev/null) || return 0
+  [[ $remembered != "$STACK_PORT_BASE $STACK_HTTP_BASE" ]] || return 0
+  for name in "${ALL[@]}"; do
+    if process_runs "$name"; then
+      die "$name runs in $STACK_DIR with the port bases $remembered; run local/down before choosing others"
+    fi
+  done
+}
+
+layout_remember_ports() {
+  echo "$STACK_PORT_BASE $STACK_HTTP_BASE" | write_file "$STACK_DIR/ports"
+}
+
+# layout_ports NAME — every port that NAME listens on.
+layout_ports() {
+  echo "${PORT[$1]}"
+  case $1 in
+    kafka) echo "$KAFKA_CONTROLLER_PORT" ;;
+    cassandra) echo "$CASSANDRA_STORAGE_PORT" ;;
+  esac
+}
+
+# layout_lock — one `up` or `down` at a time in a state directory; the kernel frees it with the process.
+# Descriptor 9 is closed in every server (process_start), so no server holds the lock.
+layout_lock() {
+  exec 9>"$STACK_DIR/lock"
+  if ! flock -n 9; then
+    say "waiting for another up or down in $STACK_DIR"
+    flock -w 180 9 || die "another up or down in $STACK_DIR does not end"
+  fi
+}

@@ -1,0 +1,13 @@
+# shellcheck shell=bash
+# Redis: a cache; nothing of it is kept over a restart.
+
+redis_start() {
+  mkdir -p "$STACK_DIR/redis"
+  render "$TEMPLATES/redis.conf.in" "$STACK_DIR/redis/redis.conf" \
+    "PORT=${PORT[redis]}" "DATA=$STACK_DIR/redis"
+  process_start redis "$(command -v redis-server)" "$STACK_DIR/redis/redis.conf"
+}
+
+redis_healthy() {
+  [[ $(ports_exchange "${PORT[redis]}" 5 'PING\r\n') == 2b504f4e47 ]]
+}

@@ -1,0 +1,34 @@
+# shellcheck shell=bash
+# Our own processes: ingest, processor, api. Each has its configuration, $STACK_DIR/<name>.toml.
+
+# services_require_binaries NAME... — they are built; this is not the place that builds them.
+services_require_binaries() {
+  local name binary
+  for name in "$@"; do
+    binary=$STACK_BIN_DIR/${name%-*}
+    [[ -x $binary ]] || die "$binary is missing; run: make build"
+  done
+}
+
+service_start() {
+  local name=$1 service=${1%-*}
+  services_person_secret
+  render "$TEMPLATES/service.toml.in" "$STACK_DIR/$name.toml" \
+    "SERVICE=$service" "PORT=${PORT[$name]}" "KAFKA_PORT=${PORT[kafka]}" "CASSANDRA_PORT=${PORT[cassandra]}" \
+    "REDIS_PORT=${PORT[redis]}" "STATE=$STACK_DIR"
+  process_start "$name" "$STACK_BIN_DIR/$service" --config "$STACK_DIR/$name.toml"
+}
+
+service_healthy() {
+  ports_http_ok "${PORT[$1]}" /readyz
+}
+
+# The key under which people's ids are hashed: made once, kept as long as the data.
+services_person_secret() {
+  local file=$STACK_DIR/person.secret
+  [[ ! -s $file ]] || return 0
+  (
+    umask 077
+    head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' | write_file "$file"
+  )
+}
