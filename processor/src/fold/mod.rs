@@ -1,0 +1,284 @@
+//! The fold: what one record does to a partition's state. Pure: integers only, no clock, no configuration, no I/O, and
+//! no order that depends on a hash.
+//!
+//! A person's newest submission wins: the old shares are subtracted and the new ones added in one step. A withdrawal
+//! subtracts. A submission id that is among the person's latest changes nothing.
+
+mod people;
+mod shares;
+
+use std::collections::BTreeMap;
+
+use schemas::{
+    BudgetId, BudgetTotals, CategoryTotals, Offset, PartitionCount, PartitionId, PersonRow,
+    RecordDecoder, RecordFault, RecordView, partition_for,
+};
+use storage::log::Record;
+
+pub use people::People;
+use people::{Known, PersonSlot};
+use shares::Shares;
+
+/// What came of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It took effect.
+    Applied,
+    /// It repeats a submission id: nothing changed.
+    Duplicate,
+    /// It cannot be taken.
+    DeadLetter(DeadReason),
+}
+
+/// Why a record cannot be taken. Decided by the record and the records before it alone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeadReason {
+    /// It is not one of ours.
+    #[error(transparent)]
+    Record(#[from] RecordFault),
+    /// Its person belongs to another partition, where they may be counted already.
+    #[error("the person belongs to partition {0}")]
+    WrongPartition(PartitionId),
+    /// The budget's first submission had another number of categories.
+    #[error("{found} categories, where the budget's first submission had {expected}")]
+    Categories {
+        /// As in the budget's first submission.
+        expected: usize,
+        /// As in this record.
+        found: usize,
+    },
+}
+
+/// How far a record goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Into totals and people: the record is new.
+    Everything,
+    /// Into people only: a take-over replays what the totals contain already.
+    PeopleOnly,
+}
+
+/// One budget in one partition.
+#[derive(Debug)]
+pub struct BudgetState {
+    id: BudgetId,
+    totals: BudgetTotals,
+    people: People,
+    changed: bool,
+}
+
+/// A partition's whole state: a function of a prefix of its log.
+#[derive(Debug)]
+pub struct PartitionState {
+    partition: PartitionId,
+    partitions: PartitionCount,
+    budgets: Vec<BudgetState>,
+    by_id: BTreeMap<BudgetId, usize>,
+    /// The last record's budget: most often the next one's too.
+    recent: usize,
+    decoder: RecordDecoder,
+}
+
+impl PartitionState {
+    /// The state that committed totals describe; people's rows are put in next.
+    pub fn new(
+        partition: PartitionId,
+        partitions: PartitionCount,
+        totals: Vec<(BudgetId, BudgetTotals)>,
+    ) -> Self {
+        let mut state = Self {
+            partition,
+            partitions,
+            budgets: Vec::new(),
+            by_id: BTreeMap::new(),
+            recent: 0,
+            decoder: RecordDecoder::default(),
+        };
+        for (id, totals) in totals {
+            state.add_budget(id, totals);
+        }
+        state
+    }
+
+    /// Puts a stored row in. `false` when it does not fit the totals: damage.
+    #[must_use]
+    pub fn restore(&mut self, row: &PersonRow) -> bool {
+        let Some(index) = self.by_id.get(&row.budget) else { return false };
+        self.budgets[*index].people.restore(row)
+    }
+
+    /// Takes one record in.
+    pub fn fold(&mut self, record: Record<'_>, reach: Reach) -> Outcome {
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let outcome = match decoder.decode(record.key, record.value) {
+            Ok(view) => self.fold_view(view, record.offset, reach),
+            Err(fault) => Outcome::DeadLetter(fault.into()),
+        };
+        self.decoder = decoder;
+        outcome
+    }
+
+    fn fold_view(&mut self, view: RecordView<'_>, offset: Offset, reach: Reach) -> Outcome {
+        let home = partition_for(&view.person, self.partitions);
+        if home != self.partition {
+            return Outcome::DeadLetter(DeadReason::WrongPartition(home));
+        }
+        let index = self.budget_index(view.budget);
+        self.budgets[index].fold(view, offset, reach)
+    }
+
+    fn budget_index(&mut self, id: &str) -> usize {
+        if self.budgets.get(self.recent).is_some_and(|budget| budget.id.as_str() == id) {
+            return self.recent;
+        }
+        self.recent = match self.by_id.get(id) {
+            Some(index) => *index,
+            // The decoder has checked that it is a slug.
+            None => BudgetId::parse(id)
+                .map_or(self.recent, |id| self.add_budget(id, BudgetTotals::default())),
+        };
+        self.recent
+    }
+
+    fn add_budget(&mut self, id: BudgetId, totals: BudgetTotals) -> usize {
+        let index = self.budgets.len();
+        self.by_id.insert(id.clone(), index);
+        let people = People::new(totals.categories.len());
+        self.budgets.push(BudgetState { id, totals, people, changed: false });
+        index
+    }
+
+    /// The totals of the budgets that changed since this was last asked.
+    pub fn take_changed(&mut self) -> Vec<(BudgetId, BudgetTotals)> {
+        let mut changed = Vec::new();
+        for budget in &mut self.budgets {
+            if std::mem::take(&mut budget.changed) {
+                changed.push((budget.id.clone(), budget.totals.clone()));
+            }
+        }
+        changed
+    }
+
+    /// The totals of every budget, in the order of their ids.
+    pub fn totals(&self) -> impl Iterator<Item = (&BudgetId, &BudgetTotals)> {
+        self.by_id.values().map(|index| (&self.budgets[*index].id, &self.budgets[*index].totals))
+    }
+
+    /// How many people the state holds, those who withdrew included.
+    pub fn people(&self) -> usize {
+        self.budgets.iter().map(|budget| budget.people.len()).sum()
+    }
+
+    /// How many people have changed since their row was last taken.
+    pub fn changed_people(&self) -> usize {
+        self.budgets.iter().map(|budget| budget.people.changed()).sum()
+    }
+
+    /// Takes up to `limit` rows of changed people, going on after `cursor`. `None` when the end is reached.
+    pub fn take_changed_rows(
+        &mut self,
+        cursor: RowCursor,
+        limit: usize,
+    ) -> Option<(Vec<PersonRow>, RowCursor)> {
+        let mut next = cursor;
+        while let Some(budget) = self.budgets.get_mut(next.budget) {
+            let (rows, slot) = budget.people.take_changed(&budget.id, next.slot, limit);
+            if !rows.is_empty() {
+                return Some((rows, RowCursor { budget: next.budget, slot }));
+            }
+            next = RowCursor { budget: next.budget + 1, slot: 0 };
+        }
+        None
+    }
+}
+
+/// A place in the order in which rows are taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowCursor {
+    budget: usize,
+    slot: usize,
+}
+
+impl BudgetState {
+    fn fold(&mut self, view: RecordView<'_>, offset: Offset, reach: Reach) -> Outcome {
+        let categories = view.basis_points.len();
+        if categories > 0 && !self.admit_categories(categories) {
+            let expected = self.people.categories();
+            return Outcome::DeadLetter(DeadReason::Categories { expected, found: categories });
+        }
+        let outcome = self.fold_person(view, offset, reach);
+        if reach == Reach::Everything {
+            self.totals.position = offset.next();
+            self.totals.updated_at_ms = self.totals.updated_at_ms.max(view.accepted_at_ms);
+            self.changed = true;
+        }
+        outcome
+    }
+
+    /// The first allocation fixes the number of categories.
+    fn admit_categories(&mut self, categories: usize) -> bool {
+        if self.people.categories() == 0 {
+            self.people.widen(categories);
+            self.totals.categories = vec![CategoryTotals::default(); categories];
+        }
+        self.people.categories() == categories
+    }
+
+    fn fold_person(&mut self, view: RecordView<'_>, offset: Offset, reach: Reach) -> Outcome {
+        let new = Shares::from_basis_points(view.basis_points);
+        let mut slot: PersonSlot<'_> = match self.people.find_or_insert(&view.person) {
+            Known::New(slot) => slot,
+            Known::Old(slot) if slot.offset() >= offset => return Outcome::Applied,
+            Known::Old(slot) if slot.remembers(view.submission) => return Outcome::Duplicate,
+            Known::Old(slot) => slot,
+        };
+        let old = slot.replace(&new, offset, view.submission);
+        if reach == Reach::Everything {
+            self.totals.apply_delta(&old, &new);
+        }
+        Outcome::Applied
+    }
+}
+
+/// The step from a person's old shares to the new ones.
+trait ApplyDelta {
+    fn apply_delta(&mut self, old: &Shares, new: &Shares);
+}
+
+impl ApplyDelta for BudgetTotals {
+    fn apply_delta(&mut self, old: &Shares, new: &Shares) {
+        let categories = self.categories.iter_mut();
+        match (old.counts(), new.counts()) {
+            (false, false) => {}
+            (false, true) => {
+                self.people += 1;
+                for (category, new) in categories.zip(new.iter()) {
+                    category.basis_points += u64::from(new);
+                    category.people_by_percent[percent(new)] += 1;
+                }
+            }
+            (true, false) => {
+                self.people -= 1;
+                for (category, old) in categories.zip(old.iter()) {
+                    category.basis_points -= u64::from(old);
+                    category.people_by_percent[percent(old)] -= 1;
+                }
+            }
+            (true, true) => {
+                for ((category, old), new) in categories.zip(old.iter()).zip(new.iter()) {
+                    category.basis_points = category.basis_points - u64::from(old) + u64::from(new);
+                    category.people_by_percent[percent(old)] -= 1;
+                    category.people_by_percent[percent(new)] += 1;
+                }
+            }
+        }
+    }
+}
+
+/// The whole percent of a share: its place in the distribution.
+fn percent(basis_points: u16) -> usize {
+    usize::from(basis_points / 100)
+}
+
+#[cfg(test)]
+mod tests;

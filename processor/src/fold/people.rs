@@ -1,0 +1,274 @@
+//! Everyone's current shares, compactly: a record of fixed width for each person in chunks that never move, found
+//! through a table of 4-byte numbers. Ten categories take 80 bytes and the person's part of the table.
+//!
+//! A person's record in 64-bit words: two of key, the offset, the fingerprints of the latest submissions (newest
+//! first, 0 where there is none), then the shares, four to a word. Shares that are all zero mean "withdrawn".
+
+use hashbrown::HashTable;
+use schemas::{BudgetId, Offset, PersonKey, PersonRow, RECENT_SUBMISSIONS, SubmissionFingerprint};
+
+use super::shares::Shares;
+
+const KEY_WORDS: usize = 2;
+const OFFSET_WORD: usize = KEY_WORDS;
+const RECENT_WORD: usize = OFFSET_WORD + 1;
+const SHARES_WORD: usize = RECENT_WORD + RECENT_SUBMISSIONS;
+const SHARES_PER_WORD: usize = 4;
+/// Large enough that the allocator gives a chunk pages of its own, small enough that the last one wastes little.
+const CHUNK_PEOPLE: usize = 4096;
+
+/// The people of one budget in one partition.
+#[derive(Debug)]
+pub struct People {
+    categories: usize,
+    index: HashTable<u32>,
+    records: Records,
+    /// One bit a person: changed since their row was last taken.
+    changed_bits: Vec<u64>,
+    changed: usize,
+}
+
+#[derive(Debug)]
+struct Records {
+    chunks: Vec<Box<[u64]>>,
+    stride: usize,
+    len: usize,
+}
+
+impl Records {
+    fn new(categories: usize) -> Self {
+        Self {
+            chunks: Vec::new(),
+            stride: SHARES_WORD + categories.div_ceil(SHARES_PER_WORD),
+            len: 0,
+        }
+    }
+
+    fn get(&self, slot: u32) -> &[u64] {
+        let (chunk, start) = self.place(slot);
+        &self.chunks[chunk][start..start + self.stride]
+    }
+
+    fn get_mut(&mut self, slot: u32) -> &mut [u64] {
+        let (chunk, start) = self.place(slot);
+        &mut self.chunks[chunk][start..start + self.stride]
+    }
+
+    fn place(&self, slot: u32) -> (usize, usize) {
+        let slot = slot as usize;
+        (slot / CHUNK_PEOPLE, slot % CHUNK_PEOPLE * self.stride)
+    }
+
+    fn push(&mut self) -> u32 {
+        if self.len == self.chunks.len() * CHUNK_PEOPLE {
+            self.chunks.push(vec![0; CHUNK_PEOPLE * self.stride].into_boxed_slice());
+        }
+        // 2^32 people of one partition would take 340 GB first.
+        let slot = self.len as u32;
+        self.len += 1;
+        slot
+    }
+}
+
+/// Whether a person was known before.
+pub(super) enum Known<'a> {
+    New(PersonSlot<'a>),
+    Old(PersonSlot<'a>),
+}
+
+impl People {
+    /// Nobody yet, in a budget of so many categories (0: not known yet).
+    pub fn new(categories: usize) -> Self {
+        Self {
+            categories,
+            index: HashTable::new(),
+            records: Records::new(categories),
+            changed_bits: Vec::new(),
+            changed: 0,
+        }
+    }
+
+    /// The budget's number of categories; 0 before its first allocation.
+    pub fn categories(&self) -> usize {
+        self.categories
+    }
+
+    /// How many people there are, those who withdrew included.
+    pub fn len(&self) -> usize {
+        self.records.len
+    }
+
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.records.len == 0
+    }
+
+    /// How many have changed since their row was last taken.
+    pub fn changed(&self) -> usize {
+        self.changed
+    }
+
+    /// Makes room for the shares of so many categories, once the first allocation tells. Whoever is there by then has
+    /// only withdrawn.
+    pub(super) fn widen(&mut self, categories: usize) {
+        let narrow = std::mem::replace(&mut self.records, Records::new(categories));
+        for slot in 0..narrow.len as u32 {
+            let wide = self.records.push();
+            self.records.get_mut(wide)[..SHARES_WORD]
+                .copy_from_slice(&narrow.get(slot)[..SHARES_WORD]);
+        }
+        self.categories = categories;
+    }
+
+    pub(super) fn find_or_insert(&mut self, person: &PersonKey) -> Known<'_> {
+        let key = key_words(person);
+        let found =
+            self.index.find(hash(key), |slot| self.records.get(*slot)[..KEY_WORDS] == key).copied();
+        match found {
+            Some(slot) => Known::Old(self.slot(slot)),
+            None => {
+                let slot = self.records.push();
+                self.records.get_mut(slot)[..KEY_WORDS].copy_from_slice(&key);
+                let records = &self.records;
+                self.index.insert_unique(hash(key), slot, |slot| {
+                    let words = records.get(*slot);
+                    hash([words[0], words[1]])
+                });
+                if slot.is_multiple_of(u64::BITS) {
+                    self.changed_bits.push(0);
+                }
+                Known::New(self.slot(slot))
+            }
+        }
+    }
+
+    fn slot(&mut self, slot: u32) -> PersonSlot<'_> {
+        PersonSlot {
+            words: self.records.get_mut(slot),
+            categories: self.categories,
+            changed_word: &mut self.changed_bits[(slot / u64::BITS) as usize],
+            changed_bit: 1 << (slot % u64::BITS),
+            changed: &mut self.changed,
+        }
+    }
+
+    /// Puts a stored row in, as it was taken. `false` when it does not fit the budget, or is there already.
+    pub(super) fn restore(&mut self, row: &PersonRow) -> bool {
+        if ![0, self.categories].contains(&row.basis_points.len()) {
+            return false;
+        }
+        let Known::New(slot) = self.find_or_insert(&row.person) else { return false };
+        slot.words[OFFSET_WORD] = row.offset.0;
+        for (word, print) in slot.words[RECENT_WORD..SHARES_WORD].iter_mut().zip(row.recent) {
+            *word = print.map_or(0, |print| print.0);
+        }
+        pack(&mut slot.words[SHARES_WORD..], row.basis_points.iter().copied());
+        true
+    }
+
+    /// Takes the rows of up to `limit` people who have changed, from slot `from` on, and where to go on.
+    pub(super) fn take_changed(
+        &mut self,
+        budget: &BudgetId,
+        from: usize,
+        limit: usize,
+    ) -> (Vec<PersonRow>, usize) {
+        let mut rows = Vec::new();
+        let mut word_index = from / u64::BITS as usize;
+        while let Some(word) = self.changed_bits.get_mut(word_index) {
+            let mut bits = std::mem::take(word);
+            self.changed -= bits.count_ones() as usize;
+            while bits != 0 {
+                let slot = word_index as u32 * u64::BITS + bits.trailing_zeros();
+                rows.push(row(budget, self.records.get(slot), self.categories));
+                bits &= bits - 1;
+            }
+            word_index += 1;
+            if rows.len() >= limit {
+                break;
+            }
+        }
+        (rows, word_index * u64::BITS as usize)
+    }
+}
+
+/// One person's record, for writing.
+pub(super) struct PersonSlot<'a> {
+    words: &'a mut [u64],
+    categories: usize,
+    changed_word: &'a mut u64,
+    changed_bit: u64,
+    changed: &'a mut usize,
+}
+
+impl PersonSlot<'_> {
+    pub fn offset(&self) -> Offset {
+        Offset(self.words[OFFSET_WORD])
+    }
+
+    pub fn remembers(&self, submission: SubmissionFingerprint) -> bool {
+        self.words[RECENT_WORD..SHARES_WORD].contains(&submission.0)
+    }
+
+    /// Puts new shares in the place of the old ones, which it answers.
+    pub fn replace(
+        &mut self,
+        new: &Shares,
+        offset: Offset,
+        submission: SubmissionFingerprint,
+    ) -> Shares {
+        let old = unpack(&self.words[SHARES_WORD..], self.categories);
+        pack(&mut self.words[SHARES_WORD..], new.iter());
+        self.words[OFFSET_WORD] = offset.0;
+        self.words.copy_within(RECENT_WORD..SHARES_WORD - 1, RECENT_WORD + 1);
+        self.words[RECENT_WORD] = submission.0;
+        if *self.changed_word & self.changed_bit == 0 {
+            *self.changed_word |= self.changed_bit;
+            *self.changed += 1;
+        }
+        old
+    }
+}
+
+fn key_words(person: &PersonKey) -> [u64; KEY_WORDS] {
+    let bits = u128::from_le_bytes(*person.as_bytes());
+    [bits as u64, (bits >> 64) as u64]
+}
+
+/// Keys are the output of a keyed hash: any 64 bits of them are as good as a hash, and nobody can choose them.
+fn hash(key: [u64; KEY_WORDS]) -> u64 {
+    key[0]
+}
+
+fn pack(words: &mut [u64], shares: impl Iterator<Item = u16>) {
+    words.fill(0);
+    for (index, share) in shares.enumerate() {
+        words[index / SHARES_PER_WORD] |= u64::from(share) << (16 * (index % SHARES_PER_WORD));
+    }
+}
+
+fn unpack(words: &[u64], categories: usize) -> Shares {
+    let mut shares = Shares::NONE;
+    if words.iter().any(|word| *word != 0) {
+        for index in 0..categories {
+            shares
+                .push((words[index / SHARES_PER_WORD] >> (16 * (index % SHARES_PER_WORD))) as u16);
+        }
+    }
+    shares
+}
+
+fn row(budget: &BudgetId, words: &[u64], categories: usize) -> PersonRow {
+    let key = u128::from(words[0]) | u128::from(words[1]) << 64;
+    let mut recent = [None; RECENT_SUBMISSIONS];
+    for (place, print) in recent.iter_mut().zip(&words[RECENT_WORD..SHARES_WORD]) {
+        *place = (*print != 0).then_some(SubmissionFingerprint(*print));
+    }
+    PersonRow {
+        person: PersonKey::from_bytes(key.to_le_bytes()),
+        budget: budget.clone(),
+        offset: Offset(words[OFFSET_WORD]),
+        basis_points: unpack(&words[SHARES_WORD..], categories).iter().collect(),
+        recent,
+    }
+}

@@ -1,0 +1,20 @@
+//! Log to totals: folds each partition's records into its totals, commits both together, and lets readers know.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`fold`] | what a record does to a partition's state: pure, integers only |
+//! | [`partition`] | one partition's life: take-over, fold, commit, rows, release |
+//! | [`coordinator`] | which partitions this process has, as the log's group says |
+//! | [`publisher`] | telling the cache what is committed |
+
+pub mod config;
+pub mod coordinator;
+pub mod fold;
+mod metrics;
+pub mod partition;
+pub mod publisher;
+mod service;
+
+pub use config::ProcessorConfig;
+pub use metrics::ProcessorMetrics;
+pub use service::{Processor, ProcessorParts, StartError};

@@ -1,0 +1,84 @@
+//! The one commit: totals and position together, under this owner's epoch, or not at all.
+
+use std::time::Duration;
+
+use storage::store::{Commit, Conditional, PartitionRef, Store, StoreError};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a commit will never happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The partition has another owner now: drop the state and join the group again.
+    #[error("another owner has claimed the partition")]
+    Fenced,
+    /// The store holds what this owner did not write: halt.
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+/// Commits, however long the store is away. An outcome that is unknown is settled by reading what is stored, and the
+/// same bytes are written again if they are not there: values are absolute, so a repetition changes nothing.
+///
+/// # Errors
+/// When another owner has the partition, or the store holds what cannot be.
+pub async fn settle_commit(
+    store: &dyn Store,
+    partition: PartitionRef,
+    commit: &Commit,
+) -> Result<(), CommitError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match store.commit(partition, commit).await {
+            Ok(Conditional::Applied) => return Ok(()),
+            Ok(Conditional::Refused) => {}
+            Err(StoreError::Corrupt(reason)) => return Err(CommitError::Corrupt(reason)),
+            Err(StoreError::Unavailable(reason)) => {
+                tracing::warn!(partition = %partition.partition, reason, "a commit's outcome is unknown");
+            }
+        }
+        match settle(store, partition, commit).await? {
+            Settled::Done => return Ok(()),
+            Settled::NotYet => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+enum Settled {
+    Done,
+    NotYet,
+}
+
+async fn settle(
+    store: &dyn Store,
+    partition: PartitionRef,
+    commit: &Commit,
+) -> Result<Settled, CommitError> {
+    let stored = match store.read_partition(partition).await {
+        Ok(Some(stored)) => stored,
+        Ok(None) => {
+            return Err(CommitError::Corrupt(
+                "the claimed partition is gone from the store".into(),
+            ));
+        }
+        Err(StoreError::Corrupt(reason)) => return Err(CommitError::Corrupt(reason)),
+        Err(StoreError::Unavailable(_)) => return Ok(Settled::NotYet),
+    };
+    if stored.epoch != commit.epoch {
+        return Err(CommitError::Fenced);
+    }
+    if stored.checkpoint == commit.checkpoint {
+        return Ok(Settled::Done);
+    }
+    if stored.checkpoint.position == commit.from {
+        return Ok(Settled::NotYet);
+    }
+    Err(CommitError::Corrupt(format!(
+        "the stored position {} is neither {} nor {}",
+        stored.checkpoint.position, commit.from, commit.checkpoint.position
+    )))
+}

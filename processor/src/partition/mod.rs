@@ -1,0 +1,26 @@
+//! One partition's life under one owner: claimed, restored, folded, committed, released.
+
+mod actor;
+mod claim;
+mod commit;
+mod restore;
+mod rows;
+
+pub use actor::{Limits, Partition, PartitionParts};
+pub use claim::{ClaimError, claim};
+pub use commit::{CommitError, settle_commit};
+pub use restore::{HaltReason, Resume, check_log};
+
+/// Why a partition's owner stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// It was told to, and has committed what it had folded.
+    #[error("released")]
+    Released,
+    /// Another owner has claimed the partition. Join the group again.
+    #[error("fenced by another owner")]
+    Fenced,
+    /// Going on could make wrong totals. Only an operator can help; other partitions go on.
+    #[error("halted: {0}")]
+    Halted(#[from] HaltReason),
+}

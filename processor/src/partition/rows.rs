@@ -1,0 +1,72 @@
+//! People's rows, written behind the commit.
+//!
+//! A round takes every person who has changed, slice by slice. A slice is a copy as of the moment it is taken and is
+//! written only once everything in it is committed. When the round is through, every change below the position at
+//! which it began is in the table: that is the new `state_position`.
+
+use schemas::{PersonRow, Position};
+
+use crate::fold::{PartitionState, RowCursor};
+
+/// Rows of one slice: large enough that each bucket gets a batch of its own worth sending.
+const SLICE_ROWS: usize = 16_384;
+
+/// The rounds of one partition.
+#[derive(Debug, Default)]
+pub(super) struct RowRounds {
+    round: Option<Round>,
+}
+
+#[derive(Debug)]
+struct Round {
+    /// Everything below is in the table once the round is through.
+    covers: Position,
+    cursor: RowCursor,
+}
+
+/// Rows to be written once `committed` is reached.
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub rows: Vec<PersonRow>,
+    pub committed: Position,
+}
+
+/// What a round does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// There is none.
+    Idle,
+    /// Write this, then ask again.
+    Write(Slice),
+    /// The round is through: all rows below this position are in the table.
+    Through(Position),
+}
+
+impl RowRounds {
+    pub fn is_running(&self) -> bool {
+        self.round.is_some()
+    }
+
+    /// Begins a round; `folded` is how far the state has come.
+    pub fn begin(&mut self, folded: Position) {
+        self.round = Some(Round { covers: folded, cursor: RowCursor::default() });
+    }
+
+    /// Goes on with the round, when the slice before has been written.
+    pub fn next(&mut self, state: &mut PartitionState) -> Next {
+        let Some(round) = &mut self.round else { return Next::Idle };
+        match state.take_changed_rows(round.cursor, SLICE_ROWS) {
+            Some((rows, cursor)) => {
+                round.cursor = cursor;
+                let last = rows.iter().map(|row| row.offset).max();
+                let committed = last.map_or(Position::START, |offset| offset.next());
+                Next::Write(Slice { rows, committed })
+            }
+            None => {
+                let covers = round.covers;
+                self.round = None;
+                Next::Through(covers)
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The processor as a whole: the source's thread, the coordinator behind it, the publisher beside it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::health::{Check, Health};
+use runtime::metrics::{Metrics, MetricsError};
+use schemas::{Generation, PartitionCount};
+use storage::cache::Cache;
+use storage::definitions::Definitions;
+use storage::log::{DeadLetters, LogSource, PartitionHandler, SourceError};
+use storage::store::{GenerationRecord, Store, StoreError};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ProcessorConfig;
+use crate::coordinator::{Coordinator, CoordinatorParts};
+use crate::metrics::ProcessorMetrics;
+use crate::publisher::Publisher;
+
+const FIRST_REJOIN_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_REJOIN_PAUSE: Duration = Duration::from_secs(5);
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where the processor reads from and writes to.
+pub struct ProcessorParts {
+    /// The log, as a member of its group.
+    pub source: Box<dyn LogSource>,
+    /// The log's topic, as the generation records it.
+    pub topic: String,
+    /// Where records go that cannot be folded.
+    pub dead_letters: Arc<dyn DeadLetters>,
+    /// Totals and people.
+    pub store: Arc<dyn Store>,
+    /// The readers' copy.
+    pub cache: Arc<dyn Cache>,
+    /// Which budgets there are.
+    pub definitions: Arc<dyn Definitions>,
+}
+
+/// Why the processor did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The current generation is of another topic or partition count than is configured.
+    #[error(
+        "the current generation {generation} is of topic `{topic}` with {partitions} partitions; configured are \
+         `{configured_topic}` with {configured_partitions}"
+    )]
+    OtherGeneration {
+        /// The current generation.
+        generation: Generation,
+        /// Its topic.
+        topic: String,
+        /// Its partition count.
+        partitions: u32,
+        /// The configured topic.
+        configured_topic: String,
+        /// The configured partition count.
+        configured_partitions: u32,
+    },
+    /// The store holds what cannot be.
+    #[error("{0}")]
+    Store(String),
+    /// Metrics clash.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The operating system gave no thread.
+    #[error("no thread for the log's source")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A running processor.
+pub struct Processor {
+    source: Option<std::thread::JoinHandle<()>>,
+    publisher: JoinHandle<()>,
+    stop_publisher: CancellationToken,
+}
+
+impl Processor {
+    /// Finds the generation and starts to fold. `stop` ends it; then await [`Processor::stopped`].
+    ///
+    /// # Errors
+    /// When the generation is another than is configured, or the process lacks something.
+    pub async fn start(
+        config: &ProcessorConfig,
+        parts: ProcessorParts,
+        metrics: &Metrics,
+        health: &Health,
+        stop: CancellationToken,
+    ) -> Result<Self, StartError> {
+        let metrics = ProcessorMetrics::new(metrics)?;
+        let group = health.check("group");
+        let partitions = parts.source.partitions();
+        let generation = current_generation(parts.store.as_ref(), &parts.topic, partitions).await?;
+        let publisher =
+            Arc::new(Publisher::new(parts.cache, parts.definitions, partitions, metrics.clone()));
+        let coordinator = Coordinator::new(
+            CoordinatorParts {
+                store: parts.store,
+                dead_letters: parts.dead_letters,
+                publisher: Arc::clone(&publisher),
+                identity: parts.source.identity(),
+                generation,
+                partitions,
+                limits: config.limits,
+                claim_timeout: config.claim_timeout,
+                owner: owner_name(),
+                metrics: metrics.clone(),
+                check: health.check("partitions"),
+            },
+            Handle::current(),
+        );
+        let source = parts.source;
+        let thread = std::thread::Builder::new()
+            .name("log-source".into())
+            .spawn(move || follow(source, &coordinator, &metrics, &group, &stop))?;
+        let stop_publisher = CancellationToken::new();
+        let (stop, interval) = (stop_publisher.clone(), config.republish_interval);
+        let publisher = tokio::spawn(async move { publisher.run(interval, stop).await });
+        Ok(Self { source: Some(thread), publisher, stop_publisher })
+    }
+
+    /// Waits until everything that was folded is committed and told, after `stop` was cancelled.
+    pub async fn stopped(mut self) {
+        if let Some(source) = self.source.take() {
+            let joined = tokio::task::spawn_blocking(move || source.join().is_ok()).await;
+            if !matches!(joined, Ok(true)) {
+                tracing::error!("the log's source failed");
+            }
+        }
+        self.stop_publisher.cancel();
+        if let Err(error) = self.publisher.await {
+            tracing::error!(%error, "the publisher failed");
+        }
+    }
+}
+
+/// Joins the log's group, again and again, until told to stop.
+fn follow(
+    mut source: Box<dyn LogSource>,
+    handler: &dyn PartitionHandler,
+    metrics: &ProcessorMetrics,
+    group: &Check,
+    stop: &CancellationToken,
+) {
+    let mut pause = FIRST_REJOIN_PAUSE;
+    while !stop.is_cancelled() {
+        group.set_ready();
+        let joined_at = std::time::Instant::now();
+        match source.run(handler, stop) {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(%error, "left the log's group");
+                group.set_unready(error.to_string());
+                if matches!(error, SourceError::Halt(_)) {
+                    tracing::error!("an operator is needed; trying again all the same");
+                }
+            }
+        }
+        metrics.rejoined();
+        if joined_at.elapsed() > LONGEST_REJOIN_PAUSE {
+            pause = FIRST_REJOIN_PAUSE;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_REJOIN_PAUSE);
+    }
+}
+
+async fn current_generation(
+    store: &dyn Store,
+    topic: &str,
+    partitions: PartitionCount,
+) -> Result<Generation, StartError> {
+    let first =
+        GenerationRecord { generation: Generation::FIRST, topic: topic.to_owned(), partitions };
+    let current = loop {
+        match store.begin_first_generation(&first).await {
+            Ok(current) => break current,
+            Err(StoreError::Corrupt(reason)) => return Err(StartError::Store(reason)),
+            Err(StoreError::Unavailable(reason)) => {
+                tracing::warn!(reason, "the store does not tell the generation yet");
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+        }
+    };
+    if current.topic != topic || current.partitions != partitions {
+        return Err(StartError::OtherGeneration {
+            generation: current.generation,
+            topic: current.topic,
+            partitions: current.partitions.get(),
+            configured_topic: topic.to_owned(),
+            configured_partitions: partitions.get(),
+        });
+    }
+    Ok(current.generation)
+}
+
+/// A name that no other process ever has.
+fn owner_name() -> String {
+    format!("{}-{}", std::process::id(), uuid::Uuid::new_v4())
+}

@@ -1,0 +1,345 @@
+//! A partition's owner on a store whose answers get lost: whatever happens, the totals are the fold of the log.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use processor::ProcessorMetrics;
+use processor::coordinator::Progress;
+use processor::partition::{
+    Ended, HaltReason, Limits, Partition, PartitionParts, check_log, claim,
+};
+use processor::publisher::Publisher;
+use runtime::metrics::Metrics;
+use schemas::{
+    Action, Allocation, BudgetId, BudgetTotals, Generation, Offset, PartitionCount, PartitionId,
+    PersonKey, PersonRow, Position, Submission, SubmissionId, encode_record,
+};
+use storage::cache::memory::MemoryCache;
+use storage::definitions::sqlite::SqliteDefinitions;
+use storage::log::{
+    AppendError, DeadLetter, DeadLetters, LogBounds, LogIdentity, Record, RecordBatch,
+};
+use storage::store::memory::MemoryStore;
+use storage::store::{
+    Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError, StoredPartition,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const PARTITION: PartitionRef =
+    PartitionRef { generation: Generation(1), partition: PartitionId(0) };
+
+fn one() -> PartitionCount {
+    PartitionCount::new(1).unwrap()
+}
+
+/// A log of many people who change their minds.
+struct Log(Vec<(PersonKey, Vec<u8>, [u32; 2])>);
+
+impl Log {
+    fn of(records: u64) -> Self {
+        let record = |offset: u64| {
+            let shares =
+                [(offset * 37 % 101 * 100) as u32, (10_000 - offset * 37 % 101 * 100) as u32];
+            let person = PersonKey::from_bytes(
+                u128::from(offset % 97).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes(),
+            );
+            let value = encode_record(&Submission {
+                budget: BudgetId::parse("b").unwrap(),
+                person,
+                id: SubmissionId(uuid::Uuid::from_u128(u128::from(offset))),
+                accepted_at_ms: offset,
+                action: Action::Allocate(Allocation::new(&shares).unwrap()),
+            });
+            (person, value, shares)
+        };
+        Self((0..records).map(record).collect())
+    }
+
+    fn batch(&self, from: u64, to: u64) -> RecordBatch {
+        let mut batch = RecordBatch::new(PARTITION.partition);
+        for offset in from..to {
+            let (person, value, _) = &self.0[offset as usize];
+            batch.push(Record { offset: Offset(offset), key: person.as_bytes(), value });
+        }
+        batch
+    }
+
+    fn bounds(&self) -> LogBounds {
+        LogBounds { low: Position(0), high: Position(self.0.len() as u64) }
+    }
+
+    /// People and basis points of each category, counted naively.
+    fn expected(&self) -> (u64, Vec<u64>) {
+        let latest: HashMap<_, _> =
+            self.0.iter().map(|(person, _, shares)| (*person, *shares)).collect();
+        let sum = |category: usize| latest.values().map(|shares| u64::from(shares[category])).sum();
+        (latest.len() as u64, vec![sum(0), sum(1)])
+    }
+}
+
+#[derive(Default)]
+struct NoLetters;
+
+#[async_trait]
+impl DeadLetters for NoLetters {
+    async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
+        panic!("no record of these tests is a dead letter: {letters:?}");
+    }
+}
+
+/// Every third call of a conditional write loses its answer; every sixth is not even carried out.
+struct Lossy {
+    inner: MemoryStore,
+    calls: AtomicU64,
+    loses: bool,
+}
+
+impl Lossy {
+    fn new(loses: bool) -> Arc<Self> {
+        Arc::new(Self { inner: MemoryStore::default(), calls: AtomicU64::new(0), loses })
+    }
+
+    async fn lose<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let lost = || StoreError::Unavailable("lost".into());
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        if !self.loses || number % 3 != 0 {
+            return call.await;
+        }
+        if number % 2 == 0 {
+            call.await?;
+        }
+        Err(lost())
+    }
+}
+
+#[async_trait]
+impl Store for Lossy {
+    async fn read_partition(
+        &self,
+        partition: PartitionRef,
+    ) -> Result<Option<StoredPartition>, StoreError> {
+        self.lose(self.inner.read_partition(partition)).await
+    }
+    async fn claim(
+        &self,
+        p: PartitionRef,
+        expected: Option<Epoch>,
+        next: Epoch,
+        owner: &str,
+    ) -> Result<Conditional, StoreError> {
+        self.lose(self.inner.claim(p, expected, next, owner)).await
+    }
+    async fn commit(
+        &self,
+        partition: PartitionRef,
+        commit: &Commit,
+    ) -> Result<Conditional, StoreError> {
+        self.lose(self.inner.commit(partition, commit)).await
+    }
+    async fn budget_totals(
+        &self,
+        g: Generation,
+        count: PartitionCount,
+        b: &BudgetId,
+    ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
+        self.inner.budget_totals(g, count, b).await
+    }
+    async fn write_people(
+        &self,
+        partition: PartitionRef,
+        rows: &[PersonRow],
+    ) -> Result<(), StoreError> {
+        self.lose(self.inner.write_people(partition, rows)).await
+    }
+    async fn read_people(
+        &self,
+        p: PartitionRef,
+        bucket: u8,
+        row: &mut (dyn FnMut(PersonRow) + Send),
+    ) -> Result<(), StoreError> {
+        self.inner.read_people(p, bucket, row).await
+    }
+    async fn person(
+        &self,
+        partition: PartitionRef,
+        person: &PersonKey,
+    ) -> Result<Option<PersonRow>, StoreError> {
+        self.inner.person(partition, person).await
+    }
+    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
+        self.inner.current_generation().await
+    }
+    async fn begin_first_generation(
+        &self,
+        first: &GenerationRecord,
+    ) -> Result<GenerationRecord, StoreError> {
+        self.inner.begin_first_generation(first).await
+    }
+}
+
+struct Owner {
+    records: mpsc::Sender<RecordBatch>,
+    from: u64,
+    stop: CancellationToken,
+    task: JoinHandle<Ended>,
+    progress: Arc<Progress>,
+}
+
+fn identity(cluster: &str) -> LogIdentity {
+    LogIdentity { cluster_id: cluster.into(), topic_id: String::new() }
+}
+
+fn publisher(dir: &tempfile::TempDir) -> Arc<Publisher> {
+    let definitions = SqliteDefinitions::open(&dir.path().join("definitions.db")).unwrap();
+    let metrics = ProcessorMetrics::new(&Metrics::new("test")).unwrap();
+    Arc::new(Publisher::new(Arc::new(MemoryCache::new()), Arc::new(definitions), one(), metrics))
+}
+
+async fn take_over(store: &Arc<Lossy>, log: &Log, owner: &str) -> Owner {
+    let dir = tempfile::tempdir().unwrap();
+    let claimed_at = Instant::now();
+    let stored = claim(store.as_ref(), PARTITION, owner).await.unwrap();
+    let resume = check_log(&stored.checkpoint, &identity("c"), log.bounds()).unwrap();
+    let progress = Arc::new(Progress::default());
+    let parts = PartitionParts {
+        store: store.clone(),
+        dead_letters: Arc::new(NoLetters),
+        publisher: publisher(&dir),
+        identity: identity("c"),
+        partitions: one(),
+        limits: Limits {
+            commit_interval: Duration::from_millis(1),
+            catch_up_commit_interval: Duration::from_millis(5),
+            catch_up_lag: 1_000,
+            max_uncommitted: 100,
+            rows_interval: Duration::from_millis(3),
+            max_replay: 200,
+        },
+        metrics: ProcessorMetrics::new(&Metrics::new("test"))
+            .unwrap()
+            .partition(PARTITION.partition),
+        progress: Arc::clone(&progress),
+    };
+    let (records, inbox) = mpsc::channel(4);
+    let stop = CancellationToken::new();
+    let life =
+        Partition::new(PARTITION, stored, resume, claimed_at, parts).run(inbox, stop.clone());
+    Owner { records, from: resume.from.0, stop, task: tokio::spawn(life), progress }
+}
+
+impl Owner {
+    async fn feed(&mut self, log: &Log, to: u64) {
+        while self.from < to {
+            let next = (self.from + 23).min(to);
+            if self.records.send(log.batch(self.from, next)).await.is_err() {
+                return;
+            }
+            self.from = next;
+        }
+    }
+
+    async fn committed(&self, position: u64) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.progress.committed() < Position(position) {
+            assert!(Instant::now() < deadline, "still at {}", self.progress.committed());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn release(self) -> Ended {
+        self.stop.cancel();
+        self.task.await.unwrap()
+    }
+}
+
+async fn assert_totals(store: &Lossy, log: &Log) {
+    let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
+    let (_, totals) = &stored.totals[0];
+    let sums: Vec<u64> = totals.categories.iter().map(|category| category.basis_points).collect();
+    assert_eq!((totals.people, sums), log.expected());
+    let tally = stored.checkpoint.tally;
+    assert_eq!(stored.checkpoint.position, log.bounds().high);
+    assert_eq!(tally.applied + tally.duplicates + tally.dead_lettered, log.0.len() as u64);
+    assert!(stored.checkpoint.state_position <= stored.checkpoint.position);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_are_exact_though_answers_get_lost_and_owners_die_at_any_moment() {
+    let log = Log::of(3_000);
+    let store = Lossy::new(true);
+    for (number, to) in (500..=3_000).step_by(500).enumerate() {
+        let mut owner = take_over(&store, &log, &format!("owner-{number}")).await;
+        owner.feed(&log, to).await;
+        if number % 2 == 0 {
+            // Dies with whatever it was doing.
+            owner.task.abort();
+            let _ = owner.task.await;
+        } else {
+            assert_eq!(owner.release().await, Ended::Released);
+        }
+    }
+    let mut last = take_over(&store, &log, "last").await;
+    last.feed(&log, 3_000).await;
+    last.committed(3_000).await;
+    assert_eq!(last.release().await, Ended::Released);
+    assert_totals(&store, &log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_owner_is_fenced_at_its_next_commit_and_changes_nothing() {
+    let log = Log::of(1_000);
+    let store = Lossy::new(false);
+    let mut zombie = take_over(&store, &log, "zombie").await;
+    zombie.feed(&log, 400).await;
+    zombie.committed(400).await;
+    let mut owner = take_over(&store, &log, "owner").await;
+    zombie.feed(&log, 900).await;
+    assert_eq!(zombie.task.await.unwrap(), Ended::Fenced);
+    owner.feed(&log, 1_000).await;
+    owner.committed(1_000).await;
+    assert_eq!(owner.release().await, Ended::Released);
+    assert_totals(&store, &log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_commits_what_was_folded() {
+    let log = Log::of(100);
+    let store = Lossy::new(false);
+    let mut owner = take_over(&store, &log, "owner").await;
+    owner.feed(&log, 100).await;
+    while owner.records.capacity() < owner.records.max_capacity() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(owner.release().await, Ended::Released);
+    let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
+    assert!(stored.checkpoint.position >= Position(92), "{}", stored.checkpoint.position);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_topic_halts_the_partition_before_anything_new_is_folded() {
+    let log = Log::of(300);
+    let store = Lossy::new(false);
+    let mut owner = take_over(&store, &log, "owner").await;
+    owner.feed(&log, 300).await;
+    owner.committed(300).await;
+    owner.release().await;
+    let before = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
+
+    let mut other = Log::of(400);
+    other.0.rotate_left(7);
+    let mut owner = take_over(&store, &other, "next").await;
+    owner.feed(&other, 400).await;
+    let ended = owner.task.await.unwrap();
+    assert!(matches!(ended, Ended::Halted(HaltReason::OtherRecord(Offset(299)))), "{ended:?}");
+    let after = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
+    assert_eq!((after.checkpoint, after.totals), (before.checkpoint, before.totals));
+}

@@ -1,0 +1,49 @@
+//! Budgets' definitions: one ordered history that every service follows, changed by compare-and-set.
+
+mod catalog;
+pub mod kafka;
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use schemas::{Budget, BudgetId};
+use tokio::sync::watch;
+
+pub use catalog::{Catalog, Change, ChangeRefused, define, define_if_absent, freeze};
+
+/// Why a definition did not change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DefinitionError {
+    /// The rules forbid it.
+    #[error(transparent)]
+    Refused(#[from] ChangeRefused),
+    /// It could not be written now, and was not: try again.
+    #[error("definitions cannot be changed now: {0}")]
+    Unavailable(String),
+}
+
+/// Where definitions rest.
+#[async_trait]
+pub trait Definitions: Send + Sync + 'static {
+    /// All definitions as last heard. Costs nothing.
+    fn catalog(&self) -> Arc<Catalog>;
+
+    /// Whether the catalog has been read to the end of its history once: before that, a budget that is not in it may
+    /// well exist.
+    fn is_loaded(&self) -> bool;
+
+    /// Wakes whenever the catalog has changed.
+    fn changes(&self) -> watch::Receiver<()>;
+
+    /// Asks `decide` what to make of the current definition, with nobody else changing any meanwhile, and writes what
+    /// it says. Answers the definition as it is then, which [`Definitions::catalog`] knows from then on.
+    ///
+    /// # Errors
+    /// When `decide` refuses, or the history cannot be written now.
+    async fn change(
+        &self,
+        budget: &BudgetId,
+        decide: &Change<'_>,
+    ) -> Result<Arc<Budget>, DefinitionError>;
+}

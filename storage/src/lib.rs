@@ -1,0 +1,17 @@
+//! One trait for each place where data rests, and its real adapters. What the data means is not decided here.
+//!
+//! | place | trait | real servers | embedded |
+//! |---|---|---|---|
+//! | the log | [`log::LogWriter`], [`log::LogSource`], [`log::DeadLetters`] | Kafka | SQLite |
+//! | the totals and people | [`store::Store`] | ScyllaDB, Cassandra | SQLite; memory, for simulation |
+//! | the copy for readers | [`cache::Cache`] | Redis | in process |
+//! | budgets' definitions | [`definitions::Definitions`] | a compacted Kafka topic | SQLite |
+//! | submission ids seen | [`idempotency::Idempotency`] | Redis | in process |
+
+pub mod cache;
+pub mod definitions;
+pub mod idempotency;
+pub mod log;
+pub mod redis_connection;
+mod sqlite;
+pub mod store;

@@ -1,0 +1,227 @@
+//! The idempotent producer: batches of records in, an answer for each within a bound.
+//!
+//! Owns what happens when Kafka is away: the first batches wait out the delivery timeout, then everything is refused
+//! at once until a probe finds Kafka back. Does not know what the records are.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rdkafka::ClientContext;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use schemas::Offset;
+use tokio::sync::Notify;
+
+use super::KafkaConfig;
+use crate::log::AppendError;
+
+const PROBE_INTERVAL: Duration = Duration::from_millis(250);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One record to send.
+pub(super) struct Outgoing {
+    pub partition: u32,
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+    pub headers: Option<OwnedHeaders>,
+}
+
+pub(super) struct IdempotentProducer {
+    config: KafkaConfig,
+    topic: String,
+    /// Replaced after a fatal error: librdkafka's idempotent producer cannot be used after one.
+    producer: ArcSwap<ThreadedProducer<Deliveries>>,
+    away: AtomicBool,
+    probing: AtomicBool,
+}
+
+impl IdempotentProducer {
+    pub fn new(config: &KafkaConfig, topic: String) -> Result<Arc<Self>, KafkaError> {
+        Ok(Arc::new(Self {
+            producer: ArcSwap::from_pointee(create(config)?),
+            config: config.clone(),
+            topic,
+            away: AtomicBool::new(false),
+            probing: AtomicBool::new(false),
+        }))
+    }
+
+    pub fn available(&self) -> Result<(), AppendError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(AppendError::Unavailable("Kafka does not answer".into()));
+        }
+        Ok(())
+    }
+
+    pub async fn send(
+        self: &Arc<Self>,
+        records: Vec<Outgoing>,
+    ) -> Vec<Result<Offset, AppendError>> {
+        if let Err(error) = self.available() {
+            self.probe_until_back();
+            return vec![Err(error); records.len()];
+        }
+        let batch = Arc::new(Batch::new(records.len()));
+        let producer = self.producer.load_full();
+        for (slot, record) in records.into_iter().enumerate() {
+            let delivery = Box::new(Delivery { batch: Arc::clone(&batch), slot });
+            let mut kafka_record = BaseRecord::with_opaque_to(&self.topic, delivery)
+                .partition(record.partition as i32)
+                .key(&record.key)
+                .payload(&record.value);
+            kafka_record.headers = record.headers;
+            if let Err((error, refused)) = producer.send(kafka_record) {
+                // Refused before it was queued: the only case in which "not in the log" is certain.
+                refused.delivery_opaque.answer(Err(AppendError::Unavailable(error.to_string())));
+            }
+        }
+        // librdkafka's own timeout comes first; this one holds even if its thread is starved.
+        let patience = self.config.delivery_timeout + self.config.delivery_timeout / 8;
+        let _ = tokio::time::timeout(patience, batch.all_answered()).await;
+        let results = batch.take();
+        if results.iter().any(Result::is_err) {
+            self.away.store(true, Ordering::Relaxed);
+            self.probe_until_back();
+        }
+        results
+    }
+
+    /// Looks for Kafka in a thread of its own until it is back or nobody is interested any more.
+    fn probe_until_back(self: &Arc<Self>) {
+        if self.probing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = Arc::downgrade(self);
+        let spawned =
+            std::thread::Builder::new().name("kafka-probe".into()).spawn(move || probe(&this));
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no thread to look for Kafka");
+            self.probing.store(false, Ordering::Release);
+        }
+    }
+
+    fn revive(&self) -> Result<(), KafkaError> {
+        if self.producer.load().client().fatal_error().is_some() {
+            self.producer.store(Arc::new(create(&self.config)?));
+        }
+        self.producer.load().client().fetch_metadata(Some(&self.topic), PROBE_TIMEOUT).map(|_| ())
+    }
+}
+
+fn probe(producer: &Weak<IdempotentProducer>) {
+    while let Some(producer) = producer.upgrade() {
+        match producer.revive() {
+            Ok(()) => {
+                producer.probing.store(false, Ordering::Release);
+                producer.away.store(false, Ordering::Relaxed);
+                tracing::info!(topic = producer.topic, "Kafka takes records");
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(%error, topic = producer.topic, "Kafka does not take records")
+            }
+        }
+        drop(producer);
+        std::thread::sleep(PROBE_INTERVAL);
+    }
+}
+
+fn create(config: &KafkaConfig) -> Result<ThreadedProducer<Deliveries>, KafkaError> {
+    config
+        .client()
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("message.timeout.ms", config.delivery_timeout.as_millis().to_string())
+        .set("linger.ms", config.linger.as_millis().to_string())
+        .set("batch.num.messages", "20000")
+        .set("batch.size", "1000000")
+        .set("queue.buffering.max.messages", "400000")
+        .set("queue.buffering.max.kbytes", "262144")
+        .create_with_context(Deliveries)
+}
+
+struct Deliveries;
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "Kafka producer");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Delivery>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
+        delivery.answer(match result {
+            Ok(message) => Ok(Offset(message.offset().max(0) as u64)),
+            // It may have been on its way: librdkafka's binding does not say.
+            Err((error, _)) => Err(AppendError::Unknown(error.to_string())),
+        });
+    }
+}
+
+/// The way back of one record's answer.
+struct Delivery {
+    batch: Arc<Batch>,
+    slot: usize,
+}
+
+impl Delivery {
+    fn answer(self, result: Result<Offset, AppendError>) {
+        self.batch.answer(self.slot, result);
+    }
+}
+
+/// The answers of one batch as they come in.
+struct Batch {
+    answers: Mutex<Answers>,
+    all_answered: Notify,
+}
+
+struct Answers {
+    results: Vec<Option<Result<Offset, AppendError>>>,
+    missing: usize,
+}
+
+impl Batch {
+    fn new(len: usize) -> Self {
+        Self {
+            answers: Mutex::new(Answers { results: vec![None; len], missing: len }),
+            all_answered: Notify::new(),
+        }
+    }
+
+    fn answer(&self, slot: usize, result: Result<Offset, AppendError>) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        // After a timeout the answers have been taken, and this one comes too late.
+        if let Some(place) = answers.results.get_mut(slot) {
+            *place = Some(result);
+            answers.missing -= 1;
+            if answers.missing == 0 {
+                self.all_answered.notify_one();
+            }
+        }
+    }
+
+    async fn all_answered(&self) {
+        let missing = self.answers.lock().unwrap_or_else(PoisonError::into_inner).missing;
+        if missing > 0 {
+            self.all_answered.notified().await;
+        }
+    }
+
+    fn take(&self) -> Vec<Result<Offset, AppendError>> {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut answers.results)
+            .into_iter()
+            .map(|answer| {
+                answer.unwrap_or_else(|| {
+                    Err(AppendError::Unknown("no acknowledgement in time".into()))
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,303 @@
+//! The group consumer: one thread that polls, packs records by partition, and hands them over.
+//!
+//! When an owner has no room, its partition is paused and everything else goes on; polling never stops, so the group
+//! keeps this member.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
+use schemas::{Offset, PartitionCount, PartitionId};
+use tokio_util::sync::CancellationToken;
+
+use super::KafkaConfig;
+use super::rebalance::{Changed, Rebalances, log_bounds};
+use super::topics::{TopicError, ensure_topics};
+use crate::log::{LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError};
+
+const BATCH_RECORDS: usize = 2_000;
+const BATCH_BYTES: usize = 1 << 20;
+/// How long a full owner is waited for before its partition is paused: pausing throws fetched records away.
+const PATIENCE: Duration = Duration::from_millis(100);
+const IDLE_POLL: Duration = Duration::from_millis(50);
+/// How often an owner without room is offered its batch again.
+const RETRY_POLL: Duration = Duration::from_millis(2);
+const ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A member of the processors' group.
+pub struct KafkaSource {
+    config: KafkaConfig,
+    identity: LogIdentity,
+}
+
+impl KafkaSource {
+    /// Creates the topics if they are absent and finds out which log this is.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, or the topic has another partition count than the generation.
+    pub async fn open(config: &KafkaConfig) -> Result<Self, TopicError> {
+        ensure_topics(config).await?;
+        let unavailable =
+            |reason: String| TopicError::Unavailable { brokers: config.brokers.clone(), reason };
+        let client: BaseConsumer = config
+            .client()
+            .set("group.id", &config.group)
+            .create()
+            .map_err(|error| unavailable(error.to_string()))?;
+        let cluster_id =
+            tokio::task::spawn_blocking(move || client.client().fetch_cluster_id(IDENTITY_TIMEOUT))
+                .await
+                .ok()
+                .flatten()
+                .ok_or_else(|| unavailable("it does not tell its cluster id".into()))?;
+        // The client cannot tell a topic's id; a recreated topic is known by its records.
+        let identity = LogIdentity { cluster_id, topic_id: String::new() };
+        Ok(Self { config: config.clone(), identity })
+    }
+
+    fn consumer<'h>(
+        &self,
+        handler: &'h dyn PartitionHandler,
+    ) -> Result<Consumption<'h>, KafkaError> {
+        let context = Rebalances {
+            handler,
+            topic: self.config.topic.clone(),
+            changed: Mutex::new(Changed::default()),
+        };
+        let session_timeout_ms = self.config.session_timeout.as_millis();
+        let consumer: BaseConsumer<Rebalances<'h>> = self
+            .config
+            .client()
+            .set("group.id", &self.config.group)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", session_timeout_ms.to_string())
+            .set("heartbeat.interval.ms", (session_timeout_ms / 6).max(100).to_string())
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("statistics.interval.ms", "1000")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.queue.backoff.ms", "10")
+            .set("queued.max.messages.kbytes", "32768")
+            .create_with_context(context)?;
+        consumer.subscribe(&[&self.config.topic])?;
+        Ok(Consumption {
+            consumer,
+            handler,
+            topic: self.config.topic.clone(),
+            buffers: BTreeMap::new(),
+        })
+    }
+}
+
+impl LogSource for KafkaSource {
+    fn partitions(&self) -> PartitionCount {
+        self.config.partitions
+    }
+
+    fn identity(&self) -> LogIdentity {
+        self.identity.clone()
+    }
+
+    fn run(
+        &mut self,
+        handler: &dyn PartitionHandler,
+        stop: &CancellationToken,
+    ) -> Result<(), SourceError> {
+        let mut consumption =
+            self.consumer(handler).map_err(|error| SourceError::Rejoin(error.to_string()))?;
+        let outcome = consumption.poll_until(stop);
+        // Leaving on purpose: what is owned is given back before the group hears of it.
+        consumption.advise_committed();
+        consumption.consumer.unsubscribe();
+        consumption.drain_leave();
+        outcome
+    }
+}
+
+struct Consumption<'h> {
+    consumer: BaseConsumer<Rebalances<'h>>,
+    handler: &'h dyn PartitionHandler,
+    topic: String,
+    buffers: BTreeMap<PartitionId, Buffer>,
+}
+
+struct Buffer {
+    open: RecordBatch,
+    /// A batch that the owner had no room for; its partition is paused.
+    stalled: Option<RecordBatch>,
+    silent: bool,
+}
+
+impl Buffer {
+    fn new(partition: PartitionId, silent: bool) -> Self {
+        Self { open: RecordBatch::new(partition), stalled: None, silent }
+    }
+}
+
+impl Consumption<'_> {
+    fn poll_until(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
+        let mut last_advice = Instant::now();
+        let mut buffered = false;
+        while !stop.is_cancelled() {
+            if self.handler.wants_to_rejoin() {
+                return Err(SourceError::Rejoin("a partition was claimed by somebody else".into()));
+            }
+            let stalled = self.buffers.values().any(|buffer| buffer.stalled.is_some());
+            let wait = match (buffered, stalled) {
+                (true, _) => Duration::ZERO,
+                (false, true) => RETRY_POLL,
+                (false, false) => IDLE_POLL,
+            };
+            // `poll` runs the rebalance callbacks: what they changed is taken in before the record is.
+            let polled = self.consumer.poll(wait);
+            let changed = self.consumer.context().take_changed();
+            if let Some(reason) = changed.broken {
+                return Err(SourceError::Rejoin(reason));
+            }
+            for partition in changed.revoked {
+                self.buffers.remove(&partition);
+            }
+            for partition in changed.silent {
+                self.buffers.insert(partition, Buffer::new(partition, true));
+            }
+            match polled {
+                Some(Ok(message)) => {
+                    let partition = PartitionId(message.partition().max(0) as u32);
+                    let buffer = self
+                        .buffers
+                        .entry(partition)
+                        .or_insert_with(|| Buffer::new(partition, false));
+                    if !buffer.silent {
+                        buffer.open.push(Record {
+                            offset: Offset(message.offset().max(0) as u64),
+                            key: message.key().unwrap_or_default(),
+                            value: message.payload().unwrap_or_default(),
+                        });
+                        buffered = true;
+                    }
+                    let full = buffer.open.len() >= BATCH_RECORDS
+                        || buffer.open.size_bytes() >= BATCH_BYTES;
+                    drop(message);
+                    if full {
+                        self.hand_over(partition);
+                    }
+                }
+                Some(Err(error)) => self.take_error(&error)?,
+                None => {
+                    let partitions: Vec<_> = self.buffers.keys().copied().collect();
+                    for partition in partitions {
+                        self.hand_over(partition);
+                    }
+                    buffered = false;
+                }
+            }
+            if last_advice.elapsed() > ADVISORY_COMMIT_INTERVAL {
+                last_advice = Instant::now();
+                self.advise_committed();
+            }
+        }
+        Ok(())
+    }
+
+    /// Offers the owner what is buffered, oldest first.
+    fn hand_over(&mut self, partition: PartitionId) {
+        let Some(buffer) = self.buffers.get_mut(&partition) else { return };
+        if let Some(batch) = buffer.stalled.take() {
+            match self.handler.deliver(batch, Duration::ZERO) {
+                Ok(()) => self.set_paused(partition, false),
+                Err(batch) => {
+                    buffer.stalled = Some(batch);
+                    return;
+                }
+            }
+        }
+        let Some(buffer) = self.buffers.get_mut(&partition) else { return };
+        if buffer.open.is_empty() {
+            return;
+        }
+        let batch = std::mem::replace(&mut buffer.open, RecordBatch::new(partition));
+        if let Err(batch) = self.handler.deliver(batch, PATIENCE) {
+            buffer.stalled = Some(batch);
+            self.set_paused(partition, true);
+        }
+    }
+
+    fn set_paused(&self, partition: PartitionId, paused: bool) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, partition.0 as i32);
+        let outcome = if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        if let Err(error) = outcome {
+            tracing::warn!(%partition, paused, %error, "the partition could not be paused or resumed");
+        }
+    }
+
+    fn take_error(&mut self, error: &KafkaError) -> Result<(), SourceError> {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                self.find_out_of_range();
+                Ok(())
+            }
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed,
+            ) => Err(SourceError::Rejoin(error.to_string())),
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
+                Err(SourceError::Rejoin(error.to_string()))
+            }
+            // librdkafka mends the rest by itself.
+            _ => {
+                tracing::debug!(%error, "Kafka consumer");
+                Ok(())
+            }
+        }
+    }
+
+    /// The error does not say which partition it is about.
+    fn find_out_of_range(&self) {
+        let Ok(positions) = self.consumer.assignment() else { return };
+        for element in positions.elements_for_topic(&self.topic) {
+            let partition = PartitionId(element.partition().max(0) as u32);
+            match log_bounds(&self.consumer, &self.topic, partition) {
+                Ok(bounds) => self.handler.out_of_range(partition, bounds),
+                Err(error) => {
+                    tracing::warn!(%partition, %error, "the partition's bounds are unknown")
+                }
+            }
+        }
+    }
+
+    /// Tells the group where we are, for lag tools and autoscalers.
+    fn advise_committed(&self) {
+        let mut list = TopicPartitionList::new();
+        for (partition, position) in self.handler.committed() {
+            let offset = KafkaOffset::Offset(position.0 as i64);
+            if let Err(error) = list.add_partition_offset(&self.topic, partition.0 as i32, offset) {
+                tracing::debug!(%partition, %error, "no advisory offset");
+            }
+        }
+        if list.count() > 0
+            && let Err(error) = self.consumer.commit(&list, rdkafka::consumer::CommitMode::Async)
+        {
+            tracing::debug!(%error, "advisory offsets were not committed");
+        }
+    }
+
+    /// `unsubscribe` gives partitions back through the rebalance callback, which only `poll` runs.
+    fn drain_leave(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < deadline {
+            drop(self.consumer.poll(Duration::from_millis(10)));
+            if self.consumer.assignment().map_or(true, |list| list.count() == 0) {
+                return;
+            }
+        }
+    }
+}

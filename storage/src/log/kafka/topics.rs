@@ -1,0 +1,118 @@
+//! Our topics: created if absent, and checked to be what the generation says.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::KafkaConfig;
+
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the topics cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// Kafka does not answer: try again.
+    #[error("Kafka at {brokers} does not answer: {reason}")]
+    Unavailable {
+        /// Where it was asked.
+        brokers: String,
+        /// What the client said.
+        reason: String,
+    },
+    /// The topic exists with another partition count. Keys would change partitions and people be counted twice.
+    #[error(
+        "topic `{topic}` has {found} partitions, but this generation has {expected}: set `log.partitions` to what the \
+         generation was started with, or repartition into a new topic"
+    )]
+    Partitions {
+        /// Which topic.
+        topic: String,
+        /// How many it has.
+        found: usize,
+        /// How many it should have.
+        expected: u32,
+    },
+}
+
+/// Creates the topics that are missing and checks the partition count of those that are not.
+///
+/// # Errors
+/// When Kafka does not answer, or a topic has another partition count.
+pub async fn ensure_topics(config: &KafkaConfig) -> Result<(), TopicError> {
+    let dead_letters = config.dead_letters_topic();
+    let wanted = [
+        (config.topic.as_str(), config.partitions.get(), "delete"),
+        (dead_letters.as_str(), 1, "delete"),
+        (config.definitions_topic.as_str(), 1, "compact"),
+    ];
+    let unavailable = |error: KafkaError| TopicError::Unavailable {
+        brokers: config.brokers.clone(),
+        reason: error.to_string(),
+    };
+    let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(unavailable)?;
+    let topics: Vec<NewTopic<'_>> = wanted
+        .iter()
+        .map(|(name, partitions, cleanup_policy)| {
+            let replication = TopicReplication::Fixed(config.replication_factor as i32);
+            NewTopic::new(name, *partitions as i32, replication)
+                .set("retention.ms", "-1")
+                .set("cleanup.policy", cleanup_policy)
+        })
+        .collect();
+    let options = AdminOptions::new()
+        .operation_timeout(Some(ADMIN_TIMEOUT))
+        .request_timeout(Some(ADMIN_TIMEOUT));
+    for outcome in admin.create_topics(&topics, &options).await.map_err(unavailable)? {
+        match outcome {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => {
+                return Err(TopicError::Unavailable {
+                    brokers: config.brokers.clone(),
+                    reason: format!("topic `{topic}` cannot be created: {code}"),
+                });
+            }
+        }
+    }
+    check_partition_counts(config, &wanted, admin).await
+}
+
+/// A topic that was just created takes a moment to be in every broker's metadata.
+async fn check_partition_counts(
+    config: &KafkaConfig,
+    wanted: &[(&str, u32, &str)],
+    admin: AdminClient<DefaultClientContext>,
+) -> Result<(), TopicError> {
+    let wanted: Vec<(String, u32)> =
+        wanted.iter().map(|(name, count, _)| ((*name).to_owned(), *count)).collect();
+    let brokers = config.brokers.clone();
+    let unavailable =
+        move |reason: String| TopicError::Unavailable { brokers: brokers.clone(), reason };
+    let failed = unavailable.clone();
+    tokio::task::spawn_blocking(move || {
+        let deadline = std::time::Instant::now() + ADMIN_TIMEOUT;
+        for (topic, expected) in wanted {
+            loop {
+                let metadata = admin
+                    .inner()
+                    .fetch_metadata(Some(&topic), ADMIN_TIMEOUT)
+                    .map_err(|error| unavailable(error.to_string()))?;
+                let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+                if found == expected as usize {
+                    break;
+                }
+                if found != 0 {
+                    return Err(TopicError::Partitions { topic, found, expected });
+                }
+                if std::time::Instant::now() > deadline {
+                    return Err(unavailable(format!("topic `{topic}` has no leader")));
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(())
+    })
+    .await
+    .unwrap_or_else(|panicked| Err(failed(panicked.to_string())))
+}

@@ -1,0 +1,105 @@
+//! Submissions and dead letters on their way into their topics.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rdkafka::message::{Header, OwnedHeaders};
+use schemas::{Offset, PartitionCount};
+
+use super::KafkaConfig;
+use super::producer::{IdempotentProducer, Outgoing};
+use super::topics::{TopicError, ensure_topics};
+use crate::log::{AppendError, DeadLetter, DeadLetters, LogWriter, NewRecord};
+
+/// The topic of submissions, for appending.
+pub struct KafkaLog {
+    producer: Arc<IdempotentProducer>,
+    partitions: PartitionCount,
+}
+
+impl KafkaLog {
+    /// Creates the topics if they are absent and starts a producer.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, or the topic has another partition count than the generation.
+    pub async fn open(config: &KafkaConfig) -> Result<Self, TopicError> {
+        ensure_topics(config).await?;
+        Self::open_unchecked(config)
+    }
+
+    /// Starts a producer without asking Kafka anything: the topics must exist and be right.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn open_unchecked(config: &KafkaConfig) -> Result<Self, TopicError> {
+        Ok(Self { producer: start(config, config.topic.clone())?, partitions: config.partitions })
+    }
+}
+
+fn start(config: &KafkaConfig, topic: String) -> Result<Arc<IdempotentProducer>, TopicError> {
+    IdempotentProducer::new(config, topic).map_err(|error| TopicError::Unavailable {
+        brokers: config.brokers.clone(),
+        reason: error.to_string(),
+    })
+}
+
+#[async_trait]
+impl LogWriter for KafkaLog {
+    fn partitions(&self) -> PartitionCount {
+        self.partitions
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
+        let outgoing = records
+            .into_iter()
+            .map(|record| Outgoing {
+                partition: record.partition.0,
+                key: record.key.as_bytes().to_vec(),
+                value: record.value,
+                headers: None,
+            })
+            .collect();
+        self.producer.send(outgoing).await
+    }
+
+    fn available(&self) -> Result<(), AppendError> {
+        self.producer.available()
+    }
+}
+
+/// The topic of dead letters. A letter carries its source in the headers `partition`, `offset` and `reason`.
+pub struct KafkaDeadLetters {
+    producer: Arc<IdempotentProducer>,
+}
+
+impl KafkaDeadLetters {
+    /// Starts a producer. The topic must exist: [`KafkaLog::open`] and [`super::KafkaSource::open`] see to it.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn open(config: &KafkaConfig) -> Result<Self, TopicError> {
+        Ok(Self { producer: start(config, config.dead_letters_topic())? })
+    }
+}
+
+#[async_trait]
+impl DeadLetters for KafkaDeadLetters {
+    async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
+        let outgoing = letters
+            .iter()
+            .map(|letter| {
+                let headers = OwnedHeaders::new()
+                    .insert(Header { key: "partition", value: Some(&letter.partition.to_string()) })
+                    .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) })
+                    .insert(Header { key: "reason", value: Some(&letter.reason) });
+                Outgoing {
+                    partition: 0,
+                    key: letter.key.clone(),
+                    value: letter.value.clone(),
+                    headers: Some(headers),
+                }
+            })
+            .collect();
+        self.producer.send(outgoing).await.into_iter().collect::<Result<Vec<_>, _>>().map(|_| ())
+    }
+}

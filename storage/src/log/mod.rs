@@ -1,0 +1,161 @@
+//! The log: the truth that everything else is derived from.
+
+mod batch;
+pub mod kafka;
+pub mod sqlite;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemas::{Offset, PartitionCount, PartitionId, PersonKey, Position};
+use tokio_util::sync::CancellationToken;
+
+pub use batch::{Record, RecordBatch};
+
+/// One record on its way into the log.
+#[derive(Debug, Clone)]
+pub struct NewRecord {
+    /// Where it goes; the caller derives it from the key.
+    pub partition: PartitionId,
+    /// The record's key.
+    pub key: PersonKey,
+    /// The record's value.
+    pub value: Vec<u8>,
+}
+
+/// Why a record has no offset.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// It is not in the log and will not be: the caller may send it again.
+    #[error("the log cannot take records now: {0}")]
+    Unavailable(String),
+    /// It may be in the log, or get there yet: send the same submission id again.
+    #[error("the log did not say whether it has the record: {0}")]
+    Unknown(String),
+}
+
+/// Appends records.
+#[async_trait]
+pub trait LogWriter: Send + Sync + 'static {
+    /// How many partitions the log has.
+    fn partitions(&self) -> PartitionCount;
+
+    /// Appends records and answers for each of them, in order, once it is durable or will not be. It answers within
+    /// a bound of about a second, and holds a bounded number of records.
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>>;
+
+    /// Whether the log takes records now, as far as is known without asking it.
+    fn available(&self) -> Result<(), AppendError>;
+}
+
+/// A record that the fold could not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it came from.
+    pub partition: PartitionId,
+    /// Where it came from. Together with the partition it names the letter: one that is written twice is one letter.
+    pub offset: Offset,
+    /// Why it could not be taken.
+    pub reason: String,
+    /// The record's key as it was.
+    pub key: Vec<u8>,
+    /// The record's value as it was.
+    pub value: Vec<u8>,
+}
+
+/// Keeps what the fold could not take.
+#[async_trait]
+pub trait DeadLetters: Send + Sync + 'static {
+    /// Puts letters away durably.
+    ///
+    /// # Errors
+    /// When some may not be there: all of them are to be sent again.
+    async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError>;
+}
+
+/// Which log it is: a topic that was deleted and made again under the same name is another log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogIdentity {
+    /// The Kafka cluster's id, or the embedded log's own.
+    pub cluster_id: String,
+    /// The topic's id; empty where the client cannot tell.
+    pub topic_id: String,
+}
+
+/// What a partition holds now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogBounds {
+    /// The first record still there.
+    pub low: Position,
+    /// Where the next record will be.
+    pub high: Position,
+}
+
+/// Where an owner wants its records from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// From this position on.
+    At(Position),
+    /// Not at all: the partition is halted, or could not be claimed.
+    Nowhere,
+}
+
+/// What a [`LogSource`] tells its owner. The calls come from the source's one thread, in order; none may panic.
+pub trait PartitionHandler: Send + Sync + 'static {
+    /// The partitions are ours now. Blocks until their owner has claimed them and says where to start.
+    fn assigned(&self, partitions: &[(PartitionId, LogBounds)]) -> Vec<(PartitionId, Start)>;
+
+    /// The partitions are no longer ours. Blocks, within a bound, until their owner has let go. `lost` says that
+    /// somebody else may have them already, so that a last commit is in vain.
+    fn revoked(&self, partitions: &[PartitionId], lost: bool);
+
+    /// Records of one partition, in order and without a gap since the last. Waits at most `patience` for room, then
+    /// gives the batch back.
+    ///
+    /// # Errors
+    /// The batch, when there is no room: the source stops fetching that partition and offers the batch again.
+    fn deliver(&self, batch: RecordBatch, patience: Duration) -> Result<(), RecordBatch>;
+
+    /// Where the partition's next record will be, as last heard: for lag.
+    fn high_watermark(&self, partition: PartitionId, high: Position);
+
+    /// The log has no record at the position that was asked for.
+    fn out_of_range(&self, partition: PartitionId, bounds: LogBounds);
+
+    /// The positions that are committed now, for the group's lag tools; never read back as truth.
+    fn committed(&self) -> Vec<(PartitionId, Position)>;
+
+    /// Whether the owner wants to leave the group and join again (it was fenced, or could not claim).
+    fn wants_to_rejoin(&self) -> bool;
+}
+
+/// Why a source ended before it was told to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    /// Join again after a while.
+    #[error("the log's group must be joined again: {0}")]
+    Rejoin(String),
+    /// Nothing will help but an operator.
+    #[error("the log cannot be read: {0}")]
+    Halt(String),
+}
+
+/// Reads the log as a member of a group, which shares the partitions among its members.
+pub trait LogSource: Send + 'static {
+    /// How many partitions the log has.
+    fn partitions(&self) -> PartitionCount;
+
+    /// Which log it is.
+    fn identity(&self) -> LogIdentity;
+
+    /// Joins, delivers until told to stop, and leaves. Blocks: it wants a thread of its own. Can be called again
+    /// after [`SourceError::Rejoin`].
+    ///
+    /// # Errors
+    /// When it ends before it was told to.
+    fn run(
+        &mut self,
+        handler: &dyn PartitionHandler,
+        stop: &CancellationToken,
+    ) -> Result<(), SourceError>;
+}

@@ -1,0 +1,173 @@
+//! One transaction of the log: who gets which offset, and what a failure means for everybody in it.
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use schemas::{Offset, PartitionCount, Position};
+
+use super::end_of;
+use crate::log::{AppendError, DeadLetter, NewRecord};
+
+/// What one caller wants written, whole or not at all.
+pub(super) enum Write {
+    /// Records of partitions that are there.
+    Records(Vec<NewRecord>),
+    Letters(Vec<DeadLetter>),
+}
+
+/// The only connection that writes.
+pub(super) struct Appender {
+    connection: Connection,
+    partitions: PartitionCount,
+    /// Where each partition's next record goes; unknown after a failure, until the database is asked.
+    ends: Option<Vec<Position>>,
+}
+
+impl Appender {
+    pub fn new(connection: Connection, partitions: PartitionCount) -> rusqlite::Result<Self> {
+        let ends = Some(read_ends(&connection, partitions)?);
+        Ok(Self { connection, partitions, ends })
+    }
+
+    pub fn ends(&self) -> Vec<Position> {
+        self.ends.clone().unwrap_or_default()
+    }
+
+    /// Writes everything in one transaction. Answers, once that is durable, each write's offsets; letters have none.
+    pub fn commit<'w>(
+        &mut self,
+        writes: impl Iterator<Item = &'w Write>,
+    ) -> Result<Vec<Vec<Offset>>, AppendError> {
+        let mut ends = match self.ends.take() {
+            Some(ends) => ends,
+            None => read_ends(&self.connection, self.partitions).map_err(not_there)?,
+        };
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(not_there)?;
+        let offsets = writes
+            .map(|write| match write {
+                Write::Records(records) => insert_records(&transaction, &mut ends, records),
+                Write::Letters(letters) => insert_letters(&transaction, letters),
+            })
+            .collect::<rusqlite::Result<_>>()
+            .map_err(not_there)?;
+        transaction.commit().map_err(commit_failed)?;
+        self.ends = Some(ends);
+        Ok(offsets)
+    }
+
+    /// Commits something that does not matter, to find out whether the disk takes commits again.
+    pub fn probe(&self) -> Result<(), AppendError> {
+        self.connection
+            .execute("UPDATE log SET probes = probes + 1", [])
+            .map(drop)
+            .map_err(not_there)
+    }
+}
+
+fn read_ends(
+    connection: &Connection,
+    partitions: PartitionCount,
+) -> rusqlite::Result<Vec<Position>> {
+    partitions.partitions().map(|partition| end_of(connection, partition.0)).collect()
+}
+
+fn insert_records(
+    transaction: &Transaction<'_>,
+    ends: &mut [Position],
+    records: &[NewRecord],
+) -> rusqlite::Result<Vec<Offset>> {
+    let mut insert = transaction.prepare_cached(
+        r#"INSERT INTO records (partition, "offset", key, value) VALUES (?1, ?2, ?3, ?4)"#,
+    )?;
+    records
+        .iter()
+        .map(|record| {
+            let partition = record.partition.0;
+            let end = ends
+                .get_mut(partition as usize)
+                .ok_or_else(|| rusqlite::Error::InvalidParameterName(partition.to_string()))?;
+            let offset = Offset(end.0);
+            insert.execute((
+                partition,
+                offset.0.cast_signed(),
+                record.key.as_bytes(),
+                &record.value,
+            ))?;
+            *end = offset.next();
+            Ok(offset)
+        })
+        .collect()
+}
+
+fn insert_letters(
+    transaction: &Transaction<'_>,
+    letters: &[DeadLetter],
+) -> rusqlite::Result<Vec<Offset>> {
+    let mut insert = transaction.prepare_cached(
+        r#"INSERT INTO dead_letters (partition, "offset", reason, key, value) VALUES (?1, ?2, ?3, ?4, ?5)
+           ON CONFLICT DO NOTHING"#,
+    )?;
+    for letter in letters {
+        let offset = letter.offset.0.cast_signed();
+        insert.execute((letter.partition.0, offset, &letter.reason, &letter.key, &letter.value))?;
+    }
+    Ok(Vec::new())
+}
+
+/// Before COMMIT nothing can have got into the log.
+fn not_there(error: rusqlite::Error) -> AppendError {
+    AppendError::Unavailable(error.to_string())
+}
+
+/// A full disk stops before the frame that makes a commit. After any other failure, such as one to sync, that frame may
+/// be in the file, and a restart may find it there.
+fn commit_failed(error: rusqlite::Error) -> AppendError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => AppendError::Unavailable(error.to_string()),
+        _ => AppendError::Unknown(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use schemas::{PartitionId, PersonKey};
+
+    use super::*;
+    use crate::log::sqlite::SCHEMA;
+    use crate::sqlite::{Durability, open};
+
+    fn record(partition: u32) -> Write {
+        let key = PersonKey::from_bytes([1; PersonKey::BYTES]);
+        let value = vec![7; 3_000];
+        Write::Records(vec![NewRecord { partition: PartitionId(partition), key, value }])
+    }
+
+    #[test]
+    fn a_full_disk_takes_nothing_and_leaves_no_gap_once_it_has_room_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let connection = open(&directory.path().join("log"), &SCHEMA, Durability::PowerLoss)
+            .expect("a database");
+        connection.pragma_update(None, "max_page_count", 20).expect("a limit");
+        let partitions = PartitionCount::new(2).expect("a count");
+        let mut appender = Appender::new(connection, partitions).expect("an appender");
+
+        let mut taken = 0;
+        let refusal = loop {
+            match appender.commit([record(0), record(1)].iter()) {
+                Ok(offsets) => {
+                    assert_eq!(offsets, vec![vec![Offset(taken)]; 2]);
+                    taken += 1;
+                }
+                Err(refusal) => break refusal,
+            }
+        };
+        assert!(matches!(refusal, AppendError::Unavailable(_)), "{refusal}");
+        assert!(appender.commit([record(1)].iter()).is_err());
+
+        appender.connection.pragma_update(None, "max_page_count", 1_000).expect("room");
+        let offsets = appender.commit([record(0), record(1)].iter());
+        assert_eq!(offsets, Ok(vec![vec![Offset(taken)]; 2]));
+    }
+}

@@ -1,0 +1,177 @@
+//! The embedded log: one SQLite file and one process. Group commit makes it fast, `synchronous=FULL` makes it durable.
+//!
+//! An append is answered after the COMMIT that has it, and that COMMIT has been synced to the disk.
+
+mod appender;
+mod source;
+mod tail;
+mod writer;
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use schemas::{Offset, PartitionCount, Position};
+use uuid::Uuid;
+
+use self::appender::{Appender, Write};
+use self::tail::Tail;
+use self::writer::Writer;
+use super::{AppendError, DeadLetter, DeadLetters, LogIdentity, LogWriter, NewRecord};
+use crate::sqlite::{self, Durability, Schema};
+
+pub use self::source::SqliteSource;
+pub use crate::sqlite::OpenError;
+
+const SCHEMA: Schema = Schema {
+    application_id: 0x5442_4c01,
+    version: 1,
+    tables: r#"
+        CREATE TABLE log (
+            id INTEGER PRIMARY KEY CHECK (id = 1),
+            partition_count INTEGER NOT NULL,
+            cluster_id TEXT NOT NULL,
+            probes INTEGER NOT NULL DEFAULT 0
+        ) STRICT;
+        CREATE TABLE records (
+            partition INTEGER NOT NULL,
+            "offset" INTEGER NOT NULL,
+            key BLOB NOT NULL,
+            value BLOB NOT NULL,
+            PRIMARY KEY (partition, "offset")
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE dead_letters (
+            partition INTEGER NOT NULL,
+            "offset" INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            key BLOB NOT NULL,
+            value BLOB NOT NULL,
+            PRIMARY KEY (partition, "offset")
+        ) STRICT, WITHOUT ROWID;
+    "#,
+};
+
+/// The log's writing end, and its dead letters. One process at a time has it open.
+pub struct SqliteLog {
+    path: PathBuf,
+    partitions: PartitionCount,
+    identity: LogIdentity,
+    writer: Writer,
+    tail: Arc<Tail>,
+    lock: Arc<File>,
+}
+
+impl SqliteLog {
+    /// Opens the log, and creates it with this many partitions if there is none.
+    ///
+    /// # Errors
+    /// When it is in use, was created with another partition count, or cannot be read and written.
+    pub fn open(path: &Path, partitions: PartitionCount) -> Result<Self, OpenError> {
+        let mut connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;
+        let lock = Arc::new(lock(path)?);
+        let unusable = |error: rusqlite::Error| OpenError::unusable(path, error);
+        let (stored, cluster_id) =
+            create_identity(&mut connection, partitions).map_err(unusable)?;
+        if stored != partitions.get() {
+            let path = path.to_owned();
+            return Err(OpenError::PartitionCount { path, stored, wanted: partitions.get() });
+        }
+        let appender = Appender::new(connection, partitions).map_err(unusable)?;
+        let tail = Arc::new(Tail::new(appender.ends()));
+        let writer = Writer::start(appender, Arc::clone(&tail))
+            .map_err(|error| OpenError::unusable(path, error))?;
+        let identity = LogIdentity { cluster_id, topic_id: String::new() };
+        Ok(Self { path: path.to_owned(), partitions, identity, writer, tail, lock })
+    }
+
+    /// A reader of this log, woken by its writer. It is a group of its own: every source gets every partition.
+    ///
+    /// # Errors
+    /// When the file cannot be opened once more.
+    pub fn source(&self) -> Result<SqliteSource, OpenError> {
+        Ok(SqliteSource {
+            connection: sqlite::open(&self.path, &SCHEMA, Durability::PowerLoss)?,
+            partitions: self.partitions,
+            identity: self.identity.clone(),
+            tail: Arc::clone(&self.tail),
+            _lock: Arc::clone(&self.lock),
+        })
+    }
+}
+
+/// Keeps a second process out: its appends would be safe, but nothing here would hear of them.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-lock");
+    let file = File::create(&name).map_err(|error| OpenError::unusable(path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(OpenError::unusable(path, error)),
+    }
+}
+
+/// The partition count and the cluster id, as they were when the log was created.
+fn create_identity(
+    connection: &mut Connection,
+    partitions: PartitionCount,
+) -> rusqlite::Result<(u32, String)> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let stored = transaction
+        .query_row("SELECT partition_count, cluster_id FROM log", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    if let Some(stored) = stored {
+        return Ok(stored);
+    }
+    let created = (partitions.get(), Uuid::new_v4().to_string());
+    transaction.execute(
+        "INSERT INTO log (id, partition_count, cluster_id) VALUES (1, ?1, ?2)",
+        (created.0, &created.1),
+    )?;
+    transaction.commit()?;
+    Ok(created)
+}
+
+#[async_trait]
+impl LogWriter for SqliteLog {
+    fn partitions(&self) -> PartitionCount {
+        self.partitions
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
+        let count = records.len();
+        let outside = |record: &NewRecord| record.partition.0 >= self.partitions.get();
+        let outcome = if records.iter().any(outside) {
+            Err(AppendError::Unavailable("a record is for a partition that is not there".into()))
+        } else {
+            self.writer.submit(Write::Records(records)).await
+        };
+        match outcome {
+            Ok(offsets) => offsets.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
+    fn available(&self) -> Result<(), AppendError> {
+        self.writer.available()
+    }
+}
+
+#[async_trait]
+impl DeadLetters for SqliteLog {
+    async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
+        self.writer.submit(Write::Letters(letters.to_vec())).await.map(drop)
+    }
+}
+
+/// One past the last record of a partition.
+fn end_of(connection: &Connection, partition: u32) -> rusqlite::Result<Position> {
+    connection
+        .prepare_cached(r#"SELECT max("offset") FROM records WHERE partition = ?1"#)?
+        .query_row([partition], |row| row.get::<_, Option<i64>>(0))
+        .map(|last| last.map_or(Position::START, |last| Offset(last.cast_unsigned()).next()))
+}

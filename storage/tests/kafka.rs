@@ -1,0 +1,229 @@
+//! What the Kafka adapters do beyond the contracts that all adapters share. Needs a real Kafka: `local/up servers`.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use schemas::{
+    Budget, BudgetId, Offset, PartitionCount, PartitionId, PersonKey, Position, default_budgets,
+};
+use storage::definitions::kafka::KafkaDefinitions;
+use storage::definitions::{Definitions, define, freeze};
+use storage::log::kafka::{KafkaConfig, KafkaLog, KafkaSource, TopicError};
+use storage::log::{
+    LogBounds, LogSource, LogWriter, NewRecord, PartitionHandler, RecordBatch, Start,
+};
+use tokio_util::sync::CancellationToken;
+
+fn config(partitions: u64) -> KafkaConfig {
+    let brokers = std::env::var("KAFKA_BROKERS")
+        .expect("KAFKA_BROKERS is not set: start the servers with `local/up servers` and source `local/env`");
+    let unique = uuid::Uuid::new_v4().simple().to_string();
+    KafkaConfig {
+        brokers,
+        topic: format!("t{unique}"),
+        definitions_topic: format!("d{unique}"),
+        partitions: PartitionCount::new(partitions).unwrap(),
+        replication_factor: 1,
+        group: format!("g{unique}"),
+        session_timeout: Duration::from_secs(6),
+        delivery_timeout: Duration::from_secs(5),
+        linger: Duration::from_millis(1),
+    }
+}
+
+fn record(partition: u32, value: u32) -> NewRecord {
+    NewRecord {
+        partition: PartitionId(partition),
+        key: PersonKey::from_bytes([1; 16]),
+        value: value.to_le_bytes().to_vec(),
+    }
+}
+
+/// What all members together have taken in: the place of a store that commits every batch.
+#[derive(Default)]
+struct Taken(Mutex<BTreeMap<PartitionId, Vec<Offset>>>);
+
+impl Taken {
+    fn position(&self, partition: PartitionId) -> Position {
+        let taken = self.0.lock().unwrap();
+        taken
+            .get(&partition)
+            .and_then(|offsets| offsets.last())
+            .map_or(Position::START, |last| last.next())
+    }
+
+    fn total(&self) -> usize {
+        self.0.lock().unwrap().values().map(Vec::len).sum()
+    }
+}
+
+struct Member {
+    taken: Arc<Taken>,
+    mine: Mutex<Vec<PartitionId>>,
+}
+
+impl Member {
+    fn owns(&self) -> usize {
+        self.mine.lock().unwrap().len()
+    }
+}
+
+impl PartitionHandler for Member {
+    fn assigned(&self, partitions: &[(PartitionId, LogBounds)]) -> Vec<(PartitionId, Start)> {
+        self.mine.lock().unwrap().extend(partitions.iter().map(|(partition, _)| *partition));
+        partitions.iter().map(|(id, _)| (*id, Start::At(self.taken.position(*id)))).collect()
+    }
+
+    fn revoked(&self, partitions: &[PartitionId], _lost: bool) {
+        self.mine.lock().unwrap().retain(|mine| !partitions.contains(mine));
+    }
+
+    fn deliver(&self, batch: RecordBatch, _patience: Duration) -> Result<(), RecordBatch> {
+        assert!(
+            self.mine.lock().unwrap().contains(&batch.partition()),
+            "a record of somebody else's partition"
+        );
+        let mut taken = self.taken.0.lock().unwrap();
+        taken
+            .entry(batch.partition())
+            .or_default()
+            .extend(batch.iter().map(|record| record.offset));
+        Ok(())
+    }
+
+    fn high_watermark(&self, _: PartitionId, _: Position) {}
+
+    fn out_of_range(&self, _: PartitionId, _: LogBounds) {}
+
+    fn committed(&self) -> Vec<(PartitionId, Position)> {
+        Vec::new()
+    }
+
+    fn wants_to_rejoin(&self) -> bool {
+        false
+    }
+}
+
+struct Joined {
+    member: Arc<Member>,
+    stop: CancellationToken,
+    thread: std::thread::JoinHandle<()>,
+}
+
+async fn join(config: &KafkaConfig, taken: &Arc<Taken>) -> Joined {
+    let mut source = KafkaSource::open(config).await.unwrap();
+    let member = Arc::new(Member { taken: Arc::clone(taken), mine: Mutex::default() });
+    let stop = CancellationToken::new();
+    let (handler, token) = (Arc::clone(&member), stop.clone());
+    let thread = std::thread::spawn(move || source.run(handler.as_ref(), &token).unwrap());
+    Joined { member, stop, thread }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_share_the_partitions_and_every_record_arrives_once_and_in_order_through_rebalances()
+ {
+    const PARTITIONS: u32 = 6;
+    const RECORDS: u32 = 3_000;
+    let config = config(PARTITIONS.into());
+    let log = Arc::new(KafkaLog::open(&config).await.unwrap());
+    let taken = Arc::new(Taken::default());
+    let first = join(&config, &taken).await;
+    until("the first member has everything", || first.member.owns() == 6).await;
+
+    let writer = Arc::clone(&log);
+    let writing = tokio::spawn(async move {
+        for chunk in 0..RECORDS / 30 {
+            let records = (0..30).map(|i| record(i % PARTITIONS, chunk * 30 + i)).collect();
+            assert!(writer.append(records).await.iter().all(Result::is_ok));
+        }
+    });
+    let second = join(&config, &taken).await;
+    until("the second member has its half", || second.member.owns() == 3).await;
+    first.stop.cancel();
+    first.thread.join().unwrap();
+    until("the second member has everything", || second.member.owns() == 6).await;
+    writing.await.unwrap();
+    until("everything has arrived", || taken.total() >= RECORDS as usize).await;
+    second.stop.cancel();
+    second.thread.join().unwrap();
+
+    for (partition, offsets) in &*taken.0.lock().unwrap() {
+        let dense: Vec<Offset> = (0..u64::from(RECORDS / PARTITIONS)).map(Offset).collect();
+        assert_eq!(*offsets, dense, "partition {partition}");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_with_another_partition_count_is_refused_with_both_numbers() {
+    let six = config(6);
+    KafkaLog::open(&six).await.unwrap();
+    let twelve = KafkaConfig { partitions: PartitionCount::new(12).unwrap(), ..six.clone() };
+    let refused = KafkaLog::open(&twelve).await.err();
+    assert_eq!(refused, Some(TopicError::Partitions { topic: six.topic, found: 6, expected: 12 }));
+}
+
+#[tokio::test]
+async fn kafka_that_never_answers_is_a_refusal_within_a_second_and_then_at_once() {
+    let dead = KafkaConfig {
+        brokers: "127.0.0.1:1".into(),
+        delivery_timeout: Duration::from_millis(800),
+        ..config(1)
+    };
+    let log = KafkaLog::open_unchecked(&dead).unwrap();
+    let started = Instant::now();
+    assert!(log.append(vec![record(0, 1)]).await[0].is_err());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    let again = Instant::now();
+    assert!(log.available().is_err());
+    assert!(log.append(vec![record(0, 2)]).await[0].is_err());
+    assert!(again.elapsed() < Duration::from_millis(50), "{:?}", again.elapsed());
+}
+
+fn budget(name: &str) -> Budget {
+    let taxes = default_budgets().unwrap().remove(0);
+    Budget { id: BudgetId::parse("b").unwrap(), name: name.into(), ..taxes }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_definitions_changed_at_once_in_two_processes_none_is_lost_and_all_agree() {
+    let config = config(1);
+    KafkaLog::open(&config).await.unwrap();
+    let one = Arc::new(KafkaDefinitions::open(&config).unwrap());
+    let two = Arc::new(KafkaDefinitions::open(&config).unwrap());
+    let id = budget("x").id;
+    let change = |definitions: &Arc<KafkaDefinitions>, name: &'static str| {
+        let (id, definitions) = (id.clone(), Arc::clone(definitions));
+        tokio::spawn(async move {
+            definitions.change(&id, &|current| define(current, &budget(name))).await.unwrap()
+        })
+    };
+    let (a, b) = (change(&one, "from one"), change(&two, "from two"));
+    let mut revisions = [a.await.unwrap().revision, b.await.unwrap().revision];
+    revisions.sort_unstable();
+    assert_eq!(revisions, [1, 2], "each change built on the other");
+
+    assert!(one.change(&id, &freeze).await.unwrap().frozen);
+    let heard = Instant::now();
+    until("the other hears of it", || two.catalog().get("b").is_some_and(|b| b.frozen)).await;
+    assert!(heard.elapsed() < Duration::from_secs(1), "{:?}", heard.elapsed());
+
+    let mut wider = budget("wider");
+    wider.categories.pop();
+    assert!(
+        two.change(&id, &|current| define(current, &wider)).await.is_err(),
+        "frozen categories do not change"
+    );
+    let late = KafkaDefinitions::open(&config).unwrap();
+    until("a late reader knows it", || late.is_loaded()).await;
+    assert_eq!(late.catalog().get("b"), one.catalog().get("b"));
+}
