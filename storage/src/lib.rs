@@ -9,9 +9,11 @@
 //! | submission ids seen | [`idempotency::Idempotency`] | Redis | in process |
 
 pub mod cache;
+pub mod config;
 pub mod definitions;
 pub mod idempotency;
 pub mod log;
 pub mod redis_connection;
+mod secret;
 mod sqlite;
 pub mod store;

@@ -184,11 +184,12 @@ impl Partition {
         let mut committing: Option<BoxFuture<'static, CommitDone>> = None;
         let mut writing: Option<BoxFuture<'static, Result<(), HaltReason>>> = None;
         loop {
-            if committing.is_none() && self.commit_is_due(records.is_empty()) {
-                committing = Some(self.begin_commit());
-            }
+            // Rows first: the end of a round is news for the commit.
             if writing.is_none() {
                 writing = self.next_rows();
+            }
+            if committing.is_none() && self.commit_is_due(records.is_empty()) {
+                committing = Some(self.begin_commit());
             }
             let alarm = self.next_alarm(committing.is_some(), writing.is_some());
             let room = self.uncommitted() < self.parts.limits.max_uncommitted;

@@ -1,0 +1,390 @@
+//! From settings to adapters: which place each kind of data rests in, and how to reach it.
+//!
+//! This is the one module of the crate that knows the runtime's configuration.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::config::{Key, KeyDoc, Reader, parse};
+use schemas::{PartitionCount, PersonKeyHasher};
+
+use crate::cache::Cache;
+use crate::cache::memory::MemoryCache;
+use crate::cache::redis::RedisCache;
+use crate::definitions::Definitions;
+use crate::definitions::kafka::KafkaDefinitions;
+use crate::definitions::sqlite::SqliteDefinitions;
+use crate::idempotency::Idempotency;
+use crate::idempotency::memory::MemoryIdempotency;
+use crate::idempotency::redis::RedisIdempotency;
+use crate::log::kafka::{KafkaConfig, KafkaDeadLetters, KafkaLog, KafkaSource};
+use crate::log::sqlite::SqliteLog;
+use crate::log::{DeadLetters, LogSource, LogWriter};
+use crate::redis_connection::{RedisConfig, RedisUrl};
+use crate::secret::{SecretError, open_secret};
+use crate::store::Store;
+use crate::store::scylla::{ScyllaConfig, ScyllaStore};
+use crate::store::sqlite::SqliteStore;
+
+/// Where the log and the definitions rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogKind {
+    /// Kafka topics.
+    Kafka,
+    /// SQLite files, in one process.
+    Sqlite,
+}
+
+/// Where totals and people rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    /// ScyllaDB, or Cassandra.
+    Scylla,
+    /// A SQLite file, in one process.
+    Sqlite,
+}
+
+/// Where the readers' copy and the ids seen rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheKind {
+    /// Redis.
+    Redis,
+    /// The memory of one process.
+    Memory,
+}
+
+fn log_kind(text: &str) -> Result<LogKind, String> {
+    match text {
+        "kafka" => Ok(LogKind::Kafka),
+        "sqlite" => Ok(LogKind::Sqlite),
+        _ => Err("expected `kafka` or `sqlite`".to_owned()),
+    }
+}
+
+fn store_kind(text: &str) -> Result<StoreKind, String> {
+    match text {
+        "scylla" => Ok(StoreKind::Scylla),
+        "sqlite" => Ok(StoreKind::Sqlite),
+        _ => Err("expected `scylla` or `sqlite`".to_owned()),
+    }
+}
+
+fn cache_kind(text: &str) -> Result<CacheKind, String> {
+    match text {
+        "redis" => Ok(CacheKind::Redis),
+        "memory" => Ok(CacheKind::Memory),
+        _ => Err("expected `redis` or `memory`".to_owned()),
+    }
+}
+
+fn partition_count(text: &str) -> Result<PartitionCount, String> {
+    let count = parse::positive_u64(text)?;
+    PartitionCount::new(count).map_err(|fault| fault.to_string())
+}
+
+fn redis_url(text: &str) -> Result<RedisUrl, String> {
+    text.parse().map_err(|_| "expected a URL such as redis://127.0.0.1:6379".to_owned())
+}
+
+macro_rules! keys {
+    ($($const:ident: $type:ty = $name:literal, $default:expr, $unit:literal, $doc:literal, $parse:expr $(, $secret:ident)?;)*) => {
+        $(const $const: Key<$type> = Key::new($name, $default, $unit, $doc, $parse)$(.$secret())?;)*
+
+        /// Every key of this crate.
+        pub const KEYS: &[KeyDoc] = &[$($const.describe()),*];
+    };
+}
+
+keys! {
+    LOG_KIND: LogKind = "log.kind", Some("kafka"), "kafka, sqlite",
+        "Where submissions and definitions rest. The embedded binary's default is sqlite.", log_kind;
+    LOG_PARTITIONS: PartitionCount = "log.partitions", Some("12"), "partitions",
+        "The generation's partition count: topics are created with it, and refused with another.", partition_count;
+    KAFKA_BROKERS: String = "kafka.brokers", Some("127.0.0.1:9092"), "host:port, ...",
+        "Brokers to begin with.", parse::non_empty;
+    KAFKA_TOPIC: String = "kafka.topic", Some("submissions"), "topic",
+        "The topic of submissions; dead letters are in the same name with .dead-letters.", parse::non_empty;
+    KAFKA_DEFINITIONS_TOPIC: String = "kafka.definitions_topic", Some("budgets"), "topic",
+        "The compacted topic of budgets' definitions.", parse::non_empty;
+    KAFKA_REPLICATION_FACTOR: u32 = "kafka.replication_factor", Some("1"), "copies",
+        "Copies of each partition of a topic that is created at start. Production: 3.", parse::positive_u32;
+    KAFKA_GROUP: String = "kafka.group", Some("processors"), "group",
+        "The processors' consumer group.", parse::non_empty;
+    KAFKA_SESSION_TIMEOUT: Duration = "kafka.session_timeout_ms", Some("6000"), "ms",
+        "After how much silence a processor's partitions are given to others.", parse::positive_duration_ms;
+    KAFKA_DELIVERY_TIMEOUT: Duration = "kafka.delivery_timeout_ms", Some("800"), "ms",
+        "How long a submission may take to be acknowledged before it is answered with 503.", parse::positive_duration_ms;
+    KAFKA_LINGER: Duration = "kafka.linger_ms", Some("2"), "ms",
+        "How long the producer waits for more records to send together.", parse::duration_ms;
+    STORE_KIND: StoreKind = "store.kind", Some("scylla"), "scylla, sqlite",
+        "Where totals and people rest. The embedded binary's default is sqlite.", store_kind;
+    SCYLLA_NODES: Vec<String> = "scylla.nodes", Some("127.0.0.1:9042"), "host:port, ...",
+        "Nodes to begin with.", parse::list;
+    SCYLLA_KEYSPACE: String = "scylla.keyspace", Some("allocator"), "keyspace",
+        "Created at start if absent.", parse::non_empty;
+    SCYLLA_REPLICATION_FACTOR: u32 = "scylla.replication_factor", Some("1"), "copies",
+        "Copies of each row in a keyspace that is created at start. Production: 3.", parse::positive_u32;
+    SCYLLA_DATACENTER: Option<String> = "scylla.datacenter", Some(""), "name",
+        "The local datacenter; the first node's, if empty.", parse::optional_text;
+    SCYLLA_USER: Option<String> = "scylla.user", Some(""), "name",
+        "The user; none, if empty.", parse::optional_text;
+    SCYLLA_PASSWORD_FILE: Option<PathBuf> = "scylla.password_file", Some(""), "path",
+        "A file that holds the user's password.", parse::optional_path;
+    SCYLLA_REQUEST_TIMEOUT: Duration = "scylla.request_timeout_ms", Some("5000"), "ms",
+        "How long one request may take.", parse::positive_duration_ms;
+    CACHE_KIND: CacheKind = "cache.kind", Some("redis"), "redis, memory",
+        "Where the readers' copy rests. The embedded binary's default is memory.", cache_kind;
+    REDIS_URL: RedisUrl = "redis.url", Some("redis://127.0.0.1:6379"), "URL",
+        "Where Redis is; may hold a user and a password.", redis_url, secret;
+    REDIS_TIMEOUT: Duration = "redis.timeout_ms", Some("250"), "ms",
+        "How long one call may take.", parse::positive_duration_ms;
+    SQLITE_DIR: PathBuf = "sqlite.dir", Some("./data"), "path",
+        "The folder of the embedded files.", parse::path;
+    PERSON_KEY_SECRET_FILE: Option<PathBuf> = "privacy.person_key_secret_file", Some(""), "path",
+        "A file of at least 32 bytes by which persons' ids are hashed. All processes must share it for ever. If empty: person.secret in sqlite.dir, made at first start.",
+        parse::optional_path;
+}
+
+/// What is wrong when a service of its own is configured with places that only one process can reach.
+pub const NEEDS_SHARED: &str = "a service of its own needs log.kind = kafka, store.kind = scylla and cache.kind = redis; \
+     for everything in one process use `allocator run`";
+
+/// Where everything rests, checked but not opened.
+#[derive(Debug, Clone)]
+pub struct StorageConfig {
+    log: LogKind,
+    partitions: PartitionCount,
+    kafka: KafkaConfig,
+    store: StoreKind,
+    scylla: ScyllaConfig,
+    cache: CacheKind,
+    redis: RedisConfig,
+    sqlite_dir: PathBuf,
+    person_key_secret_file: Option<PathBuf>,
+}
+
+/// A place that could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The place does not answer, or is not what it should be.
+    #[error("{place}: {reason}")]
+    Place {
+        /// Which place.
+        place: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// The secret of persons' keys cannot be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
+
+impl OpenError {
+    fn new(place: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Self {
+        move |reason| Self::Place { place, reason: reason.to_string() }
+    }
+}
+
+/// The log's ends, opened together.
+pub struct OpenLog {
+    /// For submissions.
+    pub writer: Arc<dyn LogWriter>,
+    /// For the processor.
+    pub source: Box<dyn LogSource>,
+    /// For what cannot be folded.
+    pub dead_letters: Arc<dyn DeadLetters>,
+}
+
+impl StorageConfig {
+    /// Reads the settings; `None` once faults were noted.
+    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let log = reader.read(&LOG_KIND);
+        let partitions = reader.read(&LOG_PARTITIONS);
+        let store = reader.read(&STORE_KIND);
+        let cache = reader.read(&CACHE_KIND);
+        let kafka = read_kafka(reader, partitions);
+        let scylla = read_scylla(reader);
+        let url = reader.read(&REDIS_URL);
+        let timeout = reader.read(&REDIS_TIMEOUT);
+        let sqlite_dir = reader.read(&SQLITE_DIR);
+        let person_key_secret_file = reader.read(&PERSON_KEY_SECRET_FILE);
+        Some(Self {
+            log: log?,
+            partitions: partitions?,
+            kafka: kafka?,
+            store: store?,
+            scylla: scylla?,
+            cache: cache?,
+            redis: RedisConfig { url: url?, timeout: timeout? },
+            sqlite_dir: sqlite_dir?,
+            person_key_secret_file: person_key_secret_file?,
+        })
+    }
+
+    /// The generation's partition count.
+    pub fn partitions(&self) -> PartitionCount {
+        self.partitions
+    }
+
+    /// What the generation calls the log.
+    pub fn topic(&self) -> &str {
+        &self.kafka.topic
+    }
+
+    /// The folder of the embedded files, if anything rests there.
+    pub fn embedded_dir(&self) -> Option<&PathBuf> {
+        let embedded = self.log == LogKind::Sqlite || self.store == StoreKind::Sqlite;
+        embedded.then_some(&self.sqlite_dir)
+    }
+
+    /// Whether everything rests where several processes can reach it.
+    pub fn is_shared(&self) -> bool {
+        self.log == LogKind::Kafka
+            && self.store == StoreKind::Scylla
+            && self.cache == CacheKind::Redis
+    }
+
+    /// Opens the log for appending only.
+    ///
+    /// # Errors
+    /// When it does not answer, or has another partition count.
+    pub async fn open_log_writer(&self) -> Result<Arc<dyn LogWriter>, OpenError> {
+        let failed = OpenError::new("the log");
+        match self.log {
+            LogKind::Kafka => {
+                Ok(Arc::new(KafkaLog::open(&self.kafka).await.map_err(|e| failed(&e))?))
+            }
+            LogKind::Sqlite => Ok(self.open_log().await?.writer),
+        }
+    }
+
+    /// Opens all ends of the log.
+    ///
+    /// # Errors
+    /// When it does not answer, or has another partition count.
+    pub async fn open_log(&self) -> Result<OpenLog, OpenError> {
+        let failed = OpenError::new("the log");
+        match self.log {
+            LogKind::Kafka => Ok(OpenLog {
+                writer: Arc::new(KafkaLog::open(&self.kafka).await.map_err(|e| failed(&e))?),
+                source: Box::new(KafkaSource::open(&self.kafka).await.map_err(|e| failed(&e))?),
+                dead_letters: Arc::new(
+                    KafkaDeadLetters::open(&self.kafka).map_err(|e| failed(&e))?,
+                ),
+            }),
+            LogKind::Sqlite => {
+                let log = SqliteLog::open(&self.embedded_file("log.db")?, self.partitions)
+                    .map_err(|e| failed(&e))?;
+                let source = Box::new(log.source().map_err(|e| failed(&e))?);
+                let log = Arc::new(log);
+                Ok(OpenLog { writer: log.clone(), source, dead_letters: log })
+            }
+        }
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn open_store(&self) -> Result<Arc<dyn Store>, OpenError> {
+        let failed = OpenError::new("the store");
+        match self.store {
+            StoreKind::Scylla => {
+                Ok(Arc::new(ScyllaStore::connect(&self.scylla).await.map_err(|e| failed(&e))?))
+            }
+            StoreKind::Sqlite => {
+                let file = self.embedded_file("store.db")?;
+                Ok(Arc::new(SqliteStore::open(&file).map_err(|e| failed(&e))?))
+            }
+        }
+    }
+
+    /// Opens the cache. It may be away.
+    pub async fn open_cache(&self) -> Arc<dyn Cache> {
+        match self.cache {
+            CacheKind::Redis => Arc::new(RedisCache::connect(&self.redis).await),
+            CacheKind::Memory => Arc::new(MemoryCache::new()),
+        }
+    }
+
+    /// Opens the definitions. They may not be loaded yet.
+    ///
+    /// # Errors
+    /// When there is no thread, or no file.
+    pub fn open_definitions(&self) -> Result<Arc<dyn Definitions>, OpenError> {
+        let failed = OpenError::new("the definitions");
+        match self.log {
+            LogKind::Kafka => {
+                Ok(Arc::new(KafkaDefinitions::open(&self.kafka).map_err(|e| failed(&e))?))
+            }
+            LogKind::Sqlite => {
+                let file = self.embedded_file("definitions.db")?;
+                Ok(Arc::new(SqliteDefinitions::open(&file).map_err(|e| failed(&e))?))
+            }
+        }
+    }
+
+    /// Opens the memory of submission ids. It may be away.
+    pub async fn open_idempotency(&self) -> Arc<dyn Idempotency> {
+        match self.cache {
+            CacheKind::Redis => Arc::new(RedisIdempotency::connect(&self.redis).await),
+            CacheKind::Memory => Arc::new(MemoryIdempotency::default()),
+        }
+    }
+
+    /// The maker of persons' keys.
+    ///
+    /// # Errors
+    /// When its secret cannot be read, or made.
+    pub fn hasher(&self) -> Result<PersonKeyHasher, OpenError> {
+        Ok(open_secret(self.person_key_secret_file.as_deref(), &self.sqlite_dir)?)
+    }
+
+    fn embedded_file(&self, name: &str) -> Result<PathBuf, OpenError> {
+        let failed = OpenError::new("the embedded files");
+        std::fs::create_dir_all(&self.sqlite_dir).map_err(|e| failed(&e))?;
+        Ok(self.sqlite_dir.join(name))
+    }
+}
+
+fn read_kafka(reader: &mut Reader<'_>, partitions: Option<PartitionCount>) -> Option<KafkaConfig> {
+    let brokers = reader.read(&KAFKA_BROKERS);
+    let topic = reader.read(&KAFKA_TOPIC);
+    let definitions_topic = reader.read(&KAFKA_DEFINITIONS_TOPIC);
+    let replication_factor = reader.read(&KAFKA_REPLICATION_FACTOR);
+    let group = reader.read(&KAFKA_GROUP);
+    let session_timeout = reader.read(&KAFKA_SESSION_TIMEOUT);
+    let delivery_timeout = reader.read(&KAFKA_DELIVERY_TIMEOUT);
+    let linger = reader.read(&KAFKA_LINGER);
+    Some(KafkaConfig {
+        brokers: brokers?,
+        topic: topic?,
+        definitions_topic: definitions_topic?,
+        partitions: partitions?,
+        replication_factor: replication_factor?,
+        group: group?,
+        session_timeout: session_timeout?,
+        delivery_timeout: delivery_timeout?,
+        linger: linger?,
+    })
+}
+
+fn read_scylla(reader: &mut Reader<'_>) -> Option<ScyllaConfig> {
+    let nodes = reader.read(&SCYLLA_NODES);
+    let keyspace = reader.read(&SCYLLA_KEYSPACE);
+    let replication_factor = reader.read(&SCYLLA_REPLICATION_FACTOR);
+    let datacenter = reader.read(&SCYLLA_DATACENTER);
+    let user = reader.read(&SCYLLA_USER);
+    let password_file = reader.read(&SCYLLA_PASSWORD_FILE);
+    let request_timeout = reader.read(&SCYLLA_REQUEST_TIMEOUT);
+    Some(ScyllaConfig {
+        nodes: nodes?,
+        keyspace: keyspace?,
+        replication_factor: replication_factor?,
+        datacenter: datacenter?,
+        user: user?,
+        password_file: password_file?,
+        request_timeout: request_timeout?,
+    })
+}

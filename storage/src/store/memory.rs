@@ -1,0 +1,162 @@
+//! The store in memory, for simulation and unit tests. Deterministic: no clock, no randomness, ordered maps only.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use schemas::{
+    BudgetId, BudgetTotals, Generation, PartitionCount, PersonKey, PersonRow, bucket_of,
+};
+
+use super::{
+    Checkpoint, Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
+    StoredPartition,
+};
+
+/// The store in memory. Every call is atomic.
+#[derive(Default)]
+pub struct MemoryStore(Mutex<Tables>);
+
+#[derive(Default)]
+struct Tables {
+    current: Option<GenerationRecord>,
+    partitions: BTreeMap<PartitionRef, Partition>,
+    people: BTreeMap<(PartitionRef, u8), BTreeMap<PersonKey, PersonRow>>,
+}
+
+struct Partition {
+    epoch: Epoch,
+    owner: String,
+    checkpoint: Checkpoint,
+    totals: BTreeMap<BudgetId, BudgetTotals>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn read_partition(
+        &self,
+        partition: PartitionRef,
+    ) -> Result<Option<StoredPartition>, StoreError> {
+        Ok(self.lock().partitions.get(&partition).map(|stored| StoredPartition {
+            epoch: stored.epoch,
+            owner: stored.owner.clone(),
+            checkpoint: stored.checkpoint.clone(),
+            totals: stored.totals.clone().into_iter().collect(),
+        }))
+    }
+
+    async fn claim(
+        &self,
+        partition: PartitionRef,
+        expected: Option<Epoch>,
+        next: Epoch,
+        owner: &str,
+    ) -> Result<Conditional, StoreError> {
+        let mut tables = self.lock();
+        if tables.partitions.get(&partition).map(|stored| stored.epoch) != expected {
+            return Ok(Conditional::Refused);
+        }
+        let stored = tables.partitions.entry(partition).or_insert_with(|| Partition {
+            epoch: next,
+            owner: String::new(),
+            checkpoint: Checkpoint::START,
+            totals: BTreeMap::new(),
+        });
+        stored.epoch = next;
+        stored.owner = owner.to_owned();
+        Ok(Conditional::Applied)
+    }
+
+    async fn commit(
+        &self,
+        partition: PartitionRef,
+        commit: &Commit,
+    ) -> Result<Conditional, StoreError> {
+        let mut tables = self.lock();
+        let stored = tables.partitions.get_mut(&partition).filter(|stored| {
+            (stored.epoch, stored.checkpoint.position) == (commit.epoch, commit.from)
+        });
+        let Some(stored) = stored else { return Ok(Conditional::Refused) };
+        stored.checkpoint = commit.checkpoint.clone();
+        stored.totals.extend(commit.totals.iter().cloned());
+        Ok(Conditional::Applied)
+    }
+
+    async fn budget_totals(
+        &self,
+        generation: Generation,
+        partitions: PartitionCount,
+        budget: &BudgetId,
+    ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
+        let tables = self.lock();
+        let totals = |partition| {
+            let stored = tables.partitions.get(&PartitionRef { generation, partition })?;
+            Some(stored.totals.get(budget).cloned().unwrap_or_default())
+        };
+        Ok(partitions.partitions().map(totals).collect())
+    }
+
+    async fn write_people(
+        &self,
+        partition: PartitionRef,
+        rows: &[PersonRow],
+    ) -> Result<(), StoreError> {
+        let mut tables = self.lock();
+        for row in rows {
+            let bucket = tables.people.entry((partition, bucket_of(&row.person))).or_default();
+            if bucket.get(&row.person).is_none_or(|stored| stored.offset < row.offset) {
+                bucket.insert(row.person, row.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_people(
+        &self,
+        partition: PartitionRef,
+        bucket: u8,
+        row: &mut (dyn FnMut(PersonRow) + Send),
+    ) -> Result<(), StoreError> {
+        // Not under the lock: the caller may do anything.
+        let rows: Vec<PersonRow> = self
+            .lock()
+            .people
+            .get(&(partition, bucket))
+            .map(|bucket| bucket.values().cloned().collect())
+            .unwrap_or_default();
+        rows.into_iter().for_each(row);
+        Ok(())
+    }
+
+    async fn person(
+        &self,
+        partition: PartitionRef,
+        person: &PersonKey,
+    ) -> Result<Option<PersonRow>, StoreError> {
+        let tables = self.lock();
+        let bucket = tables.people.get(&(partition, bucket_of(person)));
+        Ok(bucket.and_then(|bucket| bucket.get(person)).cloned())
+    }
+
+    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
+        Ok(self.lock().current.clone())
+    }
+
+    async fn begin_first_generation(
+        &self,
+        first: &GenerationRecord,
+    ) -> Result<GenerationRecord, StoreError> {
+        Ok(self.lock().current.get_or_insert_with(|| first.clone()).clone())
+    }
+}

@@ -1,0 +1,86 @@
+//! Small builders of what the suites put into the adapters.
+
+use schemas::{
+    BASIS_POINTS_PER_PERSON, Budget, BudgetId, BudgetTotals, Category, CategoryId, CategoryTotals,
+    DISTRIBUTION_BINS, Identity, Offset, PartitionCount, PersonKey, PersonRow, Position,
+    RECENT_SUBMISSIONS, Results, SubmissionFingerprint,
+};
+use uuid::Uuid;
+
+/// A budget's id that no other test has.
+pub fn new_budget_id() -> BudgetId {
+    BudgetId::parse(&format!("budget-{}", Uuid::new_v4())).unwrap()
+}
+
+pub fn count(partitions: u64) -> PartitionCount {
+    PartitionCount::new(partitions).unwrap()
+}
+
+/// A sound definition with two categories.
+pub fn budget(id: &BudgetId) -> Budget {
+    Budget {
+        id: id.clone(),
+        name: "A budget".into(),
+        categories: ["health", "education"].map(category).to_vec(),
+        opens_at: None,
+        closes_at: None,
+        results: Results::Live,
+        minimum_people: 1,
+        identity: Identity::Required,
+        revision: 0,
+        frozen: false,
+    }
+}
+
+pub fn category(id: &str) -> Category {
+    Category {
+        id: CategoryId::parse(id).unwrap(),
+        name: id.to_owned(),
+        description: None,
+        color: None,
+    }
+}
+
+/// Consistent totals of this many people over this many categories. Equal arguments make equal totals.
+pub fn totals(position: u64, people: u64, categories: usize) -> BudgetTotals {
+    let small = categories as u64 - 1;
+    let categories = (0..categories).map(|index| {
+        let mut counts = [0; DISTRIBUTION_BINS];
+        counts[index] = people / 3;
+        counts[DISTRIBUTION_BINS - 1 - index] += people - people / 3;
+        // The first category has what the others leave of everyone's whole.
+        let rest = (people * BASIS_POINTS_PER_PERSON).saturating_sub(small);
+        let basis_points = if index == 0 { rest } else { 1.min(people) };
+        CategoryTotals { basis_points, people_by_percent: Box::new(counts) }
+    });
+    let totals = BudgetTotals {
+        position: Position(position),
+        people,
+        updated_at_ms: 1_800_000_000_000 + position,
+        categories: categories.collect(),
+    };
+    assert!(totals.is_consistent());
+    totals
+}
+
+/// A key whose bucket is `bucket`; different numbers make different keys.
+pub fn person(number: u64, bucket: u8) -> PersonKey {
+    let mut bytes = [0; PersonKey::BYTES];
+    bytes[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    bytes[PersonKey::BYTES - 1] = bucket;
+    PersonKey::from_bytes(bytes)
+}
+
+/// A person's row as of an offset. Rows of different offsets differ in everything that may.
+pub fn row(person: PersonKey, offset: u64) -> PersonRow {
+    let share = (offset % 10_000) as u16;
+    let mut recent = [None; RECENT_SUBMISSIONS];
+    recent[0] = Some(SubmissionFingerprint(u64::MAX - offset));
+    PersonRow {
+        person,
+        budget: BudgetId::parse("taxes").unwrap(),
+        offset: Offset(offset),
+        basis_points: vec![share, 10_000 - share],
+        recent,
+    }
+}

@@ -1,0 +1,230 @@
+//! What every cache must hold.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use schemas::{
+    BudgetId, BudgetTotals, CombinedTotals, Generation, PartitionCount, PartitionId,
+    PartitionTotals,
+};
+use storage::cache::{Cache, CacheUpdate};
+use tokio::sync::broadcast::Receiver;
+
+use super::build::{count, new_budget_id, totals};
+use super::wait::PATIENCE;
+
+pub struct Fixture {
+    pub cache: Arc<dyn Cache>,
+    /// Loses everything of a budget, as a flush or a restart does, and gives the cache as it is afterwards.
+    pub lose: Box<dyn Fn(BudgetId) -> Pin<Box<dyn Future<Output = Arc<dyn Cache>> + Send>> + Sync>,
+}
+
+macro_rules! cache_contract {
+    ($fixture:expr) => {
+        crate::contract::properties! { cache, $fixture;
+            what_was_never_published_is_a_miss,
+            an_aggregate_that_lacks_a_partition_is_a_miss,
+            the_aggregate_is_the_sum_of_all_partitions,
+            several_partitions_may_come_in_one_publication,
+            ten_billion_people_are_summed_exactly,
+            a_budget_without_submissions_has_an_empty_aggregate,
+            what_is_older_than_what_is_there_changes_nothing,
+            generations_are_never_mixed,
+            whatever_the_order_of_publications_the_aggregate_goes_forward_only,
+            several_budgets_are_answered_in_the_order_asked,
+            publishing_again_after_a_loss_heals,
+            subscribers_hear_of_every_move_and_of_nothing_else,
+        }
+    };
+}
+pub(crate) use cache_contract;
+
+const FIRST: Generation = Generation::FIRST;
+const SECOND: Generation = Generation(2);
+
+async fn publish(
+    cache: &dyn Cache,
+    budget: &BudgetId,
+    generation: Generation,
+    count: PartitionCount,
+    parts: &[(u32, BudgetTotals)],
+) {
+    let parts: Vec<_> = parts
+        .iter()
+        .map(|(partition, totals)| PartitionTotals {
+            generation,
+            partition: PartitionId(*partition),
+            totals: totals.clone(),
+        })
+        .collect();
+    cache.publish(budget, generation, count, &parts).await.unwrap();
+}
+
+async fn read(cache: &dyn Cache, budget: &BudgetId) -> Option<CombinedTotals> {
+    cache.read(std::slice::from_ref(budget)).await.unwrap().pop().unwrap()
+}
+
+fn sum(generation: Generation, parts: &[BudgetTotals]) -> CombinedTotals {
+    let all: Vec<_> = parts.iter().cloned().map(Some).collect();
+    CombinedTotals::merge(generation, count(parts.len() as u64), &all).unwrap()
+}
+
+pub async fn what_was_never_published_is_a_miss(fixture: &Fixture) {
+    assert_eq!(read(&*fixture.cache, &new_budget_id()).await, None);
+}
+
+pub async fn an_aggregate_that_lacks_a_partition_is_a_miss(fixture: &Fixture) {
+    let (cache, budget) = (&*fixture.cache, new_budget_id());
+    for partition in [0, 2] {
+        let part = (partition, totals(9, 5, 3));
+        publish(cache, &budget, FIRST, count(3), &[part]).await;
+        assert_eq!(read(cache, &budget).await, None);
+    }
+    publish(cache, &budget, FIRST, count(3), &[(1, totals(9, 5, 3))]).await;
+    assert!(read(cache, &budget).await.is_some());
+}
+
+pub async fn the_aggregate_is_the_sum_of_all_partitions(fixture: &Fixture) {
+    let (cache, budget) = (&*fixture.cache, new_budget_id());
+    let parts = [totals(10, 7, 64), totals(0, 0, 64), totals(12, 1, 64)];
+    for (partition, part) in (0..).zip(&parts) {
+        publish(cache, &budget, FIRST, count(3), &[(partition, part.clone())]).await;
+    }
+    assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &parts)));
+}
+
+pub async fn several_partitions_may_come_in_one_publication(fixture: &Fixture) {
+    let (cache, budget) = (&*fixture.cache, new_budget_id());
+    let parts = [totals(3, 2, 2), totals(4, 3, 2)];
+    let together = [(0, parts[0].clone()), (1, parts[1].clone())];
+    publish(cache, &budget, FIRST, count(2), &together).await;
+    assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &parts)));
+}
+
+pub async fn ten_billion_people_are_summed_exactly(fixture: &Fixture) {
+    let (cache, budget) = (&*fixture.cache, new_budget_id());
+    let parts = [totals(8_000_000_001, 4_999_999_999, 3), totals(8_000_000_003, 4_999_999_998, 3)];
+    let together = [(0, parts[0].clone()), (1, parts[1].clone())];
+    publish(cache, &budget, FIRST, count(2), &together).await;
+    assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &parts)));
+}
+
+pub async fn a_budget_without_submissions_has_an_empty_aggregate(fixture: &Fixture) {
+    let (cache, budget) = (&*fixture.cache, new_budget_id());
+    let parts = [BudgetTotals::default(), BudgetTotals::default()];
+    let together = [(0, parts[0].clone()), (1, parts[1].clone())];
+    publish(cache, &budget, FIRST, count(2), &together).await;
+    assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &parts)));
+    // Its first submission, in one partition only.
+    let parts = [totals(1, 1, 2), BudgetTotals::default()];
+    publish(cache, &budget, FIRST, count(2), &[(0, parts[0].clone())]).await;
+    assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &parts)));
+}
+
+pub async fn what_is_older_than_what_is_there_changes_nothing(fixture: &Fixture) {
+    let (cache, budget) = (&*fixture.cache, new_budget_id());
+    let parts = [totals(20, 9, 2)];
+    publish(cache, &budget, SECOND, count(1), &[(0, parts[0].clone())]).await;
+    for (generation, position) in [(SECOND, 19), (SECOND, 20), (FIRST, 900)] {
+        publish(cache, &budget, generation, count(1), &[(0, totals(position, 1, 2))]).await;
+        assert_eq!(read(cache, &budget).await, Some(sum(SECOND, &parts)));
+    }
+}
+
+pub async fn generations_are_never_mixed(fixture: &Fixture) {
+    let (cache, budget) = (&*fixture.cache, new_budget_id());
+    let old = [totals(50, 30, 2), totals(60, 40, 2)];
+    let new = [totals(5, 3, 2), totals(6, 4, 2)];
+    for (partition, part) in (0..).zip(&old) {
+        publish(cache, &budget, FIRST, count(2), &[(partition, part.clone())]).await;
+    }
+    // Half of the new one: the old one still answers, and its owners' news of the other half does not mix in.
+    publish(cache, &budget, SECOND, count(2), &[(0, new[0].clone())]).await;
+    assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &old)));
+    publish(cache, &budget, FIRST, count(2), &[(1, totals(61, 41, 2))]).await;
+    assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &old)));
+    publish(cache, &budget, SECOND, count(2), &[(1, new[1].clone())]).await;
+    assert_eq!(read(cache, &budget).await, Some(sum(SECOND, &new)));
+    publish(cache, &budget, FIRST, count(2), &[(0, totals(90, 50, 2))]).await;
+    assert_eq!(read(cache, &budget).await, Some(sum(SECOND, &new)));
+}
+
+pub async fn whatever_the_order_of_publications_the_aggregate_goes_forward_only(fixture: &Fixture) {
+    let mut runner = TestRunner::deterministic();
+    let publications: Vec<(u32, u64)> =
+        (0..3).flat_map(|partition| (1..=6).map(move |position| (partition, position))).collect();
+    let shuffled = Just(publications).prop_shuffle();
+    for _ in 0..20 {
+        let order = shuffled.new_tree(&mut runner).unwrap().current();
+        let (cache, budget) = (&*fixture.cache, new_budget_id());
+        let mut shown: Option<CombinedTotals> = None;
+        for (partition, position) in order {
+            let part = (partition, totals(position, 10 * position, 2));
+            publish(cache, &budget, FIRST, count(3), &[part]).await;
+            let now = read(cache, &budget).await;
+            if let Some(before) = &shown {
+                assert!(now.as_ref().is_some_and(|now| now.includes(before)));
+            }
+            shown = now;
+        }
+        let newest = [totals(6, 60, 2), totals(6, 60, 2), totals(6, 60, 2)];
+        assert_eq!(shown, Some(sum(FIRST, &newest)));
+    }
+}
+
+pub async fn several_budgets_are_answered_in_the_order_asked(fixture: &Fixture) {
+    let cache = &*fixture.cache;
+    let (one, missing, two) = (new_budget_id(), new_budget_id(), new_budget_id());
+    publish(cache, &one, FIRST, count(1), &[(0, totals(1, 1, 2))]).await;
+    publish(cache, &two, FIRST, count(1), &[(0, totals(2, 2, 2))]).await;
+    let answers = cache.read(&[two, missing, one]).await.unwrap();
+    let people: Vec<_> = answers.iter().map(|all| all.as_ref().map(|all| all.people)).collect();
+    assert_eq!(people, [Some(2), None, Some(1)]);
+    assert_eq!(cache.read(&[]).await, Ok(Vec::new()));
+}
+
+pub async fn publishing_again_after_a_loss_heals(fixture: &Fixture) {
+    let budget = new_budget_id();
+    let parts = [totals(3, 2, 2), totals(4, 3, 2)];
+    let together = [(0, parts[0].clone()), (1, parts[1].clone())];
+    publish(&*fixture.cache, &budget, FIRST, count(2), &together).await;
+    let cache = (fixture.lose)(budget.clone()).await;
+    assert_eq!(read(&*cache, &budget).await, None);
+    for part in together {
+        publish(&*cache, &budget, FIRST, count(2), &[part]).await;
+    }
+    assert_eq!(read(&*cache, &budget).await, Some(sum(FIRST, &parts)));
+}
+
+pub async fn subscribers_hear_of_every_move_and_of_nothing_else(fixture: &Fixture) {
+    let (cache, one, two) = (&*fixture.cache, new_budget_id(), new_budget_id());
+    let ours = [one.clone(), two.clone()];
+    let mut subscribers = [cache.subscribe(), cache.subscribe()];
+    publish(cache, &one, FIRST, count(2), &[(0, totals(1, 1, 2))]).await; // not whole
+    publish(cache, &one, FIRST, count(2), &[(1, totals(1, 1, 2))]).await; // a move
+    publish(cache, &one, FIRST, count(2), &[(1, totals(1, 1, 2))]).await; // nothing new
+    publish(cache, &two, FIRST, count(1), &[(0, totals(1, 1, 2))]).await; // a move
+    publish(cache, &one, FIRST, count(2), &[(0, totals(2, 2, 2))]).await; // a move
+    for subscriber in &mut subscribers {
+        let mut heard = Vec::new();
+        for _ in 0..3 {
+            heard.push(next_move(subscriber, &ours).await);
+        }
+        assert_eq!(heard, [one.clone(), two.clone(), one.clone()]);
+    }
+}
+
+/// The next move of one of our budgets: other tests may move theirs in the same cache.
+async fn next_move(subscriber: &mut Receiver<CacheUpdate>, ours: &[BudgetId]) -> BudgetId {
+    loop {
+        let update = tokio::time::timeout(PATIENCE, subscriber.recv()).await;
+        if let CacheUpdate::Moved(budget) = update.expect("no move was heard of").unwrap()
+            && ours.contains(&budget)
+        {
+            return budget;
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What every place of definitions must hold.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::{Budget, BudgetId};
+use storage::definitions::{
+    ChangeRefused, DefinitionError, Definitions, define, define_if_absent, freeze,
+};
+use tempfile::TempDir;
+
+use super::build::{budget, category, new_budget_id};
+use super::wait::until;
+
+pub struct Fixture {
+    pub ours: Arc<dyn Definitions>,
+    /// Changes the same definitions through an opener of its own.
+    pub rival: Arc<dyn Definitions>,
+    /// Hears of what `ours` changes. The embedded definitions have one process, which is its own follower.
+    pub follower: Arc<dyn Definitions>,
+    pub _directory: Option<TempDir>,
+}
+
+macro_rules! definitions_contract {
+    ($fixture:expr) => {
+        crate::contract::properties! { definitions, $fixture;
+            a_new_definition_is_in_the_catalog_at_once,
+            a_change_reaches_a_follower_within_a_second,
+            whoever_waits_for_changes_is_woken,
+            a_definition_that_says_the_same_is_not_a_change,
+            a_frozen_definition_keeps_its_categories_and_may_change_its_names,
+            what_is_not_there_cannot_be_frozen,
+            a_default_does_not_replace_what_is_there,
+            rivals_lose_no_change_of_each_other,
+            of_rivals_that_freeze_at_once_one_writes,
+            categories_never_change_under_a_freeze_that_was_answered,
+        }
+    };
+}
+pub(crate) use definitions_contract;
+
+const LOADING: Duration = Duration::from_secs(30);
+const A_SECOND: Duration = Duration::from_secs(1);
+
+impl Fixture {
+    async fn loaded(&self) {
+        for definitions in [&self.ours, &self.rival, &self.follower] {
+            until("definitions are loaded", LOADING, async || definitions.is_loaded()).await;
+        }
+    }
+}
+
+async fn put(definitions: &dyn Definitions, wanted: &Budget) -> Result<Budget, DefinitionError> {
+    let changed = definitions.change(&wanted.id, &|current| define(current, wanted)).await;
+    changed.map(|budget| Budget::clone(&budget))
+}
+
+async fn put_frozen(definitions: &dyn Definitions, id: &BudgetId) -> Budget {
+    put(definitions, &budget(id)).await.unwrap();
+    Budget::clone(&*definitions.change(id, &freeze).await.unwrap())
+}
+
+fn known(definitions: &dyn Definitions, id: &BudgetId) -> Option<Budget> {
+    definitions.catalog().get(id.as_str()).map(|budget| Budget::clone(budget))
+}
+
+pub async fn a_new_definition_is_in_the_catalog_at_once(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    assert_eq!(known(&*fixture.ours, &id), None);
+    let answered = put(&*fixture.ours, &budget(&id)).await.unwrap();
+    assert_eq!(answered, Budget { revision: 1, frozen: false, ..budget(&id) });
+    assert_eq!(known(&*fixture.ours, &id), Some(answered));
+}
+
+pub async fn a_change_reaches_a_follower_within_a_second(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    let answered = put(&*fixture.ours, &budget(&id)).await.unwrap();
+    let reached = async || known(&*fixture.follower, &id).as_ref() == Some(&answered);
+    until("the follower knows the definition", A_SECOND, reached).await;
+}
+
+pub async fn whoever_waits_for_changes_is_woken(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    let mut changes = fixture.follower.changes();
+    changes.mark_unchanged();
+    put(&*fixture.ours, &budget(&id)).await.unwrap();
+    while known(&*fixture.follower, &id).is_none() {
+        let woken = tokio::time::timeout(LOADING, changes.changed()).await;
+        woken.expect("nobody was woken").unwrap();
+    }
+}
+
+pub async fn a_definition_that_says_the_same_is_not_a_change(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    put(&*fixture.ours, &budget(&id)).await.unwrap();
+    assert_eq!(put(&*fixture.rival, &budget(&id)).await.unwrap().revision, 1);
+    let renamed = Budget { name: "Another name".into(), ..budget(&id) };
+    assert_eq!(put(&*fixture.ours, &renamed).await.unwrap().revision, 2);
+}
+
+pub async fn a_frozen_definition_keeps_its_categories_and_may_change_its_names(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    let frozen = put_frozen(&*fixture.ours, &id).await;
+    assert!(frozen.frozen);
+
+    let other = Budget { categories: vec![category("a"), category("b")], ..budget(&id) };
+    let refused = put(&*fixture.rival, &other).await;
+    assert_eq!(refused, Err(DefinitionError::Refused(ChangeRefused::Frozen)));
+    assert_eq!(known(&*fixture.ours, &id), Some(frozen));
+
+    let renamed = Budget { name: "Another name".into(), ..budget(&id) };
+    let answered = put(&*fixture.ours, &renamed).await.unwrap();
+    assert_eq!((answered.frozen, answered.name.as_str()), (true, "Another name"));
+}
+
+pub async fn what_is_not_there_cannot_be_frozen(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    let refused = fixture.ours.change(&id, &freeze).await;
+    assert_eq!(refused, Err(DefinitionError::Refused(ChangeRefused::Unknown)));
+    assert_eq!(known(&*fixture.ours, &id), None);
+}
+
+pub async fn a_default_does_not_replace_what_is_there(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    let there = put(&*fixture.rival, &Budget { name: "There first".into(), ..budget(&id) }).await;
+    let default = budget(&id);
+    let kept = fixture.ours.change(&id, &|current| define_if_absent(current, &default)).await;
+    assert_eq!(Budget::clone(&*kept.unwrap()), there.unwrap());
+}
+
+pub async fn rivals_lose_no_change_of_each_other(fixture: &Fixture) {
+    const CHANGES: u64 = 5;
+    fixture.loaded().await;
+    let id = new_budget_id();
+    put(&*fixture.ours, &budget(&id)).await.unwrap();
+    let count_up = async |definitions: &dyn Definitions| {
+        for _ in 0..CHANGES {
+            let one_more = |current: Option<&Budget>| {
+                let current = current.ok_or(ChangeRefused::Unknown)?;
+                let minimum_people = current.minimum_people + 1;
+                define(Some(current), &Budget { minimum_people, ..current.clone() })
+            };
+            definitions.change(&id, &one_more).await.unwrap();
+        }
+    };
+    tokio::join!(count_up(&*fixture.ours), count_up(&*fixture.rival));
+    let last = as_it_is(&*fixture.ours, &id).await;
+    assert_eq!((last.minimum_people, last.revision), (1 + 2 * CHANGES, 1 + 2 * CHANGES));
+}
+
+/// The definition as it is, asked for in the order of changes.
+async fn as_it_is(definitions: &dyn Definitions, id: &BudgetId) -> Budget {
+    Budget::clone(&*definitions.change(id, &|_| Ok(None)).await.unwrap())
+}
+
+pub async fn of_rivals_that_freeze_at_once_one_writes(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    put(&*fixture.ours, &budget(&id)).await.unwrap();
+    let (ours, rivals) =
+        tokio::join!(fixture.ours.change(&id, &freeze), fixture.rival.change(&id, &freeze));
+    let expected = Budget { revision: 2, frozen: true, ..budget(&id) };
+    assert_eq!(*ours.unwrap(), expected);
+    assert_eq!(*rivals.unwrap(), expected);
+}
+
+pub async fn categories_never_change_under_a_freeze_that_was_answered(fixture: &Fixture) {
+    fixture.loaded().await;
+    for _ in 0..5 {
+        let id = new_budget_id();
+        put(&*fixture.ours, &budget(&id)).await.unwrap();
+        let other = Budget { categories: vec![category("a"), category("b")], ..budget(&id) };
+        let (frozen, changed) =
+            tokio::join!(fixture.ours.change(&id, &freeze), put(&*fixture.rival, &other));
+        let frozen = frozen.unwrap();
+        assert!(frozen.frozen);
+        let last = as_it_is(&*fixture.rival, &id).await;
+        assert_eq!(last, *frozen);
+        match changed {
+            Ok(_) => assert_eq!(last.categories, other.categories),
+            Err(refused) => {
+                assert_eq!(refused, DefinitionError::Refused(ChangeRefused::Frozen));
+                assert_eq!(last.categories, budget(&id).categories);
+            }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! What every log must hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use schemas::{Offset, PartitionId, PersonKey, Position};
+use storage::log::{
+    DeadLetter, DeadLetters, LogBounds, LogSource, LogWriter, NewRecord, RecordBatch, SourceError,
+    Start,
+};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::wait::{PATIENCE, until};
+
+mod owner;
+pub use owner::{Owner, Read};
+
+pub const PARTITIONS: u32 = 3;
+
+pub type Letters = Pin<Box<dyn Future<Output = Vec<DeadLetter>> + Send>>;
+
+pub struct Fixture {
+    /// Empty, with [`PARTITIONS`] partitions.
+    pub writer: Arc<dyn LogWriter>,
+    pub source: Mutex<Option<Box<dyn LogSource>>>,
+    pub letters: Arc<dyn DeadLetters>,
+    /// Every letter that is there, once each, in no order.
+    pub read_letters: Box<dyn Fn() -> Letters + Sync>,
+    pub _directory: Option<TempDir>,
+}
+
+macro_rules! log_contract {
+    ($fixture:expr) => {
+        crate::contract::properties! { log, $fixture;
+            offsets_are_dense_from_zero_in_each_partition,
+            no_records_have_no_offsets,
+            concurrent_appenders_share_offsets_without_gap_or_repetition,
+            what_is_read_is_what_was_appended_in_order,
+            every_partition_is_read_from_where_its_owner_starts,
+            records_are_delivered_as_they_come,
+            an_owner_without_room_loses_doubles_and_reorders_nothing,
+            a_full_partition_does_not_stop_the_others,
+            a_partition_that_starts_nowhere_is_not_read,
+            a_start_beyond_the_log_is_told_to_the_owner_and_stops_no_other,
+            the_high_watermark_reaches_the_end,
+            a_stop_gives_every_partition_back_and_the_source_can_run_again,
+            an_owner_that_wants_to_rejoin_gets_its_partitions_again,
+            a_letter_written_twice_is_one_letter,
+        }
+    };
+}
+pub(crate) use log_contract;
+
+/// A record whose value says which it is. Some are large, one is empty.
+pub fn record(partition: u32, number: u64) -> NewRecord {
+    let value = match number % 50 {
+        0 => Vec::new(),
+        1 => [&number.to_be_bytes()[..], &[7; 60_000]].concat(),
+        _ => number.to_be_bytes().to_vec(),
+    };
+    NewRecord { partition: PartitionId(partition), key: key(number), value }
+}
+
+fn key(number: u64) -> PersonKey {
+    let mut bytes = [0; PersonKey::BYTES];
+    bytes[..8].copy_from_slice(&number.to_be_bytes());
+    PersonKey::from_bytes(bytes)
+}
+
+/// What an owner sees of records that were appended from `first` on.
+pub fn as_read(records: &[NewRecord], first: u64) -> Vec<Read> {
+    (first..)
+        .zip(records)
+        .map(|(offset, record)| {
+            (Offset(offset), record.key.as_bytes().to_vec(), record.value.clone())
+        })
+        .collect()
+}
+
+pub async fn append(writer: &dyn LogWriter, records: &[NewRecord]) -> Vec<Offset> {
+    let answers = writer.append(records.to_vec()).await;
+    assert_eq!(answers.len(), records.len());
+    answers.into_iter().collect::<Result<_, _>>().unwrap()
+}
+
+/// Appends the records `numbers` to one partition.
+async fn fill(fixture: &Fixture, partition: u32, numbers: std::ops::Range<u64>) -> Vec<NewRecord> {
+    let records: Vec<_> = numbers.map(|number| record(partition, number)).collect();
+    append(&*fixture.writer, &records).await;
+    records
+}
+
+/// A source that runs in a thread of its own.
+pub struct Running {
+    stop: CancellationToken,
+    thread: std::thread::JoinHandle<(Box<dyn LogSource>, Result<(), SourceError>)>,
+}
+
+impl Running {
+    pub fn start(mut source: Box<dyn LogSource>, owner: &Arc<Owner>) -> Self {
+        let (stop, owner) = (CancellationToken::new(), Arc::clone(owner));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let outcome = source.run(&*owner, &stopped);
+            (source, outcome)
+        });
+        Self { stop, thread }
+    }
+
+    pub async fn stop(self) -> (Box<dyn LogSource>, Result<(), SourceError>) {
+        self.stop.cancel();
+        self.end().await
+    }
+
+    /// Waits for it to end by itself.
+    async fn end(self) -> (Box<dyn LogSource>, Result<(), SourceError>) {
+        until("the source ends", PATIENCE, async || self.thread.is_finished()).await;
+        self.thread.join().unwrap()
+    }
+}
+
+impl Fixture {
+    fn run(&self, owner: &Arc<Owner>) -> Running {
+        Running::start(self.source.lock().unwrap().take().unwrap(), owner)
+    }
+}
+
+async fn has_read(owner: &Owner, partition: u32, expected: &[Read]) {
+    let enough = async || owner.read(partition).len() >= expected.len();
+    until("the owner has as many records as were appended", PATIENCE, enough).await;
+    // Not assert_eq: a difference would print megabytes.
+    assert!(owner.read(partition) == expected, "partition {partition} was not read as appended");
+}
+
+pub async fn offsets_are_dense_from_zero_in_each_partition(log: &Fixture) {
+    let mut next = [0; PARTITIONS as usize];
+    for batch in 0..10 {
+        let records: Vec<_> = (0..40)
+            .map(|number| record((batch + number * number) as u32 % PARTITIONS, number))
+            .collect();
+        let offsets = append(&*log.writer, &records).await;
+        for (record, offset) in records.iter().zip(offsets) {
+            let next = &mut next[record.partition.0 as usize];
+            assert_eq!(offset, Offset(*next));
+            *next += 1;
+        }
+    }
+}
+
+pub async fn no_records_have_no_offsets(log: &Fixture) {
+    assert!(log.writer.append(Vec::new()).await.is_empty());
+}
+
+pub async fn concurrent_appenders_share_offsets_without_gap_or_repetition(log: &Fixture) {
+    const APPENDERS: u64 = 16;
+    const APPENDS: u64 = 20;
+    let appenders: Vec<_> = (0..APPENDERS)
+        .map(|appender| {
+            let writer = Arc::clone(&log.writer);
+            tokio::spawn(async move {
+                let mut offsets = Vec::new();
+                for number in 0..APPENDS {
+                    let records = [record(0, appender), record(1, 1_000 + number)];
+                    offsets.push(append(&*writer, &records).await);
+                }
+                offsets
+            })
+        })
+        .collect();
+    let mut taken = [BTreeSet::new(), BTreeSet::new()];
+    for appender in appenders {
+        for offsets in appender.await.unwrap() {
+            for (taken, offset) in taken.iter_mut().zip(offsets) {
+                assert!(taken.insert(offset.0), "{offset} was given twice");
+            }
+        }
+    }
+    for taken in taken {
+        assert!(taken.into_iter().eq(0..APPENDERS * APPENDS));
+    }
+}
+
+pub async fn what_is_read_is_what_was_appended_in_order(log: &Fixture) {
+    let mut appended = Vec::new();
+    for partition in 0..PARTITIONS {
+        appended.push(fill(log, partition, 0..2_500).await);
+    }
+    let owner = Owner::from_start();
+    let running = log.run(&owner);
+    for (partition, records) in (0..).zip(&appended) {
+        has_read(&owner, partition, &as_read(records, 0)).await;
+    }
+    running.stop().await.1.unwrap();
+    for (partition, records) in (0..).zip(&appended) {
+        has_read(&owner, partition, &as_read(records, 0)).await;
+    }
+}
+
+pub async fn every_partition_is_read_from_where_its_owner_starts(log: &Fixture) {
+    let mut appended = Vec::new();
+    for partition in 0..PARTITIONS {
+        appended.push(fill(log, partition, 0..300).await);
+    }
+    let starts = [0, 299, 300];
+    let owner = Owner::new(move |partition| Start::At(Position(starts[partition.0 as usize])));
+    let running = log.run(&owner);
+    until("the partitions are assigned", PATIENCE, async || owner.owns() == PARTITIONS as usize)
+        .await;
+    let bounds = LogBounds { low: Position(0), high: Position(300) };
+    for (partition, start) in (0..).zip(starts) {
+        assert_eq!(owner.bounds(partition), Some(bounds));
+        let mut records = appended[partition as usize][start as usize..].to_vec();
+        records.extend(fill(log, partition, 300..310).await);
+        has_read(&owner, partition, &as_read(&records, start)).await;
+    }
+    running.stop().await.1.unwrap();
+}
+
+pub async fn records_are_delivered_as_they_come(log: &Fixture) {
+    let owner = Owner::from_start();
+    let running = log.run(&owner);
+    for number in 0..20 {
+        append(&*log.writer, &[record(1, number)]).await;
+        let come = async || owner.read(1).len() == number as usize + 1;
+        until("the lone record is delivered", PATIENCE, come).await;
+    }
+    running.stop().await.1.unwrap();
+}
+
+pub async fn an_owner_without_room_loses_doubles_and_reorders_nothing(log: &Fixture) {
+    let owner = Owner::from_start();
+    // Every offer is refused a few times before it is taken.
+    owner.has_room(|offers: u64, _: &RecordBatch| offers.is_multiple_of(4));
+    let running = log.run(&owner);
+    let mut appended = vec![Vec::new(); PARTITIONS as usize];
+    for round in 0..10 {
+        for partition in 0..PARTITIONS {
+            let numbers = round * 400..(round + 1) * 400;
+            appended[partition as usize].extend(fill(log, partition, numbers).await);
+        }
+    }
+    for (partition, records) in (0..).zip(&appended) {
+        has_read(&owner, partition, &as_read(records, 0)).await;
+    }
+    assert!(owner.offers() > owner.batches(), "nothing was given back");
+    running.stop().await.1.unwrap();
+}
+
+pub async fn a_full_partition_does_not_stop_the_others(log: &Fixture) {
+    let owner = Owner::from_start();
+    owner.has_room(|_, batch: &RecordBatch| batch.partition() != PartitionId(0));
+    let stuck = fill(log, 0, 0..3_000).await;
+    let running = log.run(&owner);
+    let flowing = fill(log, 1, 0..3_000).await;
+    has_read(&owner, 1, &as_read(&flowing, 0)).await;
+    assert!(owner.read(0).is_empty());
+    owner.has_room(|_, _: &RecordBatch| true);
+    has_read(&owner, 0, &as_read(&stuck, 0)).await;
+    running.stop().await.1.unwrap();
+}
+
+pub async fn a_partition_that_starts_nowhere_is_not_read(log: &Fixture) {
+    let owner = Owner::new(|partition| match partition {
+        PartitionId(1) => Start::Nowhere,
+        _ => Start::At(Position::START),
+    });
+    fill(log, 1, 0..10).await;
+    let running = log.run(&owner);
+    until("the partitions are assigned", PATIENCE, async || owner.owns() == PARTITIONS as usize)
+        .await;
+    fill(log, 1, 10..20).await;
+    for partition in [0, 2] {
+        let records = fill(log, partition, 0..500).await;
+        has_read(&owner, partition, &as_read(&records, 0)).await;
+    }
+    running.stop().await.1.unwrap();
+    assert!(owner.read(1).is_empty());
+}
+
+pub async fn a_start_beyond_the_log_is_told_to_the_owner_and_stops_no_other(log: &Fixture) {
+    fill(log, 0, 0..10).await;
+    let records = fill(log, 1, 0..10).await;
+    let owner = Owner::new(|partition| match partition {
+        PartitionId(0) => Start::At(Position(11)),
+        _ => Start::At(Position::START),
+    });
+    let running = log.run(&owner);
+    let told = async || owner.out_of_range().contains(&PartitionId(0));
+    until("the owner is told", PATIENCE, told).await;
+    has_read(&owner, 1, &as_read(&records, 0)).await;
+    assert!(owner.read(0).is_empty());
+    running.stop().await.1.unwrap();
+}
+
+pub async fn the_high_watermark_reaches_the_end(log: &Fixture) {
+    fill(log, 0, 0..70).await;
+    let owner = Owner::from_start();
+    let running = log.run(&owner);
+    let reached = |end| {
+        let owner = Arc::clone(&owner);
+        async move {
+            let heard = async || owner.high(0) == Some(Position(end));
+            until("the high watermark is at the end", PATIENCE, heard).await;
+        }
+    };
+    reached(70).await;
+    fill(log, 0, 70..75).await;
+    reached(75).await;
+    running.stop().await.1.unwrap();
+}
+
+pub async fn a_stop_gives_every_partition_back_and_the_source_can_run_again(log: &Fixture) {
+    let mut records = fill(log, 0, 0..100).await;
+    let owner = Owner::from_start();
+    let running = log.run(&owner);
+    has_read(&owner, 0, &as_read(&records, 0)).await;
+    let (source, outcome) = running.stop().await;
+    assert_eq!(outcome, Ok(()));
+    assert_eq!((owner.owns(), owner.has_lost_any()), (0, false));
+
+    records.extend(fill(log, 0, 100..200).await);
+    let second = Owner::from_start();
+    let running = Running::start(source, &second);
+    has_read(&second, 0, &as_read(&records, 0)).await;
+    running.stop().await.1.unwrap();
+    assert_eq!(owner.read(0).len(), 100);
+}
+
+pub async fn an_owner_that_wants_to_rejoin_gets_its_partitions_again(log: &Fixture) {
+    let records = fill(log, 2, 0..100).await;
+    let owner = Owner::from_start();
+    let running = log.run(&owner);
+    has_read(&owner, 2, &as_read(&records, 0)).await;
+    owner.rejoin();
+    let (source, outcome) = running.end().await;
+    assert!(matches!(outcome, Err(SourceError::Rejoin(_))), "{outcome:?}");
+    assert_eq!(owner.owns(), 0);
+
+    let second = Owner::from_start();
+    let running = Running::start(source, &second);
+    has_read(&second, 2, &as_read(&records, 0)).await;
+    running.stop().await.1.unwrap();
+}
+
+pub async fn a_letter_written_twice_is_one_letter(log: &Fixture) {
+    let letter = |partition, offset| DeadLetter {
+        partition: PartitionId(partition),
+        offset: Offset(offset),
+        reason: format!("the value is not a submission ({offset})"),
+        key: vec![0, 255, offset as u8],
+        value: vec![1; 3 * offset as usize],
+    };
+    let letters = [letter(0, 7), letter(1, 7), letter(0, 8)];
+    log.letters.put(&letters[..2]).await.unwrap();
+    log.letters.put(&letters).await.unwrap();
+    log.letters.put(&[]).await.unwrap();
+    let by_place = |letters: Vec<DeadLetter>| -> BTreeMap<_, _> {
+        letters.into_iter().map(|letter| ((letter.partition, letter.offset), letter)).collect()
+    };
+    let read = (log.read_letters)().await;
+    assert_eq!(read.len(), letters.len());
+    assert_eq!(by_place(read), by_place(letters.to_vec()));
+}

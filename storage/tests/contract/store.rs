@@ -1,0 +1,443 @@
+//! What every store must hold.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use schemas::{
+    BudgetId, BudgetTotals, Generation, Offset, PartitionId, PersonKey, PersonRow, Position,
+};
+use storage::log::LogIdentity;
+use storage::store::memory::MemoryStore;
+use storage::store::{
+    Checkpoint, Commit, Conditional, Epoch, GenerationRecord, PartitionRef, RecordMark, Store,
+    StoreError, StoredPartition, Tally,
+};
+use tempfile::TempDir;
+
+use super::build::{count, new_budget_id, person, row, totals};
+
+pub struct Fixture {
+    pub store: Arc<dyn Store>,
+    /// A generation that no other test has.
+    pub generation: Generation,
+    pub _directory: Option<TempDir>,
+}
+
+/// `$fixture` may share its store with other tests; `$empty` is a store that nobody has used.
+macro_rules! store_contract {
+    ($fixture:expr, $empty:expr) => {
+        crate::contract::properties! { store, $fixture;
+            a_partition_that_nobody_claimed_is_not_there,
+            a_claim_is_taken_only_against_the_epoch_it_expects,
+            of_many_claims_at_once_exactly_one_is_taken,
+            a_second_claimer_fences_the_first,
+            a_claim_leaves_what_is_committed,
+            a_commit_from_another_position_is_refused_and_changes_nothing,
+            a_commit_under_another_epoch_is_refused_and_changes_nothing,
+            a_commit_moves_checkpoint_and_changed_totals_together,
+            a_repeated_commit_is_refused_and_changes_nothing,
+            a_commit_without_totals_moves_the_checkpoint,
+            sixty_four_categories_and_large_numbers_survive_the_round_trip,
+            totals_of_unclaimed_partitions_are_none_and_of_unknown_budgets_empty,
+            generations_do_not_see_each_other,
+            every_sequence_of_claims_and_commits_ends_as_in_memory,
+            of_a_persons_rows_the_higher_offset_stays_in_any_order_of_writes,
+            of_a_persons_rows_in_one_write_the_higher_offset_stays,
+            a_withdrawn_person_has_a_row_without_shares,
+            a_bucket_is_read_whole_and_without_its_neighbours,
+            a_person_is_found_in_their_own_partition_only,
+        }
+        crate::contract::properties! { store, $empty;
+            of_two_first_generations_one_is_begun_and_both_are_told,
+        }
+    };
+}
+pub(crate) use store_contract;
+
+impl Fixture {
+    fn partition(&self, number: u32) -> PartitionRef {
+        PartitionRef { generation: self.generation, partition: PartitionId(number) }
+    }
+
+    async fn read(&self, number: u32) -> Option<StoredPartition> {
+        let mut stored = self.store.read_partition(self.partition(number)).await.unwrap();
+        if let Some(stored) = &mut stored {
+            stored.totals.sort_by(|one, two| one.0.cmp(&two.0));
+        }
+        stored
+    }
+
+    async fn claim(&self, number: u32, expected: Option<u64>, next: u64) -> Conditional {
+        let (partition, owner) = (self.partition(number), format!("owner-{next}"));
+        self.store.claim(partition, expected.map(Epoch), Epoch(next), &owner).await.unwrap()
+    }
+
+    async fn commit(&self, number: u32, commit: &Commit) -> Conditional {
+        self.store.commit(self.partition(number), commit).await.unwrap()
+    }
+}
+
+fn commit(epoch: u64, from: u64, to: u64, totals: &[(&BudgetId, BudgetTotals)]) -> Commit {
+    Commit {
+        epoch: Epoch(epoch),
+        from: Position(from),
+        checkpoint: checkpoint(to),
+        totals: totals.iter().map(|(budget, totals)| ((*budget).clone(), totals.clone())).collect(),
+    }
+}
+
+fn checkpoint(position: u64) -> Checkpoint {
+    Checkpoint {
+        position: Position(position),
+        state_position: Position(position / 2),
+        identity: Some(LogIdentity { cluster_id: "cluster".into(), topic_id: "topic".into() }),
+        last_record: Some(RecordMark { offset: Offset(position - 1), fingerprint: position }),
+        tally: Tally { applied: position, duplicates: 0, dead_lettered: 0 },
+    }
+}
+
+fn two_budgets() -> (BudgetId, BudgetId) {
+    let (one, two) = (new_budget_id(), new_budget_id());
+    if one < two { (one, two) } else { (two, one) }
+}
+
+pub async fn a_partition_that_nobody_claimed_is_not_there(store: &Fixture) {
+    let budget = new_budget_id();
+    assert_eq!(store.read(0).await, None);
+    let committed = store.commit(0, &commit(1, 0, 5, &[(&budget, totals(5, 5, 2))])).await;
+    assert_eq!(committed, Conditional::Refused);
+    assert_eq!(store.claim(0, Some(1), 2).await, Conditional::Refused);
+    assert_eq!(store.read(0).await, None);
+}
+
+pub async fn a_claim_is_taken_only_against_the_epoch_it_expects(store: &Fixture) {
+    assert_eq!(store.claim(0, None, 1).await, Conditional::Applied);
+    let (epoch, owner) = (Epoch(1), "owner-1".to_owned());
+    let totals = Vec::new();
+    let first = StoredPartition { epoch, owner, checkpoint: Checkpoint::START, totals };
+    assert_eq!(store.read(0).await, Some(first.clone()));
+    for expected in [None, Some(0), Some(2)] {
+        assert_eq!(store.claim(0, expected, 3).await, Conditional::Refused);
+        assert_eq!(store.read(0).await, Some(first.clone()));
+    }
+    assert_eq!(store.claim(0, Some(1), 2).await, Conditional::Applied);
+    let second = StoredPartition { epoch: Epoch(2), owner: "owner-2".into(), ..first };
+    assert_eq!(store.read(0).await, Some(second));
+}
+
+pub async fn of_many_claims_at_once_exactly_one_is_taken(store: &Fixture) {
+    let partition = store.partition(0);
+    let mut expected = None;
+    for next in [Epoch(1), Epoch(2)] {
+        let owners: Vec<String> = (0..4).map(|owner| format!("owner-{owner}")).collect();
+        let claims = owners.iter().map(|owner| store.store.claim(partition, expected, next, owner));
+        let mut winners = Vec::new();
+        let mut unsettled = Vec::new();
+        for (owner, outcome) in owners.iter().zip(join_all(claims).await) {
+            match outcome {
+                Ok(Conditional::Applied) => winners.push(owner.clone()),
+                Ok(Conditional::Refused) => {}
+                Err(StoreError::Unavailable(_)) => unsettled.push(owner.clone()),
+                Err(corrupt) => panic!("{corrupt}"),
+            }
+        }
+        // Who was not told finds out by reading.
+        let stored = store.read(0).await.unwrap();
+        winners.extend(unsettled.into_iter().filter(|owner| *owner == stored.owner));
+        assert_eq!((winners, stored.epoch), (vec![stored.owner], next));
+        expected = Some(next);
+    }
+}
+
+pub async fn a_second_claimer_fences_the_first(store: &Fixture) {
+    let budget = new_budget_id();
+    store.claim(0, None, 1).await;
+    let first = commit(1, 0, 5, &[(&budget, totals(5, 5, 2))]);
+    assert_eq!(store.commit(0, &first).await, Conditional::Applied);
+    store.claim(0, Some(1), 2).await;
+    let taken_over = store.read(0).await;
+    let late = commit(1, 5, 8, &[(&budget, totals(8, 8, 2))]);
+    assert_eq!(store.commit(0, &late).await, Conditional::Refused);
+    assert_eq!(store.read(0).await, taken_over);
+    let second = commit(2, 5, 9, &[(&budget, totals(9, 9, 2))]);
+    assert_eq!(store.commit(0, &second).await, Conditional::Applied);
+    assert_eq!(store.read(0).await.unwrap().checkpoint, checkpoint(9));
+}
+
+pub async fn a_claim_leaves_what_is_committed(store: &Fixture) {
+    let budget = new_budget_id();
+    store.claim(0, None, 1).await;
+    store.commit(0, &commit(1, 0, 5, &[(&budget, totals(5, 5, 2))])).await;
+    store.claim(0, Some(1), 2).await;
+    let expected = StoredPartition {
+        epoch: Epoch(2),
+        owner: "owner-2".into(),
+        checkpoint: checkpoint(5),
+        totals: vec![(budget, totals(5, 5, 2))],
+    };
+    assert_eq!(store.read(0).await, Some(expected));
+}
+
+pub async fn a_commit_from_another_position_is_refused_and_changes_nothing(store: &Fixture) {
+    refused_whole(store, &[(1, 4), (1, 6), (1, 0)]).await;
+}
+
+pub async fn a_commit_under_another_epoch_is_refused_and_changes_nothing(store: &Fixture) {
+    refused_whole(store, &[(0, 5), (2, 5), (7, 5)]).await;
+}
+
+/// With epoch 1 at position 5, commits of several budgets under these epochs and positions.
+async fn refused_whole(store: &Fixture, wrong: &[(u64, u64)]) {
+    let (known, new) = two_budgets();
+    store.claim(0, None, 1).await;
+    store.commit(0, &commit(1, 0, 5, &[(&known, totals(5, 5, 2))])).await;
+    let before = store.read(0).await;
+    for (epoch, from) in wrong {
+        let changes = [(&known, totals(9, 9, 2)), (&new, totals(8, 1, 2))];
+        let refused = store.commit(0, &commit(*epoch, *from, 9, &changes)).await;
+        assert_eq!(refused, Conditional::Refused, "epoch {epoch}, position {from}");
+        assert_eq!(store.read(0).await, before);
+    }
+}
+
+pub async fn a_commit_moves_checkpoint_and_changed_totals_together(store: &Fixture) {
+    let (one, two) = two_budgets();
+    store.claim(0, None, 1).await;
+    store.commit(0, &commit(1, 0, 5, &[(&one, totals(4, 3, 2)), (&two, totals(5, 2, 3))])).await;
+    // Absolute values replace what was there; the other budget stays as it is.
+    let second = commit(1, 5, 7, &[(&two, totals(7, 1, 3))]);
+    assert_eq!(store.commit(0, &second).await, Conditional::Applied);
+    let stored = store.read(0).await.unwrap();
+    assert_eq!(stored.checkpoint, checkpoint(7));
+    assert_eq!(stored.totals, [(one, totals(4, 3, 2)), (two, totals(7, 1, 3))]);
+}
+
+pub async fn a_repeated_commit_is_refused_and_changes_nothing(store: &Fixture) {
+    let budget = new_budget_id();
+    store.claim(0, None, 1).await;
+    let same_bytes = commit(1, 0, 5, &[(&budget, totals(5, 5, 2))]);
+    assert_eq!(store.commit(0, &same_bytes).await, Conditional::Applied);
+    let before = store.read(0).await;
+    assert_eq!(store.commit(0, &same_bytes).await, Conditional::Refused);
+    assert_eq!(store.read(0).await, before);
+}
+
+pub async fn a_commit_without_totals_moves_the_checkpoint(store: &Fixture) {
+    store.claim(0, None, 1).await;
+    assert_eq!(store.commit(0, &commit(1, 0, 5, &[])).await, Conditional::Applied);
+    let stored = store.read(0).await.unwrap();
+    assert_eq!((stored.checkpoint, stored.totals), (checkpoint(5), Vec::new()));
+}
+
+pub async fn sixty_four_categories_and_large_numbers_survive_the_round_trip(store: &Fixture) {
+    const LARGE: u64 = 1 << 60;
+    let budget = new_budget_id();
+    let large = totals(LARGE, 900_000_000_000_000, 64);
+    let (epoch, next) = (Epoch(LARGE), Epoch(LARGE + 1));
+    let partition = store.partition(0);
+    let owner = "an owner with spaces, 'quotes' and ünïcödé";
+    store.store.claim(partition, None, epoch, "first").await.unwrap();
+    store.store.claim(partition, Some(epoch), next, owner).await.unwrap();
+    let checkpoint = Checkpoint {
+        position: Position(LARGE),
+        state_position: Position(LARGE - 1),
+        identity: Some(LogIdentity { cluster_id: "ünïcödé".into(), topic_id: String::new() }),
+        last_record: Some(RecordMark { offset: Offset(LARGE - 1), fingerprint: u64::MAX }),
+        tally: Tally { applied: LARGE - 3, duplicates: 2, dead_lettered: 1 },
+    };
+    let commit = Commit {
+        epoch: next,
+        from: Position::START,
+        checkpoint: checkpoint.clone(),
+        totals: vec![(budget.clone(), large.clone())],
+    };
+    assert_eq!(store.commit(0, &commit).await, Conditional::Applied);
+    let totals = vec![(budget.clone(), large.clone())];
+    let expected = StoredPartition { epoch: next, owner: owner.into(), checkpoint, totals };
+    assert_eq!(store.read(0).await, Some(expected));
+    let summary = store.store.budget_totals(store.generation, count(1), &budget).await;
+    assert_eq!(summary, Ok(vec![Some(large)]));
+}
+
+pub async fn totals_of_unclaimed_partitions_are_none_and_of_unknown_budgets_empty(store: &Fixture) {
+    let (known, unknown) = two_budgets();
+    for partition in [0, 2, 3, 11] {
+        store.claim(partition, None, 1).await;
+    }
+    store.commit(2, &commit(1, 0, 5, &[(&known, totals(5, 5, 2))])).await;
+    store.commit(11, &commit(1, 0, 7, &[(&known, totals(7, 6, 2))])).await;
+
+    let mut expected = vec![None; 12];
+    for partition in [0, 2, 3, 11] {
+        expected[partition] = Some(BudgetTotals::default());
+    }
+    let summary = store.store.budget_totals(store.generation, count(12), &unknown).await;
+    assert_eq!(summary, Ok(expected.clone()));
+
+    expected[2] = Some(totals(5, 5, 2));
+    expected[11] = Some(totals(7, 6, 2));
+    let summary = store.store.budget_totals(store.generation, count(12), &known).await;
+    assert_eq!(summary, Ok(expected));
+}
+
+pub async fn generations_do_not_see_each_other(store: &Fixture) {
+    let budget = new_budget_id();
+    store.claim(0, None, 1).await;
+    store.commit(0, &commit(1, 0, 5, &[(&budget, totals(5, 5, 2))])).await;
+    let rows = [row(person(1, 0), 3)];
+    store.store.write_people(store.partition(0), &rows).await.unwrap();
+
+    let generation = Generation(store.generation.0 + 1);
+    let other = PartitionRef { generation, partition: PartitionId(0) };
+    assert_eq!(store.store.read_partition(other).await, Ok(None));
+    assert_eq!(store.store.budget_totals(generation, count(1), &budget).await, Ok(vec![None]));
+    assert_eq!(store.store.person(other, &person(1, 0)).await, Ok(None));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Claim { expected: Option<u64>, next: u64 },
+    Commit { epoch: u64, from: u64, length: u64, budget: usize },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let claim = (proptest::option::of(1..4_u64), 1..4_u64)
+        .prop_map(|(expected, next)| Step::Claim { expected, next });
+    let commit = (1..4_u64, 0..4_u64, 1..3_u64, 0..2_usize)
+        .prop_map(|(epoch, from, length, budget)| Step::Commit { epoch, from, length, budget });
+    // The first claim is there, so that most sequences come to something.
+    proptest::collection::vec(prop_oneof![1 => claim, 3 => commit], 20).prop_map(|mut steps| {
+        steps.insert(0, Step::Claim { expected: None, next: 1 });
+        steps
+    })
+}
+
+pub async fn every_sequence_of_claims_and_commits_ends_as_in_memory(store: &Fixture) {
+    let mut runner = TestRunner::deterministic();
+    let budgets = [new_budget_id(), new_budget_id()];
+    for partition in 0..12 {
+        let model = Fixture {
+            store: Arc::new(MemoryStore::new()),
+            generation: store.generation,
+            _directory: None,
+        };
+        let steps = steps().new_tree(&mut runner).unwrap().current();
+        for step in &steps {
+            let (answered, expected) = match step {
+                Step::Claim { expected, next } => (
+                    store.claim(partition, *expected, *next).await,
+                    model.claim(partition, *expected, *next).await,
+                ),
+                Step::Commit { epoch, from, length, budget } => {
+                    let to = from + length;
+                    let changed = [(&budgets[*budget], totals(to, to, 2))];
+                    let commit = commit(*epoch, *from, to, &changed);
+                    let answered = store.commit(partition, &commit).await;
+                    (answered, model.commit(partition, &commit).await)
+                }
+            };
+            assert_eq!(answered, expected, "{step:?} of {steps:?}");
+        }
+        assert_eq!(store.read(partition).await, model.read(partition).await, "{steps:?}");
+    }
+}
+
+pub async fn of_a_persons_rows_the_higher_offset_stays_in_any_order_of_writes(store: &Fixture) {
+    let orders = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
+    let partition = store.partition(0);
+    for (number, order) in (0..).zip(orders) {
+        let person = person(number, 5);
+        let mut highest = 0;
+        for offset in order {
+            store.store.write_people(partition, &[row(person, offset)]).await.unwrap();
+            highest = highest.max(offset);
+            let stored = store.store.person(partition, &person).await.unwrap();
+            assert_eq!(stored, Some(row(person, highest)), "{order:?}");
+        }
+    }
+}
+
+pub async fn of_a_persons_rows_in_one_write_the_higher_offset_stays(store: &Fixture) {
+    let partition = store.partition(0);
+    let (one, two) = (person(1, 5), person(2, 5));
+    let rows = [row(one, 7), row(two, 9), row(one, 8), row(two, 6)];
+    store.store.write_people(partition, &rows).await.unwrap();
+    assert_eq!(store.store.person(partition, &one).await, Ok(Some(row(one, 8))));
+    assert_eq!(store.store.person(partition, &two).await, Ok(Some(row(two, 9))));
+}
+
+pub async fn a_withdrawn_person_has_a_row_without_shares(store: &Fixture) {
+    let (partition, person) = (store.partition(0), person(1, 9));
+    store.store.write_people(partition, &[row(person, 4)]).await.unwrap();
+    let withdrawn = PersonRow { basis_points: Vec::new(), ..row(person, 6) };
+    store.store.write_people(partition, std::slice::from_ref(&withdrawn)).await.unwrap();
+    assert_eq!(store.store.person(partition, &person).await, Ok(Some(withdrawn.clone())));
+    assert_eq!(read_bucket(store, partition, 9).await, BTreeMap::from([(person, withdrawn)]));
+}
+
+pub async fn a_bucket_is_read_whole_and_without_its_neighbours(store: &Fixture) {
+    // Empty, smaller than any page, and exactly several of them.
+    for (partition, rows) in [(0, 0), (1, 1), (2, 5_000), (3, 5_001)] {
+        let here = store.partition(partition);
+        let mine: Vec<PersonRow> =
+            (0..rows).map(|number| row(person(number, 17), number + 1)).collect();
+        let neighbours: Vec<PersonRow> =
+            (0..100).map(|number| row(person(number, 16 + 2 * (number % 2) as u8), 1)).collect();
+        store.store.write_people(here, &mine).await.unwrap();
+        store.store.write_people(here, &neighbours).await.unwrap();
+
+        let expected: BTreeMap<_, _> = mine.into_iter().map(|row| (row.person, row)).collect();
+        assert_eq!(expected.len() as u64, rows);
+        assert!(read_bucket(store, here, 17).await == expected, "{rows} rows");
+    }
+}
+
+/// A bucket's rows.
+///
+/// # Panics
+/// When one comes twice.
+async fn read_bucket(
+    store: &Fixture,
+    partition: PartitionRef,
+    bucket: u8,
+) -> BTreeMap<PersonKey, PersonRow> {
+    let mut rows = BTreeMap::new();
+    let mut collect = |row: PersonRow| assert!(rows.insert(row.person, row).is_none(), "twice");
+    store.store.read_people(partition, bucket, &mut collect).await.unwrap();
+    rows
+}
+
+pub async fn a_person_is_found_in_their_own_partition_only(store: &Fixture) {
+    let (person, other) = (person(1, 63), person(2, 63));
+    store.store.write_people(store.partition(4), &[row(person, 1)]).await.unwrap();
+    let find = async |partition, who| {
+        store.store.person(store.partition(partition), who).await.unwrap().is_some()
+    };
+    assert!(find(4, &person).await);
+    assert!(!find(5, &person).await);
+    assert!(!find(4, &other).await);
+}
+
+pub async fn of_two_first_generations_one_is_begun_and_both_are_told(store: &Fixture) {
+    let record = |generation, topic: &str, partitions| GenerationRecord {
+        generation: Generation(generation),
+        topic: topic.into(),
+        partitions: count(partitions),
+    };
+    assert_eq!(store.store.current_generation().await, Ok(None));
+    let (one, two) = (record(1, "one", 12), record(2, "two", 24));
+    let (told_one, told_two) = tokio::join!(
+        store.store.begin_first_generation(&one),
+        store.store.begin_first_generation(&two)
+    );
+    let begun = told_one.unwrap();
+    assert!(begun == one || begun == two, "{begun:?}");
+    assert_eq!(told_two, Ok(begun.clone()));
+    assert_eq!(store.store.current_generation().await, Ok(Some(begun.clone())));
+    let late = store.store.begin_first_generation(&record(3, "three", 1)).await;
+    assert_eq!(late, Ok(begun));
+}

@@ -1,0 +1,275 @@
+//! The contract suites on the adapters that need no server, and what only these promise.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod contract;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use contract::log::{Owner, PARTITIONS, Running, append, as_read, record};
+use contract::wait::{PATIENCE, until};
+use contract::{build, cache, definitions, idempotency, log, store};
+use rusqlite::Connection;
+use schemas::{Generation, Offset, PartitionId, SubmissionId};
+use storage::cache::memory::MemoryCache;
+use storage::definitions::Definitions;
+use storage::definitions::sqlite::SqliteDefinitions;
+use storage::idempotency::memory::{MemoryIdempotency, Retention};
+use storage::idempotency::{Attempt, Begun, Idempotency};
+use storage::log::sqlite::{OpenError, SqliteLog};
+use storage::log::{DeadLetter, LogSource};
+use storage::store::memory::MemoryStore;
+use storage::store::sqlite::SqliteStore;
+use uuid::Uuid;
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+mod sqlite_log {
+    use super::*;
+
+    async fn fixture() -> log::Fixture {
+        let directory = directory();
+        let path = directory.path().join("log.sqlite");
+        let log = Arc::new(SqliteLog::open(&path, build::count(PARTITIONS.into())).unwrap());
+        log::Fixture {
+            source: Mutex::new(Some(Box::new(log.source().unwrap()))),
+            letters: Arc::clone(&log) as _,
+            writer: log,
+            read_letters: Box::new(move || {
+                let letters = read_letters(&path);
+                Box::pin(async { letters })
+            }),
+            _directory: Some(directory),
+        }
+    }
+
+    fn read_letters(path: &Path) -> Vec<DeadLetter> {
+        let connection = Connection::open(path).unwrap();
+        let mut select = connection.prepare("SELECT * FROM dead_letters").unwrap();
+        let letters = select.query_map([], |row| {
+            Ok(DeadLetter {
+                partition: PartitionId(row.get(0)?),
+                offset: Offset(row.get::<_, i64>(1)? as u64),
+                reason: row.get(2)?,
+                key: row.get(3)?,
+                value: row.get(4)?,
+            })
+        });
+        letters.unwrap().map(Result::unwrap).collect()
+    }
+
+    log::log_contract!(fixture());
+
+    #[tokio::test]
+    async fn what_was_answered_is_there_after_reopening_and_offsets_go_on() {
+        let directory = directory();
+        let path = directory.path().join("a/new/folder/log.sqlite");
+        let mut appended = Vec::new();
+        let mut identities = Vec::new();
+        for round in 0..3 {
+            let log = SqliteLog::open(&path, build::count(1)).unwrap();
+            identities.push(log.source().unwrap().identity());
+            let records: Vec<_> = (0..50).map(|number| record(0, 50 * round + number)).collect();
+            let offsets = append(&log, &records).await;
+            assert!(offsets.into_iter().eq((50 * round..50 * (round + 1)).map(Offset)));
+            appended.extend(records);
+        }
+        assert!(identities.iter().all(|identity| *identity == identities[0]));
+
+        let log = SqliteLog::open(&path, build::count(1)).unwrap();
+        let owner = Owner::from_start();
+        let running = Running::start(Box::new(log.source().unwrap()), &owner);
+        let all = async || owner.read(0).len() == appended.len();
+        until("everything is read", PATIENCE, all).await;
+        assert!(owner.read(0) == as_read(&appended, 0));
+        running.stop().await.1.unwrap();
+    }
+
+    #[test]
+    fn another_log_has_another_identity() {
+        let (one, two) = (directory(), directory());
+        let identity = |directory: &tempfile::TempDir| {
+            let path = directory.path().join("log.sqlite");
+            SqliteLog::open(&path, build::count(1)).unwrap().source().unwrap().identity()
+        };
+        assert_ne!(identity(&one), identity(&two));
+    }
+
+    #[test]
+    fn another_partition_count_is_refused_and_named() {
+        let directory = directory();
+        let path = directory.path().join("log.sqlite");
+        drop(SqliteLog::open(&path, build::count(12)).unwrap());
+        let refusal = SqliteLog::open(&path, build::count(13)).err().unwrap();
+        assert!(matches!(refusal, OpenError::PartitionCount { stored: 12, wanted: 13, .. }));
+        assert!(refusal.to_string().contains("configure 12"), "{refusal}");
+        SqliteLog::open(&path, build::count(12)).unwrap();
+    }
+
+    #[test]
+    fn a_log_in_use_is_refused_until_it_is_free() {
+        let directory = directory();
+        let path = directory.path().join("log.sqlite");
+        let log = SqliteLog::open(&path, build::count(1)).unwrap();
+        let source = log.source().unwrap();
+        let in_use =
+            || matches!(SqliteLog::open(&path, build::count(1)), Err(OpenError::InUse { .. }));
+        assert!(in_use());
+        drop(log);
+        assert!(in_use());
+        drop(source);
+        SqliteLog::open(&path, build::count(1)).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_log_is_refused_and_left_alone() {
+        let directory = directory();
+        let store = directory.path().join("store.sqlite");
+        drop(SqliteStore::open(&store).unwrap());
+        let text = directory.path().join("text");
+        std::fs::write(&text, "This is no database, and it is longer than a header.").unwrap();
+        let foreign = SqliteLog::open(&store, build::count(1)).err().unwrap();
+        assert!(matches!(foreign, OpenError::Foreign { .. }), "{foreign}");
+        let unusable = SqliteLog::open(&text, build::count(1)).err().unwrap();
+        assert!(matches!(unusable, OpenError::Unusable { .. }), "{unusable}");
+        SqliteStore::open(&store).unwrap();
+        assert!(std::fs::read_to_string(&text).unwrap().starts_with("This is no database"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_durable_record_is_delivered_within_milliseconds() {
+        let fixture = fixture().await;
+        let owner = Owner::from_start();
+        let source = fixture.source.lock().unwrap().take().unwrap();
+        let running = Running::start(source, &owner);
+        let mut delays = Vec::new();
+        for number in 0..51 {
+            append(&*fixture.writer, &[record(0, number)]).await;
+            let durable = Instant::now();
+            let come = async || owner.read(0).len() == number as usize + 1;
+            until("the record is delivered", PATIENCE, come).await;
+            delays.push(durable.elapsed());
+        }
+        running.stop().await.1.unwrap();
+        delays.sort();
+        // A source that only looks from time to time would need half of its 50 ms in the middle.
+        assert!(delays[delays.len() / 2] < Duration::from_millis(15), "{delays:?}");
+    }
+}
+
+mod sqlite_store {
+    use super::*;
+
+    async fn fixture() -> store::Fixture {
+        let directory = directory();
+        let store = SqliteStore::open(&directory.path().join("store.sqlite")).unwrap();
+        store::Fixture {
+            store: Arc::new(store),
+            generation: Generation::FIRST,
+            _directory: Some(directory),
+        }
+    }
+
+    store::store_contract!(fixture(), fixture());
+}
+
+mod memory_store {
+    use super::*;
+
+    async fn fixture() -> store::Fixture {
+        store::Fixture {
+            store: Arc::new(MemoryStore::new()),
+            generation: Generation::FIRST,
+            _directory: None,
+        }
+    }
+
+    store::store_contract!(fixture(), fixture());
+}
+
+mod memory_cache {
+    use super::*;
+
+    async fn fixture() -> cache::Fixture {
+        cache::Fixture {
+            cache: Arc::new(MemoryCache::new()),
+            // Only a restart loses anything.
+            lose: Box::new(|_| Box::pin(async { Arc::new(MemoryCache::new()) as _ })),
+        }
+    }
+
+    cache::cache_contract!(fixture());
+}
+
+mod sqlite_definitions {
+    use super::*;
+
+    async fn fixture() -> definitions::Fixture {
+        let directory = directory();
+        let path = directory.path().join("definitions.sqlite");
+        let ours: Arc<dyn Definitions> = Arc::new(SqliteDefinitions::open(&path).unwrap());
+        definitions::Fixture {
+            follower: Arc::clone(&ours),
+            ours,
+            rival: Arc::new(SqliteDefinitions::open(&path).unwrap()),
+            _directory: Some(directory),
+        }
+    }
+
+    definitions::definitions_contract!(fixture());
+
+    #[tokio::test]
+    async fn definitions_are_there_after_reopening() {
+        let directory = directory();
+        let path = directory.path().join("definitions.sqlite");
+        let wanted = build::budget(&build::new_budget_id());
+        let define = |current: Option<&_>| storage::definitions::define(current, &wanted);
+        let opened = SqliteDefinitions::open(&path).unwrap();
+        let defined = opened.change(&wanted.id, &define).await.unwrap();
+        drop(opened);
+        let reopened = SqliteDefinitions::open(&path).unwrap();
+        assert_eq!(reopened.catalog().get(wanted.id.as_str()), Some(&defined));
+    }
+}
+
+mod memory_idempotency {
+    use super::*;
+
+    async fn fixture() -> idempotency::Fixture {
+        Arc::new(MemoryIdempotency::new(Retention::default()))
+    }
+
+    idempotency::idempotency_contract!(fixture());
+
+    fn new_attempt() -> Attempt {
+        let submission = SubmissionId(Uuid::new_v4());
+        Attempt { budget: build::new_budget_id(), submission, digest: 1 }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_of_which_nothing_is_heard_is_forgotten_before_a_receipt_is() {
+        let in_flight = Duration::from_millis(50);
+        let memory = MemoryIdempotency::new(Retention { in_flight, ..Retention::default() });
+        let (lost, accepted) = (new_attempt(), new_attempt());
+        memory.begin(&[lost.clone(), accepted.clone()]).await;
+        let receipt = schemas::Receipt { partition: PartitionId(0), offset: Offset(1) };
+        memory.finish(&[(accepted.clone(), Some(receipt))]).await;
+        let again = async || memory.begin(std::slice::from_ref(&lost)).await == [Begun::First];
+        until("the lost attempt may be made again", PATIENCE, again).await;
+        assert_eq!(memory.begin(&[accepted]).await, [Begun::Repeat(receipt)]);
+    }
+
+    #[tokio::test]
+    async fn a_new_attempt_is_remembered_when_the_memory_is_full() {
+        let memory = MemoryIdempotency::new(Retention { attempts: 100, ..Retention::default() });
+        for _ in 0..1_000 {
+            let attempt = new_attempt();
+            let begun = memory.begin(&[attempt.clone(), attempt]).await;
+            assert_eq!(begun, [Begun::First, Begun::InFlight]);
+        }
+    }
+}
