@@ -24,7 +24,7 @@ use crate::log::{DeadLetters, LogSource, LogWriter};
 use crate::redis_connection::{RedisConfig, RedisUrl};
 use crate::secret::{SecretError, open_secret};
 use crate::store::Store;
-use crate::store::scylla::{ScyllaConfig, ScyllaStore};
+use crate::store::scylla::{KeyspaceName, ScyllaConfig, ScyllaCredentials, ScyllaStore};
 use crate::store::sqlite::SqliteStore;
 
 /// Where the log and the definitions rest.
@@ -83,6 +83,10 @@ fn partition_count(text: &str) -> Result<PartitionCount, String> {
     PartitionCount::new(count).map_err(|fault| fault.to_string())
 }
 
+fn keyspace_name(text: &str) -> Result<KeyspaceName, String> {
+    text.parse().map_err(|fault: crate::store::scylla::KeyspaceFault| fault.to_string())
+}
+
 fn redis_url(text: &str) -> Result<RedisUrl, String> {
     text.parse().map_err(|_| "expected a URL such as redis://127.0.0.1:6379".to_owned())
 }
@@ -121,8 +125,8 @@ keys! {
         "Where totals and people rest. The embedded binary's default is sqlite.", store_kind;
     SCYLLA_NODES: Vec<String> = "scylla.nodes", Some("127.0.0.1:9042"), "host:port, ...",
         "Nodes to begin with.", parse::list;
-    SCYLLA_KEYSPACE: String = "scylla.keyspace", Some("allocator"), "keyspace",
-        "Created at start if absent.", parse::non_empty;
+    SCYLLA_KEYSPACE: KeyspaceName = "scylla.keyspace", Some("allocator"), "keyspace",
+        "Created at start if absent.", keyspace_name;
     SCYLLA_REPLICATION_FACTOR: u32 = "scylla.replication_factor", Some("1"), "copies",
         "Copies of each row in a keyspace that is created at start. Production: 3.", parse::positive_u32;
     SCYLLA_DATACENTER: Option<String> = "scylla.datacenter", Some(""), "name",
@@ -133,6 +137,8 @@ keys! {
         "A file that holds the user's password.", parse::optional_path;
     SCYLLA_REQUEST_TIMEOUT: Duration = "scylla.request_timeout_ms", Some("5000"), "ms",
         "How long one request may take.", parse::positive_duration_ms;
+    SCYLLA_CONNECT_TIMEOUT: Duration = "scylla.connect_timeout_ms", Some("30000"), "ms",
+        "How long connecting may take at start, migrations of the schema included.", parse::positive_duration_ms;
     CACHE_KIND: CacheKind = "cache.kind", Some("redis"), "redis, memory",
         "Where the readers' copy rests. The embedded binary's default is memory.", cache_kind;
     REDIS_URL: RedisUrl = "redis.url", Some("redis://127.0.0.1:6379"), "URL",
@@ -378,13 +384,34 @@ fn read_scylla(reader: &mut Reader<'_>) -> Option<ScyllaConfig> {
     let user = reader.read(&SCYLLA_USER);
     let password_file = reader.read(&SCYLLA_PASSWORD_FILE);
     let request_timeout = reader.read(&SCYLLA_REQUEST_TIMEOUT);
+    let connect_timeout = reader.read(&SCYLLA_CONNECT_TIMEOUT);
+    let credentials = match (user?, password_file?) {
+        (None, _) => None,
+        (Some(user), path) => {
+            Some(ScyllaCredentials { user, password: read_password(reader, path)? })
+        }
+    };
     Some(ScyllaConfig {
         nodes: nodes?,
         keyspace: keyspace?,
         replication_factor: replication_factor?,
         datacenter: datacenter?,
-        user: user?,
-        password_file: password_file?,
+        credentials,
         request_timeout: request_timeout?,
+        connect_timeout: connect_timeout?,
     })
+}
+
+fn read_password(reader: &mut Reader<'_>, path: Option<PathBuf>) -> Option<String> {
+    let Some(path) = path else {
+        reader.fault(SCYLLA_PASSWORD_FILE.name, "needed when scylla.user is set".to_owned());
+        return None;
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(password) => Some(password.trim_end().to_owned()),
+        Err(error) => {
+            reader.fault(SCYLLA_PASSWORD_FILE.name, format!("cannot be read: {error}"));
+            None
+        }
+    }
 }

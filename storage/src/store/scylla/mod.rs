@@ -1,7 +1,8 @@
-//! The store on ScyllaDB, or on Cassandra 5, which speaks the same CQL.
+//! The store in ScyllaDB, or in Cassandra 5, over CQL. The tables are `schemas::cql`'s.
 //!
-//! `totals` is written by lightweight transactions only, `allocations` by plain writes with their own timestamps only:
-//! mixing the two in one table would let a plain write overtake a conditional one.
+//! Two kinds of writes, never mixed in one table: conditional ones (lightweight transactions) on totals and
+//! generations, whose outcome the caller settles itself, and plain ones with the offset as their timestamp on
+//! people's rows, which may be repeated at will. See [`session`] for how each is sent.
 
 mod generations;
 mod migrate;
@@ -9,13 +10,10 @@ mod people;
 mod session;
 mod totals;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use async_trait::async_trait;
 use schemas::{BudgetId, BudgetTotals, Generation, PartitionCount, PersonKey, PersonRow};
 use scylla::client::session::Session;
-use scylla::response::query_result::QueryResult;
+use tokio::time::timeout;
 
 use self::generations::Generations;
 use self::people::People;
@@ -24,26 +22,9 @@ use super::{
     Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError, StoredPartition,
 };
 
-/// How to reach ScyllaDB.
-#[derive(Debug, Clone)]
-pub struct ScyllaConfig {
-    /// `host:port` of nodes to begin with.
-    pub nodes: Vec<String>,
-    /// The keyspace; created if absent.
-    pub keyspace: String,
-    /// Copies of each row in a keyspace that is created.
-    pub replication_factor: u32,
-    /// The local datacenter; that of the first node to answer, if not given.
-    pub datacenter: Option<String>,
-    /// The user, if the nodes ask for one.
-    pub user: Option<String>,
-    /// A file with the user's password.
-    pub password_file: Option<PathBuf>,
-    /// How long one request may take.
-    pub request_timeout: Duration,
-}
+pub use self::session::{KeyspaceFault, KeyspaceName, ScyllaConfig, ScyllaCredentials};
 
-/// A session with everything prepared.
+/// The store in ScyllaDB or Cassandra.
 pub struct ScyllaStore {
     session: Session,
     totals: Totals,
@@ -52,39 +33,27 @@ pub struct ScyllaStore {
 }
 
 impl ScyllaStore {
-    /// Connects, and brings the keyspace and its tables up to this code's schema.
+    /// Connects, makes the keyspace if it is absent, brings its tables up to date and prepares every statement. Any
+    /// number of processes may do so at once.
     ///
     /// # Errors
-    /// When no node answers in time, or the schema is newer than this code.
+    /// [`StoreError::Unavailable`] when this does not come to an end within [`ScyllaConfig::connect_timeout`]: try
+    /// again. [`StoreError::Corrupt`] when trying again cannot help: the schema is newer than this program, or the
+    /// datacenter cannot be told.
     pub async fn connect(config: &ScyllaConfig) -> Result<Self, StoreError> {
-        let session = session::open(config).await?;
-        migrate::migrate(&session).await?;
-        Ok(Self {
-            totals: Totals::prepare(&session).await?,
-            people: People::prepare(&session).await?,
-            generations: Generations::prepare(&session).await?,
-            session,
-        })
+        timeout(config.connect_timeout, Self::connect_and_prepare(config)).await.map_err(|_| {
+            let limit = config.connect_timeout.as_millis();
+            StoreError::Unavailable(format!("not connected and up to date within {limit} ms"))
+        })?
     }
-}
 
-/// Whatever went wrong on the way: the outcome is open.
-fn unavailable(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Unavailable(error.to_string())
-}
-
-/// Whether a conditional write happened. ScyllaDB answers a conditional batch with a row for each statement, Cassandra
-/// with one; the first row's `[applied]` holds for the whole.
-fn applied(result: QueryResult) -> Result<Conditional, StoreError> {
-    let rows = result.into_rows_result().map_err(unavailable)?;
-    let column =
-        rows.column_specs().get_by_name("[applied]").map(|(index, _)| index).ok_or_else(|| {
-            StoreError::Corrupt("a conditional write was answered without `[applied]`".into())
-        })?;
-    let row: scylla::value::Row = rows.first_row().map_err(unavailable)?;
-    match row.columns.get(column) {
-        Some(Some(scylla::value::CqlValue::Boolean(true))) => Ok(Conditional::Applied),
-        _ => Ok(Conditional::Refused),
+    async fn connect_and_prepare(config: &ScyllaConfig) -> Result<Self, StoreError> {
+        let session = session::open(config).await?;
+        migrate::migrate(&session, &config.keyspace, schemas::cql::MIGRATIONS).await?;
+        let totals = Totals::prepare(&session).await?;
+        let people = People::prepare(&session).await?;
+        let generations = Generations::prepare(&session).await?;
+        Ok(Self { session, totals, people, generations })
     }
 }
 
@@ -94,7 +63,7 @@ impl Store for ScyllaStore {
         &self,
         partition: PartitionRef,
     ) -> Result<Option<StoredPartition>, StoreError> {
-        self.totals.read(&self.session, partition).await
+        self.totals.read_partition(&self.session, partition).await
     }
 
     async fn claim(
@@ -121,7 +90,7 @@ impl Store for ScyllaStore {
         partitions: PartitionCount,
         budget: &BudgetId,
     ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
-        self.totals.of_budget(&self.session, generation, partitions, budget).await
+        self.totals.budget_totals(&self.session, generation, partitions, budget).await
     }
 
     async fn write_people(

@@ -1,30 +1,28 @@
-//! The `allocations` table: people's rows, by plain writes with the record's offset as their timestamp.
-
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+//! People's rows: written behind the commits in large batches, and read back whole at a take-over.
+//!
+//! A write's timestamp is its offset, so of two writes of one row the higher offset stays, whatever comes first, and
+//! a write may be repeated at any time. That holds only while nothing else writes this table: a lightweight
+//! transaction would stamp its rows with the time of day, above every offset.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use schemas::{PersonKey, PersonRow, bucket_of};
+use schemas::{Offset, PersonKey, PersonRow, bucket_of, buckets};
 use scylla::client::session::Session;
-use scylla::response::PagingState;
+use scylla::response::{PagingState, PagingStateResponse};
+use scylla::statement::Consistency;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 
-use super::totals::key;
-use super::unavailable;
+use super::session::{bigint, corrupt, int, prepare_repeatable, repeatable, unavailable};
 use crate::store::{PartitionRef, StoreError};
 
-/// Rows of a batch: one bucket's, so that it is one mutation of one Scylla partition.
+/// Rows in one batch: enough to spread a request's cost, and some 40 kB at most.
 const BATCH_ROWS: usize = 150;
+
+/// Batches on their way at once, for each call.
 const BATCHES_IN_FLIGHT: usize = 8;
+
+/// Rows in one page: a few hundred kB.
 const PAGE_ROWS: i32 = 5_000;
-
-const WRITE: &str = "INSERT INTO allocations (generation, partition, bucket, person, state) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?";
-const READ_BUCKET: &str =
-    "SELECT person, state FROM allocations WHERE generation = ? AND partition = ? AND bucket = ?";
-const READ_ONE: &str = "SELECT state FROM allocations WHERE generation = ? AND partition = ? AND bucket = ? AND person = ?";
-
-type WriteValues = (i32, i32, i32, Vec<u8>, Vec<u8>, i64);
 
 pub(super) struct People {
     write: PreparedStatement,
@@ -33,110 +31,124 @@ pub(super) struct People {
 }
 
 impl People {
-    pub async fn prepare(session: &Session) -> Result<Self, StoreError> {
-        let mut write = session.prepare(WRITE).await.map_err(unavailable)?;
-        write.set_is_idempotent(true);
-        let mut read_bucket = session.prepare(READ_BUCKET).await.map_err(unavailable)?;
+    pub(super) async fn prepare(session: &Session) -> Result<Self, StoreError> {
+        let mut read_bucket = prepare_repeatable(
+            session,
+            "SELECT person, state FROM allocations \
+             WHERE generation = ? AND partition = ? AND bucket = ?",
+            Consistency::LocalQuorum,
+        )
+        .await?;
         read_bucket.set_page_size(PAGE_ROWS);
-        read_bucket.set_use_cached_result_metadata(true);
-        let read_one = session.prepare(READ_ONE).await.map_err(unavailable)?;
-        Ok(Self { write, read_bucket, read_one })
+        Ok(Self {
+            write: prepare_repeatable(
+                session,
+                "INSERT INTO allocations (generation, partition, bucket, person, state) \
+                 VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?",
+                Consistency::LocalQuorum,
+            )
+            .await?,
+            read_bucket,
+            read_one: prepare_repeatable(
+                session,
+                "SELECT person, state FROM allocations \
+                 WHERE generation = ? AND partition = ? AND bucket = ? AND person = ?",
+                Consistency::LocalQuorum,
+            )
+            .await?,
+        })
     }
 
-    pub async fn write(
+    /// Writes rows in batches that each stay in one Scylla partition, so that a batch is one write there.
+    pub(super) async fn write(
         &self,
         session: &Session,
         partition: PartitionRef,
         rows: &[PersonRow],
     ) -> Result<(), StoreError> {
-        let mut buckets: BTreeMap<u8, Vec<&PersonRow>> = BTreeMap::new();
+        let mut by_bucket: Vec<Vec<&PersonRow>> = buckets().map(|_| Vec::new()).collect();
         for row in rows {
-            buckets.entry(bucket_of(&row.person)).or_default().push(row);
+            by_bucket[usize::from(bucket_of(&row.person))].push(row);
         }
-        let mut writes = Vec::new();
-        for (bucket, rows) in &buckets {
-            for rows in rows.chunks(BATCH_ROWS) {
-                let (batch, values) = self.batch(partition, *bucket, rows);
-                writes.push(async move {
-                    session.batch(&batch, values).await.map(|_| ()).map_err(unavailable)
-                });
-            }
-        }
-        stream::iter(writes).buffer_unordered(BATCHES_IN_FLIGHT).try_collect().await
+        let batches = by_bucket
+            .iter()
+            .zip(buckets())
+            .flat_map(|(rows, bucket)| rows.chunks(BATCH_ROWS).map(move |rows| (bucket, rows)))
+            .map(|(bucket, rows)| self.write_batch(session, partition, bucket, rows))
+            .collect::<Vec<_>>();
+        stream::iter(batches).buffer_unordered(BATCHES_IN_FLIGHT).try_collect().await
     }
 
-    fn batch(
+    async fn write_batch(
         &self,
+        session: &Session,
         partition: PartitionRef,
         bucket: u8,
         rows: &[&PersonRow],
-    ) -> (Batch, Vec<WriteValues>) {
-        let (generation, number) = key(partition);
-        let mut batch = Batch::new(BatchType::Unlogged);
+    ) -> Result<(), StoreError> {
+        let (generation, number) = (int(partition.generation.0)?, int(partition.partition.0)?);
+        let statements = rows.iter().map(|_| self.write.clone().into()).collect();
+        let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
+        batch.set_consistency(Consistency::LocalQuorum);
         batch.set_is_idempotent(true);
-        let mut values = Vec::with_capacity(rows.len());
-        for row in rows {
-            batch.append_statement(self.write.clone());
-            // Timestamps start at 1: 0 and below are not writes of their own everywhere.
-            let timestamp = row.offset.0 as i64 + 1;
-            let person = row.person.as_bytes().to_vec();
-            values.push((
-                generation,
-                number,
-                i32::from(bucket),
-                person,
-                row.encode_state(),
-                timestamp,
-            ));
-        }
-        (batch, values)
+        batch.set_retry_policy(Some(repeatable()));
+        let values = rows
+            .iter()
+            .map(|row| {
+                let person = row.person.as_bytes().as_slice();
+                let stamp = timestamp(row.offset)?;
+                let state = row.encode_state();
+                Ok((generation, number, i32::from(bucket), person, state, stamp))
+            })
+            .collect::<Result<Vec<_>, StoreError>>()?;
+        session.batch(&batch, values).await.map_err(unavailable)?;
+        Ok(())
     }
 
-    pub async fn read_bucket(
+    pub(super) async fn read_bucket(
         &self,
         session: &Session,
         partition: PartitionRef,
         bucket: u8,
         row: &mut (dyn FnMut(PersonRow) + Send),
     ) -> Result<(), StoreError> {
-        let (generation, number) = key(partition);
-        let values = (generation, number, i32::from(bucket));
-        let mut paging = PagingState::start();
+        let (generation, number) = (int(partition.generation.0)?, int(partition.partition.0)?);
+        let key = (generation, number, i32::from(bucket));
+        let mut from = PagingState::start();
         loop {
-            let (page, next) = session
-                .execute_single_page(&self.read_bucket, values, paging)
-                .await
-                .map_err(unavailable)?;
-            let page = page.into_rows_result().map_err(unavailable)?;
-            for columns in page.rows::<(&[u8], &[u8])>().map_err(unavailable)? {
-                let (person, state) = columns.map_err(unavailable)?;
-                row(decode(person, state)?);
+            let page = session.execute_single_page(&self.read_bucket, key, from);
+            let (answer, next) = page.await.map_err(unavailable)?;
+            let rows = answer.into_rows_result().map_err(corrupt)?;
+            for columns in rows.rows::<(&[u8], &[u8])>().map_err(corrupt)? {
+                let (person, state) = columns.map_err(corrupt)?;
+                row(PersonRow::decode(person, state).map_err(corrupt)?);
             }
-            match next.into_paging_control_flow() {
-                ControlFlow::Break(()) => return Ok(()),
-                ControlFlow::Continue(next) => paging = next,
+            match next {
+                PagingStateResponse::HasMorePages { state } => from = state,
+                PagingStateResponse::NoMorePages => return Ok(()),
             }
         }
     }
 
-    pub async fn read_one(
+    pub(super) async fn read_one(
         &self,
         session: &Session,
         partition: PartitionRef,
         person: &PersonKey,
     ) -> Result<Option<PersonRow>, StoreError> {
-        let (generation, number) = key(partition);
-        let values =
-            (generation, number, i32::from(bucket_of(person)), person.as_bytes().as_slice());
-        let result = session.execute_unpaged(&self.read_one, values).await.map_err(unavailable)?;
-        let rows = result.into_rows_result().map_err(unavailable)?;
-        match rows.maybe_first_row::<(&[u8],)>().map_err(unavailable)? {
-            Some((state,)) => decode(person.as_bytes(), state).map(Some),
-            None => Ok(None),
-        }
+        let (generation, number) = (int(partition.generation.0)?, int(partition.partition.0)?);
+        let key = (generation, number, i32::from(bucket_of(person)), person.as_bytes().as_slice());
+        let answer = session.execute_unpaged(&self.read_one, key).await.map_err(unavailable)?;
+        let rows = answer.into_rows_result().map_err(corrupt)?;
+        let Some((person, state)) = rows.maybe_first_row::<(&[u8], &[u8])>().map_err(corrupt)?
+        else {
+            return Ok(None);
+        };
+        PersonRow::decode(person, state).map(Some).map_err(corrupt)
     }
 }
 
-fn decode(person: &[u8], state: &[u8]) -> Result<PersonRow, StoreError> {
-    PersonRow::decode(person, state).map_err(|fault| StoreError::Corrupt(fault.to_string()))
+/// A row's timestamp. One above its offset: servers take neither 0 nor less for granted.
+fn timestamp(offset: Offset) -> Result<i64, StoreError> {
+    bigint(offset.next().0)
 }
