@@ -50,7 +50,10 @@ fetch_packages() {
   local install="apt-get install -y --no-install-recommends $*"
   have apt-get || die "missing: $*; install them by your system's package manager"
   if ((EUID != 0)); then
-    die "missing: $*; run: sudo sh -c 'apt-get update && $install'"
+    sudo -n true 2>/dev/null || die "missing: $*; run: sudo sh -c 'apt-get update && $install'"
+    sudo -n "$LOCAL_DIR/install" "$@"
+    hash -r
+    return
   fi
   say "installing $* (apt)"
   mkdir -p "$CACHE_DIR"

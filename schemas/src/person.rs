@@ -5,7 +5,7 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::BudgetId;
+use crate::{BudgetId, SubmissionId};
 
 /// The longest person id taken, in bytes.
 pub const PERSON_MAX_BYTES: usize = 256;
@@ -44,6 +44,11 @@ impl PersonName {
             return Err(PersonFault::Control);
         }
         Ok(Self(text.to_owned()))
+    }
+
+    /// The person of a submission that names none: one of its own, which goes by the submission's id.
+    pub fn anonymous(submission: SubmissionId) -> Self {
+        Self(submission.to_string())
     }
 
     /// The id in clear, for the one answer that goes back to the person.
@@ -107,10 +112,10 @@ impl PersonKeyHasher {
     }
 
     /// A submission id for an `Idempotency-Key` that is not a UUID itself: the same key gives the same id.
-    pub fn submission_id(&self, budget: &BudgetId, idempotency_key: &str) -> crate::SubmissionId {
+    pub fn submission_id(&self, budget: &BudgetId, idempotency_key: &str) -> SubmissionId {
         // The separator keeps these apart from person keys: person ids hold no control character.
         let text = [b"\x01", idempotency_key.as_bytes()].concat();
-        crate::SubmissionId(
+        SubmissionId(
             uuid::Builder::from_custom_bytes(self.digest(budget, &text)).into_uuid(),
         )
     }

@@ -20,7 +20,7 @@ impl SubmissionId {
     /// The id's fingerprint. Part of the stored format: it never changes. It is never 0, which marks an empty place.
     pub fn fingerprint(self) -> SubmissionFingerprint {
         let (high, low) = self.0.as_u64_pair();
-        let mixed = high.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low;
+        let mixed = (high ^ 0x243f_6a88_85a3_08d3).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low;
         SubmissionFingerprint(mixed.max(1))
     }
 }

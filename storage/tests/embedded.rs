@@ -43,7 +43,7 @@ mod sqlite_log {
                 let letters = read_letters(&path);
                 Box::pin(async { letters })
             }),
-            _directory: Some(directory),
+            _kept: Box::new(directory),
         }
     }
 
@@ -170,7 +170,7 @@ mod sqlite_store {
         store::Fixture {
             store: Arc::new(store),
             generation: Generation::FIRST,
-            _directory: Some(directory),
+            _kept: Box::new(directory),
         }
     }
 
@@ -184,7 +184,7 @@ mod memory_store {
         store::Fixture {
             store: Arc::new(MemoryStore::new()),
             generation: Generation::FIRST,
-            _directory: None,
+            _kept: Box::new(()),
         }
     }
 
@@ -216,7 +216,7 @@ mod sqlite_definitions {
             follower: Arc::clone(&ours),
             ours,
             rival: Arc::new(SqliteDefinitions::open(&path).unwrap()),
-            _directory: Some(directory),
+            _kept: Box::new(directory),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What every place of definitions must hold.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,6 @@ use schemas::{Budget, BudgetId};
 use storage::definitions::{
     ChangeRefused, DefinitionError, Definitions, define, define_if_absent, freeze,
 };
-use tempfile::TempDir;
 
 use super::build::{budget, category, new_budget_id};
 use super::wait::until;
@@ -18,7 +18,8 @@ pub struct Fixture {
     pub rival: Arc<dyn Definitions>,
     /// Hears of what `ours` changes. The embedded definitions have one process, which is its own follower.
     pub follower: Arc<dyn Definitions>,
-    pub _directory: Option<TempDir>,
+    /// What goes when the fixture goes: a folder, topics.
+    pub _kept: Box<dyn Any + Send + Sync>,
 }
 
 macro_rules! definitions_contract {

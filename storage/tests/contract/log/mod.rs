@@ -1,5 +1,6 @@
 //! What every log must hold.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -9,13 +10,16 @@ use storage::log::{
     DeadLetter, DeadLetters, LogBounds, LogSource, LogWriter, NewRecord, RecordBatch, SourceError,
     Start,
 };
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::wait::{PATIENCE, until};
 
 mod owner;
+mod records;
+mod running;
 pub use owner::{Owner, Read};
+pub use records::{append, as_read, record};
+pub use running::Running;
 
 pub const PARTITIONS: u32 = 3;
 
@@ -28,7 +32,8 @@ pub struct Fixture {
     pub letters: Arc<dyn DeadLetters>,
     /// Every letter that is there, once each, in no order.
     pub read_letters: Box<dyn Fn() -> Letters + Sync>,
-    pub _directory: Option<TempDir>,
+    /// What goes when the fixture goes: a folder, topics.
+    pub _kept: Box<dyn Any + Send + Sync>,
 }
 
 macro_rules! log_contract {
@@ -53,72 +58,11 @@ macro_rules! log_contract {
 }
 pub(crate) use log_contract;
 
-/// A record whose value says which it is. Some are large, one is empty.
-pub fn record(partition: u32, number: u64) -> NewRecord {
-    let value = match number % 50 {
-        0 => Vec::new(),
-        1 => [&number.to_be_bytes()[..], &[7; 60_000]].concat(),
-        _ => number.to_be_bytes().to_vec(),
-    };
-    NewRecord { partition: PartitionId(partition), key: key(number), value }
-}
-
-fn key(number: u64) -> PersonKey {
-    let mut bytes = [0; PersonKey::BYTES];
-    bytes[..8].copy_from_slice(&number.to_be_bytes());
-    PersonKey::from_bytes(bytes)
-}
-
-/// What an owner sees of records that were appended from `first` on.
-pub fn as_read(records: &[NewRecord], first: u64) -> Vec<Read> {
-    (first..)
-        .zip(records)
-        .map(|(offset, record)| {
-            (Offset(offset), record.key.as_bytes().to_vec(), record.value.clone())
-        })
-        .collect()
-}
-
-pub async fn append(writer: &dyn LogWriter, records: &[NewRecord]) -> Vec<Offset> {
-    let answers = writer.append(records.to_vec()).await;
-    assert_eq!(answers.len(), records.len());
-    answers.into_iter().collect::<Result<_, _>>().unwrap()
-}
-
 /// Appends the records `numbers` to one partition.
 async fn fill(fixture: &Fixture, partition: u32, numbers: std::ops::Range<u64>) -> Vec<NewRecord> {
     let records: Vec<_> = numbers.map(|number| record(partition, number)).collect();
     append(&*fixture.writer, &records).await;
     records
-}
-
-/// A source that runs in a thread of its own.
-pub struct Running {
-    stop: CancellationToken,
-    thread: std::thread::JoinHandle<(Box<dyn LogSource>, Result<(), SourceError>)>,
-}
-
-impl Running {
-    pub fn start(mut source: Box<dyn LogSource>, owner: &Arc<Owner>) -> Self {
-        let (stop, owner) = (CancellationToken::new(), Arc::clone(owner));
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || {
-            let outcome = source.run(&*owner, &stopped);
-            (source, outcome)
-        });
-        Self { stop, thread }
-    }
-
-    pub async fn stop(self) -> (Box<dyn LogSource>, Result<(), SourceError>) {
-        self.stop.cancel();
-        self.end().await
-    }
-
-    /// Waits for it to end by itself.
-    async fn end(self) -> (Box<dyn LogSource>, Result<(), SourceError>) {
-        until("the source ends", PATIENCE, async || self.thread.is_finished()).await;
-        self.thread.join().unwrap()
-    }
 }
 
 impl Fixture {

@@ -90,7 +90,7 @@ impl Owner {
 
 impl PartitionHandler for Owner {
     fn assigned(&self, partitions: &[(PartitionId, LogBounds)]) -> Vec<(PartitionId, Start)> {
-        self.told.lock().unwrap().owned.extend(partitions);
+        self.told.lock().unwrap().owned.extend(partitions.iter().copied());
         partitions.iter().map(|(id, _)| (*id, (self.start_of)(*id))).collect()
     }
 

@@ -1,22 +1,19 @@
 //! What every store must hold.
 
-use std::collections::BTreeMap;
+use std::any::Any;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use schemas::{
-    BudgetId, BudgetTotals, Generation, Offset, PartitionId, PersonKey, PersonRow, Position,
-};
+use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionId, Position};
 use storage::log::LogIdentity;
 use storage::store::memory::MemoryStore;
 use storage::store::{
     Checkpoint, Commit, Conditional, Epoch, GenerationRecord, PartitionRef, RecordMark, Store,
     StoreError, StoredPartition, Tally,
 };
-use tempfile::TempDir;
 
 use super::build::{count, new_budget_id, person, row, totals};
 
@@ -24,7 +21,8 @@ pub struct Fixture {
     pub store: Arc<dyn Store>,
     /// A generation that no other test has.
     pub generation: Generation,
-    pub _directory: Option<TempDir>,
+    /// What goes when the fixture goes: a folder, topics.
+    pub _kept: Box<dyn Any + Send + Sync>,
 }
 
 /// `$fixture` may share its store with other tests; `$empty` is a store that nobody has used.
@@ -57,6 +55,9 @@ macro_rules! store_contract {
     };
 }
 pub(crate) use store_contract;
+
+mod people;
+pub use people::*;
 
 impl Fixture {
     fn partition(&self, number: u32) -> PartitionRef {
@@ -323,7 +324,7 @@ pub async fn every_sequence_of_claims_and_commits_ends_as_in_memory(store: &Fixt
         let model = Fixture {
             store: Arc::new(MemoryStore::new()),
             generation: store.generation,
-            _directory: None,
+            _kept: Box::new(()),
         };
         let steps = steps().new_tree(&mut runner).unwrap().current();
         for step in &steps {
@@ -344,82 +345,6 @@ pub async fn every_sequence_of_claims_and_commits_ends_as_in_memory(store: &Fixt
         }
         assert_eq!(store.read(partition).await, model.read(partition).await, "{steps:?}");
     }
-}
-
-pub async fn of_a_persons_rows_the_higher_offset_stays_in_any_order_of_writes(store: &Fixture) {
-    let orders = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
-    let partition = store.partition(0);
-    for (number, order) in (0..).zip(orders) {
-        let person = person(number, 5);
-        let mut highest = 0;
-        for offset in order {
-            store.store.write_people(partition, &[row(person, offset)]).await.unwrap();
-            highest = highest.max(offset);
-            let stored = store.store.person(partition, &person).await.unwrap();
-            assert_eq!(stored, Some(row(person, highest)), "{order:?}");
-        }
-    }
-}
-
-pub async fn of_a_persons_rows_in_one_write_the_higher_offset_stays(store: &Fixture) {
-    let partition = store.partition(0);
-    let (one, two) = (person(1, 5), person(2, 5));
-    let rows = [row(one, 7), row(two, 9), row(one, 8), row(two, 6)];
-    store.store.write_people(partition, &rows).await.unwrap();
-    assert_eq!(store.store.person(partition, &one).await, Ok(Some(row(one, 8))));
-    assert_eq!(store.store.person(partition, &two).await, Ok(Some(row(two, 9))));
-}
-
-pub async fn a_withdrawn_person_has_a_row_without_shares(store: &Fixture) {
-    let (partition, person) = (store.partition(0), person(1, 9));
-    store.store.write_people(partition, &[row(person, 4)]).await.unwrap();
-    let withdrawn = PersonRow { basis_points: Vec::new(), ..row(person, 6) };
-    store.store.write_people(partition, std::slice::from_ref(&withdrawn)).await.unwrap();
-    assert_eq!(store.store.person(partition, &person).await, Ok(Some(withdrawn.clone())));
-    assert_eq!(read_bucket(store, partition, 9).await, BTreeMap::from([(person, withdrawn)]));
-}
-
-pub async fn a_bucket_is_read_whole_and_without_its_neighbours(store: &Fixture) {
-    // Empty, smaller than any page, and exactly several of them.
-    for (partition, rows) in [(0, 0), (1, 1), (2, 5_000), (3, 5_001)] {
-        let here = store.partition(partition);
-        let mine: Vec<PersonRow> =
-            (0..rows).map(|number| row(person(number, 17), number + 1)).collect();
-        let neighbours: Vec<PersonRow> =
-            (0..100).map(|number| row(person(number, 16 + 2 * (number % 2) as u8), 1)).collect();
-        store.store.write_people(here, &mine).await.unwrap();
-        store.store.write_people(here, &neighbours).await.unwrap();
-
-        let expected: BTreeMap<_, _> = mine.into_iter().map(|row| (row.person, row)).collect();
-        assert_eq!(expected.len() as u64, rows);
-        assert!(read_bucket(store, here, 17).await == expected, "{rows} rows");
-    }
-}
-
-/// A bucket's rows.
-///
-/// # Panics
-/// When one comes twice.
-async fn read_bucket(
-    store: &Fixture,
-    partition: PartitionRef,
-    bucket: u8,
-) -> BTreeMap<PersonKey, PersonRow> {
-    let mut rows = BTreeMap::new();
-    let mut collect = |row: PersonRow| assert!(rows.insert(row.person, row).is_none(), "twice");
-    store.store.read_people(partition, bucket, &mut collect).await.unwrap();
-    rows
-}
-
-pub async fn a_person_is_found_in_their_own_partition_only(store: &Fixture) {
-    let (person, other) = (person(1, 63), person(2, 63));
-    store.store.write_people(store.partition(4), &[row(person, 1)]).await.unwrap();
-    let find = async |partition, who| {
-        store.store.person(store.partition(partition), who).await.unwrap().is_some()
-    };
-    assert!(find(4, &person).await);
-    assert!(!find(5, &person).await);
-    assert!(!find(4, &other).await);
 }
 
 pub async fn of_two_first_generations_one_is_begun_and_both_are_told(store: &Fixture) {

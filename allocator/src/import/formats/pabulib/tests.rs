@@ -1,0 +1,163 @@
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::import::ballot::Split;
+
+const META: &str = "META\nkey;value\ndescription;Budget of Smalltown\nunit;Smalltown\ninstance;2031\nvote_type;cumulative\n";
+const PROJECTS: &str = "PROJECTS\nproject_id;cost;name;category\n\
+    A/1;10;\"Trees; benches\";public space\n\
+    A/2;20;Pool;sport\n\
+    A/3;30;Pitch;sport\n\
+    A/4;40;Concerts;culture\n";
+
+fn file(votes: &str) -> String {
+    format!("{META}{PROJECTS}VOTES\nvoter_id;age;vote;points\n{votes}")
+}
+
+/// Each entry's line, and its person with the shares of culture, public space and sport, or why it is refused.
+fn entries(text: &str) -> Result<Vec<(u64, Result<(String, Vec<u16>), String>)>, String> {
+    let open = Pabulib::open(text.as_bytes(), Grouping::Category);
+    let mut file = open.map_err(|error| error.to_string())?;
+    let mut entries = Vec::new();
+    while let Some(entry) = file.next_ballot().map_err(|error| error.to_string())? {
+        entries.push(match entry {
+            Ok(ballot) => {
+                let Split::Counted(allocation) = ballot.split else { panic!("is counted here") };
+                let person = ballot.person.unwrap().reveal().to_owned();
+                (ballot.line, Ok((person, allocation.basis_points().to_vec())))
+            }
+            Err(refusal) => (refusal.line, Err(refusal.detail)),
+        });
+    }
+    Ok(entries)
+}
+
+fn refusal(vote: &str) -> String {
+    let entries = entries(&file(vote)).unwrap();
+    let [(15, Err(detail))] = entries.as_slice() else { panic!("{entries:?}") };
+    detail.clone()
+}
+
+fn fault(text: &str) -> String {
+    entries(text).unwrap_err()
+}
+
+#[test]
+fn a_ballots_points_are_added_up_by_category_and_apportioned() {
+    let votes = "v1;30;A/1,A/2,A/3;1,1,1\r\nv2;;A/4;3\r\n\r\nv3;7;A/4,A/1;1,2\r\n";
+    let expected = [
+        (15, Ok(("smalltown-2031:v1".to_owned(), vec![0, 3333, 6667]))),
+        (16, Ok(("smalltown-2031:v2".to_owned(), vec![10_000, 0, 0]))),
+        (18, Ok(("smalltown-2031:v3".to_owned(), vec![3333, 6667, 0]))),
+    ];
+    assert_eq!(entries(&file(votes)).unwrap(), expected);
+}
+
+#[test]
+fn the_projects_categories_become_the_budgets_in_ascending_order_of_id() {
+    let text = file("");
+    let file = Pabulib::open(text.as_bytes(), Grouping::Category).unwrap();
+    let ids: Vec<_> = file.categories().iter().map(|c| (c.id.as_str(), c.name.as_str())).collect();
+    assert_eq!(ids, [("culture", "culture"), ("public-space", "public space"), ("sport", "sport")]);
+    assert_eq!(file.meta().title().unwrap(), "Budget of Smalltown 2031");
+    assert_eq!(file.meta().instance().unwrap(), "Smalltown 2031");
+}
+
+#[test]
+fn projects_become_categories_named_after_themselves_when_asked_for() {
+    let text = file("");
+    let file = Pabulib::open(text.as_bytes(), Grouping::Project).unwrap();
+    let ids: Vec<_> = file.categories().iter().map(|c| (c.id.as_str(), c.name.as_str())).collect();
+    let expected =
+        [("a-1", "Trees; benches"), ("a-2", "Pool"), ("a-3", "Pitch"), ("a-4", "Concerts")];
+    assert_eq!(ids, expected);
+}
+
+#[test]
+fn a_bad_ballot_is_refused_with_its_reason_and_its_neighbours_are_not() {
+    assert_eq!(refusal("v1;30;A/1;0"), "gives no points at all");
+    assert_eq!(refusal("v1;30;;"), "gives no points at all");
+    assert_eq!(refusal("v1;30;A/1,A/9;1,2"), "there is no project `A/9`");
+    assert_eq!(refusal("v1;30;A/1,A/1;1,2"), "has project `A/1` twice");
+    assert_eq!(refusal("v1;30;A/1,A/2;3"), "has 2 projects but 1 points");
+    assert_eq!(refusal("v1;30;A/1,;1,2"), "there is no project ``");
+    for points in ["-1", "+1", "1.5", "x", "", "99999999999"] {
+        let detail = refusal(&format!("v1;30;A/1,A/2;1,{points}"));
+        assert!(detail.ends_with("points, which is not a whole number"), "{detail}");
+    }
+    let most = u32::MAX;
+    let detail = refusal(&format!("v1;30;A/2,A/3;{most},{most}"));
+    assert_eq!(detail, "gives more points than can be counted");
+    assert_eq!(refusal(";30;A/1;3"), "has no voter_id");
+    assert_eq!(refusal("v1;A/1;3"), "has 3 fields, where the section has 4 columns");
+
+    let entries = entries(&file("v1;30;A/1;0\nv2;30;A/1;3\nv2;30;A/2;3\n")).unwrap();
+    assert_eq!(entries[1].1.as_ref().unwrap().1, [0, 10_000, 0]);
+    assert_eq!(entries[2], (17, Err("the voter_id has a ballot on an earlier line".to_owned())));
+}
+
+#[test]
+fn what_is_no_pabulib_file_of_cumulative_votes_is_refused_with_what_was_found() {
+    assert!(fault("").contains("ends here, before its section META"));
+    assert!(fault("{}\n").starts_with("line 1: is not the line `META`"));
+    assert!(fault(META).starts_with("line 6: the file ends here, before its section PROJECTS"));
+    let approval = file("").replace("cumulative", "approval");
+    assert!(fault(&approval).contains("the vote_type in META is `approval`; only `cumulative`"));
+    let silent = file("").replace("vote_type", "vote_kind");
+    assert!(fault(&silent).contains("the vote_type in META is missing"));
+    let pointless = file("").replace("points", "score");
+    assert!(fault(&pointless).starts_with("line 14: VOTES has no column `points`"));
+    let disordered = file("").replace("PROJECTS", "VOTES");
+    assert_eq!(fault(&disordered), "line 7: section VOTES stands where PROJECTS should");
+}
+
+#[test]
+fn projects_that_make_no_budget_are_refused_with_the_way_out() {
+    let alone = file("").replace("public space", "sport").replace("culture", "sport");
+    assert!(fault(&alone).contains("make 1 categories"), "{}", fault(&alone));
+    assert!(fault(&alone).ends_with("try `--by project`"));
+    let several = file("").replace("A/4;40;Concerts;culture", "A/4;40;Concerts;\"culture,sport\"");
+    assert!(fault(&several).contains("is in several categories, `culture,sport`"));
+    let none = file("").replace("Concerts;culture", "Concerts;");
+    assert_eq!(fault(&none), "line 12: project `A/4` has no category; try `--by project`");
+    let twice = file("").replace("A/4", "A/3");
+    assert_eq!(fault(&twice), "line 12: project `A/3` is there twice");
+
+    let many: String = (0..65).map(|number| format!("P{number};1;Name;sport\n")).collect();
+    let text = file("").replace("A/1;10", &format!("{many}A/1;10"));
+    let error = Pabulib::open(text.as_bytes(), Grouping::Project).err().unwrap().to_string();
+    assert!(error.contains("make 69 projects, where a budget has 2 to 64 categories"), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_a_ballots_projects_means_nothing(
+        points in prop::collection::vec(0..9_u32, 4).prop_filter("has points", |p| p.iter().any(|p| *p > 0)),
+        order in Just(vec![0, 1, 2, 3]).prop_shuffle(),
+    ) {
+        let vote = |order: &[usize]| {
+            let projects: Vec<_> = order.iter().map(|place| format!("A/{}", place + 1)).collect();
+            let points: Vec<_> = order.iter().map(|place| points[*place].to_string()).collect();
+            entries(&file(&format!("v;1;{};{}\n", projects.join(","), points.join(",")))).unwrap()
+        };
+        prop_assert_eq!(vote(&order), vote(&[0, 1, 2, 3]));
+    }
+
+    #[test]
+    fn no_damage_to_a_file_panics_the_reader(
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        end in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = file("v1;30;A/1,A/2,A/3;1,1,1\nv2;;A/4;3\n").into_bytes();
+        for (place, byte) in cuts {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        bytes.truncate(end.index(bytes.len()) + 1);
+        if let Ok(mut file) = Pabulib::open(bytes.as_slice(), Grouping::Category) {
+            while let Ok(Some(_)) = file.next_ballot() {}
+        }
+    }
+}

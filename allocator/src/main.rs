@@ -1,0 +1,66 @@
+//! The `allocator` command.
+
+use std::process::ExitCode;
+
+use allocator::console;
+use allocator::import::{self, ImportArgs, ImportError, RetryPolicy};
+use allocator::run::{self, RunConfig, RunError};
+use clap::{Parser, Subcommand};
+use runtime::config::ConfigArgs;
+use runtime::shutdown::Shutdown;
+
+/// The Tax Budget Allocator.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs everything in one process: on http://127.0.0.1:8000, with its data in ./data, unless configured otherwise.
+    Run(ConfigArgs),
+    Import(ImportArgs),
+    /// Prints the settings of all processes, as a Markdown table.
+    Config,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => run(&args).await,
+        Command::Import(args) => import(&args).await,
+        Command::Config => {
+            console::out(&run::configuration_reference());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+async fn run(args: &ConfigArgs) -> ExitCode {
+    let ended = match RunConfig::load(args) {
+        Ok(config) => run::run(&config, Shutdown::listen().token()).await,
+        Err(error) => Err(error),
+    };
+    let Err(error) = ended else { return ExitCode::SUCCESS };
+    console::err(&format!("allocator run: {error}\n"));
+    if matches!(error, RunError::Config(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+async fn import(args: &ImportArgs) -> ExitCode {
+    let stop = Shutdown::listen().token();
+    match import::import(args, RetryPolicy::default(), stop).await {
+        Ok(counts) if counts.refused == 0 => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            console::err(&format!("allocator import: {error}\n"));
+            // What a shell reports for a process that was interrupted.
+            if matches!(error, ImportError::Stopped) {
+                ExitCode::from(130)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The settings of the one process: its own address, and those of everything in it.
+
+use std::net::SocketAddr;
+
+use api::ApiConfig;
+use ingest::IngestConfig;
+use processor::ProcessorConfig;
+use runtime::config::{ConfigArgs, Key, KeyDoc, Settings, parse, reference};
+use runtime::health::HealthConfig;
+use runtime::http::HttpConfig;
+use runtime::telemetry::TelemetryConfig;
+use storage::config::StorageConfig;
+
+use super::RunError;
+
+const LISTEN: Key<SocketAddr> = Key::new(
+    "allocator.listen",
+    Some("127.0.0.1:8000"),
+    "address:port",
+    "Where `allocator run` serves everything.",
+    parse::socket_addr,
+);
+
+/// Every key of every process.
+const KEYS: &[&[KeyDoc]] = &[
+    &[LISTEN.describe()],
+    storage::config::KEYS,
+    IngestConfig::KEYS,
+    processor::config::KEYS,
+    ApiConfig::KEYS,
+    HttpConfig::KEYS,
+    HealthConfig::KEYS,
+    TelemetryConfig::KEYS,
+];
+
+/// What this process chooses where nobody says otherwise: files and memory, no servers.
+const EMBEDDED: [(&str, &str); 3] =
+    [("log.kind", "sqlite"), ("store.kind", "sqlite"), ("cache.kind", "memory")];
+
+/// The settings.
+#[derive(Debug, Clone)]
+pub struct RunConfig {
+    /// Where everything is served.
+    pub listen: SocketAddr,
+    /// Where data rests.
+    pub storage: StorageConfig,
+    /// Of HTTP to log.
+    pub ingest: IngestConfig,
+    /// Of log to totals.
+    pub processor: ProcessorConfig,
+    /// Of the reads.
+    pub api: ApiConfig,
+    /// Of the server.
+    pub http: HttpConfig,
+    /// Of readiness.
+    pub health: HealthConfig,
+    /// Of logging.
+    pub telemetry: TelemetryConfig,
+}
+
+impl RunConfig {
+    /// Reads the file, the environment and the flags.
+    ///
+    /// # Errors
+    /// [`RunError::Config`] with every fault of the configuration.
+    pub fn load(args: &ConfigArgs) -> Result<Self, RunError> {
+        let embedded = EMBEDDED.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let settings = Settings::load(args)?.with_defaults(embedded);
+        let mut reader = settings.reader();
+        let listen = reader.read(&LISTEN);
+        let storage = StorageConfig::read(&mut reader);
+        let ingest = IngestConfig::read(&mut reader);
+        let processor = ProcessorConfig::read(&mut reader);
+        let api = ApiConfig::read(&mut reader);
+        let http = HttpConfig::read(&mut reader);
+        let health = HealthConfig::read(&mut reader);
+        let telemetry = TelemetryConfig::read(&mut reader);
+        let whole = (|| {
+            Some(Self {
+                listen: listen?,
+                storage: storage?,
+                ingest: ingest?,
+                processor: processor?,
+                api: api?,
+                http: http?,
+                health: health?,
+                telemetry: telemetry?,
+            })
+        })();
+        reader.finish(KEYS)?;
+        whole.ok_or(RunError::Incomplete)
+    }
+}
+
+/// The settings of all processes, as a Markdown table.
+pub fn configuration_reference() -> String {
+    reference(KEYS)
+}

@@ -1,0 +1,174 @@
+//! Everything in one process: ingest, processor and api on one address, over whatever storage is configured; files
+//! and memory, if nobody says otherwise.
+
+mod config;
+mod data_dir;
+mod welcome;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ApiParts;
+use axum::Router;
+use ingest::IngestParts;
+use processor::{Processor, ProcessorParts, StartError};
+use runtime::config::ConfigFaults;
+use runtime::health::Health;
+use runtime::http::{self, ServeError};
+use runtime::metrics::{Metrics, MetricsError};
+use runtime::telemetry::{self, LogFormat};
+use storage::cache::Cache;
+use storage::config::{OpenError, OpenLog, StorageConfig};
+use storage::definitions::Definitions;
+use storage::store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::console;
+
+pub use config::{RunConfig, configuration_reference};
+pub use data_dir::{DataDir, DataDirError};
+
+/// Why the process does not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Wrong settings: set them right.
+    #[error(transparent)]
+    Config(#[from] ConfigFaults),
+    /// A setting is missing, and no fault was noted for it: a mistake of ours.
+    #[error("the configuration is incomplete")]
+    Incomplete,
+    /// The data folder is not ours.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The address is not ours.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A place where data rests cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The processor does not start.
+    #[error(transparent)]
+    Processor(#[from] StartError),
+    /// Two parts want the same metric: a mistake of ours.
+    #[error("metrics: {0}")]
+    Metrics(#[from] MetricsError),
+    /// As above.
+    #[error("metrics: {0}")]
+    LogMetrics(#[from] prometheus::Error),
+}
+
+/// Runs until `stop` is cancelled, then drains: unready, no new connections, requests in flight finish, the last
+/// commits are made.
+///
+/// # Errors
+/// When it cannot start, or cannot serve.
+pub async fn run(config: &RunConfig, stop: CancellationToken) -> Result<(), RunError> {
+    let data_dir = config.storage.embedded_dir();
+    let _data_dir = data_dir.map(|dir| DataDir::take(dir)).transpose()?;
+    let logging = telemetry::init(&config.telemetry);
+    let metrics = Metrics::new("allocator");
+    logging.expose(&metrics)?;
+    let health = Health::new(&config.health);
+    health.drain_with(stop.clone());
+    let listener = http::bind(config.listen)?;
+    let listen = listener.local_addr().unwrap_or(config.listen);
+
+    let places = tokio::select! {
+        places = Places::open(&config.storage) => places?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    // The processor outlives the server: what is accepted while requests finish is counted as well.
+    let stop_processor = CancellationToken::new();
+    let started = places.start(config, &metrics, &health, &stop, stop_processor.clone());
+    let (processor, routes) = started.await?;
+    let router = http::router("allocator", routes, &metrics, &health, &config.http);
+    if config.telemetry.format == LogFormat::Human {
+        let text = welcome::welcome(listen, data_dir.map(|dir| dir.as_path()));
+        tokio::spawn(print_when_ready(text, health, stop.clone()));
+    }
+    tracing::info!(%listen, "serving everything");
+    let served = http::serve(listener, router, &config.http, &metrics, stop).await;
+    tracing::info!("stopping: the last commits are made");
+    stop_processor.cancel();
+    processor.stopped().await;
+    Ok(served?)
+}
+
+/// Where everything rests, open.
+struct Places {
+    log: OpenLog,
+    store: Arc<dyn Store>,
+    cache: Arc<dyn Cache>,
+    definitions: Arc<dyn Definitions>,
+    ingest: IngestParts,
+}
+
+impl Places {
+    async fn open(storage: &StorageConfig) -> Result<Self, OpenError> {
+        let log = storage.open_log().await?;
+        let definitions = storage.open_definitions()?;
+        Ok(Self {
+            ingest: IngestParts {
+                log: Arc::clone(&log.writer),
+                definitions: Arc::clone(&definitions),
+                idempotency: storage.open_idempotency().await,
+                hasher: storage.hasher()?,
+            },
+            log,
+            store: storage.open_store().await?,
+            cache: storage.open_cache().await,
+            definitions,
+        })
+    }
+
+    /// Starts the three parts; answers the processor and the routes of the other two.
+    async fn start(
+        self,
+        config: &RunConfig,
+        metrics: &Metrics,
+        health: &Health,
+        stop: &CancellationToken,
+        stop_processor: CancellationToken,
+    ) -> Result<(Processor, Router), RunError> {
+        let Self { log, store, cache, definitions, ingest } = self;
+        let parts = ProcessorParts {
+            source: log.source,
+            topic: config.storage.topic().to_owned(),
+            dead_letters: log.dead_letters,
+            store: Arc::clone(&store),
+            cache: Arc::clone(&cache),
+            definitions: Arc::clone(&definitions),
+        };
+        let processor =
+            Processor::start(&config.processor, parts, metrics, health, stop_processor).await?;
+        let parts = ApiParts {
+            store,
+            cache,
+            definitions: Arc::clone(&definitions),
+            hasher: ingest.hasher.clone(),
+            partitions: config.storage.partitions(),
+        };
+        let reads = api::routes(&config.api, parts, metrics, health, stop.clone())?;
+        tokio::spawn(ingest::watch_readiness(
+            log.writer,
+            Arc::clone(&definitions),
+            health.clone(),
+            stop.clone(),
+        ));
+        tokio::spawn(ingest::define_default_budgets(definitions, stop.clone()));
+        let writes = ingest::routes(&config.ingest, ingest, metrics)?;
+        Ok((processor, writes.merge(reads)))
+    }
+}
+
+/// Prints once everything works, so that what is printed works.
+async fn print_when_ready(text: String, health: Health, stop: CancellationToken) {
+    const LOOK_EVERY: Duration = Duration::from_millis(20);
+    while !health.is_ready() {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+    console::out(&text);
+}

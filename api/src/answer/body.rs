@@ -1,0 +1,98 @@
+//! The JSON forms of an answer.
+
+use jiff::Timestamp;
+use schemas::{Budget, CategoryTotals, CombinedTotals};
+use serde::Serialize;
+
+use super::Withheld;
+use super::numbers::{Decimal, average_percent, median_percent};
+
+#[derive(Serialize)]
+struct Aggregate<'a> {
+    budget: &'a str,
+    name: &'a str,
+    people: u64,
+    generation: u32,
+    version: &'a str,
+    updated_at: Option<String>,
+    categories: Vec<Category<'a>>,
+}
+
+#[derive(Serialize)]
+struct Category<'a> {
+    id: &'a str,
+    name: &'a str,
+    total_basis_points: u64,
+    average_percent: Decimal,
+    median_percent: Decimal,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distribution: Option<&'a [u64]>,
+}
+
+/// The answer that everyone wants.
+pub(super) fn aggregate(
+    budget: &Budget,
+    version: &str,
+    totals: &CombinedTotals,
+    distribution: bool,
+) -> serde_json::Result<Vec<u8>> {
+    let nobody = CategoryTotals::default();
+    let mut categories = Vec::with_capacity(budget.categories.len());
+    for (index, category) in budget.categories.iter().enumerate() {
+        let counted = totals.categories.get(index).unwrap_or(&nobody);
+        categories.push(Category {
+            id: category.id.as_str(),
+            name: &category.name,
+            total_basis_points: counted.basis_points,
+            average_percent: average_percent(counted.basis_points, totals.people),
+            median_percent: median_percent(&counted.people_by_percent),
+            distribution: distribution.then_some(&counted.people_by_percent[..]),
+        });
+    }
+    serde_json::to_vec(&Aggregate {
+        budget: budget.id.as_str(),
+        name: &budget.name,
+        people: totals.people,
+        generation: totals.generation.0,
+        version,
+        updated_at: rfc3339(totals.updated_at_ms),
+        categories,
+    })
+}
+
+#[derive(Serialize)]
+struct WithheldAnswer<'a> {
+    budget: &'a str,
+    name: &'a str,
+    withheld: Reason,
+    version: &'a str,
+}
+
+#[derive(Serialize)]
+struct Reason {
+    reason: &'static str,
+    until: Option<Timestamp>,
+}
+
+/// What is said instead while the budget's rules withhold every number, the count of people included.
+pub(super) fn withheld(
+    budget: &Budget,
+    version: &str,
+    withheld: Withheld,
+) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&WithheldAnswer {
+        budget: budget.id.as_str(),
+        name: &budget.name,
+        withheld: match withheld {
+            Withheld::AfterClose(until) => Reason { reason: "after_close", until: Some(until) },
+            Withheld::MinimumPeople => Reason { reason: "minimum_people", until: None },
+        },
+        version,
+    })
+}
+
+/// RFC 3339 with milliseconds in UTC; `None` before the first record.
+fn rfc3339(ms: u64) -> Option<String> {
+    let ms = i64::try_from(ms).ok().filter(|ms| *ms > 0)?;
+    Timestamp::from_millisecond(ms).ok().map(|at| format!("{at:.3}"))
+}

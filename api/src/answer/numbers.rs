@@ -1,0 +1,148 @@
+//! Averages and medians in integers, printed as exact decimals: no float on the way, so none of its surprises.
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+
+use schemas::DISTRIBUTION_BINS;
+
+/// A number with a fixed count of decimals, held as an integer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decimal {
+    /// The number times ten to the power of `decimals`.
+    units: u128,
+    decimals: usize,
+    /// Decimals that are printed even when they are zeros.
+    at_least: usize,
+}
+
+impl std::fmt::Display for Decimal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let digits = format!("{:0width$}", self.units, width = self.decimals + 1);
+        let (whole, fraction) = digits.split_at(digits.len() - self.decimals);
+        let trimmed = fraction.trim_end_matches('0').len().max(self.at_least);
+        let fraction = fraction.get(..trimmed).unwrap_or(fraction);
+        f.write_str(whole)?;
+        if fraction.is_empty() { Ok(()) } else { write!(f, ".{fraction}") }
+    }
+}
+
+impl Serialize for Decimal {
+    /// A JSON number with exactly these digits.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(self.to_string())
+            .map_err(serde::ser::Error::custom)?
+            .serialize(serializer)
+    }
+}
+
+/// The average share in percent, rounded half up to four decimals; 0.0 when nobody counts.
+pub fn average_percent(total_basis_points: u64, people: u64) -> Decimal {
+    let units = match u128::from(people) {
+        0 => 0,
+        // total / people / 100 percent in units of a ten-thousandth is total × 100 / people.
+        people => (u128::from(total_basis_points) * 200 + people) / (people * 2),
+    };
+    Decimal { units, decimals: 4, at_least: 1 }
+}
+
+/// The median of the people's whole percents; the mean of the two in the middle when their number is even, and 0.0
+/// when there is nobody.
+pub fn median_percent(people_by_percent: &[u64; DISTRIBUTION_BINS]) -> Decimal {
+    let people: u128 = people_by_percent.iter().copied().map(u128::from).sum();
+    let tenths = match people {
+        0 => 0,
+        _ => {
+            let lower = percent_of_person(people_by_percent, (people - 1) / 2);
+            let upper = percent_of_person(people_by_percent, people / 2);
+            (lower + upper) * 5
+        }
+    };
+    Decimal { units: tenths, decimals: 1, at_least: 1 }
+}
+
+/// One person's share in percent: 3,550 is 35.5, 4,000 is 40.
+pub fn percent(basis_points: u16) -> Decimal {
+    Decimal { units: basis_points.into(), decimals: 2, at_least: 0 }
+}
+
+/// The percent of the person at a place, counted from 0, when all stand in order.
+fn percent_of_person(people_by_percent: &[u64; DISTRIBUTION_BINS], place: u128) -> u128 {
+    let mut counted = 0;
+    for (percent, people) in (0..).zip(people_by_percent) {
+        counted += u128::from(*people);
+        if counted > place {
+            return percent;
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use num_bigint::BigUint;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The printed number in ten-thousandths.
+    fn ten_thousandths(text: &str) -> BigUint {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        assert!((1..=4).contains(&fraction.len()), "one to four decimals: {text}");
+        format!("{whole}{fraction:0<4}").parse().unwrap_or_default()
+    }
+
+    proptest! {
+        #[test]
+        fn the_average_is_the_nearest_ten_thousandth_and_half_goes_up(total: u64, people in 1_u64..) {
+            let printed = ten_thousandths(&average_percent(total, people).to_string());
+            // printed - 1/2 <= total × 100 / people < printed + 1/2, without a division.
+            let exact = BigUint::from(total) * 200_u32;
+            let people = BigUint::from(people);
+            prop_assert!(&printed * 2_u32 * &people <= &exact + &people);
+            prop_assert!(exact + &people < (printed + 1_u32) * 2_u32 * people);
+        }
+
+        #[test]
+        fn the_median_is_that_of_the_people_standing_in_order(
+            mut people in prop::collection::vec(0..DISTRIBUTION_BINS, 1..60),
+        ) {
+            let mut bins = [0; DISTRIBUTION_BINS];
+            for percent in &people {
+                bins[*percent] += 1;
+            }
+            people.sort_unstable();
+            let middle = people.len() / 2;
+            let twice = if people.len() % 2 == 1 {
+                people[middle] * 2
+            } else {
+                people[middle - 1] + people[middle]
+            };
+            let half = if twice % 2 == 1 { "5" } else { "0" };
+            prop_assert_eq!(median_percent(&bins).to_string(), format!("{}.{half}", twice / 2));
+        }
+
+        #[test]
+        fn a_share_prints_as_it_was_written(basis_points in 0..=10_000_u16) {
+            let text = percent(basis_points).to_string();
+            prop_assert!(!text.ends_with('.') && !(text.contains('.') && text.ends_with('0')));
+            let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+            let back: u16 = format!("{whole}{fraction:0<2}").parse().unwrap_or(u16::MAX);
+            prop_assert_eq!(back, basis_points);
+        }
+    }
+
+    #[test]
+    fn known_numbers_print_as_the_contract_shows_them() {
+        assert_eq!(average_percent(49_664_889, 32_815).to_string(), "15.1348");
+        assert_eq!(average_percent(0, 0).to_string(), "0.0");
+        assert_eq!(average_percent(10_000, 1).to_string(), "100.0");
+        assert_eq!(average_percent(10_000, 3).to_string(), "33.3333");
+        assert_eq!(average_percent(20_000, 3).to_string(), "66.6667");
+        // 100 / 800 / 100 is 0.00125 percent: half goes up.
+        assert_eq!(average_percent(100, 800).to_string(), "0.0013");
+        assert_eq!(median_percent(&[0; DISTRIBUTION_BINS]).to_string(), "0.0");
+        assert_eq!(percent(3_550).to_string(), "35.5");
+        assert_eq!(percent(4_000).to_string(), "40");
+        assert_eq!(percent(3).to_string(), "0.03");
+    }
+}

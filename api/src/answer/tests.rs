@@ -1,0 +1,206 @@
+//! The laws of a body and of its ETag.
+
+use proptest::prelude::*;
+use schemas::{BudgetId, Category, CategoryId, CategoryTotals, Generation, Identity, Position};
+use serde_json::Value;
+
+use super::*;
+
+const NOON: &str = "2026-11-20T12:00:00Z";
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap_or_default()
+}
+
+fn budget(categories: usize) -> Budget {
+    let slug = |text: &str| CategoryId::parse(text).ok();
+    Budget {
+        id: BudgetId::parse("taxes").unwrap_or_else(|_| unreachable!("a slug")),
+        name: "How would \"you\" split?".into(),
+        categories: (0..categories)
+            .filter_map(|index| {
+                let name = format!("Category {index}");
+                Some(Category {
+                    id: slug(&format!("c{index}"))?,
+                    name,
+                    description: None,
+                    color: None,
+                })
+            })
+            .collect(),
+        opens_at: None,
+        closes_at: None,
+        results: Results::Live,
+        minimum_people: 1,
+        identity: Identity::Required,
+        revision: 4,
+        frozen: true,
+    }
+}
+
+/// Totals of people whose shares are given.
+fn totals(people: &[Vec<u64>]) -> CombinedTotals {
+    let width = people.first().map_or(0, Vec::len);
+    let mut categories = vec![CategoryTotals::default(); width];
+    for shares in people {
+        for (category, share) in categories.iter_mut().zip(shares) {
+            category.basis_points += share;
+            category.people_by_percent[(share / 100) as usize] += 1;
+        }
+    }
+    CombinedTotals {
+        generation: Generation(2),
+        positions: vec![Position(people.len() as u64), Position(0)],
+        people: people.len() as u64,
+        updated_at_ms: 1_795_212_000_007,
+        categories,
+    }
+}
+
+fn answer(budget: Budget, totals: CombinedTotals) -> Answer {
+    try_answer(budget, totals).unwrap_or_else(|fault| unreachable!("{fault}"))
+}
+
+fn try_answer(budget: Budget, totals: CombinedTotals) -> Result<Answer, Unfit> {
+    Answer::new(Arc::new(budget), Arc::new(totals), Provenance::Committed, at(NOON))
+}
+
+fn json(rendered: &Rendered) -> Value {
+    serde_json::from_slice(&rendered.body).unwrap_or_default()
+}
+
+#[test]
+fn the_body_is_that_of_the_contract_to_the_letter() {
+    let answer = answer(budget(2), totals(&[vec![3_333, 6_667], vec![10_000, 0]]));
+    let version = AggregateVersion::of(answer.totals());
+    let expected = format!(
+        concat!(
+            r#"{{"budget":"taxes","name":"How would \"you\" split?","people":2,"generation":2,"#,
+            r#""version":"{}","updated_at":"2026-11-20T22:00:00.007Z","categories":["#,
+            r#"{{"id":"c0","name":"Category 0","total_basis_points":13333,"#,
+            r#""average_percent":66.665,"median_percent":66.5}},"#,
+            r#"{{"id":"c1","name":"Category 1","total_basis_points":6667,"#,
+            r#""average_percent":33.335,"median_percent":33.0}}]}}"#,
+        ),
+        version
+    );
+    let body = String::from_utf8_lossy(&answer.plain().body);
+    assert_eq!(body, expected);
+    assert_eq!(answer.plain().etag, format!("\"{version}.r4\""));
+}
+
+#[test]
+fn before_the_first_submission_every_category_is_listed_with_zeros() {
+    let none = CombinedTotals { updated_at_ms: 0, ..totals(&[]) };
+    let body = json(answer(budget(3), none).plain());
+    assert_eq!(body["people"], 0);
+    assert_eq!(body["updated_at"], Value::Null);
+    assert_eq!(body["categories"].as_array().map(Vec::len), Some(3));
+    assert_eq!(body["categories"][2]["average_percent"].to_string(), "0.0");
+    assert_eq!(body["categories"][2]["median_percent"].to_string(), "0.0");
+}
+
+#[test]
+fn a_distribution_is_added_on_request_and_has_an_etag_of_its_own() {
+    let answer = answer(budget(2), totals(&[vec![3_399, 6_601]]));
+    assert_eq!(json(answer.plain())["categories"][0].get("distribution"), None);
+    let detailed = json(answer.with_distribution());
+    let counts = detailed["categories"][0]["distribution"].as_array().cloned().unwrap_or_default();
+    assert_eq!(counts.len(), 101);
+    assert_eq!(counts[33], 1, "33.99 % counts as 33");
+    assert_ne!(answer.plain().etag, answer.with_distribution().etag);
+}
+
+#[test]
+fn a_new_name_in_the_same_numbers_is_a_new_etag_with_the_same_version() {
+    let old = answer(budget(2), totals(&[vec![5_000, 5_000]]));
+    let renamed = Budget { name: "New".into(), revision: 5, ..budget(2) };
+    let new = answer(renamed, totals(&[vec![5_000, 5_000]]));
+    assert_eq!(json(old.plain())["version"], json(new.plain())["version"]);
+    assert_ne!(old.plain().etag, new.plain().etag);
+}
+
+#[test]
+fn a_recounts_etag_depends_on_its_content_and_promises_no_submission() {
+    let recounted = |shares: Vec<u64>| {
+        Answer::new(
+            Arc::new(budget(2)),
+            Arc::new(totals(&[shares])),
+            Provenance::Recounted,
+            at(NOON),
+        )
+        .unwrap_or_else(|fault| unreachable!("{fault}"))
+    };
+    let (one, other) = (recounted(vec![5_000, 5_000]), recounted(vec![4_000, 6_000]));
+    assert_ne!(one.plain().etag, other.plain().etag);
+    let receipt = "0.0".parse().unwrap_or_else(|_| unreachable!("a receipt"));
+    assert!(one.totals().includes_receipt(receipt) && !one.includes(receipt));
+}
+
+#[test]
+fn before_closing_an_after_close_budget_shows_no_number_and_afterwards_all() {
+    let closing = Budget {
+        closes_at: Some(at("2026-11-20T13:00:00Z")),
+        results: Results::AfterClose,
+        ..budget(2)
+    };
+    let early = answer(closing.clone(), totals(&[vec![5_000, 5_000]]));
+    let body = json(early.plain());
+    assert_eq!(body["withheld"]["reason"], "after_close");
+    assert_eq!(body["withheld"]["until"], "2026-11-20T13:00:00Z");
+    for hidden in ["people", "categories", "updated_at"] {
+        assert_eq!(body.get(hidden), None);
+        assert_eq!(json(early.with_distribution()).get(hidden), None);
+    }
+    assert!(!early.is_outdated(|| at("2026-11-20T12:59:59Z")));
+    assert!(early.is_outdated(|| at("2026-11-20T13:00:00Z")));
+    let late = Answer::new(
+        Arc::new(closing),
+        Arc::clone(early.totals()),
+        Provenance::Committed,
+        at("2026-11-20T13:00:00Z"),
+    );
+    let late = late.unwrap_or_else(|fault| unreachable!("{fault}"));
+    assert_eq!(json(late.plain())["people"], 1);
+    assert_ne!(early.plain().etag, late.plain().etag);
+}
+
+#[test]
+fn below_its_minimum_of_people_a_budget_shows_no_number() {
+    let shy = Budget { minimum_people: 2, ..budget(2) };
+    let one = json(answer(shy.clone(), totals(&[vec![5_000, 5_000]])).plain());
+    assert_eq!(one["withheld"], serde_json::json!({"reason": "minimum_people", "until": null}));
+    assert_eq!(one.get("people"), None);
+    let two = totals(&[vec![5_000, 5_000], vec![1_000, 9_000]]);
+    assert_eq!(json(answer(shy, two).plain())["people"], 2);
+}
+
+#[test]
+fn damaged_totals_are_never_shown() {
+    let mut wrong = totals(&[vec![5_000, 5_000]]);
+    wrong.categories[0].basis_points += 1;
+    assert_eq!(try_answer(budget(2), wrong).err(), Some(Unfit::Sums));
+    let mut wrong = totals(&[vec![5_000, 5_000]]);
+    wrong.categories[1].people_by_percent[3] += 1;
+    assert_eq!(try_answer(budget(2), wrong).err(), Some(Unfit::Sums));
+    let other = try_answer(budget(3), totals(&[vec![5_000, 5_000]])).err();
+    assert_eq!(other, Some(Unfit::Categories { found: 2, wanted: 3 }));
+}
+
+proptest! {
+    #[test]
+    fn averages_make_a_hundred_and_sums_are_exact(
+        cuts in prop::collection::vec(prop::collection::vec(0..=10_000_u64, 3), 1..40),
+    ) {
+        let people: Vec<Vec<u64>> = cuts.into_iter().map(|mut cuts| {
+            cuts.sort_unstable();
+            vec![cuts[0], cuts[1] - cuts[0], cuts[2] - cuts[1], 10_000 - cuts[2]]
+        }).collect();
+        let body = json(answer(budget(4), totals(&people)).plain());
+        let categories = body["categories"].as_array().cloned().unwrap_or_default();
+        let sum: u64 = categories.iter().filter_map(|c| c["total_basis_points"].as_u64()).sum();
+        prop_assert_eq!(sum, people.len() as u64 * 10_000);
+        let averages: f64 = categories.iter().filter_map(|c| c["average_percent"].as_f64()).sum();
+        prop_assert!((averages - 100.0).abs() <= 4.0 * 0.000_05 + 1e-9);
+    }
+}

@@ -1,0 +1,157 @@
+//! "At least my submission": what a reader may ask for with a receipt, and how long it wants to wait for it.
+//!
+//! `Consistency-Token: <receipt>`, or `?at_least=<receipt>` where a header cannot be set; the header is stronger.
+//! `Prefer: wait=N` (RFC 7240) waits up to N whole seconds, at most 10. How the waiting is done is the reader's.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::HeaderMap;
+use runtime::problem::Fault;
+use schemas::{PartitionCount, Receipt};
+
+/// The header that carries a receipt.
+pub const CONSISTENCY_TOKEN: &str = "consistency-token";
+/// The header that carries `wait=N`.
+pub const PREFER: &str = "prefer";
+/// The query parameter that carries a receipt.
+pub const AT_LEAST: &str = "at_least";
+
+const WAIT_MAX_SECONDS: u64 = 10;
+
+/// What a reader asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AtLeast {
+    /// The submission that must be counted.
+    pub receipt: Receipt,
+    /// How long to wait for it, if at all.
+    pub wait: Option<Duration>,
+}
+
+/// Reads the header and the query parameter; notes every fault.
+pub fn parse(
+    headers: &HeaderMap,
+    at_least: Option<&str>,
+    partitions: PartitionCount,
+    faults: &mut Vec<Fault>,
+) -> Option<AtLeast> {
+    let header = headers.get(CONSISTENCY_TOKEN);
+    let receipt = match (header, at_least) {
+        (Some(token), _) => {
+            receipt(token.to_str().unwrap_or_default(), "Consistency-Token", partitions, faults)
+        }
+        (None, Some(token)) => receipt(token, AT_LEAST, partitions, faults),
+        (None, None) => None,
+    };
+    let wait = wait(headers, faults);
+    receipt.map(|receipt| AtLeast { receipt, wait })
+}
+
+fn receipt(
+    text: &str,
+    place: &str,
+    partitions: PartitionCount,
+    faults: &mut Vec<Fault>,
+) -> Option<Receipt> {
+    match Receipt::from_str(text) {
+        Ok(receipt) if receipt.partition.0 < partitions.get() => Some(receipt),
+        Ok(_) => note(faults, place, "names a partition that does not exist"),
+        Err(fault) => note(faults, place, &fault.to_string()),
+    }
+}
+
+/// The `wait` preference. Preferences of other names are not ours to judge.
+fn wait(headers: &HeaderMap, faults: &mut Vec<Fault>) -> Option<Duration> {
+    let value = headers
+        .get_all(PREFER)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .filter_map(|preference| preference.split(';').next()?.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
+        .map(|(_, value)| value.trim().trim_matches('"'))?;
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    match value.parse() {
+        Ok(seconds) if digits && seconds <= WAIT_MAX_SECONDS => Some(Duration::from_secs(seconds)),
+        _ => note(faults, "Prefer", "`wait` must be whole seconds from 0 to 10"),
+    }
+}
+
+fn note<T>(faults: &mut Vec<Fault>, place: &str, detail: &str) -> Option<T> {
+    faults.push(Fault { pointer: place.to_owned(), detail: detail.to_owned() });
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn asked(
+        headers: &[(&'static str, &str)],
+        at_least: Option<&str>,
+    ) -> Result<Option<AtLeast>, Vec<String>> {
+        let headers = headers
+            .iter()
+            .filter_map(|(name, value)| {
+                Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
+            })
+            .collect();
+        let mut faults = Vec::new();
+        let partitions = PartitionCount::new(12).map_err(|fault| vec![fault.to_string()])?;
+        let parsed = parse(&headers, at_least, partitions, &mut faults);
+        if faults.is_empty() {
+            Ok(parsed)
+        } else {
+            Err(faults.into_iter().map(|fault| fault.pointer).collect())
+        }
+    }
+
+    fn seconds(parsed: Result<Option<AtLeast>, Vec<String>>) -> Option<u64> {
+        parsed.ok()??.wait.map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn a_receipt_is_read_from_the_header_before_the_query() {
+        let parsed = asked(&[("consistency-token", "3.7")], Some("4.8"));
+        assert_eq!(parsed.map(|p| p.map(|p| p.receipt.to_string())), Ok(Some("3.7".into())));
+        let parsed = asked(&[], Some("4.8"));
+        assert_eq!(parsed.map(|p| p.map(|p| p.receipt.to_string())), Ok(Some("4.8".into())));
+    }
+
+    #[test]
+    fn bad_tokens_and_waits_are_faults_all_at_once() {
+        assert_eq!(
+            asked(&[("consistency-token", "12.0")], None),
+            Err(vec!["Consistency-Token".into()])
+        );
+        assert_eq!(asked(&[], Some("x")), Err(vec!["at_least".into()]));
+        let both = asked(&[("consistency-token", "-"), ("prefer", "wait=0.5")], None);
+        assert_eq!(both, Err(vec!["Consistency-Token".into(), "Prefer".into()]));
+        for wait in
+            ["wait=11", "wait=-1", "wait=", "wait=+1", "wait=1e1", "wait=99999999999999999999"]
+        {
+            assert_eq!(asked(&[("prefer", wait)], None), Err(vec!["Prefer".into()]), "{wait}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_found_among_other_preferences() {
+        let token = ("consistency-token", "0.0");
+        for prefer in
+            ["wait=10", "respond-async, wait=10", "Wait=\"10\"; x=y", "handling=lenient, WAIT = 10"]
+        {
+            assert_eq!(seconds(asked(&[token, ("prefer", prefer)], None)), Some(10), "{prefer}");
+        }
+        assert_eq!(seconds(asked(&[token, ("prefer", "respond-async")], None)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_panics_the_reader(token in "[ -~]{0,40}", prefer in "[ -~]{0,40}") {
+            let _ = asked(&[("consistency-token", &token), ("prefer", &prefer)], None);
+        }
+    }
+}

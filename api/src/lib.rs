@@ -1,0 +1,103 @@
+//! The reads: budgets' definitions, their aggregates, and a person's own allocation.
+//!
+//! An aggregate comes from this process's memory if that is fresh, else along the chain Redis → committed totals →
+//! recount (`walk`, decided by `chain`), each tier behind its own deadline and breaker (`tiers::guard`), and at last
+//! from memory again, however old. A background task (`refresher`) keeps memory up, so that nearly every read is
+//! bytes from memory. Whatever happens, no reader of a process sees a number or a version go back.
+//!
+//! What this crate does not do: it writes nothing, and counts nothing except in a recount.
+
+mod answer;
+mod breaker;
+mod chain;
+mod config;
+mod consistency;
+mod late_store;
+mod metrics;
+mod people;
+mod reader;
+mod readiness;
+mod refresher;
+mod routes;
+mod single_flight;
+mod tiers;
+mod walk;
+
+use std::sync::Arc;
+
+use axum::Router;
+use runtime::health::Health;
+use runtime::metrics::{Metrics, MetricsError};
+use schemas::{PartitionCount, PersonKeyHasher};
+use storage::cache::Cache;
+use storage::definitions::Definitions;
+use storage::store::Store;
+use tokio_util::sync::CancellationToken;
+
+pub use breaker::BreakerSettings;
+pub use config::ApiConfig;
+pub use late_store::LateStore;
+
+use metrics::ApiMetrics;
+use people::People;
+use reader::{Reader, Waiters};
+use readiness::Readiness;
+use refresher::Refresher;
+use tiers::guard::Guard;
+use tiers::memory::Memory;
+use walk::Walker;
+
+/// The budget of `/aggregate/`.
+pub const DEFAULT_BUDGET: &str = "taxes";
+
+/// The places that the reads read from. Any of them may be away, now or later.
+pub struct ApiParts {
+    /// Committed totals and people's rows.
+    pub store: Arc<dyn Store>,
+    /// The copy of the totals, and news of it.
+    pub cache: Arc<dyn Cache>,
+    /// Budgets' definitions.
+    pub definitions: Arc<dyn Definitions>,
+    /// Makes person keys.
+    pub hasher: PersonKeyHasher,
+    /// How many partitions the log has.
+    pub partitions: PartitionCount,
+}
+
+/// The routes of the reads, and the background task behind them, which ends with `stop`. Must be called inside a
+/// tokio runtime. Readiness is told to `health`.
+///
+/// # Errors
+/// If a metric's name is taken.
+pub fn routes(
+    config: &ApiConfig,
+    parts: ApiParts,
+    metrics: &Metrics,
+    health: &Health,
+    stop: CancellationToken,
+) -> Result<Router, MetricsError> {
+    let metrics = ApiMetrics::register(metrics)?;
+    let ApiParts { store, cache, definitions, hasher, partitions } = parts;
+    let memory = Arc::new(Memory::new(config.freshness));
+    let walker = Arc::new(Walker::new(
+        config,
+        Arc::clone(&memory),
+        Arc::clone(&definitions),
+        Arc::clone(&cache),
+        Arc::clone(&store),
+        &metrics,
+    ));
+    let refresher = Refresher {
+        memory: Arc::clone(&memory),
+        walker: Arc::clone(&walker),
+        definitions: Arc::clone(&definitions),
+        readiness: Readiness::new(health),
+        metrics: metrics.clone(),
+    };
+    tokio::spawn(refresher.run(cache, stop));
+    let waiters = Arc::new(Waiters::new(config.max_waiters, &metrics));
+    let guard = Guard::new("people", config.summary_deadline, config.breaker, &metrics);
+    let people = People::new(store, hasher, partitions, guard, Arc::clone(&waiters));
+    let reader = Reader::new(memory, walker, Arc::clone(&definitions), waiters, metrics);
+    Ok(routes::router(Arc::new(routes::Api { definitions, reader, people, partitions })))
+}

@@ -1,0 +1,265 @@
+//! Places to read from whose faults can be switched, and which count who reads them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use schemas::*;
+use storage::cache::{Cache, CacheError, CacheUpdate};
+use storage::definitions::{Catalog, Change, DefinitionError, Definitions};
+use storage::store::*;
+use tokio::sync::{broadcast, watch};
+
+/// How a place behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Works,
+    Fails,
+    Hangs,
+}
+
+/// A switch before a place. A read that finds it at `Hangs` goes on when it is switched.
+pub struct Switch(watch::Sender<Mode>);
+
+impl Default for Switch {
+    fn default() -> Self {
+        Self(watch::Sender::new(Mode::Works))
+    }
+}
+
+impl Switch {
+    pub fn set(&self, mode: Mode) {
+        self.0.send_replace(mode);
+    }
+
+    async fn pass(&self) -> Result<(), String> {
+        let mut mode = self.0.subscribe();
+        let mode = *mode.wait_for(|mode| *mode != Mode::Hangs).await.unwrap();
+        if mode == Mode::Works { Ok(()) } else { Err("switched off".into()) }
+    }
+}
+
+#[derive(Default)]
+pub struct FakeCache {
+    pub switch: Switch,
+    pub calls: AtomicUsize,
+    answers: Mutex<BTreeMap<BudgetId, CombinedTotals>>,
+    asked: Mutex<BTreeMap<BudgetId, usize>>,
+    news: Mutex<Option<broadcast::Sender<CacheUpdate>>>,
+}
+
+impl FakeCache {
+    /// Changes the copy without a word.
+    pub fn put(&self, budget: &str, totals: Option<CombinedTotals>) {
+        let mut answers = self.answers.lock().unwrap();
+        match totals {
+            Some(totals) => answers.insert(id(budget), totals),
+            None => answers.remove(&id(budget)),
+        };
+    }
+
+    pub fn tell(&self, update: CacheUpdate) {
+        if let Some(news) = &*self.news.lock().unwrap() {
+            let _ = news.send(update);
+        }
+    }
+
+    pub fn asked(&self, budget: &str) -> usize {
+        self.asked.lock().unwrap().get(&id(budget)).copied().unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Cache for FakeCache {
+    async fn publish(
+        &self,
+        _: &BudgetId,
+        _: Generation,
+        _: PartitionCount,
+        _: &[PartitionTotals],
+    ) -> Result<(), CacheError> {
+        Ok(())
+    }
+
+    async fn read(&self, budgets: &[BudgetId]) -> Result<Vec<Option<CombinedTotals>>, CacheError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        for budget in budgets {
+            *self.asked.lock().unwrap().entry(budget.clone()).or_default() += 1;
+        }
+        self.switch.pass().await.map_err(CacheError)?;
+        let answers = self.answers.lock().unwrap();
+        Ok(budgets.iter().map(|budget| answers.get(budget).cloned()).collect())
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<CacheUpdate> {
+        self.news.lock().unwrap().get_or_insert_with(|| broadcast::channel(8).0).subscribe()
+    }
+}
+
+#[derive(Default)]
+pub struct FakeStore {
+    pub totals_switch: Switch,
+    pub people_switch: Switch,
+    pub state_position: AtomicUsize,
+    pub scans: AtomicUsize,
+    totals: Mutex<BTreeMap<BudgetId, Vec<Option<BudgetTotals>>>>,
+    asked: Mutex<BTreeMap<BudgetId, usize>>,
+    rows: Mutex<Vec<(PartitionId, PersonRow)>>,
+}
+
+impl FakeStore {
+    pub fn put(&self, budget: &str, totals: Vec<Option<BudgetTotals>>) {
+        self.totals.lock().unwrap().insert(id(budget), totals);
+    }
+
+    pub fn asked(&self, budget: &str) -> usize {
+        self.asked.lock().unwrap().get(&id(budget)).copied().unwrap_or_default()
+    }
+
+    /// Writes a person's row over the one before.
+    pub fn put_row(&self, partition: PartitionId, row: PersonRow) {
+        let mut rows = self.rows.lock().unwrap();
+        rows.retain(|(_, other)| other.person != row.person);
+        rows.push((partition, row));
+    }
+}
+
+fn unavailable(reason: String) -> StoreError {
+    StoreError::Unavailable(reason)
+}
+
+#[async_trait]
+impl Store for FakeStore {
+    async fn read_partition(&self, _: PartitionRef) -> Result<Option<StoredPartition>, StoreError> {
+        self.people_switch.pass().await.map_err(unavailable)?;
+        let state_position = Position(self.state_position.load(Ordering::SeqCst) as u64);
+        Ok(Some(StoredPartition {
+            epoch: Epoch(1),
+            owner: "nobody".into(),
+            checkpoint: Checkpoint {
+                position: state_position,
+                state_position,
+                ..Checkpoint::START
+            },
+            totals: Vec::new(),
+        }))
+    }
+
+    async fn claim(
+        &self,
+        _: PartitionRef,
+        _: Option<Epoch>,
+        _: Epoch,
+        _: &str,
+    ) -> Result<Conditional, StoreError> {
+        Ok(Conditional::Refused)
+    }
+
+    async fn commit(&self, _: PartitionRef, _: &Commit) -> Result<Conditional, StoreError> {
+        Ok(Conditional::Refused)
+    }
+
+    async fn budget_totals(
+        &self,
+        _: Generation,
+        partitions: PartitionCount,
+        budget: &BudgetId,
+    ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
+        *self.asked.lock().unwrap().entry(budget.clone()).or_default() += 1;
+        self.totals_switch.pass().await.map_err(unavailable)?;
+        let nobody = || vec![None; partitions.get() as usize];
+        Ok(self.totals.lock().unwrap().get(budget).cloned().unwrap_or_else(nobody))
+    }
+
+    async fn write_people(&self, _: PartitionRef, _: &[PersonRow]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn read_people(
+        &self,
+        partition: PartitionRef,
+        bucket: u8,
+        row: &mut (dyn FnMut(PersonRow) + Send),
+    ) -> Result<(), StoreError> {
+        self.scans.fetch_add(1, Ordering::SeqCst);
+        self.people_switch.pass().await.map_err(unavailable)?;
+        let rows = self.rows.lock().unwrap().clone();
+        rows.into_iter()
+            .filter(|(at, person)| {
+                *at == partition.partition && bucket_of(&person.person) == bucket
+            })
+            .for_each(|(_, person)| row(person));
+        Ok(())
+    }
+
+    async fn person(
+        &self,
+        partition: PartitionRef,
+        person: &PersonKey,
+    ) -> Result<Option<PersonRow>, StoreError> {
+        self.people_switch.pass().await.map_err(unavailable)?;
+        let rows = self.rows.lock().unwrap();
+        let mut of_partition = rows.iter().filter(|(at, _)| *at == partition.partition);
+        Ok(of_partition.find(|(_, row)| row.person == *person).map(|(_, row)| row.clone()))
+    }
+
+    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
+        Ok(Some(GenerationRecord {
+            generation: Generation::FIRST,
+            topic: "submissions".into(),
+            partitions: partitions(),
+        }))
+    }
+
+    async fn begin_first_generation(
+        &self,
+        first: &GenerationRecord,
+    ) -> Result<GenerationRecord, StoreError> {
+        Ok(first.clone())
+    }
+}
+
+#[derive(Default)]
+pub struct FakeDefinitions {
+    catalog: Mutex<Arc<Catalog>>,
+    changed: watch::Sender<()>,
+    /// Whether the history is still being read.
+    pub loading: AtomicBool,
+}
+
+impl FakeDefinitions {
+    pub fn put(&self, budget: Budget) {
+        let mut catalog = self.catalog.lock().unwrap();
+        *catalog = Arc::new(catalog.with(Arc::new(budget)));
+        self.changed.send_replace(());
+    }
+}
+
+#[async_trait]
+impl Definitions for FakeDefinitions {
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog.lock().unwrap())
+    }
+
+    fn is_loaded(&self) -> bool {
+        !self.loading.load(Ordering::SeqCst)
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    async fn change(&self, _: &BudgetId, _: &Change<'_>) -> Result<Arc<Budget>, DefinitionError> {
+        Err(DefinitionError::Unavailable("not here".into()))
+    }
+}
+
+pub fn id(text: &str) -> BudgetId {
+    BudgetId::parse(text).unwrap()
+}
+
+/// Every test's log has three partitions.
+pub fn partitions() -> PartitionCount {
+    PartitionCount::new(3).unwrap()
+}

@@ -1,0 +1,117 @@
+//! The load generator for a given rate: each request has its moment, and what it takes is counted from there on,
+//! whether or not the one before it was late.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// The bytes of a GET.
+pub fn get(url: &str, path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", host(url)).into_bytes()
+}
+
+/// The bytes of a POST of JSON.
+pub fn post(url: &str, path: &str, body: &str) -> Vec<u8> {
+    let (host, length) = (host(url), body.len());
+    format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+fn host(url: &str) -> &str {
+    url.trim_start_matches("http://")
+}
+
+/// Sends so many requests a second over so many connections; how long each took, in milliseconds.
+///
+/// # Errors
+/// When one is not answered with a 2xx.
+pub async fn at_rate(
+    url: &str,
+    connections: u32,
+    rate: f64,
+    lasts: Duration,
+    request: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
+) -> Result<Vec<f64>> {
+    let request = Arc::new(request);
+    let mut workers = JoinSet::new();
+    let begin = Instant::now() + Duration::from_millis(100);
+    let apart = Duration::from_secs_f64(f64::from(connections) / rate);
+    for connection in 0..connections {
+        let (host, request) = (host(url).to_owned(), Arc::clone(&request));
+        // The connections take turns.
+        let first = begin + apart.mul_f64(f64::from(connection) / f64::from(connections));
+        workers.spawn(async move {
+            let mut client = Client::connect(&host).await?;
+            let mut took = Vec::new();
+            let mut due = first;
+            for number in 0_u64.. {
+                if due > begin + lasts {
+                    break;
+                }
+                sleep_until(due).await;
+                client
+                    .exchange(&request(number * u64::from(connections) + u64::from(connection)))
+                    .await?;
+                took.push(due.elapsed().as_secs_f64() * 1_000.0);
+                due += apart;
+            }
+            anyhow::Ok(took)
+        });
+    }
+    let mut all = Vec::new();
+    while let Some(took) = workers.join_next().await {
+        all.extend(took??);
+    }
+    Ok(all)
+}
+
+/// One connection.
+struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    async fn connect(host: &str) -> Result<Self> {
+        let stream = TcpStream::connect(host).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(16 * 1024) })
+    }
+
+    async fn exchange(&mut self, request: &[u8]) -> Result<()> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        let whole = loop {
+            ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the connection was closed");
+            if let Some(whole) = whole_length(&self.buffer)? {
+                break whole;
+            }
+        };
+        while self.buffer.len() < whole {
+            ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the connection was closed");
+        }
+        let status = self.buffer.get(9..12).unwrap_or_default();
+        ensure!(
+            status.first() == Some(&b'2'),
+            "answered {}",
+            String::from_utf8_lossy(&self.buffer)
+        );
+        Ok(())
+    }
+}
+
+/// How long an answer is, once its head is there.
+fn whole_length(bytes: &[u8]) -> Result<Option<usize>> {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length: usize = length.context("an answer without a length")?.trim().parse()?;
+    Ok(Some(end + 4 + length))
+}

@@ -1,0 +1,56 @@
+//! The load generator for the highest rates: `wrk`, the same for us and for the bare servers.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::process::Command;
+
+use crate::scenario::new_dir;
+
+/// What `wrk` is to send.
+#[derive(Debug, Clone, Copy)]
+pub struct Requests<'a> {
+    /// Where to.
+    pub url: &'a str,
+    /// Connections open at once.
+    pub connections: u32,
+    /// A Lua script that makes the requests; plain GETs without one.
+    pub script: Option<&'a str>,
+}
+
+impl Requests<'_> {
+    /// Requests a second, after a moment of warming up.
+    ///
+    /// # Errors
+    /// When `wrk` is missing, or a request failed.
+    pub async fn highest_rate(&self, lasts: Duration) -> Result<f64> {
+        let dir = new_dir("wrk")?;
+        self.run(&dir, Duration::from_secs(2)).await?;
+        self.run(&dir, lasts).await
+    }
+
+    async fn run(&self, dir: &Path, lasts: Duration) -> Result<f64> {
+        let mut command = Command::new("wrk");
+        command
+            .args(["--threads", "2", "--timeout", "10s"])
+            .args(["--connections", &self.connections.to_string()])
+            .args(["--duration", &format!("{}s", lasts.as_secs())]);
+        if let Some(script) = self.script {
+            let file = dir.join("requests.lua");
+            std::fs::write(&file, script)?;
+            command.arg("--script").arg(file);
+        }
+        let output = command.arg(self.url).stdin(Stdio::null()).output().await;
+        let output = output.context("wrk is not installed: `apt install wrk`")?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "wrk failed: {said}");
+        ensure!(
+            !said.contains("Non-2xx") && !said.contains("Socket errors"),
+            "requests failed: {said}"
+        );
+        let rate = said.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
+        Ok(rate.context("wrk told no rate")?.trim().parse()?)
+    }
+}

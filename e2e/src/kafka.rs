@@ -1,0 +1,246 @@
+//! The log as a plain client sees it: topics made and deleted, records read from the start, records written directly.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::wait::eventually;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A record as it lies in a topic.
+#[derive(Debug, Clone)]
+pub struct LogRecord {
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset.
+    pub offset: u64,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+    /// Its headers.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// A plain client of one cluster.
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    brokers: String,
+}
+
+impl Kafka {
+    /// A client of the cluster at `brokers`.
+    pub fn at(brokers: &str) -> Self {
+        Self { brokers: brokers.to_owned() }
+    }
+
+    /// Settings that all clients of it share.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers);
+        config
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        Ok(self.client().create()?)
+    }
+
+    /// Makes a topic and waits until it can be written to.
+    ///
+    /// # Errors
+    /// When it exists already, or Kafka is away.
+    pub async fn create_topic(&self, topic: &str, partitions: u32) -> Result<()> {
+        let admin = self.admin()?;
+        let new = NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(1))
+            .set("retention.ms", "-1");
+        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
+        eventually(&format!("topic {topic} is made"), PATIENCE, async || {
+            for made in admin.create_topics([&new], &options).await? {
+                made.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
+            }
+            Ok(())
+        })
+        .await?;
+        eventually(&format!("topic {topic} has leaders"), PATIENCE, async || {
+            ensure!(self.partitions(topic).await? == partitions, "not all partitions are there");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes a topic and waits until it is gone.
+    ///
+    /// # Errors
+    /// When Kafka is away.
+    pub async fn delete_topic(&self, topic: &str) -> Result<()> {
+        let admin = self.admin()?;
+        let options =
+            AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
+        for gone in admin.delete_topics(&[topic], &options).await? {
+            match gone {
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
+                Err((topic, code)) => return Err(anyhow!("topic {topic}: {code}")),
+            }
+        }
+        eventually(&format!("topic {topic} is gone"), PATIENCE, async || {
+            ensure!(self.partitions(topic).await? == 0, "it is still there");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes the topics for which `unwanted` says so.
+    ///
+    /// # Errors
+    /// When Kafka is away.
+    pub async fn delete_topics(&self, unwanted: impl Fn(&str) -> bool) -> Result<()> {
+        let client = self.client();
+        let topics = tokio::task::spawn_blocking(move || -> Result<Vec<String>> {
+            let producer: BaseProducer = client.create()?;
+            let metadata = producer.client().fetch_metadata(None, PATIENCE)?;
+            Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+        })
+        .await??;
+        let unwanted: Vec<&str> =
+            topics.iter().map(String::as_str).filter(|topic| unwanted(topic)).collect();
+        if !unwanted.is_empty() {
+            self.admin()?.delete_topics(&unwanted, &AdminOptions::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// How many partitions a topic has that can be written to; none if there is no such topic.
+    ///
+    /// # Errors
+    /// When Kafka is away.
+    pub async fn partitions(&self, topic: &str) -> Result<u32> {
+        let (client, topic) = (self.client(), topic.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let producer: BaseProducer = client.create()?;
+            let metadata = producer.client().fetch_metadata(Some(&topic), PATIENCE)?;
+            let known = metadata.topics().first().context("no such topic")?;
+            Ok(known.partitions().iter().filter(|partition| partition.leader() >= 0).count() as u32)
+        })
+        .await?
+    }
+
+    /// Everything that a topic holds now, partition after partition, each in order.
+    ///
+    /// # Errors
+    /// When it cannot be read to its end.
+    pub async fn read(&self, topic: &str) -> Result<Vec<LogRecord>> {
+        let (client, topic) = (self.client(), topic.to_owned());
+        tokio::task::spawn_blocking(move || read(client, &topic)).await?
+    }
+
+    /// Where each partition of a topic ends now.
+    ///
+    /// # Errors
+    /// When Kafka is away.
+    pub async fn ends(&self, topic: &str) -> Result<Vec<u64>> {
+        let (client, topic) = (self.client(), topic.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = client.create()?;
+            ends(&consumer, &topic)
+        })
+        .await?
+    }
+
+    /// Writes records as any foreign program could, in order, and waits until all are acknowledged.
+    ///
+    /// # Errors
+    /// When one is not.
+    pub async fn write(&self, topic: &str, records: Vec<(u32, Vec<u8>, Vec<u8>)>) -> Result<()> {
+        let (mut client, topic) = (self.client(), topic.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let producer: BaseProducer = client
+                .set("enable.idempotence", "true")
+                .set("queue.buffering.max.messages", "1000000")
+                .create()?;
+            for (partition, key, value) in &records {
+                let mut record =
+                    BaseRecord::to(&topic).partition(*partition as i32).key(key).payload(value);
+                while let Err((error, back)) = producer.send(record) {
+                    let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+                    ensure!(full, "cannot write to {topic}: {error}");
+                    producer.poll(Duration::from_millis(10));
+                    record = back;
+                }
+            }
+            producer.flush(PATIENCE)?;
+            Ok(())
+        })
+        .await?
+    }
+}
+
+fn ends(consumer: &BaseConsumer, topic: &str) -> Result<Vec<u64>> {
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    (0..partitions)
+        .map(|partition| {
+            let (_, high) = consumer.fetch_watermarks(topic, partition as i32, PATIENCE)?;
+            Ok(high.max(0) as u64)
+        })
+        .collect()
+}
+
+fn read(mut client: ClientConfig, topic: &str) -> Result<Vec<LogRecord>> {
+    let consumer: BaseConsumer = client
+        .set("group.id", "e2e-readers")
+        .set("enable.auto.commit", "false")
+        .set("auto.offset.reset", "earliest")
+        .create()?;
+    let ends = ends(&consumer, topic)?;
+    let mut wanted = TopicPartitionList::new();
+    for partition in 0..ends.len() {
+        wanted.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
+    }
+    consumer.assign(&wanted)?;
+    let mut missing: u64 = ends.iter().sum();
+    let mut records: Vec<Vec<LogRecord>> = vec![Vec::new(); ends.len()];
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while missing > 0 {
+        ensure!(Instant::now() < deadline, "{missing} records of {topic} are not there to be read");
+        let message = match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => message,
+            Some(Err(KafkaError::MessageConsumption(code))) => {
+                return Err(anyhow!("cannot read {topic}: {code}"));
+            }
+            _ => continue,
+        };
+        let partition = message.partition() as usize;
+        let end = *ends.get(partition).context("a partition that was not there")?;
+        if (message.offset() as u64) < end {
+            missing -= 1;
+            if let Some(records) = records.get_mut(partition) {
+                records.push(taken(&message));
+            }
+        }
+    }
+    Ok(records.concat())
+}
+
+fn taken(message: &impl Message) -> LogRecord {
+    let headers = message.headers().into_iter().flat_map(Headers::iter).map(|header| {
+        let value = String::from_utf8_lossy(header.value.unwrap_or_default());
+        (header.key.to_owned(), value.into_owned())
+    });
+    LogRecord {
+        partition: message.partition() as u32,
+        offset: message.offset() as u64,
+        key: message.key().unwrap_or_default().to_vec(),
+        value: message.payload().unwrap_or_default().to_vec(),
+        headers: headers.collect(),
+    }
+}

@@ -1,0 +1,170 @@
+//! What the totals must be, worked out in the plainest way: latest wins, a repeated id counts once, what is not a
+//! submission is a dead letter.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use anyhow::{Result, ensure};
+use prost::Message;
+use serde_json::Value;
+
+use crate::kafka::LogRecord;
+use crate::record::{ALLOCATE, SubmissionRecord, WITHDRAW, partition_of};
+
+/// One budget's totals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Totals {
+    /// People who count.
+    pub people: u64,
+    /// For each category the sum of shares.
+    pub basis_points: Vec<u64>,
+    /// For each category how many people gave each whole percent.
+    pub distribution: Vec<Vec<u64>>,
+}
+
+impl Totals {
+    /// The totals of these allocations.
+    pub fn of<'a>(categories: usize, allocations: impl IntoIterator<Item = &'a Vec<u32>>) -> Self {
+        let mut totals = Self {
+            people: 0,
+            basis_points: vec![0; categories],
+            distribution: vec![vec![0; 101]; categories],
+        };
+        for allocation in allocations {
+            totals.people += 1;
+            for (category, share) in allocation.iter().enumerate() {
+                totals.basis_points[category] += u64::from(*share);
+                totals.distribution[category][*share as usize / 100] += 1;
+            }
+        }
+        totals
+    }
+
+    /// Reads an aggregate with its distributions.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn parse(aggregate: &Value) -> Result<Self> {
+        let categories = aggregate["categories"].as_array().into_iter().flatten();
+        let (mut basis_points, mut distribution) = (Vec::new(), Vec::new());
+        for category in categories {
+            basis_points.push(number(&category["total_basis_points"])?);
+            let counts = category["distribution"].as_array().into_iter().flatten();
+            distribution.push(counts.map(number).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(Self { people: number(&aggregate["people"])?, basis_points, distribution })
+    }
+}
+
+fn number(value: &Value) -> Result<u64> {
+    value.as_u64().ok_or_else(|| anyhow::anyhow!("{value} is not a whole number"))
+}
+
+/// One person's place in the log and what counts of them: budget, then key.
+type People = BTreeMap<String, HashMap<Vec<u8>, Vec<u32>>>;
+
+/// What became of a partition's records.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Took effect.
+    pub applied: u64,
+    /// Repeated an id.
+    pub duplicates: u64,
+    /// Were not submissions.
+    pub dead_lettered: u64,
+}
+
+/// What follows from a log.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    people: People,
+    categories: BTreeMap<(u32, String), usize>,
+    seen: HashSet<(String, Vec<u8>, Vec<u8>)>,
+    tallies: BTreeMap<u32, Tally>,
+}
+
+impl Oracle {
+    /// Folds a whole log of so many partitions.
+    pub fn of(records: &[LogRecord], partitions: u32) -> Self {
+        let mut oracle = Self::default();
+        for record in records {
+            let became = oracle.fold(record, partitions);
+            let tally = oracle.tallies.entry(record.partition).or_default();
+            match became {
+                Some(true) => tally.applied += 1,
+                Some(false) => tally.duplicates += 1,
+                None => tally.dead_lettered += 1,
+            }
+        }
+        oracle
+    }
+
+    fn fold(&mut self, record: &LogRecord, partitions: u32) -> Option<bool> {
+        let submission = SubmissionRecord::decode(&record.value[..]).ok()?;
+        let shares = &submission.basis_points;
+        let possible = match submission.kind {
+            ALLOCATE => {
+                (2..=64).contains(&shares.len())
+                    && shares.iter().map(|s| u64::from(*s)).sum::<u64>() == 10_000
+            }
+            WITHDRAW => shares.is_empty(),
+            _ => false,
+        };
+        let ours = submission.version == 1
+            && record.key.len() == 16
+            && submission.submission_id.len() == 16
+            && !submission.budget.is_empty()
+            && partition_of(&record.key, partitions) == record.partition;
+        if !(possible && ours) {
+            return None;
+        }
+        let budget = submission.budget;
+        if submission.kind == ALLOCATE {
+            let first =
+                self.categories.entry((record.partition, budget.clone())).or_insert(shares.len());
+            if *first != shares.len() {
+                return None;
+            }
+        }
+        if !self.seen.insert((budget.clone(), record.key.clone(), submission.submission_id)) {
+            return Some(false);
+        }
+        let people = self.people.entry(budget).or_default();
+        if submission.kind == ALLOCATE {
+            people.insert(record.key.clone(), submission.basis_points);
+        } else {
+            people.remove(&record.key);
+        }
+        Some(true)
+    }
+
+    /// A budget's totals.
+    pub fn totals(&self, budget: &str, categories: usize) -> Totals {
+        Totals::of(categories, self.people.get(budget).into_iter().flat_map(HashMap::values))
+    }
+
+    /// What became of a partition's records.
+    pub fn tally(&self, partition: u32) -> Tally {
+        self.tallies.get(&partition).copied().unwrap_or_default()
+    }
+
+    /// What counts of each person of a budget, by key.
+    pub fn people(&self, budget: &str) -> HashMap<Vec<u8>, Vec<u32>> {
+        self.people.get(budget).cloned().unwrap_or_default()
+    }
+}
+
+/// Checks what must hold in every aggregate ever shown.
+///
+/// # Errors
+/// When it does not.
+pub fn check_invariant(aggregate: &Value) -> Result<u64> {
+    let people = number(&aggregate["people"])?;
+    let sum = aggregate["categories"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|category| number(&category["total_basis_points"]))
+        .sum::<Result<u64>>()?;
+    ensure!(sum == people * 10_000, "{people} people, but {sum} basis points: {aggregate}");
+    Ok(people)
+}

@@ -1,0 +1,135 @@
+//! The record of the submissions topic and the state of a person's row, as `schemas/proto/` documents them; and which
+//! partition a key belongs to.
+
+use prost::Message;
+
+/// Categories of the default budget.
+pub const DEFAULT_CATEGORIES: usize = 10;
+
+/// `submission.proto`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct SubmissionRecord {
+    /// 1.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// The budget's id.
+    #[prost(string, tag = "2")]
+    pub budget: String,
+    /// A UUID's 16 bytes.
+    #[prost(bytes = "vec", tag = "3")]
+    pub submission_id: Vec<u8>,
+    /// Milliseconds since 1970.
+    #[prost(uint64, tag = "4")]
+    pub accepted_at_ms: u64,
+    /// 1 allocate, 2 withdraw.
+    #[prost(int32, tag = "5")]
+    pub kind: i32,
+    /// Shares in the budget's order.
+    #[prost(uint32, repeated, tag = "6")]
+    pub basis_points: Vec<u32>,
+}
+
+/// `person.proto`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct PersonState {
+    /// The budget's id.
+    #[prost(string, tag = "1")]
+    pub budget: String,
+    /// The record it follows from.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    /// Empty once withdrawn.
+    #[prost(uint32, repeated, tag = "3")]
+    pub basis_points: Vec<u32>,
+    /// Fingerprints.
+    #[prost(fixed64, repeated, tag = "4")]
+    pub recent_submissions: Vec<u64>,
+}
+
+/// Allocate.
+pub const ALLOCATE: i32 = 1;
+/// Withdraw.
+pub const WITHDRAW: i32 = 2;
+
+/// An allocation's record.
+pub fn allocation_record(budget: &str, submission: u128, basis_points: Vec<u32>) -> Vec<u8> {
+    SubmissionRecord {
+        version: 1,
+        budget: budget.to_owned(),
+        submission_id: submission.to_be_bytes().to_vec(),
+        accepted_at_ms: 1_795_000_000_000,
+        kind: ALLOCATE,
+        basis_points,
+    }
+    .encode_to_vec()
+}
+
+/// Well-mixed bits of a number (splitmix64): the same number gives the same bits.
+pub fn mix(number: u64) -> u64 {
+    let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// 128 well-mixed bits.
+pub fn mix_128(number: u64) -> u128 {
+    u128::from(mix(number)) << 64 | u128::from(mix(!number))
+}
+
+/// Shares that make 10,000, different for different numbers.
+pub fn shares(number: u64, categories: usize) -> Vec<u32> {
+    let mut left = 10_000;
+    let mut shares = Vec::with_capacity(categories);
+    for place in 1..categories {
+        let bits = mix(number.wrapping_mul(64).wrapping_add(place as u64));
+        // A fifth of the shares are nothing, as people's are.
+        let share = if bits.is_multiple_of(5) { 0 } else { (bits >> 8) as u32 % (left / 3 + 1) };
+        shares.push(share);
+        left -= share;
+    }
+    shares.push(left);
+    shares
+}
+
+/// The partition of a key: Kafka's default partitioner.
+pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
+    (murmur2(key) & 0x7fff_ffff) % partitions
+}
+
+fn murmur2(data: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c ^ data.len() as u32;
+    let mut words = data.chunks_exact(4);
+    for word in &mut words {
+        let word = word.iter().rev().fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
+        let mixed = word.wrapping_mul(M);
+        hash = hash.wrapping_mul(M) ^ (mixed ^ (mixed >> 24)).wrapping_mul(M);
+    }
+    if !words.remainder().is_empty() {
+        for (place, byte) in words.remainder().iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * place);
+        }
+        hash = hash.wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn murmur2_agrees_with_kafkas_java_client() {
+        assert_eq!(murmur2(b"21") as i32, -973_932_308);
+        assert_eq!(murmur2(b"a-little-bit-longer-string") as i32, -1_486_304_829);
+    }
+
+    #[test]
+    fn shares_make_a_hundred_percent() {
+        for number in 0..1_000 {
+            assert_eq!(shares(number, 10).iter().sum::<u32>(), 10_000);
+        }
+    }
+}

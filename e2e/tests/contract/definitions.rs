@@ -1,0 +1,150 @@
+//! Budgets: the default one, new ones, and what may change once people have submitted.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use e2e::system::{System, definition, send};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{on_both, unique};
+
+on_both!(
+    the_default_budget_has_the_ten_divisions_of_cofog,
+    a_new_budget_is_known_everywhere_within_a_second,
+    definitions_are_listed_and_read_one_by_one,
+    a_wrong_definition_is_refused_with_every_fault,
+    the_first_submission_freezes_categories_and_identity_but_not_names,
+    results_are_withheld_below_the_minimum_of_people,
+);
+
+async fn put(system: &System, budget: &str, definition: &Value) -> Result<e2e::system::Answer> {
+    send(
+        system
+            .request(Method::PUT, format!("{}/v1/budgets/{budget}", system.write_to(0)))
+            .json(definition),
+    )
+    .await
+}
+
+async fn the_default_budget_has_the_ten_divisions_of_cofog(system: &System) -> Result<()> {
+    let budget = system.get("/v1/budgets/taxes").await?.expect(200)?.json()?;
+    let ids: Vec<&str> = budget["categories"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|category| category["id"].as_str())
+        .collect();
+    let cofog = [
+        "general-public-services",
+        "defence",
+        "public-order-and-safety",
+        "economic-affairs",
+        "environmental-protection",
+        "housing-and-community-amenities",
+        "health",
+        "recreation-culture-and-religion",
+        "education",
+        "social-protection",
+    ];
+    ensure!(ids == cofog, "{ids:?}");
+    Ok(())
+}
+
+async fn a_new_budget_is_known_everywhere_within_a_second(system: &System) -> Result<()> {
+    let budget = unique("new");
+    let answer = put(system, &budget, &definition(2)).await?;
+    ensure!(answer.status == 201, "{}: {}", answer.status, answer.text());
+    system.known(&budget, Duration::from_secs(1)).await
+}
+
+async fn definitions_are_listed_and_read_one_by_one(system: &System) -> Result<()> {
+    let budget = unique("listed");
+    let mut wanted = definition(3);
+    wanted["categories"][1]["description"] = json!("Described.");
+    wanted["categories"][1]["color"] = json!("#a0b1c2");
+    system.define_as(&budget, &wanted).await?;
+    let answer = system.get(&format!("/v1/budgets/{budget}")).await?.expect(200)?;
+    let one = answer.json()?;
+    ensure!(
+        one["id"] == *budget
+            && one["name"] == wanted["name"]
+            && one["categories"] == wanted["categories"],
+        "{one}"
+    );
+    let all = system.get("/v1/budgets").await?.expect(200)?.json()?;
+    let listed = all["budgets"].as_array().into_iter().flatten();
+    ensure!(listed.clone().any(|listed| *listed == one), "{all}");
+    ensure!(listed.clone().any(|listed| listed["id"] == "taxes"), "{all}");
+    let tag = [("if-none-match", answer.header("etag"))];
+    system.get_with(&format!("/v1/budgets/{budget}"), &tag).await?.expect(304)?;
+    Ok(())
+}
+
+async fn a_wrong_definition_is_refused_with_every_fault(system: &System) -> Result<()> {
+    let wrong = json!({
+        "name": "",
+        "categories": [{"id": "a", "name": "A"}, {"id": "a", "name": "Again"}, {"id": "No Slug", "name": "B"}],
+        "minimum_people": 0,
+        "opens_at": "2030-01-01T00:00:00Z", "closes_at": "2020-01-01T00:00:00Z",
+    });
+    let problem = put(system, &unique("wrong"), &wrong).await?.problem(422, "invalid-budget")?;
+    let faults = problem["errors"].as_array().map_or(0, Vec::len);
+    ensure!(faults >= 4, "only {faults} faults in {problem}");
+    put(system, &unique("one"), &definition(1)).await?.problem(422, "invalid-budget")?;
+    put(system, &unique("many"), &definition(65)).await?.problem(422, "invalid-budget")?;
+    put(system, "Not%20a%20slug", &definition(2)).await?.problem(400, "malformed")?;
+    Ok(())
+}
+
+async fn the_first_submission_freezes_categories_and_identity_but_not_names(
+    system: &System,
+) -> Result<()> {
+    let budget = unique("frozen");
+    system.define(&budget, 2).await?;
+    // Before it, everything may change.
+    put(system, &budget, &definition(3)).await?.expect(200)?;
+    system.submit(&budget, "a", &[10_000]).await?;
+    put(system, &budget, &definition(4)).await?.problem(409, "budget-frozen")?;
+    let mut optional = definition(3);
+    optional["identity"] = json!("optional");
+    put(system, &budget, &optional).await?.problem(409, "budget-frozen")?;
+
+    let mut renamed = definition(3);
+    renamed["name"] = json!("A better name");
+    renamed["categories"][0]["name"] = json!("A better category");
+    put(system, &budget, &renamed).await?.expect(200)?;
+    e2e::wait::eventually("the aggregate has the new names", Duration::from_secs(5), async || {
+        let shown =
+            system.get(&format!("/v1/budgets/{budget}/aggregate")).await?.expect(200)?.json()?;
+        ensure!(
+            shown["name"] == "A better name"
+                && shown["categories"][0]["name"] == "A better category",
+            "{shown}"
+        );
+        ensure!(shown["people"] == 1, "{shown}");
+        Ok(())
+    })
+    .await
+}
+
+async fn results_are_withheld_below_the_minimum_of_people(system: &System) -> Result<()> {
+    let budget = unique("few");
+    let mut definition = definition(2);
+    definition["minimum_people"] = json!(2);
+    system.define_as(&budget, &definition).await?;
+    let route = format!("/v1/budgets/{budget}/aggregate");
+    let at_least = async |person: &str| -> Result<Value> {
+        let receipt = system.submit(&budget, person, &[10_000]).await?;
+        let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=5")];
+        system.get_with(&route, &wait).await?.expect(200)?.json()
+    };
+    let withheld = at_least("a").await?;
+    ensure!(!withheld.to_string().contains("total_basis_points"), "{withheld}");
+    let shown = at_least("b").await?;
+    ensure!(
+        shown["people"] == 2 && shown["categories"][0]["total_basis_points"] == 20_000,
+        "{shown}"
+    );
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Records that are not ours: put away with their reason and place, counted, and of no effect on their neighbours.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::audit;
+use e2e::record::{SubmissionRecord, allocation_record, mix_128, partition_of, shares};
+use e2e::scenario::scenario;
+use e2e::stack::{Stack, StackBuilder};
+use e2e::wait::eventually;
+use prost::Message;
+
+const CATEGORIES: usize = 10;
+const BUDGET: &str = "taxes";
+
+type Written = (u32, Vec<u8>, Vec<u8>);
+
+fn key(person: u64) -> Vec<u8> {
+    mix_128(person).to_be_bytes().to_vec()
+}
+
+/// Everything that can be wrong with a record, as variations of a good one.
+fn wrong_records(partitions: u32) -> Vec<Written> {
+    let good = SubmissionRecord {
+        version: 1,
+        budget: BUDGET.to_owned(),
+        submission_id: mix_128(999).to_be_bytes().to_vec(),
+        accepted_at_ms: 1,
+        kind: 1,
+        basis_points: shares(1, CATEGORIES),
+    };
+    let person = key(7_777);
+    let home = partition_of(&person, partitions);
+    let mut wrong: Vec<Written> = [
+        SubmissionRecord { version: 2, ..good.clone() },
+        SubmissionRecord { version: 0, ..good.clone() },
+        SubmissionRecord { budget: String::new(), ..good.clone() },
+        SubmissionRecord { budget: "No Slug!".to_owned(), ..good.clone() },
+        SubmissionRecord { submission_id: vec![1; 15], ..good.clone() },
+        SubmissionRecord { kind: 0, ..good.clone() },
+        SubmissionRecord { kind: 9, ..good.clone() },
+        SubmissionRecord { kind: 2, ..good.clone() },
+        SubmissionRecord { basis_points: vec![5_000, 4_999], ..good.clone() },
+        SubmissionRecord { basis_points: vec![u32::MAX, 10_001], ..good.clone() },
+        SubmissionRecord { basis_points: vec![10_000], ..good.clone() },
+        SubmissionRecord { basis_points: [vec![10_000], vec![0; 64]].concat(), ..good.clone() },
+        SubmissionRecord { basis_points: Vec::new(), ..good.clone() },
+    ]
+    .iter()
+    .map(|record| (home, person.clone(), record.encode_to_vec()))
+    .collect();
+    wrong.push((home, person.clone(), b"garbage \xff\x00\x9c".to_vec()));
+    wrong.push((home, person.clone(), Vec::new()));
+    wrong.push((home, b"short".to_vec(), good.encode_to_vec()));
+    wrong.push(((home + 1) % partitions, person, good.encode_to_vec()));
+    wrong
+}
+
+#[test]
+fn what_is_not_ours_is_put_away_with_reason_and_place_and_its_neighbours_count() {
+    scenario(async || {
+        let stack = StackBuilder { processors: 2, ..Stack::builder() }.start().await?;
+        stack.system.known(BUDGET, Duration::from_secs(10)).await?;
+        let wrong = wrong_records(stack.partitions);
+        let mut written = Vec::new();
+        for (number, wrong) in (0..).zip(&wrong) {
+            for person in 0..5 {
+                let key = key(number * 5 + person);
+                let value = allocation_record(
+                    BUDGET,
+                    mix_128(number * 5 + person + 1),
+                    shares(person, CATEGORIES),
+                );
+                written.push((partition_of(&key, stack.partitions), key, value));
+            }
+            written.push(wrong.clone());
+        }
+        stack.kafka.write(&stack.topic, written).await?;
+
+        let totals = audit::exact(&stack, BUDGET, CATEGORIES).await?;
+        ensure!(totals.people == wrong.len() as u64 * 5, "{} people are counted", totals.people);
+        check_letters(&stack, &wrong).await?;
+        eventually("the metrics count them", Duration::from_secs(5), async || {
+            let mut counted = 0.0;
+            for processor in &stack.processors {
+                let text = reqwest::get(format!("{}/metrics", processor.url)).await?.text().await?;
+                counted += text
+                    .lines()
+                    .filter(|line| line.starts_with("allocator_processor_records_folded_total{"))
+                    .filter(|line| line.contains("outcome=\"dead_lettered\""))
+                    .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                    .sum::<f64>();
+            }
+            ensure!(counted == wrong.len() as f64, "{counted} of {} are counted", wrong.len());
+            Ok(())
+        })
+        .await
+    });
+}
+
+async fn check_letters(stack: &Stack, wrong: &[Written]) -> Result<()> {
+    let letters = stack.kafka.read(&format!("{}.dead-letters", stack.topic)).await?;
+    ensure!(
+        letters.len() == wrong.len(),
+        "{} letters of {} wrong records",
+        letters.len(),
+        wrong.len()
+    );
+    let log = stack.kafka.read(&stack.topic).await?;
+    let by_place: HashMap<_, _> =
+        log.iter().map(|record| ((record.partition, record.offset), record)).collect();
+    for letter in &letters {
+        let header = |name: &str| {
+            letter.headers.get(name).with_context(|| format!("no {name} in {:?}", letter.headers))
+        };
+        let place = (header("partition")?.parse()?, header("offset")?.parse()?);
+        ensure!(!header("reason")?.is_empty());
+        let source = by_place.get(&place).with_context(|| format!("nothing at {place:?}"))?;
+        ensure!(
+            source.key == letter.key && source.value == letter.value,
+            "another record stands at {place:?}"
+        );
+        ensure!(
+            wrong.iter().any(|(_, key, value)| *key == letter.key && *value == letter.value),
+            "a good record was put away"
+        );
+    }
+    Ok(())
+}

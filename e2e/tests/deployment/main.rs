@@ -1,0 +1,236 @@
+//! The files of operations agree with the code and with each other. No Docker engine is needed, and none is there where
+//! this is developed: compose, nginx, Prometheus and Grafana are checked statically, the middle two by their own tools.
+#![allow(clippy::unwrap_used)]
+
+mod code;
+mod compose;
+mod gateway;
+mod observability;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use compose::{Compose, configuration, port_of};
+
+#[test]
+fn every_command_is_a_binary_that_the_image_holds() {
+    let binaries = code::binaries();
+    let dockerfile = code::read("Dockerfile");
+    let compose = Compose::read();
+    assert_eq!(compose.ours().count(), 3);
+    for (name, service) in compose.ours() {
+        let binary = service.binary(name);
+        assert!(binaries.contains(binary), "{name}: {binary} is not a binary of the workspace");
+        assert!(
+            dockerfile.contains(&format!("target/release/{binary}")),
+            "{name}: {binary} is not in the image"
+        );
+        let ["--config", file] = [service.command[1].as_str(), &service.command[2]] else {
+            panic!("{name} is not started with --config");
+        };
+        assert_eq!(service.in_repository(file).as_deref(), Some("deploy/allocator.toml"), "{name}");
+    }
+}
+
+#[test]
+fn the_image_holds_all_binaries_that_operators_use_and_is_not_run_by_root() {
+    let dockerfile = code::read("Dockerfile");
+    let (_, copied) = dockerfile.split_once("install -D -t /out/ ").unwrap();
+    let held: BTreeSet<&str> = copied
+        .lines()
+        .next()
+        .unwrap()
+        .split(' ')
+        .map(|path| path.strip_prefix("target/release/").unwrap())
+        .collect();
+    assert_eq!(held, BTreeSet::from(["allocator", "api", "ingest", "processor"]));
+    let binaries = code::binaries();
+    assert!(held.iter().all(|binary| binaries.contains(*binary)), "{held:?} of {binaries:?}");
+    let user =
+        dockerfile.lines().filter_map(|line| line.strip_prefix("USER ")).next_back().unwrap();
+    assert!(user.split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "USER {user}");
+}
+
+#[test]
+fn the_builder_is_given_every_crate() {
+    let ignore = code::read(".dockerignore");
+    let kept: BTreeSet<&str> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let workspace: toml::Table = code::read("Cargo.toml").parse().unwrap();
+    for member in workspace["workspace"]["members"].as_array().unwrap() {
+        assert!(
+            kept.contains(member.as_str().unwrap()),
+            "{member} is not copied into the image's build"
+        );
+    }
+}
+
+#[test]
+fn every_setting_is_a_key_that_the_code_knows() {
+    let known = code::settings();
+    assert!(
+        known.contains("kafka.brokers"),
+        "the reference in the README was not found: {known:?}"
+    );
+    for name in configuration().keys() {
+        assert!(known.contains(name), "deploy/allocator.toml: {name}");
+    }
+    for (service, definition) in Compose::read().ours() {
+        for variable in definition.environment.keys() {
+            let name = variable
+                .strip_prefix("ALLOCATOR__")
+                .unwrap_or_else(|| panic!("{service}: {variable}"));
+            let name = name.to_lowercase().replace("__", ".");
+            assert!(known.contains(&name), "{service}: {variable} is not a setting");
+        }
+    }
+}
+
+#[test]
+fn every_address_in_the_configuration_is_a_service_and_the_port_it_listens_on() {
+    let compose = Compose::read();
+    let listening = compose.listening();
+    let settings = configuration();
+    let redis = settings["redis.url"].strip_prefix("redis://").unwrap();
+    for address in [&settings["kafka.brokers"], &settings["scylla.nodes"], redis] {
+        let (host, _) = address.split_once(':').unwrap();
+        assert_eq!(listening.get(host), Some(&port_of(address)), "{address}");
+    }
+    for (name, service) in compose.ours() {
+        let listen: SocketAddr =
+            settings[&format!("{}.listen", service.binary(name))].parse().unwrap();
+        assert!(listen.ip().is_unspecified(), "{name}: other containers cannot reach {listen}");
+    }
+}
+
+#[test]
+fn every_service_is_restarted_bounded_and_checked_at_a_port_it_listens_on() {
+    let compose = Compose::read();
+    let listening = compose.listening();
+    for (name, service) in &compose.services {
+        assert_eq!(service.restart.as_deref(), Some("unless-stopped"), "{name}");
+        let limits = &service.deploy["resources"]["limits"];
+        assert!(limits["cpus"].is_string() && limits["memory"].is_string(), "{name} has no limits");
+        let test = service
+            .healthcheck
+            .as_ref()
+            .unwrap_or_else(|| panic!("{name} has no health check"))
+            .test
+            .join(" ");
+        assert!(test.starts_with("CMD "), "{name}: {test}");
+        if let Some((_, url)) = test.split_once("http://127.0.0.1:") {
+            let (port, path) = url.split_once('/').unwrap();
+            assert_eq!(port, listening[name.as_str()].to_string(), "{name}");
+            match name.as_str() {
+                "gateway" => assert!(
+                    code::read("deploy/nginx.conf").contains(&format!("location = /{path} "))
+                ),
+                _ if service.build.is_some() => assert_eq!(path, "readyz", "{name}"),
+                _ => {}
+            }
+        } else {
+            let port = listening[name.as_str()].to_string();
+            assert!(
+                test.contains(&port) || test.contains(&format!("cqlsh {name} ")),
+                "{name}: {test}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_a_service_waits_for_can_become_healthy() {
+    let compose = Compose::read();
+    for (name, service) in &compose.services {
+        for (other, dependency) in &service.depends_on {
+            assert!(compose.services.contains_key(other), "{name} waits for {other}");
+            assert_eq!(dependency.condition, "service_healthy", "{name} waits for {other}");
+        }
+    }
+    let gateway: Vec<&str> =
+        compose.services["gateway"].depends_on.keys().map(String::as_str).collect();
+    assert_eq!(gateway, ["api", "ingest"]);
+}
+
+#[test]
+fn every_mounted_path_is_in_the_repository_and_every_volume_is_declared() {
+    let compose = Compose::read();
+    let mut used = BTreeSet::new();
+    for (name, service) in &compose.services {
+        for (source, target) in service.mounts() {
+            if let Some(path) = source.strip_prefix("./") {
+                assert!(code::root().join(path).exists(), "{name}: {source}");
+                assert!(
+                    service.volumes.iter().any(|v| v == &format!("{source}:{target}:ro")),
+                    "{name} may write {source}"
+                );
+            } else {
+                used.insert(source);
+            }
+        }
+    }
+    assert_eq!(used, compose.volumes.keys().map(String::as_str).collect());
+}
+
+#[test]
+fn every_secret_is_made_by_make_secrets_is_kept_out_of_git_and_is_given_to_whom_reads_it() {
+    let compose = Compose::read();
+    let script = code::read("local/secrets");
+    let ignored = code::read(".gitignore");
+    assert!(
+        ignored.lines().any(|line| line == "/secrets")
+            && ignored.lines().any(|line| line == "/.env")
+    );
+    assert!(
+        code::read("docker-compose.yml").contains("${KAFKA_CLUSTER_ID:?")
+            && script.contains("KAFKA_CLUSTER_ID=")
+    );
+    for (name, secret) in &compose.secrets {
+        assert_eq!(secret.file, format!("./secrets/{name}"));
+        assert!(script.contains(&format!("make_secret {name}\n")), "{name} is not made");
+    }
+    let shared: Vec<String> = configuration().into_values().collect();
+    for (name, service) in &compose.services {
+        let own = service.environment.values().filter_map(|value| value.as_str());
+        let configured = shared.iter().map(String::as_str).filter(|_| service.build.is_some());
+        let read: BTreeSet<&str> =
+            own.chain(configured).filter_map(|value| value.strip_prefix("/run/secrets/")).collect();
+        assert_eq!(read, service.secrets.iter().map(String::as_str).collect(), "{name}");
+        assert!(
+            read.iter().all(|secret| compose.secrets.contains_key(*secret)),
+            "{name}: {read:?}"
+        );
+    }
+}
+
+#[test]
+fn only_the_gateway_and_what_people_look_at_is_published_and_only_on_the_loopback() {
+    let compose = Compose::read();
+    let listening = compose.listening();
+    let mut published = BTreeSet::new();
+    for (name, service) in &compose.services {
+        for port in &service.ports {
+            let inside = listening[name.as_str()];
+            assert_eq!(*port, format!("127.0.0.1:{inside}:{inside}"), "{name}");
+            published.insert(name.as_str());
+        }
+    }
+    assert_eq!(published, BTreeSet::from(["gateway", "grafana", "prometheus"]));
+}
+
+#[test]
+fn every_image_is_pinned() {
+    let compose = Compose::read();
+    let dockerfile = code::read("Dockerfile");
+    let foreign = compose
+        .services
+        .values()
+        .filter(|service| service.build.is_none())
+        .map(|s| s.image.as_str());
+    let bases = dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")?.split(' ').next());
+    for image in foreign.chain(bases) {
+        let (_, tag) = image.rsplit_once(':').unwrap_or_else(|| panic!("{image} has no tag"));
+        let pinned = tag != "latest"
+            && (tag.contains(|c: char| c.is_ascii_digit()) || tag.starts_with("bookworm"));
+        assert!(pinned, "{image}");
+    }
+}

@@ -1,0 +1,165 @@
+//! Real ballots, imported by `allocator import`, come to exactly the published numbers: embedded, on real servers, with
+//! a processor killed half way, and when imported again.
+
+mod pabulib;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::audit;
+use e2e::embedded::Embedded;
+use e2e::gateway::Gateway;
+use e2e::oracle::Totals;
+use e2e::process::{Process, binary, workspace};
+use e2e::scenario::{new_dir, scenario};
+use e2e::stack::{Stack, StackBuilder};
+use e2e::system::System;
+use e2e::wait::eventually;
+
+const BUDGET: &str = "ballots";
+
+/// What was published of Katowice's 32,815 ballots of 2022.
+const PUBLISHED: [(&str, u64); 7] = [
+    ("public space", 155_094_887),
+    ("sport", 58_844_580),
+    ("health", 49_664_889),
+    ("education", 28_858_650),
+    ("culture", 26_802_161),
+    ("public transit and roads", 6_054_915),
+    ("welfare", 2_829_918),
+];
+
+/// Ballots and what they must come to.
+struct Ballots {
+    file: PathBuf,
+    /// For each category, in ascending order of id, its name.
+    categories: Vec<String>,
+    totals: Totals,
+}
+
+/// The real ballots if they lie beside the checkout, else some of the same shape.
+fn ballots() -> Result<Ballots> {
+    let named = std::env::var_os("ALLOCATOR_REAL_BALLOTS").map(PathBuf::from);
+    if let Some(file) = &named {
+        ensure!(
+            file.is_file(),
+            "ALLOCATOR_REAL_BALLOTS names {}, which is no file",
+            file.display()
+        );
+    }
+    let file = named.unwrap_or_else(|| workspace().join("../shared/data/katowice_2022.pb"));
+    if !file.is_file() {
+        let file = new_dir("ballots")?.join("synthetic.pb");
+        std::fs::write(&file, pabulib::synthetic(4_000))?;
+        return counted(file);
+    }
+    let ballots = counted(file)?;
+    ensure!(ballots.totals.people == 32_815, "{} ballots", ballots.totals.people);
+    for (name, published) in PUBLISHED {
+        let place = ballots.categories.iter().position(|category| category == name);
+        let found = place.map(|place| ballots.totals.basis_points[place]);
+        ensure!(found == Some(published), "{name}: counted here {found:?}, published {published}");
+    }
+    Ok(ballots)
+}
+
+/// Counts a file's ballots in the plainest way.
+fn counted(file: PathBuf) -> Result<Ballots> {
+    let text = std::fs::read_to_string(&file)?;
+    let (categories, allocations) = pabulib::count(&text)?;
+    Ok(Ballots { file, totals: Totals::of(categories.len(), &allocations), categories })
+}
+
+fn start_import(file: &Path, url: &str) -> Result<Process> {
+    let arguments = ["import", &file.display().to_string(), "--url", url, "--budget", BUDGET];
+    Process::start(
+        "import",
+        &new_dir("import")?,
+        &binary("allocator")?,
+        &arguments.map(str::to_owned),
+    )
+}
+
+async fn import(file: &Path, url: &str) -> Result<()> {
+    let mut import = start_import(file, url)?;
+    let status = import.exit(Duration::from_secs(60)).await?;
+    ensure!(status.success(), "the import ended with {status}: {}", import.log()?);
+    Ok(())
+}
+
+async fn shown_as_counted(system: &System, ballots: &Ballots) -> Result<()> {
+    system.shows(BUDGET, &ballots.totals, Duration::from_secs(20)).await?;
+    let definition = system.get(&format!("/v1/budgets/{BUDGET}")).await?.expect(200)?.json()?;
+    let names: Vec<_> = definition["categories"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|category| category["name"].clone())
+        .collect();
+    ensure!(names == ballots.categories, "{names:?} instead of {:?}", ballots.categories);
+    Ok(())
+}
+
+async fn two_of_each() -> Result<Stack> {
+    let builder = StackBuilder {
+        ingests: 2,
+        processors: 2,
+        apis: 2,
+        partitions: 12,
+        session_timeout_ms: 2_000,
+        ..Stack::builder()
+    };
+    builder.start().await
+}
+
+#[test]
+fn real_ballots_come_to_the_published_numbers_embedded_and_again() {
+    scenario(async || {
+        let ballots = ballots()?;
+        let embedded = Embedded::start().await?;
+        import(&ballots.file, &embedded.service.url).await?;
+        shown_as_counted(&embedded.system, &ballots).await?;
+        import(&ballots.file, &embedded.service.url).await?;
+        shown_as_counted(&embedded.system, &ballots).await
+    });
+}
+
+#[test]
+fn real_ballots_come_to_the_published_numbers_on_real_servers_and_again() {
+    scenario(async || {
+        let ballots = ballots()?;
+        let stack = two_of_each().await?;
+        let gateway = Gateway::start(&stack).await?;
+        for _ in 0..2 {
+            import(&ballots.file, &gateway.url).await?;
+            let totals = audit::exact(&stack, BUDGET, ballots.categories.len()).await?;
+            ensure!(totals == ballots.totals, "the log says something else than the ballots");
+            shown_as_counted(&stack.system, &ballots).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn real_ballots_come_to_the_published_numbers_with_a_processor_killed_half_way() {
+    scenario(async || {
+        let ballots = ballots()?;
+        let mut stack = two_of_each().await?;
+        stack.owned_so(|owned| owned.iter().all(|owned| *owned > 0)).await?;
+        let gateway = Gateway::start(&stack).await?;
+        let mut importing = start_import(&ballots.file, &gateway.url)?;
+        eventually("a part is counted", Duration::from_secs(30), async || {
+            let people = stack.system.totals(0, BUDGET).await?.people;
+            ensure!(people > 500, "{people} are counted");
+            Ok(())
+        })
+        .await?;
+        stack.processors[0].process.kill()?;
+        let status = importing.exit(Duration::from_secs(60)).await?;
+        ensure!(status.success(), "the import ended with {status}");
+        let totals = audit::exact(&stack, BUDGET, ballots.categories.len()).await?;
+        ensure!(totals == ballots.totals, "the log says something else than the ballots");
+        shown_as_counted(&stack.system, &ballots).await.context("after the take-over")
+    });
+}

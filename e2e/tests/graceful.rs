@@ -1,0 +1,137 @@
+//! SIGTERM: a process finishes what it has begun, gives back what it has, and ends with 0 within a bound.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::embedded::Embedded;
+use e2e::load::Crowd;
+use e2e::process::Signal;
+use e2e::scenario::scenario;
+use e2e::stack::{Service, Stack, StackBuilder};
+use e2e::wait::eventually;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Draining may take ten seconds as configured; leaving comes on top.
+const BOUND: Duration = Duration::from_secs(15);
+
+/// Sends half a request, has the process end, and only then sends the rest.
+async fn finishes_a_request_that_has_begun(
+    service: &mut Service,
+    head: &str,
+    body: &str,
+) -> Result<String> {
+    let address = service.url.trim_start_matches("http://").to_owned();
+    let mut connection = TcpStream::connect(&address).await?;
+    let (begun, rest) = body.split_at(body.len() / 2);
+    let head = format!(
+        "{head} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\ncontent-type: application/json\r\n\r\n{begun}",
+        body.len()
+    );
+    connection.write_all(head.as_bytes()).await?;
+    // The request is under way once a later one has been answered.
+    reqwest::get(format!("{}/livez", service.url)).await?;
+    service.process.signal(Signal::Term)?;
+    eventually("new connections are refused", Duration::from_secs(5), async || {
+        ensure!(TcpStream::connect(&address).await.is_err(), "it still listens");
+        Ok(())
+    })
+    .await?;
+    connection.write_all(rest.as_bytes()).await?;
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).await?;
+    let status = service.process.exit(BOUND).await?;
+    ensure!(status.success(), "{} ended with {status}", service.process.name());
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+const SUBMIT: &str = "POST /v1/budgets/taxes/submissions";
+const BODY: &str = r#"{"person": "the-last-one", "allocation": {"health": 100}}"#;
+
+#[test]
+fn an_ingest_that_ends_accepts_what_has_begun() {
+    scenario(async || {
+        let mut stack = Stack::builder().start().await?;
+        stack.system.known("taxes", Duration::from_secs(10)).await?;
+        let answer = finishes_a_request_that_has_begun(&mut stack.ingests[0], SUBMIT, BODY).await?;
+        ensure!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        let totals = e2e::audit::exact(&stack, "taxes", 10).await?;
+        ensure!(totals.people == 1, "{} people", totals.people);
+        Ok(())
+    });
+}
+
+#[test]
+fn the_embedded_default_that_ends_accepts_what_has_begun_and_knows_it_afterwards() {
+    scenario(async || {
+        let mut embedded = Embedded::start().await?;
+        let answer = finishes_a_request_that_has_begun(&mut embedded.service, SUBMIT, BODY).await?;
+        ensure!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+        embedded.service.restart().await?;
+        eventually("it is counted", Duration::from_secs(5), async || {
+            let people = embedded.system.totals(0, "taxes").await?.people;
+            ensure!(people == 1, "{people} people");
+            Ok(())
+        })
+        .await
+    });
+}
+
+#[test]
+fn every_service_ends_well_under_load_and_a_processors_partitions_move_at_once() {
+    scenario(async || {
+        // Whoever waited for a session to expire would come too late.
+        let builder = StackBuilder {
+            ingests: 2,
+            processors: 2,
+            apis: 2,
+            session_timeout_ms: 45_000,
+            ..Stack::builder()
+        };
+        let mut stack = builder.start().await?;
+        stack.system.define("ending", 10).await?;
+        stack.owned_so(|owned| owned.iter().all(|owned| *owned > 0)).await?;
+        let load = Crowd::of("ending", 10).start(&stack.system);
+        load.goes_on_for(200).await?;
+
+        let mut processor = stack.processors.remove(0);
+        let began = Instant::now();
+        processor.terminate(BOUND).await?;
+        stack.all_owned().await?;
+        ensure!(began.elapsed() < BOUND, "the partitions moved after {:?}", began.elapsed());
+        load.goes_on_for(100).await?;
+        stack.ingests[1].terminate(BOUND).await?;
+        let mut api = stack.apis.pop().context("no second API")?;
+        api.terminate(BOUND).await?;
+        stack.system.reads.pop();
+        load.goes_on_for(100).await?;
+
+        let ledger = load.stop().await?;
+        let totals = e2e::audit::exact(&stack, "ending", 10).await?;
+        ensure!(totals == ledger.totals(10), "what is counted is not what was acknowledged");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_api_that_ends_answers_whoever_is_waiting() {
+    scenario(async || {
+        let mut stack = Stack::builder().start().await?;
+        let api = &mut stack.apis[0];
+        let address = api.url.trim_start_matches("http://").to_owned();
+        let mut connection = TcpStream::connect(&address).await?;
+        let wait = format!(
+            "GET /aggregate/ HTTP/1.1\r\nhost: {address}\r\nconsistency-token: 0.1000000\r\nprefer: wait=3\r\n\r\n"
+        );
+        connection.write_all(wait.as_bytes()).await?;
+        reqwest::get(format!("{}/livez", api.url)).await?;
+        api.process.signal(Signal::Term)?;
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer);
+        ensure!(answer.starts_with("HTTP/1.1 412"), "a read that was waiting got: {answer}");
+        let status = api.process.exit(BOUND).await?;
+        ensure!(status.success(), "the API ended with {status}");
+        Ok(())
+    });
+}

@@ -1,0 +1,184 @@
+//! Servers go away and come back: the services say so at once, go on as far as they can, and heal by themselves.
+//!
+//! On servers of this file's own, because they are stopped and killed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::audit;
+use e2e::load::Crowd;
+use e2e::own_servers::OwnServers;
+use e2e::process::Signal;
+use e2e::scenario::scenario_within;
+use e2e::stack::{Stack, StackBuilder};
+use e2e::system::{Answer, send};
+use e2e::wait::eventually;
+use e2e::watch::{Tolerance, Watch};
+use reqwest::Method;
+use serde_json::json;
+use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
+
+const CATEGORIES: usize = 10;
+const BUDGET: &str = "outages";
+/// Servers start in the first of these tests.
+const BOUND: Duration = Duration::from_secs(240);
+
+async fn own_servers() -> Result<&'static OwnServers> {
+    static SERVERS: OnceCell<OwnServers> = OnceCell::const_new();
+    SERVERS.get_or_try_init(async || tokio::task::spawn_blocking(OwnServers::start).await?).await
+}
+
+async fn stack(own: &OwnServers) -> Result<Stack> {
+    let stack =
+        StackBuilder { servers: Some(own.servers.clone()), ..Stack::builder() }.start().await?;
+    stack.system.define(BUDGET, CATEGORIES).await?;
+    Ok(stack)
+}
+
+async fn exact(stack: &Stack, load: e2e::load::Load) -> Result<()> {
+    let ledger = load.stop().await?;
+    let totals = audit::exact(stack, BUDGET, CATEGORIES).await?;
+    ensure!(totals == ledger.totals(CATEGORIES), "what is counted is not what was acknowledged");
+    ledger.check_log(&stack.kafka.read(&stack.topic).await?)
+}
+
+/// Twenty people submit at once; each answer and how long it took.
+async fn submit_at_once(stack: &Stack, what: &str) -> Result<Vec<(Answer, Duration)>> {
+    let mut requests = JoinSet::new();
+    for person in 0..20 {
+        let url = format!("{}/v1/budgets/{BUDGET}/submissions", stack.system.write_to(0));
+        let body = json!({"person": format!("{what}-{person}"), "allocation": {"c0": 100}});
+        let request = stack.system.request(Method::POST, url).json(&body);
+        requests.spawn(async move {
+            let began = Instant::now();
+            send(request).await.map(|answer| (answer, began.elapsed()))
+        });
+    }
+    let mut answers = Vec::new();
+    while let Some(answer) = requests.join_next().await {
+        answers.push(answer??);
+    }
+    Ok(answers)
+}
+
+#[test]
+fn without_kafka_submissions_are_refused_within_a_second_and_taken_again_when_it_is_back() {
+    scenario_within(BOUND, async || {
+        let own = own_servers().await?;
+        let stack = stack(own).await?;
+        submit_at_once(&stack, "before").await?;
+        let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
+        own.signal("kafka", Signal::Stop)?;
+        for round in ["first", "second", "third"] {
+            for (answer, took) in submit_at_once(&stack, round).await? {
+                answer.problem(503, "unavailable")?;
+                let wait: u64 = answer.header("retry-after").parse().context("no Retry-After")?;
+                ensure!(
+                    wait >= 1 && took <= Duration::from_secs(1),
+                    "503 after {took:?}, Retry-After: {wait}"
+                );
+            }
+        }
+        eventually("ingest says that it is not ready", Duration::from_secs(10), async || {
+            let url = format!("{}/readyz", stack.ingests[0].url);
+            send(stack.system.request(Method::GET, url)).await?.expect(503)
+        })
+        .await?;
+        own.signal("kafka", Signal::Continue)?;
+        eventually("submissions are taken again", Duration::from_secs(15), async || {
+            for (answer, _) in submit_at_once(&stack, "after").await? {
+                answer.expect(202)?;
+            }
+            Ok(())
+        })
+        .await?;
+        watch.stop().await?;
+        // Whatever became of those without an answer, what is counted is what the log says.
+        audit::exact(&stack, BUDGET, CATEGORIES).await.map(|_| ())
+    });
+}
+
+#[test]
+fn a_killed_kafka_that_is_started_again_loses_and_repeats_nothing() {
+    scenario_within(BOUND, async || {
+        let own = own_servers().await?;
+        let stack = stack(own).await?;
+        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
+        let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
+        load.goes_on_for(200).await?;
+        own.signal("kafka", Signal::Kill)?;
+        own.start_missing()?;
+        load.goes_on_for(200).await?;
+        watch.stop().await?;
+        exact(&stack, load).await
+    });
+}
+
+#[test]
+fn while_cassandra_stands_still_submissions_and_reads_go_on_and_then_totals_catch_up() {
+    scenario_within(BOUND, async || {
+        let own = own_servers().await?;
+        let stack = stack(own).await?;
+        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
+        load.goes_on_for(200).await?;
+        let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
+        own.signal("cassandra", Signal::Stop)?;
+        let stood = Instant::now();
+        while stood.elapsed() < Duration::from_secs(6) {
+            load.goes_on_for(50).await?;
+        }
+        own.signal("cassandra", Signal::Continue)?;
+        load.goes_on_for(100).await?;
+        watch.stop().await?;
+        exact(&stack, load).await
+    });
+}
+
+#[test]
+fn a_killed_cassandra_that_is_started_again_loses_and_repeats_nothing() {
+    scenario_within(BOUND, async || {
+        let own = own_servers().await?;
+        let stack = stack(own).await?;
+        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
+        load.goes_on_for(200).await?;
+        own.signal("cassandra", Signal::Kill)?;
+        own.start_missing()?;
+        load.goes_on_for(100).await?;
+        exact(&stack, load).await
+    });
+}
+
+#[test]
+fn without_redis_reads_and_submissions_go_on_and_an_empty_one_heals() {
+    scenario_within(BOUND, async || {
+        let mut stack = Stack::builder().start().await?;
+        stack.system.define(BUDGET, CATEGORIES).await?;
+        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
+        load.goes_on_for(200).await?;
+        let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
+        stack.redis.kill()?;
+        load.goes_on_for(300).await?;
+        let answer =
+            eventually("the committed totals answer", Duration::from_secs(5), async || {
+                let answer = stack
+                    .system
+                    .get(&format!("/v1/budgets/{BUDGET}/aggregate"))
+                    .await?
+                    .expect(200)?;
+                ensure!(
+                    answer.header("cache-status").contains("allocator-summary; hit"),
+                    "{}",
+                    answer.header("cache-status")
+                );
+                Ok(answer)
+            })
+            .await?;
+        ensure!(!answer.body.is_empty());
+        stack.redis.restart()?;
+        load.goes_on_for(100).await?;
+        watch.stop().await?;
+        // The audit looks into Redis, too.
+        exact(&stack, load).await
+    });
+}

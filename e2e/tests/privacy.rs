@@ -1,0 +1,120 @@
+//! A person's id, sent through every route in every way, is found nowhere: in no log, record, row, key or file.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::embedded::Embedded;
+use e2e::scenario::scenario;
+use e2e::stack::{Stack, StackBuilder};
+use e2e::system::{System, receipt, send};
+use reqwest::Method;
+use serde_json::json;
+
+const PERSON: &str = "zebra.quokka-7731";
+
+/// Says the person's id wherever an id can be said, rightly and wrongly.
+async fn speak_of_the_person(system: &System) -> Result<()> {
+    system.known("taxes", Duration::from_secs(10)).await?;
+    let route = "/v1/budgets/taxes/submissions";
+    let good = json!({"person": PERSON, "allocation": {"health": 100}});
+    let counted = receipt(&system.post(route, &good).await?)?;
+    system
+        .post(
+            &format!("{route}/batch"),
+            &json!([good, {"person": PERSON, "allocation": {"health": 99}}]),
+        )
+        .await?
+        .expect(200)?;
+    let lines = format!("{good}\n{{\"person\": \"{PERSON}\"\n");
+    system
+        .post_text(&format!("{route}/batch"), "application/x-ndjson", lines)
+        .await?
+        .expect(200)?;
+    for wrong in [
+        json!({"person": PERSON, "allocation": {"health": -1}}).to_string(),
+        json!({"person": PERSON, PERSON: 1, "allocation": {PERSON: 100}}).to_string(),
+        format!("{{\"person\": \"{PERSON}\", \"allocation\": "),
+        json!({"person": [PERSON], "allocation": {}}).to_string(),
+    ] {
+        let answer = system.post_text(route, "application/json", wrong).await?;
+        ensure!(matches!(answer.status, 400 | 422), "{}", answer.status);
+    }
+    for base in [system.read_from(0), system.write_to(0)] {
+        for method in [Method::GET, Method::PATCH, Method::DELETE] {
+            for path in [
+                format!("{route}/{PERSON}"),
+                format!("{route}/{PERSON}/more"),
+                format!("/{PERSON}?person={PERSON}"),
+            ] {
+                send(system.request(method.clone(), format!("{base}{path}"))).await?;
+            }
+        }
+    }
+    let token = [
+        ("consistency-token", &*counted.token),
+        ("prefer", "wait=5"),
+        ("referer", PERSON),
+        ("user-agent", PERSON),
+    ];
+    system.get_with(&format!("{route}/{PERSON}"), &token).await?;
+    Ok(())
+}
+
+fn not_in(place: &str, text: &str) -> Result<()> {
+    let line = text.lines().find(|line| line.contains(PERSON));
+    ensure!(line.is_none(), "{place} names the person: {}", line.unwrap_or_default());
+    Ok(())
+}
+
+#[test]
+fn no_log_record_row_or_key_of_the_services_names_a_person() {
+    scenario(async || {
+        let settings = vec!["telemetry.filter=debug".to_owned()];
+        let stack = StackBuilder { settings, ..Stack::builder() }.start().await?;
+        speak_of_the_person(&stack.system).await?;
+        e2e::audit::exact(&stack, "taxes", 10).await?;
+
+        for service in stack.ingests.iter().chain(&stack.processors).chain(&stack.apis) {
+            let log = service.process.log()?;
+            ensure!(log.lines().count() > 5, "{} logs nothing", service.process.name());
+            not_in(service.process.name(), &log)?;
+        }
+        let (dead_letters, budgets) =
+            (format!("{}.dead-letters", stack.topic), format!("{}_budgets", stack.topic));
+        for topic in [&stack.topic, &dead_letters, &budgets] {
+            for record in stack.kafka.read(topic).await? {
+                let bytes = [record.key, record.value].concat();
+                not_in(
+                    topic,
+                    &format!("{} {:?}", String::from_utf8_lossy(&bytes), record.headers),
+                )?;
+            }
+        }
+        not_in("a table", &stack.tables().await?.everything().await?)?;
+        not_in("Redis", &stack.keys().await?.everything().await?)
+    });
+}
+
+#[test]
+fn no_log_or_file_of_the_embedded_default_names_a_person() {
+    scenario(async || {
+        let embedded = Embedded::start().await?;
+        speak_of_the_person(&embedded.system).await?;
+        not_in("the log", &embedded.service.process.log()?)?;
+        search(&embedded.data)
+    });
+}
+
+fn search(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("no data in {}", dir.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            search(&path)?;
+        } else {
+            not_in(&path.display().to_string(), &String::from_utf8_lossy(&fs::read(&path)?))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! Processors come and go under load: partitions move, and no reader ever sees a wrong or backward number.
+
+use anyhow::{Result, ensure};
+use e2e::audit;
+use e2e::load::Crowd;
+use e2e::scenario::scenario;
+use e2e::stack::{Stack, StackBuilder};
+use e2e::watch::{Tolerance, Watch};
+use std::time::Duration;
+
+const CATEGORIES: usize = 10;
+
+#[test]
+fn partitions_move_from_one_to_two_to_three_to_two_processors_without_a_wrong_number() {
+    scenario(async || {
+        let mut stack = StackBuilder { apis: 2, partitions: 6, ..Stack::builder() }.start().await?;
+        let budget = "moving";
+        stack.system.define(budget, CATEGORIES).await?;
+        let load = Crowd::of(budget, CATEGORIES).start(&stack.system);
+        let watch = Watch::start(&stack.system, budget, Tolerance::None);
+
+        load.goes_on_for(200).await?;
+        for processors in 2..=3 {
+            stack.add_processor().await?;
+            let share = stack.partitions / processors;
+            stack.owned_so(|owned| owned.iter().all(|owned| *owned == share)).await?;
+            load.goes_on_for(200).await?;
+        }
+        let mut leaving = stack.processors.remove(0);
+        leaving.terminate(Duration::from_secs(15)).await?;
+        stack.owned_so(|owned| owned.iter().all(|owned| *owned == 3)).await?;
+        load.goes_on_for(200).await?;
+
+        let ledger = load.stop().await?;
+        watch.stop().await?;
+        finish(&stack, budget, &ledger).await
+    });
+}
+
+async fn finish(stack: &Stack, budget: &str, ledger: &e2e::load::Ledger) -> Result<()> {
+    let totals = audit::exact(stack, budget, CATEGORIES).await?;
+    ensure!(totals == ledger.totals(CATEGORIES), "what is counted is not what was acknowledged");
+    ledger.check_log(&stack.kafka.read(&stack.topic).await?)
+}

@@ -1,0 +1,86 @@
+//! Many submissions in one body: a JSON array, or one a line. Each item has its own faults, with pointers into the
+//! item.
+
+use std::fmt;
+
+use runtime::problem::{Problem, ProblemKind};
+use schemas::Budget;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
+
+use super::faults::Faults;
+use super::json::{not_json, whole};
+use super::submission::{Draft, ReadDraft, submission};
+
+/// The most items of one batch.
+pub(crate) const MAX_ITEMS: usize = 1_000;
+
+/// What the items of a batch say, in their order.
+pub(crate) type Drafts = Vec<Result<Draft, Problem>>;
+
+/// Reads a body that is a JSON array.
+///
+/// # Errors
+/// When it is not JSON, or no array, or has more than 1,000 items: then no item counts.
+pub(crate) fn json_array(body: &[u8], budget: &Budget) -> Result<Drafts, Problem> {
+    match whole(body, ReadItems(budget)) {
+        Ok(Some(drafts)) => Ok(drafts),
+        Ok(None) => Err(too_many()),
+        Err(error) => {
+            let mut faults = Faults::default();
+            // The items themselves take whatever JSON has; only the array insists.
+            let detail =
+                if error.is_data() { "must be an array".to_owned() } else { not_json(&error) };
+            faults.malformed("", detail);
+            Err(faults.into_problem(ProblemKind::InvalidAllocation))
+        }
+    }
+}
+
+/// Reads a body that is one item a line. Blank lines are no items; a line that is not JSON spoils no other.
+///
+/// # Errors
+/// When it has more than 1,000 items: then no item counts.
+pub(crate) fn lines(body: &[u8], budget: &Budget) -> Result<Drafts, Problem> {
+    let mut items = body
+        .split(|byte| *byte == b'\n')
+        .filter(|line| line.iter().any(|byte| !byte.is_ascii_whitespace()));
+    let drafts = items.by_ref().take(MAX_ITEMS).map(|line| submission(line, budget)).collect();
+    if items.next().is_some() { Err(too_many()) } else { Ok(drafts) }
+}
+
+fn too_many() -> Problem {
+    Problem::new(ProblemKind::ContentTooLarge)
+        .detail(format!("a batch may have at most {MAX_ITEMS} items; nothing was accepted"))
+}
+
+/// Reads an array of items; `None` for too many of them.
+struct ReadItems<'b>(&'b Budget);
+
+impl<'de> DeserializeSeed<'de> for ReadItems<'_> {
+    type Value = Option<Drafts>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ReadItems<'_> {
+    type Value = Option<Drafts>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Self::Value, S::Error> {
+        let mut drafts = Vec::with_capacity(64);
+        while let Some(draft) = seq.next_element_seed(ReadDraft(self.0))? {
+            drafts.push(draft);
+            if drafts.len() == MAX_ITEMS {
+                let more = seq.next_element::<IgnoredAny>()?.is_some();
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                return Ok((!more).then_some(drafts));
+            }
+        }
+        Ok(Some(drafts))
+    }
+}

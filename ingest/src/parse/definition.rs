@@ -1,0 +1,172 @@
+//! A budget's definition, as an administrator writes it. Not a hot path: what can be read is read, stand-ins take the
+//! place of what cannot, and the budget's own rules are asked about the rest, so that every fault is told at once.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use runtime::problem::{Problem, ProblemKind};
+use schemas::{Budget, BudgetId, Category, CategoryId, Identity, Results};
+use serde_json::value::RawValue;
+
+use super::faults::Faults;
+use super::json::{kind_of, known_members, not_json, string};
+
+/// Reads the body of `PUT /v1/budgets/{budget}`. The revision and the freezing of the result mean nothing.
+///
+/// # Errors
+/// A problem with every fault of the body.
+pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
+    let mut faults = Faults::default();
+    let names = [
+        "name",
+        "categories",
+        "opens_at",
+        "closes_at",
+        "results",
+        "minimum_people",
+        "identity",
+    ];
+    let members = known_members(body, "", names, &mut faults).unwrap_or_else(|error| {
+        faults.malformed("", not_json(&error));
+        [None; 7]
+    });
+    let [name, categories, opens_at, closes_at, results, minimum_people, identity] = members;
+    // About a body that is no object there is nothing more to say.
+    if faults.cover("") {
+        return Err(faults.into_problem(ProblemKind::InvalidBudget));
+    }
+    let mut form = Form { faults };
+    let budget = Budget {
+        id,
+        name: form.text(name, "/name").unwrap_or_else(stand_in),
+        categories: form.categories(categories),
+        opens_at: form.timestamp(opens_at, "/opens_at"),
+        closes_at: form.timestamp(closes_at, "/closes_at"),
+        results: form.choice(
+            results,
+            "/results",
+            [("live", Results::Live), ("after_close", Results::AfterClose)],
+        ),
+        minimum_people: form.minimum_people(minimum_people),
+        identity: form.choice(
+            identity,
+            "/identity",
+            [("required", Identity::Required), ("optional", Identity::Optional)],
+        ),
+        revision: 0,
+        frozen: false,
+    };
+    let mut faults = form.faults;
+    for fault in budget.faults() {
+        if !faults.cover(&fault.pointer) {
+            faults.invalid(fault.pointer, fault.detail);
+        }
+    }
+    if faults.is_empty() { Ok(budget) } else { Err(faults.into_problem(ProblemKind::InvalidBudget)) }
+}
+
+/// Breaks no rule.
+fn stand_in() -> String {
+    "unreadable".to_owned()
+}
+
+struct Form {
+    faults: Faults,
+}
+
+impl Form {
+    fn required<'a>(&mut self, value: Option<&'a RawValue>, pointer: &str) -> Option<&'a RawValue> {
+        if value.is_none() {
+            self.faults.malformed(pointer, "is required");
+        }
+        value
+    }
+
+    fn optional_text<'a>(
+        &mut self,
+        value: Option<&'a RawValue>,
+        pointer: &str,
+    ) -> Option<Cow<'a, str>> {
+        string(value?).map_err(|detail| self.faults.malformed(pointer, detail)).ok()
+    }
+
+    fn text(&mut self, value: Option<&RawValue>, pointer: &str) -> Option<String> {
+        let value = self.required(value, pointer);
+        self.optional_text(value, pointer).map(Cow::into_owned)
+    }
+
+    fn timestamp(&mut self, value: Option<&RawValue>, pointer: &str) -> Option<Timestamp> {
+        let text = self.optional_text(value, pointer)?;
+        text.parse()
+            .map_err(|_| {
+                self.faults.invalid(pointer, "must be a moment as RFC 3339 has it, such as 2026-11-21T12:00:00Z");
+            })
+            .ok()
+    }
+
+    fn choice<T: Default + Copy, const N: usize>(
+        &mut self,
+        value: Option<&RawValue>,
+        pointer: &str,
+        choices: [(&str, T); N],
+    ) -> T {
+        let Some(text) = self.optional_text(value, pointer) else { return T::default() };
+        let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+        chosen.unwrap_or_else(|| {
+            let names = choices.map(|(name, _)| format!("`{name}`")).join(" or ");
+            self.faults.invalid(pointer, format!("must be {names}"));
+            T::default()
+        })
+    }
+
+    fn minimum_people(&mut self, value: Option<&RawValue>) -> u64 {
+        const POINTER: &str = "/minimum_people";
+        let Some(value) = value else { return 1 };
+        if kind_of(value) != "a number" {
+            self.faults.malformed(POINTER, format!("must be a number, not {}", kind_of(value)));
+            return 1;
+        }
+        value.get().parse().unwrap_or_else(|_| {
+            self.faults.invalid(POINTER, "must be a whole number, at least 1");
+            1
+        })
+    }
+
+    fn categories(&mut self, value: Option<&RawValue>) -> Vec<Category> {
+        const POINTER: &str = "/categories";
+        let Some(value) = self.required(value, POINTER) else { return Vec::new() };
+        let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
+            self.faults.malformed(POINTER, format!("must be an array, not {}", kind_of(value)));
+            return Vec::new();
+        };
+        items.into_iter().enumerate().filter_map(|(index, item)| self.category(index, item)).collect()
+    }
+
+    fn category(&mut self, index: usize, item: &RawValue) -> Option<Category> {
+        let pointer = format!("/categories/{index}");
+        let names = ["id", "name", "description", "color"];
+        let members = known_members(item.get().as_bytes(), &pointer, names, &mut self.faults);
+        let [id, name, description, color] = members.unwrap_or_else(|error| {
+            self.faults.malformed(pointer.as_str(), not_json(&error));
+            [None; 4]
+        });
+        let id = self.category_id(id, &format!("{pointer}/id"));
+        let name = self.text(name, &format!("{pointer}/name")).unwrap_or_else(stand_in);
+        let description = self.optional_text(description, &format!("{pointer}/description"));
+        let color = self.optional_text(color, &format!("{pointer}/color"));
+        Some(Category {
+            // A stand-in of its own for each, so that it repeats no other.
+            id: id.or_else(|| CategoryId::parse(&format!("{}-{index}", stand_in())).ok())?,
+            name,
+            description: description.map(Cow::into_owned),
+            color: color.map(Cow::into_owned),
+        })
+    }
+
+    fn category_id(&mut self, value: Option<&RawValue>, pointer: &str) -> Option<CategoryId> {
+        let text = self.text(value, pointer)?;
+        CategoryId::parse(&text)
+            .map_err(|fault| self.faults.invalid(pointer, fault.to_string()))
+            .ok()
+    }
+}

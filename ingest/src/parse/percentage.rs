@@ -1,0 +1,225 @@
+//! A percentage, from the text of a JSON number to basis points: by its digits, never by way of a float.
+
+use std::fmt;
+
+/// 100 % in basis points.
+const WHOLE: u16 = 10_000;
+
+/// Why a number is not a percentage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PercentageFault {
+    /// Below 0. Minus zero is 0, as JSON's numbers have it.
+    #[error("must not be negative")]
+    Negative,
+    /// Over 100.
+    #[error("must be at most 100")]
+    OverHundred,
+    /// Between two basis points. The value counts, not the spelling: 33.330 has two decimals.
+    #[error("must have at most two decimals")]
+    Decimals,
+}
+
+/// Reads the text of a JSON number, which must be well-formed. Takes time in proportion to the text, whatever its
+/// exponent.
+///
+/// # Errors
+/// When it is not a whole number of basis points from 0 to 10,000.
+pub(super) fn basis_points(number: &str) -> Result<u16, PercentageFault> {
+    let (negative, number) = match number.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, number),
+    };
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+
+    // The value is `significant` × 10^`scale`, with no zero at either end of `significant`. Of its digits only the
+    // first few are kept: with more than four it is over 100 or between two basis points anyway.
+    let mut significant: u32 = 0;
+    let mut digits: i64 = 0;
+    let mut zeros: i64 = 0;
+    for digit in whole.bytes().chain(fraction.bytes()).map(|digit| digit.wrapping_sub(b'0')) {
+        if digit == 0 {
+            zeros += i64::from(digits > 0);
+            continue;
+        }
+        digits += zeros + 1;
+        if digits <= 4 {
+            significant = significant * power_of_ten(zeros + 1) + u32::from(digit);
+        }
+        zeros = 0;
+    }
+    if digits == 0 {
+        return Ok(0);
+    }
+    if negative {
+        return Err(PercentageFault::Negative);
+    }
+    // Percent to basis points is two decimal places.
+    let scale = exponent_value(exponent) - fraction.len() as i64 + zeros + 2;
+    if digits + scale > 5 {
+        return Err(PercentageFault::OverHundred);
+    }
+    if scale < 0 {
+        return Err(PercentageFault::Decimals);
+    }
+    // At most five digits together, so `scale` is at most 4; five significant ones are over 10,000.
+    if digits > 4 {
+        return Err(PercentageFault::OverHundred);
+    }
+    match u16::try_from(significant * power_of_ten(scale)) {
+        Ok(share) if share <= WHOLE => Ok(share),
+        _ => Err(PercentageFault::OverHundred),
+    }
+}
+
+fn power_of_ten(exponent: i64) -> u32 {
+    (0..exponent).fold(1, |power, _| power * 10)
+}
+
+/// An exponent's value, or one of its sign that is larger than the length of any body.
+fn exponent_value(text: &str) -> i64 {
+    const BEYOND_ANY_BODY: i64 = 1 << 40;
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let size = digits.bytes().fold(0, |value: i64, digit| {
+        (value * 10 + i64::from(digit.wrapping_sub(b'0'))).min(BEYOND_ANY_BODY)
+    });
+    if negative { -size } else { size }
+}
+
+/// Basis points, shown as a percentage with as many decimals as it needs.
+pub(super) struct Percent(pub u64);
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.0 / 100, self.0 % 100);
+        match rest {
+            0 => write!(f, "{whole}"),
+            _ if rest % 10 == 0 => write!(f, "{whole}.{}", rest / 10),
+            _ => write!(f, "{whole}.{rest:02}"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::PercentageFault::{Decimals, Negative, OverHundred};
+    use super::*;
+    use num_bigint::BigInt;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_number_is_its_value_however_it_is_spelt() {
+        let spellings = [
+            ("0", 0),
+            ("-0", 0),
+            ("-0.000e7", 0),
+            ("0e99999999999999999999", 0),
+            ("33.33", 3333),
+            ("33.3300000000000000000000000000000", 3333),
+            ("1e2", 10_000),
+            ("1E+2", 10_000),
+            ("0.5e1", 500),
+            ("10000e-2", 10_000),
+            ("100.00", 10_000),
+            ("0.01", 1),
+            ("0.29", 29),
+            ("57.3", 5730),
+            ("4.35", 435),
+            ("99.99", 9999),
+            ("1000000000e-9", 100),
+            ("0.0000001e7", 100),
+        ];
+        for (text, expected) in spellings {
+            assert_eq!(basis_points(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_percentage_is_said_to_be_so_at_once() {
+        let faults = [
+            ("33.335", Decimals),
+            ("0.001", Decimals),
+            ("1e-400", Decimals),
+            ("1e-99999999999999999999999", Decimals),
+            ("99.999", Decimals),
+            ("99.99999999999999999999999999999999", Decimals),
+            ("100.01", OverHundred),
+            ("101", OverHundred),
+            ("1e400", OverHundred),
+            ("1e99999999999999999999999", OverHundred),
+            ("18446744073709551617", OverHundred),
+            ("-1", Negative),
+            ("-0.001", Negative),
+            ("-1e400", Negative),
+        ];
+        for (text, expected) in faults {
+            assert_eq!(basis_points(text), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn percentages_are_shown_with_no_more_decimals_than_they_need() {
+        for (basis_points, text) in [(9950, "99.5"), (10_000, "100"), (1, "0.01"), (10, "0.1"), (0, "0")]
+        {
+            assert_eq!(Percent(basis_points).to_string(), text);
+        }
+    }
+
+    /// The law, by exact arithmetic on whole numbers of any size: number × 100 = basis points.
+    fn by_exact_arithmetic(
+        negative: bool,
+        whole: &str,
+        fraction: &str,
+        exponent: i32,
+    ) -> Option<u16> {
+        let mut numerator: BigInt = format!("{whole}{fraction}").parse().unwrap();
+        if negative {
+            numerator = -numerator;
+        }
+        let mut denominator = BigInt::from(10).pow(fraction.len() as u32);
+        match u32::try_from(exponent) {
+            Ok(up) => numerator *= BigInt::from(10).pow(up),
+            Err(_) => denominator *= BigInt::from(10).pow(exponent.unsigned_abs()),
+        }
+        numerator *= 100;
+        if &numerator % &denominator != BigInt::ZERO {
+            return None;
+        }
+        let basis_points = numerator / denominator;
+        let in_range = basis_points >= BigInt::ZERO && basis_points <= BigInt::from(10_000);
+        in_range.then(|| u16::try_from(basis_points).unwrap())
+    }
+
+    fn number_parts() -> impl Strategy<Value = (bool, String, String, i32)> {
+        let whole = prop_oneof![Just("0".to_owned()), "[1-9][0-9]{0,3}", "[1-9]0{0,8}"];
+        let fraction = prop_oneof![Just(String::new()), "[0-9]{1,4}", "0{0,8}[0-9]{1,2}0{0,8}"];
+        let exponent = prop_oneof![4 => Just(0), 4 => -8..8_i32, 1 => -450..450_i32];
+        (proptest::bool::weighted(0.1), whole, fraction, exponent)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        #[test]
+        fn every_number_is_read_as_exact_arithmetic_reads_it(
+            (negative, whole, fraction, exponent) in number_parts(), plain in any::<bool>(),
+        ) {
+            let sign = if negative { "-" } else { "" };
+            let point = if fraction.is_empty() { "" } else { "." };
+            let exponent = if plain { 0 } else { exponent };
+            let tail = if plain { String::new() } else { format!("e{exponent}") };
+            let text = format!("{sign}{whole}{point}{fraction}{tail}");
+            let expected = by_exact_arithmetic(negative, &whole, &fraction, exponent);
+            prop_assert_eq!(basis_points(&text).ok(), expected, "{}", text);
+        }
+
+        #[test]
+        fn no_text_panics_the_reader(text in ".{0,40}") {
+            let _ = basis_points(&text);
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! The laws of reading bodies: exact, strict, every fault at once, and no panic whatever comes.
+
+use proptest::prelude::*;
+use runtime::problem::{Problem, ProblemKind};
+use schemas::{Budget, BudgetId, Category, CategoryId, Identity, Results};
+
+use super::*;
+
+fn budget(categories: &[&str]) -> Budget {
+    Budget {
+        id: BudgetId::parse("taxes").unwrap(),
+        name: "Taxes".into(),
+        categories: categories
+            .iter()
+            .map(|id| Category {
+                id: CategoryId::parse(id).unwrap(),
+                name: (*id).into(),
+                description: None,
+                color: None,
+            })
+            .collect(),
+        opens_at: None,
+        closes_at: None,
+        results: Results::Live,
+        minimum_people: 1,
+        identity: Identity::Required,
+        revision: 1,
+        frozen: true,
+    }
+}
+
+fn taxes() -> Budget {
+    budget(&["health", "education", "defence"])
+}
+
+/// The kind and the pointers of a problem.
+fn faults(problem: &Problem) -> (ProblemKind, Vec<&str>) {
+    let pointers = problem.noted_faults().iter().map(|fault| fault.pointer.as_str());
+    (problem.kind(), pointers.collect())
+}
+
+fn refused(body: &[u8]) -> Problem {
+    submission(body, &taxes()).expect_err("a body that is wrong")
+}
+
+#[test]
+fn a_submission_is_read_in_the_budgets_order_and_what_is_left_out_is_0() {
+    let body = br#" {"allocation": {"defence": 24.50, "health": 75.5},
+        "person": "p\u002d1", "submission_id": "0198C0DE-0000-7000-8000-000000000001"} "#;
+    let draft = submission(body, &taxes()).unwrap();
+    assert_eq!(draft.allocation.basis_points(), [7_550, 0, 2_450]);
+    assert_eq!(draft.person.unwrap().reveal(), "p-1");
+    assert_eq!(draft.id.unwrap().to_string(), "0198c0de-0000-7000-8000-000000000001");
+}
+
+#[test]
+fn a_body_of_another_form_is_malformed_wherever_it_is_wrong() {
+    let good = r#""allocation":{"health":100}"#;
+    let id = "0198c0de-0000-7000-8000-000000000001";
+    let cases: Vec<(String, Vec<&str>)> = vec![
+        ("".into(), vec![""]),
+        ("{".into(), vec![""]),
+        ("[]".into(), vec![""]),
+        ("null".into(), vec![""]),
+        ("1".into(), vec![""]),
+        (format!(r#"{{"person":"p",{good}}} x"#), vec![""]),
+        (r#"{"person":"p","allocation":{"health":NaN}}"#.into(), vec![""]),
+        (r#"{"person":"p","allocation":{"health":01}}"#.into(), vec![""]),
+        (r#"{"person":"p","allocation":{"health":+1}}"#.into(), vec![""]),
+        (format!(r#"{{"person":"{}",{good}}}"#, "\u{1}"), vec![""]),
+        ("{}".into(), vec!["/person", "/allocation"]),
+        (format!("{{{good}}}"), vec!["/person"]),
+        (r#"{"person":1,"allocation":[100],"submission_id":{}}"#.into(), vec![
+            "/person",
+            "/allocation",
+            "/submission_id",
+        ]),
+        (format!(r#"{{"person":null,{good},"submission_id":null}}"#), vec![
+            "/person",
+            "/submission_id",
+        ]),
+        (format!(r#"{{"person":"",{good}}}"#), vec!["/person"]),
+        (format!(r#"{{"person":"{}",{good}}}"#, "x".repeat(257)), vec!["/person"]),
+        (format!(r#"{{"person":"a\nb",{good}}}"#), vec!["/person"]),
+        (format!(r#"{{"person":"\ud800",{good}}}"#), vec!["/person"]),
+        (format!(r#"{{"person":"p",{good},"submission_id":"x"}}"#), vec!["/submission_id"]),
+        (format!(r#"{{"person":"p",{good},"submision_id":"{id}"}}"#), vec!["/submision_id"]),
+        (format!(r#"{{"person":"p",{good},"a~/b":[{{}}]}}"#), vec!["/a~0~1b"]),
+        (format!(r#"{{"person":"p","person":"p",{good}}}"#), vec!["/person"]),
+        (format!(r#"{{"person":"p",{good},{good}}}"#), vec!["/allocation"]),
+        (r#"{"person":"p","allocation":{"health":"100"}}"#.into(), vec!["/allocation/health"]),
+        (r#"{"person":"p","allocation":{"health":[[[]]],"x/y":true}}"#.into(), vec![
+            "/allocation/health",
+            "/allocation/x~1y",
+            "/allocation/x~1y",
+        ]),
+    ];
+    for (body, pointers) in cases {
+        let problem = refused(body.as_bytes());
+        assert_eq!(faults(&problem), (ProblemKind::Malformed, pointers), "{body}");
+    }
+}
+
+#[test]
+fn text_that_is_no_unicode_is_malformed() {
+    for body in [
+        &b"{\"person\":\"\xff\",\"allocation\":{\"health\":100}}"[..],
+        b"{\"person\":\"p\",\"allocation\":{\"hea\xfflth\":100}}",
+        br#"{"person":"p","allocation":{"\udfff":100}}"#,
+        br#"{"person":"p","allocation":{"health":100},"\ud800":1}"#,
+    ] {
+        assert_eq!(refused(body).kind(), ProblemKind::Malformed);
+    }
+}
+
+#[test]
+fn an_allocation_that_breaks_rules_is_invalid_with_every_fault() {
+    let cases: Vec<(&str, Vec<&str>)> = vec![
+        ("{}", vec!["/allocation"]),
+        (r#"{"health":99.99}"#, vec!["/allocation"]),
+        (r#"{"health":100,"defence":0.01}"#, vec!["/allocation"]),
+        (r#"{"health":33.335,"defence":-1,"education":1e400}"#, vec![
+            "/allocation/health",
+            "/allocation/defence",
+            "/allocation/education",
+        ]),
+        (r#"{"health":100,"education":1e-400}"#, vec!["/allocation/education"]),
+        (r#"{"health":50,"health":50}"#, vec!["/allocation/health"]),
+        (r#"{"health":100,"h\u0065alth":0}"#, vec!["/allocation/health"]),
+        // What a misspelt category was given counts, so the sum is no second fault here; below it is.
+        (r#"{"helth":60,"defence":40}"#, vec!["/allocation/helth"]),
+        (r#"{"helth":60,"defence":39}"#, vec!["/allocation/helth", "/allocation"]),
+    ];
+    for (allocation, pointers) in cases {
+        let problem = refused(format!(r#"{{"person":"p","allocation":{allocation}}}"#).as_bytes());
+        let expected = (ProblemKind::InvalidAllocation, pointers);
+        assert_eq!(faults(&problem), expected, "{allocation}");
+    }
+}
+
+#[test]
+fn a_wrong_sum_says_what_it_is() {
+    let problem = refused(br#"{"person":"p","allocation":{"health":49.5,"defence":50.25}}"#);
+    assert_eq!(problem.noted_faults()[0].detail, "makes 99.75 instead of 100");
+}
+
+#[test]
+fn one_fault_of_form_makes_the_whole_malformed_and_hides_no_other() {
+    let problem = refused(br#"{"persn":"p","allocation":{"health":-1,"x":"1"}}"#);
+    assert_eq!(
+        faults(&problem),
+        (ProblemKind::Malformed, vec![
+            "/persn",
+            "/allocation/health",
+            "/allocation/x",
+            "/allocation/x",
+            "/person"
+        ])
+    );
+}
+
+#[test]
+fn a_person_may_be_left_out_where_the_budget_does_not_ask() {
+    let asks_nobody = Budget { identity: Identity::Optional, ..taxes() };
+    let draft = submission(br#"{"allocation":{"health":100}}"#, &asks_nobody).unwrap();
+    assert_eq!((draft.person, draft.id), (None, None));
+}
+
+#[test]
+fn nesting_to_any_depth_is_refused_and_harmless() {
+    for open in ["[", r#"{"a":"#, r#"{"allocation":"#] {
+        let deep = open.repeat(300_000);
+        assert_eq!(refused(deep.as_bytes()).kind(), ProblemKind::Malformed);
+        let inside = format!(r#"{{"person":"p","allocation":{{"health":{deep}"#);
+        assert_eq!(refused(inside.as_bytes()).kind(), ProblemKind::Malformed);
+    }
+}
+
+#[test]
+fn a_million_faults_make_a_short_problem() {
+    let members = (0..200_000).map(|n| format!(r#""{n}":-1,"#)).collect::<String>();
+    let body = format!(r#"{{"person":"p","allocation":{{{members}"health":100}}}}"#);
+    let problem = refused(body.as_bytes());
+    assert_eq!(problem.noted_faults().len(), 100);
+    let long_name = format!(r#"{{"{}":1}}"#, "x".repeat(1_000_000));
+    let told: usize =
+        refused(long_name.as_bytes()).noted_faults().iter().map(|f| f.pointer.len()).sum();
+    assert!(told < 1_000);
+}
+
+#[test]
+fn the_items_of_a_batch_stand_for_themselves() {
+    let good = r#"{"person":"p","allocation":{"health":100}}"#;
+    let bad = r#"{"person":"p","allocation":{"health":99}}"#;
+    let array = format!("[{good},{bad},7,{good}]");
+    let kinds = |drafts: Drafts| -> Vec<Option<ProblemKind>> {
+        drafts.iter().map(|draft| draft.as_ref().err().map(Problem::kind)).collect()
+    };
+    let (invalid, malformed) = (ProblemKind::InvalidAllocation, ProblemKind::Malformed);
+    let expected = [None, Some(invalid), Some(malformed), None];
+    assert_eq!(kinds(json_array(array.as_bytes(), &taxes()).unwrap()), expected);
+
+    let text = format!("{good}\r\n\n{bad}\n{{broken\n \n{good}");
+    assert_eq!(kinds(lines(text.as_bytes(), &taxes()).unwrap()), expected);
+    assert!(lines(b"", &taxes()).unwrap().is_empty());
+    assert!(json_array(b"[]", &taxes()).unwrap().is_empty());
+}
+
+#[test]
+fn an_array_that_is_not_json_to_its_end_is_refused_whole() {
+    let good = r#"{"person":"p","allocation":{"health":100}}"#;
+    for body in [format!("[{good},"), format!("[{good}]x"), good.into(), "1e999".into()] {
+        let problem = json_array(body.as_bytes(), &taxes()).unwrap_err();
+        assert_eq!(faults(&problem), (ProblemKind::Malformed, vec![""]), "{body}");
+    }
+}
+
+#[test]
+fn a_batch_has_a_thousand_items_and_no_more() {
+    let array = |items: usize| format!("[{}]", vec!["1"; items].join(","));
+    let text = |items: usize| "1\n".repeat(items);
+    assert_eq!(json_array(array(MAX_ITEMS).as_bytes(), &taxes()).unwrap().len(), MAX_ITEMS);
+    assert_eq!(lines(text(MAX_ITEMS).as_bytes(), &taxes()).unwrap().len(), MAX_ITEMS);
+    for items in [MAX_ITEMS + 1, MAX_ITEMS * 100] {
+        let by_array = json_array(array(items).as_bytes(), &taxes()).unwrap_err();
+        let by_lines = lines(text(items).as_bytes(), &taxes()).unwrap_err();
+        assert_eq!(by_array.kind(), ProblemKind::ContentTooLarge);
+        assert_eq!(by_lines.kind(), ProblemKind::ContentTooLarge);
+    }
+}
+
+fn define(body: &str) -> Result<Budget, Problem> {
+    definition(BudgetId::parse("taxes").unwrap(), body.as_bytes())
+}
+
+#[test]
+fn a_definition_is_read_with_its_defaults() {
+    let budget = define(r#"{"name":"Taxes","categories":[{"id":"a","name":"A"},{"id":"b","name":"B"}]}"#);
+    let budget = budget.unwrap();
+    assert_eq!((budget.minimum_people, budget.identity), (1, Identity::Required));
+    assert_eq!((budget.results, budget.opens_at), (Results::Live, None));
+
+    let budget = define(
+        r##"{"name":"Taxes","opens_at":"2026-01-01T00:00:00Z","closes_at":"2026-01-01T00:00:00.001Z",
+            "results":"after_close","minimum_people":5,"identity":"optional",
+            "categories":[{"id":"a","name":"A","description":"d","color":"#1f77b4"},{"id":"b","name":"B"}]}"##,
+    );
+    let budget = budget.unwrap();
+    assert_eq!((budget.minimum_people, budget.identity), (5, Identity::Optional));
+    assert_eq!(budget.results, Results::AfterClose);
+    assert!(budget.opens_at < budget.closes_at);
+    assert_eq!(budget.categories[0].color.as_deref(), Some("#1f77b4"));
+}
+
+#[test]
+fn a_definition_tells_all_its_faults_of_form_and_of_rules_together() {
+    let problem = define(
+        r#"{"name":7,"opens_at":"yesterday","results":"never","minimum_people":0,"identity":[],"x":1,
+            "categories":[{"id":"A B","name":""},{"id":"a","name":"A","colour":"red"},{"id":"a","name":"A"},3]}"#,
+    );
+    let problem = problem.unwrap_err();
+    let (kind, mut pointers) = faults(&problem);
+    pointers.sort_unstable();
+    assert_eq!(kind, ProblemKind::Malformed);
+    assert_eq!(
+        pointers,
+        [
+            "/categories/0/id",
+            "/categories/0/name",
+            "/categories/1/colour",
+            "/categories/2/id",
+            "/categories/3",
+            "/categories/3/id",
+            "/categories/3/name",
+            "/identity",
+            "/minimum_people",
+            "/name",
+            "/opens_at",
+            "/results",
+            "/x",
+        ]
+    );
+}
+
+#[test]
+fn a_definition_of_the_right_form_that_breaks_rules_is_an_invalid_budget() {
+    let problem = define(
+        r#"{"name":"","categories":[{"id":"a","name":"A"}],"results":"after_close","minimum_people":1.5}"#,
+    );
+    let problem = problem.unwrap_err();
+    let (kind, mut pointers) = faults(&problem);
+    pointers.sort_unstable();
+    assert_eq!(kind, ProblemKind::InvalidBudget);
+    assert_eq!(pointers, ["/categories", "/closes_at", "/minimum_people", "/name"]);
+}
+
+#[test]
+fn a_definition_that_is_no_object_is_told_nothing_else() {
+    for body in ["", "[]", "3", r#"{"name":"x""#] {
+        let problem = define(body).unwrap_err();
+        assert_eq!(faults(&problem), (ProblemKind::Malformed, vec![""]), "{body}");
+    }
+    let problem = define("{}").unwrap_err();
+    assert_eq!(faults(&problem), (ProblemKind::Malformed, vec!["/name", "/categories"]));
+}
+
+/// One way to write basis points as a percentage.
+fn spelling(basis_points: u16, style: u8) -> String {
+    let (whole, rest) = (basis_points / 100, basis_points % 100);
+    match style % 5 {
+        0 => format!("{whole}.{rest:02}"),
+        1 => format!("{basis_points}e-2"),
+        2 => format!("{whole}.{rest:02}000E0"),
+        3 => format!("0.{basis_points:05}e+3"),
+        _ if rest == 0 => format!("{whole}"),
+        _ if rest % 10 == 0 => format!("{whole}.{}", rest / 10),
+        _ => format!("{whole}.{rest:02}"),
+    }
+}
+
+/// Shares that make 10,000, cut at sorted random places.
+fn shares() -> impl Strategy<Value = Vec<u16>> {
+    proptest::collection::vec(0..=10_000_u16, 1..64).prop_map(|mut cuts| {
+        cuts.sort_unstable();
+        let mut shares = Vec::new();
+        let mut last = 0;
+        for cut in cuts.into_iter().chain([10_000]) {
+            shares.push(cut - last);
+            last = cut;
+        }
+        shares
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_allocation_survives_its_decimal_text_in_any_spelling_and_order(
+        shares in shares(), styles in proptest::collection::vec(any::<u8>(), 64),
+        order in Just((0..64_usize).collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        let ids: Vec<String> = (0..shares.len()).map(|n| format!("c-{n}")).collect();
+        let budget = budget(&ids.iter().map(String::as_str).collect::<Vec<_>>());
+        let members: Vec<String> = order
+            .iter()
+            .filter(|place| **place < shares.len())
+            // What is 0 may be left out.
+            .filter(|place| shares[**place] > 0 || styles[**place] % 2 == 0)
+            .map(|place| format!(r#""c-{place}":{}"#, spelling(shares[*place], styles[*place])))
+            .collect();
+        let body = format!(r#"{{"person":"p","allocation":{{{}}}}}"#, members.join(","));
+        let draft = submission(body.as_bytes(), &budget).map_err(|problem| {
+            TestCaseError::fail(format!("{body}: {problem:?}"))
+        })?;
+        prop_assert_eq!(draft.allocation.basis_points(), &shares[..]);
+    }
+
+    #[test]
+    fn no_bytes_panic_any_reader(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = submission(&bytes, &taxes());
+        let _ = json_array(&bytes, &taxes());
+        let _ = lines(&bytes, &taxes());
+        let _ = definition(BudgetId::parse("taxes").unwrap(), &bytes);
+    }
+
+    #[test]
+    fn no_damage_to_a_good_body_panics_any_reader(
+        place in 0..120_usize, byte in any::<u8>(), end in 0..130_usize,
+    ) {
+        let mut body = br#"[{"person":"p-1","allocation":{"health":40,"education":35.5,"defence":24.5},
+            "submission_id":"0198c0de-0000-7000-8000-000000000001"}]"#.to_vec();
+        if let Some(place) = body.get_mut(place) {
+            *place = byte;
+        }
+        body.truncate(end);
+        let _ = json_array(&body, &taxes());
+        let _ = submission(body.get(1..).unwrap_or_default(), &taxes());
+        let _ = lines(body.get(1..).unwrap_or_default(), &taxes());
+    }
+}

@@ -1,0 +1,414 @@
+//! Ingest's router on places in memory that can be told to fail, and a client that speaks to it without a socket.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use ingest::{AdminToken, IngestConfig, IngestParts};
+use runtime::health::Health;
+use runtime::http::HttpConfig;
+use runtime::metrics::Metrics;
+use schemas::{
+    Budget, BudgetId, Offset, PartitionCount, PersonKey, PersonKeyHasher, PersonName, Receipt,
+    RecordDecoder, SubmissionId, default_budgets, partition_for,
+};
+use serde_json::Value;
+use storage::definitions::{Catalog, Change, DefinitionError, Definitions};
+use storage::idempotency::{Attempt, Begun, Idempotency};
+use storage::log::{AppendError, LogWriter, NewRecord};
+use tokio::sync::{Notify, watch};
+use tower::ServiceExt;
+
+pub const PARTITIONS: u64 = 4;
+pub const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
+pub const SUBMISSIONS: &str = "/v1/budgets/taxes/submissions";
+pub const BATCH: &str = "/v1/budgets/taxes/submissions/batch";
+pub const GOOD: &str = r#"{"person":"p-1","allocation":{"health":40,"education":35.5,"defence":24.5}}"#;
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How the log answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogMood {
+    /// It takes records.
+    #[default]
+    Taking,
+    /// It is known to be away.
+    Away,
+    /// It is found to be away when it is asked to append.
+    Refusing,
+    /// It has the record and says that it does not know.
+    Vague,
+}
+
+#[derive(Default)]
+pub struct FakeLog {
+    pub mood: Mutex<LogMood>,
+    pub records: Mutex<Vec<NewRecord>>,
+    /// While set, appending waits for `go_on`.
+    pub held: AtomicBool,
+    pub waiting: AtomicUsize,
+    pub go_on: Notify,
+}
+
+impl FakeLog {
+    pub fn is(&self, mood: LogMood) {
+        *lock(&self.mood) = mood;
+    }
+
+    fn away() -> AppendError {
+        AppendError::Unavailable("told to be away".into())
+    }
+}
+
+#[async_trait]
+impl LogWriter for FakeLog {
+    fn partitions(&self) -> PartitionCount {
+        PartitionCount::new(PARTITIONS).unwrap()
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
+        if self.held.load(Ordering::SeqCst) {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            self.go_on.notified().await;
+        }
+        let mood = *lock(&self.mood);
+        let mut log = lock(&self.records);
+        records
+            .into_iter()
+            .map(|record| {
+                let offset = log.iter().filter(|r| r.partition == record.partition).count() as u64;
+                match mood {
+                    LogMood::Away | LogMood::Refusing => return Err(Self::away()),
+                    LogMood::Taking | LogMood::Vague => log.push(record),
+                }
+                match mood {
+                    LogMood::Vague => Err(AppendError::Unknown("told to be vague".into())),
+                    _ => Ok(Offset(offset)),
+                }
+            })
+            .collect()
+    }
+
+    fn available(&self) -> Result<(), AppendError> {
+        match *lock(&self.mood) {
+            LogMood::Away => Err(Self::away()),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub struct FakeDefinitions {
+    pub catalog: Mutex<Arc<Catalog>>,
+    pub loaded: AtomicBool,
+    pub failing: AtomicBool,
+    pub changes: AtomicUsize,
+    /// Applied just before the next change: what somebody else has done meanwhile.
+    pub meanwhile: Mutex<Option<Budget>>,
+    changed: watch::Sender<()>,
+}
+
+impl FakeDefinitions {
+    pub fn put(&self, budget: Budget) {
+        let mut catalog = lock(&self.catalog);
+        *catalog = Arc::new(catalog.with(Arc::new(budget)));
+    }
+
+    pub fn get(&self, id: &str) -> Option<Arc<Budget>> {
+        lock(&self.catalog).get(id).cloned()
+    }
+}
+
+#[async_trait]
+impl Definitions for FakeDefinitions {
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&lock(&self.catalog))
+    }
+
+    fn is_loaded(&self) -> bool {
+        self.loaded.load(Ordering::SeqCst)
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    async fn change(
+        &self,
+        id: &BudgetId,
+        decide: &Change<'_>,
+    ) -> Result<Arc<Budget>, DefinitionError> {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        // As the real ones do, so that others come in between.
+        tokio::task::yield_now().await;
+        if self.failing.load(Ordering::SeqCst) {
+            return Err(DefinitionError::Unavailable("told to fail".into()));
+        }
+        if let Some(budget) = lock(&self.meanwhile).take() {
+            self.put(budget);
+        }
+        let current = self.get(id.as_str());
+        match decide(current.as_deref())? {
+            Some(next) => {
+                self.put(next);
+                Ok(self.get(id.as_str()).unwrap())
+            }
+            None => Ok(current.unwrap()),
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct FakeIdempotency {
+    pub known: Mutex<HashMap<(BudgetId, SubmissionId), (u64, Option<Receipt>)>>,
+    pub begun: AtomicUsize,
+}
+
+#[async_trait]
+impl Idempotency for FakeIdempotency {
+    async fn begin(&self, attempts: &[Attempt]) -> Vec<Begun> {
+        self.begun.fetch_add(attempts.len(), Ordering::SeqCst);
+        let mut known = lock(&self.known);
+        attempts
+            .iter()
+            .map(|attempt| {
+                let key = (attempt.budget.clone(), attempt.submission);
+                match known.get(&key) {
+                    None => {
+                        known.insert(key, (attempt.digest, None));
+                        Begun::First
+                    }
+                    Some((digest, _)) if *digest != attempt.digest => Begun::Reused,
+                    Some((_, Some(receipt))) => Begun::Repeat(*receipt),
+                    Some((_, None)) => Begun::InFlight,
+                }
+            })
+            .collect()
+    }
+
+    async fn finish(&self, outcomes: &[(Attempt, Option<Receipt>)]) {
+        let mut known = lock(&self.known);
+        for (attempt, receipt) in outcomes {
+            let key = (attempt.budget.clone(), attempt.submission);
+            match receipt {
+                Some(_) => known.insert(key, (attempt.digest, *receipt)),
+                None => known.remove(&key),
+            };
+        }
+    }
+}
+
+pub struct World {
+    pub log: Arc<FakeLog>,
+    pub definitions: Arc<FakeDefinitions>,
+    pub idempotency: Arc<FakeIdempotency>,
+    pub metrics: Metrics,
+    router: Router,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self::with(1_000, None)
+    }
+
+    pub fn with(max_in_flight_records: usize, admin_token: Option<&str>) -> Self {
+        let definitions = Arc::new(FakeDefinitions {
+            catalog: Mutex::default(),
+            loaded: AtomicBool::new(true),
+            failing: AtomicBool::new(false),
+            changes: AtomicUsize::new(0),
+            meanwhile: Mutex::default(),
+            changed: watch::Sender::new(()),
+        });
+        for budget in default_budgets().unwrap() {
+            definitions.put(Budget { revision: 1, ..budget });
+        }
+        let log = Arc::new(FakeLog::default());
+        let idempotency = Arc::new(FakeIdempotency::default());
+        let config = IngestConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            max_in_flight_records,
+            admin_token: admin_token.map(|token| AdminToken::new(token).unwrap()),
+        };
+        let parts = IngestParts {
+            log: log.clone(),
+            definitions: definitions.clone(),
+            idempotency: idempotency.clone(),
+            hasher: hasher(),
+        };
+        let metrics = Metrics::new("ingest");
+        let routes = ingest::routes(&config, parts, &metrics).unwrap();
+        let http = HttpConfig::default();
+        let router =
+            runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
+        Self { log, definitions, idempotency, metrics, router }
+    }
+
+    /// The default budget, changed.
+    pub fn set(&self, change: impl FnOnce(&mut Budget)) {
+        let mut budget = Budget::clone(&self.definitions.get("taxes").unwrap());
+        change(&mut budget);
+        self.definitions.put(budget);
+    }
+
+    pub async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.post_with(path, &[], body).await
+    }
+
+    pub async fn post_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        let json = [("content-type", "application/json")];
+        let headers = [&json[..], headers].concat();
+        self.ask(Method::POST, path, &headers, body).await
+    }
+
+    pub async fn delete(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.ask(Method::DELETE, path, headers, Body::empty()).await
+    }
+
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        // The last of a name counts.
+        let headers: HashMap<&str, &str> = headers.iter().copied().collect();
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let mut request = request.body(body.into()).unwrap();
+        let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// What the log's records say: person, shares (none for a withdrawal).
+    pub fn logged(&self) -> Vec<(PersonKey, Vec<u32>)> {
+        let mut decoder = RecordDecoder::default();
+        let records = lock(&self.log.records);
+        let read = |record: &NewRecord| {
+            assert_eq!(record.partition, partition_for(&record.key, self.log.partitions()));
+            let view = decoder.decode(record.key.as_bytes(), &record.value).unwrap();
+            assert_eq!(view.budget, "taxes");
+            (view.person, view.basis_points.to_vec())
+        };
+        records.iter().map(read).collect()
+    }
+
+    /// The value of `allocator_ingest_submissions_total`.
+    pub fn counted(&self, outcome: &str) -> u64 {
+        let text = String::from_utf8(self.metrics.render()).unwrap();
+        let name = format!("allocator_ingest_submissions_total{{outcome=\"{outcome}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap()
+    }
+}
+
+pub fn hasher() -> PersonKeyHasher {
+    PersonKeyHasher::new(SECRET).unwrap()
+}
+
+pub fn key(person: &str) -> PersonKey {
+    hasher().key(&BudgetId::parse("taxes").unwrap(), &PersonName::parse(person).unwrap())
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Checks that the answer is a whole problem of this kind and gives its detail.
+    #[track_caller]
+    pub fn problem(&self, status: u16, slug: &str) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        assert_eq!(self.status.as_u16(), status, "{text}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        assert!(self.header("x-request-id").is_some());
+        let problem = self.json();
+        check_problem(&problem, status, slug);
+        assert_eq!(problem["instance"].as_str(), self.header("x-request-id"));
+        problem["detail"].as_str().unwrap().to_owned()
+    }
+
+    /// The pointers of a problem's faults.
+    pub fn pointers(&self) -> Vec<String> {
+        pointers(&self.json())
+    }
+
+    /// Checks the answer to a submission that is in the log and gives where it is.
+    #[track_caller]
+    pub fn accepted(&self) -> Receipt {
+        let text = String::from_utf8_lossy(&self.body);
+        assert_eq!(self.status.as_u16(), 202, "{text}");
+        assert_eq!(self.header("content-type"), Some("application/json"));
+        let body = self.json();
+        assert_eq!(body["status"], "accepted");
+        let receipt = check_receipt(&body);
+        assert_eq!(self.header("consistency-token"), body["receipt"].as_str());
+        receipt
+    }
+}
+
+#[track_caller]
+pub fn check_problem(problem: &Value, status: u16, slug: &str) {
+    assert_eq!(problem["type"], format!("/problems/{slug}"), "{problem}");
+    assert_eq!(problem["status"], status);
+    assert!(problem["title"].as_str().is_some_and(|title| !title.is_empty()));
+}
+
+pub fn pointers(problem: &Value) -> Vec<String> {
+    let errors = problem["errors"].as_array().cloned().unwrap_or_default();
+    errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The receipt of an accepted submission's body, whose fields must agree.
+#[track_caller]
+pub fn check_receipt(body: &Value) -> Receipt {
+    let receipt: Receipt = body["receipt"].as_str().unwrap().parse().unwrap();
+    assert_eq!(body["budget"], "taxes");
+    assert_eq!(body["partition"], receipt.partition.0);
+    assert_eq!(body["offset"], receipt.offset.0);
+    assert_eq!(body["submission_id"].as_str().unwrap().len(), 36);
+    receipt
+}
+
+/// Waits until a condition holds.
+pub async fn until(condition: impl Fn() -> bool) {
+    for _ in 0..100_000 {
+        if condition() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the condition never held");
+}
+
