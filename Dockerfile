@@ -19,6 +19,6 @@ RUN apt-get update \
     && install -d -o allocator -g allocator /data
 COPY --from=build /out/ /usr/local/bin/
 USER 10001:10001
-# The embedded default keeps its files in ./data, which is /data here.
+# The embedded default: docker run -p 127.0.0.1:8000:8000 -v allocator:/data IMAGE. It keeps its files in ./data.
 WORKDIR /
-CMD ["allocator", "run"]
+CMD ["allocator", "run", "--set", "allocator.listen=0.0.0.0:8000"]

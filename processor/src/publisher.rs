@@ -65,8 +65,9 @@ impl Publisher {
     /// Takes over totals that have been committed. Costs no I/O.
     pub fn publish(&self, partition: PartitionRef, totals: Vec<(BudgetId, BudgetTotals)>) {
         let mut owned = self.lock();
-        if !owned.totals.contains_key(&partition) {
-            owned.totals.insert(partition, BTreeMap::new());
+        let new = !owned.totals.contains_key(&partition);
+        owned.totals.entry(partition).or_default();
+        if new {
             self.mark_all(&mut owned);
         }
         for (budget, totals) in totals {

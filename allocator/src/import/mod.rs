@@ -2,12 +2,12 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`file`] | lines and records, and what can be wrong with them |
-//! | [`formats`] | what a file says: Pabulib's ballots, tables, JSON lines |
-//! | [`apportion`] | points to basis points |
-//! | [`survey`] | the first reading: what the file holds |
-//! | [`server`] | requests, retries, and what the answers mean |
-//! | [`lanes`] | the second reading: everything to the server, in order for each person |
+//! | `file` | lines and records, and what can be wrong with them |
+//! | `formats` | what a file says: Pabulib's ballots, tables, JSON lines |
+//! | `apportion` | points to basis points |
+//! | `survey` | the first reading: what the file holds |
+//! | `server` | requests, retries, and what the answers mean |
+//! | `lanes` | the second reading: everything to the server, in order for each person |
 //!
 //! A file is read twice, so that nothing of a broken one is sent, and so that submissions can be named after its
 //! content: the same file again repeats the same submissions, and the server counts nobody twice.

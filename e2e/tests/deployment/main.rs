@@ -1,6 +1,6 @@
 //! The files of operations agree with the code and with each other. No Docker engine is needed, and none is there where
 //! this is developed: compose, nginx, Prometheus and Grafana are checked statically, the middle two by their own tools.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod code;
 mod compose;
@@ -74,6 +74,10 @@ fn every_setting_is_a_key_that_the_code_knows() {
     for name in configuration().keys() {
         assert!(known.contains(name), "deploy/allocator.toml: {name}");
     }
+    let dockerfile = code::read("Dockerfile");
+    let (_, set) = dockerfile.split_once("\"--set\", \"").unwrap();
+    let (set, _) = set.split_once('=').unwrap();
+    assert!(known.contains(set), "Dockerfile: --set {set}");
     for (service, definition) in Compose::read().ours() {
         for variable in definition.environment.keys() {
             let name = variable

@@ -227,11 +227,7 @@ fn follow(config: &KafkaConfig, shared: &Shared, stop: &CancellationToken) -> Ka
                     "a definition does not parse and is passed over"
                 ),
             },
-            Some(Err(KafkaError::PartitionEOF(_))) => {
-                if !shared.loaded.swap(true, Ordering::AcqRel) {
-                    shared.changed.send_replace(());
-                }
-            }
+            Some(Err(KafkaError::PartitionEOF(_))) => shared.set_loaded(),
             Some(Err(error)) => tracing::debug!(%error, "definitions consumer"),
             None => {}
         }
@@ -245,6 +241,12 @@ fn parse(payload: Option<&[u8]>) -> Option<Budget> {
 }
 
 impl Shared {
+    fn set_loaded(&self) {
+        if !self.loaded.swap(true, Ordering::AcqRel) {
+            self.changed.send_replace(());
+        }
+    }
+
     /// Takes a definition in unless a newer one is there: a change's own answer may overtake the follower.
     fn take_in(&self, budget: Arc<Budget>) {
         let mut news = false;

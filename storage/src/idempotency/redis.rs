@@ -83,8 +83,9 @@ impl Idempotency for RedisIdempotency {
                     .ignore(),
             };
         }
-        let sent = self.link.call(async |mut redis| pipeline.query_async(&mut redis).await).await;
-        if let Err(fault) = sent.map(|()| ()) {
+        let sent: Result<(), _> =
+            self.link.call(async |mut redis| pipeline.query_async(&mut redis).await).await;
+        if let Err(fault) = sent {
             tracing::debug!(%fault, "what became of submissions could not be remembered");
         }
     }

@@ -16,10 +16,13 @@ use tokio::sync::broadcast::Receiver;
 use super::build::{count, new_budget_id, totals};
 use super::wait::PATIENCE;
 
+/// What is there after a loss.
+pub type Lost = Pin<Box<dyn Future<Output = Arc<dyn Cache>> + Send>>;
+
 pub struct Fixture {
     pub cache: Arc<dyn Cache>,
     /// Loses everything of a budget, as a flush or a restart does, and gives the cache as it is afterwards.
-    pub lose: Box<dyn Fn(BudgetId) -> Pin<Box<dyn Future<Output = Arc<dyn Cache>> + Send>> + Sync>,
+    pub lose: Box<dyn Fn(BudgetId) -> Lost + Sync>,
 }
 
 macro_rules! cache_contract {

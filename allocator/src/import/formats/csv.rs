@@ -133,8 +133,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Each row's line, and its shares, or why it is refused.
-    fn rows(text: &str) -> Result<Vec<(u64, Result<Vec<u16>, String>)>, String> {
+    /// A row's line, and its shares, or why it is refused.
+    type Row = (u64, Result<Vec<u16>, String>);
+
+    fn rows(text: &str) -> Result<Vec<Row>, String> {
         let mut csv = Csv::open(text.as_bytes()).map_err(|error| error.to_string())?;
         let mut rows = Vec::new();
         while let Some(entry) = csv.next_ballot().map_err(|error| error.to_string())? {

@@ -6,6 +6,9 @@ use schemas::{Offset, PartitionCount, Position};
 use super::end_of;
 use crate::log::{AppendError, DeadLetter, NewRecord};
 
+/// As much as many submissions need.
+const PROBE_BYTES: u32 = 64 << 10;
+
 /// What one caller wants written, whole or not at all.
 pub(super) enum Write {
     /// Records of partitions that are there.
@@ -56,10 +59,11 @@ impl Appender {
         Ok(offsets)
     }
 
-    /// Commits something that does not matter, to find out whether the disk takes commits again.
+    /// Commits something that does not matter and takes it back, to find out whether the disk has room again.
     pub fn probe(&self) -> Result<(), AppendError> {
         self.connection
-            .execute("UPDATE log SET probes = probes + 1", [])
+            .execute("INSERT INTO probes (bytes) VALUES (zeroblob(?1))", [PROBE_BYTES])
+            .and_then(|_| self.connection.execute("DELETE FROM probes", []))
             .map(drop)
             .map_err(not_there)
     }
@@ -164,7 +168,7 @@ mod tests {
             }
         };
         assert!(matches!(refusal, AppendError::Unavailable(_)), "{refusal}");
-        assert!(appender.commit([record(1)].iter()).is_err());
+        assert!(appender.commit([record(0), record(1)].iter()).is_err());
 
         appender.connection.pragma_update(None, "max_page_count", 1_000).expect("room");
         let offsets = appender.commit([record(0), record(1)].iter());

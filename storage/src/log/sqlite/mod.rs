@@ -32,9 +32,9 @@ const SCHEMA: Schema = Schema {
         CREATE TABLE log (
             id INTEGER PRIMARY KEY CHECK (id = 1),
             partition_count INTEGER NOT NULL,
-            cluster_id TEXT NOT NULL,
-            probes INTEGER NOT NULL DEFAULT 0
+            cluster_id TEXT NOT NULL
         ) STRICT;
+        CREATE TABLE probes (bytes BLOB NOT NULL) STRICT;
         CREATE TABLE records (
             partition INTEGER NOT NULL,
             "offset" INTEGER NOT NULL,

@@ -186,3 +186,64 @@ impl Transactions {
         *health = failure;
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use rusqlite::Connection;
+    use schemas::{PartitionCount, PartitionId};
+
+    use super::*;
+    use crate::log::sqlite::SCHEMA;
+    use crate::log::{DeadLetter, NewRecord};
+    use crate::sqlite::{Durability, open};
+
+    fn letter() -> Write {
+        Write::Letters(vec![DeadLetter {
+            partition: PartitionId(0),
+            offset: Offset(0),
+            reason: "takes room".into(),
+            key: Vec::new(),
+            value: vec![7; 1 << 20],
+        }])
+    }
+
+    fn record() -> Write {
+        let key = PersonKey::from_bytes([1; PersonKey::BYTES]);
+        Write::Records(vec![NewRecord { partition: PartitionId(0), key, value: vec![7; 10_000] }])
+    }
+
+    #[tokio::test]
+    async fn after_a_full_disk_service_resumes_by_itself() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("log");
+        let connection = open(&path, &SCHEMA, Durability::PowerLoss).expect("a database");
+        connection.pragma_update(None, "max_page_count", 600).expect("a limit");
+        let partitions = PartitionCount::new(1).expect("a count");
+        let appender = Appender::new(connection, partitions).expect("an appender");
+        let tail = Arc::new(Tail::new(appender.ends()));
+        let writer = Writer::start(appender, tail).expect("a thread");
+
+        writer.submit(letter()).await.expect("room for the letter");
+        let mut taken = 0;
+        let refusal = loop {
+            match writer.submit(record()).await {
+                Ok(_) => taken += 1,
+                Err(refusal) => break refusal,
+            }
+        };
+        assert!(matches!(refusal, AppendError::Unavailable(_)), "{refusal}");
+        assert_eq!(writer.available(), Err(refusal));
+
+        // Somebody makes room.
+        let other = Connection::open(&path).expect("the database");
+        other.busy_timeout(Duration::from_secs(5)).expect("a timeout");
+        other.execute("DELETE FROM dead_letters", []).expect("room");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while writer.available().is_err() {
+            assert!(Instant::now() < deadline, "it does not resume");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(writer.submit(record()).await, Ok(vec![Offset(taken)]));
+    }
+}

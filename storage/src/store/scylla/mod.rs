@@ -2,13 +2,15 @@
 //!
 //! Two kinds of writes, never mixed in one table: conditional ones (lightweight transactions) on totals and
 //! generations, whose outcome the caller settles itself, and plain ones with the offset as their timestamp on
-//! people's rows, which may be repeated at will. See [`session`] for how each is sent.
+//! people's rows, which may be repeated at will. See the module `session` for how each is sent.
 
 mod generations;
 mod migrate;
 mod people;
 mod session;
 mod totals;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::{BudgetId, BudgetTotals, Generation, PartitionCount, PersonKey, PersonRow};
@@ -32,6 +34,8 @@ pub struct ScyllaStore {
     generations: Generations,
 }
 
+const CONNECT_PAUSE: Duration = Duration::from_millis(300);
+
 impl ScyllaStore {
     /// Connects, makes the keyspace if it is absent, brings its tables up to date and prepares every statement. Any
     /// number of processes may do so at once.
@@ -41,10 +45,24 @@ impl ScyllaStore {
     /// again. [`StoreError::Corrupt`] when trying again cannot help: the schema is newer than this program, or the
     /// datacenter cannot be told.
     pub async fn connect(config: &ScyllaConfig) -> Result<Self, StoreError> {
-        timeout(config.connect_timeout, Self::connect_and_prepare(config)).await.map_err(|_| {
+        let mut last = "no node answered".to_owned();
+        let connecting = async {
+            loop {
+                match Self::connect_and_prepare(config).await {
+                    // A table that another process has just made is listed a moment before it can be used.
+                    Err(StoreError::Unavailable(reason)) => last = reason,
+                    settled => return settled,
+                }
+                tokio::time::sleep(CONNECT_PAUSE).await;
+            }
+        };
+        let connected = timeout(config.connect_timeout, connecting).await;
+        connected.unwrap_or_else(|_| {
             let limit = config.connect_timeout.as_millis();
-            StoreError::Unavailable(format!("not connected and up to date within {limit} ms"))
-        })?
+            Err(StoreError::Unavailable(format!(
+                "not connected and up to date within {limit} ms: {last}"
+            )))
+        })
     }
 
     async fn connect_and_prepare(config: &ScyllaConfig) -> Result<Self, StoreError> {

@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use schemas::{Offset, PartitionId, PersonKey, Position};
+use schemas::{Offset, PartitionId, Position};
 use storage::log::{
     DeadLetter, DeadLetters, LogBounds, LogSource, LogWriter, NewRecord, RecordBatch, SourceError,
     Start,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::wait::{PATIENCE, until};
 

@@ -16,8 +16,10 @@ fn file(votes: &str) -> String {
     format!("{META}{PROJECTS}VOTES\nvoter_id;age;vote;points\n{votes}")
 }
 
-/// Each entry's line, and its person with the shares of culture, public space and sport, or why it is refused.
-fn entries(text: &str) -> Result<Vec<(u64, Result<(String, Vec<u16>), String>)>, String> {
+/// An entry's line, and its person with the shares of culture, public space and sport, or why it is refused.
+type Read = (u64, Result<(String, Vec<u16>), String>);
+
+fn entries(text: &str) -> Result<Vec<Read>, String> {
     let open = Pabulib::open(text.as_bytes(), Grouping::Category);
     let mut file = open.map_err(|error| error.to_string())?;
     let mut entries = Vec::new();
