@@ -43,9 +43,11 @@ impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
                     lead.pending.insert(key.clone(), sender);
                     Flight { started: Instant::now(), landing }
                 });
+                let started_now = lead.pending.contains_key(key);
                 Seat {
                     landing: flight.landing.clone(),
-                    recent_enough: not_before.is_none_or(|moment| flight.started >= moment),
+                    recent_enough: started_now
+                        || not_before.is_none_or(|moment| flight.started > moment),
                 }
             })
             .collect();

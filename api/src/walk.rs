@@ -78,7 +78,7 @@ impl Walker {
         Tier::ALL.iter().any(|tier| self.guarded(*tier).guard.works())
     }
 
-    /// Walks for each of the slots, or joins walks that are under way, if they began at `not_before` or later.
+    /// Walks for each of the slots, or joins walks that are under way, if they began after `not_before`.
     /// Answers in the slots' order.
     pub async fn walk(
         self: &Arc<Self>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -200,32 +200,26 @@ fn read(mut client: ClientConfig, topic: &str) -> Result<Vec<LogRecord>> {
         .set("group.id", "e2e-readers")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest")
+        .set("enable.partition.eof", "true")
         .create()?;
-    let ends = ends(&consumer, topic)?;
+    let mut unread = ends(&consumer, topic)?.len();
+    let mut records: Vec<Vec<LogRecord>> = vec![Vec::new(); unread];
     let mut wanted = TopicPartitionList::new();
-    for partition in 0..ends.len() {
+    for partition in 0..unread {
         wanted.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
     }
     consumer.assign(&wanted)?;
-    let mut missing: u64 = ends.iter().sum();
-    let mut records: Vec<Vec<LogRecord>> = vec![Vec::new(); ends.len()];
     let deadline = Instant::now() + Duration::from_secs(60);
-    while missing > 0 {
-        ensure!(Instant::now() < deadline, "{missing} records of {topic} are not there to be read");
-        let message = match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => message,
-            Some(Err(KafkaError::MessageConsumption(code))) => {
-                return Err(anyhow!("cannot read {topic}: {code}"));
+    while unread > 0 {
+        ensure!(Instant::now() < deadline, "{topic} cannot be read to its end");
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                let partition = records.get_mut(message.partition() as usize);
+                partition.context("a partition that was not there")?.push(taken(&message));
             }
-            _ => continue,
-        };
-        let partition = message.partition() as usize;
-        let end = *ends.get(partition).context("a partition that was not there")?;
-        if (message.offset() as u64) < end {
-            missing -= 1;
-            if let Some(records) = records.get_mut(partition) {
-                records.push(taken(&message));
-            }
+            Some(Err(KafkaError::PartitionEOF(_))) => unread -= 1,
+            Some(Err(KafkaError::MessageConsumption(code))) => bail!("cannot read {topic}: {code}"),
+            _ => {}
         }
     }
     Ok(records.concat())

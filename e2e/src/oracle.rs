@@ -112,7 +112,7 @@ impl Oracle {
         let ours = submission.version == 1
             && record.key.len() == 16
             && submission.submission_id.len() == 16
-            && !submission.budget.is_empty()
+            && is_slug(&submission.budget)
             && partition_of(&record.key, partitions) == record.partition;
         if !(possible && ours) {
             return None;
@@ -151,6 +151,11 @@ impl Oracle {
     pub fn people(&self, budget: &str) -> HashMap<Vec<u8>, Vec<u32>> {
         self.people.get(budget).cloned().unwrap_or_default()
     }
+}
+
+fn is_slug(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=64).contains(&text.len()) && text.bytes().all(plain) && text.trim_matches('-') == text
 }
 
 /// Checks what must hold in every aggregate ever shown.

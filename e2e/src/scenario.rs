@@ -48,7 +48,7 @@ pub fn scenario_within(bound: Duration, test: impl AsyncFnOnce() -> Result<()>) 
     let outcome = runtime.block_on(async { tokio::time::timeout(bound, test()).await });
     match outcome {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => panic!("{error:?}"),
+        Ok(Err(error)) => panic!("{error:#}"),
         Err(_) => panic!("not done within {bound:?}"),
     }
     drop(quoting);

@@ -79,7 +79,8 @@ pub(crate) fn administrator(
     match bearer(&request.headers) {
         Some(shown) if token.is(shown) => Ok(Administrator::Token),
         shown => {
-            let detail = if shown.is_some() { "the token is not valid" } else { "a token is needed" };
+            let detail =
+                if shown.is_some() { "the token is not valid" } else { "a token is needed" };
             Err(Problem::new(ProblemKind::Unauthorized)
                 .detail(detail)
                 .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn without_a_token_only_this_machine_itself_is_an_administrator() {
-        let cases: [(&str, &[(&str, &str)], bool); 13] = [
+        type Headers = &'static [(&'static str, &'static str)];
+        let cases: [(&str, Headers, bool); 13] = [
             ("127.0.0.1:5", &[], true),
             ("[::1]:5", &[("host", "localhost:8000")], true),
             ("[::ffff:127.0.0.1]:5", &[("host", "[::1]:8000")], true),
@@ -183,7 +185,8 @@ mod tests {
             &[("authorization", "Bear")],
             &[("authorization", "Basic let-me-in")],
         ] {
-            let problem = administrator(Some(&token), &request("127.0.0.1:5", headers)).unwrap_err();
+            let problem =
+                administrator(Some(&token), &request("127.0.0.1:5", headers)).unwrap_err();
             assert_eq!(problem.kind(), ProblemKind::Unauthorized);
         }
     }

@@ -48,8 +48,12 @@ impl Config {
         let health = HealthConfig::read(&mut reader);
         let telemetry = TelemetryConfig::read(&mut reader);
         let storage = StorageConfig::read(&mut reader);
-        reader.ignore_section("api");
-        reader.ignore_section("processor");
+        if storage.as_ref().is_some_and(|storage| !storage.is_shared()) {
+            reader.fault("log.kind", storage::config::NEEDS_SHARED.to_owned());
+        }
+        for foreign in ["api", "processor", "allocator"] {
+            reader.ignore_section(foreign);
+        }
         reader.finish(KEYS)?;
         let config = || {
             Some(Self {

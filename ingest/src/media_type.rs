@@ -38,8 +38,7 @@ impl<S: Sync> FromRequestParts<S> for MediaType {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        of_request(parts)
-            .ok_or_else(|| unsupported("`application/json` or `application/x-ndjson`"))
+        of_request(parts).ok_or_else(|| unsupported("`application/json` or `application/x-ndjson`"))
     }
 }
 

@@ -109,8 +109,14 @@ impl Ingest {
         let named = draft.id.is_some();
         let id = draft.id.unwrap_or_else(new_id);
         let person = draft.person.unwrap_or_else(|| PersonName::anonymous(id));
-        let candidate =
-            self.candidate_of(budget, &person, id, named, Action::Allocate(draft.allocation), now_ms);
+        let candidate = self.candidate_of(
+            budget,
+            &person,
+            id,
+            named,
+            Action::Allocate(draft.allocation),
+            now_ms,
+        );
         (candidate, person)
     }
 

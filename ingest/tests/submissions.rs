@@ -64,7 +64,8 @@ async fn what_is_not_a_submission_is_malformed() {
 #[tokio::test]
 async fn an_allocation_that_breaks_rules_is_told_every_fault() {
     let world = World::new();
-    let body = r#"{"person":"p","allocation":{"health":33.335,"helth":-1,"defence":50,"defence":50}}"#;
+    let body =
+        r#"{"person":"p","allocation":{"health":33.335,"helth":-1,"defence":50,"defence":50}}"#;
     let answer = world.post(SUBMISSIONS, body).await;
     answer.problem(422, "invalid-allocation");
     assert_eq!(
@@ -127,7 +128,8 @@ async fn a_budget_takes_submissions_only_while_it_is_open() {
     let detail = world.post(SUBMISSIONS, GOOD).await.problem(409, "budget-closed");
     assert!(detail.contains(&future.to_string()), "{detail}");
     world.set(|budget| (budget.opens_at, budget.closes_at) = (None, Some(past)));
-    let detail = world.delete("/v1/budgets/taxes/submissions/p", &[]).await.problem(409, "budget-closed");
+    let detail =
+        world.delete("/v1/budgets/taxes/submissions/p", &[]).await.problem(409, "budget-closed");
     assert!(detail.contains(&past.to_string()), "{detail}");
     assert_eq!((world.counted("closed"), world.logged().len()), (2, 0));
     world.set(|budget| (budget.opens_at, budget.closes_at) = (Some(past), Some(future)));
@@ -296,10 +298,9 @@ async fn an_unknown_outcome_is_said_to_be_unknown_with_the_id_to_repeat_it_with(
     assert_eq!(world.counted("unknown"), 1);
     let id = detail.split('"').nth(3).unwrap();
     let record = lock(&world.log.records)[0].value.clone();
-    assert!(schemas::RecordDecoder::default()
-        .decode(key("p-1").as_bytes(), &record)
-        .is_ok_and(|view| view.submission
-            == schemas::SubmissionId(id.parse().unwrap()).fingerprint()));
+    assert!(schemas::RecordDecoder::default().decode(key("p-1").as_bytes(), &record).is_ok_and(
+        |view| view.submission == schemas::SubmissionId(id.parse().unwrap()).fingerprint()
+    ));
     // The repetition goes into the log again, under the same name: the fold counts it once.
     world.log.is(LogMood::Taking);
     let body = GOOD.replacen('{', &format!(r#"{{"submission_id":"{id}","#), 1);

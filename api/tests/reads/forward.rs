@@ -108,11 +108,11 @@ async fn news_is_not_answered_with_a_fetch_that_began_before_it() {
     while world.cache.asked("town") == asked {
         tokio::task::yield_now().await;
     }
+    world.commit("town", &[(0, [5_000, 5_000]), (0, [5_000, 5_000])]);
     world.cache.tell(moved("town"));
     world.cache.switch.set(Mode::Works);
-    assert_eq!(reader.await.unwrap().people(), 1);
-    world.commit("town", &[(0, [5_000, 5_000]), (0, [5_000, 5_000])]);
     let told = Instant::now();
+    assert_eq!(reader.await.unwrap().people(), 1);
     until("fetched again", || world.cache.asked("town") >= asked + 2).await;
     assert!(told.elapsed() < Duration::from_millis(20), "by the timer only");
     assert_eq!(world.aggregate("town").await.people(), 2);

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::fakes::*;
+use crate::fakes::*;
 
 /// The budgets of every world: the default one and three more.
 pub const BUDGETS: [&str; 4] = ["taxes", "town", "park", "school"];
@@ -30,8 +30,7 @@ pub struct World {
     pub hasher: PersonKeyHasher,
     pub health: Health,
     pub metrics: Metrics,
-    pub router: Router,
-    pub routes: Router,
+    router: Router,
 }
 
 /// An answer, read whole.
@@ -101,8 +100,8 @@ impl World {
         // The server measures by the real clock, which the test's own leaves behind.
         let http =
             HttpConfig { request_timeout: Duration::from_secs(86_400), ..HttpConfig::default() };
-        let router = runtime::http::router("api", routes.clone(), &metrics, &health, &http);
-        Self { cache, store, definitions, hasher, health, metrics, router, routes }
+        let router = runtime::http::router("api", routes, &metrics, &health, &http);
+        Self { cache, store, definitions, hasher, health, metrics, router }
     }
 
     /// Lets the background task take its first look at everything.

@@ -7,6 +7,7 @@ use e2e::record::mix;
 
 /// The categories' names in ascending order of their ids, and each ballot's shares in that order.
 pub fn count(text: &str) -> Result<(Vec<String>, Vec<Vec<u32>>)> {
+    let text = text.replace("\r\n", "\n");
     let (_, rest) = text.split_once("\nPROJECTS\n").context("no PROJECTS")?;
     let (projects, votes) = rest.split_once("\nVOTES\n").context("no VOTES")?;
     let category_of: BTreeMap<String, String> = rows(projects)

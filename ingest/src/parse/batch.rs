@@ -8,7 +8,7 @@ use schemas::Budget;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use super::faults::Faults;
-use super::json::{not_json, whole};
+use super::json::whole;
 use super::submission::{Draft, ReadDraft, submission};
 
 /// The most items of one batch.
@@ -28,9 +28,7 @@ pub(crate) fn json_array(body: &[u8], budget: &Budget) -> Result<Drafts, Problem
         Err(error) => {
             let mut faults = Faults::default();
             // The items themselves take whatever JSON has; only the array insists.
-            let detail =
-                if error.is_data() { "must be an array".to_owned() } else { not_json(&error) };
-            faults.malformed("", detail);
+            faults.malformed("", error.detail("an array"));
             Err(faults.into_problem(ProblemKind::InvalidAllocation))
         }
     }

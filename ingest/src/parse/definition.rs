@@ -9,7 +9,7 @@ use schemas::{Budget, BudgetId, Category, CategoryId, Identity, Results};
 use serde_json::value::RawValue;
 
 use super::faults::Faults;
-use super::json::{kind_of, known_members, not_json, string};
+use super::json::{kind_of, known_members, string};
 
 /// Reads the body of `PUT /v1/budgets/{budget}`. The revision and the freezing of the result mean nothing.
 ///
@@ -17,17 +17,10 @@ use super::json::{kind_of, known_members, not_json, string};
 /// A problem with every fault of the body.
 pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
     let mut faults = Faults::default();
-    let names = [
-        "name",
-        "categories",
-        "opens_at",
-        "closes_at",
-        "results",
-        "minimum_people",
-        "identity",
-    ];
+    let names =
+        ["name", "categories", "opens_at", "closes_at", "results", "minimum_people", "identity"];
     let members = known_members(body, "", names, &mut faults).unwrap_or_else(|error| {
-        faults.malformed("", not_json(&error));
+        faults.malformed("", error.detail("an object"));
         [None; 7]
     });
     let [name, categories, opens_at, closes_at, results, minimum_people, identity] = members;
@@ -62,7 +55,11 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
             faults.invalid(fault.pointer, fault.detail);
         }
     }
-    if faults.is_empty() { Ok(budget) } else { Err(faults.into_problem(ProblemKind::InvalidBudget)) }
+    if faults.is_empty() {
+        Ok(budget)
+    } else {
+        Err(faults.into_problem(ProblemKind::InvalidBudget))
+    }
 }
 
 /// Breaks no rule.
@@ -99,7 +96,10 @@ impl Form {
         let text = self.optional_text(value, pointer)?;
         text.parse()
             .map_err(|_| {
-                self.faults.invalid(pointer, "must be a moment as RFC 3339 has it, such as 2026-11-21T12:00:00Z");
+                self.faults.invalid(
+                    pointer,
+                    "must be a moment as RFC 3339 has it, such as 2026-11-21T12:00:00Z",
+                );
             })
             .ok()
     }
@@ -139,7 +139,11 @@ impl Form {
             self.faults.malformed(POINTER, format!("must be an array, not {}", kind_of(value)));
             return Vec::new();
         };
-        items.into_iter().enumerate().filter_map(|(index, item)| self.category(index, item)).collect()
+        items
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, item)| self.category(index, item))
+            .collect()
     }
 
     fn category(&mut self, index: usize, item: &RawValue) -> Option<Category> {
@@ -147,7 +151,7 @@ impl Form {
         let names = ["id", "name", "description", "color"];
         let members = known_members(item.get().as_bytes(), &pointer, names, &mut self.faults);
         let [id, name, description, color] = members.unwrap_or_else(|error| {
-            self.faults.malformed(pointer.as_str(), not_json(&error));
+            self.faults.malformed(pointer.as_str(), error.detail("an object"));
             [None; 4]
         });
         let id = self.category_id(id, &format!("{pointer}/id"));

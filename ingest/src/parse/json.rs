@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::faults::{Faults, member_pointer};
@@ -166,27 +166,53 @@ impl<'de, const N: usize> Members<'de> for Known<'_, '_, 'de, N> {
 /// Reads an object whose members may have these names and no other; the values come in the names' order.
 ///
 /// # Errors
-/// When the text is not JSON.
+/// When the body is not JSON.
 pub(super) fn known_members<'de, const N: usize>(
-    text: &'de [u8],
+    body: &'de [u8],
     pointer: &str,
     names: [&'static str; N],
     faults: &mut Faults,
-) -> Result<[Option<&'de RawValue>; N], serde_json::Error> {
+) -> Result<[Option<&'de RawValue>; N], Unreadable> {
     let mut known = Known { pointer, names, values: [None; N], faults };
-    whole(text, ReadObject(&mut known))?;
+    whole(body, ReadObject(&mut known))?;
     Ok(known.values)
 }
 
-/// Reads one value that is all of the text.
+/// Why a body cannot be read.
+pub(super) enum Unreadable {
+    /// It is no text.
+    NotUtf8(std::str::Utf8Error),
+    /// It is no JSON, or no value of the type that is read.
+    NotJson(serde_json::Error),
+}
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        Self::NotJson(error)
+    }
+}
+
+impl Unreadable {
+    /// What is told of it; `wanted` is said of JSON of another type.
+    pub fn detail(&self, wanted: &str) -> String {
+        match self {
+            Self::NotUtf8(error) => format!("is not UTF-8: {error}"),
+            Self::NotJson(error) if error.is_data() => format!("must be {wanted}"),
+            Self::NotJson(error) => format!("is not JSON: {error}"),
+        }
+    }
+}
+
+/// Reads one value that is all of a body. That the body is text is checked once, and not string by string.
 ///
 /// # Errors
 /// When it is not.
 pub(super) fn whole<'de, S: DeserializeSeed<'de>>(
-    text: &'de [u8],
+    body: &'de [u8],
     seed: S,
-) -> Result<S::Value, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+) -> Result<S::Value, Unreadable> {
+    let text = std::str::from_utf8(body).map_err(Unreadable::NotUtf8)?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = seed.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
@@ -198,9 +224,4 @@ pub(super) fn unknown_member(faults: &mut Faults, parent: &str, name: &Name<'_>)
 
 pub(super) fn repeated_member(faults: &mut Faults, parent: &str, name: &Name<'_>) {
     faults.malformed(member_pointer(parent, &name.0), "is there more than once");
-}
-
-/// What is told of a text that is not JSON at all.
-pub(super) fn not_json(error: &serde_json::Error) -> String {
-    format!("is not JSON: {error}")
 }

@@ -25,6 +25,41 @@ pub(super) enum PercentageFault {
 /// # Errors
 /// When it is not a whole number of basis points from 0 to 10,000.
 pub(super) fn basis_points(number: &str) -> Result<u16, PercentageFault> {
+    match plain_basis_points(number) {
+        Some(share) => Ok(share),
+        None => any_basis_points(number),
+    }
+}
+
+/// Reads what nearly every number is: a few digits, with at most two decimals and nothing else.
+fn plain_basis_points(number: &str) -> Option<u16> {
+    const LONGEST: usize = "100.00".len();
+    if number.len() > LONGEST {
+        return None;
+    }
+    let mut value: u32 = 0;
+    let mut digits = 0;
+    let mut whole_digits = None;
+    for byte in number.bytes() {
+        match byte {
+            b'0'..=b'9' => {
+                value = value * 10 + u32::from(byte - b'0');
+                digits += 1;
+            }
+            b'.' if whole_digits.is_none() => whole_digits = Some(digits),
+            _ => return None,
+        }
+    }
+    let hundredths = match digits - whole_digits.unwrap_or(digits) {
+        0 => value * 100,
+        1 => value * 10,
+        2 => value,
+        _ => return None,
+    };
+    u16::try_from(hundredths).ok().filter(|share| *share <= WHOLE)
+}
+
+fn any_basis_points(number: &str) -> Result<u16, PercentageFault> {
     let (negative, number) = match number.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, number),
@@ -163,7 +198,8 @@ mod tests {
 
     #[test]
     fn percentages_are_shown_with_no_more_decimals_than_they_need() {
-        for (basis_points, text) in [(9950, "99.5"), (10_000, "100"), (1, "0.01"), (10, "0.1"), (0, "0")]
+        for (basis_points, text) in
+            [(9950, "99.5"), (10_000, "100"), (1, "0.01"), (10, "0.1"), (0, "0")]
         {
             assert_eq!(Percent(basis_points).to_string(), text);
         }
@@ -215,6 +251,7 @@ mod tests {
             let text = format!("{sign}{whole}{point}{fraction}{tail}");
             let expected = by_exact_arithmetic(negative, &whole, &fraction, exponent);
             prop_assert_eq!(basis_points(&text).ok(), expected, "{}", text);
+            prop_assert_eq!(any_basis_points(&text).ok(), expected, "{}", text);
         }
 
         #[test]

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::faults::{Faults, member_pointer};
 use super::json::{
-    Members, Name, ReadObject, kind_of, not_json, repeated_member, string, unknown_member, whole,
+    Members, Name, ReadObject, kind_of, repeated_member, string, unknown_member, whole,
 };
 use super::percentage::{Percent, basis_points};
 
@@ -44,7 +44,7 @@ impl fmt::Debug for Draft {
 pub(crate) fn submission(body: &[u8], budget: &Budget) -> Result<Draft, Problem> {
     whole(body, ReadDraft(budget)).unwrap_or_else(|error| {
         let mut faults = Faults::default();
-        faults.malformed("", not_json(&error));
+        faults.malformed("", error.detail("an object"));
         Err(faults.into_problem(ProblemKind::InvalidAllocation))
     })
 }
@@ -63,6 +63,7 @@ impl<'de> DeserializeSeed<'de> for ReadDraft<'_> {
             person: Member::Absent,
             id: Member::Absent,
             shares: Member::Absent,
+            basis_points: [0; MAX_CATEGORIES],
         };
         ReadObject(&mut members).deserialize(deserializer)?;
         Ok(members.finish())
@@ -95,7 +96,9 @@ struct DraftMembers<'b> {
     faults: Faults,
     person: Member<PersonName>,
     id: Member<SubmissionId>,
-    shares: Member<[u32; MAX_CATEGORIES]>,
+    shares: Member<()>,
+    /// The shares in the budget's order, once they are good.
+    basis_points: [u32; MAX_CATEGORIES],
 }
 
 impl<'de> Members<'de> for DraftMembers<'_> {
@@ -103,7 +106,7 @@ impl<'de> Members<'de> for DraftMembers<'_> {
         match &*name.0 {
             "allocation" => {
                 let repeated = !self.shares.is_absent();
-                let mut shares = Shares::new(self.budget, &mut self.faults);
+                let mut shares = Shares::new(self.budget, &mut self.basis_points, &mut self.faults);
                 map.next_value_seed(ReadObject(&mut shares))?;
                 self.shares = shares.finish();
                 if repeated {
@@ -165,11 +168,9 @@ impl DraftMembers<'_> {
         if self.shares.is_absent() {
             self.faults.malformed(ALLOCATION, "is required");
         }
-        if self.faults.is_empty()
-            && let Some(shares) = self.shares.good()
-        {
-            let shares = shares.get(..self.budget.categories.len()).unwrap_or_default();
-            match Allocation::new(shares) {
+        if self.faults.is_empty() && self.shares.good().is_some() {
+            let categories = self.budget.categories.len();
+            match Allocation::new(self.basis_points.get(..categories).unwrap_or_default()) {
                 Ok(allocation) => {
                     let (person, id) = (self.person.good(), self.id.good());
                     return Ok(Draft { person, id, allocation });
@@ -184,8 +185,8 @@ impl DraftMembers<'_> {
 /// The members of an allocation, into the budget's order.
 struct Shares<'b, 'f> {
     budget: &'b Budget,
+    basis_points: &'f mut [u32; MAX_CATEGORIES],
     faults: &'f mut Faults,
-    basis_points: [u32; MAX_CATEGORIES],
     /// A bit for each category that was given.
     given: u64,
     /// Where the next member is, if they come in the budget's order.
@@ -196,16 +197,12 @@ struct Shares<'b, 'f> {
 }
 
 impl<'b, 'f> Shares<'b, 'f> {
-    fn new(budget: &'b Budget, faults: &'f mut Faults) -> Self {
-        Self {
-            budget,
-            faults,
-            basis_points: [0; MAX_CATEGORIES],
-            given: 0,
-            expected: 0,
-            sum: 0,
-            readable: true,
-        }
+    fn new(
+        budget: &'b Budget,
+        basis_points: &'f mut [u32; MAX_CATEGORIES],
+        faults: &'f mut Faults,
+    ) -> Self {
+        Self { budget, basis_points, faults, given: 0, expected: 0, sum: 0, readable: true }
     }
 
     fn category_index(&self, id: &str) -> Option<usize> {
@@ -231,12 +228,12 @@ impl<'b, 'f> Shares<'b, 'f> {
         }
     }
 
-    fn finish(self) -> Member<[u32; MAX_CATEGORIES]> {
+    fn finish(self) -> Member<()> {
         if self.readable && self.sum != BASIS_POINTS_PER_PERSON {
             let detail = format!("makes {} instead of 100", Percent(self.sum));
             self.faults.invalid(ALLOCATION, detail);
         }
-        if self.readable { Member::Good(self.basis_points) } else { Member::Faulty }
+        if self.readable { Member::Good(()) } else { Member::Faulty }
     }
 }
 

@@ -70,15 +70,14 @@ fn a_body_of_another_form_is_malformed_wherever_it_is_wrong() {
         (format!(r#"{{"person":"{}",{good}}}"#, "\u{1}"), vec![""]),
         ("{}".into(), vec!["/person", "/allocation"]),
         (format!("{{{good}}}"), vec!["/person"]),
-        (r#"{"person":1,"allocation":[100],"submission_id":{}}"#.into(), vec![
-            "/person",
-            "/allocation",
-            "/submission_id",
-        ]),
-        (format!(r#"{{"person":null,{good},"submission_id":null}}"#), vec![
-            "/person",
-            "/submission_id",
-        ]),
+        (
+            r#"{"person":1,"allocation":[100],"submission_id":{}}"#.into(),
+            vec!["/person", "/allocation", "/submission_id"],
+        ),
+        (
+            format!(r#"{{"person":null,{good},"submission_id":null}}"#),
+            vec!["/person", "/submission_id"],
+        ),
         (format!(r#"{{"person":"",{good}}}"#), vec!["/person"]),
         (format!(r#"{{"person":"{}",{good}}}"#, "x".repeat(257)), vec!["/person"]),
         (format!(r#"{{"person":"a\nb",{good}}}"#), vec!["/person"]),
@@ -89,11 +88,10 @@ fn a_body_of_another_form_is_malformed_wherever_it_is_wrong() {
         (format!(r#"{{"person":"p","person":"p",{good}}}"#), vec!["/person"]),
         (format!(r#"{{"person":"p",{good},{good}}}"#), vec!["/allocation"]),
         (r#"{"person":"p","allocation":{"health":"100"}}"#.into(), vec!["/allocation/health"]),
-        (r#"{"person":"p","allocation":{"health":[[[]]],"x/y":true}}"#.into(), vec![
-            "/allocation/health",
-            "/allocation/x~1y",
-            "/allocation/x~1y",
-        ]),
+        (
+            r#"{"person":"p","allocation":{"health":[[[]]],"x/y":true}}"#.into(),
+            vec!["/allocation/health", "/allocation/x~1y", "/allocation/x~1y"],
+        ),
     ];
     for (body, pointers) in cases {
         let problem = refused(body.as_bytes());
@@ -119,11 +117,10 @@ fn an_allocation_that_breaks_rules_is_invalid_with_every_fault() {
         ("{}", vec!["/allocation"]),
         (r#"{"health":99.99}"#, vec!["/allocation"]),
         (r#"{"health":100,"defence":0.01}"#, vec!["/allocation"]),
-        (r#"{"health":33.335,"defence":-1,"education":1e400}"#, vec![
-            "/allocation/health",
-            "/allocation/defence",
-            "/allocation/education",
-        ]),
+        (
+            r#"{"health":33.335,"defence":-1,"education":1e400}"#,
+            vec!["/allocation/health", "/allocation/defence", "/allocation/education"],
+        ),
         (r#"{"health":100,"education":1e-400}"#, vec!["/allocation/education"]),
         (r#"{"health":50,"health":50}"#, vec!["/allocation/health"]),
         (r#"{"health":100,"h\u0065alth":0}"#, vec!["/allocation/health"]),
@@ -149,13 +146,10 @@ fn one_fault_of_form_makes_the_whole_malformed_and_hides_no_other() {
     let problem = refused(br#"{"persn":"p","allocation":{"health":-1,"x":"1"}}"#);
     assert_eq!(
         faults(&problem),
-        (ProblemKind::Malformed, vec![
-            "/persn",
-            "/allocation/health",
-            "/allocation/x",
-            "/allocation/x",
-            "/person"
-        ])
+        (
+            ProblemKind::Malformed,
+            vec!["/persn", "/allocation/health", "/allocation/x", "/allocation/x", "/person"]
+        )
     );
 }
 
@@ -235,7 +229,8 @@ fn define(body: &str) -> Result<Budget, Problem> {
 
 #[test]
 fn a_definition_is_read_with_its_defaults() {
-    let budget = define(r#"{"name":"Taxes","categories":[{"id":"a","name":"A"},{"id":"b","name":"B"}]}"#);
+    let budget =
+        define(r#"{"name":"Taxes","categories":[{"id":"a","name":"A"},{"id":"b","name":"B"}]}"#);
     let budget = budget.unwrap();
     assert_eq!((budget.minimum_people, budget.identity), (1, Identity::Required));
     assert_eq!((budget.results, budget.opens_at), (Results::Live, None));

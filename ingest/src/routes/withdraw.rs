@@ -36,8 +36,7 @@ async fn withdraw_from(
     key: &IdempotencyKey,
 ) -> Result<Response, Problem> {
     let read = read(ingest, budget, person, key).await;
-    let (candidate, person) =
-        read.inspect_err(|problem| ingest.metrics.refused(problem.kind()))?;
+    let (candidate, person) = read.inspect_err(|problem| ingest.metrics.refused(problem.kind()))?;
     append(ingest, candidate, &person).await
 }
 
@@ -56,7 +55,6 @@ async fn read(
     let (budget, ()) = ingest.read_against_frozen(budget, |_| Ok(()), |()| true).await?;
     let id = given.unwrap_or_else(new_id);
     let named = given.is_some();
-    let candidate =
-        ingest.candidate_of(&budget, &person, id, named, Action::Withdraw, now_ms());
+    let candidate = ingest.candidate_of(&budget, &person, id, named, Action::Withdraw, now_ms());
     Ok((candidate, person))
 }

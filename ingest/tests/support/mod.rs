@@ -31,7 +31,8 @@ pub const PARTITIONS: u64 = 4;
 pub const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 pub const SUBMISSIONS: &str = "/v1/budgets/taxes/submissions";
 pub const BATCH: &str = "/v1/budgets/taxes/submissions/batch";
-pub const GOOD: &str = r#"{"person":"p-1","allocation":{"health":40,"education":35.5,"defence":24.5}}"#;
+pub const GOOD: &str =
+    r#"{"person":"p-1","allocation":{"health":40,"education":35.5,"defence":24.5}}"#;
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -168,9 +169,12 @@ impl Definitions for FakeDefinitions {
     }
 }
 
+/// A digest, and a receipt once it is accepted.
+type Known = (u64, Option<Receipt>);
+
 #[derive(Default)]
 pub struct FakeIdempotency {
-    pub known: Mutex<HashMap<(BudgetId, SubmissionId), (u64, Option<Receipt>)>>,
+    known: Mutex<HashMap<(BudgetId, SubmissionId), Known>>,
     pub begun: AtomicUsize,
 }
 
@@ -255,8 +259,7 @@ impl World {
         let metrics = Metrics::new("ingest");
         let routes = ingest::routes(&config, parts, &metrics).unwrap();
         let http = HttpConfig::default();
-        let router =
-            runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
+        let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
         Self { log, definitions, idempotency, metrics, router }
     }
 
@@ -411,4 +414,3 @@ pub async fn until(condition: impl Fn() -> bool) {
     }
     panic!("the condition never held");
 }
-

@@ -30,6 +30,9 @@ pub(super) fn as_problem(mut response: Response, id: &RequestId, route: &str) ->
     let text = body::short_text(body).filter(|text| !text.is_empty());
     match text {
         Some(text) if parts.status.is_client_error() => problem = problem.detail(text),
+        _ if kind == ProblemKind::MethodNotAllowed => {
+            problem = problem.detail("the route takes only the methods that `Allow` names");
+        }
         _ if kind == ProblemKind::NotFound && route == UNMATCHED => {
             problem = problem.detail("no route matches this path");
         }

@@ -72,11 +72,23 @@ impl Drop for BodyWatch {
     }
 }
 
+/// How much of a body that is too large is still read and thrown away: a client that is cut off while it sends never
+/// sees the answer.
+pub(super) const DISCARD_BYTES: usize = 16 * 1024 * 1024;
+
 /// The body that a handler sees.
 struct BoundedBody {
     inner: Body,
     left_bytes: usize,
+    over: Option<Over>,
     watch: Arc<BodyWatch>,
+}
+
+/// A body that turned out to be too large.
+#[derive(Clone, Copy)]
+struct Over {
+    why: Reading,
+    discard_bytes: usize,
 }
 
 /// Bounds a body.
@@ -90,7 +102,8 @@ pub(super) fn bound(
         held_bytes: AtomicUsize::new(0),
         buffered: Arc::clone(buffered),
     });
-    let bounded = BoundedBody { inner: body, left_bytes: max_bytes, watch: Arc::clone(&watch) };
+    let bounded =
+        BoundedBody { inner: body, left_bytes: max_bytes, over: None, watch: Arc::clone(&watch) };
     (Body::new(bounded), watch)
 }
 
@@ -113,18 +126,32 @@ impl HttpBody for BoundedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        self.watch.set(Reading::Waiting);
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        self.watch.set(Reading::Well);
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-            && let Err(over) = self.account(data.len())
-        {
-            self.watch.set(over);
-            let error = io::Error::new(io::ErrorKind::FileTooLarge, "the body is too large");
-            return Poll::Ready(Some(Err(axum::Error::new(error))));
+        loop {
+            self.watch.set(self.over.map_or(Reading::Waiting, |over| over.why));
+            let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+            let bytes = match &frame {
+                Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+                _ => 0,
+            };
+            let ended = !matches!(frame, Some(Ok(_)));
+            match self.over {
+                Some(over) if ended || bytes > over.discard_bytes => {
+                    let error =
+                        io::Error::new(io::ErrorKind::FileTooLarge, "the body is too large");
+                    return Poll::Ready(Some(Err(axum::Error::new(error))));
+                }
+                Some(over) => {
+                    self.over = Some(Over { discard_bytes: over.discard_bytes - bytes, ..over });
+                }
+                None => match self.account(bytes) {
+                    Ok(()) => {
+                        self.watch.set(Reading::Well);
+                        return Poll::Ready(frame);
+                    }
+                    Err(why) => self.over = Some(Over { why, discard_bytes: DISCARD_BYTES }),
+                },
+            }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

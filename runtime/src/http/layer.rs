@@ -97,7 +97,9 @@ impl<S> RequestService<S> {
             return Ok(None);
         }
         let max_bytes = self.shared.max_body_bytes;
-        if usize::try_from(body.size_hint().lower()).is_ok_and(|bytes| bytes <= max_bytes) {
+        // What is moderately too large is read and thrown away, so that its sender sees the answer.
+        let readable = max_bytes.saturating_add(body::DISCARD_BYTES);
+        if usize::try_from(body.size_hint().lower()).is_ok_and(|bytes| bytes <= readable) {
             let body = std::mem::replace(request.body_mut(), Body::empty());
             let (body, watch) = body::bound(body, max_bytes, &self.shared.buffered);
             *request.body_mut() = body;

@@ -6,6 +6,8 @@ mod problem;
 mod retry;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -15,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ImportError;
+use crate::console;
 use problem::Problem;
 
 pub use batch::{BATCH_MAX_BYTES, BATCH_MAX_ITEMS, ItemOutcome};
@@ -23,6 +26,8 @@ pub use retry::RetryPolicy;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// From how many failures in a row on the user is told: with fewer, nobody has waited for long.
+const FAILURES_TO_TELL: u32 = 3;
 /// More than any answer to a batch has.
 const ANSWER_MAX_BYTES: usize = 32 * 1024 * 1024;
 
@@ -34,6 +39,8 @@ pub struct Server {
     token: Option<HeaderValue>,
     retry: RetryPolicy,
     stop: CancellationToken,
+    /// Whether the user knows that the server keeps us waiting.
+    told: Arc<AtomicBool>,
 }
 
 /// A request's body.
@@ -83,7 +90,7 @@ impl Server {
             .tcp_nodelay(true)
             .build()
             .map_err(|error| ImportError::Internal(chain(&error)))?;
-        Ok(Self { client, base, token, retry, stop })
+        Ok(Self { client, base, token, retry, stop, told: Arc::default() })
     }
 
     /// Where the server is, without a password that the address may hold.
@@ -159,7 +166,11 @@ impl Attempts<'_> {
             Failure::Passing { reason, retry_after } => (reason, retry_after),
         };
         self.failures = self.failures.saturating_add(1);
-        let Server { retry, stop, .. } = self.server;
+        let Server { retry, stop, told, .. } = self.server;
+        if self.failures == FAILURES_TO_TELL && !told.swap(true, Ordering::Relaxed) {
+            let seconds = retry.patience.as_secs();
+            console::err(&format!("trying again, for up to {seconds} s: {reason}\n"));
+        }
         let wait = retry.wait(self.failures, fastrand::f64(), retry_after);
         if self.began.elapsed() + wait > retry.patience {
             let seconds = self.began.elapsed().as_secs();
