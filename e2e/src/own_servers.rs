@@ -3,11 +3,15 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::process::{Signal, signal, workspace};
 use crate::scenario;
+use crate::wait::eventually_blocking;
+
+const KILL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where Kafka and Cassandra or ScyllaDB are.
 #[derive(Debug, Clone)]
@@ -76,16 +80,35 @@ impl OwnServers {
     /// # Errors
     /// When it does not run.
     pub fn signal(&self, name: &str, which: Signal) -> Result<()> {
+        signal(self.pid(name)?, which)
+    }
+
+    /// Ends the server `name` at once and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it does not run, or is not gone after a while.
+    pub fn kill(&self, name: &str) -> Result<()> {
+        let pid = self.pid(name)?;
+        signal(pid, Signal::Kill)?;
+        eventually_blocking(&format!("{name} is gone"), KILL_PATIENCE, || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let dead =
+                stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['Z', 'X']));
+            ensure!(dead, "process {pid} is still there");
+            Ok(())
+        })
+    }
+
+    fn pid(&self, name: &str) -> Result<u32> {
         // It exits with 1 when one server is down, and says all the same where the others are.
         let status = self.command("status").output()?;
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
-        let pid = status
+        status
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>())
             .find(|columns| columns.first() == Some(&name))
             .and_then(|columns| columns.get(1).and_then(|pid| pid.parse().ok()))
-            .with_context(|| format!("{name} does not run:\n{status}"))?;
-        signal(pid, which)
+            .with_context(|| format!("{name} does not run:\n{status}"))
     }
 
     fn run(&self, command: &str, arguments: &[&str]) -> Result<Output> {

@@ -130,7 +130,7 @@ keys! {
     SCYLLA_REPLICATION_FACTOR: u32 = "scylla.replication_factor", Some("1"), "copies",
         "Copies of each row in a keyspace that is created at start. Production: 3.", parse::positive_u32;
     SCYLLA_DATACENTER: Option<String> = "scylla.datacenter", Some(""), "name",
-        "The local datacenter; the first node's, if empty.", parse::optional_text;
+        "The datacenter that everything happens in; needed only where the cluster has several.", parse::optional_text;
     SCYLLA_USER: Option<String> = "scylla.user", Some(""), "name",
         "The user; none, if empty.", parse::optional_text;
     SCYLLA_PASSWORD_FILE: Option<PathBuf> = "scylla.password_file", Some(""), "path",

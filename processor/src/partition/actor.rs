@@ -26,7 +26,7 @@ use crate::metrics::PartitionMetrics;
 use crate::publisher::Publisher;
 
 /// Buckets read side by side at a take-over.
-const RESTORE_CONCURRENCY: usize = 8;
+const RESTORE_CONCURRENCY: usize = 16;
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// How an owner paces itself.
