@@ -45,6 +45,8 @@ impl Readiness {
         let any_budget = catalog.get(DEFAULT_BUDGET).or_else(|| catalog.iter().next());
         if let Some(budget) = any_budget {
             let (walker, slot) = (Arc::clone(walker), memory.open_slot(&budget.id));
+            // What is held is trusted for a while: it must hear of moves like an answer that somebody reads.
+            slot.note_read(memory.now());
             tokio::spawn(async move { walker.walk(&[slot], None).await });
         }
     }

@@ -17,7 +17,7 @@
 //! | [`oracle`] | what the totals must be, from the log or from what was acknowledged |
 //! | [`audit`] | whether all that is shown and stored is what the log says |
 //! | [`load`], [`watch`] | people who submit; readers who check that nothing goes wrong or backwards |
-//! | [`bench`] | the figures of the benchmark |
+//! | [`mod@bench`] | the figures of the benchmark |
 
 pub mod audit;
 pub mod bench;

@@ -56,7 +56,9 @@ async fn main() -> anyhow::Result<()> {
     let stop_http = tokio_util::sync::CancellationToken::new();
     let server = {
         let (metrics, stop) = (metrics.clone(), stop_http.clone());
-        tokio::spawn(async move { runtime::http::serve(listener, router, &http, &metrics, stop).await })
+        tokio::spawn(
+            async move { runtime::http::serve(listener, router, &http, &metrics, stop).await },
+        )
     };
 
     let log = storage.open_log().await?;

@@ -111,10 +111,10 @@ impl Lossy {
     ) -> Result<T, StoreError> {
         let lost = || StoreError::Unavailable("lost".into());
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        if !self.loses || number % 3 != 0 {
+        if !self.loses || !number.is_multiple_of(3) {
             return call.await;
         }
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             call.await?;
         }
         Err(lost())
@@ -279,7 +279,7 @@ async fn totals_are_exact_though_answers_get_lost_and_owners_die_at_any_moment()
     for (number, to) in (500..=3_000).step_by(500).enumerate() {
         let mut owner = take_over(&store, &log, &format!("owner-{number}")).await;
         owner.feed(&log, to).await;
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             // Dies with whatever it was doing.
             owner.task.abort();
             let _ = owner.task.await;

@@ -33,7 +33,9 @@ pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_
 pub use person::{PERSON_MAX_BYTES, PersonFault, PersonKey, PersonKeyHasher, PersonName};
 pub use position::{Generation, Offset, Position};
 pub use receipt::{Receipt, ReceiptFault};
-pub use record::{RECORD_VERSION, RecordDecoder, RecordFault, RecordView, encode_record, record_fingerprint};
+pub use record::{
+    RECORD_VERSION, RecordDecoder, RecordFault, RecordView, encode_record, record_fingerprint,
+};
 pub use row::{PersonRow, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets};
 pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};
 pub use text::{BudgetId, CategoryId, SlugFault};

@@ -115,9 +115,7 @@ impl PersonKeyHasher {
     pub fn submission_id(&self, budget: &BudgetId, idempotency_key: &str) -> SubmissionId {
         // The separator keeps these apart from person keys: person ids hold no control character.
         let text = [b"\x01", idempotency_key.as_bytes()].concat();
-        SubmissionId(
-            uuid::Builder::from_custom_bytes(self.digest(budget, &text)).into_uuid(),
-        )
+        SubmissionId(uuid::Builder::from_custom_bytes(self.digest(budget, &text)).into_uuid())
     }
 
     fn digest(&self, budget: &BudgetId, text: &[u8]) -> [u8; PersonKey::BYTES] {

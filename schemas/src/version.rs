@@ -20,7 +20,9 @@ impl AggregateVersion {
         Self {
             generation: totals.generation.0,
             positions_sum: totals.positions.iter().map(|position| position.0).sum(),
-            positions_digest: fnv1a(totals.positions.iter().flat_map(|position| position.0.to_le_bytes())),
+            positions_digest: fnv1a(
+                totals.positions.iter().flat_map(|position| position.0.to_le_bytes()),
+            ),
         }
     }
 }
