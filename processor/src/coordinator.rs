@@ -268,6 +268,10 @@ impl Watch {
                 self.publisher.forget(self.id);
                 self.rejoin.store(true, Ordering::Relaxed);
             }
+            Ended::StoreWentBack => {
+                self.publisher.forget(self.id);
+                self.rejoin.store(true, Ordering::Relaxed);
+            }
             Ended::Halted(reason) => {
                 self.publisher.forget(self.id);
                 announce_halt(&self.halted, &self.metrics, partition, reason);

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -98,11 +98,18 @@ struct Lossy {
     inner: MemoryStore,
     calls: AtomicU64,
     loses: bool,
+    /// The next commit is acknowledged and forgotten, as by a server that is killed before its log reaches the disk.
+    forgets: AtomicBool,
 }
 
 impl Lossy {
     fn new(loses: bool) -> Arc<Self> {
-        Arc::new(Self { inner: MemoryStore::default(), calls: AtomicU64::new(0), loses })
+        Arc::new(Self {
+            inner: MemoryStore::default(),
+            calls: AtomicU64::new(0),
+            loses,
+            forgets: AtomicBool::new(false),
+        })
     }
 
     async fn lose<T>(
@@ -143,6 +150,9 @@ impl Store for Lossy {
         partition: PartitionRef,
         commit: &Commit,
     ) -> Result<Conditional, StoreError> {
+        if self.forgets.swap(false, Ordering::Relaxed) {
+            return Ok(Conditional::Applied);
+        }
         self.lose(self.inner.commit(partition, commit)).await
     }
     async fn budget_totals(
@@ -342,4 +352,21 @@ async fn a_recreated_topic_halts_the_partition_before_anything_new_is_folded() {
     assert!(matches!(ended, Ended::Halted(HaltReason::OtherRecord(Offset(299)))), "{ended:?}");
     let after = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
     assert_eq!((after.checkpoint, after.totals), (before.checkpoint, before.totals));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_loses_an_acknowledged_commit_has_it_folded_again() {
+    let log = Log::of(600);
+    let store = Lossy::new(false);
+    let mut owner = take_over(&store, &log, "owner").await;
+    owner.feed(&log, 200).await;
+    owner.committed(200).await;
+    store.forgets.store(true, Ordering::Relaxed);
+    owner.feed(&log, 400).await;
+    assert_eq!(owner.task.await.unwrap(), Ended::StoreWentBack);
+    let mut owner = take_over(&store, &log, "owner again").await;
+    owner.feed(&log, 600).await;
+    owner.committed(600).await;
+    assert_eq!(owner.release().await, Ended::Released);
+    assert_totals(&store, &log).await;
 }

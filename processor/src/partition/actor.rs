@@ -141,7 +141,7 @@ impl Partition {
         if self.committed.state_position == Position::START {
             return Ok(true);
         }
-        let store = &parts.store;
+        let (store, position) = (&parts.store, self.committed.position);
         let mut loads = stream::iter(buckets())
             .map(|bucket| load_bucket(store.as_ref(), *id, bucket))
             .buffer_unordered(RESTORE_CONCURRENCY);
@@ -151,9 +151,11 @@ impl Partition {
                 rows = loads.next() => match rows {
                     None => break,
                     Some(rows) => {
-                        if let Some(bad) = rows?.iter().find(|row| !state.restore(row)) {
+                        // A row ahead of the totals would hide its record from them.
+                        let mut fits = |row: &PersonRow| position.includes(row.offset) && state.restore(row);
+                        if let Some(bad) = rows?.iter().find(|row| !fits(row)) {
                             return Err(HaltReason::Store(format!(
-                                "a person's row at offset {} does not fit the totals of budget `{}`",
+                                "a person's row at offset {} does not fit the totals of budget `{}` at {position}",
                                 bad.offset, bad.budget
                             )));
                         }
@@ -372,6 +374,10 @@ impl Partition {
         match outcome {
             Ok(()) => {}
             Err(CommitError::Fenced) => return Err(Ended::Fenced),
+            Err(lost @ CommitError::WentBack { .. }) => {
+                tracing::error!(partition = %self.id.partition, reason = %lost, "what was lost is folded again");
+                return Err(Ended::StoreWentBack);
+            }
             Err(CommitError::Corrupt(reason)) => return Err(HaltReason::Invariant(reason).into()),
         }
         let records = checkpoint.position.0 - self.committed.position.0;

@@ -13,6 +13,17 @@ pub enum CommitError {
     /// The partition has another owner now: drop the state and join the group again.
     #[error("another owner has claimed the partition")]
     Fenced,
+    /// The store has lost a commit that it had acknowledged: drop the state and take the partition over again from
+    /// what is stored, which is a shorter prefix of the same log.
+    #[error(
+        "the store has lost acknowledged commits: it is at {stored}, and this owner had committed {committed}"
+    )]
+    WentBack {
+        /// Where the store is.
+        stored: schemas::Position,
+        /// What it had acknowledged.
+        committed: schemas::Position,
+    },
     /// The store holds what this owner did not write: halt.
     #[error("{0}")]
     Corrupt(String),
@@ -76,6 +87,12 @@ async fn settle(
     }
     if stored.checkpoint.position == commit.from {
         return Ok(Settled::NotYet);
+    }
+    if stored.checkpoint.position < commit.from {
+        return Err(CommitError::WentBack {
+            stored: stored.checkpoint.position,
+            committed: commit.from,
+        });
     }
     Err(CommitError::Corrupt(format!(
         "the stored position {} is neither {} nor {}",

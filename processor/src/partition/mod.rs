@@ -20,6 +20,9 @@ pub enum Ended {
     /// Another owner has claimed the partition. Join the group again.
     #[error("fenced by another owner")]
     Fenced,
+    /// The store has lost commits that it had acknowledged. Join the group again, and fold them again.
+    #[error("the store went back")]
+    StoreWentBack,
     /// Going on could make wrong totals. Only an operator can help; other partitions go on.
     #[error("halted: {0}")]
     Halted(#[from] HaltReason),

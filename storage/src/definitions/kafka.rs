@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 use schemas::{Budget, BudgetId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -199,8 +199,19 @@ fn write(producer: &BaseProducer, config: &KafkaConfig, budget: &Budget) -> Kafk
     producer.commit_transaction(STEP_TIMEOUT)
 }
 
-fn reader(config: &KafkaConfig) -> KafkaResult<BaseConsumer> {
-    let consumer: BaseConsumer = config
+/// Says at debug level what librdkafka mends by itself; the end of the partition counts as an error to it.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "definitions consumer");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+fn reader(config: &KafkaConfig) -> KafkaResult<BaseConsumer<Quiet>> {
+    let consumer: BaseConsumer<Quiet> = config
         .client()
         // Needed by the client; nothing is ever committed to it.
         .set("group.id", format!("{}-readers", config.definitions_topic))
@@ -209,7 +220,7 @@ fn reader(config: &KafkaConfig) -> KafkaResult<BaseConsumer> {
         .set("isolation.level", "read_committed")
         .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "100")
-        .create()?;
+        .create_with_context(Quiet)?;
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(&config.definitions_topic, 0, Offset::Beginning)?;
     consumer.assign(&partitions)?;

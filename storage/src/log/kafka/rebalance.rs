@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -116,6 +116,11 @@ pub(super) fn log_bounds(
 }
 
 impl ClientContext for Rebalances<'_> {
+    fn error(&self, error: KafkaError, reason: &str) {
+        // librdkafka mends these by itself; what it cannot mend, `poll` returns.
+        tracing::debug!(%error, reason, "Kafka consumer");
+    }
+
     fn stats(&self, statistics: Statistics) {
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         for partition in topic.partitions.values() {

@@ -111,10 +111,10 @@ impl LogSource for KafkaSource {
         let mut consumption =
             self.consumer(handler).map_err(|error| SourceError::Rejoin(error.to_string()))?;
         let outcome = consumption.poll_until(stop);
-        // Leaving on purpose: what is owned is given back before the group hears of it.
+        // Dropping the consumer gives back what is owned, through the rebalance callback, and leaves the group, so
+        // that the others need not wait for a session to time out.
         consumption.advise_committed();
-        consumption.consumer.unsubscribe();
-        consumption.drain_leave();
+        drop(consumption);
         outcome
     }
 }
@@ -287,17 +287,6 @@ impl Consumption<'_> {
             && let Err(error) = self.consumer.commit(&list, rdkafka::consumer::CommitMode::Async)
         {
             tracing::debug!(%error, "advisory offsets were not committed");
-        }
-    }
-
-    /// `unsubscribe` gives partitions back through the rebalance callback, which only `poll` runs.
-    fn drain_leave(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < deadline {
-            drop(self.consumer.poll(Duration::from_millis(10)));
-            if self.consumer.assignment().map_or(true, |list| list.count() == 0) {
-                return;
-            }
         }
     }
 }
