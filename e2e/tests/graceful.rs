@@ -118,6 +118,11 @@ fn an_api_that_ends_answers_whoever_is_waiting() {
     scenario(async || {
         let mut stack = Stack::builder().start().await?;
         let api = &mut stack.apis[0];
+        let aggregate = format!("{}/aggregate/", api.url);
+        eventually("the API has an answer", Duration::from_secs(20), async || {
+            reqwest::get(&aggregate).await?.error_for_status().context("no answer yet")
+        })
+        .await?;
         let address = api.url.trim_start_matches("http://").to_owned();
         let mut connection = TcpStream::connect(&address).await?;
         let wait = format!(
