@@ -39,6 +39,32 @@ impl Servers {
     }
 }
 
+/// A server that can be stopped and killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    /// The broker.
+    Kafka,
+    /// The CQL server.
+    Cassandra,
+}
+
+impl Server {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Cassandra => "cassandra",
+        }
+    }
+
+    /// Where it listens, counted from the port base.
+    fn ports(self) -> [u16; 2] {
+        match self {
+            Self::Kafka => [92, 93],
+            Self::Cassandra => [42, 70],
+        }
+    }
+}
+
 /// Servers that only this test program uses. They end, and their data goes, with this program.
 #[derive(Debug)]
 pub struct OwnServers {
@@ -54,7 +80,9 @@ impl OwnServers {
     /// # Errors
     /// When they do not start.
     pub fn start() -> Result<Self> {
-        let dir = scenario::new_dir("servers")?;
+        // Not among the tests' own files: those may be gone before the servers are.
+        let dir =
+            std::env::temp_dir().join(format!("allocator-e2e-servers-{}", std::process::id()));
         let port_base = free_port_base()?;
         let down = workspace().join("local/down");
         scenario::at_exit("STACK_DIR=\"$1\" \"$2\" --wipe", &[&dir, &down])?;
@@ -75,40 +103,37 @@ impl OwnServers {
         self.run("up", &["servers"]).map(|_| ())
     }
 
-    /// Sends a signal to the server `name`.
+    /// Sends a signal to a server.
     ///
     /// # Errors
     /// When it does not run.
-    pub fn signal(&self, name: &str, which: Signal) -> Result<()> {
-        signal(self.pid(name)?, which)
+    pub fn signal(&self, server: Server, which: Signal) -> Result<()> {
+        signal(self.pid(server)?, which)
     }
 
-    /// Ends the server `name` at once and waits until it is gone.
+    /// Ends a server at once and waits until its ports are free: its threads take a moment to be gone.
     ///
     /// # Errors
     /// When it does not run, or is not gone after a while.
-    pub fn kill(&self, name: &str) -> Result<()> {
-        let pid = self.pid(name)?;
-        signal(pid, Signal::Kill)?;
-        eventually_blocking(&format!("{name} is gone"), KILL_PATIENCE, || {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let dead =
-                stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['Z', 'X']));
-            ensure!(dead, "process {pid} is still there");
+    pub fn kill(&self, server: Server) -> Result<()> {
+        self.signal(server, Signal::Kill)?;
+        eventually_blocking(&format!("{server:?} is gone"), KILL_PATIENCE, || {
+            let free = server.ports().into_iter().all(|offset| is_free(self.port_base + offset));
+            ensure!(free, "its ports are not free");
             Ok(())
         })
     }
 
-    fn pid(&self, name: &str) -> Result<u32> {
+    fn pid(&self, server: Server) -> Result<u32> {
         // It exits with 1 when one server is down, and says all the same where the others are.
         let status = self.command("status").output()?;
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
         status
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .find(|columns| columns.first() == Some(&name))
+            .find(|columns| columns.first() == Some(&server.name()))
             .and_then(|columns| columns.get(1).and_then(|pid| pid.parse().ok()))
-            .with_context(|| format!("{name} does not run:\n{status}"))
+            .with_context(|| format!("{server:?} does not run:\n{status}"))
     }
 
     fn run(&self, command: &str, arguments: &[&str]) -> Result<Output> {
@@ -130,9 +155,12 @@ impl OwnServers {
 
 /// The first of three hundred ports of which those that the servers need are free.
 fn free_port_base() -> Result<u16> {
-    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     (200..320)
         .map(|hundreds| hundreds * 100)
-        .find(|base| [42, 70, 79, 90, 92, 93].iter().all(|offset| free(base + offset)))
+        .find(|base| [42, 70, 79, 90, 92, 93].iter().all(|offset| is_free(base + offset)))
         .context("no free ports for servers of our own")
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::scenario;
-use crate::wait::eventually;
+use crate::wait::{eventually, eventually_blocking};
+
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is sent to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ impl Signal {
     }
 }
 
-/// Sends a signal.
+/// Sends a signal; one to stop has taken effect when this returns.
 ///
 /// # Errors
 /// When there is no such process.
@@ -45,7 +47,19 @@ pub fn signal(pid: u32, signal: Signal) -> Result<()> {
     let sent =
         Command::new("kill").arg(format!("-{}", signal.name())).arg(pid.to_string()).status()?;
     ensure!(sent.success(), "SIG{} did not reach process {pid}", signal.name());
-    Ok(())
+    if signal == Signal::Stop { stands_still(pid) } else { Ok(()) }
+}
+
+/// Waits until every thread of a process has stopped: on a busy machine some run on for a moment.
+fn stands_still(pid: u32) -> Result<()> {
+    eventually_blocking(&format!("process {pid} stands still"), STOP_PATIENCE, || {
+        for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let stat = fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+            let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            ensure!(state.is_empty() || state.starts_with('T'), "a thread still runs");
+        }
+        Ok(())
+    })
 }
 
 /// A child process. Killed when dropped.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use e2e::audit;
 use e2e::load::Crowd;
-use e2e::own_servers::OwnServers;
+use e2e::own_servers::{OwnServers, Server};
 use e2e::process::Signal;
 use e2e::scenario::scenario_within;
 use e2e::stack::{Stack, StackBuilder};
@@ -74,7 +74,7 @@ fn without_kafka_submissions_are_refused_within_a_second_and_taken_again_when_it
         let stack = stack(own).await?;
         submit_at_once(&stack, "before").await?;
         let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
-        own.signal("kafka", Signal::Stop)?;
+        own.signal(Server::Kafka, Signal::Stop)?;
         for round in ["first", "second", "third"] {
             for (answer, took) in submit_at_once(&stack, round).await? {
                 answer.problem(503, "unavailable")?;
@@ -90,7 +90,7 @@ fn without_kafka_submissions_are_refused_within_a_second_and_taken_again_when_it
             send(stack.system.request(Method::GET, url)).await?.expect(503)
         })
         .await?;
-        own.signal("kafka", Signal::Continue)?;
+        own.signal(Server::Kafka, Signal::Continue)?;
         eventually("submissions are taken again", Duration::from_secs(15), async || {
             for (answer, _) in submit_at_once(&stack, "after").await? {
                 answer.expect(202)?;
@@ -112,7 +112,7 @@ fn a_killed_kafka_that_is_started_again_loses_and_repeats_nothing() {
         let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
         let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
         load.goes_on_for(200).await?;
-        own.kill("kafka")?;
+        own.kill(Server::Kafka)?;
         own.start_missing()?;
         load.goes_on_for(200).await?;
         watch.stop().await?;
@@ -128,12 +128,12 @@ fn while_cassandra_stands_still_submissions_and_reads_go_on_and_then_totals_catc
         let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
         load.goes_on_for(200).await?;
         let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
-        own.signal("cassandra", Signal::Stop)?;
+        own.signal(Server::Cassandra, Signal::Stop)?;
         let stood = Instant::now();
         while stood.elapsed() < Duration::from_secs(6) {
             load.goes_on_for(50).await?;
         }
-        own.signal("cassandra", Signal::Continue)?;
+        own.signal(Server::Cassandra, Signal::Continue)?;
         load.goes_on_for(100).await?;
         watch.stop().await?;
         exact(&stack, load).await
@@ -147,7 +147,7 @@ fn a_killed_cassandra_that_is_started_again_loses_and_repeats_nothing() {
         let stack = stack(own).await?;
         let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
         load.goes_on_for(200).await?;
-        own.kill("cassandra")?;
+        own.kill(Server::Cassandra)?;
         own.start_missing()?;
         load.goes_on_for(100).await?;
         exact(&stack, load).await
