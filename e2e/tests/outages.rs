@@ -141,6 +141,20 @@ fn while_cassandra_stands_still_submissions_and_reads_go_on_and_then_totals_catc
 }
 
 #[test]
+fn a_killed_cassandra_that_is_started_again_loses_and_repeats_nothing() {
+    scenario_within(BOUND, async || {
+        let own = own_servers().await?;
+        let stack = stack(own).await?;
+        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
+        load.goes_on_for(200).await?;
+        own.kill(Server::Cassandra)?;
+        own.start_missing()?;
+        load.goes_on_for(100).await?;
+        exact(&stack, load).await
+    });
+}
+
+#[test]
 fn without_redis_reads_and_submissions_go_on_and_an_empty_one_heals() {
     scenario_within(BOUND, async || {
         let mut stack = Stack::builder().start().await?;
