@@ -84,6 +84,16 @@ pub struct Partition {
     last_round: Instant,
 }
 
+/// What reading people's rows came to.
+enum Restored {
+    /// All of them are in.
+    Whole,
+    /// Told to stop on the way.
+    Stopped,
+    /// One of them is of a record that the totals do not contain.
+    AheadOfTotals,
+}
+
 type CommitDone = (Checkpoint, Vec<(BudgetId, BudgetTotals)>, Result<(), CommitError>);
 
 impl Partition {
@@ -121,8 +131,9 @@ impl Partition {
         stop: CancellationToken,
     ) -> Ended {
         match self.restore(&stop).await {
-            Ok(true) => {}
-            Ok(false) => return Ended::Released,
+            Ok(Restored::Whole) => {}
+            Ok(Restored::Stopped) => return Ended::Released,
+            Ok(Restored::AheadOfTotals) => return self.disown_rows().await,
             Err(reason) => return Ended::Halted(reason),
         }
         self.publish_everything();
@@ -135,31 +146,37 @@ impl Partition {
         }
     }
 
-    /// Loads people's rows. `false` when told to stop on the way.
-    async fn restore(&mut self, stop: &CancellationToken) -> Result<bool, HaltReason> {
+    /// Loads people's rows.
+    async fn restore(&mut self, stop: &CancellationToken) -> Result<Restored, HaltReason> {
         let Self { state, parts, id, .. } = self;
         if self.committed.state_position == Position::START {
-            return Ok(true);
+            return Ok(Restored::Whole);
         }
         let (store, position) = (&parts.store, self.committed.position);
         let mut loads = stream::iter(buckets())
             .map(|bucket| load_bucket(store.as_ref(), *id, bucket))
             .buffer_unordered(RESTORE_CONCURRENCY);
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(false),
-                rows = loads.next() => match rows {
-                    None => break,
-                    Some(rows) => {
-                        // A row ahead of the totals would hide its record from them.
-                        let mut fits = |row: &PersonRow| position.includes(row.offset) && state.restore(row);
-                        if let Some(bad) = rows?.iter().find(|row| !fits(row)) {
-                            return Err(HaltReason::Store(format!(
-                                "a person's row at offset {} does not fit the totals of budget `{}` at {position}",
-                                bad.offset, bad.budget
-                            )));
-                        }
-                    }
+            let rows = tokio::select! {
+                () = stop.cancelled() => return Ok(Restored::Stopped),
+                rows = loads.next() => rows,
+            };
+            let Some(rows) = rows else { break };
+            for row in rows? {
+                if !position.includes(row.offset) {
+                    tracing::error!(
+                        partition = %id.partition,
+                        offset = %row.offset,
+                        %position,
+                        "a person's row is ahead of the totals: the store has lost an acknowledged commit",
+                    );
+                    return Ok(Restored::AheadOfTotals);
+                }
+                if !state.restore(&row) {
+                    return Err(HaltReason::Store(format!(
+                        "a person's row at offset {} does not fit the totals of budget `{}` at {position}",
+                        row.offset, row.budget
+                    )));
                 }
             }
         }
@@ -170,7 +187,19 @@ impl Partition {
             elapsed_ms = self.claimed_at.elapsed().as_millis() as u64,
             "people restored",
         );
-        Ok(true)
+        Ok(Restored::Whole)
+    }
+
+    /// A row ahead of the totals has replaced the one that belonged to them, so the rows cannot bring people back to
+    /// where the totals are: the checkpoint is made to say that no row counts, and whoever claims the partition next
+    /// replays people from the log's beginning.
+    async fn disown_rows(mut self) -> Ended {
+        self.folded.state_position = Position::START;
+        let done = self.begin_commit().await;
+        match self.end_commit(done) {
+            Ok(()) => Ended::StoreWentBack,
+            Err(ended) => ended,
+        }
     }
 
     fn publish_everything(&self) {
@@ -186,14 +215,16 @@ impl Partition {
         let mut committing: Option<BoxFuture<'static, CommitDone>> = None;
         let mut writing: Option<BoxFuture<'static, Result<(), HaltReason>>> = None;
         loop {
+            // One reading of the clock: what is not due by it gets an alarm by it, and nothing falls between.
+            let now = Instant::now();
             // Rows first: the end of a round is news for the commit.
             if writing.is_none() {
-                writing = self.next_rows();
+                writing = self.next_rows(now);
             }
-            if committing.is_none() && self.commit_is_due(records.is_empty()) {
+            if committing.is_none() && self.commit_is_due(now, records.is_empty()) {
                 committing = Some(self.begin_commit());
             }
-            let alarm = self.next_alarm(committing.is_some(), writing.is_some());
+            let alarm = self.next_alarm(now, committing.is_some(), writing.is_some());
             let room = self.uncommitted() < self.parts.limits.max_uncommitted;
             tokio::select! {
                 biased;
@@ -322,8 +353,8 @@ impl Partition {
 
     /// Commits are grouped: one follows the last when that is done, the least interval has passed, and what has
     /// already arrived is folded or waits too long.
-    fn commit_is_due(&self, nothing_waits: bool) -> bool {
-        let waited = self.last_commit.elapsed();
+    fn commit_is_due(&self, now: Instant, nothing_waits: bool) -> bool {
+        let waited = now.saturating_duration_since(self.last_commit);
         self.has_news()
             && waited >= self.commit_pause()
             && (nothing_waits
@@ -331,12 +362,11 @@ impl Partition {
                 || self.uncommitted() >= self.parts.limits.max_uncommitted)
     }
 
-    fn next_alarm(&self, committing: bool, writing: bool) -> OptionalSleep {
+    fn next_alarm(&self, now: Instant, committing: bool, writing: bool) -> OptionalSleep {
         let commit_at =
             (!committing && self.has_news()).then(|| self.last_commit + self.commit_pause());
         let rows_at = (!writing && self.state.changed_people() > 0)
             .then(|| self.last_round + self.parts.limits.rows_interval);
-        let now = Instant::now();
         // Whatever is overdue waits for something else than the clock.
         let at = [commit_at, rows_at].into_iter().flatten().filter(|at| *at > now).min();
         OptionalSleep(at.map(|at| Box::pin(sleep_until(at.into()))))
@@ -398,8 +428,8 @@ impl Partition {
         Ok(())
     }
 
-    fn next_rows(&mut self) -> Option<BoxFuture<'static, Result<(), HaltReason>>> {
-        self.begin_round_if_due();
+    fn next_rows(&mut self, now: Instant) -> Option<BoxFuture<'static, Result<(), HaltReason>>> {
+        self.begin_round_if_due(now);
         let slice = match self.waiting_slice.take() {
             Some(slice) => slice,
             None => match self.rounds.next(&mut self.state) {
@@ -425,14 +455,14 @@ impl Partition {
         }))
     }
 
-    fn begin_round_if_due(&mut self) {
+    fn begin_round_if_due(&mut self, now: Instant) {
         let replaying = self.folded.position == self.committed.position && self.mark.is_some();
         if self.rounds.is_running() || replaying || self.state.changed_people() == 0 {
             return;
         }
         let replay = self.folded.position.0 - self.folded.state_position.0;
-        let calm =
-            !self.is_far_behind() && self.last_round.elapsed() >= self.parts.limits.rows_interval;
+        let since_last = now.saturating_duration_since(self.last_round);
+        let calm = !self.is_far_behind() && since_last >= self.parts.limits.rows_interval;
         if calm || replay >= self.parts.limits.max_replay {
             self.rounds.begin(self.folded.position);
         }
