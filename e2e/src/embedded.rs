@@ -1,12 +1,12 @@
 //! Everything in one process, with its data in a folder of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use crate::process::{binary, free_port};
 use crate::scenario;
-use crate::stack::Service;
+use crate::service::Service;
 use crate::system::System;
 
 /// `allocator run`.
@@ -28,6 +28,14 @@ impl Embedded {
     pub async fn start() -> Result<Self> {
         let dir = scenario::new_dir("embedded")?;
         let data = dir.join("data");
+        Self::start_on(&dir, data).await
+    }
+
+    /// As [`Self::start`], with its log in `dir` and its data in a folder of the caller's.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub async fn start_on(dir: &Path, data: PathBuf) -> Result<Self> {
         let address = format!("127.0.0.1:{}", free_port()?);
         let arguments = [
             "run".to_owned(),
@@ -38,8 +46,9 @@ impl Embedded {
         ];
         let url = format!("http://{address}");
         let program = binary("allocator")?;
+        let (name, arguments) = ("allocator".to_owned(), arguments.to_vec());
         let mut service =
-            Service::start("allocator".into(), &dir, program, arguments.to_vec(), url.clone())?;
+            Service::start(name, dir, program, arguments, Vec::new(), url.clone())?;
         service.ready().await?;
         Ok(Self { service, system: System::new(vec![url.clone()], vec![url])?, data })
     }

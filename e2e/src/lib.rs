@@ -8,7 +8,9 @@
 //! |---|---|
 //! | [`scenario`] | how a test runs: alone, bounded, with the logs of its processes quoted when it fails |
 //! | [`process`] | child processes: started, signalled, ended with this one |
+//! | [`service`] | one of our processes, on an address that it keeps over restarts |
 //! | [`stack`], [`embedded`] | the services on real servers; everything in one process |
+//! | [`redis_server`] | a Redis of one's own |
 //! | [`own_servers`] | servers of one's own, to be stopped and killed |
 //! | [`gateway`] | one address in front of a stack, as in `local/` |
 //! | [`system`] | HTTP: requests and what the answers say |
@@ -17,10 +19,13 @@
 //! | [`oracle`] | what the totals must be, from the log or from what was acknowledged |
 //! | [`audit`] | whether all that is shown and stored is what the log says |
 //! | [`load`], [`watch`] | people who submit; readers who check that nothing goes wrong or backwards |
+//! | [`mod@chaos`] | a seeded storm of faults over a seeded load, and what it came to |
+//! | [`unowned`] | for how long nobody moves a partition forward |
 //! | [`mod@bench`] | the figures of the benchmark |
 
 pub mod audit;
 pub mod bench;
+pub mod chaos;
 pub mod embedded;
 pub mod gateway;
 pub mod kafka;
@@ -29,9 +34,12 @@ pub mod oracle;
 pub mod own_servers;
 pub mod process;
 pub mod record;
+pub mod redis_server;
 pub mod scenario;
+pub mod service;
 pub mod stack;
 pub mod stores;
 pub mod system;
+pub mod unowned;
 pub mod wait;
 pub mod watch;

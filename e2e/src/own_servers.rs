@@ -11,6 +11,10 @@ use crate::process::{Signal, signal, workspace};
 use crate::scenario;
 use crate::wait::eventually_blocking;
 
+/// Kafka's listener for clients that come through a proxy, counted from the port base.
+const KAFKA_BEHIND_PROXY: u16 = 94;
+/// Where it tells those clients that it is: where the proxy has to listen.
+const KAFKA_PROXY: u16 = 95;
 const KILL_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where Kafka and Cassandra or ScyllaDB are.
@@ -57,10 +61,10 @@ impl Server {
     }
 
     /// Where it listens, counted from the port base.
-    fn ports(self) -> [u16; 2] {
+    fn ports(self) -> &'static [u16] {
         match self {
-            Self::Kafka => [92, 93],
-            Self::Cassandra => [42, 70],
+            Self::Kafka => &[92, 93, KAFKA_BEHIND_PROXY],
+            Self::Cassandra => &[42, 70],
         }
     }
 }
@@ -103,6 +107,16 @@ impl OwnServers {
         self.run("up", &["servers"]).map(|_| ())
     }
 
+    /// Kafka's listener for clients that come through a proxy.
+    pub fn kafka_behind_proxy(&self) -> u16 {
+        self.port_base + KAFKA_BEHIND_PROXY
+    }
+
+    /// Where Kafka tells those clients that it is: a proxy in between has to listen there.
+    pub fn kafka_proxy(&self) -> u16 {
+        self.port_base + KAFKA_PROXY
+    }
+
     /// Sends a signal to a server.
     ///
     /// # Errors
@@ -118,7 +132,7 @@ impl OwnServers {
     pub fn kill(&self, server: Server) -> Result<()> {
         self.signal(server, Signal::Kill)?;
         eventually_blocking(&format!("{server:?} is gone"), KILL_PATIENCE, || {
-            let free = server.ports().into_iter().all(|offset| is_free(self.port_base + offset));
+            let free = server.ports().iter().all(|offset| is_free(self.port_base + offset));
             ensure!(free, "its ports are not free");
             Ok(())
         })
@@ -157,7 +171,9 @@ impl OwnServers {
 fn free_port_base() -> Result<u16> {
     (200..320)
         .map(|hundreds| hundreds * 100)
-        .find(|base| [42, 70, 79, 90, 92, 93].iter().all(|offset| is_free(base + offset)))
+        .find(|base| [42, 70, 79, 90, 92, 93, KAFKA_BEHIND_PROXY, KAFKA_PROXY]
+                .iter()
+                .all(|offset| is_free(base + offset)))
         .context("no free ports for servers of our own")
 }
 

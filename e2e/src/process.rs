@@ -76,6 +76,20 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(name: &str, dir: &Path, program: &Path, arguments: &[String]) -> Result<Self> {
+        Self::start_with(name, dir, program, arguments, &[])
+    }
+
+    /// As [`Self::start`], with more variables in its environment.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_with(
+        name: &str,
+        dir: &Path,
+        program: &Path,
+        arguments: &[String],
+        environment: &[(String, String)],
+    ) -> Result<Self> {
         let log = dir.join(format!("{name}.log"));
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new("setpriv");
@@ -83,6 +97,7 @@ impl Process {
             .args(["--pdeathsig", "KILL"])
             .arg(program)
             .args(arguments)
+            .envs(environment.iter().cloned())
             .current_dir(dir)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)

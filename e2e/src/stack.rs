@@ -1,17 +1,19 @@
 //! The services on real servers: each test's own processes, topics, keyspace and Redis beside everyone else's.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use reqwest::Client;
+use anyhow::{Result, ensure};
 use tokio::sync::OnceCell;
 
 use crate::kafka::Kafka;
 use crate::own_servers::Servers;
-use crate::process::{Process, Signal, binary, free_port};
+use crate::process::{binary, free_port};
+use crate::redis_server::Redis;
 use crate::scenario;
+use crate::service::Service;
 use crate::stores::{Keys, Tables, drop_keyspaces};
 use crate::system::System;
 use crate::wait::eventually;
@@ -36,6 +38,19 @@ pub struct StackBuilder {
     pub settings: Vec<String>,
     /// Where the servers are; those that the environment names, if not given.
     pub servers: Option<Servers>,
+    /// Where its Redis listens; anywhere, if not given.
+    pub redis_port: Option<u16>,
+    /// What single services have that the others have not, by name.
+    pub special: HashMap<String, Special>,
+}
+
+/// What sets one service apart.
+#[derive(Debug, Clone, Default)]
+pub struct Special {
+    /// More lines of configuration, `section.key=value`.
+    pub settings: Vec<String>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for StackBuilder {
@@ -48,6 +63,8 @@ impl Default for StackBuilder {
             session_timeout_ms: 6_000,
             settings: Vec::new(),
             servers: None,
+            redis_port: None,
+            special: HashMap::new(),
         }
     }
 }
@@ -67,7 +84,11 @@ impl StackBuilder {
         let name = format!("{PREFIX}{}_{serial}", std::process::id());
         let dir = scenario::new_dir("stack")?;
         fs::write(dir.join("person.secret"), "the same secret for every run of a test")?;
-        let redis = Redis::start(&dir)?;
+        let redis_port = match self.redis_port {
+            Some(port) => port,
+            None => free_port()?,
+        };
+        let redis = Redis::start(&dir, redis_port)?;
         let mut stack = Stack {
             kafka: Kafka::at(&servers.kafka),
             servers,
@@ -79,6 +100,7 @@ impl StackBuilder {
             processors: Vec::new(),
             apis: Vec::new(),
             redis,
+            started_processors: 0,
             builder: self,
             dir,
         };
@@ -126,6 +148,7 @@ pub struct Stack {
     pub apis: Vec<Service>,
     /// Its own Redis.
     pub redis: Redis,
+    started_processors: usize,
     builder: StackBuilder,
     dir: PathBuf,
 }
@@ -142,13 +165,13 @@ impl Stack {
         for number in 1..=ingests {
             self.ingests.push(self.service("ingest", number)?);
         }
-        for number in 1..=processors {
-            self.processors.push(self.service("processor", number)?);
+        for _ in 0..processors {
+            self.start_processor()?;
         }
         for number in 1..=apis {
             self.apis.push(self.service("api", number)?);
         }
-        for service in self.ingests.iter_mut().chain(&mut self.processors).chain(&mut self.apis) {
+        for service in self.services() {
             service.ready().await?;
         }
         let urls =
@@ -165,10 +188,28 @@ impl Stack {
     /// # Errors
     /// When it does not get ready.
     pub async fn add_processor(&mut self) -> Result<()> {
-        let mut processor = self.service("processor", self.processors.len() + 1)?;
-        processor.ready().await?;
+        self.start_processor()?;
+        match self.processors.last_mut() {
+            Some(processor) => processor.ready().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Starts one more processor and does not wait for it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_processor(&mut self) -> Result<()> {
+        // Numbers are not given again: each has its own log.
+        self.started_processors += 1;
+        let processor = self.service("processor", self.started_processors)?;
         self.processors.push(processor);
         Ok(())
+    }
+
+    /// All services.
+    pub fn services(&mut self) -> impl Iterator<Item = &mut Service> {
+        self.ingests.iter_mut().chain(&mut self.processors).chain(&mut self.apis)
     }
 
     fn service(&self, kind: &str, number: usize) -> Result<Service> {
@@ -177,7 +218,8 @@ impl Stack {
         let config = self.dir.join(format!("{name}.toml"));
         fs::write(&config, self.config(kind, port))?;
         let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
-        for setting in &self.builder.settings {
+        let special = self.builder.special.get(&name).cloned().unwrap_or_default();
+        for setting in self.builder.settings.iter().chain(&special.settings) {
             arguments.extend(["--set".to_owned(), setting.clone()]);
         }
         Service::start(
@@ -185,6 +227,7 @@ impl Stack {
             &self.dir,
             binary(kind)?,
             arguments,
+            special.environment,
             format!("http://127.0.0.1:{port}"),
         )
     }
@@ -296,133 +339,5 @@ impl Stack {
             Ok(())
         })
         .await
-    }
-}
-
-/// One of our processes, on an address that it keeps over restarts.
-#[derive(Debug)]
-pub struct Service {
-    /// Its address.
-    pub url: String,
-    /// The process.
-    pub process: Process,
-    name: String,
-    dir: PathBuf,
-    program: PathBuf,
-    arguments: Vec<String>,
-}
-
-impl Service {
-    pub(crate) fn start(
-        name: String,
-        dir: &Path,
-        program: PathBuf,
-        arguments: Vec<String>,
-        url: String,
-    ) -> Result<Self> {
-        let process = Process::start(&name, dir, &program, &arguments)?;
-        Ok(Self { url, process, name, dir: dir.to_owned(), program, arguments })
-    }
-
-    /// Starts it again after it has ended, and does not wait for it.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn start_again(&mut self) -> Result<()> {
-        self.process = Process::start(&self.name, &self.dir, &self.program, &self.arguments)?;
-        Ok(())
-    }
-
-    /// Starts it again after it has ended, and waits until it is ready.
-    ///
-    /// # Errors
-    /// When it does not get ready.
-    pub async fn restart(&mut self) -> Result<()> {
-        self.start_again()?;
-        self.ready().await
-    }
-
-    /// Waits until it is ready.
-    ///
-    /// # Errors
-    /// When it is not in time.
-    pub async fn ready(&mut self) -> Result<()> {
-        let url = format!("{}/readyz", self.url);
-        self.process.ready(&url, START_PATIENCE).await
-    }
-
-    /// Asks it to end and expects it to end well.
-    ///
-    /// # Errors
-    /// When it does not within the bound, or with another code than 0.
-    pub async fn terminate(&mut self, bound: Duration) -> Result<()> {
-        self.process.signal(Signal::Term)?;
-        let status = self.process.exit(bound).await?;
-        ensure!(status.success(), "{} ended with {status}", self.name);
-        Ok(())
-    }
-
-    /// The sum of the samples of its metrics that begin with `prefix`.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn metric(&self, prefix: &str) -> Result<f64> {
-        let request =
-            Client::new().get(format!("{}/metrics", self.url)).timeout(Duration::from_secs(2));
-        let text = request.send().await?.text().await?;
-        let samples = text.lines().filter(|line| line.starts_with(prefix));
-        samples
-            .map(|line| {
-                let value = line.rsplit(' ').next().unwrap_or_default();
-                value.parse::<f64>().with_context(|| format!("not a sample: {line}"))
-            })
-            .sum()
-    }
-}
-
-/// A Redis of one's own.
-#[derive(Debug)]
-pub struct Redis {
-    process: Process,
-    port: u16,
-    dir: PathBuf,
-}
-
-impl Redis {
-    fn start(dir: &Path) -> Result<Self> {
-        let port = free_port()?;
-        Ok(Self { process: Self::spawn(dir, port)?, port, dir: dir.to_owned() })
-    }
-
-    fn spawn(dir: &Path, port: u16) -> Result<Process> {
-        let port = port.to_string();
-        // Nothing is kept over a restart, and nothing compressed, so that tests can search in it.
-        let arguments =
-            ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"];
-        let arguments = arguments.into_iter().chain(["--rdbcompression", "no"]);
-        let arguments: Vec<String> = arguments.map(str::to_owned).collect();
-        Process::start("redis", dir, Path::new("redis-server"), &arguments)
-    }
-
-    /// Its URL.
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    /// Ends it at once.
-    ///
-    /// # Errors
-    /// When it cannot be waited for.
-    pub fn kill(&mut self) -> Result<()> {
-        self.process.kill()
-    }
-
-    /// Starts it again, empty.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn restart(&mut self) -> Result<()> {
-        self.process = Self::spawn(&self.dir, self.port)?;
-        Ok(())
     }
 }

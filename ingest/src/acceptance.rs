@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 use schemas::{
-    Action, PartitionId, PersonKey, Receipt, Submission, SubmissionId, encode_record, partition_for,
+    Action, PartitionId, PersonKey, Receipt, RecordEncoder, Submission, SubmissionId, partition_for,
 };
 use sha2::{Digest, Sha256};
 use storage::idempotency::{Attempt, Begun};
@@ -134,6 +134,7 @@ impl Ingest {
 
         // Where nothing better is known below, nothing was appended.
         let mut outcomes = vec![Outcome::Unavailable; candidates.len()];
+        let mut encoder = RecordEncoder::default();
         let mut records = Vec::with_capacity(candidates.len());
         let mut appended: Vec<(usize, PartitionId)> = Vec::with_capacity(candidates.len());
         for (place, ((candidate, step), outcome)) in
@@ -147,7 +148,7 @@ impl Ingest {
             };
             match seen {
                 Begun::First => {
-                    let record = self.record(&candidate.submission);
+                    let record = self.record(&candidate.submission, &mut encoder);
                     appended.push((place, record.partition));
                     records.push(record);
                 }
@@ -182,11 +183,11 @@ impl Ingest {
         outcomes
     }
 
-    fn record(&self, submission: &Submission) -> NewRecord {
+    fn record(&self, submission: &Submission, encoder: &mut RecordEncoder) -> NewRecord {
         NewRecord {
             partition: partition_for(&submission.person, self.log.partitions()),
             key: submission.person,
-            value: encode_record(submission),
+            value: encoder.encode(submission),
         }
     }
 

@@ -65,7 +65,6 @@ pub(crate) fn write_accepted_item(
 
 /// A problem as an item of a batch; with the submission's id, where repeating it needs that.
 pub(crate) fn write_problem_item(body: &mut Vec<u8>, problem: &Problem, id: Option<SubmissionId>) {
-    // Writing to a Vec cannot fail; here and below.
     let _ = write!(body, r#"{{"status":{}"#, problem.status().as_u16());
     if let Some(id) = id {
         write_id(body, id);
@@ -77,12 +76,19 @@ pub(crate) fn write_problem_item(body: &mut Vec<u8>, problem: &Problem, id: Opti
 
 fn write_receipt(body: &mut Vec<u8>, budget: &BudgetId, id: SubmissionId, receipt: Receipt) {
     write_id(body, id);
+    body.extend_from_slice(br#","budget":""#);
     // A slug needs no escapes.
-    let _ = write!(
-        body,
-        r#","budget":"{budget}","partition":{},"offset":{},"receipt":"{receipt}""#,
-        receipt.partition, receipt.offset
-    );
+    body.extend_from_slice(budget.as_str().as_bytes());
+    body.extend_from_slice(br#"","partition":"#);
+    write_number(body, receipt.partition.0.into());
+    body.extend_from_slice(br#","offset":"#);
+    write_number(body, receipt.offset.0);
+    // Writing to a Vec cannot fail; here and elsewhere.
+    let _ = write!(body, r#","receipt":"{receipt}""#);
+}
+
+fn write_number(body: &mut Vec<u8>, number: u64) {
+    body.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 fn write_id(body: &mut Vec<u8>, id: SubmissionId) {

@@ -7,7 +7,8 @@ kafka_start() {
   mkdir -p "$data"
   cp "$TEMPLATES/kafka-log4j2.properties" "$data/log4j2.properties"
   render "$TEMPLATES/kafka.properties.in" "$data/server.properties" \
-    "PORT=${PORT[kafka]}" "CONTROLLER_PORT=$KAFKA_CONTROLLER_PORT" "DATA=$data/log"
+    "PORT=${PORT[kafka]}" "CONTROLLER_PORT=$KAFKA_CONTROLLER_PORT" \
+    "PROXIED_PORT=$KAFKA_PROXIED_PORT" "PROXY_PORT=$KAFKA_PROXY_PORT" "DATA=$data/log"
   kafka_format "$data"
   process_start kafka "$(fetch_java)" -Xms256m -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:+ExitOnOutOfMemoryError \
     -XX:-UsePerfData -Djava.awt.headless=true "-Djava.io.tmpdir=$tmp" \

@@ -8,7 +8,7 @@ SERVERS=(kafka cassandra redis prometheus)
 SERVICES=(ingest-1 ingest-2 processor-1 processor-2 processor-3 api-1 api-2)
 ALL=("${SERVERS[@]}" "${SERVICES[@]}" gateway)
 
-# Main port of each process; KAFKA_CONTROLLER_PORT and CASSANDRA_STORAGE_PORT come on top.
+# Main port of each process; Kafka's other ports and CASSANDRA_STORAGE_PORT come on top.
 declare -A PORT
 
 # layout_load — resolves STACK_DIR, STACK_BIN_DIR and the ports. A state directory remembers its ports, so
@@ -48,6 +48,10 @@ layout_assign_ports() {
     [processor-3]=$((STACK_HTTP_BASE + 23))
   )
   KAFKA_CONTROLLER_PORT=$((STACK_PORT_BASE + 93))
+  KAFKA_PROXIED_PORT=$((STACK_PORT_BASE + 94))
+  # Nothing of ours listens there: a test's proxy may.
+  # shellcheck disable=SC2034 # read by kafka.sh
+  KAFKA_PROXY_PORT=$((STACK_PORT_BASE + 95))
   CASSANDRA_STORAGE_PORT=$((STACK_PORT_BASE + 70))
 }
 
@@ -77,7 +81,7 @@ layout_remember_ports() {
 layout_ports() {
   echo "${PORT[$1]}"
   case $1 in
-    kafka) echo "$KAFKA_CONTROLLER_PORT" ;;
+    kafka) echo "$KAFKA_CONTROLLER_PORT" "$KAFKA_PROXIED_PORT" ;;
     cassandra) echo "$CASSANDRA_STORAGE_PORT" ;;
   esac
 }

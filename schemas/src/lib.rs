@@ -34,7 +34,8 @@ pub use person::{PERSON_MAX_BYTES, PersonFault, PersonKey, PersonKeyHasher, Pers
 pub use position::{Generation, Offset, Position};
 pub use receipt::{Receipt, ReceiptFault};
 pub use record::{
-    RECORD_VERSION, RecordDecoder, RecordFault, RecordView, encode_record, record_fingerprint,
+    RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordView, encode_record,
+    record_fingerprint,
 };
 pub use row::{PersonRow, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets};
 pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};

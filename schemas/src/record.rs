@@ -11,24 +11,35 @@ use crate::{Action, AllocationFault, PersonKey, Submission, SubmissionFingerprin
 /// The layout that is written, and the only one that is read.
 pub const RECORD_VERSION: u32 = 1;
 
-/// A submission as the record's value; its key is the person key.
+/// A submission as the record's value; its key is the person key. For many, [`RecordEncoder`] is quicker.
 pub fn encode_record(submission: &Submission) -> Vec<u8> {
-    let (kind, basis_points) = match &submission.action {
-        Action::Allocate(allocation) => (
-            SubmissionKind::Allocate,
-            allocation.basis_points().iter().copied().map(u32::from).collect(),
-        ),
-        Action::Withdraw => (SubmissionKind::Withdraw, Vec::new()),
-    };
-    SubmissionRecord {
-        version: RECORD_VERSION,
-        budget: submission.budget.as_str().to_owned(),
-        submission_id: submission.id.0.as_bytes().to_vec(),
-        accepted_at_ms: submission.accepted_at_ms,
-        kind: kind.into(),
-        basis_points,
+    RecordEncoder::default().encode(submission)
+}
+
+/// Writes records one after the other through the same buffers.
+#[derive(Debug, Default)]
+pub struct RecordEncoder {
+    wire: SubmissionRecord,
+}
+
+impl RecordEncoder {
+    /// A submission as the record's value; its key is the person key.
+    pub fn encode(&mut self, submission: &Submission) -> Vec<u8> {
+        let wire = &mut self.wire;
+        wire.clear();
+        wire.version = RECORD_VERSION;
+        wire.budget.push_str(submission.budget.as_str());
+        wire.submission_id.extend_from_slice(submission.id.0.as_bytes());
+        wire.accepted_at_ms = submission.accepted_at_ms;
+        match &submission.action {
+            Action::Allocate(allocation) => {
+                wire.set_kind(SubmissionKind::Allocate);
+                wire.basis_points.extend(allocation.basis_points().iter().copied().map(u32::from));
+            }
+            Action::Withdraw => wire.set_kind(SubmissionKind::Withdraw),
+        }
+        wire.encode_to_vec()
     }
-    .encode_to_vec()
 }
 
 /// Why a record is not a submission of ours. Its text goes to the dead letters, so it holds nothing of the record.

@@ -119,7 +119,7 @@ keys! {
         "After how much silence a processor's partitions are given to others.", parse::positive_duration_ms;
     KAFKA_DELIVERY_TIMEOUT: Duration = "kafka.delivery_timeout_ms", Some("800"), "ms",
         "How long a submission may take to be acknowledged before it is answered with 503.", parse::positive_duration_ms;
-    KAFKA_LINGER: Duration = "kafka.linger_ms", Some("2"), "ms",
+    KAFKA_LINGER: Duration = "kafka.linger_ms", Some("10"), "ms",
         "How long the producer waits for more records to send together.", parse::duration_ms;
     STORE_KIND: StoreKind = "store.kind", Some("scylla"), "scylla, sqlite",
         "Where totals and people rest. The embedded binary's default is sqlite.", store_kind;

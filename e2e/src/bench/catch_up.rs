@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::records::{consume_bare, fill};
 use super::report::{Row, say, thousands};
+use super::steady::until_steady;
 use crate::stack::{Stack, StackBuilder};
 use crate::stores::Tables;
 
@@ -28,9 +29,11 @@ pub async fn measure() -> Result<Vec<Row>> {
         thousands(PEOPLE as f64)
     ));
     fill(&stack.kafka, &stack.topic, PARTITIONS, 0..RECORDS, PEOPLE).await?;
-    // Once to warm up, once before and once after: a machine is not equally fast at all times.
-    consume_bare(&stack.kafka, &stack.topic, PARTITIONS, RECORDS).await?;
-    let before = consume_bare(&stack.kafka, &stack.topic, PARTITIONS, RECORDS).await?;
+    // Once before and once after: a machine is not equally fast at all times.
+    let bare =
+        async |stack: &Stack| consume_bare(&stack.kafka, &stack.topic, PARTITIONS, RECORDS).await;
+    until_steady(async || bare(&stack).await).await?;
+    let before = bare(&stack).await?;
 
     say("one processor catches up");
     stack.add_processor().await?;
@@ -43,7 +46,7 @@ pub async fn measure() -> Result<Vec<Row>> {
     let cpu_with_rows = processor.cpu_seconds()?;
     check_people(&tables).await?;
     stack.processors.clear();
-    let after = consume_bare(&stack.kafka, &stack.topic, PARTITIONS, RECORDS).await?;
+    let after = bare(&stack).await?;
     say(format!(
         "a bare consumer: {} records/s before, {} after",
         thousands(before),
@@ -88,7 +91,10 @@ async fn catch_up(tables: &Tables, ends: &[u64]) -> Result<Duration> {
     loop {
         let stored = match tables.positions(ends.len() as u32).await {
             // The tables come with the first processor.
-            Err(_) if began.is_none() && Instant::now() < deadline => continue,
+            Err(_) if began.is_none() && Instant::now() < deadline => {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
             stored => stored?,
         };
         let now = Instant::now();

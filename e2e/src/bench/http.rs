@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use super::paced;
 use super::records::{BUDGET, Written, produce_bare};
 use super::report::{Row, percentile, say, thousands};
+use super::steady::{WINDOW, until_steady};
 use super::wrk::Requests;
 use crate::process::{Process, free_port};
 use crate::record::{allocation_record, mix_128, partition_of};
@@ -97,9 +98,11 @@ pub async fn post_batch() -> Result<Vec<Row>> {
     let stack = ingest_alone().await?;
     let url = format!("{}/v1/budgets/{BUDGET}/submissions/batch", stack.ingests[0].url);
     let requests = Requests { url: &url, connections: 8, script: Some(BATCH) };
-    let before = produce_bare(&stack.kafka, &stack.topic, same_records(), LASTS).await?;
+    let bare = async |lasts| produce_bare(&stack.kafka, &stack.topic, same_records(), lasts).await;
+    until_steady(async || bare(WINDOW).await).await?;
+    let before = bare(LASTS).await?;
     let ours = requests.highest_rate(LASTS).await? * 1_000.0;
-    let after = produce_bare(&stack.kafka, &stack.topic, same_records(), LASTS).await?;
+    let after = bare(LASTS).await?;
     say(format!(
         "records/s: bare {} before, ours {}, bare {} after",
         thousands(before),

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod paced;
 pub mod records;
 pub mod report;
+pub mod steady;
 pub mod take_over;
 pub mod visible;
 pub mod wrk;

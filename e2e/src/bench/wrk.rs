@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
+use super::steady::{WINDOW, until_steady};
 use crate::scenario::new_dir;
 
 /// What `wrk` is to send.
@@ -21,13 +22,13 @@ pub struct Requests<'a> {
 }
 
 impl Requests<'_> {
-    /// Requests a second, after a moment of warming up.
+    /// Requests a second, once they no longer become more.
     ///
     /// # Errors
     /// When `wrk` is missing, or a request failed.
     pub async fn highest_rate(&self, lasts: Duration) -> Result<f64> {
         let dir = new_dir("wrk")?;
-        self.run(&dir, Duration::from_secs(2)).await?;
+        until_steady(async || self.run(&dir, WINDOW).await).await?;
         self.run(&dir, lasts).await
     }
 

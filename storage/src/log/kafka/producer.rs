@@ -21,11 +21,11 @@ use crate::log::AppendError;
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// One record to send.
-pub(super) struct Outgoing {
+/// One record to send. librdkafka copies its bytes.
+pub(super) struct Outgoing<'a> {
     pub partition: u32,
-    pub key: Vec<u8>,
-    pub value: Vec<u8>,
+    pub key: &'a [u8],
+    pub value: &'a [u8],
     pub headers: Option<OwnedHeaders>,
 }
 
@@ -56,28 +56,17 @@ impl IdempotentProducer {
         Ok(())
     }
 
-    pub async fn send(
+    pub async fn send<'a>(
         self: &Arc<Self>,
-        records: Vec<Outgoing>,
+        records: impl ExactSizeIterator<Item = Outgoing<'a>>,
     ) -> Vec<Result<Offset, AppendError>> {
         if let Err(error) = self.available() {
             self.probe_until_back();
             return vec![Err(error); records.len()];
         }
         let batch = Arc::new(Batch::new(records.len()));
-        let producer = self.producer.load_full();
-        for (slot, record) in records.into_iter().enumerate() {
-            let delivery = Box::new(Delivery { batch: Arc::clone(&batch), slot });
-            let mut kafka_record = BaseRecord::with_opaque_to(&self.topic, delivery)
-                .partition(record.partition as i32)
-                .key(&record.key)
-                .payload(&record.value);
-            kafka_record.headers = record.headers;
-            if let Err((error, refused)) = producer.send(kafka_record) {
-                // Refused before it was queued: the only case in which "not in the log" is certain.
-                refused.delivery_opaque.answer(Err(AppendError::Unavailable(error.to_string())));
-            }
-        }
+        self.enqueue(records, &batch);
+
         // librdkafka's own timeout comes first; this one holds even if its thread is starved.
         let patience = self.config.delivery_timeout + self.config.delivery_timeout / 8;
         let _ = tokio::time::timeout(patience, batch.all_answered()).await;
@@ -87,6 +76,22 @@ impl IdempotentProducer {
             self.probe_until_back();
         }
         results
+    }
+
+    fn enqueue<'a>(&self, records: impl Iterator<Item = Outgoing<'a>>, batch: &Arc<Batch>) {
+        let producer = self.producer.load();
+        for (slot, record) in records.enumerate() {
+            let delivery = Box::new(Delivery { batch: Arc::clone(batch), slot });
+            let mut kafka_record = BaseRecord::with_opaque_to(&self.topic, delivery)
+                .partition(record.partition as i32)
+                .key(record.key)
+                .payload(record.value);
+            kafka_record.headers = record.headers;
+            if let Err((error, refused)) = producer.send(kafka_record) {
+                // Refused before it was queued: the only case in which "not in the log" is certain.
+                refused.delivery_opaque.answer(Err(AppendError::Unavailable(error.to_string())));
+            }
+        }
     }
 
     /// Looks for Kafka in a thread of its own until it is back or nobody is interested any more.

@@ -50,15 +50,12 @@ impl LogWriter for KafkaLog {
     }
 
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
-        let outgoing = records
-            .into_iter()
-            .map(|record| Outgoing {
-                partition: record.partition.0,
-                key: record.key.as_bytes().to_vec(),
-                value: record.value,
-                headers: None,
-            })
-            .collect();
+        let outgoing = records.iter().map(|record| Outgoing {
+            partition: record.partition.0,
+            key: record.key.as_bytes(),
+            value: &record.value,
+            headers: None,
+        });
         self.producer.send(outgoing).await
     }
 
@@ -85,21 +82,19 @@ impl KafkaDeadLetters {
 #[async_trait]
 impl DeadLetters for KafkaDeadLetters {
     async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
-        let outgoing = letters
-            .iter()
-            .map(|letter| {
-                let headers = OwnedHeaders::new()
-                    .insert(Header { key: "partition", value: Some(&letter.partition.to_string()) })
-                    .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) })
-                    .insert(Header { key: "reason", value: Some(&letter.reason) });
-                Outgoing {
-                    partition: 0,
-                    key: letter.key.clone(),
-                    value: letter.value.clone(),
-                    headers: Some(headers),
-                }
-            })
-            .collect();
+        let outgoing = letters.iter().map(|letter| Outgoing {
+            partition: 0,
+            key: &letter.key,
+            value: &letter.value,
+            headers: Some(headers(letter)),
+        });
         self.producer.send(outgoing).await.into_iter().collect::<Result<Vec<_>, _>>().map(|_| ())
     }
+}
+
+fn headers(letter: &DeadLetter) -> OwnedHeaders {
+    OwnedHeaders::new()
+        .insert(Header { key: "partition", value: Some(&letter.partition.to_string()) })
+        .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) })
+        .insert(Header { key: "reason", value: Some(&letter.reason) })
 }

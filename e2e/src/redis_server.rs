@@ -1,0 +1,58 @@
+//! A Redis of one's own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::process::Process;
+
+/// A Redis of one's own.
+#[derive(Debug)]
+pub struct Redis {
+    process: Process,
+    port: u16,
+    dir: PathBuf,
+}
+
+impl Redis {
+    pub(crate) fn start(dir: &Path, port: u16) -> Result<Self> {
+        Ok(Self { process: Self::spawn(dir, port)?, port, dir: dir.to_owned() })
+    }
+
+    fn spawn(dir: &Path, port: u16) -> Result<Process> {
+        let port = port.to_string();
+        // Nothing is kept over a restart, and nothing compressed, so that tests can search in it.
+        let arguments =
+            ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"];
+        let arguments = arguments.into_iter().chain(["--rdbcompression", "no"]);
+        let arguments: Vec<String> = arguments.map(str::to_owned).collect();
+        Process::start("redis", dir, Path::new("redis-server"), &arguments)
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Ends it at once.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Starts it again, empty.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart(&mut self) -> Result<()> {
+        self.process = Self::spawn(&self.dir, self.port)?;
+        Ok(())
+    }
+}
