@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use ring::hmac;
 
 use crate::{BudgetId, SubmissionId};
 
@@ -91,7 +90,7 @@ impl fmt::Debug for PersonKey {
 /// Makes person keys with the deployment's secret. All ingests and APIs of a deployment must share it, for its
 /// whole life: another secret makes everyone a new person.
 #[derive(Clone)]
-pub struct PersonKeyHasher(Hmac<Sha256>);
+pub struct PersonKeyHasher(hmac::Key);
 
 impl PersonKeyHasher {
     /// The shortest secret taken, in bytes.
@@ -102,7 +101,7 @@ impl PersonKeyHasher {
         if secret.len() < Self::SECRET_MIN_BYTES {
             return None;
         }
-        Hmac::new_from_slice(secret).ok().map(Self)
+        Some(Self(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
     /// The key of a person in a budget: HMAC-SHA-256 of budget, a zero byte (no slug has one) and the id, cut to
@@ -119,13 +118,13 @@ impl PersonKeyHasher {
     }
 
     fn digest(&self, budget: &BudgetId, text: &[u8]) -> [u8; PersonKey::BYTES] {
-        let mut mac = self.0.clone();
+        let mut mac = hmac::Context::with_key(&self.0);
         mac.update(budget.as_str().as_bytes());
         mac.update(&[0]);
         mac.update(text);
-        let whole: [u8; 32] = mac.finalize().into_bytes().into();
+        let whole = mac.sign();
         let mut cut = [0; PersonKey::BYTES];
-        cut.copy_from_slice(&whole[..PersonKey::BYTES]);
+        cut.copy_from_slice(&whole.as_ref()[..PersonKey::BYTES]);
         cut
     }
 }

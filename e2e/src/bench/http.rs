@@ -17,6 +17,7 @@ use crate::stack::{Stack, StackBuilder};
 const LASTS: Duration = Duration::from_secs(8);
 const PARTITIONS: u32 = 12;
 const POST_CONNECTIONS: u32 = 512;
+const BATCH_CONNECTIONS: u32 = 32;
 const READ_CONNECTIONS: u32 = 64;
 const POST: &str = include_str!("post.lua");
 const BATCH: &str = include_str!("batch.lua");
@@ -97,7 +98,7 @@ pub async fn highest_post_rate(stack: &Stack) -> Result<f64> {
 pub async fn post_batch() -> Result<Vec<Row>> {
     let stack = ingest_alone().await?;
     let url = format!("{}/v1/budgets/{BUDGET}/submissions/batch", stack.ingests[0].url);
-    let requests = Requests { url: &url, connections: 8, script: Some(BATCH) };
+    let requests = Requests { url: &url, connections: BATCH_CONNECTIONS, script: Some(BATCH) };
     let bare = async |lasts| produce_bare(&stack.kafka, &stack.topic, same_records(), lasts).await;
     until_steady(async || bare(WINDOW).await).await?;
     let before = bare(LASTS).await?;
