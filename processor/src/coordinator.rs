@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -16,6 +16,7 @@ use storage::store::{PartitionRef, Store};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::ProcessorMetrics;
@@ -90,7 +91,8 @@ impl Progress {
         Position(self.committed.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn set_high(&self, high: Position) {
+    /// Takes the log's high watermark. It never goes back.
+    pub fn set_high(&self, high: Position) {
         self.high.fetch_max(high.0, Ordering::Relaxed);
     }
 

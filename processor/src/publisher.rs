@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use schemas::{BudgetId, BudgetTotals, Generation, PartitionCount, PartitionTotals};
 use storage::cache::{Cache, CacheError};
 use storage::definitions::Definitions;
 use storage::store::PartitionRef;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::ProcessorMetrics;
@@ -93,10 +94,11 @@ impl Publisher {
         let mut answering = true;
         loop {
             tokio::select! {
-                () = self.news.notified() => {}
+                biased;
+                () = stop.cancelled() => break,
                 _ = republish.tick() => self.mark_all(&mut self.lock()),
                 Ok(()) = definitions.changed() => self.mark_all(&mut self.lock()),
-                () = stop.cancelled() => break,
+                () = self.news.notified() => {}
             }
             let outcome = self.tell().await;
             match &outcome {
@@ -111,8 +113,9 @@ impl Publisher {
             }
             let pause = if answering { ROUND_INTERVAL } else { RETRY_PAUSE };
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 () = stop.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
             }
         }
         if let Err(error) = self.tell().await {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use processor::ProcessorMetrics;
@@ -25,10 +25,11 @@ use storage::log::{
 };
 use storage::store::memory::MemoryStore;
 use storage::store::{
-    Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError, StoredPartition,
+    Checkpoint, Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError, StoredPartition,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const PARTITION: PartitionRef =
@@ -370,6 +371,29 @@ async fn a_release_commits_what_was_folded() {
     assert_eq!(owner.release().await, Ended::Released);
     let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
     assert!(stored.checkpoint.position >= Position(92), "{}", stored.checkpoint.position);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_everyones_row_is_written_nothing_is_left_to_replay() {
+    let mut log = Log::of(300);
+    let store = Lossy::new(false);
+    let mut owner = take_over(&store, &log, "owner").await;
+    owner.feed(&log, 300).await;
+    // Records that change nobody are not written anywhere.
+    let again = log.0[200..].to_vec();
+    log.0.extend(again);
+    owner.feed(&log, 400).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
+        let Checkpoint { position, state_position, .. } = stored.checkpoint;
+        if position == Position(400) && state_position == position {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{state_position} of {position}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(owner.release().await, Ended::Released);
 }
 
 #[tokio::test(flavor = "multi_thread")]

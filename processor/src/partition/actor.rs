@@ -2,49 +2,27 @@
 //! people's rows behind it. It alone touches the partition's state.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, StreamExt};
-use schemas::{
-    BudgetId, BudgetTotals, PartitionCount, PersonRow, Position, buckets, record_fingerprint,
-};
+use schemas::{BudgetId, BudgetTotals, PartitionCount, Position, record_fingerprint};
 use storage::log::{DeadLetter, DeadLetters, LogIdentity, Record, RecordBatch};
 use storage::store::{
-    Checkpoint, Commit, Epoch, PartitionRef, RecordMark, Store, StoreError, StoredPartition,
+    Checkpoint, Commit, Epoch, PartitionRef, RecordMark, Store, StoredPartition,
 };
 use tokio::sync::mpsc;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::commit::commit_with_letters;
+use super::load::{Restored, restore_people};
+use super::pace::{Pace, Workload};
 use super::restore::matches_mark;
-use super::rows::{Next, RowRounds, Slice};
-use super::{CommitError, Ended, HaltReason, Resume, settle_commit};
+use super::rows::{Next, RowRounds, Slice, write_rows};
+use super::{CommitError, Ended, HaltReason, Limits, Resume};
 use crate::coordinator::Progress;
 use crate::fold::{Outcome, PartitionState, Reach};
 use crate::metrics::PartitionMetrics;
 use crate::publisher::Publisher;
-
-/// Buckets read side by side at a take-over.
-const RESTORE_CONCURRENCY: usize = 16;
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
-
-/// How an owner paces itself.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The least time between two commits.
-    pub commit_interval: Duration,
-    /// The time between two commits while the partition is far behind: fewer, larger steps.
-    pub catch_up_commit_interval: Duration,
-    /// From how many unread records on a partition counts as far behind.
-    pub catch_up_lag: u64,
-    /// How many records may be folded ahead of the commit.
-    pub max_uncommitted: u64,
-    /// The time between two rounds of people's rows.
-    pub rows_interval: Duration,
-    /// Rows are written even while far behind once a take-over would have to replay this many records.
-    pub max_replay: u64,
-}
 
 /// What an owner works with.
 pub struct PartitionParts {
@@ -80,18 +58,7 @@ pub struct Partition {
     dead_letters: Vec<DeadLetter>,
     rounds: RowRounds,
     waiting_slice: Option<Slice>,
-    last_commit: Instant,
-    last_round: Instant,
-}
-
-/// What reading people's rows came to.
-enum Restored {
-    /// All of them are in.
-    Whole,
-    /// Told to stop on the way.
-    Stopped,
-    /// One of them is of a record that the totals do not contain.
-    AheadOfTotals,
+    pace: Pace,
 }
 
 type CommitDone = (Checkpoint, Vec<(BudgetId, BudgetTotals)>, Result<(), CommitError>);
@@ -118,8 +85,7 @@ impl Partition {
             dead_letters: Vec::new(),
             rounds: RowRounds::default(),
             waiting_slice: None,
-            last_commit: claimed_at,
-            last_round: claimed_at,
+            pace: Pace::new(parts.limits, claimed_at),
             parts,
         }
     }
@@ -146,48 +112,20 @@ impl Partition {
         }
     }
 
-    /// Loads people's rows.
     async fn restore(&mut self, stop: &CancellationToken) -> Result<Restored, HaltReason> {
-        let Self { state, parts, id, .. } = self;
-        if self.committed.state_position == Position::START {
-            return Ok(Restored::Whole);
+        let Self { state, parts, id, committed, claimed_at, .. } = self;
+        let restored =
+            restore_people(parts.store.as_ref(), *id, committed, state, stop).await?;
+        if restored == Restored::Whole && committed.state_position > Position::START {
+            parts.metrics.restored(claimed_at.elapsed());
+            tracing::info!(
+                partition = %id.partition,
+                people = state.people(),
+                elapsed_ms = claimed_at.elapsed().as_millis() as u64,
+                "people restored",
+            );
         }
-        let (store, position) = (&parts.store, self.committed.position);
-        let mut loads = stream::iter(buckets())
-            .map(|bucket| load_bucket(store.as_ref(), *id, bucket))
-            .buffer_unordered(RESTORE_CONCURRENCY);
-        loop {
-            let rows = tokio::select! {
-                () = stop.cancelled() => return Ok(Restored::Stopped),
-                rows = loads.next() => rows,
-            };
-            let Some(rows) = rows else { break };
-            for row in rows? {
-                if !position.includes(row.offset) {
-                    tracing::error!(
-                        partition = %id.partition,
-                        offset = %row.offset,
-                        %position,
-                        "a person's row is ahead of the totals: the store has lost an acknowledged commit",
-                    );
-                    return Ok(Restored::AheadOfTotals);
-                }
-                if !state.restore(&row) {
-                    return Err(HaltReason::Store(format!(
-                        "a person's row at offset {} does not fit the totals of budget `{}` at {position}",
-                        row.offset, row.budget
-                    )));
-                }
-            }
-        }
-        parts.metrics.restored(self.claimed_at.elapsed());
-        tracing::info!(
-            partition = %id.partition,
-            people = state.people(),
-            elapsed_ms = self.claimed_at.elapsed().as_millis() as u64,
-            "people restored",
-        );
-        Ok(Restored::Whole)
+        Ok(restored)
     }
 
     /// A row ahead of the totals has replaced the one that belonged to them, so the rows cannot bring people back to
@@ -195,7 +133,7 @@ impl Partition {
     /// replays people from the log's beginning.
     async fn disown_rows(mut self) -> Ended {
         self.folded.state_position = Position::START;
-        let done = self.begin_commit().await;
+        let done = self.begin_commit(Instant::now()).await;
         match self.end_commit(done) {
             Ok(()) => Ended::StoreWentBack,
             Err(ended) => ended,
@@ -215,17 +153,20 @@ impl Partition {
         let mut committing: Option<BoxFuture<'static, CommitDone>> = None;
         let mut writing: Option<BoxFuture<'static, Result<(), HaltReason>>> = None;
         loop {
-            // One reading of the clock: what is not due by it gets an alarm by it, and nothing falls between.
+            // One reading for all that is decided in this turn.
             let now = Instant::now();
             // Rows first: the end of a round is news for the commit.
             if writing.is_none() {
                 writing = self.next_rows(now);
             }
-            if committing.is_none() && self.commit_is_due(now, records.is_empty()) {
-                committing = Some(self.begin_commit());
+            if committing.is_none()
+                && self.pace.commit_is_due(now, &self.workload(), records.is_empty())
+            {
+                committing = Some(self.begin_commit(now));
             }
-            let alarm = self.next_alarm(now, committing.is_some(), writing.is_some());
-            let room = self.uncommitted() < self.parts.limits.max_uncommitted;
+            let work = self.workload();
+            let alarm = self.pace.next_alarm(now, &work, committing.is_some(), writing.is_some());
+            let room = self.pace.has_room(&work);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {
@@ -246,7 +187,7 @@ impl Partition {
                     Some(batch) => self.fold(&batch)?,
                     None => return Ok(()),
                 },
-                () = alarm => {}
+                () = at_or_never(alarm) => {}
             }
         }
     }
@@ -289,7 +230,7 @@ impl Partition {
 
     fn took_in(&mut self, last: Record<'_>, applied: u64, duplicates: u64, started: Instant) {
         if self.folded.last_record == self.committed.last_record
-            && self.last_commit == self.claimed_at
+            && self.pace.last_commit() == self.claimed_at
         {
             tracing::info!(
                 partition = %self.id.partition,
@@ -330,50 +271,22 @@ impl Partition {
         self.mark.map_or(Ok(()), |mark| Err(HaltReason::MarkMissing(mark.offset)))
     }
 
-    fn uncommitted(&self) -> u64 {
-        self.folded.position.0 - self.committed.position.0
-    }
-
-    fn is_far_behind(&self) -> bool {
-        self.parts.progress.high().0.saturating_sub(self.folded.position.0)
-            > self.parts.limits.catch_up_lag
-    }
-
-    fn commit_pause(&self) -> Duration {
-        if self.is_far_behind() {
-            self.parts.limits.catch_up_commit_interval
-        } else {
-            self.parts.limits.commit_interval
+    fn workload(&self) -> Workload {
+        let folded = self.folded.position;
+        Workload {
+            has_news: self.folded != self.committed,
+            uncommitted: folded.0 - self.committed.position.0,
+            unread: self.parts.progress.high().0.saturating_sub(folded.0),
+            replay: folded.0 - self.folded.state_position.0,
+            people_changed: self.state.changed_people() > 0,
         }
     }
 
-    fn has_news(&self) -> bool {
-        self.folded != self.committed
-    }
-
-    /// Commits are grouped: one follows the last when that is done, the least interval has passed, and what has
-    /// already arrived is folded or waits too long.
-    fn commit_is_due(&self, now: Instant, nothing_waits: bool) -> bool {
-        let waited = now.saturating_duration_since(self.last_commit);
-        self.has_news()
-            && waited >= self.commit_pause()
-            && (nothing_waits
-                || waited >= self.parts.limits.catch_up_commit_interval
-                || self.uncommitted() >= self.parts.limits.max_uncommitted)
-    }
-
-    fn next_alarm(&self, now: Instant, committing: bool, writing: bool) -> OptionalSleep {
-        let commit_at =
-            (!committing && self.has_news()).then(|| self.last_commit + self.commit_pause());
-        let rows_at = (!writing && self.state.changed_people() > 0)
-            .then(|| self.last_round + self.parts.limits.rows_interval);
-        // Whatever is overdue waits for something else than the clock.
-        let at = [commit_at, rows_at].into_iter().flatten().filter(|at| *at > now).min();
-        OptionalSleep(at.map(|at| Box::pin(sleep_until(at.into()))))
-    }
-
-    fn begin_commit(&mut self) -> BoxFuture<'static, CommitDone> {
-        self.last_commit = Instant::now();
+    fn begin_commit(&mut self, now: Instant) -> BoxFuture<'static, CommitDone> {
+        self.pace.committing(now);
+        if self.all_rows_are_written() {
+            self.folded.state_position = self.folded.position;
+        }
         let totals = self.state.take_changed();
         let checkpoint = self.folded.clone();
         let commit = Commit {
@@ -387,17 +300,17 @@ impl Partition {
         let dead_letters = Arc::clone(&self.parts.dead_letters);
         let id = self.id;
         Box::pin(async move {
-            let outcome = match commit.totals.iter().find(|(_, totals)| !totals.is_consistent()) {
-                Some((budget, _)) => Err(CommitError::Corrupt(format!(
-                    "the folded totals of budget `{budget}` contradict themselves"
-                ))),
-                None => {
-                    put_away(dead_letters.as_ref(), &letters).await;
-                    settle_commit(store.as_ref(), id, &commit).await
-                }
-            };
+            let (store, dead_letters) = (store.as_ref(), dead_letters.as_ref());
+            let outcome = commit_with_letters(store, dead_letters, id, &commit, &letters).await;
             (checkpoint, commit.totals, outcome)
         })
+    }
+
+    /// Whether everyone's row is as their state: then a take-over has nothing to replay, however many records came that
+    /// changed nobody, or came while a round was under way.
+    fn all_rows_are_written(&self) -> bool {
+        let replayed = self.mark.is_none();
+        replayed && !self.rounds.is_running() && self.state.changed_people() == 0
     }
 
     fn end_commit(&mut self, (checkpoint, totals, outcome): CommitDone) -> Result<(), Ended> {
@@ -412,7 +325,7 @@ impl Partition {
         }
         let records = checkpoint.position.0 - self.committed.position.0;
         let dead = checkpoint.tally.dead_lettered - self.committed.tally.dead_lettered;
-        self.parts.metrics.committed(records, dead, self.last_commit.elapsed());
+        self.parts.metrics.committed(records, dead, self.pace.last_commit().elapsed());
         self.committed = checkpoint;
         self.parts.progress.set_committed(self.committed.position);
         self.parts.publisher.publish(self.id, totals);
@@ -422,7 +335,7 @@ impl Partition {
     /// What was folded and not committed yet is committed before the partition is let go.
     async fn last_commit(&mut self) -> Result<(), Ended> {
         if self.folded.position > self.committed.position {
-            let done = self.begin_commit().await;
+            let done = self.begin_commit(Instant::now()).await;
             self.end_commit(done)?;
         }
         Ok(())
@@ -436,7 +349,7 @@ impl Partition {
                 Next::Idle => return None,
                 Next::Write(slice) => slice,
                 Next::Through(covers) => {
-                    self.last_round = Instant::now();
+                    self.pace.round_is_through(now);
                     self.folded.state_position = covers;
                     return None;
                 }
@@ -457,60 +370,10 @@ impl Partition {
 
     fn begin_round_if_due(&mut self, now: Instant) {
         let replaying = self.folded.position == self.committed.position && self.mark.is_some();
-        if self.rounds.is_running() || replaying || self.state.changed_people() == 0 {
-            return;
-        }
-        let replay = self.folded.position.0 - self.folded.state_position.0;
-        let since_last = now.saturating_duration_since(self.last_round);
-        let calm = !self.is_far_behind() && since_last >= self.parts.limits.rows_interval;
-        if calm || replay >= self.parts.limits.max_replay {
+        if !self.rounds.is_running() && !replaying && self.pace.round_is_due(now, &self.workload())
+        {
             self.rounds.begin(self.folded.position);
         }
-    }
-}
-
-async fn load_bucket(
-    store: &dyn Store,
-    id: PartitionRef,
-    bucket: u8,
-) -> Result<Vec<PersonRow>, HaltReason> {
-    loop {
-        let mut rows = Vec::new();
-        match store.read_people(id, bucket, &mut |row| rows.push(row)).await {
-            Ok(()) => return Ok(rows),
-            Err(StoreError::Corrupt(reason)) => return Err(HaltReason::Store(reason)),
-            Err(StoreError::Unavailable(reason)) => {
-                tracing::warn!(partition = %id.partition, reason, "people's rows cannot be read yet");
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn write_rows(
-    store: &dyn Store,
-    id: PartitionRef,
-    rows: &[PersonRow],
-) -> Result<(), HaltReason> {
-    loop {
-        match store.write_people(id, rows).await {
-            Ok(()) => return Ok(()),
-            Err(StoreError::Corrupt(reason)) => return Err(HaltReason::Store(reason)),
-            Err(StoreError::Unavailable(reason)) => {
-                tracing::warn!(partition = %id.partition, reason, "people's rows cannot be written yet");
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn put_away(dead_letters: &dyn DeadLetters, letters: &[DeadLetter]) {
-    if letters.is_empty() {
-        return;
-    }
-    while let Err(error) = dead_letters.put(letters).await {
-        tracing::warn!(%error, letters = letters.len(), "dead letters cannot be put away yet");
-        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
@@ -522,19 +385,9 @@ async fn pending_or<T>(under_way: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-/// A timer that may never go off.
-struct OptionalSleep(Option<std::pin::Pin<Box<Sleep>>>);
-
-impl Future for OptionalSleep {
-    type Output = ();
-
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<()> {
-        match &mut self.0 {
-            Some(sleep) => sleep.as_mut().poll(context),
-            None => std::task::Poll::Pending,
-        }
+async fn at_or_never(alarm: Option<Instant>) {
+    match alarm {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

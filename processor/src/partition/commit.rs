@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use storage::log::{DeadLetter, DeadLetters};
 use storage::store::{Commit, Conditional, PartitionRef, Store, StoreError};
+
+use super::RETRY_PAUSE;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -27,6 +30,34 @@ pub enum CommitError {
     /// The store holds what this owner did not write: halt.
     #[error("{0}")]
     Corrupt(String),
+}
+
+/// Commits what was folded, once the letters of what could not be are put away: a position that moved past a record
+/// which is nowhere would have lost it.
+pub(super) async fn commit_with_letters(
+    store: &dyn Store,
+    dead_letters: &dyn DeadLetters,
+    partition: PartitionRef,
+    commit: &Commit,
+    letters: &[DeadLetter],
+) -> Result<(), CommitError> {
+    if let Some((budget, _)) = commit.totals.iter().find(|(_, totals)| !totals.is_consistent()) {
+        return Err(CommitError::Corrupt(format!(
+            "the folded totals of budget `{budget}` contradict themselves"
+        )));
+    }
+    put_away(dead_letters, letters).await;
+    settle_commit(store, partition, commit).await
+}
+
+async fn put_away(dead_letters: &dyn DeadLetters, letters: &[DeadLetter]) {
+    if letters.is_empty() {
+        return;
+    }
+    while let Err(error) = dead_letters.put(letters).await {
+        tracing::warn!(%error, letters = letters.len(), "dead letters cannot be put away yet");
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
 }
 
 /// Commits, however long the store is away. An outcome that is unknown is settled by reading what is stored, and the

@@ -3,13 +3,21 @@
 mod actor;
 mod claim;
 mod commit;
+mod load;
+mod pace;
 mod restore;
 mod rows;
 
-pub use actor::{Limits, Partition, PartitionParts};
+use std::time::Duration;
+
+pub use actor::{Partition, PartitionParts};
 pub use claim::{ClaimError, claim};
 pub use commit::{CommitError, settle_commit};
+pub use pace::Limits;
 pub use restore::{HaltReason, Resume, check_log};
+
+/// Before what failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Why a partition's owner stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,9 @@
 //! which it began is in the table: that is the new `state_position`.
 
 use schemas::{PersonRow, Position};
+use storage::store::{PartitionRef, Store, StoreError};
 
+use super::{HaltReason, RETRY_PAUSE};
 use crate::fold::{PartitionState, RowCursor};
 
 /// Rows of one slice: large enough that each bucket gets a batch of its own worth sending.
@@ -66,6 +68,24 @@ impl RowRounds {
                 let covers = round.covers;
                 self.round = None;
                 Next::Through(covers)
+            }
+        }
+    }
+}
+
+/// Writes rows, however long the store is away: of two writes of one row the higher offset stays.
+pub(super) async fn write_rows(
+    store: &dyn Store,
+    id: PartitionRef,
+    rows: &[PersonRow],
+) -> Result<(), HaltReason> {
+    loop {
+        match store.write_people(id, rows).await {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Corrupt(reason)) => return Err(HaltReason::Store(reason)),
+            Err(StoreError::Unavailable(reason)) => {
+                tracing::warn!(partition = %id.partition, reason, "people's rows cannot be written yet");
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }

@@ -1,4 +1,7 @@
 //! The store in memory, for simulation and unit tests. Deterministic: no clock, no randomness, ordered maps only.
+//!
+//! Of two writes of one person's row at the same offset the one with the greater bytes stays, as on a server that
+//! settles equal timestamps by value. No row is ever deleted, so there are no tombstones.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,6 +43,12 @@ impl MemoryStore {
     fn lock(&self) -> MutexGuard<'_, Tables> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a write takes the place of what is stored.
+fn wins(row: &PersonRow, stored: &PersonRow) -> bool {
+    row.offset > stored.offset
+        || (row.offset == stored.offset && row.encode_state() > stored.encode_state())
 }
 
 #[async_trait]
@@ -115,7 +124,7 @@ impl Store for MemoryStore {
         let mut tables = self.lock();
         for row in rows {
             let bucket = tables.people.entry((partition, bucket_of(&row.person))).or_default();
-            if bucket.get(&row.person).is_none_or(|stored| stored.offset < row.offset) {
+            if bucket.get(&row.person).is_none_or(|stored| wins(row, stored)) {
                 bucket.insert(row.person, row.clone());
             }
         }
