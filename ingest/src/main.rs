@@ -14,6 +14,11 @@ use runtime::shutdown::Shutdown;
 use runtime::telemetry::{self, TelemetryConfig};
 use storage::config::StorageConfig;
 
+/// A request is many small pieces of memory that one thread takes and another gives back: what glibc's allocator is
+/// slow at. (The processor keeps glibc's, which holds less in reserve.)
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SERVICE: &str = "ingest";
 const KEYS: &[&[KeyDoc]] = &[
     IngestConfig::KEYS,

@@ -25,7 +25,8 @@ use storage::log::{
 };
 use storage::store::memory::MemoryStore;
 use storage::store::{
-    Checkpoint, Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError, StoredPartition,
+    Checkpoint, Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
+    StoredPartition,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

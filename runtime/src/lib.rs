@@ -10,8 +10,3 @@ pub mod metrics;
 pub mod problem;
 pub mod shutdown;
 pub mod telemetry;
-
-/// Requests and records are many small pieces of memory that one thread takes and another gives back: what glibc's
-/// allocator is slow at.
-#[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -7,7 +7,7 @@ use crate::{BudgetId, Offset, PersonKey, SubmissionFingerprint};
 
 /// How many of a person's latest submission ids the fold remembers. A repetition of an older one that comes through
 /// the log counts as a new submission; ingest's own memory of ids stands before that.
-pub const RECENT_SUBMISSIONS: usize = 4;
+pub const RECENT_SUBMISSIONS: usize = 3;
 
 /// The buckets that a partition's people are spread over, so that no Scylla partition grows without bound. Part of
 /// the stored format.

@@ -12,6 +12,8 @@ use crate::stack::Stack;
 use crate::wait::eventually;
 
 const PEOPLE: u64 = 500_000;
+const UNSAVED: u64 = 20_000;
+const ROUNDS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Measures it on one partition with half a million people, while records go on coming.
@@ -25,6 +27,38 @@ pub async fn measure() -> Result<Vec<Row>> {
     stack.add_processor().await?;
     stack.caught_up(PATIENCE).await?;
     rows_follow(&stack.tables().await?, &stack.kafka.ends(&stack.topic).await?).await?;
+    // The first time the servers read rows as they never did before; what counts is how they do it once they know how.
+    let mut took = Vec::new();
+    let mut next = PEOPLE;
+    for _ in 0..ROUNDS {
+        took.push(take_over(&mut stack, &mut next).await?);
+    }
+    stack.caught_up(PATIENCE).await?;
+    let (people, _) = stack.tables().await?.sums(super::records::BUDGET, 1).await?;
+    ensure!(people == PEOPLE, "{people} people are counted");
+    stack.processors.clear();
+    stack.kafka.delete_topic(&stack.topic).await?;
+    let (claim_to_record, _) = took[ROUNDS - 1];
+    let all = |of: fn(&(f64, f64)) -> f64| {
+        took.iter().map(|round| format!("{:.1}", of(round))).collect::<Vec<_>>().join(", ")
+    };
+    Ok(vec![
+        Row::below(
+            "take-over of 500,000 people, claim to first new record",
+            claim_to_record,
+            3.0,
+            "s",
+        ),
+        Row::told("  all of them, one after the other", format!("{} s", all(|round| round.0))),
+        Row::told(
+            "  from the kill on, session timeout included",
+            format!("{} s", all(|round| round.1)),
+        ),
+    ])
+}
+
+/// Kills the owner of the one partition. Seconds from the heir's claim, and from the kill, to its first new record.
+async fn take_over(stack: &mut Stack, next: &mut u64) -> Result<(f64, f64)> {
     stack.add_processor().await?;
     stack.all_owned().await?;
     let owner = stack
@@ -34,42 +68,26 @@ pub async fn measure() -> Result<Vec<Row>> {
         .position(|owned| *owned > 0)
         .context("nobody owns the partition")?;
     // Unsaved changes of people's rows, as there always are under load.
-    fill(&stack.kafka, &stack.topic, 1, PEOPLE..PEOPLE + 20_000, PEOPLE).await?;
+    fill(&stack.kafka, &stack.topic, 1, *next..*next + UNSAVED, PEOPLE).await?;
+    *next += UNSAVED;
 
     say("the owner is killed");
     let killed = Instant::now();
-    stack.processors[owner].process.kill()?;
-    let heir = 1 - owner;
-    let mut next = PEOPLE + 20_000;
+    stack.processors.remove(owner).process.kill()?;
     let claim_to_record = eventually("the heir folds a new record", PATIENCE, async || {
-        fill(&stack.kafka, &stack.topic, 1, next..next + 1, PEOPLE).await?;
-        next += 1;
-        first_record_after_claim(&stack, heir)
+        fill(&stack.kafka, &stack.topic, 1, *next..*next + 1, PEOPLE).await?;
+        *next += 1;
+        first_record_after_claim(stack)
     })
     .await?;
-    let silence = killed.elapsed();
+    let silence = killed.elapsed().as_secs_f64();
     stack.caught_up(PATIENCE).await?;
-    let (people, _) = stack.tables().await?.sums(super::records::BUDGET, 1).await?;
-    ensure!(people == PEOPLE, "{people} people are counted");
-    stack.processors.clear();
-    stack.kafka.delete_topic(&stack.topic).await?;
-    Ok(vec![
-        Row::below(
-            "take-over of 500,000 people, claim to first new record",
-            claim_to_record,
-            3.0,
-            "s",
-        ),
-        Row::told(
-            "  from the kill on, session timeout included",
-            format!("{:.1} s", silence.as_secs_f64()),
-        ),
-    ])
+    Ok((claim_to_record, silence))
 }
 
 /// Seconds, as the new owner's log says.
-fn first_record_after_claim(stack: &Stack, heir: usize) -> Result<f64> {
-    let log = stack.processors[heir].process.log()?;
+fn first_record_after_claim(stack: &Stack) -> Result<f64> {
+    let log = stack.processors[0].process.log()?;
     let line = log
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

@@ -1,5 +1,5 @@
 //! Everyone's current shares, compactly: a record of fixed width for each person in chunks that never move, found
-//! through a table of 4-byte numbers. Ten categories take 80 bytes and the person's part of the table.
+//! through a table of 4-byte numbers. Ten categories take 72 bytes and the person's part of the table.
 //!
 //! A person's record in 64-bit words: two of key, the offset, the fingerprints of the latest submissions (newest
 //! first, 0 where there is none), then the shares, four to a word. Shares that are all zero mean "withdrawn".

@@ -67,7 +67,7 @@ fn only_totals(state: &PartitionState) -> Option<BudgetTotals> {
     state.totals().next().map(|(_, totals)| totals.clone())
 }
 
-/// The newest submission of each person, with repetitions of their latest four ids left out.
+/// The newest submission of each person, with repetitions of their latest ids left out.
 fn naive(said: &[Said]) -> (u64, [u64; CATEGORIES], usize) {
     let mut current: HashMap<u8, Option<[u32; CATEGORIES]>> = HashMap::new();
     let mut seen: HashMap<u8, Vec<u8>> = HashMap::new();

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use schemas::{BudgetId, BudgetTotals, PartitionCount, Position, record_fingerprint};
 use storage::log::{DeadLetter, DeadLetters, LogIdentity, Record, RecordBatch};
-use storage::store::{
-    Checkpoint, Commit, Epoch, PartitionRef, RecordMark, Store, StoredPartition,
-};
+use storage::store::{Checkpoint, Commit, Epoch, PartitionRef, RecordMark, Store, StoredPartition};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -114,8 +112,7 @@ impl Partition {
 
     async fn restore(&mut self, stop: &CancellationToken) -> Result<Restored, HaltReason> {
         let Self { state, parts, id, committed, claimed_at, .. } = self;
-        let restored =
-            restore_people(parts.store.as_ref(), *id, committed, state, stop).await?;
+        let restored = restore_people(parts.store.as_ref(), *id, committed, state, stop).await?;
         if restored == Restored::Whole && committed.state_position > Position::START {
             parts.metrics.restored(claimed_at.elapsed());
             tracing::info!(

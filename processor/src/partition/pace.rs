@@ -95,8 +95,8 @@ impl Pace {
     ) -> Option<Instant> {
         let commit_at =
             (!committing && work.has_news).then(|| self.last_commit + self.commit_pause(work));
-        let rows_at = (!writing && work.people_changed)
-            .then(|| self.last_round + self.limits.rows_interval);
+        let rows_at =
+            (!writing && work.people_changed).then(|| self.last_round + self.limits.rows_interval);
         [commit_at, rows_at].into_iter().flatten().filter(|at| *at > now).min()
     }
 

@@ -11,7 +11,7 @@ use super::{HaltReason, RETRY_PAUSE};
 use crate::fold::{PartitionState, RowCursor};
 
 /// Rows of one slice: large enough that each bucket gets a batch of its own worth sending.
-const SLICE_ROWS: usize = 16_384;
+const SLICE_ROWS: usize = 8_192;
 
 /// The rounds of one partition.
 #[derive(Debug, Default)]

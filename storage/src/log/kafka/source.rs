@@ -82,7 +82,7 @@ impl KafkaSource {
             .set("statistics.interval.ms", "1000")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "10")
-            .set("queued.max.messages.kbytes", "32768")
+            .set("queued.max.messages.kbytes", "16384")
             .create_with_context(context)?;
         consumer.subscribe(&[&self.config.topic])?;
         Ok(Consumption {
