@@ -1,6 +1,6 @@
 # Every target is a line or two; what is longer is a script in local/ and explained in local/README.md.
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint bench stack stack-down status secrets
+.PHONY: help run build test lint bench sim mutants chaos stack stack-down status secrets
 
 # Arguments for the program behind a target: make test ARGS="-p schemas"
 ARGS ?=
@@ -26,6 +26,15 @@ lint: ## format, clippy, docs, shell scripts, dependencies
 
 bench: ## each figure beside its limit, on real servers of its own
 	@local/bench $(ARGS)
+
+sim: ## the processor in a world where everything goes wrong: make sim SEEDS=10000 FIRST_SEED=1
+	@SEEDS=$(SEEDS) FIRST_SEED=$(FIRST_SEED) local/sim
+
+mutants: ## bugs put in one by one, each of which a test must find: make mutants ARGS="float-in-the-fold"
+	@local/mutants $(ARGS)
+
+chaos: ## faults on real servers, a verdict for each seed: make chaos SEEDS=20 FIRST_SEED=1
+	@FIRST_SEED=$(or $(FIRST_SEED),1) SEEDS=$(or $(SEEDS),1) local/chaos
 
 stack: build ## Kafka, Cassandra, Redis, Prometheus, 2 ingest, 3 processor, 2 api and a gateway, without Docker
 	@local/up

@@ -47,8 +47,7 @@ impl Embedded {
         let url = format!("http://{address}");
         let program = binary("allocator")?;
         let (name, arguments) = ("allocator".to_owned(), arguments.to_vec());
-        let mut service =
-            Service::start(name, dir, program, arguments, Vec::new(), url.clone())?;
+        let mut service = Service::start(name, dir, program, arguments, Vec::new(), url.clone())?;
         service.ready().await?;
         Ok(Self { service, system: System::new(vec![url.clone()], vec![url])?, data })
     }

@@ -2,6 +2,7 @@
 //! submission is a dead letter.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::AddAssign;
 
 use anyhow::{Result, ensure};
 use prost::Message;
@@ -71,6 +72,14 @@ pub struct Tally {
     pub duplicates: u64,
     /// Were not submissions.
     pub dead_lettered: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.applied += other.applied;
+        self.duplicates += other.duplicates;
+        self.dead_lettered += other.dead_lettered;
+    }
 }
 
 /// What follows from a log.

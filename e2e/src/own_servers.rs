@@ -107,6 +107,11 @@ impl OwnServers {
         self.run("up", &["servers"]).map(|_| ())
     }
 
+    /// Where Cassandra listens.
+    pub fn cassandra(&self) -> u16 {
+        self.port_base + 42
+    }
+
     /// Kafka's listener for clients that come through a proxy.
     pub fn kafka_behind_proxy(&self) -> u16 {
         self.port_base + KAFKA_BEHIND_PROXY
@@ -171,9 +176,11 @@ impl OwnServers {
 fn free_port_base() -> Result<u16> {
     (200..320)
         .map(|hundreds| hundreds * 100)
-        .find(|base| [42, 70, 79, 90, 92, 93, KAFKA_BEHIND_PROXY, KAFKA_PROXY]
+        .find(|base| {
+            [42, 70, 79, 90, 92, 93, KAFKA_BEHIND_PROXY, KAFKA_PROXY]
                 .iter()
-                .all(|offset| is_free(base + offset)))
+                .all(|offset| is_free(base + offset))
+        })
         .context("no free ports for servers of our own")
 }
 

@@ -1,0 +1,60 @@
+//! What can be wrong with a Redis that runs, done by its own commands.
+
+use anyhow::{Result, ensure};
+use redis::aio::MultiplexedConnection;
+use redis::{Client, RedisResult, cmd};
+
+use super::fault::RedisFault;
+
+/// A port where nobody is: a Redis that follows it takes no writes of anybody else.
+const NOBODY: &str = "1";
+
+/// Begins a fault and makes sure that it is there.
+///
+/// # Errors
+/// When it is not.
+pub async fn begin(url: &str, fault: RedisFault) -> Result<()> {
+    let mut redis = connect(url).await?;
+    match fault {
+        RedisFault::Flush => {
+            let keys: u64 = cmd("DBSIZE").query_async(&mut redis).await?;
+            ensure!(keys > 0, "there was nothing to forget");
+            run(&mut redis, &["FLUSHALL"]).await?;
+            return Ok(());
+        }
+        RedisFault::Restart => return Ok(()),
+        RedisFault::ReadOnly => run(&mut redis, &["REPLICAOF", "127.0.0.1", NOBODY]).await?,
+        RedisFault::OutOfMemory => {
+            run(&mut redis, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await?;
+            run(&mut redis, &["CONFIG", "SET", "maxmemory", "1"]).await?;
+        }
+    }
+    let probe: RedisResult<()> = cmd("SET").arg("chaos-probe").arg(1).query_async(&mut redis).await;
+    ensure!(probe.is_err(), "it takes writes all the same");
+    Ok(())
+}
+
+/// Ends a fault.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn end(url: &str, fault: RedisFault) -> Result<()> {
+    let mut redis = connect(url).await?;
+    match fault {
+        RedisFault::Flush | RedisFault::Restart => Ok(()),
+        RedisFault::ReadOnly => run(&mut redis, &["REPLICAOF", "NO", "ONE"]).await,
+        RedisFault::OutOfMemory => run(&mut redis, &["CONFIG", "SET", "maxmemory", "0"]).await,
+    }
+}
+
+async fn connect(url: &str) -> Result<MultiplexedConnection> {
+    Ok(Client::open(url)?.get_multiplexed_async_connection().await?)
+}
+
+async fn run(redis: &mut MultiplexedConnection, words: &[&str]) -> Result<()> {
+    let mut command = redis::Cmd::new();
+    for word in words {
+        command.arg(*word);
+    }
+    Ok(command.query_async(redis).await?)
+}

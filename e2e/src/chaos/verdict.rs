@@ -1,0 +1,117 @@
+//! What a storm came to: one line, and what is wrong with it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+/// The counts of a run and everything that must not be.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// The seed.
+    pub seed: u64,
+    /// Requests that were acknowledged.
+    pub acknowledged: u64,
+    /// Requests whose outcome no client knows.
+    pub unknown: u64,
+    /// Records of the log that took effect.
+    pub applied: u64,
+    /// Records that repeated an id.
+    pub duplicates: u64,
+    /// Records that were not submissions.
+    pub dead_lettered: u64,
+    /// Acknowledged and not in the log.
+    pub lost: u64,
+    /// In the log more often than asked for.
+    pub doubled: u64,
+    /// Places that do not show what the log says.
+    pub oracle_differences: u64,
+    /// Versions that readers saw after a newer one.
+    pub went_back: u64,
+    /// From the end of the last fault until all was right.
+    pub recovered: Duration,
+    /// How often each fault was there.
+    pub faults: BTreeMap<&'static str, u32>,
+    /// Everything that must not be, in words.
+    pub wrong: Vec<String>,
+}
+
+impl Verdict {
+    /// Notes every fault of the plan that was not there.
+    pub fn missing(&mut self, planned: &BTreeMap<&'static str, u32>) {
+        for (fault, times) in planned {
+            let done = self.faults.get(fault).copied().unwrap_or(0);
+            if done != *times {
+                self.wrong
+                    .push(format!("{fault} was planned {times} times and was there {done} times"));
+            }
+        }
+    }
+
+    /// Whether all is as it must be.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn require_right(&self) -> Result<()> {
+        let right = self.lost + self.doubled + self.oracle_differences + self.went_back == 0;
+        ensure!(right && self.wrong.is_empty(), "{self}\n{}", self.wrong.join("\n"));
+        Ok(())
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults: Vec<String> =
+            self.faults.iter().map(|(fault, times)| format!("{fault}={times}")).collect();
+        write!(
+            f,
+            "CHAOS seed={} acked={} unknown={} applied={} duplicates={} dead={} lost={} doubled={} oracle_diff={} \
+             went_back={} recovered_s={:.1} faults={{{}}}",
+            self.seed,
+            self.acknowledged,
+            self.unknown,
+            self.applied,
+            self.duplicates,
+            self.dead_lettered,
+            self.lost,
+            self.doubled,
+            self.oracle_differences,
+            self.went_back,
+            self.recovered.as_secs_f64(),
+            faults.join(","),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_has_the_shape_that_others_read() {
+        let faults = BTreeMap::from([("kill", 2), ("pause", 1)]);
+        let verdict = Verdict { seed: 7, acknowledged: 5, faults, ..Verdict::default() };
+        assert_eq!(
+            verdict.to_string(),
+            "CHAOS seed=7 acked=5 unknown=0 applied=0 duplicates=0 dead=0 lost=0 doubled=0 oracle_diff=0 went_back=0 \
+             recovered_s=0.0 faults={kill=2,pause=1}"
+        );
+        assert!(verdict.require_right().is_ok());
+    }
+
+    #[test]
+    fn a_planned_fault_that_was_not_there_is_wrong_and_so_is_each_count() {
+        let mut verdict = Verdict::default();
+        verdict.missing(&BTreeMap::from([("kill", 1)]));
+        assert!(verdict.require_right().is_err());
+        for wrong in [
+            Verdict { lost: 1, ..Verdict::default() },
+            Verdict { doubled: 1, ..Verdict::default() },
+            Verdict { oracle_differences: 1, ..Verdict::default() },
+            Verdict { went_back: 1, ..Verdict::default() },
+        ] {
+            assert!(wrong.require_right().is_err());
+        }
+    }
+}
