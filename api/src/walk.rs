@@ -1,6 +1,7 @@
 //! Walks the chain: asks one tier after the other for the budgets that still have no answer, and puts what it finds
 //! into memory. One walk a budget at a time, whoever asks and however many; it goes on when they go away.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use prometheus::IntCounter;
@@ -111,11 +112,12 @@ impl Walker {
     }
 
     async fn lead(self: Arc<Self>, mut slots: Vec<Arc<Slot>>, mut lead: Lead<BudgetId, Answered>) {
+        let learned = self.learn_what_is_committed(&slots).await;
         for tier in Tier::ALL {
             let (asked, mut unanswered): (Vec<_>, Vec<_>) =
                 slots.into_iter().partition(|slot| is_worth_asking(tier, self.memory.held(slot)));
             if !asked.is_empty() {
-                for (slot, good) in asked.iter().zip(self.ask(tier, &asked).await) {
+                for (slot, good) in asked.iter().zip(self.ask_once(tier, &asked, &learned).await) {
                     if good {
                         lead.land(&slot.id, Some(tier));
                     } else {
@@ -128,6 +130,45 @@ impl Walker {
         for slot in slots {
             lead.land(&slot.id, None);
         }
+    }
+
+    /// A process that remembers nothing would take whatever Redis has. That follows the commits, and the process before
+    /// this one may have shown readers more; so what is committed is put into memory first, as the least to show.
+    /// Answers for which budgets that was tried, and whether memory holds it.
+    async fn learn_what_is_committed(
+        self: &Arc<Self>,
+        slots: &[Arc<Slot>],
+    ) -> HashMap<BudgetId, bool> {
+        let cold = slots.iter().filter(|slot| self.memory.held(slot) == Held::Nothing);
+        let cold: Vec<_> = cold.cloned().collect();
+        if cold.is_empty() {
+            return HashMap::new();
+        }
+        let good = self.ask(Tier::Summary, &cold).await;
+        cold.iter().map(|slot| slot.id.clone()).zip(good).collect()
+    }
+
+    /// Asks one tier, but not again for what was learned from it a moment ago.
+    async fn ask_once(
+        self: &Arc<Self>,
+        tier: Tier,
+        slots: &[Arc<Slot>],
+        learned: &HashMap<BudgetId, bool>,
+    ) -> Vec<bool> {
+        let known = |slot: &Arc<Slot>| match learned.get(&slot.id) {
+            Some(true) if tier == Tier::Summary => self.memory.fresh(slot).map(|_| true),
+            Some(false) if tier == Tier::Summary => Some(false),
+            _ => None,
+        };
+        let known: Vec<Option<bool>> = slots.iter().map(known).collect();
+        let open = slots.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let open: Vec<_> = open.map(|(slot, _)| Arc::clone(slot)).collect();
+        let mut asked = match open.as_slice() {
+            [] => Vec::new(),
+            open => self.ask(tier, open).await,
+        }
+        .into_iter();
+        known.into_iter().map(|known| known.or_else(|| asked.next()).unwrap_or(false)).collect()
     }
 
     /// Asks one tier; says for which of the slots memory now holds its answer.

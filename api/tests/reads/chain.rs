@@ -57,6 +57,17 @@ async fn the_first_tier_that_works_answers_whatever_the_others_do() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_remembers_nothing_shows_what_is_committed_though_redis_lags() {
+    let ahead = World::new().settled().await;
+    ahead.commit("town", &[(0, [5_000, 5_000]), (1, [0, 10_000])]);
+    let lagging = World::new().settled().await;
+    lagging.commit("town", &[(0, [5_000, 5_000])]);
+    ahead.cache.put("town", lagging.cache.get("town"));
+    let got = ahead.aggregate("town").await;
+    assert_eq!((got.people(), got.tier()), (2, "summary"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_tiers_passed_over_are_named_before_the_one_that_answers() {
     let world = World::new();
     one_person(&world, "town");

@@ -59,6 +59,10 @@ impl FakeCache {
         };
     }
 
+    pub fn get(&self, budget: &str) -> Option<CombinedTotals> {
+        self.answers.lock().unwrap().get(&id(budget)).cloned()
+    }
+
     pub fn tell(&self, update: CacheUpdate) {
         if let Some(news) = &*self.news.lock().unwrap() {
             let _ = news.send(update);
