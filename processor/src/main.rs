@@ -61,20 +61,25 @@ async fn main() -> anyhow::Result<()> {
         )
     };
 
-    let log = storage.open_log().await?;
-    let parts = ProcessorParts {
-        source: log.source,
-        topic: storage.topic().to_owned(),
-        dead_letters: log.dead_letters,
-        store: storage.open_store().await?,
-        cache: storage.open_cache().await,
-        definitions: storage.open_definitions()?,
+    let start = async {
+        let log = storage.open_log().await?;
+        let parts = ProcessorParts {
+            source: log.source,
+            topic: storage.topic().to_owned(),
+            dead_letters: log.dead_letters,
+            store: storage.open_store().await?,
+            cache: storage.open_cache().await,
+            definitions: storage.open_definitions()?,
+        };
+        anyhow::Ok(Processor::start(&config, parts, &metrics, &health, shutdown.token()).await?)
     };
-    let processor = Processor::start(&config, parts, &metrics, &health, shutdown.token()).await?;
-    tracing::info!(listen = %config.listen, "processor started");
-    shutdown.token().cancelled().await;
-    tracing::info!("stopping: the last commits are made");
-    processor.stopped().await;
+    // Servers that do not answer must not keep it from ending when it is told to.
+    if let Some(processor) = shutdown.token().run_until_cancelled(start).await.transpose()? {
+        tracing::info!(listen = %config.listen, "processor started");
+        shutdown.token().cancelled().await;
+        tracing::info!("stopping: the last commits are made");
+        processor.stopped().await;
+    }
     // Health and metrics answer until the very end.
     stop_http.cancel();
     server.await??;

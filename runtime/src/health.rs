@@ -92,7 +92,7 @@ struct State {
 }
 
 impl Health {
-    /// No checks yet: ready, until the first is registered.
+    /// No checks yet, so nobody can say that it is ready: it is not, until the first check is there and well.
     pub fn new(config: &HealthConfig) -> Self {
         Self { shared: Arc::new(Shared { config: *config, ..Shared::default() }) }
     }
@@ -143,7 +143,8 @@ impl Health {
         let checks: Vec<CheckReport> =
             lock(&self.shared.checks).iter().map(|slot| slot.report(now)).collect();
         let draining = self.is_draining();
-        Report { ready: !draining && checks.iter().all(|check| check.ready), draining, checks }
+        let all_well = !checks.is_empty() && checks.iter().all(|check| check.ready);
+        Report { ready: !draining && all_well, draining, checks }
     }
 
     /// The answer to `GET /readyz`: 200 or 503, listing every check.

@@ -20,7 +20,7 @@ fn health() -> Health {
 #[tokio::test(start_paused = true)]
 async fn a_check_is_unready_until_it_is_first_set_ready_and_then_ready_at_once() {
     let health = health();
-    assert!(health.is_ready(), "nothing to wait for");
+    assert!(!health.is_ready(), "nobody can say yet");
     let check = health.check("log");
     assert!(!health.is_ready());
     check.set_ready();
@@ -78,6 +78,7 @@ async fn draining_shows_at_once_and_for_good() {
     assert!(!drained.is_ready());
 
     let stopped = health();
+    stopped.check("log").set_ready();
     let stop = CancellationToken::new();
     stopped.drain_with(stop.clone());
     assert!(stopped.is_ready());

@@ -244,7 +244,8 @@ async fn a_body_that_does_not_come_is_408_and_an_answer_that_does_not_come_is_50
 async fn health_and_metrics_are_there() {
     let server = server();
     assert_eq!(server.ask(&get_request("/livez")).await.status, 200);
-    assert_eq!(server.ask(&get_request("/readyz")).await.status, 200);
+    let starting = server.ask(&get_request("/readyz")).await;
+    assert_eq!(starting.status, 503, "nobody can say yet");
     let check = server.health.check("log");
     check.set_unready("no broker");
     let unready = server.ask(&get_request("/readyz")).await;

@@ -26,6 +26,8 @@ const IDLE_POLL: Duration = Duration::from_millis(50);
 /// How often an owner without room is offered its batch again.
 const RETRY_POLL: Duration = Duration::from_millis(2);
 const ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// Members learn of a rebalance, and so let go of what moves, by the answer to a heartbeat.
+const LONGEST_HEARTBEAT_MS: u128 = 250;
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A member of the processors' group.
@@ -69,13 +71,14 @@ impl KafkaSource {
             changed: Mutex::new(Changed::default()),
         };
         let session_timeout_ms = self.config.session_timeout.as_millis();
+        let heartbeat_ms = (session_timeout_ms / 6).clamp(100, LONGEST_HEARTBEAT_MS);
         let consumer: BaseConsumer<Rebalances<'h>> = self
             .config
             .client()
             .set("group.id", &self.config.group)
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", session_timeout_ms.to_string())
-            .set("heartbeat.interval.ms", (session_timeout_ms / 6).max(100).to_string())
+            .set("heartbeat.interval.ms", heartbeat_ms.to_string())
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
