@@ -28,6 +28,9 @@ const RETRY_POLL: Duration = Duration::from_millis(2);
 const ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Members learn of a rebalance, and so let go of what moves, by the answer to a heartbeat.
 const LONGEST_HEARTBEAT_MS: u128 = 250;
+/// How fresh the lag is. It is also how often librdkafka looks whether a heartbeat or a join is due: it wakes for its
+/// timers only, and the next slower one is twice a second.
+const STATISTICS_INTERVAL_MS: &str = "100";
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A member of the processors' group.
@@ -82,7 +85,7 @@ impl KafkaSource {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
-            .set("statistics.interval.ms", "1000")
+            .set("statistics.interval.ms", STATISTICS_INTERVAL_MS)
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", "16384")
