@@ -68,14 +68,12 @@ impl Pace {
     }
 
     /// Commits are grouped: one follows the last when that is done, the least interval has passed, and what has
-    /// already arrived is folded or waits too long.
+    /// already arrived is folded or waits too long. Where nothing more can be folded there is nothing to wait for.
     pub fn commit_is_due(&self, now: Instant, work: &Workload, nothing_waits: bool) -> bool {
         let waited = now.saturating_duration_since(self.last_commit);
-        work.has_news
-            && waited >= self.commit_pause(work)
-            && (nothing_waits
-                || waited >= self.limits.catch_up_commit_interval
-                || !self.has_room(work))
+        let group_is_whole = waited >= self.commit_pause(work)
+            && (nothing_waits || waited >= self.limits.catch_up_commit_interval);
+        work.has_news && (group_is_whole || !self.has_room(work))
     }
 
     /// Whether a round of people's rows begins.
@@ -154,6 +152,15 @@ mod tests {
                     pace.commit_is_due(now, &work, true)
                         || pace.next_alarm(now, &work, false, true).is_some()
                 );
+            }
+        }
+
+        #[test]
+        fn what_cannot_grow_is_committed_at_once(work in workloads(), nothing_waits: bool) {
+            let claimed_at = Instant::now();
+            let pace = Pace::new(LIMITS, claimed_at);
+            if work.has_news && work.uncommitted >= LIMITS.max_uncommitted {
+                prop_assert!(pace.commit_is_due(claimed_at, &work, nothing_waits));
             }
         }
 

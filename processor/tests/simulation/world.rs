@@ -121,8 +121,7 @@ impl Plan {
             catch_up_commit_interval: ms(20..=100),
             rows_interval: ms(1..=100),
             catch_up_lag: rng.u64(1..=60),
-            // With fewer, a long log at the longest interval takes longer than recovery may.
-            max_uncommitted: rng.u64(4..=60),
+            max_uncommitted: rng.u64(1..=60),
             max_replay: rng.u64(1..=100),
         };
         Self {
