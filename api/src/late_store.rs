@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{BudgetId, BudgetTotals, Generation, PartitionCount, PersonKey, PersonRow};
+use schemas::{BudgetId, Generation, PartitionCount, PersonKey, PersonRow};
 use storage::store::{
-    Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError, StoredPartition,
+    Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
+    StoredPartition, Summary,
 };
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -81,13 +82,13 @@ impl Store for LateStore {
         self.store()?.commit(partition, commit).await
     }
 
-    async fn budget_totals(
+    async fn summaries(
         &self,
         generation: Generation,
         partitions: PartitionCount,
-        budget: &BudgetId,
-    ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
-        self.store()?.budget_totals(generation, partitions, budget).await
+        budgets: &[BudgetId],
+    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+        self.store()?.summaries(generation, partitions, budgets).await
     }
 
     async fn write_people(

@@ -1,41 +1,37 @@
-//! The second tier: each partition's committed totals, read from the store and added up.
+//! The second tier: each partition's committed totals, read from the store and added up. One fetch for all budgets
+//! asked for.
 
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
 use schemas::{BudgetId, CombinedTotals};
-use storage::store::{GenerationRecord, Store, StoreError};
+use storage::store::{GenerationRecord, Store, StoreError, Summary};
 
 use super::{Found, TierError, damaged};
 
 /// Reads the committed totals of the current generation.
 pub async fn read(store: &Arc<dyn Store>, budgets: &[BudgetId]) -> Result<Found, TierError> {
-    let current = store.current_generation().await.map_err(|e| TierError(e.to_string()))?;
-    match current {
-        // Nobody has started to count yet.
-        None => Ok(vec![None; budgets.len()]),
-        Some(current) => {
-            try_join_all(budgets.iter().map(|budget| read_one(store, &current, budget))).await
-        }
-    }
+    let unavailable = |error: StoreError| TierError(error.to_string());
+    // Nobody has started to count yet.
+    let Some(current) = store.current_generation().await.map_err(unavailable)? else {
+        return Ok(vec![None; budgets.len()]);
+    };
+    let summaries = store.summaries(current.generation, current.partitions, budgets);
+    let read = budgets.iter().zip(summaries.await.map_err(unavailable)?);
+    Ok(read
+        .map(|(budget, summary)| {
+            let summary = summary.inspect_err(|error| damaged(budget, error)).ok()?;
+            whole(&current, budget, &summary)
+        })
+        .collect())
 }
 
-async fn read_one(
-    store: &Arc<dyn Store>,
+/// A partition that was never claimed is missing: no answer here.
+fn whole(
     current: &GenerationRecord,
     budget: &BudgetId,
-) -> Result<Option<CombinedTotals>, TierError> {
-    match store.budget_totals(current.generation, current.partitions, budget).await {
-        Ok(totals) => {
-            // A partition that was never claimed is missing: no answer here.
-            Ok(CombinedTotals::merge(current.generation, current.partitions, &totals)
-                .inspect_err(|fault| tracing::debug!(%budget, %fault, "no whole summary"))
-                .ok())
-        }
-        Err(error @ StoreError::Unavailable(_)) => Err(TierError(error.to_string())),
-        Err(error @ StoreError::Corrupt(_)) => {
-            damaged(budget, &error);
-            Ok(None)
-        }
-    }
+    summary: &Summary,
+) -> Option<CombinedTotals> {
+    CombinedTotals::merge(current.generation, current.partitions, summary)
+        .inspect_err(|fault| tracing::debug!(%budget, %fault, "no whole summary"))
+        .ok()
 }

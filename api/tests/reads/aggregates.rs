@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::Value;
 
+use crate::fakes::Mode::Fails;
 use crate::world::*;
 
 #[tokio::test(start_paused = true)]
@@ -22,6 +23,27 @@ async fn several_budgets_come_in_the_order_asked_by_one_fetch_of_the_cache() {
     assert_eq!(of("budget"), ["park", "town"]);
     assert_eq!(of("people"), [2, 1]);
     assert_eq!(body["aggregates"][1], world.aggregate("town").await.json());
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_budgets_cost_one_fetch_of_the_summary_and_one_scan_of_the_rows() {
+    let world = World::new().settled().await;
+    world.commit("town", &[(0, [5_000, 5_000])]);
+    world.commit("park", &[(1, [1_000, 9_000])]);
+    world.cache.switch.set(Fails);
+    let before = world.store.calls.load(Ordering::SeqCst);
+    let got = world.get("/v1/aggregates?budget=park&budget=town").await;
+    assert_eq!((got.tier(), world.store.calls.load(Ordering::SeqCst)), ("summary", before + 1));
+
+    let world = World::new().settled().await;
+    world.commit("town", &[(0, [5_000, 5_000])]);
+    world.commit("park", &[(1, [1_000, 9_000])]);
+    world.cache.switch.set(Fails);
+    world.store.totals_switch.set(Fails);
+    let before = world.store.scans.load(Ordering::SeqCst);
+    let got = world.get("/v1/aggregates?budget=park&budget=town").await;
+    let scans = before + 3 * schemas::buckets().count();
+    assert_eq!((got.tier(), world.store.scans.load(Ordering::SeqCst)), ("recount", scans));
 }
 
 #[tokio::test(start_paused = true)]

@@ -109,6 +109,7 @@ impl Cache for FakeCache {
 pub struct FakeStore {
     pub totals_switch: Switch,
     pub people_switch: Switch,
+    pub calls: AtomicUsize,
     pub state_position: AtomicUsize,
     pub scans: AtomicUsize,
     totals: Mutex<BTreeMap<BudgetId, Vec<Option<BudgetTotals>>>>,
@@ -168,16 +169,21 @@ impl Store for FakeStore {
         Ok(Conditional::Refused)
     }
 
-    async fn budget_totals(
+    async fn summaries(
         &self,
         _: Generation,
         partitions: PartitionCount,
-        budget: &BudgetId,
-    ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
-        *self.asked.lock().unwrap().entry(budget.clone()).or_default() += 1;
+        budgets: &[BudgetId],
+    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        for budget in budgets {
+            *self.asked.lock().unwrap().entry(budget.clone()).or_default() += 1;
+        }
         self.totals_switch.pass().await.map_err(unavailable)?;
-        let nobody = || vec![None; partitions.get() as usize];
-        Ok(self.totals.lock().unwrap().get(budget).cloned().unwrap_or_else(nobody))
+        let nobody = || Ok(vec![None; partitions.get() as usize]);
+        let totals = self.totals.lock().unwrap();
+        let summary = |budget| totals.get(budget).cloned().map_or_else(nobody, Ok);
+        Ok(budgets.iter().map(summary).collect())
     }
 
     async fn write_people(&self, _: PartitionRef, _: &[PersonRow]) -> Result<(), StoreError> {

@@ -77,12 +77,12 @@ async fn a_store_that_is_away_at_the_start_is_used_once_it_is_there() {
         async move { if is_there { Ok(place as Arc<dyn Store>) } else { Err("away") } }
     };
     let late = api::LateStore::open(open, CancellationToken::new());
-    let (generation, town) = (Generation::FIRST, id("town"));
+    let (generation, town) = (Generation::FIRST, [id("town")]);
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let early = late.budget_totals(generation, partitions(), &town).await;
+    let early = late.summaries(generation, partitions(), &town).await;
     assert!(matches!(early, Err(StoreError::Unavailable(_))));
     there.store(true, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let found = late.budget_totals(generation, partitions(), &town).await;
-    assert_eq!(found, Ok(parts(&[(0, [2_500, 7_500])])));
+    let found = late.summaries(generation, partitions(), &town).await;
+    assert_eq!(found, Ok(vec![Ok(parts(&[(0, [2_500, 7_500])]))]));
 }

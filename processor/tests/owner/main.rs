@@ -1,12 +1,16 @@
 //! A partition's owner on a store whose answers get lost: whatever happens, the totals are the fold of the log.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::collections::HashMap;
+mod log;
+mod lossy;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use log::Log;
+use lossy::Lossy;
 use processor::ProcessorMetrics;
 use processor::coordinator::Progress;
 use processor::partition::{
@@ -14,20 +18,11 @@ use processor::partition::{
 };
 use processor::publisher::Publisher;
 use runtime::metrics::Metrics;
-use schemas::{
-    Action, Allocation, BudgetId, BudgetTotals, Generation, Offset, PartitionCount, PartitionId,
-    PersonKey, PersonRow, Position, Submission, SubmissionId, encode_record,
-};
+use schemas::{BudgetId, Generation, Offset, PartitionCount, PartitionId, PersonRow, Position};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
-use storage::log::{
-    AppendError, DeadLetter, DeadLetters, LogBounds, LogIdentity, Record, RecordBatch,
-};
-use storage::store::memory::MemoryStore;
-use storage::store::{
-    Checkpoint, Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
-    StoredPartition,
-};
+use storage::log::{AppendError, DeadLetter, DeadLetters, LogIdentity, RecordBatch};
+use storage::store::{Checkpoint, PartitionRef, Store};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -40,51 +35,6 @@ fn one() -> PartitionCount {
     PartitionCount::new(1).unwrap()
 }
 
-/// A log of many people who change their minds.
-struct Log(Vec<(PersonKey, Vec<u8>, [u32; 2])>);
-
-impl Log {
-    fn of(records: u64) -> Self {
-        let record = |offset: u64| {
-            let shares =
-                [(offset * 37 % 101 * 100) as u32, (10_000 - offset * 37 % 101 * 100) as u32];
-            let person = PersonKey::from_bytes(
-                u128::from(offset % 97).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes(),
-            );
-            let value = encode_record(&Submission {
-                budget: BudgetId::parse("b").unwrap(),
-                person,
-                id: SubmissionId(uuid::Uuid::from_u128(u128::from(offset))),
-                accepted_at_ms: offset,
-                action: Action::Allocate(Allocation::new(&shares).unwrap()),
-            });
-            (person, value, shares)
-        };
-        Self((0..records).map(record).collect())
-    }
-
-    fn batch(&self, from: u64, to: u64) -> RecordBatch {
-        let mut batch = RecordBatch::new(PARTITION.partition);
-        for offset in from..to {
-            let (person, value, _) = &self.0[offset as usize];
-            batch.push(Record { offset: Offset(offset), key: person.as_bytes(), value });
-        }
-        batch
-    }
-
-    fn bounds(&self) -> LogBounds {
-        LogBounds { low: Position(0), high: Position(self.0.len() as u64) }
-    }
-
-    /// People and basis points of each category, counted naively.
-    fn expected(&self) -> (u64, Vec<u64>) {
-        let latest: HashMap<_, _> =
-            self.0.iter().map(|(person, _, shares)| (*person, *shares)).collect();
-        let sum = |category: usize| latest.values().map(|shares| u64::from(shares[category])).sum();
-        (latest.len() as u64, vec![sum(0), sum(1)])
-    }
-}
-
 #[derive(Default)]
 struct NoLetters;
 
@@ -92,111 +42,6 @@ struct NoLetters;
 impl DeadLetters for NoLetters {
     async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
         panic!("no record of these tests is a dead letter: {letters:?}");
-    }
-}
-
-/// Every third call of a conditional write loses its answer; every sixth is not even carried out.
-struct Lossy {
-    inner: MemoryStore,
-    calls: AtomicU64,
-    loses: bool,
-    /// The next commit is acknowledged and forgotten, as by a server that is killed before its log reaches the disk.
-    forgets: AtomicBool,
-}
-
-impl Lossy {
-    fn new(loses: bool) -> Arc<Self> {
-        Arc::new(Self {
-            inner: MemoryStore::default(),
-            calls: AtomicU64::new(0),
-            loses,
-            forgets: AtomicBool::new(false),
-        })
-    }
-
-    async fn lose<T>(
-        &self,
-        call: impl Future<Output = Result<T, StoreError>> + Send,
-    ) -> Result<T, StoreError> {
-        let lost = || StoreError::Unavailable("lost".into());
-        let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        if !self.loses || !number.is_multiple_of(3) {
-            return call.await;
-        }
-        if number.is_multiple_of(2) {
-            call.await?;
-        }
-        Err(lost())
-    }
-}
-
-#[async_trait]
-impl Store for Lossy {
-    async fn read_partition(
-        &self,
-        partition: PartitionRef,
-    ) -> Result<Option<StoredPartition>, StoreError> {
-        self.lose(self.inner.read_partition(partition)).await
-    }
-    async fn claim(
-        &self,
-        p: PartitionRef,
-        expected: Option<Epoch>,
-        next: Epoch,
-        owner: &str,
-    ) -> Result<Conditional, StoreError> {
-        self.lose(self.inner.claim(p, expected, next, owner)).await
-    }
-    async fn commit(
-        &self,
-        partition: PartitionRef,
-        commit: &Commit,
-    ) -> Result<Conditional, StoreError> {
-        // One that only tells of people's rows is made good by the next.
-        let moves = commit.checkpoint.position > commit.from;
-        if moves && self.forgets.swap(false, Ordering::Relaxed) {
-            return Ok(Conditional::Applied);
-        }
-        self.lose(self.inner.commit(partition, commit)).await
-    }
-    async fn budget_totals(
-        &self,
-        g: Generation,
-        count: PartitionCount,
-        b: &BudgetId,
-    ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
-        self.inner.budget_totals(g, count, b).await
-    }
-    async fn write_people(
-        &self,
-        partition: PartitionRef,
-        rows: &[PersonRow],
-    ) -> Result<(), StoreError> {
-        self.lose(self.inner.write_people(partition, rows)).await
-    }
-    async fn read_people(
-        &self,
-        p: PartitionRef,
-        bucket: u8,
-        row: &mut (dyn FnMut(PersonRow) + Send),
-    ) -> Result<(), StoreError> {
-        self.inner.read_people(p, bucket, row).await
-    }
-    async fn person(
-        &self,
-        partition: PartitionRef,
-        person: &PersonKey,
-    ) -> Result<Option<PersonRow>, StoreError> {
-        self.inner.person(partition, person).await
-    }
-    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
-        self.inner.current_generation().await
-    }
-    async fn begin_first_generation(
-        &self,
-        first: &GenerationRecord,
-    ) -> Result<GenerationRecord, StoreError> {
-        self.inner.begin_first_generation(first).await
     }
 }
 

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use schemas::{
-    BudgetId, BudgetTotals, Generation, PartitionCount, PartitionId, PersonKey, PersonRow,
-    Position, bucket_of,
+    BudgetId, Generation, PartitionCount, PartitionId, PersonKey, PersonRow, Position, bucket_of,
 };
 use storage::store::memory::MemoryStore;
 use storage::store::{
-    Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError, StoredPartition,
+    Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
+    StoredPartition, Summary,
 };
 
 use crate::letters::LettersServer;
@@ -196,13 +196,13 @@ impl Store for StoreClient {
         self.call(Arc::clone(&self.server).commit(partition, commit.clone())).await
     }
 
-    async fn budget_totals(
+    async fn summaries(
         &self,
         generation: Generation,
         partitions: PartitionCount,
-        budget: &BudgetId,
-    ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
-        self.server.tables.budget_totals(generation, partitions, budget).await
+        budgets: &[BudgetId],
+    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+        self.server.tables.summaries(generation, partitions, budgets).await
     }
 
     async fn write_people(

@@ -12,8 +12,8 @@ use schemas::{
 };
 
 use super::{
-    Checkpoint, Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
-    StoredPartition,
+    Checkpoint, Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store,
+    StoreError, StoredPartition, Summary,
 };
 
 /// The store in memory. Every call is atomic.
@@ -102,18 +102,19 @@ impl Store for MemoryStore {
         Ok(Conditional::Applied)
     }
 
-    async fn budget_totals(
+    async fn summaries(
         &self,
         generation: Generation,
         partitions: PartitionCount,
-        budget: &BudgetId,
-    ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
+        budgets: &[BudgetId],
+    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
         let tables = self.lock();
-        let totals = |partition| {
+        let totals = |partition, budget| {
             let stored = tables.partitions.get(&PartitionRef { generation, partition })?;
             Some(stored.totals.get(budget).cloned().unwrap_or_default())
         };
-        Ok(partitions.partitions().map(totals).collect())
+        let summary = |budget| partitions.partitions().map(|at| totals(at, budget)).collect();
+        Ok(budgets.iter().map(|budget| Ok(summary(budget))).collect())
     }
 
     async fn write_people(

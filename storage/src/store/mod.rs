@@ -132,6 +132,15 @@ pub enum StoreError {
     Corrupt(String),
 }
 
+/// A budget's committed totals in each of the partitions, in their order: `None` where the partition was never
+/// claimed, empty totals where it knows nothing of the budget.
+pub type Summary = Vec<Option<BudgetTotals>>;
+
+/// What is stored of one budget cannot be; the others are not concerned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Damaged(pub String);
+
 /// Where totals and people rest.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -158,14 +167,14 @@ pub trait Store: Send + Sync + 'static {
         commit: &Commit,
     ) -> Result<Conditional, StoreError>;
 
-    /// A budget's committed totals in each of the partitions, in the order given. `None` where the partition was
-    /// never claimed; empty totals where it knows nothing of the budget. Not linearizable: fast, maybe a step behind.
-    async fn budget_totals(
+    /// The summaries of budgets, in the order given: one read a partition, however many budgets. Not linearizable:
+    /// fast, maybe a step behind.
+    async fn summaries(
         &self,
         generation: Generation,
         partitions: PartitionCount,
-        budget: &BudgetId,
-    ) -> Result<Vec<Option<BudgetTotals>>, StoreError>;
+        budgets: &[BudgetId],
+    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError>;
 
     /// Writes people's rows. Of two writes of one person's row the one with the higher offset stays, whatever the
     /// order in which they come.

@@ -13,7 +13,7 @@ mod totals;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{BudgetId, BudgetTotals, Generation, PartitionCount, PersonKey, PersonRow};
+use schemas::{BudgetId, Generation, PartitionCount, PersonKey, PersonRow};
 use scylla::client::session::Session;
 use tokio::time::timeout;
 
@@ -21,7 +21,8 @@ use self::generations::Generations;
 use self::people::People;
 use self::totals::Totals;
 use super::{
-    Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError, StoredPartition,
+    Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
+    StoredPartition, Summary,
 };
 
 pub use self::session::{KeyspaceFault, KeyspaceName, ScyllaConfig, ScyllaCredentials};
@@ -102,13 +103,13 @@ impl Store for ScyllaStore {
         self.totals.commit(&self.session, partition, commit).await
     }
 
-    async fn budget_totals(
+    async fn summaries(
         &self,
         generation: Generation,
         partitions: PartitionCount,
-        budget: &BudgetId,
-    ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
-        self.totals.budget_totals(&self.session, generation, partitions, budget).await
+        budgets: &[BudgetId],
+    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+        self.totals.summaries(&self.session, generation, partitions, budgets).await
     }
 
     async fn write_people(

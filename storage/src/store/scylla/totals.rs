@@ -1,5 +1,7 @@
 //! Totals and checkpoints: one Scylla partition for each of the log's, written by conditions only.
 
+use std::collections::HashMap;
+
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, PartitionId, Position};
 use scylla::DeserializeRow;
@@ -15,11 +17,11 @@ use super::session::{
 };
 use crate::log::LogIdentity;
 use crate::store::{
-    Checkpoint, Commit, Conditional, Epoch, PartitionRef, RecordMark, StoreError, StoredPartition,
-    Tally,
+    Checkpoint, Commit, Conditional, Damaged, Epoch, PartitionRef, RecordMark, StoreError,
+    StoredPartition, Summary, Tally,
 };
 
-/// Partitions that one reader of a budget asks for at once.
+/// Partitions that one reader of summaries asks at once.
 const READS_IN_FLIGHT: usize = 64;
 
 pub(super) struct Totals {
@@ -28,7 +30,7 @@ pub(super) struct Totals {
     commit_checkpoint: PreparedStatement,
     commit_budget: PreparedStatement,
     read_partition: PreparedStatement,
-    read_budget: PreparedStatement,
+    read_budgets: PreparedStatement,
     read_epoch: PreparedStatement,
 }
 
@@ -74,10 +76,10 @@ impl Totals {
             .await?,
             // A quorum, and not one replica: a replica that was away can be minutes behind, and its numbers would
             // lack people. A quorum has every commit that was answered, and costs no round of Paxos.
-            read_budget: prepare_repeatable(
+            read_budgets: prepare_repeatable(
                 session,
-                "SELECT budget_position, people, sums, distribution, updated_at_ms \
-                 FROM totals WHERE generation = ? AND partition = ? AND budget = ?",
+                "SELECT budget, budget_position, people, sums, distribution, updated_at_ms \
+                 FROM totals WHERE generation = ? AND partition = ? AND budget IN ?",
                 Consistency::LocalQuorum,
             )
             .await?,
@@ -185,42 +187,63 @@ impl Totals {
         Ok(stored)
     }
 
-    pub(super) async fn budget_totals(
+    pub(super) async fn summaries(
         &self,
         session: &Session,
         generation: Generation,
         partitions: PartitionCount,
-        budget: &BudgetId,
-    ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
+        budgets: &[BudgetId],
+    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+        let ids: Vec<&str> = budgets.iter().map(BudgetId::as_str).collect();
         let reads: Vec<_> = partitions
             .partitions()
             .map(|partition| {
-                self.read_budget(session, PartitionRef { generation, partition }, budget)
+                self.read_budgets(session, PartitionRef { generation, partition }, &ids)
             })
             .collect();
-        stream::iter(reads).buffered(READS_IN_FLIGHT).try_collect().await
+        let parts: Vec<Option<Part>> =
+            stream::iter(reads).buffered(READS_IN_FLIGHT).try_collect().await?;
+        let totals =
+            |budget: &BudgetId, part: &Option<Part>| match part.as_ref()?.get(budget.as_str()) {
+                Some(totals) => Some(totals.clone()),
+                None => Some(Ok(BudgetTotals::default())),
+            };
+        let summary = |budget| parts.iter().map(|part| totals(budget, part).transpose()).collect();
+        Ok(budgets.iter().map(summary).collect())
     }
 
-    async fn read_budget(
+    /// What one partition has of the budgets; `None` if it was never claimed.
+    async fn read_budgets(
         &self,
         session: &Session,
         partition: PartitionRef,
-        budget: &BudgetId,
-    ) -> Result<Option<BudgetTotals>, StoreError> {
+        budgets: &[&str],
+    ) -> Result<Option<Part>, StoreError> {
         let (generation, number) = key(partition)?;
-        let values = (generation, number, budget.as_str());
-        let answer = session.execute_unpaged(&self.read_budget, values).await;
+        let values = (generation, number, budgets);
+        let answer = session.execute_unpaged(&self.read_budgets, values).await;
         let rows = answer.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
-        if let Some(columns) = rows.maybe_first_row::<BudgetColumns>().map_err(corrupt)? {
-            return totals_from(partition, budget, columns).map(Some);
+        let mut part = Part::new();
+        for row in rows.rows::<(&str, i64, i64, Vec<i64>, &[u8], i64)>().map_err(corrupt)? {
+            let (budget, position, people, sums, distribution, updated_at_ms) =
+                row.map_err(corrupt)?;
+            let columns = (position, people, sums, distribution, updated_at_ms);
+            let totals = totals_from(partition, budget, columns);
+            part.insert(budget.to_owned(), totals.map_err(|error| Damaged(error.to_string())));
+        }
+        if !part.is_empty() {
+            return Ok(Some(part));
         }
         // A row that is not there does not show the static columns either: ask for them alone.
         let answer = session.execute_unpaged(&self.read_epoch, (generation, number)).await;
         let rows = answer.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
         let claimed = rows.maybe_first_row::<(Option<i64>,)>().map_err(corrupt)?;
-        Ok(claimed.and_then(|(epoch,)| epoch).map(|_| BudgetTotals::default()))
+        Ok(claimed.and_then(|(epoch,)| epoch).map(|_| part))
     }
 }
+
+/// What one partition has of several budgets, by their ids.
+type Part = HashMap<String, Result<BudgetTotals, Damaged>>;
 
 fn key(partition: PartitionRef) -> Result<(i32, i32), StoreError> {
     let PartitionRef { generation: Generation(generation), partition: PartitionId(number) } =
@@ -233,7 +256,7 @@ type BudgetColumns<'a> = (i64, i64, Vec<i64>, &'a [u8], i64);
 
 fn totals_from(
     partition: PartitionRef,
-    budget: &BudgetId,
+    budget: &str,
     (position, people, sums, distribution, updated_at_ms): BudgetColumns,
 ) -> Result<BudgetTotals, StoreError> {
     let position = Position(unsigned(position)?);
@@ -289,7 +312,7 @@ impl PartitionRow<'_> {
             self.distribution.unwrap_or_default(),
             present(self.updated_at_ms, "updated_at_ms")?,
         );
-        let totals = totals_from(partition, &budget, columns)?;
+        let totals = totals_from(partition, budget.as_str(), columns)?;
         Ok(Some((budget, totals)))
     }
 

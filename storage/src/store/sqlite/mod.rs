@@ -16,12 +16,11 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
-use schemas::{
-    BudgetId, BudgetTotals, Generation, PartitionCount, PersonKey, PersonRow, bucket_of,
-};
+use schemas::{BudgetId, Generation, PartitionCount, PersonKey, PersonRow, bucket_of};
 
 use super::{
-    Commit, Conditional, Epoch, GenerationRecord, PartitionRef, Store, StoreError, StoredPartition,
+    Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
+    StoredPartition, Summary,
 };
 use crate::sqlite::{self, Durability, Schema, Worker, WorkerGone, is_damage};
 
@@ -164,15 +163,16 @@ impl Store for SqliteStore {
         on(&self.writer, move |connection| partitions::commit(connection, partition, &commit)).await
     }
 
-    async fn budget_totals(
+    async fn summaries(
         &self,
         generation: Generation,
         count: PartitionCount,
-        budget: &BudgetId,
-    ) -> Result<Vec<Option<BudgetTotals>>, StoreError> {
-        let budget = budget.clone();
+        budgets: &[BudgetId],
+    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+        let budgets = budgets.to_vec();
         let read = move |connection: &mut Connection| {
-            partitions::budget_totals(connection, generation, count, &budget)
+            let summary = |budget| partitions::summary(connection, generation, count, budget);
+            budgets.iter().map(summary).collect()
         };
         on(&self.reader, read).await
     }

@@ -8,7 +8,8 @@ use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, Positi
 use super::Fault;
 use crate::log::LogIdentity;
 use crate::store::{
-    Checkpoint, Commit, Conditional, Epoch, PartitionRef, RecordMark, StoredPartition, Tally,
+    Checkpoint, Commit, Conditional, Damaged, Epoch, PartitionRef, RecordMark, StoredPartition,
+    Summary, Tally,
 };
 
 pub(super) fn read(
@@ -140,12 +141,26 @@ fn write_totals(
     Ok(())
 }
 
-pub(super) fn budget_totals(
-    connection: &mut Connection,
+/// The error is of the file; what only concerns the budget is in the answer.
+pub(super) fn summary(
+    connection: &Connection,
     generation: Generation,
     count: PartitionCount,
     budget: &BudgetId,
-) -> Result<Vec<Option<BudgetTotals>>, Fault> {
+) -> Result<Result<Summary, Damaged>, Fault> {
+    match read_summary(connection, generation, count, budget) {
+        Ok(summary) => Ok(Ok(summary)),
+        Err(Fault::Damage(reason)) => Ok(Err(Damaged(reason))),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn read_summary(
+    connection: &Connection,
+    generation: Generation,
+    count: PartitionCount,
+    budget: &BudgetId,
+) -> Result<Summary, Fault> {
     let mut select = connection.prepare_cached(
         "SELECT budget_position, people, updated_at_ms, sums, distribution, p.partition
          FROM partitions p LEFT JOIN totals t

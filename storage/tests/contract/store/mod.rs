@@ -7,12 +7,12 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionId, Position};
+use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, PartitionId, Position};
 use storage::log::LogIdentity;
 use storage::store::memory::MemoryStore;
 use storage::store::{
     Checkpoint, Commit, Conditional, Epoch, GenerationRecord, PartitionRef, RecordMark, Store,
-    StoreError, StoredPartition, Tally,
+    StoreError, StoredPartition, Summary, Tally,
 };
 
 use super::build::{count, new_budget_id, person, row, totals};
@@ -79,6 +79,12 @@ impl Fixture {
 
     async fn commit(&self, number: u32, commit: &Commit) -> Conditional {
         self.store.commit(self.partition(number), commit).await.unwrap()
+    }
+
+    async fn summaries(&self, partitions: PartitionCount, budgets: &[&BudgetId]) -> Vec<Summary> {
+        let budgets: Vec<BudgetId> = budgets.iter().copied().cloned().collect();
+        let read = self.store.summaries(self.generation, partitions, &budgets).await.unwrap();
+        read.into_iter().map(Result::unwrap).collect()
     }
 }
 
@@ -260,8 +266,7 @@ pub async fn sixty_four_categories_and_large_numbers_survive_the_round_trip(stor
     let totals = vec![(budget.clone(), large.clone())];
     let expected = StoredPartition { epoch: next, owner: owner.into(), checkpoint, totals };
     assert_eq!(store.read(0).await, Some(expected));
-    let summary = store.store.budget_totals(store.generation, count(1), &budget).await;
-    assert_eq!(summary, Ok(vec![Some(large)]));
+    assert_eq!(store.summaries(count(1), &[&budget]).await, [vec![Some(large)]]);
 }
 
 pub async fn totals_of_unclaimed_partitions_are_none_and_of_unknown_budgets_empty(store: &Fixture) {
@@ -272,17 +277,19 @@ pub async fn totals_of_unclaimed_partitions_are_none_and_of_unknown_budgets_empt
     store.commit(2, &commit(1, 0, 5, &[(&known, totals(5, 5, 2))])).await;
     store.commit(11, &commit(1, 0, 7, &[(&known, totals(7, 6, 2))])).await;
 
-    let mut expected = vec![None; 12];
+    let mut empty = vec![None; 12];
     for partition in [0, 2, 3, 11] {
-        expected[partition] = Some(BudgetTotals::default());
+        empty[partition] = Some(BudgetTotals::default());
     }
-    let summary = store.store.budget_totals(store.generation, count(12), &unknown).await;
-    assert_eq!(summary, Ok(expected.clone()));
+    assert_eq!(store.summaries(count(12), &[&unknown]).await, [empty.clone()]);
 
-    expected[2] = Some(totals(5, 5, 2));
-    expected[11] = Some(totals(7, 6, 2));
-    let summary = store.store.budget_totals(store.generation, count(12), &known).await;
-    assert_eq!(summary, Ok(expected));
+    let mut full = empty.clone();
+    full[2] = Some(totals(5, 5, 2));
+    full[11] = Some(totals(7, 6, 2));
+    assert_eq!(store.summaries(count(12), &[&known]).await, [full.clone()]);
+    let both = store.summaries(count(12), &[&unknown, &known, &unknown]).await;
+    assert_eq!(both, [empty.clone(), full, empty]);
+    assert!(store.summaries(count(12), &[]).await.is_empty());
 }
 
 pub async fn generations_do_not_see_each_other(store: &Fixture) {
@@ -295,7 +302,8 @@ pub async fn generations_do_not_see_each_other(store: &Fixture) {
     let generation = Generation(store.generation.0 + 1);
     let other = PartitionRef { generation, partition: PartitionId(0) };
     assert_eq!(store.store.read_partition(other).await, Ok(None));
-    assert_eq!(store.store.budget_totals(generation, count(1), &budget).await, Ok(vec![None]));
+    let unseen = store.store.summaries(generation, count(1), &[budget]).await;
+    assert_eq!(unseen, Ok(vec![Ok(vec![None])]));
     assert_eq!(store.store.person(other, &person(1, 0)).await, Ok(None));
 }
 
