@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 use schemas::{Budget, BudgetId};
 use tokio::sync::watch;
@@ -156,17 +157,17 @@ fn jitter() -> Duration {
 }
 
 struct OpenChange {
-    producer: BaseProducer,
+    producer: BaseProducer<Quiet>,
     catalog: Catalog,
 }
 
 /// Ends every other change and reads what has been committed.
 fn open_change(config: &KafkaConfig) -> KafkaResult<OpenChange> {
-    let producer: BaseProducer = config
+    let producer: BaseProducer<Quiet> = config
         .client()
         .set("transactional.id", &config.definitions_topic)
         .set("transaction.timeout.ms", STEP_TIMEOUT.as_millis().to_string())
-        .create()?;
+        .create_with_context(Quiet)?;
     producer.init_transactions(STEP_TIMEOUT)?;
     let consumer = reader(config)?;
     let deadline = Instant::now() + STEP_TIMEOUT;
@@ -188,7 +189,7 @@ fn open_change(config: &KafkaConfig) -> KafkaResult<OpenChange> {
     }
 }
 
-fn write(producer: &BaseProducer, config: &KafkaConfig, budget: &Budget) -> KafkaResult<()> {
+fn write(producer: &BaseProducer<Quiet>, config: &KafkaConfig, budget: &Budget) -> KafkaResult<()> {
     let Ok(json) = serde_json::to_vec(budget) else { return Err(KafkaError::Canceled) };
     producer.begin_transaction()?;
     let record = BaseRecord::<str, [u8]>::to(&config.definitions_topic)
@@ -199,16 +200,28 @@ fn write(producer: &BaseProducer, config: &KafkaConfig, budget: &Budget) -> Kafk
     producer.commit_transaction(STEP_TIMEOUT)
 }
 
-/// Says at debug level what librdkafka mends by itself; the end of the partition counts as an error to it.
+/// Says at debug level what librdkafka mends by itself, or returns to us as well: the end of the partition counts as
+/// an error to it, and to be fenced by another change as a fatal one.
 struct Quiet;
 
 impl ClientContext for Quiet {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(facility, message, "definitions");
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "definitions consumer");
+        tracing::debug!(%error, reason, "definitions");
     }
 }
 
 impl ConsumerContext for Quiet {}
+
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    /// Whether it is there, the end of its transaction says.
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
 
 fn reader(config: &KafkaConfig) -> KafkaResult<BaseConsumer<Quiet>> {
     let consumer: BaseConsumer<Quiet> = config

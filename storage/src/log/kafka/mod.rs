@@ -53,6 +53,10 @@ impl KafkaConfig {
             .set("allow.auto.create.topics", "false")
             .set("socket.keepalive.enable", "true")
             .set("socket.nagle.disable", "true")
+            // A broker whose bytes a network swallows is given up after seconds, not after a minute.
+            .set("socket.timeout.ms", "4000")
+            .set("socket.connection.setup.timeout.ms", "4000")
+            .set("api.version.request.timeout.ms", "2000")
             // A broker that is back should be noticed at once, not after ten seconds.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "500")

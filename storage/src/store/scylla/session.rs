@@ -29,6 +29,11 @@ use crate::store::{Conditional, StoreError};
 /// How long a change of the schema may take.
 const SCHEMA_CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A node that says nothing is asked whether it lives, and its connection given up if it does not answer: bytes that
+/// a network swallows must not make one request after the other time out.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How to reach ScyllaDB or Cassandra.
 #[derive(Debug, Clone)]
 pub struct ScyllaConfig {
@@ -104,6 +109,8 @@ pub(super) async fn open(config: &ScyllaConfig) -> Result<Session, StoreError> {
     let mut builder = SessionBuilder::new()
         .known_nodes(&config.nodes)
         .connection_timeout(config.request_timeout)
+        .keepalive_interval(KEEPALIVE_INTERVAL)
+        .keepalive_timeout(KEEPALIVE_TIMEOUT)
         .keyspaces_to_fetch([config.keyspace.to_string()])
         .fetch_full_schema_metadata(false)
         .default_execution_profile_handle(profile.clone());
