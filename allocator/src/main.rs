@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use allocator::console;
 use allocator::import::{self, ImportArgs, ImportError, RetryPolicy};
-use allocator::run::{self, RunConfig, RunError};
+use allocator::run::{self, RunConfig};
 use clap::{Parser, Subcommand};
 use runtime::config::ConfigArgs;
-use runtime::shutdown::Shutdown;
+use runtime::{process, shutdown};
 
 /// The Tax Budget Allocator.
 #[derive(Parser)]
@@ -29,7 +29,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run(args) => run(&args).await,
+        Command::Run(args) => process::exit_code("allocator run", run(&args).await),
         Command::Import(args) => import(&args).await,
         Command::Config => {
             console::out(&run::configuration_reference());
@@ -38,18 +38,12 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(args: &ConfigArgs) -> ExitCode {
-    let ended = match RunConfig::load(args) {
-        Ok(config) => run::run(&config, Shutdown::listen().token()).await,
-        Err(error) => Err(error),
-    };
-    let Err(error) = ended else { return ExitCode::SUCCESS };
-    console::err(&format!("allocator run: {error}\n"));
-    if matches!(error, RunError::Config(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
+    Ok(run::run(&RunConfig::load(args)?).await?)
 }
 
 async fn import(args: &ImportArgs) -> ExitCode {
-    let stop = Shutdown::listen().token();
+    let stop = shutdown::listen();
     match import::import(args, RetryPolicy::default(), stop).await {
         Ok(counts) if counts.refused == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,

@@ -23,6 +23,7 @@ const CATEGORIES: usize = 10;
 const BUDGET: &str = "outages";
 /// Servers start in the first of these tests.
 const BOUND: Duration = Duration::from_secs(240);
+const LEAVE: Duration = Duration::from_secs(15);
 
 async fn own_servers() -> Result<&'static OwnServers> {
     static SERVERS: OnceCell<OwnServers> = OnceCell::const_new();
@@ -101,6 +102,46 @@ fn without_kafka_submissions_are_refused_within_a_second_and_taken_again_when_it
         watch.stop().await?;
         // Whatever became of those without an answer, what is counted is what the log says.
         audit::exact(&stack, BUDGET, CATEGORIES).await.map(|_| ())
+    });
+}
+
+#[test]
+fn services_that_start_without_kafka_say_so_at_once_and_work_once_it_is_there() {
+    scenario_within(BOUND, async || {
+        let own = own_servers().await?;
+        let mut stack = stack(own).await?;
+        submit_at_once(&stack, "before").await?;
+        let (mut ingest, mut processor) = (stack.ingests.remove(0), stack.processors.remove(0));
+        ingest.terminate(LEAVE).await?;
+        processor.terminate(LEAVE).await?;
+        own.kill(Server::Kafka)?;
+        ingest.start_again()?;
+        processor.start_again()?;
+        stack.ingests.insert(0, ingest);
+        stack.processors.insert(0, processor);
+        eventually("ingest answers", Duration::from_secs(10), async || {
+            submit_at_once(&stack, "early").await
+        })
+        .await?;
+        for (answer, took) in submit_at_once(&stack, "without").await? {
+            answer.problem(503, "unavailable")?;
+            answer.header("retry-after").parse::<u64>().context("no Retry-After")?;
+            ensure!(took <= Duration::from_secs(1), "503 after {took:?}");
+        }
+        for service in [&stack.ingests[0], &stack.processors[0]] {
+            let url = format!("{}/readyz", service.url);
+            send(stack.system.request(Method::GET, url)).await?.expect(503)?;
+        }
+        own.start_missing()?;
+        for service in [&mut stack.ingests[0], &mut stack.processors[0]] {
+            service.ready().await?;
+        }
+        for (answer, _) in submit_at_once(&stack, "after").await? {
+            answer.expect(202)?;
+        }
+        let totals = audit::exact(&stack, BUDGET, CATEGORIES).await?;
+        ensure!(totals.people == 40, "{} people and not 40", totals.people);
+        Ok(())
     });
 }
 

@@ -1,18 +1,15 @@
-//! The process that takes submissions.
+//! The process that takes submissions. It starts whether or not the log is there, and takes them once it is.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
 use clap::Parser;
-use ingest::{IngestConfig, IngestParts};
-use runtime::config::{ConfigArgs, KeyDoc, Settings};
-use runtime::health::{Health, HealthConfig};
-use runtime::http::{self, HttpConfig};
-use runtime::metrics::Metrics;
-use runtime::shutdown::Shutdown;
-use runtime::telemetry::{self, TelemetryConfig};
+use ingest::{IngestConfig, IngestParts, LateLog};
+use runtime::config::{ConfigArgs, ConfigFaults, Settings};
+use runtime::http;
+use runtime::process::{self, Process, ProcessConfig};
 use storage::config::StorageConfig;
+use storage::opening::until_there;
 
 /// A request is many small pieces of memory that one thread takes and another gives back: what glibc's allocator is
 /// slow at. (The processor keeps glibc's, which holds less in reserve.)
@@ -20,13 +17,8 @@ use storage::config::StorageConfig;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SERVICE: &str = "ingest";
-const KEYS: &[&[KeyDoc]] = &[
-    IngestConfig::KEYS,
-    HttpConfig::KEYS,
-    HealthConfig::KEYS,
-    TelemetryConfig::KEYS,
-    storage::config::KEYS,
-];
+/// Sections of the shared file that are other processes'.
+const FOREIGN_SECTIONS: [&str; 3] = ["api", "processor", "allocator"];
 
 /// Takes submissions over HTTP and puts them into the log.
 #[derive(Debug, Parser)]
@@ -37,77 +29,60 @@ struct Args {
 }
 
 struct Config {
-    ingest: IngestConfig,
-    http: HttpConfig,
-    health: HealthConfig,
-    telemetry: TelemetryConfig,
+    process: ProcessConfig,
     storage: StorageConfig,
+    ingest: IngestConfig,
 }
 
 impl Config {
-    fn load(args: &ConfigArgs) -> anyhow::Result<Self> {
+    fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
         let settings = Settings::load(args)?;
         let mut reader = settings.reader();
+        reader.ignore_sections(&FOREIGN_SECTIONS);
+        let process = ProcessConfig::read(&mut reader);
+        let storage = StorageConfig::read_shared(&mut reader);
         let ingest = IngestConfig::read(&mut reader);
-        let http = HttpConfig::read(&mut reader);
-        let health = HealthConfig::read(&mut reader);
-        let telemetry = TelemetryConfig::read(&mut reader);
-        let storage = StorageConfig::read(&mut reader);
-        if storage.as_ref().is_some_and(|storage| !storage.is_shared()) {
-            reader.fault("log.kind", storage::config::NEEDS_SHARED.to_owned());
-        }
-        for foreign in ["api", "processor", "allocator"] {
-            reader.ignore_section(foreign);
-        }
-        reader.finish(KEYS)?;
-        let config = || {
-            Some(Self {
-                ingest: ingest?,
-                http: http?,
-                health: health?,
-                telemetry: telemetry?,
-                storage: storage?,
-            })
-        };
-        config().context("a setting is wrong")
-    }
-}
-
-fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{SERVICE}: {error:#}");
-            ExitCode::FAILURE
-        }
+        let whole = || Some(Self { process: process?, storage: storage?, ingest: ingest? });
+        reader.finish(whole())
     }
 }
 
 #[tokio::main]
+async fn main() -> ExitCode {
+    process::exit_code(SERVICE, run(&Args::parse()).await)
+}
+
 async fn run(args: &Args) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
-    let telemetry = telemetry::init(&config.telemetry);
-    let metrics = Metrics::new(SERVICE);
-    telemetry.expose(&metrics)?;
-    let health = Health::new(&config.health);
-    let shutdown = Shutdown::listen();
-    let stop = shutdown.token();
-    health.drain_with(stop.clone());
+    let process = Process::start(SERVICE, &config.process)?;
+    let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
+    let listener = http::bind(config.ingest.listen)?;
 
+    let log = Arc::new(LateLog::new(config.storage.partitions()));
     let parts = IngestParts {
-        log: config.storage.open_log_writer().await?,
+        log: log.clone(),
         definitions: config.storage.open_definitions()?,
         idempotency: config.storage.open_idempotency().await,
         hasher: config.storage.hasher()?,
     };
-    let watched = (Arc::clone(&parts.log), Arc::clone(&parts.definitions), health.clone());
+    let definitions = Arc::clone(&parts.definitions);
+    let routes = ingest::routes(&config.ingest, parts, metrics)?;
+    let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
+    tracing::info!(address = %listener.local_addr()?, "answering submissions");
+    let watched = (log.clone(), Arc::clone(&definitions), health.clone());
     tokio::spawn(ingest::watch_readiness(watched.0, watched.1, watched.2, stop.clone()));
-    tokio::spawn(ingest::define_default_budgets(Arc::clone(&parts.definitions), stop.clone()));
 
-    let routes = ingest::routes(&config.ingest, parts, &metrics)?;
-    let router = http::router(SERVICE, routes, &metrics, &health, &config.http);
-    let listener = http::bind(config.ingest.listen)?;
-    tracing::info!(address = %listener.local_addr()?, "taking submissions");
-    http::serve(listener, router, &config.http, &metrics, stop).await?;
+    let open = async {
+        let open = until_there(async || config.storage.open_log_writer().await);
+        if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
+            log.set(opened);
+            tracing::info!("the log is there: taking submissions");
+            tokio::spawn(ingest::define_default_budgets(definitions, stop.clone()));
+        }
+        anyhow::Ok(())
+    };
+    let serve = http::serve(listener, router, &config.process.http, metrics, stop.clone());
+    // A log that is not what it should be ends the process.
+    tokio::try_join!(async { Ok(serve.await?) }, open)?;
     Ok(())
 }

@@ -1,15 +1,19 @@
 //! The processor: folds the log into totals.
 
-use anyhow::Context;
+use std::process::ExitCode;
+
 use clap::Parser;
 use processor::{Processor, ProcessorConfig, ProcessorParts};
-use runtime::config::{ConfigArgs, Settings};
-use runtime::health::{Health, HealthConfig};
-use runtime::http::HttpConfig;
-use runtime::metrics::Metrics;
-use runtime::shutdown::Shutdown;
-use runtime::telemetry::TelemetryConfig;
+use runtime::config::{ConfigArgs, ConfigFaults, Settings};
+use runtime::http;
+use runtime::process::{self, Process, ProcessConfig};
 use storage::config::StorageConfig;
+use storage::opening::until_there;
+use tokio_util::sync::CancellationToken;
+
+const SERVICE: &str = "processor";
+/// Sections of the shared file that are other processes'.
+const FOREIGN_SECTIONS: [&str; 4] = ["ingest", "admin", "api", "allocator"];
 
 /// Folds the log of submissions into totals.
 #[derive(Parser)]
@@ -19,64 +23,59 @@ struct Args {
     config: ConfigArgs,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let settings = Settings::load(&Args::parse().config)?;
-    let mut reader = settings.reader();
-    let telemetry = TelemetryConfig::read(&mut reader);
-    let http = HttpConfig::read(&mut reader);
-    let health = HealthConfig::read(&mut reader);
-    let storage = StorageConfig::read(&mut reader);
-    let config = ProcessorConfig::read(&mut reader);
-    if storage.as_ref().is_some_and(|storage| !storage.is_shared()) {
-        reader.fault("log.kind", storage::config::NEEDS_SHARED.to_owned());
-    }
-    for foreign in ["ingest", "api", "admin", "allocator"] {
-        reader.ignore_section(foreign);
-    }
-    reader.finish(&[
-        TelemetryConfig::KEYS,
-        HttpConfig::KEYS,
-        HealthConfig::KEYS,
-        storage::config::KEYS,
-        processor::config::KEYS,
-    ])?;
-    let complete = "a setting is missing that no fault was noted for";
-    let (telemetry, http) = (telemetry.context(complete)?, http.context(complete)?);
-    let (storage, config) = (storage.context(complete)?, config.context(complete)?);
-    let health = Health::new(&health.context(complete)?);
+struct Config {
+    process: ProcessConfig,
+    storage: StorageConfig,
+    processor: ProcessorConfig,
+}
 
-    let guard = runtime::telemetry::init(&telemetry);
-    let metrics = Metrics::new("processor");
-    guard.expose(&metrics)?;
-    let shutdown = Shutdown::listen();
-    health.drain_with(shutdown.token());
-    let listener = runtime::http::bind(config.listen)?;
-    let router = runtime::http::router("processor", axum::Router::new(), &metrics, &health, &http);
-    let stop_http = tokio_util::sync::CancellationToken::new();
+impl Config {
+    fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
+        let settings = Settings::load(args)?;
+        let mut reader = settings.reader();
+        reader.ignore_sections(&FOREIGN_SECTIONS);
+        let process = ProcessConfig::read(&mut reader);
+        let storage = StorageConfig::read_shared(&mut reader);
+        let processor = ProcessorConfig::read(&mut reader);
+        let whole = || Some(Self { process: process?, storage: storage?, processor: processor? });
+        reader.finish(whole())
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    process::exit_code(SERVICE, run(&Args::parse()).await)
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
+    let config = Config::load(&args.config)?;
+    let process = Process::start(SERVICE, &config.process)?;
+    let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
+    let listener = http::bind(config.processor.listen)?;
+    let limits = config.process.http;
+    let router = http::router(SERVICE, axum::Router::new(), metrics, health, &limits);
+    let stop_http = CancellationToken::new();
     let server = {
         let (metrics, stop) = (metrics.clone(), stop_http.clone());
-        tokio::spawn(
-            async move { runtime::http::serve(listener, router, &http, &metrics, stop).await },
-        )
+        tokio::spawn(async move { http::serve(listener, router, &limits, &metrics, stop).await })
     };
 
     let start = async {
-        let log = storage.open_log().await?;
+        let log = until_there(async || config.storage.open_log().await).await?;
         let parts = ProcessorParts {
             source: log.source,
-            topic: storage.topic().to_owned(),
+            topic: config.storage.topic().to_owned(),
             dead_letters: log.dead_letters,
-            store: storage.open_store().await?,
-            cache: storage.open_cache().await,
-            definitions: storage.open_definitions()?,
+            store: until_there(async || config.storage.open_store().await).await?,
+            cache: config.storage.open_cache().await,
+            definitions: config.storage.open_definitions()?,
         };
-        anyhow::Ok(Processor::start(&config, parts, &metrics, &health, shutdown.token()).await?)
+        anyhow::Ok(Processor::start(&config.processor, parts, metrics, health, stop.clone()).await?)
     };
     // Servers that do not answer must not keep it from ending when it is told to.
-    if let Some(processor) = shutdown.token().run_until_cancelled(start).await.transpose()? {
-        tracing::info!(listen = %config.listen, "processor started");
-        shutdown.token().cancelled().await;
+    if let Some(processor) = stop.run_until_cancelled(start).await.transpose()? {
+        tracing::info!(listen = %config.processor.listen, "processor started");
+        stop.cancelled().await;
         tracing::info!("stopping: the last commits are made");
         processor.stopped().await;
     }

@@ -8,5 +8,6 @@ pub mod health;
 pub mod http;
 pub mod metrics;
 pub mod problem;
+pub mod process;
 pub mod shutdown;
 pub mod telemetry;

@@ -7,14 +7,13 @@ mod support;
 use std::process::Command;
 
 use runtime::metrics::Metrics;
-use runtime::shutdown::Shutdown;
+use runtime::shutdown;
 use runtime::telemetry::{self, LogFormat, TelemetryConfig};
 use support::within;
 
 #[tokio::test]
 async fn sigterm_is_told_to_everyone_who_holds_the_token() {
-    let shutdown = Shutdown::listen();
-    let token = shutdown.clone().token();
+    let token = shutdown::listen().clone();
     assert!(!token.is_cancelled());
     let this = std::process::id().to_string();
     assert!(Command::new("kill").args(["-TERM", &this]).status().unwrap().success());

@@ -21,8 +21,9 @@ use crate::idempotency::redis::RedisIdempotency;
 use crate::log::kafka::{KafkaConfig, KafkaDeadLetters, KafkaLog, KafkaSource};
 use crate::log::sqlite::SqliteLog;
 use crate::log::{DeadLetters, LogSource, LogWriter};
+use crate::opening::OpenError;
 use crate::redis_connection::{RedisConfig, RedisUrl};
-use crate::secret::{SecretError, open_secret};
+use crate::secret::open_secret;
 use crate::store::Store;
 use crate::store::scylla::{KeyspaceName, ScyllaConfig, ScyllaCredentials, ScyllaStore};
 use crate::store::sqlite::SqliteStore;
@@ -153,7 +154,7 @@ keys! {
 }
 
 /// What is wrong when a service of its own is configured with places that only one process can reach.
-pub const NEEDS_SHARED: &str = "a service of its own needs log.kind = kafka, store.kind = scylla and cache.kind = redis; \
+const NEEDS_SHARED: &str = "a service of its own needs log.kind = kafka, store.kind = scylla and cache.kind = redis; \
      for everything in one process use `allocator run`";
 
 /// Where everything rests, checked but not opened.
@@ -168,28 +169,6 @@ pub struct StorageConfig {
     redis: RedisConfig,
     sqlite_dir: PathBuf,
     person_key_secret_file: Option<PathBuf>,
-}
-
-/// A place that could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The place does not answer, or is not what it should be.
-    #[error("{place}: {reason}")]
-    Place {
-        /// Which place.
-        place: &'static str,
-        /// What it said.
-        reason: String,
-    },
-    /// The secret of persons' keys cannot be had.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-}
-
-impl OpenError {
-    fn new(place: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Self {
-        move |reason| Self::Place { place, reason: reason.to_string() }
-    }
 }
 
 /// The log's ends, opened together.
@@ -228,6 +207,22 @@ impl StorageConfig {
         })
     }
 
+    /// As [`read`](Self::read), for a service that is a process of its own: everything must rest where several
+    /// processes can reach it.
+    pub fn read_shared(reader: &mut Reader<'_>) -> Option<Self> {
+        let config = Self::read(reader)?;
+        for (kind, is_shared) in [
+            (LOG_KIND.name, config.log == LogKind::Kafka),
+            (STORE_KIND.name, config.store == StoreKind::Scylla),
+            (CACHE_KIND.name, config.cache == CacheKind::Redis),
+        ] {
+            if !is_shared {
+                reader.fault(kind, NEEDS_SHARED.to_owned());
+            }
+        }
+        Some(config)
+    }
+
     /// The generation's partition count.
     pub fn partitions(&self) -> PartitionCount {
         self.partitions
@@ -244,22 +239,14 @@ impl StorageConfig {
         embedded.then_some(&self.sqlite_dir)
     }
 
-    /// Whether everything rests where several processes can reach it.
-    pub fn is_shared(&self) -> bool {
-        self.log == LogKind::Kafka
-            && self.store == StoreKind::Scylla
-            && self.cache == CacheKind::Redis
-    }
-
     /// Opens the log for appending only.
     ///
     /// # Errors
     /// When it does not answer, or has another partition count.
     pub async fn open_log_writer(&self) -> Result<Arc<dyn LogWriter>, OpenError> {
-        let failed = OpenError::new("the log");
         match self.log {
             LogKind::Kafka => {
-                Ok(Arc::new(KafkaLog::open(&self.kafka).await.map_err(|e| failed(&e))?))
+                Ok(Arc::new(KafkaLog::open(&self.kafka).await.map_err(OpenError::log)?))
             }
             LogKind::Sqlite => Ok(self.open_log().await?.writer),
         }
@@ -270,19 +257,22 @@ impl StorageConfig {
     /// # Errors
     /// When it does not answer, or has another partition count.
     pub async fn open_log(&self) -> Result<OpenLog, OpenError> {
-        let failed = OpenError::new("the log");
         match self.log {
-            LogKind::Kafka => Ok(OpenLog {
-                writer: Arc::new(KafkaLog::open(&self.kafka).await.map_err(|e| failed(&e))?),
-                source: Box::new(KafkaSource::open(&self.kafka).await.map_err(|e| failed(&e))?),
-                dead_letters: Arc::new(
-                    KafkaDeadLetters::open(&self.kafka).map_err(|e| failed(&e))?,
-                ),
-            }),
+            LogKind::Kafka => {
+                let writer = KafkaLog::open(&self.kafka).await.map_err(OpenError::log)?;
+                let source = KafkaSource::open(&self.kafka).await.map_err(OpenError::log)?;
+                let dead_letters = KafkaDeadLetters::open(&self.kafka).map_err(OpenError::log)?;
+                Ok(OpenLog {
+                    writer: Arc::new(writer),
+                    source: Box::new(source),
+                    dead_letters: Arc::new(dead_letters),
+                })
+            }
             LogKind::Sqlite => {
+                let wrong = |error| OpenError::wrong("the log", error);
                 let log = SqliteLog::open(&self.embedded_file("log.db")?, self.partitions)
-                    .map_err(|e| failed(&e))?;
-                let source = Box::new(log.source().map_err(|e| failed(&e))?);
+                    .map_err(wrong)?;
+                let source = Box::new(log.source().map_err(wrong)?);
                 let log = Arc::new(log);
                 Ok(OpenLog { writer: log.clone(), source, dead_letters: log })
             }
@@ -292,16 +282,16 @@ impl StorageConfig {
     /// Opens the store.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When it does not answer, or is not what it should be.
     pub async fn open_store(&self) -> Result<Arc<dyn Store>, OpenError> {
-        let failed = OpenError::new("the store");
         match self.store {
             StoreKind::Scylla => {
-                Ok(Arc::new(ScyllaStore::connect(&self.scylla).await.map_err(|e| failed(&e))?))
+                let opened = ScyllaStore::connect(&self.scylla).await;
+                Ok(Arc::new(opened.map_err(OpenError::store)?))
             }
             StoreKind::Sqlite => {
-                let file = self.embedded_file("store.db")?;
-                Ok(Arc::new(SqliteStore::open(&file).map_err(|e| failed(&e))?))
+                let opened = SqliteStore::open(&self.embedded_file("store.db")?);
+                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the store", error))?))
             }
         }
     }
@@ -319,14 +309,14 @@ impl StorageConfig {
     /// # Errors
     /// When there is no thread, or no file.
     pub fn open_definitions(&self) -> Result<Arc<dyn Definitions>, OpenError> {
-        let failed = OpenError::new("the definitions");
         match self.log {
             LogKind::Kafka => {
-                Ok(Arc::new(KafkaDefinitions::open(&self.kafka).map_err(|e| failed(&e))?))
+                let opened = KafkaDefinitions::open(&self.kafka);
+                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the definitions", error))?))
             }
             LogKind::Sqlite => {
-                let file = self.embedded_file("definitions.db")?;
-                Ok(Arc::new(SqliteDefinitions::open(&file).map_err(|e| failed(&e))?))
+                let opened = SqliteDefinitions::open(&self.embedded_file("definitions.db")?);
+                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the definitions", error))?))
             }
         }
     }
@@ -348,8 +338,8 @@ impl StorageConfig {
     }
 
     fn embedded_file(&self, name: &str) -> Result<PathBuf, OpenError> {
-        let failed = OpenError::new("the embedded files");
-        std::fs::create_dir_all(&self.sqlite_dir).map_err(|e| failed(&e))?;
+        std::fs::create_dir_all(&self.sqlite_dir)
+            .map_err(|error| OpenError::wrong("the embedded files", error))?;
         Ok(self.sqlite_dir.join(name))
     }
 }

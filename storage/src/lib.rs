@@ -13,6 +13,7 @@ pub mod config;
 pub mod definitions;
 pub mod idempotency;
 pub mod log;
+pub mod opening;
 pub mod redis_connection;
 mod secret;
 mod sqlite;

@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use api::ApiConfig;
 use ingest::IngestConfig;
 use processor::ProcessorConfig;
-use runtime::config::{ConfigArgs, Key, KeyDoc, Settings, parse, reference};
+use runtime::config::{ConfigArgs, ConfigFaults, Key, KeyDoc, Settings, parse, reference};
 use runtime::health::HealthConfig;
 use runtime::http::HttpConfig;
+use runtime::process::ProcessConfig;
 use runtime::telemetry::TelemetryConfig;
 use storage::config::StorageConfig;
-
-use super::RunError;
 
 const LISTEN: Key<SocketAddr> = Key::new(
     "allocator.listen",
@@ -50,20 +49,16 @@ pub struct RunConfig {
     pub processor: ProcessorConfig,
     /// Of the reads.
     pub api: ApiConfig,
-    /// Of the server.
-    pub http: HttpConfig,
-    /// Of readiness.
-    pub health: HealthConfig,
-    /// Of logging.
-    pub telemetry: TelemetryConfig,
+    /// Of logging, the server and readiness.
+    pub process: ProcessConfig,
 }
 
 impl RunConfig {
     /// Reads the file, the environment and the flags.
     ///
     /// # Errors
-    /// [`RunError::Config`] with every fault of the configuration.
-    pub fn load(args: &ConfigArgs) -> Result<Self, RunError> {
+    /// Every fault of the configuration.
+    pub fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
         let embedded = EMBEDDED.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let settings = Settings::load(args)?.with_defaults(embedded);
         let mut reader = settings.reader();
@@ -72,23 +67,18 @@ impl RunConfig {
         let ingest = IngestConfig::read(&mut reader);
         let processor = ProcessorConfig::read(&mut reader);
         let api = ApiConfig::read(&mut reader);
-        let http = HttpConfig::read(&mut reader);
-        let health = HealthConfig::read(&mut reader);
-        let telemetry = TelemetryConfig::read(&mut reader);
-        let whole = (|| {
+        let process = ProcessConfig::read(&mut reader);
+        let whole = || {
             Some(Self {
                 listen: listen?,
                 storage: storage?,
                 ingest: ingest?,
                 processor: processor?,
                 api: api?,
-                http: http?,
-                health: health?,
-                telemetry: telemetry?,
+                process: process?,
             })
-        })();
-        reader.finish(KEYS)?;
-        whole.ok_or(RunError::Incomplete)
+        };
+        reader.finish(whole())
     }
 }
 

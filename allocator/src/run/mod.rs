@@ -12,14 +12,15 @@ use api::ApiParts;
 use axum::Router;
 use ingest::IngestParts;
 use processor::{Processor, ProcessorParts, StartError};
-use runtime::config::ConfigFaults;
 use runtime::health::Health;
 use runtime::http::{self, ServeError};
 use runtime::metrics::{Metrics, MetricsError};
-use runtime::telemetry::{self, LogFormat};
+use runtime::process::Process;
+use runtime::telemetry::LogFormat;
 use storage::cache::Cache;
-use storage::config::{OpenError, OpenLog, StorageConfig};
+use storage::config::{OpenLog, StorageConfig};
 use storage::definitions::Definitions;
+use storage::opening::OpenError;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -31,12 +32,6 @@ pub use data_dir::{DataDir, DataDirError};
 /// Why the process does not run, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Wrong settings: set them right.
-    #[error(transparent)]
-    Config(#[from] ConfigFaults),
-    /// A setting is missing, and no fault was noted for it: a mistake of ours.
-    #[error("the configuration is incomplete")]
-    Incomplete,
     /// The data folder is not ours.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -57,37 +52,36 @@ pub enum RunError {
     LogMetrics(#[from] prometheus::Error),
 }
 
-/// Runs until `stop` is cancelled, then drains: unready, no new connections, requests in flight finish, the last
-/// commits are made.
+/// Runs until a signal ends it, then drains: unready, no new connections, requests in flight finish, the last commits
+/// are made.
 ///
 /// # Errors
 /// When it cannot start, or cannot serve.
-pub async fn run(config: &RunConfig, stop: CancellationToken) -> Result<(), RunError> {
+pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     let data_dir = config.storage.embedded_dir();
     let _data_dir = data_dir.map(|dir| DataDir::take(dir)).transpose()?;
-    let logging = telemetry::init(&config.telemetry);
-    let metrics = Metrics::new("allocator");
-    logging.expose(&metrics)?;
-    let health = Health::new(&config.health);
-    health.drain_with(stop.clone());
+    let process = Process::start("allocator", &config.process)?;
+    let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.listen)?;
     let listen = listener.local_addr().unwrap_or(config.listen);
 
-    let places = tokio::select! {
-        places = Places::open(&config.storage) => places?,
-        () = stop.cancelled() => return Ok(()),
-    };
     // The processor outlives the server: what is accepted while requests finish is counted as well.
     let stop_processor = CancellationToken::new();
-    let started = places.start(config, &metrics, &health, &stop, stop_processor.clone());
-    let (processor, routes) = started.await?;
-    let router = http::router("allocator", routes, &metrics, &health, &config.http);
-    if config.telemetry.format == LogFormat::Human {
+    let start = async {
+        let places = Places::open(&config.storage).await?;
+        places.start(config, metrics, health, stop, stop_processor.clone()).await
+    };
+    // Places that do not answer must not keep it from ending when it is told to.
+    let Some(started) = stop.run_until_cancelled(start).await else { return Ok(()) };
+    let (processor, routes) = started?;
+    let limits = &config.process.http;
+    let router = http::router("allocator", routes, metrics, health, limits);
+    if config.process.telemetry.format == LogFormat::Human {
         let text = welcome::welcome(listen, data_dir.map(|dir| dir.as_path()));
-        tokio::spawn(print_when_ready(text, health, stop.clone()));
+        tokio::spawn(print_when_ready(text, health.clone(), stop.clone()));
     }
     tracing::info!(%listen, "serving everything");
-    let served = http::serve(listener, router, &config.http, &metrics, stop).await;
+    let served = http::serve(listener, router, limits, metrics, stop.clone()).await;
     tracing::info!("stopping: the last commits are made");
     stop_processor.cancel();
     processor.stopped().await;

@@ -76,8 +76,8 @@ impl World {
         let pairs = settings.iter().map(|(name, text)| ((*name).into(), (*text).into()));
         let settings = Settings::from_pairs(pairs);
         let mut reader = settings.reader();
-        let config = ApiConfig::read(&mut reader).unwrap();
-        reader.finish(&[ApiConfig::KEYS]).unwrap();
+        let config = ApiConfig::read(&mut reader);
+        let config = reader.finish(config).unwrap();
 
         let (cache, store) = (Arc::<FakeCache>::default(), Arc::<FakeStore>::default());
         let definitions = Arc::<FakeDefinitions>::default();

@@ -2,26 +2,28 @@
 
 use std::collections::BTreeSet;
 
+use super::Key;
 use super::fault::{ConfigFault, ConfigFaults, Origin};
 use super::settings::Settings;
-use super::{Key, KeyDoc};
 
 /// Reads keys from [`Settings`], noting faults instead of stopping at the first.
 #[derive(Debug)]
 pub struct Reader<'a> {
     settings: &'a Settings,
     faults: Vec<ConfigFault>,
+    known: BTreeSet<&'static str>,
     foreign_sections: Vec<&'static str>,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(settings: &'a Settings) -> Self {
-        Self { settings, faults: Vec::new(), foreign_sections: Vec::new() }
+        Self { settings, faults: Vec::new(), known: BTreeSet::new(), foreign_sections: Vec::new() }
     }
 
     /// The value of a key: the strongest layer's, else the default. `None` once a fault was noted, because the
     /// value is wrong or a required one is missing.
     pub fn read<T>(&mut self, key: &Key<T>) -> Option<T> {
+        self.known.insert(key.name);
         let given = self.settings.get(key.name);
         let Some(text) = given.map(|given| given.text.as_str()).or(key.default) else {
             self.faults.push(ConfigFault {
@@ -61,20 +63,19 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Accepts every key of a section unread: it belongs to another process that shares the file.
-    pub fn ignore_section(&mut self, section: &'static str) {
-        self.foreign_sections.push(section);
+    /// Accepts every key of the sections unread: they belong to other processes that share the file.
+    pub fn ignore_sections(&mut self, sections: &[&'static str]) {
+        self.foreign_sections.extend(sections);
     }
 
-    /// Ends the reading. `known` are all keys of the process; any other key that was given is a fault as well.
+    /// Ends the reading with what was made of it. A key that was given and never read is a fault as well.
     ///
     /// # Errors
     /// Every fault noted since [`Settings::reader`].
-    pub fn finish(mut self, known: &[&[KeyDoc]]) -> Result<(), ConfigFaults> {
-        let names: BTreeSet<&str> = known.iter().copied().flatten().map(|key| key.name).collect();
+    pub fn finish<T>(mut self, whole: Option<T>) -> Result<T, ConfigFaults> {
         for (name, given) in self.settings.given() {
             let section = name.split('.').next().unwrap_or_default();
-            if names.contains(name) || self.foreign_sections.contains(&section) {
+            if self.known.contains(name) || self.foreign_sections.contains(&section) {
                 continue;
             }
             // The value is not printed: a misspelt secret is still a secret.
@@ -82,13 +83,16 @@ impl<'a> Reader<'a> {
                 key: name.to_owned(),
                 origin: given.origin.clone(),
                 found: None,
-                expected: match nearest(name, &names) {
+                expected: match nearest(name, &self.known) {
                     Some(near) => format!("no such setting; did you mean {near}?"),
                     None => "no such setting".to_owned(),
                 },
             });
         }
-        if self.faults.is_empty() { Ok(()) } else { Err(ConfigFaults(self.faults)) }
+        match whole {
+            Some(whole) if self.faults.is_empty() => Ok(whole),
+            _ => Err(ConfigFaults(self.faults)),
+        }
     }
 }
 
