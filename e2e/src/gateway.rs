@@ -1,21 +1,24 @@
-//! The gateway in front of a stack: Debian's nginx with the configuration of `local/`.
+//! The gateway in front of a stack: Debian's nginx as `local/gateway` configures and starts it.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 
-use crate::process::{Process, free_port, workspace};
+use crate::process::{Process, Signal, free_port, workspace};
 use crate::scenario;
 use crate::stack::Stack;
+use crate::wait::eventually_blocking;
+
+const START_PATIENCE: Duration = Duration::from_secs(10);
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One address for everything.
 #[derive(Debug)]
 pub struct Gateway {
     /// `http://host:port`
     pub url: String,
-    _process: Process,
+    process: Process,
 }
 
 impl Gateway {
@@ -24,49 +27,72 @@ impl Gateway {
     /// # Errors
     /// When it does not start.
     pub async fn start(stack: &Stack) -> Result<Self> {
+        let ([ingest_1, ingest_2], [api_1, api_2]) =
+            (&stack.system.writes[..], &stack.system.reads[..])
+        else {
+            bail!("the gateway is for two ingests and two APIs");
+        };
+        Self::before([ingest_1, ingest_2, api_1, api_2].map(|url| port_of(url))).await
+    }
+
+    /// Starts one in front of the ports of two ingests and two APIs.
+    async fn before(services: [&str; 4]) -> Result<Self> {
         let dir = scenario::new_dir("gateway")?;
-        for folder in ["body", "proxy", "tmp"] {
-            fs::create_dir(dir.join(folder))?;
-        }
-        let port = free_port()?;
-        let template = fs::read_to_string(workspace().join("local/config/nginx.conf.in"))?;
-        let config = filled(&template, stack, &dir, port)?;
-        let file = dir.join("nginx.conf");
-        fs::write(&file, config)?;
-        let arguments =
-            ["-p", &dir.display().to_string(), "-c", &file.display().to_string(), "-e", "stderr"];
-        let nginx = ["/usr/sbin/nginx", "/usr/bin/nginx"]
-            .into_iter()
-            .map(Path::new)
-            .find(|path| path.exists());
-        let nginx = nginx
-            .context("nginx is not installed: run `local/up` once, or `apt install nginx-light`")?;
-        let mut process = Process::start("gateway", &dir, nginx, &arguments.map(str::to_owned))?;
-        let url = format!("http://127.0.0.1:{port}");
-        process.ready(&format!("{url}/.gateway/livez"), Duration::from_secs(10)).await?;
-        Ok(Self { url, _process: process })
+        let folder = dir.display().to_string();
+        let script = workspace().join("local/gateway").display().to_string();
+        let port = free_port()?.to_string();
+        // Killed with this program, nginx would leave its worker behind: it is told to end instead.
+        let arguments = ["--pdeathsig", "TERM", &script, &folder, &port].into_iter();
+        let arguments: Vec<String> = arguments.chain(services).map(str::to_owned).collect();
+        let process = Process::start("gateway", &dir, Path::new("setpriv"), &arguments)?;
+        let mut gateway = Self { url: format!("http://127.0.0.1:{port}"), process };
+        gateway.process.ready(&format!("{}/.gateway/livez", gateway.url), START_PATIENCE).await?;
+        Ok(gateway)
     }
 }
 
-fn filled(template: &str, stack: &Stack, dir: &Path, port: u16) -> Result<String> {
-    let port_of = |url: &str| url.rsplit(':').next().unwrap_or_default().to_owned();
-    let [ingest_one, ingest_two] = &stack.system.writes[..] else {
-        anyhow::bail!("the gateway is for two ingests");
-    };
-    let [api_one, api_two] = &stack.system.reads[..] else {
-        anyhow::bail!("the gateway is for two APIs");
-    };
-    // Started by root, nginx would give its workers to a user who may not read the folder.
-    let root = fs::metadata("/proc/self")
-        .is_ok_and(|process| std::os::unix::fs::MetadataExt::uid(&process) == 0);
-    let config = template
-        .replace("@USER@", if root { "user root root;" } else { "" })
-        .replace("@DATA@", &dir.display().to_string())
-        .replace("@PORT@", &port.to_string())
-        .replace("@INGEST_ONE@", &port_of(ingest_one))
-        .replace("@INGEST_TWO@", &port_of(ingest_two))
-        .replace("@API_ONE@", &port_of(api_one))
-        .replace("@API_TWO@", &port_of(api_two));
-    ensure!(!config.contains('@'), "the gateway's template has blanks that are not known here");
-    Ok(config)
+/// Ends it in good order, its worker included. What does not end so is killed with the process.
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if self.process.signal(Signal::Term).is_ok() {
+            let _ = eventually_blocking("the gateway ends", STOP_PATIENCE, || {
+                ensure!(self.process.ended()?.is_some(), "it still runs");
+                Ok(())
+            });
+        }
+    }
+}
+
+fn port_of(url: &str) -> &str {
+    url.rsplit(':').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn children(pid: u32) -> Vec<String> {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        children.unwrap().split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_gateway_that_is_dropped_leaves_no_worker_and_no_port_behind() {
+        scenario::scenario(async || {
+            // Nothing listens behind it; that is not asked here.
+            let gateway = Gateway::before(["9", "9", "9", "9"]).await?;
+            let address = gateway.url.trim_start_matches("http://").to_owned();
+            let workers = children(gateway.process.pid());
+            assert!(!workers.is_empty(), "no worker was found");
+            drop(gateway);
+            TcpListener::bind(address)?;
+            for worker in workers {
+                assert!(!Path::new("/proc").join(&worker).exists(), "worker {worker} still runs");
+            }
+            Ok(())
+        });
+    }
 }

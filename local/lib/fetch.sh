@@ -2,6 +2,7 @@
 # Getting what is missing: Debian packages by apt, jars by Maven. Does nothing, quickly, when nothing is.
 
 CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/tax-budget-allocator
+JAVA_PACKAGE=openjdk-17-jre-headless
 POLICY_FILE=/usr/sbin/policy-rc.d
 POLICY_MARK='# written by local/up of the tax budget allocator, only while it installs packages'
 
@@ -14,7 +15,7 @@ fetch_for() {
   [[ $names != *" prometheus "* ]] || have prometheus || packages+=(prometheus)
   [[ $names != *" gateway "* ]] || [[ -n $(fetch_nginx) ]] || packages+=(nginx)
   if [[ $names == *" kafka "* || $names == *" cassandra "* ]]; then
-    [[ -n $(fetch_java) ]] || packages+=(openjdk-17-jre-headless)
+    [[ -n $(fetch_java) ]] || packages+=("$JAVA_PACKAGE")
     [[ -d $(fetch_jars_dir kafka) && -d $(fetch_jars_dir cassandra) ]] || have mvn || packages+=(maven)
   fi
   ((${#packages[@]} == 0)) || fetch_packages "${packages[@]}"
@@ -31,7 +32,7 @@ fetch_nginx() {
 fetch_java() {
   local java
   for java in "${JAVA_HOME:-/nonexistent}/bin/java" /usr/lib/jvm/*17*/bin/java /usr/lib/jvm/*/bin/java \
-    "$HOME"/.sdkman/candidates/java/17*/bin/java "$(command -v java || true)"; do
+    /opt/*/bin/java "$HOME"/.sdkman/candidates/java/17*/bin/java "$(command -v java || true)"; do
     if [[ -x $java ]] && fetch_is_java_17 "$java"; then
       echo "$java"
       return
@@ -46,11 +47,18 @@ fetch_is_java_17() {
   [[ $version == 17 ]]
 }
 
+# fetch_java_hint PACKAGE... — what else can be done, where Java 17 is among the packages: Debian 13 has none of it.
+fetch_java_hint() {
+  [[ " $* " == *" $JAVA_PACKAGE "* ]] || return 0
+  printf '\n%s\n%s' "Kafka and Cassandra need Java 17. Where apt has no $JAVA_PACKAGE (Debian 13), any other Java 17 will do:" \
+    "install temurin-17-jre as https://adoptium.net/installation/linux says, or unpack one and set JAVA_HOME to its folder."
+}
+
 fetch_packages() {
   local install="apt-get install -y --no-install-recommends $*"
-  have apt-get || die "missing: $*; install them by your system's package manager"
+  have apt-get || die "missing: $*; install them by your system's package manager$(fetch_java_hint "$@")"
   if ((EUID != 0)); then
-    sudo -n true 2>/dev/null || die "missing: $*; run: sudo sh -c 'apt-get update && $install'"
+    sudo -n true 2>/dev/null || die "missing: $*; run: sudo sh -c 'apt-get update && $install'$(fetch_java_hint "$@")"
     sudo -n "$LOCAL_DIR/install" "$@"
     hash -r
     return
@@ -66,7 +74,7 @@ fetch_packages() {
     apt-get -q -o DPkg::Lock::Timeout=300 update \
       && apt-get -q -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "$@"
   ) 8>"$CACHE_DIR/apt.lock" >"$CACHE_DIR/apt.log" 2>&1 9>&- \
-    || die "apt failed:"$'\n'"$(tail -n 15 "$CACHE_DIR/apt.log")"
+    || die "apt failed:"$'\n'"$(tail -n 15 "$CACHE_DIR/apt.log")$(fetch_java_hint "$@")"
   hash -r
 }
 

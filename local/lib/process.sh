@@ -126,7 +126,8 @@ process_stop() {
     kill -CONT "$pid" 2>/dev/null || true
     if ! wait_until "$seconds" process_gone "$name"; then
       say "$name did not end in $seconds s: killing it"
-      pid=$(process_pid "$name") && kill -KILL "$pid" 2>/dev/null
+      # It may end by itself in this very moment; then the pid is no longer its own.
+      if pid=$(process_pid "$name"); then kill -KILL "$pid" 2>/dev/null || true; fi
       wait_until 10 process_gone "$name" || die "$name (pid $pid) does not end"
     fi
   fi

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Prometheus: scrapes itself, and the services as soon as they are started.
+# Prometheus: scrapes itself, and the services as soon as they are started; evaluates the alerts of production.
 
 prometheus_start() {
   local data=$STACK_DIR/prometheus
   mkdir -p "$data/targets"
   render "$TEMPLATES/prometheus.yml.in" "$data/prometheus.yml" \
-    "PORT=${PORT[prometheus]}" "DATA=$data"
+    "PORT=${PORT[prometheus]}" "DATA=$data" "RULES=$REPO_DIR/prometheus/alerts.yml"
   process_start prometheus "$(command -v prometheus)" "--config.file=$data/prometheus.yml" \
     "--storage.tsdb.path=$data/data" --storage.tsdb.retention.time=2d --storage.tsdb.retention.size=512MB \
     "--web.listen-address=127.0.0.1:${PORT[prometheus]}" --log.level=warn

@@ -4,6 +4,7 @@
 //! server behind us must not take a process out of service, and a flapping one must not come and go with each beat.
 //! Liveness depends on nothing but this process answering. How a check is made is not decided here.
 
+mod gauges;
 mod hysteresis;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,6 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Key, KeyDoc, Reader, parse};
+use crate::metrics::Metrics;
+use gauges::Gauges;
 use hysteresis::Hysteresis;
 
 /// How long a check must be bad, or good again, before it counts.
@@ -126,6 +129,14 @@ impl Health {
     /// As [`drain`](Self::drain), from the moment that the token is cancelled. Only the first token counts.
     pub fn drain_with(&self, stop: CancellationToken) {
         let _ = self.shared.stop.set(stop);
+    }
+
+    /// Shows at `/metrics` what `/readyz` says.
+    ///
+    /// # Errors
+    /// If something else is registered under these names: a mistake of ours.
+    pub fn expose(&self, metrics: &Metrics) -> Result<(), prometheus::Error> {
+        metrics.registry().register(Box::new(Gauges::of(self.clone())?))
     }
 
     /// Whether the process should be sent requests.

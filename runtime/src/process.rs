@@ -61,6 +61,7 @@ impl Process {
         let metrics = Metrics::new(name);
         telemetry.expose(&metrics)?;
         let health = Health::new(&config.health);
+        health.expose(&metrics)?;
         let stop = shutdown::listen();
         health.drain_with(stop.clone());
         Ok(Self { metrics, health, stop, _telemetry: telemetry })

@@ -1,5 +1,10 @@
 //! Rows of the benchmark's table.
 
+use std::fmt;
+
+/// How much of a reason a row of the table has room for.
+const REASON: usize = 60;
+
 /// One figure beside its limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -36,6 +41,36 @@ impl Row {
             kept: Some(value <= bound),
         }
     }
+
+    /// A figure that could not be measured, with the beginning of the reason.
+    pub fn failed(figure: &str, error: &anyhow::Error) -> Self {
+        let reason = format!("{error:#}");
+        let first_line = reason.lines().next().unwrap_or_default();
+        Self {
+            figure: figure.to_owned(),
+            value: first_line.chars().take(REASON).collect(),
+            limit: "to be measured".to_owned(),
+            kept: Some(false),
+        }
+    }
+
+    fn verdict(&self) -> &'static str {
+        match self.kept {
+            Some(true) => "PASS",
+            Some(false) => "FAIL",
+            None => "",
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.figure, self.value)?;
+        match self.verdict() {
+            "" => Ok(()),
+            verdict => write!(f, ", {} {verdict}", self.limit),
+        }
+    }
 }
 
 /// A progress line.
@@ -65,12 +100,9 @@ pub fn print(rows: &[Row]) -> bool {
         (width(|row| &row.figure), width(|row| &row.value), width(|row| &row.limit));
     println!("| {:figures$} | {:values$} | {:limits$} |      |", "figure", "value", "limit");
     println!("|-{:-<figures$}-|-{:-<values$}-|-{:-<limits$}-|------|", "", "", "");
-    for Row { figure, value, limit, kept } in rows {
-        let verdict = match kept {
-            Some(true) => "PASS",
-            Some(false) => "FAIL",
-            None => "",
-        };
+    for row in rows {
+        let Row { figure, value, limit, .. } = row;
+        let verdict = row.verdict();
         println!("| {figure:figures$} | {value:values$} | {limit:limits$} | {verdict:4} |");
     }
     rows.iter().all(|row| row.kept != Some(false))

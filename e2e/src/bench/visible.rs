@@ -8,8 +8,9 @@ use super::http::highest_post_rate;
 use super::paced;
 use super::records::BUDGET;
 use super::report::{Row, percentile, say, thousands};
+use crate::answer::receipt;
 use crate::stack::{Stack, StackBuilder};
-use crate::system::{System, receipt};
+use crate::system::System;
 use serde_json::json;
 
 const SAMPLES: u64 = 200;

@@ -49,8 +49,17 @@ pub fn settings() -> BTreeSet<String> {
         .collect()
 }
 
-/// The metrics that the sources register, each with the method that registers it.
-pub fn metrics() -> BTreeMap<String, &'static str> {
+/// A metric as the sources register it.
+#[derive(Debug, Clone, Default)]
+pub struct Metric {
+    /// It has `_bucket`, `_sum` and `_count`.
+    pub is_histogram: bool,
+    /// What its samples are told apart by, besides what Prometheus adds.
+    pub labels: BTreeSet<String>,
+}
+
+/// The metrics that the sources register.
+pub fn metrics() -> BTreeMap<String, Metric> {
     const REGISTRARS: [&str; 8] = [
         "counter(",
         "counter_vec(",
@@ -63,21 +72,55 @@ pub fn metrics() -> BTreeMap<String, &'static str> {
     ];
     let mut metrics = BTreeMap::new();
     for source in sources(&root()) {
-        let text = fs::read_to_string(&source).unwrap();
+        let text = with_lists_spelled_out(fs::read_to_string(&source).unwrap());
         for registrar in REGISTRARS {
             for (at, _) in text.match_indices(registrar) {
-                let arguments = text[at + registrar.len()..].trim_start();
-                let Some((name, _)) =
-                    arguments.strip_prefix('"').and_then(|rest| rest.split_once('"'))
+                let registration = text[at + registrar.len()..].trim_start();
+                let Some((name, rest)) =
+                    registration.strip_prefix('"').and_then(|text| text.split_once('"'))
                 else {
                     continue;
                 };
                 let name = name.strip_prefix("allocator_").unwrap_or(name);
-                metrics.insert(format!("allocator_{name}"), registrar);
+                let is_histogram = registrar.starts_with("histogram");
+                let metric = Metric { is_histogram, labels: labels(rest) };
+                metrics.insert(format!("allocator_{name}"), metric);
             }
         }
     }
     metrics
+}
+
+/// The source with the constant lists of labels in the place of their names.
+fn with_lists_spelled_out(source: String) -> String {
+    let constants: Vec<(String, String)> = source
+        .split("\nconst ")
+        .skip(1)
+        .filter_map(|constant| {
+            let (name, rest) = constant.split_once(": &[&str] = ")?;
+            Some((name.to_owned(), rest.split_once(';')?.0.to_owned()))
+        })
+        .collect();
+    constants.iter().fold(source, |text, (name, list)| text.replace(name, list))
+}
+
+/// The list of labels in the rest of a registration, from behind the metric's name.
+fn labels(registration: &str) -> BTreeSet<String> {
+    let mut labels = BTreeSet::new();
+    let mut in_list = false;
+    // What stands in quotes is every other part; a label, or the help, which may contain anything.
+    for (place, part) in registration.split('"').enumerate() {
+        if place % 2 == 1 {
+            if in_list {
+                labels.insert(part.to_owned());
+            }
+        } else if part.contains([']', '?', ';']) {
+            break;
+        } else {
+            in_list |= part.contains("&[");
+        }
+    }
+    labels
 }
 
 /// The Rust sources of every crate, without their tests.

@@ -6,6 +6,7 @@ mod code;
 mod compose;
 mod gateway;
 mod observability;
+mod promql;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! Prometheus scrapes what there is, and every metric in an alert or on the dashboard is one that the code shows.
+//! Prometheus scrapes what there is, and every metric and label in an alert or on the dashboard is one that the code
+//! shows.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,12 +9,11 @@ use serde_json::{Value, json};
 
 use crate::code;
 use crate::compose::{Compose, configuration, yaml};
+use crate::promql::{Expression, labels_of};
 
 const ALERTS: &str = "prometheus/alerts.yml";
+const ALERT_TESTS: &str = "prometheus/alerts.test.yml";
 const DASHBOARD: &str = "grafana/dashboards/submission.json";
-
-/// Metrics that are not ours to define: Prometheus' own, and those of the operating system's process.
-const FOREIGN: [&str; 3] = ["up", "process_cpu_seconds_total", "process_resident_memory_bytes"];
 
 fn promtool(arguments: &[&str]) {
     let output = Command::new("promtool")
@@ -26,14 +26,22 @@ fn promtool(arguments: &[&str]) {
     assert!(output.status.success(), "promtool {arguments:?}\n{out}{err}");
 }
 
-fn alert_expressions() -> Vec<String> {
+/// Each member of a list, whatever is in it.
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+fn alerts() -> Vec<Value> {
     let alerts: Value = yaml(ALERTS);
-    let rules = alerts["groups"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|group| group["rules"].as_array().unwrap());
-    rules.map(|rule| rule["expr"].as_str().unwrap().to_owned()).collect()
+    list(&alerts["groups"]).flat_map(|group| list(&group["rules"])).cloned().collect()
+}
+
+fn alert_expressions() -> Vec<String> {
+    alerts().iter().map(|alert| text(&alert["expr"]).to_owned()).collect()
 }
 
 fn panels() -> Vec<Value> {
@@ -47,45 +55,68 @@ fn panels() -> Vec<Value> {
         .collect()
 }
 
-fn dashboard_expressions() -> Vec<String> {
-    let targets =
-        panels().into_iter().flat_map(|panel| panel["targets"].as_array().unwrap().clone());
-    targets
-        .map(|target| target["expr"].as_str().unwrap().replace("$__rate_interval", "1m"))
-        .collect()
+fn dashboard_targets() -> Vec<Value> {
+    panels().iter().flat_map(|panel| list(&panel["targets"])).cloned().collect()
 }
 
-/// The words of an expression that could be metrics: what stands in quotes cannot.
-fn words(expression: &str) -> BTreeSet<&str> {
-    expression
-        .split('"')
-        .step_by(2)
-        .flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'))
-        .collect()
+fn dashboard_expressions() -> Vec<String> {
+    let expression = |target: &Value| text(&target["expr"]).replace("$__rate_interval", "1m");
+    dashboard_targets().iter().map(expression).collect()
+}
+
+/// The labels that a text shows, `{{ $labels.job }}` in an alert, `{{job}}` on the dashboard.
+fn shown_labels(template: &str) -> BTreeSet<&str> {
+    let blanks = template.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap().trim());
+    let labels = blanks.filter(|blank| !blank.starts_with("$value"));
+    labels.map(|label| label.strip_prefix("$labels.").unwrap_or(label)).collect()
 }
 
 #[test]
-fn every_metric_in_an_alert_or_on_the_dashboard_is_one_that_the_code_shows() {
+fn every_metric_and_label_in_an_alert_or_on_the_dashboard_is_one_that_the_code_shows() {
     let known = code::metrics();
-    assert!(
-        known.contains_key("allocator_http_requests_total"),
-        "the sources were not understood: {known:?}"
-    );
-    let is_known = |word: &str| {
-        known.contains_key(word)
-            || ["_bucket", "_sum", "_count"].iter().any(|suffix| {
-                let registrar = word.strip_suffix(suffix).and_then(|name| known.get(name));
-                registrar.is_some_and(|registrar| registrar.starts_with("histogram"))
-            })
-    };
-    for expression in alert_expressions().iter().chain(&dashboard_expressions()) {
-        let words = words(expression);
-        let ours: Vec<_> = words.iter().filter(|word| word.starts_with("allocator_")).collect();
-        for word in &ours {
-            assert!(is_known(word), "no source registers {word}: {expression}");
+    for (metric, label) in
+        [("allocator_http_requests_total", "route"), ("allocator_processor_position", "partition")]
+    {
+        let labels = labels_of(metric, &known).expect("the sources were not understood");
+        assert!(labels.contains(label), "the sources were not understood: {metric} has {labels:?}");
+    }
+    for text in alert_expressions().iter().chain(&dashboard_expressions()) {
+        let expression = Expression::new(text);
+        assert!(!expression.metrics().is_empty(), "no metric in {text}");
+        let mut labels = BTreeSet::new();
+        for metric in expression.metrics() {
+            let of_this = labels_of(metric, &known);
+            labels.extend(of_this.unwrap_or_else(|| panic!("nobody shows {metric}: {text}")));
         }
-        let foreign = FOREIGN.iter().any(|metric| words.contains(metric));
-        assert!(!ours.is_empty() || foreign, "no metric in {expression}");
+        for (metric, label) in expression.selections() {
+            let of_this = labels_of(metric, &known);
+            let has = of_this.is_some_and(|labels| labels.contains(label));
+            assert!(has, "{metric} has no label {label}: {text}");
+        }
+        for label in expression.groupings() {
+            assert!(labels.contains(label), "nothing has a label {label}: {text}");
+        }
+    }
+}
+
+#[test]
+fn every_label_that_a_text_shows_is_there_to_be_shown() {
+    let known = code::metrics();
+    let alerts = alerts();
+    let of_alerts = alerts.iter().flat_map(|alert| {
+        let texts = alert["annotations"].as_object().unwrap().values();
+        texts.map(|template| (text(template), text(&alert["expr"])))
+    });
+    let targets = dashboard_targets();
+    let of_targets = targets
+        .iter()
+        .map(|target| (target["legendFormat"].as_str().unwrap_or_default(), text(&target["expr"])));
+    for (template, expression) in of_alerts.chain(of_targets) {
+        let expression = Expression::new(expression);
+        let there = expression.outcome(&known);
+        for label in shown_labels(template) {
+            assert!(there.contains(label), "no label {label} in {expression:?}: {template}");
+        }
     }
 }
 
@@ -129,8 +160,55 @@ fn prometheus_takes_its_configuration_and_its_rules() {
 }
 
 #[test]
+fn the_local_prometheus_takes_its_configuration_and_the_same_rules() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = code::root().join(ALERTS);
+    let config = code::read("local/config/prometheus.yml.in")
+        .replace("@PORT@", "9090")
+        .replace("@DATA@", dir.path().to_str().unwrap())
+        .replace("@RULES@", rules.to_str().unwrap());
+    let file = dir.path().join("prometheus.yml");
+    fs::write(&file, config).unwrap();
+    promtool(&["check", "config", file.to_str().unwrap()]);
+    assert!(code::read("local/lib/prometheus.sh").contains(&format!("RULES=$REPO_DIR/{ALERTS}")));
+}
+
+#[test]
 fn alerts_fire_when_they_should_and_only_then() {
-    promtool(&["test", "rules", "prometheus/alerts.test.yml"]);
+    promtool(&["test", "rules", ALERT_TESTS]);
+}
+
+#[test]
+fn every_alert_has_a_case_in_which_it_fires() {
+    let tests: Value = yaml(ALERT_TESTS);
+    let expectations = list(&tests["tests"]).flat_map(|test| list(&test["promql_expr_test"]));
+    let of_what_fires =
+        expectations.filter(|test| text(&test["expr"]).contains("ALERTS{alertstate=\"firing\""));
+    let samples: Vec<&Value> = of_what_fires.flat_map(|test| list(&test["exp_samples"])).collect();
+    let fires: BTreeSet<&str> = samples
+        .iter()
+        .map(|sample| {
+            let (_, rest) = text(&sample["labels"]).split_once("alertname=\"").unwrap();
+            rest.split('"').next().unwrap()
+        })
+        .collect();
+    let alerts = alerts();
+    assert_eq!(fires, alerts.iter().map(|alert| text(&alert["alert"])).collect());
+}
+
+#[test]
+fn alerts_are_silent_although_everything_they_look_at_is_there() {
+    let tests: Value = yaml(ALERT_TESTS);
+    let healthy = &tests["tests"][0];
+    assert_eq!(healthy["name"], "a healthy system is silent");
+    let series = list(&healthy["input_series"])
+        .map(|series| text(&series["series"]).split('{').next().unwrap());
+    let there: BTreeSet<&str> = series.collect();
+    for text in alert_expressions() {
+        for metric in Expression::new(&text).metrics() {
+            assert!(there.contains(metric), "{metric} is not among the series of a healthy system");
+        }
+    }
 }
 
 #[test]
