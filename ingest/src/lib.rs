@@ -7,7 +7,6 @@
 //! | `service` | what the routes share, and what each asks first |
 //! | `acceptance` | from checked submissions to the log, each once |
 //! | `freeze` | a budget's rules hold still from its first submission on |
-//! | `late_log` | a log that is not there yet when the process starts |
 //! | `admin` | who may change definitions |
 //!
 //! What submissions add up to is not decided here, and nothing here reads the log.
@@ -19,7 +18,6 @@ mod config;
 mod default_budgets;
 mod freeze;
 mod idempotency_key;
-mod late_log;
 mod media_type;
 mod metrics;
 mod parse;
@@ -38,7 +36,6 @@ use storage::log::LogWriter;
 pub use admin::AdminToken;
 pub use config::IngestConfig;
 pub use default_budgets::define_default_budgets;
-pub use late_log::LateLog;
 pub use readiness::watch_readiness;
 pub use routes::routes;
 

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use ingest::{IngestConfig, IngestParts, LateLog};
+use ingest::{IngestConfig, IngestParts};
 use runtime::config::{ConfigArgs, ConfigFaults, Settings};
 use runtime::http;
 use runtime::process::{self, Process, ProcessConfig};
 use storage::config::StorageConfig;
+use storage::late::LateLog;
 use storage::opening::until_there;
 
 /// A request is many small pieces of memory that one thread takes and another gives back: what glibc's allocator is
@@ -17,8 +18,6 @@ use storage::opening::until_there;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SERVICE: &str = "ingest";
-/// Sections of the shared file that are other processes'.
-const FOREIGN_SECTIONS: [&str; 3] = ["api", "processor", "allocator"];
 
 /// Takes submissions over HTTP and puts them into the log.
 #[derive(Debug, Parser)]
@@ -38,7 +37,6 @@ impl Config {
     fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
         let settings = Settings::load(args)?;
         let mut reader = settings.reader();
-        reader.ignore_sections(&FOREIGN_SECTIONS);
         let process = ProcessConfig::read(&mut reader);
         let storage = StorageConfig::read_shared(&mut reader);
         let ingest = IngestConfig::read(&mut reader);

@@ -74,14 +74,15 @@ impl IngestMetrics {
         }
     }
 
-    /// Counts a request or item that was refused before it came there.
-    pub fn refused(&self, kind: ProblemKind) {
-        match kind {
-            ProblemKind::NotFound => self.not_found.inc(),
-            ProblemKind::BudgetClosed => self.closed.inc(),
-            ProblemKind::Unavailable => self.unavailable.inc(),
-            _ => self.invalid.inc(),
-        }
+    /// Counts submissions that were refused before they came there.
+    pub fn refused(&self, kind: ProblemKind, submissions: u64) {
+        let outcome = match kind {
+            ProblemKind::NotFound => &self.not_found,
+            ProblemKind::BudgetClosed => &self.closed,
+            ProblemKind::Unavailable => &self.unavailable,
+            _ => &self.invalid,
+        };
+        outcome.inc_by(submissions);
     }
 
     pub fn appended_since(&self, started: Instant) {

@@ -61,6 +61,18 @@ async fn a_line_that_is_not_json_spoils_no_other() {
 }
 
 #[tokio::test]
+async fn an_item_that_no_number_or_text_can_hold_spoils_no_other() {
+    let world = World::new();
+    let also_good = GOOD.replace("p-1", "p-3");
+    let body = format!(r#"[{GOOD},1e400,{{"\ud800":1}},{also_good}]"#);
+    let answer = world.post(BATCH, body).await;
+    let statuses: Vec<_> = results(&answer).iter().map(|item| item["status"].clone()).collect();
+    assert_eq!(statuses, [202, 400, 400, 202]);
+    let people: Vec<_> = world.logged().into_iter().map(|(person, _)| person).collect();
+    assert_eq!(people, [key("p-1"), key("p-3")]);
+}
+
+#[tokio::test]
 async fn an_array_that_is_not_json_is_refused_whole() {
     let world = World::new();
     for body in [format!("[{GOOD},"), GOOD.to_owned(), String::new()] {
@@ -149,6 +161,7 @@ async fn a_batch_beyond_the_room_is_refused_whole() {
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert_eq!(world.logged(), []);
     assert_eq!(world.idempotency.begun.load(Ordering::SeqCst), 0);
+    assert_eq!(world.counted("unavailable"), 2, "each of its submissions");
 }
 
 #[tokio::test]

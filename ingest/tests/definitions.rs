@@ -74,7 +74,7 @@ async fn definitions_that_cannot_be_written_now_are_unavailable() {
     let world = World::new();
     world.definitions.failing.store(true, Ordering::SeqCst);
     let answer = put(&world, NEW, &[], BODY).await;
-    assert!(answer.problem(503, "unavailable").contains("nothing was changed"));
+    assert!(answer.problem(503, "unavailable").contains("send it again"));
     assert_eq!(answer.header("retry-after"), Some("1"));
 }
 

@@ -143,12 +143,6 @@ impl Serialize for Problem {
     }
 }
 
-impl From<ProblemKind> for Problem {
-    fn from(kind: ProblemKind) -> Self {
-        Self::new(kind)
-    }
-}
-
 impl IntoResponse for Problem {
     /// A whole response, without `instance`. It carries the problem itself along, so that the server can write it
     /// again with the id of the request.

@@ -207,7 +207,7 @@ async fn a_limit_above_the_frameworks_own_holds_too() {
 
 #[tokio::test]
 async fn all_bodies_together_are_bounded_and_their_room_comes_back() {
-    let server = with(|config| config.max_buffered_bytes = 1_000);
+    let server = with(|config| config.max_buffered_bytes = 1_200);
     let head = "POST /swallow HTTP/1.1\r\nhost: test\r\ncontent-length: 900\r\n\r\n";
     let mut holder = server.connect().await;
     holder.send(&format!("{head}{}", "x".repeat(899))).await;
@@ -227,6 +227,15 @@ async fn all_bodies_together_are_bounded_and_their_room_comes_back() {
     holder.send("x").await;
     assert_eq!(holder.answer().await.unwrap().body, b"900");
     assert_eq!(server.ask(&post_json("/swallow", &"y".repeat(900))).await.body, b"900");
+}
+
+#[tokio::test]
+async fn a_body_in_many_small_pieces_is_charged_for_what_they_cost() {
+    let server = with(|config| config.max_buffered_bytes = 10_000);
+    let head = "POST /swallow HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
+    let pieces = |count: usize| format!("{head}{}0\r\n\r\n", "1\r\nx\r\n".repeat(count));
+    assert_eq!(server.ask(&pieces(20)).await.body, b"20");
+    server.ask(&pieces(200)).await.problem(503, "unavailable");
 }
 
 #[tokio::test]

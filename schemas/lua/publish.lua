@@ -19,6 +19,24 @@ local function pack_numbers(text)
     return numbers
 end
 
+-- What a partition has stored, or nil. What cannot be read is as good as absent: its owner sends it again.
+local function stored_part(partition)
+    local stored = redis.call("HGET", KEYS[1], partition)
+    local read, part = pcall(cmsgpack.unpack, stored or "")
+    if stored and read and type(part) == "table" and #part == 5 and type(part[5]) == "table" then
+        return part
+    end
+    return nil
+end
+
+-- A key of another type, which only somebody else can have written, must not stand in the way for ever.
+for index, kind in ipairs({ "hash", "string", "string" }) do
+    local found = redis.call("TYPE", KEYS[index]).ok
+    if found ~= kind and found ~= "none" then
+        redis.call("DEL", KEYS[index])
+    end
+end
+
 local generation = tonumber(ARGV[3])
 local partition_count = tonumber(ARGV[4])
 local moved = false
@@ -26,8 +44,7 @@ local moved = false
 for i = 5, #ARGV, 5 do
     local partition = ARGV[i]
     local position = tonumber(ARGV[i + 1])
-    local stored = redis.call("HGET", KEYS[1], partition)
-    local known = stored and cmsgpack.unpack(stored)
+    local known = stored_part(partition)
     local forward = not known or generation > known[1] or (generation == known[1] and position > known[2])
     if forward then
         redis.call("HSET", KEYS[1], partition, cmsgpack.pack({
@@ -44,10 +61,13 @@ end
 
 local positions, numbers, people, updated_at_ms = {}, {}, 0, 0
 for partition = 0, partition_count - 1 do
-    local stored = redis.call("HGET", KEYS[1], partition)
-    local part = stored and cmsgpack.unpack(stored)
+    local part = stored_part(partition)
     if not part or part[1] ~= generation then
         return 0
+    end
+    -- Either of them has everyone's categories or, before its first allocation, none.
+    if #numbers > 0 and #part[5] > 0 and #numbers ~= #part[5] then
+        return redis.error_reply("partitions with different numbers of categories")
     end
     positions[partition + 1] = part[2]
     people = people + part[3]

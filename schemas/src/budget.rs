@@ -12,7 +12,8 @@ pub const MIN_CATEGORIES: usize = 2;
 /// The most categories a budget has.
 pub const MAX_CATEGORIES: usize = 64;
 
-const NAME_MAX_CHARS: usize = 200;
+/// The longest name of a budget or category.
+pub const NAME_MAX_CHARS: usize = 200;
 const DESCRIPTION_MAX_CHARS: usize = 2_000;
 
 /// One thing that money can go to.

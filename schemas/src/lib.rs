@@ -26,7 +26,8 @@ pub mod proto {
 
 pub use allocation::{Allocation, AllocationFault, BASIS_POINTS_PER_PERSON};
 pub use budget::{
-    Budget, BudgetFault, Category, Identity, MAX_CATEGORIES, MIN_CATEGORIES, Openness, Results,
+    Budget, BudgetFault, Category, Identity, MAX_CATEGORIES, MIN_CATEGORIES, NAME_MAX_CHARS,
+    Openness, Results,
 };
 pub use defaults::default_budgets;
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
@@ -39,7 +40,7 @@ pub use record::{
 };
 pub use row::{PersonRow, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets};
 pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};
-pub use text::{BudgetId, CategoryId, SlugFault};
+pub use text::{BudgetId, CategoryId, SLUG_MAX_BYTES, SlugFault};
 pub use totals::{
     BudgetTotals, CategoryTotals, CombinedTotals, DISTRIBUTION_BINS, MergeFault, PartitionTotals,
 };

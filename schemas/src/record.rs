@@ -11,6 +11,9 @@ use crate::{Action, AllocationFault, PersonKey, Submission, SubmissionFingerprin
 /// The layout that is written, and the only one that is read.
 pub const RECORD_VERSION: u32 = 1;
 
+/// Every time is below it: what the script in Redis can write whole; see `publish.lua`.
+const ACCEPTED_BEFORE_MS: u64 = 100_000_000_000_000;
+
 /// A submission as the record's value; its key is the person key. For many, [`RecordEncoder`] is quicker.
 pub fn encode_record(submission: &Submission) -> Vec<u8> {
     RecordEncoder::default().encode(submission)
@@ -60,6 +63,9 @@ pub enum RecordFault {
     /// The submission's id is none.
     #[error("the submission id is not a UUID")]
     SubmissionId,
+    /// No time that ingest has, and more than the copy in Redis can hold.
+    #[error("accepted at {0} ms: beyond the year 5138")]
+    Time(u64),
     /// Neither an allocation nor a withdrawal.
     #[error("unknown kind {0}")]
     Kind(i32),
@@ -107,6 +113,9 @@ impl RecordDecoder {
         crate::text::check_slug(&self.wire.budget).map_err(|_| RecordFault::Budget)?;
         let id =
             Uuid::from_slice(&self.wire.submission_id).map_err(|_| RecordFault::SubmissionId)?;
+        if self.wire.accepted_at_ms >= ACCEPTED_BEFORE_MS {
+            return Err(RecordFault::Time(self.wire.accepted_at_ms));
+        }
         match SubmissionKind::try_from(self.wire.kind) {
             Ok(SubmissionKind::Allocate) => check_shares(&self.wire.basis_points)?,
             Ok(SubmissionKind::Withdraw) if self.wire.basis_points.is_empty() => {}

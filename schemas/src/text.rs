@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-const SLUG_MAX_BYTES: usize = 64;
+/// The longest slug.
+pub const SLUG_MAX_BYTES: usize = 64;
 
 /// Why a text is not a slug.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

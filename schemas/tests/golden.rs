@@ -56,12 +56,15 @@ fn what_is_not_ours_is_told_apart() {
     assert_eq!(decoder.decode(&[7; 16], b""), Err(RecordFault::Version(0)));
     let twice = [good.as_slice(), &[0x32, 0x01, 0x05]].concat();
     assert_eq!(decoder.decode(&[7; 16], &twice), Err(RecordFault::WithdrawalWithShares));
+    let late = Submission { accepted_at_ms: 100_000_000_000_000, ..submission(Action::Withdraw) };
+    let refused = decoder.decode(&[7; 16], &encode_record(&late)).map(|_| ());
+    assert_eq!(refused, Err(RecordFault::Time(100_000_000_000_000)));
     assert!(decoder.decode(&[7; 16], &good).is_ok(), "a fault leaves nothing behind");
 }
 
 proptest! {
     #[test]
-    fn a_record_survives_its_bytes(shares in allocation(), person in any::<[u8; 16]>(), id in any::<u128>(), at in any::<u64>()) {
+    fn a_record_survives_its_bytes(shares in allocation(), person in any::<[u8; 16]>(), id in any::<u128>(), at in 0..100_000_000_000_000_u64) {
         let submission = Submission {
             person: PersonKey::from_bytes(person),
             id: SubmissionId(Uuid::from_u128(id)),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,8 @@ impl Taken {
 struct Member {
     taken: Arc<Taken>,
     mine: Mutex<Vec<PartitionId>>,
+    /// Takes nothing, as an owner whose store is slow.
+    full: AtomicBool,
 }
 
 impl Member {
@@ -82,6 +85,9 @@ impl PartitionHandler for Member {
     }
 
     fn deliver(&self, batch: RecordBatch, _patience: Duration) -> Result<(), RecordBatch> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(batch);
+        }
         assert!(
             self.mine.lock().unwrap().contains(&batch.partition()),
             "a record of somebody else's partition"
@@ -96,7 +102,9 @@ impl PartitionHandler for Member {
 
     fn high_watermark(&self, _: PartitionId, _: Position) {}
 
-    fn out_of_range(&self, _: PartitionId, _: LogBounds) {}
+    fn halt(&self, partition: PartitionId, reason: String) {
+        panic!("nothing is wrong with partition {partition}: {reason}");
+    }
 
     fn committed(&self) -> Vec<(PartitionId, Position)> {
         Vec::new()
@@ -115,7 +123,11 @@ struct Joined {
 
 async fn join(config: &KafkaConfig, taken: &Arc<Taken>) -> Joined {
     let mut source = KafkaSource::open(config).await.unwrap();
-    let member = Arc::new(Member { taken: Arc::clone(taken), mine: Mutex::default() });
+    let member = Arc::new(Member {
+        taken: Arc::clone(taken),
+        mine: Mutex::default(),
+        full: AtomicBool::new(false),
+    });
     let stop = CancellationToken::new();
     let (handler, token) = (Arc::clone(&member), stop.clone());
     let thread = std::thread::spawn(move || source.run(handler.as_ref(), &token).unwrap());
@@ -162,6 +174,33 @@ async fn members_share_the_partitions_and_every_record_arrives_once_and_in_order
         let dense: Vec<Offset> = (0..u64::from(RECORDS / PARTITIONS)).map(Offset).collect();
         assert_eq!(*offsets, dense, "partition {partition}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_was_full_when_it_moved_away_is_read_when_it_comes_back() {
+    const PARTITIONS: u32 = 4;
+    let config = config(PARTITIONS.into());
+    let log = KafkaLog::open(&config).await.unwrap();
+    let fill = async |numbers: std::ops::Range<u32>| {
+        let records = numbers.map(|number| record(number % PARTITIONS, number)).collect();
+        assert!(log.append(records).await.iter().all(Result::is_ok));
+    };
+    let taken = Arc::new(Taken::default());
+    let first = join(&config, &taken).await;
+    until("the first member has everything", || first.member.owns() == 4).await;
+    first.member.full.store(true, Ordering::Relaxed);
+    fill(0..400).await;
+    let second = join(&config, &taken).await;
+    until("the second member has its half", || second.member.owns() == 2).await;
+    until("the second member has read its half", || taken.total() == 200).await;
+    first.member.full.store(false, Ordering::Relaxed);
+    second.stop.cancel();
+    second.thread.join().unwrap();
+    until("the first member has everything again", || first.member.owns() == 4).await;
+    fill(400..800).await;
+    until("everything has arrived", || taken.total() == 800).await;
+    first.stop.cancel();
+    first.thread.join().unwrap();
 }
 
 #[tokio::test]

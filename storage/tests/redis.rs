@@ -102,7 +102,7 @@ async fn publish(cache: &RedisCache, budget: &BudgetId, position: u64) -> bool {
         partition: PartitionId(0),
         totals: totals(position, position, 2),
     };
-    cache.publish(budget, Generation::FIRST, count(1), &[part]).await.is_ok()
+    cache.publish(budget, count(1), &[part]).await.is_ok()
 }
 
 /// The people counted, if Redis answers.

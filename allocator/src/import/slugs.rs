@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use schemas::{BudgetId, Category, CategoryId};
-
-const SLUG_MAX_BYTES: usize = 64;
-const NAME_MAX_CHARS: usize = 200;
+use schemas::{BudgetId, Category, CategoryId, NAME_MAX_CHARS, SLUG_MAX_BYTES};
 
 /// The budget id that a name suggests; `None` for a name without a letter or digit.
 pub fn budget_id(name: &str) -> Option<BudgetId> {

@@ -2,10 +2,12 @@
 //! item.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use runtime::problem::{Problem, ProblemKind};
 use schemas::Budget;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::faults::Faults;
 use super::json::whole;
@@ -22,12 +24,17 @@ pub(crate) type Drafts = Vec<Result<Draft, Problem>>;
 /// # Errors
 /// When it is not JSON, or no array, or has more than 1,000 items: then no item counts.
 pub(crate) fn json_array(body: &[u8], budget: &Budget) -> Result<Drafts, Problem> {
-    match whole(body, ReadItems(budget)) {
-        Ok(Some(drafts)) => Ok(drafts),
+    if let Ok(drafts) = whole(body, ReadItems(ReadDraft(budget))) {
+        return drafts.ok_or_else(too_many);
+    }
+    // An item can hold what no number or text may be, and must spoil no other: each is read by itself.
+    match whole(body, ReadItems(PhantomData::<&RawValue>)) {
+        Ok(Some(items)) => {
+            Ok(items.into_iter().map(|item| submission(item.get().as_bytes(), budget)).collect())
+        }
         Ok(None) => Err(too_many()),
         Err(error) => {
             let mut faults = Faults::default();
-            // The items themselves take whatever JSON has; only the array insists.
             faults.malformed("", error.detail("an array"));
             Err(faults.into_problem(ProblemKind::InvalidAllocation))
         }
@@ -51,34 +58,34 @@ fn too_many() -> Problem {
         .detail(format!("a batch may have at most {MAX_ITEMS} items; nothing was accepted"))
 }
 
-/// Reads an array of items; `None` for too many of them.
-struct ReadItems<'b>(&'b Budget);
+/// Reads an array of items, each by the same seed; `None` for too many of them.
+struct ReadItems<S>(S);
 
-impl<'de> DeserializeSeed<'de> for ReadItems<'_> {
-    type Value = Option<Drafts>;
+impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for ReadItems<S> {
+    type Value = Option<Vec<S::Value>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
 
-impl<'de> Visitor<'de> for ReadItems<'_> {
-    type Value = Option<Drafts>;
+impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for ReadItems<S> {
+    type Value = Option<Vec<S::Value>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array")
     }
 
-    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Self::Value, S::Error> {
-        let mut drafts = Vec::with_capacity(64);
-        while let Some(draft) = seq.next_element_seed(ReadDraft(self.0))? {
-            drafts.push(draft);
-            if drafts.len() == MAX_ITEMS {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::with_capacity(64);
+        while let Some(item) = seq.next_element_seed(self.0)? {
+            items.push(item);
+            if items.len() == MAX_ITEMS {
                 let more = seq.next_element::<IgnoredAny>()?.is_some();
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
-                return Ok((!more).then_some(drafts));
+                return Ok((!more).then_some(items));
             }
         }
-        Ok(Some(drafts))
+        Ok(Some(items))
     }
 }

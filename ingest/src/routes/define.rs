@@ -19,6 +19,7 @@ use crate::answer;
 use crate::media_type::IsJson;
 use crate::parse;
 use crate::service::{Ingest, RETRY_AFTER};
+use crate::to_the_end::to_the_end;
 
 /// Before anything else of the request is looked at.
 impl FromRequestParts<Arc<Ingest>> for Administrator {
@@ -41,14 +42,19 @@ pub(super) async fn define(
         Problem::new(ProblemKind::Malformed).detail(format!("the budget's id in the path {fault}"))
     })?;
     let wanted = parse::definition(id, &body)?;
-    let (budget, is_new) = change(&ingest, &wanted).await?;
-    tracing::info!(
-        budget = %budget.id,
-        revision = budget.revision,
-        by = ?administrator,
-        request = request.as_ref().map(|id| id.as_str()),
-        "defined"
-    );
+    // Whoever asked may go away: what is changed is logged all the same.
+    let changed = to_the_end(async move {
+        let (budget, is_new) = change(&ingest, &wanted).await?;
+        tracing::info!(
+            budget = %budget.id,
+            revision = budget.revision,
+            by = ?administrator,
+            request = request.as_ref().map(|id| id.as_str()),
+            "defined"
+        );
+        Ok::<_, Problem>((budget, is_new))
+    });
+    let (budget, is_new) = changed.await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     // Texts and numbers under text keys: there is nothing in it that JSON cannot hold.
     Ok(answer::json(status, serde_json::to_vec(&*budget).unwrap_or_default()))
@@ -70,7 +76,7 @@ async fn change(ingest: &Ingest, wanted: &Budget) -> Result<(Arc<Budget>, bool),
             Problem::new(ProblemKind::NotFound).detail("there is no such budget")
         }
         DefinitionError::Unavailable(_) => Problem::new(ProblemKind::Unavailable)
-            .detail("definitions cannot be written now; nothing was changed")
+            .detail("definitions cannot be written now, or do not say that they were: send it again")
             .retry_after(RETRY_AFTER),
     })?;
     Ok((budget, is_new.load(Ordering::Relaxed)))

@@ -25,7 +25,7 @@ pub(super) async fn submit(
     let (candidate, person) = match read(&ingest, &budget, &key, &body).await {
         Ok(candidate) => candidate,
         Err(problem) => {
-            ingest.metrics.refused(problem.kind());
+            ingest.metrics.refused(problem.kind(), 1);
             return Err(problem);
         }
     };
@@ -57,7 +57,7 @@ pub(super) async fn append(
     let budget = candidate.submission.budget.clone();
     let id = candidate.submission.id;
     let outcomes = ingest.accept(vec![candidate]).await.inspect_err(|problem| {
-        ingest.metrics.refused(problem.kind());
+        ingest.metrics.refused(problem.kind(), 1);
     })?;
     answer(outcomes.first().copied(), &budget, person, id)
 }

@@ -27,8 +27,16 @@ pub(super) async fn submit_batch(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let answered = append(&ingest, &budget, media_type, &key, &body).await;
-    let (budget, items) = answered.inspect_err(|problem| ingest.metrics.refused(problem.kind()))?;
+    let (budget, items) = answered.map_err(|Refusal { problem, submissions }| {
+        ingest.metrics.refused(problem.kind(), submissions);
+        problem
+    })?;
     ingest.metrics.batch(items.len());
+    for item in &items {
+        if let Item::Refused(problem) = item {
+            ingest.metrics.refused(problem.kind(), 1);
+        }
+    }
     let request = request.as_ref().map_or("", |id| id.as_str());
     Ok(answer::json(StatusCode::OK, write(&budget.id, items, request)))
 }
@@ -39,19 +47,33 @@ enum Item {
     Appended(SubmissionId, Outcome),
 }
 
+/// Why nothing of a batch was taken.
+struct Refusal {
+    problem: Problem,
+    /// How many it was about; one, as long as they are not counted.
+    submissions: u64,
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem, submissions: 1 }
+    }
+}
+
 async fn append(
     ingest: &Arc<Ingest>,
     budget: &str,
     media_type: MediaType,
     key: &IdempotencyKey,
     body: &[u8],
-) -> Result<(Arc<Budget>, Vec<Item>), Problem> {
+) -> Result<(Arc<Budget>, Vec<Item>), Refusal> {
     let budget = ingest.open_budget(budget)?;
     // A key that was passed over would promise what does not hold.
     if *key != IdempotencyKey::Absent {
-        return Err(Problem::new(ProblemKind::Malformed).detail(
+        let problem = Problem::new(ProblemKind::Malformed).detail(
             "`Idempotency-Key` names one submission; in a batch, give each item a `submission_id`",
-        ));
+        );
+        return Err(problem.into());
     }
     let read = |budget: &Budget| match media_type {
         MediaType::Json => parse::json_array(body, budget),
@@ -72,18 +94,18 @@ async fn append(
                 // Until the log has answered.
                 Item::Appended(id, Outcome::Unknown)
             }
-            Err(problem) => {
-                ingest.metrics.refused(problem.kind());
-                Item::Refused(problem)
-            }
+            Err(problem) => Item::Refused(problem),
         });
     }
     if !candidates.is_empty() {
+        let submissions = items.len() as u64;
+        let refusal = |problem| Refusal { problem, submissions };
+        let outcomes = ingest.accept(candidates).await.map_err(refusal)?;
         let appended = items.iter_mut().filter_map(|item| match item {
             Item::Appended(_, outcome) => Some(outcome),
             Item::Refused(_) => None,
         });
-        for (item, outcome) in appended.zip(ingest.accept(candidates).await?) {
+        for (item, outcome) in appended.zip(outcomes) {
             *item = outcome;
         }
     }

@@ -36,7 +36,8 @@ async fn withdraw_from(
     key: &IdempotencyKey,
 ) -> Result<Response, Problem> {
     let read = read(ingest, budget, person, key).await;
-    let (candidate, person) = read.inspect_err(|problem| ingest.metrics.refused(problem.kind()))?;
+    let (candidate, person) =
+        read.inspect_err(|problem| ingest.metrics.refused(problem.kind(), 1))?;
     append(ingest, candidate, &person).await
 }
 

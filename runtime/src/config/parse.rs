@@ -13,14 +13,6 @@ fn number<T: FromStr>(text: &str, expected: &str) -> Result<T, String> {
     text.trim().parse().map_err(|_| expected.to_owned())
 }
 
-/// Any text, the empty one too.
-///
-/// # Errors
-/// None.
-pub fn text(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
-}
-
 /// A text that may be left empty, which means that there is none.
 ///
 /// # Errors
@@ -65,14 +57,6 @@ pub fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
-/// `true` or `false`.
-///
-/// # Errors
-/// If it is anything else.
-pub fn bool(text: &str) -> Result<bool, String> {
-    number(text, "expected true or false")
-}
-
 /// A whole number of milliseconds, 0 to a year.
 ///
 /// # Errors
@@ -96,14 +80,6 @@ pub fn positive_duration_ms(text: &str) -> Result<Duration, String> {
             Err("expected a whole number of milliseconds, at least 1 and at most a year".to_owned())
         }
     }
-}
-
-/// A whole number, at least 0.
-///
-/// # Errors
-/// If it is not such a number.
-pub fn u64(text: &str) -> Result<u64, String> {
-    number(text, "expected a whole number, at least 0")
 }
 
 /// A whole number from 0 to 65,535, for example a port.

@@ -12,12 +12,12 @@ pub struct Reader<'a> {
     settings: &'a Settings,
     faults: Vec<ConfigFault>,
     known: BTreeSet<&'static str>,
-    foreign_sections: Vec<&'static str>,
+    owned_sections: &'static [&'static str],
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(settings: &'a Settings) -> Self {
-        Self { settings, faults: Vec::new(), known: BTreeSet::new(), foreign_sections: Vec::new() }
+        Self { settings, faults: Vec::new(), known: BTreeSet::new(), owned_sections: &[] }
     }
 
     /// The value of a key: the strongest layer's, else the default. `None` once a fault was noted, because the
@@ -63,9 +63,17 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Accepts every key of the sections unread: they belong to other processes that share the file.
-    pub fn ignore_sections(&mut self, sections: &[&'static str]) {
-        self.foreign_sections.extend(sections);
+    /// Says which sections of a shared file belong to one process each. Those of which this process reads nothing are
+    /// others', and are left alone.
+    pub fn shares_its_file(&mut self, sections: &'static [&'static str]) {
+        self.owned_sections = sections;
+    }
+
+    fn is_of_another(&self, name: &str) -> bool {
+        let section = |name: &'_ str| name.split('.').next().unwrap_or_default().to_owned();
+        let of = section(name);
+        self.owned_sections.contains(&of.as_str())
+            && !self.known.iter().any(|known| section(known) == of)
     }
 
     /// Ends the reading with what was made of it. A key that was given and never read is a fault as well.
@@ -74,8 +82,7 @@ impl<'a> Reader<'a> {
     /// Every fault noted since [`Settings::reader`].
     pub fn finish<T>(mut self, whole: Option<T>) -> Result<T, ConfigFaults> {
         for (name, given) in self.settings.given() {
-            let section = name.split('.').next().unwrap_or_default();
-            if self.known.contains(name) || self.foreign_sections.contains(&section) {
+            if self.known.contains(name) || self.is_of_another(name) {
                 continue;
             }
             // The value is not printed: a misspelt secret is still a secret.

@@ -151,15 +151,17 @@ fn a_list_item_with_a_comma_is_refused_and_not_split() {
 }
 
 #[test]
-fn a_section_of_another_process_is_left_alone() {
-    let settings =
-        Sources { file: "[service]\nname = 'x'\n[api]\nanything = 1\n", ..Sources::default() }
-            .load();
-    let mut reader = settings.reader();
-    reader.read(&NAME);
-    reader.ignore_sections(&["api"]);
-    assert_eq!(reader.finish(Some(())), Ok(()));
-    assert_ne!(complaint(&settings), "");
+fn a_section_of_another_process_is_left_alone_and_a_wrong_key_in_ones_own_is_not() {
+    let refused = |file| {
+        let settings = Sources { file, ..Sources::default() }.load();
+        let mut reader = settings.reader();
+        reader.shares_its_file(&["api", "service"]);
+        reader.read(&NAME);
+        reader.finish(Some(())).is_err()
+    };
+    assert!(!refused("[service]\nname = 'x'\n[api]\nanything = 1\n"));
+    assert!(refused("[service]\nname = 'x'\nnaem = 'y'\n"));
+    assert!(refused("[service]\nname = 'x'\n[apy]\nanything = 1\n"));
 }
 
 #[test]

@@ -107,13 +107,18 @@ pub(super) fn bound(
     (Body::new(bounded), watch)
 }
 
+/// What a frame costs in memory beside its bytes, until the body is whole: a body in many small frames costs more than
+/// its length.
+const FRAME_BYTES: usize = 96;
+
 impl BoundedBody {
     fn account(&mut self, bytes: usize) -> Result<(), Reading> {
         self.left_bytes = self.left_bytes.checked_sub(bytes).ok_or(Reading::TooLarge)?;
-        if !self.watch.buffered.take(bytes) {
+        let held = bytes + FRAME_BYTES;
+        if !self.watch.buffered.take(held) {
             return Err(Reading::NoRoom);
         }
-        self.watch.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.watch.held_bytes.fetch_add(held, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -142,6 +147,10 @@ impl HttpBody for BoundedBody {
                 }
                 Some(over) => {
                     self.over = Some(Over { discard_bytes: over.discard_bytes - bytes, ..over });
+                }
+                None if ended => {
+                    self.watch.set(Reading::Well);
+                    return Poll::Ready(frame);
                 }
                 None => match self.account(bytes) {
                     Ok(()) => {

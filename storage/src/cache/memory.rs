@@ -51,15 +51,17 @@ impl Cache for MemoryCache {
     async fn publish(
         &self,
         budget: &BudgetId,
-        generation: Generation,
         count: PartitionCount,
         partitions: &[PartitionTotals],
     ) -> Result<(), CacheError> {
+        let Some(generation) = partitions.first().map(|part| part.generation) else {
+            return Ok(());
+        };
         let mut budgets = self.lock();
         let copied = budgets.entry(budget.clone()).or_default();
         let mut forward = false;
         for part in partitions {
-            forward |= copied.take(PartitionTotals { generation, ..part.clone() });
+            forward |= copied.take(part.clone());
         }
         if forward && copied.combine(generation, count)? {
             // It is no error that nobody listens.

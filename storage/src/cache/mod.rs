@@ -4,7 +4,7 @@ pub mod memory;
 pub mod redis;
 
 use async_trait::async_trait;
-use schemas::{BudgetId, CombinedTotals, Generation, PartitionCount, PartitionTotals};
+use schemas::{BudgetId, CombinedTotals, PartitionCount, PartitionTotals};
 use tokio::sync::broadcast;
 
 /// The cache did not answer, or holds nonsense. Readers go on to the next tier; owners publish again.
@@ -26,12 +26,11 @@ pub enum CacheUpdate {
 /// Where the copy rests.
 #[async_trait]
 pub trait Cache: Send + Sync + 'static {
-    /// Takes over what an owner has committed of one budget. Forward only: what is older than what the cache has
-    /// changes nothing. The aggregate moves once every partition of the generation is there.
+    /// Takes over what an owner has committed of one budget, all of it of one generation. Forward only: what is older
+    /// than what the cache has changes nothing. The aggregate moves once every partition of the generation is there.
     async fn publish(
         &self,
         budget: &BudgetId,
-        generation: Generation,
         count: PartitionCount,
         partitions: &[PartitionTotals],
     ) -> Result<(), CacheError>;

@@ -18,7 +18,7 @@ pub enum DefinitionError {
     /// The rules forbid it.
     #[error(transparent)]
     Refused(#[from] ChangeRefused),
-    /// It could not be written now, and was not: try again.
+    /// It could not be written now, or nobody says whether it was: look, or ask for the same again.
     #[error("definitions cannot be changed now: {0}")]
     Unavailable(String),
 }

@@ -119,8 +119,8 @@ pub trait PartitionHandler: Send + Sync + 'static {
     /// Where the partition's next record will be, as last heard: for lag.
     fn high_watermark(&self, partition: PartitionId, high: Position);
 
-    /// The log has no record at the position that was asked for.
-    fn out_of_range(&self, partition: PartitionId, bounds: LogBounds);
+    /// The partition cannot be read any further, and joining again will not help.
+    fn halt(&self, partition: PartitionId, reason: String);
 
     /// The positions that are committed now, for the group's lag tools; never read back as truth.
     fn committed(&self) -> Vec<(PartitionId, Position)>;
@@ -135,9 +135,6 @@ pub enum SourceError {
     /// Join again after a while.
     #[error("the log's group must be joined again: {0}")]
     Rejoin(String),
-    /// Nothing will help but an operator.
-    #[error("the log cannot be read: {0}")]
-    Halt(String),
 }
 
 /// Reads the log as a member of a group, which shares the partitions among its members.

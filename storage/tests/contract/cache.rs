@@ -63,7 +63,7 @@ async fn publish(
             totals: totals.clone(),
         })
         .collect();
-    cache.publish(budget, generation, count, &parts).await.unwrap();
+    cache.publish(budget, count, &parts).await.unwrap();
 }
 
 async fn read(cache: &dyn Cache, budget: &BudgetId) -> Option<CombinedTotals> {

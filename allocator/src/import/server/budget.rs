@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
-use schemas::{BudgetId, Category, CategoryId};
+use schemas::{BudgetId, Category, CategoryId, NAME_MAX_CHARS};
 use serde::{Deserialize, Serialize};
 
 use super::{Body, Server};
@@ -22,7 +22,6 @@ pub struct Definition {
 impl Definition {
     /// A definition with a name that is not too long.
     pub fn new(name: &str, categories: Vec<Category>) -> Self {
-        const NAME_MAX_CHARS: usize = 200;
         Self { name: name.chars().take(NAME_MAX_CHARS).collect(), categories }
     }
 }

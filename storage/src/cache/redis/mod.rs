@@ -11,7 +11,7 @@ use redis::Script;
 use schemas::redis::{
     PUBLISH_SCRIPT, aggregate_key, parse_aggregate, partitions_key, people_key, publish_arguments,
 };
-use schemas::{BudgetId, CombinedTotals, Generation, PartitionCount, PartitionTotals};
+use schemas::{BudgetId, CombinedTotals, PartitionCount, PartitionTotals};
 use tokio::sync::broadcast;
 
 use self::news::News;
@@ -41,10 +41,12 @@ impl Cache for RedisCache {
     async fn publish(
         &self,
         budget: &BudgetId,
-        generation: Generation,
         count: PartitionCount,
         partitions: &[PartitionTotals],
     ) -> Result<(), CacheError> {
+        let Some(generation) = partitions.first().map(|part| part.generation) else {
+            return Ok(());
+        };
         let mut invocation = self.publish.prepare_invoke();
         invocation.key(partitions_key(budget)).key(aggregate_key(budget)).key(people_key(budget));
         for argument in publish_arguments(budget, generation, count, partitions) {

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use rdkafka::ClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use schemas::Offset;
 use tokio::sync::Notify;
 
@@ -20,6 +20,8 @@ use crate::log::AppendError;
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the thread of acknowledgements sleeps when there are none; one that comes wakes it.
+const POLL: Duration = Duration::from_millis(100);
 
 /// One record to send. librdkafka copies its bytes.
 pub(super) struct Outgoing<'a> {
@@ -33,7 +35,7 @@ pub(super) struct IdempotentProducer {
     config: KafkaConfig,
     topic: String,
     /// Replaced after a fatal error: librdkafka's idempotent producer cannot be used after one.
-    producer: ArcSwap<ThreadedProducer<Deliveries>>,
+    producer: ArcSwap<Polled>,
     away: AtomicBool,
     probing: AtomicBool,
 }
@@ -41,7 +43,7 @@ pub(super) struct IdempotentProducer {
 impl IdempotentProducer {
     pub fn new(config: &KafkaConfig, topic: String) -> Result<Arc<Self>, KafkaError> {
         Ok(Arc::new(Self {
-            producer: ArcSwap::from_pointee(create(config)?),
+            producer: ArcSwap::from_pointee(Polled::start(config)?),
             config: config.clone(),
             topic,
             away: AtomicBool::new(false),
@@ -79,7 +81,7 @@ impl IdempotentProducer {
     }
 
     fn enqueue<'a>(&self, records: impl Iterator<Item = Outgoing<'a>>, batch: &Arc<Batch>) {
-        let producer = self.producer.load();
+        let polled = self.producer.load();
         for (slot, record) in records.enumerate() {
             let delivery = Box::new(Delivery { batch: Arc::clone(batch), slot });
             let mut kafka_record = BaseRecord::with_opaque_to(&self.topic, delivery)
@@ -87,7 +89,7 @@ impl IdempotentProducer {
                 .key(record.key)
                 .payload(record.value);
             kafka_record.headers = record.headers;
-            if let Err((error, refused)) = producer.send(kafka_record) {
+            if let Err((error, refused)) = polled.producer.send(kafka_record) {
                 // Refused before it was queued: the only case in which "not in the log" is certain.
                 refused.delivery_opaque.answer(Err(AppendError::Unavailable(error.to_string())));
             }
@@ -109,10 +111,11 @@ impl IdempotentProducer {
     }
 
     fn revive(&self) -> Result<(), KafkaError> {
-        if self.producer.load().client().fatal_error().is_some() {
-            self.producer.store(Arc::new(create(&self.config)?));
+        if self.producer.load().producer.client().fatal_error().is_some() {
+            self.producer.store(Arc::new(Polled::start(&self.config)?));
         }
-        self.producer.load().client().fetch_metadata(Some(&self.topic), PROBE_TIMEOUT).map(|_| ())
+        let client = self.producer.load();
+        client.producer.client().fetch_metadata(Some(&self.topic), PROBE_TIMEOUT).map(|_| ())
     }
 }
 
@@ -134,18 +137,48 @@ fn probe(producer: &Weak<IdempotentProducer>) {
     }
 }
 
-fn create(config: &KafkaConfig) -> Result<ThreadedProducer<Deliveries>, KafkaError> {
-    config
-        .client()
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("message.timeout.ms", config.delivery_timeout.as_millis().to_string())
-        .set("linger.ms", config.linger.as_millis().to_string())
-        .set("batch.num.messages", "20000")
-        .set("batch.size", "1000000")
-        .set("queue.buffering.max.messages", "400000")
-        .set("queue.buffering.max.kbytes", "262144")
-        .create_with_context(Deliveries)
+/// A producer and the thread that takes its acknowledgements in.
+///
+/// Not rdkafka's `ThreadedProducer`: its drop waits for the thread, and that thread may wait by the time of day for as
+/// long as the clock was set back; a process could not end.
+struct Polled {
+    producer: Arc<BaseProducer<Deliveries>>,
+    dropped: Arc<AtomicBool>,
+}
+
+impl Polled {
+    fn start(config: &KafkaConfig) -> Result<Self, KafkaError> {
+        let producer: Arc<BaseProducer<Deliveries>> = Arc::new(
+            config
+                .client()
+                .set("enable.idempotence", "true")
+                .set("acks", "all")
+                .set("message.timeout.ms", config.delivery_timeout.as_millis().to_string())
+                .set("linger.ms", config.linger.as_millis().to_string())
+                .set("batch.num.messages", "20000")
+                .set("batch.size", "1000000")
+                .set("queue.buffering.max.messages", "400000")
+                .set("queue.buffering.max.kbytes", "262144")
+                .create_with_context(Deliveries)?,
+        );
+        let dropped = Arc::new(AtomicBool::new(false));
+        let (polled, ended) = (Arc::clone(&producer), Arc::clone(&dropped));
+        std::thread::Builder::new()
+            .name("kafka-acks".into())
+            .spawn(move || {
+                while !ended.load(Ordering::Relaxed) {
+                    polled.poll(POLL);
+                }
+            })
+            .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
+        Ok(Self { producer, dropped })
+    }
+}
+
+impl Drop for Polled {
+    fn drop(&mut self) {
+        self.dropped.store(true, Ordering::Relaxed);
+    }
 }
 
 struct Deliveries;

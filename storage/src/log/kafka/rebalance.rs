@@ -51,17 +51,14 @@ impl Rebalances<'_> {
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
-        let mut bounds = Vec::new();
-        for partition in self.ours(list) {
-            match log_bounds(consumer, &self.topic, partition) {
-                Ok(found) => bounds.push((partition, found)),
-                Err(error) => {
-                    self.lock().broken =
-                        Some(format!("partition {partition}'s bounds are unknown: {error}"));
-                }
+        let starts = match self.bounds(consumer, list) {
+            Ok(bounds) => self.handler.assigned(&bounds),
+            // Nothing is claimed that will be given back at once.
+            Err(broken) => {
+                self.lock().broken = Some(broken);
+                Vec::new()
             }
-        }
-        let starts = self.handler.assigned(&bounds);
+        };
         let mut assignment = TopicPartitionList::new();
         let mut silent = TopicPartitionList::new();
         for partition in self.ours(list) {
@@ -95,7 +92,21 @@ impl Rebalances<'_> {
         Ok(())
     }
 
+    fn bounds(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+    ) -> Result<Vec<(PartitionId, LogBounds)>, String> {
+        let found = |partition| match log_bounds(consumer, &self.topic, partition) {
+            Ok(bounds) => Ok((partition, bounds)),
+            Err(error) => Err(format!("partition {partition}'s bounds are unknown: {error}")),
+        };
+        self.ours(list).into_iter().map(found).collect()
+    }
+
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
+        // A pause outlives the assignment: a partition that comes back would never be read.
+        consumer.resume(list)?;
         let partitions = self.ours(list);
         self.handler.revoked(&partitions, consumer.assignment_lost());
         self.lock().revoked.extend(&partitions);
@@ -106,7 +117,7 @@ impl Rebalances<'_> {
     }
 }
 
-pub(super) fn log_bounds(
+fn log_bounds(
     consumer: &BaseConsumer<Rebalances<'_>>,
     topic: &str,
     partition: PartitionId,

@@ -14,7 +14,7 @@ use schemas::{Offset, PartitionCount, PartitionId};
 use tokio_util::sync::CancellationToken;
 
 use super::KafkaConfig;
-use super::rebalance::{Changed, Rebalances, log_bounds};
+use super::rebalance::{Changed, Rebalances};
 use super::topics::{TopicError, ensure_topics};
 use crate::log::{LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError};
 
@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const IDLE_POLL: Duration = Duration::from_millis(50);
 /// How often an owner without room is offered its batch again.
 const RETRY_POLL: Duration = Duration::from_millis(2);
+/// How long what was fetched of one partition may wait while others keep coming; looked at every so many records.
+const LONGEST_BUFFERING: Duration = Duration::from_millis(20);
+const RECORDS_BETWEEN_LOOKS: u32 = 256;
 const ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Members learn of a rebalance, and so let go of what moves, by the answer to a heartbeat.
 const LONGEST_HEARTBEAT_MS: u128 = 250;
@@ -148,6 +151,8 @@ impl Buffer {
 impl Consumption<'_> {
     fn poll_until(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
         let mut last_advice = Instant::now();
+        let mut last_flush = Instant::now();
+        let mut since_look = 0;
         let mut buffered = false;
         while !stop.is_cancelled() {
             if self.handler.wants_to_rejoin() {
@@ -192,13 +197,19 @@ impl Consumption<'_> {
                     if full {
                         self.hand_over(partition);
                     }
+                    since_look += 1;
+                    if since_look == RECORDS_BETWEEN_LOOKS {
+                        since_look = 0;
+                        if last_flush.elapsed() > LONGEST_BUFFERING {
+                            self.hand_over_all();
+                            last_flush = Instant::now();
+                        }
+                    }
                 }
                 Some(Err(error)) => self.take_error(&error)?,
                 None => {
-                    let partitions: Vec<_> = self.buffers.keys().copied().collect();
-                    for partition in partitions {
-                        self.hand_over(partition);
-                    }
+                    self.hand_over_all();
+                    last_flush = Instant::now();
                     buffered = false;
                 }
             }
@@ -208,6 +219,13 @@ impl Consumption<'_> {
             }
         }
         Ok(())
+    }
+
+    fn hand_over_all(&mut self) {
+        let partitions: Vec<_> = self.buffers.keys().copied().collect();
+        for partition in partitions {
+            self.hand_over(partition);
+        }
     }
 
     /// Offers the owner what is buffered, oldest first.
@@ -244,12 +262,11 @@ impl Consumption<'_> {
 
     fn take_error(&mut self, error: &KafkaError) -> Result<(), SourceError> {
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                self.find_out_of_range();
-                Ok(())
-            }
+            // What was read there is gone: the claim at the next join finds out which partition it is, and halts it.
             Some(
-                RDKafkaErrorCode::UnknownTopicOrPartition
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::UnknownTopic
                 | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::TopicAuthorizationFailed
@@ -262,20 +279,6 @@ impl Consumption<'_> {
             _ => {
                 tracing::debug!(%error, "Kafka consumer");
                 Ok(())
-            }
-        }
-    }
-
-    /// The error does not say which partition it is about.
-    fn find_out_of_range(&self) {
-        let Ok(positions) = self.consumer.assignment() else { return };
-        for element in positions.elements_for_topic(&self.topic) {
-            let partition = PartitionId(element.partition().max(0) as u32);
-            match log_bounds(&self.consumer, &self.topic, partition) {
-                Ok(bounds) => self.handler.out_of_range(partition, bounds),
-                Err(error) => {
-                    tracing::warn!(%partition, %error, "the partition's bounds are unknown")
-                }
             }
         }
     }

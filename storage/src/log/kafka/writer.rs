@@ -64,7 +64,12 @@ impl LogWriter for KafkaLog {
     }
 }
 
-/// The topic of dead letters. A letter carries its source in the headers `partition`, `offset` and `reason`.
+/// Of a key and of a value at most so much is put into a letter, so that it is never more than a broker takes. The
+/// whole record is where the letter says that it came from.
+const LARGEST_PART: usize = 400_000;
+
+/// The topic of dead letters. A letter carries its source in the headers `partition`, `offset` and `reason`, and the
+/// record's lengths in `key_bytes` and `value_bytes`.
 pub struct KafkaDeadLetters {
     producer: Arc<IdempotentProducer>,
 }
@@ -84,8 +89,8 @@ impl DeadLetters for KafkaDeadLetters {
     async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
         let outgoing = letters.iter().map(|letter| Outgoing {
             partition: 0,
-            key: &letter.key,
-            value: &letter.value,
+            key: letter.key.get(..LARGEST_PART).unwrap_or(&letter.key),
+            value: letter.value.get(..LARGEST_PART).unwrap_or(&letter.value),
             headers: Some(headers(letter)),
         });
         self.producer.send(outgoing).await.into_iter().collect::<Result<Vec<_>, _>>().map(|_| ())
@@ -97,4 +102,6 @@ fn headers(letter: &DeadLetter) -> OwnedHeaders {
         .insert(Header { key: "partition", value: Some(&letter.partition.to_string()) })
         .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) })
         .insert(Header { key: "reason", value: Some(&letter.reason) })
+        .insert(Header { key: "key_bytes", value: Some(&letter.key.len().to_string()) })
+        .insert(Header { key: "value_bytes", value: Some(&letter.value.len().to_string()) })
 }

@@ -13,7 +13,6 @@ use super::tail::Tail;
 use crate::log::{
     LogBounds, LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError, Start,
 };
-use crate::sqlite::is_damage;
 
 const BATCH_RECORDS: u32 = 1_000;
 const BATCH_BYTES: usize = 1 << 20;
@@ -52,11 +51,13 @@ impl LogSource for SqliteSource {
             .collect::<rusqlite::Result<Vec<_>>>()
             .map_err(source_error)?;
         let starts = handler.assigned(&bounds);
-        let mut flows: Vec<Flow> = bounds
-            .iter()
-            .map(|(partition, bounds)| Flow::begin(*partition, *bounds, &starts, handler))
-            .collect();
-        let outcome = self.deliver(&mut flows, handler, stop);
+        let flows = bounds.iter().map(|(partition, bounds)| {
+            let start = starts.iter().find(|(id, _)| id == partition).map(|(_, start)| *start);
+            Flow::begin(*partition, *bounds, start.unwrap_or(Start::Nowhere))
+        });
+        let outcome = flows
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|mut flows| self.deliver(&mut flows, handler, stop));
         let partitions: Vec<_> = self.partitions.partitions().collect();
         handler.revoked(&partitions, false);
         outcome
@@ -108,9 +109,10 @@ impl SqliteSource {
             None => return Ok(Step::Idle),
         };
         let Some(batch_end) = batch.end() else {
-            // Records are missing in the middle: somebody else's hand was in the file.
             flow.next = None;
-            handler.out_of_range(flow.partition, self.bounds(flow.partition)?);
+            let reason =
+                format!("the log has no record at {next}: somebody else's hand was in its file");
+            handler.halt(flow.partition, reason);
             return Ok(Step::Idle);
         };
         match handler.deliver(batch, Duration::ZERO) {
@@ -180,31 +182,20 @@ enum Step {
 }
 
 impl Flow {
-    fn begin(
-        partition: PartitionId,
-        bounds: LogBounds,
-        starts: &[(PartitionId, Start)],
-        handler: &dyn PartitionHandler,
-    ) -> Self {
-        let start = starts.iter().find(|(id, _)| *id == partition).map(|(_, start)| *start);
+    /// Where the owner wants it to begin. What is outside the log is found out, and told exactly, by the next claim.
+    fn begin(partition: PartitionId, bounds: LogBounds, start: Start) -> Result<Self, SourceError> {
         let next = match start {
-            Some(Start::At(position)) if (bounds.low..=bounds.high).contains(&position) => {
-                Some(position)
+            Start::At(position) if (bounds.low..=bounds.high).contains(&position) => Some(position),
+            Start::At(position) => {
+                let reason = format!("the log has no position {position} in partition {partition}");
+                return Err(SourceError::Rejoin(reason));
             }
-            Some(Start::At(_)) => {
-                handler.out_of_range(partition, bounds);
-                None
-            }
-            Some(Start::Nowhere) | None => None,
+            Start::Nowhere => None,
         };
-        Self { partition, next, given_back: None, reported_end: None }
+        Ok(Self { partition, next, given_back: None, reported_end: None })
     }
 }
 
 fn source_error(error: rusqlite::Error) -> SourceError {
-    if is_damage(&error) {
-        SourceError::Halt(error.to_string())
-    } else {
-        SourceError::Rejoin(error.to_string())
-    }
+    SourceError::Rejoin(error.to_string())
 }

@@ -47,7 +47,7 @@ macro_rules! log_contract {
             an_owner_without_room_loses_doubles_and_reorders_nothing,
             a_full_partition_does_not_stop_the_others,
             a_partition_that_starts_nowhere_is_not_read,
-            a_start_beyond_the_log_is_told_to_the_owner_and_stops_no_other,
+            a_start_beyond_the_log_asks_for_another_claim,
             the_high_watermark_reaches_the_end,
             a_stop_gives_every_partition_back_and_the_source_can_run_again,
             an_owner_that_wants_to_rejoin_gets_its_partitions_again,
@@ -222,19 +222,16 @@ pub async fn a_partition_that_starts_nowhere_is_not_read(log: &Fixture) {
     assert!(owner.read(1).is_empty());
 }
 
-pub async fn a_start_beyond_the_log_is_told_to_the_owner_and_stops_no_other(log: &Fixture) {
+pub async fn a_start_beyond_the_log_asks_for_another_claim(log: &Fixture) {
     fill(log, 0, 0..10).await;
-    let records = fill(log, 1, 0..10).await;
     let owner = Owner::new(|partition| match partition {
         PartitionId(0) => Start::At(Position(11)),
         _ => Start::At(Position::START),
     });
-    let running = log.run(&owner);
-    let told = async || owner.out_of_range().contains(&PartitionId(0));
-    until("the owner is told", PATIENCE, told).await;
-    has_read(&owner, 1, &as_read(&records, 0)).await;
+    let (_, outcome) = log.run(&owner).end().await;
+    assert!(matches!(outcome, Err(SourceError::Rejoin(_))), "{outcome:?}");
     assert!(owner.read(0).is_empty());
-    running.stop().await.1.unwrap();
+    assert_eq!(owner.owns(), 0);
 }
 
 pub async fn the_high_watermark_reaches_the_end(log: &Fixture) {

@@ -1,6 +1,6 @@
 //! A partition handler that keeps what it is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,7 +27,6 @@ struct Told {
     offers: u64,
     batches: u64,
     highs: BTreeMap<PartitionId, Position>,
-    out_of_range: BTreeSet<PartitionId>,
     rejoin: bool,
 }
 
@@ -82,10 +81,6 @@ impl Owner {
     pub fn high(&self, partition: u32) -> Option<Position> {
         self.told.lock().unwrap().highs.get(&PartitionId(partition)).copied()
     }
-
-    pub fn out_of_range(&self) -> BTreeSet<PartitionId> {
-        self.told.lock().unwrap().out_of_range.clone()
-    }
 }
 
 impl PartitionHandler for Owner {
@@ -116,8 +111,8 @@ impl PartitionHandler for Owner {
         self.told.lock().unwrap().highs.insert(partition, high);
     }
 
-    fn out_of_range(&self, partition: PartitionId, _bounds: LogBounds) {
-        self.told.lock().unwrap().out_of_range.insert(partition);
+    fn halt(&self, partition: PartitionId, reason: String) {
+        panic!("nothing is wrong with partition {partition}: {reason}");
     }
 
     fn committed(&self) -> Vec<(PartitionId, Position)> {

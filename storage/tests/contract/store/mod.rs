@@ -48,6 +48,7 @@ macro_rules! store_contract {
             a_withdrawn_person_has_a_row_without_shares,
             a_bucket_is_read_whole_and_without_its_neighbours,
             a_person_is_found_in_their_own_partition_only,
+            the_position_of_the_rows_is_that_of_the_latest_commit,
         }
         crate::contract::properties! { store, $empty;
             of_two_first_generations_one_is_begun_and_both_are_told,

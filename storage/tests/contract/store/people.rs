@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use schemas::{PersonKey, PersonRow};
+use schemas::{PersonKey, PersonRow, Position};
 use storage::store::PartitionRef;
 
-use super::Fixture;
-use crate::contract::build::{person, row};
+use super::{Fixture, checkpoint, commit};
+use crate::contract::build::{new_budget_id, person, row, totals};
 
 pub async fn of_a_persons_rows_the_higher_offset_stays_in_any_order_of_writes(store: &Fixture) {
     let orders = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
@@ -82,4 +82,21 @@ pub async fn a_person_is_found_in_their_own_partition_only(store: &Fixture) {
     assert!(find(4, &person).await);
     assert!(!find(5, &person).await);
     assert!(!find(4, &other).await);
+}
+
+pub async fn the_position_of_the_rows_is_that_of_the_latest_commit(store: &Fixture) {
+    let read = async |partition| store.store.state_position(store.partition(partition)).await;
+    assert_eq!(read(0).await, Ok(None));
+    store.claim(0, None, 1).await;
+    assert_eq!(read(0).await, Ok(Some(Position::START)));
+    // In a partition that has no budget yet as in one that has.
+    store.commit(0, &commit(1, 0, 6, &[])).await;
+    assert_eq!(read(0).await, Ok(Some(checkpoint(6).state_position)));
+    store.commit(0, &commit(1, 6, 9, &[(&new_budget_id(), totals(9, 9, 2))])).await;
+    assert_eq!(read(0).await, Ok(Some(checkpoint(9).state_position)));
+    // A refused commit and a claim leave it.
+    store.commit(0, &commit(1, 6, 12, &[])).await;
+    store.claim(0, Some(1), 2).await;
+    assert_eq!(read(0).await, Ok(Some(checkpoint(9).state_position)));
+    assert_eq!(read(1).await, Ok(None));
 }

@@ -1,0 +1,159 @@
+//! Places that may be away when a process starts. Until such a place is opened (see [`until_there`]), whoever asks it
+//! for something is answered at once that it is unavailable.
+//!
+//! [`until_there`]: crate::opening::until_there
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use schemas::{BudgetId, Generation, Offset, PartitionCount, PersonKey, PersonRow, Position};
+
+use crate::log::{AppendError, LogWriter, NewRecord};
+use crate::store::{
+    Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
+    StoredPartition, Summary,
+};
+
+const NOT_YET: &str = "it is not there yet";
+
+/// A log that is opened later.
+pub struct LateLog {
+    partitions: PartitionCount,
+    opened: OnceLock<Arc<dyn LogWriter>>,
+}
+
+impl LateLog {
+    /// Of so many partitions, and not there yet.
+    pub fn new(partitions: PartitionCount) -> Self {
+        Self { partitions, opened: OnceLock::new() }
+    }
+
+    /// It is there. Only the first one counts.
+    pub fn set(&self, log: Arc<dyn LogWriter>) {
+        let _ = self.opened.set(log);
+    }
+
+    fn log(&self) -> Result<&Arc<dyn LogWriter>, AppendError> {
+        self.opened.get().ok_or_else(|| AppendError::Unavailable(NOT_YET.to_owned()))
+    }
+}
+
+#[async_trait]
+impl LogWriter for LateLog {
+    fn partitions(&self) -> PartitionCount {
+        self.partitions
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
+        match self.log() {
+            Ok(log) => log.append(records).await,
+            Err(error) => records.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    fn available(&self) -> Result<(), AppendError> {
+        self.log()?.available()
+    }
+}
+
+/// A store that is opened later.
+#[derive(Default)]
+pub struct LateStore {
+    opened: OnceLock<Arc<dyn Store>>,
+}
+
+impl LateStore {
+    /// Not there yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// It is there. Only the first one counts.
+    pub fn set(&self, store: Arc<dyn Store>) {
+        let _ = self.opened.set(store);
+    }
+
+    fn store(&self) -> Result<&Arc<dyn Store>, StoreError> {
+        self.opened.get().ok_or_else(|| StoreError::Unavailable(NOT_YET.to_owned()))
+    }
+}
+
+#[async_trait]
+impl Store for LateStore {
+    async fn read_partition(
+        &self,
+        partition: PartitionRef,
+    ) -> Result<Option<StoredPartition>, StoreError> {
+        self.store()?.read_partition(partition).await
+    }
+
+    async fn claim(
+        &self,
+        partition: PartitionRef,
+        expected: Option<Epoch>,
+        next: Epoch,
+        owner: &str,
+    ) -> Result<Conditional, StoreError> {
+        self.store()?.claim(partition, expected, next, owner).await
+    }
+
+    async fn commit(
+        &self,
+        partition: PartitionRef,
+        commit: &Commit,
+    ) -> Result<Conditional, StoreError> {
+        self.store()?.commit(partition, commit).await
+    }
+
+    async fn summaries(
+        &self,
+        generation: Generation,
+        partitions: PartitionCount,
+        budgets: &[BudgetId],
+    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+        self.store()?.summaries(generation, partitions, budgets).await
+    }
+
+    async fn write_people(
+        &self,
+        partition: PartitionRef,
+        rows: &[PersonRow],
+    ) -> Result<(), StoreError> {
+        self.store()?.write_people(partition, rows).await
+    }
+
+    async fn read_people(
+        &self,
+        partition: PartitionRef,
+        bucket: u8,
+        row: &mut (dyn FnMut(PersonRow) + Send),
+    ) -> Result<(), StoreError> {
+        self.store()?.read_people(partition, bucket, row).await
+    }
+
+    async fn person(
+        &self,
+        partition: PartitionRef,
+        person: &PersonKey,
+    ) -> Result<Option<PersonRow>, StoreError> {
+        self.store()?.person(partition, person).await
+    }
+
+    async fn state_position(
+        &self,
+        partition: PartitionRef,
+    ) -> Result<Option<Position>, StoreError> {
+        self.store()?.state_position(partition).await
+    }
+
+    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
+        self.store()?.current_generation().await
+    }
+
+    async fn begin_first_generation(
+        &self,
+        first: &GenerationRecord,
+    ) -> Result<GenerationRecord, StoreError> {
+        self.store()?.begin_first_generation(first).await
+    }
+}
