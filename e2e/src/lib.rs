@@ -1,7 +1,7 @@
 //! The harness of the black-box tests and of the benchmark: our services as child processes on real servers, what is
 //! needed to hurt them, and a naive oracle that says what is right.
 //!
-//! It shares no code with the services. What it knows of them is what `HTTP.md`, the record's `.proto`, the tables and
+//! It shares no code with the services. What it knows of them is what `docs/http.md`, the record's `.proto`, the tables and
 //! the Redis keys promise.
 //!
 //! | module | owns |
@@ -13,7 +13,7 @@
 //! | [`redis_server`] | a Redis of one's own |
 //! | [`own_servers`] | servers of one's own, to be stopped and killed |
 //! | [`gateway`] | one address in front of a stack, as in `local/` |
-//! | [`system`] | HTTP: requests and what the answers say |
+//! | [`system`], [`answer`] | HTTP: requests, and what the answers say |
 //! | [`record`], [`kafka`] | the record's format; the log as a plain client sees it |
 //! | [`stores`] | the rows and keys as plain clients see them |
 //! | [`oracle`] | what the totals must be, from the log or from what was acknowledged |
@@ -23,6 +23,7 @@
 //! | [`unowned`] | for how long nobody moves a partition forward |
 //! | [`mod@bench`] | the figures of the benchmark |
 
+pub mod answer;
 pub mod audit;
 pub mod bench;
 pub mod chaos;

@@ -12,10 +12,13 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use crate::answer::{receipt, send};
+use crate::audit;
 use crate::kafka::LogRecord;
 use crate::oracle::Totals;
 use crate::record::{SubmissionRecord, mix, mix_128, shares};
-use crate::system::{System, allocation, receipt, send};
+use crate::stack::Stack;
+use crate::system::{System, allocation};
 
 /// How long anybody keeps trying.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -144,6 +147,16 @@ impl Ledger {
     /// The totals that must be shown in the end.
     pub fn totals(&self, categories: usize) -> Totals {
         Totals::of(categories, self.last.values().flatten())
+    }
+
+    /// Checks that a stack counts exactly what was acknowledged, everywhere, and that its log has all of it.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn is_counted(&self, stack: &Stack, budget: &str, categories: usize) -> Result<()> {
+        let totals = audit::exact(stack, budget, categories).await?;
+        ensure!(totals == self.totals(categories), "what is counted is not what was acknowledged");
+        self.check_log(&stack.kafka.read(&stack.topic).await?)
     }
 
     /// Checks that every acknowledged submission stands where its receipt says.

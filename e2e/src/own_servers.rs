@@ -1,5 +1,6 @@
 //! Where the servers are: those that everyone shares, or a set of one's own that may be stopped and killed.
 
+use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -16,6 +17,8 @@ const KAFKA_BEHIND_PROXY: u16 = 94;
 /// Where it tells those clients that it is: where the proxy has to listen.
 const KAFKA_PROXY: u16 = 95;
 const KILL_PATIENCE: Duration = Duration::from_secs(20);
+/// What a server may take to put everything in order and end; `local/down` gives it as long.
+const END_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where Kafka and Cassandra or ScyllaDB are.
 #[derive(Debug, Clone)]
@@ -136,6 +139,24 @@ impl OwnServers {
     /// When it does not run, or is not gone after a while.
     pub fn kill(&self, server: Server) -> Result<()> {
         self.signal(server, Signal::Kill)?;
+        self.ports_are_free(server)
+    }
+
+    /// Asks a server to end and waits until it has: its process may outlast its ports.
+    ///
+    /// # Errors
+    /// When it does not run, or is not gone after a while.
+    pub fn terminate(&self, server: Server) -> Result<()> {
+        let pid = self.pid(server)?;
+        signal(pid, Signal::Term)?;
+        eventually_blocking(&format!("{server:?} ends"), END_PATIENCE, || {
+            ensure!(!runs(pid), "process {pid} still runs");
+            Ok(())
+        })?;
+        self.ports_are_free(server)
+    }
+
+    fn ports_are_free(&self, server: Server) -> Result<()> {
         eventually_blocking(&format!("{server:?} is gone"), KILL_PATIENCE, || {
             let free = server.ports().iter().all(|offset| is_free(self.port_base + offset));
             ensure!(free, "its ports are not free");
@@ -182,6 +203,12 @@ fn free_port_base() -> Result<u16> {
                 .all(|offset| is_free(base + offset))
         })
         .context("no free ports for servers of our own")
+}
+
+/// A process that nobody has waited for has ended all the same.
+fn runs(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }
 
 fn is_free(port: u16) -> bool {

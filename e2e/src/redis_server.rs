@@ -1,10 +1,11 @@
 //! A Redis of one's own.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use crate::process::Process;
+use crate::process::{Process, Signal};
 
 /// A Redis of one's own.
 #[derive(Debug)]
@@ -45,6 +46,17 @@ impl Redis {
     /// When it cannot be waited for.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()
+    }
+
+    /// Asks it to end and expects it to end well.
+    ///
+    /// # Errors
+    /// When it does not within the bound.
+    pub async fn terminate(&mut self, bound: Duration) -> Result<()> {
+        self.process.signal(Signal::Term)?;
+        let status = self.process.exit(bound).await?;
+        ensure!(status.success(), "redis ended with {status}");
+        Ok(())
     }
 
     /// Starts it again, empty.

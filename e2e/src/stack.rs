@@ -232,6 +232,11 @@ impl Stack {
         )
     }
 
+    /// Where everyone's log is, those included that are gone.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The configuration of a service.
     pub fn config(&self, kind: &str, port: u16) -> String {
         let Self { servers, topic, keyspace, partitions, .. } = self;

@@ -1,105 +1,18 @@
-//! HTTP: what is sent to the system under test, wherever its parts are, and what its answers say.
+//! HTTP: what is sent to the system under test, wherever its parts are.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use reqwest::header::{HeaderMap, HeaderName};
+use anyhow::{Result, ensure};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 
+use crate::answer::{Answer, Receipt, receipt, receipt_in, send};
 use crate::oracle::Totals;
 use crate::wait::eventually;
 
-/// An answer, read to its end.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The status code.
-    pub status: u16,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    /// The body as JSON.
-    ///
-    /// # Errors
-    /// When it is not.
-    pub fn json(&self) -> Result<Value> {
-        serde_json::from_slice(&self.body).with_context(|| {
-            format!("{} with a body that is not JSON: {}", self.status, self.text())
-        })
-    }
-
-    /// The body as text.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    /// A header, or nothing.
-    pub fn header(&self, name: &str) -> &str {
-        HeaderName::try_from(name)
-            .ok()
-            .and_then(|name| self.headers.get(name))
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-    }
-
-    /// The answer, if it has this status.
-    ///
-    /// # Errors
-    /// When it has another.
-    pub fn expect(self, status: u16) -> Result<Self> {
-        ensure!(self.status == status, "expected {status}, got {}: {}", self.status, self.text());
-        Ok(self)
-    }
-
-    /// The problem that it is, checked for the form that all problems have.
-    ///
-    /// # Errors
-    /// When it is none, or another than this.
-    pub fn problem(&self, status: u16, slug: &str) -> Result<Value> {
-        ensure!(
-            self.status == status,
-            "expected {status} {slug}, got {}: {}",
-            self.status,
-            self.text()
-        );
-        let media_type = self.header("content-type");
-        ensure!(media_type == "application/problem+json", "a problem of media type {media_type:?}");
-        let problem = self.json()?;
-        check_problem(&problem, status, slug)?;
-        Ok(problem)
-    }
-}
-
-/// Checks the form that all problems have.
-///
-/// # Errors
-/// When it has another.
-pub fn check_problem(problem: &Value, status: u16, slug: &str) -> Result<()> {
-    ensure!(problem["status"] == status, "status {status} is not repeated in {problem}");
-    ensure!(problem["type"] == format!("/problems/{slug}"), "not of type {slug}: {problem}");
-    for member in ["title", "detail", "instance"] {
-        ensure!(
-            problem[member].as_str().is_some_and(|text| !text.is_empty()),
-            "no {member} in {problem}"
-        );
-    }
-    Ok(())
-}
-
-/// Where a submission stands in the log, as its answer says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
-    /// The partition.
-    pub partition: u32,
-    /// The offset in it.
-    pub offset: u64,
-    /// Its opaque form.
-    pub token: String,
-}
+/// So many that they leave out one of twelve partitions in less than one run of ten million.
+const WITNESSES: usize = 200;
 
 /// A system under test: where it takes writes and where it answers reads.
 #[derive(Debug, Clone)]
@@ -248,6 +161,42 @@ impl System {
         Totals::parse(&send(self.request(Method::GET, url)).await?.expect(200)?.json()?)
     }
 
+    /// Expects that nothing else of a budget is counted than `people`, and nothing else is on its way: everything that
+    /// was in the log before is counted by now, since two hundred more people, who leave out no partition, are. They
+    /// give all to the first category.
+    ///
+    /// # Errors
+    /// When anything else is counted.
+    pub async fn counts_only(
+        &self,
+        budget: &str,
+        categories: usize,
+        people: &[Vec<u32>],
+    ) -> Result<()> {
+        let mut all = vec![0; categories];
+        all[0] = 10_000;
+        let witnesses: Vec<Value> = (0..WITNESSES)
+            .map(|number| json!({"person": format!("witness-{number}"), "allocation": allocation(&all)}))
+            .collect();
+        let path = format!("/v1/budgets/{budget}/submissions/batch");
+        let answer = self.post(&path, &json!(witnesses)).await?.expect(200)?.json()?;
+        let mut last: BTreeMap<u32, Receipt> = BTreeMap::new();
+        for result in answer["results"].as_array().into_iter().flatten() {
+            let receipt = receipt_in(result)?;
+            last.insert(receipt.partition, receipt);
+        }
+        for Receipt { token, .. } in last.values() {
+            let path = format!("/v1/budgets/{budget}/aggregate");
+            let headers = [("consistency-token", token.as_str()), ("prefer", "wait=10")];
+            self.get_with(&path, &headers).await?.expect(200)?;
+        }
+        let witnesses = std::iter::repeat_n(&all, WITNESSES);
+        let expected = Totals::of(categories, people.iter().chain(witnesses));
+        let shown = self.totals(0, budget).await?;
+        ensure!(shown == expected, "shown is {shown:?}, expected {expected:?}");
+        Ok(())
+    }
+
     /// Waits until every API shows exactly these totals.
     ///
     /// # Errors
@@ -281,19 +230,6 @@ fn pick(addresses: &[String], which: usize) -> &str {
     addresses.get(which % addresses.len().max(1)).map_or("", String::as_str)
 }
 
-/// Sends a request and reads the answer to its end.
-///
-/// # Errors
-/// When there is no whole answer.
-pub async fn send(request: RequestBuilder) -> Result<Answer> {
-    let response = request.send().await?;
-    Ok(Answer {
-        status: response.status().as_u16(),
-        headers: response.headers().clone(),
-        body: response.bytes().await?.to_vec(),
-    })
-}
-
 /// A definition with categories `c0` and on.
 pub fn definition(categories: usize) -> Value {
     let categories: Vec<Value> = (0..categories)
@@ -314,30 +250,4 @@ fn percent(basis_points: u32) -> Value {
         0 => json!(basis_points / 100),
         _ => json!(f64::from(basis_points) / 100.0),
     }
-}
-
-/// The receipt of an accepted submission.
-///
-/// # Errors
-/// When it was not accepted.
-pub fn receipt(answer: &Answer) -> Result<Receipt> {
-    ensure!(answer.status == 202, "expected 202, got {}: {}", answer.status, answer.text());
-    receipt_in(&answer.json()?)
-}
-
-/// The receipt in the body of an accepted submission.
-///
-/// # Errors
-/// When there is none.
-pub fn receipt_in(body: &Value) -> Result<Receipt> {
-    let number =
-        |member: &str| body[member].as_u64().with_context(|| format!("no {member} in {body}"));
-    Ok(Receipt {
-        partition: number("partition")? as u32,
-        offset: number("offset")?,
-        token: body["receipt"]
-            .as_str()
-            .with_context(|| format!("no receipt in {body}"))?
-            .to_owned(),
-    })
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use e2e::answer::send;
 use e2e::record::{allocation_record, mix_128, partition_of, shares};
 use e2e::scenario::scenario;
 use e2e::stack::Stack;
 use e2e::stores::StoredPartition;
-use e2e::system::send;
 use e2e::wait::eventually;
 use reqwest::Method;
 

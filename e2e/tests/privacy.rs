@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use e2e::answer::{receipt, send};
 use e2e::embedded::Embedded;
 use e2e::scenario::scenario;
 use e2e::stack::{Stack, StackBuilder};
-use e2e::system::{System, receipt, send};
+use e2e::system::System;
 use reqwest::Method;
 use serde_json::json;
 

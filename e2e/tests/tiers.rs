@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use e2e::answer::Answer;
 use e2e::oracle::Totals;
 use e2e::record::shares;
 use e2e::scenario::scenario;
 use e2e::stack::Stack;
-use e2e::system::Answer;
 use e2e::wait::eventually;
 use reqwest::Method;
 
@@ -32,7 +32,7 @@ async fn first_answer(stack: &mut Stack) -> Result<Answer> {
     let url =
         format!("{}/v1/budgets/{BUDGET}/aggregate?include=distribution", stack.system.read_from(0));
     eventually("a cold API answers", Duration::from_secs(20), async || {
-        e2e::system::send(stack.system.request(Method::GET, url.clone())).await?.expect(200)
+        e2e::answer::send(stack.system.request(Method::GET, url.clone())).await?.expect(200)
     })
     .await
 }

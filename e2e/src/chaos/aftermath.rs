@@ -1,18 +1,23 @@
 //! After the last fault: everything must come right by itself, within a bound, and then be what the log says.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::history::{History, Outcome};
+use super::history::History;
+use super::nemesis::unasked_exits;
 use super::verdict::Verdict;
 use super::workload::Workload;
-use super::{BUDGET, CATEGORIES};
-use crate::audit;
+use super::{BUDGET, CATEGORIES, JOINS};
+use crate::answer::send;
+use crate::audit::Audit;
 use crate::stack::Stack;
-use crate::system::{System, send};
+use crate::system::System;
 use crate::wait::eventually;
 use crate::watch::Watch;
 
@@ -22,73 +27,81 @@ const RECOVERY: Duration = Duration::from_secs(60);
 const FOLLOW: Duration = Duration::from_secs(15);
 /// Of so many people the API is asked.
 const ASKED: usize = 60;
-/// What no log of a service may say: that a hand is needed, or that there is a bug.
-const ALARMS: [&str; 4] = [
+/// What no log of a service may say: that a hand is needed, or that there is a bug. Panics are told in both forms of
+/// a line, or by Rust itself.
+const ALARMS: [&str; 6] = [
     "the partition is halted",
     "an operator is needed",
-    "\"target\":\"panic\"",
     "totals that cannot be",
+    "\"target\":\"panic\"",
+    "ERROR panic:",
+    "panicked at",
 ];
 
-/// Waits for quiet and judges.
+/// Waits for quiet and judges. There has been no fault since `peace_since`.
 ///
 /// # Errors
 /// When something cannot be read.
-pub async fn judge(stack: &mut Stack, workload: Workload, watch: Watch) -> Result<Verdict> {
-    let healed = Instant::now();
+pub async fn judge(
+    stack: &mut Stack,
+    workload: Workload,
+    watches: [Watch; 2],
+    peace_since: Instant,
+) -> Result<Verdict> {
     let history = workload.stop().await?;
     for service in stack.services() {
         service.ready().await?;
     }
     stack.all_owned().await?;
     stack.caught_up(RECOVERY).await?;
-    let audited = audit::compare(stack, BUDGET, CATEGORIES, FOLLOW).await?;
-    let recovered = healed.elapsed();
-    let seen = watch.seen().await?;
-    let compared = history.compare(&audited.log);
-
-    let mut wrong = audited.differences.clone();
-    wrong.extend(compared.examples);
-    wrong.extend(seen.went_back.iter().take(10).cloned());
-    wrong.extend(seen.wrong.into_iter().take(10));
-    wrong.extend(history.wrong.iter().take(10).cloned());
-    wrong.extend(alarms(stack)?);
-    if recovered > RECOVERY {
-        wrong.push(format!("it took {recovered:?} to recover"));
+    let mut audit = Audit::of(stack).await?;
+    for budget in [BUDGET, JOINS] {
+        audit.compare(stack, budget, CATEGORIES, FOLLOW).await;
     }
-    if let Err(error) = people_are_shown(&stack.system, &history).await {
-        wrong.push(format!("{error:#}"));
-    }
-    Ok(Verdict {
-        acknowledged: history.count(|outcome| matches!(outcome, Outcome::Acknowledged { .. })),
-        unknown: history.count(|outcome| outcome == Outcome::Unknown),
-        applied: audited.tally.applied,
-        duplicates: audited.tally.duplicates,
-        dead_lettered: audited.tally.dead_lettered,
-        lost: compared.lost,
-        doubled: compared.doubled,
-        oracle_differences: audited.differences.len() as u64,
-        went_back: seen.went_back.len() as u64,
+    let recovered = peace_since.elapsed();
+    let mut verdict = Verdict {
+        applied: audit.tally.applied,
+        duplicates: audit.tally.duplicates,
+        dead_lettered: audit.tally.dead_lettered,
+        oracle_differences: audit.differences.len() as u64,
         recovered,
-        wrong,
+        wrong: audit.differences,
         ..Verdict::default()
-    })
+    };
+    if recovered > RECOVERY {
+        verdict.wrong.push(format!("it took {recovered:?} to recover"));
+    }
+    verdict.note_history(&history, &audit.log);
+    for watch in watches {
+        verdict.note_seen(watch.seen().await?);
+    }
+    verdict.wrong.extend(alarms(stack.dir())?);
+    if let Err(error) = people_are_shown(&stack.system, &history).await {
+        verdict.wrong.push(format!("{error:#}"));
+    }
+    verdict.note_exits(unasked_exits(stack.services())?);
+    Ok(verdict)
 }
 
-/// Lines of the services' logs that may not be there.
-fn alarms(stack: &mut Stack) -> Result<Vec<String>> {
+/// Lines that may not be there, of every log in a folder: of those, too, whose process has long been gone.
+pub(super) fn alarms(dir: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for service in stack.services() {
-        let log = service.process.log()?;
+    for file in fs::read_dir(dir)? {
+        let path = file?.path();
+        if path.extension() != Some(OsStr::new("log")) {
+            continue;
+        }
+        let log = fs::read(&path)?;
+        let log = String::from_utf8_lossy(&log);
         let alarming = |line: &&str| ALARMS.iter().any(|alarm| line.contains(alarm));
-        let name = service.name();
+        let name = path.file_stem().unwrap_or_default().display();
         found.extend(log.lines().filter(alarming).take(3).map(|line| format!("{name}: {line}")));
     }
     Ok(found)
 }
 
 /// Whether each API shows of some people what they said last, as far as that is certain.
-async fn people_are_shown(system: &System, history: &History) -> Result<()> {
+pub(super) async fn people_are_shown(system: &System, history: &History) -> Result<()> {
     for read in &system.reads {
         for (person, said) in history.certain().take(ASKED) {
             let url = format!("{read}/v1/budgets/{BUDGET}/submissions/p-{person}");

@@ -1,143 +1,121 @@
-//! The embedded default on a disk that fills up: a small file system in memory, of its own, so that nobody else's disk
-//! is touched.
+//! The embedded default on a disk that fills up, twice, the second time with a kill while it is full: submissions are
+//! refused meanwhile, reads go on, and everything is right afterwards.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use reqwest::Method;
-use serde_json::json;
 
+use super::aftermath::{alarms, people_are_shown};
+use super::ask::{Saying, Turn, ask};
+use super::history::{History, Outcome};
+use super::nemesis::unasked_exits;
+use super::small_disk::SmallDisk;
+use super::verdict::Verdict;
+use super::workload::Workload;
+use super::{BUDGET, CATEGORIES, JOINS, define, embedded_log, watches};
+use crate::answer::send;
 use crate::embedded::Embedded;
-use crate::load::Crowd;
+use crate::load::uuid_bits;
+use crate::oracle::Oracle;
+use crate::record::{mix_128, shares};
 use crate::scenario;
-use crate::system::{Answer, send};
 use crate::wait::eventually;
-use crate::watch::{Tolerance, Watch};
 
-const BUDGET: &str = "disk";
+/// A budget of nobody but those who ask whether the disk is full.
 const PROBED: &str = "disk-probe";
-const CATEGORIES: usize = 10;
-const MEGABYTES: u32 = 24;
+const SEED: u64 = 1;
+/// So many are acknowledged before, between and after the faults.
+const MEANWHILE: u64 = 200;
 const NOTICED: Duration = Duration::from_secs(20);
 
-/// A file system of a few megabytes; it goes with this program.
-#[derive(Debug)]
-struct SmallDisk {
-    dir: PathBuf,
-}
-
-impl SmallDisk {
-    fn mount() -> Result<Self> {
-        let dir = scenario::new_dir("disk")?.join("mount");
-        fs::create_dir(&dir)?;
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={MEGABYTES}m"), "tmpfs"])
-            .arg(&dir)
-            .output()?;
-        ensure!(
-            mounted.status.success(),
-            "a full disk needs a small file system, and that needs root: {}",
-            String::from_utf8_lossy(&mounted.stderr)
-        );
-        scenario::at_exit("umount -l \"$1\"", &[&dir])?;
-        Ok(Self { dir })
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.dir.join("ballast")
-    }
-
-    /// Writes until nothing more can be written.
-    fn fill(&self) -> Result<()> {
-        let mut file = File::create(self.ballast())?;
-        // Large pieces first, then the last bytes.
-        for size in [1 << 20, 1 << 12, 1] {
-            let piece = vec![0; size];
-            while file.write_all(&piece).is_ok() {}
-        }
-        let refused = fs::write(self.dir.join("probe"), [0; 8_192]);
-        ensure!(refused.is_err(), "there is still room");
-        fs::remove_file(self.dir.join("probe"))?;
-        // What the failed piece and the probe gave back.
-        while file.write_all(&[0; 4_096]).is_ok() {}
-        Ok(())
-    }
-
-    fn free(&self) -> Result<()> {
-        Ok(fs::remove_file(self.ballast())?)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
-    }
-}
-
-/// Fills the disk under load, twice, the second time with a kill while it is full, and expects that submissions are
-/// refused meanwhile, that reads go on, and that everything is right afterwards. Gives the verdict's line.
+/// Fills the disk under load and judges.
 ///
 /// # Errors
-/// When it is not so, or a file system cannot be mounted.
-pub async fn full() -> Result<String> {
+/// When a fault does not come about, a file system cannot be mounted, or the verdict is not right.
+pub async fn full() -> Result<Verdict> {
     let disk = SmallDisk::mount()?;
     let logs = scenario::new_dir("embedded")?;
-    let mut embedded = Embedded::start_on(&logs, disk.dir.join("data")).await?;
-    embedded.system.define(BUDGET, CATEGORIES).await?;
+    let mut embedded = Embedded::start_on(&logs, disk.dir().join("data")).await?;
+    define(&embedded.system).await?;
     embedded.system.define(PROBED, CATEGORIES).await?;
-    let load = Crowd::of(BUDGET, CATEGORIES).start(&embedded.system);
-    let watch = Watch::start(&embedded.system, BUDGET, Tolerance::NoAnswer);
-    load.goes_on_for(200).await?;
+    let watches = watches(&embedded.system);
+    let workload = Workload::start(&embedded.system, SEED);
+    workload.goes_on_for(MEANWHILE).await?;
 
+    let mut verdict = Verdict { run: "CHAOS-DISK".to_owned(), ..Verdict::default() };
+    let (mut probes, mut peace_since) = (History::default(), Instant::now());
     for killed in [false, true] {
         disk.fill()?;
-        eventually("submissions are refused", NOTICED, async || refused(&embedded).await).await?;
-        let url = format!("{}/v1/budgets/{BUDGET}/aggregate", embedded.system.read_from(0));
-        send(embedded.system.request(Method::GET, url)).await?.expect(200)?;
+        is_full(&embedded, &mut probes).await?;
+        *verdict.faults.entry("disk_full").or_default() += 1;
+        verdict.note_exits(unasked_exits([&mut embedded.service])?);
         if killed {
             embedded.service.process.kill()?;
+            *verdict.faults.entry("kill").or_default() += 1;
         }
         disk.free()?;
         if killed {
-            embedded.service.restart().await?;
+            embedded.service.start_again()?;
         }
-        load.goes_on_for(200).await?;
+        peace_since = Instant::now();
+        workload.goes_on_for(MEANWHILE).await?;
     }
 
-    let freed = Instant::now();
-    let ledger = load.stop().await?;
-    let acknowledged = ledger.len();
-    let seen = watch.seen().await?;
-    ensure!(seen.went_back.is_empty() && seen.wrong.is_empty(), "readers saw {seen:?}");
-    embedded.system.shows(BUDGET, &ledger.totals(CATEGORIES), NOTICED).await?;
-    let recovered = freed.elapsed();
+    let mut history = workload.stop().await?;
+    history.add(probes);
+    let log = embedded_log::read(&embedded.data)?;
+    let partitions = embedded_log::partitions(&embedded.data)?;
+    let oracle = Oracle::of(&log, partitions);
+    compare(&embedded, &oracle, &mut verdict).await;
+    verdict.recovered = peace_since.elapsed();
+    for watch in watches {
+        verdict.note_seen(watch.seen().await?);
+    }
+    if let Err(error) = people_are_shown(&embedded.system, &history).await {
+        verdict.wrong.push(format!("{error:#}"));
+    }
+    verdict.note_exits(unasked_exits([&mut embedded.service])?);
     // The same after a restart in peace, from disk alone.
     embedded.service.process.kill()?;
     embedded.service.restart().await?;
-    embedded.system.shows(BUDGET, &ledger.totals(CATEGORIES), NOTICED).await?;
-    no_alarm(&logs)?;
-    Ok(format!(
-        "CHAOS-DISK acked={acknowledged} repeated={} oracle_diff=0 went_back=0 recovered_s={:.1} \
-         faults={{disk_full=2,kill=1}}",
-        ledger.repeats,
-        recovered.as_secs_f64()
-    ))
+    compare(&embedded, &oracle, &mut verdict).await;
+
+    verdict.note_history(&history, &log);
+    for tally in (0..partitions).map(|partition| oracle.tally(partition)) {
+        verdict.applied += tally.applied;
+        verdict.duplicates += tally.duplicates;
+        verdict.dead_lettered += tally.dead_lettered;
+    }
+    verdict.wrong.extend(alarms(&logs)?);
+    verdict.require_right()?;
+    Ok(verdict)
 }
 
-/// A submission is refused, and as a problem that says so. It is to a budget that nobody counts.
-async fn refused(embedded: &Embedded) -> Result<()> {
-    let url = format!("{}/v1/budgets/{PROBED}/submissions", embedded.system.write_to(0));
-    let body = json!({"person": "p-0", "allocation": {"c0": 100}});
-    let answer: Answer = send(embedded.system.request(Method::POST, url).json(&body)).await?;
-    answer.problem(503, "unavailable").map(|_| ())
+/// Waits until submissions are refused, and reads.
+async fn is_full(embedded: &Embedded, probes: &mut History) -> Result<()> {
+    eventually("submissions are refused", NOTICED, async || {
+        let number = probes.attempts.len() as u64;
+        let says = Saying::Allocate(shares(number, CATEGORIES));
+        let submission = uuid_bits(mix_128(number));
+        let turn = Turn { budget: PROBED, person: number, submission, says };
+        let outcome = ask(&embedded.system, &turn, embedded.system.write_to(0), probes).await;
+        ensure!(outcome == Outcome::Refused, "one was {outcome:?}");
+        Ok(())
+    })
+    .await?;
+    let url = format!("{}/v1/budgets/{BUDGET}/aggregate", embedded.system.read_from(0));
+    send(embedded.system.request(Method::GET, url)).await?.expect(200)?;
+    Ok(())
 }
 
-fn no_alarm(logs: &Path) -> Result<()> {
-    let log = fs::read_to_string(logs.join("allocator.log")).context("no log")?;
-    let halted = log.lines().find(|line| line.contains("is halted") || line.contains("panicked"));
-    halted.map_or(Ok(()), |line| Err(anyhow::anyhow!("{line}")))
+/// Compares what is shown with what the log says.
+async fn compare(embedded: &Embedded, oracle: &Oracle, verdict: &mut Verdict) {
+    for budget in [BUDGET, JOINS, PROBED] {
+        let expected = oracle.totals(budget, CATEGORIES);
+        if let Err(error) = embedded.system.shows(budget, &expected, NOTICED).await {
+            verdict.oracle_differences += 1;
+            verdict.wrong.push(format!("{error:#}"));
+        }
+    }
 }

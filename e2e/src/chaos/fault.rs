@@ -26,9 +26,11 @@ pub enum Kind {
 /// One service: which of its kind, from 0.
 pub type Victim = (Kind, usize);
 
-/// What a link leads to.
+/// What a link connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Link {
+    /// From clients to the first of a kind.
+    Client(Kind),
     /// From the first of each kind to Kafka.
     Kafka,
     /// From the first of a kind to Cassandra.
@@ -42,8 +44,6 @@ pub enum Link {
 pub enum RedisFault {
     /// It forgets everything.
     Flush,
-    /// It ends at once and starts empty.
-    Restart,
     /// It takes no writes.
     ReadOnly,
     /// It has no memory left.
@@ -67,9 +67,15 @@ pub enum Fault {
     Storm(u32),
     /// A server is killed and started again.
     KillServer(Server),
-    /// Trouble between services and a server.
+    /// A server is asked to end, and started again.
+    TerminateServer(Server),
+    /// Redis is killed and started again, empty.
+    KillRedis,
+    /// Redis is asked to end, and started again, empty.
+    TerminateRedis,
+    /// Trouble on a link.
     Net(Trouble, Link),
-    /// Something about Redis.
+    /// Something about a Redis that runs.
     Redis(RedisFault),
     /// The clock of the second of a kind goes forward, or backward, by so many seconds, and back.
     Clock(Kind, i64),
@@ -87,6 +93,16 @@ impl Fault {
             Self::Storm(_) => "storm",
             Self::KillServer(Server::Kafka) => "kill_kafka",
             Self::KillServer(Server::Cassandra) => "kill_cassandra",
+            Self::KillRedis => "kill_redis",
+            Self::TerminateServer(Server::Kafka) => "term_kafka",
+            Self::TerminateServer(Server::Cassandra) => "term_cassandra",
+            Self::TerminateRedis => "term_redis",
+            Self::Net(Trouble::Cut, Link::Client(_)) => "client_cut",
+            Self::Net(Trouble::Reset, Link::Client(_)) => "client_reset",
+            Self::Net(Trouble::Swallow, Link::Client(_)) => "client_half_open",
+            Self::Net(Trouble::SwallowReplies, Link::Client(_)) => "client_lost_replies",
+            Self::Net(Trouble::Late(_), Link::Client(_)) => "client_late",
+            Self::Net(Trouble::Slow, Link::Client(_)) => "client_slow",
             Self::Net(Trouble::Cut, _) => "cut",
             Self::Net(Trouble::Reset, _) => "reset",
             Self::Net(Trouble::Swallow, _) => "half_open",
@@ -94,7 +110,6 @@ impl Fault {
             Self::Net(Trouble::Late(_), _) => "late",
             Self::Net(Trouble::Slow, _) => "slow",
             Self::Redis(RedisFault::Flush) => "redis_flush",
-            Self::Redis(RedisFault::Restart) => "kill_redis",
             Self::Redis(RedisFault::ReadOnly) => "redis_read_only",
             Self::Redis(RedisFault::OutOfMemory) => "redis_full",
             Self::Clock(..) => "clock",
@@ -105,7 +120,8 @@ impl Fault {
     pub fn hold(self) -> Duration {
         match self {
             Self::Stall(_) => STALL,
-            Self::Roll | Self::Storm(_) | Self::Pause(_) | Self::KillServer(_) => Duration::ZERO,
+            Self::Roll | Self::Storm(_) | Self::Pause(_) => Duration::ZERO,
+            Self::KillServer(_) | Self::TerminateServer(_) => Duration::ZERO,
             // Long enough for a commit to be given up and repeated.
             Self::Net(_, Link::Cassandra(_)) => STORE_TIMEOUT * 2 + Duration::from_millis(500),
             _ => Duration::from_millis(1_500),
@@ -123,13 +139,14 @@ impl Fault {
                 Self::Kill((Kind::Processor, _))
                     | Self::Terminate((Kind::Processor, _))
                     | Self::KillServer(_)
+                    | Self::TerminateServer(_)
                     | Self::Net(_, Link::Kafka | Link::Cassandra(_))
                     | Self::Clock(..)
             )
         };
         // Whatever takes time would make a stall longer.
         let stalled = |fault| matches!(fault, Self::Stall(_));
-        let at_once = |fault| matches!(fault, Self::Redis(_) | Self::Kill(_));
+        let at_once = |fault| matches!(fault, Self::Redis(_) | Self::KillRedis | Self::Kill(_));
         let both = |one: Self, other: Self| {
             !alone(one)
                 && !(paused(one) && (about_processors(other) || stalled(other)))
@@ -142,23 +159,35 @@ impl Fault {
             && !matches!((self, other), (Self::Net(_, one), Self::Net(_, two)) if one == two)
     }
 
-    /// Nothing passes a link to a server that is away, or of a service that is.
+    /// Nothing passes a link to a server that is away, or of a service that is; and what is away cannot be hurt.
     fn keeps_from(self, other: Self) -> bool {
         match (self, other) {
-            (Self::KillServer(Server::Kafka), Self::Net(_, link)) => link == Link::Kafka,
-            (Self::KillServer(Server::Cassandra), Self::Net(_, link)) => {
-                matches!(link, Link::Cassandra(_))
+            (Self::KillServer(server) | Self::TerminateServer(server), Self::Net(_, link)) => {
+                match server {
+                    Server::Kafka => link == Link::Kafka,
+                    Server::Cassandra => matches!(link, Link::Cassandra(_)),
+                }
             }
-            (Self::Redis(_), Self::Redis(_)) => true,
-            (Self::Redis(RedisFault::Restart), Self::Net(_, link)) => {
+            (
+                Self::KillServer(one) | Self::TerminateServer(one),
+                Self::KillServer(two) | Self::TerminateServer(two),
+            ) => one == two,
+            (
+                Self::KillRedis | Self::TerminateRedis | Self::Redis(_),
+                Self::KillRedis | Self::TerminateRedis | Self::Redis(_),
+            ) => true,
+            (Self::KillRedis | Self::TerminateRedis, Self::Net(_, link)) => {
                 matches!(link, Link::Redis(_))
             }
             (
                 Self::Kill((kind, 0)) | Self::Terminate((kind, 0)) | Self::Stall((kind, 0)),
-                Self::Net(_, Link::Redis(of) | Link::Cassandra(of)),
+                Self::Net(_, Link::Client(of) | Link::Redis(of) | Link::Cassandra(of)),
             ) => kind == of,
             // An end in good order needs what is behind the service.
-            (Self::Terminate(_), Self::KillServer(_) | Self::Net(_, Link::Kafka)) => true,
+            (
+                Self::Terminate(_),
+                Self::KillServer(_) | Self::TerminateServer(_) | Self::Net(_, Link::Kafka),
+            ) => true,
             _ => false,
         }
     }

@@ -1,6 +1,7 @@
-//! The proxies between services and servers: the first of each kind of service reaches every server through one.
+//! The proxies: the first of each kind of service reaches every server through one, and is reached by clients through
+//! one.
 //!
-//! The others reach the servers directly, so that trouble on a link meets one side of a pair.
+//! The others do without, so that trouble on a link meets one side of a pair.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,6 +11,7 @@ use super::fault::{Kind, Link};
 use super::proxy::Proxy;
 use crate::own_servers::OwnServers;
 use crate::stack::Special;
+use crate::system::System;
 
 const KINDS: [Kind; 3] = [Kind::Ingest, Kind::Processor, Kind::Api];
 
@@ -55,11 +57,20 @@ impl Links {
         self.proxies.get(&link).with_context(|| format!("no proxy for {link:?}"))
     }
 
-    /// Ends all trouble.
-    pub fn heal(&self) {
-        for proxy in self.proxies.values() {
-            proxy.set(None);
+    /// Puts a proxy in front of the first ingest and the first API. Gives the addresses that clients use from then on.
+    ///
+    /// # Errors
+    /// When one cannot listen.
+    pub async fn in_front_of(&mut self, system: &System) -> Result<System> {
+        let mut clients = system.clone();
+        for (kind, urls) in [(Kind::Ingest, &mut clients.writes), (Kind::Api, &mut clients.reads)] {
+            let first = urls.first_mut().with_context(|| format!("no {kind:?}"))?;
+            let port = first.rsplit(':').next().unwrap_or_default().parse()?;
+            let proxy = Proxy::start(0, port).await?;
+            *first = format!("http://{}", proxy.address());
+            self.proxies.insert(Link::Client(kind), proxy);
         }
+        Ok(clients)
     }
 
     /// What the first of each kind needs to go through the proxies.

@@ -5,16 +5,20 @@
 //! | [`fault`] | what can be done, and what at once |
 //! | [`plan`] | what a seed does |
 //! | [`nemesis`] | doing it, and making sure that it was there |
-//! | [`proxy`], [`links`] | the network between services and servers, and its troubles |
+//! | [`proxy`], [`links`] | the network between clients, services and servers, and its troubles |
 //! | [`redis_faults`], [`clock`] | what is wrong with a Redis that runs; wrong clocks |
-//! | [`workload`], [`history`] | what people ask for; what came of it, and whether the log agrees |
+//! | [`workload`], [`ask`] | what people want; one request for it |
+//! | [`history`] | what came of each request, and whether the log agrees |
 //! | [`aftermath`] | peace, and what must be true then |
 //! | [`verdict`] | the line |
-//! | [`disk`] | the embedded default on a full disk |
+//! | [`disk`], [`small_disk`] | the embedded default on a full disk; a disk that can be filled |
+//! | [`embedded_log`] | the log of the embedded default as a plain client sees it |
 
 pub mod aftermath;
+pub mod ask;
 pub mod clock;
 pub mod disk;
+pub mod embedded_log;
 pub mod fault;
 pub mod history;
 pub mod links;
@@ -22,10 +26,11 @@ pub mod nemesis;
 pub mod plan;
 pub mod proxy;
 pub mod redis_faults;
+pub mod small_disk;
 pub mod verdict;
 pub mod workload;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::sync::OnceCell;
@@ -33,6 +38,7 @@ use tokio::sync::OnceCell;
 use crate::own_servers::OwnServers;
 use crate::process::free_port;
 use crate::stack::{Stack, StackBuilder};
+use crate::system::System;
 use crate::watch::{Tolerance, Watch};
 use clock::Clocks;
 use fault::{SESSION, STORE_TIMEOUT};
@@ -44,7 +50,9 @@ use workload::Workload;
 
 /// The budget that people speak about.
 pub const BUDGET: &str = "chaos";
-/// Its categories.
+/// The budget that people only ever join.
+pub const JOINS: &str = "chaos-joins";
+/// The categories of both.
 pub const CATEGORIES: usize = 10;
 const PARTITIONS: u32 = 6;
 
@@ -64,12 +72,13 @@ pub async fn run(seed: u64, extent: Extent) -> Result<Verdict> {
     let plan = Plan::of(seed, extent);
     let own = own_servers().await?;
     let redis_port = free_port()?;
-    let (links, clocks) = (Links::start(own, redis_port).await?, Clocks::new()?);
+    let (mut links, clocks) = (Links::start(own, redis_port).await?, Clocks::new()?);
     let mut stack = start(own, &links, &clocks, redis_port).await?;
-    stack.system.define(BUDGET, CATEGORIES).await?;
+    define(&stack.system).await?;
 
-    let watch = Watch::start(&stack.system, BUDGET, Tolerance::NoAnswer);
-    let workload = Workload::start(&stack.system, BUDGET, CATEGORIES, seed);
+    let clients = links.in_front_of(&stack.system).await?;
+    let watches = watches(&clients);
+    let workload = Workload::start(&clients, seed);
     workload.goes_on_for(100).await?;
     let mut nemesis = Nemesis {
         stack: &mut stack,
@@ -77,17 +86,33 @@ pub async fn run(seed: u64, extent: Extent) -> Result<Verdict> {
         links: &links,
         clocks: &clocks,
         done: Default::default(),
+        exits: Vec::new(),
+        peace_since: Instant::now(),
     };
     nemesis.run(&plan, &workload).await.with_context(|| format!("the plan of {seed}:\n{plan}"))?;
-    nemesis.heal().await?;
-    let faults = nemesis.done;
+    let Nemesis { done, exits, peace_since, .. } = nemesis;
 
-    let mut verdict = aftermath::judge(&mut stack, workload, watch).await?;
-    verdict.seed = seed;
-    verdict.faults = faults;
+    let mut verdict = aftermath::judge(&mut stack, workload, watches, peace_since).await?;
+    verdict.run = format!("CHAOS seed={seed}");
+    verdict.faults = done;
     verdict.missing(&plan.counts());
+    verdict.note_exits(exits);
     verdict.require_right().with_context(|| format!("the plan of {seed}:\n{plan}"))?;
     Ok(verdict)
+}
+
+async fn define(system: &System) -> Result<()> {
+    for budget in [BUDGET, JOINS] {
+        system.define(budget, CATEGORIES).await?;
+    }
+    Ok(())
+}
+
+fn watches(system: &System) -> [Watch; 2] {
+    [
+        Watch::start(system, BUDGET, Tolerance::NoAnswer),
+        Watch::start_growing(system, JOINS, Tolerance::NoAnswer),
+    ]
 }
 
 async fn start(own: &OwnServers, links: &Links, clocks: &Clocks, redis: u16) -> Result<Stack> {

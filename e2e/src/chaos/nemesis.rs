@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::clock::Clocks;
-use super::fault::{Fault, Kind, RedisFault, SESSION, Victim};
+use super::fault::{Fault, Kind, SESSION, Victim};
 use super::links::Links;
 use super::plan::{Plan, Step};
 use super::redis_faults;
@@ -37,6 +37,10 @@ pub struct Nemesis<'a> {
     pub clocks: &'a Clocks,
     /// How often each fault came about.
     pub done: BTreeMap<&'static str, u32>,
+    /// Who has ended though nobody asked for it.
+    pub exits: Vec<String>,
+    /// Since when no fault is there.
+    pub peace_since: Instant,
 }
 
 impl Nemesis<'_> {
@@ -47,7 +51,8 @@ impl Nemesis<'_> {
     pub async fn run(&mut self, plan: &Plan, workload: &Workload) -> Result<()> {
         for step in &plan.steps {
             self.step(step).await.with_context(|| format!("in {step:?}"))?;
-            self.stack.services().try_for_each(supervise)?;
+            self.peace_since = Instant::now();
+            self.exits.extend(unasked_exits(self.stack.services())?);
             workload
                 .goes_on_for(step.acknowledged_after)
                 .await
@@ -83,8 +88,13 @@ impl Nemesis<'_> {
                 let own = self.own;
                 blocking(move || own.kill(server)).await?;
             }
+            Fault::TerminateServer(server) => {
+                let own = self.own;
+                blocking(move || own.terminate(server)).await?;
+            }
+            Fault::KillRedis => self.stack.redis.kill()?,
+            Fault::TerminateRedis => self.stack.redis.terminate(END_PATIENCE).await?,
             Fault::Net(trouble, link) => self.links.proxy(link)?.set(Some(trouble)),
-            Fault::Redis(RedisFault::Restart) => self.stack.redis.kill()?,
             Fault::Redis(fault) => redis_faults::begin(&self.stack.redis.url(), fault).await?,
             Fault::Clock(kind, seconds) => {
                 let clocks = self.clocks;
@@ -102,7 +112,11 @@ impl Nemesis<'_> {
                 let stood = before.at.elapsed();
                 ensure!(stood < SESSION, "it stood still for {stood:?}: that is no stall");
             }
-            Fault::KillServer(_) => self.servers_again().await?,
+            Fault::KillServer(_) | Fault::TerminateServer(_) => {
+                let own = self.own;
+                blocking(move || own.start_missing()).await?;
+            }
+            Fault::KillRedis | Fault::TerminateRedis => self.stack.redis.restart()?,
             Fault::Net(_, link) => {
                 let proxy = self.links.proxy(link)?;
                 eventually("trouble is felt", FELT, async || {
@@ -112,7 +126,6 @@ impl Nemesis<'_> {
                 .await?;
                 proxy.set(None);
             }
-            Fault::Redis(RedisFault::Restart) => self.stack.redis.restart()?,
             Fault::Redis(fault) => redis_faults::end(&self.stack.redis.url(), fault).await?,
             Fault::Clock(kind, _) => {
                 let clocks = self.clocks;
@@ -132,9 +145,9 @@ impl Nemesis<'_> {
 
     /// A service that runs.
     fn service(&mut self, victim: Victim) -> Result<&mut Service> {
-        let service = self.slot(victim)?;
-        supervise(service)?;
-        Ok(service)
+        let exits = unasked_exits([self.slot(victim)?])?;
+        self.exits.extend(exits);
+        self.slot(victim)
     }
 
     fn slot(&mut self, (kind, which): Victim) -> Result<&mut Service> {
@@ -144,11 +157,6 @@ impl Nemesis<'_> {
             Kind::Api => &mut self.stack.apis,
         };
         all.get_mut(which).with_context(|| format!("no {kind:?} {which}"))
-    }
-
-    async fn servers_again(&self) -> Result<()> {
-        let own = self.own;
-        blocking(move || own.start_missing()).await
     }
 
     /// Everything is ended in good order and started again, one after the other, each once the one before is ready.
@@ -181,7 +189,7 @@ impl Nemesis<'_> {
             beat.tick().await;
             match number % 4 {
                 0 | 1 => self.stack.start_processor()?,
-                2 => drop(self.stack.processors.pop()),
+                2 => self.crashes()?,
                 _ => self.leaves().await?,
             }
         }
@@ -192,29 +200,34 @@ impl Nemesis<'_> {
         Ok(())
     }
 
+    /// The one that came last is asked to leave.
     async fn leaves(&mut self) -> Result<()> {
         ends_well(&mut self.stack.processors.pop().context("no processor to leave")?).await
     }
 
-    /// Ends all that may still be wrong; after it everything has to heal by itself.
-    ///
-    /// # Errors
-    /// When a server or a service cannot be started.
-    pub async fn heal(&mut self) -> Result<()> {
-        self.links.heal();
-        self.servers_again().await?;
-        self.stack.services().try_for_each(supervise)
+    /// The one that came last is killed.
+    fn crashes(&mut self) -> Result<()> {
+        let mut last = self.stack.processors.pop().context("no processor to kill")?;
+        self.exits.extend(unasked_exits([&mut last])?);
+        last.process.kill()
     }
 }
 
-/// Starts a service again that has ended by itself, as whatever supervises it in production does: one that finds a server
-/// away at its start ends with an error.
-fn supervise(service: &mut Service) -> Result<()> {
-    if let Some(status) = service.process.ended()? {
-        ensure!(!status.success(), "{} has ended well, and nobody asked it to", service.name());
-        service.start_again()?;
+/// Who has ended though nobody asked for it. They are started again: the run has failed, and goes on to its verdict.
+///
+/// # Errors
+/// When one cannot be started.
+pub fn unasked_exits<'a>(
+    services: impl IntoIterator<Item = &'a mut Service>,
+) -> Result<Vec<String>> {
+    let mut exits = Vec::new();
+    for service in services {
+        if let Some(status) = service.process.ended()? {
+            exits.push(format!("{} ended unasked: {status}", service.name()));
+            service.start_again()?;
+        }
     }
-    Ok(())
+    Ok(exits)
 }
 
 /// Asks a service to end once it has begun: one that is told to end before that need not end well.

@@ -11,6 +11,10 @@ use crate::record::mix;
 
 /// Of each kind of service so many run.
 pub const EACH: usize = 2;
+/// Two join; one of them is killed, the other leaves.
+const SHORT_STORM: u32 = 3;
+/// Whatever a storm does, it does twice.
+const LONG_STORM: u32 = 8;
 
 /// How much is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +48,8 @@ impl Plan {
     pub fn of(seed: u64, extent: Extent) -> Self {
         let mut dice = Dice::of(seed);
         let mut left = match extent {
-            Extent::Smoke => smoke(&mut dice),
-            Extent::Full => full(&mut dice),
+            Extent::Smoke => some(&mut dice, SHORT_STORM),
+            Extent::Full => everything(&mut dice),
         };
         dice.shuffle(&mut left);
         let mut steps = Vec::new();
@@ -89,8 +93,8 @@ impl fmt::Display for Plan {
     }
 }
 
-fn smoke(dice: &mut Dice) -> Vec<Fault> {
-    let late = Trouble::Late(STORE_TIMEOUT + Duration::from_millis(500));
+/// All faults of services and a few of everything else.
+fn some(dice: &mut Dice, storm: u32) -> Vec<Fault> {
     vec![
         Fault::Kill((Kind::Processor, dice.below(EACH))),
         Fault::Kill((Kind::Ingest, dice.below(EACH))),
@@ -99,21 +103,17 @@ fn smoke(dice: &mut Dice) -> Vec<Fault> {
         Fault::Roll,
         Fault::Pause(dice.below(EACH)),
         Fault::Stall((dice.kind(), dice.below(EACH))),
-        Fault::Storm(3),
-        Fault::Net(late, Link::Cassandra(Kind::Processor)),
+        Fault::Storm(storm),
+        late(Link::Cassandra(Kind::Processor)),
         Fault::Net(Trouble::Cut, Link::Kafka),
         Fault::Net(Trouble::Reset, Link::Redis(dice.kind())),
+        Fault::Net(Trouble::Reset, Link::Client(dice.asked())),
         Fault::Redis(RedisFault::Flush),
     ]
 }
 
-fn full(dice: &mut Dice) -> Vec<Fault> {
-    let mut faults = smoke(dice);
-    let late = |link| match link {
-        Link::Kafka => Trouble::Late(Duration::from_millis(1_200)),
-        Link::Cassandra(_) => Trouble::Late(STORE_TIMEOUT + Duration::from_millis(500)),
-        Link::Redis(_) => Trouble::Late(Duration::from_millis(400)),
-    };
+fn everything(dice: &mut Dice) -> Vec<Fault> {
+    let mut faults = some(dice, LONG_STORM);
     for server in 0..3 {
         let mut link = || match server {
             0 => Link::Kafka,
@@ -126,25 +126,46 @@ fn full(dice: &mut Dice) -> Vec<Fault> {
         for trouble in [Trouble::Swallow, Trouble::SwallowReplies] {
             faults.push(Fault::Net(trouble, link()));
         }
-        let link = link();
-        faults.push(Fault::Net(late(link), link));
+        faults.push(late(link()));
+    }
+    for kind in [Kind::Ingest, Kind::Api] {
+        for trouble in [Trouble::Reset, Trouble::Slow, Trouble::Swallow] {
+            faults.push(Fault::Net(trouble, Link::Client(kind)));
+        }
     }
     let step = |dice: &mut Dice| match dice.below(2) {
         0 => 60 + dice.below(7_200) as i64,
         _ => -60 - dice.below(7_200) as i64,
     };
     faults.extend([
+        Fault::Net(Trouble::Cut, Link::Client(dice.asked())),
+        // What was asked for is done, and nobody hears of it.
+        Fault::Net(Trouble::SwallowReplies, Link::Client(Kind::Ingest)),
+        late(Link::Client(dice.asked())),
         Fault::KillServer(Server::Kafka),
         Fault::KillServer(Server::Cassandra),
-        Fault::Redis(RedisFault::Restart),
+        Fault::KillRedis,
+        Fault::TerminateServer(Server::Kafka),
+        Fault::TerminateServer(Server::Cassandra),
+        Fault::TerminateRedis,
         Fault::Redis(RedisFault::ReadOnly),
         Fault::Redis(RedisFault::OutOfMemory),
         Fault::Kill((dice.kind(), dice.below(EACH))),
         Fault::Terminate((dice.kind(), dice.below(EACH))),
         Fault::Clock(Kind::Processor, step(dice)),
-        Fault::Clock([Kind::Ingest, Kind::Api][dice.below(2)], step(dice)),
+        Fault::Clock(dice.asked(), step(dice)),
     ]);
     faults
+}
+
+/// Replies that come late; from the store later than a request may take.
+fn late(link: Link) -> Fault {
+    let delay = match link {
+        Link::Kafka | Link::Client(_) => Duration::from_millis(1_200),
+        Link::Cassandra(_) => STORE_TIMEOUT + Duration::from_millis(500),
+        Link::Redis(_) => Duration::from_millis(400),
+    };
+    Fault::Net(Trouble::Late(delay), link)
 }
 
 /// Chance that is the same for the same seed.
@@ -166,6 +187,11 @@ impl Dice {
         [Kind::Ingest, Kind::Processor, Kind::Api][self.below(3)]
     }
 
+    /// A kind that clients ask for something.
+    fn asked(&mut self) -> Kind {
+        [Kind::Ingest, Kind::Api][self.below(2)]
+    }
+
     fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
@@ -178,6 +204,38 @@ mod tests {
     use super::super::fault::SESSION;
     use super::*;
 
+    /// What a fault can be called.
+    const KINDS: [&str; 28] = [
+        "client_cut",
+        "client_half_open",
+        "client_late",
+        "client_lost_replies",
+        "client_reset",
+        "client_slow",
+        "clock",
+        "cut",
+        "half_open",
+        "kill",
+        "kill_cassandra",
+        "kill_kafka",
+        "kill_redis",
+        "late",
+        "lost_replies",
+        "pause",
+        "redis_flush",
+        "redis_full",
+        "redis_read_only",
+        "reset",
+        "roll",
+        "slow",
+        "stall",
+        "storm",
+        "term",
+        "term_cassandra",
+        "term_kafka",
+        "term_redis",
+    ];
+
     #[test]
     fn a_seed_always_gives_the_same_plan_and_another_seed_another() {
         for seed in 0..50 {
@@ -188,15 +246,16 @@ mod tests {
 
     #[test]
     fn every_seed_does_everything_of_its_extent() {
-        let (mut smoke_dice, mut full_dice) = (Dice::of(0), Dice::of(0));
-        let (in_smoke, in_full) = (smoke(&mut smoke_dice).len(), full(&mut full_dice).len());
+        let mut dice = Dice::of(0);
+        let in_smoke = some(&mut dice, SHORT_STORM).len();
+        let in_full = everything(&mut dice).len();
         for seed in 0..200 {
             for (extent, expected) in [(Extent::Smoke, in_smoke), (Extent::Full, in_full)] {
                 let counts = Plan::of(seed, extent).counts();
                 assert_eq!(counts.values().sum::<u32>() as usize, expected);
             }
-            let kinds = Plan::of(seed, Extent::Full).counts().len();
-            assert_eq!(kinds, 19, "a kind of fault is missing");
+            let counts = Plan::of(seed, Extent::Full).counts();
+            assert_eq!(counts.into_keys().collect::<Vec<_>>(), KINDS);
         }
     }
 

@@ -22,7 +22,6 @@ pub async fn begin(url: &str, fault: RedisFault) -> Result<()> {
             run(&mut redis, &["FLUSHALL"]).await?;
             return Ok(());
         }
-        RedisFault::Restart => return Ok(()),
         RedisFault::ReadOnly => run(&mut redis, &["REPLICAOF", "127.0.0.1", NOBODY]).await?,
         RedisFault::OutOfMemory => {
             run(&mut redis, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await?;
@@ -41,7 +40,7 @@ pub async fn begin(url: &str, fault: RedisFault) -> Result<()> {
 pub async fn end(url: &str, fault: RedisFault) -> Result<()> {
     let mut redis = connect(url).await?;
     match fault {
-        RedisFault::Flush | RedisFault::Restart => Ok(()),
+        RedisFault::Flush => Ok(()),
         RedisFault::ReadOnly => run(&mut redis, &["REPLICAOF", "NO", "ONE"]).await,
         RedisFault::OutOfMemory => run(&mut redis, &["CONFIG", "SET", "maxmemory", "0"]).await,
     }

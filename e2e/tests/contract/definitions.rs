@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::system::{System, definition, send};
+use e2e::answer::send;
+use e2e::system::{System, definition};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -18,7 +19,7 @@ on_both!(
     results_are_withheld_below_the_minimum_of_people,
 );
 
-async fn put(system: &System, budget: &str, definition: &Value) -> Result<e2e::system::Answer> {
+async fn put(system: &System, budget: &str, definition: &Value) -> Result<e2e::answer::Answer> {
     send(
         system
             .request(Method::PUT, format!("{}/v1/budgets/{budget}", system.write_to(0)))

@@ -1,4 +1,4 @@
-//! The contract of `HTTP.md`, on the embedded default and on real servers: the same tests on both.
+//! The contract of `docs/http.md`, on the embedded default and on real servers: the same tests on both.
 
 mod definitions;
 mod reads;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::system::{Receipt, System};
+use e2e::answer::Receipt;
+use e2e::system::System;
 use e2e::wait::eventually;
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ fn route(budget: &str) -> String {
     format!("/v1/budgets/{budget}/aggregate")
 }
 
-async fn at_least(system: &System, path: &str, receipt: &Receipt) -> Result<e2e::system::Answer> {
+async fn at_least(system: &System, path: &str, receipt: &Receipt) -> Result<e2e::answer::Answer> {
     let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=5")];
     system.get_with(path, &wait).await?.expect(200)
 }
@@ -169,7 +170,7 @@ async fn versions_only_move_forward_and_only_with_the_numbers(system: &System) -
 async fn the_default_budget_is_at_aggregate_with_a_slash(system: &System) -> Result<()> {
     let body = json!({"person": unique("somebody"), "allocation": {"health": 40, "education": 35.5, "defence": 24.5}});
     let receipt =
-        e2e::system::receipt(&system.post("/v1/budgets/taxes/submissions", &body).await?)?;
+        e2e::answer::receipt(&system.post("/v1/budgets/taxes/submissions", &body).await?)?;
     let long = at_least(system, &route("taxes"), &receipt).await?;
     let short = system.get("/aggregate/").await?.expect(200)?;
     ensure!(short.json()? == long.json()?, "{} is not {}", short.text(), long.text());

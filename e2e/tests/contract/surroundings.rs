@@ -1,8 +1,9 @@
 //! What every process has: health, metrics, request ids, and pages that say what a problem means.
 
 use anyhow::{Result, ensure};
+use e2e::answer::send;
 use e2e::scenario::scenario;
-use e2e::system::{System, send};
+use e2e::system::System;
 use reqwest::Method;
 
 use crate::on_both;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use e2e::answer::{Receipt, receipt, receipt_in, send};
 use e2e::load::uuid;
 use e2e::oracle::Totals;
 use e2e::record::mix_128;
-use e2e::system::{Receipt, System, receipt, receipt_in, send};
+use e2e::system::System;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -130,7 +131,7 @@ async fn the_same_submission_id_again_is_the_same_submission(system: &System) ->
         .body(other_words);
     let again = receipt(&send(request).await?)?;
     ensure!(again == first, "first {first:?}, again {again:?}");
-    system.shows(&budget, &Totals::of(2, [&vec![0, 10_000]]), VISIBLE).await
+    system.counts_only(&budget, 2, &[vec![0, 10_000]]).await
 }
 
 async fn an_idempotency_key_works_for_any_text_and_for_withdrawals(system: &System) -> Result<()> {
@@ -166,7 +167,7 @@ async fn one_name_for_two_different_things_is_refused(system: &System) -> Result
     receipt(&system.post(&path(&budget), &says("a", 30)).await?)?;
     system.post(&path(&budget), &says("a", 31)).await?.problem(422, "key-reused")?;
     system.post(&path(&budget), &says("b", 30)).await?.problem(422, "key-reused")?;
-    system.shows(&budget, &Totals::of(2, [&vec![3_000, 7_000]]), VISIBLE).await
+    system.counts_only(&budget, 2, &[vec![3_000, 7_000]]).await
 }
 
 async fn a_batch_answers_for_each_item_in_order_and_one_bad_item_spoils_no_other(
@@ -187,8 +188,8 @@ async fn a_batch_answers_for_each_item_in_order_and_one_bad_item_spoils_no_other
     let statuses: Vec<_> =
         results.iter().map(|result| result["status"].as_u64().unwrap_or_default()).collect();
     ensure!(statuses == [202, 422, 400, 202, 202], "{statuses:?}");
-    e2e::system::check_problem(&results[1]["problem"], 422, "invalid-allocation")?;
-    e2e::system::check_problem(&results[2]["problem"], 400, "malformed")?;
+    e2e::answer::check_problem(&results[1]["problem"], 422, "invalid-allocation")?;
+    e2e::answer::check_problem(&results[2]["problem"], 400, "malformed")?;
     let (first, last) = (receipt_in(&results[0])?, receipt_in(&results[4])?);
     ensure!(
         first.partition == last.partition && first.offset < last.offset,

@@ -1,5 +1,5 @@
-//! Real ballots, imported by `allocator import`, come to exactly the published numbers: embedded, on real servers, with
-//! a processor killed half way, and when imported again.
+//! Ballots, imported by `allocator import`, come to exactly their numbers: embedded, on real servers, with a processor
+//! killed half way, and when imported again. Real ones, where there are any: `local/test` says whether.
 
 mod pabulib;
 
@@ -11,7 +11,7 @@ use e2e::audit;
 use e2e::embedded::Embedded;
 use e2e::gateway::Gateway;
 use e2e::oracle::Totals;
-use e2e::process::{Process, binary, workspace};
+use e2e::process::{Process, binary};
 use e2e::scenario::{new_dir, scenario};
 use e2e::stack::{Stack, StackBuilder};
 use e2e::system::System;
@@ -38,22 +38,15 @@ struct Ballots {
     totals: Totals,
 }
 
-/// The real ballots if they lie beside the checkout, else some of the same shape.
+/// Those in the file that `ALLOCATOR_REAL_BALLOTS` names, which must come to what was published; else some of the same
+/// shape.
 fn ballots() -> Result<Ballots> {
-    let named = std::env::var_os("ALLOCATOR_REAL_BALLOTS").map(PathBuf::from);
-    if let Some(file) = &named {
-        ensure!(
-            file.is_file(),
-            "ALLOCATOR_REAL_BALLOTS names {}, which is no file",
-            file.display()
-        );
-    }
-    let file = named.unwrap_or_else(|| workspace().join("../shared/data/katowice_2022.pb"));
-    if !file.is_file() {
+    let Some(file) = std::env::var_os("ALLOCATOR_REAL_BALLOTS").map(PathBuf::from) else {
         let file = new_dir("ballots")?.join("synthetic.pb");
         std::fs::write(&file, pabulib::synthetic(4_000))?;
         return counted(file);
-    }
+    };
+    ensure!(file.is_file(), "ALLOCATOR_REAL_BALLOTS names {}, which is no file", file.display());
     let ballots = counted(file)?;
     ensure!(ballots.totals.people == 32_815, "{} ballots", ballots.totals.people);
     for (name, published) in PUBLISHED {
@@ -114,7 +107,7 @@ async fn two_of_each() -> Result<Stack> {
 }
 
 #[test]
-fn real_ballots_come_to_the_published_numbers_embedded_and_again() {
+fn ballots_come_to_exactly_their_numbers_embedded_and_again() {
     scenario(async || {
         let ballots = ballots()?;
         let embedded = Embedded::start().await?;
@@ -126,7 +119,7 @@ fn real_ballots_come_to_the_published_numbers_embedded_and_again() {
 }
 
 #[test]
-fn real_ballots_come_to_the_published_numbers_on_real_servers_and_again() {
+fn ballots_come_to_exactly_their_numbers_on_real_servers_and_again() {
     scenario(async || {
         let ballots = ballots()?;
         let stack = two_of_each().await?;
@@ -142,7 +135,7 @@ fn real_ballots_come_to_the_published_numbers_on_real_servers_and_again() {
 }
 
 #[test]
-fn real_ballots_come_to_the_published_numbers_with_a_processor_killed_half_way() {
+fn ballots_come_to_exactly_their_numbers_with_a_processor_killed_half_way() {
     scenario(async || {
         let ballots = ballots()?;
         let mut stack = two_of_each().await?;

@@ -1,13 +1,12 @@
-//! The rows in Cassandra or ScyllaDB and the keys in Redis, as plain clients see them.
+//! The rows in Cassandra or ScyllaDB, as a plain client sees them.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use prost::Message;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
-use serde_json::Value;
 
 use crate::oracle::{Tally, Totals};
 use crate::record::PersonState;
@@ -92,28 +91,35 @@ impl Tables {
     /// # Errors
     /// When they cannot be read.
     pub async fn sums(&self, budget: &str, partitions: u32) -> Result<(u64, Vec<u64>)> {
+        let totals = self.totals(budget, partitions).await?;
+        Ok((totals.people, totals.basis_points))
+    }
+
+    /// The committed totals of a budget, added up over partitions; without categories while nobody has submitted.
+    ///
+    /// # Errors
+    /// When they cannot be read, or do not fit each other.
+    pub async fn totals(&self, budget: &str, partitions: u32) -> Result<Totals> {
+        type Columns = (Option<i64>, Option<Vec<i64>>, Option<Vec<u8>>);
         let query = format!(
-            "SELECT people, sums FROM {}.totals WHERE generation = 1 AND partition = ? AND budget = ?",
+            "SELECT people, sums, distribution FROM {}.totals \
+             WHERE generation = 1 AND partition = ? AND budget = ?",
             self.keyspace
         );
-        let (mut people, mut sums) = (0, Vec::new());
+        let mut totals = Totals::of(0, []);
         for partition in 0..partitions {
             let rows = self
                 .session
                 .query_unpaged(&*query, (partition as i32, budget))
                 .await?
                 .into_rows_result()?;
-            for row in rows.rows::<(Option<i64>, Option<Vec<i64>>)>()? {
-                let (part_people, part_sums) = row?;
-                people += part_people.unwrap_or_default() as u64;
-                let part_sums = part_sums.unwrap_or_default();
-                sums.resize(sums.len().max(part_sums.len()), 0);
-                for (sum, part) in sums.iter_mut().zip(part_sums) {
-                    *sum += part as u64;
-                }
+            if let Some((people, sums, distribution)) = rows.maybe_first_row::<Columns>()? {
+                let part = committed(people, sums, distribution)
+                    .with_context(|| format!("the row of {budget} in partition {partition}"))?;
+                add(&mut totals, part)?;
             }
         }
-        Ok((people, sums))
+        Ok(totals)
     }
 
     /// What counts of each person of a budget, by key.
@@ -176,6 +182,53 @@ impl Tables {
     }
 }
 
+/// The `distribution` column, as `distribution.proto` documents it.
+#[derive(Clone, PartialEq, Eq, Message)]
+struct Distribution {
+    /// For each category how many people gave each whole percent, 0 to 100; one category after the other.
+    #[prost(uint64, repeated, tag = "1")]
+    people_by_percent: Vec<u64>,
+}
+
+/// The columns of a budget's row.
+fn committed(
+    people: Option<i64>,
+    sums: Option<Vec<i64>>,
+    distribution: Option<Vec<u8>>,
+) -> Result<Totals> {
+    let sums = sums.unwrap_or_default();
+    let counts = Distribution::decode(&distribution.unwrap_or_default()[..])?.people_by_percent;
+    ensure!(counts.len() == sums.len() * 101, "{} sums beside {} counts", sums.len(), counts.len());
+    Ok(Totals {
+        people: people.unwrap_or_default().try_into()?,
+        basis_points: sums.into_iter().map(u64::try_from).collect::<Result<_, _>>()?,
+        distribution: counts.chunks(101).map(<[u64]>::to_vec).collect(),
+    })
+}
+
+/// Adds a partition's totals; one that nobody has submitted to has no categories.
+fn add(totals: &mut Totals, part: Totals) -> Result<()> {
+    if totals.basis_points.is_empty() {
+        let people = totals.people + part.people;
+        *totals = Totals { people, ..part };
+        return Ok(());
+    }
+    let (has, more) = (totals.basis_points.len(), part.basis_points.len());
+    ensure!(more == 0 || more == has, "{more} categories here, {has} in another partition");
+    totals.people += part.people;
+    add_each(&mut totals.basis_points, &part.basis_points);
+    for (counts, part) in totals.distribution.iter_mut().zip(&part.distribution) {
+        add_each(counts, part);
+    }
+    Ok(())
+}
+
+fn add_each(sums: &mut [u64], more: &[u64]) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum += more;
+    }
+}
+
 async fn session(nodes: &str) -> Result<Session> {
     SessionBuilder::new()
         .known_nodes(nodes.split(',').map(str::trim))
@@ -204,70 +257,41 @@ pub async fn drop_keyspaces(nodes: &str, unwanted: impl Fn(&str) -> bool) -> Res
     Ok(())
 }
 
-/// The keys of one Redis.
-pub struct Keys {
-    connection: redis::aio::MultiplexedConnection,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Keys {
-    /// Connects to the Redis at `url`.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn open(url: &str) -> Result<Self> {
-        let client = redis::Client::open(url)?;
-        Ok(Self { connection: client.get_multiplexed_async_connection().await? })
+    /// The column of two categories: field 1, packed, one byte a count.
+    fn column(counts: &[u8]) -> Vec<u8> {
+        assert_eq!(counts.len(), 202);
+        [&[0x0a, 0xca, 0x01][..], counts].concat()
     }
 
-    /// The preformatted aggregate of a budget, and the count of people beside it.
-    ///
-    /// # Errors
-    /// When they are not there, or contradict each other.
-    pub async fn aggregate(&mut self, budget: &str) -> Result<Totals> {
-        let (json, count): (Option<String>, Option<u64>) = redis::cmd("MGET")
-            .arg(format!("aggregate_allocations_v2:{{{budget}}}"))
-            .arg(format!("aggregate_total_submissions:{{{budget}}}"))
-            .query_async(&mut self.connection)
-            .await?;
-        let json: Value = serde_json::from_str(&json.context("no aggregate in Redis")?)?;
-        let list = |value: &Value| -> Vec<Value> { value.as_array().cloned().unwrap_or_default() };
-        let whole = |value: &Value| value.as_u64().context("not a whole number");
-        let categories = list(&json["categories"]);
-        let totals = Totals {
-            people: whole(&json["people"])?,
-            basis_points: categories
-                .iter()
-                .map(|c| whole(&c["basis_points"]))
-                .collect::<Result<_>>()?,
-            distribution: categories
-                .iter()
-                .map(|c| list(&c["people_by_percent"]).iter().map(whole).collect())
-                .collect::<Result<_>>()?,
-        };
-        anyhow::ensure!(
-            count == Some(totals.people),
-            "{count:?} beside an aggregate of {} people",
-            totals.people
-        );
-        Ok(totals)
+    fn of_one_person(first: u8, second: u8) -> Totals {
+        let mut counts = [0; 202];
+        counts[usize::from(first)] = 1;
+        counts[101 + usize::from(second)] = 1;
+        let sums = [first, second].map(|percent| i64::from(percent) * 100);
+        committed(Some(1), Some(sums.to_vec()), Some(column(&counts))).unwrap()
     }
 
-    /// Every key with its value, to search in.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub async fn everything(&mut self) -> Result<String> {
-        let keys: Vec<Vec<u8>> =
-            redis::cmd("KEYS").arg("*").query_async(&mut self.connection).await?;
-        let mut text = String::new();
-        for key in keys {
-            let dump: Vec<u8> =
-                redis::cmd("DUMP").arg(&key).query_async(&mut self.connection).await?;
-            for bytes in [&key, &dump] {
-                text.push_str(&String::from_utf8_lossy(bytes));
-                text.push('\n');
-            }
+    #[test]
+    fn a_row_is_the_totals_of_its_people_and_rows_add_up() {
+        assert_eq!(of_one_person(100, 0), Totals::of(2, [&vec![10_000, 0]]));
+        let mut totals = Totals::of(0, []);
+        let nobody = committed(Some(0), Some(Vec::new()), Some(Vec::new())).unwrap();
+        for part in [nobody.clone(), of_one_person(100, 0), nobody, of_one_person(40, 60)] {
+            add(&mut totals, part).unwrap();
         }
-        Ok(text)
+        assert_eq!(totals, Totals::of(2, [&vec![10_000, 0], &vec![4_000, 6_000]]));
+    }
+
+    #[test]
+    fn columns_and_rows_that_do_not_fit_each_other_are_errors() {
+        assert!(committed(Some(1), Some(vec![10_000]), Some(column(&[0; 202]))).is_err());
+        assert!(committed(Some(-1), Some(vec![0, 0]), Some(column(&[0; 202]))).is_err());
+        assert!(committed(Some(1), Some(vec![10_000, 0]), Some(vec![0xff])).is_err());
+        let mut totals = of_one_person(100, 0);
+        assert!(add(&mut totals, Totals::of(3, [&vec![10_000, 0, 0]])).is_err());
     }
 }
