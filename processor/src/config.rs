@@ -65,9 +65,9 @@ const REPUBLISH_INTERVAL: Key<Duration> = Key::new(
 );
 const CLAIM_TIMEOUT: Key<Duration> = Key::new(
     "processor.claim_timeout_ms",
-    Some("20000"),
+    Some("3000"),
     "ms",
-    "How long partitions may take to be claimed before the group is joined again.",
+    "How long partitions may take to be claimed before the others are folded without; those are tried again 15 s later.",
     parse::positive_duration_ms,
 );
 
@@ -93,7 +93,7 @@ pub struct ProcessorConfig {
     pub limits: Limits,
     /// How often everything is published again.
     pub republish_interval: Duration,
-    /// How long partitions may take to be claimed.
+    /// How long partitions may take to be claimed before the others begin without.
     pub claim_timeout: Duration,
 }
 

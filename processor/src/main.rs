@@ -12,8 +12,6 @@ use storage::opening::until_there;
 use tokio_util::sync::CancellationToken;
 
 const SERVICE: &str = "processor";
-/// Sections of the shared file that are other processes'.
-const FOREIGN_SECTIONS: [&str; 4] = ["ingest", "admin", "api", "allocator"];
 
 /// Folds the log of submissions into totals.
 #[derive(Parser)]
@@ -33,7 +31,6 @@ impl Config {
     fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
         let settings = Settings::load(args)?;
         let mut reader = settings.reader();
-        reader.ignore_sections(&FOREIGN_SECTIONS);
         let process = ProcessConfig::read(&mut reader);
         let storage = StorageConfig::read_shared(&mut reader);
         let processor = ProcessorConfig::read(&mut reader);

@@ -90,7 +90,7 @@ impl ProcessorMetrics {
             )?,
             publish_failures: metrics.counter(
                 "processor_publish_failures_total",
-                "Rounds that the cache did not take; they are repeated.",
+                "Rounds of which the cache did not take everything; the rest is told again.",
             )?,
             restore_seconds: metrics.histogram(
                 "processor_takeover_duration_seconds",
@@ -198,5 +198,10 @@ impl PartitionMetrics {
     pub(crate) fn set_halted(&self) {
         self.owned.set(0);
         self.halted.set(1);
+    }
+
+    pub(crate) fn set_unclaimed(&self) {
+        self.owned.set(0);
+        self.halted.set(0);
     }
 }

@@ -1,14 +1,15 @@
 //! The processor as a whole: the source's thread, the coordinator behind it, the publisher beside it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runtime::health::{Check, Health};
 use runtime::metrics::{Metrics, MetricsError};
 use schemas::{Generation, PartitionCount};
 use storage::cache::Cache;
 use storage::definitions::Definitions;
-use storage::log::{DeadLetters, LogSource, PartitionHandler, SourceError};
+use storage::log::{DeadLetters, LogSource};
 use storage::store::{GenerationRecord, Store, StoreError};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -111,10 +112,11 @@ impl Processor {
             },
             Handle::current(),
         );
+        let following = Following { coordinator, metrics, group, stop, handle: Handle::current() };
         let source = parts.source;
         let thread = std::thread::Builder::new()
             .name("log-source".into())
-            .spawn(move || follow(source, &coordinator, &metrics, &group, &stop))?;
+            .spawn(move || following.run(source))?;
         let stop_publisher = CancellationToken::new();
         let (stop, interval) = (stop_publisher.clone(), config.republish_interval);
         let publisher = tokio::spawn(async move { publisher.run(interval, stop).await });
@@ -136,35 +138,46 @@ impl Processor {
     }
 }
 
-/// Joins the log's group, again and again, until told to stop.
-fn follow(
-    mut source: Box<dyn LogSource>,
-    handler: &dyn PartitionHandler,
-    metrics: &ProcessorMetrics,
-    group: &Check,
-    stop: &CancellationToken,
-) {
-    let mut pause = FIRST_REJOIN_PAUSE;
-    while !stop.is_cancelled() {
-        group.set_ready();
-        let joined_at = std::time::Instant::now();
-        match source.run(handler, stop) {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(%error, "left the log's group");
-                group.set_unready(error.to_string());
-                if matches!(error, SourceError::Halt(_)) {
-                    tracing::error!("an operator is needed; trying again all the same");
-                }
+/// What the source's thread, which feeds all owners, works with.
+struct Following {
+    coordinator: Coordinator,
+    metrics: ProcessorMetrics,
+    group: Check,
+    stop: CancellationToken,
+    handle: Handle,
+}
+
+impl Following {
+    /// Joins the log's group, again and again, until told to stop.
+    fn run(&self, mut source: Box<dyn LogSource>) {
+        let mut pause = FIRST_REJOIN_PAUSE;
+        while !self.stop.is_cancelled() {
+            self.group.set_ready();
+            let joined_at = Instant::now();
+            // A bug in the source must not end the folding of every partition silently.
+            let run = AssertUnwindSafe(|| source.run(&self.coordinator, &self.stop));
+            let reason = match catch_unwind(run) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "a bug: the source of the log panicked".to_owned(),
+            };
+            tracing::warn!(reason, "left the log's group");
+            self.group.set_unready(reason);
+            self.coordinator.source_ended();
+            self.metrics.rejoined();
+            if joined_at.elapsed() > LONGEST_REJOIN_PAUSE {
+                pause = FIRST_REJOIN_PAUSE;
             }
+            rest(pause, &self.stop, &self.handle);
+            pause = (pause * 2).min(LONGEST_REJOIN_PAUSE);
         }
-        metrics.rejoined();
-        if joined_at.elapsed() > LONGEST_REJOIN_PAUSE {
-            pause = FIRST_REJOIN_PAUSE;
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_REJOIN_PAUSE);
     }
+}
+
+/// Rests so long, or until told to stop.
+fn rest(pause: Duration, stop: &CancellationToken, handle: &Handle) {
+    let resting = async { stop.run_until_cancelled(tokio::time::sleep(pause)).await };
+    handle.block_on(resting);
 }
 
 async fn current_generation(
@@ -199,4 +212,22 @@ async fn current_generation(
 /// A name that no other process ever has.
 fn owner_name() -> String {
     format!("{}-{}", std::process::id(), uuid::Uuid::new_v4())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rest_between_two_joins_ends_when_told_to_stop() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (stop, began) = (CancellationToken::new(), Instant::now());
+        let (theirs, handle) = (stop.clone(), runtime.handle().clone());
+        let resting = std::thread::spawn(move || {
+            rest(Duration::from_secs(3_600), &theirs, &handle);
+        });
+        stop.cancel();
+        resting.join().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(60));
+    }
 }

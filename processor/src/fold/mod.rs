@@ -15,8 +15,7 @@ use schemas::{
 };
 use storage::log::Record;
 
-pub use people::People;
-use people::{Known, PersonSlot};
+use people::{Known, People, PersonSlot};
 use shares::Shares;
 
 /// What came of a record.
@@ -60,7 +59,7 @@ pub enum Reach {
 
 /// One budget in one partition.
 #[derive(Debug)]
-pub struct BudgetState {
+struct BudgetState {
     id: BudgetId,
     totals: BudgetTotals,
     people: People,
@@ -123,21 +122,24 @@ impl PartitionState {
         if home != self.partition {
             return Outcome::DeadLetter(DeadReason::WrongPartition(home));
         }
-        let index = self.budget_index(view.budget);
-        self.budgets[index].fold(view, offset, reach)
+        match self.budget_index(view.budget) {
+            Ok(index) => self.budgets[index].fold(view, offset, reach),
+            Err(fault) => Outcome::DeadLetter(fault.into()),
+        }
     }
 
-    fn budget_index(&mut self, id: &str) -> usize {
+    fn budget_index(&mut self, id: &str) -> Result<usize, RecordFault> {
         if self.budgets.get(self.recent).is_some_and(|budget| budget.id.as_str() == id) {
-            return self.recent;
+            return Ok(self.recent);
         }
         self.recent = match self.by_id.get(id) {
             Some(index) => *index,
-            // The decoder has checked that it is a slug.
-            None => BudgetId::parse(id)
-                .map_or(self.recent, |id| self.add_budget(id, BudgetTotals::default())),
+            None => {
+                let id = BudgetId::parse(id).map_err(|_| RecordFault::Budget)?;
+                self.add_budget(id, BudgetTotals::default())
+            }
         };
-        self.recent
+        Ok(self.recent)
     }
 
     fn add_budget(&mut self, id: BudgetId, totals: BudgetTotals) -> usize {
@@ -174,27 +176,38 @@ impl PartitionState {
         self.budgets.iter().map(|budget| budget.people.changed()).sum()
     }
 
-    /// Takes up to `limit` rows of changed people, going on after `cursor`. `None` when the end is reached.
+    /// Begins a scan of whoever is there now.
+    pub fn begin_row_scan(&self) -> RowScan {
+        let people = self.budgets.iter().map(|budget| budget.people.len()).collect();
+        RowScan { people, budget: 0, slot: 0 }
+    }
+
+    /// Takes about `limit` rows of changed people, the next of the scan. `None` when it is at its end.
     pub fn take_changed_rows(
         &mut self,
-        cursor: RowCursor,
+        scan: &mut RowScan,
         limit: usize,
-    ) -> Option<(Vec<PersonRow>, RowCursor)> {
-        let mut next = cursor;
-        while let Some(budget) = self.budgets.get_mut(next.budget) {
-            let (rows, slot) = budget.people.take_changed(&budget.id, next.slot, limit);
+    ) -> Option<Vec<PersonRow>> {
+        while let Some(people) = scan.people.get(scan.budget)
+            && let Some(budget) = self.budgets.get_mut(scan.budget)
+        {
+            let (rows, slot) = budget.people.take_changed(&budget.id, scan.slot..*people, limit);
+            scan.slot = slot;
             if !rows.is_empty() {
-                return Some((rows, RowCursor { budget: next.budget, slot }));
+                return Some(rows);
             }
-            next = RowCursor { budget: next.budget + 1, slot: 0 };
+            (scan.budget, scan.slot) = (scan.budget + 1, 0);
         }
         None
     }
 }
 
-/// A place in the order in which rows are taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RowCursor {
+/// A way through everyone who is there when it begins, once. Whoever comes later is for the next one: a scan ends
+/// however fast they come.
+#[derive(Debug)]
+pub struct RowScan {
+    /// How many people each budget had.
+    people: Vec<usize>,
     budget: usize,
     slot: usize,
 }

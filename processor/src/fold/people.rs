@@ -4,6 +4,8 @@
 //! A person's record in 64-bit words: two of key, the offset, the fingerprints of the latest submissions (newest
 //! first, 0 where there is none), then the shares, four to a word. Shares that are all zero mean "withdrawn".
 
+use std::ops::Range;
+
 use hashbrown::HashTable;
 use schemas::{BudgetId, Offset, PersonKey, PersonRow, RECENT_SUBMISSIONS, SubmissionFingerprint};
 
@@ -16,10 +18,12 @@ const SHARES_WORD: usize = RECENT_WORD + RECENT_SUBMISSIONS;
 const SHARES_PER_WORD: usize = 4;
 /// Large enough that the allocator gives a chunk pages of its own, small enough that the last one wastes little.
 const CHUNK_PEOPLE: usize = 4096;
+/// People whose bits share a word.
+const WORD_PEOPLE: usize = u64::BITS as usize;
 
 /// The people of one budget in one partition.
 #[derive(Debug)]
-pub struct People {
+pub(super) struct People {
     categories: usize,
     index: HashTable<u32>,
     records: Records,
@@ -98,11 +102,6 @@ impl People {
         self.records.len
     }
 
-    /// Whether there is nobody.
-    pub fn is_empty(&self) -> bool {
-        self.records.len == 0
-    }
-
     /// How many have changed since their row was last taken.
     pub fn changed(&self) -> usize {
         self.changed
@@ -110,7 +109,7 @@ impl People {
 
     /// Makes room for the shares of so many categories, once the first allocation tells. Whoever is there by then has
     /// only withdrawn.
-    pub(super) fn widen(&mut self, categories: usize) {
+    pub fn widen(&mut self, categories: usize) {
         let narrow = std::mem::replace(&mut self.records, Records::new(categories));
         for slot in 0..narrow.len as u32 {
             let wide = self.records.push();
@@ -120,7 +119,7 @@ impl People {
         self.categories = categories;
     }
 
-    pub(super) fn find_or_insert(&mut self, person: &PersonKey) -> Known<'_> {
+    pub fn find_or_insert(&mut self, person: &PersonKey) -> Known<'_> {
         let key = key_words(person);
         let found =
             self.index.find(hash(key), |slot| self.records.get(*slot)[..KEY_WORDS] == key).copied();
@@ -153,7 +152,7 @@ impl People {
     }
 
     /// Puts a stored row in, as it was taken. `false` when it does not fit the budget, or is there already.
-    pub(super) fn restore(&mut self, row: &PersonRow) -> bool {
+    pub fn restore(&mut self, row: &PersonRow) -> bool {
         if ![0, self.categories].contains(&row.basis_points.len()) {
             return false;
         }
@@ -166,17 +165,21 @@ impl People {
         true
     }
 
-    /// Takes the rows of up to `limit` people who have changed, from slot `from` on, and where to go on.
-    pub(super) fn take_changed(
+    /// Takes the rows of about `limit` people who have changed, of those in `slots`, and where to go on.
+    pub fn take_changed(
         &mut self,
         budget: &BudgetId,
-        from: usize,
+        slots: Range<usize>,
         limit: usize,
     ) -> (Vec<PersonRow>, usize) {
         let mut rows = Vec::new();
-        let mut word_index = from / u64::BITS as usize;
-        while let Some(word) = self.changed_bits.get_mut(word_index) {
-            let mut bits = std::mem::take(word);
+        let mut word_index = slots.start / WORD_PEOPLE;
+        while rows.len() < limit
+            && let Some(people @ 1..) = slots.end.checked_sub(word_index * WORD_PEOPLE)
+            && let Some(word) = self.changed_bits.get_mut(word_index)
+        {
+            let mut bits = *word & first_bits(people);
+            *word ^= bits;
             self.changed -= bits.count_ones() as usize;
             while bits != 0 {
                 let slot = word_index as u32 * u64::BITS + bits.trailing_zeros();
@@ -184,12 +187,14 @@ impl People {
                 bits &= bits - 1;
             }
             word_index += 1;
-            if rows.len() >= limit {
-                break;
-            }
         }
-        (rows, word_index * u64::BITS as usize)
+        (rows, word_index * WORD_PEOPLE)
     }
+}
+
+/// A word whose first `count` bits are set; all of them, if it has no more.
+fn first_bits(count: usize) -> u64 {
+    if count < WORD_PEOPLE { (1 << count) - 1 } else { u64::MAX }
 }
 
 /// One person's record, for writing.

@@ -163,28 +163,65 @@ proptest! {
 }
 
 fn take_all_rows(state: &mut PartitionState) -> Vec<PersonRow> {
-    let mut all = Vec::new();
-    let mut cursor = RowCursor::default();
-    while let Some((rows, next)) = state.take_changed_rows(cursor, 2) {
-        all.extend(rows);
-        cursor = next;
+    let mut scan = state.begin_row_scan();
+    std::iter::from_fn(|| state.take_changed_rows(&mut scan, 2)).flatten().collect()
+}
+
+/// Spread like a hash would be.
+fn spread_key(n: u64) -> PersonKey {
+    let bits = u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    PersonKey::from_bytes(bits.to_le_bytes())
+}
+
+/// Withdrawals of people whom nobody knew, one in each of so many budgets.
+fn fold_new_people(state: &mut PartitionState, people: std::ops::Range<u64>, budgets: u64) {
+    for n in people {
+        let value = encode_record(&Submission {
+            budget: BudgetId::parse(&format!("budget-{}", n % budgets)).unwrap(),
+            person: spread_key(n),
+            id: SubmissionId(Uuid::from_u128(n.into())),
+            accepted_at_ms: 5,
+            action: Action::Withdraw,
+        });
+        let key = spread_key(n);
+        let record = Record { offset: Offset(n), key: key.as_bytes(), value: &value };
+        assert_eq!(state.fold(record, Reach::Everything), Outcome::Applied);
     }
-    all
+}
+
+#[test]
+fn a_scan_of_rows_takes_whoever_was_there_at_its_begin_and_leaves_the_others_to_the_next() {
+    for before in [0, 1, 63, 64, 65, 200] {
+        let mut state = empty();
+        fold_new_people(&mut state, 0..before, 2);
+        let mut scan = state.begin_row_scan();
+        let mut taken = Vec::new();
+        let mut come = before;
+        while let Some(rows) = state.take_changed_rows(&mut scan, 1) {
+            taken.extend(rows.iter().map(|row| row.offset.0));
+            assert!(taken.len() as u64 <= before, "it goes on to those who came later");
+            // More than were taken, in the old budgets and in new ones.
+            fold_new_people(&mut state, come..come + 100, 3);
+            come += 100;
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, (0..before).collect::<Vec<_>>());
+        assert_eq!(state.changed_people() as u64, come - before);
+        let mut later: Vec<_> = take_all_rows(&mut state).iter().map(|row| row.offset.0).collect();
+        later.sort_unstable();
+        assert_eq!(later, (before..come).collect::<Vec<_>>());
+        assert_eq!(state.changed_people(), 0);
+    }
 }
 
 #[test]
 fn many_people_are_found_again_across_chunks() {
     let mut people = People::new(2);
-    let key = |n: u64| {
-        // Spread like a hash would be.
-        let bits = u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        PersonKey::from_bytes(bits.to_le_bytes())
-    };
     for n in 0..20_000 {
-        assert!(matches!(people.find_or_insert(&key(n)), Known::New(_)));
+        assert!(matches!(people.find_or_insert(&spread_key(n)), Known::New(_)));
     }
     for n in 0..20_000 {
-        assert!(matches!(people.find_or_insert(&key(n)), Known::Old(_)));
+        assert!(matches!(people.find_or_insert(&spread_key(n)), Known::Old(_)));
     }
     assert_eq!(people.len(), 20_000);
 }

@@ -8,7 +8,7 @@ use storage::store::{
 
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// Why a partition could not be claimed.
+/// Why a partition was not claimed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
     /// Somebody else claimed it meanwhile: join the group again.

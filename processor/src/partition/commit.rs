@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use storage::log::{DeadLetter, DeadLetters};
+use storage::log::DeadLetters;
 use storage::store::{Commit, Conditional, PartitionRef, Store, StoreError};
 
-use super::RETRY_PAUSE;
+use super::letters::Letters;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a commit will never happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
+pub(super) enum CommitError {
     /// The partition has another owner now: drop the state and join the group again.
     #[error("another owner has claimed the partition")]
     Fenced,
@@ -39,33 +39,20 @@ pub(super) async fn commit_with_letters(
     dead_letters: &dyn DeadLetters,
     partition: PartitionRef,
     commit: &Commit,
-    letters: &[DeadLetter],
+    letters: &Letters,
 ) -> Result<(), CommitError> {
     if let Some((budget, _)) = commit.totals.iter().find(|(_, totals)| !totals.is_consistent()) {
         return Err(CommitError::Corrupt(format!(
             "the folded totals of budget `{budget}` contradict themselves"
         )));
     }
-    put_away(dead_letters, letters).await;
+    letters.put_away(dead_letters).await;
     settle_commit(store, partition, commit).await
-}
-
-async fn put_away(dead_letters: &dyn DeadLetters, letters: &[DeadLetter]) {
-    if letters.is_empty() {
-        return;
-    }
-    while let Err(error) = dead_letters.put(letters).await {
-        tracing::warn!(%error, letters = letters.len(), "dead letters cannot be put away yet");
-        tokio::time::sleep(RETRY_PAUSE).await;
-    }
 }
 
 /// Commits, however long the store is away. An outcome that is unknown is settled by reading what is stored, and the
 /// same bytes are written again if they are not there: values are absolute, so a repetition changes nothing.
-///
-/// # Errors
-/// When another owner has the partition, or the store holds what cannot be.
-pub async fn settle_commit(
+async fn settle_commit(
     store: &dyn Store,
     partition: PartitionRef,
     commit: &Commit,

@@ -3,8 +3,10 @@
 mod actor;
 mod claim;
 mod commit;
+mod letters;
 mod load;
 mod pace;
+mod progress;
 mod restore;
 mod rows;
 
@@ -12,8 +14,8 @@ use std::time::Duration;
 
 pub use actor::{Partition, PartitionParts};
 pub use claim::{ClaimError, claim};
-pub use commit::{CommitError, settle_commit};
 pub use pace::Limits;
+pub use progress::Progress;
 pub use restore::{HaltReason, Resume, check_log};
 
 /// Before what failed is tried again.

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// What the dead letters that wait for a commit may take in memory. Those of the commit under way come on top.
+const MOST_LETTER_BYTES: usize = 16 << 20;
+
 /// How an owner paces itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -29,6 +32,8 @@ pub(super) struct Workload {
     pub has_news: bool,
     /// Records folded ahead of the commit.
     pub uncommitted: u64,
+    /// What the dead letters among them take in memory.
+    pub letter_bytes: usize,
     /// Records in the log that are not folded yet.
     pub unread: u64,
     /// Records that a take-over would replay.
@@ -64,7 +69,7 @@ impl Pace {
 
     /// Whether more may be folded before something is committed.
     pub fn has_room(&self, work: &Workload) -> bool {
-        work.uncommitted < self.limits.max_uncommitted
+        work.uncommitted < self.limits.max_uncommitted && work.letter_bytes < MOST_LETTER_BYTES
     }
 
     /// Commits are grouped: one follows the last when that is done, the least interval has passed, and what has
@@ -131,10 +136,11 @@ mod tests {
             has_news: bool,
             people_changed: bool,
             uncommitted in 0..60_u64,
+            letter_bytes in 0..2 * MOST_LETTER_BYTES,
             unread in 0..200_u64,
             replay in 0..1_100_u64,
         ) -> Workload {
-            Workload { has_news, uncommitted, unread, replay, people_changed }
+            Workload { has_news, uncommitted, letter_bytes, unread, replay, people_changed }
         }
     }
 
@@ -159,9 +165,19 @@ mod tests {
         fn what_cannot_grow_is_committed_at_once(work in workloads(), nothing_waits: bool) {
             let claimed_at = Instant::now();
             let pace = Pace::new(LIMITS, claimed_at);
-            if work.has_news && work.uncommitted >= LIMITS.max_uncommitted {
+            if work.has_news && !pace.has_room(&work) {
                 prop_assert!(pace.commit_is_due(claimed_at, &work, nothing_waits));
             }
+        }
+
+        #[test]
+        fn records_and_the_bytes_of_letters_are_bounded_each_by_itself(work in workloads()) {
+            let pace = Pace::new(LIMITS, Instant::now());
+            let within = [
+                work.uncommitted < LIMITS.max_uncommitted,
+                work.letter_bytes < MOST_LETTER_BYTES,
+            ];
+            prop_assert_eq!(pace.has_room(&work), within == [true, true]);
         }
 
         #[test]

@@ -42,6 +42,9 @@ pub enum HaltReason {
     /// The log skips the record by which it would be known again.
     #[error("the record at offset {0} is gone: the log has a gap where the totals end")]
     MarkMissing(Offset),
+    /// The log's source cannot read on.
+    #[error("{0}")]
+    Log(String),
     /// Totals that contradict themselves.
     #[error("an invariant does not hold: {0}")]
     Invariant(String),

@@ -1,14 +1,14 @@
 //! People's rows, written behind the commit.
 //!
-//! A round takes every person who has changed, slice by slice. A slice is a copy as of the moment it is taken and is
-//! written only once everything in it is committed. When the round is through, every change below the position at
-//! which it began is in the table: that is the new `state_position`.
+//! A round takes every person who has changed, of those there are when it begins, slice by slice. A slice is a copy as
+//! of the moment it is taken and is written only once everything in it is committed. When the round is through, every
+//! change below the position at which it began is in the table: that is the new `state_position`.
 
 use schemas::{PersonRow, Position};
 use storage::store::{PartitionRef, Store, StoreError};
 
 use super::{HaltReason, RETRY_PAUSE};
-use crate::fold::{PartitionState, RowCursor};
+use crate::fold::{PartitionState, RowScan};
 
 /// Rows of one slice: large enough that each bucket gets a batch of its own worth sending.
 const SLICE_ROWS: usize = 8_192;
@@ -23,7 +23,7 @@ pub(super) struct RowRounds {
 struct Round {
     /// Everything below is in the table once the round is through.
     covers: Position,
-    cursor: RowCursor,
+    scan: RowScan,
 }
 
 /// Rows to be written once `committed` is reached.
@@ -50,16 +50,15 @@ impl RowRounds {
     }
 
     /// Begins a round; `folded` is how far the state has come.
-    pub fn begin(&mut self, folded: Position) {
-        self.round = Some(Round { covers: folded, cursor: RowCursor::default() });
+    pub fn begin(&mut self, folded: Position, state: &PartitionState) {
+        self.round = Some(Round { covers: folded, scan: state.begin_row_scan() });
     }
 
     /// Goes on with the round, when the slice before has been written.
     pub fn next(&mut self, state: &mut PartitionState) -> Next {
         let Some(round) = &mut self.round else { return Next::Idle };
-        match state.take_changed_rows(round.cursor, SLICE_ROWS) {
-            Some((rows, cursor)) => {
-                round.cursor = cursor;
+        match state.take_changed_rows(&mut round.scan, SLICE_ROWS) {
+            Some(rows) => {
                 let last = rows.iter().map(|row| row.offset).max();
                 let committed = last.map_or(Position::START, |offset| offset.next());
                 Next::Write(Slice { rows, committed })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use schemas::{BudgetId, Generation, PartitionCount, PersonKey, PersonRow};
+use schemas::{BudgetId, Generation, PartitionCount, PersonKey, PersonRow, Position};
 use storage::store::memory::MemoryStore;
 use storage::store::{
     Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
@@ -104,6 +104,12 @@ impl Store for Lossy {
         person: &PersonKey,
     ) -> Result<Option<PersonRow>, StoreError> {
         self.inner.person(partition, person).await
+    }
+    async fn state_position(
+        &self,
+        partition: PartitionRef,
+    ) -> Result<Option<Position>, StoreError> {
+        self.inner.state_position(partition).await
     }
     async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
         self.inner.current_generation().await

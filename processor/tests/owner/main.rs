@@ -1,6 +1,7 @@
 //! A partition's owner on a store whose answers get lost: whatever happens, the totals are the fold of the log.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod life;
 mod log;
 mod lossy;
 
@@ -8,134 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
+use life::{LIMITS, reach, take_over, take_over_at_pace};
 use log::Log;
 use lossy::Lossy;
-use processor::ProcessorMetrics;
-use processor::coordinator::Progress;
-use processor::partition::{
-    Ended, HaltReason, Limits, Partition, PartitionParts, check_log, claim,
-};
-use processor::publisher::Publisher;
-use runtime::metrics::Metrics;
-use schemas::{BudgetId, Generation, Offset, PartitionCount, PartitionId, PersonRow, Position};
-use storage::cache::memory::MemoryCache;
-use storage::definitions::sqlite::SqliteDefinitions;
-use storage::log::{AppendError, DeadLetter, DeadLetters, LogIdentity, RecordBatch};
+use processor::partition::{Ended, HaltReason, Limits};
+use schemas::{BudgetId, Generation, Offset, PartitionId, PersonRow, Position};
 use storage::store::{Checkpoint, PartitionRef, Store};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 const PARTITION: PartitionRef =
     PartitionRef { generation: Generation(1), partition: PartitionId(0) };
-
-fn one() -> PartitionCount {
-    PartitionCount::new(1).unwrap()
-}
-
-#[derive(Default)]
-struct NoLetters;
-
-#[async_trait]
-impl DeadLetters for NoLetters {
-    async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
-        panic!("no record of these tests is a dead letter: {letters:?}");
-    }
-}
-
-struct Owner {
-    records: mpsc::Sender<RecordBatch>,
-    from: u64,
-    stop: CancellationToken,
-    task: JoinHandle<Ended>,
-    progress: Arc<Progress>,
-}
-
-fn identity(cluster: &str) -> LogIdentity {
-    LogIdentity { cluster_id: cluster.into(), topic_id: String::new() }
-}
-
-fn publisher(dir: &tempfile::TempDir) -> Arc<Publisher> {
-    let definitions = SqliteDefinitions::open(&dir.path().join("definitions.db")).unwrap();
-    let metrics = ProcessorMetrics::new(&Metrics::new("test")).unwrap();
-    Arc::new(Publisher::new(Arc::new(MemoryCache::new()), Arc::new(definitions), one(), metrics))
-}
-
-async fn take_over(store: &Arc<Lossy>, log: &Log, owner: &str) -> Owner {
-    let dir = tempfile::tempdir().unwrap();
-    let claimed_at = Instant::now();
-    let stored = claim(store.as_ref(), PARTITION, owner).await.unwrap();
-    let resume = check_log(&stored.checkpoint, &identity("c"), log.bounds()).unwrap();
-    let progress = Arc::new(Progress::default());
-    let parts = PartitionParts {
-        store: store.clone(),
-        dead_letters: Arc::new(NoLetters),
-        publisher: publisher(&dir),
-        identity: identity("c"),
-        partitions: one(),
-        limits: Limits {
-            commit_interval: Duration::from_millis(1),
-            catch_up_commit_interval: Duration::from_millis(5),
-            catch_up_lag: 1_000,
-            max_uncommitted: 100,
-            rows_interval: Duration::from_millis(3),
-            max_replay: 200,
-        },
-        metrics: ProcessorMetrics::new(&Metrics::new("test"))
-            .unwrap()
-            .partition(PARTITION.partition),
-        progress: Arc::clone(&progress),
-    };
-    let (records, inbox) = mpsc::channel(4);
-    let stop = CancellationToken::new();
-    let life =
-        Partition::new(PARTITION, stored, resume, claimed_at, parts).run(inbox, stop.clone());
-    Owner { records, from: resume.from.0, stop, task: tokio::spawn(life), progress }
-}
-
-impl Owner {
-    async fn feed(&mut self, log: &Log, to: u64) {
-        while self.from < to {
-            let next = (self.from + 23).min(to);
-            if self.records.send(log.batch(self.from, next)).await.is_err() {
-                return;
-            }
-            self.from = next;
-        }
-    }
-
-    async fn committed(&self, position: u64) {
-        reach(&self.progress, position).await;
-    }
-
-    /// Waits until some people's rows count as written.
-    async fn state_committed(&self, store: &Lossy) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
-            if stored.checkpoint.state_position > Position::START {
-                return;
-            }
-            assert!(Instant::now() < deadline, "no round of rows came to its end");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-
-    async fn release(self) -> Ended {
-        self.stop.cancel();
-        self.task.await.unwrap()
-    }
-}
-
-async fn reach(progress: &Progress, position: u64) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while progress.committed() < Position(position) {
-        assert!(Instant::now() < deadline, "still at {}", progress.committed());
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
 
 /// One owner's life to the log's end; `false` if it found that the store had gone back.
 async fn fold_whole_log(store: &Arc<Lossy>, log: &Log) -> bool {
@@ -209,14 +92,15 @@ async fn a_former_owner_is_fenced_at_its_next_commit_and_changes_nothing() {
 async fn a_release_commits_what_was_folded() {
     let log = Log::of(100);
     let store = Lossy::new(false);
-    let mut owner = take_over(&store, &log, "owner").await;
+    let hour = Duration::from_secs(3_600);
+    let limits = Limits { commit_interval: hour, max_uncommitted: 1_000, ..LIMITS };
+    let mut owner = take_over_at_pace(&store, &log, "owner", limits).await;
     owner.feed(&log, 100).await;
-    while owner.records.capacity() < owner.records.max_capacity() {
-        tokio::task::yield_now().await;
-    }
+    owner.has_taken_all().await;
+    assert_eq!(owner.progress.committed(), Position(0));
     assert_eq!(owner.release().await, Ended::Released);
     let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
-    assert!(stored.checkpoint.position >= Position(92), "{}", stored.checkpoint.position);
+    assert_eq!(stored.checkpoint.position, Position(100));
 }
 
 #[tokio::test(flavor = "multi_thread")]

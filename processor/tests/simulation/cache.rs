@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use schemas::{Budget, BudgetId, CombinedTotals, Generation, PartitionCount, PartitionTotals};
+use schemas::{Budget, BudgetId, CombinedTotals, PartitionCount, PartitionTotals};
 use storage::cache::memory::MemoryCache;
 use storage::cache::{Cache, CacheError, CacheUpdate};
 use storage::definitions::{Catalog, Change, DefinitionError, Definitions};
@@ -47,14 +47,13 @@ impl CacheServer {
     async fn publish(
         self: Arc<Self>,
         budget: BudgetId,
-        generation: Generation,
         count: PartitionCount,
         partitions: Vec<PartitionTotals>,
     ) -> Result<(), CacheError> {
         for part in &partitions {
             self.world.check(self.check_told(&budget, part));
         }
-        let outcome = self.cache().publish(&budget, generation, count, &partitions).await;
+        let outcome = self.cache().publish(&budget, count, &partitions).await;
         if let Some(now) = self.show(&budget).await {
             self.world.check(self.check_shown(&budget, &now));
             lock(&self.shown).insert(budget, now);
@@ -92,12 +91,11 @@ impl Cache for CacheClient {
     async fn publish(
         &self,
         budget: &BudgetId,
-        generation: Generation,
         count: PartitionCount,
         partitions: &[PartitionTotals],
     ) -> Result<(), CacheError> {
         let (server, budget) = (Arc::clone(&self.server), budget.clone());
-        let publish = server.publish(budget, generation, count, partitions.to_vec());
+        let publish = server.publish(budget, count, partitions.to_vec());
         self.link.call(Service::Cache, publish).await.map_err(CacheError)?
     }
 

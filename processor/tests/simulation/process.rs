@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use processor::ProcessorMetrics;
-use processor::coordinator::Progress;
-use processor::partition::{ClaimError, Ended, Partition, PartitionParts, check_log, claim};
+use processor::partition::{
+    ClaimError, Ended, Partition, PartitionParts, Progress, check_log, claim,
+};
 use processor::publisher::Publisher;
 use schemas::{Generation, PartitionId, Position};
 use storage::log::{LogIdentity, RecordBatch};

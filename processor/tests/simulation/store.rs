@@ -246,6 +246,13 @@ impl Store for StoreClient {
         self.server.tables.person(partition, person).await
     }
 
+    async fn state_position(
+        &self,
+        partition: PartitionRef,
+    ) -> Result<Option<Position>, StoreError> {
+        self.server.tables.state_position(partition).await
+    }
+
     async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
         self.server.tables.current_generation().await
     }

@@ -1,0 +1,100 @@
+//! The totals that a publisher has: those of the partitions that are owned, and those that the cache has not been told.
+//! No I/O.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use schemas::{BudgetId, BudgetTotals, Generation, PartitionId, PartitionTotals};
+use storage::definitions::Catalog;
+use storage::store::PartitionRef;
+
+#[derive(Default)]
+pub(super) struct Totals {
+    owned: BTreeMap<PartitionRef, BTreeMap<BudgetId, BudgetTotals>>,
+    untold: Untold,
+}
+
+/// What is told of one budget in one call; it may be of partitions that have been given up meanwhile.
+#[derive(Default)]
+struct Untold(BTreeMap<(BudgetId, Generation), BTreeMap<PartitionId, BudgetTotals>>);
+
+impl Totals {
+    /// Takes over what has been committed of a partition; everything, if it is new here.
+    pub fn take_over(
+        &mut self,
+        partition: PartitionRef,
+        totals: Vec<(BudgetId, BudgetTotals)>,
+        catalog: &Catalog,
+    ) {
+        match self.owned.entry(partition) {
+            Entry::Occupied(known) => {
+                for (budget, totals) in &totals {
+                    self.untold.put(budget, partition, totals.clone());
+                }
+                known.into_mut().extend(totals);
+            }
+            Entry::Vacant(new) => {
+                let totals = new.insert(totals.into_iter().collect());
+                self.untold.put_all(partition, totals, catalog);
+            }
+        }
+    }
+
+    /// Ends the repetitions.
+    pub fn give_up(&mut self, partition: PartitionRef) {
+        self.owned.remove(&partition);
+    }
+
+    /// Everything that is owned is to be told.
+    pub fn tell_again(&mut self, catalog: &Catalog) {
+        for (partition, totals) in &self.owned {
+            self.untold.put_all(*partition, totals, catalog);
+        }
+    }
+
+    /// Takes what is untold, call by call.
+    pub fn take_untold(&mut self) -> Vec<(BudgetId, Vec<PartitionTotals>)> {
+        let untold = std::mem::take(&mut self.untold.0).into_iter();
+        let call = |((budget, generation), partitions): (_, BTreeMap<_, _>)| {
+            let partitions = partitions.into_iter();
+            let partitions = partitions.map(|(partition, totals)| PartitionTotals {
+                generation,
+                partition,
+                totals,
+            });
+            (budget, partitions.collect())
+        };
+        untold.map(call).collect()
+    }
+
+    /// Puts back what the cache did not take, where nothing newer has come meanwhile.
+    pub fn put_back(&mut self, budget: BudgetId, partitions: Vec<PartitionTotals>) {
+        for PartitionTotals { generation, partition, totals } in partitions {
+            let untold = self.untold.0.entry((budget.clone(), generation)).or_default();
+            untold.entry(partition).or_insert(totals);
+        }
+    }
+}
+
+impl Untold {
+    fn put(&mut self, budget: &BudgetId, partition: PartitionRef, totals: BudgetTotals) {
+        let untold = self.0.entry((budget.clone(), partition.generation)).or_default();
+        untold.insert(partition.partition, totals);
+    }
+
+    /// Puts a partition's totals of every budget, of those too that it knows nothing of.
+    fn put_all(
+        &mut self,
+        partition: PartitionRef,
+        totals: &BTreeMap<BudgetId, BudgetTotals>,
+        catalog: &Catalog,
+    ) {
+        let silent = catalog.iter().filter(|budget| !totals.contains_key(&budget.id));
+        for budget in silent {
+            self.put(&budget.id, partition, BudgetTotals::default());
+        }
+        for (budget, totals) in totals {
+            self.put(budget, partition, totals.clone());
+        }
+    }
+}

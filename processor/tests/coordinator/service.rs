@@ -1,0 +1,100 @@
+//! The source's thread: it feeds every owner, so it begins again whatever ends it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use processor::{Processor, ProcessorConfig, ProcessorParts};
+use runtime::health::{Health, HealthConfig};
+use runtime::metrics::Metrics;
+use schemas::{PartitionCount, PartitionId, Position};
+use storage::cache::memory::MemoryCache;
+use storage::definitions::sqlite::SqliteDefinitions;
+use storage::log::{LogIdentity, LogSource, PartitionHandler, SourceError};
+use storage::store::Store;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::log::Log;
+use crate::process::{EAGER, NoLetters, id, identity};
+use crate::store::GatedStore;
+
+/// A source that panics in the middle of its first run, and delivers the whole log in its second.
+struct Panicking {
+    log: Log,
+    runs: u32,
+}
+
+impl LogSource for Panicking {
+    fn partitions(&self) -> PartitionCount {
+        PartitionCount::new(1).unwrap()
+    }
+
+    fn identity(&self) -> LogIdentity {
+        identity()
+    }
+
+    fn run(
+        &mut self,
+        handler: &dyn PartitionHandler,
+        stop: &CancellationToken,
+    ) -> Result<(), SourceError> {
+        self.runs += 1;
+        let partition = PartitionId(0);
+        handler.assigned(&[(partition, self.log.bounds())]);
+        handler.deliver(self.log.batch(0, 40), Duration::ZERO).unwrap();
+        assert!(self.runs > 1, "a bug of the source, for this test");
+        handler.deliver(self.log.batch(40, 100), Duration::ZERO).unwrap();
+        while !stop.is_cancelled() {
+            assert!(!handler.wants_to_rejoin(), "an owner of the run before is left");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        handler.revoked(&[partition], false);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_panics_is_begun_again_and_nothing_is_lost_or_counted_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(GatedStore::default());
+    let parts = ProcessorParts {
+        source: Box::new(Panicking { log: Log::of(100), runs: 0 }),
+        topic: "submissions".into(),
+        dead_letters: Arc::new(NoLetters),
+        store: Arc::clone(&store) as _,
+        cache: Arc::new(MemoryCache::new()),
+        definitions: Arc::new(SqliteDefinitions::open(&dir.path().join("d.db")).unwrap()),
+    };
+    let config = ProcessorConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        limits: EAGER,
+        republish_interval: Duration::from_secs(1),
+        claim_timeout: Duration::from_secs(3),
+    };
+    let now = HealthConfig { unready_after: Duration::ZERO, ready_after: Duration::ZERO };
+    let (metrics, health) = (Metrics::new("test"), Health::new(&now));
+    let stop = CancellationToken::new();
+    let processor =
+        Processor::start(&config, parts, &metrics, &health, stop.clone()).await.unwrap();
+    let stored = async || store.inner.read_partition(id(0)).await.unwrap();
+    until("everything is committed", async || {
+        stored().await.is_some_and(|stored| stored.checkpoint.position == Position(100))
+    })
+    .await;
+    assert!(health.is_ready());
+    stop.cancel();
+    processor.stopped().await;
+    let checkpoint = stored().await.unwrap().checkpoint;
+    assert_eq!((checkpoint.position, checkpoint.tally.applied), (Position(100), 100));
+    // Once, for the panic: nothing that the first run left behind has disturbed the second.
+    let shown = String::from_utf8(metrics.render()).unwrap();
+    assert!(shown.contains("allocator_processor_rejoins_total 1\n"), "{shown}");
+}
+
+async fn until(what: &str, there: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !there().await {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,136 @@
+//! A store that lets each kind of call wait for as long as a test wants.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use schemas::{BudgetId, Generation, PartitionCount, PartitionId, PersonKey, PersonRow, Position};
+use storage::store::memory::MemoryStore;
+use storage::store::{
+    Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
+    StoredPartition, Summary,
+};
+use tokio::sync::watch;
+
+/// Lets calls through or has them wait until it does.
+pub struct Gate(watch::Sender<bool>);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(watch::Sender::new(true))
+    }
+}
+
+impl Gate {
+    pub fn close(&self) {
+        self.0.send_replace(false);
+    }
+
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn pass(&self) {
+        self.0.subscribe().wait_for(|open| *open).await.unwrap();
+    }
+}
+
+#[derive(Default)]
+pub struct GatedStore {
+    pub inner: MemoryStore,
+    pub commits: Gate,
+    pub people: Gate,
+    /// Partitions whose claims are never answered.
+    pub silent: Mutex<BTreeSet<PartitionId>>,
+    /// Somebody else is faster at the next claim.
+    pub rival: AtomicBool,
+}
+
+impl GatedStore {
+    /// Another process claims a partition.
+    pub async fn claim_for_rival(&self, partition: PartitionRef) {
+        let epoch = self.inner.read_partition(partition).await.unwrap().map(|stored| stored.epoch);
+        let next = Epoch(epoch.map_or(1, |epoch| epoch.0 + 1));
+        self.inner.claim(partition, epoch, next, "rival").await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Store for GatedStore {
+    async fn read_partition(
+        &self,
+        partition: PartitionRef,
+    ) -> Result<Option<StoredPartition>, StoreError> {
+        self.inner.read_partition(partition).await
+    }
+    async fn claim(
+        &self,
+        partition: PartitionRef,
+        expected: Option<Epoch>,
+        next: Epoch,
+        owner: &str,
+    ) -> Result<Conditional, StoreError> {
+        if self.silent.lock().unwrap().contains(&partition.partition) {
+            std::future::pending::<()>().await;
+        }
+        if self.rival.swap(false, Ordering::Relaxed) {
+            self.claim_for_rival(partition).await;
+        }
+        self.inner.claim(partition, expected, next, owner).await
+    }
+    async fn commit(
+        &self,
+        partition: PartitionRef,
+        commit: &Commit,
+    ) -> Result<Conditional, StoreError> {
+        self.commits.pass().await;
+        self.inner.commit(partition, commit).await
+    }
+    async fn summaries(
+        &self,
+        generation: Generation,
+        partitions: PartitionCount,
+        budgets: &[BudgetId],
+    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+        self.inner.summaries(generation, partitions, budgets).await
+    }
+    async fn write_people(
+        &self,
+        partition: PartitionRef,
+        rows: &[PersonRow],
+    ) -> Result<(), StoreError> {
+        self.inner.write_people(partition, rows).await
+    }
+    async fn read_people(
+        &self,
+        partition: PartitionRef,
+        bucket: u8,
+        row: &mut (dyn FnMut(PersonRow) + Send),
+    ) -> Result<(), StoreError> {
+        self.people.pass().await;
+        self.inner.read_people(partition, bucket, row).await
+    }
+    async fn person(
+        &self,
+        partition: PartitionRef,
+        person: &PersonKey,
+    ) -> Result<Option<PersonRow>, StoreError> {
+        self.inner.person(partition, person).await
+    }
+    async fn state_position(
+        &self,
+        partition: PartitionRef,
+    ) -> Result<Option<Position>, StoreError> {
+        self.inner.state_position(partition).await
+    }
+    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
+        self.inner.current_generation().await
+    }
+    async fn begin_first_generation(
+        &self,
+        first: &GenerationRecord,
+    ) -> Result<GenerationRecord, StoreError> {
+        self.inner.begin_first_generation(first).await
+    }
+}
