@@ -44,7 +44,8 @@ enum State {
     Open { until: Instant },
 }
 
-/// A breaker. Every admission must be followed by [`succeeded`](Self::succeeded) or [`failed`](Self::failed).
+/// A breaker. Every admission must be followed by [`succeeded`](Self::succeeded) or [`failed`](Self::failed), a trial
+/// of which neither is known by [`given_back`](Self::given_back).
 #[derive(Debug)]
 pub struct Breaker {
     settings: BreakerSettings,
@@ -87,6 +88,14 @@ impl Breaker {
             // A read that was on its way when others opened it adds nothing.
             still_open @ State::Open { .. } => still_open,
         };
+    }
+
+    /// The trial came to no end: whoever asks next makes it.
+    pub fn given_back(&self, now: Instant) {
+        let mut state = self.lock();
+        if matches!(*state, State::HalfOpen) {
+            *state = State::Open { until: now };
+        }
     }
 
     /// How it stands.
@@ -142,6 +151,19 @@ mod tests {
         assert_eq!(breaker.admit(now + COOLDOWN), Admission::Probe);
         assert_eq!(breaker.admit(now + COOLDOWN * 9), Admission::Refused);
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
+    }
+
+    #[test]
+    fn a_probe_that_is_given_back_goes_to_the_next_who_asks() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        let later = now + COOLDOWN;
+        assert_eq!(breaker.admit(later), Admission::Probe);
+        breaker.given_back(later);
+        assert_eq!(breaker.admit(later), Admission::Probe);
+        assert_eq!(breaker.admit(later), Admission::Refused);
+        breaker.succeeded();
+        assert_eq!(breaker.admit(later), Admission::Pass);
     }
 
     #[test]

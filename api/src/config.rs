@@ -7,8 +7,8 @@ use runtime::config::{Key, KeyDoc, Reader, parse};
 
 use crate::breaker::BreakerSettings;
 
-/// The longest that `api.freshness_ms` may be: well below the time for which a budget that nobody reads any more is
-/// still followed (see `tiers::memory`), so that no entry is trusted which nobody follows.
+/// The longest that `api.freshness_ms` may be: news that is lost on its way, which nobody can notice, must not be missed
+/// for long.
 const FRESHNESS_MAX: Duration = Duration::from_secs(10);
 
 /// How the reads behave.

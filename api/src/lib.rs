@@ -1,18 +1,19 @@
 //! The reads: budgets' definitions, their aggregates, and a person's own allocation.
 //!
 //! An aggregate comes from this process's memory if that is fresh, else along the chain Redis → committed totals →
-//! recount (`walk`, decided by `chain`), each tier behind its own deadline and breaker (`tiers::guard`), and at last
-//! from memory again, however old. A background task (`refresher`) keeps memory up, so that nearly every read is
+//! recount (`walk`, decided by `chain`), each tier behind its own deadline and breaker (`ask`, `tiers::guard`), and at
+//! last from memory again, however old. A background task (`refresher`) keeps memory up, so that nearly every read is
 //! bytes from memory. Whatever happens, no reader of a process sees a number or a version go back.
 //!
 //! What this crate does not do: it writes nothing, and counts nothing except in a recount.
 
 mod answer;
+mod ask;
 mod breaker;
 mod chain;
 mod config;
 mod consistency;
-mod late_store;
+mod generation;
 mod metrics;
 mod people;
 mod reader;
@@ -21,6 +22,7 @@ mod refresher;
 mod routes;
 mod single_flight;
 mod tiers;
+mod waiters;
 mod walk;
 
 use std::sync::Arc;
@@ -36,15 +38,16 @@ use tokio_util::sync::CancellationToken;
 
 pub use breaker::BreakerSettings;
 pub use config::ApiConfig;
-pub use late_store::LateStore;
 
+use ask::Tiers;
+use generation::CurrentGeneration;
 use metrics::ApiMetrics;
 use people::People;
-use reader::{Reader, Waiters};
+use reader::Reader;
 use readiness::Readiness;
 use refresher::Refresher;
-use tiers::guard::Guard;
 use tiers::memory::Memory;
+use waiters::Waiters;
 use walk::Walker;
 
 /// The budget of `/aggregate/`.
@@ -79,14 +82,17 @@ pub fn routes(
     let metrics = ApiMetrics::register(metrics)?;
     let ApiParts { store, cache, definitions, hasher, partitions } = parts;
     let memory = Arc::new(Memory::new(config.freshness));
-    let walker = Arc::new(Walker::new(
+    let generation = Arc::new(CurrentGeneration::new(Arc::clone(&store)));
+    let tiers = Tiers::new(
         config,
         Arc::clone(&memory),
         Arc::clone(&definitions),
         Arc::clone(&cache),
         Arc::clone(&store),
+        Arc::clone(&generation),
         &metrics,
-    ));
+    );
+    let walker = Arc::new(Walker::new(Arc::clone(&memory), tiers));
     let refresher = Refresher {
         memory: Arc::clone(&memory),
         walker: Arc::clone(&walker),
@@ -96,8 +102,8 @@ pub fn routes(
     };
     tokio::spawn(refresher.run(cache, stop));
     let waiters = Arc::new(Waiters::new(config.max_waiters, &metrics));
-    let guard = Guard::new("people", config.summary_deadline, config.breaker, &metrics);
-    let people = People::new(store, hasher, partitions, guard, Arc::clone(&waiters));
+    let people =
+        People::new(config, store, generation, hasher, partitions, Arc::clone(&waiters), &metrics);
     let reader = Reader::new(memory, walker, Arc::clone(&definitions), waiters, metrics);
     Ok(routes::router(Arc::new(routes::Api { definitions, reader, people, partitions })))
 }

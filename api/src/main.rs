@@ -1,17 +1,18 @@
 //! The process that answers reads. It starts whatever is away, and answers from what is there.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use api::{ApiConfig, ApiParts, LateStore};
+use api::{ApiConfig, ApiParts};
 use clap::Parser;
 use runtime::config::{ConfigArgs, ConfigFaults, Settings};
 use runtime::http;
 use runtime::process::{self, Process, ProcessConfig};
 use storage::config::StorageConfig;
+use storage::late::LateStore;
+use storage::opening::until_there;
 
 const SERVICE: &str = "api";
-/// Sections of the shared file that are other processes'.
-const FOREIGN_SECTIONS: [&str; 4] = ["ingest", "admin", "processor", "allocator"];
 
 /// Answers reads: budgets, their aggregates, a person's own allocation.
 #[derive(Debug, Parser)]
@@ -31,7 +32,6 @@ impl Config {
     fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
         let settings = Settings::load(args)?;
         let mut reader = settings.reader();
-        reader.ignore_sections(&FOREIGN_SECTIONS);
         let process = ProcessConfig::read(&mut reader);
         let storage = StorageConfig::read_shared(&mut reader);
         let api = ApiConfig::read(&mut reader);
@@ -51,13 +51,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.api.listen)?;
 
-    let storage = config.storage.clone();
-    let open_store = move || {
-        let storage = storage.clone();
-        async move { storage.open_store().await }
-    };
+    let store = Arc::new(LateStore::new());
     let parts = ApiParts {
-        store: LateStore::open(open_store, stop.clone()),
+        store: store.clone(),
         cache: config.storage.open_cache().await,
         definitions: config.storage.open_definitions()?,
         hasher: config.storage.hasher()?,
@@ -66,6 +62,17 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let routes = api::routes(&config.api, parts, metrics, health, stop.clone())?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
     tracing::info!(address = %config.api.listen, "answering reads");
-    http::serve(listener, router, &config.process.http, metrics, stop.clone()).await?;
+
+    let open = async {
+        let open = until_there(async || config.storage.open_store().await);
+        if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
+            store.set(opened);
+            tracing::info!("the store is there");
+        }
+        anyhow::Ok(())
+    };
+    let serve = http::serve(listener, router, &config.process.http, metrics, stop.clone());
+    // A store that is not what it should be ends the process.
+    tokio::try_join!(async { Ok(serve.await?) }, open)?;
     Ok(())
 }

@@ -20,7 +20,7 @@ pub struct ApiMetrics {
     pub waiting: IntGauge,
     /// Reads answered from memory; one of `reads`, at hand because it is the hot one.
     pub memory_hits: IntCounter,
-    /// Reads that memory could not answer by itself.
+    /// Reads that a tier behind it answered, or nobody.
     pub memory_misses: IntCounter,
     /// Reads answered with the last known answer because every other tier failed.
     pub memory_stale: IntCounter,
@@ -35,7 +35,8 @@ impl ApiMetrics {
         let reads = metrics.counter_vec(
             "api_reads_total",
             "Reads of each tier by outcome: hit, miss, behind (older than what readers were shown), failed, timeout, \
-             passed_over (breaker open); of memory: hit, miss, stale.",
+             passed_over (breaker open), abandoned (the client went away); of memory one for each budget that a \
+             client reads: hit, miss, stale (nothing behind it answered).",
             &["tier", "outcome"],
         )?;
         let memory = |outcome| reads.with_label_values(&["memory", outcome]);

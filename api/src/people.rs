@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use schemas::{
     BudgetId, PartitionCount, PartitionId, PersonKey, PersonKeyHasher, PersonName, PersonRow,
     Receipt, partition_for,
@@ -16,21 +17,31 @@ use storage::store::{PartitionRef, Store, StoreError};
 use tokio::time::{Instant, sleep_until};
 
 use crate::breaker::Admission;
+use crate::config::ApiConfig;
 use crate::consistency::AtLeast;
-use crate::reader::{NoAnswer, Waiters};
+use crate::generation::CurrentGeneration;
+use crate::metrics::ApiMetrics;
+use crate::reader::NoAnswer;
 use crate::tiers::TierError;
 use crate::tiers::guard::Guard;
+use crate::waiters::Waiters;
 
 /// Between two looks at a row that somebody waits for.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What reads of rows are called in metrics and logs.
+const TIER: &str = "people";
+
 /// Finds people's rows.
 pub struct People {
     store: Arc<dyn Store>,
+    generation: Arc<CurrentGeneration>,
     hasher: PersonKeyHasher,
     partitions: PartitionCount,
     guard: Guard,
     waiters: Arc<Waiters>,
+    hits: IntCounter,
+    misses: IntCounter,
 }
 
 /// A person's row and where its record stands.
@@ -45,13 +56,18 @@ pub struct Found {
 impl People {
     /// People of a deployment with this secret and partition count.
     pub fn new(
+        config: &ApiConfig,
         store: Arc<dyn Store>,
+        generation: Arc<CurrentGeneration>,
         hasher: PersonKeyHasher,
         partitions: PartitionCount,
-        guard: Guard,
         waiters: Arc<Waiters>,
+        metrics: &ApiMetrics,
     ) -> Self {
-        Self { store, hasher, partitions, guard, waiters }
+        let guard = Guard::new(TIER, config.summary_deadline, config.breaker, metrics);
+        let count = |outcome| metrics.reads.with_label_values(&[TIER, outcome]);
+        let (hits, misses) = (count("hit"), count("miss"));
+        Self { store, generation, hasher, partitions, guard, waiters, hits, misses }
     }
 
     /// A person's row in a budget; `None` when there is none, or the person has withdrawn.
@@ -67,12 +83,18 @@ impl People {
         let key = self.hasher.key(budget, person);
         let partition = partition_for(&key, self.partitions);
         let row = match at_least.filter(|wanted| wanted.receipt.partition == partition) {
-            None => self.row(partition, &key).await?,
-            Some(wanted) => self.row_at_least(partition, &key, wanted).await?,
+            None => self.row(partition, &key).await,
+            Some(wanted) => self.row_at_least(partition, &key, wanted).await,
         };
-        Ok(row
-            .filter(|row| !row.basis_points.is_empty())
-            .map(|row| Found { receipt: Receipt { partition, offset: row.offset }, row }))
+        // Withdrawn: the row only says that its record was taken in.
+        let row = row.map(|row| row.filter(|row| !row.basis_points.is_empty()));
+        match &row {
+            Ok(Some(_)) => self.hits.inc(),
+            Ok(None) | Err(NoAnswer::NotYetVisible | NoAnswer::TooManyWaiters) => self.misses.inc(),
+            // The guard has counted how it came to that.
+            Err(NoAnswer::Unknown) => {}
+        }
+        Ok(row?.map(|row| Found { receipt: Receipt { partition, offset: row.offset }, row }))
     }
 
     async fn row_at_least(
@@ -98,12 +120,12 @@ impl People {
             }
             sleep_until(end.min(now + LOOK)).await;
         }
-        // Dear, since it must see every commit: asked only before saying no.
-        let checkpoint = self
-            .guarded(async |partition| self.store.read_partition(partition).await, partition)
-            .await?
-            .map(|partition| partition.checkpoint.state_position);
-        match checkpoint {
+        // Most rows come by themselves, so this one is asked only before saying no. Whatever it includes is in the
+        // table already.
+        let state_position = self
+            .guarded(async |partition| self.store.state_position(partition).await, partition)
+            .await?;
+        match state_position {
             Some(position) if position.includes(offset) => self.row(partition, key).await,
             _ => Err(NoAnswer::NotYetVisible),
         }
@@ -123,16 +145,17 @@ impl People {
         read: impl AsyncFnOnce(PartitionRef) -> Result<Option<T>, StoreError>,
         partition: PartitionId,
     ) -> Result<Option<T>, NoAnswer> {
-        if self.guard.admit() == Admission::Refused {
+        let admission = self.guard.admit();
+        if admission == Admission::Refused {
             return Err(NoAnswer::Unknown);
         }
         let read = async {
-            let Some(current) = self.store.current_generation().await? else {
+            let Some(current) = self.generation.get().await? else {
                 return Ok(None);
             };
             read(PartitionRef { generation: current.generation, partition }).await
         };
-        let answer = self.guard.run(async {
+        let answer = self.guard.run(admission, async {
             match read.await {
                 Err(StoreError::Unavailable(reason)) => Err(TierError(reason)),
                 answered => Ok(answered),

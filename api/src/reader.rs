@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
-use prometheus::IntGauge;
+use schemas::Receipt;
 use storage::definitions::Definitions;
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::chain::{News, Tier};
 use crate::consistency::AtLeast;
 use crate::metrics::ApiMetrics;
 use crate::tiers::memory::{Memory, Shown, Slot};
+use crate::waiters::Waiters;
 use crate::walk::{Answered, Walker};
 
 /// While it waits, a reader looks behind memory this often when news flows, in case one was lost,
@@ -55,41 +56,6 @@ pub enum NoAnswer {
     TooManyWaiters,
 }
 
-/// Counts those who wait, and bounds them.
-#[derive(Debug)]
-pub struct Waiters {
-    places: Semaphore,
-    waiting: IntGauge,
-}
-
-/// A place among those who wait.
-#[derive(Debug)]
-pub struct Waiting<'a> {
-    waiting: &'a IntGauge,
-    _place: SemaphorePermit<'a>,
-}
-
-impl Waiters {
-    /// Room for so many.
-    pub fn new(max: usize, metrics: &ApiMetrics) -> Self {
-        let places = Semaphore::new(max.min(Semaphore::MAX_PERMITS));
-        Self { places, waiting: metrics.waiting.clone() }
-    }
-
-    /// Takes a place; `None` when all are taken.
-    pub fn enter(&self) -> Option<Waiting<'_>> {
-        let place = self.places.try_acquire().ok()?;
-        self.waiting.inc();
-        Some(Waiting { waiting: &self.waiting, _place: place })
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.waiting.dec();
-    }
-}
-
 /// Reads for clients.
 pub struct Reader {
     memory: Arc<Memory>,
@@ -121,9 +87,9 @@ impl Reader {
 
     /// One budget's answer, if memory has a fresh one.
     pub fn read_memory(&self, slot: &Slot) -> Option<Reading> {
-        let shown = self.memory.fresh(slot)?;
+        let reading = self.fresh(slot)?;
         self.metrics.memory_hits.inc();
-        Some(Reading { shown, served: Served::Memory })
+        Some(reading)
     }
 
     /// One budget's answer.
@@ -131,13 +97,8 @@ impl Reader {
     /// # Errors
     /// When nothing was ever known.
     pub async fn read(&self, slot: &Arc<Slot>) -> Result<Reading, NoAnswer> {
-        match self.read_memory(slot) {
-            Some(reading) => Ok(reading),
-            None => {
-                let slots = std::slice::from_ref(slot);
-                self.walk(slots, None).await?.pop().ok_or(NoAnswer::Unknown)
-            }
-        }
+        let slots = std::slice::from_ref(slot);
+        self.read_all(slots).await?.pop().ok_or(NoAnswer::Unknown)
     }
 
     /// Several budgets' answers; those that memory cannot give are fetched together.
@@ -145,8 +106,43 @@ impl Reader {
     /// # Errors
     /// When nothing was ever known of one of them.
     pub async fn read_all(&self, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
+        let answer = self.look(slots).await;
+        self.count(slots, &answer);
+        answer
+    }
+
+    /// The budgets' answers once they count the submission.
+    ///
+    /// # Errors
+    /// When it is not counted in time, too many wait already, or nothing was ever known.
+    pub async fn read_at_least(
+        &self,
+        slots: &[Arc<Slot>],
+        at_least: AtLeast,
+    ) -> Result<Vec<Reading>, NoAnswer> {
+        let answer = self.look_until_counted(slots, at_least).await;
+        self.count(slots, &answer);
+        answer
+    }
+
+    /// Counts what memory was to one client: one outcome for each budget that it asked for.
+    fn count(&self, slots: &[Arc<Slot>], answer: &Result<Vec<Reading>, NoAnswer>) {
+        let Ok(readings) = answer else {
+            return self.metrics.memory_misses.inc_by(slots.len() as u64);
+        };
+        for reading in readings {
+            match reading.served {
+                Served::Memory => self.metrics.memory_hits.inc(),
+                Served::By(_) => self.metrics.memory_misses.inc(),
+                Served::Stale => self.metrics.memory_stale.inc(),
+            }
+        }
+    }
+
+    /// What memory gives, and for the rest what the chain does.
+    async fn look(&self, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
         let mut readings: Vec<Option<Reading>> =
-            slots.iter().map(|slot| self.read_memory(slot)).collect();
+            slots.iter().map(|slot| self.fresh(slot)).collect();
         let missing: Vec<Arc<Slot>> = slots
             .iter()
             .zip(&readings)
@@ -160,46 +156,62 @@ impl Reader {
         Ok(readings.into_iter().flatten().collect())
     }
 
-    /// The budgets' answers once one of them counts the submission: a receipt does not say whose it is.
-    ///
-    /// # Errors
-    /// When it is not counted in time, too many wait already, or nothing was ever known.
-    pub async fn read_at_least(
+    async fn look_until_counted(
         &self,
         slots: &[Arc<Slot>],
-        at_least: AtLeast,
+        AtLeast { receipt, wait }: AtLeast,
     ) -> Result<Vec<Reading>, NoAnswer> {
-        let counted = |readings: &[Reading]| {
-            readings.iter().any(|reading| reading.shown.answer.includes(at_least.receipt))
-        };
-        let readings = self.read_all(slots).await?;
-        if counted(&readings) {
+        if let Some(readings) = self.if_counted(receipt, slots, self.look(slots).await?).await {
             return Ok(readings);
         }
-        let Some(wait) = at_least.wait.filter(|wait| !wait.is_zero()) else {
-            // What memory trusts may be a moment old: look behind it before saying no.
+        // What memory trusts may be a moment old: look behind it before saying no.
+        let look_behind = async || {
             let readings = self.walk(slots, Some(Instant::now())).await?;
-            return if counted(&readings) { Ok(readings) } else { Err(NoAnswer::NotYetVisible) };
+            Ok(self.if_counted(receipt, slots, readings).await)
+        };
+        let Some(wait) = wait.filter(|wait| !wait.is_zero()) else {
+            return look_behind().await?.ok_or(NoAnswer::NotYetVisible);
         };
         let _waiting = self.waiters.enter().ok_or(NoAnswer::TooManyWaiters)?;
         let end = Instant::now() + wait;
         let mut moves: Vec<_> = slots.iter().map(|slot| slot.moves()).collect();
         while Instant::now() < end {
-            let walk = self.walk(slots, Some(Instant::now()));
-            let Ok(readings) = timeout_at(end, walk).await else { break };
-            let readings = readings?;
-            if counted(&readings) {
+            let Ok(looked) = timeout_at(end, look_behind()).await else { break };
+            if let Some(readings) = looked? {
                 return Ok(readings);
             }
             let next_look = end.min(Instant::now() + self.time_to_next_look());
             while timeout_at(next_look, any_move(&mut moves)).await.is_ok() {
-                let readings = self.in_memory(slots)?;
-                if counted(&readings) {
+                let moved = self.in_memory(slots, Served::Memory)?;
+                let counted = timeout_at(end, self.if_counted(receipt, slots, moved)).await;
+                if let Ok(Some(readings)) = counted {
                     return Ok(readings);
                 }
             }
         }
         Err(NoAnswer::NotYetVisible)
+    }
+
+    /// The readings, if they count the submission.
+    ///
+    /// A receipt does not say whose submission it is, and each budget is published by itself: one may be past the
+    /// receipt while the submission's own is still shown without it. They were committed together, though. So once
+    /// any counts it, the committed totals have it wherever it belongs, and nothing less than those will do.
+    async fn if_counted(
+        &self,
+        receipt: Receipt,
+        slots: &[Arc<Slot>],
+        readings: Vec<Reading>,
+    ) -> Option<Vec<Reading>> {
+        let counts = |reading: &Reading| reading.shown.answer.includes(receipt);
+        if readings.iter().all(counts) {
+            return Some(readings);
+        }
+        if !readings.iter().any(counts) || !self.walker.catch_up(slots).await {
+            return None;
+        }
+        let readings = self.in_memory(slots, Served::By(Tier::Summary)).ok()?;
+        readings.iter().any(counts).then_some(readings)
     }
 
     async fn walk(
@@ -213,7 +225,6 @@ impl Reader {
 
     /// What a client gets once a walk is over: always memory's answer, which only moves forward.
     fn after_walk(&self, slot: &Slot, answered: Answered) -> Result<Reading, NoAnswer> {
-        self.metrics.memory_misses.inc();
         let served = match answered {
             Some(tier) => Served::By(tier),
             // Somebody else's walk, or a trial, may have been luckier.
@@ -221,16 +232,18 @@ impl Reader {
             None => Served::Stale,
         };
         let shown = self.memory.any(slot).ok_or(NoAnswer::Unknown)?;
-        if served == Served::Stale {
-            self.metrics.memory_stale.inc();
-        }
         Ok(Reading { shown, served })
     }
 
-    fn in_memory(&self, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
+    fn fresh(&self, slot: &Slot) -> Option<Reading> {
+        let shown = self.memory.fresh(slot)?;
+        Some(Reading { shown, served: Served::Memory })
+    }
+
+    fn in_memory(&self, slots: &[Arc<Slot>], served: Served) -> Result<Vec<Reading>, NoAnswer> {
         let reading = |slot: &Arc<Slot>| {
             let shown = self.memory.any(slot).ok_or(NoAnswer::Unknown)?;
-            Ok(Reading { shown, served: Served::Memory })
+            Ok(Reading { shown, served })
         };
         slots.iter().map(reading).collect()
     }

@@ -81,8 +81,16 @@ impl Refresher {
 
     /// Fetches what is marked, with nothing that began before now.
     async fn refresh(&self, marked: &mut Marked) {
-        let slots: Vec<Arc<Slot>> = marked.values().cloned().collect();
-        if timeout(ROUND, self.walker.walk(&slots, Some(Instant::now()))).await.is_ok() {
+        let now = Some(Instant::now());
+        let (warm, cold): (Vec<_>, Vec<_>) =
+            marked.values().cloned().partition(|slot| slot.is_warm());
+        if !cold.is_empty() {
+            // Nobody has been shown anything of these, so that the others' news need not wait for them.
+            marked.retain(|_, slot| !cold.iter().any(|cold| cold.id == slot.id));
+            let walker = Arc::clone(&self.walker);
+            tokio::spawn(async move { walker.walk(&cold, now).await });
+        }
+        if timeout(ROUND, self.walker.walk(&warm, now)).await.is_ok() {
             marked.clear();
         }
     }
@@ -92,8 +100,11 @@ impl Refresher {
             Heard::Update(CacheUpdate::Moved(budget)) => {
                 self.memory.news_flows(false);
                 let now = self.memory.now();
-                let slot = self.memory.slot(budget.as_str());
-                mark(slot.filter(|slot| slot.was_read_lately(now)), marked);
+                match self.memory.slot(budget.as_str()) {
+                    Some(slot) if slot.was_read_lately(now) => mark([slot], marked),
+                    Some(slot) => slot.leave_behind(now),
+                    None => {}
+                }
             }
             Heard::Update(CacheUpdate::Resumed) => {
                 self.memory.news_flows(true);

@@ -11,8 +11,22 @@ pub enum Verdict {
     Forward,
     /// The same: the one in memory is confirmed.
     Same,
-    /// Older, or incomparable, or less sure: the one in memory stays.
+    /// Older: the one in memory counts all that it counts, and stays.
     Behind,
+    /// Incomparable, or less sure, or of a derivation before: the one in memory stays.
+    Apart,
+}
+
+impl Verdict {
+    /// Whether it is in memory now.
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::Forward | Self::Same)
+    }
+
+    /// Whether memory surely counts all that it counts.
+    pub fn is_covered(self) -> bool {
+        self.is_held() || self == Self::Behind
+    }
 }
 
 /// Compares what was found with what is held.
@@ -21,7 +35,11 @@ pub fn judge(held: (&CombinedTotals, Provenance), found: (&CombinedTotals, Prove
     let less_sure =
         found_provenance == Provenance::Recounted && held_provenance == Provenance::Committed;
     if less_sure || !found.includes(held) {
-        return Verdict::Behind;
+        let behind = held_provenance == Provenance::Committed
+            && found_provenance == Provenance::Committed
+            && held.generation == found.generation
+            && held.includes(found);
+        return if behind { Verdict::Behind } else { Verdict::Apart };
     }
     let same_positions = found.generation == held.generation && found.positions == held.positions;
     let same = match (held_provenance, found_provenance) {
@@ -85,9 +103,21 @@ mod tests {
         let held = totals(1, &[5, 5]);
         let found = totals(1, &[9, 4]);
         let committed = Provenance::Committed;
-        assert_eq!(judge((&held, committed), (&found, committed)), Verdict::Behind);
+        assert_eq!(judge((&held, committed), (&found, committed)), Verdict::Apart);
         let rebuilt = totals(2, &[1, 1]);
         assert_eq!(judge((&held, committed), (&rebuilt, committed)), Verdict::Forward);
         assert_eq!(judge((&held, committed), (&held, committed)), Verdict::Same);
+    }
+
+    #[test]
+    fn only_what_is_surely_counted_in_memory_is_behind() {
+        let held = totals(1, &[5, 5]);
+        let (committed, recounted) = (Provenance::Committed, Provenance::Recounted);
+        let judged = |was, found: &CombinedTotals, is| judge((&held, was), (found, is));
+        let older = totals(1, &[5, 4]);
+        assert_eq!(judged(committed, &older, committed), Verdict::Behind);
+        assert_eq!(judged(recounted, &older, committed), Verdict::Apart);
+        assert_eq!(judged(committed, &older, recounted), Verdict::Apart);
+        assert_eq!(judged(committed, &totals(0, &[5, 5]), committed), Verdict::Apart);
     }
 }

@@ -18,6 +18,16 @@ pub enum News {
     FlowingSince(Micros),
 }
 
+impl News {
+    /// The same news, but vouching only for what was confirmed at `moment` or later.
+    pub fn since_at_least(self, moment: Micros) -> Self {
+        match self {
+            Self::Silent => Self::Silent,
+            Self::FlowingSince(since) => Self::FlowingSince(since.max(moment)),
+        }
+    }
+}
+
 /// Whether an answer that was last confirmed at `validated` is still to be trusted at `now`. News vouches only for
 /// what was confirmed since it flows: before that a move may have gone unheard.
 pub fn is_fresh(validated: Micros, now: Micros, news: News, freshness: Duration) -> bool {
@@ -46,5 +56,8 @@ mod tests {
     #[test]
     fn an_answer_from_before_a_gap_in_the_news_is_not_vouched_for() {
         assert!(!is_fresh(10, 50_000, News::FlowingSince(11), SECOND));
+        let left_behind = News::FlowingSince(5).since_at_least(11);
+        assert!(!is_fresh(10, 50_000, left_behind, SECOND));
+        assert!(is_fresh(11, 50_000, left_behind, SECOND));
     }
 }

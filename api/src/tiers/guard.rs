@@ -1,4 +1,6 @@
 //! What stands around every tier that can fail: its deadline, its breaker and its metrics.
+//!
+//! A read whose client went away before it came to an end was abandoned: that says nothing about the tier.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,6 +24,7 @@ pub struct Guard {
     failed: IntCounter,
     timed_out: IntCounter,
     passed_over: IntCounter,
+    abandoned: IntCounter,
 }
 
 impl Guard {
@@ -43,10 +46,11 @@ impl Guard {
             failed: reads("failed"),
             timed_out: reads("timeout"),
             passed_over: reads("passed_over"),
+            abandoned: reads("abandoned"),
         }
     }
 
-    /// Asks to read. Whoever is not refused must [`run`](Self::run).
+    /// Asks to read. Whoever is not refused must [`run`](Self::run) with what was said.
     pub fn admit(&self) -> Admission {
         let admission = self.breaker.admit(Instant::now());
         match admission {
@@ -63,18 +67,16 @@ impl Guard {
     /// When it fails or takes too long.
     pub async fn run<T>(
         &self,
+        admission: Admission,
         read: impl Future<Output = Result<T, TierError>>,
     ) -> Result<T, TierError> {
-        // Should the read panic or be dropped, it has failed.
-        let mut outcome = Outcome { guard: self, good: false };
+        let mut outcome = Outcome { guard: self, admission, good: None };
         let timer = self.took.start_timer();
         let answer = timeout(self.deadline, read).await;
         timer.observe_duration();
+        outcome.good = Some(matches!(answer, Ok(Ok(_))));
         match answer {
-            Ok(Ok(value)) => {
-                outcome.good = true;
-                Ok(value)
-            }
+            Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 self.failed.inc();
                 tracing::debug!(tier = self.name, %error, "a read failed");
@@ -91,6 +93,14 @@ impl Guard {
     /// Whether its last read was answered.
     pub fn works(&self) -> bool {
         self.works.load(Ordering::Relaxed)
+    }
+
+    fn note_abandoned(&self, admission: Admission) {
+        self.abandoned.inc();
+        if admission == Admission::Probe {
+            self.breaker.given_back(Instant::now());
+            self.state.set(self.breaker.state() as i64);
+        }
     }
 
     fn note(&self, good: bool) {
@@ -115,13 +125,19 @@ impl Guard {
     }
 }
 
+/// Tells how a read went, also when it is dropped before anyone knows.
 struct Outcome<'a> {
     guard: &'a Guard,
-    good: bool,
+    admission: Admission,
+    good: Option<bool>,
 }
 
 impl Drop for Outcome<'_> {
     fn drop(&mut self) {
-        self.guard.note(self.good);
+        match self.good {
+            Some(good) => self.guard.note(good),
+            None if std::thread::panicking() => self.guard.note(false),
+            None => self.guard.note_abandoned(self.admission),
+        }
     }
 }

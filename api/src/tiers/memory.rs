@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::answer::{Answer, Provenance, Unfit};
 use crate::chain::{Held, Micros, News, Verdict, is_fresh, judge};
 
-/// For how long after its last read a budget is kept up in the background. Well above the longest `api.freshness_ms`.
+/// For how long after its last read a budget is kept up in the background.
 const LATELY: Duration = Duration::from_secs(30);
 
 /// Reads note their time only this often: the note is shared by all threads.
@@ -112,8 +112,9 @@ impl Memory {
         slot.note_read(now);
         let answer = slot.answer.load_full()?;
         let validated = slot.validated.load(Ordering::Acquire);
-        let fresh = is_fresh(validated, now, self.news(), self.freshness)
-            && !answer.is_outdated(Timestamp::now);
+        let news = self.news().since_at_least(slot.unfollowed.load(Ordering::Acquire));
+        let fresh =
+            is_fresh(validated, now, news, self.freshness) && !answer.is_outdated(Timestamp::now);
         fresh.then(|| Shown { answer, age: age(validated, now) })
     }
 
@@ -161,6 +162,8 @@ pub struct Slot {
     /// Writers go one by one; readers never wait for them.
     writing: Mutex<()>,
     validated: AtomicU64,
+    /// When news of a move came that nobody followed.
+    unfollowed: AtomicU64,
     read: AtomicU64,
     moved: watch::Sender<()>,
 }
@@ -172,6 +175,7 @@ impl Slot {
             answer: ArcSwapOption::empty(),
             writing: Mutex::new(()),
             validated: AtomicU64::new(0),
+            unfollowed: AtomicU64::new(0),
             read: AtomicU64::new(0),
             moved: watch::Sender::new(()),
         }
@@ -204,7 +208,7 @@ impl Slot {
             let answer = Answer::new(Arc::clone(budget), Arc::new(found), provenance, now)?;
             self.answer.store(Some(Arc::new(answer)));
         }
-        if verdict != Verdict::Behind {
+        if verdict.is_held() {
             self.validated.fetch_max(asked, Ordering::AcqRel);
         }
         if verdict == Verdict::Forward {
@@ -237,6 +241,11 @@ impl Slot {
         if noted == 0 || age(noted, now) >= READ_NOTE {
             self.read.store(now, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that it has moved, and that what it moved to is not fetched: what is held is not trusted any more.
+    pub fn leave_behind(&self, now: Micros) {
+        self.unfollowed.fetch_max(now, Ordering::AcqRel);
     }
 
     fn redefine(&self, budget: &Arc<Budget>, now: Timestamp) {

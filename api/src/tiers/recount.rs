@@ -18,13 +18,18 @@ use schemas::{
 use storage::store::{GenerationRecord, PartitionRef, Store, StoreError};
 
 use super::{Found, TierError, damaged};
+use crate::generation::CurrentGeneration;
 
 /// Buckets that are read at the same time: enough to keep the store busy, few enough to leave it room for commits.
 const SCANS: usize = 16;
 
 /// Counts the rows of the current generation.
-pub async fn read(store: &Arc<dyn Store>, budgets: &[BudgetId]) -> Result<Found, TierError> {
-    let current = store.current_generation().await.map_err(unavailable)?;
+pub async fn read(
+    store: &Arc<dyn Store>,
+    generation: &CurrentGeneration,
+    budgets: &[BudgetId],
+) -> Result<Found, TierError> {
+    let current = generation.get().await.map_err(unavailable)?;
     let Some(current) = current else {
         return Ok(vec![None; budgets.len()]);
     };

@@ -7,12 +7,17 @@ use schemas::{BudgetId, CombinedTotals};
 use storage::store::{GenerationRecord, Store, StoreError, Summary};
 
 use super::{Found, TierError, damaged};
+use crate::generation::CurrentGeneration;
 
 /// Reads the committed totals of the current generation.
-pub async fn read(store: &Arc<dyn Store>, budgets: &[BudgetId]) -> Result<Found, TierError> {
+pub async fn read(
+    store: &Arc<dyn Store>,
+    generation: &CurrentGeneration,
+    budgets: &[BudgetId],
+) -> Result<Found, TierError> {
     let unavailable = |error: StoreError| TierError(error.to_string());
     // Nobody has started to count yet.
-    let Some(current) = store.current_generation().await.map_err(unavailable)? else {
+    let Some(current) = generation.get().await.map_err(unavailable)? else {
         return Ok(vec![None; budgets.len()]);
     };
     let summaries = store.summaries(current.generation, current.partitions, budgets);

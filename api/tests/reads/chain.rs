@@ -196,6 +196,30 @@ async fn a_hanging_redis_soon_costs_nothing_and_is_used_again_when_it_is_back() 
     assert_eq!(world.aggregate("town").await.tier(), "redis");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_memory_knows_does_not_wait_for_the_store_with_one_that_it_does_not() {
+    let world = World::new().settled().await;
+    one_person(&world, "town");
+    world.aggregate("town").await;
+    switch(&world, Works, Hangs, Works);
+    advance(NO_LONGER_FRESH).await;
+    let both = tokio::spawn({
+        let world = world.clone();
+        async move { world.get("/v1/aggregates?budget=town&budget=park").await }
+    });
+    while world.store.asked("park") == 0 {
+        yield_now().await;
+    }
+    // Asked together by a client; and from now on by the background task, since both were read lately.
+    for _ in 0..50 {
+        let started = Instant::now();
+        assert_eq!(world.aggregate("town").await.people(), 1);
+        assert!(started.elapsed() < Duration::from_millis(5), "{:?}", started.elapsed());
+        tokio::time::sleep(NO_LONGER_FRESH).await;
+    }
+    assert_eq!(both.await.unwrap().status, 200);
+}
+
 /// A hundred readers at once, none of whom has been answered.
 async fn a_hundred_readers(world: &World) -> JoinSet<Got> {
     let mut readers = JoinSet::new();

@@ -1,5 +1,6 @@
 //! "At least my submission".
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use schemas::{PartitionId, PersonKey};
@@ -145,4 +146,109 @@ async fn what_is_no_receipt_or_no_wait_is_named_all_at_once() {
     {
         assert_eq!(world.get(path).await.status, 400, "{path}");
     }
+}
+
+/// A read of two budgets at least as of the second record of partition 1.
+const BOTH: &str = "/v1/aggregates?budget=park&budget=town&at_least=1.1";
+
+fn people_of_both(got: &Got) -> [u64; 2] {
+    assert_eq!(got.status, 200, "{}", got.text);
+    let body = got.json();
+    [0, 1].map(|at| body["aggregates"][at]["people"].as_u64().unwrap())
+}
+
+/// A world in which `park` and `town` have one record each, and then both another in one commit, of which only that of
+/// `park` is published.
+async fn with_one_of_two_published() -> World {
+    let world = World::new().settled().await;
+    for budget in ["park", "town"] {
+        world.commit(budget, ONE);
+    }
+    assert_eq!(world.get(BOTH).await.status, 412);
+    world.commit("park", TWO);
+    world.store.put("town", parts(TWO));
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_one_of_several_budgets_is_past_a_receipt_all_are_shown_as_committed() {
+    let world = with_one_of_two_published().await;
+    let got = world.get(BOTH).await;
+    assert_eq!((people_of_both(&got), got.tier()), ([2, 2], "summary"));
+    // Published since, and in memory: nobody else is asked.
+    world.commit("town", TWO);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let asked = world.store.asked("town");
+    assert_eq!(people_of_both(&world.get(BOTH).await), [2, 2]);
+    assert_eq!(world.store.asked("town"), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_committed_totals_are_away_one_budget_past_a_receipt_is_not_enough() {
+    let world = with_one_of_two_published().await;
+    world.store.totals_switch.set(Mode::Fails);
+    assert_eq!(world.get(BOTH).await.status, 412);
+    let (got, ()) = tokio::join!(world.get_with(BOTH, &[("prefer", "wait=5")]), async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        world.store.totals_switch.set(Mode::Works);
+    });
+    assert_eq!(people_of_both(&got), [2, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_of_several_budgets_is_woken_by_the_news_of_one_and_shown_all() {
+    let world = World::new().settled().await;
+    for budget in ["park", "town"] {
+        world.commit(budget, ONE);
+    }
+    world.get("/v1/aggregates?budget=park&budget=town").await;
+    world.cache.tell(CacheUpdate::Resumed);
+    let started = Instant::now();
+    let (got, ()) = tokio::join!(world.get_with(BOTH, &[("prefer", "wait=5")]), async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        world.commit("park", TWO);
+        world.store.put("town", parts(TWO));
+        world.cache.tell(CacheUpdate::Moved(id("park")));
+    });
+    assert_eq!(people_of_both(&got), [2, 2]);
+    assert!(started.elapsed() < Duration::from_millis(215), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_shown_committed_totals_that_were_asked_for_before_their_own_submission() {
+    const THREE: &[(u32, [u16; 2])] = &[(1, [5_000, 5_000]), (1, [0, 10_000]), (1, [0, 10_000])];
+    let world = with_one_of_two_published().await;
+    world.store.totals_switch.set(Mode::Hangs);
+    let reader = |path: &'static str| {
+        let world = world.clone();
+        tokio::spawn(async move { world.get_with(path, &[("prefer", "wait=5")]).await })
+    };
+    let earlier = reader(BOTH);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    world.commit("park", THREE);
+    world.store.put("town", parts(THREE));
+    let later = reader("/v1/aggregates?budget=park&budget=town&at_least=1.2");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    world.store.totals_switch.set(Mode::Works);
+    assert_eq!(people_of_both(&later.await.unwrap()), [3, 3]);
+    assert!(people_of_both(&earlier.await.unwrap())[1] >= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_wait_for_the_same_budgets_cost_one_read_of_the_committed_totals() {
+    let world = with_one_of_two_published().await;
+    world.store.totals_switch.set(Mode::Hangs);
+    let before = world.store.calls.load(Ordering::SeqCst);
+    let readers = (0..50).map(|_| {
+        let world = world.clone();
+        tokio::spawn(async move { world.get_with(BOTH, &[("prefer", "wait=5")]).await })
+    });
+    let readers: Vec<_> = readers.collect();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    world.store.totals_switch.set(Mode::Works);
+    for reader in readers {
+        assert_eq!(people_of_both(&reader.await.unwrap()), [2, 2]);
+    }
+    let reads = world.store.calls.load(Ordering::SeqCst) - before;
+    assert!(reads <= 2, "{reads} reads");
 }

@@ -79,7 +79,6 @@ impl Cache for FakeCache {
     async fn publish(
         &self,
         _: &BudgetId,
-        _: Generation,
         _: PartitionCount,
         _: &[PartitionTotals],
     ) -> Result<(), CacheError> {
@@ -112,6 +111,9 @@ pub struct FakeStore {
     pub calls: AtomicUsize,
     pub state_position: AtomicUsize,
     pub scans: AtomicUsize,
+    pub rows_asked: AtomicUsize,
+    pub generation_asked: AtomicUsize,
+    generation: Mutex<Option<Generation>>,
     totals: Mutex<BTreeMap<BudgetId, Vec<Option<BudgetTotals>>>>,
     asked: Mutex<BTreeMap<BudgetId, usize>>,
     rows: Mutex<Vec<(PartitionId, PersonRow)>>,
@@ -124,6 +126,11 @@ impl FakeStore {
 
     pub fn asked(&self, budget: &str) -> usize {
         self.asked.lock().unwrap().get(&id(budget)).copied().unwrap_or_default()
+    }
+
+    /// Makes a generation the current one; the first is from the start.
+    pub fn flip(&self, generation: u32) {
+        *self.generation.lock().unwrap() = Some(Generation(generation));
     }
 
     /// Writes a person's row over the one before.
@@ -141,18 +148,7 @@ fn unavailable(reason: String) -> StoreError {
 #[async_trait]
 impl Store for FakeStore {
     async fn read_partition(&self, _: PartitionRef) -> Result<Option<StoredPartition>, StoreError> {
-        self.people_switch.pass().await.map_err(unavailable)?;
-        let state_position = Position(self.state_position.load(Ordering::SeqCst) as u64);
-        Ok(Some(StoredPartition {
-            epoch: Epoch(1),
-            owner: "nobody".into(),
-            checkpoint: Checkpoint {
-                position: state_position,
-                state_position,
-                ..Checkpoint::START
-            },
-            totals: Vec::new(),
-        }))
+        Err(unavailable("only owners read a whole partition".into()))
     }
 
     async fn claim(
@@ -179,11 +175,15 @@ impl Store for FakeStore {
         for budget in budgets {
             *self.asked.lock().unwrap().entry(budget.clone()).or_default() += 1;
         }
+        // What is asked is answered as it is now, however long the answer is on its way.
+        let found = {
+            let nobody = || Ok(vec![None; partitions.get() as usize]);
+            let totals = self.totals.lock().unwrap();
+            let summary = |budget| totals.get(budget).cloned().map_or_else(nobody, Ok);
+            budgets.iter().map(summary).collect()
+        };
         self.totals_switch.pass().await.map_err(unavailable)?;
-        let nobody = || Ok(vec![None; partitions.get() as usize]);
-        let totals = self.totals.lock().unwrap();
-        let summary = |budget| totals.get(budget).cloned().map_or_else(nobody, Ok);
-        Ok(budgets.iter().map(summary).collect())
+        Ok(found)
     }
 
     async fn write_people(&self, _: PartitionRef, _: &[PersonRow]) -> Result<(), StoreError> {
@@ -212,15 +212,22 @@ impl Store for FakeStore {
         partition: PartitionRef,
         person: &PersonKey,
     ) -> Result<Option<PersonRow>, StoreError> {
+        self.rows_asked.fetch_add(1, Ordering::SeqCst);
         self.people_switch.pass().await.map_err(unavailable)?;
         let rows = self.rows.lock().unwrap();
         let mut of_partition = rows.iter().filter(|(at, _)| *at == partition.partition);
         Ok(of_partition.find(|(_, row)| row.person == *person).map(|(_, row)| row.clone()))
     }
 
+    async fn state_position(&self, _: PartitionRef) -> Result<Option<Position>, StoreError> {
+        self.people_switch.pass().await.map_err(unavailable)?;
+        Ok(Some(Position(self.state_position.load(Ordering::SeqCst) as u64)))
+    }
+
     async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
+        self.generation_asked.fetch_add(1, Ordering::SeqCst);
         Ok(Some(GenerationRecord {
-            generation: Generation::FIRST,
+            generation: self.generation.lock().unwrap().unwrap_or(Generation::FIRST),
             topic: "submissions".into(),
             partitions: partitions(),
         }))

@@ -17,7 +17,11 @@ fn moved(budget: &str) -> CacheUpdate {
 
 /// A world in which news flows and somebody has just read `town`, which counts one person.
 async fn with_news() -> World {
-    let world = World::new().settled().await;
+    listening(World::new()).await
+}
+
+async fn listening(world: World) -> World {
+    let world = world.settled().await;
     world.commit("town", &[(0, [5_000, 5_000])]);
     assert_eq!(world.aggregate("town").await.people(), 1);
     world.cache.tell(CacheUpdate::Resumed);
@@ -60,6 +64,42 @@ async fn news_about_what_nobody_reads_costs_nothing() {
     assert_eq!(world.cache.asked("park"), 0);
 }
 
+/// The same, with a memory that trusts the news as long as can be.
+async fn with_news_long_trusted() -> World {
+    listening(World::with(&[("api.freshness_ms", "10000")])).await
+}
+
+/// Around the moment from which what was last read is not kept up any more, in milliseconds after that read.
+const FORGOTTEN: std::ops::Range<u64> = 28_500..31_500;
+
+#[tokio::test(start_paused = true)]
+async fn a_move_is_not_missed_because_nobody_read_for_a_while() {
+    for moment in FORGOTTEN.step_by(100) {
+        let world = with_news_long_trusted().await;
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        world.commit("town", &[(0, [5_000, 5_000]), (2, [0, 10_000])]);
+        world.cache.tell(moved("town"));
+        tokio::time::sleep(NO_LONGER_FRESH).await;
+        assert_eq!(world.aggregate("town").await.people(), 2, "after {moment} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_that_is_still_followed_does_not_hide_the_next_that_is_not() {
+    for moment in FORGOTTEN.step_by(100) {
+        let world = with_news_long_trusted().await;
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        let mut people = vec![(0, [5_000, 5_000])];
+        for _ in 0..3 {
+            people.push((2, [0, 10_000]));
+            world.commit("town", &people);
+            world.cache.tell(moved("town"));
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        assert_eq!(world.aggregate("town").await.people(), 4, "after {moment} ms");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn with_news_memory_is_trusted_and_without_only_briefly() {
     let world = with_news().await;
@@ -70,6 +110,29 @@ async fn with_news_memory_is_trusted_and_without_only_briefly() {
     tokio::time::sleep(NO_LONGER_FRESH).await;
     let got = world.aggregate("town").await;
     assert_eq!((got.people(), got.tier()), (2, "redis"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_of_what_memory_knows_does_not_wait_for_what_it_does_not() {
+    let world = with_news().await;
+    // The one that the process has looked up by itself.
+    world.commit("taxes", &[]);
+    world.store.totals_switch.set(Mode::Hangs);
+    world.store.people_switch.set(Mode::Fails);
+    let cold = tokio::spawn({
+        let world = world.clone();
+        async move { world.aggregate("park").await }
+    });
+    let mut people = vec![(0, [5_000, 5_000])];
+    // Long enough for the timer to mark both again and again, and for the store's breaker to open and try it anew.
+    for _ in 0..100 {
+        people.push((2, [0, 10_000]));
+        world.commit("town", &people);
+        world.cache.tell(moved("town"));
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert_eq!(world.aggregate("town").await.people(), people.len() as u64);
+    }
+    assert_eq!(cold.await.unwrap().status, 503);
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,6 +179,19 @@ async fn news_is_not_answered_with_a_fetch_that_began_before_it() {
     until("fetched again", || world.cache.asked("town") >= asked + 2).await;
     assert!(told.elapsed() < Duration::from_millis(20), "by the timer only");
     assert_eq!(world.aggregate("town").await.people(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_is_older_or_incomparable_confirms_nothing() {
+    for copy in [vec![(0, [5_000, 5_000])], vec![(0, [5_000, 5_000]); 2]] {
+        let world = World::new().settled().await;
+        world.commit("town", &[(0, [5_000, 5_000]), (1, [5_000, 5_000])]);
+        world.aggregate("town").await;
+        world.cache.put("town", Some(merged(&parts(&copy))));
+        world.store.totals_switch.set(Mode::Fails);
+        advance(NO_LONGER_FRESH).await;
+        assert_eq!(world.aggregate("town").await.tier(), "stale");
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -106,3 +106,51 @@ async fn a_store_that_is_away_is_503_and_soon_at_no_cost() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.get(PATH).await.status, 200);
 }
+
+/// A client that asks and hangs up before it is answered.
+async fn hang_up(world: &World) {
+    let asked = world.store.rows_asked.load(Ordering::SeqCst);
+    let client = tokio::spawn({
+        let world = world.clone();
+        async move { world.get(PATH).await }
+    });
+    until("asked", || world.store.rows_asked.load(Ordering::SeqCst) > asked).await;
+    client.abort();
+    assert!(client.await.unwrap_err().is_cancelled());
+}
+
+const BREAKER: &str = "allocator_api_breaker_state{tier=\"people\"}";
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_hang_up_are_no_failures_of_the_store() {
+    let world = World::new();
+    put(&world, 3, &[0, 10_000]);
+    world.store.people_switch.set(Mode::Hangs);
+    for _ in 0..3 {
+        hang_up(&world).await;
+    }
+    assert_eq!(world.metric(BREAKER), 0.0);
+    let abandoned = "allocator_api_reads_total{outcome=\"abandoned\",tier=\"people\"}";
+    assert_eq!(world.metric(abandoned), 3.0);
+    world.store.people_switch.set(Mode::Works);
+    assert_eq!(world.get(PATH).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_whose_client_hangs_up_is_made_by_the_next() {
+    let world = World::new();
+    put(&world, 3, &[0, 10_000]);
+    world.store.people_switch.set(Mode::Fails);
+    for _ in 0..3 {
+        assert_eq!(world.get(PATH).await.status, 503);
+    }
+    assert_eq!(world.metric(BREAKER), 2.0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.store.people_switch.set(Mode::Hangs);
+    for _ in 0..3 {
+        hang_up(&world).await;
+    }
+    world.store.people_switch.set(Mode::Works);
+    assert_eq!(world.get(PATH).await.status, 200);
+    assert_eq!(world.metric(BREAKER), 0.0);
+}

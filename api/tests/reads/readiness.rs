@@ -1,14 +1,12 @@
 //! When the process says that it can be sent reads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use schemas::Generation;
-use storage::store::{Store, StoreError};
-use tokio_util::sync::CancellationToken;
+use storage::late::LateStore;
 
-use crate::fakes::{Mode, id, partitions};
+use crate::fakes::Mode;
 use crate::world::*;
 
 fn all(world: &World, mode: Mode) {
@@ -68,21 +66,17 @@ async fn the_metrics_show_entries_and_the_age_of_what_is_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_away_at_the_start_is_used_once_it_is_there() {
-    let world = World::new();
+    let late = Arc::new(LateStore::new());
+    let world = World::through(|_| Arc::clone(&late) as _);
     world.commit("town", &[(0, [2_500, 7_500])]);
-    let (place, there) = (Arc::clone(&world.store), Arc::new(AtomicBool::new(false)));
-    let is_there = Arc::clone(&there);
-    let open = move || {
-        let (place, is_there) = (Arc::clone(&place), is_there.load(Ordering::SeqCst));
-        async move { if is_there { Ok(place as Arc<dyn Store>) } else { Err("away") } }
-    };
-    let late = api::LateStore::open(open, CancellationToken::new());
-    let (generation, town) = (Generation::FIRST, [id("town")]);
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let early = late.summaries(generation, partitions(), &town).await;
-    assert!(matches!(early, Err(StoreError::Unavailable(_))));
-    there.store(true, Ordering::SeqCst);
+    let person = "/v1/budgets/town/submissions/p-1";
+    let early = world.aggregate("town").await;
+    assert_eq!((early.people(), early.tier()), (1, "redis"));
+    assert_eq!(world.get(person).await.status, 503);
+    late.set(world.store.clone());
+    world.cache.switch.set(Mode::Fails);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let found = late.summaries(generation, partitions(), &town).await;
-    assert_eq!(found, Ok(vec![Ok(parts(&[(0, [2_500, 7_500])]))]));
+    let got = world.aggregate("town").await;
+    assert_eq!((got.people(), got.tier()), (1, "summary"));
+    assert_eq!(world.get(person).await.status, 404);
 }

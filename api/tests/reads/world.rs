@@ -14,6 +14,7 @@ use runtime::http::HttpConfig;
 use runtime::metrics::Metrics;
 use schemas::*;
 use serde_json::Value;
+use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -73,6 +74,18 @@ impl World {
 
     /// A world with some settings.
     pub fn with(settings: &[(&str, &str)]) -> Self {
+        Self::build(settings, |store| store)
+    }
+
+    /// A world whose store is reached in another way.
+    pub fn through(way: impl FnOnce(Arc<FakeStore>) -> Arc<dyn Store>) -> Self {
+        Self::build(&[], way)
+    }
+
+    fn build(
+        settings: &[(&str, &str)],
+        way: impl FnOnce(Arc<FakeStore>) -> Arc<dyn Store>,
+    ) -> Self {
         let pairs = settings.iter().map(|(name, text)| ((*name).into(), (*text).into()));
         let settings = Settings::from_pairs(pairs);
         let mut reader = settings.reader();
@@ -89,7 +102,7 @@ impl World {
         let health = Health::new(&HealthConfig::default());
         let metrics = Metrics::new("api");
         let parts = ApiParts {
-            store: store.clone(),
+            store: way(Arc::clone(&store)),
             cache: cache.clone(),
             definitions: definitions.clone(),
             hasher: hasher.clone(),

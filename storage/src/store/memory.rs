@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use schemas::{
-    BudgetId, BudgetTotals, Generation, PartitionCount, PersonKey, PersonRow, bucket_of,
+    BudgetId, BudgetTotals, Generation, PartitionCount, PersonKey, PersonRow, Position, bucket_of,
 };
 
 use super::{
@@ -157,6 +157,14 @@ impl Store for MemoryStore {
         let tables = self.lock();
         let bucket = tables.people.get(&(partition, bucket_of(person)));
         Ok(bucket.and_then(|bucket| bucket.get(person)).cloned())
+    }
+
+    async fn state_position(
+        &self,
+        partition: PartitionRef,
+    ) -> Result<Option<Position>, StoreError> {
+        let tables = self.lock();
+        Ok(tables.partitions.get(&partition).map(|stored| stored.checkpoint.state_position))
     }
 
     async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {

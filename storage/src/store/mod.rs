@@ -199,10 +199,17 @@ pub trait Store: Send + Sync + 'static {
         person: &PersonKey,
     ) -> Result<Option<PersonRow>, StoreError>;
 
-    /// The generation that answers the public now; `None` before the first.
+    /// A partition's [`Checkpoint::state_position`] and nothing else; `None` before its first claim. Not linearizable:
+    /// fast, maybe a step behind, and a step behind is still true.
+    async fn state_position(&self, partition: PartitionRef)
+    -> Result<Option<Position>, StoreError>;
+
+    /// The generation that answers the public now; `None` before the first. Not linearizable: fast, and while it
+    /// changes, of two reads the later may see the older. Who must not go back remembers the highest.
     async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError>;
 
     /// Makes `first` the current generation if there is none yet, and answers the one that is current then.
+    /// Linearizable: all who begin are told the same.
     async fn begin_first_generation(
         &self,
         first: &GenerationRecord,

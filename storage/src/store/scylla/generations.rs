@@ -8,8 +8,11 @@ use scylla::statement::prepared::PreparedStatement;
 use super::session::{corrupt, int, outcome, prepare_conditional, prepare_repeatable, unavailable};
 use crate::store::{GenerationRecord, StoreError};
 
+const READ_POINTER: &str = "SELECT generation FROM current_generation WHERE id = 'current'";
+
 pub(super) struct Generations {
     read_pointer: PreparedStatement,
+    settle_pointer: PreparedStatement,
     read_record: PreparedStatement,
     record: PreparedStatement,
     point: PreparedStatement,
@@ -18,13 +21,12 @@ pub(super) struct Generations {
 impl Generations {
     pub(super) async fn prepare(session: &Session) -> Result<Self, StoreError> {
         Ok(Self {
-            // Serial, so that nobody ever sees the pointer go back while a flip is on its way.
-            read_pointer: prepare_repeatable(
-                session,
-                "SELECT generation FROM current_generation WHERE id = 'current'",
-                Consistency::LocalSerial,
-            )
-            .await?,
+            // A quorum has every flip that was answered, and costs no round of Paxos: all readers ask for this row.
+            read_pointer: prepare_repeatable(session, READ_POINTER, Consistency::LocalQuorum)
+                .await?,
+            // Serial: settles a flip that is on its way, so that all who begin are told the same.
+            settle_pointer: prepare_repeatable(session, READ_POINTER, Consistency::LocalSerial)
+                .await?,
             // A record never changes, and is answered before anything points at it.
             read_record: prepare_repeatable(
                 session,
@@ -51,7 +53,15 @@ impl Generations {
         &self,
         session: &Session,
     ) -> Result<Option<GenerationRecord>, StoreError> {
-        let answer = session.execute_unpaged(&self.read_pointer, ()).await.map_err(unavailable)?;
+        self.pointed_at(session, &self.read_pointer).await
+    }
+
+    async fn pointed_at(
+        &self,
+        session: &Session,
+        pointer: &PreparedStatement,
+    ) -> Result<Option<GenerationRecord>, StoreError> {
+        let answer = session.execute_unpaged(pointer, ()).await.map_err(unavailable)?;
         let rows = answer.into_rows_result().map_err(corrupt)?;
         let Some((number,)) = rows.maybe_first_row::<(i32,)>().map_err(corrupt)? else {
             return Ok(None);
@@ -75,7 +85,7 @@ impl Generations {
         session: &Session,
         first: &GenerationRecord,
     ) -> Result<GenerationRecord, StoreError> {
-        if let Some(current) = self.current(session).await? {
+        if let Some(current) = self.pointed_at(session, &self.settle_pointer).await? {
             return Ok(current);
         }
         let number = int(first.generation.0)?;
@@ -84,7 +94,7 @@ impl Generations {
         let values = (number, &first.topic, int(first.partitions.get())?);
         outcome(session.execute_unpaged(&self.record, values).await.map_err(unavailable)?)?;
         outcome(session.execute_unpaged(&self.point, (number,)).await.map_err(unavailable)?)?;
-        self.current(session)
+        self.pointed_at(session, &self.settle_pointer)
             .await?
             .ok_or_else(|| corrupt("the current generation is gone just after it was set"))
     }

@@ -13,7 +13,7 @@ mod totals;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{BudgetId, Generation, PartitionCount, PersonKey, PersonRow};
+use schemas::{BudgetId, Generation, PartitionCount, PersonKey, PersonRow, Position};
 use scylla::client::session::Session;
 use tokio::time::timeout;
 
@@ -135,6 +135,13 @@ impl Store for ScyllaStore {
         person: &PersonKey,
     ) -> Result<Option<PersonRow>, StoreError> {
         self.people.read_one(&self.session, partition, person).await
+    }
+
+    async fn state_position(
+        &self,
+        partition: PartitionRef,
+    ) -> Result<Option<Position>, StoreError> {
+        self.totals.state_position(&self.session, partition).await
     }
 
     async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {

@@ -32,6 +32,7 @@ pub(super) struct Totals {
     read_partition: PreparedStatement,
     read_budgets: PreparedStatement,
     read_epoch: PreparedStatement,
+    read_state_position: PreparedStatement,
 }
 
 impl Totals {
@@ -86,6 +87,12 @@ impl Totals {
             read_epoch: prepare_repeatable(
                 session,
                 "SELECT epoch FROM totals WHERE generation = ? AND partition = ? LIMIT 1",
+                Consistency::LocalQuorum,
+            )
+            .await?,
+            read_state_position: prepare_repeatable(
+                session,
+                "SELECT state_position FROM totals WHERE generation = ? AND partition = ? LIMIT 1",
                 Consistency::LocalQuorum,
             )
             .await?,
@@ -185,6 +192,20 @@ impl Totals {
             });
         }
         Ok(stored)
+    }
+
+    pub(super) async fn state_position(
+        &self,
+        session: &Session,
+        partition: PartitionRef,
+    ) -> Result<Option<Position>, StoreError> {
+        let key = key(partition)?;
+        let answer = session.execute_unpaged(&self.read_state_position, key).await;
+        let rows = answer.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
+        let Some((stored,)) = rows.maybe_first_row::<(Option<i64>,)>().map_err(corrupt)? else {
+            return Ok(None);
+        };
+        Ok(Some(Position(unsigned(present(stored, "state_position")?)?)))
     }
 
     pub(super) async fn summaries(

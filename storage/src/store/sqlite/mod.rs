@@ -16,7 +16,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
-use schemas::{BudgetId, Generation, PartitionCount, PersonKey, PersonRow, bucket_of};
+use schemas::{BudgetId, Generation, PartitionCount, PersonKey, PersonRow, Position, bucket_of};
 
 use super::{
     Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
@@ -218,6 +218,13 @@ impl Store for SqliteStore {
         let (person, bucket) = (*person, bucket_of(person));
         on(&self.reader, move |connection| people::read(connection, partition, bucket, person))
             .await
+    }
+
+    async fn state_position(
+        &self,
+        partition: PartitionRef,
+    ) -> Result<Option<Position>, StoreError> {
+        on(&self.reader, move |connection| partitions::state_position(connection, partition)).await
     }
 
     async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {

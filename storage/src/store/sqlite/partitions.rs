@@ -42,6 +42,19 @@ pub(super) fn read(
     Ok(Some(StoredPartition { epoch, owner, checkpoint, totals }))
 }
 
+pub(super) fn state_position(
+    connection: &Connection,
+    partition: PartitionRef,
+) -> Result<Option<Position>, Fault> {
+    let stored = connection
+        .prepare_cached(
+            "SELECT state_position FROM partitions WHERE generation = ?1 AND partition = ?2",
+        )?
+        .query_row((partition.generation.0, partition.partition.0), |row| number(row, 0))
+        .optional()?;
+    Ok(stored.map(Position))
+}
+
 pub(super) fn claim(
     connection: &mut Connection,
     partition: PartitionRef,

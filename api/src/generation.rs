@@ -1,0 +1,67 @@
+//! Which generation is the current one. Every read of the store begins with that, so it is asked once a second, by one
+//! for all. Forward only, as readers have been shown what the later one counts.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use storage::store::{GenerationRecord, Store, StoreError};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// How long an answer is trusted. The generation before stays where it is, so that nothing is lost by a moment more.
+const TRUSTED: Duration = Duration::from_secs(1);
+
+/// The current generation, as the store said lately.
+pub struct CurrentGeneration {
+    store: Arc<dyn Store>,
+    known: RwLock<Option<Known>>,
+    /// Held by the one who asks the store.
+    asking: Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Known {
+    current: GenerationRecord,
+    asked: Instant,
+}
+
+impl CurrentGeneration {
+    /// Of this store, which is not asked yet.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, known: RwLock::default(), asking: Mutex::default() }
+    }
+
+    /// The current generation; `None` before the first.
+    ///
+    /// # Errors
+    /// As the store says.
+    pub async fn get(&self) -> Result<Option<GenerationRecord>, StoreError> {
+        let _asking = match self.known() {
+            Some(known) if known.asked.elapsed() < TRUSTED => return Ok(Some(known.current)),
+            Some(known) => match self.asking.try_lock() {
+                Ok(asking) => asking,
+                // Somebody asks already; what was known a moment ago will do meanwhile.
+                Err(_) => return Ok(Some(known.current)),
+            },
+            None => {
+                let asking = self.asking.lock().await;
+                if let Some(known) = self.known() {
+                    return Ok(Some(known.current));
+                }
+                asking
+            }
+        };
+        let asked = Instant::now();
+        let read = self.store.current_generation().await?;
+        // Of two reads the later may see the older.
+        let known = self.known().map(|known| known.current);
+        let newest = known.into_iter().chain(read).max_by_key(|record| record.generation);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        *known = newest.clone().map(|current| Known { current, asked });
+        Ok(newest)
+    }
+
+    fn known(&self) -> Option<Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
