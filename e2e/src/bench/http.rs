@@ -15,6 +15,9 @@ use crate::scenario::new_dir;
 use crate::stack::{Stack, StackBuilder};
 
 const LASTS: Duration = Duration::from_secs(8);
+/// One measurement of several, of which the median counts: a machine is not equally fast at all times.
+const ROUND: Duration = Duration::from_secs(5);
+const ROUNDS: usize = 5;
 const PARTITIONS: u32 = 12;
 const POST_CONNECTIONS: u32 = 512;
 const BATCH_CONNECTIONS: u32 = 32;
@@ -44,18 +47,27 @@ impl Bare {
     }
 }
 
-/// Ours between two measurements of theirs: a machine is not equally fast at all times.
+/// Ours and theirs in turns, once both are as fast as they get: the median of each.
 async fn beside(what: &str, ours: Requests<'_>, theirs: Requests<'_>) -> Result<(f64, f64)> {
-    let before = theirs.highest_rate(LASTS).await?;
-    let rate = ours.highest_rate(LASTS).await?;
-    let after = theirs.highest_rate(LASTS).await?;
-    say(format!(
-        "{what}: bare {} before, ours {}, bare {} after",
-        thousands(before),
-        thousands(rate),
-        thousands(after)
-    ));
-    Ok((rate, (before + after) / 2.0))
+    theirs.until_steady().await?;
+    ours.until_steady().await?;
+    in_turns(what, async || ours.rate(ROUND).await, async || theirs.rate(ROUND).await).await
+}
+
+async fn in_turns(
+    what: &str,
+    mut ours: impl AsyncFnMut() -> Result<f64>,
+    mut theirs: impl AsyncFnMut() -> Result<f64>,
+) -> Result<(f64, f64)> {
+    let (mut our_rates, mut their_rates) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        their_rates.push(theirs().await?);
+        our_rates.push(ours().await?);
+    }
+    let all =
+        |rates: &[f64]| rates.iter().map(|rate| thousands(*rate)).collect::<Vec<_>>().join(" ");
+    say(format!("{what}: ours {}; bare {}", all(&our_rates), all(&their_rates)));
+    Ok((percentile(&mut our_rates, 50.0), percentile(&mut their_rates, 50.0)))
 }
 
 async fn ingest_alone() -> Result<Stack> {
@@ -88,7 +100,8 @@ pub async fn post_one() -> Result<Vec<Row>> {
 pub async fn highest_post_rate(stack: &Stack) -> Result<f64> {
     let url = format!("{}/v1/budgets/{BUDGET}/submissions", stack.system.write_to(0));
     let requests = Requests { url: &url, connections: POST_CONNECTIONS, script: Some(POST) };
-    requests.highest_rate(Duration::from_secs(5)).await
+    requests.until_steady().await?;
+    requests.rate(ROUND).await
 }
 
 /// A thousand submissions a request.
@@ -101,17 +114,11 @@ pub async fn post_batch() -> Result<Vec<Row>> {
     let requests = Requests { url: &url, connections: BATCH_CONNECTIONS, script: Some(BATCH) };
     let bare = async |lasts| produce_bare(&stack.kafka, &stack.topic, same_records(), lasts).await;
     until_steady(async || bare(WINDOW).await).await?;
-    let before = bare(LASTS).await?;
-    let ours = requests.highest_rate(LASTS).await? * 1_000.0;
-    let after = bare(LASTS).await?;
-    say(format!(
-        "records/s: bare {} before, ours {}, bare {} after",
-        thousands(before),
-        thousands(ours),
-        thousands(after)
-    ));
+    requests.until_steady().await?;
+    let ours = async || Ok(requests.rate(ROUND).await? * 1_000.0);
+    let (ours, theirs) = in_turns("records/s", ours, async || bare(ROUND).await).await?;
     stack.kafka.delete_topic(&stack.topic).await?;
-    Ok(vec![Row::share("POST batch of 1,000", "records/s", ours, (before + after) / 2.0, 50.0)])
+    Ok(vec![Row::share("POST batch of 1,000", "records/s", ours, theirs, 50.0)])
 }
 
 /// The records that the batches come to.

@@ -43,6 +43,7 @@ pub async fn run(names: &[String]) -> Result<bool> {
     let mut rows = Vec::new();
     for figure in FIGURES {
         if names.is_empty() || names.iter().any(|name| name == figure) {
+            steady::until_quiet().await?;
             report::say(format!("measuring {figure}"));
             match measure(figure).await {
                 Ok(measured) => {

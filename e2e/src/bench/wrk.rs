@@ -22,14 +22,20 @@ pub struct Requests<'a> {
 }
 
 impl Requests<'_> {
-    /// Requests a second, once they no longer become more.
+    /// Asks as often as possible until that is no longer more often than before.
     ///
     /// # Errors
-    /// When `wrk` is missing, or a request failed.
-    pub async fn highest_rate(&self, lasts: Duration) -> Result<f64> {
-        let dir = new_dir("wrk")?;
-        until_steady(async || self.run(&dir, WINDOW).await).await?;
-        self.run(&dir, lasts).await
+    /// When it cannot be measured, or an answer is none.
+    pub async fn until_steady(&self) -> Result<()> {
+        until_steady(async || self.rate(WINDOW).await).await
+    }
+
+    /// Answers a second, asked as often as possible.
+    ///
+    /// # Errors
+    /// When it cannot be measured, or an answer is none.
+    pub async fn rate(&self, lasts: Duration) -> Result<f64> {
+        self.run(&new_dir("wrk")?, lasts).await
     }
 
     async fn run(&self, dir: &Path, lasts: Duration) -> Result<f64> {
