@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use api::{ApiConfig, ApiParts};
 use clap::Parser;
-use runtime::config::{ConfigArgs, ConfigFaults, Settings};
+use runtime::config::ConfigArgs;
 use runtime::http;
-use runtime::process::{self, Process, ProcessConfig};
-use storage::config::StorageConfig;
+use runtime::process::{self, Process};
 use storage::late::LateStore;
 use storage::opening::until_there;
+use storage::service_config::ServiceConfig;
 
 const SERVICE: &str = "api";
 
@@ -22,34 +22,16 @@ struct Args {
     config: ConfigArgs,
 }
 
-struct Config {
-    process: ProcessConfig,
-    storage: StorageConfig,
-    api: ApiConfig,
-}
-
-impl Config {
-    fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
-        let settings = Settings::load(args)?;
-        let mut reader = settings.reader();
-        let process = ProcessConfig::read(&mut reader);
-        let storage = StorageConfig::read_shared(&mut reader);
-        let api = ApiConfig::read(&mut reader);
-        let whole = || Some(Self { process: process?, storage: storage?, api: api? });
-        reader.finish(whole())
-    }
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     process::exit_code(SERVICE, run(&Args::parse()).await)
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let config = Config::load(&args.config)?;
+    let config = ServiceConfig::load(&args.config, ApiConfig::read)?;
     let process = Process::start(SERVICE, &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
-    let listener = http::bind(config.api.listen)?;
+    let listener = http::bind(config.own.listen)?;
 
     let store = Arc::new(LateStore::new());
     let parts = ApiParts {
@@ -59,9 +41,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         hasher: config.storage.hasher()?,
         partitions: config.storage.partitions(),
     };
-    let routes = api::routes(&config.api, parts, metrics, health, stop.clone())?;
+    let routes = api::routes(&config.own, parts, metrics, health, stop.clone())?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
-    tracing::info!(address = %config.api.listen, "answering reads");
+    tracing::info!(address = %config.own.listen, "answering reads");
 
     let open = async {
         let open = until_there(async || config.storage.open_store().await);

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::process::{binary, free_port};
+use crate::port::free_port;
+use crate::process::binary;
 use crate::scenario;
 use crate::service::Service;
 use crate::system::System;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::process::{Process, Signal, free_port, workspace};
+use crate::port::free_port;
+use crate::process::{Process, Signal, workspace};
 use crate::scenario;
 use crate::stack::Stack;
 use crate::wait::eventually_blocking;

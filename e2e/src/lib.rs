@@ -33,6 +33,7 @@ pub mod kafka;
 pub mod load;
 pub mod oracle;
 pub mod own_servers;
+pub mod port;
 pub mod process;
 pub mod record;
 pub mod redis_server;

@@ -1,13 +1,13 @@
 //! Where the servers are: those that everyone shares, or a set of one's own that may be stopped and killed.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::port::is_free;
 use crate::process::{Signal, signal, workspace};
 use crate::scenario;
 use crate::wait::eventually_blocking;
@@ -209,8 +209,4 @@ fn free_port_base() -> Result<u16> {
 fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
-}
-
-fn is_free(port: u16) -> bool {
-    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }

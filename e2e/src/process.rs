@@ -2,7 +2,6 @@
 //! whatever way it does.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
@@ -254,14 +253,6 @@ fn spawn(command: Command) -> Result<Child> {
     let (answer, child) = mpsc::channel();
     keeper.lock().unwrap_or_else(PoisonError::into_inner).send((command, answer))?;
     Ok(child.recv()??)
-}
-
-/// A port of the loopback that nobody listens on.
-///
-/// # Errors
-/// When there is none.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// One of our own programs.

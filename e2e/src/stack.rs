@@ -10,7 +10,8 @@ use tokio::sync::OnceCell;
 
 use crate::kafka::Kafka;
 use crate::own_servers::Servers;
-use crate::process::{binary, free_port};
+use crate::port::free_port;
+use crate::process::binary;
 use crate::redis_server::Redis;
 use crate::scenario;
 use crate::service::Service;

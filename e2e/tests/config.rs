@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::process::{Process, binary, free_port};
+use e2e::port::free_port;
+use e2e::process::{Process, binary};
 use e2e::scenario::{new_dir, scenario};
 use e2e::stack::Stack;
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::answer::{receipt, send};
+use e2e::port::is_free;
 use e2e::process::{Signal, binary, signal, workspace};
 use e2e::scenario::{at_exit, scenario, scenario_within};
 use e2e::system::System;
@@ -162,8 +163,7 @@ fn said(output: &Output) -> String {
 /// Where all ports that a stack needs are free, for the servers and for the services. Below those that the system gives
 /// to whoever asks for any, and apart from those of the other tests.
 fn free_bases() -> Result<(u16, u16)> {
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (100..188)
+    (100..118)
         .map(|hundreds| (hundreds * 100, hundreds * 100 + 100))
         .find(|(servers, http)| {
             let ports = SERVERS_PORTS.map(|offset| servers + offset).into_iter();

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use clap::Parser;
 use ingest::{IngestConfig, IngestParts};
-use runtime::config::{ConfigArgs, ConfigFaults, Settings};
+use runtime::config::ConfigArgs;
 use runtime::http;
-use runtime::process::{self, Process, ProcessConfig};
-use storage::config::StorageConfig;
+use runtime::process::{self, Process};
 use storage::late::LateLog;
 use storage::opening::until_there;
+use storage::service_config::ServiceConfig;
 
 /// A request is many small pieces of memory that one thread takes and another gives back: what glibc's allocator is
 /// slow at. (The processor keeps glibc's, which holds less in reserve.)
@@ -27,34 +27,16 @@ struct Args {
     config: ConfigArgs,
 }
 
-struct Config {
-    process: ProcessConfig,
-    storage: StorageConfig,
-    ingest: IngestConfig,
-}
-
-impl Config {
-    fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
-        let settings = Settings::load(args)?;
-        let mut reader = settings.reader();
-        let process = ProcessConfig::read(&mut reader);
-        let storage = StorageConfig::read_shared(&mut reader);
-        let ingest = IngestConfig::read(&mut reader);
-        let whole = || Some(Self { process: process?, storage: storage?, ingest: ingest? });
-        reader.finish(whole())
-    }
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     process::exit_code(SERVICE, run(&Args::parse()).await)
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let config = Config::load(&args.config)?;
+    let config = ServiceConfig::load(&args.config, IngestConfig::read)?;
     let process = Process::start(SERVICE, &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
-    let listener = http::bind(config.ingest.listen)?;
+    let listener = http::bind(config.own.listen)?;
 
     let log = Arc::new(LateLog::new(config.storage.partitions()));
     let parts = IngestParts {
@@ -64,7 +46,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         hasher: config.storage.hasher()?,
     };
     let definitions = Arc::clone(&parts.definitions);
-    let routes = ingest::routes(&config.ingest, parts, metrics)?;
+    let routes = ingest::routes(&config.own, parts, metrics)?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
     tracing::info!(address = %listener.local_addr()?, "answering submissions");
     let watched = (log.clone(), Arc::clone(&definitions), health.clone());

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use processor::{Processor, ProcessorConfig, ProcessorParts};
-use runtime::config::{ConfigArgs, ConfigFaults, Settings};
+use runtime::config::ConfigArgs;
 use runtime::http;
-use runtime::process::{self, Process, ProcessConfig};
-use storage::config::StorageConfig;
+use runtime::process::{self, Process};
 use storage::opening::until_there;
+use storage::service_config::ServiceConfig;
 use tokio_util::sync::CancellationToken;
 
 const SERVICE: &str = "processor";
@@ -21,34 +21,16 @@ struct Args {
     config: ConfigArgs,
 }
 
-struct Config {
-    process: ProcessConfig,
-    storage: StorageConfig,
-    processor: ProcessorConfig,
-}
-
-impl Config {
-    fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
-        let settings = Settings::load(args)?;
-        let mut reader = settings.reader();
-        let process = ProcessConfig::read(&mut reader);
-        let storage = StorageConfig::read_shared(&mut reader);
-        let processor = ProcessorConfig::read(&mut reader);
-        let whole = || Some(Self { process: process?, storage: storage?, processor: processor? });
-        reader.finish(whole())
-    }
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     process::exit_code(SERVICE, run(&Args::parse()).await)
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let config = Config::load(&args.config)?;
+    let config = ServiceConfig::load(&args.config, ProcessorConfig::read)?;
     let process = Process::start(SERVICE, &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
-    let listener = http::bind(config.processor.listen)?;
+    let listener = http::bind(config.own.listen)?;
     let limits = config.process.http;
     let router = http::router(SERVICE, axum::Router::new(), metrics, health, &limits);
     let stop_http = CancellationToken::new();
@@ -67,11 +49,11 @@ async fn run(args: &Args) -> anyhow::Result<()> {
             cache: config.storage.open_cache().await,
             definitions: config.storage.open_definitions()?,
         };
-        anyhow::Ok(Processor::start(&config.processor, parts, metrics, health, stop.clone()).await?)
+        anyhow::Ok(Processor::start(&config.own, parts, metrics, health, stop.clone()).await?)
     };
     // Servers that do not answer must not keep it from ending when it is told to.
     if let Some(processor) = stop.run_until_cancelled(start).await.transpose()? {
-        tracing::info!(listen = %config.processor.listen, "processor started");
+        tracing::info!(listen = %config.own.listen, "processor started");
         stop.cancelled().await;
         tracing::info!("stopping: the last commits are made");
         processor.stopped().await;

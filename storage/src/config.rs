@@ -1,6 +1,6 @@
 //! From settings to adapters: which place each kind of data rests in, and how to reach it.
 //!
-//! This is the one module of the crate that knows the runtime's configuration.
+//! It and `service_config` are what knows the runtime's configuration here.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -17,5 +17,6 @@ pub mod log;
 pub mod opening;
 mod redis_connection;
 mod secret;
+pub mod service_config;
 mod sqlite;
 pub mod store;

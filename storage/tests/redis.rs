@@ -10,8 +10,9 @@ mod build;
 #[path = "contract/wait.rs"]
 mod wait;
 
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use build::{count, new_budget_id, totals};
@@ -30,9 +31,12 @@ use wait::{PATIENCE, until};
 /// Long enough for a busy machine, and far from the 5 ms that a call may take while Redis is away.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
+const PORT: u16 = 6379;
+
 /// A Redis of our own, ended with the test.
 struct Server {
-    port: u16,
+    /// Of the loopback, and nobody else's: no port to agree on.
+    address: Ipv4Addr,
     password: Option<&'static str>,
     dir: TempDir,
     child: Option<Child>,
@@ -41,8 +45,10 @@ struct Server {
 impl Server {
     /// One that does not run yet.
     fn absent() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { port, password: None, dir: tempfile::tempdir().unwrap(), child: None }
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let address = Ipv4Addr::new(127, high | 0x80, low, NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { address, password: None, dir: tempfile::tempdir().unwrap(), child: None }
     }
 
     async fn running() -> Self {
@@ -53,7 +59,7 @@ impl Server {
 
     fn url(&self) -> String {
         let login = self.password.map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("redis://{login}127.0.0.1:{}", self.port)
+        format!("redis://{login}{}:{PORT}", self.address)
     }
 
     fn config(&self) -> RedisConfig {
@@ -63,8 +69,8 @@ impl Server {
     /// Starts it with nothing in it.
     async fn start(&mut self) {
         let mut command = Command::new("redis-server");
-        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.args(["--port", &self.port.to_string()]).arg("--dir").arg(self.dir.path());
+        command.args(["--bind", &self.address.to_string(), "--port", &PORT.to_string()]);
+        command.args(["--save", "", "--appendonly", "no"]).arg("--dir").arg(self.dir.path());
         command.args(self.password.map(|password| ["--requirepass", password]).iter().flatten());
         let child = command.stdout(Stdio::null()).spawn();
         self.child = Some(child.expect("no redis-server: `local/up servers` installs it"));
@@ -212,7 +218,7 @@ async fn a_password_opens_and_is_in_no_error() {
     let budget = new_budget_id();
     assert!(publish(&cache, &budget, 7).await);
 
-    let wrong = format!("redis://:other-secret@127.0.0.1:{}", server.port);
+    let wrong = format!("redis://:other-secret@{}:{PORT}", server.address);
     let config = RedisConfig { url: wrong.parse().unwrap(), timeout: CALL_TIMEOUT };
     let error = people(&RedisCache::connect(&config).await, &budget).await.unwrap_err();
     assert!(!error.contains("other-secret"), "{error}");

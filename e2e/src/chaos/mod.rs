@@ -36,7 +36,7 @@ use anyhow::{Context, Result};
 use tokio::sync::OnceCell;
 
 use crate::own_servers::OwnServers;
-use crate::process::free_port;
+use crate::port::free_port;
 use crate::stack::{Stack, StackBuilder};
 use crate::system::System;
 use crate::watch::{Tolerance, Watch};

@@ -1,23 +1,22 @@
 //! The coordinator between a source and the owners: what it claims, hands over, lets go of and says of each partition.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-#[path = "../owner/log.rs"]
-mod log;
 mod process;
 mod service;
-mod store;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use log::Log;
 use process::{EAGER, LAZY, Process, id, identity, until};
 use processor::partition::Limits;
 use schemas::{Generation, PartitionId, Position};
 use storage::log::{LogIdentity, PartitionHandler, Start};
 use storage::store::{Checkpoint, Commit, Epoch, PartitionRef, Store, StoredPartition};
-use store::GatedStore;
+use support::log::Log;
+use support::store::FaultyStore;
 
 const GENERATION: Generation = Generation(1);
 /// Whose records the log's batches are.
@@ -26,7 +25,7 @@ const PARTITION: PartitionRef = PartitionRef { generation: GENERATION, partition
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Another process commits something to a partition that nobody has claimed yet.
-fn commit_before(store: &GatedStore, partition: u32, checkpoint: Checkpoint) {
+fn commit_before(store: &FaultyStore, partition: u32, checkpoint: Checkpoint) {
     let commit = Commit { epoch: Epoch(1), from: Position::START, checkpoint, totals: Vec::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
@@ -83,7 +82,7 @@ fn who_is_outrun_at_a_claim_asks_the_group_again_at_once() {
 
 #[test]
 fn a_partition_of_another_log_is_halted_and_named_and_the_other_goes_on() {
-    let store = Arc::new(GatedStore::default());
+    let store = Arc::new(FaultyStore::default());
     let other = LogIdentity { cluster_id: "another".into(), ..identity() };
     let checkpoint = Checkpoint { identity: Some(other), ..Checkpoint::START };
     commit_before(&store, 0, checkpoint);
@@ -151,7 +150,7 @@ fn a_lost_partition_is_let_go_of_without_waiting_for_the_store() {
 
 #[test]
 fn committed_totals_are_told_before_their_people_are_restored() {
-    let (store, log) = (Arc::<GatedStore>::default(), Log::of(100));
+    let (store, log) = (Arc::<FaultyStore>::default(), Log::of(100));
     let former = Process::on(Arc::clone(&store), 1, EAGER);
     former.assign(&[0], &log);
     former.coordinator.deliver(log.batch(0, 100), Duration::ZERO).unwrap();

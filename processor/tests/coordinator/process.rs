@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -19,15 +18,16 @@ use schemas::{BudgetId, PartitionCount, PartitionId, Position};
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
-use storage::log::{AppendError, DeadLetter, DeadLetters, LogIdentity, PartitionHandler, Start};
+use storage::log::{LogIdentity, PartitionHandler, Start};
 use storage::store::{PartitionRef, Store, StoredPartition};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::GENERATION;
-use crate::log::Log;
-use crate::store::GatedStore;
+use crate::support::letters::NoLetters;
+use crate::support::log::Log;
+use crate::support::store::FaultyStore;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -44,15 +44,6 @@ pub const LAZY: Limits = Limits {
 /// Commits at once.
 pub const EAGER: Limits = Limits { commit_interval: Duration::from_millis(1), ..LAZY };
 
-pub struct NoLetters;
-
-#[async_trait]
-impl DeadLetters for NoLetters {
-    async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
-        panic!("no record of these tests is a dead letter: {letters:?}");
-    }
-}
-
 pub fn identity() -> LogIdentity {
     LogIdentity { cluster_id: "c".into(), topic_id: String::new() }
 }
@@ -63,7 +54,7 @@ pub fn id(partition: u32) -> PartitionRef {
 
 pub struct Process {
     runtime: Runtime,
-    pub store: Arc<GatedStore>,
+    pub store: Arc<FaultyStore>,
     pub coordinator: Coordinator,
     cache: Arc<MemoryCache>,
     publisher: Arc<Publisher>,
@@ -78,7 +69,7 @@ impl Process {
         Self::on(Arc::default(), partitions, limits)
     }
 
-    pub fn on(store: Arc<GatedStore>, partitions: u64, limits: Limits) -> Self {
+    pub fn on(store: Arc<FaultyStore>, partitions: u64, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let definitions = SqliteDefinitions::open(&dir.path().join("definitions.db")).unwrap();
         let partitions = PartitionCount::new(partitions).unwrap();

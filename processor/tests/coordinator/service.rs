@@ -14,9 +14,10 @@ use storage::store::Store;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::log::Log;
-use crate::process::{EAGER, NoLetters, id, identity};
-use crate::store::GatedStore;
+use crate::process::{EAGER, id, identity};
+use crate::support::letters::NoLetters;
+use crate::support::log::Log;
+use crate::support::store::FaultyStore;
 
 /// A source that panics in the middle of its first run, and delivers the whole log in its second.
 struct Panicking {
@@ -56,7 +57,7 @@ impl LogSource for Panicking {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_panics_is_begun_again_and_nothing_is_lost_or_counted_twice() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(GatedStore::default());
+    let store = Arc::new(FaultyStore::default());
     let parts = ProcessorParts {
         source: Box::new(Panicking { log: Log::of(100), runs: 0 }),
         topic: "submissions".into(),

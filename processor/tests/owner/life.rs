@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use processor::ProcessorMetrics;
 use processor::partition::{Ended, Limits, Partition, PartitionParts, Progress, check_log, claim};
 use processor::publisher::Publisher;
@@ -11,7 +10,7 @@ use runtime::metrics::Metrics;
 use schemas::{PartitionCount, Position};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
-use storage::log::{AppendError, DeadLetter, DeadLetters, LogIdentity, RecordBatch};
+use storage::log::{LogIdentity, RecordBatch};
 use storage::store::Store;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -19,21 +18,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::PARTITION;
-use crate::log::Log;
-use crate::lossy::Lossy;
+use crate::support::letters::NoLetters;
+use crate::support::log::Log;
+use crate::support::store::FaultyStore;
 
 fn one() -> PartitionCount {
     PartitionCount::new(1).unwrap()
-}
-
-#[derive(Default)]
-struct NoLetters;
-
-#[async_trait]
-impl DeadLetters for NoLetters {
-    async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
-        panic!("no record of these tests is a dead letter: {letters:?}");
-    }
 }
 
 pub struct Owner {
@@ -65,12 +55,12 @@ pub const LIMITS: Limits = Limits {
     max_replay: 200,
 };
 
-pub async fn take_over(store: &Arc<Lossy>, log: &Log, owner: &str) -> Owner {
+pub async fn take_over(store: &Arc<FaultyStore>, log: &Log, owner: &str) -> Owner {
     take_over_at_pace(store, log, owner, LIMITS).await
 }
 
 pub async fn take_over_at_pace(
-    store: &Arc<Lossy>,
+    store: &Arc<FaultyStore>,
     log: &Log,
     owner: &str,
     limits: Limits,
@@ -115,7 +105,7 @@ impl Owner {
     }
 
     /// Waits until some people's rows count as written.
-    pub async fn state_committed(&self, store: &Lossy) {
+    pub async fn state_committed(&self, store: &FaultyStore) {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();

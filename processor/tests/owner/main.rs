@@ -2,26 +2,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod life;
-mod log;
-mod lossy;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use life::{LIMITS, reach, take_over, take_over_at_pace};
-use log::Log;
-use lossy::Lossy;
 use processor::partition::{Ended, HaltReason, Limits};
 use schemas::{BudgetId, Generation, Offset, PartitionId, PersonRow, Position};
 use storage::store::{Checkpoint, PartitionRef, Store};
+use support::log::Log;
+use support::store::FaultyStore;
 use tokio::time::Instant;
 
 const PARTITION: PartitionRef =
     PartitionRef { generation: Generation(1), partition: PartitionId(0) };
 
 /// One owner's life to the log's end; `false` if it found that the store had gone back.
-async fn fold_whole_log(store: &Arc<Lossy>, log: &Log) -> bool {
+async fn fold_whole_log(store: &Arc<FaultyStore>, log: &Log) -> bool {
     let mut owner = take_over(store, log, "owner again").await;
     let high = log.bounds().high.0;
     owner.feed(log, high).await;
@@ -39,7 +39,7 @@ async fn fold_whole_log(store: &Arc<Lossy>, log: &Log) -> bool {
     }
 }
 
-async fn assert_totals(store: &Lossy, log: &Log) {
+async fn assert_totals(store: &FaultyStore, log: &Log) {
     let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
     let (_, totals) = &stored.totals[0];
     let sums: Vec<u64> = totals.categories.iter().map(|category| category.basis_points).collect();
@@ -53,7 +53,7 @@ async fn assert_totals(store: &Lossy, log: &Log) {
 #[tokio::test(flavor = "multi_thread")]
 async fn totals_are_exact_though_answers_get_lost_and_owners_die_at_any_moment() {
     let log = Log::of(3_000);
-    let store = Lossy::new(true);
+    let store = Arc::new(FaultyStore::losing());
     for (number, to) in (500..=3_000).step_by(500).enumerate() {
         let mut owner = take_over(&store, &log, &format!("owner-{number}")).await;
         owner.feed(&log, to).await;
@@ -75,7 +75,7 @@ async fn totals_are_exact_though_answers_get_lost_and_owners_die_at_any_moment()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_former_owner_is_fenced_at_its_next_commit_and_changes_nothing() {
     let log = Log::of(1_000);
-    let store = Lossy::new(false);
+    let store = Arc::new(FaultyStore::default());
     let mut zombie = take_over(&store, &log, "zombie").await;
     zombie.feed(&log, 400).await;
     zombie.committed(400).await;
@@ -91,7 +91,7 @@ async fn a_former_owner_is_fenced_at_its_next_commit_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_commits_what_was_folded() {
     let log = Log::of(100);
-    let store = Lossy::new(false);
+    let store = Arc::new(FaultyStore::default());
     let hour = Duration::from_secs(3_600);
     let limits = Limits { commit_interval: hour, max_uncommitted: 1_000, ..LIMITS };
     let mut owner = take_over_at_pace(&store, &log, "owner", limits).await;
@@ -106,7 +106,7 @@ async fn a_release_commits_what_was_folded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn once_everyones_row_is_written_nothing_is_left_to_replay() {
     let mut log = Log::of(300);
-    let store = Lossy::new(false);
+    let store = Arc::new(FaultyStore::default());
     let mut owner = take_over(&store, &log, "owner").await;
     owner.feed(&log, 300).await;
     // Records that change nobody are not written anywhere.
@@ -129,7 +129,7 @@ async fn once_everyones_row_is_written_nothing_is_left_to_replay() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recreated_topic_halts_the_partition_before_anything_new_is_folded() {
     let log = Log::of(300);
-    let store = Lossy::new(false);
+    let store = Arc::new(FaultyStore::default());
     let mut owner = take_over(&store, &log, "owner").await;
     owner.feed(&log, 300).await;
     owner.committed(300).await;
@@ -149,7 +149,7 @@ async fn a_recreated_topic_halts_the_partition_before_anything_new_is_folded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_loses_an_acknowledged_commit_has_it_folded_again() {
     let log = Log::of(600);
-    let store = Lossy::new(false);
+    let store = Arc::new(FaultyStore::default());
     let mut owner = take_over(&store, &log, "owner").await;
     owner.feed(&log, 200).await;
     owner.committed(200).await;
@@ -168,7 +168,7 @@ async fn a_store_that_loses_an_acknowledged_commit_has_it_folded_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_ahead_of_the_totals_are_disowned_and_people_replayed_from_the_logs_beginning() {
     let log = Log::of(600);
-    let store = Lossy::new(false);
+    let store = Arc::new(FaultyStore::default());
     let mut owner = take_over(&store, &log, "owner").await;
     owner.feed(&log, 300).await;
     owner.committed(300).await;

@@ -106,7 +106,9 @@ impl Rebalances<'_> {
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
         // A pause outlives the assignment: a partition that comes back would never be read.
-        consumer.resume(list)?;
+        if let Err(error) = consumer.resume(list) {
+            tracing::warn!(%error, "what is revoked could not be resumed");
+        }
         let partitions = self.ours(list);
         self.handler.revoked(&partitions, consumer.assignment_lost());
         self.lock().revoked.extend(&partitions);

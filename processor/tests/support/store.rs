@@ -1,8 +1,8 @@
-//! A store that lets each kind of call wait for as long as a test wants.
+//! A store with the faults that a test switches on; without any it is the one in memory.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use schemas::{BudgetId, Generation, PartitionCount, PartitionId, PersonKey, PersonRow, Position};
@@ -37,7 +37,7 @@ impl Gate {
 }
 
 #[derive(Default)]
-pub struct GatedStore {
+pub struct FaultyStore {
     pub inner: MemoryStore,
     pub commits: Gate,
     pub people: Gate,
@@ -45,24 +45,49 @@ pub struct GatedStore {
     pub silent: Mutex<BTreeSet<PartitionId>>,
     /// Somebody else is faster at the next claim.
     pub rival: AtomicBool,
+    /// The next commit is acknowledged and forgotten, as by a server that is killed before its log reaches the disk.
+    pub forgets: AtomicBool,
+    /// Whether every third call of a conditional write loses its answer, and every sixth is not even carried out.
+    loses: bool,
+    calls: AtomicU64,
 }
 
-impl GatedStore {
+impl FaultyStore {
+    /// One whose answers get lost.
+    pub fn losing() -> Self {
+        Self { loses: true, ..Self::default() }
+    }
+
     /// Another process claims a partition.
     pub async fn claim_for_rival(&self, partition: PartitionRef) {
         let epoch = self.inner.read_partition(partition).await.unwrap().map(|stored| stored.epoch);
         let next = Epoch(epoch.map_or(1, |epoch| epoch.0 + 1));
         self.inner.claim(partition, epoch, next, "rival").await.unwrap();
     }
+
+    async fn lose<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let lost = || StoreError::Unavailable("lost".into());
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        if !self.loses || !number.is_multiple_of(3) {
+            return call.await;
+        }
+        if number.is_multiple_of(2) {
+            call.await?;
+        }
+        Err(lost())
+    }
 }
 
 #[async_trait]
-impl Store for GatedStore {
+impl Store for FaultyStore {
     async fn read_partition(
         &self,
         partition: PartitionRef,
     ) -> Result<Option<StoredPartition>, StoreError> {
-        self.inner.read_partition(partition).await
+        self.lose(self.inner.read_partition(partition)).await
     }
     async fn claim(
         &self,
@@ -77,7 +102,7 @@ impl Store for GatedStore {
         if self.rival.swap(false, Ordering::Relaxed) {
             self.claim_for_rival(partition).await;
         }
-        self.inner.claim(partition, expected, next, owner).await
+        self.lose(self.inner.claim(partition, expected, next, owner)).await
     }
     async fn commit(
         &self,
@@ -85,7 +110,12 @@ impl Store for GatedStore {
         commit: &Commit,
     ) -> Result<Conditional, StoreError> {
         self.commits.pass().await;
-        self.inner.commit(partition, commit).await
+        // One that only tells of people's rows is made good by the next.
+        let moves = commit.checkpoint.position > commit.from;
+        if moves && self.forgets.swap(false, Ordering::Relaxed) {
+            return Ok(Conditional::Applied);
+        }
+        self.lose(self.inner.commit(partition, commit)).await
     }
     async fn summaries(
         &self,
@@ -100,7 +130,7 @@ impl Store for GatedStore {
         partition: PartitionRef,
         rows: &[PersonRow],
     ) -> Result<(), StoreError> {
-        self.inner.write_people(partition, rows).await
+        self.lose(self.inner.write_people(partition, rows)).await
     }
     async fn read_people(
         &self,
