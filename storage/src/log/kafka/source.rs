@@ -30,10 +30,13 @@ const LONGEST_BUFFERING: Duration = Duration::from_millis(20);
 const RECORDS_BETWEEN_LOOKS: u32 = 256;
 const ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Members learn of a rebalance, and so let go of what moves, by the answer to a heartbeat.
-const LONGEST_HEARTBEAT_MS: u128 = 250;
+const HEARTBEAT_INTERVAL_MS: &str = "100";
 /// How fresh the lag is. It is also how often librdkafka looks whether a heartbeat or a join is due: it wakes for its
 /// timers only, and the next slower one is twice a second.
 const STATISTICS_INTERVAL_MS: &str = "100";
+/// librdkafka joins at most once a second, except after an answer to a request for metadata. A partition that moves
+/// takes two joins of every member, one to let go of it and one to take it; without this the second one waits.
+const METADATA_INTERVAL_MS: &str = "100";
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A member of the processors' group.
@@ -76,19 +79,21 @@ impl KafkaSource {
             topic: self.config.topic.clone(),
             changed: Mutex::new(Changed::default()),
         };
-        let session_timeout_ms = self.config.session_timeout.as_millis();
-        let heartbeat_ms = (session_timeout_ms / 6).clamp(100, LONGEST_HEARTBEAT_MS);
+        let session_timeout_ms = self.config.session_timeout.as_millis().to_string();
         let consumer: BaseConsumer<Rebalances<'h>> = self
             .config
             .client()
             .set("group.id", &self.config.group)
             .set("partition.assignment.strategy", "cooperative-sticky")
-            .set("session.timeout.ms", session_timeout_ms.to_string())
-            .set("heartbeat.interval.ms", heartbeat_ms.to_string())
+            .set("session.timeout.ms", session_timeout_ms)
+            .set("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("statistics.interval.ms", STATISTICS_INTERVAL_MS)
+            .set("topic.metadata.refresh.interval.ms", METADATA_INTERVAL_MS)
+            // Its default is three times that.
+            .set("metadata.max.age.ms", "900000")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", "16384")
