@@ -6,6 +6,7 @@ use allocator::console;
 use allocator::import::{self, ImportArgs, ImportError, RetryPolicy};
 use allocator::run::{self, RunConfig};
 use clap::{Parser, Subcommand};
+use processor::audit::{AuditArgs, audit_command};
 use runtime::config::ConfigArgs;
 use runtime::{process, shutdown};
 
@@ -22,6 +23,7 @@ enum Command {
     /// Runs everything in one process: on http://127.0.0.1:8000, with its data in ./data, unless configured otherwise.
     Run(ConfigArgs),
     Import(ImportArgs),
+    Audit(AuditArgs),
     /// Prints the settings of all processes, as a Markdown table.
     Config,
 }
@@ -31,6 +33,7 @@ async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => process::exit_code("allocator run", run(&args).await),
         Command::Import(args) => import(&args).await,
+        Command::Audit(args) => audit(&args).await,
         Command::Config => {
             console::out(&run::configuration_reference());
             ExitCode::SUCCESS
@@ -56,5 +59,12 @@ async fn import(args: &ImportArgs) -> ExitCode {
                 ExitCode::FAILURE
             }
         }
+    }
+}
+
+async fn audit(args: &AuditArgs) -> ExitCode {
+    match RunConfig::load(&args.config) {
+        Ok(config) => audit_command(args, &config.storage, shutdown::listen()).await,
+        Err(faults) => process::exit_code("allocator audit", Err(anyhow::Error::from(faults))),
     }
 }

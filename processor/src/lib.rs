@@ -6,7 +6,9 @@
 //! | [`partition`] | one partition's life: take-over, fold, commit, rows, release |
 //! | [`coordinator`] | which partitions this process has, as the log's group says |
 //! | [`publisher`] | telling the cache what is committed |
+//! | [`audit`] | deriving everything from the log again, and comparing |
 
+pub mod audit;
 pub mod config;
 pub mod coordinator;
 pub mod fold;

@@ -2,32 +2,51 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use processor::audit::{AuditArgs, audit_command};
 use processor::{Processor, ProcessorConfig, ProcessorParts};
 use runtime::config::ConfigArgs;
-use runtime::http;
 use runtime::process::{self, Process};
+use runtime::{http, shutdown};
 use storage::opening::until_there;
 use storage::service_config::ServiceConfig;
 use tokio_util::sync::CancellationToken;
 
 const SERVICE: &str = "processor";
 
-/// Folds the log of submissions into totals.
+/// Folds the log of submissions into totals, unless a command says otherwise.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Audit(AuditArgs),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    process::exit_code(SERVICE, run(&Args::parse()).await)
+    let args = Args::parse();
+    match args.command {
+        None => process::exit_code(SERVICE, run(&args.config).await),
+        Some(Command::Audit(audit)) => {
+            match ServiceConfig::load(&audit.config, ProcessorConfig::read) {
+                Ok(config) => audit_command(&audit, &config.storage, shutdown::listen()).await,
+                Err(faults) => {
+                    process::exit_code("processor audit", Err(anyhow::Error::from(faults)))
+                }
+            }
+        }
+    }
 }
 
-async fn run(args: &Args) -> anyhow::Result<()> {
-    let config = ServiceConfig::load(&args.config, ProcessorConfig::read)?;
+async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
+    let config = ServiceConfig::load(args, ProcessorConfig::read)?;
     let process = Process::start(SERVICE, &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.own.listen)?;

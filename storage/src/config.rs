@@ -18,15 +18,18 @@ use crate::definitions::sqlite::SqliteDefinitions;
 use crate::idempotency::Idempotency;
 use crate::idempotency::memory::MemoryIdempotency;
 use crate::idempotency::redis::RedisIdempotency;
-use crate::log::kafka::{KafkaConfig, KafkaDeadLetters, KafkaLog, KafkaSource};
-use crate::log::sqlite::SqliteLog;
-use crate::log::{DeadLetters, LogSource, LogWriter};
+use crate::log::kafka::{KafkaConfig, KafkaDeadLetters, KafkaLog, KafkaReader, KafkaSource};
+use crate::log::sqlite::{SqliteLog, SqliteReader};
+use crate::log::{DeadLetters, LogReader, LogSource, LogWriter};
 use crate::opening::OpenError;
 use crate::redis_connection::{RedisConfig, RedisUrl};
 use crate::secret::open_secret;
 use crate::store::Store;
 use crate::store::scylla::{KeyspaceName, ScyllaConfig, ScyllaCredentials, ScyllaStore};
 use crate::store::sqlite::SqliteStore;
+
+/// The embedded log, in the folder of the embedded files.
+const LOG_FILE: &str = "log.db";
 
 /// Where the log and the definitions rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -274,12 +277,36 @@ impl StorageConfig {
             }
             LogKind::Sqlite => {
                 let wrong = |error| OpenError::wrong("the log", error);
-                let log = SqliteLog::open(&self.embedded_file("log.db")?, self.partitions)
+                let log = SqliteLog::open(&self.embedded_file(LOG_FILE)?, self.partitions)
                     .map_err(wrong)?;
                 let source = Box::new(log.source().map_err(wrong)?);
                 let log = Arc::new(log);
                 Ok(OpenLog { writer: log.clone(), source, dead_letters: log })
             }
+        }
+    }
+
+    /// Opens the log for reading back, beside whoever folds it. Creates nothing.
+    ///
+    /// # Errors
+    /// When it does not answer, is not there, or has another partition count.
+    pub async fn open_log_reader(&self) -> Result<Arc<dyn LogReader>, OpenError> {
+        match self.log {
+            LogKind::Kafka => {
+                Ok(Arc::new(KafkaReader::open(&self.kafka).await.map_err(OpenError::log)?))
+            }
+            LogKind::Sqlite => {
+                let opened = SqliteReader::open(&self.sqlite_dir.join(LOG_FILE), self.partitions);
+                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
+            }
+        }
+    }
+
+    /// The cache, if other processes than its own can reach it.
+    pub async fn open_shared_cache(&self) -> Option<Arc<dyn Cache>> {
+        match self.cache {
+            CacheKind::Redis => Some(self.open_cache().await),
+            CacheKind::Memory => None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 /// How long a statement waits for another process that writes.
@@ -100,6 +100,18 @@ pub(crate) fn open(
     Ok(connection)
 }
 
+/// Opens a database that is there, beside whoever writes to it.
+pub(crate) fn open_to_read(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
+    let unusable = |error: rusqlite::Error| OpenError::unusable(path, error);
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(unusable)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
+    if kind(&connection).map_err(unusable)? != (schema.application_id, schema.version) {
+        return Err(OpenError::Foreign { path: path.to_owned() });
+    }
+    Ok(connection)
+}
+
 /// Makes the file's directory, in a way that a power cut does not take it back.
 fn create_directory(path: &Path) -> std::io::Result<()> {
     let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
@@ -118,8 +130,7 @@ fn create_directory(path: &Path) -> std::io::Result<()> {
 fn create_or_recognise(connection: &mut Connection, schema: &Schema) -> rusqlite::Result<bool> {
     // One transaction: of two processes that create the database at once, one waits for the other.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let number = |pragma| transaction.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let found = (number("application_id")?, number("user_version")?);
+    let found = kind(&transaction)?;
     if found == (schema.application_id, schema.version) {
         return Ok(true);
     }
@@ -133,6 +144,12 @@ fn create_or_recognise(connection: &mut Connection, schema: &Schema) -> rusqlite
     transaction.pragma_update(None, "user_version", schema.version)?;
     transaction.commit()?;
     Ok(true)
+}
+
+/// A database's application id and version; both 0 in one that nobody has marked.
+fn kind(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
+    Ok((number("application_id")?, number("user_version")?))
 }
 
 /// Whether the file itself is damaged, so that trying again is in vain.

@@ -18,7 +18,7 @@ use storage::definitions::Definitions;
 use storage::definitions::sqlite::SqliteDefinitions;
 use storage::idempotency::memory::{MemoryIdempotency, Retention};
 use storage::idempotency::{Attempt, Begun, Idempotency};
-use storage::log::sqlite::{OpenError, SqliteLog};
+use storage::log::sqlite::{OpenError, SqliteLog, SqliteReader};
 use storage::log::{DeadLetter, LogSource};
 use storage::store::memory::MemoryStore;
 use storage::store::sqlite::SqliteStore;
@@ -37,6 +37,7 @@ mod sqlite_log {
         let log = Arc::new(SqliteLog::open(&path, build::count(PARTITIONS.into())).unwrap());
         log::Fixture {
             source: Mutex::new(Some(Box::new(log.source().unwrap()))),
+            reader: Arc::new(SqliteReader::open(&path, build::count(PARTITIONS.into())).unwrap()),
             letters: Arc::clone(&log) as _,
             writer: log,
             read_letters: Box::new(move || {

@@ -140,6 +140,30 @@ impl Tables {
         Ok(people)
     }
 
+    /// Gives the first category's numbers to the second, and the other way round, in one partition: false, and yet
+    /// nothing contradicts itself.
+    ///
+    /// # Errors
+    /// When there is nothing to exchange, or it cannot be written.
+    pub async fn exchange_categories(&self, budget: &str, partition: u32) -> Result<()> {
+        let table = format!("{}.totals", self.keyspace);
+        let row = "generation = 1 AND partition = ? AND budget = ?";
+        let query = format!("SELECT sums, distribution FROM {table} WHERE {row}");
+        let key = (partition as i32, budget);
+        let rows = self.session.query_unpaged(query, key).await?.into_rows_result()?;
+        let (mut sums, distribution) = rows.single_row::<(Vec<i64>, Vec<u8>)>()?;
+        let mut counts = Distribution::decode(&distribution[..])?.people_by_percent;
+        ensure!(sums.len() >= 2 && sums[0] != sums[1], "nothing to exchange: {sums:?}");
+        sums.swap(0, 1);
+        let (first, others) = counts.split_at_mut(101);
+        first.swap_with_slice(&mut others[..101]);
+        let distribution = Distribution { people_by_percent: counts }.encode_to_vec();
+        let update = format!("UPDATE {table} SET sums = ?, distribution = ? WHERE {row}");
+        let values = (sums, distribution, partition as i32, budget);
+        self.session.query_unpaged(update, values).await?;
+        Ok(())
+    }
+
     /// Empties a table, as a disaster would.
     ///
     /// # Errors

@@ -166,6 +166,17 @@ impl PartitionState {
         self.by_id.values().map(|index| (&self.budgets[*index].id, &self.budgets[*index].totals))
     }
 
+    /// One budget's totals, if there is anything about it.
+    pub fn budget_totals(&self, budget: &BudgetId) -> Option<&BudgetTotals> {
+        self.by_id.get(budget).map(|index| &self.budgets[*index].totals)
+    }
+
+    /// What everyone's shares add up to, budget by budget in the order of their ids: another way to the totals than
+    /// one record at a time. Positions and times are not in it.
+    pub fn recount(&self) -> impl Iterator<Item = (&BudgetId, BudgetTotals)> {
+        self.by_id.iter().map(|(id, index)| (id, self.budgets[*index].recount()))
+    }
+
     /// How many people the state holds, those who withdrew included.
     pub fn people(&self) -> usize {
         self.budgets.iter().map(|budget| budget.people.len()).sum()
@@ -226,6 +237,15 @@ impl BudgetState {
             self.changed = true;
         }
         outcome
+    }
+
+    fn recount(&self) -> BudgetTotals {
+        let categories = vec![CategoryTotals::default(); self.people.categories()];
+        let mut totals = BudgetTotals { categories, ..BudgetTotals::default() };
+        for shares in self.people.shares() {
+            totals.apply_delta(&Shares::NONE, &shares);
+        }
+        totals
     }
 
     /// The first allocation fixes the number of categories.

@@ -107,6 +107,12 @@ impl People {
         self.changed
     }
 
+    /// Everyone's shares, of those who withdrew as well.
+    pub fn shares(&self) -> impl Iterator<Item = Shares> {
+        let slots = 0..self.records.len as u32;
+        slots.map(|slot| unpack(&self.records.get(slot)[SHARES_WORD..], self.categories))
+    }
+
     /// Makes room for the shares of so many categories, once the first allocation tells. Whoever is there by then has
     /// only withdrawn.
     pub fn widen(&mut self, categories: usize) {

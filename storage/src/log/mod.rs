@@ -1,13 +1,16 @@
 //! The log: the truth that everything else is derived from.
 
 mod batch;
+mod gapless;
 pub mod kafka;
 pub mod sqlite;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::{Offset, PartitionCount, PartitionId, PersonKey, Position};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use batch::{Record, RecordBatch};
@@ -155,4 +158,35 @@ pub trait LogSource: Send + 'static {
         handler: &dyn PartitionHandler,
         stop: &CancellationToken,
     ) -> Result<(), SourceError>;
+}
+
+/// Why records could not be read back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The log does not answer: try again later.
+    #[error("the log cannot be read now: {0}")]
+    Unavailable(String),
+    /// The log does not hold a record that it should: its beginning was deleted, it was created anew, or it is damaged.
+    #[error("the log has no record at {0}")]
+    Missing(Position),
+}
+
+/// Records of one partition as they are read back, a batch at a time and few batches ahead. After an error comes
+/// nothing; dropping it ends the reading.
+pub type Stretch = mpsc::Receiver<Result<RecordBatch, ReadError>>;
+
+/// Reads the log beside its group: any stretch of any partition, as often as one likes, while owners fold it.
+#[async_trait]
+pub trait LogReader: Send + Sync + 'static {
+    /// How many partitions the log has.
+    fn partitions(&self) -> PartitionCount;
+
+    /// Which log it is.
+    fn identity(&self) -> LogIdentity;
+
+    /// What a partition holds now.
+    async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError>;
+
+    /// The records of a stretch, in order and without a gap. It has to be in the log already.
+    fn read(&self, partition: PartitionId, stretch: Range<Position>) -> Stretch;
 }

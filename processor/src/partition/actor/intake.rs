@@ -50,9 +50,7 @@ impl Partition {
     }
 
     fn took_in(&mut self, last: Record<'_>, applied: u64, duplicates: u64, started: Instant) {
-        if self.folded.last_record == self.committed.last_record
-            && self.pace.last_commit() == self.claimed_at
-        {
+        if !std::mem::replace(&mut self.took_in_any, true) {
             tracing::info!(
                 partition = %self.id.partition,
                 epoch = self.epoch.0,

@@ -57,6 +57,8 @@ pub struct Partition {
     committed: Checkpoint,
     mark: Option<RecordMark>,
     claimed_at: Instant,
+    /// Whether a record came that nobody had folded before.
+    took_in_any: bool,
     /// Of the records that no commit has passed yet.
     letters: Letters,
     rounds: RowRounds,
@@ -83,6 +85,7 @@ impl Partition {
             committed: stored.checkpoint,
             mark: resume.mark,
             claimed_at,
+            took_in_any: false,
             letters: Letters::default(),
             rounds: RowRounds::default(),
             waiting_slice: None,

@@ -1,6 +1,7 @@
 //! The log on Kafka: an idempotent producer, a group consumer that starts where it is told, and the topics.
 
 mod producer;
+mod reader;
 mod rebalance;
 mod source;
 pub(crate) mod topics;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use schemas::PartitionCount;
 
+pub use reader::KafkaReader;
 pub use source::KafkaSource;
 pub use topics::TopicError;
 pub use writer::{KafkaDeadLetters, KafkaLog};

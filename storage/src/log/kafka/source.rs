@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::KafkaConfig;
 use super::rebalance::{Changed, Rebalances};
-use super::topics::{TopicError, ensure_topics};
+use super::topics::{TopicError, ensure_topics, log_identity};
 use crate::log::{LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError};
 
 const BATCH_RECORDS: usize = 2_000;
@@ -37,7 +37,6 @@ const STATISTICS_INTERVAL_MS: &str = "100";
 /// librdkafka joins at most once a second, except after an answer to a request for metadata. A partition that moves
 /// takes two joins of every member, one to let go of it and one to take it; without this the second one waits.
 const METADATA_INTERVAL_MS: &str = "100";
-const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A member of the processors' group.
 pub struct KafkaSource {
@@ -52,22 +51,7 @@ impl KafkaSource {
     /// When Kafka does not answer, or the topic has another partition count than the generation.
     pub async fn open(config: &KafkaConfig) -> Result<Self, TopicError> {
         ensure_topics(config).await?;
-        let unavailable =
-            |reason: String| TopicError::Unavailable { brokers: config.brokers.clone(), reason };
-        let client: BaseConsumer = config
-            .client()
-            .set("group.id", &config.group)
-            .create()
-            .map_err(|error| unavailable(error.to_string()))?;
-        let cluster_id =
-            tokio::task::spawn_blocking(move || client.client().fetch_cluster_id(IDENTITY_TIMEOUT))
-                .await
-                .ok()
-                .flatten()
-                .ok_or_else(|| unavailable("it does not tell its cluster id".into()))?;
-        // The client cannot tell a topic's id; a recreated topic is known by its records.
-        let identity = LogIdentity { cluster_id, topic_id: String::new() };
-        Ok(Self { config: config.clone(), identity })
+        Ok(Self { config: config.clone(), identity: log_identity(config).await? })
     }
 
     fn consumer<'h>(

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::KafkaConfig;
+use crate::log::LogIdentity;
 
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the topics cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +79,40 @@ pub async fn ensure_topics(config: &KafkaConfig) -> Result<(), TopicError> {
         }
     }
     check_partition_counts(config, &wanted, admin).await
+}
+
+/// Checks that the topic of submissions is there, with the partition count of the generation. Creates nothing.
+///
+/// # Errors
+/// When Kafka does not answer, or the topic is not there or has another partition count.
+pub(super) async fn check_topic(config: &KafkaConfig) -> Result<(), TopicError> {
+    let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(|error| {
+        TopicError::Unavailable { brokers: config.brokers.clone(), reason: error.to_string() }
+    })?;
+    check_partition_counts(config, &[(&config.topic, config.partitions.get(), "delete")], admin)
+        .await
+}
+
+/// Which log it is, as far as the client can tell: not the topic's id, so that a topic that was created anew is known
+/// by its records.
+///
+/// # Errors
+/// When Kafka does not answer.
+pub(super) async fn log_identity(config: &KafkaConfig) -> Result<LogIdentity, TopicError> {
+    let unavailable =
+        |reason: String| TopicError::Unavailable { brokers: config.brokers.clone(), reason };
+    let client: BaseConsumer = config
+        .client()
+        .set("group.id", &config.group)
+        .create()
+        .map_err(|error| unavailable(error.to_string()))?;
+    let cluster_id =
+        tokio::task::spawn_blocking(move || client.client().fetch_cluster_id(IDENTITY_TIMEOUT))
+            .await
+            .ok()
+            .flatten()
+            .ok_or_else(|| unavailable("it does not tell its cluster id".into()))?;
+    Ok(LogIdentity { cluster_id, topic_id: String::new() })
 }
 
 /// A topic that was just created takes a moment to be in every broker's metadata.

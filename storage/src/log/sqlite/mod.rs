@@ -3,6 +3,7 @@
 //! An append is answered after the COMMIT that has it, and that COMMIT has been synced to the disk.
 
 mod appender;
+mod reader;
 mod source;
 mod tail;
 mod writer;
@@ -22,6 +23,7 @@ use self::writer::Writer;
 use super::{AppendError, DeadLetter, DeadLetters, LogIdentity, LogWriter, NewRecord};
 use crate::sqlite::{self, Durability, Schema};
 
+pub use self::reader::SqliteReader;
 pub use self::source::SqliteSource;
 pub use crate::sqlite::OpenError;
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use schemas::{Offset, PartitionId, Position};
 use storage::log::{
-    DeadLetter, DeadLetters, LogBounds, LogSource, LogWriter, NewRecord, RecordBatch, SourceError,
-    Start,
+    DeadLetter, DeadLetters, LogBounds, LogReader, LogSource, LogWriter, NewRecord, ReadError,
+    RecordBatch, SourceError, Start,
 };
 
 use super::wait::{PATIENCE, until};
@@ -28,6 +28,7 @@ pub struct Fixture {
     /// Empty, with [`PARTITIONS`] partitions.
     pub writer: Arc<dyn LogWriter>,
     pub source: Mutex<Option<Box<dyn LogSource>>>,
+    pub reader: Arc<dyn LogReader>,
     pub letters: Arc<dyn DeadLetters>,
     /// Every letter that is there, once each, in no order.
     pub read_letters: Box<dyn Fn() -> Letters + Sync>,
@@ -52,6 +53,9 @@ macro_rules! log_contract {
             a_stop_gives_every_partition_back_and_the_source_can_run_again,
             an_owner_that_wants_to_rejoin_gets_its_partitions_again,
             a_letter_written_twice_is_one_letter,
+            any_stretch_can_be_read_back_beside_its_owner,
+            reading_back_ends_when_nobody_takes_what_is_read,
+            a_record_that_is_not_there_cannot_be_read_back,
         }
     };
 }
@@ -302,4 +306,60 @@ pub async fn a_letter_written_twice_is_one_letter(log: &Fixture) {
     let read = (log.read_letters)().await;
     assert_eq!(read.len(), letters.len());
     assert_eq!(by_place(read), by_place(letters.to_vec()));
+}
+
+async fn read_back(
+    log: &Fixture,
+    partition: u32,
+    stretch: std::ops::Range<u64>,
+) -> Result<Vec<Read>, ReadError> {
+    let stretch = Position(stretch.start)..Position(stretch.end);
+    let mut batches = log.reader.read(PartitionId(partition), stretch);
+    let mut read = Vec::new();
+    while let Some(batch) = batches.recv().await {
+        let batch = batch?;
+        assert_eq!(batch.partition(), PartitionId(partition));
+        read.extend(
+            batch.iter().map(|record| (record.offset, record.key.to_vec(), record.value.to_vec())),
+        );
+    }
+    Ok(read)
+}
+
+pub async fn any_stretch_can_be_read_back_beside_its_owner(log: &Fixture) {
+    let owner = Owner::from_start();
+    let running = log.run(&owner);
+    let records = fill(log, 1, 0..5_000).await;
+    fill(log, 2, 0..10).await;
+    let bounds = LogBounds { low: Position(0), high: Position(5_000) };
+    assert_eq!(log.reader.bounds(PartitionId(1)).await, Ok(bounds));
+    assert_eq!(log.reader.bounds(PartitionId(0)).await.map(|bounds| bounds.high), Ok(Position(0)));
+    let all = as_read(&records, 0);
+    for (from, to) in [(0, 5_000), (0, 1), (1_999, 2_001), (4_999, 5_000), (700, 700)] {
+        let expected = &all[from as usize..to as usize];
+        assert!(read_back(log, 1, from..to).await.as_deref() == Ok(expected), "{from}..{to}");
+    }
+    has_read(&owner, 1, &all).await;
+    let (source, outcome) = running.stop().await;
+    outcome.unwrap();
+    assert_eq!(log.reader.identity(), source.identity());
+    assert_eq!(log.reader.partitions(), source.partitions());
+}
+
+pub async fn reading_back_ends_when_nobody_takes_what_is_read(log: &Fixture) {
+    fill(log, 0, 0..20_000).await;
+    let mut batches = log.reader.read(PartitionId(0), Position(0)..Position(20_000));
+    batches.recv().await.unwrap().unwrap();
+    batches.close();
+    let mut waiting = 0;
+    while batches.recv().await.is_some() {
+        waiting += 1;
+    }
+    assert!(waiting < 9, "{waiting} batches were read ahead");
+}
+
+pub async fn a_record_that_is_not_there_cannot_be_read_back(log: &Fixture) {
+    fill(log, 0, 0..10).await;
+    let outcome = read_back(log, 0, 20..21).await;
+    assert_eq!(outcome, Err(ReadError::Missing(Position(20))));
 }

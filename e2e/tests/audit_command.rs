@@ -1,0 +1,139 @@
+//! `processor audit` and `allocator audit`, beside processes at work: no false alarm, and what is false is named.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::embedded::Embedded;
+use e2e::load::Crowd;
+use e2e::process::{Process, binary};
+use e2e::scenario::{new_dir, scenario, scenario_within};
+use e2e::stack::{Stack, StackBuilder};
+
+const BUDGET: &str = "audited";
+const CATEGORIES: usize = 10;
+const BOUND: Duration = Duration::from_secs(60);
+
+/// One audit.
+struct Audit {
+    program: &'static str,
+    arguments: Vec<String>,
+}
+
+impl Audit {
+    fn of(stack: &Stack) -> Result<Self> {
+        let config = new_dir("audit")?.join("audit.toml");
+        fs::write(&config, stack.config("processor", 1))?;
+        let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
+        arguments.extend(stack.apis.iter().flat_map(|api| ["--api".to_owned(), api.url.clone()]));
+        Ok(Self { program: "processor", arguments })
+    }
+
+    fn start(&self, metrics: &Path) -> Result<Process> {
+        let mut arguments = vec!["audit".to_owned()];
+        arguments.extend(self.arguments.clone());
+        arguments.extend(["--metrics-file".to_owned(), metrics.display().to_string()]);
+        Process::start("audit", &new_dir("audit")?, &binary(self.program)?, &arguments)
+    }
+
+    /// Runs it; its exit code, and what it says.
+    async fn run(&self) -> Result<(i32, String)> {
+        let metrics = new_dir("audit")?.join("audit.prom");
+        let (code, said) = ended(self.start(&metrics)?).await?;
+        Ok((code, said + &fs::read_to_string(&metrics)?))
+    }
+
+    /// Runs it; everything must be compared, in so many places, and agree.
+    async fn agrees(&self, places: usize) -> Result<()> {
+        let (code, said) = self.run().await?;
+        ensure!(code == 0, "ended with {code}: {said}");
+        ensure!(said.contains(" differences=0 unchecked=0 compared="), "{said}");
+        ensure!(said.contains("\nallocator_audit_clean 1\n"), "{said}");
+        let (_, compared) = said.split_once("compared=").context("no places")?;
+        let compared = compared.lines().next().unwrap_or_default();
+        ensure!(compared.split("; ").count() == places, "compared were {compared}");
+        Ok(())
+    }
+}
+
+async fn ended(mut process: Process) -> Result<(i32, String)> {
+    let status = process.exit(BOUND).await?;
+    Ok((status.code().context("it was killed")?, process.log()?))
+}
+
+#[test]
+fn an_audit_agrees_beside_busy_and_dying_processors_and_names_what_is_false() {
+    scenario_within(Duration::from_secs(180), async || {
+        let builder = StackBuilder { processors: 2, apis: 2, ..Stack::builder() };
+        let mut stack = builder.start().await?;
+        stack.system.define(BUDGET, CATEGORIES).await?;
+        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
+        load.goes_on_for(300).await?;
+        let audit = Audit::of(&stack)?;
+        for _ in 0..3 {
+            audit.agrees(5).await?;
+            load.goes_on_for(50).await?;
+        }
+        stack.processors.remove(0).process.kill()?;
+        audit.agrees(5).await?;
+        stack.all_owned().await?;
+        load.goes_on_for(50).await?;
+        audit.agrees(5).await?;
+
+        let ledger = load.stop().await?;
+        ledger.is_counted(&stack, BUDGET, CATEGORIES).await?;
+        stack.tables().await?.exchange_categories(BUDGET, 2).await?;
+        let (code, said) = audit.run().await?;
+        ensure!(code == 1, "ended with {code}: {said}");
+        for category in 0..2 {
+            let what = format!(
+                "the store's totals, partition 2, budget `{BUDGET}`, category {category}: basis points: "
+            );
+            ensure!(said.contains(&what), "{said}");
+            let labels = format!(
+                r#"{{place="totals",partition="2",budget="{BUDGET}",category="{category}"}}"#
+            );
+            ensure!(said.contains(&format!("allocator_audit_differences{labels} ")), "{said}");
+        }
+        ensure!(!said.contains("category 2:") && !said.contains("partition 1"), "{said}");
+        ensure!(said.contains("\nallocator_audit_clean 0\n"), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_embedded_default_is_audited_while_it_runs() {
+    scenario(async || {
+        let embedded = Embedded::start().await?;
+        embedded.system.define(BUDGET, CATEGORIES).await?;
+        let load = Crowd::of(BUDGET, CATEGORIES).start(&embedded.system);
+        load.goes_on_for(300).await?;
+        let arguments = [
+            "--set".to_owned(),
+            format!("sqlite.dir={}", embedded.data.display()),
+            "--api".to_owned(),
+            embedded.service.url.clone(),
+        ];
+        let audit = Audit { program: "allocator", arguments: arguments.to_vec() };
+        for _ in 0..3 {
+            audit.agrees(3).await?;
+            load.goes_on_for(50).await?;
+        }
+        load.stop().await.map(drop)
+    });
+}
+
+#[test]
+fn an_audit_of_nothing_says_so_and_creates_nothing() {
+    scenario(async || {
+        let dir = new_dir("nothing")?.join("data");
+        let arguments = ["--set".to_owned(), format!("sqlite.dir={}", dir.display())];
+        let audit = Audit { program: "allocator", arguments: arguments.to_vec() };
+        let metrics = new_dir("audit")?.join("audit.prom");
+        let (code, said) = ended(audit.start(&metrics)?).await?;
+        ensure!(code == 2 && said.contains("log.db"), "ended with {code}: {said}");
+        ensure!(!dir.exists() && !metrics.exists(), "something was written");
+        Ok(())
+    });
+}

@@ -1,0 +1,224 @@
+//! The command: `processor audit`, `allocator audit`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use runtime::config::ConfigArgs;
+use storage::config::StorageConfig;
+use storage::opening::OpenError;
+use tokio_util::sync::CancellationToken;
+
+use super::{AuditError, AuditParts, AuditProgress, Report, audit};
+
+/// Differences that are printed; the metrics count all of them.
+const SHOWN: usize = 100;
+const BAR_INTERVAL: Duration = Duration::from_millis(100);
+const LINE_INTERVAL: Duration = Duration::from_secs(2);
+/// Differences were found.
+const DIFFERENT: u8 = 1;
+/// Not everything could be compared.
+const UNCHECKED: u8 = 2;
+/// What a shell reports for a process that was interrupted.
+const INTERRUPTED: u8 = 130;
+
+/// Derives everything from the log again and compares: the store's totals, people's rows, the cache, the apis' answers.
+///
+/// Runs beside the processors and changes nothing. Ends with 0 if everything agrees, 1 if something differs, 2 if
+/// something could not be compared.
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Where the log, the store and the cache are.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// An api whose answers are compared too; may be given several times.
+    #[arg(long = "api", value_name = "URL")]
+    pub apis: Vec<String>,
+    /// Writes the result as metrics into a file, for node_exporter's textfile collector.
+    #[arg(long, value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
+}
+
+/// Runs an audit of what `storage` configures, until `stop` interrupts it, and prints what it finds.
+pub async fn audit_command(
+    args: &AuditArgs,
+    storage: &StorageConfig,
+    stop: CancellationToken,
+) -> ExitCode {
+    let progress = Arc::new(AuditProgress::default());
+    let shown = CancellationToken::new();
+    let bar = tokio::spawn(show(Arc::clone(&progress), shown.clone()));
+    let audited = stop.run_until_cancelled(open_and_audit(args, storage, &progress)).await;
+    shown.cancel();
+    // It only shows.
+    let _ = bar.await;
+    match audited {
+        None => {
+            say("audit: interrupted\n");
+            ExitCode::from(INTERRUPTED)
+        }
+        Some(Err(error)) => {
+            say(&format!("audit: {error}\n"));
+            ExitCode::from(UNCHECKED)
+        }
+        Some(Ok(report)) => {
+            print(&text(&report));
+            if let Some(path) = &args.metrics_file
+                && let Err(error) = replace(path, &metrics(&report, now_seconds()))
+            {
+                say(&format!("audit: {} cannot be written: {error}\n", path.display()));
+                return ExitCode::from(UNCHECKED);
+            }
+            ExitCode::from(verdict(&report))
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+}
+
+async fn open_and_audit(
+    args: &AuditArgs,
+    storage: &StorageConfig,
+    progress: &AuditProgress,
+) -> Result<Report, CommandError> {
+    let parts = AuditParts {
+        // First: it creates nothing where nothing is.
+        log: storage.open_log_reader().await?,
+        topic: storage.topic().to_owned(),
+        store: storage.open_store().await?,
+        cache: storage.open_shared_cache().await,
+        apis: args.apis.clone(),
+    };
+    Ok(audit(&parts, progress).await?)
+}
+
+fn verdict(report: &Report) -> u8 {
+    match (report.differences.is_empty(), report.is_clean()) {
+        (false, _) => DIFFERENT,
+        (true, false) => UNCHECKED,
+        (true, true) => 0,
+    }
+}
+
+/// What a person reads.
+fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for difference in report.differences.iter().take(SHOWN) {
+        let _ = writeln!(text, "{difference}");
+    }
+    if let Some(more @ 1..) = report.differences.len().checked_sub(SHOWN) {
+        let _ = writeln!(text, "and {more} more");
+    }
+    for unchecked in &report.unchecked {
+        let _ = writeln!(text, "not compared: {unchecked}");
+    }
+    let places: Vec<String> = report.places.iter().map(ToString::to_string).collect();
+    let _ = writeln!(
+        text,
+        "AUDIT records={} partitions={} budgets={} differences={} unchecked={} compared={}",
+        report.records,
+        report.positions.len(),
+        report.budgets.len(),
+        report.differences.len(),
+        report.unchecked.len(),
+        places.join("; "),
+    );
+    text
+}
+
+/// What Prometheus reads.
+fn metrics(report: &Report, now_seconds: u64) -> String {
+    let mut counts = BTreeMap::new();
+    for difference in &report.differences {
+        let scope = &difference.scope;
+        let or_all = |label: Option<String>| label.unwrap_or_else(|| "all".to_owned());
+        let labels = (
+            scope.place.label(),
+            or_all(scope.partition.map(|partition| partition.to_string())),
+            or_all(scope.budget.as_ref().map(ToString::to_string)),
+            or_all(scope.category.map(|category| category.to_string())),
+        );
+        *counts.entry(labels).or_insert(0_u64) += 1;
+    }
+    let mut text = String::from(
+        "# HELP allocator_audit_differences What the last audit found not to be as the log says.\n\
+         # TYPE allocator_audit_differences gauge\n",
+    );
+    for ((place, partition, budget, category), count) in counts {
+        let _ = writeln!(
+            text,
+            "allocator_audit_differences{{place=\"{place}\",partition=\"{partition}\",budget=\"{budget}\",\
+             category=\"{category}\"}} {count}"
+        );
+    }
+    for (name, help, value) in [
+        (
+            "clean",
+            "1 if the last audit compared everything and nothing differed.",
+            u64::from(report.is_clean()),
+        ),
+        ("unchecked", "What the last audit could not compare.", report.unchecked.len() as u64),
+        ("records", "Records that the last audit folded.", report.records),
+        ("finished_timestamp_seconds", "When the last audit ended.", now_seconds),
+    ] {
+        let name = format!("allocator_audit_{name}");
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+    }
+    text
+}
+
+/// Replaces a file in one step: a collector must not read half of it.
+fn replace(path: &Path, content: &str) -> std::io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    std::fs::write(&new, content)?;
+    std::fs::rename(&new, path)
+}
+
+fn now_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A bar on a terminal, now and then a line elsewhere.
+async fn show(progress: Arc<AuditProgress>, stop: CancellationToken) {
+    let bar = ProgressBar::new(0);
+    let template = "auditing {wide_bar} {human_pos}/{human_len} records {per_sec} eta {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    let hidden = bar.is_hidden();
+    let mut ticks = tokio::time::interval(if hidden { LINE_INTERVAL } else { BAR_INTERVAL });
+    ticks.tick().await;
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let (folded, records) = progress.records();
+        if hidden {
+            say(&format!("{folded} of {records} records compared\n"));
+        } else {
+            bar.set_length(records);
+            bar.set_position(folded);
+        }
+    }
+    bar.finish_and_clear();
+}
+
+/// To standard output. A reader that has gone away is no reason to fail.
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}
+
+fn say(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}

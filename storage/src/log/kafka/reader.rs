@@ -1,0 +1,143 @@
+//! Reads stretches of the topic as no member of a group.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
+use schemas::{Offset, PartitionCount, PartitionId, Position};
+
+use super::KafkaConfig;
+use super::topics::{TopicError, check_topic, log_identity};
+use crate::log::gapless::Gapless;
+use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, Stretch};
+
+const BOUNDS_TIMEOUT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(100);
+/// Without a record for so long, Kafka counts as away.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A reader of the topic of submissions.
+pub struct KafkaReader {
+    config: KafkaConfig,
+    identity: LogIdentity,
+    /// Asks for bounds; each stretch has one of its own.
+    asking: Arc<BaseConsumer>,
+}
+
+impl KafkaReader {
+    /// Finds out which log this is. Creates nothing.
+    ///
+    /// # Errors
+    /// When Kafka does not answer, or the topic is not there or has another partition count than the generation.
+    pub async fn open(config: &KafkaConfig) -> Result<Self, TopicError> {
+        check_topic(config).await?;
+        let identity = log_identity(config).await?;
+        let asking = consumer(config).map_err(|error| TopicError::Unavailable {
+            brokers: config.brokers.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self { config: config.clone(), identity, asking: Arc::new(asking) })
+    }
+}
+
+fn consumer(config: &KafkaConfig) -> Result<BaseConsumer, KafkaError> {
+    config
+        .client()
+        // Needed by the client; it joins no group, and nothing is ever committed to it.
+        .set("group.id", format!("{}-readers", config.topic))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("fetch.wait.max.ms", "100")
+        .set("queued.max.messages.kbytes", "16384")
+        .create()
+}
+
+#[async_trait]
+impl LogReader for KafkaReader {
+    fn partitions(&self) -> PartitionCount {
+        self.config.partitions
+    }
+
+    fn identity(&self) -> LogIdentity {
+        self.identity.clone()
+    }
+
+    async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
+        let (asking, topic) = (Arc::clone(&self.asking), self.config.topic.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            asking.fetch_watermarks(&topic, partition.0 as i32, BOUNDS_TIMEOUT)
+        });
+        let (low, high) = asked.await.map_err(unavailable)?.map_err(unavailable)?;
+        Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
+    }
+
+    fn read(&self, partition: PartitionId, stretch: Range<Position>) -> Stretch {
+        let (mut records, stretched) = Gapless::new(partition, stretch);
+        let config = self.config.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = read(&config, partition, &mut records) {
+                records.fail(error);
+            }
+        });
+        stretched
+    }
+}
+
+fn read(
+    config: &KafkaConfig,
+    partition: PartitionId,
+    records: &mut Gapless,
+) -> Result<(), ReadError> {
+    let Some(first) = records.next() else { return Ok(()) };
+    let consumer = consumer(config).map_err(unavailable)?;
+    let mut start = TopicPartitionList::new();
+    start
+        .add_partition_offset(
+            &config.topic,
+            partition.0 as i32,
+            KafkaOffset::Offset(first.0 as i64),
+        )
+        .map_err(unavailable)?;
+    consumer.assign(&start).map_err(unavailable)?;
+    let mut next = Some(first);
+    let mut last_record = Instant::now();
+    while let Some(position) = next {
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => {
+                last_record = Instant::now();
+                next = records.push(Record {
+                    offset: Offset(message.offset().max(0) as u64),
+                    key: message.key().unwrap_or_default(),
+                    value: message.payload().unwrap_or_default(),
+                })?;
+            }
+            Some(Err(error)) if is_out_of_range(&error) => {
+                return Err(ReadError::Missing(position));
+            }
+            // librdkafka mends the rest by itself, or does not in time.
+            Some(Err(error)) if last_record.elapsed() > PATIENCE => return Err(unavailable(error)),
+            None if last_record.elapsed() > PATIENCE => {
+                return Err(unavailable(format!("no record came in {} s", PATIENCE.as_secs())));
+            }
+            // Whether anybody still waits for them.
+            Some(Err(_)) | None => next = records.next(),
+        }
+    }
+    Ok(())
+}
+
+fn is_out_of_range(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+    )
+}
+
+fn unavailable(error: impl ToString) -> ReadError {
+    ReadError::Unavailable(error.to_string())
+}

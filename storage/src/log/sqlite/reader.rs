@@ -1,0 +1,110 @@
+//! Reads stretches of the embedded log, beside the process that has it open.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use schemas::{Offset, PartitionCount, PartitionId, Position};
+
+use super::{OpenError, SCHEMA, end_of};
+use crate::log::gapless::Gapless;
+use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, Stretch};
+use crate::sqlite;
+
+/// A reader of the embedded log.
+pub struct SqliteReader {
+    path: PathBuf,
+    partitions: PartitionCount,
+    identity: LogIdentity,
+}
+
+impl SqliteReader {
+    /// Opens a log that is there.
+    ///
+    /// # Errors
+    /// When there is none, or it has another partition count.
+    pub fn open(path: &Path, partitions: PartitionCount) -> Result<Self, OpenError> {
+        let connection = sqlite::open_to_read(path, &SCHEMA)?;
+        let (stored, cluster_id) = connection
+            .query_row("SELECT partition_count, cluster_id FROM log", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .map_err(|error| OpenError::unusable(path, error))?;
+        if stored != partitions.get() {
+            let path = path.to_owned();
+            return Err(OpenError::PartitionCount { path, stored, wanted: partitions.get() });
+        }
+        let identity = LogIdentity { cluster_id, topic_id: String::new() };
+        Ok(Self { path: path.to_owned(), partitions, identity })
+    }
+}
+
+#[async_trait]
+impl LogReader for SqliteReader {
+    fn partitions(&self) -> PartitionCount {
+        self.partitions
+    }
+
+    fn identity(&self) -> LogIdentity {
+        self.identity.clone()
+    }
+
+    async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
+        let path = self.path.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let connection = sqlite::open_to_read(&path, &SCHEMA).map_err(unavailable)?;
+            let high = end_of(&connection, partition.0).map_err(unavailable)?;
+            let low = first_of(&connection, partition).map_err(unavailable)?;
+            Ok(LogBounds { low: low.unwrap_or(high), high })
+        });
+        asked.await.map_err(unavailable)?
+    }
+
+    fn read(&self, partition: PartitionId, stretch: Range<Position>) -> Stretch {
+        let (mut records, stretched) = Gapless::new(partition, stretch);
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = read(&path, partition, &mut records) {
+                records.fail(error);
+            }
+        });
+        stretched
+    }
+}
+
+fn first_of(connection: &Connection, partition: PartitionId) -> rusqlite::Result<Option<Position>> {
+    connection
+        .prepare_cached(r#"SELECT min("offset") FROM records WHERE partition = ?1"#)?
+        .query_row([partition.0], |row| row.get::<_, Option<i64>>(0))
+        .map(|first| first.map(|first| Position(first.cast_unsigned())))
+}
+
+fn read(path: &Path, partition: PartitionId, records: &mut Gapless) -> Result<(), ReadError> {
+    let Some(first) = records.next() else { return Ok(()) };
+    let connection = sqlite::open_to_read(path, &SCHEMA).map_err(unavailable)?;
+    let mut select = connection
+        .prepare(
+            r#"SELECT "offset", key, value FROM records WHERE partition = ?1 AND "offset" >= ?2
+               ORDER BY "offset""#,
+        )
+        .map_err(unavailable)?;
+    let mut rows = select.query((partition.0, first.0.cast_signed())).map_err(unavailable)?;
+    let mut next = Some(first);
+    while let Some(position) = next {
+        let Some(row) = rows.next().map_err(unavailable)? else {
+            return Err(ReadError::Missing(position));
+        };
+        let offset: i64 = row.get(0).map_err(unavailable)?;
+        next = records.push(Record {
+            offset: Offset(offset.cast_unsigned()),
+            key: row.get_ref(1).and_then(|key| Ok(key.as_blob()?)).map_err(unavailable)?,
+            value: row.get_ref(2).and_then(|value| Ok(value.as_blob()?)).map_err(unavailable)?,
+        })?;
+    }
+    Ok(())
+}
+
+fn unavailable(error: impl ToString) -> ReadError {
+    ReadError::Unavailable(error.to_string())
+}
