@@ -1,9 +1,9 @@
 //! What readers are shown, and the positions that it reflects.
 //!
-//! The cache says its positions. An api's answer says a version, which is made of them: it is matched with what the
-//! cache and the store say at the same time, and asked again while everything moves on too fast for that.
+//! The cache says its positions. An api's answer says a version, which is made of them: it is matched with the positions
+//! that the cache and the store are seen at meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use schemas::{
@@ -15,9 +15,11 @@ use tokio::time::Instant;
 
 use super::{AuditError, AuditParts, Place, Report, again};
 
-/// How long the cache may lack a budget, or an api run ahead of everything that it could be compared with.
+/// How long the cache may lack a budget, and an api show nothing that could be compared.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks at an api.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One place's numbers of one budget.
@@ -140,7 +142,8 @@ struct Withheld {
 }
 
 impl Api<'_> {
-    /// What it shows of a budget; `None` if it may not show anything.
+    /// What it shows of a budget; `None` if it may not show anything. Versions come and go in milliseconds: any answer
+    /// will do whose positions were seen, sooner or later.
     async fn look(
         &self,
         parts: &AuditParts,
@@ -148,24 +151,33 @@ impl Api<'_> {
         budget: &BudgetId,
     ) -> Result<Option<CombinedTotals>, String> {
         let deadline = Instant::now() + PATIENCE;
+        let mut answers: HashMap<String, Answer> = HashMap::new();
+        let mut seen: HashMap<String, Vec<Position>> = HashMap::new();
         loop {
+            let positions = positions_now(parts, generation, budget).await;
+            for positions in positions.map_err(|error| error.to_string())? {
+                seen.insert(version_of(generation, &positions), positions);
+            }
             let reason = match self.ask(budget).await {
                 Ok(None) => return Ok(None),
                 Ok(Some(answer)) => {
-                    let known = positions_of(parts, generation, budget, &answer.version).await;
-                    match known.map_err(|error| error.to_string())? {
-                        Some(positions) => {
-                            return answer.into_totals(generation, positions).map(Some);
-                        }
-                        None => format!("nothing else is at its version {} now", answer.version),
-                    }
+                    let reason = format!("nothing else was at its version {}", answer.version);
+                    answers.insert(answer.version.clone(), answer);
+                    reason
                 }
                 Err(reason) => reason,
             };
+            let matched = answers.keys().find(|version| seen.contains_key(*version)).cloned();
+            if let Some(version) = matched
+                && let (Some(answer), Some(positions)) =
+                    (answers.remove(&version), seen.remove(&version))
+            {
+                return answer.into_totals(generation, positions).map(Some);
+            }
             if Instant::now() > deadline {
                 return Err(reason);
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -186,25 +198,24 @@ impl Api<'_> {
     }
 }
 
-/// The positions of which a version is made, if the cache or the store is at them now.
-async fn positions_of(
+/// The positions that the cache and the store are at now.
+async fn positions_now(
     parts: &AuditParts,
     generation: &GenerationRecord,
     budget: &BudgetId,
-    version: &str,
-) -> Result<Option<Vec<Position>>, AuditError> {
-    let is_it = |totals: &CombinedTotals| AggregateVersion::of(totals).to_string() == version;
+) -> Result<Vec<Vec<Position>>, AuditError> {
     let budgets = std::slice::from_ref(budget);
     let cached = read_cache(parts, generation, budgets).await.unwrap_or_default();
-    if let Some(totals) = cached.into_iter().flatten().find(is_it) {
-        return Ok(Some(totals.positions));
-    }
     let (number, count) = (generation.generation, generation.partitions);
     let summaries =
         again(async || Ok(parts.store.summaries(number, count, budgets).await?)).await?;
     let merged = summaries.into_iter().flatten();
     let stored = merged.filter_map(|parts| CombinedTotals::merge(number, count, &parts).ok());
-    Ok(stored.into_iter().find(is_it).map(|totals| totals.positions))
+    Ok(cached.into_iter().flatten().chain(stored).map(|totals| totals.positions).collect())
+}
+
+fn version_of(generation: &GenerationRecord, positions: &[Position]) -> String {
+    AggregateVersion::at(generation.generation, positions).to_string()
 }
 
 impl Answer {
