@@ -1,18 +1,22 @@
 //! Records that are not ours: put away with their reason and place, counted, and of no effect on their neighbours.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use e2e::answer::send;
 use e2e::audit;
 use e2e::record::{SubmissionRecord, allocation_record, mix_128, partition_of, shares};
 use e2e::scenario::scenario;
-use e2e::stack::{Stack, StackBuilder};
+use e2e::stack::{Special, Stack, StackBuilder};
 use e2e::wait::eventually;
 use prost::Message;
+use reqwest::Method;
 
 const CATEGORIES: usize = 10;
 const BUDGET: &str = "taxes";
+const PATIENCE: Duration = Duration::from_secs(20);
+const LEAVE: Duration = Duration::from_secs(15);
 
 type Written = (u32, Vec<u8>, Vec<u8>);
 
@@ -96,6 +100,67 @@ fn what_is_not_ours_is_put_away_with_reason_and_place_and_its_neighbours_count()
             Ok(())
         })
         .await
+    });
+}
+
+const STORM: u64 = 500;
+const GOOD: u64 = 40;
+
+#[test]
+fn a_storm_of_what_is_not_ours_halts_its_partition_until_an_operator_lets_it_pass() {
+    scenario(async || {
+        let strict = Special {
+            settings: vec!["processor.dead_letter_run=50".to_owned()],
+            ..Special::default()
+        };
+        let special = HashMap::from([("processor-1".to_owned(), strict)]);
+        let mut stack = StackBuilder { special, ..Stack::builder() }.start().await?;
+        stack.system.known(BUDGET, Duration::from_secs(10)).await?;
+        let garbage = (0..STORM).map(|number| (0, key(number), b"not one of ours".to_vec()));
+        stack.kafka.write(&stack.topic, garbage.collect()).await?;
+        let url = format!("{}/readyz", stack.processors[0].url);
+        eventually("readiness says why", PATIENCE, async || {
+            let answer = send(stack.system.request(Method::GET, url.clone())).await?.expect(503)?;
+            let why = "partition 0: halted: 50 records in a row cannot be taken";
+            ensure!(answer.text().contains(why), "{}", answer.text());
+            Ok(())
+        })
+        .await?;
+        let halted = stack.processors[0].metric("allocator_processor_partition_halted{").await?;
+        ensure!(halted == 1.0, "{halted} partitions are halted");
+
+        let home = |person: &u64| partition_of(&key(*person), stack.partitions) == 1;
+        let good = (0..).filter(home).take(GOOD as usize).map(|person| {
+            let value = allocation_record(BUDGET, mix_128(person + 1), shares(person, CATEGORIES));
+            (1, key(person), value)
+        });
+        stack.kafka.write(&stack.topic, good.collect()).await?;
+        let tables = stack.tables().await?;
+        let position = async |partition| {
+            anyhow::Ok(tables.partition(partition).await?.context("never claimed")?.position)
+        };
+        eventually("the other partitions go on", PATIENCE, async || {
+            let other = position(1).await?;
+            ensure!(other == GOOD, "partition 1 is at {other}");
+            Ok(())
+        })
+        .await?;
+        let letters = stack.kafka.read(&format!("{}.dead-letters", stack.topic)).await?.len();
+        let passed = position(0).await?;
+        ensure!(passed < 50 && letters < 50, "at {passed}, with {letters} letters");
+
+        // The next one takes more in a row.
+        stack.processors.remove(0).terminate(LEAVE).await?;
+        stack.add_processor().await?;
+        let totals = audit::exact(&stack, BUDGET, CATEGORIES).await?;
+        ensure!(totals.people == GOOD, "{} people are counted", totals.people);
+        let letters = stack.kafka.read(&format!("{}.dead-letters", stack.topic)).await?;
+        let offsets: HashSet<&str> = letters
+            .iter()
+            .filter_map(|letter| Some(letter.headers.get("offset")?.as_str()))
+            .collect();
+        ensure!(offsets.len() as u64 == STORM, "{} letters", offsets.len());
+        Ok(())
     });
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use runtime::config::{Key, KeyDoc, Reader, parse};
 
-use crate::partition::Limits;
+use crate::partition::{Limits, StormLimits};
 
 const LISTEN: Key<SocketAddr> = Key::new(
     "processor.listen",
@@ -56,6 +56,20 @@ const MAX_REPLAY: Key<u64> = Key::new(
     "People's rows of a partition that is far behind are written once a take-over would replay this many records.",
     parse::positive_u64,
 );
+const DEAD_LETTER_RUN: Key<u64> = Key::new(
+    "processor.dead_letter_run",
+    Some("1000"),
+    "records",
+    "So many records in a row that cannot be taken halt their partition instead of becoming dead letters.",
+    parse::positive_u64,
+);
+const DEAD_LETTER_PERCENT: Key<u64> = Key::new(
+    "processor.dead_letter_percent",
+    Some("20"),
+    "percent",
+    "More than this share of ten thousand records halts their partition as well; 100 never does.",
+    parse_percent,
+);
 const REPUBLISH_INTERVAL: Key<Duration> = Key::new(
     "processor.republish_interval_ms",
     Some("2000"),
@@ -80,6 +94,8 @@ pub const KEYS: &[KeyDoc] = &[
     MAX_UNCOMMITTED.describe(),
     ROWS_INTERVAL.describe(),
     MAX_REPLAY.describe(),
+    DEAD_LETTER_RUN.describe(),
+    DEAD_LETTER_PERCENT.describe(),
     REPUBLISH_INTERVAL.describe(),
     CLAIM_TIMEOUT.describe(),
 ];
@@ -107,6 +123,8 @@ impl ProcessorConfig {
         let max_uncommitted = reader.read(&MAX_UNCOMMITTED);
         let rows_interval = reader.read(&ROWS_INTERVAL);
         let max_replay = reader.read(&MAX_REPLAY);
+        let dead_letter_run = reader.read(&DEAD_LETTER_RUN);
+        let dead_letter_percent = reader.read(&DEAD_LETTER_PERCENT);
         let republish_interval = reader.read(&REPUBLISH_INTERVAL);
         let claim_timeout = reader.read(&CLAIM_TIMEOUT);
         Some(Self {
@@ -118,9 +136,15 @@ impl ProcessorConfig {
                 max_uncommitted: max_uncommitted?,
                 rows_interval: rows_interval?,
                 max_replay: max_replay?,
+                storm: StormLimits { run: dead_letter_run?, percent: dead_letter_percent? },
             },
             republish_interval: republish_interval?,
             claim_timeout: claim_timeout?,
         })
     }
+}
+
+fn parse_percent(text: &str) -> Result<u64, String> {
+    let percent = parse::positive_u64(text).ok().filter(|percent| *percent <= 100);
+    percent.ok_or_else(|| "expected a whole number from 1 to 100".to_owned())
 }

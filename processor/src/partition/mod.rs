@@ -9,6 +9,7 @@ mod pace;
 mod progress;
 mod restore;
 mod rows;
+mod storm;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ pub use claim::{ClaimError, claim};
 pub use pace::Limits;
 pub use progress::Progress;
 pub use restore::{HaltReason, Resume, check_log};
+pub use storm::{Storm, StormLimits};
 
 /// Before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);

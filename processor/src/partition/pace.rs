@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::StormLimits;
+
 /// What the dead letters that wait for a commit may take in memory. Those of the commit under way come on top.
 const MOST_LETTER_BYTES: usize = 16 << 20;
 
@@ -23,6 +25,8 @@ pub struct Limits {
     pub rows_interval: Duration,
     /// Rows are written even while far behind once a take-over would have to replay this many records.
     pub max_replay: u64,
+    /// How many records that cannot be taken are too many.
+    pub storm: StormLimits,
 }
 
 /// What an owner has before it.
@@ -129,6 +133,7 @@ mod tests {
         max_uncommitted: 50,
         rows_interval: Duration::from_millis(200),
         max_replay: 1_000,
+        storm: StormLimits { run: 1_000, percent: 20 },
     };
 
     prop_compose! {

@@ -4,6 +4,8 @@ use schemas::{Offset, Position, record_fingerprint};
 use storage::log::{LogBounds, LogIdentity, Record};
 use storage::store::{Checkpoint, RecordMark};
 
+use super::Storm;
+
 /// Why a partition cannot be folded on. The text says what an operator needs to know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HaltReason {
@@ -42,6 +44,18 @@ pub enum HaltReason {
     /// The log skips the record by which it would be known again.
     #[error("the record at offset {0} is gone: the log has a gap where the totals end")]
     MarkMissing(Offset),
+    /// Too many records cannot be taken.
+    #[error(
+        "{storm}, the last at offset {offset}: {reason}. Stop whoever writes them, or run a release that can take them;              or let them go to the dead letters: raise processor.dead_letter_run or processor.dead_letter_percent"
+    )]
+    DeadLetters {
+        /// How many.
+        storm: Storm,
+        /// The last of them.
+        offset: Offset,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The log's source cannot read on.
     #[error("{0}")]
     Log(String),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use processor::audit::{AuditParts, AuditProgress, Report, audit};
-use processor::partition::Limits;
+use processor::partition::{Limits, StormLimits};
 use processor::{Processor, ProcessorConfig, ProcessorParts};
 use runtime::health::{Health, HealthConfig};
 use runtime::metrics::Metrics;
@@ -36,6 +36,7 @@ const LIMITS: Limits = Limits {
     max_uncommitted: 1_000_000,
     rows_interval: Duration::from_millis(5),
     max_replay: 1_000_000,
+    storm: StormLimits { run: 1_000, percent: 20 },
 };
 
 pub struct Fixture {

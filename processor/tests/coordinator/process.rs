@@ -9,7 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use processor::ProcessorMetrics;
 use processor::coordinator::{Coordinator, CoordinatorParts};
-use processor::partition::Limits;
+use processor::partition::{Limits, StormLimits};
 use processor::publisher::Publisher;
 use runtime::health::{Health, HealthConfig};
 use runtime::http::{self, HttpConfig};
@@ -40,6 +40,7 @@ pub const LAZY: Limits = Limits {
     max_uncommitted: 1_000_000,
     rows_interval: HOUR,
     max_replay: 1_000_000,
+    storm: StormLimits { run: 1_000, percent: 20 },
 };
 /// Commits at once.
 pub const EAGER: Limits = Limits { commit_interval: Duration::from_millis(1), ..LAZY };

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use processor::ProcessorMetrics;
-use processor::partition::{Ended, Limits, Partition, PartitionParts, Progress, check_log, claim};
+use processor::partition::{
+    Ended, Limits, Partition, PartitionParts, Progress, StormLimits, check_log, claim,
+};
 use processor::publisher::Publisher;
 use runtime::metrics::Metrics;
 use schemas::{PartitionCount, Position};
@@ -53,6 +55,7 @@ pub const LIMITS: Limits = Limits {
     max_uncommitted: 100,
     rows_interval: Duration::from_millis(3),
     max_replay: 200,
+    storm: StormLimits { run: 1_000, percent: 20 },
 };
 
 pub async fn take_over(store: &Arc<FaultyStore>, log: &Log, owner: &str) -> Owner {

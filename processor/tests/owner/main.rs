@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use life::{LIMITS, reach, take_over, take_over_at_pace};
-use processor::partition::{Ended, HaltReason, Limits};
+use processor::partition::{Ended, HaltReason, Limits, Storm, StormLimits};
 use schemas::{BudgetId, Generation, Offset, PartitionId, PersonRow, Position};
 use storage::store::{Checkpoint, PartitionRef, Store};
 use support::log::Log;
@@ -144,6 +144,29 @@ async fn a_recreated_topic_halts_the_partition_before_anything_new_is_folded() {
     assert!(matches!(ended, Ended::Halted(HaltReason::OtherRecord(Offset(299)))), "{ended:?}");
     let after = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
     assert_eq!((after.checkpoint, after.totals), (before.checkpoint, before.totals));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_records_that_cannot_be_taken_halt_the_partition_and_are_no_dead_letters() {
+    let mut log = Log::of(300);
+    for (_, value, _) in &mut log.0[200..] {
+        *value = b"not one of ours".to_vec();
+    }
+    let store = Arc::new(FaultyStore::default());
+    let hour = Duration::from_secs(3_600);
+    let storm = StormLimits { run: 50, percent: 100 };
+    let limits = Limits { commit_interval: hour, max_uncommitted: 1_000, storm, ..LIMITS };
+    let mut owner = take_over_at_pace(&store, &log, "owner", limits).await;
+    owner.feed(&log, 300).await;
+    let ended = owner.task.await.unwrap();
+    let Ended::Halted(HaltReason::DeadLetters { storm, offset, .. }) = ended else {
+        panic!("{ended:?}");
+    };
+    assert_eq!((storm, offset), (Storm::Run(50), Offset(249)));
+    // Nothing is passed over: whoever takes the partition up next meets the same records.
+    let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
+    assert!(stored.checkpoint.position <= Position(200), "{}", stored.checkpoint.position);
+    assert_eq!(stored.checkpoint.tally.dead_lettered, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
-use processor::partition::Limits;
+use processor::partition::{Limits, StormLimits};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -123,6 +123,8 @@ impl Plan {
             catch_up_lag: rng.u64(1..=60),
             max_uncommitted: rng.u64(1..=60),
             max_replay: rng.u64(1..=100),
+            // What a simulated log has of bad records is no storm.
+            storm: StormLimits { run: 1_000, percent: 100 },
         };
         Self {
             limits,

@@ -7,7 +7,7 @@ use storage::store::RecordMark;
 use tokio::time::Instant;
 
 use super::Partition;
-use crate::fold::{Outcome, Reach};
+use crate::fold::{DeadReason, Outcome, Reach};
 use crate::partition::HaltReason;
 use crate::partition::restore::matches_mark;
 
@@ -27,18 +27,15 @@ impl Partition {
             }
             self.require_mark_met()?;
             match self.state.fold(record, Reach::Everything) {
-                Outcome::Applied => applied += 1,
-                Outcome::Duplicate => duplicates += 1,
-                Outcome::DeadLetter(reason) => {
-                    self.folded.tally.dead_lettered += 1;
-                    self.letters.push(DeadLetter {
-                        partition: self.id.partition,
-                        offset: record.offset,
-                        reason: reason.to_string(),
-                        key: record.key.to_vec(),
-                        value: record.value.to_vec(),
-                    });
+                Outcome::Applied => {
+                    self.storm.good();
+                    applied += 1;
                 }
+                Outcome::Duplicate => {
+                    self.storm.good();
+                    duplicates += 1;
+                }
+                Outcome::DeadLetter(reason) => self.put_aside(record, &reason)?,
             }
             self.folded.position = record.offset.next();
             last = Some(record);
@@ -46,6 +43,23 @@ impl Partition {
         if let Some(record) = last {
             self.took_in(record, applied, duplicates, started);
         }
+        Ok(())
+    }
+
+    /// A record that cannot be taken waits for the commit that passes it, unless there are too many of them.
+    fn put_aside(&mut self, record: Record<'_>, reason: &DeadReason) -> Result<(), HaltReason> {
+        let (offset, reason) = (record.offset, reason.to_string());
+        if let Err(storm) = self.storm.bad() {
+            return Err(HaltReason::DeadLetters { storm, offset, reason });
+        }
+        self.folded.tally.dead_lettered += 1;
+        self.letters.push(DeadLetter {
+            partition: self.id.partition,
+            offset,
+            reason,
+            key: record.key.to_vec(),
+            value: record.value.to_vec(),
+        });
         Ok(())
     }
 

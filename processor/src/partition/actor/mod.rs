@@ -20,6 +20,7 @@ use super::letters::Letters;
 use super::load::{Restored, restore_people};
 use super::pace::{Pace, Workload};
 use super::rows::{Next, RowRounds, Slice, write_rows};
+use super::storm::StormWatch;
 use super::{Ended, HaltReason, Limits, Progress, Resume};
 use crate::fold::PartitionState;
 use crate::metrics::PartitionMetrics;
@@ -59,6 +60,7 @@ pub struct Partition {
     claimed_at: Instant,
     /// Whether a record came that nobody had folded before.
     took_in_any: bool,
+    storm: StormWatch,
     /// Of the records that no commit has passed yet.
     letters: Letters,
     rounds: RowRounds,
@@ -86,6 +88,7 @@ impl Partition {
             mark: resume.mark,
             claimed_at,
             took_in_any: false,
+            storm: StormWatch::new(parts.limits.storm),
             letters: Letters::default(),
             rounds: RowRounds::default(),
             waiting_slice: None,
