@@ -4,10 +4,8 @@
 //! |---|---|
 //! | [`run`] | ingest, processor and api in one process |
 //! | [`import`](mod@import) | the submissions of a file, to a running allocator |
-//! | [`console`] | texts for a person |
 //!
 //! What the services do is theirs: nothing here knows how a submission is parsed, counted or read.
 
-pub mod console;
 pub mod import;
 pub mod run;

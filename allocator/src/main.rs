@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use allocator::console;
 use allocator::import::{self, ImportArgs, ImportError, RetryPolicy};
 use allocator::run::{self, RunConfig};
 use clap::{Parser, Subcommand};
 use processor::audit::{AuditArgs, audit_command};
-use runtime::config::ConfigArgs;
+use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
+use runtime::config::{ConfigArgs, ConfigFaults};
+use runtime::console;
 use runtime::{process, shutdown};
 
 /// The Tax Budget Allocator.
@@ -24,6 +25,7 @@ enum Command {
     Run(ConfigArgs),
     Import(ImportArgs),
     Audit(AuditArgs),
+    DeadLetters(DeadLettersArgs),
     /// Prints the settings of all processes, as a Markdown table.
     Config,
 }
@@ -33,7 +35,14 @@ async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => process::exit_code("allocator run", run(&args).await),
         Command::Import(args) => import(&args).await,
-        Command::Audit(args) => audit(&args).await,
+        Command::Audit(args) => match RunConfig::load(&args.config) {
+            Ok(config) => audit_command(&args, &config.storage, shutdown::listen()).await,
+            Err(faults) => wrong(faults),
+        },
+        Command::DeadLetters(args) => match RunConfig::load(args.config()) {
+            Ok(config) => dead_letters_command(&args, &config.storage).await,
+            Err(faults) => wrong(faults),
+        },
         Command::Config => {
             console::out(&run::configuration_reference());
             ExitCode::SUCCESS
@@ -62,9 +71,7 @@ async fn import(args: &ImportArgs) -> ExitCode {
     }
 }
 
-async fn audit(args: &AuditArgs) -> ExitCode {
-    match RunConfig::load(&args.config) {
-        Ok(config) => audit_command(args, &config.storage, shutdown::listen()).await,
-        Err(faults) => process::exit_code("allocator audit", Err(anyhow::Error::from(faults))),
-    }
+/// Wrong settings.
+fn wrong(faults: ConfigFaults) -> ExitCode {
+    process::exit_code("allocator", Err(anyhow::Error::from(faults)))
 }

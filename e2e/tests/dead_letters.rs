@@ -1,13 +1,16 @@
 //! Records that are not ours: put away with their reason and place, counted, and of no effect on their neighbours.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::answer::send;
 use e2e::audit;
+use e2e::port::free_port;
+use e2e::process::{Process, binary};
 use e2e::record::{SubmissionRecord, allocation_record, mix_128, partition_of, shares};
-use e2e::scenario::scenario;
+use e2e::scenario::{new_dir, scenario};
 use e2e::stack::{Special, Stack, StackBuilder};
 use e2e::wait::eventually;
 use prost::Message;
@@ -160,6 +163,63 @@ fn a_storm_of_what_is_not_ours_halts_its_partition_until_an_operator_lets_it_pas
             .filter_map(|letter| Some(letter.headers.get("offset")?.as_str()))
             .collect();
         ensure!(offsets.len() as u64 == STORM, "{} letters", offsets.len());
+        Ok(())
+    });
+}
+
+/// Runs `processor dead-letters`; what it says, if it ends with `code`.
+async fn letters(stack: &Stack, action: &str, which: &[&str], code: i32) -> Result<String> {
+    let dir = new_dir("letters")?;
+    let config = dir.join("processor.toml");
+    fs::write(&config, stack.config("processor", free_port()?))?;
+    let config = config.display().to_string();
+    let arguments = ["dead-letters", action, "--config", &config];
+    let arguments: Vec<String> =
+        arguments.iter().chain(which).map(|argument| (*argument).to_owned()).collect();
+    let mut process = Process::start("letters", &dir, &binary("processor")?, &arguments)?;
+    let status = process.exit(PATIENCE).await?;
+    let said = process.log()?;
+    ensure!(status.code() == Some(code), "{action} ended with {status}: {said}");
+    Ok(said)
+}
+
+#[test]
+fn an_operator_lists_shows_replays_and_drops_dead_letters() {
+    scenario(async || {
+        let stack = Stack::builder().start().await?;
+        stack.system.known(BUDGET, Duration::from_secs(10)).await?;
+        // Good, but not where its person belongs; and nothing that anybody could take.
+        let person = key(7);
+        let wrong = (partition_of(&person, stack.partitions) + 1) % stack.partitions;
+        let good = allocation_record(BUDGET, mix_128(1), shares(3, CATEGORIES));
+        let other = (wrong + 1) % stack.partitions;
+        let records = vec![(wrong, person, good), (other, key(8), b"garbage \x1b[31m".to_vec())];
+        stack.kafka.write(&stack.topic, records).await?;
+        stack.caught_up(PATIENCE).await?;
+        let (misplaced, garbage) = (format!("{wrong}.0"), format!("{other}.0"));
+
+        let said = letters(&stack, "list", &[], 0).await?;
+        ensure!(said.contains(&format!("{misplaced}  open  ")), "{said}");
+        ensure!(said.contains("the person belongs to partition"), "{said}");
+        ensure!(said.contains("open=2 replaying=0 replayed=0 dropped=0"), "{said}");
+        let said = letters(&stack, "show", &[&garbage], 0).await?;
+        ensure!(said.contains("67617262616765201b5b33316d"), "{said}");
+        ensure!(said.contains("garbage \\u{1b}[31m") && !said.contains('\x1b'), "{said}");
+
+        let said = letters(&stack, "replay", &[&misplaced, &garbage], 1).await?;
+        ensure!(said.contains(&format!("{misplaced}  replayed as ")), "{said}");
+        ensure!(said.contains(&format!("{garbage}  not replayed: it still cannot")), "{said}");
+        // A second time it is where it is.
+        letters(&stack, "replay", &[&misplaced], 0).await?;
+        let totals = audit::exact(&stack, BUDGET, CATEGORIES).await?;
+        ensure!(totals.people == 1, "{} people are counted", totals.people);
+        ensure!(stack.kafka.read(&stack.topic).await?.len() == 3);
+
+        let said = letters(&stack, "drop", &[&garbage], 0).await?;
+        ensure!(said.contains(&format!("{garbage}  dropped  ")), "{said}");
+        letters(&stack, "drop", &["0.99"], 1).await?;
+        let said = letters(&stack, "list", &["--all"], 0).await?;
+        ensure!(said.contains("open=0 replaying=0 replayed=1 dropped=1"), "{said}");
         Ok(())
     });
 }

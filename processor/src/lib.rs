@@ -7,10 +7,12 @@
 //! | [`coordinator`] | which partitions this process has, as the log's group says |
 //! | [`publisher`] | telling the cache what is committed |
 //! | [`audit`] | deriving everything from the log again, and comparing |
+//! | [`dead_letters`] | what operators do about records that could not be taken |
 
 pub mod audit;
 pub mod config;
 pub mod coordinator;
+pub mod dead_letters;
 pub mod fold;
 mod metrics;
 pub mod partition;

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use processor::audit::{AuditArgs, audit_command};
+use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
 use processor::{Processor, ProcessorConfig, ProcessorParts};
 use runtime::config::ConfigArgs;
 use runtime::process::{self, Process};
 use runtime::{http, shutdown};
+use storage::config::StorageConfig;
 use storage::opening::until_there;
 use storage::service_config::ServiceConfig;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +29,23 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     Audit(AuditArgs),
+    DeadLetters(DeadLettersArgs),
+}
+
+impl Command {
+    fn config(&self) -> &ConfigArgs {
+        match self {
+            Self::Audit(args) => &args.config,
+            Self::DeadLetters(args) => args.config(),
+        }
+    }
+
+    async fn run(&self, storage: &StorageConfig) -> ExitCode {
+        match self {
+            Self::Audit(args) => audit_command(args, storage, shutdown::listen()).await,
+            Self::DeadLetters(args) => dead_letters_command(args, storage).await,
+        }
+    }
 }
 
 #[tokio::main]
@@ -34,14 +53,10 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
         None => process::exit_code(SERVICE, run(&args.config).await),
-        Some(Command::Audit(audit)) => {
-            match ServiceConfig::load(&audit.config, ProcessorConfig::read) {
-                Ok(config) => audit_command(&audit, &config.storage, shutdown::listen()).await,
-                Err(faults) => {
-                    process::exit_code("processor audit", Err(anyhow::Error::from(faults)))
-                }
-            }
-        }
+        Some(command) => match ServiceConfig::load(command.config(), ProcessorConfig::read) {
+            Ok(config) => command.run(&config.storage).await,
+            Err(faults) => process::exit_code(SERVICE, Err(anyhow::Error::from(faults))),
+        },
     }
 }
 

@@ -4,6 +4,7 @@
 //! It knows nothing about budgets, logs or stores, and depends on no other crate of the workspace.
 
 pub mod config;
+pub mod console;
 pub mod health;
 pub mod http;
 pub mod metrics;

@@ -18,9 +18,11 @@ use crate::definitions::sqlite::SqliteDefinitions;
 use crate::idempotency::Idempotency;
 use crate::idempotency::memory::MemoryIdempotency;
 use crate::idempotency::redis::RedisIdempotency;
-use crate::log::kafka::{KafkaConfig, KafkaDeadLetters, KafkaLog, KafkaReader, KafkaSource};
-use crate::log::sqlite::{SqliteLog, SqliteReader};
-use crate::log::{DeadLetters, LogReader, LogSource, LogWriter};
+use crate::log::kafka::{
+    KafkaConfig, KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource,
+};
+use crate::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
+use crate::log::{DeadLetters, LetterBook, LogReader, LogSource, LogWriter};
 use crate::opening::OpenError;
 use crate::redis_connection::{RedisConfig, RedisUrl};
 use crate::secret::open_secret;
@@ -297,6 +299,22 @@ impl StorageConfig {
             }
             LogKind::Sqlite => {
                 let opened = SqliteReader::open(&self.sqlite_dir.join(LOG_FILE), self.partitions);
+                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
+            }
+        }
+    }
+
+    /// Opens the book of dead letters. Creates nothing.
+    ///
+    /// # Errors
+    /// When it is not there, or its client cannot be made.
+    pub fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError> {
+        match self.log {
+            LogKind::Kafka => {
+                Ok(Arc::new(KafkaLetterBook::open(&self.kafka).map_err(OpenError::log)?))
+            }
+            LogKind::Sqlite => {
+                let opened = SqliteLetterBook::open(&self.sqlite_dir.join(LOG_FILE));
                 Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
             }
         }

@@ -18,7 +18,7 @@ use storage::definitions::Definitions;
 use storage::definitions::sqlite::SqliteDefinitions;
 use storage::idempotency::memory::{MemoryIdempotency, Retention};
 use storage::idempotency::{Attempt, Begun, Idempotency};
-use storage::log::sqlite::{OpenError, SqliteLog, SqliteReader};
+use storage::log::sqlite::{OpenError, SqliteLetterBook, SqliteLog, SqliteReader};
 use storage::log::{DeadLetter, LogSource};
 use storage::store::memory::MemoryStore;
 use storage::store::sqlite::SqliteStore;
@@ -39,6 +39,7 @@ mod sqlite_log {
             source: Mutex::new(Some(Box::new(log.source().unwrap()))),
             reader: Arc::new(SqliteReader::open(&path, build::count(PARTITIONS.into())).unwrap()),
             letters: Arc::clone(&log) as _,
+            book: Arc::new(SqliteLetterBook::open(&path).unwrap()),
             writer: log,
             read_letters: Box::new(move || {
                 let letters = read_letters(&path);

@@ -23,7 +23,9 @@ use storage::cache::redis::{RedisCache, RedisConfig};
 use storage::definitions::kafka::KafkaDefinitions;
 use storage::idempotency::redis::RedisIdempotency;
 use storage::log::DeadLetter;
-use storage::log::kafka::{KafkaConfig, KafkaDeadLetters, KafkaLog, KafkaReader, KafkaSource};
+use storage::log::kafka::{
+    KafkaConfig, KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource,
+};
 use storage::store::scylla::{ScyllaConfig, ScyllaStore};
 use uuid::Uuid;
 
@@ -86,6 +88,7 @@ mod kafka_log {
             source: Mutex::new(Some(Box::new(KafkaSource::open(&config).await.unwrap()))),
             reader: Arc::new(KafkaReader::open(&config).await.unwrap()),
             letters: Arc::new(KafkaDeadLetters::open(&config).unwrap()),
+            book: Arc::new(KafkaLetterBook::open(&config).unwrap()),
             read_letters: Box::new(move || {
                 let config = config.clone();
                 Box::pin(async move {

@@ -39,10 +39,10 @@ pub use formats::pabulib::Grouping;
 pub use progress::Counts;
 pub use server::RetryPolicy;
 
-use crate::console;
 use file::ReadError;
 use formats::Source;
 use lanes::{Lanes, SendError};
+use runtime::console;
 use server::{Budget, Definition, Server};
 use survey::Survey;
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::file::Refusal;
 use super::server::ItemOutcome;
 use super::survey::REFUSALS_SHOWN;
-use crate::console;
+use runtime::console;
 
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 const LINE_INTERVAL: Duration = Duration::from_secs(2);

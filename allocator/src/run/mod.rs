@@ -24,7 +24,7 @@ use storage::opening::OpenError;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::console;
+use runtime::console;
 
 pub use config::{RunConfig, configuration_reference};
 pub use data_dir::{DataDir, DataDirError};

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use runtime::config::ConfigArgs;
+use runtime::console;
 use storage::config::StorageConfig;
 use storage::opening::OpenError;
 use tokio_util::sync::CancellationToken;
@@ -60,19 +60,19 @@ pub async fn audit_command(
     let _ = bar.await;
     match audited {
         None => {
-            say("audit: interrupted\n");
+            console::err("audit: interrupted\n");
             ExitCode::from(INTERRUPTED)
         }
         Some(Err(error)) => {
-            say(&format!("audit: {error}\n"));
+            console::err(&format!("audit: {error}\n"));
             ExitCode::from(UNCHECKED)
         }
         Some(Ok(report)) => {
-            print(&text(&report));
+            console::out(&text(&report));
             if let Some(path) = &args.metrics_file
                 && let Err(error) = replace(path, &metrics(&report, now_seconds()))
             {
-                say(&format!("audit: {} cannot be written: {error}\n", path.display()));
+                console::err(&format!("audit: {} cannot be written: {error}\n", path.display()));
                 return ExitCode::from(UNCHECKED);
             }
             ExitCode::from(verdict(&report))
@@ -204,21 +204,11 @@ async fn show(progress: Arc<AuditProgress>, stop: CancellationToken) {
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let (folded, records) = progress.records();
         if hidden {
-            say(&format!("{folded} of {records} records compared\n"));
+            console::err(&format!("{folded} of {records} records compared\n"));
         } else {
             bar.set_length(records);
             bar.set_position(folded);
         }
     }
     bar.finish_and_clear();
-}
-
-/// To standard output. A reader that has gone away is no reason to fail.
-fn print(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-}
-
-fn say(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

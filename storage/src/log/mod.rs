@@ -3,6 +3,7 @@
 mod batch;
 mod gapless;
 pub mod kafka;
+mod letters;
 pub mod sqlite;
 
 use std::ops::Range;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use batch::{Record, RecordBatch};
+pub use letters::{DeadLetter, DeadLetters, Decision, Entry, LetterBook, PutAway};
 
 /// One record on its way into the log.
 #[derive(Debug, Clone)]
@@ -49,31 +51,6 @@ pub trait LogWriter: Send + Sync + 'static {
 
     /// Whether the log takes records now, as far as is known without asking it.
     fn available(&self) -> Result<(), AppendError>;
-}
-
-/// A record that the fold could not take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// Where it came from.
-    pub partition: PartitionId,
-    /// Where it came from. Together with the partition it names the letter: one that is written twice is one letter.
-    pub offset: Offset,
-    /// Why it could not be taken.
-    pub reason: String,
-    /// The record's key as it was.
-    pub key: Vec<u8>,
-    /// The record's value as it was.
-    pub value: Vec<u8>,
-}
-
-/// Keeps what the fold could not take.
-#[async_trait]
-pub trait DeadLetters: Send + Sync + 'static {
-    /// Puts letters away durably.
-    ///
-    /// # Errors
-    /// When some may not be there: all of them are to be sent again.
-    async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError>;
 }
 
 /// Which log it is: a topic that was deleted and made again under the same name is another log.

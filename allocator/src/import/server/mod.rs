@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ImportError;
-use crate::console;
 use problem::Problem;
+use runtime::console;
 
 pub use batch::{BATCH_MAX_BYTES, BATCH_MAX_ITEMS, ItemOutcome};
 pub use budget::{Budget, Definition};

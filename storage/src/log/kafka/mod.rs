@@ -1,5 +1,6 @@
 //! The log on Kafka: an idempotent producer, a group consumer that starts where it is told, and the topics.
 
+mod letter_book;
 mod producer;
 mod reader;
 mod rebalance;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use schemas::PartitionCount;
 
+pub use letter_book::KafkaLetterBook;
 pub use reader::KafkaReader;
 pub use source::KafkaSource;
 pub use topics::TopicError;

@@ -36,7 +36,10 @@ impl KafkaLog {
     }
 }
 
-fn start(config: &KafkaConfig, topic: String) -> Result<Arc<IdempotentProducer>, TopicError> {
+pub(super) fn start(
+    config: &KafkaConfig,
+    topic: String,
+) -> Result<Arc<IdempotentProducer>, TopicError> {
     IdempotentProducer::new(config, topic).map_err(|error| TopicError::Unavailable {
         brokers: config.brokers.clone(),
         reason: error.to_string(),

@@ -1,5 +1,7 @@
 //! One transaction of the log: who gets which offset, and what a failure means for everybody in it.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use schemas::{Offset, PartitionCount, Position};
 
@@ -109,12 +111,15 @@ fn insert_letters(
     letters: &[DeadLetter],
 ) -> rusqlite::Result<Vec<Offset>> {
     let mut insert = transaction.prepare_cached(
-        r#"INSERT INTO dead_letters (partition, "offset", reason, key, value) VALUES (?1, ?2, ?3, ?4, ?5)
-           ON CONFLICT DO NOTHING"#,
+        r#"INSERT INTO dead_letters (partition, "offset", reason, key, value, put_at_ms)
+           VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"#,
     )?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
     for letter in letters {
-        let offset = letter.offset.0.cast_signed();
-        insert.execute((letter.partition.0, offset, &letter.reason, &letter.key, &letter.value))?;
+        let (partition, offset) = (letter.partition.0, letter.offset.0.cast_signed());
+        let DeadLetter { reason, key, value, .. } = letter;
+        insert.execute((partition, offset, reason, key, value, now_ms))?;
     }
     Ok(Vec::new())
 }

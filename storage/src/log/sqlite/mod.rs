@@ -3,6 +3,7 @@
 //! An append is answered after the COMMIT that has it, and that COMMIT has been synced to the disk.
 
 mod appender;
+mod letter_book;
 mod reader;
 mod source;
 mod tail;
@@ -23,13 +24,14 @@ use self::writer::Writer;
 use super::{AppendError, DeadLetter, DeadLetters, LogIdentity, LogWriter, NewRecord};
 use crate::sqlite::{self, Durability, Schema};
 
+pub use self::letter_book::SqliteLetterBook;
 pub use self::reader::SqliteReader;
 pub use self::source::SqliteSource;
 pub use crate::sqlite::OpenError;
 
 const SCHEMA: Schema = Schema {
     application_id: 0x5442_4c01,
-    version: 1,
+    version: 2,
     tables: r#"
         CREATE TABLE log (
             id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -50,8 +52,15 @@ const SCHEMA: Schema = Schema {
             reason TEXT NOT NULL,
             key BLOB NOT NULL,
             value BLOB NOT NULL,
+            put_at_ms INTEGER NOT NULL,
             PRIMARY KEY (partition, "offset")
         ) STRICT, WITHOUT ROWID;
+        CREATE TABLE decisions (
+            id INTEGER PRIMARY KEY,
+            partition INTEGER NOT NULL,
+            "offset" INTEGER NOT NULL,
+            decision TEXT NOT NULL
+        ) STRICT;
     "#,
 };
 

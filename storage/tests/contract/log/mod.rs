@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use schemas::{Offset, PartitionId, Position};
+use schemas::{Offset, PartitionId, Position, Receipt};
 use storage::log::{
-    DeadLetter, DeadLetters, LogBounds, LogReader, LogSource, LogWriter, NewRecord, ReadError,
-    RecordBatch, SourceError, Start,
+    DeadLetter, DeadLetters, Decision, Entry, LetterBook, LogBounds, LogReader, LogSource,
+    LogWriter, NewRecord, ReadError, RecordBatch, SourceError, Start,
 };
 
 use super::wait::{PATIENCE, until};
@@ -30,6 +30,7 @@ pub struct Fixture {
     pub source: Mutex<Option<Box<dyn LogSource>>>,
     pub reader: Arc<dyn LogReader>,
     pub letters: Arc<dyn DeadLetters>,
+    pub book: Arc<dyn LetterBook>,
     /// Every letter that is there, once each, in no order.
     pub read_letters: Box<dyn Fn() -> Letters + Sync>,
     /// What goes when the fixture goes: a folder, topics.
@@ -53,6 +54,7 @@ macro_rules! log_contract {
             a_stop_gives_every_partition_back_and_the_source_can_run_again,
             an_owner_that_wants_to_rejoin_gets_its_partitions_again,
             a_letter_written_twice_is_one_letter,
+            the_book_has_every_letter_and_then_what_was_decided_about_it_in_order,
             any_stretch_can_be_read_back_beside_its_owner,
             reading_back_ends_when_nobody_takes_what_is_read,
             a_record_that_is_not_there_cannot_be_read_back,
@@ -362,4 +364,56 @@ pub async fn a_record_that_is_not_there_cannot_be_read_back(log: &Fixture) {
     fill(log, 0, 0..10).await;
     let outcome = read_back(log, 0, 20..21).await;
     assert_eq!(outcome, Err(ReadError::Missing(Position(20))));
+}
+
+pub async fn the_book_has_every_letter_and_then_what_was_decided_about_it_in_order(log: &Fixture) {
+    let place = |offset| Receipt { partition: PartitionId(2), offset: Offset(offset) };
+    let letters: Vec<_> = [5_u64, 6]
+        .map(|offset| DeadLetter {
+            partition: PartitionId(2),
+            offset: Offset(offset),
+            reason: format!("no reason at all ({offset})"),
+            key: vec![1; 16],
+            value: vec![2; offset as usize],
+        })
+        .into();
+    log.letters.put(&letters).await.unwrap();
+    let replay = Decision::Replay {
+        attempt: uuid::Uuid::new_v4(),
+        partition: PartitionId(1),
+        from: Position(70),
+    };
+    let replayed = Decision::Replayed { partition: PartitionId(1), offset: Offset(71) };
+    let decided = [(5, replay), (6, Decision::Dropped), (5, replayed)];
+    for (offset, decision) in decided {
+        log.book.decide(place(offset), decision).await.unwrap();
+    }
+
+    let mut entries = log.book.entries();
+    let mut read: BTreeMap<u64, Vec<Entry>> = BTreeMap::new();
+    while let Some(entry) = entries.recv().await {
+        let entry = entry.unwrap();
+        let (Entry::Letter(place, _) | Entry::Decided(place, _)) = &entry;
+        assert_eq!(place.partition, PartitionId(2));
+        read.entry(place.offset.0).or_default().push(entry);
+    }
+    assert_eq!(read.len(), 2);
+    for (offset, entries) in read {
+        let Some((Entry::Letter(_, put_away), others)) = entries.split_first() else {
+            panic!("{entries:?}");
+        };
+        assert_eq!(put_away.reason, format!("no reason at all ({offset})"));
+        assert_eq!((put_away.key_bytes, put_away.value_bytes), (16, offset));
+        let age_ms = now_ms().abs_diff(put_away.put_at_ms);
+        assert!(age_ms < 60_000, "put away {age_ms} ms ago");
+        let expected = decided.iter().filter(|(letter, _)| *letter == offset);
+        let expected: Vec<_> =
+            expected.map(|(_, decision)| Entry::Decided(place(offset), *decision)).collect();
+        assert_eq!(others, expected);
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    now.as_millis() as u64
 }

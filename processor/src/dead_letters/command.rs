@@ -1,0 +1,230 @@
+//! The command: `processor dead-letters`, `allocator dead-letters`.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use runtime::config::ConfigArgs;
+use runtime::console;
+use schemas::{Position, Receipt};
+use storage::config::StorageConfig;
+use storage::log::{AppendError, Decision, LogReader, ReadError};
+use storage::opening::OpenError;
+
+use super::{Letter, Letters, ReplayParts, State, replay};
+
+/// Bytes of a value that are shown.
+const SHOWN_BYTES: usize = 4_096;
+
+/// Looks at records that could not be taken, and decides what becomes of them.
+#[derive(Debug, Args)]
+pub struct DeadLettersArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    List(ListArgs),
+    Show(ShowArgs),
+    Replay(LettersArgs),
+    Drop(DropArgs),
+}
+
+/// One line for each letter: where its record stands (partition.offset), what has become of it, when it was put away,
+/// how large it is, and why it could not be taken.
+#[derive(Debug, Args)]
+struct ListArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Those as well about which something was decided.
+    #[arg(long)]
+    all: bool,
+    /// How many at most.
+    #[arg(long, default_value_t = 1_000)]
+    limit: usize,
+}
+
+/// Everything about one letter, its bytes included.
+#[derive(Debug, Args)]
+struct ShowArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where its record stands: partition.offset.
+    letter: Receipt,
+}
+
+/// Appends the records of letters once more, each once, to where they belong: after a release that can take them, or
+/// when they had been written to a wrong partition.
+#[derive(Debug, Args)]
+struct LettersArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where their records stand: partition.offset.
+    #[arg(required = true)]
+    letters: Vec<Receipt>,
+}
+
+/// Says that there is nothing to do about letters. Their records stay where they are.
+#[derive(Debug, Args)]
+struct DropArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where their records stand: partition.offset.
+    #[arg(required = true)]
+    letters: Vec<Receipt>,
+}
+
+impl DeadLettersArgs {
+    /// Where the log and the store are.
+    pub fn config(&self) -> &ConfigArgs {
+        match &self.action {
+            Action::List(args) => &args.config,
+            Action::Show(args) => &args.config,
+            Action::Replay(args) => &args.config,
+            Action::Drop(args) => &args.config,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error("there is no dead letter {0}")]
+    Unknown(Receipt),
+}
+
+/// Does what was asked for on the log that `storage` configures, and prints what came of it.
+pub async fn dead_letters_command(args: &DeadLettersArgs, storage: &StorageConfig) -> ExitCode {
+    let done = match &args.action {
+        Action::List(args) => list(args, storage).await,
+        Action::Show(args) => show(args, storage).await,
+        Action::Replay(args) => replay_all(&args.letters, storage).await,
+        Action::Drop(args) => drop_all(&args.letters, storage).await,
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            console::err(&format!("dead-letters: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn list(args: &ListArgs, storage: &StorageConfig) -> Result<bool, CommandError> {
+    let letters = Letters::read(storage.open_letter_book()?.as_ref()).await?;
+    let mut text = String::new();
+    let wanted = letters.iter().filter(|(_, letter)| args.all || is_undone(letter.state));
+    for (place, letter) in wanted.take(args.limit) {
+        let _ = writeln!(text, "{}", line(place, letter));
+    }
+    let count =
+        |what: fn(State) -> bool| letters.iter().filter(|(_, letter)| what(letter.state)).count();
+    let _ = writeln!(
+        text,
+        "DEAD-LETTERS open={} replaying={} replayed={} dropped={}",
+        count(|state| state == State::Open),
+        count(|state| matches!(state, State::Replaying { .. })),
+        count(|state| matches!(state, State::Replayed(_))),
+        count(|state| state == State::Dropped),
+    );
+    console::out(&text);
+    Ok(true)
+}
+
+fn is_undone(state: State) -> bool {
+    matches!(state, State::Open | State::Replaying { .. })
+}
+
+fn line(place: Receipt, letter: &Letter) -> String {
+    let put_away = &letter.put_away;
+    let at = i64::try_from(put_away.put_at_ms).ok();
+    let at = at.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    let state = match letter.state {
+        State::Open => "open".to_owned(),
+        State::Replaying { .. } => "replaying".to_owned(),
+        State::Replayed(place) => format!("replayed as {place}"),
+        State::Dropped => "dropped".to_owned(),
+    };
+    let bytes = put_away.key_bytes + put_away.value_bytes;
+    format!("{place}  {state}  {at:.3}  {bytes} bytes  {}", put_away.reason)
+}
+
+async fn show(args: &ShowArgs, storage: &StorageConfig) -> Result<bool, CommandError> {
+    let letters = Letters::read(storage.open_letter_book()?.as_ref()).await?;
+    let letter = letters.get(args.letter).ok_or(CommandError::Unknown(args.letter))?;
+    let mut text = line(args.letter, letter);
+    text.push('\n');
+    let log = storage.open_log_reader().await?;
+    let (key, value) = record(log.as_ref(), args.letter).await?;
+    let shown = value.get(..SHOWN_BYTES).unwrap_or(&value);
+    let _ = writeln!(text, "key    {}", hex(&key));
+    let _ = writeln!(text, "value  {}", hex(shown));
+    if shown.len() < value.len() {
+        let _ = writeln!(text, "       and {} more bytes", value.len() - shown.len());
+    }
+    let _ = writeln!(text, "text   {}", String::from_utf8_lossy(shown).escape_debug());
+    console::out(&text);
+    Ok(true)
+}
+
+async fn record(log: &dyn LogReader, place: Receipt) -> Result<(Vec<u8>, Vec<u8>), ReadError> {
+    let start = Position(place.offset.0);
+    let mut stretch = log.read(place.partition, start..place.offset.next());
+    let batch = stretch.recv().await.ok_or(ReadError::Missing(start))??;
+    let record = batch.iter().next().ok_or(ReadError::Missing(start))?;
+    Ok((record.key.to_vec(), record.value.to_vec()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+async fn replay_all(letters: &[Receipt], storage: &StorageConfig) -> Result<bool, CommandError> {
+    let parts = ReplayParts {
+        book: storage.open_letter_book()?,
+        log: storage.open_log_reader().await?,
+        writer: storage.open_log_writer().await?,
+        store: storage.open_store().await?,
+    };
+    let mut all = true;
+    for letter in letters {
+        match replay(&parts, *letter).await {
+            Ok(place) => console::out(&format!("{letter}  replayed as {place}\n")),
+            Err(error) => {
+                console::out(&format!("{letter}  not replayed: {error}\n"));
+                all = false;
+            }
+        }
+    }
+    Ok(all)
+}
+
+async fn drop_all(letters: &[Receipt], storage: &StorageConfig) -> Result<bool, CommandError> {
+    let book = storage.open_letter_book()?;
+    let before = Letters::read(book.as_ref()).await?;
+    for letter in letters {
+        before.get(*letter).ok_or(CommandError::Unknown(*letter))?;
+        book.decide(*letter, Decision::Dropped).await?;
+    }
+    let after = Letters::read(book.as_ref()).await?;
+    let mut all = true;
+    for letter in letters {
+        let state = after.get(*letter).map(|letter| letter.state);
+        all &= state == Some(State::Dropped);
+        if let Some(letter_now) = after.get(*letter) {
+            console::out(&format!("{}\n", line(*letter, letter_now)));
+        }
+    }
+    Ok(all)
+}

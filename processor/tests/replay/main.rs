@@ -1,0 +1,272 @@
+//! Replaying dead letters: each once, whatever ends an attempt, and never against what its person has said since.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use async_trait::async_trait;
+use processor::dead_letters::{Letters, Refusal, ReplayError, ReplayParts, State, replay};
+use schemas::{
+    Action, Allocation, BudgetId, BudgetTotals, CategoryTotals, Generation, Offset, PartitionCount,
+    PartitionId, PersonKey, PersonRow, Position, RECENT_SUBMISSIONS, Receipt, Submission,
+    SubmissionId, encode_record, partition_for,
+};
+use storage::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
+use storage::log::{AppendError, DeadLetter, DeadLetters, Decision, LogWriter, NewRecord};
+use storage::store::memory::MemoryStore;
+use storage::store::{Checkpoint, Commit, Epoch, GenerationRecord, PartitionRef, Store};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+fn count() -> PartitionCount {
+    PartitionCount::new(2).unwrap()
+}
+
+fn person(number: u64) -> PersonKey {
+    let key = u128::from(number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    PersonKey::from_bytes(key.to_le_bytes())
+}
+
+fn submission(number: u64) -> Vec<u8> {
+    encode_record(&Submission {
+        budget: BudgetId::parse("b").unwrap(),
+        person: person(number),
+        id: SubmissionId(Uuid::from_u128(u128::from(number))),
+        accepted_at_ms: 1_700_000_000_000,
+        action: Action::Allocate(Allocation::new(&[4_000, 6_000]).unwrap()),
+    })
+}
+
+/// How the log treats what is appended to it.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Answers {
+    All,
+    /// It is there, and nobody is told.
+    None,
+    /// It is not there.
+    Refusals,
+}
+
+struct Writer {
+    log: Arc<SqliteLog>,
+    answers: AtomicU8,
+}
+
+#[async_trait]
+impl LogWriter for Writer {
+    fn partitions(&self) -> PartitionCount {
+        self.log.partitions()
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
+        let answers = self.answers.load(Ordering::Relaxed);
+        if answers == Answers::Refusals as u8 {
+            return vec![Err(AppendError::Unavailable("away".into())); records.len()];
+        }
+        let appended = self.log.append(records).await;
+        if answers == Answers::None as u8 {
+            return vec![Err(AppendError::Unknown("lost".into())); appended.len()];
+        }
+        appended
+    }
+
+    fn available(&self) -> Result<(), AppendError> {
+        Ok(())
+    }
+}
+
+struct Fixture {
+    parts: ReplayParts,
+    writer: Arc<Writer>,
+    log: Arc<SqliteLog>,
+    store: Arc<MemoryStore>,
+    _dir: TempDir,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.db");
+        let log = Arc::new(SqliteLog::open(&path, count()).unwrap());
+        let writer =
+            Arc::new(Writer { log: Arc::clone(&log), answers: AtomicU8::new(Answers::All as u8) });
+        let store = Arc::new(MemoryStore::new());
+        let first = GenerationRecord {
+            generation: Generation::FIRST,
+            topic: "submissions".into(),
+            partitions: count(),
+        };
+        store.begin_first_generation(&first).await.unwrap();
+        let parts = ReplayParts {
+            book: Arc::new(SqliteLetterBook::open(&path).unwrap()),
+            log: Arc::new(SqliteReader::open(&path, count()).unwrap()),
+            writer: Arc::clone(&writer) as _,
+            store: Arc::clone(&store) as _,
+        };
+        Self { parts, writer, log, store, _dir: dir }
+    }
+
+    /// A letter of a record that stands in the log with that value.
+    async fn letter(&self, partition: PartitionId, number: u64, value: Vec<u8>) -> Receipt {
+        let record = NewRecord { partition, key: person(number), value: value.clone() };
+        let offset = self.log.append(vec![record]).await.remove(0).unwrap();
+        let key = person(number).as_bytes().to_vec();
+        let reason = "a bug of that day".to_owned();
+        self.log.put(&[DeadLetter { partition, offset, reason, key, value }]).await.unwrap();
+        Receipt { partition, offset }
+    }
+
+    /// Of a good submission that was written to the other partition than its own.
+    async fn misplaced(&self, number: u64) -> Receipt {
+        let other = PartitionId(1 - partition_for(&person(number), count()).0);
+        self.letter(other, number, submission(number)).await
+    }
+
+    fn answer(&self, answers: Answers) {
+        self.writer.answers.store(answers as u8, Ordering::Relaxed);
+    }
+
+    async fn state(&self, letter: Receipt) -> State {
+        Letters::read(self.parts.book.as_ref()).await.unwrap().get(letter).unwrap().state
+    }
+
+    /// How often a person's record stands in the partition where it belongs.
+    async fn appended(&self, number: u64) -> usize {
+        let home = partition_for(&person(number), count());
+        let high = self.parts.log.bounds(home).await.unwrap().high;
+        let mut stretch = self.parts.log.read(home, Position::START..high);
+        let mut appended = 0;
+        while let Some(batch) = stretch.recv().await {
+            let batch = batch.unwrap();
+            appended +=
+                batch.iter().filter(|record| record.key == person(number).as_bytes()).count();
+        }
+        appended
+    }
+}
+
+fn refusal<T: std::fmt::Debug>(outcome: Result<T, ReplayError>) -> Refusal {
+    match outcome {
+        Err(ReplayError::Refused(refusal)) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_replayed_record_stands_where_it_belongs_once_however_often_it_is_asked_for() {
+    let fixture = Fixture::new().await;
+    let letter = fixture.misplaced(1).await;
+    let place = replay(&fixture.parts, letter).await.unwrap();
+    assert_eq!(place.partition, partition_for(&person(1), count()));
+    assert_eq!(fixture.state(letter).await, State::Replayed(place));
+    assert_eq!(replay(&fixture.parts, letter).await, Ok(place));
+    assert_eq!(fixture.appended(1).await, 1);
+}
+
+#[tokio::test]
+async fn an_attempt_whose_outcome_is_unknown_is_taken_up_and_appends_nothing_twice() {
+    let fixture = Fixture::new().await;
+    let letter = fixture.misplaced(1).await;
+    fixture.answer(Answers::None);
+    let lost = replay(&fixture.parts, letter).await;
+    assert!(matches!(lost, Err(ReplayError::Append(AppendError::Unknown(_)))), "{lost:?}");
+    assert!(matches!(fixture.state(letter).await, State::Replaying { .. }));
+    fixture.answer(Answers::All);
+    let place = replay(&fixture.parts, letter).await.unwrap();
+    assert_eq!(
+        (fixture.appended(1).await, fixture.state(letter).await),
+        (1, State::Replayed(place))
+    );
+}
+
+#[tokio::test]
+async fn an_attempt_that_appended_nothing_is_taken_up_and_appends() {
+    let fixture = Fixture::new().await;
+    let letter = fixture.misplaced(1).await;
+    fixture.answer(Answers::Refusals);
+    replay(&fixture.parts, letter).await.unwrap_err();
+    assert_eq!(fixture.appended(1).await, 0);
+    fixture.answer(Answers::All);
+    replay(&fixture.parts, letter).await.unwrap();
+    assert_eq!(fixture.appended(1).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_replay_a_letter_at_once_one_appends_it() {
+    let fixture = Arc::new(Fixture::new().await);
+    let letter = fixture.misplaced(1).await;
+    let attempts: Vec<_> = (0..8)
+        .map(|_| {
+            let fixture = Arc::clone(&fixture);
+            tokio::spawn(async move { replay(&fixture.parts, letter).await })
+        })
+        .collect();
+    let mut done = 0;
+    for attempt in attempts {
+        match attempt.await.unwrap() {
+            Ok(_) => done += 1,
+            Err(ReplayError::Refused(Refusal::Busy)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(done >= 1);
+    let State::Replayed(place) = fixture.state(letter).await else { panic!("not replayed") };
+    // Whoever found the first attempt under way may have gone on with it: the fold takes that for a repetition.
+    assert!(fixture.appended(1).await >= 1);
+    assert_eq!(place.partition, partition_for(&person(1), count()));
+}
+
+#[tokio::test]
+async fn what_still_cannot_be_taken_is_refused_and_stays_open() {
+    let fixture = Fixture::new().await;
+    let letter = fixture.letter(PartitionId(0), 1, b"garbage".to_vec()).await;
+    let refused = refusal(replay(&fixture.parts, letter).await);
+    assert_eq!(refused, Refusal::StillDead("the value is not a SubmissionRecord".into()));
+    assert_eq!(fixture.state(letter).await, State::Open);
+
+    let totals =
+        BudgetTotals { categories: vec![CategoryTotals::default(); 3], ..BudgetTotals::default() };
+    let home = partition_for(&person(2), count());
+    let id = PartitionRef { generation: Generation::FIRST, partition: home };
+    fixture.store.claim(id, None, Epoch(1), "owner").await.unwrap();
+    let commit = Commit {
+        epoch: Epoch(1),
+        from: Position::START,
+        checkpoint: Checkpoint { position: Position(9), ..Checkpoint::START },
+        totals: vec![(BudgetId::parse("b").unwrap(), totals)],
+    };
+    fixture.store.commit(id, &commit).await.unwrap();
+    let letter = fixture.misplaced(2).await;
+    let refused = refusal(replay(&fixture.parts, letter).await);
+    assert_eq!(refused, Refusal::StillDead("2 categories, where the budget has 3".into()));
+}
+
+#[tokio::test]
+async fn what_its_person_has_said_since_is_not_undone() {
+    let fixture = Fixture::new().await;
+    let home = partition_for(&person(1), count());
+    let letter = fixture.letter(home, 1, submission(1)).await;
+    let row = |offset| PersonRow {
+        person: person(1),
+        budget: BudgetId::parse("b").unwrap(),
+        offset: Offset(offset),
+        basis_points: vec![10_000, 0],
+        recent: [None; RECENT_SUBMISSIONS],
+    };
+    let id = PartitionRef { generation: Generation::FIRST, partition: home };
+    fixture.store.write_people(id, &[row(letter.offset.0 + 1)]).await.unwrap();
+    assert_eq!(refusal(replay(&fixture.parts, letter).await), Refusal::Superseded);
+    assert_eq!(fixture.state(letter).await, State::Open);
+}
+
+#[tokio::test]
+async fn a_dropped_letter_and_one_that_is_none_are_not_replayed() {
+    let fixture = Fixture::new().await;
+    let letter = fixture.misplaced(1).await;
+    fixture.parts.book.decide(letter, Decision::Dropped).await.unwrap();
+    assert_eq!(refusal(replay(&fixture.parts, letter).await), Refusal::Dropped);
+    assert_eq!(fixture.appended(1).await, 0);
+    let none = Receipt { offset: Offset(99), ..letter };
+    assert_eq!(refusal(replay(&fixture.parts, none).await), Refusal::Unknown);
+}

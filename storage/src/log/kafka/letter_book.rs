@@ -1,0 +1,139 @@
+//! The book of dead letters: their topic, read from its start; decisions are records beside the letters.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use schemas::{Offset, PartitionId, Receipt};
+use tokio::sync::mpsc;
+
+use super::KafkaConfig;
+use super::producer::{IdempotentProducer, Outgoing};
+use super::topics::TopicError;
+use super::writer::start;
+use crate::log::{AppendError, Decision, Entry, LetterBook, PutAway, ReadError};
+
+const POLL: Duration = Duration::from_millis(100);
+/// Without a word for so long, Kafka counts as away.
+const PATIENCE: Duration = Duration::from_secs(15);
+const ENTRIES_AHEAD: usize = 1_000;
+const DECISION: &str = "decision";
+
+/// The topic of dead letters, for operators.
+pub struct KafkaLetterBook {
+    config: KafkaConfig,
+    producer: Arc<IdempotentProducer>,
+}
+
+impl KafkaLetterBook {
+    /// Starts a producer; asks Kafka nothing yet.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn open(config: &KafkaConfig) -> Result<Self, TopicError> {
+        let producer = start(config, config.dead_letters_topic())?;
+        Ok(Self { config: config.clone(), producer })
+    }
+}
+
+#[async_trait]
+impl LetterBook for KafkaLetterBook {
+    fn entries(&self) -> mpsc::Receiver<Result<Entry, ReadError>> {
+        let (entries, read) = mpsc::channel(ENTRIES_AHEAD);
+        let config = self.config.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = read_all(&config, &entries) {
+                // Whoever does not want it has dropped the other end.
+                let _ = entries.blocking_send(Err(error));
+            }
+        });
+        read
+    }
+
+    async fn decide(&self, letter: Receipt, decision: Decision) -> Result<(), AppendError> {
+        let decision = serde_json::to_vec(&decision)
+            .map_err(|error| AppendError::Unavailable(error.to_string()))?;
+        let headers = OwnedHeaders::new()
+            .insert(Header { key: "partition", value: Some(&letter.partition.to_string()) })
+            .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) })
+            .insert(Header { key: DECISION, value: Some(&decision) });
+        let outgoing = Outgoing { partition: 0, key: &[], value: &[], headers: Some(headers) };
+        self.producer
+            .send(std::iter::once(outgoing))
+            .await
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(())
+    }
+}
+
+fn read_all(
+    config: &KafkaConfig,
+    entries: &mpsc::Sender<Result<Entry, ReadError>>,
+) -> Result<(), ReadError> {
+    let topic = config.dead_letters_topic();
+    let consumer: BaseConsumer = config
+        .client()
+        // Needed by the client; it joins no group, and nothing is ever committed to it.
+        .set("group.id", format!("{topic}.readers"))
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "100")
+        .create()
+        .map_err(unavailable)?;
+    let mut start = TopicPartitionList::new();
+    start.add_partition_offset(&topic, 0, KafkaOffset::Beginning).map_err(unavailable)?;
+    consumer.assign(&start).map_err(unavailable)?;
+    let mut last_word = Instant::now();
+    while !entries.is_closed() {
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => {
+                last_word = Instant::now();
+                match entry(&message) {
+                    Some(entry) => _ = entries.blocking_send(Ok(entry)),
+                    None => tracing::warn!(
+                        offset = message.offset(),
+                        "no dead letter of ours: passed over"
+                    ),
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(error)) if last_word.elapsed() > PATIENCE => return Err(unavailable(error)),
+            None if last_word.elapsed() > PATIENCE => {
+                return Err(unavailable(format!("nothing came in {} s", PATIENCE.as_secs())));
+            }
+            // librdkafka mends what it can by itself.
+            Some(Err(_)) | None => {}
+        }
+    }
+    Ok(())
+}
+
+/// `None` for what nobody of ours wrote.
+fn entry(message: &BorrowedMessage<'_>) -> Option<Entry> {
+    let headers = message.headers()?;
+    let text = |name: &str| {
+        let header = headers.iter().find(|header| header.key == name)?;
+        std::str::from_utf8(header.value?).ok()
+    };
+    let partition = PartitionId(text("partition")?.parse().ok()?);
+    let letter = Receipt { partition, offset: Offset(text("offset")?.parse().ok()?) };
+    if let Some(decision) = text(DECISION) {
+        return Some(Entry::Decided(letter, serde_json::from_str(decision).ok()?));
+    }
+    let put_away = PutAway {
+        reason: text("reason")?.to_owned(),
+        key_bytes: text("key_bytes")?.parse().ok()?,
+        value_bytes: text("value_bytes")?.parse().ok()?,
+        put_at_ms: message.timestamp().to_millis().unwrap_or_default().max(0) as u64,
+    };
+    Some(Entry::Letter(letter, put_away))
+}
+
+fn unavailable(error: impl ToString) -> ReadError {
+    ReadError::Unavailable(error.to_string())
+}

@@ -1,0 +1,96 @@
+//! Dead letters: records that the fold could not take, and what operators decide about them.
+//!
+//! Both are entries of one book that is only ever added to. What has become of a letter is a function of its entries.
+
+use async_trait::async_trait;
+use schemas::{Offset, PartitionId, Position, Receipt};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::{AppendError, ReadError};
+
+/// A record that the fold could not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it came from.
+    pub partition: PartitionId,
+    /// Where it came from. Together with the partition it names the letter: one that is written twice is one letter.
+    pub offset: Offset,
+    /// Why it could not be taken.
+    pub reason: String,
+    /// The record's key as it was.
+    pub key: Vec<u8>,
+    /// The record's value as it was.
+    pub value: Vec<u8>,
+}
+
+/// Keeps what the fold could not take.
+#[async_trait]
+pub trait DeadLetters: Send + Sync + 'static {
+    /// Puts letters away durably.
+    ///
+    /// # Errors
+    /// When some may not be there: all of them are to be sent again.
+    async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError>;
+}
+
+/// What an operator has decided about a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Its record is about to be appended once more.
+    Replay {
+        /// Who is about to. Of several, the first one does.
+        attempt: Uuid,
+        /// Where to.
+        partition: PartitionId,
+        /// At this position or later.
+        from: Position,
+    },
+    /// Its record was appended once more.
+    Replayed {
+        /// Where it is now.
+        partition: PartitionId,
+        /// Where it is now.
+        offset: Offset,
+    },
+    /// There is nothing to do about it.
+    Dropped,
+}
+
+/// A letter in the book, without its bytes: those are in the log, where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutAway {
+    /// Why it could not be taken.
+    pub reason: String,
+    /// Bytes of the record's key.
+    pub key_bytes: u64,
+    /// Bytes of the record's value.
+    pub value_bytes: u64,
+    /// When it was put away, in milliseconds since 1970.
+    pub put_at_ms: u64,
+}
+
+/// One entry of the book, about the letter of the record that stands there. A letter may be entered more than once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// It was put away.
+    Letter(Receipt, PutAway),
+    /// Something was decided.
+    Decided(Receipt, Decision),
+}
+
+/// The book of dead letters, for operators.
+#[async_trait]
+pub trait LetterBook: Send + Sync + 'static {
+    /// What is in the book by now: the decisions about a letter in the order in which they were made, after the letter.
+    /// After an error comes nothing; dropping it ends the reading.
+    fn entries(&self) -> mpsc::Receiver<Result<Entry, ReadError>>;
+
+    /// Enters a decision, durably.
+    ///
+    /// # Errors
+    /// When it may not be there: read, or enter it again.
+    async fn decide(&self, letter: Receipt, decision: Decision) -> Result<(), AppendError>;
+}
