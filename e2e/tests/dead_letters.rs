@@ -201,7 +201,7 @@ fn an_operator_lists_shows_replays_and_drops_dead_letters() {
         let said = letters(&stack, "list", &[], 0).await?;
         ensure!(said.contains(&format!("{misplaced}  open  ")), "{said}");
         ensure!(said.contains("the person belongs to partition"), "{said}");
-        ensure!(said.contains("open=2 replaying=0 replayed=0 dropped=0"), "{said}");
+        ensure!(said.contains("open=2 replaying=0 replayed=0 dropped=0 foreign=0"), "{said}");
         let said = letters(&stack, "show", &[&garbage], 0).await?;
         ensure!(said.contains("67617262616765201b5b33316d"), "{said}");
         ensure!(said.contains("garbage \\u{1b}[31m") && !said.contains('\x1b'), "{said}");
@@ -219,7 +219,7 @@ fn an_operator_lists_shows_replays_and_drops_dead_letters() {
         ensure!(said.contains(&format!("{garbage}  dropped  ")), "{said}");
         letters(&stack, "drop", &["0.99"], 1).await?;
         let said = letters(&stack, "list", &["--all"], 0).await?;
-        ensure!(said.contains("open=0 replaying=0 replayed=1 dropped=1"), "{said}");
+        ensure!(said.contains("open=0 replaying=0 replayed=1 dropped=1 foreign=0"), "{said}");
         Ok(())
     });
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::CombinedTotals;
 use crate::fnv::fnv1a;
-use crate::{CombinedTotals, Generation, Position};
 
 /// A version: generation, sum of positions, and a digest of them, at fixed width, so that its text grows in byte
 /// order whenever a position moves forward.
@@ -17,15 +17,12 @@ pub struct AggregateVersion {
 impl AggregateVersion {
     /// The version of an answer.
     pub fn of(totals: &CombinedTotals) -> Self {
-        Self::at(totals.generation, &totals.positions)
-    }
-
-    /// The version of every answer that reflects these positions, one for each partition.
-    pub fn at(generation: Generation, positions: &[Position]) -> Self {
         Self {
-            generation: generation.0,
-            positions_sum: positions.iter().map(|position| position.0).sum(),
-            positions_digest: fnv1a(positions.iter().flat_map(|position| position.0.to_le_bytes())),
+            generation: totals.generation.0,
+            positions_sum: totals.positions.iter().map(|position| position.0).sum(),
+            positions_digest: fnv1a(
+                totals.positions.iter().flat_map(|position| position.0.to_le_bytes()),
+            ),
         }
     }
 }

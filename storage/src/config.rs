@@ -32,6 +32,8 @@ use crate::store::sqlite::SqliteStore;
 
 /// The embedded log, in the folder of the embedded files.
 const LOG_FILE: &str = "log.db";
+/// The embedded store, there as well.
+const STORE_FILE: &str = "store.db";
 
 /// Where the log and the definitions rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -339,7 +341,24 @@ impl StorageConfig {
                 Ok(Arc::new(opened.map_err(OpenError::store)?))
             }
             StoreKind::Sqlite => {
-                let opened = SqliteStore::open(&self.embedded_file("store.db")?);
+                let opened = SqliteStore::open(&self.embedded_file(STORE_FILE)?);
+                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the store", error))?))
+            }
+        }
+    }
+
+    /// Opens a store that is there, and changes nothing of its schema.
+    ///
+    /// # Errors
+    /// When it does not answer, is not there, or is not up to date.
+    pub async fn open_existing_store(&self) -> Result<Arc<dyn Store>, OpenError> {
+        match self.store {
+            StoreKind::Scylla => {
+                let opened = ScyllaStore::connect_to_existing(&self.scylla).await;
+                Ok(Arc::new(opened.map_err(OpenError::store)?))
+            }
+            StoreKind::Sqlite => {
+                let opened = SqliteStore::open_existing(&self.sqlite_dir.join(STORE_FILE));
                 Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the store", error))?))
             }
         }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{AuditError, AuditParts, AuditProgress, Report, audit};
 
-/// Differences that are printed; the metrics count all of them.
+/// Lines that are printed of each kind; the metrics count all of them.
 const SHOWN: usize = 100;
 const BAR_INTERVAL: Duration = Duration::from_millis(100);
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
@@ -63,11 +63,12 @@ pub async fn audit_command(
             console::err("audit: interrupted\n");
             ExitCode::from(INTERRUPTED)
         }
-        Some(Err(error)) => {
-            console::err(&format!("audit: {error}\n"));
-            ExitCode::from(UNCHECKED)
-        }
-        Some(Ok(report)) => {
+        Some(audited) => {
+            // What has no result is no clean one: whoever watches the metrics has to hear of it.
+            let report = audited.unwrap_or_else(|error| Report {
+                unchecked: vec![error.to_string()],
+                ..Report::default()
+            });
             console::out(&text(&report));
             if let Some(path) = &args.metrics_file
                 && let Err(error) = replace(path, &metrics(&report, now_seconds()))
@@ -97,7 +98,7 @@ async fn open_and_audit(
         // First: it creates nothing where nothing is.
         log: storage.open_log_reader().await?,
         topic: storage.topic().to_owned(),
-        store: storage.open_store().await?,
+        store: storage.open_existing_store().await?,
         cache: storage.open_shared_cache().await,
         apis: args.apis.clone(),
     };
@@ -121,8 +122,8 @@ fn text(report: &Report) -> String {
     if let Some(more @ 1..) = report.differences.len().checked_sub(SHOWN) {
         let _ = writeln!(text, "and {more} more");
     }
-    for unchecked in &report.unchecked {
-        let _ = writeln!(text, "not compared: {unchecked}");
+    for unchecked in report.unchecked.iter().take(SHOWN) {
+        let _ = writeln!(text, "not compared: {}", unchecked.escape_debug());
     }
     let places: Vec<String> = report.places.iter().map(ToString::to_string).collect();
     let _ = writeln!(

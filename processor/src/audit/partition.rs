@@ -3,7 +3,7 @@
 
 use futures_util::stream::{self, StreamExt};
 use schemas::{BudgetId, BudgetTotals, PersonRow, Position, buckets, record_fingerprint};
-use storage::log::Record;
+use storage::log::{LogIdentity, Record};
 use storage::store::{Checkpoint, PartitionRef, RecordMark, StoredPartition, Tally};
 
 use super::difference::{Comparison, Place, Scope};
@@ -20,22 +20,26 @@ pub(super) struct Point {
     pub position: Position,
 }
 
-/// Compares a partition's totals and rows with its log, and answers each point's totals by the log.
+/// Compares a partition's totals and rows with its log, and answers each point's totals by the log, unless it does not
+/// reach that far.
 pub(super) async fn audit_partition(
     parts: &AuditParts,
     id: PartitionRef,
     points: Vec<Point>,
     progress: &AuditProgress,
     report: &mut Report,
-) -> Result<Vec<BudgetTotals>, AuditError> {
-    let stored = Stored::read(parts, id).await?;
+) -> Result<Option<Vec<BudgetTotals>>, AuditError> {
+    let Some(stored) = Stored::read(parts, id).await? else {
+        report.unchecked.push(format!("partition {} was never claimed", id.partition));
+        return Ok(None);
+    };
     let position = stored.partition.checkpoint.position;
     report.positions.push(position);
     let bounds = again(async || Ok(parts.log.bounds(id.partition).await?)).await?;
     if bounds.low > Position::START {
         let reason = format!("partition {}: the log begins at {}", id.partition, bounds.low);
         report.unchecked.push(reason);
-        return Ok(vec![BudgetTotals::default(); points.len()]);
+        return Ok(None);
     }
     let scope = |place, budget: Option<&BudgetId>| Scope {
         place,
@@ -46,27 +50,32 @@ pub(super) async fn audit_partition(
     if bounds.high < position {
         let lost = format!("committed at {position}, and the log ends at {}", bounds.high);
         Comparison::of(scope(Place::Totals, None), &mut report.differences).note(lost);
-        return Ok(vec![BudgetTotals::default(); points.len()]);
+        return Ok(None);
     }
 
     let mut walk = Walk::new(parts, id, &stored, points);
     for fault in walk.restore(stored.rows) {
         Comparison::of(scope(Place::People, None), &mut report.differences).note(fault);
     }
-    let mut batches = parts.log.read(id.partition, Position::START..position);
-    while let Some(batch) = batches.recv().await {
-        let batch = batch?;
-        batch.iter().for_each(|record| walk.take(record));
-        progress.folded(batch.len() as u64);
-        report.records += batch.len() as u64;
-    }
+    // A log that is away for a moment is read on from where it was.
+    again(async || {
+        let mut batches = parts.log.read(id.partition, walk.position..position);
+        while let Some(batch) = batches.recv().await {
+            let batch = batch?;
+            batch.iter().for_each(|record| walk.take(record));
+            progress.folded(batch.len() as u64);
+            report.records += batch.len() as u64;
+        }
+        Ok(())
+    })
+    .await?;
     // What is shown of records that are not committed is compared with all that are.
     walk.reach(Position(u64::MAX));
 
     report.places.extend([Place::Totals, Place::People]);
     let StoredPartition { checkpoint, totals, .. } = &stored.partition;
     let mut comparison = Comparison::of(scope(Place::Totals, None), &mut report.differences);
-    compare_checkpoint(&walk, checkpoint, &mut comparison);
+    compare_checkpoint(&walk, checkpoint, &parts.log.identity(), &mut comparison);
     let found: PartitionTotals<'_> =
         totals.iter().map(|(budget, totals)| (budget, totals)).collect();
     for (budget, log, found) in side_by_side(walk.counted.totals().collect(), found) {
@@ -82,7 +91,7 @@ pub(super) async fn audit_partition(
         Comparison::of(scope(Place::People, Some(budget)), &mut report.differences)
             .totals(log, found);
     }
-    Ok(walk.reached)
+    Ok(Some(walk.reached))
 }
 
 type PartitionTotals<'a> = Vec<(&'a BudgetId, &'a BudgetTotals)>;
@@ -107,7 +116,15 @@ fn side_by_side<'a>(
     budgets.map(|budget| (budget, of(&log, budget), of(&found, budget))).collect()
 }
 
-fn compare_checkpoint(walk: &Walk, checkpoint: &Checkpoint, comparison: &mut Comparison<'_>) {
+fn compare_checkpoint(
+    walk: &Walk,
+    checkpoint: &Checkpoint,
+    log: &LogIdentity,
+    comparison: &mut Comparison<'_>,
+) {
+    if checkpoint.identity.as_ref().is_some_and(|identity| identity != log) {
+        comparison.note(format!("it is of another log: {:?}", checkpoint.identity));
+    }
     let Tally { applied, duplicates, dead_lettered } = checkpoint.tally;
     comparison.number("records applied", walk.tally.applied, applied);
     comparison.number("records repeated", walk.tally.duplicates, duplicates);
@@ -128,7 +145,8 @@ struct Stored {
 impl Stored {
     /// Rows are written behind the commit, so they are read between two looks at the checkpoint: whoever's row is not
     /// in the table by the first, has a record from there on; none is of a record that the second does not contain.
-    async fn read(parts: &AuditParts, id: PartitionRef) -> Result<Self, AuditError> {
+    /// `None` before the first claim.
+    async fn read(parts: &AuditParts, id: PartitionRef) -> Result<Option<Self>, AuditError> {
         let read = async || Ok(parts.store.read_partition(id).await?);
         let before = again(read).await?;
         let mut rows = Vec::new();
@@ -139,12 +157,11 @@ impl Stored {
             rows.extend(bucket?);
         }
         let (Some(before), Some(after)) = (before, again(read).await?) else {
-            let never = format!("partition {} was never claimed", id.partition);
-            return Err(AuditError::Wrong(never));
+            return Ok(None);
         };
         // It goes back to the start when an owner has found that the store had lost commits.
         let rows_from = before.checkpoint.state_position.min(after.checkpoint.state_position);
-        Ok(Self { partition: after, rows, rows_from })
+        Ok(Some(Self { partition: after, rows, rows_from }))
     }
 }
 
@@ -169,6 +186,7 @@ struct Walk {
     counted: PartitionState,
     tally: Tally,
     last: Option<RecordMark>,
+    position: Position,
     /// The rows, and the records after them.
     people: PartitionState,
     rows_from: Position,
@@ -188,6 +206,7 @@ impl Walk {
             counted: state(Vec::new()),
             tally: Tally::default(),
             last: None,
+            position: Position::START,
             people: state(stored.partition.totals.clone()),
             rows_from: stored.rows_from,
             committed: stored.partition.checkpoint.position,
@@ -225,6 +244,7 @@ impl Walk {
         if !self.rows_from.includes(record.offset) {
             self.people.fold(record, Reach::PeopleOnly);
         }
+        self.position = record.offset.next();
         self.last = Some(RecordMark {
             offset: record.offset,
             fingerprint: record_fingerprint(record.key, record.value),

@@ -15,11 +15,13 @@ use tokio::time::Instant;
 
 use super::{AuditError, AuditParts, Place, Report, again};
 
-/// How long the cache may lack a budget, and an api show nothing that could be compared.
+/// How long the cache may lack a budget.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an api may show nothing that could be compared.
+const API_PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks at an api.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One place's numbers of one budget.
@@ -46,19 +48,19 @@ pub(super) async fn look(
         let client = client.map_err(|error| AuditError::Wrong(error.to_string()))?;
         for url in &parts.apis {
             let api = Api { client: &client, url: url.trim_end_matches('/') };
-            for budget in &budgets {
-                match api.look(parts, generation, budget).await {
-                    Ok(Some(totals)) => {
-                        let place = Place::Api(url.clone());
-                        report.places.insert(place.clone());
-                        shown.push(Shown { place, budget: budget.clone(), totals });
-                    }
-                    Ok(None) => {}
-                    Err(reason) => report
-                        .unchecked
-                        .push(format!("the api at {url}, budget `{budget}`: {reason}")),
-                }
+            let place = Place::Api(url.clone());
+            let (found, unchecked) = api.look(parts, generation, &budgets).await;
+            if !found.is_empty() {
+                report.places.insert(place.clone());
             }
+            shown.extend(found.into_iter().map(|(budget, totals)| {
+                let place = place.clone();
+                Shown { place, budget, totals }
+            }));
+            let unchecked = unchecked.into_iter();
+            report.unchecked.extend(
+                unchecked.map(|(budget, reason)| format!("{place}, budget `{budget}`: {reason}")),
+            );
         }
     }
     Ok(shown)
@@ -141,44 +143,39 @@ struct Withheld {
     _reason: serde::de::IgnoredAny,
 }
 
+/// What an api shows of budgets, and why it is not known of others.
+type Found = (Vec<(BudgetId, CombinedTotals)>, Vec<(BudgetId, String)>);
+
 impl Api<'_> {
-    /// What it shows of a budget; `None` if it may not show anything. Versions come and go in milliseconds: any answer
-    /// will do whose positions were seen, sooner or later.
+    /// What it shows of budgets, except of those of which it may not show anything. Versions come and go in milliseconds:
+    /// any answer will do whose positions were seen, sooner or later.
     async fn look(
         &self,
         parts: &AuditParts,
         generation: &GenerationRecord,
-        budget: &BudgetId,
-    ) -> Result<Option<CombinedTotals>, String> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut answers: HashMap<String, Answer> = HashMap::new();
-        let mut seen: HashMap<String, Vec<Position>> = HashMap::new();
-        loop {
-            let positions = positions_now(parts, generation, budget).await;
-            for positions in positions.map_err(|error| error.to_string())? {
-                seen.insert(version_of(generation, &positions), positions);
+        budgets: &BTreeSet<BudgetId>,
+    ) -> Found {
+        let deadline = Instant::now() + API_PATIENCE;
+        let mut found = Vec::new();
+        let mut waiting: Vec<Waiting> = budgets.iter().cloned().map(Waiting::new).collect();
+        while !waiting.is_empty() && Instant::now() < deadline {
+            if let Err(error) = see_positions(parts, generation, &mut waiting).await {
+                waiting.iter_mut().for_each(|budget| budget.reason = error.to_string());
             }
-            let reason = match self.ask(budget).await {
-                Ok(None) => return Ok(None),
-                Ok(Some(answer)) => {
-                    let reason = format!("nothing else was at its version {}", answer.version);
-                    answers.insert(answer.version.clone(), answer);
-                    reason
+            let mut still = Vec::new();
+            for mut budget in waiting {
+                if Instant::now() < deadline && budget.withheld(self.ask(&budget.id).await) {
+                    continue;
                 }
-                Err(reason) => reason,
-            };
-            let matched = answers.keys().find(|version| seen.contains_key(*version)).cloned();
-            if let Some(version) = matched
-                && let (Some(answer), Some(positions)) =
-                    (answers.remove(&version), seen.remove(&version))
-            {
-                return answer.into_totals(generation, positions).map(Some);
+                match budget.matched(generation) {
+                    Some(totals) => found.push((budget.id, totals)),
+                    None => still.push(budget),
+                }
             }
-            if Instant::now() > deadline {
-                return Err(reason);
-            }
+            waiting = still;
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+        (found, waiting.into_iter().map(|budget| (budget.id, budget.reason)).collect())
     }
 
     async fn ask(&self, budget: &BudgetId) -> Result<Option<Answer>, String> {
@@ -198,24 +195,64 @@ impl Api<'_> {
     }
 }
 
-/// The positions that the cache and the store are at now.
-async fn positions_now(
-    parts: &AuditParts,
-    generation: &GenerationRecord,
-    budget: &BudgetId,
-) -> Result<Vec<Vec<Position>>, AuditError> {
-    let budgets = std::slice::from_ref(budget);
-    let cached = read_cache(parts, generation, budgets).await.unwrap_or_default();
-    let (number, count) = (generation.generation, generation.partitions);
-    let summaries =
-        again(async || Ok(parts.store.summaries(number, count, budgets).await?)).await?;
-    let merged = summaries.into_iter().flatten();
-    let stored = merged.filter_map(|parts| CombinedTotals::merge(number, count, &parts).ok());
-    Ok(cached.into_iter().flatten().chain(stored).map(|totals| totals.positions).collect())
+/// A budget of which no answer has been matched yet: what the api said, and the positions that were seen, by version.
+struct Waiting {
+    id: BudgetId,
+    answers: HashMap<String, Answer>,
+    seen: HashMap<String, Vec<Position>>,
+    reason: String,
 }
 
-fn version_of(generation: &GenerationRecord, positions: &[Position]) -> String {
-    AggregateVersion::at(generation.generation, positions).to_string()
+impl Waiting {
+    fn new(id: BudgetId) -> Self {
+        let reason = "it was not asked".to_owned();
+        Self { id, answers: HashMap::new(), seen: HashMap::new(), reason }
+    }
+
+    /// Takes an answer in; whether it says that there is nothing to show.
+    fn withheld(&mut self, answer: Result<Option<Answer>, String>) -> bool {
+        match answer {
+            Ok(None) => return true,
+            Ok(Some(answer)) => {
+                self.reason = format!("nothing else was at its version {}", answer.version);
+                self.answers.insert(answer.version.clone(), answer);
+            }
+            Err(reason) => self.reason = reason,
+        }
+        false
+    }
+
+    /// An answer whose positions were seen.
+    fn matched(&mut self, generation: &GenerationRecord) -> Option<CombinedTotals> {
+        let version = self.answers.keys().find(|version| self.seen.contains_key(*version))?.clone();
+        let (answer, positions) = (self.answers.remove(&version)?, self.seen.remove(&version)?);
+        answer.into_totals(generation, positions).map_err(|reason| self.reason = reason).ok()
+    }
+}
+
+/// The positions that the cache and the store are at now.
+async fn see_positions(
+    parts: &AuditParts,
+    generation: &GenerationRecord,
+    waiting: &mut [Waiting],
+) -> Result<(), AuditError> {
+    let budgets: Vec<BudgetId> = waiting.iter().map(|budget| budget.id.clone()).collect();
+    // Who cannot be asked has nothing to say; the other one may.
+    let cached = read_cache(parts, generation, &budgets).await.unwrap_or_default();
+    let (number, count) = (generation.generation, generation.partitions);
+    let stored = again(async || Ok(parts.store.summaries(number, count, &budgets).await?)).await?;
+    let stored = stored.into_iter().map(|parts| {
+        parts.ok().and_then(|parts| CombinedTotals::merge(number, count, &parts).ok())
+    });
+    for totals in [cached, stored.collect()] {
+        for (budget, totals) in waiting.iter_mut().zip(totals) {
+            if let Some(totals) = totals {
+                let version = AggregateVersion::of(&totals).to_string();
+                budget.seen.insert(version, totals.positions);
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Answer {

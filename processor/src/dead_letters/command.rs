@@ -7,12 +7,12 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use runtime::config::ConfigArgs;
 use runtime::console;
-use schemas::{Position, Receipt};
+use schemas::Receipt;
 use storage::config::StorageConfig;
-use storage::log::{AppendError, Decision, LogReader, ReadError};
+use storage::log::{AppendError, Decision, ReadError};
 use storage::opening::OpenError;
 
-use super::{Letter, Letters, ReplayParts, State, replay};
+use super::{Letter, Letters, ReplayParts, State, Unfinished, read_record, replay};
 
 /// Bytes of a value that are shown.
 const SHOWN_BYTES: usize = 4_096;
@@ -28,7 +28,7 @@ pub struct DeadLettersArgs {
 enum Action {
     List(ListArgs),
     Show(ShowArgs),
-    Replay(LettersArgs),
+    Replay(ReplayArgs),
     Drop(DropArgs),
 }
 
@@ -58,9 +58,12 @@ struct ShowArgs {
 /// Appends the records of letters once more, each once, to where they belong: after a release that can take them, or
 /// when they had been written to a wrong partition.
 #[derive(Debug, Args)]
-struct LettersArgs {
+struct ReplayArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Goes on with what somebody has begun who is at it no more.
+    #[arg(long)]
+    resume: bool,
     /// Where their records stand: partition.offset.
     #[arg(required = true)]
     letters: Vec<Receipt>,
@@ -105,7 +108,7 @@ pub async fn dead_letters_command(args: &DeadLettersArgs, storage: &StorageConfi
     let done = match &args.action {
         Action::List(args) => list(args, storage).await,
         Action::Show(args) => show(args, storage).await,
-        Action::Replay(args) => replay_all(&args.letters, storage).await,
+        Action::Replay(args) => replay_all(args, storage).await,
         Action::Drop(args) => drop_all(&args.letters, storage).await,
     };
     match done {
@@ -129,11 +132,12 @@ async fn list(args: &ListArgs, storage: &StorageConfig) -> Result<bool, CommandE
         |what: fn(State) -> bool| letters.iter().filter(|(_, letter)| what(letter.state)).count();
     let _ = writeln!(
         text,
-        "DEAD-LETTERS open={} replaying={} replayed={} dropped={}",
+        "DEAD-LETTERS open={} replaying={} replayed={} dropped={} foreign={}",
         count(|state| state == State::Open),
         count(|state| matches!(state, State::Replaying { .. })),
         count(|state| matches!(state, State::Replayed(_))),
         count(|state| state == State::Dropped),
+        letters.foreign(),
     );
     console::out(&text);
     Ok(true)
@@ -153,8 +157,9 @@ fn line(place: Receipt, letter: &Letter) -> String {
         State::Replayed(place) => format!("replayed as {place}"),
         State::Dropped => "dropped".to_owned(),
     };
-    let bytes = put_away.key_bytes + put_away.value_bytes;
-    format!("{place}  {state}  {at:.3}  {bytes} bytes  {}", put_away.reason)
+    let bytes = put_away.key_bytes.saturating_add(put_away.value_bytes);
+    // Whoever may write to the topic may have chosen it.
+    format!("{place}  {state}  {at:.3}  {bytes} bytes  {}", put_away.reason.escape_debug())
 }
 
 async fn show(args: &ShowArgs, storage: &StorageConfig) -> Result<bool, CommandError> {
@@ -163,7 +168,7 @@ async fn show(args: &ShowArgs, storage: &StorageConfig) -> Result<bool, CommandE
     let mut text = line(args.letter, letter);
     text.push('\n');
     let log = storage.open_log_reader().await?;
-    let (key, value) = record(log.as_ref(), args.letter).await?;
+    let (key, value) = read_record(log.as_ref(), args.letter).await?;
     let shown = value.get(..SHOWN_BYTES).unwrap_or(&value);
     let _ = writeln!(text, "key    {}", hex(&key));
     let _ = writeln!(text, "value  {}", hex(shown));
@@ -175,14 +180,6 @@ async fn show(args: &ShowArgs, storage: &StorageConfig) -> Result<bool, CommandE
     Ok(true)
 }
 
-async fn record(log: &dyn LogReader, place: Receipt) -> Result<(Vec<u8>, Vec<u8>), ReadError> {
-    let start = Position(place.offset.0);
-    let mut stretch = log.read(place.partition, start..place.offset.next());
-    let batch = stretch.recv().await.ok_or(ReadError::Missing(start))??;
-    let record = batch.iter().next().ok_or(ReadError::Missing(start))?;
-    Ok((record.key.to_vec(), record.value.to_vec()))
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -190,16 +187,17 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-async fn replay_all(letters: &[Receipt], storage: &StorageConfig) -> Result<bool, CommandError> {
+async fn replay_all(args: &ReplayArgs, storage: &StorageConfig) -> Result<bool, CommandError> {
     let parts = ReplayParts {
         book: storage.open_letter_book()?,
         log: storage.open_log_reader().await?,
         writer: storage.open_log_writer().await?,
-        store: storage.open_store().await?,
+        store: storage.open_existing_store().await?,
     };
+    let unfinished = if args.resume { Unfinished::Resume } else { Unfinished::Leave };
     let mut all = true;
-    for letter in letters {
-        match replay(&parts, *letter).await {
+    for letter in &args.letters {
+        match replay(&parts, *letter, unfinished).await {
             Ok(place) => console::out(&format!("{letter}  replayed as {place}\n")),
             Err(error) => {
                 console::out(&format!("{letter}  not replayed: {error}\n"));
@@ -215,16 +213,18 @@ async fn drop_all(letters: &[Receipt], storage: &StorageConfig) -> Result<bool, 
     let before = Letters::read(book.as_ref()).await?;
     for letter in letters {
         before.get(*letter).ok_or(CommandError::Unknown(*letter))?;
-        book.decide(*letter, Decision::Dropped).await?;
+    }
+    for letter in letters {
+        if before.get(*letter).is_some_and(|letter| is_undone(letter.state)) {
+            book.decide(*letter, Decision::Dropped).await?;
+        }
     }
     let after = Letters::read(book.as_ref()).await?;
     let mut all = true;
-    for letter in letters {
-        let state = after.get(*letter).map(|letter| letter.state);
-        all &= state == Some(State::Dropped);
-        if let Some(letter_now) = after.get(*letter) {
-            console::out(&format!("{}\n", line(*letter, letter_now)));
-        }
+    for place in letters {
+        let letter = after.get(*place).ok_or(CommandError::Unknown(*place))?;
+        all &= letter.state == State::Dropped;
+        console::out(&format!("{}\n", line(*place, letter)));
     }
     Ok(all)
 }

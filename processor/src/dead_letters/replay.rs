@@ -1,9 +1,13 @@
 //! Appending a dead letter's record once more, once.
 //!
 //! The attempt is entered into the book before the record is appended, with the place from which to look for it, and the
-//! new place afterwards. Whoever comes after a crash in between looks whether the record is there, and goes on. Should two
-//! come at once after a crash, the record may be there twice: the fold takes the second one for the repetition it is.
+//! new place afterwards. Whoever takes an attempt up that ended in between looks whether the record is there, and goes on.
+//!
+//! A person's newest submission wins, so a letter is not replayed if its person has submitted since. The log says so, not
+//! people's rows, which are behind it. Between that look and the append are a few milliseconds in which somebody who
+//! submits is overtaken.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use schemas::{
@@ -13,7 +17,7 @@ use storage::log::{AppendError, Decision, LetterBook, LogReader, LogWriter, NewR
 use storage::store::{PartitionRef, Store, StoreError};
 use uuid::Uuid;
 
-use super::{Letters, State};
+use super::{Letter, Letters, State, read_record};
 
 /// What a replay works with.
 pub struct ReplayParts {
@@ -23,8 +27,17 @@ pub struct ReplayParts {
     pub log: Arc<dyn LogReader>,
     /// Where they are appended once more.
     pub writer: Arc<dyn LogWriter>,
-    /// What people have said since.
+    /// What budgets there are.
     pub store: Arc<dyn Store>,
+}
+
+/// What becomes of a letter that somebody has begun to replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Somebody may still be at it.
+    Leave,
+    /// Nobody is any more: it is gone on with.
+    Resume,
 }
 
 /// Why a letter is not replayed: it would be wrong, or in vain.
@@ -36,14 +49,17 @@ pub enum Refusal {
     /// It has been dropped.
     #[error("it has been dropped")]
     Dropped,
+    /// The log was created anew.
+    #[error("another record stands there now")]
+    OtherRecord,
     /// It would be a dead letter again.
     #[error("it still cannot be taken: {0}")]
     StillDead(String),
     /// What the person has said since would be undone.
-    #[error("the person has submitted since: replaying this would undo it")]
-    Superseded,
-    /// Somebody else was faster.
-    #[error("somebody else is replaying it")]
+    #[error("the person has submitted since, at {0}: replaying this would undo it")]
+    Superseded(Receipt),
+    /// Somebody else was faster, or ended half way.
+    #[error("somebody is replaying it, or was: if nobody is any more, replay it with --resume")]
     Busy,
 }
 
@@ -53,7 +69,7 @@ pub enum ReplayError {
     /// It is not, and will not be.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Try again: what was begun is taken up where it was left.
+    /// Try again: what was begun can be resumed.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// As above.
@@ -66,8 +82,10 @@ pub enum ReplayError {
 
 /// The record of a letter, and where it belongs.
 struct Dead {
+    letter: Receipt,
     key: PersonKey,
     value: Vec<u8>,
+    accepted_at_ms: u64,
     home: PartitionId,
 }
 
@@ -75,64 +93,68 @@ struct Dead {
 ///
 /// # Errors
 /// When it is refused, or a place does not answer.
-pub async fn replay(parts: &ReplayParts, letter: Receipt) -> Result<Receipt, ReplayError> {
-    let state = state(parts, letter).await?;
-    let (dead, from) = match state {
-        State::Replayed(place) => return Ok(place),
-        State::Dropped => return Err(Refusal::Dropped.into()),
-        State::Open => {
-            let dead = find(parts, letter).await?;
-            let from = begin(parts, letter, &dead).await?;
-            (dead, from)
-        }
-        State::Replaying { from, .. } => (find(parts, letter).await?, from),
-    };
-    let offset = match appended_since(parts, &dead, from).await? {
-        Some(offset) => offset,
-        None => append(parts, &dead).await?,
-    };
-    let place = Receipt { partition: dead.home, offset };
-    let replayed = Decision::Replayed { partition: place.partition, offset };
-    parts.book.decide(letter, replayed).await?;
-    Ok(place)
-}
-
-async fn state(parts: &ReplayParts, letter: Receipt) -> Result<State, ReplayError> {
-    let letters = Letters::read(parts.book.as_ref()).await?;
-    Ok(letters.get(letter).ok_or(Refusal::Unknown)?.state)
-}
-
-/// The record, if the fold would take it now.
-async fn find(parts: &ReplayParts, letter: Receipt) -> Result<Dead, ReplayError> {
-    let start = Position(letter.offset.0);
-    let mut stretch = parts.log.read(letter.partition, start..letter.offset.next());
-    let batch = stretch.recv().await.ok_or(ReadError::Missing(start))??;
-    let record = batch.iter().next().ok_or(ReadError::Missing(start))?;
-    let mut decoder = RecordDecoder::default();
-    let view = decoder
-        .decode(record.key, record.value)
-        .map_err(|fault| Refusal::StillDead(fault.to_string()))?;
-    let key = view.person;
-    let home = partition_for(&key, parts.log.partitions());
-    refuse_what_is_in_vain(parts, letter, &view, home).await?;
-    Ok(Dead { key, value: record.value.to_vec(), home })
-}
-
-async fn refuse_what_is_in_vain(
+pub async fn replay(
     parts: &ReplayParts,
     letter: Receipt,
-    view: &RecordView<'_>,
-    home: PartitionId,
-) -> Result<(), ReplayError> {
-    let Some(current) = parts.store.current_generation().await? else { return Ok(()) };
-    let id = PartitionRef { generation: current.generation, partition: home };
-    if let Some(row) = parts.store.person(id, &view.person).await? {
-        // Offsets of two partitions do not say which came first: what the person says there stays.
-        let since = home != letter.partition || row.offset > letter.offset;
-        if since {
-            return Err(Refusal::Superseded.into());
+    unfinished: Unfinished,
+) -> Result<Receipt, ReplayError> {
+    let letters = Letters::read(parts.book.as_ref()).await?;
+    let found = letters.get(letter).ok_or(Refusal::Unknown)?;
+    let dead = match (found.state, unfinished) {
+        (State::Replayed(place), _) => return Ok(place),
+        (State::Dropped, _) => return Err(Refusal::Dropped.into()),
+        (State::Replaying { .. }, Unfinished::Leave) => return Err(Refusal::Busy.into()),
+        (State::Open | State::Replaying { .. }, _) => find(parts, letter, found).await?,
+    };
+    let copies = copies(&letters);
+    let looked_until = match found.state {
+        State::Replaying { from, .. } => {
+            if let Some(offset) = appended_since(parts, &dead, from).await? {
+                return enter(parts, &dead, offset).await;
+            }
+            refuse_what_is_in_vain(parts, &dead).await?;
+            refuse_what_is_old(parts, &dead, &copies, None).await?
         }
+        State::Open | State::Replayed(_) | State::Dropped => {
+            refuse_what_is_in_vain(parts, &dead).await?;
+            let looked_until = refuse_what_is_old(parts, &dead, &copies, None).await?;
+            begin(parts, &dead).await?;
+            looked_until
+        }
+    };
+    refuse_what_is_old(parts, &dead, &copies, Some(looked_until)).await?;
+    let offset = append(parts, &dead).await?;
+    enter(parts, &dead, offset).await
+}
+
+/// The letter's record.
+async fn find(parts: &ReplayParts, letter: Receipt, found: &Letter) -> Result<Dead, ReplayError> {
+    let (key, value) = read_record(parts.log.as_ref(), letter).await?;
+    let put_away = &found.put_away;
+    if (key.len() as u64, value.len() as u64) != (put_away.key_bytes, put_away.value_bytes) {
+        return Err(Refusal::OtherRecord.into());
     }
+    let mut decoder = RecordDecoder::default();
+    let view = decode(&mut decoder, &key, &value)?;
+    let (key, accepted_at_ms) = (view.person, view.accepted_at_ms);
+    let home = partition_for(&key, parts.log.partitions());
+    Ok(Dead { letter, key, value, accepted_at_ms, home })
+}
+
+fn decode<'d>(
+    decoder: &'d mut RecordDecoder,
+    key: &[u8],
+    value: &[u8],
+) -> Result<RecordView<'d>, Refusal> {
+    decoder.decode(key, value).map_err(|fault| Refusal::StillDead(fault.to_string()))
+}
+
+/// The fold would put it away once more.
+async fn refuse_what_is_in_vain(parts: &ReplayParts, dead: &Dead) -> Result<(), ReplayError> {
+    let Some(current) = parts.store.current_generation().await? else { return Ok(()) };
+    let id = PartitionRef { generation: current.generation, partition: dead.home };
+    let mut decoder = RecordDecoder::default();
+    let view = decode(&mut decoder, dead.key.as_bytes(), &dead.value)?;
     let stored = parts.store.read_partition(id).await?;
     let totals = stored.into_iter().flat_map(|stored| stored.totals);
     let expected = totals
@@ -149,13 +171,57 @@ async fn refuse_what_is_in_vain(
     }
 }
 
+/// Records that replays have appended, and the letters that they are copies of.
+fn copies(letters: &Letters) -> HashMap<(PartitionId, Offset), Receipt> {
+    let replayed = letters.iter().filter_map(|(original, letter)| match letter.state {
+        State::Replayed(copy) => Some(((copy.partition, copy.offset), original)),
+        State::Open | State::Replaying { .. } | State::Dropped => None,
+    });
+    replayed.collect()
+}
+
+/// Refuses a letter whose person has submitted since. Looks from the letter on, or from where it has looked before, and
+/// answers until where.
+async fn refuse_what_is_old(
+    parts: &ReplayParts,
+    dead: &Dead,
+    copies: &HashMap<(PartitionId, Offset), Receipt>,
+    looked_until: Option<Position>,
+) -> Result<Position, ReplayError> {
+    let same_partition = dead.home == dead.letter.partition;
+    let bounds = parts.log.bounds(dead.home).await?;
+    let first = if same_partition { dead.letter.offset.next() } else { bounds.low };
+    let from = looked_until.unwrap_or(first).max(bounds.low);
+    let mut decoder = RecordDecoder::default();
+    let mut stretch = parts.log.read(dead.home, from..bounds.high);
+    while let Some(batch) = stretch.recv().await {
+        for record in batch?.iter().filter(|record| record.key == dead.key.as_bytes()) {
+            let place = Receipt { partition: dead.home, offset: record.offset };
+            let original = copies.get(&(place.partition, place.offset)).unwrap_or(&place);
+            let Ok(view) = decoder.decode(record.key, record.value) else { continue };
+            // Offsets of two partitions do not say which came first.
+            let since = if original.partition == dead.letter.partition {
+                original.offset > dead.letter.offset
+            } else {
+                view.accepted_at_ms >= dead.accepted_at_ms
+            };
+            if since && record.value != dead.value {
+                return Err(Refusal::Superseded(place).into());
+            }
+        }
+    }
+    Ok(bounds.high)
+}
+
 /// Enters the attempt, and makes sure that it is the first one.
-async fn begin(parts: &ReplayParts, letter: Receipt, dead: &Dead) -> Result<Position, ReplayError> {
+async fn begin(parts: &ReplayParts, dead: &Dead) -> Result<(), ReplayError> {
     let from = parts.log.bounds(dead.home).await?.high;
     let attempt = Uuid::new_v4();
-    parts.book.decide(letter, Decision::Replay { attempt, partition: dead.home, from }).await?;
-    match state(parts, letter).await? {
-        State::Replaying { attempt: first, .. } if first == attempt => Ok(from),
+    let decision = Decision::Replay { attempt, partition: dead.home, from };
+    parts.book.decide(dead.letter, decision).await?;
+    let letters = Letters::read(parts.book.as_ref()).await?;
+    match letters.get(dead.letter).map(|letter| letter.state) {
+        Some(State::Replaying { attempt: first, .. }) if first == attempt => Ok(()),
         _ => Err(Refusal::Busy.into()),
     }
 }
@@ -185,4 +251,10 @@ async fn append(parts: &ReplayParts, dead: &Dead) -> Result<Offset, ReplayError>
     let answers = parts.writer.append(vec![record]).await;
     let unanswered = || AppendError::Unknown("the log did not answer".to_owned());
     Ok(answers.into_iter().next().ok_or_else(unanswered)??)
+}
+
+async fn enter(parts: &ReplayParts, dead: &Dead, offset: Offset) -> Result<Receipt, ReplayError> {
+    let partition = dead.home;
+    parts.book.decide(dead.letter, Decision::Replayed { partition, offset }).await?;
+    Ok(Receipt { partition, offset })
 }

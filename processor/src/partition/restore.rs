@@ -46,7 +46,8 @@ pub enum HaltReason {
     MarkMissing(Offset),
     /// Too many records cannot be taken.
     #[error(
-        "{storm}, the last at offset {offset}: {reason}. Stop whoever writes them, or run a release that can take them;              or let them go to the dead letters: raise processor.dead_letter_run or processor.dead_letter_percent"
+        "{storm}, the last at offset {offset}: {reason}. Stop whoever writes them, or run a release that can take them; \
+             or let them go to the dead letters: raise processor.dead_letter_run or processor.dead_letter_percent"
     )]
     DeadLetters {
         /// How many.

@@ -122,6 +122,21 @@ impl Fixture {
         }
     }
 
+    pub async fn commits_more_than(&self, records: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut positions = 0;
+            for partition in 0..PARTITIONS {
+                positions += self.stored(partition).await.checkpoint.position.0;
+            }
+            if positions > records {
+                return;
+            }
+            assert!(Instant::now() < deadline, "nothing is committed");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     async fn is_told(&self) -> bool {
         let budgets = BUDGETS.map(budget);
         let shown = self.cache.read(&budgets).await.unwrap();

@@ -79,6 +79,8 @@ pub enum Entry {
     Letter(Receipt, PutAway),
     /// Something was decided.
     Decided(Receipt, Decision),
+    /// Nobody of ours wrote it.
+    Foreign,
 }
 
 /// The book of dead letters, for operators.

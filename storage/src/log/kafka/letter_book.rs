@@ -93,13 +93,8 @@ fn read_all(
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
                 last_word = Instant::now();
-                match entry(&message) {
-                    Some(entry) => _ = entries.blocking_send(Ok(entry)),
-                    None => tracing::warn!(
-                        offset = message.offset(),
-                        "no dead letter of ours: passed over"
-                    ),
-                }
+                let entry = entry(&message).unwrap_or(Entry::Foreign);
+                let _ = entries.blocking_send(Ok(entry));
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
             Some(Err(error)) if last_word.elapsed() > PATIENCE => return Err(unavailable(error)),

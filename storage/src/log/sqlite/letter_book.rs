@@ -92,10 +92,8 @@ fn send(
     while !entries.is_closed()
         && let Some(row) = rows.next().map_err(unavailable)?
     {
-        match entry(row).map_err(unavailable)? {
-            Some(entry) => _ = entries.blocking_send(Ok(entry)),
-            None => tracing::warn!("no decision of ours: passed over"),
-        }
+        let entry = entry(row).map_err(unavailable)?.unwrap_or(Entry::Foreign);
+        let _ = entries.blocking_send(Ok(entry));
     }
     Ok(())
 }

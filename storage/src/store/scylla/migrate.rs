@@ -35,9 +35,7 @@ pub(super) async fn migrate(
     keyspace: &KeyspaceName,
     migrations: &[Migration],
 ) -> Result<(), StoreError> {
-    let table = "SELECT table_name FROM system_schema.tables \
-                 WHERE keyspace_name = ? AND table_name = 'schema_migrations'";
-    if !any_row(session, table, (keyspace.to_string(),)).await? {
+    if !is_begun(session, keyspace).await? {
         change_schema(session, CREATE_TABLE).await?;
     }
     let me = Uuid::new_v4();
@@ -53,6 +51,30 @@ pub(super) async fn migrate(
         unlocked?;
     }
     Ok(())
+}
+
+/// Whether everything was applied.
+pub(super) async fn check(
+    session: &Session,
+    keyspace: &KeyspaceName,
+    migrations: &[Migration],
+) -> Result<(), StoreError> {
+    let applied = match is_begun(session, keyspace).await? {
+        true => versions(session).await?,
+        false => Vec::new(),
+    };
+    match missing(migrations, &applied)?.first() {
+        None => Ok(()),
+        Some(Migration { version, name, .. }) => Err(corrupt(format!(
+            "its schema lacks migration {version} ({name}): start this release's processor first"
+        ))),
+    }
+}
+
+async fn is_begun(session: &Session, keyspace: &KeyspaceName) -> Result<bool, StoreError> {
+    let table = "SELECT table_name FROM system_schema.tables \
+                 WHERE keyspace_name = ? AND table_name = 'schema_migrations'";
+    any_row(session, table, (keyspace.to_string(),)).await
 }
 
 async fn apply_missing(

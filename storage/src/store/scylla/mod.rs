@@ -35,6 +35,13 @@ pub struct ScyllaStore {
     generations: Generations,
 }
 
+/// What is done about a schema that is not as this program expects it.
+#[derive(Debug, Clone, Copy)]
+enum Schema {
+    BringUpToDate,
+    LeaveAsItIs,
+}
+
 const CONNECT_PAUSE: Duration = Duration::from_millis(300);
 
 impl ScyllaStore {
@@ -46,10 +53,23 @@ impl ScyllaStore {
     /// again. [`StoreError::Corrupt`] when trying again cannot help: the schema is newer than this program, or the
     /// datacenter cannot be told.
     pub async fn connect(config: &ScyllaConfig) -> Result<Self, StoreError> {
+        Self::connect_as(config, Schema::BringUpToDate).await
+    }
+
+    /// Connects to what is there, and changes nothing of its schema.
+    ///
+    /// # Errors
+    /// As [`ScyllaStore::connect`]; also [`StoreError::Corrupt`] when the keyspace is not there or its tables are not up
+    /// to date.
+    pub async fn connect_to_existing(config: &ScyllaConfig) -> Result<Self, StoreError> {
+        Self::connect_as(config, Schema::LeaveAsItIs).await
+    }
+
+    async fn connect_as(config: &ScyllaConfig, schema: Schema) -> Result<Self, StoreError> {
         let mut last = "no node answered".to_owned();
         let connecting = async {
             loop {
-                match Self::connect_and_prepare(config).await {
+                match Self::connect_and_prepare(config, schema).await {
                     // A table that another process has just made is listed a moment before it can be used.
                     Err(StoreError::Unavailable(reason)) => last = reason,
                     settled => return settled,
@@ -66,9 +86,16 @@ impl ScyllaStore {
         })
     }
 
-    async fn connect_and_prepare(config: &ScyllaConfig) -> Result<Self, StoreError> {
-        let session = session::open(config).await?;
-        migrate::migrate(&session, &config.keyspace, schemas::cql::MIGRATIONS).await?;
+    async fn connect_and_prepare(
+        config: &ScyllaConfig,
+        schema: Schema,
+    ) -> Result<Self, StoreError> {
+        let session = session::open(config, schema).await?;
+        let (keyspace, migrations) = (&config.keyspace, schemas::cql::MIGRATIONS);
+        match schema {
+            Schema::BringUpToDate => migrate::migrate(&session, keyspace, migrations).await?,
+            Schema::LeaveAsItIs => migrate::check(&session, keyspace, migrations).await?,
+        }
         let totals = Totals::prepare(&session).await?;
         let people = People::prepare(&session).await?;
         let generations = Generations::prepare(&session).await?;

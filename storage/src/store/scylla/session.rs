@@ -24,6 +24,7 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency, Statement};
 use scylla::value::{CqlValue, Row};
 
+use super::Schema;
 use crate::store::{Conditional, StoreError};
 
 /// How long a change of the schema may take.
@@ -97,8 +98,8 @@ impl fmt::Display for KeyspaceName {
     }
 }
 
-/// Connects, keeps to one datacenter and uses the keyspace, which is made if it is absent.
-pub(super) async fn open(config: &ScyllaConfig) -> Result<Session, StoreError> {
+/// Connects, keeps to one datacenter and uses the keyspace, which is made if it is absent and may be made.
+pub(super) async fn open(config: &ScyllaConfig, schema: Schema) -> Result<Session, StoreError> {
     let profile = ExecutionProfile::builder()
         .request_timeout(Some(config.request_timeout))
         .consistency(Consistency::LocalQuorum)
@@ -124,9 +125,21 @@ pub(super) async fn open(config: &ScyllaConfig) -> Result<Session, StoreError> {
     let local = profile.pointee_to_builder().load_balancing_policy(routing).build();
     profile.map_to_another_profile(local);
 
-    create_keyspace(&session, config, &datacenter).await?;
+    match schema {
+        Schema::BringUpToDate => create_keyspace(&session, config, &datacenter).await?,
+        Schema::LeaveAsItIs => require_keyspace(&session, config).await?,
+    }
     session.use_keyspace(config.keyspace.to_string(), false).await.map_err(unavailable)?;
     Ok(session)
+}
+
+async fn require_keyspace(session: &Session, config: &ScyllaConfig) -> Result<(), StoreError> {
+    let keyspace = &config.keyspace;
+    let listed = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
+    if any_row(session, listed, (keyspace.to_string(),)).await? {
+        return Ok(());
+    }
+    Err(corrupt(format!("there is no keyspace `{keyspace}`")))
 }
 
 /// The datacenter that was asked for, or the only one there is.

@@ -96,6 +96,15 @@ impl SqliteStore {
         };
         Ok(Self { writer: worker("store-writer")?, reader: worker("store-reader")? })
     }
+
+    /// Opens a store that is there.
+    ///
+    /// # Errors
+    /// When there is none; else as [`SqliteStore::open`].
+    pub fn open_existing(path: &Path) -> Result<Self, OpenError> {
+        sqlite::open_to_read(path, &SCHEMA)?;
+        Self::open(path)
+    }
 }
 
 /// Why a statement came to nothing.

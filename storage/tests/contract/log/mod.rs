@@ -393,7 +393,9 @@ pub async fn the_book_has_every_letter_and_then_what_was_decided_about_it_in_ord
     let mut read: BTreeMap<u64, Vec<Entry>> = BTreeMap::new();
     while let Some(entry) = entries.recv().await {
         let entry = entry.unwrap();
-        let (Entry::Letter(place, _) | Entry::Decided(place, _)) = &entry;
+        let (Entry::Letter(place, _) | Entry::Decided(place, _)) = &entry else {
+            panic!("nobody else writes here");
+        };
         assert_eq!(place.partition, PartitionId(2));
         read.entry(place.offset.0).or_default().push(entry);
     }
