@@ -67,6 +67,8 @@ impl Nemesis<'_> {
             begun.push((*fault, self.begin(*fault).await.with_context(|| format!("{fault:?}"))?));
         }
         sleep(step.hold).await;
+        // One that is still to be felt may wait for what another one keeps from happening.
+        begun.sort_by_key(|(fault, before)| !self.is_felt(*fault, *before));
         for (fault, before) in begun {
             self.end(fault, before).await.with_context(|| format!("{fault:?}"))?;
             *self.done.entry(fault.name()).or_default() += 1;
@@ -134,6 +136,16 @@ impl Nemesis<'_> {
             Fault::Roll | Fault::Pause(_) | Fault::Storm(_) => {}
         }
         Ok(())
+    }
+
+    /// Whether a fault has come about; those of the network do once something passes.
+    fn is_felt(&self, fault: Fault, before: Before) -> bool {
+        match fault {
+            Fault::Net(_, link) => {
+                self.links.proxy(link).is_ok_and(|proxy| proxy.harm() > before.harm)
+            }
+            _ => true,
+        }
     }
 
     fn harm(&self, fault: Fault) -> Result<u64> {

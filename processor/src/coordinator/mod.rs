@@ -9,6 +9,7 @@
 //! | `rejoin` | when the group is to be joined again |
 
 mod owner;
+mod recovering;
 mod rejoin;
 mod unfolded;
 
@@ -31,11 +32,15 @@ use crate::partition::{
 };
 use crate::publisher::Publisher;
 use owner::Owner;
+use recovering::Recovering;
 use rejoin::Rejoin;
 use unfolded::Unfolded;
 
 /// How long the others are folded before the group is joined again for a partition that could not be claimed.
 const UNCLAIMED_PAUSE: Duration = Duration::from_secs(15);
+
+/// The same for one whose log may be about to be as long as it was.
+const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the coordinator gives each owner.
 pub struct CoordinatorParts {
@@ -74,6 +79,7 @@ pub struct Coordinator {
 struct Shared {
     parts: CoordinatorParts,
     unfolded: Unfolded,
+    recovering: Recovering,
     rejoin: Rejoin,
 }
 
@@ -87,7 +93,8 @@ impl Coordinator {
     /// A coordinator without partitions, whose owners run on `handle`.
     pub fn new(parts: CoordinatorParts, handle: Handle) -> Self {
         let unfolded = Unfolded::new(parts.check.clone(), parts.metrics.clone());
-        let shared = Arc::new(Shared { parts, unfolded, rejoin: Rejoin::new() });
+        let (recovering, rejoin) = (Recovering::default(), Rejoin::new());
+        let shared = Arc::new(Shared { parts, unfolded, recovering, rejoin });
         Self { shared, handle, owners: Mutex::default() }
     }
 
@@ -106,11 +113,20 @@ impl Coordinator {
     async fn begin(&self, partition: PartitionId, bounds: LogBounds) -> Start {
         let claimed_at = Instant::now();
         let Some(stored) = self.try_claim(partition).await else { return Start::Nowhere };
-        let parts = &self.shared.parts;
+        let Shared { parts, unfolded, recovering, rejoin } = self.shared.as_ref();
+        let position = stored.checkpoint.position;
+        if bounds.high >= position {
+            recovering.recovered(partition);
+        } else if recovering.may_recover(partition, Instant::now()) {
+            let short = format!("the log ends at {}, before the totals at {position}", bounds.high);
+            unfolded.unclaimed(partition, short);
+            rejoin.after(RECOVERY_PAUSE, Instant::now());
+            return Start::Nowhere;
+        }
         let resume = match check_log(&stored.checkpoint, &parts.identity, bounds) {
             Ok(resume) => resume,
             Err(reason) => {
-                self.shared.unfolded.halted(partition, &reason);
+                unfolded.halted(partition, &reason);
                 return Start::Nowhere;
             }
         };
@@ -146,7 +162,7 @@ impl Coordinator {
     }
 
     async fn try_claim(&self, partition: PartitionId) -> Option<StoredPartition> {
-        let Shared { parts, unfolded, rejoin } = self.shared.as_ref();
+        let Shared { parts, unfolded, rejoin, .. } = self.shared.as_ref();
         let claiming = claim(parts.store.as_ref(), self.shared.id(partition), &parts.owner);
         match tokio::time::timeout(parts.claim_timeout, claiming).await {
             Ok(Ok(stored)) => return Some(stored),

@@ -105,6 +105,23 @@ fn a_partition_of_another_log_is_halted_and_named_and_the_other_goes_on() {
 }
 
 #[test]
+fn a_log_that_is_too_short_after_a_crash_of_its_broker_may_recover_before_it_halts_its_partition() {
+    let (process, log) = (Process::new(1, EAGER), Log::of(100));
+    process.assign(&[0], &log);
+    process.coordinator.deliver(log.batch(0, 100), Duration::ZERO).unwrap();
+    process.has_folded(100);
+    process.revoke(&[0], false);
+    assert_eq!(process.assign(&[0], &Log::of(60)), [Start::Nowhere]);
+    let (ready, why) = process.readiness();
+    let short = "partition 0: not claimed yet: the log ends at 60, before the totals at 100";
+    assert!(!ready && why.contains(short), "{why}");
+    assert!(process.coordinator.wants_to_rejoin());
+    process.revoke(&[0], false);
+    assert!(matches!(process.assign(&[0], &log)[..], [Start::At(_)]));
+    assert!(process.readiness().0);
+}
+
+#[test]
 fn what_came_before_a_gap_that_halts_its_partition_is_committed_all_the_same() {
     let (process, log) = (Process::new(1, EAGER), Log::of(100));
     process.assign(&[0], &log);
