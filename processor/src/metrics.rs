@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{
+    Counter, CounterVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
 use runtime::metrics::{Metrics, MetricsError, SECONDS_BUCKETS};
 use schemas::PartitionId;
 
@@ -13,7 +15,7 @@ const PARTITION: &[&str] = &["partition"];
 #[derive(Debug, Clone)]
 pub struct ProcessorMetrics {
     folded: IntCounterVec,
-    fold_seconds: IntCounterVec,
+    fold_seconds: CounterVec,
     commit_seconds: HistogramVec,
     commit_records: HistogramVec,
     rows_written: IntCounterVec,
@@ -40,9 +42,9 @@ impl ProcessorMetrics {
                 "Records by what came of them: applied, duplicate, dead_lettered. The last is counted once committed.",
                 &["partition", "outcome"],
             )?,
-            fold_seconds: metrics.counter_vec(
-                "processor_fold_microseconds_total",
-                "Time spent folding, in microseconds.",
+            fold_seconds: metrics.float_counter_vec(
+                "processor_fold_seconds_total",
+                "Time spent folding.",
                 PARTITION,
             )?,
             commit_seconds: metrics.histogram_vec(
@@ -109,7 +111,7 @@ impl ProcessorMetrics {
             applied: of("applied"),
             duplicates: of("duplicate"),
             dead_lettered: of("dead_lettered"),
-            fold_microseconds: self.fold_seconds.with_label_values(label),
+            fold_seconds: self.fold_seconds.with_label_values(label),
             commit_seconds: self.commit_seconds.with_label_values(label),
             commit_records: self.commit_records.with_label_values(label),
             rows_written: self.rows_written.with_label_values(label),
@@ -153,7 +155,7 @@ pub struct PartitionMetrics {
     applied: IntCounter,
     duplicates: IntCounter,
     dead_lettered: IntCounter,
-    fold_microseconds: IntCounter,
+    fold_seconds: Counter,
     commit_seconds: Histogram,
     commit_records: Histogram,
     rows_written: IntCounter,
@@ -168,7 +170,7 @@ impl PartitionMetrics {
     pub(crate) fn folded(&self, applied: u64, duplicates: u64, took: Duration) {
         self.applied.inc_by(applied);
         self.duplicates.inc_by(duplicates);
-        self.fold_microseconds.inc_by(took.as_micros() as u64);
+        self.fold_seconds.inc_by(took.as_secs_f64());
     }
 
     pub(crate) fn committed(&self, records: u64, dead_lettered: u64, took: Duration) {

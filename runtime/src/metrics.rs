@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 pub(crate) use http::{ConnectionMetrics, RequestMetrics, RouteMetrics, method_label};
@@ -61,6 +61,7 @@ struct Registered {
 enum AnyMetric {
     Counter(IntCounter),
     CounterVec(IntCounterVec),
+    FloatCounterVec(CounterVec),
     Gauge(IntGauge),
     FloatGauge(Gauge),
     GaugeVec(IntGaugeVec),
@@ -92,6 +93,7 @@ macro_rules! any_metric {
 any_metric! {
     Counter(IntCounter),
     CounterVec(IntCounterVec),
+    FloatCounterVec(CounterVec),
     Gauge(IntGauge),
     FloatGauge(Gauge),
     GaugeVec(IntGaugeVec),
@@ -151,6 +153,19 @@ impl Metrics {
         labels: &[&str],
     ) -> Result<IntCounterVec, MetricsError> {
         self.register(name, help, labels, "counter", |opts| IntCounterVec::new(opts, labels))
+    }
+
+    /// A sum that only grows and may have decimals, for example seconds, for each combination of label values.
+    ///
+    /// # Errors
+    /// As [`counter`](Self::counter).
+    pub fn float_counter_vec(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<CounterVec, MetricsError> {
+        self.register(name, help, labels, "float counter", |opts| CounterVec::new(opts, labels))
     }
 
     /// A whole number that goes up and down.

@@ -60,9 +60,10 @@ pub struct Metric {
 
 /// The metrics that the sources register.
 pub fn metrics() -> BTreeMap<String, Metric> {
-    const REGISTRARS: [&str; 8] = [
+    const REGISTRARS: [&str; 9] = [
         "counter(",
         "counter_vec(",
+        "float_counter_vec(",
         "float_gauge(",
         "gauge(",
         "gauge_vec(",
