@@ -2,22 +2,28 @@
 //!
 //! On servers of this file's own, because they are stopped and killed.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::answer::{Answer, send};
 use e2e::audit;
+use e2e::chaos::proxy::{Proxy, Trouble};
 use e2e::load::Crowd;
 use e2e::own_servers::{OwnServers, Server};
 use e2e::process::Signal;
+use e2e::record::SubmissionRecord;
 use e2e::scenario::scenario_within;
-use e2e::stack::{Stack, StackBuilder};
+use e2e::stack::{Special, Stack, StackBuilder};
 use e2e::wait::eventually;
 use e2e::watch::{Tolerance, Watch};
+use prost::Message;
 use reqwest::Method;
 use serde_json::json;
 use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 const CATEGORIES: usize = 10;
 const BUDGET: &str = "outages";
@@ -136,6 +142,72 @@ fn services_that_start_without_kafka_say_so_at_once_and_work_once_it_is_there() 
         watch.stop().await?;
         let totals = audit::exact(&stack, BUDGET, CATEGORIES).await?;
         ensure!(totals.people == 40, "{} people and not 40", totals.people);
+        Ok(())
+    });
+}
+
+/// Submissions, each asked for once, whatever became of those before.
+async fn ask_once_each(stack: &Stack, stop: &AtomicBool) -> Result<()> {
+    let url = format!("{}/v1/budgets/{BUDGET}/submissions", stack.system.write_to(0));
+    let mut beat = tokio::time::interval(Duration::from_millis(5));
+    let mut requests = JoinSet::new();
+    for number in 0.. {
+        beat.tick().await;
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let body = json!({"person": format!("person-{number}"), "allocation": {"c0": 100}});
+        requests.spawn(send(stack.system.request(Method::POST, url.clone()).json(&body)));
+    }
+    while let Some(answer) = requests.join_next().await {
+        let answer = answer??;
+        ensure!([202, 503].contains(&answer.status), "{}: {}", answer.status, answer.text());
+    }
+    Ok(())
+}
+
+#[test]
+fn acknowledgements_that_come_late_or_not_at_all_leave_no_submission_in_the_log_twice() {
+    scenario_within(BOUND, async || {
+        let own = own_servers().await?;
+        let kafka = Proxy::start(own.kafka_proxy(), own.kafka_behind_proxy()).await?;
+        let behind = vec![format!("kafka.brokers={}", kafka.address())];
+        let special = Special { settings: behind, ..Special::default() };
+        let builder = StackBuilder {
+            servers: Some(own.servers.clone()),
+            special: HashMap::from([("ingest-1".to_owned(), special)]),
+            ..Stack::builder()
+        };
+        let stack = builder.start().await?;
+        stack.system.define(BUDGET, CATEGORIES).await?;
+        let stop = AtomicBool::new(false);
+        let asking = ask_once_each(&stack, &stop);
+        let trouble = async {
+            // Kafka has what came before the cut and nobody was told of it: some of it waits too long to be sent again.
+            for _ in 0..12 {
+                for (trouble, lasts_ms) in [
+                    (Some(Trouble::Late(Duration::from_secs(5))), 550),
+                    (Some(Trouble::Cut), 300),
+                    (None, 1_000),
+                ] {
+                    kafka.set(trouble);
+                    sleep(Duration::from_millis(lasts_ms)).await;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        };
+        let (asked, ()) = tokio::join!(asking, trouble);
+        asked?;
+        ensure!(kafka.harm() > 12, "no trouble: {}", kafka.harm());
+
+        audit::exact(&stack, BUDGET, CATEGORIES).await?;
+        let mut ids = HashSet::new();
+        for record in stack.kafka.read(&stack.topic).await? {
+            let id = SubmissionRecord::decode(&record.value[..])?.submission_id;
+            let (partition, offset) = (record.partition, record.offset);
+            ensure!(ids.insert(id), "{partition}.{offset} is there a second time");
+        }
+        ensure!(ids.len() > 500, "{} submissions", ids.len());
         Ok(())
     });
 }

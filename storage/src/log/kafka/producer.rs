@@ -2,6 +2,11 @@
 //!
 //! Owns what happens when Kafka is away: the first batches wait out the delivery timeout, then everything is refused
 //! at once until a probe finds Kafka back. Does not know what the records are.
+//!
+//! **Nothing is sent again that nobody waits for any more.** Were librdkafka to give up a record by itself, it would go on
+//! under a new epoch, and send what else it has again under that: records that the broker may have, and that it can no
+//! longer know for repetitions. So librdkafka's own timeout is out of reach, and whoever gives up takes everything that is
+//! not acknowledged out of librdkafka's hands.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,7 +16,7 @@ use arc_swap::ArcSwap;
 use rdkafka::ClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use schemas::Offset;
 use tokio::sync::Notify;
 
@@ -22,6 +27,9 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the thread of acknowledgements sleeps when there are none; one that comes wakes it.
 const POLL: Duration = Duration::from_millis(100);
+
+/// Times the delivery timeout: only what was sent for somebody who has gone away without waiting gets so old.
+const OUT_OF_REACH: u32 = 20;
 
 /// One record to send. librdkafka copies its bytes.
 pub(super) struct Outgoing<'a> {
@@ -69,12 +77,12 @@ impl IdempotentProducer {
         let batch = Arc::new(Batch::new(records.len()));
         self.enqueue(records, &batch);
 
-        // librdkafka's own timeout comes first; this one holds even if its thread is starved.
-        let patience = self.config.delivery_timeout + self.config.delivery_timeout / 8;
-        let _ = tokio::time::timeout(patience, batch.all_answered()).await;
+        let _ = tokio::time::timeout(self.config.delivery_timeout, batch.all_answered()).await;
         let results = batch.take();
         if results.iter().any(Result::is_err) {
             self.away.store(true, Ordering::Relaxed);
+            let everything = PurgeConfig::default().queue().inflight().non_blocking();
+            self.producer.load().producer.purge(everything);
             self.probe_until_back();
         }
         results
@@ -153,7 +161,10 @@ impl Polled {
                 .client()
                 .set("enable.idempotence", "true")
                 .set("acks", "all")
-                .set("message.timeout.ms", config.delivery_timeout.as_millis().to_string())
+                .set(
+                    "message.timeout.ms",
+                    (config.delivery_timeout * OUT_OF_REACH).as_millis().to_string(),
+                )
                 .set("linger.ms", config.linger.as_millis().to_string())
                 .set("batch.num.messages", "20000")
                 .set("batch.size", "1000000")
