@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `owner` | one partition's owner while it runs |
 //! | `unfolded` | the partitions without one, and why |
+//! | `recovering` | how long a log that is too short may take to be as long as it was |
 //! | `rejoin` | when the group is to be joined again |
 
 mod owner;

@@ -10,9 +10,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use schemas::{
-    Offset, PartitionId, PersonKey, Position, Receipt, RecordDecoder, RecordView, partition_for,
-};
+use schemas::{Offset, PartitionId, PersonKey, Position, Receipt, RecordDecoder, partition_for};
 use storage::log::{AppendError, Decision, LetterBook, LogReader, LogWriter, NewRecord, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
 use uuid::Uuid;
@@ -85,6 +83,8 @@ struct Dead {
     letter: Receipt,
     key: PersonKey,
     value: Vec<u8>,
+    budget: String,
+    categories: usize,
     accepted_at_ms: u64,
     home: PartitionId,
 }
@@ -106,22 +106,17 @@ pub async fn replay(
         (State::Replaying { .. }, Unfinished::Leave) => return Err(Refusal::Busy.into()),
         (State::Open | State::Replaying { .. }, _) => find(parts, letter, found).await?,
     };
+    if let State::Replaying { from, .. } = found.state
+        && let Some(offset) = appended_since(parts, &dead, from).await?
+    {
+        return enter(parts, &dead, offset).await;
+    }
+    refuse_what_is_in_vain(parts, &dead).await?;
     let copies = copies(&letters);
-    let looked_until = match found.state {
-        State::Replaying { from, .. } => {
-            if let Some(offset) = appended_since(parts, &dead, from).await? {
-                return enter(parts, &dead, offset).await;
-            }
-            refuse_what_is_in_vain(parts, &dead).await?;
-            refuse_what_is_old(parts, &dead, &copies, None).await?
-        }
-        State::Open | State::Replayed(_) | State::Dropped => {
-            refuse_what_is_in_vain(parts, &dead).await?;
-            let looked_until = refuse_what_is_old(parts, &dead, &copies, None).await?;
-            begin(parts, &dead).await?;
-            looked_until
-        }
-    };
+    let looked_until = refuse_what_is_old(parts, &dead, &copies, None).await?;
+    if found.state == State::Open {
+        begin(parts, &dead).await?;
+    }
     refuse_what_is_old(parts, &dead, &copies, Some(looked_until)).await?;
     let offset = append(parts, &dead).await?;
     enter(parts, &dead, offset).await
@@ -135,35 +130,27 @@ async fn find(parts: &ReplayParts, letter: Receipt, found: &Letter) -> Result<De
         return Err(Refusal::OtherRecord.into());
     }
     let mut decoder = RecordDecoder::default();
-    let view = decode(&mut decoder, &key, &value)?;
+    let view =
+        decoder.decode(&key, &value).map_err(|fault| Refusal::StillDead(fault.to_string()))?;
+    let (budget, categories) = (view.budget.to_owned(), view.basis_points.len());
     let (key, accepted_at_ms) = (view.person, view.accepted_at_ms);
     let home = partition_for(&key, parts.log.partitions());
-    Ok(Dead { letter, key, value, accepted_at_ms, home })
-}
-
-fn decode<'d>(
-    decoder: &'d mut RecordDecoder,
-    key: &[u8],
-    value: &[u8],
-) -> Result<RecordView<'d>, Refusal> {
-    decoder.decode(key, value).map_err(|fault| Refusal::StillDead(fault.to_string()))
+    Ok(Dead { letter, key, value, budget, categories, accepted_at_ms, home })
 }
 
 /// The fold would put it away once more.
 async fn refuse_what_is_in_vain(parts: &ReplayParts, dead: &Dead) -> Result<(), ReplayError> {
     let Some(current) = parts.store.current_generation().await? else { return Ok(()) };
     let id = PartitionRef { generation: current.generation, partition: dead.home };
-    let mut decoder = RecordDecoder::default();
-    let view = decode(&mut decoder, dead.key.as_bytes(), &dead.value)?;
     let stored = parts.store.read_partition(id).await?;
     let totals = stored.into_iter().flat_map(|stored| stored.totals);
     let expected = totals
-        .filter(|(budget, _)| budget.as_str() == view.budget)
+        .filter(|(budget, _)| budget.as_str() == dead.budget)
         .map(|(_, totals)| totals.categories.len())
         .find(|categories| *categories > 0);
-    let found = view.basis_points.len();
-    match expected {
-        Some(expected) if found > 0 && found != expected => {
+    match (expected, dead.categories) {
+        // A withdrawal has none.
+        (Some(expected), found @ 1..) if found != expected => {
             let reason = format!("{found} categories, where the budget has {expected}");
             Err(Refusal::StillDead(reason).into())
         }
