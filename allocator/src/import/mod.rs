@@ -29,6 +29,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use runtime::console;
 use schemas::BudgetId;
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +43,6 @@ pub use server::RetryPolicy;
 use file::ReadError;
 use formats::Source;
 use lanes::{Lanes, SendError};
-use runtime::console;
 use server::{Budget, Definition, Server};
 use survey::Survey;
 

@@ -12,6 +12,7 @@ use api::ApiParts;
 use axum::Router;
 use ingest::IngestParts;
 use processor::{Processor, ProcessorParts, StartError};
+use runtime::console;
 use runtime::health::Health;
 use runtime::http::{self, ServeError};
 use runtime::metrics::{Metrics, MetricsError};
@@ -23,8 +24,6 @@ use storage::definitions::Definitions;
 use storage::opening::OpenError;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
-
-use runtime::console;
 
 pub use config::{RunConfig, configuration_reference};
 pub use data_dir::{DataDir, DataDirError};

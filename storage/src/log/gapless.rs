@@ -5,6 +5,7 @@ use std::ops::Range;
 use schemas::{PartitionId, Position};
 use tokio::sync::mpsc;
 
+use super::background::in_background;
 use super::{ReadError, Record, RecordBatch, Stretch};
 
 const BATCH_RECORDS: usize = 2_000;
@@ -12,22 +13,27 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Batches that wait for whoever takes them.
 const BATCHES_AHEAD: usize = 4;
 
-/// The giving end of a [`Stretch`]. Blocks while nobody takes what was given: it wants a thread.
-pub(super) struct Gapless {
+/// The giving end of a [`Stretch`].
+pub(super) struct Gapless<'s> {
     batch: RecordBatch,
     next: Position,
     end: Position,
-    batches: mpsc::Sender<Result<RecordBatch, ReadError>>,
+    batches: &'s mpsc::Sender<Result<RecordBatch, ReadError>>,
 }
 
-impl Gapless {
-    /// Both ends.
-    pub fn new(partition: PartitionId, stretch: Range<Position>) -> (Self, Stretch) {
-        let (batches, stretched) = mpsc::channel(BATCHES_AHEAD);
-        let batch = RecordBatch::new(partition);
-        (Self { batch, next: stretch.start, end: stretch.end, batches }, stretched)
-    }
+/// A stretch whose records `read` pushes, on a thread where it may block.
+pub(super) fn stretch(
+    partition: PartitionId,
+    stretch: Range<Position>,
+    read: impl FnOnce(&mut Gapless<'_>) -> Result<(), ReadError> + Send + 'static,
+) -> Stretch {
+    in_background(BATCHES_AHEAD, move |batches| {
+        let Range { start: next, end } = stretch;
+        read(&mut Gapless { batch: RecordBatch::new(partition), next, end, batches })
+    })
+}
 
+impl Gapless<'_> {
     /// The position of the next record; `None` once the stretch is complete, or nobody wants it any more.
     pub fn next(&self) -> Option<Position> {
         (self.next < self.end && !self.batches.is_closed()).then_some(self.next)
@@ -48,10 +54,5 @@ impl Gapless {
             let _ = self.batches.blocking_send(Ok(full));
         }
         Ok(self.next())
-    }
-
-    /// Ends it with what went wrong.
-    pub fn fail(self, error: ReadError) {
-        let _ = self.batches.blocking_send(Err(error));
     }
 }

@@ -1,5 +1,6 @@
 //! The log: the truth that everything else is derived from.
 
+mod background;
 mod batch;
 mod gapless;
 pub mod kafka;
@@ -146,6 +147,12 @@ pub enum ReadError {
     /// The log does not hold a record that it should: its beginning was deleted, it was created anew, or it is damaged.
     #[error("the log has no record at {0}")]
     Missing(Position),
+}
+
+impl ReadError {
+    fn unavailable(reason: impl ToString) -> Self {
+        Self::Unavailable(reason.to_string())
+    }
 }
 
 /// Records of one partition as they are read back, a batch at a time and few batches ahead. After an error comes

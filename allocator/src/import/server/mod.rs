@@ -13,12 +13,12 @@ use std::time::Duration;
 use axum::body::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url};
+use runtime::console;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ImportError;
 use problem::Problem;
-use runtime::console;
 
 pub use batch::{BATCH_MAX_BYTES, BATCH_MAX_ITEMS, ItemOutcome};
 pub use budget::{Budget, Definition};

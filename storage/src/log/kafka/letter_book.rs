@@ -15,6 +15,7 @@ use super::KafkaConfig;
 use super::producer::{IdempotentProducer, Outgoing};
 use super::topics::TopicError;
 use super::writer::start;
+use crate::log::background::in_background;
 use crate::log::{AppendError, Decision, Entry, LetterBook, PutAway, ReadError};
 
 const POLL: Duration = Duration::from_millis(100);
@@ -43,15 +44,8 @@ impl KafkaLetterBook {
 #[async_trait]
 impl LetterBook for KafkaLetterBook {
     fn entries(&self) -> mpsc::Receiver<Result<Entry, ReadError>> {
-        let (entries, read) = mpsc::channel(ENTRIES_AHEAD);
         let config = self.config.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = read_all(&config, &entries) {
-                // Whoever does not want it has dropped the other end.
-                let _ = entries.blocking_send(Err(error));
-            }
-        });
-        read
+        in_background(ENTRIES_AHEAD, move |entries| read_all(&config, entries))
     }
 
     async fn decide(&self, letter: Receipt, decision: Decision) -> Result<(), AppendError> {
@@ -84,10 +78,12 @@ fn read_all(
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "100")
         .create()
-        .map_err(unavailable)?;
+        .map_err(ReadError::unavailable)?;
     let mut start = TopicPartitionList::new();
-    start.add_partition_offset(&topic, 0, KafkaOffset::Beginning).map_err(unavailable)?;
-    consumer.assign(&start).map_err(unavailable)?;
+    start
+        .add_partition_offset(&topic, 0, KafkaOffset::Beginning)
+        .map_err(ReadError::unavailable)?;
+    consumer.assign(&start).map_err(ReadError::unavailable)?;
     let mut last_word = Instant::now();
     while !entries.is_closed() {
         match consumer.poll(POLL) {
@@ -97,9 +93,14 @@ fn read_all(
                 let _ = entries.blocking_send(Ok(entry));
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
-            Some(Err(error)) if last_word.elapsed() > PATIENCE => return Err(unavailable(error)),
+            Some(Err(error)) if last_word.elapsed() > PATIENCE => {
+                return Err(ReadError::unavailable(error));
+            }
             None if last_word.elapsed() > PATIENCE => {
-                return Err(unavailable(format!("nothing came in {} s", PATIENCE.as_secs())));
+                return Err(ReadError::unavailable(format!(
+                    "nothing came in {} s",
+                    PATIENCE.as_secs()
+                )));
             }
             // librdkafka mends what it can by itself.
             Some(Err(_)) | None => {}
@@ -127,8 +128,4 @@ fn entry(message: &BorrowedMessage<'_>) -> Option<Entry> {
         put_at_ms: message.timestamp().to_millis().unwrap_or_default().max(0) as u64,
     };
     Some(Entry::Letter(letter, put_away))
-}
-
-fn unavailable(error: impl ToString) -> ReadError {
-    ReadError::Unavailable(error.to_string())
 }

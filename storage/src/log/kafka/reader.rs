@@ -12,7 +12,7 @@ use schemas::{Offset, PartitionCount, PartitionId, Position};
 
 use super::KafkaConfig;
 use super::topics::{TopicError, check_topic, log_identity};
-use crate::log::gapless::Gapless;
+use crate::log::gapless::{self, Gapless};
 use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, Stretch};
 
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,29 +72,24 @@ impl LogReader for KafkaReader {
         let asked = tokio::task::spawn_blocking(move || {
             asking.fetch_watermarks(&topic, partition.0 as i32, BOUNDS_TIMEOUT)
         });
-        let (low, high) = asked.await.map_err(unavailable)?.map_err(unavailable)?;
+        let (low, high) =
+            asked.await.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)?;
         Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
     }
 
     fn read(&self, partition: PartitionId, stretch: Range<Position>) -> Stretch {
-        let (mut records, stretched) = Gapless::new(partition, stretch);
         let config = self.config.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = read(&config, partition, &mut records) {
-                records.fail(error);
-            }
-        });
-        stretched
+        gapless::stretch(partition, stretch, move |records| read(&config, partition, records))
     }
 }
 
 fn read(
     config: &KafkaConfig,
     partition: PartitionId,
-    records: &mut Gapless,
+    records: &mut Gapless<'_>,
 ) -> Result<(), ReadError> {
     let Some(first) = records.next() else { return Ok(()) };
-    let consumer = consumer(config).map_err(unavailable)?;
+    let consumer = consumer(config).map_err(ReadError::unavailable)?;
     let mut start = TopicPartitionList::new();
     start
         .add_partition_offset(
@@ -102,8 +97,8 @@ fn read(
             partition.0 as i32,
             KafkaOffset::Offset(first.0 as i64),
         )
-        .map_err(unavailable)?;
-    consumer.assign(&start).map_err(unavailable)?;
+        .map_err(ReadError::unavailable)?;
+    consumer.assign(&start).map_err(ReadError::unavailable)?;
     let mut next = Some(first);
     let mut last_record = Instant::now();
     while let Some(position) = next {
@@ -120,9 +115,14 @@ fn read(
                 return Err(ReadError::Missing(position));
             }
             // librdkafka mends the rest by itself, or does not in time.
-            Some(Err(error)) if last_record.elapsed() > PATIENCE => return Err(unavailable(error)),
+            Some(Err(error)) if last_record.elapsed() > PATIENCE => {
+                return Err(ReadError::unavailable(error));
+            }
             None if last_record.elapsed() > PATIENCE => {
-                return Err(unavailable(format!("no record came in {} s", PATIENCE.as_secs())));
+                return Err(ReadError::unavailable(format!(
+                    "no record came in {} s",
+                    PATIENCE.as_secs()
+                )));
             }
             // Whether anybody still waits for them.
             Some(Err(_)) | None => next = records.next(),
@@ -136,8 +136,4 @@ fn is_out_of_range(error: &KafkaError) -> bool {
         error.rdkafka_error_code(),
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
     )
-}
-
-fn unavailable(error: impl ToString) -> ReadError {
-    ReadError::Unavailable(error.to_string())
 }

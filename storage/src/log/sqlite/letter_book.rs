@@ -8,6 +8,7 @@ use schemas::{Offset, PartitionId, Receipt};
 use tokio::sync::mpsc;
 
 use super::{OpenError, SCHEMA};
+use crate::log::background::in_background;
 use crate::log::{AppendError, Decision, Entry, LetterBook, PutAway, ReadError};
 use crate::sqlite::{self, Durability};
 
@@ -32,15 +33,8 @@ impl SqliteLetterBook {
 #[async_trait]
 impl LetterBook for SqliteLetterBook {
     fn entries(&self) -> mpsc::Receiver<Result<Entry, ReadError>> {
-        let (entries, read) = mpsc::channel(ENTRIES_AHEAD);
         let path = self.path.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = read_all(&path, &entries) {
-                // Whoever does not want it has dropped the other end.
-                let _ = entries.blocking_send(Err(error));
-            }
-        });
-        read
+        in_background(ENTRIES_AHEAD, move |entries| read_all(&path, entries))
     }
 
     async fn decide(&self, letter: Receipt, decision: Decision) -> Result<(), AppendError> {
@@ -62,7 +56,7 @@ fn read_all(
     path: &Path,
     entries: &mpsc::Sender<Result<Entry, ReadError>>,
 ) -> Result<(), ReadError> {
-    let connection = sqlite::open_to_read(path, &SCHEMA).map_err(unavailable)?;
+    let connection = sqlite::open_to_read(path, &SCHEMA).map_err(ReadError::unavailable)?;
     let letters = r#"SELECT partition, "offset", reason, length(key), length(value), put_at_ms
                      FROM dead_letters ORDER BY partition, "offset""#;
     send(&connection, letters, entries, |row| {
@@ -87,12 +81,12 @@ fn send(
     entries: &mpsc::Sender<Result<Entry, ReadError>>,
     entry: impl Fn(&Row<'_>) -> rusqlite::Result<Option<Entry>>,
 ) -> Result<(), ReadError> {
-    let mut select = connection.prepare(query).map_err(unavailable)?;
-    let mut rows = select.query(()).map_err(unavailable)?;
+    let mut select = connection.prepare(query).map_err(ReadError::unavailable)?;
+    let mut rows = select.query(()).map_err(ReadError::unavailable)?;
     while !entries.is_closed()
-        && let Some(row) = rows.next().map_err(unavailable)?
+        && let Some(row) = rows.next().map_err(ReadError::unavailable)?
     {
-        let entry = entry(row).map_err(unavailable)?.unwrap_or(Entry::Foreign);
+        let entry = entry(row).map_err(ReadError::unavailable)?.unwrap_or(Entry::Foreign);
         let _ = entries.blocking_send(Ok(entry));
     }
     Ok(())
@@ -101,10 +95,6 @@ fn send(
 fn place(row: &Row<'_>) -> rusqlite::Result<Receipt> {
     let offset: i64 = row.get(1)?;
     Ok(Receipt { partition: PartitionId(row.get(0)?), offset: Offset(offset.cast_unsigned()) })
-}
-
-fn unavailable(error: impl ToString) -> ReadError {
-    ReadError::Unavailable(error.to_string())
 }
 
 fn refused(error: impl ToString) -> AppendError {

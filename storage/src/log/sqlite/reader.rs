@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use schemas::{Offset, PartitionCount, PartitionId, Position};
 
 use super::{OpenError, SCHEMA, end_of};
-use crate::log::gapless::Gapless;
+use crate::log::gapless::{self, Gapless};
 use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, Stretch};
 use crate::sqlite;
 
@@ -53,23 +53,18 @@ impl LogReader for SqliteReader {
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
         let path = self.path.clone();
         let asked = tokio::task::spawn_blocking(move || {
-            let connection = sqlite::open_to_read(&path, &SCHEMA).map_err(unavailable)?;
-            let high = end_of(&connection, partition.0).map_err(unavailable)?;
-            let low = first_of(&connection, partition).map_err(unavailable)?;
+            let connection =
+                sqlite::open_to_read(&path, &SCHEMA).map_err(ReadError::unavailable)?;
+            let high = end_of(&connection, partition.0).map_err(ReadError::unavailable)?;
+            let low = first_of(&connection, partition).map_err(ReadError::unavailable)?;
             Ok(LogBounds { low: low.unwrap_or(high), high })
         });
-        asked.await.map_err(unavailable)?
+        asked.await.map_err(ReadError::unavailable)?
     }
 
     fn read(&self, partition: PartitionId, stretch: Range<Position>) -> Stretch {
-        let (mut records, stretched) = Gapless::new(partition, stretch);
         let path = self.path.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = read(&path, partition, &mut records) {
-                records.fail(error);
-            }
-        });
-        stretched
+        gapless::stretch(partition, stretch, move |records| read(&path, partition, records))
     }
 }
 
@@ -80,31 +75,34 @@ fn first_of(connection: &Connection, partition: PartitionId) -> rusqlite::Result
         .map(|first| first.map(|first| Position(first.cast_unsigned())))
 }
 
-fn read(path: &Path, partition: PartitionId, records: &mut Gapless) -> Result<(), ReadError> {
+fn read(path: &Path, partition: PartitionId, records: &mut Gapless<'_>) -> Result<(), ReadError> {
     let Some(first) = records.next() else { return Ok(()) };
-    let connection = sqlite::open_to_read(path, &SCHEMA).map_err(unavailable)?;
+    let connection = sqlite::open_to_read(path, &SCHEMA).map_err(ReadError::unavailable)?;
     let mut select = connection
         .prepare(
             r#"SELECT "offset", key, value FROM records WHERE partition = ?1 AND "offset" >= ?2
                ORDER BY "offset""#,
         )
-        .map_err(unavailable)?;
-    let mut rows = select.query((partition.0, first.0.cast_signed())).map_err(unavailable)?;
+        .map_err(ReadError::unavailable)?;
+    let mut rows =
+        select.query((partition.0, first.0.cast_signed())).map_err(ReadError::unavailable)?;
     let mut next = Some(first);
     while let Some(position) = next {
-        let Some(row) = rows.next().map_err(unavailable)? else {
+        let Some(row) = rows.next().map_err(ReadError::unavailable)? else {
             return Err(ReadError::Missing(position));
         };
-        let offset: i64 = row.get(0).map_err(unavailable)?;
+        let offset: i64 = row.get(0).map_err(ReadError::unavailable)?;
         next = records.push(Record {
             offset: Offset(offset.cast_unsigned()),
-            key: row.get_ref(1).and_then(|key| Ok(key.as_blob()?)).map_err(unavailable)?,
-            value: row.get_ref(2).and_then(|value| Ok(value.as_blob()?)).map_err(unavailable)?,
+            key: row
+                .get_ref(1)
+                .and_then(|key| Ok(key.as_blob()?))
+                .map_err(ReadError::unavailable)?,
+            value: row
+                .get_ref(2)
+                .and_then(|value| Ok(value.as_blob()?))
+                .map_err(ReadError::unavailable)?,
         })?;
     }
     Ok(())
-}
-
-fn unavailable(error: impl ToString) -> ReadError {
-    ReadError::Unavailable(error.to_string())
 }

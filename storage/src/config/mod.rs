@@ -1,39 +1,20 @@
-//! From settings to adapters: which place each kind of data rests in, and how to reach it.
+//! From settings to adapters: which place each kind of data rests in, and how to reach it. `open` opens them.
 //!
 //! It and `service_config` are what knows the runtime's configuration here.
 
+mod open;
+
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::config::{Key, KeyDoc, Reader, parse};
-use schemas::{PartitionCount, PersonKeyHasher};
+use schemas::PartitionCount;
 
-use crate::cache::Cache;
-use crate::cache::memory::MemoryCache;
-use crate::cache::redis::RedisCache;
-use crate::definitions::Definitions;
-use crate::definitions::kafka::KafkaDefinitions;
-use crate::definitions::sqlite::SqliteDefinitions;
-use crate::idempotency::Idempotency;
-use crate::idempotency::memory::MemoryIdempotency;
-use crate::idempotency::redis::RedisIdempotency;
-use crate::log::kafka::{
-    KafkaConfig, KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource,
-};
-use crate::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
-use crate::log::{DeadLetters, LetterBook, LogReader, LogSource, LogWriter};
-use crate::opening::OpenError;
+use crate::log::kafka::KafkaConfig;
 use crate::redis_connection::{RedisConfig, RedisUrl};
-use crate::secret::open_secret;
-use crate::store::Store;
-use crate::store::scylla::{KeyspaceName, ScyllaConfig, ScyllaCredentials, ScyllaStore};
-use crate::store::sqlite::SqliteStore;
+use crate::store::scylla::{KeyspaceName, ScyllaConfig, ScyllaCredentials};
 
-/// The embedded log, in the folder of the embedded files.
-const LOG_FILE: &str = "log.db";
-/// The embedded store, there as well.
-const STORE_FILE: &str = "store.db";
+pub use open::OpenLog;
 
 /// Where the log and the definitions rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,16 +162,6 @@ pub struct StorageConfig {
     person_key_secret_file: Option<PathBuf>,
 }
 
-/// The log's ends, opened together.
-pub struct OpenLog {
-    /// For submissions.
-    pub writer: Arc<dyn LogWriter>,
-    /// For the processor.
-    pub source: Box<dyn LogSource>,
-    /// For what cannot be folded.
-    pub dead_letters: Arc<dyn DeadLetters>,
-}
-
 impl StorageConfig {
     /// Reads the settings; `None` once faults were noted.
     pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
@@ -248,167 +219,6 @@ impl StorageConfig {
     pub fn embedded_dir(&self) -> Option<&PathBuf> {
         let embedded = self.log == LogKind::Sqlite || self.store == StoreKind::Sqlite;
         embedded.then_some(&self.sqlite_dir)
-    }
-
-    /// Opens the log for appending only.
-    ///
-    /// # Errors
-    /// When it does not answer, or has another partition count.
-    pub async fn open_log_writer(&self) -> Result<Arc<dyn LogWriter>, OpenError> {
-        match self.log {
-            LogKind::Kafka => {
-                Ok(Arc::new(KafkaLog::open(&self.kafka).await.map_err(OpenError::log)?))
-            }
-            LogKind::Sqlite => Ok(self.open_log().await?.writer),
-        }
-    }
-
-    /// Opens all ends of the log.
-    ///
-    /// # Errors
-    /// When it does not answer, or has another partition count.
-    pub async fn open_log(&self) -> Result<OpenLog, OpenError> {
-        match self.log {
-            LogKind::Kafka => {
-                let writer = KafkaLog::open(&self.kafka).await.map_err(OpenError::log)?;
-                let source = KafkaSource::open(&self.kafka).await.map_err(OpenError::log)?;
-                let dead_letters = KafkaDeadLetters::open(&self.kafka).map_err(OpenError::log)?;
-                Ok(OpenLog {
-                    writer: Arc::new(writer),
-                    source: Box::new(source),
-                    dead_letters: Arc::new(dead_letters),
-                })
-            }
-            LogKind::Sqlite => {
-                let wrong = |error| OpenError::wrong("the log", error);
-                let log = SqliteLog::open(&self.embedded_file(LOG_FILE)?, self.partitions)
-                    .map_err(wrong)?;
-                let source = Box::new(log.source().map_err(wrong)?);
-                let log = Arc::new(log);
-                Ok(OpenLog { writer: log.clone(), source, dead_letters: log })
-            }
-        }
-    }
-
-    /// Opens the log for reading back, beside whoever folds it. Creates nothing.
-    ///
-    /// # Errors
-    /// When it does not answer, is not there, or has another partition count.
-    pub async fn open_log_reader(&self) -> Result<Arc<dyn LogReader>, OpenError> {
-        match self.log {
-            LogKind::Kafka => {
-                Ok(Arc::new(KafkaReader::open(&self.kafka).await.map_err(OpenError::log)?))
-            }
-            LogKind::Sqlite => {
-                let opened = SqliteReader::open(&self.sqlite_dir.join(LOG_FILE), self.partitions);
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
-            }
-        }
-    }
-
-    /// Opens the book of dead letters. Creates nothing.
-    ///
-    /// # Errors
-    /// When it is not there, or its client cannot be made.
-    pub fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError> {
-        match self.log {
-            LogKind::Kafka => {
-                Ok(Arc::new(KafkaLetterBook::open(&self.kafka).map_err(OpenError::log)?))
-            }
-            LogKind::Sqlite => {
-                let opened = SqliteLetterBook::open(&self.sqlite_dir.join(LOG_FILE));
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
-            }
-        }
-    }
-
-    /// The cache, if other processes than its own can reach it.
-    pub async fn open_shared_cache(&self) -> Option<Arc<dyn Cache>> {
-        match self.cache {
-            CacheKind::Redis => Some(self.open_cache().await),
-            CacheKind::Memory => None,
-        }
-    }
-
-    /// Opens the store.
-    ///
-    /// # Errors
-    /// When it does not answer, or is not what it should be.
-    pub async fn open_store(&self) -> Result<Arc<dyn Store>, OpenError> {
-        match self.store {
-            StoreKind::Scylla => {
-                let opened = ScyllaStore::connect(&self.scylla).await;
-                Ok(Arc::new(opened.map_err(OpenError::store)?))
-            }
-            StoreKind::Sqlite => {
-                let opened = SqliteStore::open(&self.embedded_file(STORE_FILE)?);
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the store", error))?))
-            }
-        }
-    }
-
-    /// Opens a store that is there, and changes nothing of its schema.
-    ///
-    /// # Errors
-    /// When it does not answer, is not there, or is not up to date.
-    pub async fn open_existing_store(&self) -> Result<Arc<dyn Store>, OpenError> {
-        match self.store {
-            StoreKind::Scylla => {
-                let opened = ScyllaStore::connect_to_existing(&self.scylla).await;
-                Ok(Arc::new(opened.map_err(OpenError::store)?))
-            }
-            StoreKind::Sqlite => {
-                let opened = SqliteStore::open_existing(&self.sqlite_dir.join(STORE_FILE));
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the store", error))?))
-            }
-        }
-    }
-
-    /// Opens the cache. It may be away.
-    pub async fn open_cache(&self) -> Arc<dyn Cache> {
-        match self.cache {
-            CacheKind::Redis => Arc::new(RedisCache::connect(&self.redis).await),
-            CacheKind::Memory => Arc::new(MemoryCache::new()),
-        }
-    }
-
-    /// Opens the definitions. They may not be loaded yet.
-    ///
-    /// # Errors
-    /// When there is no thread, or no file.
-    pub fn open_definitions(&self) -> Result<Arc<dyn Definitions>, OpenError> {
-        match self.log {
-            LogKind::Kafka => {
-                let opened = KafkaDefinitions::open(&self.kafka);
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the definitions", error))?))
-            }
-            LogKind::Sqlite => {
-                let opened = SqliteDefinitions::open(&self.embedded_file("definitions.db")?);
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the definitions", error))?))
-            }
-        }
-    }
-
-    /// Opens the memory of submission ids. It may be away.
-    pub async fn open_idempotency(&self) -> Arc<dyn Idempotency> {
-        match self.cache {
-            CacheKind::Redis => Arc::new(RedisIdempotency::connect(&self.redis).await),
-            CacheKind::Memory => Arc::new(MemoryIdempotency::default()),
-        }
-    }
-
-    /// The maker of persons' keys.
-    ///
-    /// # Errors
-    /// When its secret cannot be read, or made.
-    pub fn hasher(&self) -> Result<PersonKeyHasher, OpenError> {
-        Ok(open_secret(self.person_key_secret_file.as_deref(), &self.sqlite_dir)?)
-    }
-
-    fn embedded_file(&self, name: &str) -> Result<PathBuf, OpenError> {
-        std::fs::create_dir_all(&self.sqlite_dir)
-            .map_err(|error| OpenError::wrong("the embedded files", error))?;
-        Ok(self.sqlite_dir.join(name))
     }
 }
 
