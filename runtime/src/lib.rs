@@ -10,5 +10,6 @@ pub mod http;
 pub mod metrics;
 pub mod problem;
 pub mod process;
+pub mod progress;
 pub mod shutdown;
 pub mod telemetry;

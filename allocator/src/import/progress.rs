@@ -2,18 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use runtime::progress::{self, Look};
 use tokio_util::sync::CancellationToken;
 
 use super::file::Refusal;
 use super::server::ItemOutcome;
 use super::survey::REFUSALS_SHOWN;
-use runtime::console;
-
-const BAR_INTERVAL: Duration = Duration::from_millis(100);
-const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Counts entries by what became of them.
 #[derive(Debug, Default)]
@@ -78,39 +74,15 @@ impl Progress {
 
     /// Shows the counts on standard error until told to stop.
     pub async fn show(&self, entries: u64, stop: CancellationToken) {
-        let bar = ProgressBar::new(entries);
-        let style = ProgressStyle::with_template(
-            "{wide_bar} {human_pos}/{human_len} {per_sec} eta {eta} {msg}",
-        );
-        if let Ok(style) = style {
-            bar.set_style(style);
-        }
-        let hidden = bar.is_hidden();
-        let mut ticks = tokio::time::interval(if hidden { LINE_INTERVAL } else { BAR_INTERVAL });
-        ticks.tick().await;
-        let began = Instant::now();
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stop.cancelled() => break,
-            }
+        progress::show("", stop, |elapsed| {
             let counts = self.counts();
             let (answered, refused) = (counts.answered(), counts.refused);
-            if hidden {
-                let rate = per_second(answered, began.elapsed());
-                let line =
-                    format!("{answered} of {entries} answered, {refused} refused, {rate}/s\n");
-                console::err(&line);
-            } else {
-                bar.set_position(answered);
-                bar.set_message(if refused > 0 {
-                    format!("{refused} refused")
-                } else {
-                    String::new()
-                });
-            }
-        }
-        bar.finish_and_clear();
+            let rate = per_second(answered, elapsed);
+            let message = if refused > 0 { format!("{refused} refused") } else { String::new() };
+            let line = format!("{answered} of {entries} answered, {refused} refused, {rate}/s");
+            Look { done: answered, of: entries, message, line }
+        })
+        .await;
     }
 }
 

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use runtime::config::ConfigArgs;
 use runtime::console;
+use runtime::progress::{self, Look};
 use storage::config::StorageConfig;
 use storage::opening::OpenError;
 use tokio_util::sync::CancellationToken;
@@ -19,8 +18,6 @@ use super::{AuditError, AuditParts, AuditProgress, Report, audit};
 
 /// Lines that are printed of each kind; the metrics count all of them.
 const SHOWN: usize = 100;
-const BAR_INTERVAL: Duration = Duration::from_millis(100);
-const LINE_INTERVAL: Duration = Duration::from_secs(2);
 /// Differences were found.
 const DIFFERENT: u8 = 1;
 /// Not everything could be compared.
@@ -51,13 +48,18 @@ pub async fn audit_command(
     storage: &StorageConfig,
     stop: CancellationToken,
 ) -> ExitCode {
-    let progress = Arc::new(AuditProgress::default());
-    let shown = CancellationToken::new();
-    let bar = tokio::spawn(show(Arc::clone(&progress), shown.clone()));
-    let audited = stop.run_until_cancelled(open_and_audit(args, storage, &progress)).await;
-    shown.cancel();
-    // It only shows.
-    let _ = bar.await;
+    let (progress, done) = (AuditProgress::default(), CancellationToken::new());
+    let shown = progress::show("auditing ", done.clone(), |_| {
+        let (folded, records) = progress.records();
+        let line = format!("{folded} of {records} records compared");
+        Look { done: folded, of: records, message: String::new(), line }
+    });
+    let audited = async {
+        let audited = stop.run_until_cancelled(open_and_audit(args, storage, &progress)).await;
+        done.cancel();
+        audited
+    };
+    let (audited, ()) = tokio::join!(audited, shown);
     match audited {
         None => {
             console::err("audit: interrupted\n");
@@ -190,26 +192,4 @@ fn replace(path: &Path, content: &str) -> std::io::Result<()> {
 
 fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// A bar on a terminal, now and then a line elsewhere.
-async fn show(progress: Arc<AuditProgress>, stop: CancellationToken) {
-    let bar = ProgressBar::new(0);
-    let template = "auditing {wide_bar} {human_pos}/{human_len} records {per_sec} eta {eta}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    let hidden = bar.is_hidden();
-    let mut ticks = tokio::time::interval(if hidden { LINE_INTERVAL } else { BAR_INTERVAL });
-    ticks.tick().await;
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let (folded, records) = progress.records();
-        if hidden {
-            console::err(&format!("{folded} of {records} records compared\n"));
-        } else {
-            bar.set_length(records);
-            bar.set_position(folded);
-        }
-    }
-    bar.finish_and_clear();
 }
