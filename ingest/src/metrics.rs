@@ -62,16 +62,21 @@ impl IngestMetrics {
         })
     }
 
-    /// Counts what went through the log's door.
-    pub fn count(&self, outcome: &Outcome) {
-        match outcome {
-            Outcome::Accepted { repeated: false, .. } => self.accepted.inc(),
-            Outcome::Accepted { repeated: true, .. } => self.repeated.inc(),
-            Outcome::InFlight => self.in_flight.inc(),
-            Outcome::Reused => self.reused.inc(),
-            Outcome::Unavailable => self.unavailable.inc(),
-            Outcome::Unknown => self.unknown.inc(),
-        }
+    /// Counts what went through the log's door: each counter once, as all requests share them.
+    pub fn count(&self, outcomes: &[Outcome]) {
+        let count = |counter: &IntCounter, is: fn(&Outcome) -> bool| {
+            counter.inc_by(outcomes.iter().filter(|outcome| is(outcome)).count() as u64);
+        };
+        count(&self.accepted, |outcome| {
+            matches!(outcome, Outcome::Accepted { repeated: false, .. })
+        });
+        count(&self.repeated, |outcome| {
+            matches!(outcome, Outcome::Accepted { repeated: true, .. })
+        });
+        count(&self.in_flight, |outcome| matches!(outcome, Outcome::InFlight));
+        count(&self.reused, |outcome| matches!(outcome, Outcome::Reused));
+        count(&self.unavailable, |outcome| matches!(outcome, Outcome::Unavailable));
+        count(&self.unknown, |outcome| matches!(outcome, Outcome::Unknown));
     }
 
     /// Counts submissions that were refused before they came there.

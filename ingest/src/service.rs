@@ -153,9 +153,7 @@ impl Ingest {
         let this = Arc::clone(self);
         let outcomes = to_the_end(async move {
             let outcomes = this.append_each_once(candidates).await;
-            for outcome in &outcomes {
-                this.metrics.count(outcome);
-            }
+            this.metrics.count(&outcomes);
             drop(room);
             outcomes
         });
@@ -164,7 +162,7 @@ impl Ingest {
 }
 
 pub(crate) fn new_id() -> SubmissionId {
-    SubmissionId(Uuid::now_v7())
+    SubmissionId(Uuid::new_v4())
 }
 
 /// Milliseconds since 1970; 0 for a clock before that.

@@ -118,11 +118,7 @@ impl PersonKeyHasher {
     }
 
     fn digest(&self, budget: &BudgetId, text: &[u8]) -> [u8; PersonKey::BYTES] {
-        let mut mac = hmac::Context::with_key(&self.0);
-        mac.update(budget.as_str().as_bytes());
-        mac.update(&[0]);
-        mac.update(text);
-        let whole = mac.sign();
+        let whole = hmac::sign(&self.0, &[budget.as_str().as_bytes(), b"\0", text].concat());
         let mut cut = [0; PersonKey::BYTES];
         cut.copy_from_slice(&whole.as_ref()[..PersonKey::BYTES]);
         cut

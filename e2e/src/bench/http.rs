@@ -18,7 +18,7 @@ use crate::stack::{Stack, StackBuilder};
 const LASTS: Duration = Duration::from_secs(8);
 /// One measurement of several, of which the median counts: a machine is not equally fast at all times.
 const ROUND: Duration = Duration::from_secs(5);
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 const PARTITIONS: u32 = 12;
 const POST_CONNECTIONS: u32 = 512;
 const BATCH_CONNECTIONS: u32 = 32;
