@@ -20,7 +20,8 @@ const LASTS: Duration = Duration::from_secs(8);
 const ROUND: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 9;
 const PARTITIONS: u32 = 12;
-const POST_CONNECTIONS: u32 = 512;
+/// With which the highest rate of `POST` is measured.
+pub const POST_CONNECTIONS: u32 = 512;
 const BATCH_CONNECTIONS: u32 = 32;
 const READ_CONNECTIONS: u32 = 64;
 const POST: &str = include_str!("post.lua");

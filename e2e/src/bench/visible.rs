@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::http::highest_post_rate;
+use super::http::{POST_CONNECTIONS, highest_post_rate};
 use super::paced;
 use super::records::BUDGET;
 use super::report::{Row, percentile, say, thousands};
@@ -15,7 +15,9 @@ use serde_json::json;
 
 const SAMPLES: u64 = 200;
 const APART: Duration = Duration::from_millis(40);
-const CONNECTIONS: u32 = 64;
+/// As many as the highest rate was measured with: each has one request at a time, which takes as long as the broker's
+/// acknowledgement, so that few could not send half of that rate.
+const CONNECTIONS: u32 = POST_CONNECTIONS;
 
 /// Measures it on an idle machine, and at half of the highest load.
 ///
