@@ -17,6 +17,8 @@ const KAFKA_BEHIND_PROXY: u16 = 94;
 /// Where it tells those clients that it is: where the proxy has to listen.
 const KAFKA_PROXY: u16 = 95;
 const KILL_PATIENCE: Duration = Duration::from_secs(20);
+/// What a server may take to start: a load that spares no processor goes on meanwhile.
+const START_SECONDS: &str = "240";
 /// What a server may take to put everything in order and end; `local/down` gives it as long.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -187,6 +189,7 @@ impl OwnServers {
         let mut command = Command::new(workspace().join("local").join(command));
         command
             .env("STACK_DIR", &self.dir)
+            .env("STACK_START_SECONDS", START_SECONDS)
             .env("STACK_PORT_BASE", self.port_base.to_string())
             .env("STACK_HTTP_BASE", (self.port_base + 200).to_string());
         command

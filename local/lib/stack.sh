@@ -2,7 +2,7 @@
 # The processes together: which are wanted, in which order they start and end, whether they are well.
 
 # How long a process may take until it answers, and until it has ended, in seconds.
-STACK_START_SECONDS=90
+STACK_START_SECONDS=${STACK_START_SECONDS:-90}
 STACK_STOP_SECONDS=30
 
 stack_start_one() {
