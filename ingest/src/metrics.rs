@@ -1,5 +1,6 @@
 //! What ingest shows of itself. Labels are closed sets; nobody's id is among them.
 
+use std::ptr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -62,21 +63,26 @@ impl IngestMetrics {
         })
     }
 
-    /// Counts what went through the log's door: each counter once, as all requests share them.
+    /// Counts what went through the log's door: neighbours with the same outcome at once, as all requests share the
+    /// counters.
     pub fn count(&self, outcomes: &[Outcome]) {
-        let count = |counter: &IntCounter, is: fn(&Outcome) -> bool| {
-            counter.inc_by(outcomes.iter().filter(|outcome| is(outcome)).count() as u64);
-        };
-        count(&self.accepted, |outcome| {
-            matches!(outcome, Outcome::Accepted { repeated: false, .. })
-        });
-        count(&self.repeated, |outcome| {
-            matches!(outcome, Outcome::Accepted { repeated: true, .. })
-        });
-        count(&self.in_flight, |outcome| matches!(outcome, Outcome::InFlight));
-        count(&self.reused, |outcome| matches!(outcome, Outcome::Reused));
-        count(&self.unavailable, |outcome| matches!(outcome, Outcome::Unavailable));
-        count(&self.unknown, |outcome| matches!(outcome, Outcome::Unknown));
+        let alike = |one: &Outcome, next: &Outcome| ptr::eq(self.counter(one), self.counter(next));
+        for group in outcomes.chunk_by(alike) {
+            if let Some(first) = group.first() {
+                self.counter(first).inc_by(group.len() as u64);
+            }
+        }
+    }
+
+    fn counter(&self, outcome: &Outcome) -> &IntCounter {
+        match outcome {
+            Outcome::Accepted { repeated: false, .. } => &self.accepted,
+            Outcome::Accepted { repeated: true, .. } => &self.repeated,
+            Outcome::InFlight => &self.in_flight,
+            Outcome::Reused => &self.reused,
+            Outcome::Unavailable => &self.unavailable,
+            Outcome::Unknown => &self.unknown,
+        }
     }
 
     /// Counts submissions that were refused before they came there.
