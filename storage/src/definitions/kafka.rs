@@ -14,13 +14,13 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Message, Offset, Statistics, TopicPartitionList};
 use schemas::{Budget, BudgetId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Catalog, Change, DefinitionError, Definitions};
-use crate::log::kafka::KafkaConfig;
+use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
 const CHANGE_PATIENCE: Duration = Duration::from_secs(15);
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -167,7 +167,7 @@ fn open_change(config: &KafkaConfig) -> KafkaResult<OpenChange> {
         .client()
         .set("transactional.id", &config.definitions_topic)
         .set("transaction.timeout.ms", STEP_TIMEOUT.as_millis().to_string())
-        .create_with_context(Quiet)?;
+        .create_with_context(Quiet::new(config)?)?;
     producer.init_transactions(STEP_TIMEOUT)?;
     let consumer = reader(config)?;
     let deadline = Instant::now() + STEP_TIMEOUT;
@@ -202,7 +202,15 @@ fn write(producer: &BaseProducer<Quiet>, config: &KafkaConfig, budget: &Budget) 
 
 /// Says at debug level what librdkafka mends by itself, or returns to us as well: the end of the partition counts as
 /// an error to it, and to be fenced by another change as a fatal one.
-struct Quiet;
+struct Quiet {
+    rebootstrap: Rebootstrap,
+}
+
+impl Quiet {
+    fn new(config: &KafkaConfig) -> KafkaResult<Self> {
+        Ok(Self { rebootstrap: Rebootstrap::new(&config.brokers)? })
+    }
+}
 
 impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -211,6 +219,10 @@ impl ClientContext for Quiet {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "definitions");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.rebootstrap.look(&statistics);
     }
 }
 
@@ -233,7 +245,8 @@ fn reader(config: &KafkaConfig) -> KafkaResult<BaseConsumer<Quiet>> {
         .set("isolation.level", "read_committed")
         .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "100")
-        .create_with_context(Quiet)?;
+        .set("statistics.interval.ms", Rebootstrap::STATISTICS_INTERVAL_MS)
+        .create_with_context(Quiet::new(config)?)?;
     let mut partitions = TopicPartitionList::new();
     partitions.add_partition_offset(&config.definitions_topic, 0, Offset::Beginning)?;
     consumer.assign(&partitions)?;
@@ -243,7 +256,9 @@ fn reader(config: &KafkaConfig) -> KafkaResult<BaseConsumer<Quiet>> {
 fn follow(config: &KafkaConfig, shared: &Shared, stop: &CancellationToken) -> KafkaResult<()> {
     let consumer = reader(config)?;
     while !stop.is_cancelled() {
-        match consumer.poll(FOLLOW_POLL) {
+        let polled = consumer.poll(FOLLOW_POLL);
+        consumer.context().rebootstrap.mend(consumer.client());
+        match polled {
             Some(Ok(message)) => match parse(message.payload()) {
                 Some(budget) => shared.take_in(Arc::new(budget)),
                 None => tracing::warn!(

@@ -4,6 +4,7 @@ mod letter_book;
 mod producer;
 mod reader;
 mod rebalance;
+mod rebootstrap;
 mod source;
 pub(crate) mod topics;
 mod writer;
@@ -15,6 +16,7 @@ use schemas::PartitionCount;
 
 pub use letter_book::KafkaLetterBook;
 pub use reader::KafkaReader;
+pub(crate) use rebootstrap::Rebootstrap;
 pub use source::KafkaSource;
 pub use topics::TopicError;
 pub use writer::{KafkaDeadLetters, KafkaLog};

@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rdkafka::ClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use rdkafka::{ClientContext, Statistics};
 use schemas::Offset;
 use tokio::sync::Notify;
 
-use super::KafkaConfig;
+use super::{KafkaConfig, Rebootstrap};
 use crate::log::AppendError;
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
@@ -170,7 +170,10 @@ impl Polled {
                 .set("batch.size", "1000000")
                 .set("queue.buffering.max.messages", "400000")
                 .set("queue.buffering.max.kbytes", "262144")
-                .create_with_context(Deliveries)?,
+                .set("statistics.interval.ms", Rebootstrap::STATISTICS_INTERVAL_MS)
+                .create_with_context(Deliveries {
+                    rebootstrap: Rebootstrap::new(&config.brokers)?,
+                })?,
         );
         let dropped = Arc::new(AtomicBool::new(false));
         let (polled, ended) = (Arc::clone(&producer), Arc::clone(&dropped));
@@ -179,6 +182,7 @@ impl Polled {
             .spawn(move || {
                 while !ended.load(Ordering::Relaxed) {
                     polled.poll(POLL);
+                    polled.context().rebootstrap.mend(polled.client());
                 }
             })
             .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
@@ -192,11 +196,17 @@ impl Drop for Polled {
     }
 }
 
-struct Deliveries;
+struct Deliveries {
+    rebootstrap: Rebootstrap,
+}
 
 impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "Kafka producer");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.rebootstrap.look(&statistics);
     }
 }
 

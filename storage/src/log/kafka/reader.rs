@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -24,8 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct KafkaReader {
     config: KafkaConfig,
     identity: LogIdentity,
-    /// Asks for bounds; each stretch has one of its own.
-    asking: Arc<BaseConsumer>,
+    /// Asks for bounds; each stretch has one of its own. Replaced when it had no answer: nobody polls it, so that it
+    /// could not be mended had it lost every broker.
+    asking: Arc<ArcSwap<BaseConsumer>>,
 }
 
 impl KafkaReader {
@@ -40,7 +42,8 @@ impl KafkaReader {
             brokers: config.brokers.clone(),
             reason: error.to_string(),
         })?;
-        Ok(Self { config: config.clone(), identity, asking: Arc::new(asking) })
+        let asking = Arc::new(ArcSwap::from_pointee(asking));
+        Ok(Self { config: config.clone(), identity, asking })
     }
 }
 
@@ -68,9 +71,14 @@ impl LogReader for KafkaReader {
     }
 
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
-        let (asking, topic) = (Arc::clone(&self.asking), self.config.topic.clone());
+        let (asking, config) = (Arc::clone(&self.asking), self.config.clone());
         let asked = tokio::task::spawn_blocking(move || {
-            asking.fetch_watermarks(&topic, partition.0 as i32, BOUNDS_TIMEOUT)
+            let (client, number) = (asking.load_full(), partition.0 as i32);
+            let bounds = client.fetch_watermarks(&config.topic, number, BOUNDS_TIMEOUT);
+            if bounds.is_err() {
+                asking.store(Arc::new(consumer(&config)?));
+            }
+            bounds
         });
         let (low, high) =
             asked.await.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)?;

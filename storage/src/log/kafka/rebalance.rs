@@ -13,6 +13,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use schemas::{PartitionId, Position};
 
+use super::Rebootstrap;
 use crate::log::{LogBounds, PartitionHandler, Start};
 
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,6 +23,7 @@ pub(super) struct Rebalances<'h> {
     pub handler: &'h dyn PartitionHandler,
     pub topic: String,
     pub changed: Mutex<Changed>,
+    pub rebootstrap: Rebootstrap,
 }
 
 #[derive(Default)]
@@ -135,6 +137,7 @@ impl ClientContext for Rebalances<'_> {
     }
 
     fn stats(&self, statistics: Statistics) {
+        self.rebootstrap.look(&statistics);
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         for partition in topic.partitions.values() {
             if let (Ok(id), Ok(high)) =

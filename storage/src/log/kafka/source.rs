@@ -13,9 +13,9 @@ use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
 use schemas::{Offset, PartitionCount, PartitionId};
 use tokio_util::sync::CancellationToken;
 
-use super::KafkaConfig;
 use super::rebalance::{Changed, Rebalances};
 use super::topics::{TopicError, ensure_topics, log_identity};
+use super::{KafkaConfig, Rebootstrap};
 use crate::log::{LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError};
 
 const BATCH_RECORDS: usize = 2_000;
@@ -62,6 +62,7 @@ impl KafkaSource {
             handler,
             topic: self.config.topic.clone(),
             changed: Mutex::new(Changed::default()),
+            rebootstrap: Rebootstrap::new(&self.config.brokers)?,
         };
         let session_timeout_ms = self.config.session_timeout.as_millis().to_string();
         let consumer: BaseConsumer<Rebalances<'h>> = self
@@ -155,7 +156,9 @@ impl Consumption<'_> {
             };
             // `poll` runs the rebalance callbacks: what they changed is taken in before the record is.
             let polled = self.consumer.poll(wait);
-            let changed = self.consumer.context().take_changed();
+            let context = self.consumer.context();
+            context.rebootstrap.mend(self.consumer.client());
+            let changed = context.take_changed();
             if let Some(reason) = changed.broken {
                 return Err(SourceError::Rejoin(reason));
             }
