@@ -1,9 +1,8 @@
 //! Packs the records of a stretch into batches, and notices when one is missing.
 
-use std::ops::Range;
-
 use schemas::{PartitionId, Position};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
 
 use super::background::in_background;
 use super::{ReadError, Record, RecordBatch, Stretch};
@@ -17,42 +16,76 @@ const BATCHES_AHEAD: usize = 4;
 pub(super) struct Gapless<'s> {
     batch: RecordBatch,
     next: Position,
-    end: Position,
+    end: watch::Receiver<Position>,
     batches: &'s mpsc::Sender<Result<RecordBatch, ReadError>>,
+}
+
+/// What is wanted next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The record at this position.
+    Record(Position),
+    /// Nothing until the end moves: [`Gapless::wait`].
+    Later,
+    /// Nothing any more.
+    Nothing,
 }
 
 /// A stretch whose records `read` pushes, on a thread where it may block.
 pub(super) fn stretch(
     partition: PartitionId,
-    stretch: Range<Position>,
+    start: Position,
+    end: watch::Receiver<Position>,
     read: impl FnOnce(&mut Gapless<'_>) -> Result<(), ReadError> + Send + 'static,
 ) -> Stretch {
     in_background(BATCHES_AHEAD, move |batches| {
-        let Range { start: next, end } = stretch;
-        read(&mut Gapless { batch: RecordBatch::new(partition), next, end, batches })
+        read(&mut Gapless { batch: RecordBatch::new(partition), next: start, end, batches })
     })
 }
 
 impl Gapless<'_> {
-    /// The position of the next record; `None` once the stretch is complete, or nobody wants it any more.
-    pub fn next(&self) -> Option<Position> {
-        (self.next < self.end && !self.batches.is_closed()).then_some(self.next)
+    /// What is wanted next.
+    pub fn next(&self) -> Wanted {
+        // In this order: an end that was moved before it was let go of is not overlooked.
+        let fixed = self.end.has_changed().is_err();
+        if self.batches.is_closed() {
+            Wanted::Nothing
+        } else if self.next < *self.end.borrow() {
+            Wanted::Record(self.next)
+        } else if fixed {
+            Wanted::Nothing
+        } else {
+            Wanted::Later
+        }
     }
 
-    /// Takes the next record; answers the position of the one after it, as [`Gapless::next`] does.
-    pub fn push(&mut self, record: Record<'_>) -> Result<Option<Position>, ReadError> {
+    /// Waits until something else may be wanted. Blocks.
+    pub fn wait(&mut self) {
+        let Self { next, end, batches, .. } = self;
+        Handle::current().block_on(async {
+            tokio::select! {
+                () = batches.closed() => {}
+                // An error is the end's having been let go of.
+                _ = end.wait_for(|end| *next < *end) => {}
+            }
+        });
+    }
+
+    /// Takes the next record; answers what is wanted after it, as [`Gapless::next`] does.
+    pub fn push(&mut self, record: Record<'_>) -> Result<Wanted, ReadError> {
         if Position(record.offset.0) != self.next {
             return Err(ReadError::Missing(self.next));
         }
         self.batch.push(record);
         self.next = record.offset.next();
         let full = self.batch.len() >= BATCH_RECORDS || self.batch.size_bytes() >= BATCH_BYTES;
-        if full || self.next >= self.end {
+        let wanted = self.next();
+        if full || !matches!(wanted, Wanted::Record(_)) {
             let batch = RecordBatch::new(self.batch.partition());
             let full = std::mem::replace(&mut self.batch, batch);
             // Whoever does not want it has dropped the other end, which `next` sees.
             let _ = self.batches.blocking_send(Ok(full));
         }
-        Ok(self.next())
+        Ok(wanted)
     }
 }

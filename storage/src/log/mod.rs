@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::{Offset, PartitionCount, PartitionId, PersonKey, Position};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use batch::{Record, RecordBatch};
@@ -171,6 +171,18 @@ pub trait LogReader: Send + Sync + 'static {
     /// What a partition holds now.
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError>;
 
+    /// The records from a position on, in order and without a gap, up to an end that may be moved on. What it is moved to
+    /// has to be in the log already. Once nobody can move it any more the stretch is over there.
+    fn follow(
+        &self,
+        partition: PartitionId,
+        start: Position,
+        end: watch::Receiver<Position>,
+    ) -> Stretch;
+
     /// The records of a stretch, in order and without a gap. It has to be in the log already.
-    fn read(&self, partition: PartitionId, stretch: Range<Position>) -> Stretch;
+    fn read(&self, partition: PartitionId, stretch: Range<Position>) -> Stretch {
+        let (_, end) = watch::channel(stretch.end);
+        self.follow(partition, stretch.start, end)
+    }
 }

@@ -1,6 +1,5 @@
 //! Reads stretches of the topic as no member of a group.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +9,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
 use schemas::{Offset, PartitionCount, PartitionId, Position};
+use tokio::sync::watch;
 
 use super::KafkaConfig;
 use super::topics::{TopicError, check_topic, log_identity};
-use crate::log::gapless::{self, Gapless};
+use crate::log::gapless::{self, Gapless, Wanted};
 use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, Stretch};
 
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -85,18 +85,23 @@ impl LogReader for KafkaReader {
         Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
     }
 
-    fn read(&self, partition: PartitionId, stretch: Range<Position>) -> Stretch {
+    fn follow(
+        &self,
+        partition: PartitionId,
+        start: Position,
+        end: watch::Receiver<Position>,
+    ) -> Stretch {
         let config = self.config.clone();
-        gapless::stretch(partition, stretch, move |records| read(&config, partition, records))
+        gapless::stretch(partition, start, end, move |records| follow(&config, partition, records))
     }
 }
 
-fn read(
+fn follow(
     config: &KafkaConfig,
     partition: PartitionId,
     records: &mut Gapless<'_>,
 ) -> Result<(), ReadError> {
-    let Some(first) = records.next() else { return Ok(()) };
+    let Wanted::Record(first) = until_wanted(records) else { return Ok(()) };
     let consumer = consumer(config).map_err(ReadError::unavailable)?;
     let mut start = TopicPartitionList::new();
     start
@@ -107,9 +112,18 @@ fn read(
         )
         .map_err(ReadError::unavailable)?;
     consumer.assign(&start).map_err(ReadError::unavailable)?;
-    let mut next = Some(first);
+    let mut next = Wanted::Record(first);
     let mut last_record = Instant::now();
-    while let Some(position) = next {
+    loop {
+        let position = match next {
+            Wanted::Record(position) => position,
+            Wanted::Later => {
+                next = until_wanted(records);
+                last_record = Instant::now();
+                continue;
+            }
+            Wanted::Nothing => return Ok(()),
+        };
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
                 last_record = Instant::now();
@@ -136,7 +150,16 @@ fn read(
             Some(Err(_)) | None => next = records.next(),
         }
     }
-    Ok(())
+}
+
+/// Waits while nothing is wanted now.
+fn until_wanted(records: &mut Gapless<'_>) -> Wanted {
+    loop {
+        match records.next() {
+            Wanted::Later => records.wait(),
+            wanted => return wanted,
+        }
+    }
 }
 
 fn is_out_of_range(error: &KafkaError) -> bool {

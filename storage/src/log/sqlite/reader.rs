@@ -1,14 +1,14 @@
 //! Reads stretches of the embedded log, beside the process that has it open.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use rusqlite::Connection;
+use rusqlite::{Connection, Statement};
 use schemas::{Offset, PartitionCount, PartitionId, Position};
+use tokio::sync::watch;
 
 use super::{OpenError, SCHEMA, end_of};
-use crate::log::gapless::{self, Gapless};
+use crate::log::gapless::{self, Gapless, Wanted};
 use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, Stretch};
 use crate::sqlite;
 
@@ -62,9 +62,14 @@ impl LogReader for SqliteReader {
         asked.await.map_err(ReadError::unavailable)?
     }
 
-    fn read(&self, partition: PartitionId, stretch: Range<Position>) -> Stretch {
+    fn follow(
+        &self,
+        partition: PartitionId,
+        start: Position,
+        end: watch::Receiver<Position>,
+    ) -> Stretch {
         let path = self.path.clone();
-        gapless::stretch(partition, stretch, move |records| read(&path, partition, records))
+        gapless::stretch(partition, start, end, move |records| follow(&path, partition, records))
     }
 }
 
@@ -75,8 +80,7 @@ fn first_of(connection: &Connection, partition: PartitionId) -> rusqlite::Result
         .map(|first| first.map(|first| Position(first.cast_unsigned())))
 }
 
-fn read(path: &Path, partition: PartitionId, records: &mut Gapless<'_>) -> Result<(), ReadError> {
-    let Some(first) = records.next() else { return Ok(()) };
+fn follow(path: &Path, partition: PartitionId, records: &mut Gapless<'_>) -> Result<(), ReadError> {
     let connection = sqlite::open_to_read(path, &SCHEMA).map_err(ReadError::unavailable)?;
     let mut select = connection
         .prepare(
@@ -84,10 +88,26 @@ fn read(path: &Path, partition: PartitionId, records: &mut Gapless<'_>) -> Resul
                ORDER BY "offset""#,
         )
         .map_err(ReadError::unavailable)?;
+    loop {
+        match records.next() {
+            Wanted::Record(first) => read(&mut select, partition, first, records)?,
+            Wanted::Later => records.wait(),
+            Wanted::Nothing => return Ok(()),
+        }
+    }
+}
+
+/// Reads on until something else than the next record is wanted.
+fn read(
+    select: &mut Statement<'_>,
+    partition: PartitionId,
+    first: Position,
+    records: &mut Gapless<'_>,
+) -> Result<(), ReadError> {
     let mut rows =
         select.query((partition.0, first.0.cast_signed())).map_err(ReadError::unavailable)?;
-    let mut next = Some(first);
-    while let Some(position) = next {
+    let mut next = Wanted::Record(first);
+    while let Wanted::Record(position) = next {
         let Some(row) = rows.next().map_err(ReadError::unavailable)? else {
             return Err(ReadError::Missing(position));
         };

@@ -11,6 +11,8 @@ use storage::log::{
     LogWriter, NewRecord, ReadError, RecordBatch, SourceError, Start,
 };
 
+use tokio::sync::watch;
+
 use super::wait::{PATIENCE, until};
 
 mod owner;
@@ -56,6 +58,7 @@ macro_rules! log_contract {
             a_letter_written_twice_is_one_letter,
             the_book_has_every_letter_and_then_what_was_decided_about_it_in_order,
             any_stretch_can_be_read_back_beside_its_owner,
+            an_end_that_moves_on_is_followed_and_never_passed,
             reading_back_ends_when_nobody_takes_what_is_read,
             a_record_that_is_not_there_cannot_be_read_back,
         }
@@ -321,11 +324,13 @@ async fn read_back(
     while let Some(batch) = batches.recv().await {
         let batch = batch?;
         assert_eq!(batch.partition(), PartitionId(partition));
-        read.extend(
-            batch.iter().map(|record| (record.offset, record.key.to_vec(), record.value.to_vec())),
-        );
+        read.extend(in_batch(&batch));
     }
     Ok(read)
+}
+
+fn in_batch(batch: &RecordBatch) -> impl Iterator<Item = Read> + '_ {
+    batch.iter().map(|record| (record.offset, record.key.to_vec(), record.value.to_vec()))
 }
 
 pub async fn any_stretch_can_be_read_back_beside_its_owner(log: &Fixture) {
@@ -346,6 +351,22 @@ pub async fn any_stretch_can_be_read_back_beside_its_owner(log: &Fixture) {
     outcome.unwrap();
     assert_eq!(log.reader.identity(), source.identity());
     assert_eq!(log.reader.partitions(), source.partitions());
+}
+
+pub async fn an_end_that_moves_on_is_followed_and_never_passed(log: &Fixture) {
+    let all = as_read(&fill(log, 1, 0..3_000).await, 0);
+    let (end, until) = watch::channel(Position(0));
+    let mut batches = log.reader.follow(PartitionId(1), Position(0), until);
+    let mut read = Vec::new();
+    for to in [1, 2_500, 2_501, 3_000] {
+        end.send_replace(Position(to));
+        while read.len() < to as usize {
+            read.extend(in_batch(&batches.recv().await.unwrap().unwrap()));
+        }
+        assert!(read == all[..to as usize], "up to {to}");
+    }
+    drop(end);
+    assert!(batches.recv().await.is_none(), "nobody can move the end any more");
 }
 
 pub async fn reading_back_ends_when_nobody_takes_what_is_read(log: &Fixture) {
