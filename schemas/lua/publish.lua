@@ -1,9 +1,10 @@
 -- Takes over the totals that one owner has committed for one budget, forward only, and keeps the sum of all partitions.
 --
--- KEYS[1] partitions  a hash: partition number -> packed {generation, position, people, updated_at_ms, numbers}
+-- KEYS[1] partitions  a hash: partition number -> packed {term, position, people, updated_at_ms, numbers}
 -- KEYS[2] aggregate   the sum of all partitions as JSON; only ever written when every partition is there
 -- KEYS[3] people      how many people the aggregate counts
--- ARGV[1] channel, ARGV[2] budget, ARGV[3] generation, ARGV[4] partition count, then for each partition five values:
+-- ARGV[1] channel, ARGV[2] budget, ARGV[3] term, ARGV[4] its generation, ARGV[5] partition count, then for each
+--   partition five values:
 --   its number, position, people, updated_at_ms, and `numbers`: comma-separated, for each category its basis points
 --   and its 101 counts; empty before the first submission.
 -- Answers 1 if the aggregate moved, else 0.
@@ -37,18 +38,18 @@ for index, kind in ipairs({ "hash", "string", "string" }) do
     end
 end
 
-local generation = tonumber(ARGV[3])
-local partition_count = tonumber(ARGV[4])
+local term = tonumber(ARGV[3])
+local partition_count = tonumber(ARGV[5])
 local moved = false
 
-for i = 5, #ARGV, 5 do
+for i = 6, #ARGV, 5 do
     local partition = ARGV[i]
     local position = tonumber(ARGV[i + 1])
     local known = stored_part(partition)
-    local forward = not known or generation > known[1] or (generation == known[1] and position > known[2])
+    local forward = not known or term > known[1] or (term == known[1] and position > known[2])
     if forward then
         redis.call("HSET", KEYS[1], partition, cmsgpack.pack({
-            generation, position, tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), pack_numbers(ARGV[i + 4]),
+            term, position, tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), pack_numbers(ARGV[i + 4]),
         }))
         moved = true
     end
@@ -62,7 +63,13 @@ end
 local positions, numbers, people, updated_at_ms = {}, {}, 0, 0
 for partition = 0, partition_count - 1 do
     local part = stored_part(partition)
-    if not part or part[1] ~= generation then
+    if part and part[1] < term then
+        -- Until the last of them has come into the term, the sum of the one before would only grow old here: readers
+        -- find nothing, and ask who has it whole.
+        redis.call("DEL", KEYS[2], KEYS[3])
+        return 0
+    end
+    if not part or part[1] > term then
         return 0
     end
     -- Either of them has everyone's categories or, before its first allocation, none.
@@ -86,7 +93,8 @@ for first = 1, #numbers, stride do
 end
 
 local count = string.format("%.14g", people)
-redis.call("SET", KEYS[2], '{"generation":' .. ARGV[3]
+redis.call("SET", KEYS[2], '{"term":' .. ARGV[3]
+    .. ',"generation":' .. ARGV[4]
     .. ',"people":' .. count
     .. ',"updated_at_ms":' .. string.format("%.14g", updated_at_ms)
     .. ',"positions":[' .. table.concat(positions, ",")

@@ -12,6 +12,8 @@ mod position;
 mod receipt;
 mod record;
 pub mod redis;
+mod report;
+mod roster;
 mod row;
 mod submission;
 mod text;
@@ -32,12 +34,14 @@ pub use budget::{
 pub use defaults::default_budgets;
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
 pub use person::{PERSON_MAX_BYTES, PersonFault, PersonKey, PersonKeyHasher, PersonName};
-pub use position::{Generation, Offset, Position};
+pub use position::{Generation, Offset, Position, Term};
 pub use receipt::{Receipt, ReceiptFault};
 pub use record::{
     RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordView, encode_record,
     record_fingerprint,
 };
+pub use report::{Compared, PartitionReport};
+pub use roster::{Building, GenerationRecord, Roster};
 pub use row::{PersonRow, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets};
 pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};
 pub use text::{BudgetId, CategoryId, SLUG_MAX_BYTES, SlugFault};

@@ -24,8 +24,17 @@ impl fmt::Display for PartitionId {
 pub struct PartitionCountFault(u64);
 
 /// How many partitions the submissions topic has: fixed for a generation's whole life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u64")]
 pub struct PartitionCount(u32);
+
+impl TryFrom<u64> for PartitionCount {
+    type Error = PartitionCountFault;
+
+    fn try_from(count: u64) -> Result<Self, PartitionCountFault> {
+        Self::new(count)
+    }
+}
 
 impl PartitionCount {
     const MAX: u32 = 1024;

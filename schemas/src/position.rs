@@ -55,6 +55,21 @@ impl Generation {
     pub const FIRST: Generation = Generation(1);
 }
 
+/// A generation while it answers the public. Every flip from one generation to another begins the next term, so that
+/// answers have an order even when an earlier generation answers again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Term {
+    /// Counts the terms, from 1.
+    pub number: u32,
+    /// Who answers in it.
+    pub generation: Generation,
+}
+
+impl Term {
+    /// The first.
+    pub const FIRST: Term = Term { number: 1, generation: Generation::FIRST };
+}
+
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

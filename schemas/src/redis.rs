@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::{
     BudgetId, BudgetTotals, CategoryTotals, CombinedTotals, DISTRIBUTION_BINS, Generation,
-    PartitionCount, PartitionTotals, Position, SubmissionId,
+    PartitionCount, PartitionTotals, Position, SubmissionId, Term,
 };
 
 /// The script behind every publication; see the comment at its head.
@@ -37,14 +37,15 @@ pub fn idempotency_key(budget: &BudgetId, submission: SubmissionId) -> String {
 /// The script's arguments for what one owner has committed of one budget in some of the partitions.
 pub fn publish_arguments(
     budget: &BudgetId,
-    generation: Generation,
+    term: Term,
     count: PartitionCount,
     partitions: &[PartitionTotals],
 ) -> Vec<String> {
     let mut arguments = vec![
         UPDATES_CHANNEL.to_owned(),
         budget.to_string(),
-        generation.to_string(),
+        term.number.to_string(),
+        term.generation.to_string(),
         count.get().to_string(),
     ];
     for part in partitions {
@@ -76,6 +77,7 @@ fn numbers(totals: &BudgetTotals) -> String {
 pub fn parse_aggregate(json: &[u8]) -> Option<CombinedTotals> {
     #[derive(Deserialize)]
     struct Aggregate {
+        term: u32,
         generation: Generation,
         people: u64,
         updated_at_ms: u64,
@@ -98,7 +100,7 @@ pub fn parse_aggregate(json: &[u8]) -> Option<CombinedTotals> {
         })
         .collect::<Option<_>>()?;
     Some(CombinedTotals {
-        generation: aggregate.generation,
+        term: Term { number: aggregate.term, generation: aggregate.generation },
         positions: aggregate.positions,
         people: aggregate.people,
         updated_at_ms: aggregate.updated_at_ms,

@@ -3,7 +3,7 @@
 use prost::Message;
 
 use crate::proto::Distribution;
-use crate::{BASIS_POINTS_PER_PERSON, Generation, PartitionCount, PartitionId, Position};
+use crate::{BASIS_POINTS_PER_PERSON, PartitionCount, PartitionId, Position, Term};
 
 /// People are counted by whole percent, 0 to 100.
 pub const DISTRIBUTION_BINS: usize = 101;
@@ -93,11 +93,11 @@ impl BudgetTotals {
     }
 }
 
-/// A budget's totals in one named partition of one generation: what an owner publishes.
+/// A budget's totals in one named partition of the generation that answers: what an owner publishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionTotals {
-    /// Which derivation.
-    pub generation: Generation,
+    /// Which derivation, and since which flip it answers.
+    pub term: Term,
     /// Which partition.
     pub partition: PartitionId,
     /// The totals.
@@ -107,8 +107,8 @@ pub struct PartitionTotals {
 /// A budget's totals over all partitions: the answer, before it is given names and averages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CombinedTotals {
-    /// Which derivation.
-    pub generation: Generation,
+    /// Which derivation, and since which flip it answers.
+    pub term: Term,
     /// For each partition the position after its last record about this budget: what the totals reflect.
     pub positions: Vec<Position>,
     /// People who count.
@@ -136,12 +136,12 @@ impl CombinedTotals {
     /// # Errors
     /// When one is missing, or they do not fit each other.
     pub fn merge(
-        generation: Generation,
+        term: Term,
         count: PartitionCount,
         totals: &[Option<BudgetTotals>],
     ) -> Result<Self, MergeFault> {
         let mut combined = Self {
-            generation,
+            term,
             positions: Vec::new(),
             people: 0,
             updated_at_ms: 0,
@@ -169,12 +169,14 @@ impl CombinedTotals {
         Ok(combined)
     }
 
-    /// Whether this reflects everything that `other` reflects. Two answers may be incomparable; a reader that has
-    /// shown one of them then keeps it.
+    /// Whether this reflects everything that `other` reflects and answers in no earlier term. Two answers may be
+    /// incomparable; a reader that has shown one of them then keeps it.
     pub fn includes(&self, other: &CombinedTotals) -> bool {
-        if self.generation != other.generation {
-            return self.generation > other.generation;
-        }
+        self.term >= other.term && self.reaches(other)
+    }
+
+    /// Whether this reflects every record that `other` reflects, whichever generation counted them.
+    pub fn reaches(&self, other: &CombinedTotals) -> bool {
         self.positions.len() == other.positions.len()
             && self.positions.iter().zip(&other.positions).all(|(mine, theirs)| mine >= theirs)
     }

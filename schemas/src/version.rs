@@ -5,11 +5,11 @@ use std::fmt;
 use crate::CombinedTotals;
 use crate::fnv::fnv1a;
 
-/// A version: generation, sum of positions, and a digest of them, at fixed width, so that its text grows in byte
+/// A version: term, sum of positions, and a digest of them, at fixed width, so that its text grows in byte
 /// order whenever a position moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AggregateVersion {
-    generation: u32,
+    term: u32,
     positions_sum: u64,
     positions_digest: u64,
 }
@@ -18,7 +18,7 @@ impl AggregateVersion {
     /// The version of an answer.
     pub fn of(totals: &CombinedTotals) -> Self {
         Self {
-            generation: totals.generation.0,
+            term: totals.term.number,
             positions_sum: totals.positions.iter().map(|position| position.0).sum(),
             positions_digest: fnv1a(
                 totals.positions.iter().flat_map(|position| position.0.to_le_bytes()),
@@ -29,10 +29,6 @@ impl AggregateVersion {
 
 impl fmt::Display for AggregateVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:08x}-{:016x}-{:016x}",
-            self.generation, self.positions_sum, self.positions_digest
-        )
+        write!(f, "{:08x}-{:016x}-{:016x}", self.term, self.positions_sum, self.positions_digest)
     }
 }

@@ -6,12 +6,14 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use schemas::{BudgetId, Generation, Offset, PartitionCount, PersonKey, PersonRow, Position};
+use schemas::{
+    BudgetId, Generation, Offset, PartitionCount, PartitionReport, PersonKey, PersonRow, Position,
+    Roster,
+};
 
 use crate::log::{AppendError, LogWriter, NewRecord};
 use crate::store::{
-    Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
-    StoredPartition, Summary,
+    Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
 };
 
 const NOT_YET: &str = "it is not there yet";
@@ -146,14 +148,31 @@ impl Store for LateStore {
         self.store()?.state_position(partition).await
     }
 
-    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
-        self.store()?.current_generation().await
+    async fn roster(&self) -> Result<Option<Roster>, StoreError> {
+        self.store()?.roster().await
     }
 
-    async fn begin_first_generation(
+    async fn change_roster(&self, next: &Roster) -> Result<Conditional, StoreError> {
+        self.store()?.change_roster(next).await
+    }
+
+    async fn write_report(
         &self,
-        first: &GenerationRecord,
-    ) -> Result<GenerationRecord, StoreError> {
-        self.store()?.begin_first_generation(first).await
+        partition: PartitionRef,
+        report: &PartitionReport,
+    ) -> Result<(), StoreError> {
+        self.store()?.write_report(partition, report).await
+    }
+
+    async fn reports(
+        &self,
+        generation: Generation,
+        partitions: PartitionCount,
+    ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
+        self.store()?.reports(generation, partitions).await
+    }
+
+    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        self.store()?.delete_people(partition).await
     }
 }

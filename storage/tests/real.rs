@@ -195,7 +195,7 @@ mod scylla_store {
             let all = (0..8).map(|_| ScyllaStore::connect(&config));
             for connected in futures_util::future::join_all(all).await {
                 let store = connected.map_err(|error| error.to_string()).unwrap();
-                assert_eq!(store.current_generation().await, Ok(None));
+                assert_eq!(store.roster().await, Ok(None));
             }
         }
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use build::{count, new_budget_id, totals};
 use redis::AsyncCommands;
 use schemas::redis::aggregate_key;
-use schemas::{BudgetId, Generation, Offset, PartitionId, PartitionTotals, Receipt, SubmissionId};
+use schemas::{BudgetId, Offset, PartitionId, PartitionTotals, Receipt, SubmissionId, Term};
 use storage::cache::redis::{RedisCache, RedisConfig};
 use storage::cache::{Cache, CacheUpdate};
 use storage::idempotency::redis::RedisIdempotency;
@@ -104,7 +104,7 @@ impl Drop for Server {
 /// Publishes the only partition.
 async fn publish(cache: &RedisCache, budget: &BudgetId, position: u64) -> bool {
     let part = PartitionTotals {
-        generation: Generation::FIRST,
+        term: Term::FIRST,
         partition: PartitionId(0),
         totals: totals(position, position, 2),
     };

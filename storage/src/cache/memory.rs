@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use schemas::{
-    BudgetId, BudgetTotals, CombinedTotals, Generation, MergeFault, PartitionCount, PartitionId,
-    PartitionTotals,
+    BudgetId, BudgetTotals, CombinedTotals, MergeFault, PartitionCount, PartitionId,
+    PartitionTotals, Term,
 };
 use tokio::sync::broadcast;
 
@@ -25,7 +25,7 @@ pub struct MemoryCache {
 #[derive(Default)]
 struct Copied {
     partitions: BTreeMap<PartitionId, PartitionTotals>,
-    /// The sum of all partitions of one generation: the newest that was whole.
+    /// The sum of all partitions in one term: the newest that was whole.
     aggregate: Option<CombinedTotals>,
 }
 
@@ -54,7 +54,7 @@ impl Cache for MemoryCache {
         count: PartitionCount,
         partitions: &[PartitionTotals],
     ) -> Result<(), CacheError> {
-        let Some(generation) = partitions.first().map(|part| part.generation) else {
+        let Some(term) = partitions.first().map(|part| part.term) else {
             return Ok(());
         };
         let mut budgets = self.lock();
@@ -63,7 +63,7 @@ impl Cache for MemoryCache {
         for part in partitions {
             forward |= copied.take(part.clone());
         }
-        if forward && copied.combine(generation, count)? {
+        if forward && copied.combine(term, count)? {
             // It is no error that nobody listens.
             let _ = self.updates.send(CacheUpdate::Moved(budget.clone()));
         }
@@ -84,7 +84,7 @@ impl Cache for MemoryCache {
 impl Copied {
     /// Takes a partition's totals if they are newer than what is there.
     fn take(&mut self, part: PartitionTotals) -> bool {
-        let place = |part: &PartitionTotals| (part.generation, part.totals.position);
+        let place = |part: &PartitionTotals| (part.term, part.totals.position);
         let known = self.partitions.get(&part.partition);
         let newer = known.is_none_or(|known| place(&part) > place(known));
         if newer {
@@ -93,18 +93,18 @@ impl Copied {
         newer
     }
 
-    /// Adds the generation up, if all of it is there. Whether the aggregate has moved.
-    fn combine(
-        &mut self,
-        generation: Generation,
-        count: PartitionCount,
-    ) -> Result<bool, CacheError> {
-        let totals: Vec<Option<BudgetTotals>> = count
-            .partitions()
-            .map(|partition| self.partitions.get(&partition))
-            .map(|part| Some(part.filter(|part| part.generation == generation)?.totals.clone()))
+    /// Adds the term's partitions up, if all of it is there. Whether the aggregate has moved.
+    fn combine(&mut self, term: Term, count: PartitionCount) -> Result<bool, CacheError> {
+        let known = || count.partitions().map(|partition| self.partitions.get(&partition));
+        if known().flatten().any(|part| part.term < term) {
+            // Until the last of them has come into the term, the sum of the one before would only grow old here.
+            self.aggregate = None;
+            return Ok(false);
+        }
+        let totals: Vec<Option<BudgetTotals>> = known()
+            .map(|part| Some(part.filter(|part| part.term == term)?.totals.clone()))
             .collect();
-        match CombinedTotals::merge(generation, count, &totals) {
+        match CombinedTotals::merge(term, count, &totals) {
             Ok(aggregate) => {
                 self.aggregate = Some(aggregate);
                 Ok(true)

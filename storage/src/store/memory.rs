@@ -1,19 +1,21 @@
 //! The store in memory, for simulation and unit tests. Deterministic: no clock, no randomness, ordered maps only.
 //!
 //! Of two writes of one person's row at the same offset the one with the greater bytes stays, as on a server that
-//! settles equal timestamps by value. No row is ever deleted, so there are no tombstones.
+//! settles equal timestamps by value. What is deleted stays deleted,
+//! as under a tombstone that is newer than every row.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use schemas::{
-    BudgetId, BudgetTotals, Generation, PartitionCount, PersonKey, PersonRow, Position, bucket_of,
+    BudgetId, BudgetTotals, Generation, PartitionCount, PartitionReport, PersonKey, PersonRow,
+    Position, Roster, bucket_of,
 };
 
 use super::{
-    Checkpoint, Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store,
-    StoreError, StoredPartition, Summary,
+    Checkpoint, Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError,
+    StoredPartition, Summary,
 };
 
 /// The store in memory. Every call is atomic.
@@ -22,7 +24,10 @@ pub struct MemoryStore(Mutex<Tables>);
 
 #[derive(Default)]
 struct Tables {
-    current: Option<GenerationRecord>,
+    roster: Option<Roster>,
+    reports: BTreeMap<PartitionRef, PartitionReport>,
+    /// Partitions whose people are deleted for good.
+    deleted: BTreeSet<PartitionRef>,
     partitions: BTreeMap<PartitionRef, Partition>,
     people: BTreeMap<(PartitionRef, u8), BTreeMap<PersonKey, PersonRow>>,
 }
@@ -123,6 +128,9 @@ impl Store for MemoryStore {
         rows: &[PersonRow],
     ) -> Result<(), StoreError> {
         let mut tables = self.lock();
+        if tables.deleted.contains(&partition) {
+            return Ok(());
+        }
         for row in rows {
             let bucket = tables.people.entry((partition, bucket_of(&row.person))).or_default();
             if bucket.get(&row.person).is_none_or(|stored| wins(row, stored)) {
@@ -167,14 +175,43 @@ impl Store for MemoryStore {
         Ok(tables.partitions.get(&partition).map(|stored| stored.checkpoint.state_position))
     }
 
-    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
-        Ok(self.lock().current.clone())
+    async fn roster(&self) -> Result<Option<Roster>, StoreError> {
+        Ok(self.lock().roster.clone())
     }
 
-    async fn begin_first_generation(
+    async fn change_roster(&self, next: &Roster) -> Result<Conditional, StoreError> {
+        let mut tables = self.lock();
+        let revision = tables.roster.as_ref().map_or(0, |roster| roster.revision);
+        if next.revision != revision + 1 {
+            return Ok(Conditional::Refused);
+        }
+        tables.roster = Some(next.clone());
+        Ok(Conditional::Applied)
+    }
+
+    async fn write_report(
         &self,
-        first: &GenerationRecord,
-    ) -> Result<GenerationRecord, StoreError> {
-        Ok(self.lock().current.get_or_insert_with(|| first.clone()).clone())
+        partition: PartitionRef,
+        report: &PartitionReport,
+    ) -> Result<(), StoreError> {
+        self.lock().reports.insert(partition, report.clone());
+        Ok(())
+    }
+
+    async fn reports(
+        &self,
+        generation: Generation,
+        partitions: PartitionCount,
+    ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
+        let tables = self.lock();
+        let report = |partition| tables.reports.get(&PartitionRef { generation, partition });
+        Ok(partitions.partitions().map(|partition| report(partition).cloned()).collect())
+    }
+
+    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        let mut tables = self.lock();
+        tables.people.retain(|(of, _), _| *of != partition);
+        tables.deleted.insert(partition);
+        Ok(())
     }
 }

@@ -9,8 +9,8 @@ pub mod sqlite;
 
 use async_trait::async_trait;
 use schemas::{
-    BudgetId, BudgetTotals, Generation, Offset, PartitionCount, PartitionId, PersonKey, PersonRow,
-    Position,
+    BudgetId, BudgetTotals, Generation, Offset, PartitionCount, PartitionId, PartitionReport,
+    PersonKey, PersonRow, Position, Roster,
 };
 
 use crate::log::LogIdentity;
@@ -109,17 +109,6 @@ pub enum Conditional {
     Refused,
 }
 
-/// A generation as it is recorded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GenerationRecord {
-    /// Its number.
-    pub generation: Generation,
-    /// The topic it derives from.
-    pub topic: String,
-    /// That topic's partition count, for the generation's whole life.
-    pub partitions: PartitionCount,
-}
-
 /// What went wrong, by what the caller does.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -204,14 +193,28 @@ pub trait Store: Send + Sync + 'static {
     async fn state_position(&self, partition: PartitionRef)
     -> Result<Option<Position>, StoreError>;
 
-    /// The generation that answers the public now; `None` before the first. Not linearizable: fast, and while it
-    /// changes, of two reads the later may see the older. Who must not go back remembers the highest.
-    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError>;
+    /// The roster of generations; `None` before the first processor began. Not linearizable: fast, and while it changes,
+    /// of two reads the later may see the older. Who must not go back remembers the highest revision.
+    async fn roster(&self) -> Result<Option<Roster>, StoreError>;
 
-    /// Makes `first` the current generation if there is none yet, and answers the one that is current then.
-    /// Linearizable: all who begin are told the same.
-    async fn begin_first_generation(
+    /// Puts a roster in the place of the one whose revision comes just before its own; revision 1 in the place of none.
+    async fn change_roster(&self, next: &Roster) -> Result<Conditional, StoreError>;
+
+    /// Says how a partition comes on that is folded beside the one that answers. The latest stays.
+    async fn write_report(
         &self,
-        first: &GenerationRecord,
-    ) -> Result<GenerationRecord, StoreError>;
+        partition: PartitionRef,
+        report: &PartitionReport,
+    ) -> Result<(), StoreError>;
+
+    /// What was said last of each of a generation's partitions, in their order. Not linearizable.
+    async fn reports(
+        &self,
+        generation: Generation,
+        partitions: PartitionCount,
+    ) -> Result<Vec<Option<PartitionReport>>, StoreError>;
+
+    /// Deletes all people's rows of a partition, for good: what is written there later stays away. The checkpoint stays,
+    /// and with it the epoch that keeps late commits out.
+    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError>;
 }

@@ -44,12 +44,12 @@ impl Cache for RedisCache {
         count: PartitionCount,
         partitions: &[PartitionTotals],
     ) -> Result<(), CacheError> {
-        let Some(generation) = partitions.first().map(|part| part.generation) else {
+        let Some(term) = partitions.first().map(|part| part.term) else {
             return Ok(());
         };
         let mut invocation = self.publish.prepare_invoke();
         invocation.key(partitions_key(budget)).key(aggregate_key(budget)).key(people_key(budget));
-        for argument in publish_arguments(budget, generation, count, partitions) {
+        for argument in publish_arguments(budget, term, count, partitions) {
             invocation.arg(argument);
         }
         // By its digest; a server that does not know the script yet is sent it.

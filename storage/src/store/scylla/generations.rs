@@ -1,101 +1,111 @@
-//! Which generation answers the public: a record for each generation, and one row that points at the current one.
+//! Which generations there are, in one row that is changed by conditions only; and what is said of those that are
+//! folded beside the one that answers.
 
-use schemas::{Generation, PartitionCount};
+use schemas::{Generation, PartitionCount, PartitionReport, Roster};
 use scylla::client::session::Session;
 use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
 
-use super::session::{corrupt, int, outcome, prepare_conditional, prepare_repeatable, unavailable};
-use crate::store::{GenerationRecord, StoreError};
-
-const READ_POINTER: &str = "SELECT generation FROM current_generation WHERE id = 'current'";
+use super::session::{
+    bigint, corrupt, int, outcome, prepare_conditional, prepare_repeatable, unavailable,
+};
+use crate::store::{Conditional, PartitionRef, StoreError};
 
 pub(super) struct Generations {
-    read_pointer: PreparedStatement,
-    settle_pointer: PreparedStatement,
-    read_record: PreparedStatement,
-    record: PreparedStatement,
-    point: PreparedStatement,
+    read: PreparedStatement,
+    begin: PreparedStatement,
+    change: PreparedStatement,
+    write_report: PreparedStatement,
+    read_reports: PreparedStatement,
 }
 
 impl Generations {
     pub(super) async fn prepare(session: &Session) -> Result<Self, StoreError> {
         Ok(Self {
-            // A quorum has every flip that was answered, and costs no round of Paxos: all readers ask for this row.
-            read_pointer: prepare_repeatable(session, READ_POINTER, Consistency::LocalQuorum)
-                .await?,
-            // Serial: settles a flip that is on its way, so that all who begin are told the same.
-            settle_pointer: prepare_repeatable(session, READ_POINTER, Consistency::LocalSerial)
-                .await?,
-            // A record never changes, and is answered before anything points at it.
-            read_record: prepare_repeatable(
+            // A quorum has every change that was answered, and costs no round of Paxos: all readers ask for this row.
+            read: prepare_repeatable(
                 session,
-                "SELECT topic, partition_count FROM generations WHERE generation = ?",
+                "SELECT roster FROM roster WHERE id = 'roster'",
                 Consistency::LocalQuorum,
             )
             .await?,
-            record: prepare_conditional(
+            begin: prepare_conditional(
                 session,
-                "INSERT INTO generations (generation, topic, partition_count) VALUES (?, ?, ?) \
-                 IF NOT EXISTS",
+                "INSERT INTO roster (id, revision, roster) VALUES ('roster', ?, ?) IF NOT EXISTS",
             )
             .await?,
-            point: prepare_conditional(
+            change: prepare_conditional(
                 session,
-                "INSERT INTO current_generation (id, generation) VALUES ('current', ?) \
-                 IF NOT EXISTS",
+                "UPDATE roster SET revision = ?, roster = ? WHERE id = 'roster' IF revision = ?",
+            )
+            .await?,
+            write_report: prepare_repeatable(
+                session,
+                "INSERT INTO partition_reports (generation, partition, report) VALUES (?, ?, ?)",
+                Consistency::LocalQuorum,
+            )
+            .await?,
+            read_reports: prepare_repeatable(
+                session,
+                "SELECT partition, report FROM partition_reports WHERE generation = ?",
+                Consistency::LocalQuorum,
             )
             .await?,
         })
     }
 
-    pub(super) async fn current(
-        &self,
-        session: &Session,
-    ) -> Result<Option<GenerationRecord>, StoreError> {
-        self.pointed_at(session, &self.read_pointer).await
-    }
-
-    async fn pointed_at(
-        &self,
-        session: &Session,
-        pointer: &PreparedStatement,
-    ) -> Result<Option<GenerationRecord>, StoreError> {
-        let answer = session.execute_unpaged(pointer, ()).await.map_err(unavailable)?;
+    pub(super) async fn roster(&self, session: &Session) -> Result<Option<Roster>, StoreError> {
+        let answer = session.execute_unpaged(&self.read, ()).await.map_err(unavailable)?;
         let rows = answer.into_rows_result().map_err(corrupt)?;
-        let Some((number,)) = rows.maybe_first_row::<(i32,)>().map_err(corrupt)? else {
+        let Some((text,)) = rows.maybe_first_row::<(&str,)>().map_err(corrupt)? else {
             return Ok(None);
         };
-        let answer =
-            session.execute_unpaged(&self.read_record, (number,)).await.map_err(unavailable)?;
-        let rows = answer.into_rows_result().map_err(corrupt)?;
-        let Some((topic, count)) = rows.maybe_first_row::<(String, i32)>().map_err(corrupt)? else {
-            return Err(corrupt(format!("generation {number} is current but not recorded")));
-        };
-        Ok(Some(GenerationRecord {
-            generation: Generation(u32::try_from(number).map_err(corrupt)?),
-            topic,
-            partitions: PartitionCount::new(u64::try_from(count).map_err(corrupt)?)
-                .map_err(corrupt)?,
-        }))
+        let roster = Roster::from_json(text);
+        roster.map(Some).ok_or_else(|| corrupt("the roster of generations is none"))
     }
 
-    pub(super) async fn begin_first(
+    pub(super) async fn change(
         &self,
         session: &Session,
-        first: &GenerationRecord,
-    ) -> Result<GenerationRecord, StoreError> {
-        if let Some(current) = self.pointed_at(session, &self.settle_pointer).await? {
-            return Ok(current);
+        next: &Roster,
+    ) -> Result<Conditional, StoreError> {
+        let (revision, text) = (bigint(next.revision)?, next.to_json());
+        let answer = if next.revision == 1 {
+            session.execute_unpaged(&self.begin, (revision, text)).await
+        } else {
+            session.execute_unpaged(&self.change, (revision, text, revision - 1)).await
+        };
+        outcome(answer.map_err(unavailable)?)
+    }
+
+    pub(super) async fn write_report(
+        &self,
+        session: &Session,
+        partition: PartitionRef,
+        report: &PartitionReport,
+    ) -> Result<(), StoreError> {
+        let (generation, number) = (int(partition.generation.0)?, int(partition.partition.0)?);
+        let values = (generation, number, report.to_json());
+        session.execute_unpaged(&self.write_report, values).await.map_err(unavailable)?;
+        Ok(())
+    }
+
+    pub(super) async fn reports(
+        &self,
+        session: &Session,
+        generation: Generation,
+        partitions: PartitionCount,
+    ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
+        let answer = session.execute_unpaged(&self.read_reports, (int(generation.0)?,)).await;
+        let rows = answer.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
+        let mut reports = vec![None; partitions.get() as usize];
+        for row in rows.rows::<(i32, &str)>().map_err(corrupt)? {
+            let (partition, report) = row.map_err(corrupt)?;
+            let place = usize::try_from(partition).ok().and_then(|at| reports.get_mut(at));
+            if let Some(place) = place {
+                *place = PartitionReport::from_json(report);
+            }
         }
-        let number = int(first.generation.0)?;
-        // The record before the pointer. A refusal of either says that another process was faster; what is there
-        // then is the answer.
-        let values = (number, &first.topic, int(first.partitions.get())?);
-        outcome(session.execute_unpaged(&self.record, values).await.map_err(unavailable)?)?;
-        outcome(session.execute_unpaged(&self.point, (number,)).await.map_err(unavailable)?)?;
-        self.pointed_at(session, &self.settle_pointer)
-            .await?
-            .ok_or_else(|| corrupt("the current generation is gone just after it was set"))
+        Ok(reports)
     }
 }

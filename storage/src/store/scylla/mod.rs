@@ -13,7 +13,9 @@ mod totals;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{BudgetId, Generation, PartitionCount, PersonKey, PersonRow, Position};
+use schemas::{
+    BudgetId, Generation, PartitionCount, PartitionReport, PersonKey, PersonRow, Position, Roster,
+};
 use scylla::client::session::Session;
 use tokio::time::timeout;
 
@@ -21,8 +23,7 @@ use self::generations::Generations;
 use self::people::People;
 use self::totals::Totals;
 use super::{
-    Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
-    StoredPartition, Summary,
+    Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
 };
 
 pub use self::session::{KeyspaceFault, KeyspaceName, ScyllaConfig, ScyllaCredentials};
@@ -171,14 +172,31 @@ impl Store for ScyllaStore {
         self.totals.state_position(&self.session, partition).await
     }
 
-    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
-        self.generations.current(&self.session).await
+    async fn roster(&self) -> Result<Option<Roster>, StoreError> {
+        self.generations.roster(&self.session).await
     }
 
-    async fn begin_first_generation(
+    async fn change_roster(&self, next: &Roster) -> Result<Conditional, StoreError> {
+        self.generations.change(&self.session, next).await
+    }
+
+    async fn write_report(
         &self,
-        first: &GenerationRecord,
-    ) -> Result<GenerationRecord, StoreError> {
-        self.generations.begin_first(&self.session, first).await
+        partition: PartitionRef,
+        report: &PartitionReport,
+    ) -> Result<(), StoreError> {
+        self.generations.write_report(&self.session, partition, report).await
+    }
+
+    async fn reports(
+        &self,
+        generation: Generation,
+        partitions: PartitionCount,
+    ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
+        self.generations.reports(&self.session, generation, partitions).await
+    }
+
+    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        self.people.delete(&self.session, partition).await
     }
 }

@@ -28,6 +28,7 @@ pub(super) struct People {
     write: PreparedStatement,
     read_bucket: PreparedStatement,
     read_one: PreparedStatement,
+    delete_bucket: PreparedStatement,
 }
 
 impl People {
@@ -53,6 +54,13 @@ impl People {
                 session,
                 "SELECT person, state FROM allocations \
                  WHERE generation = ? AND partition = ? AND bucket = ? AND person = ?",
+                Consistency::LocalQuorum,
+            )
+            .await?,
+            delete_bucket: prepare_repeatable(
+                session,
+                "DELETE FROM allocations USING TIMESTAMP ? \
+                 WHERE generation = ? AND partition = ? AND bucket = ?",
                 Consistency::LocalQuorum,
             )
             .await?,
@@ -130,6 +138,20 @@ impl People {
         }
     }
 
+    pub(super) async fn delete(
+        &self,
+        session: &Session,
+        partition: PartitionRef,
+    ) -> Result<(), StoreError> {
+        let (generation, number) = (int(partition.generation.0)?, int(partition.partition.0)?);
+        let deletions = buckets().map(|bucket| {
+            let key = (DELETED_FOR_GOOD, generation, number, i32::from(bucket));
+            session.execute_unpaged(&self.delete_bucket, key)
+        });
+        let done = stream::iter(deletions.collect::<Vec<_>>()).buffer_unordered(BATCHES_IN_FLIGHT);
+        done.map_err(unavailable).try_for_each(async |_| Ok(())).await
+    }
+
     pub(super) async fn read_one(
         &self,
         session: &Session,
@@ -147,6 +169,10 @@ impl People {
         PersonRow::decode(person, state).map(Some).map_err(corrupt)
     }
 }
+
+/// Above every row's timestamp, which is an offset: a row that is written late stays deleted. As microseconds it is a day in
+/// 2005: ScyllaDB takes no timestamp of the future.
+const DELETED_FOR_GOOD: i64 = 1 << 50;
 
 /// A row's timestamp. One above its offset: servers take neither 0 nor less for granted.
 fn timestamp(offset: Offset) -> Result<i64, StoreError> {

@@ -9,18 +9,21 @@
 //!
 //! One thread writes and one reads, so that reading people does not hold up a commit.
 
+mod generations;
 mod partitions;
 mod people;
 
 use std::path::Path;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
-use schemas::{BudgetId, Generation, PartitionCount, PersonKey, PersonRow, Position, bucket_of};
+use rusqlite::Connection;
+use schemas::{
+    BudgetId, Generation, PartitionCount, PartitionReport, PersonKey, PersonRow, Position, Roster,
+    bucket_of,
+};
 
 use super::{
-    Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
-    StoredPartition, Summary,
+    Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
 };
 use crate::sqlite::{self, Durability, Schema, Worker, WorkerGone, is_damage};
 
@@ -28,17 +31,24 @@ pub use crate::sqlite::OpenError;
 
 const SCHEMA: Schema = Schema {
     application_id: 0x5442_5301,
-    version: 1,
+    version: 2,
     tables: r#"
-        CREATE TABLE current_generation (
+        CREATE TABLE roster (
             id INTEGER PRIMARY KEY CHECK (id = 1),
-            generation INTEGER NOT NULL
+            revision INTEGER NOT NULL,
+            roster TEXT NOT NULL
         ) STRICT;
-        CREATE TABLE generations (
-            generation INTEGER PRIMARY KEY,
-            topic TEXT NOT NULL,
-            partition_count INTEGER NOT NULL
-        ) STRICT;
+        CREATE TABLE partition_reports (
+            generation INTEGER NOT NULL,
+            partition INTEGER NOT NULL,
+            report TEXT NOT NULL,
+            PRIMARY KEY (generation, partition)
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE deleted_people (
+            generation INTEGER NOT NULL,
+            partition INTEGER NOT NULL,
+            PRIMARY KEY (generation, partition)
+        ) STRICT, WITHOUT ROWID;
         CREATE TABLE partitions (
             generation INTEGER NOT NULL,
             partition INTEGER NOT NULL,
@@ -236,49 +246,39 @@ impl Store for SqliteStore {
         on(&self.reader, move |connection| partitions::state_position(connection, partition)).await
     }
 
-    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
-        on(&self.reader, |connection| current_generation(connection)).await
+    async fn roster(&self) -> Result<Option<Roster>, StoreError> {
+        on(&self.reader, |connection| generations::roster(connection)).await
     }
 
-    async fn begin_first_generation(
+    async fn change_roster(&self, next: &Roster) -> Result<Conditional, StoreError> {
+        let next = next.clone();
+        on(&self.writer, move |connection| generations::change(connection, &next)).await
+    }
+
+    async fn write_report(
         &self,
-        first: &GenerationRecord,
-    ) -> Result<GenerationRecord, StoreError> {
-        let first = first.clone();
-        on(&self.writer, move |connection| begin_first_generation(connection, first)).await
+        partition: PartitionRef,
+        report: &PartitionReport,
+    ) -> Result<(), StoreError> {
+        let report = report.to_json();
+        let write = move |connection: &mut Connection| {
+            generations::write_report(connection, partition, &report)
+        };
+        on(&self.writer, write).await
     }
-}
 
-fn current_generation(connection: &Connection) -> Result<Option<GenerationRecord>, Fault> {
-    let stored = connection
-        .query_row(
-            "SELECT generation, topic, partition_count
-             FROM current_generation JOIN generations USING (generation)",
-            [],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, u32>(2)?)),
-        )
-        .optional()?;
-    let Some((generation, topic, count)) = stored else { return Ok(None) };
-    let partitions = PartitionCount::new(count.into())
-        .map_err(|fault| Fault::Damage(format!("the partition count {fault}")))?;
-    Ok(Some(GenerationRecord { generation: Generation(generation), topic, partitions }))
-}
-
-fn begin_first_generation(
-    connection: &mut Connection,
-    first: GenerationRecord,
-) -> Result<GenerationRecord, Fault> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if let Some(current) = current_generation(&transaction)? {
-        return Ok(current);
+    async fn reports(
+        &self,
+        generation: Generation,
+        partitions: PartitionCount,
+    ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
+        let read = move |connection: &mut Connection| {
+            generations::reports(connection, generation, partitions)
+        };
+        on(&self.reader, read).await
     }
-    let generation = first.generation.0;
-    transaction.execute(
-        "INSERT INTO generations (generation, topic, partition_count) VALUES (?1, ?2, ?3)",
-        (generation, &first.topic, first.partitions.get()),
-    )?;
-    transaction
-        .execute("INSERT INTO current_generation (id, generation) VALUES (1, ?1)", [generation])?;
-    transaction.commit()?;
-    Ok(first)
+
+    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        on(&self.writer, move |connection| people::delete(connection, partition)).await
+    }
 }

@@ -11,8 +11,8 @@ use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, Partit
 use storage::log::LogIdentity;
 use storage::store::memory::MemoryStore;
 use storage::store::{
-    Checkpoint, Commit, Conditional, Epoch, GenerationRecord, PartitionRef, RecordMark, Store,
-    StoreError, StoredPartition, Summary, Tally,
+    Checkpoint, Commit, Conditional, Epoch, PartitionRef, RecordMark, Store, StoreError,
+    StoredPartition, Summary, Tally,
 };
 
 use super::build::{count, new_budget_id, person, row, totals};
@@ -49,15 +49,19 @@ macro_rules! store_contract {
             a_bucket_is_read_whole_and_without_its_neighbours,
             a_person_is_found_in_their_own_partition_only,
             the_position_of_the_rows_is_that_of_the_latest_commit,
+            the_latest_report_of_each_partition_is_told,
+            people_who_are_deleted_stay_deleted_and_the_checkpoint_stays,
         }
         crate::contract::properties! { store, $empty;
-            of_two_first_generations_one_is_begun_and_both_are_told,
+            of_two_changes_of_the_roster_that_follow_the_same_one_is_made,
         }
     };
 }
 pub(crate) use store_contract;
 
+mod generations;
 mod people;
+pub use generations::*;
 pub use people::*;
 
 impl Fixture {
@@ -354,24 +358,4 @@ pub async fn every_sequence_of_claims_and_commits_ends_as_in_memory(store: &Fixt
         }
         assert_eq!(store.read(partition).await, model.read(partition).await, "{steps:?}");
     }
-}
-
-pub async fn of_two_first_generations_one_is_begun_and_both_are_told(store: &Fixture) {
-    let record = |generation, topic: &str, partitions| GenerationRecord {
-        generation: Generation(generation),
-        topic: topic.into(),
-        partitions: count(partitions),
-    };
-    assert_eq!(store.store.current_generation().await, Ok(None));
-    let (one, two) = (record(1, "one", 12), record(2, "two", 24));
-    let (told_one, told_two) = tokio::join!(
-        store.store.begin_first_generation(&one),
-        store.store.begin_first_generation(&two)
-    );
-    let begun = told_one.unwrap();
-    assert!(begun == one || begun == two, "{begun:?}");
-    assert_eq!(told_two, Ok(begun.clone()));
-    assert_eq!(store.store.current_generation().await, Ok(Some(begun.clone())));
-    let late = store.store.begin_first_generation(&record(3, "three", 1)).await;
-    assert_eq!(late, Ok(begun));
 }

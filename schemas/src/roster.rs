@@ -1,0 +1,109 @@
+//! The roster: which generations are folded, and which of them answers the public. One row of the store, changed as a
+//! whole and conditionally, so that everyone sees the same steps in the same order.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Generation, PartitionCount, Term};
+
+/// A generation and what it derives from; never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationRecord {
+    /// Its number.
+    pub generation: Generation,
+    /// The topic it derives from.
+    pub topic: String,
+    /// That topic's partition count, for the generation's whole life.
+    pub partitions: PartitionCount,
+}
+
+/// A generation that is derived anew beside the one that answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Building {
+    /// Which.
+    pub record: GenerationRecord,
+    /// Whether it is compared and then given up, and never answers.
+    pub dry_run: bool,
+    /// Since when, in milliseconds since 1970.
+    pub begun_at_ms: u64,
+}
+
+/// Which generations there are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roster {
+    /// Counts the changes; each names the one that it follows.
+    pub revision: u64,
+    /// Counts the flips.
+    pub term: u32,
+    /// The one that answers the public.
+    pub current: GenerationRecord,
+    /// The one that is to answer next.
+    pub building: Option<Building>,
+    /// The one that answered before: folded on, so that there is a way back.
+    pub previous: Option<GenerationRecord>,
+    /// Those whose rows are no longer needed and not yet deleted.
+    pub retired: Vec<GenerationRecord>,
+    /// What a new one will be called: no number is ever used again.
+    pub next: Generation,
+}
+
+impl Roster {
+    /// The roster of a new deployment.
+    pub fn first(topic: &str, partitions: PartitionCount) -> Self {
+        Self {
+            revision: 1,
+            term: Term::FIRST.number,
+            current: GenerationRecord {
+                generation: Generation::FIRST,
+                topic: topic.to_owned(),
+                partitions,
+            },
+            building: None,
+            previous: None,
+            retired: Vec::new(),
+            next: Generation(Generation::FIRST.0 + 1),
+        }
+    }
+
+    /// The term that readers are in.
+    pub fn term(&self) -> Term {
+        Term { number: self.term, generation: self.current.generation }
+    }
+
+    /// The generations that are folded without answering.
+    pub fn beside(&self) -> impl Iterator<Item = &GenerationRecord> {
+        self.building.iter().map(|building| &building.record).chain(&self.previous)
+    }
+
+    /// The roster as its row holds it.
+    pub fn to_json(&self) -> String {
+        // Numbers, strings and lists under string keys: there is nothing in it that JSON cannot hold.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads what [`Roster::to_json`] wrote. `None` for damage.
+    pub fn from_json(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_roster_survives_its_row_and_damage_is_no_roster() {
+        let mut roster = Roster::first("submissions", PartitionCount::new(12).unwrap());
+        assert_eq!(Roster::from_json(&roster.to_json()), Some(roster.clone()));
+        let record = GenerationRecord { generation: Generation(2), ..roster.current.clone() };
+        roster.building = Some(Building {
+            record: record.clone(),
+            dry_run: true,
+            begun_at_ms: 1_795_212_000_123,
+        });
+        roster.retired.push(record);
+        assert_eq!(Roster::from_json(&roster.to_json()), Some(roster.clone()));
+        let none = roster.to_json().replace(r#""partitions":12"#, r#""partitions":0"#);
+        assert_eq!(Roster::from_json(&none), None);
+        assert_eq!(Roster::from_json("{}"), None);
+    }
+}
