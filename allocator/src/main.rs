@@ -7,6 +7,7 @@ use allocator::run::{self, RunConfig};
 use clap::{Parser, Subcommand};
 use processor::audit::{AuditArgs, audit_command};
 use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
+use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 use runtime::config::{ConfigArgs, ConfigFaults};
 use runtime::console;
 use runtime::{process, shutdown};
@@ -26,6 +27,8 @@ enum Command {
     Import(ImportArgs),
     Audit(AuditArgs),
     DeadLetters(DeadLettersArgs),
+    Rebuild(RebuildArgs),
+    Generations(GenerationsArgs),
     /// Prints the settings of all processes, as a Markdown table.
     Config,
 }
@@ -41,6 +44,14 @@ async fn main() -> ExitCode {
         },
         Command::DeadLetters(args) => match RunConfig::load(args.config()) {
             Ok(config) => dead_letters_command(&args, &config.storage).await,
+            Err(faults) => wrong(faults),
+        },
+        Command::Rebuild(args) => match RunConfig::load(&args.config) {
+            Ok(config) => rebuild_command(&args, &config.storage, shutdown::listen()).await,
+            Err(faults) => wrong(faults),
+        },
+        Command::Generations(args) => match RunConfig::load(args.config()) {
+            Ok(config) => generations_command(&args, &config.storage).await,
             Err(faults) => wrong(faults),
         },
         Command::Config => {

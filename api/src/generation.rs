@@ -1,15 +1,31 @@
-//! Which generation is the current one. Every read of the store begins with that, so it is asked once a second, by one
-//! for all. Forward only, as readers have been shown what the later one counts.
+//! Which generation answers. Every read of the store begins with that, so it is asked once a second, by one for all.
+//! Forward only, term by term, as readers have been shown what the later one counts.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use storage::store::{GenerationRecord, Store, StoreError};
+use schemas::{PartitionCount, Roster, Term};
+use storage::store::{Store, StoreError};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 /// How long an answer is trusted. The generation before stays where it is, so that nothing is lost by a moment more.
 const TRUSTED: Duration = Duration::from_secs(1);
+
+/// The generation that answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Current {
+    /// Which, and in which term.
+    pub term: Term,
+    /// Its partition count.
+    pub partitions: PartitionCount,
+}
+
+impl Current {
+    fn of(roster: &Roster) -> Self {
+        Self { term: roster.term(), partitions: roster.current.partitions }
+    }
+}
 
 /// The current generation, as the store said lately.
 pub struct CurrentGeneration {
@@ -19,9 +35,9 @@ pub struct CurrentGeneration {
     asking: Mutex<()>,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 struct Known {
-    current: GenerationRecord,
+    current: Current,
     asked: Instant,
 }
 
@@ -35,7 +51,7 @@ impl CurrentGeneration {
     ///
     /// # Errors
     /// As the store says.
-    pub async fn get(&self) -> Result<Option<GenerationRecord>, StoreError> {
+    pub async fn get(&self) -> Result<Option<Current>, StoreError> {
         let _asking = match self.known() {
             Some(known) if known.asked.elapsed() < TRUSTED => return Ok(Some(known.current)),
             Some(known) => match self.asking.try_lock() {
@@ -52,16 +68,16 @@ impl CurrentGeneration {
             }
         };
         let asked = Instant::now();
-        let read = self.store.current_generation().await?;
+        let read = self.store.roster().await?.as_ref().map(Current::of);
         // Of two reads the later may see the older.
         let known = self.known().map(|known| known.current);
-        let newest = known.into_iter().chain(read).max_by_key(|record| record.generation);
+        let newest = known.into_iter().chain(read).max_by_key(|current| current.term);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        *known = newest.clone().map(|current| Known { current, asked });
+        *known = newest.map(|current| Known { current, asked });
         Ok(newest)
     }
 
     fn known(&self) -> Option<Known> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+        *self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

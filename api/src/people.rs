@@ -153,7 +153,7 @@ impl People {
             let Some(current) = self.generation.get().await? else {
                 return Ok(None);
             };
-            read(PartitionRef { generation: current.generation, partition }).await
+            read(PartitionRef { generation: current.term.generation, partition }).await
         };
         let answer = self.guard.run(admission, async {
             match read.await {

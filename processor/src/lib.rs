@@ -7,16 +7,22 @@
 //! | [`coordinator`] | which partitions this process has, as the log's group says |
 //! | [`publisher`] | telling the cache what is committed |
 //! | [`audit`] | deriving everything from the log again, and comparing |
+//! | [`generations`] | which derivation answers, which is built beside it, and how one follows the other |
+//! | `beside` | folding the generations that do not answer, and comparing them |
+//! | [`rebuild`] | the operators' commands: a new generation, and the way back |
 //! | [`dead_letters`] | what operators do about records that could not be taken |
 
 pub mod audit;
+mod beside;
 pub mod config;
 pub mod coordinator;
 pub mod dead_letters;
 pub mod fold;
+pub mod generations;
 mod metrics;
 pub mod partition;
 pub mod publisher;
+pub mod rebuild;
 mod service;
 
 pub use config::ProcessorConfig;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use processor::audit::{AuditArgs, audit_command};
 use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
+use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 use processor::{Processor, ProcessorConfig, ProcessorParts};
 use runtime::config::ConfigArgs;
 use runtime::process::{self, Process};
@@ -30,6 +31,8 @@ struct Args {
 enum Command {
     Audit(AuditArgs),
     DeadLetters(DeadLettersArgs),
+    Rebuild(RebuildArgs),
+    Generations(GenerationsArgs),
 }
 
 impl Command {
@@ -37,6 +40,8 @@ impl Command {
         match self {
             Self::Audit(args) => &args.config,
             Self::DeadLetters(args) => args.config(),
+            Self::Rebuild(args) => &args.config,
+            Self::Generations(args) => args.config(),
         }
     }
 
@@ -44,6 +49,8 @@ impl Command {
         match self {
             Self::Audit(args) => audit_command(args, storage, shutdown::listen()).await,
             Self::DeadLetters(args) => dead_letters_command(args, storage).await,
+            Self::Rebuild(args) => rebuild_command(args, storage, shutdown::listen()).await,
+            Self::Generations(args) => generations_command(args, storage).await,
         }
     }
 }
@@ -77,6 +84,7 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
         let log = until_there(async || config.storage.open_log().await).await?;
         let parts = ProcessorParts {
             source: log.source,
+            log: until_there(async || config.storage.open_log_reader().await).await?,
             topic: config.storage.topic().to_owned(),
             dead_letters: log.dead_letters,
             store: until_there(async || config.storage.open_store().await).await?,

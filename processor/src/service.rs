@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 
 use runtime::health::{Check, Health};
 use runtime::metrics::{Metrics, MetricsError};
-use schemas::{Generation, PartitionCount};
+use schemas::{Generation, PartitionCount, Roster};
 use storage::cache::Cache;
 use storage::definitions::Definitions;
-use storage::log::{DeadLetters, LogSource};
-use storage::store::{GenerationRecord, Store, StoreError};
+use storage::log::{DeadLetters, LogReader, LogSource};
+use storage::store::{Store, StoreError};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::beside::{Beside, BesideParts};
 use crate::config::ProcessorConfig;
 use crate::coordinator::{Coordinator, CoordinatorParts};
+use crate::generations::{begin_first, watch_roster};
 use crate::metrics::ProcessorMetrics;
 use crate::publisher::Publisher;
 
@@ -28,6 +31,8 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 pub struct ProcessorParts {
     /// The log, as a member of its group.
     pub source: Box<dyn LogSource>,
+    /// The log, read back for generations that are folded beside the one that answers.
+    pub log: Arc<dyn LogReader>,
     /// The log's topic, as the generation records it.
     pub topic: String,
     /// Where records go that cannot be folded.
@@ -75,6 +80,7 @@ pub enum StartError {
 pub struct Processor {
     source: Option<std::thread::JoinHandle<()>>,
     publisher: JoinHandle<()>,
+    beside: JoinHandle<()>,
     stop_publisher: CancellationToken,
 }
 
@@ -93,25 +99,37 @@ impl Processor {
         let metrics = ProcessorMetrics::new(metrics)?;
         let group = health.check("group");
         let partitions = parts.source.partitions();
-        let generation = current_generation(parts.store.as_ref(), &parts.topic, partitions).await?;
+        let roster = first_roster(parts.store.as_ref(), &parts.topic, partitions).await?;
+        let (watching, roster) = watch::channel(roster);
+        tokio::spawn(watch_roster(Arc::clone(&parts.store), watching, stop.clone()));
+        let owner = owner_name();
         let publisher =
             Arc::new(Publisher::new(parts.cache, parts.definitions, partitions, metrics.clone()));
+        let beside = Beside::new(BesideParts {
+            log: parts.log,
+            store: Arc::clone(&parts.store),
+            dead_letters: Arc::clone(&parts.dead_letters),
+            limits: config.limits,
+            owner: format!("{owner}-beside"),
+        })?;
         let coordinator = Coordinator::new(
             CoordinatorParts {
                 store: parts.store,
                 dead_letters: parts.dead_letters,
                 publisher: Arc::clone(&publisher),
                 identity: parts.source.identity(),
-                generation,
+                roster: roster.clone(),
                 partitions,
                 limits: config.limits,
                 claim_timeout: config.claim_timeout,
-                owner: owner_name(),
+                owner,
                 metrics: metrics.clone(),
                 check: health.check("partitions"),
             },
             Handle::current(),
         );
+        let (assigned, term) = (coordinator.assigned_here(), coordinator.term_here());
+        let beside = tokio::spawn(beside.run(assigned, term, roster, stop.clone()));
         let following = Following { coordinator, metrics, group, stop, handle: Handle::current() };
         let source = parts.source;
         let thread = std::thread::Builder::new()
@@ -120,7 +138,7 @@ impl Processor {
         let stop_publisher = CancellationToken::new();
         let (stop, interval) = (stop_publisher.clone(), config.republish_interval);
         let publisher = tokio::spawn(async move { publisher.run(interval, stop).await });
-        Ok(Self { source: Some(thread), publisher, stop_publisher })
+        Ok(Self { source: Some(thread), publisher, beside, stop_publisher })
     }
 
     /// Waits until everything that was folded is committed and told, after `stop` was cancelled.
@@ -130,6 +148,9 @@ impl Processor {
             if !matches!(joined, Ok(true)) {
                 tracing::error!("the log's source failed");
             }
+        }
+        if let Err(error) = self.beside.await {
+            tracing::error!(%error, "the owners beside failed");
         }
         self.stop_publisher.cancel();
         if let Err(error) = self.publisher.await {
@@ -153,6 +174,7 @@ impl Following {
         let mut pause = FIRST_REJOIN_PAUSE;
         while !self.stop.is_cancelled() {
             self.group.set_ready();
+            self.coordinator.follow_the_roster();
             let joined_at = Instant::now();
             // A bug in the source must not end the folding of every partition silently.
             let run = AssertUnwindSafe(|| source.run(&self.coordinator, &self.stop));
@@ -161,6 +183,13 @@ impl Following {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "a bug: the source of the log panicked".to_owned(),
             };
+            if self.coordinator.is_flipped() {
+                tracing::info!(
+                    "left the log's group, to join it again in the generation that answers now"
+                );
+                self.coordinator.source_ended();
+                continue;
+            }
             tracing::warn!(reason, "left the log's group");
             self.group.set_unready(reason);
             self.coordinator.source_ended();
@@ -180,16 +209,14 @@ fn rest(pause: Duration, stop: &CancellationToken, handle: &Handle) {
     handle.block_on(resting);
 }
 
-async fn current_generation(
+async fn first_roster(
     store: &dyn Store,
     topic: &str,
     partitions: PartitionCount,
-) -> Result<Generation, StartError> {
-    let first =
-        GenerationRecord { generation: Generation::FIRST, topic: topic.to_owned(), partitions };
-    let current = loop {
-        match store.begin_first_generation(&first).await {
-            Ok(current) => break current,
+) -> Result<Roster, StartError> {
+    let roster = loop {
+        match begin_first(store, topic, partitions).await {
+            Ok(roster) => break roster,
             Err(StoreError::Corrupt(reason)) => return Err(StartError::Store(reason)),
             Err(StoreError::Unavailable(reason)) => {
                 tracing::warn!(reason, "the store does not tell the generation yet");
@@ -197,16 +224,17 @@ async fn current_generation(
             }
         }
     };
+    let current = &roster.current;
     if current.topic != topic || current.partitions != partitions {
         return Err(StartError::OtherGeneration {
             generation: current.generation,
-            topic: current.topic,
+            topic: current.topic.clone(),
             partitions: current.partitions.get(),
             configured_topic: topic.to_owned(),
             configured_partitions: partitions.get(),
         });
     }
-    Ok(current.generation)
+    Ok(roster)
 }
 
 /// A name that no other process ever has.

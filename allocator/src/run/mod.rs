@@ -126,6 +126,7 @@ impl Places {
         let Self { log, store, cache, definitions, ingest } = self;
         let parts = ProcessorParts {
             source: log.source,
+            log: config.storage.open_log_reader().await?,
             topic: config.storage.topic().to_owned(),
             dead_letters: log.dead_letters,
             store: Arc::clone(&store),

@@ -53,7 +53,7 @@ pub(super) fn aggregate(
         budget: budget.id.as_str(),
         name: &budget.name,
         people: totals.people,
-        generation: totals.generation.0,
+        generation: totals.term.generation.0,
         version,
         updated_at: rfc3339(totals.updated_at_ms),
         categories,

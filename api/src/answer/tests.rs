@@ -1,7 +1,9 @@
 //! The laws of a body and of its ETag.
 
 use proptest::prelude::*;
-use schemas::{BudgetId, Category, CategoryId, CategoryTotals, Generation, Identity, Position};
+use schemas::{
+    BudgetId, Category, CategoryId, CategoryTotals, Generation, Identity, Position, Term,
+};
 use serde_json::Value;
 
 use super::*;
@@ -49,7 +51,7 @@ fn totals(people: &[Vec<u64>]) -> CombinedTotals {
         }
     }
     CombinedTotals {
-        generation: Generation(2),
+        term: Term { number: 3, generation: Generation(2) },
         positions: vec![Position(people.len() as u64), Position(0)],
         people: people.len() as u64,
         updated_at_ms: 1_795_212_000_007,

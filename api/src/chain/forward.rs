@@ -37,11 +37,10 @@ pub fn judge(held: (&CombinedTotals, Provenance), found: (&CombinedTotals, Prove
     if less_sure || !found.includes(held) {
         let behind = held_provenance == Provenance::Committed
             && found_provenance == Provenance::Committed
-            && held.generation == found.generation
-            && held.includes(found);
+            && held.reaches(found);
         return if behind { Verdict::Behind } else { Verdict::Apart };
     }
-    let same_positions = found.generation == held.generation && found.positions == held.positions;
+    let same_positions = found.term == held.term && found.positions == held.positions;
     let same = match (held_provenance, found_provenance) {
         // Committed totals are a function of their positions.
         (Provenance::Committed, Provenance::Committed) => same_positions,
@@ -53,13 +52,13 @@ pub fn judge(held: (&CombinedTotals, Provenance), found: (&CombinedTotals, Prove
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use schemas::{AggregateVersion, Generation, Position};
+    use schemas::{AggregateVersion, Generation, Position, Term};
 
     use super::*;
 
-    fn totals(generation: u32, positions: &[u64]) -> CombinedTotals {
+    fn totals(term: u32, positions: &[u64]) -> CombinedTotals {
         CombinedTotals {
-            generation: Generation(generation),
+            term: Term { number: term, generation: Generation(term) },
             positions: positions.iter().copied().map(Position).collect(),
             people: 0,
             updated_at_ms: 0,
@@ -69,9 +68,8 @@ mod tests {
 
     fn any_found() -> impl Strategy<Value = (CombinedTotals, Provenance)> {
         let provenance = prop_oneof![Just(Provenance::Committed), Just(Provenance::Recounted)];
-        (1..3_u32, prop::collection::vec(0..4_u64, 3), provenance).prop_map(
-            |(generation, positions, provenance)| (totals(generation, &positions), provenance),
-        )
+        (1..3_u32, prop::collection::vec(0..4_u64, 3), provenance)
+            .prop_map(|(term, positions, provenance)| (totals(term, &positions), provenance))
     }
 
     proptest! {
@@ -105,7 +103,9 @@ mod tests {
         let committed = Provenance::Committed;
         assert_eq!(judge((&held, committed), (&found, committed)), Verdict::Apart);
         let rebuilt = totals(2, &[1, 1]);
-        assert_eq!(judge((&held, committed), (&rebuilt, committed)), Verdict::Forward);
+        assert_eq!(judge((&held, committed), (&rebuilt, committed)), Verdict::Behind);
+        let caught_up = totals(2, &[5, 5]);
+        assert_eq!(judge((&held, committed), (&caught_up, committed)), Verdict::Forward);
         assert_eq!(judge((&held, committed), (&held, committed)), Verdict::Same);
     }
 
@@ -118,6 +118,7 @@ mod tests {
         assert_eq!(judged(committed, &older, committed), Verdict::Behind);
         assert_eq!(judged(recounted, &older, committed), Verdict::Apart);
         assert_eq!(judged(committed, &older, recounted), Verdict::Apart);
-        assert_eq!(judged(committed, &totals(0, &[5, 5]), committed), Verdict::Apart);
+        assert_eq!(judged(committed, &totals(0, &[5, 5]), committed), Verdict::Behind);
+        assert_eq!(judged(committed, &totals(2, &[9, 4]), committed), Verdict::Apart);
     }
 }

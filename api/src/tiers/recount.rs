@@ -15,10 +15,10 @@ use futures_util::{TryStreamExt, stream};
 use schemas::{
     BudgetId, BudgetTotals, CategoryTotals, CombinedTotals, PartitionId, PersonRow, buckets,
 };
-use storage::store::{GenerationRecord, PartitionRef, Store, StoreError};
+use storage::store::{PartitionRef, Store, StoreError};
 
 use super::{Found, TierError, damaged};
-use crate::generation::CurrentGeneration;
+use crate::generation::{Current, CurrentGeneration};
 
 /// Buckets that are read at the same time: enough to keep the store busy, few enough to leave it room for commits.
 const SCANS: usize = 16;
@@ -35,7 +35,7 @@ pub async fn read(
     };
     let counted = Mutex::new(Counted::default());
     let scans = current.partitions.partitions().flat_map(|partition| {
-        let partition = PartitionRef { generation: current.generation, partition };
+        let partition = PartitionRef { generation: current.term.generation, partition };
         buckets().map(move |bucket| Ok((partition, bucket)))
     });
     stream::iter(scans)
@@ -123,7 +123,7 @@ impl Counted {
         &mut self,
         place: usize,
         budget: &BudgetId,
-        current: &GenerationRecord,
+        current: &Current,
     ) -> Option<CombinedTotals> {
         if self.damaged.contains(&place) {
             damaged(budget, &"rows with different numbers of categories");
@@ -134,7 +134,7 @@ impl Counted {
             .partitions()
             .map(|partition| Some(self.totals.remove(&(place, partition)).unwrap_or_default()))
             .collect();
-        CombinedTotals::merge(current.generation, current.partitions, &parts)
+        CombinedTotals::merge(current.term, current.partitions, &parts)
             .inspect_err(|fault| damaged(budget, fault))
             .ok()
     }

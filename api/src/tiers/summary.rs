@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use schemas::{BudgetId, CombinedTotals};
-use storage::store::{GenerationRecord, Store, StoreError, Summary};
+use storage::store::{Store, StoreError, Summary};
 
 use super::{Found, TierError, damaged};
-use crate::generation::CurrentGeneration;
+use crate::generation::{Current, CurrentGeneration};
 
 /// Reads the committed totals of the current generation.
 pub async fn read(
@@ -20,7 +20,7 @@ pub async fn read(
     let Some(current) = generation.get().await.map_err(unavailable)? else {
         return Ok(vec![None; budgets.len()]);
     };
-    let summaries = store.summaries(current.generation, current.partitions, budgets);
+    let summaries = store.summaries(current.term.generation, current.partitions, budgets);
     let read = budgets.iter().zip(summaries.await.map_err(unavailable)?);
     Ok(read
         .map(|(budget, summary)| {
@@ -31,12 +31,8 @@ pub async fn read(
 }
 
 /// A partition that was never claimed is missing: no answer here.
-fn whole(
-    current: &GenerationRecord,
-    budget: &BudgetId,
-    summary: &Summary,
-) -> Option<CombinedTotals> {
-    CombinedTotals::merge(current.generation, current.partitions, summary)
+fn whole(current: &Current, budget: &BudgetId, summary: &Summary) -> Option<CombinedTotals> {
+    CombinedTotals::merge(current.term, current.partitions, summary)
         .inspect_err(|fault| tracing::debug!(%budget, %fault, "no whole summary"))
         .ok()
 }

@@ -120,7 +120,7 @@ async fn a_recount_counts_everyone_once_and_no_one_who_withdrew() {
     assert_eq!(body["categories"][0]["total_basis_points"], 13_333);
     assert_eq!(body["categories"][0]["median_percent"].to_string(), "66.5");
     let expected = schemas::AggregateVersion::of(&schemas::CombinedTotals {
-        generation: schemas::Generation::FIRST,
+        term: schemas::Term::FIRST,
         positions: vec![Offset(7).next(), schemas::Position::START, Offset(1).next()],
         people: 2,
         updated_at_ms: 0,

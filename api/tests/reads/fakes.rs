@@ -113,7 +113,7 @@ pub struct FakeStore {
     pub scans: AtomicUsize,
     pub rows_asked: AtomicUsize,
     pub generation_asked: AtomicUsize,
-    generation: Mutex<Option<Generation>>,
+    term: Mutex<Option<Term>>,
     totals: Mutex<BTreeMap<BudgetId, Vec<Option<BudgetTotals>>>>,
     asked: Mutex<BTreeMap<BudgetId, usize>>,
     rows: Mutex<Vec<(PartitionId, PersonRow)>>,
@@ -128,9 +128,10 @@ impl FakeStore {
         self.asked.lock().unwrap().get(&id(budget)).copied().unwrap_or_default()
     }
 
-    /// Makes a generation the current one; the first is from the start.
-    pub fn flip(&self, generation: u32) {
-        *self.generation.lock().unwrap() = Some(Generation(generation));
+    /// Begins a term, in which this generation answers; the first is from the start.
+    pub fn flip(&self, number: u32, generation: u32) {
+        let generation = Generation(generation);
+        *self.term.lock().unwrap() = Some(Term { number, generation });
     }
 
     /// Writes a person's row over the one before.
@@ -224,20 +225,32 @@ impl Store for FakeStore {
         Ok(Some(Position(self.state_position.load(Ordering::SeqCst) as u64)))
     }
 
-    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
+    async fn roster(&self) -> Result<Option<Roster>, StoreError> {
         self.generation_asked.fetch_add(1, Ordering::SeqCst);
-        Ok(Some(GenerationRecord {
-            generation: self.generation.lock().unwrap().unwrap_or(Generation::FIRST),
-            topic: "submissions".into(),
-            partitions: partitions(),
-        }))
+        let mut roster = Roster::first("submissions", partitions());
+        let term = self.term.lock().unwrap().unwrap_or(Term::FIRST);
+        (roster.term, roster.current.generation) = (term.number, term.generation);
+        Ok(Some(roster))
     }
 
-    async fn begin_first_generation(
+    async fn change_roster(&self, _: &Roster) -> Result<Conditional, StoreError> {
+        Ok(Conditional::Refused)
+    }
+
+    async fn write_report(&self, _: PartitionRef, _: &PartitionReport) -> Result<(), StoreError> {
+        Err(unavailable("an api does not report".into()))
+    }
+
+    async fn reports(
         &self,
-        first: &GenerationRecord,
-    ) -> Result<GenerationRecord, StoreError> {
-        Ok(first.clone())
+        _: Generation,
+        _: PartitionCount,
+    ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn delete_people(&self, _: PartitionRef) -> Result<(), StoreError> {
+        Err(unavailable("an api deletes nobody".into()))
     }
 }
 

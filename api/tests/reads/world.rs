@@ -214,7 +214,7 @@ pub fn parts(people: &[(u32, [u16; 2])]) -> Vec<Option<BudgetTotals>> {
 }
 
 pub fn merged(parts: &[Option<BudgetTotals>]) -> CombinedTotals {
-    CombinedTotals::merge(Generation::FIRST, partitions(), parts).unwrap()
+    CombinedTotals::merge(Term::FIRST, partitions(), parts).unwrap()
 }
 
 /// A person's row; `shares` is empty after a withdrawal.

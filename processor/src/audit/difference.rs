@@ -86,7 +86,7 @@ impl fmt::Display for Difference {
 
 /// Notes what differs in one scope.
 #[derive(Debug)]
-pub(super) struct Comparison<'d> {
+pub(crate) struct Comparison<'d> {
     scope: Scope,
     differences: &'d mut Vec<Difference>,
 }

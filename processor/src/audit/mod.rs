@@ -22,15 +22,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use schemas::{BudgetId, BudgetTotals, CombinedTotals, Position};
+use schemas::{BudgetId, BudgetTotals, CombinedTotals, Position, Roster};
 use storage::cache::Cache;
 use storage::log::{LogReader, ReadError};
-use storage::store::{GenerationRecord, PartitionRef, Store, StoreError};
+use storage::store::{PartitionRef, Store, StoreError};
 
 pub use command::{AuditArgs, audit_command};
 pub use difference::{Difference, Place, Scope};
 
-use difference::Comparison;
+pub(crate) use difference::Comparison;
+pub(crate) use partition::{PartitionTotals, side_by_side};
+
 use partition::{Point, audit_partition};
 use shown::{Shown, look};
 
@@ -128,21 +130,21 @@ impl AuditProgress {
 /// # Errors
 /// When a place does not answer, however often it is asked, or there is nothing to compare.
 pub async fn audit(parts: &AuditParts, progress: &AuditProgress) -> Result<Report, AuditError> {
-    let generation = current_generation(parts).await?;
+    let roster = current_roster(parts).await?;
     let partitions = parts.log.partitions();
     for partition in partitions.partitions() {
         let bounds = again(async || Ok(parts.log.bounds(partition).await?)).await?;
         progress.records.fetch_add(bounds.high.0 - bounds.low.0, Ordering::Relaxed);
     }
-    let budgets = stored_budgets(parts, &generation).await?;
+    let budgets = stored_budgets(parts, &roster).await?;
     let mut report = Report { budgets, ..Report::default() };
     // Before the log is read: whatever is shown now is of records that are there by then.
-    let shown = look(parts, &generation, &mut report).await?;
+    let shown = look(parts, &roster, &mut report).await?;
 
     let mut counted: Vec<Vec<BudgetTotals>> = vec![Vec::new(); shown.len()];
     let mut without = Vec::new();
     for partition in partitions.partitions() {
-        let id = PartitionRef { generation: generation.generation, partition };
+        let id = PartitionRef { generation: roster.current.generation, partition };
         let points = points_of(&shown, partition.0 as usize);
         match audit_partition(parts, id, points, progress, &mut report).await {
             Ok(Some(audited)) => {
@@ -163,7 +165,7 @@ pub async fn audit(parts: &AuditParts, progress: &AuditProgress) -> Result<Repor
     }
     for (shown, counted) in shown.into_iter().zip(counted) {
         if without.is_empty() {
-            compare_shown(shown, counted, &generation, &mut report);
+            compare_shown(shown, counted, &roster, &mut report);
         } else {
             let Shown { place, budget, .. } = shown;
             let without = without.join(", ");
@@ -175,13 +177,14 @@ pub async fn audit(parts: &AuditParts, progress: &AuditProgress) -> Result<Repor
     Ok(report)
 }
 
-/// The generation that answers the public, which has to be of this log.
-async fn current_generation(parts: &AuditParts) -> Result<GenerationRecord, AuditError> {
-    let current = again(async || Ok(parts.store.current_generation().await?)).await?;
+/// The roster, whose current generation answers the public and has to be of this log.
+async fn current_roster(parts: &AuditParts) -> Result<Roster, AuditError> {
+    let roster = again(async || Ok(parts.store.roster().await?)).await?;
     let wrong = |reason: String| AuditError::Wrong(reason);
-    let current = current.ok_or_else(|| {
+    let roster = roster.ok_or_else(|| {
         wrong("there is nothing to compare: no processor ever started".to_owned())
     })?;
+    let current = &roster.current;
     if current.topic != parts.topic || current.partitions != parts.log.partitions() {
         return Err(wrong(format!(
             "the current generation {} is of topic `{}` with {} partitions; configured are `{}` with {}",
@@ -192,17 +195,17 @@ async fn current_generation(parts: &AuditParts) -> Result<GenerationRecord, Audi
             parts.log.partitions().get(),
         )));
     }
-    Ok(current)
+    Ok(roster)
 }
 
 /// Every budget with totals in some partition; those of a damaged one are not known, and it is named when it is compared.
 async fn stored_budgets(
     parts: &AuditParts,
-    generation: &GenerationRecord,
+    roster: &Roster,
 ) -> Result<BTreeSet<BudgetId>, AuditError> {
     let mut budgets = BTreeSet::new();
-    for partition in generation.partitions.partitions() {
-        let id = PartitionRef { generation: generation.generation, partition };
+    for partition in roster.current.partitions.partitions() {
+        let id = PartitionRef { generation: roster.current.generation, partition };
         match again(async || Ok(parts.store.read_partition(id).await?)).await {
             Ok(stored) => {
                 let totals = stored.into_iter().flat_map(|stored| stored.totals);
@@ -225,16 +228,11 @@ fn points_of(shown: &[Shown], partition: usize) -> Vec<Point> {
 }
 
 /// Compares what one place shows of one budget with what the log says up to the same positions.
-fn compare_shown(
-    shown: Shown,
-    counted: Vec<BudgetTotals>,
-    generation: &GenerationRecord,
-    report: &mut Report,
-) {
+fn compare_shown(shown: Shown, counted: Vec<BudgetTotals>, roster: &Roster, report: &mut Report) {
     let Shown { place, budget, totals } = shown;
     let scope = Scope { place, partition: None, budget: Some(budget), category: None };
     let counted: Vec<_> = counted.into_iter().map(Some).collect();
-    let merged = CombinedTotals::merge(generation.generation, generation.partitions, &counted);
+    let merged = CombinedTotals::merge(roster.term(), roster.current.partitions, &counted);
     let mut comparison = Comparison::of(scope, &mut report.differences);
     match merged {
         Ok(log) => {

@@ -94,10 +94,10 @@ pub(super) async fn audit_partition(
     Ok(Some(walk.reached))
 }
 
-type PartitionTotals<'a> = Vec<(&'a BudgetId, &'a BudgetTotals)>;
+pub(crate) type PartitionTotals<'a> = Vec<(&'a BudgetId, &'a BudgetTotals)>;
 
 /// The totals of both by budget; those of nobody where one of them knows nothing of a budget.
-fn side_by_side<'a>(
+pub(crate) fn side_by_side<'a>(
     log: PartitionTotals<'a>,
     found: PartitionTotals<'a>,
 ) -> Vec<(&'a BudgetId, &'a BudgetTotals, &'a BudgetTotals)> {

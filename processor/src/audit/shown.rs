@@ -7,10 +7,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use schemas::{
-    AggregateVersion, BudgetId, CategoryTotals, CombinedTotals, DISTRIBUTION_BINS, Position,
+    AggregateVersion, BudgetId, CategoryTotals, CombinedTotals, DISTRIBUTION_BINS, Position, Roster,
 };
 use serde::Deserialize;
-use storage::store::GenerationRecord;
 use tokio::time::Instant;
 
 use super::{AuditError, AuditParts, Place, Report, again};
@@ -35,13 +34,13 @@ pub(super) struct Shown {
 /// Looks at every budget in the cache and in every api.
 pub(super) async fn look(
     parts: &AuditParts,
-    generation: &GenerationRecord,
+    roster: &Roster,
     report: &mut Report,
 ) -> Result<Vec<Shown>, AuditError> {
     let budgets = report.budgets.clone();
     let mut shown = Vec::new();
     if parts.cache.is_some() {
-        look_at_cache(parts, generation, &budgets, &mut shown, report).await;
+        look_at_cache(parts, roster, &budgets, &mut shown, report).await;
     }
     if !parts.apis.is_empty() {
         let client = reqwest::Client::builder().timeout(API_TIMEOUT).build();
@@ -49,7 +48,7 @@ pub(super) async fn look(
         for url in &parts.apis {
             let api = Api { client: &client, url: url.trim_end_matches('/') };
             let place = Place::Api(url.clone());
-            let (found, unchecked) = api.look(parts, generation, &budgets).await;
+            let (found, unchecked) = api.look(parts, roster, &budgets).await;
             if !found.is_empty() {
                 report.places.insert(place.clone());
             }
@@ -69,7 +68,7 @@ pub(super) async fn look(
 /// An emptied cache is whole again once every owner has published anew.
 async fn look_at_cache(
     parts: &AuditParts,
-    generation: &GenerationRecord,
+    roster: &Roster,
     budgets: &BTreeSet<BudgetId>,
     shown: &mut Vec<Shown>,
     report: &mut Report,
@@ -77,7 +76,7 @@ async fn look_at_cache(
     let deadline = Instant::now() + PATIENCE;
     let mut missing: Vec<BudgetId> = budgets.iter().cloned().collect();
     loop {
-        let reason = match read_cache(parts, generation, &missing).await {
+        let reason = match read_cache(parts, roster, &missing).await {
             Ok(totals) => {
                 for (budget, totals) in std::mem::take(&mut missing).into_iter().zip(totals) {
                     match totals {
@@ -105,15 +104,14 @@ async fn look_at_cache(
 /// The cache's totals of budgets, in their order: of the current generation, or none.
 async fn read_cache(
     parts: &AuditParts,
-    generation: &GenerationRecord,
+    roster: &Roster,
     budgets: &[BudgetId],
 ) -> Result<Vec<Option<CombinedTotals>>, String> {
     let Some(cache) = &parts.cache else { return Ok(vec![None; budgets.len()]) };
     let totals = cache.read(budgets).await.map_err(|error| error.to_string())?;
-    let count = generation.partitions.get() as usize;
-    let is_whole = |totals: &CombinedTotals| {
-        totals.generation == generation.generation && totals.positions.len() == count
-    };
+    let count = roster.current.partitions.get() as usize;
+    let is_whole =
+        |totals: &CombinedTotals| totals.term == roster.term() && totals.positions.len() == count;
     Ok(totals.into_iter().map(|totals| totals.filter(is_whole)).collect())
 }
 
@@ -152,14 +150,14 @@ impl Api<'_> {
     async fn look(
         &self,
         parts: &AuditParts,
-        generation: &GenerationRecord,
+        roster: &Roster,
         budgets: &BTreeSet<BudgetId>,
     ) -> Found {
         let deadline = Instant::now() + API_PATIENCE;
         let mut found = Vec::new();
         let mut waiting: Vec<Waiting> = budgets.iter().cloned().map(Waiting::new).collect();
         while !waiting.is_empty() && Instant::now() < deadline {
-            if let Err(error) = see_positions(parts, generation, &mut waiting).await {
+            if let Err(error) = see_positions(parts, roster, &mut waiting).await {
                 waiting.iter_mut().for_each(|budget| budget.reason = error.to_string());
             }
             let mut still = Vec::new();
@@ -167,7 +165,7 @@ impl Api<'_> {
                 if Instant::now() < deadline && budget.withheld(self.ask(&budget.id).await) {
                     continue;
                 }
-                match budget.matched(generation) {
+                match budget.matched(roster) {
                     Some(totals) => found.push((budget.id, totals)),
                     None => still.push(budget),
                 }
@@ -223,26 +221,26 @@ impl Waiting {
     }
 
     /// An answer whose positions were seen.
-    fn matched(&mut self, generation: &GenerationRecord) -> Option<CombinedTotals> {
+    fn matched(&mut self, roster: &Roster) -> Option<CombinedTotals> {
         let version = self.answers.keys().find(|version| self.seen.contains_key(*version))?.clone();
         let (answer, positions) = (self.answers.remove(&version)?, self.seen.remove(&version)?);
-        answer.into_totals(generation, positions).map_err(|reason| self.reason = reason).ok()
+        answer.into_totals(roster, positions).map_err(|reason| self.reason = reason).ok()
     }
 }
 
 /// The positions that the cache and the store are at now.
 async fn see_positions(
     parts: &AuditParts,
-    generation: &GenerationRecord,
+    roster: &Roster,
     waiting: &mut [Waiting],
 ) -> Result<(), AuditError> {
     let budgets: Vec<BudgetId> = waiting.iter().map(|budget| budget.id.clone()).collect();
     // Who cannot be asked has nothing to say; the other one may.
-    let cached = read_cache(parts, generation, &budgets).await.unwrap_or_default();
-    let (number, count) = (generation.generation, generation.partitions);
+    let cached = read_cache(parts, roster, &budgets).await.unwrap_or_default();
+    let (number, count) = (roster.current.generation, roster.current.partitions);
     let stored = again(async || Ok(parts.store.summaries(number, count, &budgets).await?)).await?;
     let stored = stored.into_iter().map(|parts| {
-        parts.ok().and_then(|parts| CombinedTotals::merge(number, count, &parts).ok())
+        parts.ok().and_then(|parts| CombinedTotals::merge(roster.term(), count, &parts).ok())
     });
     for totals in [cached, stored.collect()] {
         for (budget, totals) in waiting.iter_mut().zip(totals) {
@@ -258,7 +256,7 @@ async fn see_positions(
 impl Answer {
     fn into_totals(
         self,
-        generation: &GenerationRecord,
+        roster: &Roster,
         positions: Vec<Position>,
     ) -> Result<CombinedTotals, String> {
         let category = |category: Category| {
@@ -269,7 +267,7 @@ impl Answer {
             Ok(CategoryTotals { basis_points: category.total_basis_points, people_by_percent })
         };
         Ok(CombinedTotals {
-            generation: generation.generation,
+            term: roster.term(),
             positions,
             people: self.people,
             updated_at_ms: 0,

@@ -14,17 +14,18 @@ mod recovering;
 mod rejoin;
 mod unfolded;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use runtime::health::Check;
-use schemas::{Generation, PartitionCount, PartitionId, Position};
+use schemas::{PartitionCount, PartitionId, Position, Roster, Term};
 use storage::log::{DeadLetters, LogBounds, LogIdentity, PartitionHandler, RecordBatch, Start};
 use storage::store::{PartitionRef, Store, StoredPartition};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::metrics::ProcessorMetrics;
@@ -53,8 +54,8 @@ pub struct CoordinatorParts {
     pub publisher: Arc<Publisher>,
     /// Which log is folded.
     pub identity: LogIdentity,
-    /// Which derivation this is.
-    pub generation: Generation,
+    /// Which derivation answers the public: the one that is folded here.
+    pub roster: watch::Receiver<Roster>,
     /// Its partition count.
     pub partitions: PartitionCount,
     /// The owners' pace.
@@ -74,6 +75,7 @@ pub struct Coordinator {
     shared: Arc<Shared>,
     handle: Handle,
     owners: Mutex<BTreeMap<PartitionId, Owner>>,
+    assigned: watch::Sender<BTreeSet<PartitionId>>,
 }
 
 /// What an owner's end concerns.
@@ -82,11 +84,19 @@ struct Shared {
     unfolded: Unfolded,
     recovering: Recovering,
     rejoin: Rejoin,
+    /// In which the partitions are claimed.
+    term: watch::Sender<Term>,
+    /// Whether another generation answers by now. The source asks before each record.
+    flipped: AtomicBool,
 }
 
 impl Shared {
     fn id(&self, partition: PartitionId) -> PartitionRef {
-        PartitionRef { generation: self.parts.generation, partition }
+        PartitionRef { generation: self.term().generation, partition }
+    }
+
+    fn term(&self) -> Term {
+        *self.term.borrow()
     }
 }
 
@@ -95,8 +105,48 @@ impl Coordinator {
     pub fn new(parts: CoordinatorParts, handle: Handle) -> Self {
         let unfolded = Unfolded::new(parts.check.clone(), parts.metrics.clone());
         let (recovering, rejoin) = (Recovering::default(), Rejoin::new());
-        let shared = Arc::new(Shared { parts, unfolded, recovering, rejoin });
-        Self { shared, handle, owners: Mutex::default() }
+        let mut roster = parts.roster.clone();
+        let term = roster.borrow_and_update().term();
+        parts.publisher.answer_in(term);
+        let (term, flipped) = (watch::Sender::new(term), AtomicBool::new(false));
+        let shared = Arc::new(Shared { parts, unfolded, recovering, rejoin, term, flipped });
+        let watching = Arc::downgrade(&shared);
+        handle.spawn(async move {
+            while roster.changed().await.is_ok() {
+                let Some(shared) = watching.upgrade() else { return };
+                if roster.borrow_and_update().term() != shared.term() {
+                    shared.flipped.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        let (owners, assigned) = (Mutex::default(), watch::Sender::default());
+        Self { shared, handle, owners, assigned }
+    }
+
+    /// The term in which this process claims its partitions.
+    pub fn term_here(&self) -> watch::Receiver<Term> {
+        self.shared.term.subscribe()
+    }
+
+    /// The partitions that the log's group has given to this process, whether or not they are folded.
+    pub fn assigned_here(&self) -> watch::Receiver<BTreeSet<PartitionId>> {
+        self.assigned.subscribe()
+    }
+
+    /// Whether another generation answers than the one that is folded here.
+    pub fn is_flipped(&self) -> bool {
+        self.shared.flipped.load(Ordering::Relaxed)
+    }
+
+    /// The source does not run: what it brings next is folded in the generation that answers now.
+    pub fn follow_the_roster(&self) {
+        // Before the roster is read: a flip right afterwards is not missed.
+        self.shared.flipped.store(false, Ordering::Relaxed);
+        let term = self.shared.parts.roster.borrow().term();
+        if self.shared.term.send_if_modified(|known| std::mem::replace(known, term) != term) {
+            tracing::info!(term = term.number, generation = %term.generation, "another generation answers now");
+            self.shared.parts.publisher.answer_in(term);
+        }
     }
 
     /// The source no longer runs: lets go of what it left behind, if it failed, and of the wish to join again, which
@@ -114,7 +164,7 @@ impl Coordinator {
     async fn begin(&self, partition: PartitionId, bounds: LogBounds) -> Start {
         let claimed_at = Instant::now();
         let Some(stored) = self.try_claim(partition).await else { return Start::Nowhere };
-        let Shared { parts, unfolded, recovering, rejoin } = self.shared.as_ref();
+        let Shared { parts, unfolded, recovering, rejoin, .. } = self.shared.as_ref();
         let position = stored.checkpoint.position;
         if bounds.high >= position {
             recovering.recovered(partition);
@@ -149,7 +199,7 @@ impl Coordinator {
             PartitionParts {
                 store: Arc::clone(&parts.store),
                 dead_letters: Arc::clone(&parts.dead_letters),
-                publisher: Arc::clone(&parts.publisher),
+                publisher: Some(Arc::clone(&parts.publisher)),
                 identity: parts.identity.clone(),
                 partitions: parts.partitions,
                 limits: parts.limits,
@@ -191,6 +241,8 @@ impl PartitionHandler for Coordinator {
             (*partition, self.begin(*partition, *bounds).await)
         });
         let starts = self.handle.block_on(join_all(claims));
+        let all = partitions.iter().map(|(partition, _)| *partition);
+        self.assigned.send_modify(|assigned| assigned.extend(all));
         if self.shared.unfolded.any_unclaimed() {
             // To leave the group takes the others' owners from them as well.
             let nobody_folds = self.owners().is_empty();
@@ -202,6 +254,11 @@ impl PartitionHandler for Coordinator {
     }
 
     fn revoked(&self, partitions: &[PartitionId], lost: bool) {
+        self.assigned.send_if_modified(|assigned| {
+            let before = assigned.len();
+            assigned.retain(|partition| !partitions.contains(partition));
+            assigned.len() != before
+        });
         let mut releases = Vec::new();
         for partition in partitions {
             if let Some(owner) = self.owners().remove(partition) {
@@ -263,6 +320,7 @@ impl PartitionHandler for Coordinator {
     }
 
     fn wants_to_rejoin(&self) -> bool {
-        self.shared.rejoin.is_due(Instant::now)
+        // A flip: all partitions are claimed anew, in the generation that answers now.
+        self.is_flipped() || self.shared.rejoin.is_due(Instant::now)
     }
 }

@@ -140,8 +140,8 @@ async fn find(parts: &ReplayParts, letter: Receipt, found: &Letter) -> Result<De
 
 /// The fold would put it away once more.
 async fn refuse_what_is_in_vain(parts: &ReplayParts, dead: &Dead) -> Result<(), ReplayError> {
-    let Some(current) = parts.store.current_generation().await? else { return Ok(()) };
-    let id = PartitionRef { generation: current.generation, partition: dead.home };
+    let Some(roster) = parts.store.roster().await? else { return Ok(()) };
+    let id = PartitionRef { generation: roster.current.generation, partition: dead.home };
     let stored = parts.store.read_partition(id).await?;
     let totals = stored.into_iter().flat_map(|stored| stored.totals);
     let expected = totals

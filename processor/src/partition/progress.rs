@@ -4,12 +4,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use schemas::Position;
+use tokio::sync::watch;
 
 /// How far a partition has come.
 #[derive(Debug, Default)]
 pub struct Progress {
     high: AtomicU64,
-    committed: AtomicU64,
+    committed: watch::Sender<Position>,
 }
 
 impl Progress {
@@ -20,7 +21,13 @@ impl Progress {
 
     /// The committed position.
     pub fn committed(&self) -> Position {
-        Position(self.committed.load(Ordering::Relaxed))
+        *self.committed.borrow()
+    }
+
+    /// Waits until everything below `position` is committed.
+    pub(crate) async fn reached(&self, position: Position) {
+        // Its sender is here.
+        let _ = self.committed.subscribe().wait_for(|committed| *committed >= position).await;
     }
 
     /// Takes the log's high watermark. It never goes back.
@@ -29,7 +36,7 @@ impl Progress {
     }
 
     pub(crate) fn set_committed(&self, committed: Position) {
-        self.committed.store(committed.0, Ordering::Relaxed);
+        self.committed.send_replace(committed);
         self.set_high(committed);
     }
 

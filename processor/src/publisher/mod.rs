@@ -9,7 +9,7 @@ mod totals;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use schemas::{BudgetId, BudgetTotals, PartitionCount};
+use schemas::{BudgetId, BudgetTotals, PartitionCount, Term};
 use storage::cache::{Cache, CacheError};
 use storage::definitions::Definitions;
 use storage::store::PartitionRef;
@@ -53,6 +53,11 @@ impl Publisher {
     ) -> Self {
         let (totals, news) = (Mutex::default(), Notify::new());
         Self { cache, definitions, partitions, metrics, totals, news }
+    }
+
+    /// From now on the totals of this term's generation are told, and of no other.
+    pub fn answer_in(&self, term: Term) {
+        self.lock().begin(term);
     }
 
     /// Takes over totals that have been committed. Costs no I/O.

@@ -1,24 +1,37 @@
 //! The totals that a publisher has: those of the partitions that are owned, and those that the cache has not been told.
-//! No I/O.
+//! All are of the generation that answers; those of others are passed over. No I/O.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use schemas::{BudgetId, BudgetTotals, Generation, PartitionId, PartitionTotals};
+use schemas::{BudgetId, BudgetTotals, PartitionId, PartitionTotals, Term};
 use storage::definitions::Catalog;
 use storage::store::PartitionRef;
 
-#[derive(Default)]
 pub(super) struct Totals {
-    owned: BTreeMap<PartitionRef, BTreeMap<BudgetId, BudgetTotals>>,
+    term: Term,
+    owned: BTreeMap<PartitionId, BTreeMap<BudgetId, BudgetTotals>>,
     untold: Untold,
 }
 
-/// What is told of one budget in one call; it may be of partitions that have been given up meanwhile.
+/// What is told of each budget in one call; it may be of partitions that have been given up meanwhile.
 #[derive(Default)]
-struct Untold(BTreeMap<(BudgetId, Generation), BTreeMap<PartitionId, BudgetTotals>>);
+struct Untold(BTreeMap<BudgetId, BTreeMap<PartitionId, BudgetTotals>>);
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self { term: Term::FIRST, owned: BTreeMap::new(), untold: Untold::default() }
+    }
+}
 
 impl Totals {
+    /// Begins a term. What is known of the one before is no longer told.
+    pub fn begin(&mut self, term: Term) {
+        if term != self.term {
+            *self = Self { term, ..Self::default() };
+        }
+    }
+
     /// Takes over what has been committed of a partition; everything, if it is new here.
     pub fn take_over(
         &mut self,
@@ -26,6 +39,10 @@ impl Totals {
         totals: Vec<(BudgetId, BudgetTotals)>,
         catalog: &Catalog,
     ) {
+        if partition.generation != self.term.generation {
+            return;
+        }
+        let partition = partition.partition;
         match self.owned.entry(partition) {
             Entry::Occupied(known) => {
                 for (budget, totals) in &totals {
@@ -42,7 +59,9 @@ impl Totals {
 
     /// Ends the repetitions.
     pub fn give_up(&mut self, partition: PartitionRef) {
-        self.owned.remove(&partition);
+        if partition.generation == self.term.generation {
+            self.owned.remove(&partition.partition);
+        }
     }
 
     /// Everything that is owned is to be told.
@@ -54,38 +73,36 @@ impl Totals {
 
     /// Takes what is untold, call by call.
     pub fn take_untold(&mut self) -> Vec<(BudgetId, Vec<PartitionTotals>)> {
+        let term = self.term;
         let untold = std::mem::take(&mut self.untold.0).into_iter();
-        let call = |((budget, generation), partitions): (_, BTreeMap<_, _>)| {
+        let call = |(budget, partitions): (_, BTreeMap<_, _>)| {
             let partitions = partitions.into_iter();
-            let partitions = partitions.map(|(partition, totals)| PartitionTotals {
-                generation,
-                partition,
-                totals,
-            });
-            (budget, partitions.collect())
+            let of = |(partition, totals)| PartitionTotals { term, partition, totals };
+            (budget, partitions.map(of).collect())
         };
         untold.map(call).collect()
     }
 
     /// Puts back what the cache did not take, where nothing newer has come meanwhile.
     pub fn put_back(&mut self, budget: BudgetId, partitions: Vec<PartitionTotals>) {
-        for PartitionTotals { generation, partition, totals } in partitions {
-            let untold = self.untold.0.entry((budget.clone(), generation)).or_default();
-            untold.entry(partition).or_insert(totals);
+        for PartitionTotals { term, partition, totals } in partitions {
+            if term == self.term {
+                let untold = self.untold.0.entry(budget.clone()).or_default();
+                untold.entry(partition).or_insert(totals);
+            }
         }
     }
 }
 
 impl Untold {
-    fn put(&mut self, budget: &BudgetId, partition: PartitionRef, totals: BudgetTotals) {
-        let untold = self.0.entry((budget.clone(), partition.generation)).or_default();
-        untold.insert(partition.partition, totals);
+    fn put(&mut self, budget: &BudgetId, partition: PartitionId, totals: BudgetTotals) {
+        self.0.entry(budget.clone()).or_default().insert(partition, totals);
     }
 
     /// Puts a partition's totals of every budget, of those too that it knows nothing of.
     fn put_all(
         &mut self,
-        partition: PartitionRef,
+        partition: PartitionId,
         totals: &BTreeMap<BudgetId, BudgetTotals>,
         catalog: &Catalog,
     ) {

@@ -1,23 +1,26 @@
 //! The audit: it is silent while everything is as the log says, also under load, and names whatever is not.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-mod fixture;
+#[path = "../support/running.rs"]
+mod running;
+#[path = "../support/whole.rs"]
+mod whole;
 
 use std::sync::Arc;
 
 use axum::routing::get;
 use axum::{Json, Router};
-use fixture::{BUDGETS, Fixture, PARTITIONS, budget, count, id, said};
 use processor::audit::{Difference, Place, Report};
 use rusqlite::Connection;
 use schemas::{
-    AggregateVersion, BudgetTotals, CombinedTotals, Generation, PartitionId, PartitionTotals,
-    PersonRow, buckets,
+    AggregateVersion, BudgetTotals, CombinedTotals, PartitionId, PartitionTotals, PersonRow, Term,
+    buckets,
 };
 use serde_json::json;
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
 use storage::store::{Store, StoredPartition};
+use whole::{BUDGETS, Fixture, PARTITIONS, budget, count, id, said};
 
 /// With a settled log of some thousand records.
 async fn settled() -> Fixture {
@@ -198,8 +201,8 @@ async fn copy(fixture: &Fixture, change: impl Fn(&mut BudgetTotals)) -> MemoryCa
             if (name, partition) == (BUDGETS[1], 0) {
                 change(&mut totals);
             }
-            let (generation, partition) = (Generation::FIRST, PartitionId(partition));
-            parts.push(PartitionTotals { generation, partition, totals });
+            let (term, partition) = (Term::FIRST, PartitionId(partition));
+            parts.push(PartitionTotals { term, partition, totals });
         }
         cache.publish(&budget(name), count(), &parts).await.unwrap();
     }

@@ -1,7 +1,10 @@
 //! The coordinator between a source and the owners: what it claims, hands over, lets go of and says of each partition.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod generations;
 mod process;
+#[path = "../support/running.rs"]
+mod running;
 mod service;
 #[path = "../support/mod.rs"]
 mod support;

@@ -14,13 +14,14 @@ use processor::publisher::Publisher;
 use runtime::health::{Health, HealthConfig};
 use runtime::http::{self, HttpConfig};
 use runtime::metrics::Metrics;
-use schemas::{BudgetId, PartitionCount, PartitionId, Position};
+use schemas::{BudgetId, PartitionCount, PartitionId, Position, Roster};
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
 use storage::log::{LogIdentity, PartitionHandler, Start};
 use storage::store::{PartitionRef, Store, StoredPartition};
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -93,7 +94,7 @@ impl Process {
             dead_letters: Arc::new(NoLetters),
             publisher: Arc::clone(&publisher),
             identity: identity(),
-            generation: GENERATION,
+            roster: watch::channel(Roster::first("submissions", partitions)).1,
             partitions,
             limits,
             claim_timeout: Duration::from_millis(200),

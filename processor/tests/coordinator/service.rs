@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::{Processor, ProcessorConfig, ProcessorParts};
-use runtime::health::{Health, HealthConfig};
-use runtime::metrics::Metrics;
+use processor::ProcessorParts;
 use schemas::{PartitionCount, PartitionId, Position};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
+use storage::log::sqlite::{SqliteLog, SqliteReader};
 use storage::log::{LogIdentity, LogSource, PartitionHandler, SourceError};
 use storage::store::Store;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::process::{EAGER, id, identity};
+use crate::running::Running;
 use crate::support::letters::NoLetters;
 use crate::support::log::Log;
 use crate::support::store::FaultyStore;
@@ -58,7 +58,11 @@ impl LogSource for Panicking {
 async fn a_source_that_panics_is_begun_again_and_nothing_is_lost_or_counted_twice() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(FaultyStore::default());
+    // What is folded is the source's; nothing is folded beside it.
+    let one = PartitionCount::new(1).unwrap();
+    SqliteLog::open(&dir.path().join("log.db"), one).unwrap();
     let parts = ProcessorParts {
+        log: Arc::new(SqliteReader::open(&dir.path().join("log.db"), one).unwrap()),
         source: Box::new(Panicking { log: Log::of(100), runs: 0 }),
         topic: "submissions".into(),
         dead_letters: Arc::new(NoLetters),
@@ -66,25 +70,15 @@ async fn a_source_that_panics_is_begun_again_and_nothing_is_lost_or_counted_twic
         cache: Arc::new(MemoryCache::new()),
         definitions: Arc::new(SqliteDefinitions::open(&dir.path().join("d.db")).unwrap()),
     };
-    let config = ProcessorConfig {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        limits: EAGER,
-        republish_interval: Duration::from_secs(1),
-        claim_timeout: Duration::from_secs(3),
-    };
-    let now = HealthConfig { unready_after: Duration::ZERO, ready_after: Duration::ZERO };
-    let (metrics, health) = (Metrics::new("test"), Health::new(&now));
-    let stop = CancellationToken::new();
-    let processor =
-        Processor::start(&config, parts, &metrics, &health, stop.clone()).await.unwrap();
+    let running = Running::start(parts, EAGER).await;
     let stored = async || store.inner.read_partition(id(0)).await.unwrap();
     until("everything is committed", async || {
         stored().await.is_some_and(|stored| stored.checkpoint.position == Position(100))
     })
     .await;
-    assert!(health.is_ready());
-    stop.cancel();
-    processor.stopped().await;
+    assert!(running.health.is_ready());
+    let metrics = running.metrics.clone();
+    running.end().await;
     let checkpoint = stored().await.unwrap().checkpoint;
     assert_eq!((checkpoint.position, checkpoint.tally.applied), (Position(100), 100));
     // Once, for the panic: nothing that the first run left behind has disturbed the second.

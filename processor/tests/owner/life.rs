@@ -76,7 +76,7 @@ pub async fn take_over_at_pace(
     let parts = PartitionParts {
         store: store.clone(),
         dead_letters: Arc::new(NoLetters),
-        publisher: publisher(&dir),
+        publisher: Some(publisher(&dir)),
         identity: identity("c"),
         partitions: one(),
         limits,

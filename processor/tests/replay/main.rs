@@ -10,13 +10,13 @@ use processor::dead_letters::{
 };
 use schemas::{
     Action, Allocation, BudgetId, BudgetTotals, CategoryTotals, Generation, Offset, PartitionCount,
-    PartitionId, PersonKey, Position, Receipt, Submission, SubmissionId, encode_record,
+    PartitionId, PersonKey, Position, Receipt, Roster, Submission, SubmissionId, encode_record,
     partition_for,
 };
 use storage::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
 use storage::log::{AppendError, DeadLetter, DeadLetters, Decision, LogWriter, NewRecord};
 use storage::store::memory::MemoryStore;
-use storage::store::{Checkpoint, Commit, Epoch, GenerationRecord, PartitionRef, Store};
+use storage::store::{Checkpoint, Commit, Epoch, PartitionRef, Store};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -99,12 +99,7 @@ impl Fixture {
         let writer =
             Arc::new(Writer { log: Arc::clone(&log), answers: AtomicU8::new(Answers::All as u8) });
         let store = Arc::new(MemoryStore::new());
-        let first = GenerationRecord {
-            generation: Generation::FIRST,
-            topic: "submissions".into(),
-            partitions: count(),
-        };
-        store.begin_first_generation(&first).await.unwrap();
+        store.change_roster(&Roster::first("submissions", count())).await.unwrap();
         let parts = ReplayParts {
             book: Arc::new(SqliteLetterBook::open(&path).unwrap()),
             log: Arc::new(SqliteReader::open(&path, count()).unwrap()),

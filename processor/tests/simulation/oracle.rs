@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use schemas::{
-    BudgetId, BudgetTotals, CategoryTotals, CombinedTotals, Generation, Offset, PartitionId,
-    PersonKey, PersonRow, Position, SubmissionId, record_fingerprint,
+    BudgetId, BudgetTotals, CategoryTotals, CombinedTotals, Offset, PartitionId, PersonKey,
+    PersonRow, Position, SubmissionId, Term, record_fingerprint,
 };
 use storage::log::DeadLetter;
 use storage::store::{StoredPartition, Tally};
@@ -161,7 +161,7 @@ impl Oracle {
             }
         }
         CombinedTotals {
-            generation: Generation::FIRST,
+            term: Term::FIRST,
             positions: parts.iter().map(|part| part.position).collect(),
             people: parts.iter().map(|part| part.people).sum(),
             updated_at_ms: parts.iter().map(|part| part.updated_at_ms).max().unwrap_or(0),

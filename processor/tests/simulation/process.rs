@@ -157,7 +157,7 @@ impl Process {
         let parts = PartitionParts {
             store: Arc::clone(&self.store) as _,
             dead_letters: Arc::clone(&self.letters) as _,
-            publisher: Arc::clone(&self.publisher),
+            publisher: Some(Arc::clone(&self.publisher)),
             identity,
             partitions: world.log.count,
             limits: world.plan.limits,

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use schemas::{
-    BudgetId, Generation, PartitionCount, PartitionId, PersonKey, PersonRow, Position, bucket_of,
+    BudgetId, Generation, PartitionCount, PartitionId, PartitionReport, PersonKey, PersonRow,
+    Position, Roster, bucket_of,
 };
 use storage::store::memory::MemoryStore;
 use storage::store::{
-    Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
-    StoredPartition, Summary,
+    Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
 };
 
 use crate::letters::LettersServer;
@@ -253,14 +253,27 @@ impl Store for StoreClient {
         self.server.tables.state_position(partition).await
     }
 
-    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
-        self.server.tables.current_generation().await
+    async fn roster(&self) -> Result<Option<Roster>, StoreError> {
+        self.server.tables.roster().await
     }
-
-    async fn begin_first_generation(
+    async fn change_roster(&self, next: &Roster) -> Result<Conditional, StoreError> {
+        self.server.tables.change_roster(next).await
+    }
+    async fn write_report(
         &self,
-        first: &GenerationRecord,
-    ) -> Result<GenerationRecord, StoreError> {
-        self.server.tables.begin_first_generation(first).await
+        partition: PartitionRef,
+        report: &PartitionReport,
+    ) -> Result<(), StoreError> {
+        self.server.tables.write_report(partition, report).await
+    }
+    async fn reports(
+        &self,
+        generation: Generation,
+        partitions: PartitionCount,
+    ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
+        self.server.tables.reports(generation, partitions).await
+    }
+    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        self.server.tables.delete_people(partition).await
     }
 }

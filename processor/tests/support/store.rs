@@ -5,11 +5,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use schemas::{BudgetId, Generation, PartitionCount, PartitionId, PersonKey, PersonRow, Position};
+use schemas::{
+    BudgetId, Generation, PartitionCount, PartitionId, PartitionReport, PersonKey, PersonRow,
+    Position, Roster,
+};
 use storage::store::memory::MemoryStore;
 use storage::store::{
-    Commit, Conditional, Damaged, Epoch, GenerationRecord, PartitionRef, Store, StoreError,
-    StoredPartition, Summary,
+    Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
 };
 use tokio::sync::watch;
 
@@ -47,6 +49,10 @@ pub struct FaultyStore {
     pub rival: AtomicBool,
     /// The next commit is acknowledged and forgotten, as by a server that is killed before its log reaches the disk.
     pub forgets: AtomicBool,
+    /// The next change of the roster has no answer, and is carried out when the one after it comes: as a round of Paxos
+    /// that was accepted, and that the next one completes.
+    pub hangs: AtomicBool,
+    hanging: Mutex<Option<Roster>>,
     /// Whether every third call of a conditional write loses its answer, and every sixth is not even carried out.
     loses: bool,
     calls: AtomicU64,
@@ -154,13 +160,35 @@ impl Store for FaultyStore {
     ) -> Result<Option<Position>, StoreError> {
         self.inner.state_position(partition).await
     }
-    async fn current_generation(&self) -> Result<Option<GenerationRecord>, StoreError> {
-        self.inner.current_generation().await
+    async fn roster(&self) -> Result<Option<Roster>, StoreError> {
+        self.lose(self.inner.roster()).await
     }
-    async fn begin_first_generation(
+    async fn change_roster(&self, next: &Roster) -> Result<Conditional, StoreError> {
+        if self.hangs.swap(false, Ordering::Relaxed) {
+            *self.hanging.lock().unwrap() = Some(next.clone());
+            return Err(StoreError::Unavailable("no answer".into()));
+        }
+        let hanging = self.hanging.lock().unwrap().take();
+        if let Some(hanging) = hanging {
+            self.inner.change_roster(&hanging).await?;
+        }
+        self.lose(self.inner.change_roster(next)).await
+    }
+    async fn write_report(
         &self,
-        first: &GenerationRecord,
-    ) -> Result<GenerationRecord, StoreError> {
-        self.inner.begin_first_generation(first).await
+        partition: PartitionRef,
+        report: &PartitionReport,
+    ) -> Result<(), StoreError> {
+        self.inner.write_report(partition, report).await
+    }
+    async fn reports(
+        &self,
+        generation: Generation,
+        partitions: PartitionCount,
+    ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
+        self.inner.reports(generation, partitions).await
+    }
+    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        self.inner.delete_people(partition).await
     }
 }

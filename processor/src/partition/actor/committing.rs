@@ -66,7 +66,9 @@ impl Partition {
         self.committed = checkpoint;
         self.parts.progress.set_committed(self.committed.position);
         self.parts.metrics.set_progress(self.committed.position.0, self.parts.progress.lag());
-        self.parts.publisher.publish(self.id, totals);
+        if let Some(publisher) = &self.parts.publisher {
+            publisher.publish(self.id, totals);
+        }
         Ok(())
     }
 

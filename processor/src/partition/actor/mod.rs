@@ -33,8 +33,8 @@ pub struct PartitionParts {
     pub store: Arc<dyn Store>,
     /// Where records go that cannot be folded.
     pub dead_letters: Arc<dyn DeadLetters>,
-    /// Who tells the readers.
-    pub publisher: Arc<Publisher>,
+    /// Who tells the readers; nobody does of a generation that does not answer.
+    pub publisher: Option<Arc<Publisher>>,
     /// Which log is folded.
     pub identity: LogIdentity,
     /// The generation's partition count.
@@ -148,8 +148,10 @@ impl Partition {
     }
 
     fn publish_everything(&self) {
-        let totals = self.state.totals().map(|(id, totals)| (id.clone(), totals.clone())).collect();
-        self.parts.publisher.publish(self.id, totals);
+        if let Some(publisher) = &self.parts.publisher {
+            let totals = self.state.totals().map(|(id, totals)| (id.clone(), totals.clone()));
+            publisher.publish(self.id, totals.collect());
+        }
     }
 
     async fn fold_until(

@@ -1,14 +1,13 @@
-//! A whole processor on embedded places, and people who keep changing their minds.
+//! A whole processor on embedded places, and people who keep changing their minds. Not every test needs all of it.
+#![allow(dead_code)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use processor::ProcessorParts;
 use processor::audit::{AuditParts, AuditProgress, Report, audit};
 use processor::partition::{Limits, StormLimits};
-use processor::{Processor, ProcessorConfig, ProcessorParts};
-use runtime::health::{Health, HealthConfig};
-use runtime::metrics::Metrics;
 use schemas::{
     Action, Allocation, BudgetId, Generation, PartitionCount, PartitionId, PersonKey, Position,
     Submission, SubmissionId, encode_record, partition_for,
@@ -22,7 +21,8 @@ use storage::store::memory::MemoryStore;
 use storage::store::{Commit, Epoch, PartitionRef, Store, StoredPartition};
 use tempfile::TempDir;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+
+use crate::running::Running;
 
 pub const PARTITIONS: u32 = 2;
 pub const BUDGETS: [&str; 2] = ["roads", "schools"];
@@ -45,8 +45,7 @@ pub struct Fixture {
     pub apis: Vec<String>,
     pub dir: TempDir,
     log: Arc<SqliteLog>,
-    processor: Option<Processor>,
-    stop: CancellationToken,
+    processor: Option<Running>,
     appended: AtomicU64,
 }
 
@@ -68,27 +67,35 @@ impl Fixture {
         let log = Arc::new(SqliteLog::open(&dir.path().join("log.db"), count()).unwrap());
         let store = Arc::new(MemoryStore::new());
         let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new());
-        let parts = ProcessorParts {
-            source: Box::new(log.source().unwrap()),
-            topic: TOPIC.into(),
-            dead_letters: Arc::clone(&log) as _,
-            store: Arc::clone(&store) as _,
-            cache: Arc::clone(&cache),
-            definitions: Arc::new(SqliteDefinitions::open(&dir.path().join("d.db")).unwrap()),
-        };
-        let config = ProcessorConfig {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            limits: LIMITS,
-            republish_interval: Duration::from_secs(1),
-            claim_timeout: Duration::from_secs(3),
-        };
-        let now = HealthConfig { unready_after: Duration::ZERO, ready_after: Duration::ZERO };
-        let (metrics, health) = (Metrics::new("test"), Health::new(&now));
-        let stop = CancellationToken::new();
-        let processor =
-            Processor::start(&config, parts, &metrics, &health, stop.clone()).await.unwrap();
         let (apis, appended) = (Vec::new(), AtomicU64::new(0));
-        Self { store, cache, apis, dir, log, processor: Some(processor), stop, appended }
+        let mut fixture = Self { store, cache, apis, dir, log, processor: None, appended };
+        fixture.begin().await;
+        fixture
+    }
+
+    /// Starts a processor, on whatever is there.
+    pub async fn begin(&mut self) {
+        let parts = ProcessorParts {
+            source: Box::new(self.log.source().unwrap()),
+            log: Arc::new(self.reader()),
+            topic: TOPIC.into(),
+            dead_letters: Arc::clone(&self.log) as _,
+            store: Arc::clone(&self.store) as _,
+            cache: Arc::clone(&self.cache),
+            definitions: Arc::new(SqliteDefinitions::open(&self.dir.path().join("d.db")).unwrap()),
+        };
+        self.processor = Some(Running::start(parts, LIMITS).await);
+    }
+
+    pub fn reader(&self) -> SqliteReader {
+        SqliteReader::open(&self.dir.path().join("log.db"), count()).unwrap()
+    }
+
+    /// A partition in the generation that answers.
+    pub async fn id(&self, partition: u32) -> PartitionRef {
+        let roster = self.store.roster().await.unwrap().unwrap();
+        let generation = roster.current.generation;
+        PartitionRef { generation, partition: PartitionId(partition) }
     }
 
     /// Appends so many more records: new and repeated submissions, withdrawals, and garbage.
@@ -105,7 +112,7 @@ impl Fixture {
             let mut settled = true;
             let mut positions = 0;
             for partition in 0..PARTITIONS {
-                let stored = self.store.read_partition(id(partition)).await.unwrap();
+                let stored = self.store.read_partition(self.id(partition).await).await.unwrap();
                 let Some(StoredPartition { checkpoint, .. }) = stored else {
                     settled = false;
                     continue;
@@ -138,11 +145,12 @@ impl Fixture {
     }
 
     async fn is_told(&self) -> bool {
+        let term = self.store.roster().await.unwrap().unwrap().term();
         let budgets = BUDGETS.map(budget);
         let shown = self.cache.read(&budgets).await.unwrap();
         for (budget, shown) in budgets.iter().zip(shown) {
             let stored = self.positions(budget).await;
-            if shown.is_none_or(|shown| shown.positions != stored) {
+            if shown.is_none_or(|shown| (shown.term, shown.positions) != (term, stored)) {
                 return false;
             }
         }
@@ -160,31 +168,29 @@ impl Fixture {
     }
 
     pub async fn stored(&self, partition: u32) -> StoredPartition {
-        self.store.read_partition(id(partition)).await.unwrap().unwrap()
+        self.store.read_partition(self.id(partition).await).await.unwrap().unwrap()
     }
 
     /// Ends the processor: what is done to the store from now on stays.
     pub async fn end(&mut self) {
-        self.stop.cancel();
-        self.processor.take().unwrap().stopped().await;
+        self.processor.take().unwrap().end().await;
     }
 
     /// Commits something else in the place of what is committed.
     pub async fn overwrite(&self, partition: u32, change: impl FnOnce(&mut StoredPartition)) {
         let mut stored = self.stored(partition).await;
         let (from, epoch) = (stored.checkpoint.position, stored.epoch);
-        let next = Epoch(epoch.0 + 1);
-        self.store.claim(id(partition), Some(epoch), next, "a vandal").await.unwrap();
+        let (next, id) = (Epoch(epoch.0 + 1), self.id(partition).await);
+        self.store.claim(id, Some(epoch), next, "a vandal").await.unwrap();
         change(&mut stored);
         let StoredPartition { checkpoint, totals, .. } = stored;
         let commit = Commit { epoch: next, from, checkpoint, totals };
-        self.store.commit(id(partition), &commit).await.unwrap();
+        self.store.commit(id, &commit).await.unwrap();
     }
 
     pub async fn audit(&self) -> Report {
-        let reader = SqliteReader::open(&self.dir.path().join("log.db"), count()).unwrap();
         let parts = AuditParts {
-            log: Arc::new(reader),
+            log: Arc::new(self.reader()),
             topic: TOPIC.into(),
             store: Arc::clone(&self.store) as _,
             cache: Some(Arc::clone(&self.cache)),

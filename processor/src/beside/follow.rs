@@ -1,0 +1,369 @@
+//! One partition of a generation that does not answer: folded from the log up to where the one that answers has
+//! committed, compared there, and so on. Where the other one is not there or does not come on, the log's end takes its
+//! place, and that is the difference.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use schemas::{Compared, PartitionReport, Position, Roster};
+use storage::log::{DeadLetters, LogBounds, ReadError, RecordBatch, Stretch};
+use storage::store::{PartitionRef, StoreError, StoredPartition};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::BesideParts;
+use super::compare::differences;
+use super::letters::LettersBeyond;
+use crate::metrics::PartitionMetrics;
+use crate::partition::{
+    ClaimError, Ended, HaltReason, Partition, PartitionParts, Progress, check_log, claim,
+};
+
+/// Batches that may wait for the owner.
+const WAITING_BATCHES: usize = 4;
+/// How long a release with its last commit may take.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at where the other generation is.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Before what failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// After so long it is said again, though it is no news, that somebody is at it.
+const REPEAT: Duration = Duration::from_secs(5);
+/// So long the other generation may stand still, while the log goes on, before it is no longer waited for.
+const STANDSTILL: Duration = Duration::from_secs(10);
+
+/// Who follows.
+pub(super) struct Follower {
+    pub id: PartitionRef,
+    pub parts: Arc<BesideParts>,
+    pub metrics: PartitionMetrics,
+    pub roster: watch::Receiver<Roster>,
+}
+
+/// Why a follower begins again.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Halted(#[from] HaltReason),
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    #[error("its owner failed")]
+    Failed,
+}
+
+/// Follows until told to stop; begins again after whatever goes wrong, and says so.
+pub(super) async fn follow(follower: Follower, stop: CancellationToken) {
+    let id = follower.id;
+    loop {
+        let mut owner = None;
+        let following = stop.run_until_cancelled(follower.follow_once(&mut owner)).await;
+        if let Some(owner) = owner {
+            owner.release().await;
+        }
+        let Some(Err(trouble)) = following else { return };
+        tracing::warn!(partition = %id.partition, generation = %id.generation, %trouble, "not folded beside now");
+        let rest = async {
+            follower.tell_of(&trouble).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
+        };
+        if stop.run_until_cancelled(rest).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// The partition's owner while it runs.
+struct Owner {
+    stop: CancellationToken,
+    life: JoinHandle<Ended>,
+}
+
+impl Owner {
+    /// Lets go of the partition, after a last commit if that does not take long.
+    async fn release(mut self) {
+        self.stop.cancel();
+        if tokio::time::timeout(RELEASE_PATIENCE, &mut self.life).await.is_err() {
+            self.life.abort();
+            let _ = self.life.await;
+        }
+    }
+
+    /// Its life has ended.
+    async fn ended(&mut self) -> Trouble {
+        (&mut self.life).await.map_or(Trouble::Failed, Trouble::Ended)
+    }
+}
+
+/// What goes to the owner of a partition that is ours.
+struct Fed {
+    records: mpsc::Sender<RecordBatch>,
+    progress: Arc<Progress>,
+    letters: Arc<LettersBeyond>,
+    /// The next record to give it.
+    next: Position,
+    /// Where those come from, and how far they are to come; anew after the log did not answer.
+    source: Option<(watch::Sender<Position>, Stretch)>,
+    /// What was said last.
+    said: Option<PartitionReport>,
+}
+
+/// How long the generation that answers has not come on, though the log has.
+struct Standstill {
+    at: Option<Position>,
+    since: Instant,
+}
+
+impl Standstill {
+    /// Whether it has lasted.
+    fn lasts(&mut self, position: Option<Position>, high: Position) -> bool {
+        if position == Some(high) || position != self.at {
+            *self = Self { at: position, since: Instant::now() };
+        }
+        self.since.elapsed() > STANDSTILL
+    }
+}
+
+/// The same partition in the generation that answers.
+enum Answering {
+    /// It was never claimed, or it is gone.
+    Nothing,
+    /// It holds what cannot be.
+    Damaged(String),
+    At(Box<StoredPartition>),
+}
+
+impl Answering {
+    fn of(read: Result<Option<StoredPartition>, StoreError>) -> Result<Self, StoreError> {
+        match read {
+            Ok(None) => Ok(Self::Nothing),
+            Ok(Some(stored)) => Ok(Self::At(Box::new(stored))),
+            Err(StoreError::Corrupt(reason)) => Ok(Self::Damaged(reason)),
+            Err(away @ StoreError::Unavailable(_)) => Err(away),
+        }
+    }
+
+    fn position(&self) -> Option<Position> {
+        match self {
+            Self::At(stored) => Some(stored.checkpoint.position),
+            Self::Nothing | Self::Damaged(_) => None,
+        }
+    }
+}
+
+impl Follower {
+    /// Claims the partition, and folds and compares it again and again.
+    async fn follow_once(&self, owner: &mut Option<Owner>) -> Result<(), Trouble> {
+        let (mut fed, claimed) = self.claim().await?;
+        let owner = owner.insert(claimed);
+        let mut standstill = Standstill { at: None, since: Instant::now() };
+        loop {
+            match self.look(&mut fed, owner, &mut standstill).await {
+                // Somebody does not answer: what is folded stays, and the next look may be luckier.
+                Err(Trouble::Log(ReadError::Unavailable(reason)))
+                | Err(Trouble::Store(StoreError::Unavailable(reason))) => {
+                    tracing::debug!(partition = %self.id.partition, reason, "no look beside now");
+                }
+                looked => looked?,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                ended = owner.ended() => return Err(ended),
+            }
+        }
+    }
+
+    /// Folds up to where the one that answers is, compares, and says so.
+    async fn look(
+        &self,
+        fed: &mut Fed,
+        owner: &mut Owner,
+        standstill: &mut Standstill,
+    ) -> Result<(), Trouble> {
+        // In this order: what the other one has is never beyond the log's end.
+        let answering = Answering::of(self.answering().await)?;
+        let bounds = self.parts.log.bounds(self.id.partition).await?;
+        let position = answering.position();
+        if let Some(position) = position {
+            fed.letters.answering_is_at(position);
+        }
+        let stands_still = standstill.lasts(position, bounds.high);
+        let target = if stands_still { bounds.high } else { position.unwrap_or(fed.next) };
+        self.feed(fed, owner, target).await?;
+        let compared = match &answering {
+            Answering::At(theirs) => self.compare(theirs).await?,
+            Answering::Nothing | Answering::Damaged(_) => None,
+        };
+        let compared = match compared {
+            None if stands_still => Some(self.cannot_be_compared(fed, &answering, bounds)),
+            compared => compared,
+        };
+        self.report(fed, bounds, compared).await
+    }
+
+    async fn claim(&self) -> Result<(Fed, Owner), Trouble> {
+        let Self { id, parts, .. } = self;
+        let claimed_at = Instant::now();
+        let stored = claim(parts.store.as_ref(), *id, &parts.owner).await?;
+        let bounds = parts.log.bounds(id.partition).await?;
+        let identity = parts.log.identity();
+        let resume = check_log(&stored.checkpoint, &identity, bounds)?;
+        tracing::info!(
+            partition = %id.partition,
+            generation = %id.generation,
+            epoch = stored.epoch.0,
+            position = %stored.checkpoint.position,
+            "folding beside",
+        );
+        let progress = Arc::new(Progress::default());
+        let letters = Arc::new(LettersBeyond::new(Arc::clone(&parts.dead_letters)));
+        let owner = Partition::new(
+            *id,
+            stored,
+            resume,
+            claimed_at,
+            PartitionParts {
+                store: Arc::clone(&parts.store),
+                dead_letters: Arc::clone(&letters) as Arc<dyn DeadLetters>,
+                publisher: None,
+                identity,
+                partitions: parts.log.partitions(),
+                limits: parts.limits,
+                metrics: self.metrics.clone(),
+                progress: Arc::clone(&progress),
+            },
+        );
+        let (records, inbox) = mpsc::channel(WAITING_BATCHES);
+        let stop = CancellationToken::new();
+        let life = tokio::spawn(owner.run(inbox, stop.clone()));
+        let fed = Fed { records, progress, letters, next: resume.from, source: None, said: None };
+        Ok((fed, Owner { stop, life }))
+    }
+
+    /// The partition in the generation that answers.
+    async fn answering(&self) -> Result<Option<StoredPartition>, StoreError> {
+        let generation = self.roster.borrow().current.generation;
+        let theirs = PartitionRef { generation, ..self.id };
+        self.parts.store.read_partition(theirs).await
+    }
+
+    /// Gives the owner the records up to `target`, and waits until they are committed.
+    async fn feed(
+        &self,
+        fed: &mut Fed,
+        owner: &mut Owner,
+        target: Position,
+    ) -> Result<(), Trouble> {
+        fed.progress.set_high(target);
+        let (end, mut stretch) = match fed.source.take() {
+            Some(source) => source,
+            None => self.read_from(fed.next),
+        };
+        end.send_if_modified(|end| {
+            let further = target > *end;
+            *end = target.max(*end);
+            further
+        });
+        while fed.next < target {
+            let ended = || ReadError::Unavailable("the log is read no more".to_owned());
+            let batch = stretch.recv().await.ok_or_else(ended)??;
+            let next = batch.end();
+            if fed.records.send(batch).await.is_err() {
+                return Err(owner.ended().await);
+            }
+            fed.next = next.unwrap_or(fed.next);
+        }
+        fed.source = Some((end, stretch));
+        tokio::select! {
+            () = fed.progress.reached(target) => Ok(()),
+            ended = owner.ended() => Err(ended),
+        }
+    }
+
+    fn read_from(&self, position: Position) -> (watch::Sender<Position>, Stretch) {
+        let (end, until) = watch::channel(position);
+        (end, self.parts.log.follow(self.id.partition, position, until))
+    }
+
+    /// Compares, if both are at the same position.
+    async fn compare(&self, theirs: &StoredPartition) -> Result<Option<Compared>, Trouble> {
+        let Some(ours) = self.parts.store.read_partition(self.id).await? else { return Ok(None) };
+        let position = theirs.checkpoint.position;
+        if ours.checkpoint.position != position {
+            return Ok(None);
+        }
+        let with = self.roster.borrow().current.generation;
+        let differences = differences(self.id.partition, &ours, theirs);
+        Ok(Some(Compared { with, position, differences }))
+    }
+
+    /// What answers now is not what the log says, in one way or the other.
+    fn cannot_be_compared(&self, fed: &Fed, answering: &Answering, bounds: LogBounds) -> Compared {
+        let (partition, with) = (self.id.partition, self.roster.borrow().current.generation);
+        let what = match answering {
+            Answering::Nothing => format!("nothing is stored of generation {with}"),
+            Answering::Damaged(reason) => format!("of generation {with}: {reason}"),
+            Answering::At(theirs) => format!(
+                "generation {with} stands still at {}, and the log ends at {}",
+                theirs.checkpoint.position, bounds.high
+            ),
+        };
+        let differences = vec![format!("partition {partition}: {what}")];
+        Compared { with, position: fed.progress.committed(), differences }
+    }
+
+    /// Says it, at once if it is news.
+    async fn report(
+        &self,
+        fed: &mut Fed,
+        bounds: LogBounds,
+        compared: Option<Compared>,
+    ) -> Result<(), Trouble> {
+        let report = PartitionReport {
+            position: fed.progress.committed(),
+            high: bounds.high,
+            compared,
+            trouble: None,
+            at_ms: now_ms(),
+        };
+        let news = fed.said.as_ref().is_none_or(|said| {
+            let due_ms = said.at_ms + REPEAT.as_millis() as u64;
+            report.at_ms >= due_ms
+                || report != PartitionReport { at_ms: report.at_ms, ..said.clone() }
+        });
+        if news {
+            self.parts.store.write_report(self.id, &report).await?;
+            fed.said = Some(report);
+        }
+        Ok(())
+    }
+
+    /// Says why it does not come on.
+    async fn tell_of(&self, trouble: &Trouble) {
+        let stored = self.parts.store.read_partition(self.id).await;
+        let position = stored.ok().flatten().map(|stored| stored.checkpoint.position);
+        let position = position.unwrap_or_default();
+        let report = PartitionReport {
+            position,
+            high: position,
+            compared: None,
+            trouble: Some(trouble.to_string()),
+            at_ms: now_ms(),
+        };
+        if let Err(error) = self.parts.store.write_report(self.id, &report).await {
+            tracing::debug!(%error, "nobody can be told");
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,226 @@
+//! The steps from one roster to the next.
+
+use schemas::{Building, Generation, GenerationRecord, Roster};
+
+/// Why a step cannot be taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// One is being built already.
+    #[error("generation {0} is being built already: wait for it, or cancel it")]
+    Building(Generation),
+    /// It is not being built.
+    #[error("generation {0} is not being built: it was given up, or it answers already")]
+    NotBuilding(Generation),
+    /// It is only tried.
+    #[error("generation {0} is a dry run, which never answers")]
+    DryRun(Generation),
+    /// There is none to go back to.
+    #[error("there is no generation before {0}: it was retired, or there never was one")]
+    NothingBefore(Generation),
+    /// The rows of the one before would be folded by nobody.
+    #[error("generation {0} is there to go back to: retire it first")]
+    PreviousIsKept(Generation),
+}
+
+/// Begins a generation that derives from the same topic as the one that answers.
+///
+/// # Errors
+/// When one is being built already, or the one before is still kept: at most two are folded at once.
+pub fn begin(roster: &Roster, dry_run: bool, now_ms: u64) -> Result<Roster, Refused> {
+    if let Some(building) = &roster.building {
+        return Err(Refused::Building(building.record.generation));
+    }
+    if let Some(previous) = &roster.previous {
+        return Err(Refused::PreviousIsKept(previous.generation));
+    }
+    let record = GenerationRecord { generation: roster.next, ..roster.current.clone() };
+    let mut next = follow(roster);
+    next.next = Generation(roster.next.0 + 1);
+    next.building = Some(Building { record, dry_run, begun_at_ms: now_ms });
+    Ok(next)
+}
+
+/// Lets the one that was built answer: this one, and no other. The one that answered is kept.
+///
+/// # Errors
+/// When it is not built, or only tried.
+pub fn flip(roster: &Roster, generation: Generation) -> Result<Roster, Refused> {
+    let building = building(roster, generation)?.clone();
+    if building.dry_run {
+        return Err(Refused::DryRun(building.record.generation));
+    }
+    let mut next = follow(roster);
+    next.term += 1;
+    next.previous = Some(std::mem::replace(&mut next.current, building.record));
+    next.building = None;
+    Ok(next)
+}
+
+/// Gives up the one that is being built: this one, and no other.
+///
+/// # Errors
+/// When it is not.
+pub fn cancel(roster: &Roster, generation: Generation) -> Result<Roster, Refused> {
+    let record = building(roster, generation)?.record.clone();
+    let mut next = follow(roster);
+    next.building = None;
+    next.retired.push(record);
+    Ok(next)
+}
+
+fn building(roster: &Roster, generation: Generation) -> Result<&Building, Refused> {
+    let building = roster.building.as_ref();
+    building.filter(|it| it.record.generation == generation).ok_or(Refused::NotBuilding(generation))
+}
+
+/// Lets the one answer again that answered before. The other one is kept.
+///
+/// # Errors
+/// When there is none.
+pub fn roll_back(roster: &Roster) -> Result<Roster, Refused> {
+    let mut next = follow(roster);
+    let before = Refused::NothingBefore(roster.current.generation);
+    let previous = next.previous.take().ok_or(before)?;
+    next.term += 1;
+    next.previous = Some(std::mem::replace(&mut next.current, previous));
+    Ok(next)
+}
+
+/// Gives up the one that answered before: there is no way back then.
+///
+/// # Errors
+/// When there is none.
+pub fn retire(roster: &Roster) -> Result<Roster, Refused> {
+    let mut next = follow(roster);
+    let before = Refused::NothingBefore(roster.current.generation);
+    let previous = next.previous.take().ok_or(before)?;
+    next.retired.push(previous);
+    Ok(next)
+}
+
+/// Forgets one whose rows are deleted.
+pub fn deleted(roster: &Roster, generation: Generation) -> Roster {
+    let mut next = follow(roster);
+    next.retired.retain(|record| record.generation != generation);
+    next
+}
+
+fn follow(roster: &Roster) -> Roster {
+    Roster { revision: roster.revision + 1, ..roster.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use schemas::PartitionCount;
+
+    use super::*;
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Begin(bool),
+        Flip,
+        Cancel,
+        RollBack,
+        Retire,
+        Delete,
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            any::<bool>().prop_map(Step::Begin),
+            Just(Step::Flip),
+            Just(Step::Cancel),
+            Just(Step::RollBack),
+            Just(Step::Retire),
+            Just(Step::Delete),
+        ]
+    }
+
+    fn take(roster: &Roster, step: Step) -> Result<Roster, Refused> {
+        match step {
+            Step::Begin(dry_run) => begin(roster, dry_run, 0),
+            Step::Flip => flip(roster, built(roster)),
+            Step::Cancel => cancel(roster, built(roster)),
+            Step::RollBack => roll_back(roster),
+            Step::Retire => retire(roster),
+            Step::Delete => {
+                let oldest = roster.retired.first().map_or(Generation(0), |it| it.generation);
+                Ok(deleted(roster, oldest))
+            }
+        }
+    }
+
+    fn built(roster: &Roster) -> Generation {
+        roster.building.as_ref().map_or(Generation(0), |building| building.record.generation)
+    }
+
+    fn first() -> Roster {
+        Roster::first("submissions", PartitionCount::new(12).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_done_no_generation_has_two_parts_and_no_number_or_term_comes_again(
+            steps in prop::collection::vec(any_step(), 1..60),
+        ) {
+            let mut roster = first();
+            let mut answered = BTreeSet::from([roster.term()]);
+            let mut begun = BTreeSet::from([roster.current.generation]);
+            for step in steps {
+                let Ok(next) = take(&roster, step) else { continue };
+                prop_assert_eq!(next.revision, roster.revision + 1);
+                let parts: Vec<_> = std::iter::once(&next.current)
+                    .chain(next.beside())
+                    .chain(&next.retired)
+                    .map(|record| record.generation)
+                    .collect();
+                prop_assert_eq!(parts.iter().collect::<BTreeSet<_>>().len(), parts.len());
+                prop_assert!(next.beside().count() <= 1);
+                if let (None, Some(new)) = (&roster.building, &next.building) {
+                    prop_assert!(begun.insert(new.record.generation), "a number came again");
+                }
+                if next.term() != roster.term() {
+                    prop_assert!(next.term() > roster.term());
+                    prop_assert!(answered.insert(next.term()));
+                }
+                roster = next;
+            }
+        }
+    }
+
+    #[test]
+    fn a_rebuild_flips_is_rolled_back_and_flips_again_by_rolling_back() {
+        let built = flip(&begin(&first(), false, 5).unwrap(), Generation(2)).unwrap();
+        assert_eq!((built.term, built.current.generation), (2, Generation(2)));
+        assert_eq!(built.previous.as_ref().map(|it| it.generation), Some(Generation(1)));
+        let back = roll_back(&built).unwrap();
+        assert_eq!((back.term, back.current.generation), (3, Generation(1)));
+        let again = roll_back(&back).unwrap();
+        assert_eq!((again.term, again.current.generation), (4, Generation(2)));
+        let alone = retire(&again).unwrap();
+        assert_eq!(roll_back(&alone), Err(Refused::NothingBefore(Generation(2))));
+        assert_eq!(alone.retired.len(), 1);
+        assert!(deleted(&alone, Generation(1)).retired.is_empty());
+    }
+
+    #[test]
+    fn a_dry_run_never_answers_and_two_are_not_built_at_once() {
+        let trying = begin(&first(), true, 5).unwrap();
+        assert_eq!(flip(&trying, Generation(2)), Err(Refused::DryRun(Generation(2))));
+        assert_eq!(begin(&trying, false, 6), Err(Refused::Building(Generation(2))));
+        let given_up = cancel(&trying, Generation(2)).unwrap();
+        assert_eq!(cancel(&given_up, Generation(2)), Err(Refused::NotBuilding(Generation(2))));
+        let next = begin(&given_up, false, 7).unwrap();
+        assert_eq!(flip(&next, Generation(2)), Err(Refused::NotBuilding(Generation(2))));
+        assert_eq!(next.building.unwrap().record.generation, Generation(3));
+    }
+
+    #[test]
+    fn one_that_is_kept_to_go_back_to_stands_in_the_way_of_the_next_rebuild() {
+        let built = flip(&begin(&first(), false, 5).unwrap(), Generation(2)).unwrap();
+        assert_eq!(begin(&built, false, 6), Err(Refused::PreviousIsKept(Generation(1))));
+    }
+}
