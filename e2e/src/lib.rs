@@ -31,6 +31,7 @@ pub mod embedded;
 pub mod gateway;
 pub mod kafka;
 pub mod load;
+pub mod operator;
 pub mod oracle;
 pub mod own_servers;
 pub mod port;

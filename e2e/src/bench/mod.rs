@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `catch-up` | [`catch_up`] | a bare consumer of the same topic |
 //! | `post`, `batch`, `get` | [`http`] | a bare axum handler; a bare idempotent producer |
+//! | `rebuild` | [`rebuild`] | a bare consumer of the same topic; milliseconds |
 //! | `memory` | [`memory`] | bytes a person |
 //! | `take-over` | [`take_over`] | seconds |
 //! | `visible` | [`visible`] | milliseconds |
@@ -12,6 +13,7 @@ pub mod catch_up;
 pub mod http;
 pub mod memory;
 pub mod paced;
+pub mod rebuild;
 pub mod records;
 pub mod report;
 pub mod steady;
@@ -24,8 +26,8 @@ use anyhow::{Result, ensure};
 use report::Row;
 
 /// The names of all figures, in the order in which they are measured.
-pub const FIGURES: [&str; 7] =
-    ["catch-up", "post", "batch", "get", "visible", "take-over", "memory"];
+pub const FIGURES: [&str; 8] =
+    ["catch-up", "post", "batch", "get", "visible", "take-over", "rebuild", "memory"];
 
 /// Measures the figures named, or all, tells each as it comes, and prints them as a table. Whether all of them could be
 /// measured and none missed its limit.
@@ -69,6 +71,7 @@ async fn measure(figure: &str) -> Result<Vec<Row>> {
         "get" => http::get_aggregate().await,
         "visible" => visible::measure().await,
         "take-over" => take_over::measure().await,
+        "rebuild" => rebuild::measure().await,
         _ => memory::measure().await,
     }
 }

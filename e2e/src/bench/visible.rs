@@ -72,14 +72,20 @@ fn told(figure: &str, mut samples: Vec<f64>) -> Vec<Row> {
 async fn samples(system: &System, who: &str, count: u64) -> Result<Vec<f64>> {
     let mut took = Vec::new();
     for number in 0..count {
-        let began = Instant::now();
-        let body = json!({"person": format!("{who}-{number}"), "allocation": {"health": 60.5, "education": 39.5}});
-        let accepted =
-            receipt(&system.post(&format!("/v1/budgets/{BUDGET}/submissions"), &body).await?)?;
-        let wait = [("consistency-token", &*accepted.token), ("prefer", "wait=10")];
-        system.get_with(&format!("/v1/budgets/{BUDGET}/aggregate"), &wait).await?.expect(200)?;
-        took.push(began.elapsed().as_secs_f64() * 1_000.0);
-        tokio::time::sleep(APART.saturating_sub(began.elapsed())).await;
+        took.push(sample(system, &format!("{who}-{number}")).await?);
     }
     Ok(took)
+}
+
+/// One submission, read back; milliseconds. The next one may follow at once.
+pub(super) async fn sample(system: &System, person: &str) -> Result<f64> {
+    let began = Instant::now();
+    let body = json!({"person": person, "allocation": {"health": 60.5, "education": 39.5}});
+    let accepted =
+        receipt(&system.post(&format!("/v1/budgets/{BUDGET}/submissions"), &body).await?)?;
+    let wait = [("consistency-token", &*accepted.token), ("prefer", "wait=10")];
+    system.get_with(&format!("/v1/budgets/{BUDGET}/aggregate"), &wait).await?.expect(200)?;
+    let took = began.elapsed();
+    tokio::time::sleep(APART.saturating_sub(took)).await;
+    Ok(took.as_secs_f64() * 1_000.0)
 }

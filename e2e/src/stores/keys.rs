@@ -53,6 +53,14 @@ impl Keys {
         Ok(totals)
     }
 
+    /// Forgets everything, as a disaster would.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn flush(&mut self) -> Result<()> {
+        Ok(redis::cmd("FLUSHALL").query_async(&mut self.connection).await?)
+    }
+
     /// Every key with its value, to search in.
     ///
     /// # Errors

@@ -28,6 +28,8 @@ pub struct StoredPartition {
 pub struct Tables {
     session: Session,
     keyspace: String,
+    /// The one that answered when this was opened.
+    generation: i32,
 }
 
 impl Tables {
@@ -36,7 +38,9 @@ impl Tables {
     /// # Errors
     /// When no node answers.
     pub async fn open(nodes: &str, keyspace: &str) -> Result<Self> {
-        Ok(Self { session: session(nodes).await?, keyspace: keyspace.to_owned() })
+        let session = session(nodes).await?;
+        let generation = answering(&session, keyspace).await?;
+        Ok(Self { session, keyspace: keyspace.to_owned(), generation })
     }
 
     /// What is committed of a partition, if it was ever claimed.
@@ -48,8 +52,8 @@ impl Tables {
             (Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
         let query = format!(
             "SELECT position, state_position, epoch, applied, duplicates, dead_lettered FROM {}.totals \
-             WHERE generation = 1 AND partition = ? LIMIT 1",
-            self.keyspace
+             WHERE generation = {} AND partition = ? LIMIT 1",
+            self.keyspace, self.generation
         );
         let rows =
             self.session.query_unpaged(query, (partition as i32,)).await?.into_rows_result()?;
@@ -74,8 +78,8 @@ impl Tables {
     pub async fn positions(&self, partitions: u32) -> Result<HashMap<u32, u64>> {
         let all: Vec<i32> = (0..partitions as i32).collect();
         let query = format!(
-            "SELECT DISTINCT partition, position FROM {}.totals WHERE generation = 1 AND partition IN ?",
-            self.keyspace
+            "SELECT DISTINCT partition, position FROM {}.totals WHERE generation = {} AND partition IN ?",
+            self.keyspace, self.generation
         );
         let rows = self.session.query_unpaged(query, (all,)).await?.into_rows_result()?;
         let mut positions = HashMap::new();
@@ -103,8 +107,8 @@ impl Tables {
         type Columns = (Option<i64>, Option<Vec<i64>>, Option<Vec<u8>>);
         let query = format!(
             "SELECT people, sums, distribution FROM {}.totals \
-             WHERE generation = 1 AND partition = ? AND budget = ?",
-            self.keyspace
+             WHERE generation = {} AND partition = ? AND budget = ?",
+            self.keyspace, self.generation
         );
         let mut totals = Totals::of(0, []);
         for partition in 0..partitions {
@@ -127,11 +131,14 @@ impl Tables {
     /// # Errors
     /// When it cannot be read.
     pub async fn people(&self, budget: &str) -> Result<HashMap<Vec<u8>, Vec<u32>>> {
-        let query = format!("SELECT person, state FROM {}.allocations", self.keyspace);
+        let query = format!("SELECT generation, person, state FROM {}.allocations", self.keyspace);
         let rows = self.session.query_unpaged(query, ()).await?.into_rows_result()?;
         let mut people = HashMap::new();
-        for row in rows.rows::<(Vec<u8>, Vec<u8>)>()? {
-            let (person, state) = row?;
+        for row in rows.rows::<(i32, Vec<u8>, Vec<u8>)>()? {
+            let (generation, person, state) = row?;
+            if generation != self.generation {
+                continue;
+            }
             let state = PersonState::decode(&state[..])?;
             if state.budget == budget && !state.basis_points.is_empty() {
                 people.insert(person, state.basis_points);
@@ -147,7 +154,7 @@ impl Tables {
     /// When there is nothing to exchange, or it cannot be written.
     pub async fn exchange_categories(&self, budget: &str, partition: u32) -> Result<()> {
         let table = format!("{}.totals", self.keyspace);
-        let row = "generation = 1 AND partition = ? AND budget = ?";
+        let row = format!("generation = {} AND partition = ? AND budget = ?", self.generation);
         let query = format!("SELECT sums, distribution FROM {table} WHERE {row}");
         let key = (partition as i32, budget);
         let rows = self.session.query_unpaged(query, key).await?.into_rows_result()?;
@@ -204,6 +211,21 @@ impl Tables {
         }
         Ok(text)
     }
+}
+
+/// The generation that answers, as the roster says; the first, as long as there is no roster.
+async fn answering(session: &Session, keyspace: &str) -> Result<i32> {
+    let tables = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'roster'";
+    let there = session.query_unpaged(tables, (keyspace,)).await?.into_rows_result()?;
+    if there.maybe_first_row::<(String,)>()?.is_none() {
+        return Ok(1);
+    }
+    let query = format!("SELECT roster FROM {keyspace}.roster WHERE id = 'roster'");
+    let rows = session.query_unpaged(query, ()).await?.into_rows_result()?;
+    let Some((roster,)) = rows.maybe_first_row::<(String,)>()? else { return Ok(1) };
+    let roster: serde_json::Value = serde_json::from_str(&roster)?;
+    let generation = roster["current"]["generation"].as_i64().context("no current generation")?;
+    Ok(generation as i32)
 }
 
 /// The `distribution` column, as `distribution.proto` documents it.
