@@ -8,6 +8,7 @@ use e2e::audit;
 use e2e::embedded::Embedded;
 use e2e::load::Crowd;
 use e2e::operator::{Operator, ended, ended_well};
+use e2e::process::Signal;
 use e2e::scenario::{scenario, scenario_within};
 use e2e::stack::{Stack, StackBuilder};
 use e2e::system::System;
@@ -41,8 +42,15 @@ fn a_rebuild_beside_busy_and_dying_processors_agrees_answers_and_can_be_taken_ba
         load.goes_on_for(500).await?;
 
         let operator = Operator::of_stack(&stack)?;
+        // What this one has is not compared before somebody else has it.
+        stack.processors[0].process.signal(Signal::Stop)?;
         let rebuilding = operator.start(&["rebuild"])?;
-        load.goes_on_for(50).await?;
+        eventually("a generation is being built", FLIP, async || {
+            let said = operator.does(&["generations", "list"], BOUND).await?;
+            ensure!(said.contains("generation 2  building"), "{said}");
+            Ok(())
+        })
+        .await?;
         stack.processors.remove(0).process.kill()?;
         let said = ended_well(rebuilding, BOUND).await?;
         ensure!(said.contains("REBUILD generation=2 compared_with=1 records="), "{said}");

@@ -11,6 +11,16 @@ use schemas::PartitionId;
 const RECORDS_BUCKETS: &[f64] = &[1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0];
 const PARTITION: &[&str] = &["partition"];
 
+/// One that is counted by a gauge until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(IntGauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// All metrics of the processor.
 #[derive(Debug, Clone)]
 pub struct ProcessorMetrics {
@@ -28,6 +38,7 @@ pub struct ProcessorMetrics {
     publish_seconds: Histogram,
     publish_failures: IntCounter,
     restore_seconds: Histogram,
+    beside_in_trouble: IntGauge,
 }
 
 impl ProcessorMetrics {
@@ -99,6 +110,10 @@ impl ProcessorMetrics {
                 "From the claim of a partition to the end of reading people's rows.",
                 SECONDS_BUCKETS,
             )?,
+            beside_in_trouble: metrics.gauge(
+                "processor_partitions_beside_in_trouble",
+                "Partitions of generations that do not answer which this process cannot fold now: see the log.",
+            )?,
         })
     }
 
@@ -130,6 +145,12 @@ impl ProcessorMetrics {
             // Absent only if it was never set, which is as good.
             let _ = gauge.remove_label_values(&[label.as_str()]);
         }
+    }
+
+    /// One more partition beside is in trouble, as long as what is returned is kept.
+    pub(crate) fn beside_in_trouble(&self) -> Counted {
+        self.beside_in_trouble.inc();
+        Counted(self.beside_in_trouble.clone())
     }
 
     pub(crate) fn fenced(&self) {

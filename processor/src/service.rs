@@ -111,6 +111,7 @@ impl Processor {
             dead_letters: Arc::clone(&parts.dead_letters),
             limits: config.limits,
             owner: format!("{owner}-beside"),
+            metrics: metrics.clone(),
         })?;
         let coordinator = Coordinator::new(
             CoordinatorParts {

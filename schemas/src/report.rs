@@ -10,6 +10,8 @@ use crate::{Generation, Position};
 pub struct PartitionReport {
     /// Committed so far.
     pub position: Position,
+    /// Of everyone whose submission is below this, the row is written.
+    pub rows: Position,
     /// Where the log ended then.
     pub high: Position,
     /// The latest comparison, if there was one.

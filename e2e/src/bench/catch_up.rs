@@ -85,7 +85,10 @@ pub async fn empty_stack(partitions: u32) -> Result<Stack> {
 }
 
 /// From the first claim until the end of the log is committed.
-async fn catch_up(tables: &Tables, ends: &[u64]) -> Result<Duration> {
+///
+/// # Errors
+/// When it is not in time.
+pub async fn catch_up(tables: &Tables, ends: &[u64]) -> Result<Duration> {
     let deadline = Instant::now() + PATIENCE;
     let mut began = None;
     loop {
@@ -102,10 +105,9 @@ async fn catch_up(tables: &Tables, ends: &[u64]) -> Result<Duration> {
             began = Some(now);
         }
         if let Some(began) = began
-            && ends
-                .iter()
-                .zip(0..)
-                .all(|(end, partition)| *end == 0 || stored.get(&partition) == Some(end))
+            && ends.iter().zip(0..).all(|(end, partition)| {
+                *end == 0 || stored.get(&partition).is_some_and(|at| at >= end)
+            })
         {
             return Ok(now - began);
         }

@@ -43,6 +43,12 @@ impl Tables {
         Ok(Self { session, keyspace: keyspace.to_owned(), generation })
     }
 
+    /// The same tables, of another generation than the one that answered when they were opened.
+    #[must_use]
+    pub fn of_generation(self, generation: i32) -> Self {
+        Self { generation, ..self }
+    }
+
     /// What is committed of a partition, if it was ever claimed.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::BesideParts;
 use super::compare::differences;
 use super::letters::LettersBeyond;
-use crate::metrics::PartitionMetrics;
+use crate::metrics::{Counted, PartitionMetrics};
 use crate::partition::{
     ClaimError, Ended, HaltReason, Partition, PartitionParts, Progress, check_log, claim,
 };
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// After so long it is said again, though it is no news, that somebody is at it.
-const REPEAT: Duration = Duration::from_secs(5);
+const REPEAT_MS: u64 = 5_000;
 /// So long the other generation may stand still, while the log goes on, before it is no longer waited for.
 const STANDSTILL: Duration = Duration::from_secs(10);
 
@@ -62,14 +62,17 @@ enum Trouble {
 /// Follows until told to stop; begins again after whatever goes wrong, and says so.
 pub(super) async fn follow(follower: Follower, stop: CancellationToken) {
     let id = follower.id;
+    let mut in_trouble = None;
     loop {
         let mut owner = None;
-        let following = stop.run_until_cancelled(follower.follow_once(&mut owner)).await;
+        let following = follower.follow_once(&mut owner, &mut in_trouble);
+        let following = stop.run_until_cancelled(following).await;
         if let Some(owner) = owner {
             owner.release().await;
         }
         let Some(Err(trouble)) = following else { return };
         tracing::warn!(partition = %id.partition, generation = %id.generation, %trouble, "not folded beside now");
+        in_trouble.get_or_insert_with(|| follower.parts.metrics.beside_in_trouble());
         let rest = async {
             follower.tell_of(&trouble).await;
             tokio::time::sleep(RETRY_PAUSE).await;
@@ -90,6 +93,10 @@ impl Owner {
     /// Lets go of the partition, after a last commit if that does not take long.
     async fn release(mut self) {
         self.stop.cancel();
+        // One that has ended was waited for: that is how it is known.
+        if self.life.is_finished() {
+            return;
+        }
         if tokio::time::timeout(RELEASE_PATIENCE, &mut self.life).await.is_err() {
             self.life.abort();
             let _ = self.life.await;
@@ -109,6 +116,8 @@ struct Fed {
     letters: Arc<LettersBeyond>,
     /// The next record to give it.
     next: Position,
+    /// Everyone's row is written up to here.
+    rows: Position,
     /// Where those come from, and how far they are to come; anew after the log did not answer.
     source: Option<(watch::Sender<Position>, Stretch)>,
     /// What was said last.
@@ -122,6 +131,10 @@ struct Standstill {
 }
 
 impl Standstill {
+    fn begin() -> Self {
+        Self { at: None, since: Instant::now() }
+    }
+
     /// Whether it has lasted.
     fn lasts(&mut self, position: Option<Position>, high: Position) -> bool {
         if position == Some(high) || position != self.at {
@@ -160,18 +173,27 @@ impl Answering {
 
 impl Follower {
     /// Claims the partition, and folds and compares it again and again.
-    async fn follow_once(&self, owner: &mut Option<Owner>) -> Result<(), Trouble> {
+    async fn follow_once(
+        &self,
+        owner: &mut Option<Owner>,
+        in_trouble: &mut Option<Counted>,
+    ) -> Result<(), Trouble> {
         let (mut fed, claimed) = self.claim().await?;
         let owner = owner.insert(claimed);
-        let mut standstill = Standstill { at: None, since: Instant::now() };
+        let mut standstill = Standstill::begin();
         loop {
             match self.look(&mut fed, owner, &mut standstill).await {
                 // Somebody does not answer: what is folded stays, and the next look may be luckier.
                 Err(Trouble::Log(ReadError::Unavailable(reason)))
                 | Err(Trouble::Store(StoreError::Unavailable(reason))) => {
                     tracing::debug!(partition = %self.id.partition, reason, "no look beside now");
+                    // Nobody can say that it stood still while nobody could look.
+                    standstill = Standstill::begin();
                 }
-                looked => looked?,
+                looked => {
+                    looked?;
+                    *in_trouble = None;
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
@@ -196,10 +218,12 @@ impl Follower {
         }
         let stands_still = standstill.lasts(position, bounds.high);
         let target = if stands_still { bounds.high } else { position.unwrap_or(fed.next) };
-        self.feed(fed, owner, target).await?;
-        let compared = match &answering {
-            Answering::At(theirs) => self.compare(theirs).await?,
-            Answering::Nothing | Answering::Damaged(_) => None,
+        self.feed(fed, owner, target, bounds).await?;
+        let ours = self.parts.store.read_partition(self.id).await?;
+        fed.rows = ours.as_ref().map_or(fed.rows, |ours| ours.checkpoint.state_position);
+        let compared = match (&answering, &ours) {
+            (Answering::At(theirs), Some(ours)) => self.compare(ours, theirs),
+            _ => None,
         };
         let compared = match compared {
             None if stands_still => Some(self.cannot_be_compared(fed, &answering, bounds)),
@@ -222,6 +246,7 @@ impl Follower {
             position = %stored.checkpoint.position,
             "folding beside",
         );
+        let rows = stored.checkpoint.state_position;
         let progress = Arc::new(Progress::default());
         let letters = Arc::new(LettersBeyond::new(Arc::clone(&parts.dead_letters)));
         let owner = Partition::new(
@@ -243,7 +268,8 @@ impl Follower {
         let (records, inbox) = mpsc::channel(WAITING_BATCHES);
         let stop = CancellationToken::new();
         let life = tokio::spawn(owner.run(inbox, stop.clone()));
-        let fed = Fed { records, progress, letters, next: resume.from, source: None, said: None };
+        let (next, source, said) = (resume.from, None, None);
+        let fed = Fed { records, progress, letters, next, rows, source, said };
         Ok((fed, Owner { stop, life }))
     }
 
@@ -260,6 +286,7 @@ impl Follower {
         fed: &mut Fed,
         owner: &mut Owner,
         target: Position,
+        bounds: LogBounds,
     ) -> Result<(), Trouble> {
         fed.progress.set_high(target);
         let (end, mut stretch) = match fed.source.take() {
@@ -279,6 +306,10 @@ impl Follower {
                 return Err(owner.ended().await);
             }
             fed.next = next.unwrap_or(fed.next);
+            // To fold a whole log takes its time, in which whoever watches wants to know how far it is.
+            if fed.said.as_ref().is_none_or(|said| now_ms() >= said.at_ms + REPEAT_MS) {
+                self.report(fed, bounds, None).await?;
+            }
         }
         fed.source = Some((end, stretch));
         tokio::select! {
@@ -293,15 +324,13 @@ impl Follower {
     }
 
     /// Compares, if both are at the same position.
-    async fn compare(&self, theirs: &StoredPartition) -> Result<Option<Compared>, Trouble> {
-        let Some(ours) = self.parts.store.read_partition(self.id).await? else { return Ok(None) };
+    fn compare(&self, ours: &StoredPartition, theirs: &StoredPartition) -> Option<Compared> {
         let position = theirs.checkpoint.position;
-        if ours.checkpoint.position != position {
-            return Ok(None);
-        }
         let with = self.roster.borrow().current.generation;
-        let differences = differences(self.id.partition, &ours, theirs);
-        Ok(Some(Compared { with, position, differences }))
+        (ours.checkpoint.position == position).then(|| {
+            let differences = differences(self.id.partition, ours, theirs);
+            Compared { with, position, differences }
+        })
     }
 
     /// What answers now is not what the log says, in one way or the other.
@@ -328,14 +357,14 @@ impl Follower {
     ) -> Result<(), Trouble> {
         let report = PartitionReport {
             position: fed.progress.committed(),
+            rows: fed.rows,
             high: bounds.high,
             compared,
             trouble: None,
             at_ms: now_ms(),
         };
         let news = fed.said.as_ref().is_none_or(|said| {
-            let due_ms = said.at_ms + REPEAT.as_millis() as u64;
-            report.at_ms >= due_ms
+            report.at_ms >= said.at_ms + REPEAT_MS
                 || report != PartitionReport { at_ms: report.at_ms, ..said.clone() }
         });
         if news {
@@ -347,11 +376,13 @@ impl Follower {
 
     /// Says why it does not come on.
     async fn tell_of(&self, trouble: &Trouble) {
-        let stored = self.parts.store.read_partition(self.id).await;
-        let position = stored.ok().flatten().map(|stored| stored.checkpoint.position);
-        let position = position.unwrap_or_default();
+        let stored = self.parts.store.read_partition(self.id).await.ok().flatten();
+        let (position, rows) = stored.map_or_else(Default::default, |stored| {
+            (stored.checkpoint.position, stored.checkpoint.state_position)
+        });
         let report = PartitionReport {
             position,
+            rows,
             high: position,
             compared: None,
             trouble: Some(trouble.to_string()),

@@ -39,6 +39,8 @@ pub(crate) struct BesideParts {
     pub limits: Limits,
     /// A name that no other process ever has.
     pub owner: String,
+    /// Where it is told who is in trouble.
+    pub metrics: ProcessorMetrics,
 }
 
 /// The owners of this process beside those of the generation that answers.

@@ -14,9 +14,9 @@ pub enum Refused {
     /// It is only tried.
     #[error("generation {0} is a dry run, which never answers")]
     DryRun(Generation),
-    /// There is none to go back to.
-    #[error("there is no generation before {0}: it was retired, or there never was one")]
-    NothingBefore(Generation),
+    /// Another one answered before, or none.
+    #[error("generation {0} is not the one before: it was retired, or it answers already")]
+    NotBefore(Generation),
     /// The rows of the one before would be folded by nobody.
     #[error("generation {0} is there to go back to: retire it first")]
     PreviousIsKept(Generation),
@@ -73,29 +73,33 @@ fn building(roster: &Roster, generation: Generation) -> Result<&Building, Refuse
     building.filter(|it| it.record.generation == generation).ok_or(Refused::NotBuilding(generation))
 }
 
-/// Lets the one answer again that answered before. The other one is kept.
+/// Lets the one answer again that answered before, which is named. The other one is kept.
 ///
 /// # Errors
-/// When there is none.
-pub fn roll_back(roster: &Roster) -> Result<Roster, Refused> {
+/// When it is not the one before.
+pub fn roll_back(roster: &Roster, to: Generation) -> Result<Roster, Refused> {
+    let previous = previous(roster, to)?.clone();
     let mut next = follow(roster);
-    let before = Refused::NothingBefore(roster.current.generation);
-    let previous = next.previous.take().ok_or(before)?;
     next.term += 1;
     next.previous = Some(std::mem::replace(&mut next.current, previous));
     Ok(next)
 }
 
-/// Gives up the one that answered before: there is no way back then.
+/// Gives up the one that answered before, which is named: there is no way back then.
 ///
 /// # Errors
-/// When there is none.
-pub fn retire(roster: &Roster) -> Result<Roster, Refused> {
+/// When it is not the one before.
+pub fn retire(roster: &Roster, generation: Generation) -> Result<Roster, Refused> {
+    let previous = previous(roster, generation)?.clone();
     let mut next = follow(roster);
-    let before = Refused::NothingBefore(roster.current.generation);
-    let previous = next.previous.take().ok_or(before)?;
+    next.previous = None;
     next.retired.push(previous);
     Ok(next)
+}
+
+fn previous(roster: &Roster, generation: Generation) -> Result<&GenerationRecord, Refused> {
+    let previous = roster.previous.as_ref();
+    previous.filter(|it| it.generation == generation).ok_or(Refused::NotBefore(generation))
 }
 
 /// Forgets one whose rows are deleted.
@@ -144,8 +148,8 @@ mod tests {
             Step::Begin(dry_run) => begin(roster, dry_run, 0),
             Step::Flip => flip(roster, built(roster)),
             Step::Cancel => cancel(roster, built(roster)),
-            Step::RollBack => roll_back(roster),
-            Step::Retire => retire(roster),
+            Step::RollBack => roll_back(roster, before(roster)),
+            Step::Retire => retire(roster, before(roster)),
             Step::Delete => {
                 let oldest = roster.retired.first().map_or(Generation(0), |it| it.generation);
                 Ok(deleted(roster, oldest))
@@ -155,6 +159,10 @@ mod tests {
 
     fn built(roster: &Roster) -> Generation {
         roster.building.as_ref().map_or(Generation(0), |building| building.record.generation)
+    }
+
+    fn before(roster: &Roster) -> Generation {
+        roster.previous.as_ref().map_or(Generation(0), |it| it.generation)
     }
 
     fn first() -> Roster {
@@ -196,12 +204,15 @@ mod tests {
         let built = flip(&begin(&first(), false, 5).unwrap(), Generation(2)).unwrap();
         assert_eq!((built.term, built.current.generation), (2, Generation(2)));
         assert_eq!(built.previous.as_ref().map(|it| it.generation), Some(Generation(1)));
-        let back = roll_back(&built).unwrap();
+        let back = roll_back(&built, Generation(1)).unwrap();
         assert_eq!((back.term, back.current.generation), (3, Generation(1)));
-        let again = roll_back(&back).unwrap();
+        // Who has not seen that wants the same again, and not the way forth.
+        assert_eq!(roll_back(&back, Generation(1)), Err(Refused::NotBefore(Generation(1))));
+        assert_eq!(retire(&back, Generation(1)), Err(Refused::NotBefore(Generation(1))));
+        let again = roll_back(&back, Generation(2)).unwrap();
         assert_eq!((again.term, again.current.generation), (4, Generation(2)));
-        let alone = retire(&again).unwrap();
-        assert_eq!(roll_back(&alone), Err(Refused::NothingBefore(Generation(2))));
+        let alone = retire(&again, Generation(1)).unwrap();
+        assert_eq!(roll_back(&alone, Generation(1)), Err(Refused::NotBefore(Generation(1))));
         assert_eq!(alone.retired.len(), 1);
         assert!(deleted(&alone, Generation(1)).retired.is_empty());
     }

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::progress;
-use schemas::{GenerationRecord, Roster};
+use schemas::{Building, GenerationRecord, Roster};
 use storage::config::StorageConfig;
 use storage::opening::OpenError;
 use storage::store::{PartitionRef, Store, StoreError};
@@ -90,6 +90,8 @@ enum CommandError {
     Rebuild(#[from] RebuildError),
     #[error("no generation is being built")]
     NotBuilding,
+    #[error("there is no generation before: it was retired, or there never was one")]
+    NothingBefore,
     #[error("the one before is not ready to answer: {0}; `--anyway` lets it all the same")]
     NotReady(String),
 }
@@ -152,23 +154,32 @@ pub async fn generations_command(args: &GenerationsArgs, storage: &StorageConfig
     let done = async {
         let store = storage.open_existing_store().await?;
         let store = store.as_ref();
+        let now = store.roster().await?.ok_or(ChangeError::NoRoster)?;
         let roster = match &args.action {
-            Action::List(_) => store.roster().await?.ok_or(ChangeError::NoRoster)?,
+            Action::List(_) => now,
             Action::Rollback(args) => {
+                let previous = now.previous.ok_or(CommandError::NothingBefore)?;
                 if !args.anyway {
-                    is_ready_to_answer(store).await?;
+                    is_ready_to_answer(store, &previous).await?;
                 }
-                change(store, roll_back).await?
+                change(store, |roster| roll_back(roster, previous.generation)).await?
             }
             Action::Retire(_) => {
-                change(store, retire).await?;
+                match &now.previous {
+                    Some(GenerationRecord { generation, .. }) => {
+                        change(store, |roster| retire(roster, *generation)).await?;
+                    }
+                    None => is_left_to_delete(&now, CommandError::NothingBefore)?,
+                }
                 delete_retired(store).await?
             }
             Action::Cancel(_) => {
-                let now = store.roster().await?.ok_or(ChangeError::NoRoster)?;
-                let Some(building) = now.building else { return Err(CommandError::NotBuilding) };
-                let generation = building.record.generation;
-                change(store, |roster| cancel(roster, generation)).await?;
+                match &now.building {
+                    Some(Building { record, .. }) => {
+                        change(store, |roster| cancel(roster, record.generation)).await?;
+                    }
+                    None => is_left_to_delete(&now, CommandError::NotBuilding)?,
+                }
                 delete_retired(store).await?
             }
         };
@@ -186,10 +197,15 @@ pub async fn generations_command(args: &GenerationsArgs, storage: &StorageConfig
     }
 }
 
-async fn is_ready_to_answer(store: &dyn Store) -> Result<(), CommandError> {
-    let roster = store.roster().await?.ok_or(ChangeError::NoRoster)?;
-    // Whether there is one at all, the step says.
-    let Some(previous) = roster.previous else { return Ok(()) };
+/// Whether somebody did not come to the end of deleting: the same command goes on.
+fn is_left_to_delete(roster: &Roster, otherwise: CommandError) -> Result<(), CommandError> {
+    if roster.retired.is_empty() { Err(otherwise) } else { Ok(()) }
+}
+
+async fn is_ready_to_answer(
+    store: &dyn Store,
+    previous: &GenerationRecord,
+) -> Result<(), CommandError> {
     let reports = store.reports(previous.generation, previous.partitions).await?;
     let why_not = not_ready(&reports, now_ms());
     if why_not.is_empty() { Ok(()) } else { Err(CommandError::NotReady(why_not.join("; "))) }

@@ -49,7 +49,12 @@ pub fn look(
         };
         done += report.position.min(*goal).0;
         match &report.compared {
-            Some(compared) if compared.with == answering && compared.position >= *goal => {
+            // Nobody who could be shown before must be missed afterwards: everyone's row is there, too.
+            Some(compared)
+                if compared.with == answering
+                    && compared.position >= *goal
+                    && report.rows >= *goal =>
+            {
                 differences.extend(compared.differences.iter().cloned());
             }
             _ => under_way = true,
@@ -70,7 +75,8 @@ fn trouble(report: Option<&PartitionReport>, now_ms: u64) -> Option<String> {
 pub fn not_ready(reports: &[Option<PartitionReport>], now_ms: u64) -> Vec<String> {
     let why = |report: Option<&PartitionReport>| {
         trouble(report, now_ms).or_else(|| {
-            let behind = report.map_or(0, |it| it.high.0.saturating_sub(it.position.0));
+            let behind =
+                report.map_or(0, |it| it.high.0.saturating_sub(it.position.min(it.rows).0));
             (behind > NEAR).then(|| format!("it is {behind} records behind"))
         })
     };
@@ -94,6 +100,7 @@ mod tests {
     fn report(position: u64, compared: Option<(u32, u64, &[&str])>) -> Option<PartitionReport> {
         Some(PartitionReport {
             position: Position(position),
+            rows: Position(position),
             high: Position(position),
             compared: compared.map(|(with, at, differences)| Compared {
                 with: Generation(with),
@@ -118,6 +125,9 @@ mod tests {
         assert_eq!(stage(report(25, Some((1, 19, &[])))), Stage::UnderWay);
         assert_eq!(stage(report(25, Some((3, 22, &[])))), Stage::UnderWay);
         assert_eq!(stage(report(25, None)), Stage::UnderWay);
+        let rows_behind =
+            report(25, Some((1, 22, &[]))).map(|it| PartitionReport { rows: Position(19), ..it });
+        assert_eq!(stage(rows_behind), Stage::UnderWay);
         assert_eq!(stage(None), Stage::UnderWay);
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use processor::generations::{ChangeError, Refused, begin, cancel, change, retire, roll_back};
+use processor::partition::claim;
 use processor::rebuild::{RebuildError, Rebuilt, delete_retired, rebuild};
 use schemas::{BudgetTotals, Generation, PartitionId, Roster, Term, buckets};
 use storage::store::{PartitionRef, Store};
@@ -149,18 +150,19 @@ async fn the_generation_before_is_folded_on_and_answers_again_until_it_is_retire
     agrees_with_the_log(&fixture).await;
     let before = shown(&fixture).await;
 
-    change(fixture.store.as_ref(), roll_back).await.unwrap();
+    let back = |roster: &Roster| roll_back(roster, Generation(1));
+    change(fixture.store.as_ref(), back).await.unwrap();
     agrees_with_the_log(&fixture).await;
     assert_eq!(shown(&fixture).await, (Term { number: 3, generation: Generation(1) }, before.1));
     let refused = rebuilt(&fixture, false).await.unwrap_err();
     let kept = ChangeError::Refused(Refused::PreviousIsKept(Generation(2)));
     assert!(matches!(refused, RebuildError::Change(error) if error == kept));
 
-    change(fixture.store.as_ref(), retire).await.unwrap();
+    change(fixture.store.as_ref(), |roster| retire(roster, Generation(2))).await.unwrap();
     delete_retired(fixture.store.as_ref()).await.unwrap();
     assert_eq!(rows(&fixture, 2).await, 0);
-    let refused = change(fixture.store.as_ref(), roll_back).await;
-    assert_eq!(refused, Err(ChangeError::Refused(Refused::NothingBefore(Generation(1)))));
+    let refused = change(fixture.store.as_ref(), |roster| roll_back(roster, Generation(2))).await;
+    assert_eq!(refused, Err(ChangeError::Refused(Refused::NotBefore(Generation(2)))));
     // A number that was given up is not used again.
     assert_eq!(rebuilt(&fixture, false).await.unwrap().generation, Generation(3));
     agrees_with_the_log(&fixture).await;
@@ -200,6 +202,30 @@ async fn a_rebuild_that_nobody_watches_goes_on_also_over_a_restart_and_is_taken_
     assert_eq!(roster(&fixture).await.term(), Term::FIRST, "nobody has let it answer");
     let rebuilt = rebuilt(&fixture, false).await.unwrap();
     assert_eq!((rebuilt.generation, rebuilt.differences.len()), (Generation(2), 0));
+    agrees_with_the_log(&fixture).await;
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_whose_owner_beside_was_fenced_is_taken_up_again() {
+    let mut fixture = settled().await;
+    let store = fixture.store.as_ref();
+    change(store, |roster| begin(roster, false, 0)).await.unwrap();
+    let id = PartitionRef { generation: Generation(2), partition: PartitionId(0) };
+    let epoch = async || store.read_partition(id).await.unwrap().map(|stored| stored.epoch);
+    let deadline = Instant::now() + PATIENCE;
+    while epoch().await.is_none() {
+        assert!(Instant::now() < deadline, "nobody claims it");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let rival = claim(store, id, "a rival").await.unwrap();
+    while epoch().await <= Some(rival.epoch) {
+        assert!(Instant::now() < deadline, "nobody takes it up again");
+        // What an owner has to commit shows it that it was fenced.
+        fixture.append(10).await;
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(rebuilt(&fixture, false).await.unwrap().differences, Vec::<String>::new());
     agrees_with_the_log(&fixture).await;
     fixture.end().await;
 }

@@ -109,7 +109,8 @@ fn read(
     let mut next = Wanted::Record(first);
     while let Wanted::Record(position) = next {
         let Some(row) = rows.next().map_err(ReadError::unavailable)? else {
-            return Err(ReadError::Missing(position));
+            // What came since is not in what was begun to be read.
+            return if position == first { Err(ReadError::Missing(position)) } else { Ok(()) };
         };
         let offset: i64 = row.get(0).map_err(ReadError::unavailable)?;
         next = records.push(Record {

@@ -29,6 +29,7 @@ pub async fn of_two_changes_of_the_roster_that_follow_the_same_one_is_made(store
 pub async fn the_latest_report_of_each_partition_is_told(store: &Fixture) {
     let partition = store.partition(1);
     let report = |position, differences: &[&str]| PartitionReport {
+        rows: Position(2),
         position: Position(position),
         high: Position(9),
         compared: Some(Compared {
