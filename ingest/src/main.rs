@@ -13,8 +13,7 @@ use storage::opening::until_there;
 use storage::service_config::ServiceConfig;
 
 /// A request is many small pieces of memory that one thread takes and another gives back: what glibc's allocator is
-/// slow at. By the crate's feature `override` librdkafka's come from it, too: one for each record. (The processor keeps
-/// glibc's, which holds less in reserve.)
+/// slow at. (The processor keeps glibc's, which holds less in reserve.)
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
