@@ -5,6 +5,7 @@
 mod code;
 mod compose;
 mod gateway;
+mod mutants;
 mod observability;
 mod promql;
 
