@@ -20,17 +20,6 @@ pub(super) struct Gapless<'s> {
     batches: &'s mpsc::Sender<Result<RecordBatch, ReadError>>,
 }
 
-/// What is wanted next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// The record at this position.
-    Record(Position),
-    /// Nothing until the end moves: [`Gapless::wait`].
-    Later,
-    /// Nothing any more.
-    Nothing,
-}
-
 /// A stretch whose records `read` pushes, on a thread where it may block.
 pub(super) fn stretch(
     partition: PartitionId,
@@ -44,23 +33,45 @@ pub(super) fn stretch(
 }
 
 impl Gapless<'_> {
-    /// What is wanted next.
-    pub fn next(&self) -> Wanted {
-        // In this order: an end that was moved before it was let go of is not overlooked.
-        let fixed = self.end.has_changed().is_err();
-        if self.batches.is_closed() {
-            Wanted::Nothing
-        } else if self.next < *self.end.borrow() {
-            Wanted::Record(self.next)
-        } else if fixed {
-            Wanted::Nothing
-        } else {
-            Wanted::Later
+    /// Where the next record stands; waits until one is wanted. `None` once none ever will be. Blocks.
+    pub fn wanted(&mut self) -> Option<Position> {
+        loop {
+            // In this order: an end that was moved before it was let go of is not overlooked.
+            let fixed = self.end.has_changed().is_err();
+            if self.wants_more() {
+                return Some(self.next);
+            }
+            if fixed || self.batches.is_closed() {
+                return None;
+            }
+            self.wait();
         }
     }
 
-    /// Waits until something else may be wanted. Blocks.
-    pub fn wait(&mut self) {
+    /// Takes the next record; answers whether the one after it is wanted already.
+    pub fn push(&mut self, record: Record<'_>) -> Result<bool, ReadError> {
+        if Position(record.offset.0) != self.next {
+            return Err(ReadError::Missing(self.next));
+        }
+        self.batch.push(record);
+        self.next = record.offset.next();
+        let full = self.batch.len() >= BATCH_RECORDS || self.batch.size_bytes() >= BATCH_BYTES;
+        let more = self.wants_more();
+        if full || !more {
+            let batch = RecordBatch::new(self.batch.partition());
+            let full = std::mem::replace(&mut self.batch, batch);
+            // Whoever does not want it has dropped the other end, which is seen before the next record.
+            let _ = self.batches.blocking_send(Ok(full));
+        }
+        Ok(more)
+    }
+
+    fn wants_more(&self) -> bool {
+        !self.batches.is_closed() && self.next < *self.end.borrow()
+    }
+
+    /// Waits until the end moves or is let go of, or nobody takes batches any more.
+    fn wait(&mut self) {
         let Self { next, end, batches, .. } = self;
         Handle::current().block_on(async {
             tokio::select! {
@@ -69,23 +80,5 @@ impl Gapless<'_> {
                 _ = end.wait_for(|end| *next < *end) => {}
             }
         });
-    }
-
-    /// Takes the next record; answers what is wanted after it, as [`Gapless::next`] does.
-    pub fn push(&mut self, record: Record<'_>) -> Result<Wanted, ReadError> {
-        if Position(record.offset.0) != self.next {
-            return Err(ReadError::Missing(self.next));
-        }
-        self.batch.push(record);
-        self.next = record.offset.next();
-        let full = self.batch.len() >= BATCH_RECORDS || self.batch.size_bytes() >= BATCH_BYTES;
-        let wanted = self.next();
-        if full || !matches!(wanted, Wanted::Record(_)) {
-            let batch = RecordBatch::new(self.batch.partition());
-            let full = std::mem::replace(&mut self.batch, batch);
-            // Whoever does not want it has dropped the other end, which `next` sees.
-            let _ = self.batches.blocking_send(Ok(full));
-        }
-        Ok(wanted)
     }
 }

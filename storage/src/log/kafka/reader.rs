@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::KafkaConfig;
 use super::topics::{TopicError, check_topic, log_identity};
-use crate::log::gapless::{self, Gapless, Wanted};
+use crate::log::gapless::{self, Gapless};
 use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, Stretch};
 
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -101,7 +101,7 @@ fn follow(
     partition: PartitionId,
     records: &mut Gapless<'_>,
 ) -> Result<(), ReadError> {
-    let Wanted::Record(first) = until_wanted(records) else { return Ok(()) };
+    let Some(first) = records.wanted() else { return Ok(()) };
     let consumer = consumer(config).map_err(ReadError::unavailable)?;
     let mut start = TopicPartitionList::new();
     start
@@ -112,22 +112,15 @@ fn follow(
         )
         .map_err(ReadError::unavailable)?;
     consumer.assign(&start).map_err(ReadError::unavailable)?;
-    let mut next = Wanted::Record(first);
-    let mut last_record = Instant::now();
-    loop {
-        let position = match next {
-            Wanted::Record(position) => position,
-            Wanted::Later => {
-                next = until_wanted(records);
-                last_record = Instant::now();
-                continue;
-            }
-            Wanted::Nothing => return Ok(()),
-        };
+    let (mut missed, mut missed_since) = (first, Instant::now());
+    // Asked before each look, as somebody may have ceased to wait for it.
+    while let Some(position) = records.wanted() {
+        if position != missed {
+            (missed, missed_since) = (position, Instant::now());
+        }
         match consumer.poll(POLL) {
             Some(Ok(message)) => {
-                last_record = Instant::now();
-                next = records.push(Record {
+                records.push(Record {
                     offset: Offset(message.offset().max(0) as u64),
                     key: message.key().unwrap_or_default(),
                     value: message.payload().unwrap_or_default(),
@@ -137,29 +130,19 @@ fn follow(
                 return Err(ReadError::Missing(position));
             }
             // librdkafka mends the rest by itself, or does not in time.
-            Some(Err(error)) if last_record.elapsed() > PATIENCE => {
+            Some(Err(error)) if missed_since.elapsed() > PATIENCE => {
                 return Err(ReadError::unavailable(error));
             }
-            None if last_record.elapsed() > PATIENCE => {
+            None if missed_since.elapsed() > PATIENCE => {
                 return Err(ReadError::unavailable(format!(
                     "no record came in {} s",
                     PATIENCE.as_secs()
                 )));
             }
-            // Whether anybody still waits for them.
-            Some(Err(_)) | None => next = records.next(),
+            Some(Err(_)) | None => {}
         }
     }
-}
-
-/// Waits while nothing is wanted now.
-fn until_wanted(records: &mut Gapless<'_>) -> Wanted {
-    loop {
-        match records.next() {
-            Wanted::Later => records.wait(),
-            wanted => return wanted,
-        }
-    }
+    Ok(())
 }
 
 fn is_out_of_range(error: &KafkaError) -> bool {

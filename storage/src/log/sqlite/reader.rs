@@ -8,7 +8,7 @@ use schemas::{Offset, PartitionCount, PartitionId, Position};
 use tokio::sync::watch;
 
 use super::{OpenError, SCHEMA, end_of};
-use crate::log::gapless::{self, Gapless, Wanted};
+use crate::log::gapless::{self, Gapless};
 use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, Stretch};
 use crate::sqlite;
 
@@ -88,16 +88,13 @@ fn follow(path: &Path, partition: PartitionId, records: &mut Gapless<'_>) -> Res
                ORDER BY "offset""#,
         )
         .map_err(ReadError::unavailable)?;
-    loop {
-        match records.next() {
-            Wanted::Record(first) => read(&mut select, partition, first, records)?,
-            Wanted::Later => records.wait(),
-            Wanted::Nothing => return Ok(()),
-        }
+    while let Some(first) = records.wanted() {
+        read(&mut select, partition, first, records)?;
     }
+    Ok(())
 }
 
-/// Reads on until something else than the next record is wanted.
+/// Reads on until the next record is not there yet, or not wanted yet: nothing is held open while it is waited for.
 fn read(
     select: &mut Statement<'_>,
     partition: PartitionId,
@@ -106,14 +103,11 @@ fn read(
 ) -> Result<(), ReadError> {
     let mut rows =
         select.query((partition.0, first.0.cast_signed())).map_err(ReadError::unavailable)?;
-    let mut next = Wanted::Record(first);
-    while let Wanted::Record(position) = next {
-        let Some(row) = rows.next().map_err(ReadError::unavailable)? else {
-            // What came since is not in what was begun to be read.
-            return if position == first { Err(ReadError::Missing(position)) } else { Ok(()) };
-        };
+    let mut any = false;
+    while let Some(row) = rows.next().map_err(ReadError::unavailable)? {
+        any = true;
         let offset: i64 = row.get(0).map_err(ReadError::unavailable)?;
-        next = records.push(Record {
+        let more = records.push(Record {
             offset: Offset(offset.cast_unsigned()),
             key: row
                 .get_ref(1)
@@ -124,6 +118,10 @@ fn read(
                 .and_then(|value| Ok(value.as_blob()?))
                 .map_err(ReadError::unavailable)?,
         })?;
+        if !more {
+            return Ok(());
+        }
     }
-    Ok(())
+    // What came since is not in what was begun to be read, but the first was to be there.
+    if any { Ok(()) } else { Err(ReadError::Missing(first)) }
 }
