@@ -1,7 +1,7 @@
 //! What all routes share: where things rest, the limits, and the questions that every route asks first.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use runtime::metrics::{Metrics, MetricsError};
@@ -163,13 +163,6 @@ impl Ingest {
 
 pub(crate) fn new_id() -> SubmissionId {
     SubmissionId(Uuid::new_v4())
-}
-
-/// Milliseconds since 1970; 0 for a clock before that.
-pub(crate) fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn no_such_budget() -> Problem {

@@ -3,6 +3,7 @@
 //!
 //! It knows nothing about budgets, logs or stores, and depends on no other crate of the workspace.
 
+pub mod clock;
 pub mod config;
 pub mod console;
 pub mod health;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
+use runtime::clock::now_ms;
 use runtime::problem::Problem;
 use schemas::{BudgetId, PersonName, SubmissionId};
 
@@ -13,7 +14,7 @@ use crate::answer;
 use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::IsJson;
 use crate::parse;
-use crate::service::{Ingest, now_ms};
+use crate::service::Ingest;
 
 pub(super) async fn submit(
     State(ingest): State<Arc<Ingest>>,

@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
+use runtime::clock::now_ms;
 use runtime::http::RequestId;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, BudgetId, SubmissionId};
@@ -16,7 +17,7 @@ use crate::answer;
 use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::MediaType;
 use crate::parse::{self, Drafts};
-use crate::service::{Ingest, now_ms};
+use crate::service::Ingest;
 
 pub(super) async fn submit_batch(
     State(ingest): State<Arc<Ingest>>,

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use runtime::clock::now_ms;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Action, PersonName};
 
 use super::submit::append;
 use crate::acceptance::Candidate;
 use crate::idempotency_key::IdempotencyKey;
-use crate::service::{Ingest, new_id, now_ms};
+use crate::service::{Ingest, new_id};
 
 pub(super) async fn withdraw(
     State(ingest): State<Arc<Ingest>>,

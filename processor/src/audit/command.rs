@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use runtime::clock::now_ms;
 use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::progress::{self, Look};
@@ -73,7 +73,7 @@ pub async fn audit_command(
             });
             console::out(&text(&report));
             if let Some(path) = &args.metrics_file
-                && let Err(error) = replace(path, &metrics(&report, now_seconds()))
+                && let Err(error) = replace(path, &metrics(&report, now_ms() / 1_000))
             {
                 console::err(&format!("audit: {} cannot be written: {error}\n", path.display()));
                 return ExitCode::from(UNCHECKED);
@@ -188,8 +188,4 @@ fn replace(path: &Path, content: &str) -> std::io::Result<()> {
     new.push(".new");
     std::fs::write(&new, content)?;
     std::fs::rename(&new, path)
-}
-
-fn now_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

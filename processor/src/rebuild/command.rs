@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use clap::{Args, Subcommand};
+use runtime::clock::now_ms;
 use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::progress;
@@ -15,7 +16,7 @@ use storage::opening::OpenError;
 use storage::store::{PartitionRef, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
-use super::run::{RebuildError, Rebuilt, delete_retired, now_ms, rebuild};
+use super::run::{RebuildError, Rebuilt, delete_retired, rebuild};
 use super::watch::{Look, not_ready};
 use crate::generations::{ChangeError, cancel, change, retire, roll_back};
 

@@ -1,7 +1,8 @@
 //! A rebuild from the first step to the flip.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use runtime::clock::now_ms;
 use schemas::{Building, Generation, GenerationRecord, PartitionId, Position, Roster};
 use storage::log::{LogReader, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
@@ -175,9 +176,4 @@ pub async fn delete_retired(store: &dyn Store) -> Result<Roster, RebuildError> {
         roster = change(store, |roster| Ok(deleted(roster, generation))).await?;
     }
     Ok(roster)
-}
-
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,7 @@
 //! The store in memory, for simulation and unit tests. Deterministic: no clock, no randomness, ordered maps only.
 //!
 //! Of two writes of one person's row at the same offset the one with the greater bytes stays, as on a server that
-//! settles equal timestamps by value. What is deleted stays deleted,
-//! as under a tombstone that is newer than every row.
+//! settles equal timestamps by value. What is deleted stays deleted, as under a tombstone that is newer than every row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,6 @@
 //! One transaction of the log: who gets which offset, and what a failure means for everybody in it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use runtime::clock::now_ms;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use schemas::{Offset, PartitionCount, Position};
 
@@ -114,8 +113,7 @@ fn insert_letters(
         r#"INSERT INTO dead_letters (partition, "offset", reason, key, value, put_at_ms)
            VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"#,
     )?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    let now_ms = now_ms().cast_signed();
     for letter in letters {
         let (partition, offset) = (letter.partition.0, letter.offset.0.cast_signed());
         let DeadLetter { reason, key, value, .. } = letter;
