@@ -1,6 +1,7 @@
 //! An operator, who gives commands to what runs.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -30,7 +31,12 @@ impl Operator {
 
     /// Of the embedded default: `allocator COMMAND`.
     pub fn of_embedded(embedded: &Embedded) -> Self {
-        let dir = format!("sqlite.dir={}", embedded.data.display());
+        Self::of_data(&embedded.data)
+    }
+
+    /// Of the embedded default with its data in `dir`, whether it runs or not.
+    pub fn of_data(dir: &Path) -> Self {
+        let dir = format!("sqlite.dir={}", dir.display());
         Self { program: "allocator", arguments: vec!["--set".to_owned(), dir] }
     }
 

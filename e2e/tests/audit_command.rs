@@ -1,13 +1,12 @@
 //! `processor audit` and `allocator audit`, beside processes at work: no false alarm, and what is false is named.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::embedded::Embedded;
 use e2e::load::Crowd;
-use e2e::process::{Process, binary};
+use e2e::operator::{Operator, ended};
 use e2e::scenario::{new_dir, scenario, scenario_within};
 use e2e::stack::{Stack, StackBuilder};
 
@@ -17,37 +16,29 @@ const BOUND: Duration = Duration::from_secs(60);
 
 /// One audit.
 struct Audit {
-    program: &'static str,
-    arguments: Vec<String>,
+    operator: Operator,
+    apis: Vec<String>,
 }
 
 impl Audit {
     fn of(stack: &Stack) -> Result<Self> {
-        let config = new_dir("audit")?.join("audit.toml");
-        fs::write(&config, stack.config("processor", 1))?;
-        let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
-        arguments.extend(stack.apis.iter().flat_map(|api| ["--api".to_owned(), api.url.clone()]));
-        Ok(Self { program: "processor", arguments })
+        let apis = stack.apis.iter().map(|api| api.url.clone()).collect();
+        Ok(Self { operator: Operator::of_stack(stack)?, apis })
     }
 
-    fn start(&self, metrics: &Path) -> Result<Process> {
-        let mut arguments = vec!["audit".to_owned()];
-        arguments.extend(self.arguments.clone());
-        arguments.extend(["--metrics-file".to_owned(), metrics.display().to_string()]);
-        Process::start("audit", &new_dir("audit")?, &binary(self.program)?, &arguments)
-    }
-
-    /// Runs it; its exit code, and what it says.
-    async fn run(&self) -> Result<(i32, String)> {
-        let metrics = new_dir("audit")?.join("audit.prom");
-        let (code, said) = ended(self.start(&metrics)?).await?;
+    /// Runs it; its exit code, and what it says on paper and as metrics.
+    async fn run(&self) -> Result<(Option<i32>, String)> {
+        let metrics = new_dir("audit")?.join("audit.prom").display().to_string();
+        let mut command = vec!["audit", "--metrics-file", &metrics];
+        command.extend(self.apis.iter().flat_map(|api| ["--api", api.as_str()]));
+        let (code, said) = ended(self.operator.start(&command)?, BOUND).await?;
         Ok((code, said + &fs::read_to_string(&metrics)?))
     }
 
     /// Runs it; everything must be compared, in so many places, and agree.
     async fn agrees(&self, places: usize) -> Result<()> {
         let (code, said) = self.run().await?;
-        ensure!(code == 0, "ended with {code}: {said}");
+        ensure!(code == Some(0), "ended with {code:?}: {said}");
         ensure!(said.contains(" differences=0 unchecked=0 compared="), "{said}");
         ensure!(said.contains("\nallocator_audit_clean 1\n"), "{said}");
         let (_, compared) = said.split_once("compared=").context("no places")?;
@@ -55,11 +46,6 @@ impl Audit {
         ensure!(compared.split("; ").count() == places, "compared were {compared}");
         Ok(())
     }
-}
-
-async fn ended(mut process: Process) -> Result<(i32, String)> {
-    let status = process.exit(BOUND).await?;
-    Ok((status.code().context("it was killed")?, process.log()?))
 }
 
 #[test]
@@ -82,7 +68,7 @@ fn an_audit_agrees_beside_busy_and_dying_processors_and_names_what_is_false() {
         ledger.is_counted(&stack, BUDGET, CATEGORIES).await?;
         stack.tables().await?.exchange_categories(BUDGET, 2).await?;
         let (code, said) = audit.run().await?;
-        ensure!(code == 1, "ended with {code}: {said}");
+        ensure!(code == Some(1), "ended with {code:?}: {said}");
         for category in 0..2 {
             let what = format!(
                 "the store's totals, partition 2, budget `{BUDGET}`, category {category}: basis points: "
@@ -106,13 +92,8 @@ fn the_embedded_default_is_audited_while_it_runs() {
         embedded.system.define(BUDGET, CATEGORIES).await?;
         let load = Crowd::of(BUDGET, CATEGORIES).start(&embedded.system);
         load.goes_on_for(300).await?;
-        let arguments = [
-            "--set".to_owned(),
-            format!("sqlite.dir={}", embedded.data.display()),
-            "--api".to_owned(),
-            embedded.service.url.clone(),
-        ];
-        let audit = Audit { program: "allocator", arguments: arguments.to_vec() };
+        let apis = vec![embedded.service.url.clone()];
+        let audit = Audit { operator: Operator::of_embedded(&embedded), apis };
         for _ in 0..3 {
             audit.agrees(3).await?;
             load.goes_on_for(50).await?;
@@ -125,14 +106,11 @@ fn the_embedded_default_is_audited_while_it_runs() {
 fn an_audit_of_nothing_says_so_and_creates_nothing() {
     scenario(async || {
         let dir = new_dir("nothing")?.join("data");
-        let arguments = ["--set".to_owned(), format!("sqlite.dir={}", dir.display())];
-        let audit = Audit { program: "allocator", arguments: arguments.to_vec() };
-        let metrics = new_dir("audit")?.join("audit.prom");
-        let (code, said) = ended(audit.start(&metrics)?).await?;
-        ensure!(code == 2 && said.contains("log.db"), "ended with {code}: {said}");
+        let audit = Audit { operator: Operator::of_data(&dir), apis: Vec::new() };
+        let (code, said) = audit.run().await?;
+        ensure!(code == Some(2) && said.contains("log.db"), "ended with {code:?}: {said}");
         ensure!(!dir.exists(), "something was made");
-        let metrics = fs::read_to_string(&metrics)?;
-        ensure!(metrics.contains("\nallocator_audit_clean 0\n"), "{metrics}");
+        ensure!(said.contains("\nallocator_audit_clean 0\n"), "{said}");
         Ok(())
     });
 }

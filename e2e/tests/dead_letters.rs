@@ -1,16 +1,14 @@
 //! Records that are not ours: put away with their reason and place, counted, and of no effect on their neighbours.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::answer::send;
 use e2e::audit;
-use e2e::port::free_port;
-use e2e::process::{Process, binary};
+use e2e::operator::{Operator, ended};
 use e2e::record::{SubmissionRecord, allocation_record, mix_128, partition_of, shares};
-use e2e::scenario::{new_dir, scenario};
+use e2e::scenario::scenario;
 use e2e::stack::{Special, Stack, StackBuilder};
 use e2e::wait::eventually;
 use prost::Message;
@@ -169,17 +167,9 @@ fn a_storm_of_what_is_not_ours_halts_its_partition_until_an_operator_lets_it_pas
 
 /// Runs `processor dead-letters`; what it says, if it ends with `code`.
 async fn letters(stack: &Stack, action: &str, which: &[&str], code: i32) -> Result<String> {
-    let dir = new_dir("letters")?;
-    let config = dir.join("processor.toml");
-    fs::write(&config, stack.config("processor", free_port()?))?;
-    let config = config.display().to_string();
-    let arguments = ["dead-letters", action, "--config", &config];
-    let arguments: Vec<String> =
-        arguments.iter().chain(which).map(|argument| (*argument).to_owned()).collect();
-    let mut process = Process::start("letters", &dir, &binary("processor")?, &arguments)?;
-    let status = process.exit(PATIENCE).await?;
-    let said = process.log()?;
-    ensure!(status.code() == Some(code), "{action} ended with {status}: {said}");
+    let command = [&["dead-letters", action], which].concat();
+    let (ended_with, said) = ended(Operator::of_stack(stack)?.start(&command)?, PATIENCE).await?;
+    ensure!(ended_with == Some(code), "{action} ended with {ended_with:?}: {said}");
     Ok(said)
 }
 
