@@ -11,10 +11,14 @@ use super::steady::until_steady;
 use crate::stack::{Stack, StackBuilder};
 use crate::stores::Tables;
 
-const RECORDS: u64 = 3_000_000;
-const PEOPLE: u64 = 1_000_000;
-const PARTITIONS: u32 = 12;
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Records of the log that is taken in.
+pub const RECORDS: u64 = 3_000_000;
+/// People whose records they are.
+pub const PEOPLE: u64 = 1_000_000;
+/// The log's partitions.
+pub const PARTITIONS: u32 = 12;
+/// How long taking it in may last.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Measures it.

@@ -5,18 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::catch_up::{catch_up, rows_follow};
+use super::catch_up::{PARTITIONS, PATIENCE, PEOPLE, RECORDS, catch_up, rows_follow};
 use super::records::{BUDGET, consume_bare, fill};
 use super::report::{Row, percentile, say};
 use super::steady::until_steady;
 use super::visible::sample;
 use crate::operator::{Operator, ended_well};
 use crate::stack::{Stack, StackBuilder};
-
-const RECORDS: u64 = 3_000_000;
-const PEOPLE: u64 = 1_000_000;
-const PARTITIONS: u32 = 12;
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Measures it.
 ///
