@@ -12,7 +12,7 @@ use storage::definitions::Definitions;
 use storage::log::{DeadLetters, LogReader, LogSource};
 use storage::store::{Store, StoreError};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,9 @@ use crate::publisher::Publisher;
 
 const FIRST_REJOIN_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_REJOIN_PAUSE: Duration = Duration::from_secs(5);
+/// How many partitions beside may catch up at full speed: more would slow down those that answer, by the store's work
+/// most of all.
+const CATCHING_UP_AT_ONCE: usize = 1;
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where the processor reads from and writes to.
@@ -112,6 +115,7 @@ impl Processor {
             limits: config.limits,
             owner: format!("{owner}-beside"),
             metrics: metrics.clone(),
+            turns: Arc::new(Semaphore::new(CATCHING_UP_AT_ONCE)),
         })?;
         let coordinator = Coordinator::new(
             CoordinatorParts {

@@ -3,12 +3,13 @@
 //! place, and that is the difference.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use runtime::clock::now_ms;
 use schemas::{Compared, PartitionReport, Position, Roster};
 use storage::log::{DeadLetters, LogBounds, ReadError, RecordBatch, Stretch};
 use storage::store::{PartitionRef, StoreError, StoredPartition};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ const WAITING_BATCHES: usize = 4;
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at where the other generation is.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks at whether the rows are written by whoever's turn it is.
+const ROWS_PAUSE: Duration = Duration::from_millis(100);
 /// Before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// After so long it is said again, though it is no news, that somebody is at it.
@@ -122,6 +125,37 @@ struct Fed {
     source: Option<(watch::Sender<Position>, Stretch)>,
     /// What was said last.
     said: Option<PartitionReport>,
+    turn: Turn,
+}
+
+/// Whether it catches up, which few do at once.
+enum Turn {
+    /// It is not far behind.
+    NotNeeded,
+    /// Others do.
+    Awaited,
+    /// It does, until everyone's row is written.
+    Taken { _permit: OwnedSemaphorePermit },
+}
+
+impl Turn {
+    /// Waits for it, if that is what is done.
+    async fn come(&mut self, turns: &Arc<Semaphore>) {
+        if !matches!(self, Self::Awaited) {
+            return std::future::pending().await;
+        }
+        // Nobody ever closes it.
+        if let Ok(permit) = Arc::clone(turns).acquire_owned().await {
+            *self = Self::Taken { _permit: permit };
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        match self {
+            Self::Taken { .. } => ROWS_PAUSE,
+            Self::NotNeeded | Self::Awaited => PAUSE,
+        }
+    }
 }
 
 /// How long the generation that answers has not come on, though the log has.
@@ -189,6 +223,7 @@ impl Follower {
                     tracing::debug!(partition = %self.id.partition, reason, "no look beside now");
                     // Nobody can say that it stood still while nobody could look.
                     standstill = Standstill::begin();
+                    fed.turn = Turn::NotNeeded;
                 }
                 looked => {
                     looked?;
@@ -196,7 +231,8 @@ impl Follower {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(fed.turn.pause()) => {}
+                () = fed.turn.come(&self.parts.turns) => {}
                 ended = owner.ended() => return Err(ended),
             }
         }
@@ -218,9 +254,16 @@ impl Follower {
         }
         let stands_still = standstill.lasts(position, bounds.high);
         let target = if stands_still { bounds.high } else { position.unwrap_or(fed.next) };
+        if self.is_far(fed.next, target) && !matches!(fed.turn, Turn::Taken { .. }) {
+            fed.turn = Turn::Awaited;
+            return self.report(fed, bounds, None).await;
+        }
         self.feed(fed, owner, target, bounds).await?;
         let ours = self.parts.store.read_partition(self.id).await?;
         fed.rows = ours.as_ref().map_or(fed.rows, |ours| ours.checkpoint.state_position);
+        if !self.is_far(fed.rows, target) {
+            fed.turn = Turn::NotNeeded;
+        }
         let compared = match (&answering, &ours) {
             (Answering::At(theirs), Some(ours)) => self.compare(ours, theirs),
             _ => None,
@@ -268,8 +311,8 @@ impl Follower {
         let (records, inbox) = mpsc::channel(WAITING_BATCHES);
         let stop = CancellationToken::new();
         let life = tokio::spawn(owner.run(inbox, stop.clone()));
-        let (next, source, said) = (resume.from, None, None);
-        let fed = Fed { records, progress, letters, next, rows, source, said };
+        let (next, source, said, turn) = (resume.from, None, None, Turn::NotNeeded);
+        let fed = Fed { records, progress, letters, next, rows, source, said, turn };
         Ok((fed, Owner { stop, life }))
     }
 
@@ -278,6 +321,10 @@ impl Follower {
         let generation = self.roster.borrow().current.generation;
         let theirs = PartitionRef { generation, ..self.id };
         self.parts.store.read_partition(theirs).await
+    }
+
+    fn is_far(&self, position: Position, target: Position) -> bool {
+        target.0.saturating_sub(position.0) > self.parts.limits.catch_up_lag
     }
 
     /// Gives the owner the records up to `target`, and waits until they are committed.
@@ -392,9 +439,4 @@ impl Follower {
             tracing::debug!(%error, "nobody can be told");
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

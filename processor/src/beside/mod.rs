@@ -19,7 +19,7 @@ use runtime::metrics::{Metrics, MetricsError};
 use schemas::{PartitionId, Roster, Term};
 use storage::log::{DeadLetters, LogReader};
 use storage::store::{PartitionRef, Store};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,8 @@ pub(crate) struct BesideParts {
     pub owner: String,
     /// Where it is told who is in trouble.
     pub metrics: ProcessorMetrics,
+    /// Whose turn it is to catch up.
+    pub turns: Arc<Semaphore>,
 }
 
 /// The owners of this process beside those of the generation that answers.

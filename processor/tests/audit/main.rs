@@ -20,36 +20,13 @@ use serde_json::json;
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
 use storage::store::{Store, StoredPartition};
-use whole::{BUDGETS, Fixture, PARTITIONS, budget, count, id, said};
-
-/// With a settled log of some thousand records.
-async fn settled() -> Fixture {
-    let fixture = Fixture::start().await;
-    fixture.append(3_000).await;
-    fixture.settle().await;
-    fixture
-}
+use whole::{BUDGETS, Fixture, PARTITIONS, budget, count, falsify, id, said};
 
 /// Ended, so that what is changed stays changed.
 async fn ended() -> Fixture {
-    let mut fixture = settled().await;
+    let mut fixture = Fixture::settled().await;
     fixture.end().await;
     fixture
-}
-
-/// Moves one person from one whole percent to another, consistently.
-fn falsify(totals: &mut BudgetTotals) {
-    let [first, second, ..] = &mut totals.categories[..] else { panic!("too few categories") };
-    let giver = first.people_by_percent.iter().rposition(|people| *people > 0).unwrap();
-    let taker = second.people_by_percent.iter().position(|people| *people > 0).unwrap();
-    assert!(giver > 0 && taker < 100);
-    first.basis_points -= 100;
-    first.people_by_percent[giver] -= 1;
-    first.people_by_percent[giver - 1] += 1;
-    second.basis_points += 100;
-    second.people_by_percent[taker] -= 1;
-    second.people_by_percent[taker + 1] += 1;
-    assert!(totals.is_consistent());
 }
 
 fn places(report: &Report) -> Vec<&Place> {
@@ -78,7 +55,7 @@ async fn rows(fixture: &Fixture, partition: u32) -> Vec<PersonRow> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_as_the_log_says_is_compared_and_found_so() {
-    let fixture = settled().await;
+    let fixture = Fixture::settled().await;
     let report = fixture.audit().await;
     assert!(report.is_clean(), "{:#?}", said(&report));
     assert_eq!(report.records, 3_000);
@@ -91,7 +68,7 @@ async fn what_is_as_the_log_says_is_compared_and_found_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_under_load_has_no_false_alarm() {
-    let fixture = Arc::new(settled().await);
+    let fixture = Arc::new(Fixture::settled().await);
     let load = {
         let fixture = Arc::clone(&fixture);
         tokio::spawn(async move {
@@ -218,7 +195,7 @@ async fn a_false_copy_is_named_and_one_that_is_behind_is_not() {
     let [difference] = sums(&report, 0)[..] else { panic!("{:#?}", said(&report)) };
     assert_eq!(difference.scope.budget, Some(budget(BUDGETS[1])));
 
-    let mut behind = settled().await;
+    let mut behind = Fixture::settled().await;
     let copied = copy(&behind, |_| {}).await;
     behind.append(500).await;
     behind.settle().await;

@@ -10,21 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use processor::generations::{ChangeError, Refused, begin, cancel, change, retire, roll_back};
-use processor::partition::claim;
+use processor::partition::{Limits, claim};
 use processor::rebuild::{RebuildError, Rebuilt, delete_retired, rebuild};
-use schemas::{BudgetTotals, Generation, PartitionId, Roster, Term, buckets};
+use schemas::{Generation, PartitionId, Roster, Term, buckets};
 use storage::store::{PartitionRef, Store};
 use tokio::time::{Instant, sleep, timeout};
-use whole::{BUDGETS, Fixture, PARTITIONS, budget, count, said};
+use whole::{BUDGETS, Fixture, PARTITIONS, budget, count, falsify, said};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-async fn settled() -> Fixture {
-    let fixture = Fixture::start().await;
-    fixture.append(3_000).await;
-    fixture.settle().await;
-    fixture
-}
 
 async fn rebuilt(fixture: &Fixture, dry_run: bool) -> Result<Rebuilt, RebuildError> {
     let log = fixture.reader();
@@ -57,20 +50,6 @@ async fn rows(fixture: &Fixture, generation: u32) -> usize {
     rows
 }
 
-/// Moves one person's percent from one category to another, consistently.
-fn falsify(totals: &mut BudgetTotals) {
-    let [first, second, ..] = &mut totals.categories[..] else { panic!("too few categories") };
-    let giver = first.people_by_percent.iter().rposition(|people| *people > 0).unwrap();
-    let taker = second.people_by_percent.iter().position(|people| *people > 0).unwrap();
-    first.basis_points -= 100;
-    first.people_by_percent[giver] -= 1;
-    first.people_by_percent[giver - 1] += 1;
-    second.basis_points += 100;
-    second.people_by_percent[taker] -= 1;
-    second.people_by_percent[taker + 1] += 1;
-    assert!(totals.is_consistent());
-}
-
 async fn agrees_with_the_log(fixture: &Fixture) {
     fixture.settle().await;
     assert_eq!(said(&fixture.audit().await), Vec::<String>::new());
@@ -78,7 +57,7 @@ async fn agrees_with_the_log(fixture: &Fixture) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_under_load_finds_no_difference_and_answers_from_then_on() {
-    let mut fixture = settled().await;
+    let mut fixture = Fixture::settled().await;
     let writing = AtomicBool::new(true);
     let load = async {
         while writing.load(Ordering::Relaxed) {
@@ -106,7 +85,7 @@ async fn a_rebuild_under_load_finds_no_difference_and_answers_from_then_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn totals_that_are_wrong_are_named_and_right_afterwards() {
-    let mut fixture = settled().await;
+    let mut fixture = Fixture::settled().await;
     fixture.end().await;
     let wrong = budget(BUDGETS[0]);
     let forge = |stored: &mut storage::store::StoredPartition| {
@@ -126,7 +105,7 @@ async fn totals_that_are_wrong_are_named_and_right_afterwards() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_compares_and_leaves_nothing_behind() {
-    let mut fixture = settled().await;
+    let mut fixture = Fixture::settled().await;
     let before = shown(&fixture).await;
     let rebuilt = rebuilt(&fixture, true).await.unwrap();
     assert_eq!(rebuilt.differences, Vec::<String>::new());
@@ -143,7 +122,7 @@ async fn a_dry_run_compares_and_leaves_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_generation_before_is_folded_on_and_answers_again_until_it_is_retired() {
-    let mut fixture = settled().await;
+    let mut fixture = Fixture::settled().await;
     rebuilt(&fixture, false).await.unwrap();
     agrees_with_the_log(&fixture).await;
     fixture.append(500).await;
@@ -171,7 +150,7 @@ async fn the_generation_before_is_folded_on_and_answers_again_until_it_is_retire
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuild_that_nobody_watches_goes_on_also_over_a_restart_and_is_taken_up() {
-    let mut fixture = settled().await;
+    let mut fixture = Fixture::settled().await;
     let log = fixture.reader();
     {
         // Whoever asked for it goes away as soon as it has begun.
@@ -208,7 +187,7 @@ async fn a_rebuild_that_nobody_watches_goes_on_also_over_a_restart_and_is_taken_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_whose_owner_beside_was_fenced_is_taken_up_again() {
-    let mut fixture = settled().await;
+    let mut fixture = Fixture::settled().await;
     let store = fixture.store.as_ref();
     change(store, |roster| begin(roster, false, 0)).await.unwrap();
     let id = PartitionRef { generation: Generation(2), partition: PartitionId(0) };
@@ -231,8 +210,43 @@ async fn a_partition_whose_owner_beside_was_fenced_is_taken_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn partitions_that_are_far_behind_catch_up_one_after_the_other() {
+    const FAR: u64 = 100;
+    let mut fixture = Fixture::start().await;
+    fixture.append(20_000).await;
+    fixture.settle().await;
+    fixture.end().await;
+    fixture.limits = Limits { catch_up_lag: FAR, max_uncommitted: 20, ..fixture.limits };
+    fixture.begin().await;
+    let goals = [fixture.stored(0).await, fixture.stored(1).await];
+    let goals = goals.map(|stored| stored.checkpoint.position.0);
+    change(fixture.store.as_ref(), |roster| begin(roster, false, 0)).await.unwrap();
+    let position = async |partition: u32| {
+        let id = PartitionRef { generation: Generation(2), partition: PartitionId(partition) };
+        let stored = fixture.store.read_partition(id).await.unwrap();
+        stored.map_or(0, |stored| stored.checkpoint.position.0)
+    };
+    let on_its_way = |place: usize, position: u64| 0 < position && position + FAR < goals[place];
+
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = [false; 2];
+    loop {
+        let (first, second, then) = (position(0).await, position(1).await, position(0).await);
+        let first_was = on_its_way(0, first) && on_its_way(0, then);
+        assert!(!(first_was && on_its_way(1, second)), "both are: {first} {second}");
+        seen = [seen[0] || first_was, seen[1] || on_its_way(1, second)];
+        if [then, second] == goals {
+            break;
+        }
+        assert!(Instant::now() < deadline, "they do not come on: {first} {second} of {goals:?}");
+    }
+    assert_eq!(seen, [true; 2], "nobody saw them on their way");
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_given_up_meanwhile_never_answers() {
-    let mut fixture = settled().await;
+    let mut fixture = Fixture::settled().await;
     let giving_up = async {
         while roster(&fixture).await.building.is_none() {
             sleep(Duration::from_millis(1)).await;
@@ -249,7 +263,7 @@ async fn one_that_is_given_up_meanwhile_never_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_quiet_for_long_and_moves_again_is_no_difference() {
-    let mut fixture = settled().await;
+    let mut fixture = Fixture::settled().await;
     let changed = change(fixture.store.as_ref(), |roster| begin(roster, false, 0)).await;
     assert_eq!(changed.unwrap().building.unwrap().record.generation, Generation(2));
     // Longer than a generation may stand still that does not come on.

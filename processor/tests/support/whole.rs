@@ -9,8 +9,8 @@ use processor::ProcessorParts;
 use processor::audit::{AuditParts, AuditProgress, Report, audit};
 use processor::partition::{Limits, StormLimits};
 use schemas::{
-    Action, Allocation, BudgetId, Generation, PartitionCount, PartitionId, PersonKey, Position,
-    Submission, SubmissionId, encode_record, partition_for,
+    Action, Allocation, BudgetId, BudgetTotals, Generation, PartitionCount, PartitionId, PersonKey,
+    Position, Submission, SubmissionId, encode_record, partition_for,
 };
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
@@ -43,6 +43,7 @@ pub struct Fixture {
     pub store: Arc<MemoryStore>,
     pub cache: Arc<dyn Cache>,
     pub apis: Vec<String>,
+    pub limits: Limits,
     pub dir: TempDir,
     log: Arc<SqliteLog>,
     processor: Option<Running>,
@@ -67,9 +68,17 @@ impl Fixture {
         let log = Arc::new(SqliteLog::open(&dir.path().join("log.db"), count()).unwrap());
         let store = Arc::new(MemoryStore::new());
         let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new());
-        let (apis, appended) = (Vec::new(), AtomicU64::new(0));
-        let mut fixture = Self { store, cache, apis, dir, log, processor: None, appended };
+        let (apis, limits, appended) = (Vec::new(), LIMITS, AtomicU64::new(0));
+        let mut fixture = Self { store, cache, apis, limits, dir, log, processor: None, appended };
         fixture.begin().await;
+        fixture
+    }
+
+    /// With a settled log of some thousand records.
+    pub async fn settled() -> Self {
+        let fixture = Self::start().await;
+        fixture.append(3_000).await;
+        fixture.settle().await;
         fixture
     }
 
@@ -84,7 +93,7 @@ impl Fixture {
             cache: Arc::clone(&self.cache),
             definitions: Arc::new(SqliteDefinitions::open(&self.dir.path().join("d.db")).unwrap()),
         };
-        self.processor = Some(Running::start(parts, LIMITS).await);
+        self.processor = Some(Running::start(parts, self.limits).await);
     }
 
     pub fn reader(&self) -> SqliteReader {
@@ -226,4 +235,19 @@ fn record(number: u64) -> NewRecord {
         action: if number % 13 == 12 { Action::Withdraw } else { Action::Allocate(shares) },
     });
     NewRecord { partition, key: person, value }
+}
+
+/// Moves one person from one whole percent to another, consistently.
+pub fn falsify(totals: &mut BudgetTotals) {
+    let [first, second, ..] = &mut totals.categories[..] else { panic!("too few categories") };
+    let giver = first.people_by_percent.iter().rposition(|people| *people > 0).unwrap();
+    let taker = second.people_by_percent.iter().position(|people| *people > 0).unwrap();
+    assert!(giver > 0 && taker < 100);
+    first.basis_points -= 100;
+    first.people_by_percent[giver] -= 1;
+    first.people_by_percent[giver - 1] += 1;
+    second.basis_points += 100;
+    second.people_by_percent[taker] -= 1;
+    second.people_by_percent[taker + 1] += 1;
+    assert!(totals.is_consistent());
 }
