@@ -1,4 +1,4 @@
-//! The reads: budgets' definitions, their aggregates, and a person's own allocation.
+//! The reads: budgets' definitions, their aggregates, a person's own allocation, and what administrators look at.
 //!
 //! An aggregate comes from this process's memory if that is fresh, else along the chain Redis → committed totals →
 //! recount (`walk`, decided by `chain`), each tier behind its own deadline and breaker (`ask`, `tiers::guard`), and at
@@ -19,6 +19,7 @@ mod people;
 mod reader;
 mod readiness;
 mod refresher;
+mod roster;
 mod routes;
 mod single_flight;
 mod tiers;
@@ -28,6 +29,7 @@ mod walk;
 use std::sync::Arc;
 
 use axum::Router;
+use runtime::admin::AdminGuard;
 use runtime::health::Health;
 use runtime::metrics::{Metrics, MetricsError};
 use schemas::{PartitionCount, PersonKeyHasher};
@@ -46,6 +48,7 @@ use people::People;
 use reader::Reader;
 use readiness::Readiness;
 use refresher::Refresher;
+use roster::RosterReader;
 use tiers::memory::Memory;
 use waiters::Waiters;
 use walk::Walker;
@@ -65,6 +68,8 @@ pub struct ApiParts {
     pub hasher: PersonKeyHasher,
     /// How many partitions the log has.
     pub partitions: PartitionCount,
+    /// Lets administrators pass, and nobody else.
+    pub admin: AdminGuard,
 }
 
 /// The routes of the reads, and the background task behind them, which ends with `stop`. Must be called inside a
@@ -80,7 +85,7 @@ pub fn routes(
     stop: CancellationToken,
 ) -> Result<Router, MetricsError> {
     let metrics = ApiMetrics::register(metrics)?;
-    let ApiParts { store, cache, definitions, hasher, partitions } = parts;
+    let ApiParts { store, cache, definitions, hasher, partitions, admin } = parts;
     let memory = Arc::new(Memory::new(config.freshness));
     let generation = Arc::new(CurrentGeneration::new(Arc::clone(&store)));
     let tiers = Tiers::new(
@@ -101,9 +106,12 @@ pub fn routes(
         metrics: metrics.clone(),
     };
     tokio::spawn(refresher.run(cache, stop));
+    let roster = RosterReader::new(Arc::clone(&store), config.summary_deadline);
+    let administrators = routes::admin::router(&admin, roster);
     let waiters = Arc::new(Waiters::new(config.max_waiters, &metrics));
     let people =
         People::new(config, store, generation, hasher, partitions, Arc::clone(&waiters), &metrics);
     let reader = Reader::new(memory, walker, Arc::clone(&definitions), waiters, metrics);
-    Ok(routes::router(Arc::new(routes::Api { definitions, reader, people, partitions })))
+    let reads = routes::router(Arc::new(routes::Api { definitions, reader, people, partitions }));
+    Ok(reads.merge(administrators))
 }

@@ -12,6 +12,7 @@ use api::ApiParts;
 use axum::Router;
 use ingest::IngestParts;
 use processor::{Processor, ProcessorParts, StartError};
+use runtime::admin::AdminGuard;
 use runtime::console;
 use runtime::health::Health;
 use runtime::http::{self, ServeError};
@@ -67,7 +68,8 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     // The processor outlives the server: what is accepted while requests finish is counted as well.
     let stop_processor = CancellationToken::new();
     let start = async {
-        let places = Places::open(&config.storage).await?;
+        let admin = AdminGuard::new(&config.admin, metrics)?;
+        let places = Places::open(&config.storage, admin).await?;
         places.start(config, metrics, health, stop, stop_processor.clone()).await
     };
     // Places that do not answer must not keep it from ending when it is told to.
@@ -97,7 +99,7 @@ struct Places {
 }
 
 impl Places {
-    async fn open(storage: &StorageConfig) -> Result<Self, OpenError> {
+    async fn open(storage: &StorageConfig, admin: AdminGuard) -> Result<Self, OpenError> {
         let log = storage.open_log().await?;
         let definitions = storage.open_definitions()?;
         Ok(Self {
@@ -106,6 +108,7 @@ impl Places {
                 definitions: Arc::clone(&definitions),
                 idempotency: storage.open_idempotency().await,
                 hasher: storage.hasher()?,
+                admin,
             },
             log,
             store: storage.open_store().await?,
@@ -141,6 +144,7 @@ impl Places {
             definitions: Arc::clone(&definitions),
             hasher: ingest.hasher.clone(),
             partitions: config.storage.partitions(),
+            admin: ingest.admin.clone(),
         };
         let reads = api::routes(&config.api, parts, metrics, health, stop.clone())?;
         tokio::spawn(ingest::watch_readiness(

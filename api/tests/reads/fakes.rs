@@ -114,6 +114,10 @@ pub struct FakeStore {
     pub rows_asked: AtomicUsize,
     pub generation_asked: AtomicUsize,
     term: Mutex<Option<Term>>,
+    /// The roster as it is, where a test says more than the term.
+    pub roster: Mutex<Option<Roster>>,
+    pub reports: Mutex<BTreeMap<Generation, Vec<Option<PartitionReport>>>>,
+    pub roster_switch: Switch,
     totals: Mutex<BTreeMap<BudgetId, Vec<Option<BudgetTotals>>>>,
     asked: Mutex<BTreeMap<BudgetId, usize>>,
     rows: Mutex<Vec<(PartitionId, PersonRow)>>,
@@ -227,6 +231,10 @@ impl Store for FakeStore {
 
     async fn roster(&self) -> Result<Option<Roster>, StoreError> {
         self.generation_asked.fetch_add(1, Ordering::SeqCst);
+        self.roster_switch.pass().await.map_err(unavailable)?;
+        if let Some(roster) = self.roster.lock().unwrap().clone() {
+            return Ok(Some(roster));
+        }
         let mut roster = Roster::first("submissions", partitions());
         let term = self.term.lock().unwrap().unwrap_or(Term::FIRST);
         (roster.term, roster.current.generation) = (term.number, term.generation);
@@ -243,10 +251,11 @@ impl Store for FakeStore {
 
     async fn reports(
         &self,
-        _: Generation,
-        _: PartitionCount,
+        generation: Generation,
+        partitions: PartitionCount,
     ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
-        Ok(Vec::new())
+        let known = self.reports.lock().unwrap().get(&generation).cloned();
+        Ok(known.unwrap_or_else(|| vec![None; partitions.get() as usize]))
     }
 
     async fn delete_people(&self, _: PartitionRef) -> Result<(), StoreError> {
