@@ -64,7 +64,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let open = async {
         let open = until_there(async || config.storage.open_store().await);
         if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
-            store.set(opened);
+            store.set(opened.store);
             tracing::info!("the store is there");
         }
         anyhow::Ok(())

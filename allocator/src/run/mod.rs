@@ -20,10 +20,9 @@ use runtime::metrics::{Metrics, MetricsError};
 use runtime::process::Process;
 use runtime::telemetry::LogFormat;
 use storage::cache::Cache;
-use storage::config::{OpenLog, StorageConfig};
+use storage::config::{OpenLog, OpenStore, StorageConfig};
 use storage::definitions::Definitions;
 use storage::opening::OpenError;
-use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{RunConfig, configuration_reference};
@@ -92,7 +91,7 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
 /// Where everything rests, open.
 struct Places {
     log: OpenLog,
-    store: Arc<dyn Store>,
+    store: OpenStore,
     cache: Arc<dyn Cache>,
     definitions: Arc<dyn Definitions>,
     ingest: IngestParts,
@@ -132,14 +131,15 @@ impl Places {
             log: config.storage.open_log_reader().await?,
             topic: config.storage.topic().to_owned(),
             dead_letters: log.dead_letters,
-            store: Arc::clone(&store),
+            store: Arc::clone(&store.store),
+            jobs: store.jobs,
             cache: Arc::clone(&cache),
             definitions: Arc::clone(&definitions),
         };
         let processor =
             Processor::start(&config.processor, parts, metrics, health, stop_processor).await?;
         let parts = ApiParts {
-            store,
+            store: store.store,
             cache,
             definitions: Arc::clone(&definitions),
             hasher: ingest.hasher.clone(),

@@ -11,4 +11,5 @@ mod watch;
 
 pub use command::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 pub use run::{RebuildError, Rebuilt, delete_retired, rebuild};
+pub(crate) use run::{compared, goals, now_ms};
 pub use watch::{Look, Stage};

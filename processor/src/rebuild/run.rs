@@ -104,7 +104,7 @@ async fn begin_or_join(
 }
 
 /// Where each partition has to come: where the log ends now. It has to have its beginning.
-async fn goals(log: &dyn LogReader) -> Result<Vec<Position>, RebuildError> {
+pub(crate) async fn goals(log: &dyn LogReader) -> Result<Vec<Position>, RebuildError> {
     let mut goals = Vec::new();
     for partition in log.partitions().partitions() {
         let bounds = log.bounds(partition).await?;
@@ -117,7 +117,7 @@ async fn goals(log: &dyn LogReader) -> Result<Vec<Position>, RebuildError> {
 }
 
 /// Waits until everything has been compared: so many records, and what differs.
-async fn compared(
+pub(crate) async fn compared(
     store: &dyn Store,
     record: &GenerationRecord,
     answering: Generation,
@@ -177,7 +177,7 @@ pub async fn delete_retired(store: &dyn Store) -> Result<Roster, RebuildError> {
     Ok(roster)
 }
 
-pub(super) fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

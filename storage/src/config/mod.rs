@@ -14,7 +14,7 @@ use crate::log::kafka::KafkaConfig;
 use crate::redis_connection::{RedisConfig, RedisUrl};
 use crate::store::scylla::{KeyspaceName, ScyllaConfig, ScyllaCredentials};
 
-pub use open::OpenLog;
+pub use open::{OpenLog, OpenStore};
 
 /// Where the log and the definitions rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
