@@ -220,6 +220,32 @@ fn without_tokens_who_comes_from_elsewhere_is_no_administrator() {
 }
 
 #[test]
+fn an_audit_that_is_asked_for_is_done_and_says_what_it_found() {
+    let data = TempDir::new().unwrap();
+    let running = start(data.path());
+    let submit = &running.lines[0];
+    assert_eq!(shell(submit)["status"], "accepted");
+    let url = &running.url;
+    let job = shell(&format!("curl -s -X POST {url}/v1/admin/audits"));
+    assert_eq!((&job["kind"], &job["asked_by"]), (&"audit".into(), &"local".into()), "{job}");
+    let (id, began) = (job["id"].as_str().unwrap(), Instant::now());
+    let done = loop {
+        let job = shell(&format!("curl -s {url}/v1/admin/jobs/{id}"));
+        if !job["ended_at"].is_null() {
+            break job;
+        }
+        assert!(began.elapsed() < PATIENCE, "{job}");
+        // Below the limit of requests.
+        thread::sleep(Duration::from_millis(200));
+    };
+    assert_eq!(
+        (&done["state"], &done["verdict"]),
+        (&"succeeded".into(), &"clean".into()),
+        "{done}"
+    );
+}
+
+#[test]
 fn with_tokens_each_may_do_what_its_role_allows_and_the_log_says_who_did_what_without_a_token() {
     let data = TempDir::new().unwrap();
     let file = data.path().join("admin.tokens");

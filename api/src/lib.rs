@@ -5,7 +5,8 @@
 //! last from memory again, however old. A background task (`refresher`) keeps memory up, so that nearly every read is
 //! bytes from memory. Whatever happens, no reader of a process sees a number or a version go back.
 //!
-//! What this crate does not do: it writes nothing, and counts nothing except in a recount.
+//! What this crate does not do: it counts nothing except in a recount, and writes nothing but the jobs that administrators
+//! ask for.
 
 mod answer;
 mod ask;
@@ -35,6 +36,7 @@ use runtime::metrics::{Metrics, MetricsError};
 use schemas::{PartitionCount, PersonKeyHasher};
 use storage::cache::Cache;
 use storage::definitions::Definitions;
+use storage::jobs::JobStore;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +70,8 @@ pub struct ApiParts {
     pub hasher: PersonKeyHasher,
     /// How many partitions the log has.
     pub partitions: PartitionCount,
+    /// Background jobs.
+    pub jobs: Arc<dyn JobStore>,
     /// Lets administrators pass, and nobody else.
     pub admin: AdminGuard,
 }
@@ -85,7 +89,7 @@ pub fn routes(
     stop: CancellationToken,
 ) -> Result<Router, MetricsError> {
     let metrics = ApiMetrics::register(metrics)?;
-    let ApiParts { store, cache, definitions, hasher, partitions, admin } = parts;
+    let ApiParts { store, cache, definitions, hasher, partitions, jobs, admin } = parts;
     let memory = Arc::new(Memory::new(config.freshness));
     let generation = Arc::new(CurrentGeneration::new(Arc::clone(&store)));
     let tiers = Tiers::new(
@@ -107,7 +111,7 @@ pub fn routes(
     };
     tokio::spawn(refresher.run(cache, stop));
     let roster = RosterReader::new(Arc::clone(&store), config.summary_deadline);
-    let administrators = routes::admin::router(&admin, roster);
+    let administrators = routes::admin::router(&admin, roster, jobs);
     let waiters = Arc::new(Waiters::new(config.max_waiters, &metrics));
     let people =
         People::new(config, store, generation, hasher, partitions, Arc::clone(&waiters), &metrics);

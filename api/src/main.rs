@@ -9,7 +9,7 @@ use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{ConfigArgs, Reader};
 use runtime::http;
 use runtime::process::{self, Process};
-use storage::late::LateStore;
+use storage::late::{LateJobs, LateStore};
 use storage::opening::until_there;
 use storage::service_config::ServiceConfig;
 
@@ -48,13 +48,14 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.own.api.listen)?;
 
-    let store = Arc::new(LateStore::new());
+    let (store, jobs) = (Arc::new(LateStore::new()), Arc::new(LateJobs::new()));
     let parts = ApiParts {
         store: store.clone(),
         cache: config.storage.open_cache().await,
         definitions: config.storage.open_definitions()?,
         hasher: config.storage.hasher()?,
         partitions: config.storage.partitions(),
+        jobs: jobs.clone(),
         admin: AdminGuard::new(&config.own.admin, metrics)?,
     };
     let routes = api::routes(&config.own.api, parts, metrics, health, stop.clone())?;
@@ -65,6 +66,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         let open = until_there(async || config.storage.open_store().await);
         if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
             store.set(opened.store);
+            jobs.set(opened.jobs);
             tracing::info!("the store is there");
         }
         anyhow::Ok(())

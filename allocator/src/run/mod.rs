@@ -132,7 +132,7 @@ impl Places {
             topic: config.storage.topic().to_owned(),
             dead_letters: log.dead_letters,
             store: Arc::clone(&store.store),
-            jobs: store.jobs,
+            jobs: Arc::clone(&store.jobs),
             cache: Arc::clone(&cache),
             definitions: Arc::clone(&definitions),
         };
@@ -144,6 +144,7 @@ impl Places {
             definitions: Arc::clone(&definitions),
             hasher: ingest.hasher.clone(),
             partitions: config.storage.partitions(),
+            jobs: store.jobs,
             admin: ingest.admin.clone(),
         };
         let reads = api::routes(&config.api, parts, metrics, health, stop.clone())?;

@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use schemas::job::{Job, JobId};
 use schemas::*;
 use storage::cache::{Cache, CacheError, CacheUpdate};
 use storage::definitions::{Catalog, Change, DefinitionError, Definitions};
+use storage::jobs::JobStore;
+use storage::store::memory::MemoryStore;
 use storage::store::*;
 use tokio::sync::{broadcast, watch};
 
@@ -260,6 +263,36 @@ impl Store for FakeStore {
 
     async fn delete_people(&self, _: PartitionRef) -> Result<(), StoreError> {
         Err(unavailable("an api deletes nobody".into()))
+    }
+}
+
+/// Jobs in memory, behind a switch.
+#[derive(Default)]
+pub struct FakeJobs {
+    pub switch: Switch,
+    pub stored: MemoryStore,
+}
+
+#[async_trait]
+impl JobStore for FakeJobs {
+    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+        self.switch.pass().await.map_err(unavailable)?;
+        self.stored.jobs().await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.switch.pass().await.map_err(unavailable)?;
+        self.stored.job(id).await
+    }
+
+    async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
+        self.switch.pass().await.map_err(unavailable)?;
+        self.stored.change_job(next).await
+    }
+
+    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
+        self.switch.pass().await.map_err(unavailable)?;
+        self.stored.delete_job(job).await
     }
 }
 

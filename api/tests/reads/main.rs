@@ -12,6 +12,7 @@ mod counters;
 mod fakes;
 mod forward;
 mod generation;
+mod jobs;
 mod person;
 mod readiness;
 mod world;

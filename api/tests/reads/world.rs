@@ -31,6 +31,7 @@ pub struct World {
     pub cache: Arc<FakeCache>,
     pub store: Arc<FakeStore>,
     pub definitions: Arc<FakeDefinitions>,
+    pub jobs: Arc<FakeJobs>,
     pub hasher: PersonKeyHasher,
     pub health: Health,
     pub metrics: Metrics,
@@ -103,6 +104,7 @@ impl World {
             definitions.put(self::budget(budget));
             store.put(budget, vec![Some(BudgetTotals::default()); 3]);
         }
+        let jobs = Arc::<FakeJobs>::default();
         let hasher = PersonKeyHasher::new(&[7; 32]).unwrap();
         let health = Health::new(&HealthConfig::default());
         let metrics = Metrics::new("api");
@@ -112,6 +114,7 @@ impl World {
             definitions: definitions.clone(),
             hasher: hasher.clone(),
             partitions: partitions(),
+            jobs: jobs.clone(),
             admin: AdminGuard::new(&admin, &metrics).unwrap(),
         };
         let stop = CancellationToken::new();
@@ -121,7 +124,7 @@ impl World {
         let http =
             HttpConfig { request_timeout: Duration::from_secs(86_400), ..HttpConfig::default() };
         let router = runtime::http::router("api", routes, &metrics, &health, &http);
-        Self { cache, store, definitions, hasher, health, metrics, paths, router }
+        Self { cache, store, definitions, jobs, hasher, health, metrics, paths, router }
     }
 
     /// Lets the background task take its first look at everything.
@@ -146,11 +149,21 @@ impl World {
     }
 
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Got {
+        self.send_body(method, path, headers, "").await
+    }
+
+    pub async fn send_body(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Got {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut request = request.body(Body::empty()).unwrap();
+        let mut request = request.body(Body::from(body.to_owned())).unwrap();
         let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
         request.extensions_mut().insert(ConnectInfo(peer));
         let response = self.router.clone().oneshot(request).await.unwrap();

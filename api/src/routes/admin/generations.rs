@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::extract::State;
-use jiff::Timestamp;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Compared, GenerationRecord, PartitionReport};
 use serde::Serialize;
 
+use super::rfc3339;
 use crate::roster::{Overview, RosterReader};
 use crate::routes::RETRY_AFTER;
 
@@ -163,9 +163,4 @@ impl Comparison {
             differences: compared.differences,
         }
     }
-}
-
-/// RFC 3339 with milliseconds in UTC.
-fn rfc3339(ms: u64) -> Option<String> {
-    Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok().map(|at| format!("{at:.3}"))
 }
