@@ -193,6 +193,7 @@ async fn generations_are_listed_with_what_is_known_of_those_beside() {
         topic: "submissions".into(),
         partitions: partitions(),
     };
+    let job: job::JobId = "019347f0-0000-7000-8000-000000000000".parse().unwrap();
     let roster = Roster {
         revision: 9,
         term: 3,
@@ -201,6 +202,7 @@ async fn generations_are_listed_with_what_is_known_of_those_beside() {
             record: record(4),
             dry_run: true,
             begun_at_ms: 1_795_212_000_123,
+            job: Some(job),
         }),
         previous: Some(record(2)),
         retired: vec![record(1)],
@@ -235,6 +237,7 @@ async fn generations_are_listed_with_what_is_known_of_those_beside() {
         json!({
             "generation": 4, "state": "building", "topic": "submissions", "partition_count": 3,
             "dry_run": true, "begun_at": "2026-11-20T22:00:00.123Z",
+            "job": "019347f0-0000-7000-8000-000000000000",
             "partitions": [unknown(0), {"partition": 1, "report": {
                 "position": 70, "rows_position": 60, "log_end": 80,
                 "reported_at": "2026-11-20T22:00:00.456Z", "trouble": "the log has a gap",

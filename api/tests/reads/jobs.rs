@@ -1,5 +1,7 @@
 //! Background jobs, asked for and looked at.
 
+use std::slice::from_ref;
+
 use schemas::job::*;
 use serde_json::{Value, json};
 use storage::jobs::{JobStore, change};
@@ -107,8 +109,8 @@ async fn jobs_are_listed_by_their_state() {
         jobs.iter().map(|job| format!("{JOBS}/{}", job["id"].as_str().unwrap())).collect()
     };
     let list = async |query: &str| ids(look(&world, &format!("{JOBS}{query}")).await);
-    assert_eq!(list("?state=queued").await, [waiting.clone()]);
-    assert_eq!(list("?state=succeeded").await, [done.clone()]);
+    assert_eq!(list("?state=queued").await, from_ref(&waiting));
+    assert_eq!(list("?state=succeeded").await, from_ref(&done));
     assert_eq!(list("?state=queued&state=succeeded").await.len(), 2);
     assert_eq!(list("?state=dead").await.len(), 0);
     let job = look(&world, &done).await;

@@ -32,6 +32,9 @@ struct Entry {
     /// Of one that is being built.
     #[serde(skip_serializing_if = "Option::is_none")]
     begun_at: Option<String>,
+    /// Of one that a job builds: which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    job: Option<String>,
     /// Of those that are folded beside the one that answers: each partition.
     #[serde(skip_serializing_if = "Option::is_none")]
     partitions: Option<Vec<Partition>>,
@@ -105,6 +108,7 @@ impl List {
             generations.push(Entry {
                 dry_run: Some(building.dry_run),
                 begun_at: rfc3339(building.begun_at_ms),
+                job: building.job.map(|job| job.to_string()),
                 ..Entry::of(record, Standing::Building, partitions(record))
             });
         }
@@ -137,6 +141,7 @@ impl Entry {
             partition_count: record.partitions.get(),
             dry_run: None,
             begun_at: None,
+            job: None,
             partitions,
         }
     }
