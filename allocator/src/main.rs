@@ -7,6 +7,7 @@ use allocator::run::{self, RunConfig};
 use clap::{Parser, Subcommand};
 use processor::audit::{AuditArgs, audit_command};
 use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
+use processor::jobs::{JobsArgs, jobs_command};
 use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 use runtime::config::{ConfigArgs, ConfigFaults};
 use runtime::console;
@@ -29,6 +30,7 @@ enum Command {
     DeadLetters(DeadLettersArgs),
     Rebuild(RebuildArgs),
     Generations(GenerationsArgs),
+    Jobs(JobsArgs),
     /// Prints the settings of all processes, as a Markdown table.
     Config,
 }
@@ -52,6 +54,10 @@ async fn main() -> ExitCode {
         },
         Command::Generations(args) => match RunConfig::load(args.config()) {
             Ok(config) => generations_command(&args, &config.storage).await,
+            Err(faults) => wrong(faults),
+        },
+        Command::Jobs(args) => match RunConfig::load(args.config()) {
+            Ok(config) => jobs_command(&args, &config.storage, shutdown::listen()).await,
             Err(faults) => wrong(faults),
         },
         Command::Config => {

@@ -1,11 +1,12 @@
-//! The reads: budgets' definitions, their aggregates, and a person's own allocation.
+//! The reads: budgets' definitions, their aggregates, a person's own allocation, and what administrators look at.
 //!
 //! An aggregate comes from this process's memory if that is fresh, else along the chain Redis → committed totals →
 //! recount (`walk`, decided by `chain`), each tier behind its own deadline and breaker (`ask`, `tiers::guard`), and at
 //! last from memory again, however old. A background task (`refresher`) keeps memory up, so that nearly every read is
 //! bytes from memory. Whatever happens, no reader of a process sees a number or a version go back.
 //!
-//! What this crate does not do: it writes nothing, and counts nothing except in a recount.
+//! What this crate does not do: it counts nothing except in a recount, and writes nothing but the jobs that administrators
+//! ask for.
 
 mod answer;
 mod ask;
@@ -19,6 +20,7 @@ mod people;
 mod reader;
 mod readiness;
 mod refresher;
+mod roster;
 mod routes;
 mod single_flight;
 mod tiers;
@@ -28,11 +30,13 @@ mod walk;
 use std::sync::Arc;
 
 use axum::Router;
+use runtime::admin::AdminGuard;
 use runtime::health::Health;
 use runtime::metrics::{Metrics, MetricsError};
 use schemas::{PartitionCount, PersonKeyHasher};
 use storage::cache::Cache;
 use storage::definitions::Definitions;
+use storage::jobs::JobStore;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +50,7 @@ use people::People;
 use reader::Reader;
 use readiness::Readiness;
 use refresher::Refresher;
+use roster::RosterReader;
 use tiers::memory::Memory;
 use waiters::Waiters;
 use walk::Walker;
@@ -65,6 +70,10 @@ pub struct ApiParts {
     pub hasher: PersonKeyHasher,
     /// How many partitions the log has.
     pub partitions: PartitionCount,
+    /// Background jobs.
+    pub jobs: Arc<dyn JobStore>,
+    /// Lets administrators pass, and nobody else.
+    pub admin: AdminGuard,
 }
 
 /// The routes of the reads, and the background task behind them, which ends with `stop`. Must be called inside a
@@ -80,7 +89,7 @@ pub fn routes(
     stop: CancellationToken,
 ) -> Result<Router, MetricsError> {
     let metrics = ApiMetrics::register(metrics)?;
-    let ApiParts { store, cache, definitions, hasher, partitions } = parts;
+    let ApiParts { store, cache, definitions, hasher, partitions, jobs, admin } = parts;
     let memory = Arc::new(Memory::new(config.freshness));
     let generation = Arc::new(CurrentGeneration::new(Arc::clone(&store)));
     let tiers = Tiers::new(
@@ -101,9 +110,12 @@ pub fn routes(
         metrics: metrics.clone(),
     };
     tokio::spawn(refresher.run(cache, stop));
+    let roster = RosterReader::new(Arc::clone(&store), config.summary_deadline);
+    let administrators = routes::admin::router(&admin, roster, jobs);
     let waiters = Arc::new(Waiters::new(config.max_waiters, &metrics));
     let people =
         People::new(config, store, generation, hasher, partitions, Arc::clone(&waiters), &metrics);
     let reader = Reader::new(memory, walker, Arc::clone(&definitions), waiters, metrics);
-    Ok(routes::router(Arc::new(routes::Api { definitions, reader, people, partitions })))
+    let reads = routes::router(Arc::new(routes::Api { definitions, reader, people, partitions }));
+    Ok(reads.merge(administrators))
 }

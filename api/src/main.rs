@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use api::{ApiConfig, ApiParts};
 use clap::Parser;
-use runtime::config::ConfigArgs;
+use runtime::admin::{AdminConfig, AdminGuard};
+use runtime::config::{ConfigArgs, Reader};
 use runtime::http;
 use runtime::process::{self, Process};
-use storage::late::LateStore;
+use storage::late::{LateJobs, LateStore};
 use storage::opening::until_there;
 use storage::service_config::ServiceConfig;
 
@@ -22,33 +23,50 @@ struct Args {
     config: ConfigArgs,
 }
 
+/// The settings of this process beside those that all services have.
+struct Own {
+    api: ApiConfig,
+    admin: AdminConfig,
+}
+
+impl Own {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let api = ApiConfig::read(reader);
+        let admin = AdminConfig::read(reader);
+        Some(Self { api: api?, admin: admin? })
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     process::exit_code(SERVICE, run(&Args::parse()).await)
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let config = ServiceConfig::load(&args.config, ApiConfig::read)?;
+    let config = ServiceConfig::load(&args.config, Own::read)?;
     let process = Process::start(SERVICE, &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
-    let listener = http::bind(config.own.listen)?;
+    let listener = http::bind(config.own.api.listen)?;
 
-    let store = Arc::new(LateStore::new());
+    let (store, jobs) = (Arc::new(LateStore::new()), Arc::new(LateJobs::new()));
     let parts = ApiParts {
         store: store.clone(),
         cache: config.storage.open_cache().await,
         definitions: config.storage.open_definitions()?,
         hasher: config.storage.hasher()?,
         partitions: config.storage.partitions(),
+        jobs: jobs.clone(),
+        admin: AdminGuard::new(&config.own.admin, metrics)?,
     };
-    let routes = api::routes(&config.own, parts, metrics, health, stop.clone())?;
+    let routes = api::routes(&config.own.api, parts, metrics, health, stop.clone())?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
-    tracing::info!(address = %config.own.listen, "answering reads");
+    tracing::info!(address = %config.own.api.listen, "answering reads");
 
     let open = async {
         let open = until_there(async || config.storage.open_store().await);
         if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
-            store.set(opened);
+            store.set(opened.store);
+            jobs.set(opened.jobs);
             tracing::info!("the store is there");
         }
         anyhow::Ok(())

@@ -71,13 +71,59 @@ fn port_of(url: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
+    use std::thread;
+
+    use reqwest::Method;
 
     use super::*;
 
     fn children(pid: u32) -> Vec<String> {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         children.unwrap().split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// A service that answers every request with its own name. Gives its port.
+    fn named(name: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                let head = BufReader::new(connection.try_clone().unwrap()).lines();
+                head.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+                let length = name.len();
+                let _ = write!(
+                    connection,
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{name}"
+                );
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn reads_and_all_that_administrators_ask_for_go_to_an_api_and_other_writes_to_an_ingest() {
+        scenario::scenario(async || {
+            let services = [named("ingest"), named("ingest"), named("api"), named("api")];
+            let gateway = Gateway::before(services.each_ref().map(String::as_str)).await?;
+            for (method, path, service) in [
+                (Method::GET, "/v1/budgets/taxes", "api"),
+                (Method::PUT, "/v1/budgets/taxes", "ingest"),
+                (Method::POST, "/v1/budgets/taxes/submissions", "ingest"),
+                (Method::GET, "/v1/admin/jobs", "api"),
+                (Method::POST, "/v1/admin/jobs", "api"),
+                (Method::DELETE, "/v1/admin/jobs/7?now=1", "api"),
+                (Method::POST, "/v1/admin", "api"),
+                (Method::POST, "/v1/administration", "ingest"),
+            ] {
+                let url = format!("{}{path}", gateway.url);
+                let answer = reqwest::Client::new().request(method.clone(), url).send().await?;
+                assert_eq!(answer.text().await?, service, "{method} {path}");
+            }
+            Ok(())
+        });
     }
 
     #[test]

@@ -7,12 +7,10 @@
 //! | `service` | what the routes share, and what each asks first |
 //! | `acceptance` | from checked submissions to the log, each once |
 //! | `freeze` | a budget's rules hold still from its first submission on |
-//! | `admin` | who may change definitions |
 //!
 //! What submissions add up to is not decided here, and nothing here reads the log.
 
 mod acceptance;
-mod admin;
 mod answer;
 mod config;
 mod default_budgets;
@@ -28,12 +26,12 @@ mod to_the_end;
 
 use std::sync::Arc;
 
+use runtime::admin::AdminGuard;
 use schemas::PersonKeyHasher;
 use storage::definitions::Definitions;
 use storage::idempotency::Idempotency;
 use storage::log::LogWriter;
 
-pub use admin::AdminToken;
 pub use config::IngestConfig;
 pub use default_budgets::define_default_budgets;
 pub use readiness::watch_readiness;
@@ -50,4 +48,6 @@ pub struct IngestParts {
     pub idempotency: Arc<dyn Idempotency>,
     /// Makes person keys.
     pub hasher: PersonKeyHasher,
+    /// Lets administrators change definitions, and nobody else.
+    pub admin: AdminGuard,
 }

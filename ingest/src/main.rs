@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use clap::Parser;
 use ingest::{IngestConfig, IngestParts};
-use runtime::config::ConfigArgs;
+use runtime::admin::{AdminConfig, AdminGuard};
+use runtime::config::{ConfigArgs, Reader};
 use runtime::http;
 use runtime::process::{self, Process};
 use storage::late::LateLog;
@@ -27,16 +28,30 @@ struct Args {
     config: ConfigArgs,
 }
 
+/// The settings of this process beside those that all services have.
+struct Own {
+    ingest: IngestConfig,
+    admin: AdminConfig,
+}
+
+impl Own {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let ingest = IngestConfig::read(reader);
+        let admin = AdminConfig::read(reader);
+        Some(Self { ingest: ingest?, admin: admin? })
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     process::exit_code(SERVICE, run(&Args::parse()).await)
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let config = ServiceConfig::load(&args.config, IngestConfig::read)?;
+    let config = ServiceConfig::load(&args.config, Own::read)?;
     let process = Process::start(SERVICE, &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
-    let listener = http::bind(config.own.listen)?;
+    let listener = http::bind(config.own.ingest.listen)?;
 
     let log = Arc::new(LateLog::new(config.storage.partitions()));
     let parts = IngestParts {
@@ -44,9 +59,10 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         definitions: config.storage.open_definitions()?,
         idempotency: config.storage.open_idempotency().await,
         hasher: config.storage.hasher()?,
+        admin: AdminGuard::new(&config.own.admin, metrics)?,
     };
     let definitions = Arc::clone(&parts.definitions);
-    let routes = ingest::routes(&config.own, parts, metrics)?;
+    let routes = ingest::routes(&config.own.ingest, parts, metrics)?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
     tracing::info!(address = %listener.local_addr()?, "answering submissions");
     let watched = (log.clone(), Arc::clone(&definitions), health.clone());

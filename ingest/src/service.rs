@@ -13,7 +13,6 @@ use storage::log::LogWriter;
 use uuid::Uuid;
 
 use crate::acceptance::{Candidate, Outcome};
-use crate::admin::AdminToken;
 use crate::answer::unavailable;
 use crate::freeze::Freezes;
 use crate::metrics::{IngestMetrics, Room};
@@ -31,7 +30,6 @@ pub(crate) struct Ingest {
     pub idempotency: Arc<dyn Idempotency>,
     pub hasher: PersonKeyHasher,
     pub metrics: IngestMetrics,
-    pub admin_token: Option<AdminToken>,
     freezes: Freezes,
     room: Room,
 }
@@ -51,7 +49,6 @@ impl Ingest {
             idempotency: parts.idempotency,
             hasher: parts.hasher,
             metrics,
-            admin_token: config.admin_token.clone(),
         })
     }
 

@@ -155,7 +155,7 @@ async fn items_that_the_log_did_not_take_say_so_with_their_ids() {
 
 #[tokio::test]
 async fn a_batch_beyond_the_room_is_refused_whole() {
-    let world = World::with(1, None);
+    let world = World::with(1, &[]);
     let answer = world.post(BATCH, format!("[{GOOD},{GOOD}]")).await;
     assert!(answer.problem(503, "unavailable").contains("nothing was accepted"));
     assert_eq!(answer.header("retry-after"), Some("1"));

@@ -78,23 +78,49 @@ async fn definitions_that_cannot_be_written_now_are_unavailable() {
     assert_eq!(answer.header("retry-after"), Some("1"));
 }
 
+/// By `printf %s TOKEN | sha256sum`: 32 times `o`, 32 times `a`.
+const TOKENS_FILE: &str = "\
+otto operator sha256:b7bca7371b7976816f05ee141993a3170f9fa4faf73c4637a6729be9ac06db97
+anna admin sha256:3ba3f5f43b92602683c19aee62a20342b084dd5971ddd33808d81a328879a547
+";
+
+fn administered() -> World {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("admin.tokens");
+    std::fs::write(&path, TOKENS_FILE).unwrap();
+    World::with(1_000, &[("admin.tokens_file", path.to_str().unwrap())])
+}
+
 #[tokio::test]
-async fn with_a_token_only_its_bearer_changes_definitions() {
-    let world = World::with(1_000, Some("let-me-in"));
-    for headers in [&[][..], &[("authorization", "Bearer let-me-out")]] {
-        let answer = put(&world, NEW, headers, BODY).await;
-        answer.problem(401, "unauthorized");
-        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
-    }
+async fn with_tokens_only_who_has_the_role_changes_definitions() {
+    let world = administered();
+    let shown = |letter: &str| format!("Bearer {}", letter.repeat(32));
+    let answer = put(&world, NEW, &[], BODY).await;
+    answer.problem(401, "unauthorized");
+    assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+    put(&world, NEW, &[("authorization", &shown("w"))], BODY).await.problem(401, "unauthorized");
+    let answer = put(&world, NEW, &[("authorization", &shown("o"))], BODY).await;
+    assert!(
+        answer.problem(403, "forbidden").contains("needs the role admin, and otto has operator")
+    );
     assert!(world.definitions.get("new").is_none());
-    let answer = put(&world, NEW, &[("authorization", "Bearer let-me-in")], BODY).await;
+    let answer = put(&world, NEW, &[("authorization", &shown("a"))], BODY).await;
     assert_eq!(answer.status.as_u16(), 201);
+    assert_eq!(answer.header("x-ratelimit-remaining"), Some("599"));
     // Submissions need none.
     world.post(SUBMISSIONS, GOOD).await.accepted();
 }
 
 #[tokio::test]
-async fn without_a_token_nobody_from_elsewhere_changes_definitions() {
+async fn who_may_not_change_definitions_is_refused_before_the_body_is_looked_at() {
+    let world = administered();
+    for body in ["{", ""] {
+        put(&world, NEW, &[], body).await.problem(401, "unauthorized");
+    }
+}
+
+#[tokio::test]
+async fn without_tokens_nobody_from_elsewhere_changes_definitions() {
     let world = World::new();
     let answer = put(&world, NEW, &[("x-forwarded-for", "192.0.2.7")], BODY).await;
     answer.problem(403, "forbidden");

@@ -310,7 +310,7 @@ async fn an_unknown_outcome_is_said_to_be_unknown_with_the_id_to_repeat_it_with(
 
 #[tokio::test]
 async fn records_beyond_the_room_are_refused_at_once() {
-    let world = Arc::new(World::with(2, None));
+    let world = Arc::new(World::with(2, &[]));
     world.log.held.store(true, Ordering::SeqCst);
     let waiting: Vec<_> = (0..2)
         .map(|_| {

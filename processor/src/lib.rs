@@ -10,6 +10,7 @@
 //! | [`generations`] | which derivation answers, which is built beside it, and how one follows the other |
 //! | `beside` | folding the generations that do not answer, and comparing them |
 //! | [`rebuild`] | the operators' commands: a new generation, and the way back |
+//! | [`jobs`] | what is done in the background because somebody asked for it |
 //! | [`dead_letters`] | what operators do about records that could not be taken |
 
 pub mod audit;
@@ -19,6 +20,7 @@ pub mod coordinator;
 pub mod dead_letters;
 pub mod fold;
 pub mod generations;
+pub mod jobs;
 mod metrics;
 pub mod partition;
 pub mod publisher;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use processor::audit::{AuditArgs, audit_command};
 use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
+use processor::jobs::{JobsArgs, jobs_command};
 use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 use processor::{Processor, ProcessorConfig, ProcessorParts};
 use runtime::config::ConfigArgs;
@@ -33,6 +34,7 @@ enum Command {
     DeadLetters(DeadLettersArgs),
     Rebuild(RebuildArgs),
     Generations(GenerationsArgs),
+    Jobs(JobsArgs),
 }
 
 impl Command {
@@ -42,6 +44,7 @@ impl Command {
             Self::DeadLetters(args) => args.config(),
             Self::Rebuild(args) => &args.config,
             Self::Generations(args) => args.config(),
+            Self::Jobs(args) => args.config(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Command {
             Self::DeadLetters(args) => dead_letters_command(args, storage).await,
             Self::Rebuild(args) => rebuild_command(args, storage, shutdown::listen()).await,
             Self::Generations(args) => generations_command(args, storage).await,
+            Self::Jobs(args) => jobs_command(args, storage, shutdown::listen()).await,
         }
     }
 }
@@ -82,12 +86,14 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
 
     let start = async {
         let log = until_there(async || config.storage.open_log().await).await?;
+        let store = until_there(async || config.storage.open_store().await).await?;
         let parts = ProcessorParts {
             source: log.source,
             log: until_there(async || config.storage.open_log_reader().await).await?,
             topic: config.storage.topic().to_owned(),
             dead_letters: log.dead_letters,
-            store: until_there(async || config.storage.open_store().await).await?,
+            store: store.store,
+            jobs: store.jobs,
             cache: config.storage.open_cache().await,
             definitions: config.storage.open_definitions()?,
         };

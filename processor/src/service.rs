@@ -1,14 +1,16 @@
-//! The processor as a whole: the source's thread, the coordinator behind it, the publisher beside it.
+//! The processor as a whole: the source's thread, the coordinator behind it, the publisher and a worker beside it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use runtime::clock::now_ms;
 use runtime::health::{Check, Health};
 use runtime::metrics::{Metrics, MetricsError};
 use schemas::{Generation, PartitionCount, Roster};
 use storage::cache::Cache;
 use storage::definitions::Definitions;
+use storage::jobs::JobStore;
 use storage::log::{DeadLetters, LogReader, LogSource};
 use storage::store::{Store, StoreError};
 use tokio::runtime::Handle;
@@ -20,6 +22,7 @@ use crate::beside::{Beside, BesideParts};
 use crate::config::ProcessorConfig;
 use crate::coordinator::{Coordinator, CoordinatorParts};
 use crate::generations::{begin_first, watch_roster};
+use crate::jobs::{JobMetrics, Kinds, KindsParts, Worker, WorkerParts};
 use crate::metrics::ProcessorMetrics;
 use crate::publisher::Publisher;
 
@@ -42,6 +45,8 @@ pub struct ProcessorParts {
     pub dead_letters: Arc<dyn DeadLetters>,
     /// Totals and people.
     pub store: Arc<dyn Store>,
+    /// What is asked for in the background.
+    pub jobs: Arc<dyn JobStore>,
     /// The readers' copy.
     pub cache: Arc<dyn Cache>,
     /// Which budgets there are.
@@ -84,6 +89,7 @@ pub struct Processor {
     source: Option<std::thread::JoinHandle<()>>,
     publisher: JoinHandle<()>,
     beside: JoinHandle<()>,
+    worker: JoinHandle<()>,
     stop_publisher: CancellationToken,
 }
 
@@ -99,6 +105,7 @@ impl Processor {
         health: &Health,
         stop: CancellationToken,
     ) -> Result<Self, StartError> {
+        let job_metrics = JobMetrics::new(metrics)?;
         let metrics = ProcessorMetrics::new(metrics)?;
         let group = health.check("group");
         let partitions = parts.source.partitions();
@@ -106,6 +113,19 @@ impl Processor {
         let (watching, roster) = watch::channel(roster);
         tokio::spawn(watch_roster(Arc::clone(&parts.store), watching, stop.clone()));
         let owner = owner_name();
+        let worker = Worker::new(WorkerParts {
+            jobs: parts.jobs,
+            runner: Arc::new(Kinds::new(KindsParts {
+                log: Arc::clone(&parts.log),
+                topic: parts.topic,
+                store: Arc::clone(&parts.store),
+                cache: Arc::clone(&parts.cache),
+                definitions: Arc::clone(&parts.definitions),
+            })),
+            name: owner.as_str().into(),
+            metrics: job_metrics,
+            now_ms,
+        });
         let publisher =
             Arc::new(Publisher::new(parts.cache, parts.definitions, partitions, metrics.clone()));
         let beside = Beside::new(BesideParts {
@@ -135,6 +155,7 @@ impl Processor {
         );
         let (assigned, term) = (coordinator.assigned_here(), coordinator.term_here());
         let beside = tokio::spawn(beside.run(assigned, term, roster, stop.clone()));
+        let worker = tokio::spawn(worker.run(stop.clone()));
         let following = Following { coordinator, metrics, group, stop, handle: Handle::current() };
         let source = parts.source;
         let thread = std::thread::Builder::new()
@@ -143,16 +164,20 @@ impl Processor {
         let stop_publisher = CancellationToken::new();
         let (stop, interval) = (stop_publisher.clone(), config.republish_interval);
         let publisher = tokio::spawn(async move { publisher.run(interval, stop).await });
-        Ok(Self { source: Some(thread), publisher, beside, stop_publisher })
+        Ok(Self { source: Some(thread), publisher, beside, worker, stop_publisher })
     }
 
-    /// Waits until everything that was folded is committed and told, after `stop` was cancelled.
+    /// Waits until everything that was folded is committed and told, and a job that is not done handed back, after `stop`
+    /// was cancelled.
     pub async fn stopped(mut self) {
         if let Some(source) = self.source.take() {
             let joined = tokio::task::spawn_blocking(move || source.join().is_ok()).await;
             if !matches!(joined, Ok(true)) {
                 tracing::error!("the log's source failed");
             }
+        }
+        if let Err(error) = self.worker.await {
+            tracing::error!(%error, "the worker of background jobs failed");
         }
         if let Err(error) = self.beside.await {
             tracing::error!(%error, "the owners beside failed");

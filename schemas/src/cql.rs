@@ -12,8 +12,10 @@ pub struct Migration {
 }
 
 /// Every migration, in order. All of it is CQL that ScyllaDB and Cassandra both take.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "initial", text: include_str!("../cql/0001_initial.cql") }];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "initial", text: include_str!("../cql/0001_initial.cql") },
+    Migration { version: 2, name: "jobs", text: include_str!("../cql/0002_jobs.cql") },
+];
 
 /// What to append to `CREATE KEYSPACE` on ScyllaDB only: lightweight transactions are used, which tablets take from
 /// 2025.4 on; older releases get vnodes. Cassandra knows no such option.

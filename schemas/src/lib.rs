@@ -6,6 +6,7 @@ mod budget;
 pub mod cql;
 mod defaults;
 mod fnv;
+pub mod job;
 mod partition;
 mod person;
 mod position;

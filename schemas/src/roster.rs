@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::JobId;
 use crate::{Generation, PartitionCount, Term};
 
 /// A generation and what it derives from; never changes.
@@ -25,6 +26,8 @@ pub struct Building {
     pub dry_run: bool,
     /// Since when, in milliseconds since 1970.
     pub begun_at_ms: u64,
+    /// The background job that began it, if one did.
+    pub job: Option<JobId>,
 }
 
 /// Which generations there are.
@@ -99,6 +102,7 @@ mod tests {
             record: record.clone(),
             dry_run: true,
             begun_at_ms: 1_795_212_000_123,
+            job: Some(JobId::new(1_795_212_000_000, uuid::Uuid::from_u128(7))),
         });
         roster.retired.push(record);
         assert_eq!(Roster::from_json(&roster.to_json()), Some(roster.clone()));

@@ -6,11 +6,13 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use schemas::job::{Job, JobId};
 use schemas::{
     BudgetId, Generation, Offset, PartitionCount, PartitionReport, PersonKey, PersonRow, Position,
     Roster,
 };
 
+use crate::jobs::JobStore;
 use crate::log::{AppendError, LogWriter, NewRecord};
 use crate::store::{
     Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
@@ -174,5 +176,46 @@ impl Store for LateStore {
 
     async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
         self.store()?.delete_people(partition).await
+    }
+}
+
+/// Jobs whose place is opened later.
+#[derive(Default)]
+pub struct LateJobs {
+    opened: OnceLock<Arc<dyn JobStore>>,
+}
+
+impl LateJobs {
+    /// Not there yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// It is there. Only the first one counts.
+    pub fn set(&self, jobs: Arc<dyn JobStore>) {
+        let _ = self.opened.set(jobs);
+    }
+
+    fn get(&self) -> Result<&Arc<dyn JobStore>, StoreError> {
+        self.opened.get().ok_or_else(|| StoreError::Unavailable(NOT_YET.to_owned()))
+    }
+}
+
+#[async_trait]
+impl JobStore for LateJobs {
+    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+        self.get()?.jobs().await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.get()?.job(id).await
+    }
+
+    async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
+        self.get()?.change_job(next).await
+    }
+
+    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
+        self.get()?.delete_job(job).await
     }
 }

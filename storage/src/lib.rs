@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | the log | [`log::LogWriter`], [`log::LogSource`], [`log::DeadLetters`] | Kafka | SQLite |
 //! | the totals and people | [`store::Store`] | ScyllaDB, Cassandra | SQLite; memory, for simulation |
+//! | background jobs | [`jobs::JobStore`] | beside the totals | beside the totals |
 //! | the copy for readers | [`cache::Cache`] | Redis | in process |
 //! | budgets' definitions | [`definitions::Definitions`] | a compacted Kafka topic | SQLite |
 //! | submission ids seen | [`idempotency::Idempotency`] | Redis | in process |
@@ -12,10 +13,12 @@ pub mod cache;
 pub mod config;
 pub mod definitions;
 pub mod idempotency;
+pub mod jobs;
 pub mod late;
 pub mod log;
 pub mod opening;
 mod redis_connection;
+pub mod revised;
 mod secret;
 pub mod service_config;
 mod sqlite;

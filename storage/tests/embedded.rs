@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use contract::log::{Owner, PARTITIONS, Running, append, as_read, record};
 use contract::wait::{PATIENCE, until};
-use contract::{build, cache, definitions, idempotency, log, store};
+use contract::{build, cache, definitions, idempotency, jobs, log, store};
 use rusqlite::Connection;
 use schemas::{Generation, Offset, PartitionId, SubmissionId};
 use storage::cache::memory::MemoryCache;
@@ -176,7 +176,14 @@ mod sqlite_store {
         }
     }
 
+    async fn of_jobs() -> jobs::Fixture {
+        let directory = directory();
+        let store = SqliteStore::open(&directory.path().join("store.sqlite")).unwrap();
+        jobs::Fixture { jobs: Arc::new(store), _kept: Box::new(directory) }
+    }
+
     store::store_contract!(fixture(), fixture());
+    jobs::jobs_contract!(of_jobs());
 }
 
 mod memory_store {
@@ -190,7 +197,12 @@ mod memory_store {
         }
     }
 
+    async fn of_jobs() -> jobs::Fixture {
+        jobs::Fixture { jobs: Arc::new(MemoryStore::new()), _kept: Box::new(()) }
+    }
+
     store::store_contract!(fixture(), fixture());
+    jobs::jobs_contract!(of_jobs());
 }
 
 mod memory_cache {

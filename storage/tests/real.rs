@@ -6,11 +6,12 @@
 mod contract;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contract::log::PARTITIONS;
-use contract::{build, cache, definitions, idempotency, log, store};
+use contract::{build, cache, definitions, idempotency, jobs, log, store};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -200,7 +201,19 @@ mod scylla_store {
         }
     }
 
+    async fn of_jobs() -> jobs::Fixture {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let config = config(&format!("storage_contract_jobs_{number}"));
+        drop_keyspace(&config).await;
+        jobs::Fixture {
+            jobs: Arc::new(ScyllaStore::connect(&config).await.unwrap()),
+            _kept: Box::new(()),
+        }
+    }
+
     store::store_contract!(shared(), empty());
+    jobs::jobs_contract!(of_jobs());
 }
 
 fn redis_config() -> RedisConfig {

@@ -36,7 +36,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "N", default_value = "8")]
     pub concurrency: NonZeroUsize,
 
-    /// A file with the administrators' token, for creating the budget.
+    /// A file with the token of an administrator of the role `admin`, for creating the budget.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 

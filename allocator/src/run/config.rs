@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use api::ApiConfig;
 use ingest::IngestConfig;
 use processor::ProcessorConfig;
+use runtime::admin::AdminConfig;
 use runtime::config::{ConfigArgs, ConfigFaults, Key, KeyDoc, Settings, parse, reference};
 use runtime::health::HealthConfig;
 use runtime::http::HttpConfig;
@@ -27,6 +28,7 @@ const KEYS: &[&[KeyDoc]] = &[
     IngestConfig::KEYS,
     processor::config::KEYS,
     ApiConfig::KEYS,
+    AdminConfig::KEYS,
     HttpConfig::KEYS,
     HealthConfig::KEYS,
     TelemetryConfig::KEYS,
@@ -49,6 +51,8 @@ pub struct RunConfig {
     pub processor: ProcessorConfig,
     /// Of the reads.
     pub api: ApiConfig,
+    /// Of administrators.
+    pub admin: AdminConfig,
     /// Of logging, the server and readiness.
     pub process: ProcessConfig,
 }
@@ -67,6 +71,7 @@ impl RunConfig {
         let ingest = IngestConfig::read(&mut reader);
         let processor = ProcessorConfig::read(&mut reader);
         let api = ApiConfig::read(&mut reader);
+        let admin = AdminConfig::read(&mut reader);
         let process = ProcessConfig::read(&mut reader);
         let whole = || {
             Some(Self {
@@ -75,6 +80,7 @@ impl RunConfig {
                 ingest: ingest?,
                 processor: processor?,
                 api: api?,
+                admin: admin?,
                 process: process?,
             })
         };

@@ -12,6 +12,7 @@ use api::ApiParts;
 use axum::Router;
 use ingest::IngestParts;
 use processor::{Processor, ProcessorParts, StartError};
+use runtime::admin::AdminGuard;
 use runtime::console;
 use runtime::health::Health;
 use runtime::http::{self, ServeError};
@@ -19,10 +20,9 @@ use runtime::metrics::{Metrics, MetricsError};
 use runtime::process::Process;
 use runtime::telemetry::LogFormat;
 use storage::cache::Cache;
-use storage::config::{OpenLog, StorageConfig};
+use storage::config::{OpenLog, OpenStore, StorageConfig};
 use storage::definitions::Definitions;
 use storage::opening::OpenError;
-use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{RunConfig, configuration_reference};
@@ -67,7 +67,8 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     // The processor outlives the server: what is accepted while requests finish is counted as well.
     let stop_processor = CancellationToken::new();
     let start = async {
-        let places = Places::open(&config.storage).await?;
+        let admin = AdminGuard::new(&config.admin, metrics)?;
+        let places = Places::open(&config.storage, admin).await?;
         places.start(config, metrics, health, stop, stop_processor.clone()).await
     };
     // Places that do not answer must not keep it from ending when it is told to.
@@ -90,14 +91,14 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
 /// Where everything rests, open.
 struct Places {
     log: OpenLog,
-    store: Arc<dyn Store>,
+    store: OpenStore,
     cache: Arc<dyn Cache>,
     definitions: Arc<dyn Definitions>,
     ingest: IngestParts,
 }
 
 impl Places {
-    async fn open(storage: &StorageConfig) -> Result<Self, OpenError> {
+    async fn open(storage: &StorageConfig, admin: AdminGuard) -> Result<Self, OpenError> {
         let log = storage.open_log().await?;
         let definitions = storage.open_definitions()?;
         Ok(Self {
@@ -106,6 +107,7 @@ impl Places {
                 definitions: Arc::clone(&definitions),
                 idempotency: storage.open_idempotency().await,
                 hasher: storage.hasher()?,
+                admin,
             },
             log,
             store: storage.open_store().await?,
@@ -129,18 +131,21 @@ impl Places {
             log: config.storage.open_log_reader().await?,
             topic: config.storage.topic().to_owned(),
             dead_letters: log.dead_letters,
-            store: Arc::clone(&store),
+            store: Arc::clone(&store.store),
+            jobs: Arc::clone(&store.jobs),
             cache: Arc::clone(&cache),
             definitions: Arc::clone(&definitions),
         };
         let processor =
             Processor::start(&config.processor, parts, metrics, health, stop_processor).await?;
         let parts = ApiParts {
-            store,
+            store: store.store,
             cache,
             definitions: Arc::clone(&definitions),
             hasher: ingest.hasher.clone(),
             partitions: config.storage.partitions(),
+            jobs: store.jobs,
+            admin: ingest.admin.clone(),
         };
         let reads = api::routes(&config.api, parts, metrics, health, stop.clone())?;
         tokio::spawn(ingest::watch_readiness(

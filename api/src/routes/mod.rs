@@ -1,5 +1,6 @@
 //! The routes: what a client asks for is read here, and its answer written. How answers come about is not known here.
 
+pub mod admin;
 mod aggregate;
 mod aggregates;
 mod budgets;

@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use schemas::job::{Job, JobId};
 use schemas::*;
 use storage::cache::{Cache, CacheError, CacheUpdate};
 use storage::definitions::{Catalog, Change, DefinitionError, Definitions};
+use storage::jobs::JobStore;
+use storage::store::memory::MemoryStore;
 use storage::store::*;
 use tokio::sync::{broadcast, watch};
 
@@ -114,6 +117,10 @@ pub struct FakeStore {
     pub rows_asked: AtomicUsize,
     pub generation_asked: AtomicUsize,
     term: Mutex<Option<Term>>,
+    /// The roster as it is, where a test says more than the term.
+    pub roster: Mutex<Option<Roster>>,
+    pub reports: Mutex<BTreeMap<Generation, Vec<Option<PartitionReport>>>>,
+    pub roster_switch: Switch,
     totals: Mutex<BTreeMap<BudgetId, Vec<Option<BudgetTotals>>>>,
     asked: Mutex<BTreeMap<BudgetId, usize>>,
     rows: Mutex<Vec<(PartitionId, PersonRow)>>,
@@ -227,6 +234,10 @@ impl Store for FakeStore {
 
     async fn roster(&self) -> Result<Option<Roster>, StoreError> {
         self.generation_asked.fetch_add(1, Ordering::SeqCst);
+        self.roster_switch.pass().await.map_err(unavailable)?;
+        if let Some(roster) = self.roster.lock().unwrap().clone() {
+            return Ok(Some(roster));
+        }
         let mut roster = Roster::first("submissions", partitions());
         let term = self.term.lock().unwrap().unwrap_or(Term::FIRST);
         (roster.term, roster.current.generation) = (term.number, term.generation);
@@ -243,14 +254,45 @@ impl Store for FakeStore {
 
     async fn reports(
         &self,
-        _: Generation,
-        _: PartitionCount,
+        generation: Generation,
+        partitions: PartitionCount,
     ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
-        Ok(Vec::new())
+        let known = self.reports.lock().unwrap().get(&generation).cloned();
+        Ok(known.unwrap_or_else(|| vec![None; partitions.get() as usize]))
     }
 
     async fn delete_people(&self, _: PartitionRef) -> Result<(), StoreError> {
         Err(unavailable("an api deletes nobody".into()))
+    }
+}
+
+/// Jobs in memory, behind a switch.
+#[derive(Default)]
+pub struct FakeJobs {
+    pub switch: Switch,
+    pub stored: MemoryStore,
+}
+
+#[async_trait]
+impl JobStore for FakeJobs {
+    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+        self.switch.pass().await.map_err(unavailable)?;
+        self.stored.jobs().await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.switch.pass().await.map_err(unavailable)?;
+        self.stored.job(id).await
+    }
+
+    async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
+        self.switch.pass().await.map_err(unavailable)?;
+        self.stored.change_job(next).await
+    }
+
+    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
+        self.switch.pass().await.map_err(unavailable)?;
+        self.stored.delete_job(job).await
     }
 }
 

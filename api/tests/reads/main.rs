@@ -3,6 +3,7 @@
 //! Time is the test's own: it stands still while anything can happen, and leaps when all only wait.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod admin;
 mod aggregates;
 mod answers;
 mod chain;
@@ -11,6 +12,7 @@ mod counters;
 mod fakes;
 mod forward;
 mod generation;
+mod jobs;
 mod person;
 mod readiness;
 mod world;

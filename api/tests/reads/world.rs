@@ -1,13 +1,16 @@
 //! The API over fakes, behind the whole HTTP stack, and small builders of what it reads.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApiConfig, ApiParts};
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
+use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::Settings;
 use runtime::health::{Health, HealthConfig};
 use runtime::http::HttpConfig;
@@ -28,9 +31,12 @@ pub struct World {
     pub cache: Arc<FakeCache>,
     pub store: Arc<FakeStore>,
     pub definitions: Arc<FakeDefinitions>,
+    pub jobs: Arc<FakeJobs>,
     pub hasher: PersonKeyHasher,
     pub health: Health,
     pub metrics: Metrics,
+    /// The templates of all paths.
+    pub paths: Vec<String>,
     router: Router,
 }
 
@@ -89,8 +95,8 @@ impl World {
         let pairs = settings.iter().map(|(name, text)| ((*name).into(), (*text).into()));
         let settings = Settings::from_pairs(pairs);
         let mut reader = settings.reader();
-        let config = ApiConfig::read(&mut reader);
-        let config = reader.finish(config).unwrap();
+        let (config, admin) = (ApiConfig::read(&mut reader), AdminConfig::read(&mut reader));
+        let (config, admin) = reader.finish(config.zip(admin)).unwrap();
 
         let (cache, store) = (Arc::<FakeCache>::default(), Arc::<FakeStore>::default());
         let definitions = Arc::<FakeDefinitions>::default();
@@ -98,6 +104,7 @@ impl World {
             definitions.put(self::budget(budget));
             store.put(budget, vec![Some(BudgetTotals::default()); 3]);
         }
+        let jobs = Arc::<FakeJobs>::default();
         let hasher = PersonKeyHasher::new(&[7; 32]).unwrap();
         let health = Health::new(&HealthConfig::default());
         let metrics = Metrics::new("api");
@@ -107,14 +114,17 @@ impl World {
             definitions: definitions.clone(),
             hasher: hasher.clone(),
             partitions: partitions(),
+            jobs: jobs.clone(),
+            admin: AdminGuard::new(&admin, &metrics).unwrap(),
         };
         let stop = CancellationToken::new();
         let routes = api::routes(&config, parts, &metrics, &health, stop).unwrap();
+        let paths = paths_of(&routes);
         // The server measures by the real clock, which the test's own leaves behind.
         let http =
             HttpConfig { request_timeout: Duration::from_secs(86_400), ..HttpConfig::default() };
         let router = runtime::http::router("api", routes, &metrics, &health, &http);
-        Self { cache, store, definitions, hasher, health, metrics, router }
+        Self { cache, store, definitions, jobs, hasher, health, metrics, paths, router }
     }
 
     /// Lets the background task take its first look at everything.
@@ -139,11 +149,23 @@ impl World {
     }
 
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Got {
+        self.send_body(method, path, headers, "").await
+    }
+
+    pub async fn send_body(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Got {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Body::empty()).unwrap();
+        let mut request = request.body(Body::from(body.to_owned())).unwrap();
+        let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
+        request.extensions_mut().insert(ConnectInfo(peer));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -161,6 +183,17 @@ impl World {
         let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
     }
+}
+
+/// The paths of a router, which it tells of only where it prints itself.
+fn paths_of(router: &Router) -> Vec<String> {
+    let printed = format!("{router:?}");
+    let quoted = printed.split('"').skip(1).step_by(2);
+    let mut paths: Vec<String> =
+        quoted.filter(|text| text.starts_with('/')).map(str::to_owned).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths
 }
 
 /// Waits for a condition, at most a minute of the test's own time.

@@ -1,5 +1,6 @@
 //! The contract of `docs/http.md`, on the embedded default and on real servers: the same tests on both.
 
+mod administration;
 mod definitions;
 mod reads;
 mod refusals;

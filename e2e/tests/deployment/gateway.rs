@@ -51,6 +51,13 @@ fn nginx_takes_the_configuration() {
 }
 
 #[test]
+fn what_administrators_ask_for_is_the_apis() {
+    let nginx = code::read("deploy/nginx.conf");
+    let (_, location) = nginx.split_once("location ~ ^/v1/admin(/|$) {").unwrap();
+    assert_eq!(location.trim_start().lines().next(), Some("proxy_pass http://api;"));
+}
+
+#[test]
 fn it_treats_requests_as_the_gateway_of_the_local_stack_does() {
     let treatment = |path: &str| {
         let text = code::read(path);

@@ -192,7 +192,8 @@ fn every_secret_is_made_by_make_secrets_is_kept_out_of_git_and_is_given_to_whom_
     );
     for (name, secret) in &compose.secrets {
         assert_eq!(secret.file, format!("./secrets/{name}"));
-        assert!(script.contains(&format!("make_secret {name}\n")), "{name} is not made");
+        let made = |by: &str| script.contains(&format!("\n{by} {name}\n"));
+        assert!(made("make_secret") || made("make_tokens_file"), "{name} is not made");
     }
     let shared: Vec<String> = configuration().into_values().collect();
     for (name, service) in &compose.services {

@@ -4,35 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Extension;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
-use http::request::Parts;
+use runtime::admin::Principal;
 use runtime::http::RequestId;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, BudgetId};
 use storage::definitions::{ChangeRefused, DefinitionError, define as define_change};
 
-use crate::admin::{Administrator, administrator};
 use crate::answer;
 use crate::media_type::IsJson;
 use crate::parse;
 use crate::service::{Ingest, RETRY_AFTER};
 use crate::to_the_end::to_the_end;
 
-/// Before anything else of the request is looked at.
-impl FromRequestParts<Arc<Ingest>> for Administrator {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, ingest: &Arc<Ingest>) -> Result<Self, Problem> {
-        administrator(ingest.admin_token.as_ref(), parts)
-    }
-}
-
 pub(super) async fn define(
     State(ingest): State<Arc<Ingest>>,
-    administrator: Administrator,
+    principal: Principal,
     Path(id): Path<String>,
     _: IsJson,
     request: Option<Extension<RequestId>>,
@@ -48,7 +38,7 @@ pub(super) async fn define(
         tracing::info!(
             budget = %budget.id,
             revision = budget.revision,
-            by = ?administrator,
+            by = principal.name(),
             request = request.as_ref().map(|id| id.as_str()),
             "defined"
         );

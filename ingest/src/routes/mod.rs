@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{post, put};
+use runtime::admin::{AdminRoutes, Role};
 use runtime::metrics::{Metrics, MetricsError};
 
 use crate::service::Ingest;
@@ -23,9 +24,11 @@ pub fn routes(
     parts: IngestParts,
     metrics: &Metrics,
 ) -> Result<Router, MetricsError> {
+    let administrators = AdminRoutes::new(&parts.admin)
+        .route(Role::Admin, "/v1/budgets/{budget}", put(define::define))
+        .into_router();
     let ingest = Arc::new(Ingest::new(config, parts, metrics)?);
     Ok(Router::new()
-        .route("/v1/budgets/{budget}", put(define::define))
         .route("/v1/budgets/{budget}/submissions", post(submit::submit))
         .route(
             "/v1/budgets/{budget}/submissions/batch",
@@ -35,5 +38,6 @@ pub fn routes(
             "/v1/budgets/{budget}/submissions/{person}",
             axum::routing::delete(withdraw::withdraw),
         )
+        .merge(administrators)
         .with_state(ingest))
 }

@@ -12,7 +12,9 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use ingest::{AdminToken, IngestConfig, IngestParts};
+use ingest::{IngestConfig, IngestParts};
+use runtime::admin::{AdminConfig, AdminGuard};
+use runtime::config::Settings;
 use runtime::health::Health;
 use runtime::http::HttpConfig;
 use runtime::metrics::Metrics;
@@ -228,10 +230,11 @@ pub struct Answer {
 
 impl World {
     pub fn new() -> Self {
-        Self::with(1_000, None)
+        Self::with(1_000, &[])
     }
 
-    pub fn with(max_in_flight_records: usize, admin_token: Option<&str>) -> Self {
+    /// With so much room, and some settings of administration.
+    pub fn with(max_in_flight_records: usize, admin: &[(&str, &str)]) -> Self {
         let definitions = Arc::new(FakeDefinitions {
             catalog: Mutex::default(),
             loaded: AtomicBool::new(true),
@@ -245,18 +248,20 @@ impl World {
         }
         let log = Arc::new(FakeLog::default());
         let idempotency = Arc::new(FakeIdempotency::default());
-        let config = IngestConfig {
-            listen: ([127, 0, 0, 1], 0).into(),
-            max_in_flight_records,
-            admin_token: admin_token.map(|token| AdminToken::new(token).unwrap()),
-        };
+        let config = IngestConfig { listen: ([127, 0, 0, 1], 0).into(), max_in_flight_records };
+        let metrics = Metrics::new("ingest");
+        let admin = admin.iter().map(|(name, text)| ((*name).into(), (*text).into()));
+        let settings = Settings::from_pairs(admin);
+        let mut reader = settings.reader();
+        let admin = AdminConfig::read(&mut reader);
+        let admin = reader.finish(admin).unwrap();
         let parts = IngestParts {
             log: log.clone(),
             definitions: definitions.clone(),
             idempotency: idempotency.clone(),
             hasher: hasher(),
+            admin: AdminGuard::new(&admin, &metrics).unwrap(),
         };
-        let metrics = Metrics::new("ingest");
         let routes = ingest::routes(&config, parts, &metrics).unwrap();
         let http = HttpConfig::default();
         let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);

@@ -100,7 +100,7 @@ async fn open_and_audit(
         // First: it creates nothing where nothing is.
         log: storage.open_log_reader().await?,
         topic: storage.topic().to_owned(),
-        store: storage.open_existing_store().await?,
+        store: storage.open_existing_store().await?.store,
         cache: storage.open_shared_cache().await,
         apis: args.apis.clone(),
     };

@@ -133,7 +133,7 @@ pub async fn audit(parts: &AuditParts, progress: &AuditProgress) -> Result<Repor
     let roster = current_roster(parts).await?;
     let partitions = parts.log.partitions();
     for partition in partitions.partitions() {
-        let bounds = again(async || Ok(parts.log.bounds(partition).await?)).await?;
+        let bounds = again(|| async { Ok(parts.log.bounds(partition).await?) }).await?;
         progress.records.fetch_add(bounds.high.0 - bounds.low.0, Ordering::Relaxed);
     }
     let budgets = stored_budgets(parts, &roster).await?;
@@ -179,7 +179,7 @@ pub async fn audit(parts: &AuditParts, progress: &AuditProgress) -> Result<Repor
 
 /// The roster, whose current generation answers the public and has to be of this log.
 async fn current_roster(parts: &AuditParts) -> Result<Roster, AuditError> {
-    let roster = again(async || Ok(parts.store.roster().await?)).await?;
+    let roster = again(|| async { Ok(parts.store.roster().await?) }).await?;
     let wrong = |reason: String| AuditError::Wrong(reason);
     let roster = roster.ok_or_else(|| {
         wrong("there is nothing to compare: no processor ever started".to_owned())
@@ -206,7 +206,7 @@ async fn stored_budgets(
     let mut budgets = BTreeSet::new();
     for partition in roster.current.partitions.partitions() {
         let id = PartitionRef { generation: roster.current.generation, partition };
-        match again(async || Ok(parts.store.read_partition(id).await?)).await {
+        match again(|| async { Ok(parts.store.read_partition(id).await?) }).await {
             Ok(stored) => {
                 let totals = stored.into_iter().flat_map(|stored| stored.totals);
                 budgets.extend(totals.map(|(budget, _)| budget));
@@ -251,14 +251,36 @@ fn together(totals: CombinedTotals) -> BudgetTotals {
     BudgetTotals { people: totals.people, categories: totals.categories, ..BudgetTotals::default() }
 }
 
+/// How often a place that does not answer is asked again.
+struct Patience {
+    asked: u32,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { asked: 1 }
+    }
+
+    /// Waits before it is asked again; answers the error when that is no use.
+    async fn wait(&mut self, error: AuditError) -> Result<(), AuditError> {
+        if self.asked >= ATTEMPTS || matches!(error, AuditError::Wrong(_)) {
+            return Err(error);
+        }
+        self.asked += 1;
+        tokio::time::sleep(RETRY_PAUSE).await;
+        Ok(())
+    }
+}
+
 /// Asks a place that does not answer again.
-async fn again<T>(mut ask: impl AsyncFnMut() -> Result<T, AuditError>) -> Result<T, AuditError> {
-    let mut attempt = 1;
+async fn again<T, Asking: Future<Output = Result<T, AuditError>>>(
+    ask: impl Fn() -> Asking,
+) -> Result<T, AuditError> {
+    let mut patience = Patience::new();
     loop {
         match ask().await {
-            Err(AuditError::Away(_)) if attempt < ATTEMPTS => attempt += 1,
-            answer => return answer,
+            Ok(answer) => return Ok(answer),
+            Err(error) => patience.wait(error).await?,
         }
-        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }

@@ -7,7 +7,7 @@ use storage::log::{LogIdentity, Record};
 use storage::store::{Checkpoint, PartitionRef, RecordMark, StoredPartition, Tally};
 
 use super::difference::{Comparison, Place, Scope};
-use super::{AuditError, AuditParts, AuditProgress, Report, again};
+use super::{AuditError, AuditParts, AuditProgress, Patience, Report, again};
 use crate::fold::{Outcome, PartitionState, Reach};
 
 /// Buckets read side by side.
@@ -35,7 +35,7 @@ pub(super) async fn audit_partition(
     };
     let position = stored.partition.checkpoint.position;
     report.positions.push(position);
-    let bounds = again(async || Ok(parts.log.bounds(id.partition).await?)).await?;
+    let bounds = again(|| async { Ok(parts.log.bounds(id.partition).await?) }).await?;
     if bounds.low > Position::START {
         let reason = format!("partition {}: the log begins at {}", id.partition, bounds.low);
         report.unchecked.push(reason);
@@ -58,17 +58,11 @@ pub(super) async fn audit_partition(
         Comparison::of(scope(Place::People, None), &mut report.differences).note(fault);
     }
     // A log that is away for a moment is read on from where it was.
-    again(async || {
-        let mut batches = parts.log.read(id.partition, walk.position..position);
-        while let Some(batch) = batches.recv().await {
-            let batch = batch?;
-            batch.iter().for_each(|record| walk.take(record));
-            progress.folded(batch.len() as u64);
-            report.records += batch.len() as u64;
-        }
-        Ok(())
-    })
-    .await?;
+    let mut patience = Patience::new();
+    while let Err(error) = read_on(parts, id, &mut walk, position, progress).await {
+        patience.wait(error).await?;
+    }
+    report.records += position.0;
     // What is shown of records that are not committed is compared with all that are.
     walk.reach(Position(u64::MAX));
 
@@ -147,7 +141,7 @@ impl Stored {
     /// in the table by the first, has a record from there on; none is of a record that the second does not contain.
     /// `None` before the first claim.
     async fn read(parts: &AuditParts, id: PartitionRef) -> Result<Option<Self>, AuditError> {
-        let read = async || Ok(parts.store.read_partition(id).await?);
+        let read = || async { Ok(parts.store.read_partition(id).await?) };
         let before = again(read).await?;
         let mut rows = Vec::new();
         let mut loads = stream::iter(buckets())
@@ -170,14 +164,30 @@ async fn read_bucket(
     id: PartitionRef,
     bucket: u8,
 ) -> Result<Vec<PersonRow>, AuditError> {
-    let mut rows = Vec::new();
-    let read = async || {
-        // What came before the failure comes again.
-        rows.clear();
-        Ok(parts.store.read_people(id, bucket, &mut |row| rows.push(row)).await?)
+    let read = || async {
+        // What comes before a failure comes again.
+        let mut rows = Vec::new();
+        parts.store.read_people(id, bucket, &mut |row| rows.push(row)).await?;
+        Ok(rows)
     };
-    again(read).await?;
-    Ok(rows)
+    again(read).await
+}
+
+/// Takes the records up to a position, from where the walk is.
+async fn read_on(
+    parts: &AuditParts,
+    id: PartitionRef,
+    walk: &mut Walk,
+    position: Position,
+    progress: &AuditProgress,
+) -> Result<(), AuditError> {
+    let mut batches = parts.log.read(id.partition, walk.position..position);
+    while let Some(batch) = batches.recv().await {
+        let batch = batch?;
+        batch.iter().for_each(|record| walk.take(record));
+        progress.folded(batch.len() as u64);
+    }
+    Ok(())
 }
 
 /// The way through the log.

@@ -238,7 +238,8 @@ async fn see_positions(
     // Who cannot be asked has nothing to say; the other one may.
     let cached = read_cache(parts, roster, &budgets).await.unwrap_or_default();
     let (number, count) = (roster.current.generation, roster.current.partitions);
-    let stored = again(async || Ok(parts.store.summaries(number, count, &budgets).await?)).await?;
+    let stored =
+        again(|| async { Ok(parts.store.summaries(number, count, &budgets).await?) }).await?;
     let stored = stored.into_iter().map(|parts| {
         parts.ok().and_then(|parts| CombinedTotals::merge(roster.term(), count, &parts).ok())
     });

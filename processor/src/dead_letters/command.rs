@@ -192,7 +192,7 @@ async fn replay_all(args: &ReplayArgs, storage: &StorageConfig) -> Result<bool, 
         book: storage.open_letter_book()?,
         log: storage.open_log_reader().await?,
         writer: storage.open_log_writer().await?,
-        store: storage.open_existing_store().await?,
+        store: storage.open_existing_store().await?.store,
     };
     let unfinished = if args.resume { Unfinished::Resume } else { Unfinished::Leave };
     let mut all = true;

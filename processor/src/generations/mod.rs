@@ -12,5 +12,5 @@ mod steps;
 mod watch;
 
 pub use change::{ChangeError, begin_first, change};
-pub use steps::{Refused, begin, cancel, deleted, flip, retire, roll_back};
+pub use steps::{Refused, begin, begin_for, cancel, deleted, flip, retire, roll_back};
 pub(crate) use watch::watch_roster;

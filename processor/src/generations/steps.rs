@@ -1,5 +1,6 @@
 //! The steps from one roster to the next.
 
+use schemas::job::JobId;
 use schemas::{Building, Generation, GenerationRecord, Roster};
 
 /// Why a step cannot be taken.
@@ -36,7 +37,22 @@ pub fn begin(roster: &Roster, dry_run: bool, now_ms: u64) -> Result<Roster, Refu
     let record = GenerationRecord { generation: roster.next, ..roster.current.clone() };
     let mut next = follow(roster);
     next.next = Generation(roster.next.0 + 1);
-    next.building = Some(Building { record, dry_run, begun_at_ms: now_ms });
+    next.building = Some(Building { record, dry_run, begun_at_ms: now_ms, job: None });
+    Ok(next)
+}
+
+/// As [`begin`], for a background job.
+///
+/// # Errors
+/// As [`begin`].
+pub fn begin_for(
+    job: JobId,
+    roster: &Roster,
+    dry_run: bool,
+    now_ms: u64,
+) -> Result<Roster, Refused> {
+    let mut next = begin(roster, dry_run, now_ms)?;
+    next.building = next.building.map(|building| Building { job: Some(job), ..building });
     Ok(next)
 }
 

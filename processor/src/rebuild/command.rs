@@ -153,7 +153,7 @@ pub async fn rebuild_command(
 /// Does what was asked for with the generations that `storage` configures, and prints what they are then.
 pub async fn generations_command(args: &GenerationsArgs, storage: &StorageConfig) -> ExitCode {
     let done = async {
-        let store = storage.open_existing_store().await?;
+        let store = storage.open_existing_store().await?.store;
         let store = store.as_ref();
         let now = store.roster().await?.ok_or(ChangeError::NoRoster)?;
         let roster = match &args.action {
@@ -249,7 +249,7 @@ async fn open_and_rebuild(
     storage: &StorageConfig,
     saw: impl Fn(&Look),
 ) -> Result<Rebuilt, CommandError> {
-    let store = storage.open_existing_store().await?;
+    let store = storage.open_existing_store().await?.store;
     let log = storage.open_log_reader().await?;
     Ok(rebuild(store.as_ref(), log.as_ref(), dry_run, saw).await?)
 }

@@ -11,4 +11,5 @@ mod watch;
 
 pub use command::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 pub use run::{RebuildError, Rebuilt, delete_retired, rebuild};
+pub(crate) use run::{compared, goals};
 pub use watch::{Look, Stage};

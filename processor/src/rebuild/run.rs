@@ -105,7 +105,7 @@ async fn begin_or_join(
 }
 
 /// Where each partition has to come: where the log ends now. It has to have its beginning.
-async fn goals(log: &dyn LogReader) -> Result<Vec<Position>, RebuildError> {
+pub(crate) async fn goals(log: &dyn LogReader) -> Result<Vec<Position>, RebuildError> {
     let mut goals = Vec::new();
     for partition in log.partitions().partitions() {
         let bounds = log.bounds(partition).await?;
@@ -118,7 +118,7 @@ async fn goals(log: &dyn LogReader) -> Result<Vec<Position>, RebuildError> {
 }
 
 /// Waits until everything has been compared: so many records, and what differs.
-async fn compared(
+pub(crate) async fn compared(
     store: &dyn Store,
     record: &GenerationRecord,
     answering: Generation,

@@ -10,6 +10,7 @@ use storage::definitions::sqlite::SqliteDefinitions;
 use storage::log::sqlite::{SqliteLog, SqliteReader};
 use storage::log::{LogIdentity, LogSource, PartitionHandler, SourceError};
 use storage::store::Store;
+use storage::store::memory::MemoryStore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -67,6 +68,7 @@ async fn a_source_that_panics_is_begun_again_and_nothing_is_lost_or_counted_twic
         topic: "submissions".into(),
         dead_letters: Arc::new(NoLetters),
         store: Arc::clone(&store) as _,
+        jobs: Arc::new(MemoryStore::new()),
         cache: Arc::new(MemoryCache::new()),
         definitions: Arc::new(SqliteDefinitions::open(&dir.path().join("d.db")).unwrap()),
     };

@@ -90,6 +90,7 @@ impl Fixture {
             topic: TOPIC.into(),
             dead_letters: Arc::clone(&self.log) as _,
             store: Arc::clone(&self.store) as _,
+            jobs: Arc::clone(&self.store) as _,
             cache: Arc::clone(&self.cache),
             definitions: Arc::new(SqliteDefinitions::open(&self.dir.path().join("d.db")).unwrap()),
         };

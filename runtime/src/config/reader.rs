@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Says which sections of a shared file belong to one process each. Those of which this process reads nothing are
+    /// Says which sections of a shared file not every process reads. Those of which this process reads nothing are
     /// others', and are left alone.
     pub fn shares_its_file(&mut self, sections: &'static [&'static str]) {
         self.owned_sections = sections;

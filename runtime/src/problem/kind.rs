@@ -33,6 +33,8 @@ pub enum ProblemKind {
     BudgetFrozen,
     /// A request with the same idempotency key is not finished.
     InFlight,
+    /// What was asked for cannot be done to it as it is.
+    WrongState,
     /// The submission asked for is not counted yet.
     NotYetVisible,
     /// A precondition of the request does not hold.
@@ -64,6 +66,7 @@ impl ProblemKind {
         Self::BudgetClosed,
         Self::BudgetFrozen,
         Self::InFlight,
+        Self::WrongState,
         Self::NotYetVisible,
         Self::PreconditionFailed,
         Self::ContentTooLarge,
@@ -155,6 +158,9 @@ impl ProblemKind {
             Self::InFlight => ("in-flight", StatusCode::CONFLICT, "The same request is not finished",
                 "Another request with the same idempotency key is being worked on. Wait a moment and repeat this one: \
                  it then gets the other one's answer."),
+            Self::WrongState => ("wrong-state", StatusCode::CONFLICT, "Not possible as it is now",
+                "What was asked for does not fit to where it stands: a job that has ended cannot be cancelled, and only a \
+                 dead one can be retried. Look at it, and decide anew."),
             Self::NotYetVisible => ("not-yet-visible", StatusCode::PRECONDITION_FAILED, "Not counted yet",
                 "The submission that `Consistency-Token` or `at_least` names was accepted, but is not counted in what \
                  can be read here yet. Repeat the request, or let it wait with `Prefer: wait=N` (seconds)."),

@@ -14,7 +14,7 @@ use crate::log::kafka::KafkaConfig;
 use crate::redis_connection::{RedisConfig, RedisUrl};
 use crate::store::scylla::{KeyspaceName, ScyllaConfig, ScyllaCredentials};
 
-pub use open::OpenLog;
+pub use open::{OpenLog, OpenStore};
 
 /// Where the log and the definitions rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,8 +141,8 @@ keys! {
         parse::optional_path;
 }
 
-/// The sections of the shared file that only one process reads.
-const SECTIONS_OF_ONE: [&str; 5] = ["ingest", "admin", "processor", "api", "allocator"];
+/// The sections of the shared file that not every process reads.
+const SECTIONS_OF_SOME: [&str; 5] = ["ingest", "admin", "processor", "api", "allocator"];
 
 /// What is wrong when a service of its own is configured with places that only one process can reach.
 const NEEDS_SHARED: &str = "a service of its own needs log.kind = kafka, store.kind = scylla and cache.kind = redis; \
@@ -191,7 +191,7 @@ impl StorageConfig {
     /// As [`read`](Self::read), for a service that is a process of its own: everything must rest where several
     /// processes can reach it.
     pub fn read_shared(reader: &mut Reader<'_>) -> Option<Self> {
-        reader.shares_its_file(&SECTIONS_OF_ONE);
+        reader.shares_its_file(&SECTIONS_OF_SOME);
         let config = Self::read(reader)?;
         for (kind, is_shared) in [
             (LOG_KIND.name, config.log == LogKind::Kafka),

@@ -15,6 +15,7 @@ use crate::definitions::sqlite::SqliteDefinitions;
 use crate::idempotency::Idempotency;
 use crate::idempotency::memory::MemoryIdempotency;
 use crate::idempotency::redis::RedisIdempotency;
+use crate::jobs::JobStore;
 use crate::log::kafka::{KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource};
 use crate::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
 use crate::log::{DeadLetters, LetterBook, LogReader, LogSource, LogWriter};
@@ -37,6 +38,22 @@ pub struct OpenLog {
     pub source: Box<dyn LogSource>,
     /// For what cannot be folded.
     pub dead_letters: Arc<dyn DeadLetters>,
+}
+
+/// The store, opened once for all that rests there.
+#[derive(Clone)]
+pub struct OpenStore {
+    /// Totals, people and generations.
+    pub store: Arc<dyn Store>,
+    /// Background jobs.
+    pub jobs: Arc<dyn JobStore>,
+}
+
+impl OpenStore {
+    fn of(store: impl Store + JobStore) -> Self {
+        let store = Arc::new(store);
+        Self { store: Arc::clone(&store) as _, jobs: store }
+    }
 }
 
 impl StorageConfig {
@@ -124,15 +141,15 @@ impl StorageConfig {
     ///
     /// # Errors
     /// When it does not answer, or is not what it should be.
-    pub async fn open_store(&self) -> Result<Arc<dyn Store>, OpenError> {
+    pub async fn open_store(&self) -> Result<OpenStore, OpenError> {
         match self.store {
             StoreKind::Scylla => {
                 let opened = ScyllaStore::connect(&self.scylla).await;
-                Ok(Arc::new(opened.map_err(OpenError::store)?))
+                Ok(OpenStore::of(opened.map_err(OpenError::store)?))
             }
             StoreKind::Sqlite => {
                 let opened = SqliteStore::open(&self.embedded_file(STORE_FILE)?);
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the store", error))?))
+                Ok(OpenStore::of(opened.map_err(|error| OpenError::wrong("the store", error))?))
             }
         }
     }
@@ -141,15 +158,15 @@ impl StorageConfig {
     ///
     /// # Errors
     /// When it does not answer, is not there, or is not up to date.
-    pub async fn open_existing_store(&self) -> Result<Arc<dyn Store>, OpenError> {
+    pub async fn open_existing_store(&self) -> Result<OpenStore, OpenError> {
         match self.store {
             StoreKind::Scylla => {
                 let opened = ScyllaStore::connect_to_existing(&self.scylla).await;
-                Ok(Arc::new(opened.map_err(OpenError::store)?))
+                Ok(OpenStore::of(opened.map_err(OpenError::store)?))
             }
             StoreKind::Sqlite => {
                 let opened = SqliteStore::open_existing(&self.sqlite_dir.join(STORE_FILE));
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the store", error))?))
+                Ok(OpenStore::of(opened.map_err(|error| OpenError::wrong("the store", error))?))
             }
         }
     }

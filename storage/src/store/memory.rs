@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use schemas::job::{Job, JobId};
 use schemas::{
     BudgetId, BudgetTotals, Generation, PartitionCount, PartitionReport, PersonKey, PersonRow,
     Position, Roster, bucket_of,
@@ -16,8 +17,9 @@ use super::{
     Checkpoint, Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError,
     StoredPartition, Summary,
 };
+use crate::jobs::JobStore;
 
-/// The store in memory. Every call is atomic.
+/// The store in memory, of totals, people and jobs. Every call is atomic.
 #[derive(Default)]
 pub struct MemoryStore(Mutex<Tables>);
 
@@ -25,6 +27,7 @@ pub struct MemoryStore(Mutex<Tables>);
 struct Tables {
     roster: Option<Roster>,
     reports: BTreeMap<PartitionRef, PartitionReport>,
+    jobs: BTreeMap<JobId, Job>,
     /// Partitions whose people are deleted for good.
     deleted: BTreeSet<PartitionRef>,
     partitions: BTreeMap<PartitionRef, Partition>,
@@ -212,5 +215,35 @@ impl Store for MemoryStore {
         tables.people.retain(|(of, _), _| *of != partition);
         tables.deleted.insert(partition);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl JobStore for MemoryStore {
+    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+        Ok(self.lock().jobs.values().cloned().collect())
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        Ok(self.lock().jobs.get(&id).cloned())
+    }
+
+    async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
+        let mut tables = self.lock();
+        let revision = tables.jobs.get(&next.id).map_or(0, |job| job.revision);
+        if next.revision != revision + 1 {
+            return Ok(Conditional::Refused);
+        }
+        tables.jobs.insert(next.id, next.clone());
+        Ok(Conditional::Applied)
+    }
+
+    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
+        let mut tables = self.lock();
+        if tables.jobs.get(&job.id).map(|stored| stored.revision) != Some(job.revision) {
+            return Ok(Conditional::Refused);
+        }
+        tables.jobs.remove(&job.id);
+        Ok(Conditional::Applied)
     }
 }

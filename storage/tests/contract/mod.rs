@@ -7,6 +7,7 @@ pub mod build;
 pub mod cache;
 pub mod definitions;
 pub mod idempotency;
+pub mod jobs;
 pub mod log;
 pub mod store;
 pub mod wait;

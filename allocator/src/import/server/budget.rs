@@ -86,7 +86,8 @@ impl Server {
         match answer.status {
             status if status.is_success() => Ok(Budget::Created),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ImportError::Refused(format!(
-                "the budget `{id}` may not be created: {}; name a file with the administrators' token by --token-file",
+                "the budget `{id}` may not be created: {}; name a file with the token of an administrator of the role \
+                 `admin` by --token-file",
                 answer.line()
             ))),
             _ => Err(ImportError::Refused(format!(

@@ -1,10 +1,11 @@
 //! The store in ScyllaDB, or in Cassandra 5, over CQL. The tables are `schemas::cql`'s.
 //!
-//! Two kinds of writes, never mixed in one table: conditional ones (lightweight transactions) on totals and
-//! generations, whose outcome the caller settles itself, and plain ones with the offset as their timestamp on
+//! Two kinds of writes, never mixed in one table: conditional ones (lightweight transactions) on totals,
+//! generations and jobs, whose outcome the caller settles itself, and plain ones with the offset as their timestamp on
 //! people's rows, which may be repeated at will. See the module `session` for how each is sent.
 
 mod generations;
+mod jobs;
 mod migrate;
 mod people;
 mod session;
@@ -13,6 +14,7 @@ mod totals;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemas::job::{Job, JobId};
 use schemas::{
     BudgetId, Generation, PartitionCount, PartitionReport, PersonKey, PersonRow, Position, Roster,
 };
@@ -20,11 +22,13 @@ use scylla::client::session::Session;
 use tokio::time::timeout;
 
 use self::generations::Generations;
+use self::jobs::Jobs;
 use self::people::People;
 use self::totals::Totals;
 use super::{
     Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
 };
+use crate::jobs::JobStore;
 
 pub use self::session::{KeyspaceFault, KeyspaceName, ScyllaConfig, ScyllaCredentials};
 
@@ -34,6 +38,7 @@ pub struct ScyllaStore {
     totals: Totals,
     people: People,
     generations: Generations,
+    jobs: Jobs,
 }
 
 /// What is done about a schema that is not as this program expects it.
@@ -100,7 +105,8 @@ impl ScyllaStore {
         let totals = Totals::prepare(&session).await?;
         let people = People::prepare(&session).await?;
         let generations = Generations::prepare(&session).await?;
-        Ok(Self { session, totals, people, generations })
+        let jobs = Jobs::prepare(&session).await?;
+        Ok(Self { session, totals, people, generations, jobs })
     }
 }
 
@@ -198,5 +204,24 @@ impl Store for ScyllaStore {
 
     async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
         self.people.delete(&self.session, partition).await
+    }
+}
+
+#[async_trait]
+impl JobStore for ScyllaStore {
+    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+        self.jobs.all(&self.session).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        self.jobs.one(&self.session, id).await
+    }
+
+    async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
+        self.jobs.change(&self.session, next).await
+    }
+
+    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
+        self.jobs.delete(&self.session, job).await
     }
 }

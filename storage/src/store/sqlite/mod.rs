@@ -1,15 +1,16 @@
-//! The store in one SQLite file. The tables mean what those of `schemas/cql/0001_initial.cql` mean.
+//! The store in one SQLite file. The tables mean what those of `schemas/cql/` mean.
 //!
 //! `synchronous=NORMAL` is enough here. All that is stored is a function of a prefix of the log, and says which; the
 //! log itself syncs every record before it is acknowledged. A power cut may take back the latest transactions, but
 //! WAL recovers up to the last whole one, so that epochs, positions, totals and people's rows all return to one
 //! earlier moment together. The owner then folds from that position again and comes to the same values. Until it has
-//! caught up, answers may be older than before the cut; a reader with a receipt is told to wait, as always. A process
-//! that dies takes nothing back.
+//! caught up, answers may be older than before the cut; a reader with a receipt is told to wait, as always. Jobs return to
+//! the same moment as what they did. A process that dies takes nothing back.
 //!
 //! One thread writes and one reads, so that reading people does not hold up a commit.
 
 mod generations;
+mod jobs;
 mod partitions;
 mod people;
 
@@ -17,6 +18,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
+use schemas::job::{Job, JobId};
 use schemas::{
     BudgetId, Generation, PartitionCount, PartitionReport, PersonKey, PersonRow, Position, Roster,
     bucket_of,
@@ -25,13 +27,14 @@ use schemas::{
 use super::{
     Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
 };
+use crate::jobs::JobStore;
 use crate::sqlite::{self, Durability, Schema, Worker, WorkerGone, is_damage};
 
 pub use crate::sqlite::OpenError;
 
 const SCHEMA: Schema = Schema {
     application_id: 0x5442_5301,
-    version: 2,
+    version: 3,
     tables: r#"
         CREATE TABLE roster (
             id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -43,6 +46,11 @@ const SCHEMA: Schema = Schema {
             partition INTEGER NOT NULL,
             report TEXT NOT NULL,
             PRIMARY KEY (generation, partition)
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE jobs (
+            id BLOB PRIMARY KEY,
+            revision INTEGER NOT NULL,
+            job TEXT NOT NULL
         ) STRICT, WITHOUT ROWID;
         CREATE TABLE deleted_people (
             generation INTEGER NOT NULL,
@@ -280,5 +288,26 @@ impl Store for SqliteStore {
 
     async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
         on(&self.writer, move |connection| people::delete(connection, partition)).await
+    }
+}
+
+#[async_trait]
+impl JobStore for SqliteStore {
+    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+        on(&self.reader, |connection| jobs::all(connection)).await
+    }
+
+    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        on(&self.reader, move |connection| jobs::one(connection, id)).await
+    }
+
+    async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
+        let next = next.clone();
+        on(&self.writer, move |connection| jobs::change(connection, &next)).await
+    }
+
+    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
+        let job = job.clone();
+        on(&self.writer, move |connection| jobs::delete(connection, &job)).await
     }
 }

@@ -1,0 +1,260 @@
+//! What administrators are promised, and everybody else about them.
+
+use std::io::Write;
+
+use schemas::*;
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+use crate::fakes::{Mode, partitions};
+use crate::world::{Got, World};
+
+pub const VIEWER: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv";
+pub const OPERATOR: &str = "oooooooooooooooooooooooooooooooo";
+const ADMIN: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+/// By `printf %s TOKEN | sha256sum`.
+const TOKENS_FILE: &str = "\
+vera viewer sha256:d71af2bc53398568e2aff5639f499ff0add6177253dbabccfe931459470856a7
+otto operator sha256:b7bca7371b7976816f05ee141993a3170f9fa4faf73c4637a6729be9ac06db97
+anna admin sha256:3ba3f5f43b92602683c19aee62a20342b084dd5971ddd33808d81a328879a547
+";
+
+const GENERATIONS: &str = "/v1/admin/generations";
+const WHOAMI: &str = "/v1/admin/whoami";
+
+/// Which role each route needs, by path; no other route may begin with `/v1/admin`.
+const ROUTES: [(&str, &str, &str); 9] = [
+    ("POST", "/v1/admin/audits", "operator"),
+    ("GET", GENERATIONS, "viewer"),
+    ("GET", "/v1/admin/jobs", "viewer"),
+    ("POST", "/v1/admin/jobs", "operator"),
+    ("GET", "/v1/admin/jobs/{id}", "viewer"),
+    ("POST", "/v1/admin/jobs/{id}/cancel", "operator"),
+    ("POST", "/v1/admin/jobs/{id}/retry", "operator"),
+    ("POST", "/v1/admin/rebuilds", "operator"),
+    ("GET", WHOAMI, "viewer"),
+];
+
+/// A path for its template.
+fn filled(template: &str) -> String {
+    template.replace("{id}", "019347f0-0000-7000-8000-000000000000")
+}
+
+/// A world with three administrators, and some settings.
+pub fn administered(settings: &[(&str, &str)]) -> World {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(TOKENS_FILE.as_bytes()).unwrap();
+    let path = [("admin.tokens_file", file.path().to_str().unwrap())];
+    World::with(&[&path, settings].concat())
+}
+
+pub async fn ask(world: &World, method: &str, path: &str, token: &str) -> Got {
+    world.send(method, path, &[("authorization", &format!("Bearer {token}"))]).await
+}
+
+pub fn slug(got: &Got) -> String {
+    assert_eq!(got.header("content-type"), "application/problem+json", "{}", got.text);
+    let kind = got.json()["type"].as_str().unwrap().to_owned();
+    kind.strip_prefix("/problems/").unwrap().to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_administrators_route_can_be_reached_without_its_role() {
+    let world = administered(&[("admin.failures_per_minute", "1000")]);
+    let paths: Vec<&String> =
+        world.paths.iter().filter(|path| path.starts_with("/v1/admin")).collect();
+    let mut stated: Vec<&str> = ROUTES.iter().map(|(_, path, _)| *path).collect();
+    stated.dedup();
+    assert_eq!(paths, stated, "each route is stated above with the role that it needs");
+    for path in paths {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
+            // Where there is GET, there is HEAD.
+            let stated_as = if method == "HEAD" { "GET" } else { method };
+            let is_route = ROUTES.iter().any(|(stated, at, _)| *stated == stated_as && at == path);
+            let got = world.send(method, &filled(path), &[]).await;
+            assert_eq!(got.status, if is_route { 401 } else { 405 }, "{method} {path}");
+        }
+    }
+    for (method, path, needed) in ROUTES {
+        let roles = ["viewer", "operator", "admin"];
+        let place = |role: &str| roles.iter().position(|other| *other == role).unwrap();
+        for (token, role) in [(VIEWER, "viewer"), (OPERATOR, "operator"), (ADMIN, "admin")] {
+            let got = ask(&world, method, &filled(path), token).await;
+            let may = place(role) >= place(needed);
+            assert_eq!(got.status != 403, may, "{role}: {method} {path}: {}", got.text);
+            assert_ne!(got.status, 401);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_tells_whose_it_is_and_what_it_allows() {
+    let world = administered(&[]);
+    for (token, name, role) in
+        [(VIEWER, "vera", "viewer"), (OPERATOR, "otto", "operator"), (ADMIN, "anna", "admin")]
+    {
+        let got = ask(&world, "GET", WHOAMI, token).await;
+        assert_eq!((got.status.as_u16(), got.json()), (200, json!({"name": name, "role": role})));
+        assert_eq!(got.header("cache-control"), "no-store");
+    }
+    let none = world.get(WHOAMI).await;
+    assert_eq!((none.status.as_u16(), slug(&none).as_str()), (401, "unauthorized"));
+    assert_eq!(none.header("www-authenticate"), "Bearer");
+    let wrong = ask(&world, "GET", WHOAMI, &"x".repeat(32)).await;
+    assert_eq!((wrong.status.as_u16(), slug(&wrong).as_str()), (401, "unauthorized"));
+    assert_eq!(wrong.header("www-authenticate"), "Bearer error=\"invalid_token\"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_tokens_only_this_machine_is_an_administrator() {
+    let world = World::new();
+    let here = world.get(WHOAMI).await;
+    assert_eq!(here.json(), json!({"name": "local", "role": "admin"}));
+    let elsewhere = [("x-forwarded-for", "192.0.2.7")];
+    for _ in 0..10 {
+        let got = world.get_with(WHOAMI, &elsewhere).await;
+        assert_eq!((got.status.as_u16(), slug(&got).as_str()), (403, "forbidden"));
+    }
+    // However often others fail: a page of another site, shown on this machine, is one of them.
+    for _ in 0..20 {
+        let got = world.get_with(WHOAMI, &[("origin", "https://evil.example")]).await;
+        assert_eq!(got.status, 403);
+    }
+    assert_eq!(world.get(WHOAMI).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_administrator_who_asks_too_often_is_told_when_to_come_back_and_the_others_go_on() {
+    let world = administered(&[("admin.requests_per_minute", "3")]);
+    for remaining in ["2", "1", "0"] {
+        let got = ask(&world, "GET", WHOAMI, VIEWER).await;
+        assert_eq!((got.status.as_u16(), got.header("x-ratelimit-remaining")), (200, remaining));
+        assert_eq!(got.header("x-ratelimit-limit"), "3");
+    }
+    let got = ask(&world, "GET", WHOAMI, VIEWER).await;
+    assert_eq!((got.status.as_u16(), slug(&got).as_str()), (429, "rate-limited"));
+    for (name, value) in [
+        ("retry-after", "20"),
+        ("ratelimit-policy", "\"admin\";q=3;w=60"),
+        ("ratelimit", "\"admin\";r=0;t=60"),
+        ("x-ratelimit-limit", "3"),
+        ("x-ratelimit-remaining", "0"),
+        ("x-ratelimit-reset", "60"),
+    ] {
+        assert_eq!(got.header(name), value, "{name}");
+    }
+    assert_eq!(ask(&world, "GET", WHOAMI, OPERATOR).await.status, 200);
+    tokio::time::advance(std::time::Duration::from_secs(20)).await;
+    assert_eq!(ask(&world, "GET", WHOAMI, VIEWER).await.status, 200);
+    assert_eq!(ask(&world, "GET", WHOAMI, VIEWER).await.status, 429);
+    let counted = |role: &str, outcome: &str| {
+        let labels = format!("{{outcome=\"{outcome}\",role=\"{role}\"}}");
+        world.metric(&format!("allocator_admin_requests_total{labels}"))
+    };
+    assert_eq!((counted("viewer", "done"), counted("viewer", "rate_limited")), (4.0, 2.0));
+    assert_eq!(counted("operator", "done"), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_guesses_is_shut_out_by_address_even_with_the_right_token_and_nobody_else_is() {
+    let world = administered(&[("admin.failures_per_minute", "2")]);
+    let shown = |token: &str, client: &'static str| {
+        let headers =
+            [("authorization", format!("Bearer {token}")), ("x-forwarded-for", client.to_owned())];
+        let world = world.clone();
+        async move {
+            let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+            world.get_with(WHOAMI, &headers).await
+        }
+    };
+    let wrong = "w".repeat(32);
+    assert_eq!(shown(&wrong, "192.0.2.7").await.status, 401);
+    assert_eq!(shown(&wrong, "192.0.2.7").await.status, 401);
+    for token in [&wrong, ADMIN] {
+        let got = shown(token, "192.0.2.7").await;
+        assert_eq!((got.status.as_u16(), slug(&got).as_str()), (429, "rate-limited"));
+        assert_eq!((got.header("retry-after"), got.header("x-ratelimit-limit")), ("30", "2"));
+    }
+    assert_eq!(shown(ADMIN, "198.51.100.9").await.status, 200);
+    tokio::time::advance(std::time::Duration::from_secs(30)).await;
+    assert_eq!(shown(ADMIN, "192.0.2.7").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn generations_are_listed_with_what_is_known_of_those_beside() {
+    let world = World::new();
+    let first =
+        json!({"generation": 1, "state": "current", "topic": "submissions", "partition_count": 3});
+    let alone = json!({"revision": 1, "term": 1, "generations": [first]});
+    assert_eq!(world.get(GENERATIONS).await.json(), alone);
+
+    let record = |generation| GenerationRecord {
+        generation: Generation(generation),
+        topic: "submissions".into(),
+        partitions: partitions(),
+    };
+    let job: job::JobId = "019347f0-0000-7000-8000-000000000000".parse().unwrap();
+    let roster = Roster {
+        revision: 9,
+        term: 3,
+        current: record(3),
+        building: Some(Building {
+            record: record(4),
+            dry_run: true,
+            begun_at_ms: 1_795_212_000_123,
+            job: Some(job),
+        }),
+        previous: Some(record(2)),
+        retired: vec![record(1)],
+        next: Generation(5),
+    };
+    let report = PartitionReport {
+        position: Position(70),
+        rows: Position(60),
+        high: Position(80),
+        compared: Some(Compared {
+            with: Generation(3),
+            position: Position(50),
+            differences: vec!["partition 1: people".into()],
+        }),
+        trouble: Some("the log has a gap".into()),
+        at_ms: 1_795_212_000_456,
+    };
+    let reports = [(Generation(4), vec![None, Some(report), None])];
+    world.store.reports.lock().unwrap().extend(reports);
+    *world.store.roster.lock().unwrap() = Some(roster);
+
+    let list = world.get(GENERATIONS).await.json();
+    assert_eq!((&list["revision"], &list["term"]), (&json!(9), &json!(3)));
+    let of = |place: usize| list["generations"][place].clone();
+    let states: Vec<Value> = (0..4).map(|place| of(place)["state"].clone()).collect();
+    assert_eq!(states, ["retired", "previous", "current", "building"]);
+    let unknown = |partition: u32| json!({"partition": partition, "report": null});
+    assert_eq!(of(1)["partitions"], json!([unknown(0), unknown(1), unknown(2)]));
+    assert_eq!(of(2).get("partitions"), None);
+    assert_eq!(
+        of(3),
+        json!({
+            "generation": 4, "state": "building", "topic": "submissions", "partition_count": 3,
+            "dry_run": true, "begun_at": "2026-11-20T22:00:00.123Z",
+            "job": "019347f0-0000-7000-8000-000000000000",
+            "partitions": [unknown(0), {"partition": 1, "report": {
+                "position": 70, "rows_position": 60, "log_end": 80,
+                "reported_at": "2026-11-20T22:00:00.456Z", "trouble": "the log has a gap",
+                "compared": {"with": 3, "position": 50, "differences": ["partition 1: people"]},
+            }}, unknown(2)],
+        })
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_or_slow_is_a_problem_that_passes() {
+    let world = World::new();
+    for mode in [Mode::Fails, Mode::Hangs] {
+        world.store.roster_switch.set(mode);
+        let got = world.get(GENERATIONS).await;
+        assert_eq!((got.status.as_u16(), slug(&got).as_str()), (503, "unavailable"), "{mode:?}");
+        assert_eq!(got.header("retry-after"), "1");
+        assert_eq!(world.get(WHOAMI).await.status, 200);
+    }
+}

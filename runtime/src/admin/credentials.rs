@@ -1,0 +1,90 @@
+//! Who has a credential. Tokens are known by their SHA-256 only, so that nothing here could be used by who reads it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::role::Role;
+
+/// The least characters of a token: 128 bits, if it is hexadecimal.
+pub(super) const TOKEN_MIN: usize = 32;
+/// The most.
+pub(super) const TOKEN_MAX: usize = 256;
+
+/// The name of whoever is on this machine, where no credential is configured. No credential may have it.
+pub(super) const LOCAL: &str = "local";
+
+/// An administrator, as a route and the log see one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    pub(super) name: Arc<str>,
+    pub(super) role: Role,
+    /// Among all of them, from 0: their place where requests are counted.
+    pub(super) place: usize,
+}
+
+impl Principal {
+    /// Whoever is on this machine, where no credential is configured.
+    pub(super) fn local() -> Self {
+        Self { name: LOCAL.into(), role: Role::Admin, place: 0 }
+    }
+
+    /// The name of the credential.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What they may do.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+}
+
+/// The SHA-256 of a token.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    pub(super) fn of(token: &[u8]) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+
+    /// Reads 64 hexadecimal digits.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let mut digest = [0; 32];
+        for (place, byte) in digest.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
+        }
+        Some(Self(digest))
+    }
+}
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("TokenDigest(hidden)")
+    }
+}
+
+/// Every credential; at least one.
+#[derive(Debug, Clone)]
+pub struct Credentials(pub(super) Vec<(Principal, TokenDigest)>);
+
+impl Credentials {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whose token this is. Digests are compared: how long that takes tells nothing about a token.
+    pub(super) fn bearer_of(&self, token: &[u8]) -> Option<&Principal> {
+        if !(TOKEN_MIN..=TOKEN_MAX).contains(&token.len()) {
+            return None;
+        }
+        let shown = TokenDigest::of(token);
+        self.0.iter().find(|(_, digest)| *digest == shown).map(|(principal, _)| principal)
+    }
+}

@@ -1,0 +1,59 @@
+//! Background jobs, a row each.
+
+use rusqlite::{Connection, OptionalExtension};
+use schemas::job::{Job, JobId};
+
+use super::Fault;
+use crate::store::Conditional;
+
+pub(super) fn all(connection: &Connection) -> Result<Vec<Job>, Fault> {
+    // Ids are in the order of time.
+    let mut select = connection.prepare("SELECT job FROM jobs ORDER BY id")?;
+    let mut rows = select.query([])?;
+    let mut jobs = Vec::new();
+    while let Some(row) = rows.next()? {
+        match Job::from_json(&row.get::<_, String>(0)?) {
+            Some(job) => jobs.push(job),
+            None => tracing::warn!("a job that cannot be read is passed over"),
+        }
+    }
+    Ok(jobs)
+}
+
+pub(super) fn one(connection: &Connection, id: JobId) -> Result<Option<Job>, Fault> {
+    let text: Option<String> = connection
+        .query_row("SELECT job FROM jobs WHERE id = ?1", [key(id)], |row| row.get(0))
+        .optional()?;
+    let damage = || Fault::Damage(format!("job {id} cannot be read"));
+    text.map(|text| Job::from_json(&text).ok_or_else(damage)).transpose()
+}
+
+pub(super) fn change(connection: &Connection, next: &Job) -> Result<Conditional, Fault> {
+    let values = (key(next.id), next.revision.cast_signed(), next.to_json());
+    let changed = if next.revision == 1 {
+        connection.execute(
+            "INSERT INTO jobs (id, revision, job) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+            values,
+        )?
+    } else {
+        connection.execute(
+            "UPDATE jobs SET revision = ?2, job = ?3 WHERE id = ?1 AND revision = ?2 - 1",
+            values,
+        )?
+    };
+    Ok(outcome(changed))
+}
+
+pub(super) fn delete(connection: &Connection, job: &Job) -> Result<Conditional, Fault> {
+    let values = (key(job.id), job.revision.cast_signed());
+    let deleted = connection.execute("DELETE FROM jobs WHERE id = ?1 AND revision = ?2", values)?;
+    Ok(outcome(deleted))
+}
+
+fn key(id: JobId) -> [u8; 16] {
+    id.0.into_bytes()
+}
+
+fn outcome(rows: usize) -> Conditional {
+    if rows == 1 { Conditional::Applied } else { Conditional::Refused }
+}
