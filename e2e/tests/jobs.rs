@@ -36,7 +36,8 @@ fn worker(said: &str) -> Result<u32> {
 fn a_rebuild_whose_processor_is_killed_goes_on_elsewhere_and_makes_one_new_generation() {
     scenario_within(Duration::from_secs(240), async || {
         // Long enough for what is stopped below to be missed by a rebuild until another processor is killed.
-        let builder = StackBuilder { processors: 3, session_timeout_ms: 20_000, ..Stack::builder() };
+        let builder =
+            StackBuilder { processors: 3, session_timeout_ms: 20_000, ..Stack::builder() };
         let mut stack = builder.start().await?;
         stack.system.define(BUDGET, CATEGORIES).await?;
         let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
