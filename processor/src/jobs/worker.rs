@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use schemas::job::{self, Job, JobName, JobState, Turns};
+use schemas::job::{self, Attempt, Job, JobName, JobRefused, JobState, Turns};
 use storage::jobs::{JobStore, delete_surplus};
 use storage::store::{Conditional, StoreError};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -23,7 +23,7 @@ pub const LEASE: Duration = Duration::from_secs(10);
 pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// How often all jobs are looked at.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long handing a job back may keep a process from ending.
+/// How long handing a job back may keep a process from ending; who is not in a hurry has [`LEASE`] to write a job's end.
 const HAND_BACK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Milliseconds since 1970.
@@ -100,7 +100,8 @@ impl Worker {
         let (jobs, now_ms) = (jobs?, (self.parts.now_ms)());
         let is_mine = |job: &&Job| job.running().is_some_and(|it| it.worker == self.parts.name);
         if let Some(mine) = jobs.iter().find(is_mine) {
-            return Ok(self.go_on(mine.clone()).await);
+            let going_on = self.go_on(mine.clone());
+            return Ok(stop.run_until_cancelled(going_on).await.unwrap_or(Begun::Nothing));
         }
         let ready: Vec<&Job> = jobs.iter().filter(|job| self.board.is_ready(job, now_ms)).collect();
         let Some(chosen) = self.turns.next(&ready) else { return Ok(Begun::Nothing) };
@@ -171,36 +172,33 @@ impl Worker {
         let id = held.job().id;
         let (ending, written) = match end {
             End::Stopped => {
-                let handing = held.step(job::hand_back);
-                let handed = timeout(HAND_BACK_PATIENCE, handing).await;
-                let late = || Failure::Again("the store did not answer in time".to_owned());
-                (Ending::HandedBack, handed.unwrap_or_else(|_| Err(late())))
+                (Ending::HandedBack, write(held, HAND_BACK_PATIENCE, job::hand_back).await)
             }
             End::Ran(Ok(done)) | End::GaveUp(Ok(Some(done))) => {
                 let Done { verdict, result } = done;
                 tracing::info!(job = %id, verdict = verdict.name(), %result, "a job is done");
-                let succeed = |job: &Job, attempt: &_, now_ms| {
+                let succeed = |job: &Job, attempt: &Attempt, now_ms| {
                     job::succeed(job, attempt, verdict, result.clone(), now_ms)
                 };
-                (Ending::Done(verdict), held.step(succeed).await)
+                (Ending::Done(verdict), write(held, LEASE, succeed).await)
             }
-            End::GaveUp(Ok(None)) => (Ending::Cancelled, held.step(job::cancelled).await),
+            End::GaveUp(Ok(None)) => (Ending::Cancelled, write(held, LEASE, job::cancelled).await),
             End::Ran(Err(Failure::Lost)) | End::GaveUp(Err(Failure::Lost)) => {
                 (Ending::Lost, Err(Failure::Lost))
             }
             End::Ran(Err(Failure::Again(error))) | End::GaveUp(Err(Failure::Again(error))) => {
                 tracing::warn!(job = %id, error, "a job failed");
                 let random = uuid::Uuid::new_v4().as_u64_pair().0;
-                let fail = |job: &Job, attempt: &_, now_ms| {
+                let fail = |job: &Job, attempt: &Attempt, now_ms| {
                     job::fail(job, attempt, error.as_str().into(), random, now_ms)
                 };
-                (Ending::Failed, held.step(fail).await)
+                (Ending::Failed, write(held, LEASE, fail).await)
             }
             End::Ran(Err(Failure::InVain(reason))) | End::GaveUp(Err(Failure::InVain(reason))) => {
-                let park = |job: &Job, attempt: &_, now_ms| {
+                let park = |job: &Job, attempt: &Attempt, now_ms| {
                     job::park(job, attempt, reason.as_str().into(), now_ms)
                 };
-                (Ending::Dead, held.step(park).await)
+                (Ending::Dead, write(held, LEASE, park).await)
             }
         };
         match written {
@@ -220,6 +218,16 @@ impl Worker {
             }
         }
     }
+}
+
+/// Writes the last step of a try, within a time.
+async fn write(
+    held: &Held,
+    patience: Duration,
+    step: impl Fn(&Job, &Attempt, u64) -> Result<Job, JobRefused>,
+) -> Result<Job, Failure> {
+    let late = || Failure::Again("the store did not answer in time".to_owned());
+    timeout(patience, held.step(step)).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// A bug in one kind of job must not end all of them silently.

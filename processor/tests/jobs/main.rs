@@ -212,3 +212,21 @@ async fn a_worker_that_cannot_say_that_it_lives_stops_before_another_may_begin_a
     let job = world.job(id).await;
     assert_eq!((job.running().unwrap().worker.as_str(), job.attempts()), ("one", 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_keeps_no_worker_from_ending() {
+    let world = World::new(3_600 * SECOND);
+    let one = world.worker("one");
+    let id = world.ask(Priority::Normal).await;
+    world.until_it_runs(id).await;
+    world.place.away.store(true, Ordering::Relaxed);
+    one.stop.cancel();
+    let asked = Instant::now();
+    one.task.await.unwrap();
+    assert!(asked.elapsed() < 5 * SECOND, "{:?}", asked.elapsed());
+    // Whoever sees that it stands still goes on.
+    world.place.away.store(false, Ordering::Relaxed);
+    let _two = world.worker("two");
+    let job = world.until(id, |job| job.failed.len() == 1).await;
+    assert_eq!(job.running().unwrap().worker.as_str(), "two");
+}
