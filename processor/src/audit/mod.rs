@@ -69,7 +69,7 @@ impl From<ReadError> for AuditError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Unavailable(_) => Self::Away(error.to_string()),
-            ReadError::Missing(_) => Self::Wrong(error.to_string()),
+            ReadError::Missing(_) | ReadError::Damaged(_) => Self::Wrong(error.to_string()),
         }
     }
 }

@@ -71,6 +71,16 @@ impl Gapless<'_> {
         });
     }
 
+    /// Waits while nothing is wanted now; answers what is wanted then. Blocks.
+    pub fn until_wanted(&mut self) -> Wanted {
+        loop {
+            match self.next() {
+                Wanted::Later => self.wait(),
+                wanted => return wanted,
+            }
+        }
+    }
+
     /// Takes the next record; answers what is wanted after it, as [`Gapless::next`] does.
     pub fn push(&mut self, record: Record<'_>) -> Result<Wanted, ReadError> {
         if Position(record.offset.0) != self.next {
@@ -81,11 +91,18 @@ impl Gapless<'_> {
         let full = self.batch.len() >= BATCH_RECORDS || self.batch.size_bytes() >= BATCH_BYTES;
         let wanted = self.next();
         if full || !matches!(wanted, Wanted::Record(_)) {
-            let batch = RecordBatch::new(self.batch.partition());
-            let full = std::mem::replace(&mut self.batch, batch);
+            self.flush();
+        }
+        Ok(wanted)
+    }
+
+    /// Gives on what was taken: before it comes to an end though more is wanted.
+    pub fn flush(&mut self) {
+        let batch = RecordBatch::new(self.batch.partition());
+        let full = std::mem::replace(&mut self.batch, batch);
+        if !full.is_empty() {
             // Whoever does not want it has dropped the other end, which `next` sees.
             let _ = self.batches.blocking_send(Ok(full));
         }
-        Ok(wanted)
     }
 }

@@ -101,7 +101,7 @@ fn follow(
     partition: PartitionId,
     records: &mut Gapless<'_>,
 ) -> Result<(), ReadError> {
-    let Wanted::Record(first) = until_wanted(records) else { return Ok(()) };
+    let Wanted::Record(first) = records.until_wanted() else { return Ok(()) };
     let consumer = consumer(config).map_err(ReadError::unavailable)?;
     let mut start = TopicPartitionList::new();
     start
@@ -118,7 +118,7 @@ fn follow(
         let position = match next {
             Wanted::Record(position) => position,
             Wanted::Later => {
-                next = until_wanted(records);
+                next = records.until_wanted();
                 last_record = Instant::now();
                 continue;
             }
@@ -148,16 +148,6 @@ fn follow(
             }
             // Whether anybody still waits for them.
             Some(Err(_)) | None => next = records.next(),
-        }
-    }
-}
-
-/// Waits while nothing is wanted now.
-fn until_wanted(records: &mut Gapless<'_>) -> Wanted {
-    loop {
-        match records.next() {
-            Wanted::Later => records.wait(),
-            wanted => return wanted,
         }
     }
 }
