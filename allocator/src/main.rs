@@ -7,6 +7,7 @@ use allocator::run::{self, RunConfig};
 use clap::{Parser, Subcommand};
 use processor::audit::{AuditArgs, audit_command};
 use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
+use processor::export::{ExportArgs, export_command};
 use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 use runtime::config::{ConfigArgs, ConfigFaults};
 use runtime::console;
@@ -27,6 +28,7 @@ enum Command {
     Import(ImportArgs),
     Audit(AuditArgs),
     DeadLetters(DeadLettersArgs),
+    Export(ExportArgs),
     Rebuild(RebuildArgs),
     Generations(GenerationsArgs),
     /// Prints the settings of all processes, as a Markdown table.
@@ -44,6 +46,10 @@ async fn main() -> ExitCode {
         },
         Command::DeadLetters(args) => match RunConfig::load(args.config()) {
             Ok(config) => dead_letters_command(&args, &config.storage).await,
+            Err(faults) => wrong(faults),
+        },
+        Command::Export(args) => match RunConfig::load(&args.config) {
+            Ok(config) => export_command(&args, &config.storage, shutdown::listen()).await,
             Err(faults) => wrong(faults),
         },
         Command::Rebuild(args) => match RunConfig::load(&args.config) {

@@ -7,16 +7,19 @@
 //! | [`coordinator`] | which partitions this process has, as the log's group says |
 //! | [`publisher`] | telling the cache what is committed |
 //! | [`audit`] | deriving everything from the log again, and comparing |
+//! | [`export`] | everyone's allocation in a budget as a file, without who they are |
 //! | [`generations`] | which derivation answers, which is built beside it, and how one follows the other |
 //! | `beside` | folding the generations that do not answer, and comparing them |
 //! | [`rebuild`] | the operators' commands: a new generation, and the way back |
 //! | [`dead_letters`] | what operators do about records that could not be taken |
 
+mod again;
 pub mod audit;
 mod beside;
 pub mod config;
 pub mod coordinator;
 pub mod dead_letters;
+pub mod export;
 pub mod fold;
 pub mod generations;
 mod metrics;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use processor::audit::{AuditArgs, audit_command};
 use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
+use processor::export::{ExportArgs, export_command};
 use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 use processor::{Processor, ProcessorConfig, ProcessorParts};
 use runtime::config::ConfigArgs;
@@ -31,6 +32,7 @@ struct Args {
 enum Command {
     Audit(AuditArgs),
     DeadLetters(DeadLettersArgs),
+    Export(ExportArgs),
     Rebuild(RebuildArgs),
     Generations(GenerationsArgs),
 }
@@ -40,6 +42,7 @@ impl Command {
         match self {
             Self::Audit(args) => &args.config,
             Self::DeadLetters(args) => args.config(),
+            Self::Export(args) => &args.config,
             Self::Rebuild(args) => &args.config,
             Self::Generations(args) => args.config(),
         }
@@ -49,6 +52,7 @@ impl Command {
         match self {
             Self::Audit(args) => audit_command(args, storage, shutdown::listen()).await,
             Self::DeadLetters(args) => dead_letters_command(args, storage).await,
+            Self::Export(args) => export_command(args, storage, shutdown::listen()).await,
             Self::Rebuild(args) => rebuild_command(args, storage, shutdown::listen()).await,
             Self::Generations(args) => generations_command(args, storage).await,
         }

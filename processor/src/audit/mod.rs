@@ -20,7 +20,6 @@ mod shown;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use schemas::{BudgetId, BudgetTotals, CombinedTotals, Position, Roster};
 use storage::cache::Cache;
@@ -33,12 +32,10 @@ pub use difference::{Difference, Place, Scope};
 pub(crate) use difference::Comparison;
 pub(crate) use partition::{PartitionTotals, side_by_side};
 
+use crate::again::{self, Away};
+use crate::generations::of_log;
 use partition::{Point, audit_partition};
 use shown::{Shown, look};
-
-/// How often a place that does not answer is asked again, and how long after.
-const ATTEMPTS: u32 = 20;
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What is compared.
 pub struct AuditParts {
@@ -63,6 +60,12 @@ pub enum AuditError {
     /// A place is not what it should be.
     #[error("{0}")]
     Wrong(String),
+}
+
+impl Away for AuditError {
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Away(_))
+    }
 }
 
 impl From<ReadError> for AuditError {
@@ -180,22 +183,7 @@ pub async fn audit(parts: &AuditParts, progress: &AuditProgress) -> Result<Repor
 /// The roster, whose current generation answers the public and has to be of this log.
 async fn current_roster(parts: &AuditParts) -> Result<Roster, AuditError> {
     let roster = again(async || Ok(parts.store.roster().await?)).await?;
-    let wrong = |reason: String| AuditError::Wrong(reason);
-    let roster = roster.ok_or_else(|| {
-        wrong("there is nothing to compare: no processor ever started".to_owned())
-    })?;
-    let current = &roster.current;
-    if current.topic != parts.topic || current.partitions != parts.log.partitions() {
-        return Err(wrong(format!(
-            "the current generation {} is of topic `{}` with {} partitions; configured are `{}` with {}",
-            current.generation,
-            current.topic,
-            current.partitions.get(),
-            parts.topic,
-            parts.log.partitions().get(),
-        )));
-    }
-    Ok(roster)
+    of_log(roster, &parts.topic, parts.log.partitions()).map_err(AuditError::Wrong)
 }
 
 /// Every budget with totals in some partition; those of a damaged one are not known, and it is named when it is compared.
@@ -252,13 +240,6 @@ fn together(totals: CombinedTotals) -> BudgetTotals {
 }
 
 /// Asks a place that does not answer again.
-async fn again<T>(mut ask: impl AsyncFnMut() -> Result<T, AuditError>) -> Result<T, AuditError> {
-    let mut attempt = 1;
-    loop {
-        match ask().await {
-            Err(AuditError::Away(_)) if attempt < ATTEMPTS => attempt += 1,
-            answer => return answer,
-        }
-        tokio::time::sleep(RETRY_PAUSE).await;
-    }
+async fn again<T>(ask: impl AsyncFnMut() -> Result<T, AuditError>) -> Result<T, AuditError> {
+    again::again(ask).await
 }

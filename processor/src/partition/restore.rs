@@ -115,7 +115,7 @@ pub fn check_log(
 }
 
 /// Whether a record is the one that a mark was made of.
-pub(super) fn matches_mark(mark: RecordMark, record: Record<'_>) -> bool {
+pub(crate) fn matches_mark(mark: RecordMark, record: Record<'_>) -> bool {
     mark.fingerprint == record_fingerprint(record.key, record.value)
 }
 
