@@ -6,6 +6,7 @@
 //! | [`partition`] | one partition's life: take-over, fold, commit, rows, release |
 //! | [`coordinator`] | which partitions this process has, as the log's group says |
 //! | [`publisher`] | telling the cache what is committed |
+//! | [`archive`] | copying what is committed of the log to files, and checking those |
 //! | [`audit`] | deriving everything from the log again, and comparing |
 //! | [`export`] | everyone's allocation in a budget as a file, without who they are |
 //! | [`generations`] | which derivation answers, which is built beside it, and how one follows the other |
@@ -14,6 +15,7 @@
 //! | [`dead_letters`] | what operators do about records that could not be taken |
 
 mod again;
+pub mod archive;
 pub mod audit;
 mod beside;
 pub mod config;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use processor::archive::{ArchiveArgs, archive_command};
 use processor::audit::{AuditArgs, audit_command};
 use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
 use processor::export::{ExportArgs, export_command};
@@ -30,6 +31,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    Archive(ArchiveArgs),
     Audit(AuditArgs),
     DeadLetters(DeadLettersArgs),
     Export(ExportArgs),
@@ -40,6 +42,7 @@ enum Command {
 impl Command {
     fn config(&self) -> &ConfigArgs {
         match self {
+            Self::Archive(args) => &args.config,
             Self::Audit(args) => &args.config,
             Self::DeadLetters(args) => args.config(),
             Self::Export(args) => &args.config,
@@ -50,6 +53,7 @@ impl Command {
 
     async fn run(&self, storage: &StorageConfig) -> ExitCode {
         match self {
+            Self::Archive(args) => archive_command(args, storage, shutdown::listen()).await,
             Self::Audit(args) => audit_command(args, storage, shutdown::listen()).await,
             Self::DeadLetters(args) => dead_letters_command(args, storage).await,
             Self::Export(args) => export_command(args, storage, shutdown::listen()).await,
