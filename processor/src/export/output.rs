@@ -28,6 +28,9 @@ pub(super) struct Whole {
 impl Output {
     /// Begins what is to be at `path`.
     pub fn create(path: &Path) -> io::Result<Self> {
+        if path.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         let mut prefix = path.file_name().unwrap_or_default().to_owned();
         prefix.push(".");
         let part = tempfile::Builder::new()

@@ -20,23 +20,26 @@ pub struct ArchivedReader {
     log: Arc<dyn LogReader>,
 }
 
-/// An archive is not of the log that it was put before, or cannot be read.
+/// An archive is not of the log that it was to be put before.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct OtherLog(#[from] SegmentFault);
+pub struct OtherLog(SegmentFault);
 
 impl ArchivedReader {
-    /// Puts the archive in `dir` before a log, whose topic is called so.
+    /// Puts the archive in `dir` before a log, whose topic is called so. What is wrong with it besides is for whoever reads
+    /// from it: the log itself can be read all the same.
     ///
     /// # Errors
-    /// When the archive is of another log, or cannot be read.
+    /// When the archive is of another log.
     pub async fn open(dir: &Path, topic: &str, log: Arc<dyn LogReader>) -> Result<Self, OtherLog> {
         let archive = Archive::new(dir, LogName::of(&*log, topic));
         let found = archive.clone();
-        let dir = dir.to_owned();
-        let checked = tokio::task::spawn_blocking(move || found.is_of_its_log());
-        let unreadable = |error| SegmentFault::Unreadable(dir, std::io::Error::other(error));
-        checked.await.map_err(unreadable)??;
+        match tokio::task::spawn_blocking(move || found.is_of_its_log()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(other @ SegmentFault::OtherLog { .. })) => return Err(OtherLog(other)),
+            Ok(Err(fault)) => tracing::warn!(%fault, "the log's archive cannot be used now"),
+            Err(error) => tracing::warn!(%error, "the log's archive was not looked at"),
+        }
         Ok(Self { archive, log })
     }
 }
