@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use allocator::import::{self, ImportArgs, ImportError, RetryPolicy};
 use allocator::run::{self, RunConfig};
 use clap::{Parser, Subcommand};
+use processor::archive::{ArchiveArgs, archive_command};
 use processor::audit::{AuditArgs, audit_command};
 use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
+use processor::export::{ExportArgs, export_command};
 use processor::jobs::{JobsArgs, jobs_command};
 use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 use runtime::config::{ConfigArgs, ConfigFaults};
@@ -26,8 +28,10 @@ enum Command {
     /// Runs everything in one process: on http://127.0.0.1:8000, with its data in ./data, unless configured otherwise.
     Run(ConfigArgs),
     Import(ImportArgs),
+    Archive(ArchiveArgs),
     Audit(AuditArgs),
     DeadLetters(DeadLettersArgs),
+    Export(ExportArgs),
     Rebuild(RebuildArgs),
     Generations(GenerationsArgs),
     Jobs(JobsArgs),
@@ -40,12 +44,20 @@ async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => process::exit_code("allocator run", run(&args).await),
         Command::Import(args) => import(&args).await,
+        Command::Archive(args) => match RunConfig::load(&args.config) {
+            Ok(config) => archive_command(&args, &config.storage, shutdown::listen()).await,
+            Err(faults) => wrong(faults),
+        },
         Command::Audit(args) => match RunConfig::load(&args.config) {
             Ok(config) => audit_command(&args, &config.storage, shutdown::listen()).await,
             Err(faults) => wrong(faults),
         },
         Command::DeadLetters(args) => match RunConfig::load(args.config()) {
             Ok(config) => dead_letters_command(&args, &config.storage).await,
+            Err(faults) => wrong(faults),
+        },
+        Command::Export(args) => match RunConfig::load(&args.config) {
+            Ok(config) => export_command(&args, &config.storage, shutdown::listen()).await,
             Err(faults) => wrong(faults),
         },
         Command::Rebuild(args) => match RunConfig::load(&args.config) {

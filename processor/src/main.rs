@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use processor::archive::{ArchiveArgs, archive_command};
 use processor::audit::{AuditArgs, audit_command};
 use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
+use processor::export::{ExportArgs, export_command};
 use processor::jobs::{JobsArgs, jobs_command};
 use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 use processor::{Processor, ProcessorConfig, ProcessorParts};
@@ -30,8 +32,10 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    Archive(ArchiveArgs),
     Audit(AuditArgs),
     DeadLetters(DeadLettersArgs),
+    Export(ExportArgs),
     Rebuild(RebuildArgs),
     Generations(GenerationsArgs),
     Jobs(JobsArgs),
@@ -40,8 +44,10 @@ enum Command {
 impl Command {
     fn config(&self) -> &ConfigArgs {
         match self {
+            Self::Archive(args) => &args.config,
             Self::Audit(args) => &args.config,
             Self::DeadLetters(args) => args.config(),
+            Self::Export(args) => &args.config,
             Self::Rebuild(args) => &args.config,
             Self::Generations(args) => args.config(),
             Self::Jobs(args) => args.config(),
@@ -50,8 +56,10 @@ impl Command {
 
     async fn run(&self, storage: &StorageConfig) -> ExitCode {
         match self {
+            Self::Archive(args) => archive_command(args, storage, shutdown::listen()).await,
             Self::Audit(args) => audit_command(args, storage, shutdown::listen()).await,
             Self::DeadLetters(args) => dead_letters_command(args, storage).await,
+            Self::Export(args) => export_command(args, storage, shutdown::listen()).await,
             Self::Rebuild(args) => rebuild_command(args, storage, shutdown::listen()).await,
             Self::Generations(args) => generations_command(args, storage).await,
             Self::Jobs(args) => jobs_command(args, storage, shutdown::listen()).await,

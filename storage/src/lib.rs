@@ -2,7 +2,8 @@
 //!
 //! | place | trait | real servers | embedded |
 //! |---|---|---|---|
-//! | the log | [`log::LogWriter`], [`log::LogSource`], [`log::DeadLetters`] | Kafka | SQLite |
+//! | the log | [`log::LogWriter`], [`log::LogSource`], [`log::LogReader`], [`log::DeadLetters`] | Kafka | SQLite |
+//! | what the log no longer has | [`log::LogReader`] | files in a folder: [`log::archive`] | the same |
 //! | the totals and people | [`store::Store`] | ScyllaDB, Cassandra | SQLite; memory, for simulation |
 //! | background jobs | [`jobs::JobStore`] | beside the totals | beside the totals |
 //! | the copy for readers | [`cache::Cache`] | Redis | in process |

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "archive/shortened.rs"]
+mod shortened;
+
 mod contract;
 
 use std::path::Path;
@@ -49,7 +52,7 @@ mod sqlite_log {
         }
     }
 
-    fn read_letters(path: &Path) -> Vec<DeadLetter> {
+    pub fn read_letters(path: &Path) -> Vec<DeadLetter> {
         let connection = Connection::open(path).unwrap();
         let mut select = connection.prepare("SELECT * FROM dead_letters").unwrap();
         let letters = select.query_map([], |row| {
@@ -161,6 +164,55 @@ mod sqlite_log {
         // A source that only looks from time to time would need half of its 50 ms in the middle.
         assert!(delays[delays.len() / 2] < Duration::from_millis(15), "{delays:?}");
     }
+}
+
+mod archived_log {
+    use async_trait::async_trait;
+    use schemas::Position;
+    use shortened::{Shorten, Shortened};
+    use storage::log::LogReader;
+    use storage::log::archive::{ArchiveWriter, ArchivedReader, LogName};
+    use tokio::sync::Mutex as AsyncMutex;
+
+    use super::*;
+
+    const TOPIC: &str = "submissions";
+
+    /// A third of it is gone, and two thirds are in the archive, whenever anybody asks.
+    struct ByThirds(AsyncMutex<ArchiveWriter>);
+
+    #[async_trait]
+    impl Shorten for ByThirds {
+        async fn low(&self, log: &dyn LogReader, of: PartitionId, high: Position) -> Position {
+            let writer = self.0.lock().await;
+            writer.write_on(log, of, Position(high.0 * 2 / 3), |_| {}).await.unwrap();
+            Position(high.0 / 3)
+        }
+    }
+
+    async fn fixture() -> log::Fixture {
+        let directory = directory();
+        let (path, folder) = (directory.path().join("log.db"), directory.path().join("archive"));
+        let log = Arc::new(SqliteLog::open(&path, build::count(PARTITIONS.into())).unwrap());
+        let reader = SqliteReader::open(&path, build::count(PARTITIONS.into())).unwrap();
+        let writer = ArchiveWriter::open(&folder, LogName::of(&reader, TOPIC)).unwrap();
+        let by_thirds = ByThirds(AsyncMutex::new(writer.with_segments_of(10_000)));
+        let shortened = Arc::new(Shortened::new(Arc::new(reader), by_thirds));
+        log::Fixture {
+            source: Mutex::new(Some(Box::new(log.source().unwrap()))),
+            reader: Arc::new(ArchivedReader::open(&folder, TOPIC, shortened).await.unwrap()),
+            letters: Arc::clone(&log) as _,
+            book: Arc::new(SqliteLetterBook::open(&path).unwrap()),
+            writer: log,
+            read_letters: Box::new(move || {
+                let letters = sqlite_log::read_letters(&path);
+                Box::pin(async { letters })
+            }),
+            _kept: Box::new(directory),
+        }
+    }
+
+    log::log_contract!(fixture());
 }
 
 mod sqlite_store {

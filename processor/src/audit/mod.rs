@@ -20,7 +20,6 @@ mod shown;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use schemas::{BudgetId, BudgetTotals, CombinedTotals, Position, Roster};
 use storage::cache::Cache;
@@ -33,12 +32,10 @@ pub use difference::{Difference, Place, Scope};
 pub(crate) use difference::Comparison;
 pub(crate) use partition::{PartitionTotals, side_by_side};
 
+use crate::again::{self, Away};
+use crate::generations::of_log;
 use partition::{Point, audit_partition};
 use shown::{Shown, look};
-
-/// How often a place that does not answer is asked again, and how long after.
-const ATTEMPTS: u32 = 20;
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// What is compared.
 pub struct AuditParts {
@@ -65,11 +62,17 @@ pub enum AuditError {
     Wrong(String),
 }
 
+impl Away for AuditError {
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Away(_))
+    }
+}
+
 impl From<ReadError> for AuditError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Unavailable(_) => Self::Away(error.to_string()),
-            ReadError::Missing(_) => Self::Wrong(error.to_string()),
+            ReadError::Missing(_) | ReadError::Damaged(_) => Self::Wrong(error.to_string()),
         }
     }
 }
@@ -180,22 +183,7 @@ pub async fn audit(parts: &AuditParts, progress: &AuditProgress) -> Result<Repor
 /// The roster, whose current generation answers the public and has to be of this log.
 async fn current_roster(parts: &AuditParts) -> Result<Roster, AuditError> {
     let roster = again(|| async { Ok(parts.store.roster().await?) }).await?;
-    let wrong = |reason: String| AuditError::Wrong(reason);
-    let roster = roster.ok_or_else(|| {
-        wrong("there is nothing to compare: no processor ever started".to_owned())
-    })?;
-    let current = &roster.current;
-    if current.topic != parts.topic || current.partitions != parts.log.partitions() {
-        return Err(wrong(format!(
-            "the current generation {} is of topic `{}` with {} partitions; configured are `{}` with {}",
-            current.generation,
-            current.topic,
-            current.partitions.get(),
-            parts.topic,
-            parts.log.partitions().get(),
-        )));
-    }
-    Ok(roster)
+    of_log(roster, &parts.topic, parts.log.partitions()).map_err(AuditError::Wrong)
 }
 
 /// Every budget with totals in some partition; those of a damaged one are not known, and it is named when it is compared.
@@ -251,36 +239,9 @@ fn together(totals: CombinedTotals) -> BudgetTotals {
     BudgetTotals { people: totals.people, categories: totals.categories, ..BudgetTotals::default() }
 }
 
-/// How often a place that does not answer is asked again.
-struct Patience {
-    asked: u32,
-}
-
-impl Patience {
-    fn new() -> Self {
-        Self { asked: 1 }
-    }
-
-    /// Waits before it is asked again; answers the error when that is no use.
-    async fn wait(&mut self, error: AuditError) -> Result<(), AuditError> {
-        if self.asked >= ATTEMPTS || matches!(error, AuditError::Wrong(_)) {
-            return Err(error);
-        }
-        self.asked += 1;
-        tokio::time::sleep(RETRY_PAUSE).await;
-        Ok(())
-    }
-}
-
 /// Asks a place that does not answer again.
 async fn again<T, Asking: Future<Output = Result<T, AuditError>>>(
     ask: impl Fn() -> Asking,
 ) -> Result<T, AuditError> {
-    let mut patience = Patience::new();
-    loop {
-        match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => patience.wait(error).await?,
-        }
-    }
+    again::again(ask).await
 }

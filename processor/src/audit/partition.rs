@@ -7,7 +7,8 @@ use storage::log::{LogIdentity, Record};
 use storage::store::{Checkpoint, PartitionRef, RecordMark, StoredPartition, Tally};
 
 use super::difference::{Comparison, Place, Scope};
-use super::{AuditError, AuditParts, AuditProgress, Patience, Report, again};
+use super::{AuditError, AuditParts, AuditProgress, Report, again};
+use crate::again::Patience;
 use crate::fold::{Outcome, PartitionState, Reach};
 
 /// Buckets read side by side.

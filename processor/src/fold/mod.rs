@@ -10,8 +10,8 @@ mod shares;
 use std::collections::BTreeMap;
 
 use schemas::{
-    BudgetId, BudgetTotals, CategoryTotals, Offset, PartitionCount, PartitionId, PersonRow,
-    RecordDecoder, RecordFault, RecordView, partition_for,
+    BudgetId, BudgetTotals, CategoryTotals, Offset, PartitionCount, PartitionId, PersonKey,
+    PersonRow, RecordDecoder, RecordFault, RecordView, partition_for,
 };
 use storage::log::Record;
 
@@ -175,6 +175,16 @@ impl PartitionState {
     /// one record at a time. Positions and times are not in it.
     pub fn recount(&self) -> impl Iterator<Item = (&BudgetId, BudgetTotals)> {
         self.by_id.iter().map(|(id, index)| (id, self.budgets[*index].recount()))
+    }
+
+    /// What everyone who counts in a budget gives it now, in the order of their keys.
+    pub fn allocations(&self, budget: &BudgetId) -> Vec<(PersonKey, Vec<u16>)> {
+        let Some(index) = self.by_id.get(budget) else { return Vec::new() };
+        let counting = self.budgets[*index].people.counting();
+        let mut allocations: Vec<_> =
+            counting.map(|(person, shares)| (person, shares.iter().collect())).collect();
+        allocations.sort_unstable_by_key(|(person, _)| *person);
+        allocations
     }
 
     /// How many people the state holds, those who withdrew included.

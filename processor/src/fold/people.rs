@@ -113,6 +113,14 @@ impl People {
         slots.map(|slot| unpack(&self.records.get(slot)[SHARES_WORD..], self.categories))
     }
 
+    /// Whoever counts, with their shares.
+    pub fn counting(&self) -> impl Iterator<Item = (PersonKey, Shares)> {
+        let slots = 0..self.records.len as u32;
+        let all = slots.map(|slot| self.records.get(slot));
+        all.map(|words| (person(words), unpack(&words[SHARES_WORD..], self.categories)))
+            .filter(|(_, shares)| shares.counts())
+    }
+
     /// Makes room for the shares of so many categories, once the first allocation tells. Whoever is there by then has
     /// only withdrawn.
     pub fn widen(&mut self, categories: usize) {
@@ -269,14 +277,18 @@ fn unpack(words: &[u64], categories: usize) -> Shares {
     shares
 }
 
-fn row(budget: &BudgetId, words: &[u64], categories: usize) -> PersonRow {
+fn person(words: &[u64]) -> PersonKey {
     let key = u128::from(words[0]) | u128::from(words[1]) << 64;
+    PersonKey::from_bytes(key.to_le_bytes())
+}
+
+fn row(budget: &BudgetId, words: &[u64], categories: usize) -> PersonRow {
     let mut recent = [None; RECENT_SUBMISSIONS];
     for (place, print) in recent.iter_mut().zip(&words[RECENT_WORD..SHARES_WORD]) {
         *place = (*print != 0).then_some(SubmissionFingerprint(*print));
     }
     PersonRow {
-        person: PersonKey::from_bytes(key.to_le_bytes()),
+        person: person(words),
         budget: budget.clone(),
         offset: Offset(words[OFFSET_WORD]),
         basis_points: unpack(&words[SHARES_WORD..], categories).iter().collect(),

@@ -17,6 +17,7 @@ pub use actor::{Partition, PartitionParts};
 pub use claim::{ClaimError, claim};
 pub use pace::Limits;
 pub use progress::Progress;
+pub(crate) use restore::matches_mark;
 pub use restore::{HaltReason, Resume, check_log};
 pub use storm::{Storm, StormLimits};
 

@@ -99,10 +99,16 @@ pub fn check_log(
             found_topic: identity.topic_id.clone(),
         });
     }
-    let position = checkpoint.position;
-    let mark = checkpoint.last_record;
-    // Reading starts early enough to meet the mark.
-    let from = mark.map_or(position, |mark| checkpoint.state_position.min(Position(mark.offset.0)));
+    let Checkpoint { position, state_position, last_record, .. } = *checkpoint;
+    // Where all of it was deleted, as of a quiet partition it is in the end, there is no record to know the log by. It is
+    // no new one all the same: that begins at its start.
+    let mark = last_record.filter(|mark| bounds.low <= Position(mark.offset.0));
+    let from = match (last_record, mark) {
+        (None, _) => position,
+        (Some(_), None) => state_position,
+        // Reading starts early enough to meet the mark.
+        (Some(_), Some(mark)) => state_position.min(Position(mark.offset.0)),
+    };
     if from < bounds.low || position > bounds.high {
         return Err(HaltReason::OutOfRange {
             low: bounds.low,
@@ -115,7 +121,7 @@ pub fn check_log(
 }
 
 /// Whether a record is the one that a mark was made of.
-pub(super) fn matches_mark(mark: RecordMark, record: Record<'_>) -> bool {
+pub(crate) fn matches_mark(mark: RecordMark, record: Record<'_>) -> bool {
     mark.fingerprint == record_fingerprint(record.key, record.value)
 }
 
@@ -160,6 +166,15 @@ mod tests {
             |state| check_log(&checkpoint(8, state), &identity("a"), bounds(0, 10)).map(|r| r.from);
         assert_eq!(from(3), Ok(Position(3)));
         assert_eq!(from(8), Ok(Position(7)));
+    }
+
+    #[test]
+    fn a_partition_whose_records_were_all_deleted_is_taken_up_where_it_ended() {
+        let resumed = |state, low| check_log(&checkpoint(8, state), &identity("a"), bounds(low, 8));
+        assert_eq!(resumed(8, 8), Ok(Resume { from: Position(8), mark: None }));
+        assert!(resumed(8, 7).is_ok_and(|resume| resume.mark.is_some()));
+        // Not if there are rows to come from what was deleted.
+        assert!(matches!(resumed(7, 8), Err(HaltReason::OutOfRange { .. })));
     }
 
     #[test]

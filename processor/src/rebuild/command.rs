@@ -12,12 +12,14 @@ use runtime::console;
 use runtime::progress;
 use schemas::{Building, GenerationRecord, Roster};
 use storage::config::StorageConfig;
+use storage::log::archive::Found;
 use storage::opening::OpenError;
 use storage::store::{PartitionRef, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use super::run::{RebuildError, Rebuilt, delete_retired, rebuild};
 use super::watch::{Look, not_ready};
+use crate::archive::{self, check_configured};
 use crate::generations::{ChangeError, cancel, change, retire, roll_back};
 
 /// Lines that are printed.
@@ -43,6 +45,10 @@ pub struct RebuildArgs {
     /// Compares only: what was built is given up then.
     #[arg(long)]
     pub dry_run: bool,
+    /// Checks the archive of `archive.dir` first, and does not begin if anything of it is missing or damaged: of a log that
+    /// was shortened it has the beginning. The processors have to be configured with it.
+    #[arg(long)]
+    pub from_archive: bool,
 }
 
 /// Shows and changes which generation answers.
@@ -89,6 +95,10 @@ enum CommandError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Rebuild(#[from] RebuildError),
+    #[error(transparent)]
+    Check(#[from] archive::CommandError),
+    #[error("the archive is not whole, and nothing was begun:\n{0}")]
+    Archive(String),
     #[error("no generation is being built")]
     NotBuilding,
     #[error("there is no generation before: it was retired, or there never was one")]
@@ -131,6 +141,19 @@ pub async fn rebuild_command(
         done.cancel();
         rebuilt
     };
+    if args.from_archive {
+        match stop.run_until_cancelled(archive_is_whole(storage)).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                console::err(&format!("rebuild: {error}\n"));
+                return ExitCode::from(NOT_DONE);
+            }
+            None => {
+                console::err("rebuild: interrupted; nothing was begun\n");
+                return ExitCode::from(INTERRUPTED);
+            }
+        }
+    }
     let (rebuilt, ()) = tokio::join!(rebuilding, shown);
     match rebuilt {
         None => {
@@ -242,6 +265,17 @@ async fn committed(store: &dyn Store, record: &GenerationRecord) -> Result<u64, 
         records += stored.map_or(0, |stored| stored.checkpoint.position.0);
     }
     Ok(records)
+}
+
+/// Whether a rebuild can start from the archive.
+async fn archive_is_whole(storage: &StorageConfig) -> Result<(), CommandError> {
+    let Found { faults, segments, records } = check_configured(storage).await?;
+    if !faults.is_empty() {
+        let shown: Vec<String> = faults.into_iter().take(SHOWN).collect();
+        return Err(CommandError::Archive(shown.join("\n")));
+    }
+    console::err(&format!("the archive is whole: {records} records in {segments} segments\n"));
+    Ok(())
 }
 
 async fn open_and_rebuild(

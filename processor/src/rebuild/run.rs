@@ -35,7 +35,7 @@ pub enum RebuildError {
     OtherPurpose(Generation),
     /// There is nothing to rebuild from.
     #[error(
-        "partition {0} of the log begins at {1}: what came before is gone, and nothing can be rebuilt from it"
+        "partition {0} of the log begins at {1}: what came before is gone, and no archive of it leads there (archive.dir)"
     )]
     NoBeginning(PartitionId, Position),
     /// It does not come on.

@@ -1,6 +1,7 @@
 //! A whole processor on embedded places, and people who keep changing their minds. Not every test needs all of it.
 #![allow(dead_code)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,8 +16,9 @@ use schemas::{
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
+use storage::log::archive::ArchivedReader;
 use storage::log::sqlite::{SqliteLog, SqliteReader};
-use storage::log::{LogWriter, NewRecord};
+use storage::log::{LogReader, LogWriter, NewRecord};
 use storage::store::memory::MemoryStore;
 use storage::store::{Commit, Epoch, PartitionRef, Store, StoredPartition};
 use tempfile::TempDir;
@@ -28,7 +30,7 @@ pub const PARTITIONS: u32 = 2;
 pub const BUDGETS: [&str; 2] = ["roads", "schools"];
 const PEOPLE: u64 = 60;
 const PATIENCE: Duration = Duration::from_secs(30);
-const TOPIC: &str = "submissions";
+pub const TOPIC: &str = "submissions";
 const LIMITS: Limits = Limits {
     commit_interval: Duration::from_millis(2),
     catch_up_commit_interval: Duration::from_millis(2),
@@ -45,6 +47,8 @@ pub struct Fixture {
     pub apis: Vec<String>,
     pub limits: Limits,
     pub dir: TempDir,
+    /// The folder of the log's archive.
+    pub archive: Option<PathBuf>,
     log: Arc<SqliteLog>,
     processor: Option<Running>,
     appended: AtomicU64,
@@ -68,8 +72,10 @@ impl Fixture {
         let log = Arc::new(SqliteLog::open(&dir.path().join("log.db"), count()).unwrap());
         let store = Arc::new(MemoryStore::new());
         let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new());
-        let (apis, limits, appended) = (Vec::new(), LIMITS, AtomicU64::new(0));
-        let mut fixture = Self { store, cache, apis, limits, dir, log, processor: None, appended };
+        let (apis, limits, archive, appended) = (Vec::new(), LIMITS, None, AtomicU64::new(0));
+        let processor = None;
+        let mut fixture =
+            Self { store, cache, apis, limits, dir, archive, log, processor, appended };
         fixture.begin().await;
         fixture
     }
@@ -86,7 +92,7 @@ impl Fixture {
     pub async fn begin(&mut self) {
         let parts = ProcessorParts {
             source: Box::new(self.log.source().unwrap()),
-            log: Arc::new(self.reader()),
+            log: self.archived_reader().await,
             topic: TOPIC.into(),
             dead_letters: Arc::clone(&self.log) as _,
             store: Arc::clone(&self.store) as _,
@@ -99,6 +105,15 @@ impl Fixture {
 
     pub fn reader(&self) -> SqliteReader {
         SqliteReader::open(&self.dir.path().join("log.db"), count()).unwrap()
+    }
+
+    /// The log with its archive before it, if there is one.
+    pub async fn archived_reader(&self) -> Arc<dyn LogReader> {
+        let log: Arc<dyn LogReader> = Arc::new(self.reader());
+        match &self.archive {
+            Some(dir) => Arc::new(ArchivedReader::open(dir, TOPIC, log).await.unwrap()),
+            None => log,
+        }
     }
 
     /// A partition in the generation that answers.
@@ -200,7 +215,7 @@ impl Fixture {
 
     pub async fn audit(&self) -> Report {
         let parts = AuditParts {
-            log: Arc::new(self.reader()),
+            log: self.archived_reader().await,
             topic: TOPIC.into(),
             store: Arc::clone(&self.store) as _,
             cache: Some(Arc::clone(&self.cache)),

@@ -4,7 +4,7 @@
 
 mod open;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runtime::config::{Key, KeyDoc, Reader, parse};
@@ -110,6 +110,9 @@ keys! {
         "How long a submission may take to be acknowledged before it is answered with 503.", parse::positive_duration_ms;
     KAFKA_LINGER: Duration = "kafka.linger_ms", Some("10"), "ms",
         "How long the producer waits for more records to send together.", parse::duration_ms;
+    ARCHIVE_DIR: Option<PathBuf> = "archive.dir", Some(""), "path",
+        "The folder of the log's archive, which has what the log no longer has: for rebuilds, audits and exports. None, if empty.",
+        parse::optional_path;
     STORE_KIND: StoreKind = "store.kind", Some("scylla"), "scylla, sqlite",
         "Where totals and people rest. The embedded binary's default is sqlite.", store_kind;
     SCYLLA_NODES: Vec<String> = "scylla.nodes", Some("127.0.0.1:9042"), "host:port, ...",
@@ -154,6 +157,7 @@ pub struct StorageConfig {
     log: LogKind,
     partitions: PartitionCount,
     kafka: KafkaConfig,
+    archive_dir: Option<PathBuf>,
     store: StoreKind,
     scylla: ScyllaConfig,
     cache: CacheKind,
@@ -170,6 +174,7 @@ impl StorageConfig {
         let store = reader.read(&STORE_KIND);
         let cache = reader.read(&CACHE_KIND);
         let kafka = read_kafka(reader, partitions);
+        let archive_dir = reader.read(&ARCHIVE_DIR);
         let scylla = read_scylla(reader);
         let url = reader.read(&REDIS_URL);
         let timeout = reader.read(&REDIS_TIMEOUT);
@@ -179,6 +184,7 @@ impl StorageConfig {
             log: log?,
             partitions: partitions?,
             kafka: kafka?,
+            archive_dir: archive_dir?,
             store: store?,
             scylla: scylla?,
             cache: cache?,
@@ -213,6 +219,11 @@ impl StorageConfig {
     /// What the generation calls the log.
     pub fn topic(&self) -> &str {
         &self.kafka.topic
+    }
+
+    /// The folder of the log's archive, if there is one.
+    pub fn archive_dir(&self) -> Option<&Path> {
+        self.archive_dir.as_deref()
     }
 
     /// The folder of the embedded files, if anything rests there.

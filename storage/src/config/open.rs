@@ -16,6 +16,7 @@ use crate::idempotency::Idempotency;
 use crate::idempotency::memory::MemoryIdempotency;
 use crate::idempotency::redis::RedisIdempotency;
 use crate::jobs::JobStore;
+use crate::log::archive::ArchivedReader;
 use crate::log::kafka::{KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource};
 use crate::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
 use crate::log::{DeadLetters, LetterBook, LogReader, LogSource, LogWriter};
@@ -97,11 +98,23 @@ impl StorageConfig {
         }
     }
 
-    /// Opens the log for reading back, beside whoever folds it. Creates nothing.
+    /// Opens the log for reading back, beside whoever folds it; with its archive before it, if there is one. Creates
+    /// nothing.
+    ///
+    /// # Errors
+    /// When it does not answer, is not there, or has another partition count; when the archive is of another log.
+    pub async fn open_log_reader(&self) -> Result<Arc<dyn LogReader>, OpenError> {
+        let log = self.open_log_alone().await?;
+        let Some(dir) = &self.archive_dir else { return Ok(log) };
+        let archived = ArchivedReader::open(dir, self.topic(), log).await;
+        Ok(Arc::new(archived.map_err(|error| OpenError::wrong("the archive", error))?))
+    }
+
+    /// Opens the log itself for reading back, without its archive. Creates nothing.
     ///
     /// # Errors
     /// When it does not answer, is not there, or has another partition count.
-    pub async fn open_log_reader(&self) -> Result<Arc<dyn LogReader>, OpenError> {
+    pub async fn open_log_alone(&self) -> Result<Arc<dyn LogReader>, OpenError> {
         match self.log {
             LogKind::Kafka => {
                 Ok(Arc::new(KafkaReader::open(&self.kafka).await.map_err(OpenError::log)?))

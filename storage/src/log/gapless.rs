@@ -58,12 +58,19 @@ impl Gapless<'_> {
         let full = self.batch.len() >= BATCH_RECORDS || self.batch.size_bytes() >= BATCH_BYTES;
         let more = self.wants_more();
         if full || !more {
-            let batch = RecordBatch::new(self.batch.partition());
-            let full = std::mem::replace(&mut self.batch, batch);
+            self.flush();
+        }
+        Ok(more)
+    }
+
+    /// Gives on what was taken: before it comes to an end though more is wanted.
+    pub fn flush(&mut self) {
+        let batch = RecordBatch::new(self.batch.partition());
+        let full = std::mem::replace(&mut self.batch, batch);
+        if !full.is_empty() {
             // Whoever does not want it has dropped the other end, which is seen before the next record.
             let _ = self.batches.blocking_send(Ok(full));
         }
-        Ok(more)
     }
 
     fn wants_more(&self) -> bool {

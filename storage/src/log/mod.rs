@@ -1,5 +1,6 @@
 //! The log: the truth that everything else is derived from.
 
+pub mod archive;
 mod background;
 mod batch;
 mod gapless;
@@ -147,6 +148,9 @@ pub enum ReadError {
     /// The log does not hold a record that it should: its beginning was deleted, it was created anew, or it is damaged.
     #[error("the log has no record at {0}")]
     Missing(Position),
+    /// The log's archive is not what was written.
+    #[error("the archive cannot be read: {0}")]
+    Damaged(String),
 }
 
 impl ReadError {

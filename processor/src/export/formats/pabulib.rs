@@ -1,0 +1,90 @@
+//! Pabulib's `.pb` (<https://pabulib.org/format>): META, PROJECTS, VOTES. `allocator import` reads it back with the same
+//! totals, by category as by project.
+//!
+//! META says how many votes there are before they come, so they wait in a temporary file.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Seek, Write};
+use std::path::Path;
+
+use schemas::BASIS_POINTS_PER_PERSON;
+
+use super::Rows;
+use crate::export::manifest::Facts;
+use crate::export::output::Output;
+
+const BUFFER_BYTES: usize = 256 * 1024;
+
+pub(super) struct Pabulib {
+    output: Output,
+    votes: BufWriter<File>,
+    ids: Vec<String>,
+    voters: u64,
+}
+
+impl Pabulib {
+    pub(super) fn begin(output: Output, facts: &Facts, dir: &Path) -> io::Result<Self> {
+        let votes = BufWriter::with_capacity(BUFFER_BYTES, tempfile::tempfile_in(dir)?);
+        let ids = facts.categories.iter().map(|category| category.id.clone()).collect();
+        Ok(Self { output, votes, ids, voters: 0 })
+    }
+}
+
+impl Rows for Pabulib {
+    fn row(&mut self, basis_points: &[u16]) -> io::Result<()> {
+        // A number that says nothing about its person.
+        self.voters += 1;
+        let given = || self.ids.iter().zip(basis_points).filter(|(_, share)| **share > 0);
+        let ids: Vec<&str> = given().map(|(id, _)| id.as_str()).collect();
+        let points: Vec<String> = given().map(|(_, share)| share.to_string()).collect();
+        writeln!(self.votes, "{};{};{}", self.voters, ids.join(","), points.join(","))
+    }
+
+    fn finish(self: Box<Self>, facts: &Facts) -> io::Result<Output> {
+        let Self { mut output, votes, .. } = *self;
+        head(&mut output, facts)?;
+        let mut votes = votes.into_inner().map_err(io::IntoInnerError::into_error)?;
+        votes.rewind()?;
+        io::copy(&mut BufReader::with_capacity(BUFFER_BYTES, votes), &mut output)?;
+        Ok(output)
+    }
+}
+
+/// Everything before the votes.
+fn head(output: &mut Output, facts: &Facts) -> io::Result<()> {
+    let mut records = csv::WriterBuilder::new().delimiter(b';').flexible(true).from_writer(output);
+    let whole = BASIS_POINTS_PER_PERSON.to_string();
+    let positions: Vec<String> = facts.positions.iter().map(ToString::to_string).collect();
+    let totals: Vec<String> =
+        facts.categories.iter().map(|category| category.basis_points.to_string()).collect();
+    let meta = [
+        ("description", facts.name.clone()),
+        ("country", String::new()),
+        ("unit", facts.budget.clone()),
+        ("instance", String::new()),
+        ("num_projects", facts.categories.len().to_string()),
+        ("num_votes", facts.people.to_string()),
+        ("budget", whole.clone()),
+        ("vote_type", "cumulative".to_owned()),
+        // There is no winner: the averages are the result.
+        ("rule", "average".to_owned()),
+        ("max_sum_points", whole.clone()),
+        ("min_sum_points", whole.clone()),
+        ("positions", positions.join(",")),
+        ("total_points", totals.join(",")),
+    ];
+    records.write_record(["META"])?;
+    records.write_record(["key", "value"])?;
+    for (key, value) in meta {
+        records.write_record([key, &value])?;
+    }
+    records.write_record(["PROJECTS"])?;
+    records.write_record(["project_id", "cost", "category", "name"])?;
+    for category in &facts.categories {
+        // Each of them could take the whole.
+        records.write_record([&category.id, &whole, &category.id, &category.name])?;
+    }
+    records.write_record(["VOTES"])?;
+    records.write_record(["voter_id", "vote", "points"])?;
+    records.flush()
+}

@@ -1,0 +1,44 @@
+//! Who gives what after so many records, counted naively: everyone's latest submission stands, if its id is not among
+//! their last three.
+
+use std::collections::BTreeMap;
+
+use schemas::{PersonKey, RecordDecoder, SubmissionFingerprint, bucket_of};
+
+#[derive(Default)]
+struct Person {
+    shares: Vec<u16>,
+    ids: Vec<SubmissionFingerprint>,
+}
+
+/// Everyone's shares in a budget by its records, in the order of an export: by bucket, then by key.
+pub fn people<'r>(
+    records: impl Iterator<Item = (&'r [u8], &'r [u8])>,
+    budget: &str,
+) -> Vec<Vec<u16>> {
+    let mut people: BTreeMap<(u8, PersonKey), Person> = BTreeMap::new();
+    for (key, value) in records {
+        let mut decoder = RecordDecoder::default();
+        let Ok(view) = decoder.decode(key, value) else { continue };
+        if view.budget != budget {
+            continue;
+        }
+        let person = people.entry((bucket_of(&view.person), view.person)).or_default();
+        if !person.ids.contains(&view.submission) {
+            person.shares = view.basis_points.iter().map(|share| *share as u16).collect();
+            person.ids.insert(0, view.submission);
+            person.ids.truncate(3);
+        }
+    }
+    people.into_values().map(|person| person.shares).filter(|shares| !shares.is_empty()).collect()
+}
+
+/// The table that an export of these people is.
+pub fn csv(categories: &[&str], people: &[Vec<u16>]) -> String {
+    let mut text = categories.join(",") + "\n";
+    for shares in people {
+        let percents = shares.iter().map(|share| format!("{:.2}", f64::from(*share) / 100.0));
+        text.push_str(&(percents.collect::<Vec<_>>().join(",") + "\n"));
+    }
+    text
+}
