@@ -99,6 +99,26 @@ impl Kafka {
         .await
     }
 
+    /// Deletes each partition's records below its offset in `lows`, as a topic's retention does in time.
+    ///
+    /// # Errors
+    /// When they are not deleted.
+    pub async fn shorten(&self, topic: &str, lows: &[u64]) -> Result<()> {
+        let mut offsets = TopicPartitionList::new();
+        for (partition, low) in (0..).zip(lows) {
+            offsets.add_partition_offset(topic, partition, Offset::Offset(*low as i64))?;
+        }
+        let options =
+            AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
+        let deleted = self.admin()?.delete_records(&offsets, &options).await?;
+        for (partition, low) in deleted.elements().iter().zip(lows) {
+            partition.error()?;
+            let begins = partition.offset();
+            ensure!(begins == Offset::Offset(*low as i64), "a partition begins at {begins:?}");
+        }
+        Ok(())
+    }
+
     /// Deletes the topics for which `unwanted` says so.
     ///
     /// # Errors

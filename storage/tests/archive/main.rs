@@ -308,3 +308,16 @@ async fn the_records_are_what_zstd_makes_of_the_file() {
     }
     assert!(found == expected);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_archive_keeps_nobody_from_what_the_log_has() {
+    let world = World::with(300).await;
+    world.archive(ZERO, 200).await.unwrap();
+    let last = world.segments(ZERO).pop().unwrap();
+    fs::write(&last.path, b"nothing").unwrap();
+    let archived = world.archived(150).await;
+    let expected = read(&*world.reader(), ZERO, 150..300).await;
+    assert!(read(&archived, ZERO, 150..300).await == expected && expected.is_ok());
+    let damaged = read(&archived, ZERO, last.first.0.min(149)..300).await;
+    assert!(matches!(damaged, Err(ReadError::Damaged(_))), "{damaged:?}");
+}
