@@ -117,6 +117,12 @@ proptest! {
         prop_assert_eq!(&Clipped::<100>::from(clipped.as_str()), &clipped);
     }
 
+}
+
+proptest! {
+    // What is asked for has to fall into step with the turns to do harm.
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
     #[test]
     fn a_critical_job_waits_for_at_most_one_that_is_less_urgent_however_many_there_are(
         before in prop::collection::vec(any_priority(), 0..60),
@@ -206,6 +212,19 @@ fn the_more_urgent_comes_first_and_of_two_the_older() {
     let ready: Vec<&Job> = jobs.iter().collect();
     assert_eq!(Turns::default().next(&ready).map(|job| job.id), Some(id(2)));
     assert_eq!(Turns::default().next(&[]), None);
+}
+
+#[test]
+fn what_was_passed_over_is_not_passed_over_again_by_what_is_less_urgent() {
+    let mut worker = Worker::default();
+    let waiting = worker.asked_with_id(Priority::Normal);
+    for _ in 0..TURNS_IN_A_ROW {
+        worker.asked(Priority::High);
+        assert_eq!(worker.begins().unwrap().priority, Priority::High);
+    }
+    // Its turn has come, and just now nobody is more urgent.
+    worker.asked(Priority::Low);
+    assert_eq!(worker.begins().map(|job| job.id), Some(waiting));
 }
 
 #[test]

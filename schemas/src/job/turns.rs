@@ -20,7 +20,8 @@ impl Turns {
     /// Of the jobs that could be begun now, the one whose turn it is.
     pub fn next<'j>(&self, ready: &[&'j Job]) -> Option<&'j Job> {
         let most_urgent = ready.iter().map(|job| job.priority).max()?;
-        let passed_over = || oldest(ready.iter().filter(|job| job.priority < most_urgent));
+        // Also what is the most urgent itself by now: it was passed over, too.
+        let passed_over = || oldest(ready.iter().filter(|job| Some(job.priority) < self.last));
         let is_their_turn = self.in_a_row >= TURNS_IN_A_ROW && self.last >= Some(most_urgent);
         is_their_turn
             .then(passed_over)
