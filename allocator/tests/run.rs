@@ -7,6 +7,7 @@ mod running;
 
 use std::cell::Cell;
 use std::process::{Command, Output};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use running::{Running, command, shell, start, start_with};

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use processor::archive::{ArchiveArgs, archive_command};
+use processor::archive::{ArchiveArgs, ArchiveParts, archive_command};
 use processor::audit::{AuditArgs, audit_command};
 use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
 use processor::export::{ExportArgs, export_command};
@@ -100,6 +100,10 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
             log: until_there(async || config.storage.open_log_reader().await).await?,
             topic: config.storage.topic().to_owned(),
             dead_letters: log.dead_letters,
+            archive: until_there(async || {
+                ArchiveParts::configured(&config.storage, &store.store).await
+            })
+            .await?,
             store: store.store,
             jobs: store.jobs,
             cache: config.storage.open_cache().await,

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::ArchiveParts;
 use crate::beside::{Beside, BesideParts};
 use crate::config::ProcessorConfig;
 use crate::coordinator::{Coordinator, CoordinatorParts};
@@ -51,6 +52,8 @@ pub struct ProcessorParts {
     pub cache: Arc<dyn Cache>,
     /// Which budgets there are.
     pub definitions: Arc<dyn Definitions>,
+    /// The log's archive, if there is one.
+    pub archive: Option<ArchiveParts>,
 }
 
 /// Why the processor did not start.
@@ -121,6 +124,8 @@ impl Processor {
                 store: Arc::clone(&parts.store),
                 cache: Arc::clone(&parts.cache),
                 definitions: Arc::clone(&parts.definitions),
+                archive: parts.archive,
+                exports_dir: config.exports_dir.clone(),
             })),
             name: owner.as_str().into(),
             metrics: job_metrics,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use api::ApiParts;
 use axum::Router;
 use ingest::IngestParts;
+use processor::archive::ArchiveParts;
 use processor::{Processor, ProcessorParts, StartError};
 use runtime::admin::AdminGuard;
 use runtime::console;
@@ -131,6 +132,7 @@ impl Places {
             log: config.storage.open_log_reader().await?,
             topic: config.storage.topic().to_owned(),
             dead_letters: log.dead_letters,
+            archive: ArchiveParts::configured(&config.storage, &store.store).await?,
             store: Arc::clone(&store.store),
             jobs: Arc::clone(&store.jobs),
             cache: Arc::clone(&cache),

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use schemas::{PartitionId, Position};
+use storage::config::StorageConfig;
 use storage::log::archive::{Archive, ArchiveWriter, Found, LogName, Segment, WriteError};
 use storage::log::{LogReader, ReadError};
+use storage::opening::OpenError;
 use storage::store::{PartitionRef, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +33,25 @@ pub struct ArchiveParts {
     pub store: Arc<dyn Store>,
     /// The archive's folder.
     pub dir: PathBuf,
+}
+
+impl ArchiveParts {
+    /// As `storage` configures it, beside its store; `None` if no folder is.
+    ///
+    /// # Errors
+    /// When the log does not answer, or is not what it should be.
+    pub async fn configured(
+        storage: &StorageConfig,
+        store: &Arc<dyn Store>,
+    ) -> Result<Option<Self>, OpenError> {
+        let Some(dir) = storage.archive_dir() else { return Ok(None) };
+        Ok(Some(Self {
+            log: storage.open_log_alone().await?,
+            topic: storage.topic().to_owned(),
+            store: Arc::clone(store),
+            dir: dir.to_owned(),
+        }))
+    }
 }
 
 /// Why something is not archived. What is whole stays, and the same again goes on.

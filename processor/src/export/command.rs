@@ -10,6 +10,7 @@ use clap::Args;
 use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::progress::{self, Look};
+use schemas::job::ExportFormat;
 use schemas::{Budget, BudgetId};
 use storage::config::StorageConfig;
 use storage::definitions::Definitions;
@@ -17,7 +18,8 @@ use storage::opening::OpenError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{ExportError, ExportParts, ExportProgress, Format, Manifest, blocking, export};
+use super::formats::named;
+use super::{ExportError, ExportParts, ExportProgress, Manifest, blocking, export};
 
 /// It was not done.
 const NOT_DONE: u8 = 2;
@@ -41,15 +43,16 @@ pub struct ExportArgs {
     /// Which budget.
     #[arg(long, value_name = "ID", value_parser = budget_id)]
     pub budget: BudgetId,
-    /// How it is written. As the output's name says, if it is not given.
-    #[arg(long, value_enum)]
-    pub format: Option<Format>,
+    /// How it is written: csv, ndjson, pb or parquet. As the output's name says, if it is not given.
+    #[arg(long)]
+    pub format: Option<ExportFormat>,
     /// Where to; `-` is standard output. Named after budget and format, if it is not given.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
 
-fn budget_id(text: &str) -> Result<BudgetId, String> {
+/// Reads a budget's id.
+pub(crate) fn budget_id(text: &str) -> Result<BudgetId, String> {
     BudgetId::parse(text).map_err(|fault| fault.to_string())
 }
 
@@ -119,7 +122,7 @@ async fn open_and_export(
     storage: &StorageConfig,
     progress: &ExportProgress,
 ) -> Result<Exported, CommandError> {
-    let of_name = || args.output.as_deref().and_then(Format::of);
+    let of_name = || args.output.as_deref().and_then(named);
     let format = args.format.or_else(of_name).ok_or(CommandError::NoFormat)?;
     let parts = ExportParts {
         // First: it creates nothing where nothing is.
@@ -133,7 +136,7 @@ async fn open_and_export(
             return Ok(to_stdout(&parts, format, progress).await?);
         }
         Some(path) => path.clone(),
-        None => PathBuf::from(format!("{}.{}", args.budget, format.extension())),
+        None => PathBuf::from(format!("{}.{}", args.budget, format.name())),
     };
     let manifest = export(&parts, format, &path, progress).await?;
     Ok(Exported { manifest, path: Some(path) })
@@ -159,7 +162,7 @@ async fn definition(
 /// By way of a temporary file: nothing is written that turns out not to be true.
 async fn to_stdout(
     parts: &ExportParts,
-    format: Format,
+    format: ExportFormat,
     progress: &ExportProgress,
 ) -> Result<Exported, ExportError> {
     let dir = tempfile::tempdir()?;

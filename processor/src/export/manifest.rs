@@ -1,10 +1,9 @@
 //! What is said about an export.
 
 use jiff::Timestamp;
+use schemas::job::ExportFormat;
 use schemas::{Budget, Generation, Position};
 use serde::{Deserialize, Serialize};
-
-use super::Format;
 
 /// What the exported people are, and as of when. A function of the log up to these positions: whichever generation is
 /// exported, and whenever.
@@ -67,7 +66,7 @@ pub struct Manifest {
     #[serde(flatten)]
     pub facts: Facts,
     /// How the file is written.
-    pub format: Format,
+    pub format: ExportFormat,
     /// Of the file, in hexadecimal.
     pub sha256: String,
     /// The file's length.

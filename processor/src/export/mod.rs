@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use schemas::job::ExportFormat;
 use schemas::{AggregateVersion, Budget, BudgetTotals, CombinedTotals, buckets};
 use storage::log::{LogReader, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
@@ -30,8 +31,8 @@ use formats::Rows;
 use output::Output;
 use snapshot::Snapshot;
 
+pub(crate) use command::budget_id;
 pub use command::{ExportArgs, export_command};
-pub use formats::Format;
 pub use manifest::{CategoryFacts, Facts, Manifest};
 
 /// What is exported.
@@ -126,7 +127,7 @@ impl ExportProgress {
 /// When a place does not answer, however often it is asked, or people cannot be brought to one position.
 pub async fn export(
     parts: &ExportParts,
-    format: Format,
+    format: ExportFormat,
     path: &Path,
     progress: &ExportProgress,
 ) -> Result<Manifest, ExportError> {
@@ -153,7 +154,7 @@ pub async fn export(
 /// An export on its way to its file.
 struct Writing {
     path: PathBuf,
-    format: Format,
+    format: ExportFormat,
     rows: Box<dyn Rows>,
     facts: Facts,
 }
@@ -166,7 +167,7 @@ struct Sums {
 }
 
 impl Writing {
-    fn begin(parts: &ExportParts, format: Format, path: &Path) -> Result<Self, ExportError> {
+    fn begin(parts: &ExportParts, format: ExportFormat, path: &Path) -> Result<Self, ExportError> {
         let facts = Facts::of(&parts.budget);
         let rows = Output::create(path)
             .and_then(|file| formats::begin(format, file, &facts, output::folder_of(path)))

@@ -10,9 +10,10 @@ use runtime::clock::now_ms;
 use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::progress;
+use schemas::BudgetId;
 use schemas::job::{
-    Job, JobId, JobKind, JobName, JobRefused, JobState, MAX_ATTEMPTS, NewJob, Priority, Verdict,
-    cancel, retry,
+    ExportFormat, Job, JobId, JobKind, JobName, JobRefused, JobState, MAX_ATTEMPTS, NewJob,
+    Priority, Verdict, cancel, retry,
 };
 use storage::config::StorageConfig;
 use storage::jobs::{ChangeError, JobStore, change, submit};
@@ -20,6 +21,8 @@ use storage::opening::OpenError;
 use storage::store::StoreError;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use crate::export::budget_id;
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// It was done, and differences were found.
@@ -67,6 +70,12 @@ struct SubmitArgs {
     /// Of a rebuild: compares only, and gives it up then.
     #[arg(long)]
     dry_run: bool,
+    /// Of an export: which budget.
+    #[arg(long, value_name = "ID", value_parser = budget_id, required_if_eq("kind", "export"))]
+    budget: Option<BudgetId>,
+    /// Of an export: csv, ndjson, pb or parquet.
+    #[arg(long, required_if_eq("kind", "export"))]
+    format: Option<ExportFormat>,
     /// How urgent it is: critical, high, normal or low.
     #[arg(long, default_value_t)]
     priority: Priority,
@@ -84,6 +93,27 @@ enum Kind {
     Audit,
     /// Tells the readers' copy everything that is committed.
     WarmCaches,
+    /// Writes everyone's current allocation in a budget to a file.
+    Export,
+    /// Copies what is committed of the log into its archive.
+    Archive,
+}
+
+impl SubmitArgs {
+    /// What is to be done, if nothing is said that belongs to something else.
+    fn kind(&self) -> Option<JobKind> {
+        let Self { kind, dry_run, budget, format, .. } = self;
+        Some(match (kind, *dry_run, budget, format) {
+            (Kind::Rebuild, dry_run, None, None) => JobKind::Rebuild { dry_run },
+            (Kind::Audit, false, None, None) => JobKind::Audit,
+            (Kind::WarmCaches, false, None, None) => JobKind::WarmCaches,
+            (Kind::Export, false, Some(budget), Some(format)) => {
+                JobKind::Export { budget: budget.clone(), format: *format }
+            }
+            (Kind::Archive, false, None, None) => JobKind::Archive,
+            _ => return None,
+        })
+    }
 }
 
 impl JobsArgs {
@@ -107,8 +137,8 @@ enum CommandError {
     Change(#[from] ChangeError),
     #[error("{}", JobRefused::Missing(*.0))]
     Missing(JobId),
-    #[error("only a rebuild can be a dry run")]
-    NotARebuild,
+    #[error("--dry-run is for a rebuild, --budget and --format are for an export")]
+    NotOfThisKind,
 }
 
 /// Does what was asked for with the jobs that `storage` configures, until `stop` interrupts the watching.
@@ -157,12 +187,7 @@ async fn submit_and_watch(
     jobs: &dyn JobStore,
     stop: CancellationToken,
 ) -> Result<ExitCode, CommandError> {
-    let kind = match (args.kind, args.dry_run) {
-        (Kind::Rebuild, dry_run) => JobKind::Rebuild { dry_run },
-        (_, true) => return Err(CommandError::NotARebuild),
-        (Kind::Audit, false) => JobKind::Audit,
-        (Kind::WarmCaches, false) => JobKind::WarmCaches,
-    };
+    let kind = args.kind().ok_or(CommandError::NotOfThisKind)?;
     let now_ms = now_ms();
     let id = JobId::new(now_ms, Uuid::new_v4());
     let new = NewJob { id, kind, priority: args.priority, asked_by: this_person() };

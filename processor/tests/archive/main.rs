@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::archive::{ArchiveParts, ArchiveProgress, Archived, archive, check_archive};
+use processor::archive::{ArchiveProgress, Archived, archive, check_archive};
 use processor::rebuild::{RebuildError, Rebuilt, rebuild};
 use rusqlite::Connection;
 use schemas::{PartitionId, Position};
@@ -35,12 +35,7 @@ fn dir(fixture: &Fixture) -> &Path {
 }
 
 async fn archived(fixture: &Fixture) -> Vec<Archived> {
-    let parts = ArchiveParts {
-        log: Arc::new(fixture.reader()),
-        topic: TOPIC.into(),
-        store: Arc::clone(&fixture.store) as _,
-        dir: dir(fixture).to_owned(),
-    };
+    let parts = fixture.archiving(dir(fixture));
     archive(&parts, &ArchiveProgress::default()).await.unwrap()
 }
 

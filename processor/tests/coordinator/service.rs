@@ -71,8 +71,9 @@ async fn a_source_that_panics_is_begun_again_and_nothing_is_lost_or_counted_twic
         jobs: Arc::new(MemoryStore::new()),
         cache: Arc::new(MemoryCache::new()),
         definitions: Arc::new(SqliteDefinitions::open(&dir.path().join("d.db")).unwrap()),
+        archive: None,
     };
-    let running = Running::start(parts, EAGER).await;
+    let running = Running::start(parts, EAGER, dir.path()).await;
     let stored = async || store.inner.read_partition(id(0)).await.unwrap();
     until("everything is committed", async || {
         stored().await.is_some_and(|stored| stored.checkpoint.position == Position(100))

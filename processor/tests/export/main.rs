@@ -17,40 +17,16 @@ use fastrand::Rng;
 use moving::{FixedLog, Moving};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
-use processor::export::{
-    ExportError, ExportParts, ExportProgress, Facts, Format, Manifest, export,
-};
+use processor::export::{ExportError, ExportParts, ExportProgress, Facts, Manifest, export};
 use rusqlite::Connection;
-use schemas::{Budget, Category, CategoryId, Identity, PartitionId, Position, Results, buckets};
+use schemas::job::ExportFormat;
+use schemas::{Budget, Category, CategoryId, PartitionId, Position, buckets};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use storage::log::LogReader;
 use storage::store::Store;
 use tempfile::TempDir;
-use whole::{BUDGETS, Fixture, PARTITIONS, id};
-
-const CATEGORIES: [&str; 2] = ["first", "second"];
-
-fn definition(id: &str) -> Arc<Budget> {
-    let category = |id: &str| Category {
-        id: CategoryId::parse(id).unwrap(),
-        name: format!("The {id}; \"so to say\""),
-        description: None,
-        color: None,
-    };
-    Arc::new(Budget {
-        id: whole::budget(id),
-        name: "Roads; or schools?".into(),
-        categories: CATEGORIES.map(category).to_vec(),
-        opens_at: None,
-        closes_at: None,
-        results: Results::Live,
-        minimum_people: 1,
-        identity: Identity::Required,
-        revision: 1,
-        frozen: true,
-    })
-}
+use whole::{BUDGETS, CATEGORIES, Fixture, PARTITIONS, definition, id};
 
 fn parts(fixture: &Fixture) -> ExportParts {
     ExportParts {
@@ -67,7 +43,7 @@ struct Exported {
     bytes: Vec<u8>,
 }
 
-async fn exported(parts: &ExportParts, format: Format) -> Result<Exported, ExportError> {
+async fn exported(parts: &ExportParts, format: ExportFormat) -> Result<Exported, ExportError> {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("people");
     let done = export(parts, format, &path, &ExportProgress::default()).await;
@@ -136,7 +112,7 @@ fn whatever_is_committed_and_written_while_people_are_read_the_export_is_of_one_
                 store: Arc::clone(&store) as _,
                 budget: definition(moving::BUDGETS[1]),
             };
-            let Exported { manifest, bytes } = exported(&parts, Format::Csv).await.unwrap();
+            let Exported { manifest, bytes } = exported(&parts, ExportFormat::Csv).await.unwrap();
             let after = store.checkpoint().await;
             assert_eq!(manifest.facts.positions, [after.position], "seed {seed}");
             let people = by_the_log(&*log, &manifest.facts.positions, moving::BUDGETS[1]).await;
@@ -164,7 +140,7 @@ async fn an_export_under_load_is_what_the_log_says_up_to_the_positions_that_it_n
     for _ in 0..8 {
         fixture.commits_more_than(records).await;
         let parts = parts(&fixture);
-        let Exported { manifest, bytes } = exported(&parts, Format::Csv).await.unwrap();
+        let Exported { manifest, bytes } = exported(&parts, ExportFormat::Csv).await.unwrap();
         let facts = &manifest.facts;
         let people = by_the_log(&*parts.log, &facts.positions, BUDGETS[0]).await;
         assert!(String::from_utf8(bytes).unwrap() == naive::csv(&CATEGORIES, &people));
@@ -180,7 +156,8 @@ async fn an_export_under_load_is_what_the_log_says_up_to_the_positions_that_it_n
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_people_are_the_same_bytes_in_every_format() {
     let fixture = settled().await;
-    for format in [Format::Csv, Format::Ndjson, Format::Pb, Format::Parquet] {
+    for format in [ExportFormat::Csv, ExportFormat::Ndjson, ExportFormat::Pb, ExportFormat::Parquet]
+    {
         let one = exported(&parts(&fixture), format).await.unwrap();
         let two = exported(&parts(&fixture), format).await.unwrap();
         assert!(one.bytes == two.bytes, "{format:?}");
@@ -193,11 +170,11 @@ async fn the_same_people_are_the_same_bytes_in_every_format() {
 async fn every_format_says_the_same_of_everyone() {
     let fixture = settled().await;
     let parts = parts(&fixture);
-    let csv = exported(&parts, Format::Csv).await.unwrap();
+    let csv = exported(&parts, ExportFormat::Csv).await.unwrap();
     let people = by_the_log(&*parts.log, &csv.manifest.facts.positions, BUDGETS[0]).await;
     assert!(String::from_utf8(csv.bytes).unwrap() == naive::csv(&CATEGORIES, &people));
 
-    let ndjson = exported(&parts, Format::Ndjson).await.unwrap();
+    let ndjson = exported(&parts, ExportFormat::Ndjson).await.unwrap();
     let ndjson = String::from_utf8(ndjson.bytes).unwrap();
     let of_line = |line: &str| -> Vec<u16> {
         let line: Value = serde_json::from_str(line).unwrap();
@@ -207,7 +184,7 @@ async fn every_format_says_the_same_of_everyone() {
     };
     assert!(ndjson.lines().map(of_line).eq(people.iter().cloned()));
 
-    let parquet = exported(&parts, Format::Parquet).await.unwrap();
+    let parquet = exported(&parts, ExportFormat::Parquet).await.unwrap();
     let reader = SerializedFileReader::new(bytes::Bytes::from(parquet.bytes)).unwrap();
     let kept = reader.metadata().file_metadata().key_value_metadata().unwrap();
     let facts = kept.iter().find(|pair| pair.key == "allocation").unwrap().value.clone().unwrap();
@@ -231,10 +208,11 @@ async fn nothing_in_an_export_leads_to_a_person_or_their_record() {
             fixture.store.read_people(id(partition), bucket, &mut take).await.unwrap();
         }
     }
-    for format in [Format::Csv, Format::Ndjson, Format::Pb, Format::Parquet] {
+    for format in [ExportFormat::Csv, ExportFormat::Ndjson, ExportFormat::Pb, ExportFormat::Parquet]
+    {
         let Exported { bytes, manifest } = exported(&parts(&fixture), format).await.unwrap();
         assert!(!keys.iter().any(|key| bytes.windows(key.len()).any(|found| found == key)));
-        if format == Format::Pb {
+        if format == ExportFormat::Pb {
             let text = String::from_utf8(bytes).unwrap();
             let (_, votes) = text.split_once("voter_id;vote;points\n").unwrap();
             let voters = votes.lines().map(|line| line.split(';').next().unwrap().to_owned());
@@ -245,7 +223,7 @@ async fn nothing_in_an_export_leads_to_a_person_or_their_record() {
 
 /// Why there is no export.
 async fn refusal(fixture: &Fixture) -> String {
-    exported(&parts(fixture), Format::Csv).await.err().expect("it was exported").to_string()
+    exported(&parts(fixture), ExportFormat::Csv).await.err().expect("it was exported").to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,13 +273,13 @@ async fn a_log_that_begins_after_what_the_rows_lack_is_no_export() {
 async fn another_topic_and_another_number_of_categories_are_refused() {
     let fixture = settled().await;
     let other = ExportParts { topic: "others".into(), ..parts(&fixture) };
-    let why = exported(&other, Format::Csv).await.err().unwrap().to_string();
+    let why = exported(&other, ExportFormat::Csv).await.err().unwrap().to_string();
     assert!(why.contains("is of topic `submissions`"), "{why}");
     let mut more = Budget::clone(&definition(BUDGETS[0]));
     more.categories
         .push(Category { id: CategoryId::parse("third").unwrap(), ..more.categories[0].clone() });
     let more = ExportParts { budget: Arc::new(more), ..parts(&fixture) };
-    let why = exported(&more, Format::Csv).await.err().unwrap().to_string();
+    let why = exported(&more, ExportFormat::Csv).await.err().unwrap().to_string();
     assert_eq!(why, "the budget has 3 categories, and its totals are of 2");
 }
 
@@ -309,10 +287,10 @@ async fn another_topic_and_another_number_of_categories_are_refused() {
 async fn a_budget_that_nobody_has_submitted_to_is_an_export_of_nobody() {
     let fixture = settled().await;
     let parts = ExportParts { budget: definition("nobody"), ..parts(&fixture) };
-    let Exported { manifest, bytes } = exported(&parts, Format::Csv).await.unwrap();
+    let Exported { manifest, bytes } = exported(&parts, ExportFormat::Csv).await.unwrap();
     assert_eq!(String::from_utf8(bytes).unwrap(), "first,second\n");
     assert_eq!((manifest.facts.people, totals(&manifest.facts)), (0, vec![0, 0]));
-    for format in [Format::Ndjson, Format::Pb, Format::Parquet] {
+    for format in [ExportFormat::Ndjson, ExportFormat::Pb, ExportFormat::Parquet] {
         assert_eq!(exported(&parts, format).await.unwrap().manifest.facts.people, 0);
     }
 }
@@ -324,7 +302,7 @@ async fn an_export_that_is_dropped_leaves_nothing_and_one_before_it_alone() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("people.csv");
     let there = |path: &Path| fs::read_dir(path).unwrap().count();
-    export(&parts, Format::Csv, &path, &ExportProgress::default()).await.unwrap();
+    export(&parts, ExportFormat::Csv, &path, &ExportProgress::default()).await.unwrap();
     let first = fs::read(&path).unwrap();
     fixture.append(500).await;
     fixture.settle().await;
@@ -338,7 +316,7 @@ async fn an_export_that_is_dropped_leaves_nothing_and_one_before_it_alone() {
         tokio::select! {
             biased;
             () = far => {}
-            done = export(&parts, Format::Csv, &path, &progress) => panic!("it is done: {done:?}"),
+            done = export(&parts, ExportFormat::Csv, &path, &progress) => panic!("it is done: {done:?}"),
         }
         // What was in the middle of a step lets go of its file at the step's end.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
@@ -348,7 +326,7 @@ async fn an_export_that_is_dropped_leaves_nothing_and_one_before_it_alone() {
         }
         assert!(fs::read(&path).unwrap() == first);
     }
-    export(&parts, Format::Csv, &path, &ExportProgress::default()).await.unwrap();
+    export(&parts, ExportFormat::Csv, &path, &ExportProgress::default()).await.unwrap();
     assert!(fs::read(&path).unwrap() != first);
 }
 

@@ -1,15 +1,20 @@
 //! Each kind of job, by a whole processor.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::Generation;
-use schemas::job::{Job, JobId, JobKind, JobState, NewJob, Priority, Verdict};
+use processor::archive::{ArchiveProgress, check_archive};
+use schemas::job::{ExportFormat, JobId, JobKind, JobState, NewJob, Priority, Verdict};
+use schemas::{Budget, Generation};
+use sha2::{Digest, Sha256};
 use storage::cache::memory::MemoryCache;
+use storage::definitions::sqlite::SqliteDefinitions;
+use storage::definitions::{Definitions, define_if_absent};
 use storage::jobs::{JobStore, submit};
 use storage::store::{Store, StoredPartition};
 use tokio::time::{Instant, sleep};
 
-use crate::whole::{BUDGETS, Fixture, budget};
+use crate::whole::{BUDGETS, Fixture, TOPIC, budget, definition};
 
 async fn settled() -> Fixture {
     let fixture = Fixture::start().await;
@@ -19,20 +24,35 @@ async fn settled() -> Fixture {
 }
 
 /// Asks for a job, and waits for its end.
-async fn done(fixture: &Fixture, kind: JobKind) -> (Verdict, String) {
+async fn ended(fixture: &Fixture, kind: JobKind) -> JobState {
     let jobs = fixture.store.as_ref();
     let id = JobId::new(1, uuid::Uuid::new_v4());
     let (priority, asked_by) = (Priority::Normal, "an operator".into());
     submit(jobs, NewJob { id, kind, priority, asked_by }, 1).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        match jobs.job(id).await.unwrap().unwrap() {
-            Job { state: JobState::Succeeded { verdict, result, .. }, .. } => {
-                return (verdict, result.to_string());
-            }
-            job => assert!(!job.is_ended() && Instant::now() < deadline, "{job:?}"),
+        let job = jobs.job(id).await.unwrap().unwrap();
+        if job.is_ended() {
+            return job.state;
         }
+        assert!(Instant::now() < deadline, "{job:?}");
         sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Asks for a job, and waits until it is done.
+async fn done(fixture: &Fixture, kind: JobKind) -> (Verdict, String) {
+    match ended(fixture, kind).await {
+        JobState::Succeeded { verdict, result, .. } => (verdict, result.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Asks for a job that cannot be done; why not.
+async fn dead(fixture: &Fixture, kind: JobKind) -> String {
+    match ended(fixture, kind).await {
+        JobState::Dead { reason, .. } => reason.to_string(),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -73,10 +93,60 @@ async fn warming_makes_an_emptied_copy_whole_at_once_without_the_owners() {
     let mut fixture = settled().await;
     let before = fixture.cache.read(&BUDGETS.map(budget)).await.unwrap();
     fixture.end().await;
-    fixture.cache = std::sync::Arc::new(MemoryCache::new());
+    fixture.cache = Arc::new(MemoryCache::new());
     fixture.begin().await;
     let (verdict, result) = done(&fixture, JobKind::WarmCaches).await;
     assert_eq!((verdict, result.as_str()), (Verdict::Clean, "2 budgets told, 2 partitions each"));
     assert_eq!(fixture.cache.read(&BUDGETS.map(budget)).await.unwrap(), before);
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_a_file_of_everyone_whose_sum_is_the_result() {
+    let mut fixture = settled().await;
+    fixture.end().await;
+    let (wanted, format) = (definition(BUDGETS[0]), ExportFormat::Csv);
+    let definitions = SqliteDefinitions::open(&fixture.dir.path().join("d.db")).unwrap();
+    let define = |current: Option<&Budget>| define_if_absent(current, &wanted);
+    definitions.change(&wanted.id, &define).await.unwrap();
+    fixture.begin().await;
+    let export = |id: &str| JobKind::Export { budget: budget(id), format };
+    let (verdict, result) = done(&fixture, export(BUDGETS[0])).await;
+    assert_eq!(verdict, Verdict::Clean);
+    let (said, path) = result.rsplit_once(": ").unwrap();
+    let people =
+        fixture.cache.read(&[budget(BUDGETS[0])]).await.unwrap()[0].clone().unwrap().people;
+    assert!(people > 0 && said.starts_with(&format!("{people} people as of version ")), "{said}");
+    let bytes = std::fs::read(path).unwrap();
+    let digest = Sha256::digest(&bytes);
+    let sum: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(said.ends_with(&format!("{} bytes, sha256 {sum}", bytes.len())), "{said}");
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+    assert_eq!(lines, people + 1, "a line a person and one of names");
+    assert_eq!(dead(&fixture, export("nobody-knows")).await, "there is no budget `nobody-knows`");
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_has_everything_that_is_committed_and_the_next_one_only_adds() {
+    let mut fixture = settled().await;
+    let why = dead(&fixture, JobKind::Archive).await;
+    assert_eq!(why, "no folder is configured for it: `archive.dir`");
+    fixture.end().await;
+    let dir = fixture.dir.path().join("archive");
+    fixture.archive = Some(dir.clone());
+    fixture.begin().await;
+    let (verdict, result) = done(&fixture, JobKind::Archive).await;
+    assert_eq!(
+        (verdict, result),
+        (Verdict::Clean, format!("2000 records, 2000 of them new: {}", dir.display()))
+    );
+    fixture.append(100).await;
+    fixture.settle().await;
+    let (_, result) = done(&fixture, JobKind::Archive).await;
+    assert_eq!(result, format!("2100 records, 100 of them new: {}", dir.display()));
+    let (log, progress) = (fixture.reader(), Arc::new(ArchiveProgress::default()));
+    let found = check_archive(&log, TOPIC, &dir, &progress).await.unwrap();
+    assert_eq!((found.records, found.faults), (2_100, Vec::new()));
     fixture.end().await;
 }

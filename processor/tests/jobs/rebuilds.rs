@@ -102,6 +102,8 @@ impl World {
                 definitions: Arc::new(
                     SqliteDefinitions::open(&self.dir.path().join(format!("{name}.db"))).unwrap(),
                 ),
+                archive: None,
+                exports_dir: std::env::temp_dir(),
             })),
             name: name.into(),
             metrics: JobMetrics::new(&Metrics::new("test")).unwrap(),

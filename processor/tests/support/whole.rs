@@ -1,17 +1,19 @@
 //! A whole processor on embedded places, and people who keep changing their minds. Not every test needs all of it.
 #![allow(dead_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use processor::ProcessorParts;
+use processor::archive::ArchiveParts;
 use processor::audit::{AuditParts, AuditProgress, Report, audit};
 use processor::partition::{Limits, StormLimits};
 use schemas::{
-    Action, Allocation, BudgetId, BudgetTotals, Generation, PartitionCount, PartitionId, PersonKey,
-    Position, Submission, SubmissionId, encode_record, partition_for,
+    Action, Allocation, Budget, BudgetId, BudgetTotals, Category, CategoryId, Generation, Identity,
+    PartitionCount, PartitionId, PersonKey, Position, Results, Submission, SubmissionId,
+    encode_record, partition_for,
 };
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
@@ -27,6 +29,7 @@ use tokio::time::Instant;
 use crate::running::Running;
 
 pub const PARTITIONS: u32 = 2;
+pub const CATEGORIES: [&str; 2] = ["first", "second"];
 pub const BUDGETS: [&str; 2] = ["roads", "schools"];
 const PEOPLE: u64 = 60;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -66,6 +69,28 @@ pub fn budget(name: &str) -> BudgetId {
     BudgetId::parse(name).unwrap()
 }
 
+/// A budget of the categories that records have.
+pub fn definition(id: &str) -> Arc<Budget> {
+    let category = |id: &str| Category {
+        id: CategoryId::parse(id).unwrap(),
+        name: format!("The {id}; \"so to say\""),
+        description: None,
+        color: None,
+    };
+    Arc::new(Budget {
+        id: budget(id),
+        name: "Roads; or schools?".into(),
+        categories: CATEGORIES.map(category).to_vec(),
+        opens_at: None,
+        closes_at: None,
+        results: Results::Live,
+        minimum_people: 1,
+        identity: Identity::Required,
+        revision: 1,
+        frozen: true,
+    })
+}
+
 impl Fixture {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -99,8 +124,20 @@ impl Fixture {
             jobs: Arc::clone(&self.store) as _,
             cache: Arc::clone(&self.cache),
             definitions: Arc::new(SqliteDefinitions::open(&self.dir.path().join("d.db")).unwrap()),
+            archive: self.archive.as_ref().map(|dir| self.archiving(dir)),
         };
-        self.processor = Some(Running::start(parts, self.limits).await);
+        self.processor =
+            Some(Running::start(parts, self.limits, &self.dir.path().join("exports")).await);
+    }
+
+    /// What is archived to a folder.
+    pub fn archiving(&self, dir: &Path) -> ArchiveParts {
+        ArchiveParts {
+            log: Arc::new(self.reader()),
+            topic: TOPIC.into(),
+            store: Arc::clone(&self.store) as _,
+            dir: dir.to_owned(),
+        }
     }
 
     pub fn reader(&self) -> SqliteReader {

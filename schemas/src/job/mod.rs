@@ -28,6 +28,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
 
+use crate::BudgetId;
+
 pub use steps::{
     JobRefused, LONGEST_BACKOFF_MS, MAX_ATTEMPTS, MAX_OPEN_JOBS, NewJob, SHORTEST_BACKOFF_MS,
     cancel, cancelled, claim, fail, hand_back, park, retry, save, submit, succeed, take_over, tell,
@@ -81,11 +83,20 @@ pub enum JobKind {
     Audit,
     /// Tells the readers' copy everything that is committed.
     WarmCaches,
+    /// Writes everyone's current allocation in a budget to a file, without who they are.
+    Export {
+        /// Which budget.
+        budget: BudgetId,
+        /// How it is written.
+        format: ExportFormat,
+    },
+    /// Copies what is committed of the log into its archive.
+    Archive,
 }
 
 impl JobKind {
     /// Every name there is: for metrics, which show all of them from the start.
-    pub const NAMES: [&str; 3] = ["rebuild", "audit", "warm_caches"];
+    pub const NAMES: [&str; 5] = ["rebuild", "audit", "warm_caches", "export", "archive"];
 
     /// Its name, as in JSON and in metrics.
     pub fn name(&self) -> &'static str {
@@ -93,6 +104,8 @@ impl JobKind {
             Self::Rebuild { .. } => "rebuild",
             Self::Audit => "audit",
             Self::WarmCaches => "warm_caches",
+            Self::Export { .. } => "export",
+            Self::Archive => "archive",
         }
     }
 }
@@ -100,10 +113,61 @@ impl JobKind {
 impl fmt::Display for JobKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())?;
-        if let Self::Rebuild { dry_run: true } = self {
-            f.write_str(" (dry run)")?;
+        match self {
+            Self::Rebuild { dry_run: true } => f.write_str(" (dry run)"),
+            Self::Export { budget, format } => write!(f, " ({budget}, {format})"),
+            Self::Rebuild { dry_run: false } | Self::Audit | Self::WarmCaches | Self::Archive => {
+                Ok(())
+            }
         }
-        Ok(())
+    }
+}
+
+/// How an export is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExportFormat {
+    /// A table: a column a category, percentages with two decimals.
+    Csv,
+    /// A person's allocation as JSON a line, without the categories that get nothing.
+    Ndjson,
+    /// Pabulib's, of vote type `cumulative`: each category is a project, and points are basis points.
+    Pb,
+    /// Apache Parquet: a column of basis points a category.
+    Parquet,
+}
+
+impl ExportFormat {
+    /// All of them.
+    pub const ALL: [ExportFormat; 4] = [Self::Csv, Self::Ndjson, Self::Pb, Self::Parquet];
+
+    /// Its name, as in JSON, and what a file's name ends with.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Ndjson => "ndjson",
+            Self::Pb => "pb",
+            Self::Parquet => "parquet",
+        }
+    }
+}
+
+impl fmt::Display for ExportFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A text that is no format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be csv, ndjson, pb or parquet")]
+pub struct ExportFormatFault;
+
+impl FromStr for ExportFormat {
+    type Err = ExportFormatFault;
+
+    fn from_str(text: &str) -> Result<Self, ExportFormatFault> {
+        Self::ALL.into_iter().find(|format| format.name() == text).ok_or(ExportFormatFault)
     }
 }
 

@@ -2,15 +2,11 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use schemas::job::Verdict;
-use tokio::time::sleep;
 
-use super::{Done, Failure, Held, KindsParts};
+use super::{Done, Failure, Held, KindsParts, told};
 use crate::audit::{AuditError, AuditParts, AuditProgress, Report, audit};
-
-const TELL_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(parts: &KindsParts, job: &Held) -> Result<Done, Failure> {
     let places = AuditParts {
@@ -21,19 +17,11 @@ pub(super) async fn run(parts: &KindsParts, job: &Held) -> Result<Done, Failure>
         apis: Vec::new(),
     };
     let progress = AuditProgress::default();
-    let telling = async {
-        loop {
-            let (folded, records) = progress.records();
-            job.tell(folded, records, format!("{folded} of {records} records compared"));
-            sleep(TELL_INTERVAL).await;
-        }
+    let look = || {
+        let (folded, records) = progress.records();
+        (folded, records, format!("{folded} of {records} records compared"))
     };
-    let audited = tokio::select! {
-        audited = audit(&places, &progress) => audited,
-        () = telling => return Err(Failure::Again("it was told of for ever".to_owned())),
-    };
-    let (folded, records) = progress.records();
-    job.tell(folded, records, format!("{folded} of {records} records compared"));
+    let audited = told(job, look, audit(&places, &progress)).await;
     match audited {
         Ok(report) => Ok(done(&report)),
         Err(AuditError::Away(reason)) => Err(Failure::Again(reason)),

@@ -1,10 +1,15 @@
 //! What is done for each kind of job.
 
+mod archive;
 mod audit;
+mod export;
 mod rebuild;
 mod warm;
 
+use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::job::JobKind;
@@ -12,8 +17,12 @@ use storage::cache::Cache;
 use storage::definitions::Definitions;
 use storage::log::LogReader;
 use storage::store::{Store, StoreError};
+use tokio::time::sleep;
 
 use super::{Done, Failure, Held, Runner};
+use crate::archive::ArchiveParts;
+
+const TELL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The places that jobs are about.
 pub struct KindsParts {
@@ -27,6 +36,10 @@ pub struct KindsParts {
     pub cache: Arc<dyn Cache>,
     /// Which budgets there are.
     pub definitions: Arc<dyn Definitions>,
+    /// The log's archive, if there is one.
+    pub archive: Option<ArchiveParts>,
+    /// The folder that exports are written to.
+    pub exports_dir: PathBuf,
 }
 
 /// Does every kind of job.
@@ -46,14 +59,18 @@ impl Runner for Kinds {
             JobKind::Rebuild { dry_run } => rebuild::run(&self.0, job, *dry_run).await,
             JobKind::Audit => audit::run(&self.0, job).await,
             JobKind::WarmCaches => warm::run(&self.0, job).await,
+            JobKind::Export { budget, format } => export::run(&self.0, job, budget, *format).await,
+            JobKind::Archive => archive::run(&self.0, job).await,
         }
     }
 
     async fn give_up(&self, job: &Held) -> Result<Option<Done>, Failure> {
         match job.kind() {
             JobKind::Rebuild { .. } => rebuild::give_up(&self.0, job).await,
-            // They begin nothing that stays.
-            JobKind::Audit | JobKind::WarmCaches => Ok(None),
+            // They begin nothing that stays, or that anybody minds.
+            JobKind::Audit | JobKind::WarmCaches | JobKind::Export { .. } | JobKind::Archive => {
+                Ok(None)
+            }
         }
     }
 }
@@ -63,6 +80,26 @@ impl From<StoreError> for Failure {
         match error {
             StoreError::Unavailable(_) => Self::Again(error.to_string()),
             StoreError::Corrupt(_) => Self::InVain(error.to_string()),
+        }
+    }
+}
+
+/// Works, and says meanwhile how far that has come: so much done, of so much, and the same in words.
+async fn told<T>(
+    job: &Held,
+    look: impl Fn() -> (u64, u64, String),
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    loop {
+        let done = tokio::select! {
+            done = &mut work => Some(done),
+            () = sleep(TELL_INTERVAL) => None,
+        };
+        let (so_much, of, line) = look();
+        job.tell(so_much, of, line);
+        if let Some(done) = done {
+            return done;
         }
     }
 }

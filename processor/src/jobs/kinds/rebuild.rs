@@ -242,7 +242,9 @@ fn failure(error: RebuildError, built: Option<Generation>) -> Failure {
         RebuildError::Change(ChangeError::Refused(_))
         | RebuildError::Gone(_)
         | RebuildError::NoBeginning(..)
-        | RebuildError::Read(ReadError::Missing(_)) => Failure::InVain(reason),
+        | RebuildError::Read(ReadError::Missing(_) | ReadError::Damaged(_)) => {
+            Failure::InVain(reason)
+        }
         RebuildError::Read(ReadError::Unavailable(_))
         | RebuildError::Change(ChangeError::Unknown | ChangeError::NoRoster)
         | RebuildError::OtherPurpose(_)

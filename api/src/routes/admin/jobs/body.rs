@@ -3,7 +3,8 @@
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use runtime::problem::{Fault, Problem, ProblemKind};
-use schemas::job::{JobKind, Priority};
+use schemas::BudgetId;
+use schemas::job::{ExportFormatFault, JobKind, Priority};
 use serde_json::{Map, Value};
 
 /// What a body asks for.
@@ -48,28 +49,25 @@ pub(super) fn read(form: Form, headers: &HeaderMap, body: &[u8]) -> Result<Asked
         Form::Rebuild => Some("rebuild"),
         Form::Audit => Some("audit"),
     };
-    // Of an unknown kind it is not known what it takes.
-    let takes_dry_run = matches!(kind, Some("rebuild") | None);
-    for name in members.keys() {
-        let known = match name.as_str() {
-            "kind" => form == Form::Any,
-            "dry_run" => takes_dry_run,
-            other => other == "priority",
-        };
-        if !known {
-            let escaped = name.replace('~', "~0").replace('/', "~1");
-            faults.push(fault(&format!("/{}", clipped(&escaped)), "is not read here"));
-        }
+    let takes = |member: &str| match member {
+        "kind" => form == Form::Any,
+        "priority" => true,
+        // Of an unknown kind it is not known what it takes.
+        "dry_run" => matches!(kind, Some("rebuild") | None),
+        "budget" | "format" => matches!(kind, Some("export") | None),
+        _ => false,
+    };
+    for name in members.keys().filter(|name| !takes(name)) {
+        let escaped = name.replace('~', "~0").replace('/', "~1");
+        faults.push(fault(&format!("/{}", clipped(&escaped)), "is not read here"));
     }
     let dry_run = match members.get("dry_run") {
-        None => false,
         Some(Value::Bool(dry_run)) => *dry_run,
-        Some(_) => {
-            if takes_dry_run {
-                faults.push(fault("/dry_run", "must be true or false"));
-            }
+        Some(_) if takes("dry_run") => {
+            faults.push(fault("/dry_run", "must be true or false"));
             false
         }
+        _ => false,
     };
     let priority = match members.get("priority") {
         None => Priority::default(),
@@ -82,6 +80,8 @@ pub(super) fn read(form: Form, headers: &HeaderMap, body: &[u8]) -> Result<Asked
         Some("rebuild") => Some(JobKind::Rebuild { dry_run }),
         Some("audit") => Some(JobKind::Audit),
         Some("warm_caches") => Some(JobKind::WarmCaches),
+        Some("export") => export(&members, &mut faults),
+        Some("archive") => Some(JobKind::Archive),
         _ => None,
     };
     match kind {
@@ -99,6 +99,20 @@ fn kind(value: Option<&Value>, faults: &mut Vec<Fault>) -> Option<&'static str> 
         faults.push(fault("/kind", &format!("is required: one of {names}")));
     }
     known
+}
+
+/// What an export needs.
+fn export(members: &Map<String, Value>, faults: &mut Vec<Fault>) -> Option<JobKind> {
+    let text = |name| members.get(name).and_then(Value::as_str);
+    let budget = text("budget").and_then(|text| BudgetId::parse(text).ok());
+    if budget.is_none() {
+        faults.push(fault("/budget", "is required: a budget's id"));
+    }
+    let format = text("format").and_then(|text| text.parse().ok());
+    if format.is_none() {
+        faults.push(fault("/format", &format!("is required: {ExportFormatFault}")));
+    }
+    Some(JobKind::Export { budget: budget?, format: format? })
 }
 
 fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
@@ -131,6 +145,7 @@ fn malformed(faults: Vec<Fault>) -> Problem {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
+    use schemas::job::ExportFormat;
 
     use super::*;
 
@@ -158,8 +173,16 @@ mod tests {
         );
         assert_eq!(asked(Form::Any, r#"{"kind":"audit"}"#), (JobKind::Audit, Priority::Normal));
         for name in JobKind::NAMES {
-            assert_eq!(asked(Form::Any, &format!(r#"{{"kind":"{name}"}}"#)).0.name(), name);
+            let arguments =
+                if name == "export" { r#","budget":"taxes","format":"csv""# } else { "" };
+            let body = format!(r#"{{"kind":"{name}"{arguments}}}"#);
+            assert_eq!(asked(Form::Any, &body).0.name(), name);
         }
+        let (budget, format) = (BudgetId::parse("taxes").unwrap(), ExportFormat::Pb);
+        assert_eq!(
+            asked(Form::Any, r#"{"kind":"export","budget":"taxes","format":"pb"}"#).0,
+            JobKind::Export { budget, format }
+        );
         assert_eq!(asked(Form::Rebuild, ""), (rebuild(false), Priority::Normal));
         assert_eq!(asked(Form::Rebuild, r#"{"dry_run":true}"#), (rebuild(true), Priority::Normal));
         assert_eq!(asked(Form::Audit, r#"{"priority":"low"}"#), (JobKind::Audit, Priority::Low));
@@ -175,6 +198,10 @@ mod tests {
         assert_eq!(pointers(Form::Any, body), ["/kind", "/a~1b", "/dry_run", "/priority"]);
         assert_eq!(pointers(Form::Any, r#"{"kind":"audit","dry_run":true}"#), ["/dry_run"]);
         assert_eq!(pointers(Form::Rebuild, r#"{"kind":"audit"}"#), ["/kind"]);
+        let body = r#"{"kind":"export","dry_run":1,"budget":"No Slug","format":"xls"}"#;
+        assert_eq!(pointers(Form::Any, body), ["/dry_run", "/budget", "/format"]);
+        assert_eq!(pointers(Form::Any, r#"{"kind":"export"}"#), ["/budget", "/format"]);
+        assert_eq!(pointers(Form::Audit, r#"{"budget":"taxes"}"#), ["/budget"]);
         for nothing in ["", "{", "[]", "null"] {
             assert_eq!(pointers(Form::Any, nothing), [""], "{nothing}");
         }

@@ -16,6 +16,12 @@ pub(crate) struct ShownJob {
     /// Of a rebuild: whether it is compared only.
     #[serde(skip_serializing_if = "Option::is_none")]
     dry_run: Option<bool>,
+    /// Of an export: of which budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<String>,
+    /// Of an export: how it is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<&'static str>,
     priority: &'static str,
     asked_by: String,
     state: &'static str,
@@ -56,6 +62,13 @@ struct Failure {
 
 impl ShownJob {
     pub(super) fn of(job: &Job) -> Self {
+        let (dry_run, budget, format) = match &job.kind {
+            JobKind::Rebuild { dry_run } => (Some(*dry_run), None, None),
+            JobKind::Export { budget, format } => {
+                (None, Some(budget.to_string()), Some(format.name()))
+            }
+            JobKind::Audit | JobKind::WarmCaches | JobKind::Archive => (None, None, None),
+        };
         let (mut due_at, mut worker, mut verdict, mut result) = (None, None, None, None);
         match &job.state {
             JobState::Queued { not_before_ms, .. } if !job.failed.is_empty() => {
@@ -73,10 +86,9 @@ impl ShownJob {
         Self {
             id: job.id.to_string(),
             kind: job.kind.name(),
-            dry_run: match job.kind {
-                JobKind::Rebuild { dry_run } => Some(dry_run),
-                JobKind::Audit | JobKind::WarmCaches => None,
-            },
+            dry_run,
+            budget,
+            format,
             priority: job.priority.name(),
             asked_by: job.asked_by.to_string(),
             state: job.state.name(),

@@ -1,0 +1,62 @@
+//! An export as a job: a file in the folder of exports of the process that does it, named after budget and job, so that
+//! another try writes the same file.
+
+use std::sync::Arc;
+
+use schemas::BudgetId;
+use schemas::job::{ExportFormat, Verdict};
+
+use super::{Done, Failure, Held, KindsParts, told};
+use crate::export::{ExportError, ExportParts, ExportProgress, export};
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Wrong(reason) => Self::InVain(reason),
+            // A disk that is full may have room later, or another worker's has.
+            ExportError::Away(_)
+            | ExportError::Output { .. }
+            | ExportError::Spool(_)
+            | ExportError::Failed(_) => Self::Again(error.to_string()),
+        }
+    }
+}
+
+pub(super) async fn run(
+    parts: &KindsParts,
+    job: &Held,
+    budget: &BudgetId,
+    format: ExportFormat,
+) -> Result<Done, Failure> {
+    if !parts.definitions.is_loaded() {
+        return Err(Failure::Again("the budgets are not known yet".to_owned()));
+    }
+    let definition = parts.definitions.catalog().get(budget.as_str()).cloned();
+    let places = ExportParts {
+        log: Arc::clone(&parts.log),
+        topic: parts.topic.clone(),
+        store: Arc::clone(&parts.store),
+        budget: definition
+            .ok_or_else(|| Failure::InVain(format!("there is no budget `{budget}`")))?,
+    };
+    let dir = &parts.exports_dir;
+    tokio::fs::create_dir_all(dir)
+        .await
+        .map_err(|error| Failure::Again(format!("{}: {error}", dir.display())))?;
+    let path = dir.join(format!("{budget}-{}.{format}", job.id()));
+    let progress = ExportProgress::default();
+    let look = || {
+        let ((done, of), people) = (progress.steps(), progress.people());
+        (done, of, format!("{done} of {of} buckets read and written, {people} people so far"))
+    };
+    let manifest = told(job, look, export(&places, format, &path, &progress)).await?;
+    let result = format!(
+        "{} people as of version {}, {} bytes, sha256 {}: {}",
+        manifest.facts.people,
+        manifest.version,
+        manifest.bytes,
+        manifest.sha256,
+        path.display(),
+    );
+    Ok(Done { verdict: Verdict::Clean, result: result.into() })
+}
