@@ -134,8 +134,8 @@ enum Turn {
     NotNeeded,
     /// Others do.
     Awaited,
-    /// It does, until everyone's row is written.
-    Taken { _permit: OwnedSemaphorePermit },
+    /// It does, until it has come to where the other one was then, and everyone's row is written up to there.
+    Taken { goal: Option<Position>, _permit: OwnedSemaphorePermit },
 }
 
 impl Turn {
@@ -146,7 +146,7 @@ impl Turn {
         }
         // Nobody ever closes it.
         if let Ok(permit) = Arc::clone(turns).acquire_owned().await {
-            *self = Self::Taken { _permit: permit };
+            *self = Self::Taken { goal: None, _permit: permit };
         }
     }
 
@@ -254,14 +254,21 @@ impl Follower {
         }
         let stands_still = standstill.lasts(position, bounds.high);
         let target = if stands_still { bounds.high } else { position.unwrap_or(fed.next) };
-        if self.is_far(fed.next, target) && !matches!(fed.turn, Turn::Taken { .. }) {
-            fed.turn = Turn::Awaited;
-            return self.report(fed, bounds, None).await;
+        match &mut fed.turn {
+            Turn::Taken { goal, .. } => *goal = goal.or(Some(target)),
+            Turn::NotNeeded | Turn::Awaited if self.is_far(fed.next, target) => {
+                fed.turn = Turn::Awaited;
+                // What was found before is still true.
+                let compared = fed.said.as_ref().and_then(|said| said.compared.clone());
+                return self.report(fed, bounds, compared).await;
+            }
+            turn => *turn = Turn::NotNeeded,
         }
         self.feed(fed, owner, target, bounds).await?;
         let ours = self.parts.store.read_partition(self.id).await?;
         fed.rows = ours.as_ref().map_or(fed.rows, |ours| ours.checkpoint.state_position);
-        if !self.is_far(fed.rows, target) {
+        // By where it was to come when it began: where it is to come now moves on, maybe faster than rows are written.
+        if matches!(fed.turn, Turn::Taken { goal: Some(goal), .. } if fed.rows >= goal) {
             fed.turn = Turn::NotNeeded;
         }
         let compared = match (&answering, &ours) {

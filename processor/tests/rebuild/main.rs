@@ -55,9 +55,8 @@ async fn agrees_with_the_log(fixture: &Fixture) {
     assert_eq!(said(&fixture.audit().await), Vec::<String>::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_under_load_finds_no_difference_and_answers_from_then_on() {
-    let mut fixture = Fixture::settled().await;
+/// Rebuilds while records come.
+async fn rebuilt_under_load(fixture: &Fixture) -> Rebuilt {
     let writing = AtomicBool::new(true);
     let load = async {
         while writing.load(Ordering::Relaxed) {
@@ -66,11 +65,17 @@ async fn a_rebuild_under_load_finds_no_difference_and_answers_from_then_on() {
         }
     };
     let rebuilding = async {
-        let rebuilt = rebuilt(&fixture, false).await;
+        let rebuilt = rebuilt(fixture, false).await;
         writing.store(false, Ordering::Relaxed);
         rebuilt.unwrap()
     };
-    let ((), rebuilt) = tokio::join!(load, rebuilding);
+    tokio::join!(load, rebuilding).1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_under_load_finds_no_difference_and_answers_from_then_on() {
+    let mut fixture = Fixture::settled().await;
+    let rebuilt = rebuilt_under_load(&fixture).await;
     assert_eq!((rebuilt.generation, rebuilt.before), (Generation(2), Generation(1)));
     assert_eq!(rebuilt.differences, Vec::<String>::new());
     assert!(rebuilt.records >= 3_000);
@@ -205,6 +210,18 @@ async fn a_partition_whose_owner_beside_was_fenced_is_taken_up_again() {
         sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(rebuilt(&fixture, false).await.unwrap().differences, Vec::<String>::new());
+    agrees_with_the_log(&fixture).await;
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_turn_it_is_to_catch_up_gives_it_on_though_more_comes_than_counts_as_far() {
+    let mut fixture = Fixture::settled().await;
+    fixture.end().await;
+    fixture.limits = Limits { catch_up_lag: 1, ..fixture.limits };
+    fixture.begin().await;
+    let rebuilt = rebuilt_under_load(&fixture).await;
+    assert_eq!((rebuilt.generation, rebuilt.differences.len()), (Generation(2), 0));
     agrees_with_the_log(&fixture).await;
     fixture.end().await;
 }
