@@ -200,7 +200,7 @@ mod archived_log {
         let shortened = Arc::new(Shortened::new(Arc::new(reader), by_thirds));
         log::Fixture {
             source: Mutex::new(Some(Box::new(log.source().unwrap()))),
-            reader: Arc::new(ArchivedReader::open(&folder, TOPIC, shortened).await.unwrap()),
+            reader: Arc::new(ArchivedReader::open(&folder, TOPIC, shortened).await),
             letters: Arc::clone(&log) as _,
             book: Arc::new(SqliteLetterBook::open(&path).unwrap()),
             writer: log,

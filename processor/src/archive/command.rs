@@ -37,7 +37,8 @@ pub struct ArchiveArgs {
     /// The archive's folder, if it is not to be the one of `archive.dir`.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Writes nothing: reads every file, compares its checksum, and looks for gaps up to where the log begins.
+    /// Writes nothing: reads every file, compares its checksum, looks for gaps up to where the log begins, and compares
+    /// the end with the log.
     #[arg(long)]
     pub check: bool,
 }

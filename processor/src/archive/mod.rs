@@ -172,8 +172,8 @@ async fn committed(parts: &ArchiveParts) -> Result<Vec<(PartitionId, Position)>,
     Ok(committed)
 }
 
-/// Reads every segment of an archive, and compares it with where its log, without the archive before it, begins now. If it
-/// is dropped, it ends soon.
+/// Reads every segment of an archive, and compares it with its log, without the archive before it: where that begins
+/// now, and that the archive ends in it. If it is dropped, it ends soon.
 ///
 /// # Errors
 /// When the log does not answer, however often it is asked.
@@ -189,17 +189,19 @@ pub async fn check_archive(
     let mut whole = Found::default();
     for partition in log.partitions().partitions() {
         let low = again(|| async { Ok(log.bounds(partition).await?) }).await?.low;
-        let (archive, progress, wanted) = (archive.clone(), Arc::clone(progress), wanted.clone());
+        let (checking, progress, wanted) = (archive.clone(), Arc::clone(progress), wanted.clone());
         let checked = tokio::task::spawn_blocking(move || {
-            archive.check(partition, low, |segments| {
+            checking.check(partition, low, |segments| {
                 progress.looks_at(segments);
                 !wanted.is_cancelled()
             })
         });
         let found = checked.await.map_err(|error| ArchiveError::Wrong(error.to_string()))?;
+        let at_its_end =
+            again(|| async { Ok(archive.fault_at_its_end(log, partition).await?) }).await?;
         whole.segments += found.segments;
         whole.records += found.records;
-        whole.faults.extend(found.faults);
+        whole.faults.extend(found.faults.into_iter().chain(at_its_end));
     }
     Ok(whole)
 }

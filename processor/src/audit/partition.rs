@@ -22,7 +22,7 @@ pub(super) struct Point {
 }
 
 /// Compares a partition's totals and rows with its log, and answers each point's totals by the log, unless it does not
-/// reach that far.
+/// reach that far or cannot be read: what is stored is neither right nor wrong by it then.
 pub(super) async fn audit_partition(
     parts: &AuditParts,
     id: PartitionRef,
@@ -61,7 +61,14 @@ pub(super) async fn audit_partition(
     // A log that is away for a moment is read on from where it was.
     let mut patience = Patience::new();
     while let Err(error) = read_on(parts, id, &mut walk, position, progress).await {
-        patience.wait(error).await?;
+        match patience.wait(error).await {
+            // Of the log or its archive, and nothing of what is compared with it.
+            Err(AuditError::Wrong(reason)) => {
+                report.unchecked.push(format!("partition {}: {reason}", id.partition));
+                return Ok(None);
+            }
+            waited => waited?,
+        }
     }
     report.records += position.0;
     // What is shown of records that are not committed is compared with all that are.
@@ -187,6 +194,10 @@ async fn read_on(
         let batch = batch?;
         batch.iter().for_each(|record| walk.take(record));
         progress.folded(batch.len() as u64);
+    }
+    if walk.position < position {
+        let reason = format!("the log was read up to {} only, not to {position}", walk.position);
+        return Err(AuditError::Away(reason));
     }
     Ok(())
 }

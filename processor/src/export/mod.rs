@@ -47,7 +47,7 @@ pub struct ExportParts {
     pub budget: Arc<Budget>,
 }
 
-/// Why there is no export. Nothing is left of it.
+/// Why there is no export. Nothing is left of it, unless the disk refuses the very last step: see [`export`].
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// A place does not answer: try again later.
@@ -121,7 +121,8 @@ impl ExportProgress {
 }
 
 /// Exports to a file, which is there once it is whole, and writes what is said about it beside it, to the same name with
-/// `.json` at the end. If it is dropped, nothing is left of it.
+/// `.json` at the end. If it is dropped, nothing is left of it. Both are whole before the first is put under its name; who
+/// is killed between the two leaves the new file beside what was said of the one before, whose checksum it does not have.
 ///
 /// # Errors
 /// When a place does not answer, however often it is asked, or people cannot be brought to one position.
@@ -206,7 +207,7 @@ impl Writing {
         Ok(self)
     }
 
-    /// Puts the file in its place, then what is said about it.
+    /// Makes both files whole, then puts the file in its place, and what is said about it in its own.
     fn finish(self, totals: &CombinedTotals) -> Result<Manifest, ExportError> {
         let Self { path, format, rows, facts } = self;
         let whole = rows.finish(&facts).and_then(Output::finish).map_err(unwritable(&path))?;
@@ -219,15 +220,16 @@ impl Writing {
             version: AggregateVersion::of(totals).to_string(),
             exported_at: Timestamp::now(),
         };
-        whole.put(&path).map_err(unwritable(&path))?;
-        let path = output::beside(&path);
+        let beside = output::beside(&path);
         let text = serde_json::to_string_pretty(&manifest).map_err(io::Error::from);
-        text.and_then(|text| {
-            let mut file = Output::create(&path)?;
+        let said = text.and_then(|text| {
+            let mut file = Output::create(&beside)?;
             writeln!(file, "{text}")?;
-            file.finish()?.put(&path)
-        })
-        .map_err(unwritable(&path))?;
+            file.finish()
+        });
+        let said = said.map_err(unwritable(&beside))?;
+        whole.put(&path).map_err(unwritable(&path))?;
+        said.put(&beside).map_err(unwritable(&beside))?;
         Ok(manifest)
     }
 }

@@ -192,6 +192,7 @@ struct Walk<'b> {
 }
 
 impl Walk<'_> {
+    /// Takes what comes up to a position. A stretch that ends before it, without saying why, is one that was broken off.
     async fn read_on(
         &mut self,
         parts: &ExportParts,
@@ -215,6 +216,12 @@ impl Walk<'_> {
                     self.spool.push(bucket, &frame).map_err(ExportError::Spool)?;
                 }
             }
+        }
+        if self.next < position {
+            let next = self.next;
+            let reason =
+                format!("partition {partition}: read up to {next} only, not to {position}");
+            return Err(ExportError::Away(reason));
         }
         Ok(())
     }

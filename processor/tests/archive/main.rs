@@ -8,7 +8,7 @@ mod running;
 mod whole;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use processor::rebuild::{RebuildError, Rebuilt, rebuild};
 use rusqlite::Connection;
 use schemas::{PartitionId, Position};
 use tokio::time::timeout;
-use whole::{Fixture, TOPIC, said};
+use whole::{Fixture, TOPIC, falsify, said};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -49,6 +49,13 @@ fn shorten(fixture: &Fixture, partition: u32, low: u64) {
     let log = Connection::open(fixture.dir.path().join("log.db")).unwrap();
     let delete = r#"DELETE FROM records WHERE partition = ?1 AND "offset" < ?2"#;
     assert!(log.execute(delete, (partition, low as i64)).unwrap() > 0);
+}
+
+/// A partition's first file in the archive.
+fn segment(fixture: &Fixture, partition: u32) -> PathBuf {
+    let files = fs::read_dir(dir(fixture)).unwrap().map(|file| file.unwrap().path());
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    files.filter(|path| name(path).starts_with(&format!("{partition:05}-"))).min().unwrap()
 }
 
 async fn rebuilt(fixture: &Fixture) -> Result<Rebuilt, RebuildError> {
@@ -99,11 +106,7 @@ async fn nothing_is_rebuilt_with_a_gap_whose_place_is_named() {
     let ends = archived(&fixture).await;
     let low = ends[1].end.0 - 1;
     shorten(&fixture, 1, low);
-    let segment = fs::read_dir(dir(&fixture)).unwrap().find_map(|file| {
-        let path = file.unwrap().path();
-        path.file_name().unwrap().to_str().unwrap().starts_with("00001-").then_some(path)
-    });
-    fs::remove_file(segment.unwrap()).unwrap();
+    fs::remove_file(segment(&fixture, 1)).unwrap();
     let gap =
         format!("partition 1: the archive has no records 0..{low}, and the log begins at {low}");
     assert_eq!(faults(&fixture).await, [gap]);
@@ -115,4 +118,43 @@ async fn nothing_is_rebuilt_with_a_gap_whose_place_is_named() {
     fixture.archive = None;
     let refused = rebuilt(&fixture).await.unwrap_err().to_string();
     assert!(refused.starts_with(&format!("partition 1 of the log begins at {low}: ")), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_of_the_archive_is_not_compared_and_no_difference() {
+    let mut fixture = settled().await;
+    let ends = archived(&fixture).await;
+    fixture.end().await;
+    shorten(&fixture, 1, ends[1].end.0 - 10);
+    fs::write(segment(&fixture, 1), b"nothing").unwrap();
+    let report = fixture.audit().await;
+    assert_eq!(report.differences, []);
+    let why = "partition 1: the archive cannot be read: ";
+    assert!(report.unchecked[0].starts_with(why), "{:#?}", said(&report));
+    assert!(report.unchecked[0].ends_with("it is too short"), "{:#?}", said(&report));
+    // What differs where it can be compared is a difference all the same.
+    fixture.overwrite(0, |stored| falsify(&mut stored.totals[0].1)).await;
+    let report = fixture.audit().await;
+    let partition = |partition| Some(PartitionId(partition));
+    assert!(!report.differences.is_empty());
+    let differences = report.differences.iter();
+    assert!(
+        differences.clone().all(|it| it.scope.partition == partition(0)),
+        "{:#?}",
+        said(&report)
+    );
+    assert!(report.unchecked[0].starts_with(why), "{:#?}", said(&report));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_names_an_archive_whose_end_is_not_the_logs() {
+    let mut fixture = settled().await;
+    let ends = archived(&fixture).await;
+    fixture.end().await;
+    let last = ends[1].end.0 - 1;
+    let log = Connection::open(fixture.dir.path().join("log.db")).unwrap();
+    let change = r#"UPDATE records SET value = x'00' WHERE partition = 1 AND "offset" = ?1"#;
+    assert_eq!(log.execute(change, [last as i64]), Ok(1));
+    let [fault] = &faults(&fixture).await[..] else { panic!("one fault") };
+    assert!(fault.ends_with(&format!("another record is at offset {last}")), "{fault}");
 }

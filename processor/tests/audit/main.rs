@@ -1,6 +1,8 @@
 //! The audit: it is silent while everything is as the log says, also under load, and names whatever is not.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../support/breaking.rs"]
+mod breaking;
 #[path = "../support/running.rs"]
 mod running;
 #[path = "../support/whole.rs"]
@@ -10,6 +12,7 @@ use std::sync::Arc;
 
 use axum::routing::get;
 use axum::{Json, Router};
+use breaking::Breaking;
 use processor::audit::{Difference, Place, Report};
 use rusqlite::Connection;
 use schemas::{
@@ -229,6 +232,21 @@ async fn a_log_that_lost_its_beginning_could_not_be_compared() {
         BUDGETS.map(|budget| format!("the cache, budget `{budget}`: partition 1 is not counted")),
     );
     assert_eq!(report.unchecked, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_broken_off_is_read_on_and_one_with_a_hole_could_not_be_compared() {
+    let fixture = ended().await;
+    let breaking = Arc::new(Breaking::new(Arc::new(fixture.reader())));
+    let report = fixture.audit_by(Arc::clone(&breaking) as _).await;
+    assert!(breaking.broke() && report.is_clean(), "{:#?}", said(&report));
+
+    let log = Connection::open(fixture.dir.path().join("log.db")).unwrap();
+    log.execute(r#"DELETE FROM records WHERE partition = 1 AND "offset" = 5"#, []).unwrap();
+    let report = fixture.audit().await;
+    assert_eq!(report.differences, []);
+    assert_eq!(report.unchecked[0], "partition 1: the log has no record at 5");
+    assert_eq!(report.unchecked.len(), 1 + BUDGETS.len(), "{:#?}", said(&report));
 }
 
 /// Serves one budget's answer, as an api does; others are withheld.

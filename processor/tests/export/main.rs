@@ -2,6 +2,8 @@
 //! are the same bytes; what cannot be exact is no export.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../support/breaking.rs"]
+mod breaking;
 mod moving;
 mod naive;
 #[path = "../support/running.rs"]
@@ -13,6 +15,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use breaking::Breaking;
 use fastrand::Rng;
 use moving::{FixedLog, Moving};
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -328,6 +331,52 @@ async fn an_export_that_is_dropped_leaves_nothing_and_one_before_it_alone() {
     }
     export(&parts, ExportFormat::Csv, &path, &ExportProgress::default()).await.unwrap();
     assert!(fs::read(&path).unwrap() != first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_whose_manifest_cannot_be_written_leaves_the_one_before_it_alone() {
+    let fixture = settled().await;
+    let parts = parts(&fixture);
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("people.csv");
+    fs::write(&path, b"the one before it").unwrap();
+    fs::create_dir(dir.path().join("people.csv.json")).unwrap();
+    let refused = export(&parts, ExportFormat::Csv, &path, &ExportProgress::default()).await;
+    assert!(
+        matches!(&refused, Err(ExportError::Output { path, .. }) if path.ends_with("people.csv.json")),
+        "{refused:?}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"the one before it");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_log_that_is_broken_off_is_read_on_before_anything_is_exported() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // Paused: who is asked again is not waited for.
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    let mut broke = 0;
+    for seed in 0..20 {
+        runtime.block_on(async {
+            let mut random = Rng::with_seed(seed);
+            let log = Arc::new(FixedLog::of(1_500, &mut random));
+            let steps = random.u32(0..60);
+            let store = Moving::new(Arc::clone(&log), random, steps).await;
+            let breaking = Arc::new(Breaking::new(Arc::clone(&log) as _));
+            let parts = ExportParts {
+                log: Arc::clone(&breaking) as _,
+                topic: "submissions".into(),
+                store: Arc::new(store),
+                budget: definition(moving::BUDGETS[1]),
+            };
+            let Exported { manifest, bytes } = exported(&parts, ExportFormat::Csv).await.unwrap();
+            let people = by_the_log(&*log, &manifest.facts.positions, moving::BUDGETS[1]).await;
+            let expected = naive::csv(&CATEGORIES, &people);
+            assert!(String::from_utf8(bytes).unwrap() == expected, "seed {seed}");
+            broke += u32::from(breaking.broke());
+        });
+    }
+    assert_eq!(broke, 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

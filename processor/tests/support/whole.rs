@@ -148,7 +148,7 @@ impl Fixture {
     pub async fn archived_reader(&self) -> Arc<dyn LogReader> {
         let log: Arc<dyn LogReader> = Arc::new(self.reader());
         match &self.archive {
-            Some(dir) => Arc::new(ArchivedReader::open(dir, TOPIC, log).await.unwrap()),
+            Some(dir) => Arc::new(ArchivedReader::open(dir, TOPIC, log).await),
             None => log,
         }
     }
@@ -251,8 +251,13 @@ impl Fixture {
     }
 
     pub async fn audit(&self) -> Report {
+        self.audit_by(self.archived_reader().await).await
+    }
+
+    /// With a log of its own.
+    pub async fn audit_by(&self, log: Arc<dyn LogReader>) -> Report {
         let parts = AuditParts {
-            log: self.archived_reader().await,
+            log,
             topic: TOPIC.into(),
             store: Arc::clone(&self.store) as _,
             cache: Some(Arc::clone(&self.cache)),

@@ -102,12 +102,11 @@ impl StorageConfig {
     /// nothing.
     ///
     /// # Errors
-    /// When it does not answer, is not there, or has another partition count; when the archive is of another log.
+    /// When it does not answer, is not there, or has another partition count.
     pub async fn open_log_reader(&self) -> Result<Arc<dyn LogReader>, OpenError> {
         let log = self.open_log_alone().await?;
         let Some(dir) = &self.archive_dir else { return Ok(log) };
-        let archived = ArchivedReader::open(dir, self.topic(), log).await;
-        Ok(Arc::new(archived.map_err(|error| OpenError::wrong("the archive", error))?))
+        Ok(Arc::new(ArchivedReader::open(dir, self.topic(), log).await))
     }
 
     /// Opens the log itself for reading back, without its archive. Creates nothing.

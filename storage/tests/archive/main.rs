@@ -9,7 +9,10 @@ use std::fs;
 use std::ops::Range;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use schemas::{PartitionCount, PartitionId, PersonKey, Position};
@@ -18,14 +21,16 @@ use storage::log::archive::{
     Archive, ArchiveWriter, Archived, ArchivedReader, LogName, Segment, WriteError,
 };
 use storage::log::sqlite::{SqliteLog, SqliteReader};
-use storage::log::{LogBounds, LogReader, LogWriter, NewRecord, ReadError};
+use storage::log::{LogBounds, LogIdentity, LogReader, LogWriter, NewRecord, ReadError, Stretch};
 use tempfile::TempDir;
+use tokio::sync::{mpsc, watch};
 
 const TOPIC: &str = "submissions";
 const ZERO: PartitionId = PartitionId(0);
 const ONE: PartitionId = PartitionId(1);
 /// A few dozen records.
 const SMALL: u64 = 4_000;
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A log of two partitions, and an archive.
 struct World {
@@ -76,6 +81,20 @@ impl World {
         ArchiveWriter::open(&self.folder(), self.name()).unwrap().with_segments_of(SMALL)
     }
 
+    /// Once nobody else writes.
+    async fn free_writer(&self) -> ArchiveWriter {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match ArchiveWriter::open(&self.folder(), self.name()) {
+                Ok(writer) => return writer,
+                Err(WriteError::InUse(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+            assert!(Instant::now() < deadline, "it is in use for ever");
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn archive(&self, partition: PartitionId, to: u64) -> Result<Archived, WriteError> {
         self.writer().write_on(&*self.reader(), partition, Position(to), |_| {}).await
     }
@@ -93,7 +112,7 @@ impl World {
     /// The log with its archive before it, after everything below `low` was deleted.
     async fn archived(&self, low: u64) -> ArchivedReader {
         let shortened = Shortened::new(self.reader(), At(Position(low)));
-        ArchivedReader::open(&self.folder(), TOPIC, Arc::new(shortened)).await.unwrap()
+        ArchivedReader::open(&self.folder(), TOPIC, Arc::new(shortened)).await
     }
 }
 
@@ -169,6 +188,7 @@ async fn what_was_broken_off_does_not_count_and_is_gone_on_with() {
         let broken = tokio::time::timeout(std::time::Duration::from_millis(2), writing).await;
         drop(broken);
     }
+    drop(world.free_writer().await);
     fs::write(world.folder().join("00000-00000000000000000000.part"), b"half of it").unwrap();
     let before: u64 = world.segments(ZERO).iter().map(|it| it.end.0 - it.first.0).sum();
     let on = world.archive(ZERO, 5_000).await.unwrap();
@@ -261,11 +281,20 @@ async fn a_byte_that_is_another_is_found_before_any_record_of_its_segment_is_rea
 async fn an_archive_of_another_log_is_neither_read_nor_written_on() {
     let (world, other) = (World::with(300).await, World::with(300).await);
     world.archive(ZERO, 300).await.unwrap();
-    let opened = ArchivedReader::open(&world.folder(), TOPIC, other.reader()).await;
-    let refused = opened.err().unwrap().to_string();
-    assert!(refused.contains("is of another log: topic `submissions` of cluster `"), "{refused}");
-    let opened = ArchivedReader::open(&world.folder(), "others", world.reader()).await;
-    assert!(opened.is_err());
+    let low = Position(250);
+    for (topic, log) in [(TOPIC, other.reader()), ("others", world.reader())] {
+        let log = Arc::new(Shortened::new(log, At(low)));
+        let opened = ArchivedReader::open(&world.folder(), topic, log).await;
+        // Who needs nothing of it reads the log.
+        let bounds = LogBounds { low, high: Position(300) };
+        assert_eq!(opened.bounds(ZERO).await, Ok(bounds));
+        assert_eq!(read(&opened, ZERO, 250..300).await.map(|records| records.len()), Ok(50));
+        let refused = read(&opened, ZERO, 249..300).await.unwrap_err();
+        let said = "is of another log: topic `submissions` of cluster `";
+        assert!(matches!(&refused, ReadError::Damaged(why) if why.contains(said)), "{refused}");
+    }
+    let foreign = Archive::new(&world.folder(), other.name());
+    assert_eq!(foreign.check(ZERO, low, |_| true).faults.len(), world.segments(ZERO).len());
 
     let writer = ArchiveWriter::open(&world.folder(), other.name()).unwrap();
     let refused = writer.write_on(&*other.reader(), ZERO, Position(300), |_| {}).await;
@@ -280,6 +309,14 @@ async fn a_log_that_was_created_anew_under_its_old_name_is_not_archived_after_th
     log.execute(r#"UPDATE records SET value = x'00' WHERE "offset" = 249"#, []).unwrap();
     let refused = world.archive(ZERO, 300).await.unwrap_err().to_string();
     assert!(refused.ends_with("another record is at offset 249"), "{refused}");
+    let at_its_end = async |archive: Archive, log: Arc<dyn LogReader>| {
+        archive.fault_at_its_end(&*log, ZERO).await.unwrap()
+    };
+    let archive = Archive::new(&world.folder(), world.name());
+    assert_eq!(at_its_end(archive.clone(), world.reader()).await, Some(refused));
+    // It cannot be known of what the log has no more.
+    let shortened = Arc::new(Shortened::new(world.reader(), At(Position(250))));
+    assert_eq!(at_its_end(archive, shortened).await, None);
     let shorter = World::with(100).await;
     fs::create_dir(shorter.folder()).unwrap();
     for segment in world.segments(ZERO) {
@@ -289,6 +326,8 @@ async fn a_log_that_was_created_anew_under_its_old_name_is_not_archived_after_th
     let refused = writer.write_on(&*shorter.reader(), ZERO, Position(100), |_| {}).await;
     let refused = refused.unwrap_err().to_string();
     assert!(refused.ends_with("it ends at 100, and the archive at 250"), "{refused}");
+    let archive = Archive::new(&shorter.folder(), world.name());
+    assert_eq!(at_its_end(archive, shorter.reader()).await, Some(refused));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,4 +359,119 @@ async fn a_damaged_archive_keeps_nobody_from_what_the_log_has() {
     assert!(read(&archived, ZERO, 150..300).await == expected && expected.is_ok());
     let damaged = read(&archived, ZERO, last.first.0.min(149)..300).await;
     assert!(matches!(damaged, Err(ReadError::Damaged(_))), "{damaged:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_cannot_be_read_keeps_nobody_from_what_the_log_has() {
+    let world = World::with(300).await;
+    world.archive(ZERO, 200).await.unwrap();
+    let (known, unknown) = (world.archived(150).await, world.archived(150).await);
+    let whole = LogBounds { low: Position(0), high: Position(300) };
+    assert_eq!(known.bounds(ZERO).await, Ok(whole));
+    let away = world.dir.path().join("away");
+    fs::rename(world.folder(), &away).unwrap();
+    fs::write(world.folder(), b"no folder").unwrap();
+
+    let own = LogBounds { low: Position(150), ..whole };
+    assert_eq!(unknown.bounds(ZERO).await, Ok(own));
+    assert_eq!(known.bounds(ZERO).await, Ok(whole));
+    let expected = read(&*world.reader(), ZERO, 150..300).await;
+    for archived in [&known, &unknown, &world.archived(150).await] {
+        assert!(read(archived, ZERO, 150..300).await == expected && expected.is_ok());
+        let before = read(archived, ZERO, 149..300).await;
+        assert!(matches!(before, Err(ReadError::Unavailable(_))), "{before:?}");
+    }
+
+    fs::remove_file(world.folder()).unwrap();
+    fs::rename(&away, world.folder()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while unknown.bounds(ZERO).await != Ok(whole) {
+        assert!(Instant::now() < deadline, "it is not looked at again");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A log that is shortened on the way.
+struct Moving(Arc<AtomicU64>);
+
+#[async_trait]
+impl Shorten for Moving {
+    async fn low(&self, _: &dyn LogReader, _: PartitionId, _: Position) -> Position {
+        Position(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_not_listed_for_every_look_and_is_once_the_log_begins_after_what_is_known() {
+    let world = World::with(1_000).await;
+    world.archive(ZERO, 500).await.unwrap();
+    let low = Arc::new(AtomicU64::new(300));
+    let shortened = Shortened::new(world.reader(), Moving(Arc::clone(&low)));
+    let archived = ArchivedReader::open(&world.folder(), TOPIC, Arc::new(shortened)).await;
+    let begins = async || archived.bounds(ZERO).await.unwrap().low;
+    assert_eq!(begins().await, Position(0));
+    let removed = world.segments(ZERO).remove(0);
+    let aside = world.dir.path().join("aside");
+    fs::rename(&removed.path, &aside).unwrap();
+    // Not looked at: it would be missed.
+    low.store(500, Ordering::Relaxed);
+    assert_eq!(begins().await, Position(0));
+    low.store(501, Ordering::Relaxed);
+    assert_eq!(begins().await, Position(501));
+    fs::rename(&aside, &removed.path).unwrap();
+    world.archive(ZERO, 1_000).await.unwrap();
+    low.store(700, Ordering::Relaxed);
+    assert_eq!(begins().await, Position(0));
+}
+
+/// A log whose next stretch is given.
+struct Given {
+    log: Arc<dyn LogReader>,
+    stretch: Mutex<Option<Stretch>>,
+}
+
+#[async_trait]
+impl LogReader for Given {
+    fn partitions(&self) -> PartitionCount {
+        self.log.partitions()
+    }
+    fn identity(&self) -> LogIdentity {
+        self.log.identity()
+    }
+    async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
+        self.log.bounds(partition).await
+    }
+    fn follow(&self, _: PartitionId, _: Position, _: watch::Receiver<Position>) -> Stretch {
+        self.stretch.lock().unwrap().take().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_still_writes_after_it_was_dropped_keeps_others_from_writing() {
+    let world = World::with(10).await;
+    let writer = world.writer();
+    // Whoever opens it for writing waits for a reader.
+    let part = world.folder().join("00000-00000000000000000000.part");
+    assert!(Command::new("mkfifo").arg(&part).status().unwrap().success());
+    let batch = world.reader().read(ZERO, Position(0)..Position(10)).recv().await.unwrap();
+    let (batches, stretch) = mpsc::channel(1);
+    batches.try_send(batch).unwrap();
+    let log = Given { log: world.reader(), stretch: Mutex::new(Some(stretch)) };
+    {
+        let mut writing = Box::pin(writer.write_on(&log, ZERO, Position(10), |_| {}));
+        // Once the batch is taken it is being written.
+        while batches.capacity() == 0 {
+            tokio::select! {
+                biased;
+                done = &mut writing => panic!("nobody reads it: {done:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+    }
+    drop(writer);
+    let second = ArchiveWriter::open(&world.folder(), world.name());
+    let refused = matches!(second, Err(WriteError::InUse(_)));
+    let _reader = fs::File::open(&part).unwrap();
+    assert!(refused, "two write to it");
+    world.free_writer().await;
 }

@@ -1,8 +1,9 @@
-//! Checking an archive: every segment, and that nothing is missing.
+//! Checking an archive: every segment, that nothing is missing, and that it ends in its log.
 
 use schemas::{PartitionId, Position};
 
-use super::{Archive, Segment, missing_before};
+use super::{Archive, Segment, WriteError, missing_before};
+use crate::log::LogReader;
 
 /// What checking an archive found.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,28 @@ impl Archive {
             }
         }
         found
+    }
+
+    /// What shows that a partition's archive does not end in this log, if anything does. What cannot be read of the
+    /// archive shows nothing: [`Archive::check`] says so. `log` has to be the log itself.
+    ///
+    /// # Errors
+    /// When the log does not answer, or not as it should.
+    pub async fn fault_at_its_end(
+        &self,
+        log: &dyn LogReader,
+        partition: PartitionId,
+    ) -> Result<Option<String>, WriteError> {
+        let archive = self.clone();
+        let listed = tokio::task::spawn_blocking(move || archive.segments(partition)).await;
+        let segments = listed.map_err(|error| WriteError::Failed(error.to_string()))?;
+        let Some(last) = segments.unwrap_or_default().pop() else { return Ok(None) };
+        let bounds = log.bounds(partition).await?;
+        match self.ends_in(log, last, bounds).await {
+            Ok(()) | Err(WriteError::Segment(_)) => Ok(None),
+            Err(other @ WriteError::OtherLog { .. }) => Ok(Some(other.to_string())),
+            Err(error) => Err(error),
+        }
     }
 
     fn count(&self, segment: &Segment) -> Result<u64, super::SegmentFault> {

@@ -4,6 +4,7 @@
 //! files are all there is: what is in the archive is what their names say, and each can be checked by itself.
 
 mod check;
+mod listed;
 mod reader;
 mod segment;
 mod write;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{LogIdentity, LogReader, ReadError};
 
 pub use check::Found;
-pub use reader::{ArchivedReader, OtherLog};
+pub use reader::ArchivedReader;
 pub use segment::{Segment, SegmentFault};
 pub use write::{ArchiveWriter, Archived, WriteError};
 

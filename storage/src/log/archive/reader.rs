@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use schemas::{PartitionCount, PartitionId, Position};
 use tokio::sync::{mpsc, watch};
 
-use super::{Archive, LogName, Segment, SegmentFault, leading_to};
+use super::listed::Listed;
+use super::{Archive, LogName, Segment, SegmentFault};
 use crate::log::gapless::{self, Gapless};
 use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, RecordBatch, Stretch};
 
@@ -16,31 +17,25 @@ const BATCHES_AHEAD: usize = 1;
 
 /// A log that begins where its archive does.
 pub struct ArchivedReader {
-    archive: Archive,
+    archive: Listed,
     log: Arc<dyn LogReader>,
 }
 
-/// An archive is not of the log that it was to be put before.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct OtherLog(SegmentFault);
-
 impl ArchivedReader {
-    /// Puts the archive in `dir` before a log, whose topic is called so. What is wrong with it besides is for whoever reads
-    /// from it: the log itself can be read all the same.
-    ///
-    /// # Errors
-    /// When the archive is of another log.
-    pub async fn open(dir: &Path, topic: &str, log: Arc<dyn LogReader>) -> Result<Self, OtherLog> {
+    /// Puts the archive in `dir` before a log, whose topic is called so. What is wrong with it is logged, and is for whoever
+    /// reads from it: the log itself can be read all the same. Nothing is read from an archive of another log.
+    pub async fn open(dir: &Path, topic: &str, log: Arc<dyn LogReader>) -> Self {
         let archive = Archive::new(dir, LogName::of(&*log, topic));
         let found = archive.clone();
         match tokio::task::spawn_blocking(move || found.is_of_its_log()).await {
             Ok(Ok(())) => {}
-            Ok(Err(other @ SegmentFault::OtherLog { .. })) => return Err(OtherLog(other)),
+            Ok(Err(fault @ SegmentFault::OtherLog { .. })) => {
+                tracing::error!(%fault, "the archive is not of this log, which is read without it");
+            }
             Ok(Err(fault)) => tracing::warn!(%fault, "the log's archive cannot be used now"),
             Err(error) => tracing::warn!(%error, "the log's archive was not looked at"),
         }
-        Ok(Self { archive, log })
+        Self { archive: Listed::new(archive), log }
     }
 }
 
@@ -52,20 +47,6 @@ impl Archive {
             .map_err(|error| SegmentFault::Unreadable(self.dir.clone(), error))?;
         let by_partition = segments.chunk_by(|one, next| one.partition == next.partition);
         by_partition.filter_map(<[Segment]>::last).try_for_each(|last| last.is_of(&self.log))
-    }
-
-    /// The segments that lead to where a log begins.
-    async fn leading_to(
-        &self,
-        partition: PartitionId,
-        low: Position,
-    ) -> Result<Vec<Segment>, ReadError> {
-        let archive = self.clone();
-        let listed = tokio::task::spawn_blocking(move || {
-            let segments = archive.segments(partition)?;
-            Ok::<_, std::io::Error>(leading_to(&segments, low).to_vec())
-        });
-        listed.await.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)
     }
 }
 
@@ -79,14 +60,13 @@ impl LogReader for ArchivedReader {
         self.log.identity()
     }
 
-    /// It begins where the archive does, if that leads to where the log begins.
+    /// It begins where the archive does, as far as that is known, if that leads to where the log begins.
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
         let bounds = self.log.bounds(partition).await?;
         if bounds.low == Position::START {
             return Ok(bounds);
         }
-        let leading = self.archive.leading_to(partition, bounds.low).await?;
-        let low = leading.first().map_or(bounds.low, |first| first.first);
+        let low = self.archive.first(partition, bounds.low).await;
         Ok(LogBounds { low, ..bounds })
     }
 
@@ -98,7 +78,7 @@ impl LogReader for ArchivedReader {
     ) -> Stretch {
         let (batches, stretch) = mpsc::channel(BATCHES_AHEAD);
         let following = Following {
-            archive: self.archive.clone(),
+            archive: self.archive.archive().clone(),
             log: Arc::clone(&self.log),
             partition,
             next: start,

@@ -4,12 +4,14 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemas::{Offset, PartitionId, Position};
+use tokio::sync::Mutex;
 
 use super::segment::SegmentWriter;
 use super::{Archive, LogName, Segment, SegmentFault};
-use crate::log::{LogReader, ReadError, RecordBatch};
+use crate::log::{LogBounds, LogReader, ReadError, RecordBatch};
 
 /// A segment is closed once it has so many bytes of records, before they are compressed.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -85,7 +87,8 @@ pub struct Archived {
 pub struct ArchiveWriter {
     archive: Archive,
     segment_bytes: u64,
-    _lock: File,
+    /// Also held by whatever is being written: who is dropped in the middle does not end that.
+    lock: Arc<Mutex<File>>,
 }
 
 impl ArchiveWriter {
@@ -103,7 +106,7 @@ impl ArchiveWriter {
             Err(TryLockError::Error(reason)) => return Err(disk(reason)),
         }
         let archive = Archive::new(dir, log);
-        Ok(Self { archive, segment_bytes: SEGMENT_BYTES, _lock: lock })
+        Ok(Self { archive, segment_bytes: SEGMENT_BYTES, lock: Arc::new(Mutex::new(lock)) })
     }
 
     /// With smaller or larger segments.
@@ -167,41 +170,10 @@ impl ArchiveWriter {
         if bounds.low > end {
             return Err(WriteError::Gap { partition, end, low: bounds.low });
         }
-        if bounds.high < end {
-            let reason = format!("it ends at {}, and the archive at {end}", bounds.high);
-            return Err(WriteError::OtherLog { partition, reason });
-        }
         if let Some(last) = segments.into_iter().next_back() {
-            self.is_known(log, last, bounds.low).await?;
+            self.archive.ends_in(log, last, bounds).await?;
         }
         Ok(end)
-    }
-
-    /// The last record of the archive has to be the same in the log, if that has it still.
-    async fn is_known(
-        &self,
-        log: &dyn LogReader,
-        last: Segment,
-        low: Position,
-    ) -> Result<(), WriteError> {
-        let (partition, end) = (last.partition, last.end);
-        let offset = Offset(end.0 - 1);
-        let name = self.archive.log.clone();
-        let read = tokio::task::spawn_blocking(move || last_record(&last, &name));
-        let archived = read.await.map_err(|error| WriteError::Failed(error.to_string()))??;
-        if low.includes(offset) {
-            return Ok(());
-        }
-        let mut batches = log.read(partition, Position(offset.0)..end);
-        let batch = batches.recv().await.ok_or(ReadError::Missing(Position(offset.0)))??;
-        let same = batch.iter().any(|record| {
-            record.offset == offset && (record.key, record.value) == (&archived.0, &archived.1)
-        });
-        if same {
-            return Ok(());
-        }
-        let reason = format!("another record is at offset {offset}");
-        Err(WriteError::OtherLog { partition, reason })
     }
 
     /// Writes a batch's records; answers the segment that has room for more, and how many were finished.
@@ -240,12 +212,48 @@ impl ArchiveWriter {
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, WriteError> {
-        match tokio::task::spawn_blocking(work).await {
-            Ok(done) => {
+        let lock = Arc::clone(&self.lock).lock_owned().await;
+        // The lock comes out last: if nobody waits for it any more, what was done is let go of first.
+        match tokio::task::spawn_blocking(move || (work(), lock)).await {
+            Ok((done, _lock)) => {
                 done.map_err(|reason| WriteError::Disk { dir: self.archive.dir.clone(), reason })
             }
             Err(error) => Err(WriteError::Failed(error.to_string())),
         }
+    }
+}
+
+impl Archive {
+    /// The log has to reach to where its archive's last segment ends, and the last record there has to be the same in the
+    /// log, if that has it still.
+    pub(super) async fn ends_in(
+        &self,
+        log: &dyn LogReader,
+        last: Segment,
+        bounds: LogBounds,
+    ) -> Result<(), WriteError> {
+        let (partition, end) = (last.partition, last.end);
+        if bounds.high < end {
+            let reason = format!("it ends at {}, and the archive at {end}", bounds.high);
+            return Err(WriteError::OtherLog { partition, reason });
+        }
+        let offset = Offset(end.0 - 1);
+        let name = self.log.clone();
+        let read = tokio::task::spawn_blocking(move || last_record(&last, &name));
+        let archived = read.await.map_err(|error| WriteError::Failed(error.to_string()))??;
+        if bounds.low.includes(offset) {
+            return Ok(());
+        }
+        let mut batches = log.read(partition, Position(offset.0)..end);
+        let batch = batches.recv().await.ok_or(ReadError::Missing(Position(offset.0)))??;
+        let same = batch.iter().any(|record| {
+            record.offset == offset && (record.key, record.value) == (&archived.0, &archived.1)
+        });
+        if same {
+            return Ok(());
+        }
+        let reason = format!("another record is at offset {offset}");
+        Err(WriteError::OtherLog { partition, reason })
     }
 }
 
