@@ -322,9 +322,12 @@ fn show(job: &Job, now_ms: u64) -> String {
             say("verdict", verdict.name().to_owned());
             say("result", result.to_string());
         }
-        JobState::Dead { ended_at_ms, reason } => {
+        JobState::Dead { ended_at_ms, reason, cancelling } => {
             say("ended", ago(*ended_at_ms));
             say("reason", reason.to_string());
+            if *cancelling {
+                say("cancel", "is given up by whoever retries it".to_owned());
+            }
         }
         JobState::Cancelled { ended_at_ms } => say("ended", ago(*ended_at_ms)),
     }

@@ -2,8 +2,10 @@
 //!
 //! A job is a row that is changed by compare-and-set only (see [`schemas::job`]). Whoever runs one says so every two
 //! seconds by changing its row; one whose row has not changed for ten seconds by a worker's own clock is taken over by it.
-//! No two machines' clocks are compared. That a job takes effect once, whoever goes on with it, is its runner's, who may
-//! store a checkpoint first.
+//! The clocks of two machines are compared for two things only: the pause after a failure, which the worker that failed
+//! writes as a time, is as much shorter or longer as they differ; and whether a rebuild that the job has joined was begun
+//! since the job was asked for. That a job takes effect once, whoever goes on with it, is its runner's, who may store a
+//! checkpoint first.
 //!
 //! | file | what it has |
 //! |---|---|

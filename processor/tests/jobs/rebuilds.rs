@@ -1,13 +1,16 @@
 //! Rebuilds whose worker is killed, or stands still and comes back, at each of its calls of the store: there is one new
-//! generation all the same.
+//! generation all the same. And what becomes of a rebuild whose generation somebody else ends, or whose log has lost its
+//! beginning.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use processor::generations::{self, Refused};
 use processor::jobs::{JobMetrics, Kinds, KindsParts, LEASE, Worker, WorkerParts};
 use runtime::metrics::Metrics;
-use schemas::job::{Job, JobId, JobKind, JobState, NewJob, Priority, Verdict, cancel};
+use schemas::job::{Job, JobId, JobKind, JobState, NewJob, Priority, Verdict, cancel, retry};
 use schemas::{
     Compared, Generation, PartitionCount, PartitionId, PartitionReport, Position, Roster,
 };
@@ -32,8 +35,9 @@ fn count() -> PartitionCount {
     PartitionCount::new(1).unwrap()
 }
 
-/// A log of a hundred records that nobody reads here.
-struct Log;
+/// A log of a hundred records that nobody reads here, which begins at this position.
+#[derive(Default)]
+struct Log(AtomicU64);
 
 #[async_trait]
 impl LogReader for Log {
@@ -44,7 +48,7 @@ impl LogReader for Log {
         LogIdentity { cluster_id: "cluster".into(), topic_id: "topic".into() }
     }
     async fn bounds(&self, _: PartitionId) -> Result<LogBounds, ReadError> {
-        Ok(LogBounds { low: Position::START, high: END })
+        Ok(LogBounds { low: Position(self.0.load(Ordering::Relaxed)), high: END })
     }
     fn follow(&self, _: PartitionId, _: Position, _: watch::Receiver<Position>) -> Stretch {
         panic!("no record is read in these tests");
@@ -79,6 +83,7 @@ async fn builds(store: Arc<MemoryStore>) {
 
 struct World {
     store: Arc<MemoryStore>,
+    log: Arc<Log>,
     dir: tempfile::TempDir,
     builder: JoinHandle<()>,
 }
@@ -88,14 +93,14 @@ impl World {
         let store = Arc::new(MemoryStore::new());
         store.change_roster(&Roster::first(TOPIC, count())).await.unwrap();
         let builder = tokio::spawn(builds(Arc::clone(&store)));
-        Self { store, dir: tempfile::tempdir().unwrap(), builder }
+        Self { store, log: Arc::default(), dir: tempfile::tempdir().unwrap(), builder }
     }
 
     fn worker<S: Store + JobStore>(&self, name: &str, store: &Arc<S>) -> JoinHandle<()> {
         let worker = Worker::new(WorkerParts {
             jobs: Arc::clone(store) as _,
             runner: Arc::new(Kinds::new(KindsParts {
-                log: Arc::new(Log),
+                log: Arc::clone(&self.log) as _,
                 topic: TOPIC.into(),
                 store: Arc::clone(store) as _,
                 cache: Arc::new(MemoryCache::new()),
@@ -133,6 +138,24 @@ impl World {
 
     async fn roster(&self) -> Roster {
         self.store.roster().await.unwrap().unwrap()
+    }
+
+    /// Somebody who is no job changes the roster.
+    async fn by_hand(&self, step: impl Fn(&Roster) -> Result<Roster, Refused>) {
+        generations::change(self.store.as_ref(), step).await.unwrap();
+    }
+
+    /// Waits until a job has chosen its generation and somebody has begun that.
+    async fn chosen(&self, id: JobId) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.store.job(id).await.unwrap().unwrap().checkpoint.is_none()
+            || self.roster().await.building.is_none()
+        {
+            assert!(Instant::now() < deadline, "nothing is begun");
+            sleep(Duration::from_millis(100)).await;
+        }
+        // What it has seen of that is stored.
+        sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -265,4 +288,151 @@ async fn a_rebuild_that_is_cancelled_while_its_generation_is_built_leaves_nothin
     let roster = world.roster().await;
     assert_eq!((roster.term, roster.building, roster.retired), (1, None, vec![]));
     worker.abort();
+}
+
+fn verdict_of(job: &Job) -> (Verdict, &str) {
+    let JobState::Succeeded { verdict, result, .. } = &job.state else { panic!("{job:?}") };
+    (*verdict, result.as_str())
+}
+
+fn reason_of(job: &Job) -> &str {
+    let JobState::Dead { reason, .. } = &job.state else { panic!("{job:?}") };
+    reason.as_str()
+}
+
+const NO_BEGINNING: &str = "partition 0 of the log begins at 5: what came before is gone, and no archive of it leads there (archive.dir)";
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_from_a_log_without_its_beginning_begins_nothing_and_goes_on_once_it_is_there() {
+    let world = World::new().await;
+    world.log.0.store(5, Ordering::Relaxed);
+    let worker = world.worker("one", &world.store);
+    let id = world.ask(false).await;
+    assert_eq!(reason_of(&world.ended(id).await), NO_BEGINNING);
+    assert_eq!(world.roster().await, Roster::first(TOPIC, count()));
+
+    world.log.0.store(0, Ordering::Relaxed);
+    change(world.store.as_ref(), id, |job| retry(job, now_ms())).await.unwrap();
+    assert!(verdict_of(&world.ended(id).await).1.starts_with("generation 2 answers now; "));
+    worker.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_whose_log_loses_its_beginning_leaves_no_generation_of_its_own() {
+    let world = World::new().await;
+    let id = world.ask(false).await;
+    let one = world.worker("one", &world.store);
+    world.chosen(id).await;
+    one.abort();
+    world.log.0.store(5, Ordering::Relaxed);
+    let two = world.worker("two", &world.store);
+    assert_eq!(reason_of(&world.ended(id).await), NO_BEGINNING);
+    let roster = world.roster().await;
+    assert_eq!((roster.next, roster.building, roster.retired), (Generation(3), None, vec![]));
+
+    world.log.0.store(0, Ordering::Relaxed);
+    change(world.store.as_ref(), id, |job| retry(job, now_ms())).await.unwrap();
+    assert!(verdict_of(&world.ended(id).await).1.starts_with("generation 3 answers now; "));
+    two.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_without_a_beginning_leaves_alone_what_somebody_else_builds() {
+    let world = World::new().await;
+    world.by_hand(|roster| generations::begin(roster, false, 0)).await;
+    world.log.0.store(5, Ordering::Relaxed);
+    let worker = world.worker("one", &world.store);
+    assert_eq!(reason_of(&world.ended(world.ask(false).await).await), NO_BEGINNING);
+    assert!(world.roster().await.building.is_some());
+    worker.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_whose_joined_generation_is_given_up_by_somebody_else_begins_another() {
+    for dry_run in [false, true] {
+        let world = World::new().await;
+        world.by_hand(|roster| generations::begin(roster, dry_run, 0)).await;
+        let id = world.ask(dry_run).await;
+        let worker = world.worker("one", &world.store);
+        world.chosen(id).await;
+        world.by_hand(|roster| generations::cancel(roster, Generation(2))).await;
+        let job = world.ended(id).await;
+        let (verdict, result) = verdict_of(&job);
+        assert_eq!((verdict, job.attempts()), (Verdict::Different, 1), "{dry_run}: {result}");
+        assert!(result.starts_with("generation 3 "), "{dry_run}: {result}");
+        worker.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_whose_own_generation_another_one_ends_begins_another() {
+    let world = World::new().await;
+    let id = world.ask(true).await;
+    let worker = world.worker("one", &world.store);
+    world.chosen(id).await;
+    world.by_hand(|roster| generations::cancel(roster, Generation(2))).await;
+    assert!(verdict_of(&world.ended(id).await).1.starts_with("generation 3 given up: a dry run"));
+    worker.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_is_done_if_somebody_else_lets_answer_what_was_begun_since_it_was_asked_for() {
+    for own in [false, true] {
+        let world = World::new().await;
+        let id = world.ask(false).await;
+        if !own {
+            world.by_hand(|roster| generations::begin(roster, false, now_ms())).await;
+        }
+        let worker = world.worker("one", &world.store);
+        world.chosen(id).await;
+        world.by_hand(|roster| generations::flip(roster, Generation(2))).await;
+        let result = "generation 2 answers now: somebody else compared it and let it";
+        assert_eq!(verdict_of(&world.ended(id).await), (Verdict::Clean, result), "{own}");
+        let roster = world.roster().await;
+        assert_eq!((roster.term, roster.next), (2, Generation(3)), "{own}");
+        worker.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_is_not_done_by_a_generation_that_was_begun_before_it_was_asked_for() {
+    let world = World::new().await;
+    world.by_hand(|roster| generations::begin(roster, false, now_ms() - 1)).await;
+    let id = world.ask(false).await;
+    let worker = world.worker("one", &world.store);
+    world.chosen(id).await;
+    world.by_hand(|roster| generations::flip(roster, Generation(2))).await;
+    // It would begin another: that is refused only as long as there is one to go back to.
+    let kept = "generation 1 is there to go back to: retire it first";
+    assert_eq!(reason_of(&world.ended(id).await), kept);
+    world.by_hand(|roster| generations::retire(roster, Generation(1))).await;
+    change(world.store.as_ref(), id, |job| retry(job, now_ms())).await.unwrap();
+    assert!(verdict_of(&world.ended(id).await).1.starts_with("generation 3 answers now; "));
+    worker.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_whose_number_somebody_else_takes_and_gives_up_at_any_call_takes_another() {
+    let mut taken = 0;
+    for call in 0..calls_in_all(false).await {
+        let world = World::new().await;
+        let id = world.ask(false).await;
+        let mortal = Arc::new(Mortal::new(Arc::clone(&world.store), (call, true)));
+        let worker = world.worker("one", &mortal);
+        while !mortal.stands_still() {
+            sleep(Duration::from_millis(100)).await;
+        }
+        if world.roster().await == Roster::first(TOPIC, count()) {
+            taken += 1;
+            world.by_hand(|roster| generations::begin(roster, call % 2 == 0, now_ms())).await;
+            world.by_hand(|roster| generations::cancel(roster, Generation(2))).await;
+            mortal.go_on();
+            let job = world.ended(id).await;
+            let result = verdict_of(&job).1;
+            assert!(result.starts_with("generation 3 answers now; "), "{call}: {result}");
+            assert_eq!(job.attempts(), 1, "{call}");
+        }
+        worker.abort();
+    }
+    assert!(taken > 5, "there was nothing to take: {taken}");
 }

@@ -275,7 +275,7 @@ impl Verdict {
 pub enum JobState {
     /// It waits for a worker.
     Queued {
-        /// Not before this, in milliseconds since 1970: its last try failed not long ago.
+        /// Not before this, in milliseconds since 1970 by the clock of the worker whose try failed not long ago; 0: at once.
         not_before_ms: u64,
         /// What it began is to be given up, and nothing else is done.
         cancelling: bool,
@@ -306,6 +306,8 @@ pub enum JobState {
         ended_at_ms: u64,
         /// Why.
         reason: JobText,
+        /// It died while it was being given up, as somebody wanted: whoever retries it has it given up, and nothing else.
+        cancelling: bool,
     },
     /// Somebody wanted it to end before it was done.
     Cancelled {
@@ -401,11 +403,13 @@ impl Job {
         }
     }
 
-    /// Whether somebody wants it to end.
+    /// Whether somebody wants it to end and what it began is not given up yet; nobody is at that if it is dead.
     pub fn is_cancelling(&self) -> bool {
         matches!(
             self.state,
-            JobState::Queued { cancelling: true, .. } | JobState::Running { cancelling: true, .. }
+            JobState::Queued { cancelling: true, .. }
+                | JobState::Running { cancelling: true, .. }
+                | JobState::Dead { cancelling: true, .. }
         )
     }
 

@@ -17,6 +17,9 @@ pub const SHORTEST_BACKOFF_MS: u64 = 5_000;
 /// No pause is longer.
 pub const LONGEST_BACKOFF_MS: u64 = 300_000;
 
+/// Due whatever a clock says.
+const AT_ONCE: u64 = 0;
+
 /// Why a step cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JobRefused {
@@ -76,7 +79,7 @@ pub fn submit(new: NewJob, others: &[Job], now_ms: u64) -> Result<Job, JobRefuse
         asked_by,
         created_at_ms: now_ms,
         changed_at_ms: now_ms,
-        state: JobState::Queued { not_before_ms: now_ms, cancelling: false },
+        state: JobState::Queued { not_before_ms: AT_ONCE, cancelling: false },
         failed: Vec::new(),
         progress: JobProgress::default(),
         checkpoint: None,
@@ -182,10 +185,11 @@ pub fn fail(
 /// # Errors
 /// When somebody else has it by now.
 pub fn park(job: &Job, attempt: &Attempt, reason: JobText, now_ms: u64) -> Result<Job, JobRefused> {
-    held(job, attempt)?;
+    let cancelling = held(job, attempt)?;
     let failed =
         FailedAttempt { attempt: attempt.clone(), failed_at_ms: now_ms, error: reason.clone() };
-    let mut next = follow(job, JobState::Dead { ended_at_ms: now_ms, reason }, now_ms);
+    let dead = JobState::Dead { ended_at_ms: now_ms, reason, cancelling };
+    let mut next = follow(job, dead, now_ms);
     next.failed.push(failed);
     Ok(next)
 }
@@ -196,7 +200,7 @@ pub fn park(job: &Job, attempt: &Attempt, reason: JobText, now_ms: u64) -> Resul
 /// When somebody else has it by now.
 pub fn hand_back(job: &Job, attempt: &Attempt, now_ms: u64) -> Result<Job, JobRefused> {
     let cancelling = held(job, attempt)?;
-    Ok(follow(job, JobState::Queued { not_before_ms: now_ms, cancelling }, now_ms))
+    Ok(follow(job, JobState::Queued { not_before_ms: AT_ONCE, cancelling }, now_ms))
 }
 
 /// Somebody wants it to end. What has begun something is given up by a worker; what has not ends at once.
@@ -204,14 +208,14 @@ pub fn hand_back(job: &Job, attempt: &Attempt, now_ms: u64) -> Result<Job, JobRe
 /// # Errors
 /// When it has ended, or is wanted to already.
 pub fn cancel(job: &Job, now_ms: u64) -> Result<Job, JobRefused> {
-    if job.is_cancelling() {
+    if !job.is_ended() && job.is_cancelling() {
         return Err(JobRefused::Cancelling);
     }
     let state = match &job.state {
         JobState::Queued { .. } if job.checkpoint.is_none() => {
             JobState::Cancelled { ended_at_ms: now_ms }
         }
-        JobState::Queued { .. } => JobState::Queued { not_before_ms: now_ms, cancelling: true },
+        JobState::Queued { .. } => JobState::Queued { not_before_ms: AT_ONCE, cancelling: true },
         JobState::Running { attempt, .. } => {
             JobState::Running { attempt: attempt.clone(), cancelling: true }
         }
@@ -229,15 +233,16 @@ pub fn cancelled(job: &Job, attempt: &Attempt, now_ms: u64) -> Result<Job, JobRe
     Ok(follow(job, JobState::Cancelled { ended_at_ms: now_ms }, now_ms))
 }
 
-/// A dead one is tried again, as often as a new one, from where it was.
+/// A dead one is tried again, as often as a new one, from where it was. What was called off stays called off: giving it up
+/// is what is tried again.
 ///
 /// # Errors
 /// When it is not dead.
 pub fn retry(job: &Job, now_ms: u64) -> Result<Job, JobRefused> {
-    let JobState::Dead { .. } = job.state else {
+    let JobState::Dead { cancelling, .. } = job.state else {
         return Err(JobRefused::NotDead(job.state.name()));
     };
-    let queued = JobState::Queued { not_before_ms: now_ms, cancelling: false };
+    let queued = JobState::Queued { not_before_ms: AT_ONCE, cancelling };
     Ok(Job { failed: Vec::new(), ..follow(job, queued, now_ms) })
 }
 
@@ -258,7 +263,9 @@ fn after_failure(job: &Job, failed: FailedAttempt, next: JobState, now_ms: u64) 
     let last = job.failed.len() + 1 >= MAX_ATTEMPTS;
     let reason =
         || JobText::from(format!("failed {MAX_ATTEMPTS} times, at last: {}", failed.error));
-    let state = if last { JobState::Dead { ended_at_ms: now_ms, reason: reason() } } else { next };
+    let cancelling = job.is_cancelling();
+    let dead = || JobState::Dead { ended_at_ms: now_ms, reason: reason(), cancelling };
+    let state = if last { dead() } else { next };
     let mut next = follow(job, state, now_ms);
     next.failed.push(failed);
     next

@@ -80,6 +80,7 @@ proptest! {
         steps in prop::collection::vec((any_step(), 0..40_000_u64), 1..80),
     ) {
         let (mut job, mut now_ms) = (new(7, Priority::Normal), 1_795_212_000_000);
+        let mut called_off = false;
         let mut attempts = Attempts::default();
         for (step, pause_ms) in steps {
             now_ms += pause_ms + 1;
@@ -94,7 +95,12 @@ proptest! {
             );
             // What a job has begun is never forgotten while somebody may have to give it up.
             prop_assert!(job.checkpoint.is_none() || next.checkpoint.is_some());
-            prop_assert!(!job.is_cancelling() || next.is_cancelling() || next.is_ended());
+            // Nor is a wish to end: it never goes on towards its goal again, whoever retries it.
+            called_off |= matches!(step, Step::Cancel);
+            let is_over =
+                matches!(next.state, JobState::Cancelled { .. } | JobState::Succeeded { .. });
+            prop_assert!(!called_off || next.is_cancelling() || is_over, "{:?}", next);
+            prop_assert!(called_off || !next.is_cancelling());
             if let (Step::Fail(..), JobState::Queued { not_before_ms, .. }) = (&step, &next.state) {
                 let pause_ms = not_before_ms - now_ms;
                 prop_assert!((SHORTEST_BACKOFF_MS / 2..=LONGEST_BACKOFF_MS).contains(&pause_ms));
@@ -262,13 +268,48 @@ fn what_has_begun_nothing_is_cancelled_at_once_and_what_has_is_given_up_by_a_wor
     let attempt = running.running().unwrap().clone();
     let begun = save(&running, &attempt, JobCheckpoint::of(&2).unwrap(), 4).unwrap();
     let back = cancel(&hand_back(&begun, &attempt, 5).unwrap(), 6).unwrap();
-    assert_eq!(back.state, JobState::Queued { not_before_ms: 6, cancelling: true });
+    assert_eq!(back.state, JobState::Queued { not_before_ms: 0, cancelling: true });
     assert_eq!(cancel(&back, 7), Err(JobRefused::Cancelling));
     let again = claim(&back, &"two".into(), 8).unwrap();
     assert!(again.is_cancelling());
     let ended = cancelled(&again, again.running().unwrap(), 9).unwrap();
     assert_eq!(cancel(&ended, 10), Err(JobRefused::Ended("cancelled")));
     assert_eq!(retry(&ended, 10), Err(JobRefused::NotDead("cancelled")));
+}
+
+#[test]
+fn a_job_that_dies_while_it_is_given_up_is_given_up_by_whoever_retries_it() {
+    let running = claim(&new(1, Priority::Normal), &"one".into(), 1).unwrap();
+    let attempt = running.running().unwrap().clone();
+    let begun = save(&running, &attempt, JobCheckpoint::of(&2).unwrap(), 2).unwrap();
+    let cancelling = cancel(&begun, 3).unwrap();
+    let parked = park(&cancelling, &attempt, "in vain".into(), 4).unwrap();
+    let mut silent = cancelling;
+    for number in 1..=MAX_ATTEMPTS {
+        silent = take_over(&silent, &format!("worker {number}").into(), 5).unwrap();
+    }
+    for dead in [parked, silent] {
+        assert_eq!((dead.state.name(), dead.is_cancelling()), ("dead", true));
+        assert_eq!(cancel(&dead, 6), Err(JobRefused::Ended("dead")));
+        let again = retry(&dead, 7).unwrap();
+        assert_eq!(again.state, JobState::Queued { not_before_ms: 0, cancelling: true });
+    }
+}
+
+#[test]
+fn what_is_due_at_once_is_due_by_every_clock_and_only_a_pause_after_a_failure_is_timed() {
+    // The clock of whoever asks is an hour ahead of the workers'.
+    let (ahead_ms, now_ms) = (4_000_000, 400_000);
+    let job = claim(&new(ahead_ms, Priority::Normal), &"one".into(), now_ms).unwrap();
+    let attempt = job.running().unwrap().clone();
+    let back = hand_back(&job, &attempt, ahead_ms).unwrap();
+    assert!(claim(&back, &"two".into(), now_ms).is_ok());
+    let parked = park(&job, &attempt, "in vain".into(), now_ms).unwrap();
+    assert!(claim(&retry(&parked, ahead_ms).unwrap(), &"two".into(), now_ms).is_ok());
+    let begun = save(&job, &attempt, JobCheckpoint::of(&2).unwrap(), now_ms).unwrap();
+    let failed = fail(&begun, &attempt, "no luck".into(), 0, now_ms).unwrap();
+    assert_eq!(claim(&failed, &"two".into(), now_ms), Err(JobRefused::NotDue));
+    assert!(claim(&cancel(&failed, ahead_ms).unwrap(), &"two".into(), now_ms).is_ok());
 }
 
 #[test]

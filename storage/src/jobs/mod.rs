@@ -2,6 +2,7 @@
 //! the steps of a job are is not decided here: see [`schemas::job`].
 
 mod change;
+mod unreadable;
 
 use async_trait::async_trait;
 use schemas::job::{Job, JobId};
@@ -9,6 +10,7 @@ use schemas::job::{Job, JobId};
 use crate::store::{Conditional, StoreError};
 
 pub use change::{ChangeError, change, delete_surplus, submit};
+pub(crate) use unreadable::readable;
 
 /// Where jobs rest.
 #[async_trait]

@@ -66,7 +66,7 @@ impl Runner for Kinds {
 
     async fn give_up(&self, job: &Held) -> Result<Option<Done>, Failure> {
         match job.kind() {
-            JobKind::Rebuild { .. } => rebuild::give_up(&self.0, job).await,
+            JobKind::Rebuild { dry_run } => rebuild::give_up(&self.0, job, *dry_run).await,
             // They begin nothing that stays, or that anybody minds.
             JobKind::Audit | JobKind::WarmCaches | JobKind::Export { .. } | JobKind::Archive => {
                 Ok(None)

@@ -4,10 +4,12 @@ use schemas::job::{Job, JobId};
 use scylla::client::session::Session;
 use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
+use uuid::Uuid;
 
 use super::session::{
     bigint, corrupt, outcome, prepare_conditional, prepare_repeatable, unavailable,
 };
+use crate::jobs::readable;
 use crate::store::{Conditional, StoreError};
 
 pub(super) struct Jobs {
@@ -24,7 +26,7 @@ impl Jobs {
             // A quorum has every change that was answered, and costs no round of Paxos: every worker asks all the time.
             read_all: prepare_repeatable(
                 session,
-                "SELECT job FROM jobs WHERE queue = 'jobs'",
+                "SELECT id, job FROM jobs WHERE queue = 'jobs'",
                 Consistency::LocalQuorum,
             )
             .await?,
@@ -57,12 +59,9 @@ impl Jobs {
         let answer = session.execute_unpaged(&self.read_all, ()).await.map_err(unavailable)?;
         let rows = answer.into_rows_result().map_err(corrupt)?;
         let mut jobs = Vec::new();
-        for row in rows.rows::<(&str,)>().map_err(corrupt)? {
-            let (text,) = row.map_err(corrupt)?;
-            match Job::from_json(text) {
-                Some(job) => jobs.push(job),
-                None => tracing::warn!("a job that cannot be read is passed over"),
-            }
+        for row in rows.rows::<(Uuid, &str)>().map_err(corrupt)? {
+            let (id, text) = row.map_err(corrupt)?;
+            jobs.extend(readable(id, text));
         }
         jobs.sort_unstable_by_key(|job| job.id);
         Ok(jobs)

@@ -2,20 +2,20 @@
 
 use rusqlite::{Connection, OptionalExtension};
 use schemas::job::{Job, JobId};
+use uuid::Uuid;
 
 use super::Fault;
+use crate::jobs::readable;
 use crate::store::Conditional;
 
 pub(super) fn all(connection: &Connection) -> Result<Vec<Job>, Fault> {
     // Ids are in the order of time.
-    let mut select = connection.prepare("SELECT job FROM jobs ORDER BY id")?;
+    let mut select = connection.prepare("SELECT id, job FROM jobs ORDER BY id")?;
     let mut rows = select.query([])?;
     let mut jobs = Vec::new();
     while let Some(row) = rows.next()? {
-        match Job::from_json(&row.get::<_, String>(0)?) {
-            Some(job) => jobs.push(job),
-            None => tracing::warn!("a job that cannot be read is passed over"),
-        }
+        let (id, text): (_, String) = (Uuid::from_bytes(row.get(0)?), row.get(1)?);
+        jobs.extend(readable(id, &text));
     }
     Ok(jobs)
 }

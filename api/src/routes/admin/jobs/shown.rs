@@ -25,7 +25,7 @@ pub(crate) struct ShownJob {
     priority: &'static str,
     asked_by: String,
     state: &'static str,
-    /// Whether somebody wants it to end and it has not yet.
+    /// Whether somebody wants it to end and what it began is not given up yet.
     cancelling: bool,
     created_at: Option<String>,
     changed_at: Option<String>,
@@ -71,8 +71,8 @@ impl ShownJob {
         };
         let (mut due_at, mut worker, mut verdict, mut result) = (None, None, None, None);
         match &job.state {
-            JobState::Queued { not_before_ms, .. } if !job.failed.is_empty() => {
-                due_at = rfc3339(*not_before_ms);
+            JobState::Queued { not_before_ms: due_at_ms @ 1.., .. } => {
+                due_at = rfc3339(*due_at_ms);
             }
             JobState::Running { attempt, .. } => worker = Some(attempt.worker.to_string()),
             JobState::Succeeded { attempt, verdict: found, result: text, .. } => {
