@@ -28,7 +28,7 @@ use storage::store::{PartitionRef, Store, StoreError};
 use crate::again::{self, Away};
 use crate::generations::of_log;
 use formats::Rows;
-use output::Output;
+use output::{Output, Whole};
 use snapshot::Snapshot;
 
 pub(crate) use command::budget_id;
@@ -149,7 +149,9 @@ pub async fn export(
     }
     let totals = CombinedTotals::merge(roster.term(), partitions, &committed)
         .map_err(|fault| ExportError::Wrong(fault.to_string()))?;
-    blocking(move || writing.finish(&totals)).await
+    let finished = blocking(move || writing.finish(&totals)).await?;
+    // Nothing is waited for from here on: who drops the export does so before both files are put, or after.
+    finished.put()
 }
 
 /// An export on its way to its file.
@@ -158,6 +160,14 @@ struct Writing {
     format: ExportFormat,
     rows: Box<dyn Rows>,
     facts: Facts,
+}
+
+/// Both files, whole and not in their places yet: nothing is left of them if they are dropped.
+struct Finished {
+    path: PathBuf,
+    people: Whole,
+    said: Whole,
+    manifest: Manifest,
 }
 
 /// What rows add up to.
@@ -207,15 +217,15 @@ impl Writing {
         Ok(self)
     }
 
-    /// Makes both files whole, then puts the file in its place, and what is said about it in its own.
-    fn finish(self, totals: &CombinedTotals) -> Result<Manifest, ExportError> {
+    /// Makes both files whole.
+    fn finish(self, totals: &CombinedTotals) -> Result<Finished, ExportError> {
         let Self { path, format, rows, facts } = self;
-        let whole = rows.finish(&facts).and_then(Output::finish).map_err(unwritable(&path))?;
+        let people = rows.finish(&facts).and_then(Output::finish).map_err(unwritable(&path))?;
         let manifest = Manifest {
             facts,
             format,
-            sha256: whole.sha256.clone(),
-            bytes: whole.bytes,
+            sha256: people.sha256.clone(),
+            bytes: people.bytes,
             generation: totals.term.generation,
             version: AggregateVersion::of(totals).to_string(),
             exported_at: Timestamp::now(),
@@ -228,7 +238,16 @@ impl Writing {
             file.finish()
         });
         let said = said.map_err(unwritable(&beside))?;
-        whole.put(&path).map_err(unwritable(&path))?;
+        Ok(Finished { path, people, said, manifest })
+    }
+}
+
+impl Finished {
+    /// Puts the file in its place, and what is said about it in its own.
+    fn put(self) -> Result<Manifest, ExportError> {
+        let Self { path, people, said, manifest } = self;
+        let beside = output::beside(&path);
+        people.put(&path).map_err(unwritable(&path))?;
         said.put(&beside).map_err(unwritable(&beside))?;
         Ok(manifest)
     }

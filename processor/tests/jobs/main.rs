@@ -4,6 +4,8 @@
 
 mod kinds;
 mod mortal;
+#[path = "../support/passing.rs"]
+mod passing;
 mod rebuilds;
 #[path = "../support/running.rs"]
 mod running;
