@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use crate::running::Running;
 
-pub const PARTITIONS: u32 = 2;
+pub const PARTITIONS: u32 = 3;
 pub const CATEGORIES: [&str; 2] = ["first", "second"];
 pub const BUDGETS: [&str; 2] = ["roads", "schools"];
 const PEOPLE: u64 = 60;
