@@ -69,6 +69,7 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     let stop_processor = CancellationToken::new();
     let start = async {
         let admin = AdminGuard::new(&config.admin, metrics)?;
+        tokio::spawn(admin.clone().follow_tokens_file(stop.clone()));
         let places = Places::open(&config.storage, admin).await?;
         places.start(config, metrics, health, stop, stop_processor.clone()).await
     };

@@ -1,5 +1,6 @@
 //! Who has a credential. Tokens are known by their SHA-256 only, so that nothing here could be used by who reads it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -77,6 +78,22 @@ impl Credentials {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// The same, where whoever had a place before has it still: what they have spent of their limit stays spent.
+    pub(super) fn placed_after(mut self, before: &Self) -> Self {
+        let known = |name: &str| {
+            let same = before.0.iter().find(|(principal, _)| *principal.name == *name);
+            same.map(|(principal, _)| principal.place)
+        };
+        let kept: HashSet<usize> =
+            self.0.iter().filter_map(|(principal, _)| known(&principal.name)).collect();
+        let mut free = (0..).filter(|place| !kept.contains(place));
+        for (principal, _) in &mut self.0 {
+            let place = known(&principal.name).or_else(|| free.next());
+            principal.place = place.unwrap_or(principal.place);
+        }
+        self
     }
 
     /// Whose token this is. Digests are compared: how long that takes tells nothing about a token.
