@@ -1,6 +1,6 @@
 //! The command: `processor export`, `allocator export`.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -180,9 +180,14 @@ async fn to_stdout(
     Ok(Exported { manifest, path: None })
 }
 
+/// A reader that has seen enough (`| head`) is no reason to fail.
 fn copy_to_stdout(path: &Path) -> io::Result<()> {
-    io::copy(&mut std::fs::File::open(path)?, &mut io::stdout().lock())?;
-    Ok(())
+    let mut stdout = io::stdout().lock();
+    let copied = io::copy(&mut std::fs::File::open(path)?, &mut stdout);
+    match copied.and_then(|_| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        copied => copied,
+    }
 }
 
 /// What a person reads.
