@@ -58,6 +58,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         hasher: config.storage.hasher()?,
         partitions: config.storage.partitions(),
         jobs: jobs.clone(),
+        letters: Arc::new(config.storage.clone()),
+        exports: config.storage.exports(),
         admin,
     };
     let routes = api::routes(&config.own.api, parts, metrics, health, stop.clone())?;

@@ -133,11 +133,14 @@ impl Places {
             log: config.storage.open_log_reader().await?,
             topic: config.storage.topic().to_owned(),
             dead_letters: log.dead_letters,
+            letters: config.storage.open_letter_book()?,
+            writer: Arc::clone(&log.writer),
             archive: ArchiveParts::configured(&config.storage, &store.store).await?,
             store: Arc::clone(&store.store),
             jobs: Arc::clone(&store.jobs),
             cache: Arc::clone(&cache),
             definitions: Arc::clone(&definitions),
+            exports: config.storage.exports(),
         };
         let processor =
             Processor::start(&config.processor, parts, metrics, health, stop_processor).await?;
@@ -148,6 +151,8 @@ impl Places {
             hasher: ingest.hasher.clone(),
             partitions: config.storage.partitions(),
             jobs: store.jobs,
+            letters: Arc::new(config.storage.clone()),
+            exports: config.storage.exports(),
             admin: ingest.admin.clone(),
         };
         let reads = api::routes(&config.api, parts, metrics, health, stop.clone())?;

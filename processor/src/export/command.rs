@@ -10,6 +10,7 @@ use clap::Args;
 use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::progress::{self, Look};
+use schemas::export::Manifest;
 use schemas::job::ExportFormat;
 use schemas::{Budget, BudgetId};
 use storage::config::StorageConfig;
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::formats::named;
-use super::{ExportError, ExportParts, ExportProgress, Manifest, blocking, export};
+use super::{ExportError, ExportParts, ExportProgress, blocking, export};
 
 /// It was not done.
 const NOT_DONE: u8 = 2;
