@@ -305,13 +305,16 @@ impl JobStore for FakeJobs {
     }
 }
 
+/// A record's place, key and value.
+pub type Stored = (Receipt, Vec<u8>, Vec<u8>);
+
 /// A book of dead letters, and the log that has their bytes.
 #[derive(Default)]
 pub struct FakeLetters {
     pub switch: Switch,
     pub entries: Mutex<Vec<Entry>>,
     /// What stands in the log.
-    pub records: Mutex<Vec<(Receipt, Vec<u8>, Vec<u8>)>>,
+    pub records: Mutex<Vec<Stored>>,
 }
 
 impl FakeLetters {

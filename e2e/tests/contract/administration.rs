@@ -58,7 +58,8 @@ async fn limits_are_shown_with_how_the_administrator_stands(system: &System) -> 
     let answer = system.get("/v1/admin/limits").await?.expect(200)?;
     let limits = answer.json()?;
     let requests = &limits["requests"];
-    ensure!(requests["per_minute"].to_string() == answer.header("x-ratelimit-limit"), "{limits}");
+    let per_minute: u64 = answer.header("x-ratelimit-limit").parse()?;
+    ensure!(requests["per_minute"] == per_minute, "{limits}");
     ensure!(requests["administrators"][0]["name"] == "local", "{limits}");
     ensure!(limits["failures"]["per_minute"].as_u64() > Some(0), "{limits}");
     Ok(())

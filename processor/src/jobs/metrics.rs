@@ -96,7 +96,7 @@ impl JobMetrics {
         self.jobs.with_label_values(&["unreadable"]).set(unreadable.len() as i64);
         for priority in Priority::ALL {
             let of_priority = || jobs.iter().filter(|job| job.priority == priority);
-            let waits = of_priority().filter_map(|job| waits_since_ms(job));
+            let waits = of_priority().filter_map(waits_since_ms);
             let runs = of_priority().filter_map(|job| Some(job.running()?.began_at_ms));
             for (state, oldest_ms) in [("queued", waits.min()), ("running", runs.min())] {
                 let age_ms = oldest_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));

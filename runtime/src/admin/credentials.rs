@@ -105,3 +105,29 @@ impl Credentials {
         self.0.iter().find(|(_, digest)| *digest == shown).map(|(principal, _)| principal)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn credentials(names: &[&str]) -> Credentials {
+        let line = |(number, name): (usize, &&str)| format!("{name} viewer sha256:{number:064}\n");
+        let text: String = names.iter().enumerate().map(line).collect();
+        Credentials::parse(&text).unwrap()
+    }
+
+    fn places(credentials: &Credentials) -> Vec<(&str, usize)> {
+        credentials.0.iter().map(|(principal, _)| (principal.name(), principal.place)).collect()
+    }
+
+    #[test]
+    fn whoever_stays_keeps_their_place_and_whoever_comes_has_one_of_their_own() {
+        let before = credentials(&["anna", "otto", "vera"]);
+        assert_eq!(places(&before), [("anna", 0), ("otto", 1), ("vera", 2)]);
+        let after = credentials(&["zoe", "vera", "yann", "otto"]).placed_after(&before);
+        assert_eq!(places(&after), [("zoe", 0), ("vera", 2), ("yann", 3), ("otto", 1)]);
+        let again = credentials(&["yann", "anna"]).placed_after(&after);
+        assert_eq!(places(&again), [("yann", 3), ("anna", 0)]);
+    }
+}
