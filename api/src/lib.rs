@@ -36,7 +36,9 @@ use runtime::metrics::{Metrics, MetricsError};
 use schemas::{PartitionCount, PersonKeyHasher};
 use storage::cache::Cache;
 use storage::definitions::Definitions;
+use storage::exports::Exports;
 use storage::jobs::JobStore;
+use storage::log::letters::LetterPlaces;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +74,10 @@ pub struct ApiParts {
     pub partitions: PartitionCount,
     /// Background jobs.
     pub jobs: Arc<dyn JobStore>,
+    /// Dead letters.
+    pub letters: Arc<dyn LetterPlaces>,
+    /// Published exports.
+    pub exports: Exports,
     /// Lets administrators pass, and nobody else.
     pub admin: AdminGuard,
 }
@@ -89,7 +95,8 @@ pub fn routes(
     stop: CancellationToken,
 ) -> Result<Router, MetricsError> {
     let metrics = ApiMetrics::register(metrics)?;
-    let ApiParts { store, cache, definitions, hasher, partitions, jobs, admin } = parts;
+    let ApiParts { store, cache, definitions, hasher, partitions, jobs, letters, exports, admin } =
+        parts;
     let memory = Arc::new(Memory::new(config.freshness));
     let generation = Arc::new(CurrentGeneration::new(Arc::clone(&store)));
     let tiers = Tiers::new(
@@ -111,11 +118,19 @@ pub fn routes(
     };
     tokio::spawn(refresher.run(cache, stop));
     let roster = RosterReader::new(Arc::clone(&store), config.summary_deadline);
-    let administrators = routes::admin::router(&admin, roster, jobs);
+    let administrators = routes::admin::router(&admin, roster, jobs, letters);
     let waiters = Arc::new(Waiters::new(config.max_waiters, &metrics));
     let people =
         People::new(config, store, generation, hasher, partitions, Arc::clone(&waiters), &metrics);
+    let downloads =
+        routes::Downloads::new(exports, config.max_downloads, metrics.downloads.clone());
     let reader = Reader::new(memory, walker, Arc::clone(&definitions), waiters, metrics);
-    let reads = routes::router(Arc::new(routes::Api { definitions, reader, people, partitions }));
+    let reads = routes::router(Arc::new(routes::Api {
+        definitions,
+        reader,
+        people,
+        downloads,
+        partitions,
+    }));
     Ok(reads.merge(administrators))
 }

@@ -100,6 +100,8 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
             log: until_there(async || config.storage.open_log_reader().await).await?,
             topic: config.storage.topic().to_owned(),
             dead_letters: log.dead_letters,
+            letters: config.storage.open_letter_book()?,
+            writer: log.writer,
             archive: until_there(async || {
                 ArchiveParts::configured(&config.storage, &store.store).await
             })
@@ -108,6 +110,7 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
             jobs: store.jobs,
             cache: config.storage.open_cache().await,
             definitions: config.storage.open_definitions()?,
+            exports: config.storage.exports(),
         };
         anyhow::Ok(Processor::start(&config.own, parts, metrics, health, stop.clone()).await?)
     };

@@ -10,8 +10,9 @@ use runtime::metrics::{Metrics, MetricsError};
 use schemas::{Generation, PartitionCount, Roster};
 use storage::cache::Cache;
 use storage::definitions::Definitions;
+use storage::exports::Exports;
 use storage::jobs::JobStore;
-use storage::log::{DeadLetters, LogReader, LogSource};
+use storage::log::{DeadLetters, LetterBook, LogReader, LogSource, LogWriter};
 use storage::store::{Store, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -41,6 +42,10 @@ pub struct ProcessorParts {
     pub topic: String,
     /// Where records go that cannot be folded.
     pub dead_letters: Arc<dyn DeadLetters>,
+    /// What operators decide about those.
+    pub letters: Arc<dyn LetterBook>,
+    /// The log, for what they replay.
+    pub writer: Arc<dyn LogWriter>,
     /// Totals and people.
     pub store: Arc<dyn Store>,
     /// What is asked for in the background.
@@ -51,6 +56,8 @@ pub struct ProcessorParts {
     pub definitions: Arc<dyn Definitions>,
     /// The log's archive, if there is one.
     pub archive: Option<ArchiveParts>,
+    /// Where exports are written to.
+    pub exports: Exports,
 }
 
 /// Why the processor did not start.
@@ -121,8 +128,10 @@ impl Processor {
                 store: Arc::clone(&parts.store),
                 cache: Arc::clone(&parts.cache),
                 definitions: Arc::clone(&parts.definitions),
+                letters: parts.letters,
+                writer: parts.writer,
                 archive: parts.archive,
-                exports_dir: config.exports_dir.clone(),
+                exports: parts.exports,
             })),
             name: owner.as_str().into(),
             metrics: job_metrics,

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Offset, PartitionId};
 
 /// Where a submission stands in the log. Its text is opaque to clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Receipt {
     /// The partition.
     pub partition: PartitionId,
@@ -22,6 +25,20 @@ pub struct ReceiptFault;
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.partition, self.offset)
+    }
+}
+
+impl From<Receipt> for String {
+    fn from(receipt: Receipt) -> Self {
+        receipt.to_string()
+    }
+}
+
+impl TryFrom<String> for Receipt {
+    type Error = ReceiptFault;
+
+    fn try_from(text: String) -> Result<Self, ReceiptFault> {
+        text.parse()
     }
 }
 

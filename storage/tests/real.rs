@@ -89,7 +89,7 @@ mod kafka_log {
             source: Mutex::new(Some(Box::new(KafkaSource::open(&config).await.unwrap()))),
             reader: Arc::new(KafkaReader::open(&config).await.unwrap()),
             letters: Arc::new(KafkaDeadLetters::open(&config).unwrap()),
-            book: Arc::new(KafkaLetterBook::open(&config).unwrap()),
+            book: Arc::new(KafkaLetterBook::new(&config)),
             read_letters: Box::new(move || {
                 let config = config.clone();
                 Box::pin(async move {

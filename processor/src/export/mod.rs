@@ -9,7 +9,6 @@
 
 mod command;
 mod formats;
-mod manifest;
 mod output;
 mod snapshot;
 mod spool;
@@ -20,8 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use schemas::export::{Facts, Manifest};
 use schemas::job::ExportFormat;
 use schemas::{AggregateVersion, Budget, BudgetTotals, CombinedTotals, buckets};
+use storage::exports::beside;
 use storage::log::{LogReader, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
 
@@ -33,7 +34,6 @@ use snapshot::Snapshot;
 
 pub(crate) use command::budget_id;
 pub use command::{ExportArgs, export_command};
-pub use manifest::{CategoryFacts, Facts, Manifest};
 
 /// What is exported.
 pub struct ExportParts {
@@ -230,14 +230,14 @@ impl Writing {
             version: AggregateVersion::of(totals).to_string(),
             exported_at: Timestamp::now(),
         };
-        let beside = output::beside(&path);
+        let beside_it = beside(&path);
         let text = serde_json::to_string_pretty(&manifest).map_err(io::Error::from);
         let said = text.and_then(|text| {
-            let mut file = Output::create(&beside)?;
+            let mut file = Output::create(&beside_it)?;
             writeln!(file, "{text}")?;
             file.finish()
         });
-        let said = said.map_err(unwritable(&beside))?;
+        let said = said.map_err(unwritable(&beside_it))?;
         Ok(Finished { path, people, said, manifest })
     }
 }
@@ -246,9 +246,9 @@ impl Finished {
     /// Puts the file in its place, and what is said about it in its own.
     fn put(self) -> Result<Manifest, ExportError> {
         let Self { path, people, said, manifest } = self;
-        let beside = output::beside(&path);
+        let beside_it = beside(&path);
         people.put(&path).map_err(unwritable(&path))?;
-        said.put(&beside).map_err(unwritable(&beside))?;
+        said.put(&beside_it).map_err(unwritable(&beside_it))?;
         Ok(manifest)
     }
 }

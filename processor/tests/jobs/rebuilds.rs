@@ -16,7 +16,9 @@ use schemas::{
 };
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
+use storage::exports::Exports;
 use storage::jobs::{JobStore, change, submit};
+use storage::log::sqlite::{SqliteLetterBook, SqliteLog};
 use storage::log::{LogBounds, LogIdentity, LogReader, ReadError, Stretch};
 use storage::store::memory::MemoryStore;
 use storage::store::{PartitionRef, Store};
@@ -97,6 +99,9 @@ impl World {
     }
 
     fn worker<S: Store + JobStore>(&self, name: &str, store: &Arc<S>) -> JoinHandle<()> {
+        // Dead letters are no matter here.
+        let path = self.dir.path().join(format!("{name}-log.db"));
+        let letters = Arc::new(SqliteLog::open(&path, count()).unwrap());
         let worker = Worker::new(WorkerParts {
             jobs: Arc::clone(store) as _,
             runner: Arc::new(Kinds::new(KindsParts {
@@ -107,8 +112,10 @@ impl World {
                 definitions: Arc::new(
                     SqliteDefinitions::open(&self.dir.path().join(format!("{name}.db"))).unwrap(),
                 ),
+                letters: Arc::new(SqliteLetterBook::open(&path).unwrap()),
+                writer: letters,
                 archive: None,
-                exports_dir: std::env::temp_dir(),
+                exports: Exports::new(self.dir.path()),
             })),
             name: name.into(),
             metrics: JobMetrics::new(&Metrics::new("test")).unwrap(),

@@ -9,7 +9,7 @@ use schemas::job::{Job, JobId};
 use schemas::{
     BudgetId, Generation, PartitionCount, PartitionReport, PersonKey, PersonRow, Position, Roster,
 };
-use storage::jobs::JobStore;
+use storage::jobs::{JobRows, JobStore};
 use storage::store::memory::MemoryStore;
 use storage::store::{
     Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
@@ -78,8 +78,8 @@ impl<A: Around> Passing<A> {
 
 #[async_trait]
 impl<A: Around> JobStore for Passing<A> {
-    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
-        self.pass(Call::ReadJobs, self.inner.jobs()).await
+    async fn job_rows(&self) -> Result<JobRows, StoreError> {
+        self.pass(Call::ReadJobs, self.inner.job_rows()).await
     }
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         self.pass(Call::ReadJobs, self.inner.job(id)).await
@@ -87,8 +87,8 @@ impl<A: Around> JobStore for Passing<A> {
     async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
         self.pass(Call::ChangeJob, self.inner.change_job(next)).await
     }
-    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
-        self.pass(Call::ChangeJob, self.inner.delete_job(job)).await
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError> {
+        self.pass(Call::ChangeJob, self.inner.delete_job(id, revision)).await
     }
 }
 

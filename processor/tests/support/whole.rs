@@ -12,14 +12,15 @@ use processor::audit::{AuditParts, AuditProgress, Report, audit};
 use processor::partition::{Limits, StormLimits};
 use schemas::{
     Action, Allocation, Budget, BudgetId, BudgetTotals, Category, CategoryId, Generation, Identity,
-    PartitionCount, PartitionId, PersonKey, Position, Results, Submission, SubmissionId,
+    PartitionCount, PartitionId, PersonKey, Position, Receipt, Results, Submission, SubmissionId,
     encode_record, partition_for,
 };
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
+use storage::exports::Exports;
 use storage::log::archive::ArchivedReader;
-use storage::log::sqlite::{SqliteLog, SqliteReader};
+use storage::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
 use storage::log::{LogReader, LogWriter, NewRecord};
 use storage::store::memory::MemoryStore;
 use storage::store::{Commit, Epoch, PartitionRef, Store, StoredPartition};
@@ -120,14 +121,16 @@ impl Fixture {
             log: self.archived_reader().await,
             topic: TOPIC.into(),
             dead_letters: Arc::clone(&self.log) as _,
+            letters: Arc::new(self.letters()),
+            writer: Arc::clone(&self.log) as _,
             store: Arc::clone(&self.store) as _,
             jobs: Arc::clone(&self.store) as _,
             cache: Arc::clone(&self.cache),
             definitions: Arc::new(SqliteDefinitions::open(&self.dir.path().join("d.db")).unwrap()),
             archive: self.archive.as_ref().map(|dir| self.archiving(dir)),
+            exports: self.exports(),
         };
-        self.processor =
-            Some(Running::start(parts, self.limits, &self.dir.path().join("exports")).await);
+        self.processor = Some(Running::start(parts, self.limits).await);
     }
 
     /// What is archived to a folder.
@@ -138,6 +141,16 @@ impl Fixture {
             store: Arc::clone(&self.store) as _,
             dir: dir.to_owned(),
         }
+    }
+
+    /// Where exports are written to.
+    pub fn exports(&self) -> Exports {
+        Exports::new(self.dir.path().join("exports"))
+    }
+
+    /// The book of dead letters.
+    pub fn letters(&self) -> SqliteLetterBook {
+        SqliteLetterBook::open(&self.dir.path().join("log.db")).unwrap()
     }
 
     pub fn reader(&self) -> SqliteReader {
@@ -165,6 +178,23 @@ impl Fixture {
         let first = self.appended.fetch_add(records, Ordering::Relaxed);
         let answers = self.log.append((first..first + records).map(record).collect()).await;
         answers.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    }
+
+    /// Appends a good submission of somebody new to the partition that it does not belong to.
+    pub async fn misplace(&self) -> Receipt {
+        self.appended.fetch_add(1, Ordering::Relaxed);
+        let person = PersonKey::from_bytes([0x5a; PersonKey::BYTES]);
+        let partition = PartitionId(1 - partition_for(&person, count()).0);
+        let value = encode_record(&Submission {
+            budget: budget(BUDGETS[0]),
+            person,
+            id: SubmissionId(uuid::Uuid::from_u128(u128::MAX)),
+            accepted_at_ms: 1_800_000_000_000,
+            action: Action::Allocate(Allocation::new(&[4_000, 6_000]).unwrap()),
+        });
+        let record = NewRecord { partition, key: person, value };
+        let offset = self.log.append(vec![record]).await.remove(0).unwrap();
+        Receipt { partition, offset }
     }
 
     /// Waits until everything is committed, everyone's row is in the table, and the cache has been told.

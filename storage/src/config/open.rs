@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use schemas::PersonKeyHasher;
 
 use super::{CacheKind, LogKind, StorageConfig, StoreKind};
@@ -18,6 +19,7 @@ use crate::idempotency::redis::RedisIdempotency;
 use crate::jobs::JobStore;
 use crate::log::archive::ArchivedReader;
 use crate::log::kafka::{KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource};
+use crate::log::letters::LetterPlaces;
 use crate::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
 use crate::log::{DeadLetters, LetterBook, LogReader, LogSource, LogWriter};
 use crate::opening::OpenError;
@@ -128,12 +130,10 @@ impl StorageConfig {
     /// Opens the book of dead letters. Creates nothing.
     ///
     /// # Errors
-    /// When it is not there, or its client cannot be made.
+    /// When it is not there.
     pub fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError> {
         match self.log {
-            LogKind::Kafka => {
-                Ok(Arc::new(KafkaLetterBook::open(&self.kafka).map_err(OpenError::log)?))
-            }
+            LogKind::Kafka => Ok(Arc::new(KafkaLetterBook::new(&self.kafka))),
             LogKind::Sqlite => {
                 let opened = SqliteLetterBook::open(&self.sqlite_dir.join(LOG_FILE));
                 Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
@@ -228,5 +228,16 @@ impl StorageConfig {
         std::fs::create_dir_all(&self.sqlite_dir)
             .map_err(|error| OpenError::wrong("the embedded files", error))?;
         Ok(self.sqlite_dir.join(name))
+    }
+}
+
+#[async_trait]
+impl LetterPlaces for StorageConfig {
+    fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError> {
+        self.open_letter_book()
+    }
+
+    async fn open_log_reader(&self) -> Result<Arc<dyn LogReader>, OpenError> {
+        self.open_log_reader().await
     }
 }
