@@ -15,12 +15,12 @@ use storage::jobs::JobStore;
 use storage::log::{DeadLetters, LetterBook, LogReader, LogSource, LogWriter};
 use storage::store::{Store, StoreError};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::ArchiveParts;
-use crate::beside::{Beside, BesideParts};
+use crate::beside::{Beside, BesideParts, Turns};
 use crate::config::ProcessorConfig;
 use crate::coordinator::{Coordinator, CoordinatorParts};
 use crate::generations::{begin_first, watch_roster};
@@ -30,9 +30,6 @@ use crate::publisher::Publisher;
 
 const FIRST_REJOIN_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_REJOIN_PAUSE: Duration = Duration::from_secs(5);
-/// How many partitions beside may catch up at full speed: more would slow down those that answer, by the store's work
-/// most of all.
-const CATCHING_UP_AT_ONCE: usize = 1;
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where the processor reads from and writes to.
@@ -149,7 +146,7 @@ impl Processor {
             limits: config.limits,
             owner: format!("{owner}-beside"),
             metrics: metrics.clone(),
-            turns: Arc::new(Semaphore::new(CATCHING_UP_AT_ONCE)),
+            turns: Turns::new(),
         })?;
         let coordinator = Coordinator::new(
             CoordinatorParts {

@@ -28,8 +28,6 @@ const WAITING_BATCHES: usize = 4;
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at where the other generation is.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Between two looks at whether the rows are written by whoever's turn it is.
-const ROWS_PAUSE: Duration = Duration::from_millis(100);
 /// Before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// After so long it is said again, though it is no news, that somebody is at it.
@@ -134,8 +132,8 @@ enum Turn {
     NotNeeded,
     /// Others do.
     Awaited,
-    /// It does, until it has come to where the other one was then, and everyone's row is written up to there.
-    Taken { goal: Option<Position>, _permit: OwnedSemaphorePermit },
+    /// It does, until it has come to where the other one is.
+    Taken { _permit: OwnedSemaphorePermit },
 }
 
 impl Turn {
@@ -146,14 +144,7 @@ impl Turn {
         }
         // Nobody ever closes it.
         if let Ok(permit) = Arc::clone(turns).acquire_owned().await {
-            *self = Self::Taken { goal: None, _permit: permit };
-        }
-    }
-
-    fn pause(&self) -> Duration {
-        match self {
-            Self::Taken { .. } => ROWS_PAUSE,
-            Self::NotNeeded | Self::Awaited => PAUSE,
+            *self = Self::Taken { _permit: permit };
         }
     }
 }
@@ -231,8 +222,8 @@ impl Follower {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(fed.turn.pause()) => {}
-                () = fed.turn.come(&self.parts.turns) => {}
+                () = tokio::time::sleep(PAUSE) => {}
+                () = fed.turn.come(&self.parts.turns.to_fold) => {}
                 ended = owner.ended() => return Err(ended),
             }
         }
@@ -254,23 +245,16 @@ impl Follower {
         }
         let stands_still = standstill.lasts(position, bounds.high);
         let target = if stands_still { bounds.high } else { position.unwrap_or(fed.next) };
-        match &mut fed.turn {
-            Turn::Taken { goal, .. } => *goal = goal.or(Some(target)),
-            Turn::NotNeeded | Turn::Awaited if self.is_far(fed.next, target) => {
-                fed.turn = Turn::Awaited;
-                // What was found before is still true.
-                let compared = fed.said.as_ref().and_then(|said| said.compared.clone());
-                return self.report(fed, bounds, compared).await;
-            }
-            turn => *turn = Turn::NotNeeded,
+        if !matches!(fed.turn, Turn::Taken { .. }) && self.is_far(fed.next, target) {
+            fed.turn = Turn::Awaited;
+            // What was found before is still true.
+            let compared = fed.said.as_ref().and_then(|said| said.compared.clone());
+            return self.report(fed, bounds, compared).await;
         }
         self.feed(fed, owner, target, bounds).await?;
+        fed.turn = Turn::NotNeeded;
         let ours = self.parts.store.read_partition(self.id).await?;
         fed.rows = ours.as_ref().map_or(fed.rows, |ours| ours.checkpoint.state_position);
-        // By where it was to come when it began: where it is to come now moves on, maybe faster than rows are written.
-        if matches!(fed.turn, Turn::Taken { goal: Some(goal), .. } if fed.rows >= goal) {
-            fed.turn = Turn::NotNeeded;
-        }
         let compared = match (&answering, &ours) {
             (Answering::At(theirs), Some(ours)) => self.compare(ours, theirs),
             _ => None,
@@ -308,6 +292,7 @@ impl Follower {
                 store: Arc::clone(&parts.store),
                 dead_letters: Arc::clone(&letters) as Arc<dyn DeadLetters>,
                 publisher: None,
+                turns_to_write: Some(Arc::clone(&parts.turns.to_write)),
                 identity,
                 partitions: parts.log.partitions(),
                 limits: parts.limits,

@@ -200,6 +200,7 @@ impl Coordinator {
                 store: Arc::clone(&parts.store),
                 dead_letters: Arc::clone(&parts.dead_letters),
                 publisher: Some(Arc::clone(&parts.publisher)),
+                turns_to_write: None,
                 identity: parts.identity.clone(),
                 partitions: parts.partitions,
                 limits: parts.limits,

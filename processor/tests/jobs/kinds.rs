@@ -19,7 +19,7 @@ use storage::log::{AppendError, LogReader, LogWriter, NewRecord};
 use storage::store::{Store, StoredPartition};
 use tokio::time::{Instant, sleep};
 
-use crate::whole::{BUDGETS, Fixture, TOPIC, budget, definition};
+use crate::whole::{BUDGETS, Fixture, PARTITIONS, TOPIC, budget, definition};
 
 async fn settled() -> Fixture {
     let fixture = Fixture::start().await;
@@ -101,7 +101,8 @@ async fn warming_makes_an_emptied_copy_whole_at_once_without_the_owners() {
     fixture.cache = Arc::new(MemoryCache::new());
     fixture.begin().await;
     let (verdict, result) = done(&fixture, JobKind::WarmCaches).await;
-    assert_eq!((verdict, result.as_str()), (Verdict::Clean, "2 budgets told, 2 partitions each"));
+    let told = format!("2 budgets told, {PARTITIONS} partitions each");
+    assert_eq!((verdict, result), (Verdict::Clean, told));
     assert_eq!(fixture.cache.read(&BUDGETS.map(budget)).await.unwrap(), before);
     fixture.end().await;
 }

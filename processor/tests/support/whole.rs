@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::running::Running;
 
-pub const PARTITIONS: u32 = 2;
+pub const PARTITIONS: u32 = 3;
 pub const CATEGORIES: [&str; 2] = ["first", "second"];
 pub const BUDGETS: [&str; 2] = ["roads", "schools"];
 const PEOPLE: u64 = 60;
@@ -186,7 +186,7 @@ impl Fixture {
     pub async fn misplace(&self) -> Receipt {
         self.appended.fetch_add(1, Ordering::Relaxed);
         let person = PersonKey::from_bytes([0x5a; PersonKey::BYTES]);
-        let partition = PartitionId(1 - partition_for(&person, count()).0);
+        let partition = PartitionId((partition_for(&person, count()).0 + 1) % PARTITIONS);
         let value = encode_record(&Submission {
             budget: budget(BUDGETS[0]),
             person,
