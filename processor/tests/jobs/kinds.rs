@@ -1,19 +1,21 @@
 //! Each kind of job, by a whole processor.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use processor::archive::{ArchiveProgress, check_archive};
 use schemas::job::{ExportFormat, JobId, JobKind, JobState, NewJob, Priority, Verdict};
-use schemas::{Budget, Generation, Offset, Receipt};
+use schemas::{Budget, Generation, Offset, PartitionCount, Receipt};
 use sha2::{Digest, Sha256};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
 use storage::definitions::{Definitions, define_if_absent};
 use storage::exports::Audience;
 use storage::jobs::{JobStore, submit};
-use storage::log::LogReader;
 use storage::log::letters::{LetterState, Letters};
+use storage::log::{AppendError, LogReader, LogWriter, NewRecord};
 use storage::store::{Store, StoredPartition};
 use tokio::time::{Instant, sleep};
 
@@ -170,6 +172,50 @@ async fn a_dead_letter_is_replayed_once_however_often_that_is_asked_for_or_refus
     assert_eq!(why, "it still cannot be taken: the value is not a SubmissionRecord");
     let why = dead(&fixture, JobKind::DropDeadLetter { letter: misplaced }).await;
     assert_eq!(why, format!("it has been replayed as {place}"));
+    fixture.end().await;
+}
+
+/// Appends, and does not say so the first time.
+struct Losing {
+    log: Arc<dyn LogWriter>,
+    lost: AtomicBool,
+}
+
+#[async_trait]
+impl LogWriter for Losing {
+    fn partitions(&self) -> PartitionCount {
+        self.log.partitions()
+    }
+
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
+        let answers = self.log.append(records).await;
+        if self.lost.swap(true, Ordering::Relaxed) {
+            return answers;
+        }
+        answers.iter().map(|_| Err(AppendError::Unknown("lost".into()))).collect()
+    }
+
+    fn available(&self) -> Result<(), AppendError> {
+        self.log.available()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_whose_answer_is_lost_is_found_by_the_next_try_and_appended_once() {
+    let mut fixture = settled().await;
+    let misplaced = fixture.misplace().await;
+    fixture.settle().await;
+    fixture.end().await;
+    let losing = Losing { log: Arc::clone(&fixture.writer), lost: AtomicBool::new(false) };
+    let losing = Arc::new(losing);
+    fixture.writer = Arc::clone(&losing) as _;
+    fixture.begin().await;
+    let kind = JobKind::ReplayDeadLetter { letter: misplaced, resume: false };
+    let (_, result) = done(&fixture, kind).await;
+    assert!(losing.lost.load(Ordering::Relaxed), "it was never appended");
+    let place = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
+    let end = fixture.reader().bounds(place.partition).await.unwrap().high;
+    assert_eq!(end, place.offset.next(), "it was appended once");
     fixture.end().await;
 }
 

@@ -53,6 +53,8 @@ pub struct Fixture {
     pub dir: TempDir,
     /// The folder of the log's archive.
     pub archive: Option<PathBuf>,
+    /// By which jobs append to the log.
+    pub writer: Arc<dyn LogWriter>,
     log: Arc<SqliteLog>,
     processor: Option<Running>,
     appended: AtomicU64,
@@ -99,9 +101,9 @@ impl Fixture {
         let store = Arc::new(MemoryStore::new());
         let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new());
         let (apis, limits, archive, appended) = (Vec::new(), LIMITS, None, AtomicU64::new(0));
-        let processor = None;
+        let (processor, writer) = (None, Arc::clone(&log) as _);
         let mut fixture =
-            Self { store, cache, apis, limits, dir, archive, log, processor, appended };
+            Self { store, cache, apis, limits, dir, archive, writer, log, processor, appended };
         fixture.begin().await;
         fixture
     }
@@ -122,7 +124,7 @@ impl Fixture {
             topic: TOPIC.into(),
             dead_letters: Arc::clone(&self.log) as _,
             letters: Arc::new(self.letters()),
-            writer: Arc::clone(&self.log) as _,
+            writer: Arc::clone(&self.writer),
             store: Arc::clone(&self.store) as _,
             jobs: Arc::clone(&self.store) as _,
             cache: Arc::clone(&self.cache),
