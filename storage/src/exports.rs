@@ -16,6 +16,9 @@ const PUBLIC: &str = "public";
 /// What is said about an export is some kilobytes at most.
 const MANIFEST_MAX_BYTES: u64 = 1024 * 1024;
 
+/// So often it is looked for one while others are put in its place.
+const LOOKS: usize = 3;
+
 /// Whether an export is handed out to everybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
@@ -68,10 +71,16 @@ impl Exports {
     /// # Errors
     /// When the folder cannot be read.
     pub fn newest(&self, budget: &BudgetId, format: ExportFormat) -> io::Result<Option<Published>> {
-        let mut found = self.published(budget, format)?;
-        found.sort_unstable_by(|one, other| other.cmp(one));
-        // One that goes away meanwhile has been replaced, or is being.
-        found.iter().find_map(|(_, path)| open(path).transpose()).transpose()
+        for _ in 0..LOOKS {
+            let mut found = self.published(budget, format)?;
+            found.sort_unstable_by(|one, other| other.cmp(one));
+            let opened = found.iter().find_map(|(_, path)| open(path).transpose()).transpose()?;
+            if opened.is_some() || found.is_empty() {
+                return Ok(opened);
+            }
+            // What was there has been replaced meanwhile.
+        }
+        Ok(None)
     }
 
     /// Deletes those that were handed out before this one. Blocks.
@@ -88,9 +97,9 @@ impl Exports {
         let this = found.iter().find(|(_, other)| other == path);
         let Some((since, _)) = this else { return Ok(()) };
         for (_, older) in found.iter().filter(|(at, other)| at <= since && other != path) {
-            // Without what is said about it, it is none.
-            fs::remove_file(beside(older))?;
+            // Without the file it is none; the other way round, a file of which nothing is said would stay for ever.
             fs::remove_file(older)?;
+            fs::remove_file(beside(older))?;
         }
         Ok(())
     }

@@ -111,6 +111,11 @@ impl Answer {
         self.provenance
     }
 
+    /// Whether it shows no results.
+    pub fn is_withheld(&self) -> bool {
+        self.withheld.is_some()
+    }
+
     /// Whether it must be made anew because its budget has closed meanwhile.
     pub fn is_outdated(&self, now: impl FnOnce() -> Timestamp) -> bool {
         matches!(self.withheld, Some(Withheld::AfterClose(until)) if now() >= until)

@@ -4,10 +4,11 @@
 //! knows what that person said. When one is published is decided by an operator, who asks for the job. What is withheld of
 //! the results is withheld here.
 //!
-//! A file is handed out in pieces; so many at once, and a reader who takes nothing is left by the server.
+//! A file is looked for and handed out, in pieces, to so many at once; a reader who takes nothing is left by the server.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
@@ -34,6 +35,8 @@ use super::respond::{REVALIDATE, quoted};
 use super::{Api, RETRY_AFTER};
 
 const PIECE_BYTES: usize = 64 * 1024;
+/// How long it may take to find the newest export.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 const POSITIONS: HeaderName = HeaderName::from_static("allocator-positions");
 const VERSION: HeaderName = HeaderName::from_static("allocator-version");
 const GENERATION: HeaderName = HeaderName::from_static("allocator-generation");
@@ -65,14 +68,20 @@ impl Downloads {
         Self { exports, readers: Arc::new(readers), reading }
     }
 
+    /// The newest one, and the place from which it is read. A folder that hangs has as many threads as there are places.
     async fn newest(
         &self,
         budget: &Budget,
         format: ExportFormat,
-    ) -> Result<Option<Published>, Problem> {
-        let (exports, id) = (self.exports.clone(), budget.id.clone());
-        let newest = tokio::task::spawn_blocking(move || exports.newest(&id, format)).await;
-        newest.map_err(io::Error::other).flatten().map_err(|error| {
+    ) -> Result<(Option<Published>, Place), Problem> {
+        let (exports, id, place) = (self.exports.clone(), budget.id.clone(), self.enter()?);
+        let looking =
+            tokio::task::spawn_blocking(move || Ok((exports.newest(&id, format)?, place)));
+        let newest = tokio::time::timeout(LOOK_PATIENCE, looking).await;
+        let newest = newest
+            .map_err(io::Error::from)
+            .and_then(|looked| looked.map_err(io::Error::from).flatten());
+        newest.map_err(|error| {
             tracing::warn!(%error, budget = budget.id.as_str(), "published exports cannot be read");
             Problem::new(ProblemKind::Unavailable)
                 .detail("the exports cannot be read now")
@@ -91,6 +100,14 @@ impl Downloads {
     }
 }
 
+impl Api {
+    /// Whether the results are withheld now. Where no tier answers, what was so when the export was made has to do.
+    async fn withholds(&self, budget: &Budget) -> bool {
+        let Some(slot) = self.reader.slot(budget.id.as_str()) else { return false };
+        self.reader.read(&slot).await.is_ok_and(|reading| reading.shown.answer.is_withheld())
+    }
+}
+
 pub(super) async fn of_budget(
     State(api): State<Arc<Api>>,
     Path(budget): Path<String>,
@@ -106,7 +123,7 @@ pub(super) async fn of_budget(
         let detail = format!("the results of this budget are shown once it has closed, at {until}");
         return Err(Problem::new(ProblemKind::NotFound).detail(detail));
     }
-    let published = api.downloads.newest(budget, format).await?;
+    let (published, place) = api.downloads.newest(budget, format).await?;
     let Published { manifest, file } = published.ok_or_else(|| {
         Problem::new(ProblemKind::NotFound).detail(format!(
             "no export of this budget is published as {format}; an operator publishes one: `POST /v1/admin/jobs` with \
@@ -118,12 +135,15 @@ pub(super) async fn of_budget(
         let detail = "too few people had taken part when the export was made";
         return Err(Problem::new(ProblemKind::NotFound).detail(detail));
     }
+    if api.withholds(budget).await {
+        let detail = "the results of this budget are withheld now";
+        return Err(Problem::new(ProblemKind::NotFound).detail(detail));
+    }
     let headers = headers(&manifest, &budget.id.to_string());
     let etag = quoted(&manifest.sha256);
     if has_already(request.headers(), &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let place = api.downloads.enter()?;
     let body = Body::from_stream(pieces(file.into(), manifest.bytes, place));
     let mut response = (headers, body).into_response();
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(manifest.bytes));

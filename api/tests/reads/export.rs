@@ -5,7 +5,7 @@ use std::fs;
 use http::StatusCode;
 use schemas::export::{CategoryFacts, Facts, Manifest};
 use schemas::job::{ExportFormat, JobId};
-use schemas::{Generation, Position, Results};
+use schemas::{Budget, Generation, Position, Results};
 use sha2::{Digest, Sha256};
 use storage::exports::{Audience, Exports, beside};
 
@@ -98,6 +98,7 @@ async fn what_nobody_published_is_not_there_and_the_problem_says_what_to_do() {
 async fn what_is_withheld_of_the_results_is_not_handed_out() {
     let world = World::new();
     put(&world, Audience::Everybody, 1, 9, b"rows");
+    world.commit("town", &[(0, [4_000, 6_000]); 9]);
     let mut town = budget("town");
     town.minimum_people = 10;
     world.definitions.put(town.clone());
@@ -115,6 +116,17 @@ async fn what_is_withheld_of_the_results_is_not_handed_out() {
     town.closes_at = Some(now - jiff::Span::new().hours(1));
     world.definitions.put(town);
     assert_eq!(world.get(CSV).await.text, "rows");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_withdrawn_since_counts_for_whether_an_export_is_handed_out() {
+    let world = World::new();
+    put(&world, Audience::Everybody, 1, 2, b"rows");
+    world.definitions.put(Budget { minimum_people: 2, ..budget("town") });
+    world.commit("town", &[(1, [4_000, 6_000])]);
+    let got = world.get(CSV).await;
+    assert_eq!((got.status.as_u16(), slug(&got).as_str()), (404, "not-found"));
+    assert!(got.text.contains("withheld now"), "{}", got.text);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 use schemas::{PersonRow, Position};
 use storage::store::{PartitionRef, Store, StoreError};
+use tokio::sync::Semaphore;
 
 use super::{HaltReason, RETRY_PAUSE};
 use crate::fold::{PartitionState, RowScan};
@@ -72,14 +73,23 @@ impl RowRounds {
     }
 }
 
-/// Writes rows, however long the store is away: of two writes of one row the higher offset stays.
+/// Writes rows, however long the store is away: of two writes of one row the higher offset stays. Where there are turns, each
+/// try is one: who has no luck holds up nobody.
 pub(super) async fn write_rows(
     store: &dyn Store,
     id: PartitionRef,
     rows: &[PersonRow],
+    turns: Option<&Semaphore>,
 ) -> Result<(), HaltReason> {
+    let write = async || {
+        let _turn = match turns {
+            Some(turns) => turns.acquire().await.ok(),
+            None => None,
+        };
+        store.write_people(id, rows).await
+    };
     loop {
-        match store.write_people(id, rows).await {
+        match write().await {
             Ok(()) => return Ok(()),
             Err(StoreError::Corrupt(reason)) => return Err(HaltReason::Store(reason)),
             Err(StoreError::Unavailable(reason)) => {

@@ -70,7 +70,7 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
-/// Every credential; at least one.
+/// Every credential.
 #[derive(Debug, Clone)]
 pub struct Credentials(pub(super) Vec<(Principal, TokenDigest)>);
 

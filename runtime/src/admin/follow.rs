@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::credentials::Credentials;
@@ -15,6 +16,9 @@ use super::tokens_file::read_text;
 /// How often the file is looked at. What holds is at most twice as old: it has to look the same two times, as it may be
 /// in the middle of being written.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a look may take.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a look at the file led to.
 #[derive(Debug)]
@@ -55,7 +59,8 @@ impl Followed {
             return Step::StillWrong;
         }
         let parsed = now.and_then(|text| {
-            let parsed = Credentials::parse(&text).map_err(|faults| faults.to_string())?;
+            // The last one can be taken back, too: then there is nobody.
+            let parsed = Credentials::parse_any(&text).map_err(|faults| faults.to_string())?;
             Ok((text, parsed))
         });
         match parsed {
@@ -76,10 +81,11 @@ impl AdminGuard {
     pub async fn follow_tokens_file(self, stop: CancellationToken) {
         let Some((path, held)) = self.tokens_file() else { return };
         let mut followed = Followed { held, seen: None, told: false };
+        let mut reading = None;
         loop {
             let looked = async {
                 sleep(LOOK_INTERVAL).await;
-                look(&path).await
+                look(&path, &mut reading).await
             };
             let Some(now) = stop.run_until_cancelled(looked).await else { return };
             match followed.look(now) {
@@ -102,9 +108,18 @@ impl AdminGuard {
     }
 }
 
-async fn look(path: &Arc<PathBuf>) -> Result<String, String> {
+/// Reads the file; what takes too long is waited for by the next look, so that there is never more than one.
+async fn look(
+    path: &Arc<PathBuf>,
+    reading: &mut Option<JoinHandle<Result<String, String>>>,
+) -> Result<String, String> {
     let path = Arc::clone(path);
-    let read = tokio::task::spawn_blocking(move || read_text(&path)).await;
+    let under_way =
+        reading.get_or_insert_with(|| tokio::task::spawn_blocking(move || read_text(&path)));
+    let Ok(read) = timeout(LOOK_PATIENCE, under_way).await else {
+        return Err(format!("it cannot be read within {} s", LOOK_PATIENCE.as_secs()));
+    };
+    *reading = None;
     read.unwrap_or_else(|error| Err(error.to_string()))
 }
 
@@ -126,7 +141,10 @@ mod tests {
         let mut followed = followed();
         let owned = |look: &Result<&str, &str>| look.map(str::to_owned).map_err(str::to_owned);
         let name = |step| match step {
-            Step::Take(credentials) => format!("Take {}", credentials.0[0].0.name()),
+            Step::Take(credentials) => {
+                let names: Vec<&str> = credentials.0.iter().map(|(who, _)| who.name()).collect();
+                format!("Take {}", names.join(" "))
+            }
             Step::Wrong(_) => "Wrong".to_owned(),
             other => format!("{other:?}"),
         };
@@ -142,9 +160,14 @@ mod tests {
     }
 
     #[test]
+    fn the_last_credential_can_be_taken_back() {
+        assert_eq!(steps(&[Ok(""), Ok(""), Ok("")]), ["Wait", "Take ", "Same"]);
+    }
+
+    #[test]
     fn a_wrong_file_is_told_of_once_and_a_right_one_holds_again() {
         let (vera, otto) = (line("vera"), line("otto"));
-        for wrong in [Ok(""), Ok("vera viewer"), Err("no such file")] {
+        for wrong in [Ok("vera viewer"), Err("no such file")] {
             let looks = [wrong, wrong, wrong, Ok(&*otto), Ok(&*otto)];
             assert_eq!(steps(&looks), ["Wait", "Wrong", "StillWrong", "Wait", "Take otto"]);
             // As it was before.

@@ -76,18 +76,28 @@ impl Credentials {
     /// Reads the text of a tokens' file.
     ///
     /// # Errors
-    /// Every fault, with its line.
+    /// Every fault, with its line; or that there is no credential.
     pub fn parse(text: &str) -> Result<Self, TokensFileFaults> {
+        let read = Self::parse_any(text)?;
+        if read.0.is_empty() {
+            // Taken for none at all, it would let in whoever is on this machine.
+            let expected = "expected at least one line NAME ROLE sha256:HEX".to_owned();
+            return Err(TokensFileFaults(vec![expected]));
+        }
+        Ok(read)
+    }
+
+    /// Reads the text of a tokens' file, which may have no credential.
+    ///
+    /// # Errors
+    /// Every fault, with its line.
+    pub(super) fn parse_any(text: &str) -> Result<Self, TokensFileFaults> {
         let mut reading = Reading::default();
         for (place, line) in text.lines().enumerate() {
             let line = line.trim();
             if !line.is_empty() && !line.starts_with('#') {
                 reading.line(place + 1, line);
             }
-        }
-        if reading.seen == 0 {
-            // Taken for none at all, it would let in whoever is on this machine.
-            reading.faults.push("expected at least one line NAME ROLE sha256:HEX".to_owned());
         }
         if reading.faults.is_empty() {
             Ok(Self(reading.credentials))
@@ -99,7 +109,6 @@ impl Credentials {
 
 #[derive(Default)]
 struct Reading {
-    seen: usize,
     credentials: Vec<(Principal, TokenDigest)>,
     /// The line of each of them.
     lines: Vec<usize>,
@@ -108,7 +117,6 @@ struct Reading {
 
 impl Reading {
     fn line(&mut self, number: usize, line: &str) {
-        self.seen += 1;
         let mut words = line.split_whitespace();
         let (Some(name), Some(role), Some(digest), None) =
             (words.next(), words.next(), words.next(), words.next())

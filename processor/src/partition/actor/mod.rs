@@ -236,11 +236,7 @@ impl Partition {
         let (id, metrics) = (self.id, self.parts.metrics.clone());
         let turns = self.parts.turns_to_write.clone();
         Some(Box::pin(async move {
-            let _turn = match &turns {
-                Some(turns) => turns.acquire().await.ok(),
-                None => None,
-            };
-            write_rows(store.as_ref(), id, &slice.rows).await?;
+            write_rows(store.as_ref(), id, &slice.rows, turns.as_deref()).await?;
             metrics.rows_written(slice.rows.len());
             Ok(())
         }))
