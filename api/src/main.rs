@@ -54,7 +54,6 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         cache: config.storage.open_cache().await,
         definitions: config.storage.open_definitions()?,
         hasher: config.storage.hasher()?,
-        partitions: config.storage.partitions(),
         jobs: jobs.clone(),
         admin: AdminGuard::new(&config.own.admin, metrics)?,
     };

@@ -53,7 +53,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.own.ingest.listen)?;
 
-    let log = Arc::new(LateLog::new(config.storage.partitions()));
+    let log = Arc::new(LateLog::new());
     let parts = IngestParts {
         log: log.clone(),
         definitions: config.storage.open_definitions()?,
@@ -69,7 +69,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     tokio::spawn(ingest::watch_readiness(watched.0, watched.1, watched.2, stop.clone()));
 
     let open = async {
-        let open = until_there(async || config.storage.open_log_writer().await);
+        let open = until_there(async || config.storage.open_log_writer(definitions.as_ref()).await);
         if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
             log.set(opened);
             tracing::info!("the log is there: taking submissions");

@@ -15,7 +15,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::PartitionCount;
 use storage::definitions::Definitions;
 
 use crate::people::People;
@@ -29,8 +28,6 @@ pub struct Api {
     pub reader: Reader,
     /// People's rows.
     pub people: People,
-    /// How many partitions a receipt may name.
-    pub partitions: PartitionCount,
 }
 
 /// The routes over these parts.

@@ -138,7 +138,7 @@ impl FakeStore {
     /// Begins a term, in which this generation answers; the first is from the start.
     pub fn flip(&self, number: u32, generation: u32) {
         let generation = Generation(generation);
-        *self.term.lock().unwrap() = Some(Term { number, generation });
+        *self.term.lock().unwrap() = Some(Term { number, generation, log: LogNumber::FIRST });
     }
 
     /// Writes a person's row over the one before.
@@ -238,7 +238,7 @@ impl Store for FakeStore {
         if let Some(roster) = self.roster.lock().unwrap().clone() {
             return Ok(Some(roster));
         }
-        let mut roster = Roster::first("submissions", partitions());
+        let mut roster = Roster::first(LogRef::first("submissions", partitions()));
         let term = self.term.lock().unwrap().unwrap_or(Term::FIRST);
         (roster.term, roster.current.generation) = (term.number, term.generation);
         Ok(Some(roster))

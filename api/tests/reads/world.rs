@@ -113,7 +113,6 @@ impl World {
             cache: cache.clone(),
             definitions: definitions.clone(),
             hasher: hasher.clone(),
-            partitions: partitions(),
             jobs: jobs.clone(),
             admin: AdminGuard::new(&admin, &metrics).unwrap(),
         };

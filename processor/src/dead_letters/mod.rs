@@ -8,7 +8,7 @@ mod replay;
 
 use std::collections::BTreeMap;
 
-use schemas::{Offset, PartitionId, Position, Receipt};
+use schemas::{PartitionId, Position, Receipt};
 use storage::log::{Decision, Entry, LetterBook, LogReader, PutAway, ReadError};
 use uuid::Uuid;
 
@@ -47,7 +47,7 @@ pub struct Letter {
 /// Every letter in the book, by the place of its record.
 #[derive(Debug, Default)]
 pub struct Letters {
-    by_place: BTreeMap<(PartitionId, Offset), Letter>,
+    by_place: BTreeMap<Receipt, Letter>,
     foreign: u64,
 }
 
@@ -70,11 +70,11 @@ impl Letters {
         match entry {
             Entry::Letter(place, put_away) => {
                 let letter = Letter { put_away, state: State::Open };
-                self.by_place.entry((place.partition, place.offset)).or_insert(letter);
+                self.by_place.entry(place).or_insert(letter);
             }
             Entry::Decided(place, decision) => {
-                if let Some(letter) = self.by_place.get_mut(&(place.partition, place.offset)) {
-                    letter.state = letter.state.after(decision);
+                if let Some(letter) = self.by_place.get_mut(&place) {
+                    letter.state = letter.state.after(place, decision);
                 }
             }
             Entry::Foreign => self.foreign += 1,
@@ -83,7 +83,7 @@ impl Letters {
 
     /// One letter.
     pub fn get(&self, place: Receipt) -> Option<&Letter> {
-        self.by_place.get(&(place.partition, place.offset))
+        self.by_place.get(&place)
     }
 
     /// Entries that nobody of ours wrote.
@@ -93,9 +93,7 @@ impl Letters {
 
     /// All of them, in the order of their places.
     pub fn iter(&self) -> impl Iterator<Item = (Receipt, &Letter)> {
-        self.by_place.iter().map(|((partition, offset), letter)| {
-            (Receipt { partition: *partition, offset: *offset }, letter)
-        })
+        self.by_place.iter().map(|(place, letter)| (*place, letter))
     }
 }
 
@@ -111,14 +109,14 @@ async fn read_record(log: &dyn LogReader, place: Receipt) -> Result<(Vec<u8>, Ve
 impl State {
     /// A record that was appended is in the log, whatever was decided before; else the first decision holds, but a letter
     /// may be dropped that somebody has begun to replay.
-    fn after(self, decision: Decision) -> Self {
+    fn after(self, letter: Receipt, decision: Decision) -> Self {
         match (self, decision) {
             (Self::Open, Decision::Replay { attempt, partition, from }) => {
                 Self::Replaying { attempt, partition, from }
             }
             (Self::Replayed(_), _) => self,
             (_, Decision::Replayed { partition, offset }) => {
-                Self::Replayed(Receipt { partition, offset })
+                Self::Replayed(Receipt { partition, offset, ..letter })
             }
             (_, Decision::Dropped) => Self::Dropped,
             (Self::Replaying { .. } | Self::Dropped, Decision::Replay { .. }) => self,
@@ -129,10 +127,12 @@ impl State {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use schemas::{LogNumber, Offset};
 
     use super::*;
 
-    const PLACE: Receipt = Receipt { partition: PartitionId(3), offset: Offset(42) };
+    const PLACE: Receipt =
+        Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(42) };
 
     fn letter() -> Entry {
         let reason = "unknown record version 9".to_owned();
@@ -167,7 +167,7 @@ mod tests {
             let found = state(std::iter::once(letter()).chain(entries)).unwrap();
             let replayed = made.iter().find_map(|decision| match decision {
                 Decision::Replayed { partition, offset } => {
-                    Some(State::Replayed(Receipt { partition: *partition, offset: *offset }))
+                    Some(State::Replayed(Receipt { partition: *partition, offset: *offset, ..PLACE }))
                 }
                 Decision::Replay { .. } | Decision::Dropped => None,
             });

@@ -10,7 +10,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use schemas::{Offset, PartitionId, PersonKey, Position, Receipt, RecordDecoder, partition_for};
+use schemas::{
+    LogNumber, Offset, PartitionId, PersonKey, Position, Receipt, RecordDecoder, partition_for,
+};
 use storage::log::{AppendError, Decision, LetterBook, LogReader, LogWriter, NewRecord, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
 use uuid::Uuid;
@@ -21,7 +23,9 @@ use super::{Letter, Letters, State, read_record};
 pub struct ReplayParts {
     /// The book of dead letters.
     pub book: Arc<dyn LetterBook>,
-    /// Where the records are.
+    /// Which log takes submissions.
+    pub number: LogNumber,
+    /// Where the records are: that log.
     pub log: Arc<dyn LogReader>,
     /// Where they are appended once more.
     pub writer: Arc<dyn LogWriter>,
@@ -50,6 +54,11 @@ pub enum Refusal {
     /// The log was created anew.
     #[error("another record stands there now")]
     OtherRecord,
+    /// Nobody can say what its person has said since: that is in another log.
+    #[error(
+        "it is of a log that has been replaced since by another one, where its person may have submitted again"
+    )]
+    OtherLog,
     /// It would be a dead letter again.
     #[error("it still cannot be taken: {0}")]
     StillDead(String),
@@ -104,12 +113,13 @@ pub async fn replay(
         (State::Replayed(place), _) => return Ok(place),
         (State::Dropped, _) => return Err(Refusal::Dropped.into()),
         (State::Replaying { .. }, Unfinished::Leave) => return Err(Refusal::Busy.into()),
+        _ if letter.log != parts.number => return Err(Refusal::OtherLog.into()),
         (State::Open | State::Replaying { .. }, _) => find(parts, letter, found).await?,
     };
     if let State::Replaying { from, .. } = found.state
-        && let Some(offset) = appended_since(parts, &dead, from).await?
+        && let Some(place) = appended_since(parts, &dead, from).await?
     {
-        return enter(parts, &dead, offset).await;
+        return enter(parts, &dead, place).await;
     }
     refuse_what_is_in_vain(parts, &dead).await?;
     let copies = copies(&letters);
@@ -118,8 +128,8 @@ pub async fn replay(
         begin(parts, &dead).await?;
     }
     refuse_what_is_old(parts, &dead, &copies, Some(looked_until)).await?;
-    let offset = append(parts, &dead).await?;
-    enter(parts, &dead, offset).await
+    let place = append(parts, &dead).await?;
+    enter(parts, &dead, place).await
 }
 
 /// The letter's record.
@@ -183,7 +193,7 @@ async fn refuse_what_is_old(
     let mut stretch = parts.log.read(dead.home, from..bounds.high);
     while let Some(batch) = stretch.recv().await {
         for record in batch?.iter().filter(|record| record.key == dead.key.as_bytes()) {
-            let place = Receipt { partition: dead.home, offset: record.offset };
+            let place = Receipt { log: parts.number, partition: dead.home, offset: record.offset };
             let original = copies.get(&(place.partition, place.offset)).unwrap_or(&place);
             let Ok(view) = decoder.decode(record.key, record.value) else { continue };
             // Offsets of two partitions do not say which came first.
@@ -218,7 +228,7 @@ async fn appended_since(
     parts: &ReplayParts,
     dead: &Dead,
     from: Position,
-) -> Result<Option<Offset>, ReplayError> {
+) -> Result<Option<Receipt>, ReplayError> {
     let high = parts.log.bounds(dead.home).await?.high;
     let mut stretch = parts.log.read(dead.home, from..high);
     while let Some(batch) = stretch.recv().await {
@@ -227,21 +237,23 @@ async fn appended_since(
             .iter()
             .find(|record| record.key == dead.key.as_bytes() && record.value == dead.value);
         if let Some(record) = same {
-            return Ok(Some(record.offset));
+            let (partition, offset) = (dead.home, record.offset);
+            return Ok(Some(Receipt { log: parts.number, partition, offset }));
         }
     }
     Ok(None)
 }
 
-async fn append(parts: &ReplayParts, dead: &Dead) -> Result<Offset, ReplayError> {
-    let record = NewRecord { partition: dead.home, key: dead.key, value: dead.value.clone() };
+async fn append(parts: &ReplayParts, dead: &Dead) -> Result<Receipt, ReplayError> {
+    let record = NewRecord { key: dead.key, value: dead.value.clone() };
     let answers = parts.writer.append(vec![record]).await;
     let unanswered = || AppendError::Unknown("the log did not answer".to_owned());
     Ok(answers.into_iter().next().ok_or_else(unanswered)??)
 }
 
-async fn enter(parts: &ReplayParts, dead: &Dead, offset: Offset) -> Result<Receipt, ReplayError> {
-    let partition = dead.home;
+/// The writer that replays has one log, and never another.
+async fn enter(parts: &ReplayParts, dead: &Dead, place: Receipt) -> Result<Receipt, ReplayError> {
+    let Receipt { partition, offset, .. } = place;
     parts.book.decide(dead.letter, Decision::Replayed { partition, offset }).await?;
-    Ok(Receipt { partition, offset })
+    Ok(place)
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use processor::ProcessorParts;
-use schemas::{PartitionCount, PartitionId, Position};
+use schemas::{LogRef, PartitionCount, PartitionId, Position};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
 use storage::log::sqlite::{SqliteLog, SqliteReader};
-use storage::log::{LogIdentity, LogSource, PartitionHandler, SourceError};
+use storage::log::{LogIdentity, LogReader, LogSource, PartitionHandler, SourceError};
 use storage::store::Store;
 use storage::store::memory::MemoryStore;
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use crate::process::{EAGER, id, identity};
 use crate::running::Running;
 use crate::support::letters::NoLetters;
 use crate::support::log::Log;
+use crate::support::logs::OneLog;
 use crate::support::store::FaultyStore;
 
 /// A source that panics in the middle of its first run, and delivers the whole log in its second.
@@ -27,16 +28,13 @@ struct Panicking {
 }
 
 impl LogSource for Panicking {
-    fn partitions(&self) -> PartitionCount {
-        PartitionCount::new(1).unwrap()
-    }
-
     fn identity(&self) -> LogIdentity {
         identity()
     }
 
     fn run(
         &mut self,
+        _: &LogRef,
         handler: &dyn PartitionHandler,
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
@@ -62,16 +60,18 @@ async fn a_source_that_panics_is_begun_again_and_nothing_is_lost_or_counted_twic
     // What is folded is the source's; nothing is folded beside it.
     let one = PartitionCount::new(1).unwrap();
     SqliteLog::open(&dir.path().join("log.db"), one).unwrap();
+    let log: Arc<dyn LogReader> =
+        Arc::new(SqliteReader::open(&dir.path().join("log.db"), one).unwrap());
     let parts = ProcessorParts {
-        log: Arc::new(SqliteReader::open(&dir.path().join("log.db"), one).unwrap()),
+        logs: Arc::new(OneLog { log: Arc::clone(&log), alone: log }),
         source: Box::new(Panicking { log: Log::of(100), runs: 0 }),
-        topic: "submissions".into(),
+        first_log: LogRef::first("submissions", one),
         dead_letters: Arc::new(NoLetters),
         store: Arc::clone(&store) as _,
         jobs: Arc::new(MemoryStore::new()),
         cache: Arc::new(MemoryCache::new()),
         definitions: Arc::new(SqliteDefinitions::open(&dir.path().join("d.db")).unwrap()),
-        archive: None,
+        archive_dir: None,
     };
     let running = Running::start(parts, EAGER, dir.path()).await;
     let stored = async || store.inner.read_partition(id(0)).await.unwrap();

@@ -13,10 +13,8 @@ use super::{AppendError, ReadError};
 /// A record that the fold could not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it came from.
-    pub partition: PartitionId,
-    /// Where it came from. Together with the partition it names the letter: one that is written twice is one letter.
-    pub offset: Offset,
+    /// Where it came from. It names the letter: one that is written twice is one letter.
+    pub place: Receipt,
     /// Why it could not be taken.
     pub reason: String,
     /// The record's key as it was.
@@ -50,7 +48,7 @@ pub enum Decision {
     },
     /// Its record was appended once more.
     Replayed {
-        /// Where it is now.
+        /// Where it is now: in the letter's log.
         partition: PartitionId,
         /// Where it is now.
         offset: Offset,
