@@ -136,3 +136,40 @@ fn under_load_the_log_gets_more_partitions_and_then_fewer_and_everything_is_coun
         Ok(())
     });
 }
+
+#[test]
+fn one_whose_command_dies_while_submissions_wait_is_given_up_and_they_go_on() {
+    scenario_within(Duration::from_secs(180), async || {
+        // Everyone's row has to be written before the last step ends: so that takes its time.
+        let settings = vec!["processor.rows_interval_ms=15000".to_owned()];
+        let stack = StackBuilder { partitions: 2, settings, ..Stack::builder() }.start().await?;
+        stack.system.define(BUDGET, CATEGORIES).await?;
+        let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
+        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
+        load.goes_on_for(300).await?;
+        let operator = Operator::of_stack(&stack)?;
+        let mut moving = operator.start(&["repartition", "--partitions", "3"])?;
+        eventually("a processor says that the log is sealed", SOON, async || {
+            let sealed =
+                stack.processors[0].metric("allocator_processor_log_sealed_seconds").await?;
+            ensure!(sealed > 0.0, "it is not");
+            Ok(())
+        })
+        .await?;
+        moving.kill()?;
+        let ends = stack.kafka.ends(&stack.topic).await?;
+        let again = &["repartition", "--partitions", "3"];
+        refused(&operator, again, "generation 2 is being built already").await?;
+        ensure!(stack.kafka.ends(&stack.topic).await? == ends, "it takes records though sealed");
+        let said = operator.does(&["repartition", "--cancel"], BOUND).await?;
+        ensure!(said.contains("generation=2 given up"), "{said}");
+        load.goes_on_for(300).await?;
+        let ledger = load.stop().await?;
+        watch.stop().await?;
+        ledger.check_log(&stack.kafka.read(&stack.topic).await?)?;
+        stack.system.shows(BUDGET, &ledger.totals(CATEGORIES), SOON).await?;
+        let sealed = stack.processors[0].metric("allocator_processor_log_sealed_seconds").await?;
+        ensure!(sealed == 0.0, "sealed for {sealed} s, a processor says");
+        Ok(())
+    });
+}

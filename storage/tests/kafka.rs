@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use schemas::{
-    Budget, BudgetId, Offset, PartitionCount, PartitionId, PersonKey, Position, default_budgets,
-    partition_for,
+    Budget, BudgetId, LogNumber, LogRef, Offset, PartitionCount, PartitionId, PersonKey, Position,
+    default_budgets, partition_for,
 };
 use storage::definitions::kafka::KafkaDefinitions;
 use storage::definitions::{Definitions, define, freeze};
-use storage::log::kafka::{KafkaConfig, KafkaLog, KafkaSource, TopicError};
+use storage::log::kafka::{KafkaConfig, KafkaLog, KafkaSource, LogMover, TopicError};
 use storage::log::{
-    LogBounds, LogSource, LogWriter, NewRecord, PartitionHandler, RecordBatch, Start,
+    AppendError, LogBounds, LogSource, LogWriter, NewRecord, PartitionHandler, RecordBatch, Start,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -275,4 +275,89 @@ async fn of_definitions_changed_at_once_in_two_processes_none_is_lost_and_all_ag
     let late = KafkaDefinitions::open(&config).unwrap();
     until("a late reader knows it", || late.is_loaded()).await;
     assert_eq!(late.catalog().get("b"), one.catalog().get("b"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sealed_log_refuses_goes_to_the_next_one_as_soon_as_that_is_known() {
+    let config = config(2);
+    let (first, moves) = (config.first_log(), watch::Sender::new(None));
+    let log = Arc::new(KafkaLog::open(&config, &first, moves.subscribe()).await.unwrap());
+    let both = vec![record(0, 2, 1), record(1, 2, 2)];
+    assert!(log.append(both.clone()).await.iter().all(Result::is_ok));
+    let partitions = PartitionCount::new(3).unwrap();
+    let next = LogRef { number: LogNumber(2), topic: format!("{}-2", config.topic), partitions };
+    let (mover, budget) = (LogMover::new(&config), BudgetId::parse("taxes").unwrap());
+    mover.create(&next, &first).await.unwrap();
+    assert_eq!(mover.refuses(&first, &budget).await, Ok(false));
+    mover.seal(&first).await.unwrap();
+    refuses(&mover, &first, true).await;
+    assert_eq!(mover.is_sealed(&first).await, Ok(true));
+
+    let refused = Instant::now();
+    assert_eq!(
+        log.append(both.clone()).await,
+        [Err(AppendError::Sealed), Err(AppendError::Sealed)]
+    );
+    assert!(refused.elapsed() < config.delivery_timeout + Duration::from_millis(500));
+    assert!(log.available().is_ok(), "a log that refuses is not away");
+    let (writer, records) = (Arc::clone(&log), both.clone());
+    let held = tokio::spawn(async move { writer.append(records).await });
+    moves.send_replace(Some(next.clone()));
+    for (record, receipt) in both.iter().zip(held.await.unwrap()) {
+        let receipt = receipt.unwrap();
+        let home = partition_for(&record.key, partitions);
+        assert_eq!((receipt.log, receipt.partition), (LogNumber(2), home));
+    }
+
+    mover.unseal(&first, Some(&next)).await.unwrap();
+    refuses(&mover, &first, false).await;
+    assert_eq!(mover.is_sealed(&first).await, Ok(false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_opened_again_takes_what_was_held() {
+    let config = config(1);
+    let first = config.first_log();
+    let log = Arc::new(KafkaLog::open(&config, &first, watch::channel(None).1).await.unwrap());
+    let mover = LogMover::new(&config);
+    mover.seal(&first).await.unwrap();
+    refuses(&mover, &first, true).await;
+    let writer = Arc::clone(&log);
+    let held = tokio::spawn(async move {
+        // Each for as long as an append may take.
+        loop {
+            match writer.append(vec![record(0, 1, 1)]).await.remove(0) {
+                Err(AppendError::Sealed) => {}
+                answer => return answer,
+            }
+        }
+    });
+    mover.unseal(&first, None).await.unwrap();
+    let receipt = held.await.unwrap().unwrap();
+    assert_eq!(receipt.log, LogNumber::FIRST);
+}
+
+/// Waits until every broker refuses records, or takes them.
+async fn refuses(mover: &LogMover, log: &LogRef, wanted: bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let budget = BudgetId::parse("taxes").unwrap();
+    while mover.refuses(log, &budget).await != Ok(wanted) {
+        assert!(Instant::now() < deadline, "not within 30 s: refused is {wanted}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everyone_hears_where_submissions_go_and_it_never_moves_back() {
+    let config = config(1);
+    open(&config).await.unwrap();
+    let one = KafkaDefinitions::open(&config).unwrap();
+    let two = KafkaDefinitions::open(&config).unwrap();
+    let log = |number| LogRef { number: LogNumber(number), ..config.first_log() };
+    one.move_log(&log(3)).await.unwrap();
+    until("the other hears of it", || *two.log().borrow() == Some(log(3))).await;
+    two.move_log(&log(2)).await.unwrap();
+    let late = KafkaDefinitions::open(&config).unwrap();
+    until("a late reader knows it", || late.is_loaded()).await;
+    assert_eq!(*late.log().borrow(), Some(log(3)));
 }
