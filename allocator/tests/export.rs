@@ -8,7 +8,7 @@ mod running;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use running::{Running, shell, start};
@@ -131,4 +131,33 @@ fn a_budget_that_is_not_there_and_a_file_without_a_format_are_refused() {
     };
     refused(&["--format", "csv"], "there is no budget `towns`");
     refused(&["--output", "people.txt"], "a format is needed");
+}
+
+#[test]
+fn a_reader_of_standard_output_that_goes_away_is_no_failure_and_a_full_disk_is_one() {
+    let data = TempDir::new().unwrap();
+    let running = filled(&data);
+    totals(&running, "towns", PEOPLE);
+    let dir = format!("sqlite.dir={}", data.path().display());
+    let to_stdout = |stdout: Stdio| {
+        Command::new(env!("CARGO_BIN_EXE_allocator"))
+            .args([
+                "export", "--budget", "towns", "--set", &dir, "--format", "csv", "--output", "-",
+            ])
+            .current_dir(data.path())
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let mut exporting = to_stdout(Stdio::piped());
+    drop(exporting.stdout.take());
+    let ended = exporting.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.success() && !said.contains("export: "), "{:?}: {said}", ended.status);
+
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let ended = to_stdout(full.into()).wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.code() == Some(2) && said.contains("standard output"), "{said}");
 }

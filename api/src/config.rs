@@ -28,6 +28,8 @@ pub struct ApiConfig {
     pub freshness: Duration,
     /// How many reads may wait for a submission at once.
     pub max_waiters: usize,
+    /// How many published exports may be read at once.
+    pub max_downloads: usize,
 }
 
 impl ApiConfig {
@@ -87,6 +89,13 @@ impl ApiConfig {
         "Requests that may wait for a submission (`Prefer: wait`) at once; one more is answered 503.",
         parse::positive_usize,
     );
+    const MAX_DOWNLOADS: Key<usize> = Key::new(
+        "api.max_downloads",
+        Some("16"),
+        "downloads",
+        "Published exports that may be read at once; one more is answered 503.",
+        parse::positive_usize,
+    );
 
     /// The settings of this module.
     pub const KEYS: &[KeyDoc] = &[
@@ -98,6 +107,7 @@ impl ApiConfig {
         Self::BREAKER_COOLDOWN_MS.describe(),
         Self::FRESHNESS_MS.describe(),
         Self::MAX_WAITERS.describe(),
+        Self::MAX_DOWNLOADS.describe(),
     ];
 
     /// Reads them; `None` once a fault was noted.
@@ -110,6 +120,7 @@ impl ApiConfig {
         let cooldown = reader.read(&Self::BREAKER_COOLDOWN_MS);
         let freshness = reader.read(&Self::FRESHNESS_MS);
         let max_waiters = reader.read(&Self::MAX_WAITERS);
+        let max_downloads = reader.read(&Self::MAX_DOWNLOADS);
         Some(Self {
             listen: listen?,
             redis_deadline: redis_deadline?,
@@ -118,6 +129,7 @@ impl ApiConfig {
             breaker: BreakerSettings { failures: failures?, cooldown: cooldown? },
             freshness: freshness?,
             max_waiters: max_waiters?,
+            max_downloads: max_downloads?,
         })
     }
 }

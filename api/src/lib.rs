@@ -36,7 +36,9 @@ use runtime::metrics::{Metrics, MetricsError};
 use schemas::PersonKeyHasher;
 use storage::cache::Cache;
 use storage::definitions::Definitions;
+use storage::exports::Exports;
 use storage::jobs::JobStore;
+use storage::log::letters::LetterPlaces;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +72,10 @@ pub struct ApiParts {
     pub hasher: PersonKeyHasher,
     /// Background jobs.
     pub jobs: Arc<dyn JobStore>,
+    /// Dead letters.
+    pub letters: Arc<dyn LetterPlaces>,
+    /// Published exports.
+    pub exports: Exports,
     /// Lets administrators pass, and nobody else.
     pub admin: AdminGuard,
 }
@@ -87,7 +93,7 @@ pub fn routes(
     stop: CancellationToken,
 ) -> Result<Router, MetricsError> {
     let metrics = ApiMetrics::register(metrics)?;
-    let ApiParts { store, cache, definitions, hasher, jobs, admin } = parts;
+    let ApiParts { store, cache, definitions, hasher, jobs, letters, exports, admin } = parts;
     let memory = Arc::new(Memory::new(config.freshness));
     let generation = Arc::new(CurrentGeneration::new(Arc::clone(&store)));
     let tiers = Tiers::new(
@@ -109,10 +115,12 @@ pub fn routes(
     };
     tokio::spawn(refresher.run(cache, stop));
     let roster = RosterReader::new(Arc::clone(&store), config.summary_deadline);
-    let administrators = routes::admin::router(&admin, roster, jobs);
+    let administrators = routes::admin::router(&admin, roster, jobs, letters);
     let waiters = Arc::new(Waiters::new(config.max_waiters, &metrics));
     let people = People::new(config, store, generation, hasher, Arc::clone(&waiters), &metrics);
+    let downloads =
+        routes::Downloads::new(exports, config.max_downloads, metrics.downloads.clone());
     let reader = Reader::new(memory, walker, Arc::clone(&definitions), waiters, metrics);
-    let reads = routes::router(Arc::new(routes::Api { definitions, reader, people }));
+    let reads = routes::router(Arc::new(routes::Api { definitions, reader, people, downloads }));
     Ok(reads.merge(administrators))
 }

@@ -48,6 +48,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.own.api.listen)?;
 
+    let admin = AdminGuard::new(&config.own.admin, metrics)?;
+    tokio::spawn(admin.clone().follow_tokens_file(stop.clone()));
     let (store, jobs) = (Arc::new(LateStore::new()), Arc::new(LateJobs::new()));
     let parts = ApiParts {
         store: store.clone(),
@@ -55,7 +57,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         definitions: config.storage.open_definitions()?,
         hasher: config.storage.hasher()?,
         jobs: jobs.clone(),
-        admin: AdminGuard::new(&config.own.admin, metrics)?,
+        letters: Arc::new(config.storage.clone()),
+        exports: config.storage.exports(),
+        admin,
     };
     let routes = api::routes(&config.own.api, parts, metrics, health, stop.clone())?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);

@@ -16,6 +16,8 @@ pub struct ApiMetrics {
     pub memory_entries: IntGauge,
     /// The age of the oldest answer among the budgets read lately.
     pub staleness_seconds: Gauge,
+    /// Published exports that are being read.
+    pub downloads: IntGauge,
     /// Reads that wait for a submission.
     pub waiting: IntGauge,
     /// Reads answered from memory; one of `reads`, at hand because it is the hot one.
@@ -64,6 +66,7 @@ impl ApiMetrics {
                 "api_staleness_seconds",
                 "Time since the oldest answer was confirmed, among the budgets read lately.",
             )?,
+            downloads: metrics.gauge("api_downloads", "Published exports that are being read.")?,
             waiting: metrics
                 .gauge("api_waiting_reads", "Reads that wait for a submission to be counted.")?,
         })

@@ -110,10 +110,12 @@ mod tests {
             let gateway = Gateway::before(services.each_ref().map(String::as_str)).await?;
             for (method, path, service) in [
                 (Method::GET, "/v1/budgets/taxes", "api"),
+                (Method::GET, "/v1/budgets/taxes/export?format=csv", "api"),
                 (Method::PUT, "/v1/budgets/taxes", "ingest"),
                 (Method::POST, "/v1/budgets/taxes/submissions", "ingest"),
                 (Method::GET, "/v1/admin/jobs", "api"),
                 (Method::POST, "/v1/admin/jobs", "api"),
+                (Method::POST, "/v1/admin/dead-letters/3.1042/replay", "api"),
                 (Method::DELETE, "/v1/admin/jobs/7?now=1", "api"),
                 (Method::POST, "/v1/admin", "api"),
                 (Method::POST, "/v1/administration", "ingest"),

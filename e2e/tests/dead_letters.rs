@@ -206,8 +206,73 @@ fn an_operator_lists_shows_replays_and_drops_dead_letters() {
         ensure!(stack.kafka.read(&stack.topic).await?.len() == 3);
 
         let said = letters(&stack, "drop", &[&garbage], 0).await?;
-        ensure!(said.contains(&format!("{garbage}  dropped  ")), "{said}");
+        ensure!(said.contains(&format!("{garbage}  dropped\n")), "{said}");
         letters(&stack, "drop", &["0.99"], 1).await?;
+        let said = letters(&stack, "list", &["--all"], 0).await?;
+        ensure!(said.contains("open=0 replaying=0 replayed=1 dropped=1 foreign=0"), "{said}");
+        Ok(())
+    });
+}
+
+/// Asks for a decision by HTTP, and waits for what comes of it: the job's state and result.
+async fn decided(stack: &Stack, letter: &str, action: &str) -> Result<(String, String)> {
+    let system = &stack.system;
+    let url = format!("{}/v1/admin/dead-letters/{letter}/{action}", system.read_from(0));
+    let asked = send(system.request(Method::POST, url)).await?.expect(202)?;
+    let location = asked.header("location").to_owned();
+    eventually("the job has ended", PATIENCE, async || {
+        let job = system.get(&location).await?.expect(200)?.json()?;
+        let text = |member: &str| job[member].as_str().unwrap_or_default().to_owned();
+        ensure!(matches!(text("state").as_str(), "succeeded" | "dead"), "{job}");
+        Ok((text("state"), text("result")))
+    })
+    .await
+}
+
+#[test]
+fn dead_letters_are_listed_shown_replayed_and_dropped_by_http() {
+    scenario(async || {
+        let stack = Stack::builder().start().await?;
+        stack.system.known(BUDGET, Duration::from_secs(10)).await?;
+        let person = key(7);
+        let wrong = (partition_of(&person, stack.partitions) + 1) % stack.partitions;
+        let good = allocation_record(BUDGET, mix_128(1), shares(3, CATEGORIES));
+        let other = (wrong + 1) % stack.partitions;
+        let records = vec![(wrong, person, good), (other, key(8), b"garbage".to_vec())];
+        stack.kafka.write(&stack.topic, records).await?;
+        stack.caught_up(PATIENCE).await?;
+        let (misplaced, garbage) = (format!("{wrong}.0"), format!("{other}.0"));
+
+        let get = async |path: &str| {
+            let path = format!("/v1/admin/dead-letters{path}");
+            stack.system.get(&path).await?.expect(200)?.json()
+        };
+        let (first, last) =
+            if wrong < other { (&misplaced, &garbage) } else { (&garbage, &misplaced) };
+        let page = get("?limit=1").await?;
+        ensure!(page["dead_letters"][0]["id"] == **first && page["next"] == **first, "{page}");
+        let page = get(&format!("?limit=1&after={first}")).await?;
+        ensure!(page["dead_letters"][0]["id"] == **last && page["next"].is_null(), "{page}");
+        let shown = get(&format!("/{garbage}")).await?;
+        ensure!(
+            shown["record"]["value"] == "67617262616765" && shown["state"] == "open",
+            "{shown}"
+        );
+
+        let (state, result) = decided(&stack, &misplaced, "replay").await?;
+        ensure!(state == "succeeded" && result.starts_with("replayed as "), "{state}: {result}");
+        let again = decided(&stack, &misplaced, "replay").await?;
+        ensure!(again == (state, result), "{again:?}");
+        let totals = audit::exact(&stack, BUDGET, CATEGORIES).await?;
+        ensure!(totals.people == 1, "{} people are counted", totals.people);
+        ensure!(stack.kafka.read(&stack.topic).await?.len() == 3, "it was appended once");
+        let (state, result) = decided(&stack, &garbage, "replay").await?;
+        ensure!(state == "dead" && result.contains("still cannot be taken"), "{state}: {result}");
+        let dropped = decided(&stack, &garbage, "drop").await?;
+        ensure!(dropped == ("succeeded".to_owned(), "dropped".to_owned()), "{dropped:?}");
+        let shown = get(&format!("/{misplaced}")).await?;
+        ensure!(shown["state"] == "replayed", "{shown}");
+        // What the command line sees is the same.
         let said = letters(&stack, "list", &["--all"], 0).await?;
         ensure!(said.contains("open=0 replaying=0 replayed=1 dropped=1 foreign=0"), "{said}");
         Ok(())

@@ -11,11 +11,22 @@ use e2e::process::Signal;
 use e2e::scenario::{scenario, scenario_within};
 use e2e::stack::{Stack, StackBuilder};
 use e2e::wait::eventually;
+use rusqlite::Connection;
 
 const BUDGET: &str = "rebuilt";
 const CATEGORIES: usize = 10;
 const BOUND: Duration = Duration::from_secs(90);
 const SOON: Duration = Duration::from_secs(20);
+
+/// Stores a job of a kind that only a newer release knows.
+fn write_unreadable(embedded: &Embedded, id: &str) -> Result<()> {
+    let store = Connection::open(embedded.data.join("store.db"))?;
+    store.busy_timeout(SOON)?;
+    let id = u128::from_str_radix(&id.replace('-', ""), 16)?.to_be_bytes();
+    let insert = "INSERT INTO jobs (id, revision, job) VALUES (?1, 1, ?2)";
+    store.execute(insert, (id, r#"{"kind": "dance"}"#))?;
+    Ok(())
+}
 
 /// The first word of what a command says: the id of the job that it asked for.
 fn id(said: &str) -> Result<String> {
@@ -117,6 +128,16 @@ fn jobs_of_the_embedded_default_are_asked_for_shown_cancelled_and_refused() {
             Ok(())
         })
         .await?;
+        let newer = "00000000-0000-8000-8000-000000000007";
+        write_unreadable(&embedded, newer)?;
+        let said = operator.does(&["jobs", "list"], BOUND).await?;
+        ensure!(said.contains(&format!("{newer}  cannot be read")), "{said}");
+        ensure!(said.contains(" unreadable=1"), "{said}");
+        let (code, said) = ended(operator.start(&["jobs", "delete", &id])?, BOUND).await?;
+        ensure!(code == Some(2) && said.contains("can be read: cancel it"), "{said}");
+        operator.does(&["jobs", "delete", newer], BOUND).await?;
+        let said = operator.does(&["jobs", "list"], BOUND).await?;
+        ensure!(said.contains(" unreadable=0"), "{said}");
         load.goes_on_for(50).await?;
         let ledger = load.stop().await?;
         let totals = ledger.totals(CATEGORIES);

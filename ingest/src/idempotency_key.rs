@@ -1,14 +1,11 @@
 //! The name that a client gives a submission, in the body or in `Idempotency-Key`.
 
 use axum::extract::FromRequestParts;
-use http::HeaderName;
 use http::request::Parts;
+use runtime::http::idempotency_key;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{BudgetId, PersonKeyHasher, SubmissionId};
 use uuid::Uuid;
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const LONGEST: usize = 255;
 
 /// What the header says, if it is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,24 +18,6 @@ pub(crate) enum IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    fn parse(parts: &Parts) -> Result<Self, &'static str> {
-        let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
-        let Some(value) = values.next() else { return Ok(Self::Absent) };
-        if values.next().is_some() {
-            return Err("is there more than once");
-        }
-        let text = value.as_bytes();
-        if text.len() > LONGEST || !text.iter().all(u8::is_ascii_graphic) {
-            return Err("must be 1 to 255 visible ASCII characters");
-        }
-        match std::str::from_utf8(text) {
-            Ok("") | Err(_) => Err("must be 1 to 255 visible ASCII characters"),
-            Ok(text) => {
-                Ok(Uuid::try_parse(text).map_or_else(|_| Self::Text(text.to_owned()), Self::Uuid))
-            }
-        }
-    }
-
     /// The submission's id, from the header or from the body; none if neither has one.
     ///
     /// # Errors
@@ -67,9 +46,8 @@ impl<S: Sync> FromRequestParts<S> for IdempotencyKey {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        Self::parse(parts).map_err(|fault| {
-            Problem::new(ProblemKind::Malformed)
-                .detail(format!("the header `Idempotency-Key` {fault}"))
-        })
+        Ok(idempotency_key(&parts.headers)?.map_or(Self::Absent, |text| {
+            Uuid::try_parse(text).map_or_else(|_| Self::Text(text.to_owned()), Self::Uuid)
+        }))
     }
 }

@@ -53,13 +53,15 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.own.ingest.listen)?;
 
+    let admin = AdminGuard::new(&config.own.admin, metrics)?;
+    tokio::spawn(admin.clone().follow_tokens_file(stop.clone()));
     let log = Arc::new(LateLog::new());
     let parts = IngestParts {
         log: log.clone(),
         definitions: config.storage.open_definitions()?,
         idempotency: config.storage.open_idempotency().await,
         hasher: config.storage.hasher()?,
-        admin: AdminGuard::new(&config.own.admin, metrics)?,
+        admin,
     };
     let definitions = Arc::clone(&parts.definitions);
     let routes = ingest::routes(&config.own.ingest, parts, metrics)?;

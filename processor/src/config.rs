@@ -1,7 +1,6 @@
 //! The processor's settings.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use runtime::config::{Key, KeyDoc, Reader, parse};
@@ -85,13 +84,6 @@ const CLAIM_TIMEOUT: Key<Duration> = Key::new(
     "How long partitions may take to be claimed before the others are folded without; those are tried again 15 s later.",
     parse::positive_duration_ms,
 );
-const EXPORTS_DIR: Key<PathBuf> = Key::new(
-    "processor.exports_dir",
-    Some("./data/exports"),
-    "path",
-    "The folder that exports which are asked for as jobs are written to, by whichever processor does them; made if absent.",
-    parse::path,
-);
 
 /// Every key of this crate.
 pub const KEYS: &[KeyDoc] = &[
@@ -106,7 +98,6 @@ pub const KEYS: &[KeyDoc] = &[
     DEAD_LETTER_PERCENT.describe(),
     REPUBLISH_INTERVAL.describe(),
     CLAIM_TIMEOUT.describe(),
-    EXPORTS_DIR.describe(),
 ];
 
 /// The processor's settings.
@@ -120,8 +111,6 @@ pub struct ProcessorConfig {
     pub republish_interval: Duration,
     /// How long partitions may take to be claimed before the others begin without.
     pub claim_timeout: Duration,
-    /// The folder that exports are written to.
-    pub exports_dir: PathBuf,
 }
 
 impl ProcessorConfig {
@@ -138,7 +127,6 @@ impl ProcessorConfig {
         let dead_letter_percent = reader.read(&DEAD_LETTER_PERCENT);
         let republish_interval = reader.read(&REPUBLISH_INTERVAL);
         let claim_timeout = reader.read(&CLAIM_TIMEOUT);
-        let exports_dir = reader.read(&EXPORTS_DIR);
         Some(Self {
             listen: listen?,
             limits: Limits {
@@ -152,7 +140,6 @@ impl ProcessorConfig {
             },
             republish_interval: republish_interval?,
             claim_timeout: claim_timeout?,
-            exports_dir: exports_dir?,
         })
     }
 }

@@ -111,11 +111,14 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
             logs: Arc::new(config.storage.clone()),
             first_log,
             dead_letters: log.dead_letters,
+            letters: config.storage.open_letter_book()?,
+            writer: log.writer,
             archive_dir: config.storage.archive_dir().map(Path::to_owned),
             store: store.store,
             jobs: store.jobs,
             cache: config.storage.open_cache().await,
             definitions,
+            exports: config.storage.exports(),
         };
         anyhow::Ok(Processor::start(&config.own, parts, metrics, health, stop.clone()).await?)
     };

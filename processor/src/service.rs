@@ -11,15 +11,16 @@ use runtime::metrics::{Metrics, MetricsError};
 use schemas::{LogRef, Roster};
 use storage::cache::Cache;
 use storage::definitions::Definitions;
+use storage::exports::Exports;
 use storage::jobs::JobStore;
-use storage::log::{DeadLetters, LogReaders, LogSource};
+use storage::log::{DeadLetters, LetterBook, LogReaders, LogSource, LogWriter};
 use storage::store::{Store, StoreError};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::beside::{Beside, BesideParts, Readers};
+use crate::beside::{Beside, BesideParts, Readers, Turns};
 use crate::config::ProcessorConfig;
 use crate::coordinator::{Coordinator, CoordinatorParts};
 use crate::generations::{begin_first, check_configured, watch_roster};
@@ -30,9 +31,6 @@ use crate::repartition::Announcer;
 
 const FIRST_REJOIN_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_REJOIN_PAUSE: Duration = Duration::from_secs(5);
-/// How many partitions beside may catch up at full speed: more would slow down those that answer, by the store's work
-/// most of all.
-const CATCHING_UP_AT_ONCE: usize = 1;
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where the processor reads from and writes to.
@@ -45,6 +43,10 @@ pub struct ProcessorParts {
     pub first_log: LogRef,
     /// Where records go that cannot be folded.
     pub dead_letters: Arc<dyn DeadLetters>,
+    /// What operators decide about those.
+    pub letters: Arc<dyn LetterBook>,
+    /// The log, for what they replay.
+    pub writer: Arc<dyn LogWriter>,
     /// Totals and people.
     pub store: Arc<dyn Store>,
     /// What is asked for in the background.
@@ -55,6 +57,8 @@ pub struct ProcessorParts {
     pub definitions: Arc<dyn Definitions>,
     /// The folder of the logs' archives, if there is one.
     pub archive_dir: Option<PathBuf>,
+    /// Where exports are written to.
+    pub exports: Exports,
 }
 
 /// Why the processor did not start.
@@ -109,8 +113,10 @@ impl Processor {
                 store: Arc::clone(&parts.store),
                 cache: Arc::clone(&parts.cache),
                 definitions: Arc::clone(&parts.definitions),
+                letters: parts.letters,
+                writer: parts.writer,
                 archive_dir: parts.archive_dir,
-                exports_dir: config.exports_dir.clone(),
+                exports: parts.exports,
             })),
             name: owner.as_str().into(),
             metrics: job_metrics,
@@ -130,7 +136,7 @@ impl Processor {
             limits: config.limits,
             owner: format!("{owner}-beside"),
             metrics: metrics.clone(),
-            turns: Arc::new(Semaphore::new(CATCHING_UP_AT_ONCE)),
+            turns: Turns::new(),
         })?;
         let coordinator = Coordinator::new(
             CoordinatorParts {

@@ -9,6 +9,7 @@ mod answer;
 mod body;
 mod connection;
 mod exchange;
+mod idempotency_key;
 mod layer;
 mod request_id;
 mod serve;
@@ -26,6 +27,7 @@ use crate::health::{self, Health};
 use crate::metrics::{Metrics, RequestMetrics};
 use crate::problem;
 
+pub use idempotency_key::idempotency_key;
 pub use request_id::{RequestId, X_REQUEST_ID};
 pub use serve::{ServeError, bind, serve};
 

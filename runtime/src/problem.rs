@@ -1,8 +1,9 @@
 //! Problems (RFC 9457): the one form in which anything that goes wrong is told to a client.
 //!
-//! The catalogue of kinds is in `kind`, the pages that their `type` leads to in `pages`. A problem answers a request
+//! The catalogue of kinds is in `kind`, the pages that their `type` leads to in `pages`, the faults of a body in `faults`. A problem answers a request
 //! as a response, or stands as an item inside a batch answer. When a problem is right is the caller's decision.
 
+mod faults;
 mod kind;
 mod pages;
 
@@ -14,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+pub use faults::{Faults, member_pointer};
 pub use kind::ProblemKind;
 pub use pages::pages;
 

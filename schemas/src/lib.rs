@@ -5,6 +5,7 @@ mod allocation;
 mod budget;
 pub mod cql;
 mod defaults;
+pub mod export;
 mod fnv;
 pub mod job;
 mod log;

@@ -107,18 +107,22 @@ impl PersonKeyHasher {
     /// The key of a person in a budget: HMAC-SHA-256 of budget, a zero byte (no slug has one) and the id, cut to
     /// 128 bits.
     pub fn key(&self, budget: &BudgetId, person: &PersonName) -> PersonKey {
-        PersonKey(self.digest(budget, person.reveal().as_bytes()))
+        PersonKey(self.digest(budget, &[person.reveal().as_bytes()]))
     }
 
     /// A submission id for an `Idempotency-Key` that is not a UUID itself: the same key gives the same id.
     pub fn submission_id(&self, budget: &BudgetId, idempotency_key: &str) -> SubmissionId {
         // The separator keeps these apart from person keys: person ids hold no control character.
-        let text = [b"\x01", idempotency_key.as_bytes()].concat();
-        SubmissionId(uuid::Builder::from_custom_bytes(self.digest(budget, &text)).into_uuid())
+        let digest = self.digest(budget, &[b"\x01", idempotency_key.as_bytes()]);
+        SubmissionId(uuid::Builder::from_custom_bytes(digest).into_uuid())
     }
 
-    fn digest(&self, budget: &BudgetId, text: &[u8]) -> [u8; PersonKey::BYTES] {
-        let whole = hmac::sign(&self.0, &[budget.as_str().as_bytes(), b"\0", text].concat());
+    fn digest(&self, budget: &BudgetId, text: &[&[u8]]) -> [u8; PersonKey::BYTES] {
+        let mut hash = hmac::Context::with_key(&self.0);
+        hash.update(budget.as_str().as_bytes());
+        hash.update(b"\0");
+        text.iter().for_each(|part| hash.update(part));
+        let whole = hash.sign();
         let mut cut = [0; PersonKey::BYTES];
         cut.copy_from_slice(&whole.as_ref()[..PersonKey::BYTES]);
         cut

@@ -3,11 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{LogNumber, Offset, PartitionId};
 
 /// Where a submission stands. Its text is opaque to clients: `partition.offset` in a deployment's first log,
 /// `log.partition.offset` in a later one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Receipt {
     /// The log.
     pub log: LogNumber,
@@ -28,6 +31,20 @@ impl fmt::Display for Receipt {
             write!(f, "{}.", self.log)?;
         }
         write!(f, "{}.{}", self.partition, self.offset)
+    }
+}
+
+impl From<Receipt> for String {
+    fn from(receipt: Receipt) -> Self {
+        receipt.to_string()
+    }
+}
+
+impl TryFrom<String> for Receipt {
+    type Error = ReceiptFault;
+
+    fn try_from(text: String) -> Result<Self, ReceiptFault> {
+        text.parse()
     }
 }
 

@@ -12,7 +12,7 @@ use schemas::{
     Roster,
 };
 
-use crate::jobs::JobStore;
+use crate::jobs::{JobRows, JobStore};
 use crate::log::{AppendError, LogWriter, NewRecord};
 use crate::store::{
     Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
@@ -199,8 +199,8 @@ impl LateJobs {
 
 #[async_trait]
 impl JobStore for LateJobs {
-    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
-        self.get()?.jobs().await
+    async fn job_rows(&self) -> Result<JobRows, StoreError> {
+        self.get()?.job_rows().await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -211,7 +211,7 @@ impl JobStore for LateJobs {
         self.get()?.change_job(next).await
     }
 
-    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
-        self.get()?.delete_job(job).await
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError> {
+        self.get()?.delete_job(id, revision).await
     }
 }

@@ -8,11 +8,13 @@
 //! | background jobs | [`jobs::JobStore`] | beside the totals | beside the totals |
 //! | the copy for readers | [`cache::Cache`] | Redis | in process |
 //! | budgets' definitions | [`definitions::Definitions`] | a compacted Kafka topic | SQLite |
+//! | exports | files in a folder: [`exports`] | the same | the same |
 //! | submission ids seen | [`idempotency::Idempotency`] | Redis | in process |
 
 pub mod cache;
 pub mod config;
 pub mod definitions;
+pub mod exports;
 pub mod idempotency;
 pub mod jobs;
 pub mod late;

@@ -15,14 +15,17 @@ use contract::log::{Owner, PARTITIONS, Running, append, as_read, record};
 use contract::wait::{PATIENCE, until};
 use contract::{build, cache, definitions, idempotency, jobs, log, store};
 use rusqlite::Connection;
+use schemas::job::JobId;
 use schemas::{Generation, LogNumber, LogRef, Offset, PartitionId, Receipt, SubmissionId};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::Definitions;
 use storage::definitions::sqlite::SqliteDefinitions;
 use storage::idempotency::memory::{MemoryIdempotency, Retention};
 use storage::idempotency::{Attempt, Begun, Idempotency};
+use storage::jobs::{JobRows, JobStore, UnreadableJob};
 use storage::log::sqlite::{OpenError, SqliteLetterBook, SqliteLog, SqliteReader};
 use storage::log::{DeadLetter, LogSource};
+use storage::store::Conditional;
 use storage::store::memory::MemoryStore;
 use storage::store::sqlite::SqliteStore;
 use uuid::Uuid;
@@ -245,6 +248,22 @@ mod sqlite_store {
 
     store::store_contract!(fixture(), fixture());
     jobs::jobs_contract!(of_jobs());
+
+    #[tokio::test]
+    async fn a_job_of_a_newer_release_is_told_of_and_deleted_as_it_is_known() {
+        let directory = directory();
+        let path = directory.path().join("store.sqlite");
+        let jobs = SqliteStore::open(&path).unwrap();
+        let id = JobId::named("somebody", "something newer");
+        let insert = "INSERT INTO jobs (id, revision, job) VALUES (?1, 7, ?2)";
+        let row = (id.0.into_bytes(), r#"{"kind":"dance"}"#);
+        Connection::open(&path).unwrap().execute(insert, row).unwrap();
+        let unreadable = vec![UnreadableJob { id, revision: 7 }];
+        assert_eq!(jobs.job_rows().await, Ok(JobRows { jobs: Vec::new(), unreadable }));
+        assert_eq!(jobs.delete_job(id, 6).await, Ok(Conditional::Refused));
+        assert_eq!(jobs.delete_job(id, 7).await, Ok(Conditional::Applied));
+        assert_eq!(jobs.job_rows().await, Ok(JobRows::default()));
+    }
 }
 
 mod memory_store {

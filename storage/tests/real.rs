@@ -92,7 +92,7 @@ mod kafka_log {
             reader: Arc::new(KafkaReader::open(&config, &log).await.unwrap()),
             log,
             letters: Arc::new(KafkaDeadLetters::open(&config).unwrap()),
-            book: Arc::new(KafkaLetterBook::open(&config).unwrap()),
+            book: Arc::new(KafkaLetterBook::new(&config)),
             read_letters: Box::new(move || {
                 let config = config.clone();
                 Box::pin(async move {

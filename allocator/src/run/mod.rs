@@ -69,6 +69,7 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     let stop_processor = CancellationToken::new();
     let start = async {
         let admin = AdminGuard::new(&config.admin, metrics)?;
+        tokio::spawn(admin.clone().follow_tokens_file(stop.clone()));
         let places = Places::open(&config.storage, admin).await?;
         places.start(config, metrics, health, stop, stop_processor.clone()).await
     };
@@ -134,11 +135,14 @@ impl Places {
             logs: Arc::new(config.storage.clone()),
             first_log: config.storage.first_log(),
             dead_letters: log.dead_letters,
+            letters: config.storage.open_letter_book()?,
+            writer: Arc::clone(&log.writer),
             archive_dir: config.storage.archive_dir().map(Path::to_owned),
             store: Arc::clone(&store.store),
             jobs: Arc::clone(&store.jobs),
             cache: Arc::clone(&cache),
             definitions: Arc::clone(&definitions),
+            exports: config.storage.exports(),
         };
         let processor =
             Processor::start(&config.processor, parts, metrics, health, stop_processor).await?;
@@ -148,6 +152,8 @@ impl Places {
             definitions: Arc::clone(&definitions),
             hasher: ingest.hasher.clone(),
             jobs: store.jobs,
+            letters: Arc::new(config.storage.clone()),
+            exports: config.storage.exports(),
             admin: ingest.admin.clone(),
         };
         let reads = api::routes(&config.api, parts, metrics, health, stop.clone())?;

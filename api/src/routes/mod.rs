@@ -5,6 +5,7 @@ mod aggregate;
 mod aggregates;
 mod budgets;
 mod conditional;
+mod export;
 mod person;
 mod request;
 mod respond;
@@ -17,6 +18,8 @@ use axum::routing::get;
 use runtime::problem::{Problem, ProblemKind};
 use storage::definitions::Definitions;
 
+pub use export::Downloads;
+
 use crate::people::People;
 use crate::reader::{NoAnswer, Reader};
 
@@ -28,6 +31,8 @@ pub struct Api {
     pub reader: Reader,
     /// People's rows.
     pub people: People,
+    /// Published exports.
+    pub downloads: Downloads,
 }
 
 /// The routes over these parts.
@@ -36,6 +41,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/budgets", get(budgets::list))
         .route("/v1/budgets/{budget}", get(budgets::one))
         .route("/v1/budgets/{budget}/aggregate", get(aggregate::of_budget))
+        .route("/v1/budgets/{budget}/export", get(export::of_budget))
         .route("/v1/budgets/{budget}/submissions/{person}", get(person::of_budget))
         .route("/v1/aggregates", get(aggregates::of_budgets))
         .route("/aggregate", get(aggregate::of_default_budget))

@@ -21,7 +21,8 @@ use crate::reader::Served;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
+pub(super) const REVALIDATE: HeaderValue =
+    HeaderValue::from_static("public, max-age=0, must-revalidate");
 
 /// An answer, or `304` when the client has it already.
 pub(super) fn cacheable(request: &HeaderMap, rendered: &Rendered) -> Response {

@@ -11,7 +11,7 @@ use crate::world::{Got, World};
 
 pub const VIEWER: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv";
 pub const OPERATOR: &str = "oooooooooooooooooooooooooooooooo";
-const ADMIN: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+pub const ADMIN: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 /// By `printf %s TOKEN | sha256sum`.
 const TOKENS_FILE: &str = "\
 vera viewer sha256:d71af2bc53398568e2aff5639f499ff0add6177253dbabccfe931459470856a7
@@ -20,17 +20,24 @@ anna admin sha256:3ba3f5f43b92602683c19aee62a20342b084dd5971ddd33808d81a328879a5
 ";
 
 const GENERATIONS: &str = "/v1/admin/generations";
+const LIMITS: &str = "/v1/admin/limits";
 const WHOAMI: &str = "/v1/admin/whoami";
 
 /// Which role each route needs, by path; no other route may begin with `/v1/admin`.
-const ROUTES: [(&str, &str, &str); 9] = [
+const ROUTES: [(&str, &str, &str); 15] = [
     ("POST", "/v1/admin/audits", "operator"),
+    ("POST", "/v1/admin/caches/warm", "operator"),
+    ("GET", "/v1/admin/dead-letters", "viewer"),
+    ("GET", "/v1/admin/dead-letters/{id}", "viewer"),
+    ("POST", "/v1/admin/dead-letters/{id}/drop", "operator"),
+    ("POST", "/v1/admin/dead-letters/{id}/replay", "operator"),
     ("GET", GENERATIONS, "viewer"),
     ("GET", "/v1/admin/jobs", "viewer"),
     ("POST", "/v1/admin/jobs", "operator"),
     ("GET", "/v1/admin/jobs/{id}", "viewer"),
     ("POST", "/v1/admin/jobs/{id}/cancel", "operator"),
     ("POST", "/v1/admin/jobs/{id}/retry", "operator"),
+    ("GET", LIMITS, "viewer"),
     ("POST", "/v1/admin/rebuilds", "operator"),
     ("GET", WHOAMI, "viewer"),
 ];
@@ -153,6 +160,24 @@ async fn an_administrator_who_asks_too_often_is_told_when_to_come_back_and_the_o
     };
     assert_eq!((counted("viewer", "done"), counted("viewer", "rate_limited")), (4.0, 2.0));
     assert_eq!(counted("operator", "done"), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_are_shown_with_how_each_administrator_stands() {
+    let settings = [("admin.requests_per_minute", "60"), ("admin.failures_per_minute", "7")];
+    let world = administered(&settings);
+    ask(&world, "GET", WHOAMI, OPERATOR).await;
+    let limits = ask(&world, "GET", LIMITS, VIEWER).await.json();
+    let of = |name: &str, role: &str, remaining: u32| json!({"name": name, "role": role, "remaining": remaining});
+    let administrators =
+        [of("vera", "viewer", 59), of("otto", "operator", 59), of("anna", "admin", 60)];
+    assert_eq!(
+        limits,
+        json!({"requests": {"per_minute": 60, "administrators": administrators},
+               "failures": {"per_minute": 7}})
+    );
+    let alone = World::with(&settings).get(LIMITS).await.json();
+    assert_eq!(alone["requests"]["administrators"], json!([of("local", "admin", 59)]));
 }
 
 #[tokio::test(start_paused = true)]

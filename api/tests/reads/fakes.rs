@@ -9,10 +9,16 @@ use schemas::job::{Job, JobId};
 use schemas::*;
 use storage::cache::{Cache, CacheError, CacheUpdate};
 use storage::definitions::{Catalog, Change, DefinitionError, Definitions};
-use storage::jobs::JobStore;
+use storage::jobs::{JobRows, JobStore, UnreadableJob};
+use storage::log::letters::LetterPlaces;
+use storage::log::{
+    AppendError, Decision, Entry, LetterBook, LogBounds, LogIdentity, LogReader, PutAway,
+    ReadError, Record, RecordBatch, Stretch,
+};
+use storage::opening::OpenError;
 use storage::store::memory::MemoryStore;
 use storage::store::*;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// How a place behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,13 +277,16 @@ impl Store for FakeStore {
 pub struct FakeJobs {
     pub switch: Switch,
     pub stored: MemoryStore,
+    pub unreadable: Mutex<Vec<UnreadableJob>>,
 }
 
 #[async_trait]
 impl JobStore for FakeJobs {
-    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+    async fn job_rows(&self) -> Result<JobRows, StoreError> {
         self.switch.pass().await.map_err(unavailable)?;
-        self.stored.jobs().await
+        let mut rows = self.stored.job_rows().await?;
+        rows.unreadable.clone_from(&self.unreadable.lock().unwrap());
+        Ok(rows)
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -290,9 +299,118 @@ impl JobStore for FakeJobs {
         self.stored.change_job(next).await
     }
 
-    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError> {
         self.switch.pass().await.map_err(unavailable)?;
-        self.stored.delete_job(job).await
+        self.stored.delete_job(id, revision).await
+    }
+}
+
+/// A record's place, key and value.
+pub type Stored = (Receipt, Vec<u8>, Vec<u8>);
+
+/// A book of dead letters, and the log that has their bytes.
+#[derive(Default)]
+pub struct FakeLetters {
+    pub switch: Switch,
+    pub entries: Mutex<Vec<Entry>>,
+    /// What stands in the log.
+    pub records: Mutex<Vec<Stored>>,
+}
+
+impl FakeLetters {
+    /// Puts a record away.
+    pub fn put(&self, place: &str, reason: &str, value: &[u8]) {
+        let (place, key): (Receipt, _) = (place.parse().unwrap(), [7; 16]);
+        let put_away = PutAway {
+            reason: reason.into(),
+            key_bytes: key.len() as u64,
+            value_bytes: value.len() as u64,
+            put_at_ms: 1_795_212_000_123,
+        };
+        self.entries.lock().unwrap().push(Entry::Letter(place, put_away));
+        self.records.lock().unwrap().push((place, key.to_vec(), value.to_vec()));
+    }
+
+    pub fn decide(&self, place: &str, decision: Decision) {
+        self.entries.lock().unwrap().push(Entry::Decided(place.parse().unwrap(), decision));
+    }
+}
+
+/// The letters, opened.
+struct OpenLetters(Arc<FakeLetters>);
+
+#[async_trait]
+impl LetterPlaces for OpenedBy {
+    fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError> {
+        Ok(Arc::new(OpenLetters(Arc::clone(&self.0))))
+    }
+
+    async fn open_log_reader(&self, _: &LogRef) -> Result<Arc<dyn LogReader>, OpenError> {
+        Ok(Arc::new(OpenLetters(Arc::clone(&self.0))))
+    }
+}
+
+/// Opens them.
+pub struct OpenedBy(pub Arc<FakeLetters>);
+
+#[async_trait]
+impl LetterBook for OpenLetters {
+    fn entries(&self) -> mpsc::Receiver<Result<Entry, ReadError>> {
+        let (entries, receiver) = mpsc::channel(8);
+        let letters = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            if let Err(reason) = letters.switch.pass().await {
+                let _ = entries.send(Err(ReadError::Unavailable(reason))).await;
+                return;
+            }
+            let all = letters.entries.lock().unwrap().clone();
+            for entry in all {
+                let _ = entries.send(Ok(entry)).await;
+            }
+        });
+        receiver
+    }
+
+    async fn decide(&self, _: Receipt, _: Decision) -> Result<(), AppendError> {
+        panic!("an api decides nothing");
+    }
+}
+
+#[async_trait]
+impl LogReader for OpenLetters {
+    fn partitions(&self) -> PartitionCount {
+        partitions()
+    }
+
+    fn identity(&self) -> LogIdentity {
+        LogIdentity { cluster_id: String::new(), topic_id: String::new() }
+    }
+
+    async fn bounds(&self, _: PartitionId) -> Result<LogBounds, ReadError> {
+        Err(ReadError::Unavailable("nobody asks an api".into()))
+    }
+
+    fn follow(
+        &self,
+        partition: PartitionId,
+        at: Position,
+        _: watch::Receiver<Position>,
+    ) -> Stretch {
+        let (batches, receiver) = mpsc::channel(1);
+        let records = self.0.records.lock().unwrap();
+        let found = records
+            .iter()
+            .find(|(place, ..)| (place.partition, Position(place.offset.0)) == (partition, at));
+        let answer = match found {
+            None => Err(ReadError::Missing(at)),
+            Some((place, key, value)) => {
+                let mut batch = RecordBatch::new(partition);
+                batch.push(Record { offset: place.offset, key, value });
+                Ok(batch)
+            }
+        };
+        batches.try_send(answer).unwrap();
+        receiver
     }
 }
 

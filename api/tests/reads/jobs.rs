@@ -4,9 +4,9 @@ use std::slice::from_ref;
 
 use schemas::job::*;
 use serde_json::{Value, json};
-use storage::jobs::{JobStore, change};
+use storage::jobs::{JobStore, UnreadableJob, change};
 
-use crate::admin::{OPERATOR, VIEWER, administered, ask, slug};
+use crate::admin::{ADMIN, OPERATOR, VIEWER, administered, ask, slug};
 use crate::fakes::Mode;
 use crate::world::{Got, World};
 
@@ -74,10 +74,53 @@ async fn a_job_is_asked_for_by_its_kind_or_in_short_and_holds_who_asked() {
     let audit = asked(&world, "/v1/admin/audits", "").await;
     assert_eq!(look(&world, &rebuild).await["dry_run"], false);
     assert_eq!(look(&world, &audit).await["kind"], "audit");
+    let warm = asked(&world, "/v1/admin/caches/warm", "").await;
+    assert_eq!(look(&world, &warm).await["kind"], "warm_caches");
     let jobs = look(&world, JOBS).await;
-    assert_eq!(jobs["jobs"].as_array().unwrap().len(), 3);
+    assert_eq!(jobs["jobs"].as_array().unwrap().len(), 4);
     let stored = world.jobs.stored.job(id_of(&audit)).await.unwrap().unwrap();
     assert_eq!((stored.kind, stored.asked_by.as_str()), (JobKind::Audit, "otto"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_again_with_the_same_key_is_one_job_and_with_another_body_refused() {
+    let world = administered(&[]);
+    let post = async |path: &str, body: &str, key: &str, token: &str| {
+        let shown = format!("Bearer {token}");
+        let headers = [
+            ("authorization", shown.as_str()),
+            ("content-type", "application/json"),
+            ("idempotency-key", key),
+        ];
+        world.send_body("POST", path, &headers, body).await
+    };
+    let rebuilds = "/v1/admin/rebuilds";
+    let first = post(rebuilds, "{}", "nightly-1", OPERATOR).await;
+    let location = first.header("location").to_owned();
+    assert_eq!(first.status, 202);
+    let again = post(rebuilds, "{}", "nightly-1", OPERATOR).await;
+    assert_eq!((again.status.as_u16(), again.header("location")), (202, &*location));
+    // It goes on being that one when it has been done.
+    work(&world, &location, |job, attempt| {
+        succeed(job, attempt, Verdict::Clean, "done".into(), job.changed_at_ms)
+    })
+    .await;
+    let again = post(JOBS, r#"{"kind":"rebuild"}"#, "nightly-1", OPERATOR).await;
+    assert_eq!(
+        (again.header("location"), &again.json()["state"]),
+        (&*location, &json!("succeeded"))
+    );
+    let other = post(rebuilds, r#"{"dry_run":true}"#, "nightly-1", OPERATOR).await;
+    assert_eq!((other.status.as_u16(), slug(&other).as_str()), (422, "key-reused"));
+    // Another name, another key: another job.
+    for (key, token) in [("nightly-2", OPERATOR), ("nightly-1", ADMIN)] {
+        let got = post(rebuilds, "{}", key, token).await;
+        assert_eq!(got.status, 202);
+        assert_ne!(got.header("location"), location);
+    }
+    let got = post(rebuilds, "{}", &"k".repeat(256), OPERATOR).await;
+    assert_eq!((got.status.as_u16(), slug(&got).as_str()), (400, "malformed"));
+    assert_eq!(world.jobs.stored.jobs().await.unwrap().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,6 +159,9 @@ async fn jobs_are_listed_by_their_state() {
     let job = look(&world, &done).await;
     assert_eq!((&job["verdict"], &job["result"]), (&json!("different"), &json!("partition 1")));
     assert_eq!((&job["worker"], &job["attempts"]), (&json!("processor-1"), &json!(1)));
+    let id = JobId::named("somebody", "something newer");
+    world.jobs.unreadable.lock().unwrap().push(UnreadableJob { id, revision: 1 });
+    assert_eq!(look(&world, JOBS).await["unreadable"], json!([id.to_string()]));
     let got = ask(&world, "GET", &format!("{JOBS}?state=asleep"), VIEWER).await;
     assert_eq!((got.status.as_u16(), slug(&got).as_str()), (400, "malformed"));
     assert_eq!(got.json()["errors"][0]["pointer"], "state");

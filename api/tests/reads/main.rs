@@ -9,6 +9,8 @@ mod answers;
 mod chain;
 mod consistency;
 mod counters;
+mod dead_letters;
+mod export;
 mod fakes;
 mod forward;
 mod generation;

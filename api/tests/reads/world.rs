@@ -8,6 +8,7 @@ use api::{ApiConfig, ApiParts};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::response::Response;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use runtime::admin::{AdminConfig, AdminGuard};
@@ -17,7 +18,9 @@ use runtime::http::HttpConfig;
 use runtime::metrics::Metrics;
 use schemas::*;
 use serde_json::Value;
+use storage::exports::Exports;
 use storage::store::Store;
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -32,6 +35,9 @@ pub struct World {
     pub store: Arc<FakeStore>,
     pub definitions: Arc<FakeDefinitions>,
     pub jobs: Arc<FakeJobs>,
+    pub letters: Arc<FakeLetters>,
+    /// The folder of exports.
+    pub exports: Arc<TempDir>,
     pub hasher: PersonKeyHasher,
     pub health: Health,
     pub metrics: Metrics,
@@ -104,7 +110,8 @@ impl World {
             definitions.put(self::budget(budget));
             store.put(budget, vec![Some(BudgetTotals::default()); 3]);
         }
-        let jobs = Arc::<FakeJobs>::default();
+        let exports = Arc::new(TempDir::new().unwrap());
+        let (jobs, letters) = (Arc::<FakeJobs>::default(), Arc::<FakeLetters>::default());
         let hasher = PersonKeyHasher::new(&[7; 32]).unwrap();
         let health = Health::new(&HealthConfig::default());
         let metrics = Metrics::new("api");
@@ -114,6 +121,8 @@ impl World {
             definitions: definitions.clone(),
             hasher: hasher.clone(),
             jobs: jobs.clone(),
+            letters: Arc::new(OpenedBy(letters.clone())),
+            exports: Exports::new(exports.path()),
             admin: AdminGuard::new(&admin, &metrics).unwrap(),
         };
         let stop = CancellationToken::new();
@@ -123,7 +132,19 @@ impl World {
         let http =
             HttpConfig { request_timeout: Duration::from_secs(86_400), ..HttpConfig::default() };
         let router = runtime::http::router("api", routes, &metrics, &health, &http);
-        Self { cache, store, definitions, jobs, hasher, health, metrics, paths, router }
+        Self {
+            cache,
+            store,
+            definitions,
+            jobs,
+            letters,
+            exports,
+            hasher,
+            health,
+            metrics,
+            paths,
+            router,
+        }
     }
 
     /// Lets the background task take its first look at everything.
@@ -162,14 +183,22 @@ impl World {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut request = request.body(Body::from(body.to_owned())).unwrap();
-        let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.answer(request.body(Body::from(body.to_owned())).unwrap()).await;
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(bytes.into()).unwrap();
         Got { status: parts.status, headers: parts.headers, text }
+    }
+
+    /// An answer whose body nobody has read yet.
+    pub async fn open(&self, path: &str) -> Response {
+        self.answer(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    async fn answer(&self, mut request: Request<Body>) -> Response {
+        let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
+        request.extensions_mut().insert(ConnectInfo(peer));
+        self.router.clone().oneshot(request).await.unwrap()
     }
 
     pub async fn aggregate(&self, budget: &str) -> Got {

@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+const LENGTH: &[u8] = b"content-length:";
+
 /// The bytes of a GET.
 pub fn get(url: &str, path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", host(url)).into_bytes()
@@ -26,7 +28,8 @@ fn host(url: &str) -> &str {
     url.trim_start_matches("http://")
 }
 
-/// Sends so many requests a second over so many connections; how long each took, in milliseconds.
+/// Sends so many requests a second over so many connections; how long each took, in milliseconds. All from one thread:
+/// more would take from the server, on a machine of few cores, what they then count as its slowness.
 ///
 /// # Errors
 /// When one is not answered with a 2xx.
@@ -37,12 +40,26 @@ pub async fn at_rate(
     lasts: Duration,
     request: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
 ) -> Result<Vec<f64>> {
-    let request = Arc::new(request);
+    let host = host(url).to_owned();
+    tokio::task::spawn_blocking(move || {
+        let thread = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        thread.block_on(on_this_thread(&host, connections, rate, lasts, Arc::new(request)))
+    })
+    .await?
+}
+
+async fn on_this_thread(
+    host: &str,
+    connections: u32,
+    rate: f64,
+    lasts: Duration,
+    request: Arc<impl Fn(u64) -> Vec<u8> + Send + Sync + 'static>,
+) -> Result<Vec<f64>> {
     let mut workers = JoinSet::new();
     let begin = Instant::now() + Duration::from_millis(100);
     let apart = Duration::from_secs_f64(f64::from(connections) / rate);
     for connection in 0..connections {
-        let (host, request) = (host(url).to_owned(), Arc::clone(&request));
+        let (host, request) = (host.to_owned(), Arc::clone(&request));
         // The connections take turns.
         let first = begin + apart.mul_f64(f64::from(connection) / f64::from(connections));
         workers.spawn(async move {
@@ -110,8 +127,10 @@ fn whole_length(bytes: &[u8]) -> Result<Option<usize>> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
-    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-    let length: usize = length.context("an answer without a length")?.trim().parse()?;
-    Ok(Some(end + 4 + length))
+    let length = bytes[..end].split(|byte| *byte == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked(LENGTH.len())?;
+        name.eq_ignore_ascii_case(LENGTH).then_some(value)
+    });
+    let length = std::str::from_utf8(length.context("an answer without a length")?)?;
+    Ok(Some(end + 4 + length.trim().parse::<usize>()?))
 }

@@ -1,8 +1,11 @@
 //! Administrators, where no tokens are configured: whoever is on this machine.
 
-use anyhow::{Result, ensure};
-use e2e::answer::send;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::answer::{Answer, send};
 use e2e::system::{System, definition};
+use e2e::wait::eventually;
 use reqwest::Method;
 use serde_json::json;
 
@@ -12,7 +15,12 @@ on_both!(
     who_is_on_this_machine_is_an_administrator,
     who_comes_from_elsewhere_is_none,
     generations_are_listed_with_the_one_that_answers,
+    limits_are_shown_with_how_the_administrator_stands,
+    dead_letters_are_looked_at_where_there_are_none,
+    an_export_is_handed_out_to_everybody_once_an_operator_has_published_it,
 );
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn who_is_on_this_machine_is_an_administrator(system: &System) -> Result<()> {
     let answer = system.get("/v1/admin/whoami").await?.expect(200)?;
@@ -43,5 +51,93 @@ async fn generations_are_listed_with_the_one_that_answers(system: &System) -> Re
     ensure!(current.len() == 1, "{list}");
     ensure!(current[0]["generation"] == aggregate["generation"], "{list} {aggregate}");
     ensure!(current[0]["partition_count"].as_u64() > Some(0), "{list}");
+    Ok(())
+}
+
+async fn limits_are_shown_with_how_the_administrator_stands(system: &System) -> Result<()> {
+    let answer = system.get("/v1/admin/limits").await?.expect(200)?;
+    let limits = answer.json()?;
+    let requests = &limits["requests"];
+    let per_minute: u64 = answer.header("x-ratelimit-limit").parse()?;
+    ensure!(requests["per_minute"] == per_minute, "{limits}");
+    ensure!(requests["administrators"][0]["name"] == "local", "{limits}");
+    ensure!(limits["failures"]["per_minute"].as_u64() > Some(0), "{limits}");
+    Ok(())
+}
+
+async fn dead_letters_are_looked_at_where_there_are_none(system: &System) -> Result<()> {
+    let page = system.get("/v1/admin/dead-letters").await?.expect(200)?.json()?;
+    ensure!(page == json!({"dead_letters": [], "next": null}), "{page}");
+    system.get("/v1/admin/dead-letters/0.7").await?.problem(404, "not-found")?;
+    for action in ["replay", "drop"] {
+        let url = format!("{}/v1/admin/dead-letters/0.7/{action}", system.read_from(0));
+        send(system.request(Method::POST, url)).await?.problem(404, "not-found")?;
+    }
+    Ok(())
+}
+
+/// Asks for a job, waits until it is done, and gives its id.
+async fn done(system: &System, body: &serde_json::Value, key: &str) -> Result<String> {
+    let url = format!("{}/v1/admin/jobs", system.read_from(0));
+    let asked = system.request(Method::POST, url).header("idempotency-key", key).json(body);
+    let job = send(asked).await?.expect(202)?.json()?;
+    let id = job["id"].as_str().context("no id")?.to_owned();
+    eventually("the job is done", PATIENCE, async || {
+        let job = system.get(&format!("/v1/admin/jobs/{id}")).await?.expect(200)?.json()?;
+        ensure!(job["state"] == "succeeded", "{job}");
+        Ok(())
+    })
+    .await?;
+    Ok(id)
+}
+
+async fn an_export_is_handed_out_to_everybody_once_an_operator_has_published_it(
+    system: &System,
+) -> Result<()> {
+    let budget = unique("exported");
+    system.define(&budget, 2).await?;
+    for person in 0..3 {
+        let body = json!({"person": format!("p-{person}"), "allocation": {"c0": 40, "c1": 60}});
+        system.post(&format!("/v1/budgets/{budget}/submissions"), &body).await?.expect(202)?;
+    }
+    eventually("everyone is counted", PATIENCE, async || {
+        let path = format!("/v1/budgets/{budget}/aggregate");
+        let aggregate = system.get(&path).await?.expect(200)?.json()?;
+        ensure!(aggregate["people"] == 3, "{aggregate}");
+        Ok(())
+    })
+    .await?;
+    let path = format!("/v1/budgets/{budget}/export?format=csv");
+    system.get(&path).await?.problem(404, "not-found")?;
+    let export =
+        |publish| json!({"kind": "export", "budget": budget, "format": "csv", "publish": publish});
+    done(system, &export(false), &format!("{budget}-kept")).await?;
+    system.get(&path).await?.problem(404, "not-found")?;
+
+    let key = format!("{budget}-published");
+    let id = done(system, &export(true), &key).await?;
+    ensure!(done(system, &export(true), &key).await? == id, "the same key made another job");
+    let from_each = async |headers: &[(&str, &str)]| {
+        let mut answers: Vec<Answer> = Vec::new();
+        for api in 0..system.reads.len() {
+            let url = format!("{}{path}", system.read_from(api));
+            let request =
+                headers.iter().fold(system.request(Method::GET, url), |it, (name, value)| {
+                    it.header(*name, *value)
+                });
+            answers.push(send(request).await?);
+        }
+        anyhow::Ok(answers)
+    };
+    let mut etag = String::new();
+    for answer in from_each(&[]).await? {
+        let answer = answer.expect(200)?;
+        ensure!(answer.text() == "c0,c1\n40.00,60.00\n40.00,60.00\n40.00,60.00\n", "{answer:?}");
+        ensure!(answer.header("allocator-people") == "3", "{answer:?}");
+        etag = answer.header("etag").to_owned();
+    }
+    for answer in from_each(&[("if-none-match", &etag)]).await? {
+        ensure!(answer.status == 304 && answer.body.is_empty(), "{answer:?}");
+    }
     Ok(())
 }

@@ -4,12 +4,11 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use runtime::problem::{Problem, ProblemKind};
+use runtime::problem::{Faults, Problem, ProblemKind};
 use schemas::Budget;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::faults::Faults;
 use super::json::whole;
 use super::submission::{Draft, ReadDraft, submission};
 

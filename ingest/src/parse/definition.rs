@@ -4,11 +4,10 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use runtime::problem::{Problem, ProblemKind};
+use runtime::problem::{Faults, Problem, ProblemKind};
 use schemas::{Budget, BudgetId, Category, CategoryId, Identity, Results};
 use serde_json::value::RawValue;
 
-use super::faults::Faults;
 use super::json::{kind_of, known_members, string};
 
 /// Reads the body of `PUT /v1/budgets/{budget}`. The revision and the freezing of the result mean nothing.

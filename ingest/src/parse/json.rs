@@ -4,11 +4,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use runtime::problem::{Faults, member_pointer};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-
-use super::faults::{Faults, member_pointer};
 
 /// Takes an object's members in the order in which they come.
 pub(super) trait Members<'de> {

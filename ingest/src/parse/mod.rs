@@ -6,7 +6,6 @@
 
 mod batch;
 mod definition;
-mod faults;
 mod json;
 mod percentage;
 mod submission;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use runtime::problem::{Problem, ProblemKind};
+use runtime::problem::{Faults, Problem, ProblemKind, member_pointer};
 use schemas::{
     Allocation, BASIS_POINTS_PER_PERSON, Budget, Identity, MAX_CATEGORIES, PersonName, SubmissionId,
 };
@@ -10,7 +10,6 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::faults::{Faults, member_pointer};
 use super::json::{
     Members, Name, ReadObject, kind_of, repeated_member, string, unknown_member, whole,
 };

@@ -29,8 +29,8 @@ const WAITING_BATCHES: usize = 4;
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at where the other generation is.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Between two looks at whether the rows are written by whoever's turn it is.
-const ROWS_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks at how far a copy has come.
+const COPY_PAUSE: Duration = Duration::from_millis(100);
 /// Before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// After so long it is said again, though it is no news, that somebody is at it.
@@ -138,8 +138,8 @@ enum Turn {
     NotNeeded,
     /// Others do.
     Awaited,
-    /// It does, until it has come to where the other one was then, and everyone's row is written up to there.
-    Taken { goal: Option<Position>, _permit: OwnedSemaphorePermit },
+    /// It does, until it has come to where the other one is.
+    Taken { _permit: OwnedSemaphorePermit },
 }
 
 impl Turn {
@@ -150,14 +150,7 @@ impl Turn {
         }
         // Nobody ever closes it.
         if let Ok(permit) = Arc::clone(turns).acquire_owned().await {
-            *self = Self::Taken { goal: None, _permit: permit };
-        }
-    }
-
-    fn pause(&self) -> Duration {
-        match self {
-            Self::Taken { .. } => ROWS_PAUSE,
-            Self::NotNeeded | Self::Awaited => PAUSE,
+            *self = Self::Taken { _permit: permit };
         }
     }
 }
@@ -235,8 +228,8 @@ impl Follower {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(self.pause(&fed.turn)) => {}
-                () = fed.turn.come(&self.parts.turns) => {}
+                () = tokio::time::sleep(self.pause()) => {}
+                () = fed.turn.come(&self.parts.turns.to_fold) => {}
                 ended = owner.ended() => return Err(ended),
             }
         }
@@ -261,23 +254,16 @@ impl Follower {
         }
         let stands_still = standstill.lasts(position, bounds.high);
         let target = if stands_still { bounds.high } else { position.unwrap_or(fed.next) };
-        match &mut fed.turn {
-            Turn::Taken { goal, .. } => *goal = goal.or(Some(target)),
-            Turn::NotNeeded | Turn::Awaited if self.is_far(fed.next, target) => {
-                fed.turn = Turn::Awaited;
-                // What was found before is still true.
-                let compared = fed.said.as_ref().and_then(|said| said.compared.clone());
-                return self.report(fed, bounds, compared).await;
-            }
-            turn => *turn = Turn::NotNeeded,
+        if !matches!(fed.turn, Turn::Taken { .. }) && self.is_far(fed.next, target) {
+            fed.turn = Turn::Awaited;
+            // What was found before is still true.
+            let compared = fed.said.as_ref().and_then(|said| said.compared.clone());
+            return self.report(fed, bounds, compared).await;
         }
         self.feed(fed, owner, target, bounds).await?;
+        fed.turn = Turn::NotNeeded;
         let ours = self.parts.store.read_partition(self.id).await?;
         fed.rows = ours.as_ref().map_or(fed.rows, |ours| ours.checkpoint.state_position);
-        // By where it was to come when it began: where it is to come now moves on, maybe faster than rows are written.
-        if matches!(fed.turn, Turn::Taken { goal: Some(goal), .. } if fed.rows >= goal) {
-            fed.turn = Turn::NotNeeded;
-        }
         let compared = match (&answering, &ours) {
             (Answering::At(theirs), Some(ours)) => self.compare(ours, theirs),
             _ => None,
@@ -294,20 +280,14 @@ impl Follower {
     async fn look_at_a_copy(&self, fed: &mut Fed, owner: &mut Owner) -> Result<(), Trouble> {
         let bounds = fed.reader.bounds(self.id.partition).await?;
         let target = bounds.high;
-        match &mut fed.turn {
-            Turn::Taken { goal, .. } => *goal = goal.or(Some(target)),
-            Turn::NotNeeded | Turn::Awaited if self.is_far(fed.next, target) => {
-                fed.turn = Turn::Awaited;
-                return self.report(fed, bounds, None).await;
-            }
-            turn => *turn = Turn::NotNeeded,
+        if !matches!(fed.turn, Turn::Taken { .. }) && self.is_far(fed.next, target) {
+            fed.turn = Turn::Awaited;
+            return self.report(fed, bounds, None).await;
         }
         self.feed(fed, owner, target, bounds).await?;
+        fed.turn = Turn::NotNeeded;
         let ours = self.parts.store.read_partition(self.id).await?;
         fed.rows = ours.map_or(fed.rows, |ours| ours.checkpoint.state_position);
-        if matches!(fed.turn, Turn::Taken { goal: Some(goal), .. } if fed.rows >= goal) {
-            fed.turn = Turn::NotNeeded;
-        }
         self.report(fed, bounds, None).await
     }
 
@@ -345,6 +325,7 @@ impl Follower {
                 store: Arc::clone(&parts.store),
                 dead_letters: Arc::clone(&letters) as Arc<dyn DeadLetters>,
                 publisher: None,
+                turns_to_write: Some(Arc::clone(&parts.turns.to_write)),
                 identity,
                 log: self.log.clone(),
                 limits: parts.limits,
@@ -368,8 +349,8 @@ impl Follower {
     }
 
     /// Submissions wait for the last of a copy.
-    fn pause(&self, turn: &Turn) -> Duration {
-        if self.is_of_another_log() { ROWS_PAUSE } else { turn.pause() }
+    fn pause(&self) -> Duration {
+        if self.is_of_another_log() { COPY_PAUSE } else { PAUSE }
     }
 
     fn is_far(&self, position: Position, target: Position) -> bool {

@@ -28,6 +28,9 @@ use crate::metrics::ProcessorMetrics;
 use crate::partition::Limits;
 use follow::{Follower, follow};
 
+const FOLD_AT_ONCE: usize = 2;
+const WRITE_AT_ONCE: usize = 1;
+
 /// What the owners here work with.
 pub(crate) struct BesideParts {
     /// Whence they are fed.
@@ -42,8 +45,24 @@ pub(crate) struct BesideParts {
     pub owner: String,
     /// Where it is told who is in trouble.
     pub metrics: ProcessorMetrics,
-    /// Whose turn it is to catch up.
-    pub turns: Arc<Semaphore>,
+    /// Whose turn it is.
+    pub turns: Turns,
+}
+
+/// What few partitions do at once: more would slow down those that answer, by the store's work most of all.
+pub(crate) struct Turns {
+    /// To fold what was missed.
+    pub to_fold: Arc<Semaphore>,
+    /// To write a slice of people's rows.
+    pub to_write: Arc<Semaphore>,
+}
+
+impl Turns {
+    /// Nobody has one.
+    pub fn new() -> Self {
+        let (to_fold, to_write) = (Semaphore::new(FOLD_AT_ONCE), Semaphore::new(WRITE_AT_ONCE));
+        Self { to_fold: Arc::new(to_fold), to_write: Arc::new(to_write) }
+    }
 }
 
 /// Readers of the logs, each opened once.

@@ -214,6 +214,7 @@ impl Coordinator {
                 store: Arc::clone(&parts.store),
                 dead_letters: Arc::clone(&parts.dead_letters),
                 publisher: Some(Arc::clone(&parts.publisher)),
+                turns_to_write: None,
                 identity: parts.identity.clone(),
                 log: self.shared.here.borrow().log.clone(),
                 limits: parts.limits,

@@ -9,10 +9,13 @@ use runtime::config::ConfigArgs;
 use runtime::console;
 use schemas::Receipt;
 use storage::config::StorageConfig;
-use storage::log::{AppendError, Decision, LogReaders, ReadError};
+use storage::log::LogReaders;
+use storage::log::ReadError;
+use storage::log::letters::{Letter, LetterState, Letters, read_record};
 use storage::opening::OpenError;
+use uuid::Uuid;
 
-use super::{Letter, Letters, ReplayParts, State, Unfinished, read_record, replay};
+use super::{Attempt, ReplayParts, Unfinished, discard, replay};
 use crate::generations::current_log;
 
 /// Bytes of a value that are shown.
@@ -98,8 +101,6 @@ enum CommandError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error(transparent)]
-    Append(#[from] AppendError),
     #[error("there is no dead letter {0}")]
     Unknown(Receipt),
 }
@@ -129,23 +130,24 @@ async fn list(args: &ListArgs, storage: &StorageConfig) -> Result<bool, CommandE
     for (place, letter) in wanted.take(args.limit) {
         let _ = writeln!(text, "{}", line(place, letter));
     }
-    let count =
-        |what: fn(State) -> bool| letters.iter().filter(|(_, letter)| what(letter.state)).count();
+    let count = |what: fn(LetterState) -> bool| {
+        letters.iter().filter(|(_, letter)| what(letter.state)).count()
+    };
     let _ = writeln!(
         text,
         "DEAD-LETTERS open={} replaying={} replayed={} dropped={} foreign={}",
-        count(|state| state == State::Open),
-        count(|state| matches!(state, State::Replaying { .. })),
-        count(|state| matches!(state, State::Replayed(_))),
-        count(|state| state == State::Dropped),
+        count(|state| state == LetterState::Open),
+        count(|state| matches!(state, LetterState::Replaying { .. })),
+        count(|state| matches!(state, LetterState::Replayed(_))),
+        count(|state| state == LetterState::Dropped),
         letters.foreign(),
     );
     console::out(&text);
     Ok(true)
 }
 
-fn is_undone(state: State) -> bool {
-    matches!(state, State::Open | State::Replaying { .. })
+fn is_undone(state: LetterState) -> bool {
+    matches!(state, LetterState::Open | LetterState::Replaying { .. })
 }
 
 fn line(place: Receipt, letter: &Letter) -> String {
@@ -153,10 +155,10 @@ fn line(place: Receipt, letter: &Letter) -> String {
     let at = i64::try_from(put_away.put_at_ms).ok();
     let at = at.and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
     let state = match letter.state {
-        State::Open => "open".to_owned(),
-        State::Replaying { .. } => "replaying".to_owned(),
-        State::Replayed(place) => format!("replayed as {place}"),
-        State::Dropped => "dropped".to_owned(),
+        LetterState::Open => "open".to_owned(),
+        LetterState::Replaying { .. } => "replaying".to_owned(),
+        LetterState::Replayed(place) => format!("replayed as {place}"),
+        LetterState::Dropped => "dropped".to_owned(),
     };
     let bytes = put_away.key_bytes.saturating_add(put_away.value_bytes);
     // Whoever may write to the topic may have chosen it.
@@ -206,9 +208,10 @@ async fn replay_all(args: &ReplayArgs, storage: &StorageConfig) -> Result<bool, 
         store,
     };
     let unfinished = if args.resume { Unfinished::Resume } else { Unfinished::Leave };
+    let attempt = Attempt { id: Uuid::new_v4(), unfinished };
     let mut all = true;
     for letter in &args.letters {
-        match replay(&parts, *letter, unfinished).await {
+        match replay(&parts, *letter, attempt).await {
             Ok(place) => console::out(&format!("{letter}  replayed as {place}\n")),
             Err(error) => {
                 console::out(&format!("{letter}  not replayed: {error}\n"));
@@ -221,21 +224,15 @@ async fn replay_all(args: &ReplayArgs, storage: &StorageConfig) -> Result<bool, 
 
 async fn drop_all(letters: &[Receipt], storage: &StorageConfig) -> Result<bool, CommandError> {
     let book = storage.open_letter_book()?;
-    let before = Letters::read(book.as_ref()).await?;
-    for letter in letters {
-        before.get(*letter).ok_or(CommandError::Unknown(*letter))?;
-    }
-    for letter in letters {
-        if before.get(*letter).is_some_and(|letter| is_undone(letter.state)) {
-            book.decide(*letter, Decision::Dropped).await?;
-        }
-    }
-    let after = Letters::read(book.as_ref()).await?;
     let mut all = true;
-    for place in letters {
-        let letter = after.get(*place).ok_or(CommandError::Unknown(*place))?;
-        all &= letter.state == State::Dropped;
-        console::out(&format!("{}\n", line(*place, letter)));
+    for letter in letters {
+        match discard(book.as_ref(), *letter).await {
+            Ok(()) => console::out(&format!("{letter}  dropped\n")),
+            Err(error) => {
+                console::out(&format!("{letter}  not dropped: {error}\n"));
+                all = false;
+            }
+        }
     }
     Ok(all)
 }

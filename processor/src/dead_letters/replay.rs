@@ -1,7 +1,8 @@
 //! Appending a dead letter's record once more, once.
 //!
 //! The attempt is entered into the book before the record is appended, with the place from which to look for it, and the
-//! new place afterwards. Whoever takes an attempt up that ended in between looks whether the record is there, and goes on.
+//! new place afterwards. Whoever takes an attempt up that ended in between looks whether the record is there, and goes on:
+//! the same attempt by itself, anybody else if an operator says that nobody is at it any more.
 //!
 //! A person's newest submission wins, so a letter is not replayed if its person has submitted since. The log says so, not
 //! people's rows, which are behind it. Between that look and the append are a few milliseconds in which somebody who
@@ -13,11 +14,10 @@ use std::sync::Arc;
 use schemas::{
     LogNumber, Offset, PartitionId, PersonKey, Position, Receipt, RecordDecoder, partition_for,
 };
+use storage::log::letters::{Letter, LetterState, Letters, read_record};
 use storage::log::{AppendError, Decision, LetterBook, LogReader, LogWriter, NewRecord, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
 use uuid::Uuid;
-
-use super::{Letter, Letters, State, read_record};
 
 /// What a replay works with.
 pub struct ReplayParts {
@@ -33,7 +33,16 @@ pub struct ReplayParts {
     pub store: Arc<dyn Store>,
 }
 
-/// What becomes of a letter that somebody has begun to replay.
+/// Who replays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// By this it knows again what it has begun itself.
+    pub id: Uuid,
+    /// What it does about what somebody else has begun.
+    pub unfinished: Unfinished,
+}
+
+/// What becomes of a letter that somebody else has begun to replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfinished {
     /// Somebody may still be at it.
@@ -66,7 +75,7 @@ pub enum Refusal {
     #[error("the person has submitted since, at {0}: replaying this would undo it")]
     Superseded(Receipt),
     /// Somebody else was faster, or ended half way.
-    #[error("somebody is replaying it, or was: if nobody is any more, replay it with --resume")]
+    #[error("somebody is replaying it, or was: if nobody is any more, resume it")]
     Busy,
 }
 
@@ -87,6 +96,17 @@ pub enum ReplayError {
     Store(#[from] StoreError),
 }
 
+/// What is to be done for a letter.
+pub enum Prepared {
+    /// Nothing: its record stands there.
+    At(Receipt),
+    /// Its record is to be appended.
+    Ready(Ready),
+}
+
+/// A letter whose record may be appended by the attempt that has begun, now.
+pub struct Ready(Dead);
+
 /// The record of a letter, and where it belongs.
 struct Dead {
     letter: Receipt,
@@ -105,31 +125,64 @@ struct Dead {
 pub async fn replay(
     parts: &ReplayParts,
     letter: Receipt,
-    unfinished: Unfinished,
+    attempt: Attempt,
 ) -> Result<Receipt, ReplayError> {
+    match prepare(parts, letter, attempt).await? {
+        Prepared::At(place) => Ok(place),
+        Prepared::Ready(ready) => append(parts, &ready).await,
+    }
+}
+
+/// Does everything but append: looks for the record, begins the attempt.
+///
+/// # Errors
+/// When it is refused, or a place does not answer.
+pub async fn prepare(
+    parts: &ReplayParts,
+    letter: Receipt,
+    attempt: Attempt,
+) -> Result<Prepared, ReplayError> {
     let letters = Letters::read(parts.book.as_ref()).await?;
     let found = letters.get(letter).ok_or(Refusal::Unknown)?;
-    let dead = match (found.state, unfinished) {
-        (State::Replayed(place), _) => return Ok(place),
-        (State::Dropped, _) => return Err(Refusal::Dropped.into()),
-        (State::Replaying { .. }, Unfinished::Leave) => return Err(Refusal::Busy.into()),
-        _ if letter.log != parts.number => return Err(Refusal::OtherLog.into()),
-        (State::Open | State::Replaying { .. }, _) => find(parts, letter, found).await?,
-    };
-    if let State::Replaying { from, .. } = found.state
+    match found.state {
+        LetterState::Replayed(place) => return Ok(Prepared::At(place)),
+        LetterState::Dropped => return Err(Refusal::Dropped.into()),
+        LetterState::Replaying { attempt: begun, .. }
+            if begun != attempt.id && attempt.unfinished == Unfinished::Leave =>
+        {
+            return Err(Refusal::Busy.into());
+        }
+        LetterState::Open | LetterState::Replaying { .. } => {}
+    }
+    if letter.log != parts.number {
+        return Err(Refusal::OtherLog.into());
+    }
+    let dead = find(parts, letter, found).await?;
+    if let LetterState::Replaying { from, .. } = found.state
         && let Some(place) = appended_since(parts, &dead, from).await?
     {
-        return enter(parts, &dead, place).await;
+        return Ok(Prepared::At(enter(parts, &dead, place).await?));
     }
     refuse_what_is_in_vain(parts, &dead).await?;
     let copies = copies(&letters);
     let looked_until = refuse_what_is_old(parts, &dead, &copies, None).await?;
-    if found.state == State::Open {
-        begin(parts, &dead).await?;
+    if found.state == LetterState::Open {
+        begin(parts, &dead, attempt.id).await?;
     }
     refuse_what_is_old(parts, &dead, &copies, Some(looked_until)).await?;
-    let place = append(parts, &dead).await?;
-    enter(parts, &dead, place).await
+    Ok(Prepared::Ready(Ready(dead)))
+}
+
+/// Appends the record, and enters where it stands now.
+///
+/// # Errors
+/// When a place does not answer: it may be done all the same, and the same attempt goes on from there.
+pub async fn append(parts: &ReplayParts, Ready(dead): &Ready) -> Result<Receipt, ReplayError> {
+    let record = NewRecord { key: dead.key, value: dead.value.clone() };
+    let answers = parts.writer.append(vec![record]).await;
+    let unanswered = || AppendError::Unknown("the log did not answer".to_owned());
+    let place = answers.into_iter().next().ok_or_else(unanswered)??;
+    enter(parts, dead, place).await
 }
 
 /// The letter's record.
@@ -171,8 +224,8 @@ async fn refuse_what_is_in_vain(parts: &ReplayParts, dead: &Dead) -> Result<(), 
 /// Records that replays have appended, and the letters that they are copies of.
 fn copies(letters: &Letters) -> HashMap<(PartitionId, Offset), Receipt> {
     let replayed = letters.iter().filter_map(|(original, letter)| match letter.state {
-        State::Replayed(copy) => Some(((copy.partition, copy.offset), original)),
-        State::Open | State::Replaying { .. } | State::Dropped => None,
+        LetterState::Replayed(copy) => Some(((copy.partition, copy.offset), original)),
+        LetterState::Open | LetterState::Replaying { .. } | LetterState::Dropped => None,
     });
     replayed.collect()
 }
@@ -211,14 +264,13 @@ async fn refuse_what_is_old(
 }
 
 /// Enters the attempt, and makes sure that it is the first one.
-async fn begin(parts: &ReplayParts, dead: &Dead) -> Result<(), ReplayError> {
+async fn begin(parts: &ReplayParts, dead: &Dead, attempt: Uuid) -> Result<(), ReplayError> {
     let from = parts.log.bounds(dead.home).await?.high;
-    let attempt = Uuid::new_v4();
     let decision = Decision::Replay { attempt, partition: dead.home, from };
     parts.book.decide(dead.letter, decision).await?;
     let letters = Letters::read(parts.book.as_ref()).await?;
     match letters.get(dead.letter).map(|letter| letter.state) {
-        Some(State::Replaying { attempt: first, .. }) if first == attempt => Ok(()),
+        Some(LetterState::Replaying { attempt: first, .. }) if first == attempt => Ok(()),
         _ => Err(Refusal::Busy.into()),
     }
 }
@@ -244,16 +296,13 @@ async fn appended_since(
     Ok(None)
 }
 
-async fn append(parts: &ReplayParts, dead: &Dead) -> Result<Receipt, ReplayError> {
-    let record = NewRecord { key: dead.key, value: dead.value.clone() };
-    let answers = parts.writer.append(vec![record]).await;
-    let unanswered = || AppendError::Unknown("the log did not answer".to_owned());
-    Ok(answers.into_iter().next().ok_or_else(unanswered)??)
-}
-
-/// The writer that replays has one log, and never another.
+/// What the book says of a record that was appended is in the letter's own log. Where submissions were moved to another one
+/// just then, the letter stays as one that is being replayed, and cannot be any more.
 async fn enter(parts: &ReplayParts, dead: &Dead, place: Receipt) -> Result<Receipt, ReplayError> {
-    let Receipt { partition, offset, .. } = place;
+    let Receipt { log, partition, offset } = place;
+    if log != dead.letter.log {
+        return Ok(place);
+    }
     parts.book.decide(dead.letter, Decision::Replayed { partition, offset }).await?;
     Ok(place)
 }

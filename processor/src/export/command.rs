@@ -1,6 +1,6 @@
 //! The command: `processor export`, `allocator export`.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use clap::Args;
 use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::progress::{self, Look};
+use schemas::export::Manifest;
 use schemas::job::ExportFormat;
 use schemas::{Budget, BudgetId};
 use storage::config::StorageConfig;
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::formats::named;
-use super::{ExportError, ExportParts, ExportProgress, Manifest, blocking, export};
+use super::{ExportError, ExportParts, ExportProgress, blocking, export};
 use crate::generations::current_log;
 
 /// It was not done.
@@ -183,9 +184,14 @@ async fn to_stdout(
     Ok(Exported { manifest, path: None })
 }
 
+/// A reader that has seen enough (`| head`) is no reason to fail.
 fn copy_to_stdout(path: &Path) -> io::Result<()> {
-    io::copy(&mut std::fs::File::open(path)?, &mut io::stdout().lock())?;
-    Ok(())
+    let mut stdout = io::stdout().lock();
+    let copied = io::copy(&mut std::fs::File::open(path)?, &mut stdout);
+    match copied.and_then(|_| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        copied => copied,
+    }
 }
 
 /// What a person reads.

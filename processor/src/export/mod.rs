@@ -9,7 +9,6 @@
 
 mod command;
 mod formats;
-mod manifest;
 mod output;
 mod snapshot;
 mod spool;
@@ -20,20 +19,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use schemas::export::{Facts, Manifest};
 use schemas::job::ExportFormat;
 use schemas::{AggregateVersion, Budget, BudgetTotals, CombinedTotals, buckets};
+use storage::exports::beside;
 use storage::log::{LogReader, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
 
 use crate::again::{self, Away};
 use crate::generations::of_log;
 use formats::Rows;
-use output::Output;
+use output::{Output, Whole};
 use snapshot::Snapshot;
 
 pub(crate) use command::budget_id;
 pub use command::{ExportArgs, export_command};
-pub use manifest::{CategoryFacts, Facts, Manifest};
 
 /// What is exported.
 pub struct ExportParts {
@@ -149,7 +149,9 @@ pub async fn export(
     }
     let totals = CombinedTotals::merge(roster.term(), partitions, &committed)
         .map_err(|fault| ExportError::Wrong(fault.to_string()))?;
-    blocking(move || writing.finish(&totals)).await
+    let finished = blocking(move || writing.finish(&totals)).await?;
+    // Nothing is waited for from here on: who drops the export does so before both files are put, or after.
+    finished.put()
 }
 
 /// An export on its way to its file.
@@ -158,6 +160,14 @@ struct Writing {
     format: ExportFormat,
     rows: Box<dyn Rows>,
     facts: Facts,
+}
+
+/// Both files, whole and not in their places yet: nothing is left of them if they are dropped.
+struct Finished {
+    path: PathBuf,
+    people: Whole,
+    said: Whole,
+    manifest: Manifest,
 }
 
 /// What rows add up to.
@@ -207,29 +217,38 @@ impl Writing {
         Ok(self)
     }
 
-    /// Makes both files whole, then puts the file in its place, and what is said about it in its own.
-    fn finish(self, totals: &CombinedTotals) -> Result<Manifest, ExportError> {
+    /// Makes both files whole.
+    fn finish(self, totals: &CombinedTotals) -> Result<Finished, ExportError> {
         let Self { path, format, rows, facts } = self;
-        let whole = rows.finish(&facts).and_then(Output::finish).map_err(unwritable(&path))?;
+        let people = rows.finish(&facts).and_then(Output::finish).map_err(unwritable(&path))?;
         let manifest = Manifest {
             facts,
             format,
-            sha256: whole.sha256.clone(),
-            bytes: whole.bytes,
+            sha256: people.sha256.clone(),
+            bytes: people.bytes,
             generation: totals.term.generation,
             version: AggregateVersion::of(totals).to_string(),
             exported_at: Timestamp::now(),
         };
-        let beside = output::beside(&path);
+        let beside_it = beside(&path);
         let text = serde_json::to_string_pretty(&manifest).map_err(io::Error::from);
         let said = text.and_then(|text| {
-            let mut file = Output::create(&beside)?;
+            let mut file = Output::create(&beside_it)?;
             writeln!(file, "{text}")?;
             file.finish()
         });
-        let said = said.map_err(unwritable(&beside))?;
-        whole.put(&path).map_err(unwritable(&path))?;
-        said.put(&beside).map_err(unwritable(&beside))?;
+        let said = said.map_err(unwritable(&beside_it))?;
+        Ok(Finished { path, people, said, manifest })
+    }
+}
+
+impl Finished {
+    /// Puts the file in its place, and what is said about it in its own.
+    fn put(self) -> Result<Manifest, ExportError> {
+        let Self { path, people, said, manifest } = self;
+        let beside_it = beside(&path);
+        people.put(&path).map_err(unwritable(&path))?;
+        said.put(&beside_it).map_err(unwritable(&beside_it))?;
         Ok(manifest)
     }
 }

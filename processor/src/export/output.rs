@@ -1,9 +1,8 @@
 //! The file that is written: under another name until it is whole, and hashed on the way.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
@@ -78,11 +77,4 @@ pub(super) fn folder_of(path: &Path) -> &Path {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
-}
-
-/// Where what is said about a file is said: its name with `.json` at the end.
-pub(super) fn beside(path: &Path) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(".json");
-    PathBuf::from(name)
 }

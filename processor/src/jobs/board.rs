@@ -10,7 +10,7 @@ use storage::store::StoreError;
 use tokio::time::{Instant, sleep};
 
 use super::metrics::JobMetrics;
-use super::worker::{LEASE, LOOK_INTERVAL};
+use super::worker::{LEASE, LOOK_INTERVAL, NowMs};
 
 /// Who has not looked for so long has not seen that nothing changed.
 const BLIND: Duration = Duration::from_secs(4);
@@ -20,6 +20,7 @@ pub(super) struct Board {
     jobs: Arc<dyn JobStore>,
     worker: JobName,
     metrics: JobMetrics,
+    now_ms: NowMs,
     seen: Mutex<Seen>,
 }
 
@@ -32,21 +33,26 @@ struct Seen {
 }
 
 impl Board {
-    pub fn new(jobs: Arc<dyn JobStore>, worker: JobName, metrics: JobMetrics) -> Self {
-        Self { jobs, worker, metrics, seen: Mutex::default() }
+    pub fn new(
+        jobs: Arc<dyn JobStore>,
+        worker: JobName,
+        metrics: JobMetrics,
+        now_ms: NowMs,
+    ) -> Self {
+        Self { jobs, worker, metrics, now_ms, seen: Mutex::default() }
     }
 
     /// Looks at all jobs.
     pub async fn look(&self) -> Result<Vec<Job>, StoreError> {
-        let read = self.jobs.jobs().await;
+        let read = self.jobs.job_rows().await;
         match &read {
-            Ok(jobs) => {
-                self.metrics.set_jobs(jobs);
-                self.seen().note(jobs, Instant::now());
+            Ok(rows) => {
+                self.metrics.set_jobs(rows, (self.now_ms)());
+                self.seen().note(&rows.jobs, Instant::now());
             }
             Err(_) => self.metrics.forget_jobs(),
         }
-        read
+        Ok(read?.jobs)
     }
 
     /// Looks from time to time, for as long as it is awaited.

@@ -16,9 +16,9 @@ use schemas::job::{
     Priority, Verdict, cancel, retry,
 };
 use storage::config::StorageConfig;
-use storage::jobs::{ChangeError, JobStore, change, submit};
+use storage::jobs::{ChangeError, JobRows, JobStore, change, submit};
 use storage::opening::OpenError;
-use storage::store::StoreError;
+use storage::store::{Conditional, StoreError};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -49,6 +49,8 @@ enum Action {
     Cancel(OneArgs),
     /// Tries a dead job again, from where it was.
     Retry(OneArgs),
+    /// Deletes a job that cannot be read: it is damaged, or of a newer release that is not used any more.
+    Delete(OneArgs),
 }
 
 /// Says everything about one job.
@@ -76,6 +78,9 @@ struct SubmitArgs {
     /// Of an export: csv, ndjson, pb or parquet.
     #[arg(long, required_if_eq("kind", "export"))]
     format: Option<ExportFormat>,
+    /// Of an export: hands it out to everybody, in the place of what was published before.
+    #[arg(long)]
+    publish: bool,
     /// How urgent it is: critical, high, normal or low.
     #[arg(long, default_value_t)]
     priority: Priority,
@@ -102,15 +107,17 @@ enum Kind {
 impl SubmitArgs {
     /// What is to be done, if nothing is said that belongs to something else.
     fn kind(&self) -> Option<JobKind> {
-        let Self { kind, dry_run, budget, format, .. } = self;
-        Some(match (kind, *dry_run, budget, format) {
-            (Kind::Rebuild, dry_run, None, None) => JobKind::Rebuild { dry_run },
-            (Kind::Audit, false, None, None) => JobKind::Audit,
-            (Kind::WarmCaches, false, None, None) => JobKind::WarmCaches,
-            (Kind::Export, false, Some(budget), Some(format)) => {
-                JobKind::Export { budget: budget.clone(), format: *format }
+        let Self { kind, dry_run, budget, format, publish, .. } = self;
+        let of_export = budget.as_ref().zip(*format);
+        let is_of_export = budget.is_some() || format.is_some() || *publish;
+        Some(match (kind, *dry_run, of_export, is_of_export) {
+            (Kind::Rebuild, dry_run, None, false) => JobKind::Rebuild { dry_run },
+            (Kind::Audit, false, None, false) => JobKind::Audit,
+            (Kind::WarmCaches, false, None, false) => JobKind::WarmCaches,
+            (Kind::Export, false, Some((budget, format)), _) => {
+                JobKind::Export { budget: budget.clone(), format, publish: *publish }
             }
-            (Kind::Archive, false, None, None) => JobKind::Archive,
+            (Kind::Archive, false, None, false) => JobKind::Archive,
             _ => return None,
         })
     }
@@ -121,7 +128,10 @@ impl JobsArgs {
     pub fn config(&self) -> &ConfigArgs {
         match &self.action {
             Action::List(config) => config,
-            Action::Show(args) | Action::Cancel(args) | Action::Retry(args) => &args.config,
+            Action::Show(args)
+            | Action::Cancel(args)
+            | Action::Retry(args)
+            | Action::Delete(args) => &args.config,
             Action::Submit(args) => &args.config,
         }
     }
@@ -137,7 +147,11 @@ enum CommandError {
     Change(#[from] ChangeError),
     #[error("{}", JobRefused::Missing(*.0))]
     Missing(JobId),
-    #[error("--dry-run is for a rebuild, --budget and --format are for an export")]
+    #[error("job {0} can be read: cancel it, if it is not to be done")]
+    Readable(JobId),
+    #[error("job {0} has been changed just now: look at it again")]
+    Changed(JobId),
+    #[error("--dry-run is for a rebuild; --budget, --format and --publish are for an export")]
     NotOfThisKind,
 }
 
@@ -164,7 +178,7 @@ async fn act(
     let jobs = storage.open_existing_store().await?.jobs;
     let jobs = jobs.as_ref();
     match action {
-        Action::List(_) => console::out(&list(&jobs.jobs().await?)),
+        Action::List(_) => console::out(&list(&jobs.job_rows().await?)),
         Action::Show(OneArgs { id, .. }) => {
             let job = jobs.job(*id).await?;
             console::out(&show(&job.ok_or(CommandError::Missing(*id))?, now_ms()));
@@ -177,6 +191,10 @@ async fn act(
         Action::Retry(OneArgs { id, .. }) => {
             let job = change(jobs, *id, |job| retry(job, now_ms())).await?;
             console::out(&format!("{}\n", line(&job)));
+        }
+        Action::Delete(OneArgs { id, .. }) => {
+            delete(jobs, *id).await?;
+            console::out(&format!("{id}  deleted\n"));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -205,6 +223,19 @@ async fn submit_and_watch(
             console::err(&format!("jobs: interrupted; it goes on: `jobs show {id}`\n"));
             Ok(ExitCode::from(INTERRUPTED))
         }
+    }
+}
+
+/// Deletes a row that cannot be read. What can be is a job, which has an end of its own.
+async fn delete(jobs: &dyn JobStore, id: JobId) -> Result<(), CommandError> {
+    let JobRows { jobs: readable, unreadable } = jobs.job_rows().await?;
+    if readable.iter().any(|job| job.id == id) {
+        return Err(CommandError::Readable(id));
+    }
+    let row = unreadable.iter().find(|row| row.id == id).ok_or(CommandError::Missing(id))?;
+    match jobs.delete_job(id, row.revision).await? {
+        Conditional::Applied => Ok(()),
+        Conditional::Refused => Err(CommandError::Changed(id)),
     }
 }
 
@@ -257,15 +288,18 @@ fn exit_code(ended: &Job) -> u8 {
     }
 }
 
-fn list(jobs: &[Job]) -> String {
+fn list(JobRows { jobs, unreadable }: &JobRows) -> String {
     let mut text = String::new();
     for job in jobs {
         let _ = writeln!(text, "{}", line(job));
     }
+    for row in unreadable {
+        let _ = writeln!(text, "{}  cannot be read: of a newer release, or damaged", row.id);
+    }
     let count = |state: &str| jobs.iter().filter(|job| job.state.name() == state).count();
     let counts: Vec<String> =
         JobState::NAMES.iter().map(|state| format!("{state}={}", count(state))).collect();
-    let _ = writeln!(text, "JOBS {}", counts.join(" "));
+    let _ = writeln!(text, "JOBS {} unreadable={}", counts.join(" "), unreadable.len());
     text
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec};
 use runtime::metrics::{Metrics, MetricsError};
-use schemas::job::{Job, JobKind, JobState, Verdict};
+use schemas::job::{Job, JobKind, JobState, Priority, Verdict};
+use storage::jobs::JobRows;
 
 const SECONDS: &[f64] = &[0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0];
 
@@ -41,6 +42,7 @@ impl Ending {
 #[derive(Debug, Clone)]
 pub struct JobMetrics {
     jobs: IntGaugeVec,
+    oldest: IntGaugeVec,
     attempts: IntCounterVec,
     seconds: HistogramVec,
 }
@@ -54,8 +56,13 @@ impl JobMetrics {
         let all = Self {
             jobs: metrics.gauge_vec(
                 "processor_jobs",
-                "Background jobs that are stored, by state; every processor shows all of them, or none while it does not know.",
+                "Background jobs that are stored, by state (unreadable: damaged, or of a newer release); every processor shows all of them, or none while it does not know.",
                 &["state"],
+            )?,
+            oldest: metrics.gauge_vec(
+                "processor_job_oldest_seconds",
+                "Of the jobs that wait (queued) or run, for how long the one has that has longest; 0 if there is none.",
+                &["state", "priority"],
             )?,
             attempts: metrics.counter_vec(
                 "processor_job_attempts_total",
@@ -81,21 +88,41 @@ impl JobMetrics {
     }
 
     /// All jobs, as they were seen last.
-    pub(super) fn set_jobs(&self, jobs: &[Job]) {
+    pub(super) fn set_jobs(&self, JobRows { jobs, unreadable }: &JobRows, now_ms: u64) {
         for state in JobState::NAMES {
             let count = jobs.iter().filter(|job| job.state.name() == state).count();
             self.jobs.with_label_values(&[state]).set(count as i64);
+        }
+        self.jobs.with_label_values(&["unreadable"]).set(unreadable.len() as i64);
+        for priority in Priority::ALL {
+            let of_priority = || jobs.iter().filter(|job| job.priority == priority);
+            let waits = of_priority().filter_map(waits_since_ms);
+            let runs = of_priority().filter_map(|job| Some(job.running()?.began_at_ms));
+            for (state, oldest_ms) in [("queued", waits.min()), ("running", runs.min())] {
+                let age_ms = oldest_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms));
+                let age_s = i64::try_from(age_ms / 1_000).unwrap_or(i64::MAX);
+                self.oldest.with_label_values(&[state, priority.name()]).set(age_s);
+            }
         }
     }
 
     /// The jobs cannot be seen now.
     pub(super) fn forget_jobs(&self) {
         self.jobs.reset();
+        self.oldest.reset();
     }
 
     /// A try ended, after so long.
     pub(super) fn ended(&self, kind: &JobKind, ending: Ending, took: Duration) {
         self.attempt(kind.name(), ending).inc();
         self.seconds.with_label_values(&[kind.name()]).observe(took.as_secs_f64());
+    }
+}
+
+/// Since when a job has waited for a worker, in milliseconds since 1970; in the future, if it is not due yet.
+fn waits_since_ms(job: &Job) -> Option<u64> {
+    match job.state {
+        JobState::Queued { not_before_ms, .. } => Some(job.changed_at_ms.max(not_before_ms)),
+        _ => None,
     }
 }

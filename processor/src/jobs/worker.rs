@@ -69,7 +69,12 @@ enum Begun {
 impl Worker {
     /// A worker that has no job yet.
     pub fn new(parts: WorkerParts) -> Self {
-        let board = Board::new(Arc::clone(&parts.jobs), parts.name.clone(), parts.metrics.clone());
+        let board = Board::new(
+            Arc::clone(&parts.jobs),
+            parts.name.clone(),
+            parts.metrics.clone(),
+            parts.now_ms,
+        );
         Self { parts, board, turns: Turns::default() }
     }
 

@@ -7,7 +7,8 @@ use processor::ProcessorParts;
 use schemas::{LogRef, PartitionCount, PartitionId, Position};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
-use storage::log::sqlite::{SqliteLog, SqliteReader};
+use storage::exports::Exports;
+use storage::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
 use storage::log::{LogIdentity, LogReader, LogSource, PartitionHandler, SourceError};
 use storage::store::Store;
 use storage::store::memory::MemoryStore;
@@ -59,21 +60,24 @@ async fn a_source_that_panics_is_begun_again_and_nothing_is_lost_or_counted_twic
     let store = Arc::new(FaultyStore::default());
     // What is folded is the source's; nothing is folded beside it.
     let one = PartitionCount::new(1).unwrap();
-    SqliteLog::open(&dir.path().join("log.db"), one).unwrap();
-    let log: Arc<dyn LogReader> =
-        Arc::new(SqliteReader::open(&dir.path().join("log.db"), one).unwrap());
+    let path = dir.path().join("log.db");
+    let log = Arc::new(SqliteLog::open(&path, one).unwrap());
+    let reader: Arc<dyn LogReader> = Arc::new(SqliteReader::open(&path, one).unwrap());
     let parts = ProcessorParts {
-        logs: Arc::new(OneLog { log: Arc::clone(&log), alone: log }),
+        logs: Arc::new(OneLog { log: Arc::clone(&reader), alone: reader }),
         source: Box::new(Panicking { log: Log::of(100), runs: 0 }),
         first_log: LogRef::first("submissions", one),
         dead_letters: Arc::new(NoLetters),
+        letters: Arc::new(SqliteLetterBook::open(&path).unwrap()),
+        writer: log,
         store: Arc::clone(&store) as _,
         jobs: Arc::new(MemoryStore::new()),
         cache: Arc::new(MemoryCache::new()),
         definitions: Arc::new(SqliteDefinitions::open(&dir.path().join("d.db")).unwrap()),
         archive_dir: None,
+        exports: Exports::new(dir.path()),
     };
-    let running = Running::start(parts, EAGER, dir.path()).await;
+    let running = Running::start(parts, EAGER).await;
     let stored = async || store.inner.read_partition(id(0)).await.unwrap();
     until("everything is committed", async || {
         stored().await.is_some_and(|stored| stored.checkpoint.position == Position(100))

@@ -8,16 +8,16 @@ use fastrand::Rng;
 use processor::fold::{PartitionState, Reach, RowScan};
 use schemas::{
     Action, Allocation, BudgetId, Generation, LogRef, Offset, PartitionCount, PartitionId,
-    PartitionReport, PersonKey, PersonRow, Position, Roster, Submission, SubmissionId,
-    encode_record, record_fingerprint,
+    PersonKey, Position, Roster, Submission, SubmissionId, encode_record, record_fingerprint,
 };
 use storage::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, RecordBatch, Stretch};
 use storage::store::memory::MemoryStore;
 use storage::store::{
-    Checkpoint, Commit, Conditional, Damaged, Epoch, PartitionRef, RecordMark, Store, StoreError,
-    StoredPartition, Summary, Tally,
+    Checkpoint, Commit, Conditional, Epoch, PartitionRef, RecordMark, Store, Tally,
 };
 use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::passing::{Around, Call, Passing};
 
 pub const PARTITION: PartitionRef =
     PartitionRef { generation: Generation::FIRST, partition: PartitionId(0) };
@@ -95,13 +95,10 @@ impl LogReader for FixedLog {
     }
 }
 
-/// The owner, and what is stored.
-pub struct Moving {
-    inner: MemoryStore,
-    owner: Mutex<Owner>,
-}
+/// What is stored while its owner goes on.
+pub type Moving = Passing<Mutex<Owner>>;
 
-struct Owner {
+pub struct Owner {
     log: Arc<FixedLog>,
     random: Rng,
     state: PartitionState,
@@ -112,7 +109,7 @@ struct Owner {
 
 impl Moving {
     /// With so many steps behind it.
-    pub async fn new(log: Arc<FixedLog>, mut random: Rng, steps: u32) -> Self {
+    pub async fn after(log: Arc<FixedLog>, mut random: Rng, steps: u32) -> Self {
         let state = PartitionState::new(PARTITION.partition, one(), Vec::new());
         let checkpoint = Checkpoint { identity: Some(identity()), ..Checkpoint::START };
         let mut owner = Owner { log, random: random.fork(), state, checkpoint, round: None };
@@ -122,11 +119,26 @@ impl Moving {
         for _ in 0..steps {
             owner.step(&inner).await;
         }
-        Self { inner, owner: Mutex::new(owner) }
+        Self::new(Arc::new(inner), Mutex::new(owner))
     }
 
     pub async fn checkpoint(&self) -> Checkpoint {
-        self.owner.lock().await.checkpoint.clone()
+        self.around.lock().await.checkpoint.clone()
+    }
+}
+
+impl Around for Mutex<Owner> {
+    async fn around<T: Send>(
+        &self,
+        store: &MemoryStore,
+        call: Call,
+        answer: impl Future<Output = T> + Send,
+    ) -> T {
+        assert!(!call.changes_something(), "an export changes nothing, and this does: {call:?}");
+        if call == Call::ReadPeople {
+            self.lock().await.step(store).await;
+        }
+        answer.await
     }
 }
 
@@ -171,76 +183,5 @@ impl Owner {
         let (checkpoint, totals) = (self.checkpoint.clone(), self.state.take_changed());
         let commit = Commit { epoch: EPOCH, from, checkpoint, totals };
         assert_eq!(store.commit(PARTITION, &commit).await, Ok(Conditional::Applied));
-    }
-}
-
-#[async_trait]
-impl Store for Moving {
-    async fn read_people(
-        &self,
-        partition: PartitionRef,
-        bucket: u8,
-        row: &mut (dyn FnMut(PersonRow) + Send),
-    ) -> Result<(), StoreError> {
-        self.owner.lock().await.step(&self.inner).await;
-        self.inner.read_people(partition, bucket, row).await
-    }
-    async fn read_partition(
-        &self,
-        partition: PartitionRef,
-    ) -> Result<Option<StoredPartition>, StoreError> {
-        self.inner.read_partition(partition).await
-    }
-    async fn roster(&self) -> Result<Option<Roster>, StoreError> {
-        self.inner.roster().await
-    }
-    async fn claim(
-        &self,
-        _: PartitionRef,
-        _: Option<Epoch>,
-        _: Epoch,
-        _: &str,
-    ) -> Result<Conditional, StoreError> {
-        unreachable!("an export claims nothing")
-    }
-    async fn commit(&self, _: PartitionRef, _: &Commit) -> Result<Conditional, StoreError> {
-        unreachable!("an export commits nothing")
-    }
-    async fn summaries(
-        &self,
-        generation: Generation,
-        partitions: PartitionCount,
-        budgets: &[BudgetId],
-    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
-        self.inner.summaries(generation, partitions, budgets).await
-    }
-    async fn write_people(&self, _: PartitionRef, _: &[PersonRow]) -> Result<(), StoreError> {
-        unreachable!("an export writes no rows")
-    }
-    async fn person(
-        &self,
-        partition: PartitionRef,
-        person: &PersonKey,
-    ) -> Result<Option<PersonRow>, StoreError> {
-        self.inner.person(partition, person).await
-    }
-    async fn state_position(&self, of: PartitionRef) -> Result<Option<Position>, StoreError> {
-        self.inner.state_position(of).await
-    }
-    async fn change_roster(&self, _: &Roster) -> Result<Conditional, StoreError> {
-        unreachable!("an export changes no generation")
-    }
-    async fn write_report(&self, _: PartitionRef, _: &PartitionReport) -> Result<(), StoreError> {
-        unreachable!("an export reports nothing")
-    }
-    async fn reports(
-        &self,
-        generation: Generation,
-        partitions: PartitionCount,
-    ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
-        self.inner.reports(generation, partitions).await
-    }
-    async fn delete_people(&self, _: PartitionRef) -> Result<(), StoreError> {
-        unreachable!("an export deletes nothing")
     }
 }

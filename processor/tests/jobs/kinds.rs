@@ -1,20 +1,25 @@
 //! Each kind of job, by a whole processor.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use processor::archive::{ArchiveProgress, check_archive};
 use schemas::job::{ExportFormat, JobId, JobKind, JobState, NewJob, Priority, Verdict};
-use schemas::{Budget, Generation};
+use schemas::{Budget, Generation, Offset, Receipt};
 use sha2::{Digest, Sha256};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
 use storage::definitions::{Definitions, define_if_absent};
+use storage::exports::Audience;
 use storage::jobs::{JobStore, submit};
+use storage::log::letters::{LetterState, Letters};
+use storage::log::{AppendError, LogReader, LogWriter, NewRecord};
 use storage::store::{Store, StoredPartition};
 use tokio::time::{Instant, sleep};
 
-use crate::whole::{BUDGETS, Fixture, TOPIC, budget, definition};
+use crate::whole::{BUDGETS, Fixture, PARTITIONS, TOPIC, budget, definition};
 
 async fn settled() -> Fixture {
     let fixture = Fixture::start().await;
@@ -96,7 +101,8 @@ async fn warming_makes_an_emptied_copy_whole_at_once_without_the_owners() {
     fixture.cache = Arc::new(MemoryCache::new());
     fixture.begin().await;
     let (verdict, result) = done(&fixture, JobKind::WarmCaches).await;
-    assert_eq!((verdict, result.as_str()), (Verdict::Clean, "2 budgets told, 2 partitions each"));
+    let told = format!("2 budgets told, {PARTITIONS} partitions each");
+    assert_eq!((verdict, result), (Verdict::Clean, told));
     assert_eq!(fixture.cache.read(&BUDGETS.map(budget)).await.unwrap(), before);
     fixture.end().await;
 }
@@ -110,7 +116,7 @@ async fn an_export_is_a_file_of_everyone_whose_sum_is_the_result() {
     let define = |current: Option<&Budget>| define_if_absent(current, &wanted);
     definitions.change(&wanted.id, &define).await.unwrap();
     fixture.begin().await;
-    let export = |id: &str| JobKind::Export { budget: budget(id), format };
+    let export = |id: &str| JobKind::Export { budget: budget(id), format, publish: false };
     let (verdict, result) = done(&fixture, export(BUDGETS[0])).await;
     assert_eq!(verdict, Verdict::Clean);
     let (said, path) = result.rsplit_once(": ").unwrap();
@@ -124,6 +130,110 @@ async fn an_export_is_a_file_of_everyone_whose_sum_is_the_result() {
     let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
     assert_eq!(lines, people + 1, "a line a person and one of names");
     assert_eq!(dead(&fixture, export("nobody-knows")).await, "there is no budget `nobody-knows`");
+    let exports = fixture.exports();
+    let published = || exports.newest(&budget(BUDGETS[0]), format).unwrap();
+    assert!(published().is_none(), "nobody has decided to publish it");
+
+    let publish = JobKind::Export { budget: budget(BUDGETS[0]), format, publish: true };
+    for _ in 0..2 {
+        done(&fixture, publish.clone()).await;
+        assert_eq!(published().unwrap().manifest.sha256, sum);
+    }
+    let files = std::fs::read_dir(exports.dir(Audience::Everybody)).unwrap().count();
+    assert_eq!(files, 2, "the one published before, and what was said about it, are gone");
+    fixture.end().await;
+}
+
+/// Every dead letter, by what has become of it.
+async fn letters(fixture: &Fixture) -> Vec<(Receipt, LetterState)> {
+    let letters = Letters::read(&fixture.letters()).await.unwrap();
+    letters.iter().map(|(place, letter)| (place, letter.state)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_replayed_once_however_often_that_is_asked_for_or_refused_with_the_reason()
+{
+    let mut fixture = settled().await;
+    let misplaced = fixture.misplace().await;
+    fixture.settle().await;
+    let replay = |letter| JobKind::ReplayDeadLetter { letter, resume: false };
+    let (verdict, result) = done(&fixture, replay(misplaced)).await;
+    assert_eq!(verdict, Verdict::Clean);
+    let place = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
+    assert_ne!(place.partition, misplaced.partition);
+    assert_eq!(done(&fixture, replay(misplaced)).await.1, result);
+    let found = letters(&fixture).await;
+    assert!(found.contains(&(misplaced, LetterState::Replayed(place))), "{found:?}");
+    let end = fixture.reader().bounds(place.partition).await.unwrap().high;
+    assert_eq!(end, place.offset.next(), "it was appended once");
+
+    let garbage = found.iter().find(|(_, state)| *state == LetterState::Open).unwrap().0;
+    let why = dead(&fixture, replay(garbage)).await;
+    assert_eq!(why, "it still cannot be taken: the value is not a SubmissionRecord");
+    let why = dead(&fixture, JobKind::DropDeadLetter { letter: misplaced }).await;
+    assert_eq!(why, format!("it has been replayed as {place}"));
+    fixture.end().await;
+}
+
+/// Appends, and does not say so the first time.
+struct Losing {
+    log: Arc<dyn LogWriter>,
+    lost: AtomicBool,
+}
+
+#[async_trait]
+impl LogWriter for Losing {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+        let answers = self.log.append(records).await;
+        if self.lost.swap(true, Ordering::Relaxed) {
+            return answers;
+        }
+        answers.iter().map(|_| Err(AppendError::Unknown("lost".into()))).collect()
+    }
+
+    fn available(&self) -> Result<(), AppendError> {
+        self.log.available()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_whose_answer_is_lost_is_found_by_the_next_try_and_appended_once() {
+    let mut fixture = settled().await;
+    let misplaced = fixture.misplace().await;
+    fixture.settle().await;
+    fixture.end().await;
+    let losing = Losing { log: Arc::clone(&fixture.writer), lost: AtomicBool::new(false) };
+    let losing = Arc::new(losing);
+    fixture.writer = Arc::clone(&losing) as _;
+    fixture.begin().await;
+    let kind = JobKind::ReplayDeadLetter { letter: misplaced, resume: false };
+    let (_, result) = done(&fixture, kind).await;
+    assert!(losing.lost.load(Ordering::Relaxed), "it was never appended");
+    let place = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
+    let end = fixture.reader().bounds(place.partition).await.unwrap().high;
+    assert_eq!(end, place.offset.next(), "it was appended once");
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_dropped_and_one_that_never_was_is_not() {
+    let mut fixture = settled().await;
+    let (letter, state) = letters(&fixture).await[0];
+    assert_eq!(state, LetterState::Open);
+    for _ in 0..2 {
+        let (verdict, result) = done(&fixture, JobKind::DropDeadLetter { letter }).await;
+        assert_eq!((verdict, result.as_str()), (Verdict::Clean, "dropped"));
+    }
+    assert_eq!(letters(&fixture).await[0], (letter, LetterState::Dropped));
+    let why = dead(&fixture, JobKind::ReplayDeadLetter { letter, resume: true }).await;
+    assert_eq!(why, "it has been dropped");
+    let nothing = Receipt { offset: Offset(1_000_000), ..letter };
+    for kind in [
+        JobKind::DropDeadLetter { letter: nothing },
+        JobKind::ReplayDeadLetter { letter: nothing, resume: false },
+    ] {
+        assert_eq!(dead(&fixture, kind).await, "there is no such dead letter");
+    }
     fixture.end().await;
 }
 

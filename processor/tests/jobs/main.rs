@@ -6,6 +6,8 @@ mod kinds;
 #[path = "../support/logs.rs"]
 mod logs;
 mod mortal;
+#[path = "../support/passing.rs"]
+mod passing;
 mod rebuilds;
 #[path = "../support/running.rs"]
 mod running;
@@ -48,6 +50,31 @@ async fn a_job_is_done_by_one_of_many_workers_which_says_how_it_comes_on_and_wha
     let different =
         "allocator_processor_job_attempts_total{kind=\"audit\",outcome=\"different\"} 1";
     assert!(world.shows(different));
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_shows_for_how_long_the_oldest_job_has_waited_and_run() {
+    let world = World::new(100 * SECOND);
+    let running = world.ask(Priority::Low).await;
+    let _worker = world.worker("one");
+    world.until_it_runs(running).await;
+    sleep(10 * SECOND).await;
+    world.ask(Priority::High).await;
+    sleep(5 * SECOND).await;
+    world.ask(Priority::High).await;
+    sleep(20 * SECOND).await;
+    let shows = |state: &str, priority: &str, seconds: std::ops::Range<u64>| {
+        let sample = format!(
+            "allocator_processor_job_oldest_seconds{{priority=\"{priority}\",state=\"{state}\"}}"
+        );
+        seconds.into_iter().any(|seconds| world.shows(&format!("{sample} {seconds}")))
+    };
+    assert!(shows("running", "low", 33..37) && shows("queued", "high", 23..27));
+    assert!(shows("running", "high", 0..1) && shows("queued", "low", 0..1));
+    assert!(world.shows("allocator_processor_jobs{state=\"unreadable\"} 0"));
+    world.place.away.store(true, Ordering::Relaxed);
+    sleep(3 * SECOND).await;
+    assert!(!shows("queued", "high", 0..100), "nobody knows");
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,9 @@ use schemas::{
 };
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
+use storage::exports::Exports;
 use storage::jobs::{JobStore, change, submit};
+use storage::log::sqlite::{SqliteLetterBook, SqliteLog};
 use storage::log::{LogBounds, LogIdentity, LogReader, ReadError, Stretch};
 use storage::store::memory::MemoryStore;
 use storage::store::{PartitionRef, Store};
@@ -98,6 +100,9 @@ impl World {
     }
 
     fn worker<S: Store + JobStore>(&self, name: &str, store: &Arc<S>) -> JoinHandle<()> {
+        // Dead letters are no matter here.
+        let path = self.dir.path().join(format!("{name}-log.db"));
+        let letters = Arc::new(SqliteLog::open(&path, count()).unwrap());
         let worker = Worker::new(WorkerParts {
             jobs: Arc::clone(store) as _,
             runner: Arc::new(Kinds::new(KindsParts {
@@ -110,8 +115,10 @@ impl World {
                 definitions: Arc::new(
                     SqliteDefinitions::open(&self.dir.path().join(format!("{name}.db"))).unwrap(),
                 ),
+                letters: Arc::new(SqliteLetterBook::open(&path).unwrap()),
+                writer: letters,
                 archive_dir: None,
-                exports_dir: std::env::temp_dir(),
+                exports: Exports::new(self.dir.path()),
             })),
             name: name.into(),
             metrics: JobMetrics::new(&Metrics::new("test")).unwrap(),
@@ -189,7 +196,7 @@ async fn rebuilt_once(world: &World, job: &Job, stops_at: (u64, bool)) {
 async fn calls_in_all(dry_run: bool) -> u64 {
     let world = World::new().await;
     let id = world.ask(dry_run).await;
-    let mortal = Arc::new(Mortal::new(Arc::clone(&world.store), (u64::MAX, false)));
+    let mortal = Arc::new(Mortal::stopping(Arc::clone(&world.store), (u64::MAX, false)));
     let worker = world.worker("one", &mortal);
     let job = world.ended(id).await;
     worker.abort();
@@ -205,7 +212,7 @@ async fn interrupted_everywhere(comes_back: bool) {
             let stops_at = (call, after);
             let world = World::new().await;
             let id = world.ask(false).await;
-            let mortal = Arc::new(Mortal::new(Arc::clone(&world.store), stops_at));
+            let mortal = Arc::new(Mortal::stopping(Arc::clone(&world.store), stops_at));
             let one = world.worker("one", &mortal);
             sleep(Duration::from_millis(50)).await;
             let two = world.worker("two", &world.store);
@@ -244,7 +251,7 @@ async fn a_dry_run_whose_worker_is_killed_at_any_call_leaves_no_generation_and_t
         for after in [false, true] {
             let world = World::new().await;
             let id = world.ask(true).await;
-            let mortal = Arc::new(Mortal::new(Arc::clone(&world.store), (call, after)));
+            let mortal = Arc::new(Mortal::stopping(Arc::clone(&world.store), (call, after)));
             let workers = [world.worker("one", &mortal), world.worker("two", &world.store)];
             let job = world.ended(id).await;
             let JobState::Succeeded { result, .. } = &job.state else { panic!("{call}: {job:?}") };
@@ -420,7 +427,7 @@ async fn a_rebuild_whose_number_somebody_else_takes_and_gives_up_at_any_call_tak
     for call in 0..calls_in_all(false).await {
         let world = World::new().await;
         let id = world.ask(false).await;
-        let mortal = Arc::new(Mortal::new(Arc::clone(&world.store), (call, true)));
+        let mortal = Arc::new(Mortal::stopping(Arc::clone(&world.store), (call, true)));
         let worker = world.worker("one", &mortal);
         while !mortal.stands_still() {
             sleep(Duration::from_millis(100)).await;

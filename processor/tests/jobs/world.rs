@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use processor::jobs::{Done, Failure, Held, JobMetrics, Runner, Worker, WorkerParts};
 use runtime::metrics::Metrics;
 use schemas::job::{Job, JobId, JobKind, NewJob, Priority, Verdict};
-use storage::jobs::{JobStore, submit};
+use storage::jobs::{JobRows, JobStore, submit};
 use storage::store::memory::MemoryStore;
 use storage::store::{Conditional, StoreError};
 use tokio::task::JoinHandle;
@@ -41,8 +41,8 @@ impl Place {
 
 #[async_trait]
 impl JobStore for Place {
-    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
-        self.there()?.jobs().await
+    async fn job_rows(&self) -> Result<JobRows, StoreError> {
+        self.there()?.job_rows().await
     }
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         self.there()?.job(id).await
@@ -50,8 +50,8 @@ impl JobStore for Place {
     async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
         self.there()?.change_job(next).await
     }
-    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
-        self.there()?.delete_job(job).await
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError> {
+        self.there()?.delete_job(id, revision).await
     }
 }
 

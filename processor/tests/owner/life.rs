@@ -79,6 +79,7 @@ pub async fn take_over_at_pace(
         store: store.clone(),
         dead_letters: Arc::new(NoLetters),
         publisher: Some(publisher(&dir)),
+        turns_to_write: None,
         identity: identity("c"),
         log: LogRef::first("submissions", one()),
         limits,

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use async_trait::async_trait;
 use processor::dead_letters::{
-    Letters, Refusal, ReplayError, ReplayParts, State, Unfinished, replay,
+    Attempt, DiscardError, Refusal, ReplayError, ReplayParts, Unfinished, discard, replay,
 };
 use schemas::{
     Action, Allocation, BudgetId, BudgetTotals, CategoryTotals, Generation, LogNumber, LogRef,
     Offset, PartitionCount, PartitionId, PersonKey, Position, Receipt, Roster, Submission,
     SubmissionId, encode_record, partition_for,
 };
+use storage::log::letters::{LetterState, Letters};
 use storage::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
 use storage::log::{AppendError, DeadLetter, DeadLetters, Decision, LogWriter, NewRecord};
 use storage::store::memory::MemoryStore;
@@ -123,18 +124,18 @@ impl Fixture {
     }
 
     async fn replay(&self, letter: Receipt) -> Result<Receipt, ReplayError> {
-        replay(&self.parts, letter, Unfinished::Leave).await
+        replay(&self.parts, letter, attempt(Unfinished::Leave)).await
     }
 
     async fn resume(&self, letter: Receipt) -> Result<Receipt, ReplayError> {
-        replay(&self.parts, letter, Unfinished::Resume).await
+        replay(&self.parts, letter, attempt(Unfinished::Resume)).await
     }
 
     fn answer(&self, answers: Answers) {
         self.writer.answers.store(answers as u8, Ordering::Relaxed);
     }
 
-    async fn state(&self, letter: Receipt) -> State {
+    async fn state(&self, letter: Receipt) -> LetterState {
         Letters::read(self.parts.book.as_ref()).await.unwrap().get(letter).unwrap().state
     }
 
@@ -167,6 +168,11 @@ impl Fixture {
     }
 }
 
+/// Somebody who has begun nothing yet.
+fn attempt(unfinished: Unfinished) -> Attempt {
+    Attempt { id: Uuid::new_v4(), unfinished }
+}
+
 fn refusal<T: std::fmt::Debug>(outcome: Result<T, ReplayError>) -> Refusal {
     match outcome {
         Err(ReplayError::Refused(refusal)) => refusal,
@@ -180,7 +186,7 @@ async fn a_replayed_record_stands_where_it_belongs_once_however_often_it_is_aske
     let letter = fixture.misplaced(1).await;
     let place = fixture.replay(letter).await.unwrap();
     assert_eq!(place.partition, partition_for(&person(1), count()));
-    assert_eq!(fixture.state(letter).await, State::Replayed(place));
+    assert_eq!(fixture.state(letter).await, LetterState::Replayed(place));
     assert_eq!(fixture.replay(letter).await, Ok(place));
     assert_eq!(fixture.appended(1).await, 1);
 }
@@ -192,14 +198,31 @@ async fn an_attempt_whose_outcome_is_unknown_is_taken_up_and_appends_nothing_twi
     fixture.answer(Answers::None);
     let lost = fixture.replay(letter).await;
     assert!(matches!(lost, Err(ReplayError::Append(AppendError::Unknown(_)))), "{lost:?}");
-    assert!(matches!(fixture.state(letter).await, State::Replaying { .. }));
+    assert!(matches!(fixture.state(letter).await, LetterState::Replaying { .. }));
     fixture.answer(Answers::All);
     assert_eq!(refusal(fixture.replay(letter).await), Refusal::Busy);
     let place = fixture.resume(letter).await.unwrap();
     assert_eq!(
         (fixture.appended(1).await, fixture.state(letter).await),
-        (1, State::Replayed(place))
+        (1, LetterState::Replayed(place))
     );
+}
+
+#[tokio::test]
+async fn an_attempt_goes_on_with_what_it_has_begun_itself() {
+    let fixture = Fixture::new().await;
+    let itself = attempt(Unfinished::Leave);
+    for answers in [Answers::None, Answers::Refusals] {
+        let number = answers as u64;
+        let letter = fixture.misplaced(number).await;
+        fixture.answer(answers);
+        replay(&fixture.parts, letter, itself).await.unwrap_err();
+        fixture.answer(Answers::All);
+        assert_eq!(refusal(fixture.replay(letter).await), Refusal::Busy);
+        let place = replay(&fixture.parts, letter, itself).await.unwrap();
+        assert_eq!(fixture.state(letter).await, LetterState::Replayed(place));
+        assert_eq!(fixture.appended(number).await, 1);
+    }
 }
 
 #[tokio::test]
@@ -231,7 +254,7 @@ async fn of_many_who_replay_a_letter_at_once_one_appends_it() {
         }
     }
     assert_eq!(fixture.appended(1).await, 1);
-    assert!(matches!(fixture.state(letter).await, State::Replayed(_)));
+    assert!(matches!(fixture.state(letter).await, LetterState::Replayed(_)));
 }
 
 #[tokio::test]
@@ -240,8 +263,24 @@ async fn a_letter_that_somebody_began_to_replay_can_be_dropped() {
     let letter = fixture.misplaced(1).await;
     fixture.answer(Answers::Refusals);
     fixture.replay(letter).await.unwrap_err();
-    fixture.parts.book.decide(letter, Decision::Dropped).await.unwrap();
+    discard(fixture.parts.book.as_ref(), letter).await.unwrap();
     assert_eq!(refusal(fixture.resume(letter).await), Refusal::Dropped);
+}
+
+#[tokio::test]
+async fn what_was_dropped_stays_dropped_and_what_was_replayed_or_never_was_is_not_dropped() {
+    let fixture = Fixture::new().await;
+    let book = fixture.parts.book.as_ref();
+    let dropped = fixture.misplaced(1).await;
+    for _ in 0..2 {
+        discard(book, dropped).await.unwrap();
+        assert_eq!(fixture.state(dropped).await, LetterState::Dropped);
+    }
+    let replayed = fixture.misplaced(2).await;
+    let place = fixture.replay(replayed).await.unwrap();
+    assert_eq!(discard(book, replayed).await, Err(DiscardError::Replayed(place)));
+    let nothing = Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(99) };
+    assert_eq!(discard(book, nothing).await, Err(DiscardError::Unknown));
 }
 
 #[tokio::test]
@@ -250,7 +289,7 @@ async fn what_still_cannot_be_taken_is_refused_and_stays_open() {
     let letter = fixture.letter(PartitionId(0), 1, b"garbage".to_vec()).await;
     let refused = refusal(fixture.replay(letter).await);
     assert_eq!(refused, Refusal::StillDead("the value is not a SubmissionRecord".into()));
-    assert_eq!(fixture.state(letter).await, State::Open);
+    assert_eq!(fixture.state(letter).await, LetterState::Open);
 
     let totals =
         BudgetTotals { categories: vec![CategoryTotals::default(); 3], ..BudgetTotals::default() };
@@ -276,7 +315,7 @@ async fn what_its_person_has_said_since_is_not_undone() {
     let letter = fixture.letter(home, 1, submission_at(1, 5)).await;
     let since = fixture.says(1, submission_at(1, 6)).await;
     assert_eq!(refusal(fixture.replay(letter).await), Refusal::Superseded(since));
-    assert_eq!(fixture.state(letter).await, State::Open);
+    assert_eq!(fixture.state(letter).await, LetterState::Open);
 }
 
 #[tokio::test]

@@ -158,6 +158,7 @@ impl Process {
             store: Arc::clone(&self.store) as _,
             dead_letters: Arc::clone(&self.letters) as _,
             publisher: Some(Arc::clone(&self.publisher)),
+            turns_to_write: None,
             identity,
             log: LogRef::first("submissions", world.log.count),
             limits: world.plan.limits,

@@ -1,7 +1,6 @@
 //! A processor that runs on given places. Not every test looks at all of it.
 #![allow(dead_code)]
 
-use std::path::Path;
 use std::time::Duration;
 
 use processor::partition::Limits;
@@ -18,13 +17,12 @@ pub struct Running {
 }
 
 impl Running {
-    pub async fn start(parts: ProcessorParts, limits: Limits, exports_dir: &Path) -> Self {
+    pub async fn start(parts: ProcessorParts, limits: Limits) -> Self {
         let config = ProcessorConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             limits,
             republish_interval: Duration::from_secs(1),
             claim_timeout: Duration::from_secs(3),
-            exports_dir: exports_dir.to_owned(),
         };
         let now = HealthConfig { unready_after: Duration::ZERO, ready_after: Duration::ZERO };
         let (metrics, health) = (Metrics::new("test"), Health::new(&now));

@@ -12,14 +12,15 @@ use processor::audit::{AuditParts, AuditProgress, Report, audit};
 use processor::partition::{Limits, StormLimits};
 use schemas::{
     Action, Allocation, Budget, BudgetId, BudgetTotals, Category, CategoryId, Generation, Identity,
-    LogRef, PartitionCount, PartitionId, PersonKey, Position, Results, Submission, SubmissionId,
-    encode_record,
+    LogRef, PartitionCount, PartitionId, PersonKey, Position, Receipt, Results, Submission,
+    SubmissionId, encode_record, partition_for,
 };
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
+use storage::exports::Exports;
 use storage::log::archive::ArchivedReader;
-use storage::log::sqlite::{SqliteLog, SqliteReader};
+use storage::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
 use storage::log::{LogReader, LogWriter, NewRecord};
 use storage::store::memory::MemoryStore;
 use storage::store::{Commit, Epoch, PartitionRef, Store, StoredPartition};
@@ -29,7 +30,7 @@ use tokio::time::Instant;
 use crate::logs::OneLog;
 use crate::running::Running;
 
-pub const PARTITIONS: u32 = 2;
+pub const PARTITIONS: u32 = 3;
 pub const CATEGORIES: [&str; 2] = ["first", "second"];
 pub const BUDGETS: [&str; 2] = ["roads", "schools"];
 const PEOPLE: u64 = 60;
@@ -53,6 +54,8 @@ pub struct Fixture {
     pub dir: TempDir,
     /// The folder of the log's archive.
     pub archive: Option<PathBuf>,
+    /// By which jobs append to the log.
+    pub writer: Arc<dyn LogWriter>,
     log: Arc<SqliteLog>,
     processor: Option<Running>,
     appended: AtomicU64,
@@ -99,9 +102,9 @@ impl Fixture {
         let store = Arc::new(MemoryStore::new());
         let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new());
         let (apis, limits, archive, appended) = (Vec::new(), LIMITS, None, AtomicU64::new(0));
-        let processor = None;
+        let (processor, writer) = (None, Arc::clone(&log) as _);
         let mut fixture =
-            Self { store, cache, apis, limits, dir, archive, log, processor, appended };
+            Self { store, cache, apis, limits, dir, archive, writer, log, processor, appended };
         fixture.begin().await;
         fixture
     }
@@ -124,14 +127,16 @@ impl Fixture {
             }),
             first_log: LogRef::first(TOPIC, count()),
             dead_letters: Arc::clone(&self.log) as _,
+            letters: Arc::new(self.letters()),
+            writer: Arc::clone(&self.writer),
             store: Arc::clone(&self.store) as _,
             jobs: Arc::clone(&self.store) as _,
             cache: Arc::clone(&self.cache),
             definitions: Arc::new(SqliteDefinitions::open(&self.dir.path().join("d.db")).unwrap()),
             archive_dir: self.archive.clone(),
+            exports: self.exports(),
         };
-        self.processor =
-            Some(Running::start(parts, self.limits, &self.dir.path().join("exports")).await);
+        self.processor = Some(Running::start(parts, self.limits).await);
     }
 
     /// What is archived to a folder.
@@ -142,6 +147,16 @@ impl Fixture {
             store: Arc::clone(&self.store) as _,
             dir: dir.to_owned(),
         }
+    }
+
+    /// Where exports are written to.
+    pub fn exports(&self) -> Exports {
+        Exports::new(self.dir.path().join("exports"))
+    }
+
+    /// The book of dead letters.
+    pub fn letters(&self) -> SqliteLetterBook {
+        SqliteLetterBook::open(&self.dir.path().join("log.db")).unwrap()
     }
 
     pub fn reader(&self) -> SqliteReader {
@@ -169,6 +184,22 @@ impl Fixture {
         let first = self.appended.fetch_add(records, Ordering::Relaxed);
         let answers = self.log.append((first..first + records).map(record).collect()).await;
         answers.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    }
+
+    /// Appends a good submission of somebody new to the partition that it does not belong to.
+    pub async fn misplace(&self) -> Receipt {
+        self.appended.fetch_add(1, Ordering::Relaxed);
+        let person = PersonKey::from_bytes([0x5a; PersonKey::BYTES]);
+        let partition = PartitionId((partition_for(&person, count()).0 + 1) % PARTITIONS);
+        let value = encode_record(&Submission {
+            budget: budget(BUDGETS[0]),
+            person,
+            id: SubmissionId(uuid::Uuid::from_u128(u128::MAX)),
+            accepted_at_ms: 1_800_000_000_000,
+            action: Action::Allocate(Allocation::new(&[4_000, 6_000]).unwrap()),
+        });
+        let record = NewRecord { key: person, value };
+        self.log.append_to(vec![(partition, record)]).await.remove(0).unwrap()
     }
 
     /// Waits until everything is committed, everyone's row is in the table, and the cache has been told.

@@ -3,15 +3,14 @@
 use std::num::NonZeroU32;
 
 use super::client_address::TrustedProxies;
-use super::credentials::Credentials;
-use super::tokens_file;
+use super::tokens_file::{self, TokensFile};
 use crate::config::{Key, KeyDoc, Reader};
 
 /// Who administrators are, and how often they may ask.
 #[derive(Debug, Clone)]
 pub struct AdminConfig {
     /// Their credentials; without any, only clients on this machine are administrators.
-    pub credentials: Option<Credentials>,
+    pub tokens: Option<TokensFile>,
     /// Requests of one administrator in a minute.
     pub requests_per_minute: NonZeroU32,
     /// Failed attempts of one client address in a minute.
@@ -21,12 +20,12 @@ pub struct AdminConfig {
 }
 
 impl AdminConfig {
-    const TOKENS_FILE: Key<Option<Credentials>> = Key::new(
+    const TOKENS_FILE: Key<Option<TokensFile>> = Key::new(
         "admin.tokens_file",
         Some(""),
         "path",
-        "A file with one administrator a line, `NAME ROLE sha256:HEX`, read at start; without one, only clients on the \
-         same machine are administrators.",
+        "A file with one administrator a line, `NAME ROLE sha256:HEX`, read again when it changes; without one, only \
+         clients on the same machine are administrators.",
         tokens_file::read,
     );
     const REQUESTS_PER_MINUTE: Key<NonZeroU32> = Key::new(
@@ -62,12 +61,12 @@ impl AdminConfig {
 
     /// Reads them; `None` once a fault was noted.
     pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let credentials = reader.read(&Self::TOKENS_FILE);
+        let tokens = reader.read(&Self::TOKENS_FILE);
         let requests_per_minute = reader.read(&Self::REQUESTS_PER_MINUTE);
         let failures_per_minute = reader.read(&Self::FAILURES_PER_MINUTE);
         let trusted_proxies = reader.read(&Self::TRUSTED_PROXIES);
         Some(Self {
-            credentials: credentials?,
+            tokens: tokens?,
             requests_per_minute: requests_per_minute?,
             failures_per_minute: failures_per_minute?,
             trusted_proxies: trusted_proxies?,

@@ -1,5 +1,6 @@
 //! Who has a credential. Tokens are known by their SHA-256 only, so that nothing here could be used by who reads it.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -79,6 +80,22 @@ impl Credentials {
         self.0.len()
     }
 
+    /// The same, where whoever had a place before has it still: what they have spent of their limit stays spent.
+    pub(super) fn placed_after(mut self, before: &Self) -> Self {
+        let known = |name: &str| {
+            let same = before.0.iter().find(|(principal, _)| *principal.name == *name);
+            same.map(|(principal, _)| principal.place)
+        };
+        let kept: HashSet<usize> =
+            self.0.iter().filter_map(|(principal, _)| known(&principal.name)).collect();
+        let mut free = (0..).filter(|place| !kept.contains(place));
+        for (principal, _) in &mut self.0 {
+            let place = known(&principal.name).or_else(|| free.next());
+            principal.place = place.unwrap_or(principal.place);
+        }
+        self
+    }
+
     /// Whose token this is. Digests are compared: how long that takes tells nothing about a token.
     pub(super) fn bearer_of(&self, token: &[u8]) -> Option<&Principal> {
         if !(TOKEN_MIN..=TOKEN_MAX).contains(&token.len()) {
@@ -86,5 +103,31 @@ impl Credentials {
         }
         let shown = TokenDigest::of(token);
         self.0.iter().find(|(_, digest)| *digest == shown).map(|(principal, _)| principal)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn credentials(names: &[&str]) -> Credentials {
+        let line = |(number, name): (usize, &&str)| format!("{name} viewer sha256:{number:064}\n");
+        let text: String = names.iter().enumerate().map(line).collect();
+        Credentials::parse(&text).unwrap()
+    }
+
+    fn places(credentials: &Credentials) -> Vec<(&str, usize)> {
+        credentials.0.iter().map(|(principal, _)| (principal.name(), principal.place)).collect()
+    }
+
+    #[test]
+    fn whoever_stays_keeps_their_place_and_whoever_comes_has_one_of_their_own() {
+        let before = credentials(&["anna", "otto", "vera"]);
+        assert_eq!(places(&before), [("anna", 0), ("otto", 1), ("vera", 2)]);
+        let after = credentials(&["zoe", "vera", "yann", "otto"]).placed_after(&before);
+        assert_eq!(places(&after), [("zoe", 0), ("vera", 2), ("yann", 3), ("otto", 1)]);
+        let again = credentials(&["yann", "anna"]).placed_after(&after);
+        assert_eq!(places(&again), [("yann", 3), ("anna", 0)]);
     }
 }

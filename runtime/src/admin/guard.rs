@@ -1,7 +1,10 @@
 //! The guard before each route of administrators: lets in who may, as often as they may, and keeps the record.
 
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -16,6 +19,7 @@ use super::decision::{Refusal, decide};
 use super::limits::{Limits, Standing};
 use super::record::{AdminMetrics, Outcome, Record, resource};
 use super::role::Role;
+use super::tokens_file::{CREDENTIALS_MAX, TokensFile};
 use crate::http::RequestId;
 use crate::metrics::{Metrics, MetricsError};
 use crate::problem::{Problem, ProblemKind};
@@ -26,7 +30,12 @@ pub struct AdminGuard(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    credentials: Option<Credentials>,
+    /// Whether there are any never changes.
+    credentials: ArcSwapOption<Credentials>,
+    /// Where they are read from, and what stood there at the start.
+    tokens_file: Option<(Arc<PathBuf>, String)>,
+    requests_per_minute: NonZeroU32,
+    failures_per_minute: NonZeroU32,
     trusted_proxies: TrustedProxies,
     limits: Limits,
     metrics: AdminMetrics,
@@ -38,14 +47,64 @@ impl AdminGuard {
     /// # Errors
     /// When the metric's name is taken.
     pub fn new(config: &AdminConfig, metrics: &Metrics) -> Result<Self, MetricsError> {
-        // Without credentials there is one administrator: whoever is on this machine.
-        let principals = config.credentials.as_ref().map_or(1, Credentials::count);
+        let AdminConfig { tokens, requests_per_minute, failures_per_minute, .. } = config;
+        let credentials = |file: &TokensFile| Arc::new(file.credentials.clone());
+        let file = |file: &TokensFile| (Arc::new(file.path.clone()), file.text.clone());
         Ok(Self(Arc::new(Inner {
-            credentials: config.credentials.clone(),
+            credentials: ArcSwapOption::new(tokens.as_ref().map(credentials)),
+            tokens_file: tokens.as_ref().map(file),
+            requests_per_minute: *requests_per_minute,
+            failures_per_minute: *failures_per_minute,
             trusted_proxies: config.trusted_proxies.clone(),
-            limits: Limits::new(principals, config.requests_per_minute, config.failures_per_minute),
+            // A place for each that there ever can be.
+            limits: Limits::new(CREDENTIALS_MAX, *requests_per_minute, *failures_per_minute),
             metrics: AdminMetrics::register(metrics)?,
         })))
+    }
+
+    /// Requests that each administrator may make of this process in a minute.
+    pub fn requests_per_minute(&self) -> NonZeroU32 {
+        self.0.requests_per_minute
+    }
+
+    /// Attempts without a valid token that each client address may make of this process in a minute.
+    pub fn failures_per_minute(&self) -> NonZeroU32 {
+        self.0.failures_per_minute
+    }
+
+    /// Every administrator, with how many requests they may make now.
+    pub fn standings(&self) -> Vec<(Principal, u32)> {
+        let left = |principal: Principal| {
+            let left = self.0.limits.left(principal.place);
+            (principal, left)
+        };
+        match self.0.credentials.load().as_deref() {
+            // Whoever is on this machine.
+            None => vec![left(Principal::local())],
+            Some(credentials) => {
+                credentials.0.iter().map(|(principal, _)| left(principal.clone())).collect()
+            }
+        }
+    }
+
+    /// Where credentials are read from, and what stood there at the start.
+    pub(super) fn tokens_file(&self) -> Option<(Arc<PathBuf>, String)> {
+        self.0.tokens_file.clone()
+    }
+
+    /// These are the credentials from now on.
+    pub(super) fn take(&self, credentials: Credentials) {
+        let before = self.0.credentials.load_full();
+        let next = match &before {
+            Some(before) => credentials.placed_after(before),
+            None => credentials,
+        };
+        self.0.credentials.store(Some(Arc::new(next)));
+    }
+
+    /// Whether the file that credentials are read from is wrong.
+    pub(super) fn tokens_are_wrong(&self, wrong: bool) {
+        self.0.metrics.tokens_file_wrong.set(i64::from(wrong));
     }
 }
 
@@ -62,12 +121,13 @@ impl Inner {
     ) -> Result<Standing, Problem> {
         // Whoever guesses is not told whether the guess was right. Where there is no token, there is nothing to guess,
         // and a web page that fails from this machine must not shut its owner out.
-        if self.credentials.is_some() {
+        let credentials = self.credentials.load();
+        if credentials.is_some() {
             self.limits.may_try(record.client).map_err(|exceeded| {
                 exceeded.problem("too many attempts without a valid token came from this address")
             })?;
         }
-        match decide(self.credentials.as_ref(), request, needed) {
+        match decide(credentials.as_deref(), request, needed) {
             Ok(principal) => {
                 let standing = self.count(&principal);
                 record.principal = Some(principal);

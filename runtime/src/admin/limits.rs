@@ -58,6 +58,12 @@ impl Limits {
         self.requests.ask(place, true)
     }
 
+    /// How many requests the administrator at this place may make now. Counts nothing.
+    pub(super) fn left(&self, place: usize) -> u32 {
+        // Whoever may make one more has that one besides what is left then.
+        self.requests.ask(place, false).map_or(0, |standing| standing.remaining + 1)
+    }
+
     /// Counts a failed attempt from an address.
     pub(super) fn failed(&self, address: IpAddr) {
         // One too many is found at the next attempt.
@@ -245,6 +251,7 @@ mod tests {
             assert_eq!(limits.request(0).unwrap().remaining, remaining);
         }
         assert_eq!(limits.request(0).unwrap_err().wait, seconds(20));
+        assert_eq!((limits.left(0), limits.left(1)), (0, 3));
         assert_eq!(limits.request(1).unwrap().remaining, 2);
         advance(seconds(19)).await;
         assert_eq!(limits.request(0).unwrap_err().wait, seconds(1));

@@ -3,7 +3,7 @@
 //! | place | what |
 //! |---|---|
 //! | `role` | what a credential allows |
-//! | `credentials`, `tokens_file` | who has one, and the file that says so |
+//! | `credentials`, `tokens_file`, `follow` | who has one, the file that says so, and what becomes of it |
 //! | `decision` | a request to a [`Principal`], or why not; pure |
 //! | `this_machine` | who counts as local where no credential is configured |
 //! | `client_address` | where a request comes from, through proxies |
@@ -17,6 +17,7 @@ mod client_address;
 mod config;
 mod credentials;
 mod decision;
+mod follow;
 mod guard;
 mod limits;
 mod record;
@@ -31,4 +32,4 @@ pub use credentials::{Credentials, Principal};
 pub use guard::AdminGuard;
 pub use role::Role;
 pub use routes::AdminRoutes;
-pub use tokens_file::TokensFileFaults;
+pub use tokens_file::{TokensFile, TokensFileFaults};

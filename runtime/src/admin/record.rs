@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::RawPathParams;
 use http::{Method, StatusCode};
-use prometheus::IntCounterVec;
+use prometheus::{IntCounterVec, IntGauge};
 
 use super::credentials::Principal;
 use crate::http::RequestId;
@@ -65,7 +65,11 @@ impl Outcome {
 
 /// The counts of requests.
 #[derive(Debug, Clone)]
-pub(super) struct AdminMetrics(IntCounterVec);
+pub(super) struct AdminMetrics {
+    requests: IntCounterVec,
+    /// 1 while the tokens' file is wrong.
+    pub(super) tokens_file_wrong: IntGauge,
+}
 
 impl AdminMetrics {
     pub(super) fn register(metrics: &Metrics) -> Result<Self, MetricsError> {
@@ -75,7 +79,11 @@ impl AdminMetrics {
              done, failed, unauthorized, forbidden, rate_limited, unanswered (the client went away).",
             &["role", "outcome"],
         )?;
-        Ok(Self(requests))
+        let tokens_file_wrong = metrics.gauge(
+            "admin_tokens_file_wrong",
+            "1 while the file of administrators' tokens cannot be read or is wrong: those that were read before hold.",
+        )?;
+        Ok(Self { requests, tokens_file_wrong })
     }
 }
 
@@ -117,7 +125,7 @@ impl Record {
     pub(super) fn write(&mut self, outcome: Outcome, status: Option<StatusCode>) {
         self.written = true;
         let role = self.principal.as_ref().map(|principal| principal.role().as_str());
-        self.metrics.0.with_label_values(&[role.unwrap_or(NOBODY), outcome.as_str()]).inc();
+        self.metrics.requests.with_label_values(&[role.unwrap_or(NOBODY), outcome.as_str()]).inc();
         tracing::info!(
             target: ADMIN,
             name = self.principal.as_ref().map(Principal::name),

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::credentials::{Credentials, LOCAL, Principal, TokenDigest};
@@ -11,6 +12,10 @@ use super::role::Role;
 
 /// The most bytes of the file: some six hundred credentials.
 const FILE_MAX_BYTES: u64 = 64 * 1024;
+/// A line has more bytes than that: there are never more credentials than places.
+const LINE_MIN_BYTES: u64 = 64;
+/// As many credentials as there can ever be.
+pub(super) const CREDENTIALS_MAX: usize = (FILE_MAX_BYTES / LINE_MIN_BYTES) as usize;
 const NAME_MAX: usize = 64;
 /// Faults that are told of; a file that is no tokens' file at all has one in every line.
 const TOLD_MAX: usize = 20;
@@ -30,14 +35,33 @@ impl fmt::Display for TokensFileFaults {
     }
 }
 
+/// A file that is right, as it was read last.
+#[derive(Debug, Clone)]
+pub struct TokensFile {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    pub(super) credentials: Credentials,
+}
+
 /// Reads the file of a setting; no path, no credentials.
 ///
 /// # Errors
 /// What would be right, when the file cannot be read or is not right.
-pub(super) fn read(path: &str) -> Result<Option<Credentials>, String> {
+pub(super) fn read(path: &str) -> Result<Option<TokensFile>, String> {
     if path.is_empty() {
         return Ok(None);
     }
+    let path = PathBuf::from(path);
+    let text = read_text(&path)?;
+    let credentials = Credentials::parse(&text).map_err(|faults| faults.to_string())?;
+    Ok(Some(TokensFile { path, text, credentials }))
+}
+
+/// What the file holds.
+///
+/// # Errors
+/// What would be right, when it cannot be read.
+pub(super) fn read_text(path: &Path) -> Result<String, String> {
     let cannot = |error| format!("expected a file of text that can be read: {error}");
     let mut text = String::new();
     let file = File::open(path).map_err(cannot)?;
@@ -45,7 +69,7 @@ pub(super) fn read(path: &str) -> Result<Option<Credentials>, String> {
     if bytes as u64 > FILE_MAX_BYTES {
         return Err(format!("expected a file of at most {FILE_MAX_BYTES} bytes"));
     }
-    Credentials::parse(&text).map(Some).map_err(|faults| faults.to_string())
+    Ok(text)
 }
 
 impl Credentials {
@@ -226,7 +250,7 @@ mod tests {
             read(path.to_str().unwrap())
         };
         let line = format!("alice admin sha256:{DIGEST}\n");
-        assert_eq!(read_of(line.as_bytes()).unwrap().unwrap().count(), 1);
+        assert_eq!(read_of(line.as_bytes()).unwrap().unwrap().credentials.count(), 1);
         assert!(read_of(&[0xff, 0xfe]).is_err());
         assert!(read_of(&vec![b'#'; 64 * 1024 + 1]).unwrap_err().contains("at most"));
         assert!(read(directory.path().join("none").to_str().unwrap()).is_err());

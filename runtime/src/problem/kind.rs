@@ -138,7 +138,7 @@ impl ProblemKind {
                 "The credentials are good, but what was asked for belongs to somebody else or needs more rights. \
                  Trying again with the same credentials will not help."),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "There is nothing here",
-                "No route, no budget or no person answers to this path. Check the path's spelling and the budget's id; \
+                "No route, no budget, no person and no published export answers to this path. Check the path's spelling and the budget's id; \
                  `GET /v1/budgets` lists the budgets. A person who was just submitted may not be counted yet: send the \
                  receipt as `Consistency-Token` to wait for it."),
             Self::MethodNotAllowed => ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "The route has other methods",
@@ -160,7 +160,7 @@ impl ProblemKind {
                  it then gets the other one's answer."),
             Self::WrongState => ("wrong-state", StatusCode::CONFLICT, "Not possible as it is now",
                 "What was asked for does not fit to where it stands: a job that has ended cannot be cancelled, and only a \
-                 dead one can be retried. Look at it, and decide anew."),
+                 dead one can be retried; a dead letter that has been replayed cannot be dropped. Look at it, and decide anew."),
             Self::NotYetVisible => ("not-yet-visible", StatusCode::PRECONDITION_FAILED, "Not counted yet",
                 "The submission that `Consistency-Token` or `at_least` names was accepted, but is not counted in what \
                  can be read here yet. Repeat the request, or let it wait with `Prefer: wait=N` (seconds)."),
@@ -182,8 +182,8 @@ impl ProblemKind {
                 "A budget has a name, 2 to 64 categories with ids of their own, and rules that fit together. `errors` \
                  lists every fault at once, each with a pointer to it. Nothing was changed."),
             Self::KeyReused => ("key-reused", StatusCode::UNPROCESSABLE_ENTITY, "The key was used for something else",
-                "This idempotency key or submission id came before with other content. Use a new one for a new \
-                 submission, and the old one only to repeat the same."),
+                "This idempotency key or submission id came before with other content. Use a new one for \
+                 something new, and the old one only to repeat the same."),
             Self::RateLimited => ("rate-limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests",
                 "A limit is reached. `Retry-After` tells how many seconds to wait, the `RateLimit` headers tell what is \
                  left. Nothing was accepted."),

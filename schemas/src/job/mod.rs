@@ -25,10 +25,11 @@ mod turns;
 use std::fmt;
 use std::str::FromStr;
 
+use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use uuid::{Builder, Uuid};
 
-use crate::BudgetId;
+use crate::{BudgetId, Receipt};
 
 pub use steps::{
     JobRefused, LONGEST_BACKOFF_MS, MAX_ATTEMPTS, MAX_OPEN_JOBS, NewJob, SHORTEST_BACKOFF_MS,
@@ -40,7 +41,7 @@ pub use turns::{TURNS_IN_A_ROW, Turns};
 /// So many ended jobs are kept, the newest; whoever ends one more deletes the others.
 pub const KEPT_ENDED_JOBS: usize = 100;
 
-/// A job's id: a UUID of version 7, so that ids are in the order in which jobs were asked for.
+/// A job's id: a UUID of version 7, or one that a name leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(pub Uuid);
@@ -53,6 +54,19 @@ impl JobId {
         tail[..6].copy_from_slice(&random.as_bytes()[..6]);
         tail[6..].copy_from_slice(&random.as_bytes()[12..]);
         Self(Builder::from_unix_timestamp_millis(now_ms, &tail).into_uuid())
+    }
+}
+
+impl JobId {
+    /// The id of the job that somebody gave this name: the same again is the same job.
+    pub fn named(asked_by: &str, name: &str) -> Self {
+        // The length keeps what belongs to one from what belongs to the other.
+        let text =
+            [&(asked_by.len() as u64).to_le_bytes()[..], asked_by.as_bytes(), name.as_bytes()];
+        let whole = digest(&SHA256, &text.concat());
+        let mut cut = [0; 16];
+        cut.copy_from_slice(&whole.as_ref()[..16]);
+        Self(Builder::from_custom_bytes(cut).into_uuid())
     }
 }
 
@@ -89,14 +103,36 @@ pub enum JobKind {
         budget: BudgetId,
         /// How it is written.
         format: ExportFormat,
+        /// Hands it out to everybody, in the place of what was published before.
+        publish: bool,
     },
     /// Copies what is committed of the log into its archive.
     Archive,
+    /// Appends the record of a dead letter once more, to where it belongs.
+    ReplayDeadLetter {
+        /// Where its record stands.
+        letter: Receipt,
+        /// Goes on with what somebody else has begun who is at it no more.
+        resume: bool,
+    },
+    /// Says that there is nothing to do about a dead letter.
+    DropDeadLetter {
+        /// Where its record stands.
+        letter: Receipt,
+    },
 }
 
 impl JobKind {
     /// Every name there is: for metrics, which show all of them from the start.
-    pub const NAMES: [&str; 5] = ["rebuild", "audit", "warm_caches", "export", "archive"];
+    pub const NAMES: [&str; 7] = [
+        "rebuild",
+        "audit",
+        "warm_caches",
+        "export",
+        "archive",
+        "replay_dead_letter",
+        "drop_dead_letter",
+    ];
 
     /// Its name, as in JSON and in metrics.
     pub fn name(&self) -> &'static str {
@@ -106,6 +142,8 @@ impl JobKind {
             Self::WarmCaches => "warm_caches",
             Self::Export { .. } => "export",
             Self::Archive => "archive",
+            Self::ReplayDeadLetter { .. } => "replay_dead_letter",
+            Self::DropDeadLetter { .. } => "drop_dead_letter",
         }
     }
 }
@@ -115,7 +153,13 @@ impl fmt::Display for JobKind {
         f.write_str(self.name())?;
         match self {
             Self::Rebuild { dry_run: true } => f.write_str(" (dry run)"),
-            Self::Export { budget, format } => write!(f, " ({budget}, {format})"),
+            Self::Export { budget, format, publish } => {
+                let published = if *publish { ", published" } else { "" };
+                write!(f, " ({budget}, {format}{published})")
+            }
+            Self::ReplayDeadLetter { letter, .. } | Self::DropDeadLetter { letter } => {
+                write!(f, " ({letter})")
+            }
             Self::Rebuild { dry_run: false } | Self::Audit | Self::WarmCaches | Self::Archive => {
                 Ok(())
             }

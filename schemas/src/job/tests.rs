@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{LogNumber, Offset, PartitionId};
 
 const WORKERS: [&str; 2] = ["one", "two"];
 
@@ -343,6 +344,15 @@ fn ids_are_of_version_7_and_in_the_order_of_time() {
 }
 
 #[test]
+fn a_name_leads_to_one_id_for_each_who_gives_it() {
+    let named = JobId::named("alice", "nightly");
+    assert_eq!(named, JobId::named("alice", "nightly"));
+    for (who, name) in [("alice", "nightly2"), ("bob", "nightly"), ("alicen", "ightly")] {
+        assert_ne!(named, JobId::named(who, name), "{who} {name}");
+    }
+}
+
+#[test]
 fn a_job_is_one_flat_object_and_damage_is_no_job() {
     let job = claim(&new(4, Priority::Critical), &"one".into(), 10).unwrap();
     let value: serde_json::Value = serde_json::from_str(&job.to_json()).unwrap();
@@ -351,6 +361,13 @@ fn a_job_is_one_flat_object_and_damage_is_no_job() {
     assert_eq!(value["priority"], "critical");
     assert_eq!(Job::from_json(&job.to_json().replace("running", "walking")), None);
     assert_eq!(Job::from_json("{}"), None);
+    let letter = Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(1042) };
+    for kind in
+        [JobKind::ReplayDeadLetter { letter, resume: true }, JobKind::DropDeadLetter { letter }]
+    {
+        let job = Job { kind, ..job.clone() };
+        assert_eq!(Job::from_json(&job.to_json()), Some(job));
+    }
 }
 
 #[test]

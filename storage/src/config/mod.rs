@@ -10,6 +10,7 @@ use std::time::Duration;
 use runtime::config::{Key, KeyDoc, Reader, parse};
 use schemas::{LogRef, PartitionCount};
 
+use crate::exports::Exports;
 use crate::log::kafka::KafkaConfig;
 use crate::redis_connection::{RedisConfig, RedisUrl};
 use crate::store::scylla::{KeyspaceName, ScyllaConfig, ScyllaCredentials};
@@ -113,6 +114,9 @@ keys! {
     ARCHIVE_DIR: Option<PathBuf> = "archive.dir", Some(""), "path",
         "The folder of the log's archive, which has what the log no longer has: for rebuilds, audits and exports. None, if empty.",
         parse::optional_path;
+    EXPORTS_DIR: PathBuf = "exports.dir", Some("./data/exports"), "path",
+        "The folder that exports which are asked for as jobs are written to, by whichever processor does them, and which the apis hand published ones out of; made if absent.",
+        parse::path;
     STORE_KIND: StoreKind = "store.kind", Some("scylla"), "scylla, sqlite",
         "Where totals and people rest. The embedded binary's default is sqlite.", store_kind;
     SCYLLA_NODES: Vec<String> = "scylla.nodes", Some("127.0.0.1:9042"), "host:port, ...",
@@ -158,6 +162,7 @@ pub struct StorageConfig {
     partitions: PartitionCount,
     kafka: KafkaConfig,
     archive_dir: Option<PathBuf>,
+    exports_dir: PathBuf,
     store: StoreKind,
     scylla: ScyllaConfig,
     cache: CacheKind,
@@ -175,6 +180,7 @@ impl StorageConfig {
         let cache = reader.read(&CACHE_KIND);
         let kafka = read_kafka(reader, partitions);
         let archive_dir = reader.read(&ARCHIVE_DIR);
+        let exports_dir = reader.read(&EXPORTS_DIR);
         let scylla = read_scylla(reader);
         let url = reader.read(&REDIS_URL);
         let timeout = reader.read(&REDIS_TIMEOUT);
@@ -185,6 +191,7 @@ impl StorageConfig {
             partitions: partitions?,
             kafka: kafka?,
             archive_dir: archive_dir?,
+            exports_dir: exports_dir?,
             store: store?,
             scylla: scylla?,
             cache: cache?,
@@ -219,6 +226,11 @@ impl StorageConfig {
     /// The folder of the logs' archives, if there is one.
     pub fn archive_dir(&self) -> Option<&Path> {
         self.archive_dir.as_deref()
+    }
+
+    /// Where exports are.
+    pub fn exports(&self) -> Exports {
+        Exports::new(&self.exports_dir)
     }
 
     /// The folder of the embedded files, if anything rests there.

@@ -24,6 +24,7 @@ use crate::log::kafka::topics::ensure_topics_beside;
 use crate::log::kafka::{
     KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource, LogMover,
 };
+use crate::log::letters::LetterPlaces;
 use crate::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
 use crate::log::{DeadLetters, LetterBook, LogReader, LogReaders, LogSource, LogWriter};
 use crate::opening::OpenError;
@@ -153,12 +154,10 @@ impl StorageConfig {
     /// Opens the book of dead letters. Creates nothing.
     ///
     /// # Errors
-    /// When it is not there, or its client cannot be made.
+    /// When it is not there.
     pub fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError> {
         match self.log {
-            LogKind::Kafka => {
-                Ok(Arc::new(KafkaLetterBook::open(&self.kafka).map_err(OpenError::log)?))
-            }
+            LogKind::Kafka => Ok(Arc::new(KafkaLetterBook::new(&self.kafka))),
             LogKind::Sqlite => {
                 let opened = SqliteLetterBook::open(&self.sqlite_dir.join(LOG_FILE));
                 Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
@@ -274,5 +273,16 @@ impl LogReaders for StorageConfig {
                 Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
             }
         }
+    }
+}
+
+#[async_trait]
+impl LetterPlaces for StorageConfig {
+    fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError> {
+        self.open_letter_book()
+    }
+
+    async fn open_log_reader(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError> {
+        self.open(log).await
     }
 }

@@ -94,7 +94,7 @@ async fn try_submit(jobs: &dyn JobStore, new: &NewJob, now_ms: u64) -> Result<Jo
 pub async fn delete_surplus(jobs: &dyn JobStore) {
     let deleting = async {
         for job in job::surplus(&jobs.jobs().await?) {
-            jobs.delete_job(job).await?;
+            jobs.delete_job(job.id, job.revision).await?;
         }
         Ok::<_, StoreError>(())
     };

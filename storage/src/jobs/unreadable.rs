@@ -13,7 +13,7 @@ const KEPT: usize = 10_000;
 static WARNED_OF: LazyLock<Mutex<Seen>> = LazyLock::new(Mutex::default);
 
 /// The job that a row holds, if it can be read.
-pub(crate) fn readable(id: Uuid, text: &str) -> Option<Job> {
+pub(super) fn readable(id: Uuid, text: &str) -> Option<Job> {
     let job = Job::from_json(text);
     if job.is_none() && WARNED_OF.lock().unwrap_or_else(PoisonError::into_inner).is_new(JobId(id)) {
         tracing::warn!(job = %id, "a job that cannot be read is passed over: it is damaged, or of a newer release");

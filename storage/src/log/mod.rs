@@ -5,7 +5,7 @@ mod background;
 mod batch;
 mod gapless;
 pub mod kafka;
-mod letters;
+pub mod letters;
 pub mod sqlite;
 
 use std::ops::Range;

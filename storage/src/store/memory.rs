@@ -17,7 +17,7 @@ use super::{
     Checkpoint, Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError,
     StoredPartition, Summary,
 };
-use crate::jobs::JobStore;
+use crate::jobs::{JobRows, JobStore};
 
 /// The store in memory, of totals, people and jobs. Every call is atomic.
 #[derive(Default)]
@@ -220,8 +220,10 @@ impl Store for MemoryStore {
 
 #[async_trait]
 impl JobStore for MemoryStore {
-    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
-        Ok(self.lock().jobs.values().cloned().collect())
+    async fn job_rows(&self) -> Result<JobRows, StoreError> {
+        let tables = self.lock();
+        let rows = tables.jobs.values().map(|job| (job.id.0, job.revision, job.to_json()));
+        Ok(JobRows::of(rows))
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -238,12 +240,12 @@ impl JobStore for MemoryStore {
         Ok(Conditional::Applied)
     }
 
-    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError> {
         let mut tables = self.lock();
-        if tables.jobs.get(&job.id).map(|stored| stored.revision) != Some(job.revision) {
+        if tables.jobs.get(&id).map(|stored| stored.revision) != Some(revision) {
             return Ok(Conditional::Refused);
         }
-        tables.jobs.remove(&job.id);
+        tables.jobs.remove(&id);
         Ok(Conditional::Applied)
     }
 }

@@ -95,10 +95,10 @@ pub async fn a_job_is_deleted_only_as_it_is_known(place: &Fixture) {
     let jobs = place.jobs.as_ref();
     let asked = submit(jobs, new(NOW_MS, Priority::Low), NOW_MS).await.unwrap();
     let ended = change(jobs, asked.id, |job| cancel(job, NOW_MS)).await.unwrap();
-    assert_eq!(jobs.delete_job(&asked).await, Ok(Conditional::Refused));
+    assert_eq!(jobs.delete_job(asked.id, asked.revision).await, Ok(Conditional::Refused));
     assert_eq!(jobs.job(asked.id).await, Ok(Some(ended.clone())));
-    assert_eq!(jobs.delete_job(&ended).await, Ok(Conditional::Applied));
-    assert_eq!(jobs.delete_job(&ended).await, Ok(Conditional::Refused));
+    assert_eq!(jobs.delete_job(ended.id, ended.revision).await, Ok(Conditional::Applied));
+    assert_eq!(jobs.delete_job(ended.id, ended.revision).await, Ok(Conditional::Refused));
     assert_eq!((jobs.job(asked.id).await, jobs.jobs().await), (Ok(None), Ok(vec![])));
 }
 

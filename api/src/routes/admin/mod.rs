@@ -1,8 +1,10 @@
 //! `/v1/admin/...`: what administrators read and ask for. Each route says here which role it needs; who has it, how often
 //! they may ask and the record of it are `runtime::admin`'s.
 
+mod dead_letters;
 mod generations;
 mod jobs;
+mod limits;
 mod whoami;
 
 use std::sync::Arc;
@@ -13,8 +15,10 @@ use axum::routing::{get, post};
 use jiff::Timestamp;
 use runtime::admin::{AdminGuard, AdminRoutes, Role};
 use storage::jobs::JobStore;
+use storage::log::letters::LetterPlaces;
 
 use crate::roster::RosterReader;
+use dead_letters::LetterDesk;
 use jobs::JobDesk;
 
 /// What the routes need.
@@ -22,6 +26,8 @@ use jobs::JobDesk;
 struct Parts {
     roster: RosterReader,
     jobs: JobDesk,
+    letters: LetterDesk,
+    guard: AdminGuard,
 }
 
 impl FromRef<Parts> for RosterReader {
@@ -36,10 +42,34 @@ impl FromRef<Parts> for JobDesk {
     }
 }
 
+impl FromRef<Parts> for LetterDesk {
+    fn from_ref(parts: &Parts) -> Self {
+        parts.letters.clone()
+    }
+}
+
+impl FromRef<Parts> for AdminGuard {
+    fn from_ref(parts: &Parts) -> Self {
+        parts.guard.clone()
+    }
+}
+
 /// The routes over these parts.
-pub fn router(guard: &AdminGuard, roster: RosterReader, jobs: Arc<dyn JobStore>) -> Router {
+pub fn router(
+    guard: &AdminGuard,
+    roster: RosterReader,
+    jobs: Arc<dyn JobStore>,
+    letters: Arc<dyn LetterPlaces>,
+) -> Router {
+    let parts = Parts {
+        jobs: JobDesk::new(jobs),
+        letters: LetterDesk::new(letters, roster.clone()),
+        roster,
+        guard: guard.clone(),
+    };
     AdminRoutes::new(guard)
         .route(Role::Viewer, "/v1/admin/whoami", get(whoami::whoami))
+        .route(Role::Viewer, "/v1/admin/limits", get(limits::limits))
         .route(Role::Viewer, "/v1/admin/generations", get(generations::list))
         .route(Role::Viewer, "/v1/admin/jobs", get(jobs::list))
         .route(Role::Operator, "/v1/admin/jobs", post(jobs::ask))
@@ -48,8 +78,13 @@ pub fn router(guard: &AdminGuard, roster: RosterReader, jobs: Arc<dyn JobStore>)
         .route(Role::Operator, "/v1/admin/jobs/{id}/retry", post(jobs::retry))
         .route(Role::Operator, "/v1/admin/rebuilds", post(jobs::ask_for_rebuild))
         .route(Role::Operator, "/v1/admin/audits", post(jobs::ask_for_audit))
+        .route(Role::Operator, "/v1/admin/caches/warm", post(jobs::ask_to_warm_caches))
+        .route(Role::Viewer, "/v1/admin/dead-letters", get(dead_letters::list))
+        .route(Role::Viewer, "/v1/admin/dead-letters/{id}", get(dead_letters::one))
+        .route(Role::Operator, "/v1/admin/dead-letters/{id}/replay", post(dead_letters::replay))
+        .route(Role::Operator, "/v1/admin/dead-letters/{id}/drop", post(dead_letters::discard))
         .into_router()
-        .with_state(Parts { roster, jobs: JobDesk::new(jobs) })
+        .with_state(parts)
 }
 
 /// RFC 3339 with milliseconds in UTC.

@@ -8,9 +8,9 @@ mod parquet;
 use std::io;
 use std::path::Path;
 
+use schemas::export::Facts;
 use schemas::job::ExportFormat;
 
-use super::manifest::Facts;
 use super::output::Output;
 
 /// The format that a file's name says.

@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
+use schemas::export::Facts;
+
 use super::{Rows, percent};
-use crate::export::manifest::Facts;
 use crate::export::output::Output;
 
 pub(super) struct Ndjson {

@@ -8,9 +8,9 @@ use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::path::Path;
 
 use schemas::BASIS_POINTS_PER_PERSON;
+use schemas::export::Facts;
 
 use super::Rows;
-use crate::export::manifest::Facts;
 use crate::export::output::Output;
 
 const BUFFER_BYTES: usize = 256 * 1024;

@@ -11,9 +11,9 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
+use schemas::export::Facts;
 
 use super::Rows;
-use crate::export::manifest::Facts;
 use crate::export::output::Output;
 
 /// Rows that are kept before they are written together: with 64 categories some 17 MB.

@@ -2,6 +2,7 @@
 
 mod archive;
 mod audit;
+mod dead_letters;
 mod export;
 mod rebuild;
 mod warm;
@@ -16,7 +17,8 @@ use schemas::LogRef;
 use schemas::job::JobKind;
 use storage::cache::Cache;
 use storage::definitions::Definitions;
-use storage::log::LogReaders;
+use storage::exports::Exports;
+use storage::log::{LetterBook, LogReaders, LogWriter};
 use storage::opening::OpenError;
 use storage::store::{Store, StoreError};
 use tokio::time::sleep;
@@ -35,10 +37,14 @@ pub struct KindsParts {
     pub cache: Arc<dyn Cache>,
     /// Which budgets there are.
     pub definitions: Arc<dyn Definitions>,
+    /// The book of dead letters.
+    pub letters: Arc<dyn LetterBook>,
+    /// The log, for what is appended to it once more.
+    pub writer: Arc<dyn LogWriter>,
     /// The folder of the logs' archives, if there is one.
     pub archive_dir: Option<PathBuf>,
-    /// The folder that exports are written to.
-    pub exports_dir: PathBuf,
+    /// Where exports are written to.
+    pub exports: Exports,
 }
 
 /// Does every kind of job.
@@ -58,18 +64,29 @@ impl Runner for Kinds {
             JobKind::Rebuild { dry_run } => rebuild::run(&self.0, job, *dry_run).await,
             JobKind::Audit => audit::run(&self.0, job).await,
             JobKind::WarmCaches => warm::run(&self.0, job).await,
-            JobKind::Export { budget, format } => export::run(&self.0, job, budget, *format).await,
+            JobKind::Export { budget, format, publish } => {
+                export::run(&self.0, job, budget, *format, *publish).await
+            }
             JobKind::Archive => archive::run(&self.0, job).await,
+            JobKind::ReplayDeadLetter { letter, resume } => {
+                dead_letters::replay(&self.0, job, *letter, *resume).await
+            }
+            JobKind::DropDeadLetter { letter } => dead_letters::discard(&self.0, *letter).await,
         }
     }
 
     async fn give_up(&self, job: &Held) -> Result<Option<Done>, Failure> {
         match job.kind() {
             JobKind::Rebuild { dry_run } => rebuild::give_up(&self.0, job, *dry_run).await,
-            // They begin nothing that stays, or that anybody minds.
-            JobKind::Audit | JobKind::WarmCaches | JobKind::Export { .. } | JobKind::Archive => {
-                Ok(None)
+            JobKind::ReplayDeadLetter { letter, .. } => {
+                dead_letters::replayed(&self.0, *letter).await
             }
+            // They begin nothing that stays, or that anybody minds.
+            JobKind::Audit
+            | JobKind::WarmCaches
+            | JobKind::Export { .. }
+            | JobKind::Archive
+            | JobKind::DropDeadLetter { .. } => Ok(None),
         }
     }
 }

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use schemas::{LogRef, Position};
 use storage::log::{DeadLetters, LogIdentity, RecordBatch};
 use storage::store::{Checkpoint, Epoch, PartitionRef, RecordMark, Store, StoredPartition};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,8 @@ pub struct PartitionParts {
     pub dead_letters: Arc<dyn DeadLetters>,
     /// Who tells the readers; nobody does of a generation that does not answer.
     pub publisher: Option<Arc<Publisher>>,
+    /// Whose turn it is to write a slice of people's rows; nobody waits for one in the generation that answers.
+    pub turns_to_write: Option<Arc<Semaphore>>,
     /// Which log is folded.
     pub identity: LogIdentity,
     /// The log that the generation derives from.
@@ -232,7 +234,12 @@ impl Partition {
         }
         let store = Arc::clone(&self.parts.store);
         let (id, metrics) = (self.id, self.parts.metrics.clone());
+        let turns = self.parts.turns_to_write.clone();
         Some(Box::pin(async move {
+            let _turn = match &turns {
+                Some(turns) => turns.acquire().await.ok(),
+                None => None,
+            };
             write_rows(store.as_ref(), id, &slice.rows).await?;
             metrics.rows_written(slice.rows.len());
             Ok(())

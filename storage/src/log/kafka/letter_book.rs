@@ -9,11 +9,10 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use schemas::{LogNumber, Offset, PartitionId, Receipt};
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 
 use super::KafkaConfig;
 use super::producer::{IdempotentProducer, Outgoing};
-use super::topics::TopicError;
 use super::writer::start;
 use crate::log::background::in_background;
 use crate::log::{AppendError, Decision, Entry, LetterBook, PutAway, ReadError};
@@ -23,21 +22,26 @@ const POLL: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(15);
 const ENTRIES_AHEAD: usize = 1_000;
 const DECISION: &str = "decision";
+/// So much of a reason is kept: nobody of ours writes a longer one.
+const REASON_MAX_CHARS: usize = 1_000;
 
 /// The topic of dead letters, for operators.
 pub struct KafkaLetterBook {
     config: KafkaConfig,
-    producer: Arc<IdempotentProducer>,
+    /// Started once something is decided: who only looks needs none.
+    producer: OnceCell<Arc<IdempotentProducer>>,
 }
 
 impl KafkaLetterBook {
-    /// Starts a producer; asks Kafka nothing yet.
-    ///
-    /// # Errors
-    /// When the client cannot be made.
-    pub fn open(config: &KafkaConfig) -> Result<Self, TopicError> {
-        let producer = start(config, config.dead_letters_topic())?;
-        Ok(Self { config: config.clone(), producer })
+    /// Asks Kafka nothing yet.
+    pub fn new(config: &KafkaConfig) -> Self {
+        Self { config: config.clone(), producer: OnceCell::new() }
+    }
+
+    async fn producer(&self) -> Result<&Arc<IdempotentProducer>, AppendError> {
+        let start = async || start(&self.config, self.config.dead_letters_topic());
+        let started = self.producer.get_or_try_init(start).await;
+        started.map_err(|error| AppendError::Unavailable(error.to_string()))
     }
 }
 
@@ -57,7 +61,8 @@ impl LetterBook for KafkaLetterBook {
             .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) })
             .insert(Header { key: DECISION, value: Some(&decision) });
         let outgoing = Outgoing { partition: 0, key: &[], value: &[], headers: Some(headers) };
-        self.producer
+        let producer = self.producer().await?;
+        producer
             .send(std::iter::once(outgoing))
             .await
             .into_iter()
@@ -126,7 +131,7 @@ fn entry(message: &BorrowedMessage<'_>) -> Option<Entry> {
         return Some(Entry::Decided(letter, serde_json::from_str(decision).ok()?));
     }
     let put_away = PutAway {
-        reason: text("reason")?.to_owned(),
+        reason: text("reason")?.chars().take(REASON_MAX_CHARS).collect(),
         key_bytes: text("key_bytes")?.parse().ok()?,
         value_bytes: text("value_bytes")?.parse().ok()?,
         put_at_ms: message.timestamp().to_millis().unwrap_or_default().max(0) as u64,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::session::{
     bigint, corrupt, outcome, prepare_conditional, prepare_repeatable, unavailable,
 };
-use crate::jobs::readable;
+use crate::jobs::JobRows;
 use crate::store::{Conditional, StoreError};
 
 pub(super) struct Jobs {
@@ -26,7 +26,7 @@ impl Jobs {
             // A quorum has every change that was answered, and costs no round of Paxos: every worker asks all the time.
             read_all: prepare_repeatable(
                 session,
-                "SELECT id, job FROM jobs WHERE queue = 'jobs'",
+                "SELECT id, revision, job FROM jobs WHERE queue = 'jobs'",
                 Consistency::LocalQuorum,
             )
             .await?,
@@ -54,17 +54,13 @@ impl Jobs {
         })
     }
 
-    pub(super) async fn all(&self, session: &Session) -> Result<Vec<Job>, StoreError> {
+    pub(super) async fn all(&self, session: &Session) -> Result<JobRows, StoreError> {
         // There are so few of them that one page holds them all.
         let answer = session.execute_unpaged(&self.read_all, ()).await.map_err(unavailable)?;
         let rows = answer.into_rows_result().map_err(corrupt)?;
-        let mut jobs = Vec::new();
-        for row in rows.rows::<(Uuid, &str)>().map_err(corrupt)? {
-            let (id, text) = row.map_err(corrupt)?;
-            jobs.extend(readable(id, text));
-        }
-        jobs.sort_unstable_by_key(|job| job.id);
-        Ok(jobs)
+        let rows = rows.rows::<(Uuid, i64, &str)>().map_err(corrupt)?;
+        let rows = rows.map(|row| row.map(|(id, at, text)| (id, at.cast_unsigned(), text)));
+        Ok(JobRows::of(rows.collect::<Result<Vec<_>, _>>().map_err(corrupt)?))
     }
 
     pub(super) async fn one(
@@ -98,9 +94,10 @@ impl Jobs {
     pub(super) async fn delete(
         &self,
         session: &Session,
-        job: &Job,
+        id: JobId,
+        revision: u64,
     ) -> Result<Conditional, StoreError> {
-        let values = (job.id.0, bigint(job.revision)?);
+        let values = (id.0, bigint(revision)?);
         let answer = session.execute_unpaged(&self.delete, values).await;
         outcome(answer.map_err(unavailable)?)
     }

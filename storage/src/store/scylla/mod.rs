@@ -28,7 +28,7 @@ use self::totals::Totals;
 use super::{
     Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
 };
-use crate::jobs::JobStore;
+use crate::jobs::{JobRows, JobStore};
 
 pub use self::session::{KeyspaceFault, KeyspaceName, ScyllaConfig, ScyllaCredentials};
 
@@ -209,7 +209,7 @@ impl Store for ScyllaStore {
 
 #[async_trait]
 impl JobStore for ScyllaStore {
-    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+    async fn job_rows(&self) -> Result<JobRows, StoreError> {
         self.jobs.all(&self.session).await
     }
 
@@ -221,7 +221,7 @@ impl JobStore for ScyllaStore {
         self.jobs.change(&self.session, next).await
     }
 
-    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
-        self.jobs.delete(&self.session, job).await
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError> {
+        self.jobs.delete(&self.session, id, revision).await
     }
 }

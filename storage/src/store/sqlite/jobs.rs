@@ -5,19 +5,16 @@ use schemas::job::{Job, JobId};
 use uuid::Uuid;
 
 use super::Fault;
-use crate::jobs::readable;
+use crate::jobs::JobRows;
 use crate::store::Conditional;
 
-pub(super) fn all(connection: &Connection) -> Result<Vec<Job>, Fault> {
-    // Ids are in the order of time.
-    let mut select = connection.prepare("SELECT id, job FROM jobs ORDER BY id")?;
-    let mut rows = select.query([])?;
-    let mut jobs = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (id, text): (_, String) = (Uuid::from_bytes(row.get(0)?), row.get(1)?);
-        jobs.extend(readable(id, &text));
-    }
-    Ok(jobs)
+pub(super) fn all(connection: &Connection) -> Result<JobRows, Fault> {
+    let mut select = connection.prepare("SELECT id, revision, job FROM jobs")?;
+    let rows = select.query_map([], |row| {
+        let revision: i64 = row.get(1)?;
+        Ok((Uuid::from_bytes(row.get(0)?), revision.cast_unsigned(), row.get::<_, String>(2)?))
+    })?;
+    Ok(JobRows::of(rows.collect::<Result<Vec<_>, _>>()?))
 }
 
 pub(super) fn one(connection: &Connection, id: JobId) -> Result<Option<Job>, Fault> {
@@ -44,8 +41,12 @@ pub(super) fn change(connection: &Connection, next: &Job) -> Result<Conditional,
     Ok(outcome(changed))
 }
 
-pub(super) fn delete(connection: &Connection, job: &Job) -> Result<Conditional, Fault> {
-    let values = (key(job.id), job.revision.cast_signed());
+pub(super) fn delete(
+    connection: &Connection,
+    id: JobId,
+    revision: u64,
+) -> Result<Conditional, Fault> {
+    let values = (key(id), revision.cast_signed());
     let deleted = connection.execute("DELETE FROM jobs WHERE id = ?1 AND revision = ?2", values)?;
     Ok(outcome(deleted))
 }

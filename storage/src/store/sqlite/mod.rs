@@ -27,7 +27,7 @@ use schemas::{
 use super::{
     Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
 };
-use crate::jobs::JobStore;
+use crate::jobs::{JobRows, JobStore};
 use crate::sqlite::{self, Durability, Schema, Worker, WorkerGone, is_damage};
 
 pub use crate::sqlite::OpenError;
@@ -293,7 +293,7 @@ impl Store for SqliteStore {
 
 #[async_trait]
 impl JobStore for SqliteStore {
-    async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+    async fn job_rows(&self) -> Result<JobRows, StoreError> {
         on(&self.reader, |connection| jobs::all(connection)).await
     }
 
@@ -306,8 +306,7 @@ impl JobStore for SqliteStore {
         on(&self.writer, move |connection| jobs::change(connection, &next)).await
     }
 
-    async fn delete_job(&self, job: &Job) -> Result<Conditional, StoreError> {
-        let job = job.clone();
-        on(&self.writer, move |connection| jobs::delete(connection, &job)).await
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError> {
+        on(&self.writer, move |connection| jobs::delete(connection, id, revision)).await
     }
 }

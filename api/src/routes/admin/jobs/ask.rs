@@ -1,4 +1,4 @@
-//! `POST /v1/admin/jobs`, and the short forms `POST /v1/admin/rebuilds` and `POST /v1/admin/audits`.
+//! `POST /v1/admin/jobs`, and its short forms: `POST /v1/admin/rebuilds`, `/v1/admin/audits`, `/v1/admin/caches/warm`.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -6,7 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use runtime::admin::Principal;
 use runtime::clock::now_ms;
-use runtime::problem::Problem;
+use runtime::http::idempotency_key;
+use runtime::problem::{Problem, ProblemKind};
 use schemas::job::{JobId, NewJob};
 use storage::jobs::submit;
 use uuid::Uuid;
@@ -21,7 +22,7 @@ pub(crate) async fn ask(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    desk.ask(body::read(Form::Any, &headers, &body)?, &principal).await
+    desk.ask(Form::Any, &principal, &headers, &body).await
 }
 
 pub(crate) async fn ask_for_rebuild(
@@ -30,7 +31,7 @@ pub(crate) async fn ask_for_rebuild(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    desk.ask(body::read(Form::Rebuild, &headers, &body)?, &principal).await
+    desk.ask(Form::Rebuild, &principal, &headers, &body).await
 }
 
 pub(crate) async fn ask_for_audit(
@@ -39,19 +40,43 @@ pub(crate) async fn ask_for_audit(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    desk.ask(body::read(Form::Audit, &headers, &body)?, &principal).await
+    desk.ask(Form::Audit, &principal, &headers, &body).await
+}
+
+pub(crate) async fn ask_to_warm_caches(
+    State(desk): State<JobDesk>,
+    principal: Principal,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    desk.ask(Form::WarmCaches, &principal, &headers, &body).await
 }
 
 impl JobDesk {
-    async fn ask(&self, asked: Asked, principal: &Principal) -> Result<Response, Problem> {
+    /// Asks for what a request says. With an `Idempotency-Key` it is one job however often it is asked for, as long as
+    /// that is kept.
+    pub(crate) async fn ask(
+        &self,
+        form: Form,
+        principal: &Principal,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Result<Response, Problem> {
+        let Asked { kind, priority } = body::read(form, headers, body)?;
         let now_ms = now_ms();
-        let new = NewJob {
-            id: JobId::new(now_ms, Uuid::new_v4()),
-            kind: asked.kind,
-            priority: asked.priority,
-            asked_by: principal.name().into(),
+        let id = match idempotency_key(headers)? {
+            Some(key) => JobId::named(principal.name(), key),
+            None => JobId::new(now_ms, Uuid::new_v4()),
         };
+        let asked_by = principal.name().into();
+        let new = NewJob { id, kind: kind.clone(), priority, asked_by };
         let job = in_time(submit(&*self.jobs, new, now_ms)).await?.map_err(not_changed)?;
+        if (&job.kind, job.priority) != (&kind, priority) {
+            return Err(Problem::new(ProblemKind::KeyReused).detail(format!(
+                "the same `Idempotency-Key` asked for something else: job {}",
+                job.id
+            )));
+        }
         // What the log says of the request names the route; which job came of it, this does.
         tracing::info!(job = %job.id, kind = %job.kind, by = principal.name(), "asked for a job");
         Ok(located(StatusCode::ACCEPTED, &job))

@@ -1,4 +1,4 @@
-//! `/v1/admin/jobs`, `/v1/admin/rebuilds`, `/v1/admin/audits`: background jobs. Steps are decided in `schemas::job`, and
+//! `/v1/admin/jobs` and its short forms: background jobs. Steps are decided in `schemas::job`, and
 //! done by the processors; here they are asked for and looked at.
 //!
 //! | file | what it has |
@@ -29,7 +29,8 @@ use tokio::time::timeout;
 use crate::routes::RETRY_AFTER;
 use shown::ShownJob;
 
-pub(super) use ask::{ask, ask_for_audit, ask_for_rebuild};
+pub(super) use ask::{ask, ask_for_audit, ask_for_rebuild, ask_to_warm_caches};
+pub(super) use body::Form;
 
 /// How long the store may take over one request. Its own repetitions go on longer; whoever asks should not.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -44,6 +45,8 @@ pub struct JobDesk {
 pub(super) struct List {
     /// The oldest first.
     jobs: Vec<ShownJob>,
+    /// Ids of those that cannot be read: damaged, or of a newer release. They have no state that is known.
+    unreadable: Vec<String>,
 }
 
 impl JobDesk {
@@ -71,9 +74,12 @@ pub(super) async fn list(
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Json<List>, Problem> {
     let states = states(&query)?;
-    let jobs = in_time(desk.jobs.jobs()).await?.map_err(|error| unavailable(&error))?;
+    let rows = in_time(desk.jobs.job_rows()).await?.map_err(|error| unavailable(&error))?;
     let wanted = |job: &&Job| states.is_empty() || states.contains(&job.state.name());
-    Ok(Json(List { jobs: jobs.iter().filter(wanted).map(ShownJob::of).collect() }))
+    Ok(Json(List {
+        jobs: rows.jobs.iter().filter(wanted).map(ShownJob::of).collect(),
+        unreadable: rows.unreadable.iter().map(|row| row.id.to_string()).collect(),
+    }))
 }
 
 pub(super) async fn one(

@@ -22,6 +22,15 @@ pub(crate) struct ShownJob {
     /// Of an export: how it is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     format: Option<&'static str>,
+    /// Of an export: whether it is handed out to everybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publish: Option<bool>,
+    /// Of what is decided about a dead letter: which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    letter: Option<String>,
+    /// Of a replay: whether it goes on with what somebody else has begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resume: Option<bool>,
     priority: &'static str,
     asked_by: String,
     state: &'static str,
@@ -62,13 +71,22 @@ struct Failure {
 
 impl ShownJob {
     pub(super) fn of(job: &Job) -> Self {
-        let (dry_run, budget, format) = match &job.kind {
-            JobKind::Rebuild { dry_run } => (Some(*dry_run), None, None),
-            JobKind::Export { budget, format } => {
-                (None, Some(budget.to_string()), Some(format.name()))
+        let (mut dry_run, mut budget, mut format) = (None, None, None);
+        let (mut publish, mut letter, mut resume) = (None, None, None);
+        match &job.kind {
+            JobKind::Rebuild { dry_run: only } => dry_run = Some(*only),
+            JobKind::Export { budget: of, format: as_what, publish: handed_out } => {
+                budget = Some(of.to_string());
+                format = Some(as_what.name());
+                publish = Some(*handed_out);
             }
-            JobKind::Audit | JobKind::WarmCaches | JobKind::Archive => (None, None, None),
-        };
+            JobKind::ReplayDeadLetter { letter: which, resume: also } => {
+                letter = Some(which.to_string());
+                resume = Some(*also);
+            }
+            JobKind::DropDeadLetter { letter: which } => letter = Some(which.to_string()),
+            JobKind::Audit | JobKind::WarmCaches | JobKind::Archive => {}
+        }
         let (mut due_at, mut worker, mut verdict, mut result) = (None, None, None, None);
         match &job.state {
             JobState::Queued { not_before_ms: due_at_ms @ 1.., .. } => {
@@ -89,6 +107,9 @@ impl ShownJob {
             dry_run,
             budget,
             format,
+            publish,
+            letter,
+            resume,
             priority: job.priority.name(),
             asked_by: job.asked_by.to_string(),
             state: job.state.name(),

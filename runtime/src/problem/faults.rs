@@ -1,6 +1,6 @@
 //! The faults of one body, gathered into one problem.
 
-use runtime::problem::{Fault, Problem, ProblemKind};
+use super::{Fault, Problem, ProblemKind};
 
 /// A client that makes more faults than this knows enough.
 const MOST: usize = 100;
@@ -9,7 +9,7 @@ const LONGEST_NAME_BYTES: usize = 256;
 
 /// What is wrong with a body so far.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
+pub struct Faults {
     list: Vec<Fault>,
     /// Faults beyond [`MOST`].
     untold: usize,
@@ -35,6 +35,8 @@ impl Faults {
         }
     }
 
+    /// Whether nothing is wrong so far.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -65,7 +67,7 @@ impl Faults {
 }
 
 /// The JSON pointer (RFC 6901) of a member. A name too long to be anything is left out: the pointer is its parent's.
-pub(super) fn member_pointer(parent: &str, name: &str) -> String {
+pub fn member_pointer(parent: &str, name: &str) -> String {
     if name.len() > LONGEST_NAME_BYTES {
         return parent.to_owned();
     }

@@ -1,9 +1,10 @@
-//! What is said about an export.
+//! What is said about an export: it stands beside the file, for whoever gets it.
 
 use jiff::Timestamp;
-use schemas::job::ExportFormat;
-use schemas::{Budget, Generation, Position};
 use serde::{Deserialize, Serialize};
+
+use crate::job::ExportFormat;
+use crate::{Budget, Category, Generation, Position};
 
 /// What the exported people are, and as of when. A function of the log up to these positions: whichever generation is
 /// exported, and whenever.
@@ -34,8 +35,8 @@ pub struct CategoryFacts {
 
 impl Facts {
     /// Of nobody yet.
-    pub(super) fn of(budget: &Budget) -> Self {
-        let category = |category: &schemas::Category| CategoryFacts {
+    pub fn of(budget: &Budget) -> Self {
+        let category = |category: &Category| CategoryFacts {
             id: category.id.to_string(),
             name: category.name.clone(),
             basis_points: 0,
@@ -50,7 +51,7 @@ impl Facts {
     }
 
     /// Adds a partition's people.
-    pub(super) fn add(&mut self, position: Position, people: u64, basis_points: &[u64]) {
+    pub fn add(&mut self, position: Position, people: u64, basis_points: &[u64]) {
         self.positions.push(position);
         self.people += people;
         for (category, sum) in self.categories.iter_mut().zip(basis_points) {

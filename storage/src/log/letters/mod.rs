@@ -1,14 +1,22 @@
 //! Dead letters: records that the fold could not take, and what operators decide about them.
 //!
-//! Both are entries of one book that is only ever added to. What has become of a letter is a function of its entries.
+//! Both are entries of one book that is only ever added to. What has become of a letter is a function of its entries:
+//! see `state`.
+
+mod state;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use schemas::{Offset, PartitionId, Position, Receipt};
+use schemas::{LogRef, Offset, PartitionId, Position, Receipt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{AppendError, ReadError};
+use super::{AppendError, LogReader, ReadError};
+use crate::opening::OpenError;
+
+pub use state::{Letter, LetterState, Letters, Page, read_record};
 
 /// A record that the fold could not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,4 +101,21 @@ pub trait LetterBook: Send + Sync + 'static {
     /// # Errors
     /// When it may not be there: read, or enter it again.
     async fn decide(&self, letter: Receipt, decision: Decision) -> Result<(), AppendError>;
+}
+
+/// Where operators look at dead letters. Opened each time: they seldom look, and whoever only looks need not wait for the
+/// log when it starts.
+#[async_trait]
+pub trait LetterPlaces: Send + Sync + 'static {
+    /// Opens the book. Creates nothing.
+    ///
+    /// # Errors
+    /// When it is not there.
+    fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError>;
+
+    /// Opens a log, which has the bytes of its letters. Creates nothing.
+    ///
+    /// # Errors
+    /// When it does not answer, or is not there.
+    async fn open_log_reader(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError>;
 }
