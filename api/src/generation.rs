@@ -9,7 +9,8 @@ use storage::store::{Store, StoreError};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How long an answer is trusted. The generation before stays where it is, so that nothing is lost by a moment more.
+/// How long an answer is trusted. The generation before stays where it is, so that nothing is lost by a moment more; one of
+/// a log before, too, but nothing comes to it any more.
 const TRUSTED: Duration = Duration::from_secs(1);
 
 /// The generation that answers.
@@ -17,13 +18,13 @@ const TRUSTED: Duration = Duration::from_secs(1);
 pub struct Current {
     /// Which, and in which term.
     pub term: Term,
-    /// Its partition count.
+    /// The partition count of its log.
     pub partitions: PartitionCount,
 }
 
 impl Current {
     fn of(roster: &Roster) -> Self {
-        Self { term: roster.term(), partitions: roster.current.partitions }
+        Self { term: roster.term(), partitions: roster.current.log.partitions }
     }
 }
 

@@ -33,7 +33,7 @@ use axum::Router;
 use runtime::admin::AdminGuard;
 use runtime::health::Health;
 use runtime::metrics::{Metrics, MetricsError};
-use schemas::{PartitionCount, PersonKeyHasher};
+use schemas::PersonKeyHasher;
 use storage::cache::Cache;
 use storage::definitions::Definitions;
 use storage::exports::Exports;
@@ -70,8 +70,6 @@ pub struct ApiParts {
     pub definitions: Arc<dyn Definitions>,
     /// Makes person keys.
     pub hasher: PersonKeyHasher,
-    /// How many partitions the log has.
-    pub partitions: PartitionCount,
     /// Background jobs.
     pub jobs: Arc<dyn JobStore>,
     /// Dead letters.
@@ -95,8 +93,7 @@ pub fn routes(
     stop: CancellationToken,
 ) -> Result<Router, MetricsError> {
     let metrics = ApiMetrics::register(metrics)?;
-    let ApiParts { store, cache, definitions, hasher, partitions, jobs, letters, exports, admin } =
-        parts;
+    let ApiParts { store, cache, definitions, hasher, jobs, letters, exports, admin } = parts;
     let memory = Arc::new(Memory::new(config.freshness));
     let generation = Arc::new(CurrentGeneration::new(Arc::clone(&store)));
     let tiers = Tiers::new(
@@ -120,17 +117,10 @@ pub fn routes(
     let roster = RosterReader::new(Arc::clone(&store), config.summary_deadline);
     let administrators = routes::admin::router(&admin, roster, jobs, letters);
     let waiters = Arc::new(Waiters::new(config.max_waiters, &metrics));
-    let people =
-        People::new(config, store, generation, hasher, partitions, Arc::clone(&waiters), &metrics);
+    let people = People::new(config, store, generation, hasher, Arc::clone(&waiters), &metrics);
     let downloads =
         routes::Downloads::new(exports, config.max_downloads, metrics.downloads.clone());
     let reader = Reader::new(memory, walker, Arc::clone(&definitions), waiters, metrics);
-    let reads = routes::router(Arc::new(routes::Api {
-        definitions,
-        reader,
-        people,
-        downloads,
-        partitions,
-    }));
+    let reads = routes::router(Arc::new(routes::Api { definitions, reader, people, downloads }));
     Ok(reads.merge(administrators))
 }

@@ -56,7 +56,6 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         cache: config.storage.open_cache().await,
         definitions: config.storage.open_definitions()?,
         hasher: config.storage.hasher()?,
-        partitions: config.storage.partitions(),
         jobs: jobs.clone(),
         letters: Arc::new(config.storage.clone()),
         exports: config.storage.exports(),

@@ -43,7 +43,7 @@ impl RosterReader {
         let Some(roster) = self.store.roster().await? else { return Ok(None) };
         let mut beside = Vec::new();
         for record in roster.beside() {
-            let reports = self.store.reports(record.generation, record.partitions).await?;
+            let reports = self.store.reports(record.generation, record.log.partitions).await?;
             beside.push((record.generation, reports));
         }
         Ok(Some(Overview { roster, beside }))

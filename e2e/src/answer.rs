@@ -88,6 +88,8 @@ pub fn check_problem(problem: &Value, status: u16, slug: &str) -> Result<()> {
 /// Where a submission stands in the log, as its answer says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
+    /// Which of the deployment's logs: 0 before it was ever given another partition count.
+    pub log: u32,
     /// The partition.
     pub partition: u32,
     /// The offset in it.
@@ -125,12 +127,15 @@ pub fn receipt(answer: &Answer) -> Result<Receipt> {
 pub fn receipt_in(body: &Value) -> Result<Receipt> {
     let number =
         |member: &str| body[member].as_u64().with_context(|| format!("no {member} in {body}"));
+    let token = body["receipt"].as_str().with_context(|| format!("no receipt in {body}"))?;
+    let log = match token.split('.').collect::<Vec<_>>()[..] {
+        [log, _, _] => log.parse()?,
+        _ => 0,
+    };
     Ok(Receipt {
+        log,
         partition: number("partition")? as u32,
         offset: number("offset")?,
-        token: body["receipt"]
-            .as_str()
-            .with_context(|| format!("no receipt in {body}"))?
-            .to_owned(),
+        token: token.to_owned(),
     })
 }

@@ -119,6 +119,7 @@ impl Load {
 #[derive(Debug, Clone)]
 pub struct Acknowledged {
     submission: u128,
+    log: u32,
     partition: u32,
     offset: u64,
 }
@@ -164,11 +165,22 @@ impl Ledger {
     /// # Errors
     /// When one does not.
     pub fn check_log(&self, log: &[LogRecord]) -> Result<()> {
-        let by_place: HashMap<(u32, u64), &LogRecord> =
-            log.iter().map(|record| ((record.partition, record.offset), record)).collect();
-        for Acknowledged { submission, partition, offset } in &self.acknowledged {
-            let record = by_place.get(&(*partition, *offset)).with_context(|| {
-                format!("nothing at {partition}.{offset}, which was acknowledged")
+        self.check_logs(&[(0, log)])
+    }
+
+    /// As [`Self::check_log`], of all the logs that a deployment has had, by their numbers.
+    ///
+    /// # Errors
+    /// When a submission does not stand where its receipt says.
+    pub fn check_logs(&self, logs: &[(u32, &[LogRecord])]) -> Result<()> {
+        let mut by_place: HashMap<(u32, u32, u64), &LogRecord> = HashMap::new();
+        for (log, records) in logs {
+            let place = |record: &LogRecord| (*log, record.partition, record.offset);
+            by_place.extend(records.iter().map(|record| (place(record), record)));
+        }
+        for Acknowledged { submission, log, partition, offset } in &self.acknowledged {
+            let record = by_place.get(&(*log, *partition, *offset)).with_context(|| {
+                format!("nothing at {log}.{partition}.{offset}, which was acknowledged")
             })?;
             let there = SubmissionRecord::decode(&record.value[..])?;
             ensure!(
@@ -242,6 +254,7 @@ async fn say(
                 let receipt = receipt(&answer)?;
                 return Ok(Acknowledged {
                     submission,
+                    log: receipt.log,
                     partition: receipt.partition,
                     offset: receipt.offset,
                 });

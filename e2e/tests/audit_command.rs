@@ -108,7 +108,7 @@ fn an_audit_of_nothing_says_so_and_creates_nothing() {
         let dir = new_dir("nothing")?.join("data");
         let audit = Audit { operator: Operator::of_data(&dir), apis: Vec::new() };
         let (code, said) = audit.run().await?;
-        ensure!(code == Some(2) && said.contains("log.db"), "ended with {code:?}: {said}");
+        ensure!(code == Some(2) && said.contains("store.db"), "ended with {code:?}: {said}");
         ensure!(!dir.exists(), "something was made");
         ensure!(said.contains("\nallocator_audit_clean 0\n"), "{said}");
         Ok(())

@@ -7,9 +7,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::time::Instant;
 
-use schemas::{
-    Action, PartitionId, PersonKey, Receipt, RecordEncoder, Submission, SubmissionId, partition_for,
-};
+use schemas::{Action, PersonKey, Receipt, RecordEncoder, Submission, SubmissionId};
 use sha2::{Digest, Sha256};
 use storage::idempotency::{Attempt, Begun};
 use storage::log::{AppendError, NewRecord};
@@ -136,7 +134,7 @@ impl Ingest {
         let mut outcomes = vec![Outcome::Unavailable; candidates.len()];
         let mut encoder = RecordEncoder::default();
         let mut records = Vec::with_capacity(candidates.len());
-        let mut appended: Vec<(usize, PartitionId)> = Vec::with_capacity(candidates.len());
+        let mut appended: Vec<usize> = Vec::with_capacity(candidates.len());
         for (place, ((candidate, step), outcome)) in
             candidates.iter().zip(&plan.steps).zip(&mut outcomes).enumerate()
         {
@@ -148,9 +146,8 @@ impl Ingest {
             };
             match seen {
                 Begun::First => {
-                    let record = self.record(&candidate.submission, &mut encoder);
-                    appended.push((place, record.partition));
-                    records.push(record);
+                    appended.push(place);
+                    records.push(record(&candidate.submission, &mut encoder));
                 }
                 Begun::Repeat(receipt) => *outcome = Outcome::Accepted { receipt, repeated: true },
                 Begun::InFlight => *outcome = Outcome::InFlight,
@@ -158,14 +155,11 @@ impl Ingest {
             }
         }
 
-        for ((place, partition), result) in appended.iter().zip(self.append(records).await) {
+        for (place, result) in appended.iter().zip(self.append(records).await) {
             if let Some(outcome) = outcomes.get_mut(*place) {
                 *outcome = match result {
-                    Ok(offset) => {
-                        let receipt = Receipt { partition: *partition, offset };
-                        Outcome::Accepted { receipt, repeated: false }
-                    }
-                    Err(AppendError::Unavailable(_)) => Outcome::Unavailable,
+                    Ok(receipt) => Outcome::Accepted { receipt, repeated: false },
+                    Err(AppendError::Unavailable(_) | AppendError::Sealed) => Outcome::Unavailable,
                     Err(AppendError::Unknown(_)) => Outcome::Unknown,
                 };
             }
@@ -183,16 +177,8 @@ impl Ingest {
         outcomes
     }
 
-    fn record(&self, submission: &Submission, encoder: &mut RecordEncoder) -> NewRecord {
-        NewRecord {
-            partition: partition_for(&submission.person, self.log.partitions()),
-            key: submission.person,
-            value: encoder.encode(submission),
-        }
-    }
-
     /// One answer for each record.
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<schemas::Offset, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
         if records.is_empty() {
             return Vec::new();
         }
@@ -221,6 +207,10 @@ impl Ingest {
             self.idempotency.finish(&finished).await;
         }
     }
+}
+
+fn record(submission: &Submission, encoder: &mut RecordEncoder) -> NewRecord {
+    NewRecord { key: submission.person, value: encoder.encode(submission) }
 }
 
 #[cfg(test)]

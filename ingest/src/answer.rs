@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderName, HeaderValue, StatusCode};
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{BudgetId, PersonName, Receipt, SubmissionId};
+use schemas::{BudgetId, LogNumber, PersonName, Receipt, SubmissionId};
 use uuid::fmt::Hyphenated;
 
 use crate::service::RETRY_AFTER;
@@ -86,6 +86,10 @@ fn write_receipt(body: &mut Vec<u8>, budget: &BudgetId, id: SubmissionId, receip
     write_number(body, receipt.offset.0);
     // As its `Display` writes it, which takes longer.
     body.extend_from_slice(br#","receipt":""#);
+    if receipt.log > LogNumber::FIRST {
+        write_number(body, receipt.log.0.into());
+        body.push(b'.');
+    }
     write_number(body, receipt.partition.0.into());
     body.push(b'.');
     write_number(body, receipt.offset.0);
@@ -166,7 +170,22 @@ pub(crate) fn json(status: StatusCode, body: Vec<u8>) -> Response {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use schemas::{Offset, PartitionId};
+    use uuid::Uuid;
+
     use super::*;
+
+    #[test]
+    fn a_receipt_is_written_as_its_text_is() {
+        for log in [LogNumber::FIRST, LogNumber(7)] {
+            let receipt = Receipt { log, partition: PartitionId(3), offset: Offset(1_042) };
+            let mut body = b"{".to_vec();
+            let (budget, id) = (BudgetId::parse("taxes").unwrap(), SubmissionId(Uuid::nil()));
+            write_accepted_item(&mut body, &budget, id, receipt, false);
+            let body = String::from_utf8(body).unwrap();
+            assert!(body.contains(&format!(r#""receipt":"{receipt}""#)), "{body}");
+        }
+    }
 
     fn location_of(person: &str) -> String {
         location(&BudgetId::parse("taxes").unwrap(), &PersonName::parse(person).unwrap())

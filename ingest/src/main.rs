@@ -55,7 +55,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
 
     let admin = AdminGuard::new(&config.own.admin, metrics)?;
     tokio::spawn(admin.clone().follow_tokens_file(stop.clone()));
-    let log = Arc::new(LateLog::new(config.storage.partitions()));
+    let log = Arc::new(LateLog::new());
     let parts = IngestParts {
         log: log.clone(),
         definitions: config.storage.open_definitions()?,
@@ -71,7 +71,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     tokio::spawn(ingest::watch_readiness(watched.0, watched.1, watched.2, stop.clone()));
 
     let open = async {
-        let open = until_there(async || config.storage.open_log_writer().await);
+        let open = until_there(async || config.storage.open_log_writer(definitions.as_ref()).await);
         if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
             log.set(opened);
             tracing::info!("the log is there: taking submissions");

@@ -12,6 +12,7 @@
 //! | [`generations`] | which derivation answers, which is built beside it, and how one follows the other |
 //! | `beside` | folding the generations that do not answer, and comparing them |
 //! | [`rebuild`] | the operators' commands: a new generation, and the way back |
+//! | [`repartition`] | another partition count: a copy of the log, and everyone's way to it |
 //! | [`jobs`] | what is done in the background because somebody asked for it |
 //! | [`dead_letters`] | what operators do about records that could not be taken |
 
@@ -30,8 +31,9 @@ mod metrics;
 pub mod partition;
 pub mod publisher;
 pub mod rebuild;
+pub mod repartition;
 mod service;
 
 pub use config::ProcessorConfig;
 pub use metrics::ProcessorMetrics;
-pub use service::{Processor, ProcessorParts, StartError};
+pub use service::{Processor, ProcessorParts, StartError, first_roster};

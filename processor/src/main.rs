@@ -1,15 +1,18 @@
 //! The processor: folds the log into totals.
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use processor::archive::{ArchiveArgs, ArchiveParts, archive_command};
+use processor::archive::{ArchiveArgs, archive_command};
 use processor::audit::{AuditArgs, audit_command};
 use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
 use processor::export::{ExportArgs, export_command};
 use processor::jobs::{JobsArgs, jobs_command};
 use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
-use processor::{Processor, ProcessorConfig, ProcessorParts};
+use processor::repartition::{RepartitionArgs, repartition_command};
+use processor::{Processor, ProcessorConfig, ProcessorParts, first_roster};
 use runtime::config::ConfigArgs;
 use runtime::process::{self, Process};
 use runtime::{http, shutdown};
@@ -37,6 +40,7 @@ enum Command {
     DeadLetters(DeadLettersArgs),
     Export(ExportArgs),
     Rebuild(RebuildArgs),
+    Repartition(RepartitionArgs),
     Generations(GenerationsArgs),
     Jobs(JobsArgs),
 }
@@ -49,6 +53,7 @@ impl Command {
             Self::DeadLetters(args) => args.config(),
             Self::Export(args) => &args.config,
             Self::Rebuild(args) => &args.config,
+            Self::Repartition(args) => &args.config,
             Self::Generations(args) => args.config(),
             Self::Jobs(args) => args.config(),
         }
@@ -61,6 +66,7 @@ impl Command {
             Self::DeadLetters(args) => dead_letters_command(args, storage).await,
             Self::Export(args) => export_command(args, storage, shutdown::listen()).await,
             Self::Rebuild(args) => rebuild_command(args, storage, shutdown::listen()).await,
+            Self::Repartition(args) => repartition_command(args, storage, shutdown::listen()).await,
             Self::Generations(args) => generations_command(args, storage).await,
             Self::Jobs(args) => jobs_command(args, storage, shutdown::listen()).await,
         }
@@ -93,23 +99,25 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     };
 
     let start = async {
-        let log = until_there(async || config.storage.open_log().await).await?;
         let store = until_there(async || config.storage.open_store().await).await?;
+        let first_log = config.storage.first_log();
+        // Which log there is by now, the store says.
+        let log = first_roster(store.store.as_ref(), &first_log).await?.current.log;
+        let definitions = config.storage.open_definitions()?;
+        let log =
+            until_there(async || config.storage.open_log(&log, definitions.as_ref()).await).await?;
         let parts = ProcessorParts {
             source: log.source,
-            log: until_there(async || config.storage.open_log_reader().await).await?,
-            topic: config.storage.topic().to_owned(),
+            logs: Arc::new(config.storage.clone()),
+            first_log,
             dead_letters: log.dead_letters,
             letters: config.storage.open_letter_book()?,
             writer: log.writer,
-            archive: until_there(async || {
-                ArchiveParts::configured(&config.storage, &store.store).await
-            })
-            .await?,
+            archive_dir: config.storage.archive_dir().map(Path::to_owned),
             store: store.store,
             jobs: store.jobs,
             cache: config.storage.open_cache().await,
-            definitions: config.storage.open_definitions()?,
+            definitions,
             exports: config.storage.exports(),
         };
         anyhow::Ok(Processor::start(&config.own, parts, metrics, health, stop.clone()).await?)

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use prometheus::{
-    Counter, CounterVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Counter, CounterVec, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec,
 };
 use runtime::metrics::{Metrics, MetricsError, SECONDS_BUCKETS};
 use schemas::PartitionId;
@@ -39,6 +40,7 @@ pub struct ProcessorMetrics {
     publish_failures: IntCounter,
     restore_seconds: Histogram,
     beside_in_trouble: IntGauge,
+    log_sealed: Gauge,
 }
 
 impl ProcessorMetrics {
@@ -110,6 +112,10 @@ impl ProcessorMetrics {
                 "From the claim of a partition to the end of reading people's rows.",
                 SECONDS_BUCKETS,
             )?,
+            log_sealed: metrics.float_gauge(
+                "processor_log_sealed_seconds",
+                "How long the log has been sealed for a repartition, which refuses every submission meanwhile; 0 if it is not.",
+            )?,
             beside_in_trouble: metrics.gauge(
                 "processor_partitions_beside_in_trouble",
                 "Partitions of generations that do not answer which this process cannot fold now: see the log.",
@@ -151,6 +157,11 @@ impl ProcessorMetrics {
     pub(crate) fn beside_in_trouble(&self) -> Counted {
         self.beside_in_trouble.inc();
         Counted(self.beside_in_trouble.clone())
+    }
+
+    /// The log has been sealed for so long; zero: it is not.
+    pub(crate) fn log_sealed(&self, so_long: Duration) {
+        self.log_sealed.set(so_long.as_secs_f64());
     }
 
     pub(crate) fn fenced(&self) {

@@ -1,32 +1,33 @@
 //! The processor as a whole: the source's thread, the coordinator behind it, the publisher and a worker beside it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runtime::clock::now_ms;
 use runtime::health::{Check, Health};
 use runtime::metrics::{Metrics, MetricsError};
-use schemas::{Generation, PartitionCount, Roster};
+use schemas::{LogRef, Roster};
 use storage::cache::Cache;
 use storage::definitions::Definitions;
 use storage::exports::Exports;
 use storage::jobs::JobStore;
-use storage::log::{DeadLetters, LetterBook, LogReader, LogSource, LogWriter};
+use storage::log::{DeadLetters, LetterBook, LogReaders, LogSource, LogWriter};
 use storage::store::{Store, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::archive::ArchiveParts;
-use crate::beside::{Beside, BesideParts, Turns};
+use crate::beside::{Beside, BesideParts, Readers, Turns};
 use crate::config::ProcessorConfig;
 use crate::coordinator::{Coordinator, CoordinatorParts};
-use crate::generations::{begin_first, watch_roster};
+use crate::generations::{begin_first, check_configured, watch_roster};
 use crate::jobs::{JobMetrics, Kinds, KindsParts, Worker, WorkerParts};
 use crate::metrics::ProcessorMetrics;
 use crate::publisher::Publisher;
+use crate::repartition::Announcer;
 
 const FIRST_REJOIN_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_REJOIN_PAUSE: Duration = Duration::from_secs(5);
@@ -36,10 +37,10 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 pub struct ProcessorParts {
     /// The log, as a member of its group.
     pub source: Box<dyn LogSource>,
-    /// The log, read back for generations that are folded beside the one that answers.
-    pub log: Arc<dyn LogReader>,
-    /// The log's topic, as the generation records it.
-    pub topic: String,
+    /// The logs, read back for generations that are folded beside the one that answers, and for jobs.
+    pub logs: Arc<dyn LogReaders>,
+    /// The log that a new deployment begins with.
+    pub first_log: LogRef,
     /// Where records go that cannot be folded.
     pub dead_letters: Arc<dyn DeadLetters>,
     /// What operators decide about those.
@@ -54,8 +55,8 @@ pub struct ProcessorParts {
     pub cache: Arc<dyn Cache>,
     /// Which budgets there are.
     pub definitions: Arc<dyn Definitions>,
-    /// The log's archive, if there is one.
-    pub archive: Option<ArchiveParts>,
+    /// The folder of the logs' archives, if there is one.
+    pub archive_dir: Option<PathBuf>,
     /// Where exports are written to.
     pub exports: Exports,
 }
@@ -63,23 +64,9 @@ pub struct ProcessorParts {
 /// Why the processor did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The current generation is of another topic or partition count than is configured.
-    #[error(
-        "the current generation {generation} is of topic `{topic}` with {partitions} partitions; configured are \
-         `{configured_topic}` with {configured_partitions}"
-    )]
-    OtherGeneration {
-        /// The current generation.
-        generation: Generation,
-        /// Its topic.
-        topic: String,
-        /// Its partition count.
-        partitions: u32,
-        /// The configured topic.
-        configured_topic: String,
-        /// The configured partition count.
-        configured_partitions: u32,
-    },
+    /// The deployment began with another topic or partition count than is configured.
+    #[error("{0}")]
+    OtherGeneration(String),
     /// The store holds what cannot be.
     #[error("{0}")]
     Store(String),
@@ -115,32 +102,35 @@ impl Processor {
         let job_metrics = JobMetrics::new(metrics)?;
         let metrics = ProcessorMetrics::new(metrics)?;
         let group = health.check("group");
-        let partitions = parts.source.partitions();
-        let roster = first_roster(parts.store.as_ref(), &parts.topic, partitions).await?;
+        let roster = first_roster(parts.store.as_ref(), &parts.first_log).await?;
         let (watching, roster) = watch::channel(roster);
         tokio::spawn(watch_roster(Arc::clone(&parts.store), watching, stop.clone()));
         let owner = owner_name();
         let worker = Worker::new(WorkerParts {
             jobs: parts.jobs,
             runner: Arc::new(Kinds::new(KindsParts {
-                log: Arc::clone(&parts.log),
-                topic: parts.topic,
+                logs: Arc::clone(&parts.logs),
                 store: Arc::clone(&parts.store),
                 cache: Arc::clone(&parts.cache),
                 definitions: Arc::clone(&parts.definitions),
                 letters: parts.letters,
                 writer: parts.writer,
-                archive: parts.archive,
+                archive_dir: parts.archive_dir,
                 exports: parts.exports,
             })),
             name: owner.as_str().into(),
             metrics: job_metrics,
             now_ms,
         });
-        let publisher =
-            Arc::new(Publisher::new(parts.cache, parts.definitions, partitions, metrics.clone()));
+        let announcing = Announcer {
+            roster: roster.clone(),
+            definitions: Arc::clone(&parts.definitions),
+            metrics: metrics.clone(),
+        };
+        tokio::spawn(announcing.run(stop.clone()));
+        let publisher = Arc::new(Publisher::new(parts.cache, parts.definitions, metrics.clone()));
         let beside = Beside::new(BesideParts {
-            log: parts.log,
+            readers: Readers::new(parts.logs),
             store: Arc::clone(&parts.store),
             dead_letters: Arc::clone(&parts.dead_letters),
             limits: config.limits,
@@ -155,7 +145,6 @@ impl Processor {
                 publisher: Arc::clone(&publisher),
                 identity: parts.source.identity(),
                 roster: roster.clone(),
-                partitions,
                 limits: config.limits,
                 claim_timeout: config.claim_timeout,
                 owner,
@@ -164,8 +153,8 @@ impl Processor {
             },
             Handle::current(),
         );
-        let (assigned, term) = (coordinator.assigned_here(), coordinator.term_here());
-        let beside = tokio::spawn(beside.run(assigned, term, roster, stop.clone()));
+        let (assigned, here) = (coordinator.assigned_here(), coordinator.here());
+        let beside = tokio::spawn(beside.run(assigned, here, roster, stop.clone()));
         let worker = tokio::spawn(worker.run(stop.clone()));
         let following = Following { coordinator, metrics, group, stop, handle: Handle::current() };
         let source = parts.source;
@@ -218,7 +207,8 @@ impl Following {
             self.coordinator.follow_the_roster();
             let joined_at = Instant::now();
             // A bug in the source must not end the folding of every partition silently.
-            let run = AssertUnwindSafe(|| source.run(&self.coordinator, &self.stop));
+            let log = self.coordinator.here().borrow().log.clone();
+            let run = AssertUnwindSafe(|| source.run(&log, &self.coordinator, &self.stop));
             let reason = match catch_unwind(run) {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.to_string(),
@@ -250,13 +240,13 @@ fn rest(pause: Duration, stop: &CancellationToken, handle: &Handle) {
     handle.block_on(resting);
 }
 
-async fn first_roster(
-    store: &dyn Store,
-    topic: &str,
-    partitions: PartitionCount,
-) -> Result<Roster, StartError> {
+/// The roster, which is begun if there is none, and whose log has to be what is configured.
+///
+/// # Errors
+/// When it is another; a store that does not answer is waited for.
+pub async fn first_roster(store: &dyn Store, first_log: &LogRef) -> Result<Roster, StartError> {
     let roster = loop {
-        match begin_first(store, topic, partitions).await {
+        match begin_first(store, first_log).await {
             Ok(roster) => break roster,
             Err(StoreError::Corrupt(reason)) => return Err(StartError::Store(reason)),
             Err(StoreError::Unavailable(reason)) => {
@@ -265,16 +255,7 @@ async fn first_roster(
             }
         }
     };
-    let current = &roster.current;
-    if current.topic != topic || current.partitions != partitions {
-        return Err(StartError::OtherGeneration {
-            generation: current.generation,
-            topic: current.topic.clone(),
-            partitions: current.partitions.get(),
-            configured_topic: topic.to_owned(),
-            configured_partitions: partitions.get(),
-        });
-    }
+    check_configured(&roster.current, first_log).map_err(StartError::OtherGeneration)?;
     Ok(roster)
 }
 

@@ -3,8 +3,8 @@
 -- KEYS[1] partitions  a hash: partition number -> packed {term, position, people, updated_at_ms, numbers}
 -- KEYS[2] aggregate   the sum of all partitions as JSON; only ever written when every partition is there
 -- KEYS[3] people      how many people the aggregate counts
--- ARGV[1] channel, ARGV[2] budget, ARGV[3] term, ARGV[4] its generation, ARGV[5] partition count, then for each
---   partition five values:
+-- ARGV[1] channel, ARGV[2] budget, ARGV[3] term, ARGV[4] its generation, ARGV[5] that one's log, ARGV[6] partition
+--   count, then for each partition five values:
 --   its number, position, people, updated_at_ms, and `numbers`: comma-separated, for each category its basis points
 --   and its 101 counts; empty before the first submission.
 -- Answers 1 if the aggregate moved, else 0.
@@ -39,10 +39,10 @@ for index, kind in ipairs({ "hash", "string", "string" }) do
 end
 
 local term = tonumber(ARGV[3])
-local partition_count = tonumber(ARGV[5])
+local partition_count = tonumber(ARGV[6])
 local moved = false
 
-for i = 6, #ARGV, 5 do
+for i = 7, #ARGV, 5 do
     local partition = ARGV[i]
     local position = tonumber(ARGV[i + 1])
     local known = stored_part(partition)
@@ -95,6 +95,7 @@ end
 local count = string.format("%.14g", people)
 redis.call("SET", KEYS[2], '{"term":' .. ARGV[3]
     .. ',"generation":' .. ARGV[4]
+    .. ',"log":' .. ARGV[5]
     .. ',"people":' .. count
     .. ',"updated_at_ms":' .. string.format("%.14g", updated_at_ms)
     .. ',"positions":[' .. table.concat(positions, ",")

@@ -8,6 +8,7 @@ mod defaults;
 pub mod export;
 mod fnv;
 pub mod job;
+mod log;
 mod partition;
 mod person;
 mod position;
@@ -34,6 +35,7 @@ pub use budget::{
     Openness, Results,
 };
 pub use defaults::default_budgets;
+pub use log::{LogNumber, LogRef};
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
 pub use person::{PERSON_MAX_BYTES, PersonFault, PersonKey, PersonKeyHasher, PersonName};
 pub use position::{Generation, Offset, Position, Term};
@@ -43,7 +45,7 @@ pub use record::{
     record_fingerprint,
 };
 pub use report::{Compared, PartitionReport};
-pub use roster::{Building, GenerationRecord, Roster};
+pub use roster::{Building, GenerationRecord, Roster, Seal};
 pub use row::{PersonRow, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets};
 pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};
 pub use text::{BudgetId, CategoryId, SLUG_MAX_BYTES, SlugFault};

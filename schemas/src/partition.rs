@@ -23,7 +23,7 @@ impl fmt::Display for PartitionId {
 #[error("must be between 1 and {max}, not {0}", max = PartitionCount::MAX)]
 pub struct PartitionCountFault(u64);
 
-/// How many partitions the submissions topic has: fixed for a generation's whole life.
+/// How many partitions a log has: fixed for its whole life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct PartitionCount(u32);
@@ -37,7 +37,8 @@ impl TryFrom<u64> for PartitionCount {
 }
 
 impl PartitionCount {
-    const MAX: u32 = 1024;
+    /// The most partitions that a log has.
+    pub const MAX: u32 = 1024;
 
     /// Takes a count from 1 to 1,024.
     ///

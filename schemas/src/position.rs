@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::LogNumber;
+
 /// The place of one record in its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -63,11 +65,14 @@ pub struct Term {
     pub number: u32,
     /// Who answers in it.
     pub generation: Generation,
+    /// The log that it derives from.
+    pub log: LogNumber,
 }
 
 impl Term {
     /// The first.
-    pub const FIRST: Term = Term { number: 1, generation: Generation::FIRST };
+    pub const FIRST: Term =
+        Term { number: 1, generation: Generation::FIRST, log: LogNumber::FIRST };
 }
 
 impl fmt::Display for Generation {

@@ -1,16 +1,19 @@
-//! The receipt of a submission: where in the log it stands, so that a reader can ask for "at least mine".
+//! The receipt of a submission: where in which log it stands, so that a reader can ask for "at least mine".
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Offset, PartitionId};
+use crate::{LogNumber, Offset, PartitionId};
 
-/// Where a submission stands in the log. Its text is opaque to clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Where a submission stands. Its text is opaque to clients: `partition.offset` in a deployment's first log,
+/// `log.partition.offset` in a later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Receipt {
+    /// The log.
+    pub log: LogNumber,
     /// The partition.
     pub partition: PartitionId,
     /// The record's offset in it.
@@ -24,6 +27,9 @@ pub struct ReceiptFault;
 
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.log > LogNumber::FIRST {
+            write!(f, "{}.", self.log)?;
+        }
         write!(f, "{}.{}", self.partition, self.offset)
     }
 }
@@ -50,12 +56,16 @@ impl FromStr for Receipt {
             let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
             plain.then_some(text).and_then(|t| t.parse().ok()).ok_or(ReceiptFault)
         }
-        let (partition, offset) = text.split_once('.').ok_or(ReceiptFault)?;
+        let (place, offset) = text.rsplit_once('.').ok_or(ReceiptFault)?;
+        let (log, partition) = match place.split_once('.') {
+            Some((log, partition)) => (LogNumber(digits(log)?), partition),
+            None => (LogNumber::FIRST, place),
+        };
         let offset: u64 = digits(offset)?;
         if offset >= i64::MAX as u64 {
             return Err(ReceiptFault);
         }
-        Ok(Self { partition: PartitionId(digits(partition)?), offset: Offset(offset) })
+        Ok(Self { log, partition: PartitionId(digits(partition)?), offset: Offset(offset) })
     }
 }
 
@@ -66,8 +76,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_receipt_survives_its_text(partition in 0..1024_u32, offset in 0..i64::MAX as u64) {
-            let receipt = Receipt { partition: PartitionId(partition), offset: Offset(offset) };
+        fn a_receipt_survives_its_text(
+            log in 0..3_u32, partition in 0..1024_u32, offset in 0..i64::MAX as u64,
+        ) {
+            let (partition, offset) = (PartitionId(partition), Offset(offset));
+            let receipt = Receipt { log: LogNumber(log), partition, offset };
             prop_assert_eq!(receipt.to_string().parse(), Ok(receipt));
         }
 
@@ -79,8 +92,22 @@ mod tests {
 
     #[test]
     fn signs_blanks_and_overflow_are_no_receipts() {
-        for text in ["", ".", "1.", ".1", "+1.2", "1.-2", " 1.2", "1.2.3", "1.99999999999999999999"]
-        {
+        let texts = [
+            "",
+            ".",
+            "1.",
+            ".1",
+            "..",
+            "1..2",
+            ".1.2",
+            "1.2.",
+            "+1.2",
+            "1.-2",
+            " 1.2",
+            "1.2.3.4",
+            "1.99999999999999999999",
+        ];
+        for text in texts {
             assert_eq!(text.parse::<Receipt>(), Err(ReceiptFault), "{text:?}");
         }
     }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::{
     BudgetId, BudgetTotals, CategoryTotals, CombinedTotals, DISTRIBUTION_BINS, Generation,
-    PartitionCount, PartitionTotals, Position, SubmissionId, Term,
+    LogNumber, PartitionCount, PartitionTotals, Position, SubmissionId, Term,
 };
 
 /// The script behind every publication; see the comment at its head.
@@ -46,6 +46,7 @@ pub fn publish_arguments(
         budget.to_string(),
         term.number.to_string(),
         term.generation.to_string(),
+        term.log.to_string(),
         count.get().to_string(),
     ];
     for part in partitions {
@@ -79,6 +80,7 @@ pub fn parse_aggregate(json: &[u8]) -> Option<CombinedTotals> {
     struct Aggregate {
         term: u32,
         generation: Generation,
+        log: LogNumber,
         people: u64,
         updated_at_ms: u64,
         positions: Vec<Position>,
@@ -100,7 +102,7 @@ pub fn parse_aggregate(json: &[u8]) -> Option<CombinedTotals> {
         })
         .collect::<Option<_>>()?;
     Some(CombinedTotals {
-        term: Term { number: aggregate.term, generation: aggregate.generation },
+        term: Term { number: aggregate.term, generation: aggregate.generation, log: aggregate.log },
         positions: aggregate.positions,
         people: aggregate.people,
         updated_at_ms: aggregate.updated_at_ms,

@@ -4,17 +4,15 @@
 use serde::{Deserialize, Serialize};
 
 use crate::job::JobId;
-use crate::{Generation, PartitionCount, Term};
+use crate::{Generation, LogRef, Term};
 
 /// A generation and what it derives from; never changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationRecord {
     /// Its number.
     pub generation: Generation,
-    /// The topic it derives from.
-    pub topic: String,
-    /// That topic's partition count, for the generation's whole life.
-    pub partitions: PartitionCount,
+    /// The log it derives from.
+    pub log: LogRef,
 }
 
 /// A generation that is derived anew beside the one that answers.
@@ -28,6 +26,37 @@ pub struct Building {
     pub begun_at_ms: u64,
     /// The background job that began it, if one did.
     pub job: Option<JobId>,
+    /// Of one in another log than the one that answers: whether that one still takes submissions.
+    pub seal: Seal,
+}
+
+/// Whether the log that answers takes submissions while another one is to take its place. Written before it is done, so
+/// that whoever finds the log sealed knows why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seal {
+    /// It takes them.
+    Open,
+    /// It is sealed, or is about to be.
+    Sealed {
+        /// In milliseconds since 1970.
+        since_ms: u64,
+    },
+    /// The other one is given up: it is about to be opened again.
+    Opening {
+        /// Since when it is sealed.
+        since_ms: u64,
+    },
+}
+
+impl Seal {
+    /// Since when the log may take no submissions, in milliseconds since 1970.
+    pub fn since_ms(self) -> Option<u64> {
+        match self {
+            Self::Open => None,
+            Self::Sealed { since_ms } | Self::Opening { since_ms } => Some(since_ms),
+        }
+    }
 }
 
 /// Which generations there are.
@@ -51,15 +80,11 @@ pub struct Roster {
 
 impl Roster {
     /// The roster of a new deployment.
-    pub fn first(topic: &str, partitions: PartitionCount) -> Self {
+    pub fn first(log: LogRef) -> Self {
         Self {
             revision: 1,
             term: Term::FIRST.number,
-            current: GenerationRecord {
-                generation: Generation::FIRST,
-                topic: topic.to_owned(),
-                partitions,
-            },
+            current: GenerationRecord { generation: Generation::FIRST, log },
             building: None,
             previous: None,
             retired: Vec::new(),
@@ -69,7 +94,11 @@ impl Roster {
 
     /// The term that readers are in.
     pub fn term(&self) -> Term {
-        Term { number: self.term, generation: self.current.generation }
+        Term {
+            number: self.term,
+            generation: self.current.generation,
+            log: self.current.log.number,
+        }
     }
 
     /// The generations that are folded without answering.
@@ -92,10 +121,12 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PartitionCount;
 
     #[test]
     fn a_roster_survives_its_row_and_damage_is_no_roster() {
-        let mut roster = Roster::first("submissions", PartitionCount::new(12).unwrap());
+        let mut roster =
+            Roster::first(LogRef::first("submissions", PartitionCount::new(12).unwrap()));
         assert_eq!(Roster::from_json(&roster.to_json()), Some(roster.clone()));
         let record = GenerationRecord { generation: Generation(2), ..roster.current.clone() };
         roster.building = Some(Building {
@@ -103,6 +134,7 @@ mod tests {
             dry_run: true,
             begun_at_ms: 1_795_212_000_123,
             job: Some(JobId::new(1_795_212_000_000, uuid::Uuid::from_u128(7))),
+            seal: Seal::Sealed { since_ms: 1_795_212_000_456 },
         });
         roster.retired.push(record);
         assert_eq!(Roster::from_json(&roster.to_json()), Some(roster.clone()));

@@ -1,9 +1,11 @@
 //! Totals: exact integers for each category, of one partition or of all of them together.
 
+use std::cmp::Ordering;
+
 use prost::Message;
 
 use crate::proto::Distribution;
-use crate::{BASIS_POINTS_PER_PERSON, PartitionCount, PartitionId, Position, Term};
+use crate::{BASIS_POINTS_PER_PERSON, PartitionCount, PartitionId, Position, Receipt, Term};
 
 /// People are counted by whole percent, 0 to 100.
 pub const DISTRIBUTION_BINS: usize = 101;
@@ -175,16 +177,68 @@ impl CombinedTotals {
         self.term >= other.term && self.reaches(other)
     }
 
-    /// Whether this reflects every record that `other` reflects, whichever generation counted them.
+    /// Whether this reflects every record that `other` reflects, whichever generation counted them. A log answers only once
+    /// everything of the one before has been copied into it and counted.
     pub fn reaches(&self, other: &CombinedTotals) -> bool {
-        self.positions.len() == other.positions.len()
-            && self.positions.iter().zip(&other.positions).all(|(mine, theirs)| mine >= theirs)
+        match self.term.log.cmp(&other.term.log) {
+            Ordering::Greater => true,
+            Ordering::Less => false,
+            Ordering::Equal => {
+                let positions = self.positions.iter().zip(&other.positions);
+                self.positions.len() == other.positions.len()
+                    && positions.into_iter().all(|(mine, theirs)| mine >= theirs)
+            }
+        }
     }
 
     /// Whether the record of a receipt is reflected.
-    pub fn includes_receipt(&self, receipt: crate::Receipt) -> bool {
-        self.positions
-            .get(receipt.partition.0 as usize)
-            .is_some_and(|position| position.includes(receipt.offset))
+    pub fn includes_receipt(&self, receipt: Receipt) -> bool {
+        match self.term.log.cmp(&receipt.log) {
+            Ordering::Greater => true,
+            Ordering::Less => false,
+            Ordering::Equal => self
+                .positions
+                .get(receipt.partition.0 as usize)
+                .is_some_and(|position| position.includes(receipt.offset)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Generation, LogNumber, Offset};
+
+    fn answer(term: u32, log: u32, positions: &[u64]) -> CombinedTotals {
+        CombinedTotals {
+            term: Term { number: term, generation: Generation(term), log: LogNumber(log) },
+            positions: positions.iter().copied().map(Position).collect(),
+            people: 0,
+            updated_at_ms: 0,
+            categories: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_answer_of_a_later_log_includes_every_one_of_a_log_before_and_none_the_other_way_round() {
+        let (before, after) = (answer(1, 0, &[90, 90]), answer(2, 2, &[1, 1]));
+        assert!(after.includes(&before) && !before.includes(&after) && !before.reaches(&after));
+        assert!(!answer(3, 2, &[0, 1]).includes(&after));
+    }
+
+    #[test]
+    fn a_receipt_of_a_log_before_is_counted_and_one_of_a_later_log_is_not_wherever_they_stand() {
+        let receipt = |log: u32, partition: u32, offset: u64| Receipt {
+            log: LogNumber(log),
+            partition: PartitionId(partition),
+            offset: Offset(offset),
+        };
+        let shown = answer(2, 2, &[5, 5]);
+        assert!(shown.includes_receipt(receipt(0, 11, 1_000)));
+        assert!(
+            shown.includes_receipt(receipt(2, 1, 4)) && !shown.includes_receipt(receipt(2, 1, 5))
+        );
+        assert!(!shown.includes_receipt(receipt(2, 2, 0)));
+        assert!(!shown.includes_receipt(receipt(3, 0, 0)));
     }
 }

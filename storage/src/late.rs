@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use schemas::job::{Job, JobId};
 use schemas::{
-    BudgetId, Generation, Offset, PartitionCount, PartitionReport, PersonKey, PersonRow, Position,
+    BudgetId, Generation, PartitionCount, PartitionReport, PersonKey, PersonRow, Position, Receipt,
     Roster,
 };
 
@@ -21,15 +21,15 @@ use crate::store::{
 const NOT_YET: &str = "it is not there yet";
 
 /// A log that is opened later.
+#[derive(Default)]
 pub struct LateLog {
-    partitions: PartitionCount,
     opened: OnceLock<Arc<dyn LogWriter>>,
 }
 
 impl LateLog {
-    /// Of so many partitions, and not there yet.
-    pub fn new(partitions: PartitionCount) -> Self {
-        Self { partitions, opened: OnceLock::new() }
+    /// Not there yet.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// It is there. Only the first one counts.
@@ -44,11 +44,7 @@ impl LateLog {
 
 #[async_trait]
 impl LogWriter for LateLog {
-    fn partitions(&self) -> PartitionCount {
-        self.partitions
-    }
-
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
         match self.log() {
             Ok(log) => log.append(records).await,
             Err(error) => records.iter().map(|_| Err(error.clone())).collect(),

@@ -16,7 +16,7 @@ use contract::wait::{PATIENCE, until};
 use contract::{build, cache, definitions, idempotency, jobs, log, store};
 use rusqlite::Connection;
 use schemas::job::JobId;
-use schemas::{Generation, Offset, PartitionId, SubmissionId};
+use schemas::{Generation, LogNumber, LogRef, Offset, PartitionId, Receipt, SubmissionId};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::Definitions;
 use storage::definitions::sqlite::SqliteDefinitions;
@@ -30,6 +30,10 @@ use storage::store::memory::MemoryStore;
 use storage::store::sqlite::SqliteStore;
 use uuid::Uuid;
 
+fn first_log() -> LogRef {
+    LogRef::first("submissions", build::count(PARTITIONS.into()))
+}
+
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
@@ -42,6 +46,7 @@ mod sqlite_log {
         let path = directory.path().join("log.sqlite");
         let log = Arc::new(SqliteLog::open(&path, build::count(PARTITIONS.into())).unwrap());
         log::Fixture {
+            log: first_log(),
             source: Mutex::new(Some(Box::new(log.source().unwrap()))),
             reader: Arc::new(SqliteReader::open(&path, build::count(PARTITIONS.into())).unwrap()),
             letters: Arc::clone(&log) as _,
@@ -60,8 +65,11 @@ mod sqlite_log {
         let mut select = connection.prepare("SELECT * FROM dead_letters").unwrap();
         let letters = select.query_map([], |row| {
             Ok(DeadLetter {
-                partition: PartitionId(row.get(0)?),
-                offset: Offset(row.get::<_, i64>(1)? as u64),
+                place: Receipt {
+                    log: LogNumber::FIRST,
+                    partition: PartitionId(row.get(0)?),
+                    offset: Offset(row.get::<_, i64>(1)? as u64),
+                },
                 reason: row.get(2)?,
                 key: row.get(3)?,
                 value: row.get(4)?,
@@ -90,7 +98,7 @@ mod sqlite_log {
 
         let log = SqliteLog::open(&path, build::count(1)).unwrap();
         let owner = Owner::from_start();
-        let running = Running::start(Box::new(log.source().unwrap()), &owner);
+        let running = Running::start(Box::new(log.source().unwrap()), &first_log(), &owner);
         let all = async || owner.read(0).len() == appended.len();
         until("everything is read", PATIENCE, all).await;
         assert!(owner.read(0) == as_read(&appended, 0));
@@ -153,7 +161,7 @@ mod sqlite_log {
         let fixture = fixture().await;
         let owner = Owner::from_start();
         let source = fixture.source.lock().unwrap().take().unwrap();
-        let running = Running::start(source, &owner);
+        let running = Running::start(source, &first_log(), &owner);
         let mut delays = Vec::new();
         for number in 0..51 {
             append(&*fixture.writer, &[record(0, number)]).await;
@@ -202,6 +210,7 @@ mod archived_log {
         let by_thirds = ByThirds(AsyncMutex::new(writer.with_segments_of(10_000)));
         let shortened = Arc::new(Shortened::new(Arc::new(reader), by_thirds));
         log::Fixture {
+            log: first_log(),
             source: Mutex::new(Some(Box::new(log.source().unwrap()))),
             reader: Arc::new(ArchivedReader::open(&folder, TOPIC, shortened).await),
             letters: Arc::clone(&log) as _,
@@ -341,7 +350,8 @@ mod memory_idempotency {
         let memory = MemoryIdempotency::new(Retention { in_flight, ..Retention::default() });
         let (lost, accepted) = (new_attempt(), new_attempt());
         memory.begin(&[lost.clone(), accepted.clone()]).await;
-        let receipt = schemas::Receipt { partition: PartitionId(0), offset: Offset(1) };
+        let receipt =
+            Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(1) };
         memory.finish(&[(accepted.clone(), Some(receipt))]).await;
         let again = async || memory.begin(std::slice::from_ref(&lost)).await == [Begun::First];
         until("the lost attempt may be made again", PATIENCE, again).await;

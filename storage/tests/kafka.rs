@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use schemas::{
-    Budget, BudgetId, Offset, PartitionCount, PartitionId, PersonKey, Position, default_budgets,
+    Budget, BudgetId, LogNumber, LogRef, Offset, PartitionCount, PartitionId, PersonKey, Position,
+    default_budgets, partition_for,
 };
 use storage::definitions::kafka::KafkaDefinitions;
 use storage::definitions::{Definitions, define, freeze};
-use storage::log::kafka::{KafkaConfig, KafkaLog, KafkaSource, TopicError};
+use storage::log::kafka::{KafkaConfig, KafkaLog, KafkaSource, LogMover, TopicError};
 use storage::log::{
-    LogBounds, LogSource, LogWriter, NewRecord, PartitionHandler, RecordBatch, Start,
+    AppendError, LogBounds, LogSource, LogWriter, NewRecord, PartitionHandler, RecordBatch, Start,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 fn config(partitions: u64) -> KafkaConfig {
@@ -35,12 +37,16 @@ fn config(partitions: u64) -> KafkaConfig {
     }
 }
 
-fn record(partition: u32, value: u32) -> NewRecord {
-    NewRecord {
-        partition: PartitionId(partition),
-        key: PersonKey::from_bytes([1; 16]),
-        value: value.to_le_bytes().to_vec(),
-    }
+/// A record of somebody who belongs to the partition, of so many.
+fn record(partition: u32, partitions: u32, value: u32) -> NewRecord {
+    let count = PartitionCount::new(partitions.into()).unwrap();
+    let mut keys = (0_u128..).map(|number| PersonKey::from_bytes(number.to_be_bytes()));
+    let key = keys.find(|key| partition_for(key, count) == PartitionId(partition)).unwrap();
+    NewRecord { key, value: value.to_le_bytes().to_vec() }
+}
+
+async fn open(config: &KafkaConfig) -> Result<KafkaLog, TopicError> {
+    KafkaLog::open(config, &config.first_log(), watch::channel(None).1).await
 }
 
 /// What all members together have taken in: the place of a store that commits every batch.
@@ -122,15 +128,16 @@ struct Joined {
 }
 
 async fn join(config: &KafkaConfig, taken: &Arc<Taken>) -> Joined {
-    let mut source = KafkaSource::open(config).await.unwrap();
+    let mut source = KafkaSource::open(config, &config.first_log()).await.unwrap();
     let member = Arc::new(Member {
         taken: Arc::clone(taken),
         mine: Mutex::default(),
         full: AtomicBool::new(false),
     });
     let stop = CancellationToken::new();
-    let (handler, token) = (Arc::clone(&member), stop.clone());
-    let thread = std::thread::spawn(move || source.run(handler.as_ref(), &token).unwrap());
+    let (handler, token, log) = (Arc::clone(&member), stop.clone(), config.first_log());
+    let run = move || source.run(&log, handler.as_ref(), &token).unwrap();
+    let thread = std::thread::spawn(run);
     Joined { member, stop, thread }
 }
 
@@ -148,7 +155,7 @@ async fn members_share_the_partitions_and_every_record_arrives_once_and_in_order
     const PARTITIONS: u32 = 6;
     const RECORDS: u32 = 3_000;
     let config = config(PARTITIONS.into());
-    let log = Arc::new(KafkaLog::open(&config).await.unwrap());
+    let log = Arc::new(open(&config).await.unwrap());
     let taken = Arc::new(Taken::default());
     let first = join(&config, &taken).await;
     until("the first member has everything", || first.member.owns() == 6).await;
@@ -156,7 +163,8 @@ async fn members_share_the_partitions_and_every_record_arrives_once_and_in_order
     let writer = Arc::clone(&log);
     let writing = tokio::spawn(async move {
         for chunk in 0..RECORDS / 30 {
-            let records = (0..30).map(|i| record(i % PARTITIONS, chunk * 30 + i)).collect();
+            let records =
+                (0..30).map(|i| record(i % PARTITIONS, PARTITIONS, chunk * 30 + i)).collect();
             assert!(writer.append(records).await.iter().all(Result::is_ok));
         }
     });
@@ -180,9 +188,10 @@ async fn members_share_the_partitions_and_every_record_arrives_once_and_in_order
 async fn a_partition_that_was_full_when_it_moved_away_is_read_when_it_comes_back() {
     const PARTITIONS: u32 = 4;
     let config = config(PARTITIONS.into());
-    let log = KafkaLog::open(&config).await.unwrap();
+    let log = open(&config).await.unwrap();
     let fill = async |numbers: std::ops::Range<u32>| {
-        let records = numbers.map(|number| record(number % PARTITIONS, number)).collect();
+        let records =
+            numbers.map(|number| record(number % PARTITIONS, PARTITIONS, number)).collect();
         assert!(log.append(records).await.iter().all(Result::is_ok));
     };
     let taken = Arc::new(Taken::default());
@@ -206,9 +215,9 @@ async fn a_partition_that_was_full_when_it_moved_away_is_read_when_it_comes_back
 #[tokio::test]
 async fn a_topic_with_another_partition_count_is_refused_with_both_numbers() {
     let six = config(6);
-    KafkaLog::open(&six).await.unwrap();
+    open(&six).await.unwrap();
     let twelve = KafkaConfig { partitions: PartitionCount::new(12).unwrap(), ..six.clone() };
-    let refused = KafkaLog::open(&twelve).await.err();
+    let refused = open(&twelve).await.err();
     assert_eq!(refused, Some(TopicError::Partitions { topic: six.topic, found: 6, expected: 12 }));
 }
 
@@ -219,13 +228,13 @@ async fn kafka_that_never_answers_is_a_refusal_within_a_second_and_then_at_once(
         delivery_timeout: Duration::from_millis(800),
         ..config(1)
     };
-    let log = KafkaLog::open_unchecked(&dead).unwrap();
+    let log = KafkaLog::open_unchecked(&dead, &dead.first_log(), watch::channel(None).1).unwrap();
     let started = Instant::now();
-    assert!(log.append(vec![record(0, 1)]).await[0].is_err());
+    assert!(log.append(vec![record(0, 1, 1)]).await[0].is_err());
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     let again = Instant::now();
     assert!(log.available().is_err());
-    assert!(log.append(vec![record(0, 2)]).await[0].is_err());
+    assert!(log.append(vec![record(0, 1, 2)]).await[0].is_err());
     assert!(again.elapsed() < Duration::from_millis(50), "{:?}", again.elapsed());
 }
 
@@ -237,7 +246,7 @@ fn budget(name: &str) -> Budget {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_definitions_changed_at_once_in_two_processes_none_is_lost_and_all_agree() {
     let config = config(1);
-    KafkaLog::open(&config).await.unwrap();
+    open(&config).await.unwrap();
     let one = Arc::new(KafkaDefinitions::open(&config).unwrap());
     let two = Arc::new(KafkaDefinitions::open(&config).unwrap());
     let id = budget("x").id;
@@ -266,4 +275,89 @@ async fn of_definitions_changed_at_once_in_two_processes_none_is_lost_and_all_ag
     let late = KafkaDefinitions::open(&config).unwrap();
     until("a late reader knows it", || late.is_loaded()).await;
     assert_eq!(late.catalog().get("b"), one.catalog().get("b"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sealed_log_refuses_goes_to_the_next_one_as_soon_as_that_is_known() {
+    let config = config(2);
+    let (first, moves) = (config.first_log(), watch::Sender::new(None));
+    let log = Arc::new(KafkaLog::open(&config, &first, moves.subscribe()).await.unwrap());
+    let both = vec![record(0, 2, 1), record(1, 2, 2)];
+    assert!(log.append(both.clone()).await.iter().all(Result::is_ok));
+    let partitions = PartitionCount::new(3).unwrap();
+    let next = LogRef { number: LogNumber(2), topic: format!("{}-2", config.topic), partitions };
+    let (mover, budget) = (LogMover::new(&config), BudgetId::parse("taxes").unwrap());
+    mover.create(&next, &first).await.unwrap();
+    assert_eq!(mover.refuses(&first, &budget).await, Ok(false));
+    mover.seal(&first).await.unwrap();
+    refuses(&mover, &first, true).await;
+    assert_eq!(mover.is_sealed(&first).await, Ok(true));
+
+    let refused = Instant::now();
+    assert_eq!(
+        log.append(both.clone()).await,
+        [Err(AppendError::Sealed), Err(AppendError::Sealed)]
+    );
+    assert!(refused.elapsed() < config.delivery_timeout + Duration::from_millis(500));
+    assert!(log.available().is_ok(), "a log that refuses is not away");
+    let (writer, records) = (Arc::clone(&log), both.clone());
+    let held = tokio::spawn(async move { writer.append(records).await });
+    moves.send_replace(Some(next.clone()));
+    for (record, receipt) in both.iter().zip(held.await.unwrap()) {
+        let receipt = receipt.unwrap();
+        let home = partition_for(&record.key, partitions);
+        assert_eq!((receipt.log, receipt.partition), (LogNumber(2), home));
+    }
+
+    mover.unseal(&first, Some(&next)).await.unwrap();
+    refuses(&mover, &first, false).await;
+    assert_eq!(mover.is_sealed(&first).await, Ok(false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_opened_again_takes_what_was_held() {
+    let config = config(1);
+    let first = config.first_log();
+    let log = Arc::new(KafkaLog::open(&config, &first, watch::channel(None).1).await.unwrap());
+    let mover = LogMover::new(&config);
+    mover.seal(&first).await.unwrap();
+    refuses(&mover, &first, true).await;
+    let writer = Arc::clone(&log);
+    let held = tokio::spawn(async move {
+        // Each for as long as an append may take.
+        loop {
+            match writer.append(vec![record(0, 1, 1)]).await.remove(0) {
+                Err(AppendError::Sealed) => {}
+                answer => return answer,
+            }
+        }
+    });
+    mover.unseal(&first, None).await.unwrap();
+    let receipt = held.await.unwrap().unwrap();
+    assert_eq!(receipt.log, LogNumber::FIRST);
+}
+
+/// Waits until every broker refuses records, or takes them.
+async fn refuses(mover: &LogMover, log: &LogRef, wanted: bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let budget = BudgetId::parse("taxes").unwrap();
+    while mover.refuses(log, &budget).await != Ok(wanted) {
+        assert!(Instant::now() < deadline, "not within 30 s: refused is {wanted}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everyone_hears_where_submissions_go_and_it_never_moves_back() {
+    let config = config(1);
+    open(&config).await.unwrap();
+    let one = KafkaDefinitions::open(&config).unwrap();
+    let two = KafkaDefinitions::open(&config).unwrap();
+    let log = |number| LogRef { number: LogNumber(number), ..config.first_log() };
+    one.move_log(&log(3)).await.unwrap();
+    until("the other hears of it", || *two.log().borrow() == Some(log(3))).await;
+    two.move_log(&log(2)).await.unwrap();
+    let late = KafkaDefinitions::open(&config).unwrap();
+    until("a late reader knows it", || late.is_loaded()).await;
+    assert_eq!(*late.log().borrow(), Some(log(3)));
 }

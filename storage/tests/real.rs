@@ -18,7 +18,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use schemas::{Generation, Offset, PartitionId};
+use schemas::{Generation, LogNumber, Offset, PartitionId, Receipt};
 use scylla::client::session_builder::SessionBuilder;
 use storage::cache::redis::{RedisCache, RedisConfig};
 use storage::definitions::kafka::KafkaDefinitions;
@@ -28,6 +28,7 @@ use storage::log::kafka::{
     KafkaConfig, KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource,
 };
 use storage::store::scylla::{ScyllaConfig, ScyllaStore};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -84,10 +85,12 @@ mod kafka_log {
     async fn fixture() -> log::Fixture {
         let topics = Topics::new();
         let config = topics.0.clone();
+        let log = config.first_log();
         log::Fixture {
-            writer: Arc::new(KafkaLog::open(&config).await.unwrap()),
-            source: Mutex::new(Some(Box::new(KafkaSource::open(&config).await.unwrap()))),
-            reader: Arc::new(KafkaReader::open(&config).await.unwrap()),
+            writer: Arc::new(KafkaLog::open(&config, &log, watch::channel(None).1).await.unwrap()),
+            source: Mutex::new(Some(Box::new(KafkaSource::open(&config, &log).await.unwrap()))),
+            reader: Arc::new(KafkaReader::open(&config, &log).await.unwrap()),
+            log,
             letters: Arc::new(KafkaDeadLetters::open(&config).unwrap()),
             book: Arc::new(KafkaLetterBook::new(&config)),
             read_letters: Box::new(move || {
@@ -118,7 +121,7 @@ mod kafka_log {
             match consumer.poll(REQUEST_TIMEOUT).expect("the dead letters do not come") {
                 Ok(message) => {
                     let letter = letter(&message);
-                    let name = (letter.partition, letter.offset);
+                    let name = letter.place;
                     let copy = letters.entry(name).or_insert_with(|| letter.clone());
                     assert_eq!(*copy, letter);
                 }
@@ -134,8 +137,11 @@ mod kafka_log {
             String::from_utf8(header.unwrap().value.unwrap().to_vec()).unwrap()
         };
         DeadLetter {
-            partition: PartitionId(header("partition").parse().unwrap()),
-            offset: Offset(header("offset").parse().unwrap()),
+            place: Receipt {
+                log: LogNumber(header("log").parse().unwrap()),
+                partition: PartitionId(header("partition").parse().unwrap()),
+                offset: Offset(header("offset").parse().unwrap()),
+            },
             reason: header("reason"),
             key: message.key().unwrap().to_vec(),
             value: message.payload().unwrap_or_default().to_vec(),
@@ -260,7 +266,8 @@ mod kafka_definitions {
     async fn fixture() -> definitions::Fixture {
         let topics = Topics::new();
         // Makes the topics.
-        drop(KafkaLog::open(&topics.0).await.unwrap());
+        let (config, moves) = (&topics.0, watch::channel(None).1);
+        drop(KafkaLog::open(config, &config.first_log(), moves).await.unwrap());
         let open = || Arc::new(KafkaDefinitions::open(&topics.0).unwrap());
         definitions::Fixture {
             ours: open(),

@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use build::{count, new_budget_id, totals};
 use redis::AsyncCommands;
 use schemas::redis::aggregate_key;
-use schemas::{BudgetId, Offset, PartitionId, PartitionTotals, Receipt, SubmissionId, Term};
+use schemas::{
+    BudgetId, LogNumber, Offset, PartitionId, PartitionTotals, Receipt, SubmissionId, Term,
+};
 use storage::cache::redis::{RedisCache, RedisConfig};
 use storage::cache::{Cache, CacheUpdate};
 use storage::idempotency::redis::RedisIdempotency;
@@ -243,7 +245,7 @@ async fn without_redis_every_attempt_is_the_first_and_at_once() {
     assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
 
     server.start().await;
-    let receipt = Receipt { partition: PartitionId(3), offset: Offset(42) };
+    let receipt = Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
     until("receipts are remembered again", PATIENCE, async || {
         memory.finish(&[(attempt.clone(), Some(receipt))]).await;
         memory.begin(&attempts).await == [Begun::Repeat(receipt); 3]
@@ -265,7 +267,7 @@ async fn marks_in_flight_and_receipts_expire() {
     let left_ms: i64 = connection.pttl(&key).await.unwrap();
     assert!((1..=10_000).contains(&left_ms), "{left_ms}");
 
-    let receipt = Receipt { partition: PartitionId(3), offset: Offset(42) };
+    let receipt = Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
     memory.finish(&[(attempt, Some(receipt))]).await;
     let left_ms: i64 = connection.pttl(&key).await.unwrap();
     let day_ms = 24 * 60 * 60 * 1_000;

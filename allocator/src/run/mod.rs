@@ -5,14 +5,14 @@ mod config;
 mod data_dir;
 mod welcome;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::ApiParts;
 use axum::Router;
 use ingest::IngestParts;
-use processor::archive::ArchiveParts;
-use processor::{Processor, ProcessorParts, StartError};
+use processor::{Processor, ProcessorParts, StartError, first_roster};
 use runtime::admin::AdminGuard;
 use runtime::console;
 use runtime::health::Health;
@@ -100,9 +100,11 @@ struct Places {
 }
 
 impl Places {
-    async fn open(storage: &StorageConfig, admin: AdminGuard) -> Result<Self, OpenError> {
-        let log = storage.open_log().await?;
+    async fn open(storage: &StorageConfig, admin: AdminGuard) -> Result<Self, RunError> {
+        let store = storage.open_store().await?;
+        let log = first_roster(store.store.as_ref(), &storage.first_log()).await?.current.log;
         let definitions = storage.open_definitions()?;
+        let log = storage.open_log(&log, definitions.as_ref()).await?;
         Ok(Self {
             ingest: IngestParts {
                 log: Arc::clone(&log.writer),
@@ -112,7 +114,7 @@ impl Places {
                 admin,
             },
             log,
-            store: storage.open_store().await?,
+            store,
             cache: storage.open_cache().await,
             definitions,
         })
@@ -130,12 +132,12 @@ impl Places {
         let Self { log, store, cache, definitions, ingest } = self;
         let parts = ProcessorParts {
             source: log.source,
-            log: config.storage.open_log_reader().await?,
-            topic: config.storage.topic().to_owned(),
+            logs: Arc::new(config.storage.clone()),
+            first_log: config.storage.first_log(),
             dead_letters: log.dead_letters,
             letters: config.storage.open_letter_book()?,
             writer: Arc::clone(&log.writer),
-            archive: ArchiveParts::configured(&config.storage, &store.store).await?,
+            archive_dir: config.storage.archive_dir().map(Path::to_owned),
             store: Arc::clone(&store.store),
             jobs: Arc::clone(&store.jobs),
             cache: Arc::clone(&cache),
@@ -149,7 +151,6 @@ impl Places {
             cache,
             definitions: Arc::clone(&definitions),
             hasher: ingest.hasher.clone(),
-            partitions: config.storage.partitions(),
             jobs: store.jobs,
             letters: Arc::new(config.storage.clone()),
             exports: config.storage.exports(),

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use schemas::{
-    BudgetId, Category, CategoryId, CategoryTotals, Generation, Identity, Position, Term,
+    BudgetId, Category, CategoryId, CategoryTotals, Generation, Identity, LogNumber, Position, Term,
 };
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ fn totals(people: &[Vec<u64>]) -> CombinedTotals {
         }
     }
     CombinedTotals {
-        term: Term { number: 3, generation: Generation(2) },
+        term: Term { number: 3, generation: Generation(2), log: LogNumber::FIRST },
         positions: vec![Position(people.len() as u64), Position(0)],
         people: people.len() as u64,
         updated_at_ms: 1_795_212_000_007,

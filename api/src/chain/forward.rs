@@ -52,13 +52,13 @@ pub fn judge(held: (&CombinedTotals, Provenance), found: (&CombinedTotals, Prove
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use schemas::{AggregateVersion, Generation, Position, Term};
+    use schemas::{AggregateVersion, Generation, LogNumber, Position, Term};
 
     use super::*;
 
     fn totals(term: u32, positions: &[u64]) -> CombinedTotals {
         CombinedTotals {
-            term: Term { number: term, generation: Generation(term) },
+            term: Term { number: term, generation: Generation(term), log: LogNumber::FIRST },
             positions: positions.iter().copied().map(Position).collect(),
             people: 0,
             updated_at_ms: 0,

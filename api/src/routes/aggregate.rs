@@ -38,7 +38,7 @@ pub(super) async fn of_default_budget(
 /// The answer to nearly every read: nothing is waited for.
 fn from_memory(api: &Api, budget: &str, request: &Request) -> Result<Option<Response>, Problem> {
     let slot = api.reader.slot(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
-    let wanted = ReadRequest::of(request.headers(), request.uri(), api.partitions)?;
+    let wanted = ReadRequest::of(request.headers(), request.uri())?;
     if wanted.at_least.is_some() {
         return Ok(None);
     }
@@ -49,7 +49,7 @@ fn from_memory(api: &Api, budget: &str, request: &Request) -> Result<Option<Resp
 async fn from_the_chain(api: &Api, budget: &str, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let slot = api.reader.slot(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
-    let wanted = ReadRequest::of(&parts.headers, &parts.uri, api.partitions)?;
+    let wanted = ReadRequest::of(&parts.headers, &parts.uri)?;
     let reading = match wanted.at_least {
         None => api.reader.read(&slot).await,
         Some(at_least) => {

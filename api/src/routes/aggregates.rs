@@ -17,7 +17,7 @@ pub(super) async fn of_budgets(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    let wanted = ReadRequest::of(&parts.headers, &parts.uri, api.partitions)?;
+    let wanted = ReadRequest::of(&parts.headers, &parts.uri)?;
     if wanted.budgets.is_empty() {
         return Err(Problem::new(ProblemKind::Malformed)
             .detail("name the budgets as `?budget=a&budget=b`")

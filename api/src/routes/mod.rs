@@ -16,7 +16,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::PartitionCount;
 use storage::definitions::Definitions;
 
 pub use export::Downloads;
@@ -34,8 +33,6 @@ pub struct Api {
     pub people: People,
     /// Published exports.
     pub downloads: Downloads,
-    /// How many partitions a receipt may name.
-    pub partitions: PartitionCount,
 }
 
 /// The routes over these parts.

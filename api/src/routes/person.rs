@@ -50,7 +50,7 @@ pub(super) async fn of_budget(
     let (parts, _) = request.into_parts();
     let catalog = api.definitions.catalog();
     let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
-    let wanted = ReadRequest::of(&parts.headers, &parts.uri, api.partitions)?;
+    let wanted = ReadRequest::of(&parts.headers, &parts.uri)?;
     let person = PersonName::parse(&person).map_err(|fault| {
         Problem::new(ProblemKind::Malformed)
             .detail("the path's last part is no person's id")

@@ -3,7 +3,6 @@
 use axum::extract::Query;
 use http::{HeaderMap, Uri};
 use runtime::problem::{Fault, Problem, ProblemKind};
-use schemas::PartitionCount;
 
 use crate::consistency::{self, AT_LEAST, AtLeast, CONSISTENCY_TOKEN, PREFER};
 
@@ -26,7 +25,7 @@ impl ReadRequest {
     ///
     /// # Errors
     /// A problem that names every fault.
-    pub fn of(headers: &HeaderMap, uri: &Uri, partitions: PartitionCount) -> Result<Self, Problem> {
+    pub fn of(headers: &HeaderMap, uri: &Uri) -> Result<Self, Problem> {
         let query = uri.query().unwrap_or_default();
         // Most reads ask for nothing special.
         if query.is_empty()
@@ -56,7 +55,7 @@ impl ReadRequest {
             let detail = format!("must be at most {BUDGETS_MAX} budgets");
             faults.push(fault("budget", &detail));
         }
-        read.at_least = consistency::parse(headers, receipt.as_deref(), partitions, &mut faults);
+        read.at_least = consistency::parse(headers, receipt.as_deref(), &mut faults);
         if faults.is_empty() {
             Ok(read)
         } else {

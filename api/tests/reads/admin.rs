@@ -215,8 +215,7 @@ async fn generations_are_listed_with_what_is_known_of_those_beside() {
 
     let record = |generation| GenerationRecord {
         generation: Generation(generation),
-        topic: "submissions".into(),
-        partitions: partitions(),
+        log: LogRef::first("submissions", partitions()),
     };
     let job: job::JobId = "019347f0-0000-7000-8000-000000000000".parse().unwrap();
     let roster = Roster {
@@ -228,6 +227,7 @@ async fn generations_are_listed_with_what_is_known_of_those_beside() {
             dry_run: true,
             begun_at_ms: 1_795_212_000_123,
             job: Some(job),
+            seal: Seal::Open,
         }),
         previous: Some(record(2)),
         retired: vec![record(1)],

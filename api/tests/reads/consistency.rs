@@ -133,7 +133,7 @@ async fn what_is_no_receipt_or_no_wait_is_named_all_at_once() {
     let got = world
         .get_with(
             "/v1/budgets/town/aggregate?include=all",
-            &[("consistency-token", "3.0"), ("prefer", "wait=1.5")],
+            &[("consistency-token", "1024.0"), ("prefer", "wait=1.5")],
         )
         .await;
     assert_eq!(got.status, 400);
@@ -142,7 +142,7 @@ async fn what_is_no_receipt_or_no_wait_is_named_all_at_once() {
         body["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect();
     assert_eq!(named, ["include", "Consistency-Token", "Prefer"]);
     for path in
-        ["/v1/aggregates?budget=town&at_least=x", "/v1/budgets/town/submissions/p?at_least=9.9"]
+        ["/v1/aggregates?budget=town&at_least=x", "/v1/budgets/town/submissions/p?at_least=1024.9"]
     {
         assert_eq!(world.get(path).await.status, 400, "{path}");
     }

@@ -144,7 +144,7 @@ impl FakeStore {
     /// Begins a term, in which this generation answers; the first is from the start.
     pub fn flip(&self, number: u32, generation: u32) {
         let generation = Generation(generation);
-        *self.term.lock().unwrap() = Some(Term { number, generation });
+        *self.term.lock().unwrap() = Some(Term { number, generation, log: LogNumber::FIRST });
     }
 
     /// Writes a person's row over the one before.
@@ -244,7 +244,7 @@ impl Store for FakeStore {
         if let Some(roster) = self.roster.lock().unwrap().clone() {
             return Ok(Some(roster));
         }
-        let mut roster = Roster::first("submissions", partitions());
+        let mut roster = Roster::first(LogRef::first("submissions", partitions()));
         let term = self.term.lock().unwrap().unwrap_or(Term::FIRST);
         (roster.term, roster.current.generation) = (term.number, term.generation);
         Ok(Some(roster))
@@ -345,7 +345,7 @@ impl LetterPlaces for OpenedBy {
         Ok(Arc::new(OpenLetters(Arc::clone(&self.0))))
     }
 
-    async fn open_log_reader(&self) -> Result<Arc<dyn LogReader>, OpenError> {
+    async fn open_log_reader(&self, _: &LogRef) -> Result<Arc<dyn LogReader>, OpenError> {
         Ok(Arc::new(OpenLetters(Arc::clone(&self.0))))
     }
 }

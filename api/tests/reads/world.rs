@@ -120,7 +120,6 @@ impl World {
             cache: cache.clone(),
             definitions: definitions.clone(),
             hasher: hasher.clone(),
-            partitions: partitions(),
             jobs: jobs.clone(),
             letters: Arc::new(OpenedBy(letters.clone())),
             exports: Exports::new(exports.path()),

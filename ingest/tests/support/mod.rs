@@ -19,8 +19,8 @@ use runtime::health::Health;
 use runtime::http::HttpConfig;
 use runtime::metrics::Metrics;
 use schemas::{
-    Budget, BudgetId, Offset, PartitionCount, PersonKey, PersonKeyHasher, PersonName, Receipt,
-    RecordDecoder, SubmissionId, default_budgets, partition_for,
+    Budget, BudgetId, LogNumber, Offset, PartitionCount, PartitionId, PersonKey, PersonKeyHasher,
+    PersonName, Receipt, RecordDecoder, SubmissionId, default_budgets, partition_for,
 };
 use serde_json::Value;
 use storage::definitions::{Catalog, Change, DefinitionError, Definitions};
@@ -64,6 +64,10 @@ pub struct FakeLog {
     pub go_on: Notify,
 }
 
+fn home(record: &NewRecord) -> PartitionId {
+    partition_for(&record.key, PartitionCount::new(PARTITIONS).unwrap())
+}
+
 impl FakeLog {
     pub fn is(&self, mood: LogMood) {
         *lock(&self.mood) = mood;
@@ -76,11 +80,7 @@ impl FakeLog {
 
 #[async_trait]
 impl LogWriter for FakeLog {
-    fn partitions(&self) -> PartitionCount {
-        PartitionCount::new(PARTITIONS).unwrap()
-    }
-
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
         if self.held.load(Ordering::SeqCst) {
             self.waiting.fetch_add(1, Ordering::SeqCst);
             self.go_on.notified().await;
@@ -90,14 +90,16 @@ impl LogWriter for FakeLog {
         records
             .into_iter()
             .map(|record| {
-                let offset = log.iter().filter(|r| r.partition == record.partition).count() as u64;
+                let partition = home(&record);
+                let offset = log.iter().filter(|record| home(record) == partition).count() as u64;
+                let receipt = Receipt { log: LogNumber::FIRST, partition, offset: Offset(offset) };
                 match mood {
                     LogMood::Away | LogMood::Refusing => return Err(Self::away()),
                     LogMood::Taking | LogMood::Vague => log.push(record),
                 }
                 match mood {
                     LogMood::Vague => Err(AppendError::Unknown("told to be vague".into())),
-                    _ => Ok(Offset(offset)),
+                    _ => Ok(receipt),
                 }
             })
             .collect()
@@ -321,7 +323,6 @@ impl World {
         let mut decoder = RecordDecoder::default();
         let records = lock(&self.log.records);
         let read = |record: &NewRecord| {
-            assert_eq!(record.partition, partition_for(&record.key, self.log.partitions()));
             let view = decoder.decode(record.key.as_bytes(), &record.value).unwrap();
             assert_eq!(view.budget, "taxes");
             (view.person, view.basis_points.to_vec())

@@ -10,11 +10,13 @@ use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::progress::{self, Look};
 use storage::config::StorageConfig;
-use storage::log::archive::Found;
+use storage::log::LogReaders;
+use storage::log::archive::{Found, folder_of};
 use storage::opening::OpenError;
 use tokio_util::sync::CancellationToken;
 
 use super::{ArchiveError, ArchiveParts, ArchiveProgress, Archived, archive, check_archive};
+use crate::generations::current_log;
 
 /// Lines that are printed.
 const SHOWN: usize = 100;
@@ -126,13 +128,9 @@ async fn open_and_archive(
     dir: &Path,
     progress: &ArchiveProgress,
 ) -> Result<Vec<Archived>, CommandError> {
-    let parts = ArchiveParts {
-        // First: it creates nothing where nothing is.
-        log: storage.open_log_alone().await?,
-        topic: storage.topic().to_owned(),
-        store: storage.open_existing_store().await?.store,
-        dir: dir.to_owned(),
-    };
+    let store = storage.open_existing_store().await?.store;
+    let log = current_log(store.as_ref(), &storage.first_log()).await?;
+    let parts = ArchiveParts::of(&log, storage, &store, dir).await?;
     Ok(archive(&parts, progress).await?)
 }
 
@@ -141,8 +139,10 @@ async fn check(
     dir: &Path,
     progress: &Arc<ArchiveProgress>,
 ) -> Result<Found, CommandError> {
-    let log = storage.open_log_alone().await?;
-    Ok(check_archive(&*log, storage.topic(), dir, progress).await?)
+    let store = storage.open_existing_store().await?.store;
+    let log = current_log(store.as_ref(), &storage.first_log()).await?;
+    let alone = storage.open_alone(&log).await?;
+    Ok(check_archive(&*alone, &log.topic, &folder_of(dir, &log), progress).await?)
 }
 
 /// Checks the archive that is configured, for who is about to rely on it.

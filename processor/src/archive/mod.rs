@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use schemas::{PartitionId, Position};
-use storage::config::StorageConfig;
-use storage::log::archive::{Archive, ArchiveWriter, Found, LogName, Segment, WriteError};
-use storage::log::{LogReader, ReadError};
+use schemas::{LogRef, PartitionId, Position};
+use storage::log::archive::{
+    Archive, ArchiveWriter, Found, LogName, Segment, WriteError, folder_of,
+};
+use storage::log::{LogReader, LogReaders, ReadError};
 use storage::opening::OpenError;
 use storage::store::{PartitionRef, Store, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -36,21 +37,22 @@ pub struct ArchiveParts {
 }
 
 impl ArchiveParts {
-    /// As `storage` configures it, beside its store; `None` if no folder is.
+    /// Of one log, to its folder in the folder of the archives.
     ///
     /// # Errors
     /// When the log does not answer, or is not what it should be.
-    pub async fn configured(
-        storage: &StorageConfig,
+    pub async fn of(
+        log: &LogRef,
+        logs: &dyn LogReaders,
         store: &Arc<dyn Store>,
-    ) -> Result<Option<Self>, OpenError> {
-        let Some(dir) = storage.archive_dir() else { return Ok(None) };
-        Ok(Some(Self {
-            log: storage.open_log_alone().await?,
-            topic: storage.topic().to_owned(),
+        dir: &Path,
+    ) -> Result<Self, OpenError> {
+        Ok(Self {
+            log: logs.open_alone(log).await?,
+            topic: log.topic.clone(),
             store: Arc::clone(store),
-            dir: dir.to_owned(),
-        }))
+            dir: folder_of(dir, log),
+        })
     }
 }
 

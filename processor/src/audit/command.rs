@@ -11,10 +11,12 @@ use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::progress::{self, Look};
 use storage::config::StorageConfig;
+use storage::log::LogReaders;
 use storage::opening::OpenError;
 use tokio_util::sync::CancellationToken;
 
 use super::{AuditError, AuditParts, AuditProgress, Report, audit};
+use crate::generations::current_log;
 
 /// Lines that are printed of each kind; the metrics count all of them.
 const SHOWN: usize = 100;
@@ -96,11 +98,12 @@ async fn open_and_audit(
     storage: &StorageConfig,
     progress: &AuditProgress,
 ) -> Result<Report, CommandError> {
+    let store = storage.open_existing_store().await?.store;
+    let log = current_log(store.as_ref(), &storage.first_log()).await?;
     let parts = AuditParts {
-        // First: it creates nothing where nothing is.
-        log: storage.open_log_reader().await?,
-        topic: storage.topic().to_owned(),
-        store: storage.open_existing_store().await?.store,
+        log: storage.open(&log).await?,
+        topic: log.topic,
+        store,
         cache: storage.open_shared_cache().await,
         apis: args.apis.clone(),
     };

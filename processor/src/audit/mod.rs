@@ -192,7 +192,7 @@ async fn stored_budgets(
     roster: &Roster,
 ) -> Result<BTreeSet<BudgetId>, AuditError> {
     let mut budgets = BTreeSet::new();
-    for partition in roster.current.partitions.partitions() {
+    for partition in roster.current.log.partitions.partitions() {
         let id = PartitionRef { generation: roster.current.generation, partition };
         match again(|| async { Ok(parts.store.read_partition(id).await?) }).await {
             Ok(stored) => {
@@ -220,7 +220,7 @@ fn compare_shown(shown: Shown, counted: Vec<BudgetTotals>, roster: &Roster, repo
     let Shown { place, budget, totals } = shown;
     let scope = Scope { place, partition: None, budget: Some(budget), category: None };
     let counted: Vec<_> = counted.into_iter().map(Some).collect();
-    let merged = CombinedTotals::merge(roster.term(), roster.current.partitions, &counted);
+    let merged = CombinedTotals::merge(roster.term(), roster.current.log.partitions, &counted);
     let mut comparison = Comparison::of(scope, &mut report.differences);
     match merged {
         Ok(log) => {

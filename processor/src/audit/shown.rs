@@ -109,7 +109,7 @@ async fn read_cache(
 ) -> Result<Vec<Option<CombinedTotals>>, String> {
     let Some(cache) = &parts.cache else { return Ok(vec![None; budgets.len()]) };
     let totals = cache.read(budgets).await.map_err(|error| error.to_string())?;
-    let count = roster.current.partitions.get() as usize;
+    let count = roster.current.log.partitions.get() as usize;
     let is_whole =
         |totals: &CombinedTotals| totals.term == roster.term() && totals.positions.len() == count;
     Ok(totals.into_iter().map(|totals| totals.filter(is_whole)).collect())
@@ -237,7 +237,7 @@ async fn see_positions(
     let budgets: Vec<BudgetId> = waiting.iter().map(|budget| budget.id.clone()).collect();
     // Who cannot be asked has nothing to say; the other one may.
     let cached = read_cache(parts, roster, &budgets).await.unwrap_or_default();
-    let (number, count) = (roster.current.generation, roster.current.partitions);
+    let (number, count) = (roster.current.generation, roster.current.log.partitions);
     let stored =
         again(|| async { Ok(parts.store.summaries(number, count, &budgets).await?) }).await?;
     let stored = stored.into_iter().map(|parts| {

@@ -1,13 +1,14 @@
 //! One partition of a generation that does not answer: folded from the log up to where the one that answers has
 //! committed, compared there, and so on. Where the other one is not there or does not come on, the log's end takes its
-//! place, and that is the difference.
+//! place, and that is the difference. One that derives from another log, into which the one that answers is being copied,
+//! is folded up to that log's end; whoever copies compares.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::clock::now_ms;
-use schemas::{Compared, PartitionReport, Position, Roster};
-use storage::log::{DeadLetters, LogBounds, ReadError, RecordBatch, Stretch};
+use schemas::{Compared, LogRef, PartitionReport, Position, Roster};
+use storage::log::{DeadLetters, LogBounds, LogReader, ReadError, RecordBatch, Stretch};
 use storage::store::{PartitionRef, StoreError, StoredPartition};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -28,6 +29,8 @@ const WAITING_BATCHES: usize = 4;
 const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at where the other generation is.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Between two looks at how far a copy has come.
+const COPY_PAUSE: Duration = Duration::from_millis(100);
 /// Before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// After so long it is said again, though it is no news, that somebody is at it.
@@ -38,6 +41,8 @@ const STANDSTILL: Duration = Duration::from_secs(10);
 /// Who follows.
 pub(super) struct Follower {
     pub id: PartitionRef,
+    /// The log that its generation derives from.
+    pub log: LogRef,
     pub parts: Arc<BesideParts>,
     pub metrics: PartitionMetrics,
     pub roster: watch::Receiver<Roster>,
@@ -115,6 +120,7 @@ struct Fed {
     records: mpsc::Sender<RecordBatch>,
     progress: Arc<Progress>,
     letters: Arc<LettersBeyond>,
+    reader: Arc<dyn LogReader>,
     /// The next record to give it.
     next: Position,
     /// Everyone's row is written up to here.
@@ -222,7 +228,7 @@ impl Follower {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(self.pause()) => {}
                 () = fed.turn.come(&self.parts.turns.to_fold) => {}
                 ended = owner.ended() => return Err(ended),
             }
@@ -236,9 +242,12 @@ impl Follower {
         owner: &mut Owner,
         standstill: &mut Standstill,
     ) -> Result<(), Trouble> {
+        if self.is_of_another_log() {
+            return self.look_at_a_copy(fed, owner).await;
+        }
         // In this order: what the other one has is never beyond the log's end.
         let answering = Answering::of(self.answering().await)?;
-        let bounds = self.parts.log.bounds(self.id.partition).await?;
+        let bounds = fed.reader.bounds(self.id.partition).await?;
         let position = answering.position();
         if let Some(position) = position {
             fed.letters.answering_is_at(position);
@@ -266,12 +275,33 @@ impl Follower {
         self.report(fed, bounds, compared).await
     }
 
+    /// Folds up to the end of its log, which is being copied from the one that answers: partition by partition there is
+    /// nothing to compare with.
+    async fn look_at_a_copy(&self, fed: &mut Fed, owner: &mut Owner) -> Result<(), Trouble> {
+        let bounds = fed.reader.bounds(self.id.partition).await?;
+        let target = bounds.high;
+        if !matches!(fed.turn, Turn::Taken { .. }) && self.is_far(fed.next, target) {
+            fed.turn = Turn::Awaited;
+            return self.report(fed, bounds, None).await;
+        }
+        self.feed(fed, owner, target, bounds).await?;
+        fed.turn = Turn::NotNeeded;
+        let ours = self.parts.store.read_partition(self.id).await?;
+        fed.rows = ours.map_or(fed.rows, |ours| ours.checkpoint.state_position);
+        self.report(fed, bounds, None).await
+    }
+
+    fn is_of_another_log(&self) -> bool {
+        self.roster.borrow().current.log.number != self.log.number
+    }
+
     async fn claim(&self) -> Result<(Fed, Owner), Trouble> {
         let Self { id, parts, .. } = self;
         let claimed_at = Instant::now();
+        let reader = parts.readers.of(&self.log).await?;
         let stored = claim(parts.store.as_ref(), *id, &parts.owner).await?;
-        let bounds = parts.log.bounds(id.partition).await?;
-        let identity = parts.log.identity();
+        let bounds = reader.bounds(id.partition).await?;
+        let identity = reader.identity();
         let resume = check_log(&stored.checkpoint, &identity, bounds)?;
         tracing::info!(
             partition = %id.partition,
@@ -283,6 +313,9 @@ impl Follower {
         let rows = stored.checkpoint.state_position;
         let progress = Arc::new(Progress::default());
         let letters = Arc::new(LettersBeyond::new(Arc::clone(&parts.dead_letters)));
+        if self.is_of_another_log() {
+            letters.all_are_copies();
+        }
         let owner = Partition::new(
             *id,
             stored,
@@ -294,7 +327,7 @@ impl Follower {
                 publisher: None,
                 turns_to_write: Some(Arc::clone(&parts.turns.to_write)),
                 identity,
-                partitions: parts.log.partitions(),
+                log: self.log.clone(),
                 limits: parts.limits,
                 metrics: self.metrics.clone(),
                 progress: Arc::clone(&progress),
@@ -304,7 +337,7 @@ impl Follower {
         let stop = CancellationToken::new();
         let life = tokio::spawn(owner.run(inbox, stop.clone()));
         let (next, source, said, turn) = (resume.from, None, None, Turn::NotNeeded);
-        let fed = Fed { records, progress, letters, next, rows, source, said, turn };
+        let fed = Fed { records, progress, letters, reader, next, rows, source, said, turn };
         Ok((fed, Owner { stop, life }))
     }
 
@@ -313,6 +346,11 @@ impl Follower {
         let generation = self.roster.borrow().current.generation;
         let theirs = PartitionRef { generation, ..self.id };
         self.parts.store.read_partition(theirs).await
+    }
+
+    /// Submissions wait for the last of a copy.
+    fn pause(&self) -> Duration {
+        if self.is_of_another_log() { COPY_PAUSE } else { PAUSE }
     }
 
     fn is_far(&self, position: Position, target: Position) -> bool {
@@ -330,7 +368,7 @@ impl Follower {
         fed.progress.set_high(target);
         let (end, mut stretch) = match fed.source.take() {
             Some(source) => source,
-            None => self.read_from(fed.next),
+            None => self.read_from(&fed.reader, fed.next),
         };
         end.send_if_modified(|end| {
             let further = target > *end;
@@ -357,9 +395,13 @@ impl Follower {
         }
     }
 
-    fn read_from(&self, position: Position) -> (watch::Sender<Position>, Stretch) {
+    fn read_from(
+        &self,
+        reader: &Arc<dyn LogReader>,
+        position: Position,
+    ) -> (watch::Sender<Position>, Stretch) {
         let (end, until) = watch::channel(position);
-        (end, self.parts.log.follow(self.id.partition, position, until))
+        (end, reader.follow(self.id.partition, position, until))
     }
 
     /// Compares, if both are at the same position.

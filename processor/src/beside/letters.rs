@@ -19,6 +19,11 @@ impl LettersBeyond {
         Self { letters, answering: AtomicU64::new(0) }
     }
 
+    /// Everything that is folded here is a copy of what the generation that answers has taken already, or will.
+    pub fn all_are_copies(&self) {
+        self.answering.store(u64::MAX, Ordering::Relaxed);
+    }
+
     /// The generation that answers has committed so far.
     pub fn answering_is_at(&self, position: Position) {
         self.answering.store(position.0, Ordering::Relaxed);
@@ -29,8 +34,11 @@ impl LettersBeyond {
 impl DeadLetters for LettersBeyond {
     async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
         let position = Position(self.answering.load(Ordering::Relaxed));
-        let beyond: Vec<_> =
-            letters.iter().filter(|letter| !position.includes(letter.offset)).cloned().collect();
+        let beyond: Vec<_> = letters
+            .iter()
+            .filter(|letter| !position.includes(letter.place.offset))
+            .cloned()
+            .collect();
         if beyond.is_empty() { Ok(()) } else { self.letters.put(&beyond).await }
     }
 }

@@ -16,13 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use runtime::metrics::{Metrics, MetricsError};
-use schemas::{PartitionId, Roster, Term};
-use storage::log::{DeadLetters, LogReader};
+use schemas::{GenerationRecord, LogNumber, LogRef, PartitionId, Roster};
+use storage::log::{DeadLetters, LogReader, LogReaders, ReadError};
 use storage::store::{PartitionRef, Store};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::coordinator::Here;
 use crate::metrics::ProcessorMetrics;
 use crate::partition::Limits;
 use follow::{Follower, follow};
@@ -33,7 +34,7 @@ const WRITE_AT_ONCE: usize = 1;
 /// What the owners here work with.
 pub(crate) struct BesideParts {
     /// Whence they are fed.
-    pub log: Arc<dyn LogReader>,
+    pub readers: Readers,
     /// Where totals and rows go.
     pub store: Arc<dyn Store>,
     /// Where records go that cannot be folded.
@@ -61,6 +62,30 @@ impl Turns {
     pub fn new() -> Self {
         let (to_fold, to_write) = (Semaphore::new(FOLD_AT_ONCE), Semaphore::new(WRITE_AT_ONCE));
         Self { to_fold: Arc::new(to_fold), to_write: Arc::new(to_write) }
+    }
+}
+
+/// Readers of the logs, each opened once.
+pub(crate) struct Readers {
+    logs: Arc<dyn LogReaders>,
+    opened: Mutex<BTreeMap<LogNumber, Arc<dyn LogReader>>>,
+}
+
+impl Readers {
+    /// None is opened yet.
+    pub fn new(logs: Arc<dyn LogReaders>) -> Self {
+        Self { logs, opened: Mutex::default() }
+    }
+
+    async fn of(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, ReadError> {
+        let mut opened = self.opened.lock().await;
+        if let Some(reader) = opened.get(&log.number) {
+            return Ok(Arc::clone(reader));
+        }
+        let reader = self.logs.open(log).await;
+        let reader = reader.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        opened.insert(log.number, Arc::clone(&reader));
+        Ok(reader)
     }
 }
 
@@ -92,14 +117,14 @@ impl Beside {
     pub async fn run(
         mut self,
         mut assigned: watch::Receiver<BTreeSet<PartitionId>>,
-        mut term: watch::Receiver<Term>,
+        mut here: watch::Receiver<Here>,
         mut roster: watch::Receiver<Roster>,
         stop: CancellationToken,
     ) {
         loop {
             let wanted = {
-                let (assigned, term) = (assigned.borrow_and_update(), term.borrow_and_update());
-                wanted(&roster.borrow_and_update(), *term, &assigned)
+                let (assigned, here) = (assigned.borrow_and_update(), here.borrow_and_update());
+                wanted(&roster.borrow_and_update(), &here, &assigned)
             };
             self.let_go_of_all_but(&wanted).await;
             self.take_up(wanted, &roster);
@@ -107,18 +132,23 @@ impl Beside {
                 () = stop.cancelled() => break,
                 Ok(()) = assigned.changed() => {}
                 Ok(()) = roster.changed() => {}
-                Ok(()) = term.changed() => {}
+                Ok(()) = here.changed() => {}
             }
         }
-        self.let_go_of_all_but(&BTreeSet::new()).await;
+        self.let_go_of_all_but(&BTreeMap::new()).await;
     }
 
-    fn take_up(&mut self, wanted: BTreeSet<PartitionRef>, roster: &watch::Receiver<Roster>) {
-        for id in wanted {
+    fn take_up(
+        &mut self,
+        wanted: BTreeMap<PartitionRef, LogRef>,
+        roster: &watch::Receiver<Roster>,
+    ) {
+        for (id, log) in wanted {
             self.followers.entry(id).or_insert_with(|| {
                 let stop = CancellationToken::new();
                 let follower = Follower {
                     id,
+                    log,
                     parts: Arc::clone(&self.parts),
                     metrics: self.metrics.partition(id.partition),
                     roster: roster.clone(),
@@ -129,8 +159,9 @@ impl Beside {
         }
     }
 
-    async fn let_go_of_all_but(&mut self, wanted: &BTreeSet<PartitionRef>) {
-        let gone: Vec<_> = self.followers.extract_if(.., |id, _| !wanted.contains(id)).collect();
+    async fn let_go_of_all_but(&mut self, wanted: &BTreeMap<PartitionRef, LogRef>) {
+        let gone: Vec<_> =
+            self.followers.extract_if(.., |id, _| !wanted.contains_key(id)).collect();
         for (_, follower) in &gone {
             follower.stop.cancel();
         }
@@ -142,38 +173,83 @@ impl Beside {
     }
 }
 
-/// Everything that is assigned, in all generations of the same log but the one that is folded for the group.
-fn wanted(roster: &Roster, here: Term, assigned: &BTreeSet<PartitionId>) -> BTreeSet<PartitionRef> {
-    let current = &roster.current;
-    std::iter::once(current)
+/// Everything that is assigned, in all generations but the one that is folded for the group. Of another log, each
+/// partition goes with one of those that the group gives away.
+fn wanted(
+    roster: &Roster,
+    here: &Here,
+    assigned: &BTreeSet<PartitionId>,
+) -> BTreeMap<PartitionRef, LogRef> {
+    std::iter::once(&roster.current)
         .chain(roster.beside())
-        .filter(|record| record.generation != here.generation)
-        .filter(|record| (&record.topic, record.partitions) == (&current.topic, current.partitions))
-        .flat_map(|record| {
-            let generation = record.generation;
-            assigned.iter().map(move |partition| PartitionRef { generation, partition: *partition })
+        .filter(|record| record.generation != here.term.generation)
+        // One that answers, of another log, is about to be folded for the group, maybe already by another process.
+        .filter(|record| record.log == here.log || *record != &roster.current)
+        .flat_map(|GenerationRecord { generation, log }| {
+            let goes_with = here.log.partitions.get();
+            let partitions = log.partitions.partitions();
+            let ours =
+                partitions.filter(move |it| assigned.contains(&PartitionId(it.0 % goes_with)));
+            ours.map(move |partition| {
+                (PartitionRef { generation: *generation, partition }, log.clone())
+            })
         })
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use schemas::{Generation, GenerationRecord, PartitionCount};
+    use schemas::{Generation, PartitionCount, Term};
 
     use super::*;
+
+    fn roster() -> Roster {
+        Roster::first(LogRef::first("submissions", PartitionCount::new(4).unwrap()))
+    }
+
+    fn here(roster: &Roster) -> Here {
+        Here { term: roster.term(), log: roster.current.log.clone() }
+    }
 
     #[test]
     fn after_a_flip_what_is_still_folded_for_the_group_is_left_alone_and_the_new_one_is_folded_on()
     {
-        let mut roster = Roster::first("submissions", PartitionCount::new(4).unwrap());
+        let mut roster = roster();
+        let before = here(&roster);
         let old = roster.current.clone();
         roster.current = GenerationRecord { generation: Generation(2), ..old.clone() };
         (roster.term, roster.previous) = (2, Some(old));
         let assigned = BTreeSet::from([PartitionId(1), PartitionId(3)]);
-        let generations = |here: Term| -> Vec<u32> {
-            wanted(&roster, here, &assigned).iter().map(|id| id.generation.0).collect()
+        let generations = |here: &Here| -> Vec<u32> {
+            wanted(&roster, here, &assigned).keys().map(|id| id.generation.0).collect()
         };
-        assert_eq!(generations(Term::FIRST), [2, 2]);
-        assert_eq!(generations(roster.term()), [1, 1]);
+        assert_eq!(generations(&before), [2, 2]);
+        assert_eq!(generations(&here(&roster)), [1, 1]);
+    }
+
+    #[test]
+    fn every_partition_of_another_log_goes_with_one_that_the_group_gives_away_until_it_answers() {
+        let mut roster = roster();
+        let before = here(&roster);
+        let log = LogRef {
+            number: LogNumber(2),
+            topic: "submissions-2".into(),
+            partitions: PartitionCount::new(7).unwrap(),
+        };
+        let moved = GenerationRecord { generation: Generation(2), log };
+        roster.previous = Some(moved.clone());
+        let partitions = |assigned: &[u32]| -> Vec<u32> {
+            let assigned = assigned.iter().copied().map(PartitionId).collect();
+            wanted(&roster, &before, &assigned).keys().map(|id| id.partition.0).collect()
+        };
+        assert_eq!(partitions(&[0, 2]), [0, 2, 4, 6]);
+        assert_eq!(partitions(&[1, 3]), [1, 3, 5]);
+        (roster.previous, roster.current, roster.term) = (None, moved, 2);
+        let all = roster.current.log.partitions.partitions().collect();
+        assert!(wanted(&roster, &before, &all).is_empty());
+        assert_eq!(
+            here(&roster).term,
+            Term { number: 2, generation: Generation(2), log: LogNumber(2) }
+        );
     }
 }

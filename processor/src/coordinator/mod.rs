@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use runtime::health::Check;
-use schemas::{PartitionCount, PartitionId, Position, Roster, Term};
+use schemas::{LogRef, PartitionId, Position, Roster, Term};
 use storage::log::{DeadLetters, LogBounds, LogIdentity, PartitionHandler, RecordBatch, Start};
 use storage::store::{PartitionRef, Store, StoredPartition};
 use tokio::runtime::Handle;
@@ -56,8 +56,6 @@ pub struct CoordinatorParts {
     pub identity: LogIdentity,
     /// Which derivation answers the public: the one that is folded here.
     pub roster: watch::Receiver<Roster>,
-    /// Its partition count.
-    pub partitions: PartitionCount,
     /// The owners' pace.
     pub limits: Limits,
     /// How long claims may take before the others begin without.
@@ -68,6 +66,21 @@ pub struct CoordinatorParts {
     pub metrics: ProcessorMetrics,
     /// Unready while a partition that is assigned is not folded.
     pub check: Check,
+}
+
+/// What the partitions here are claimed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Here {
+    /// The generation, and since when it answers.
+    pub term: Term,
+    /// The log that it derives from.
+    pub log: LogRef,
+}
+
+impl Here {
+    fn of(roster: &Roster) -> Self {
+        Self { term: roster.term(), log: roster.current.log.clone() }
+    }
 }
 
 /// The owners of this process's partitions.
@@ -85,7 +98,7 @@ struct Shared {
     recovering: Recovering,
     rejoin: Rejoin,
     /// In which the partitions are claimed.
-    term: watch::Sender<Term>,
+    here: watch::Sender<Here>,
     /// Whether another generation answers by now. The source asks before each record.
     flipped: AtomicBool,
 }
@@ -96,7 +109,7 @@ impl Shared {
     }
 
     fn term(&self) -> Term {
-        *self.term.borrow()
+        self.here.borrow().term
     }
 }
 
@@ -106,10 +119,10 @@ impl Coordinator {
         let unfolded = Unfolded::new(parts.check.clone(), parts.metrics.clone());
         let (recovering, rejoin) = (Recovering::default(), Rejoin::new());
         let mut roster = parts.roster.clone();
-        let term = roster.borrow_and_update().term();
-        parts.publisher.answer_in(term);
-        let (term, flipped) = (watch::Sender::new(term), AtomicBool::new(false));
-        let shared = Arc::new(Shared { parts, unfolded, recovering, rejoin, term, flipped });
+        let here = Here::of(&roster.borrow_and_update());
+        parts.publisher.answer_in(here.term, here.log.partitions);
+        let (here, flipped) = (watch::Sender::new(here), AtomicBool::new(false));
+        let shared = Arc::new(Shared { parts, unfolded, recovering, rejoin, here, flipped });
         let watching = Arc::downgrade(&shared);
         handle.spawn(async move {
             while roster.changed().await.is_ok() {
@@ -123,9 +136,9 @@ impl Coordinator {
         Self { shared, handle, owners, assigned }
     }
 
-    /// The term in which this process claims its partitions.
-    pub fn term_here(&self) -> watch::Receiver<Term> {
-        self.shared.term.subscribe()
+    /// What this process claims its partitions in.
+    pub fn here(&self) -> watch::Receiver<Here> {
+        self.shared.here.subscribe()
     }
 
     /// The partitions that the log's group has given to this process, whether or not they are folded.
@@ -142,17 +155,18 @@ impl Coordinator {
     pub fn follow_the_roster(&self) {
         // Before the roster is read: a flip right afterwards is not missed.
         self.shared.flipped.store(false, Ordering::Relaxed);
-        let term = self.shared.parts.roster.borrow().term();
-        if self.shared.term.send_if_modified(|known| std::mem::replace(known, term) != term) {
+        let here = Here::of(&self.shared.parts.roster.borrow());
+        let (term, partitions) = (here.term, here.log.partitions);
+        if self.shared.here.send_if_modified(|known| std::mem::replace(known, here).term != term) {
             tracing::info!(term = term.number, generation = %term.generation, "another generation answers now");
-            self.shared.parts.publisher.answer_in(term);
+            self.shared.parts.publisher.answer_in(term, partitions);
         }
     }
 
     /// The source no longer runs: lets go of what it left behind, if it failed, and of the wish to join again, which
     /// the last commits may have renewed.
     pub fn source_ended(&self) {
-        let all: Vec<_> = self.shared.parts.partitions.partitions().collect();
+        let all: Vec<_> = self.assigned.borrow().iter().copied().collect();
         self.revoked(&all, false);
         self.shared.rejoin.clear();
     }
@@ -202,7 +216,7 @@ impl Coordinator {
                 publisher: Some(Arc::clone(&parts.publisher)),
                 turns_to_write: None,
                 identity: parts.identity.clone(),
-                partitions: parts.partitions,
+                log: self.shared.here.borrow().log.clone(),
                 limits: parts.limits,
                 metrics: parts.metrics.partition(partition),
                 progress: Arc::clone(&progress),

@@ -9,12 +9,14 @@ use runtime::config::ConfigArgs;
 use runtime::console;
 use schemas::Receipt;
 use storage::config::StorageConfig;
+use storage::log::LogReaders;
 use storage::log::ReadError;
 use storage::log::letters::{Letter, LetterState, Letters, read_record};
 use storage::opening::OpenError;
 use uuid::Uuid;
 
 use super::{Attempt, ReplayParts, Unfinished, discard, replay};
+use crate::generations::current_log;
 
 /// Bytes of a value that are shown.
 const SHOWN_BYTES: usize = 4_096;
@@ -168,7 +170,14 @@ async fn show(args: &ShowArgs, storage: &StorageConfig) -> Result<bool, CommandE
     let letter = letters.get(args.letter).ok_or(CommandError::Unknown(args.letter))?;
     let mut text = line(args.letter, letter);
     text.push('\n');
-    let log = storage.open_log_reader().await?;
+    let store = storage.open_existing_store().await?.store;
+    let current = current_log(store.as_ref(), &storage.first_log()).await?;
+    if args.letter.log != current.number {
+        let _ = writeln!(text, "its record is in a log that has been replaced since");
+        console::out(&text);
+        return Ok(true);
+    }
+    let log = storage.open(&current).await?;
     let (key, value) = read_record(log.as_ref(), args.letter).await?;
     let shown = value.get(..SHOWN_BYTES).unwrap_or(&value);
     let _ = writeln!(text, "key    {}", hex(&key));
@@ -189,11 +198,14 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 async fn replay_all(args: &ReplayArgs, storage: &StorageConfig) -> Result<bool, CommandError> {
+    let store = storage.open_existing_store().await?.store;
+    let log = current_log(store.as_ref(), &storage.first_log()).await?;
     let parts = ReplayParts {
         book: storage.open_letter_book()?,
-        log: storage.open_log_reader().await?,
-        writer: storage.open_log_writer().await?,
-        store: storage.open_existing_store().await?.store,
+        number: log.number,
+        log: storage.open(&log).await?,
+        writer: storage.open_writer_of(&log).await?,
+        store,
     };
     let unfinished = if args.resume { Unfinished::Resume } else { Unfinished::Leave };
     let attempt = Attempt { id: Uuid::new_v4(), unfinished };

@@ -11,7 +11,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use schemas::{Offset, PartitionId, PersonKey, Position, Receipt, RecordDecoder, partition_for};
+use schemas::{
+    LogNumber, Offset, PartitionId, PersonKey, Position, Receipt, RecordDecoder, partition_for,
+};
 use storage::log::letters::{Letter, LetterState, Letters, read_record};
 use storage::log::{AppendError, Decision, LetterBook, LogReader, LogWriter, NewRecord, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
@@ -21,7 +23,9 @@ use uuid::Uuid;
 pub struct ReplayParts {
     /// The book of dead letters.
     pub book: Arc<dyn LetterBook>,
-    /// Where the records are.
+    /// Which log takes submissions.
+    pub number: LogNumber,
+    /// Where the records are: that log.
     pub log: Arc<dyn LogReader>,
     /// Where they are appended once more.
     pub writer: Arc<dyn LogWriter>,
@@ -59,6 +63,11 @@ pub enum Refusal {
     /// The log was created anew.
     #[error("another record stands there now")]
     OtherRecord,
+    /// Nobody can say what its person has said since: that is in another log.
+    #[error(
+        "it is of a log that has been replaced since by another one, where its person may have submitted again"
+    )]
+    OtherLog,
     /// It would be a dead letter again.
     #[error("it still cannot be taken: {0}")]
     StillDead(String),
@@ -145,11 +154,14 @@ pub async fn prepare(
         }
         LetterState::Open | LetterState::Replaying { .. } => {}
     }
+    if letter.log != parts.number {
+        return Err(Refusal::OtherLog.into());
+    }
     let dead = find(parts, letter, found).await?;
     if let LetterState::Replaying { from, .. } = found.state
-        && let Some(offset) = appended_since(parts, &dead, from).await?
+        && let Some(place) = appended_since(parts, &dead, from).await?
     {
-        return Ok(Prepared::At(enter(parts, &dead, offset).await?));
+        return Ok(Prepared::At(enter(parts, &dead, place).await?));
     }
     refuse_what_is_in_vain(parts, &dead).await?;
     let copies = copies(&letters);
@@ -166,11 +178,11 @@ pub async fn prepare(
 /// # Errors
 /// When a place does not answer: it may be done all the same, and the same attempt goes on from there.
 pub async fn append(parts: &ReplayParts, Ready(dead): &Ready) -> Result<Receipt, ReplayError> {
-    let record = NewRecord { partition: dead.home, key: dead.key, value: dead.value.clone() };
+    let record = NewRecord { key: dead.key, value: dead.value.clone() };
     let answers = parts.writer.append(vec![record]).await;
     let unanswered = || AppendError::Unknown("the log did not answer".to_owned());
-    let offset = answers.into_iter().next().ok_or_else(unanswered)??;
-    enter(parts, dead, offset).await
+    let place = answers.into_iter().next().ok_or_else(unanswered)??;
+    enter(parts, dead, place).await
 }
 
 /// The letter's record.
@@ -234,7 +246,7 @@ async fn refuse_what_is_old(
     let mut stretch = parts.log.read(dead.home, from..bounds.high);
     while let Some(batch) = stretch.recv().await {
         for record in batch?.iter().filter(|record| record.key == dead.key.as_bytes()) {
-            let place = Receipt { partition: dead.home, offset: record.offset };
+            let place = Receipt { log: parts.number, partition: dead.home, offset: record.offset };
             let original = copies.get(&(place.partition, place.offset)).unwrap_or(&place);
             let Ok(view) = decoder.decode(record.key, record.value) else { continue };
             // Offsets of two partitions do not say which came first.
@@ -268,7 +280,7 @@ async fn appended_since(
     parts: &ReplayParts,
     dead: &Dead,
     from: Position,
-) -> Result<Option<Offset>, ReplayError> {
+) -> Result<Option<Receipt>, ReplayError> {
     let high = parts.log.bounds(dead.home).await?.high;
     let mut stretch = parts.log.read(dead.home, from..high);
     while let Some(batch) = stretch.recv().await {
@@ -277,14 +289,20 @@ async fn appended_since(
             .iter()
             .find(|record| record.key == dead.key.as_bytes() && record.value == dead.value);
         if let Some(record) = same {
-            return Ok(Some(record.offset));
+            let (partition, offset) = (dead.home, record.offset);
+            return Ok(Some(Receipt { log: parts.number, partition, offset }));
         }
     }
     Ok(None)
 }
 
-async fn enter(parts: &ReplayParts, dead: &Dead, offset: Offset) -> Result<Receipt, ReplayError> {
-    let partition = dead.home;
+/// What the book says of a record that was appended is in the letter's own log. Where submissions were moved to another one
+/// just then, the letter stays as one that is being replayed, and cannot be any more.
+async fn enter(parts: &ReplayParts, dead: &Dead, place: Receipt) -> Result<Receipt, ReplayError> {
+    let Receipt { log, partition, offset } = place;
+    if log != dead.letter.log {
+        return Ok(place);
+    }
     parts.book.decide(dead.letter, Decision::Replayed { partition, offset }).await?;
-    Ok(Receipt { partition, offset })
+    Ok(place)
 }

@@ -15,12 +15,14 @@ use schemas::job::ExportFormat;
 use schemas::{Budget, BudgetId};
 use storage::config::StorageConfig;
 use storage::definitions::Definitions;
+use storage::log::LogReaders;
 use storage::opening::OpenError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::formats::named;
 use super::{ExportError, ExportParts, ExportProgress, blocking, export};
+use crate::generations::current_log;
 
 /// It was not done.
 const NOT_DONE: u8 = 2;
@@ -125,11 +127,12 @@ async fn open_and_export(
 ) -> Result<Exported, CommandError> {
     let of_name = || args.output.as_deref().and_then(named);
     let format = args.format.or_else(of_name).ok_or(CommandError::NoFormat)?;
+    let store = storage.open_existing_store().await?.store;
+    let log = current_log(store.as_ref(), &storage.first_log()).await?;
     let parts = ExportParts {
-        // First: it creates nothing where nothing is.
-        log: storage.open_log_reader().await?,
-        topic: storage.topic().to_owned(),
-        store: storage.open_existing_store().await?.store,
+        log: storage.open(&log).await?,
+        topic: log.topic,
+        store,
         budget: definition(storage.open_definitions()?.as_ref(), &args.budget).await?,
     };
     let path = match &args.output {

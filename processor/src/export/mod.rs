@@ -135,7 +135,7 @@ pub async fn export(
     let roster = again(|| async { Ok(parts.store.roster().await?) }).await?;
     let roster =
         of_log(roster, &parts.topic, parts.log.partitions()).map_err(ExportError::Wrong)?;
-    let partitions = roster.current.partitions;
+    let partitions = roster.current.log.partitions;
     let steps = 2 * buckets().count() as u64 * u64::from(partitions.get());
     progress.of.store(steps, Ordering::Relaxed);
 

@@ -1,7 +1,7 @@
 //! Puts a new roster in the place of the one that it follows.
 
 use async_trait::async_trait;
-use schemas::{PartitionCount, Roster};
+use schemas::{LogRef, Roster};
 use storage::revised::{self, RevisedRow};
 use storage::store::{Conditional, Store, StoreError};
 
@@ -62,20 +62,16 @@ pub async fn change(
     })
 }
 
-/// The roster, which is begun if there is none. All who begin are told of the same one.
+/// The roster, which is begun with this log if there is none. All who begin are told of the same one.
 ///
 /// # Errors
 /// As the store says.
-pub async fn begin_first(
-    store: &dyn Store,
-    topic: &str,
-    partitions: PartitionCount,
-) -> Result<Roster, StoreError> {
+pub async fn begin_first(store: &dyn Store, log: &LogRef) -> Result<Roster, StoreError> {
     loop {
         if let Some(roster) = store.roster().await? {
             return Ok(roster);
         }
         // A refusal says that somebody else was faster.
-        store.change_roster(&Roster::first(topic, partitions)).await?;
+        store.change_roster(&Roster::first(log.clone())).await?;
     }
 }

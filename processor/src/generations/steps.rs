@@ -1,7 +1,9 @@
 //! The steps from one roster to the next.
 
 use schemas::job::JobId;
-use schemas::{Building, Generation, GenerationRecord, Roster};
+use schemas::{
+    Building, Generation, GenerationRecord, LogNumber, LogRef, PartitionCount, Roster, Seal,
+};
 
 /// Why a step cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +23,21 @@ pub enum Refused {
     /// The rows of the one before would be folded by nobody.
     #[error("generation {0} is there to go back to: retire it first")]
     PreviousIsKept(Generation),
+    /// There would be nothing to gain.
+    #[error("the log has {0} partitions already")]
+    SamePartitions(u32),
+    /// It derives from another log than the one that answers.
+    #[error(
+        "generation {0} is in a log of its own, into which submissions are to be moved: `processor repartition --cancel` \
+         gives it up"
+    )]
+    Moved(Generation),
+    /// The log that answers may still take submissions.
+    #[error("the log that answers is not sealed for generation {0}")]
+    NotSealed(Generation),
+    /// The log that answers may take no submissions.
+    #[error("the log that answers is sealed for generation {0}")]
+    Sealed(Generation),
 }
 
 /// Begins a generation that derives from the same topic as the one that answers.
@@ -28,16 +45,44 @@ pub enum Refused {
 /// # Errors
 /// When one is being built already, or the one before is still kept: at most two are folded at once.
 pub fn begin(roster: &Roster, dry_run: bool, now_ms: u64) -> Result<Roster, Refused> {
+    begin_in(roster, roster.current.log.clone(), dry_run, now_ms)
+}
+
+/// Begins a generation in a log of its own, with so many partitions, which is to take the place of the one that answers.
+/// Its topic is called after `first_topic`, and after its number.
+///
+/// # Errors
+/// As [`begin`]; and when the log has as many partitions already.
+pub fn begin_moved(
+    roster: &Roster,
+    first_topic: &str,
+    partitions: PartitionCount,
+    now_ms: u64,
+) -> Result<Roster, Refused> {
+    if roster.current.log.partitions == partitions {
+        return Err(Refused::SamePartitions(partitions.get()));
+    }
+    let number = LogNumber::begun_by(roster.next);
+    let log = LogRef { number, topic: format!("{first_topic}-{number}"), partitions };
+    begin_in(roster, log, false, now_ms)
+}
+
+fn begin_in(
+    roster: &Roster,
+    log: LogRef,
+    dry_run: bool,
+    begun_at_ms: u64,
+) -> Result<Roster, Refused> {
     if let Some(building) = &roster.building {
         return Err(Refused::Building(building.record.generation));
     }
     if let Some(previous) = &roster.previous {
         return Err(Refused::PreviousIsKept(previous.generation));
     }
-    let record = GenerationRecord { generation: roster.next, ..roster.current.clone() };
+    let record = GenerationRecord { generation: roster.next, log };
     let mut next = follow(roster);
     next.next = Generation(roster.next.0 + 1);
-    next.building = Some(Building { record, dry_run, begun_at_ms: now_ms, job: None });
+    next.building = Some(Building { record, dry_run, begun_at_ms, job: None, seal: Seal::Open });
     Ok(next)
 }
 
@@ -65,6 +110,9 @@ pub fn flip(roster: &Roster, generation: Generation) -> Result<Roster, Refused> 
     if building.dry_run {
         return Err(Refused::DryRun(building.record.generation));
     }
+    if building.record.log != roster.current.log {
+        return Err(Refused::Moved(generation));
+    }
     let mut next = follow(roster);
     next.term += 1;
     next.previous = Some(std::mem::replace(&mut next.current, building.record));
@@ -78,6 +126,70 @@ pub fn flip(roster: &Roster, generation: Generation) -> Result<Roster, Refused> 
 /// When it is not.
 pub fn cancel(roster: &Roster, generation: Generation) -> Result<Roster, Refused> {
     let record = building(roster, generation)?.record.clone();
+    if record.log != roster.current.log {
+        return Err(Refused::Moved(generation));
+    }
+    let mut next = follow(roster);
+    next.building = None;
+    next.retired.push(record);
+    Ok(next)
+}
+
+/// Says that the log that answers is about to take no more submissions, for the one that is built in another log.
+///
+/// # Errors
+/// When it is not built, or the log is sealed for it already.
+pub fn seal(roster: &Roster, generation: Generation, now_ms: u64) -> Result<Roster, Refused> {
+    if building(roster, generation)?.seal != Seal::Open {
+        return Err(Refused::Sealed(generation));
+    }
+    sealed_as(roster, Seal::Sealed { since_ms: now_ms })
+}
+
+/// Says that the log that answers is about to take submissions again, and the one that is built never will.
+///
+/// # Errors
+/// When it is not built, or the log is not sealed for it.
+pub fn unseal(roster: &Roster, generation: Generation) -> Result<Roster, Refused> {
+    match building(roster, generation)?.seal.since_ms() {
+        Some(since_ms) => sealed_as(roster, Seal::Opening { since_ms }),
+        None => Err(Refused::NotSealed(generation)),
+    }
+}
+
+fn sealed_as(roster: &Roster, seal: Seal) -> Result<Roster, Refused> {
+    let mut next = follow(roster);
+    next.building = next.building.map(|building| Building { seal, ..building });
+    Ok(next)
+}
+
+/// Lets the one answer that was built in another log, of which the one that answers is a part by now. That one is given up:
+/// it has nothing of what is to come.
+///
+/// # Errors
+/// When it is not built, or the log that answers may still take submissions.
+pub fn flip_moved(roster: &Roster, generation: Generation) -> Result<Roster, Refused> {
+    let building = building(roster, generation)?.clone();
+    if !matches!(building.seal, Seal::Sealed { .. }) {
+        return Err(Refused::NotSealed(generation));
+    }
+    let mut next = follow(roster);
+    next.term += 1;
+    next.retired.push(std::mem::replace(&mut next.current, building.record));
+    next.building = None;
+    Ok(next)
+}
+
+/// Gives up the one that is built in another log.
+///
+/// # Errors
+/// When it is not built, or the log that answers may be sealed for it and nobody has said that it is opened again.
+pub fn cancel_moved(roster: &Roster, generation: Generation) -> Result<Roster, Refused> {
+    let building = building(roster, generation)?;
+    if matches!(building.seal, Seal::Sealed { .. }) {
+        return Err(Refused::Sealed(generation));
+    }
+    let record = building.record.clone();
     let mut next = follow(roster);
     next.building = None;
     next.retired.push(record);
@@ -133,10 +245,8 @@ fn follow(roster: &Roster) -> Roster {
 mod tests {
     use std::collections::BTreeSet;
 
-    use proptest::prelude::*;
-    use schemas::PartitionCount;
-
     use super::*;
+    use proptest::prelude::*;
 
     #[derive(Debug, Clone, Copy)]
     enum Step {
@@ -146,6 +256,11 @@ mod tests {
         RollBack,
         Retire,
         Delete,
+        BeginMoved(u64),
+        Seal,
+        Unseal,
+        FlipMoved,
+        CancelMoved,
     }
 
     fn any_step() -> impl Strategy<Value = Step> {
@@ -156,6 +271,11 @@ mod tests {
             Just(Step::RollBack),
             Just(Step::Retire),
             Just(Step::Delete),
+            (1..4_u64).prop_map(Step::BeginMoved),
+            Just(Step::Seal),
+            Just(Step::Unseal),
+            Just(Step::FlipMoved),
+            Just(Step::CancelMoved),
         ]
     }
 
@@ -170,6 +290,13 @@ mod tests {
                 let oldest = roster.retired.first().map_or(Generation(0), |it| it.generation);
                 Ok(deleted(roster, oldest))
             }
+            Step::BeginMoved(partitions) => {
+                begin_moved(roster, "submissions", PartitionCount::new(partitions).unwrap(), 0)
+            }
+            Step::Seal => seal(roster, built(roster), 7),
+            Step::Unseal => unseal(roster, built(roster)),
+            Step::FlipMoved => flip_moved(roster, built(roster)),
+            Step::CancelMoved => cancel_moved(roster, built(roster)),
         }
     }
 
@@ -182,7 +309,7 @@ mod tests {
     }
 
     fn first() -> Roster {
-        Roster::first("submissions", PartitionCount::new(12).unwrap())
+        Roster::first(LogRef::first("submissions", PartitionCount::new(12).unwrap()))
     }
 
     proptest! {
@@ -209,6 +336,12 @@ mod tests {
                 if next.term() != roster.term() {
                     prop_assert!(next.term() > roster.term());
                     prop_assert!(answered.insert(next.term()));
+                    prop_assert!(next.term().log >= roster.term().log, "an earlier log answers again");
+                }
+                if next.current.log != roster.current.log {
+                    let sealed = roster.building.as_ref().map(|building| building.seal);
+                    prop_assert_eq!(sealed, Some(Seal::Sealed { since_ms: 7 }));
+                    prop_assert_eq!(&next.previous, &None);
                 }
                 roster = next;
             }
@@ -249,5 +382,34 @@ mod tests {
     fn one_that_is_kept_to_go_back_to_stands_in_the_way_of_the_next_rebuild() {
         let built = flip(&begin(&first(), false, 5).unwrap(), Generation(2)).unwrap();
         assert_eq!(begin(&built, false, 6), Err(Refused::PreviousIsKept(Generation(1))));
+    }
+
+    #[test]
+    fn a_log_takes_the_place_of_another_only_once_that_is_sealed_and_there_is_no_way_back() {
+        let five = PartitionCount::new(5).unwrap();
+        let moving = begin_moved(&first(), "submissions", five, 5).unwrap();
+        let built = &moving.building.as_ref().unwrap().record;
+        assert_eq!((built.log.topic.as_str(), built.log.number), ("submissions-2", LogNumber(2)));
+        let two = Generation(2);
+        assert_eq!(flip(&moving, two), Err(Refused::Moved(two)));
+        assert_eq!(cancel(&moving, two), Err(Refused::Moved(two)));
+        assert_eq!(flip_moved(&moving, two), Err(Refused::NotSealed(two)));
+        let sealed = seal(&moving, two, 6).unwrap();
+        assert_eq!(cancel_moved(&sealed, two), Err(Refused::Sealed(two)));
+        let moved = flip_moved(&sealed, two).unwrap();
+        assert_eq!((moved.current.log.partitions, moved.retired.len()), (five, 1));
+        assert_eq!(roll_back(&moved, Generation(1)), Err(Refused::NotBefore(Generation(1))));
+        assert_eq!(begin_moved(&moved, "submissions", five, 7), Err(Refused::SamePartitions(5)));
+    }
+
+    #[test]
+    fn one_that_is_given_up_after_the_log_was_sealed_never_answers_whoever_is_late() {
+        let moving = begin_moved(&first(), "submissions", PartitionCount::new(5).unwrap(), 5);
+        let two = Generation(2);
+        let opening = unseal(&seal(&moving.unwrap(), two, 6).unwrap(), two).unwrap();
+        assert_eq!(flip_moved(&opening, two), Err(Refused::NotSealed(two)));
+        assert_eq!(seal(&opening, two, 8), Err(Refused::Sealed(two)));
+        let given_up = cancel_moved(&opening, two).unwrap();
+        assert_eq!(flip_moved(&given_up, two), Err(Refused::NotBuilding(two)));
     }
 }

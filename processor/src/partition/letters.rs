@@ -67,15 +67,18 @@ mod tests {
 
     use async_trait::async_trait;
     use proptest::prelude::*;
-    use schemas::{Offset, PartitionId};
+    use schemas::{LogNumber, Offset, PartitionId, Receipt};
     use storage::log::AppendError;
 
     use super::*;
 
     fn letter(offset: u64, value_bytes: usize) -> DeadLetter {
         DeadLetter {
-            partition: PartitionId(0),
-            offset: Offset(offset),
+            place: Receipt {
+                log: LogNumber::FIRST,
+                partition: PartitionId(0),
+                offset: Offset(offset),
+            },
             reason: "unknown record version 9".into(),
             key: vec![7; 16],
             value: vec![0; value_bytes],
@@ -114,7 +117,9 @@ mod tests {
             let (calls, taken) = &mut *self.0.lock().unwrap();
             *calls += 1;
             if calls.is_multiple_of(2) {
-                letters.iter().for_each(|letter| *taken.entry(letter.offset).or_default() += 1);
+                letters
+                    .iter()
+                    .for_each(|letter| *taken.entry(letter.place.offset).or_default() += 1);
                 Ok(())
             } else {
                 Err(AppendError::Unavailable("the queue is full".into()))

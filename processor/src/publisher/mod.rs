@@ -29,7 +29,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 pub struct Publisher {
     cache: Arc<dyn Cache>,
     definitions: Arc<dyn Definitions>,
-    partitions: PartitionCount,
     metrics: ProcessorMetrics,
     totals: Mutex<Totals>,
     news: Notify,
@@ -44,20 +43,19 @@ struct Round {
 }
 
 impl Publisher {
-    /// A publisher that owns nothing yet.
+    /// A publisher that owns nothing yet, and tells nothing before it is told in which term it answers.
     pub fn new(
         cache: Arc<dyn Cache>,
         definitions: Arc<dyn Definitions>,
-        partitions: PartitionCount,
         metrics: ProcessorMetrics,
     ) -> Self {
         let (totals, news) = (Mutex::default(), Notify::new());
-        Self { cache, definitions, partitions, metrics, totals, news }
+        Self { cache, definitions, metrics, totals, news }
     }
 
-    /// From now on the totals of this term's generation are told, and of no other.
-    pub fn answer_in(&self, term: Term) {
-        self.lock().begin(term);
+    /// From now on the totals of this term's generation are told, which has so many partitions, and of no other.
+    pub fn answer_in(&self, term: Term, partitions: PartitionCount) {
+        self.lock().begin(term, partitions);
     }
 
     /// Takes over totals that have been committed. Costs no I/O.
@@ -117,8 +115,8 @@ impl Publisher {
         let started = Instant::now();
         let untold = self.lock().take_untold();
         let mut round = Round { told_any: false, fault: None };
-        for (budget, partitions) in untold {
-            match self.cache.publish(&budget, self.partitions, &partitions).await {
+        for (budget, count, partitions) in untold {
+            match self.cache.publish(&budget, count, &partitions).await {
                 Ok(()) => round.told_any = true,
                 Err(fault) => {
                     self.lock().put_back(budget, partitions);

@@ -75,9 +75,9 @@ impl Scene {
         let publisher = Arc::new(Publisher::new(
             Arc::clone(&cache) as _,
             Arc::new(definitions),
-            PartitionCount::new(1).unwrap(),
             ProcessorMetrics::new(&Metrics::new("test")).unwrap(),
         ));
+        publisher.answer_in(Term::FIRST, PartitionCount::new(1).unwrap());
         Self { cache, publisher, _dir: dir }
     }
 

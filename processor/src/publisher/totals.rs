@@ -4,32 +4,39 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use schemas::{BudgetId, BudgetTotals, PartitionId, PartitionTotals, Term};
+use schemas::{BudgetId, BudgetTotals, PartitionCount, PartitionId, PartitionTotals, Term};
 use storage::definitions::Catalog;
 use storage::store::PartitionRef;
 
+#[derive(Default)]
 pub(super) struct Totals {
-    term: Term,
+    answering: Option<Answering>,
     owned: BTreeMap<PartitionId, BTreeMap<BudgetId, BudgetTotals>>,
     untold: Untold,
+}
+
+/// Of what the totals are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Answering {
+    term: Term,
+    partitions: PartitionCount,
 }
 
 /// What is told of each budget in one call; it may be of partitions that have been given up meanwhile.
 #[derive(Default)]
 struct Untold(BTreeMap<BudgetId, BTreeMap<PartitionId, BudgetTotals>>);
 
-impl Default for Totals {
-    fn default() -> Self {
-        Self { term: Term::FIRST, owned: BTreeMap::new(), untold: Untold::default() }
-    }
-}
-
 impl Totals {
     /// Begins a term. What is known of the one before is no longer told.
-    pub fn begin(&mut self, term: Term) {
-        if term != self.term {
-            *self = Self { term, ..Self::default() };
+    pub fn begin(&mut self, term: Term, partitions: PartitionCount) {
+        let answering = Some(Answering { term, partitions });
+        if answering != self.answering {
+            *self = Self { answering, ..Self::default() };
         }
+    }
+
+    fn is_of_this_term(&self, partition: PartitionRef) -> bool {
+        self.answering.is_some_and(|it| it.term.generation == partition.generation)
     }
 
     /// Takes over what has been committed of a partition; everything, if it is new here.
@@ -39,7 +46,7 @@ impl Totals {
         totals: Vec<(BudgetId, BudgetTotals)>,
         catalog: &Catalog,
     ) {
-        if partition.generation != self.term.generation {
+        if !self.is_of_this_term(partition) {
             return;
         }
         let partition = partition.partition;
@@ -59,7 +66,7 @@ impl Totals {
 
     /// Ends the repetitions.
     pub fn give_up(&mut self, partition: PartitionRef) {
-        if partition.generation == self.term.generation {
+        if self.is_of_this_term(partition) {
             self.owned.remove(&partition.partition);
         }
     }
@@ -71,14 +78,16 @@ impl Totals {
         }
     }
 
-    /// Takes what is untold, call by call.
-    pub fn take_untold(&mut self) -> Vec<(BudgetId, Vec<PartitionTotals>)> {
-        let term = self.term;
+    /// Takes what is untold, call by call: a budget, of how many partitions, and what of some of them.
+    pub fn take_untold(&mut self) -> Vec<(BudgetId, PartitionCount, Vec<PartitionTotals>)> {
+        let Some(Answering { term, partitions: count }) = self.answering else {
+            return Vec::new();
+        };
         let untold = std::mem::take(&mut self.untold.0).into_iter();
         let call = |(budget, partitions): (_, BTreeMap<_, _>)| {
             let partitions = partitions.into_iter();
             let of = |(partition, totals)| PartitionTotals { term, partition, totals };
-            (budget, partitions.map(of).collect())
+            (budget, count, partitions.map(of).collect())
         };
         untold.map(call).collect()
     }
@@ -86,7 +95,7 @@ impl Totals {
     /// Puts back what the cache did not take, where nothing newer has come meanwhile.
     pub fn put_back(&mut self, budget: BudgetId, partitions: Vec<PartitionTotals>) {
         for PartitionTotals { term, partition, totals } in partitions {
-            if term == self.term {
+            if self.answering.is_some_and(|it| it.term == term) {
                 let untold = self.untold.0.entry(budget.clone()).or_default();
                 untold.entry(partition).or_insert(totals);
             }

@@ -12,6 +12,7 @@ use runtime::console;
 use runtime::progress;
 use schemas::{Building, GenerationRecord, Roster};
 use storage::config::StorageConfig;
+use storage::log::LogReaders;
 use storage::log::archive::Found;
 use storage::opening::OpenError;
 use storage::store::{PartitionRef, Store, StoreError};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::run::{RebuildError, Rebuilt, delete_retired, rebuild};
 use super::watch::{Look, not_ready};
 use crate::archive::{self, check_configured};
-use crate::generations::{ChangeError, cancel, change, retire, roll_back};
+use crate::generations::{ChangeError, cancel, change, current_log, retire, roll_back};
 
 /// Lines that are printed.
 const SHOWN: usize = 100;
@@ -101,7 +102,10 @@ enum CommandError {
     Archive(String),
     #[error("no generation is being built")]
     NotBuilding,
-    #[error("there is no generation before: it was retired, or there never was one")]
+    #[error(
+        "there is no generation before: it was retired, there never was one, or it is of the log before the last \
+         repartition, which has nothing of what came since"
+    )]
     NothingBefore,
     #[error("the one before is not ready to answer: {0}; `--anyway` lets it all the same")]
     NotReady(String),
@@ -230,7 +234,7 @@ async fn is_ready_to_answer(
     store: &dyn Store,
     previous: &GenerationRecord,
 ) -> Result<(), CommandError> {
-    let reports = store.reports(previous.generation, previous.partitions).await?;
+    let reports = store.reports(previous.generation, previous.log.partitions).await?;
     let why_not = not_ready(&reports, now_ms());
     if why_not.is_empty() { Ok(()) } else { Err(CommandError::NotReady(why_not.join("; "))) }
 }
@@ -245,11 +249,12 @@ async fn list(store: &dyn Store, roster: &Roster) -> Result<String, CommandError
         .chain(roster.retired.iter().map(|record| (record, "retired, rows not yet deleted")));
     for (record, what) in all {
         let records = committed(store, record).await?;
-        let GenerationRecord { generation, topic, partitions } = record;
+        let GenerationRecord { generation, log } = record;
         let _ = writeln!(
             text,
-            "generation {generation}  {what}  topic {topic}, {} partitions, {records} records folded",
-            partitions.get()
+            "generation {generation}  {what}  topic {}, {} partitions, {records} records folded",
+            log.topic,
+            log.partitions.get()
         );
     }
     let _ =
@@ -259,7 +264,7 @@ async fn list(store: &dyn Store, roster: &Roster) -> Result<String, CommandError
 
 async fn committed(store: &dyn Store, record: &GenerationRecord) -> Result<u64, StoreError> {
     let mut records = 0;
-    for partition in record.partitions.partitions() {
+    for partition in record.log.partitions.partitions() {
         let id = PartitionRef { generation: record.generation, partition };
         let stored = store.read_partition(id).await?;
         records += stored.map_or(0, |stored| stored.checkpoint.position.0);
@@ -284,7 +289,8 @@ async fn open_and_rebuild(
     saw: impl Fn(&Look),
 ) -> Result<Rebuilt, CommandError> {
     let store = storage.open_existing_store().await?.store;
-    let log = storage.open_log_reader().await?;
+    let log = current_log(store.as_ref(), &storage.first_log()).await?;
+    let log = storage.open(&log).await?;
     Ok(rebuild(store.as_ref(), log.as_ref(), dry_run, saw).await?)
 }
 

@@ -31,7 +31,7 @@ pub enum RebuildError {
     #[error("somebody else has given up generation {0}, or let it answer")]
     Gone(Generation),
     /// A dry run is on, or the other way round.
-    #[error("generation {0} is built for another purpose: `generations cancel` gives it up")]
+    #[error("generation {0} is built for another purpose: wait for it, or give it up")]
     OtherPurpose(Generation),
     /// There is nothing to rebuild from.
     #[error(
@@ -98,7 +98,11 @@ async fn begin_or_join(
     };
     let answering = roster.current.generation;
     match roster.building {
-        Some(building) if building.dry_run == dry_run => Ok((building, answering)),
+        Some(building)
+            if building.dry_run == dry_run && building.record.log == roster.current.log =>
+        {
+            Ok((building, answering))
+        }
         Some(building) => Err(RebuildError::OtherPurpose(building.record.generation)),
         None => Err(RebuildError::Gone(roster.next)),
     }
@@ -128,7 +132,7 @@ pub(crate) async fn compared(
     let mut in_trouble = None;
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let reports = match store.reports(record.generation, record.partitions).await {
+        let reports = match store.reports(record.generation, record.log.partitions).await {
             Ok(reports) => reports,
             Err(StoreError::Unavailable(_)) => continue,
             Err(error) => return Err(error.into()),
@@ -169,8 +173,8 @@ async fn still_built(store: &dyn Store, generation: Generation) -> Result<(), Re
 /// When the store does not answer: the same again goes on.
 pub async fn delete_retired(store: &dyn Store) -> Result<Roster, RebuildError> {
     let mut roster = store.roster().await?.ok_or(ChangeError::NoRoster)?;
-    for GenerationRecord { generation, partitions, .. } in roster.retired.clone() {
-        for partition in partitions.partitions() {
+    for GenerationRecord { generation, log } in roster.retired.clone() {
+        for partition in log.partitions.partitions() {
             store.delete_people(PartitionRef { generation, partition }).await?;
         }
         roster = change(store, |roster| Ok(deleted(roster, generation))).await?;

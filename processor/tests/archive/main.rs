@@ -2,6 +2,8 @@
 //! derived anew from there, or nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../support/logs.rs"]
+mod logs;
 #[path = "../support/running.rs"]
 mod running;
 #[path = "../support/whole.rs"]

@@ -3,6 +3,8 @@
 
 #[path = "../support/breaking.rs"]
 mod breaking;
+#[path = "../support/logs.rs"]
+mod logs;
 #[path = "../support/running.rs"]
 mod running;
 #[path = "../support/whole.rs"]

@@ -3,13 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use processor::generations::{Refused, begin, begin_first, change, flip, roll_back};
-use schemas::{Generation, PartitionCount, Roster, Term};
+use schemas::{Generation, LogNumber, LogRef, PartitionCount, Roster, Term};
 use storage::store::{Store, StoreError};
 
 use crate::support::store::FaultyStore;
 
 fn first() -> Roster {
-    Roster::first("submissions", PartitionCount::new(1).unwrap())
+    Roster::first(LogRef::first("submissions", PartitionCount::new(1).unwrap()))
 }
 
 /// With a second generation that answers, and the first to go back to.
@@ -35,7 +35,7 @@ async fn a_step_that_happens_after_its_answer_was_given_up_is_taken_once() {
     flipped(&store).await;
     store.hangs.store(true, Ordering::Relaxed);
     let rolled_back = change(&store, back_or_forth).await.unwrap();
-    let back = Term { number: 3, generation: Generation(1) };
+    let back = Term { number: 3, generation: Generation(1), log: LogNumber::FIRST };
     assert_eq!((rolled_back.term(), term(&store).await), (back, back));
 }
 
@@ -56,7 +56,9 @@ async fn all_who_begin_are_told_of_the_same_roster_whatever_is_lost() {
         let store = &store;
         async move {
             loop {
-                match begin_first(store, topic, PartitionCount::new(1).unwrap()).await {
+                match begin_first(store, &LogRef::first(topic, PartitionCount::new(1).unwrap()))
+                    .await
+                {
                     Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
                     begun => return begun.unwrap(),
                 }

@@ -14,7 +14,7 @@ use processor::publisher::Publisher;
 use runtime::health::{Health, HealthConfig};
 use runtime::http::{self, HttpConfig};
 use runtime::metrics::Metrics;
-use schemas::{BudgetId, PartitionCount, PartitionId, Position, Roster};
+use schemas::{BudgetId, LogRef, PartitionCount, PartitionId, Position, Roster};
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
@@ -85,7 +85,6 @@ impl Process {
         let publisher = Arc::new(Publisher::new(
             Arc::clone(&cache) as _,
             Arc::new(definitions),
-            partitions,
             of_processor.clone(),
         ));
         let runtime = Runtime::new().unwrap();
@@ -94,8 +93,7 @@ impl Process {
             dead_letters: Arc::new(NoLetters),
             publisher: Arc::clone(&publisher),
             identity: identity(),
-            roster: watch::channel(Roster::first("submissions", partitions)).1,
-            partitions,
+            roster: watch::channel(Roster::first(LogRef::first("submissions", partitions))).1,
             limits,
             claim_timeout: Duration::from_millis(200),
             owner: "this process".into(),

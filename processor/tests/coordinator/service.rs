@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use processor::ProcessorParts;
-use schemas::{PartitionCount, PartitionId, Position};
+use schemas::{LogRef, PartitionCount, PartitionId, Position};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
 use storage::exports::Exports;
 use storage::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
-use storage::log::{LogIdentity, LogSource, PartitionHandler, SourceError};
+use storage::log::{LogIdentity, LogReader, LogSource, PartitionHandler, SourceError};
 use storage::store::Store;
 use storage::store::memory::MemoryStore;
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use crate::process::{EAGER, id, identity};
 use crate::running::Running;
 use crate::support::letters::NoLetters;
 use crate::support::log::Log;
+use crate::support::logs::OneLog;
 use crate::support::store::FaultyStore;
 
 /// A source that panics in the middle of its first run, and delivers the whole log in its second.
@@ -28,16 +29,13 @@ struct Panicking {
 }
 
 impl LogSource for Panicking {
-    fn partitions(&self) -> PartitionCount {
-        PartitionCount::new(1).unwrap()
-    }
-
     fn identity(&self) -> LogIdentity {
         identity()
     }
 
     fn run(
         &mut self,
+        _: &LogRef,
         handler: &dyn PartitionHandler,
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
@@ -64,10 +62,11 @@ async fn a_source_that_panics_is_begun_again_and_nothing_is_lost_or_counted_twic
     let one = PartitionCount::new(1).unwrap();
     let path = dir.path().join("log.db");
     let log = Arc::new(SqliteLog::open(&path, one).unwrap());
+    let reader: Arc<dyn LogReader> = Arc::new(SqliteReader::open(&path, one).unwrap());
     let parts = ProcessorParts {
-        log: Arc::new(SqliteReader::open(&path, one).unwrap()),
+        logs: Arc::new(OneLog { log: Arc::clone(&reader), alone: reader }),
         source: Box::new(Panicking { log: Log::of(100), runs: 0 }),
-        topic: "submissions".into(),
+        first_log: LogRef::first("submissions", one),
         dead_letters: Arc::new(NoLetters),
         letters: Arc::new(SqliteLetterBook::open(&path).unwrap()),
         writer: log,
@@ -75,7 +74,7 @@ async fn a_source_that_panics_is_begun_again_and_nothing_is_lost_or_counted_twic
         jobs: Arc::new(MemoryStore::new()),
         cache: Arc::new(MemoryCache::new()),
         definitions: Arc::new(SqliteDefinitions::open(&dir.path().join("d.db")).unwrap()),
-        archive: None,
+        archive_dir: None,
         exports: Exports::new(dir.path()),
     };
     let running = Running::start(parts, EAGER).await;

@@ -4,6 +4,8 @@
 
 #[path = "../support/breaking.rs"]
 mod breaking;
+#[path = "../support/logs.rs"]
+mod logs;
 mod moving;
 mod naive;
 #[path = "../support/passing.rs"]

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use fastrand::Rng;
 use processor::fold::{PartitionState, Reach, RowScan};
 use schemas::{
-    Action, Allocation, BudgetId, Generation, Offset, PartitionCount, PartitionId, PersonKey,
-    Position, Roster, Submission, SubmissionId, encode_record, record_fingerprint,
+    Action, Allocation, BudgetId, Generation, LogRef, Offset, PartitionCount, PartitionId,
+    PersonKey, Position, Roster, Submission, SubmissionId, encode_record, record_fingerprint,
 };
 use storage::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, RecordBatch, Stretch};
 use storage::store::memory::MemoryStore;
@@ -114,7 +114,7 @@ impl Moving {
         let checkpoint = Checkpoint { identity: Some(identity()), ..Checkpoint::START };
         let mut owner = Owner { log, random: random.fork(), state, checkpoint, round: None };
         let inner = MemoryStore::new();
-        inner.change_roster(&Roster::first("submissions", one())).await.unwrap();
+        inner.change_roster(&Roster::first(LogRef::first("submissions", one()))).await.unwrap();
         inner.claim(PARTITION, None, EPOCH, "owner").await.unwrap();
         for _ in 0..steps {
             owner.step(&inner).await;

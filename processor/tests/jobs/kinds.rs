@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use processor::archive::{ArchiveProgress, check_archive};
 use schemas::job::{ExportFormat, JobId, JobKind, JobState, NewJob, Priority, Verdict};
-use schemas::{Budget, Generation, Offset, PartitionCount, Receipt};
+use schemas::{Budget, Generation, Offset, Receipt};
 use sha2::{Digest, Sha256};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
@@ -183,11 +183,7 @@ struct Losing {
 
 #[async_trait]
 impl LogWriter for Losing {
-    fn partitions(&self) -> PartitionCount {
-        self.log.partitions()
-    }
-
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
         let answers = self.log.append(records).await;
         if self.lost.swap(true, Ordering::Relaxed) {
             return answers;

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod kinds;
+#[path = "../support/logs.rs"]
+mod logs;
 mod mortal;
 #[path = "../support/passing.rs"]
 mod passing;

@@ -12,7 +12,7 @@ use processor::jobs::{JobMetrics, Kinds, KindsParts, LEASE, Worker, WorkerParts}
 use runtime::metrics::Metrics;
 use schemas::job::{Job, JobId, JobKind, JobState, NewJob, Priority, Verdict, cancel, retry};
 use schemas::{
-    Compared, Generation, PartitionCount, PartitionId, PartitionReport, Position, Roster,
+    Compared, Generation, LogRef, PartitionCount, PartitionId, PartitionReport, Position, Roster,
 };
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::logs::OneLog;
 use crate::mortal::Mortal;
 use crate::world::now_ms;
 
@@ -93,7 +94,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let store = Arc::new(MemoryStore::new());
-        store.change_roster(&Roster::first(TOPIC, count())).await.unwrap();
+        store.change_roster(&Roster::first(LogRef::first(TOPIC, count()))).await.unwrap();
         let builder = tokio::spawn(builds(Arc::clone(&store)));
         Self { store, log: Arc::default(), dir: tempfile::tempdir().unwrap(), builder }
     }
@@ -105,8 +106,10 @@ impl World {
         let worker = Worker::new(WorkerParts {
             jobs: Arc::clone(store) as _,
             runner: Arc::new(Kinds::new(KindsParts {
-                log: Arc::clone(&self.log) as _,
-                topic: TOPIC.into(),
+                logs: Arc::new(OneLog {
+                    log: Arc::clone(&self.log) as _,
+                    alone: Arc::clone(&self.log) as _,
+                }),
                 store: Arc::clone(store) as _,
                 cache: Arc::new(MemoryCache::new()),
                 definitions: Arc::new(
@@ -114,7 +117,7 @@ impl World {
                 ),
                 letters: Arc::new(SqliteLetterBook::open(&path).unwrap()),
                 writer: letters,
-                archive: None,
+                archive_dir: None,
                 exports: Exports::new(self.dir.path()),
             })),
             name: name.into(),
@@ -316,7 +319,7 @@ async fn a_rebuild_from_a_log_without_its_beginning_begins_nothing_and_goes_on_o
     let worker = world.worker("one", &world.store);
     let id = world.ask(false).await;
     assert_eq!(reason_of(&world.ended(id).await), NO_BEGINNING);
-    assert_eq!(world.roster().await, Roster::first(TOPIC, count()));
+    assert_eq!(world.roster().await, Roster::first(LogRef::first(TOPIC, count())));
 
     world.log.0.store(0, Ordering::Relaxed);
     change(world.store.as_ref(), id, |job| retry(job, now_ms())).await.unwrap();
@@ -429,7 +432,7 @@ async fn a_rebuild_whose_number_somebody_else_takes_and_gives_up_at_any_call_tak
         while !mortal.stands_still() {
             sleep(Duration::from_millis(100)).await;
         }
-        if world.roster().await == Roster::first(TOPIC, count()) {
+        if world.roster().await == Roster::first(LogRef::first(TOPIC, count())) {
             taken += 1;
             world.by_hand(|roster| generations::begin(roster, call % 2 == 0, now_ms())).await;
             world.by_hand(|roster| generations::cancel(roster, Generation(2))).await;

@@ -9,7 +9,7 @@ use processor::partition::{
 };
 use processor::publisher::Publisher;
 use runtime::metrics::Metrics;
-use schemas::{PartitionCount, Position};
+use schemas::{LogRef, PartitionCount, Position, Term};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
 use storage::log::{LogIdentity, RecordBatch};
@@ -44,7 +44,9 @@ fn identity(cluster: &str) -> LogIdentity {
 fn publisher(dir: &tempfile::TempDir) -> Arc<Publisher> {
     let definitions = SqliteDefinitions::open(&dir.path().join("definitions.db")).unwrap();
     let metrics = ProcessorMetrics::new(&Metrics::new("test")).unwrap();
-    Arc::new(Publisher::new(Arc::new(MemoryCache::new()), Arc::new(definitions), one(), metrics))
+    let publisher = Publisher::new(Arc::new(MemoryCache::new()), Arc::new(definitions), metrics);
+    publisher.answer_in(Term::FIRST, one());
+    Arc::new(publisher)
 }
 
 /// Commits as often as it can.
@@ -79,7 +81,7 @@ pub async fn take_over_at_pace(
         publisher: Some(publisher(&dir)),
         turns_to_write: None,
         identity: identity("c"),
-        partitions: one(),
+        log: LogRef::first("submissions", one()),
         limits,
         metrics: ProcessorMetrics::new(&Metrics::new("test"))
             .unwrap()

@@ -9,9 +9,9 @@ use processor::dead_letters::{
     Attempt, DiscardError, Refusal, ReplayError, ReplayParts, Unfinished, discard, replay,
 };
 use schemas::{
-    Action, Allocation, BudgetId, BudgetTotals, CategoryTotals, Generation, Offset, PartitionCount,
-    PartitionId, PersonKey, Position, Receipt, Roster, Submission, SubmissionId, encode_record,
-    partition_for,
+    Action, Allocation, BudgetId, BudgetTotals, CategoryTotals, Generation, LogNumber, LogRef,
+    Offset, PartitionCount, PartitionId, PersonKey, Position, Receipt, Roster, Submission,
+    SubmissionId, encode_record, partition_for,
 };
 use storage::log::letters::{LetterState, Letters};
 use storage::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
@@ -63,11 +63,7 @@ struct Writer {
 
 #[async_trait]
 impl LogWriter for Writer {
-    fn partitions(&self) -> PartitionCount {
-        self.log.partitions()
-    }
-
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
         let answers = self.answers.load(Ordering::Relaxed);
         if answers == Answers::Refusals as u8 {
             return vec![Err(AppendError::Unavailable("away".into())); records.len()];
@@ -100,8 +96,9 @@ impl Fixture {
         let writer =
             Arc::new(Writer { log: Arc::clone(&log), answers: AtomicU8::new(Answers::All as u8) });
         let store = Arc::new(MemoryStore::new());
-        store.change_roster(&Roster::first("submissions", count())).await.unwrap();
+        store.change_roster(&Roster::first(LogRef::first("submissions", count()))).await.unwrap();
         let parts = ReplayParts {
+            number: LogNumber::FIRST,
             book: Arc::new(SqliteLetterBook::open(&path).unwrap()),
             log: Arc::new(SqliteReader::open(&path, count()).unwrap()),
             writer: Arc::clone(&writer) as _,
@@ -112,12 +109,12 @@ impl Fixture {
 
     /// A letter of a record that stands in the log with that value.
     async fn letter(&self, partition: PartitionId, number: u64, value: Vec<u8>) -> Receipt {
-        let record = NewRecord { partition, key: person(number), value: value.clone() };
-        let offset = self.log.append(vec![record]).await.remove(0).unwrap();
+        let record = NewRecord { key: person(number), value: value.clone() };
+        let place = self.log.append_to(vec![(partition, record)]).await.remove(0).unwrap();
         let key = person(number).as_bytes().to_vec();
         let reason = "a bug of that day".to_owned();
-        self.log.put(&[DeadLetter { partition, offset, reason, key, value }]).await.unwrap();
-        Receipt { partition, offset }
+        self.log.put(&[DeadLetter { place, reason, key, value }]).await.unwrap();
+        place
     }
 
     /// Of a good submission that was written to the other partition than its own.
@@ -144,10 +141,8 @@ impl Fixture {
 
     /// A person submits, in the usual way.
     async fn says(&self, number: u64, value: Vec<u8>) -> Receipt {
-        let (key, partition) = (person(number), partition_for(&person(number), count()));
-        let record = NewRecord { partition, key, value };
-        let offset = self.log.append(vec![record]).await.remove(0).unwrap();
-        Receipt { partition, offset }
+        let record = NewRecord { key: person(number), value };
+        self.log.append(vec![record]).await.remove(0).unwrap()
     }
 
     /// A person's records in the partition where they belong.
@@ -284,7 +279,7 @@ async fn what_was_dropped_stays_dropped_and_what_was_replayed_or_never_was_is_no
     let replayed = fixture.misplaced(2).await;
     let place = fixture.replay(replayed).await.unwrap();
     assert_eq!(discard(book, replayed).await, Err(DiscardError::Replayed(place)));
-    let nothing = Receipt { partition: PartitionId(0), offset: Offset(99) };
+    let nothing = Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(99) };
     assert_eq!(discard(book, nothing).await, Err(DiscardError::Unknown));
 }
 
@@ -356,11 +351,10 @@ async fn of_two_letters_of_one_person_the_newer_one_is_what_counts_in_whatever_o
 #[tokio::test]
 async fn another_record_in_the_place_of_the_letters_is_not_replayed() {
     let fixture = Fixture::new().await;
-    let partition = partition_for(&person(1), count());
-    let offset = fixture.says(1, submission(1)).await.offset;
+    let place = fixture.says(1, submission(1)).await;
     let (key, value, reason) = (vec![1; 16], vec![2; 5], "of another log".to_owned());
-    fixture.log.put(&[DeadLetter { partition, offset, reason, key, value }]).await.unwrap();
-    let refused = refusal(fixture.replay(Receipt { partition, offset }).await);
+    fixture.log.put(&[DeadLetter { place, reason, key, value }]).await.unwrap();
+    let refused = refusal(fixture.replay(place).await);
     assert_eq!(refused, Refusal::OtherRecord);
 }
 
@@ -373,4 +367,13 @@ async fn a_dropped_letter_and_one_that_is_none_are_not_replayed() {
     assert_eq!(fixture.appended(1).await, 0);
     let none = Receipt { offset: Offset(99), ..letter };
     assert_eq!(refusal(fixture.replay(none).await), Refusal::Unknown);
+}
+
+#[tokio::test]
+async fn a_letter_of_a_log_that_has_been_replaced_is_not_replayed() {
+    let mut fixture = Fixture::new().await;
+    let letter = fixture.misplaced(1).await;
+    fixture.parts.number = LogNumber(2);
+    assert_eq!(refusal(fixture.replay(letter).await), Refusal::OtherLog);
+    assert_eq!(fixture.appended(1).await, 0);
 }

@@ -41,7 +41,7 @@ impl LettersServer {
         let mut letters = lock(&self.letters);
         for letter in new {
             self.world.check(self.world.oracle.check_letter(&letter));
-            let place = (letter.partition, letter.offset);
+            let place = (letter.place.partition, letter.place.offset);
             let known = letters.entry(place).or_insert_with(|| letter.clone());
             self.world.check(require(*known == letter, || {
                 format!("the letter {letter:?} was {known:?} before")

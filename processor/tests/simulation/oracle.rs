@@ -125,7 +125,7 @@ impl Oracle {
 
     /// A letter: the record's own bytes.
     pub fn check_letter(&self, letter: &DeadLetter) -> Checked {
-        let bytes = self.history(letter.partition).dead.get(&letter.offset);
+        let bytes = self.history(letter.place.partition).dead.get(&letter.place.offset);
         same("letter", Some(&(letter.key.clone(), letter.value.clone())), bytes)
     }
 

@@ -10,7 +10,7 @@ use processor::partition::{
     ClaimError, Ended, Partition, PartitionParts, Progress, check_log, claim,
 };
 use processor::publisher::Publisher;
-use schemas::{Generation, PartitionId, Position};
+use schemas::{Generation, LogRef, PartitionId, Position, Term};
 use storage::log::{LogIdentity, RecordBatch};
 use storage::store::PartitionRef;
 use tokio::sync::mpsc;
@@ -68,9 +68,9 @@ impl Process {
         let publisher = Arc::new(Publisher::new(
             Arc::new(cache),
             Arc::clone(&servers.definitions) as _,
-            world.log.count,
             servers.metrics.clone(),
         ));
+        publisher.answer_in(Term::FIRST, world.log.count);
         let process = Arc::new(Self {
             number,
             control,
@@ -160,7 +160,7 @@ impl Process {
             publisher: Some(Arc::clone(&self.publisher)),
             turns_to_write: None,
             identity,
-            partitions: world.log.count,
+            log: LogRef::first("submissions", world.log.count),
             limits: world.plan.limits,
             metrics: self.servers.metrics.partition(partition),
             progress: Arc::clone(&progress),

@@ -3,4 +3,5 @@
 
 pub mod letters;
 pub mod log;
+pub mod logs;
 pub mod store;

@@ -12,8 +12,8 @@ use processor::audit::{AuditParts, AuditProgress, Report, audit};
 use processor::partition::{Limits, StormLimits};
 use schemas::{
     Action, Allocation, Budget, BudgetId, BudgetTotals, Category, CategoryId, Generation, Identity,
-    PartitionCount, PartitionId, PersonKey, Position, Receipt, Results, Submission, SubmissionId,
-    encode_record, partition_for,
+    LogRef, PartitionCount, PartitionId, PersonKey, Position, Receipt, Results, Submission,
+    SubmissionId, encode_record, partition_for,
 };
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
@@ -27,6 +27,7 @@ use storage::store::{Commit, Epoch, PartitionRef, Store, StoredPartition};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use crate::logs::OneLog;
 use crate::running::Running;
 
 pub const PARTITIONS: u32 = 3;
@@ -120,8 +121,11 @@ impl Fixture {
     pub async fn begin(&mut self) {
         let parts = ProcessorParts {
             source: Box::new(self.log.source().unwrap()),
-            log: self.archived_reader().await,
-            topic: TOPIC.into(),
+            logs: Arc::new(OneLog {
+                log: self.archived_reader().await,
+                alone: Arc::new(self.reader()),
+            }),
+            first_log: LogRef::first(TOPIC, count()),
             dead_letters: Arc::clone(&self.log) as _,
             letters: Arc::new(self.letters()),
             writer: Arc::clone(&self.writer),
@@ -129,7 +133,7 @@ impl Fixture {
             jobs: Arc::clone(&self.store) as _,
             cache: Arc::clone(&self.cache),
             definitions: Arc::new(SqliteDefinitions::open(&self.dir.path().join("d.db")).unwrap()),
-            archive: self.archive.as_ref().map(|dir| self.archiving(dir)),
+            archive_dir: self.archive.clone(),
             exports: self.exports(),
         };
         self.processor = Some(Running::start(parts, self.limits).await);
@@ -194,9 +198,8 @@ impl Fixture {
             accepted_at_ms: 1_800_000_000_000,
             action: Action::Allocate(Allocation::new(&[4_000, 6_000]).unwrap()),
         });
-        let record = NewRecord { partition, key: person, value };
-        let offset = self.log.append(vec![record]).await.remove(0).unwrap();
-        Receipt { partition, offset }
+        let record = NewRecord { key: person, value };
+        self.log.append_to(vec![(partition, record)]).await.remove(0).unwrap()
     }
 
     /// Waits until everything is committed, everyone's row is in the table, and the cache has been told.
@@ -309,9 +312,8 @@ fn record(number: u64) -> NewRecord {
     let who = (number * 7_919) % PEOPLE;
     let key = u128::from(who + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
     let person = PersonKey::from_bytes(key.to_le_bytes());
-    let partition = partition_for(&person, count());
     if number % 23 == 22 {
-        return NewRecord { partition, key: person, value: b"no submission".to_vec() };
+        return NewRecord { key: person, value: b"no submission".to_vec() };
     }
     let share = (number * 37 % 101 * 100) as u32;
     let shares = Allocation::new(&[share, 10_000 - share]).unwrap();
@@ -324,7 +326,7 @@ fn record(number: u64) -> NewRecord {
         accepted_at_ms: 1_700_000_000_000 + number,
         action: if number % 13 == 12 { Action::Withdraw } else { Action::Allocate(shares) },
     });
-    NewRecord { partition, key: person, value }
+    NewRecord { key: person, value }
 }
 
 /// Moves one person from one whole percent to another, consistently.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Offset, PartitionId};
+use crate::{LogNumber, Offset, PartitionId};
 
 const WORKERS: [&str; 2] = ["one", "two"];
 
@@ -361,7 +361,7 @@ fn a_job_is_one_flat_object_and_damage_is_no_job() {
     assert_eq!(value["priority"], "critical");
     assert_eq!(Job::from_json(&job.to_json().replace("running", "walking")), None);
     assert_eq!(Job::from_json("{}"), None);
-    let letter = Receipt { partition: PartitionId(3), offset: Offset(1042) };
+    let letter = Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(1042) };
     for kind in
         [JobKind::ReplayDeadLetter { letter, resume: true }, JobKind::DropDeadLetter { letter }]
     {

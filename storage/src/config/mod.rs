@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runtime::config::{Key, KeyDoc, Reader, parse};
-use schemas::PartitionCount;
+use schemas::{LogRef, PartitionCount};
 
 use crate::exports::Exports;
 use crate::log::kafka::KafkaConfig;
@@ -94,11 +94,11 @@ keys! {
     LOG_KIND: LogKind = "log.kind", Some("kafka"), "kafka, sqlite",
         "Where submissions and definitions rest. The embedded binary's default is sqlite.", log_kind;
     LOG_PARTITIONS: PartitionCount = "log.partitions", Some("12"), "partitions",
-        "The generation's partition count: topics are created with it, and refused with another.", partition_count;
+        "How many partitions a new deployment's log is created with. Afterwards the log may be given another count: `processor repartition`.", partition_count;
     KAFKA_BROKERS: String = "kafka.brokers", Some("127.0.0.1:9092"), "host:port, ...",
         "Brokers to begin with.", parse::non_empty;
     KAFKA_TOPIC: String = "kafka.topic", Some("submissions"), "topic",
-        "The topic of submissions; dead letters are in the same name with .dead-letters.", parse::non_empty;
+        "The topic of submissions that a new deployment begins with; dead letters are in the same name with .dead-letters.", parse::non_empty;
     KAFKA_DEFINITIONS_TOPIC: String = "kafka.definitions_topic", Some("budgets"), "topic",
         "The compacted topic of budgets' definitions.", parse::non_empty;
     KAFKA_REPLICATION_FACTOR: u32 = "kafka.replication_factor", Some("1"), "copies",
@@ -218,17 +218,12 @@ impl StorageConfig {
         Some(config)
     }
 
-    /// The generation's partition count.
-    pub fn partitions(&self) -> PartitionCount {
-        self.partitions
+    /// The log that a new deployment begins with.
+    pub fn first_log(&self) -> LogRef {
+        self.kafka.first_log()
     }
 
-    /// What the generation calls the log.
-    pub fn topic(&self) -> &str {
-        &self.kafka.topic
-    }
-
-    /// The folder of the log's archive, if there is one.
+    /// The folder of the logs' archives, if there is one.
     pub fn archive_dir(&self) -> Option<&Path> {
         self.archive_dir.as_deref()
     }

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::PersonKeyHasher;
+use schemas::{LogRef, PersonKeyHasher};
+use tokio::sync::watch;
 
 use super::{CacheKind, LogKind, StorageConfig, StoreKind};
 use crate::cache::Cache;
@@ -17,11 +19,14 @@ use crate::idempotency::Idempotency;
 use crate::idempotency::memory::MemoryIdempotency;
 use crate::idempotency::redis::RedisIdempotency;
 use crate::jobs::JobStore;
-use crate::log::archive::ArchivedReader;
-use crate::log::kafka::{KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource};
+use crate::log::archive::{ArchivedReader, folder_of};
+use crate::log::kafka::topics::ensure_topics_beside;
+use crate::log::kafka::{
+    KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource, LogMover,
+};
 use crate::log::letters::LetterPlaces;
 use crate::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
-use crate::log::{DeadLetters, LetterBook, LogReader, LogSource, LogWriter};
+use crate::log::{DeadLetters, LetterBook, LogReader, LogReaders, LogSource, LogWriter};
 use crate::opening::OpenError;
 use crate::secret::open_secret;
 use crate::store::Store;
@@ -32,6 +37,9 @@ use crate::store::sqlite::SqliteStore;
 const LOG_FILE: &str = "log.db";
 /// The embedded store, there as well.
 const STORE_FILE: &str = "store.db";
+
+/// Between two looks at whether the definitions are loaded.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The log's ends, opened together.
 pub struct OpenLog {
@@ -60,28 +68,63 @@ impl OpenStore {
 }
 
 impl StorageConfig {
-    /// Opens the log for appending only.
+    /// Opens the log for appending only: the one to which submissions go by now, as the definitions say, and any to which
+    /// they will.
     ///
     /// # Errors
     /// When it does not answer, or has another partition count.
-    pub async fn open_log_writer(&self) -> Result<Arc<dyn LogWriter>, OpenError> {
+    pub async fn open_log_writer(
+        &self,
+        definitions: &dyn Definitions,
+    ) -> Result<Arc<dyn LogWriter>, OpenError> {
         match self.log {
             LogKind::Kafka => {
-                Ok(Arc::new(KafkaLog::open(&self.kafka).await.map_err(OpenError::log)?))
+                ensure_topics_beside(&self.kafka).await.map_err(OpenError::log)?;
+                let mut changes = definitions.changes();
+                while !definitions.is_loaded() {
+                    // Loading them is a change too; its end is ours.
+                    let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+                }
+                let moves = definitions.log();
+                let log = moves.borrow().clone().unwrap_or_else(|| self.first_log());
+                let opened = KafkaLog::open(&self.kafka, &log, moves).await;
+                Ok(Arc::new(opened.map_err(OpenError::log)?))
             }
-            LogKind::Sqlite => Ok(self.open_log().await?.writer),
+            LogKind::Sqlite => self.open_writer_of(&self.first_log()).await,
         }
     }
 
-    /// Opens all ends of the log.
+    /// Opens one log for appending only, and no other to which submissions may be moved.
     ///
     /// # Errors
     /// When it does not answer, or has another partition count.
-    pub async fn open_log(&self) -> Result<OpenLog, OpenError> {
+    pub async fn open_writer_of(&self, log: &LogRef) -> Result<Arc<dyn LogWriter>, OpenError> {
         match self.log {
             LogKind::Kafka => {
-                let writer = KafkaLog::open(&self.kafka).await.map_err(OpenError::log)?;
-                let source = KafkaSource::open(&self.kafka).await.map_err(OpenError::log)?;
+                let opened = KafkaLog::open(&self.kafka, log, watch::channel(None).1).await;
+                Ok(Arc::new(opened.map_err(OpenError::log)?))
+            }
+            LogKind::Sqlite => {
+                let opened = SqliteLog::open(&self.embedded_file(LOG_FILE)?, log.partitions);
+                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
+            }
+        }
+    }
+
+    /// Opens all ends of a log. Its writer goes on to any to which submissions are moved.
+    ///
+    /// # Errors
+    /// When it does not answer, or has another partition count.
+    pub async fn open_log(
+        &self,
+        log: &LogRef,
+        definitions: &dyn Definitions,
+    ) -> Result<OpenLog, OpenError> {
+        match self.log {
+            LogKind::Kafka => {
+                let source = KafkaSource::open(&self.kafka, log).await.map_err(OpenError::log)?;
+                let writer = KafkaLog::open_unchecked(&self.kafka, log, definitions.log())
+                    .map_err(OpenError::log)?;
                 let dead_letters = KafkaDeadLetters::open(&self.kafka).map_err(OpenError::log)?;
                 Ok(OpenLog {
                     writer: Arc::new(writer),
@@ -100,30 +143,11 @@ impl StorageConfig {
         }
     }
 
-    /// Opens the log for reading back, beside whoever folds it; with its archive before it, if there is one. Creates
-    /// nothing.
-    ///
-    /// # Errors
-    /// When it does not answer, is not there, or has another partition count.
-    pub async fn open_log_reader(&self) -> Result<Arc<dyn LogReader>, OpenError> {
-        let log = self.open_log_alone().await?;
-        let Some(dir) = &self.archive_dir else { return Ok(log) };
-        Ok(Arc::new(ArchivedReader::open(dir, self.topic(), log).await))
-    }
-
-    /// Opens the log itself for reading back, without its archive. Creates nothing.
-    ///
-    /// # Errors
-    /// When it does not answer, is not there, or has another partition count.
-    pub async fn open_log_alone(&self) -> Result<Arc<dyn LogReader>, OpenError> {
+    /// What moves submissions to another topic; `None` where they are in no topic.
+    pub fn log_mover(&self) -> Option<LogMover> {
         match self.log {
-            LogKind::Kafka => {
-                Ok(Arc::new(KafkaReader::open(&self.kafka).await.map_err(OpenError::log)?))
-            }
-            LogKind::Sqlite => {
-                let opened = SqliteReader::open(&self.sqlite_dir.join(LOG_FILE), self.partitions);
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
-            }
+            LogKind::Kafka => Some(LogMover::new(&self.kafka)),
+            LogKind::Sqlite => None,
         }
     }
 
@@ -232,12 +256,33 @@ impl StorageConfig {
 }
 
 #[async_trait]
+impl LogReaders for StorageConfig {
+    async fn open(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError> {
+        let alone = self.open_alone(log).await?;
+        let Some(dir) = &self.archive_dir else { return Ok(alone) };
+        Ok(Arc::new(ArchivedReader::open(&folder_of(dir, log), &log.topic, alone).await))
+    }
+
+    async fn open_alone(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError> {
+        match self.log {
+            LogKind::Kafka => {
+                Ok(Arc::new(KafkaReader::open(&self.kafka, log).await.map_err(OpenError::log)?))
+            }
+            LogKind::Sqlite => {
+                let opened = SqliteReader::open(&self.sqlite_dir.join(LOG_FILE), log.partitions);
+                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
+            }
+        }
+    }
+}
+
+#[async_trait]
 impl LetterPlaces for StorageConfig {
     fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError> {
         self.open_letter_book()
     }
 
-    async fn open_log_reader(&self) -> Result<Arc<dyn LogReader>, OpenError> {
-        self.open_log_reader().await
+    async fn open_log_reader(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError> {
+        self.open(log).await
     }
 }

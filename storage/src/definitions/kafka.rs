@@ -15,7 +15,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientContext, Message, Offset, Statistics, TopicPartitionList};
-use schemas::{Budget, BudgetId};
+use schemas::{Budget, BudgetId, LogRef};
+use serde::Serialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -36,8 +37,12 @@ pub struct KafkaDefinitions {
     stop: CancellationToken,
 }
 
+/// The key of the record that says where submissions go. No budget is called so.
+const LOG_KEY: &str = "@log";
+
 struct Shared {
     catalog: ArcSwap<Catalog>,
+    log: watch::Sender<Option<LogRef>>,
     loaded: AtomicBool,
     changed: watch::Sender<()>,
 }
@@ -50,6 +55,7 @@ impl KafkaDefinitions {
     pub fn open(config: &KafkaConfig) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             catalog: ArcSwap::default(),
+            log: watch::Sender::new(None),
             loaded: AtomicBool::new(false),
             changed: watch::Sender::new(()),
         });
@@ -86,6 +92,31 @@ impl Definitions for KafkaDefinitions {
 
     fn changes(&self) -> watch::Receiver<()> {
         self.shared.changed.subscribe()
+    }
+
+    fn log(&self) -> watch::Receiver<Option<LogRef>> {
+        self.shared.log.subscribe()
+    }
+
+    async fn move_log(&self, to: &LogRef) -> Result<(), DefinitionError> {
+        let deadline = Instant::now() + CHANGE_PATIENCE;
+        let _alone = self.changing.lock().await;
+        loop {
+            let next = to.clone();
+            match self.blocking(move |config| move_log(config, &next)).await? {
+                Ok(log) => {
+                    self.shared.take_log_in(log);
+                    return Ok(());
+                }
+                Err(error) if Instant::now() > deadline => {
+                    return Err(DefinitionError::Unavailable(error.to_string()));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a move of the log starts over");
+                    tokio::time::sleep(jitter()).await;
+                }
+            }
+        }
     }
 
     async fn change(
@@ -159,6 +190,7 @@ fn jitter() -> Duration {
 struct OpenChange {
     producer: BaseProducer<Quiet>,
     catalog: Catalog,
+    log: Option<LogRef>,
 }
 
 /// Ends every other change and reads what has been committed.
@@ -171,15 +203,17 @@ fn open_change(config: &KafkaConfig) -> KafkaResult<OpenChange> {
     producer.init_transactions(STEP_TIMEOUT)?;
     let consumer = reader(config)?;
     let deadline = Instant::now() + STEP_TIMEOUT;
-    let mut catalog = Catalog::default();
+    let (mut catalog, mut log) = (Catalog::default(), None);
     loop {
         match consumer.poll(FOLLOW_POLL) {
-            Some(Ok(message)) => {
-                if let Some(budget) = parse(message.payload()) {
-                    catalog = catalog.with(Arc::new(budget));
-                }
+            Some(Ok(message)) => match parse(&message) {
+                Some(Entry::Budget(budget)) => catalog = catalog.with(Arc::new(budget)),
+                Some(Entry::Log(moved)) => log = Some(moved),
+                None => {}
+            },
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                return Ok(OpenChange { producer, catalog, log });
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(OpenChange { producer, catalog }),
             Some(Err(error)) if Instant::now() > deadline => return Err(error),
             _ if Instant::now() > deadline => {
                 return Err(KafkaError::Canceled);
@@ -189,13 +223,30 @@ fn open_change(config: &KafkaConfig) -> KafkaResult<OpenChange> {
     }
 }
 
+/// Answers where submissions go then.
+fn move_log(config: &KafkaConfig, to: &LogRef) -> KafkaResult<LogRef> {
+    let OpenChange { producer, log, .. } = open_change(config)?;
+    if let Some(log) = log.filter(|log| log.number >= to.number) {
+        return Ok(log);
+    }
+    write_entry(&producer, config, LOG_KEY, to)?;
+    Ok(to.clone())
+}
+
 fn write(producer: &BaseProducer<Quiet>, config: &KafkaConfig, budget: &Budget) -> KafkaResult<()> {
-    let Ok(json) = serde_json::to_vec(budget) else { return Err(KafkaError::Canceled) };
+    write_entry(producer, config, budget.id.as_str(), budget)
+}
+
+fn write_entry(
+    producer: &BaseProducer<Quiet>,
+    config: &KafkaConfig,
+    key: &str,
+    entry: &impl Serialize,
+) -> KafkaResult<()> {
+    let Ok(json) = serde_json::to_vec(entry) else { return Err(KafkaError::Canceled) };
     producer.begin_transaction()?;
-    let record = BaseRecord::<str, [u8]>::to(&config.definitions_topic)
-        .partition(0)
-        .key(budget.id.as_str())
-        .payload(&json);
+    let record =
+        BaseRecord::<str, [u8]>::to(&config.definitions_topic).partition(0).key(key).payload(&json);
     producer.send(record).map_err(|(error, _)| error)?;
     producer.commit_transaction(STEP_TIMEOUT)
 }
@@ -259,8 +310,9 @@ fn follow(config: &KafkaConfig, shared: &Shared, stop: &CancellationToken) -> Ka
         let polled = consumer.poll(FOLLOW_POLL);
         consumer.context().rebootstrap.mend(consumer.client());
         match polled {
-            Some(Ok(message)) => match parse(message.payload()) {
-                Some(budget) => shared.take_in(Arc::new(budget)),
+            Some(Ok(message)) => match parse(&message) {
+                Some(Entry::Budget(budget)) => shared.take_in(Arc::new(budget)),
+                Some(Entry::Log(log)) => shared.take_log_in(log),
                 None => tracing::warn!(
                     offset = message.offset(),
                     "a definition does not parse and is passed over"
@@ -274,9 +326,19 @@ fn follow(config: &KafkaConfig, shared: &Shared, stop: &CancellationToken) -> Ka
     Ok(())
 }
 
-fn parse(payload: Option<&[u8]>) -> Option<Budget> {
-    let budget: Budget = serde_json::from_slice(payload?).ok()?;
-    budget.faults().is_empty().then_some(budget)
+/// One record of the topic.
+enum Entry {
+    Budget(Budget),
+    Log(LogRef),
+}
+
+fn parse(message: &impl Message) -> Option<Entry> {
+    let payload = message.payload()?;
+    if message.key() == Some(LOG_KEY.as_bytes()) {
+        return Some(Entry::Log(serde_json::from_slice(payload).ok()?));
+    }
+    let budget: Budget = serde_json::from_slice(payload).ok()?;
+    budget.faults().is_empty().then_some(Entry::Budget(budget))
 }
 
 impl Shared {
@@ -284,6 +346,17 @@ impl Shared {
         if !self.loaded.swap(true, Ordering::AcqRel) {
             self.changed.send_replace(());
         }
+    }
+
+    /// Takes in where submissions go, unless they go further already.
+    fn take_log_in(&self, log: LogRef) {
+        self.log.send_if_modified(|known| {
+            let news = known.as_ref().is_none_or(|known| known.number < log.number);
+            if news {
+                *known = Some(log);
+            }
+            news
+        });
     }
 
     /// Takes a definition in unless a newer one is there: a change's own answer may overtake the follower.

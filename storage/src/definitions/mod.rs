@@ -1,4 +1,5 @@
-//! Budgets' definitions: one ordered history that every service follows, changed by compare-and-set.
+//! Budgets' definitions: one ordered history that every service follows, changed by compare-and-set. And in the same
+//! history where submissions go: what follows it and has no store has to know that as well.
 
 mod catalog;
 pub mod kafka;
@@ -7,7 +8,7 @@ pub mod sqlite;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use schemas::{Budget, BudgetId};
+use schemas::{Budget, BudgetId, LogRef};
 use tokio::sync::watch;
 
 pub use catalog::{Catalog, Change, ChangeRefused, define, define_if_absent, freeze};
@@ -35,6 +36,20 @@ pub trait Definitions: Send + Sync + 'static {
 
     /// Wakes whenever the catalog has changed.
     fn changes(&self) -> watch::Receiver<()>;
+
+    /// Where submissions go by now, as last heard; `None` if they never went anywhere else than at first.
+    fn log(&self) -> watch::Receiver<Option<LogRef>> {
+        watch::channel(None).1
+    }
+
+    /// Tells everyone that submissions go to this log from now on. Says nothing if they go there already, or further: it
+    /// only moves forward.
+    ///
+    /// # Errors
+    /// When it cannot be told now, or logs are never moved here.
+    async fn move_log(&self, _to: &LogRef) -> Result<(), DefinitionError> {
+        Err(DefinitionError::Unavailable("this log is never moved".to_owned()))
+    }
 
     /// Asks `decide` what to make of the current definition, with nobody else changing any meanwhile, and writes what
     /// it says. Answers the definition as it is then, which [`Definitions::catalog`] knows from then on.

@@ -119,7 +119,7 @@ fn judge(attempt: &Attempt, known: Option<&[u8]>) -> Begun {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use schemas::{BudgetId, Offset, PartitionId, SubmissionId};
+    use schemas::{BudgetId, LogNumber, Offset, PartitionId, SubmissionId};
     use uuid::Uuid;
 
     use super::*;
@@ -132,9 +132,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_judged_as_what_it_was(
-            digest: u64, other: u64, partition in 0..1_024_u32, offset in 0..i64::MAX as u64,
+            digest: u64, other: u64, log in 0..3_u32, partition in 0..1_024_u32, offset in 0..i64::MAX as u64,
         ) {
-            let receipt = Receipt { partition: PartitionId(partition), offset: Offset(offset) };
+            let receipt = Receipt { log: LogNumber(log), partition: PartitionId(partition), offset: Offset(offset) };
             let mine = attempt(digest);
             prop_assert_eq!(judge(&mine, None), Begun::First);
             prop_assert_eq!(judge(&mine, Some(in_flight(&mine).as_bytes())), Begun::InFlight);

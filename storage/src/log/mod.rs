@@ -9,21 +9,22 @@ pub mod letters;
 pub mod sqlite;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{Offset, PartitionCount, PartitionId, PersonKey, Position};
+use schemas::{LogRef, PartitionCount, PartitionId, PersonKey, Position, Receipt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+use crate::opening::OpenError;
 
 pub use batch::{Record, RecordBatch};
 pub use letters::{DeadLetter, DeadLetters, Decision, Entry, LetterBook, PutAway};
 
-/// One record on its way into the log.
+/// One record on its way into the log: into the partition that its key belongs to, in whichever log takes it.
 #[derive(Debug, Clone)]
 pub struct NewRecord {
-    /// Where it goes; the caller derives it from the key.
-    pub partition: PartitionId,
     /// The record's key.
     pub key: PersonKey,
     /// The record's value.
@@ -39,17 +40,17 @@ pub enum AppendError {
     /// It may be in the log, or get there yet: send the same submission id again.
     #[error("the log did not say whether it has the record: {0}")]
     Unknown(String),
+    /// It is not in the log, which takes no more: it goes on in another one, or will.
+    #[error("the log takes no more records: it is being moved to another topic")]
+    Sealed,
 }
 
 /// Appends records.
 #[async_trait]
 pub trait LogWriter: Send + Sync + 'static {
-    /// How many partitions the log has.
-    fn partitions(&self) -> PartitionCount;
-
-    /// Appends records and answers for each of them, in order, once it is durable or will not be. It answers within
-    /// a bound of about a second, and holds a bounded number of records.
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>>;
+    /// Appends records and answers for each of them, in order, where it stands once it is durable, or that it will not
+    /// be. It answers within a bound of about a second, and holds no record longer.
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>>;
 
     /// Whether the log takes records now, as far as is known without asking it.
     fn available(&self) -> Result<(), AppendError>;
@@ -121,22 +122,36 @@ pub enum SourceError {
 
 /// Reads the log as a member of a group, which shares the partitions among its members.
 pub trait LogSource: Send + 'static {
-    /// How many partitions the log has.
-    fn partitions(&self) -> PartitionCount;
-
-    /// Which log it is.
+    /// In which cluster the logs are.
     fn identity(&self) -> LogIdentity;
 
-    /// Joins, delivers until told to stop, and leaves. Blocks: it wants a thread of its own. Can be called again
-    /// after [`SourceError::Rejoin`].
+    /// Joins for a log, delivers until told to stop, and leaves. Blocks: it wants a thread of its own. Can be called again
+    /// after [`SourceError::Rejoin`], also for another log.
     ///
     /// # Errors
     /// When it ends before it was told to.
     fn run(
         &mut self,
+        log: &LogRef,
         handler: &dyn PartitionHandler,
         stop: &CancellationToken,
     ) -> Result<(), SourceError>;
+}
+
+/// Opens readers of a deployment's logs. Creates nothing.
+#[async_trait]
+pub trait LogReaders: Send + Sync + 'static {
+    /// A log, with its archive before it, if there is one.
+    ///
+    /// # Errors
+    /// When it does not answer, is not there, or has another partition count.
+    async fn open(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError>;
+
+    /// A log itself, without its archive.
+    ///
+    /// # Errors
+    /// As above.
+    async fn open_alone(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError>;
 }
 
 /// Why records could not be read back.

@@ -21,7 +21,7 @@ use storage::log::archive::{
     Archive, ArchiveWriter, Archived, ArchivedReader, LogName, Segment, WriteError,
 };
 use storage::log::sqlite::{SqliteLog, SqliteReader};
-use storage::log::{LogBounds, LogIdentity, LogReader, LogWriter, NewRecord, ReadError, Stretch};
+use storage::log::{LogBounds, LogIdentity, LogReader, NewRecord, ReadError, Stretch};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
@@ -53,14 +53,13 @@ impl World {
 
     /// Appends these records to both partitions.
     async fn append(&self, numbers: Range<u64>) {
-        let record = |partition, number: u64| NewRecord {
-            partition,
-            key: PersonKey::from_bytes(u128::from(number).to_be_bytes()),
-            value: vec![number as u8; number as usize % 200],
+        let record = |partition, number: u64| {
+            let key = PersonKey::from_bytes(u128::from(number).to_be_bytes());
+            (partition, NewRecord { key, value: vec![number as u8; number as usize % 200] })
         };
         for partition in [ZERO, ONE] {
             let records = numbers.clone().map(|number| record(partition, number)).collect();
-            let answers = self.log.append(records).await;
+            let answers = self.log.append_to(records).await;
             answers.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
         }
     }

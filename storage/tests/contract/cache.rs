@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use schemas::{
-    BudgetId, BudgetTotals, CombinedTotals, Generation, PartitionCount, PartitionId,
+    BudgetId, BudgetTotals, CombinedTotals, Generation, LogNumber, PartitionCount, PartitionId,
     PartitionTotals, Term,
 };
 use storage::cache::{Cache, CacheUpdate};
@@ -46,9 +46,9 @@ macro_rules! cache_contract {
 pub(crate) use cache_contract;
 
 const FIRST: Term = Term::FIRST;
-const SECOND: Term = Term { number: 2, generation: Generation(2) };
+const SECOND: Term = Term { number: 2, generation: Generation(2), log: LogNumber::FIRST };
 /// The first generation, rolled back to.
-const THIRD: Term = Term { number: 3, generation: Generation::FIRST };
+const THIRD: Term = Term { number: 3, generation: Generation::FIRST, log: LogNumber::FIRST };
 
 async fn publish(
     cache: &dyn Cache,

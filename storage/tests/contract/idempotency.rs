@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use schemas::{Offset, PartitionId, Receipt, SubmissionId};
+use schemas::{LogNumber, Offset, PartitionId, Receipt, SubmissionId};
 use storage::idempotency::{Attempt, Begun, Idempotency};
 use uuid::Uuid;
 
@@ -27,7 +27,8 @@ macro_rules! idempotency_contract {
 }
 pub(crate) use idempotency_contract;
 
-const RECEIPT: Receipt = Receipt { partition: PartitionId(3), offset: Offset(1_042) };
+const RECEIPT: Receipt =
+    Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(1_042) };
 
 fn new_attempt() -> Attempt {
     Attempt { budget: new_budget_id(), submission: SubmissionId(Uuid::new_v4()), digest: u64::MAX }

@@ -137,8 +137,8 @@ impl Entry {
         Self {
             generation: record.generation.0,
             state,
-            topic: record.topic.clone(),
-            partition_count: record.partitions.get(),
+            topic: record.log.topic.clone(),
+            partition_count: record.log.partitions.get(),
             dry_run: None,
             begun_at: None,
             job: None,

@@ -62,9 +62,9 @@ pub fn router(
     letters: Arc<dyn LetterPlaces>,
 ) -> Router {
     let parts = Parts {
-        roster,
         jobs: JobDesk::new(jobs),
-        letters: LetterDesk::new(letters),
+        letters: LetterDesk::new(letters, roster.clone()),
+        roster,
         guard: guard.clone(),
     };
     AdminRoutes::new(guard)

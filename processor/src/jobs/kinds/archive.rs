@@ -3,7 +3,7 @@
 use schemas::job::Verdict;
 
 use super::{Done, Failure, Held, KindsParts, told};
-use crate::archive::{ArchiveError, ArchiveProgress, archive};
+use crate::archive::{ArchiveError, ArchiveParts, ArchiveProgress, archive};
 
 impl From<ArchiveError> for Failure {
     fn from(error: ArchiveError) -> Self {
@@ -17,15 +17,17 @@ impl From<ArchiveError> for Failure {
 }
 
 pub(super) async fn run(parts: &KindsParts, job: &Held) -> Result<Done, Failure> {
-    let Some(places) = &parts.archive else {
+    let Some(dir) = &parts.archive_dir else {
         return Err(Failure::InVain("no folder is configured for it: `archive.dir`".to_owned()));
     };
+    let log = parts.current_log().await?;
+    let places = ArchiveParts::of(&log, parts.logs.as_ref(), &parts.store, dir).await?;
     let progress = ArchiveProgress::default();
     let look = || {
         let (done, of) = progress.records();
         (done, of, format!("{done} of {of} records archived"))
     };
-    let archived = told(job, look, archive(places, &progress)).await?;
+    let archived = told(job, look, archive(&places, &progress)).await?;
     let whole: u64 = archived.iter().map(|partition| partition.end.0).sum();
     let new: u64 = archived.iter().map(|it| it.end.0 - it.from.0).sum();
     let result = format!("{whole} records, {new} of them new: {}", places.dir.display());

@@ -9,9 +9,10 @@ use super::{Done, Failure, Held, KindsParts, told};
 use crate::audit::{AuditError, AuditParts, AuditProgress, Report, audit};
 
 pub(super) async fn run(parts: &KindsParts, job: &Held) -> Result<Done, Failure> {
+    let log = parts.current_log().await?;
     let places = AuditParts {
-        log: Arc::clone(&parts.log),
-        topic: parts.topic.clone(),
+        log: parts.logs.open(&log).await?,
+        topic: log.topic,
         store: Arc::clone(&parts.store),
         cache: Some(Arc::clone(&parts.cache)),
         apis: Vec::new(),

@@ -51,9 +51,11 @@ pub(super) async fn replay(
     letter: Receipt,
     resume: bool,
 ) -> Result<Done, Failure> {
+    let log = parts.current_log().await?;
     let places = ReplayParts {
         book: Arc::clone(&parts.letters),
-        log: Arc::clone(&parts.log),
+        number: log.number,
+        log: parts.logs.open(&log).await?,
         writer: Arc::clone(&parts.writer),
         store: Arc::clone(&parts.store),
     };

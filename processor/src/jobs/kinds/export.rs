@@ -34,9 +34,10 @@ pub(super) async fn run(
         return Err(Failure::Again("the budgets are not known yet".to_owned()));
     }
     let definition = parts.definitions.catalog().get(budget.as_str()).cloned();
+    let log = parts.current_log().await?;
     let places = ExportParts {
-        log: Arc::clone(&parts.log),
-        topic: parts.topic.clone(),
+        log: parts.logs.open(&log).await?,
+        topic: log.topic,
         store: Arc::clone(&parts.store),
         budget: definition
             .ok_or_else(|| Failure::InVain(format!("there is no budget `{budget}`")))?,

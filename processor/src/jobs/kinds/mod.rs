@@ -7,30 +7,30 @@ mod export;
 mod rebuild;
 mod warm;
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use schemas::LogRef;
 use schemas::job::JobKind;
 use storage::cache::Cache;
 use storage::definitions::Definitions;
 use storage::exports::Exports;
-use storage::log::{LetterBook, LogReader, LogWriter};
+use storage::log::{LetterBook, LogReaders, LogWriter};
+use storage::opening::OpenError;
 use storage::store::{Store, StoreError};
 use tokio::time::sleep;
 
 use super::{Done, Failure, Held, Runner};
-use crate::archive::ArchiveParts;
 
 const TELL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The places that jobs are about.
 pub struct KindsParts {
-    /// The log.
-    pub log: Arc<dyn LogReader>,
-    /// Its topic, as the generation records it.
-    pub topic: String,
+    /// The logs.
+    pub logs: Arc<dyn LogReaders>,
     /// Totals and people.
     pub store: Arc<dyn Store>,
     /// The readers' copy.
@@ -41,8 +41,8 @@ pub struct KindsParts {
     pub letters: Arc<dyn LetterBook>,
     /// The log, for what is appended to it once more.
     pub writer: Arc<dyn LogWriter>,
-    /// The log's archive, if there is one.
-    pub archive: Option<ArchiveParts>,
+    /// The folder of the logs' archives, if there is one.
+    pub archive_dir: Option<PathBuf>,
     /// Where exports are written to.
     pub exports: Exports,
 }
@@ -87,6 +87,24 @@ impl Runner for Kinds {
             | JobKind::Export { .. }
             | JobKind::Archive
             | JobKind::DropDeadLetter { .. } => Ok(None),
+        }
+    }
+}
+
+impl KindsParts {
+    /// The log that answers now.
+    async fn current_log(&self) -> Result<LogRef, Failure> {
+        let roster = self.store.roster().await?;
+        let none = || Failure::Again("no processor ever started".to_owned());
+        Ok(roster.ok_or_else(none)?.current.log)
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Away { .. } => Self::Again(error.to_string()),
+            OpenError::Wrong { .. } | OpenError::Secret(_) => Self::InVain(error.to_string()),
         }
     }
 }

@@ -110,10 +110,13 @@ pub(super) async fn run(parts: &KindsParts, job: &Held, dry_run: bool) -> Result
         let step = match place(&now, generation) {
             Place::NotBegun => {
                 // Nothing is begun that can never be built.
-                goals(parts.log.as_ref()).await.map_err(|error| failure(error, None))?;
+                let log = parts.logs.open(&now.current.log).await?;
+                goals(log.as_ref()).await.map_err(|error| failure(error, None))?;
                 begin(store, job.id(), generation, dry_run).await
             }
-            Place::Building(building) if building.dry_run != dry_run => {
+            Place::Building(building)
+                if building.dry_run != dry_run || building.record.log != now.current.log =>
+            {
                 return Err(failure(RebuildError::OtherPurpose(generation), None));
             }
             Place::Building(building) if checkpoint.begun == Begun::NotYet => {
@@ -211,7 +214,9 @@ async fn roster(store: &dyn Store) -> Result<Roster, Failure> {
 async fn choose(job: &Held, roster: &Roster, dry_run: bool) -> Result<Checkpoint, Failure> {
     let (generation, begun) = match &roster.building {
         None => (roster.next, Begun::NotYet),
-        Some(building) if building.dry_run == dry_run => {
+        Some(building)
+            if building.dry_run == dry_run && building.record.log == roster.current.log =>
+        {
             (building.record.generation, Begun::of(building, job))
         }
         Some(building) => {
@@ -259,7 +264,8 @@ async fn compare_and_end(
         let line = format!("{} of {} records folded anew{trouble}", look.done, look.of);
         job.tell(look.done, look.of, line);
     };
-    let goals = match goals(parts.log.as_ref()).await {
+    let log = parts.logs.open(&record.log).await.map_err(Failure::from)?;
+    let goals = match goals(log.as_ref()).await {
         Ok(goals) => goals,
         Err(error) => return Err(cannot_be_built(store, job, checkpoint, error).await?.into()),
     };

@@ -23,7 +23,7 @@ pub(super) async fn run(parts: &KindsParts, job: &Held) -> Result<Done, Failure>
     }
     let roster = store.roster().await?;
     let roster = roster.ok_or_else(|| Failure::Again("no processor ever started".to_owned()))?;
-    let (term, count) = (roster.term(), roster.current.partitions);
+    let (term, count) = (roster.term(), roster.current.log.partitions);
     // An aggregate that lacks a partition is no answer: budgets that nobody has said anything about are told, too.
     let catalog = definitions.catalog();
     let known: BTreeMap<BudgetId, Vec<PartitionTotals>> =

@@ -1,7 +1,7 @@
 //! What the owner does with a batch: new records are folded into totals and people, those that the totals contain
 //! already bring people up to date, and the one by which the log is known again must be among them.
 
-use schemas::record_fingerprint;
+use schemas::{Receipt, record_fingerprint};
 use storage::log::{DeadLetter, Record, RecordBatch};
 use storage::store::RecordMark;
 use tokio::time::Instant;
@@ -54,8 +54,7 @@ impl Partition {
         }
         self.folded.tally.dead_lettered += 1;
         self.letters.push(DeadLetter {
-            partition: self.id.partition,
-            offset,
+            place: Receipt { log: self.parts.log.number, partition: self.id.partition, offset },
             reason,
             key: record.key.to_vec(),
             value: record.value.to_vec(),

@@ -9,7 +9,7 @@ mod intake;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use schemas::{PartitionCount, Position};
+use schemas::{LogRef, Position};
 use storage::log::{DeadLetters, LogIdentity, RecordBatch};
 use storage::store::{Checkpoint, Epoch, PartitionRef, RecordMark, Store, StoredPartition};
 use tokio::sync::{Semaphore, mpsc};
@@ -39,8 +39,8 @@ pub struct PartitionParts {
     pub turns_to_write: Option<Arc<Semaphore>>,
     /// Which log is folded.
     pub identity: LogIdentity,
-    /// The generation's partition count.
-    pub partitions: PartitionCount,
+    /// The log that the generation derives from.
+    pub log: LogRef,
     /// The pace.
     pub limits: Limits,
     /// The partition's metrics.
@@ -79,7 +79,7 @@ impl Partition {
         claimed_at: Instant,
         parts: PartitionParts,
     ) -> Self {
-        let state = PartitionState::new(id.partition, parts.partitions, stored.totals);
+        let state = PartitionState::new(id.partition, parts.log.partitions, stored.totals);
         parts.progress.set_committed(stored.checkpoint.position);
         Self {
             id,

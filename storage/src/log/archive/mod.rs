@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use schemas::{PartitionId, Position};
+use schemas::{LogNumber, LogRef, PartitionId, Position};
 use serde::{Deserialize, Serialize};
 
 use super::{LogIdentity, LogReader, ReadError};
@@ -45,6 +45,11 @@ impl fmt::Display for LogName {
         write!(f, "topic `{topic}` of cluster `{cluster_id}`")?;
         if topic_id.is_empty() { Ok(()) } else { write!(f, ", topic id `{topic_id}`") }
     }
+}
+
+/// The folder of a log's archive: the first log's is what is configured, and each later one has a folder of its own in it.
+pub fn folder_of(dir: &Path, log: &LogRef) -> PathBuf {
+    if log.number == LogNumber::FIRST { dir.to_owned() } else { dir.join(&log.topic) }
 }
 
 /// An archive, for reading.

@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
-use schemas::{Offset, PartitionId, Receipt};
+use schemas::{LogNumber, Offset, PartitionId, Receipt};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::KafkaConfig;
@@ -56,6 +56,7 @@ impl LetterBook for KafkaLetterBook {
         let decision = serde_json::to_vec(&decision)
             .map_err(|error| AppendError::Unavailable(error.to_string()))?;
         let headers = OwnedHeaders::new()
+            .insert(Header { key: "log", value: Some(&letter.log.to_string()) })
             .insert(Header { key: "partition", value: Some(&letter.partition.to_string()) })
             .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) })
             .insert(Header { key: DECISION, value: Some(&decision) });
@@ -121,8 +122,11 @@ fn entry(message: &BorrowedMessage<'_>) -> Option<Entry> {
         let header = headers.iter().find(|header| header.key == name)?;
         std::str::from_utf8(header.value?).ok()
     };
-    let partition = PartitionId(text("partition")?.parse().ok()?);
-    let letter = Receipt { partition, offset: Offset(text("offset")?.parse().ok()?) };
+    let letter = Receipt {
+        log: LogNumber(text("log")?.parse().ok()?),
+        partition: PartitionId(text("partition")?.parse().ok()?),
+        offset: Offset(text("offset")?.parse().ok()?),
+    };
     if let Some(decision) = text(DECISION) {
         return Some(Entry::Decided(letter, serde_json::from_str(decision).ok()?));
     }

@@ -1,6 +1,7 @@
 //! The log on Kafka: an idempotent producer, a group consumer that starts where it is told, and the topics.
 
 mod letter_book;
+mod moving;
 mod producer;
 mod reader;
 mod rebalance;
@@ -12,9 +13,10 @@ mod writer;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use schemas::PartitionCount;
+use schemas::{LogRef, PartitionCount};
 
 pub use letter_book::KafkaLetterBook;
+pub use moving::{CopiedRecord, LogCopier, LogMover, MoveError};
 pub use reader::KafkaReader;
 pub(crate) use rebootstrap::Rebootstrap;
 pub use source::KafkaSource;
@@ -26,11 +28,11 @@ pub use writer::{KafkaDeadLetters, KafkaLog};
 pub struct KafkaConfig {
     /// `host:port`, comma-separated.
     pub brokers: String,
-    /// The topic of submissions. The dead letters are in `<topic>.dead-letters`.
+    /// The topic of submissions that a new deployment begins with. The dead letters are in `<topic>.dead-letters`, for ever.
     pub topic: String,
     /// The compacted topic of budgets' definitions.
     pub definitions_topic: String,
-    /// How many partitions the topic of submissions has: created so, and refused otherwise.
+    /// How many partitions that one has: created so, and refused otherwise.
     pub partitions: PartitionCount,
     /// How many copies the brokers keep of each partition of a topic that we create.
     pub replication_factor: u32,
@@ -45,6 +47,11 @@ pub struct KafkaConfig {
 }
 
 impl KafkaConfig {
+    /// The log that a new deployment begins with.
+    pub fn first_log(&self) -> LogRef {
+        LogRef::first(&self.topic, self.partitions)
+    }
+
     /// The topic of records that the fold could not take.
     pub fn dead_letters_topic(&self) -> String {
         format!("{}.dead-letters", self.topic)

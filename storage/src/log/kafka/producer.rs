@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rdkafka::{ClientContext, Statistics};
@@ -79,7 +79,8 @@ impl IdempotentProducer {
 
         let _ = tokio::time::timeout(self.config.delivery_timeout, batch.all_answered()).await;
         let results = batch.take();
-        if results.iter().any(Result::is_err) {
+        // A log that is sealed answers: nothing of it is on its way any more.
+        if results.iter().any(|result| !matches!(result, Ok(_) | Err(AppendError::Sealed))) {
             self.away.store(true, Ordering::Relaxed);
             let everything = PurgeConfig::default().queue().inflight().non_blocking();
             self.producer.load().producer.purge(everything);
@@ -196,6 +197,11 @@ impl Drop for Polled {
     }
 }
 
+/// A topic is sealed by letting it take no record of any size. The broker looks at that before anything else.
+pub(super) fn is_refusal_of_a_sealed_log(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
+}
+
 struct Deliveries {
     rebootstrap: Rebootstrap,
 }
@@ -216,6 +222,7 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
         delivery.answer(match result {
             Ok(message) => Ok(Offset(message.offset().max(0) as u64)),
+            Err((error, _)) if is_refusal_of_a_sealed_log(error) => Err(AppendError::Sealed),
             // It may have been on its way: librdkafka's binding does not say.
             Err((error, _)) => Err(AppendError::Unknown(error.to_string())),
         });

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
-use schemas::{Offset, PartitionCount, PartitionId, Position};
+use schemas::{LogRef, Offset, PartitionCount, PartitionId, Position};
 use tokio::sync::watch;
 
 use super::KafkaConfig;
@@ -21,9 +21,10 @@ const POLL: Duration = Duration::from_millis(100);
 /// Without a record for so long, Kafka counts as away.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// A reader of the topic of submissions.
+/// A reader of a topic of submissions.
 pub struct KafkaReader {
     config: KafkaConfig,
+    log: LogRef,
     identity: LogIdentity,
     /// Asks for bounds; each stretch has one of its own. Replaced when it had no answer: nobody polls it, so that it
     /// could not be mended had it lost every broker.
@@ -35,23 +36,23 @@ impl KafkaReader {
     ///
     /// # Errors
     /// When Kafka does not answer, or the topic is not there or has another partition count than the generation.
-    pub async fn open(config: &KafkaConfig) -> Result<Self, TopicError> {
-        check_topic(config).await?;
+    pub async fn open(config: &KafkaConfig, log: &LogRef) -> Result<Self, TopicError> {
+        check_topic(config, log).await?;
         let identity = log_identity(config).await?;
-        let asking = consumer(config).map_err(|error| TopicError::Unavailable {
+        let asking = consumer(config, log).map_err(|error| TopicError::Unavailable {
             brokers: config.brokers.clone(),
             reason: error.to_string(),
         })?;
         let asking = Arc::new(ArcSwap::from_pointee(asking));
-        Ok(Self { config: config.clone(), identity, asking })
+        Ok(Self { config: config.clone(), log: log.clone(), identity, asking })
     }
 }
 
-fn consumer(config: &KafkaConfig) -> Result<BaseConsumer, KafkaError> {
+fn consumer(config: &KafkaConfig, log: &LogRef) -> Result<BaseConsumer, KafkaError> {
     config
         .client()
         // Needed by the client; it joins no group, and nothing is ever committed to it.
-        .set("group.id", format!("{}-readers", config.topic))
+        .set("group.id", format!("{}-readers", log.topic))
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
@@ -63,7 +64,7 @@ fn consumer(config: &KafkaConfig) -> Result<BaseConsumer, KafkaError> {
 #[async_trait]
 impl LogReader for KafkaReader {
     fn partitions(&self) -> PartitionCount {
-        self.config.partitions
+        self.log.partitions
     }
 
     fn identity(&self) -> LogIdentity {
@@ -71,12 +72,13 @@ impl LogReader for KafkaReader {
     }
 
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
-        let (asking, config) = (Arc::clone(&self.asking), self.config.clone());
+        let asking = Arc::clone(&self.asking);
+        let (config, log) = (self.config.clone(), self.log.clone());
         let asked = tokio::task::spawn_blocking(move || {
             let (client, number) = (asking.load_full(), partition.0 as i32);
-            let bounds = client.fetch_watermarks(&config.topic, number, BOUNDS_TIMEOUT);
+            let bounds = client.fetch_watermarks(&log.topic, number, BOUNDS_TIMEOUT);
             if bounds.is_err() {
-                asking.store(Arc::new(consumer(&config)?));
+                asking.store(Arc::new(consumer(&config, &log)?));
             }
             bounds
         });
@@ -91,25 +93,23 @@ impl LogReader for KafkaReader {
         start: Position,
         end: watch::Receiver<Position>,
     ) -> Stretch {
-        let config = self.config.clone();
-        gapless::stretch(partition, start, end, move |records| follow(&config, partition, records))
+        let (config, log) = (self.config.clone(), self.log.clone());
+        let follow = move |records: &mut Gapless<'_>| follow(&config, &log, partition, records);
+        gapless::stretch(partition, start, end, follow)
     }
 }
 
 fn follow(
     config: &KafkaConfig,
+    log: &LogRef,
     partition: PartitionId,
     records: &mut Gapless<'_>,
 ) -> Result<(), ReadError> {
     let Some(first) = records.wanted() else { return Ok(()) };
-    let consumer = consumer(config).map_err(ReadError::unavailable)?;
+    let consumer = consumer(config, log).map_err(ReadError::unavailable)?;
     let mut start = TopicPartitionList::new();
     start
-        .add_partition_offset(
-            &config.topic,
-            partition.0 as i32,
-            KafkaOffset::Offset(first.0 as i64),
-        )
+        .add_partition_offset(&log.topic, partition.0 as i32, KafkaOffset::Offset(first.0 as i64))
         .map_err(ReadError::unavailable)?;
     consumer.assign(&start).map_err(ReadError::unavailable)?;
     let (mut missed, mut missed_since) = (first, Instant::now());

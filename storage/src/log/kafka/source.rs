@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
-use schemas::{Offset, PartitionCount, PartitionId};
+use schemas::{LogRef, Offset, PartitionId};
 use tokio_util::sync::CancellationToken;
 
 use super::rebalance::{Changed, Rebalances};
@@ -45,22 +45,24 @@ pub struct KafkaSource {
 }
 
 impl KafkaSource {
-    /// Creates the topics if they are absent and finds out which log this is.
+    /// Creates the topics if they are absent, that of `log` too if it is the one that a deployment begins with, and finds out
+    /// which cluster this is.
     ///
     /// # Errors
-    /// When Kafka does not answer, or the topic has another partition count than the generation.
-    pub async fn open(config: &KafkaConfig) -> Result<Self, TopicError> {
-        ensure_topics(config).await?;
+    /// When Kafka does not answer, or the topic has another partition count than the log.
+    pub async fn open(config: &KafkaConfig, log: &LogRef) -> Result<Self, TopicError> {
+        ensure_topics(config, log).await?;
         Ok(Self { config: config.clone(), identity: log_identity(config).await? })
     }
 
     fn consumer<'h>(
         &self,
+        log: &LogRef,
         handler: &'h dyn PartitionHandler,
     ) -> Result<Consumption<'h>, KafkaError> {
         let context = Rebalances {
             handler,
-            topic: self.config.topic.clone(),
+            topic: log.topic.clone(),
             changed: Mutex::new(Changed::default()),
             rebootstrap: Rebootstrap::new(&self.config.brokers)?,
         };
@@ -83,32 +85,24 @@ impl KafkaSource {
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", "16384")
             .create_with_context(context)?;
-        consumer.subscribe(&[&self.config.topic])?;
-        Ok(Consumption {
-            consumer,
-            handler,
-            topic: self.config.topic.clone(),
-            buffers: BTreeMap::new(),
-        })
+        consumer.subscribe(&[&log.topic])?;
+        Ok(Consumption { consumer, handler, topic: log.topic.clone(), buffers: BTreeMap::new() })
     }
 }
 
 impl LogSource for KafkaSource {
-    fn partitions(&self) -> PartitionCount {
-        self.config.partitions
-    }
-
     fn identity(&self) -> LogIdentity {
         self.identity.clone()
     }
 
     fn run(
         &mut self,
+        log: &LogRef,
         handler: &dyn PartitionHandler,
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
         let mut consumption =
-            self.consumer(handler).map_err(|error| SourceError::Rejoin(error.to_string()))?;
+            self.consumer(log, handler).map_err(|error| SourceError::Rejoin(error.to_string()))?;
         let outcome = consumption.poll_until(stop);
         // Dropping the consumer gives back what is owned, through the rebalance callback, and leaves the group, so
         // that the others need not wait for a session to time out.

@@ -7,6 +7,8 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use schemas::{LogNumber, LogRef};
+
 use super::KafkaConfig;
 use crate::log::LogIdentity;
 
@@ -27,7 +29,7 @@ pub enum TopicError {
     /// The topic exists with another partition count. Keys would change partitions and people be counted twice.
     #[error(
         "topic `{topic}` has {found} partitions, but this generation has {expected}: set `log.partitions` to what the \
-         generation was started with, or repartition into a new topic"
+         generation was started with, and repartition into a new topic with `processor repartition`"
     )]
     Partitions {
         /// Which topic.
@@ -39,17 +41,32 @@ pub enum TopicError {
     },
 }
 
-/// Creates the topics that are missing and checks the partition count of those that are not.
+/// Creates the topics that are missing beside the logs, and checks the partition count of those that are not.
 ///
 /// # Errors
 /// When Kafka does not answer, or a topic has another partition count.
-pub async fn ensure_topics(config: &KafkaConfig) -> Result<(), TopicError> {
-    let dead_letters = config.dead_letters_topic();
-    let wanted = [
-        (config.topic.as_str(), config.partitions.get(), "delete"),
-        (dead_letters.as_str(), 1, "delete"),
-        (config.definitions_topic.as_str(), 1, "compact"),
-    ];
+pub(crate) async fn ensure_topics_beside(config: &KafkaConfig) -> Result<(), TopicError> {
+    ensure(
+        config,
+        &[(&config.dead_letters_topic(), 1, "delete"), (&config.definitions_topic, 1, "compact")],
+    )
+    .await
+}
+
+/// As [`ensure_topics_beside`], and the same for the log that a new deployment begins with. A later one was created by who
+/// copied everything into it: it is not created, only checked.
+///
+/// # Errors
+/// When Kafka does not answer, or a topic has another partition count.
+pub async fn ensure_topics(config: &KafkaConfig, log: &LogRef) -> Result<(), TopicError> {
+    ensure_topics_beside(config).await?;
+    match log.number {
+        LogNumber::FIRST => ensure(config, &[(&log.topic, log.partitions.get(), "delete")]).await,
+        _ => check_topic(config, log).await,
+    }
+}
+
+async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<(), TopicError> {
     let unavailable = |error: KafkaError| TopicError::Unavailable {
         brokers: config.brokers.clone(),
         reason: error.to_string(),
@@ -78,19 +95,18 @@ pub async fn ensure_topics(config: &KafkaConfig) -> Result<(), TopicError> {
             }
         }
     }
-    check_partition_counts(config, &wanted, admin).await
+    check_partition_counts(config, wanted, admin).await
 }
 
-/// Checks that the topic of submissions is there, with the partition count of the generation. Creates nothing.
+/// Checks that a log is there, with its partition count. Creates nothing.
 ///
 /// # Errors
 /// When Kafka does not answer, or the topic is not there or has another partition count.
-pub(super) async fn check_topic(config: &KafkaConfig) -> Result<(), TopicError> {
+pub(super) async fn check_topic(config: &KafkaConfig, log: &LogRef) -> Result<(), TopicError> {
     let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(|error| {
         TopicError::Unavailable { brokers: config.brokers.clone(), reason: error.to_string() }
     })?;
-    check_partition_counts(config, &[(&config.topic, config.partitions.get(), "delete")], admin)
-        .await
+    check_partition_counts(config, &[(&log.topic, log.partitions.get(), "delete")], admin).await
 }
 
 /// Which log it is, as far as the client can tell: not the topic's id, so that a topic that was created anew is known

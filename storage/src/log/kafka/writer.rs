@@ -1,38 +1,146 @@
 //! Submissions and dead letters on their way into their topics.
+//!
+//! **The log may be moved to another topic meanwhile.** The broker then refuses what goes into the old one (it is sealed),
+//! and everyone is told where submissions go from now on. What was refused is held for as long as an append may take, and
+//! goes to the new topic as soon as that is known; after that it is refused to whoever brought it. What a sealed topic
+//! refuses is not in it, with one exception that does no harm: an append whose acknowledgement was lost, and which was sent
+//! again after the topic was sealed, may be in both topics, as two records with one submission id.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use rdkafka::message::{Header, OwnedHeaders};
-use schemas::{Offset, PartitionCount};
+use schemas::{LogNumber, LogRef, Receipt, partition_for};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::KafkaConfig;
 use super::producer::{IdempotentProducer, Outgoing};
 use super::topics::{TopicError, ensure_topics};
 use crate::log::{AppendError, DeadLetter, DeadLetters, LogWriter, NewRecord};
 
-/// The topic of submissions, for appending.
+/// Before a sealed log is tried again: it may have been opened again.
+const SEALED_PAUSE: Duration = Duration::from_millis(100);
+
+/// The topic of submissions, for appending: whichever is the last that is known.
 pub struct KafkaLog {
+    config: KafkaConfig,
+    target: ArcSwap<Target>,
+    moves: watch::Receiver<Option<LogRef>>,
+    /// Held by the one who follows a move.
+    following: Mutex<()>,
+}
+
+/// Where records go.
+struct Target {
+    log: LogRef,
     producer: Arc<IdempotentProducer>,
-    partitions: PartitionCount,
+}
+
+impl Target {
+    fn start(config: &KafkaConfig, log: LogRef) -> Result<Self, TopicError> {
+        Ok(Self { producer: start(config, log.topic.clone())?, log })
+    }
+
+    async fn append<'r>(
+        &self,
+        records: impl ExactSizeIterator<Item = &'r NewRecord> + Clone,
+    ) -> Vec<Result<Receipt, AppendError>> {
+        let partition = |record: &NewRecord| partition_for(&record.key, self.log.partitions);
+        let outgoing = records.clone().map(|record| Outgoing {
+            partition: partition(record).0,
+            key: record.key.as_bytes(),
+            value: &record.value,
+            headers: None,
+        });
+        let offsets = self.producer.send(outgoing).await;
+        let receipt = |(record, offset): (_, Result<_, _>)| {
+            offset.map(|offset| Receipt {
+                log: self.log.number,
+                partition: partition(record),
+                offset,
+            })
+        };
+        records.zip(offsets).map(receipt).collect()
+    }
 }
 
 impl KafkaLog {
-    /// Creates the topics if they are absent and starts a producer.
+    /// Creates the topics if they are absent and starts a producer into `log`, or into the one to which it is moved: `moves`
+    /// says that then.
     ///
     /// # Errors
-    /// When Kafka does not answer, or the topic has another partition count than the generation.
-    pub async fn open(config: &KafkaConfig) -> Result<Self, TopicError> {
-        ensure_topics(config).await?;
-        Self::open_unchecked(config)
+    /// When Kafka does not answer, or the topic has another partition count than the log.
+    pub async fn open(
+        config: &KafkaConfig,
+        log: &LogRef,
+        moves: watch::Receiver<Option<LogRef>>,
+    ) -> Result<Self, TopicError> {
+        ensure_topics(config, log).await?;
+        Self::open_unchecked(config, log, moves)
     }
 
     /// Starts a producer without asking Kafka anything: the topics must exist and be right.
     ///
     /// # Errors
     /// When the client cannot be made.
-    pub fn open_unchecked(config: &KafkaConfig) -> Result<Self, TopicError> {
-        Ok(Self { producer: start(config, config.topic.clone())?, partitions: config.partitions })
+    pub fn open_unchecked(
+        config: &KafkaConfig,
+        log: &LogRef,
+        moves: watch::Receiver<Option<LogRef>>,
+    ) -> Result<Self, TopicError> {
+        let target = ArcSwap::from_pointee(Target::start(config, log.clone())?);
+        Ok(Self { config: config.clone(), target, moves, following: Mutex::default() })
+    }
+
+    /// Where records go now.
+    fn target(&self) -> Arc<Target> {
+        let target = self.target.load_full();
+        match &*self.moves.borrow() {
+            Some(log) if log.number > target.log.number => self.follow(log),
+            _ => target,
+        }
+    }
+
+    fn follow(&self, log: &LogRef) -> Arc<Target> {
+        let _alone = self.following.lock().unwrap_or_else(PoisonError::into_inner);
+        let target = self.target.load_full();
+        if target.log.number >= log.number {
+            return target;
+        }
+        match Target::start(&self.config, log.clone()) {
+            Ok(next) => {
+                tracing::info!(
+                    from = target.log.topic,
+                    to = log.topic,
+                    "submissions go to another topic now"
+                );
+                let next = Arc::new(next);
+                self.target.store(Arc::clone(&next));
+                next
+            }
+            Err(error) => {
+                tracing::error!(%error, topic = log.topic, "the log's new topic cannot be written to");
+                target
+            }
+        }
+    }
+
+    /// Waits until what a sealed log has refused may be sent again: to the next log, or, after a pause, to the same. `false`
+    /// if that does not come in time.
+    async fn may_go_on(&self, sealed: LogNumber, deadline: Instant) -> bool {
+        let mut moves = self.moves.clone();
+        let is_next = |log: &Option<LogRef>| log.as_ref().is_some_and(|log| log.number > sealed);
+        let moved = async {
+            if moves.wait_for(is_next).await.is_err() {
+                // Nobody will ever say.
+                std::future::pending::<()>().await;
+            }
+        };
+        let again = Instant::now() + SEALED_PAUSE;
+        timeout_at(again.min(deadline), moved).await.is_ok() || again < deadline
     }
 }
 
@@ -48,22 +156,27 @@ pub(super) fn start(
 
 #[async_trait]
 impl LogWriter for KafkaLog {
-    fn partitions(&self) -> PartitionCount {
-        self.partitions
-    }
-
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
-        let outgoing = records.iter().map(|record| Outgoing {
-            partition: record.partition.0,
-            key: record.key.as_bytes(),
-            value: &record.value,
-            headers: None,
-        });
-        self.producer.send(outgoing).await
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+        let deadline = Instant::now() + self.config.delivery_timeout;
+        let mut target = self.target();
+        let mut answers = target.append(records.iter()).await;
+        while answers.contains(&Err(AppendError::Sealed))
+            && self.may_go_on(target.log.number, deadline).await
+        {
+            target = self.target();
+            let refused =
+                |(answer, _): &(&mut Result<_, _>, _)| **answer == Err(AppendError::Sealed);
+            let refused: Vec<_> = answers.iter_mut().zip(&records).filter(refused).collect();
+            let again = target.append(refused.iter().map(|(_, record)| *record)).await;
+            for ((answer, _), again) in refused.into_iter().zip(again) {
+                *answer = again;
+            }
+        }
+        answers
     }
 
     fn available(&self) -> Result<(), AppendError> {
-        self.producer.available()
+        self.target.load().producer.available()
     }
 }
 
@@ -71,7 +184,7 @@ impl LogWriter for KafkaLog {
 /// whole record is where the letter says that it came from.
 const LARGEST_PART: usize = 400_000;
 
-/// The topic of dead letters. A letter carries its source in the headers `partition`, `offset` and `reason`, and the
+/// The topic of dead letters. A letter carries its source in the headers `log`, `partition`, `offset` and `reason`, and the
 /// record's lengths in `key_bytes` and `value_bytes`.
 pub struct KafkaDeadLetters {
     producer: Arc<IdempotentProducer>,
@@ -102,8 +215,9 @@ impl DeadLetters for KafkaDeadLetters {
 
 fn headers(letter: &DeadLetter) -> OwnedHeaders {
     OwnedHeaders::new()
-        .insert(Header { key: "partition", value: Some(&letter.partition.to_string()) })
-        .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) })
+        .insert(Header { key: "log", value: Some(&letter.place.log.to_string()) })
+        .insert(Header { key: "partition", value: Some(&letter.place.partition.to_string()) })
+        .insert(Header { key: "offset", value: Some(&letter.place.offset.to_string()) })
         .insert(Header { key: "reason", value: Some(&letter.reason) })
         .insert(Header { key: "key_bytes", value: Some(&letter.key.len().to_string()) })
         .insert(Header { key: "value_bytes", value: Some(&letter.value.len().to_string()) })

@@ -8,7 +8,7 @@ mod state;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use schemas::{Offset, PartitionId, Position, Receipt};
+use schemas::{LogRef, Offset, PartitionId, Position, Receipt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -21,10 +21,8 @@ pub use state::{Letter, LetterState, Letters, Page, read_record};
 /// A record that the fold could not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where it came from.
-    pub partition: PartitionId,
-    /// Where it came from. Together with the partition it names the letter: one that is written twice is one letter.
-    pub offset: Offset,
+    /// Where it came from. It names the letter: one that is written twice is one letter.
+    pub place: Receipt,
     /// Why it could not be taken.
     pub reason: String,
     /// The record's key as it was.
@@ -58,7 +56,7 @@ pub enum Decision {
     },
     /// Its record was appended once more.
     Replayed {
-        /// Where it is now.
+        /// Where it is now: in the letter's log.
         partition: PartitionId,
         /// Where it is now.
         offset: Offset,
@@ -115,9 +113,9 @@ pub trait LetterPlaces: Send + Sync + 'static {
     /// When it is not there.
     fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError>;
 
-    /// Opens the log, which has the letters' bytes. Creates nothing.
+    /// Opens a log, which has the bytes of its letters. Creates nothing.
     ///
     /// # Errors
     /// When it does not answer, or is not there.
-    async fn open_log_reader(&self) -> Result<Arc<dyn LogReader>, OpenError>;
+    async fn open_log_reader(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError>;
 }

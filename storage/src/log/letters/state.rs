@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use schemas::{Offset, PartitionId, Position, Receipt};
+use schemas::{PartitionId, Position, Receipt};
 use uuid::Uuid;
 
 use super::{Decision, Entry, LetterBook, PutAway};
@@ -40,7 +40,7 @@ pub struct Letter {
 /// Letters of the book, by the place of their record.
 #[derive(Debug, Default)]
 pub struct Letters {
-    by_place: BTreeMap<(PartitionId, Offset), Letter>,
+    by_place: BTreeMap<Receipt, Letter>,
     foreign: u64,
 }
 
@@ -68,13 +68,11 @@ impl Letters {
         after: Option<Receipt>,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let after = after.map(|after| (after.partition, after.offset));
         let mut page = Self::default();
         let mut entries = book.entries();
         while let Some(entry) = entries.recv().await {
             let entry = entry?;
-            if matches!(&entry, Entry::Letter(place, _) if Some((place.partition, place.offset)) <= after)
-            {
+            if matches!(&entry, Entry::Letter(place, _) if Some(*place) <= after) {
                 continue;
             }
             page.enter(entry);
@@ -84,8 +82,7 @@ impl Letters {
                 page.by_place.pop_last();
             }
         }
-        let mut letters: Vec<_> =
-            page.by_place.into_iter().map(|(place, letter)| (receipt(place), letter)).collect();
+        let mut letters: Vec<_> = page.by_place.into_iter().collect();
         let is_last = letters.len() <= limit;
         letters.truncate(limit);
         let next = letters.last().map(|(place, _)| *place).filter(|_| !is_last);
@@ -113,11 +110,11 @@ impl Letters {
         match entry {
             Entry::Letter(place, put_away) => {
                 let letter = Letter { put_away, state: LetterState::Open };
-                self.by_place.entry((place.partition, place.offset)).or_insert(letter);
+                self.by_place.entry(place).or_insert(letter);
             }
             Entry::Decided(place, decision) => {
-                if let Some(letter) = self.by_place.get_mut(&(place.partition, place.offset)) {
-                    letter.state = letter.state.after(decision);
+                if let Some(letter) = self.by_place.get_mut(&place) {
+                    letter.state = letter.state.after(place, decision);
                 }
             }
             Entry::Foreign => self.foreign += 1,
@@ -126,7 +123,7 @@ impl Letters {
 
     /// One letter.
     pub fn get(&self, place: Receipt) -> Option<&Letter> {
-        self.by_place.get(&(place.partition, place.offset))
+        self.by_place.get(&place)
     }
 
     /// Entries that nobody of ours wrote.
@@ -136,12 +133,8 @@ impl Letters {
 
     /// All of them, in the order of their places.
     pub fn iter(&self) -> impl Iterator<Item = (Receipt, &Letter)> {
-        self.by_place.iter().map(|(place, letter)| (receipt(*place), letter))
+        self.by_place.iter().map(|(place, letter)| (*place, letter))
     }
-}
-
-fn receipt((partition, offset): (PartitionId, Offset)) -> Receipt {
-    Receipt { partition, offset }
 }
 
 /// Some of the book's letters.
@@ -171,14 +164,14 @@ pub async fn read_record(
 impl LetterState {
     /// A record that was appended is in the log, whatever was decided before; else the first decision holds, but a letter
     /// may be dropped that somebody has begun to replay.
-    fn after(self, decision: Decision) -> Self {
+    fn after(self, letter: Receipt, decision: Decision) -> Self {
         match (self, decision) {
             (Self::Open, Decision::Replay { attempt, partition, from }) => {
                 Self::Replaying { attempt, partition, from }
             }
             (Self::Replayed(_), _) => self,
             (_, Decision::Replayed { partition, offset }) => {
-                Self::Replayed(Receipt { partition, offset })
+                Self::Replayed(Receipt { partition, offset, ..letter })
             }
             (_, Decision::Dropped) => Self::Dropped,
             (Self::Replaying { .. } | Self::Dropped, Decision::Replay { .. }) => self,
@@ -190,10 +183,12 @@ impl LetterState {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
+    use schemas::{LogNumber, Offset};
 
     use super::*;
 
-    const PLACE: Receipt = Receipt { partition: PartitionId(3), offset: Offset(42) };
+    const PLACE: Receipt =
+        Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(42) };
 
     fn letter() -> Entry {
         let reason = "unknown record version 9".to_owned();
@@ -228,7 +223,7 @@ mod tests {
             let found = state(std::iter::once(letter()).chain(entries)).unwrap();
             let replayed = made.iter().find_map(|decision| match decision {
                 Decision::Replayed { partition, offset } => {
-                    Some(LetterState::Replayed(Receipt { partition: *partition, offset: *offset }))
+                    Some(LetterState::Replayed(Receipt { partition: *partition, offset: *offset, ..PLACE }))
                 }
                 Decision::Replay { .. } | Decision::Dropped => None,
             });
@@ -262,6 +257,7 @@ mod tests {
 
     fn books() -> impl Strategy<Value = Vec<Entry>> {
         let place = (0..3_u32, 0..6_u64).prop_map(|(partition, offset)| Receipt {
+            log: LogNumber::FIRST,
             partition: PartitionId(partition),
             offset: Offset(offset),
         });

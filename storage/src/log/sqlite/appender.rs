@@ -2,7 +2,7 @@
 
 use runtime::clock::now_ms;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
-use schemas::{Offset, PartitionCount, Position};
+use schemas::{LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt};
 
 use super::end_of;
 use crate::log::{AppendError, DeadLetter, NewRecord};
@@ -13,7 +13,7 @@ const PROBE_BYTES: u32 = 64 << 10;
 /// What one caller wants written, whole or not at all.
 pub(super) enum Write {
     /// Records of partitions that are there.
-    Records(Vec<NewRecord>),
+    Records(Vec<(PartitionId, NewRecord)>),
     Letters(Vec<DeadLetter>),
 }
 
@@ -35,11 +35,11 @@ impl Appender {
         self.ends.clone().unwrap_or_default()
     }
 
-    /// Writes everything in one transaction. Answers, once that is durable, each write's offsets; letters have none.
+    /// Writes everything in one transaction. Answers, once that is durable, each write's receipts; letters have none.
     pub fn commit<'w>(
         &mut self,
         writes: impl Iterator<Item = &'w Write>,
-    ) -> Result<Vec<Vec<Offset>>, AppendError> {
+    ) -> Result<Vec<Vec<Receipt>>, AppendError> {
         let mut ends = match self.ends.take() {
             Some(ends) => ends,
             None => read_ends(&self.connection, self.partitions).map_err(not_there)?,
@@ -48,7 +48,7 @@ impl Appender {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(not_there)?;
-        let offsets = writes
+        let receipts = writes
             .map(|write| match write {
                 Write::Records(records) => insert_records(&transaction, &mut ends, records),
                 Write::Letters(letters) => insert_letters(&transaction, letters),
@@ -57,7 +57,7 @@ impl Appender {
             .map_err(not_there)?;
         transaction.commit().map_err(commit_failed)?;
         self.ends = Some(ends);
-        Ok(offsets)
+        Ok(receipts)
     }
 
     /// Commits something that does not matter and takes it back, to find out whether the disk has room again.
@@ -80,27 +80,27 @@ fn read_ends(
 fn insert_records(
     transaction: &Transaction<'_>,
     ends: &mut [Position],
-    records: &[NewRecord],
-) -> rusqlite::Result<Vec<Offset>> {
+    records: &[(PartitionId, NewRecord)],
+) -> rusqlite::Result<Vec<Receipt>> {
     let mut insert = transaction.prepare_cached(
         r#"INSERT INTO records (partition, "offset", key, value) VALUES (?1, ?2, ?3, ?4)"#,
     )?;
     records
         .iter()
-        .map(|record| {
-            let partition = record.partition.0;
+        .map(|(partition, record)| {
+            let partition = *partition;
             let end = ends
-                .get_mut(partition as usize)
+                .get_mut(partition.0 as usize)
                 .ok_or_else(|| rusqlite::Error::InvalidParameterName(partition.to_string()))?;
             let offset = Offset(end.0);
             insert.execute((
-                partition,
+                partition.0,
                 offset.0.cast_signed(),
                 record.key.as_bytes(),
                 &record.value,
             ))?;
             *end = offset.next();
-            Ok(offset)
+            Ok(Receipt { log: LogNumber::FIRST, partition, offset })
         })
         .collect()
 }
@@ -108,14 +108,15 @@ fn insert_records(
 fn insert_letters(
     transaction: &Transaction<'_>,
     letters: &[DeadLetter],
-) -> rusqlite::Result<Vec<Offset>> {
+) -> rusqlite::Result<Vec<Receipt>> {
     let mut insert = transaction.prepare_cached(
         r#"INSERT INTO dead_letters (partition, "offset", reason, key, value, put_at_ms)
            VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"#,
     )?;
     let now_ms = now_ms().cast_signed();
     for letter in letters {
-        let (partition, offset) = (letter.partition.0, letter.offset.0.cast_signed());
+        let Receipt { partition, offset, .. } = letter.place;
+        let (partition, offset) = (partition.0, offset.0.cast_signed());
         let DeadLetter { reason, key, value, .. } = letter;
         insert.execute((partition, offset, reason, key, value, now_ms))?;
     }
@@ -139,7 +140,7 @@ fn commit_failed(error: rusqlite::Error) -> AppendError {
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod tests {
-    use schemas::{PartitionId, PersonKey};
+    use schemas::{LogNumber, PersonKey};
 
     use super::*;
     use crate::log::sqlite::SCHEMA;
@@ -148,7 +149,17 @@ mod tests {
     fn record(partition: u32) -> Write {
         let key = PersonKey::from_bytes([1; PersonKey::BYTES]);
         let value = vec![7; 3_000];
-        Write::Records(vec![NewRecord { partition: PartitionId(partition), key, value }])
+        Write::Records(vec![(PartitionId(partition), NewRecord { key, value })])
+    }
+
+    /// In both partitions.
+    fn receipts(offset: u64) -> Vec<Vec<Receipt>> {
+        let receipt = |partition| Receipt {
+            log: LogNumber::FIRST,
+            partition: PartitionId(partition),
+            offset: Offset(offset),
+        };
+        vec![vec![receipt(0)], vec![receipt(1)]]
     }
 
     #[test]
@@ -163,8 +174,8 @@ mod tests {
         let mut taken = 0;
         let refusal = loop {
             match appender.commit([record(0), record(1)].iter()) {
-                Ok(offsets) => {
-                    assert_eq!(offsets, vec![vec![Offset(taken)]; 2]);
+                Ok(found) => {
+                    assert_eq!(found, receipts(taken));
                     taken += 1;
                 }
                 Err(refusal) => break refusal,
@@ -174,7 +185,7 @@ mod tests {
         assert!(appender.commit([record(0), record(1)].iter()).is_err());
 
         appender.connection.pragma_update(None, "max_page_count", 1_000).expect("room");
-        let offsets = appender.commit([record(0), record(1)].iter());
-        assert_eq!(offsets, Ok(vec![vec![Offset(taken)]; 2]));
+        let found = appender.commit([record(0), record(1)].iter());
+        assert_eq!(found, Ok(receipts(taken)));
     }
 }

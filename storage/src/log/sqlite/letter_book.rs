@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, Row};
-use schemas::{Offset, PartitionId, Receipt};
+use schemas::{LogNumber, Offset, PartitionId, Receipt};
 use tokio::sync::mpsc;
 
 use super::{OpenError, SCHEMA};
@@ -94,7 +94,11 @@ fn send(
 
 fn place(row: &Row<'_>) -> rusqlite::Result<Receipt> {
     let offset: i64 = row.get(1)?;
-    Ok(Receipt { partition: PartitionId(row.get(0)?), offset: Offset(offset.cast_unsigned()) })
+    Ok(Receipt {
+        log: LogNumber::FIRST,
+        partition: PartitionId(row.get(0)?),
+        offset: Offset(offset.cast_unsigned()),
+    })
 }
 
 fn refused(error: impl ToString) -> AppendError {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
-use schemas::{Offset, PartitionCount, Position};
+use schemas::{Offset, PartitionCount, PartitionId, Position, Receipt, partition_for};
 use uuid::Uuid;
 
 use self::appender::{Appender, Write};
@@ -149,26 +149,27 @@ fn create_identity(
 
 #[async_trait]
 impl LogWriter for SqliteLog {
-    fn partitions(&self) -> PartitionCount {
-        self.partitions
-    }
-
-    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Offset, AppendError>> {
-        let count = records.len();
-        let outside = |record: &NewRecord| record.partition.0 >= self.partitions.get();
-        let outcome = if records.iter().any(outside) {
-            Err(AppendError::Unavailable("a record is for a partition that is not there".into()))
-        } else {
-            self.writer.submit(Write::Records(records)).await
-        };
-        match outcome {
-            Ok(offsets) => offsets.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error); count],
-        }
+    async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+        let home = |record: NewRecord| (partition_for(&record.key, self.partitions), record);
+        self.append_to(records.into_iter().map(home).collect()).await
     }
 
     fn available(&self) -> Result<(), AppendError> {
         self.writer.available()
+    }
+}
+
+impl SqliteLog {
+    /// Appends records to partitions that need not be those of their keys, as another program than ours might.
+    pub async fn append_to(
+        &self,
+        records: Vec<(PartitionId, NewRecord)>,
+    ) -> Vec<Result<Receipt, AppendError>> {
+        let count = records.len();
+        match self.writer.submit(Write::Records(records)).await {
+            Ok(receipts) => receipts.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); count],
+        }
     }
 }
 

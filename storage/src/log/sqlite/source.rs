@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use schemas::{Offset, PartitionCount, PartitionId, Position};
+use schemas::{LogRef, Offset, PartitionCount, PartitionId, Position};
 use tokio_util::sync::CancellationToken;
 
 use super::end_of;
@@ -31,16 +31,13 @@ pub struct SqliteSource {
 }
 
 impl LogSource for SqliteSource {
-    fn partitions(&self) -> PartitionCount {
-        self.partitions
-    }
-
     fn identity(&self) -> LogIdentity {
         self.identity.clone()
     }
 
     fn run(
         &mut self,
+        _only: &LogRef,
         handler: &dyn PartitionHandler,
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {

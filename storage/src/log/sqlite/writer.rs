@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use schemas::{Offset, PersonKey};
+use schemas::{PersonKey, Receipt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
@@ -35,7 +35,7 @@ pub(super) struct Writer {
 struct Request {
     write: Write,
     bytes: u32,
-    answer: oneshot::Sender<Result<Vec<Offset>, AppendError>>,
+    answer: oneshot::Sender<Result<Vec<Receipt>, AppendError>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -62,7 +62,7 @@ impl Writer {
     }
 
     /// Answers once the write is durable, will not be, or may be.
-    pub async fn submit(&self, write: Write) -> Result<Vec<Offset>, AppendError> {
+    pub async fn submit(&self, write: Write) -> Result<Vec<Receipt>, AppendError> {
         let unavailable = |reason: &str| AppendError::Unavailable(reason.to_owned());
         let deadline = Instant::now() + ANSWER_WITHIN;
         let bytes = u32::try_from(size_of_write(&write))
@@ -105,7 +105,7 @@ fn size_of_write(write: &Write) -> usize {
     match write {
         Write::Records(records) => records
             .iter()
-            .map(|record| OVERHEAD_BYTES + PersonKey::BYTES + record.value.len())
+            .map(|(_, record)| OVERHEAD_BYTES + PersonKey::BYTES + record.value.len())
             .sum(),
         Write::Letters(letters) => letters
             .iter()
@@ -191,17 +191,21 @@ impl Transactions {
 #[allow(clippy::expect_used)]
 mod tests {
     use rusqlite::Connection;
-    use schemas::{PartitionCount, PartitionId};
+    use schemas::{LogNumber, Offset, PartitionCount, PartitionId};
 
     use super::*;
     use crate::log::sqlite::SCHEMA;
     use crate::log::{DeadLetter, NewRecord};
     use crate::sqlite::{Durability, open};
 
+    fn receipt(offset: u64) -> Receipt {
+        let (log, partition) = (LogNumber::FIRST, PartitionId(0));
+        Receipt { log, partition, offset: Offset(offset) }
+    }
+
     fn letter() -> Write {
         Write::Letters(vec![DeadLetter {
-            partition: PartitionId(0),
-            offset: Offset(0),
+            place: receipt(0),
             reason: "takes room".into(),
             key: Vec::new(),
             value: vec![7; 1 << 20],
@@ -210,7 +214,7 @@ mod tests {
 
     fn record() -> Write {
         let key = PersonKey::from_bytes([1; PersonKey::BYTES]);
-        Write::Records(vec![NewRecord { partition: PartitionId(0), key, value: vec![7; 10_000] }])
+        Write::Records(vec![(PartitionId(0), NewRecord { key, value: vec![7; 10_000] })])
     }
 
     #[tokio::test]
@@ -244,6 +248,6 @@ mod tests {
             assert!(Instant::now() < deadline, "it does not resume");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(writer.submit(record()).await, Ok(vec![Offset(taken)]));
+        assert_eq!(writer.submit(record()).await, Ok(vec![receipt(taken)]));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use schemas::{Offset, PartitionId, Position, Receipt};
+use schemas::{LogNumber, LogRef, Offset, PartitionId, Position, Receipt, partition_for};
 use storage::log::{
     DeadLetter, DeadLetters, Decision, Entry, LetterBook, LogBounds, LogReader, LogSource,
     LogWriter, NewRecord, ReadError, RecordBatch, SourceError, Start,
@@ -27,6 +27,7 @@ pub const PARTITIONS: u32 = 3;
 pub type Letters = Pin<Box<dyn Future<Output = Vec<DeadLetter>> + Send>>;
 
 pub struct Fixture {
+    pub log: LogRef,
     /// Empty, with [`PARTITIONS`] partitions.
     pub writer: Arc<dyn LogWriter>,
     pub source: Mutex<Option<Box<dyn LogSource>>>,
@@ -75,7 +76,7 @@ async fn fill(fixture: &Fixture, partition: u32, numbers: std::ops::Range<u64>) 
 
 impl Fixture {
     fn run(&self, owner: &Arc<Owner>) -> Running {
-        Running::start(self.source.lock().unwrap().take().unwrap(), owner)
+        Running::start(self.source.lock().unwrap().take().unwrap(), &self.log, owner)
     }
 }
 
@@ -94,7 +95,8 @@ pub async fn offsets_are_dense_from_zero_in_each_partition(log: &Fixture) {
             .collect();
         let offsets = append(&*log.writer, &records).await;
         for (record, offset) in records.iter().zip(offsets) {
-            let next = &mut next[record.partition.0 as usize];
+            let partition = partition_for(&record.key, log.log.partitions);
+            let next = &mut next[partition.0 as usize];
             assert_eq!(offset, Offset(*next));
             *next += 1;
         }
@@ -271,7 +273,7 @@ pub async fn a_stop_gives_every_partition_back_and_the_source_can_run_again(log:
 
     records.extend(fill(log, 0, 100..200).await);
     let second = Owner::from_start();
-    let running = Running::start(source, &second);
+    let running = Running::start(source, &log.log, &second);
     has_read(&second, 0, &as_read(&records, 0)).await;
     running.stop().await.1.unwrap();
     assert_eq!(owner.read(0).len(), 100);
@@ -288,15 +290,18 @@ pub async fn an_owner_that_wants_to_rejoin_gets_its_partitions_again(log: &Fixtu
     assert_eq!(owner.owns(), 0);
 
     let second = Owner::from_start();
-    let running = Running::start(source, &second);
+    let running = Running::start(source, &log.log, &second);
     has_read(&second, 2, &as_read(&records, 0)).await;
     running.stop().await.1.unwrap();
 }
 
 pub async fn a_letter_written_twice_is_one_letter(log: &Fixture) {
     let letter = |partition, offset| DeadLetter {
-        partition: PartitionId(partition),
-        offset: Offset(offset),
+        place: Receipt {
+            log: LogNumber::FIRST,
+            partition: PartitionId(partition),
+            offset: Offset(offset),
+        },
         reason: format!("the value is not a submission ({offset})"),
         key: vec![0, 255, offset as u8],
         value: vec![1; 3 * offset as usize],
@@ -306,7 +311,10 @@ pub async fn a_letter_written_twice_is_one_letter(log: &Fixture) {
     log.letters.put(&letters).await.unwrap();
     log.letters.put(&[]).await.unwrap();
     let by_place = |letters: Vec<DeadLetter>| -> BTreeMap<_, _> {
-        letters.into_iter().map(|letter| ((letter.partition, letter.offset), letter)).collect()
+        letters
+            .into_iter()
+            .map(|letter| ((letter.place.partition, letter.place.offset), letter))
+            .collect()
     };
     let read = (log.read_letters)().await;
     assert_eq!(read.len(), letters.len());
@@ -350,7 +358,7 @@ pub async fn any_stretch_can_be_read_back_beside_its_owner(log: &Fixture) {
     let (source, outcome) = running.stop().await;
     outcome.unwrap();
     assert_eq!(log.reader.identity(), source.identity());
-    assert_eq!(log.reader.partitions(), source.partitions());
+    assert_eq!(log.reader.partitions(), log.log.partitions);
 }
 
 pub async fn an_end_that_moves_on_is_followed_and_never_passed(log: &Fixture) {
@@ -388,11 +396,14 @@ pub async fn a_record_that_is_not_there_cannot_be_read_back(log: &Fixture) {
 }
 
 pub async fn the_book_has_every_letter_and_then_what_was_decided_about_it_in_order(log: &Fixture) {
-    let place = |offset| Receipt { partition: PartitionId(2), offset: Offset(offset) };
+    let place = |offset| Receipt {
+        log: LogNumber::FIRST,
+        partition: PartitionId(2),
+        offset: Offset(offset),
+    };
     let letters: Vec<_> = [5_u64, 6]
         .map(|offset| DeadLetter {
-            partition: PartitionId(2),
-            offset: Offset(offset),
+            place: place(offset),
             reason: format!("no reason at all ({offset})"),
             key: vec![1; 16],
             value: vec![2; offset as usize],

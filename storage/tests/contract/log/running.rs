@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemas::LogRef;
 use storage::log::{LogSource, SourceError};
 use tokio_util::sync::CancellationToken;
 
@@ -15,11 +16,11 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(mut source: Box<dyn LogSource>, owner: &Arc<Owner>) -> Self {
-        let (stop, owner) = (CancellationToken::new(), Arc::clone(owner));
+    pub fn start(mut source: Box<dyn LogSource>, log: &LogRef, owner: &Arc<Owner>) -> Self {
+        let (stop, owner, log) = (CancellationToken::new(), Arc::clone(owner), log.clone());
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
-            let outcome = source.run(&*owner, &stopped);
+            let outcome = source.run(&log, &*owner, &stopped);
             (source, outcome)
         });
         Self { stop, thread }

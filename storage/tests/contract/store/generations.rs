@@ -1,15 +1,19 @@
 //! What every store must hold of its generations.
 
-use schemas::{Compared, Generation, PartitionReport, Position, Roster, buckets};
+use schemas::{Compared, Generation, LogRef, PartitionReport, Position, Roster, buckets};
 use storage::store::{Conditional, Epoch};
 
 use super::Fixture;
 use crate::contract::build::{count, person, row};
 
+fn beginning(topic: &str, partitions: u64) -> Roster {
+    Roster::first(LogRef::first(topic, count(partitions)))
+}
+
 pub async fn of_two_changes_of_the_roster_that_follow_the_same_one_is_made(store: &Fixture) {
     let store = &store.store;
     assert_eq!(store.roster().await, Ok(None));
-    let (one, two) = (Roster::first("one", count(12)), Roster::first("two", count(24)));
+    let (one, two) = (beginning("one", 12), beginning("two", 24));
     let (first, second) = tokio::join!(store.change_roster(&one), store.change_roster(&two));
     let begun = store.roster().await.unwrap().unwrap();
     let made = if begun == one { (first, second) } else { (second, first) };

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use runtime::admin::Principal;
 use runtime::problem::{Faults, Problem, ProblemKind};
-use schemas::Receipt;
+use schemas::{Position, Receipt};
 use storage::log::letters::{Letter, LetterPlaces, LetterState, Letters, read_record};
 use storage::log::{LetterBook, ReadError};
 use storage::opening::OpenError;
@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::jobs::{Form, JobDesk};
+use crate::roster::RosterReader;
 use crate::routes::RETRY_AFTER;
 use shown::{ShownLetter, ShownPage, ShownRecord};
 
@@ -36,13 +37,14 @@ const PAGE_MAX: usize = 1_000;
 #[derive(Clone)]
 pub struct LetterDesk {
     places: Arc<dyn LetterPlaces>,
+    roster: RosterReader,
     turns: Arc<Semaphore>,
 }
 
 impl LetterDesk {
-    /// At these places.
-    pub fn new(places: Arc<dyn LetterPlaces>) -> Self {
-        Self { places, turns: Arc::new(Semaphore::new(LOOKS_AT_ONCE)) }
+    /// At these places; the roster says which log has bytes of letters.
+    pub fn new(places: Arc<dyn LetterPlaces>, roster: RosterReader) -> Self {
+        Self { places, roster, turns: Arc::new(Semaphore::new(LOOKS_AT_ONCE)) }
     }
 
     /// Begins to look, if few others do.
@@ -63,7 +65,16 @@ impl LetterDesk {
 
     /// The bytes of a letter.
     async fn record(&self, place: Receipt, letter: &Letter) -> Result<ShownRecord, Problem> {
-        let log = self.places.open_log_reader().await.map_err(|error| closed(&error))?;
+        let roster = self.roster.read().await.map_err(|error| {
+            tracing::warn!(%error, "the generations cannot be read");
+            unavailable("the store does not say which log there is")
+        })?;
+        let current = roster.map(|overview| overview.roster.current.log);
+        let Some(log) = current.filter(|log| log.number == place.log) else {
+            // That log was replaced by another since.
+            return Ok(ShownRecord::gone(&ReadError::Missing(Position(place.offset.0))));
+        };
+        let log = self.places.open_log_reader(&log).await.map_err(|error| closed(&error))?;
         match read_record(log.as_ref(), place).await {
             Ok(record) => Ok(ShownRecord::of(&record, letter)),
             Err(error @ ReadError::Unavailable(_)) => Err(unread(error)),

@@ -204,7 +204,7 @@ fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
 mod tests {
     use proptest::prelude::*;
     use schemas::job::ExportFormat;
-    use schemas::{Offset, PartitionId};
+    use schemas::{LogNumber, Offset, PartitionId};
 
     use super::*;
 
@@ -249,7 +249,8 @@ mod tests {
         assert_eq!(asked(Form::Rebuild, ""), (rebuild(false), Priority::Normal));
         assert_eq!(asked(Form::Rebuild, r#"{"dry_run":true}"#), (rebuild(true), Priority::Normal));
         assert_eq!(asked(Form::Audit, r#"{"priority":"low"}"#), (JobKind::Audit, Priority::Low));
-        let letter = Receipt { partition: PartitionId(3), offset: Offset(1042) };
+        let letter =
+            Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(1042) };
         let resumed = JobKind::ReplayDeadLetter { letter, resume: true };
         let body = r#"{"kind":"replay_dead_letter","letter":"3.1042","resume":true}"#;
         assert_eq!(asked(Form::Any, body).0, resumed);
@@ -277,7 +278,8 @@ mod tests {
             assert_eq!(pointers(Form::Any, nothing), [""], "{nothing}");
         }
         assert_eq!(pointers(Form::Any, "{}"), ["/kind"]);
-        let letter = Receipt { partition: PartitionId(3), offset: Offset(1042) };
+        let letter =
+            Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(1042) };
         let body = r#"{"letter":"3.1043","resume":1}"#;
         assert_eq!(pointers(Form::ReplayDeadLetter(letter), body), ["/letter", "/resume"]);
         assert_eq!(pointers(Form::DropDeadLetter(letter), body), ["/letter", "/resume"]);

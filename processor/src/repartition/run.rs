@@ -1,0 +1,425 @@
+//! A repartition from the first step to the last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::clock::now_ms;
+use schemas::{
+    BudgetId, Building, Generation, GenerationRecord, LogRef, PartitionCount, PartitionReport,
+    Position, Roster, Seal,
+};
+use storage::definitions::{DefinitionError, Definitions};
+use storage::log::kafka::{LogMover, MoveError};
+use storage::log::{LogReader, LogReaders, ReadError};
+use storage::opening::OpenError;
+use storage::store::{PartitionRef, Store, StoreError, StoredPartition};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::compare::differences;
+use super::copy::{CopyError, Copying};
+use super::give_up::{GivenUp, give_up};
+use crate::generations::{ChangeError, begin_moved, change, flip_moved, seal};
+use crate::rebuild::{RebuildError, goals};
+
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Between two looks while submissions wait.
+const SEALED_INTERVAL: Duration = Duration::from_millis(20);
+/// Who is so many records behind catches up in a moment.
+const NEAR: u64 = 20_000;
+/// So long a partition that does not come on is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// So long submissions may be refused for the last step; then everything is given up.
+const SEALED_AT_MOST: Duration = Duration::from_secs(45);
+/// The budget in which a person whom nobody is withdraws, should the log not be sealed yet.
+const PROBED: &str = "taxes";
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+/// So often it is tried to tell where submissions go now; afterwards the processors do.
+const TELL_TIMES: u32 = 5;
+
+/// What a repartition works with.
+pub struct RepartitionParts {
+    /// The roster, and what is counted.
+    pub store: Arc<dyn Store>,
+    /// The logs.
+    pub logs: Arc<dyn LogReaders>,
+    /// The topics.
+    pub mover: LogMover,
+    /// Tells everyone who takes submissions where they go.
+    pub definitions: Arc<dyn Definitions>,
+    /// The log that the deployment began with.
+    pub first_log: LogRef,
+}
+
+/// Why the log has as many partitions as before.
+#[derive(Debug, thiserror::Error)]
+pub enum RepartitionError {
+    /// The log has no beginning, or does not tell where it ends.
+    #[error(transparent)]
+    Log(#[from] RebuildError),
+    /// A step could not be taken.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The store holds what cannot be, or does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Kafka does not do it, or does not say that it does.
+    #[error(transparent)]
+    Kafka(#[from] MoveError),
+    /// A log cannot be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The copy was not made.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// It is sealed by somebody else.
+    #[error(
+        "topic `{0}` is sealed already (max.message.bytes): `processor repartition --cancel` opens it again if nobody is at it"
+    )]
+    SealedAlready(String),
+    /// Somebody else has given it up, or another one answers.
+    #[error("somebody else has given up generation {0}")]
+    Gone(Generation),
+    /// It does not come on.
+    #[error("it does not come on: {0}")]
+    Stuck(String),
+    /// The last step takes too long.
+    #[error("the last step took more than {} s, in which submissions were refused", SEALED_AT_MOST.as_secs())]
+    TooLong,
+    /// Somebody has written to the new log, or to the old one after it was sealed.
+    #[error("topic `{0}` has records that nobody copied")]
+    Strangers(String),
+    /// What was counted differs, a line each.
+    #[error("what is counted in the new log is not what is counted in the old one:\n{}", .0.join("\n"))]
+    Different(Vec<String>),
+    /// It was told to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<ReadError> for RepartitionError {
+    fn from(error: ReadError) -> Self {
+        Self::Log(error.into())
+    }
+}
+
+/// What a repartition came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repartitioned {
+    /// The generation that answers now.
+    pub record: GenerationRecord,
+    /// The log that submissions went to before.
+    pub before: LogRef,
+    /// Records that were copied.
+    pub records: u64,
+    /// Records that the fold cannot take, and that were not.
+    pub left_out: u64,
+    /// How long submissions were refused.
+    pub sealed: Duration,
+    /// Whether everyone was told where submissions go; else the processors tell it.
+    pub told: bool,
+}
+
+/// What a repartition is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Submissions go on.
+    Copying,
+    /// Submissions wait.
+    Sealed,
+}
+
+/// One look at a repartition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// What it is at.
+    pub stage: Stage,
+    /// Records that are copied, and counted.
+    pub done: u64,
+    /// Records that there are, each to be copied and to be counted.
+    pub of: u64,
+    /// Why it does not come on, if it does not.
+    pub troubles: Vec<String>,
+}
+
+/// Gives the deployment a log of another partition count. Everything is given up if it cannot, or is told to stop.
+///
+/// # Errors
+/// When the log has as many partitions as before: why.
+pub async fn repartition(
+    parts: &RepartitionParts,
+    partitions: PartitionCount,
+    saw: impl Fn(&Look),
+    stop: CancellationToken,
+) -> Result<Repartitioned, RepartitionError> {
+    let (from, building) = begin(parts, partitions).await?;
+    let moving = Moving { parts, from, record: building.record, saw };
+    let error = match stop.run_until_cancelled(moving.run()).await {
+        Some(Ok(moved)) => return Ok(moved),
+        Some(Err(error)) => error,
+        None => RepartitionError::Interrupted,
+    };
+    match give_up(parts.store.as_ref(), &parts.mover, moving.record.generation).await? {
+        GivenUp::GivenUp => Err(error),
+        // The last step was taken all the same.
+        GivenUp::Answers => {
+            let told = moving.tell().await;
+            Ok(Repartitioned { told, ..moving.moved(0, 0, Duration::ZERO) })
+        }
+    }
+}
+
+async fn begin(
+    parts: &RepartitionParts,
+    partitions: PartitionCount,
+) -> Result<(GenerationRecord, Building), RepartitionError> {
+    let store = parts.store.as_ref();
+    let now = store.roster().await?.ok_or(ChangeError::NoRoster)?;
+    let (topic, now_ms) = (&parts.first_log.topic, now_ms());
+    // What is refused is refused before anything is asked of Kafka.
+    begin_moved(&now, topic, partitions, now_ms).map_err(ChangeError::from)?;
+    let log = &now.current.log;
+    if parts.mover.is_sealed(log).await? {
+        return Err(RepartitionError::SealedAlready(log.topic.clone()));
+    }
+    goals(parts.logs.open(log).await?.as_ref()).await?;
+    let roster = change(store, |roster| begin_moved(roster, topic, partitions, now_ms)).await?;
+    let Roster { current, building, next, .. } = roster;
+    Ok((current, building.ok_or(RepartitionError::Gone(next))?))
+}
+
+/// A repartition that has begun.
+struct Moving<'p, Saw> {
+    parts: &'p RepartitionParts,
+    /// The generation that answers.
+    from: GenerationRecord,
+    /// The one that is to.
+    record: GenerationRecord,
+    saw: Saw,
+}
+
+impl<Saw: Fn(&Look)> Moving<'_, Saw> {
+    async fn run(&self) -> Result<Repartitioned, RepartitionError> {
+        let Self { parts, from, record, .. } = self;
+        let source = parts.logs.open(&from.log).await?;
+        parts.mover.create(&record.log, &from.log).await?;
+        let target = parts.logs.open_alone(&record.log).await?;
+        let copier = parts.mover.copier(&record.log)?;
+        let mut copying = Copying::start(&source, &from.log, copier, &record.log);
+        self.until_near(&source, &mut copying).await?;
+        let ending = self.end(&source, &target, copying);
+        timeout(SEALED_AT_MOST, ending).await.map_err(|_| RepartitionError::TooLong)?
+    }
+
+    /// Waits until the copy, and what is counted in it, is a moment behind.
+    async fn until_near(
+        &self,
+        source: &Arc<dyn LogReader>,
+        copying: &mut Copying,
+    ) -> Result<(), RepartitionError> {
+        let mut in_trouble = None;
+        loop {
+            self.still_built().await?;
+            let troubles = match self.look(source, copying).await {
+                Ok(look) => {
+                    (self.saw)(&look);
+                    if look.troubles.is_empty() && look.of.saturating_sub(look.done) <= NEAR {
+                        return Ok(());
+                    }
+                    look.troubles
+                }
+                // Whoever does not answer now may do so in a moment.
+                Err(RepartitionError::Log(RebuildError::Read(
+                    away @ ReadError::Unavailable(_),
+                ))) => vec![away.to_string()],
+                Err(RepartitionError::Store(away @ StoreError::Unavailable(_))) => {
+                    vec![away.to_string()]
+                }
+                Err(error) => return Err(error),
+            };
+            if troubles.is_empty() {
+                in_trouble = None;
+            } else if in_trouble.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
+                return Err(RepartitionError::Stuck(troubles.join("; ")));
+            }
+            sleep(INTERVAL).await;
+        }
+    }
+
+    async fn look(
+        &self,
+        source: &Arc<dyn LogReader>,
+        copying: &mut Copying,
+    ) -> Result<Look, RepartitionError> {
+        let ends = ends(source.as_ref(), &self.from.log).await?;
+        copying.go_on_to(&ends)?;
+        let GenerationRecord { generation, log } = &self.record;
+        let reports = self.parts.store.reports(*generation, log.partitions).await?;
+        Ok(look(&ends, copying, &reports))
+    }
+
+    /// Seals the old log, copies and counts the rest, compares, and lets the new one answer.
+    async fn end(
+        &self,
+        source: &Arc<dyn LogReader>,
+        target: &Arc<dyn LogReader>,
+        copying: Copying,
+    ) -> Result<Repartitioned, RepartitionError> {
+        let Self { parts, from, record, .. } = self;
+        let store = parts.store.as_ref();
+        let generation = record.generation;
+        let sealed_at = Instant::now();
+        change(store, |roster| seal(roster, generation, now_ms())).await?;
+        parts.mover.seal(&from.log).await?;
+        while !self.is_refused().await? {
+            sleep(SEALED_INTERVAL).await;
+        }
+        let last = ends(source.as_ref(), &from.log).await?;
+        let of = 2 * last.iter().map(|end| end.0).sum::<u64>();
+        let done = copying.counts.positions().iter().map(|position| position.0).sum();
+        (self.saw)(&Look { stage: Stage::Sealed, done, of, troubles: Vec::new() });
+
+        let counts = copying.end_at(&last).await?;
+        let copied = counts.ends();
+        if ends(target.as_ref(), &record.log).await? != copied {
+            return Err(RepartitionError::Strangers(record.log.topic.clone()));
+        }
+        let old = self.counted(from, &last).await?;
+        let new = self.counted(record, &copied).await?;
+        let found = differences(&old, &new, counts.left_out());
+        if !found.is_empty() {
+            return Err(RepartitionError::Different(found));
+        }
+        if !self.is_refused().await? || ends(source.as_ref(), &from.log).await? != last {
+            return Err(RepartitionError::Strangers(from.log.topic.clone()));
+        }
+        change(store, |roster| flip_moved(roster, generation)).await?;
+        let told = self.tell().await;
+        let sealed = sealed_at.elapsed();
+        match ends(source.as_ref(), &from.log).await {
+            Ok(after) if after != last => {
+                tracing::error!(
+                    topic = from.log.topic,
+                    "records were appended after the topic was sealed: they are not counted"
+                );
+            }
+            _ => {}
+        }
+        let records = copied.iter().map(|end| end.0).sum();
+        Ok(Repartitioned { told, ..self.moved(records, counts.left_out(), sealed) })
+    }
+
+    fn moved(&self, records: u64, left_out: u64, sealed: Duration) -> Repartitioned {
+        let (record, before) = (self.record.clone(), self.from.log.clone());
+        Repartitioned { record, before, records, left_out, sealed, told: false }
+    }
+
+    async fn is_refused(&self) -> Result<bool, RepartitionError> {
+        let budget = BudgetId::parse(PROBED);
+        let budget = budget.map_err(|fault| RepartitionError::Stuck(fault.to_string()))?;
+        match self.parts.mover.refuses(&self.from.log, &budget).await {
+            Ok(refused) => Ok(refused),
+            // A broker that changes its place says nothing for a moment.
+            Err(error) => {
+                tracing::warn!(%error, "not every partition refuses records yet");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Waits until everything up to there is counted, and everyone's row is written.
+    async fn counted(
+        &self,
+        record: &GenerationRecord,
+        ends: &[Position],
+    ) -> Result<Vec<StoredPartition>, RepartitionError> {
+        let is_new = record.generation == self.record.generation;
+        let mut counted = Vec::new();
+        for (partition, end) in record.log.partitions.partitions().zip(ends) {
+            let id = PartitionRef { generation: record.generation, partition };
+            counted.push(loop {
+                match self.parts.store.read_partition(id).await {
+                    Ok(Some(stored))
+                        if stored.checkpoint.position == *end
+                            && (!is_new || stored.checkpoint.state_position == *end) =>
+                    {
+                        break stored;
+                    }
+                    Ok(_) | Err(StoreError::Unavailable(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                self.still_built().await?;
+                sleep(SEALED_INTERVAL).await;
+            });
+        }
+        Ok(counted)
+    }
+
+    /// Whether nobody has given it up.
+    async fn still_built(&self) -> Result<(), RepartitionError> {
+        let roster = match self.parts.store.roster().await {
+            Ok(roster) => roster,
+            // It is asked again soon.
+            Err(StoreError::Unavailable(_)) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let building = roster.and_then(|roster| roster.building);
+        let ours = building.filter(|building| building.record == self.record);
+        match ours.map(|building| building.seal) {
+            Some(Seal::Open | Seal::Sealed { .. }) => Ok(()),
+            Some(Seal::Opening { .. }) | None => {
+                Err(RepartitionError::Gone(self.record.generation))
+            }
+        }
+    }
+
+    /// Tells everyone who takes submissions where they go now. Whether that is done.
+    async fn tell(&self) -> bool {
+        for _ in 0..TELL_TIMES {
+            match self.parts.definitions.move_log(&self.record.log).await {
+                Ok(()) => return true,
+                Err(DefinitionError::Unavailable(reason)) => {
+                    tracing::warn!(reason, "it cannot be told yet where submissions go now");
+                }
+                Err(error @ DefinitionError::Refused(_)) => {
+                    tracing::error!(%error, "it cannot be told where submissions go now");
+                }
+            }
+            sleep(TELL_AGAIN).await;
+        }
+        false
+    }
+}
+
+async fn ends(reader: &dyn LogReader, log: &LogRef) -> Result<Vec<Position>, ReadError> {
+    let mut ends = Vec::new();
+    for partition in log.partitions.partitions() {
+        ends.push(reader.bounds(partition).await?.high);
+    }
+    Ok(ends)
+}
+
+fn look(ends: &[Position], copying: &Copying, reports: &[Option<PartitionReport>]) -> Look {
+    let sum = |positions: &[Position]| positions.iter().map(|position| position.0).sum::<u64>();
+    let copied = sum(&copying.counts.positions());
+    // What is left out is not to be counted.
+    let counted: u64 = copying
+        .counts
+        .ends()
+        .iter()
+        .zip(reports)
+        .map(|(end, report)| {
+            report.as_ref().map_or(0, |report| report.position.min(report.rows).min(*end).0)
+        })
+        .sum();
+    let counted = counted + copying.counts.left_out();
+    let trouble = |(partition, report): (usize, &Option<PartitionReport>)| {
+        let why = match report {
+            None => "nobody has begun with it".to_owned(),
+            Some(report) => report.trouble.clone()?,
+        };
+        Some(format!("partition {partition}: {why}"))
+    };
+    let troubles = reports.iter().enumerate().filter_map(trouble).collect();
+    Look { stage: Stage::Copying, done: copied + counted, of: 2 * sum(ends), troubles }
+}
