@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigSource, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
 use schemas::{
     Budget, BudgetId, LogNumber, LogRef, Offset, PartitionCount, PartitionId, PersonKey, Position,
     default_budgets, partition_for,
@@ -338,6 +341,55 @@ async fn a_log_that_is_opened_again_takes_what_was_held() {
 }
 
 /// Waits until every broker refuses records, or takes them.
+/// The settings that a topic has of its own.
+async fn settings(config: &KafkaConfig, log: &LogRef) -> BTreeMap<String, String> {
+    let client: AdminClient<_> = admin(config);
+    let topic = ResourceSpecifier::Topic(&log.topic);
+    let mut described = client.describe_configs(&[topic], &AdminOptions::new()).await.unwrap();
+    let entries = described.remove(0).unwrap().entries.into_iter();
+    let own = entries.filter(|entry| entry.source == ConfigSource::DynamicTopic);
+    own.map(|entry| (entry.name, entry.value.unwrap_or_default())).collect()
+}
+
+fn admin(config: &KafkaConfig) -> AdminClient<DefaultClientContext> {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &config.brokers).create().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_opened_again_has_its_settings_and_the_next_one_has_them_and_keeps_everything()
+ {
+    let config = config(1);
+    let first = config.first_log();
+    open(&config).await.unwrap();
+    let own = [
+        ("cleanup.policy", "delete"),
+        ("retention.ms", "-1"),
+        ("retention.bytes", "1073741824"),
+        ("max.message.bytes", "2000000"),
+        ("segment.bytes", "104857600"),
+    ];
+    let topic = ResourceSpecifier::Topic(&first.topic);
+    let change =
+        own.iter().fold(AlterConfig::new(topic), |change, (name, value)| change.set(name, value));
+    admin(&config).alter_configs([&change], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    let partitions = PartitionCount::new(2).unwrap();
+    let next = LogRef { number: LogNumber(2), topic: format!("{}-2", config.topic), partitions };
+    let mover = LogMover::new(&config);
+    assert_eq!(mover.is_there(&next).await, Ok(false));
+    mover.create(&next, &first).await.unwrap();
+    assert_eq!(mover.is_there(&next).await, Ok(true));
+    mover.seal(&first).await.unwrap();
+    refuses(&mover, &first, true).await;
+    mover.unseal(&first, Some(&next)).await.unwrap();
+    refuses(&mover, &first, false).await;
+    let mut expected: BTreeMap<String, String> =
+        own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    assert_eq!(settings(&config, &first).await, expected);
+    expected.insert("retention.bytes".to_owned(), "-1".to_owned());
+    assert_eq!(settings(&config, &next).await, expected);
+}
+
 async fn refuses(mover: &LogMover, log: &LogRef, wanted: bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     let budget = BudgetId::parse("taxes").unwrap();

@@ -2,7 +2,8 @@
 //!
 //! The attempt is entered into the book before the record is appended, with the place from which to look for it, and the
 //! new place afterwards. Whoever takes an attempt up that ended in between looks whether the record is there, and goes on:
-//! the same attempt by itself, anybody else if an operator says that nobody is at it any more.
+//! the same attempt by itself, anybody else if an operator says that nobody is at it any more. Of a letter that was dropped
+//! in between the book says in the end that it was replayed, if it was.
 //!
 //! A person's newest submission wins, so a letter is not replayed if its person has submitted since. The log says so, not
 //! people's rows, which are behind it. Between that look and the append are a few milliseconds in which somebody who
@@ -11,9 +12,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use schemas::{
-    LogNumber, Offset, PartitionId, PersonKey, Position, Receipt, RecordDecoder, partition_for,
-};
+use schemas::{LogNumber, PartitionId, PersonKey, Position, Receipt, RecordDecoder, partition_for};
 use storage::log::letters::{Letter, LetterState, Letters, read_record};
 use storage::log::{AppendError, Decision, LetterBook, LogReader, LogWriter, NewRecord, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
@@ -146,22 +145,25 @@ pub async fn prepare(
     let found = letters.get(letter).ok_or(Refusal::Unknown)?;
     match found.state {
         LetterState::Replayed(place) => return Ok(Prepared::At(place)),
-        LetterState::Dropped => return Err(Refusal::Dropped.into()),
+        LetterState::Dropped if found.begun.is_none() => return Err(Refusal::Dropped.into()),
         LetterState::Replaying { attempt: begun, .. }
             if begun != attempt.id && attempt.unfinished == Unfinished::Leave =>
         {
             return Err(Refusal::Busy.into());
         }
-        LetterState::Open | LetterState::Replaying { .. } => {}
+        LetterState::Open | LetterState::Replaying { .. } | LetterState::Dropped => {}
     }
     if letter.log != parts.number {
         return Err(Refusal::OtherLog.into());
     }
     let dead = find(parts, letter, found).await?;
-    if let LetterState::Replaying { from, .. } = found.state
+    if let Some(from) = found.begun
         && let Some(place) = appended_since(parts, &dead, from).await?
     {
         return Ok(Prepared::At(enter(parts, &dead, place).await?));
+    }
+    if found.state == LetterState::Dropped {
+        return Err(Refusal::Dropped.into());
     }
     refuse_what_is_in_vain(parts, &dead).await?;
     let copies = copies(&letters);
@@ -222,9 +224,9 @@ async fn refuse_what_is_in_vain(parts: &ReplayParts, dead: &Dead) -> Result<(), 
 }
 
 /// Records that replays have appended, and the letters that they are copies of.
-fn copies(letters: &Letters) -> HashMap<(PartitionId, Offset), Receipt> {
+fn copies(letters: &Letters) -> HashMap<Receipt, Receipt> {
     let replayed = letters.iter().filter_map(|(original, letter)| match letter.state {
-        LetterState::Replayed(copy) => Some(((copy.partition, copy.offset), original)),
+        LetterState::Replayed(copy) => Some((copy, original)),
         LetterState::Open | LetterState::Replaying { .. } | LetterState::Dropped => None,
     });
     replayed.collect()
@@ -235,7 +237,7 @@ fn copies(letters: &Letters) -> HashMap<(PartitionId, Offset), Receipt> {
 async fn refuse_what_is_old(
     parts: &ReplayParts,
     dead: &Dead,
-    copies: &HashMap<(PartitionId, Offset), Receipt>,
+    copies: &HashMap<Receipt, Receipt>,
     looked_until: Option<Position>,
 ) -> Result<Position, ReplayError> {
     let same_partition = dead.home == dead.letter.partition;
@@ -247,7 +249,7 @@ async fn refuse_what_is_old(
     while let Some(batch) = stretch.recv().await {
         for record in batch?.iter().filter(|record| record.key == dead.key.as_bytes()) {
             let place = Receipt { log: parts.number, partition: dead.home, offset: record.offset };
-            let original = copies.get(&(place.partition, place.offset)).unwrap_or(&place);
+            let original = copies.get(&place).unwrap_or(&place);
             let Ok(view) = decoder.decode(record.key, record.value) else { continue };
             // Offsets of two partitions do not say which came first.
             let since = if original.partition == dead.letter.partition {

@@ -12,4 +12,5 @@ mod watch;
 pub use command::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 pub use run::{RebuildError, Rebuilt, delete_retired, rebuild};
 pub(crate) use run::{compared, goals};
+pub(crate) use watch::trouble;
 pub use watch::{Look, Stage};

@@ -65,7 +65,7 @@ pub fn look(
 }
 
 /// Why a partition does not come on, if it does not.
-fn trouble(report: Option<&PartitionReport>, now_ms: u64) -> Option<String> {
+pub(crate) fn trouble(report: Option<&PartitionReport>, now_ms: u64) -> Option<String> {
     let Some(report) = report else { return Some("nobody has begun with it".to_owned()) };
     let silent = report.at_ms.saturating_add(SILENCE_MS) < now_ms;
     report.trouble.clone().or_else(|| silent.then(|| "nobody is at it".to_owned()))

@@ -180,7 +180,7 @@ async fn cancel(storage: &StorageConfig) -> Result<String, CommandError> {
                 }
             })
         }
-        _ if open_if_sealed(&parts.mover, &roster).await? => {
+        _ if open_if_sealed(store, &parts.mover, &roster).await? => {
             Ok(format!("REPARTITION submissions go to {topic} again\n"))
         }
         _ => Err(CommandError::NothingToCancel),

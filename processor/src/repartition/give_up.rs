@@ -48,7 +48,7 @@ pub async fn give_up(
             Seal::Sealed { .. } => change(store, |roster| unseal(roster, generation)).await,
             Seal::Open | Seal::Opening { .. } => {
                 if *seal != Seal::Open {
-                    open_again(mover, &roster.current.log, Some(&record.log)).await?;
+                    open_again(store, mover, &roster.current.log, Some(&record.log)).await?;
                 }
                 change(store, |roster| cancel_moved(roster, generation)).await
             }
@@ -72,6 +72,7 @@ pub async fn give_up(
 /// # Errors
 /// When Kafka does not answer.
 pub(super) async fn open_if_sealed(
+    store: &dyn Store,
     mover: &LogMover,
     roster: &Roster,
 ) -> Result<bool, RepartitionError> {
@@ -79,11 +80,14 @@ pub(super) async fn open_if_sealed(
     if roster.building.is_some() || !mover.is_sealed(log).await? {
         return Ok(false);
     }
-    open_again(mover, log, None).await?;
+    open_again(store, mover, log, None).await?;
     Ok(true)
 }
 
+/// Opens a log, and seals it once more if it turns out to have been replaced meanwhile: whoever takes submissions and knows
+/// nothing of that would go on where nobody counts.
 async fn open_again(
+    store: &dyn Store,
     mover: &LogMover,
     log: &LogRef,
     like: Option<&LogRef>,
@@ -95,6 +99,12 @@ async fn open_again(
         }
         tracing::warn!(%error, topic = log.topic, "the log cannot be opened again yet");
         sleep(AGAIN).await;
+    }
+    let roster = store.roster().await?.ok_or(ChangeError::NoRoster)?;
+    if roster.current.log != *log {
+        tracing::error!(topic = log.topic, "another log had taken its place: it is sealed again");
+        mover.seal(log).await?;
+        return Ok(());
     }
     tracing::info!(topic = log.topic, "the log takes submissions again");
     Ok(())

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::compare::differences;
 use super::copy::{CopyError, Copying};
-use super::give_up::{GivenUp, give_up};
+use super::give_up::{GivenUp, give_up, open_if_sealed};
 use crate::generations::{ChangeError, begin_moved, change, flip_moved, seal};
-use crate::rebuild::{RebuildError, goals};
+use crate::rebuild::{RebuildError, goals, trouble};
 
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Between two looks while submissions wait.
@@ -77,6 +77,11 @@ pub enum RepartitionError {
         "topic `{0}` is sealed already (max.message.bytes): `processor repartition --cancel` opens it again if nobody is at it"
     )]
     SealedAlready(String),
+    /// What stands there is not ours, for all that is known.
+    #[error(
+        "topic `{0}` is there already, and would be the new log's: delete it if nobody needs it"
+    )]
+    TopicIsThere(String),
     /// Somebody else has given it up, or another one answers.
     #[error("somebody else has given up generation {0}")]
     Gone(Generation),
@@ -160,7 +165,13 @@ pub async fn repartition(
         None => RepartitionError::Interrupted,
     };
     match give_up(parts.store.as_ref(), &parts.mover, moving.record.generation).await? {
-        GivenUp::GivenUp => Err(error),
+        GivenUp::GivenUp => {
+            // Its seal may have come to the brokers after somebody else had opened the log again.
+            let store = parts.store.as_ref();
+            let roster = store.roster().await?.ok_or(ChangeError::NoRoster)?;
+            open_if_sealed(store, &parts.mover, &roster).await?;
+            Err(error)
+        }
         // The last step was taken all the same.
         GivenUp::Answers => {
             let told = moving.tell().await;
@@ -177,7 +188,12 @@ async fn begin(
     let now = store.roster().await?.ok_or(ChangeError::NoRoster)?;
     let (topic, now_ms) = (&parts.first_log.topic, now_ms());
     // What is refused is refused before anything is asked of Kafka.
-    begin_moved(&now, topic, partitions, now_ms).map_err(ChangeError::from)?;
+    let wanted = begin_moved(&now, topic, partitions, now_ms).map_err(ChangeError::from)?;
+    if let Some(Building { record: GenerationRecord { log, .. }, .. }) = wanted.building
+        && parts.mover.is_there(&log).await?
+    {
+        return Err(RepartitionError::TopicIsThere(log.topic));
+    }
     let log = &now.current.log;
     if parts.mover.is_sealed(log).await? {
         return Err(RepartitionError::SealedAlready(log.topic.clone()));
@@ -223,7 +239,9 @@ impl<Saw: Fn(&Look)> Moving<'_, Saw> {
             let troubles = match self.look(source, copying).await {
                 Ok(look) => {
                     (self.saw)(&look);
-                    if look.troubles.is_empty() && look.of.saturating_sub(look.done) <= NEAR {
+                    let is_near = look.of.saturating_sub(look.done) <= NEAR;
+                    if look.troubles.is_empty() && is_near && self.answering_is_near(source).await?
+                    {
                         return Ok(());
                     }
                     look.troubles
@@ -258,6 +276,22 @@ impl<Saw: Fn(&Look)> Moving<'_, Saw> {
         Ok(look(&ends, copying, &reports))
     }
 
+    /// Whether the generation that answers is a moment behind, too: submissions would wait for it.
+    async fn answering_is_near(
+        &self,
+        source: &Arc<dyn LogReader>,
+    ) -> Result<bool, RepartitionError> {
+        let GenerationRecord { generation, log } = &self.from;
+        let mut behind = 0;
+        for (partition, end) in log.partitions.partitions().zip(ends(source.as_ref(), log).await?) {
+            let id = PartitionRef { generation: *generation, partition };
+            let stored = self.parts.store.read_partition(id).await?;
+            let position = stored.map_or(Position::START, |stored| stored.checkpoint.position);
+            behind += end.0.saturating_sub(position.0);
+        }
+        Ok(behind <= NEAR)
+    }
+
     /// Seals the old log, copies and counts the rest, compares, and lets the new one answer.
     async fn end(
         &self,
@@ -274,6 +308,9 @@ impl<Saw: Fn(&Look)> Moving<'_, Saw> {
         while !self.is_refused().await? {
             sleep(SEALED_INTERVAL).await;
         }
+        // What a broker had taken before may still wait for its replicas: until they have it nobody sees it, and until
+        // then it is acknowledged. Afterwards it is not.
+        sleep(parts.mover.last_acknowledgements()).await;
         let last = ends(source.as_ref(), &from.log).await?;
         let of = 2 * last.iter().map(|end| end.0).sum::<u64>();
         let done = copying.counts.positions().iter().map(|position| position.0).sum();
@@ -314,16 +351,19 @@ impl<Saw: Fn(&Look)> Moving<'_, Saw> {
         Repartitioned { record, before, records, left_out, sealed, told: false }
     }
 
+    /// Whether every partition refuses records, once each has said so or not.
     async fn is_refused(&self) -> Result<bool, RepartitionError> {
         let budget = BudgetId::parse(PROBED);
         let budget = budget.map_err(|fault| RepartitionError::Stuck(fault.to_string()))?;
-        match self.parts.mover.refuses(&self.from.log, &budget).await {
-            Ok(refused) => Ok(refused),
-            // A broker that changes its place says nothing for a moment.
-            Err(error) => {
-                tracing::warn!(%error, "not every partition refuses records yet");
-                Ok(false)
+        loop {
+            match self.parts.mover.refuses(&self.from.log, &budget).await {
+                Ok(refused) => return Ok(refused),
+                // A broker that changes its place says nothing for a moment.
+                Err(error) => {
+                    tracing::warn!(%error, "not every partition says whether it refuses records");
+                }
             }
+            sleep(SEALED_INTERVAL).await;
         }
     }
 
@@ -413,11 +453,9 @@ fn look(ends: &[Position], copying: &Copying, reports: &[Option<PartitionReport>
         })
         .sum();
     let counted = counted + copying.counts.left_out();
+    let now_ms = now_ms();
     let trouble = |(partition, report): (usize, &Option<PartitionReport>)| {
-        let why = match report {
-            None => "nobody has begun with it".to_owned(),
-            Some(report) => report.trouble.clone()?,
-        };
+        let why = trouble(report.as_ref(), now_ms)?;
         Some(format!("partition {partition}: {why}"))
     };
     let troubles = reports.iter().enumerate().filter_map(trouble).collect();

@@ -226,6 +226,27 @@ async fn an_attempt_goes_on_with_what_it_has_begun_itself() {
 }
 
 #[tokio::test]
+async fn a_letter_that_is_dropped_after_its_record_was_appended_is_one_that_was_replayed() {
+    let fixture = Fixture::new().await;
+    let itself = attempt(Unfinished::Leave);
+    for answers in [Answers::None, Answers::Refusals] {
+        let number = answers as u64;
+        let letter = fixture.misplaced(number).await;
+        fixture.answer(answers);
+        replay(&fixture.parts, letter, itself).await.unwrap_err();
+        fixture.answer(Answers::All);
+        discard(fixture.parts.book.as_ref(), letter).await.unwrap();
+        let again = replay(&fixture.parts, letter, itself).await;
+        match answers {
+            Answers::None => {
+                assert_eq!(fixture.state(letter).await, LetterState::Replayed(again.unwrap()));
+            }
+            _ => assert_eq!(refusal(again), Refusal::Dropped),
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_attempt_that_appended_nothing_is_taken_up_and_appends() {
     let fixture = Fixture::new().await;
     let letter = fixture.misplaced(1).await;

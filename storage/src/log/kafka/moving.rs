@@ -30,6 +30,8 @@ use crate::log::AppendError;
 
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For an ingest whose timers are late.
+const ACKNOWLEDGEMENT_MARGIN: Duration = Duration::from_millis(200);
 /// A copy may wait for a broker that changes its place; nobody waits for it by HTTP.
 const COPY_TIMEOUT: Duration = Duration::from_secs(60);
 const COPY_LINGER: Duration = Duration::from_millis(5);
@@ -37,8 +39,11 @@ const COPY_LINGER: Duration = Duration::from_millis(5);
 /// What seals a topic.
 const LARGEST_RECORD: &str = "max.message.bytes";
 const NONE_IS_SO_SMALL: &str = "1";
-/// What a new log never takes over of the one before.
-const OWN: [&str; 2] = ["retention.ms", "cleanup.policy"];
+/// A new log keeps everything until an operator says otherwise: it has no archive yet.
+const KEPT_FOR_EVER: [(&str, &str); 3] =
+    [("retention.ms", "-1"), ("retention.bytes", "-1"), ("cleanup.policy", "delete")];
+/// What is said of the old log's bytes and brokers, and is true of no other.
+const OF_ONE_TOPIC: [&str; 2] = ["local.retention.", ".replication.throttled.replicas"];
 
 /// Why Kafka did not do it, or did not say so: it may be asked again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,20 +70,21 @@ impl LogMover {
         Self { config: config.clone() }
     }
 
-    /// Creates an empty log with the settings of another.
+    /// Creates an empty log with the settings of another, and as many replicas at least.
     ///
     /// # Errors
     /// When it is there already, or Kafka does not create it.
     pub async fn create(&self, log: &LogRef, like: &LogRef) -> Result<(), MoveError> {
         let settings = self.settings(like).await?;
-        let replication = TopicReplication::Fixed(self.config.replication_factor as i32);
-        let mut topic = NewTopic::new(&log.topic, log.partitions.get() as i32, replication)
-            .set("retention.ms", "-1")
-            .set("cleanup.policy", "delete");
-        for (name, value) in &settings {
-            if !OWN.contains(&name.as_str()) {
-                topic = topic.set(name, value);
-            }
+        let replicas = self.replicas(like).await?.unwrap_or_default();
+        let replicas = replicas.max(self.config.replication_factor as usize);
+        let replication = TopicReplication::Fixed(i32::try_from(replicas).unwrap_or(i32::MAX));
+        let mut topic = NewTopic::new(&log.topic, log.partitions.get() as i32, replication);
+        for (name, value) in KEPT_FOR_EVER {
+            topic = topic.set(name, value);
+        }
+        for (name, value) in settings.iter().filter(|(name, _)| is_taken_over(name)) {
+            topic = topic.set(name, value);
         }
         let created = self.admin()?.create_topics(&[topic], &options()).await;
         for outcome in created.map_err(MoveError::new)? {
@@ -100,6 +106,31 @@ impl LogMover {
             }
         }
         Ok(())
+    }
+
+    /// Whether a topic of that name is there, whoever created it.
+    ///
+    /// # Errors
+    /// When Kafka does not say.
+    pub async fn is_there(&self, log: &LogRef) -> Result<bool, MoveError> {
+        Ok(self.replicas(log).await?.is_some())
+    }
+
+    /// How many copies each record of a topic has; `None` if there is no such topic.
+    async fn replicas(&self, log: &LogRef) -> Result<Option<usize>, MoveError> {
+        let (admin, topic) = (self.admin()?, log.topic.clone());
+        let asking = tokio::task::spawn_blocking(move || {
+            let metadata = admin.inner().fetch_metadata(Some(&topic), ADMIN_TIMEOUT)?;
+            let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
+            Ok(partitions.iter().map(|partition| partition.replicas().len()).min())
+        });
+        let asked: Result<_, KafkaError> = asking.await.map_err(MoveError::new)?;
+        asked.map_err(MoveError::new)
+    }
+
+    /// How long an append may still be acknowledged that the brokers had taken before they refused every other.
+    pub fn last_acknowledgements(&self) -> Duration {
+        self.config.delivery_timeout + ACKNOWLEDGEMENT_MARGIN
     }
 
     /// Whether a log is, or is about to be, sealed.
@@ -198,6 +229,12 @@ impl LogMover {
         }
         Ok(())
     }
+}
+
+/// Whether a new log has a setting of the one before.
+fn is_taken_over(name: &str) -> bool {
+    KEPT_FOR_EVER.iter().all(|(own, _)| *own != name)
+        && OF_ONE_TOPIC.iter().all(|part| !name.contains(part))
 }
 
 fn options() -> AdminOptions {

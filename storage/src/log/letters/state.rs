@@ -35,6 +35,8 @@ pub struct Letter {
     pub put_away: PutAway,
     /// What has become of it.
     pub state: LetterState,
+    /// From where on its record may stand once more, if somebody has begun to append it: whatever was decided since.
+    pub begun: Option<Position>,
 }
 
 /// Letters of the book, by the place of their record.
@@ -109,12 +111,15 @@ impl Letters {
     pub fn enter(&mut self, entry: Entry) {
         match entry {
             Entry::Letter(place, put_away) => {
-                let letter = Letter { put_away, state: LetterState::Open };
+                let letter = Letter { put_away, state: LetterState::Open, begun: None };
                 self.by_place.entry(place).or_insert(letter);
             }
             Entry::Decided(place, decision) => {
                 if let Some(letter) = self.by_place.get_mut(&place) {
                     letter.state = letter.state.after(place, decision);
+                    if let LetterState::Replaying { from, .. } = letter.state {
+                        letter.begun = Some(from);
+                    }
                 }
             }
             Entry::Foreign => self.foreign += 1,
