@@ -41,6 +41,7 @@ pub struct ProcessorMetrics {
     restore_seconds: Histogram,
     beside_in_trouble: IntGauge,
     log_sealed: Gauge,
+    elsewhere: IntGauge,
 }
 
 impl ProcessorMetrics {
@@ -116,6 +117,10 @@ impl ProcessorMetrics {
                 "processor_log_sealed_seconds",
                 "How long the log has been sealed for a repartition, which refuses every submission meanwhile; 0 if it is not.",
             )?,
+            elsewhere: metrics.gauge(
+                "processor_submissions_elsewhere",
+                "1 while submissions go to a later log than the one that is counted.",
+            )?,
             beside_in_trouble: metrics.gauge(
                 "processor_partitions_beside_in_trouble",
                 "Partitions of generations that do not answer which this process cannot fold now: see the log.",
@@ -162,6 +167,11 @@ impl ProcessorMetrics {
     /// The log has been sealed for so long; zero: it is not.
     pub(crate) fn log_sealed(&self, so_long: Duration) {
         self.log_sealed.set(so_long.as_secs_f64());
+    }
+
+    /// Whether submissions go to a later log than the one that is counted.
+    pub(crate) fn submissions_elsewhere(&self, so: bool) {
+        self.elsewhere.set(i64::from(so));
     }
 
     pub(crate) fn fenced(&self) {
