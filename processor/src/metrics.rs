@@ -7,7 +7,7 @@ use prometheus::{
     IntGaugeVec,
 };
 use runtime::metrics::{Metrics, MetricsError, SECONDS_BUCKETS};
-use schemas::PartitionId;
+use schemas::{PartitionCount, PartitionId};
 
 const RECORDS_BUCKETS: &[f64] = &[1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0];
 const PARTITION: &[&str] = &["partition"];
@@ -40,6 +40,7 @@ pub struct ProcessorMetrics {
     publish_failures: IntCounter,
     restore_seconds: Histogram,
     beside_in_trouble: IntGauge,
+    partitions: IntGauge,
     log_sealed: Gauge,
     elsewhere: IntGauge,
 }
@@ -113,6 +114,10 @@ impl ProcessorMetrics {
                 "From the claim of a partition to the end of reading people's rows.",
                 SECONDS_BUCKETS,
             )?,
+            partitions: metrics.gauge(
+                "processor_partitions",
+                "Partitions of the log that is counted, as the roster has it: each has to have one owner.",
+            )?,
             log_sealed: metrics.float_gauge(
                 "processor_log_sealed_seconds",
                 "How long the log has been sealed for a repartition, which refuses every submission meanwhile; 0 if it is not.",
@@ -162,6 +167,11 @@ impl ProcessorMetrics {
     pub(crate) fn beside_in_trouble(&self) -> Counted {
         self.beside_in_trouble.inc();
         Counted(self.beside_in_trouble.clone())
+    }
+
+    /// So many partitions has the log that is counted.
+    pub(crate) fn partitions(&self, partitions: PartitionCount) {
+        self.partitions.set(i64::from(partitions.get()));
     }
 
     /// The log has been sealed for so long; zero: it is not.

@@ -1,6 +1,6 @@
 //! Tells everyone who takes submissions in which log the generation that answers counts them. Whoever moves submissions to
-//! another log tells so at once; this is for when that one died in between. And it says for how long a log has been sealed,
-//! and whether submissions go where nobody counts them.
+//! another log tells so at once; this is for when that one died in between. And it says how many partitions are counted, for how
+//! long a log has been sealed, and whether submissions go where nobody counts them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +36,7 @@ impl Announcer {
                 let roster = self.roster.borrow();
                 (roster.current.log.clone(), roster.building.as_ref().map(|it| it.seal))
             };
+            self.metrics.partitions(log.partitions);
             let since_ms = seal.and_then(|seal| seal.since_ms());
             let sealed_ms = since_ms.map_or(0, |since_ms| now_ms().saturating_sub(since_ms));
             self.metrics.log_sealed(Duration::from_millis(sealed_ms));
@@ -48,7 +49,7 @@ impl Announcer {
                 tracing::error!(
                     told = told.topic,
                     counted = log.topic,
-                    "submissions go to a later log than the one that is counted: the store is older than the log",
+                    "submissions go to a later log than the one that is counted: the store is older, or the roster cannot be read",
                 );
             }
             if self.is_untold(&log) && stop.run_until_cancelled(self.tell(&log)).await.is_none() {
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn that_submissions_go_to_a_later_log_than_is_counted_is_shown_until_that_one_is() {
+    async fn partitions_and_that_submissions_go_to_a_later_log_are_shown_as_the_roster_has_them() {
         let first = LogRef::first("submissions", PartitionCount::new(3).unwrap());
         let (rosters, roster) = watch::channel(Roster::first(first));
         let metrics = Metrics::new("processor");
@@ -141,8 +142,10 @@ mod tests {
         let stop = CancellationToken::new();
         let running = tokio::spawn(announcer.run(stop.clone()));
         assert_eq!(shown("allocator_processor_submissions_elsewhere").await, "1");
+        assert_eq!(shown("allocator_processor_partitions").await, "3");
         rosters.send_replace(Roster::first(later(2)));
         assert_eq!(shown("allocator_processor_submissions_elsewhere").await, "0");
+        assert_eq!(shown("allocator_processor_partitions").await, "5");
         stop.cancel();
         running.await.unwrap();
     }
