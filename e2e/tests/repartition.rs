@@ -1,5 +1,5 @@
 //! `processor repartition` while people submit and read, the one who copies is killed, and an ingest sleeps over the switch:
-//! everything that was acknowledged is counted once, and readers see no number go back.
+//! everything that was acknowledged is counted once, and readers see no number go back. Also if the store is lost afterwards.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -133,6 +133,50 @@ fn under_load_the_log_gets_more_partitions_and_then_fewer_and_everything_is_coun
         let later = load.stop().await?;
         audit::exact(&stack, BUDGET, CATEGORIES).await?;
         ensure!(!later.is_empty(), "nobody spoke");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_store_that_is_lost_whole_after_a_repartition_is_derived_anew_from_the_later_log() {
+    scenario_within(Duration::from_secs(240), async || {
+        let mut stack =
+            StackBuilder { processors: 2, partitions: 3, ..Stack::builder() }.start().await?;
+        stack.system.define(BUDGET, CATEGORIES).await?;
+        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
+        load.goes_on_for(300).await?;
+        let operator = Operator::of_stack(&stack)?;
+        operator.does(&["repartition", "--partitions", "5"], BOUND).await?;
+        answers_from(&stack, 2).await?;
+        load.goes_on_for(300).await?;
+        let ledger = load.stop().await?;
+        let first = stack.topic.clone();
+        (stack.topic, stack.partitions) = (format!("{first}-2"), 5);
+        let counted = audit::exact(&stack, BUDGET, CATEGORIES).await?;
+
+        for service in stack.services() {
+            service.terminate(SOON).await?;
+        }
+        stack.tables().await?.truncate_all().await?;
+        stack.keys().await?.flush().await?;
+        for service in stack.services() {
+            service.restart().await?;
+        }
+        // What went to the later log is counted, by the generation that began that log, and counted once.
+        answers_from(&stack, 2).await?;
+        let totals = audit::exact(&stack, BUDGET, CATEGORIES).await?;
+        ensure!(totals == counted, "not everything is counted again");
+        ensure!(totals == ledger.totals(CATEGORIES), "not what was acknowledged is counted");
+        for processor in &stack.processors {
+            let elsewhere = processor.metric("allocator_processor_submissions_elsewhere").await?;
+            ensure!(elsewhere == 0.0, "{} counts another log", processor.url);
+        }
+
+        // No topic is ever named again.
+        let said = operator.does(&["repartition", "--partitions", "2"], BOUND).await?;
+        ensure!(said.contains("REPARTITION generation=3 "), "{said}");
+        (stack.topic, stack.partitions) = (format!("{first}-3"), 2);
+        ensure!(audit::exact(&stack, BUDGET, CATEGORIES).await? == counted, "it was miscopied");
         Ok(())
     });
 }

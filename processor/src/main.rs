@@ -101,9 +101,11 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     let start = async {
         let store = until_there(async || config.storage.open_store().await).await?;
         let first_log = config.storage.first_log();
-        // Which log there is by now, the store says.
-        let log = first_roster(store.store.as_ref(), &first_log).await?.current.log;
+        until_there(async || config.storage.ensure_definitions().await).await?;
         let definitions = config.storage.open_definitions()?;
+        // Which log there is by now, the store says; the definitions, if it has lost that.
+        let roster = first_roster(store.store.as_ref(), definitions.as_ref(), &first_log).await?;
+        let log = roster.current.log;
         let log =
             until_there(async || config.storage.open_log(&log, definitions.as_ref()).await).await?;
         let parts = ProcessorParts {

@@ -7,7 +7,7 @@ use prometheus::{
     IntGaugeVec,
 };
 use runtime::metrics::{Metrics, MetricsError, SECONDS_BUCKETS};
-use schemas::PartitionId;
+use schemas::{PartitionCount, PartitionId};
 
 const RECORDS_BUCKETS: &[f64] = &[1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0];
 const PARTITION: &[&str] = &["partition"];
@@ -40,7 +40,9 @@ pub struct ProcessorMetrics {
     publish_failures: IntCounter,
     restore_seconds: Histogram,
     beside_in_trouble: IntGauge,
+    partitions: IntGauge,
     log_sealed: Gauge,
+    elsewhere: IntGauge,
 }
 
 impl ProcessorMetrics {
@@ -112,9 +114,17 @@ impl ProcessorMetrics {
                 "From the claim of a partition to the end of reading people's rows.",
                 SECONDS_BUCKETS,
             )?,
+            partitions: metrics.gauge(
+                "processor_partitions",
+                "Partitions of the log that is counted, as the roster has it: each has to have one owner.",
+            )?,
             log_sealed: metrics.float_gauge(
                 "processor_log_sealed_seconds",
                 "How long the log has been sealed for a repartition, which refuses every submission meanwhile; 0 if it is not.",
+            )?,
+            elsewhere: metrics.gauge(
+                "processor_submissions_elsewhere",
+                "1 while submissions go to a later log than the one that is counted.",
             )?,
             beside_in_trouble: metrics.gauge(
                 "processor_partitions_beside_in_trouble",
@@ -159,9 +169,19 @@ impl ProcessorMetrics {
         Counted(self.beside_in_trouble.clone())
     }
 
+    /// So many partitions has the log that is counted.
+    pub(crate) fn partitions(&self, partitions: PartitionCount) {
+        self.partitions.set(i64::from(partitions.get()));
+    }
+
     /// The log has been sealed for so long; zero: it is not.
     pub(crate) fn log_sealed(&self, so_long: Duration) {
         self.log_sealed.set(so_long.as_secs_f64());
+    }
+
+    /// Whether submissions go to a later log than the one that is counted.
+    pub(crate) fn submissions_elsewhere(&self, so: bool) {
+        self.elsewhere.set(i64::from(so));
     }
 
     pub(crate) fn fenced(&self) {

@@ -10,7 +10,7 @@ use runtime::health::{Check, Health};
 use runtime::metrics::{Metrics, MetricsError};
 use schemas::{LogRef, Roster};
 use storage::cache::Cache;
-use storage::definitions::Definitions;
+use storage::definitions::{Definitions, until_loaded};
 use storage::exports::Exports;
 use storage::jobs::JobStore;
 use storage::log::{DeadLetters, LetterBook, LogReaders, LogSource, LogWriter};
@@ -32,6 +32,8 @@ use crate::repartition::Announcer;
 const FIRST_REJOIN_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_REJOIN_PAUSE: Duration = Duration::from_secs(5);
 const STORE_PAUSE: Duration = Duration::from_millis(500);
+/// So often it is said that the definitions are waited for.
+const DEFINITIONS_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where the processor reads from and writes to.
 pub struct ProcessorParts {
@@ -102,7 +104,9 @@ impl Processor {
         let job_metrics = JobMetrics::new(metrics)?;
         let metrics = ProcessorMetrics::new(metrics)?;
         let group = health.check("group");
-        let roster = first_roster(parts.store.as_ref(), &parts.first_log).await?;
+        let roster =
+            first_roster(parts.store.as_ref(), parts.definitions.as_ref(), &parts.first_log)
+                .await?;
         let (watching, roster) = watch::channel(roster);
         tokio::spawn(watch_roster(Arc::clone(&parts.store), watching, stop.clone()));
         let owner = owner_name();
@@ -240,13 +244,17 @@ fn rest(pause: Duration, stop: &CancellationToken, handle: &Handle) {
     handle.block_on(resting);
 }
 
-/// The roster, which is begun if there is none, and whose log has to be what is configured.
+/// The roster, which is begun if there is none, and whose log has to be what is configured, or a later one.
 ///
 /// # Errors
-/// When it is another; a store that does not answer is waited for.
-pub async fn first_roster(store: &dyn Store, first_log: &LogRef) -> Result<Roster, StartError> {
+/// When it is another; a store, or definitions, that do not answer are waited for.
+pub async fn first_roster(
+    store: &dyn Store,
+    definitions: &dyn Definitions,
+    first_log: &LogRef,
+) -> Result<Roster, StartError> {
     let roster = loop {
-        match begin_first(store, first_log).await {
+        match begun(store, definitions, first_log).await {
             Ok(roster) => break roster,
             Err(StoreError::Corrupt(reason)) => return Err(StartError::Store(reason)),
             Err(StoreError::Unavailable(reason)) => {
@@ -257,6 +265,31 @@ pub async fn first_roster(store: &dyn Store, first_log: &LogRef) -> Result<Roste
     };
     check_configured(&roster.current, first_log).map_err(StartError::OtherGeneration)?;
     Ok(roster)
+}
+
+/// The roster; where there is none, one that begins with the log to which submissions go by now. It need not be the first:
+/// the store may have been lost after a repartition, and nobody appends to the first log any more.
+async fn begun(
+    store: &dyn Store,
+    definitions: &dyn Definitions,
+    first_log: &LogRef,
+) -> Result<Roster, StoreError> {
+    if let Some(roster) = store.roster().await? {
+        return Ok(roster);
+    }
+    while tokio::time::timeout(DEFINITIONS_PAUSE, until_loaded(definitions)).await.is_err() {
+        tracing::warn!(
+            "there is no generation, and the definitions do not tell yet with which log to begin"
+        );
+    }
+    let told = definitions.log().borrow().clone();
+    if let Some(log) = &told {
+        tracing::warn!(
+            topic = log.topic,
+            "there is no generation: everything is counted anew in the log to which submissions go by now",
+        );
+    }
+    begin_first(store, told.as_ref().unwrap_or(first_log)).await
 }
 
 /// A name that no other process ever has.

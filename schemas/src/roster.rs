@@ -79,16 +79,22 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// The roster of a new deployment.
+    /// The roster of a new deployment; or of one that has lost its store, and whose submissions go to a later log by now.
+    /// Such a log was begun by the generation of its number ([`LogNumber::begun_by`]), and by it it is begun again: so no
+    /// later one is ever called as it is, or as one before. It answers in no earlier term than it did at first, for what
+    /// readers still have of it.
+    ///
+    /// [`LogNumber::begun_by`]: crate::LogNumber::begun_by
     pub fn first(log: LogRef) -> Self {
+        let generation = Generation::FIRST.max(Generation(log.number.0));
         Self {
             revision: 1,
-            term: Term::FIRST.number,
-            current: GenerationRecord { generation: Generation::FIRST, log },
+            term: Term::FIRST.number.max(generation.0),
+            current: GenerationRecord { generation, log },
             building: None,
             previous: None,
             retired: Vec::new(),
-            next: Generation(Generation::FIRST.0 + 1),
+            next: Generation(generation.0 + 1),
         }
     }
 
@@ -121,7 +127,21 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PartitionCount;
+    use crate::{LogNumber, PartitionCount};
+
+    #[test]
+    fn one_that_begins_with_a_later_log_never_names_a_log_again() {
+        let partitions = PartitionCount::new(12).unwrap();
+        let first = Roster::first(LogRef::first("submissions", partitions));
+        assert_eq!((first.term(), first.next), (Term::FIRST, Generation(2)));
+        let (topic, number) = ("submissions-7".to_owned(), LogNumber(7));
+        let log = LogRef { number, topic, partitions };
+        let later = Roster::first(log.clone());
+        assert_eq!(later.current, GenerationRecord { generation: Generation(7), log });
+        assert_eq!(later.term(), Term { number: 7, generation: Generation(7), log: number });
+        assert_eq!(later.revision, 1);
+        assert!(LogNumber::begun_by(later.next) > number);
+    }
 
     #[test]
     fn a_roster_survives_its_row_and_damage_is_no_roster() {

@@ -102,9 +102,11 @@ struct Places {
 impl Places {
     async fn open(storage: &StorageConfig, admin: AdminGuard) -> Result<Self, RunError> {
         let store = storage.open_store().await?;
-        let log = first_roster(store.store.as_ref(), &storage.first_log()).await?.current.log;
+        storage.ensure_definitions().await?;
         let definitions = storage.open_definitions()?;
-        let log = storage.open_log(&log, definitions.as_ref()).await?;
+        let first_log = storage.first_log();
+        let roster = first_roster(store.store.as_ref(), definitions.as_ref(), &first_log).await?;
+        let log = storage.open_log(&roster.current.log, definitions.as_ref()).await?;
         Ok(Self {
             ingest: IngestParts {
                 log: Arc::clone(&log.writer),

@@ -186,11 +186,20 @@ impl Tables {
         Ok(())
     }
 
-    /// The bytes of every row of every table, to search in.
+    /// Empties every table, as the loss of the whole store would. Only that they are there is still known.
     ///
     /// # Errors
-    /// When they cannot be read.
-    pub async fn everything(&self) -> Result<String> {
+    /// When one cannot be emptied.
+    pub async fn truncate_all(&self) -> Result<()> {
+        for table in self.names().await? {
+            if table != "schema_migrations" {
+                self.truncate(&table).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn names(&self) -> Result<Vec<String>> {
         let tables = self
             .session
             .query_unpaged(
@@ -199,9 +208,18 @@ impl Tables {
             )
             .await?
             .into_rows_result()?;
+        let names = tables.rows::<(String,)>()?.map(|row| Ok(row?.0)).collect();
+        names
+    }
+
+    /// The bytes of every row of every table, to search in.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub async fn everything(&self) -> Result<String> {
         let mut text = String::new();
-        for table in tables.rows::<(String,)>()? {
-            let query = format!("SELECT * FROM {}.{}", self.keyspace, table?.0);
+        for table in self.names().await? {
+            let query = format!("SELECT * FROM {}.{table}", self.keyspace);
             let rows = self.session.query_unpaged(query, ()).await?.into_rows_result()?;
             for row in rows.rows::<scylla::value::Row>()? {
                 for column in row?.columns.into_iter().flatten() {

@@ -10,7 +10,7 @@ use runtime::console;
 use runtime::progress;
 use schemas::{Building, PartitionCount};
 use storage::config::StorageConfig;
-use storage::definitions::Definitions;
+use storage::definitions::until_loaded;
 use storage::opening::OpenError;
 use storage::store::StoreError;
 use tokio_util::sync::CancellationToken;
@@ -126,7 +126,9 @@ async fn shown(
 ) -> Result<String, CommandError> {
     let partitions = PartitionCount::new(partitions)?;
     let parts = parts(storage).await?;
-    until_loaded(parts.definitions.as_ref()).await?;
+    // Nobody can be told where submissions go by a process that cannot read what everyone was told before.
+    let loaded = tokio::time::timeout(PATIENCE, until_loaded(parts.definitions.as_ref())).await;
+    loaded.map_err(|_| CommandError::NoDefinitions)?;
     let (seen, done) = (Mutex::new((0, 0, String::new())), CancellationToken::new());
     let shown = progress::show("repartitioning ", done.clone(), |_| {
         let (done, of, message) = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -147,18 +149,6 @@ async fn shown(
     };
     let (moved, ()) = tokio::join!(moving, shown);
     Ok(text(&moved?))
-}
-
-/// Nobody can be told where submissions go by a process that cannot read what everyone was told before.
-async fn until_loaded(definitions: &dyn Definitions) -> Result<(), CommandError> {
-    let mut changes = definitions.changes();
-    let loaded = async {
-        while !definitions.is_loaded() {
-            let _ = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
-        }
-    };
-    let loaded = tokio::time::timeout(PATIENCE, loaded).await;
-    loaded.map_err(|_| CommandError::NoDefinitions)
 }
 
 async fn cancel(storage: &StorageConfig) -> Result<String, CommandError> {

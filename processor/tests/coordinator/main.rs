@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod generations;
+mod lost_store;
 mod process;
 #[path = "../support/running.rs"]
 mod running;

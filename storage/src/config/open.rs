@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::{LogRef, PersonKeyHasher};
@@ -12,9 +11,9 @@ use super::{CacheKind, LogKind, StorageConfig, StoreKind};
 use crate::cache::Cache;
 use crate::cache::memory::MemoryCache;
 use crate::cache::redis::RedisCache;
-use crate::definitions::Definitions;
 use crate::definitions::kafka::KafkaDefinitions;
 use crate::definitions::sqlite::SqliteDefinitions;
+use crate::definitions::{Definitions, until_loaded};
 use crate::idempotency::Idempotency;
 use crate::idempotency::memory::MemoryIdempotency;
 use crate::idempotency::redis::RedisIdempotency;
@@ -37,9 +36,6 @@ use crate::store::sqlite::SqliteStore;
 const LOG_FILE: &str = "log.db";
 /// The embedded store, there as well.
 const STORE_FILE: &str = "store.db";
-
-/// Between two looks at whether the definitions are loaded.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The log's ends, opened together.
 pub struct OpenLog {
@@ -79,12 +75,8 @@ impl StorageConfig {
     ) -> Result<Arc<dyn LogWriter>, OpenError> {
         match self.log {
             LogKind::Kafka => {
-                ensure_topics_beside(&self.kafka).await.map_err(OpenError::log)?;
-                let mut changes = definitions.changes();
-                while !definitions.is_loaded() {
-                    // Loading them is a change too; its end is ours.
-                    let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
-                }
+                self.ensure_definitions().await?;
+                until_loaded(definitions).await;
                 let moves = definitions.log();
                 let log = moves.borrow().clone().unwrap_or_else(|| self.first_log());
                 let opened = KafkaLog::open(&self.kafka, &log, moves).await;
@@ -229,6 +221,18 @@ impl StorageConfig {
                 let opened = SqliteDefinitions::open(&self.embedded_file("definitions.db")?);
                 Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the definitions", error))?))
             }
+        }
+    }
+
+    /// Creates what the definitions rest in, if it is not there: without, they are never loaded.
+    ///
+    /// # Errors
+    /// When it cannot be created now, or is not what it should be.
+    pub async fn ensure_definitions(&self) -> Result<(), OpenError> {
+        match self.log {
+            LogKind::Kafka => ensure_topics_beside(&self.kafka).await.map_err(OpenError::log),
+            // The file is there once they are open.
+            LogKind::Sqlite => Ok(()),
         }
     }
 

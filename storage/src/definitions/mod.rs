@@ -6,6 +6,7 @@ pub mod kafka;
 pub mod sqlite;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::{Budget, BudgetId, LogRef};
@@ -22,6 +23,18 @@ pub enum DefinitionError {
     /// It could not be written now, or nobody says whether it was: look, or ask for the same again.
     #[error("definitions cannot be changed now: {0}")]
     Unavailable(String),
+}
+
+/// Between two looks at whether definitions are loaded.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Waits until the definitions are loaded ([`Definitions::is_loaded`]), for as long as it takes.
+pub async fn until_loaded(definitions: &dyn Definitions) {
+    let mut changes = definitions.changes();
+    while !definitions.is_loaded() {
+        // Loading them is a change too; its end is ours.
+        let _ = tokio::time::timeout(LOOK_AGAIN, changes.changed()).await;
+    }
 }
 
 /// Where definitions rest.
