@@ -208,8 +208,7 @@ impl Tables {
             )
             .await?
             .into_rows_result()?;
-        let names = tables.rows::<(String,)>()?.map(|row| Ok(row?.0)).collect();
-        names
+        tables.rows::<(String,)>()?.map(|row| Ok(row?.0)).collect()
     }
 
     /// The bytes of every row of every table, to search in.
