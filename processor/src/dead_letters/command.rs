@@ -15,7 +15,8 @@ use storage::log::letters::{Letter, LetterState, Letters, read_record};
 use storage::opening::OpenError;
 use uuid::Uuid;
 
-use super::{Attempt, ReplayParts, Unfinished, discard, replay};
+use super::{Attempt, DiscardError, ReplayParts, Unfinished, discard, replay};
+use crate::again::again;
 use crate::generations::current_log;
 
 /// Bytes of a value that are shown.
@@ -103,6 +104,8 @@ enum CommandError {
     Read(#[from] ReadError),
     #[error("there is no dead letter {0}")]
     Unknown(Receipt),
+    #[error("{0}; some may be dropped all the same")]
+    Discard(#[from] DiscardError),
 }
 
 /// Does what was asked for on the log that `storage` configures, and prints what came of it.
@@ -211,7 +214,8 @@ async fn replay_all(args: &ReplayArgs, storage: &StorageConfig) -> Result<bool, 
     let attempt = Attempt { id: Uuid::new_v4(), unfinished };
     let mut all = true;
     for letter in &args.letters {
-        match replay(&parts, *letter, attempt).await {
+        // A producer that has just started may take longer than somebody waits who asks by HTTP.
+        match again(async || replay(&parts, *letter, attempt).await).await {
             Ok(place) => console::out(&format!("{letter}  replayed as {place}\n")),
             Err(error) => {
                 console::out(&format!("{letter}  not replayed: {error}\n"));
@@ -224,12 +228,13 @@ async fn replay_all(args: &ReplayArgs, storage: &StorageConfig) -> Result<bool, 
 
 async fn drop_all(letters: &[Receipt], storage: &StorageConfig) -> Result<bool, CommandError> {
     let book = storage.open_letter_book()?;
+    let dropped = again(async || discard(book.as_ref(), letters).await).await?;
     let mut all = true;
-    for letter in letters {
-        match discard(book.as_ref(), *letter).await {
+    for (letter, dropped) in letters.iter().zip(dropped) {
+        match dropped {
             Ok(()) => console::out(&format!("{letter}  dropped\n")),
-            Err(error) => {
-                console::out(&format!("{letter}  not dropped: {error}\n"));
+            Err(kept) => {
+                console::out(&format!("{letter}  not dropped: {kept}\n"));
                 all = false;
             }
         }

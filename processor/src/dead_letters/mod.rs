@@ -8,7 +8,7 @@ mod discard;
 mod replay;
 
 pub use command::{DeadLettersArgs, dead_letters_command};
-pub use discard::{DiscardError, discard};
+pub use discard::{DiscardError, Kept, discard};
 pub use replay::{
     Attempt, Prepared, Ready, Refusal, ReplayError, ReplayParts, Unfinished, append, prepare,
     replay,

@@ -18,6 +18,8 @@ use storage::log::{AppendError, Decision, LetterBook, LogReader, LogWriter, NewR
 use storage::store::{PartitionRef, Store, StoreError};
 use uuid::Uuid;
 
+use crate::again::Away;
+
 /// What a replay works with.
 pub struct ReplayParts {
     /// The book of dead letters.
@@ -93,6 +95,13 @@ pub enum ReplayError {
     /// As above.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl Away for ReplayError {
+    /// Whoever reads has waited already.
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Append(_))
+    }
 }
 
 /// What is to be done for a letter.

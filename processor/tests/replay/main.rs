@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use async_trait::async_trait;
 use processor::dead_letters::{
-    Attempt, DiscardError, Refusal, ReplayError, ReplayParts, Unfinished, discard, replay,
+    Attempt, Kept, Refusal, ReplayError, ReplayParts, Unfinished, discard, replay,
 };
 use schemas::{
     Action, Allocation, BudgetId, BudgetTotals, CategoryTotals, Generation, LogNumber, LogRef,
@@ -235,7 +235,7 @@ async fn a_letter_that_is_dropped_after_its_record_was_appended_is_one_that_was_
         fixture.answer(answers);
         replay(&fixture.parts, letter, itself).await.unwrap_err();
         fixture.answer(Answers::All);
-        discard(fixture.parts.book.as_ref(), letter).await.unwrap();
+        assert_eq!(discard(fixture.parts.book.as_ref(), &[letter]).await, Ok(vec![Ok(())]));
         let again = replay(&fixture.parts, letter, itself).await;
         match answers {
             Answers::None => {
@@ -284,7 +284,7 @@ async fn a_letter_that_somebody_began_to_replay_can_be_dropped() {
     let letter = fixture.misplaced(1).await;
     fixture.answer(Answers::Refusals);
     fixture.replay(letter).await.unwrap_err();
-    discard(fixture.parts.book.as_ref(), letter).await.unwrap();
+    assert_eq!(discard(fixture.parts.book.as_ref(), &[letter]).await, Ok(vec![Ok(())]));
     assert_eq!(refusal(fixture.resume(letter).await), Refusal::Dropped);
 }
 
@@ -293,15 +293,16 @@ async fn what_was_dropped_stays_dropped_and_what_was_replayed_or_never_was_is_no
     let fixture = Fixture::new().await;
     let book = fixture.parts.book.as_ref();
     let dropped = fixture.misplaced(1).await;
-    for _ in 0..2 {
-        discard(book, dropped).await.unwrap();
-        assert_eq!(fixture.state(dropped).await, LetterState::Dropped);
-    }
     let replayed = fixture.misplaced(2).await;
     let place = fixture.replay(replayed).await.unwrap();
-    assert_eq!(discard(book, replayed).await, Err(DiscardError::Replayed(place)));
     let nothing = Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(99) };
-    assert_eq!(discard(book, nothing).await, Err(DiscardError::Unknown));
+    for _ in 0..2 {
+        let said = discard(book, &[dropped, replayed, nothing]).await;
+        let expected = vec![Ok(()), Err(Kept::Replayed(place)), Err(Kept::Unknown)];
+        assert_eq!(said, Ok(expected));
+        assert_eq!(fixture.state(dropped).await, LetterState::Dropped);
+        assert_eq!(fixture.state(replayed).await, LetterState::Replayed(place));
+    }
 }
 
 #[tokio::test]

@@ -36,11 +36,18 @@ impl fmt::Display for TokensFileFaults {
 }
 
 /// A file that is right, as it was read last.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct TokensFile {
     pub(super) path: PathBuf,
     pub(super) text: String,
     pub(super) credentials: Credentials,
+}
+
+impl fmt::Debug for TokensFile {
+    /// Nothing of what it holds.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("TokensFile").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// Reads the file of a setting; no path, no credentials.

@@ -12,7 +12,7 @@ use storage::log::letters::{LetterState, Letters};
 
 use super::{Done, Failure, Held, KindsParts};
 use crate::dead_letters::{
-    self, Attempt, DiscardError, Prepared, ReplayError, ReplayParts, Unfinished,
+    self, Attempt, DiscardError, Kept, Prepared, ReplayError, ReplayParts, Unfinished,
 };
 
 impl From<ReadError> for Failure {
@@ -38,10 +38,15 @@ impl From<ReplayError> for Failure {
 impl From<DiscardError> for Failure {
     fn from(error: DiscardError) -> Self {
         match error {
-            DiscardError::Unknown | DiscardError::Replayed(_) => Self::InVain(error.to_string()),
             DiscardError::Append(error) => Self::Again(error.to_string()),
             DiscardError::Read(error) => error.into(),
         }
+    }
+}
+
+impl From<Kept> for Failure {
+    fn from(kept: Kept) -> Self {
+        Self::InVain(kept.to_string())
     }
 }
 
@@ -86,6 +91,8 @@ fn replayed_as(place: Receipt) -> Done {
 }
 
 pub(super) async fn discard(parts: &KindsParts, letter: Receipt) -> Result<Done, Failure> {
-    dead_letters::discard(parts.letters.as_ref(), letter).await?;
+    for dropped in dead_letters::discard(parts.letters.as_ref(), &[letter]).await? {
+        dropped?;
+    }
     Ok(Done { verdict: Verdict::Clean, result: "dropped".into() })
 }

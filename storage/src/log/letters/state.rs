@@ -1,6 +1,6 @@
 //! What has become of dead letters, by the book's entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use schemas::{PartitionId, Position, Receipt};
 use uuid::Uuid;
@@ -96,15 +96,25 @@ impl Letters {
     /// # Errors
     /// When it cannot be read to its end.
     pub async fn one(book: &dyn LetterBook, place: Receipt) -> Result<Option<Letter>, ReadError> {
+        Ok(Self::some(book, &[place]).await?.by_place.into_values().next())
+    }
+
+    /// Reads the book for some letters. Takes no more memory than those.
+    ///
+    /// # Errors
+    /// When it cannot be read to its end.
+    pub async fn some(book: &dyn LetterBook, places: &[Receipt]) -> Result<Self, ReadError> {
+        let wanted: HashSet<&Receipt> = places.iter().collect();
         let mut letters = Self::default();
         let mut entries = book.entries();
         while let Some(entry) = entries.recv().await {
             let entry = entry?;
-            if matches!(&entry, Entry::Letter(at, _) | Entry::Decided(at, _) if *at == place) {
+            if matches!(&entry, Entry::Letter(at, _) | Entry::Decided(at, _) if wanted.contains(at))
+            {
                 letters.enter(entry);
             }
         }
-        Ok(letters.by_place.into_values().next())
+        Ok(letters)
     }
 
     /// Takes the next entry in.

@@ -25,8 +25,8 @@ use crate::roster::RosterReader;
 use crate::routes::RETRY_AFTER;
 use shown::{ShownLetter, ShownPage, ShownRecord};
 
-/// How long one look may take: the book is read from its beginning.
-const DEADLINE: Duration = Duration::from_secs(20);
+/// How long one look may take: the book is read from its beginning. Two of them are less than a gateway waits.
+const DEADLINE: Duration = Duration::from_secs(8);
 /// So many look at once; each has the book read for itself.
 const LOOKS_AT_ONCE: usize = 2;
 /// Letters on a page, if nothing else is asked for, and at most.
