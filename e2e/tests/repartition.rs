@@ -150,6 +150,7 @@ fn a_store_that_is_lost_whole_after_a_repartition_is_derived_anew_from_the_later
         answers_from(&stack, 2).await?;
         load.goes_on_for(300).await?;
         let ledger = load.stop().await?;
+        ensure!(ledger.repeats == 0, "{} submissions were refused at the switch", ledger.repeats);
         let first = stack.topic.clone();
         (stack.topic, stack.partitions) = (format!("{first}-2"), 5);
         let counted = audit::exact(&stack, BUDGET, CATEGORIES).await?;

@@ -21,7 +21,7 @@ pub use reader::KafkaReader;
 pub(crate) use rebootstrap::Rebootstrap;
 pub use source::KafkaSource;
 pub use topics::TopicError;
-pub use writer::{KafkaDeadLetters, KafkaLog};
+pub use writer::{KafkaDeadLetters, KafkaLog, SEALED_PATIENCE};
 
 /// How to reach Kafka, and which topics are ours.
 #[derive(Debug, Clone)]

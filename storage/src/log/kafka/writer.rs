@@ -1,8 +1,8 @@
 //! Submissions and dead letters on their way into their topics.
 //!
 //! **The log may be moved to another topic meanwhile.** The broker then refuses what goes into the old one (it is sealed),
-//! and everyone is told where submissions go from now on. What was refused is held for as long as an append may take, and
-//! goes to the new topic as soon as that is known; after that it is refused to whoever brought it. What a sealed topic
+//! and everyone is told where submissions go from now on. What was refused is held for some seconds, and goes to the new
+//! topic as soon as that is known; after that it is refused to whoever brought it. What a sealed topic
 //! refuses is not in it, with one exception that does no harm: an append whose acknowledgement was lost, and which was sent
 //! again after the topic was sealed, may be in both topics, as two records with one submission id.
 
@@ -21,7 +21,11 @@ use super::producer::{IdempotentProducer, Outgoing};
 use super::topics::{TopicError, ensure_topics};
 use crate::log::{AppendError, DeadLetter, DeadLetters, LogWriter, NewRecord};
 
-/// Before a sealed log is tried again: it may have been opened again.
+/// How long what a sealed log has refused is held: longer than the last step of a repartition usually takes, and so short
+/// that whoever waits, and the memory of submission ids, waits for the answer.
+pub const SEALED_PATIENCE: Duration = Duration::from_secs(6);
+/// Before a sealed log is tried again the first time: it may have been opened again. Twice as long before each next time,
+/// as all that is held is sent to brokers that have other things to do.
 const SEALED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The topic of submissions, for appending: whichever is the last that is known.
@@ -130,7 +134,7 @@ impl KafkaLog {
 
     /// Waits until what a sealed log has refused may be sent again: to the next log, or, after a pause, to the same. `false`
     /// if that does not come in time.
-    async fn may_go_on(&self, sealed: LogNumber, deadline: Instant) -> bool {
+    async fn may_go_on(&self, sealed: LogNumber, pause: Duration, deadline: Instant) -> bool {
         let mut moves = self.moves.clone();
         let is_next = |log: &Option<LogRef>| log.as_ref().is_some_and(|log| log.number > sealed);
         let moved = async {
@@ -139,7 +143,7 @@ impl KafkaLog {
                 std::future::pending::<()>().await;
             }
         };
-        let again = Instant::now() + SEALED_PAUSE;
+        let again = Instant::now() + pause;
         timeout_at(again.min(deadline), moved).await.is_ok() || again < deadline
     }
 }
@@ -157,12 +161,14 @@ pub(super) fn start(
 #[async_trait]
 impl LogWriter for KafkaLog {
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
-        let deadline = Instant::now() + self.config.delivery_timeout;
+        let deadline = Instant::now() + SEALED_PATIENCE;
+        let mut pause = SEALED_PAUSE;
         let mut target = self.target();
         let mut answers = target.append(records.iter()).await;
         while answers.contains(&Err(AppendError::Sealed))
-            && self.may_go_on(target.log.number, deadline).await
+            && self.may_go_on(target.log.number, pause, deadline).await
         {
+            pause *= 2;
             target = self.target();
             let refused =
                 |(answer, _): &(&mut Result<_, _>, _)| **answer == Err(AppendError::Sealed);
