@@ -4,6 +4,7 @@
 //! A person's newest submission wins: the old shares are subtracted and the new ones added in one step. A withdrawal
 //! subtracts. A submission id that is among the person's latest changes nothing.
 
+mod packed;
 mod people;
 mod shares;
 

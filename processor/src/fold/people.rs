@@ -1,21 +1,20 @@
 //! Everyone's current shares, compactly: a record of fixed width for each person in chunks that never move, found
-//! through a table of 4-byte numbers. Ten categories take 72 bytes and the person's part of the table.
+//! through a table of 4-byte numbers. Ten categories take 64 bytes and the person's part of the table.
 //!
-//! A person's record in 64-bit words: two of key, the offset, the fingerprints of the latest submissions (newest
-//! first, 0 where there is none), then the shares, four to a word. Shares that are all zero mean "withdrawn".
+//! A person's record in 64-bit words: two of key, the fingerprints of the latest submissions (newest first, 0 where there
+//! is none), then the offset and the shares, see [`packed`]. Shares that are all zero mean "withdrawn".
 
 use std::ops::Range;
 
 use hashbrown::HashTable;
 use schemas::{BudgetId, Offset, PersonKey, PersonRow, RECENT_SUBMISSIONS, SubmissionFingerprint};
 
+use super::packed;
 use super::shares::Shares;
 
 const KEY_WORDS: usize = 2;
-const OFFSET_WORD: usize = KEY_WORDS;
-const RECENT_WORD: usize = OFFSET_WORD + 1;
-const SHARES_WORD: usize = RECENT_WORD + RECENT_SUBMISSIONS;
-const SHARES_PER_WORD: usize = 4;
+const RECENT_WORD: usize = KEY_WORDS;
+const PACKED_WORD: usize = RECENT_WORD + RECENT_SUBMISSIONS;
 /// Large enough that the allocator gives a chunk pages of its own, small enough that the last one wastes little.
 const CHUNK_PEOPLE: usize = 4096;
 /// People whose bits share a word.
@@ -41,11 +40,7 @@ struct Records {
 
 impl Records {
     fn new(categories: usize) -> Self {
-        Self {
-            chunks: Vec::new(),
-            stride: SHARES_WORD + categories.div_ceil(SHARES_PER_WORD),
-            len: 0,
-        }
+        Self { chunks: Vec::new(), stride: PACKED_WORD + packed::words(categories), len: 0 }
     }
 
     fn get(&self, slot: u32) -> &[u64] {
@@ -67,7 +62,7 @@ impl Records {
         if self.len == self.chunks.len() * CHUNK_PEOPLE {
             self.chunks.push(vec![0; CHUNK_PEOPLE * self.stride].into_boxed_slice());
         }
-        // 2^32 people of one partition would take 340 GB first.
+        // 2^32 people of one partition would take 300 GB first.
         let slot = self.len as u32;
         self.len += 1;
         slot
@@ -110,14 +105,14 @@ impl People {
     /// Everyone's shares, of those who withdrew as well.
     pub fn shares(&self) -> impl Iterator<Item = Shares> {
         let slots = 0..self.records.len as u32;
-        slots.map(|slot| unpack(&self.records.get(slot)[SHARES_WORD..], self.categories))
+        slots.map(|slot| packed::shares(&self.records.get(slot)[PACKED_WORD..], self.categories))
     }
 
     /// Whoever counts, with their shares.
     pub fn counting(&self) -> impl Iterator<Item = (PersonKey, Shares)> {
         let slots = 0..self.records.len as u32;
         let all = slots.map(|slot| self.records.get(slot));
-        all.map(|words| (person(words), unpack(&words[SHARES_WORD..], self.categories)))
+        all.map(|words| (person(words), packed::shares(&words[PACKED_WORD..], self.categories)))
             .filter(|(_, shares)| shares.counts())
     }
 
@@ -127,8 +122,7 @@ impl People {
         let narrow = std::mem::replace(&mut self.records, Records::new(categories));
         for slot in 0..narrow.len as u32 {
             let wide = self.records.push();
-            self.records.get_mut(wide)[..SHARES_WORD]
-                .copy_from_slice(&narrow.get(slot)[..SHARES_WORD]);
+            self.records.get_mut(wide)[..narrow.stride].copy_from_slice(narrow.get(slot));
         }
         self.categories = categories;
     }
@@ -167,15 +161,17 @@ impl People {
 
     /// Puts a stored row in, as it was taken. `false` when it does not fit the budget, or is there already.
     pub fn restore(&mut self, row: &PersonRow) -> bool {
-        if ![0, self.categories].contains(&row.basis_points.len()) {
+        if ![0, self.categories].contains(&row.basis_points.len())
+            || row.offset > packed::OFFSET_MAX
+        {
             return false;
         }
         let Known::New(slot) = self.find_or_insert(&row.person) else { return false };
-        slot.words[OFFSET_WORD] = row.offset.0;
-        for (word, print) in slot.words[RECENT_WORD..SHARES_WORD].iter_mut().zip(row.recent) {
+        for (word, print) in slot.words[RECENT_WORD..PACKED_WORD].iter_mut().zip(row.recent) {
             *word = print.map_or(0, |print| print.0);
         }
-        pack(&mut slot.words[SHARES_WORD..], row.basis_points.iter().copied());
+        let shares = row.basis_points.iter().copied();
+        packed::pack(&mut slot.words[PACKED_WORD..], row.offset, shares);
         true
     }
 
@@ -222,11 +218,11 @@ pub(super) struct PersonSlot<'a> {
 
 impl PersonSlot<'_> {
     pub fn offset(&self) -> Offset {
-        Offset(self.words[OFFSET_WORD])
+        packed::offset(&self.words[PACKED_WORD..])
     }
 
     pub fn remembers(&self, submission: SubmissionFingerprint) -> bool {
-        self.words[RECENT_WORD..SHARES_WORD].contains(&submission.0)
+        self.words[RECENT_WORD..PACKED_WORD].contains(&submission.0)
     }
 
     /// Puts new shares in the place of the old ones, which it answers.
@@ -236,10 +232,9 @@ impl PersonSlot<'_> {
         offset: Offset,
         submission: SubmissionFingerprint,
     ) -> Shares {
-        let old = unpack(&self.words[SHARES_WORD..], self.categories);
-        pack(&mut self.words[SHARES_WORD..], new.iter());
-        self.words[OFFSET_WORD] = offset.0;
-        self.words.copy_within(RECENT_WORD..SHARES_WORD - 1, RECENT_WORD + 1);
+        let old = packed::shares(&self.words[PACKED_WORD..], self.categories);
+        packed::pack(&mut self.words[PACKED_WORD..], offset, new.iter());
+        self.words.copy_within(RECENT_WORD..PACKED_WORD - 1, RECENT_WORD + 1);
         self.words[RECENT_WORD] = submission.0;
         if *self.changed_word & self.changed_bit == 0 {
             *self.changed_word |= self.changed_bit;
@@ -259,24 +254,6 @@ fn hash(key: [u64; KEY_WORDS]) -> u64 {
     key[0]
 }
 
-fn pack(words: &mut [u64], shares: impl Iterator<Item = u16>) {
-    words.fill(0);
-    for (index, share) in shares.enumerate() {
-        words[index / SHARES_PER_WORD] |= u64::from(share) << (16 * (index % SHARES_PER_WORD));
-    }
-}
-
-fn unpack(words: &[u64], categories: usize) -> Shares {
-    let mut shares = Shares::NONE;
-    if words.iter().any(|word| *word != 0) {
-        for index in 0..categories {
-            shares
-                .push((words[index / SHARES_PER_WORD] >> (16 * (index % SHARES_PER_WORD))) as u16);
-        }
-    }
-    shares
-}
-
 fn person(words: &[u64]) -> PersonKey {
     let key = u128::from(words[0]) | u128::from(words[1]) << 64;
     PersonKey::from_bytes(key.to_le_bytes())
@@ -284,14 +261,14 @@ fn person(words: &[u64]) -> PersonKey {
 
 fn row(budget: &BudgetId, words: &[u64], categories: usize) -> PersonRow {
     let mut recent = [None; RECENT_SUBMISSIONS];
-    for (place, print) in recent.iter_mut().zip(&words[RECENT_WORD..SHARES_WORD]) {
+    for (place, print) in recent.iter_mut().zip(&words[RECENT_WORD..PACKED_WORD]) {
         *place = (*print != 0).then_some(SubmissionFingerprint(*print));
     }
     PersonRow {
         person: person(words),
         budget: budget.clone(),
-        offset: Offset(words[OFFSET_WORD]),
-        basis_points: unpack(&words[SHARES_WORD..], categories).iter().collect(),
+        offset: packed::offset(&words[PACKED_WORD..]),
+        basis_points: packed::shares(&words[PACKED_WORD..], categories).iter().collect(),
         recent,
     }
 }
