@@ -13,7 +13,7 @@ use processor::jobs::{JobsArgs, jobs_command};
 use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
 use runtime::config::{ConfigArgs, ConfigFaults};
 use runtime::console;
-use runtime::{process, shutdown};
+use runtime::{process, shutdown, telemetry};
 
 /// The Tax Budget Allocator.
 #[derive(Parser)]
@@ -41,7 +41,11 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    if !matches!(command, Command::Run(_)) {
+        telemetry::init_for_command();
+    }
+    match command {
         Command::Run(args) => process::exit_code("allocator run", run(&args).await),
         Command::Import(args) => import(&args).await,
         Command::Archive(args) => match RunConfig::load(&args.config) {

@@ -15,7 +15,7 @@ use processor::repartition::{RepartitionArgs, repartition_command};
 use processor::{Processor, ProcessorConfig, ProcessorParts, first_roster};
 use runtime::config::ConfigArgs;
 use runtime::process::{self, Process};
-use runtime::{http, shutdown};
+use runtime::{http, shutdown, telemetry};
 use storage::config::StorageConfig;
 use storage::opening::until_there;
 use storage::service_config::ServiceConfig;
@@ -79,7 +79,10 @@ async fn main() -> ExitCode {
     match args.command {
         None => process::exit_code(SERVICE, run(&args.config).await),
         Some(command) => match ServiceConfig::load(command.config(), ProcessorConfig::read) {
-            Ok(config) => command.run(&config.storage).await,
+            Ok(config) => {
+                telemetry::init_for_command();
+                command.run(&config.storage).await
+            }
             Err(faults) => process::exit_code(SERVICE, Err(anyhow::Error::from(faults))),
         },
     }

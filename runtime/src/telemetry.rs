@@ -30,6 +30,9 @@ const LINES_WAITING: usize = 65_536;
 /// How long lines gather before they are written together.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// What commands log. Of the store's driver no warnings: it has one about our keep-alive, each time.
+const OF_COMMANDS: &str = "warn,scylla=error";
+
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -130,6 +133,13 @@ pub fn init(config: &TelemetryConfig) -> TelemetryGuard {
         }));
     }
     TelemetryGuard { lost, _worker: worker }
+}
+
+/// Starts logging for a command: warnings and errors, to standard error, among the lines that say how it goes.
+pub fn init_for_command() {
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
+    // The first call has an effect, as above.
+    let _ = tracing_subscriber::registry().with(EnvFilter::new(OF_COMMANDS)).with(lines).try_init();
 }
 
 /// Keeps logging alive; held by `main` until the end.

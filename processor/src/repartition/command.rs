@@ -132,8 +132,9 @@ async fn shown(
     let (seen, done) = (Mutex::new((0, 0, String::new())), CancellationToken::new());
     let shown = progress::show("repartitioning ", done.clone(), |_| {
         let (done, of, message) = seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let line = format!("{done} of {of} records copied and counted {message}");
-        progress::Look { done, of, message, line: line.trim_end().to_owned() }
+        let so_far = format!("{done} of {of} records copied and counted");
+        let line = if message.is_empty() { so_far } else { format!("{so_far}; {message}") };
+        progress::Look { done, of, message, line }
     });
     let saw = |look: &Look| {
         let message = match look.stage {
@@ -182,7 +183,7 @@ fn text(moved: &Repartitioned) -> String {
     let told = if *told { "" } else { "; the processors are telling so" };
     format!(
         "REPARTITION generation={} topic={} partitions={} before={} records={records} left_out={left_out} \
-         refused_ms={} submissions go there now{told}\n",
+         sealed_ms={}: submissions go there now{told}\n",
         record.generation,
         record.log.topic,
         record.log.partitions.get(),

@@ -13,23 +13,24 @@ use storage::log::kafka::{LogMover, MoveError};
 use storage::log::{LogReader, LogReaders, ReadError};
 use storage::opening::OpenError;
 use storage::store::{PartitionRef, Store, StoreError, StoredPartition};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::compare::differences;
 use super::copy::{CopyError, Copying};
 use super::give_up::{GivenUp, give_up, open_if_sealed};
+use crate::again::Away;
 use crate::generations::{ChangeError, begin_moved, change, flip_moved, seal};
 use crate::rebuild::{RebuildError, goals, trouble};
 
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Between two looks while submissions wait.
 const SEALED_INTERVAL: Duration = Duration::from_millis(20);
-/// Who is so many records behind catches up in a moment.
+/// Who is so many records behind catches up in a moment, and is waited for as long as that gets fewer.
 const NEAR: u64 = 20_000;
 /// So long a partition that does not come on is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// So long submissions may be refused for the last step; then everything is given up.
+/// So long submissions may wait for the last step; then everything is given up.
 const SEALED_AT_MOST: Duration = Duration::from_secs(45);
 /// The budget in which a person whom nobody is withdraws, should the log not be sealed yet.
 const PROBED: &str = "taxes";
@@ -89,7 +90,7 @@ pub enum RepartitionError {
     #[error("it does not come on: {0}")]
     Stuck(String),
     /// The last step takes too long.
-    #[error("the last step took more than {} s, in which submissions were refused", SEALED_AT_MOST.as_secs())]
+    #[error("the last step took more than {} s, in which submissions waited", SEALED_AT_MOST.as_secs())]
     TooLong,
     /// Somebody has written to the new log, or to the old one after it was sealed.
     #[error("topic `{0}` has records that nobody copied")]
@@ -108,6 +109,16 @@ impl From<ReadError> for RepartitionError {
     }
 }
 
+impl Away for RepartitionError {
+    fn is_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::Unavailable(_))
+                | Self::Log(RebuildError::Read(ReadError::Unavailable(_)))
+        )
+    }
+}
+
 /// What a repartition came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repartitioned {
@@ -119,7 +130,7 @@ pub struct Repartitioned {
     pub records: u64,
     /// Records that the fold cannot take, and that were not.
     pub left_out: u64,
-    /// How long submissions were refused.
+    /// How long submissions waited, or were refused.
     pub sealed: Duration,
     /// Whether everyone was told where submissions go; else the processors tell it.
     pub told: bool,
@@ -227,32 +238,28 @@ impl<Saw: Fn(&Look)> Moving<'_, Saw> {
         timeout(SEALED_AT_MOST, ending).await.map_err(|_| RepartitionError::TooLong)?
     }
 
-    /// Waits until the copy, and what is counted in it, is a moment behind.
+    /// Waits until the copy, and what is counted in it, is a moment behind, and gets no nearer.
     async fn until_near(
         &self,
         source: &Arc<dyn LogReader>,
         copying: &mut Copying,
     ) -> Result<(), RepartitionError> {
-        let mut in_trouble = None;
+        let (mut in_trouble, mut behind_before) = (None, u64::MAX);
         loop {
             self.still_built().await?;
             let troubles = match self.look(source, copying).await {
                 Ok(look) => {
                     (self.saw)(&look);
-                    let is_near = look.of.saturating_sub(look.done) <= NEAR;
+                    let behind = look.of.saturating_sub(look.done);
+                    let is_near = behind == 0 || (behind <= NEAR && behind >= behind_before);
+                    behind_before = behind;
                     if look.troubles.is_empty() && is_near && self.answering_is_near(source).await?
                     {
                         return Ok(());
                     }
                     look.troubles
                 }
-                // Whoever does not answer now may do so in a moment.
-                Err(RepartitionError::Log(RebuildError::Read(
-                    away @ ReadError::Unavailable(_),
-                ))) => vec![away.to_string()],
-                Err(RepartitionError::Store(away @ StoreError::Unavailable(_))) => {
-                    vec![away.to_string()]
-                }
+                Err(error) if error.is_away() => vec![error.to_string()],
                 Err(error) => return Err(error),
             };
             if troubles.is_empty() {
@@ -297,7 +304,7 @@ impl<Saw: Fn(&Look)> Moving<'_, Saw> {
         &self,
         source: &Arc<dyn LogReader>,
         target: &Arc<dyn LogReader>,
-        copying: Copying,
+        mut copying: Copying,
     ) -> Result<Repartitioned, RepartitionError> {
         let Self { parts, from, record, .. } = self;
         let store = parts.store.as_ref();
@@ -309,12 +316,15 @@ impl<Saw: Fn(&Look)> Moving<'_, Saw> {
             sleep(SEALED_INTERVAL).await;
         }
         // What a broker had taken before may still wait for its replicas: until they have it nobody sees it, and until
-        // then it is acknowledged. Afterwards it is not.
-        sleep(parts.mover.last_acknowledgements()).await;
+        // then it is acknowledged. Afterwards it is not. What is there is copied and counted meanwhile.
+        let acknowledged = Instant::now() + parts.mover.last_acknowledgements();
+        match self.look(source, &mut copying).await {
+            Ok(look) => (self.saw)(&Look { stage: Stage::Sealed, ..look }),
+            Err(error) if error.is_away() => {}
+            Err(error) => return Err(error),
+        }
+        sleep_until(acknowledged).await;
         let last = ends(source.as_ref(), &from.log).await?;
-        let of = 2 * last.iter().map(|end| end.0).sum::<u64>();
-        let done = copying.counts.positions().iter().map(|position| position.0).sum();
-        (self.saw)(&Look { stage: Stage::Sealed, done, of, troubles: Vec::new() });
 
         let counts = copying.end_at(&last).await?;
         let copied = counts.ends();
