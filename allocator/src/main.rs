@@ -39,8 +39,11 @@ enum Command {
     Config,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    process::run(command())
+}
+
+async fn command() -> ExitCode {
     let command = Cli::parse().command;
     if !matches!(command, Command::Run(_)) {
         telemetry::init_for_command();

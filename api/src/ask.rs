@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use prometheus::IntCounter;
 use schemas::{BudgetId, CombinedTotals};
 use storage::cache::Cache;
@@ -154,6 +155,11 @@ impl Tiers {
         };
         match slot.offer(budget, found, provenance, asked) {
             Ok(verdict) => {
+                // One that came meanwhile was told to the answers that there were, and this was none yet.
+                let catalog = self.definitions.catalog();
+                if let Some(budget) = catalog.get(slot.id.as_str()) {
+                    slot.redefine(budget, Timestamp::now());
+                }
                 let count = if verdict.is_held() { &counts.hits } else { &counts.behind };
                 count.inc();
                 Some(verdict)

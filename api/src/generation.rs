@@ -69,7 +69,12 @@ impl CurrentGeneration {
             }
         };
         let asked = Instant::now();
-        let read = self.store.roster().await?.as_ref().map(Current::of);
+        let read = match self.store.roster().await {
+            Ok(roster) => roster.as_ref().map(Current::of),
+            // The rows of the one that is known may be read all the same.
+            Err(_) if self.known().is_some() => None,
+            Err(error) => return Err(error),
+        };
         // Of two reads the later may see the older.
         let known = self.known().map(|known| known.current);
         let newest = known.into_iter().chain(read).max_by_key(|current| current.term);

@@ -37,9 +37,8 @@ impl Own {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    process::exit_code(SERVICE, run(&Args::parse()).await)
+fn main() -> ExitCode {
+    process::run(async { process::exit_code(SERVICE, run(&Args::parse()).await) })
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {

@@ -73,8 +73,11 @@ impl Command {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    process::run(service_or_command())
+}
+
+async fn service_or_command() -> ExitCode {
     let args = Args::parse();
     match args.command {
         None => process::exit_code(SERVICE, run(&args.config).await),

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +14,9 @@ use crate::http::HttpConfig;
 use crate::metrics::Metrics;
 use crate::shutdown;
 use crate::telemetry::{self, TelemetryConfig, TelemetryGuard};
+
+/// So long threads that block are waited for after everything else has ended.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a shell takes for a wrong use of a command.
 const WRONG_SETTINGS: u8 = 2;
@@ -66,6 +70,20 @@ impl Process {
         health.drain_with(stop.clone());
         Ok(Self { metrics, health, stop, _telemetry: telemetry })
     }
+}
+
+/// Runs a process to its end. What hangs in a folder or a file even then is not waited for.
+pub fn run(main: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the process cannot begin: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(main);
+    runtime.shutdown_timeout(LAST_PATIENCE);
+    code
 }
 
 /// The code a process ends with. What went wrong goes to its standard error: 2 for wrong settings, else 1.

@@ -30,3 +30,18 @@ fn lost_log_lines_are_shown_even_when_there_are_none() {
     let text = String::from_utf8(metrics.render()).unwrap();
     assert!(text.contains("\nallocator_log_lines_lost_total 0\n"), "{text}");
 }
+
+/// A folder on a network that is gone hangs like this.
+#[test]
+fn a_process_ends_although_something_hangs() {
+    let began = std::time::Instant::now();
+    let (release, hangs) = std::sync::mpsc::channel::<()>();
+    let code = runtime::process::run(async {
+        tokio::task::spawn_blocking(move || hangs.recv());
+        tokio::task::yield_now().await;
+        std::process::ExitCode::SUCCESS
+    });
+    assert_eq!(code, std::process::ExitCode::SUCCESS);
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(release);
+}

@@ -41,6 +41,16 @@ pub struct Published {
     pub file: File,
 }
 
+/// An export that is handed out, in the order in which they take each other's place.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    /// Its text grows with what is counted. None, if what is said about it cannot be read.
+    version: Option<String>,
+    /// When it was done.
+    at: SystemTime,
+    path: PathBuf,
+}
+
 impl Exports {
     /// In this folder, which need not be there yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
@@ -66,7 +76,7 @@ impl Exports {
         self.dir(audience).join(format!("{budget}-{job}.{format}"))
     }
 
-    /// The newest one that is handed out and whole. Blocks.
+    /// The newest one that is handed out and whole: as of the latest version, whichever was done last. Blocks.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -74,7 +84,7 @@ impl Exports {
         for _ in 0..LOOKS {
             let mut found = self.published(budget, format)?;
             found.sort_unstable_by(|one, other| other.cmp(one));
-            let opened = found.iter().find_map(|(_, path)| open(path).transpose()).transpose()?;
+            let opened = found.iter().find_map(|it| open(&it.path).transpose()).transpose()?;
             if opened.is_some() || found.is_empty() {
                 return Ok(opened);
             }
@@ -83,7 +93,7 @@ impl Exports {
         Ok(None)
     }
 
-    /// Deletes those that were handed out before this one. Blocks.
+    /// Deletes those that this one takes the place of. Blocks.
     ///
     /// # Errors
     /// When one cannot be deleted.
@@ -94,9 +104,8 @@ impl Exports {
         format: ExportFormat,
     ) -> io::Result<()> {
         let found = self.published(budget, format)?;
-        let this = found.iter().find(|(_, other)| other == path);
-        let Some((since, _)) = this else { return Ok(()) };
-        for (_, older) in found.iter().filter(|(at, other)| at <= since && other != path) {
+        let Some(this) = found.iter().find(|it| it.path == path) else { return Ok(()) };
+        for older in found.iter().filter(|it| *it < this).map(|it| &it.path) {
             // Without the file it is none; the other way round, a file of which nothing is said would stay for ever.
             fs::remove_file(older)?;
             fs::remove_file(beside(older))?;
@@ -104,12 +113,8 @@ impl Exports {
         Ok(())
     }
 
-    /// Those that are handed out, by when they were.
-    fn published(
-        &self,
-        budget: &BudgetId,
-        format: ExportFormat,
-    ) -> io::Result<Vec<(SystemTime, PathBuf)>> {
+    /// Those that are handed out.
+    fn published(&self, budget: &BudgetId, format: ExportFormat) -> io::Result<Vec<Found>> {
         let dir = self.dir(Audience::Everybody);
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
@@ -126,8 +131,13 @@ impl Exports {
                 .and_then(|name| name.strip_prefix(budget.as_str())?.strip_prefix('-'))
                 .and_then(|rest| rest.strip_suffix(&suffix)?.parse::<JobId>().ok());
             let Some(job) = job else { continue };
-            match entry.metadata().and_then(|about| about.modified()) {
-                Ok(at) => found.push((at, self.path(budget, job, format, Audience::Everybody))),
+            let at = entry.metadata().and_then(|about| about.modified());
+            match at.and_then(|at| Ok((at, said_in(File::open(entry.path())?)?))) {
+                Ok((at, manifest)) => found.push(Found {
+                    version: manifest.map(|manifest| manifest.version),
+                    at,
+                    path: self.path(budget, job, format, Audience::Everybody),
+                }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -143,6 +153,13 @@ pub fn beside(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// What is said about an export; `None` if that cannot be read.
+fn said_in(file: File) -> io::Result<Option<Manifest>> {
+    let mut bytes = Vec::new();
+    file.take(MANIFEST_MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes).ok())
+}
+
 /// Opens an export; `None` if it is not whole, or not there any more.
 fn open(path: &Path) -> io::Result<Option<Published>> {
     let opened = (|| {
@@ -156,9 +173,7 @@ fn open(path: &Path) -> io::Result<Option<Published>> {
         Err(error) => return Err(error),
     };
     let (about, said_at) = (file.metadata()?, said.metadata()?.modified()?);
-    let mut text = String::new();
-    said.take(MANIFEST_MAX_BYTES).read_to_string(&mut text)?;
-    let Ok(manifest) = serde_json::from_str::<Manifest>(&text) else { return Ok(None) };
+    let Some(manifest) = said_in(said)? else { return Ok(None) };
     // What is said is written after what it is about. If it is older, it is about what another try had written.
     let is_about_it = about.len() == manifest.bytes && about.modified()? <= said_at;
     Ok(is_about_it.then_some(Published { manifest, file }))
@@ -195,6 +210,17 @@ mod tests {
 
         /// Puts a job's export there, as of this second.
         fn put(&self, id: &str, job: u128, second: u64, rows: &str) -> PathBuf {
+            self.put_version(id, job, second, rows, "")
+        }
+
+        fn put_version(
+            &self,
+            id: &str,
+            job: u128,
+            second: u64,
+            rows: &str,
+            version: &str,
+        ) -> PathBuf {
             let job = JobId(Uuid::from_u128(job));
             let path = self.1.path(&budget(id), job, CSV, Audience::Everybody);
             self.write(&path, second, rows.as_bytes());
@@ -211,7 +237,7 @@ mod tests {
                 sha256: rows.to_owned(),
                 bytes: rows.len() as u64,
                 generation: Generation::FIRST,
-                version: String::new(),
+                version: version.to_owned(),
                 exported_at: jiff::Timestamp::UNIX_EPOCH,
             };
             self.write(&beside(&path), second, &serde_json::to_vec(&manifest).unwrap());
@@ -245,6 +271,18 @@ mod tests {
         assert_eq!(world.newest("town-hall").as_deref(), Some("another"));
         assert_eq!(world.newest("tow"), None);
         assert!(world.1.newest(&budget("town"), ExportFormat::Pb).unwrap().is_none());
+    }
+
+    #[test]
+    fn one_that_was_begun_before_and_done_after_another_does_not_take_its_place() {
+        let world = World::new();
+        let later = world.put_version("town", 1, 10, "later", "00000001-0000000000000009-x");
+        let before = world.put_version("town", 2, 20, "before", "00000001-0000000000000008-y");
+        assert_eq!(world.newest("town").as_deref(), Some("later"));
+        world.1.delete_older_than(&before, &budget("town"), CSV).unwrap();
+        assert!(later.exists());
+        world.1.delete_older_than(&later, &budget("town"), CSV).unwrap();
+        assert_eq!((later.exists(), before.exists()), (true, false));
     }
 
     #[test]

@@ -178,7 +178,12 @@ fn render(
 ) -> Result<Rendered, Unfit> {
     let version = AggregateVersion::of(totals).to_string();
     let (body, form) = match withheld {
-        Some(withheld) => (body::withheld(budget, &version, withheld), ".withheld"),
+        Some(withheld @ Withheld::AfterClose(_)) => {
+            (body::withheld(budget, &version, withheld), ".withheld-until-closed")
+        }
+        Some(withheld @ Withheld::MinimumPeople) => {
+            (body::withheld(budget, &version, withheld), ".withheld-few-people")
+        }
         None if distribution => (body::aggregate(budget, &version, totals, true), ".distribution"),
         None => (body::aggregate(budget, &version, totals, false), ""),
     };

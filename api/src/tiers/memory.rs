@@ -248,7 +248,8 @@ impl Slot {
         self.unfollowed.fetch_max(now, Ordering::AcqRel);
     }
 
-    fn redefine(&self, budget: &Arc<Budget>, now: Timestamp) {
+    /// Shows the same totals under a newer definition.
+    pub fn redefine(&self, budget: &Arc<Budget>, now: Timestamp) {
         self.remake(now, |held| {
             (budget.revision > held.budget().revision).then(|| Arc::clone(budget))
         });

@@ -151,3 +151,25 @@ async fn results_withheld_until_closing_show_no_number_and_then_all() {
     assert_eq!(late.people(), 1);
     assert_ne!(late.header("etag"), early.header("etag"));
 }
+
+#[tokio::test]
+async fn results_withheld_for_another_reason_after_closing_have_another_etag() {
+    let world = World::new().settled().await;
+    let closes_at = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(300);
+    let closing = Budget {
+        results: Results::AfterClose,
+        closes_at: Some(closes_at),
+        minimum_people: 50,
+        revision: 2,
+        ..budget("town")
+    };
+    world.definitions.put(closing);
+    world.commit("town", &[(0, [2_500, 7_500])]);
+    let early = world.aggregate("town").await;
+    assert_eq!(early.json()["withheld"]["reason"], "after_close");
+    until("closed", || jiff::Timestamp::now() >= closes_at).await;
+    let late = world.aggregate("town").await;
+    assert_eq!(late.json()["withheld"]["reason"], "minimum_people");
+    assert_eq!(late.json()["version"], early.json()["version"]);
+    assert_ne!(late.header("etag"), early.header("etag"));
+}

@@ -67,7 +67,8 @@ async fn a_receipt_is_waited_for_until_the_row_has_it() {
     });
     assert_eq!((got.status.as_u16(), got.header("preference-applied")), (200, "wait=4"));
     assert_eq!(got.json()["offset"], 9);
-    assert!(started.elapsed() < Duration::from_millis(380));
+    // The pauses grow with the waiting, to a quarter of it.
+    assert!(started.elapsed() < Duration::from_millis(420));
 
     let token = format!("{partition}.10");
     let late = world.get_with(PATH, &[("consistency-token", &token)]).await;

@@ -15,6 +15,9 @@ use super::submission::{Draft, ReadDraft, submission};
 /// The most items of one batch.
 pub(crate) const MAX_ITEMS: usize = 1_000;
 
+/// Faults of one batch that are told. With a hundred of each item an answer would be many times what was asked.
+const MOST_FAULTS: usize = 1_000;
+
 /// What the items of a batch say, in their order.
 pub(crate) type Drafts = Vec<Result<Draft, Problem>>;
 
@@ -24,12 +27,13 @@ pub(crate) type Drafts = Vec<Result<Draft, Problem>>;
 /// When it is not JSON, or no array, or has more than 1,000 items: then no item counts.
 pub(crate) fn json_array(body: &[u8], budget: &Budget) -> Result<Drafts, Problem> {
     if let Ok(drafts) = whole(body, ReadItems(ReadDraft(budget))) {
-        return drafts.ok_or_else(too_many);
+        return drafts.map(tell_not_all).ok_or_else(too_many);
     }
     // An item can hold what no number or text may be, and must spoil no other: each is read by itself.
     match whole(body, ReadItems(PhantomData::<&RawValue>)) {
         Ok(Some(items)) => {
-            Ok(items.into_iter().map(|item| submission(item.get().as_bytes(), budget)).collect())
+            let drafts = items.into_iter().map(|item| submission(item.get().as_bytes(), budget));
+            Ok(tell_not_all(drafts.collect()))
         }
         Ok(None) => Err(too_many()),
         Err(error) => {
@@ -49,7 +53,23 @@ pub(crate) fn lines(body: &[u8], budget: &Budget) -> Result<Drafts, Problem> {
         .split(|byte| *byte == b'\n')
         .filter(|line| line.iter().any(|byte| !byte.is_ascii_whitespace()));
     let drafts = items.by_ref().take(MAX_ITEMS).map(|line| submission(line, budget)).collect();
-    if items.next().is_some() { Err(too_many()) } else { Ok(drafts) }
+    if items.next().is_some() { Err(too_many()) } else { Ok(tell_not_all(drafts)) }
+}
+
+/// Leaves the lists of faults out once there are enough of them; every item still has its own problem.
+fn tell_not_all(drafts: Drafts) -> Drafts {
+    let mut left = Some(MOST_FAULTS);
+    let mut told = |problem: Problem| {
+        let faults = problem.noted_faults().len();
+        left = left.and_then(|left| left.checked_sub(faults));
+        if left.is_some() || faults == 0 {
+            return problem;
+        }
+        Problem::new(problem.kind()).detail(format!(
+            "{faults} faults, which are not listed: the items before have {MOST_FAULTS} or so"
+        ))
+    };
+    drafts.into_iter().map(|draft| draft.map_err(&mut told)).collect()
 }
 
 fn too_many() -> Problem {

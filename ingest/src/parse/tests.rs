@@ -201,6 +201,24 @@ fn the_items_of_a_batch_stand_for_themselves() {
 }
 
 #[test]
+fn a_batch_tells_a_thousand_faults_and_of_every_item_that_it_is_refused() {
+    let members: Vec<String> = (0..50).map(|place| format!(r#""x{place}":"""#)).collect();
+    let item = format!(r#"{{"person":"p","allocation":{{{}}}}}"#, members.join(","));
+    let array = format!("[{}]", vec![item.as_str(); MAX_ITEMS].join(","));
+    for drafts in [
+        json_array(array.as_bytes(), &taxes()).unwrap(),
+        lines(vec![item.as_str(); MAX_ITEMS].join("\n").as_bytes(), &taxes()).unwrap(),
+    ] {
+        let problems: Vec<Problem> = drafts.into_iter().map(Result::unwrap_err).collect();
+        assert_eq!(problems.len(), MAX_ITEMS);
+        let told: usize = problems.iter().map(|problem| problem.noted_faults().len()).sum();
+        assert_eq!(told, 1_000);
+        let malformed = |problem: &Problem| problem.kind() == ProblemKind::Malformed;
+        assert!(problems.iter().all(malformed));
+    }
+}
+
+#[test]
 fn an_array_that_is_not_json_to_its_end_is_refused_whole() {
     let good = r#"{"person":"p","allocation":{"health":100}}"#;
     for body in [format!("[{good},"), format!("[{good}]x"), good.into(), "1e999".into()] {

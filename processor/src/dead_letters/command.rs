@@ -7,15 +7,16 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use runtime::config::ConfigArgs;
 use runtime::console;
-use schemas::Receipt;
+use schemas::{LogRef, Receipt};
 use storage::config::StorageConfig;
 use storage::log::LogReaders;
 use storage::log::ReadError;
 use storage::log::letters::{Letter, LetterState, Letters, read_record};
 use storage::opening::OpenError;
+use storage::store::Store;
 use uuid::Uuid;
 
-use super::{Attempt, DiscardError, ReplayParts, Unfinished, discard, replay};
+use super::{Attempt, BookError, LetterLog, ReplayParts, Unfinished, discard, replay};
 use crate::again::again;
 use crate::generations::current_log;
 
@@ -105,7 +106,7 @@ enum CommandError {
     #[error("there is no dead letter {0}")]
     Unknown(Receipt),
     #[error("{0}; some may be dropped all the same")]
-    Discard(#[from] DiscardError),
+    Book(#[from] BookError),
 }
 
 /// Does what was asked for on the log that `storage` configures, and prints what came of it.
@@ -200,16 +201,21 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Where the letters are, and which log it is.
+async fn letter_log(
+    storage: &StorageConfig,
+    store: &dyn Store,
+) -> Result<(LetterLog, LogRef), CommandError> {
+    let log = current_log(store, &storage.first_log()).await?;
+    let book = storage.open_letter_book()?;
+    let at = LetterLog { book, number: log.number, log: storage.open(&log).await? };
+    Ok((at, log))
+}
+
 async fn replay_all(args: &ReplayArgs, storage: &StorageConfig) -> Result<bool, CommandError> {
     let store = storage.open_existing_store().await?.store;
-    let log = current_log(store.as_ref(), &storage.first_log()).await?;
-    let parts = ReplayParts {
-        book: storage.open_letter_book()?,
-        number: log.number,
-        log: storage.open(&log).await?,
-        writer: storage.open_writer_of(&log).await?,
-        store,
-    };
+    let (at, log) = letter_log(storage, store.as_ref()).await?;
+    let parts = ReplayParts { at, writer: storage.open_writer_of(&log).await?, store };
     let unfinished = if args.resume { Unfinished::Resume } else { Unfinished::Leave };
     let attempt = Attempt { id: Uuid::new_v4(), unfinished };
     let mut all = true;
@@ -227,8 +233,9 @@ async fn replay_all(args: &ReplayArgs, storage: &StorageConfig) -> Result<bool, 
 }
 
 async fn drop_all(letters: &[Receipt], storage: &StorageConfig) -> Result<bool, CommandError> {
-    let book = storage.open_letter_book()?;
-    let dropped = again(async || discard(book.as_ref(), letters).await).await?;
+    let store = storage.open_existing_store().await?.store;
+    let (at, _) = letter_log(storage, store.as_ref()).await?;
+    let dropped = again(async || discard(&at, letters).await).await?;
     let mut all = true;
     for (letter, dropped) in letters.iter().zip(dropped) {
         match dropped {

@@ -1,10 +1,10 @@
 //! Saying of dead letters that there is nothing to do about them. Their records stay where they are.
 
 use schemas::Receipt;
+use storage::log::Decision;
 use storage::log::letters::{Letter, LetterState, Letters};
-use storage::log::{AppendError, Decision, LetterBook, ReadError};
 
-use crate::again::Away;
+use super::begun::{BookError, LetterLog, replayed};
 
 /// Why a letter is not dropped, and will not be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,35 +17,22 @@ pub enum Kept {
     Replayed(Receipt),
 }
 
-/// Why it is not known which letters are dropped: try again.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DiscardError {
-    /// The book cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// Some may be dropped all the same.
-    #[error(transparent)]
-    Append(#[from] AppendError),
-}
-
-impl Away for DiscardError {
-    /// Whoever reads has waited already.
-    fn is_away(&self) -> bool {
-        matches!(self, Self::Append(_))
-    }
-}
-
-/// Drops letters, also those that somebody has begun to replay. What has been dropped is dropped. Answers for each of them.
+/// Drops letters, also those that somebody has begun to replay, unless the record stands there by now. What has been dropped
+/// is dropped. Answers for each of them.
 ///
 /// # Errors
-/// When the book does not answer.
+/// When the book or the log does not answer.
 pub async fn discard(
-    book: &dyn LetterBook,
+    at: &LetterLog,
     places: &[Receipt],
-) -> Result<Vec<Result<(), Kept>>, DiscardError> {
+) -> Result<Vec<Result<(), Kept>>, BookError> {
+    let book = at.book.as_ref();
     let letters = Letters::some(book, places).await?;
     for place in places {
-        if is_dropped(letters.get(*place)) == Ok(false) {
+        let found = letters.get(*place);
+        if let (Some(letter), Ok(false)) = (found, is_dropped(found))
+            && replayed(at, *place, letter).await?.is_none()
+        {
             book.decide(*place, Decision::Dropped).await?;
         }
     }

@@ -3,12 +3,14 @@
 //! The book of dead letters is only ever added to; what has become of a letter follows from its entries (see
 //! [`storage::log::letters`]). A letter is named by the place of its record in the log, where its bytes still are.
 
+mod begun;
 mod command;
 mod discard;
 mod replay;
 
+pub use begun::{BookError, LetterLog, replayed};
 pub use command::{DeadLettersArgs, dead_letters_command};
-pub use discard::{DiscardError, Kept, discard};
+pub use discard::{Kept, discard};
 pub use replay::{
     Attempt, Prepared, Ready, Refusal, ReplayError, ReplayParts, Unfinished, append, prepare,
     replay,

@@ -12,23 +12,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use schemas::{LogNumber, PartitionId, PersonKey, Position, Receipt, RecordDecoder, partition_for};
-use storage::log::letters::{Letter, LetterState, Letters, read_record};
-use storage::log::{AppendError, Decision, LetterBook, LogReader, LogWriter, NewRecord, ReadError};
+use schemas::{Position, Receipt, RecordDecoder};
+use storage::log::letters::{LetterState, Letters};
+use storage::log::{AppendError, Decision, LogWriter, NewRecord, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
 use uuid::Uuid;
 
+use super::begun::{Dead, LetterLog, appended_since, enter, find};
 use crate::again::Away;
 
 /// What a replay works with.
 pub struct ReplayParts {
-    /// The book of dead letters.
-    pub book: Arc<dyn LetterBook>,
-    /// Which log takes submissions.
-    pub number: LogNumber,
-    /// Where the records are: that log.
-    pub log: Arc<dyn LogReader>,
-    /// Where they are appended once more.
+    /// Where the letters are.
+    pub at: LetterLog,
+    /// Where their records are appended once more: to the same log.
     pub writer: Arc<dyn LogWriter>,
     /// What budgets there are.
     pub store: Arc<dyn Store>,
@@ -115,17 +112,6 @@ pub enum Prepared {
 /// A letter whose record may be appended by the attempt that has begun, now.
 pub struct Ready(Dead);
 
-/// The record of a letter, and where it belongs.
-struct Dead {
-    letter: Receipt,
-    key: PersonKey,
-    value: Vec<u8>,
-    budget: String,
-    categories: usize,
-    accepted_at_ms: u64,
-    home: PartitionId,
-}
-
 /// Appends a letter's record once more, unless that has been done. Answers where it stands now.
 ///
 /// # Errors
@@ -150,7 +136,7 @@ pub async fn prepare(
     letter: Receipt,
     attempt: Attempt,
 ) -> Result<Prepared, ReplayError> {
-    let letters = Letters::read(parts.book.as_ref()).await?;
+    let letters = Letters::read(parts.at.book.as_ref()).await?;
     let found = letters.get(letter).ok_or(Refusal::Unknown)?;
     match found.state {
         LetterState::Replayed(place) => return Ok(Prepared::At(place)),
@@ -162,14 +148,14 @@ pub async fn prepare(
         }
         LetterState::Open | LetterState::Replaying { .. } | LetterState::Dropped => {}
     }
-    if letter.log != parts.number {
+    if letter.log != parts.at.number {
         return Err(Refusal::OtherLog.into());
     }
-    let dead = find(parts, letter, found).await?;
+    let dead = find(&parts.at, letter, found).await??;
     if let Some(from) = found.begun
-        && let Some(place) = appended_since(parts, &dead, from).await?
+        && let Some(place) = appended_since(&parts.at, &dead, from).await?
     {
-        return Ok(Prepared::At(enter(parts, &dead, place).await?));
+        return Ok(Prepared::At(enter(&parts.at, &dead, place).await?));
     }
     if found.state == LetterState::Dropped {
         return Err(Refusal::Dropped.into());
@@ -193,23 +179,7 @@ pub async fn append(parts: &ReplayParts, Ready(dead): &Ready) -> Result<Receipt,
     let answers = parts.writer.append(vec![record]).await;
     let unanswered = || AppendError::Unknown("the log did not answer".to_owned());
     let place = answers.into_iter().next().ok_or_else(unanswered)??;
-    enter(parts, dead, place).await
-}
-
-/// The letter's record.
-async fn find(parts: &ReplayParts, letter: Receipt, found: &Letter) -> Result<Dead, ReplayError> {
-    let (key, value) = read_record(parts.log.as_ref(), letter).await?;
-    let put_away = &found.put_away;
-    if (key.len() as u64, value.len() as u64) != (put_away.key_bytes, put_away.value_bytes) {
-        return Err(Refusal::OtherRecord.into());
-    }
-    let mut decoder = RecordDecoder::default();
-    let view =
-        decoder.decode(&key, &value).map_err(|fault| Refusal::StillDead(fault.to_string()))?;
-    let (budget, categories) = (view.budget.to_owned(), view.basis_points.len());
-    let (key, accepted_at_ms) = (view.person, view.accepted_at_ms);
-    let home = partition_for(&key, parts.log.partitions());
-    Ok(Dead { letter, key, value, budget, categories, accepted_at_ms, home })
+    Ok(enter(&parts.at, dead, place).await?)
 }
 
 /// The fold would put it away once more.
@@ -250,14 +220,15 @@ async fn refuse_what_is_old(
     looked_until: Option<Position>,
 ) -> Result<Position, ReplayError> {
     let same_partition = dead.home == dead.letter.partition;
-    let bounds = parts.log.bounds(dead.home).await?;
+    let bounds = parts.at.log.bounds(dead.home).await?;
     let first = if same_partition { dead.letter.offset.next() } else { bounds.low };
     let from = looked_until.unwrap_or(first).max(bounds.low);
     let mut decoder = RecordDecoder::default();
-    let mut stretch = parts.log.read(dead.home, from..bounds.high);
+    let mut stretch = parts.at.log.read(dead.home, from..bounds.high);
     while let Some(batch) = stretch.recv().await {
         for record in batch?.iter().filter(|record| record.key == dead.key.as_bytes()) {
-            let place = Receipt { log: parts.number, partition: dead.home, offset: record.offset };
+            let place =
+                Receipt { log: parts.at.number, partition: dead.home, offset: record.offset };
             let original = copies.get(&place).unwrap_or(&place);
             let Ok(view) = decoder.decode(record.key, record.value) else { continue };
             // Offsets of two partitions do not say which came first.
@@ -276,44 +247,12 @@ async fn refuse_what_is_old(
 
 /// Enters the attempt, and makes sure that it is the first one.
 async fn begin(parts: &ReplayParts, dead: &Dead, attempt: Uuid) -> Result<(), ReplayError> {
-    let from = parts.log.bounds(dead.home).await?.high;
+    let from = parts.at.log.bounds(dead.home).await?.high;
     let decision = Decision::Replay { attempt, partition: dead.home, from };
-    parts.book.decide(dead.letter, decision).await?;
-    let letters = Letters::read(parts.book.as_ref()).await?;
+    parts.at.book.decide(dead.letter, decision).await?;
+    let letters = Letters::read(parts.at.book.as_ref()).await?;
     match letters.get(dead.letter).map(|letter| letter.state) {
         Some(LetterState::Replaying { attempt: first, .. }) if first == attempt => Ok(()),
         _ => Err(Refusal::Busy.into()),
     }
-}
-
-/// Where the record was appended by an attempt that did not come to say so.
-async fn appended_since(
-    parts: &ReplayParts,
-    dead: &Dead,
-    from: Position,
-) -> Result<Option<Receipt>, ReplayError> {
-    let high = parts.log.bounds(dead.home).await?.high;
-    let mut stretch = parts.log.read(dead.home, from..high);
-    while let Some(batch) = stretch.recv().await {
-        let batch = batch?;
-        let same = batch
-            .iter()
-            .find(|record| record.key == dead.key.as_bytes() && record.value == dead.value);
-        if let Some(record) = same {
-            let (partition, offset) = (dead.home, record.offset);
-            return Ok(Some(Receipt { log: parts.number, partition, offset }));
-        }
-    }
-    Ok(None)
-}
-
-/// What the book says of a record that was appended is in the letter's own log. Where submissions were moved to another one
-/// just then, the letter stays as one that is being replayed, and cannot be any more.
-async fn enter(parts: &ReplayParts, dead: &Dead, place: Receipt) -> Result<Receipt, ReplayError> {
-    let Receipt { log, partition, offset } = place;
-    if log != dead.letter.log {
-        return Ok(place);
-    }
-    parts.book.decide(dead.letter, Decision::Replayed { partition, offset }).await?;
-    Ok(place)
 }

@@ -126,6 +126,16 @@ impl Held {
         self.step(step).await.map(drop)
     }
 
+    /// As [`beat`](Self::beat), before something that cannot be taken back. Never returns where somebody wants the job to
+    /// end: whoever waits is dropped.
+    pub(super) async fn beat_unless_cancelling(&self) -> Result<(), Failure> {
+        self.beat().await?;
+        if self.cancelling.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
     /// Takes a step with it.
     pub(super) async fn step(
         &self,

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use async_trait::async_trait;
 use processor::dead_letters::{
-    Attempt, Kept, Refusal, ReplayError, ReplayParts, Unfinished, discard, replay,
+    Attempt, Kept, LetterLog, Refusal, ReplayError, ReplayParts, Unfinished, discard, replay,
+    replayed,
 };
 use schemas::{
     Action, Allocation, BudgetId, BudgetTotals, CategoryTotals, Generation, LogNumber, LogRef,
@@ -98,9 +99,11 @@ impl Fixture {
         let store = Arc::new(MemoryStore::new());
         store.change_roster(&Roster::first(LogRef::first("submissions", count()))).await.unwrap();
         let parts = ReplayParts {
-            number: LogNumber::FIRST,
-            book: Arc::new(SqliteLetterBook::open(&path).unwrap()),
-            log: Arc::new(SqliteReader::open(&path, count()).unwrap()),
+            at: LetterLog {
+                number: LogNumber::FIRST,
+                book: Arc::new(SqliteLetterBook::open(&path).unwrap()),
+                log: Arc::new(SqliteReader::open(&path, count()).unwrap()),
+            },
             writer: Arc::clone(&writer) as _,
             store: Arc::clone(&store) as _,
         };
@@ -136,7 +139,7 @@ impl Fixture {
     }
 
     async fn state(&self, letter: Receipt) -> LetterState {
-        Letters::read(self.parts.book.as_ref()).await.unwrap().get(letter).unwrap().state
+        Letters::read(self.parts.at.book.as_ref()).await.unwrap().get(letter).unwrap().state
     }
 
     /// A person submits, in the usual way.
@@ -148,8 +151,8 @@ impl Fixture {
     /// A person's records in the partition where they belong.
     async fn records(&self, number: u64) -> Vec<Vec<u8>> {
         let home = partition_for(&person(number), count());
-        let high = self.parts.log.bounds(home).await.unwrap().high;
-        let mut stretch = self.parts.log.read(home, Position::START..high);
+        let high = self.parts.at.log.bounds(home).await.unwrap().high;
+        let mut stretch = self.parts.at.log.read(home, Position::START..high);
         let mut values = Vec::new();
         while let Some(batch) = stretch.recv().await {
             let batch = batch.unwrap();
@@ -235,7 +238,8 @@ async fn a_letter_that_is_dropped_after_its_record_was_appended_is_one_that_was_
         fixture.answer(answers);
         replay(&fixture.parts, letter, itself).await.unwrap_err();
         fixture.answer(Answers::All);
-        assert_eq!(discard(fixture.parts.book.as_ref(), &[letter]).await, Ok(vec![Ok(())]));
+        // Entered by somebody who had looked before.
+        fixture.parts.at.book.decide(letter, Decision::Dropped).await.unwrap();
         let again = replay(&fixture.parts, letter, itself).await;
         match answers {
             Answers::None => {
@@ -244,6 +248,21 @@ async fn a_letter_that_is_dropped_after_its_record_was_appended_is_one_that_was_
             _ => assert_eq!(refusal(again), Refusal::Dropped),
         }
     }
+}
+
+#[tokio::test]
+async fn a_letter_whose_record_stands_there_is_not_dropped_though_nobody_came_to_say_so() {
+    let fixture = Fixture::new().await;
+    let letter = fixture.misplaced(1).await;
+    fixture.answer(Answers::None);
+    fixture.replay(letter).await.unwrap_err();
+    let found = Letters::one(fixture.parts.at.book.as_ref(), letter).await.unwrap().unwrap();
+    assert!(matches!(found.state, LetterState::Replaying { .. }));
+    let said = discard(&fixture.parts.at, &[letter]).await.unwrap().remove(0);
+    let LetterState::Replayed(place) = fixture.state(letter).await else { panic!("{said:?}") };
+    assert_eq!(said, Err(Kept::Replayed(place)));
+    assert_eq!(replayed(&fixture.parts.at, letter, &found).await, Ok(Some(place)));
+    assert_eq!(fixture.appended(1).await, 1);
 }
 
 #[tokio::test]
@@ -284,20 +303,20 @@ async fn a_letter_that_somebody_began_to_replay_can_be_dropped() {
     let letter = fixture.misplaced(1).await;
     fixture.answer(Answers::Refusals);
     fixture.replay(letter).await.unwrap_err();
-    assert_eq!(discard(fixture.parts.book.as_ref(), &[letter]).await, Ok(vec![Ok(())]));
+    assert_eq!(discard(&fixture.parts.at, &[letter]).await, Ok(vec![Ok(())]));
     assert_eq!(refusal(fixture.resume(letter).await), Refusal::Dropped);
 }
 
 #[tokio::test]
 async fn what_was_dropped_stays_dropped_and_what_was_replayed_or_never_was_is_not_dropped() {
     let fixture = Fixture::new().await;
-    let book = fixture.parts.book.as_ref();
+    let at = &fixture.parts.at;
     let dropped = fixture.misplaced(1).await;
     let replayed = fixture.misplaced(2).await;
     let place = fixture.replay(replayed).await.unwrap();
     let nothing = Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(99) };
     for _ in 0..2 {
-        let said = discard(book, &[dropped, replayed, nothing]).await;
+        let said = discard(at, &[dropped, replayed, nothing]).await;
         let expected = vec![Ok(()), Err(Kept::Replayed(place)), Err(Kept::Unknown)];
         assert_eq!(said, Ok(expected));
         assert_eq!(fixture.state(dropped).await, LetterState::Dropped);
@@ -384,7 +403,7 @@ async fn another_record_in_the_place_of_the_letters_is_not_replayed() {
 async fn a_dropped_letter_and_one_that_is_none_are_not_replayed() {
     let fixture = Fixture::new().await;
     let letter = fixture.misplaced(1).await;
-    fixture.parts.book.decide(letter, Decision::Dropped).await.unwrap();
+    fixture.parts.at.book.decide(letter, Decision::Dropped).await.unwrap();
     assert_eq!(refusal(fixture.replay(letter).await), Refusal::Dropped);
     assert_eq!(fixture.appended(1).await, 0);
     let none = Receipt { offset: Offset(99), ..letter };
@@ -395,7 +414,7 @@ async fn a_dropped_letter_and_one_that_is_none_are_not_replayed() {
 async fn a_letter_of_a_log_that_has_been_replaced_is_not_replayed() {
     let mut fixture = Fixture::new().await;
     let letter = fixture.misplaced(1).await;
-    fixture.parts.number = LogNumber(2);
+    fixture.parts.at.number = LogNumber(2);
     assert_eq!(refusal(fixture.replay(letter).await), Refusal::OtherLog);
     assert_eq!(fixture.appended(1).await, 0);
 }

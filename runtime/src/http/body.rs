@@ -172,6 +172,50 @@ impl HttpBody for BoundedBody {
     }
 }
 
+/// An answer from so many bytes on is memory that waits for its reader, like a request's body.
+const LARGE_ANSWER_BYTES: u64 = 64 * 1024;
+
+/// The body of a large answer to a request that had a body. Both hold their room until it is written, or given up.
+struct HeldBody {
+    inner: Body,
+    _watch: Arc<BodyWatch>,
+}
+
+/// Lets an answer hold the room of its request, and its own, if it is large.
+pub(super) fn hold(answer: Body, watch: &mut Option<Arc<BodyWatch>>) -> Body {
+    let bytes = answer.size_hint().lower();
+    if bytes < LARGE_ANSWER_BYTES {
+        return answer;
+    }
+    let Some(watch) = watch.take() else { return answer };
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    // It is there already, and may say that something was accepted: without room it is answered all the same.
+    if watch.buffered.take(bytes) {
+        watch.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+    Body::new(HeldBody { inner: answer, _watch: watch })
+}
+
+impl HttpBody for HeldBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 /// The text of a body that is short and there already, which is what a framework's rejection has.
 pub(super) fn short_text(mut body: Body) -> Option<String> {
     const SHORT: u64 = 2048;

@@ -200,6 +200,7 @@ where
         }
         answer.headers_mut().insert(X_REQUEST_ID, exchange.id.header_value());
         exchange.answered(&answer);
+        let answer = answer.map(|answer| body::hold(answer, this.body));
         Poll::Ready(Ok(answer))
     }
 }

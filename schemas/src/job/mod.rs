@@ -469,10 +469,16 @@ impl Job {
     }
 }
 
-/// The ended jobs that are not kept: all but the newest.
+/// The ended jobs that are not kept: all but the newest, and of dead ones all but the newest dead ones, so that many others
+/// do not put away what somebody still has to look at.
 pub fn surplus(jobs: &[Job]) -> Vec<&Job> {
-    let mut ended: Vec<_> =
-        jobs.iter().filter_map(|job| Some((job.ended_at_ms()?, job.id, job))).collect();
-    ended.sort_unstable_by_key(|(ended_at_ms, id, _)| std::cmp::Reverse((*ended_at_ms, *id)));
-    ended.into_iter().skip(KEPT_ENDED_JOBS).map(|(_, _, job)| job).collect()
+    let is_dead = |job: &Job| matches!(job.state, JobState::Dead { .. });
+    let of = |dead: bool| {
+        let ended = jobs.iter().filter(|job| is_dead(job) == dead);
+        let mut ended: Vec<_> =
+            ended.filter_map(|job| Some((job.ended_at_ms()?, job.id, job))).collect();
+        ended.sort_unstable_by_key(|(ended_at_ms, id, _)| std::cmp::Reverse((*ended_at_ms, *id)));
+        ended.into_iter().skip(KEPT_ENDED_JOBS).map(|(_, _, job)| job)
+    };
+    of(false).chain(of(true)).collect()
 }

@@ -332,8 +332,20 @@ fn only_the_newest_ended_jobs_are_kept_and_those_that_go_on_always() {
     };
     let mut jobs: Vec<Job> = (0..KEPT_ENDED_JOBS as u64 + 2).map(end).collect();
     jobs.extend((200..230).map(|number| new(number, Priority::Low)));
-    let surplus: Vec<JobId> = surplus(&jobs).iter().map(|job| job.id).collect();
-    assert_eq!(surplus, [id(100), id(101)]);
+    // Nobody has looked at those yet.
+    let die = |number: u64| Job {
+        state: JobState::Dead {
+            ended_at_ms: 900 - number,
+            reason: "in vain".into(),
+            cancelling: false,
+        },
+        ..new(number, Priority::Low)
+    };
+    jobs.extend((300..400).map(die));
+    let left = |jobs: &[Job]| surplus(jobs).iter().map(|job| job.id).collect::<Vec<_>>();
+    assert_eq!(left(&jobs), [id(100), id(101)]);
+    jobs.extend((400..402).map(die));
+    assert_eq!(left(&jobs), [id(100), id(101), id(400), id(401)]);
 }
 
 #[test]

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use schemas::Receipt;
 use schemas::job::Verdict;
 use storage::log::ReadError;
-use storage::log::letters::{LetterState, Letters};
+use storage::log::letters::Letters;
 
 use super::{Done, Failure, Held, KindsParts};
 use crate::dead_letters::{
-    self, Attempt, DiscardError, Kept, Prepared, ReplayError, ReplayParts, Unfinished,
+    self, Attempt, BookError, Kept, LetterLog, Prepared, ReplayError, ReplayParts, Unfinished,
 };
 
 impl From<ReadError> for Failure {
@@ -35,11 +35,11 @@ impl From<ReplayError> for Failure {
     }
 }
 
-impl From<DiscardError> for Failure {
-    fn from(error: DiscardError) -> Self {
+impl From<BookError> for Failure {
+    fn from(error: BookError) -> Self {
         match error {
-            DiscardError::Append(error) => Self::Again(error.to_string()),
-            DiscardError::Read(error) => error.into(),
+            BookError::Append(error) => Self::Again(error.to_string()),
+            BookError::Read(error) => error.into(),
         }
     }
 }
@@ -50,28 +50,36 @@ impl From<Kept> for Failure {
     }
 }
 
+async fn letter_log(parts: &KindsParts) -> Result<LetterLog, Failure> {
+    let log = parts.current_log().await?;
+    let book = Arc::clone(&parts.letters);
+    Ok(LetterLog { book, number: log.number, log: parts.logs.open(&log).await? })
+}
+
 pub(super) async fn replay(
     parts: &KindsParts,
     job: &Held,
     letter: Receipt,
     resume: bool,
 ) -> Result<Done, Failure> {
-    let log = parts.current_log().await?;
-    let places = ReplayParts {
-        book: Arc::clone(&parts.letters),
-        number: log.number,
-        log: parts.logs.open(&log).await?,
+    let places = Arc::new(ReplayParts {
+        at: letter_log(parts).await?,
         writer: Arc::clone(&parts.writer),
         store: Arc::clone(&parts.store),
-    };
+    });
     let unfinished = if resume { Unfinished::Resume } else { Unfinished::Leave };
     let attempt = Attempt { id: job.id().0, unfinished };
+    // Whoever calls it off from here on has it looked whether the record was appended.
+    job.save(&attempt.id).await?;
     let place = match dead_letters::prepare(&places, letter, attempt).await? {
         Prepared::At(place) => place,
         Prepared::Ready(ready) => {
             // Who has stood still may have been replaced.
-            job.beat().await?;
-            dead_letters::append(&places, &ready).await?
+            job.beat_unless_cancelling().await?;
+            // What has gone out is entered into the book, whoever waits for it.
+            let appending =
+                tokio::spawn(async move { dead_letters::append(&places, &ready).await });
+            appending.await.map_err(|error| Failure::Again(error.to_string()))??
         }
     };
     Ok(replayed_as(place))
@@ -79,11 +87,9 @@ pub(super) async fn replay(
 
 /// Whether its record was appended by now.
 pub(super) async fn replayed(parts: &KindsParts, letter: Receipt) -> Result<Option<Done>, Failure> {
-    let found = Letters::one(parts.letters.as_ref(), letter).await?;
-    Ok(match found.map(|letter| letter.state) {
-        Some(LetterState::Replayed(place)) => Some(replayed_as(place)),
-        _ => None,
-    })
+    let at = letter_log(parts).await?;
+    let Some(found) = Letters::one(at.book.as_ref(), letter).await? else { return Ok(None) };
+    Ok(dead_letters::replayed(&at, letter, &found).await?.map(replayed_as))
 }
 
 fn replayed_as(place: Receipt) -> Done {
@@ -91,7 +97,7 @@ fn replayed_as(place: Receipt) -> Done {
 }
 
 pub(super) async fn discard(parts: &KindsParts, letter: Receipt) -> Result<Done, Failure> {
-    for dropped in dead_letters::discard(parts.letters.as_ref(), &[letter]).await? {
+    for dropped in dead_letters::discard(&letter_log(parts).await?, &[letter]).await? {
         dropped?;
     }
     Ok(Done { verdict: Verdict::Clean, result: "dropped".into() })

@@ -116,6 +116,8 @@ impl IdempotentProducer {
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread to look for Kafka");
             self.probing.store(false, Ordering::Release);
+            // Whoever sends next finds out; nobody would, if everyone were refused before.
+            self.away.store(false, Ordering::Relaxed);
         }
     }
 
@@ -221,7 +223,10 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
         delivery.answer(match result {
-            Ok(message) => Ok(Offset(message.offset().max(0) as u64)),
+            // librdkafka has no offset for a record that a broker says it had already.
+            Ok(message) => u64::try_from(message.offset())
+                .map(Offset)
+                .map_err(|_| AppendError::Unknown("acknowledged without an offset".into())),
             Err((error, _)) if is_refusal_of_a_sealed_log(error) => Err(AppendError::Sealed),
             // It may have been on its way: librdkafka's binding does not say.
             Err((error, _)) => Err(AppendError::Unknown(error.to_string())),

@@ -135,6 +135,10 @@ impl KafkaLog {
     /// Waits until what a sealed log has refused may be sent again: to the next log, or, after a pause, to the same. `false`
     /// if that does not come in time.
     async fn may_go_on(&self, sealed: LogNumber, pause: Duration, deadline: Instant) -> bool {
+        // Also where the next log is known, and cannot be written to.
+        if Instant::now() >= deadline {
+            return false;
+        }
         let mut moves = self.moves.clone();
         let is_next = |log: &Option<LogRef>| log.as_ref().is_some_and(|log| log.number > sealed);
         let moved = async {
