@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use processor::archive::{ArchiveProgress, check_archive};
-use schemas::job::{ExportFormat, JobId, JobKind, JobState, NewJob, Priority, Verdict};
+use schemas::job::{self, ExportFormat, Job, JobId, JobKind, JobState, NewJob, Priority, Verdict};
 use schemas::{Budget, Generation, Offset, Receipt};
 use sha2::{Digest, Sha256};
 use storage::cache::memory::MemoryCache;
 use storage::definitions::sqlite::SqliteDefinitions;
 use storage::definitions::{Definitions, define_if_absent};
 use storage::exports::Audience;
-use storage::jobs::{JobStore, submit};
+use storage::jobs::{JobStore, change, submit};
 use storage::log::letters::{LetterState, Letters};
 use storage::log::{AppendError, LogReader, LogWriter, NewRecord};
 use storage::store::{Store, StoredPartition};
@@ -28,17 +28,28 @@ async fn settled() -> Fixture {
     fixture
 }
 
-/// Asks for a job, and waits for its end.
-async fn ended(fixture: &Fixture, kind: JobKind) -> JobState {
-    let jobs = fixture.store.as_ref();
+/// Asks for a job.
+async fn ask(fixture: &Fixture, kind: JobKind) -> JobId {
     let id = JobId::new(1, uuid::Uuid::new_v4());
     let (priority, asked_by) = (Priority::Normal, "an operator".into());
-    submit(jobs, NewJob { id, kind, priority, asked_by }, 1).await.unwrap();
+    let new = NewJob { id, kind, priority, asked_by };
+    submit(fixture.store.as_ref(), new, 1).await.unwrap();
+    id
+}
+
+/// Asks for a job, and waits for its end.
+async fn ended(fixture: &Fixture, kind: JobKind) -> JobState {
+    let id = ask(fixture, kind).await;
+    until(fixture, id, Job::is_ended).await.state
+}
+
+/// Waits until a job is so.
+async fn until(fixture: &Fixture, id: JobId, is_so: impl Fn(&Job) -> bool) -> Job {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        let job = jobs.job(id).await.unwrap().unwrap();
-        if job.is_ended() {
-            return job.state;
+        let job = fixture.store.job(id).await.unwrap().unwrap();
+        if is_so(&job) {
+            return job;
         }
         assert!(Instant::now() < deadline, "{job:?}");
         sleep(Duration::from_millis(10)).await;
@@ -196,8 +207,8 @@ impl LogWriter for Losing {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_replay_whose_answer_is_lost_is_found_by_the_next_try_and_appended_once() {
+/// A processor whose log appends, and does not say so the first time; and a letter that can be replayed.
+async fn losing() -> (Fixture, Arc<Losing>, Receipt) {
     let mut fixture = settled().await;
     let misplaced = fixture.misplace().await;
     fixture.settle().await;
@@ -206,12 +217,35 @@ async fn a_replay_whose_answer_is_lost_is_found_by_the_next_try_and_appended_onc
     let losing = Arc::new(losing);
     fixture.writer = Arc::clone(&losing) as _;
     fixture.begin().await;
+    (fixture, losing, misplaced)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_whose_answer_is_lost_is_found_by_the_next_try_and_appended_once() {
+    let (mut fixture, losing, misplaced) = losing().await;
     let kind = JobKind::ReplayDeadLetter { letter: misplaced, resume: false };
     let (_, result) = done(&fixture, kind).await;
     assert!(losing.lost.load(Ordering::Relaxed), "it was never appended");
     let place = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
     let end = fixture.reader().bounds(place.partition).await.unwrap().high;
     assert_eq!(end, place.offset.next(), "it was appended once");
+    fixture.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_is_called_off_after_its_answer_was_lost_says_where_the_record_stands() {
+    let (mut fixture, _, misplaced) = losing().await;
+    let id = ask(&fixture, JobKind::ReplayDeadLetter { letter: misplaced, resume: false }).await;
+    let waits = |job: &Job| !job.failed.is_empty() && job.running().is_none();
+    let job = until(&fixture, id, waits).await;
+    let call_off = |job: &Job| job::cancel(job, job.changed_at_ms);
+    change(fixture.store.as_ref(), job.id, call_off).await.unwrap();
+    let JobState::Succeeded { result, .. } = until(&fixture, id, Job::is_ended).await.state else {
+        panic!("{:?}", fixture.store.job(id).await)
+    };
+    let result = result.to_string();
+    let place = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
+    assert!(letters(&fixture).await.contains(&(misplaced, LetterState::Replayed(place))));
     fixture.end().await;
 }
 
