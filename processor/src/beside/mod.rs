@@ -28,7 +28,7 @@ use crate::metrics::ProcessorMetrics;
 use crate::partition::Limits;
 use follow::{Follower, follow};
 
-const FOLD_AT_ONCE: usize = 2;
+const FOLD_AT_ONCE: usize = 3;
 const WRITE_AT_ONCE: usize = 1;
 
 /// What the owners here work with.

@@ -235,7 +235,7 @@ async fn whose_turn_it_is_to_catch_up_gives_it_on_though_more_comes_than_counts_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_the_partitions_that_are_far_behind_two_catch_up_at_once() {
+async fn of_the_partitions_that_are_far_behind_several_but_not_all_catch_up_at_once() {
     const FAR: u64 = 100;
     let mut fixture = Fixture::start().await;
     fixture.append(30_000).await;
@@ -273,7 +273,7 @@ async fn of_the_partitions_that_are_far_behind_two_catch_up_at_once() {
         most = both.filter(|both| *both == (true, true)).count().max(most);
         before = then;
     }
-    assert_eq!(most, 2, "at once");
+    assert!((2..=3).contains(&most), "{most} at once");
     fixture.end().await;
 }
 

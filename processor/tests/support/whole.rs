@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use crate::logs::OneLog;
 use crate::running::Running;
 
-pub const PARTITIONS: u32 = 3;
+pub const PARTITIONS: u32 = 4;
 pub const CATEGORIES: [&str; 2] = ["first", "second"];
 pub const BUDGETS: [&str; 2] = ["roads", "schools"];
 const PEOPLE: u64 = 60;
