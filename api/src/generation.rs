@@ -72,7 +72,10 @@ impl CurrentGeneration {
         let read = match self.store.roster().await {
             Ok(roster) => roster.as_ref().map(Current::of),
             // The rows of the one that is known may be read all the same.
-            Err(_) if self.known().is_some() => None,
+            Err(error) if self.known().is_some() => {
+                tracing::warn!(%error, "which generation answers cannot be read: the one that is known does");
+                None
+            }
             Err(error) => return Err(error),
         };
         // Of two reads the later may see the older.

@@ -28,9 +28,10 @@ use crate::tiers::TierError;
 use crate::tiers::guard::Guard;
 use crate::waiters::Waiters;
 
-/// Between two looks at a row that somebody waits for: a quarter of the time that it has taken so far, but no less than the
-/// first and no more than the second. A thousand who wait for what never comes are no load then.
-const LOOK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Between two looks at a row that somebody waits for: a quarter of the time that it has taken so far, and between these.
+/// A thousand who wait for what never comes are no load then.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What reads of rows are called in metrics and logs.
 const TIER: &str = "people";
@@ -122,7 +123,7 @@ impl People {
             if waiting.is_none() {
                 waiting = Some(self.waiters.enter().ok_or(NoAnswer::TooManyWaiters)?);
             }
-            let pause = ((now - began) / 4).clamp(LOOK.0, LOOK.1);
+            let pause = ((now - began) / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
             sleep_until(end.min(now + pause)).await;
         }
     }

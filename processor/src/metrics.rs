@@ -120,7 +120,7 @@ impl ProcessorMetrics {
             )?,
             log_sealed: metrics.float_gauge(
                 "processor_log_sealed_seconds",
-                "How long the log has been sealed for a repartition, which refuses every submission meanwhile; 0 if it is not.",
+                "How long the log has been sealed for a repartition: submissions wait some seconds, and are then refused; 0 if it is not.",
             )?,
             elsewhere: metrics.gauge(
                 "processor_submissions_elsewhere",

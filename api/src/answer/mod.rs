@@ -91,7 +91,7 @@ impl Answer {
         now: Timestamp,
     ) -> Result<Self, Unfit> {
         check(&budget, &totals)?;
-        let withheld = withheld(&budget, &totals, now);
+        let withheld = withheld(&budget, totals.people, now);
         let plain = render(&budget, &totals, provenance, withheld, false)?;
         Ok(Self { budget, totals, provenance, withheld, plain, detailed: OnceLock::new() })
     }
@@ -159,10 +159,11 @@ fn check(budget: &Budget, totals: &CombinedTotals) -> Result<(), Unfit> {
     Ok(())
 }
 
-fn withheld(budget: &Budget, totals: &CombinedTotals, now: Timestamp) -> Option<Withheld> {
+/// Why numbers of so many people are not shown now, if they are not.
+pub fn withheld(budget: &Budget, people: u64, now: Timestamp) -> Option<Withheld> {
     match (budget.results, budget.closes_at) {
         (Results::AfterClose, Some(until)) if now < until => Some(Withheld::AfterClose(until)),
-        _ if totals.people < budget.minimum_people && budget.minimum_people > 1 => {
+        _ if people < budget.minimum_people && budget.minimum_people > 1 => {
             Some(Withheld::MinimumPeople)
         }
         _ => None,

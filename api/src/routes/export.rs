@@ -23,9 +23,9 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use prometheus::IntGauge;
 use runtime::problem::{Problem, ProblemKind};
+use schemas::Budget;
 use schemas::export::Manifest;
 use schemas::job::{ExportFormat, ExportFormatFault};
-use schemas::{Budget, Results};
 use storage::exports::{Exports, Published};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -33,6 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::conditional::has_already;
 use super::respond::{REVALIDATE, quoted};
 use super::{Api, RETRY_AFTER};
+use crate::answer::{Withheld, withheld};
 
 const PIECE_BYTES: usize = 64 * 1024;
 /// How long it may take to find the newest export.
@@ -117,12 +118,6 @@ pub(super) async fn of_budget(
     let catalog = api.definitions.catalog();
     let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
     let format = format(&query)?;
-    if let (Results::AfterClose, Some(until)) = (budget.results, budget.closes_at)
-        && Timestamp::now() < until
-    {
-        let detail = format!("the results of this budget are shown once it has closed, at {until}");
-        return Err(Problem::new(ProblemKind::NotFound).detail(detail));
-    }
     let (published, place) = api.downloads.newest(budget, format).await?;
     let Published { manifest, file } = published.ok_or_else(|| {
         Problem::new(ProblemKind::NotFound).detail(format!(
@@ -131,8 +126,15 @@ pub(super) async fn of_budget(
             budget.id
         ))
     })?;
-    if manifest.facts.people < budget.minimum_people && budget.minimum_people > 1 {
-        let detail = "too few people had taken part when the export was made";
+    if let Some(why) = withheld(budget, manifest.facts.people, Timestamp::now()) {
+        let detail = match why {
+            Withheld::AfterClose(until) => {
+                format!("the results of this budget are shown once it has closed, at {until}")
+            }
+            Withheld::MinimumPeople => {
+                "too few people had taken part when the export was made".to_owned()
+            }
+        };
         return Err(Problem::new(ProblemKind::NotFound).detail(detail));
     }
     if api.withholds(budget).await {

@@ -66,7 +66,7 @@ fn tell_not_all(drafts: Drafts) -> Drafts {
             return problem;
         }
         Problem::new(problem.kind()).detail(format!(
-            "{faults} faults, which are not listed: the items before have {MOST_FAULTS} or so"
+            "{faults} faults, which are not listed: of one batch at most {MOST_FAULTS} are"
         ))
     };
     drafts.into_iter().map(|draft| draft.map_err(&mut told)).collect()

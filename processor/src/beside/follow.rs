@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::BesideParts;
+use super::answering::{Answering, Standstill};
 use super::compare::differences;
 use super::letters::LettersBeyond;
 use crate::metrics::{Counted, PartitionMetrics};
@@ -35,8 +36,6 @@ const COPY_PAUSE: Duration = Duration::from_millis(100);
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// After so long it is said again, though it is no news, that somebody is at it.
 const REPEAT_MS: u64 = 5_000;
-/// So long the other generation may stand still, while the log goes on, before it is no longer waited for.
-const STANDSTILL: Duration = Duration::from_secs(10);
 
 /// Who follows.
 pub(super) struct Follower {
@@ -155,53 +154,6 @@ impl Turn {
     }
 }
 
-/// How long the generation that answers has not come on, though the log has.
-struct Standstill {
-    at: Option<Position>,
-    since: Instant,
-}
-
-impl Standstill {
-    fn begin() -> Self {
-        Self { at: None, since: Instant::now() }
-    }
-
-    /// Whether it has lasted.
-    fn lasts(&mut self, position: Option<Position>, high: Position) -> bool {
-        if position == Some(high) || position != self.at {
-            *self = Self { at: position, since: Instant::now() };
-        }
-        self.since.elapsed() > STANDSTILL
-    }
-}
-
-/// The same partition in the generation that answers.
-enum Answering {
-    /// It was never claimed, or it is gone.
-    Nothing,
-    /// It holds what cannot be.
-    Damaged(String),
-    At(Box<StoredPartition>),
-}
-
-impl Answering {
-    fn of(read: Result<Option<StoredPartition>, StoreError>) -> Result<Self, StoreError> {
-        match read {
-            Ok(None) => Ok(Self::Nothing),
-            Ok(Some(stored)) => Ok(Self::At(Box::new(stored))),
-            Err(StoreError::Corrupt(reason)) => Ok(Self::Damaged(reason)),
-            Err(away @ StoreError::Unavailable(_)) => Err(away),
-        }
-    }
-
-    fn position(&self) -> Option<Position> {
-        match self {
-            Self::At(stored) => Some(stored.checkpoint.position),
-            Self::Nothing | Self::Damaged(_) => None,
-        }
-    }
-}
-
 impl Follower {
     /// Claims the partition, and folds and compares it again and again.
     async fn follow_once(
@@ -254,16 +206,12 @@ impl Follower {
         }
         let stands_still = standstill.lasts(position, bounds.high);
         let target = if stands_still { bounds.high } else { position.unwrap_or(fed.next) };
-        if !matches!(fed.turn, Turn::Taken { .. }) && self.is_far(fed.next, target) {
-            fed.turn = Turn::Awaited;
+        if !self.catch_up(fed, owner, target, bounds).await? {
             // What was found before is still true.
             let compared = fed.said.as_ref().and_then(|said| said.compared.clone());
             return self.report(fed, bounds, compared).await;
         }
-        self.feed(fed, owner, target, bounds).await?;
-        fed.turn = Turn::NotNeeded;
-        let ours = self.parts.store.read_partition(self.id).await?;
-        fed.rows = ours.as_ref().map_or(fed.rows, |ours| ours.checkpoint.state_position);
+        let ours = self.ours(fed).await?;
         let compared = match (&answering, &ours) {
             (Answering::At(theirs), Some(ours)) => self.compare(ours, theirs),
             _ => None,
@@ -279,16 +227,34 @@ impl Follower {
     /// nothing to compare with.
     async fn look_at_a_copy(&self, fed: &mut Fed, owner: &mut Owner) -> Result<(), Trouble> {
         let bounds = fed.reader.bounds(self.id.partition).await?;
-        let target = bounds.high;
+        if self.catch_up(fed, owner, bounds.high, bounds).await? {
+            self.ours(fed).await?;
+        }
+        self.report(fed, bounds, None).await
+    }
+
+    /// Folds up to `target`, unless that is far and others' turn. Whether it has.
+    async fn catch_up(
+        &self,
+        fed: &mut Fed,
+        owner: &mut Owner,
+        target: Position,
+        bounds: LogBounds,
+    ) -> Result<bool, Trouble> {
         if !matches!(fed.turn, Turn::Taken { .. }) && self.is_far(fed.next, target) {
             fed.turn = Turn::Awaited;
-            return self.report(fed, bounds, None).await;
+            return Ok(false);
         }
         self.feed(fed, owner, target, bounds).await?;
         fed.turn = Turn::NotNeeded;
+        Ok(true)
+    }
+
+    /// What is stored of it, and up to where everyone's row is.
+    async fn ours(&self, fed: &mut Fed) -> Result<Option<StoredPartition>, Trouble> {
         let ours = self.parts.store.read_partition(self.id).await?;
-        fed.rows = ours.map_or(fed.rows, |ours| ours.checkpoint.state_position);
-        self.report(fed, bounds, None).await
+        fed.rows = ours.as_ref().map_or(fed.rows, |ours| ours.checkpoint.state_position);
+        Ok(ours)
     }
 
     fn is_of_another_log(&self) -> bool {

@@ -5,9 +5,11 @@
 //! | file | what it has |
 //! |---|---|
 //! | `follow` | one partition of one generation: folded to where the answering one is, and compared there |
+//! | `answering` | the same partition in the answering one |
 //! | `compare` | what differs |
 //! | `letters` | what is put away of the records that cannot be taken |
 
+mod answering;
 mod compare;
 mod follow;
 mod letters;

@@ -9,9 +9,8 @@ use runtime::config::ConfigArgs;
 use runtime::console;
 use schemas::{LogRef, Receipt};
 use storage::config::StorageConfig;
-use storage::log::LogReaders;
-use storage::log::ReadError;
-use storage::log::letters::{Letter, LetterState, Letters, read_record};
+use storage::log::letters::{Letter, LetterRecord, LetterRecordError, LetterState, Letters};
+use storage::log::{LogReaders, ReadError};
 use storage::opening::OpenError;
 use storage::store::Store;
 use uuid::Uuid;
@@ -103,6 +102,8 @@ enum CommandError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Record(#[from] LetterRecordError),
     #[error("there is no dead letter {0}")]
     Unknown(Receipt),
     #[error("{0}; some may be dropped all the same")]
@@ -182,7 +183,8 @@ async fn show(args: &ShowArgs, storage: &StorageConfig) -> Result<bool, CommandE
         return Ok(true);
     }
     let log = storage.open(&current).await?;
-    let (key, value) = read_record(log.as_ref(), args.letter).await?;
+    let LetterRecord { key, value } =
+        LetterRecord::read(log.as_ref(), args.letter, &letter.put_away).await?;
     let shown = value.get(..SHOWN_BYTES).unwrap_or(&value);
     let _ = writeln!(text, "key    {}", hex(&key));
     let _ = writeln!(text, "value  {}", hex(shown));

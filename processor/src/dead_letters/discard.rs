@@ -4,7 +4,7 @@ use schemas::Receipt;
 use storage::log::Decision;
 use storage::log::letters::{Letter, LetterState, Letters};
 
-use super::begun::{BookError, LetterLog, replayed};
+use super::letter_log::{BookError, LetterLog};
 
 /// Why a letter is not dropped, and will not be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +31,7 @@ pub async fn discard(
     for place in places {
         let found = letters.get(*place);
         if let (Some(letter), Ok(false)) = (found, is_dropped(found))
-            && replayed(at, *place, letter).await?.is_none()
+            && at.replayed(*place, letter).await?.is_none()
         {
             book.decide(*place, Decision::Dropped).await?;
         }

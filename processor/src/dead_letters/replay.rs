@@ -18,7 +18,7 @@ use storage::log::{AppendError, Decision, LogWriter, NewRecord, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
 use uuid::Uuid;
 
-use super::begun::{Dead, LetterLog, appended_since, enter, find};
+use super::letter_log::{BookError, Dead, LetterLog};
 use crate::again::Away;
 
 /// What a replay works with.
@@ -94,6 +94,15 @@ pub enum ReplayError {
     Store(#[from] StoreError),
 }
 
+impl From<BookError> for ReplayError {
+    fn from(error: BookError) -> Self {
+        match error {
+            BookError::Read(error) => error.into(),
+            BookError::Append(error) => error.into(),
+        }
+    }
+}
+
 impl Away for ReplayError {
     /// Whoever reads has waited already.
     fn is_away(&self) -> bool {
@@ -151,15 +160,13 @@ pub async fn prepare(
     if letter.log != parts.at.number {
         return Err(Refusal::OtherLog.into());
     }
-    let dead = find(&parts.at, letter, found).await??;
-    if let Some(from) = found.begun
-        && let Some(place) = appended_since(&parts.at, &dead, from).await?
-    {
-        return Ok(Prepared::At(enter(&parts.at, &dead, place).await?));
+    if let Some(place) = parts.at.replayed(letter, found).await? {
+        return Ok(Prepared::At(place));
     }
     if found.state == LetterState::Dropped {
         return Err(Refusal::Dropped.into());
     }
+    let dead = parts.at.find(letter, found).await??;
     refuse_what_is_in_vain(parts, &dead).await?;
     let copies = copies(&letters);
     let looked_until = refuse_what_is_old(parts, &dead, &copies, None).await?;
@@ -179,7 +186,7 @@ pub async fn append(parts: &ReplayParts, Ready(dead): &Ready) -> Result<Receipt,
     let answers = parts.writer.append(vec![record]).await;
     let unanswered = || AppendError::Unknown("the log did not answer".to_owned());
     let place = answers.into_iter().next().ok_or_else(unanswered)??;
-    Ok(enter(&parts.at, dead, place).await?)
+    Ok(parts.at.enter(dead, place).await?)
 }
 
 /// The fold would put it away once more.

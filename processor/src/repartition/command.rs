@@ -15,8 +15,10 @@ use storage::opening::OpenError;
 use storage::store::StoreError;
 use tokio_util::sync::CancellationToken;
 
+use super::error::RepartitionError;
 use super::give_up::{GivenUp, give_up, open_if_sealed};
-use super::run::{Look, RepartitionError, RepartitionParts, Repartitioned, Stage, repartition};
+use super::progress::{Done, Look, Repartitioned, Stage};
+use super::run::{RepartitionParts, repartition};
 use crate::generations::{ChangeError, check_configured};
 
 /// What is counted in the new log differs.
@@ -179,15 +181,20 @@ async fn cancel(storage: &StorageConfig) -> Result<String, CommandError> {
 }
 
 fn text(moved: &Repartitioned) -> String {
-    let Repartitioned { record, before, records, left_out, sealed, told } = moved;
+    let Repartitioned { record, before, done, told } = moved;
+    let done = match done {
+        Some(Done { records, left_out, sealed }) => {
+            format!(" records={records} left_out={left_out} sealed_ms={}", sealed.as_millis())
+        }
+        // Somebody else may have said so.
+        None => String::new(),
+    };
     let told = if *told { "" } else { "; the processors are telling so" };
     format!(
-        "REPARTITION generation={} topic={} partitions={} before={} records={records} left_out={left_out} \
-         sealed_ms={}: submissions go there now{told}\n",
+        "REPARTITION generation={} topic={} partitions={} before={}{done}: submissions go there now{told}\n",
         record.generation,
         record.log.topic,
         record.log.partitions.get(),
         before.topic,
-        sealed.as_millis(),
     )
 }

@@ -8,7 +8,7 @@ use storage::log::kafka::LogMover;
 use storage::store::Store;
 use tokio::time::{Instant, sleep};
 
-use super::run::RepartitionError;
+use super::error::RepartitionError;
 use crate::generations::{ChangeError, cancel_moved, change, unseal};
 use crate::rebuild::delete_retired;
 

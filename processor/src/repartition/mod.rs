@@ -27,6 +27,8 @@
 //! | file | what it has |
 //! |---|---|
 //! | `run` | the steps above |
+//! | `progress` | what is seen of them, and what they come to |
+//! | `error` | why they do not |
 //! | `give_up` | the way back |
 //! | `copy` | the copy, record by record |
 //! | `compare` | what differs |
@@ -37,10 +39,14 @@ mod announce;
 mod command;
 mod compare;
 mod copy;
+mod error;
 mod give_up;
+mod progress;
 mod run;
 
 pub(crate) use announce::Announcer;
 pub use command::{RepartitionArgs, repartition_command};
+pub use error::RepartitionError;
 pub use give_up::{GivenUp, give_up};
-pub use run::{Look, RepartitionError, RepartitionParts, Repartitioned, Stage, repartition};
+pub use progress::{Done, Look, Repartitioned, Stage};
+pub use run::{RepartitionParts, repartition};

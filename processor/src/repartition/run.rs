@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use runtime::clock::now_ms;
 use schemas::{
-    BudgetId, Building, Generation, GenerationRecord, LogRef, PartitionCount, PartitionReport,
-    Position, Roster, Seal,
+    BudgetId, Building, GenerationRecord, LogRef, PartitionCount, Position, Roster, Seal,
 };
 use storage::definitions::{DefinitionError, Definitions};
-use storage::log::kafka::{LogMover, MoveError};
+use storage::log::kafka::LogMover;
 use storage::log::{LogReader, LogReaders, ReadError};
-use storage::opening::OpenError;
 use storage::store::{PartitionRef, Store, StoreError, StoredPartition};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::compare::differences;
-use super::copy::{CopyError, Copying};
+use super::copy::Copying;
+use super::error::RepartitionError;
 use super::give_up::{GivenUp, give_up, open_if_sealed};
+use super::progress::{Done, Look, Repartitioned, Stage};
 use crate::again::Away;
 use crate::generations::{ChangeError, begin_moved, change, flip_moved, seal};
-use crate::rebuild::{RebuildError, goals, trouble};
+use crate::rebuild::goals;
 
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Between two looks while submissions wait.
@@ -31,7 +31,7 @@ const NEAR: u64 = 20_000;
 /// So long a partition that does not come on is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// So long submissions may wait for the last step; then everything is given up.
-const SEALED_AT_MOST: Duration = Duration::from_secs(45);
+pub(super) const SEALED_AT_MOST: Duration = Duration::from_secs(45);
 /// The budget in which a person whom nobody is withdraws, should the log not be sealed yet.
 const PROBED: &str = "taxes";
 const TELL_AGAIN: Duration = Duration::from_secs(1);
@@ -50,112 +50,6 @@ pub struct RepartitionParts {
     pub definitions: Arc<dyn Definitions>,
     /// The log that the deployment began with.
     pub first_log: LogRef,
-}
-
-/// Why the log has as many partitions as before.
-#[derive(Debug, thiserror::Error)]
-pub enum RepartitionError {
-    /// The log has no beginning, or does not tell where it ends.
-    #[error(transparent)]
-    Log(#[from] RebuildError),
-    /// A step could not be taken.
-    #[error(transparent)]
-    Change(#[from] ChangeError),
-    /// The store holds what cannot be, or does not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Kafka does not do it, or does not say that it does.
-    #[error(transparent)]
-    Kafka(#[from] MoveError),
-    /// A log cannot be read.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The copy was not made.
-    #[error(transparent)]
-    Copy(#[from] CopyError),
-    /// It is sealed by somebody else.
-    #[error(
-        "topic `{0}` is sealed already (max.message.bytes): `processor repartition --cancel` opens it again if nobody is at it"
-    )]
-    SealedAlready(String),
-    /// What stands there is not ours, for all that is known.
-    #[error(
-        "topic `{0}` is there already, and would be the new log's: delete it if nobody needs it"
-    )]
-    TopicIsThere(String),
-    /// Somebody else has given it up, or another one answers.
-    #[error("somebody else has given up generation {0}")]
-    Gone(Generation),
-    /// It does not come on.
-    #[error("it does not come on: {0}")]
-    Stuck(String),
-    /// The last step takes too long.
-    #[error("the last step took more than {} s, in which submissions waited", SEALED_AT_MOST.as_secs())]
-    TooLong,
-    /// Somebody has written to the new log, or to the old one after it was sealed.
-    #[error("topic `{0}` has records that nobody copied")]
-    Strangers(String),
-    /// What was counted differs, a line each.
-    #[error("what is counted in the new log is not what is counted in the old one:\n{}", .0.join("\n"))]
-    Different(Vec<String>),
-    /// It was told to stop.
-    #[error("interrupted")]
-    Interrupted,
-}
-
-impl From<ReadError> for RepartitionError {
-    fn from(error: ReadError) -> Self {
-        Self::Log(error.into())
-    }
-}
-
-impl Away for RepartitionError {
-    fn is_away(&self) -> bool {
-        matches!(
-            self,
-            Self::Store(StoreError::Unavailable(_))
-                | Self::Log(RebuildError::Read(ReadError::Unavailable(_)))
-        )
-    }
-}
-
-/// What a repartition came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Repartitioned {
-    /// The generation that answers now.
-    pub record: GenerationRecord,
-    /// The log that submissions went to before.
-    pub before: LogRef,
-    /// Records that were copied.
-    pub records: u64,
-    /// Records that the fold cannot take, and that were not.
-    pub left_out: u64,
-    /// How long submissions waited, or were refused.
-    pub sealed: Duration,
-    /// Whether everyone was told where submissions go; else the processors tell it.
-    pub told: bool,
-}
-
-/// What a repartition is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Submissions go on.
-    Copying,
-    /// Submissions wait.
-    Sealed,
-}
-
-/// One look at a repartition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
-    /// What it is at.
-    pub stage: Stage,
-    /// Records that are copied, and counted.
-    pub done: u64,
-    /// Records that there are, each to be copied and to be counted.
-    pub of: u64,
-    /// Why it does not come on, if it does not.
-    pub troubles: Vec<String>,
 }
 
 /// Gives the deployment a log of another partition count. Everything is given up if it cannot, or is told to stop.
@@ -186,7 +80,7 @@ pub async fn repartition(
         // The last step was taken all the same.
         GivenUp::Answers => {
             let told = moving.tell().await;
-            Ok(Repartitioned { told, ..moving.moved(0, 0, Duration::ZERO) })
+            Ok(moving.moved(None, told))
         }
     }
 }
@@ -280,7 +174,7 @@ impl<Saw: Fn(&Look)> Moving<'_, Saw> {
         copying.go_on_to(&ends)?;
         let GenerationRecord { generation, log } = &self.record;
         let reports = self.parts.store.reports(*generation, log.partitions).await?;
-        Ok(look(&ends, copying, &reports))
+        Ok(Look::of(&ends, &copying.counts, &reports))
     }
 
     /// Whether the generation that answers is a moment behind, too: submissions would wait for it.
@@ -353,12 +247,12 @@ impl<Saw: Fn(&Look)> Moving<'_, Saw> {
             _ => {}
         }
         let records = copied.iter().map(|end| end.0).sum();
-        Ok(Repartitioned { told, ..self.moved(records, counts.left_out(), sealed) })
+        Ok(self.moved(Some(Done { records, left_out: counts.left_out(), sealed }), told))
     }
 
-    fn moved(&self, records: u64, left_out: u64, sealed: Duration) -> Repartitioned {
+    fn moved(&self, done: Option<Done>, told: bool) -> Repartitioned {
         let (record, before) = (self.record.clone(), self.from.log.clone());
-        Repartitioned { record, before, records, left_out, sealed, told: false }
+        Repartitioned { record, before, done, told }
     }
 
     /// Whether every partition refuses records, once each has said so or not.
@@ -447,27 +341,4 @@ async fn ends(reader: &dyn LogReader, log: &LogRef) -> Result<Vec<Position>, Rea
         ends.push(reader.bounds(partition).await?.high);
     }
     Ok(ends)
-}
-
-fn look(ends: &[Position], copying: &Copying, reports: &[Option<PartitionReport>]) -> Look {
-    let sum = |positions: &[Position]| positions.iter().map(|position| position.0).sum::<u64>();
-    let copied = sum(&copying.counts.positions());
-    // What is left out is not to be counted.
-    let counted: u64 = copying
-        .counts
-        .ends()
-        .iter()
-        .zip(reports)
-        .map(|(end, report)| {
-            report.as_ref().map_or(0, |report| report.position.min(report.rows).min(*end).0)
-        })
-        .sum();
-    let counted = counted + copying.counts.left_out();
-    let now_ms = now_ms();
-    let trouble = |(partition, report): (usize, &Option<PartitionReport>)| {
-        let why = trouble(report.as_ref(), now_ms)?;
-        Some(format!("partition {partition}: {why}"))
-    };
-    let troubles = reports.iter().enumerate().filter_map(trouble).collect();
-    Look { stage: Stage::Copying, done: copied + counted, of: 2 * sum(ends), troubles }
 }

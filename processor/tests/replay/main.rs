@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use async_trait::async_trait;
 use processor::dead_letters::{
     Attempt, Kept, LetterLog, Refusal, ReplayError, ReplayParts, Unfinished, discard, replay,
-    replayed,
 };
 use schemas::{
     Action, Allocation, BudgetId, BudgetTotals, CategoryTotals, Generation, LogNumber, LogRef,
@@ -261,7 +260,7 @@ async fn a_letter_whose_record_stands_there_is_not_dropped_though_nobody_came_to
     let said = discard(&fixture.parts.at, &[letter]).await.unwrap().remove(0);
     let LetterState::Replayed(place) = fixture.state(letter).await else { panic!("{said:?}") };
     assert_eq!(said, Err(Kept::Replayed(place)));
-    assert_eq!(replayed(&fixture.parts.at, letter, &found).await, Ok(Some(place)));
+    assert_eq!(fixture.parts.at.replayed(letter, &found).await, Ok(Some(place)));
     assert_eq!(fixture.appended(1).await, 1);
 }
 

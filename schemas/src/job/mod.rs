@@ -12,25 +12,25 @@
 //!
 //! | file | what it has |
 //! |---|---|
+//! | `id`, `kind`, `priority` | how a job is named, what is to be done, and how urgently |
 //! | `text` | texts of bounded size |
 //! | `steps` | how one state follows another: pure |
 //! | `turns` | which job is next: pure |
 
+mod id;
+mod kind;
+mod priority;
 mod steps;
 #[cfg(test)]
 mod tests;
 mod text;
 mod turns;
 
-use std::fmt;
-use std::str::FromStr;
-
-use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
-use uuid::{Builder, Uuid};
 
-use crate::{BudgetId, Receipt};
-
+pub use id::JobId;
+pub use kind::{ExportFormat, ExportFormatFault, JobKind};
+pub use priority::{Priority, PriorityFault};
 pub use steps::{
     JobRefused, LONGEST_BACKOFF_MS, MAX_ATTEMPTS, MAX_OPEN_JOBS, NewJob, SHORTEST_BACKOFF_MS,
     cancel, cancelled, claim, fail, hand_back, park, retry, save, submit, succeed, take_over, tell,
@@ -38,233 +38,8 @@ pub use steps::{
 pub use text::{CheckpointFault, Clipped, JobCheckpoint, JobName, JobText};
 pub use turns::{TURNS_IN_A_ROW, Turns};
 
-/// So many ended jobs are kept, the newest; whoever ends one more deletes the others.
+/// So many ended jobs are kept, the newest, and as many dead ones besides; whoever ends one more deletes the others.
 pub const KEPT_ENDED_JOBS: usize = 100;
-
-/// A job's id: a UUID of version 7, or one that a name leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct JobId(pub Uuid);
-
-impl JobId {
-    /// The id of a job that is asked for now, made unique by `random`, a random UUID.
-    pub fn new(now_ms: u64, random: Uuid) -> Self {
-        let mut tail = [0; 10];
-        // What is random in a UUID of version 4 without a version or variant in between.
-        tail[..6].copy_from_slice(&random.as_bytes()[..6]);
-        tail[6..].copy_from_slice(&random.as_bytes()[12..]);
-        Self(Builder::from_unix_timestamp_millis(now_ms, &tail).into_uuid())
-    }
-}
-
-impl JobId {
-    /// The id of the job that somebody gave this name: the same again is the same job.
-    pub fn named(asked_by: &str, name: &str) -> Self {
-        // The length keeps what belongs to one from what belongs to the other.
-        let text =
-            [&(asked_by.len() as u64).to_le_bytes()[..], asked_by.as_bytes(), name.as_bytes()];
-        let whole = digest(&SHA256, &text.concat());
-        let mut cut = [0; 16];
-        cut.copy_from_slice(&whole.as_ref()[..16]);
-        Self(Builder::from_custom_bytes(cut).into_uuid())
-    }
-}
-
-impl fmt::Display for JobId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl FromStr for JobId {
-    type Err = uuid::Error;
-
-    fn from_str(text: &str) -> Result<Self, uuid::Error> {
-        text.parse().map(Self)
-    }
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum JobKind {
-    /// Derives everything from the log's first record again, and lets that answer.
-    Rebuild {
-        /// Compares only, and gives it up then.
-        dry_run: bool,
-    },
-    /// Compares everything that is derived with the log.
-    Audit,
-    /// Tells the readers' copy everything that is committed.
-    WarmCaches,
-    /// Writes everyone's current allocation in a budget to a file, without who they are.
-    Export {
-        /// Which budget.
-        budget: BudgetId,
-        /// How it is written.
-        format: ExportFormat,
-        /// Hands it out to everybody, in the place of what was published before.
-        publish: bool,
-    },
-    /// Copies what is committed of the log into its archive.
-    Archive,
-    /// Appends the record of a dead letter once more, to where it belongs.
-    ReplayDeadLetter {
-        /// Where its record stands.
-        letter: Receipt,
-        /// Goes on with what somebody else has begun who is at it no more.
-        resume: bool,
-    },
-    /// Says that there is nothing to do about a dead letter.
-    DropDeadLetter {
-        /// Where its record stands.
-        letter: Receipt,
-    },
-}
-
-impl JobKind {
-    /// Every name there is: for metrics, which show all of them from the start.
-    pub const NAMES: [&str; 7] = [
-        "rebuild",
-        "audit",
-        "warm_caches",
-        "export",
-        "archive",
-        "replay_dead_letter",
-        "drop_dead_letter",
-    ];
-
-    /// Its name, as in JSON and in metrics.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Rebuild { .. } => "rebuild",
-            Self::Audit => "audit",
-            Self::WarmCaches => "warm_caches",
-            Self::Export { .. } => "export",
-            Self::Archive => "archive",
-            Self::ReplayDeadLetter { .. } => "replay_dead_letter",
-            Self::DropDeadLetter { .. } => "drop_dead_letter",
-        }
-    }
-}
-
-impl fmt::Display for JobKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
-        match self {
-            Self::Rebuild { dry_run: true } => f.write_str(" (dry run)"),
-            Self::Export { budget, format, publish } => {
-                let published = if *publish { ", published" } else { "" };
-                write!(f, " ({budget}, {format}{published})")
-            }
-            Self::ReplayDeadLetter { letter, .. } | Self::DropDeadLetter { letter } => {
-                write!(f, " ({letter})")
-            }
-            Self::Rebuild { dry_run: false } | Self::Audit | Self::WarmCaches | Self::Archive => {
-                Ok(())
-            }
-        }
-    }
-}
-
-/// How an export is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ExportFormat {
-    /// A table: a column a category, percentages with two decimals.
-    Csv,
-    /// A person's allocation as JSON a line, without the categories that get nothing.
-    Ndjson,
-    /// Pabulib's, of vote type `cumulative`: each category is a project, and points are basis points.
-    Pb,
-    /// Apache Parquet: a column of basis points a category.
-    Parquet,
-}
-
-impl ExportFormat {
-    /// All of them.
-    pub const ALL: [ExportFormat; 4] = [Self::Csv, Self::Ndjson, Self::Pb, Self::Parquet];
-
-    /// Its name, as in JSON, and what a file's name ends with.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Csv => "csv",
-            Self::Ndjson => "ndjson",
-            Self::Pb => "pb",
-            Self::Parquet => "parquet",
-        }
-    }
-}
-
-impl fmt::Display for ExportFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A text that is no format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be csv, ndjson, pb or parquet")]
-pub struct ExportFormatFault;
-
-impl FromStr for ExportFormat {
-    type Err = ExportFormatFault;
-
-    fn from_str(text: &str) -> Result<Self, ExportFormatFault> {
-        Self::ALL.into_iter().find(|format| format.name() == text).ok_or(ExportFormatFault)
-    }
-}
-
-/// How urgent a job is; later ones are more urgent.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Priority {
-    /// When nobody needs anything else.
-    Low,
-    /// If nothing else is said.
-    #[default]
-    Normal,
-    /// Before what is normal.
-    High,
-    /// Before everything else.
-    Critical,
-}
-
-impl Priority {
-    /// All of them, the least urgent first.
-    pub const ALL: [Priority; 4] = [Self::Low, Self::Normal, Self::High, Self::Critical];
-
-    /// Its name, as in JSON and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Normal => "normal",
-            Self::High => "high",
-            Self::Critical => "critical",
-        }
-    }
-}
-
-impl fmt::Display for Priority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// A text that is no priority.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be critical, high, normal or low")]
-pub struct PriorityFault;
-
-impl FromStr for Priority {
-    type Err = PriorityFault;
-
-    fn from_str(text: &str) -> Result<Self, PriorityFault> {
-        Self::ALL.into_iter().find(|priority| priority.name() == text).ok_or(PriorityFault)
-    }
-}
 
 /// One worker's try at a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -344,7 +119,8 @@ pub enum JobState {
         /// The same in words.
         result: JobText,
     },
-    /// It was tried for the last time, or trying again is in vain: it stays as it is until somebody retries it.
+    /// It was tried for the last time, or trying again is in vain: it stays as it is until somebody retries it, or
+    /// [`KEPT_ENDED_JOBS`] newer ones are dead as well.
     Dead {
         /// When, in milliseconds since 1970.
         ended_at_ms: u64,

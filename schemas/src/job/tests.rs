@@ -1,9 +1,10 @@
 //! What holds of jobs whatever is done to them, and of turns whatever is asked for.
 
 use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::*;
-use crate::{LogNumber, Offset, PartitionId};
+use crate::{LogNumber, Offset, PartitionId, Receipt};
 
 const WORKERS: [&str; 2] = ["one", "two"];
 

@@ -89,7 +89,7 @@ pub(super) async fn replay(
 pub(super) async fn replayed(parts: &KindsParts, letter: Receipt) -> Result<Option<Done>, Failure> {
     let at = letter_log(parts).await?;
     let Some(found) = Letters::one(at.book.as_ref(), letter).await? else { return Ok(None) };
-    Ok(dead_letters::replayed(&at, letter, &found).await?.map(replayed_as))
+    Ok(at.replayed(letter, &found).await?.map(replayed_as))
 }
 
 fn replayed_as(place: Receipt) -> Done {

@@ -1,8 +1,9 @@
 //! Dead letters: records that the fold could not take, and what operators decide about them.
 //!
 //! Both are entries of one book that is only ever added to. What has become of a letter is a function of its entries:
-//! see `state`.
+//! see `state`. Its bytes are not in the book: see `record`.
 
+mod record;
 mod state;
 
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use uuid::Uuid;
 use super::{AppendError, LogReader, ReadError};
 use crate::opening::OpenError;
 
-pub use state::{Letter, LetterState, Letters, Page, read_record};
+pub use record::{LetterRecord, LetterRecordError};
+pub use state::{Letter, LetterState, Letters, Page};
 
 /// A record that the fold could not take.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use schemas::{PartitionId, Position, Receipt};
 use uuid::Uuid;
 
 use super::{Decision, Entry, LetterBook, PutAway};
-use crate::log::{LogReader, ReadError};
+use crate::log::ReadError;
 
 /// What has become of a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,21 +159,6 @@ pub struct Page {
     pub letters: Vec<(Receipt, Letter)>,
     /// Where the next page goes on; `None` if there are no more.
     pub next: Option<Receipt>,
-}
-
-/// The key and the value of the record that stands somewhere.
-///
-/// # Errors
-/// When it cannot be read, or nothing stands there any more.
-pub async fn read_record(
-    log: &dyn LogReader,
-    place: Receipt,
-) -> Result<(Vec<u8>, Vec<u8>), ReadError> {
-    let start = Position(place.offset.0);
-    let mut stretch = log.read(place.partition, start..place.offset.next());
-    let batch = stretch.recv().await.ok_or(ReadError::Missing(start))??;
-    let record = batch.iter().next().ok_or(ReadError::Missing(start))?;
-    Ok((record.key.to_vec(), record.value.to_vec()))
 }
 
 impl LetterState {

@@ -9,18 +9,17 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use bytes::Bytes;
-use http::HeaderMap;
-use runtime::admin::Principal;
 use runtime::problem::{Faults, Problem, ProblemKind};
 use schemas::{Position, Receipt};
-use storage::log::letters::{Letter, LetterPlaces, LetterState, Letters, read_record};
+use storage::log::letters::{
+    Letter, LetterPlaces, LetterRecord, LetterRecordError, LetterState, Letters,
+};
 use storage::log::{LetterBook, ReadError};
 use storage::opening::OpenError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::jobs::{Form, JobDesk};
+use super::jobs::{Form, JobRequest};
 use crate::roster::RosterReader;
 use crate::routes::RETRY_AFTER;
 use shown::{ShownLetter, ShownPage, ShownRecord};
@@ -72,15 +71,13 @@ impl LetterDesk {
         let current = roster.map(|overview| overview.roster.current.log);
         let Some(log) = current.filter(|log| log.number == place.log) else {
             // That log was replaced by another since.
-            return Ok(ShownRecord::gone(&ReadError::Missing(Position(place.offset.0))));
+            return Ok(ShownRecord::gone(&ReadError::Missing(Position(place.offset.0)).into()));
         };
         let log = self.places.open_log_reader(&log).await.map_err(|error| closed(&error))?;
-        match read_record(log.as_ref(), place).await {
-            Ok(record) => Ok(ShownRecord::of(&record, letter)),
-            Err(error @ ReadError::Unavailable(_)) => Err(unread(error)),
-            Err(error @ (ReadError::Missing(_) | ReadError::Damaged(_))) => {
-                Ok(ShownRecord::gone(&error))
-            }
+        match LetterRecord::read(log.as_ref(), place, &letter.put_away).await {
+            Ok(record) => Ok(ShownRecord::of(&record)),
+            Err(LetterRecordError::Read(error @ ReadError::Unavailable(_))) => Err(unread(error)),
+            Err(gone) => Ok(ShownRecord::gone(&gone)),
         }
     }
 }
@@ -113,34 +110,28 @@ pub(super) async fn one(
 
 pub(super) async fn replay(
     State(desk): State<LetterDesk>,
-    State(jobs): State<JobDesk>,
     Path(id): Path<String>,
-    principal: Principal,
-    headers: HeaderMap,
-    body: Bytes,
+    request: JobRequest,
 ) -> Result<Response, Problem> {
     let place = parse_id(&id)?;
     // Whoever does the job decides; what is in vain by now is said at once.
     if desk.letter(place).await?.state == LetterState::Dropped {
         return Err(Problem::new(ProblemKind::WrongState).detail("the letter has been dropped"));
     }
-    jobs.ask(Form::ReplayDeadLetter(place), &principal, &headers, &body).await
+    request.ask(Form::ReplayDeadLetter(place)).await
 }
 
 pub(super) async fn discard(
     State(desk): State<LetterDesk>,
-    State(jobs): State<JobDesk>,
     Path(id): Path<String>,
-    principal: Principal,
-    headers: HeaderMap,
-    body: Bytes,
+    request: JobRequest,
 ) -> Result<Response, Problem> {
     let place = parse_id(&id)?;
     if let LetterState::Replayed(copy) = desk.letter(place).await?.state {
         let detail = format!("the letter has been replayed as {copy}");
         return Err(Problem::new(ProblemKind::WrongState).detail(detail));
     }
-    jobs.ask(Form::DropDeadLetter(place), &principal, &headers, &body).await
+    request.ask(Form::DropDeadLetter(place)).await
 }
 
 async fn in_time<T>(looking: impl Future<Output = T>) -> Result<T, Problem> {

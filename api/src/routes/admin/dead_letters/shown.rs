@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use schemas::Receipt;
 use serde::Serialize;
-use storage::log::ReadError;
-use storage::log::letters::{Letter, LetterState, Page};
+use storage::log::letters::{Letter, LetterRecord, LetterRecordError, LetterState, Page};
 
 use super::super::rfc3339;
 
@@ -89,22 +88,14 @@ impl ShownLetter {
 }
 
 impl ShownRecord {
-    /// What stands at the letter's place now.
-    pub(super) fn of((key, value): &(Vec<u8>, Vec<u8>), letter: &Letter) -> Self {
-        let put_away = &letter.put_away;
-        if (key.len() as u64, value.len() as u64) != (put_away.key_bytes, put_away.value_bytes) {
-            return Self::without("another record stands there now".to_owned());
-        }
-        Self { key: Some(hex(key)), value: Some(hex(value)), trouble: None }
+    /// What stands at the letter's place.
+    pub(super) fn of(record: &LetterRecord) -> Self {
+        Self { key: Some(hex(&record.key)), value: Some(hex(&record.value)), trouble: None }
     }
 
     /// It is not there any more.
-    pub(super) fn gone(error: &ReadError) -> Self {
-        Self::without(error.to_string())
-    }
-
-    fn without(trouble: String) -> Self {
-        Self { key: None, value: None, trouble: Some(trouble) }
+    pub(super) fn gone(error: &LetterRecordError) -> Self {
+        Self { key: None, value: None, trouble: Some(error.to_string()) }
     }
 }
 

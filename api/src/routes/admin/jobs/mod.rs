@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use crate::routes::RETRY_AFTER;
 use shown::ShownJob;
 
-pub(super) use ask::{ask, ask_for_audit, ask_for_rebuild, ask_to_warm_caches};
+pub(super) use ask::{JobRequest, ask, ask_for_audit, ask_for_rebuild, ask_to_warm_caches};
 pub(super) use body::Form;
 
 /// How long the store may take over one request. Its own repetitions go on longer; whoever asks should not.
