@@ -1,49 +1,52 @@
 # Every target is a line or two; what is longer is a script in local/ and explained in local/README.md.
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint bench sim mutants chaos stack stack-down status secrets
+.PHONY: help run check test build lint stack status stack-down bench sim chaos mutants secrets
 
 # Arguments for the program behind a target: make test ARGS="-p schemas"
 ARGS ?=
 
-help: ## this list
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do \
 	  printf '  make %-11s %s\n' "$$name" "$$what"; done
 
-run: ## build, and start everything in one process on http://127.0.0.1:8000, data in ./data
+run: ## build quickly and start everything in one process on http://127.0.0.1:8000, data in ./data
 	@local/toolchain
-	cargo build --locked --release -p allocator
-	@exec target/release/allocator run $(ARGS)
+	cargo build --locked --profile tryout -p allocator
+	@exec target/tryout/allocator run $(ARGS)
 
-build: ## the four binaries, optimised, in target/release
-	@local/toolchain
-	cargo build --locked --release --workspace --bins
+check: ## format, clippy, and every test that needs no server
+	@local/check
 
-test: ## every test, on real servers of their own, which are fetched and started
+test: ## every test, on real servers that are installed, started and stopped
 	@local/test $(ARGS)
 
 lint: ## format, clippy, docs, shell scripts, dependencies
 	@local/lint
 
-bench: ## each figure beside its limit, on real servers of its own
-	@local/bench $(ARGS)
+build: ## build the four optimised binaries into target/release
+	@local/toolchain
+	cargo build --locked --release --workspace --bins
 
-sim: ## the processor in a world where everything goes wrong: make sim SEEDS=10000 FIRST_SEED=1
-	@SEEDS=$(SEEDS) FIRST_SEED=$(FIRST_SEED) local/sim
-
-mutants: ## bugs put in one by one, each of which a test must find: make mutants ARGS="float-in-the-fold"
-	@local/mutants $(ARGS)
-
-chaos: ## faults on real servers, a verdict for each seed: make chaos SEEDS=20 FIRST_SEED=1
-	@FIRST_SEED=$(or $(FIRST_SEED),1) SEEDS=$(or $(SEEDS),1) local/chaos
-
-stack: build ## Kafka, Cassandra, Redis, Prometheus, 2 ingest, 3 processor, 2 api and a gateway, without Docker
+stack: build ## start Kafka, Cassandra, Redis, Prometheus, all services and a gateway, without Docker
 	@local/up
 
-stack-down: ## end what `make stack` started; its data stays
-	@local/down
-
-status: ## what of the stack runs
+status: ## show which parts of the stack are running
 	@local/status
 
-secrets: ## make what docker-compose.yml needs: ./secrets and ./.env
+stack-down: ## stop the stack; its data stays
+	@local/down
+
+bench: ## measure each figure next to its limit, on real servers
+	@local/bench $(ARGS)
+
+sim: ## run the fault simulation: make sim SEEDS=10000 FIRST_SEED=1
+	@SEEDS=$(SEEDS) FIRST_SEED=$(FIRST_SEED) local/sim
+
+chaos: ## inject faults into real servers, one verdict per seed: make chaos SEEDS=20 FIRST_SEED=1
+	@FIRST_SEED=$(or $(FIRST_SEED),1) SEEDS=$(or $(SEEDS),1) local/chaos
+
+mutants: ## plant known bugs, each of which a test must find: make mutants ARGS="float-in-the-fold"
+	@local/mutants $(ARGS)
+
+secrets: ## create ./secrets and ./.env for docker-compose.yml
 	@local/secrets

@@ -1,4 +1,4 @@
-//! Compiles the Protobuf files with protox, so that no `protoc` is needed on the machine.
+//! Compiles the Protobuf files with protox, so that the build needs no `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = ["proto/submission.proto", "proto/person.proto", "proto/totals.proto"];

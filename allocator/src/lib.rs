@@ -1,11 +1,11 @@
-//! The product in one binary: everything in one process, and the tools that a person runs.
+//! The product in one binary: all services in one process, and the commands that a person runs.
 //!
 //! | module | owns |
 //! |---|---|
 //! | [`run`] | ingest, processor and api in one process |
-//! | [`import`](mod@import) | the submissions of a file, to a running allocator |
+//! | [`import`](mod@import) | sending the submissions of a file to a running allocator |
 //!
-//! What the services do is theirs: nothing here knows how a submission is parsed, counted or read.
+//! How a submission is parsed, folded or read is up to the services and not known here.
 
 pub mod import;
 pub mod run;

@@ -5,17 +5,12 @@ use std::process::ExitCode;
 use allocator::import::{self, ImportArgs, ImportError, RetryPolicy};
 use allocator::run::{self, RunConfig};
 use clap::{Parser, Subcommand};
-use processor::archive::{ArchiveArgs, archive_command};
-use processor::audit::{AuditArgs, audit_command};
-use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
-use processor::export::{ExportArgs, export_command};
-use processor::jobs::{JobsArgs, jobs_command};
-use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
-use runtime::config::{ConfigArgs, ConfigFaults};
+use processor::cli::OperatorCommand;
+use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::{process, shutdown, telemetry};
 
-/// The Tax Budget Allocator.
+/// Tax Budget Allocator: run the services, import submissions, and operate a deployment
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -25,17 +20,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs everything in one process: on http://127.0.0.1:8000, with its data in ./data, unless configured otherwise.
+    /// Run all services in one process (default: http://127.0.0.1:8000 with data in ./data)
     Run(ConfigArgs),
     Import(ImportArgs),
-    Archive(ArchiveArgs),
-    Audit(AuditArgs),
-    DeadLetters(DeadLettersArgs),
-    Export(ExportArgs),
-    Rebuild(RebuildArgs),
-    Generations(GenerationsArgs),
-    Jobs(JobsArgs),
-    /// Prints the settings of all processes, as a Markdown table.
+    #[command(flatten)]
+    Operator(OperatorCommand),
+    /// Print the settings of all processes as a Markdown table
     Config,
 }
 
@@ -51,33 +41,9 @@ async fn command() -> ExitCode {
     match command {
         Command::Run(args) => process::exit_code("allocator run", run(&args).await),
         Command::Import(args) => import(&args).await,
-        Command::Archive(args) => match RunConfig::load(&args.config) {
-            Ok(config) => archive_command(&args, &config.storage, shutdown::listen()).await,
-            Err(faults) => wrong(faults),
-        },
-        Command::Audit(args) => match RunConfig::load(&args.config) {
-            Ok(config) => audit_command(&args, &config.storage, shutdown::listen()).await,
-            Err(faults) => wrong(faults),
-        },
-        Command::DeadLetters(args) => match RunConfig::load(args.config()) {
-            Ok(config) => dead_letters_command(&args, &config.storage).await,
-            Err(faults) => wrong(faults),
-        },
-        Command::Export(args) => match RunConfig::load(&args.config) {
-            Ok(config) => export_command(&args, &config.storage, shutdown::listen()).await,
-            Err(faults) => wrong(faults),
-        },
-        Command::Rebuild(args) => match RunConfig::load(&args.config) {
-            Ok(config) => rebuild_command(&args, &config.storage, shutdown::listen()).await,
-            Err(faults) => wrong(faults),
-        },
-        Command::Generations(args) => match RunConfig::load(args.config()) {
-            Ok(config) => generations_command(&args, &config.storage).await,
-            Err(faults) => wrong(faults),
-        },
-        Command::Jobs(args) => match RunConfig::load(args.config()) {
-            Ok(config) => jobs_command(&args, &config.storage, shutdown::listen()).await,
-            Err(faults) => wrong(faults),
+        Command::Operator(command) => match RunConfig::load(command.config()) {
+            Ok(config) => command.run(&config.storage).await,
+            Err(faults) => process::exit_code("allocator", Err(anyhow::Error::from(faults))),
         },
         Command::Config => {
             console::out(&run::configuration_reference());
@@ -93,11 +59,11 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
 async fn import(args: &ImportArgs) -> ExitCode {
     let stop = shutdown::listen();
     match import::import(args, RetryPolicy::default(), stop).await {
-        Ok(counts) if counts.refused == 0 => ExitCode::SUCCESS,
+        Ok(counts) if counts.rejected == 0 => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             console::err(&format!("allocator import: {error}\n"));
-            // What a shell reports for a process that was interrupted.
+            // The exit code that a shell reports for an interrupted process.
             if matches!(error, ImportError::Stopped) {
                 ExitCode::from(130)
             } else {
@@ -105,9 +71,4 @@ async fn import(args: &ImportArgs) -> ExitCode {
             }
         }
     }
-}
-
-/// Wrong settings.
-fn wrong(faults: ConfigFaults) -> ExitCode {
-    process::exit_code("allocator", Err(anyhow::Error::from(faults)))
 }

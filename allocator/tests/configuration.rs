@@ -1,24 +1,25 @@
-//! The README's configuration reference is what `allocator config` prints.
+//! `docs/configuration.md` contains the table that `allocator config` prints.
 
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
 
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
 const BEGIN: &str = "<!-- configuration -->";
 const END: &str = "<!-- /configuration -->";
 
 #[test]
-fn the_readme_holds_the_reference_as_the_command_prints_it() {
+fn the_documented_table_equals_the_output_of_the_config_command() {
     let printed = Command::new(env!("CARGO_BIN_EXE_allocator")).arg("config").output().unwrap();
     assert!(printed.status.success());
     let printed = String::from_utf8(printed.stdout).unwrap();
-    let readme =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
-    let (_, after) = readme.split_once(BEGIN).unwrap();
-    let (held, _) = after.split_once(END).unwrap();
+    let document = std::fs::read_to_string(DOCUMENT).unwrap();
+    let (_, after) = document.split_once(BEGIN).unwrap();
+    let (documented, _) = after.split_once(END).unwrap();
     assert_eq!(
-        held.trim(),
+        documented.trim(),
         printed.trim(),
-        "put what `allocator config` prints between {BEGIN} and {END} in README.md"
+        "replace the table between {BEGIN} and {END} in docs/configuration.md with the output of \
+         `cargo run -p allocator -- config`"
     );
 }

@@ -1,4 +1,4 @@
-//! `allocator export`, and `allocator import` of what it writes: the same totals come back.
+//! `allocator export`, and the round trip through `allocator import`: the totals are the same.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ use running::{Running, shell, start};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const PEOPLE: u64 = 200;
 
 fn allocator(data: &Path, arguments: &[&str]) -> Output {
@@ -29,9 +29,9 @@ fn export(data: &Path, arguments: &[&str]) -> Output {
     allocator(data, &all)
 }
 
-/// Each category's total, by id, once so many people are counted.
+/// Waits until `people` are counted and returns each category's total by id.
 fn totals(running: &Running, budget: &str, people: u64) -> Value {
-    let began = Instant::now();
+    let started = Instant::now();
     loop {
         let url = &running.url;
         let aggregate = shell(&format!("curl -s {url}/v1/budgets/{budget}/aggregate"));
@@ -43,12 +43,12 @@ fn totals(running: &Running, budget: &str, people: u64) -> Value {
             };
             return Value::Object(categories.iter().map(total).collect());
         }
-        assert!(began.elapsed() < PATIENCE, "{aggregate}");
+        assert!(started.elapsed() < TIMEOUT, "{aggregate}");
     }
 }
 
-/// A budget with people in it, some of whom give nothing to something.
-fn filled(data: &TempDir) -> Running {
+/// Starts an allocator with a budget of people, some with shares of 0.
+fn start_with_people(data: &TempDir) -> Running {
     let running = start(data.path());
     let url = &running.url;
     let definition = json!({
@@ -75,9 +75,9 @@ fn filled(data: &TempDir) -> Running {
 }
 
 #[test]
-fn an_exported_pb_is_imported_with_the_same_totals_by_category_and_by_project() {
+fn an_exported_pb_file_imports_with_the_same_totals_by_category_and_by_project() {
     let data = TempDir::new().unwrap();
-    let running = filled(&data);
+    let running = start_with_people(&data);
     let expected = totals(&running, "towns", PEOPLE);
     let exported = export(data.path(), &["--format", "pb"]);
     assert!(exported.status.success(), "{exported:?}");
@@ -96,17 +96,18 @@ fn an_exported_pb_is_imported_with_the_same_totals_by_category_and_by_project() 
 }
 
 #[test]
-fn what_is_printed_is_what_the_file_and_the_api_say_and_standard_output_is_the_same_bytes() {
+fn result_line_manifest_file_and_api_agree_and_standard_output_has_the_same_bytes() {
     let data = TempDir::new().unwrap();
-    let running = filled(&data);
+    let running = start_with_people(&data);
     let expected = totals(&running, "towns", PEOPLE);
     let exported = export(data.path(), &["--output", "people-now.csv"]);
-    let said = String::from_utf8(exported.stdout).unwrap();
+    let stdout = String::from_utf8(exported.stdout).unwrap();
     let manifest = fs::read(data.path().join("people-now.csv.json")).unwrap();
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     let sha256 = manifest["sha256"].as_str().unwrap();
     let line = format!("EXPORT budget=towns people={PEOPLE} generation=1 version=");
-    assert!(said.contains(&line) && said.contains(&format!(" sha256={sha256} ")), "{said}");
+    assert!(stdout.contains(&line), "{stdout}");
+    assert!(stdout.contains(&format!(" sha256={sha256} ")), "{stdout}");
     for category in manifest["categories"].as_array().unwrap() {
         assert_eq!(category["basis_points"], expected[category["id"].as_str().unwrap()]);
     }
@@ -120,23 +121,23 @@ fn what_is_printed_is_what_the_file_and_the_api_say_and_standard_output_is_the_s
 }
 
 #[test]
-fn a_budget_that_is_not_there_and_a_file_without_a_format_are_refused() {
+fn an_unknown_budget_and_a_file_without_a_format_are_rejected() {
     let data = TempDir::new().unwrap();
     let _running = start(data.path());
-    let refused = |arguments: &[&str], why: &str| {
+    let assert_rejected = |arguments: &[&str], reason: &str| {
         let output = export(data.path(), arguments);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(why), "{said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(reason), "{stderr}");
     };
-    refused(&["--format", "csv"], "there is no budget `towns`");
-    refused(&["--output", "people.txt"], "a format is needed");
+    assert_rejected(&["--format", "csv"], "there is no budget `towns`");
+    assert_rejected(&["--output", "people.txt"], "a format is needed");
 }
 
 #[test]
-fn a_reader_of_standard_output_that_goes_away_is_no_failure_and_a_full_disk_is_one() {
+fn a_closed_standard_output_is_no_failure_and_a_full_disk_is_one() {
     let data = TempDir::new().unwrap();
-    let running = filled(&data);
+    let running = start_with_people(&data);
     totals(&running, "towns", PEOPLE);
     let dir = format!("sqlite.dir={}", data.path().display());
     let to_stdout = |stdout: Stdio| {
@@ -152,12 +153,13 @@ fn a_reader_of_standard_output_that_goes_away_is_no_failure_and_a_full_disk_is_o
     };
     let mut exporting = to_stdout(Stdio::piped());
     drop(exporting.stdout.take());
-    let ended = exporting.wait_with_output().unwrap();
-    let said = String::from_utf8(ended.stderr).unwrap();
-    assert!(ended.status.success() && !said.contains("export: "), "{:?}: {said}", ended.status);
+    let output = exporting.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{:?}: {stderr}", output.status);
+    assert!(!stderr.contains("export: "), "{stderr}");
 
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let ended = to_stdout(full.into()).wait_with_output().unwrap();
-    let said = String::from_utf8(ended.stderr).unwrap();
-    assert!(ended.status.code() == Some(2) && said.contains("standard output"), "{said}");
+    let output = to_stdout(full.into()).wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && stderr.contains("standard output"), "{stderr}");
 }

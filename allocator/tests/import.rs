@@ -1,4 +1,4 @@
-//! `allocator import` against a server that fails: everything arrives, and nobody counts twice.
+//! `allocator import` against a failing server: every entry arrives and nobody is counted twice.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,14 +12,14 @@ use std::time::Duration;
 use allocator::import::{Counts, ImportArgs, ImportError, RetryPolicy, import};
 use clap::Parser;
 use serde_json::{Value, json};
-use support::{Failing, Fake};
+use support::{FakeServer, InjectedFailure};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 const QUICK: RetryPolicy = RetryPolicy {
-    first: Duration::from_millis(1),
-    longest: Duration::from_millis(5),
-    patience: Duration::from_secs(60),
+    initial_delay: Duration::from_millis(1),
+    max_delay: Duration::from_millis(5),
+    timeout: Duration::from_secs(60),
 };
 
 #[derive(Parser)]
@@ -43,7 +43,7 @@ fn write(dir: &TempDir, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// A file of so many voters, each with one point for each of three projects in two categories.
+/// Builds a Pabulib file of voters with one point for each of three projects in two categories.
 fn ballots(voters: usize) -> String {
     let mut text =
         "META\nkey;value\nunit;Smalltown\ninstance;2031\nvote_type;cumulative\nPROJECTS\n\
@@ -57,80 +57,82 @@ fn ballots(voters: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_files_budget_is_created_and_each_ballot_arrives_as_exact_percentages() {
-    let (fake, url) = Fake::start().await;
+async fn the_files_budget_is_created_and_each_ballot_arrives_as_exact_percentages() {
+    let (fake, url) = FakeServer::start().await;
     let dir = TempDir::new().unwrap();
     let counts = run(&write(&dir, "x.pb", &ballots(2500)), &url, &[]).await.unwrap();
     assert_eq!(counts, Counts { accepted: 2500, ..Counts::default() });
-    let served = fake.served();
+    let state = fake.state();
     let expected = json!({
         "name": "Smalltown 2031",
         "categories": [{"id": "green", "name": "green"}, {"id": "sport", "name": "sport"}],
     });
-    assert_eq!(served.budgets["smalltown-2031"], expected);
-    let people = served.people();
+    assert_eq!(state.budgets["smalltown-2031"], expected);
+    let people = state.people();
     assert_eq!(people.len(), 2500);
     assert_eq!(people["smalltown-2031:17"].to_string(), r#"{"green":66.67,"sport":33.33}"#);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_fails_on_the_way_everyone_arrives_once() {
-    let (fake, url) = Fake::start().await;
-    fake.served().failing.extend([
-        Failing::With(503),
-        Failing::AfterTaking,
-        Failing::HalfOfTheItems,
-        Failing::With(429),
-        Failing::HalfOfTheItems,
-        Failing::AfterTaking,
-        Failing::With(502),
+async fn every_person_is_counted_once_through_all_kinds_of_failures() {
+    let (fake, url) = FakeServer::start().await;
+    fake.state().next_failures.extend([
+        InjectedFailure::Status(503),
+        InjectedFailure::DisconnectAfterAccepting,
+        InjectedFailure::EverySecondItem,
+        InjectedFailure::Status(429),
+        InjectedFailure::EverySecondItem,
+        InjectedFailure::DisconnectAfterAccepting,
+        InjectedFailure::Status(502),
     ]);
     let dir = TempDir::new().unwrap();
     let file = write(&dir, "x.pb", &ballots(5000));
     let counts = run(&file, &url, &["--concurrency", "3"]).await.unwrap();
-    assert_eq!((counts.accepted + counts.repeated, counts.refused), (5000, 0));
-    assert!(counts.repeated > 0, "what was taken before a connection broke was there before");
-    let served = fake.served();
-    assert_eq!((served.taken.len(), served.people().len()), (5000, 5000));
+    assert_eq!((counts.accepted + counts.repeated, counts.rejected), (5000, 0));
+    assert!(counts.repeated > 0, "items accepted before a disconnect are repeated");
+    let state = fake.state();
+    assert_eq!((state.accepted.len(), state.people().len()), (5000, 5000));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_file_again_repeats_the_same_submissions_under_any_name() {
-    let (fake, url) = Fake::start().await;
+async fn importing_the_same_file_again_repeats_its_submissions_under_any_file_name() {
+    let (fake, url) = FakeServer::start().await;
     let dir = TempDir::new().unwrap();
     run(&write(&dir, "x.pb", &ballots(1200)), &url, &[]).await.unwrap();
     let again = write(&dir, "renamed.pb", &ballots(1200));
     let counts = run(&again, &url, &["--concurrency", "1"]).await.unwrap();
     assert_eq!(counts, Counts { repeated: 1200, ..Counts::default() });
-    assert_eq!(fake.served().taken.len(), 1200);
+    assert_eq!(fake.state().accepted.len(), 1200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_that_is_stopped_goes_on_where_it_was() {
-    let (fake, url) = Fake::start().await;
+async fn a_stopped_import_is_completed_by_the_next_run() {
+    let (fake, url) = FakeServer::start().await;
     let stop = CancellationToken::new();
-    fake.served().stop_after = Some((3, stop.clone()));
+    fake.state().stop_after = Some((3, stop.clone()));
     let dir = TempDir::new().unwrap();
     let args = args(&write(&dir, "x.pb", &ballots(9000)), &url, &["--concurrency", "2"]);
     let stopped = import(&args, QUICK, stop).await;
     assert!(matches!(stopped, Err(ImportError::Stopped)), "{stopped:?}");
-    let sent = fake.served().taken.len() as u64;
+    let sent = fake.state().accepted.len() as u64;
     assert!((3000..9000).contains(&sent), "{sent}");
-    fake.served().stop_after = None;
+    fake.state().stop_after = None;
     let counts = import(&args, QUICK, CancellationToken::new()).await.unwrap();
-    assert_eq!(counts, Counts { accepted: 9000 - sent, repeated: sent, refused: 0 });
-    assert_eq!(fake.served().people().len(), 9000);
+    assert_eq!(counts, Counts { accepted: 9000 - sent, repeated: sent, rejected: 0 });
+    assert_eq!(fake.state().people().len(), 9000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_persons_submissions_keep_their_order_through_every_failure() {
-    let (fake, url) = Fake::start().await;
-    fake.served().budgets.insert("b".to_owned(), json!({"categories": [{"id": "x"}, {"id": "y"}]}));
-    fake.served().failing.extend([Failing::HalfOfTheItems, Failing::AfterTaking].repeat(10));
+async fn one_persons_submissions_keep_their_order_through_failures() {
+    let (fake, url) = FakeServer::start().await;
+    fake.state().budgets.insert("b".to_owned(), json!({"categories": [{"id": "x"}, {"id": "y"}]}));
+    fake.state().next_failures.extend(
+        [InjectedFailure::EverySecondItem, InjectedFailure::DisconnectAfterAccepting].repeat(10),
+    );
     let mut text = String::new();
-    for turn in 0..=100 {
+    for round in 0..=100 {
         for person in 0..20 {
-            let allocation = json!({"x": turn, "y": 100 - turn});
+            let allocation = json!({"x": round, "y": 100 - round});
             writeln!(text, "{}", json!({"person": format!("p{person}"), "allocation": allocation}))
                 .unwrap();
         }
@@ -138,86 +140,89 @@ async fn one_persons_submissions_keep_their_order_through_every_failure() {
     let dir = TempDir::new().unwrap();
     let file = write(&dir, "x.ndjson", &text);
     run(&file, &url, &["--budget", "b", "--concurrency", "4"]).await.unwrap();
-    let served = fake.served();
-    let mut turns: HashMap<String, Vec<u64>> = HashMap::new();
-    for item in &served.taken {
+    let state = fake.state();
+    let mut rounds_by_person: HashMap<String, Vec<u64>> = HashMap::new();
+    for item in &state.accepted {
         let person = item["person"].as_str().unwrap().to_owned();
-        turns.entry(person).or_default().push(item["allocation"]["x"].as_u64().unwrap());
+        rounds_by_person.entry(person).or_default().push(item["allocation"]["x"].as_u64().unwrap());
     }
-    assert_eq!(turns.len(), 20);
-    for turns in turns.values() {
-        assert_eq!(*turns, (0..=100).collect::<Vec<u64>>());
+    assert_eq!(rounds_by_person.len(), 20);
+    for rounds in rounds_by_person.values() {
+        assert_eq!(*rounds, (0..=100).collect::<Vec<u64>>());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_server_or_the_reader_refuses_is_counted_and_spoils_no_other() {
-    let (fake, url) = Fake::start().await;
+async fn entries_rejected_by_parser_or_server_are_counted_and_affect_no_other() {
+    let (fake, url) = FakeServer::start().await;
     let budget = json!({"categories": [{"id": "x"}, {"id": "y"}, {"id": "z"}]});
-    fake.served().budgets.insert("b".to_owned(), budget);
+    fake.state().budgets.insert("b".to_owned(), budget);
     let text = "person,x,y\np-1,40,60\nunwanted,40,60\np-2,40,61\np-3,0,100\n";
     let dir = TempDir::new().unwrap();
     let counts = run(&write(&dir, "x.csv", text), &url, &["--budget", "b"]).await.unwrap();
-    assert_eq!(counts, Counts { accepted: 2, repeated: 0, refused: 2 });
+    assert_eq!(counts, Counts { accepted: 2, repeated: 0, rejected: 2 });
     let expected: HashMap<String, Value> = HashMap::from([
         ("p-1".to_owned(), json!({"x": 40.0, "y": 60.0})),
         ("p-3".to_owned(), json!({"y": 100.0})),
     ]);
-    assert_eq!(fake.served().people(), expected);
+    assert_eq!(fake.state().people(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_a_file_that_breaks_off_is_sent() {
-    let (fake, url) = Fake::start().await;
+async fn nothing_of_a_truncated_file_is_sent() {
+    let (fake, url) = FakeServer::start().await;
     let dir = TempDir::new().unwrap();
     let file = write(&dir, "x.pb", &format!("{}7001;\"A", ballots(3000)));
     let error = run(&file, &url, &[]).await.unwrap_err().to_string();
     assert!(error.ends_with("line 3013: has a quote that is not closed"), "{error}");
-    assert!(fake.served().budgets.is_empty());
-    assert_eq!(fake.served().batches, 0);
+    assert!(fake.state().budgets.is_empty());
+    assert_eq!(fake.state().batches, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_budget_with_other_categories_is_left_alone() {
-    let (fake, url) = Fake::start().await;
+async fn a_budget_with_other_categories_is_rejected_and_not_changed() {
+    let (fake, url) = FakeServer::start().await;
     let budget = json!({"categories": [{"id": "green"}, {"id": "x"}]});
-    fake.served().budgets.insert("smalltown-2031".to_owned(), budget);
+    fake.state().budgets.insert("smalltown-2031".to_owned(), budget);
     let dir = TempDir::new().unwrap();
     let file = write(&dir, "x.pb", &ballots(3));
     let error = run(&file, &url, &[]).await.unwrap_err().to_string();
     assert!(error.contains("only in the file: `sport`; only in the budget: `x`"), "{error}");
-    assert_eq!(fake.served().batches, 0);
+    assert_eq!(fake.state().batches, 0);
     run(&file, &url, &["--budget", "other"]).await.unwrap();
-    assert_eq!(fake.served().people().len(), 3);
+    assert_eq!(fake.state().people().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_budget_is_created_with_the_administrators_token() {
-    let (fake, url) = Fake::start().await;
-    fake.served().token = Some("letmein".to_owned());
+async fn a_budget_is_created_with_the_admin_token() {
+    let (fake, url) = FakeServer::start().await;
+    fake.state().token = Some("letmein".to_owned());
     let dir = TempDir::new().unwrap();
     let (file, token) = (write(&dir, "x.pb", &ballots(3)), write(&dir, "token", "letmein\n"));
     let error = run(&file, &url, &[]).await.unwrap_err();
-    assert!(matches!(&error, ImportError::Refused(why) if why.contains("--token-file")), "{error}");
+    assert!(
+        matches!(&error, ImportError::Rejected(reason) if reason.contains("--token-file")),
+        "{error}"
+    );
     run(&file, &url, &["--token-file", token.to_str().unwrap()]).await.unwrap();
-    assert_eq!(fake.served().people().len(), 3);
+    assert_eq!(fake.state().people().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_never_takes_anything_is_given_up() {
-    let (fake, url) = Fake::start().await;
-    fake.served().always = Some(Failing::With(503));
+async fn a_permanently_unavailable_server_is_given_up() {
+    let (fake, url) = FakeServer::start().await;
+    fake.state().permanent_failure = Some(InjectedFailure::Status(503));
     let dir = TempDir::new().unwrap();
     let args = args(&write(&dir, "x.pb", &ballots(3)), &url, &[]);
-    let policy = RetryPolicy { patience: Duration::from_millis(50), ..QUICK };
-    let given_up = import(&args, policy, CancellationToken::new()).await;
-    assert!(matches!(given_up, Err(ImportError::Unreachable { .. })), "{given_up:?}");
-    assert!(fake.served().batches > 1);
+    let policy = RetryPolicy { timeout: Duration::from_millis(50), ..QUICK };
+    let result = import(&args, policy, CancellationToken::new()).await;
+    assert!(matches!(result, Err(ImportError::Unreachable { .. })), "{result:?}");
+    assert!(fake.state().batches > 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_fails_when_anything_was_refused_and_says_what() {
-    let (_fake, url) = Fake::start().await;
+async fn the_command_fails_and_lists_the_entries_if_any_were_rejected() {
+    let (_fake, url) = FakeServer::start().await;
     let dir = TempDir::new().unwrap();
     let command = |file: PathBuf| {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_allocator"));

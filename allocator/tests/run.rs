@@ -1,4 +1,4 @@
-//! `allocator run` as somebody who tries the product meets it.
+//! `allocator run` as a new user runs it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +14,7 @@ use running::{Running, command, shell, start, start_with};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn signal(running: &Running, name: &str) {
     let id = running.child.id().to_string();
@@ -22,25 +22,25 @@ fn signal(running: &Running, name: &str) {
 }
 
 fn exit_code(running: &mut Running) -> Option<i32> {
-    let began = Instant::now();
+    let started = Instant::now();
     loop {
         if let Some(status) = running.child.try_wait().unwrap() {
             return status.code();
         }
-        assert!(began.elapsed() < PATIENCE, "it does not end");
+        assert!(started.elapsed() < TIMEOUT, "the process does not end");
         std::thread::yield_now();
     }
 }
 
-/// The aggregate once so many people are counted.
-fn aggregate_of(url: &str, people: u64) -> Value {
-    let began = Instant::now();
+/// Waits until `people` are counted and returns the aggregate.
+fn wait_for_people(url: &str, people: u64) -> Value {
+    let started = Instant::now();
     loop {
         let aggregate = shell(&format!("curl -s {url}/v1/budgets/taxes/aggregate"));
         if aggregate["people"] == people {
             return aggregate;
         }
-        assert!(began.elapsed() < PATIENCE, "{aggregate}");
+        assert!(started.elapsed() < TIMEOUT, "{aggregate}");
     }
 }
 
@@ -51,28 +51,30 @@ fn total(aggregate: &Value, id: &str) -> u64 {
 }
 
 #[test]
-fn the_printed_lines_work_as_printed_and_at_once() {
+fn the_printed_commands_work_as_printed_without_pauses() {
     let data = TempDir::new().unwrap();
     let running = start(data.path());
-    let [submit, person, aggregate] = running.lines.as_slice() else { panic!("three lines") };
+    let [submit, person, aggregate] = running.commands.as_slice() else {
+        panic!("expected three commands")
+    };
     assert_eq!(shell(submit)["status"], "accepted");
     assert_eq!(shell(person)["allocation"]["education"], 35.5);
     assert_eq!(shell(aggregate)["budget"], "taxes");
-    let aggregate = aggregate_of(&running.url, 1);
+    let aggregate = wait_for_people(&running.url, 1);
     assert_eq!(total(&aggregate, "health"), 4000);
     assert_eq!(total(&aggregate, "defence"), 2450);
 }
 
 #[test]
-fn a_folder_that_is_in_use_is_refused_and_the_first_goes_on() {
+fn a_locked_data_directory_is_rejected_and_the_first_process_continues() {
     let data = TempDir::new().unwrap();
     let running = start(data.path());
     let Output { status, stderr, .. } = command(data.path()).output().unwrap();
     assert_eq!(status.code(), Some(1));
-    let why = String::from_utf8(stderr).unwrap();
+    let stderr = String::from_utf8(stderr).unwrap();
     let expected = format!("another allocator (process {}) runs on the data", running.child.id());
-    assert!(why.contains(&expected), "{why}");
-    assert_eq!(shell(&running.lines[0])["status"], "accepted");
+    assert!(stderr.contains(&expected), "{stderr}");
+    assert_eq!(shell(&running.commands[0])["status"], "accepted");
 }
 
 #[test]
@@ -96,24 +98,27 @@ fn after_sigterm_and_after_sigkill_everything_acknowledged_is_counted_once() {
     assert_eq!(exit_code(&mut second), None);
 
     let third = start(data.path());
-    let aggregate = aggregate_of(&third.url, 8);
+    let aggregate = wait_for_people(&third.url, 8);
     assert_eq!(total(&aggregate, "health"), 80_000);
 }
 
 #[test]
-fn a_wrong_configuration_is_refused_with_every_fault() {
+fn an_invalid_configuration_is_rejected_with_every_fault() {
     let data = TempDir::new().unwrap();
     let mut command = command(data.path());
     command.args(["--set", "log.kind=paper", "--set", "alocator.listen=x"]);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    let why = String::from_utf8(output.stderr).unwrap();
-    assert!(why.contains("log.kind") && why.contains("did you mean allocator.listen?"), "{why}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("log.kind") && stderr.contains("did you mean allocator.listen?"),
+        "{stderr}"
+    );
 }
 
 const VIEWER: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv";
 const ADMIN: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-/// By `printf %s TOKEN | sha256sum`.
+/// Hashes by `printf %s TOKEN | sha256sum`.
 const TOKENS_FILE: &str = "\
 vera viewer sha256:d71af2bc53398568e2aff5639f499ff0add6177253dbabccfe931459470856a7
 anna admin sha256:3ba3f5f43b92602683c19aee62a20342b084dd5971ddd33808d81a328879a547
@@ -121,8 +126,8 @@ anna admin sha256:3ba3f5f43b92602683c19aee62a20342b084dd5971ddd33808d81a328879a5
 const BUDGET: &str =
     r#"{"name":"Park","categories":[{"id":"a","name":"A"},{"id":"b","name":"B"}]}"#;
 
-/// A request of an administrator: status, headers and body, as `curl` shows them.
-fn administer(running: &Running, method: &str, path: &str, headers: &[&str]) -> (u16, String) {
+/// Sends an admin request and returns the status and `curl -i`'s output in lower case.
+fn admin_request(running: &Running, method: &str, path: &str, headers: &[&str]) -> (u16, String) {
     let mut curl = Command::new("curl");
     curl.args(["-s", "-i", "-X", method, "-H", "content-type: application/json"]);
     if method == "PUT" {
@@ -136,39 +141,39 @@ fn administer(running: &Running, method: &str, path: &str, headers: &[&str]) -> 
 }
 
 #[test]
-fn without_tokens_who_comes_from_elsewhere_is_no_administrator() {
+fn without_tokens_only_local_clients_are_administrators() {
     let data = TempDir::new().unwrap();
     let running = start(data.path());
-    let (status, answer) = administer(&running, "GET", "/v1/admin/whoami", &[]);
+    let (status, answer) = admin_request(&running, "GET", "/v1/admin/whoami", &[]);
     assert_eq!(status, 200, "{answer}");
     assert!(answer.ends_with(r#"{"name":"local","role":"admin"}"#), "{answer}");
-    let (status, answer) = administer(&running, "GET", "/v1/admin/generations", &[]);
+    let (status, answer) = admin_request(&running, "GET", "/v1/admin/generations", &[]);
     assert!(status == 200 && answer.contains(r#""state":"current""#), "{answer}");
     for headers in [["x-forwarded-for: 192.0.2.7"], ["origin: https://evil.example"]] {
         for (method, path) in [("GET", "/v1/admin/whoami"), ("PUT", "/v1/budgets/park")] {
-            let (status, answer) = administer(&running, method, path, &headers);
+            let (status, answer) = admin_request(&running, method, path, &headers);
             assert!(status == 403 && answer.contains("/problems/forbidden"), "{answer}");
         }
     }
 }
 
 #[test]
-fn an_audit_that_is_asked_for_is_done_and_says_what_it_found() {
+fn a_requested_audit_runs_and_reports_its_verdict() {
     let data = TempDir::new().unwrap();
     let running = start(data.path());
-    let submit = &running.lines[0];
+    let submit = &running.commands[0];
     assert_eq!(shell(submit)["status"], "accepted");
     let url = &running.url;
     let job = shell(&format!("curl -s -X POST {url}/v1/admin/audits"));
     assert_eq!((&job["kind"], &job["asked_by"]), (&"audit".into(), &"local".into()), "{job}");
-    let (id, began) = (job["id"].as_str().unwrap(), Instant::now());
+    let (id, started) = (job["id"].as_str().unwrap(), Instant::now());
     let done = loop {
         let job = shell(&format!("curl -s {url}/v1/admin/jobs/{id}"));
         if !job["ended_at"].is_null() {
             break job;
         }
-        assert!(began.elapsed() < PATIENCE, "{job}");
-        // Below the limit of requests.
+        assert!(started.elapsed() < TIMEOUT, "{job}");
+        // Slow enough for the rate limit.
         thread::sleep(Duration::from_millis(200));
     };
     assert_eq!(
@@ -179,7 +184,7 @@ fn an_audit_that_is_asked_for_is_done_and_says_what_it_found() {
 }
 
 #[test]
-fn with_tokens_each_may_do_what_its_role_allows_and_the_log_says_who_did_what_without_a_token() {
+fn roles_and_rate_limits_are_enforced_and_the_log_names_people_but_no_token() {
     let data = TempDir::new().unwrap();
     let file = data.path().join("admin.tokens");
     std::fs::write(&file, TOKENS_FILE).unwrap();
@@ -193,44 +198,44 @@ fn with_tokens_each_may_do_what_its_role_allows_and_the_log_says_who_did_what_wi
             "telemetry.filter=debug",
         ],
     );
-    let shows = |token: &str| format!("authorization: Bearer {token}");
-    let (vera, anna) = (&*shows(VIEWER), &*shows(ADMIN));
+    let bearer = |token: &str| format!("authorization: Bearer {token}");
+    let (vera, anna) = (&*bearer(VIEWER), &*bearer(ADMIN));
     let wrong = "wwwwwwwwwwwwwwwwwwwwwwwwwwwwwwww";
-    let nobody = shows(wrong);
+    let invalid = bearer(wrong);
     let whoami = "/v1/admin/whoami";
-    let asked = Cell::new(0);
-    let ask = |method, path, headers: &[&str]| {
-        asked.set(asked.get() + 1);
-        let id = format!("x-request-id: request-{}", asked.get());
-        administer(&running, method, path, &[headers, &[&id]].concat())
+    let requests = Cell::new(0);
+    let send = |method, path, headers: &[&str]| {
+        requests.set(requests.get() + 1);
+        let id = format!("x-request-id: request-{}", requests.get());
+        admin_request(&running, method, path, &[headers, &[&id]].concat())
     };
-    // However slow the machine is, which gives something back meanwhile.
-    let ask_until_429 = |headers: &[&str]| {
-        let mut answers = (0..50).map(|_| ask("GET", whoami, headers));
-        answers.find(|(status, _)| *status == 429).expect("a limit").1
+    // On a slow machine the limit refills between requests, so the number of requests is not fixed.
+    let send_until_429 = |headers: &[&str]| {
+        let mut answers = (0..50).map(|_| send("GET", whoami, headers));
+        answers.find(|(status, _)| *status == 429).expect("a rate limit").1
     };
 
-    let (status, answer) = ask("GET", whoami, &[]);
+    let (status, answer) = send("GET", whoami, &[]);
     assert!(status == 401 && answer.contains("www-authenticate: bearer\r"), "{answer}");
-    let (status, answer) = ask("GET", whoami, &[&nobody]);
+    let (status, answer) = send("GET", whoami, &[&invalid]);
     assert!(status == 401 && answer.contains("error=\"invalid_token\""), "{answer}");
 
-    // From another address, as a proxy on this machine says.
-    let there = "x-forwarded-for: 192.0.2.7";
-    let (status, answer) = ask("GET", whoami, &[vera, there]);
+    // From another address, forwarded by a proxy on this machine.
+    let remote = "x-forwarded-for: 192.0.2.7";
+    let (status, answer) = send("GET", whoami, &[vera, remote]);
     assert!(status == 200 && answer.contains(r#"{"name":"vera","role":"viewer"}"#), "{answer}");
     let park = "/v1/budgets/park";
-    let (status, answer) = ask("PUT", park, &[vera, there]);
-    assert!(status == 403 && answer.contains("needs the role admin"), "{answer}");
-    assert_eq!(ask("PUT", park, &[anna, there]).0, 201);
+    let (status, answer) = send("PUT", park, &[vera, remote]);
+    assert!(status == 403 && answer.contains("requires the role admin"), "{answer}");
+    assert_eq!(send("PUT", park, &[anna, remote]).0, 201);
 
-    // Who guesses is kept out, with a right token too; nobody else is.
-    ask_until_429(&[&nobody]);
-    let (status, answer) = ask("GET", whoami, &[anna]);
+    // An address with too many failures is blocked even with a valid token. Other addresses are not.
+    send_until_429(&[&invalid]);
+    let (status, answer) = send("GET", whoami, &[anna]);
     assert!(status == 429 && answer.contains("ratelimit-policy: \"admin-failures\""), "{answer}");
-    assert_eq!(ask("GET", whoami, &[anna, there]).0, 200);
+    assert_eq!(send("GET", whoami, &[anna, remote]).0, 200);
 
-    let answer = ask_until_429(&[vera, there]);
+    let answer = send_until_429(&[vera, remote]);
     for header in [
         "retry-after: ",
         "ratelimit-policy: \"admin\";q=4;w=60\r",
@@ -242,17 +247,17 @@ fn with_tokens_each_may_do_what_its_role_allows_and_the_log_says_who_did_what_wi
     ] {
         assert!(answer.contains(header), "no {header}: {answer}");
     }
-    let asked = asked.get();
+    let requests = requests.get();
 
     signal(&running, "-TERM");
     assert_eq!(exit_code(&mut running), Some(0));
     let log = running.log.take().unwrap().join().unwrap();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains(" admin: ")).collect();
-    assert_eq!(lines.len(), asked, "one line a request: {lines:#?}");
+    assert_eq!(lines.len(), requests, "one line per request: {lines:#?}");
     let whoami = r#"method="GET" route="/v1/admin/whoami""#;
     let park = r#"method="PUT" route="/v1/budgets/{budget}""#;
     let vera = r#"name="vera" role="viewer""#;
-    for (request, said) in [
+    for (request, expected) in [
         (1, format!(r#" {whoami} status=401 outcome="unauthorized" client=127.0.0.1"#)),
         (3, format!(r#" {vera} {whoami} status=200 outcome="done" client=192.0.2.7"#)),
         (4, format!(r#" {vera} {park} status=403 outcome="forbidden""#)),
@@ -262,27 +267,27 @@ fn with_tokens_each_may_do_what_its_role_allows_and_the_log_says_who_did_what_wi
                 r#" name="anna" role="admin" {park} resource="budget=park" status=201 outcome="done""#
             ),
         ),
-        (asked, format!(r#" {vera} {whoami} status=429 outcome="rate_limited""#)),
+        (requests, format!(r#" {vera} {whoami} status=429 outcome="rate_limited""#)),
     ] {
         let id = format!("id=\"request-{request}\"");
         let line = lines.iter().find(|line| line.contains(&id)).unwrap();
-        assert!(line.contains(&said), "{line}");
+        assert!(line.contains(&expected), "{line}");
     }
-    let told = TOKENS_FILE.lines().map(|line| line.rsplit(':').next().unwrap());
-    for secret in told.chain([VIEWER, ADMIN, wrong]) {
+    let hashes = TOKENS_FILE.lines().map(|line| line.rsplit(':').next().unwrap());
+    for secret in hashes.chain([VIEWER, ADMIN, wrong]) {
         assert!(!log.contains(secret), "the log holds {secret}");
     }
 }
 
 #[test]
-fn a_tokens_file_is_refused_with_every_fault_and_without_what_it_holds() {
+fn an_invalid_tokens_file_is_rejected_with_every_fault_and_without_its_content() {
     let data = TempDir::new().unwrap();
     let file = data.path().join("admin.tokens");
     std::fs::write(&file, format!("vera viewer {VIEWER}\nanna root sha256:00\n")).unwrap();
     let setting = format!("admin.tokens_file={}", file.display());
     let output = command(data.path()).args(["--set", &setting]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    let why = String::from_utf8(output.stderr).unwrap();
-    assert!(why.contains("line 1: ") && why.matches("line 2: ").count() == 2, "{why}");
-    assert!(!why.contains(VIEWER) && !why.contains("root"), "{why}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("line 1: ") && stderr.matches("line 2: ").count() == 2, "{stderr}");
+    assert!(!stderr.contains(VIEWER) && !stderr.contains("root"), "{stderr}");
 }

@@ -1,4 +1,4 @@
-//! The file of administrators' tokens, changed while `allocator run` runs.
+//! Reloading the admin tokens file while `allocator run` runs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,61 +12,61 @@ use std::time::{Duration, Instant};
 use running::{Running, start_with};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const VERA: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv";
 const ANNA: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-/// By `printf %s TOKEN | sha256sum`.
-const OF_VERA: &str =
+/// Hash by `printf %s TOKEN | sha256sum`.
+const VERA_LINE: &str =
     "vera viewer sha256:d71af2bc53398568e2aff5639f499ff0add6177253dbabccfe931459470856a7\n";
-const OF_ANNA: &str =
+const ANNA_LINE: &str =
     "anna admin sha256:3ba3f5f43b92602683c19aee62a20342b084dd5971ddd33808d81a328879a547\n";
 
-/// What a page answers whoever shows a token.
-fn page(running: &Running, path: &str, token: &str) -> String {
+/// Gets a page with a token and returns its body.
+fn get(running: &Running, path: &str, token: &str) -> String {
     let header = format!("authorization: Bearer {token}");
     let url = format!("{}{path}", running.url);
     let output = Command::new("curl").args(["-s", "-H", &header, &url]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn is_let_in(running: &Running, token: &str) -> bool {
-    page(running, "/v1/admin/whoami", token).contains("\"role\"")
+fn is_authorized(running: &Running, token: &str) -> bool {
+    get(running, "/v1/admin/whoami", token).contains("\"role\"")
 }
 
-/// Waits for a condition, and looks seldom enough for the limits.
+/// Waits for a condition, polling slowly enough for the rate limits.
 fn until(what: &str, condition: impl Fn() -> bool) {
-    let began = Instant::now();
+    let started = Instant::now();
     while !condition() {
-        assert!(began.elapsed() < PATIENCE, "never {what}");
+        assert!(started.elapsed() < TIMEOUT, "never {what}");
         thread::sleep(Duration::from_millis(100));
     }
 }
 
 #[test]
-fn a_token_that_is_taken_back_is_nobodys_soon_and_a_wrong_file_changes_nothing() {
+fn a_removed_token_is_revoked_and_an_invalid_file_changes_nothing() {
     let data = TempDir::new().unwrap();
     let file = data.path().join("admin.tokens");
-    std::fs::write(&file, [OF_VERA, OF_ANNA].concat()).unwrap();
+    std::fs::write(&file, [VERA_LINE, ANNA_LINE].concat()).unwrap();
     let setting = format!("admin.tokens_file={}", file.display());
     let settings =
         [&*setting, "admin.failures_per_minute=100000", "admin.requests_per_minute=100000"];
     let running = start_with(data.path(), &settings);
-    assert!(is_let_in(&running, VERA) && is_let_in(&running, ANNA));
+    assert!(is_authorized(&running, VERA) && is_authorized(&running, ANNA));
 
-    std::fs::write(&file, OF_ANNA).unwrap();
-    until("taken back", || !is_let_in(&running, VERA));
-    assert!(is_let_in(&running, ANNA));
+    std::fs::write(&file, ANNA_LINE).unwrap();
+    until("revoked", || !is_authorized(&running, VERA));
+    assert!(is_authorized(&running, ANNA));
 
-    let is_wrong = |wrong: u8| {
-        let sample = format!("allocator_admin_tokens_file_wrong {wrong}\n");
-        page(&running, "/metrics", "").contains(&sample)
+    let is_invalid = |invalid: u8| {
+        let sample = format!("allocator_admin_tokens_file_wrong {invalid}\n");
+        get(&running, "/metrics", "").contains(&sample)
     };
-    assert!(is_wrong(0));
+    assert!(is_invalid(0));
     std::fs::write(&file, "anna root\n").unwrap();
-    until("noticed", || is_wrong(1));
-    assert!(is_let_in(&running, ANNA) && !is_let_in(&running, VERA));
+    until("reported as invalid", || is_invalid(1));
+    assert!(is_authorized(&running, ANNA) && !is_authorized(&running, VERA));
     std::fs::remove_file(&file).unwrap();
-    std::fs::write(&file, OF_VERA).unwrap();
-    until("given back", || is_let_in(&running, VERA));
-    assert!(!is_let_in(&running, ANNA) && is_wrong(0));
+    std::fs::write(&file, VERA_LINE).unwrap();
+    until("granted again", || is_authorized(&running, VERA));
+    assert!(!is_authorized(&running, ANNA) && is_invalid(0));
 }

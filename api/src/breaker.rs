@@ -1,39 +1,40 @@
-//! The circuit breaker: leaves a tier alone that has failed several times in a row, and tries it again with one read
-//! at a time. It only decides; what a failure is, and who makes the trial read, is the caller's.
+//! A circuit breaker: stops reads of a tier after consecutive failures, and probes it with one read at a time.
+//!
+//! The breaker only decides. The caller reads, and defines what a failure is.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When a breaker opens, and for how long.
+/// When a breaker opens and when it probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerSettings {
-    /// Failures in a row after which it opens.
+    /// Consecutive failures after which the breaker opens.
     pub failures: u32,
-    /// How long it stays open before a trial.
+    /// How long the breaker stays open before a probe.
     pub cooldown: Duration,
 }
 
-/// What a caller may do.
+/// Whether a caller may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// Go ahead.
+    /// Read.
     Pass,
-    /// Go ahead as the one trial: everyone else is refused until its outcome is told.
+    /// Read as the only probe: all others are refused until its outcome is recorded.
     Probe,
-    /// Leave it alone.
+    /// Do not read.
     Refused,
 }
 
-/// How a breaker stands. The numbers are what the metric shows.
+/// A breaker's state. The numbers are the metric's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Everyone passes.
+    /// All reads pass.
     Closed = 0,
-    /// One trial is on its way.
+    /// One probe is running.
     HalfOpen = 1,
-    /// Nobody passes.
+    /// No read passes.
     Open = 2,
 }
 
@@ -44,8 +45,10 @@ enum State {
     Open { until: Instant },
 }
 
-/// A breaker. Every admission must be followed by [`succeeded`](Self::succeeded) or [`failed`](Self::failed), a trial
-/// of which neither is known by [`given_back`](Self::given_back).
+/// A circuit breaker.
+///
+/// Every admission must be followed by [`record_success`](Self::record_success) or
+/// [`record_failure`](Self::record_failure); a probe without an outcome by [`release_probe`](Self::release_probe).
 #[derive(Debug)]
 pub struct Breaker {
     settings: BreakerSettings,
@@ -53,12 +56,12 @@ pub struct Breaker {
 }
 
 impl Breaker {
-    /// Closed.
+    /// Creates a closed breaker.
     pub fn new(settings: BreakerSettings) -> Self {
         Self { settings, state: Mutex::new(State::Closed { failures: 0 }) }
     }
 
-    /// Asks to go ahead.
+    /// Decides whether the caller may read now.
     pub fn admit(&self, now: Instant) -> Admission {
         let mut state = self.lock();
         match *state {
@@ -71,13 +74,13 @@ impl Breaker {
         }
     }
 
-    /// What was admitted worked.
-    pub fn succeeded(&self) {
+    /// Records that an admitted read succeeded.
+    pub fn record_success(&self) {
         *self.lock() = State::Closed { failures: 0 };
     }
 
-    /// What was admitted failed.
-    pub fn failed(&self, now: Instant) {
+    /// Records that an admitted read failed.
+    pub fn record_failure(&self, now: Instant) {
         let mut state = self.lock();
         let open = State::Open { until: now + self.settings.cooldown };
         *state = match *state {
@@ -85,20 +88,20 @@ impl Breaker {
                 State::Closed { failures: failures + 1 }
             }
             State::Closed { .. } | State::HalfOpen => open,
-            // A read that was on its way when others opened it adds nothing.
-            still_open @ State::Open { .. } => still_open,
+            // A read that was admitted before the breaker opened does not extend the cooldown.
+            open_already @ State::Open { .. } => open_already,
         };
     }
 
-    /// The trial came to no end: whoever asks next makes it.
-    pub fn given_back(&self, now: Instant) {
+    /// Releases a probe that ended without an outcome; the next caller probes.
+    pub fn release_probe(&self, now: Instant) {
         let mut state = self.lock();
         if matches!(*state, State::HalfOpen) {
             *state = State::Open { until: now };
         }
     }
 
-    /// How it stands.
+    /// Returns the state.
     pub fn state(&self) -> BreakerState {
         match *self.lock() {
             State::Closed { .. } => BreakerState::Closed,
@@ -126,25 +129,25 @@ mod tests {
         let breaker = breaker();
         for _ in 0..3 {
             assert_eq!(breaker.admit(now), Admission::Pass);
-            breaker.failed(now);
+            breaker.record_failure(now);
         }
         breaker
     }
 
     #[test]
-    fn it_opens_after_failures_in_a_row_and_not_before() {
+    fn a_breaker_opens_only_after_consecutive_failures() {
         let (breaker, now) = (breaker(), Instant::now());
         for _ in 0..5 {
-            breaker.failed(now);
-            breaker.failed(now);
-            breaker.succeeded();
+            breaker.record_failure(now);
+            breaker.record_failure(now);
+            breaker.record_success();
         }
         assert_eq!(breaker.admit(now), Admission::Pass);
         assert_eq!(opened(now).admit(now), Admission::Refused);
     }
 
     #[test]
-    fn after_the_cooldown_one_probe_goes_and_all_others_are_refused() {
+    fn one_probe_is_admitted_after_the_cooldown_and_all_others_are_refused() {
         let now = Instant::now();
         let breaker = opened(now);
         assert_eq!(breaker.admit(now + COOLDOWN / 2), Admission::Refused);
@@ -154,28 +157,28 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_is_given_back_goes_to_the_next_who_asks() {
+    fn a_released_probe_is_admitted_to_the_next_caller() {
         let now = Instant::now();
         let breaker = opened(now);
         let later = now + COOLDOWN;
         assert_eq!(breaker.admit(later), Admission::Probe);
-        breaker.given_back(later);
+        breaker.release_probe(later);
         assert_eq!(breaker.admit(later), Admission::Probe);
         assert_eq!(breaker.admit(later), Admission::Refused);
-        breaker.succeeded();
+        breaker.record_success();
         assert_eq!(breaker.admit(later), Admission::Pass);
     }
 
     #[test]
-    fn a_good_probe_closes_it_and_a_bad_one_starts_the_cooldown_anew() {
+    fn a_successful_probe_closes_the_breaker_and_a_failed_one_restarts_the_cooldown() {
         let now = Instant::now();
         let breaker = opened(now);
         let later = now + COOLDOWN;
         assert_eq!(breaker.admit(later), Admission::Probe);
-        breaker.failed(later);
+        breaker.record_failure(later);
         assert_eq!(breaker.admit(later + COOLDOWN / 2), Admission::Refused);
         assert_eq!(breaker.admit(later + COOLDOWN), Admission::Probe);
-        breaker.succeeded();
+        breaker.record_success();
         assert_eq!(breaker.admit(later + COOLDOWN), Admission::Pass);
         assert_eq!(breaker.state(), BreakerState::Closed);
     }

@@ -1,142 +1,95 @@
-//! The settings of the reads.
+//! The settings of the read API.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use runtime::config::{Key, KeyDoc, Reader, parse};
+use runtime::config::{KeyDoc, Reader, parse, settings};
 
 use crate::breaker::BreakerSettings;
 
-/// The longest that `api.freshness_ms` may be: news that is lost on its way, which nobody can notice, must not be missed
-/// for long.
-const FRESHNESS_MAX: Duration = Duration::from_secs(10);
+/// Upper bound of `api.freshness_ms`: bounds how long a lost change notification can hide a new version.
+const MAX_FRESHNESS: Duration = Duration::from_secs(10);
 
-/// How the reads behave.
+settings! {
+    /// The settings as configured, one field per key.
+    struct ApiSettings {
+        /// Listen address of the `api` service.
+        listen: SocketAddr = "api.listen", default "127.0.0.1:8002",
+            unit "address:port", parse parse::socket_addr;
+        /// Deadline of one Redis read before the next tier is queried.
+        redis_deadline: Duration = "api.redis_deadline_ms", default "50",
+            unit "ms", parse parse::positive_duration_ms;
+        /// Deadline of one read of the committed totals, or of one person row, in the store.
+        summary_deadline: Duration = "api.summary_deadline_ms", default "500",
+            unit "ms", parse parse::positive_duration_ms;
+        /// Deadline of a recount of all person rows, the last tier.
+        recount_deadline: Duration = "api.recount_deadline_ms", default "10000",
+            unit "ms", parse parse::positive_duration_ms;
+        /// Consecutive failures of a tier that open its circuit breaker.
+        breaker_failures: u32 = "api.breaker_failures", default "3",
+            unit "reads", parse parse::positive_u32;
+        /// How long an open circuit breaker skips its tier before a trial read.
+        breaker_cooldown: Duration = "api.breaker_cooldown_ms", default "1000",
+            unit "ms", parse parse::positive_duration_ms;
+        /// How long results in memory are served while change notifications arrive; at most 10000.
+        freshness: Duration = "api.freshness_ms", default "1000",
+            unit "ms", parse freshness;
+        /// Maximum number of requests waiting for a submission (`Prefer: wait`); further ones are answered 503.
+        max_waiters: usize = "api.max_waiters", default "1000",
+            unit "requests", parse parse::positive_usize;
+        /// Maximum number of concurrent downloads of published exports; further ones are answered 503.
+        max_downloads: usize = "api.max_downloads", default "16",
+            unit "downloads", parse parse::positive_usize;
+    }
+}
+
+/// Settings of the read API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiConfig {
-    /// Where the process listens.
+    /// Listen address of the service.
     pub listen: SocketAddr,
-    /// How long one read of Redis may take.
+    /// Deadline of one Redis read.
     pub redis_deadline: Duration,
-    /// How long one read of the committed totals, or of one person's row, may take.
+    /// Deadline of one read of the committed totals, or of one person row.
     pub summary_deadline: Duration,
-    /// How long one recount may take.
+    /// Deadline of one recount.
     pub recount_deadline: Duration,
-    /// When a tier is left alone, and for how long.
+    /// Circuit breakers of the tiers.
     pub breaker: BreakerSettings,
-    /// For how long an answer in memory is trusted while news of every move arrives.
+    /// How long results in memory are served while change notifications arrive.
     pub freshness: Duration,
-    /// How many reads may wait for a submission at once.
+    /// Maximum number of requests waiting for a submission.
     pub max_waiters: usize,
-    /// How many published exports may be read at once.
+    /// Maximum number of concurrent downloads of published exports.
     pub max_downloads: usize,
 }
 
 impl ApiConfig {
-    const LISTEN: Key<SocketAddr> = Key::new(
-        "api.listen",
-        Some("127.0.0.1:8002"),
-        "address:port",
-        "Where the API listens when it runs as a process of its own.",
-        parse::socket_addr,
-    );
-    const REDIS_DEADLINE_MS: Key<Duration> = Key::new(
-        "api.redis_deadline_ms",
-        Some("50"),
-        "ms",
-        "Time that one read of Redis may take before the next tier is asked.",
-        parse::positive_duration_ms,
-    );
-    const SUMMARY_DEADLINE_MS: Key<Duration> = Key::new(
-        "api.summary_deadline_ms",
-        Some("500"),
-        "ms",
-        "Time that one read of the committed totals, or of a person's row, may take.",
-        parse::positive_duration_ms,
-    );
-    const RECOUNT_DEADLINE_MS: Key<Duration> = Key::new(
-        "api.recount_deadline_ms",
-        Some("10000"),
-        "ms",
-        "Time that a recount of everyone's rows may take, the last resort.",
-        parse::positive_duration_ms,
-    );
-    const BREAKER_FAILURES: Key<u32> = Key::new(
-        "api.breaker_failures",
-        Some("3"),
-        "reads",
-        "Failures in a row after which a tier is passed over.",
-        parse::positive_u32,
-    );
-    const BREAKER_COOLDOWN_MS: Key<Duration> = Key::new(
-        "api.breaker_cooldown_ms",
-        Some("1000"),
-        "ms",
-        "Time for which it is passed over before one read tries it again.",
-        parse::positive_duration_ms,
-    );
-    const FRESHNESS_MS: Key<Duration> = Key::new(
-        "api.freshness_ms",
-        Some("1000"),
-        "ms",
-        "Time for which an answer in memory is trusted while news of every move arrives; at most 10000.",
-        freshness,
-    );
-    const MAX_WAITERS: Key<usize> = Key::new(
-        "api.max_waiters",
-        Some("1000"),
-        "requests",
-        "Requests that may wait for a submission (`Prefer: wait`) at once; one more is answered 503.",
-        parse::positive_usize,
-    );
-    const MAX_DOWNLOADS: Key<usize> = Key::new(
-        "api.max_downloads",
-        Some("16"),
-        "downloads",
-        "Published exports that may be read at once; one more is answered 503.",
-        parse::positive_usize,
-    );
+    /// The keys of these settings, for the configuration reference.
+    pub const KEYS: &[KeyDoc] = ApiSettings::KEYS;
 
-    /// The settings of this module.
-    pub const KEYS: &[KeyDoc] = &[
-        Self::LISTEN.describe(),
-        Self::REDIS_DEADLINE_MS.describe(),
-        Self::SUMMARY_DEADLINE_MS.describe(),
-        Self::RECOUNT_DEADLINE_MS.describe(),
-        Self::BREAKER_FAILURES.describe(),
-        Self::BREAKER_COOLDOWN_MS.describe(),
-        Self::FRESHNESS_MS.describe(),
-        Self::MAX_WAITERS.describe(),
-        Self::MAX_DOWNLOADS.describe(),
-    ];
-
-    /// Reads them; `None` once a fault was noted.
+    /// Reads the settings. `None` if the reader recorded a fault.
     pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let listen = reader.read(&Self::LISTEN);
-        let redis_deadline = reader.read(&Self::REDIS_DEADLINE_MS);
-        let summary_deadline = reader.read(&Self::SUMMARY_DEADLINE_MS);
-        let recount_deadline = reader.read(&Self::RECOUNT_DEADLINE_MS);
-        let failures = reader.read(&Self::BREAKER_FAILURES);
-        let cooldown = reader.read(&Self::BREAKER_COOLDOWN_MS);
-        let freshness = reader.read(&Self::FRESHNESS_MS);
-        let max_waiters = reader.read(&Self::MAX_WAITERS);
-        let max_downloads = reader.read(&Self::MAX_DOWNLOADS);
+        let settings = ApiSettings::read(reader)?;
         Some(Self {
-            listen: listen?,
-            redis_deadline: redis_deadline?,
-            summary_deadline: summary_deadline?,
-            recount_deadline: recount_deadline?,
-            breaker: BreakerSettings { failures: failures?, cooldown: cooldown? },
-            freshness: freshness?,
-            max_waiters: max_waiters?,
-            max_downloads: max_downloads?,
+            listen: settings.listen,
+            redis_deadline: settings.redis_deadline,
+            summary_deadline: settings.summary_deadline,
+            recount_deadline: settings.recount_deadline,
+            breaker: BreakerSettings {
+                failures: settings.breaker_failures,
+                cooldown: settings.breaker_cooldown,
+            },
+            freshness: settings.freshness,
+            max_waiters: settings.max_waiters,
+            max_downloads: settings.max_downloads,
         })
     }
 }
 
 fn freshness(text: &str) -> Result<Duration, String> {
     match parse::positive_duration_ms(text) {
-        Ok(freshness) if freshness <= FRESHNESS_MAX => Ok(freshness),
+        Ok(freshness) if freshness <= MAX_FRESHNESS => Ok(freshness),
         _ => Err("expected a whole number of milliseconds from 1 to 10000".to_owned()),
     }
 }

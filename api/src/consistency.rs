@@ -1,7 +1,8 @@
-//! "At least my submission": what a reader may ask for with a receipt, and how long it wants to wait for it.
+//! Parses "at least my submission": a receipt that must be counted, and how long to wait for it.
 //!
-//! `Consistency-Token: <receipt>`, or `?at_least=<receipt>` where a header cannot be set; the header is stronger.
-//! `Prefer: wait=N` (RFC 7240) waits up to N whole seconds, at most 10. How the waiting is done is the reader's.
+//! `Consistency-Token: <receipt>`, or `?at_least=<receipt>` where a header cannot be set; the header wins.
+//! `Prefer: wait=N` (RFC 7240) waits up to N whole seconds, at most 10. The waiting itself is in `aggregate_reader`
+//! and `person_reader`.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,16 +20,16 @@ pub const AT_LEAST: &str = "at_least";
 
 const WAIT_MAX_SECONDS: u64 = 10;
 
-/// What a reader asks for.
+/// A required submission and the time to wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AtLeast {
     /// The submission that must be counted.
     pub receipt: Receipt,
-    /// How long to wait for it, if at all.
+    /// How long to wait for the submission, if at all.
     pub wait: Option<Duration>,
 }
 
-/// Reads the header and the query parameter; notes every fault.
+/// Parses the headers and the query parameter, and collects every fault.
 pub fn parse(
     headers: &HeaderMap,
     at_least: Option<&str>,
@@ -46,17 +47,18 @@ pub fn parse(
     receipt.map(|receipt| AtLeast { receipt, wait })
 }
 
-/// Which partitions each log has, the store says: what is none of them is never counted. Here it is only a fault if no log ever
-/// has so many.
-fn receipt(text: &str, place: &str, faults: &mut Vec<Fault>) -> Option<Receipt> {
+/// Parses a receipt. A partition number is a fault only if no log can have that many partitions.
+///
+/// Whether the log has the partition is known only to the store; a record of a missing partition is never counted.
+fn receipt(text: &str, pointer: &str, faults: &mut Vec<Fault>) -> Option<Receipt> {
     match Receipt::from_str(text) {
         Ok(receipt) if receipt.partition.0 < PartitionCount::MAX => Some(receipt),
-        Ok(_) => note(faults, place, "names a partition that does not exist"),
-        Err(fault) => note(faults, place, &fault.to_string()),
+        Ok(_) => add_fault(faults, pointer, "names a partition that does not exist"),
+        Err(fault) => add_fault(faults, pointer, &fault.to_string()),
     }
 }
 
-/// The `wait` preference. Preferences of other names are not ours to judge.
+/// Parses the `wait` preference; other preferences are ignored.
 fn wait(headers: &HeaderMap, faults: &mut Vec<Fault>) -> Option<Duration> {
     let value = headers
         .get_all(PREFER)
@@ -69,12 +71,12 @@ fn wait(headers: &HeaderMap, faults: &mut Vec<Fault>) -> Option<Duration> {
     let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     match value.parse() {
         Ok(seconds) if digits && seconds <= WAIT_MAX_SECONDS => Some(Duration::from_secs(seconds)),
-        _ => note(faults, "Prefer", "`wait` must be whole seconds from 0 to 10"),
+        _ => add_fault(faults, "Prefer", "`wait` must be whole seconds from 0 to 10"),
     }
 }
 
-fn note<T>(faults: &mut Vec<Fault>, place: &str, detail: &str) -> Option<T> {
-    faults.push(Fault { pointer: place.to_owned(), detail: detail.to_owned() });
+fn add_fault<T>(faults: &mut Vec<Fault>, pointer: &str, detail: &str) -> Option<T> {
+    faults.push(Fault { pointer: pointer.to_owned(), detail: detail.to_owned() });
     None
 }
 
@@ -85,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    fn asked(
+    fn parse_request(
         headers: &[(&'static str, &str)],
         at_least: Option<&str>,
     ) -> Result<Option<AtLeast>, Vec<String>> {
@@ -109,26 +111,30 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_is_read_from_the_header_before_the_query() {
-        let parsed = asked(&[("consistency-token", "3.7")], Some("4.8"));
+    fn the_header_takes_precedence_over_the_query() {
+        let parsed = parse_request(&[("consistency-token", "3.7")], Some("4.8"));
         assert_eq!(parsed.map(|p| p.map(|p| p.receipt.to_string())), Ok(Some("3.7".into())));
-        let parsed = asked(&[], Some("4.8"));
+        let parsed = parse_request(&[], Some("4.8"));
         assert_eq!(parsed.map(|p| p.map(|p| p.receipt.to_string())), Ok(Some("4.8".into())));
     }
 
     #[test]
-    fn bad_tokens_and_waits_are_faults_all_at_once() {
+    fn all_invalid_tokens_and_waits_are_reported_together() {
         assert_eq!(
-            asked(&[("consistency-token", "1024.0")], None),
+            parse_request(&[("consistency-token", "1024.0")], None),
             Err(vec!["Consistency-Token".into()])
         );
-        assert_eq!(asked(&[], Some("x")), Err(vec!["at_least".into()]));
-        let both = asked(&[("consistency-token", "-"), ("prefer", "wait=0.5")], None);
+        assert_eq!(parse_request(&[], Some("x")), Err(vec!["at_least".into()]));
+        let both = parse_request(&[("consistency-token", "-"), ("prefer", "wait=0.5")], None);
         assert_eq!(both, Err(vec!["Consistency-Token".into(), "Prefer".into()]));
         for wait in
             ["wait=11", "wait=-1", "wait=", "wait=+1", "wait=1e1", "wait=99999999999999999999"]
         {
-            assert_eq!(asked(&[("prefer", wait)], None), Err(vec!["Prefer".into()]), "{wait}");
+            assert_eq!(
+                parse_request(&[("prefer", wait)], None),
+                Err(vec!["Prefer".into()]),
+                "{wait}"
+            );
         }
     }
 
@@ -138,15 +144,19 @@ mod tests {
         for prefer in
             ["wait=10", "respond-async, wait=10", "Wait=\"10\"; x=y", "handling=lenient, WAIT = 10"]
         {
-            assert_eq!(seconds(asked(&[token, ("prefer", prefer)], None)), Some(10), "{prefer}");
+            assert_eq!(
+                seconds(parse_request(&[token, ("prefer", prefer)], None)),
+                Some(10),
+                "{prefer}"
+            );
         }
-        assert_eq!(seconds(asked(&[token, ("prefer", "respond-async")], None)), None);
+        assert_eq!(seconds(parse_request(&[token, ("prefer", "respond-async")], None)), None);
     }
 
     proptest! {
         #[test]
-        fn no_header_panics_the_reader(token in "[ -~]{0,40}", prefer in "[ -~]{0,40}") {
-            let _ = asked(&[("consistency-token", &token), ("prefer", &prefer)], None);
+        fn parsing_never_panics(token in "[ -~]{0,40}", prefer in "[ -~]{0,40}") {
+            let _ = parse_request(&[("consistency-token", &token), ("prefer", &prefer)], None);
         }
     }
 }

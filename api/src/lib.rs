@@ -1,31 +1,31 @@
-//! The reads: budgets' definitions, their aggregates, a person's own allocation, and what administrators look at.
+//! The read API: budget definitions, aggregates, a person's own allocation, and the administrators' routes.
 //!
-//! An aggregate comes from this process's memory if that is fresh, else along the chain Redis → committed totals →
-//! recount (`walk`, decided by `chain`), each tier behind its own deadline and breaker (`ask`, `tiers::guard`), and at
-//! last from memory again, however old. A background task (`refresher`) keeps memory up, so that nearly every read is
-//! bytes from memory. Whatever happens, no reader of a process sees a number or a version go back.
+//! An aggregate is served from this process's memory while it is fresh. Otherwise the tiers are queried in order:
+//! Redis → committed totals → recount (`tier_chain`, `tier_query`; the decisions are in `read_policy`). Each tier has
+//! its own deadline and circuit breaker (`tiers::guard`). If no tier answers, memory's last answer is served, however
+//! old. A background task (`refresher`) keeps memory current, so almost every read is a copy of bytes from memory.
+//! No reader of one process ever sees a total or a version go backwards.
 //!
-//! What this crate does not do: it counts nothing except in a recount, and writes nothing but the jobs that administrators
-//! ask for.
+//! This crate does not fold records and writes nothing except the jobs that administrators submit.
 
+mod active_generation;
+mod aggregate_reader;
 mod answer;
-mod ask;
 mod breaker;
-mod chain;
 mod config;
 mod consistency;
-mod generation;
 mod metrics;
-mod people;
-mod reader;
+mod person_reader;
+mod read_policy;
 mod readiness;
 mod refresher;
-mod roster;
+mod registry;
 mod routes;
 mod single_flight;
+mod tier_chain;
+mod tier_query;
 mod tiers;
 mod waiters;
-mod walk;
 
 use std::sync::Arc;
 
@@ -35,67 +35,68 @@ use runtime::health::Health;
 use runtime::metrics::{Metrics, MetricsError};
 use schemas::PersonKeyHasher;
 use storage::cache::Cache;
-use storage::definitions::Definitions;
+use storage::control::BudgetDefinitions;
 use storage::exports::Exports;
 use storage::jobs::JobStore;
-use storage::log::letters::LetterPlaces;
+use storage::log::dead_letters::DeadLetterJournalOpener;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
 pub use breaker::BreakerSettings;
 pub use config::ApiConfig;
 
-use ask::Tiers;
-use generation::CurrentGeneration;
+use active_generation::ActiveGenerationCache;
+use aggregate_reader::AggregateReader;
 use metrics::ApiMetrics;
-use people::People;
-use reader::Reader;
+use person_reader::PersonReader;
 use readiness::Readiness;
 use refresher::Refresher;
-use roster::RosterReader;
+use registry::RegistryReader;
+use tier_chain::TierChain;
+use tier_query::Tiers;
 use tiers::memory::Memory;
-use waiters::Waiters;
-use walk::Walker;
+use waiters::WaiterLimit;
 
-/// The budget of `/aggregate/`.
+/// The budget that `/aggregate/` serves.
 pub const DEFAULT_BUDGET: &str = "taxes";
 
-/// The places that the reads read from. Any of them may be away, now or later.
-pub struct ApiParts {
-    /// Committed totals and people's rows.
+/// Dependencies of the read API. Each backend may be unreachable at any time, also at startup.
+pub struct ApiDeps {
+    /// Committed totals and person rows.
     pub store: Arc<dyn Store>,
-    /// The copy of the totals, and news of it.
+    /// Published totals, and notifications of their changes.
     pub cache: Arc<dyn Cache>,
-    /// Budgets' definitions.
-    pub definitions: Arc<dyn Definitions>,
-    /// Makes person keys.
+    /// Budget definitions.
+    pub definitions: Arc<dyn BudgetDefinitions>,
+    /// Derives person keys from person names.
     pub hasher: PersonKeyHasher,
     /// Background jobs.
     pub jobs: Arc<dyn JobStore>,
-    /// Dead letters.
-    pub letters: Arc<dyn LetterPlaces>,
+    /// Opens the dead letter journal and the log that holds the dead letters' bytes.
+    pub dead_letters: Arc<dyn DeadLetterJournalOpener>,
     /// Published exports.
     pub exports: Exports,
-    /// Lets administrators pass, and nobody else.
+    /// Authenticates and authorizes administrators.
     pub admin: AdminGuard,
 }
 
-/// The routes of the reads, and the background task behind them, which ends with `stop`. Must be called inside a
-/// tokio runtime. Readiness is told to `health`.
+/// Builds the routes and starts the background refresh, which ends with `stop`.
+///
+/// Must be called inside a tokio runtime. Readiness is reported to `health`.
 ///
 /// # Errors
 /// If a metric's name is taken.
 pub fn routes(
     config: &ApiConfig,
-    parts: ApiParts,
+    deps: ApiDeps,
     metrics: &Metrics,
     health: &Health,
     stop: CancellationToken,
 ) -> Result<Router, MetricsError> {
     let metrics = ApiMetrics::register(metrics)?;
-    let ApiParts { store, cache, definitions, hasher, jobs, letters, exports, admin } = parts;
+    let ApiDeps { store, cache, definitions, hasher, jobs, dead_letters, exports, admin } = deps;
     let memory = Arc::new(Memory::new(config.freshness));
-    let generation = Arc::new(CurrentGeneration::new(Arc::clone(&store)));
+    let generation = Arc::new(ActiveGenerationCache::new(store.clone()));
     let tiers = Tiers::new(
         config,
         Arc::clone(&memory),
@@ -105,22 +106,24 @@ pub fn routes(
         Arc::clone(&generation),
         &metrics,
     );
-    let walker = Arc::new(Walker::new(Arc::clone(&memory), tiers));
+    let tier_chain = Arc::new(TierChain::new(Arc::clone(&memory), tiers));
     let refresher = Refresher {
         memory: Arc::clone(&memory),
-        walker: Arc::clone(&walker),
+        tier_chain: Arc::clone(&tier_chain),
         definitions: Arc::clone(&definitions),
         readiness: Readiness::new(health),
         metrics: metrics.clone(),
     };
     tokio::spawn(refresher.run(cache, stop));
-    let roster = RosterReader::new(Arc::clone(&store), config.summary_deadline);
-    let administrators = routes::admin::router(&admin, roster, jobs, letters);
-    let waiters = Arc::new(Waiters::new(config.max_waiters, &metrics));
-    let people = People::new(config, store, generation, hasher, Arc::clone(&waiters), &metrics);
+    let registry = RegistryReader::new(store.clone(), config.summary_deadline);
+    let administrators = routes::admin::router(&admin, registry, jobs, dead_letters);
+    let waiters = Arc::new(WaiterLimit::new(config.max_waiters, &metrics));
+    let people =
+        PersonReader::new(config, store, generation, hasher, Arc::clone(&waiters), &metrics);
     let downloads =
         routes::Downloads::new(exports, config.max_downloads, metrics.downloads.clone());
-    let reader = Reader::new(memory, walker, Arc::clone(&definitions), waiters, metrics);
-    let reads = routes::router(Arc::new(routes::Api { definitions, reader, people, downloads }));
-    Ok(reads.merge(administrators))
+    let aggregates =
+        AggregateReader::new(memory, tier_chain, Arc::clone(&definitions), waiters, metrics);
+    let state = routes::ApiState { definitions, aggregates, people, downloads };
+    Ok(routes::router(Arc::new(state)).merge(administrators))
 }

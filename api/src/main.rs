@@ -1,21 +1,21 @@
-//! The process that answers reads. It starts whatever is away, and answers from what is there.
+//! The read API's process. It starts even when its backends are unreachable.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use api::{ApiConfig, ApiParts};
+use api::{ApiConfig, ApiDeps};
 use clap::Parser;
 use runtime::admin::{AdminConfig, AdminGuard};
-use runtime::config::{ConfigArgs, Reader};
+use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
 use runtime::process::{self, Process};
-use storage::late::{LateJobs, LateStore};
-use storage::opening::until_there;
-use storage::service_config::ServiceConfig;
+use storage::config::StorageConfig;
+use storage::deferred::{DeferredJobs, DeferredStore};
+use storage::open_error::retry_until_available;
 
 const SERVICE: &str = "api";
 
-/// Answers reads: budgets, their aggregates, a person's own allocation.
+/// Serve reads: budgets, their aggregates, a person's own allocation.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -23,13 +23,13 @@ struct Args {
     config: ConfigArgs,
 }
 
-/// The settings of this process beside those that all services have.
-struct Own {
+/// Settings of this process in addition to those that all services share.
+struct ProcessConfig {
     api: ApiConfig,
     admin: AdminConfig,
 }
 
-impl Own {
+impl ProcessConfig {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let api = ApiConfig::read(reader);
         let admin = AdminConfig::read(reader);
@@ -42,39 +42,40 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let config = ServiceConfig::load(&args.config, Own::read)?;
+    let config =
+        ServiceConfig::load(&args.config, StorageConfig::read_shared, ProcessConfig::read)?;
     let process = Process::start(SERVICE, &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.own.api.listen)?;
 
     let admin = AdminGuard::new(&config.own.admin, metrics)?;
-    tokio::spawn(admin.clone().follow_tokens_file(stop.clone()));
-    let (store, jobs) = (Arc::new(LateStore::new()), Arc::new(LateJobs::new()));
-    let parts = ApiParts {
+    tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
+    let (store, jobs) = (Arc::new(DeferredStore::new()), Arc::new(DeferredJobs::new()));
+    let deps = ApiDeps {
         store: store.clone(),
         cache: config.storage.open_cache().await,
-        definitions: config.storage.open_definitions()?,
+        definitions: config.storage.open_control_topic()?.definitions,
         hasher: config.storage.hasher()?,
         jobs: jobs.clone(),
-        letters: Arc::new(config.storage.clone()),
+        dead_letters: Arc::new(config.storage.clone()),
         exports: config.storage.exports(),
         admin,
     };
-    let routes = api::routes(&config.own.api, parts, metrics, health, stop.clone())?;
+    let routes = api::routes(&config.own.api, deps, metrics, health, stop.clone())?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
-    tracing::info!(address = %config.own.api.listen, "answering reads");
+    tracing::info!(address = %config.own.api.listen, "serving reads");
 
     let open = async {
-        let open = until_there(async || config.storage.open_store().await);
+        let open = retry_until_available(async || config.storage.open_store().await);
         if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
             store.set(opened.store);
             jobs.set(opened.jobs);
-            tracing::info!("the store is there");
+            tracing::info!("store opened");
         }
         anyhow::Ok(())
     };
     let serve = http::serve(listener, router, &config.process.http, metrics, stop.clone());
-    // A store that is not what it should be ends the process.
+    // A permanent error of the store (wrong schema, wrong deployment) ends the process.
     tokio::try_join!(async { Ok(serve.await?) }, open)?;
     Ok(())
 }

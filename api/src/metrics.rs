@@ -1,44 +1,44 @@
-//! The numbers that the reads show.
+//! Metrics of the read API.
 
 use prometheus::{Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use runtime::metrics::{Metrics, MetricsError, SECONDS_BUCKETS};
 
-/// The metrics of the reads.
+/// Metrics of the read API.
 #[derive(Debug, Clone)]
 pub struct ApiMetrics {
-    /// Reads by tier and what came of them.
+    /// Reads by tier and outcome.
     pub reads: IntCounterVec,
-    /// How long a tier took.
+    /// Duration of one read, by tier.
     pub tier_seconds: HistogramVec,
-    /// How each tier's breaker stands.
+    /// Circuit breaker state, by tier.
     pub breaker_state: IntGaugeVec,
     /// Budgets with an answer in memory.
     pub memory_entries: IntGauge,
-    /// The age of the oldest answer among the budgets read lately.
+    /// The age of the oldest answer among recently read budgets.
     pub staleness_seconds: Gauge,
-    /// Published exports that are being read.
+    /// Downloads of published exports in progress.
     pub downloads: IntGauge,
-    /// Reads that wait for a submission.
+    /// Reads waiting for a submission.
     pub waiting: IntGauge,
-    /// Reads answered from memory; one of `reads`, at hand because it is the hot one.
+    /// Reads answered from memory; a child of `reads`, kept here because it is on the hot path.
     pub memory_hits: IntCounter,
-    /// Reads that a tier behind it answered, or nobody.
+    /// Reads answered by a tier behind memory, or not at all.
     pub memory_misses: IntCounter,
-    /// Reads answered with the last known answer because every other tier failed.
+    /// Reads answered with memory's last answer because every other tier failed.
     pub memory_stale: IntCounter,
 }
 
 impl ApiMetrics {
-    /// Registers them.
+    /// Registers the metrics.
     ///
     /// # Errors
     /// If a name is taken by a different metric.
     pub fn register(metrics: &Metrics) -> Result<Self, MetricsError> {
         let reads = metrics.counter_vec(
             "api_reads_total",
-            "Reads of each tier by outcome: hit, miss, behind (older than what readers were shown), failed, timeout, \
-             passed_over (breaker open), abandoned (the client went away); of memory one for each budget that a \
-             client reads: hit, miss, stale (nothing behind it answered).",
+            "Reads of each tier by outcome: hit, miss, behind (older than the answer in memory), failed, timeout, \
+             passed_over (circuit breaker open), abandoned (the client disconnected); for tier=memory, one per \
+             budget that a client reads: hit, miss, stale (no other tier answered).",
             &["tier", "outcome"],
         )?;
         let memory = |outcome| reads.with_label_values(&["memory", outcome]);
@@ -51,24 +51,25 @@ impl ApiMetrics {
             reads,
             tier_seconds: metrics.histogram_vec(
                 "api_tier_seconds",
-                "How long one read of a tier took.",
+                "Duration of one read of a tier.",
                 &["tier"],
                 SECONDS_BUCKETS,
             )?,
             breaker_state: metrics.gauge_vec(
                 "api_breaker_state",
-                "A tier's breaker: 0 closed, 1 on trial, 2 open.",
+                "State of a tier's circuit breaker: 0 closed, 1 half-open, 2 open.",
                 &["tier"],
             )?,
             memory_entries: metrics
                 .gauge("api_memory_entries", "Budgets with an answer in memory.")?,
             staleness_seconds: metrics.float_gauge(
                 "api_staleness_seconds",
-                "Time since the oldest answer was confirmed, among the budgets read lately.",
+                "Age of the oldest answer in memory among recently read budgets.",
             )?,
-            downloads: metrics.gauge("api_downloads", "Published exports that are being read.")?,
+            downloads: metrics
+                .gauge("api_downloads", "Downloads of published exports in progress.")?,
             waiting: metrics
-                .gauge("api_waiting_reads", "Reads that wait for a submission to be counted.")?,
+                .gauge("api_waiting_reads", "Reads waiting for a submission to be counted.")?,
         })
     }
 }

@@ -1,16 +1,17 @@
-//! When this process should be sent reads: once definitions are known, and there is an answer in memory or a tier
-//! that works. A process with answers stays ready when everything behind it is away: it still serves what it knows.
+//! Readiness of the read API: definitions are loaded, and memory or a tier has an answer.
+//!
+//! A process with answers in memory stays ready when every backend is unavailable: it still serves its last answers.
 
 use std::sync::Arc;
 
 use runtime::health::{Check, Health};
-use storage::definitions::Definitions;
+use storage::control::BudgetDefinitions;
 
 use crate::DEFAULT_BUDGET;
+use crate::tier_chain::TierChain;
 use crate::tiers::memory::Memory;
-use crate::walk::Walker;
 
-/// The checks of the reads.
+/// The readiness checks of the read API.
 #[derive(Debug)]
 pub struct Readiness {
     definitions: Check,
@@ -23,31 +24,31 @@ impl Readiness {
         Self { definitions: health.check("definitions"), answers: health.check("answers") }
     }
 
-    /// Tells how things stand. A process that nobody has read from yet tries the chain by itself.
-    pub fn tell(
+    /// Updates the checks. While nothing has been read, starts a fetch of one budget to test the tiers.
+    pub fn update(
         &self,
-        definitions: &dyn Definitions,
+        definitions: &dyn BudgetDefinitions,
         warm: bool,
-        walker: &Arc<Walker>,
+        tier_chain: &Arc<TierChain>,
         memory: &Memory,
     ) {
         if definitions.is_loaded() {
             self.definitions.set_ready();
         } else {
-            self.definitions.set_unready("the budgets' definitions are not read yet");
+            self.definitions.set_unready("the budget definitions are not loaded yet");
         }
-        if warm || walker.any_tier_works() {
+        if warm || tier_chain.any_tier_healthy() {
             self.answers.set_ready();
             return;
         }
-        self.answers.set_unready("neither the cache nor the store answers");
+        self.answers.set_unready("neither the cache nor the store is available");
         let catalog = definitions.catalog();
         let any_budget = catalog.get(DEFAULT_BUDGET).or_else(|| catalog.iter().next());
         if let Some(budget) = any_budget {
-            let (walker, slot) = (Arc::clone(walker), memory.open_slot(&budget.id));
-            // What is held is trusted for a while: it must hear of moves like an answer that somebody reads.
+            let (tier_chain, slot) = (Arc::clone(tier_chain), memory.slot_or_insert(&budget.id));
+            // The fetched answer is trusted for a while, so cache updates must refresh it as if a client had read it.
             slot.note_read(memory.now());
-            tokio::spawn(async move { walker.walk(&[slot], None).await });
+            tokio::spawn(async move { tier_chain.fetch(&[slot], None).await });
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Keeps memory up in the background: at news of a move, on a timer, and after every gap in the news. So clients
-//! rarely wait for another tier, and memory knows how far it can be trusted.
+//! Keeps memory current in the background: on cache updates, on a timer, and after every gap in the updates.
 //!
-//! News that comes close together is answered together: one fetch for all budgets that moved, and a pause after it.
+//! Clients therefore rarely wait for another tier, and memory knows how long its answers can be trusted. Updates that
+//! arrive close together are handled together: one fetch for all changed budgets, then a pause.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use schemas::BudgetId;
 use storage::cache::{Cache, CacheUpdate};
-use storage::definitions::Definitions;
+use storage::control::BudgetDefinitions;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -17,154 +17,158 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::ApiMetrics;
 use crate::readiness::Readiness;
+use crate::tier_chain::TierChain;
 use crate::tiers::memory::{Memory, Slot};
-use crate::walk::Walker;
 
-/// Between two rounds: what one budget moves meanwhile is fetched once.
-const PAUSE: Duration = Duration::from_millis(5);
-/// How long a round waits for its fetches. They go on; their budgets stay marked.
-const ROUND: Duration = Duration::from_millis(100);
-/// Every budget read lately is confirmed this often, whatever the news.
-const TICK: Duration = Duration::from_millis(500);
+/// Pause between two fetches; all updates of one budget meanwhile cost one fetch.
+const FETCH_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a round waits for its fetches. Fetches that take longer continue, and their budgets stay pending.
+const ROUND_TIMEOUT: Duration = Duration::from_millis(100);
+/// How often every recently read budget is confirmed, with or without updates.
+const CONFIRM_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What the background task works on.
+/// The background task that keeps memory current.
 pub struct Refresher {
-    /// What it keeps up.
+    /// The memory to refresh.
     pub memory: Arc<Memory>,
-    /// How it fetches.
-    pub walker: Arc<Walker>,
-    /// Where names and rules come from.
-    pub definitions: Arc<dyn Definitions>,
-    /// What it tells `/readyz`.
+    /// Fetches answers.
+    pub tier_chain: Arc<TierChain>,
+    /// Budget names and rules.
+    pub definitions: Arc<dyn BudgetDefinitions>,
+    /// The checks behind `/readyz`.
     pub readiness: Readiness,
-    /// What it tells `/metrics`.
+    /// The metrics to update.
     pub metrics: ApiMetrics,
 }
 
-type Marked = BTreeMap<BudgetId, Arc<Slot>>;
+/// The slots to fetch in the next round.
+type PendingSlots = BTreeMap<BudgetId, Arc<Slot>>;
 
 impl Refresher {
-    /// Runs until told to stop.
+    /// Runs until `stop` is cancelled.
     pub async fn run(self, cache: Arc<dyn Cache>, stop: CancellationToken) {
-        let mut news = Some(cache.subscribe());
+        let mut updates = Some(cache.subscribe());
         let mut changes = self.definitions.changes();
-        let mut definitions_follow = true;
-        let mut tick = interval(TICK);
+        let mut definitions_open = true;
+        let mut tick = interval(CONFIRM_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut marked = Marked::new();
+        let mut pending = PendingSlots::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                update = hear(&mut news) => self.take_in(update, &mut marked),
-                changed = changes.changed(), if definitions_follow => {
-                    definitions_follow = changed.is_ok();
+                event = next_event(&mut updates) => self.handle(event, &mut pending),
+                changed = changes.changed(), if definitions_open => {
+                    definitions_open = changed.is_ok();
                     self.memory.redefine(&self.definitions.catalog());
                 }
                 _ = tick.tick() => {
-                    mark(self.memory.read_lately(), &mut marked);
+                    enqueue(self.memory.recently_read(), &mut pending);
                     self.report();
                 }
-                () = sleep(PAUSE), if !marked.is_empty() => {}
+                () = sleep(FETCH_INTERVAL), if !pending.is_empty() => {}
             }
-            while let Some(update) = overhear(&mut news) {
-                self.take_in(update, &mut marked);
+            while let Some(event) = try_next(&mut updates) {
+                self.handle(event, &mut pending);
             }
-            if !marked.is_empty() {
+            if !pending.is_empty() {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = self.refresh(&mut marked) => {}
+                    () = self.refresh(&mut pending) => {}
                 }
-                sleep(PAUSE).await;
+                sleep(FETCH_INTERVAL).await;
             }
         }
     }
 
-    /// Fetches what is marked, with nothing that began before now.
-    async fn refresh(&self, marked: &mut Marked) {
+    /// Fetches the pending slots; joins no fetch that began before now.
+    async fn refresh(&self, pending: &mut PendingSlots) {
         let now = Some(Instant::now());
         let (warm, cold): (Vec<_>, Vec<_>) =
-            marked.values().cloned().partition(|slot| slot.is_warm());
+            pending.values().cloned().partition(|slot| slot.is_warm());
         if !cold.is_empty() {
-            // Nobody has been shown anything of these, so that the others' news need not wait for them.
-            marked.retain(|_, slot| !cold.iter().any(|cold| cold.id == slot.id));
-            let walker = Arc::clone(&self.walker);
-            tokio::spawn(async move { walker.walk(&cold, now).await });
+            // No reader has been shown these budgets, so the warm budgets must not wait for them.
+            pending.retain(|_, slot| !cold.iter().any(|cold| cold.id == slot.id));
+            let tier_chain = Arc::clone(&self.tier_chain);
+            tokio::spawn(async move { tier_chain.fetch(&cold, now).await });
         }
-        if timeout(ROUND, self.walker.walk(&warm, now)).await.is_ok() {
-            marked.clear();
+        if timeout(ROUND_TIMEOUT, self.tier_chain.fetch(&warm, now)).await.is_ok() {
+            pending.clear();
         }
     }
 
-    fn take_in(&self, update: Heard, marked: &mut Marked) {
-        match update {
-            Heard::Update(CacheUpdate::Moved(budget)) => {
-                self.memory.news_flows(false);
+    fn handle(&self, event: FeedEvent, pending: &mut PendingSlots) {
+        match event {
+            FeedEvent::Update(CacheUpdate::Changed(budget)) => {
+                self.memory.set_updates_live(false);
                 let now = self.memory.now();
                 match self.memory.slot(budget.as_str()) {
-                    Some(slot) if slot.was_read_lately(now) => mark([slot], marked),
-                    Some(slot) => slot.leave_behind(now),
+                    Some(slot) if slot.was_recently_read(now) => enqueue([slot], pending),
+                    Some(slot) => slot.mark_stale(now),
                     None => {}
                 }
             }
-            Heard::Update(CacheUpdate::Resumed) => {
-                self.memory.news_flows(true);
-                mark(self.memory.read_lately(), marked);
+            FeedEvent::Update(CacheUpdate::Resumed) => {
+                self.memory.set_updates_live(true);
+                enqueue(self.memory.recently_read(), pending);
             }
-            // What was lost may have been an interruption: the next news says that it flows.
-            Heard::Gap => {
-                self.memory.news_stops();
-                mark(self.memory.read_lately(), marked);
+            // The lost updates may include an interruption; the next update shows that the feed is live.
+            FeedEvent::Gap => {
+                self.memory.set_updates_interrupted();
+                enqueue(self.memory.recently_read(), pending);
             }
-            Heard::Update(CacheUpdate::Interrupted) | Heard::End => self.memory.news_stops(),
+            FeedEvent::Update(CacheUpdate::Interrupted) | FeedEvent::End => {
+                self.memory.set_updates_interrupted();
+            }
         }
     }
 
+    /// Updates metrics and readiness.
     fn report(&self) {
         let slots = self.memory.slots();
         let warm = slots.iter().filter(|slot| slot.is_warm()).count();
         self.metrics.memory_entries.set(i64::try_from(warm).unwrap_or(i64::MAX));
-        let lately = self.memory.read_lately();
-        let oldest = lately.iter().filter_map(|slot| self.memory.any(slot)).map(|shown| shown.age);
-        self.metrics.staleness_seconds.set(oldest.max().unwrap_or_default().as_secs_f64());
-        self.readiness.tell(&*self.definitions, warm > 0, &self.walker, &self.memory);
+        let recent = self.memory.recently_read();
+        let ages = recent.iter().filter_map(|slot| self.memory.latest(slot)).map(|aged| aged.age);
+        self.metrics.staleness_seconds.set(ages.max().unwrap_or_default().as_secs_f64());
+        self.readiness.update(&*self.definitions, warm > 0, &self.tier_chain, &self.memory);
     }
 }
 
-fn mark(slots: impl IntoIterator<Item = Arc<Slot>>, marked: &mut Marked) {
-    marked.extend(slots.into_iter().map(|slot| (slot.id.clone(), slot)));
+fn enqueue(slots: impl IntoIterator<Item = Arc<Slot>>, pending: &mut PendingSlots) {
+    pending.extend(slots.into_iter().map(|slot| (slot.id.clone(), slot)));
 }
 
-/// What comes out of a subscription.
-enum Heard {
+/// An event of the subscription to cache updates.
+enum FeedEvent {
     Update(CacheUpdate),
-    /// News was lost, and goes on.
+    /// Updates were lost; the subscription continues.
     Gap,
-    /// There will be none any more.
+    /// The subscription has ended.
     End,
 }
 
-type News = Option<broadcast::Receiver<CacheUpdate>>;
+type UpdateSubscription = Option<broadcast::Receiver<CacheUpdate>>;
 
-/// The next news; never again after the end.
-async fn hear(news: &mut News) -> Heard {
-    let Some(receiver) = news else {
+/// Waits for the next event; waits forever after the end.
+async fn next_event(updates: &mut UpdateSubscription) -> FeedEvent {
+    let Some(receiver) = updates else {
         return std::future::pending().await;
     };
     match receiver.recv().await {
-        Ok(update) => Heard::Update(update),
-        Err(RecvError::Lagged(_)) => Heard::Gap,
+        Ok(update) => FeedEvent::Update(update),
+        Err(RecvError::Lagged(_)) => FeedEvent::Gap,
         Err(RecvError::Closed) => {
-            *news = None;
-            Heard::End
+            *updates = None;
+            FeedEvent::End
         }
     }
 }
 
-/// News that is there already.
-fn overhear(news: &mut News) -> Option<Heard> {
-    match news.as_mut()?.try_recv() {
-        Ok(update) => Some(Heard::Update(update)),
-        Err(TryRecvError::Lagged(_)) => Some(Heard::Gap),
+/// Returns an event that has already arrived.
+fn try_next(updates: &mut UpdateSubscription) -> Option<FeedEvent> {
+    match updates.as_mut()?.try_recv() {
+        Ok(update) => Some(FeedEvent::Update(update)),
+        Err(TryRecvError::Lagged(_)) => Some(FeedEvent::Gap),
         Err(TryRecvError::Empty | TryRecvError::Closed) => None,
     }
 }

@@ -1,7 +1,7 @@
-//! Single flight: of all who want the same thing at the same time, one fetches it and all get it.
+//! Single flight: of all callers that want the same value at the same time, one fetches it and all get it.
 //!
-//! A fetch may be for several keys at once, and lands for each of them by itself. Whoever must not get what was
-//! fetched before a certain moment says so and is told when it boarded a flight that is too old for it.
+//! One fetch may cover several keys and completes each of them separately. A caller that must not get a value fetched
+//! before a certain moment passes that moment, and learns whether the flight it joined is too old.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -15,91 +15,98 @@ type Flights<K, V> = Arc<Mutex<HashMap<K, Flight<V>>>>;
 #[derive(Debug)]
 struct Flight<V> {
     started: Instant,
-    landing: watch::Receiver<Option<V>>,
+    result: watch::Receiver<Option<V>>,
 }
 
-/// The flights that are on their way.
+/// The running flights, by key.
 #[derive(Debug)]
 pub struct SingleFlight<K, V> {
     flights: Flights<K, V>,
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> SingleFlight<K, V> {
-    /// None yet.
+    /// Creates an empty set of flights.
     pub fn new() -> Self {
         Self { flights: Arc::default() }
     }
 
-    /// Boards a flight for each key, in order, and starts those that are not on their way: the lead has to fetch
-    /// them, and should do so in a task of its own, so that it outlives whoever asked.
-    pub fn board(&self, keys: &[K], not_before: Option<Instant>) -> (Lead<K, V>, Vec<Seat<V>>) {
-        let mut lead = Lead { flights: Arc::clone(&self.flights), pending: HashMap::new() };
+    /// Joins a flight for each key, in order, and starts flights for keys that have none.
+    ///
+    /// The returned leader has to fetch the started keys. It should do so in a task of its own, so that the fetch
+    /// outlives the caller.
+    pub fn join(
+        &self,
+        keys: &[K],
+        not_before: Option<Instant>,
+    ) -> (FlightLeader<K, V>, Vec<FlightHandle<V>>) {
+        let mut leader =
+            FlightLeader { flights: Arc::clone(&self.flights), pending: HashMap::new() };
         let mut flights = lock(&self.flights);
-        let seats = keys
+        let handles = keys
             .iter()
             .map(|key| {
                 let flight = flights.entry(key.clone()).or_insert_with(|| {
-                    let (sender, landing) = watch::channel(None);
-                    lead.pending.insert(key.clone(), sender);
-                    Flight { started: Instant::now(), landing }
+                    let (sender, result) = watch::channel(None);
+                    leader.pending.insert(key.clone(), sender);
+                    Flight { started: Instant::now(), result }
                 });
-                let started_now = lead.pending.contains_key(key);
-                Seat {
-                    landing: flight.landing.clone(),
+                let started_now = leader.pending.contains_key(key);
+                FlightHandle {
+                    result: flight.result.clone(),
                     recent_enough: started_now
                         || not_before.is_none_or(|moment| flight.started > moment),
                 }
             })
             .collect();
-        (lead, seats)
+        (leader, handles)
     }
 }
 
-/// A place on a flight.
+/// A caller's handle of a flight.
 #[derive(Debug)]
-pub struct Seat<V> {
-    landing: watch::Receiver<Option<V>>,
-    /// Whether the flight started late enough. If not, board again once it has landed.
+pub struct FlightHandle<V> {
+    result: watch::Receiver<Option<V>>,
+    /// Whether the flight started late enough. If not, join again once this flight has completed.
     pub recent_enough: bool,
 }
 
-impl<V: Clone> Seat<V> {
-    /// What the flight brought; `None` when it was given up.
-    pub async fn landed(mut self) -> Option<V> {
-        let value = self.landing.wait_for(Option::is_some).await.ok()?;
+impl<V: Clone> FlightHandle<V> {
+    /// Waits for the flight's value; `None` when its leader was dropped without one.
+    pub async fn result(mut self) -> Option<V> {
+        let value = self.result.wait_for(Option::is_some).await.ok()?;
         value.clone()
     }
 }
 
-/// The duty to fetch. Flights that have not landed when it is dropped are given up.
+/// The duty to fetch. Flights that are not completed when the leader is dropped are abandoned.
 #[derive(Debug)]
-pub struct Lead<K: Eq + Hash, V> {
+pub struct FlightLeader<K: Eq + Hash, V> {
     flights: Flights<K, V>,
     pending: HashMap<K, watch::Sender<Option<V>>>,
 }
 
-impl<K: Eq + Hash, V> Lead<K, V> {
-    /// Whether there is nothing to fetch: others are on it.
+impl<K: Eq + Hash, V> FlightLeader<K, V> {
+    /// Returns whether there is nothing to fetch: other leaders fetch all keys.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Whether the key is this lead's to fetch.
+    /// Returns whether this leader has to fetch the key.
     pub fn leads(&self, key: &K) -> bool {
         self.pending.contains_key(key)
     }
 
-    /// Gives everyone aboard what was fetched for a key.
-    pub fn land(&mut self, key: &K, value: V) {
+    /// Completes the flight of a key: all its handles get the value.
+    pub fn complete(&mut self, key: &K, value: V) {
         if let Some(sender) = self.pending.remove(key) {
-            // First off the board: who comes from now on starts anew.
+            // Remove the flight before sending: later callers must start a new one.
             lock(&self.flights).remove(key);
             sender.send_replace(Some(value));
         }
     }
 }
 
-impl<K: Eq + Hash, V> Drop for Lead<K, V> {
+impl<K: Eq + Hash, V> Drop for FlightLeader<K, V> {
     fn drop(&mut self) {
         let mut flights = lock(&self.flights);
         for key in self.pending.keys() {
@@ -117,38 +124,38 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn of_many_one_leads_and_all_get_the_same() {
+    async fn one_of_many_callers_leads_and_all_get_its_value() {
         let flights = SingleFlight::<&str, u32>::new();
-        let (mut lead, mut seats) = flights.board(&["a", "b"], None);
+        let (mut leader, mut handles) = flights.join(&["a", "b"], None);
         for _ in 0..100 {
-            let (other, more) = flights.board(&["a"], None);
+            let (other, more) = flights.join(&["a"], None);
             assert!(other.is_empty());
-            seats.extend(more);
+            handles.extend(more);
         }
-        lead.land(&"a", 7);
-        lead.land(&"b", 8);
-        for (index, seat) in seats.into_iter().enumerate() {
-            assert_eq!(seat.landed().await, Some(if index == 1 { 8 } else { 7 }));
+        leader.complete(&"a", 7);
+        leader.complete(&"b", 8);
+        for (index, handle) in handles.into_iter().enumerate() {
+            assert_eq!(handle.result().await, Some(if index == 1 { 8 } else { 7 }));
         }
-        assert!(flights.board(&["a"], None).0.leads(&"a"), "what has landed is not boarded again");
+        assert!(flights.join(&["a"], None).0.leads(&"a"), "a completed flight is not joined again");
     }
 
     #[tokio::test]
-    async fn a_flight_that_is_given_up_strands_nobody() {
+    async fn dropping_the_leader_releases_all_handles() {
         let flights = SingleFlight::<&str, u32>::new();
-        let (lead, mut seats) = flights.board(&["a"], None);
-        drop(lead);
-        assert_eq!(seats.remove(0).landed().await, None);
-        assert!(!flights.board(&["a"], None).0.is_empty());
+        let (leader, mut handles) = flights.join(&["a"], None);
+        drop(leader);
+        assert_eq!(handles.remove(0).result().await, None);
+        assert!(!flights.join(&["a"], None).0.is_empty());
     }
 
     #[tokio::test]
-    async fn a_flight_from_before_the_wanted_moment_says_so() {
+    async fn a_flight_older_than_the_wanted_moment_is_not_recent_enough() {
         let flights = SingleFlight::<&str, u32>::new();
-        let (_lead, seats) = flights.board(&["a"], None);
-        assert!(seats[0].recent_enough);
+        let (_leader, handles) = flights.join(&["a"], None);
+        assert!(handles[0].recent_enough);
         let later = Instant::now() + std::time::Duration::from_secs(1);
-        let (_, seats) = flights.board(&["a"], Some(later));
-        assert!(!seats[0].recent_enough);
+        let (_, handles) = flights.join(&["a"], Some(later));
+        assert!(!handles[0].recent_enough);
     }
 }

@@ -1,40 +1,40 @@
-//! Those who wait for a submission: counted, and bounded.
+//! Bounds and counts the reads that wait for a submission.
 
 use prometheus::IntGauge;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::metrics::ApiMetrics;
 
-/// Counts those who wait, and bounds them.
+/// Limits how many reads may wait at once.
 #[derive(Debug)]
-pub struct Waiters {
-    places: Semaphore,
+pub struct WaiterLimit {
+    permits: Semaphore,
     waiting: IntGauge,
 }
 
-/// A place among those who wait.
+/// Permission to wait; released when dropped.
 #[derive(Debug)]
-pub struct Waiting<'a> {
+pub struct WaiterPermit<'a> {
     waiting: &'a IntGauge,
-    _place: SemaphorePermit<'a>,
+    _permit: SemaphorePermit<'a>,
 }
 
-impl Waiters {
-    /// Room for so many.
+impl WaiterLimit {
+    /// Creates a limit of `max` waiting reads.
     pub fn new(max: usize, metrics: &ApiMetrics) -> Self {
-        let places = Semaphore::new(max.min(Semaphore::MAX_PERMITS));
-        Self { places, waiting: metrics.waiting.clone() }
+        let permits = Semaphore::new(max.min(Semaphore::MAX_PERMITS));
+        Self { permits, waiting: metrics.waiting.clone() }
     }
 
-    /// Takes a place; `None` when all are taken.
-    pub fn enter(&self) -> Option<Waiting<'_>> {
-        let place = self.places.try_acquire().ok()?;
+    /// Acquires a permit; `None` when all are taken.
+    pub fn try_acquire(&self) -> Option<WaiterPermit<'_>> {
+        let permit = self.permits.try_acquire().ok()?;
         self.waiting.inc();
-        Some(Waiting { waiting: &self.waiting, _place: place })
+        Some(WaiterPermit { waiting: &self.waiting, _permit: permit })
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaiterPermit<'_> {
     fn drop(&mut self) {
         self.waiting.dec();
     }

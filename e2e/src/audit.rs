@@ -1,5 +1,5 @@
-//! Whether everything that a stack shows and stores is what its log says: the aggregate at every API, the copy in Redis,
-//! the committed totals, and everyone's row.
+//! Compares everything that a stack shows and stores with its log: the aggregate at every API, the cache in Redis, the
+//! committed totals, and the person rows.
 
 use std::time::Duration;
 
@@ -11,78 +11,79 @@ use crate::stack::Stack;
 use crate::stores::Tables;
 use crate::wait::eventually;
 
-/// How long a stack may take to catch up.
-const CATCH_UP: Duration = Duration::from_secs(40);
-/// How long copies may take to follow.
-const FOLLOW: Duration = Duration::from_secs(15);
+/// Timeout for committing the end of the log.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(40);
+/// Timeout for cache, APIs and person rows to follow the committed totals.
+const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A log folded anew, and what differs from it.
+/// The oracle's fold of a log, and the differences found.
 pub struct Audit {
-    /// The log itself.
+    /// The records of the log.
     pub log: Vec<LogRecord>,
-    /// What became of its records.
+    /// Outcomes of the records, over all partitions.
     pub tally: Tally,
-    /// Each place that says something else, and what.
+    /// A description of each difference.
     pub differences: Vec<String>,
     oracle: Oracle,
     tables: Tables,
 }
 
-/// Waits until the end of the log is committed and compares a budget everywhere with the oracle. Gives its totals.
+/// Waits until the log is committed and compares a budget everywhere with the oracle. Returns the budget's totals.
 ///
 /// # Errors
-/// When something differs.
+/// When anything differs.
 pub async fn exact(stack: &Stack, budget: &str, categories: usize) -> Result<Totals> {
-    stack.caught_up(CATCH_UP).await?;
-    let mut audit = Audit::of(stack).await?;
-    let expected = audit.compare(stack, budget, categories, FOLLOW).await;
+    stack.wait_until_caught_up(CATCH_UP_TIMEOUT).await?;
+    let mut audit = Audit::new(stack).await?;
+    let expected = audit.compare(stack, budget, categories, PROPAGATION_TIMEOUT).await;
     ensure!(audit.differences.is_empty(), "{}", audit.differences.join("\n"));
     Ok(expected)
 }
 
 impl Audit {
-    /// Folds a stack's log, all of which is committed, and compares what became of each partition's records.
+    /// Folds a completely committed log and compares the record outcomes of each partition.
     ///
     /// # Errors
-    /// When something cannot be read.
-    pub async fn of(stack: &Stack) -> Result<Self> {
+    /// When a backend cannot be read.
+    pub async fn new(stack: &Stack) -> Result<Self> {
         let log = stack.kafka.read(&stack.topic).await?;
-        let oracle = Oracle::of(&log, stack.partitions);
+        let oracle = Oracle::from_log(&log, stack.partitions);
         let tables = stack.tables().await?;
         let mut differences = Vec::new();
         let mut tally = Tally::default();
         for partition in 0..stack.partitions {
             let stored =
-                tables.partition(partition).await?.context("a partition that nobody claimed")?;
-            let became = oracle.tally(partition);
-            tally += became;
-            if stored.tally != became {
-                differences
-                    .push(format!("partition {partition}: stored {stored:?}, expected {became:?}"));
+                tables.partition(partition).await?.context("a partition was never claimed")?;
+            let expected = oracle.tally(partition);
+            tally += expected;
+            if stored.tally != expected {
+                differences.push(format!(
+                    "partition {partition}: stored {stored:?}, expected {expected:?}"
+                ));
             }
         }
         Ok(Self { log, tally, differences, oracle, tables })
     }
 
-    /// Compares a budget everywhere; copies have a while to follow. Gives what the log says of it.
+    /// Compares a budget everywhere and returns its expected totals. `timeout` limits the wait for the copies.
     pub async fn compare(
         &mut self,
         stack: &Stack,
         budget: &str,
         categories: usize,
-        follow: Duration,
+        timeout: Duration,
     ) -> Totals {
         let Self { oracle, tables, .. } = self;
         let expected = oracle.totals(budget, categories);
         let compared = [
             ("the committed totals", in_tables(tables, budget, stack.partitions, &expected).await),
-            ("the APIs", stack.system.shows(budget, &expected, follow).await),
-            ("Redis", in_redis(stack, budget, &expected, follow).await),
-            ("people's rows", in_rows(tables, budget, oracle, follow).await),
+            ("the APIs", stack.system.wait_until_shown(budget, &expected, timeout).await),
+            ("Redis", in_redis(stack, budget, &expected, timeout).await),
+            ("the person rows", in_rows(tables, budget, oracle, timeout).await),
         ];
-        for (place, outcome) in compared {
-            if let Err(error) = outcome {
-                self.differences.push(format!("{place} of {budget}: {error:#}"));
+        for (what, result) in compared {
+            if let Err(error) = result {
+                self.differences.push(format!("{what} of {budget}: {error:#}"));
             }
         }
         expected
@@ -96,10 +97,10 @@ async fn in_tables(
     expected: &Totals,
 ) -> Result<()> {
     let committed = tables.totals(budget, partitions).await?;
-    let nobody = committed.basis_points.is_empty() && committed.people == 0;
+    let empty = committed.basis_points.is_empty() && committed.people == 0;
     ensure!(
-        committed == *expected || (nobody && expected.people == 0),
-        "committed are {} people and {:?}, expected {} and {:?}{}",
+        committed == *expected || (empty && expected.people == 0),
+        "committed: {} people and {:?}, expected {} and {:?}{}",
         committed.people,
         committed.basis_points,
         expected.people,
@@ -109,25 +110,20 @@ async fn in_tables(
     Ok(())
 }
 
-async fn in_redis(stack: &Stack, budget: &str, expected: &Totals, follow: Duration) -> Result<()> {
+async fn in_redis(stack: &Stack, budget: &str, expected: &Totals, timeout: Duration) -> Result<()> {
     let mut keys = stack.keys().await?;
-    eventually("Redis has the aggregate", follow, async || {
+    eventually("Redis has the aggregate", timeout, async || {
         ensure!(keys.aggregate(budget).await? == *expected, "Redis has other totals");
         Ok(())
     })
     .await
 }
 
-async fn in_rows(tables: &Tables, budget: &str, oracle: &Oracle, follow: Duration) -> Result<()> {
+async fn in_rows(tables: &Tables, budget: &str, oracle: &Oracle, timeout: Duration) -> Result<()> {
     let people = oracle.people(budget);
-    eventually("everyone's row is there", follow, async || {
+    eventually("the person rows are complete", timeout, async || {
         let rows = tables.people(budget).await?;
-        ensure!(
-            rows == people,
-            "{} rows, some of them wrong, of {} people",
-            rows.len(),
-            people.len()
-        );
+        ensure!(rows == people, "{} rows for {} people, or wrong rows", rows.len(), people.len());
         Ok(())
     })
     .await

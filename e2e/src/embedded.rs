@@ -1,4 +1,4 @@
-//! Everything in one process, with its data in a folder of its own.
+//! `allocator run`: all services in one process with their own data directory.
 
 use std::path::{Path, PathBuf};
 
@@ -15,27 +15,27 @@ use crate::system::System;
 pub struct Embedded {
     /// The process.
     pub service: Service,
-    /// HTTP to it.
+    /// HTTP client of the process.
     pub system: System,
-    /// Where its data is.
+    /// The data directory.
     pub data: PathBuf,
 }
 
 impl Embedded {
-    /// Starts it and waits until it is ready.
+    /// Starts the process and waits until it is ready.
     ///
     /// # Errors
-    /// When it does not get ready.
+    /// When the process does not become ready.
     pub async fn start() -> Result<Self> {
         let dir = scenario::new_dir("embedded")?;
         let data = dir.join("data");
         Self::start_on(&dir, data).await
     }
 
-    /// As [`Self::start`], with its log in `dir` and its data in a folder of the caller's.
+    /// Starts the process with its log in `dir` and its data in `data`, and waits until it is ready.
     ///
     /// # Errors
-    /// When it does not get ready.
+    /// When the process does not become ready.
     pub async fn start_on(dir: &Path, data: PathBuf) -> Result<Self> {
         let address = format!("127.0.0.1:{}", free_port()?);
         let arguments = [

@@ -1,4 +1,4 @@
-//! The gateway in front of a stack: Debian's nginx as `local/gateway` configures and starts it.
+//! The gateway in front of a stack: Debian's nginx, configured and started by `local/gateway`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::scenario;
 use crate::stack::Stack;
 use crate::wait::eventually_blocking;
 
-const START_PATIENCE: Duration = Duration::from_secs(10);
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One address for everything.
+/// A running nginx with one address for all services.
 #[derive(Debug)]
 pub struct Gateway {
     /// `http://host:port`
@@ -23,41 +23,41 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts one in front of a stack of two ingests and two APIs.
+    /// Starts a gateway in front of a stack with two ingests and two APIs.
     ///
     /// # Errors
-    /// When it does not start.
+    /// When nginx does not start.
     pub async fn start(stack: &Stack) -> Result<Self> {
         let ([ingest_1, ingest_2], [api_1, api_2]) =
             (&stack.system.writes[..], &stack.system.reads[..])
         else {
-            bail!("the gateway is for two ingests and two APIs");
+            bail!("the gateway needs two ingests and two APIs");
         };
-        Self::before([ingest_1, ingest_2, api_1, api_2].map(|url| port_of(url))).await
+        Self::start_for([ingest_1, ingest_2, api_1, api_2].map(|url| port_of(url))).await
     }
 
-    /// Starts one in front of the ports of two ingests and two APIs.
-    async fn before(services: [&str; 4]) -> Result<Self> {
+    /// Starts a gateway in front of the ports of two ingests and two APIs.
+    async fn start_for(services: [&str; 4]) -> Result<Self> {
         let dir = scenario::new_dir("gateway")?;
-        let folder = dir.display().to_string();
+        let dir_argument = dir.display().to_string();
         let script = workspace().join("local/gateway").display().to_string();
         let port = free_port()?.to_string();
-        // Killed with this program, nginx would leave its worker behind: it is told to end instead.
-        let arguments = ["--pdeathsig", "TERM", &script, &folder, &port].into_iter();
+        // SIGKILL would leave the nginx worker running, so the gateway gets SIGTERM when this program exits.
+        let arguments = ["--pdeathsig", "TERM", &script, &dir_argument, &port].into_iter();
         let arguments: Vec<String> = arguments.chain(services).map(str::to_owned).collect();
         let process = Process::start("gateway", &dir, Path::new("setpriv"), &arguments)?;
         let mut gateway = Self { url: format!("http://127.0.0.1:{port}"), process };
-        gateway.process.ready(&format!("{}/.gateway/livez", gateway.url), START_PATIENCE).await?;
+        gateway.process.ready(&format!("{}/.gateway/livez", gateway.url), START_TIMEOUT).await?;
         Ok(gateway)
     }
 }
 
-/// Ends it in good order, its worker included. What does not end so is killed with the process.
+/// Terminates nginx with its worker gracefully. After the timeout the process is killed.
 impl Drop for Gateway {
     fn drop(&mut self) {
         if self.process.signal(Signal::Term).is_ok() {
-            let _ = eventually_blocking("the gateway ends", STOP_PATIENCE, || {
-                ensure!(self.process.ended()?.is_some(), "it still runs");
+            let _ = eventually_blocking("the gateway exits", STOP_TIMEOUT, || {
+                ensure!(self.process.exit_status()?.is_some(), "it is still running");
                 Ok(())
             });
         }
@@ -84,8 +84,8 @@ mod tests {
         children.unwrap().split_whitespace().map(str::to_owned).collect()
     }
 
-    /// A service that answers every request with its own name. Gives its port.
-    fn named(name: &'static str) -> String {
+    /// Starts a service that responds to every request with its name. Returns its port.
+    fn fake_service(name: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port().to_string();
         thread::spawn(move || {
@@ -104,10 +104,15 @@ mod tests {
     }
 
     #[test]
-    fn reads_and_all_that_administrators_ask_for_go_to_an_api_and_other_writes_to_an_ingest() {
+    fn reads_and_admin_requests_go_to_an_api_and_other_writes_to_an_ingest() {
         scenario::scenario(async || {
-            let services = [named("ingest"), named("ingest"), named("api"), named("api")];
-            let gateway = Gateway::before(services.each_ref().map(String::as_str)).await?;
+            let services = [
+                fake_service("ingest"),
+                fake_service("ingest"),
+                fake_service("api"),
+                fake_service("api"),
+            ];
+            let gateway = Gateway::start_for(services.each_ref().map(String::as_str)).await?;
             for (method, path, service) in [
                 (Method::GET, "/v1/budgets/taxes", "api"),
                 (Method::GET, "/v1/budgets/taxes/export?format=csv", "api"),
@@ -121,25 +126,32 @@ mod tests {
                 (Method::POST, "/v1/administration", "ingest"),
             ] {
                 let url = format!("{}{path}", gateway.url);
-                let answer = reqwest::Client::new().request(method.clone(), url).send().await?;
-                assert_eq!(answer.text().await?, service, "{method} {path}");
+                let response = crate::http_client::builder()
+                    .build()?
+                    .request(method.clone(), url)
+                    .send()
+                    .await?;
+                assert_eq!(response.text().await?, service, "{method} {path}");
             }
             Ok(())
         });
     }
 
     #[test]
-    fn a_gateway_that_is_dropped_leaves_no_worker_and_no_port_behind() {
+    fn dropping_a_gateway_stops_its_worker_and_frees_its_port() {
         scenario::scenario(async || {
-            // Nothing listens behind it; that is not asked here.
-            let gateway = Gateway::before(["9", "9", "9", "9"]).await?;
+            // No service listens on port 9, and this test sends no request.
+            let gateway = Gateway::start_for(["9", "9", "9", "9"]).await?;
             let address = gateway.url.trim_start_matches("http://").to_owned();
             let workers = children(gateway.process.pid());
-            assert!(!workers.is_empty(), "no worker was found");
+            assert!(!workers.is_empty(), "nginx has no worker");
             drop(gateway);
             TcpListener::bind(address)?;
             for worker in workers {
-                assert!(!Path::new("/proc").join(&worker).exists(), "worker {worker} still runs");
+                assert!(
+                    !Path::new("/proc").join(&worker).exists(),
+                    "worker {worker} is still running"
+                );
             }
             Ok(())
         });

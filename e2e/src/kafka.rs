@@ -1,4 +1,4 @@
-//! The log as a plain client sees it: topics made and deleted, records read from the start, records written directly.
+//! A plain Kafka client: creates and deletes topics, reads and writes records.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,20 +15,20 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::wait::eventually;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A record as it lies in a topic.
+/// A record of a topic.
 #[derive(Debug, Clone)]
 pub struct LogRecord {
-    /// Its partition.
+    /// The partition.
     pub partition: u32,
-    /// Its offset.
+    /// The offset.
     pub offset: u64,
-    /// Its key.
+    /// The key.
     pub key: Vec<u8>,
-    /// Its value.
+    /// The value.
     pub value: Vec<u8>,
-    /// Its headers.
+    /// The headers.
     pub headers: BTreeMap<String, String>,
 }
 
@@ -39,12 +39,12 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// A client of the cluster at `brokers`.
+    /// Creates a client of the cluster at `brokers`.
     pub fn at(brokers: &str) -> Self {
         Self { brokers: brokers.to_owned() }
     }
 
-    /// Settings that all clients of it share.
+    /// The settings that all clients share.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
@@ -55,79 +55,84 @@ impl Kafka {
         Ok(self.client().create()?)
     }
 
-    /// Makes a topic and waits until it can be written to.
+    /// Creates a topic and waits until all partitions have a leader.
     ///
     /// # Errors
-    /// When it exists already, or Kafka is away.
+    /// When the topic exists already, or Kafka is unavailable.
     pub async fn create_topic(&self, topic: &str, partitions: u32) -> Result<()> {
         let admin = self.admin()?;
         let new = NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(1))
             .set("retention.ms", "-1");
-        let options = AdminOptions::new().request_timeout(Some(PATIENCE));
-        eventually(&format!("topic {topic} is made"), PATIENCE, async || {
-            for made in admin.create_topics([&new], &options).await? {
-                made.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+        eventually(&format!("topic {topic} is created"), REQUEST_TIMEOUT, async || {
+            for created in admin.create_topics([&new], &options).await? {
+                created.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
             }
             Ok(())
         })
         .await?;
-        eventually(&format!("topic {topic} has leaders"), PATIENCE, async || {
-            ensure!(self.partitions(topic).await? == partitions, "not all partitions are there");
+        eventually(&format!("topic {topic} has leaders"), REQUEST_TIMEOUT, async || {
+            ensure!(
+                self.partitions(topic).await? == partitions,
+                "not all partitions have a leader"
+            );
             Ok(())
         })
         .await
     }
 
-    /// Deletes a topic and waits until it is gone.
+    /// Deletes a topic and waits until it does not exist.
     ///
     /// # Errors
-    /// When Kafka is away.
+    /// When Kafka is unavailable.
     pub async fn delete_topic(&self, topic: &str) -> Result<()> {
         let admin = self.admin()?;
-        let options =
-            AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
-        for gone in admin.delete_topics(&[topic], &options).await? {
-            match gone {
+        let options = AdminOptions::new()
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .operation_timeout(Some(REQUEST_TIMEOUT));
+        for deleted in admin.delete_topics(&[topic], &options).await? {
+            match deleted {
                 Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
                 Err((topic, code)) => return Err(anyhow!("topic {topic}: {code}")),
             }
         }
-        eventually(&format!("topic {topic} is gone"), PATIENCE, async || {
-            ensure!(self.partitions(topic).await? == 0, "it is still there");
+        eventually(&format!("topic {topic} is deleted"), REQUEST_TIMEOUT, async || {
+            ensure!(self.partitions(topic).await? == 0, "the topic still exists");
             Ok(())
         })
         .await
     }
 
-    /// Deletes each partition's records below its offset in `lows`, as a topic's retention does in time.
+    /// Deletes each partition's records below its offset in `lows`, as retention does.
     ///
     /// # Errors
-    /// When they are not deleted.
-    pub async fn shorten(&self, topic: &str, lows: &[u64]) -> Result<()> {
+    /// When the records are not deleted.
+    pub async fn delete_records_below(&self, topic: &str, lows: &[u64]) -> Result<()> {
         let mut offsets = TopicPartitionList::new();
         for (partition, low) in (0..).zip(lows) {
             offsets.add_partition_offset(topic, partition, Offset::Offset(*low as i64))?;
         }
-        let options =
-            AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE));
+        let options = AdminOptions::new()
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .operation_timeout(Some(REQUEST_TIMEOUT));
         let deleted = self.admin()?.delete_records(&offsets, &options).await?;
         for (partition, low) in deleted.elements().iter().zip(lows) {
             partition.error()?;
-            let begins = partition.offset();
-            ensure!(begins == Offset::Offset(*low as i64), "a partition begins at {begins:?}");
+            let start = partition.offset();
+            ensure!(start == Offset::Offset(*low as i64), "a partition starts at {start:?}");
         }
         Ok(())
     }
 
-    /// Deletes the topics for which `unwanted` says so.
+    /// Deletes the topics whose name satisfies `unwanted`.
     ///
     /// # Errors
-    /// When Kafka is away.
+    /// When Kafka is unavailable.
     pub async fn delete_topics(&self, unwanted: impl Fn(&str) -> bool) -> Result<()> {
         let client = self.client();
         let topics = tokio::task::spawn_blocking(move || -> Result<Vec<String>> {
             let producer: BaseProducer = client.create()?;
-            let metadata = producer.client().fetch_metadata(None, PATIENCE)?;
+            let metadata = producer.client().fetch_metadata(None, REQUEST_TIMEOUT)?;
             Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
         })
         .await??;
@@ -139,34 +144,34 @@ impl Kafka {
         Ok(())
     }
 
-    /// How many partitions a topic has that can be written to; none if there is no such topic.
+    /// Number of partitions with a leader, 0 if the topic does not exist.
     ///
     /// # Errors
-    /// When Kafka is away.
+    /// When Kafka is unavailable.
     pub async fn partitions(&self, topic: &str) -> Result<u32> {
         let (client, topic) = (self.client(), topic.to_owned());
         tokio::task::spawn_blocking(move || {
             let producer: BaseProducer = client.create()?;
-            let metadata = producer.client().fetch_metadata(Some(&topic), PATIENCE)?;
-            let known = metadata.topics().first().context("no such topic")?;
-            Ok(known.partitions().iter().filter(|partition| partition.leader() >= 0).count() as u32)
+            let metadata = producer.client().fetch_metadata(Some(&topic), REQUEST_TIMEOUT)?;
+            let found = metadata.topics().first().context("no such topic")?;
+            Ok(found.partitions().iter().filter(|partition| partition.leader() >= 0).count() as u32)
         })
         .await?
     }
 
-    /// Everything that a topic holds now, partition after partition, each in order.
+    /// Reads all records of a topic, ordered by partition and offset.
     ///
     /// # Errors
-    /// When it cannot be read to its end.
+    /// When the topic cannot be read to its end.
     pub async fn read(&self, topic: &str) -> Result<Vec<LogRecord>> {
         let (client, topic) = (self.client(), topic.to_owned());
         tokio::task::spawn_blocking(move || read(client, &topic)).await?
     }
 
-    /// Where each partition of a topic ends now.
+    /// The end offset of each partition of a topic.
     ///
     /// # Errors
-    /// When Kafka is away.
+    /// When Kafka is unavailable.
     pub async fn ends(&self, topic: &str) -> Result<Vec<u64>> {
         let (client, topic) = (self.client(), topic.to_owned());
         tokio::task::spawn_blocking(move || {
@@ -176,10 +181,10 @@ impl Kafka {
         .await?
     }
 
-    /// Writes records as any foreign program could, in order, and waits until all are acknowledged.
+    /// Writes records in order, as any other program could, and waits until all are acknowledged.
     ///
     /// # Errors
-    /// When one is not.
+    /// When a record is not acknowledged.
     pub async fn write(&self, topic: &str, records: Vec<(u32, Vec<u8>, Vec<u8>)>) -> Result<()> {
         let (mut client, topic) = (self.client(), topic.to_owned());
         tokio::task::spawn_blocking(move || {
@@ -197,7 +202,7 @@ impl Kafka {
                     record = back;
                 }
             }
-            producer.flush(PATIENCE)?;
+            producer.flush(REQUEST_TIMEOUT)?;
             Ok(())
         })
         .await?
@@ -205,11 +210,11 @@ impl Kafka {
 }
 
 fn ends(consumer: &BaseConsumer, topic: &str) -> Result<Vec<u64>> {
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
     let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
     (0..partitions)
         .map(|partition| {
-            let (_, high) = consumer.fetch_watermarks(topic, partition as i32, PATIENCE)?;
+            let (_, high) = consumer.fetch_watermarks(topic, partition as i32, REQUEST_TIMEOUT)?;
             Ok(high.max(0) as u64)
         })
         .collect()
@@ -224,18 +229,18 @@ fn read(mut client: ClientConfig, topic: &str) -> Result<Vec<LogRecord>> {
         .create()?;
     let mut unread = ends(&consumer, topic)?.len();
     let mut records: Vec<Vec<LogRecord>> = vec![Vec::new(); unread];
-    let mut wanted = TopicPartitionList::new();
+    let mut assignment = TopicPartitionList::new();
     for partition in 0..unread {
-        wanted.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
+        assignment.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
     }
-    consumer.assign(&wanted)?;
+    consumer.assign(&assignment)?;
     let deadline = Instant::now() + Duration::from_secs(60);
     while unread > 0 {
         ensure!(Instant::now() < deadline, "{topic} cannot be read to its end");
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let partition = records.get_mut(message.partition() as usize);
-                partition.context("a partition that was not there")?.push(taken(&message));
+                partition.context("unknown partition")?.push(log_record(&message));
             }
             Some(Err(KafkaError::PartitionEOF(_))) => unread -= 1,
             Some(Err(KafkaError::MessageConsumption(code))) => bail!("cannot read {topic}: {code}"),
@@ -245,7 +250,7 @@ fn read(mut client: ClientConfig, topic: &str) -> Result<Vec<LogRecord>> {
     Ok(records.concat())
 }
 
-fn taken(message: &impl Message) -> LogRecord {
+fn log_record(message: &impl Message) -> LogRecord {
     let headers = message.headers().into_iter().flat_map(Headers::iter).map(|header| {
         let value = String::from_utf8_lossy(header.value.unwrap_or_default());
         (header.key.to_owned(), value.into_owned())

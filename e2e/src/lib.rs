@@ -1,48 +1,49 @@
-//! The harness of the black-box tests and of the benchmark: our services as child processes on real servers, what is
-//! needed to hurt them, and a naive oracle that says what is right.
+//! The harness of the black-box tests and of the benchmark: the services as child processes on real servers, fault
+//! injection, and a naive oracle for the expected totals.
 //!
-//! It shares no code with the services. What it knows of them is what `docs/http.md`, the record's `.proto`, the tables and
-//! the Redis keys promise.
+//! The harness shares no code with the services. It relies only on `docs/http.md`, the record's `.proto`, the tables and
+//! the Redis keys.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`scenario`] | how a test runs: alone, bounded, with the logs of its processes quoted when it fails |
-//! | [`process`] | child processes: started, signalled, ended with this one |
-//! | [`service`] | one of our processes, on an address that it keeps over restarts |
-//! | [`stack`], [`embedded`] | the services on real servers; everything in one process |
-//! | [`redis_server`] | a Redis of one's own |
-//! | [`own_servers`] | servers of one's own, to be stopped and killed |
-//! | [`gateway`] | one address in front of a stack, as in `local/` |
-//! | [`system`], [`answer`] | HTTP: requests, and what the answers say |
-//! | [`record`], [`kafka`] | the record's format; the log as a plain client sees it |
-//! | [`stores`] | the rows and keys as plain clients see them |
-//! | [`oracle`] | what the totals must be, from the log or from what was acknowledged |
-//! | [`audit`] | whether all that is shown and stored is what the log says |
-//! | [`load`], [`watch`] | people who submit; readers who check that nothing goes wrong or backwards |
-//! | [`mod@chaos`] | a seeded storm of faults over a seeded load, and what it came to |
-//! | [`unowned`] | for how long nobody moves a partition forward |
-//! | [`mod@bench`] | the figures of the benchmark |
+//! | [`scenario`] | running a test: one at a time, with a timeout, printing the logs of its processes on failure |
+//! | [`process`] | child processes, which never outlive this one |
+//! | [`service`] | one service process, which keeps its address over restarts |
+//! | [`stack`], [`embedded`] | the services on real servers; all services in one process |
+//! | [`redis_server`] | a dedicated Redis |
+//! | [`own_servers`] | dedicated servers that a test may stop and kill |
+//! | [`gateway`] | nginx in front of a stack, as in `local/` |
+//! | [`system`], [`response`] | HTTP requests and responses |
+//! | [`record`], [`kafka`] | the record format; a plain client of the log |
+//! | [`stores`] | plain clients of the tables and Redis keys |
+//! | [`oracle`] | the expected totals, from the log or from acknowledged submissions |
+//! | [`audit`] | comparing everything shown and stored with the log |
+//! | [`load`], [`watch`] | a submission load; readers that detect wrong and stale responses |
+//! | [`mod@chaos`] | seeded faults over a seeded load, with a verdict |
+//! | [`ownership_gaps`] | how long partitions have no active owner |
+//! | [`mod@bench`] | the benchmark |
 
-pub mod answer;
 pub mod audit;
 pub mod bench;
 pub mod chaos;
 pub mod embedded;
 pub mod gateway;
+pub mod http_client;
 pub mod kafka;
 pub mod load;
 pub mod operator;
 pub mod oracle;
 pub mod own_servers;
+pub mod ownership_gaps;
 pub mod port;
 pub mod process;
 pub mod record;
 pub mod redis_server;
+pub mod response;
 pub mod scenario;
 pub mod service;
 pub mod stack;
 pub mod stores;
 pub mod system;
-pub mod unowned;
 pub mod wait;
 pub mod watch;

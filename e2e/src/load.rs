@@ -1,5 +1,7 @@
-//! People who submit, change their minds and withdraw, and do not give up: each repeats a submission under the same id
-//! until it is acknowledged, wherever somebody answers. So what must be counted in the end is known exactly.
+//! A load of people who submit, resubmit and withdraw.
+//!
+//! Every submission is retried with the same id, at any ingest, until it is acknowledged. So the expected totals are
+//! known exactly at the end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,39 +14,39 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::answer::{receipt, send};
 use crate::audit;
 use crate::kafka::LogRecord;
 use crate::oracle::Totals;
 use crate::record::{SubmissionRecord, mix, mix_128, shares};
+use crate::response::{receipt, send};
 use crate::stack::Stack;
 use crate::system::{System, allocation};
 
-/// How long anybody keeps trying.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for acknowledging one submission, retries included.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Who submits to what.
+/// The people of a load and their budget.
 #[derive(Debug, Clone)]
 pub struct Crowd {
     /// The budget.
     pub budget: String,
-    /// Its categories, `c0` and on.
+    /// Number of categories, `c0`, `c1`, ….
     pub categories: usize,
-    /// How many people there are.
+    /// Number of people.
     pub people: u64,
-    /// How many of them speak at once.
-    pub voices: u64,
-    /// Whether some withdraw.
+    /// Number of concurrent workers.
+    pub workers: u64,
+    /// Whether some people withdraw.
     pub withdrawals: bool,
 }
 
 impl Crowd {
-    /// Six voices of three hundred people.
-    pub fn of(budget: &str, categories: usize) -> Self {
-        Self { budget: budget.to_owned(), categories, people: 300, voices: 6, withdrawals: true }
+    /// Three hundred people with six workers.
+    pub fn new(budget: &str, categories: usize) -> Self {
+        Self { budget: budget.to_owned(), categories, people: 300, workers: 6, withdrawals: true }
     }
 
-    /// Lets them speak until they are told to stop.
+    /// Starts the load. It runs until [`Load::stop`].
     pub fn start(self, system: &System) -> Load {
         let shared = Arc::new(Shared {
             crowd: self,
@@ -52,11 +54,11 @@ impl Crowd {
             stop: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
         });
-        let mut voices = JoinSet::new();
-        for voice in 0..shared.crowd.voices {
-            voices.spawn(speak(Arc::clone(&shared), voice));
+        let mut workers = JoinSet::new();
+        for worker in 0..shared.crowd.workers {
+            workers.spawn(run_worker(Arc::clone(&shared), worker));
         }
-        Load { shared, voices }
+        Load { shared, workers }
     }
 }
 
@@ -67,49 +69,45 @@ struct Shared {
     acknowledged: AtomicU64,
 }
 
-/// A crowd that speaks.
+/// A running load.
 pub struct Load {
     shared: Arc<Shared>,
-    voices: JoinSet<Result<Ledger>>,
+    workers: JoinSet<Result<Ledger>>,
 }
 
 impl Load {
-    /// How many submissions have been acknowledged so far.
+    /// Number of acknowledged submissions so far.
     pub fn acknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// Waits until `more` submissions have been acknowledged from now on.
+    /// Waits until `more` submissions are acknowledged.
     ///
     /// # Errors
-    /// When they are not in time.
-    pub async fn goes_on_for(&self, more: u64) -> Result<()> {
+    /// When they are not within the timeout.
+    pub async fn wait_for_acknowledgements(&self, more: u64) -> Result<()> {
         let target = self.acknowledged() + more;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + ACKNOWLEDGE_TIMEOUT;
         while self.acknowledged() < target {
-            ensure!(
-                Instant::now() < deadline,
-                "{} acknowledged, {target} awaited",
-                self.acknowledged()
-            );
-            ensure!(!self.voices.is_empty(), "nobody speaks any more");
+            ensure!(Instant::now() < deadline, "{} of {target} acknowledged", self.acknowledged());
+            ensure!(!self.workers.is_empty(), "all workers have exited");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Ok(())
     }
 
-    /// Lets everyone finish what they are about to say.
+    /// Stops the load after the submissions in flight are acknowledged.
     ///
     /// # Errors
-    /// When somebody was refused, or not acknowledged in time.
+    /// When a submission was rejected, or not acknowledged in time.
     pub async fn stop(mut self) -> Result<Ledger> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut whole = Ledger::default();
-        while let Some(ledger) = self.voices.join_next().await {
+        while let Some(ledger) = self.workers.join_next().await {
             let ledger = ledger??;
             whole.last.extend(ledger.last);
             whole.acknowledged.extend(ledger.acknowledged);
-            whole.repeats += ledger.repeats;
+            whole.retries += ledger.retries;
         }
         Ok(whole)
     }
@@ -124,18 +122,18 @@ pub struct Acknowledged {
     offset: u64,
 }
 
-/// What was acknowledged.
+/// All acknowledged submissions.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// For each person what they said last: nothing, once withdrawn.
+    /// The last allocation of each person, `None` once withdrawn.
     last: HashMap<u64, Option<Vec<u32>>>,
     acknowledged: Vec<Acknowledged>,
-    /// How often somebody had to say something again.
-    pub repeats: u64,
+    /// Number of retries.
+    pub retries: u64,
 }
 
 impl Ledger {
-    /// How many submissions were acknowledged.
+    /// Number of acknowledged submissions.
     pub fn len(&self) -> usize {
         self.acknowledged.len()
     }
@@ -145,113 +143,129 @@ impl Ledger {
         self.acknowledged.is_empty()
     }
 
-    /// The totals that must be shown in the end.
+    /// The expected totals.
     pub fn totals(&self, categories: usize) -> Totals {
-        Totals::of(categories, self.last.values().flatten())
+        Totals::from_allocations(categories, self.last.values().flatten())
     }
 
-    /// Checks that a stack counts exactly what was acknowledged, everywhere, and that its log has all of it.
+    /// Checks that a stack counts exactly the acknowledged submissions, and that its log holds all of them.
     ///
     /// # Errors
-    /// When it does not.
-    pub async fn is_counted(&self, stack: &Stack, budget: &str, categories: usize) -> Result<()> {
+    /// When anything differs.
+    pub async fn verify_counted(
+        &self,
+        stack: &Stack,
+        budget: &str,
+        categories: usize,
+    ) -> Result<()> {
         let totals = audit::exact(stack, budget, categories).await?;
-        ensure!(totals == self.totals(categories), "what is counted is not what was acknowledged");
+        ensure!(
+            totals == self.totals(categories),
+            "the totals differ from the acknowledged submissions"
+        );
         self.check_log(&stack.kafka.read(&stack.topic).await?)
     }
 
-    /// Checks that every acknowledged submission stands where its receipt says.
+    /// Checks that every acknowledged submission is at its receipt's address.
     ///
     /// # Errors
-    /// When one does not.
+    /// When one is not.
     pub fn check_log(&self, log: &[LogRecord]) -> Result<()> {
         self.check_logs(&[(0, log)])
     }
 
-    /// As [`Self::check_log`], of all the logs that a deployment has had, by their numbers.
+    /// Does the same as [`Self::check_log`] for all logs of a deployment, by number.
     ///
     /// # Errors
-    /// When a submission does not stand where its receipt says.
+    /// When a submission is not at its receipt's address.
     pub fn check_logs(&self, logs: &[(u32, &[LogRecord])]) -> Result<()> {
-        let mut by_place: HashMap<(u32, u32, u64), &LogRecord> = HashMap::new();
+        let mut by_address: HashMap<(u32, u32, u64), &LogRecord> = HashMap::new();
         for (log, records) in logs {
-            let place = |record: &LogRecord| (*log, record.partition, record.offset);
-            by_place.extend(records.iter().map(|record| (place(record), record)));
+            let address = |record: &LogRecord| (*log, record.partition, record.offset);
+            by_address.extend(records.iter().map(|record| (address(record), record)));
         }
         for Acknowledged { submission, log, partition, offset } in &self.acknowledged {
-            let record = by_place.get(&(*log, *partition, *offset)).with_context(|| {
-                format!("nothing at {log}.{partition}.{offset}, which was acknowledged")
+            let record = by_address.get(&(*log, *partition, *offset)).with_context(|| {
+                format!("no record at the acknowledged address {log}.{partition}.{offset}")
             })?;
-            let there = SubmissionRecord::decode(&record.value[..])?;
+            let stored = SubmissionRecord::decode(&record.value[..])?;
             ensure!(
-                there.submission_id == submission.to_be_bytes(),
-                "another submission stands at {partition}.{offset}"
+                stored.submission_id == submission.to_be_bytes(),
+                "another submission is at {log}.{partition}.{offset}"
             );
         }
         Ok(())
     }
 }
 
-/// A UUID's text.
+/// Formats a UUID.
 pub fn uuid(bits: u128) -> String {
     let hex = format!("{bits:032x}");
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// Random version and variant bits of a UUID made regular (version 4).
+/// Sets the version and variant bits of a version 4 UUID.
 pub fn uuid_bits(bits: u128) -> u128 {
     bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62
 }
 
-/// One voice: its people in turn, again and again.
-async fn speak(shared: Arc<Shared>, voice: u64) -> Result<Ledger> {
+/// Submits for every person of one worker in a loop.
+async fn run_worker(shared: Arc<Shared>, worker: u64) -> Result<Ledger> {
     let crowd = &shared.crowd;
     let mut ledger = Ledger::default();
-    let mine: Vec<u64> = (voice..crowd.people).step_by(crowd.voices as usize).collect();
-    // Different crowds of one budget say different things under different ids.
+    let people: Vec<u64> = (worker..crowd.people).step_by(crowd.workers as usize).collect();
+    // Different loads of one budget have different submission ids and shares.
     let salt = mix(u64::from(crate::scenario::serial()));
-    for (number, person) in (0_u64..).zip(mine.iter().cycle()) {
+    for (number, person) in (0_u64..).zip(people.iter().cycle()) {
         if shared.stop.load(Ordering::Relaxed) {
             break;
         }
-        let number = salt ^ (number * crowd.voices + voice);
+        let number = salt ^ (number * crowd.workers + worker);
         let withdraws =
             crowd.withdrawals && ledger.last.contains_key(person) && mix(number).is_multiple_of(7);
-        let says = (!withdraws).then(|| shares(number, crowd.categories));
+        let allocation = (!withdraws).then(|| shares(number, crowd.categories));
         let submission = uuid_bits(mix_128(number));
-        let said = say(&shared, *person, submission, says.as_deref(), &mut ledger.repeats).await?;
-        ledger.acknowledged.push(said);
-        ledger.last.insert(*person, says);
+        let acknowledged = submit_until_acknowledged(
+            &shared,
+            *person,
+            submission,
+            allocation.as_deref(),
+            &mut ledger.retries,
+        )
+        .await?;
+        ledger.acknowledged.push(acknowledged);
+        ledger.last.insert(*person, allocation);
         shared.acknowledged.fetch_add(1, Ordering::Relaxed);
     }
     Ok(ledger)
 }
 
-async fn say(
+/// Submits shares, or a withdrawal if there are none.
+async fn submit_until_acknowledged(
     shared: &Shared,
     person: u64,
     submission: u128,
-    says: Option<&[u32]>,
-    repeats: &mut u64,
+    submitted: Option<&[u32]>,
+    retries: &mut u64,
 ) -> Result<Acknowledged> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + ACKNOWLEDGE_TIMEOUT;
     let id = uuid(submission);
     let path = format!("/v1/budgets/{}/submissions", shared.crowd.budget);
     for attempt in person as usize.. {
-        let to = shared.system.write_to(attempt);
-        let request = match says {
+        let ingest = shared.system.write_to(attempt);
+        let request = match submitted {
             Some(shares) => {
                 let body = json!({"person": format!("p-{person}"), "submission_id": id, "allocation": allocation(shares)});
-                shared.system.request(Method::POST, format!("{to}{path}")).json(&body)
+                shared.system.request(Method::POST, format!("{ingest}{path}")).json(&body)
             }
             None => shared
                 .system
-                .request(Method::DELETE, format!("{to}{path}/p-{person}"))
+                .request(Method::DELETE, format!("{ingest}{path}/p-{person}"))
                 .header("idempotency-key", &id),
         };
-        let failed = match send(request.timeout(Duration::from_secs(5))).await {
-            Ok(answer) if answer.status == 202 => {
-                let receipt = receipt(&answer)?;
+        let failure = match send(request.timeout(Duration::from_secs(5))).await {
+            Ok(response) if response.status == 202 => {
+                let receipt = receipt(&response)?;
                 return Ok(Acknowledged {
                     submission,
                     log: receipt.log,
@@ -259,13 +273,13 @@ async fn say(
                     offset: receipt.offset,
                 });
             }
-            // Not now, or the attempt before is still under way.
-            Ok(answer) if matches!(answer.status, 503 | 409) => answer.text(),
-            Ok(answer) => bail!("{id} was refused: {} {}", answer.status, answer.text()),
+            // The log is unavailable, or an earlier attempt is still in flight.
+            Ok(response) if matches!(response.status, 503 | 409) => response.text(),
+            Ok(response) => bail!("{id} was rejected: {} {}", response.status, response.text()),
             Err(error) => format!("{error:#}"),
         };
-        *repeats += 1;
-        ensure!(Instant::now() < deadline, "{id} was not acknowledged: {failed}");
+        *retries += 1;
+        ensure!(Instant::now() < deadline, "{id} was not acknowledged: {failure}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     bail!("{id} was not acknowledged")

@@ -1,4 +1,4 @@
-//! An operator, who gives commands to what runs.
+//! Runs operator commands against a running deployment.
 
 use std::fs;
 use std::path::Path;
@@ -11,69 +11,72 @@ use crate::process::{Process, binary};
 use crate::scenario::new_dir;
 use crate::stack::Stack;
 
-/// How an operator gives commands.
+/// The binary and the configuration of operator commands.
 pub struct Operator {
     program: &'static str,
     arguments: Vec<String>,
 }
 
 impl Operator {
-    /// Of a stack: `processor COMMAND`.
+    /// Runs `processor COMMAND` for a stack.
     ///
     /// # Errors
     /// When the configuration cannot be written.
-    pub fn of_stack(stack: &Stack) -> Result<Self> {
+    pub fn for_stack(stack: &Stack) -> Result<Self> {
         let config = new_dir("operator")?.join("operator.toml");
         fs::write(&config, stack.config("processor", 1))?;
         let arguments = vec!["--config".to_owned(), config.display().to_string()];
         Ok(Self { program: "processor", arguments })
     }
 
-    /// Of the embedded default: `allocator COMMAND`.
-    pub fn of_embedded(embedded: &Embedded) -> Self {
-        Self::of_data(&embedded.data)
+    /// Runs `allocator COMMAND` for an embedded process.
+    pub fn for_embedded(embedded: &Embedded) -> Self {
+        Self::for_data_dir(&embedded.data)
     }
 
-    /// Of the embedded default with its data in `dir`, whether it runs or not.
-    pub fn of_data(dir: &Path) -> Self {
+    /// Runs `allocator COMMAND` for a data directory, with or without a running process.
+    pub fn for_data_dir(dir: &Path) -> Self {
         let dir = format!("sqlite.dir={}", dir.display());
         Self { program: "allocator", arguments: vec!["--set".to_owned(), dir] }
     }
 
-    /// Gives a command, which takes its time.
+    /// Starts a command without waiting for it.
     ///
     /// # Errors
-    /// When there is no such program.
+    /// When the command cannot be started.
     pub fn start(&self, command: &[&str]) -> Result<Process> {
         let mut arguments: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
         arguments.extend(self.arguments.clone());
         Process::start("operator", &new_dir("operator")?, &binary(self.program)?, &arguments)
     }
 
-    /// Gives a command, and waits until it has come to a good end. What it said.
+    /// Runs a command to a successful exit and returns its output.
     ///
     /// # Errors
-    /// When it has not in time.
-    pub async fn does(&self, command: &[&str], bound: Duration) -> Result<String> {
-        ended_well(self.start(command)?, bound).await
+    /// When the command fails or does not exit within `timeout`.
+    pub async fn run(&self, command: &[&str], timeout: Duration) -> Result<String> {
+        expect_success(self.start(command)?, timeout).await
     }
 }
 
-/// Waits for the end of a command: its exit code, and what it said.
+/// Waits for the exit of a command and returns its exit code and output.
 ///
 /// # Errors
-/// When it does not end in time.
-pub async fn ended(mut command: Process, bound: Duration) -> Result<(Option<i32>, String)> {
-    let status = command.exit(bound).await?;
+/// When the command does not exit within `timeout`.
+pub async fn wait_for_exit(
+    mut command: Process,
+    timeout: Duration,
+) -> Result<(Option<i32>, String)> {
+    let status = command.exit(timeout).await?;
     Ok((status.code(), command.log()?))
 }
 
-/// Waits for the good end of a command. What it said.
+/// Waits for the successful exit of a command and returns its output.
 ///
 /// # Errors
-/// When it does not end in time, or not well.
-pub async fn ended_well(command: Process, bound: Duration) -> Result<String> {
-    let (code, said) = ended(command, bound).await?;
-    ensure!(code == Some(0), "ended with {code:?}: {said}");
-    Ok(said)
+/// When the command fails or does not exit within `timeout`.
+pub async fn expect_success(command: Process, timeout: Duration) -> Result<String> {
+    let (code, output) = wait_for_exit(command, timeout).await?;
+    ensure!(code == Some(0), "exited with {code:?}: {output}");
+    Ok(output)
 }

@@ -1,5 +1,5 @@
-//! What the totals must be, worked out in the plainest way: latest wins, a repeated id counts once, what is not a
-//! submission is a dead letter.
+//! The expected totals, computed naively: the latest submission wins, a repeated id counts once, and a record that is
+//! not a valid submission is a dead letter.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::AddAssign;
@@ -14,17 +14,20 @@ use crate::record::{ALLOCATE, SubmissionRecord, WITHDRAW, partition_of};
 /// One budget's totals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
-    /// People who count.
+    /// Number of people.
     pub people: u64,
-    /// For each category the sum of shares.
+    /// Sum of shares, by category.
     pub basis_points: Vec<u64>,
-    /// For each category how many people gave each whole percent.
+    /// Number of people for each whole percent, by category.
     pub distribution: Vec<Vec<u64>>,
 }
 
 impl Totals {
-    /// The totals of these allocations.
-    pub fn of<'a>(categories: usize, allocations: impl IntoIterator<Item = &'a Vec<u32>>) -> Self {
+    /// Adds allocations up.
+    pub fn from_allocations<'a>(
+        categories: usize,
+        allocations: impl IntoIterator<Item = &'a Vec<u32>>,
+    ) -> Self {
         let mut totals = Self {
             people: 0,
             basis_points: vec![0; categories],
@@ -40,10 +43,10 @@ impl Totals {
         totals
     }
 
-    /// Reads an aggregate with its distributions.
+    /// Parses an aggregate with its distributions.
     ///
     /// # Errors
-    /// When it is not one.
+    /// When the JSON is not an aggregate.
     pub fn parse(aggregate: &Value) -> Result<Self> {
         let categories = aggregate["categories"].as_array().into_iter().flatten();
         let (mut basis_points, mut distribution) = (Vec::new(), Vec::new());
@@ -60,17 +63,17 @@ fn number(value: &Value) -> Result<u64> {
     value.as_u64().ok_or_else(|| anyhow::anyhow!("{value} is not a whole number"))
 }
 
-/// One person's place in the log and what counts of them: budget, then key.
+/// The current allocation of each person, by budget and person key.
 type People = BTreeMap<String, HashMap<Vec<u8>, Vec<u32>>>;
 
-/// What became of a partition's records.
+/// The outcomes of a partition's records.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Took effect.
+    /// Records that changed the totals.
     pub applied: u64,
-    /// Repeated an id.
+    /// Records that repeated a submission id.
     pub duplicates: u64,
-    /// Were not submissions.
+    /// Records that were not valid submissions.
     pub dead_lettered: u64,
 }
 
@@ -82,7 +85,7 @@ impl AddAssign for Tally {
     }
 }
 
-/// What follows from a log.
+/// The state after folding a log.
 #[derive(Debug, Default)]
 pub struct Oracle {
     people: People,
@@ -92,13 +95,13 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Folds a whole log of so many partitions.
-    pub fn of(records: &[LogRecord], partitions: u32) -> Self {
+    /// Folds a complete log.
+    pub fn from_log(records: &[LogRecord], partitions: u32) -> Self {
         let mut oracle = Self::default();
         for record in records {
-            let became = oracle.fold(record, partitions);
+            let outcome = oracle.fold(record, partitions);
             let tally = oracle.tallies.entry(record.partition).or_default();
-            match became {
+            match outcome {
                 Some(true) => tally.applied += 1,
                 Some(false) => tally.duplicates += 1,
                 None => tally.dead_lettered += 1,
@@ -107,10 +110,11 @@ impl Oracle {
         oracle
     }
 
+    /// Folds one record. `Some(false)` for a duplicate, `None` for a dead letter.
     fn fold(&mut self, record: &LogRecord, partitions: u32) -> Option<bool> {
         let submission = SubmissionRecord::decode(&record.value[..]).ok()?;
         let shares = &submission.basis_points;
-        let possible = match submission.kind {
+        let valid_shares = match submission.kind {
             ALLOCATE => {
                 (2..=64).contains(&shares.len())
                     && shares.iter().map(|s| u64::from(*s)).sum::<u64>() == 10_000
@@ -118,12 +122,12 @@ impl Oracle {
             WITHDRAW => shares.is_empty(),
             _ => false,
         };
-        let ours = submission.version == 1
+        let valid_record = submission.version == 1
             && record.key.len() == 16
             && submission.submission_id.len() == 16
             && is_slug(&submission.budget)
             && partition_of(&record.key, partitions) == record.partition;
-        if !(possible && ours) {
+        if !(valid_shares && valid_record) {
             return None;
         }
         let budget = submission.budget;
@@ -146,17 +150,20 @@ impl Oracle {
         Some(true)
     }
 
-    /// A budget's totals.
+    /// The totals of a budget.
     pub fn totals(&self, budget: &str, categories: usize) -> Totals {
-        Totals::of(categories, self.people.get(budget).into_iter().flat_map(HashMap::values))
+        Totals::from_allocations(
+            categories,
+            self.people.get(budget).into_iter().flat_map(HashMap::values),
+        )
     }
 
-    /// What became of a partition's records.
+    /// The outcomes of a partition's records.
     pub fn tally(&self, partition: u32) -> Tally {
         self.tallies.get(&partition).copied().unwrap_or_default()
     }
 
-    /// What counts of each person of a budget, by key.
+    /// The current allocation of each person of a budget, by person key.
     pub fn people(&self, budget: &str) -> HashMap<Vec<u8>, Vec<u32>> {
         self.people.get(budget).cloned().unwrap_or_default()
     }
@@ -167,10 +174,10 @@ fn is_slug(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(plain) && text.trim_matches('-') == text
 }
 
-/// Checks what must hold in every aggregate ever shown.
+/// Checks the invariant of every aggregate: people × 10,000 = sum of basis points. Returns the people.
 ///
 /// # Errors
-/// When it does not.
+/// When the invariant does not hold.
 pub fn check_invariant(aggregate: &Value) -> Result<u64> {
     let people = number(&aggregate["people"])?;
     let sum = aggregate["categories"]

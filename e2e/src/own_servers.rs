@@ -1,4 +1,4 @@
-//! Where the servers are: those that everyone shares, or a set of one's own that may be stopped and killed.
+//! The servers of the tests: shared ones, or dedicated ones that a test may stop and kill.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,17 +12,17 @@ use crate::process::{Signal, signal, workspace};
 use crate::scenario;
 use crate::wait::eventually_blocking;
 
-/// Kafka's listener for clients that come through a proxy, counted from the port base.
+/// Offset of Kafka's listener for clients behind a proxy, from the port base.
 const KAFKA_BEHIND_PROXY: u16 = 94;
-/// Where it tells those clients that it is: where the proxy has to listen.
+/// Offset of the port that Kafka advertises to those clients, where the proxy must listen.
 const KAFKA_PROXY: u16 = 95;
-const KILL_PATIENCE: Duration = Duration::from_secs(20);
-/// What a server may take to start: a load that spares no processor goes on meanwhile.
+const KILL_TIMEOUT: Duration = Duration::from_secs(20);
+/// Start timeout of a server, in seconds. Long, because a load uses all CPUs meanwhile.
 const START_SECONDS: &str = "240";
-/// What a server may take to put everything in order and end; `local/down` gives it as long.
-const END_PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout for a graceful exit, the same as in `local/down`.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where Kafka and Cassandra or ScyllaDB are.
+/// The addresses of Kafka and of Cassandra or ScyllaDB.
 #[derive(Debug, Clone)]
 pub struct Servers {
     /// `host:port, ...`
@@ -32,23 +32,23 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Those that the environment names.
+    /// Reads the addresses of the shared servers from the environment.
     ///
     /// # Errors
-    /// When it names none.
+    /// When a variable is not set.
     pub fn shared() -> Result<Self> {
-        let named = |variable: &str| {
+        let read = |variable: &str| {
             std::env::var(variable).ok().filter(|value| !value.is_empty()).with_context(|| {
                 format!(
                     "{variable} is not set: run `local/up servers`, then `eval \"$(local/env)\"`"
                 )
             })
         };
-        Ok(Self { kafka: named("KAFKA_BROKERS")?, scylla: named("SCYLLA_NODES")? })
+        Ok(Self { kafka: read("KAFKA_BROKERS")?, scylla: read("SCYLLA_NODES")? })
     }
 }
 
-/// A server that can be stopped and killed.
+/// A server that a test can stop and kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
     /// The broker.
@@ -65,7 +65,7 @@ impl Server {
         }
     }
 
-    /// Where it listens, counted from the port base.
+    /// Offsets of the ports that the server listens on, from the port base.
     fn ports(self) -> &'static [u16] {
         match self {
             Self::Kafka => &[92, 93, KAFKA_BEHIND_PROXY],
@@ -74,22 +74,22 @@ impl Server {
     }
 }
 
-/// Servers that only this test program uses. They end, and their data goes, with this program.
+/// Servers of this test program only. They stop and their data is deleted when the program exits.
 #[derive(Debug)]
 pub struct OwnServers {
     dir: PathBuf,
     port_base: u16,
-    /// Where they are.
+    /// The addresses.
     pub servers: Servers,
 }
 
 impl OwnServers {
-    /// Starts them.
+    /// Starts the servers.
     ///
     /// # Errors
-    /// When they do not start.
+    /// When a server does not start.
     pub fn start() -> Result<Self> {
-        // Not among the tests' own files: those may be gone before the servers are.
+        // Not in the tests' work directory, which may be deleted before the servers have stopped.
         let dir =
             std::env::temp_dir().join(format!("allocator-e2e-servers-{}", std::process::id()));
         let port_base = free_port_base()?;
@@ -104,25 +104,25 @@ impl OwnServers {
         Ok(own)
     }
 
-    /// Starts those that do not run.
+    /// Starts the servers that are not running.
     ///
     /// # Errors
-    /// When they do not start.
+    /// When a server does not start.
     pub fn start_missing(&self) -> Result<()> {
         self.run("up", &["servers"]).map(|_| ())
     }
 
-    /// Where Cassandra listens.
+    /// Cassandra's port.
     pub fn cassandra(&self) -> u16 {
         self.port_base + 42
     }
 
-    /// Kafka's listener for clients that come through a proxy.
+    /// Kafka's port for clients behind a proxy.
     pub fn kafka_behind_proxy(&self) -> u16 {
         self.port_base + KAFKA_BEHIND_PROXY
     }
 
-    /// Where Kafka tells those clients that it is: a proxy in between has to listen there.
+    /// The port that Kafka advertises to those clients, where the proxy must listen.
     pub fn kafka_proxy(&self) -> u16 {
         self.port_base + KAFKA_PROXY
     }
@@ -130,44 +130,44 @@ impl OwnServers {
     /// Sends a signal to a server.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When the server is not running.
     pub fn signal(&self, server: Server, which: Signal) -> Result<()> {
         signal(self.pid(server)?, which)
     }
 
-    /// Ends a server at once and waits until its ports are free: its threads take a moment to be gone.
+    /// Kills a server and waits until its ports are free.
     ///
     /// # Errors
-    /// When it does not run, or is not gone after a while.
+    /// When the server is not running, or its ports stay in use.
     pub fn kill(&self, server: Server) -> Result<()> {
         self.signal(server, Signal::Kill)?;
-        self.ports_are_free(server)
+        self.wait_until_ports_are_free(server)
     }
 
-    /// Asks a server to end and waits until it has: its process may outlast its ports.
+    /// Terminates a server gracefully and waits until its process has exited and its ports are free.
     ///
     /// # Errors
-    /// When it does not run, or is not gone after a while.
+    /// When the server is not running, or does not exit in time.
     pub fn terminate(&self, server: Server) -> Result<()> {
         let pid = self.pid(server)?;
         signal(pid, Signal::Term)?;
-        eventually_blocking(&format!("{server:?} ends"), END_PATIENCE, || {
-            ensure!(!runs(pid), "process {pid} still runs");
+        eventually_blocking(&format!("{server:?} exits"), TERMINATE_TIMEOUT, || {
+            ensure!(!is_running(pid), "process {pid} is still running");
             Ok(())
         })?;
-        self.ports_are_free(server)
+        self.wait_until_ports_are_free(server)
     }
 
-    fn ports_are_free(&self, server: Server) -> Result<()> {
-        eventually_blocking(&format!("{server:?} is gone"), KILL_PATIENCE, || {
+    fn wait_until_ports_are_free(&self, server: Server) -> Result<()> {
+        eventually_blocking(&format!("the ports of {server:?} are free"), KILL_TIMEOUT, || {
             let free = server.ports().iter().all(|offset| is_free(self.port_base + offset));
-            ensure!(free, "its ports are not free");
+            ensure!(free, "some ports are still in use");
             Ok(())
         })
     }
 
     fn pid(&self, server: Server) -> Result<u32> {
-        // It exits with 1 when one server is down, and says all the same where the others are.
+        // The exit code is 1 when any server is down. The output still lists the others.
         let status = self.command("status").output()?;
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
         status
@@ -175,13 +175,13 @@ impl OwnServers {
             .map(|line| line.split_whitespace().collect::<Vec<_>>())
             .find(|columns| columns.first() == Some(&server.name()))
             .and_then(|columns| columns.get(1).and_then(|pid| pid.parse().ok()))
-            .with_context(|| format!("{server:?} does not run:\n{status}"))
+            .with_context(|| format!("{server:?} is not running:\n{status}"))
     }
 
     fn run(&self, command: &str, arguments: &[&str]) -> Result<Output> {
         let output = self.command(command).args(arguments).output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "local/{command} failed: {said}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "local/{command} failed: {stderr}");
         Ok(output)
     }
 
@@ -196,7 +196,7 @@ impl OwnServers {
     }
 }
 
-/// The first of three hundred ports of which those that the servers need are free.
+/// Finds a port base at which all ports of the servers are free.
 fn free_port_base() -> Result<u16> {
     (200..320)
         .map(|hundreds| hundreds * 100)
@@ -205,11 +205,11 @@ fn free_port_base() -> Result<u16> {
                 .iter()
                 .all(|offset| is_free(base + offset))
         })
-        .context("no free ports for servers of our own")
+        .context("no free ports for dedicated servers")
 }
 
-/// A process that nobody has waited for has ended all the same.
-fn runs(pid: u32) -> bool {
+/// Whether a process is running. A zombie has exited.
+fn is_running(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }

@@ -1,5 +1,4 @@
-//! Child processes: started with their output in a file, signalled, waited for, and ended when this program ends, in
-//! whatever way it does.
+//! Child processes: start with the output in a file, signal, wait. They are killed when this program ends for any reason.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,18 +11,18 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::scenario;
 use crate::wait::{eventually, eventually_blocking};
 
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is sent to a process.
+/// A signal for a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// End in good order.
+    /// Terminate gracefully.
     Term,
-    /// End at once.
+    /// Terminate immediately.
     Kill,
-    /// Stand still.
+    /// Suspend.
     Stop,
-    /// Go on.
+    /// Resume.
     Continue,
 }
 
@@ -38,7 +37,7 @@ impl Signal {
     }
 }
 
-/// Sends a signal; one to stop has taken effect when this returns.
+/// Sends a signal. After `Stop`, the process is suspended when this returns.
 ///
 /// # Errors
 /// When there is no such process.
@@ -46,22 +45,22 @@ pub fn signal(pid: u32, signal: Signal) -> Result<()> {
     let sent =
         Command::new("kill").arg(format!("-{}", signal.name())).arg(pid.to_string()).status()?;
     ensure!(sent.success(), "SIG{} did not reach process {pid}", signal.name());
-    if signal == Signal::Stop { stands_still(pid) } else { Ok(()) }
+    if signal == Signal::Stop { wait_until_suspended(pid) } else { Ok(()) }
 }
 
-/// Waits until every thread of a process has stopped: on a busy machine some run on for a moment.
-fn stands_still(pid: u32) -> Result<()> {
-    eventually_blocking(&format!("process {pid} stands still"), STOP_PATIENCE, || {
+/// Waits until every thread is suspended. On a busy machine some keep running for a moment.
+fn wait_until_suspended(pid: u32) -> Result<()> {
+    eventually_blocking(&format!("process {pid} is suspended"), STOP_TIMEOUT, || {
         for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
             let stat = fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
             let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-            ensure!(state.is_empty() || state.starts_with('T'), "a thread still runs");
+            ensure!(state.is_empty() || state.starts_with('T'), "a thread is still running");
         }
         Ok(())
     })
 }
 
-/// A child process. Killed when dropped.
+/// A child process, killed on drop.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -73,15 +72,15 @@ impl Process {
     /// Starts a program with its output in `<dir>/<name>.log`.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the program cannot be started.
     pub fn start(name: &str, dir: &Path, program: &Path, arguments: &[String]) -> Result<Self> {
         Self::start_with(name, dir, program, arguments, &[])
     }
 
-    /// As [`Self::start`], with more variables in its environment.
+    /// Starts a program with additional environment variables.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the program cannot be started.
     pub fn start_with(
         name: &str,
         dir: &Path,
@@ -107,17 +106,17 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log })
     }
 
-    /// Its name in the logs.
+    /// The name in the logs.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Everything it has written.
+    /// Reads everything that the process has written.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -125,75 +124,75 @@ impl Process {
         Ok(String::from_utf8_lossy(&fs::read(&self.log)?).into_owned())
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     ///
     /// # Errors
-    /// When it has ended.
+    /// When the process has exited.
     pub fn signal(&self, which: Signal) -> Result<()> {
         signal(self.pid(), which)
     }
 
-    /// Ends it at once and waits until it is gone.
+    /// Kills the process and waits until it has exited.
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When the process cannot be waited for.
     pub fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Whether it has ended, and how.
+    /// The exit status, if the process has exited.
     ///
     /// # Errors
-    /// When the system does not tell.
-    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    /// When the status cannot be read.
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process exits by itself.
     ///
     /// # Errors
-    /// When it has not within the bound.
-    pub async fn exit(&mut self, bound: Duration) -> Result<ExitStatus> {
+    /// When the process does not exit within `timeout`.
+    pub async fn exit(&mut self, timeout: Duration) -> Result<ExitStatus> {
         let name = self.name.clone();
-        eventually(&format!("{name} ends"), bound, async || {
-            self.ended()?.with_context(|| format!("{name} still runs"))
+        eventually(&format!("{name} exits"), timeout, async || {
+            self.exit_status()?.with_context(|| format!("{name} is still running"))
         })
         .await
     }
 
-    /// Waits until `url` answers 200.
+    /// Waits until `url` responds with a success status.
     ///
     /// # Errors
-    /// When it does not within the bound, or the process has ended.
-    pub async fn ready(&mut self, url: &str, bound: Duration) -> Result<()> {
-        let client = reqwest::Client::new();
+    /// When it does not within `timeout`, or the process has exited.
+    pub async fn ready(&mut self, url: &str, timeout: Duration) -> Result<()> {
+        let client = crate::http_client::builder().build()?;
         let name = self.name.clone();
-        let outcome = eventually(&format!("{name} is ready"), bound, async || {
-            if let Some(status) = self.ended()? {
+        let outcome = eventually(&format!("{name} is ready"), timeout, async || {
+            if let Some(status) = self.exit_status()? {
                 return Ok(Err(status));
             }
-            let answer = client.get(url).timeout(Duration::from_secs(1)).send().await?;
-            let status = answer.status();
-            let body = answer.text().await.unwrap_or_default();
-            ensure!(status.is_success(), "{url} answers {status}: {body}");
+            let response = client.get(url).timeout(Duration::from_secs(1)).send().await?;
+            let status = response.status();
+            let body = response.text().await.unwrap_or_default();
+            ensure!(status.is_success(), "{url} returned {status}: {body}");
             Ok(Ok(()))
         })
         .await?;
         match outcome {
             Ok(()) => Ok(()),
-            Err(status) => bail!("{name} ended while starting: {status}"),
+            Err(status) => bail!("{name} exited while starting: {status}"),
         }
     }
 
-    /// Processor time used so far, user and system, in seconds.
+    /// CPU time used so far, user and system, in seconds.
     ///
     /// # Errors
-    /// When it has ended.
+    /// When the process has exited.
     pub fn cpu_seconds(&self) -> Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        let (_, fields) = stat.rsplit_once(')').context("an unknown form of /proc/PID/stat")?;
+        let (_, fields) = stat.rsplit_once(')').context("unknown format of /proc/PID/stat")?;
         let ticks: u64 = fields
             .split_whitespace()
             .skip(11)
@@ -204,18 +203,18 @@ impl Process {
         Ok(ticks as f64 / 100.0)
     }
 
-    /// Resident memory now, in bytes.
+    /// Current resident memory, in bytes.
     ///
     /// # Errors
-    /// When it has ended.
+    /// When the process has exited.
     pub fn resident_bytes(&self) -> Result<u64> {
         self.status_bytes("VmRSS:")
     }
 
-    /// The most resident memory it ever had, in bytes.
+    /// Peak resident memory, in bytes.
     ///
     /// # Errors
-    /// When it has ended.
+    /// When the process has exited.
     pub fn peak_resident_bytes(&self) -> Result<u64> {
         self.status_bytes("VmHWM:")
     }
@@ -233,32 +232,32 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.kill();
-        scenario::log_ended(&self.log);
+        scenario::mark_log_ended(&self.log);
     }
 }
 
-/// Spawns from a thread that lasts: a child that is to die with its parent dies with the thread that made it.
+/// Spawns from a thread that never exits, because `--pdeathsig` fires when the spawning thread exits.
 fn spawn(command: Command) -> Result<Child> {
     type Request = (Command, mpsc::Sender<std::io::Result<Child>>);
-    static KEEPER: OnceLock<Mutex<mpsc::Sender<Request>>> = OnceLock::new();
-    let keeper = KEEPER.get_or_init(|| {
+    static SPAWNER: OnceLock<Mutex<mpsc::Sender<Request>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
         let (requests, inbox) = mpsc::channel::<Request>();
         std::thread::spawn(move || {
-            for (mut command, answer) in inbox {
-                let _ = answer.send(command.spawn());
+            for (mut command, reply) in inbox {
+                let _ = reply.send(command.spawn());
             }
         });
         Mutex::new(requests)
     });
-    let (answer, child) = mpsc::channel();
-    keeper.lock().unwrap_or_else(PoisonError::into_inner).send((command, answer))?;
+    let (reply, child) = mpsc::channel();
+    spawner.lock().unwrap_or_else(PoisonError::into_inner).send((command, reply))?;
     Ok(child.recv()??)
 }
 
-/// One of our own programs.
+/// The path of one of the project's binaries.
 ///
 /// # Errors
-/// When it is not built.
+/// When the binary is not built.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let dir = std::env::var_os("ALLOCATOR_BIN_DIR")
         .map_or_else(|| workspace().join("target/release"), PathBuf::from);
@@ -267,8 +266,8 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     Ok(fs::canonicalize(path)?)
 }
 
-/// The folder of the whole workspace.
+/// The root directory of the workspace.
 pub fn workspace() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_owned()
+    let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    crate_dir.parent().unwrap_or(crate_dir).to_owned()
 }

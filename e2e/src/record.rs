@@ -1,5 +1,4 @@
-//! The record of the submissions topic and the state of a person's row, as `schemas/proto/` documents them; and which
-//! partition a key belongs to.
+//! The formats of `schemas/proto/`: the submission record and the person row. Also the partition of a key.
 
 use prost::Message;
 
@@ -35,23 +34,23 @@ pub struct PersonState {
     /// The budget's id.
     #[prost(string, tag = "1")]
     pub budget: String,
-    /// The record it follows from.
+    /// Offset of the record that produced this state.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
     /// Empty once withdrawn.
     #[prost(uint32, repeated, tag = "3")]
     pub basis_points: Vec<u32>,
-    /// Fingerprints.
+    /// Fingerprints of recent submission ids.
     #[prost(fixed64, repeated, tag = "4")]
     pub recent_submissions: Vec<u64>,
 }
 
-/// Allocate.
+/// Record kind of an allocation.
 pub const ALLOCATE: i32 = 1;
-/// Withdraw.
+/// Record kind of a withdrawal.
 pub const WITHDRAW: i32 = 2;
 
-/// An allocation's record.
+/// Encodes the record of an allocation.
 pub fn allocation_record(budget: &str, submission: u128, basis_points: Vec<u32>) -> Vec<u8> {
     SubmissionRecord {
         version: 1,
@@ -64,7 +63,7 @@ pub fn allocation_record(budget: &str, submission: u128, basis_points: Vec<u32>)
     .encode_to_vec()
 }
 
-/// Well-mixed bits of a number (splitmix64): the same number gives the same bits.
+/// Mixes the bits of a number deterministically (splitmix64).
 pub fn mix(number: u64) -> u64 {
     let mut bits = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -72,18 +71,18 @@ pub fn mix(number: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
-/// 128 well-mixed bits.
+/// Mixes a number into 128 bits.
 pub fn mix_128(number: u64) -> u128 {
     u128::from(mix(number)) << 64 | u128::from(mix(!number))
 }
 
-/// Shares that make 10,000, different for different numbers.
+/// Generates shares that add up to 10,000 from a number.
 pub fn shares(number: u64, categories: usize) -> Vec<u32> {
     let mut left = 10_000;
     let mut shares = Vec::with_capacity(categories);
-    for place in 1..categories {
-        let bits = mix(number.wrapping_mul(64).wrapping_add(place as u64));
-        // A fifth of the shares are nothing, as people's are.
+    for index in 1..categories {
+        let bits = mix(number.wrapping_mul(64).wrapping_add(index as u64));
+        // A fifth of the shares are 0, as in real data.
         let share = if bits.is_multiple_of(5) { 0 } else { (bits >> 8) as u32 % (left / 3 + 1) };
         shares.push(share);
         left -= share;
@@ -92,7 +91,7 @@ pub fn shares(number: u64, categories: usize) -> Vec<u32> {
     shares
 }
 
-/// The partition of a key: Kafka's default partitioner.
+/// The partition of a key, by Kafka's default partitioner.
 pub fn partition_of(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % partitions
 }
@@ -107,8 +106,8 @@ fn murmur2(data: &[u8]) -> u32 {
         hash = hash.wrapping_mul(M) ^ (mixed ^ (mixed >> 24)).wrapping_mul(M);
     }
     if !words.remainder().is_empty() {
-        for (place, byte) in words.remainder().iter().enumerate() {
-            hash ^= u32::from(*byte) << (8 * place);
+        for (index, byte) in words.remainder().iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * index);
         }
         hash = hash.wrapping_mul(M);
     }
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_make_a_hundred_percent() {
+    fn shares_add_up_to_a_hundred_percent() {
         for number in 0..1_000 {
             assert_eq!(shares(number, 10).iter().sum::<u32>(), 10_000);
         }

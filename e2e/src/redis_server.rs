@@ -1,4 +1,4 @@
-//! A Redis of one's own.
+//! A dedicated Redis server.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::process::{Process, Signal};
 
-/// A Redis of one's own.
+/// A dedicated Redis server.
 #[derive(Debug)]
 pub struct Redis {
     process: Process,
@@ -22,7 +22,7 @@ impl Redis {
 
     fn spawn(dir: &Path, port: u16) -> Result<Process> {
         let port = port.to_string();
-        // Nothing is kept over a restart, and nothing compressed, so that tests can search in it.
+        // No persistence, and no compression, so that tests can search the dumped values.
         let arguments =
             ["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"];
         let arguments = arguments.into_iter().chain(["--rdbcompression", "no"]);
@@ -30,39 +30,39 @@ impl Redis {
         Process::start("redis", dir, Path::new("redis-server"), &arguments)
     }
 
-    /// Its URL.
+    /// The URL.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Ends it at once.
+    /// Kills the server.
     ///
     /// # Errors
-    /// When it cannot be waited for.
+    /// When the process cannot be waited for.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()
     }
 
-    /// Asks it to end and expects it to end well.
+    /// Terminates the server gracefully and expects exit code 0.
     ///
     /// # Errors
-    /// When it does not within the bound.
-    pub async fn terminate(&mut self, bound: Duration) -> Result<()> {
+    /// When it does not exit within `timeout`.
+    pub async fn terminate(&mut self, timeout: Duration) -> Result<()> {
         self.process.signal(Signal::Term)?;
-        let status = self.process.exit(bound).await?;
-        ensure!(status.success(), "redis ended with {status}");
+        let status = self.process.exit(timeout).await?;
+        ensure!(status.success(), "redis exited with {status}");
         Ok(())
     }
 
-    /// Starts it again, empty.
+    /// Starts the server again, empty.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the server cannot be started.
     pub fn restart(&mut self) -> Result<()> {
         self.process = Self::spawn(&self.dir, self.port)?;
         Ok(())

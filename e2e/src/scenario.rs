@@ -1,5 +1,6 @@
-//! How a test runs: one after the other within its file, on one runtime, within a bound; when it fails, the ends of the
-//! logs of its processes are quoted and all its files are kept.
+//! Runs tests one at a time per program, on one runtime, with a timeout.
+//!
+//! When a test fails, the last log lines of its processes are printed and all its files are kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +12,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
 
-/// Log lines quoted of each process.
-const QUOTED_LINES: usize = 25;
+/// Log lines printed for each process.
+const PRINTED_LINES: usize = 25;
 
-static ALONE: Mutex<()> = Mutex::new(());
+static TEST_LOCK: Mutex<()> = Mutex::new(());
 static LOGS: Mutex<Vec<Log>> = Mutex::new(Vec::new());
 
 struct Log {
@@ -23,7 +24,7 @@ struct Log {
     ended: bool,
 }
 
-/// Runs a test of at most two minutes.
+/// Runs a test with a timeout of two minutes.
 ///
 /// # Panics
 /// When the test fails.
@@ -31,30 +32,30 @@ pub fn scenario(test: impl AsyncFnOnce() -> Result<()>) {
     scenario_within(Duration::from_secs(120), test);
 }
 
-/// Runs a test within a bound of its own.
+/// Runs a test with a timeout.
 ///
 /// # Panics
 /// When the test fails.
 #[expect(clippy::panic, reason = "this is how a test fails")]
-pub fn scenario_within(bound: Duration, test: impl AsyncFnOnce() -> Result<()>) {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+pub fn scenario_within(timeout: Duration, test: impl AsyncFnOnce() -> Result<()>) {
+    let _lock = TEST_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => panic!("no runtime: {error}"),
     };
-    // What still runs is shared with this test; what has ended belongs to tests before it.
+    // Running processes are shared with this test. Exited ones belong to earlier tests.
     logs().retain(|log| !log.ended);
-    let quoting = QuoteOnPanic;
-    let outcome = runtime.block_on(async { tokio::time::timeout(bound, test()).await });
+    let print_logs = PrintLogsOnPanic;
+    let outcome = runtime.block_on(async { tokio::time::timeout(timeout, test()).await });
     match outcome {
         Ok(Ok(())) => {}
         Ok(Err(error)) => panic!("{error:#}"),
-        Err(_) => panic!("not done within {bound:?}"),
+        Err(_) => panic!("not done within {timeout:?}"),
     }
-    drop(quoting);
+    drop(print_logs);
 }
 
-/// One runtime for the whole test program, so that what tests share outlives each of them.
+/// The runtime of the whole test program. Tests share it, and so can share processes and clients.
 fn runtime() -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     if let Some(runtime) = RUNTIME.get() {
@@ -64,19 +65,19 @@ fn runtime() -> Result<&'static Runtime> {
     Ok(RUNTIME.get_or_init(|| new))
 }
 
-struct QuoteOnPanic;
+struct PrintLogsOnPanic;
 
-impl Drop for QuoteOnPanic {
+impl Drop for PrintLogsOnPanic {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
         }
         for log in logs().iter() {
-            quote(&log.name, &log.path);
+            print_tail(&log.name, &log.path);
         }
         if let Ok(dir) = work_dir() {
             let _ = fs::write(dir.join("keep"), "");
-            eprintln!("--- everything is kept in {}", dir.display());
+            eprintln!("--- all files are kept in {}", dir.display());
         }
     }
 }
@@ -85,43 +86,43 @@ fn logs() -> MutexGuard<'static, Vec<Log>> {
     LOGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn quote(name: &str, path: &Path) {
+fn print_tail(name: &str, path: &Path) {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> =
         text.lines().filter(|line| !line.contains("\"target\":\"access\"")).collect();
-    let from = lines.len().saturating_sub(QUOTED_LINES);
+    let from = lines.len().saturating_sub(PRINTED_LINES);
     eprintln!("--- {name}, the last of {} lines of {}", lines.len(), path.display());
     for line in lines.iter().skip(from) {
         eprintln!("    {}", line.chars().take(400).collect::<String>());
     }
 }
 
-/// Has a process's log quoted if the running test fails.
+/// Registers a process's log for printing if the running test fails.
 pub(crate) fn register_log(name: &str, path: &Path) {
     logs().push(Log { name: name.to_owned(), path: path.to_owned(), ended: false });
 }
 
-/// The process has ended: later tests have nothing to do with it.
-pub(crate) fn log_ended(path: &Path) {
+/// Marks the log of an exited process, which later tests do not print.
+pub(crate) fn mark_log_ended(path: &Path) {
     for log in logs().iter_mut().filter(|log| log.path == path) {
         log.ended = true;
     }
 }
 
-/// A number that nobody else in this program has.
+/// Returns a number that is unique in this program.
 pub(crate) fn serial() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// A new folder for `what`; it goes with this program, unless a test failed.
+/// Creates a directory. It is deleted when this program exits, unless a test failed.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When the directory cannot be created.
 pub fn new_dir(what: &str) -> Result<PathBuf> {
     let dir = work_dir()?.join(format!("{}-{what}", serial()));
-    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     Ok(dir)
 }
 
@@ -136,11 +137,12 @@ fn work_dir() -> Result<&'static Path> {
     Ok(DIR.get_or_init(|| dir))
 }
 
-/// Runs a shell command once this program has ended, in whatever way: a shell waits for the end of a pipe that only
-/// this program holds.
+/// Runs a shell command after this program has exited for any reason.
+///
+/// A shell waits for the end of a pipe that only this program holds open.
 ///
 /// # Errors
-/// When there is no shell.
+/// When the shell cannot be started.
 pub fn at_exit(command: &str, arguments: &[&Path]) -> Result<()> {
     static PIPES: Mutex<Vec<std::process::ChildStdin>> = Mutex::new(Vec::new());
     let mut shell = Command::new("setsid")
@@ -150,7 +152,7 @@ pub fn at_exit(command: &str, arguments: &[&Path]) -> Result<()> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .context("no shell")?;
+        .context("cannot start the shell")?;
     let pipe = shell.stdin.take().context("no pipe to the shell")?;
     PIPES.lock().unwrap_or_else(PoisonError::into_inner).push(pipe);
     Ok(())

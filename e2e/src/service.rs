@@ -1,19 +1,18 @@
-//! One of our processes, on an address that it keeps over restarts.
+//! A service process that keeps its address over restarts.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use reqwest::Client;
 
 use crate::process::{Process, Signal};
 
-const START_PATIENCE: Duration = Duration::from_secs(40);
+const START_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// One of our processes, on an address that it keeps over restarts.
+/// A service process that keeps its address over restarts.
 #[derive(Debug)]
 pub struct Service {
-    /// Its address.
+    /// The base URL.
     pub url: String,
     /// The process.
     pub process: Process,
@@ -37,16 +36,16 @@ impl Service {
         Ok(Self { url, process, name, dir: dir.to_owned(), program, arguments, environment })
     }
 
-    /// Its kind and number, as in the logs.
+    /// Kind and number, as in the logs.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Starts it again after it has ended, and does not wait for it.
+    /// Starts the process again after it has exited, without waiting for readiness.
     ///
     /// # Errors
-    /// When it cannot be started.
-    pub fn start_again(&mut self) -> Result<()> {
+    /// When the process cannot be started.
+    pub fn respawn(&mut self) -> Result<()> {
         self.process = Process::start_with(
             &self.name,
             &self.dir,
@@ -57,42 +56,44 @@ impl Service {
         Ok(())
     }
 
-    /// Starts it again after it has ended, and waits until it is ready.
+    /// Starts the process again after it has exited and waits until it is ready.
     ///
     /// # Errors
-    /// When it does not get ready.
+    /// When the service does not become ready.
     pub async fn restart(&mut self) -> Result<()> {
-        self.start_again()?;
+        self.respawn()?;
         self.ready().await
     }
 
-    /// Waits until it is ready.
+    /// Waits until the service is ready.
     ///
     /// # Errors
-    /// When it is not in time.
+    /// When the service does not become ready in time.
     pub async fn ready(&mut self) -> Result<()> {
         let url = format!("{}/readyz", self.url);
-        self.process.ready(&url, START_PATIENCE).await
+        self.process.ready(&url, START_TIMEOUT).await
     }
 
-    /// Asks it to end and expects it to end well.
+    /// Sends SIGTERM and expects exit code 0.
     ///
     /// # Errors
-    /// When it does not within the bound, or with another code than 0.
-    pub async fn terminate(&mut self, bound: Duration) -> Result<()> {
+    /// When the process does not exit within `timeout`, or with another code.
+    pub async fn terminate(&mut self, timeout: Duration) -> Result<()> {
         self.process.signal(Signal::Term)?;
-        let status = self.process.exit(bound).await?;
-        ensure!(status.success(), "{} ended with {status}", self.name);
+        let status = self.process.exit(timeout).await?;
+        ensure!(status.success(), "{} exited with {status}", self.name);
         Ok(())
     }
 
-    /// The sum of the samples of its metrics that begin with `prefix`.
+    /// Sums the metric samples that start with `prefix`.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When the service does not respond.
     pub async fn metric(&self, prefix: &str) -> Result<f64> {
-        let request =
-            Client::new().get(format!("{}/metrics", self.url)).timeout(Duration::from_secs(2));
+        let request = crate::http_client::builder()
+            .build()?
+            .get(format!("{}/metrics", self.url))
+            .timeout(Duration::from_secs(2));
         let text = request.send().await?.text().await?;
         let samples = text.lines().filter(|line| line.starts_with(prefix));
         samples

@@ -1,4 +1,4 @@
-//! The services on real servers: each test's own processes, topics, keyspace and Redis beside everyone else's.
+//! The services on real servers. Each test has its own processes, topics, keyspace and Redis.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,38 +19,38 @@ use crate::stores::{Keys, Tables, drop_keyspaces};
 use crate::system::System;
 use crate::wait::eventually;
 
-const START_PATIENCE: Duration = Duration::from_secs(40);
+const START_TIMEOUT: Duration = Duration::from_secs(40);
 const PREFIX: &str = "e2e_";
 
-/// How many of each, and how they are set up.
+/// The number of services and their settings.
 #[derive(Debug, Clone)]
 pub struct StackBuilder {
-    /// How many ingests.
+    /// Number of ingests.
     pub ingests: usize,
-    /// How many processors.
+    /// Number of processors.
     pub processors: usize,
-    /// How many APIs.
+    /// Number of APIs.
     pub apis: usize,
-    /// The topic's partitions.
+    /// Number of partitions of the topic.
     pub partitions: u32,
-    /// After how much silence a processor's partitions are given to others.
+    /// Kafka session timeout of the processors, in milliseconds.
     pub session_timeout_ms: u32,
-    /// More lines of configuration, `section.key=value`.
+    /// Additional settings, `section.key=value`.
     pub settings: Vec<String>,
-    /// Where the servers are; those that the environment names, if not given.
+    /// The servers. Default: from the environment.
     pub servers: Option<Servers>,
-    /// Where its Redis listens; anywhere, if not given.
+    /// Port of the stack's Redis. Default: any free port.
     pub redis_port: Option<u16>,
-    /// What single services have that the others have not, by name.
-    pub special: HashMap<String, Special>,
+    /// Settings of single services, by name.
+    pub overrides: HashMap<String, ServiceOverrides>,
 }
 
-/// What sets one service apart.
+/// Additional settings and environment of one service.
 #[derive(Debug, Clone, Default)]
-pub struct Special {
-    /// More lines of configuration, `section.key=value`.
+pub struct ServiceOverrides {
+    /// Additional settings, `section.key=value`.
     pub settings: Vec<String>,
-    /// Variables of its environment.
+    /// Environment variables.
     pub environment: Vec<(String, String)>,
 }
 
@@ -65,22 +65,22 @@ impl Default for StackBuilder {
             settings: Vec::new(),
             servers: None,
             redis_port: None,
-            special: HashMap::new(),
+            overrides: HashMap::new(),
         }
     }
 }
 
 impl StackBuilder {
-    /// Starts everything and waits until it is ready and every partition is owned.
+    /// Starts the stack and waits until all services are ready and every partition is owned.
     ///
     /// # Errors
-    /// When it does not get ready.
+    /// When a service does not become ready.
     pub async fn start(self) -> Result<Stack> {
         let servers = match &self.servers {
             Some(servers) => servers.clone(),
             None => Servers::shared()?,
         };
-        sweep(&servers).await;
+        drop_leftovers(&servers).await;
         let serial = scenario::serial();
         let name = format!("{PREFIX}{}_{serial}", std::process::id());
         let dir = scenario::new_dir("stack")?;
@@ -110,36 +110,36 @@ impl StackBuilder {
     }
 }
 
-/// Removes what test programs that ended left on the servers. What cannot be removed now is left to the next one.
-async fn sweep(servers: &Servers) {
-    static SWEPT: OnceCell<()> = OnceCell::const_new();
-    SWEPT
+/// Drops keyspaces and topics of test programs that have exited. Failures are left to the next program.
+async fn drop_leftovers(servers: &Servers) {
+    static DROPPED: OnceCell<()> = OnceCell::const_new();
+    DROPPED
         .get_or_init(async || {
-            let _ = drop_keyspaces(&servers.scylla, is_left_behind).await;
-            let _ = Kafka::at(&servers.kafka).delete_topics(is_left_behind).await;
+            let _ = drop_keyspaces(&servers.scylla, is_leftover).await;
+            let _ = Kafka::at(&servers.kafka).delete_topics(is_leftover).await;
         })
         .await;
 }
 
-/// Whether a name holds the process id of a test program that runs no more.
-fn is_left_behind(name: &str) -> bool {
+/// Whether a name contains the process id of a test program that has exited.
+fn is_leftover(name: &str) -> bool {
     let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('_').next());
     pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
 }
 
 /// The services of one test.
 pub struct Stack {
-    /// A plain client of its Kafka.
+    /// Client of the stack's Kafka.
     pub kafka: Kafka,
-    /// Where the servers are.
+    /// The servers.
     pub servers: Servers,
     /// The topic of submissions.
     pub topic: String,
     /// The keyspace.
     pub keyspace: String,
-    /// The topic's partitions.
+    /// Number of partitions of the topic.
     pub partitions: u32,
-    /// HTTP to all ingests and APIs.
+    /// HTTP client of all ingests and APIs.
     pub system: System,
     /// The ingests.
     pub ingests: Vec<Service>,
@@ -147,7 +147,7 @@ pub struct Stack {
     pub processors: Vec<Service>,
     /// The APIs.
     pub apis: Vec<Service>,
-    /// Its own Redis.
+    /// The stack's own Redis.
     pub redis: Redis,
     started_processors: usize,
     builder: StackBuilder,
@@ -155,7 +155,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// One of each, on four partitions.
+    /// One service of each kind, on four partitions.
     pub fn builder() -> StackBuilder {
         StackBuilder::default()
     }
@@ -179,15 +179,15 @@ impl Stack {
             |services: &[Service]| services.iter().map(|service| service.url.clone()).collect();
         self.system = System::new(urls(&self.ingests), urls(&self.apis))?;
         if processors > 0 {
-            self.all_owned().await?;
+            self.wait_until_all_owned().await?;
         }
         Ok(())
     }
 
-    /// Starts one more processor; it is ready when this returns, and owns nothing yet.
+    /// Starts one more processor and waits until it is ready. It may own no partition yet.
     ///
     /// # Errors
-    /// When it does not get ready.
+    /// When the processor does not become ready.
     pub async fn add_processor(&mut self) -> Result<()> {
         self.start_processor()?;
         match self.processors.last_mut() {
@@ -196,12 +196,12 @@ impl Stack {
         }
     }
 
-    /// Starts one more processor and does not wait for it.
+    /// Starts one more processor without waiting for readiness.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the processor cannot be started.
     pub fn start_processor(&mut self) -> Result<()> {
-        // Numbers are not given again: each has its own log.
+        // Numbers are not reused, because each processor has its own log file.
         self.started_processors += 1;
         let processor = self.service("processor", self.started_processors)?;
         self.processors.push(processor);
@@ -219,8 +219,8 @@ impl Stack {
         let config = self.dir.join(format!("{name}.toml"));
         fs::write(&config, self.config(kind, port))?;
         let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
-        let special = self.builder.special.get(&name).cloned().unwrap_or_default();
-        for setting in self.builder.settings.iter().chain(&special.settings) {
+        let overrides = self.builder.overrides.get(&name).cloned().unwrap_or_default();
+        for setting in self.builder.settings.iter().chain(&overrides.settings) {
             arguments.extend(["--set".to_owned(), setting.clone()]);
         }
         Service::start(
@@ -228,17 +228,17 @@ impl Stack {
             &self.dir,
             binary(kind)?,
             arguments,
-            special.environment,
+            overrides.environment,
             format!("http://127.0.0.1:{port}"),
         )
     }
 
-    /// Where everyone's log is, those included that are gone.
+    /// The directory of all log files, including those of exited processes.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The configuration of a service.
+    /// Builds the configuration file of a service.
     pub fn config(&self, kind: &str, port: u16) -> String {
         let Self { servers, topic, keyspace, partitions, .. } = self;
         format!(
@@ -277,23 +277,23 @@ impl Stack {
         )
     }
 
-    /// A plain client of its tables.
+    /// Connects to the stack's tables.
     ///
     /// # Errors
-    /// When no node answers.
+    /// When no node responds.
     pub async fn tables(&self) -> Result<Tables> {
         Tables::open(&self.servers.scylla, &self.keyspace).await
     }
 
-    /// A plain client of its Redis.
+    /// Connects to the stack's Redis.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When Redis does not respond.
     pub async fn keys(&self) -> Result<Keys> {
         Keys::open(&self.redis.url()).await
     }
 
-    /// How many partitions each processor says that it owns; none for one that does not answer.
+    /// Number of partitions that each processor reports as owned, 0 if it does not respond.
     pub async fn owned(&self) -> Vec<u32> {
         let mut owned = Vec::new();
         for processor in &self.processors {
@@ -305,37 +305,37 @@ impl Stack {
         owned
     }
 
-    /// Waits until every partition is owned once.
+    /// Waits until every partition has one owner.
     ///
     /// # Errors
-    /// When it is not in time.
-    pub async fn all_owned(&self) -> Result<()> {
-        self.owned_so(|_| true).await
+    /// When it does not within the timeout.
+    pub async fn wait_until_all_owned(&self) -> Result<()> {
+        self.wait_until_owned(|_| true).await
     }
 
-    /// Waits until every partition is owned once, and each processor's share is as `fair` says.
+    /// Waits until every partition has one owner and the distribution satisfies `fair`.
     ///
     /// # Errors
-    /// When it is not in time.
-    pub async fn owned_so(&self, fair: impl Fn(&[u32]) -> bool) -> Result<()> {
-        eventually("every partition has its owner", START_PATIENCE, async || {
+    /// When it does not within the timeout.
+    pub async fn wait_until_owned(&self, fair: impl Fn(&[u32]) -> bool) -> Result<()> {
+        eventually("every partition has an owner", START_TIMEOUT, async || {
             let owned = self.owned().await;
             ensure!(
                 owned.iter().sum::<u32>() == self.partitions && fair(&owned),
-                "owned are {owned:?}"
+                "owned partitions per processor: {owned:?}"
             );
             Ok(())
         })
         .await
     }
 
-    /// Waits until everything that is in the log now is committed.
+    /// Waits until the current end of the log is committed.
     ///
     /// # Errors
-    /// When it is not within the bound.
-    pub async fn caught_up(&self, bound: Duration) -> Result<()> {
+    /// When it is not within `timeout`.
+    pub async fn wait_until_caught_up(&self, timeout: Duration) -> Result<()> {
         let tables = self.tables().await?;
-        eventually("the totals reach the end of the log", bound, async || {
+        eventually("the totals reach the end of the log", timeout, async || {
             let ends = self.kafka.ends(&self.topic).await?;
             for (partition, end) in (0..).zip(ends) {
                 let position =

@@ -1,51 +1,51 @@
-//! Waiting for a condition, within a bound.
+//! Waiting for a condition with a timeout.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-const PAUSE: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Repeats `attempt` until it succeeds.
 ///
 /// # Errors
-/// What the last attempt said, once the bound has passed.
+/// The last error, once the timeout has passed.
 pub async fn eventually<T>(
     what: &str,
-    bound: Duration,
+    timeout: Duration,
     mut attempt: impl AsyncFnMut() -> Result<T>,
 ) -> Result<T> {
-    let deadline = Instant::now() + bound;
+    let deadline = Instant::now() + timeout;
     loop {
-        let failed = match attempt().await {
+        let error = match attempt().await {
             Ok(value) => return Ok(value),
-            Err(failed) => failed,
+            Err(error) => error,
         };
         if Instant::now() > deadline {
-            return Err(failed).with_context(|| format!("{what}: not within {bound:?}"));
+            return Err(error).with_context(|| format!("{what}: not within {timeout:?}"));
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// As [`eventually`], in a thread without a runtime.
+/// Does the same as [`eventually`] on a thread without a runtime.
 ///
 /// # Errors
-/// What the last attempt said, once the bound has passed.
+/// The last error, once the timeout has passed.
 pub fn eventually_blocking<T>(
     what: &str,
-    bound: Duration,
+    timeout: Duration,
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Result<T> {
-    let deadline = Instant::now() + bound;
+    let deadline = Instant::now() + timeout;
     loop {
-        let failed = match attempt() {
+        let error = match attempt() {
             Ok(value) => return Ok(value),
-            Err(failed) => failed,
+            Err(error) => error,
         };
         if Instant::now() > deadline {
-            return Err(failed).with_context(|| format!("{what}: not within {bound:?}"));
+            return Err(error).with_context(|| format!("{what}: not within {timeout:?}"));
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }

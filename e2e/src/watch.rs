@@ -1,5 +1,7 @@
-//! Readers who never stop looking: each number they see must be possible, none may be older than the one before, and
-//! what has the same ETag must be the same, whoever sees it.
+//! Continuous readers that check three properties of the aggregate.
+//!
+//! Every response must satisfy the invariant, no reader may see an older version after a newer one, and responses with
+//! the same ETag must have the same totals at every API.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,93 +12,95 @@ use anyhow::{Context, Result, bail, ensure};
 use reqwest::Method;
 use tokio::task::JoinSet;
 
-use crate::answer::{Answer, send};
 use crate::oracle::{Totals, check_invariant};
+use crate::response::{HttpResponse, send};
 use crate::system::System;
 
-/// A reader looks again after as long.
-const PAUSE: Duration = Duration::from_millis(5);
-/// How long a reader waits who puts up with no answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Pause between two reads.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Timeout of a read that may fail.
+const READ_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What readers put up with.
+/// Which failures readers tolerate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tolerance {
-    /// Every read must be answered.
+    /// Every read must succeed.
     None,
-    /// A read may find nobody, as when the API itself is killed.
-    NoAnswer,
+    /// A read may fail, because the API may be down.
+    Unavailable,
 }
 
-/// What a reader, or all of them together, saw.
+/// What one reader, or all of them, observed.
 #[derive(Debug, Default)]
-pub struct Seen {
-    /// Answers with a number.
+pub struct Observations {
+    /// Number of successful reads.
     pub reads: u64,
-    /// Each version, or number of a budget that only grows, that was older than one before it.
-    pub went_back: Vec<String>,
-    /// What else must not be seen.
+    /// Versions that were lower than an earlier one, and such totals of a budget that only grows.
+    pub regressions: Vec<String>,
+    /// Other violations.
     pub wrong: Vec<String>,
 }
 
-impl Seen {
+impl Observations {
     fn add(&mut self, other: Self) {
         self.reads += other.reads;
-        self.went_back.extend(other.went_back);
+        self.regressions.extend(other.regressions);
         self.wrong.extend(other.wrong);
     }
 }
 
-/// Readers at work, one at each API.
+/// Running readers, one for each API.
 pub struct Watch {
     stop: Arc<AtomicBool>,
-    readers: JoinSet<Seen>,
+    readers: JoinSet<Observations>,
 }
 
 impl Watch {
-    /// Begins to read a budget's aggregate everywhere.
+    /// Starts reading a budget's aggregate at every API.
     pub fn start(system: &System, budget: &str, tolerance: Tolerance) -> Self {
-        Self::of(system, budget, tolerance, false)
+        Self::spawn(system, budget, tolerance, false)
     }
 
-    /// As [`Self::start`], for a budget that people join once and then leave as it is: nothing in it may fall. A version
-    /// is the service's own word; this holds whatever it says.
+    /// Starts reading a budget whose people submit only once, so that no total may decrease.
+    ///
+    /// This check does not depend on the versions that the service reports.
     pub fn start_growing(system: &System, budget: &str, tolerance: Tolerance) -> Self {
-        Self::of(system, budget, tolerance, true)
+        Self::spawn(system, budget, tolerance, true)
     }
 
-    fn of(system: &System, budget: &str, tolerance: Tolerance, grows: bool) -> Self {
+    fn spawn(system: &System, budget: &str, tolerance: Tolerance, grows: bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let shown = Arc::new(Mutex::default());
+        let totals_by_etag = Arc::new(Mutex::default());
         let mut readers = JoinSet::new();
         for url in &system.reads {
             let url = format!("{url}/v1/budgets/{budget}/aggregate");
-            let reader = Reader { url, grows, shown: Arc::clone(&shown), newest: None };
+            let reader =
+                Reader { url, grows, totals_by_etag: Arc::clone(&totals_by_etag), newest: None };
             readers.spawn(read(system.clone(), reader, tolerance, Arc::clone(&stop)));
         }
         Self { stop, readers }
     }
 
-    /// Ends reading.
+    /// Stops reading.
     ///
     /// # Errors
-    /// When a reader saw what must not be.
+    /// When a reader observed a violation.
     pub async fn stop(self) -> Result<()> {
-        let seen = self.seen().await?;
-        let first = seen.went_back.iter().chain(&seen.wrong).next();
+        let seen = self.finish().await?;
+        let first = seen.regressions.iter().chain(&seen.wrong).next();
         first.map_or(Ok(()), |first| bail!("{first}"))
     }
 
-    /// Ends reading and says what was seen.
+    /// Stops reading and returns the observations.
     ///
     /// # Errors
-    /// When a reader saw nothing at all.
-    pub async fn seen(mut self) -> Result<Seen> {
+    /// When a reader had no successful read.
+    pub async fn finish(mut self) -> Result<Observations> {
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = Seen::default();
+        let mut all = Observations::default();
         while let Some(seen) = self.readers.join_next().await {
             let seen = seen?;
-            ensure!(seen.reads > 0 || !seen.wrong.is_empty(), "a reader saw nothing at all");
+            ensure!(seen.reads > 0 || !seen.wrong.is_empty(), "a reader had no successful read");
             all.add(seen);
         }
         Ok(all)
@@ -108,28 +112,28 @@ async fn read(
     mut reader: Reader,
     tolerance: Tolerance,
     stop: Arc<AtomicBool>,
-) -> Seen {
-    let mut seen = Seen::default();
+) -> Observations {
+    let mut seen = Observations::default();
     while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         let request = system.request(Method::GET, reader.url.clone());
-        let answer = match tolerance {
-            Tolerance::None => send(request).await.context("a read without an answer"),
-            Tolerance::NoAnswer => match send(request.timeout(PATIENCE)).await {
+        let response = match tolerance {
+            Tolerance::None => send(request).await.context("a read failed"),
+            Tolerance::Unavailable => match send(request.timeout(READ_TIMEOUT)).await {
                 Err(_) => continue,
-                Ok(answer) if answer.status == 503 => continue,
-                Ok(answer) => Ok(answer),
+                Ok(response) if response.status == 503 => continue,
+                Ok(response) => Ok(response),
             },
         };
-        match answer.and_then(Aggregate::of) {
-            Ok(aggregate) => seen.add(reader.look(aggregate)),
+        match response.and_then(Aggregate::parse) {
+            Ok(aggregate) => seen.add(reader.observe(aggregate)),
             Err(error) => seen.wrong.push(format!("{}: {error:#}", reader.url)),
         }
     }
     seen
 }
 
-/// An aggregate that is possible.
+/// An aggregate that satisfies the invariant.
 #[derive(Debug)]
 struct Aggregate {
     version: String,
@@ -138,57 +142,57 @@ struct Aggregate {
 }
 
 impl Aggregate {
-    fn of(answer: Answer) -> Result<Self> {
-        let answer = answer.expect(200)?;
-        let aggregate = answer.json()?;
+    fn parse(response: HttpResponse) -> Result<Self> {
+        let response = response.expect(200)?;
+        let aggregate = response.json()?;
         check_invariant(&aggregate)?;
         let version = aggregate["version"].as_str().context("no version")?.to_owned();
-        let etag = answer.header("etag").to_owned();
+        let etag = response.header("etag").to_owned();
         ensure!(!etag.is_empty(), "no ETag");
         Ok(Self { version, etag, totals: Totals::parse(&aggregate)? })
     }
 }
 
-/// One reader, who keeps in mind what one API has shown, over its restarts.
+/// One reader, which remembers the newest aggregate of its API over restarts.
 struct Reader {
     url: String,
     grows: bool,
-    /// What was shown under each ETag to any of the readers.
-    shown: Arc<Mutex<HashMap<String, Totals>>>,
+    /// The totals of each ETag, shared by all readers.
+    totals_by_etag: Arc<Mutex<HashMap<String, Totals>>>,
     newest: Option<Aggregate>,
 }
 
 impl Reader {
-    fn look(&mut self, aggregate: Aggregate) -> Seen {
-        let mut seen = Seen { reads: 1, ..Seen::default() };
+    fn observe(&mut self, aggregate: Aggregate) -> Observations {
+        let mut seen = Observations { reads: 1, ..Observations::default() };
         let (url, version, totals) = (&self.url, &aggregate.version, &aggregate.totals);
         if let Some(newest) = &self.newest {
             if *version < newest.version {
-                seen.went_back.push(format!("{url}: {version} was shown after {}", newest.version));
+                seen.regressions.push(format!("{url}: {version} after {}", newest.version));
             }
-            if self.grows && has_fallen(&newest.totals, totals) {
-                let (now, before) = (numbers(totals), numbers(&newest.totals));
-                seen.went_back.push(format!("{url}: {now} were shown after {before}"));
+            if self.grows && has_decreased(&newest.totals, totals) {
+                let (now, before) = (describe(totals), describe(&newest.totals));
+                seen.regressions.push(format!("{url}: {now} after {before}"));
             }
         }
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = shown.entry(aggregate.etag.clone()).or_insert_with(|| totals.clone());
+        let mut totals_by_etag = self.totals_by_etag.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = totals_by_etag.entry(aggregate.etag.clone()).or_insert_with(|| totals.clone());
         if first != totals {
-            let (here, elsewhere) = (numbers(totals), numbers(first));
-            seen.wrong.push(format!("{url}: {} is {here} and {elsewhere}", aggregate.etag));
+            let (now, before) = (describe(totals), describe(first));
+            seen.wrong.push(format!("{url}: {} is {now} and {before}", aggregate.etag));
         }
-        drop(shown);
+        drop(totals_by_etag);
         self.newest = Some(aggregate);
         seen
     }
 }
 
-fn has_fallen(before: &Totals, now: &Totals) -> bool {
+fn has_decreased(before: &Totals, now: &Totals) -> bool {
     let mut categories = before.basis_points.iter().zip(&now.basis_points);
     now.people < before.people || categories.any(|(before, now)| now < before)
 }
 
-fn numbers(totals: &Totals) -> String {
+fn describe(totals: &Totals) -> String {
     format!("{} people with {:?}", totals.people, totals.basis_points)
 }
 
@@ -197,11 +201,11 @@ mod tests {
     use super::*;
 
     fn readers(grows: bool) -> [Reader; 2] {
-        let shown = Arc::new(Mutex::default());
+        let totals_by_etag = Arc::new(Mutex::default());
         [(); 2].map(|()| Reader {
             url: String::new(),
             grows,
-            shown: Arc::clone(&shown),
+            totals_by_etag: Arc::clone(&totals_by_etag),
             newest: None,
         })
     }
@@ -211,35 +215,35 @@ mod tests {
         Aggregate { version: version.to_owned(), etag: format!("\"{version}\""), totals }
     }
 
-    fn found(seen: Seen) -> (usize, usize) {
-        (seen.went_back.len(), seen.wrong.len())
+    fn violations(seen: Observations) -> (usize, usize) {
+        (seen.regressions.len(), seen.wrong.len())
     }
 
     #[test]
-    fn an_older_version_went_back_and_the_same_one_did_not() {
+    fn an_older_version_is_a_regression_and_the_same_version_is_not() {
         let [mut reader, _] = readers(false);
-        assert_eq!(found(reader.look(aggregate("2", 1, [10_000, 0]))), (0, 0));
-        assert_eq!(found(reader.look(aggregate("2", 1, [10_000, 0]))), (0, 0));
-        assert_eq!(found(reader.look(aggregate("1", 1, [0, 10_000]))), (1, 0));
+        assert_eq!(violations(reader.observe(aggregate("2", 1, [10_000, 0]))), (0, 0));
+        assert_eq!(violations(reader.observe(aggregate("2", 1, [10_000, 0]))), (0, 0));
+        assert_eq!(violations(reader.observe(aggregate("1", 1, [0, 10_000]))), (1, 0));
     }
 
     #[test]
-    fn one_etag_is_the_same_numbers_for_every_reader() {
+    fn readers_must_see_the_same_totals_for_the_same_etag() {
         let [mut one, mut other] = readers(false);
-        one.look(aggregate("1", 1, [10_000, 0]));
-        assert_eq!(found(other.look(aggregate("1", 1, [10_000, 0]))), (0, 0));
-        assert_eq!(found(other.look(aggregate("1", 1, [0, 10_000]))), (0, 1));
+        one.observe(aggregate("1", 1, [10_000, 0]));
+        assert_eq!(violations(other.observe(aggregate("1", 1, [10_000, 0]))), (0, 0));
+        assert_eq!(violations(other.observe(aggregate("1", 1, [0, 10_000]))), (0, 1));
     }
 
     #[test]
-    fn what_only_grows_may_not_fall_though_its_version_rises() {
+    fn totals_of_a_growing_budget_must_not_decrease_even_if_the_version_rises() {
         let [mut reader, _] = readers(true);
-        reader.look(aggregate("1", 2, [10_000, 10_000]));
-        assert_eq!(found(reader.look(aggregate("2", 3, [20_000, 10_000]))), (0, 0));
-        assert_eq!(found(reader.look(aggregate("3", 2, [20_000, 10_000]))), (1, 0));
-        assert_eq!(found(reader.look(aggregate("4", 4, [15_000, 25_000]))), (1, 0));
+        reader.observe(aggregate("1", 2, [10_000, 10_000]));
+        assert_eq!(violations(reader.observe(aggregate("2", 3, [20_000, 10_000]))), (0, 0));
+        assert_eq!(violations(reader.observe(aggregate("3", 2, [20_000, 10_000]))), (1, 0));
+        assert_eq!(violations(reader.observe(aggregate("4", 4, [15_000, 25_000]))), (1, 0));
         let [mut reader, _] = readers(false);
-        reader.look(aggregate("1", 2, [10_000, 10_000]));
-        assert_eq!(found(reader.look(aggregate("2", 1, [10_000, 0]))), (0, 0));
+        reader.observe(aggregate("1", 2, [10_000, 10_000]));
+        assert_eq!(violations(reader.observe(aggregate("2", 1, [10_000, 0]))), (0, 0));
     }
 }

@@ -1,4 +1,4 @@
-//! A wrong configuration is refused at start: every fault at once, each with its key and what would be right.
+//! A wrong configuration is refused at startup: every fault at once, each with its key and the expected value.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use e2e::process::{Process, binary};
 use e2e::scenario::{new_dir, scenario};
 use e2e::stack::Stack;
 
-const BOUND: Duration = Duration::from_secs(10);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs a program that is to refuse its configuration; what it says.
-async fn refused(program: &str, arguments: &[&str]) -> Result<String> {
+/// Runs a program that must refuse its configuration; returns its log.
+async fn run_refused(program: &str, arguments: &[&str]) -> Result<String> {
     let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     let mut process = Process::start(program, &new_dir(program)?, &binary(program)?, &arguments)?;
-    let status = process.exit(BOUND).await?;
-    ensure!(!status.success(), "{program} took it: {}", process.log()?);
+    let status = process.exit(EXIT_TIMEOUT).await?;
+    ensure!(!status.success(), "{program} accepted it: {}", process.log()?);
     process.log()
 }
 
@@ -32,7 +32,7 @@ const WRONG: [&str; 10] = [
     "kafka.brokres=localhost:9092",
 ];
 
-fn names_every_fault(program: &str, said: &str) -> Result<()> {
+fn check_every_fault_is_named(program: &str, output: &str) -> Result<()> {
     for key in [
         "log.partitions",
         "kafka.session_timeout_ms",
@@ -40,9 +40,9 @@ fn names_every_fault(program: &str, said: &str) -> Result<()> {
         "telemetry.format",
         "kafka.brokres",
     ] {
-        ensure!(said.contains(key), "{program} does not name {key}: {said}");
+        ensure!(output.contains(key), "{program} does not name {key}: {output}");
     }
-    ensure!(said.contains("json"), "{program} does not say what would be right: {said}");
+    ensure!(output.contains("json"), "{program} does not name the expected value: {output}");
     Ok(())
 }
 
@@ -50,44 +50,50 @@ fn names_every_fault(program: &str, said: &str) -> Result<()> {
 fn every_service_names_all_faults_of_its_configuration_at_once() {
     scenario(async || {
         for program in ["ingest", "processor", "api"] {
-            names_every_fault(program, &refused(program, &WRONG).await?)?;
+            check_every_fault_is_named(program, &run_refused(program, &WRONG).await?)?;
         }
         let embedded = [&["run"][..], &WRONG].concat();
-        names_every_fault("allocator", &refused("allocator", &embedded).await?)
+        check_every_fault_is_named("allocator", &run_refused("allocator", &embedded).await?)
     });
 }
 
 #[test]
-fn a_file_that_is_not_there_or_not_toml_is_named() {
+fn a_configuration_file_that_is_missing_or_not_toml_is_named() {
     scenario(async || {
         let file = new_dir("config")?.join("wrong.toml");
         let name = file.display().to_string();
         for program in ["ingest", "processor", "api"] {
-            let said = refused(program, &["--config", &name]).await?;
-            ensure!(said.contains("wrong.toml"), "{program}: {said}");
+            let output = run_refused(program, &["--config", &name]).await?;
+            ensure!(output.contains("wrong.toml"), "{program}: {output}");
         }
         std::fs::write(&file, "[kafka\nbrokers = ")?;
         for program in ["ingest", "processor", "api"] {
-            let said = refused(program, &["--config", &name]).await?;
-            ensure!(said.contains("wrong.toml") && said.contains("TOML"), "{program}: {said}");
+            let output = run_refused(program, &["--config", &name]).await?;
+            ensure!(
+                output.contains("wrong.toml") && output.contains("TOML"),
+                "{program}: {output}"
+            );
         }
         Ok(())
     });
 }
 
 #[test]
-fn a_secret_is_never_repeated_in_a_fault() {
+fn a_fault_never_repeats_a_secret() {
     scenario(async || {
         for program in ["ingest", "processor", "api"] {
-            let said = refused(program, &["--set", "redis.url=hunter2-is-no-url"]).await?;
-            ensure!(said.contains("redis.url") && !said.contains("hunter2"), "{program}: {said}");
+            let output = run_refused(program, &["--set", "redis.url=hunter2-is-no-url"]).await?;
+            ensure!(
+                output.contains("redis.url") && !output.contains("hunter2"),
+                "{program}: {output}"
+            );
         }
         Ok(())
     });
 }
 
 #[test]
-fn another_partition_count_than_the_generations_is_refused() {
+fn a_partition_count_that_differs_from_the_topics_is_refused() {
     scenario(async || {
         let stack = Stack::builder().start().await?;
         let dir = new_dir("other-count")?;
@@ -95,11 +101,11 @@ fn another_partition_count_than_the_generations_is_refused() {
             let config = dir.join(format!("{program}.toml"));
             std::fs::write(&config, stack.config(program, free_port()?))?;
             let config = config.display().to_string();
-            let said =
-                refused(program, &["--config", &config, "--set", "log.partitions=5"]).await?;
+            let output =
+                run_refused(program, &["--config", &config, "--set", "log.partitions=5"]).await?;
             ensure!(
-                said.contains(&stack.topic) && said.contains("4 partitions"),
-                "{program}: {said}"
+                output.contains(&stack.topic) && output.contains("4 partitions"),
+                "{program}: {output}"
             );
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! SIGTERM: a process finishes what it has begun, gives back what it has, and ends with 0 within a bound.
+//! SIGTERM: a process completes running requests, releases its partitions, and exits with 0 within a time limit.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,11 @@ use e2e::wait::eventually;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Draining may take ten seconds as configured; leaving comes on top.
-const BOUND: Duration = Duration::from_secs(15);
+/// Draining may take the configured ten seconds; releasing partitions takes additional time.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Sends half a request, has the process end, and only then sends the rest.
-async fn finishes_a_request_that_has_begun(
+/// Sends half a request, sends SIGTERM, and then sends the rest; returns the answer.
+async fn complete_request_during_shutdown(
     service: &mut Service,
     head: &str,
     body: &str,
@@ -30,8 +30,8 @@ async fn finishes_a_request_that_has_begun(
         body.len()
     );
     connection.write_all(head.as_bytes()).await?;
-    // The request is under way once a later one has been answered.
-    reqwest::get(format!("{}/livez", service.url)).await?;
+    // The server has read the request's head once it has answered a later request.
+    e2e::http_client::get(format!("{}/livez", service.url)).await?;
     service.process.signal(Signal::Term)?;
     eventually("new connections are refused", Duration::from_secs(5), async || {
         ensure!(TcpStream::connect(&address).await.is_err(), "it still listens");
@@ -41,7 +41,7 @@ async fn finishes_a_request_that_has_begun(
     connection.write_all(rest.as_bytes()).await?;
     let mut answer = Vec::new();
     connection.read_to_end(&mut answer).await?;
-    let status = service.process.exit(BOUND).await?;
+    let status = service.process.exit(SHUTDOWN_TIMEOUT).await?;
     ensure!(status.success(), "{} ended with {status}", service.process.name());
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
@@ -50,11 +50,11 @@ const SUBMIT: &str = "POST /v1/budgets/taxes/submissions";
 const BODY: &str = r#"{"person": "the-last-one", "allocation": {"health": 100}}"#;
 
 #[test]
-fn an_ingest_that_ends_accepts_what_has_begun() {
+fn an_ingest_completes_a_running_request_during_shutdown() {
     scenario(async || {
         let mut stack = Stack::builder().start().await?;
-        stack.system.known("taxes", Duration::from_secs(10)).await?;
-        let answer = finishes_a_request_that_has_begun(&mut stack.ingests[0], SUBMIT, BODY).await?;
+        stack.system.wait_until_known("taxes", Duration::from_secs(10)).await?;
+        let answer = complete_request_during_shutdown(&mut stack.ingests[0], SUBMIT, BODY).await?;
         ensure!(answer.starts_with("HTTP/1.1 202"), "{answer}");
         let totals = e2e::audit::exact(&stack, "taxes", 10).await?;
         ensure!(totals.people == 1, "{} people", totals.people);
@@ -63,13 +63,13 @@ fn an_ingest_that_ends_accepts_what_has_begun() {
 }
 
 #[test]
-fn the_embedded_default_that_ends_accepts_what_has_begun_and_knows_it_afterwards() {
+fn the_embedded_default_completes_a_running_request_during_shutdown_and_keeps_it() {
     scenario(async || {
         let mut embedded = Embedded::start().await?;
-        let answer = finishes_a_request_that_has_begun(&mut embedded.service, SUBMIT, BODY).await?;
+        let answer = complete_request_during_shutdown(&mut embedded.service, SUBMIT, BODY).await?;
         ensure!(answer.starts_with("HTTP/1.1 202"), "{answer}");
         embedded.service.restart().await?;
-        eventually("it is counted", Duration::from_secs(5), async || {
+        eventually("the submission is counted", Duration::from_secs(5), async || {
             let people = embedded.system.totals(0, "taxes").await?.people;
             ensure!(people == 1, "{people} people");
             Ok(())
@@ -79,9 +79,9 @@ fn the_embedded_default_that_ends_accepts_what_has_begun_and_knows_it_afterwards
 }
 
 #[test]
-fn every_service_ends_well_under_load_and_a_processors_partitions_move_at_once() {
+fn every_service_shuts_down_cleanly_under_load_and_a_processors_partitions_move_at_once() {
     scenario(async || {
-        // Whoever waited for a session to expire would come too late.
+        // A takeover that waited for the session timeout would exceed the limit below.
         let builder = StackBuilder {
             ingests: 2,
             processors: 2,
@@ -91,35 +91,39 @@ fn every_service_ends_well_under_load_and_a_processors_partitions_move_at_once()
         };
         let mut stack = builder.start().await?;
         stack.system.define("ending", 10).await?;
-        stack.owned_so(|owned| owned.iter().all(|owned| *owned > 0)).await?;
-        let load = Crowd::of("ending", 10).start(&stack.system);
-        load.goes_on_for(200).await?;
+        stack.wait_until_owned(|owned| owned.iter().all(|owned| *owned > 0)).await?;
+        let load = Crowd::new("ending", 10).start(&stack.system);
+        load.wait_for_acknowledgements(200).await?;
 
         let mut processor = stack.processors.remove(0);
-        let began = Instant::now();
-        processor.terminate(BOUND).await?;
-        stack.all_owned().await?;
-        ensure!(began.elapsed() < BOUND, "the partitions moved after {:?}", began.elapsed());
-        load.goes_on_for(100).await?;
-        stack.ingests[1].terminate(BOUND).await?;
+        let terminated_at = Instant::now();
+        processor.terminate(SHUTDOWN_TIMEOUT).await?;
+        stack.wait_until_all_owned().await?;
+        ensure!(
+            terminated_at.elapsed() < SHUTDOWN_TIMEOUT,
+            "the partitions moved after {:?}",
+            terminated_at.elapsed()
+        );
+        load.wait_for_acknowledgements(100).await?;
+        stack.ingests[1].terminate(SHUTDOWN_TIMEOUT).await?;
         let mut api = stack.apis.pop().context("no second API")?;
-        api.terminate(BOUND).await?;
+        api.terminate(SHUTDOWN_TIMEOUT).await?;
         stack.system.reads.pop();
-        load.goes_on_for(100).await?;
+        load.wait_for_acknowledgements(100).await?;
 
         let ledger = load.stop().await?;
-        ledger.is_counted(&stack, "ending", 10).await
+        ledger.verify_counted(&stack, "ending", 10).await
     });
 }
 
 #[test]
-fn an_api_that_ends_answers_whoever_is_waiting() {
+fn an_api_answers_waiting_reads_during_shutdown() {
     scenario(async || {
         let mut stack = Stack::builder().start().await?;
         let api = &mut stack.apis[0];
         let aggregate = format!("{}/aggregate/", api.url);
         eventually("the API has an answer", Duration::from_secs(20), async || {
-            reqwest::get(&aggregate).await?.error_for_status().context("no answer yet")
+            e2e::http_client::get(&aggregate).await?.error_for_status().context("no answer yet")
         })
         .await?;
         let address = api.url.trim_start_matches("http://").to_owned();
@@ -128,13 +132,13 @@ fn an_api_that_ends_answers_whoever_is_waiting() {
             "GET /aggregate/ HTTP/1.1\r\nhost: {address}\r\nconsistency-token: 0.1000000\r\nprefer: wait=3\r\n\r\n"
         );
         connection.write_all(wait.as_bytes()).await?;
-        reqwest::get(format!("{}/livez", api.url)).await?;
+        e2e::http_client::get(format!("{}/livez", api.url)).await?;
         api.process.signal(Signal::Term)?;
         let mut answer = Vec::new();
         connection.read_to_end(&mut answer).await?;
         let answer = String::from_utf8_lossy(&answer);
-        ensure!(answer.starts_with("HTTP/1.1 412"), "a read that was waiting got: {answer}");
-        let status = api.process.exit(BOUND).await?;
+        ensure!(answer.starts_with("HTTP/1.1 412"), "the waiting read got: {answer}");
+        let status = api.process.exit(SHUTDOWN_TIMEOUT).await?;
         ensure!(status.success(), "the API ended with {status}");
         Ok(())
     });

@@ -1,10 +1,10 @@
-//! The log's identity: a topic that was deleted and made again under its name is not taken for the old one.
+//! The log's identity: a topic that was deleted and recreated under its name is not mistaken for the old one.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::answer::send;
 use e2e::record::{allocation_record, mix_128, partition_of, shares};
+use e2e::response::send;
 use e2e::scenario::scenario;
 use e2e::stack::Stack;
 use e2e::stores::StoredPartition;
@@ -13,7 +13,7 @@ use reqwest::Method;
 
 const BUDGET: &str = "taxes";
 
-/// So many records of people whose home is `partition`; `salt` makes other people.
+/// Builds `count` records of people that belong to `partition`; another `salt` yields other people.
 fn records(
     partition: u32,
     partitions: u32,
@@ -32,22 +32,22 @@ fn records(
 }
 
 #[test]
-fn a_recreated_topic_halts_the_partitions_that_it_contradicts_and_no_others() {
+fn a_recreated_topic_halts_exactly_the_partitions_whose_records_differ() {
     scenario(async || {
         let mut stack = Stack::builder().start().await?;
         stack.kafka.write(&stack.topic, records(0, stack.partitions, 20, 1)).await?;
-        stack.caught_up(Duration::from_secs(20)).await?;
+        stack.wait_until_caught_up(Duration::from_secs(20)).await?;
         let before = stack.tables().await?.partition(0).await?;
 
         stack.processors[0].terminate(Duration::from_secs(15)).await?;
         stack.kafka.delete_topic(&stack.topic).await?;
         stack.kafka.create_topic(&stack.topic, stack.partitions).await?;
-        // Longer than the old one, so that only the content tells them apart.
+        // Longer than the old topic, so that only the records' content differs.
         stack.kafka.write(&stack.topic, records(0, stack.partitions, 30, 2)).await?;
         stack.kafka.write(&stack.topic, records(1, stack.partitions, 10, 2)).await?;
 
-        // It will live, but not be ready.
-        stack.processors[0].start_again()?;
+        // The processor is alive but not ready.
+        stack.processors[0].respawn()?;
         let url = format!("{}/readyz", stack.processors[0].url);
         let system = stack.system.clone();
         eventually("readiness names the halted partition", Duration::from_secs(20), async || {
@@ -62,27 +62,27 @@ fn a_recreated_topic_halts_the_partitions_that_it_contradicts_and_no_others() {
         ensure!(metric("allocator_processor_partition_halted{").await? == 1.0);
 
         let tables = stack.tables().await?;
-        eventually("the other partitions go on", Duration::from_secs(10), async || {
+        eventually("the other partitions make progress", Duration::from_secs(10), async || {
             let other = tables.partition(1).await?.map_or(0, |stored| stored.position);
             ensure!(other == 10, "partition 1 is at {other}");
             Ok(())
         })
         .await?;
-        untouched(before, tables.partition(0).await?)
+        check_unchanged(before, tables.partition(0).await?)
     });
 }
 
 #[test]
-fn a_log_that_ends_before_the_totals_halts_the_partition() {
+fn a_log_that_ends_before_the_committed_position_halts_the_partition() {
     scenario(async || {
         let mut stack = Stack::builder().start().await?;
         stack.kafka.write(&stack.topic, records(2, stack.partitions, 20, 3)).await?;
-        stack.caught_up(Duration::from_secs(20)).await?;
+        stack.wait_until_caught_up(Duration::from_secs(20)).await?;
         let before = stack.tables().await?.partition(2).await?;
         stack.processors[0].terminate(Duration::from_secs(15)).await?;
         stack.kafka.delete_topic(&stack.topic).await?;
         stack.kafka.create_topic(&stack.topic, stack.partitions).await?;
-        stack.processors[0].start_again()?;
+        stack.processors[0].respawn()?;
         eventually("the metrics name the halted partition", Duration::from_secs(20), async || {
             let halted = stack.processors[0]
                 .metric("allocator_processor_partition_halted{partition=\"2\"}")
@@ -91,12 +91,12 @@ fn a_log_that_ends_before_the_totals_halts_the_partition() {
             Ok(())
         })
         .await?;
-        untouched(before, stack.tables().await?.partition(2).await?)
+        check_unchanged(before, stack.tables().await?.partition(2).await?)
     });
 }
 
-/// The claim of the new owner has left its mark; what is committed has not changed.
-fn untouched(before: Option<StoredPartition>, after: Option<StoredPartition>) -> Result<()> {
+/// Checks that the committed state is unchanged; only the new owner's claim may differ.
+fn check_unchanged(before: Option<StoredPartition>, after: Option<StoredPartition>) -> Result<()> {
     let committed =
         |stored: Option<StoredPartition>| stored.map(|stored| (stored.position, stored.tally));
     let (before, after) = (committed(before), committed(after));

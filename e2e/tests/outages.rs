@@ -1,21 +1,21 @@
-//! Servers go away and come back: the services say so at once, go on as far as they can, and heal by themselves.
+//! Outages of servers: the services report them at once, keep working as far as possible, and recover by themselves.
 //!
-//! On servers of this file's own, because they are stopped and killed.
+//! These tests have servers of their own, because they stop and kill them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use e2e::answer::{Answer, send};
 use e2e::audit;
-use e2e::chaos::proxy::{Proxy, Trouble};
+use e2e::chaos::proxy::{NetworkFault, Proxy};
 use e2e::load::Crowd;
 use e2e::own_servers::{OwnServers, Server};
 use e2e::process::Signal;
 use e2e::record::SubmissionRecord;
+use e2e::response::{HttpResponse, send};
 use e2e::scenario::scenario_within;
-use e2e::stack::{Special, Stack, StackBuilder};
+use e2e::stack::{ServiceOverrides, Stack, StackBuilder};
 use e2e::wait::eventually;
 use e2e::watch::{Tolerance, Watch};
 use prost::Message;
@@ -27,16 +27,16 @@ use tokio::time::sleep;
 
 const CATEGORIES: usize = 10;
 const BUDGET: &str = "outages";
-/// Servers start in the first of these tests.
-const BOUND: Duration = Duration::from_secs(240);
-const LEAVE: Duration = Duration::from_secs(15);
+/// Includes the start of the servers by the first test.
+const SCENARIO_TIMEOUT: Duration = Duration::from_secs(240);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 async fn own_servers() -> Result<&'static OwnServers> {
     static SERVERS: OnceCell<OwnServers> = OnceCell::const_new();
     let own = SERVERS
         .get_or_try_init(async || tokio::task::spawn_blocking(OwnServers::start).await?)
         .await?;
-    // A test before this one may have failed half way.
+    // An earlier test may have failed before it restarted its server.
     tokio::task::spawn_blocking(|| own.start_missing()).await??;
     Ok(own)
 }
@@ -48,12 +48,12 @@ async fn stack(own: &OwnServers) -> Result<Stack> {
     Ok(stack)
 }
 
-/// Twenty people submit at once; each answer and how long it took.
-async fn submit_at_once(stack: &Stack, what: &str) -> Result<Vec<(Answer, Duration)>> {
+/// Submits for twenty people concurrently; returns each answer and its latency.
+async fn submit_at_once(stack: &Stack, prefix: &str) -> Result<Vec<(HttpResponse, Duration)>> {
     let mut requests = JoinSet::new();
     for person in 0..20 {
         let url = format!("{}/v1/budgets/{BUDGET}/submissions", stack.system.write_to(0));
-        let body = json!({"person": format!("{what}-{person}"), "allocation": {"c0": 100}});
+        let body = json!({"person": format!("{prefix}-{person}"), "allocation": {"c0": 100}});
         let request = stack.system.request(Method::POST, url).json(&body);
         requests.spawn(async move {
             let began = Instant::now();
@@ -68,8 +68,8 @@ async fn submit_at_once(stack: &Stack, what: &str) -> Result<Vec<(Answer, Durati
 }
 
 #[test]
-fn without_kafka_submissions_are_refused_within_a_second_and_taken_again_when_it_is_back() {
-    scenario_within(BOUND, async || {
+fn without_kafka_submissions_are_refused_within_a_second_and_accepted_again_once_it_recovers() {
+    scenario_within(SCENARIO_TIMEOUT, async || {
         let own = own_servers().await?;
         let stack = stack(own).await?;
         submit_at_once(&stack, "before").await?;
@@ -85,13 +85,13 @@ fn without_kafka_submissions_are_refused_within_a_second_and_taken_again_when_it
                 );
             }
         }
-        eventually("ingest says that it is not ready", Duration::from_secs(10), async || {
+        eventually("ingest is not ready", Duration::from_secs(10), async || {
             let url = format!("{}/readyz", stack.ingests[0].url);
             send(stack.system.request(Method::GET, url)).await?.expect(503)
         })
         .await?;
         own.signal(Server::Kafka, Signal::Continue)?;
-        eventually("submissions are taken again", Duration::from_secs(15), async || {
+        eventually("submissions are accepted again", Duration::from_secs(15), async || {
             for (answer, _) in submit_at_once(&stack, "after").await? {
                 answer.expect(202)?;
             }
@@ -99,24 +99,24 @@ fn without_kafka_submissions_are_refused_within_a_second_and_taken_again_when_it
         })
         .await?;
         watch.stop().await?;
-        // Whatever became of those without an answer, what is counted is what the log says.
+        // Submissions without an answer may or may not be in the log; the totals equal the log either way.
         audit::exact(&stack, BUDGET, CATEGORIES).await.map(|_| ())
     });
 }
 
 #[test]
-fn services_that_start_without_kafka_say_so_at_once_and_work_once_it_is_there() {
-    scenario_within(BOUND, async || {
+fn services_that_start_without_kafka_are_unready_at_once_and_work_once_it_starts() {
+    scenario_within(SCENARIO_TIMEOUT, async || {
         let own = own_servers().await?;
         let mut stack = stack(own).await?;
         submit_at_once(&stack, "before").await?;
         let (mut ingest, mut processor) = (stack.ingests.remove(0), stack.processors.remove(0));
-        ingest.terminate(LEAVE).await?;
-        processor.terminate(LEAVE).await?;
+        ingest.terminate(SHUTDOWN_TIMEOUT).await?;
+        processor.terminate(SHUTDOWN_TIMEOUT).await?;
         let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
         own.kill(Server::Kafka)?;
-        ingest.start_again()?;
-        processor.start_again()?;
+        ingest.respawn()?;
+        processor.respawn()?;
         stack.ingests.insert(0, ingest);
         stack.processors.insert(0, processor);
         eventually("ingest answers", Duration::from_secs(10), async || {
@@ -146,8 +146,8 @@ fn services_that_start_without_kafka_say_so_at_once_and_work_once_it_is_there() 
     });
 }
 
-/// Submissions, each asked for once, whatever became of those before.
-async fn ask_once_each(stack: &Stack, stop: &AtomicBool) -> Result<()> {
+/// Sends submissions at a fixed rate, each once, without waiting for earlier ones.
+async fn submit_once_each(stack: &Stack, stop: &AtomicBool) -> Result<()> {
     let url = format!("{}/v1/budgets/{BUDGET}/submissions", stack.system.write_to(0));
     let mut beat = tokio::time::interval(Duration::from_millis(5));
     let mut requests = JoinSet::new();
@@ -167,27 +167,27 @@ async fn ask_once_each(stack: &Stack, stop: &AtomicBool) -> Result<()> {
 }
 
 #[test]
-fn acknowledgements_that_come_late_or_not_at_all_leave_no_submission_in_the_log_twice() {
-    scenario_within(BOUND, async || {
+fn late_or_lost_acknowledgements_put_no_submission_in_the_log_twice() {
+    scenario_within(SCENARIO_TIMEOUT, async || {
         let own = own_servers().await?;
         let kafka = Proxy::start(own.kafka_proxy(), own.kafka_behind_proxy()).await?;
         let behind = vec![format!("kafka.brokers={}", kafka.address())];
-        let special = Special { settings: behind, ..Special::default() };
+        let overrides = ServiceOverrides { settings: behind, ..ServiceOverrides::default() };
         let builder = StackBuilder {
             servers: Some(own.servers.clone()),
-            special: HashMap::from([("ingest-1".to_owned(), special)]),
+            overrides: HashMap::from([("ingest-1".to_owned(), overrides)]),
             ..Stack::builder()
         };
         let stack = builder.start().await?;
         stack.system.define(BUDGET, CATEGORIES).await?;
         let stop = AtomicBool::new(false);
-        let asking = ask_once_each(&stack, &stop);
+        let submitting = submit_once_each(&stack, &stop);
         let trouble = async {
-            // Kafka has what came before the cut and nobody was told of it: some of it waits too long to be sent again.
+            // Kafka has appended records whose acknowledgements are cut off; some exceed the delivery timeout unsent.
             for _ in 0..12 {
                 for (trouble, lasts_ms) in [
-                    (Some(Trouble::Late(Duration::from_secs(5))), 550),
-                    (Some(Trouble::Cut), 300),
+                    (Some(NetworkFault::Late(Duration::from_secs(5))), 550),
+                    (Some(NetworkFault::Cut), 300),
                     (None, 1_000),
                 ] {
                     kafka.set(trouble);
@@ -196,16 +196,16 @@ fn acknowledgements_that_come_late_or_not_at_all_leave_no_submission_in_the_log_
             }
             stop.store(true, Ordering::Relaxed);
         };
-        let (asked, ()) = tokio::join!(asking, trouble);
-        asked?;
-        ensure!(kafka.harm() > 12, "no trouble: {}", kafka.harm());
+        let (submitted, ()) = tokio::join!(submitting, trouble);
+        submitted?;
+        ensure!(kafka.affected() > 12, "no faults were injected: {}", kafka.affected());
 
         audit::exact(&stack, BUDGET, CATEGORIES).await?;
         let mut ids = HashSet::new();
         for record in stack.kafka.read(&stack.topic).await? {
             let id = SubmissionRecord::decode(&record.value[..])?.submission_id;
             let (partition, offset) = (record.partition, record.offset);
-            ensure!(ids.insert(id), "{partition}.{offset} is there a second time");
+            ensure!(ids.insert(id), "{partition}.{offset} is a duplicate");
         }
         ensure!(ids.len() > 500, "{} submissions", ids.len());
         Ok(())
@@ -213,87 +213,83 @@ fn acknowledgements_that_come_late_or_not_at_all_leave_no_submission_in_the_log_
 }
 
 #[test]
-fn a_killed_kafka_that_is_started_again_loses_and_repeats_nothing() {
-    scenario_within(BOUND, async || {
+fn a_killed_and_restarted_kafka_loses_and_duplicates_nothing() {
+    scenario_within(SCENARIO_TIMEOUT, async || {
         let own = own_servers().await?;
         let stack = stack(own).await?;
-        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
+        let load = Crowd::new(BUDGET, CATEGORIES).start(&stack.system);
         let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
-        load.goes_on_for(200).await?;
+        load.wait_for_acknowledgements(200).await?;
         own.kill(Server::Kafka)?;
         own.start_missing()?;
-        load.goes_on_for(200).await?;
+        load.wait_for_acknowledgements(200).await?;
         watch.stop().await?;
-        load.stop().await?.is_counted(&stack, BUDGET, CATEGORIES).await
+        load.stop().await?.verify_counted(&stack, BUDGET, CATEGORIES).await
     });
 }
 
 #[test]
-fn while_cassandra_stands_still_submissions_and_reads_go_on_and_then_totals_catch_up() {
-    scenario_within(BOUND, async || {
+fn submissions_and_reads_continue_while_cassandra_is_stopped_and_totals_catch_up() {
+    scenario_within(SCENARIO_TIMEOUT, async || {
         let own = own_servers().await?;
         let stack = stack(own).await?;
-        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
-        load.goes_on_for(200).await?;
+        let load = Crowd::new(BUDGET, CATEGORIES).start(&stack.system);
+        load.wait_for_acknowledgements(200).await?;
         let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
         own.signal(Server::Cassandra, Signal::Stop)?;
-        let stood = Instant::now();
-        while stood.elapsed() < Duration::from_secs(6) {
-            load.goes_on_for(50).await?;
+        let stopped_at = Instant::now();
+        while stopped_at.elapsed() < Duration::from_secs(6) {
+            load.wait_for_acknowledgements(50).await?;
         }
         own.signal(Server::Cassandra, Signal::Continue)?;
-        load.goes_on_for(100).await?;
+        load.wait_for_acknowledgements(100).await?;
         watch.stop().await?;
-        load.stop().await?.is_counted(&stack, BUDGET, CATEGORIES).await
+        load.stop().await?.verify_counted(&stack, BUDGET, CATEGORIES).await
     });
 }
 
 #[test]
-fn a_killed_cassandra_that_is_started_again_loses_and_repeats_nothing() {
-    scenario_within(BOUND, async || {
+fn a_killed_and_restarted_cassandra_loses_and_duplicates_nothing() {
+    scenario_within(SCENARIO_TIMEOUT, async || {
         let own = own_servers().await?;
         let stack = stack(own).await?;
-        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
-        load.goes_on_for(200).await?;
+        let load = Crowd::new(BUDGET, CATEGORIES).start(&stack.system);
+        load.wait_for_acknowledgements(200).await?;
         let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
         own.kill(Server::Cassandra)?;
         own.start_missing()?;
-        load.goes_on_for(100).await?;
+        load.wait_for_acknowledgements(100).await?;
         watch.stop().await?;
-        load.stop().await?.is_counted(&stack, BUDGET, CATEGORIES).await
+        load.stop().await?.verify_counted(&stack, BUDGET, CATEGORIES).await
     });
 }
 
 #[test]
-fn without_redis_reads_and_submissions_go_on_and_an_empty_one_heals() {
-    scenario_within(BOUND, async || {
+fn reads_and_submissions_continue_without_redis_and_an_empty_redis_is_refilled() {
+    scenario_within(SCENARIO_TIMEOUT, async || {
         let mut stack = Stack::builder().start().await?;
         stack.system.define(BUDGET, CATEGORIES).await?;
-        let load = Crowd::of(BUDGET, CATEGORIES).start(&stack.system);
-        load.goes_on_for(200).await?;
+        let load = Crowd::new(BUDGET, CATEGORIES).start(&stack.system);
+        load.wait_for_acknowledgements(200).await?;
         let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
         stack.redis.kill()?;
-        load.goes_on_for(300).await?;
-        let answer =
-            eventually("the committed totals answer", Duration::from_secs(5), async || {
-                let answer = stack
-                    .system
-                    .get(&format!("/v1/budgets/{BUDGET}/aggregate"))
-                    .await?
-                    .expect(200)?;
-                ensure!(
-                    answer.header("cache-status").contains("allocator-summary; hit"),
-                    "{}",
-                    answer.header("cache-status")
-                );
-                Ok(answer)
-            })
-            .await?;
+        load.wait_for_acknowledgements(300).await?;
+        let answer = eventually("the summary tier answers", Duration::from_secs(5), async || {
+            let answer =
+                stack.system.get(&format!("/v1/budgets/{BUDGET}/aggregate")).await?.expect(200)?;
+            ensure!(
+                answer.header("cache-status").contains("allocator-summary; hit"),
+                "{}",
+                answer.header("cache-status")
+            );
+            Ok(answer)
+        })
+        .await?;
         ensure!(!answer.body.is_empty());
         stack.redis.restart()?;
-        load.goes_on_for(100).await?;
+        load.wait_for_acknowledgements(100).await?;
         watch.stop().await?;
-        // In Redis, too.
-        load.stop().await?.is_counted(&stack, BUDGET, CATEGORIES).await
+        // Checks the totals in Redis, too.
+        load.stop().await?.verify_counted(&stack, BUDGET, CATEGORIES).await
     });
 }

@@ -1,12 +1,12 @@
-//! A person's id, sent through every route in every way, is found nowhere: in no log, record, row, key or file.
+//! Privacy: a person's id, sent through every route in every way, is in no log, record, row, key or file.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::answer::{receipt, send};
 use e2e::embedded::Embedded;
+use e2e::response::{receipt, send};
 use e2e::scenario::scenario;
 use e2e::stack::{Stack, StackBuilder};
 use e2e::system::System;
@@ -15,9 +15,9 @@ use serde_json::json;
 
 const PERSON: &str = "zebra.quokka-7731";
 
-/// Says the person's id wherever an id can be said, rightly and wrongly.
-async fn speak_of_the_person(system: &System) -> Result<()> {
-    system.known("taxes", Duration::from_secs(10)).await?;
+/// Sends the person's id wherever a request can contain it, in valid and invalid requests.
+async fn send_person_everywhere(system: &System) -> Result<()> {
+    system.wait_until_known("taxes", Duration::from_secs(10)).await?;
     let route = "/v1/budgets/taxes/submissions";
     let good = json!({"person": PERSON, "allocation": {"health": 100}});
     let counted = receipt(&system.post(route, &good).await?)?;
@@ -63,58 +63,58 @@ async fn speak_of_the_person(system: &System) -> Result<()> {
     Ok(())
 }
 
-fn not_in(place: &str, text: &str) -> Result<()> {
+fn check_absent(location: &str, text: &str) -> Result<()> {
     let line = text.lines().find(|line| line.contains(PERSON));
-    ensure!(line.is_none(), "{place} names the person: {}", line.unwrap_or_default());
+    ensure!(line.is_none(), "{location} contains the person's id: {}", line.unwrap_or_default());
     Ok(())
 }
 
 #[test]
-fn no_log_record_row_or_key_of_the_services_names_a_person() {
+fn no_log_record_row_or_key_of_the_services_contains_a_person_id() {
     scenario(async || {
         let settings = vec!["telemetry.filter=debug".to_owned()];
         let stack = StackBuilder { settings, ..Stack::builder() }.start().await?;
-        speak_of_the_person(&stack.system).await?;
+        send_person_everywhere(&stack.system).await?;
         e2e::audit::exact(&stack, "taxes", 10).await?;
 
         for service in stack.ingests.iter().chain(&stack.processors).chain(&stack.apis) {
             let log = service.process.log()?;
             ensure!(log.lines().count() > 5, "{} logs nothing", service.process.name());
-            not_in(service.process.name(), &log)?;
+            check_absent(service.process.name(), &log)?;
         }
         let (dead_letters, budgets) =
             (format!("{}.dead-letters", stack.topic), format!("{}_budgets", stack.topic));
         for topic in [&stack.topic, &dead_letters, &budgets] {
             for record in stack.kafka.read(topic).await? {
                 let bytes = [record.key, record.value].concat();
-                not_in(
+                check_absent(
                     topic,
                     &format!("{} {:?}", String::from_utf8_lossy(&bytes), record.headers),
                 )?;
             }
         }
-        not_in("a table", &stack.tables().await?.everything().await?)?;
-        not_in("Redis", &stack.keys().await?.everything().await?)
+        check_absent("a table", &stack.tables().await?.everything().await?)?;
+        check_absent("Redis", &stack.keys().await?.everything().await?)
     });
 }
 
 #[test]
-fn no_log_or_file_of_the_embedded_default_names_a_person() {
+fn no_log_or_file_of_the_embedded_default_contains_a_person_id() {
     scenario(async || {
         let embedded = Embedded::start().await?;
-        speak_of_the_person(&embedded.system).await?;
-        not_in("the log", &embedded.service.process.log()?)?;
-        search(&embedded.data)
+        send_person_everywhere(&embedded.system).await?;
+        check_absent("the log", &embedded.service.process.log()?)?;
+        check_dir(&embedded.data)
     });
 }
 
-fn search(dir: &Path) -> Result<()> {
+fn check_dir(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).with_context(|| format!("no data in {}", dir.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            search(&path)?;
+            check_dir(&path)?;
         } else {
-            not_in(&path.display().to_string(), &String::from_utf8_lossy(&fs::read(&path)?))?;
+            check_absent(&path.display().to_string(), &String::from_utf8_lossy(&fs::read(&path)?))?;
         }
     }
     Ok(())

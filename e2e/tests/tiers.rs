@@ -1,12 +1,13 @@
-//! The read chain: memory, Redis, committed totals, everyone's rows. Each answers when those before it have nothing, and
-//! all say the same.
+//! The tier chain: memory, Redis, committed totals, person rows.
+//!
+//! Each tier answers when the earlier tiers have no answer, and all tiers return the same totals.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::answer::Answer;
 use e2e::oracle::Totals;
 use e2e::record::shares;
+use e2e::response::HttpResponse;
 use e2e::scenario::scenario;
 use e2e::stack::Stack;
 use e2e::wait::eventually;
@@ -15,7 +16,7 @@ use reqwest::Method;
 const CATEGORIES: usize = 5;
 const BUDGET: &str = "tiers";
 
-async fn filled() -> Result<(Stack, Totals)> {
+async fn start_with_submissions() -> Result<(Stack, Totals)> {
     let stack = Stack::builder().start().await?;
     stack.system.define(BUDGET, CATEGORIES).await?;
     let people: Vec<Vec<u32>> = (0..40).map(|person| shares(person, CATEGORIES)).collect();
@@ -23,16 +24,16 @@ async fn filled() -> Result<(Stack, Totals)> {
         stack.system.submit(BUDGET, &format!("p-{person}"), shares).await?;
     }
     let totals = e2e::audit::exact(&stack, BUDGET, CATEGORIES).await?;
-    ensure!(totals == Totals::of(CATEGORIES, &people));
+    ensure!(totals == Totals::from_allocations(CATEGORIES, &people));
     Ok((stack, totals))
 }
 
-/// The first aggregate that an API gives when it has nothing in memory.
-async fn first_answer(stack: &mut Stack) -> Result<Answer> {
+/// Reads the first aggregate of an API with an empty memory.
+async fn first_answer(stack: &mut Stack) -> Result<HttpResponse> {
     let url =
         format!("{}/v1/budgets/{BUDGET}/aggregate?include=distribution", stack.system.read_from(0));
     eventually("a cold API answers", Duration::from_secs(20), async || {
-        e2e::answer::send(stack.system.request(Method::GET, url.clone())).await?.expect(200)
+        e2e::response::send(stack.system.request(Method::GET, url.clone())).await?.expect(200)
     })
     .await
 }
@@ -43,9 +44,9 @@ async fn restart_api(stack: &mut Stack) -> Result<()> {
 }
 
 #[test]
-fn a_cold_api_asks_redis_and_then_remembers() {
+fn a_cold_api_answers_from_redis_and_then_from_memory() {
     scenario(async || {
-        let (mut stack, totals) = filled().await?;
+        let (mut stack, totals) = start_with_submissions().await?;
         restart_api(&mut stack).await?;
         let first = first_answer(&mut stack).await?;
         let tiers = first.header("cache-status");
@@ -54,7 +55,7 @@ fn a_cold_api_asks_redis_and_then_remembers() {
             "Cache-Status: {tiers}"
         );
         ensure!(Totals::parse(&first.json()?)? == totals);
-        eventually("the next is a hit in memory", Duration::from_secs(2), async || {
+        eventually("the next read is a hit in memory", Duration::from_secs(2), async || {
             let next = first_answer(&mut stack).await?;
             ensure!(
                 next.header("cache-status") == "allocator-memory; hit",
@@ -69,9 +70,9 @@ fn a_cold_api_asks_redis_and_then_remembers() {
 }
 
 #[test]
-fn without_redis_the_committed_totals_answer_and_without_those_everyones_rows() {
+fn without_redis_the_committed_totals_answer_and_without_those_the_person_rows() {
     scenario(async || {
-        let (mut stack, totals) = filled().await?;
+        let (mut stack, totals) = start_with_submissions().await?;
         stack.redis.kill()?;
         restart_api(&mut stack).await?;
         let summary = first_answer(&mut stack).await?;
@@ -83,7 +84,7 @@ fn without_redis_the_committed_totals_answer_and_without_those_everyones_rows() 
         );
         ensure!(Totals::parse(&summary.json()?)? == totals);
 
-        // Nobody commits any more, and what was committed is gone: only people's rows are left.
+        // No processor commits any more and the committed totals are gone: only person rows are left.
         for processor in &mut stack.processors {
             processor.process.kill()?;
         }

@@ -2,47 +2,24 @@
 
 use std::net::SocketAddr;
 
-use runtime::config::{Key, KeyDoc, Reader, parse};
+use runtime::config::{parse, settings};
 
 use crate::parse::MAX_ITEMS;
 
-/// How ingest is set up.
-#[derive(Debug, Clone)]
-pub struct IngestConfig {
-    /// Where the process of its own listens.
-    pub listen: SocketAddr,
-    /// Records that may wait for the log's acknowledgement at once; one more is refused.
-    pub max_in_flight_records: usize,
-}
-
-impl IngestConfig {
-    const LISTEN: Key<SocketAddr> = Key::new(
-        "ingest.listen",
-        Some("127.0.0.1:8001"),
-        "address:port",
-        "Where `ingest` listens when it is a process of its own.",
-        parse::socket_addr,
-    );
-    const MAX_IN_FLIGHT_RECORDS: Key<usize> = Key::new(
-        "ingest.max_in_flight_records",
-        Some("100000"),
-        "records",
-        "Records that may wait for the log at once; requests beyond it are answered 503.",
-        at_least_a_batch,
-    );
-
-    /// The settings of this crate.
-    pub const KEYS: &[KeyDoc] = &[Self::LISTEN.describe(), Self::MAX_IN_FLIGHT_RECORDS.describe()];
-
-    /// Reads them; `None` once a fault was noted.
-    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let listen = reader.read(&Self::LISTEN);
-        let max_in_flight_records = reader.read(&Self::MAX_IN_FLIGHT_RECORDS);
-        Some(Self { listen: listen?, max_in_flight_records: max_in_flight_records? })
+settings! {
+    /// Settings of ingest.
+    #[derive(Debug, Clone)]
+    pub struct IngestConfig {
+        /// Listen address of the `ingest` service.
+        pub listen: SocketAddr = "ingest.listen", default "127.0.0.1:8001",
+            unit "address:port", parse parse::socket_addr;
+        /// Maximum number of records waiting for the log's acknowledgement; further requests are answered 503.
+        pub max_in_flight_records: usize = "ingest.max_in_flight_records", default "100000",
+            unit "records", parse at_least_a_batch;
     }
 }
 
-/// With less, a full batch could never be taken.
+/// Parses the limit. Below the size of a full batch, that batch could never be accepted.
 fn at_least_a_batch(text: &str) -> Result<usize, String> {
     match parse::positive_usize(text) {
         Ok(records) if records >= MAX_ITEMS => Ok(records),

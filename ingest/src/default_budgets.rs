@@ -1,38 +1,49 @@
-//! The budgets that a deployment starts with.
+//! The budgets that every deployment starts with.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{ConstantBuilder, Retryable};
 use schemas::{Budget, default_budgets};
-use storage::definitions::{DefinitionError, Definitions, define_if_absent};
+use storage::control::{BudgetDefinitions, DefinitionError, define_if_absent};
 use tokio_util::sync::CancellationToken;
 
-const RETRY_EVERY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Defines the default budgets that are not defined yet; tries until they are, or until it is told to stop. Budgets
-/// that exist stay as they are.
-pub async fn define_default_budgets(definitions: Arc<dyn Definitions>, stop: CancellationToken) {
+/// Defines the missing default budgets and retries until it succeeds or `stop` is cancelled.
+///
+/// Existing budgets are not changed.
+pub async fn define_default_budgets(
+    definitions: Arc<dyn BudgetDefinitions>,
+    stop: CancellationToken,
+) {
     let budgets = match default_budgets() {
         Ok(budgets) => budgets,
         Err(error) => {
-            tracing::error!(%error, "the default budgets do not parse");
+            tracing::error!(%error, "failed to parse the default budgets");
             return;
         }
     };
     for budget in &budgets {
-        while let Err(error) = define(&*definitions, budget).await {
-            tracing::warn!(%error, budget = %budget.id, "a default budget is not defined yet");
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(RETRY_EVERY) => {}
-            }
+        let defined = (|| define(Arc::clone(&definitions), budget.clone()))
+            .retry(ConstantBuilder::new().with_delay(RETRY_DELAY).without_max_times())
+            .notify(|error, pause| {
+                let retry_in_ms = pause.as_millis() as u64;
+                tracing::warn!(%error, budget = %budget.id, retry_in_ms, "failed to define a default budget, retrying");
+            });
+        // The retries have no limit: only `stop` ends them early.
+        if stop.run_until_cancelled(defined).await.is_none() {
+            return;
         }
     }
 }
 
-async fn define(definitions: &dyn Definitions, budget: &Budget) -> Result<(), DefinitionError> {
+async fn define(
+    definitions: Arc<dyn BudgetDefinitions>,
+    budget: Budget,
+) -> Result<(), DefinitionError> {
     if definitions.catalog().get(budget.id.as_str()).is_some() {
         return Ok(());
     }
-    definitions.change(&budget.id, &|current| define_if_absent(current, budget)).await.map(|_| ())
+    definitions.change(&budget.id, &|current| define_if_absent(current, &budget)).await.map(|_| ())
 }

@@ -1,4 +1,4 @@
-//! The name that a client gives a submission, in the body or in `Idempotency-Key`.
+//! The submission id that a client supplies in the body or in `Idempotency-Key`.
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -7,21 +7,21 @@ use runtime::problem::{Problem, ProblemKind};
 use schemas::{BudgetId, PersonKeyHasher, SubmissionId};
 use uuid::Uuid;
 
-/// What the header says, if it is there.
+/// The header `Idempotency-Key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum IdempotencyKey {
     Absent,
-    /// A UUID is the submission's id itself.
+    /// A UUID, which is the submission id itself.
     Uuid(Uuid),
-    /// Any other text stands for one.
+    /// Any other text, from which an id is derived.
     Text(String),
 }
 
 impl IdempotencyKey {
-    /// The submission's id, from the header or from the body; none if neither has one.
+    /// Returns the id from the header or the body, if either has one.
     ///
     /// # Errors
-    /// When both have one and they differ.
+    /// When header and body have different ids.
     pub fn submission_id(
         &self,
         in_body: Option<SubmissionId>,
@@ -35,8 +35,8 @@ impl IdempotencyKey {
         };
         if in_body.is_some_and(|in_body| in_body != in_header) {
             return Err(Problem::new(ProblemKind::Malformed)
-                .detail("`Idempotency-Key` and `submission_id` name different submissions")
-                .fault("/submission_id", "is not the one of the header `Idempotency-Key`"));
+                .detail("`Idempotency-Key` and `submission_id` are different ids")
+                .fault("/submission_id", "differs from the header `Idempotency-Key`"));
         }
         Ok(Some(in_header))
     }

@@ -1,53 +1,35 @@
-//! HTTP to log: takes submissions, checks them, and answers once they are in the log.
+//! HTTP to log: parses and validates submissions, appends them to the log, and responds with their receipts.
 //!
-//! | place | what |
+//! | module | owns |
 //! |---|---|
-//! | `parse` | bodies to domain values, with every fault at once |
-//! | `routes` | one file a route |
-//! | `service` | what the routes share, and what each asks first |
-//! | `acceptance` | from checked submissions to the log, each once |
-//! | `freeze` | a budget's rules hold still from its first submission on |
+//! | `routes` | one file per route |
+//! | `parse` | bodies to domain values, reporting every fault at once |
+//! | `service` | the checks that all routes share |
+//! | `append` | validated submissions to records in the log, at most once per submission id |
+//! | `budget_freezer` | freezing a budget's rules before its first submission |
 //!
-//! What submissions add up to is not decided here, and nothing here reads the log.
+//! Ingest never reads the log and does not know what submissions add up to.
 
-mod acceptance;
-mod answer;
+mod append;
+mod budget_freezer;
 mod config;
 mod default_budgets;
-mod freeze;
+mod deps;
+mod detach_on_drop;
 mod idempotency_key;
+mod in_flight_limit;
 mod media_type;
 mod metrics;
 mod parse;
+mod pending;
+mod problems;
 mod readiness;
+mod response;
 mod routes;
 mod service;
-mod to_the_end;
-
-use std::sync::Arc;
-
-use runtime::admin::AdminGuard;
-use schemas::PersonKeyHasher;
-use storage::definitions::Definitions;
-use storage::idempotency::Idempotency;
-use storage::log::LogWriter;
 
 pub use config::IngestConfig;
 pub use default_budgets::define_default_budgets;
+pub use deps::IngestDeps;
 pub use readiness::watch_readiness;
 pub use routes::routes;
-
-/// What ingest stands on.
-#[derive(Clone)]
-pub struct IngestParts {
-    /// Where submissions go.
-    pub log: Arc<dyn LogWriter>,
-    /// The budgets.
-    pub definitions: Arc<dyn Definitions>,
-    /// Submission ids seen lately.
-    pub idempotency: Arc<dyn Idempotency>,
-    /// Makes person keys.
-    pub hasher: PersonKeyHasher,
-    /// Lets administrators change definitions, and nobody else.
-    pub admin: AdminGuard,
-}

@@ -1,26 +1,26 @@
-//! The process that takes submissions. It starts whether or not the log is there, and takes them once it is.
+//! The ingest process. It starts without the log and accepts submissions once the log is available.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use ingest::{IngestConfig, IngestParts};
+use ingest::{IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
-use runtime::config::{ConfigArgs, Reader};
+use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
 use runtime::process::{self, Process};
-use storage::late::LateLog;
-use storage::opening::until_there;
-use storage::service_config::ServiceConfig;
+use storage::config::StorageConfig;
+use storage::deferred::DeferredLog;
+use storage::open_error::retry_until_available;
 
-/// A request is many small pieces of memory that one thread takes and another gives back: what glibc's allocator is
-/// slow at. (The processor keeps glibc's, which holds less in reserve.)
+/// Requests make many small allocations that another thread frees, which glibc's allocator is slow at.
+/// (The processor keeps glibc's allocator, which holds less memory in reserve.)
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const SERVICE: &str = "ingest";
 
-/// Takes submissions over HTTP and puts them into the log.
+/// Accept submissions over HTTP and append them to the log
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -28,13 +28,13 @@ struct Args {
     config: ConfigArgs,
 }
 
-/// The settings of this process beside those that all services have.
-struct Own {
+/// The settings of this process that not every service has.
+struct OwnConfig {
     ingest: IngestConfig,
     admin: AdminConfig,
 }
 
-impl Own {
+impl OwnConfig {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let ingest = IngestConfig::read(reader);
         let admin = AdminConfig::read(reader);
@@ -47,39 +47,46 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let config = ServiceConfig::load(&args.config, Own::read)?;
+    let config = ServiceConfig::load(&args.config, StorageConfig::read_shared, OwnConfig::read)?;
     let process = Process::start(SERVICE, &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.own.ingest.listen)?;
 
     let admin = AdminGuard::new(&config.own.admin, metrics)?;
-    tokio::spawn(admin.clone().follow_tokens_file(stop.clone()));
-    let log = Arc::new(LateLog::new());
-    let parts = IngestParts {
+    tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
+    let log = Arc::new(DeferredLog::new());
+    let control = config.storage.open_control_topic()?;
+    let deps = IngestDeps {
         log: log.clone(),
-        definitions: config.storage.open_definitions()?,
+        definitions: Arc::clone(&control.definitions),
         idempotency: config.storage.open_idempotency().await,
         hasher: config.storage.hasher()?,
         admin,
     };
-    let definitions = Arc::clone(&parts.definitions);
-    let routes = ingest::routes(&config.own.ingest, parts, metrics)?;
+    let definitions = control.definitions;
+    let routes = ingest::routes(&config.own.ingest, deps, metrics)?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
-    tracing::info!(address = %listener.local_addr()?, "answering submissions");
-    let watched = (log.clone(), Arc::clone(&definitions), health.clone());
-    tokio::spawn(ingest::watch_readiness(watched.0, watched.1, watched.2, stop.clone()));
+    tracing::info!(address = %listener.local_addr()?, "listening for submissions");
+    tokio::spawn(ingest::watch_readiness(
+        log.clone(),
+        Arc::clone(&definitions),
+        health.clone(),
+        stop.clone(),
+    ));
 
     let open = async {
-        let open = until_there(async || config.storage.open_log_writer(definitions.as_ref()).await);
+        let open = retry_until_available(async || {
+            config.storage.open_log_writer(control.active_log.as_ref()).await
+        });
         if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
             log.set(opened);
-            tracing::info!("the log is there: taking submissions");
+            tracing::info!("log opened, accepting submissions");
             tokio::spawn(ingest::define_default_budgets(definitions, stop.clone()));
         }
         anyhow::Ok(())
     };
     let serve = http::serve(listener, router, &config.process.http, metrics, stop.clone());
-    // A log that is not what it should be ends the process.
+    // An error of opening is permanent, such as a log with the wrong identity, and ends the process.
     tokio::try_join!(async { Ok(serve.await?) }, open)?;
     Ok(())
 }

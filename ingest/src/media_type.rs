@@ -1,11 +1,11 @@
-//! What a request's body says it is.
+//! The media types of request bodies.
 
 use axum::extract::FromRequestParts;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use runtime::problem::{Problem, ProblemKind};
 
-/// A media type that some route reads.
+/// A media type that at least one route accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MediaType {
     Json,
@@ -13,7 +13,7 @@ pub(crate) enum MediaType {
 }
 
 impl MediaType {
-    fn of(text: &[u8]) -> Option<Self> {
+    fn parse(text: &[u8]) -> Option<Self> {
         let essence = text.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         if essence.eq_ignore_ascii_case(b"application/json") {
             Some(Self::Json)
@@ -25,32 +25,33 @@ impl MediaType {
     }
 }
 
-fn of_request(parts: &Parts) -> Option<MediaType> {
-    parts.headers.get(CONTENT_TYPE).and_then(|value| MediaType::of(value.as_bytes()))
+fn content_type(parts: &Parts) -> Option<MediaType> {
+    parts.headers.get(CONTENT_TYPE).and_then(|value| MediaType::parse(value.as_bytes()))
 }
 
-fn unsupported(read_here: &str) -> Problem {
+fn unsupported(accepted: &str) -> Problem {
     Problem::new(ProblemKind::UnsupportedMediaType)
-        .detail(format!("`Content-Type` must be {read_here}"))
+        .detail(format!("`Content-Type` must be {accepted}"))
 }
 
 impl<S: Sync> FromRequestParts<S> for MediaType {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        of_request(parts).ok_or_else(|| unsupported("`application/json` or `application/x-ndjson`"))
+        content_type(parts)
+            .ok_or_else(|| unsupported("`application/json` or `application/x-ndjson`"))
     }
 }
 
-/// That a body is JSON, for a route that reads nothing else.
+/// Requires a JSON body, for routes that accept nothing else.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct IsJson;
+pub(crate) struct RequireJson;
 
-impl<S: Sync> FromRequestParts<S> for IsJson {
+impl<S: Sync> FromRequestParts<S> for RequireJson {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        match of_request(parts) {
+        match content_type(parts) {
             Some(MediaType::Json) => Ok(Self),
             _ => Err(unsupported("`application/json`")),
         }

@@ -1,20 +1,20 @@
-//! Whether ingest should be sent submissions.
+//! Keeps the health checks of ingest up to date.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::health::Health;
-use storage::definitions::Definitions;
+use storage::control::BudgetDefinitions;
 use storage::log::LogWriter;
 use tokio_util::sync::CancellationToken;
 
-/// Asking costs nothing, and the check has a hysteresis of its own.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Polling is cheap, and the check has its own hysteresis.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Keeps the checks `log` and `definitions` up to date until it is told to stop.
+/// Updates the checks `log` and `definitions` until `stop` is cancelled.
 pub async fn watch_readiness(
     log: Arc<dyn LogWriter>,
-    definitions: Arc<dyn Definitions>,
+    definitions: Arc<dyn BudgetDefinitions>,
     health: Health,
     stop: CancellationToken,
 ) {
@@ -28,11 +28,11 @@ pub async fn watch_readiness(
         if definitions.is_loaded() {
             definitions_check.set_ready();
         } else {
-            definitions_check.set_unready("the budgets' definitions are not loaded yet");
+            definitions_check.set_unready("the budget definitions are not loaded yet");
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
     }
 }

@@ -1,173 +1,171 @@
-//! What all routes share: where things rest, the limits, and the questions that every route asks first.
+//! What all routes share: the storage handles, the checks that precede every append, and the append itself.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Action, Budget, Openness, PersonKeyHasher, PersonName, Submission, SubmissionId};
-use storage::definitions::{ChangeRefused, DefinitionError, Definitions};
-use storage::idempotency::Idempotency;
+use schemas::{Action, Budget, Openness, PersonId, PersonKeyHasher, Submission, SubmissionId};
+use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
 use storage::log::LogWriter;
 use uuid::Uuid;
 
-use crate::acceptance::{Candidate, Outcome};
-use crate::answer::unavailable;
-use crate::freeze::Freezes;
-use crate::metrics::{IngestMetrics, Room};
-use crate::parse::Draft;
-use crate::to_the_end::to_the_end;
-use crate::{IngestConfig, IngestParts};
+use crate::append::{Appender, TooManyInFlight};
+use crate::budget_freezer::BudgetFreezer;
+use crate::config::IngestConfig;
+use crate::deps::IngestDeps;
+use crate::metrics::IngestMetrics;
+use crate::parse::ParsedSubmission;
+use crate::pending::{AppendOutcome, PendingSubmission};
+use crate::problems;
 
-/// How long a client should wait before it asks again.
-pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// Ingest at work.
-pub(crate) struct Ingest {
-    pub log: Arc<dyn LogWriter>,
-    pub definitions: Arc<dyn Definitions>,
-    pub idempotency: Arc<dyn Idempotency>,
+/// The state of all ingest routes.
+pub(crate) struct IngestService {
+    pub definitions: Arc<dyn BudgetDefinitions>,
     pub hasher: PersonKeyHasher,
-    pub metrics: IngestMetrics,
-    freezes: Freezes,
-    room: Room,
+    pub metrics: Arc<IngestMetrics>,
+    log: Arc<dyn LogWriter>,
+    appender: Arc<Appender>,
+    freezer: BudgetFreezer,
 }
 
-impl Ingest {
+impl IngestService {
     pub fn new(
         config: &IngestConfig,
-        parts: IngestParts,
+        deps: IngestDeps,
         metrics: &Metrics,
     ) -> Result<Self, MetricsError> {
-        let metrics = IngestMetrics::register(metrics)?;
+        let metrics = Arc::new(IngestMetrics::register(metrics)?);
+        let appender = Appender::new(
+            Arc::clone(&deps.log),
+            deps.idempotency,
+            Arc::clone(&metrics),
+            config.max_in_flight_records,
+        );
         Ok(Self {
-            freezes: Freezes::new(Arc::clone(&parts.definitions)),
-            room: Room::new(config.max_in_flight_records, &metrics),
-            log: parts.log,
-            definitions: parts.definitions,
-            idempotency: parts.idempotency,
-            hasher: parts.hasher,
+            appender: Arc::new(appender),
+            freezer: BudgetFreezer::new(Arc::clone(&deps.definitions)),
+            log: deps.log,
+            definitions: deps.definitions,
+            hasher: deps.hasher,
             metrics,
         })
     }
 
-    /// The budget, if it and the log take submissions now.
+    /// Returns the budget if it is open and the log is available.
     ///
     /// # Errors
-    /// The problem to answer at once if not.
+    /// The problem to respond with at once.
     pub fn open_budget(&self, id: &str) -> Result<Arc<Budget>, Problem> {
         if self.log.available().is_err() {
-            return Err(unavailable("the log does not take submissions now"));
+            return Err(problems::log_unavailable());
         }
-        // Asked before the catalog is: what is loaded in between must not be missed.
+        // Read before the catalog: a budget that loads in between must not become a 404.
         let loaded = self.definitions.is_loaded();
         let catalog = self.definitions.catalog();
         let Some(budget) = catalog.get(id) else {
             return Err(if loaded {
-                no_such_budget()
+                problems::budget_not_found()
             } else {
-                unavailable("the budgets' definitions are not loaded yet")
+                problems::unavailable("the budget definitions are not loaded yet")
             });
         };
-        must_be_open(budget)?;
+        require_open(budget)?;
         Ok(Arc::clone(budget))
     }
 
-    /// Reads a body against the budget's definition. If there is anything in it to append, the definition it was read
-    /// against is frozen.
+    /// Parses a body against the budget's definition. Freezes the definition if the body appends anything.
     ///
     /// # Errors
-    /// What `read` says, or why the budget could not be frozen.
-    pub async fn read_against_frozen<T>(
+    /// The problem of `parse`, or why the budget could not be frozen.
+    pub async fn parse_against_frozen<T>(
         &self,
         budget: Arc<Budget>,
-        read: impl Fn(&Budget) -> Result<T, Problem>,
+        parse: impl Fn(&Budget) -> Result<T, Problem>,
         appends: impl Fn(&T) -> bool,
     ) -> Result<(Arc<Budget>, T), Problem> {
-        let body = read(&budget)?;
-        if budget.frozen || !appends(&body) {
-            return Ok((budget, body));
+        let parsed = parse(&budget)?;
+        if budget.frozen || !appends(&parsed) {
+            return Ok((budget, parsed));
         }
-        let budget = self.freezes.frozen(&budget.id).await.map_err(|error| match error {
-            DefinitionError::Refused(ChangeRefused::Unknown) => no_such_budget(),
+        let budget = self.freezer.freeze(&budget.id).await.map_err(|error| match error {
+            DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
             DefinitionError::Refused(ChangeRefused::Frozen) | DefinitionError::Unavailable(_) => {
-                unavailable("the budget's rules could not be frozen for its first submission")
+                problems::unavailable("the budget's rules could not be frozen")
             }
         })?;
-        // Between our look at it and its freezing it may have changed.
-        must_be_open(&budget)?;
-        let body = read(&budget)?;
-        Ok((budget, body))
+        // The definition may have changed between the first parse and the freeze.
+        require_open(&budget)?;
+        let parsed = parse(&budget)?;
+        Ok((budget, parsed))
     }
 
-    /// Names a draft and its person where they have no names, and makes it ready for the log.
-    pub fn candidate(&self, budget: &Budget, draft: Draft, now_ms: u64) -> (Candidate, PersonName) {
-        let named = draft.id.is_some();
-        let id = draft.id.unwrap_or_else(new_id);
-        let person = draft.person.unwrap_or_else(|| PersonName::anonymous(id));
-        let candidate = self.candidate_of(
-            budget,
-            &person,
-            id,
-            named,
-            Action::Allocate(draft.allocation),
-            now_ms,
-        );
-        (candidate, person)
-    }
-
-    pub fn candidate_of(
+    /// Completes a parsed submission: missing ids are generated.
+    pub fn pending_submission(
         &self,
         budget: &Budget,
-        person: &PersonName,
+        parsed: ParsedSubmission,
+        now_ms: u64,
+    ) -> (PendingSubmission, PersonId) {
+        let client_supplied_id = parsed.id.is_some();
+        let id = parsed.id.unwrap_or_else(new_submission_id);
+        let person = parsed.person.unwrap_or_else(|| PersonId::anonymous(id));
+        let action = Action::Allocate(parsed.allocation);
+        let submission = self.submission(budget, &person, id, action, now_ms);
+        (PendingSubmission { submission, client_supplied_id }, person)
+    }
+
+    /// Builds the withdrawal of a person's allocation.
+    pub fn pending_withdrawal(
+        &self,
+        budget: &Budget,
+        person: &PersonId,
+        id: Option<SubmissionId>,
+        now_ms: u64,
+    ) -> PendingSubmission {
+        let client_supplied_id = id.is_some();
+        let id = id.unwrap_or_else(new_submission_id);
+        let submission = self.submission(budget, person, id, Action::Withdraw, now_ms);
+        PendingSubmission { submission, client_supplied_id }
+    }
+
+    fn submission(
+        &self,
+        budget: &Budget,
+        person: &PersonId,
         id: SubmissionId,
-        named: bool,
         action: Action,
         now_ms: u64,
-    ) -> Candidate {
-        let submission = Submission {
+    ) -> Submission {
+        Submission {
             budget: budget.id.clone(),
             person: self.hasher.key(&budget.id, person),
             id,
             accepted_at_ms: now_ms,
             action,
-        };
-        Candidate { submission, named }
+        }
     }
 
-    /// Brings candidates into the log, whether or not the caller waits for the end, and says what became of each.
+    /// Appends submissions and returns their outcomes in order, even if the client hangs up.
     ///
     /// # Errors
-    /// When too many records wait for the log already: then nothing is accepted.
-    pub async fn accept(
-        self: &Arc<Self>,
-        candidates: Vec<Candidate>,
-    ) -> Result<Vec<Outcome>, Problem> {
-        let Some(room) = self.room.take(candidates.len()) else {
-            return Err(unavailable("too many submissions wait for the log"));
-        };
-        let this = Arc::clone(self);
-        let outcomes = to_the_end(async move {
-            let outcomes = this.append_each_once(candidates).await;
-            this.metrics.count(&outcomes);
-            drop(room);
-            outcomes
-        });
-        Ok(outcomes.await)
+    /// When too many records wait for the log. Nothing is appended then.
+    pub async fn append(
+        &self,
+        submissions: Vec<PendingSubmission>,
+    ) -> Result<Vec<AppendOutcome>, Problem> {
+        self.appender.append(submissions).await.map_err(|TooManyInFlight| {
+            problems::unavailable("too many submissions are waiting for the log")
+        })
     }
 }
 
-pub(crate) fn new_id() -> SubmissionId {
+fn new_submission_id() -> SubmissionId {
     SubmissionId(Uuid::new_v4())
 }
 
-fn no_such_budget() -> Problem {
-    Problem::new(ProblemKind::NotFound).detail("there is no such budget")
-}
-
-fn must_be_open(budget: &Budget) -> Result<(), Problem> {
-    // A budget without times is always open, and most have none: do not ask the clock.
+fn require_open(budget: &Budget) -> Result<(), Problem> {
+    // Most budgets have no opening times: skip reading the clock.
     if budget.opens_at.is_none() && budget.closes_at.is_none() {
         return Ok(());
     }
@@ -179,5 +177,5 @@ fn must_be_open(budget: &Budget) -> Result<(), Problem> {
     let since = budget.opens_at.map(|at| format!(" from {at}")).unwrap_or_default();
     let until = budget.closes_at.map(|at| format!(" until {at}")).unwrap_or_default();
     Err(Problem::new(ProblemKind::BudgetClosed)
-        .detail(format!("the budget {state}: it takes submissions{since}{until}")))
+        .detail(format!("the budget {state}: it accepts submissions{since}{until}")))
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Cassandra: the CQL server of one machine. Production is ScyllaDB; the services speak to both.
+# Cassandra: the CQL server on one machine. Production uses ScyllaDB; the services support both.
 
 cassandra_start() {
   local data=$STACK_DIR/cassandra tmp
@@ -17,7 +17,7 @@ cassandra_start() {
     org.apache.cassandra.service.CassandraDaemon
 }
 
-# cassandra_healthy — an OPTIONS frame of the CQL protocol (version 4) is answered by SUPPORTED.
+# cassandra_healthy — sends an OPTIONS frame (CQL protocol version 4) and expects SUPPORTED.
 cassandra_healthy() {
   local answer
   answer=$(ports_exchange "${PORT[cassandra]}" 5 '\04\0\0\0\05\0\0\0\0')

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What every other file here needs: messages, templates, waiting for a condition.
+# Shared by all other files: messages, templates, waiting for a condition.
 
 say() {
   printf 'local: %s\n' "$*" >&2
@@ -14,14 +14,14 @@ have() {
   command -v "$1" >/dev/null 2>&1
 }
 
-# write_file FILE — standard input becomes FILE in one step: never a half-written file.
+# write_file FILE — writes standard input to FILE atomically.
 write_file() {
   local file=$1
   cat >"$file.new"
   mv -f "$file.new" "$file"
 }
 
-# render TEMPLATE OUT KEY=VALUE... — replaces every @KEY@ of TEMPLATE; each must be given.
+# render TEMPLATE OUT KEY=VALUE... — replaces every @KEY@ of TEMPLATE; all must be given.
 render() {
   local template=$1 out=$2 text pair key value
   shift 2

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Getting what is missing: Debian packages by apt, jars by Maven. Does nothing, quickly, when nothing is.
+# Installs what is missing: Debian packages with apt, jars with Maven. Fast when nothing is missing.
 
 CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/tax-budget-allocator
 JAVA_PACKAGE=openjdk-17-jre-headless
 POLICY_FILE=/usr/sbin/policy-rc.d
 POLICY_MARK='# written by local/up of the tax budget allocator, only while it installs packages'
 
-# fetch_for NAME... — everything that these processes need.
+# fetch_for NAME... — installs everything that these processes need.
 fetch_for() {
   local names=" $* "
   local -a packages=()
@@ -23,12 +23,12 @@ fetch_for() {
   [[ $names != *" kafka "* ]] || fetch_jars kafka
 }
 
-# fetch_nginx — its path; Debian keeps it in /usr/sbin, which is not in everybody's PATH.
+# fetch_nginx — prints its path; Debian installs it in /usr/sbin, which may not be in PATH.
 fetch_nginx() {
   PATH=$PATH:/usr/sbin:/sbin command -v nginx || true
 }
 
-# fetch_java — the path of a Java 17, or nothing.
+# fetch_java — prints the path of a Java 17, or nothing.
 fetch_java() {
   local java
   for java in "${JAVA_HOME:-/nonexistent}/bin/java" /usr/lib/jvm/*17*/bin/java /usr/lib/jvm/*/bin/java \
@@ -40,14 +40,14 @@ fetch_java() {
   done
 }
 
-# Only the version that a JVM itself reports counts; names of folders and links are no proof.
+# Only the version that the JVM reports counts, not the names of folders and links.
 fetch_is_java_17() {
   local version
   version=$("$1" -XshowSettings:properties -version 2>&1 | awk '$1 == "java.specification.version" { print $3 }')
   [[ $version == 17 ]]
 }
 
-# fetch_java_hint PACKAGE... — what else can be done, where Java 17 is among the packages: Debian 13 has none of it.
+# fetch_java_hint PACKAGE... — prints how to get Java 17 where apt has no package of it (Debian 13).
 fetch_java_hint() {
   [[ " $* " == *" $JAVA_PACKAGE "* ]] || return 0
   printf '\n%s\n%s' "Kafka and Cassandra need Java 17. Where apt has no $JAVA_PACKAGE (Debian 13), any other Java 17 will do:" \
@@ -78,7 +78,7 @@ fetch_packages() {
   hash -r
 }
 
-# Debian starts a service when its package is installed; while ours are, policy-rc.d forbids it.
+# Debian starts a service when its package is installed; policy-rc.d prevents that meanwhile.
 fetch_deny_services() {
   fetch_allow_services
   [[ ! -e $POLICY_FILE ]] || mv "$POLICY_FILE" "$POLICY_FILE.saved-by-local-up"
@@ -86,7 +86,7 @@ fetch_deny_services() {
   chmod 755 "$POLICY_FILE"
 }
 
-# Puts back what was there; also what a killed run could not put back.
+# Restores the previous policy, also after a killed run.
 fetch_allow_services() {
   if grep -qsF "$POLICY_MARK" "$POLICY_FILE"; then
     rm -f "$POLICY_FILE"
@@ -96,14 +96,14 @@ fetch_allow_services() {
   fi
 }
 
-# fetch_jars_dir SERVER — where its jars are; the pom's hash in the name makes a changed pom a new download.
+# fetch_jars_dir SERVER — the folder of its jars; named by the pom's hash, so a changed pom is a new download.
 fetch_jars_dir() {
   local hash
   hash=$(sha256sum <"$LOCAL_DIR/maven/$1.pom.xml")
   echo "$CACHE_DIR/$1-${hash:0:16}"
 }
 
-# fetch_jars SERVER — into a folder of its own, then renamed: a folder with the right name is complete.
+# fetch_jars SERVER — downloads into a temporary folder and renames it, so a folder with the final name is complete.
 fetch_jars() {
   local server=$1 dir log
   dir=$(fetch_jars_dir "$server")
@@ -115,7 +115,7 @@ fetch_jars() {
     [[ ! -d $dir ]] || exit 0
     say "downloading $server's jars (Maven, about a minute)"
     rm -rf "$dir.part"
-    # `set -e` does not reach in here: only a download that succeeded is renamed.
+    # `set -e` has no effect here: rename only after a successful download.
     JAVA_HOME=$(fetch_java_home) mvn --batch-mode --no-transfer-progress -Dstyle.color=never \
       --file "$LOCAL_DIR/maven/$server.pom.xml" \
       dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$dir.part" >"$log" 2>&1 \

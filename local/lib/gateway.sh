@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The gateway: Debian's nginx with a configuration and folders of its own, apart from the system's service.
+# The gateway: Debian's nginx with its own configuration and folders, separate from the system's service.
 
 gateway_start() {
   local data=$STACK_DIR/gateway
@@ -7,11 +7,11 @@ gateway_start() {
   process_start gateway "$(fetch_nginx)" -p "$data" -c "$data/nginx.conf" -e stderr
 }
 
-# gateway_configure DIR PORT INGEST INGEST API API — its folders, and DIR/nginx.conf: the ports of all five.
+# gateway_configure DIR PORT INGEST INGEST API API — creates its folders and DIR/nginx.conf; all but DIR are ports.
 gateway_configure() {
   local data=$1 user=''
   mkdir -p "$data"/{body,proxy,tmp}
-  # Started by root, nginx would give its workers to a user who may not read the folder.
+  # As root, nginx would run its workers as a user without access to the folder.
   ((EUID != 0)) || user="user $(id -un) $(id -gn);"
   render "$TEMPLATES/nginx.conf.in" "$data/nginx.conf" "DATA=$data" "USER=$user" "PORT=$2" \
     "INGEST_ONE=$3" "INGEST_TWO=$4" "API_ONE=$5" "API_TWO=$6"

@@ -16,13 +16,13 @@ kafka_start() {
     kafka.Kafka "$data/server.properties"
 }
 
-# kafka_format DIR — once for a data folder. An interrupted one cannot hold data yet and is done anew.
+# kafka_format DIR — formats a data folder once. After an interruption it has no data yet and is formatted again.
 kafka_format() {
   local data=$1 cluster_id
   [[ ! -f $data/formatted ]] || return 0
   say "formatting kafka's data folder"
   rm -rf "$data/log"
-  # 16 random bytes in URL-safe base64, without the dash that could look like an option.
+  # 16 random bytes in URL-safe base64, without a dash, which could be parsed as an option.
   cluster_id=$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | cut -c 1-22)
   "$(fetch_java)" -Xmx256m -XX:TieredStopAtLevel=1 -XX:-UsePerfData \
     "-Dlog4j2.configurationFile=$data/log4j2.properties" -cp "$(fetch_jars_dir kafka)/*" kafka.tools.StorageTool \
@@ -31,7 +31,7 @@ kafka_format() {
   touch "$data/formatted"
 }
 
-# kafka_healthy — a Metadata request (version 1, no topics) names one live broker.
+# kafka_healthy — sends a Metadata request (version 1, no topics) and expects one live broker.
 kafka_healthy() {
   local answer
   answer=$(ports_exchange "${PORT[kafka]}" 12 '\0\0\0\016\0\03\0\01\0\0\0\01\377\377\0\0\0\0')

@@ -1,18 +1,18 @@
 # shellcheck shell=bash
-# Where everything lives: the state directory, its files, and who has which port.
+# The layout: the state directory, its files, and the port of each process.
 
 REPO_DIR=$(cd "$LOCAL_DIR/.." && pwd -P)
-# shellcheck disable=SC2034 # read by the parts that start something
+# shellcheck disable=SC2034 # read by the files that start processes
 TEMPLATES=$LOCAL_DIR/config
 SERVERS=(kafka cassandra redis prometheus)
 SERVICES=(ingest-1 ingest-2 processor-1 processor-2 processor-3 api-1 api-2)
 ALL=("${SERVERS[@]}" "${SERVICES[@]}" gateway)
 
-# Main port of each process; Kafka's other ports and CASSANDRA_STORAGE_PORT come on top.
+# Main port of each process; Kafka's other ports and CASSANDRA_STORAGE_PORT are separate.
 declare -A PORT
 
-# layout_load — resolves STACK_DIR, STACK_BIN_DIR and the ports. A state directory remembers its ports, so
-# that `down`, `status` and `env` need no more than STACK_DIR.
+# layout_load — resolves STACK_DIR, STACK_BIN_DIR and the ports. A state directory records its ports, so
+# `down`, `status` and `env` need only STACK_DIR.
 layout_load() {
   STACK_DIR=$(realpath -m -- "${STACK_DIR:-$REPO_DIR/.stack}")
   STACK_BIN_DIR=$(realpath -m -- "${STACK_BIN_DIR:-$REPO_DIR/target/release}")
@@ -49,19 +49,19 @@ layout_assign_ports() {
   )
   KAFKA_CONTROLLER_PORT=$((STACK_PORT_BASE + 93))
   KAFKA_PROXIED_PORT=$((STACK_PORT_BASE + 94))
-  # Nothing of ours listens there: a test's proxy may.
+  # Reserved for a test's proxy.
   # shellcheck disable=SC2034 # read by kafka.sh
   KAFKA_PROXY_PORT=$((STACK_PORT_BASE + 95))
   CASSANDRA_STORAGE_PORT=$((STACK_PORT_BASE + 70))
 }
 
-# layout_prepare — makes the state directory; from here on its ports are remembered.
+# layout_prepare — creates the state directory.
 layout_prepare() {
   mkdir -p "$STACK_DIR"/{pids,logs}
   chmod 700 "$STACK_DIR"
 }
 
-# What runs keeps its ports: others may only be chosen when everything is down.
+# Running processes keep their ports: the port bases can only change while everything is down.
 layout_require_same_ports() {
   local remembered name
   remembered=$(cat "$STACK_DIR/ports" 2>/dev/null) || return 0
@@ -77,7 +77,7 @@ layout_remember_ports() {
   echo "$STACK_PORT_BASE $STACK_HTTP_BASE" | write_file "$STACK_DIR/ports"
 }
 
-# layout_ports NAME — every port that NAME listens on.
+# layout_ports NAME — prints every port that NAME listens on.
 layout_ports() {
   echo "${PORT[$1]}"
   case $1 in
@@ -86,12 +86,12 @@ layout_ports() {
   esac
 }
 
-# layout_lock — one `up` or `down` at a time in a state directory; the kernel frees it with the process.
-# Descriptor 9 is closed in every server (process_start), so no server holds the lock.
+# layout_lock — allows one `up` or `down` at a time in a state directory; the kernel releases it with the process.
+# process_start closes descriptor 9 in every server, so no server holds the lock.
 layout_lock() {
   exec 9>"$STACK_DIR/lock"
   if ! flock -n 9; then
-    say "waiting for another up or down in $STACK_DIR"
-    flock -w 180 9 || die "another up or down in $STACK_DIR does not end"
+    say "waiting for another local/up or local/down in $STACK_DIR"
+    flock -w 180 9 || die "another local/up or local/down in $STACK_DIR does not finish"
   fi
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Reads every part of local/lib and the layout; what the commands in local/ begin with.
+# Sources all of local/lib and loads the layout; every command in local/ starts with this.
 
 for part in common layout process ports fetch kafka cassandra redis prometheus services gateway stack; do
   # shellcheck source=/dev/null

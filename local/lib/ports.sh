@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Who listens on a port of the loopback, read from /proc; needs no tool.
+# Finds the process that listens on a loopback port, from /proc, without other tools.
 
-# ports_inodes PORT — sockets that listen on PORT where 127.0.0.1 would collide with them.
+# ports_inodes PORT — prints sockets listening on PORT that would collide with 127.0.0.1.
 ports_inodes() {
   local hex
   printf -v hex '%04X' "$1"
@@ -10,7 +10,7 @@ ports_inodes() {
       && address[1] ~ /^(0+|0100007F|0000000000000000FFFF00000100007F)$/ { print $10 }'
 }
 
-# ports_owner PORT — "name (pid N)", as far as this user may see it.
+# ports_owner PORT — prints "name (pid N)", if this user may see it.
 ports_owner() {
   local inode fd pid
   for inode in $(ports_inodes "$1"); do
@@ -23,7 +23,7 @@ ports_owner() {
   echo "a process of another user"
 }
 
-# ports_require_free NAME... — none of the ports of these processes is taken; names every one that is.
+# ports_require_free NAME... — fails if a port of these processes is taken, and names all that are.
 ports_require_free() {
   local name port taken=0
   for name in "$@"; do
@@ -34,19 +34,19 @@ ports_require_free() {
       fi
     done
   done
-  ((taken == 0)) || die "nothing was started; free the ports, or choose others by STACK_PORT_BASE and STACK_HTTP_BASE"
+  ((taken == 0)) || die "nothing was started; free the ports, or choose others with STACK_PORT_BASE and STACK_HTTP_BASE"
 }
 
-# ports_exchange PORT BYTES REQUEST — sends REQUEST (printf escapes), prints the first BYTES of the answer in hex.
+# ports_exchange PORT BYTES REQUEST — sends REQUEST (printf escapes) and prints the first BYTES of the response in hex.
 ports_exchange() (
   exec 2>/dev/null
   exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
-  # shellcheck disable=SC2059 # the request is a constant of ours, with escapes
+  # shellcheck disable=SC2059 # the request is a constant with escapes
   printf "$3" >&3 || exit 1
   timeout 2 head -c "$2" <&3 | od -An -v -tx1 | tr -d ' \n'
 )
 
-# ports_http_ok PORT PATH — GET answers 2xx.
+# ports_http_ok PORT PATH — succeeds if GET returns 2xx.
 ports_http_ok() {
   curl --fail --silent --output /dev/null --noproxy '*' --max-time 2 "http://127.0.0.1:$1$2"
 }

@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# Starting and ending processes of one state directory, and never anybody else's.
+# Starts and stops the processes of one state directory, and no others.
 #
-# A pid file holds "PID START BOOT": process id, its start in clock ticks since boot, and the boot's id. All
-# three together name one process for ever; a recycled pid does not match. Each process leads a session of its
-# own, so that children it leaves behind (nginx's workers) are found by the session.
+# A pid file holds "PID START BOOT": process id, its start in clock ticks since boot, and the boot id. All three
+# together identify one process for ever; a recycled pid does not match. Each process leads its own session, so that
+# children it leaves behind (nginx's workers) are found by the session.
 
-# process_read PID — sets PROCESS_STATE, PROCESS_SESSION and PROCESS_START; fails when there is no such process.
+# process_read PID — sets PROCESS_STATE, PROCESS_SESSION and PROCESS_START; fails if there is no such process.
 process_read() {
   local line
   { line=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
   local -a fields
-  # The name, in parentheses, may contain anything: count from behind it.
+  # The name, in parentheses, may contain anything: count fields after it.
   read -r -a fields <<<"${line##*) }"
   PROCESS_STATE=${fields[0]} PROCESS_SESSION=${fields[3]} PROCESS_START=${fields[19]}
 }
@@ -27,7 +27,7 @@ process_pid_file() {
   echo "$STACK_DIR/pids/$1"
 }
 
-# process_pid NAME — the pid of NAME when it runs; fails when it does not. A zombie does not run.
+# process_pid NAME — prints the pid of NAME if it runs; fails otherwise. A zombie does not run.
 process_pid() {
   local recorded pid
   recorded=$(cat "$(process_pid_file "$1")" 2>/dev/null) || return 1
@@ -41,8 +41,8 @@ process_runs() {
   process_pid "$1" >/dev/null
 }
 
-# process_left_behind NAME — pids of the session of NAME's dead leader. While one of them is there, the kernel
-# gives the session's number to nobody else; the working directory says once more that it is ours.
+# process_left_behind NAME — prints the pids in the session of NAME's dead leader. While one of them exists, the kernel
+# does not reuse the session's number; the working directory is a second check.
 process_left_behind() {
   local recorded session stat pid
   recorded=$(cat "$(process_pid_file "$1")" 2>/dev/null) || return 0
@@ -57,13 +57,13 @@ process_left_behind() {
   done
 }
 
-# process_sweep NAME — ends what a dead NAME left behind, and forgets it.
+# process_sweep NAME — kills what a dead NAME left behind and removes its pid file.
 process_sweep() {
   local name=$1 pid
   for pid in $(process_left_behind "$name"); do
     kill -KILL "$pid" 2>/dev/null || true
   done
-  wait_until 5 process_none_left_behind "$name" || die "what $name left behind does not end"
+  wait_until 5 process_none_left_behind "$name" || die "processes left behind by $name do not exit"
   rm -f "$(process_pid_file "$name")"
 }
 
@@ -75,8 +75,8 @@ process_log() {
   echo "$STACK_DIR/logs/$1.log"
 }
 
-# process_start NAME COMMAND... — starts COMMAND in the background. The process writes its own pid file before
-# it becomes COMMAND: there is no moment when it runs unrecorded. The log of the run before is kept as .1.
+# process_start NAME COMMAND... — starts COMMAND in the background. The process writes its own pid file before exec, so
+# it never runs unrecorded. The log of the previous run is kept as .1.
 process_start() {
   local name=$1 log
   shift
@@ -93,7 +93,7 @@ process_start() {
   wait_until 5 process_recorded "$name" "$!" || die "$name: could not be started"
 }
 
-# process_fresh_tmp NAME — an empty folder for its temporary files; a killed JVM leaves unpacked libraries behind.
+# process_fresh_tmp NAME — creates an empty folder for temporary files; a killed JVM leaves unpacked libraries behind.
 process_fresh_tmp() {
   local tmp=$STACK_DIR/tmp/$1
   rm -rf "$tmp"
@@ -105,7 +105,7 @@ process_recorded() {
   [[ $(cat "$(process_pid_file "$1")" 2>/dev/null) == "$2 "* ]]
 }
 
-# A caller's pipe or lock must not stay open as long as a server runs.
+# Closes inherited descriptors: a server must not keep its caller's pipe or lock open.
 process_close_descriptors() {
   local path descriptor
   for path in "/proc/$BASHPID/fd"/*; do
@@ -116,19 +116,19 @@ process_close_descriptors() {
   done
 }
 
-# process_stop NAME SECONDS — SIGTERM, wait, SIGKILL.
+# process_stop NAME SECONDS — sends SIGTERM, waits, then sends SIGKILL.
 process_stop() {
   local name=$1 seconds=$2 pid
   if pid=$(process_pid "$name"); then
     say "stopping $name (pid $pid)"
     kill -TERM "$pid" 2>/dev/null || true
-    # A stopped process gets its SIGTERM only when it goes on.
+    # A suspended process receives SIGTERM only once it continues.
     kill -CONT "$pid" 2>/dev/null || true
     if ! wait_until "$seconds" process_gone "$name"; then
-      say "$name did not end in $seconds s: killing it"
-      # It may end by itself in this very moment; then the pid is no longer its own.
+      say "$name did not exit within $seconds s: killing it"
+      # It may exit at this moment; then the pid is no longer its own.
       if pid=$(process_pid "$name"); then kill -KILL "$pid" 2>/dev/null || true; fi
-      wait_until 10 process_gone "$name" || die "$name (pid $pid) does not end"
+      wait_until 10 process_gone "$name" || die "$name (pid $pid) does not exit"
     fi
   fi
   process_sweep "$name"
@@ -138,7 +138,7 @@ process_gone() {
   ! process_runs "$1"
 }
 
-# process_tail NAME — the end of its log, for an error message.
+# process_tail NAME — prints the end of its log, for an error message.
 process_tail() {
   local log
   log=$(process_log "$1")

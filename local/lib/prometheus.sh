@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Prometheus: scrapes itself, and the services as soon as they are started; evaluates the alerts of production.
+# Prometheus: scrapes itself and, once started, the services; evaluates the production alerts.
 
 prometheus_start() {
   local data=$STACK_DIR/prometheus
@@ -15,7 +15,7 @@ prometheus_healthy() {
   ports_http_ok "${PORT[prometheus]}" /-/ready
 }
 
-# prometheus_scrape_services — Prometheus watches this folder and needs no signal.
+# prometheus_scrape_services — writes the services as targets; Prometheus watches this folder.
 prometheus_scrape_services() {
   local name separator='['
   mkdir -p "$STACK_DIR/prometheus/targets"

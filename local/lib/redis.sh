@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Redis: a cache; nothing of it is kept over a restart.
+# Redis: a cache; a restart empties it.
 
 redis_start() {
   mkdir -p "$STACK_DIR/redis"

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Our own processes: ingest, processor, api. Each has its configuration, $STACK_DIR/<name>.toml.
+# The services: ingest, processor, api. Each has its own configuration, $STACK_DIR/<name>.toml.
 
-# services_require_binaries NAME... — they are built; this is not the place that builds them.
+# services_require_binaries NAME... — fails if a binary is not built.
 services_require_binaries() {
   local name binary
   for name in "$@"; do
@@ -23,7 +23,7 @@ service_healthy() {
   ports_http_ok "${PORT[$1]}" /readyz
 }
 
-# The key under which people's ids are hashed: made once, kept as long as the data.
+# The secret for hashing person ids: created once and kept with the data.
 services_person_secret() {
   local file=$STACK_DIR/person.secret
   [[ ! -s $file ]] || return 0

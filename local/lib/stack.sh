@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# The processes together: which are wanted, in which order they start and end, whether they are well.
+# The stack as a whole: which processes should run, the order of starting and stopping, and health.
 
-# How long a process may take until it answers, and until it has ended, in seconds.
+# How long a process may take to become healthy, and to exit, in seconds.
 STACK_START_SECONDS=${STACK_START_SECONDS:-90}
 STACK_STOP_SECONDS=30
 
@@ -20,7 +20,7 @@ stack_healthy() {
   esac
 }
 
-# stack_down_among NAME... — those that do not run, one a line.
+# stack_down_among NAME... — prints those that do not run, one per line.
 stack_down_among() {
   local name
   for name in "$@"; do
@@ -32,7 +32,7 @@ stack_settled() {
   stack_healthy "$1" || ! process_runs "$1"
 }
 
-# stack_await NAME... — each answers, or the start has failed; what ended already is not waited for.
+# stack_await NAME... — waits until each is healthy; fails if one exits or takes too long.
 stack_await() {
   local name
   for name in "$@"; do
@@ -43,13 +43,13 @@ stack_await() {
     fi
     process_tail "$name"
     if process_runs "$name"; then
-      die "$name (port ${PORT[$name]}) runs, but did not answer within $STACK_START_SECONDS s"
+      die "$name (port ${PORT[$name]}) runs but is not healthy after $STACK_START_SECONDS s"
     fi
-    die "$name (port ${PORT[$name]}) ended while starting"
+    die "$name (port ${PORT[$name]}) exited while starting"
   done
 }
 
-# stack_prepare NAME... — what dead processes left behind is gone, and the ports of those to start are free.
+# stack_prepare NAME... — removes what dead processes left behind and checks that the needed ports are free.
 stack_prepare() {
   local name
   local -a down
@@ -62,11 +62,11 @@ stack_prepare() {
   stack_want "$@"
 }
 
-# stack_up NAME... — starts those that are down: the servers together, then the services, then the gateway.
+# stack_up NAME... — starts those that are down: the servers in parallel, then the services, then the gateway.
 stack_up() {
   local down
   down=$(stack_down_among "$@" | tr '\n' ' ')
-  # Cassandra takes longest, and Kafka's first start formats its folder first.
+  # Cassandra takes longest; Kafka's first start formats its folder.
   stack_start_among "$down" cassandra redis prometheus kafka
   stack_await_among "$*" "${SERVERS[@]}"
   [[ " $* " != *" gateway "* ]] || prometheus_scrape_services
@@ -76,7 +76,7 @@ stack_up() {
   stack_await_among "$*" gateway
 }
 
-# stack_start_among "NAMES" ORDER... — starts those of ORDER that are in NAMES.
+# stack_start_among "NAMES" ORDER... — starts those of ORDER that are in NAMES, in that order.
 stack_start_among() {
   local names=" $1 " name
   shift
@@ -93,7 +93,7 @@ stack_await_among() {
   done
 }
 
-# stack_down — gateway, services, servers; within each of the three, all at once.
+# stack_down — stops the gateway, then the services, then the servers; each group in parallel.
 stack_down() {
   stack_stop_together gateway
   stack_stop_together "${SERVICES[@]}"
@@ -111,10 +111,10 @@ stack_stop_together() {
   for job in "${jobs[@]}"; do
     wait "$job" || failed=1
   done
-  ((failed == 0)) || die "not everything ended"
+  ((failed == 0)) || die "some processes did not exit"
 }
 
-# stack_want NAME... — records that these should run, beside those that already should.
+# stack_want NAME... — records that these should run too.
 stack_want() {
   { printf '%s\n' "$@"; stack_wanted; } | sort -u | write_file "$STACK_DIR/wanted"
 }

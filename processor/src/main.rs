@@ -1,29 +1,22 @@
-//! The processor: folds the log into totals.
+//! The processor's binary: the service, and the operators' commands.
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use processor::archive::{ArchiveArgs, archive_command};
-use processor::audit::{AuditArgs, audit_command};
-use processor::dead_letters::{DeadLettersArgs, dead_letters_command};
-use processor::export::{ExportArgs, export_command};
-use processor::jobs::{JobsArgs, jobs_command};
-use processor::rebuild::{GenerationsArgs, RebuildArgs, generations_command, rebuild_command};
-use processor::repartition::{RepartitionArgs, repartition_command};
-use processor::{Processor, ProcessorConfig, ProcessorParts, first_roster};
-use runtime::config::ConfigArgs;
+use processor::cli::{OperatorCommand, RepartitionArgs, repartition};
+use processor::{Processor, ProcessorConfig, ProcessorDeps, first_registry};
+use runtime::config::{ConfigArgs, ServiceConfig};
 use runtime::process::{self, Process};
-use runtime::{http, shutdown, telemetry};
+use runtime::{http, telemetry};
 use storage::config::StorageConfig;
-use storage::opening::until_there;
-use storage::service_config::ServiceConfig;
+use storage::open_error::retry_until_available;
 use tokio_util::sync::CancellationToken;
 
 const SERVICE: &str = "processor";
 
-/// Folds the log of submissions into totals, unless a command says otherwise.
+/// Fold submissions from the log into totals, or run an operator command
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
@@ -35,40 +28,23 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    Archive(ArchiveArgs),
-    Audit(AuditArgs),
-    DeadLetters(DeadLettersArgs),
-    Export(ExportArgs),
-    Rebuild(RebuildArgs),
+    #[command(flatten)]
+    Operator(OperatorCommand),
     Repartition(RepartitionArgs),
-    Generations(GenerationsArgs),
-    Jobs(JobsArgs),
 }
 
 impl Command {
     fn config(&self) -> &ConfigArgs {
         match self {
-            Self::Archive(args) => &args.config,
-            Self::Audit(args) => &args.config,
-            Self::DeadLetters(args) => args.config(),
-            Self::Export(args) => &args.config,
-            Self::Rebuild(args) => &args.config,
+            Self::Operator(command) => command.config(),
             Self::Repartition(args) => &args.config,
-            Self::Generations(args) => args.config(),
-            Self::Jobs(args) => args.config(),
         }
     }
 
     async fn run(&self, storage: &StorageConfig) -> ExitCode {
         match self {
-            Self::Archive(args) => archive_command(args, storage, shutdown::listen()).await,
-            Self::Audit(args) => audit_command(args, storage, shutdown::listen()).await,
-            Self::DeadLetters(args) => dead_letters_command(args, storage).await,
-            Self::Export(args) => export_command(args, storage, shutdown::listen()).await,
-            Self::Rebuild(args) => rebuild_command(args, storage, shutdown::listen()).await,
-            Self::Repartition(args) => repartition_command(args, storage, shutdown::listen()).await,
-            Self::Generations(args) => generations_command(args, storage).await,
-            Self::Jobs(args) => jobs_command(args, storage, shutdown::listen()).await,
+            Self::Operator(command) => command.run(storage).await,
+            Self::Repartition(args) => repartition(args, storage).await,
         }
     }
 }
@@ -81,7 +57,11 @@ async fn service_or_command() -> ExitCode {
     let args = Args::parse();
     match args.command {
         None => process::exit_code(SERVICE, run(&args.config).await),
-        Some(command) => match ServiceConfig::load(command.config(), ProcessorConfig::read) {
+        Some(command) => match ServiceConfig::load(
+            command.config(),
+            StorageConfig::read_shared,
+            ProcessorConfig::read,
+        ) {
             Ok(config) => {
                 telemetry::init_for_command();
                 command.run(&config.storage).await
@@ -92,7 +72,7 @@ async fn service_or_command() -> ExitCode {
 }
 
 async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
-    let config = ServiceConfig::load(args, ProcessorConfig::read)?;
+    let config = ServiceConfig::load(args, StorageConfig::read_shared, ProcessorConfig::read)?;
     let process = Process::start(SERVICE, &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.own.listen)?;
@@ -105,39 +85,42 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     };
 
     let start = async {
-        let store = until_there(async || config.storage.open_store().await).await?;
+        let store = retry_until_available(async || config.storage.open_store().await).await?;
         let first_log = config.storage.first_log();
-        until_there(async || config.storage.ensure_definitions().await).await?;
-        let definitions = config.storage.open_definitions()?;
-        // Which log there is by now, the store says; the definitions, if it has lost that.
-        let roster = first_roster(store.store.as_ref(), definitions.as_ref(), &first_log).await?;
-        let log = roster.current.log;
-        let log =
-            until_there(async || config.storage.open_log(&log, definitions.as_ref()).await).await?;
-        let parts = ProcessorParts {
+        retry_until_available(async || config.storage.ensure_control_topic().await).await?;
+        let control = config.storage.open_control_topic()?;
+        // The registry names the active log; if the store lost it, the control topic does.
+        let registry =
+            first_registry(store.store.as_ref(), control.active_log.as_ref(), &first_log).await?;
+        let log = registry.active.log;
+        let log = retry_until_available(async || {
+            config.storage.open_log(&log, control.active_log.as_ref()).await
+        })
+        .await?;
+        let deps = ProcessorDeps {
             source: log.source,
             logs: Arc::new(config.storage.clone()),
             first_log,
             dead_letters: log.dead_letters,
-            letters: config.storage.open_letter_book()?,
+            dead_letter_journal: config.storage.open_dead_letter_journal()?,
             writer: log.writer,
             archive_dir: config.storage.archive_dir().map(Path::to_owned),
             store: store.store,
             jobs: store.jobs,
             cache: config.storage.open_cache().await,
-            definitions,
+            control,
             exports: config.storage.exports(),
         };
-        anyhow::Ok(Processor::start(&config.own, parts, metrics, health, stop.clone()).await?)
+        anyhow::Ok(Processor::start(&config.own, deps, metrics, health, stop.clone()).await?)
     };
-    // Servers that do not answer must not keep it from ending when it is told to.
+    // Unavailable backends must not delay a stop during startup.
     if let Some(processor) = stop.run_until_cancelled(start).await.transpose()? {
         tracing::info!(listen = %config.own.listen, "processor started");
         stop.cancelled().await;
-        tracing::info!("stopping: the last commits are made");
+        tracing::info!("processor stopping, committing folded records");
         processor.stopped().await;
     }
-    // Health and metrics answer until the very end.
+    // Health and metrics are served until the end.
     stop_http.cancel();
     server.await??;
     Ok(())

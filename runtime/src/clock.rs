@@ -1,8 +1,8 @@
-//! The time of day. What measures a duration uses a monotonic clock instead.
+//! The wall clock. Durations are measured with a monotonic clock instead.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970; 0 by a clock that is set before.
+/// Returns the milliseconds since 1970, or 0 if the clock is set before 1970.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -1,40 +1,43 @@
-//! Layered settings: defaults, then the file (`allocator.toml`), then the environment, then flags; the last one
-//! that says something wins.
+//! Layered settings: defaults, file (`allocator.toml`), environment, flags. A later layer overrides an earlier one.
 //!
-//! A setting is declared once, as a [`Key`], beside the code that uses it. Every value is text until its key parses
-//! it, so a value means the same wherever it comes from. A wrong configuration is refused whole: every fault at once,
-//! each with its key, its place and what would be right. What the keys mean is not decided here.
+//! Each setting is declared once, with [`settings!`](crate::settings), next to the code that uses it. Every value is text until the
+//! key's parser converts it, so a value means the same in every layer. A wrong configuration is rejected as a whole,
+//! with every fault at once: key, source and expected value. This module does not decide what the keys mean.
 
 mod args;
+mod declare;
 mod fault;
 mod layers;
 pub mod parse;
 mod reader;
 mod reference;
+mod service;
 mod settings;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use crate::settings;
 pub use args::ConfigArgs;
 pub use fault::{ConfigFault, ConfigFaults};
 pub use reader::Reader;
 pub use reference::reference;
+pub use service::ServiceConfig;
 pub use settings::Settings;
 
-/// One setting: its dotted name, its default and how its text becomes a `T`.
+/// One setting: dotted name, default and parser.
 pub struct Key<T: 'static> {
     /// The dotted name, `section.key`, for example `kafka.brokers`.
     pub name: &'static str,
-    /// The text used when no layer gives a value; `None` makes the setting required.
+    /// The text used when no layer gives a value. `None` makes the setting required.
     pub default: Option<&'static str>,
     /// The unit of the value, for the reference: `ms`, `bytes`, `host:port`, or empty.
     pub unit: &'static str,
-    /// One sentence for the reference.
+    /// The description in the reference.
     pub doc: &'static str,
-    /// A secret's value is never printed.
+    /// Whether the value must never be printed.
     pub secret: bool,
-    /// Turns the text into the value; the error says what would be right, without repeating the text.
+    /// Parses the text. The error states what is expected and must not repeat the text.
     pub parse: fn(&str) -> Result<T, String>,
 }
 
@@ -50,12 +53,12 @@ impl<T> Key<T> {
         Self { name, default, unit, doc, secret: false, parse }
     }
 
-    /// The same setting, whose value must never be printed.
+    /// Marks the value as secret: it is never printed.
     pub const fn secret(self) -> Self {
         Self { secret: true, ..self }
     }
 
-    /// The setting without its type, so that settings of all types fit in one list.
+    /// Describes the setting without its type, so that settings of all types fit in one list.
     pub const fn describe(&self) -> KeyDoc {
         KeyDoc {
             name: self.name,
@@ -67,7 +70,7 @@ impl<T> Key<T> {
     }
 }
 
-/// A [`Key`] without its type, as it stands in the reference. The fields are those of the key.
+/// A row of the configuration reference: a [`Key`] without its type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyDoc {
     /// The dotted name.
@@ -76,14 +79,17 @@ pub struct KeyDoc {
     pub default: Option<&'static str>,
     /// The unit of the value, or empty.
     pub unit: &'static str,
-    /// One sentence for the reference.
+    /// The description.
     pub doc: &'static str,
     /// Whether the value must never be printed.
     pub secret: bool,
 }
 
-impl<T> From<&Key<T>> for KeyDoc {
-    fn from(key: &Key<T>) -> Self {
-        key.describe()
-    }
+/// Returns the settings that result when no layer gives a value.
+///
+/// # Panics
+/// If a key is required or its default does not parse: a bug in the declaration.
+#[expect(clippy::expect_used, reason = "a bug in a declaration, which a test of the crate finds")]
+pub fn defaults<T>(read: impl FnOnce(&mut Reader<'_>) -> Option<T>) -> T {
+    read(&mut Settings::default().reader()).expect("every key has a default that parses")
 }

@@ -1,8 +1,8 @@
-//! Whether a process lives (`/livez`) and whether it should be sent requests (`/readyz`).
+//! Liveness (`/livez`) and readiness (`/readyz`) of a process.
 //!
-//! Readiness is the sum of named checks, each set by the part that knows. It has hysteresis: one slow moment of a
-//! server behind us must not take a process out of service, and a flapping one must not come and go with each beat.
-//! Liveness depends on nothing but this process answering. How a check is made is not decided here.
+//! A process is ready when all its named checks are. Checks have hysteresis: a short failure of a backend must not take
+//! the process out of service, and a flapping backend must not make readiness flap. Liveness depends only on the
+//! process itself. This module does not perform the checks; their owners set them.
 
 mod gauges;
 mod hysteresis;
@@ -18,55 +18,31 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Key, KeyDoc, Reader, parse};
+use crate::config::{defaults, parse, settings};
 use crate::metrics::Metrics;
 use gauges::Gauges;
 use hysteresis::Hysteresis;
 
-/// How long a check must be bad, or good again, before it counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HealthConfig {
-    /// How long a ready check must be bad before it is unready.
-    pub unready_after: Duration,
-    /// How long an unready check must be good before it is ready again; the first time it is at once.
-    pub ready_after: Duration,
+settings! {
+    /// Hysteresis of readiness.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct HealthConfig {
+        /// How long a dependency must fail before `/readyz` answers 503.
+        pub unready_after: Duration = "health.unready_after_ms", default "3000",
+            unit "ms", parse parse::duration_ms;
+        /// How long a failed dependency must work again before `/readyz` answers 200; no wait the first time.
+        pub ready_after: Duration = "health.ready_after_ms", default "500",
+            unit "ms", parse parse::duration_ms;
+    }
 }
 
 impl Default for HealthConfig {
     fn default() -> Self {
-        Self { unready_after: Duration::from_secs(3), ready_after: Duration::from_millis(500) }
+        defaults(Self::read)
     }
 }
 
-impl HealthConfig {
-    const UNREADY_AFTER_MS: Key<Duration> = Key::new(
-        "health.unready_after_ms",
-        Some("3000"),
-        "ms",
-        "How long something behind a process must fail before `/readyz` says 503.",
-        parse::duration_ms,
-    );
-    const READY_AFTER_MS: Key<Duration> = Key::new(
-        "health.ready_after_ms",
-        Some("500"),
-        "ms",
-        "How long it must work again before `/readyz` says 200.",
-        parse::duration_ms,
-    );
-
-    /// The settings of this module.
-    pub const KEYS: &[KeyDoc] =
-        &[Self::UNREADY_AFTER_MS.describe(), Self::READY_AFTER_MS.describe()];
-
-    /// Reads them; `None` once a fault was noted.
-    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let unready_after = reader.read(&Self::UNREADY_AFTER_MS);
-        let ready_after = reader.read(&Self::READY_AFTER_MS);
-        Some(Self { unready_after: unready_after?, ready_after: ready_after? })
-    }
-}
-
-/// The readiness of a process. Cheap to clone; all clones are one.
+/// The readiness of a process. Cheap to clone; clones share one state.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
     shared: Arc<Shared>,
@@ -90,17 +66,17 @@ struct Slot {
 #[derive(Debug)]
 struct State {
     hysteresis: Hysteresis,
-    /// Why the check is, or last was, bad.
+    /// The reason of the current or the last failure.
     reason: String,
 }
 
 impl Health {
-    /// No checks yet, so nobody can say that it is ready: it is not, until the first check is there and well.
+    /// Creates a readiness without checks. It is not ready until it has a check, and all checks are ready.
     pub fn new(config: &HealthConfig) -> Self {
         Self { shared: Arc::new(Shared { config: *config, ..Shared::default() }) }
     }
 
-    /// Registers a check, not ready at first. The same name again is the same check.
+    /// Registers a check, initially not ready. Registering a name again returns the same check.
     pub fn check(&self, name: &'static str) -> Check {
         let mut checks = lock(&self.shared.checks);
         let slot = match checks.iter().find(|slot| slot.name == name) {
@@ -110,7 +86,7 @@ impl Health {
                     name,
                     config: self.shared.config,
                     state: Mutex::new(State {
-                        hysteresis: Hysteresis::unready_at_first(Instant::now()),
+                        hysteresis: Hysteresis::initially_unready(Instant::now()),
                         reason: "starting".to_owned(),
                     }),
                 });
@@ -121,25 +97,25 @@ impl Health {
         Check { slot }
     }
 
-    /// From now on unready, without hysteresis: the process is ending.
+    /// Makes the process unready for good, without hysteresis, because it shuts down.
     pub fn drain(&self) {
         self.shared.drained.cancel();
     }
 
-    /// As [`drain`](Self::drain), from the moment that the token is cancelled. Only the first token counts.
-    pub fn drain_with(&self, stop: CancellationToken) {
+    /// Calls [`drain`](Self::drain) once the token is cancelled. Only the first token counts.
+    pub fn drain_on(&self, stop: CancellationToken) {
         let _ = self.shared.stop.set(stop);
     }
 
-    /// Shows at `/metrics` what `/readyz` says.
+    /// Registers gauges that export the state of `/readyz`.
     ///
     /// # Errors
-    /// If something else is registered under these names: a mistake of ours.
+    /// If the metric names are taken: a bug.
     pub fn expose(&self, metrics: &Metrics) -> Result<(), prometheus::Error> {
         metrics.registry().register(Box::new(Gauges::of(self.clone())?))
     }
 
-    /// Whether the process should be sent requests.
+    /// Whether the process should receive requests.
     pub fn is_ready(&self) -> bool {
         self.report().ready
     }
@@ -154,11 +130,11 @@ impl Health {
         let checks: Vec<CheckReport> =
             lock(&self.shared.checks).iter().map(|slot| slot.report(now)).collect();
         let draining = self.is_draining();
-        let all_well = !checks.is_empty() && checks.iter().all(|check| check.ready);
-        Report { ready: !draining && all_well, draining, checks }
+        let all_ready = !checks.is_empty() && checks.iter().all(|check| check.ready);
+        Report { ready: !draining && all_ready, draining, checks }
     }
 
-    /// The answer to `GET /readyz`: 200 or 503, listing every check.
+    /// Responds to `GET /readyz`: 200 or 503, with all checks.
     pub(crate) fn readyz(&self) -> Response {
         let report = self.report();
         let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -166,7 +142,7 @@ impl Health {
     }
 }
 
-/// The answer to `GET /livez`: 200 for as long as the process answers at all.
+/// Responds to `GET /livez`: 200 as long as the process responds at all.
 pub(crate) fn livez() -> Response {
     #[derive(Serialize)]
     struct Live {
@@ -175,20 +151,20 @@ pub(crate) fn livez() -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(Live { live: true })).into_response()
 }
 
-/// One named check, in the hands of the part that knows. Cheap to clone.
+/// A named check, set by its owner. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Check {
     slot: Arc<Slot>,
 }
 
 impl Check {
-    /// What this check stands for is well.
+    /// Marks the check as healthy.
     pub fn set_ready(&self) {
         let mut state = lock(&self.slot.state);
         state.hysteresis.set(true, Instant::now(), &self.slot.config);
     }
 
-    /// It is not; the reason is shown by `/readyz` and must hold no secret.
+    /// Marks the check as failing. `/readyz` shows the reason, which must not contain a secret.
     pub fn set_unready(&self, reason: impl Into<String>) {
         let mut state = lock(&self.slot.state);
         state.hysteresis.set(false, Instant::now(), &self.slot.config);
@@ -200,13 +176,13 @@ impl Slot {
     fn report(&self, now: Instant) -> CheckReport {
         let mut state = lock(&self.state);
         let ready = state.hysteresis.ready(now, &self.config);
-        let well = state.hysteresis.is_well();
+        let healthy = state.hysteresis.is_healthy();
         CheckReport {
             name: self.name,
             ready,
-            // Ready and already failing, or well and not yet trusted again: both are worth seeing.
-            reason: (!ready || !well).then(|| {
-                if well {
+            // The reason is also shown while the hysteresis delays a change.
+            reason: (!ready || !healthy).then(|| {
+                if healthy {
                     format!("recovering from: {}", state.reason)
                 } else {
                     state.reason.clone()
@@ -231,7 +207,7 @@ struct CheckReport {
     reason: Option<String>,
 }
 
-/// A panic of another holder leaves nothing half-done in what is locked here.
+/// Locks a mutex. Poisoning is ignored, since no holder leaves a half-done change behind.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

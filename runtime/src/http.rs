@@ -1,13 +1,13 @@
-//! The bounded HTTP server that every process here has.
+//! The HTTP server of every process, with limits on everything a client controls.
 //!
-//! [`router`] puts what all of them share around a process's own routes: `/livez`, `/readyz`, `/metrics`, the pages of
-//! the problems, and one layer with ids, metrics, the access log, limits, and problems for everything that goes wrong.
-//! [`serve`] owns the accept loop, because connections, headers, writes and the end of the process need limits of
-//! their own. What the routes do is not decided here.
+//! [`router`] adds the shared routes and one layer to a process's own routes: `/livez`, `/readyz`, `/metrics`, the
+//! problem pages; request ids, metrics, access log, limits, and a problem for every error. [`serve`] owns the accept
+//! loop, because connections, headers, writes and shutdown need limits that axum's own loop does not offer. What the
+//! routes do is up to each process.
 
-mod answer;
 mod body;
 mod connection;
+mod error_response;
 mod exchange;
 mod idempotency_key;
 mod layer;
@@ -22,7 +22,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
 
-use crate::config::{Key, KeyDoc, Reader, parse};
+use crate::config::{defaults, parse, settings};
 use crate::health::{self, Health};
 use crate::metrics::{Metrics, RequestMetrics};
 use crate::problem;
@@ -31,117 +31,45 @@ pub use idempotency_key::idempotency_key;
 pub use request_id::{RequestId, X_REQUEST_ID};
 pub use serve::{ServeError, bind, serve};
 
-/// The limits of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HttpConfig {
-    /// Connections open at once; one more is answered 503 and closed.
-    pub max_connections: usize,
-    /// Time from a connection being ready for a request to having its headers whole; also how long it may idle.
-    pub header_timeout: Duration,
-    /// Time from a request's headers to its answer's headers, the reading of the body included; and how long a
-    /// client may take nothing of an answer.
-    pub request_timeout: Duration,
-    /// Bytes of one request's body.
-    pub max_body_bytes: usize,
-    /// Bytes of all bodies of requests that are not answered yet.
-    pub max_buffered_bytes: usize,
-    /// How long requests may take to finish once the process has to end.
-    pub drain_timeout: Duration,
+settings! {
+    /// Limits of the HTTP server.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct HttpConfig {
+        /// Maximum number of open connections; further ones are answered 503 and closed.
+        pub max_connections: usize = "http.max_connections", default "10000",
+            unit "connections", parse parse::positive_usize;
+        /// Time for a request's headers to arrive; also how long a connection may idle.
+        pub header_timeout: Duration = "http.header_timeout_ms", default "10000",
+            unit "ms", parse parse::positive_duration_ms;
+        /// Time from a request's headers to its response headers, reading the body included; also how long a client may
+        /// stop reading a response.
+        pub request_timeout: Duration = "http.request_timeout_ms", default "30000",
+            unit "ms", parse parse::positive_duration_ms;
+        /// Maximum size of one request body.
+        pub max_body_bytes: usize = "http.max_body_bytes", default "2097152",
+            unit "bytes", parse parse::positive_usize;
+        /// Maximum size of the bodies of all unanswered requests together; further requests are answered 503.
+        pub max_buffered_bytes: usize = "http.max_buffered_bytes", default "268435456",
+            unit "bytes", parse parse::positive_usize;
+        /// Time for requests in flight to finish during shutdown.
+        pub drain_timeout: Duration = "http.drain_timeout_ms", default "10000",
+            unit "ms", parse parse::duration_ms;
+    }
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self {
-            max_connections: 10_000,
-            header_timeout: Duration::from_secs(10),
-            request_timeout: Duration::from_secs(30),
-            max_body_bytes: 2 * 1024 * 1024,
-            max_buffered_bytes: 256 * 1024 * 1024,
-            drain_timeout: Duration::from_secs(10),
-        }
+        defaults(Self::read)
     }
 }
 
-impl HttpConfig {
-    const MAX_CONNECTIONS: Key<usize> = Key::new(
-        "http.max_connections",
-        Some("10000"),
-        "connections",
-        "Connections open at once; one more is answered 503 and closed.",
-        parse::positive_usize,
-    );
-    const HEADER_TIMEOUT_MS: Key<Duration> = Key::new(
-        "http.header_timeout_ms",
-        Some("10000"),
-        "ms",
-        "Time that a request's headers may take to arrive; also how long a connection may idle.",
-        parse::positive_duration_ms,
-    );
-    const REQUEST_TIMEOUT_MS: Key<Duration> = Key::new(
-        "http.request_timeout_ms",
-        Some("30000"),
-        "ms",
-        "Time from a request's headers to its answer's; and how long a client may take nothing of an answer.",
-        parse::positive_duration_ms,
-    );
-    const MAX_BODY_BYTES: Key<usize> = Key::new(
-        "http.max_body_bytes",
-        Some("2097152"),
-        "bytes",
-        "Size of one request's body.",
-        parse::positive_usize,
-    );
-    const MAX_BUFFERED_BYTES: Key<usize> = Key::new(
-        "http.max_buffered_bytes",
-        Some("268435456"),
-        "bytes",
-        "Size of the bodies of all requests that are not answered yet; beyond it requests are answered 503.",
-        parse::positive_usize,
-    );
-    const DRAIN_TIMEOUT_MS: Key<Duration> = Key::new(
-        "http.drain_timeout_ms",
-        Some("10000"),
-        "ms",
-        "Time that requests have to finish once the process has to end.",
-        parse::duration_ms,
-    );
-
-    /// The settings of this module.
-    pub const KEYS: &[KeyDoc] = &[
-        Self::MAX_CONNECTIONS.describe(),
-        Self::HEADER_TIMEOUT_MS.describe(),
-        Self::REQUEST_TIMEOUT_MS.describe(),
-        Self::MAX_BODY_BYTES.describe(),
-        Self::MAX_BUFFERED_BYTES.describe(),
-        Self::DRAIN_TIMEOUT_MS.describe(),
-    ];
-
-    /// Reads them; `None` once a fault was noted.
-    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let max_connections = reader.read(&Self::MAX_CONNECTIONS);
-        let header_timeout = reader.read(&Self::HEADER_TIMEOUT_MS);
-        let request_timeout = reader.read(&Self::REQUEST_TIMEOUT_MS);
-        let max_body_bytes = reader.read(&Self::MAX_BODY_BYTES);
-        let max_buffered_bytes = reader.read(&Self::MAX_BUFFERED_BYTES);
-        let drain_timeout = reader.read(&Self::DRAIN_TIMEOUT_MS);
-        Some(Self {
-            max_connections: max_connections?,
-            header_timeout: header_timeout?,
-            request_timeout: request_timeout?,
-            max_body_bytes: max_body_bytes?,
-            max_buffered_bytes: max_buffered_bytes?,
-            drain_timeout: drain_timeout?,
-        })
-    }
-}
-
-/// Puts what every process has around a process's own routes, which must not contain `/livez`, `/readyz` or
-/// `/metrics`. The pages of the problems are answered where no route matches, so that they need not be merged.
+/// Adds the shared routes and the request layer to a process's own routes.
+///
+/// The process's own routes must not contain `/livez`, `/readyz` or `/metrics`. The problem pages are a fallback.
 ///
 /// # Panics
-/// If `metrics` has something else under the names of the HTTP metrics: a mistake in the program, like two handlers
-/// for one route.
-#[expect(clippy::expect_used, reason = "a mistake in the program, found at its first start")]
+/// If the HTTP metrics are already registered: a bug, like two handlers for one route.
+#[expect(clippy::expect_used, reason = "a bug that the first start shows")]
 pub fn router(
     service: &'static str,
     routes: Router,
@@ -150,9 +78,9 @@ pub fn router(
     config: &HttpConfig,
 ) -> Router {
     let requests =
-        RequestMetrics::register(service, metrics).expect("the names of the HTTP metrics are free");
+        RequestMetrics::register(service, metrics).expect("the HTTP metrics are registered once");
     let health = health.clone();
-    let shown = metrics.clone();
+    let rendered = metrics.clone();
     routes
         .route("/livez", get(async || health::livez()))
         .route("/readyz", get(async move || health.readyz()))
@@ -160,11 +88,11 @@ pub fn router(
             "/metrics",
             get(async move || {
                 let text = [(CONTENT_TYPE, prometheus::TEXT_FORMAT)];
-                (text, shown.render()).into_response()
+                (text, rendered.render()).into_response()
             }),
         )
         .fallback_service(problem::pages())
-        // Handlers become services here and now, so that the layer wraps each of them once and not at every request.
+        // Handlers become services here, so that the layer wraps each of them once, not at every request.
         .with_state(())
         .layer(layer::RequestLayer::new(requests, config))
         .with_state(())

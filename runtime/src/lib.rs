@@ -1,8 +1,7 @@
-//! What every process of the allocator has, whatever it does: layered settings, logs, metrics, health,
-//! orderly shutdown, a bounded HTTP server, problems (RFC 9457) for everything that goes wrong on it, and the door that
-//! only administrators pass.
+//! What every process needs: settings, logging, metrics, readiness, graceful shutdown, a bounded HTTP server with problem
+//! documents (RFC 9457) for errors, and access control for administrators.
 //!
-//! It knows nothing about budgets, logs or stores, and depends on no other crate of the workspace.
+//! This crate knows nothing about budgets, logs or stores, and depends on no other crate of the workspace.
 
 pub mod admin;
 pub mod clock;
@@ -10,6 +9,7 @@ pub mod config;
 pub mod console;
 pub mod health;
 pub mod http;
+pub mod http_client;
 pub mod metrics;
 pub mod problem;
 pub mod process;

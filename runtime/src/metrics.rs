@@ -1,13 +1,11 @@
-//! The numbers that a process shows at `/metrics`, in Prometheus' text format.
+//! The metrics of a process, served at `/metrics` in Prometheus' text format.
 //!
-//! Every name starts with `allocator_`. Asking twice for the same metric gives the same one, so that several parts of
-//! one process may share it; asking for another one under a taken name is an error, not a panic.
+//! Every name starts with `allocator_`. Each metric is registered once; registering a taken name is an error. What is
+//! measured is up to the caller.
 
 mod http;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -18,13 +16,13 @@ use prometheus::{
 
 pub(crate) use http::{ConnectionMetrics, RequestMetrics, RouteMetrics, method_label};
 
-/// Bucket bounds in seconds that suit most waits here: 50 µs to 10 s.
+/// Bucket bounds in seconds for most latencies: 50 µs to 10 s.
 pub const SECONDS_BUCKETS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 5.0, 10.0,
 ];
 
-/// The metrics of one process. Cheap to clone; all clones are one.
+/// The metrics of one process. Cheap to clone; clones share one registry.
 #[derive(Debug, Clone)]
 pub struct Metrics(Arc<Inner>);
 
@@ -32,117 +30,60 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     service: String,
     registry: Registry,
-    registered: Mutex<HashMap<String, Registered>>,
 }
 
-/// Why a metric could not be registered.
+/// A metric could not be registered: the name is taken, or the name, a label or a bucket is invalid.
 #[derive(Debug, thiserror::Error)]
-pub enum MetricsError {
-    /// The name is taken by a metric of another kind, with other labels, or with another help text.
-    #[error("a different metric is already registered as {0}")]
-    Taken(String),
-    /// The name, a label or the buckets are not valid.
-    #[error("metric {name}: {source}")]
-    Invalid {
-        /// The full name of the metric.
-        name: String,
-        /// What the metrics library says.
-        source: prometheus::Error,
-    },
-}
-
-#[derive(Debug, Clone)]
-struct Registered {
-    shape: String,
-    metric: AnyMetric,
-}
-
-#[derive(Debug, Clone)]
-enum AnyMetric {
-    Counter(IntCounter),
-    CounterVec(IntCounterVec),
-    FloatCounterVec(CounterVec),
-    Gauge(IntGauge),
-    FloatGauge(Gauge),
-    GaugeVec(IntGaugeVec),
-    Histogram(Histogram),
-    HistogramVec(HistogramVec),
-}
-
-macro_rules! any_metric {
-    ($($variant:ident($metric:ty)),+ $(,)?) => {$(
-        impl From<$metric> for AnyMetric {
-            fn from(metric: $metric) -> Self {
-                Self::$variant(metric)
-            }
-        }
-
-        impl TryFrom<AnyMetric> for $metric {
-            type Error = ();
-
-            fn try_from(any: AnyMetric) -> Result<Self, ()> {
-                match any {
-                    AnyMetric::$variant(metric) => Ok(metric),
-                    _ => Err(()),
-                }
-            }
-        }
-    )+};
-}
-
-any_metric! {
-    Counter(IntCounter),
-    CounterVec(IntCounterVec),
-    FloatCounterVec(CounterVec),
-    Gauge(IntGauge),
-    FloatGauge(Gauge),
-    GaugeVec(IntGaugeVec),
-    Histogram(Histogram),
-    HistogramVec(HistogramVec),
+#[error("failed to register metric {name}: {source}")]
+pub struct MetricsError {
+    /// The full name of the metric.
+    pub name: String,
+    /// The error of the metrics library.
+    pub source: prometheus::Error,
 }
 
 impl Metrics {
-    /// The metrics of a process, with what the operating system says about it and with
-    /// `allocator_build_info{service,version}`.
+    /// Creates the registry, with the operating system's process metrics and `allocator_build_info{service,version}`.
     pub fn new(service: &str) -> Self {
-        let metrics = Self(Arc::new(Inner {
-            service: service.to_owned(),
-            registry: Registry::new(),
-            registered: Mutex::default(),
-        }));
+        let metrics =
+            Self(Arc::new(Inner { service: service.to_owned(), registry: Registry::new() }));
         let process = metrics.0.registry.register(Box::new(ProcessCollector::for_self()));
         let build = metrics
-            .gauge_vec("build_info", "Always 1; the labels say what runs.", &["service", "version"])
+            .gauge_vec(
+                "build_info",
+                "Always 1; the labels identify the running build.",
+                &["service", "version"],
+            )
             .map(|info| info.with_label_values(&[service, env!("CARGO_PKG_VERSION")]).set(1));
-        // In an empty registry neither can clash; should it happen all the same, it is worth a line, not an end.
+        // Neither can fail in an empty registry. A failure is logged, since a process can run without these metrics.
         if let Err(error) = process {
-            tracing::error!(%error, "no process metrics");
+            tracing::error!(%error, "failed to register the process metrics");
         }
         if let Err(error) = build {
-            tracing::error!(%error, "no build information");
+            tracing::error!(%error, "failed to register the build info metric");
         }
         metrics
     }
 
-    /// The name of the process's service.
+    /// Returns the service name of the process.
     pub fn service(&self) -> &str {
         &self.0.service
     }
 
-    /// The registry itself, for collectors of other kinds.
+    /// Returns the registry, for custom collectors.
     pub fn registry(&self) -> &Registry {
         &self.0.registry
     }
 
-    /// A count that only grows. The name gets `allocator_` before it unless it has it; so in all that follow.
+    /// Registers a counter. All metric names get the prefix `allocator_` unless they have it.
     ///
     /// # Errors
-    /// If the name is taken or not valid; so in all that follow.
+    /// If the name is taken or invalid.
     pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, MetricsError> {
-        self.register(name, help, &[], "counter", IntCounter::with_opts)
+        self.register(name, help, IntCounter::with_opts)
     }
 
-    /// A count that only grows, for each combination of label values.
+    /// Registers a counter with labels.
     ///
     /// # Errors
     /// As [`counter`](Self::counter).
@@ -152,10 +93,10 @@ impl Metrics {
         help: &str,
         labels: &[&str],
     ) -> Result<IntCounterVec, MetricsError> {
-        self.register(name, help, labels, "counter", |opts| IntCounterVec::new(opts, labels))
+        self.register(name, help, |opts| IntCounterVec::new(opts, labels))
     }
 
-    /// A sum that only grows and may have decimals, for example seconds, for each combination of label values.
+    /// Registers a counter of fractional amounts, for example seconds, with labels.
     ///
     /// # Errors
     /// As [`counter`](Self::counter).
@@ -165,26 +106,26 @@ impl Metrics {
         help: &str,
         labels: &[&str],
     ) -> Result<CounterVec, MetricsError> {
-        self.register(name, help, labels, "float counter", |opts| CounterVec::new(opts, labels))
+        self.register(name, help, |opts| CounterVec::new(opts, labels))
     }
 
-    /// A whole number that goes up and down.
+    /// Registers an integer gauge.
     ///
     /// # Errors
     /// As [`counter`](Self::counter).
     pub fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, MetricsError> {
-        self.register(name, help, &[], "gauge", IntGauge::with_opts)
+        self.register(name, help, IntGauge::with_opts)
     }
 
-    /// A number that goes up and down and may have decimals, for example seconds.
+    /// Registers a gauge of fractional values, for example seconds.
     ///
     /// # Errors
     /// As [`counter`](Self::counter).
     pub fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, MetricsError> {
-        self.register(name, help, &[], "float gauge", Gauge::with_opts)
+        self.register(name, help, Gauge::with_opts)
     }
 
-    /// A whole number that goes up and down, for each combination of label values.
+    /// Registers an integer gauge with labels.
     ///
     /// # Errors
     /// As [`counter`](Self::counter).
@@ -194,10 +135,10 @@ impl Metrics {
         help: &str,
         labels: &[&str],
     ) -> Result<IntGaugeVec, MetricsError> {
-        self.register(name, help, labels, "gauge", |opts| IntGaugeVec::new(opts, labels))
+        self.register(name, help, |opts| IntGaugeVec::new(opts, labels))
     }
 
-    /// A distribution over buckets with the given upper bounds; [`SECONDS_BUCKETS`] suits most waits.
+    /// Registers a histogram with the given upper bounds; [`SECONDS_BUCKETS`] suits most latencies.
     ///
     /// # Errors
     /// As [`counter`](Self::counter).
@@ -207,12 +148,12 @@ impl Metrics {
         help: &str,
         buckets: &[f64],
     ) -> Result<Histogram, MetricsError> {
-        self.register(name, help, &[], &format!("histogram {buckets:?}"), |opts| {
+        self.register(name, help, |opts| {
             Histogram::with_opts(HistogramOpts::from(opts).buckets(buckets.to_vec()))
         })
     }
 
-    /// A distribution for each combination of label values.
+    /// Registers a histogram with labels.
     ///
     /// # Errors
     /// As [`counter`](Self::counter).
@@ -223,55 +164,35 @@ impl Metrics {
         labels: &[&str],
         buckets: &[f64],
     ) -> Result<HistogramVec, MetricsError> {
-        self.register(name, help, labels, &format!("histogram {buckets:?}"), |opts| {
+        self.register(name, help, |opts| {
             HistogramVec::new(HistogramOpts::from(opts).buckets(buckets.to_vec()), labels)
         })
     }
 
-    /// Everything as it stands, in Prometheus' text format.
+    /// Renders all metrics in Prometheus' text format.
     pub fn render(&self) -> Vec<u8> {
         let mut text = Vec::with_capacity(16 * 1024);
         if let Err(error) = TextEncoder::new().encode(&self.0.registry.gather(), &mut text) {
-            tracing::error!(%error, "metrics could not be rendered whole");
+            tracing::error!(%error, "failed to render metrics");
         }
         text
     }
 
-    fn register<M>(
+    fn register<M: Collector + Clone + 'static>(
         &self,
         name: &str,
         help: &str,
-        labels: &[&str],
-        kind: &str,
         make: impl FnOnce(Opts) -> prometheus::Result<M>,
-    ) -> Result<M, MetricsError>
-    where
-        M: Collector + Clone + Into<AnyMetric> + TryFrom<AnyMetric> + 'static,
-    {
+    ) -> Result<M, MetricsError> {
         let name = if name.starts_with("allocator_") {
             name.to_owned()
         } else {
             format!("allocator_{name}")
         };
-        let shape = format!("{kind} {labels:?} {help}");
-        let mut registered = self.0.registered.lock().unwrap_or_else(PoisonError::into_inner);
-        match registered.entry(name) {
-            Entry::Occupied(taken) if taken.get().shape == shape => {
-                M::try_from(taken.get().metric.clone())
-                    .map_err(|_| MetricsError::Taken(taken.key().clone()))
-            }
-            Entry::Occupied(taken) => Err(MetricsError::Taken(taken.key().clone())),
-            Entry::Vacant(free) => {
-                let name = free.key().clone();
-                let metric = make(Opts::new(name.clone(), help))
-                    .and_then(|metric| {
-                        self.0.registry.register(Box::new(metric.clone()))?;
-                        Ok(metric)
-                    })
-                    .map_err(|source| MetricsError::Invalid { name, source })?;
-                free.insert(Registered { shape, metric: metric.clone().into() });
-                Ok(metric)
-            }
-        }
+        let registered = make(Opts::new(name.clone(), help)).and_then(|metric| {
+            self.0.registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        });
+        registered.map_err(|source| MetricsError { name, source })
     }
 }

@@ -1,7 +1,7 @@
-//! Problems (RFC 9457): the one form in which anything that goes wrong is told to a client.
+//! Problem documents (RFC 9457): the format of every error response.
 //!
-//! The catalogue of kinds is in `kind`, the pages that their `type` leads to in `pages`, the faults of a body in `faults`. A problem answers a request
-//! as a response, or stands as an item inside a batch answer. When a problem is right is the caller's decision.
+//! `kind` has the catalogue of kinds, `pages` the pages behind their `type`, `faults` collects the faults of a body. A
+//! problem is a response, or an item of a batch response. The caller decides when a problem applies.
 
 mod faults;
 mod kind;
@@ -22,23 +22,23 @@ pub use pages::pages;
 /// The media type of a problem.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// One thing that is wrong with a request, and where.
+/// One fault of a request, with its location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fault {
     /// A JSON pointer (RFC 6901) into the request's body, for example `/allocation/health`.
     pub pointer: String,
-    /// What is wrong there.
+    /// The fault at that location.
     pub detail: String,
 }
 
-/// A problem, built up by its methods. One pointer in size, so that it is cheap as an error.
+/// A problem, assembled by its builder methods. One pointer in size, so that it is cheap as an error.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    parts: Box<Parts>,
+    inner: Box<Inner>,
 }
 
 #[derive(Debug, Clone)]
-struct Parts {
+struct Inner {
     kind: ProblemKind,
     detail: String,
     instance: Option<String>,
@@ -48,10 +48,10 @@ struct Parts {
 }
 
 impl Problem {
-    /// A problem of a kind. The id of the request is filled in where the response leaves.
+    /// Creates a problem of a kind. The server adds the request's id to the response.
     pub fn new(kind: ProblemKind) -> Self {
         Self {
-            parts: Box::new(Parts {
+            inner: Box::new(Inner {
                 kind,
                 detail: String::new(),
                 instance: None,
@@ -62,66 +62,66 @@ impl Problem {
         }
     }
 
-    /// What is wrong this time.
+    /// Sets the description of this occurrence.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.parts.detail = detail.into();
+        self.inner.detail = detail.into();
         self
     }
 
     /// Adds one fault of the request.
     #[must_use]
     pub fn fault(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        self.parts.faults.push(Fault { pointer: pointer.into(), detail: detail.into() });
+        self.inner.faults.push(Fault { pointer: pointer.into(), detail: detail.into() });
         self
     }
 
     /// Adds several faults.
     #[must_use]
     pub fn faults(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
-        self.parts.faults.extend(faults);
+        self.inner.faults.extend(faults);
         self
     }
 
-    /// When it makes sense to try again; sent as `Retry-After` in whole seconds, rounded up.
+    /// Sets when to retry; sent as `Retry-After` in whole seconds, rounded up.
     #[must_use]
-    pub fn retry_after(mut self, wait: Duration) -> Self {
-        self.parts.retry_after = Some(wait);
+    pub fn retry_after(mut self, pause: Duration) -> Self {
+        self.inner.retry_after = Some(pause);
         self
     }
 
     /// Adds a header to the response.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.parts.headers.insert(name, value);
+        self.inner.headers.insert(name, value);
         self
     }
 
-    /// The request that it happened to. Responses get theirs from the server; items of a batch may be given one.
+    /// Sets the request's id. The server sets it on responses; batch items may set their own.
     #[must_use]
     pub fn instance(mut self, id: impl Into<String>) -> Self {
-        self.parts.instance = Some(id.into());
+        self.inner.instance = Some(id.into());
         self
     }
 
-    /// The kind of the problem.
+    /// Returns the kind of the problem.
     pub fn kind(&self) -> ProblemKind {
-        self.parts.kind
+        self.inner.kind
     }
 
-    /// The status with which it is answered.
+    /// Returns the response status.
     pub fn status(&self) -> StatusCode {
-        self.parts.kind.status()
+        self.inner.kind.status()
     }
 
-    /// The faults so far.
-    pub fn noted_faults(&self) -> &[Fault] {
-        &self.parts.faults
+    /// Returns the faults added so far.
+    pub fn recorded_faults(&self) -> &[Fault] {
+        &self.inner.faults
     }
 
-    /// The problem as JSON.
+    /// Renders the problem as JSON.
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        // Strings and a number under string keys: there is nothing in it that JSON cannot hold.
+        // Only strings and a number under string keys, which always serialize.
         serde_json::to_vec(self).unwrap_or_default()
     }
 }
@@ -129,34 +129,35 @@ impl Problem {
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("type", &format_args!("/problems/{}", self.parts.kind.slug()))?;
-        map.serialize_entry("title", self.parts.kind.title())?;
-        map.serialize_entry("status", &self.parts.kind.status().as_u16())?;
-        if !self.parts.detail.is_empty() {
-            map.serialize_entry("detail", &self.parts.detail)?;
+        map.serialize_entry("type", &format_args!("/problems/{}", self.inner.kind.slug()))?;
+        map.serialize_entry("title", self.inner.kind.title())?;
+        map.serialize_entry("status", &self.inner.kind.status().as_u16())?;
+        if !self.inner.detail.is_empty() {
+            map.serialize_entry("detail", &self.inner.detail)?;
         }
-        if let Some(instance) = &self.parts.instance {
+        if let Some(instance) = &self.inner.instance {
             map.serialize_entry("instance", instance)?;
         }
-        if !self.parts.faults.is_empty() {
-            map.serialize_entry("errors", &self.parts.faults)?;
+        if !self.inner.faults.is_empty() {
+            map.serialize_entry("errors", &self.inner.faults)?;
         }
         map.end()
     }
 }
 
 impl IntoResponse for Problem {
-    /// A whole response, without `instance`. It carries the problem itself along, so that the server can write it
-    /// again with the id of the request.
+    /// Builds the response, without `instance`.
+    ///
+    /// The problem is kept in the extensions, so that the server can render it again with the request's id.
     fn into_response(self) -> Response {
         let mut response = Response::new(self.to_json().into());
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
-        headers.clone_from(&self.parts.headers);
+        headers.clone_from(&self.inner.headers);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(wait) = self.parts.retry_after {
-            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        if let Some(pause) = self.inner.retry_after {
+            let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(self);

@@ -1,5 +1,4 @@
-//! How a process of ours begins and ends: the settings that all of them have, what they start first, and the code they
-//! end with. What it does in between is its own.
+//! Start and end of every process: shared settings, startup and exit code. Each service owns what runs in between.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -15,25 +14,25 @@ use crate::metrics::Metrics;
 use crate::shutdown;
 use crate::telemetry::{self, TelemetryConfig, TelemetryGuard};
 
-/// So long threads that block are waited for after everything else has ended.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
+/// How long blocked threads are waited for after everything else has ended.
+const BLOCKED_THREADS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a shell takes for a wrong use of a command.
-const WRONG_SETTINGS: u8 = 2;
+/// The conventional exit code of a wrong use of a command.
+const EXIT_CONFIG_ERROR: u8 = 2;
 
-/// The settings that all processes have.
+/// Settings of every process.
 #[derive(Debug, Clone)]
 pub struct ProcessConfig {
-    /// Of its log.
+    /// Logging.
     pub telemetry: TelemetryConfig,
-    /// Of its server.
+    /// The HTTP server.
     pub http: HttpConfig,
-    /// Of its readiness.
+    /// Readiness.
     pub health: HealthConfig,
 }
 
 impl ProcessConfig {
-    /// Reads them; `None` once a fault was noted.
+    /// Reads the settings. `None` if the reader recorded a fault.
     pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let telemetry = TelemetryConfig::read(reader);
         let http = HttpConfig::read(reader);
@@ -42,16 +41,16 @@ impl ProcessConfig {
     }
 }
 
-/// What every process has from its first moment to its last.
+/// The components that every process has from start to end.
 #[derive(Debug)]
 pub struct Process {
-    /// What it measures.
+    /// The metrics registry.
     pub metrics: Metrics,
-    /// Whether it is well.
+    /// The readiness.
     pub health: Health,
-    /// Cancelled when it has to end: from then on it is unready.
+    /// Cancelled when the process must shut down. The process is unready from then on.
     pub stop: CancellationToken,
-    /// Writes the last log lines when the process ends.
+    /// Flushes the log when the process ends.
     _telemetry: TelemetryGuard,
 }
 
@@ -59,7 +58,7 @@ impl Process {
     /// Starts logging, metrics and health, and listens for signals. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the metrics clash: a mistake of ours.
+    /// If a metric name is taken: a bug.
     pub fn start(name: &str, config: &ProcessConfig) -> Result<Self, prometheus::Error> {
         let telemetry = telemetry::init(&config.telemetry);
         let metrics = Metrics::new(name);
@@ -67,36 +66,36 @@ impl Process {
         let health = Health::new(&config.health);
         health.expose(&metrics)?;
         let stop = shutdown::listen();
-        health.drain_with(stop.clone());
+        health.drain_on(stop.clone());
         Ok(Self { metrics, health, stop, _telemetry: telemetry })
     }
 }
 
-/// Runs a process to its end. What hangs in a folder or a file even then is not waited for.
+/// Runs a process to its end. Threads blocked in file I/O are abandoned after a timeout.
 pub fn run(main: impl Future<Output = ExitCode>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("the process cannot begin: {error}");
+            eprintln!("failed to start the async runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
     let code = runtime.block_on(main);
-    runtime.shutdown_timeout(LAST_PATIENCE);
+    runtime.shutdown_timeout(BLOCKED_THREADS_TIMEOUT);
     code
 }
 
-/// The code a process ends with. What went wrong goes to its standard error: 2 for wrong settings, else 1.
-pub fn exit_code<E>(name: &str, ended: Result<(), E>) -> ExitCode
+/// Returns the exit code and prints the error: 2 for a wrong configuration, 1 for any other error.
+pub fn exit_code<E>(name: &str, result: Result<(), E>) -> ExitCode
 where
     E: AsRef<dyn Error + Send + Sync> + Display,
 {
-    match ended {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{name}: {error:#}");
             if error.as_ref().is::<ConfigFaults>() {
-                ExitCode::from(WRONG_SETTINGS)
+                ExitCode::from(EXIT_CONFIG_ERROR)
             } else {
                 ExitCode::FAILURE
             }

@@ -1,14 +1,14 @@
-//! The one signal that ends a process in order: SIGTERM or SIGINT, told to everyone by a token.
+//! Graceful shutdown on SIGTERM or SIGINT, signalled by a token.
 //!
-//! What has to be finished, and in which time, is each part's own business.
+//! Each component decides what it finishes, and in which time.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The token is cancelled at the first SIGTERM or SIGINT; the second ends the process at once.
+/// Returns a token that the first SIGTERM or SIGINT cancels. The second signal exits at once.
 ///
-/// Must be called inside a tokio runtime. Should the system refuse the handlers, that is logged and the signals keep
-/// their usual effect.
+/// Must be called inside a tokio runtime. If the handlers cannot be installed, an error is logged and the signals keep
+/// their default effect.
 pub fn listen() -> CancellationToken {
     let stop = CancellationToken::new();
     match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
@@ -21,17 +21,17 @@ pub fn listen() -> CancellationToken {
                         _ = interrupt.recv() => ("SIGINT", 2),
                     };
                     if stop.is_cancelled() {
-                        tracing::warn!(signal = name, "second signal: ending at once");
-                        // 128 + signal is what a shell reports for a process ended by it.
+                        tracing::warn!(signal = name, "second signal received, exiting at once");
+                        // Shells report 128 + signal for a process killed by a signal.
                         std::process::exit(128 + number);
                     }
-                    tracing::info!(signal = name, "ending in order");
+                    tracing::info!(signal = name, "signal received, shutting down");
                     stop.cancel();
                 }
             });
         }
         (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(%error, "no signal handlers: the process will not end in order");
+            tracing::error!(%error, "failed to install signal handlers, graceful shutdown is unavailable");
         }
     }
     stop

@@ -1,7 +1,7 @@
-//! Logs: `tracing` events to standard output, as lines for people or as JSON, never waited for.
+//! Logging: writes `tracing` events to standard output, as text or JSON, without blocking.
 //!
-//! Lines go through a bounded queue to a thread of their own. If the reader of standard output is slower than the
-//! process, lines are lost and counted, and requests go on. What is logged is decided where it happens.
+//! A separate thread writes the lines from a bounded queue. If the reader of standard output is slower than the process,
+//! lines are dropped and counted, and requests are not delayed.
 
 mod access_line;
 
@@ -20,25 +20,25 @@ use tracing_subscriber::fmt::format::{JsonFields, format};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::{Key, KeyDoc, Reader};
+use crate::config::settings;
 use crate::metrics::Metrics;
 pub(crate) use access_line::ACCESS;
 use access_line::AccessLine;
 
-/// Lines that may wait for standard output; at some 200 bytes a line, about 13 MB.
-const LINES_WAITING: usize = 65_536;
-/// How long lines gather before they are written together.
-const GATHER: Duration = Duration::from_millis(5);
+/// Maximum number of queued lines; at about 200 bytes per line, 13 MB.
+const MAX_QUEUED_LINES: usize = 65_536;
+/// How long the writer waits after a flush, to write more lines at once.
+const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 
-/// What commands log. Of the store's driver no warnings: it has one about our keep-alive, each time.
-const OF_COMMANDS: &str = "warn,scylla=error";
+/// The log filter of commands. The store's driver warns about our keep-alive at every connect.
+const COMMAND_FILTER: &str = "warn,scylla=error";
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people at a terminal.
+    /// Text for people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -54,40 +54,16 @@ impl FromStr for LogFormat {
     }
 }
 
-/// How a process logs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TelemetryConfig {
-    /// The form of a line.
-    pub format: LogFormat,
-    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
-    pub filter: String,
-}
-
-impl TelemetryConfig {
-    const FORMAT: Key<LogFormat> = Key::new(
-        "telemetry.format",
-        Some("human"),
-        "",
-        "The form of log lines: `human` or `json`.",
-        LogFormat::from_str,
-    );
-    const FILTER: Key<String> = Key::new(
-        "telemetry.filter",
-        Some("info"),
-        "",
-        "What is logged: a level, or `target=level` pairs separated by commas; `access` is the target of the line \
-         that each request writes.",
-        parse_filter,
-    );
-
-    /// The settings of this module.
-    pub const KEYS: &[KeyDoc] = &[Self::FORMAT.describe(), Self::FILTER.describe()];
-
-    /// Reads them; `None` once a fault was noted.
-    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        let format = reader.read(&Self::FORMAT);
-        let filter = reader.read(&Self::FILTER);
-        Some(Self { format: format?, filter: filter? })
+settings! {
+    /// Format and filter of the log.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct TelemetryConfig {
+        /// Format of log lines: `human` or `json`.
+        pub format: LogFormat = "telemetry.format", default "human",
+            unit "", parse LogFormat::from_str;
+        /// Log level, or comma-separated `target=level` pairs; `access` is the target of the line per request.
+        pub filter: String = "telemetry.filter", default "info",
+            unit "", parse parse_filter;
     }
 }
 
@@ -101,81 +77,84 @@ fn parse_filter(text: &str) -> Result<String, String> {
     }
 }
 
-/// Starts logging for the whole process, panics included. The guard writes what still waits when it is dropped.
+/// Starts logging for the whole process, including panics. Dropping the guard writes the queued lines.
 ///
-/// Logging that already runs stays as it is: only the first call has an effect.
+/// Only the first call in a process has an effect.
 pub fn init(config: &TelemetryConfig) -> TelemetryGuard {
     let (writer, worker) = NonBlockingBuilder::default()
         .lossy(true)
-        .buffered_lines_limit(LINES_WAITING)
+        .buffered_lines_limit(MAX_QUEUED_LINES)
         .thread_name("log")
-        .finish(Gathered::new(standard_output()));
-    let lost = writer.error_counter();
+        .finish(BatchingWriter::new(standard_output()));
+    let dropped_lines = writer.error_counter();
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(false);
     let registry = tracing_subscriber::registry().with(filter);
-    let started = match config.format {
+    let installed = match config.format {
         LogFormat::Human => {
-            let rest = format().with_ansi(false);
-            registry.with(lines.event_format(AccessLine { format: config.format, rest })).try_init()
+            let other = format().with_ansi(false);
+            registry
+                .with(lines.event_format(AccessLine { format: config.format, other }))
+                .try_init()
         }
         LogFormat::Json => {
-            let rest = format().json().flatten_event(true).with_span_list(false);
-            let lines = lines.event_format(AccessLine { format: config.format, rest });
+            let other = format().json().flatten_event(true).with_span_list(false);
+            let lines = lines.event_format(AccessLine { format: config.format, other });
             registry.with(lines.fmt_fields(JsonFields::new())).try_init()
         }
     };
-    if started.is_ok() {
+    if installed.is_ok() {
         std::panic::set_hook(Box::new(|panic| {
-            let message = panic.payload_as_str().unwrap_or("not a text");
-            let place = panic.location().map(ToString::to_string);
-            tracing::error!(target: "panic", message, place, thread = thread::current().name());
+            let message = panic.payload_as_str().unwrap_or("no text");
+            let location = panic.location().map(ToString::to_string);
+            tracing::error!(target: "panic", message, location, thread = thread::current().name());
         }));
     }
-    TelemetryGuard { lost, _worker: worker }
+    TelemetryGuard { dropped_lines, _worker: worker }
 }
 
-/// Starts logging for a command: warnings and errors, to standard error, among the lines that say how it goes.
+/// Starts logging for a command: warnings and errors, to standard error.
 pub fn init_for_command() {
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
-    // The first call has an effect, as above.
-    let _ = tracing_subscriber::registry().with(EnvFilter::new(OF_COMMANDS)).with(lines).try_init();
+    // Only the first call has an effect, as above.
+    let _ =
+        tracing_subscriber::registry().with(EnvFilter::new(COMMAND_FILTER)).with(lines).try_init();
 }
 
-/// Keeps logging alive; held by `main` until the end.
+/// Keeps the log writer alive. `main` holds it until the process ends.
 #[derive(Debug)]
-#[must_use = "logging ends when the guard is dropped"]
+#[must_use = "logging stops when the guard is dropped"]
 pub struct TelemetryGuard {
-    lost: ErrorCounter,
+    dropped_lines: ErrorCounter,
     _worker: WorkerGuard,
 }
 
 impl TelemetryGuard {
-    /// Shows the lines lost as `allocator_log_lines_lost_total`.
+    /// Exports the number of dropped lines as `allocator_log_lines_lost_total`.
     ///
     /// # Errors
-    /// If the metric is already there.
+    /// If the metric is already registered.
     pub fn expose(&self, metrics: &Metrics) -> Result<(), prometheus::Error> {
         let opts = Opts::new(
             "allocator_log_lines_lost_total",
-            "Log lines lost because standard output was slower than the process.",
+            "Log lines dropped because standard output was slower than the process.",
         );
-        metrics.registry().register(Box::new(LostLines {
-            lost: self.lost.clone(),
+        metrics.registry().register(Box::new(DroppedLines {
+            dropped_lines: self.dropped_lines.clone(),
             desc: opts.describe()?,
             opts,
         }))
     }
 }
 
-/// Shows the appender's own count as a metric whenever somebody looks.
-struct LostLines {
-    lost: ErrorCounter,
+/// Exports the appender's counter at each scrape.
+struct DroppedLines {
+    dropped_lines: ErrorCounter,
     desc: Desc,
     opts: Opts,
 }
 
-impl Collector for LostLines {
+impl Collector for DroppedLines {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.desc]
     }
@@ -184,12 +163,12 @@ impl Collector for LostLines {
         let Ok(counter) = IntCounter::with_opts(self.opts.clone()) else {
             return Vec::new();
         };
-        counter.inc_by(u64::try_from(self.lost.dropped_lines()).unwrap_or(u64::MAX));
+        counter.inc_by(u64::try_from(self.dropped_lines.dropped_lines()).unwrap_or(u64::MAX));
         counter.collect()
     }
 }
 
-/// Standard output without the line buffer of `std`, which would make a system call of every line.
+/// Returns standard output without the line buffer of `std`. The buffer would cause a system call per line.
 fn standard_output() -> Box<dyn Write + Send> {
     match io::stdout().as_fd().try_clone_to_owned() {
         Ok(descriptor) => Box::new(std::fs::File::from(descriptor)),
@@ -197,26 +176,28 @@ fn standard_output() -> Box<dyn Write + Send> {
     }
 }
 
-/// Writes lines together. The writing thread flushes whenever its queue is empty; resting a moment after each flush
-/// lets lines gather, so that a busy process does not wake that thread, and enter the system, for every single one.
-struct Gathered<W: Write> {
+/// Writes lines in batches.
+///
+/// The writer thread flushes whenever its queue is empty. The pause after each flush lets lines accumulate, so that a
+/// busy process does not wake the thread for every line.
+struct BatchingWriter<W: Write> {
     inner: BufWriter<W>,
 }
 
-impl<W: Write> Gathered<W> {
+impl<W: Write> BatchingWriter<W> {
     fn new(inner: W) -> Self {
         Self { inner: BufWriter::with_capacity(64 * 1024, inner) }
     }
 }
 
-impl<W: Write> Write for Gathered<W> {
+impl<W: Write> Write for BatchingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.inner.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()?;
-        thread::sleep(GATHER);
+        thread::sleep(FLUSH_PAUSE);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The server's promises about connections: how many there are, how slow they may be, and how they end.
+//! Limits of connections: their number, their speed, and the drain at shutdown.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
@@ -25,35 +25,35 @@ fn hello() -> Router {
     Router::new().route("/hello", get(async || "hello"))
 }
 
-/// A route that answers when told to, and tells when it is asked.
+/// A route `/gate` that signals each request, and responds once the token is cancelled.
 fn gate() -> (Router, mpsc::Receiver<()>, CancellationToken) {
-    let (asked, is_asked) = mpsc::channel(8);
+    let (entered, is_entered) = mpsc::channel(8);
     let open = CancellationToken::new();
     let wait = open.clone();
     let route = get(async move || {
-        let _ = asked.send(()).await;
+        let _ = entered.send(()).await;
         wait.cancelled().await;
         "through"
     });
-    (hello().route("/gate", route), is_asked, open)
+    (hello().route("/gate", route), is_entered, open)
 }
 
 const GATE: &str = "GET /gate HTTP/1.1\r\nhost: test\r\n\r\n";
 
 #[tokio::test]
-async fn a_head_that_comes_too_slowly_is_ended_however_it_drips() {
+async fn a_slow_head_times_out_even_if_bytes_keep_arriving() {
     let header_timeout = Duration::from_millis(200);
     let config = HttpConfig { header_timeout, ..HttpConfig::default() };
     let server = Server::start(hello(), config);
 
     let mut silent = server.connect().await;
-    assert!(silent.answer().await.is_none(), "nothing asked, nothing answered");
+    assert!(silent.response().await.is_none(), "no request, no response");
 
     let mut half = server.connect().await;
     half.send("GET /hello HTTP/1.1\r\nhost:").await;
-    half.answer().await.unwrap().problem(408, "request-timeout");
+    half.response().await.unwrap().problem(408, "request-timeout");
 
-    // Each byte comes in good time, all of them do not.
+    // Each byte arrives in time, the complete head does not.
     let dripping = server.connect().await;
     let (mut reader, mut writer) = dripping.stream.into_split();
     let drip = tokio::spawn(async move {
@@ -72,40 +72,40 @@ async fn a_head_that_comes_too_slowly_is_ended_however_it_drips() {
 
     let mut idle = server.connect().await;
     idle.send(HELLO).await;
-    assert_eq!(idle.answer().await.unwrap().status, 200);
-    assert!(idle.answer().await.is_none(), "an idle connection is closed without a word");
-    eventually("all places are free again", || server.sample(OPEN) == 0.0).await;
+    assert_eq!(idle.response().await.unwrap().status, 200);
+    assert!(idle.response().await.is_none(), "an idle connection is closed without a response");
+    eventually("all connections are closed", || server.sample(OPEN) == 0.0).await;
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so_and_its_place_is_free_again_later() {
+async fn a_connection_beyond_the_limit_gets_503_until_another_closes() {
     let config = HttpConfig { max_connections: 2, ..HttpConfig::default() };
     let server = Server::start(hello(), config);
     let mut first = server.connect().await;
     let mut second = server.connect().await;
     for client in [&mut first, &mut second] {
         client.send(HELLO).await;
-        assert_eq!(client.answer().await.unwrap().status, 200);
+        assert_eq!(client.response().await.unwrap().status, 200);
     }
     assert_eq!(server.sample(OPEN), 2.0);
 
     let mut third = server.connect().await;
     third.send(HELLO).await;
-    let refused = third.answer().await.unwrap();
+    let refused = third.response().await.unwrap();
     refused.problem(503, "unavailable");
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(server.sample("allocator_http_connections_refused_total{service=\"test\"}"), 1.0);
 
-    // Those inside are not disturbed.
+    // Open connections are not affected.
     first.send(HELLO).await;
-    assert_eq!(first.answer().await.unwrap().status, 200);
+    assert_eq!(first.response().await.unwrap().status, 200);
     drop(second);
-    eventually("a place is free", || server.sample(OPEN) == 1.0).await;
-    assert_eq!(server.ask(HELLO).await.status, 200);
+    eventually("a connection slot is free", || server.sample(OPEN) == 1.0).await;
+    assert_eq!(server.send(HELLO).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_is_cut() {
+async fn a_client_that_stops_reading_is_disconnected() {
     let config =
         HttpConfig { request_timeout: Duration::from_millis(200), ..HttpConfig::default() };
     let endless = get(async || {
@@ -115,45 +115,45 @@ async fn a_client_that_takes_nothing_is_cut() {
     let server = Server::start(Router::new().route("/endless", endless), config);
     let mut client = server.connect().await;
     client.send("GET /endless HTTP/1.1\r\nhost: test\r\n\r\n").await;
-    eventually("it is being served", || server.sample(OPEN) == 1.0).await;
-    eventually("it is cut", || server.sample(OPEN) == 0.0).await;
+    eventually("the connection is open", || server.sample(OPEN) == 1.0).await;
+    eventually("the connection is closed", || server.sample(OPEN) == 0.0).await;
 }
 
 #[tokio::test]
-async fn at_the_end_requests_in_flight_are_answered_and_new_connections_are_not_taken() {
-    let (routes, mut asked, open) = gate();
+async fn shutdown_answers_requests_in_flight_and_rejects_new_connections() {
+    let (routes, mut entered, open) = gate();
     let server = Server::start(routes, HttpConfig::default());
     let mut silent = server.connect().await;
     let mut idle = server.connect().await;
     idle.send(HELLO).await;
-    idle.answer().await.unwrap();
+    idle.response().await.unwrap();
     let mut busy = server.connect().await;
     busy.send(GATE).await;
-    within(asked.recv()).await;
+    within(entered.recv()).await;
 
     server.stop.cancel();
-    assert!(idle.answer().await.is_none());
-    assert!(silent.answer().await.is_none());
+    assert!(idle.response().await.is_none());
+    assert!(silent.response().await.is_none());
     within(async { while tokio::net::TcpStream::connect(server.address).await.is_ok() {} }).await;
     assert!(!server.task.is_finished());
 
     open.cancel();
-    let answer = busy.answer().await.unwrap();
-    assert_eq!(answer.body, b"through");
-    assert_eq!(answer.header("connection"), Some("close"));
+    let response = busy.response().await.unwrap();
+    assert_eq!(response.body, b"through");
+    assert_eq!(response.header("connection"), Some("close"));
     within(server.task).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn what_does_not_end_within_the_drain_time_is_cut() {
-    let (routes, mut asked, _never_opened) = gate();
+async fn requests_that_outlast_the_drain_timeout_are_aborted() {
+    let (routes, mut entered, _never_opened) = gate();
     let config = HttpConfig { drain_timeout: Duration::from_millis(100), ..HttpConfig::default() };
     let server = Server::start(routes, config);
     let mut busy = server.connect().await;
     busy.send(GATE).await;
-    within(asked.recv()).await;
+    within(entered.recv()).await;
     server.stop.cancel();
-    assert!(busy.answer().await.is_none());
+    assert!(busy.response().await.is_none());
     let metrics = server.metrics.clone();
     within(server.task).await.unwrap().unwrap();
     let text = String::from_utf8(metrics.render()).unwrap();
@@ -161,7 +161,7 @@ async fn what_does_not_end_within_the_drain_time_is_cut() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_by_the_token_and_does_not_hold_up_the_end() {
+async fn a_stream_that_watches_the_token_does_not_delay_shutdown() {
     let stop = CancellationToken::new();
     let watch = stop.clone();
     let stream = get(async move || {
@@ -187,7 +187,7 @@ async fn a_stream_ends_by_the_token_and_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn an_upgraded_connection_keeps_its_place_and_the_end_waits_for_it() {
+async fn an_upgraded_connection_keeps_its_slot_and_is_drained() {
     let echo = get(async |mut request: Request| {
         let upgraded = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
@@ -205,7 +205,7 @@ async fn an_upgraded_connection_keeps_its_place_and_the_end_waits_for_it() {
     client
         .send("GET /echo HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
         .await;
-    assert_eq!(client.answer().await.unwrap().status, 101);
+    assert_eq!(client.response().await.unwrap().status, 101);
     client.send("ping").await;
     let mut word = [0; 4];
     within(client.stream.read_exact(&mut word)).await.unwrap();
@@ -220,7 +220,7 @@ async fn an_upgraded_connection_keeps_its_place_and_the_end_waits_for_it() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_named() {
+async fn the_error_names_an_address_in_use() {
     let server = Server::start(hello(), HttpConfig::default());
     let error = bind(server.address).unwrap_err().to_string();
     assert!(error.contains(&server.address.to_string()), "{error}");
@@ -228,14 +228,14 @@ async fn an_address_in_use_is_named() {
 }
 
 #[tokio::test]
-async fn a_request_whose_client_goes_away_is_counted_once() {
-    let (routes, mut asked, _never_opened) = gate();
+async fn a_request_whose_client_disconnects_is_counted_once() {
+    let (routes, mut entered, _never_opened) = gate();
     let server = Server::start(routes, HttpConfig::default());
     let mut client = server.connect().await;
     client.send(GATE).await;
-    within(asked.recv()).await;
+    within(entered.recv()).await;
     drop(client);
     let gone = "allocator_http_requests_total{method=\"GET\",route=\"/gate\",service=\"test\",status=\"499\"}";
-    eventually("it is counted", || server.sample(gone) == 1.0).await;
+    eventually("the request is counted", || server.sample(gone) == 1.0).await;
     assert_eq!(server.sample("allocator_http_requests_in_flight{service=\"test\"}"), 0.0);
 }

@@ -1,4 +1,4 @@
-//! The hysteresis of readiness, on a clock that only moves when told to.
+//! The hysteresis of readiness, on a paused clock.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,9 +18,9 @@ fn health() -> Health {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_check_is_unready_until_it_is_first_set_ready_and_then_ready_at_once() {
+async fn a_check_starts_unready_and_is_ready_at_once_when_first_set() {
     let health = health();
-    assert!(!health.is_ready(), "nobody can say yet");
+    assert!(!health.is_ready(), "no check is registered yet");
     let check = health.check("log");
     assert!(!health.is_ready());
     check.set_ready();
@@ -28,7 +28,7 @@ async fn a_check_is_unready_until_it_is_first_set_ready_and_then_ready_at_once()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_short_failure_does_not_show() {
+async fn a_short_failure_is_hidden() {
     let health = health();
     let check = health.check("log");
     check.set_ready();
@@ -41,7 +41,7 @@ async fn a_short_failure_does_not_show() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_failure_shows_even_when_it_is_reported_again_and_again() {
+async fn a_long_failure_shows_even_if_reported_repeatedly() {
     let health = health();
     let check = health.check("log");
     check.set_ready();
@@ -55,12 +55,12 @@ async fn a_long_failure_shows_even_when_it_is_reported_again_and_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_failure_that_showed_a_check_must_stay_well_to_be_ready() {
+async fn after_a_visible_failure_a_check_must_stay_healthy_to_be_ready() {
     let health = health();
     let check = health.check("log");
     check.set_ready();
     check.set_unready("no broker");
-    // Nobody looks while it becomes unready.
+    // The check becomes unready without being read.
     advance(UNREADY_AFTER).await;
     check.set_ready();
     assert!(!health.is_ready());
@@ -71,7 +71,7 @@ async fn after_a_failure_that_showed_a_check_must_stay_well_to_be_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn draining_shows_at_once_and_for_good() {
+async fn draining_shows_at_once_and_permanently() {
     let drained = health();
     drained.check("log").set_ready();
     drained.drain();
@@ -80,14 +80,14 @@ async fn draining_shows_at_once_and_for_good() {
     let stopped = health();
     stopped.check("log").set_ready();
     let stop = CancellationToken::new();
-    stopped.drain_with(stop.clone());
+    stopped.drain_on(stop.clone());
     assert!(stopped.is_ready());
     stop.cancel();
     assert!(!stopped.is_ready());
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_name_is_one_check() {
+async fn checks_with_the_same_name_are_one() {
     let health = health();
     health.check("log");
     health.check("log").set_ready();
@@ -96,24 +96,24 @@ async fn one_name_is_one_check() {
     assert!(!health.is_ready());
 }
 
-/// What readiness is, said over the whole past instead of step by step: the last moment at which the check had been
-/// well, or not well, for long enough decides.
-fn by_definition(told: &[(u64, bool)], now_ms: u64) -> bool {
+/// Reference implementation over the whole history: the last moment at which the check had been healthy, or failing, for
+/// long enough decides.
+fn reference(history: &[(u64, bool)], now_ms: u64) -> bool {
     let mut ready = false;
     let mut was_ready = false;
-    for (place, (at, well)) in told.iter().enumerate() {
-        let until = told.get(place + 1).map_or(now_ms, |(next, _)| *next);
-        let runs_since = told[..=place]
+    for (index, (at, healthy)) in history.iter().enumerate() {
+        let until = history.get(index + 1).map_or(now_ms, |(next, _)| *next);
+        let run_start = history[..=index]
             .iter()
             .rev()
-            .take_while(|(_, before)| before == well)
+            .take_while(|(_, earlier)| earlier == healthy)
             .last()
             .map_or(*at, |(first, _)| *first);
-        let lasted = Duration::from_millis(until - runs_since);
-        match well {
+        let lasted = Duration::from_millis(until - run_start);
+        match healthy {
             true if !was_ready => (ready, was_ready) = (true, true),
             true if lasted >= READY_AFTER => ready = true,
-            // Before it was ever ready it has nothing to lose.
+            // Before the first readiness there is none to lose.
             false if lasted >= UNREADY_AFTER => ready = false,
             _ => {}
         }
@@ -123,7 +123,7 @@ fn by_definition(told: &[(u64, bool)], now_ms: u64) -> bool {
 
 proptest! {
     #[test]
-    fn however_a_check_is_set_and_whoever_looks_it_says_what_the_definition_says(
+    fn readiness_equals_the_reference_for_any_sequence_of_changes_and_reads(
         steps in prop::collection::vec((0_u64..2_000, any::<bool>(), any::<bool>()), 1..40),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -134,21 +134,21 @@ proptest! {
         runtime.block_on(async {
             let health = health();
             let check = health.check("log");
-            let mut told = Vec::new();
+            let mut history = Vec::new();
             let mut now_ms = 0;
-            for (wait, well, look) in steps {
-                match well {
+            for (pause, healthy, read) in steps {
+                match healthy {
                     true => check.set_ready(),
                     false => check.set_unready("bad"),
                 }
-                told.push((now_ms, well));
-                advance(Duration::from_millis(wait)).await;
-                now_ms += wait;
-                if look {
-                    prop_assert_eq!(health.is_ready(), by_definition(&told, now_ms));
+                history.push((now_ms, healthy));
+                advance(Duration::from_millis(pause)).await;
+                now_ms += pause;
+                if read {
+                    prop_assert_eq!(health.is_ready(), reference(&history, now_ms));
                 }
             }
-            prop_assert_eq!(health.is_ready(), by_definition(&told, now_ms));
+            prop_assert_eq!(health.is_ready(), reference(&history, now_ms));
             Ok(())
         })?;
     }

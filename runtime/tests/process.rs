@@ -1,4 +1,4 @@
-//! What a process gets from outside and gives back: signals, log lines.
+//! Signals, log metrics and the end of a process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
@@ -12,7 +12,7 @@ use runtime::telemetry::{self, LogFormat, TelemetryConfig};
 use support::within;
 
 #[tokio::test]
-async fn sigterm_is_told_to_everyone_who_holds_the_token() {
+async fn sigterm_cancels_the_token_and_its_clones() {
     let token = shutdown::listen().clone();
     assert!(!token.is_cancelled());
     let this = std::process::id().to_string();
@@ -21,27 +21,27 @@ async fn sigterm_is_told_to_everyone_who_holds_the_token() {
 }
 
 #[test]
-fn lost_log_lines_are_shown_even_when_there_are_none() {
+fn the_counter_of_dropped_log_lines_is_exported_from_zero() {
     let guard =
         telemetry::init(&TelemetryConfig { format: LogFormat::Json, filter: "info".into() });
     let metrics = Metrics::new("test");
     guard.expose(&metrics).unwrap();
-    assert!(guard.expose(&metrics).is_err(), "once is enough");
+    assert!(guard.expose(&metrics).is_err(), "the metric is registered once");
     let text = String::from_utf8(metrics.render()).unwrap();
     assert!(text.contains("\nallocator_log_lines_lost_total 0\n"), "{text}");
 }
 
-/// A folder on a network that is gone hangs like this.
+/// Simulates a thread blocked by an unreachable network file system.
 #[test]
-fn a_process_ends_although_something_hangs() {
-    let began = std::time::Instant::now();
-    let (release, hangs) = std::sync::mpsc::channel::<()>();
+fn a_process_ends_despite_a_blocked_thread() {
+    let started = std::time::Instant::now();
+    let (release, blocked) = std::sync::mpsc::channel::<()>();
     let code = runtime::process::run(async {
-        tokio::task::spawn_blocking(move || hangs.recv());
+        tokio::task::spawn_blocking(move || blocked.recv());
         tokio::task::yield_now().await;
         std::process::ExitCode::SUCCESS
     });
     assert_eq!(code, std::process::ExitCode::SUCCESS);
-    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
     drop(release);
 }

@@ -1,4 +1,4 @@
-//! The server's promises about requests, over real sockets.
+//! Requests, errors and limits of the server, over real sockets.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
@@ -34,7 +34,7 @@ fn routes() -> Router {
         .route(
             "/swallow",
             post(async |body: axum::body::Body| {
-                // A handler that takes whatever comes, and says that all was well.
+                // A handler that ignores errors of the body.
                 body.collect().await.map_or(0, |body| body.to_bytes().len()).to_string()
             }),
         )
@@ -54,7 +54,7 @@ fn server() -> Server {
     Server::start(routes(), HttpConfig::default())
 }
 
-fn with(change: impl FnOnce(&mut HttpConfig)) -> Server {
+fn server_with(change: impl FnOnce(&mut HttpConfig)) -> Server {
     let mut config = HttpConfig::default();
     change(&mut config);
     Server::start(routes(), config)
@@ -72,15 +72,15 @@ fn post_json(path: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn one_connection_carries_many_requests_each_with_its_own_id() {
+async fn every_request_of_a_connection_has_its_own_id() {
     let server = server();
     let mut client = server.connect().await;
     let mut ids = Vec::new();
     for _ in 0..20 {
         client.send(&get_request("/hello")).await;
-        let answer = client.answer().await.unwrap();
-        assert_eq!((answer.status, answer.body.as_slice()), (200, b"hello".as_slice()));
-        ids.push(answer.header("x-request-id").unwrap().to_owned());
+        let response = client.response().await.unwrap();
+        assert_eq!((response.status, response.body.as_slice()), (200, b"hello".as_slice()));
+        ids.push(response.header("x-request-id").unwrap().to_owned());
     }
     ids.sort();
     ids.dedup();
@@ -88,7 +88,7 @@ async fn one_connection_carries_many_requests_each_with_its_own_id() {
 }
 
 #[tokio::test]
-async fn a_fit_request_id_is_kept_and_an_unfit_one_is_replaced() {
+async fn a_valid_request_id_is_kept_and_an_invalid_one_replaced() {
     let server = server();
     let long = "a".repeat(65);
     for (sent, kept) in [
@@ -100,69 +100,68 @@ async fn a_fit_request_id_is_kept_and_an_unfit_one_is_replaced() {
         ("caf\u{e9}", false),
     ] {
         let request = format!("GET /id HTTP/1.1\r\nhost: test\r\nx-request-id: {sent}\r\n\r\n");
-        let answer = server.ask(&request).await;
-        let id = answer.header("x-request-id").unwrap();
+        let response = server.send(&request).await;
+        let id = response.header("x-request-id").unwrap();
         assert_eq!(id == sent, kept, "{sent:?} became {id:?}");
         assert!(!id.is_empty());
-        assert_eq!(answer.body, id.as_bytes(), "the handler sees the same id");
+        assert_eq!(response.body, id.as_bytes(), "the handler sees the same id");
     }
 }
 
 #[tokio::test]
-async fn what_the_framework_refuses_is_a_problem_with_the_id_of_its_request() {
+async fn rejections_of_the_framework_are_problems_with_the_requests_id() {
     let server = server();
-    server.ask(&get_request("/nowhere")).await.problem(404, "not-found");
-    server.ask(&get_request("/problems/nothing")).await.problem(404, "not-found");
+    server.send(&get_request("/nowhere")).await.problem(404, "not-found");
+    server.send(&get_request("/problems/nothing")).await.problem(404, "not-found");
 
-    let wrong_method = server.ask(&post_json("/hello", "{}")).await;
+    let wrong_method = server.send(&post_json("/hello", "{}")).await;
     wrong_method.problem(405, "method-not-allowed");
     assert_eq!(wrong_method.header("allow"), Some("GET,HEAD"));
 
     let not_json =
-        server.ask("POST /sum HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\n{}").await;
+        server.send("POST /sum HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\n{}").await;
     not_json.problem(415, "unsupported-media-type");
-    let broken = server.ask(&post_json("/sum", "{\"numbers\": [1")).await;
+    let broken = server.send(&post_json("/sum", "{\"numbers\": [1")).await;
     assert!(broken.problem(400, "malformed")["detail"].is_string());
-    // The framework's own status for this is 422, which here is kept for allocations that are wrong.
-    server.ask(&post_json("/sum", "{\"numbers\": \"x\"}")).await.problem(400, "malformed");
-    server.ask(&get_request("/people/%FF")).await.problem(400, "malformed");
+    // The framework answers 422 here, which this service reserves for invalid allocations.
+    server.send(&post_json("/sum", "{\"numbers\": \"x\"}")).await.problem(400, "malformed");
+    server.send(&get_request("/people/%FF")).await.problem(400, "malformed");
 }
 
 #[tokio::test]
-async fn a_head_that_no_route_can_see_is_refused_with_a_problem_too() {
+async fn a_malformed_or_oversized_head_is_rejected_and_the_connection_closed() {
     let server = server();
-    server.ask("GET /hello HTTP/1.1\r\nno colon\r\n\r\n").await.problem(400, "malformed");
-    server.ask("complete nonsense\r\n\r\n").await.problem(400, "malformed");
-    for size in [33_000, 200_000] {
-        let large = "x".repeat(size);
-        server
-            .ask(&format!("GET /hello HTTP/1.1\r\nhost: test\r\ncookie: {large}\r\n\r\n"))
-            .await
-            .problem(431, "headers-too-large");
+    let large = |size| format!("cookie: {}", "x".repeat(size));
+    for (head, status) in [
+        ("GET /hello HTTP/1.1\r\nno colon".to_owned(), 400),
+        ("complete nonsense".to_owned(), 400),
+        (format!("GET /hello HTTP/1.1\r\nhost: test\r\n{}", large(33_000)), 431),
+        (format!("GET /hello HTTP/1.1\r\nhost: test\r\n{}", large(200_000)), 431),
+        (format!("GET /hello HTTP/1.1\r\nhost: test\r\n{}", ["a: b"; 200].join("\r\n")), 431),
+    ] {
+        let mut client = server.connect().await;
+        client.send(&format!("{head}\r\n\r\n")).await;
+        assert_eq!(client.response().await.unwrap().status, status);
+        assert!(client.is_closed().await);
     }
-    let many = "a: b\r\n".repeat(200);
-    server
-        .ask(&format!("GET /hello HTTP/1.1\r\nhost: test\r\n{many}\r\n"))
-        .await
-        .problem(431, "headers-too-large");
 }
 
 #[tokio::test]
-async fn a_handlers_own_problem_keeps_all_its_faults_and_gets_its_instance() {
-    let answer = server().ask(&get_request("/teapot")).await;
-    let problem = answer.problem(422, "invalid-allocation");
+async fn a_handlers_problem_keeps_its_faults_and_gets_an_instance() {
+    let response = server().send(&get_request("/teapot")).await;
+    let problem = response.problem(422, "invalid-allocation");
     assert_eq!(problem["errors"][0]["pointer"], "/allocation/health");
     assert_eq!(problem["errors"][1]["detail"], "is no category");
-    assert_eq!(answer.header("retry-after"), Some("2"), "whole seconds, rounded up");
+    assert_eq!(response.header("retry-after"), Some("2"), "whole seconds, rounded up");
 }
 
 #[tokio::test]
 async fn every_kind_of_problem_has_a_page() {
     let server = server();
-    let index = server.ask(&get_request("/problems")).await;
+    let index = server.send(&get_request("/problems")).await;
     for kind in ProblemKind::ALL {
         let path = format!("/problems/{}", kind.slug());
-        let page = server.ask(&get_request(&path)).await;
+        let page = server.send(&get_request(&path)).await;
         assert_eq!(page.status, 200);
         assert!(String::from_utf8_lossy(&page.body).contains(kind.title()));
         assert!(String::from_utf8_lossy(&index.body).contains(&path));
@@ -170,44 +169,44 @@ async fn every_kind_of_problem_has_a_page() {
 }
 
 #[tokio::test]
-async fn a_panic_is_a_problem_and_the_connection_goes_on() {
+async fn a_panic_is_a_problem_and_the_connection_stays_open() {
     let server = server();
     let mut client = server.connect().await;
     client.send(&get_request("/panic")).await;
-    let problem = client.answer().await.unwrap().problem(500, "internal");
+    let problem = client.response().await.unwrap().problem(500, "internal");
     assert!(!problem.to_string().contains("on purpose"));
     client.send(&get_request("/hello")).await;
-    assert_eq!(client.answer().await.unwrap().status, 200);
+    assert_eq!(client.response().await.unwrap().status, 200);
     assert_eq!(server.sample("allocator_http_panics_total{service=\"test\"}"), 1.0);
 }
 
 #[tokio::test]
-async fn a_body_of_just_the_limit_is_taken_and_one_byte_more_is_not() {
-    let server = with(|config| config.max_body_bytes = 100);
+async fn a_body_at_the_limit_is_accepted_and_one_byte_more_is_not() {
+    let server = server_with(|config| config.max_body_bytes = 100);
     for path in ["/sum", "/swallow"] {
         let fits = format!("{{\"numbers\":[1,2]}}{}", " ".repeat(83));
         assert_eq!(fits.len(), 100);
-        assert_eq!(server.ask(&post_json(path, &fits)).await.status, 200);
-        server.ask(&post_json(path, &format!("{fits} "))).await.problem(413, "content-too-large");
-        // Without a length the limit is found on the way; even a handler that does not care cannot pass it.
+        assert_eq!(server.send(&post_json(path, &fits)).await.status, 200);
+        server.send(&post_json(path, &format!("{fits} "))).await.problem(413, "content-too-large");
+        // Without a length the limit is found while reading, even if the handler ignores errors.
         let chunked = format!(
             "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
              transfer-encoding: chunked\r\n\r\n65\r\n{fits} \r\n0\r\n\r\n"
         );
-        server.ask(&chunked).await.problem(413, "content-too-large");
+        server.send(&chunked).await.problem(413, "content-too-large");
     }
 }
 
 #[tokio::test]
-async fn a_limit_above_the_frameworks_own_holds_too() {
-    let server = with(|config| config.max_body_bytes = 4 * 1024 * 1024);
+async fn a_limit_above_the_frameworks_default_applies() {
+    let server = server_with(|config| config.max_body_bytes = 4 * 1024 * 1024);
     let large = format!("{{\"numbers\":[1,2]}}{}", " ".repeat(3 * 1024 * 1024));
-    assert_eq!(server.ask(&post_json("/sum", &large)).await.body, b"3");
+    assert_eq!(server.send(&post_json("/sum", &large)).await.body, b"3");
 }
 
 #[tokio::test]
-async fn all_bodies_together_are_bounded_and_their_room_comes_back() {
-    let server = with(|config| config.max_buffered_bytes = 1_200);
+async fn the_total_size_of_bodies_is_limited_and_released_afterwards() {
+    let server = server_with(|config| config.max_buffered_bytes = 1_200);
     let head = "POST /swallow HTTP/1.1\r\nhost: test\r\ncontent-length: 900\r\n\r\n";
     let mut holder = server.connect().await;
     holder.send(&format!("{head}{}", "x".repeat(899))).await;
@@ -215,63 +214,67 @@ async fn all_bodies_together_are_bounded_and_their_room_comes_back() {
         server.sample("allocator_http_requests_in_flight{service=\"test\"}") == 1.0
     })
     .await;
-    // The handler may see the first bytes a moment later than the request.
+    // The handler may read the first bytes a moment after the request starts.
     let refused = loop {
-        let answer = server.ask(&post_json("/swallow", &"y".repeat(500))).await;
-        if answer.status != 200 {
-            break answer;
+        let response = server.send(&post_json("/swallow", &"y".repeat(500))).await;
+        if response.status != 200 {
+            break response;
         }
     };
     refused.problem(503, "unavailable");
     assert_eq!(refused.header("retry-after"), Some("1"));
     holder.send("x").await;
-    assert_eq!(holder.answer().await.unwrap().body, b"900");
-    assert_eq!(server.ask(&post_json("/swallow", &"y".repeat(900))).await.body, b"900");
+    assert_eq!(holder.response().await.unwrap().body, b"900");
+    assert_eq!(server.send(&post_json("/swallow", &"y".repeat(900))).await.body, b"900");
 }
 
 #[tokio::test]
-async fn a_body_in_many_small_pieces_is_charged_for_what_they_cost() {
-    let server = with(|config| config.max_buffered_bytes = 10_000);
+async fn a_body_in_many_small_frames_is_charged_their_overhead() {
+    let server = server_with(|config| config.max_buffered_bytes = 10_000);
     let head = "POST /swallow HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
     let pieces = |count: usize| format!("{head}{}0\r\n\r\n", "1\r\nx\r\n".repeat(count));
-    assert_eq!(server.ask(&pieces(20)).await.body, b"20");
-    server.ask(&pieces(200)).await.problem(503, "unavailable");
+    assert_eq!(server.send(&pieces(20)).await.body, b"20");
+    server.send(&pieces(200)).await.problem(503, "unavailable");
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_408_and_an_answer_that_does_not_come_is_503() {
-    let server = with(|config| config.request_timeout = Duration::from_millis(50));
+async fn a_late_body_is_408_and_a_late_response_is_503() {
+    let server = server_with(|config| config.request_timeout = Duration::from_millis(50));
     let mut slow = server.connect().await;
     slow.send("POST /sum HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{")
         .await;
-    slow.answer().await.unwrap().problem(408, "request-timeout");
+    slow.response().await.unwrap().problem(408, "request-timeout");
     assert!(slow.is_closed().await);
-    server.ask(&get_request("/never")).await.problem(503, "unavailable");
+    server.send(&get_request("/never")).await.problem(503, "unavailable");
 }
 
 #[tokio::test]
-async fn health_and_metrics_are_there() {
+async fn every_server_has_health_and_metrics() {
     let server = server();
-    assert_eq!(server.ask(&get_request("/livez")).await.status, 200);
-    let starting = server.ask(&get_request("/readyz")).await;
-    assert_eq!(starting.status, 503, "nobody can say yet");
+    assert_eq!(server.send(&get_request("/livez")).await.status, 200);
+    let starting = server.send(&get_request("/readyz")).await;
+    assert_eq!(starting.status, 503, "no check is registered yet");
     let check = server.health.check("log");
     check.set_unready("no broker");
-    let unready = server.ask(&get_request("/readyz")).await;
+    let unready = server.send(&get_request("/readyz")).await;
     assert_eq!(unready.status, 503);
     assert_eq!(unready.header("content-type"), Some("application/json"));
     assert_eq!(unready.json()["checks"][0]["name"], "log");
     assert_eq!(unready.json()["checks"][0]["reason"], "no broker");
-    assert_eq!(server.ask(&get_request("/livez")).await.status, 200, "depends on nothing");
+    assert_eq!(
+        server.send(&get_request("/livez")).await.status,
+        200,
+        "liveness depends on no check"
+    );
     check.set_ready();
-    assert_eq!(server.ask(&get_request("/readyz")).await.status, 200);
+    assert_eq!(server.send(&get_request("/readyz")).await.status, 200);
     server.health.drain();
-    assert_eq!(server.ask(&get_request("/readyz")).await.json()["draining"], true);
+    assert_eq!(server.send(&get_request("/readyz")).await.json()["draining"], true);
 
-    server.ask(&get_request("/people/p-1")).await;
-    server.ask(&get_request("/people/p-2")).await;
-    server.ask("BREW /hello HTTP/1.1\r\nhost: test\r\n\r\n").await;
-    let metrics = server.ask(&get_request("/metrics")).await;
+    server.send(&get_request("/people/p-1")).await;
+    server.send(&get_request("/people/p-2")).await;
+    server.send("BREW /hello HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    let metrics = server.send(&get_request("/metrics")).await;
     assert_eq!(metrics.header("content-type"), Some("text/plain; version=0.0.4"));
     let text = String::from_utf8(metrics.body).unwrap();
     for line in [

@@ -1,16 +1,15 @@
--- Takes over the totals that one owner has committed for one budget, forward only, and keeps the sum of all partitions.
+-- Publishes committed totals of one budget in some partitions, moving forward only, and updates the sum of all partitions.
 --
 -- KEYS[1] partitions  a hash: partition number -> packed {term, position, people, updated_at_ms, numbers}
--- KEYS[2] aggregate   the sum of all partitions as JSON; only ever written when every partition is there
--- KEYS[3] people      how many people the aggregate counts
--- ARGV[1] channel, ARGV[2] budget, ARGV[3] term, ARGV[4] its generation, ARGV[5] that one's log, ARGV[6] partition
---   count, then for each partition five values:
---   its number, position, people, updated_at_ms, and `numbers`: comma-separated, for each category its basis points
---   and its 101 counts; empty before the first submission.
--- Answers 1 if the aggregate moved, else 0.
+-- KEYS[2] aggregate   the sum of all partitions as JSON; written only if all partitions are present
+-- KEYS[3] people      number of people in the aggregate
+-- ARGV[1] channel, ARGV[2] budget, ARGV[3] term, ARGV[4] generation, ARGV[5] log, ARGV[6] partition count, then for each
+--   partition five values: number, position, people, updated_at_ms, and `numbers`: comma-separated, for each category its
+--   basis points and its 101 counts; empty before the first submission.
+-- Returns 1 if the aggregate was written, else 0.
 --
--- Every number is an integer below 10^14, which a Lua number holds exactly and "%.14g" prints whole: ten thousand
--- basis points for each of ten billion people.
+-- All numbers are integers below 10^14, which a Lua number represents exactly and "%.14g" prints in full: 10,000 basis
+-- points for each of ten billion people.
 
 local function pack_numbers(text)
     local numbers = {}
@@ -20,7 +19,7 @@ local function pack_numbers(text)
     return numbers
 end
 
--- What a partition has stored, or nil. What cannot be read is as good as absent: its owner sends it again.
+-- Returns the stored totals of a partition, or nil. Damaged totals count as absent: the owner publishes them again.
 local function stored_part(partition)
     local stored = redis.call("HGET", KEYS[1], partition)
     local read, part = pcall(cmsgpack.unpack, stored or "")
@@ -30,7 +29,7 @@ local function stored_part(partition)
     return nil
 end
 
--- A key of another type, which only somebody else can have written, must not stand in the way for ever.
+-- Delete keys of another type, which another program must have written: they would block publishing forever.
 for index, kind in ipairs({ "hash", "string", "string" }) do
     local found = redis.call("TYPE", KEYS[index]).ok
     if found ~= kind and found ~= "none" then
@@ -45,8 +44,8 @@ local moved = false
 for i = 7, #ARGV, 5 do
     local partition = ARGV[i]
     local position = tonumber(ARGV[i + 1])
-    local known = stored_part(partition)
-    local forward = not known or term > known[1] or (term == known[1] and position > known[2])
+    local stored = stored_part(partition)
+    local forward = not stored or term > stored[1] or (term == stored[1] and position > stored[2])
     if forward then
         redis.call("HSET", KEYS[1], partition, cmsgpack.pack({
             term, position, tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3]), pack_numbers(ARGV[i + 4]),
@@ -55,7 +54,7 @@ for i = 7, #ARGV, 5 do
     end
 end
 
--- Nothing new and nothing lost: there is nothing to do.
+-- No partition moved and the aggregate is present: nothing to do.
 if not moved and redis.call("EXISTS", KEYS[2], KEYS[3]) == 2 then
     return 0
 end
@@ -64,15 +63,15 @@ local positions, numbers, people, updated_at_ms = {}, {}, 0, 0
 for partition = 0, partition_count - 1 do
     local part = stored_part(partition)
     if part and part[1] < term then
-        -- Until the last of them has come into the term, the sum of the one before would only grow old here: readers
-        -- find nothing, and ask who has it whole.
+        -- Until all partitions are in the new term, the aggregate of the previous term would become stale: delete it, so
+        -- that readers query the store.
         redis.call("DEL", KEYS[2], KEYS[3])
         return 0
     end
     if not part or part[1] > term then
         return 0
     end
-    -- Either of them has everyone's categories or, before its first allocation, none.
+    -- A partition without submissions has no categories; all others must have the same number.
     if #numbers > 0 and #part[5] > 0 and #numbers ~= #part[5] then
         return redis.error_reply("partitions with different numbers of categories")
     end
@@ -84,7 +83,7 @@ for partition = 0, partition_count - 1 do
     end
 end
 
--- Each category has its basis points and its counts, one after the other.
+-- For each category: its basis points, then its 101 counts.
 local stride = 102
 local categories = {}
 for first = 1, #numbers, stride do

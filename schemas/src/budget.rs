@@ -1,4 +1,4 @@
-//! A budget's definition: its categories and its rules.
+//! Budget definitions: categories and rules.
 
 use std::collections::BTreeSet;
 
@@ -7,93 +7,93 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BudgetId, CategoryId};
 
-/// The fewest categories a budget has.
+/// Minimum categories of a budget.
 pub const MIN_CATEGORIES: usize = 2;
-/// The most categories a budget has.
+/// Maximum categories of a budget.
 pub const MAX_CATEGORIES: usize = 64;
 
-/// The longest name of a budget or category.
+/// Maximum length of a budget's or category's name, in characters.
 pub const NAME_MAX_CHARS: usize = 200;
 const DESCRIPTION_MAX_CHARS: usize = 2_000;
 
-/// One thing that money can go to.
+/// A category of a budget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Category {
-    /// Its id, unique in the budget.
+    /// The category's id, unique in the budget.
     pub id: CategoryId,
-    /// What people call it.
+    /// Display name.
     pub name: String,
-    /// A sentence about it.
+    /// Short description.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Its colour on the page, as `#rrggbb`.
+    /// Colour on the page, as `#rrggbb`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub color: Option<String>,
 }
 
-/// When results may be seen.
+/// When results are visible.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Results {
+pub enum ResultsVisibility {
     /// At any time.
     #[default]
     Live,
-    /// Only once the budget has closed.
+    /// Only after the budget has closed.
     AfterClose,
 }
 
 /// Whether a submission must name its person.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Identity {
-    /// It must.
+pub enum IdentityRule {
+    /// Submissions without a person are rejected.
     #[default]
     Required,
-    /// A submission without one is a person of its own.
+    /// A submission without a person counts as a person of its own.
     Optional,
 }
 
-/// Whether a budget takes submissions at a moment.
+/// Whether a budget accepts submissions at a point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Openness {
-    /// Not yet: it opens then.
+    /// Opens at this time.
     NotYet(Timestamp),
-    /// Now.
+    /// Accepts submissions.
     Open,
-    /// No longer: it closed then.
+    /// Closed at this time.
     Closed(Timestamp),
 }
 
-/// A budget as everyone sees it.
+/// The definition of a budget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
-    /// Its id.
+    /// The budget's id.
     pub id: BudgetId,
-    /// Its name.
+    /// Display name.
     pub name: String,
-    /// Its categories, in the order in which everything lists them.
+    /// Categories, in the order of all lists and totals.
     pub categories: Vec<Category>,
-    /// From when it takes submissions; always, if absent.
+    /// Start of submissions; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opens_at: Option<Timestamp>,
-    /// Until when it takes submissions; for ever, if absent.
+    /// End of submissions; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closes_at: Option<Timestamp>,
-    /// When results may be seen.
+    /// When results are visible.
     #[serde(default)]
-    pub results: Results,
-    /// Results are withheld below this many people.
+    pub results: ResultsVisibility,
+    /// Minimum number of people; results are withheld below it.
     #[serde(default = "one")]
     pub minimum_people: u64,
     /// Whether a submission must name its person.
     #[serde(default)]
-    pub identity: Identity,
-    /// How often the definition has changed; 1 when new.
+    pub identity: IdentityRule,
+    /// Counts the changes of the definition, from 1.
     #[serde(default)]
     pub revision: u64,
-    /// Set by the first submission: categories and identity rule can no longer change.
+    /// Set by the first submission: categories and identity rule can no longer be changed.
     #[serde(default)]
     pub frozen: bool,
 }
@@ -102,17 +102,17 @@ fn one() -> u64 {
     1
 }
 
-/// One thing wrong with a definition.
+/// An error in a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BudgetFault {
-    /// Where, as a JSON pointer into the definition.
+    /// JSON pointer to the invalid field.
     pub pointer: String,
-    /// What, as a sentence for the person who wrote it.
+    /// What is wrong, for the author of the definition.
     pub detail: String,
 }
 
 impl Budget {
-    /// Everything that is wrong with the definition; nothing, if it is sound.
+    /// Validates the definition and returns all errors; empty if it is valid.
     pub fn faults(&self) -> Vec<BudgetFault> {
         let mut faults = Vec::new();
         let mut fault =
@@ -158,7 +158,7 @@ impl Budget {
         {
             fault("/closes_at".into(), "must be after `opens_at`".into());
         }
-        if self.results == Results::AfterClose && self.closes_at.is_none() {
+        if self.results == ResultsVisibility::AfterClose && self.closes_at.is_none() {
             fault("/closes_at".into(), "is needed when results are shown `after_close`".into());
         }
         if self.minimum_people == 0 {
@@ -167,7 +167,7 @@ impl Budget {
         faults
     }
 
-    /// Whether the budget takes submissions at `now`.
+    /// Whether the budget accepts submissions at `now`.
     pub fn openness(&self, now: Timestamp) -> Openness {
         match (self.opens_at, self.closes_at) {
             (Some(opens_at), _) if now < opens_at => Openness::NotYet(opens_at),
@@ -176,12 +176,12 @@ impl Budget {
         }
     }
 
-    /// Where a category stands in the budget's order.
+    /// Returns the index of a category in the budget's order.
     pub fn category_index(&self, id: &str) -> Option<usize> {
         self.categories.iter().position(|category| category.id.as_str() == id)
     }
 
-    /// Whether `next` keeps what is frozen: the categories' ids and their order, and the identity rule. Names,
+    /// Whether `next` leaves the frozen fields unchanged: ids and order of categories, and the identity rule. Names,
     /// descriptions and colours may change at any time.
     pub fn keeps_frozen_rules(&self, next: &Budget) -> bool {
         let ids = |budget: &Budget| -> Vec<CategoryId> {

@@ -1,28 +1,28 @@
-//! The CQL schema as versioned files. Each is applied once, in order; none is ever changed after its release.
+//! The CQL schema as numbered migrations. Each is applied once, in order; released ones never change.
 
-/// One step of the schema.
+/// One migration of the CQL schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {
-    /// Its place in the order, from 1.
+    /// Number of the migration, from 1.
     pub version: u32,
-    /// What it is called.
+    /// Name of the migration.
     pub name: &'static str,
-    /// Its statements, separated by `;`.
+    /// CQL statements, separated by `;`.
     pub text: &'static str,
 }
 
-/// Every migration, in order. All of it is CQL that ScyllaDB and Cassandra both take.
+/// All migrations, in order, in CQL that both ScyllaDB and Cassandra accept.
 pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "initial", text: include_str!("../cql/0001_initial.cql") },
     Migration { version: 2, name: "jobs", text: include_str!("../cql/0002_jobs.cql") },
 ];
 
-/// What to append to `CREATE KEYSPACE` on ScyllaDB only: lightweight transactions are used, which tablets take from
-/// 2025.4 on; older releases get vnodes. Cassandra knows no such option.
+/// Options to append to `CREATE KEYSPACE` on ScyllaDB, but not on Cassandra, which rejects them. Disables tablets, since
+/// they support lightweight transactions only from 2025.4 on.
 pub const SCYLLA_KEYSPACE_OPTIONS: &str = " AND tablets = {'enabled': false}";
 
 impl Migration {
-    /// The statements, without comments.
+    /// Splits the text into statements, without comments.
     pub fn statements(&self) -> Vec<String> {
         let code: String = self
             .text
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn migrations_are_numbered_without_a_gap_and_hold_statements() {
+    fn migrations_are_numbered_without_gaps_and_only_create() {
         for (index, migration) in MIGRATIONS.iter().enumerate() {
             assert_eq!(migration.version as usize, index + 1);
             assert!(

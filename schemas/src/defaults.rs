@@ -1,11 +1,11 @@
-//! The budget that every deployment starts with.
+//! The default budgets of a new deployment.
 
 use crate::Budget;
 
-/// The budgets of `default_budgets.json`, which a deployment defines at its first start.
+/// Parses `default_budgets.json`.
 ///
 /// # Errors
-/// When the file does not parse; a test holds that it does.
+/// When the embedded file does not parse, which a test rules out.
 pub fn default_budgets() -> Result<Vec<Budget>, serde_json::Error> {
     serde_json::from_str(include_str!("../default_budgets.json"))
 }
@@ -15,7 +15,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_budget_is_sound_and_has_the_ten_divisions_of_cofog()
+    fn the_default_budget_is_valid_and_has_the_ten_divisions_of_cofog()
     -> Result<(), serde_json::Error> {
         let budgets = default_budgets()?;
         assert_eq!(budgets.len(), 1);

@@ -1,4 +1,4 @@
-//! What is said about an export: it stands beside the file, for whoever gets it.
+//! The manifest of an export: a JSON file next to the exported file.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,37 +6,36 @@ use serde::{Deserialize, Serialize};
 use crate::job::ExportFormat;
 use crate::{Budget, Category, Generation, Position};
 
-/// What the exported people are, and as of when. A function of the log up to these positions: whichever generation is
-/// exported, and whenever.
+/// Content of an export. Depends only on the log up to the positions, and not on generation or time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct ExportSummary {
     /// The budget's id.
     pub budget: String,
-    /// What it is called.
+    /// The budget's name.
     pub name: String,
-    /// For each partition the position that the export reflects: exactly the records below it.
+    /// For each partition, the exported position: exactly the records below it are included.
     pub positions: Vec<Position>,
-    /// Everyone who counts: a row each.
+    /// Number of people, that is of rows.
     pub people: u64,
-    /// In the budget's order.
-    pub categories: Vec<CategoryFacts>,
+    /// Totals of each category, in the budget's order.
+    pub categories: Vec<CategorySummary>,
 }
 
-/// One category of an export.
+/// Total of one category of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CategoryFacts {
-    /// Its id.
+pub struct CategorySummary {
+    /// The category's id.
     pub id: String,
-    /// What it is called.
+    /// The category's name.
     pub name: String,
-    /// What the rows add up to. Of one person 10,000 are the whole.
+    /// Sum over all rows; 10,000 basis points are 100 % of one person.
     pub basis_points: u64,
 }
 
-impl Facts {
-    /// Of nobody yet.
-    pub fn of(budget: &Budget) -> Self {
-        let category = |category: &Category| CategoryFacts {
+impl ExportSummary {
+    /// Creates the summary of an export without people.
+    pub fn empty(budget: &Budget) -> Self {
+        let category = |category: &Category| CategorySummary {
             id: category.id.to_string(),
             name: category.name.clone(),
             basis_points: 0,
@@ -50,7 +49,7 @@ impl Facts {
         }
     }
 
-    /// Adds a partition's people.
+    /// Adds a partition.
     pub fn add(&mut self, position: Position, people: u64, basis_points: &[u64]) {
         self.positions.push(position);
         self.people += people;
@@ -60,22 +59,22 @@ impl Facts {
     }
 }
 
-/// An export: what stands in the file beside it.
+/// Manifest of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// What the people are.
+    /// Content of the export.
     #[serde(flatten)]
-    pub facts: Facts,
-    /// How the file is written.
+    pub summary: ExportSummary,
+    /// File format.
     pub format: ExportFormat,
-    /// Of the file, in hexadecimal.
+    /// SHA-256 of the file, in hexadecimal.
     pub sha256: String,
-    /// The file's length.
+    /// Size of the file, in bytes.
     pub bytes: u64,
-    /// The derivation that was read.
+    /// The exported generation.
     pub generation: Generation,
-    /// The version under which an api shows these totals while it answers from this generation.
+    /// Version of the same totals in the api while this generation is active.
     pub version: String,
-    /// When it was made.
+    /// Time of the export.
     pub exported_at: Timestamp,
 }

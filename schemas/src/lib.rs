@@ -1,5 +1,5 @@
-//! What crosses a process boundary, and nothing else: the Kafka record, the CQL tables, the Redis keys and Lua, and
-//! the domain types that they carry. Everything here is a value: no I/O, no clock, no configuration.
+//! Everything that crosses a process boundary: the Kafka record, CQL tables, Redis keys and Lua script, and the domain
+//! types they carry. Only values: no I/O, no clock, no configuration.
 
 mod allocation;
 mod budget;
@@ -15,8 +15,8 @@ mod position;
 mod receipt;
 mod record;
 pub mod redis;
+mod registry;
 mod report;
-mod roster;
 mod row;
 mod submission;
 mod text;
@@ -31,21 +31,21 @@ pub mod proto {
 
 pub use allocation::{Allocation, AllocationFault, BASIS_POINTS_PER_PERSON};
 pub use budget::{
-    Budget, BudgetFault, Category, Identity, MAX_CATEGORIES, MIN_CATEGORIES, NAME_MAX_CHARS,
-    Openness, Results,
+    Budget, BudgetFault, Category, IdentityRule, MAX_CATEGORIES, MIN_CATEGORIES, NAME_MAX_CHARS,
+    Openness, ResultsVisibility,
 };
 pub use defaults::default_budgets;
 pub use log::{LogNumber, LogRef};
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
-pub use person::{PERSON_MAX_BYTES, PersonFault, PersonKey, PersonKeyHasher, PersonName};
+pub use person::{PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonKeyHasher};
 pub use position::{Generation, Offset, Position, Term};
 pub use receipt::{Receipt, ReceiptFault};
 pub use record::{
     RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordView, encode_record,
     record_fingerprint,
 };
-pub use report::{Compared, PartitionReport};
-pub use roster::{Building, GenerationRecord, Roster, Seal};
+pub use registry::{Building, GenerationRecord, GenerationRegistry, Seal};
+pub use report::{PartitionReport, TotalsComparison};
 pub use row::{PersonRow, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets};
 pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};
 pub use text::{BudgetId, CategoryId, SLUG_MAX_BYTES, SlugFault};

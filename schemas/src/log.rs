@@ -1,5 +1,5 @@
-//! Which log: the topics of submissions that a deployment has had, one after the other. Another partition count is another
-//! topic, into which everything is copied before it takes the place of the one before.
+//! The logs of a deployment. A log is one Kafka topic of submissions; a repartition copies it into a new topic, which
+//! becomes the next log.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Generation, PartitionCount};
 
-/// Says which of a deployment's logs: a later one has a higher number.
+/// The number of a log within its deployment. Later logs have higher numbers.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -15,11 +15,11 @@ use crate::{Generation, PartitionCount};
 pub struct LogNumber(pub u32);
 
 impl LogNumber {
-    /// The one that a new deployment begins with.
+    /// The first log of a new deployment.
     pub const FIRST: LogNumber = LogNumber(0);
 
-    /// The one that a generation begins with. Generations' numbers are never used again, so logs' are not either.
-    pub fn begun_by(generation: Generation) -> Self {
+    /// The number of the log that a generation creates. Generation numbers are never reused, so log numbers are not either.
+    pub fn for_generation(generation: Generation) -> Self {
         Self(generation.0)
     }
 }
@@ -30,19 +30,19 @@ impl fmt::Display for LogNumber {
     }
 }
 
-/// A log: a topic of submissions.
+/// A log: one topic of submissions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRef {
-    /// Which of the deployment's.
+    /// The log's number.
     pub number: LogNumber,
     /// The topic's name.
     pub topic: String,
-    /// How many partitions it has, for ever.
+    /// The number of its partitions, which never changes.
     pub partitions: PartitionCount,
 }
 
 impl LogRef {
-    /// The log that a new deployment begins with.
+    /// Creates the reference to the first log of a deployment.
     pub fn first(topic: &str, partitions: PartitionCount) -> Self {
         Self { number: LogNumber::FIRST, topic: topic.to_owned(), partitions }
     }

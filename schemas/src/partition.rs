@@ -1,5 +1,5 @@
-//! Which partition a person's records go to: murmur2 of the key, as Kafka's Java clients do, so that any producer
-//! in any language agrees with ours.
+//! Partitions, and the partitioner: murmur2 of the record key, compatible with Kafka's Java clients, so that producers in
+//! any language choose the same partition.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::PersonKey;
 
-/// A partition's number, from 0.
+/// The number of a partition, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PartitionId(pub u32);
@@ -18,12 +18,12 @@ impl fmt::Display for PartitionId {
     }
 }
 
-/// A partition count that cannot be.
+/// A partition count that is out of range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be between 1 and {max}, not {0}", max = PartitionCount::MAX)]
 pub struct PartitionCountFault(u64);
 
-/// How many partitions a log has: fixed for its whole life.
+/// The number of partitions of a log. It never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct PartitionCount(u32);
@@ -37,13 +37,13 @@ impl TryFrom<u64> for PartitionCount {
 }
 
 impl PartitionCount {
-    /// The most partitions that a log has.
+    /// Maximum partitions of a log.
     pub const MAX: u32 = 1024;
 
-    /// Takes a count from 1 to 1,024.
+    /// Checks a count.
     ///
     /// # Errors
-    /// When it is outside that range.
+    /// When the count is not between 1 and 1,024.
     pub fn new(count: u64) -> Result<Self, PartitionCountFault> {
         match u32::try_from(count) {
             Ok(small) if (1..=Self::MAX).contains(&small) => Ok(Self(small)),
@@ -56,19 +56,19 @@ impl PartitionCount {
         self.0
     }
 
-    /// Every partition, in order.
+    /// All partitions, in order.
     pub fn partitions(self) -> impl Iterator<Item = PartitionId> + Clone {
         (0..self.0).map(PartitionId)
     }
 }
 
-/// The partition of a person's records.
+/// Returns the partition of a person's records.
 pub fn partition_for(person: &PersonKey, count: PartitionCount) -> PartitionId {
     let positive = murmur2(person.as_bytes()) & 0x7fff_ffff;
     PartitionId(positive % count.0)
 }
 
-/// `org.apache.kafka.common.utils.Utils.murmur2`.
+/// Same as `org.apache.kafka.common.utils.Utils.murmur2`.
 fn murmur2(data: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
@@ -95,7 +95,7 @@ fn murmur2(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The vectors of Kafka's own `UtilsTest.testMurmur2`.
+    /// Test vectors of Kafka's `UtilsTest.testMurmur2`.
     #[test]
     fn murmur2_agrees_with_kafkas_java_client() {
         let vectors: [(&[u8], i32); 6] = [

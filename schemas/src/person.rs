@@ -1,4 +1,4 @@
-//! Who said it, without saying who: a person's id becomes a keyed hash at the door and is never written in clear.
+//! Pseudonymous persons: ingest replaces a person's id by a keyed hash, and never writes the id in clear text.
 
 use std::fmt;
 
@@ -6,32 +6,32 @@ use ring::hmac;
 
 use crate::{BudgetId, SubmissionId};
 
-/// The longest person id taken, in bytes.
+/// Maximum length of a person's id, in bytes.
 pub const PERSON_MAX_BYTES: usize = 256;
 
-/// Why a text cannot name a person.
+/// Why a text is not a valid person id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PersonFault {
-    /// Nothing there.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// Over 256 bytes of UTF-8.
+    /// The text has more than 256 bytes of UTF-8.
     #[error("must be at most {PERSON_MAX_BYTES} bytes")]
     TooLong,
-    /// A control character.
+    /// The text has a control character.
     #[error("must not contain control characters")]
     Control,
 }
 
-/// A person's id as the public gave it. It has no `Display` and a `Debug` that hides it: it must not reach a log.
+/// A person's id as a client sent it. Personal data: has no `Display`, and `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PersonName(String);
+pub struct PersonId(String);
 
-impl PersonName {
-    /// Reads a person's id.
+impl PersonId {
+    /// Parses a person's id.
     ///
     /// # Errors
-    /// When it is empty, over 256 bytes, or holds control characters.
+    /// When it is empty, longer than 256 bytes, or has control characters.
     pub fn parse(text: &str) -> Result<Self, PersonFault> {
         if text.is_empty() {
             return Err(PersonFault::Empty);
@@ -45,37 +45,37 @@ impl PersonName {
         Ok(Self(text.to_owned()))
     }
 
-    /// The person of a submission that names none: one of its own, which goes by the submission's id.
+    /// Creates the person of an anonymous submission; its id is the submission's id.
     pub fn anonymous(submission: SubmissionId) -> Self {
         Self(submission.to_string())
     }
 
-    /// The id in clear, for the one answer that goes back to the person.
+    /// The id in clear text, only for the response to the person.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Debug for PersonName {
+impl fmt::Debug for PersonId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PersonName(hidden)")
+        f.write_str("PersonId(hidden)")
     }
 }
 
-/// One person in one budget: 128 bits of an HMAC. Without the secret it leads back to nobody.
+/// Pseudonym of a person in one budget: 128 bits of an HMAC. Cannot be linked to the person without the secret.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PersonKey([u8; Self::BYTES]);
 
 impl PersonKey {
-    /// Its length in bytes.
+    /// Length of a key, in bytes.
     pub const BYTES: usize = 16;
 
-    /// Takes the bytes of a key.
+    /// Creates a key from its bytes.
     pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes of the key.
+    /// The key's bytes.
     pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
@@ -87,16 +87,16 @@ impl fmt::Debug for PersonKey {
     }
 }
 
-/// Makes person keys with the deployment's secret. All ingests and APIs of a deployment must share it, for its
-/// whole life: another secret makes everyone a new person.
+/// Computes person keys with the deployment's secret. All processes of a deployment must share the secret, and it must
+/// never change: with another secret, everyone would count as a new person.
 #[derive(Clone)]
 pub struct PersonKeyHasher(hmac::Key);
 
 impl PersonKeyHasher {
-    /// The shortest secret taken, in bytes.
+    /// Minimum length of the secret, in bytes.
     pub const SECRET_MIN_BYTES: usize = 32;
 
-    /// Takes the secret, or gives `None` when it is shorter than 32 bytes.
+    /// Creates a hasher; `None` if the secret is shorter than 32 bytes.
     pub fn new(secret: &[u8]) -> Option<Self> {
         if secret.len() < Self::SECRET_MIN_BYTES {
             return None;
@@ -104,15 +104,15 @@ impl PersonKeyHasher {
         Some(Self(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
-    /// The key of a person in a budget: HMAC-SHA-256 of budget, a zero byte (no slug has one) and the id, cut to
-    /// 128 bits.
-    pub fn key(&self, budget: &BudgetId, person: &PersonName) -> PersonKey {
+    /// Computes the key of a person in a budget: HMAC-SHA-256 of budget, a zero byte (which no slug has) and the id,
+    /// truncated to 128 bits.
+    pub fn key(&self, budget: &BudgetId, person: &PersonId) -> PersonKey {
         PersonKey(self.digest(budget, &[person.reveal().as_bytes()]))
     }
 
-    /// A submission id for an `Idempotency-Key` that is not a UUID itself: the same key gives the same id.
+    /// Derives a submission id from an `Idempotency-Key` that is not a UUID. The same key gives the same id.
     pub fn submission_id(&self, budget: &BudgetId, idempotency_key: &str) -> SubmissionId {
-        // The separator keeps these apart from person keys: person ids hold no control character.
+        // The separator distinguishes these from person keys: person ids have no control characters.
         let digest = self.digest(budget, &[b"\x01", idempotency_key.as_bytes()]);
         SubmissionId(uuid::Builder::from_custom_bytes(digest).into_uuid())
     }

@@ -1,4 +1,4 @@
-//! Places in the log: an offset names a record, a position names the next record to read.
+//! Offsets, positions, generations and terms.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::LogNumber;
 
-/// The place of one record in its partition.
+/// The offset of a record in its partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Offset(pub u64);
 
 impl Offset {
-    /// The position just after this record.
+    /// The position after this record.
     pub fn next(self) -> Position {
         Position(self.0 + 1)
     }
@@ -24,7 +24,7 @@ impl fmt::Display for Offset {
     }
 }
 
-/// The next offset to read: everything below it has been taken in, nothing at or above it.
+/// The next offset to read: records below it are processed, records at or above it are not.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -32,10 +32,10 @@ impl fmt::Display for Offset {
 pub struct Position(pub u64);
 
 impl Position {
-    /// The start of every log.
+    /// The position before the first record.
     pub const START: Position = Position(0);
 
-    /// Whether the record at `offset` has been taken in.
+    /// Whether the record at `offset` is below this position.
     pub fn includes(self, offset: Offset) -> bool {
         offset.0 < self.0
     }
@@ -47,30 +47,30 @@ impl fmt::Display for Position {
     }
 }
 
-/// One complete derivation of the totals from the log. A rebuild makes the next one.
+/// One complete derivation of totals from the log. A rebuild creates a new generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Generation(pub u32);
 
 impl Generation {
-    /// What a new deployment starts with.
+    /// The first generation of a new deployment.
     pub const FIRST: Generation = Generation(1);
 }
 
-/// A generation while it answers the public. Every flip from one generation to another begins the next term, so that
-/// answers have an order even when an earlier generation answers again.
+/// A period in which one generation is active. Every switch begins the next term, which orders published totals even
+/// after a rollback to an earlier generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Term {
-    /// Counts the terms, from 1.
+    /// The term's number, from 1.
     pub number: u32,
-    /// Who answers in it.
+    /// The active generation of this term.
     pub generation: Generation,
-    /// The log that it derives from.
+    /// The log that the generation is derived from.
     pub log: LogNumber,
 }
 
 impl Term {
-    /// The first.
+    /// The first term of a new deployment.
     pub const FIRST: Term =
         Term { number: 1, generation: Generation::FIRST, log: LogNumber::FIRST };
 }

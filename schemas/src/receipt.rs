@@ -1,4 +1,4 @@
-//! The receipt of a submission: where in which log it stands, so that a reader can ask for "at least mine".
+//! Receipts: the address of a submission's record, with which a client can read its own writes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LogNumber, Offset, PartitionId};
 
-/// Where a submission stands. Its text is opaque to clients: `partition.offset` in a deployment's first log,
-/// `log.partition.offset` in a later one.
+/// The address of a record: log, partition and offset. Opaque to clients; its text is `partition.offset` in a
+/// deployment's first log and `log.partition.offset` in later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Receipt {
@@ -16,11 +16,11 @@ pub struct Receipt {
     pub log: LogNumber,
     /// The partition.
     pub partition: PartitionId,
-    /// The record's offset in it.
+    /// The offset in the partition.
     pub offset: Offset,
 }
 
-/// A text that is no receipt of ours.
+/// A text that is not a receipt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is not a receipt of this service")]
 pub struct ReceiptFault;
@@ -56,10 +56,10 @@ impl FromStr for Receipt {
             let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
             plain.then_some(text).and_then(|t| t.parse().ok()).ok_or(ReceiptFault)
         }
-        let (place, offset) = text.rsplit_once('.').ok_or(ReceiptFault)?;
-        let (log, partition) = match place.split_once('.') {
+        let (address, offset) = text.rsplit_once('.').ok_or(ReceiptFault)?;
+        let (log, partition) = match address.split_once('.') {
             Some((log, partition)) => (LogNumber(digits(log)?), partition),
-            None => (LogNumber::FIRST, place),
+            None => (LogNumber::FIRST, address),
         };
         let offset: u64 = digits(offset)?;
         if offset >= i64::MAX as u64 {
@@ -85,13 +85,13 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics_the_reader(text in ".*") {
+        fn parsing_never_panics(text in ".*") {
             let _ = text.parse::<Receipt>();
         }
     }
 
     #[test]
-    fn signs_blanks_and_overflow_are_no_receipts() {
+    fn malformed_receipts_are_rejected() {
         let texts = [
             "",
             ".",

@@ -1,5 +1,5 @@
-//! The Kafka record: a submission to bytes and back. Reading reuses its buffers, so the fold's hot path allocates
-//! nothing for a record.
+//! The Kafka record: encodes and decodes submissions. Decoding reuses its buffers, so that the fold's hot path does not
+//! allocate.
 
 use prost::Message;
 use uuid::Uuid;
@@ -8,25 +8,25 @@ use crate::allocation::check_shares;
 use crate::proto::{SubmissionKind, SubmissionRecord};
 use crate::{Action, AllocationFault, PersonKey, Submission, SubmissionFingerprint, SubmissionId};
 
-/// The layout that is written, and the only one that is read.
+/// Version of the record layout. Other versions are rejected.
 pub const RECORD_VERSION: u32 = 1;
 
-/// Every time is below it: what the script in Redis can write whole; see `publish.lua`.
-const ACCEPTED_BEFORE_MS: u64 = 100_000_000_000_000;
+/// Upper bound of every timestamp: the largest integer that `publish.lua` can print exactly.
+const MAX_ACCEPTED_AT_MS: u64 = 100_000_000_000_000;
 
-/// A submission as the record's value; its key is the person key. For many, [`RecordEncoder`] is quicker.
+/// Encodes a submission as a record value. The record key is the person key. [`RecordEncoder`] is faster for many.
 pub fn encode_record(submission: &Submission) -> Vec<u8> {
     RecordEncoder::default().encode(submission)
 }
 
-/// Writes records one after the other through the same buffers.
+/// Encodes records with reused buffers.
 #[derive(Debug, Default)]
 pub struct RecordEncoder {
     wire: SubmissionRecord,
 }
 
 impl RecordEncoder {
-    /// A submission as the record's value; its key is the person key.
+    /// Encodes a submission as a record value. The record key is the person key.
     pub fn encode(&mut self, submission: &Submission) -> Vec<u8> {
         let wire = &mut self.wire;
         wire.clear();
@@ -45,64 +45,64 @@ impl RecordEncoder {
     }
 }
 
-/// Why a record is not a submission of ours. Its text goes to the dead letters, so it holds nothing of the record.
+/// Why a record is not a valid submission. The message is stored in the dead letter, so it contains no record data.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordFault {
-    /// The key is not a person key.
+    /// The record key is not a person key.
     #[error("the key has {0} bytes instead of 16")]
     Key(usize),
-    /// The value does not parse.
+    /// The value is not valid Protobuf.
     #[error("the value is not a SubmissionRecord")]
     Garbage,
-    /// Written by a newer, or no known, writer.
+    /// The version of the layout is unknown.
     #[error("unknown record version {0}")]
     Version(u32),
-    /// The budget's id is none.
+    /// The budget id is invalid.
     #[error("the budget's id is not a slug")]
     Budget,
-    /// The submission's id is none.
+    /// The submission id is invalid.
     #[error("the submission id is not a UUID")]
     SubmissionId,
-    /// No time that ingest has, and more than the copy in Redis can hold.
+    /// The timestamp is larger than Redis can print.
     #[error("accepted at {0} ms: beyond the year 5138")]
     Time(u64),
-    /// Neither an allocation nor a withdrawal.
+    /// The kind is unknown.
     #[error("unknown kind {0}")]
     Kind(i32),
-    /// A withdrawal with shares.
-    #[error("a withdrawal that carries shares")]
+    /// The withdrawal has shares.
+    #[error("a withdrawal with shares")]
     WithdrawalWithShares,
-    /// Shares that are no allocation.
-    #[error("impossible allocation: {0}")]
+    /// The shares are invalid.
+    #[error("invalid allocation: {0}")]
     Allocation(#[from] AllocationFault),
 }
 
-/// A checked record, borrowed from its decoder.
+/// A decoded and validated record, borrowed from its decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordView<'a> {
-    /// The budget's id: a slug.
+    /// The budget id: a valid slug.
     pub budget: &'a str,
-    /// Who said it.
+    /// The person.
     pub person: PersonKey,
-    /// Which submission it is.
+    /// Fingerprint of the submission id.
     pub submission: SubmissionFingerprint,
-    /// When ingest accepted it, in milliseconds since 1970.
+    /// Time at which ingest accepted the submission, in milliseconds since 1970.
     pub accepted_at_ms: u64,
-    /// Shares that make 10,000; empty for a withdrawal.
+    /// Shares that add up to 10,000; empty for a withdrawal.
     pub basis_points: &'a [u32],
 }
 
-/// Reads records one after the other into the same buffers.
+/// Decodes records with reused buffers.
 #[derive(Debug, Default)]
 pub struct RecordDecoder {
     wire: SubmissionRecord,
 }
 
 impl RecordDecoder {
-    /// Reads and checks one record.
+    /// Decodes and validates one record.
     ///
     /// # Errors
-    /// When it is not one of ours; the next can be read all the same.
+    /// When the record is not a valid submission. The decoder can decode further records.
     pub fn decode(&mut self, key: &[u8], value: &[u8]) -> Result<RecordView<'_>, RecordFault> {
         let person = key.try_into().map_err(|_| RecordFault::Key(key.len()))?;
         self.wire.clear();
@@ -113,7 +113,7 @@ impl RecordDecoder {
         crate::text::check_slug(&self.wire.budget).map_err(|_| RecordFault::Budget)?;
         let id =
             Uuid::from_slice(&self.wire.submission_id).map_err(|_| RecordFault::SubmissionId)?;
-        if self.wire.accepted_at_ms >= ACCEPTED_BEFORE_MS {
+        if self.wire.accepted_at_ms >= MAX_ACCEPTED_AT_MS {
             return Err(RecordFault::Time(self.wire.accepted_at_ms));
         }
         match SubmissionKind::try_from(self.wire.kind) {
@@ -132,7 +132,7 @@ impl RecordDecoder {
     }
 }
 
-/// By what a record is known again when its log is checked: a digest of its key and value.
+/// Computes a digest of a record's key and value, by which a recreated log is detected.
 pub fn record_fingerprint(key: &[u8], value: &[u8]) -> u64 {
     let length = (key.len() as u64).to_le_bytes();
     crate::fnv::fnv1a(length.into_iter().chain(key.iter().copied()).chain(value.iter().copied()))

@@ -1,5 +1,5 @@
-//! The Redis keys and the script that moves them. The braces in a key are the cluster's hash tag: all keys of a
-//! budget live on one node, so one script can move them together.
+//! The Redis keys, and the script that updates them. The braces in a key are the cluster's hash tag: all keys of a budget
+//! are on one node, so that one script can update them atomically.
 
 use serde::Deserialize;
 
@@ -8,33 +8,33 @@ use crate::{
     LogNumber, PartitionCount, PartitionTotals, Position, SubmissionId, Term,
 };
 
-/// The script behind every publication; see the comment at its head.
+/// The script that publishes totals; documented in its header.
 pub const PUBLISH_SCRIPT: &str = include_str!("../lua/publish.lua");
 
-/// The channel on which a budget's id is announced whenever its aggregate has moved.
+/// The channel on which a budget's id is published whenever its aggregate has changed.
 pub const UPDATES_CHANNEL: &str = "aggregate_updates";
 
-/// The hash of what each partition last published.
+/// Key of the hash of each partition's last published totals.
 pub fn partitions_key(budget: &BudgetId) -> String {
     format!("aggregate_partitions:{{{budget}}}")
 }
 
-/// The sum of all partitions, as JSON.
+/// Key of the sum over all partitions, as JSON.
 pub fn aggregate_key(budget: &BudgetId) -> String {
     format!("aggregate_allocations_v2:{{{budget}}}")
 }
 
-/// How many people the aggregate counts.
+/// Key of the number of people in the aggregate.
 pub fn people_key(budget: &BudgetId) -> String {
     format!("aggregate_total_submissions:{{{budget}}}")
 }
 
-/// What ingest remembers of a submission id, to answer a repetition with the same receipt.
+/// Key of a submission id's receipt, which ingest returns for duplicates.
 pub fn idempotency_key(budget: &BudgetId, submission: SubmissionId) -> String {
     format!("idempotency:{{{budget}}}:{submission}")
 }
 
-/// The script's arguments for what one owner has committed of one budget in some of the partitions.
+/// Builds the script's arguments for one budget's committed totals in some partitions.
 pub fn publish_arguments(
     budget: &BudgetId,
     term: Term,
@@ -74,7 +74,7 @@ fn numbers(totals: &BudgetTotals) -> String {
     text
 }
 
-/// Reads the aggregate's JSON. `None` when it is not what the script writes: damage, to be treated as a miss.
+/// Parses the aggregate's JSON; `None` if it is damaged, which readers treat as a cache miss.
 pub fn parse_aggregate(json: &[u8]) -> Option<CombinedTotals> {
     #[derive(Deserialize)]
     struct Aggregate {

@@ -1,52 +1,50 @@
-//! A person's row in the `allocations` table.
+//! Person rows: the rows of the `allocations` table.
 
 use prost::Message;
 
 use crate::proto::PersonState;
 use crate::{BudgetId, Offset, PersonKey, SubmissionFingerprint};
 
-/// How many of a person's latest submission ids the fold remembers. A repetition of an older one that comes through
-/// the log counts as a new submission; ingest's own memory of ids stands before that.
+/// Number of a person's latest submission ids by which the fold detects duplicates. An older duplicate in the log counts
+/// as a new submission; ingest's idempotency store detects most of those earlier.
 pub const RECENT_SUBMISSIONS: usize = 3;
 
-/// The buckets that a partition's people are spread over, so that no Scylla partition grows without bound. Part of
-/// the stored format.
+/// Number of buckets for the people of a partition. Bounds the size of a Scylla partition. Part of the stored format.
 const BUCKETS: u8 = 64;
 
-/// The bucket of a person's row.
+/// Returns the bucket of a person's row.
 pub fn bucket_of(person: &PersonKey) -> u8 {
-    // The last byte: the first four decide about the partition no more than any other, but the table index of the
-    // fold uses the first eight.
+    // The last byte: the fold's hash table uses the first eight.
     person.as_bytes()[PersonKey::BYTES - 1] % BUCKETS
 }
 
-/// Every bucket.
+/// All buckets.
 pub fn buckets() -> impl Iterator<Item = u8> + Clone {
     0..BUCKETS
 }
 
-/// A person's state as of one offset.
+/// A person's current allocation in one budget, as of one offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PersonRow {
-    /// Who.
+    /// The person.
     pub person: PersonKey,
-    /// In which budget.
+    /// The budget.
     pub budget: BudgetId,
-    /// The record that the state follows from.
+    /// Offset of the record that last changed the row.
     pub offset: Offset,
-    /// Shares that count now; empty once withdrawn.
+    /// Current shares; empty once withdrawn.
     pub basis_points: Vec<u16>,
-    /// The latest submissions, newest first.
+    /// Latest submission ids, newest first.
     pub recent: [Option<SubmissionFingerprint>; RECENT_SUBMISSIONS],
 }
 
-/// A stored row that cannot be: damage, never bad input.
+/// A stored row that cannot be decoded: damage, never invalid input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a row of the allocations table is damaged: {0}")]
 pub struct PersonRowFault(&'static str);
 
 impl PersonRow {
-    /// The `state` column.
+    /// Encodes the `state` column.
     pub fn encode_state(&self) -> Vec<u8> {
         PersonState {
             budget: self.budget.as_str().to_owned(),
@@ -57,7 +55,7 @@ impl PersonRow {
         .encode_to_vec()
     }
 
-    /// Reads a row back from its two columns.
+    /// Decodes a row from its `person` and `state` columns.
     ///
     /// # Errors
     /// When the bytes are not what [`PersonRow::encode_state`] writes.
@@ -72,8 +70,8 @@ impl PersonRow {
             return Err(PersonRowFault("the number of submission ids"));
         }
         let mut recent = [None; RECENT_SUBMISSIONS];
-        for (place, print) in recent.iter_mut().zip(&state.recent_submissions) {
-            *place = Some(SubmissionFingerprint(*print));
+        for (slot, print) in recent.iter_mut().zip(&state.recent_submissions) {
+            *slot = Some(SubmissionFingerprint(*print));
         }
         Ok(Self {
             person: PersonKey::from_bytes(person),

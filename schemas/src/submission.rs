@@ -1,4 +1,4 @@
-//! What a person says: an allocation, or its withdrawal.
+//! Submissions: a person's allocation for a budget, or its withdrawal.
 
 use std::fmt;
 
@@ -7,17 +7,17 @@ use uuid::Uuid;
 
 use crate::{Allocation, BudgetId, PersonKey};
 
-/// Names one submission. The same id again is the same submission, however often it is sent.
+/// Identifies one submission. A repeated id is a duplicate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SubmissionId(pub Uuid);
 
-/// 64 bits of a submission id: what the fold remembers to know a repetition among one person's own submissions.
+/// Digest of a submission id, 64 bits. The fold detects duplicates among one person's submissions by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubmissionFingerprint(pub u64);
 
 impl SubmissionId {
-    /// The id's fingerprint. Part of the stored format: it never changes. It is never 0, which marks an empty place.
+    /// Computes the fingerprint. Part of the stored format, so it never changes. Never 0, which marks an empty slot.
     pub fn fingerprint(self) -> SubmissionFingerprint {
         let (high, low) = self.0.as_u64_pair();
         let mixed = (high ^ 0x243f_6a88_85a3_08d3).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ low;
@@ -34,23 +34,23 @@ impl fmt::Display for SubmissionId {
 /// What a submission does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// The person's allocation from now on.
+    /// Sets the person's allocation.
     Allocate(Allocation),
-    /// The person no longer counts.
+    /// Withdraws the person's allocation.
     Withdraw,
 }
 
 /// One accepted submission, ready for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submission {
-    /// Which budget it is about.
+    /// The budget.
     pub budget: BudgetId,
-    /// Who said it.
+    /// The person.
     pub person: PersonKey,
-    /// Its name.
+    /// The submission's id.
     pub id: SubmissionId,
-    /// When ingest accepted it, in milliseconds since 1970.
+    /// Time at which ingest accepted it, in milliseconds since 1970.
     pub accepted_at_ms: u64,
-    /// What it says.
+    /// The allocation or withdrawal.
     pub action: Action,
 }

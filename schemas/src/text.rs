@@ -1,23 +1,23 @@
-//! Slugs: the ids of budgets and categories as they stand in URLs, JSON, keys and columns.
+//! Slugs: ids of budgets and categories, as used in URLs, JSON, keys and columns.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest slug.
+/// Maximum length of a slug, in bytes.
 pub const SLUG_MAX_BYTES: usize = 64;
 
-/// Why a text is not a slug.
+/// Why a text is not a valid slug.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SlugFault {
-    /// Nothing there.
+    /// The text is empty.
     #[error("must not be empty")]
     Empty,
-    /// Longer than 64 bytes.
+    /// The text is longer than 64 bytes.
     #[error("must be at most {SLUG_MAX_BYTES} characters")]
     TooLong,
-    /// A character outside `a-z`, `0-9`, `-`, or a hyphen at either end.
+    /// The text has a character other than `a-z`, `0-9` and `-`, or a hyphen at either end.
     #[error("must be lower-case letters, digits and inner hyphens, such as `public-order`")]
     Characters,
 }
@@ -45,10 +45,10 @@ macro_rules! slug {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Reads a slug.
+            /// Parses a slug.
             ///
             /// # Errors
-            /// When the text is empty, too long, or has a character outside `a-z0-9-`.
+            /// When the text is empty, too long, or has a character other than `a-z0-9-`.
             pub fn parse(text: &str) -> Result<Self, SlugFault> {
                 check_slug(text)?;
                 Ok(Self(text.into()))
@@ -94,10 +94,10 @@ macro_rules! slug {
 }
 
 slug!(
-    /// A budget's id, such as `taxes`.
+    /// The id of a budget, such as `taxes`.
     BudgetId
 );
 slug!(
-    /// A category's id within its budget, such as `health`.
+    /// The id of a category within its budget, such as `health`.
     CategoryId
 );

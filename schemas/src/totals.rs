@@ -1,4 +1,4 @@
-//! Totals: exact integers for each category, of one partition or of all of them together.
+//! Totals: exact integers for each category, of one partition or combined over all partitions.
 
 use std::cmp::Ordering;
 
@@ -7,15 +7,15 @@ use prost::Message;
 use crate::proto::Distribution;
 use crate::{BASIS_POINTS_PER_PERSON, PartitionCount, PartitionId, Position, Receipt, Term};
 
-/// People are counted by whole percent, 0 to 100.
+/// Bins of a distribution: whole percents from 0 to 100.
 pub const DISTRIBUTION_BINS: usize = 101;
 
-/// What all people together give one category.
+/// Totals of one category over all people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CategoryTotals {
-    /// The sum of their shares.
+    /// Sum of all shares, in basis points.
     pub basis_points: u64,
-    /// How many people gave each whole percent (their share's floor).
+    /// Number of people by share, rounded down to whole percents.
     pub people_by_percent: Box<[u64; DISTRIBUTION_BINS]>,
 }
 
@@ -34,22 +34,22 @@ impl CategoryTotals {
     }
 }
 
-/// A budget's totals in one partition.
+/// Totals of a budget in one partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BudgetTotals {
-    /// The position after the last record about this budget.
+    /// Position after the last record of this budget.
     pub position: Position,
-    /// People who count.
+    /// Number of people.
     pub people: u64,
-    /// When the newest of its records was accepted, in milliseconds since 1970.
+    /// Acceptance time of the newest record, in milliseconds since 1970.
     pub updated_at_ms: u64,
-    /// One entry a category, in the budget's order; none before its first submission.
+    /// Totals of each category, in the budget's order; empty before the first submission.
     pub categories: Vec<CategoryTotals>,
 }
 
 impl BudgetTotals {
-    /// Whether the totals hold what must always hold: the sum over categories is people × 10,000, and every
-    /// category's distribution counts everyone once.
+    /// Checks the invariants: the sum over categories is people × 10,000, and each category's distribution counts
+    /// everyone once.
     pub fn is_consistent(&self) -> bool {
         let sum: u64 = self.categories.iter().map(|category| category.basis_points).sum();
         sum == self.people * BASIS_POINTS_PER_PERSON
@@ -59,7 +59,7 @@ impl BudgetTotals {
                 .all(|category| category.people_by_percent.iter().sum::<u64>() == self.people)
     }
 
-    /// The `distribution` column.
+    /// Encodes the `distribution` column.
     pub fn encode_distribution(&self) -> Vec<u8> {
         let people_by_percent = self
             .categories
@@ -69,7 +69,7 @@ impl BudgetTotals {
         Distribution { people_by_percent }.encode_to_vec()
     }
 
-    /// Puts the columns of a row together again. `None` when they do not fit each other: damage.
+    /// Decodes the columns of a row; `None` if they are inconsistent, that is damaged.
     pub fn from_columns(
         position: Position,
         people: u64,
@@ -95,48 +95,48 @@ impl BudgetTotals {
     }
 }
 
-/// A budget's totals in one named partition of the generation that answers: what an owner publishes.
+/// Totals of a budget in one partition of the active generation, to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionTotals {
-    /// Which derivation, and since which flip it answers.
+    /// The term and its generation.
     pub term: Term,
-    /// Which partition.
+    /// The partition.
     pub partition: PartitionId,
     /// The totals.
     pub totals: BudgetTotals,
 }
 
-/// A budget's totals over all partitions: the answer, before it is given names and averages.
+/// Totals of a budget over all partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CombinedTotals {
-    /// Which derivation, and since which flip it answers.
+    /// The term and its generation.
     pub term: Term,
-    /// For each partition the position after its last record about this budget: what the totals reflect.
+    /// For each partition, the position after the last record of this budget.
     pub positions: Vec<Position>,
-    /// People who count.
+    /// Number of people.
     pub people: u64,
-    /// When the newest of the records was accepted, in milliseconds since 1970; 0 before the first.
+    /// Acceptance time of the newest record, in milliseconds since 1970; 0 before the first.
     pub updated_at_ms: u64,
-    /// One entry a category; none before the first submission.
+    /// Totals of each category; empty before the first submission.
     pub categories: Vec<CategoryTotals>,
 }
 
-/// Why partitions' totals do not add up to an answer.
+/// Why totals of partitions cannot be combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MergeFault {
-    /// A partition is missing: no answer.
+    /// The totals of a partition are missing.
     #[error("partition {0} is missing")]
     Missing(PartitionId),
-    /// Partitions disagree about the number of categories: damage.
+    /// Partitions have different numbers of categories: damage.
     #[error("partition {0} has another number of categories than the others")]
     Categories(PartitionId),
 }
 
 impl CombinedTotals {
-    /// Adds up the totals of every partition, given in order.
+    /// Adds up the totals of all partitions, given in order.
     ///
     /// # Errors
-    /// When one is missing, or they do not fit each other.
+    /// When a partition is missing, or the totals are inconsistent.
     pub fn merge(
         term: Term,
         count: PartitionCount,
@@ -171,15 +171,15 @@ impl CombinedTotals {
         Ok(combined)
     }
 
-    /// Whether this reflects everything that `other` reflects and answers in no earlier term. Two answers may be
-    /// incomparable; a reader that has shown one of them then keeps it.
+    /// Whether these totals include all records of `other`, in the same or a later term. Two totals may be
+    /// incomparable; a reader then keeps those that it has served before.
     pub fn includes(&self, other: &CombinedTotals) -> bool {
-        self.term >= other.term && self.reaches(other)
+        self.term >= other.term && self.includes_positions_of(other)
     }
 
-    /// Whether this reflects every record that `other` reflects, whichever generation counted them. A log answers only once
-    /// everything of the one before has been copied into it and counted.
-    pub fn reaches(&self, other: &CombinedTotals) -> bool {
+    /// Whether these totals include all records of `other`, regardless of the generations. A later log includes all records
+    /// of an earlier one, since a switch to it waits until they are copied and counted.
+    pub fn includes_positions_of(&self, other: &CombinedTotals) -> bool {
         match self.term.log.cmp(&other.term.log) {
             Ordering::Greater => true,
             Ordering::Less => false,
@@ -191,7 +191,7 @@ impl CombinedTotals {
         }
     }
 
-    /// Whether the record of a receipt is reflected.
+    /// Whether these totals include the record of a receipt.
     pub fn includes_receipt(&self, receipt: Receipt) -> bool {
         match self.term.log.cmp(&receipt.log) {
             Ordering::Greater => true,
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::{Generation, LogNumber, Offset};
 
-    fn answer(term: u32, log: u32, positions: &[u64]) -> CombinedTotals {
+    fn totals(term: u32, log: u32, positions: &[u64]) -> CombinedTotals {
         CombinedTotals {
             term: Term { number: term, generation: Generation(term), log: LogNumber(log) },
             positions: positions.iter().copied().map(Position).collect(),
@@ -220,25 +220,30 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_a_later_log_includes_every_one_of_a_log_before_and_none_the_other_way_round() {
-        let (before, after) = (answer(1, 0, &[90, 90]), answer(2, 2, &[1, 1]));
-        assert!(after.includes(&before) && !before.includes(&after) && !before.reaches(&after));
-        assert!(!answer(3, 2, &[0, 1]).includes(&after));
+    fn totals_of_a_later_log_include_those_of_earlier_logs_and_not_vice_versa() {
+        let (before, after) = (totals(1, 0, &[90, 90]), totals(2, 2, &[1, 1]));
+        assert!(
+            after.includes(&before)
+                && !before.includes(&after)
+                && !before.includes_positions_of(&after)
+        );
+        assert!(!totals(3, 2, &[0, 1]).includes(&after));
     }
 
     #[test]
-    fn a_receipt_of_a_log_before_is_counted_and_one_of_a_later_log_is_not_wherever_they_stand() {
+    fn receipts_of_earlier_logs_are_included_and_those_of_later_logs_are_not() {
         let receipt = |log: u32, partition: u32, offset: u64| Receipt {
             log: LogNumber(log),
             partition: PartitionId(partition),
             offset: Offset(offset),
         };
-        let shown = answer(2, 2, &[5, 5]);
-        assert!(shown.includes_receipt(receipt(0, 11, 1_000)));
+        let combined = totals(2, 2, &[5, 5]);
+        assert!(combined.includes_receipt(receipt(0, 11, 1_000)));
         assert!(
-            shown.includes_receipt(receipt(2, 1, 4)) && !shown.includes_receipt(receipt(2, 1, 5))
+            combined.includes_receipt(receipt(2, 1, 4))
+                && !combined.includes_receipt(receipt(2, 1, 5))
         );
-        assert!(!shown.includes_receipt(receipt(2, 2, 0)));
-        assert!(!shown.includes_receipt(receipt(3, 0, 0)));
+        assert!(!combined.includes_receipt(receipt(2, 2, 0)));
+        assert!(!combined.includes_receipt(receipt(3, 0, 0)));
     }
 }

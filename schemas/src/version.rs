@@ -1,12 +1,12 @@
-//! The version of an answer: made from what it reflects, so that equal versions mean equal content.
+//! Versions of published totals, derived from term and positions: equal versions mean equal content.
 
 use std::fmt;
 
 use crate::CombinedTotals;
 use crate::fnv::fnv1a;
 
-/// A version: term, sum of positions, and a digest of them, at fixed width, so that its text grows in byte
-/// order whenever a position moves forward.
+/// The version of a budget's totals: term, sum of positions, and digest of positions. Its text has a fixed width, and
+/// grows in byte order whenever a position advances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AggregateVersion {
     term: u32,
@@ -15,7 +15,7 @@ pub struct AggregateVersion {
 }
 
 impl AggregateVersion {
-    /// The version of an answer.
+    /// Computes the version of totals.
     pub fn of(totals: &CombinedTotals) -> Self {
         Self {
             term: totals.term.number,

@@ -1,7 +1,7 @@
-//! Exports' files, in a folder that whoever makes them and whoever hands them out share. A published one is in a folder
-//! of its own: nothing is handed out that nobody has decided to publish.
+//! Export files in a folder that processors write and apis serve. Only published exports, which have their own
+//! subfolder, are served.
 //!
-//! Each export is named after its budget and job, and is whole once what is said about it (`.json`) stands beside it.
+//! An export's file is named after its budget and job. It is complete once its manifest (`.json`) exists next to it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,19 +12,19 @@ use schemas::BudgetId;
 use schemas::export::Manifest;
 use schemas::job::{ExportFormat, JobId};
 
-const PUBLIC: &str = "public";
-/// What is said about an export is some kilobytes at most.
-const MANIFEST_MAX_BYTES: u64 = 1024 * 1024;
+const PUBLIC_DIR: &str = "public";
+/// Bounds the manifest that is read; a real one has a few kilobytes.
+const MAX_MANIFEST_BYTES: u64 = 1024 * 1024;
 
-/// So often it is looked for one while others are put in its place.
-const LOOKS: usize = 3;
+/// Attempts to open the newest export while exports are being replaced.
+const MAX_OPEN_ATTEMPTS: usize = 3;
 
-/// Whether an export is handed out to everybody.
+/// Who may read an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// It is for whoever can read the folder.
+    /// Operators, who can read the folder.
     Operators,
-    /// The apis hand it out.
+    /// All clients of the apis, which serve the export.
     Everybody,
 }
 
@@ -32,40 +32,40 @@ pub enum Audience {
 #[derive(Debug, Clone)]
 pub struct Exports(PathBuf);
 
-/// An export that is handed out.
+/// An export that the apis serve.
 #[derive(Debug)]
-pub struct Published {
-    /// What it is.
+pub struct PublishedExport {
+    /// The export's manifest.
     pub manifest: Manifest,
-    /// Its bytes, from the first on.
+    /// The export's file, at its start.
     pub file: File,
 }
 
-/// An export that is handed out, in the order in which they take each other's place.
+/// A published export's file, ordered from oldest to newest.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Found {
-    /// Its text grows with what is counted. None, if what is said about it cannot be read.
+struct ExportFile {
+    /// The version of the exported totals, whose text is ordered. `None` if the manifest cannot be read.
     version: Option<String>,
-    /// When it was done.
-    at: SystemTime,
+    /// When the manifest was written.
+    written_at: SystemTime,
     path: PathBuf,
 }
 
 impl Exports {
-    /// In this folder, which need not be there yet.
+    /// Uses a folder, which need not exist yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self(dir.into())
     }
 
-    /// The folder of those for an audience.
+    /// Returns the folder of an audience's exports.
     pub fn dir(&self, audience: Audience) -> PathBuf {
         match audience {
             Audience::Operators => self.0.clone(),
-            Audience::Everybody => self.0.join(PUBLIC),
+            Audience::Everybody => self.0.join(PUBLIC_DIR),
         }
     }
 
-    /// Where a job's export is: the same at each of its tries.
+    /// Returns the path of a job's export. Each of the job's attempts has the same path.
     pub fn path(
         &self,
         budget: &BudgetId,
@@ -76,45 +76,49 @@ impl Exports {
         self.dir(audience).join(format!("{budget}-{job}.{format}"))
     }
 
-    /// The newest one that is handed out and whole: as of the latest version, whichever was done last. Blocks.
+    /// Opens the newest complete published export: the one with the latest version of the totals. Blocks.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn newest(&self, budget: &BudgetId, format: ExportFormat) -> io::Result<Option<Published>> {
-        for _ in 0..LOOKS {
-            let mut found = self.published(budget, format)?;
-            found.sort_unstable_by(|one, other| other.cmp(one));
-            let opened = found.iter().find_map(|it| open(&it.path).transpose()).transpose()?;
-            if opened.is_some() || found.is_empty() {
+    pub fn open_newest(
+        &self,
+        budget: &BudgetId,
+        format: ExportFormat,
+    ) -> io::Result<Option<PublishedExport>> {
+        for _ in 0..MAX_OPEN_ATTEMPTS {
+            let mut files = self.published(budget, format)?;
+            files.sort_unstable_by(|one, other| other.cmp(one));
+            let opened = files.iter().find_map(|file| open(&file.path).transpose()).transpose()?;
+            if opened.is_some() || files.is_empty() {
                 return Ok(opened);
             }
-            // What was there has been replaced meanwhile.
+            // All of the listed exports were replaced before they could be opened.
         }
         Ok(None)
     }
 
-    /// Deletes those that this one takes the place of. Blocks.
+    /// Deletes the published exports of the same budget and format that are older than `path`. Blocks.
     ///
     /// # Errors
-    /// When one cannot be deleted.
+    /// When a file cannot be deleted.
     pub fn delete_older_than(
         &self,
         path: &Path,
         budget: &BudgetId,
         format: ExportFormat,
     ) -> io::Result<()> {
-        let found = self.published(budget, format)?;
-        let Some(this) = found.iter().find(|it| it.path == path) else { return Ok(()) };
-        for older in found.iter().filter(|it| *it < this).map(|it| &it.path) {
-            // Without the file it is none; the other way round, a file of which nothing is said would stay for ever.
+        let files = self.published(budget, format)?;
+        let Some(this) = files.iter().find(|file| file.path == path) else { return Ok(()) };
+        for older in files.iter().filter(|file| *file < this).map(|file| &file.path) {
+            // The manifest is deleted last: after a crash in between, a file without a manifest would stay forever.
             fs::remove_file(older)?;
-            fs::remove_file(beside(older))?;
+            fs::remove_file(manifest_path(older))?;
         }
         Ok(())
     }
 
-    /// Those that are handed out.
-    fn published(&self, budget: &BudgetId, format: ExportFormat) -> io::Result<Vec<Found>> {
+    /// Lists the published exports, complete or not.
+    fn published(&self, budget: &BudgetId, format: ExportFormat) -> io::Result<Vec<ExportFile>> {
         let dir = self.dir(Audience::Everybody);
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
@@ -122,7 +126,7 @@ impl Exports {
             Err(error) => return Err(error),
         };
         let suffix = format!(".{format}.json");
-        let mut found = Vec::new();
+        let mut files = Vec::new();
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
@@ -131,52 +135,53 @@ impl Exports {
                 .and_then(|name| name.strip_prefix(budget.as_str())?.strip_prefix('-'))
                 .and_then(|rest| rest.strip_suffix(&suffix)?.parse::<JobId>().ok());
             let Some(job) = job else { continue };
-            let at = entry.metadata().and_then(|about| about.modified());
-            match at.and_then(|at| Ok((at, said_in(File::open(entry.path())?)?))) {
-                Ok((at, manifest)) => found.push(Found {
+            let written_at = entry.metadata().and_then(|metadata| metadata.modified());
+            match written_at.and_then(|at| Ok((at, read_manifest(File::open(entry.path())?)?))) {
+                Ok((written_at, manifest)) => files.push(ExportFile {
                     version: manifest.map(|manifest| manifest.version),
-                    at,
+                    written_at,
                     path: self.path(budget, job, format, Audience::Everybody),
                 }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(found)
+        Ok(files)
     }
 }
 
-/// Where what is said about a file is said: its name with `.json` at the end.
-pub fn beside(path: &Path) -> PathBuf {
+/// Returns the path of a file's manifest: the file's path with `.json` appended.
+pub fn manifest_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".json");
     PathBuf::from(name)
 }
 
-/// What is said about an export; `None` if that cannot be read.
-fn said_in(file: File) -> io::Result<Option<Manifest>> {
+/// Reads a manifest; `None` if it is malformed.
+fn read_manifest(file: File) -> io::Result<Option<Manifest>> {
     let mut bytes = Vec::new();
-    file.take(MANIFEST_MAX_BYTES).read_to_end(&mut bytes)?;
+    file.take(MAX_MANIFEST_BYTES).read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes).ok())
 }
 
-/// Opens an export; `None` if it is not whole, or not there any more.
-fn open(path: &Path) -> io::Result<Option<Published>> {
+/// Opens an export; `None` if it is incomplete, or was deleted.
+fn open(path: &Path) -> io::Result<Option<PublishedExport>> {
     let opened = (|| {
-        let said = File::open(beside(path))?;
+        let manifest = File::open(manifest_path(path))?;
         let file = File::open(path)?;
-        Ok::<_, io::Error>((said, file))
+        Ok::<_, io::Error>((manifest, file))
     })();
-    let (said, file) = match opened {
+    let (manifest_file, file) = match opened {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let (about, said_at) = (file.metadata()?, said.metadata()?.modified()?);
-    let Some(manifest) = said_in(said)? else { return Ok(None) };
-    // What is said is written after what it is about. If it is older, it is about what another try had written.
-    let is_about_it = about.len() == manifest.bytes && about.modified()? <= said_at;
-    Ok(is_about_it.then_some(Published { manifest, file }))
+    let (metadata, manifest_written_at) = (file.metadata()?, manifest_file.metadata()?.modified()?);
+    let Some(manifest) = read_manifest(manifest_file)? else { return Ok(None) };
+    // A manifest is written after its file. An older manifest describes the file of an earlier attempt.
+    let is_complete =
+        metadata.len() == manifest.bytes && metadata.modified()? <= manifest_written_at;
+    Ok(is_complete.then_some(PublishedExport { manifest, file }))
 }
 
 #[cfg(test)]
@@ -185,7 +190,7 @@ mod tests {
     use std::time::Duration;
 
     use schemas::Generation;
-    use schemas::export::Facts;
+    use schemas::export::ExportSummary;
     use tempfile::TempDir;
     use uuid::Uuid;
 
@@ -197,23 +202,26 @@ mod tests {
         BudgetId::parse(id).unwrap()
     }
 
-    /// A folder of exports, and how to put one there.
-    struct World(TempDir, Exports);
+    /// A temporary folder of exports.
+    struct Fixture {
+        dir: TempDir,
+        exports: Exports,
+    }
 
-    impl World {
+    impl Fixture {
         fn new() -> Self {
             let dir = TempDir::new().unwrap();
             let exports = Exports::new(dir.path());
             fs::create_dir(exports.dir(Audience::Everybody)).unwrap();
-            Self(dir, exports)
+            Self { dir, exports }
         }
 
-        /// Puts a job's export there, as of this second.
-        fn put(&self, id: &str, job: u128, second: u64, rows: &str) -> PathBuf {
-            self.put_version(id, job, second, rows, "")
+        /// Publishes a job's export, written at this second.
+        fn publish(&self, id: &str, job: u128, second: u64, rows: &str) -> PathBuf {
+            self.publish_version(id, job, second, rows, "")
         }
 
-        fn put_version(
+        fn publish_version(
             &self,
             id: &str,
             job: u128,
@@ -222,9 +230,9 @@ mod tests {
             version: &str,
         ) -> PathBuf {
             let job = JobId(Uuid::from_u128(job));
-            let path = self.1.path(&budget(id), job, CSV, Audience::Everybody);
+            let path = self.exports.path(&budget(id), job, CSV, Audience::Everybody);
             self.write(&path, second, rows.as_bytes());
-            let facts = Facts {
+            let facts = ExportSummary {
                 budget: id.to_owned(),
                 name: id.to_owned(),
                 positions: Vec::new(),
@@ -232,7 +240,7 @@ mod tests {
                 categories: Vec::new(),
             };
             let manifest = Manifest {
-                facts,
+                summary: facts,
                 format: CSV,
                 sha256: rows.to_owned(),
                 bytes: rows.len() as u64,
@@ -240,7 +248,7 @@ mod tests {
                 version: version.to_owned(),
                 exported_at: jiff::Timestamp::UNIX_EPOCH,
             };
-            self.write(&beside(&path), second, &serde_json::to_vec(&manifest).unwrap());
+            self.write(&manifest_path(&path), second, &serde_json::to_vec(&manifest).unwrap());
             path
         }
 
@@ -250,9 +258,9 @@ mod tests {
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).unwrap();
         }
 
-        /// What is handed out of a budget.
+        /// The content of a budget's newest export.
         fn newest(&self, id: &str) -> Option<String> {
-            let mut published = self.1.newest(&budget(id), CSV).unwrap()?;
+            let mut published = self.exports.open_newest(&budget(id), CSV).unwrap()?;
             let mut rows = String::new();
             published.file.read_to_string(&mut rows).unwrap();
             assert_eq!(published.manifest.sha256, rows);
@@ -261,67 +269,66 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_a_budget_is_handed_out_and_of_no_other_whose_name_begins_alike() {
-        let world = World::new();
-        assert_eq!(world.newest("town"), None);
-        world.put("town", 9, 10, "older");
-        world.put("town", 1, 11, "newer");
-        world.put("town-hall", 3, 12, "another");
-        assert_eq!(world.newest("town").as_deref(), Some("newer"));
-        assert_eq!(world.newest("town-hall").as_deref(), Some("another"));
-        assert_eq!(world.newest("tow"), None);
-        assert!(world.1.newest(&budget("town"), ExportFormat::Pb).unwrap().is_none());
+    fn the_newest_export_is_opened_and_never_one_of_a_budget_with_a_longer_id() {
+        let fixture = Fixture::new();
+        assert_eq!(fixture.newest("town"), None);
+        fixture.publish("town", 9, 10, "older");
+        fixture.publish("town", 1, 11, "newer");
+        fixture.publish("town-hall", 3, 12, "another");
+        assert_eq!(fixture.newest("town").as_deref(), Some("newer"));
+        assert_eq!(fixture.newest("town-hall").as_deref(), Some("another"));
+        assert_eq!(fixture.newest("tow"), None);
+        let other_format = fixture.exports.open_newest(&budget("town"), ExportFormat::Pb);
+        assert!(other_format.unwrap().is_none());
     }
 
     #[test]
-    fn one_that_was_begun_before_and_done_after_another_does_not_take_its_place() {
-        let world = World::new();
-        let later = world.put_version("town", 1, 10, "later", "00000001-0000000000000009-x");
-        let before = world.put_version("town", 2, 20, "before", "00000001-0000000000000008-y");
-        assert_eq!(world.newest("town").as_deref(), Some("later"));
-        world.1.delete_older_than(&before, &budget("town"), CSV).unwrap();
+    fn an_export_of_an_older_version_that_finishes_later_does_not_replace_a_newer_one() {
+        let fixture = Fixture::new();
+        let later = fixture.publish_version("town", 1, 10, "later", "00000001-0000000000000009-x");
+        let before =
+            fixture.publish_version("town", 2, 20, "before", "00000001-0000000000000008-y");
+        assert_eq!(fixture.newest("town").as_deref(), Some("later"));
+        fixture.exports.delete_older_than(&before, &budget("town"), CSV).unwrap();
         assert!(later.exists());
-        world.1.delete_older_than(&later, &budget("town"), CSV).unwrap();
+        fixture.exports.delete_older_than(&later, &budget("town"), CSV).unwrap();
         assert_eq!((later.exists(), before.exists()), (true, false));
     }
 
     #[test]
-    fn what_is_not_published_or_not_whole_is_not_handed_out() {
-        let world = World::new();
-        assert!(
-            Exports::new(world.0.path().join("none"))
-                .newest(&budget("town"), CSV)
-                .unwrap()
-                .is_none()
-        );
-        let before = world.put("town", 1, 10, "before");
-        let newer = world.put("town", 2, 20, "newer");
-        let is_before = || assert_eq!(world.newest("town").as_deref(), Some("before"));
-        // Another try has put its file, and not yet what is said about it: as long as the one before, and not.
+    fn unpublished_and_incomplete_exports_are_not_opened() {
+        let fixture = Fixture::new();
+        let missing_dir = Exports::new(fixture.dir.path().join("none"));
+        assert!(missing_dir.open_newest(&budget("town"), CSV).unwrap().is_none());
+        let before = fixture.publish("town", 1, 10, "before");
+        let newer = fixture.publish("town", 2, 20, "newer");
+        let is_before = || assert_eq!(fixture.newest("town").as_deref(), Some("before"));
+        // Another attempt has replaced the file but not its manifest: by content of the same length, then of another.
         for rows in [&b"other"[..], b"others"] {
-            world.write(&newer, 21, rows);
+            fixture.write(&newer, 21, rows);
             is_before();
         }
-        fs::write(beside(&newer), "no manifest").unwrap();
+        fs::write(manifest_path(&newer), "no manifest").unwrap();
         is_before();
         fs::remove_file(&newer).unwrap();
         is_before();
-        let hidden = world.1.path(&budget("town"), JobId(Uuid::nil()), CSV, Audience::Operators);
+        let hidden =
+            fixture.exports.path(&budget("town"), JobId(Uuid::nil()), CSV, Audience::Operators);
         fs::rename(&before, &hidden).unwrap();
-        fs::rename(beside(&before), beside(&hidden)).unwrap();
-        assert_eq!(world.newest("town"), None);
+        fs::rename(manifest_path(&before), manifest_path(&hidden)).unwrap();
+        assert_eq!(fixture.newest("town"), None);
     }
 
     #[test]
-    fn what_was_handed_out_before_is_deleted_and_nothing_else() {
-        let world = World::new();
-        world.put("town", 1, 10, "older");
-        world.put("town-hall", 2, 10, "another");
-        let this = world.put("town", 3, 20, "this");
-        let later = world.put("town", 4, 30, "later");
-        world.1.delete_older_than(&this, &budget("town"), CSV).unwrap();
-        let left = fs::read_dir(world.1.dir(Audience::Everybody)).unwrap().count();
+    fn only_older_exports_of_the_same_budget_are_deleted() {
+        let fixture = Fixture::new();
+        fixture.publish("town", 1, 10, "older");
+        fixture.publish("town-hall", 2, 10, "another");
+        let this = fixture.publish("town", 3, 20, "this");
+        let later = fixture.publish("town", 4, 30, "later");
+        fixture.exports.delete_older_than(&this, &budget("town"), CSV).unwrap();
+        let left = fs::read_dir(fixture.exports.dir(Audience::Everybody)).unwrap().count();
         assert_eq!((left, this.exists(), later.exists()), (6, true, true));
-        assert_eq!(world.newest("town-hall").as_deref(), Some("another"));
+        assert_eq!(fixture.newest("town-hall").as_deref(), Some("another"));
     }
 }

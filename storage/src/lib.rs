@@ -1,28 +1,29 @@
-//! One trait for each place where data rests, and its real adapters. What the data means is not decided here.
+//! One trait for each kind of stored data, and its adapters. Does not decide what the data means.
 //!
-//! | place | trait | real servers | embedded |
+//! | data | trait | servers | embedded |
 //! |---|---|---|---|
-//! | the log | [`log::LogWriter`], [`log::LogSource`], [`log::LogReader`], [`log::DeadLetters`] | Kafka | SQLite |
-//! | what the log no longer has | [`log::LogReader`] | files in a folder: [`log::archive`] | the same |
-//! | the totals and people | [`store::Store`] | ScyllaDB, Cassandra | SQLite; memory, for simulation |
-//! | background jobs | [`jobs::JobStore`] | beside the totals | beside the totals |
-//! | the copy for readers | [`cache::Cache`] | Redis | in process |
-//! | budgets' definitions | [`definitions::Definitions`] | a compacted Kafka topic | SQLite |
-//! | exports | files in a folder: [`exports`] | the same | the same |
-//! | submission ids seen | [`idempotency::Idempotency`] | Redis | in process |
+//! | the log | [`log::LogWriter`], [`log::LogSource`], [`log::LogReader`], [`log::DeadLetterWriter`] | Kafka | SQLite |
+//! | the log's archive | [`log::LogReader`] | files in a folder: [`log::archive`] | same |
+//! | totals, person rows, generations | [`store::Store`] | ScyllaDB, Cassandra | SQLite; in memory, for simulation |
+//! | background jobs | [`jobs::JobStore`] | in the store | in the store |
+//! | the cache of published totals | [`cache::Cache`] | Redis | in process |
+//! | budget definitions, the active log | [`control::BudgetDefinitions`], [`control::ActiveLog`] | a compacted Kafka topic | SQLite |
+//! | exports | files in a folder: [`exports`] | same | same |
+//! | known submission ids | [`idempotency::Idempotency`] | Redis | in process |
 
 pub mod cache;
+pub mod cas;
 pub mod config;
-pub mod definitions;
+pub mod control;
+pub mod deferred;
 pub mod exports;
 pub mod idempotency;
 pub mod jobs;
-pub mod late;
 pub mod log;
-pub mod opening;
+mod log_identity;
+pub mod open_error;
 mod redis_connection;
-pub mod revised;
+pub mod retry;
 mod secret;
-pub mod service_config;
 mod sqlite;
 pub mod store;

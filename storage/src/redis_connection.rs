@@ -1,8 +1,8 @@
-//! The connection to Redis that the cache and the idempotency memory share the code of: made in the background,
-//! given up at the first sign of trouble, and made again. What is said over it is not decided here.
+//! A connection to Redis that reconnects in the background: it is dropped at the first error, and calls fail at once
+//! while it is down. Used by the cache and the idempotency store, which own the commands.
 //!
-//! Not redis's own `ConnectionManager`: a call that comes while that one reconnects waits for the whole backoff,
-//! and a reader that has another tier to go to must not wait at all.
+//! Not redis's own `ConnectionManager`: its calls wait for the whole backoff during a reconnect, and a reader that has
+//! another tier must not wait.
 
 use std::fmt;
 use std::future::Future;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use backon::{ExponentialBuilder, Retryable};
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{
@@ -18,35 +19,35 @@ use redis::{
     RedisError, RedisResult, ServerErrorKind,
 };
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long one attempt to connect and be answered may take. Nobody waits for it but [`RedisLink::open`].
+/// Bounds one attempt to connect and ping. Only [`RedisConnection::open`] waits for it.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Commands that may wait for their turn to be written.
-const PIPELINE_BUFFER: usize = 4_096;
+/// Commands that may wait to be written to the connection.
+const MAX_QUEUED_COMMANDS: usize = 4_096;
 
-/// Where Redis is: `redis://[user:password@]host:port[/database]`. Shown without user and password.
+/// The URL of a Redis: `redis://[user:password@]host:port[/database]`. Displayed without user and password.
 #[derive(Clone)]
 pub struct RedisUrl(ConnectionInfo);
 
-/// A text that is no URL of a Redis. It does not repeat the text, which may hold a password.
+/// An invalid Redis URL. The error does not repeat it, since it may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be like `redis://user:password@host:6379/0`")]
-pub struct RedisUrlFault;
+pub struct InvalidRedisUrl;
 
 impl FromStr for RedisUrl {
-    type Err = RedisUrlFault;
+    type Err = InvalidRedisUrl;
 
-    fn from_str(text: &str) -> Result<Self, RedisUrlFault> {
-        let info = text.into_connection_info().map_err(|_| RedisUrlFault)?;
-        // Nagle's delay would hold small commands back, and pub/sub connections speak RESP2 only.
+    fn from_str(text: &str) -> Result<Self, InvalidRedisUrl> {
+        let info = text.into_connection_info().map_err(|_| InvalidRedisUrl)?;
+        // Nagle's algorithm would delay small commands, and pub/sub connections support RESP2 only.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP2);
         let info = info
             .set_tcp_settings(TcpSettings::default().set_nodelay(true))
             .set_redis_settings(settings);
-        Client::open(info.clone()).map_err(|_| RedisUrlFault)?;
+        Client::open(info.clone()).map_err(|_| InvalidRedisUrl)?;
         Ok(Self(info))
     }
 }
@@ -69,111 +70,104 @@ impl fmt::Debug for RedisUrl {
     }
 }
 
-/// How to reach Redis.
+/// How to connect to Redis.
 #[derive(Debug, Clone)]
 pub struct RedisConfig {
-    /// Where it is.
+    /// The server's URL.
     pub url: RedisUrl,
-    /// How long one call may take.
+    /// Bounds one call.
     pub timeout: Duration,
 }
 
-/// Why a call came to nothing.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RedisFault {
-    /// There is no connection at this moment; nothing was tried.
-    #[error("Redis is away")]
-    Away,
-    /// No answer in time.
+pub(crate) enum RedisCallError {
+    /// There is no connection, and nothing was sent.
+    #[error("Redis is not connected")]
+    Disconnected,
+    /// The call timed out.
     #[error("Redis did not answer within {} ms", .0.as_millis())]
-    Silent(Duration),
-    /// The call went wrong.
+    TimedOut(Duration),
+    /// The call returned an error.
     #[error("{0}")]
     Failed(String),
 }
 
-/// The waits between attempts to connect: doubling, with a bound.
-pub(crate) struct Backoff(Duration);
-
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(50);
-    const LONGEST: Duration = Duration::from_secs(1);
-
-    pub(crate) fn new() -> Self {
-        Self(Self::FIRST)
-    }
-
-    pub(crate) async fn wait(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(Self::LONGEST);
-    }
+/// Returns the pauses between attempts to connect: 50 ms, doubling up to one second, without a last attempt.
+pub(crate) fn reconnect_backoff() -> ExponentialBuilder {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(50))
+        .with_factor(2.0)
+        .with_max_delay(Duration::from_secs(1))
+        .without_max_times()
 }
 
-/// The connection of the moment, if there is one.
+/// The current connection, if there is one.
 #[derive(Default)]
-struct Slot {
+struct CurrentConnection {
     connection: ArcSwapOption<MultiplexedConnection>,
     lost: Notify,
 }
 
-impl Slot {
-    /// Gives a broken connection up, unless another one has taken its place already.
-    fn give_up(&self, broken: &Arc<MultiplexedConnection>) {
-        let before = self.connection.compare_and_swap(broken, None);
-        if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, broken)) {
+impl CurrentConnection {
+    /// Drops a broken connection, unless it was replaced already.
+    fn discard(&self, broken: &Arc<MultiplexedConnection>) {
+        let previous = self.connection.compare_and_swap(broken, None);
+        if previous.as_ref().is_some_and(|previous| Arc::ptr_eq(previous, broken)) {
             self.lost.notify_one();
         }
     }
 }
 
-/// A connection that is kept up in the background. Calls fail at once while there is none.
-pub(crate) struct RedisLink {
-    slot: Arc<Slot>,
+/// A connection that reconnects in the background. Calls fail at once while it is down.
+pub(crate) struct RedisConnection {
+    current: Arc<CurrentConnection>,
     timeout: Duration,
-    _keeper: AbortOnDropHandle<()>,
+    _task: AbortOnDropHandle<()>,
 }
 
-impl RedisLink {
-    /// Begins to connect, and waits for the first attempt, whatever comes of it.
+impl RedisConnection {
+    /// Starts connecting in the background, and waits until the first attempt has succeeded or failed.
     pub(crate) async fn open(config: &RedisConfig) -> Self {
-        let slot = Arc::new(Slot::default());
-        let (tried, mut first_try) = watch::channel(());
-        let keeper = tokio::spawn(keep_connected(config.url.clone(), Arc::clone(&slot), tried));
-        // An error says that the keeper is gone, and then there is nothing to wait for.
-        let _ = first_try.changed().await;
-        Self { slot, timeout: config.timeout, _keeper: AbortOnDropHandle::new(keeper) }
+        let current = Arc::new(CurrentConnection::default());
+        let (attempted, mut first_attempt) = watch::channel(());
+        let task =
+            tokio::spawn(keep_connected(config.url.clone(), Arc::clone(&current), attempted));
+        // An error means that the task has ended, and then there is nothing to wait for.
+        let _ = first_attempt.changed().await;
+        Self { current, timeout: config.timeout, _task: AbortOnDropHandle::new(task) }
     }
 
     /// Makes one call within the timeout, or fails at once when there is no connection.
     pub(crate) async fn call<T, F>(
         &self,
         run: impl FnOnce(MultiplexedConnection) -> F,
-    ) -> Result<T, RedisFault>
+    ) -> Result<T, RedisCallError>
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let Some(connection) = self.slot.connection.load_full() else {
-            return Err(RedisFault::Away);
+        let Some(connection) = self.current.connection.load_full() else {
+            return Err(RedisCallError::Disconnected);
         };
         match timeout(self.timeout, run(MultiplexedConnection::clone(&connection))).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(fault)) => {
-                if calls_for_another_connection(&fault) {
-                    self.slot.give_up(&connection);
+            Ok(Err(error)) => {
+                if requires_reconnect(&error) {
+                    self.current.discard(&connection);
                 }
-                Err(RedisFault::Failed(fault.to_string()))
+                Err(RedisCallError::Failed(error.to_string()))
             }
             Err(_) => {
-                self.slot.give_up(&connection);
-                Err(RedisFault::Silent(self.timeout))
+                self.current.discard(&connection);
+                Err(RedisCallError::TimedOut(self.timeout))
             }
         }
     }
 }
 
-/// Whether the connection, or the server at its other end, is of no more use. Other errors are about the call.
-fn calls_for_another_connection(fault: &RedisError) -> bool {
-    match fault.kind() {
+/// Returns whether the connection or its server is unusable. Other errors concern the call only.
+fn requires_reconnect(error: &RedisError) -> bool {
+    match error.kind() {
         ErrorKind::Server(kind) => matches!(
             kind,
             ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly
@@ -183,40 +177,40 @@ fn calls_for_another_connection(fault: &RedisError) -> bool {
     }
 }
 
-async fn keep_connected(url: RedisUrl, slot: Arc<Slot>, tried: watch::Sender<()>) {
-    let mut backoff = Backoff::new();
-    let mut complained = false;
+async fn keep_connected(
+    url: RedisUrl,
+    current: Arc<CurrentConnection>,
+    attempted: watch::Sender<()>,
+) {
     loop {
-        match connect(&url).await {
-            Ok(connection) => {
-                backoff = Backoff::new();
-                complained = false;
-                slot.connection.store(Some(Arc::new(connection)));
-                tracing::info!(%url, "connected to Redis");
-                tried.send_replace(());
-                while slot.connection.load().is_some() {
-                    slot.lost.notified().await;
-                }
-                tracing::warn!(%url, "lost the connection to Redis; connecting again");
+        let mut logged = false;
+        let connected = (|| connect(&url)).retry(reconnect_backoff()).notify(|error, pause| {
+            // Once per outage.
+            if !logged {
+                let retry_in_ms = pause.as_millis() as u64;
+                tracing::warn!(%url, %error, retry_in_ms, "redis connection failed, retrying");
+                logged = true;
             }
-            Err(fault) => {
-                if !complained {
-                    tracing::warn!(%url, %fault, "cannot connect to Redis; trying on");
-                    complained = true;
-                }
-                tried.send_replace(());
-                backoff.wait().await;
-            }
+            attempted.send_replace(());
+        });
+        // The backoff has no last attempt.
+        let Ok(connection) = connected.await else { continue };
+        current.connection.store(Some(Arc::new(connection)));
+        tracing::info!(%url, "redis connected");
+        attempted.send_replace(());
+        while current.connection.load().is_some() {
+            current.lost.notified().await;
         }
+        tracing::warn!(%url, "redis connection lost, reconnecting");
     }
 }
 
-/// Connects and asks for a sign of life: a server that hangs accepts connections, too.
-async fn connect(url: &RedisUrl) -> Result<MultiplexedConnection, RedisFault> {
+/// Connects and pings: a server that hangs still accepts connections.
+async fn connect(url: &RedisUrl) -> Result<MultiplexedConnection, RedisCallError> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
-        .set_pipeline_buffer_size(PIPELINE_BUFFER);
+        .set_pipeline_buffer_size(MAX_QUEUED_COMMANDS);
     let attempt = async {
         let mut connection =
             url.client()?.get_multiplexed_async_connection_with_config(&config).await?;
@@ -225,9 +219,9 @@ async fn connect(url: &RedisUrl) -> Result<MultiplexedConnection, RedisFault> {
     };
     match timeout(CONNECT_TIMEOUT, attempt).await {
         Ok(connected) => {
-            connected.map_err(|fault: RedisError| RedisFault::Failed(fault.to_string()))
+            connected.map_err(|error: RedisError| RedisCallError::Failed(error.to_string()))
         }
-        Err(_) => Err(RedisFault::Silent(CONNECT_TIMEOUT)),
+        Err(_) => Err(RedisCallError::TimedOut(CONNECT_TIMEOUT)),
     }
 }
 
@@ -236,20 +230,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_shown_nowhere() {
+    fn no_representation_contains_the_password() {
         let url: RedisUrl = "redis://someone:secret-word@cache:6380/2".parse().unwrap();
         let config = RedisConfig { url: url.clone(), timeout: Duration::from_millis(50) };
         let shown = format!("{url} {url:?} {config:?}");
         assert!(shown.contains("cache:6380"), "{shown}");
         assert!(!shown.contains("secret-word") && !shown.contains("someone"), "{shown}");
-        let fault = "reddis://someone:secret-word@cache:6380".parse::<RedisUrl>().unwrap_err();
-        assert!(!format!("{fault} {fault:?}").contains("secret-word"));
+        let error = "reddis://someone:secret-word@cache:6380".parse::<RedisUrl>().unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("secret-word"));
     }
 
     #[test]
-    fn what_is_no_url_of_a_redis_is_refused() {
+    fn invalid_urls_are_rejected() {
         for text in ["", "redis://", "http://host:6379", "redis://host:notaport", "host:6379"] {
-            assert_eq!(text.parse::<RedisUrl>().err(), Some(RedisUrlFault), "{text:?}");
+            assert_eq!(text.parse::<RedisUrl>().err(), Some(InvalidRedisUrl), "{text:?}");
         }
     }
 }

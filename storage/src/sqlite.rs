@@ -1,5 +1,5 @@
-//! What our SQLite databases have in common: how a file is opened and known again, and the thread that owns a
-//! connection. What is in the tables belongs to the adapters.
+//! The embedded SQLite databases: opening, schema migrations, and the thread that owns a connection. Does not own the
+//! tables, which belong to the adapters.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,43 +7,45 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite_migration::{M, Migrations};
 use tokio::sync::{mpsc, oneshot};
 
-/// How long a statement waits for another process that writes.
+/// Maximum time that a statement waits for a write by another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-const QUEUED_JOBS: usize = 256;
+/// Maximum queued calls of a [`Worker`].
+const MAX_QUEUED_CALLS: usize = 256;
 
-/// Why a database cannot be used. Nothing in it was changed.
+/// Why a database cannot be opened. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It cannot be opened, read or written.
+    /// The file cannot be opened, read or written.
     #[error("the database {} cannot be used: {reason}", path.display())]
     Unusable {
-        /// Its file.
+        /// The file.
         path: PathBuf,
-        /// What SQLite or the operating system says.
+        /// Error of SQLite or the operating system.
         reason: String,
     },
-    /// It is a database, but not of this kind, or of another release.
+    /// The file is a database of another kind or release.
     #[error("{} is not a database of this kind and release: name another file", path.display())]
     Foreign {
-        /// Its file.
+        /// The file.
         path: PathBuf,
     },
-    /// Another process, or another part of this one, has it open.
+    /// The file is already open, in another process or in this one.
     #[error("{} is in use: stop the other process, or name another file", path.display())]
     InUse {
-        /// Its file.
+        /// The file.
         path: PathBuf,
     },
-    /// The log was created with another partition count, which never changes.
+    /// The log has another partition count. The count of a log never changes.
     #[error("the log {} has {stored} partitions, not {wanted}: configure {stored}, or name another file", path.display())]
     PartitionCount {
-        /// Its file.
+        /// The file.
         path: PathBuf,
-        /// What it was created with.
+        /// Partition count of the log.
         stored: u32,
-        /// What was asked for.
+        /// The configured partition count.
         wanted: u32,
     },
 }
@@ -54,26 +56,51 @@ impl OpenError {
     }
 }
 
-/// What a database is known by, and what it begins with.
+/// The schema of one kind of database.
 pub(crate) struct Schema {
-    /// Tells our kinds of database apart from each other and from everybody else's.
+    /// Identifies the kind of database.
     pub application_id: i32,
-    /// Grows when a release changes the tables.
-    pub version: i32,
-    /// Creates the tables.
-    pub tables: &'static str,
+    /// Schema version of the first migration. Earlier versions were never released, and are rejected.
+    pub first_version: usize,
+    /// Migrations, of which each increments the schema version. Released ones never change.
+    pub migrations: &'static [&'static str],
 }
 
-/// What a commit survives. A process that dies loses nothing either way.
+impl Schema {
+    fn latest_version(&self) -> usize {
+        self.first_version + self.migrations.len() - 1
+    }
+
+    /// Whether a database of this application id and version can be migrated.
+    fn is_known(&self, (application_id, version): (i32, usize)) -> bool {
+        application_id == self.application_id
+            && (self.first_version..=self.latest_version()).contains(&version)
+    }
+
+    /// The migrations from an empty database. The first one also sets the application id.
+    fn migrations(&self) -> Migrations<'static> {
+        let application_id = self.application_id;
+        let skipped = (1..self.first_version).map(|_| M::up(""));
+        let migrations = self.migrations.iter().enumerate().map(move |(index, sql)| match index {
+            0 => M::up_with_hook(sql, move |transaction: &rusqlite::Transaction<'_>| {
+                Ok(transaction.pragma_update(None, "application_id", application_id)?)
+            }),
+            _ => M::up(sql),
+        });
+        Migrations::from_iter(skipped.chain(migrations))
+    }
+}
+
+/// Which failures a commit survives. All commits survive the death of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// A power cut.
+    /// Also a power loss.
     PowerLoss,
-    /// A power cut may take back the latest commits, newest first, each of them whole.
+    /// Not a power loss: the latest commits may be rolled back, newest first and each as a whole.
     ProcessDeath,
 }
 
-/// Opens a database, and creates it if there is none.
+/// Opens a database and migrates it to the latest schema. Creates it if it does not exist.
 pub(crate) fn open(
     path: &Path,
     schema: &Schema,
@@ -83,9 +110,7 @@ pub(crate) fn open(
     create_directory(path).map_err(|error| OpenError::unusable(path, error))?;
     let mut connection = Connection::open(path).map_err(unusable)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
-    if !create_or_recognise(&mut connection, schema).map_err(unusable)? {
-        return Err(OpenError::Foreign { path: path.to_owned() });
-    }
+    migrate(&mut connection, path, schema)?;
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
         .map_err(unusable)?;
@@ -100,19 +125,20 @@ pub(crate) fn open(
     Ok(connection)
 }
 
-/// Opens a database that is there, beside whoever writes to it.
+/// Opens an existing database read-only, while another connection may write to it.
 pub(crate) fn open_to_read(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
     let unusable = |error: rusqlite::Error| OpenError::unusable(path, error);
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(unusable)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
-    if kind(&connection).map_err(unusable)? != (schema.application_id, schema.version) {
+    let found = kind(&connection).map_err(unusable)?;
+    if found != (schema.application_id, schema.latest_version()) {
         return Err(OpenError::Foreign { path: path.to_owned() });
     }
     Ok(connection)
 }
 
-/// Makes the file's directory, in a way that a power cut does not take it back.
+/// Creates the file's directory, durably.
 fn create_directory(path: &Path) -> std::io::Result<()> {
     let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
         return Ok(());
@@ -126,33 +152,46 @@ fn create_directory(path: &Path) -> std::io::Result<()> {
     File::open(above.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Whether the database is of this schema now.
-fn create_or_recognise(connection: &mut Connection, schema: &Schema) -> rusqlite::Result<bool> {
-    // One transaction: of two processes that create the database at once, one waits for the other.
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found = kind(&transaction)?;
-    if found == (schema.application_id, schema.version) {
-        return Ok(true);
+/// Migrates an empty database, or one of a known version, to the latest schema. Leaves all other databases unchanged.
+fn migrate(connection: &mut Connection, path: &Path, schema: &Schema) -> Result<(), OpenError> {
+    let unusable = |error: rusqlite::Error| OpenError::unusable(path, error);
+    let latest = (schema.application_id, schema.latest_version());
+    // Of two processes that migrate at once, one waits here for the other.
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
+    let found = {
+        let transaction = connection.transaction().map_err(unusable)?;
+        let found = kind(&transaction).map_err(unusable)?;
+        if !schema.is_known(found) && !is_empty(&transaction).map_err(unusable)? {
+            return Err(OpenError::Foreign { path: path.to_owned() });
+        }
+        found
+    };
+    let migrated = match found == latest {
+        true => Ok(()),
+        false => schema.migrations().to_latest(connection),
+    };
+    connection.set_transaction_behavior(TransactionBehavior::Deferred);
+    match migrated {
+        // Another process migrated it in between.
+        Err(_) if kind(connection).map_err(unusable)? == latest => Ok(()),
+        migrated => migrated.map_err(|error| OpenError::unusable(path, error)),
     }
+}
+
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     let tables: u32 =
-        transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if found != (0, 0) || tables != 0 {
-        return Ok(false);
-    }
-    transaction.execute_batch(schema.tables)?;
-    transaction.pragma_update(None, "application_id", schema.application_id)?;
-    transaction.pragma_update(None, "user_version", schema.version)?;
-    transaction.commit()?;
-    Ok(true)
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(tables == 0 && kind(connection)? == (0, 0))
 }
 
-/// A database's application id and version; both 0 in one that nobody has marked.
-fn kind(connection: &Connection) -> rusqlite::Result<(i32, i32)> {
-    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
-    Ok((number("application_id")?, number("user_version")?))
+/// Reads application id and schema version; both are 0 in an empty database.
+fn kind(connection: &Connection) -> rusqlite::Result<(i32, usize)> {
+    let application_id = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    Ok((application_id, usize::try_from(version).unwrap_or(usize::MAX)))
 }
 
-/// Whether the file itself is damaged, so that trying again is in vain.
+/// Whether the file itself is damaged, so that a retry cannot help.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
@@ -165,54 +204,53 @@ pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     )
 }
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+type Call = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// A thread that owns a connection and does one job after the other, in the order in which they were asked for.
-/// Dropping it waits for the jobs that are already there.
+/// A thread that owns a connection and runs calls in order. Dropping it waits for the queued calls.
 pub(crate) struct Worker {
-    jobs: Option<mpsc::Sender<Job>>,
+    calls: Option<mpsc::Sender<Call>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// The thread is gone.
+/// The worker's thread has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the database's thread has ended")]
 pub(crate) struct WorkerGone;
 
 impl Worker {
     pub fn start(name: &str, mut connection: Connection) -> std::io::Result<Self> {
-        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUED_JOBS);
+        let (calls, mut queue) = mpsc::channel::<Call>(MAX_QUEUED_CALLS);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            while let Some(job) = queue.blocking_recv() {
-                job(&mut connection);
+            while let Some(call) = queue.blocking_recv() {
+                call(&mut connection);
             }
         })?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self { calls: Some(calls), thread: Some(thread) })
     }
 
-    /// Does a job. It may be done even if nobody waits for its answer any more.
+    /// Runs a call and returns its result. A queued call runs even if the caller stops waiting.
     pub async fn call<T: Send + 'static>(
         &self,
-        job: impl FnOnce(&mut Connection) -> T + Send + 'static,
+        call: impl FnOnce(&mut Connection) -> T + Send + 'static,
     ) -> Result<T, WorkerGone> {
-        let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            // Nobody may be waiting any more.
-            let _ = answer.send(job(connection));
+        let (result, receiver) = oneshot::channel();
+        let call: Call = Box::new(move |connection| {
+            // The caller may have stopped waiting.
+            let _ = result.send(call(connection));
         });
-        let jobs = self.jobs.as_ref().ok_or(WorkerGone)?;
-        jobs.send(job).await.map_err(|_| WorkerGone)?;
-        answered.await.map_err(|_| WorkerGone)
+        let calls = self.calls.as_ref().ok_or(WorkerGone)?;
+        calls.send(call).await.map_err(|_| WorkerGone)?;
+        receiver.await.map_err(|_| WorkerGone)
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        drop(self.jobs.take());
+        drop(self.calls.take());
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("a database's thread panicked");
+            tracing::error!("a database thread panicked");
         }
     }
 }

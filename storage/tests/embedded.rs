@@ -1,9 +1,9 @@
-//! The contract suites on the adapters that need no server, and what only these promise.
+//! The contract suites on adapters that need no server, and properties of these adapters only.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-#[path = "archive/shortened.rs"]
-mod shortened;
+#[path = "archive/truncated_log.rs"]
+mod truncated_log;
 
 mod contract;
 
@@ -11,21 +11,21 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use contract::log::{Owner, PARTITIONS, Running, append, as_read, record};
-use contract::wait::{PATIENCE, until};
+use contract::log::{Owner, PARTITIONS, RunningSource, append, as_read, record};
+use contract::wait::{TEST_TIMEOUT, until};
 use contract::{build, cache, definitions, idempotency, jobs, log, store};
 use rusqlite::Connection;
 use schemas::job::JobId;
 use schemas::{Generation, LogNumber, LogRef, Offset, PartitionId, Receipt, SubmissionId};
 use storage::cache::memory::MemoryCache;
-use storage::definitions::Definitions;
-use storage::definitions::sqlite::SqliteDefinitions;
+use storage::control::BudgetDefinitions;
+use storage::control::sqlite::SqliteControlTopic;
 use storage::idempotency::memory::{MemoryIdempotency, Retention};
-use storage::idempotency::{Attempt, Begun, Idempotency};
+use storage::idempotency::{Attempt, BeginOutcome, Idempotency};
 use storage::jobs::{JobRows, JobStore, UnreadableJob};
-use storage::log::sqlite::{OpenError, SqliteLetterBook, SqliteLog, SqliteReader};
+use storage::log::sqlite::{OpenError, SqliteDeadLetterJournal, SqliteLog, SqliteReader};
 use storage::log::{DeadLetter, LogSource};
-use storage::store::Conditional;
+use storage::store::CasOutcome;
 use storage::store::memory::MemoryStore;
 use storage::store::sqlite::SqliteStore;
 use uuid::Uuid;
@@ -49,23 +49,23 @@ mod sqlite_log {
             log: first_log(),
             source: Mutex::new(Some(Box::new(log.source().unwrap()))),
             reader: Arc::new(SqliteReader::open(&path, build::count(PARTITIONS.into())).unwrap()),
-            letters: Arc::clone(&log) as _,
-            book: Arc::new(SqliteLetterBook::open(&path).unwrap()),
+            dead_letter_writer: Arc::clone(&log) as _,
+            dead_letter_journal: Arc::new(SqliteDeadLetterJournal::open(&path).unwrap()),
             writer: log,
-            read_letters: Box::new(move || {
-                let letters = read_letters(&path);
+            read_dead_letters: Box::new(move || {
+                let letters = read_dead_letters(&path);
                 Box::pin(async { letters })
             }),
             _kept: Box::new(directory),
         }
     }
 
-    pub fn read_letters(path: &Path) -> Vec<DeadLetter> {
+    pub fn read_dead_letters(path: &Path) -> Vec<DeadLetter> {
         let connection = Connection::open(path).unwrap();
         let mut select = connection.prepare("SELECT * FROM dead_letters").unwrap();
         let letters = select.query_map([], |row| {
             Ok(DeadLetter {
-                place: Receipt {
+                source: Receipt {
                     log: LogNumber::FIRST,
                     partition: PartitionId(row.get(0)?),
                     offset: Offset(row.get::<_, i64>(1)? as u64),
@@ -81,7 +81,7 @@ mod sqlite_log {
     log::log_contract!(fixture());
 
     #[tokio::test]
-    async fn what_was_answered_is_there_after_reopening_and_offsets_go_on() {
+    async fn acknowledged_records_survive_reopening_and_offsets_continue() {
         let directory = directory();
         let path = directory.path().join("a/new/folder/log.sqlite");
         let mut appended = Vec::new();
@@ -98,15 +98,15 @@ mod sqlite_log {
 
         let log = SqliteLog::open(&path, build::count(1)).unwrap();
         let owner = Owner::from_start();
-        let running = Running::start(Box::new(log.source().unwrap()), &first_log(), &owner);
+        let running = RunningSource::start(Box::new(log.source().unwrap()), &first_log(), &owner);
         let all = async || owner.read(0).len() == appended.len();
-        until("everything is read", PATIENCE, all).await;
+        until("everything is read", TEST_TIMEOUT, all).await;
         assert!(owner.read(0) == as_read(&appended, 0));
         running.stop().await.1.unwrap();
     }
 
     #[test]
-    fn another_log_has_another_identity() {
+    fn different_logs_have_different_identities() {
         let (one, two) = (directory(), directory());
         let identity = |directory: &tempfile::TempDir| {
             let path = directory.path().join("log.sqlite");
@@ -116,7 +116,7 @@ mod sqlite_log {
     }
 
     #[test]
-    fn another_partition_count_is_refused_and_named() {
+    fn another_partition_count_is_rejected_with_the_stored_count() {
         let directory = directory();
         let path = directory.path().join("log.sqlite");
         drop(SqliteLog::open(&path, build::count(12)).unwrap());
@@ -127,7 +127,7 @@ mod sqlite_log {
     }
 
     #[test]
-    fn a_log_in_use_is_refused_until_it_is_free() {
+    fn a_log_in_use_is_rejected_until_it_is_closed() {
         let directory = directory();
         let path = directory.path().join("log.sqlite");
         let log = SqliteLog::open(&path, build::count(1)).unwrap();
@@ -142,18 +142,18 @@ mod sqlite_log {
     }
 
     #[test]
-    fn a_file_that_is_not_a_log_is_refused_and_left_alone() {
+    fn a_file_that_is_not_a_log_is_rejected_and_unchanged() {
         let directory = directory();
         let store = directory.path().join("store.sqlite");
         drop(SqliteStore::open(&store).unwrap());
         let text = directory.path().join("text");
-        std::fs::write(&text, "This is no database, and it is longer than a header.").unwrap();
+        std::fs::write(&text, "This is not a database, and it is longer than a header.").unwrap();
         let foreign = SqliteLog::open(&store, build::count(1)).err().unwrap();
         assert!(matches!(foreign, OpenError::Foreign { .. }), "{foreign}");
         let unusable = SqliteLog::open(&text, build::count(1)).err().unwrap();
         assert!(matches!(unusable, OpenError::Unusable { .. }), "{unusable}");
         SqliteStore::open(&store).unwrap();
-        assert!(std::fs::read_to_string(&text).unwrap().starts_with("This is no database"));
+        assert!(std::fs::read_to_string(&text).unwrap().starts_with("This is not a database"));
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -161,18 +161,18 @@ mod sqlite_log {
         let fixture = fixture().await;
         let owner = Owner::from_start();
         let source = fixture.source.lock().unwrap().take().unwrap();
-        let running = Running::start(source, &first_log(), &owner);
+        let running = RunningSource::start(source, &first_log(), &owner);
         let mut delays = Vec::new();
         for number in 0..51 {
             append(&*fixture.writer, &[record(0, number)]).await;
             let durable = Instant::now();
             let come = async || owner.read(0).len() == number as usize + 1;
-            until("the record is delivered", PATIENCE, come).await;
+            until("the record is delivered", TEST_TIMEOUT, come).await;
             delays.push(durable.elapsed());
         }
         running.stop().await.1.unwrap();
         delays.sort();
-        // A source that only looks from time to time would need half of its 50 ms in the middle.
+        // A source that only polls would have a median delay of half its 50 ms interval.
         assert!(delays[delays.len() / 2] < Duration::from_millis(15), "{delays:?}");
     }
 }
@@ -180,23 +180,23 @@ mod sqlite_log {
 mod archived_log {
     use async_trait::async_trait;
     use schemas::Position;
-    use shortened::{Shorten, Shortened};
     use storage::log::LogReader;
     use storage::log::archive::{ArchiveWriter, ArchivedReader, LogName};
     use tokio::sync::Mutex as AsyncMutex;
+    use truncated_log::{TruncatedLog, TruncationPoint};
 
     use super::*;
 
     const TOPIC: &str = "submissions";
 
-    /// A third of it is gone, and two thirds are in the archive, whenever anybody asks.
-    struct ByThirds(AsyncMutex<ArchiveWriter>);
+    /// Truncates a third of the log and archives two thirds at each read.
+    struct TruncatedByThirds(AsyncMutex<ArchiveWriter>);
 
     #[async_trait]
-    impl Shorten for ByThirds {
+    impl TruncationPoint for TruncatedByThirds {
         async fn low(&self, log: &dyn LogReader, of: PartitionId, high: Position) -> Position {
             let writer = self.0.lock().await;
-            writer.write_on(log, of, Position(high.0 * 2 / 3), |_| {}).await.unwrap();
+            writer.extend_from_log(log, of, Position(high.0 * 2 / 3), |_| {}).await.unwrap();
             Position(high.0 / 3)
         }
     }
@@ -207,17 +207,18 @@ mod archived_log {
         let log = Arc::new(SqliteLog::open(&path, build::count(PARTITIONS.into())).unwrap());
         let reader = SqliteReader::open(&path, build::count(PARTITIONS.into())).unwrap();
         let writer = ArchiveWriter::open(&folder, LogName::of(&reader, TOPIC)).unwrap();
-        let by_thirds = ByThirds(AsyncMutex::new(writer.with_segments_of(10_000)));
-        let shortened = Arc::new(Shortened::new(Arc::new(reader), by_thirds));
+        let truncated_by_thirds =
+            TruncatedByThirds(AsyncMutex::new(writer.with_segment_bytes(10_000)));
+        let truncated_log = Arc::new(TruncatedLog::new(Arc::new(reader), truncated_by_thirds));
         log::Fixture {
             log: first_log(),
             source: Mutex::new(Some(Box::new(log.source().unwrap()))),
-            reader: Arc::new(ArchivedReader::open(&folder, TOPIC, shortened).await),
-            letters: Arc::clone(&log) as _,
-            book: Arc::new(SqliteLetterBook::open(&path).unwrap()),
+            reader: Arc::new(ArchivedReader::open(&folder, TOPIC, truncated_log).await),
+            dead_letter_writer: Arc::clone(&log) as _,
+            dead_letter_journal: Arc::new(SqliteDeadLetterJournal::open(&path).unwrap()),
             writer: log,
-            read_letters: Box::new(move || {
-                let letters = sqlite_log::read_letters(&path);
+            read_dead_letters: Box::new(move || {
+                let letters = sqlite_log::read_dead_letters(&path);
                 Box::pin(async { letters })
             }),
             _kept: Box::new(directory),
@@ -240,28 +241,28 @@ mod sqlite_store {
         }
     }
 
-    async fn of_jobs() -> jobs::Fixture {
+    async fn jobs_fixture() -> jobs::Fixture {
         let directory = directory();
         let store = SqliteStore::open(&directory.path().join("store.sqlite")).unwrap();
         jobs::Fixture { jobs: Arc::new(store), _kept: Box::new(directory) }
     }
 
     store::store_contract!(fixture(), fixture());
-    jobs::jobs_contract!(of_jobs());
+    jobs::jobs_contract!(jobs_fixture());
 
     #[tokio::test]
-    async fn a_job_of_a_newer_release_is_told_of_and_deleted_as_it_is_known() {
+    async fn a_job_of_a_newer_release_is_reported_as_unreadable_and_can_be_deleted() {
         let directory = directory();
         let path = directory.path().join("store.sqlite");
         let jobs = SqliteStore::open(&path).unwrap();
-        let id = JobId::named("somebody", "something newer");
+        let id = JobId::from_name("otto", "a newer kind");
         let insert = "INSERT INTO jobs (id, revision, job) VALUES (?1, 7, ?2)";
         let row = (id.0.into_bytes(), r#"{"kind":"dance"}"#);
         Connection::open(&path).unwrap().execute(insert, row).unwrap();
         let unreadable = vec![UnreadableJob { id, revision: 7 }];
         assert_eq!(jobs.job_rows().await, Ok(JobRows { jobs: Vec::new(), unreadable }));
-        assert_eq!(jobs.delete_job(id, 6).await, Ok(Conditional::Refused));
-        assert_eq!(jobs.delete_job(id, 7).await, Ok(Conditional::Applied));
+        assert_eq!(jobs.delete_job(id, 6).await, Ok(CasOutcome::Refused));
+        assert_eq!(jobs.delete_job(id, 7).await, Ok(CasOutcome::Applied));
         assert_eq!(jobs.job_rows().await, Ok(JobRows::default()));
     }
 }
@@ -277,12 +278,12 @@ mod memory_store {
         }
     }
 
-    async fn of_jobs() -> jobs::Fixture {
+    async fn jobs_fixture() -> jobs::Fixture {
         jobs::Fixture { jobs: Arc::new(MemoryStore::new()), _kept: Box::new(()) }
     }
 
     store::store_contract!(fixture(), fixture());
-    jobs::jobs_contract!(of_jobs());
+    jobs::jobs_contract!(jobs_fixture());
 }
 
 mod memory_cache {
@@ -291,7 +292,7 @@ mod memory_cache {
     async fn fixture() -> cache::Fixture {
         cache::Fixture {
             cache: Arc::new(MemoryCache::new()),
-            // Only a restart loses anything.
+            // Only a restart loses data.
             lose: Box::new(|_| Box::pin(async { Arc::new(MemoryCache::new()) as _ })),
         }
     }
@@ -299,17 +300,17 @@ mod memory_cache {
     cache::cache_contract!(fixture());
 }
 
-mod sqlite_definitions {
+mod sqlite_control_topic {
     use super::*;
 
     async fn fixture() -> definitions::Fixture {
         let directory = directory();
         let path = directory.path().join("definitions.sqlite");
-        let ours: Arc<dyn Definitions> = Arc::new(SqliteDefinitions::open(&path).unwrap());
+        let ours: Arc<dyn BudgetDefinitions> = Arc::new(SqliteControlTopic::open(&path).unwrap());
         definitions::Fixture {
             follower: Arc::clone(&ours),
             ours,
-            rival: Arc::new(SqliteDefinitions::open(&path).unwrap()),
+            rival: Arc::new(SqliteControlTopic::open(&path).unwrap()),
             _kept: Box::new(directory),
         }
     }
@@ -317,15 +318,15 @@ mod sqlite_definitions {
     definitions::definitions_contract!(fixture());
 
     #[tokio::test]
-    async fn definitions_are_there_after_reopening() {
+    async fn definitions_survive_reopening() {
         let directory = directory();
         let path = directory.path().join("definitions.sqlite");
         let wanted = build::budget(&build::new_budget_id());
-        let define = |current: Option<&_>| storage::definitions::define(current, &wanted);
-        let opened = SqliteDefinitions::open(&path).unwrap();
+        let define = |current: Option<&_>| storage::control::define(current, &wanted);
+        let opened = SqliteControlTopic::open(&path).unwrap();
         let defined = opened.change(&wanted.id, &define).await.unwrap();
         drop(opened);
-        let reopened = SqliteDefinitions::open(&path).unwrap();
+        let reopened = SqliteControlTopic::open(&path).unwrap();
         assert_eq!(reopened.catalog().get(wanted.id.as_str()), Some(&defined));
     }
 }
@@ -345,7 +346,7 @@ mod memory_idempotency {
     }
 
     #[tokio::test]
-    async fn an_attempt_of_which_nothing_is_heard_is_forgotten_before_a_receipt_is() {
+    async fn an_unfinished_attempt_is_forgotten_before_a_receipt() {
         let in_flight = Duration::from_millis(50);
         let memory = MemoryIdempotency::new(Retention { in_flight, ..Retention::default() });
         let (lost, accepted) = (new_attempt(), new_attempt());
@@ -353,18 +354,19 @@ mod memory_idempotency {
         let receipt =
             Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(1) };
         memory.finish(&[(accepted.clone(), Some(receipt))]).await;
-        let again = async || memory.begin(std::slice::from_ref(&lost)).await == [Begun::First];
-        until("the lost attempt may be made again", PATIENCE, again).await;
-        assert_eq!(memory.begin(&[accepted]).await, [Begun::Repeat(receipt)]);
+        let again =
+            async || memory.begin(std::slice::from_ref(&lost)).await == [BeginOutcome::First];
+        until("the lost attempt may be made again", TEST_TIMEOUT, again).await;
+        assert_eq!(memory.begin(&[accepted]).await, [BeginOutcome::Repeat(receipt)]);
     }
 
     #[tokio::test]
-    async fn a_new_attempt_is_remembered_when_the_memory_is_full() {
+    async fn a_new_attempt_is_remembered_when_the_store_is_full() {
         let memory = MemoryIdempotency::new(Retention { attempts: 100, ..Retention::default() });
         for _ in 0..1_000 {
             let attempt = new_attempt();
             let begun = memory.begin(&[attempt.clone(), attempt]).await;
-            assert_eq!(begun, [Begun::First, Begun::InFlight]);
+            assert_eq!(begun, [BeginOutcome::First, BeginOutcome::InFlight]);
         }
     }
 }

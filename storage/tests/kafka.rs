@@ -1,4 +1,4 @@
-//! What the Kafka adapters do beyond the contracts that all adapters share. Needs a real Kafka: `local/up servers`.
+//! Properties of the Kafka adapters beyond the shared contracts. Needs a real Kafka: `local/up servers`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -13,13 +13,14 @@ use schemas::{
     Budget, BudgetId, LogNumber, LogRef, Offset, PartitionCount, PartitionId, PersonKey, Position,
     default_budgets, partition_for,
 };
-use storage::definitions::kafka::KafkaDefinitions;
-use storage::definitions::{Definitions, define, freeze};
+use storage::control::kafka::KafkaControlTopic;
+use storage::control::{ActiveLog, BudgetDefinitions, define, freeze};
 use storage::log::kafka::{
-    KafkaConfig, KafkaLog, KafkaSource, LogMover, SEALED_PATIENCE, TopicError,
+    KafkaConfig, KafkaLogWriter, KafkaSource, SEALED_RETRY_TIMEOUT, TopicError, TopicMigrator,
 };
 use storage::log::{
-    AppendError, LogBounds, LogSource, LogWriter, NewRecord, PartitionHandler, RecordBatch, Start,
+    AppendError, LogBounds, LogSource, LogWriter, NewRecord, PartitionHandler, RecordBatch,
+    StartPosition,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,14 +36,14 @@ fn config(partitions: u64) -> KafkaConfig {
         partitions: PartitionCount::new(partitions).unwrap(),
         replication_factor: 1,
         group: format!("g{unique}"),
-        // Longer than these tests wait: a member that does not leave its group in order fails them.
+        // Longer than these tests wait: a member that does not leave its group fails them.
         session_timeout: Duration::from_secs(45),
         delivery_timeout: Duration::from_secs(5),
         linger: Duration::from_millis(1),
     }
 }
 
-/// A record of somebody who belongs to the partition, of so many.
+/// Builds a record that belongs to a partition.
 fn record(partition: u32, partitions: u32, value: u32) -> NewRecord {
     let count = PartitionCount::new(partitions.into()).unwrap();
     let mut keys = (0_u128..).map(|number| PersonKey::from_bytes(number.to_be_bytes()));
@@ -50,18 +51,18 @@ fn record(partition: u32, partitions: u32, value: u32) -> NewRecord {
     NewRecord { key, value: value.to_le_bytes().to_vec() }
 }
 
-async fn open(config: &KafkaConfig) -> Result<KafkaLog, TopicError> {
-    KafkaLog::open(config, &config.first_log(), watch::channel(None).1).await
+async fn open(config: &KafkaConfig) -> Result<KafkaLogWriter, TopicError> {
+    KafkaLogWriter::open(config, &config.first_log(), watch::channel(None).1).await
 }
 
-/// What all members together have taken in: the place of a store that commits every batch.
+/// The offsets that all members have received. Stands for a store that commits every batch.
 #[derive(Default)]
-struct Taken(Mutex<BTreeMap<PartitionId, Vec<Offset>>>);
+struct Received(Mutex<BTreeMap<PartitionId, Vec<Offset>>>);
 
-impl Taken {
+impl Received {
     fn position(&self, partition: PartitionId) -> Position {
-        let taken = self.0.lock().unwrap();
-        taken
+        let received = self.0.lock().unwrap();
+        received
             .get(&partition)
             .and_then(|offsets| offsets.last())
             .map_or(Position::START, |last| last.next())
@@ -73,38 +74,44 @@ impl Taken {
 }
 
 struct Member {
-    taken: Arc<Taken>,
-    mine: Mutex<Vec<PartitionId>>,
-    /// Takes nothing, as an owner whose store is slow.
-    full: AtomicBool,
+    received: Arc<Received>,
+    owned: Mutex<Vec<PartitionId>>,
+    /// Refuses all batches, as an owner with a slow store does.
+    queue_full: AtomicBool,
 }
 
 impl Member {
     fn owns(&self) -> usize {
-        self.mine.lock().unwrap().len()
+        self.owned.lock().unwrap().len()
     }
 }
 
 impl PartitionHandler for Member {
-    fn assigned(&self, partitions: &[(PartitionId, LogBounds)]) -> Vec<(PartitionId, Start)> {
-        self.mine.lock().unwrap().extend(partitions.iter().map(|(partition, _)| *partition));
-        partitions.iter().map(|(id, _)| (*id, Start::At(self.taken.position(*id)))).collect()
+    fn assigned(
+        &self,
+        partitions: &[(PartitionId, LogBounds)],
+    ) -> Vec<(PartitionId, StartPosition)> {
+        self.owned.lock().unwrap().extend(partitions.iter().map(|(partition, _)| *partition));
+        partitions
+            .iter()
+            .map(|(id, _)| (*id, StartPosition::At(self.received.position(*id))))
+            .collect()
     }
 
     fn revoked(&self, partitions: &[PartitionId], _lost: bool) {
-        self.mine.lock().unwrap().retain(|mine| !partitions.contains(mine));
+        self.owned.lock().unwrap().retain(|owned| !partitions.contains(owned));
     }
 
-    fn deliver(&self, batch: RecordBatch, _patience: Duration) -> Result<(), RecordBatch> {
-        if self.full.load(Ordering::Relaxed) {
+    fn deliver(&self, batch: RecordBatch, _timeout: Duration) -> Result<(), RecordBatch> {
+        if self.queue_full.load(Ordering::Relaxed) {
             return Err(batch);
         }
         assert!(
-            self.mine.lock().unwrap().contains(&batch.partition()),
-            "a record of somebody else's partition"
+            self.owned.lock().unwrap().contains(&batch.partition()),
+            "a record of a partition that is not owned"
         );
-        let mut taken = self.taken.0.lock().unwrap();
-        taken
+        let mut received = self.received.0.lock().unwrap();
+        received
             .entry(batch.partition())
             .or_default()
             .extend(batch.iter().map(|record| record.offset));
@@ -114,7 +121,7 @@ impl PartitionHandler for Member {
     fn high_watermark(&self, _: PartitionId, _: Position) {}
 
     fn halt(&self, partition: PartitionId, reason: String) {
-        panic!("nothing is wrong with partition {partition}: {reason}");
+        panic!("partition {partition} was halted: {reason}");
     }
 
     fn committed(&self) -> Vec<(PartitionId, Position)> {
@@ -132,12 +139,12 @@ struct Joined {
     thread: std::thread::JoinHandle<()>,
 }
 
-async fn join(config: &KafkaConfig, taken: &Arc<Taken>) -> Joined {
+async fn join(config: &KafkaConfig, received: &Arc<Received>) -> Joined {
     let mut source = KafkaSource::open(config, &config.first_log()).await.unwrap();
     let member = Arc::new(Member {
-        taken: Arc::clone(taken),
-        mine: Mutex::default(),
-        full: AtomicBool::new(false),
+        received: Arc::clone(received),
+        owned: Mutex::default(),
+        queue_full: AtomicBool::new(false),
     });
     let stop = CancellationToken::new();
     let (handler, token, log) = (Arc::clone(&member), stop.clone(), config.first_log());
@@ -155,15 +162,14 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_share_the_partitions_and_every_record_arrives_once_and_in_order_through_rebalances()
- {
+async fn members_share_partitions_and_each_record_arrives_once_in_order_across_rebalances() {
     const PARTITIONS: u32 = 6;
     const RECORDS: u32 = 3_000;
     let config = config(PARTITIONS.into());
     let log = Arc::new(open(&config).await.unwrap());
-    let taken = Arc::new(Taken::default());
-    let first = join(&config, &taken).await;
-    until("the first member has everything", || first.member.owns() == 6).await;
+    let received = Arc::new(Received::default());
+    let first = join(&config, &received).await;
+    until("the first member owns all partitions", || first.member.owns() == 6).await;
 
     let writer = Arc::clone(&log);
     let writing = tokio::spawn(async move {
@@ -173,24 +179,24 @@ async fn members_share_the_partitions_and_every_record_arrives_once_and_in_order
             assert!(writer.append(records).await.iter().all(Result::is_ok));
         }
     });
-    let second = join(&config, &taken).await;
-    until("the second member has its half", || second.member.owns() == 3).await;
+    let second = join(&config, &received).await;
+    until("the second member owns its half", || second.member.owns() == 3).await;
     first.stop.cancel();
     first.thread.join().unwrap();
-    until("the second member has everything", || second.member.owns() == 6).await;
+    until("the second member owns all partitions", || second.member.owns() == 6).await;
     writing.await.unwrap();
-    until("everything has arrived", || taken.total() >= RECORDS as usize).await;
+    until("all records have arrived", || received.total() >= RECORDS as usize).await;
     second.stop.cancel();
     second.thread.join().unwrap();
 
-    for (partition, offsets) in &*taken.0.lock().unwrap() {
+    for (partition, offsets) in &*received.0.lock().unwrap() {
         let dense: Vec<Offset> = (0..u64::from(RECORDS / PARTITIONS)).map(Offset).collect();
         assert_eq!(*offsets, dense, "partition {partition}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_was_full_when_it_moved_away_is_read_when_it_comes_back() {
+async fn a_partition_that_was_paused_when_revoked_is_read_after_reassignment() {
     const PARTITIONS: u32 = 4;
     let config = config(PARTITIONS.into());
     let log = open(&config).await.unwrap();
@@ -199,26 +205,26 @@ async fn a_partition_that_was_full_when_it_moved_away_is_read_when_it_comes_back
             numbers.map(|number| record(number % PARTITIONS, PARTITIONS, number)).collect();
         assert!(log.append(records).await.iter().all(Result::is_ok));
     };
-    let taken = Arc::new(Taken::default());
-    let first = join(&config, &taken).await;
-    until("the first member has everything", || first.member.owns() == 4).await;
-    first.member.full.store(true, Ordering::Relaxed);
+    let received = Arc::new(Received::default());
+    let first = join(&config, &received).await;
+    until("the first member owns all partitions", || first.member.owns() == 4).await;
+    first.member.queue_full.store(true, Ordering::Relaxed);
     fill(0..400).await;
-    let second = join(&config, &taken).await;
-    until("the second member has its half", || second.member.owns() == 2).await;
-    until("the second member has read its half", || taken.total() == 200).await;
-    first.member.full.store(false, Ordering::Relaxed);
+    let second = join(&config, &received).await;
+    until("the second member owns its half", || second.member.owns() == 2).await;
+    until("the second member has read its half", || received.total() == 200).await;
+    first.member.queue_full.store(false, Ordering::Relaxed);
     second.stop.cancel();
     second.thread.join().unwrap();
-    until("the first member has everything again", || first.member.owns() == 4).await;
+    until("the first member owns all partitions again", || first.member.owns() == 4).await;
     fill(400..800).await;
-    until("everything has arrived", || taken.total() == 800).await;
+    until("all records have arrived", || received.total() == 800).await;
     first.stop.cancel();
     first.thread.join().unwrap();
 }
 
 #[tokio::test]
-async fn a_topic_with_another_partition_count_is_refused_with_both_numbers() {
+async fn a_topic_with_another_partition_count_is_rejected_with_both_counts() {
     let six = config(6);
     open(&six).await.unwrap();
     let twelve = KafkaConfig { partitions: PartitionCount::new(12).unwrap(), ..six.clone() };
@@ -227,13 +233,14 @@ async fn a_topic_with_another_partition_count_is_refused_with_both_numbers() {
 }
 
 #[tokio::test]
-async fn kafka_that_never_answers_is_a_refusal_within_a_second_and_then_at_once() {
+async fn appends_to_unreachable_kafka_fail_within_a_second_and_then_at_once() {
     let dead = KafkaConfig {
         brokers: "127.0.0.1:1".into(),
         delivery_timeout: Duration::from_millis(800),
         ..config(1)
     };
-    let log = KafkaLog::open_unchecked(&dead, &dead.first_log(), watch::channel(None).1).unwrap();
+    let log =
+        KafkaLogWriter::open_unchecked(&dead, &dead.first_log(), watch::channel(None).1).unwrap();
     let started = Instant::now();
     assert!(log.append(vec![record(0, 1, 1)]).await[0].is_err());
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
@@ -249,13 +256,13 @@ fn budget(name: &str) -> Budget {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_definitions_changed_at_once_in_two_processes_none_is_lost_and_all_agree() {
+async fn concurrent_definition_changes_in_two_processes_are_neither_lost_nor_divergent() {
     let config = config(1);
     open(&config).await.unwrap();
-    let one = Arc::new(KafkaDefinitions::open(&config).unwrap());
-    let two = Arc::new(KafkaDefinitions::open(&config).unwrap());
+    let one = Arc::new(KafkaControlTopic::open(&config).unwrap());
+    let two = Arc::new(KafkaControlTopic::open(&config).unwrap());
     let id = budget("x").id;
-    let change = |definitions: &Arc<KafkaDefinitions>, name: &'static str| {
+    let change = |definitions: &Arc<KafkaControlTopic>, name: &'static str| {
         let (id, definitions) = (id.clone(), Arc::clone(definitions));
         tokio::spawn(async move {
             definitions.change(&id, &|current| define(current, &budget(name))).await.unwrap()
@@ -267,9 +274,10 @@ async fn of_definitions_changed_at_once_in_two_processes_none_is_lost_and_all_ag
     assert_eq!(revisions, [1, 2], "each change built on the other");
 
     assert!(one.change(&id, &freeze).await.unwrap().frozen);
-    let heard = Instant::now();
-    until("the other hears of it", || two.catalog().get("b").is_some_and(|b| b.frozen)).await;
-    assert!(heard.elapsed() < Duration::from_secs(1), "{:?}", heard.elapsed());
+    let changed_at = Instant::now();
+    until("the other process learns of it", || two.catalog().get("b").is_some_and(|b| b.frozen))
+        .await;
+    assert!(changed_at.elapsed() < Duration::from_secs(1), "{:?}", changed_at.elapsed());
 
     let mut wider = budget("wider");
     wider.categories.pop();
@@ -277,70 +285,71 @@ async fn of_definitions_changed_at_once_in_two_processes_none_is_lost_and_all_ag
         two.change(&id, &|current| define(current, &wider)).await.is_err(),
         "frozen categories do not change"
     );
-    let late = KafkaDefinitions::open(&config).unwrap();
-    until("a late reader knows it", || late.is_loaded()).await;
+    let late = KafkaControlTopic::open(&config).unwrap();
+    until("a late reader learns of it", || ActiveLog::is_loaded(&late)).await;
     assert_eq!(late.catalog().get("b"), one.catalog().get("b"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_sealed_log_refuses_goes_to_the_next_one_as_soon_as_that_is_known() {
+async fn records_rejected_by_a_sealed_log_go_to_its_successor_once_announced() {
     let config = config(2);
-    let (first, moves) = (config.first_log(), watch::Sender::new(None));
-    let log = Arc::new(KafkaLog::open(&config, &first, moves.subscribe()).await.unwrap());
+    let (first, active_log) = (config.first_log(), watch::Sender::new(None));
+    let log =
+        Arc::new(KafkaLogWriter::open(&config, &first, active_log.subscribe()).await.unwrap());
     let both = vec![record(0, 2, 1), record(1, 2, 2)];
     assert!(log.append(both.clone()).await.iter().all(Result::is_ok));
     let partitions = PartitionCount::new(3).unwrap();
     let next = LogRef { number: LogNumber(2), topic: format!("{}-2", config.topic), partitions };
-    let (mover, budget) = (LogMover::new(&config), BudgetId::parse("taxes").unwrap());
-    mover.create(&next, &first).await.unwrap();
-    assert_eq!(mover.refuses(&first, &budget).await, Ok(false));
-    mover.seal(&first).await.unwrap();
-    refuses(&mover, &first, true).await;
-    assert_eq!(mover.is_sealed(&first).await, Ok(true));
+    let (migrator, budget) = (TopicMigrator::new(&config), BudgetId::parse("taxes").unwrap());
+    migrator.create(&next, &first).await.unwrap();
+    assert_eq!(migrator.rejects_appends(&first, &budget).await, Ok(false));
+    migrator.seal(&first).await.unwrap();
+    until_sealed(&migrator, &first, true).await;
+    assert_eq!(migrator.is_sealed(&first).await, Ok(true));
 
-    let refused = Instant::now();
+    let started = Instant::now();
     assert_eq!(
         log.append(both.clone()).await,
         [Err(AppendError::Sealed), Err(AppendError::Sealed)]
     );
-    let held = refused.elapsed();
-    assert!(held > SEALED_PATIENCE / 2, "refused after {held:?}");
-    assert!(held < SEALED_PATIENCE + Duration::from_millis(500), "refused after {held:?}");
-    assert!(log.available().is_ok(), "a log that refuses is not away");
+    let held = started.elapsed();
+    assert!(held > SEALED_RETRY_TIMEOUT / 2, "refused after {held:?}");
+    assert!(held < SEALED_RETRY_TIMEOUT + Duration::from_millis(500), "refused after {held:?}");
+    assert!(log.available().is_ok(), "a sealed log is not unavailable");
     let (writer, records) = (Arc::clone(&log), both.clone());
     let held = tokio::spawn(async move { writer.append(records).await });
-    moves.send_replace(Some(next.clone()));
+    active_log.send_replace(Some(next.clone()));
     for (record, receipt) in both.iter().zip(held.await.unwrap()) {
         let receipt = receipt.unwrap();
-        let home = partition_for(&record.key, partitions);
-        assert_eq!((receipt.log, receipt.partition), (LogNumber(2), home));
+        let partition = partition_for(&record.key, partitions);
+        assert_eq!((receipt.log, receipt.partition), (LogNumber(2), partition));
     }
 
-    mover.unseal(&first, Some(&next)).await.unwrap();
-    refuses(&mover, &first, false).await;
-    assert_eq!(mover.is_sealed(&first).await, Ok(false));
+    migrator.unseal(&first, Some(&next)).await.unwrap();
+    until_sealed(&migrator, &first, false).await;
+    assert_eq!(migrator.is_sealed(&first).await, Ok(false));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_is_opened_again_takes_what_was_held() {
+async fn held_records_are_appended_after_the_log_is_unsealed() {
     let config = KafkaConfig { delivery_timeout: Duration::from_secs(2), ..config(1) };
     let first = config.first_log();
-    let log = Arc::new(KafkaLog::open(&config, &first, watch::channel(None).1).await.unwrap());
-    let mover = LogMover::new(&config);
-    mover.seal(&first).await.unwrap();
-    refuses(&mover, &first, true).await;
+    let log =
+        Arc::new(KafkaLogWriter::open(&config, &first, watch::channel(None).1).await.unwrap());
+    let migrator = TopicMigrator::new(&config);
+    migrator.seal(&first).await.unwrap();
+    until_sealed(&migrator, &first, true).await;
     let writer = Arc::clone(&log);
     let held = tokio::spawn(async move { writer.append(vec![record(0, 1, 1)]).await.remove(0) });
-    // It is held for longer than anybody waits for a broker.
+    // Records are held longer than the delivery timeout.
     tokio::time::sleep(config.delivery_timeout + Duration::from_millis(500)).await;
-    assert!(!held.is_finished(), "refused to whoever brought it");
-    mover.unseal(&first, None).await.unwrap();
+    assert!(!held.is_finished(), "the records were refused early");
+    migrator.unseal(&first, None).await.unwrap();
     let receipt = held.await.unwrap().unwrap();
     assert_eq!(receipt.log, LogNumber::FIRST);
 }
 
-/// Waits until every broker refuses records, or takes them.
-/// The settings that a topic has of its own.
+/// Reads the settings that were set for the topic itself.
 async fn settings(config: &KafkaConfig, log: &LogRef) -> BTreeMap<String, String> {
     let client: AdminClient<_> = admin(config);
     let topic = ResourceSpecifier::Topic(&log.topic);
@@ -356,8 +365,7 @@ fn admin(config: &KafkaConfig) -> AdminClient<DefaultClientContext> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_is_opened_again_has_its_settings_and_the_next_one_has_them_and_keeps_everything()
- {
+async fn unsealing_restores_settings_and_the_successor_copies_all_but_retention() {
     let config = config(1);
     let first = config.first_log();
     open(&config).await.unwrap();
@@ -374,14 +382,14 @@ async fn a_log_that_is_opened_again_has_its_settings_and_the_next_one_has_them_a
     admin(&config).alter_configs([&change], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
     let partitions = PartitionCount::new(2).unwrap();
     let next = LogRef { number: LogNumber(2), topic: format!("{}-2", config.topic), partitions };
-    let mover = LogMover::new(&config);
-    assert_eq!(mover.is_there(&next).await, Ok(false));
-    mover.create(&next, &first).await.unwrap();
-    assert_eq!(mover.is_there(&next).await, Ok(true));
-    mover.seal(&first).await.unwrap();
-    refuses(&mover, &first, true).await;
-    mover.unseal(&first, Some(&next)).await.unwrap();
-    refuses(&mover, &first, false).await;
+    let migrator = TopicMigrator::new(&config);
+    assert_eq!(migrator.exists(&next).await, Ok(false));
+    migrator.create(&next, &first).await.unwrap();
+    assert_eq!(migrator.exists(&next).await, Ok(true));
+    migrator.seal(&first).await.unwrap();
+    until_sealed(&migrator, &first, true).await;
+    migrator.unseal(&first, Some(&next)).await.unwrap();
+    until_sealed(&migrator, &first, false).await;
     let mut expected: BTreeMap<String, String> =
         own.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     assert_eq!(settings(&config, &first).await, expected);
@@ -389,26 +397,27 @@ async fn a_log_that_is_opened_again_has_its_settings_and_the_next_one_has_them_a
     assert_eq!(settings(&config, &next).await, expected);
 }
 
-async fn refuses(mover: &LogMover, log: &LogRef, wanted: bool) {
+/// Waits until all brokers reject appends, or accept them.
+async fn until_sealed(migrator: &TopicMigrator, log: &LogRef, sealed: bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     let budget = BudgetId::parse("taxes").unwrap();
-    while mover.refuses(log, &budget).await != Ok(wanted) {
-        assert!(Instant::now() < deadline, "not within 30 s: refused is {wanted}");
+    while migrator.rejects_appends(log, &budget).await != Ok(sealed) {
+        assert!(Instant::now() < deadline, "not within 30 s: sealed is {sealed}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everyone_hears_where_submissions_go_and_it_never_moves_back() {
+async fn every_reader_learns_the_active_log_and_it_never_moves_back() {
     let config = config(1);
     open(&config).await.unwrap();
-    let one = KafkaDefinitions::open(&config).unwrap();
-    let two = KafkaDefinitions::open(&config).unwrap();
+    let one = KafkaControlTopic::open(&config).unwrap();
+    let two = KafkaControlTopic::open(&config).unwrap();
     let log = |number| LogRef { number: LogNumber(number), ..config.first_log() };
-    one.move_log(&log(3)).await.unwrap();
-    until("the other hears of it", || *two.log().borrow() == Some(log(3))).await;
-    two.move_log(&log(2)).await.unwrap();
-    let late = KafkaDefinitions::open(&config).unwrap();
-    until("a late reader knows it", || late.is_loaded()).await;
-    assert_eq!(*late.log().borrow(), Some(log(3)));
+    one.publish(&log(3)).await.unwrap();
+    until("the other process learns of it", || *two.subscribe().borrow() == Some(log(3))).await;
+    two.publish(&log(2)).await.unwrap();
+    let late = KafkaControlTopic::open(&config).unwrap();
+    until("a late reader learns of it", || ActiveLog::is_loaded(&late)).await;
+    assert_eq!(*late.subscribe().borrow(), Some(log(3)));
 }

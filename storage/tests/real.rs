@@ -1,5 +1,5 @@
-//! The contract suites on the adapters of real servers: Kafka, Cassandra (or ScyllaDB) and Redis, at the addresses in
-//! `KAFKA_BROKERS`, `SCYLLA_NODES` and `REDIS_URL`. Without them every test fails: start the servers first.
+//! The contract suites for the adapters of real servers: Kafka, Cassandra (or ScyllaDB) and Redis, at the addresses in
+//! `KAFKA_BROKERS`, `SCYLLA_NODES` and `REDIS_URL`. Without servers every test fails.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -21,11 +21,12 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use schemas::{Generation, LogNumber, Offset, PartitionId, Receipt};
 use scylla::client::session_builder::SessionBuilder;
 use storage::cache::redis::{RedisCache, RedisConfig};
-use storage::definitions::kafka::KafkaDefinitions;
+use storage::control::kafka::KafkaControlTopic;
 use storage::idempotency::redis::RedisIdempotency;
 use storage::log::DeadLetter;
 use storage::log::kafka::{
-    KafkaConfig, KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource,
+    KafkaConfig, KafkaDeadLetterJournal, KafkaDeadLetterWriter, KafkaLogWriter, KafkaReader,
+    KafkaSource,
 };
 use storage::store::scylla::{ScyllaConfig, ScyllaStore};
 use tokio::sync::watch;
@@ -41,7 +42,7 @@ fn address(variable: &str) -> String {
     })
 }
 
-/// Topics of our own, until dropped.
+/// Topics of one test, deleted on drop.
 struct Topics(KafkaConfig);
 
 impl Topics {
@@ -74,7 +75,7 @@ impl Drop for Topics {
             let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
             runtime.block_on(admin.delete_topics(&names, &options)).unwrap();
         };
-        // Not on a thread of the test's own runtime, which may not block.
+        // On a thread of its own, since the test's runtime must not block.
         std::thread::spawn(delete).join().unwrap();
     }
 }
@@ -87,27 +88,29 @@ mod kafka_log {
         let config = topics.0.clone();
         let log = config.first_log();
         log::Fixture {
-            writer: Arc::new(KafkaLog::open(&config, &log, watch::channel(None).1).await.unwrap()),
+            writer: Arc::new(
+                KafkaLogWriter::open(&config, &log, watch::channel(None).1).await.unwrap(),
+            ),
             source: Mutex::new(Some(Box::new(KafkaSource::open(&config, &log).await.unwrap()))),
             reader: Arc::new(KafkaReader::open(&config, &log).await.unwrap()),
             log,
-            letters: Arc::new(KafkaDeadLetters::open(&config).unwrap()),
-            book: Arc::new(KafkaLetterBook::new(&config)),
-            read_letters: Box::new(move || {
+            dead_letter_writer: Arc::new(KafkaDeadLetterWriter::open(&config).unwrap()),
+            dead_letter_journal: Arc::new(KafkaDeadLetterJournal::new(&config)),
+            read_dead_letters: Box::new(move || {
                 let config = config.clone();
                 Box::pin(async move {
-                    tokio::task::spawn_blocking(move || read_letters(&config)).await.unwrap()
+                    tokio::task::spawn_blocking(move || read_dead_letters(&config)).await.unwrap()
                 })
             }),
             _kept: Box::new(topics),
         }
     }
 
-    /// Copies of a letter have the same name and, it is checked, the same content.
-    fn read_letters(config: &KafkaConfig) -> Vec<DeadLetter> {
+    /// Reads all dead letters once. Asserts that repeated dead letters are equal.
+    fn read_dead_letters(config: &KafkaConfig) -> Vec<DeadLetter> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &config.brokers)
-            .set("group.id", "contract-letters")
+            .set("group.id", "contract-dead-letters")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .create()
@@ -118,11 +121,11 @@ mod kafka_log {
         consumer.assign(&start).unwrap();
         let mut letters = BTreeMap::new();
         loop {
-            match consumer.poll(REQUEST_TIMEOUT).expect("the dead letters do not come") {
+            match consumer.poll(REQUEST_TIMEOUT).expect("the dead letters can be read") {
                 Ok(message) => {
-                    let letter = letter(&message);
-                    let name = letter.place;
-                    let copy = letters.entry(name).or_insert_with(|| letter.clone());
+                    let letter = parse_dead_letter(&message);
+                    let source = letter.source;
+                    let copy = letters.entry(source).or_insert_with(|| letter.clone());
                     assert_eq!(*copy, letter);
                 }
                 Err(KafkaError::PartitionEOF(_)) => return letters.into_values().collect(),
@@ -131,13 +134,13 @@ mod kafka_log {
         }
     }
 
-    fn letter(message: &BorrowedMessage<'_>) -> DeadLetter {
+    fn parse_dead_letter(message: &BorrowedMessage<'_>) -> DeadLetter {
         let header = |name: &str| -> String {
             let header = message.headers().unwrap().iter().find(|header| header.key == name);
             String::from_utf8(header.unwrap().value.unwrap().to_vec()).unwrap()
         };
         DeadLetter {
-            place: Receipt {
+            source: Receipt {
                 log: LogNumber(header("log").parse().unwrap()),
                 partition: PartitionId(header("partition").parse().unwrap()),
                 offset: Offset(header("offset").parse().unwrap()),
@@ -152,7 +155,7 @@ mod kafka_log {
 }
 
 mod scylla_store {
-    use storage::store::Store;
+    use storage::store::Generations;
 
     use super::*;
 
@@ -171,7 +174,7 @@ mod scylla_store {
     async fn connect(config: &ScyllaConfig) -> store::Fixture {
         store::Fixture {
             store: Arc::new(ScyllaStore::connect(config).await.unwrap()),
-            // Other tests share the keyspace, and so do earlier runs.
+            // The keyspace is shared with other tests and earlier runs.
             generation: Generation(Uuid::new_v4().as_u64_pair().0 as u32 >> 1),
             _kept: Box::new(()),
         }
@@ -195,21 +198,21 @@ mod scylla_store {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn many_that_find_no_keyspace_at_once_all_connect() {
+    async fn concurrent_connects_without_a_keyspace_all_succeed() {
         let config = config("storage_contract_new");
         for _ in 0..3 {
             drop_keyspace(&config).await;
             let all = (0..8).map(|_| ScyllaStore::connect(&config));
             for connected in futures_util::future::join_all(all).await {
                 let store = connected.map_err(|error| error.to_string()).unwrap();
-                assert_eq!(store.roster().await, Ok(None));
+                assert_eq!(store.registry().await, Ok(None));
             }
         }
     }
 
-    async fn of_jobs() -> jobs::Fixture {
-        static MADE: AtomicU32 = AtomicU32::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
+    async fn jobs_fixture() -> jobs::Fixture {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let config = config(&format!("storage_contract_jobs_{number}"));
         drop_keyspace(&config).await;
         jobs::Fixture {
@@ -219,7 +222,7 @@ mod scylla_store {
     }
 
     store::store_contract!(shared(), empty());
-    jobs::jobs_contract!(of_jobs());
+    jobs::jobs_contract!(jobs_fixture());
 }
 
 fn redis_config() -> RedisConfig {
@@ -239,14 +242,14 @@ mod redis_cache {
         let lose = move |budget: BudgetId| {
             let cache = Arc::clone(&same);
             Box::pin(async move {
-                forget(&budget).await;
+                delete(&budget).await;
                 cache
             }) as _
         };
         cache::Fixture { cache, lose: Box::new(lose) }
     }
 
-    async fn forget(budget: &BudgetId) {
+    async fn delete(budget: &BudgetId) {
         let client = redis::Client::open(address("REDIS_URL")).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         let mut delete = redis::cmd("DEL");
@@ -259,16 +262,16 @@ mod redis_cache {
 }
 
 mod kafka_definitions {
-    use storage::log::kafka::KafkaLog;
+    use storage::log::kafka::KafkaLogWriter;
 
     use super::*;
 
     async fn fixture() -> definitions::Fixture {
         let topics = Topics::new();
-        // Makes the topics.
-        let (config, moves) = (&topics.0, watch::channel(None).1);
-        drop(KafkaLog::open(config, &config.first_log(), moves).await.unwrap());
-        let open = || Arc::new(KafkaDefinitions::open(&topics.0).unwrap());
+        // Creates the topics.
+        let (config, active_log) = (&topics.0, watch::channel(None).1);
+        drop(KafkaLogWriter::open(config, &config.first_log(), active_log).await.unwrap());
+        let open = || Arc::new(KafkaControlTopic::open(&topics.0).unwrap());
         definitions::Fixture {
             ours: open(),
             rival: open(),

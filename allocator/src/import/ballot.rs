@@ -1,28 +1,28 @@
-//! One entry of a file as a submission: who, under which name, how it splits the budget, and its JSON.
+//! One entry of a file as a submission, and its JSON.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use schemas::{Allocation, Category, PersonName};
+use schemas::{Allocation, Category, PersonId};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::file::FileIdentity;
 
-/// What makes an entry's submission id.
+/// What an entry's submission id is derived from.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Name {
-    /// The file names the submission itself.
+pub enum IdSource {
+    /// The file holds the submission id.
     Given(Uuid),
-    /// It is named after the file's content and the voter's id in it.
+    /// Derived from the file's content and the voter id.
     Voter(String),
-    /// It is named after the file's content and the entry's line in it.
+    /// Derived from the file's content and the entry's line number.
     Line(u64),
 }
 
-impl Name {
-    /// The submission's id: for the same file always the same, so that a repeated import counts nobody twice.
+impl IdSource {
+    /// Returns the submission id. It is the same for the same file, so that a repeated import counts nobody twice.
     pub fn submission_id(&self, file: FileIdentity) -> Uuid {
         let digest = Sha256::new().chain_update(b"allocator import\0").chain_update(file.0);
         let digest = match self {
@@ -30,36 +30,36 @@ impl Name {
             Self::Voter(voter) => digest.chain_update(b"voter\0").chain_update(voter),
             Self::Line(line) => digest.chain_update(b"line\0").chain_update(line.to_be_bytes()),
         };
-        let mut cut = [0; 16];
-        cut.iter_mut().zip(digest.finalize()).for_each(|(to, from)| *to = from);
-        Uuid::new_v8(cut)
+        let mut prefix = [0; 16];
+        prefix.iter_mut().zip(digest.finalize()).for_each(|(to, from)| *to = from);
+        Uuid::new_v8(prefix)
     }
 }
 
-/// How an entry splits its budget.
+/// The allocation of an entry.
 #[derive(Clone)]
-pub enum Split {
-    /// Counted here: shares of the file's categories.
-    Counted(Allocation),
-    /// As it stands in the file; the server reads it.
+pub enum BallotAllocation {
+    /// Shares of the file's categories, computed by the import.
+    Computed(Allocation),
+    /// JSON from the file, which the server parses.
     Verbatim(Box<RawValue>),
 }
 
-/// One entry of a file.
+/// One valid entry of a file. Its `Debug` output is redacted.
 #[derive(Clone)]
 pub struct Ballot {
-    /// The line on which it begins, counted from 1.
+    /// Number of the entry's first line, from 1.
     pub line: u64,
-    /// Who says it; absent where the file does not say, which a budget may allow.
-    pub person: Option<PersonName>,
-    /// What names it.
-    pub name: Name,
-    /// What it says.
-    pub split: Split,
+    /// The person. Absent if the file names none, which some budgets allow.
+    pub person: Option<PersonId>,
+    /// What the submission id is derived from.
+    pub id_source: IdSource,
+    /// How the person splits the budget.
+    pub allocation: BallotAllocation,
 }
 
 impl Ballot {
-    /// A number that is the same for the same person, so that one person's submissions keep their order.
+    /// Hashes the person, so that one worker sends all entries of a person in order.
     pub fn person_hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         match &self.person {
@@ -69,7 +69,7 @@ impl Ballot {
         hasher.finish()
     }
 
-    /// The body that submits it, on one line. A category without a share is left out.
+    /// Builds the submission's JSON on one line. Categories without a share are omitted.
     pub fn to_json(&self, file: FileIdentity, categories: &[Category]) -> String {
         let mut json = String::with_capacity(160);
         json.push('{');
@@ -78,12 +78,14 @@ impl Ballot {
             json.push_str(&serde_json::Value::from(person.reveal()).to_string());
             json.push(',');
         }
-        let id = self.name.submission_id(file);
+        let id = self.id_source.submission_id(file);
         json.push_str(&format!("\"submission_id\":\"{id}\",\"allocation\":"));
-        match &self.split {
-            Split::Counted(allocation) => push_shares(&mut json, allocation, categories),
-            // Line ends are blanks in JSON, and its texts have none.
-            Split::Verbatim(raw) => {
+        match &self.allocation {
+            BallotAllocation::Computed(allocation) => {
+                push_shares(&mut json, allocation, categories)
+            }
+            // A line break in JSON can only be whitespace, because strings escape theirs.
+            BallotAllocation::Verbatim(raw) => {
                 json.extend(raw.get().chars().filter(|c| !matches!(c, '\r' | '\n')))
             }
         }
@@ -118,12 +120,12 @@ mod tests {
 
     const FILE: FileIdentity = FileIdentity([7; 32]);
 
-    fn ballot(name: Name) -> Ballot {
+    fn ballot(id_source: IdSource) -> Ballot {
         Ballot {
             line: 9,
-            person: PersonName::parse("o\"neill").ok(),
-            name,
-            split: Split::Counted(Allocation::new(&[3334, 0, 6605, 61]).unwrap()),
+            person: PersonId::parse("o\"neill").ok(),
+            id_source,
+            allocation: BallotAllocation::Computed(Allocation::new(&[3334, 0, 6605, 61]).unwrap()),
         }
     }
 
@@ -139,31 +141,31 @@ mod tests {
 
     #[test]
     fn shares_are_written_as_percentages_with_two_decimals() {
-        let json = ballot(Name::Given(Uuid::nil())).to_json(FILE, &categories());
+        let json = ballot(IdSource::Given(Uuid::nil())).to_json(FILE, &categories());
         let expected = r#"{"person":"o\"neill","submission_id":"00000000-0000-0000-0000-000000000000","allocation":{"a":33.34,"c":66.05,"d":0.61}}"#;
         assert_eq!(json, expected);
     }
 
     #[test]
-    fn what_the_file_says_itself_is_sent_as_it_stands_but_on_one_line() {
+    fn a_verbatim_allocation_is_sent_unchanged_on_one_line() {
         let raw = RawValue::from_string("{\"a\": 1e2,\r\n \"b\":0.000}".to_owned()).unwrap();
         let ballot = Ballot {
             person: None,
-            split: Split::Verbatim(raw),
-            ..ballot(Name::Given(Uuid::nil()))
+            allocation: BallotAllocation::Verbatim(raw),
+            ..ballot(IdSource::Given(Uuid::nil()))
         };
         let expected = r#"{"submission_id":"00000000-0000-0000-0000-000000000000","allocation":{"a": 1e2, "b":0.000}}"#;
         assert_eq!(ballot.to_json(FILE, &[]), expected);
     }
 
     #[test]
-    fn an_id_is_the_same_for_the_same_file_and_voter_only() {
+    fn a_submission_id_depends_on_the_file_and_the_voter_only() {
         let id =
-            |file, voter: &str| Name::Voter(voter.to_owned()).submission_id(FileIdentity(file));
+            |file, voter: &str| IdSource::Voter(voter.to_owned()).submission_id(FileIdentity(file));
         assert_eq!(id([7; 32], "1"), id([7; 32], "1"));
         assert_ne!(id([7; 32], "1"), id([7; 32], "2"));
         assert_ne!(id([7; 32], "1"), id([8; 32], "1"));
-        assert_ne!(id([7; 32], "1"), Name::Line(1).submission_id(FILE));
+        assert_ne!(id([7; 32], "1"), IdSource::Line(1).submission_id(FILE));
         assert_eq!(id([7; 32], "1").get_version_num(), 8);
     }
 }

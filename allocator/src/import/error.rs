@@ -1,36 +1,36 @@
-//! Why an import ends before its file does.
+//! The errors of an import.
 
 use super::file::ReadError;
 
-/// Why an import ends before its file does, by what its user does.
+/// Why an import ended early, by what the user can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
-    /// What was asked for cannot be done: ask otherwise.
+    /// The arguments do not fit the file or the server: change them.
     #[error("{0}")]
-    Asked(String),
-    /// The file cannot be read, or is not what it should be.
+    Usage(String),
+    /// The file cannot be read or has the wrong format.
     #[error("{path}: {source}")]
     File {
-        /// Which.
+        /// Path of the file.
         path: String,
-        /// Why.
+        /// What is wrong.
         source: ReadError,
     },
-    /// The server refuses the import as a whole: the same again will be refused again.
-    #[error("the server refuses: {0}")]
-    Refused(String),
-    /// The server did not answer, or could not take submissions, for too long: try again later.
-    #[error("gave up on the server after {seconds} s without success: {reason}")]
+    /// The server rejected the import as a whole: a retry will be rejected too.
+    #[error("the server rejected the import: {0}")]
+    Rejected(String),
+    /// The server was unavailable until the retries timed out: retry later.
+    #[error("the server was unavailable for {seconds} s, giving up: {reason}")]
     Unreachable {
-        /// For how long it was tried.
+        /// Time since the first attempt, in seconds.
         seconds: u64,
-        /// What happened last.
+        /// The last failure.
         reason: String,
     },
-    /// Stopped by its user.
+    /// The user stopped the import.
     #[error("stopped")]
     Stopped,
-    /// A mistake of ours, or of the machine.
+    /// A bug, or a failure of the machine.
     #[error("failed: {0}")]
     Internal(String),
 }

@@ -1,4 +1,4 @@
-//! The settings of the one process: its own address, and those of everything in it.
+//! The settings of `allocator run`: its listen address and the settings of every service in it.
 
 use std::net::SocketAddr;
 
@@ -6,54 +6,42 @@ use api::ApiConfig;
 use ingest::IngestConfig;
 use processor::ProcessorConfig;
 use runtime::admin::AdminConfig;
-use runtime::config::{ConfigArgs, ConfigFaults, Key, KeyDoc, Settings, parse, reference};
+use runtime::config::{ConfigArgs, ConfigFaults, KeyDoc, Settings, parse, reference, settings};
 use runtime::health::HealthConfig;
 use runtime::http::HttpConfig;
 use runtime::process::ProcessConfig;
 use runtime::telemetry::TelemetryConfig;
 use storage::config::StorageConfig;
 
-const LISTEN: Key<SocketAddr> = Key::new(
-    "allocator.listen",
-    Some("127.0.0.1:8000"),
-    "address:port",
-    "Where `allocator run` serves everything.",
-    parse::socket_addr,
-);
+settings! {
+    /// Settings of this process alone.
+    struct AllocatorSettings {
+        /// Listen address of `allocator run`, for all services.
+        listen: SocketAddr = "allocator.listen", default "127.0.0.1:8000",
+            unit "address:port", parse parse::socket_addr;
+    }
+}
 
-/// Every key of every process.
-const KEYS: &[&[KeyDoc]] = &[
-    &[LISTEN.describe()],
-    storage::config::KEYS,
-    IngestConfig::KEYS,
-    processor::config::KEYS,
-    ApiConfig::KEYS,
-    AdminConfig::KEYS,
-    HttpConfig::KEYS,
-    HealthConfig::KEYS,
-    TelemetryConfig::KEYS,
-];
-
-/// What this process chooses where nobody says otherwise: files and memory, no servers.
-const EMBEDDED: [(&str, &str); 3] =
+/// Defaults of this process: embedded storage, no servers.
+const EMBEDDED_DEFAULTS: [(&str, &str); 3] =
     [("log.kind", "sqlite"), ("store.kind", "sqlite"), ("cache.kind", "memory")];
 
-/// The settings.
+/// Settings of `allocator run`.
 #[derive(Debug, Clone)]
 pub struct RunConfig {
-    /// Where everything is served.
+    /// Listen address of all services.
     pub listen: SocketAddr,
-    /// Where data rests.
+    /// Storage backends.
     pub storage: StorageConfig,
-    /// Of HTTP to log.
+    /// Settings of ingest.
     pub ingest: IngestConfig,
-    /// Of log to totals.
+    /// Settings of the processor.
     pub processor: ProcessorConfig,
-    /// Of the reads.
+    /// Settings of the read API.
     pub api: ApiConfig,
-    /// Of administrators.
+    /// Settings of administrator access.
     pub admin: AdminConfig,
-    /// Of logging, the server and readiness.
+    /// Settings of logging, the server and readiness.
     pub process: ProcessConfig,
 }
 
@@ -61,21 +49,21 @@ impl RunConfig {
     /// Reads the file, the environment and the flags.
     ///
     /// # Errors
-    /// Every fault of the configuration.
+    /// All faults of the configuration.
     pub fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
-        let embedded = EMBEDDED.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let settings = Settings::load(args)?.with_defaults(embedded);
+        let defaults = EMBEDDED_DEFAULTS.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let settings = Settings::load(args)?.with_defaults(defaults);
         let mut reader = settings.reader();
-        let listen = reader.read(&LISTEN);
+        let own = AllocatorSettings::read(&mut reader);
         let storage = StorageConfig::read(&mut reader);
         let ingest = IngestConfig::read(&mut reader);
         let processor = ProcessorConfig::read(&mut reader);
         let api = ApiConfig::read(&mut reader);
         let admin = AdminConfig::read(&mut reader);
         let process = ProcessConfig::read(&mut reader);
-        let whole = || {
+        let typed = || {
             Some(Self {
-                listen: listen?,
+                listen: own?.listen,
                 storage: storage?,
                 ingest: ingest?,
                 processor: processor?,
@@ -84,11 +72,20 @@ impl RunConfig {
                 process: process?,
             })
         };
-        reader.finish(whole())
+        reader.finish(typed())
     }
 }
 
-/// The settings of all processes, as a Markdown table.
+/// Renders the settings of all processes as a Markdown table.
 pub fn configuration_reference() -> String {
-    reference(KEYS)
+    let services: &[&[KeyDoc]] = &[
+        IngestConfig::KEYS,
+        processor::config::KEYS,
+        ApiConfig::KEYS,
+        AdminConfig::KEYS,
+        HttpConfig::KEYS,
+        HealthConfig::KEYS,
+        TelemetryConfig::KEYS,
+    ];
+    reference(&[&[AllocatorSettings::KEYS], storage::config::KEYS, services].concat())
 }

@@ -1,4 +1,4 @@
-//! The folder of the embedded files, for one process at a time.
+//! The data directory of the embedded storage, locked by one process at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -6,42 +6,42 @@ use std::path::{Path, PathBuf};
 
 const LOCK_FILE: &str = "allocator.lock";
 
-/// Why the folder is not ours.
+/// Why the data directory could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// Another process has it.
+    /// Another process holds the lock.
     #[error(
-        "another allocator{holder} runs on the data in {dir}; stop it, or give this one a folder of its own with \
+        "another allocator{holder} runs on the data in {dir}; stop it, or choose another directory with \
          --set sqlite.dir=PATH"
     )]
     InUse {
-        /// The folder.
+        /// The directory.
         dir: PathBuf,
-        /// ` (process N)`, where it says.
+        /// ` (process N)`, if the lock file holds a process id.
         holder: String,
     },
-    /// It cannot be made or locked.
-    #[error("the data folder {dir}: {source}")]
+    /// The directory cannot be created or locked.
+    #[error("cannot use the data directory {dir}: {source}")]
     Io {
-        /// The folder.
+        /// The directory.
         dir: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
 
-/// The folder, ours until this is dropped or the process ends, however it ends.
+/// A locked data directory. Dropping it, or the end of the process, releases the lock.
 #[derive(Debug)]
 pub struct DataDir {
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the folder if it is not there, and takes it.
+    /// Creates the directory if it is missing and locks it.
     ///
     /// # Errors
-    /// When another process has it, or the system does not let us.
-    pub fn take(dir: &Path) -> Result<Self, DataDirError> {
+    /// When another process holds the lock, or the directory cannot be created or locked.
+    pub fn lock(dir: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { dir: dir.to_owned(), source };
         std::fs::create_dir_all(dir).map_err(io)?;
         let mut options = OpenOptions::new();
@@ -60,7 +60,7 @@ impl DataDir {
     }
 }
 
-/// Who has it, as the file says: a help for people, nothing rests on it.
+/// Describes the process in the lock file. Only for the error message: the lock itself is the file lock.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
     let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(20).read_to_string(&mut text));
@@ -76,15 +76,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_taken_once_until_it_is_given_back() {
+    fn a_data_directory_has_one_lock_at_a_time() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("data");
-        let taken = DataDir::take(&dir).unwrap();
-        let refused = DataDir::take(&dir).unwrap_err();
+        let locked = DataDir::lock(&dir).unwrap();
+        let refused = DataDir::lock(&dir).unwrap_err();
         assert!(matches!(refused, DataDirError::InUse { .. }));
-        let me = std::process::id();
-        assert!(refused.to_string().starts_with(&format!("another allocator (process {me}) runs")));
-        drop(taken);
-        DataDir::take(&dir).unwrap();
+        let process = std::process::id();
+        assert!(
+            refused.to_string().starts_with(&format!("another allocator (process {process}) runs"))
+        );
+        drop(locked);
+        DataDir::lock(&dir).unwrap();
     }
 }

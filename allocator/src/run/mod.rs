@@ -1,5 +1,6 @@
-//! Everything in one process: ingest, processor and api on one address, over whatever storage is configured; files
-//! and memory, if nobody says otherwise.
+//! Runs ingest, processor and api in one process on one address.
+//!
+//! The default storage is embedded: SQLite files and an in-process cache. Any configured storage works.
 
 mod config;
 mod data_dir;
@@ -9,10 +10,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::ApiParts;
+use api::ApiDeps;
 use axum::Router;
-use ingest::IngestParts;
-use processor::{Processor, ProcessorParts, StartError, first_roster};
+use ingest::IngestDeps;
+use processor::{Processor, ProcessorDeps, StartError, first_registry};
 use runtime::admin::AdminGuard;
 use runtime::console;
 use runtime::health::Health;
@@ -21,59 +22,60 @@ use runtime::metrics::{Metrics, MetricsError};
 use runtime::process::Process;
 use runtime::telemetry::LogFormat;
 use storage::cache::Cache;
-use storage::config::{OpenLog, OpenStore, StorageConfig};
-use storage::definitions::Definitions;
-use storage::opening::OpenError;
+use storage::config::{LogHandles, StorageConfig, StoreHandles};
+use storage::control::ControlTopic;
+use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
 pub use config::{RunConfig, configuration_reference};
 pub use data_dir::{DataDir, DataDirError};
 
-/// Why the process does not run, or no longer.
+/// Why the process could not start or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The data folder is not ours.
+    /// The data directory is locked or unusable.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// The address is not ours.
+    /// The server could not bind its address or failed.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// A place where data rests cannot be opened.
+    /// A storage backend cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The processor does not start.
+    /// The processor could not start.
     #[error(transparent)]
     Processor(#[from] StartError),
-    /// Two parts want the same metric: a mistake of ours.
+    /// A metric was registered twice, which is a bug.
     #[error("metrics: {0}")]
     Metrics(#[from] MetricsError),
-    /// As above.
+    /// A metric was registered twice through `prometheus`, which is a bug.
     #[error("metrics: {0}")]
     LogMetrics(#[from] prometheus::Error),
 }
 
-/// Runs until a signal ends it, then drains: unready, no new connections, requests in flight finish, the last commits
-/// are made.
+/// Runs until a signal, then drains.
+///
+/// Draining reports unready, refuses new connections, finishes the requests in flight and makes the last commits.
 ///
 /// # Errors
-/// When it cannot start, or cannot serve.
+/// When the process cannot start or serve.
 pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     let data_dir = config.storage.embedded_dir();
-    let _data_dir = data_dir.map(|dir| DataDir::take(dir)).transpose()?;
+    let _data_dir = data_dir.map(|dir| DataDir::lock(dir)).transpose()?;
     let process = Process::start("allocator", &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.listen)?;
     let listen = listener.local_addr().unwrap_or(config.listen);
 
-    // The processor outlives the server: what is accepted while requests finish is counted as well.
+    // The processor stops after the server, so that submissions accepted during the drain are folded too.
     let stop_processor = CancellationToken::new();
     let start = async {
         let admin = AdminGuard::new(&config.admin, metrics)?;
-        tokio::spawn(admin.clone().follow_tokens_file(stop.clone()));
-        let places = Places::open(&config.storage, admin).await?;
-        places.start(config, metrics, health, stop, stop_processor.clone()).await
+        tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
+        let backends = Backends::open(&config.storage, admin).await?;
+        backends.start_services(config, metrics, health, stop, stop_processor.clone()).await
     };
-    // Places that do not answer must not keep it from ending when it is told to.
+    // An unreachable backend must not delay a requested stop.
     let Some(started) = stop.run_until_cancelled(start).await else { return Ok(()) };
     let (processor, routes) = started?;
     let limits = &config.process.http;
@@ -82,35 +84,36 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
         let text = welcome::welcome(listen, data_dir.map(|dir| dir.as_path()));
         tokio::spawn(print_when_ready(text, health.clone(), stop.clone()));
     }
-    tracing::info!(%listen, "serving everything");
+    tracing::info!(%listen, "serving ingest and api");
     let served = http::serve(listener, router, limits, metrics, stop.clone()).await;
-    tracing::info!("stopping: the last commits are made");
+    tracing::info!("draining the processor");
     stop_processor.cancel();
     processor.stopped().await;
     Ok(served?)
 }
 
-/// Where everything rests, open.
-struct Places {
-    log: OpenLog,
-    store: OpenStore,
+/// The opened storage backends.
+struct Backends {
+    log: LogHandles,
+    store: StoreHandles,
     cache: Arc<dyn Cache>,
-    definitions: Arc<dyn Definitions>,
-    ingest: IngestParts,
+    control: ControlTopic,
+    ingest: IngestDeps,
 }
 
-impl Places {
+impl Backends {
     async fn open(storage: &StorageConfig, admin: AdminGuard) -> Result<Self, RunError> {
         let store = storage.open_store().await?;
-        storage.ensure_definitions().await?;
-        let definitions = storage.open_definitions()?;
+        storage.ensure_control_topic().await?;
+        let control = storage.open_control_topic()?;
         let first_log = storage.first_log();
-        let roster = first_roster(store.store.as_ref(), definitions.as_ref(), &first_log).await?;
-        let log = storage.open_log(&roster.current.log, definitions.as_ref()).await?;
+        let registry =
+            first_registry(store.store.as_ref(), control.active_log.as_ref(), &first_log).await?;
+        let log = storage.open_log(&registry.active.log, control.active_log.as_ref()).await?;
         Ok(Self {
-            ingest: IngestParts {
+            ingest: IngestDeps {
                 log: Arc::clone(&log.writer),
-                definitions: Arc::clone(&definitions),
+                definitions: Arc::clone(&control.definitions),
                 idempotency: storage.open_idempotency().await,
                 hasher: storage.hasher()?,
                 admin,
@@ -118,12 +121,12 @@ impl Places {
             log,
             store,
             cache: storage.open_cache().await,
-            definitions,
+            control,
         })
     }
 
-    /// Starts the three parts; answers the processor and the routes of the other two.
-    async fn start(
+    /// Starts the processor and builds the routes of ingest and api.
+    async fn start_services(
         self,
         config: &RunConfig,
         metrics: &Metrics,
@@ -131,34 +134,35 @@ impl Places {
         stop: &CancellationToken,
         stop_processor: CancellationToken,
     ) -> Result<(Processor, Router), RunError> {
-        let Self { log, store, cache, definitions, ingest } = self;
-        let parts = ProcessorParts {
+        let Self { log, store, cache, control, ingest } = self;
+        let definitions = Arc::clone(&control.definitions);
+        let deps = ProcessorDeps {
             source: log.source,
             logs: Arc::new(config.storage.clone()),
             first_log: config.storage.first_log(),
             dead_letters: log.dead_letters,
-            letters: config.storage.open_letter_book()?,
+            dead_letter_journal: config.storage.open_dead_letter_journal()?,
             writer: Arc::clone(&log.writer),
             archive_dir: config.storage.archive_dir().map(Path::to_owned),
             store: Arc::clone(&store.store),
             jobs: Arc::clone(&store.jobs),
             cache: Arc::clone(&cache),
-            definitions: Arc::clone(&definitions),
+            control,
             exports: config.storage.exports(),
         };
         let processor =
-            Processor::start(&config.processor, parts, metrics, health, stop_processor).await?;
-        let parts = ApiParts {
+            Processor::start(&config.processor, deps, metrics, health, stop_processor).await?;
+        let deps = ApiDeps {
             store: store.store,
             cache,
             definitions: Arc::clone(&definitions),
             hasher: ingest.hasher.clone(),
             jobs: store.jobs,
-            letters: Arc::new(config.storage.clone()),
+            dead_letters: Arc::new(config.storage.clone()),
             exports: config.storage.exports(),
             admin: ingest.admin.clone(),
         };
-        let reads = api::routes(&config.api, parts, metrics, health, stop.clone())?;
+        let reads = api::routes(&config.api, deps, metrics, health, stop.clone())?;
         tokio::spawn(ingest::watch_readiness(
             log.writer,
             Arc::clone(&definitions),
@@ -171,13 +175,13 @@ impl Places {
     }
 }
 
-/// Prints once everything works, so that what is printed works.
+/// Prints the welcome text once the process is ready, so that its commands work.
 async fn print_when_ready(text: String, health: Health, stop: CancellationToken) {
-    const LOOK_EVERY: Duration = Duration::from_millis(20);
+    const POLL_INTERVAL: Duration = Duration::from_millis(20);
     while !health.is_ready() {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
     }
     console::out(&text);

@@ -1,4 +1,4 @@
-//! A server that keeps what it is sent in memory, and fails as it is told.
+//! A fake server that keeps submissions in memory and fails on demand.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,46 +12,46 @@ use serde_json::{Value, json};
 
 /// How one batch request fails.
 #[derive(Debug, Clone, Copy)]
-pub enum Failing {
-    /// Nothing is taken.
-    With(u16),
-    /// Everything is taken, and then the connection breaks.
-    AfterTaking,
-    /// Every second item is not taken for now.
-    HalfOfTheItems,
+pub enum InjectedFailure {
+    /// The batch is rejected with this status.
+    Status(u16),
+    /// The batch is accepted and then the connection breaks.
+    DisconnectAfterAccepting,
+    /// Every second item fails transiently.
+    EverySecondItem,
 }
 
 #[derive(Default)]
-pub struct Served {
-    /// Definitions, by budget.
+pub struct ServerState {
+    /// Definitions by budget id.
     pub budgets: HashMap<String, Value>,
-    /// What was taken, in order; each submission id once.
-    pub taken: Vec<Value>,
+    /// Accepted submissions in order, each submission id once.
+    pub accepted: Vec<Value>,
     pub ids: HashSet<String>,
-    /// How the next batches fail.
-    pub failing: VecDeque<Failing>,
-    /// How all batches fail after those.
-    pub always: Option<Failing>,
+    /// The failures of the next batches.
+    pub next_failures: VecDeque<InjectedFailure>,
+    /// The failure of all batches after those.
+    pub permanent_failure: Option<InjectedFailure>,
     pub batches: usize,
-    /// Only with this token may a budget be created.
+    /// The token required to create a budget.
     pub token: Option<String>,
-    /// Cancelled once so many batches have come.
+    /// Cancels the token after this many batches.
     pub stop_after: Option<(usize, tokio_util::sync::CancellationToken)>,
 }
 
-impl Served {
+impl ServerState {
     /// Each person's newest allocation.
     pub fn people(&self) -> HashMap<String, Value> {
-        let newest = self.taken.iter();
+        let newest = self.accepted.iter();
         newest.map(|item| (text(item, "person"), item["allocation"].clone())).collect()
     }
 }
 
 #[derive(Clone, Default)]
-pub struct Fake(Arc<Mutex<Served>>);
+pub struct FakeServer(Arc<Mutex<ServerState>>);
 
-impl Fake {
-    /// Starts to serve, and says where.
+impl FakeServer {
+    /// Starts the server and returns it with its URL.
     pub async fn start() -> (Self, String) {
         let fake = Self::default();
         let router = Router::new()
@@ -64,71 +64,75 @@ impl Fake {
         (fake, url)
     }
 
-    pub fn served(&self) -> MutexGuard<'_, Served> {
-        // A broken connection is made by a panic, which is not one of the server's state.
+    pub fn state(&self) -> MutexGuard<'_, ServerState> {
+        // An injected disconnect is a panic of the handler, which leaves the state valid.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-async fn read_budget(State(fake): State<Fake>, Path(id): Path<String>) -> Response {
-    match fake.served().budgets.get(&id) {
+async fn read_budget(State(fake): State<FakeServer>, Path(id): Path<String>) -> Response {
+    match fake.state().budgets.get(&id) {
         Some(budget) => axum::Json(budget.clone()).into_response(),
         None => problem(404, "not-found"),
     }
 }
 
 async fn define(
-    State(fake): State<Fake>,
+    State(fake): State<FakeServer>,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: String,
 ) -> Response {
-    let mut served = fake.served();
-    let shown = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
-    if served.token.as_ref().is_some_and(|token| shown != Some(format!("Bearer {token}"))) {
+    let mut state = fake.state();
+    let authorization =
+        headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    if state.token.as_ref().is_some_and(|token| authorization != Some(format!("Bearer {token}"))) {
         return problem(401, "unauthorized");
     }
-    served.budgets.insert(id, serde_json::from_str(&body).unwrap());
+    state.budgets.insert(id, serde_json::from_str(&body).unwrap());
     StatusCode::CREATED.into_response()
 }
 
-async fn submit(State(fake): State<Fake>, Path(id): Path<String>, body: String) -> Response {
-    assert!(body.len() < 2 * 1024 * 1024, "a batch is below 2 MiB");
+async fn submit(State(fake): State<FakeServer>, Path(id): Path<String>, body: String) -> Response {
+    assert!(body.len() < 2 * 1024 * 1024, "a batch is smaller than 2 MiB");
     let items: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!((1..=1000).contains(&items.len()), "a batch has 1 to 1,000 items");
-    let mut served = fake.served();
-    served.batches += 1;
-    if let Some((batches, stop)) = &served.stop_after
-        && served.batches >= *batches
+    let mut state = fake.state();
+    state.batches += 1;
+    if let Some((batches, stop)) = &state.stop_after
+        && state.batches >= *batches
     {
         stop.cancel();
     }
-    if !served.budgets.contains_key(&id) {
+    if !state.budgets.contains_key(&id) {
         return problem(404, "not-found");
     }
-    let failing = served.failing.pop_front().or(served.always);
-    if let Some(Failing::With(status)) = failing {
+    let failure = state.next_failures.pop_front().or(state.permanent_failure);
+    if let Some(InjectedFailure::Status(status)) = failure {
         return problem(status, "unavailable");
     }
     let mut results = Vec::new();
-    for (place, item) in items.into_iter().enumerate() {
-        results.push(if matches!(failing, Some(Failing::HalfOfTheItems)) && place % 2 == 1 {
-            json!({"status": 503, "problem": {"type": "/problems/unavailable", "detail": "not now"}})
+    for (index, item) in items.into_iter().enumerate() {
+        results.push(if matches!(failure, Some(InjectedFailure::EverySecondItem)) && index % 2 == 1 {
+            json!({"status": 503, "problem": {"type": "/problems/unavailable", "detail": "retry later"}})
         } else if text(&item, "person").ends_with("unwanted") {
-            json!({"status": 422, "problem": {"type": "/problems/invalid-allocation", "detail": "not you"}})
+            json!({"status": 422, "problem": {"type": "/problems/invalid-allocation", "detail": "not accepted"}})
         } else {
-            take(&mut served, item)
+            accept(&mut state, item)
         });
     }
-    assert!(!matches!(failing, Some(Failing::AfterTaking)), "breaks the connection");
+    assert!(
+        !matches!(failure, Some(InjectedFailure::DisconnectAfterAccepting)),
+        "injected disconnect"
+    );
     axum::Json(json!({ "results": results })).into_response()
 }
 
-fn take(served: &mut Served, item: Value) -> Value {
-    if !served.ids.insert(text(&item, "submission_id")) {
+fn accept(state: &mut ServerState, item: Value) -> Value {
+    if !state.ids.insert(text(&item, "submission_id")) {
         return json!({"status": 202, "replayed": true});
     }
-    served.taken.push(item);
+    state.accepted.push(item);
     json!({"status": 202})
 }
 

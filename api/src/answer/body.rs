@@ -8,18 +8,18 @@ use super::Withheld;
 use super::numbers::{Decimal, average_percent, median_percent};
 
 #[derive(Serialize)]
-struct Aggregate<'a> {
+struct AggregateBody<'a> {
     budget: &'a str,
     name: &'a str,
     people: u64,
     generation: u32,
     version: &'a str,
     updated_at: Option<String>,
-    categories: Vec<Category<'a>>,
+    categories: Vec<CategoryBody<'a>>,
 }
 
 #[derive(Serialize)]
-struct Category<'a> {
+struct CategoryBody<'a> {
     id: &'a str,
     name: &'a str,
     total_basis_points: u64,
@@ -29,18 +29,18 @@ struct Category<'a> {
     distribution: Option<&'a [u64]>,
 }
 
-/// The answer that everyone wants.
+/// Serializes an aggregate.
 pub(super) fn aggregate(
     budget: &Budget,
     version: &str,
     totals: &CombinedTotals,
     distribution: bool,
 ) -> serde_json::Result<Vec<u8>> {
-    let nobody = CategoryTotals::default();
+    let empty = CategoryTotals::default();
     let mut categories = Vec::with_capacity(budget.categories.len());
     for (index, category) in budget.categories.iter().enumerate() {
-        let counted = totals.categories.get(index).unwrap_or(&nobody);
-        categories.push(Category {
+        let counted = totals.categories.get(index).unwrap_or(&empty);
+        categories.push(CategoryBody {
             id: category.id.as_str(),
             name: &category.name,
             total_basis_points: counted.basis_points,
@@ -49,7 +49,7 @@ pub(super) fn aggregate(
             distribution: distribution.then_some(&counted.people_by_percent[..]),
         });
     }
-    serde_json::to_vec(&Aggregate {
+    serde_json::to_vec(&AggregateBody {
         budget: budget.id.as_str(),
         name: &budget.name,
         people: totals.people,
@@ -61,37 +61,39 @@ pub(super) fn aggregate(
 }
 
 #[derive(Serialize)]
-struct WithheldAnswer<'a> {
+struct WithheldBody<'a> {
     budget: &'a str,
     name: &'a str,
-    withheld: Reason,
+    withheld: WithheldReason,
     version: &'a str,
 }
 
 #[derive(Serialize)]
-struct Reason {
+struct WithheldReason {
     reason: &'static str,
     until: Option<Timestamp>,
 }
 
-/// What is said instead while the budget's rules withhold every number, the count of people included.
+/// Serializes a withheld aggregate: no number is shown, not even the count of people.
 pub(super) fn withheld(
     budget: &Budget,
     version: &str,
     withheld: Withheld,
 ) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&WithheldAnswer {
+    serde_json::to_vec(&WithheldBody {
         budget: budget.id.as_str(),
         name: &budget.name,
         withheld: match withheld {
-            Withheld::AfterClose(until) => Reason { reason: "after_close", until: Some(until) },
-            Withheld::MinimumPeople => Reason { reason: "minimum_people", until: None },
+            Withheld::AfterClose(until) => {
+                WithheldReason { reason: "after_close", until: Some(until) }
+            }
+            Withheld::MinimumPeople => WithheldReason { reason: "minimum_people", until: None },
         },
         version,
     })
 }
 
-/// RFC 3339 with milliseconds in UTC; `None` before the first record.
+/// Formats a timestamp as RFC 3339 with milliseconds in UTC; `None` before the first record.
 fn rfc3339(ms: u64) -> Option<String> {
     let ms = i64::try_from(ms).ok().filter(|ms| *ms > 0)?;
     Timestamp::from_millisecond(ms).ok().map(|at| format!("{at:.3}"))

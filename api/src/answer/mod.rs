@@ -1,10 +1,11 @@
-//! One budget's answer, ready to be sent: what the totals say, given names and averages, as bytes with an ETag.
+//! One budget's answer, ready to send: totals with names and averages, rendered as JSON with an ETag.
 //!
-//! Where totals come from is not known here, except for how much they can promise ([`Provenance`]).
+//! Which tier the totals come from is not known here, only what they guarantee ([`Provenance`]).
 //!
-//! **The ETag** is `"<version>.r<revision>"`: the version says which submissions are counted, the revision is the
-//! budget's, whose change alters names in the same numbers. `.withheld`, `.distribution` mark the other forms of the
-//! same answer. A recount adds a digest of its body, because its positions do not determine its content.
+//! **The ETag** is `"<version>.r<revision>"`. The version identifies the counted submissions; the revision is the
+//! budget's, because a new definition changes names while the numbers stay. Suffixes (`.distribution`,
+//! `.withheld-until-closed`, `.withheld-few-people`) mark the other forms of the same answer. A recount adds a digest
+//! of its body, because its positions do not determine its content.
 
 mod body;
 mod numbers;
@@ -15,51 +16,51 @@ use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
 use schemas::{
-    AggregateVersion, BASIS_POINTS_PER_PERSON, Budget, CombinedTotals, Receipt, Results,
+    AggregateVersion, BASIS_POINTS_PER_PERSON, Budget, CombinedTotals, Receipt, ResultsVisibility,
 };
 use sha2::{Digest, Sha256};
 
 pub use numbers::percent;
 
-/// How much totals can promise.
+/// What totals guarantee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provenance {
-    /// They were committed together with their positions: they count exactly the records below them.
+    /// Committed together with their positions: they count exactly the records before those positions.
     Committed,
-    /// They were counted from people's rows, which are written behind the commits and not in order: see
+    /// Counted from person rows, which are written after the commits and not in order: see
     /// [`crate::tiers::recount`].
     Recounted,
 }
 
-/// Why totals are no answer: they are damaged, or not for this definition.
+/// Why totals are invalid: they are damaged, or do not match the budget's definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
-    /// Another number of categories than the budget has.
-    #[error("totals of {found} categories for a budget that has {wanted}")]
-    Categories {
-        /// What the totals have.
+pub enum AnswerError {
+    /// The number of categories differs from the budget's.
+    #[error("totals have {found} categories, the budget has {wanted}")]
+    CategoryCount {
+        /// Categories of the totals.
         found: usize,
-        /// What the budget has.
+        /// Categories of the budget.
         wanted: usize,
     },
-    /// People, sums and distributions do not agree.
-    #[error("the sums are not those of the people counted")]
-    Sums,
-    /// The body could not be written.
-    #[error("the answer cannot be written as JSON")]
+    /// People, sums and distributions do not match.
+    #[error("the sums do not match the number of people")]
+    SumMismatch,
+    /// The body cannot be serialized.
+    #[error("the answer cannot be serialized as JSON")]
     Json,
 }
 
-/// Why numbers are not shown.
+/// Why results are withheld.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withheld {
-    /// They are shown once the budget has closed.
+    /// Results are shown once the budget has closed.
     AfterClose(Timestamp),
-    /// Too few people so far.
+    /// Fewer people than the budget's minimum.
     MinimumPeople,
 }
 
-/// Bytes and their ETag.
+/// A rendered body and its ETag.
 #[derive(Debug, Clone)]
 pub struct Rendered {
     /// The JSON body.
@@ -80,72 +81,72 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Makes the answer as it is at `now`.
+    /// Renders the answer as of `now`.
     ///
     /// # Errors
-    /// When the totals cannot be an answer for this budget.
+    /// When the totals are invalid for this budget.
     pub fn new(
         budget: Arc<Budget>,
         totals: Arc<CombinedTotals>,
         provenance: Provenance,
         now: Timestamp,
-    ) -> Result<Self, Unfit> {
+    ) -> Result<Self, AnswerError> {
         check(&budget, &totals)?;
         let withheld = withheld(&budget, totals.people, now);
         let plain = render(&budget, &totals, provenance, withheld, false)?;
         Ok(Self { budget, totals, provenance, withheld, plain, detailed: OnceLock::new() })
     }
 
-    /// The definition that it was made with.
+    /// Returns the definition that the answer was rendered with.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
-    /// The totals that it shows.
+    /// Returns the totals.
     pub fn totals(&self) -> &Arc<CombinedTotals> {
         &self.totals
     }
 
-    /// How much they can promise.
+    /// Returns what the totals guarantee.
     pub fn provenance(&self) -> Provenance {
         self.provenance
     }
 
-    /// Whether it shows no results.
+    /// Returns whether the results are withheld.
     pub fn is_withheld(&self) -> bool {
         self.withheld.is_some()
     }
 
-    /// Whether it must be made anew because its budget has closed meanwhile.
+    /// Returns whether the answer must be rendered anew because its budget has closed since.
     pub fn is_outdated(&self, now: impl FnOnce() -> Timestamp) -> bool {
         matches!(self.withheld, Some(Withheld::AfterClose(until)) if now() >= until)
     }
 
-    /// Whether it surely counts a receipt's submission. A recount can promise nothing.
+    /// Returns whether the answer is certain to count a receipt's submission. A recount never is.
     pub fn includes(&self, receipt: Receipt) -> bool {
         self.provenance == Provenance::Committed && self.totals.includes_receipt(receipt)
     }
 
-    /// The answer without distributions.
+    /// Returns the answer without distributions.
     pub fn plain(&self) -> &Rendered {
         &self.plain
     }
 
-    /// The answer with the distribution of each category; made when first asked for.
+    /// Returns the answer with the distribution of each category; rendered on first use.
     pub fn with_distribution(&self) -> &Rendered {
         self.detailed.get_or_init(|| {
             render(&self.budget, &self.totals, self.provenance, self.withheld, true)
-                // The plain form was written from the same values.
+                // Cannot fail: the plain form was rendered from the same values.
                 .unwrap_or_else(|_| self.plain.clone())
         })
     }
 }
 
-/// The always-true rules, so that damage in a copy is never shown.
-fn check(budget: &Budget, totals: &CombinedTotals) -> Result<(), Unfit> {
+/// Checks the invariants of totals, so that damaged totals are never shown.
+fn check(budget: &Budget, totals: &CombinedTotals) -> Result<(), AnswerError> {
     let (found, wanted) = (totals.categories.len(), budget.categories.len());
     if found != wanted && found != 0 {
-        return Err(Unfit::Categories { found, wanted });
+        return Err(AnswerError::CategoryCount { found, wanted });
     }
     let people = u128::from(totals.people);
     let sum: u128 = totals.categories.iter().map(|c| u128::from(c.basis_points)).sum();
@@ -154,15 +155,17 @@ fn check(budget: &Budget, totals: &CombinedTotals) -> Result<(), Unfit> {
         counted == people
     });
     if sum != people * u128::from(BASIS_POINTS_PER_PERSON) || !everyone_once {
-        return Err(Unfit::Sums);
+        return Err(AnswerError::SumMismatch);
     }
     Ok(())
 }
 
-/// Why numbers of so many people are not shown now, if they are not.
+/// Returns why the results of `people` people are withheld at `now`, if they are.
 pub fn withheld(budget: &Budget, people: u64, now: Timestamp) -> Option<Withheld> {
     match (budget.results, budget.closes_at) {
-        (Results::AfterClose, Some(until)) if now < until => Some(Withheld::AfterClose(until)),
+        (ResultsVisibility::AfterClose, Some(until)) if now < until => {
+            Some(Withheld::AfterClose(until))
+        }
         _ if people < budget.minimum_people && budget.minimum_people > 1 => {
             Some(Withheld::MinimumPeople)
         }
@@ -176,7 +179,7 @@ fn render(
     provenance: Provenance,
     withheld: Option<Withheld>,
     distribution: bool,
-) -> Result<Rendered, Unfit> {
+) -> Result<Rendered, AnswerError> {
     let version = AggregateVersion::of(totals).to_string();
     let (body, form) = match withheld {
         Some(withheld @ Withheld::AfterClose(_)) => {
@@ -188,19 +191,20 @@ fn render(
         None if distribution => (body::aggregate(budget, &version, totals, true), ".distribution"),
         None => (body::aggregate(budget, &version, totals, false), ""),
     };
-    let body = body.map_err(|_| Unfit::Json)?;
+    let body = body.map_err(|_| AnswerError::Json)?;
     let content = match provenance {
         Provenance::Committed => String::new(),
         Provenance::Recounted => format!(".{}", digest(&body)),
     };
     let etag = format!("\"{version}.r{}{content}{form}\"", budget.revision);
-    let etag = HeaderValue::try_from(etag).map_err(|_| Unfit::Json)?;
+    let etag = HeaderValue::try_from(etag).map_err(|_| AnswerError::Json)?;
     Ok(Rendered { body: body.into(), etag })
 }
 
 /// 128 bits of SHA-256 in hexadecimal.
 pub fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let hash: [u8; 32] = Sha256::digest(bytes).into();
+    hex::encode(&hash[..16])
 }
 
 #[cfg(test)]

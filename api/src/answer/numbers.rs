@@ -1,25 +1,25 @@
-//! Averages and medians in integers, printed as exact decimals: no float on the way, so none of its surprises.
+//! Computes averages and medians in integers and prints them as exact decimals, without floating point.
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use schemas::DISTRIBUTION_BINS;
 
-/// A number with a fixed count of decimals, held as an integer.
+/// A fixed-point decimal number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decimal {
-    /// The number times ten to the power of `decimals`.
+    /// The value times 10^`decimals`.
     units: u128,
     decimals: usize,
-    /// Decimals that are printed even when they are zeros.
-    at_least: usize,
+    /// Decimals that are printed even when they are zero.
+    min_decimals: usize,
 }
 
 impl std::fmt::Display for Decimal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let digits = format!("{:0width$}", self.units, width = self.decimals + 1);
         let (whole, fraction) = digits.split_at(digits.len() - self.decimals);
-        let trimmed = fraction.trim_end_matches('0').len().max(self.at_least);
+        let trimmed = fraction.trim_end_matches('0').len().max(self.min_decimals);
         let fraction = fraction.get(..trimmed).unwrap_or(fraction);
         f.write_str(whole)?;
         if fraction.is_empty() { Ok(()) } else { write!(f, ".{fraction}") }
@@ -27,7 +27,7 @@ impl std::fmt::Display for Decimal {
 }
 
 impl Serialize for Decimal {
-    /// A JSON number with exactly these digits.
+    /// Serializes a JSON number with exactly these digits.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         RawValue::from_string(self.to_string())
             .map_err(serde::ser::Error::custom)?
@@ -35,18 +35,19 @@ impl Serialize for Decimal {
     }
 }
 
-/// The average share in percent, rounded half up to four decimals; 0.0 when nobody counts.
+/// Computes the average share in percent, rounded half up to four decimals; 0.0 without people.
 pub fn average_percent(total_basis_points: u64, people: u64) -> Decimal {
     let units = match u128::from(people) {
         0 => 0,
         // total / people / 100 percent in units of a ten-thousandth is total × 100 / people.
         people => (u128::from(total_basis_points) * 200 + people) / (people * 2),
     };
-    Decimal { units, decimals: 4, at_least: 1 }
+    Decimal { units, decimals: 4, min_decimals: 1 }
 }
 
-/// The median of the people's whole percents; the mean of the two in the middle when their number is even, and 0.0
-/// when there is nobody.
+/// Computes the median of the people's whole percents; 0.0 without people.
+///
+/// With an even number of people, the mean of the two middle values.
 pub fn median_percent(people_by_percent: &[u64; DISTRIBUTION_BINS]) -> Decimal {
     let people: u128 = people_by_percent.iter().copied().map(u128::from).sum();
     let tenths = match people {
@@ -57,20 +58,20 @@ pub fn median_percent(people_by_percent: &[u64; DISTRIBUTION_BINS]) -> Decimal {
             (lower + upper) * 5
         }
     };
-    Decimal { units: tenths, decimals: 1, at_least: 1 }
+    Decimal { units: tenths, decimals: 1, min_decimals: 1 }
 }
 
-/// One person's share in percent: 3,550 is 35.5, 4,000 is 40.
+/// Converts one person's share to percent: 3,550 becomes 35.5, 4,000 becomes 40.
 pub fn percent(basis_points: u16) -> Decimal {
-    Decimal { units: basis_points.into(), decimals: 2, at_least: 0 }
+    Decimal { units: basis_points.into(), decimals: 2, min_decimals: 0 }
 }
 
-/// The percent of the person at a place, counted from 0, when all stand in order.
-fn percent_of_person(people_by_percent: &[u64; DISTRIBUTION_BINS], place: u128) -> u128 {
+/// Returns the percent at an index, counted from 0, of the people sorted by percent.
+fn percent_of_person(people_by_percent: &[u64; DISTRIBUTION_BINS], index: u128) -> u128 {
     let mut counted = 0;
     for (percent, people) in (0..).zip(people_by_percent) {
         counted += u128::from(*people);
-        if counted > place {
+        if counted > index {
             return percent;
         }
     }
@@ -84,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    /// The printed number in ten-thousandths.
+    /// Parses a printed number into ten-thousandths.
     fn ten_thousandths(text: &str) -> BigUint {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
         assert!((1..=4).contains(&fraction.len()), "one to four decimals: {text}");
@@ -93,7 +94,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_average_is_the_nearest_ten_thousandth_and_half_goes_up(total: u64, people in 1_u64..) {
+        fn averages_are_rounded_half_up_to_four_decimals(total: u64, people in 1_u64..) {
             let printed = ten_thousandths(&average_percent(total, people).to_string());
             // printed - 1/2 <= total × 100 / people < printed + 1/2, without a division.
             let exact = BigUint::from(total) * 200_u32;
@@ -103,7 +104,7 @@ mod tests {
         }
 
         #[test]
-        fn the_median_is_that_of_the_people_standing_in_order(
+        fn the_median_equals_that_of_the_sorted_percents(
             mut people in prop::collection::vec(0..DISTRIBUTION_BINS, 1..60),
         ) {
             let mut bins = [0; DISTRIBUTION_BINS];
@@ -122,7 +123,7 @@ mod tests {
         }
 
         #[test]
-        fn a_share_prints_as_it_was_written(basis_points in 0..=10_000_u16) {
+        fn a_printed_share_parses_to_the_same_basis_points(basis_points in 0..=10_000_u16) {
             let text = percent(basis_points).to_string();
             prop_assert!(!text.contains('.') || !text.ends_with(['.', '0']));
             let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn known_numbers_print_as_the_contract_shows_them() {
+    fn known_values_print_as_in_the_contract() {
         assert_eq!(average_percent(49_664_889, 32_815).to_string(), "15.1348");
         assert_eq!(average_percent(0, 0).to_string(), "0.0");
         assert_eq!(average_percent(10_000, 1).to_string(), "100.0");

@@ -1,8 +1,9 @@
-//! The laws of a body and of its ETag.
+//! Properties of an answer's body and ETag.
 
 use proptest::prelude::*;
 use schemas::{
-    BudgetId, Category, CategoryId, CategoryTotals, Generation, Identity, LogNumber, Position, Term,
+    BudgetId, Category, CategoryId, CategoryTotals, Generation, IdentityRule, LogNumber, Position,
+    Term,
 };
 use serde_json::Value;
 
@@ -32,15 +33,15 @@ fn budget(categories: usize) -> Budget {
             .collect(),
         opens_at: None,
         closes_at: None,
-        results: Results::Live,
+        results: ResultsVisibility::Live,
         minimum_people: 1,
-        identity: Identity::Required,
+        identity: IdentityRule::Required,
         revision: 4,
         frozen: true,
     }
 }
 
-/// Totals of people whose shares are given.
+/// Builds the totals of people from their shares.
 fn totals(people: &[Vec<u64>]) -> CombinedTotals {
     let width = people.first().map_or(0, Vec::len);
     let mut categories = vec![CategoryTotals::default(); width];
@@ -63,7 +64,7 @@ fn answer(budget: Budget, totals: CombinedTotals) -> Answer {
     try_answer(budget, totals).unwrap_or_else(|fault| unreachable!("{fault}"))
 }
 
-fn try_answer(budget: Budget, totals: CombinedTotals) -> Result<Answer, Unfit> {
+fn try_answer(budget: Budget, totals: CombinedTotals) -> Result<Answer, AnswerError> {
     Answer::new(Arc::new(budget), Arc::new(totals), Provenance::Committed, at(NOON))
 }
 
@@ -72,7 +73,7 @@ fn json(rendered: &Rendered) -> Value {
 }
 
 #[test]
-fn the_body_is_that_of_the_contract_to_the_letter() {
+fn the_body_matches_the_contract_exactly() {
     let answer = answer(budget(2), totals(&[vec![3_333, 6_667], vec![10_000, 0]]));
     let version = AggregateVersion::of(answer.totals());
     let expected = format!(
@@ -92,7 +93,7 @@ fn the_body_is_that_of_the_contract_to_the_letter() {
 }
 
 #[test]
-fn before_the_first_submission_every_category_is_listed_with_zeros() {
+fn an_aggregate_without_submissions_lists_every_category_with_zeros() {
     let none = CombinedTotals { updated_at_ms: 0, ..totals(&[]) };
     let body = json(answer(budget(3), none).plain());
     assert_eq!(body["people"], 0);
@@ -103,7 +104,7 @@ fn before_the_first_submission_every_category_is_listed_with_zeros() {
 }
 
 #[test]
-fn a_distribution_is_added_on_request_and_has_an_etag_of_its_own() {
+fn the_distribution_is_added_on_request_with_a_different_etag() {
     let answer = answer(budget(2), totals(&[vec![3_399, 6_601]]));
     assert_eq!(json(answer.plain())["categories"][0].get("distribution"), None);
     let detailed = json(answer.with_distribution());
@@ -114,7 +115,7 @@ fn a_distribution_is_added_on_request_and_has_an_etag_of_its_own() {
 }
 
 #[test]
-fn a_new_name_in_the_same_numbers_is_a_new_etag_with_the_same_version() {
+fn a_renamed_budget_has_a_new_etag_and_the_same_version() {
     let old = answer(budget(2), totals(&[vec![5_000, 5_000]]));
     let renamed = Budget { name: "New".into(), revision: 5, ..budget(2) };
     let new = answer(renamed, totals(&[vec![5_000, 5_000]]));
@@ -123,7 +124,7 @@ fn a_new_name_in_the_same_numbers_is_a_new_etag_with_the_same_version() {
 }
 
 #[test]
-fn a_recounts_etag_depends_on_its_content_and_promises_no_submission() {
+fn a_recounts_etag_depends_on_its_body_and_it_includes_no_receipt() {
     let recounted = |shares: Vec<u64>| {
         Answer::new(
             Arc::new(budget(2)),
@@ -140,10 +141,10 @@ fn a_recounts_etag_depends_on_its_content_and_promises_no_submission() {
 }
 
 #[test]
-fn before_closing_an_after_close_budget_shows_no_number_and_afterwards_all() {
+fn an_after_close_budget_shows_no_number_before_closing_and_all_afterwards() {
     let closing = Budget {
         closes_at: Some(at("2026-11-20T13:00:00Z")),
-        results: Results::AfterClose,
+        results: ResultsVisibility::AfterClose,
         ..budget(2)
     };
     let early = answer(closing.clone(), totals(&[vec![5_000, 5_000]]));
@@ -168,30 +169,30 @@ fn before_closing_an_after_close_budget_shows_no_number_and_afterwards_all() {
 }
 
 #[test]
-fn below_its_minimum_of_people_a_budget_shows_no_number() {
-    let shy = Budget { minimum_people: 2, ..budget(2) };
-    let one = json(answer(shy.clone(), totals(&[vec![5_000, 5_000]])).plain());
+fn a_budget_below_its_minimum_of_people_shows_no_number() {
+    let with_minimum = Budget { minimum_people: 2, ..budget(2) };
+    let one = json(answer(with_minimum.clone(), totals(&[vec![5_000, 5_000]])).plain());
     assert_eq!(one["withheld"], serde_json::json!({"reason": "minimum_people", "until": null}));
     assert_eq!(one.get("people"), None);
     let two = totals(&[vec![5_000, 5_000], vec![1_000, 9_000]]);
-    assert_eq!(json(answer(shy, two).plain())["people"], 2);
+    assert_eq!(json(answer(with_minimum, two).plain())["people"], 2);
 }
 
 #[test]
 fn damaged_totals_are_never_shown() {
     let mut wrong = totals(&[vec![5_000, 5_000]]);
     wrong.categories[0].basis_points += 1;
-    assert_eq!(try_answer(budget(2), wrong).err(), Some(Unfit::Sums));
+    assert_eq!(try_answer(budget(2), wrong).err(), Some(AnswerError::SumMismatch));
     let mut wrong = totals(&[vec![5_000, 5_000]]);
     wrong.categories[1].people_by_percent[3] += 1;
-    assert_eq!(try_answer(budget(2), wrong).err(), Some(Unfit::Sums));
+    assert_eq!(try_answer(budget(2), wrong).err(), Some(AnswerError::SumMismatch));
     let other = try_answer(budget(3), totals(&[vec![5_000, 5_000]])).err();
-    assert_eq!(other, Some(Unfit::Categories { found: 2, wanted: 3 }));
+    assert_eq!(other, Some(AnswerError::CategoryCount { found: 2, wanted: 3 }));
 }
 
 proptest! {
     #[test]
-    fn averages_make_a_hundred_and_sums_are_exact(
+    fn averages_add_up_to_100_and_sums_are_exact(
         cuts in prop::collection::vec(prop::collection::vec(0..=10_000_u64, 3), 1..40),
     ) {
         let people: Vec<Vec<u64>> = cuts.into_iter().map(|mut cuts| {

@@ -7,70 +7,74 @@ use axum::response::Response;
 use http::HeaderMap;
 use runtime::problem::Problem;
 
-use super::request::ReadRequest;
-use super::respond::{cacheable, note_preference, note_source, problem_with_preference};
-use super::{Api, no_answer};
+use super::read_request::ReadRequest;
+use super::response::{cacheable, note_preference, note_source, problem_with_preference};
+use super::{ApiState, no_answer};
 use crate::DEFAULT_BUDGET;
-use crate::reader::{NoAnswer, Reading};
+use crate::aggregate_reader::{NoAnswer, Reading};
 
 pub(super) async fn of_budget(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Path(budget): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
     match from_memory(&api, &budget, &request)? {
         Some(answer) => Ok(answer),
-        // Boxed, so that the many reads that do not get here have less to carry.
-        None => Box::pin(from_the_chain(&api, &budget, request)).await,
+        // Boxed to keep the future of the common case (an answer from memory) small.
+        None => Box::pin(from_tiers(&api, &budget, request)).await,
     }
 }
 
 pub(super) async fn of_default_budget(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     request: Request,
 ) -> Result<Response, Problem> {
     match from_memory(&api, DEFAULT_BUDGET, &request)? {
         Some(answer) => Ok(answer),
-        None => Box::pin(from_the_chain(&api, DEFAULT_BUDGET, request)).await,
+        None => Box::pin(from_tiers(&api, DEFAULT_BUDGET, request)).await,
     }
 }
 
-/// The answer to nearly every read: nothing is waited for.
-fn from_memory(api: &Api, budget: &str, request: &Request) -> Result<Option<Response>, Problem> {
-    let slot = api.reader.slot(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
-    let wanted = ReadRequest::of(request.headers(), request.uri())?;
-    if wanted.at_least.is_some() {
+/// Answers from memory without waiting, which serves almost every read.
+fn from_memory(
+    api: &ApiState,
+    budget: &str,
+    request: &Request,
+) -> Result<Option<Response>, Problem> {
+    let slot = api.aggregates.slot(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
+    let read = ReadRequest::parse(request.headers(), request.uri())?;
+    if read.at_least.is_some() {
         return Ok(None);
     }
-    let reading = api.reader.read_memory(&slot);
-    Ok(reading.map(|reading| answer(request.headers(), &wanted, &reading)))
+    let reading = api.aggregates.read_memory(&slot);
+    Ok(reading.map(|reading| to_response(request.headers(), &read, &reading)))
 }
 
-async fn from_the_chain(api: &Api, budget: &str, request: Request) -> Result<Response, Problem> {
+async fn from_tiers(api: &ApiState, budget: &str, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    let slot = api.reader.slot(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
-    let wanted = ReadRequest::of(&parts.headers, &parts.uri)?;
-    let reading = match wanted.at_least {
-        None => api.reader.read(&slot).await,
+    let slot = api.aggregates.slot(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
+    let read = ReadRequest::parse(&parts.headers, &parts.uri)?;
+    let reading = match read.at_least {
+        None => api.aggregates.read(&slot).await,
         Some(at_least) => {
-            let readings = api.reader.read_at_least(&[slot], at_least).await;
-            readings.and_then(|mut readings| readings.pop().ok_or(NoAnswer::Unknown))
+            let readings = api.aggregates.read_at_least(&[slot], at_least).await;
+            readings.and_then(|mut readings| readings.pop().ok_or(NoAnswer::Unavailable))
         }
     };
     match reading {
-        Ok(reading) => Ok(answer(&parts.headers, &wanted, &reading)),
-        Err(reason) => Err(problem_with_preference(no_answer(reason), wanted.at_least)),
+        Ok(reading) => Ok(to_response(&parts.headers, &read, &reading)),
+        Err(reason) => Err(problem_with_preference(no_answer(reason), read.at_least)),
     }
 }
 
-fn answer(headers: &HeaderMap, wanted: &ReadRequest, reading: &Reading) -> Response {
-    let Reading { shown, served } = reading;
-    let rendered = match wanted.distribution {
-        true => shown.answer.with_distribution(),
-        false => shown.answer.plain(),
+fn to_response(headers: &HeaderMap, read: &ReadRequest, reading: &Reading) -> Response {
+    let Reading { aged, source } = reading;
+    let rendered = match read.distribution {
+        true => aged.answer.with_distribution(),
+        false => aged.answer.plain(),
     };
     let mut response = cacheable(headers, rendered);
-    note_source(response.headers_mut(), shown.age, *served);
-    note_preference(response.headers_mut(), wanted.at_least);
+    note_source(response.headers_mut(), aged.age, *source);
+    note_preference(response.headers_mut(), read.at_least);
     response
 }

@@ -1,4 +1,4 @@
-//! `GET /v1/budgets` and `GET /v1/budgets/{budget}`: definitions.
+//! `GET /v1/budgets` and `GET /v1/budgets/{budget}`: budget definitions.
 
 use std::sync::Arc;
 
@@ -8,36 +8,36 @@ use runtime::problem::{Problem, ProblemKind};
 use schemas::Budget;
 use serde::Serialize;
 
-use super::respond::{cacheable, tagged};
-use super::{Api, definitions_unknown};
+use super::response::{cacheable, tagged};
+use super::{ApiState, definitions_not_loaded};
 
 #[derive(Serialize)]
-struct List<'a> {
+struct BudgetList<'a> {
     budgets: Vec<&'a Budget>,
 }
 
 pub(super) async fn list(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     request: Request,
 ) -> Result<Response, Problem> {
     if !api.definitions.is_loaded() {
-        return Err(definitions_unknown());
+        return Err(definitions_not_loaded());
     }
     let catalog = api.definitions.catalog();
-    respond(&List { budgets: catalog.iter().map(AsRef::as_ref).collect() }, &request)
+    to_response(&BudgetList { budgets: catalog.iter().map(AsRef::as_ref).collect() }, &request)
 }
 
 pub(super) async fn one(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Path(budget): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
     let catalog = api.definitions.catalog();
     let definition = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
-    respond(definition.as_ref(), &request)
+    to_response(definition.as_ref(), &request)
 }
 
-fn respond(content: &impl Serialize, request: &Request) -> Result<Response, Problem> {
+fn to_response(content: &impl Serialize, request: &Request) -> Result<Response, Problem> {
     let body = serde_json::to_vec(content).map_err(|_| Problem::new(ProblemKind::Internal))?;
     Ok(cacheable(request.headers(), &tagged(body)))
 }

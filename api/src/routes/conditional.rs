@@ -1,12 +1,12 @@
-//! `If-None-Match` (RFC 9110, 13.1.2): whether the client has the answer already.
+//! `If-None-Match` (RFC 9110, 13.1.2): decides whether the client has the answer already.
 
 use http::header::IF_NONE_MATCH;
 use http::{HeaderMap, HeaderValue};
 
-/// Whether any of the tags that the client has is this one, by weak comparison. What is not a list of tags is none.
+/// Returns whether the client's list of tags contains `etag`, by weak comparison. Malformed lists match nothing.
 pub(super) fn has_already(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     headers.get_all(IF_NONE_MATCH).iter().any(|line| {
-        // What nearly every client sends.
+        // Fast path: almost every client sends one strong tag.
         line == etag || any_matches(line.as_bytes(), etag.as_bytes())
     })
 }
@@ -25,7 +25,7 @@ fn any_matches(line: &[u8], etag: &[u8]) -> bool {
     false
 }
 
-/// The first tag of a list, quoted and without its weakness, and what follows it. A tag may hold commas.
+/// Splits a list after its first tag; returns the quoted tag without `W/` and the rest. A tag may contain commas.
 fn first_tag(list: &[u8]) -> Option<(&[u8], &[u8])> {
     let start = list.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b','))?;
     let list = list.get(start..)?;
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_matches_alone_in_lists_on_several_lines_weakly_and_by_star() {
+    fn a_tag_matches_alone_in_lists_on_several_lines_weakly_and_as_star() {
         for lines in [
             &["\"a,b\""][..],
             &["W/\"a,b\""],
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tags_and_nonsense_do_not_match() {
+    fn other_tags_and_malformed_lists_do_not_match() {
         for lines in
             [&[][..], &[""], &["\"a\",\"b\""], &["a,b"], &["\"a,b"], &["w/\"a,b\""], &["\"x\"; *"]]
         {
@@ -76,7 +76,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_header_panics_the_reader(line in "[ -~]{0,60}") {
+        fn parsing_never_panics(line in "[ -~]{0,60}") {
             let _ = has(&[&line]);
         }
     }

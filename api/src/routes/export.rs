@@ -1,10 +1,10 @@
-//! `GET /v1/budgets/{budget}/export`: everyone's allocation, without who they are, as it was published last.
+//! `GET /v1/budgets/{budget}/export`: the newest published export of all allocations, without person ids.
 //!
-//! Nothing is exported for whoever asks: who has everyone's allocation from just before and just after somebody submitted
-//! knows what that person said. When one is published is decided by an operator, who asks for the job. What is withheld of
-//! the results is withheld here.
+//! Exports are never made on request: the difference between two exports, from just before and just after a person
+//! submitted, would reveal that person's allocation. An operator decides when an export is published, by submitting a
+//! job. While a budget's results are withheld, its exports are withheld as well.
 //!
-//! A file is looked for and handed out, in pieces, to so many at once; a reader who takes nothing is left by the server.
+//! Files are streamed in chunks, to a limited number of readers; the HTTP server disconnects readers that stall.
 
 use std::io;
 use std::sync::Arc;
@@ -26,91 +26,92 @@ use runtime::problem::{Problem, ProblemKind};
 use schemas::Budget;
 use schemas::export::Manifest;
 use schemas::job::{ExportFormat, ExportFormatFault};
-use storage::exports::{Exports, Published};
+use storage::exports::{Exports, PublishedExport};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::conditional::has_already;
-use super::respond::{REVALIDATE, quoted};
-use super::{Api, RETRY_AFTER};
+use super::response::{REVALIDATE, quoted};
+use super::{ApiState, RETRY_AFTER};
 use crate::answer::{Withheld, withheld};
 
-const PIECE_BYTES: usize = 64 * 1024;
-/// How long it may take to find the newest export.
-const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+const CHUNK_BYTES: usize = 64 * 1024;
+/// How long finding the newest export may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 const POSITIONS: HeaderName = HeaderName::from_static("allocator-positions");
 const VERSION: HeaderName = HeaderName::from_static("allocator-version");
 const GENERATION: HeaderName = HeaderName::from_static("allocator-generation");
 const PEOPLE: HeaderName = HeaderName::from_static("allocator-people");
 
-/// Where published exports are handed out, to so many readers at once.
+/// Opens published exports, with a limit on concurrent downloads.
 pub struct Downloads {
     exports: Exports,
-    readers: Arc<Semaphore>,
-    reading: IntGauge,
+    permits: Arc<Semaphore>,
+    in_progress: IntGauge,
 }
 
-/// A reader's place.
-struct Place {
-    reading: IntGauge,
+/// Permission to download; released when dropped.
+struct DownloadPermit {
+    in_progress: IntGauge,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Place {
+impl Drop for DownloadPermit {
     fn drop(&mut self) {
-        self.reading.dec();
+        self.in_progress.dec();
     }
 }
 
 impl Downloads {
-    /// Out of this folder; `reading` counts the readers.
-    pub fn new(exports: Exports, max_readers: usize, reading: IntGauge) -> Self {
-        let readers = Semaphore::new(max_readers.min(Semaphore::MAX_PERMITS));
-        Self { exports, readers: Arc::new(readers), reading }
+    /// Creates the downloads of a folder's exports; `in_progress` counts the running downloads.
+    pub fn new(exports: Exports, max_downloads: usize, in_progress: IntGauge) -> Self {
+        let permits = Semaphore::new(max_downloads.min(Semaphore::MAX_PERMITS));
+        Self { exports, permits: Arc::new(permits), in_progress }
     }
 
-    /// The newest one, and the place from which it is read. A folder that hangs has as many threads as there are places.
+    /// Opens the newest export. The permit is taken first, so a hanging file system blocks a limited number of threads.
     async fn newest(
         &self,
         budget: &Budget,
         format: ExportFormat,
-    ) -> Result<(Option<Published>, Place), Problem> {
-        let (exports, id, place) = (self.exports.clone(), budget.id.clone(), self.enter()?);
-        let looking =
-            tokio::task::spawn_blocking(move || Ok((exports.newest(&id, format)?, place)));
-        let newest = tokio::time::timeout(LOOK_PATIENCE, looking).await;
+    ) -> Result<(Option<PublishedExport>, DownloadPermit), Problem> {
+        let (exports, id) = (self.exports.clone(), budget.id.clone());
+        let permit = self.try_acquire()?;
+        let lookup =
+            tokio::task::spawn_blocking(move || Ok((exports.open_newest(&id, format)?, permit)));
+        let newest = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await;
         let newest = newest
             .map_err(io::Error::from)
-            .and_then(|looked| looked.map_err(io::Error::from).flatten());
+            .and_then(|found| found.map_err(io::Error::from).flatten());
         newest.map_err(|error| {
-            tracing::warn!(%error, budget = budget.id.as_str(), "published exports cannot be read");
+            tracing::warn!(%error, budget = budget.id.as_str(), "failed to read published exports");
             Problem::new(ProblemKind::Unavailable)
                 .detail("the exports cannot be read now")
                 .retry_after(RETRY_AFTER)
         })
     }
 
-    fn enter(&self) -> Result<Place, Problem> {
-        let permit = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| {
+    fn try_acquire(&self) -> Result<DownloadPermit, Problem> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
             Problem::new(ProblemKind::Unavailable)
-                .detail("too many exports are being read at once")
+                .detail("too many exports are being downloaded")
                 .retry_after(RETRY_AFTER)
         })?;
-        self.reading.inc();
-        Ok(Place { reading: self.reading.clone(), _permit: permit })
+        self.in_progress.inc();
+        Ok(DownloadPermit { in_progress: self.in_progress.clone(), _permit: permit })
     }
 }
 
-impl Api {
-    /// Whether the results are withheld now. Where no tier answers, what was so when the export was made has to do.
+impl ApiState {
+    /// Returns whether the budget's results are withheld now; false when no tier answers.
     async fn withholds(&self, budget: &Budget) -> bool {
-        let Some(slot) = self.reader.slot(budget.id.as_str()) else { return false };
-        self.reader.read(&slot).await.is_ok_and(|reading| reading.shown.answer.is_withheld())
+        let Some(slot) = self.aggregates.slot(budget.id.as_str()) else { return false };
+        self.aggregates.read(&slot).await.is_ok_and(|reading| reading.aged.answer.is_withheld())
     }
 }
 
 pub(super) async fn of_budget(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Path(budget): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
     request: Request,
@@ -118,16 +119,16 @@ pub(super) async fn of_budget(
     let catalog = api.definitions.catalog();
     let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
     let format = format(&query)?;
-    let (published, place) = api.downloads.newest(budget, format).await?;
-    let Published { manifest, file } = published.ok_or_else(|| {
+    let (published, permit) = api.downloads.newest(budget, format).await?;
+    let PublishedExport { manifest, file } = published.ok_or_else(|| {
         Problem::new(ProblemKind::NotFound).detail(format!(
-            "no export of this budget is published as {format}; an operator publishes one: `POST /v1/admin/jobs` with \
+            "no export of this budget is published as {format}; an operator publishes one with `POST /v1/admin/jobs` and \
              {{\"kind\": \"export\", \"budget\": \"{}\", \"format\": \"{format}\", \"publish\": true}}",
             budget.id
         ))
     })?;
-    if let Some(why) = withheld(budget, manifest.facts.people, Timestamp::now()) {
-        let detail = match why {
+    if let Some(reason) = withheld(budget, manifest.summary.people, Timestamp::now()) {
+        let detail = match reason {
             Withheld::AfterClose(until) => {
                 format!("the results of this budget are shown once it has closed, at {until}")
             }
@@ -146,7 +147,7 @@ pub(super) async fn of_budget(
     if has_already(request.headers(), &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let body = Body::from_stream(pieces(file.into(), manifest.bytes, place));
+    let body = Body::from_stream(chunks(file.into(), manifest.bytes, permit));
     let mut response = (headers, body).into_response();
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(manifest.bytes));
     Ok(response)
@@ -158,14 +159,14 @@ fn format(query: &[(String, String)]) -> Result<ExportFormat, Problem> {
     parsed.and_then(Result::ok).ok_or_else(|| {
         let required = if given.is_none() { "is required, and " } else { "" };
         Problem::new(ProblemKind::Malformed)
-            .detail("the query does not say how the export is to be written")
+            .detail("the query does not name a valid export format")
             .fault("format", format!("{required}{ExportFormatFault}"))
     })
 }
 
-/// What is said about the file.
+/// Builds the headers that describe the file.
 fn headers(manifest: &Manifest, budget: &str) -> HeaderMap {
-    let (format, facts) = (manifest.format, &manifest.facts);
+    let (format, facts) = (manifest.format, &manifest.summary);
     let media_type = match format {
         ExportFormat::Csv => "text/csv; charset=utf-8; header=present",
         ExportFormat::Ndjson => "application/x-ndjson",
@@ -173,7 +174,7 @@ fn headers(manifest: &Manifest, budget: &str) -> HeaderMap {
         ExportFormat::Parquet => "application/vnd.apache.parquet",
     };
     let positions: Vec<String> = facts.positions.iter().map(ToString::to_string).collect();
-    // Slugs, numbers and hexadecimal: visible ASCII, all of it.
+    // Slugs, numbers and hexadecimal: only visible ASCII.
     let texts = [
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{budget}.{format}\"")),
         (POSITIONS, positions.join(", ")),
@@ -191,20 +192,20 @@ fn headers(manifest: &Manifest, budget: &str) -> HeaderMap {
     headers
 }
 
-/// A date as HTTP writes it.
+/// Formats an HTTP date.
 fn http_date(at: Timestamp) -> Option<String> {
     DateTimePrinter::new().timestamp_to_rfc9110_string(&at).ok()
 }
 
-/// The file's bytes: as many as there are said to be.
-fn pieces(
+/// Streams the file's bytes, at most the manifest's number. Holds the permit until the stream ends.
+fn chunks(
     file: tokio::fs::File,
     bytes: u64,
-    place: Place,
+    permit: DownloadPermit,
 ) -> impl stream::Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold((file.take(bytes), place), |(mut file, place)| async move {
-        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
-        let read = file.read_buf(&mut piece).await?;
-        Ok((read > 0).then(|| (piece.freeze(), (file, place))))
+    stream::try_unfold((file.take(bytes), permit), |(mut file, permit)| async move {
+        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+        let read = file.read_buf(&mut chunk).await?;
+        Ok((read > 0).then(|| (chunk.freeze(), (file, permit))))
     })
 }

@@ -1,4 +1,4 @@
-//! The routes: what a client asks for is read here, and its answer written. How answers come about is not known here.
+//! HTTP routes: parse requests and write responses. Reading answers is the readers' job.
 
 pub mod admin;
 mod aggregate;
@@ -7,8 +7,8 @@ mod budgets;
 mod conditional;
 mod export;
 mod person;
-mod request;
-mod respond;
+mod read_request;
+mod response;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,27 +16,27 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use runtime::problem::{Problem, ProblemKind};
-use storage::definitions::Definitions;
+use storage::control::BudgetDefinitions;
 
 pub use export::Downloads;
 
-use crate::people::People;
-use crate::reader::{NoAnswer, Reader};
+use crate::aggregate_reader::{AggregateReader, NoAnswer};
+use crate::person_reader::PersonReader;
 
-/// What the routes need.
-pub struct Api {
-    /// Definitions.
-    pub definitions: Arc<dyn Definitions>,
-    /// Answers.
-    pub reader: Reader,
-    /// People's rows.
-    pub people: People,
+/// Shared state of the public routes.
+pub struct ApiState {
+    /// Budget definitions.
+    pub definitions: Arc<dyn BudgetDefinitions>,
+    /// Reads aggregates.
+    pub aggregates: AggregateReader,
+    /// Reads person rows.
+    pub people: PersonReader,
     /// Published exports.
     pub downloads: Downloads,
 }
 
-/// The routes over these parts.
-pub fn router(api: Arc<Api>) -> Router {
+/// Builds the public routes.
+pub fn router(api: Arc<ApiState>) -> Router {
     Router::new()
         .route("/v1/budgets", get(budgets::list))
         .route("/v1/budgets/{budget}", get(budgets::one))
@@ -49,17 +49,17 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// When it makes sense to try again what is not possible now.
+/// `Retry-After` of a transient failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// At most this much of a client's own text is repeated to it.
+/// Maximum length of client text that is repeated in a problem.
 const ECHO_MAX_CHARS: usize = 64;
 
-impl Api {
-    /// Why these budgets have no answer: they do not exist, or it is not known yet whether they do.
+impl ApiState {
+    /// Returns the problem of unknown budgets: they do not exist, or the definitions are not loaded yet.
     fn no_such_budget(&self, ids: &[&str]) -> Problem {
         if !self.definitions.is_loaded() {
-            return definitions_unknown();
+            return definitions_not_loaded();
         }
         let named =
             |id: &&str| format!("`{}`", id.chars().take(ECHO_MAX_CHARS).collect::<String>());
@@ -68,16 +68,16 @@ impl Api {
     }
 }
 
-fn definitions_unknown() -> Problem {
+fn definitions_not_loaded() -> Problem {
     Problem::new(ProblemKind::Unavailable)
-        .detail("the budgets' definitions are not known here yet")
+        .detail("the budget definitions are not loaded yet")
         .retry_after(RETRY_AFTER)
 }
 
 fn no_answer(reason: NoAnswer) -> Problem {
     let kind = match reason {
         NoAnswer::NotYetVisible => ProblemKind::NotYetVisible,
-        NoAnswer::Unknown | NoAnswer::TooManyWaiters => ProblemKind::Unavailable,
+        NoAnswer::Unavailable | NoAnswer::TooManyWaiters => ProblemKind::Unavailable,
     };
     let problem = Problem::new(kind).detail(reason.to_string());
     match kind {

@@ -1,4 +1,4 @@
-//! `GET /v1/budgets/{budget}/submissions/{person}`: one person's allocation as counted now.
+//! `GET /v1/budgets/{budget}/submissions/{person}`: one person's current allocation.
 
 use std::sync::Arc;
 
@@ -6,19 +6,19 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Budget, PersonName};
+use schemas::{Budget, PersonId};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::request::ReadRequest;
-use super::respond::{note_preference, problem_with_preference};
-use super::{Api, no_answer};
+use super::read_request::ReadRequest;
+use super::response::{note_preference, problem_with_preference};
+use super::{ApiState, no_answer};
+use crate::aggregate_reader::NoAnswer;
 use crate::answer::percent;
-use crate::people::Found;
-use crate::reader::NoAnswer;
+use crate::person_reader::LocatedPersonRow;
 
 #[derive(Serialize)]
-struct Person<'a> {
+struct PersonBody<'a> {
     budget: &'a str,
     allocation: Shares<'a>,
     partition: u32,
@@ -26,7 +26,7 @@ struct Person<'a> {
     receipt: String,
 }
 
-/// All categories in the budget's order, each with its percent.
+/// Percent per category, in the budget's order.
 struct Shares<'a> {
     budget: &'a Budget,
     basis_points: &'a [u16],
@@ -43,39 +43,39 @@ impl Serialize for Shares<'_> {
 }
 
 pub(super) async fn of_budget(
-    State(api): State<Arc<Api>>,
+    State(api): State<Arc<ApiState>>,
     Path((budget, person)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let catalog = api.definitions.catalog();
     let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
-    let wanted = ReadRequest::of(&parts.headers, &parts.uri)?;
-    let person = PersonName::parse(&person).map_err(|fault| {
+    let read = ReadRequest::parse(&parts.headers, &parts.uri)?;
+    let person = PersonId::parse(&person).map_err(|fault| {
         Problem::new(ProblemKind::Malformed)
-            .detail("the path's last part is no person's id")
+            .detail("the last path segment is not a valid person id")
             .fault("person", fault.to_string())
     })?;
-    let problem = |reason| problem_with_preference(no_person(reason), wanted.at_least);
-    let found = api.people.find(&budget.id, &person, wanted.at_least).await.map_err(problem)?;
+    let problem = |reason| problem_with_preference(person_unavailable(reason), read.at_least);
+    let found = api.people.find(&budget.id, &person, read.at_least).await.map_err(problem)?;
     let found = found.ok_or_else(|| {
         Problem::new(ProblemKind::NotFound)
-            .detail("nothing of this person is counted in this budget")
+            .detail("no submission of this person is counted in this budget")
     })?;
-    // Rows and definitions come by different ways; the definition will be here in a moment.
+    // Rows and definitions arrive independently: the matching definition is not loaded yet.
     if found.row.basis_points.len() != budget.categories.len() {
-        return Err(no_person(NoAnswer::Unknown));
+        return Err(person_unavailable(NoAnswer::Unavailable));
     }
     let body = body(budget, &found).map_err(|_| Problem::new(ProblemKind::Internal))?;
-    // It is the person's own: no cache keeps it.
+    // Personal data: no cache may store it.
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "private, no-store")];
     let mut response = (headers, body).into_response();
-    note_preference(response.headers_mut(), wanted.at_least);
+    note_preference(response.headers_mut(), read.at_least);
     Ok(response)
 }
 
-fn body(budget: &Budget, found: &Found) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&Person {
+fn body(budget: &Budget, found: &LocatedPersonRow) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&PersonBody {
         budget: budget.id.as_str(),
         allocation: Shares { budget, basis_points: &found.row.basis_points },
         partition: found.receipt.partition.0,
@@ -84,9 +84,9 @@ fn body(budget: &Budget, found: &Found) -> serde_json::Result<Vec<u8>> {
     })
 }
 
-fn no_person(reason: NoAnswer) -> Problem {
+fn person_unavailable(reason: NoAnswer) -> Problem {
     match reason {
-        NoAnswer::Unknown => no_answer(reason).detail("people's allocations cannot be read now"),
+        NoAnswer::Unavailable => no_answer(reason).detail("allocations cannot be read now"),
         other => no_answer(other),
     }
 }

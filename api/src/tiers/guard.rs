@@ -1,6 +1,6 @@
-//! What stands around every tier that can fail: its deadline, its breaker and its metrics.
+//! Guards a tier that can fail: deadline, circuit breaker and metrics.
 //!
-//! A read whose client went away before it came to an end was abandoned: that says nothing about the tier.
+//! A read whose client disconnects before the read ends is abandoned: it says nothing about the tier.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,23 +12,23 @@ use super::TierError;
 use crate::breaker::{Admission, Breaker, BreakerSettings, BreakerState};
 use crate::metrics::ApiMetrics;
 
-/// A tier's guard.
+/// A tier's deadline, breaker and metrics.
 #[derive(Debug)]
 pub struct Guard {
     name: &'static str,
     deadline: Duration,
     breaker: Breaker,
-    works: AtomicBool,
-    took: Histogram,
+    healthy: AtomicBool,
+    latency: Histogram,
     state: IntGauge,
     failed: IntCounter,
     timed_out: IntCounter,
-    passed_over: IntCounter,
+    refused: IntCounter,
     abandoned: IntCounter,
 }
 
 impl Guard {
-    /// A guard for what `name` stands for in metrics and logs.
+    /// Creates a guard; `name` is the tier's label in metrics and logs.
     pub fn new(
         name: &'static str,
         deadline: Duration,
@@ -40,104 +40,105 @@ impl Guard {
             name,
             deadline,
             breaker: Breaker::new(breaker),
-            works: AtomicBool::new(false),
-            took: metrics.tier_seconds.with_label_values(&[name]),
+            healthy: AtomicBool::new(false),
+            latency: metrics.tier_seconds.with_label_values(&[name]),
             state: metrics.breaker_state.with_label_values(&[name]),
             failed: reads("failed"),
             timed_out: reads("timeout"),
-            passed_over: reads("passed_over"),
+            refused: reads("passed_over"),
             abandoned: reads("abandoned"),
         }
     }
 
-    /// Asks to read. Whoever is not refused must [`run`](Self::run) with what was said.
+    /// Decides whether the caller may read. An admitted caller must [`run`](Self::run) its read.
     pub fn admit(&self) -> Admission {
         let admission = self.breaker.admit(Instant::now());
         match admission {
-            Admission::Refused => self.passed_over.inc(),
+            Admission::Refused => self.refused.inc(),
             Admission::Probe => self.state.set(BreakerState::HalfOpen as i64),
             Admission::Pass => {}
         }
         admission
     }
 
-    /// Reads within the deadline, and notes how it went.
+    /// Runs an admitted read within the deadline, and records its outcome.
     ///
     /// # Errors
-    /// When it fails or takes too long.
+    /// When the read fails or takes too long.
     pub async fn run<T>(
         &self,
         admission: Admission,
         read: impl Future<Output = Result<T, TierError>>,
     ) -> Result<T, TierError> {
-        let mut outcome = Outcome { guard: self, admission, good: None };
-        let timer = self.took.start_timer();
+        let mut recorder = OutcomeRecorder { guard: self, admission, succeeded: None };
+        let timer = self.latency.start_timer();
         let answer = timeout(self.deadline, read).await;
         timer.observe_duration();
-        outcome.good = Some(matches!(answer, Ok(Ok(_))));
+        recorder.succeeded = Some(matches!(answer, Ok(Ok(_))));
         match answer {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
                 self.failed.inc();
-                tracing::debug!(tier = self.name, %error, "a read failed");
+                tracing::debug!(tier = self.name, %error, "tier read failed");
                 Err(error)
             }
             Err(_) => {
                 self.timed_out.inc();
-                tracing::debug!(tier = self.name, "a read took too long");
+                tracing::debug!(tier = self.name, "tier read timed out");
                 Err(TierError(format!("no answer within {} ms", self.deadline.as_millis())))
             }
         }
     }
 
-    /// Whether its last read was answered.
-    pub fn works(&self) -> bool {
-        self.works.load(Ordering::Relaxed)
+    /// Returns whether the latest read succeeded.
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
     }
 
-    fn note_abandoned(&self, admission: Admission) {
+    fn record_abandoned(&self, admission: Admission) {
         self.abandoned.inc();
         if admission == Admission::Probe {
-            self.breaker.given_back(Instant::now());
+            self.breaker.release_probe(Instant::now());
             self.state.set(self.breaker.state() as i64);
         }
     }
 
-    fn note(&self, good: bool) {
-        self.works.store(good, Ordering::Relaxed);
+    fn record(&self, succeeded: bool) {
+        self.healthy.store(succeeded, Ordering::Relaxed);
         let before = self.breaker.state();
-        if good {
-            self.breaker.succeeded();
+        if succeeded {
+            self.breaker.record_success();
         } else {
-            self.breaker.failed(Instant::now());
+            self.breaker.record_failure(Instant::now());
         }
         let after = self.breaker.state();
         self.state.set(after as i64);
         match (before, after) {
             (BreakerState::Closed, BreakerState::Open) => {
-                tracing::warn!(tier = self.name, "does not answer: passed over for a while");
+                tracing::warn!(tier = self.name, "circuit breaker opened");
             }
             (BreakerState::HalfOpen | BreakerState::Open, BreakerState::Closed) => {
-                tracing::info!(tier = self.name, "answers again");
+                tracing::info!(tier = self.name, "circuit breaker closed");
             }
             _ => {}
         }
     }
 }
 
-/// Tells how a read went, also when it is dropped before anyone knows.
-struct Outcome<'a> {
+/// Records a read's outcome when dropped, also when the read is cancelled.
+struct OutcomeRecorder<'a> {
     guard: &'a Guard,
     admission: Admission,
-    good: Option<bool>,
+    /// `None` until the read has ended.
+    succeeded: Option<bool>,
 }
 
-impl Drop for Outcome<'_> {
+impl Drop for OutcomeRecorder<'_> {
     fn drop(&mut self) {
-        match self.good {
-            Some(good) => self.guard.note(good),
-            None if std::thread::panicking() => self.guard.note(false),
-            None => self.guard.note_abandoned(self.admission),
+        match self.succeeded {
+            Some(succeeded) => self.guard.record(succeeded),
+            None if std::thread::panicking() => self.guard.record(false),
+            None => self.guard.record_abandoned(self.admission),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The first tier: each budget's newest answer in this process's memory, ready to be sent.
+//! The first tier: the newest answer of each budget in this process's memory, ready to send.
 //!
-//! Readers take a snapshot and no lock. An answer is only ever replaced by one that includes it, so nobody who reads
-//! here sees a number or a version go back. Who fetches answers, and when, is not known here.
+//! Readers take a snapshot without locking. An answer is only replaced by one that includes it, so no reader sees a
+//! total or a version go backwards. Fetching answers is `refresher`'s and `tier_chain`'s.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,56 +11,56 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use schemas::{Budget, BudgetId, CombinedTotals};
-use storage::definitions::Catalog;
+use storage::control::Catalog;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::answer::{Answer, Provenance, Unfit};
-use crate::chain::{Held, Micros, News, Verdict, is_fresh, judge};
+use crate::answer::{Answer, AnswerError, Provenance};
+use crate::read_policy::{MemoryState, Micros, OfferVerdict, UpdateFeed, compare, is_fresh};
 
-/// For how long after its last read a budget is kept up in the background.
-const LATELY: Duration = Duration::from_secs(30);
+/// How long after its last read a budget is refreshed in the background.
+const RECENT_READ_WINDOW: Duration = Duration::from_secs(30);
 
-/// Reads note their time only this often: the note is shared by all threads.
-const READ_NOTE: Duration = Duration::from_secs(1);
+/// How often a read stores its time: all threads share that value.
+const READ_NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a recounted answer is shown before everyone's rows are counted again.
-const RECOUNT_REST: Duration = Duration::from_secs(5);
+/// Minimum age of a recounted answer before the next recount.
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// All budgets' newest answers.
+/// The newest answers of all budgets.
 #[derive(Debug)]
 pub struct Memory {
     started: Instant,
     freshness: Duration,
     slots: ArcSwap<HashMap<BudgetId, Arc<Slot>>>,
-    /// Since when news flows; 0 for silence.
-    news_since: AtomicU64,
+    /// When the feed of cache updates became live; 0 while it is interrupted.
+    updates_live_since: AtomicU64,
 }
 
 impl Memory {
-    /// Empty, and without news.
+    /// Creates an empty memory with an interrupted update feed.
     pub fn new(freshness: Duration) -> Self {
         Self {
             started: Instant::now(),
             freshness,
             slots: ArcSwap::default(),
-            news_since: AtomicU64::new(0),
+            updates_live_since: AtomicU64::new(0),
         }
     }
 
-    /// Now, as this memory counts time.
+    /// Returns the present moment on this memory's clock.
     pub fn now(&self) -> Micros {
         let since = self.started.elapsed().as_micros();
         u64::try_from(since).unwrap_or(u64::MAX - 1) + 1
     }
 
-    /// The place of a budget's answer, if there is one.
+    /// Returns a budget's slot, if it exists.
     pub fn slot(&self, id: &str) -> Option<Arc<Slot>> {
         self.slots.load().get(id).cloned()
     }
 
-    /// The place of a defined budget's answer. Budgets are never undefined, so places are never taken away.
-    pub fn open_slot(&self, id: &BudgetId) -> Arc<Slot> {
+    /// Returns a defined budget's slot, and creates it if needed. Definitions are never deleted, nor are slots.
+    pub fn slot_or_insert(&self, id: &BudgetId) -> Arc<Slot> {
         if let Some(slot) = self.slot(id.as_str()) {
             return slot;
         }
@@ -73,67 +73,68 @@ impl Memory {
         self.slot(id.as_str()).unwrap_or(new)
     }
 
-    /// Every place.
+    /// Returns all slots.
     pub fn slots(&self) -> Vec<Arc<Slot>> {
         self.slots.load().values().cloned().collect()
     }
 
-    /// The places of budgets that were read lately.
-    pub fn read_lately(&self) -> Vec<Arc<Slot>> {
+    /// Returns the slots of recently read budgets.
+    pub fn recently_read(&self) -> Vec<Arc<Slot>> {
         let now = self.now();
         let mut slots = self.slots();
-        slots.retain(|slot| slot.was_read_lately(now));
+        slots.retain(|slot| slot.was_recently_read(now));
         slots
     }
 
-    /// Whether news of every move arrives.
-    pub fn news(&self) -> News {
-        match self.news_since.load(Ordering::Relaxed) {
-            0 => News::Silent,
-            since => News::FlowingSince(since),
+    /// Returns whether cache updates arrive.
+    pub fn update_feed(&self) -> UpdateFeed {
+        match self.updates_live_since.load(Ordering::Relaxed) {
+            0 => UpdateFeed::Interrupted,
+            since => UpdateFeed::LiveSince(since),
         }
     }
 
-    /// Notes that news flows from now on, if it did not; or, after a gap, from now on anew.
-    pub fn news_flows(&self, after_a_gap: bool) {
-        if after_a_gap || self.news() == News::Silent {
-            self.news_since.store(self.now(), Ordering::Relaxed);
+    /// Marks the feed of cache updates as live from now on; keeps an earlier start unless there was a gap.
+    pub fn set_updates_live(&self, after_gap: bool) {
+        if after_gap || self.update_feed() == UpdateFeed::Interrupted {
+            self.updates_live_since.store(self.now(), Ordering::Relaxed);
         }
     }
 
-    /// Notes that moves may go unheard.
-    pub fn news_stops(&self) {
-        self.news_since.store(0, Ordering::Relaxed);
+    /// Marks the feed of cache updates as interrupted: changes may be missed.
+    pub fn set_updates_interrupted(&self) {
+        self.updates_live_since.store(0, Ordering::Relaxed);
     }
 
-    /// The slot's answer, if it may be sent without asking anybody.
-    pub fn fresh(&self, slot: &Slot) -> Option<Shown> {
+    /// Returns the slot's answer if it is fresh: it may be sent without querying a tier.
+    pub fn fresh(&self, slot: &Slot) -> Option<AgedAnswer> {
         let now = self.now();
         slot.note_read(now);
         let answer = slot.answer.load_full()?;
-        let validated = slot.validated.load(Ordering::Acquire);
-        let news = self.news().since_at_least(slot.unfollowed.load(Ordering::Acquire));
+        let confirmed = slot.confirmed.load(Ordering::Acquire);
+        let feed = self.update_feed().trusted_from(slot.stale_since.load(Ordering::Acquire));
         let fresh =
-            is_fresh(validated, now, news, self.freshness) && !answer.is_outdated(Timestamp::now);
-        fresh.then(|| Shown { answer, age: age(validated, now) })
+            is_fresh(confirmed, now, feed, self.freshness) && !answer.is_outdated(Timestamp::now);
+        fresh.then(|| AgedAnswer { answer, age: age(confirmed, now) })
     }
 
-    /// The slot's answer, however old.
-    pub fn any(&self, slot: &Slot) -> Option<Shown> {
-        slot.close_when_due(Timestamp::now());
+    /// Returns the slot's answer, however old.
+    pub fn latest(&self, slot: &Slot) -> Option<AgedAnswer> {
+        slot.rerender_if_outdated(Timestamp::now());
         let answer = slot.answer.load_full()?;
-        Some(Shown { answer, age: age(slot.validated.load(Ordering::Acquire), self.now()) })
+        Some(AgedAnswer { answer, age: age(slot.confirmed.load(Ordering::Acquire), self.now()) })
     }
 
-    /// What the slot holds, for the chain's decisions.
-    pub fn held(&self, slot: &Slot) -> Held {
-        slot.answer.load().as_ref().map_or(Held::Nothing, |answer| Held::Answer {
+    /// Returns what the slot holds, for the decisions of `read_policy`.
+    pub fn state(&self, slot: &Slot) -> MemoryState {
+        slot.answer.load().as_ref().map_or(MemoryState::Empty, |answer| MemoryState::Answer {
             provenance: answer.provenance(),
-            rested: age(slot.validated.load(Ordering::Acquire), self.now()) >= RECOUNT_REST,
+            recount_due: age(slot.confirmed.load(Ordering::Acquire), self.now())
+                >= RECOUNT_INTERVAL,
         })
     }
 
-    /// Makes answers anew whose definitions have changed.
+    /// Renders all answers anew whose budget definitions have changed.
     pub fn redefine(&self, catalog: &Catalog) {
         let now = Timestamp::now();
         for slot in self.slots() {
@@ -146,26 +147,28 @@ impl Memory {
 
 /// An answer and the time since it was last confirmed.
 #[derive(Debug, Clone)]
-pub struct Shown {
+pub struct AgedAnswer {
     /// The answer.
     pub answer: Arc<Answer>,
-    /// Time since a tier said that there is none newer.
+    /// Time since a tier confirmed that no newer answer exists.
     pub age: Duration,
 }
 
-/// The place of one budget's answer.
+/// Holds one budget's newest answer.
 #[derive(Debug)]
 pub struct Slot {
-    /// Whose.
+    /// The budget.
     pub id: BudgetId,
     answer: ArcSwapOption<Answer>,
-    /// Writers go one by one; readers never wait for them.
+    /// Serializes writers; readers never wait for it.
     writing: Mutex<()>,
-    validated: AtomicU64,
-    /// When news of a move came that nobody followed.
-    unfollowed: AtomicU64,
+    /// When a tier last confirmed the answer; 0 if never.
+    confirmed: AtomicU64,
+    /// When a cache update last arrived that was not fetched; 0 if never.
+    stale_since: AtomicU64,
+    /// When the answer was last read; 0 if never.
     read: AtomicU64,
-    moved: watch::Sender<()>,
+    changed: watch::Sender<()>,
 }
 
 impl Slot {
@@ -174,106 +177,109 @@ impl Slot {
             id,
             answer: ArcSwapOption::empty(),
             writing: Mutex::new(()),
-            validated: AtomicU64::new(0),
-            unfollowed: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
+            stale_since: AtomicU64::new(0),
             read: AtomicU64::new(0),
-            moved: watch::Sender::new(()),
+            changed: watch::Sender::new(()),
         }
     }
 
-    /// Takes what a tier found, if it is newer than what is held; confirms what is held, if it is the same. `asked`
-    /// is the moment before the tier was asked.
+    /// Offers totals from a tier: newer totals replace the answer, equal totals confirm it.
+    ///
+    /// `queried_at` is the moment before the tier was queried.
     ///
     /// # Errors
-    /// When the totals cannot be an answer for this budget; what is held stays.
+    /// When the totals are invalid for this budget; the answer is kept.
     pub fn offer(
         &self,
         budget: &Arc<Budget>,
-        found: CombinedTotals,
+        totals: CombinedTotals,
         provenance: Provenance,
-        asked: Micros,
-    ) -> Result<Verdict, Unfit> {
+        queried_at: Micros,
+    ) -> Result<OfferVerdict, AnswerError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = self.answer.load_full();
-        let verdict = held.as_deref().map_or(Verdict::Forward, |held| {
-            judge((held.totals(), held.provenance()), (&found, provenance))
+        let current = self.answer.load_full();
+        let verdict = current.as_deref().map_or(OfferVerdict::Newer, |current| {
+            compare((current.totals(), current.provenance()), (&totals, provenance))
         });
-        if verdict == Verdict::Forward {
-            // Another reader of the definitions may have been quicker.
-            let budget = match &held {
-                Some(held) if held.budget().revision > budget.revision => held.budget(),
+        if verdict == OfferVerdict::Newer {
+            // A concurrent `redefine` may have applied a newer definition already.
+            let budget = match &current {
+                Some(current) if current.budget().revision > budget.revision => current.budget(),
                 _ => budget,
             };
             let now = Timestamp::now();
-            let answer = Answer::new(Arc::clone(budget), Arc::new(found), provenance, now)?;
+            let answer = Answer::new(Arc::clone(budget), Arc::new(totals), provenance, now)?;
             self.answer.store(Some(Arc::new(answer)));
         }
-        if verdict.is_held() {
-            self.validated.fetch_max(asked, Ordering::AcqRel);
+        if verdict.is_in_memory() {
+            self.confirmed.fetch_max(queried_at, Ordering::AcqRel);
         }
-        if verdict == Verdict::Forward {
-            self.moved.send_replace(());
+        if verdict == OfferVerdict::Newer {
+            self.changed.send_replace(());
         }
         Ok(verdict)
     }
 
-    /// Wakes whenever the answer has changed.
-    pub fn moves(&self) -> watch::Receiver<()> {
-        self.moved.subscribe()
+    /// Subscribes to changes of the answer.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
-    /// Whether anybody read it lately.
-    pub fn was_read_lately(&self, now: Micros) -> bool {
+    /// Returns whether the answer was recently read.
+    pub fn was_recently_read(&self, now: Micros) -> bool {
         match self.read.load(Ordering::Relaxed) {
             0 => false,
-            read => age(read, now) < LATELY,
+            read => age(read, now) < RECENT_READ_WINDOW,
         }
     }
 
-    /// Whether there is an answer.
+    /// Returns whether there is an answer.
     pub fn is_warm(&self) -> bool {
         self.answer.load().is_some()
     }
 
-    /// Notes that somebody reads it.
+    /// Notes that the answer is read.
     pub fn note_read(&self, now: Micros) {
         let noted = self.read.load(Ordering::Relaxed);
-        if noted == 0 || age(noted, now) >= READ_NOTE {
+        if noted == 0 || age(noted, now) >= READ_NOTE_INTERVAL {
             self.read.store(now, Ordering::Relaxed);
         }
     }
 
-    /// Notes that it has moved, and that what it moved to is not fetched: what is held is not trusted any more.
-    pub fn leave_behind(&self, now: Micros) {
-        self.unfollowed.fetch_max(now, Ordering::AcqRel);
+    /// Marks the answer as stale: a cache update arrived for it and is not fetched.
+    pub fn mark_stale(&self, now: Micros) {
+        self.stale_since.fetch_max(now, Ordering::AcqRel);
     }
 
-    /// Shows the same totals under a newer definition.
+    /// Renders the same totals with a newer definition.
     pub fn redefine(&self, budget: &Arc<Budget>, now: Timestamp) {
-        self.remake(now, |held| {
-            (budget.revision > held.budget().revision).then(|| Arc::clone(budget))
+        self.rerender(now, |current| {
+            (budget.revision > current.budget().revision).then(|| Arc::clone(budget))
         });
     }
 
-    fn close_when_due(&self, now: Timestamp) {
-        self.remake(now, |held| held.is_outdated(|| now).then(|| Arc::clone(held.budget())));
+    fn rerender_if_outdated(&self, now: Timestamp) {
+        self.rerender(now, |current| {
+            current.is_outdated(|| now).then(|| Arc::clone(current.budget()))
+        });
     }
 
-    /// Shows the same totals in another form, if `wanted` says so.
-    fn remake(&self, now: Timestamp, wanted: impl Fn(&Answer) -> Option<Arc<Budget>>) {
+    /// Renders the same totals anew with the definition that `wanted` returns, if any.
+    fn rerender(&self, now: Timestamp, wanted: impl Fn(&Answer) -> Option<Arc<Budget>>) {
         if self.answer.load().as_deref().and_then(&wanted).is_none() {
             return;
         }
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(held) = self.answer.load_full() else { return };
-        let Some(budget) = wanted(&held) else { return };
-        match Answer::new(budget, Arc::clone(held.totals()), held.provenance(), now) {
+        let Some(current) = self.answer.load_full() else { return };
+        let Some(budget) = wanted(&current) else { return };
+        match Answer::new(budget, Arc::clone(current.totals()), current.provenance(), now) {
             Ok(answer) => {
                 self.answer.store(Some(Arc::new(answer)));
-                self.moved.send_replace(());
+                self.changed.send_replace(());
             }
-            Err(fault) => {
-                tracing::warn!(budget = %self.id, %fault, "kept under its old definition")
+            Err(error) => {
+                tracing::warn!(budget = %self.id, %error, "failed to apply the new budget definition, keeping the old answer");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The tiers: where an answer can come from. Each reads for several budgets at once; none knows of the others.
+//! The tiers: the sources of answers. Each tier reads several budgets at once and is independent of the others.
 
 pub mod guard;
 pub mod memory;
@@ -8,15 +8,15 @@ pub mod summary;
 
 use schemas::{BudgetId, CombinedTotals};
 
-/// A tier did not answer. Worth trying again, after a while.
+/// A transient failure of a tier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TierError(pub String);
 
-/// One entry for each budget asked for, in order; `None` where the tier has no whole answer.
-pub type Found = Vec<Option<CombinedTotals>>;
+/// A tier's totals, one entry per requested budget, in order; `None` where the tier has no complete totals.
+pub type TierAnswers = Vec<Option<CombinedTotals>>;
 
-/// The stored totals of one budget are damaged: that budget has no answer here, the others are unaffected.
-fn damaged(budget: &BudgetId, error: &dyn std::fmt::Display) {
-    tracing::error!(%budget, %error, "totals that cannot be: passed over");
+/// Logs damaged totals. The damaged budget has no answer from this tier; other budgets are unaffected.
+fn log_damaged(budget: &BudgetId, error: &dyn std::fmt::Display) {
+    tracing::error!(%budget, %error, "stored totals are damaged, skipping the tier");
 }

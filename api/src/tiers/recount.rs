@@ -1,12 +1,12 @@
-//! The last resort: everyone's rows, counted one by one. One scan for all budgets asked for.
+//! The last tier: counts all person rows. One scan for all requested budgets.
 //!
-//! **What it reflects.** People's rows are written behind the commits, in batches, each person's by itself. A recount
-//! counts every row that was in the table when its bucket was read, and each person once, by one of the allocations
-//! that were committed for them. As a partition's position it gives the highest offset of the budget's rows plus one;
-//! a row with a lower offset may still have been on its way, and a repeated or refused submission moves no row. So a
-//! recount is near the committed totals and equal to them once the rows have caught up, but two recounts at the same
-//! positions may differ, and none can promise that a certain submission is counted. Rows carry no time: `updated_at`
-//! is null.
+//! **What a recount reflects.** Person rows are written after the commits, in batches, each person's separately. A
+//! recount counts every row that was in the table when its bucket was read, and each person once, with one of their
+//! committed allocations. The position of a partition is the highest offset of the budget's rows plus one; a row with
+//! a lower offset may not have been written yet, and a repeated or dead-lettered submission moves no row. So a recount
+//! is close to the committed totals, and equal once the rows have caught up. But two recounts at the same positions
+//! may differ, and no recount guarantees that a certain submission is counted. Rows have no timestamp: `updated_at` is
+//! null.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,36 +17,39 @@ use schemas::{
 };
 use storage::store::{PartitionRef, Store, StoreError};
 
-use super::{Found, TierError, damaged};
-use crate::generation::{Current, CurrentGeneration};
+use super::{TierAnswers, TierError, log_damaged};
+use crate::active_generation::{ActiveGeneration, ActiveGenerationCache};
 
-/// Buckets that are read at the same time: enough to keep the store busy, few enough to leave it room for commits.
-const SCANS: usize = 16;
+/// Maximum concurrent bucket reads. Enough to keep the store busy, few enough to leave capacity for commits.
+const MAX_CONCURRENT_SCANS: usize = 16;
 
-/// Counts the rows of the current generation.
+/// Counts the person rows of the active generation.
 pub async fn read(
     store: &Arc<dyn Store>,
-    generation: &CurrentGeneration,
+    generation: &ActiveGenerationCache,
     budgets: &[BudgetId],
-) -> Result<Found, TierError> {
-    let current = generation.get().await.map_err(unavailable)?;
-    let Some(current) = current else {
+) -> Result<TierAnswers, TierError> {
+    let active = generation.get().await.map_err(unavailable)?;
+    let Some(active) = active else {
         return Ok(vec![None; budgets.len()]);
     };
-    let counted = Mutex::new(Counted::default());
-    let scans = current.partitions.partitions().flat_map(|partition| {
-        let partition = PartitionRef { generation: current.term.generation, partition };
+    let counted = Mutex::new(RecountTotals::default());
+    let scans = active.partitions.partitions().flat_map(|partition| {
+        let partition = PartitionRef { generation: active.term.generation, partition };
         buckets().map(move |bucket| Ok((partition, bucket)))
     });
     stream::iter(scans)
-        .try_for_each_concurrent(SCANS, async |(partition, bucket)| {
+        .try_for_each_concurrent(MAX_CONCURRENT_SCANS, async |(partition, bucket)| {
             let bucket = scan(store, partition, bucket, budgets).await.map_err(unavailable)?;
             counted.lock().unwrap_or_else(PoisonError::into_inner).add(bucket);
             Ok(())
         })
         .await?;
     let mut counted = counted.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((0..).zip(budgets).map(|(place, budget)| counted.take(place, budget, &current)).collect())
+    Ok((0..)
+        .zip(budgets)
+        .map(|(index, budget)| counted.take_combined(index, budget, &active))
+        .collect())
 }
 
 async fn scan(
@@ -54,11 +57,11 @@ async fn scan(
     partition: PartitionRef,
     bucket: u8,
     budgets: &[BudgetId],
-) -> Result<Counted, StoreError> {
-    let mut counted = Counted::default();
+) -> Result<RecountTotals, StoreError> {
+    let mut counted = RecountTotals::default();
     let mut count = |row: PersonRow| {
-        if let Some(place) = budgets.iter().position(|budget| *budget == row.budget) {
-            counted.count(place, partition.partition, &row);
+        if let Some(index) = budgets.iter().position(|budget| *budget == row.budget) {
+            counted.count(index, partition.partition, &row);
         }
     };
     store.read_people(partition, bucket, &mut count).await?;
@@ -69,24 +72,24 @@ fn unavailable(error: StoreError) -> TierError {
     TierError(error.to_string())
 }
 
-/// Budgets are named by their place among those asked for.
+/// Totals counted from person rows. Budgets are identified by their index in the request.
 #[derive(Debug, Default)]
-struct Counted {
+struct RecountTotals {
     totals: BTreeMap<(usize, PartitionId), BudgetTotals>,
-    /// Budgets with rows that do not fit each other.
+    /// Budgets whose rows have different numbers of categories.
     damaged: BTreeSet<usize>,
 }
 
-impl Counted {
-    fn count(&mut self, place: usize, partition: PartitionId, row: &PersonRow) {
-        let totals = self.totals.entry((place, partition)).or_default();
+impl RecountTotals {
+    fn count(&mut self, index: usize, partition: PartitionId, row: &PersonRow) {
+        let totals = self.totals.entry((index, partition)).or_default();
         totals.position = totals.position.max(row.offset.next());
-        // Withdrawn: the row only says that its record was taken in.
+        // Without shares the row only records a withdrawal.
         if row.basis_points.is_empty() {
             return;
         }
-        if !make_room(totals, row.basis_points.len()) {
-            self.damaged.insert(place);
+        if !init_categories(totals, row.basis_points.len()) {
+            self.damaged.insert(index);
             return;
         }
         totals.people += 1;
@@ -98,16 +101,16 @@ impl Counted {
         }
     }
 
-    fn add(&mut self, other: Counted) {
+    fn add(&mut self, other: RecountTotals) {
         self.damaged.extend(other.damaged);
-        for ((place, partition), more) in other.totals {
-            let totals = self.totals.entry((place, partition)).or_default();
+        for ((index, partition), more) in other.totals {
+            let totals = self.totals.entry((index, partition)).or_default();
             totals.position = totals.position.max(more.position);
             if more.categories.is_empty() {
                 continue;
             }
-            if !make_room(totals, more.categories.len()) {
-                self.damaged.insert(place);
+            if !init_categories(totals, more.categories.len()) {
+                self.damaged.insert(index);
                 continue;
             }
             totals.people += more.people;
@@ -119,29 +122,29 @@ impl Counted {
         }
     }
 
-    fn take(
+    fn take_combined(
         &mut self,
-        place: usize,
+        index: usize,
         budget: &BudgetId,
-        current: &Current,
+        active: &ActiveGeneration,
     ) -> Option<CombinedTotals> {
-        if self.damaged.contains(&place) {
-            damaged(budget, &"rows with different numbers of categories");
+        if self.damaged.contains(&index) {
+            log_damaged(budget, &"rows with different numbers of categories");
             return None;
         }
-        let parts: Vec<_> = current
+        let parts: Vec<_> = active
             .partitions
             .partitions()
-            .map(|partition| Some(self.totals.remove(&(place, partition)).unwrap_or_default()))
+            .map(|partition| Some(self.totals.remove(&(index, partition)).unwrap_or_default()))
             .collect();
-        CombinedTotals::merge(current.term, current.partitions, &parts)
-            .inspect_err(|fault| damaged(budget, fault))
+        CombinedTotals::merge(active.term, active.partitions, &parts)
+            .inspect_err(|fault| log_damaged(budget, fault))
             .ok()
     }
 }
 
-/// Gives totals their categories at the first row; whether later ones have as many.
-fn make_room(totals: &mut BudgetTotals, categories: usize) -> bool {
+/// Initializes the categories at the first row; returns whether later rows have as many.
+fn init_categories(totals: &mut BudgetTotals, categories: usize) -> bool {
     if totals.categories.is_empty() {
         totals.categories = vec![CategoryTotals::default(); categories];
     }

@@ -1,38 +1,43 @@
-//! The second tier: each partition's committed totals, read from the store and added up. One fetch for all budgets
-//! asked for.
+//! The second tier behind memory: the committed totals of all partitions, read from the store and combined.
+//!
+//! One store read for all requested budgets.
 
 use std::sync::Arc;
 
 use schemas::{BudgetId, CombinedTotals};
-use storage::store::{Store, StoreError, Summary};
+use storage::store::{BudgetSummary, Store, StoreError};
 
-use super::{Found, TierError, damaged};
-use crate::generation::{Current, CurrentGeneration};
+use super::{TierAnswers, TierError, log_damaged};
+use crate::active_generation::{ActiveGeneration, ActiveGenerationCache};
 
-/// Reads the committed totals of the current generation.
+/// Reads the committed totals of the active generation.
 pub async fn read(
     store: &Arc<dyn Store>,
-    generation: &CurrentGeneration,
+    generation: &ActiveGenerationCache,
     budgets: &[BudgetId],
-) -> Result<Found, TierError> {
+) -> Result<TierAnswers, TierError> {
     let unavailable = |error: StoreError| TierError(error.to_string());
-    // Nobody has started to count yet.
-    let Some(current) = generation.get().await.map_err(unavailable)? else {
+    // No processor has started yet.
+    let Some(active) = generation.get().await.map_err(unavailable)? else {
         return Ok(vec![None; budgets.len()]);
     };
-    let summaries = store.summaries(current.term.generation, current.partitions, budgets);
+    let summaries = store.summaries(active.term.generation, active.partitions, budgets);
     let read = budgets.iter().zip(summaries.await.map_err(unavailable)?);
     Ok(read
         .map(|(budget, summary)| {
-            let summary = summary.inspect_err(|error| damaged(budget, error)).ok()?;
-            whole(&current, budget, &summary)
+            let summary = summary.inspect_err(|error| log_damaged(budget, error)).ok()?;
+            combine(&active, budget, &summary)
         })
         .collect())
 }
 
-/// A partition that was never claimed is missing: no answer here.
-fn whole(current: &Current, budget: &BudgetId, summary: &Summary) -> Option<CombinedTotals> {
-    CombinedTotals::merge(current.term, current.partitions, summary)
-        .inspect_err(|fault| tracing::debug!(%budget, %fault, "no whole summary"))
+/// Combines the partitions' totals; `None` while a partition is missing because it was never claimed.
+fn combine(
+    active: &ActiveGeneration,
+    budget: &BudgetId,
+    summary: &BudgetSummary,
+) -> Option<CombinedTotals> {
+    CombinedTotals::merge(active.term, active.partitions, summary)
+        .inspect_err(|fault| tracing::debug!(%budget, %fault, "summary is incomplete"))
         .ok()
 }

@@ -1,4 +1,4 @@
-//! What administrators are promised, and everybody else about them.
+//! The administrators' routes: roles, rate limits, and the list of generations.
 
 use std::io::Write;
 
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use crate::fakes::{Mode, partitions};
-use crate::world::{Got, World};
+use crate::test_server::{TestResponse, TestServer};
 
 pub const VIEWER: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv";
 pub const OPERATOR: &str = "oooooooooooooooooooooooooooooooo";
 pub const ADMIN: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-/// By `printf %s TOKEN | sha256sum`.
+/// Hashes made with `printf %s TOKEN | sha256sum`.
 const TOKENS_FILE: &str = "\
 vera viewer sha256:d71af2bc53398568e2aff5639f499ff0add6177253dbabccfe931459470856a7
 otto operator sha256:b7bca7371b7976816f05ee141993a3170f9fa4faf73c4637a6729be9ac06db97
@@ -23,7 +23,7 @@ const GENERATIONS: &str = "/v1/admin/generations";
 const LIMITS: &str = "/v1/admin/limits";
 const WHOAMI: &str = "/v1/admin/whoami";
 
-/// Which role each route needs, by path; no other route may begin with `/v1/admin`.
+/// The role that each route requires, by path. No other route may start with `/v1/admin`.
 const ROUTES: [(&str, &str, &str); 15] = [
     ("POST", "/v1/admin/audits", "operator"),
     ("POST", "/v1/admin/caches/warm", "operator"),
@@ -42,104 +42,104 @@ const ROUTES: [(&str, &str, &str); 15] = [
     ("GET", WHOAMI, "viewer"),
 ];
 
-/// A path for its template.
-fn filled(template: &str) -> String {
+/// Fills in a path template.
+fn fill_template(template: &str) -> String {
     template.replace("{id}", "019347f0-0000-7000-8000-000000000000")
 }
 
-/// A world with three administrators, and some settings.
-pub fn administered(settings: &[(&str, &str)]) -> World {
+/// Creates a server with three administrators and some settings.
+pub fn server_with_administrators(settings: &[(&str, &str)]) -> TestServer {
     let mut file = NamedTempFile::new().unwrap();
     file.write_all(TOKENS_FILE.as_bytes()).unwrap();
     let path = [("admin.tokens_file", file.path().to_str().unwrap())];
-    World::with(&[&path, settings].concat())
+    TestServer::with_settings(&[&path, settings].concat())
 }
 
-pub async fn ask(world: &World, method: &str, path: &str, token: &str) -> Got {
-    world.send(method, path, &[("authorization", &format!("Bearer {token}"))]).await
+pub async fn send_as(server: &TestServer, method: &str, path: &str, token: &str) -> TestResponse {
+    server.send(method, path, &[("authorization", &format!("Bearer {token}"))]).await
 }
 
-pub fn slug(got: &Got) -> String {
+pub fn problem_slug(got: &TestResponse) -> String {
     assert_eq!(got.header("content-type"), "application/problem+json", "{}", got.text);
     let kind = got.json()["type"].as_str().unwrap().to_owned();
     kind.strip_prefix("/problems/").unwrap().to_owned()
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_administrators_route_can_be_reached_without_its_role() {
-    let world = administered(&[("admin.failures_per_minute", "1000")]);
+async fn every_administrator_route_requires_its_role() {
+    let server = server_with_administrators(&[("admin.failures_per_minute", "1000")]);
     let paths: Vec<&String> =
-        world.paths.iter().filter(|path| path.starts_with("/v1/admin")).collect();
+        server.paths.iter().filter(|path| path.starts_with("/v1/admin")).collect();
     let mut stated: Vec<&str> = ROUTES.iter().map(|(_, path, _)| *path).collect();
     stated.dedup();
     assert_eq!(paths, stated, "each route is stated above with the role that it needs");
     for path in paths {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
-            // Where there is GET, there is HEAD.
+            // A GET route also serves HEAD.
             let stated_as = if method == "HEAD" { "GET" } else { method };
             let is_route = ROUTES.iter().any(|(stated, at, _)| *stated == stated_as && at == path);
-            let got = world.send(method, &filled(path), &[]).await;
+            let got = server.send(method, &fill_template(path), &[]).await;
             assert_eq!(got.status, if is_route { 401 } else { 405 }, "{method} {path}");
         }
     }
-    for (method, path, needed) in ROUTES {
+    for (method, path, required) in ROUTES {
         let roles = ["viewer", "operator", "admin"];
-        let place = |role: &str| roles.iter().position(|other| *other == role).unwrap();
+        let rank = |role: &str| roles.iter().position(|other| *other == role).unwrap();
         for (token, role) in [(VIEWER, "viewer"), (OPERATOR, "operator"), (ADMIN, "admin")] {
-            let got = ask(&world, method, &filled(path), token).await;
-            let may = place(role) >= place(needed);
-            assert_eq!(got.status != 403, may, "{role}: {method} {path}: {}", got.text);
+            let got = send_as(&server, method, &fill_template(path), token).await;
+            let allowed = rank(role) >= rank(required);
+            assert_eq!(got.status != 403, allowed, "{role}: {method} {path}: {}", got.text);
             assert_ne!(got.status, 401);
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_tells_whose_it_is_and_what_it_allows() {
-    let world = administered(&[]);
+async fn whoami_returns_the_name_and_role_of_a_token() {
+    let server = server_with_administrators(&[]);
     for (token, name, role) in
         [(VIEWER, "vera", "viewer"), (OPERATOR, "otto", "operator"), (ADMIN, "anna", "admin")]
     {
-        let got = ask(&world, "GET", WHOAMI, token).await;
+        let got = send_as(&server, "GET", WHOAMI, token).await;
         assert_eq!((got.status.as_u16(), got.json()), (200, json!({"name": name, "role": role})));
         assert_eq!(got.header("cache-control"), "no-store");
     }
-    let none = world.get(WHOAMI).await;
-    assert_eq!((none.status.as_u16(), slug(&none).as_str()), (401, "unauthorized"));
+    let none = server.get(WHOAMI).await;
+    assert_eq!((none.status.as_u16(), problem_slug(&none).as_str()), (401, "unauthorized"));
     assert_eq!(none.header("www-authenticate"), "Bearer");
-    let wrong = ask(&world, "GET", WHOAMI, &"x".repeat(32)).await;
-    assert_eq!((wrong.status.as_u16(), slug(&wrong).as_str()), (401, "unauthorized"));
+    let wrong = send_as(&server, "GET", WHOAMI, &"x".repeat(32)).await;
+    assert_eq!((wrong.status.as_u16(), problem_slug(&wrong).as_str()), (401, "unauthorized"));
     assert_eq!(wrong.header("www-authenticate"), "Bearer error=\"invalid_token\"");
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_tokens_only_this_machine_is_an_administrator() {
-    let world = World::new();
-    let here = world.get(WHOAMI).await;
+async fn without_configured_tokens_only_local_clients_are_administrators() {
+    let server = TestServer::new();
+    let here = server.get(WHOAMI).await;
     assert_eq!(here.json(), json!({"name": "local", "role": "admin"}));
     let elsewhere = [("x-forwarded-for", "192.0.2.7")];
     for _ in 0..10 {
-        let got = world.get_with(WHOAMI, &elsewhere).await;
-        assert_eq!((got.status.as_u16(), slug(&got).as_str()), (403, "forbidden"));
+        let got = server.get_with(WHOAMI, &elsewhere).await;
+        assert_eq!((got.status.as_u16(), problem_slug(&got).as_str()), (403, "forbidden"));
     }
-    // However often others fail: a page of another site, shown on this machine, is one of them.
+    // Regardless of failures of other clients, such as a foreign site's page in a local browser.
     for _ in 0..20 {
-        let got = world.get_with(WHOAMI, &[("origin", "https://evil.example")]).await;
+        let got = server.get_with(WHOAMI, &[("origin", "https://evil.example")]).await;
         assert_eq!(got.status, 403);
     }
-    assert_eq!(world.get(WHOAMI).await.status, 200);
+    assert_eq!(server.get(WHOAMI).await.status, 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_administrator_who_asks_too_often_is_told_when_to_come_back_and_the_others_go_on() {
-    let world = administered(&[("admin.requests_per_minute", "3")]);
+async fn a_rate_limited_administrator_gets_retry_after_and_others_are_unaffected() {
+    let server = server_with_administrators(&[("admin.requests_per_minute", "3")]);
     for remaining in ["2", "1", "0"] {
-        let got = ask(&world, "GET", WHOAMI, VIEWER).await;
+        let got = send_as(&server, "GET", WHOAMI, VIEWER).await;
         assert_eq!((got.status.as_u16(), got.header("x-ratelimit-remaining")), (200, remaining));
         assert_eq!(got.header("x-ratelimit-limit"), "3");
     }
-    let got = ask(&world, "GET", WHOAMI, VIEWER).await;
-    assert_eq!((got.status.as_u16(), slug(&got).as_str()), (429, "rate-limited"));
+    let got = send_as(&server, "GET", WHOAMI, VIEWER).await;
+    assert_eq!((got.status.as_u16(), problem_slug(&got).as_str()), (429, "rate-limited"));
     for (name, value) in [
         ("retry-after", "20"),
         ("ratelimit-policy", "\"admin\";q=3;w=60"),
@@ -150,24 +150,24 @@ async fn an_administrator_who_asks_too_often_is_told_when_to_come_back_and_the_o
     ] {
         assert_eq!(got.header(name), value, "{name}");
     }
-    assert_eq!(ask(&world, "GET", WHOAMI, OPERATOR).await.status, 200);
+    assert_eq!(send_as(&server, "GET", WHOAMI, OPERATOR).await.status, 200);
     tokio::time::advance(std::time::Duration::from_secs(20)).await;
-    assert_eq!(ask(&world, "GET", WHOAMI, VIEWER).await.status, 200);
-    assert_eq!(ask(&world, "GET", WHOAMI, VIEWER).await.status, 429);
+    assert_eq!(send_as(&server, "GET", WHOAMI, VIEWER).await.status, 200);
+    assert_eq!(send_as(&server, "GET", WHOAMI, VIEWER).await.status, 429);
     let counted = |role: &str, outcome: &str| {
         let labels = format!("{{outcome=\"{outcome}\",role=\"{role}\"}}");
-        world.metric(&format!("allocator_admin_requests_total{labels}"))
+        server.metric(&format!("allocator_admin_requests_total{labels}"))
     };
     assert_eq!((counted("viewer", "done"), counted("viewer", "rate_limited")), (4.0, 2.0));
     assert_eq!(counted("operator", "done"), 1.0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_are_shown_with_how_each_administrator_stands() {
+async fn limits_are_listed_with_the_remaining_requests_of_each_administrator() {
     let settings = [("admin.requests_per_minute", "60"), ("admin.failures_per_minute", "7")];
-    let world = administered(&settings);
-    ask(&world, "GET", WHOAMI, OPERATOR).await;
-    let limits = ask(&world, "GET", LIMITS, VIEWER).await.json();
+    let server = server_with_administrators(&settings);
+    send_as(&server, "GET", WHOAMI, OPERATOR).await;
+    let limits = send_as(&server, "GET", LIMITS, VIEWER).await.json();
     let of = |name: &str, role: &str, remaining: u32| json!({"name": name, "role": role, "remaining": remaining});
     let administrators =
         [of("vera", "viewer", 59), of("otto", "operator", 59), of("anna", "admin", 60)];
@@ -176,20 +176,20 @@ async fn limits_are_shown_with_how_each_administrator_stands() {
         json!({"requests": {"per_minute": 60, "administrators": administrators},
                "failures": {"per_minute": 7}})
     );
-    let alone = World::with(&settings).get(LIMITS).await.json();
+    let alone = TestServer::with_settings(&settings).get(LIMITS).await.json();
     assert_eq!(alone["requests"]["administrators"], json!([of("local", "admin", 59)]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_guesses_is_shut_out_by_address_even_with_the_right_token_and_nobody_else_is() {
-    let world = administered(&[("admin.failures_per_minute", "2")]);
+async fn guessing_tokens_blocks_the_client_address_even_with_a_valid_token_and_no_other_address() {
+    let server = server_with_administrators(&[("admin.failures_per_minute", "2")]);
     let shown = |token: &str, client: &'static str| {
         let headers =
             [("authorization", format!("Bearer {token}")), ("x-forwarded-for", client.to_owned())];
-        let world = world.clone();
+        let server = server.clone();
         async move {
             let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
-            world.get_with(WHOAMI, &headers).await
+            server.get_with(WHOAMI, &headers).await
         }
     };
     let wrong = "w".repeat(32);
@@ -197,7 +197,7 @@ async fn whoever_guesses_is_shut_out_by_address_even_with_the_right_token_and_no
     assert_eq!(shown(&wrong, "192.0.2.7").await.status, 401);
     for token in [&wrong, ADMIN] {
         let got = shown(token, "192.0.2.7").await;
-        assert_eq!((got.status.as_u16(), slug(&got).as_str()), (429, "rate-limited"));
+        assert_eq!((got.status.as_u16(), problem_slug(&got).as_str()), (429, "rate-limited"));
         assert_eq!((got.header("retry-after"), got.header("x-ratelimit-limit")), ("30", "2"));
     }
     assert_eq!(shown(ADMIN, "198.51.100.9").await.status, 200);
@@ -206,22 +206,22 @@ async fn whoever_guesses_is_shut_out_by_address_even_with_the_right_token_and_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn generations_are_listed_with_what_is_known_of_those_beside() {
-    let world = World::new();
+async fn generations_are_listed_with_the_reports_of_shadow_generations() {
+    let server = TestServer::new();
     let first =
         json!({"generation": 1, "state": "current", "topic": "submissions", "partition_count": 3});
     let alone = json!({"revision": 1, "term": 1, "generations": [first]});
-    assert_eq!(world.get(GENERATIONS).await.json(), alone);
+    assert_eq!(server.get(GENERATIONS).await.json(), alone);
 
     let record = |generation| GenerationRecord {
         generation: Generation(generation),
         log: LogRef::first("submissions", partitions()),
     };
     let job: job::JobId = "019347f0-0000-7000-8000-000000000000".parse().unwrap();
-    let roster = Roster {
+    let registry = GenerationRegistry {
         revision: 9,
         term: 3,
-        current: record(3),
+        active: record(3),
         building: Some(Building {
             record: record(4),
             dry_run: true,
@@ -235,24 +235,24 @@ async fn generations_are_listed_with_what_is_known_of_those_beside() {
     };
     let report = PartitionReport {
         position: Position(70),
-        rows: Position(60),
-        high: Position(80),
-        compared: Some(Compared {
+        rows_position: Position(60),
+        log_end: Position(80),
+        comparison: Some(TotalsComparison {
             with: Generation(3),
             position: Position(50),
             differences: vec!["partition 1: people".into()],
         }),
-        trouble: Some("the log has a gap".into()),
-        at_ms: 1_795_212_000_456,
+        stall_reason: Some("the log has a gap".into()),
+        reported_at_ms: 1_795_212_000_456,
     };
     let reports = [(Generation(4), vec![None, Some(report), None])];
-    world.store.reports.lock().unwrap().extend(reports);
-    *world.store.roster.lock().unwrap() = Some(roster);
+    server.store.reports.lock().unwrap().extend(reports);
+    *server.store.registry.lock().unwrap() = Some(registry);
 
-    let list = world.get(GENERATIONS).await.json();
+    let list = server.get(GENERATIONS).await.json();
     assert_eq!((&list["revision"], &list["term"]), (&json!(9), &json!(3)));
-    let of = |place: usize| list["generations"][place].clone();
-    let states: Vec<Value> = (0..4).map(|place| of(place)["state"].clone()).collect();
+    let of = |index: usize| list["generations"][index].clone();
+    let states: Vec<Value> = (0..4).map(|index| of(index)["state"].clone()).collect();
     assert_eq!(states, ["retired", "previous", "current", "building"]);
     let unknown = |partition: u32| json!({"partition": partition, "report": null});
     assert_eq!(of(1)["partitions"], json!([unknown(0), unknown(1), unknown(2)]));
@@ -273,13 +273,17 @@ async fn generations_are_listed_with_what_is_known_of_those_beside() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_away_or_slow_is_a_problem_that_passes() {
-    let world = World::new();
+async fn an_unavailable_or_slow_store_is_503_with_retry_after() {
+    let server = TestServer::new();
     for mode in [Mode::Fails, Mode::Hangs] {
-        world.store.roster_switch.set(mode);
-        let got = world.get(GENERATIONS).await;
-        assert_eq!((got.status.as_u16(), slug(&got).as_str()), (503, "unavailable"), "{mode:?}");
+        server.store.registry_switch.set(mode);
+        let got = server.get(GENERATIONS).await;
+        assert_eq!(
+            (got.status.as_u16(), problem_slug(&got).as_str()),
+            (503, "unavailable"),
+            "{mode:?}"
+        );
         assert_eq!(got.header("retry-after"), "1");
-        assert_eq!(world.get(WHOAMI).await.status, 200);
+        assert_eq!(server.get(WHOAMI).await.status, 200);
     }
 }

@@ -1,20 +1,20 @@
-//! The reads from outside, through the whole HTTP stack, over places whose faults can be switched.
+//! Tests of the read API through the whole HTTP stack, over fake backends with switchable faults.
 //!
-//! Time is the test's own: it stands still while anything can happen, and leaps when all only wait.
+//! Tokio's clock is paused: it stands still while any task can run, and jumps to the next timer when all tasks wait.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod active_generation;
 mod admin;
 mod aggregates;
-mod answers;
-mod chain;
+mod bodies;
 mod consistency;
-mod counters;
 mod dead_letters;
 mod export;
 mod fakes;
-mod forward;
-mod generation;
 mod jobs;
 mod person;
+mod read_metrics;
 mod readiness;
-mod world;
+mod test_server;
+mod tier_chain;
+mod updates;

@@ -1,85 +1,84 @@
-//! How fast one processor takes in a log that is already there, with exactly-once commits on, against a bare consumer
-//! that only counts.
+//! The catch-up rate of one processor on an existing log, with exactly-once commits, compared with a plain consumer.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::records::{consume_bare, fill};
-use super::report::{Row, say, thousands};
+use super::records::{consume_plain, fill};
+use super::report::{Row, log_progress, thousands};
 use super::steady::until_steady;
 use crate::stack::{Stack, StackBuilder};
 use crate::stores::Tables;
 
-/// Records of the log that is taken in.
+/// Number of records in the log.
 pub const RECORDS: u64 = 3_000_000;
-/// People whose records they are.
+/// Number of people.
 pub const PEOPLE: u64 = 1_000_000;
-/// The log's partitions.
+/// Number of partitions of the log.
 pub const PARTITIONS: u32 = 12;
-/// How long taking it in may last.
-pub const PATIENCE: Duration = Duration::from_secs(300);
-const LOOK: Duration = Duration::from_millis(20);
+/// Timeout for folding the log.
+pub const TIMEOUT: Duration = Duration::from_secs(300);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Measures it.
+/// Measures the catch-up of one processor with 3,000,000 records.
 ///
 /// # Errors
-/// When it cannot be measured.
+/// When the figure cannot be measured.
 pub async fn measure() -> Result<Vec<Row>> {
     let mut stack = empty_stack(PARTITIONS).await?;
-    say(format!(
+    log_progress(format!(
         "writing {} records of {} people",
         thousands(RECORDS as f64),
         thousands(PEOPLE as f64)
     ));
     fill(&stack.kafka, &stack.topic, PARTITIONS, 0..RECORDS, PEOPLE).await?;
-    // Once before and once after: a machine is not equally fast at all times.
-    let bare =
-        async |stack: &Stack| consume_bare(&stack.kafka, &stack.topic, PARTITIONS, RECORDS).await;
-    until_steady(async || bare(&stack).await).await?;
-    let before = bare(&stack).await?;
+    // Before and after, because the speed of the machine varies.
+    let baseline =
+        async |stack: &Stack| consume_plain(&stack.kafka, &stack.topic, PARTITIONS, RECORDS).await;
+    until_steady(async || baseline(&stack).await).await?;
+    let before = baseline(&stack).await?;
 
-    say("one processor catches up");
+    log_progress("one processor catches up");
     stack.add_processor().await?;
     let ends = stack.kafka.ends(&stack.topic).await?;
     let tables = stack.tables().await?;
     let caught_up = catch_up(&tables, &ends).await?;
     let processor = &stack.processors[0].process;
     let (cpu, peak) = (processor.cpu_seconds()?, processor.peak_resident_bytes()?);
-    rows_follow(&tables, &ends).await?;
+    wait_for_person_rows(&tables, &ends).await?;
     let cpu_with_rows = processor.cpu_seconds()?;
     check_people(&tables).await?;
     stack.processors.clear();
-    let after = bare(&stack).await?;
-    say(format!(
-        "a bare consumer: {} records/s before, {} after",
+    let after = baseline(&stack).await?;
+    log_progress(format!(
+        "plain consumer: {} records/s before, {} after",
         thousands(before),
         thousands(after)
     ));
     stack.kafka.delete_topic(&stack.topic).await?;
 
-    let bare = (before + after) / 2.0;
+    let baseline_rate = (before + after) / 2.0;
     Ok(vec![
         Row::share(
             "catch-up, 3,000,000 records",
             "records/s",
             RECORDS as f64 / caught_up.as_secs_f64(),
-            bare,
+            baseline_rate,
             65.0,
         ),
-        Row::told("  CPU of the processor until then", format!("{cpu:.1} s (Flink: 13 s)")),
-        Row::told("  CPU with everyone's row written", format!("{cpu_with_rows:.1} s")),
-        Row::told(
+        Row::info("  CPU of the processor until then", format!("{cpu:.1} s (Flink: 13 s)")),
+        Row::info("  CPU with all person rows written", format!("{cpu_with_rows:.1} s")),
+        Row::info(
             "  peak RSS of the processor",
             format!("{} MB (Flink: 1,200 MB)", peak / 1_000_000),
         ),
     ])
 }
 
-/// Topics and servers without any service.
+/// Starts a stack with a topic but without services.
 ///
 /// # Errors
-/// When they cannot be had.
+/// When the stack cannot be started.
 pub async fn empty_stack(partitions: u32) -> Result<Stack> {
     let builder =
         StackBuilder { ingests: 0, processors: 0, apis: 0, partitions, ..Stack::builder() };
@@ -88,50 +87,50 @@ pub async fn empty_stack(partitions: u32) -> Result<Stack> {
     Ok(stack)
 }
 
-/// From the first claim until the end of the log is committed.
+/// Measures the time from the first claim until the end of the log is committed.
 ///
 /// # Errors
-/// When it is not in time.
+/// When it exceeds the timeout.
 pub async fn catch_up(tables: &Tables, ends: &[u64]) -> Result<Duration> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut began = None;
+    let deadline = Instant::now() + TIMEOUT;
+    let mut started = None;
     loop {
         let stored = match tables.positions(ends.len() as u32).await {
-            // The tables come with the first processor.
-            Err(_) if began.is_none() && Instant::now() < deadline => {
-                tokio::time::sleep(LOOK).await;
+            // The first processor creates the tables.
+            Err(_) if started.is_none() && Instant::now() < deadline => {
+                tokio::time::sleep(POLL_INTERVAL).await;
                 continue;
             }
             stored => stored?,
         };
         let now = Instant::now();
-        if !stored.is_empty() && began.is_none() {
-            began = Some(now);
+        if !stored.is_empty() && started.is_none() {
+            started = Some(now);
         }
-        if let Some(began) = began
+        if let Some(started) = started
             && ends.iter().zip(0..).all(|(end, partition)| {
-                *end == 0 || stored.get(&partition).is_some_and(|at| at >= end)
+                *end == 0 || stored.get(&partition).is_some_and(|position| position >= end)
             })
         {
-            return Ok(now - began);
+            return Ok(now - started);
         }
         ensure!(now < deadline, "not caught up: {stored:?} of {ends:?}");
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Waits until everyone's row is written, too.
+/// Waits until all person rows are written.
 ///
 /// # Errors
-/// When they are not in time.
-pub async fn rows_follow(tables: &Tables, ends: &[u64]) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+/// When it exceeds the timeout.
+pub async fn wait_for_person_rows(tables: &Tables, ends: &[u64]) -> Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
     'wait: loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        ensure!(Instant::now() < deadline, "people's rows do not follow");
+        ensure!(Instant::now() < deadline, "the person rows are not written in time");
         for (partition, end) in (0..).zip(ends) {
             let stored = tables.partition(partition).await?;
-            if stored.is_none_or(|stored| stored.state_position < *end) {
+            if stored.is_none_or(|stored| stored.rows_position < *end) {
                 continue 'wait;
             }
         }

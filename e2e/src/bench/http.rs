@@ -1,12 +1,12 @@
-//! The HTTP routes at their highest rates, against bare servers that do nothing but parse and answer.
+//! The HTTP routes at their maximum rates, compared with plain servers that only parse and respond.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use super::paced;
-use super::records::{BUDGET, Written, produce_bare};
-use super::report::{Row, percentile, say, thousands};
+use super::records::{BUDGET, RawRecord, produce_plain};
+use super::report::{Row, log_progress, percentile, thousands};
 use super::steady::{WINDOW, until_steady};
 use super::wrk::Requests;
 use crate::port::free_port;
@@ -15,32 +15,32 @@ use crate::record::{allocation_record, mix_128, partition_of};
 use crate::scenario::new_dir;
 use crate::stack::{Stack, StackBuilder};
 
-const LASTS: Duration = Duration::from_secs(8);
-/// One measurement of several, of which the median counts: a machine is not equally fast at all times.
+const DURATION: Duration = Duration::from_secs(8);
+/// Duration of one measurement. The median of several counts, because the speed of the machine varies.
 const ROUND: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 9;
 const PARTITIONS: u32 = 12;
-/// With which the highest rate of `POST` is measured.
+/// Connections of the `POST` measurement.
 pub const POST_CONNECTIONS: u32 = 512;
 const BATCH_CONNECTIONS: u32 = 32;
 const READ_CONNECTIONS: u32 = 64;
 const POST: &str = include_str!("post.lua");
 const BATCH: &str = include_str!("batch.lua");
 
-/// The bare server, in a process of its own.
-struct Bare {
+/// The baseline server, as a child process.
+struct Baseline {
     url: String,
     _process: Process,
 }
 
-impl Bare {
-    async fn start(answer: &[u8]) -> Result<Self> {
+impl Baseline {
+    async fn start(body: &[u8]) -> Result<Self> {
         let dir = new_dir("bare")?;
         let file = dir.join("answer");
-        std::fs::write(&file, answer)?;
+        std::fs::write(&file, body)?;
         let port = free_port()?;
         let program = std::env::current_exe()?.with_file_name("bare");
-        ensure!(program.is_file(), "{} is missing: build all programs of e2e", program.display());
+        ensure!(program.is_file(), "{} is missing: build all binaries of e2e", program.display());
         let arguments = [port.to_string(), file.display().to_string()];
         let mut process = Process::start("bare", &dir, &program, &arguments)?;
         let url = format!("http://127.0.0.1:{port}");
@@ -49,82 +49,83 @@ impl Bare {
     }
 }
 
-/// Ours and theirs in turns, once both are as fast as they get: the median of each.
-async fn beside(what: &str, ours: Requests<'_>, theirs: Requests<'_>) -> Result<(f64, f64)> {
-    theirs.until_steady().await?;
+/// Measures a service and its baseline alternately, once both rates are steady. Returns the medians.
+async fn compare(what: &str, ours: Requests<'_>, baseline: Requests<'_>) -> Result<(f64, f64)> {
+    baseline.until_steady().await?;
     ours.until_steady().await?;
-    in_turns(what, async || ours.rate(ROUND).await, async || theirs.rate(ROUND).await).await
+    alternate(what, async || ours.rate(ROUND).await, async || baseline.rate(ROUND).await).await
 }
 
-async fn in_turns(
+async fn alternate(
     what: &str,
     mut ours: impl AsyncFnMut() -> Result<f64>,
-    mut theirs: impl AsyncFnMut() -> Result<f64>,
+    mut baseline: impl AsyncFnMut() -> Result<f64>,
 ) -> Result<(f64, f64)> {
-    let (mut our_rates, mut their_rates) = (Vec::new(), Vec::new());
+    let (mut our_rates, mut baseline_rates) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        their_rates.push(theirs().await?);
+        baseline_rates.push(baseline().await?);
         our_rates.push(ours().await?);
     }
     let all =
         |rates: &[f64]| rates.iter().map(|rate| thousands(*rate)).collect::<Vec<_>>().join(" ");
-    say(format!("{what}: ours {}; bare {}", all(&our_rates), all(&their_rates)));
-    Ok((percentile(&mut our_rates, 50.0), percentile(&mut their_rates, 50.0)))
+    log_progress(format!("{what}: ours {}; baseline {}", all(&our_rates), all(&baseline_rates)));
+    Ok((percentile(&mut our_rates, 50.0), percentile(&mut baseline_rates, 50.0)))
 }
 
-async fn ingest_alone() -> Result<Stack> {
+async fn start_ingest_only() -> Result<Stack> {
     let builder =
         StackBuilder { processors: 0, apis: 0, partitions: PARTITIONS, ..Stack::builder() };
     let stack = builder.start().await?;
-    stack.system.known(BUDGET, Duration::from_secs(10)).await?;
+    stack.system.wait_until_known(BUDGET, Duration::from_secs(10)).await?;
     Ok(stack)
 }
 
-/// One submission a request, 512 connections.
+/// Measures requests with one submission each on 512 connections.
 ///
 /// # Errors
-/// When it cannot be measured.
+/// When the figure cannot be measured.
 pub async fn post_one() -> Result<Vec<Row>> {
-    let stack = ingest_alone().await?;
-    let bare = Bare::start(b"").await?;
+    let stack = start_ingest_only().await?;
+    let baseline = Baseline::start(b"").await?;
     let requests = |url| Requests { url, connections: POST_CONNECTIONS, script: Some(POST) };
     let ours = format!("{}/v1/budgets/{BUDGET}/submissions", stack.ingests[0].url);
-    let theirs = format!("{}/submissions", bare.url);
-    let (ours, theirs) = beside("requests/s", requests(&ours), requests(&theirs)).await?;
+    let theirs = format!("{}/submissions", baseline.url);
+    let (ours, theirs) = compare("requests/s", requests(&ours), requests(&theirs)).await?;
     stack.kafka.delete_topic(&stack.topic).await?;
     Ok(vec![Row::share("POST one, 512 connections", "requests/s", ours, theirs, 40.0)])
 }
 
-/// The highest rate of submissions that a whole stack takes; what `visible` needs to know.
+/// Measures the maximum submission rate of a whole stack, which `visible` needs.
 ///
 /// # Errors
-/// When it cannot be measured.
-pub async fn highest_post_rate(stack: &Stack) -> Result<f64> {
+/// When the rate cannot be measured.
+pub async fn max_post_rate(stack: &Stack) -> Result<f64> {
     let url = format!("{}/v1/budgets/{BUDGET}/submissions", stack.system.write_to(0));
     let requests = Requests { url: &url, connections: POST_CONNECTIONS, script: Some(POST) };
     requests.until_steady().await?;
     requests.rate(ROUND).await
 }
 
-/// A thousand submissions a request.
+/// Measures requests with a thousand submissions each.
 ///
 /// # Errors
-/// When it cannot be measured.
+/// When the figure cannot be measured.
 pub async fn post_batch() -> Result<Vec<Row>> {
-    let stack = ingest_alone().await?;
+    let stack = start_ingest_only().await?;
     let url = format!("{}/v1/budgets/{BUDGET}/submissions/batch", stack.ingests[0].url);
     let requests = Requests { url: &url, connections: BATCH_CONNECTIONS, script: Some(BATCH) };
-    let bare = async |lasts| produce_bare(&stack.kafka, &stack.topic, same_records(), lasts).await;
-    until_steady(async || bare(WINDOW).await).await?;
+    let baseline =
+        async |duration| produce_plain(&stack.kafka, &stack.topic, same_records(), duration).await;
+    until_steady(async || baseline(WINDOW).await).await?;
     requests.until_steady().await?;
     let ours = async || Ok(requests.rate(ROUND).await? * 1_000.0);
-    let (ours, theirs) = in_turns("records/s", ours, async || bare(ROUND).await).await?;
+    let (ours, theirs) = alternate("records/s", ours, async || baseline(ROUND).await).await?;
     stack.kafka.delete_topic(&stack.topic).await?;
     Ok(vec![Row::share("POST batch of 1,000", "records/s", ours, theirs, 50.0)])
 }
 
-/// The records that the batches come to.
-fn same_records() -> Vec<Written> {
+/// The records that the batches produce.
+fn same_records() -> Vec<RawRecord> {
     (0..48_000_u64)
         .map(|number| {
             let health = (number % 9_000) as u32;
@@ -140,34 +141,34 @@ fn same_records() -> Vec<Written> {
         .collect()
 }
 
-/// The aggregate: as often as possible, and how long it takes at half of that.
+/// Measures the maximum rate of aggregate reads, and the latency at half of it.
 ///
 /// # Errors
-/// When it cannot be measured.
+/// When the figure cannot be measured.
 pub async fn get_aggregate() -> Result<Vec<Row>> {
     let stack = Stack::builder().start().await?;
     let people: Vec<_> =
         (0..500).map(|number| super::records::record(number, 500, stack.partitions)).collect();
     let people = people.into_iter().map(|(partition, key, value)| (partition as u32, key, value));
     stack.kafka.write(&stack.topic, people.collect()).await?;
-    stack.caught_up(Duration::from_secs(20)).await?;
+    stack.wait_until_caught_up(Duration::from_secs(20)).await?;
     let path = format!("/v1/budgets/{BUDGET}/aggregate");
-    let answer = stack.system.get(&path).await?.expect(200)?;
-    let bare = Bare::start(&answer.body).await?;
+    let response = stack.system.get(&path).await?.expect(200)?;
+    let baseline = Baseline::start(&response.body).await?;
 
     let ours = format!("{}{path}", stack.apis[0].url);
-    let theirs = format!("{}/answer", bare.url);
+    let theirs = format!("{}/answer", baseline.url);
     let requests = |url| Requests { url, connections: READ_CONNECTIONS, script: None };
-    let (rate, bare_rate) = beside("requests/s", requests(&ours), requests(&theirs)).await?;
-    say(format!("GET at half of {} requests/s", thousands(rate)));
+    let (rate, baseline_rate) = compare("requests/s", requests(&ours), requests(&theirs)).await?;
+    log_progress(format!("GET at half of {} requests/s", thousands(rate)));
     let request = paced::get(&stack.apis[0].url, &path);
-    let mut took =
-        paced::at_rate(&stack.apis[0].url, READ_CONNECTIONS, rate / 2.0, LASTS, move |_| {
+    let mut latencies =
+        paced::at_rate(&stack.apis[0].url, READ_CONNECTIONS, rate / 2.0, DURATION, move |_| {
             request.clone()
         })
         .await?;
     Ok(vec![
-        Row::share("GET aggregate, 64 connections", "requests/s", rate, bare_rate, 60.0),
-        Row::below("  p99 at half load", percentile(&mut took, 99.0), 5.0, "ms"),
+        Row::share("GET aggregate, 64 connections", "requests/s", rate, baseline_rate, 60.0),
+        Row::at_most("  p99 at half load", percentile(&mut latencies, 99.0), 5.0, "ms"),
     ])
 }

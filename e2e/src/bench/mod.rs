@@ -1,12 +1,12 @@
-//! The benchmark: each figure beside its own limit, both measured in one run on one machine.
+//! The benchmark: each figure with its limit or baseline, measured in one run on one machine.
 //!
-//! | figure | module | against |
+//! | figure | module | compared with |
 //! |---|---|---|
-//! | `catch-up` | [`catch_up`] | a bare consumer of the same topic |
-//! | `post`, `batch`, `get` | [`http`] | a bare axum handler; a bare idempotent producer |
-//! | `rebuild` | [`rebuild`] | a bare consumer of the same topic; milliseconds |
-//! | `memory` | [`memory`] | bytes a person |
-//! | `take-over` | [`take_over`] | seconds |
+//! | `catch-up` | [`catch_up`] | a plain consumer of the same topic |
+//! | `post`, `batch`, `get` | [`http`] | a plain axum handler; a plain idempotent producer |
+//! | `rebuild` | [`rebuild`] | a plain consumer of the same topic; milliseconds |
+//! | `memory` | [`memory`] | bytes per person |
+//! | `take-over` | [`takeover`] | seconds |
 //! | `visible` | [`visible`] | milliseconds |
 
 pub mod catch_up;
@@ -17,7 +17,7 @@ pub mod rebuild;
 pub mod records;
 pub mod report;
 pub mod steady;
-pub mod take_over;
+pub mod takeover;
 pub mod visible;
 pub mod wrk;
 
@@ -25,20 +25,21 @@ use anyhow::{Result, ensure};
 
 use report::Row;
 
-/// The names of all figures, in the order in which they are measured.
+/// The names of all figures, in order of measurement.
 pub const FIGURES: [&str; 8] =
     ["catch-up", "post", "batch", "get", "visible", "take-over", "rebuild", "memory"];
 
-/// Measures the figures named, or all, tells each as it comes, and prints them as a table. Whether all of them could be
-/// measured and none missed its limit.
+/// Measures the named figures, or all, and prints them as a table.
+///
+/// Returns whether all were measured and within their limits.
 ///
 /// # Errors
-/// When a name is none.
+/// When a name is unknown.
 pub async fn run(names: &[String]) -> Result<bool> {
     for name in names {
         ensure!(
             FIGURES.contains(&name.as_str()),
-            "no figure is called {name}; there are {}",
+            "unknown figure {name}; the figures are {}",
             FIGURES.join(", ")
         );
     }
@@ -46,15 +47,15 @@ pub async fn run(names: &[String]) -> Result<bool> {
     for figure in FIGURES {
         if names.is_empty() || names.iter().any(|name| name == figure) {
             steady::until_quiet().await?;
-            report::say(format!("measuring {figure}"));
+            report::log_progress(format!("measuring {figure}"));
             match measure(figure).await {
                 Ok(measured) => {
-                    measured.iter().for_each(report::say);
+                    measured.iter().for_each(report::log_progress);
                     rows.extend(measured);
                 }
-                // The others have their turn all the same.
+                // The other figures are still measured.
                 Err(error) => {
-                    report::say(format!("cannot measure {figure}: {error:#}"));
+                    report::log_progress(format!("failed to measure {figure}: {error:#}"));
                     rows.push(Row::failed(figure, &error));
                 }
             }
@@ -70,7 +71,7 @@ async fn measure(figure: &str) -> Result<Vec<Row>> {
         "batch" => http::post_batch().await,
         "get" => http::get_aggregate().await,
         "visible" => visible::measure().await,
-        "take-over" => take_over::measure().await,
+        "take-over" => takeover::measure().await,
         "rebuild" => rebuild::measure().await,
         _ => memory::measure().await,
     }

@@ -1,5 +1,5 @@
-//! The load generator for a given rate: each request has its moment, and what it takes is counted from there on,
-//! whether or not the one before it was late.
+//! An open-loop load generator for a fixed rate: the latency of each request counts from its scheduled time, even if
+//! earlier requests were late.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-const LENGTH: &[u8] = b"content-length:";
+const CONTENT_LENGTH: &[u8] = b"content-length:";
 
-/// The bytes of a GET.
+/// Builds the bytes of a GET request.
 pub fn get(url: &str, path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", host(url)).into_bytes()
 }
 
-/// The bytes of a POST of JSON.
+/// Builds the bytes of a POST request with a JSON body.
 pub fn post(url: &str, path: &str, body: &str) -> Vec<u8> {
     let (host, length) = (host(url), body.len());
     format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
@@ -28,22 +28,23 @@ fn host(url: &str) -> &str {
     url.trim_start_matches("http://")
 }
 
-/// Sends so many requests a second over so many connections; how long each took, in milliseconds. All from one thread:
-/// more would take from the server, on a machine of few cores, what they then count as its slowness.
+/// Sends requests at a fixed rate and returns their latencies in milliseconds.
+///
+/// All connections share one thread: on a machine with few cores, more threads would slow the measured server down.
 ///
 /// # Errors
-/// When one is not answered with a 2xx.
+/// When a response is not 2xx.
 pub async fn at_rate(
     url: &str,
     connections: u32,
     rate: f64,
-    lasts: Duration,
+    duration: Duration,
     request: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
 ) -> Result<Vec<f64>> {
     let host = host(url).to_owned();
     tokio::task::spawn_blocking(move || {
         let thread = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        thread.block_on(on_this_thread(&host, connections, rate, lasts, Arc::new(request)))
+        thread.block_on(on_this_thread(&host, connections, rate, duration, Arc::new(request)))
     })
     .await?
 }
@@ -52,37 +53,37 @@ async fn on_this_thread(
     host: &str,
     connections: u32,
     rate: f64,
-    lasts: Duration,
+    duration: Duration,
     request: Arc<impl Fn(u64) -> Vec<u8> + Send + Sync + 'static>,
 ) -> Result<Vec<f64>> {
     let mut workers = JoinSet::new();
-    let begin = Instant::now() + Duration::from_millis(100);
-    let apart = Duration::from_secs_f64(f64::from(connections) / rate);
+    let start = Instant::now() + Duration::from_millis(100);
+    let interval = Duration::from_secs_f64(f64::from(connections) / rate);
     for connection in 0..connections {
         let (host, request) = (host.to_owned(), Arc::clone(&request));
-        // The connections take turns.
-        let first = begin + apart.mul_f64(f64::from(connection) / f64::from(connections));
+        // The schedules of the connections are staggered.
+        let first = start + interval.mul_f64(f64::from(connection) / f64::from(connections));
         workers.spawn(async move {
             let mut client = Client::connect(&host).await?;
-            let mut took = Vec::new();
+            let mut latencies = Vec::new();
             let mut due = first;
             for number in 0_u64.. {
-                if due > begin + lasts {
+                if due > start + duration {
                     break;
                 }
                 sleep_until(due).await;
                 client
                     .exchange(&request(number * u64::from(connections) + u64::from(connection)))
                     .await?;
-                took.push(due.elapsed().as_secs_f64() * 1_000.0);
-                due += apart;
+                latencies.push(due.elapsed().as_secs_f64() * 1_000.0);
+                due += interval;
             }
-            anyhow::Ok(took)
+            anyhow::Ok(latencies)
         });
     }
     let mut all = Vec::new();
-    while let Some(took) = workers.join_next().await {
-        all.extend(took??);
+    while let Some(latencies) = workers.join_next().await {
+        all.extend(latencies??);
     }
     Ok(all)
 }
@@ -103,34 +104,34 @@ impl Client {
     async fn exchange(&mut self, request: &[u8]) -> Result<()> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
-        let whole = loop {
+        let length = loop {
             ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the connection was closed");
-            if let Some(whole) = whole_length(&self.buffer)? {
-                break whole;
+            if let Some(length) = response_length(&self.buffer)? {
+                break length;
             }
         };
-        while self.buffer.len() < whole {
+        while self.buffer.len() < length {
             ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the connection was closed");
         }
         let status = self.buffer.get(9..12).unwrap_or_default();
         ensure!(
             status.first() == Some(&b'2'),
-            "answered {}",
+            "unexpected response: {}",
             String::from_utf8_lossy(&self.buffer)
         );
         Ok(())
     }
 }
 
-/// How long an answer is, once its head is there.
-fn whole_length(bytes: &[u8]) -> Result<Option<usize>> {
+/// The total length of a response, once its headers are complete.
+fn response_length(bytes: &[u8]) -> Result<Option<usize>> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
     let length = bytes[..end].split(|byte| *byte == b'\n').find_map(|line| {
-        let (name, value) = line.split_at_checked(LENGTH.len())?;
-        name.eq_ignore_ascii_case(LENGTH).then_some(value)
+        let (name, value) = line.split_at_checked(CONTENT_LENGTH.len())?;
+        name.eq_ignore_ascii_case(CONTENT_LENGTH).then_some(value)
     });
-    let length = std::str::from_utf8(length.context("an answer without a length")?)?;
+    let length = std::str::from_utf8(length.context("the response has no content-length")?)?;
     Ok(Some(end + 4 + length.trim().parse::<usize>()?))
 }

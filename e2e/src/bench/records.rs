@@ -1,4 +1,4 @@
-//! Millions of records: written directly in the record's format, and read by a bare consumer.
+//! Writes millions of records directly to the topic, and reads them with a plain consumer.
 
 use std::time::{Duration, Instant};
 
@@ -15,29 +15,28 @@ use crate::record::{DEFAULT_CATEGORIES, allocation_record, mix, mix_128, partiti
 /// The budget of all records here.
 pub const BUDGET: &str = "taxes";
 
-/// Different submissions that are written again and again under ids of their own: making each from nothing would make
-/// the writing slow.
-const KINDS: u64 = 4_096;
+/// Number of distinct allocations. They are reused with new ids, because generating each would slow the writes down.
+const DISTINCT_ALLOCATIONS: u64 = 4_096;
 
-/// One record: its partition, key and value.
-pub type Written = (i32, Vec<u8>, Vec<u8>);
+/// The partition, key and value of a record.
+pub type RawRecord = (i32, Vec<u8>, Vec<u8>);
 
-/// So many records of so many people, everyone once before anybody speaks again. `number` counts records.
-pub fn record(number: u64, people: u64, partitions: u32) -> Written {
+/// Generates the record with a number. Every person has one record before any person has two.
+pub fn record(number: u64, people: u64, partitions: u32) -> RawRecord {
     let person = if number < people { number } else { mix(number) % people };
     let key = mix_128(person).to_be_bytes().to_vec();
     let value = allocation_record(
         BUDGET,
         mix_128(!number),
-        shares(mix(number) % KINDS, DEFAULT_CATEGORIES),
+        shares(mix(number) % DISTINCT_ALLOCATIONS, DEFAULT_CATEGORIES),
     );
     (partition_of(&key, partitions) as i32, key, value)
 }
 
-/// Writes records `from..to` of so many people.
+/// Writes the records with these numbers.
 ///
 /// # Errors
-/// When Kafka does not take them.
+/// When Kafka rejects a record.
 pub async fn fill(
     kafka: &Kafka,
     topic: &str,
@@ -60,7 +59,7 @@ pub async fn fill(
     .await?
 }
 
-fn send(producer: &BaseProducer, topic: &str, (partition, key, value): &Written) -> Result<()> {
+fn send(producer: &BaseProducer, topic: &str, (partition, key, value): &RawRecord) -> Result<()> {
     let mut record = BaseRecord::to(topic).partition(*partition).key(key).payload(value);
     while let Err((error, back)) = producer.send(record) {
         ensure!(
@@ -73,15 +72,15 @@ fn send(producer: &BaseProducer, topic: &str, (partition, key, value): &Written)
     Ok(())
 }
 
-/// Records a second that a bare idempotent producer gets acknowledged when it writes these, again and again.
+/// Measures a plain idempotent producer that writes these records in a loop: acknowledged records per second.
 ///
 /// # Errors
-/// When Kafka does not take them.
-pub async fn produce_bare(
+/// When Kafka rejects a record.
+pub async fn produce_plain(
     kafka: &Kafka,
     topic: &str,
-    records: Vec<Written>,
-    lasts: Duration,
+    records: Vec<RawRecord>,
+    duration: Duration,
 ) -> Result<f64> {
     let (mut client, topic) = (kafka.client(), topic.to_owned());
     tokio::task::spawn_blocking(move || {
@@ -90,28 +89,28 @@ pub async fn produce_bare(
             .set("acks", "all")
             .set("queue.buffering.max.messages", "1000000");
         let producer: BaseProducer = client.create()?;
-        let (began, mut written) = (Instant::now(), 0_u64);
+        let (started, mut written) = (Instant::now(), 0_u64);
         for record in records.iter().cycle() {
             send(&producer, &topic, record)?;
             written += 1;
             if written.is_multiple_of(1_000) {
                 producer.poll(Duration::ZERO);
-                if began.elapsed() > lasts {
+                if started.elapsed() > duration {
                     break;
                 }
             }
         }
         producer.flush(Duration::from_secs(60))?;
-        Ok(written as f64 / began.elapsed().as_secs_f64())
+        Ok(written as f64 / started.elapsed().as_secs_f64())
     })
     .await?
 }
 
-/// Records a second that a bare consumer reads from a whole topic of so many records.
+/// Measures the records per second of a plain consumer that reads a whole topic.
 ///
 /// # Errors
-/// When they are not there.
-pub async fn consume_bare(kafka: &Kafka, topic: &str, partitions: u32, count: u64) -> Result<f64> {
+/// When the topic has fewer records.
+pub async fn consume_plain(kafka: &Kafka, topic: &str, partitions: u32, count: u64) -> Result<f64> {
     let (client, topic) = (kafka.client(), topic.to_owned());
     tokio::task::spawn_blocking(move || count_records(client, &topic, partitions, count)).await?
 }
@@ -128,7 +127,7 @@ fn count_records(
     for partition in 0..partitions {
         all.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
     }
-    let began = Instant::now();
+    let started = Instant::now();
     consumer.assign(&all)?;
     let mut seen = 0;
     while seen < count {
@@ -138,5 +137,5 @@ fn count_records(
             None => bail!("{topic} has only {seen} records"),
         }
     }
-    Ok(count as f64 / began.elapsed().as_secs_f64())
+    Ok(count as f64 / started.elapsed().as_secs_f64())
 }

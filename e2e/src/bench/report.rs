@@ -1,61 +1,65 @@
-//! Rows of the benchmark's table.
+//! The table of the benchmark.
 
 use std::fmt;
 
-/// How much of a reason a row of the table has room for.
-const REASON: usize = 60;
+/// Maximum length of an error in the table.
+const MAX_ERROR_CHARS: usize = 60;
 
-/// One figure beside its limit.
+/// One figure with its limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     figure: String,
     value: String,
     limit: String,
-    /// Whether the limit is kept; nothing for what is only told.
-    kept: Option<bool>,
+    /// Whether the figure is within its limit. `None` without a limit.
+    passed: Option<bool>,
 }
 
 impl Row {
-    /// A figure that has no limit of its own.
-    pub fn told(figure: &str, value: String) -> Self {
-        Self { figure: figure.to_owned(), value, limit: String::new(), kept: None }
+    /// A figure without a limit.
+    pub fn info(figure: &str, value: String) -> Self {
+        Self { figure: figure.to_owned(), value, limit: String::new(), passed: None }
     }
 
-    /// A figure that must be at least a share of another one that was measured beside it.
-    pub fn share(figure: &str, what: &str, ours: f64, theirs: f64, least_percent: f64) -> Self {
-        let percent = 100.0 * ours / theirs;
+    /// A figure that must be at least a percentage of its baseline.
+    pub fn share(figure: &str, what: &str, ours: f64, baseline: f64, min_percent: f64) -> Self {
+        let percent = 100.0 * ours / baseline;
         Self {
             figure: figure.to_owned(),
-            value: format!("{} of {} {what} = {percent:.1} %", thousands(ours), thousands(theirs)),
-            limit: format!("at least {least_percent} %"),
-            kept: Some(percent >= least_percent),
+            value: format!(
+                "{} of {} {what} = {percent:.1} %",
+                thousands(ours),
+                thousands(baseline)
+            ),
+            limit: format!("at least {min_percent} %"),
+            passed: Some(percent >= min_percent),
         }
     }
 
-    /// A figure that must stay below a bound.
-    pub fn below(figure: &str, value: f64, bound: f64, unit: &str) -> Self {
+    /// A figure with a maximum.
+    pub fn at_most(figure: &str, value: f64, max: f64, unit: &str) -> Self {
         Self {
             figure: figure.to_owned(),
             value: format!("{value:.2} {unit}"),
-            limit: format!("at most {bound} {unit}"),
-            kept: Some(value <= bound),
+            limit: format!("at most {max} {unit}"),
+            passed: Some(value <= max),
         }
     }
 
-    /// A figure that could not be measured, with the beginning of the reason.
+    /// A figure that could not be measured, with the start of the error.
     pub fn failed(figure: &str, error: &anyhow::Error) -> Self {
-        let reason = format!("{error:#}");
-        let first_line = reason.lines().next().unwrap_or_default();
+        let text = format!("{error:#}");
+        let first_line = text.lines().next().unwrap_or_default();
         Self {
             figure: figure.to_owned(),
-            value: first_line.chars().take(REASON).collect(),
+            value: first_line.chars().take(MAX_ERROR_CHARS).collect(),
             limit: "to be measured".to_owned(),
-            kept: Some(false),
+            passed: Some(false),
         }
     }
 
     fn verdict(&self) -> &'static str {
-        match self.kept {
+        match self.passed {
             Some(true) => "PASS",
             Some(false) => "FAIL",
             None => "",
@@ -73,17 +77,17 @@ impl fmt::Display for Row {
     }
 }
 
-/// A progress line.
-pub fn say(line: impl std::fmt::Display) {
+/// Prints a progress line to standard error.
+pub fn log_progress(line: impl std::fmt::Display) {
     eprintln!("bench: {line}");
 }
 
-/// A whole number with its thousands apart.
+/// Formats a whole number with thousands separators.
 pub fn thousands(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -91,10 +95,10 @@ pub fn thousands(number: f64) -> String {
     text
 }
 
-/// Prints the table. Whether no limit was missed.
+/// Prints the table. Returns whether no figure failed.
 pub fn print(rows: &[Row]) -> bool {
-    let width = |of: fn(&Row) -> &str| {
-        rows.iter().map(|row| of(row).chars().count()).max().unwrap_or(0).max(6)
+    let width = |column: fn(&Row) -> &str| {
+        rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0).max(6)
     };
     let (figures, values, limits) =
         (width(|row| &row.figure), width(|row| &row.value), width(|row| &row.limit));
@@ -105,12 +109,12 @@ pub fn print(rows: &[Row]) -> bool {
         let verdict = row.verdict();
         println!("| {figure:figures$} | {value:values$} | {limit:limits$} | {verdict:4} |");
     }
-    rows.iter().all(|row| row.kept != Some(false))
+    rows.iter().all(|row| row.passed != Some(false))
 }
 
-/// The value below which so many percent of the samples are. The samples are sorted by this.
+/// Computes a percentile. Sorts the samples.
 pub fn percentile(samples: &mut [f64], percent: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
-    let place = (samples.len() as f64 * percent / 100.0).ceil() as usize;
-    samples.get(place.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    let rank = (samples.len() as f64 * percent / 100.0).ceil() as usize;
+    samples.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }

@@ -1,91 +1,91 @@
-//! How long a submission takes to be counted in the aggregate: from sending it to reading an aggregate that has it.
+//! The latency from sending a submission to reading an aggregate that includes it.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::http::{POST_CONNECTIONS, highest_post_rate};
+use super::http::{POST_CONNECTIONS, max_post_rate};
 use super::paced;
 use super::records::BUDGET;
-use super::report::{Row, percentile, say, thousands};
-use crate::answer::receipt;
+use super::report::{Row, log_progress, percentile, thousands};
+use crate::response::receipt;
 use crate::stack::{Stack, StackBuilder};
 use crate::system::System;
 use serde_json::json;
 
 const SAMPLES: u64 = 200;
-const APART: Duration = Duration::from_millis(40);
-/// As many as the highest rate was measured with: each has one request at a time, which takes as long as the broker's
-/// acknowledgement, so that few could not send half of that rate.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(40);
+/// As many connections as for the maximum rate: each has one request in flight for as long as the broker's
+/// acknowledgement takes, so fewer could not send half of that rate.
 const CONNECTIONS: u32 = POST_CONNECTIONS;
 
-/// Measures it on an idle machine, and at half of the highest load.
+/// Measures the latency on an idle stack, and at half of the maximum load.
 ///
 /// # Errors
-/// When it cannot be measured.
+/// When the figure cannot be measured.
 pub async fn measure() -> Result<Vec<Row>> {
     let stack = StackBuilder { partitions: 12, ..Stack::builder() }.start().await?;
-    stack.system.known(BUDGET, Duration::from_secs(10)).await?;
-    // The first submissions are not like the others: budgets are frozen, connections opened.
+    stack.system.wait_until_known(BUDGET, Duration::from_secs(10)).await?;
+    // The first submissions freeze the budget and open connections, so they are not measured.
     samples(&stack.system, "first", 20).await?;
-    say("submission to visible, idle");
+    log_progress("submission to visible, idle");
     let idle = samples(&stack.system, "idle", SAMPLES).await?;
 
-    let highest = highest_post_rate(&stack).await?;
-    stack.caught_up(Duration::from_secs(60)).await?;
-    say(format!("submission to visible, at half of {} requests/s", thousands(highest)));
+    let max_rate = max_post_rate(&stack).await?;
+    stack.wait_until_caught_up(Duration::from_secs(60)).await?;
+    log_progress(format!("submission to visible, at half of {} requests/s", thousands(max_rate)));
     let url = stack.ingests[0].url.clone();
     let path = format!("/v1/budgets/{BUDGET}/submissions");
-    let lasts = APART * SAMPLES as u32 + Duration::from_secs(2);
-    let to = url.clone();
+    let duration = SAMPLE_INTERVAL * SAMPLES as u32 + Duration::from_secs(2);
+    let ingest = url.clone();
     let load = tokio::spawn(async move {
         let request = move |number: u64| {
             let body = format!(
                 "{{\"person\": \"load-{number}\", \"allocation\": {{\"health\": 60.5, \"education\": 39.5}}}}"
             );
-            paced::post(&to, &path, &body)
+            paced::post(&ingest, &path, &body)
         };
-        paced::at_rate(&url, CONNECTIONS, highest / 2.0, lasts, request).await
+        paced::at_rate(&url, CONNECTIONS, max_rate / 2.0, duration, request).await
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     let loaded = samples(&stack.system, "loaded", SAMPLES).await?;
-    let mut answered = load.await??;
+    let mut latencies = load.await??;
     stack.kafka.delete_topic(&stack.topic).await?;
 
-    let mut rows = told("submission to visible, idle", idle.clone());
-    rows.push(Row::below("  p99, idle", percentile(&mut idle.clone(), 99.0), 100.0, "ms"));
-    rows.extend(told("submission to visible, half load", loaded));
-    rows.push(Row::told(
+    let mut rows = percentile_row("submission to visible, idle", idle.clone());
+    rows.push(Row::at_most("  p99, idle", percentile(&mut idle.clone(), 99.0), 100.0, "ms"));
+    rows.extend(percentile_row("submission to visible, half load", loaded));
+    rows.push(Row::info(
         "  POST itself, half load, p99",
-        format!("{:.1} ms", percentile(&mut answered, 99.0)),
+        format!("{:.1} ms", percentile(&mut latencies, 99.0)),
     ));
     Ok(rows)
 }
 
-fn told(figure: &str, mut samples: Vec<f64>) -> Vec<Row> {
+fn percentile_row(figure: &str, mut samples: Vec<f64>) -> Vec<Row> {
     let mut at = |percent| percentile(&mut samples, percent);
     let value = format!("p50 {:.1}, p95 {:.1}, p99 {:.1} ms", at(50.0), at(95.0), at(99.0));
-    vec![Row::told(figure, value)]
+    vec![Row::info(figure, value)]
 }
 
-/// One submission after the other, each read back; milliseconds.
-async fn samples(system: &System, who: &str, count: u64) -> Result<Vec<f64>> {
-    let mut took = Vec::new();
+/// Measures several submissions one after the other, in milliseconds.
+async fn samples(system: &System, prefix: &str, count: u64) -> Result<Vec<f64>> {
+    let mut latencies = Vec::new();
     for number in 0..count {
-        took.push(sample(system, &format!("{who}-{number}")).await?);
+        latencies.push(sample(system, &format!("{prefix}-{number}")).await?);
     }
-    Ok(took)
+    Ok(latencies)
 }
 
-/// One submission, read back; milliseconds. The next one may follow at once.
+/// Submits once and waits until the aggregate includes it. Returns the latency in milliseconds after a pause.
 pub(super) async fn sample(system: &System, person: &str) -> Result<f64> {
-    let began = Instant::now();
+    let started = Instant::now();
     let body = json!({"person": person, "allocation": {"health": 60.5, "education": 39.5}});
     let accepted =
         receipt(&system.post(&format!("/v1/budgets/{BUDGET}/submissions"), &body).await?)?;
     let wait = [("consistency-token", &*accepted.token), ("prefer", "wait=10")];
     system.get_with(&format!("/v1/budgets/{BUDGET}/aggregate"), &wait).await?.expect(200)?;
-    let took = began.elapsed();
-    tokio::time::sleep(APART.saturating_sub(took)).await;
+    let took = started.elapsed();
+    tokio::time::sleep(SAMPLE_INTERVAL.saturating_sub(took)).await;
     Ok(took.as_secs_f64() * 1_000.0)
 }

@@ -1,4 +1,4 @@
-//! The load generator for the highest rates: `wrk`, the same for us and for the bare servers.
+//! The load generator for maximum rates: `wrk`, for the services and the baselines alike.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,40 +10,40 @@ use tokio::process::Command;
 use super::steady::{WINDOW, until_steady};
 use crate::scenario::new_dir;
 
-/// What `wrk` is to send.
+/// The requests that `wrk` sends.
 #[derive(Debug, Clone, Copy)]
 pub struct Requests<'a> {
-    /// Where to.
+    /// The URL.
     pub url: &'a str,
-    /// Connections open at once.
+    /// Number of concurrent connections.
     pub connections: u32,
-    /// A Lua script that makes the requests; plain GETs without one.
+    /// A Lua script that builds the requests. `None` for plain GETs.
     pub script: Option<&'a str>,
 }
 
 impl Requests<'_> {
-    /// Asks as often as possible until that is no longer more often than before.
+    /// Sends requests until the rate is steady.
     ///
     /// # Errors
-    /// When it cannot be measured, or an answer is none.
+    /// When the rate cannot be measured, or a request fails.
     pub async fn until_steady(&self) -> Result<()> {
         until_steady(async || self.rate(WINDOW).await).await
     }
 
-    /// Answers a second, asked as often as possible.
+    /// Measures the maximum requests per second.
     ///
     /// # Errors
-    /// When it cannot be measured, or an answer is none.
-    pub async fn rate(&self, lasts: Duration) -> Result<f64> {
-        self.run(&new_dir("wrk")?, lasts).await
+    /// When the rate cannot be measured, or a request fails.
+    pub async fn rate(&self, duration: Duration) -> Result<f64> {
+        self.run(&new_dir("wrk")?, duration).await
     }
 
-    async fn run(&self, dir: &Path, lasts: Duration) -> Result<f64> {
+    async fn run(&self, dir: &Path, duration: Duration) -> Result<f64> {
         let mut command = Command::new("wrk");
         command
             .args(["--threads", "2", "--timeout", "10s"])
             .args(["--connections", &self.connections.to_string()])
-            .args(["--duration", &format!("{}s", lasts.as_secs())]);
+            .args(["--duration", &format!("{}s", duration.as_secs())]);
         if let Some(script) = self.script {
             let file = dir.join("requests.lua");
             std::fs::write(&file, script)?;
@@ -51,13 +51,13 @@ impl Requests<'_> {
         }
         let output = command.arg(self.url).stdin(Stdio::null()).output().await;
         let output = output.context("wrk is not installed: `apt install wrk`")?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        ensure!(output.status.success(), "wrk failed: {said}");
+        let report = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "wrk failed: {report}");
         ensure!(
-            !said.contains("Non-2xx") && !said.contains("Socket errors"),
-            "requests failed: {said}"
+            !report.contains("Non-2xx") && !report.contains("Socket errors"),
+            "requests failed: {report}"
         );
-        let rate = said.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
-        Ok(rate.context("wrk told no rate")?.trim().parse()?)
+        let rate = report.lines().find_map(|line| line.strip_prefix("Requests/sec:"));
+        Ok(rate.context("wrk reported no rate")?.trim().parse()?)
     }
 }

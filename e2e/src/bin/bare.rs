@@ -1,5 +1,5 @@
-//! What the benchmark compares with: an axum server that parses the same JSON and answers, and that answers the same
-//! bytes from memory. `bare PORT FILE`
+//! The baseline of the benchmark: a plain axum server that parses the same JSON, and that returns a file's bytes from
+//! memory. `bare PORT FILE`
 
 use std::collections::HashMap;
 
@@ -34,9 +34,9 @@ async fn submit(Json(submission): Json<Submission>) -> (StatusCode, Json<Accepte
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let port: u16 = arguments.next().context("bare PORT FILE")?.parse()?;
-    let answer = Bytes::from(std::fs::read(arguments.next().context("bare PORT FILE")?)?);
-    let same = move || async move { ([(CONTENT_TYPE, "application/json")], answer) };
-    let routes = Router::new().route("/submissions", post(submit)).route("/answer", get(same));
+    let body = Bytes::from(std::fs::read(arguments.next().context("bare PORT FILE")?)?);
+    let read = move || async move { ([(CONTENT_TYPE, "application/json")], body) };
+    let routes = Router::new().route("/submissions", post(submit)).route("/answer", get(read));
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     axum::serve(listener, routes).await?;
     Ok(())

@@ -1,5 +1,6 @@
-//! The clock of single services: Debian's `libfaketime` stands between such a process and the system's clock, and reads
-//! from a file by how much it is wrong. The machine's own clock, and clocks that only count, are left alone.
+//! Wrong clocks of single services, by Debian's `libfaketime`, which reads the offset from a file.
+//!
+//! The machine's clock and monotonic clocks are not changed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -8,21 +9,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use reqwest::Client;
 use serde_json::Value;
 
 use super::fault::Kind;
 use crate::scenario;
 use crate::service::Service;
-use crate::stack::Special;
+use crate::stack::ServiceOverrides;
 use crate::wait::eventually;
 
-/// How long a process may take to notice: the library looks into the file once a second.
-const NOTICE: Duration = Duration::from_secs(5);
-/// A step less than this is not told from delay.
-const VISIBLE_SECONDS: i64 = 30;
+/// Timeout for an offset to take effect. The library reads the file once a second.
+const EFFECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Offsets below this cannot be distinguished from delays.
+const TOLERANCE_SECONDS: i64 = 30;
 
-/// The clocks of the second of each kind.
+/// The clocks of the second service of each kind.
 #[derive(Debug)]
 pub struct Clocks {
     dir: PathBuf,
@@ -30,7 +30,7 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// Right clocks, that can be made wrong.
+    /// Creates clocks without offset.
     ///
     /// # Errors
     /// When `libfaketime` is not installed.
@@ -48,14 +48,14 @@ impl Clocks {
     }
 
     fn write(&self, kind: Kind, seconds: i64) -> Result<()> {
-        // Never half a file: it is read at any moment.
+        // Written by a rename, because the library may read the file at any time.
         let new = self.dir.join("new");
         fs::write(&new, format!("{seconds:+}\n"))?;
         Ok(fs::rename(new, self.file(kind))?)
     }
 
-    /// What the second of each kind needs to have such a clock.
-    pub fn specials(&self) -> HashMap<String, Special> {
+    /// The environment that gives the second service of each kind its clock.
+    pub fn overrides(&self) -> HashMap<String, ServiceOverrides> {
         [Kind::Ingest, Kind::Processor, Kind::Api]
             .map(|kind| {
                 let variable = |name: &str, value: String| (name.to_owned(), value);
@@ -65,43 +65,46 @@ impl Clocks {
                     variable("FAKETIME_CACHE_DURATION", "1".into()),
                     variable("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
                 ];
-                (format!("{}-2", kind.name()), Special { settings: Vec::new(), environment })
+                (
+                    format!("{}-2", kind.name()),
+                    ServiceOverrides { settings: Vec::new(), environment },
+                )
             })
             .into()
     }
 
-    /// Sets the clock of a kind's second wrong by so many seconds, and waits until what it writes says so.
+    /// Sets the clock offset of a kind's second service and waits until its log shows it.
     ///
     /// # Errors
-    /// When it does not.
+    /// When the log does not show the offset in time.
     pub async fn set(&self, kind: Kind, service: &Service, seconds: i64) -> Result<()> {
         self.write(kind, seconds)?;
         let what = format!("the clock of {} is off by {seconds} s", service.name());
-        eventually(&what, NOTICE, async || {
-            let off = offset(service).await?;
-            ensure!((off - seconds).abs() < VISIBLE_SECONDS, "it is off by {off} s");
+        eventually(&what, EFFECT_TIMEOUT, async || {
+            let offset = clock_offset(service).await?;
+            ensure!((offset - seconds).abs() < TOLERANCE_SECONDS, "the clock is off by {offset} s");
             Ok(())
         })
         .await
     }
 }
 
-/// By how many seconds the latest line of a service's log is ahead of this machine's clock. Not the `Date` of an answer:
-/// that one is kept until a clock that went back has come so far again.
-async fn offset(service: &Service) -> Result<i64> {
-    let request = Client::new().get(format!("{}/livez", service.url));
+/// The offset of a service's latest log line from this machine's clock, in seconds.
+///
+/// The header `Date` does not work: it is cached and does not go back with the clock.
+async fn clock_offset(service: &Service) -> Result<i64> {
+    let request = crate::http_client::builder().build()?.get(format!("{}/livez", service.url));
     request.timeout(Duration::from_secs(2)).send().await?;
     let log = service.process.log()?;
     let line: Value = serde_json::from_str(log.lines().next_back().context("no log")?)?;
-    let theirs: Timestamp = line["timestamp"].as_str().context("no timestamp")?.parse()?;
-    Ok(theirs.as_second() - Timestamp::now().as_second())
+    let logged: Timestamp = line["timestamp"].as_str().context("no timestamp")?.parse()?;
+    Ok(logged.as_second() - Timestamp::now().as_second())
 }
 
-/// Debian keeps it in a folder of the machine's architecture.
+/// Finds the library, which Debian installs in a directory of the machine's architecture.
 fn library() -> Option<PathBuf> {
-    let folders = fs::read_dir("/usr/lib").ok()?;
-    folders
-        .flatten()
-        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
+    let dirs = fs::read_dir("/usr/lib").ok()?;
+    dirs.flatten()
+        .map(|dir| dir.path().join("faketime/libfaketimeMT.so.1"))
         .find(|path| path.exists())
 }

@@ -1,4 +1,4 @@
-//! The log of the embedded default, read by a plain SQLite client.
+//! A plain SQLite client of the embedded log.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,18 +8,18 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::kafka::LogRecord;
 
-/// How many partitions the log in a data folder has.
+/// Number of partitions of the log in a data directory.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When the database cannot be read.
 pub fn partitions(data: &Path) -> Result<u32> {
     Ok(open(data)?.query_row("SELECT partition_count FROM log", [], |row| row.get(0))?)
 }
 
-/// Every record that it has, in order.
+/// Reads all records, ordered by partition and offset.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When the database cannot be read.
 pub fn read(data: &Path) -> Result<Vec<LogRecord>> {
     let log = open(data)?;
     let mut select = log.prepare(

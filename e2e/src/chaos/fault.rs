@@ -1,16 +1,16 @@
-//! What can be done to services, servers and the network between them, and what can be done at once.
+//! The faults of services, servers and the network, and which of them may overlap.
 
 use std::time::Duration;
 
-use super::proxy::Trouble;
+use super::proxy::NetworkFault;
 use crate::own_servers::Server;
 
-/// After so much silence a processor's partitions are given to others.
-pub const SESSION: Duration = Duration::from_secs(2);
-/// How long a request to the store may take.
+/// Kafka session timeout of the processors.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
+/// Request timeout of the store.
 pub const STORE_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// A stall that nobody may take for the end: with what it takes to stop and go on, less than [`SESSION`].
-pub const STALL: Duration = Duration::from_millis(800);
+/// Duration of a stall. Including the time to suspend and resume, it must be less than [`SESSION_TIMEOUT`].
+pub const STALL_DURATION: Duration = Duration::from_millis(800);
 
 /// A kind of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,66 +23,66 @@ pub enum Kind {
     Api,
 }
 
-/// One service: which of its kind, from 0.
-pub type Victim = (Kind, usize);
+/// A service: its kind and its index, from 0.
+pub type Target = (Kind, usize);
 
-/// What a link connects.
+/// A network connection that a proxy can disturb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Link {
-    /// From clients to the first of a kind.
+    /// From clients to the first service of a kind.
     Client(Kind),
-    /// From the first of each kind to Kafka.
+    /// From the first service of each kind to Kafka.
     Kafka,
-    /// From the first of a kind to Cassandra.
+    /// From the first service of a kind to Cassandra.
     Cassandra(Kind),
-    /// From the first of a kind to Redis.
+    /// From the first service of a kind to Redis.
     Redis(Kind),
 }
 
-/// How Redis fails while it runs.
+/// A fault of a running Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedisFault {
-    /// It forgets everything.
+    /// All keys are deleted.
     Flush,
-    /// It takes no writes.
+    /// Writes are rejected.
     ReadOnly,
-    /// It has no memory left.
+    /// The memory limit is reached.
     OutOfMemory,
 }
 
-/// One thing that is done.
+/// One fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// A service is killed and started again.
-    Kill(Victim),
-    /// A service is asked to end, and started again.
-    Terminate(Victim),
-    /// All services are, one after the other.
+    Kill(Target),
+    /// A service is terminated gracefully and started again.
+    Terminate(Target),
+    /// All services are terminated gracefully and started again, one after the other.
     Roll,
-    /// A processor stands still until another has everything, and goes on.
+    /// A processor is suspended until the others own its partitions, and resumed.
     Pause(usize),
-    /// A service stands still for less time than anybody notices.
-    Stall(Victim),
-    /// So many times, every two seconds, a processor joins or leaves.
+    /// A service is suspended for less than the session timeout.
+    Stall(Target),
+    /// A rebalance storm: every two seconds a processor joins or leaves, this many times.
     Storm(u32),
     /// A server is killed and started again.
     KillServer(Server),
-    /// A server is asked to end, and started again.
+    /// A server is terminated gracefully and started again.
     TerminateServer(Server),
     /// Redis is killed and started again, empty.
     KillRedis,
-    /// Redis is asked to end, and started again, empty.
+    /// Redis is terminated gracefully and started again, empty.
     TerminateRedis,
-    /// Trouble on a link.
-    Net(Trouble, Link),
-    /// Something about a Redis that runs.
+    /// A network fault on a link.
+    Net(NetworkFault, Link),
+    /// A fault of a running Redis.
     Redis(RedisFault),
-    /// The clock of the second of a kind goes forward, or backward, by so many seconds, and back.
+    /// The clock of a kind's second service is off by this many seconds for a while.
     Clock(Kind, i64),
 }
 
 impl Fault {
-    /// Its name in the verdict.
+    /// The name in the verdict.
     pub fn name(self) -> &'static str {
         match self {
             Self::Kill(_) => "kill",
@@ -97,18 +97,18 @@ impl Fault {
             Self::TerminateServer(Server::Kafka) => "term_kafka",
             Self::TerminateServer(Server::Cassandra) => "term_cassandra",
             Self::TerminateRedis => "term_redis",
-            Self::Net(Trouble::Cut, Link::Client(_)) => "client_cut",
-            Self::Net(Trouble::Reset, Link::Client(_)) => "client_reset",
-            Self::Net(Trouble::Swallow, Link::Client(_)) => "client_half_open",
-            Self::Net(Trouble::SwallowReplies, Link::Client(_)) => "client_lost_replies",
-            Self::Net(Trouble::Late(_), Link::Client(_)) => "client_late",
-            Self::Net(Trouble::Slow, Link::Client(_)) => "client_slow",
-            Self::Net(Trouble::Cut, _) => "cut",
-            Self::Net(Trouble::Reset, _) => "reset",
-            Self::Net(Trouble::Swallow, _) => "half_open",
-            Self::Net(Trouble::SwallowReplies, _) => "lost_replies",
-            Self::Net(Trouble::Late(_), _) => "late",
-            Self::Net(Trouble::Slow, _) => "slow",
+            Self::Net(NetworkFault::Cut, Link::Client(_)) => "client_cut",
+            Self::Net(NetworkFault::Reset, Link::Client(_)) => "client_reset",
+            Self::Net(NetworkFault::Swallow, Link::Client(_)) => "client_half_open",
+            Self::Net(NetworkFault::SwallowReplies, Link::Client(_)) => "client_lost_replies",
+            Self::Net(NetworkFault::Late(_), Link::Client(_)) => "client_late",
+            Self::Net(NetworkFault::Slow, Link::Client(_)) => "client_slow",
+            Self::Net(NetworkFault::Cut, _) => "cut",
+            Self::Net(NetworkFault::Reset, _) => "reset",
+            Self::Net(NetworkFault::Swallow, _) => "half_open",
+            Self::Net(NetworkFault::SwallowReplies, _) => "lost_replies",
+            Self::Net(NetworkFault::Late(_), _) => "late",
+            Self::Net(NetworkFault::Slow, _) => "slow",
             Self::Redis(RedisFault::Flush) => "redis_flush",
             Self::Redis(RedisFault::ReadOnly) => "redis_read_only",
             Self::Redis(RedisFault::OutOfMemory) => "redis_full",
@@ -116,24 +116,24 @@ impl Fault {
         }
     }
 
-    /// How long it is left alone once it is there; what takes its own time does not count.
+    /// How long the fault stays active, in addition to the time that its injection takes.
     pub fn hold(self) -> Duration {
         match self {
-            Self::Stall(_) => STALL,
+            Self::Stall(_) => STALL_DURATION,
             Self::Roll | Self::Storm(_) | Self::Pause(_) => Duration::ZERO,
             Self::KillServer(_) | Self::TerminateServer(_) => Duration::ZERO,
-            // Long enough for a commit to be given up and repeated.
+            // Long enough for a commit to time out and be retried.
             Self::Net(_, Link::Cassandra(_)) => STORE_TIMEOUT * 2 + Duration::from_millis(500),
             _ => Duration::from_millis(1_500),
         }
     }
 
-    /// Whether two may be there at once: each must still be able to come about, and to be told from the other.
-    pub fn mixes_with(self, other: Self) -> bool {
+    /// Whether two faults may be active at the same time. Each must still be able to take effect, detectably.
+    pub fn may_overlap(self, other: Self) -> bool {
         let alone = |fault| matches!(fault, Self::Roll | Self::Storm(_));
-        // A processor can only be replaced where everything else about processors is well.
+        // A takeover from a suspended processor needs healthy processors and servers.
         let paused = |fault| matches!(fault, Self::Pause(_));
-        let about_processors = |fault| {
+        let affects_processors = |fault| {
             matches!(
                 fault,
                 Self::Kill((Kind::Processor, _))
@@ -144,23 +144,23 @@ impl Fault {
                     | Self::Clock(..)
             )
         };
-        // Whatever takes time would make a stall longer.
+        // A fault that takes time to inject would prolong a stall.
         let stalled = |fault| matches!(fault, Self::Stall(_));
-        let at_once = |fault| matches!(fault, Self::Redis(_) | Self::KillRedis | Self::Kill(_));
+        let immediate = |fault| matches!(fault, Self::Redis(_) | Self::KillRedis | Self::Kill(_));
         let both = |one: Self, other: Self| {
             !alone(one)
-                && !(paused(one) && (about_processors(other) || stalled(other)))
-                && (!stalled(one) || at_once(other))
-                && !one.keeps_from(other)
+                && !(paused(one) && (affects_processors(other) || stalled(other)))
+                && (!stalled(one) || immediate(other))
+                && !one.prevents(other)
         };
         both(self, other)
             && both(other, self)
-            && self.subject().is_none_or(|subject| Some(subject) != other.subject())
+            && self.target().is_none_or(|target| Some(target) != other.target())
             && !matches!((self, other), (Self::Net(_, one), Self::Net(_, two)) if one == two)
     }
 
-    /// Nothing passes a link to a server that is away, or of a service that is; and what is away cannot be hurt.
-    fn keeps_from(self, other: Self) -> bool {
+    /// Whether this fault keeps the other one from taking effect, because its target is down.
+    fn prevents(self, other: Self) -> bool {
         match (self, other) {
             (Self::KillServer(server) | Self::TerminateServer(server), Self::Net(_, link)) => {
                 match server {
@@ -183,7 +183,7 @@ impl Fault {
                 Self::Kill((kind, 0)) | Self::Terminate((kind, 0)) | Self::Stall((kind, 0)),
                 Self::Net(_, Link::Client(of) | Link::Redis(of) | Link::Cassandra(of)),
             ) => kind == of,
-            // An end in good order needs what is behind the service.
+            // A graceful exit needs the servers behind the service.
             (
                 Self::Terminate(_),
                 Self::KillServer(_) | Self::TerminateServer(_) | Self::Net(_, Link::Kafka),
@@ -192,10 +192,10 @@ impl Fault {
         }
     }
 
-    /// The service that it is about, if it is about one.
-    fn subject(self) -> Option<Victim> {
+    /// The service that the fault affects, if it is exactly one.
+    fn target(self) -> Option<Target> {
         match self {
-            Self::Kill(victim) | Self::Terminate(victim) | Self::Stall(victim) => Some(victim),
+            Self::Kill(target) | Self::Terminate(target) | Self::Stall(target) => Some(target),
             Self::Pause(processor) => Some((Kind::Processor, processor)),
             Self::Clock(kind, _) => Some((kind, 1)),
             _ => None,

@@ -1,4 +1,4 @@
-//! What was asked for, and what came of it, request by request; and whether the log agrees.
+//! The requests of a run and their outcomes, and their comparison with the log.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -7,124 +7,126 @@ use prost::Message;
 use crate::kafka::LogRecord;
 use crate::record::SubmissionRecord;
 
-/// What a client knows of one request.
+/// The outcome of one request, as its client knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is in the log, at this place.
+    /// The submission is in the log at this address.
     Acknowledged {
         /// The partition.
         partition: u32,
         /// The offset.
         offset: u64,
     },
-    /// Nothing came of it.
-    Refused,
-    /// It may be in the log.
+    /// The request was rejected without effect.
+    Rejected,
+    /// The submission may be in the log.
     Unknown,
 }
 
 /// One request.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt {
-    /// The submission's id.
+    /// The submission id.
     pub submission: u128,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-/// All requests.
+/// All requests of a run.
 #[derive(Debug, Default)]
 pub struct History {
-    /// In no order.
+    /// The requests, unordered.
     pub attempts: Vec<Attempt>,
-    /// What was accepted last of each person: nothing, once withdrawn.
+    /// The last accepted allocation of each person, `None` once withdrawn.
     pub last: HashMap<u64, Option<Vec<u32>>>,
-    /// People of whom something has an unknown outcome: it may take effect at any later time.
+    /// People with a request of unknown outcome, which may still take effect.
     pub uncertain: HashSet<u64>,
-    /// Answers that must not be.
+    /// Responses that violate the contract.
     pub wrong: Vec<String>,
 }
 
-/// How a log differs from what was asked for.
+/// The differences between a log and the requests.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Compared {
-    /// Acknowledged, and not where the receipt says.
+pub struct LogComparison {
+    /// Acknowledged submissions that are not at their receipt's address.
     pub lost: u64,
-    /// Records beyond those that were acknowledged or may be there.
+    /// Records beyond the acknowledged and the possible ones.
     pub doubled: u64,
-    /// What is wrong with which submission, for the first few.
+    /// Descriptions of the first differences.
     pub examples: Vec<String>,
 }
 
 impl History {
-    /// Takes another voice's history in.
-    pub fn add(&mut self, other: Self) {
+    /// Merges another history.
+    pub fn merge(&mut self, other: Self) {
         self.attempts.extend(other.attempts);
         self.last.extend(other.last);
         self.uncertain.extend(other.uncertain);
         self.wrong.extend(other.wrong);
     }
 
-    /// Requests with an outcome.
-    pub fn count(&self, of: impl Fn(Outcome) -> bool) -> u64 {
-        self.attempts.iter().filter(|attempt| of(attempt.outcome)).count() as u64
+    /// Counts the requests whose outcome satisfies a condition.
+    pub fn count(&self, matches: impl Fn(Outcome) -> bool) -> u64 {
+        self.attempts.iter().filter(|attempt| matches(attempt.outcome)).count() as u64
     }
 
-    /// What must count of each person for whom that is known without the log.
+    /// The expected allocation of each person without requests of unknown outcome.
     pub fn certain(&self) -> impl Iterator<Item = (u64, Option<&Vec<u32>>)> {
         let certain = self.last.iter().filter(|(person, _)| !self.uncertain.contains(person));
         certain.map(|(person, last)| (*person, last.as_ref()))
     }
 
-    /// Compares with a log of nothing else.
-    pub fn compare(&self, log: &[LogRecord]) -> Compared {
-        let mut places: HashMap<u128, BTreeSet<(u32, u64)>> = HashMap::new();
+    /// Compares the requests with a log that holds no other records.
+    pub fn compare(&self, log: &[LogRecord]) -> LogComparison {
+        let mut found: HashMap<u128, BTreeSet<(u32, u64)>> = HashMap::new();
         for record in log {
             let id = SubmissionRecord::decode(&record.value[..])
                 .ok()
-                .and_then(|there| <[u8; 16]>::try_from(there.submission_id).ok());
+                .and_then(|stored| <[u8; 16]>::try_from(stored.submission_id).ok());
             if let Some(id) = id {
-                let place = (record.partition, record.offset);
-                places.entry(u128::from_be_bytes(id)).or_default().insert(place);
+                let address = (record.partition, record.offset);
+                found.entry(u128::from_be_bytes(id)).or_default().insert(address);
             }
         }
-        let mut asked: HashMap<u128, (BTreeSet<(u32, u64)>, u64)> = HashMap::new();
+        let mut expected: HashMap<u128, (BTreeSet<(u32, u64)>, u64)> = HashMap::new();
         for Attempt { submission, outcome } in &self.attempts {
-            let (acknowledged, unknown) = asked.entry(*submission).or_default();
+            let (acknowledged, unknown) = expected.entry(*submission).or_default();
             match outcome {
                 Outcome::Acknowledged { partition, offset } => {
                     acknowledged.insert((*partition, *offset));
                 }
-                Outcome::Refused => {}
+                Outcome::Rejected => {}
                 Outcome::Unknown => *unknown += 1,
             }
         }
-        let mut compared = Compared::default();
-        for (id, there) in &places {
-            let (acknowledged, unknown) =
-                asked.get(id).map_or((0, 0), |(places, unknown)| (places.len() as u64, *unknown));
-            let more = (there.len() as u64).saturating_sub(acknowledged + unknown);
-            compared.doubled += more;
-            if more > 0 {
-                compared.example(
+        let mut comparison = LogComparison::default();
+        for (id, addresses) in &found {
+            let (acknowledged, unknown) = expected
+                .get(id)
+                .map_or((0, 0), |(addresses, unknown)| (addresses.len() as u64, *unknown));
+            let surplus = (addresses.len() as u64).saturating_sub(acknowledged + unknown);
+            comparison.doubled += surplus;
+            if surplus > 0 {
+                comparison.example(
                     *id,
-                    format!("at {there:?}: {acknowledged} acknowledged, {unknown} unknown"),
+                    format!("at {addresses:?}: {acknowledged} acknowledged, {unknown} unknown"),
                 );
             }
         }
-        for (id, (acknowledged, _)) in &asked {
-            for place in acknowledged {
-                if !places.get(id).is_some_and(|there| there.contains(place)) {
-                    compared.lost += 1;
-                    compared.example(*id, format!("acknowledged at {place:?}, and not there"));
+        for (id, (acknowledged, _)) in &expected {
+            for address in acknowledged {
+                if !found.get(id).is_some_and(|addresses| addresses.contains(address)) {
+                    comparison.lost += 1;
+                    comparison
+                        .example(*id, format!("acknowledged at {address:?}, but missing there"));
                 }
             }
         }
-        compared
+        comparison
     }
 }
 
-impl Compared {
+impl LogComparison {
     fn example(&mut self, id: u128, what: String) {
         if self.examples.len() < 10 {
             self.examples.push(format!("submission {id:032x} {what}"));
@@ -144,7 +146,7 @@ mod tests {
         LogRecord { partition: 0, offset, key: vec![0; 16], value, headers: BTreeMap::new() }
     }
 
-    fn asked(attempts: &[(u128, Outcome)]) -> History {
+    fn history(attempts: &[(u128, Outcome)]) -> History {
         let attempts = attempts
             .iter()
             .map(|(submission, outcome)| Attempt { submission: *submission, outcome: *outcome })
@@ -156,32 +158,32 @@ mod tests {
         Outcome::Acknowledged { partition: 0, offset }
     }
 
-    fn found(history: &History, log: &[LogRecord]) -> (u64, u64) {
-        let compared = history.compare(log);
-        (compared.lost, compared.doubled)
+    fn compare(history: &History, log: &[LogRecord]) -> (u64, u64) {
+        let comparison = history.compare(log);
+        (comparison.lost, comparison.doubled)
     }
 
     #[test]
-    fn what_is_where_its_receipt_says_is_neither_lost_nor_doubled() {
+    fn a_record_at_its_receipts_address_is_neither_lost_nor_doubled() {
         let history =
-            asked(&[(1, at(0)), (1, at(0)), (2, Outcome::Unknown), (3, Outcome::Refused)]);
-        assert_eq!(found(&history, &[record(1, 0)]), (0, 0));
-        assert_eq!(found(&history, &[record(1, 0), record(2, 1)]), (0, 0));
+            history(&[(1, at(0)), (1, at(0)), (2, Outcome::Unknown), (3, Outcome::Rejected)]);
+        assert_eq!(compare(&history, &[record(1, 0)]), (0, 0));
+        assert_eq!(compare(&history, &[record(1, 0), record(2, 1)]), (0, 0));
     }
 
     #[test]
-    fn what_was_acknowledged_and_is_not_there_is_lost() {
-        assert_eq!(found(&asked(&[(1, at(0))]), &[]), (1, 0));
-        let elsewhere = found(&asked(&[(1, at(5)), (1, Outcome::Unknown)]), &[record(1, 0)]);
+    fn an_acknowledged_submission_without_its_record_is_lost() {
+        assert_eq!(compare(&history(&[(1, at(0))]), &[]), (1, 0));
+        let elsewhere = compare(&history(&[(1, at(5)), (1, Outcome::Unknown)]), &[record(1, 0)]);
         assert_eq!(elsewhere, (1, 0));
     }
 
     #[test]
-    fn what_is_there_more_often_than_asked_for_is_doubled() {
-        assert_eq!(found(&asked(&[(1, at(0))]), &[record(1, 0), record(1, 1)]), (0, 1));
-        let unknown = asked(&[(1, Outcome::Unknown)]);
-        assert_eq!(found(&unknown, &[record(1, 0), record(1, 1)]), (0, 1));
-        assert_eq!(found(&asked(&[(1, Outcome::Refused)]), &[record(1, 0)]), (0, 1));
-        assert_eq!(found(&History::default(), &[record(9, 0)]), (0, 1));
+    fn a_surplus_record_is_doubled() {
+        assert_eq!(compare(&history(&[(1, at(0))]), &[record(1, 0), record(1, 1)]), (0, 1));
+        let unknown = history(&[(1, Outcome::Unknown)]);
+        assert_eq!(compare(&unknown, &[record(1, 0), record(1, 1)]), (0, 1));
+        assert_eq!(compare(&history(&[(1, Outcome::Rejected)]), &[record(1, 0)]), (0, 1));
+        assert_eq!(compare(&History::default(), &[record(9, 0)]), (0, 1));
     }
 }

@@ -1,7 +1,6 @@
-//! The proxies: the first of each kind of service reaches every server through one, and is reached by clients through
-//! one.
+//! The proxies between clients, services and servers.
 //!
-//! The others do without, so that trouble on a link meets one side of a pair.
+//! Only the first service of each kind is behind proxies, so that a network fault affects one of two services.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,13 +9,13 @@ use anyhow::{Context, Result};
 use super::fault::{Kind, Link};
 use super::proxy::Proxy;
 use crate::own_servers::OwnServers;
-use crate::stack::Special;
+use crate::stack::ServiceOverrides;
 use crate::system::System;
 
 const KINDS: [Kind; 3] = [Kind::Ingest, Kind::Processor, Kind::Api];
 
 impl Kind {
-    /// Its name, as programs, settings and logs have it.
+    /// The name in programs, settings and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -33,13 +32,13 @@ pub struct Links {
 }
 
 impl Links {
-    /// Starts a proxy for each link.
+    /// Starts a proxy for each link between services and servers.
     ///
     /// # Errors
-    /// When one cannot listen.
+    /// When a proxy cannot listen.
     pub async fn start(own: &OwnServers, redis: u16) -> Result<Self> {
         let mut proxies = BTreeMap::new();
-        // Kafka tells its clients where it is: all of them come through the one place that it names.
+        // Kafka advertises its address to clients, so all of them use the same proxy.
         let kafka = Proxy::start(own.kafka_proxy(), own.kafka_behind_proxy()).await?;
         proxies.insert(Link::Kafka, kafka);
         for kind in KINDS {
@@ -52,16 +51,16 @@ impl Links {
     /// The proxy of a link.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the link has no proxy.
     pub fn proxy(&self, link: Link) -> Result<&Proxy> {
         self.proxies.get(&link).with_context(|| format!("no proxy for {link:?}"))
     }
 
-    /// Puts a proxy in front of the first ingest and the first API. Gives the addresses that clients use from then on.
+    /// Adds proxies in front of the first ingest and the first API. Returns the addresses for clients.
     ///
     /// # Errors
-    /// When one cannot listen.
-    pub async fn in_front_of(&mut self, system: &System) -> Result<System> {
+    /// When a proxy cannot listen.
+    pub async fn add_client_proxies(&mut self, system: &System) -> Result<System> {
         let mut clients = system.clone();
         for (kind, urls) in [(Kind::Ingest, &mut clients.writes), (Kind::Api, &mut clients.reads)] {
             let first = urls.first_mut().with_context(|| format!("no {kind:?}"))?;
@@ -73,21 +72,21 @@ impl Links {
         Ok(clients)
     }
 
-    /// What the first of each kind needs to go through the proxies.
+    /// The settings that connect the first service of each kind through the proxies.
     ///
     /// # Errors
     /// When a proxy is missing.
-    pub fn specials(&self) -> Result<HashMap<String, Special>> {
-        let mut specials = HashMap::new();
+    pub fn overrides(&self) -> Result<HashMap<String, ServiceOverrides>> {
+        let mut overrides = HashMap::new();
         for kind in KINDS {
             let settings = vec![
                 format!("kafka.brokers={}", self.proxy(Link::Kafka)?.address()),
                 format!("scylla.nodes={}", self.proxy(Link::Cassandra(kind))?.address()),
                 format!("redis.url=redis://{}", self.proxy(Link::Redis(kind))?.address()),
             ];
-            let special = Special { settings, environment: Vec::new() };
-            specials.insert(format!("{}-1", kind.name()), special);
+            let service = ServiceOverrides { settings, environment: Vec::new() };
+            overrides.insert(format!("{}-1", kind.name()), service);
         }
-        Ok(specials)
+        Ok(overrides)
     }
 }

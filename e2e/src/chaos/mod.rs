@@ -1,31 +1,31 @@
-//! A storm: a seeded load over HTTP, meanwhile seeded faults, then peace, and an independent judgement of what is left.
+//! Chaos runs: a seeded load over HTTP, seeded faults meanwhile, then recovery and an independent verdict.
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`fault`] | what can be done, and what at once |
-//! | [`plan`] | what a seed does |
-//! | [`nemesis`] | doing it, and making sure that it was there |
-//! | [`proxy`], [`links`] | the network between clients, services and servers, and its troubles |
-//! | [`redis_faults`], [`clock`] | what is wrong with a Redis that runs; wrong clocks |
-//! | [`workload`], [`ask`] | what people want; one request for it |
-//! | [`history`] | what came of each request, and whether the log agrees |
-//! | [`aftermath`] | peace, and what must be true then |
-//! | [`verdict`] | the line |
-//! | [`disk`], [`small_disk`] | the embedded default on a full disk; a disk that can be filled |
-//! | [`embedded_log`] | the log of the embedded default as a plain client sees it |
+//! | [`fault`] | the faults, and which of them may overlap |
+//! | [`plan`] | the faults of a seed |
+//! | [`nemesis`] | injecting faults, and checking that they took effect |
+//! | [`proxy`], [`links`] | network faults between clients, services and servers |
+//! | [`redis_faults`], [`clock`] | faults of a running Redis; wrong clocks |
+//! | [`workload`], [`request`] | the load; one of its requests |
+//! | [`history`] | the outcome of each request, compared with the log |
+//! | [`judgement`] | recovery, and the checks after it |
+//! | [`verdict`] | the result line |
+//! | [`disk`], [`small_disk`] | the embedded default on a full disk; a disk small enough to fill |
+//! | [`embedded_log`] | a plain client of the embedded log |
 
-pub mod aftermath;
-pub mod ask;
 pub mod clock;
 pub mod disk;
 pub mod embedded_log;
 pub mod fault;
 pub mod history;
+pub mod judgement;
 pub mod links;
 pub mod nemesis;
 pub mod plan;
 pub mod proxy;
 pub mod redis_faults;
+pub mod request;
 pub mod small_disk;
 pub mod verdict;
 pub mod workload;
@@ -41,104 +41,104 @@ use crate::stack::{Stack, StackBuilder};
 use crate::system::System;
 use crate::watch::{Tolerance, Watch};
 use clock::Clocks;
-use fault::{SESSION, STORE_TIMEOUT};
+use fault::{SESSION_TIMEOUT, STORE_TIMEOUT};
 use links::Links;
 use nemesis::Nemesis;
-use plan::{EACH, Extent, Plan};
+use plan::{Extent, Plan, SERVICES_PER_KIND};
 use verdict::Verdict;
 use workload::Workload;
 
-/// The budget that people speak about.
+/// The budget of the load.
 pub const BUDGET: &str = "chaos";
-/// The budget that people only ever join.
-pub const JOINS: &str = "chaos-joins";
-/// The categories of both.
+/// The budget in which each person submits once.
+pub const GROWING_BUDGET: &str = "chaos-joins";
+/// Number of categories of both budgets.
 pub const CATEGORIES: usize = 10;
 const PARTITIONS: u32 = 6;
 
-/// How long a run may take, servers' start and judgement included.
-pub fn bound(extent: Extent) -> Duration {
+/// Timeout of a run, including the start of the servers and the judgement.
+pub fn run_timeout(extent: Extent) -> Duration {
     match extent {
         Extent::Smoke => Duration::from_secs(240),
         Extent::Full => Duration::from_secs(900),
     }
 }
 
-/// Runs a seed.
+/// Runs one seed.
 ///
 /// # Errors
-/// When something cannot be done, or the verdict is not right.
+/// When a fault cannot be injected, or the verdict is a failure.
 pub async fn run(seed: u64, extent: Extent) -> Result<Verdict> {
-    let plan = Plan::of(seed, extent);
+    let plan = Plan::from_seed(seed, extent);
     let own = own_servers().await?;
     let redis_port = free_port()?;
     let (mut links, clocks) = (Links::start(own, redis_port).await?, Clocks::new()?);
     let mut stack = start(own, &links, &clocks, redis_port).await?;
     define(&stack.system).await?;
 
-    let clients = links.in_front_of(&stack.system).await?;
-    let watches = watches(&clients);
+    let clients = links.add_client_proxies(&stack.system).await?;
+    let watches = start_watches(&clients);
     let workload = Workload::start(&clients, seed);
-    workload.goes_on_for(100).await?;
+    workload.wait_for_acknowledgements(100).await?;
     let mut nemesis = Nemesis {
         stack: &mut stack,
         own,
         links: &links,
         clocks: &clocks,
-        done: Default::default(),
+        injected: Default::default(),
         exits: Vec::new(),
-        peace_since: Instant::now(),
+        last_fault_ended: Instant::now(),
     };
-    nemesis.run(&plan, &workload).await.with_context(|| format!("the plan of {seed}:\n{plan}"))?;
-    let Nemesis { done, exits, peace_since, .. } = nemesis;
+    nemesis.run(&plan, &workload).await.with_context(|| format!("plan of seed {seed}:\n{plan}"))?;
+    let Nemesis { injected, exits, last_fault_ended, .. } = nemesis;
 
-    let mut verdict = aftermath::judge(&mut stack, workload, watches, peace_since).await?;
+    let mut verdict = judgement::judge(&mut stack, workload, watches, last_fault_ended).await?;
     verdict.run = format!("CHAOS seed={seed}");
-    verdict.faults = done;
-    verdict.missing(&plan.counts());
+    verdict.faults = injected;
+    verdict.note_missing_faults(&plan.counts());
     verdict.note_exits(exits);
-    verdict.require_right().with_context(|| format!("the plan of {seed}:\n{plan}"))?;
+    verdict.require_success().with_context(|| format!("plan of seed {seed}:\n{plan}"))?;
     Ok(verdict)
 }
 
 async fn define(system: &System) -> Result<()> {
-    for budget in [BUDGET, JOINS] {
+    for budget in [BUDGET, GROWING_BUDGET] {
         system.define(budget, CATEGORIES).await?;
     }
     Ok(())
 }
 
-fn watches(system: &System) -> [Watch; 2] {
+fn start_watches(system: &System) -> [Watch; 2] {
     [
-        Watch::start(system, BUDGET, Tolerance::NoAnswer),
-        Watch::start_growing(system, JOINS, Tolerance::NoAnswer),
+        Watch::start(system, BUDGET, Tolerance::Unavailable),
+        Watch::start_growing(system, GROWING_BUDGET, Tolerance::Unavailable),
     ]
 }
 
 async fn start(own: &OwnServers, links: &Links, clocks: &Clocks, redis: u16) -> Result<Stack> {
-    let mut special = links.specials()?;
-    special.extend(clocks.specials());
+    let mut overrides = links.overrides()?;
+    overrides.extend(clocks.overrides());
     let builder = StackBuilder {
-        ingests: EACH,
-        processors: EACH,
-        apis: EACH,
+        ingests: SERVICES_PER_KIND,
+        processors: SERVICES_PER_KIND,
+        apis: SERVICES_PER_KIND,
         partitions: PARTITIONS,
-        session_timeout_ms: SESSION.as_millis() as u32,
+        session_timeout_ms: SESSION_TIMEOUT.as_millis() as u32,
         settings: vec![format!("scylla.request_timeout_ms={}", STORE_TIMEOUT.as_millis())],
         servers: Some(own.servers.clone()),
         redis_port: Some(redis),
-        special,
+        overrides,
     };
     builder.start().await
 }
 
-/// One set of servers for all seeds.
+/// Starts the servers once for all seeds.
 async fn own_servers() -> Result<&'static OwnServers> {
     static SERVERS: OnceCell<OwnServers> = OnceCell::const_new();
     let own = SERVERS
         .get_or_try_init(async || tokio::task::spawn_blocking(OwnServers::start).await?)
         .await?;
-    // A seed before this one may have failed half way.
+    // An earlier seed may have failed with a server down.
     tokio::task::spawn_blocking(|| own.start_missing()).await??;
     Ok(own)
 }

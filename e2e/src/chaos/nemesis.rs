@@ -1,4 +1,4 @@
-//! Does what the plan says, makes sure that each fault really came about, and ends it.
+//! Injects the faults of a plan, checks that each took effect, and ends it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::clock::Clocks;
-use super::fault::{Fault, Kind, SESSION, Victim};
+use super::fault::{Fault, Kind, SESSION_TIMEOUT, Target};
 use super::links::Links;
 use super::plan::{Plan, Step};
 use super::redis_faults;
@@ -18,43 +18,43 @@ use crate::service::Service;
 use crate::stack::Stack;
 use crate::wait::eventually;
 
-/// How long a service may take to end in good order, with a server away.
-const END_PATIENCE: Duration = Duration::from_secs(20);
-/// How long somebody may take to feel a fault, or another to take over.
-const FELT: Duration = Duration::from_secs(20);
-/// A member joins or leaves as often.
-const STORM_BEAT: Duration = Duration::from_secs(2);
+/// Timeout for the graceful exit of a service while a server is down.
+const TERMINATE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Timeout for a fault to take effect.
+const EFFECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Interval between the actions of a rebalance storm.
+const STORM_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Who does it.
+/// Injects faults into a stack.
 pub struct Nemesis<'a> {
-    /// Whom it is done to.
+    /// The stack under test.
     pub stack: &'a mut Stack,
     /// The servers.
     pub own: &'static OwnServers,
-    /// The network.
+    /// The proxies of all links.
     pub links: &'a Links,
     /// The clocks.
     pub clocks: &'a Clocks,
-    /// How often each fault came about.
-    pub done: BTreeMap<&'static str, u32>,
-    /// Who has ended though nobody asked for it.
+    /// Number of injections of each fault.
+    pub injected: BTreeMap<&'static str, u32>,
+    /// Services that exited unexpectedly.
     pub exits: Vec<String>,
-    /// Since when no fault is there.
-    pub peace_since: Instant,
+    /// When the last fault ended.
+    pub last_fault_ended: Instant,
 }
 
 impl Nemesis<'_> {
-    /// Does everything, one step after the other, while people go on.
+    /// Runs all steps of a plan under load.
     ///
     /// # Errors
-    /// When a fault does not come about, or people are not heard any more.
+    /// When a fault does not take effect, or submissions are not acknowledged between the steps.
     pub async fn run(&mut self, plan: &Plan, workload: &Workload) -> Result<()> {
         for step in &plan.steps {
             self.step(step).await.with_context(|| format!("in {step:?}"))?;
-            self.peace_since = Instant::now();
-            self.exits.extend(unasked_exits(self.stack.services())?);
+            self.last_fault_ended = Instant::now();
+            self.exits.extend(unexpected_exits(self.stack.services())?);
             workload
-                .goes_on_for(step.acknowledged_after)
+                .wait_for_acknowledgements(step.acknowledged_after)
                 .await
                 .with_context(|| format!("after {step:?}"))?;
         }
@@ -62,30 +62,30 @@ impl Nemesis<'_> {
     }
 
     async fn step(&mut self, step: &Step) -> Result<()> {
-        let mut begun = Vec::new();
+        let mut active = Vec::new();
         for fault in &step.faults {
-            begun.push((*fault, self.begin(*fault).await.with_context(|| format!("{fault:?}"))?));
+            active.push((*fault, self.begin(*fault).await.with_context(|| format!("{fault:?}"))?));
         }
         sleep(step.hold).await;
-        // One that is still to be felt may wait for what another one keeps from happening.
-        begun.sort_by_key(|(fault, before)| !self.is_felt(*fault, *before));
-        for (fault, before) in begun {
+        // Faults that took effect end first: another fault may be waiting for them.
+        active.sort_by_key(|(fault, before)| !self.has_effect(*fault, *before));
+        for (fault, before) in active {
             self.end(fault, before).await.with_context(|| format!("{fault:?}"))?;
-            *self.done.entry(fault.name()).or_default() += 1;
+            *self.injected.entry(fault.name()).or_default() += 1;
         }
         Ok(())
     }
 
-    /// Begins a fault, or does it whole if it takes its own time. Gives what its end has to compare with.
+    /// Starts a fault, or runs all of it if it takes its own time. Returns the state before it.
     async fn begin(&mut self, fault: Fault) -> Result<Before> {
-        let before = Before { at: Instant::now(), harm: self.harm(fault)? };
+        let before = Before { at: Instant::now(), affected: self.affected(fault)? };
         match fault {
-            Fault::Kill(victim) => self.service(victim)?.process.kill()?,
-            Fault::Terminate(victim) => ends_well(self.service(victim)?).await?,
+            Fault::Kill(target) => self.service(target)?.process.kill()?,
+            Fault::Terminate(target) => terminate_when_ready(self.service(target)?).await?,
             Fault::Roll => self.roll().await?,
             Fault::Pause(processor) => self.pause(processor).await?,
-            Fault::Stall(victim) => self.service(victim)?.process.signal(Signal::Stop)?,
-            Fault::Storm(beats) => self.storm(beats).await?,
+            Fault::Stall(target) => self.service(target)?.process.signal(Signal::Stop)?,
+            Fault::Storm(actions) => self.storm(actions).await?,
             Fault::KillServer(server) => {
                 let own = self.own;
                 blocking(move || own.kill(server)).await?;
@@ -95,8 +95,8 @@ impl Nemesis<'_> {
                 blocking(move || own.terminate(server)).await?;
             }
             Fault::KillRedis => self.stack.redis.kill()?,
-            Fault::TerminateRedis => self.stack.redis.terminate(END_PATIENCE).await?,
-            Fault::Net(trouble, link) => self.links.proxy(link)?.set(Some(trouble)),
+            Fault::TerminateRedis => self.stack.redis.terminate(TERMINATE_TIMEOUT).await?,
+            Fault::Net(fault, link) => self.links.proxy(link)?.set(Some(fault)),
             Fault::Redis(fault) => redis_faults::begin(&self.stack.redis.url(), fault).await?,
             Fault::Clock(kind, seconds) => {
                 let clocks = self.clocks;
@@ -108,11 +108,14 @@ impl Nemesis<'_> {
 
     async fn end(&mut self, fault: Fault, before: Before) -> Result<()> {
         match fault {
-            Fault::Kill(victim) | Fault::Terminate(victim) => self.slot(victim)?.start_again()?,
-            Fault::Stall(victim) => {
-                self.service(victim)?.process.signal(Signal::Continue)?;
-                let stood = before.at.elapsed();
-                ensure!(stood < SESSION, "it stood still for {stood:?}: that is no stall");
+            Fault::Kill(target) | Fault::Terminate(target) => self.slot(target)?.respawn()?,
+            Fault::Stall(target) => {
+                self.service(target)?.process.signal(Signal::Continue)?;
+                let suspended = before.at.elapsed();
+                ensure!(
+                    suspended < SESSION_TIMEOUT,
+                    "suspended for {suspended:?}, longer than the session timeout"
+                );
             }
             Fault::KillServer(_) | Fault::TerminateServer(_) => {
                 let own = self.own;
@@ -121,8 +124,8 @@ impl Nemesis<'_> {
             Fault::KillRedis | Fault::TerminateRedis => self.stack.redis.restart()?,
             Fault::Net(_, link) => {
                 let proxy = self.links.proxy(link)?;
-                eventually("trouble is felt", FELT, async || {
-                    ensure!(proxy.harm() > before.harm, "nothing passed");
+                eventually("the network fault takes effect", EFFECT_TIMEOUT, async || {
+                    ensure!(proxy.affected() > before.affected, "no traffic passed");
                     Ok(())
                 })
                 .await?;
@@ -138,31 +141,31 @@ impl Nemesis<'_> {
         Ok(())
     }
 
-    /// Whether a fault has come about; those of the network do once something passes.
-    fn is_felt(&self, fault: Fault, before: Before) -> bool {
+    /// Whether a fault has taken effect. A network fault does with the first traffic.
+    fn has_effect(&self, fault: Fault, before: Before) -> bool {
         match fault {
             Fault::Net(_, link) => {
-                self.links.proxy(link).is_ok_and(|proxy| proxy.harm() > before.harm)
+                self.links.proxy(link).is_ok_and(|proxy| proxy.affected() > before.affected)
             }
             _ => true,
         }
     }
 
-    fn harm(&self, fault: Fault) -> Result<u64> {
+    fn affected(&self, fault: Fault) -> Result<u64> {
         match fault {
-            Fault::Net(_, link) => Ok(self.links.proxy(link)?.harm()),
+            Fault::Net(_, link) => Ok(self.links.proxy(link)?.affected()),
             _ => Ok(0),
         }
     }
 
-    /// A service that runs.
-    fn service(&mut self, victim: Victim) -> Result<&mut Service> {
-        let exits = unasked_exits([self.slot(victim)?])?;
+    /// The service, restarted if it had exited unexpectedly.
+    fn service(&mut self, target: Target) -> Result<&mut Service> {
+        let exits = unexpected_exits([self.slot(target)?])?;
         self.exits.extend(exits);
-        self.slot(victim)
+        self.slot(target)
     }
 
-    fn slot(&mut self, (kind, which): Victim) -> Result<&mut Service> {
+    fn slot(&mut self, (kind, which): Target) -> Result<&mut Service> {
         let all = match kind {
             Kind::Ingest => &mut self.stack.ingests,
             Kind::Processor => &mut self.stack.processors,
@@ -171,88 +174,89 @@ impl Nemesis<'_> {
         all.get_mut(which).with_context(|| format!("no {kind:?} {which}"))
     }
 
-    /// Everything is ended in good order and started again, one after the other, each once the one before is ready.
+    /// Restarts all services gracefully, one after the other.
     async fn roll(&mut self) -> Result<()> {
         for service in self.stack.services() {
-            ends_well(service).await?;
+            terminate_when_ready(service).await?;
             service.restart().await?;
         }
         Ok(())
     }
 
-    /// Stands still until the others have everything; then it goes on, and does not know.
+    /// Suspends a processor until the others own its partitions. It resumes as a zombie.
     async fn pause(&mut self, processor: usize) -> Result<()> {
-        // A zombie is one that owned something.
-        self.stack.owned_so(|owned| owned.iter().all(|owned| *owned > 0)).await?;
+        // The suspended processor must own partitions to become a zombie.
+        self.stack.wait_until_owned(|owned| owned.iter().all(|owned| *owned > 0)).await?;
         let zombie = self.stack.processors.remove(processor);
         zombie.process.signal(Signal::Stop)?;
-        let taken_over = self.stack.all_owned().await;
+        let taken_over = self.stack.wait_until_all_owned().await;
         zombie.process.signal(Signal::Continue)?;
         self.stack.processors.insert(processor, zombie);
-        taken_over.context("nobody took over")
+        taken_over.context("no processor took over")
     }
 
-    /// Processors join and leave in turn; those that joined are killed as often as they are asked to leave.
-    async fn storm(&mut self, beats: u32) -> Result<()> {
-        let settled = self.stack.processors.len();
-        let mut beat = interval(STORM_BEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        for number in 0..beats {
-            beat.tick().await;
-            match number % 4 {
+    /// Runs a rebalance storm: processors join, are killed, and leave gracefully in turn.
+    async fn storm(&mut self, actions: u32) -> Result<()> {
+        let initial = self.stack.processors.len();
+        let mut ticks = interval(STORM_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for action in 0..actions {
+            ticks.tick().await;
+            match action % 4 {
                 0 | 1 => self.stack.start_processor()?,
-                2 => self.crashes()?,
-                _ => self.leaves().await?,
+                2 => self.kill_last_processor()?,
+                _ => self.stop_last_processor().await?,
             }
         }
-        while self.stack.processors.len() > settled {
-            beat.tick().await;
-            self.leaves().await?;
+        while self.stack.processors.len() > initial {
+            ticks.tick().await;
+            self.stop_last_processor().await?;
         }
         Ok(())
     }
 
-    /// The one that came last is asked to leave.
-    async fn leaves(&mut self) -> Result<()> {
-        ends_well(&mut self.stack.processors.pop().context("no processor to leave")?).await
+    /// Terminates the processor that joined last.
+    async fn stop_last_processor(&mut self) -> Result<()> {
+        terminate_when_ready(&mut self.stack.processors.pop().context("no processor to stop")?)
+            .await
     }
 
-    /// The one that came last is killed.
-    fn crashes(&mut self) -> Result<()> {
+    /// Kills the processor that joined last.
+    fn kill_last_processor(&mut self) -> Result<()> {
         let mut last = self.stack.processors.pop().context("no processor to kill")?;
-        self.exits.extend(unasked_exits([&mut last])?);
+        self.exits.extend(unexpected_exits([&mut last])?);
         last.process.kill()
     }
 }
 
-/// Who has ended though nobody asked for it. They are started again: the run has failed, and goes on to its verdict.
+/// Restarts services that exited unexpectedly and names them. The failed run still gets its verdict.
 ///
 /// # Errors
-/// When one cannot be started.
-pub fn unasked_exits<'a>(
+/// When a service cannot be started.
+pub fn unexpected_exits<'a>(
     services: impl IntoIterator<Item = &'a mut Service>,
 ) -> Result<Vec<String>> {
     let mut exits = Vec::new();
     for service in services {
-        if let Some(status) = service.process.ended()? {
-            exits.push(format!("{} ended unasked: {status}", service.name()));
-            service.start_again()?;
+        if let Some(status) = service.process.exit_status()? {
+            exits.push(format!("{} exited unexpectedly: {status}", service.name()));
+            service.respawn()?;
         }
     }
     Ok(exits)
 }
 
-/// Asks a service to end once it has begun: one that is told to end before that need not end well.
-async fn ends_well(service: &mut Service) -> Result<()> {
+/// Waits until a service is ready and terminates it. Before that, it need not exit with code 0.
+async fn terminate_when_ready(service: &mut Service) -> Result<()> {
     service.ready().await?;
-    service.terminate(END_PATIENCE).await
+    service.terminate(TERMINATE_TIMEOUT).await
 }
 
-/// How things were before a fault.
+/// The state before a fault.
 #[derive(Debug, Clone, Copy)]
 struct Before {
     at: Instant,
-    harm: u64,
+    affected: u64,
 }
 
 async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {

@@ -1,80 +1,82 @@
-//! What will be done to whom, and when: a function of the seed alone.
+//! The faults of a run, as a pure function of the seed.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::fault::{Fault, Kind, Link, RedisFault, STALL, STORE_TIMEOUT};
-use super::proxy::Trouble;
+use super::fault::{Fault, Kind, Link, RedisFault, STALL_DURATION, STORE_TIMEOUT};
+use super::proxy::NetworkFault;
 use crate::own_servers::Server;
 use crate::record::mix;
 
-/// Of each kind of service so many run.
-pub const EACH: usize = 2;
-/// Two join; one of them is killed, the other leaves.
+/// Number of services of each kind.
+pub const SERVICES_PER_KIND: usize = 2;
+/// Two processors join, one is killed, and the other leaves.
 const SHORT_STORM: u32 = 3;
-/// Whatever a storm does, it does twice.
+/// Every action of a rebalance storm happens twice.
 const LONG_STORM: u32 = 8;
 
-/// How much is done.
+/// How many faults a run injects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// All faults of services and a few of everything else, within a minute.
+    /// All service faults and a few of the others, within a minute.
     Smoke,
-    /// Everything.
+    /// All faults.
     Full,
 }
 
-/// What is there at once.
+/// Faults that are active at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The faults, in the order in which they begin and end.
+    /// The faults, in the order of their start and end.
     pub faults: Vec<Fault>,
-    /// How long they stay.
+    /// How long the faults stay active.
     pub hold: Duration,
-    /// How many submissions must be acknowledged before the next step.
+    /// Submissions that must be acknowledged before the next step.
     pub acknowledged_after: u64,
 }
 
-/// Everything that is done.
+/// All steps of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// One after the other.
+    /// The steps in order.
     pub steps: Vec<Step>,
 }
 
 impl Plan {
-    /// The plan of a seed. Each fault of the extent is in it; the seed says on whom, in which order, and with what.
-    pub fn of(seed: u64, extent: Extent) -> Self {
-        let mut dice = Dice::of(seed);
+    /// Builds the plan of a seed.
+    ///
+    /// Every fault of the extent is in it. The seed determines the targets, the order and the combinations.
+    pub fn from_seed(seed: u64, extent: Extent) -> Self {
+        let mut rng = SeededRng::new(seed);
         let mut left = match extent {
-            Extent::Smoke => some(&mut dice, SHORT_STORM),
-            Extent::Full => everything(&mut dice),
+            Extent::Smoke => smoke_faults(&mut rng, SHORT_STORM),
+            Extent::Full => all_faults(&mut rng),
         };
-        dice.shuffle(&mut left);
+        rng.shuffle(&mut left);
         let mut steps = Vec::new();
         while let Some(first) = left.pop() {
             let mut faults = vec![first];
-            // Alone as often as in company.
-            let company = [0, 0, 1, 2][dice.below(4)];
-            for _ in 0..company {
-                let fits = |fault: &Fault| faults.iter().all(|there| there.mixes_with(*fault));
-                if let Some(place) = left.iter().position(fits) {
-                    faults.push(left.remove(place));
+            // Half of the faults are injected alone.
+            let additional = [0, 0, 1, 2][rng.below(4)];
+            for _ in 0..additional {
+                let fits = |fault: &Fault| faults.iter().all(|active| active.may_overlap(*fault));
+                if let Some(index) = left.iter().position(fits) {
+                    faults.push(left.remove(index));
                 }
             }
             let stall = faults.iter().any(|fault| matches!(fault, Fault::Stall(_)));
             let longest = faults.iter().map(|fault| fault.hold()).max().unwrap_or_default();
             steps.push(Step {
-                hold: if stall { STALL } else { longest },
-                acknowledged_after: 10 + dice.below(60) as u64,
+                hold: if stall { STALL_DURATION } else { longest },
+                acknowledged_after: 10 + rng.below(60) as u64,
                 faults,
             });
         }
         Self { steps }
     }
 
-    /// How often each fault is in it.
+    /// Number of occurrences of each fault.
     pub fn counts(&self) -> BTreeMap<&'static str, u32> {
         let mut counts = BTreeMap::new();
         for fault in self.steps.iter().flat_map(|step| &step.faults) {
@@ -93,55 +95,55 @@ impl fmt::Display for Plan {
     }
 }
 
-/// All faults of services and a few of everything else.
-fn some(dice: &mut Dice, storm: u32) -> Vec<Fault> {
+/// All service faults and a few of the others.
+fn smoke_faults(rng: &mut SeededRng, storm: u32) -> Vec<Fault> {
     vec![
-        Fault::Kill((Kind::Processor, dice.below(EACH))),
-        Fault::Kill((Kind::Ingest, dice.below(EACH))),
-        Fault::Kill((Kind::Api, dice.below(EACH))),
-        Fault::Terminate((dice.kind(), dice.below(EACH))),
+        Fault::Kill((Kind::Processor, rng.below(SERVICES_PER_KIND))),
+        Fault::Kill((Kind::Ingest, rng.below(SERVICES_PER_KIND))),
+        Fault::Kill((Kind::Api, rng.below(SERVICES_PER_KIND))),
+        Fault::Terminate((rng.kind(), rng.below(SERVICES_PER_KIND))),
         Fault::Roll,
-        Fault::Pause(dice.below(EACH)),
-        Fault::Stall((dice.kind(), dice.below(EACH))),
+        Fault::Pause(rng.below(SERVICES_PER_KIND)),
+        Fault::Stall((rng.kind(), rng.below(SERVICES_PER_KIND))),
         Fault::Storm(storm),
-        late(Link::Cassandra(Kind::Processor)),
-        Fault::Net(Trouble::Cut, Link::Kafka),
-        Fault::Net(Trouble::Reset, Link::Redis(dice.kind())),
-        Fault::Net(Trouble::Reset, Link::Client(dice.asked())),
+        delayed_replies(Link::Cassandra(Kind::Processor)),
+        Fault::Net(NetworkFault::Cut, Link::Kafka),
+        Fault::Net(NetworkFault::Reset, Link::Redis(rng.kind())),
+        Fault::Net(NetworkFault::Reset, Link::Client(rng.client_facing_kind())),
         Fault::Redis(RedisFault::Flush),
     ]
 }
 
-fn everything(dice: &mut Dice) -> Vec<Fault> {
-    let mut faults = some(dice, LONG_STORM);
+fn all_faults(rng: &mut SeededRng) -> Vec<Fault> {
+    let mut faults = smoke_faults(rng, LONG_STORM);
     for server in 0..3 {
         let mut link = || match server {
             0 => Link::Kafka,
-            1 => Link::Cassandra([Kind::Processor, Kind::Processor, Kind::Api][dice.below(3)]),
-            _ => Link::Redis(dice.kind()),
+            1 => Link::Cassandra([Kind::Processor, Kind::Processor, Kind::Api][rng.below(3)]),
+            _ => Link::Redis(rng.kind()),
         };
-        for trouble in [Trouble::Cut, Trouble::Reset, Trouble::Slow] {
-            faults.push(Fault::Net(trouble, link()));
+        for fault in [NetworkFault::Cut, NetworkFault::Reset, NetworkFault::Slow] {
+            faults.push(Fault::Net(fault, link()));
         }
-        for trouble in [Trouble::Swallow, Trouble::SwallowReplies] {
-            faults.push(Fault::Net(trouble, link()));
+        for fault in [NetworkFault::Swallow, NetworkFault::SwallowReplies] {
+            faults.push(Fault::Net(fault, link()));
         }
-        faults.push(late(link()));
+        faults.push(delayed_replies(link()));
     }
     for kind in [Kind::Ingest, Kind::Api] {
-        for trouble in [Trouble::Reset, Trouble::Slow, Trouble::Swallow] {
-            faults.push(Fault::Net(trouble, Link::Client(kind)));
+        for fault in [NetworkFault::Reset, NetworkFault::Slow, NetworkFault::Swallow] {
+            faults.push(Fault::Net(fault, Link::Client(kind)));
         }
     }
-    let step = |dice: &mut Dice| match dice.below(2) {
-        0 => 60 + dice.below(7_200) as i64,
-        _ => -60 - dice.below(7_200) as i64,
+    let step = |rng: &mut SeededRng| match rng.below(2) {
+        0 => 60 + rng.below(7_200) as i64,
+        _ => -60 - rng.below(7_200) as i64,
     };
     faults.extend([
-        Fault::Net(Trouble::Cut, Link::Client(dice.asked())),
-        // What was asked for is done, and nobody hears of it.
-        Fault::Net(Trouble::SwallowReplies, Link::Client(Kind::Ingest)),
-        late(Link::Client(dice.asked())),
+        Fault::Net(NetworkFault::Cut, Link::Client(rng.client_facing_kind())),
+        // The request takes effect, but its response is lost.
+        Fault::Net(NetworkFault::SwallowReplies, Link::Client(Kind::Ingest)),
+        delayed_replies(Link::Client(rng.client_facing_kind())),
         Fault::KillServer(Server::Kafka),
         Fault::KillServer(Server::Cassandra),
         Fault::KillRedis,
@@ -150,34 +152,34 @@ fn everything(dice: &mut Dice) -> Vec<Fault> {
         Fault::TerminateRedis,
         Fault::Redis(RedisFault::ReadOnly),
         Fault::Redis(RedisFault::OutOfMemory),
-        Fault::Kill((dice.kind(), dice.below(EACH))),
-        Fault::Terminate((dice.kind(), dice.below(EACH))),
-        Fault::Clock(Kind::Processor, step(dice)),
-        Fault::Clock(dice.asked(), step(dice)),
+        Fault::Kill((rng.kind(), rng.below(SERVICES_PER_KIND))),
+        Fault::Terminate((rng.kind(), rng.below(SERVICES_PER_KIND))),
+        Fault::Clock(Kind::Processor, step(rng)),
+        Fault::Clock(rng.client_facing_kind(), step(rng)),
     ]);
     faults
 }
 
-/// Replies that come late; from the store later than a request may take.
-fn late(link: Link) -> Fault {
+/// Delays replies. Replies of the store are delayed beyond its request timeout.
+fn delayed_replies(link: Link) -> Fault {
     let delay = match link {
         Link::Kafka | Link::Client(_) => Duration::from_millis(1_200),
         Link::Cassandra(_) => STORE_TIMEOUT + Duration::from_millis(500),
         Link::Redis(_) => Duration::from_millis(400),
     };
-    Fault::Net(Trouble::Late(delay), link)
+    Fault::Net(NetworkFault::Late(delay), link)
 }
 
-/// Chance that is the same for the same seed.
-pub struct Dice(u64);
+/// A deterministic random number generator.
+pub struct SeededRng(u64);
 
-impl Dice {
-    /// The dice of a seed.
-    pub fn of(seed: u64) -> Self {
+impl SeededRng {
+    /// Creates a generator from a seed.
+    pub fn new(seed: u64) -> Self {
         Self(mix(seed))
     }
 
-    /// A number below `bound`, or 0.
+    /// A number below `bound`. 0 if `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(1);
         (mix(self.0) % bound.max(1) as u64) as usize
@@ -187,8 +189,8 @@ impl Dice {
         [Kind::Ingest, Kind::Processor, Kind::Api][self.below(3)]
     }
 
-    /// A kind that clients ask for something.
-    fn asked(&mut self) -> Kind {
+    /// A kind of service that clients send requests to.
+    fn client_facing_kind(&mut self) -> Kind {
         [Kind::Ingest, Kind::Api][self.below(2)]
     }
 
@@ -201,11 +203,11 @@ impl Dice {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fault::SESSION;
+    use super::super::fault::SESSION_TIMEOUT;
     use super::*;
 
-    /// What a fault can be called.
-    const KINDS: [&str; 28] = [
+    /// The names of all faults.
+    const FAULT_NAMES: [&str; 28] = [
         "client_cut",
         "client_half_open",
         "client_late",
@@ -237,43 +239,46 @@ mod tests {
     ];
 
     #[test]
-    fn a_seed_always_gives_the_same_plan_and_another_seed_another() {
+    fn a_plan_is_determined_by_its_seed() {
         for seed in 0..50 {
-            assert_eq!(Plan::of(seed, Extent::Full), Plan::of(seed, Extent::Full));
-            assert_ne!(Plan::of(seed, Extent::Full), Plan::of(seed + 1, Extent::Full));
+            assert_eq!(Plan::from_seed(seed, Extent::Full), Plan::from_seed(seed, Extent::Full));
+            assert_ne!(
+                Plan::from_seed(seed, Extent::Full),
+                Plan::from_seed(seed + 1, Extent::Full)
+            );
         }
     }
 
     #[test]
-    fn every_seed_does_everything_of_its_extent() {
-        let mut dice = Dice::of(0);
-        let in_smoke = some(&mut dice, SHORT_STORM).len();
-        let in_full = everything(&mut dice).len();
+    fn every_seed_injects_all_faults_of_its_extent() {
+        let mut rng = SeededRng::new(0);
+        let in_smoke = smoke_faults(&mut rng, SHORT_STORM).len();
+        let in_full = all_faults(&mut rng).len();
         for seed in 0..200 {
             for (extent, expected) in [(Extent::Smoke, in_smoke), (Extent::Full, in_full)] {
-                let counts = Plan::of(seed, extent).counts();
+                let counts = Plan::from_seed(seed, extent).counts();
                 assert_eq!(counts.values().sum::<u32>() as usize, expected);
             }
-            let counts = Plan::of(seed, Extent::Full).counts();
-            assert_eq!(counts.into_keys().collect::<Vec<_>>(), KINDS);
+            let counts = Plan::from_seed(seed, Extent::Full).counts();
+            assert_eq!(counts.into_keys().collect::<Vec<_>>(), FAULT_NAMES);
         }
     }
 
     #[test]
-    fn what_is_mixed_is_so_both_ways_and_a_stall_is_never_made_longer() {
-        let mut mixed = 0;
+    fn overlapping_is_symmetric_and_never_prolongs_a_stall() {
+        let mut overlapping = 0;
         for seed in 0..200 {
-            for step in Plan::of(seed, Extent::Full).steps {
-                mixed += usize::from(step.faults.len() > 1);
-                for (place, fault) in step.faults.iter().enumerate() {
-                    for other in &step.faults[place + 1..] {
-                        assert!(fault.mixes_with(*other) && other.mixes_with(*fault));
+            for step in Plan::from_seed(seed, Extent::Full).steps {
+                overlapping += usize::from(step.faults.len() > 1);
+                for (index, fault) in step.faults.iter().enumerate() {
+                    for other in &step.faults[index + 1..] {
+                        assert!(fault.may_overlap(*other) && other.may_overlap(*fault));
                     }
                 }
                 let stalls = step.faults.iter().any(|fault| matches!(fault, Fault::Stall(_)));
-                assert!(!stalls || step.hold < SESSION);
+                assert!(!stalls || step.hold < SESSION_TIMEOUT);
             }
         }
-        assert!(mixed > 200, "hardly anything is mixed");
+        assert!(overlapping > 200, "too few faults overlap");
     }
 }

@@ -1,6 +1,4 @@
-//! A TCP proxy that makes trouble: what stands between a service and a server, and can fail as a network fails.
-//!
-//! It knows nothing of the protocols that pass through it.
+//! A TCP proxy that injects network faults between a service and a server. It is independent of the protocol.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,34 +15,34 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::wait::eventually;
 
-const GONE: Duration = Duration::from_secs(5);
-/// Bytes read at once.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum bytes per read.
 const CHUNK: usize = 16 * 1024;
-/// Chunks that may wait for their time in each direction.
-const WAITING: usize = 1_024;
-/// Slow bytes come in slices of this size, each after a pause.
+/// Maximum delayed chunks in each direction.
+const MAX_DELAYED_CHUNKS: usize = 1_024;
+/// Size of the slices of slow traffic, which are sent with a pause after each.
 const SLICE: usize = 96;
 const SLICE_PAUSE: Duration = Duration::from_millis(1);
 
-/// What is wrong with the network.
+/// A network fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
-    /// Connections are closed, and new ones end at once.
+pub enum NetworkFault {
+    /// Connections are closed, new ones immediately.
     Cut,
-    /// Connections are reset, and new ones as soon as something is said.
+    /// Connections are reset, new ones at their first bytes.
     Reset,
-    /// Whatever is sent disappears, and nobody is told. A connection that has lost bytes loses all that follow, even
-    /// once the network is well again, as behind a firewall that has forgotten it.
+    /// All bytes are dropped silently. A connection that has lost bytes drops all later ones too, even after the fault,
+    /// as behind a firewall that forgot the connection.
     Swallow,
-    /// As [`Trouble::Swallow`], for the server's replies only: what was asked for is done.
+    /// Drops only the server's replies, so requests take effect.
     SwallowReplies,
-    /// The server's replies come so much later.
+    /// The server's replies are delayed.
     Late(Duration),
-    /// Bytes come in small slices, slowly.
+    /// Bytes arrive slowly, in small slices.
     Slow,
 }
 
-/// A proxy in front of one server. It ends when dropped, and its connections with it.
+/// A proxy in front of one server. Dropping it closes its connections.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -55,45 +53,45 @@ pub struct Proxy {
 #[derive(Debug)]
 struct Shared {
     server: SocketAddr,
-    trouble: watch::Sender<Option<Trouble>>,
-    /// Connections ended, and chunks that did not pass as they should.
-    harm: AtomicU64,
+    fault: watch::Sender<Option<NetworkFault>>,
+    /// Connections and chunks that a fault affected.
+    affected: AtomicU64,
 }
 
 impl Proxy {
-    /// Listens on a port of the loopback, any if it is 0, for a server on another.
+    /// Listens on a loopback port (0 for any) and forwards to the server's port.
     ///
     /// # Errors
-    /// When the port is taken.
+    /// When the port is in use.
     pub async fn start(port: u16, server: u16) -> Result<Self> {
-        // A proxy that was there before may need a moment to be gone.
-        let listener = eventually("the proxy listens", GONE, async || {
+        // An earlier proxy may need a moment to release the port.
+        let listener = eventually("the proxy listens", LISTEN_TIMEOUT, async || {
             TcpListener::bind(("127.0.0.1", port)).await.with_context(|| format!("port {port}"))
         })
         .await?;
         let shared = Arc::new(Shared {
             server: SocketAddr::from(([127, 0, 0, 1], server)),
-            trouble: watch::Sender::new(None),
-            harm: AtomicU64::new(0),
+            fault: watch::Sender::new(None),
+            affected: AtomicU64::new(0),
         });
         let port = listener.local_addr()?.port();
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { port, shared, accepting })
     }
 
-    /// Where it listens, `host:port`.
+    /// The address, `host:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Makes trouble from now on, or ends it.
-    pub fn set(&self, trouble: Option<Trouble>) {
-        self.shared.trouble.send_replace(trouble);
+    /// Starts a fault, or ends the current one.
+    pub fn set(&self, fault: Option<NetworkFault>) {
+        self.shared.fault.send_replace(fault);
     }
 
-    /// How often trouble was felt so far.
-    pub fn harm(&self) -> u64 {
-        self.shared.harm.load(Ordering::Relaxed)
+    /// Number of connections and chunks affected so far.
+    pub fn affected(&self) -> u64 {
+        self.shared.affected.load(Ordering::Relaxed)
     }
 }
 
@@ -104,12 +102,12 @@ impl Drop for Proxy {
 }
 
 impl Shared {
-    fn now(&self) -> Option<Trouble> {
-        *self.trouble.borrow()
+    fn current_fault(&self) -> Option<NetworkFault> {
+        *self.fault.borrow()
     }
 
-    fn harmed(&self) {
-        self.harm.fetch_add(1, Ordering::Relaxed);
+    fn count_affected(&self) {
+        self.affected.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -118,21 +116,21 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok(_) if shared.now() == Some(Trouble::Cut) => shared.harmed(),
+            Ok(_) if shared.current_fault() == Some(NetworkFault::Cut) => shared.count_affected(),
             Ok((client, _)) => {
                 connections.spawn(connection(client, Arc::clone(&shared)));
             }
-            // Out of descriptors; some will be free again.
+            // Out of file descriptors for now.
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
     }
 }
 
 async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
-    if shared.now() == Some(Trouble::Reset) {
+    if shared.current_fault() == Some(NetworkFault::Reset) {
         let _ = client.read(&mut [0; 64]).await;
         let _ = client.set_zero_linger();
-        shared.harmed();
+        shared.count_affected();
         return;
     }
     let Ok(mut server) = TcpStream::connect(shared.server).await else { return };
@@ -141,9 +139,9 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
         let (client_reads, client_writes) = client.split();
         let (server_reads, server_writes) = server.split();
         tokio::select! {
-            () = pass(client_reads, server_writes, false, &shared) => false,
-            () = pass(server_reads, client_writes, true, &shared) => false,
-            reset = broken(&shared) => reset,
+            () = forward(client_reads, server_writes, false, &shared) => false,
+            () = forward(server_reads, client_writes, true, &shared) => false,
+            reset = wait_until_broken(&shared) => reset,
         }
     };
     if reset {
@@ -151,14 +149,14 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-/// Waits until the connection is to end, and says whether by a reset.
-async fn broken(shared: &Shared) -> bool {
-    let mut changes = shared.trouble.subscribe();
+/// Waits until a fault ends the connection. Returns whether by a reset.
+async fn wait_until_broken(shared: &Shared) -> bool {
+    let mut changes = shared.fault.subscribe();
     loop {
-        let trouble = *changes.borrow_and_update();
-        if let Some(Trouble::Cut | Trouble::Reset) = trouble {
-            shared.harmed();
-            return trouble == Some(Trouble::Reset);
+        let fault = *changes.borrow_and_update();
+        if let Some(NetworkFault::Cut | NetworkFault::Reset) = fault {
+            shared.count_affected();
+            return fault == Some(NetworkFault::Reset);
         }
         if changes.changed().await.is_err() {
             return false;
@@ -166,35 +164,35 @@ async fn broken(shared: &Shared) -> bool {
     }
 }
 
-/// Passes one direction on until it ends: a chunk is read, given the time at which it is due, and written then.
-async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, replies: bool, shared: &Shared) {
-    let (due, mut waiting) = mpsc::channel::<(Instant, Vec<u8>)>(WAITING);
+/// Forwards one direction until it ends. Each chunk is written when it is due.
+async fn forward(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, replies: bool, shared: &Shared) {
+    let (delayed, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(MAX_DELAYED_CHUNKS);
     let reading = async {
         let mut lost = false;
         let mut chunk = vec![0; CHUNK];
         while let Ok(length @ 1..) = from.read(&mut chunk).await {
-            let trouble = shared.now();
-            lost |= trouble == Some(Trouble::Swallow)
-                || (trouble == Some(Trouble::SwallowReplies) && replies);
+            let fault = shared.current_fault();
+            lost |= fault == Some(NetworkFault::Swallow)
+                || (fault == Some(NetworkFault::SwallowReplies) && replies);
             if lost {
-                shared.harmed();
+                shared.count_affected();
                 continue;
             }
-            let delay = match trouble {
-                Some(Trouble::Late(delay)) if replies => delay,
+            let delay = match fault {
+                Some(NetworkFault::Late(delay)) if replies => delay,
                 _ => Duration::ZERO,
             };
             if !delay.is_zero() {
-                shared.harmed();
+                shared.count_affected();
             }
             let bytes = chunk.get(..length).unwrap_or_default().to_vec();
-            if due.send((Instant::now() + delay, bytes)).await.is_err() {
+            if delayed.send((Instant::now() + delay, bytes)).await.is_err() {
                 break;
             }
         }
     };
     let writing = async {
-        while let Some((when, bytes)) = waiting.recv().await {
+        while let Some((when, bytes)) = due.recv().await {
             sleep_until(when).await;
             if write(&mut to, &bytes, shared).await.is_err() {
                 break;
@@ -209,10 +207,10 @@ async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, replies: bool, shar
 
 async fn write(to: &mut WriteHalf<'_>, bytes: &[u8], shared: &Shared) -> std::io::Result<()> {
     let mut rest = bytes;
-    while shared.now() == Some(Trouble::Slow) && rest.len() > SLICE {
+    while shared.current_fault() == Some(NetworkFault::Slow) && rest.len() > SLICE {
         let (slice, after) = rest.split_at(SLICE);
         to.write_all(slice).await?;
-        shared.harmed();
+        shared.count_affected();
         sleep(SLICE_PAUSE).await;
         rest = after;
     }
@@ -228,14 +226,14 @@ mod tests {
     const SOON: Duration = Duration::from_secs(5);
     const NEVER: Duration = Duration::from_millis(150);
 
-    /// A server that repeats what it hears, behind a proxy, and a client of it.
-    async fn behind_a_proxy() -> (Proxy, TcpStream) {
+    /// Starts an echo server behind a proxy, and connects a client.
+    async fn start_echo_server() -> (Proxy, TcpStream) {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = server.local_addr().unwrap().port();
         tokio::spawn(async move {
-            while let Ok((mut heard, _)) = server.accept().await {
+            while let Ok((mut connection, _)) = server.accept().await {
                 tokio::spawn(async move {
-                    let (mut from, mut to) = heard.split();
+                    let (mut from, mut to) = connection.split();
                     tokio::io::copy(&mut from, &mut to).await
                 });
             }
@@ -253,27 +251,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_trouble_and_slowly_and_late_the_same_bytes_come_back() {
-        let (proxy, mut client) = behind_a_proxy().await;
+    async fn slow_and_delayed_traffic_arrives_unchanged() {
+        let (proxy, mut client) = start_echo_server().await;
         let bytes: Vec<u8> = (0..40_000_u32).map(|number| number as u8).collect();
         assert_eq!(echo(&mut client, &bytes).await.unwrap(), bytes);
-        assert_eq!(proxy.harm(), 0);
-        for trouble in [Trouble::Slow, Trouble::Late(Duration::from_millis(50))] {
-            proxy.set(Some(trouble));
-            let (before, began) = (proxy.harm(), Instant::now());
+        assert_eq!(proxy.affected(), 0);
+        for fault in [NetworkFault::Slow, NetworkFault::Late(Duration::from_millis(50))] {
+            proxy.set(Some(fault));
+            let (before, started) = (proxy.affected(), Instant::now());
             assert_eq!(echo(&mut client, &bytes).await.unwrap(), bytes);
-            assert!(proxy.harm() > before && began.elapsed() >= Duration::from_millis(50));
+            assert!(proxy.affected() > before && started.elapsed() >= Duration::from_millis(50));
         }
     }
 
     #[tokio::test]
-    async fn a_cut_and_a_reset_end_the_connection_and_later_ones_are_well() {
-        for trouble in [Trouble::Cut, Trouble::Reset] {
-            let (proxy, mut client) = behind_a_proxy().await;
+    async fn cut_and_reset_end_connections_until_the_fault_ends() {
+        for fault in [NetworkFault::Cut, NetworkFault::Reset] {
+            let (proxy, mut client) = start_echo_server().await;
             assert_eq!(echo(&mut client, b"before").await.unwrap(), b"before");
-            proxy.set(Some(trouble));
+            proxy.set(Some(fault));
             let ended = timeout(SOON, client.read(&mut [0; 8])).await.unwrap();
-            assert_eq!(ended.is_err(), trouble == Trouble::Reset);
+            assert_eq!(ended.is_err(), fault == NetworkFault::Reset);
             let mut during = TcpStream::connect(proxy.address()).await.unwrap();
             assert!(timeout(SOON, echo(&mut during, b"during")).await.unwrap().is_err());
             proxy.set(None);
@@ -283,13 +281,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_has_lost_bytes_stays_silent_and_later_ones_are_well() {
-        for trouble in [Trouble::Swallow, Trouble::SwallowReplies] {
-            let (proxy, mut client) = behind_a_proxy().await;
+    async fn a_connection_that_lost_bytes_stays_silent_and_new_ones_work() {
+        for fault in [NetworkFault::Swallow, NetworkFault::SwallowReplies] {
+            let (proxy, mut client) = start_echo_server().await;
             assert_eq!(echo(&mut client, b"before").await.unwrap(), b"before");
-            proxy.set(Some(trouble));
+            proxy.set(Some(fault));
             assert!(timeout(NEVER, echo(&mut client, b"lost")).await.is_err());
-            assert!(proxy.harm() > 0);
+            assert!(proxy.affected() > 0);
             proxy.set(None);
             assert!(timeout(NEVER, echo(&mut client, b"still lost")).await.is_err());
             let mut after = TcpStream::connect(proxy.address()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What can be wrong with a Redis that runs, done by its own commands.
+//! Faults of a running Redis, injected by its own commands.
 
 use anyhow::{Result, ensure};
 use redis::aio::MultiplexedConnection;
@@ -6,37 +6,37 @@ use redis::{Client, RedisResult, cmd};
 
 use super::fault::RedisFault;
 
-/// A port where nobody is: a Redis that follows it takes no writes of anybody else.
-const NOBODY: &str = "1";
+/// A port without a server. A replica of it rejects writes.
+const UNUSED_PORT: &str = "1";
 
-/// Begins a fault and makes sure that it is there.
+/// Starts a fault and checks that it took effect.
 ///
 /// # Errors
-/// When it is not.
+/// When the fault did not take effect.
 pub async fn begin(url: &str, fault: RedisFault) -> Result<()> {
     let mut redis = connect(url).await?;
     match fault {
         RedisFault::Flush => {
             let keys: u64 = cmd("DBSIZE").query_async(&mut redis).await?;
-            ensure!(keys > 0, "there was nothing to forget");
+            ensure!(keys > 0, "there were no keys to delete");
             run(&mut redis, &["FLUSHALL"]).await?;
             return Ok(());
         }
-        RedisFault::ReadOnly => run(&mut redis, &["REPLICAOF", "127.0.0.1", NOBODY]).await?,
+        RedisFault::ReadOnly => run(&mut redis, &["REPLICAOF", "127.0.0.1", UNUSED_PORT]).await?,
         RedisFault::OutOfMemory => {
             run(&mut redis, &["CONFIG", "SET", "maxmemory-policy", "noeviction"]).await?;
             run(&mut redis, &["CONFIG", "SET", "maxmemory", "1"]).await?;
         }
     }
     let probe: RedisResult<()> = cmd("SET").arg("chaos-probe").arg(1).query_async(&mut redis).await;
-    ensure!(probe.is_err(), "it takes writes all the same");
+    ensure!(probe.is_err(), "Redis still accepts writes");
     Ok(())
 }
 
 /// Ends a fault.
 ///
 /// # Errors
-/// When Redis does not answer.
+/// When Redis does not respond.
 pub async fn end(url: &str, fault: RedisFault) -> Result<()> {
     let mut redis = connect(url).await?;
     match fault {

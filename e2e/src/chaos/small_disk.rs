@@ -1,4 +1,4 @@
-//! A disk that can be filled: a small file system in memory, of its own, so that nobody else's disk is touched.
+//! A disk that is small enough to fill: a tmpfs of its own.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,17 +11,17 @@ use crate::scenario;
 
 const MEGABYTES: u32 = 24;
 
-/// A file system of a few megabytes; it goes with this program.
+/// A file system of a few megabytes, unmounted when this program exits.
 #[derive(Debug)]
 pub struct SmallDisk {
     dir: PathBuf,
 }
 
 impl SmallDisk {
-    /// Mounts one.
+    /// Mounts the file system.
     ///
     /// # Errors
-    /// When that is not allowed.
+    /// When mounting is not permitted.
     pub fn mount() -> Result<Self> {
         let dir = scenario::new_dir("disk")?.join("mount");
         fs::create_dir(&dir)?;
@@ -31,42 +31,42 @@ impl SmallDisk {
             .output()?;
         ensure!(
             mounted.status.success(),
-            "a full disk needs a small file system, and that needs root: {}",
+            "the full-disk test mounts a small file system, which needs root: {}",
             String::from_utf8_lossy(&mounted.stderr)
         );
         scenario::at_exit("umount -l \"$1\"", &[&dir])?;
         Ok(Self { dir })
     }
 
-    /// Where it is.
+    /// The mount point.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Writes until nothing more can be written.
+    /// Fills the file system completely.
     ///
     /// # Errors
-    /// When there is still room.
+    /// When there is still free space.
     pub fn fill(&self) -> Result<()> {
         let mut file = File::create(self.ballast())?;
-        // Large pieces first, then the last bytes.
+        // Large chunks first, then the last bytes.
         for size in [1 << 20, 1 << 12, 1] {
-            let piece = vec![0; size];
-            while file.write_all(&piece).is_ok() {}
+            let chunk = vec![0; size];
+            while file.write_all(&chunk).is_ok() {}
         }
         let probe = self.dir.join("probe");
-        let refused = fs::write(&probe, [0; 8_192]);
-        ensure!(refused.is_err(), "there is still room");
+        let written = fs::write(&probe, [0; 8_192]);
+        ensure!(written.is_err(), "there is still free space");
         fs::remove_file(probe)?;
-        // What the failed piece and the probe gave back.
+        // Fill the space that the failed chunk and the probe released.
         while file.write_all(&[0; 4_096]).is_ok() {}
         Ok(())
     }
 
-    /// Gives the room back.
+    /// Frees the space again.
     ///
     /// # Errors
-    /// When it was not filled.
+    /// When the file system was not filled.
     pub fn free(&self) -> Result<()> {
         Ok(fs::remove_file(self.ballast())?)
     }

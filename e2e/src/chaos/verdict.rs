@@ -1,4 +1,4 @@
-//! What a run came to: one line, and what is wrong with it.
+//! The result of a run: one line, and everything that is wrong.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,91 +8,92 @@ use anyhow::{Result, ensure};
 
 use super::history::{History, Outcome};
 use crate::kafka::LogRecord;
-use crate::watch::Seen;
+use crate::watch::Observations;
 
-/// Of each kind of what is wrong so many are quoted.
-const QUOTED: usize = 10;
+/// Maximum number of examples for each kind of violation.
+const MAX_EXAMPLES: usize = 10;
 
-/// The counts of a run and everything that must not be.
+/// The counts and violations of a run.
 #[derive(Debug, Default)]
 pub struct Verdict {
-    /// Which run.
+    /// Name of the run.
     pub run: String,
-    /// Requests that were acknowledged.
+    /// Acknowledged requests.
     pub acknowledged: u64,
-    /// Requests whose outcome no client knows.
+    /// Requests with unknown outcome.
     pub unknown: u64,
-    /// Records of the log that took effect.
+    /// Records that changed the totals.
     pub applied: u64,
-    /// Records that repeated an id.
+    /// Records that repeated a submission id.
     pub duplicates: u64,
-    /// Records that were not submissions.
+    /// Records that were not valid submissions.
     pub dead_lettered: u64,
-    /// Acknowledged and not in the log.
+    /// Acknowledged submissions that are not in the log.
     pub lost: u64,
-    /// In the log more often than asked for.
+    /// Surplus records in the log.
     pub doubled: u64,
-    /// Places that do not show what the log says.
+    /// Backends and APIs that differ from the log.
     pub oracle_differences: u64,
-    /// Versions and totals that readers saw after newer ones.
-    pub went_back: u64,
-    /// Services that ended though nobody asked for it.
+    /// Responses that were older than an earlier one.
+    pub regressions: u64,
+    /// Services that exited unexpectedly.
     pub exits: u64,
-    /// From the end of the last fault until all was right.
+    /// Time from the end of the last fault to the recovery.
     pub recovered: Duration,
-    /// How often each fault was there.
+    /// Number of injections of each fault.
     pub faults: BTreeMap<&'static str, u32>,
-    /// Everything that must not be, in words.
+    /// Descriptions of all violations.
     pub wrong: Vec<String>,
 }
 
 impl Verdict {
-    /// Notes what was asked for, and whether the log agrees.
+    /// Notes the request counts and the differences to the log.
     pub fn note_history(&mut self, history: &History, log: &[LogRecord]) {
-        let compared = history.compare(log);
+        let comparison = history.compare(log);
         self.acknowledged =
             history.count(|outcome| matches!(outcome, Outcome::Acknowledged { .. }));
         self.unknown = history.count(|outcome| outcome == Outcome::Unknown);
-        self.lost = compared.lost;
-        self.doubled = compared.doubled;
-        self.wrong.extend(compared.examples);
-        self.wrong.extend(history.wrong.iter().take(QUOTED).cloned());
+        self.lost = comparison.lost;
+        self.doubled = comparison.doubled;
+        self.wrong.extend(comparison.examples);
+        self.wrong.extend(history.wrong.iter().take(MAX_EXAMPLES).cloned());
     }
 
-    /// Notes what readers saw.
-    pub fn note_seen(&mut self, seen: Seen) {
-        self.went_back += seen.went_back.len() as u64;
-        self.wrong.extend(seen.went_back.into_iter().take(QUOTED));
-        self.wrong.extend(seen.wrong.into_iter().take(QUOTED));
+    /// Notes what the readers observed.
+    pub fn note_observations(&mut self, seen: Observations) {
+        self.regressions += seen.regressions.len() as u64;
+        self.wrong.extend(seen.regressions.into_iter().take(MAX_EXAMPLES));
+        self.wrong.extend(seen.wrong.into_iter().take(MAX_EXAMPLES));
     }
 
-    /// Notes who ended though nobody asked for it.
+    /// Notes services that exited unexpectedly.
     pub fn note_exits(&mut self, exits: Vec<String>) {
         self.exits += exits.len() as u64;
         self.wrong.extend(exits);
     }
 
-    /// Notes every fault of the plan that was not there.
-    pub fn missing(&mut self, planned: &BTreeMap<&'static str, u32>) {
+    /// Notes every planned fault that was not injected.
+    pub fn note_missing_faults(&mut self, planned: &BTreeMap<&'static str, u32>) {
         for (fault, times) in planned {
-            let done = self.faults.get(fault).copied().unwrap_or(0);
-            if done != *times {
-                self.wrong
-                    .push(format!("{fault} was planned {times} times and was there {done} times"));
+            let injected = self.faults.get(fault).copied().unwrap_or(0);
+            if injected != *times {
+                self.wrong.push(format!(
+                    "{fault} was planned {times} times and injected {injected} times"
+                ));
             }
         }
     }
 
-    /// Whether all is as it must be.
+    /// Fails if there is any violation.
     ///
     /// # Errors
-    /// What is wrong.
-    pub fn require_right(&self) -> Result<()> {
-        let nothing =
-            [self.lost, self.doubled, self.oracle_differences, self.went_back, self.exits]
+    /// The verdict and all violations.
+    pub fn require_success(&self) -> Result<()> {
+        let no_counts =
+            [self.lost, self.doubled, self.oracle_differences, self.regressions, self.exits]
                 .iter()
                 .all(|count| *count == 0);
-        ensure!(nothing && self.wrong.is_empty(), "{self}\n{}", self.wrong.join("\n"));
+        ensure!(no_counts && self.wrong.is_empty(), "{self}\n{}", self.wrong.join("\n"));
         Ok(())
     }
 }
@@ -114,7 +115,7 @@ impl fmt::Display for Verdict {
             self.lost,
             self.doubled,
             self.oracle_differences,
-            self.went_back,
+            self.regressions,
             self.exits,
             self.recovered.as_secs_f64(),
             faults.join(","),
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_has_the_shape_that_others_read() {
+    fn the_result_line_has_its_documented_format() {
         let faults = BTreeMap::from([("kill", 2), ("pause", 1)]);
         let run = "CHAOS seed=7".to_owned();
         let verdict = Verdict { run, acknowledged: 5, faults, ..Verdict::default() };
@@ -136,23 +137,23 @@ mod tests {
             "CHAOS seed=7 acked=5 unknown=0 applied=0 duplicates=0 dead=0 lost=0 doubled=0 oracle_diff=0 went_back=0 \
              exits=0 recovered_s=0.0 faults={kill=2,pause=1}"
         );
-        assert!(verdict.require_right().is_ok());
+        assert!(verdict.require_success().is_ok());
     }
 
     #[test]
-    fn a_planned_fault_that_was_not_there_is_wrong_and_so_is_each_count() {
+    fn a_missing_fault_and_every_violation_count_fail_the_verdict() {
         let mut verdict = Verdict::default();
-        verdict.missing(&BTreeMap::from([("kill", 1)]));
-        assert!(verdict.require_right().is_err());
-        for wrong in [
+        verdict.note_missing_faults(&BTreeMap::from([("kill", 1)]));
+        assert!(verdict.require_success().is_err());
+        for failed in [
             Verdict { lost: 1, ..Verdict::default() },
             Verdict { doubled: 1, ..Verdict::default() },
             Verdict { oracle_differences: 1, ..Verdict::default() },
-            Verdict { went_back: 1, ..Verdict::default() },
+            Verdict { regressions: 1, ..Verdict::default() },
             Verdict { exits: 1, ..Verdict::default() },
             Verdict { wrong: vec!["anything".to_owned()], ..Verdict::default() },
         ] {
-            assert!(wrong.require_right().is_err());
+            assert!(failed.require_success().is_err());
         }
     }
 }

@@ -1,8 +1,9 @@
-//! People who say all kinds of things while everything fails: they submit, change their minds, withdraw, repeat
-//! themselves, contradict themselves under one id, and talk nonsense. They give up, too: what came of each request is
-//! noted, and where that is unknown it stays so.
+//! The load of a chaos run.
 //!
-//! Others join a second budget, a few every second, and say no more: nothing that is shown of it may ever fall.
+//! People submit, resubmit, withdraw, repeat requests, reuse ids with different content, and send invalid allocations.
+//! They give up after some retries, so the outcome of a request may stay unknown.
+//!
+//! Other people submit once to a second budget, at a fixed rate: no total of that budget may ever decrease.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,23 +14,23 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::ask::{Saying, Turn, ask};
 use super::history::{History, Outcome};
-use super::{BUDGET, CATEGORIES, JOINS};
+use super::request::{ClientRequest, Content, send_once};
+use super::{BUDGET, CATEGORIES, GROWING_BUDGET};
 use crate::load::uuid_bits;
 use crate::record::{mix, mix_128, shares};
 use crate::system::System;
 
-/// Enough that nobody has said more than three things between a submission and its repetition: ids are remembered for
-/// as long.
+/// Enough people that a person submits at most three times between a request and its repetition, the number of ids that
+/// the fold remembers.
 const PEOPLE: u64 = 3_000;
-const VOICES: u64 = 8;
-/// Somebody new joins after as long.
-const JOIN_BEAT: Duration = Duration::from_millis(50);
-/// How often somebody says something again that was not acknowledged.
-const TRIES: u64 = 6;
-/// How long it may be that nobody is acknowledged.
-const SILENCE: Duration = Duration::from_secs(60);
+const WORKERS: u64 = 8;
+/// Interval between new people in the growing budget.
+const JOIN_INTERVAL: Duration = Duration::from_millis(50);
+/// Maximum attempts for a request.
+const MAX_ATTEMPTS: u64 = 6;
+/// Timeout for new acknowledgements.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 struct Shared {
     system: System,
@@ -39,19 +40,19 @@ struct Shared {
 }
 
 impl Shared {
-    fn goes_on(&self) -> bool {
+    fn is_running(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 }
 
-/// People at work.
+/// A running load.
 pub struct Workload {
     shared: Arc<Shared>,
-    voices: JoinSet<History>,
+    workers: JoinSet<History>,
 }
 
 impl Workload {
-    /// Lets them speak until they are told to stop.
+    /// Starts the load. It runs until [`Workload::stop`].
     pub fn start(system: &System, seed: u64) -> Self {
         let shared = Arc::new(Shared {
             system: system.clone(),
@@ -59,61 +60,61 @@ impl Workload {
             stop: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
         });
-        let mut voices = JoinSet::new();
-        for voice in 0..VOICES {
-            voices.spawn(speak(Arc::clone(&shared), voice));
+        let mut workers = JoinSet::new();
+        for worker in 0..WORKERS {
+            workers.spawn(run_worker(Arc::clone(&shared), worker));
         }
-        voices.spawn(join(Arc::clone(&shared)));
-        Self { shared, voices }
+        workers.spawn(grow(Arc::clone(&shared)));
+        Self { shared, workers }
     }
 
-    /// Waits until `more` requests have been acknowledged from now on.
+    /// Waits until `more` requests are acknowledged.
     ///
     /// # Errors
-    /// When they are not in time.
-    pub async fn goes_on_for(&self, more: u64) -> Result<()> {
+    /// When they are not within the timeout.
+    pub async fn wait_for_acknowledgements(&self, more: u64) -> Result<()> {
         let acknowledged = || self.shared.acknowledged.load(Ordering::Relaxed);
-        let (target, deadline) = (acknowledged() + more, Instant::now() + SILENCE);
+        let (target, deadline) = (acknowledged() + more, Instant::now() + ACKNOWLEDGE_TIMEOUT);
         while acknowledged() < target {
-            ensure!(Instant::now() < deadline, "{} acknowledged, {target} awaited", acknowledged());
+            ensure!(Instant::now() < deadline, "{} of {target} acknowledged", acknowledged());
             sleep(Duration::from_millis(10)).await;
         }
         Ok(())
     }
 
-    /// Lets everyone finish what they are about to say.
+    /// Stops the load after the requests in flight.
     ///
     /// # Errors
-    /// When a voice panicked.
+    /// When a worker panicked.
     pub async fn stop(mut self) -> Result<History> {
         self.shared.stop.store(true, Ordering::Relaxed);
         let mut whole = History::default();
-        while let Some(history) = self.voices.join_next().await {
-            whole.add(history?);
+        while let Some(history) = self.workers.join_next().await {
+            whole.merge(history?);
         }
         Ok(whole)
     }
 }
 
-/// One voice: its people in turn, again and again.
-async fn speak(shared: Arc<Shared>, voice: u64) -> History {
+/// Sends requests for every person of one worker in a loop.
+async fn run_worker(shared: Arc<Shared>, worker: u64) -> History {
     let mut history = History::default();
-    let people = PEOPLE / VOICES;
+    let people = PEOPLE / WORKERS;
     for number in 0.. {
-        if !shared.goes_on() {
+        if !shared.is_running() {
             break;
         }
-        let number_of_all = number * VOICES + voice;
-        let person = number % people * VOICES + voice;
-        let chance = mix(shared.seed ^ number_of_all);
-        let turn = turn(person, chance);
-        let last = say(&shared, &turn, chance, &mut history).await;
-        remember(&mut history, &turn, last);
-        // Some repeat what was accepted, word for word or with other words under the same id.
-        if last == Some(true) {
-            match chance >> 32 & 15 {
-                0 => drop(say(&shared, &turn, chance >> 1, &mut history).await),
-                1 => contradict(&shared, &turn, chance, &mut history).await,
+        let global_number = number * WORKERS + worker;
+        let person = number % people * WORKERS + worker;
+        let random = mix(shared.seed ^ global_number);
+        let request = request(person, random);
+        let accepted = send_with_retries(&shared, &request, random, &mut history).await;
+        record_last(&mut history, &request, accepted);
+        // Some accepted requests are repeated, unchanged or with different content under the same id.
+        if accepted == Some(true) {
+            match random >> 32 & 15 {
+                0 => drop(send_with_retries(&shared, &request, random >> 1, &mut history).await),
+                1 => reuse_id(&shared, &request, random, &mut history).await,
                 _ => {}
             }
         }
@@ -121,36 +122,40 @@ async fn speak(shared: Arc<Shared>, voice: u64) -> History {
     history
 }
 
-/// New people, one after the other. Nobody asks them later what they said, so that is not remembered.
-async fn join(shared: Arc<Shared>) -> History {
+/// Submits once for each new person. Their allocations are not read back, so they are not recorded.
+async fn grow(shared: Arc<Shared>) -> History {
     let mut history = History::default();
-    let mut beat = interval(JOIN_BEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = interval(JOIN_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for person in 0.. {
-        if !shared.goes_on() {
+        if !shared.is_running() {
             break;
         }
-        beat.tick().await;
-        // Far from the numbers of those who speak.
-        let chance = mix(shared.seed ^ !person);
-        let says = Saying::Allocate(shares(chance, CATEGORIES));
-        let turn = Turn { budget: JOINS, person, submission: uuid_bits(mix_128(chance)), says };
-        say(&shared, &turn, chance, &mut history).await;
+        ticks.tick().await;
+        // The complement keeps these numbers apart from those of the other workers.
+        let random = mix(shared.seed ^ !person);
+        let request = ClientRequest {
+            budget: GROWING_BUDGET,
+            person,
+            submission: uuid_bits(mix_128(random)),
+            content: Content::Allocate(shares(random, CATEGORIES)),
+        };
+        send_with_retries(&shared, &request, random, &mut history).await;
     }
     history
 }
 
-fn turn(person: u64, chance: u64) -> Turn {
-    let says = match chance % 100 {
-        0..8 => Saying::Nonsense(nonsense(chance >> 8)),
-        8..20 => Saying::Withdraw,
-        _ => Saying::Allocate(shares(chance, CATEGORIES)),
+fn request(person: u64, random: u64) -> ClientRequest {
+    let content = match random % 100 {
+        0..8 => Content::Invalid(invalid_allocation(random >> 8)),
+        8..20 => Content::Withdraw,
+        _ => Content::Allocate(shares(random, CATEGORIES)),
     };
-    Turn { budget: BUDGET, person, submission: uuid_bits(mix_128(chance)), says }
+    ClientRequest { budget: BUDGET, person, submission: uuid_bits(mix_128(random)), content }
 }
 
-fn nonsense(chance: u64) -> Value {
-    match chance % 6 {
+fn invalid_allocation(random: u64) -> Value {
+    match random % 6 {
         0 => json!({"c0": 99.99}),
         1 => json!({"c0": 60, "c1": 60, "c2": -20}),
         2 => json!({"c0": 50, "no-such-category": 50}),
@@ -160,35 +165,43 @@ fn nonsense(chance: u64) -> Value {
     }
 }
 
-/// Keeps what a person said last, and whether that is certain.
-fn remember(history: &mut History, turn: &Turn, accepted: Option<bool>) {
-    let said = match &turn.says {
-        Saying::Allocate(shares) => Some(shares.clone()),
-        Saying::Withdraw => None,
-        Saying::Nonsense(_) => return,
+/// Records a person's last accepted allocation, or that it is uncertain.
+fn record_last(history: &mut History, request: &ClientRequest, accepted: Option<bool>) {
+    let allocation = match &request.content {
+        Content::Allocate(shares) => Some(shares.clone()),
+        Content::Withdraw => None,
+        Content::Invalid(_) => return,
     };
     match accepted {
-        Some(true) => drop(history.last.insert(turn.person, said)),
+        Some(true) => drop(history.last.insert(request.person, allocation)),
         Some(false) => {}
-        None => drop(history.uncertain.insert(turn.person)),
+        None => drop(history.uncertain.insert(request.person)),
     }
 }
 
-/// Says something until it is accepted, or not worth saying again, or the person gives up. Whether it was accepted,
-/// if that is certain of every try.
-async fn say(shared: &Shared, turn: &Turn, chance: u64, history: &mut History) -> Option<bool> {
+/// Sends a request until it is accepted, finally rejected, or given up.
+///
+/// Returns whether it was accepted, or `None` if any attempt has an unknown outcome.
+async fn send_with_retries(
+    shared: &Shared,
+    request: &ClientRequest,
+    random: u64,
+    history: &mut History,
+) -> Option<bool> {
     let mut uncertain = false;
-    // A quarter give up at the first trouble.
-    let tries = if chance >> 40 & 7 < 2 { 1 } else { TRIES };
-    for attempt in 0..tries {
-        let to = shared.system.write_to((chance.wrapping_add(attempt) % 16) as usize);
-        match ask(&shared.system, turn, to, history).await {
+    // A quarter of the requests are not retried.
+    let attempts = if random >> 40 & 7 < 2 { 1 } else { MAX_ATTEMPTS };
+    for attempt in 0..attempts {
+        let ingest = shared.system.write_to((random.wrapping_add(attempt) % 16) as usize);
+        match send_once(&shared.system, request, ingest, history).await {
             Outcome::Acknowledged { .. } => {
                 shared.acknowledged.fetch_add(1, Ordering::Relaxed);
                 return (!uncertain).then_some(true);
             }
-            Outcome::Refused if matches!(turn.says, Saying::Nonsense(_)) => return Some(false),
-            Outcome::Refused => {}
+            Outcome::Rejected if matches!(request.content, Content::Invalid(_)) => {
+                return Some(false);
+            }
+            Outcome::Rejected => {}
             Outcome::Unknown => uncertain = true,
         }
         sleep(Duration::from_millis(50 << attempt)).await;
@@ -196,10 +209,10 @@ async fn say(shared: &Shared, turn: &Turn, chance: u64, history: &mut History) -
     (!uncertain).then_some(false)
 }
 
-/// Says something else under an id that was accepted: refused, or, where nobody remembers the id, in the log and
-/// without effect.
-async fn contradict(shared: &Shared, turn: &Turn, chance: u64, history: &mut History) {
-    let says = Saying::Allocate(shares(!chance, CATEGORIES));
-    let other = Turn { says, ..turn.clone() };
-    ask(&shared.system, &other, shared.system.write_to(chance as usize), history).await;
+/// Sends different content under an accepted id. It is rejected, or appended without effect if the id is forgotten.
+async fn reuse_id(shared: &Shared, request: &ClientRequest, random: u64, history: &mut History) {
+    let content = Content::Allocate(shares(!random, CATEGORIES));
+    let other = ClientRequest { content, ..request.clone() };
+    let ingest = shared.system.write_to(random as usize);
+    send_once(&shared.system, &other, ingest, history).await;
 }

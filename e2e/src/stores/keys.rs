@@ -1,4 +1,4 @@
-//! The keys in Redis, as a plain client sees them.
+//! A plain client of the keys in Redis.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -14,16 +14,16 @@ impl Keys {
     /// Connects to the Redis at `url`.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// When Redis does not respond.
     pub async fn open(url: &str) -> Result<Self> {
         let client = redis::Client::open(url)?;
         Ok(Self { connection: client.get_multiplexed_async_connection().await? })
     }
 
-    /// The preformatted aggregate of a budget, and the count of people beside it.
+    /// Reads the preformatted aggregate of a budget and checks it against the separate count of people.
     ///
     /// # Errors
-    /// When they are not there, or contradict each other.
+    /// When a key is missing, or the two differ.
     pub async fn aggregate(&mut self, budget: &str) -> Result<Totals> {
         let (json, count): (Option<String>, Option<u64>) = redis::cmd("MGET")
             .arg(format!("aggregate_allocations_v2:{{{budget}}}"))
@@ -47,24 +47,24 @@ impl Keys {
         };
         anyhow::ensure!(
             count == Some(totals.people),
-            "{count:?} beside an aggregate of {} people",
+            "the count is {count:?}, but the aggregate has {} people",
             totals.people
         );
         Ok(totals)
     }
 
-    /// Forgets everything, as a disaster would.
+    /// Deletes all keys.
     ///
     /// # Errors
-    /// When Redis does not answer.
+    /// When Redis does not respond.
     pub async fn flush(&mut self) -> Result<()> {
         Ok(redis::cmd("FLUSHALL").query_async(&mut self.connection).await?)
     }
 
-    /// Every key with its value, to search in.
+    /// Dumps every key with its value, for searching.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When a key cannot be read.
     pub async fn everything(&mut self) -> Result<String> {
         let keys: Vec<Vec<u8>> =
             redis::cmd("KEYS").arg("*").query_async(&mut self.connection).await?;

@@ -1,4 +1,4 @@
-//! The rows in Cassandra or ScyllaDB and the keys in Redis, as plain clients see them.
+//! Plain clients of the tables in Cassandra or ScyllaDB and of the keys in Redis.
 
 mod keys;
 mod tables;

@@ -1,4 +1,4 @@
-//! The rows in Cassandra or ScyllaDB, as a plain client sees them.
+//! A plain client of the tables in Cassandra or ScyllaDB.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use scylla::client::session_builder::SessionBuilder;
 use crate::oracle::{Tally, Totals};
 use crate::record::PersonState;
 
-/// What is committed of one partition.
+/// The committed state of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPartition {
-    /// The next record to fold.
+    /// Offset of the next record to fold.
     pub position: u64,
-    /// People's rows are in the table as of here.
-    pub state_position: u64,
-    /// The latest claim.
+    /// Position up to which person rows are written.
+    pub rows_position: u64,
+    /// Epoch of the latest claim.
     pub epoch: u64,
-    /// What became of the records.
+    /// Outcomes of the records.
     pub tally: Tally,
 }
 
@@ -28,28 +28,28 @@ pub struct StoredPartition {
 pub struct Tables {
     session: Session,
     keyspace: String,
-    /// The one that answered when this was opened.
+    /// The active generation when the tables were opened.
     generation: i32,
 }
 
 impl Tables {
-    /// Opens a keyspace at `nodes`.
+    /// Connects to a keyspace at `nodes`.
     ///
     /// # Errors
-    /// When no node answers.
+    /// When no node responds.
     pub async fn open(nodes: &str, keyspace: &str) -> Result<Self> {
         let session = session(nodes).await?;
-        let generation = answering(&session, keyspace).await?;
+        let generation = active_generation(&session, keyspace).await?;
         Ok(Self { session, keyspace: keyspace.to_owned(), generation })
     }
 
-    /// The same tables, of another generation than the one that answered when they were opened.
+    /// Reads another generation instead of the active one.
     #[must_use]
-    pub fn of_generation(self, generation: i32) -> Self {
+    pub fn with_generation(self, generation: i32) -> Self {
         Self { generation, ..self }
     }
 
-    /// What is committed of a partition, if it was ever claimed.
+    /// The committed state of a partition, if it was ever claimed.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -67,7 +67,7 @@ impl Tables {
         let count = |value: Option<i64>| value.unwrap_or_default().max(0) as u64;
         Ok(Some(StoredPartition {
             position: count(row.0),
-            state_position: count(row.1),
+            rows_position: count(row.1),
             epoch: count(row.2),
             tally: Tally {
                 applied: count(row.3),
@@ -77,10 +77,10 @@ impl Tables {
         }))
     }
 
-    /// The committed position of each partition that was ever claimed, in one read.
+    /// The committed position of each claimed partition, in one read.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When the positions cannot be read.
     pub async fn positions(&self, partitions: u32) -> Result<HashMap<u32, u64>> {
         let all: Vec<i32> = (0..partitions as i32).collect();
         let query = format!(
@@ -96,7 +96,7 @@ impl Tables {
         Ok(positions)
     }
 
-    /// People and sums of a budget, added up over partitions.
+    /// People and sums of a budget over all partitions.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -105,10 +105,10 @@ impl Tables {
         Ok((totals.people, totals.basis_points))
     }
 
-    /// The committed totals of a budget, added up over partitions; without categories while nobody has submitted.
+    /// The committed totals of a budget over all partitions. No categories before the first submission.
     ///
     /// # Errors
-    /// When they cannot be read, or do not fit each other.
+    /// When a row cannot be read or is inconsistent.
     pub async fn totals(&self, budget: &str, partitions: u32) -> Result<Totals> {
         type Columns = (Option<i64>, Option<Vec<i64>>, Option<Vec<u8>>);
         let query = format!(
@@ -116,7 +116,7 @@ impl Tables {
              WHERE generation = {} AND partition = ? AND budget = ?",
             self.keyspace, self.generation
         );
-        let mut totals = Totals::of(0, []);
+        let mut totals = Totals::from_allocations(0, []);
         for partition in 0..partitions {
             let rows = self
                 .session
@@ -124,7 +124,7 @@ impl Tables {
                 .await?
                 .into_rows_result()?;
             if let Some((people, sums, distribution)) = rows.maybe_first_row::<Columns>()? {
-                let part = committed(people, sums, distribution)
+                let part = parse_totals(people, sums, distribution)
                     .with_context(|| format!("the row of {budget} in partition {partition}"))?;
                 add(&mut totals, part)?;
             }
@@ -132,10 +132,10 @@ impl Tables {
         Ok(totals)
     }
 
-    /// What counts of each person of a budget, by key.
+    /// The current allocation of each person of a budget, by person key.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the rows cannot be read.
     pub async fn people(&self, budget: &str) -> Result<HashMap<Vec<u8>, Vec<u32>>> {
         let query = format!("SELECT generation, person, state FROM {}.allocations", self.keyspace);
         let rows = self.session.query_unpaged(query, ()).await?.into_rows_result()?;
@@ -153,12 +153,11 @@ impl Tables {
         Ok(people)
     }
 
-    /// Gives the first category's numbers to the second, and the other way round, in one partition: false, and yet
-    /// nothing contradicts itself.
+    /// Swaps the totals of the first two categories in one partition: wrong, but consistent in itself.
     ///
     /// # Errors
-    /// When there is nothing to exchange, or it cannot be written.
-    pub async fn exchange_categories(&self, budget: &str, partition: u32) -> Result<()> {
+    /// When the two are equal, or cannot be written.
+    pub async fn swap_categories(&self, budget: &str, partition: u32) -> Result<()> {
         let table = format!("{}.totals", self.keyspace);
         let row = format!("generation = {} AND partition = ? AND budget = ?", self.generation);
         let query = format!("SELECT sums, distribution FROM {table} WHERE {row}");
@@ -166,7 +165,7 @@ impl Tables {
         let rows = self.session.query_unpaged(query, key).await?.into_rows_result()?;
         let (mut sums, distribution) = rows.single_row::<(Vec<i64>, Vec<u8>)>()?;
         let mut counts = Distribution::decode(&distribution[..])?.people_by_percent;
-        ensure!(sums.len() >= 2 && sums[0] != sums[1], "nothing to exchange: {sums:?}");
+        ensure!(sums.len() >= 2 && sums[0] != sums[1], "the sums are equal: {sums:?}");
         sums.swap(0, 1);
         let (first, others) = counts.split_at_mut(101);
         first.swap_with_slice(&mut others[..101]);
@@ -177,21 +176,21 @@ impl Tables {
         Ok(())
     }
 
-    /// Empties a table, as a disaster would.
+    /// Deletes all rows of a table.
     ///
     /// # Errors
-    /// When it cannot be emptied.
+    /// When the table cannot be truncated.
     pub async fn truncate(&self, table: &str) -> Result<()> {
         self.session.query_unpaged(format!("TRUNCATE {}.{table}", self.keyspace), ()).await?;
         Ok(())
     }
 
-    /// Empties every table, as the loss of the whole store would. Only that they are there is still known.
+    /// Deletes all rows of all tables except the schema version.
     ///
     /// # Errors
-    /// When one cannot be emptied.
+    /// When a table cannot be truncated.
     pub async fn truncate_all(&self) -> Result<()> {
-        for table in self.names().await? {
+        for table in self.table_names().await? {
             if table != "schema_migrations" {
                 self.truncate(&table).await?;
             }
@@ -199,7 +198,7 @@ impl Tables {
         Ok(())
     }
 
-    async fn names(&self) -> Result<Vec<String>> {
+    async fn table_names(&self) -> Result<Vec<String>> {
         let tables = self
             .session
             .query_unpaged(
@@ -211,13 +210,13 @@ impl Tables {
         tables.rows::<(String,)>()?.map(|row| Ok(row?.0)).collect()
     }
 
-    /// The bytes of every row of every table, to search in.
+    /// Dumps every row of every table, for searching.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When a table cannot be read.
     pub async fn everything(&self) -> Result<String> {
         let mut text = String::new();
-        for table in self.names().await? {
+        for table in self.table_names().await? {
             let query = format!("SELECT * FROM {}.{table}", self.keyspace);
             let rows = self.session.query_unpaged(query, ()).await?.into_rows_result()?;
             for row in rows.rows::<scylla::value::Row>()? {
@@ -236,38 +235,38 @@ impl Tables {
     }
 }
 
-/// The generation that answers, as the roster says; the first, as long as there is no roster.
-async fn answering(session: &Session, keyspace: &str) -> Result<i32> {
+/// Reads the active generation from the generation registry. Without a registry it is 1.
+async fn active_generation(session: &Session, keyspace: &str) -> Result<i32> {
     let tables = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'roster'";
-    let there = session.query_unpaged(tables, (keyspace,)).await?.into_rows_result()?;
-    if there.maybe_first_row::<(String,)>()?.is_none() {
+    let table = session.query_unpaged(tables, (keyspace,)).await?.into_rows_result()?;
+    if table.maybe_first_row::<(String,)>()?.is_none() {
         return Ok(1);
     }
     let query = format!("SELECT roster FROM {keyspace}.roster WHERE id = 'roster'");
     let rows = session.query_unpaged(query, ()).await?.into_rows_result()?;
-    let Some((roster,)) = rows.maybe_first_row::<(String,)>()? else { return Ok(1) };
-    let roster: serde_json::Value = serde_json::from_str(&roster)?;
-    let generation = roster["current"]["generation"].as_i64().context("no current generation")?;
+    let Some((registry,)) = rows.maybe_first_row::<(String,)>()? else { return Ok(1) };
+    let registry: serde_json::Value = serde_json::from_str(&registry)?;
+    let generation = registry["current"]["generation"].as_i64().context("no active generation")?;
     Ok(generation as i32)
 }
 
 /// The `distribution` column, as `distribution.proto` documents it.
 #[derive(Clone, PartialEq, Eq, Message)]
 struct Distribution {
-    /// For each category how many people gave each whole percent, 0 to 100; one category after the other.
+    /// Number of people for each whole percent, 0 to 100, category after category.
     #[prost(uint64, repeated, tag = "1")]
     people_by_percent: Vec<u64>,
 }
 
-/// The columns of a budget's row.
-fn committed(
+/// Parses the columns of a budget's row.
+fn parse_totals(
     people: Option<i64>,
     sums: Option<Vec<i64>>,
     distribution: Option<Vec<u8>>,
 ) -> Result<Totals> {
     let sums = sums.unwrap_or_default();
     let counts = Distribution::decode(&distribution.unwrap_or_default()[..])?.people_by_percent;
-    ensure!(counts.len() == sums.len() * 101, "{} sums beside {} counts", sums.len(), counts.len());
+    ensure!(counts.len() == sums.len() * 101, "{} sums, but {} counts", sums.len(), counts.len());
     Ok(Totals {
         people: people.unwrap_or_default().try_into()?,
         basis_points: sums.into_iter().map(u64::try_from).collect::<Result<_, _>>()?,
@@ -275,15 +274,18 @@ fn committed(
     })
 }
 
-/// Adds a partition's totals; one that nobody has submitted to has no categories.
+/// Adds a partition's totals. A partition without submissions has no categories.
 fn add(totals: &mut Totals, part: Totals) -> Result<()> {
     if totals.basis_points.is_empty() {
         let people = totals.people + part.people;
         *totals = Totals { people, ..part };
         return Ok(());
     }
-    let (has, more) = (totals.basis_points.len(), part.basis_points.len());
-    ensure!(more == 0 || more == has, "{more} categories here, {has} in another partition");
+    let (expected, found) = (totals.basis_points.len(), part.basis_points.len());
+    ensure!(
+        found == 0 || found == expected,
+        "{found} categories in one partition, {expected} in another"
+    );
     totals.people += part.people;
     add_each(&mut totals.basis_points, &part.basis_points);
     for (counts, part) in totals.distribution.iter_mut().zip(&part.distribution) {
@@ -307,10 +309,10 @@ async fn session(nodes: &str) -> Result<Session> {
         .with_context(|| format!("no CQL server at {nodes}"))
 }
 
-/// Drops the keyspaces for which `unwanted` says so.
+/// Drops the keyspaces whose name satisfies `unwanted`.
 ///
 /// # Errors
-/// When no node answers.
+/// When no node responds.
 pub async fn drop_keyspaces(nodes: &str, unwanted: impl Fn(&str) -> bool) -> Result<()> {
     let session = session(nodes).await?;
     let rows = session
@@ -330,37 +332,39 @@ pub async fn drop_keyspaces(nodes: &str, unwanted: impl Fn(&str) -> bool) -> Res
 mod tests {
     use super::*;
 
-    /// The column of two categories: field 1, packed, one byte a count.
+    /// Encodes the column of two categories: field 1, packed, one byte per count.
     fn column(counts: &[u8]) -> Vec<u8> {
         assert_eq!(counts.len(), 202);
         [&[0x0a, 0xca, 0x01][..], counts].concat()
     }
 
-    fn of_one_person(first: u8, second: u8) -> Totals {
+    fn totals_of_one_person(first: u8, second: u8) -> Totals {
         let mut counts = [0; 202];
         counts[usize::from(first)] = 1;
         counts[101 + usize::from(second)] = 1;
         let sums = [first, second].map(|percent| i64::from(percent) * 100);
-        committed(Some(1), Some(sums.to_vec()), Some(column(&counts))).unwrap()
+        parse_totals(Some(1), Some(sums.to_vec()), Some(column(&counts))).unwrap()
     }
 
     #[test]
-    fn a_row_is_the_totals_of_its_people_and_rows_add_up() {
-        assert_eq!(of_one_person(100, 0), Totals::of(2, [&vec![10_000, 0]]));
-        let mut totals = Totals::of(0, []);
-        let nobody = committed(Some(0), Some(Vec::new()), Some(Vec::new())).unwrap();
-        for part in [nobody.clone(), of_one_person(100, 0), nobody, of_one_person(40, 60)] {
+    fn rows_parse_into_totals_and_add_up() {
+        assert_eq!(totals_of_one_person(100, 0), Totals::from_allocations(2, [&vec![10_000, 0]]));
+        let mut totals = Totals::from_allocations(0, []);
+        let empty = parse_totals(Some(0), Some(Vec::new()), Some(Vec::new())).unwrap();
+        for part in
+            [empty.clone(), totals_of_one_person(100, 0), empty, totals_of_one_person(40, 60)]
+        {
             add(&mut totals, part).unwrap();
         }
-        assert_eq!(totals, Totals::of(2, [&vec![10_000, 0], &vec![4_000, 6_000]]));
+        assert_eq!(totals, Totals::from_allocations(2, [&vec![10_000, 0], &vec![4_000, 6_000]]));
     }
 
     #[test]
-    fn columns_and_rows_that_do_not_fit_each_other_are_errors() {
-        assert!(committed(Some(1), Some(vec![10_000]), Some(column(&[0; 202]))).is_err());
-        assert!(committed(Some(-1), Some(vec![0, 0]), Some(column(&[0; 202]))).is_err());
-        assert!(committed(Some(1), Some(vec![10_000, 0]), Some(vec![0xff])).is_err());
-        let mut totals = of_one_person(100, 0);
-        assert!(add(&mut totals, Totals::of(3, [&vec![10_000, 0, 0]])).is_err());
+    fn inconsistent_columns_and_rows_are_errors() {
+        assert!(parse_totals(Some(1), Some(vec![10_000]), Some(column(&[0; 202]))).is_err());
+        assert!(parse_totals(Some(-1), Some(vec![0, 0]), Some(column(&[0; 202]))).is_err());
+        assert!(parse_totals(Some(1), Some(vec![10_000, 0]), Some(vec![0xff])).is_err());
+        let mut totals = totals_of_one_person(100, 0);
+        assert!(add(&mut totals, Totals::from_allocations(3, [&vec![10_000, 0, 0]])).is_err());
     }
 }

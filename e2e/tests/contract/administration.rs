@@ -1,9 +1,9 @@
-//! Administrators, where no tokens are configured: whoever is on this machine.
+//! The administrators' routes without configured tokens: local clients are administrators.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::answer::{Answer, send};
+use e2e::response::{HttpResponse, send};
 use e2e::system::{System, definition};
 use e2e::wait::eventually;
 use reqwest::Method;
@@ -12,17 +12,17 @@ use serde_json::json;
 use crate::{on_both, unique};
 
 on_both!(
-    who_is_on_this_machine_is_an_administrator,
-    who_comes_from_elsewhere_is_none,
-    generations_are_listed_with_the_one_that_answers,
-    limits_are_shown_with_how_the_administrator_stands,
-    dead_letters_are_looked_at_where_there_are_none,
-    an_export_is_handed_out_to_everybody_once_an_operator_has_published_it,
+    a_local_client_is_an_administrator,
+    a_remote_client_is_no_administrator,
+    generations_are_listed_with_the_active_one,
+    limits_are_listed_with_the_administrators_remaining_requests,
+    an_empty_dead_letter_journal_is_listed_and_unknown_dead_letters_are_404,
+    an_export_is_served_to_everybody_once_an_operator_has_published_it,
 );
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const JOB_TIMEOUT: Duration = Duration::from_secs(30);
 
-async fn who_is_on_this_machine_is_an_administrator(system: &System) -> Result<()> {
+async fn a_local_client_is_an_administrator(system: &System) -> Result<()> {
     let answer = system.get("/v1/admin/whoami").await?.expect(200)?;
     ensure!(answer.json()? == json!({"name": "local", "role": "admin"}), "{}", answer.text());
     ensure!(answer.header("ratelimit-policy").starts_with("\"admin\";q="), "{answer:?}");
@@ -30,7 +30,7 @@ async fn who_is_on_this_machine_is_an_administrator(system: &System) -> Result<(
     Ok(())
 }
 
-async fn who_comes_from_elsewhere_is_none(system: &System) -> Result<()> {
+async fn a_remote_client_is_no_administrator(system: &System) -> Result<()> {
     let elsewhere = [("x-forwarded-for", "192.0.2.7")];
     for path in ["/v1/admin/whoami", "/v1/admin/generations"] {
         system.get_with(path, &elsewhere).await?.problem(403, "forbidden")?;
@@ -42,19 +42,21 @@ async fn who_comes_from_elsewhere_is_none(system: &System) -> Result<()> {
     Ok(())
 }
 
-async fn generations_are_listed_with_the_one_that_answers(system: &System) -> Result<()> {
+async fn generations_are_listed_with_the_active_one(system: &System) -> Result<()> {
     let list = system.get("/v1/admin/generations").await?.expect(200)?.json()?;
     let aggregate = system.get("/v1/budgets/taxes/aggregate").await?.expect(200)?.json()?;
     let generations = list["generations"].as_array().cloned().unwrap_or_default();
-    let current: Vec<_> =
+    let active: Vec<_> =
         generations.iter().filter(|generation| generation["state"] == "current").collect();
-    ensure!(current.len() == 1, "{list}");
-    ensure!(current[0]["generation"] == aggregate["generation"], "{list} {aggregate}");
-    ensure!(current[0]["partition_count"].as_u64() > Some(0), "{list}");
+    ensure!(active.len() == 1, "{list}");
+    ensure!(active[0]["generation"] == aggregate["generation"], "{list} {aggregate}");
+    ensure!(active[0]["partition_count"].as_u64() > Some(0), "{list}");
     Ok(())
 }
 
-async fn limits_are_shown_with_how_the_administrator_stands(system: &System) -> Result<()> {
+async fn limits_are_listed_with_the_administrators_remaining_requests(
+    system: &System,
+) -> Result<()> {
     let answer = system.get("/v1/admin/limits").await?.expect(200)?;
     let limits = answer.json()?;
     let requests = &limits["requests"];
@@ -65,7 +67,9 @@ async fn limits_are_shown_with_how_the_administrator_stands(system: &System) -> 
     Ok(())
 }
 
-async fn dead_letters_are_looked_at_where_there_are_none(system: &System) -> Result<()> {
+async fn an_empty_dead_letter_journal_is_listed_and_unknown_dead_letters_are_404(
+    system: &System,
+) -> Result<()> {
     let page = system.get("/v1/admin/dead-letters").await?.expect(200)?.json()?;
     ensure!(page == json!({"dead_letters": [], "next": null}), "{page}");
     system.get("/v1/admin/dead-letters/0.7").await?.problem(404, "not-found")?;
@@ -76,13 +80,13 @@ async fn dead_letters_are_looked_at_where_there_are_none(system: &System) -> Res
     Ok(())
 }
 
-/// Asks for a job, waits until it is done, and gives its id.
-async fn done(system: &System, body: &serde_json::Value, key: &str) -> Result<String> {
+/// Submits a job, waits until it has succeeded, and returns its id.
+async fn run_job(system: &System, body: &serde_json::Value, key: &str) -> Result<String> {
     let url = format!("{}/v1/admin/jobs", system.read_from(0));
-    let asked = system.request(Method::POST, url).header("idempotency-key", key).json(body);
-    let job = send(asked).await?.expect(202)?.json()?;
+    let request = system.request(Method::POST, url).header("idempotency-key", key).json(body);
+    let job = send(request).await?.expect(202)?.json()?;
     let id = job["id"].as_str().context("no id")?.to_owned();
-    eventually("the job is done", PATIENCE, async || {
+    eventually("the job has succeeded", JOB_TIMEOUT, async || {
         let job = system.get(&format!("/v1/admin/jobs/{id}")).await?.expect(200)?.json()?;
         ensure!(job["state"] == "succeeded", "{job}");
         Ok(())
@@ -91,7 +95,7 @@ async fn done(system: &System, body: &serde_json::Value, key: &str) -> Result<St
     Ok(id)
 }
 
-async fn an_export_is_handed_out_to_everybody_once_an_operator_has_published_it(
+async fn an_export_is_served_to_everybody_once_an_operator_has_published_it(
     system: &System,
 ) -> Result<()> {
     let budget = unique("exported");
@@ -100,7 +104,7 @@ async fn an_export_is_handed_out_to_everybody_once_an_operator_has_published_it(
         let body = json!({"person": format!("p-{person}"), "allocation": {"c0": 40, "c1": 60}});
         system.post(&format!("/v1/budgets/{budget}/submissions"), &body).await?.expect(202)?;
     }
-    eventually("everyone is counted", PATIENCE, async || {
+    eventually("all people are counted", JOB_TIMEOUT, async || {
         let path = format!("/v1/budgets/{budget}/aggregate");
         let aggregate = system.get(&path).await?.expect(200)?.json()?;
         ensure!(aggregate["people"] == 3, "{aggregate}");
@@ -111,14 +115,14 @@ async fn an_export_is_handed_out_to_everybody_once_an_operator_has_published_it(
     system.get(&path).await?.problem(404, "not-found")?;
     let export =
         |publish| json!({"kind": "export", "budget": budget, "format": "csv", "publish": publish});
-    done(system, &export(false), &format!("{budget}-kept")).await?;
+    run_job(system, &export(false), &format!("{budget}-kept")).await?;
     system.get(&path).await?.problem(404, "not-found")?;
 
     let key = format!("{budget}-published");
-    let id = done(system, &export(true), &key).await?;
-    ensure!(done(system, &export(true), &key).await? == id, "the same key made another job");
-    let from_each = async |headers: &[(&str, &str)]| {
-        let mut answers: Vec<Answer> = Vec::new();
+    let id = run_job(system, &export(true), &key).await?;
+    ensure!(run_job(system, &export(true), &key).await? == id, "the same key yielded another job");
+    let get_from_each_api = async |headers: &[(&str, &str)]| {
+        let mut answers: Vec<HttpResponse> = Vec::new();
         for api in 0..system.reads.len() {
             let url = format!("{}{path}", system.read_from(api));
             let request =
@@ -130,13 +134,13 @@ async fn an_export_is_handed_out_to_everybody_once_an_operator_has_published_it(
         anyhow::Ok(answers)
     };
     let mut etag = String::new();
-    for answer in from_each(&[]).await? {
+    for answer in get_from_each_api(&[]).await? {
         let answer = answer.expect(200)?;
         ensure!(answer.text() == "c0,c1\n40.00,60.00\n40.00,60.00\n40.00,60.00\n", "{answer:?}");
         ensure!(answer.header("allocator-people") == "3", "{answer:?}");
         etag = answer.header("etag").to_owned();
     }
-    for answer in from_each(&[("if-none-match", &etag)]).await? {
+    for answer in get_from_each_api(&[("if-none-match", &etag)]).await? {
         ensure!(answer.status == 304 && answer.body.is_empty(), "{answer:?}");
     }
     Ok(())

@@ -1,9 +1,9 @@
-//! Budgets: the default one, new ones, and what may change once people have submitted.
+//! Budgets: the default budget, new budgets, and which changes are allowed after the first submission.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::answer::send;
+use e2e::response::send;
 use e2e::system::{System, definition};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,14 +12,18 @@ use crate::{on_both, unique};
 
 on_both!(
     the_default_budget_has_the_ten_divisions_of_cofog,
-    a_new_budget_is_known_everywhere_within_a_second,
-    definitions_are_listed_and_read_one_by_one,
-    a_wrong_definition_is_refused_with_every_fault,
+    every_process_knows_a_new_budget_within_a_second,
+    definitions_are_listed_and_read_individually,
+    an_invalid_definition_is_refused_with_every_fault,
     the_first_submission_freezes_categories_and_identity_but_not_names,
     results_are_withheld_below_the_minimum_of_people,
 );
 
-async fn put(system: &System, budget: &str, definition: &Value) -> Result<e2e::answer::Answer> {
+async fn put(
+    system: &System,
+    budget: &str,
+    definition: &Value,
+) -> Result<e2e::response::HttpResponse> {
     send(
         system
             .request(Method::PUT, format!("{}/v1/budgets/{budget}", system.write_to(0)))
@@ -52,19 +56,19 @@ async fn the_default_budget_has_the_ten_divisions_of_cofog(system: &System) -> R
     Ok(())
 }
 
-async fn a_new_budget_is_known_everywhere_within_a_second(system: &System) -> Result<()> {
+async fn every_process_knows_a_new_budget_within_a_second(system: &System) -> Result<()> {
     let budget = unique("new");
     let answer = put(system, &budget, &definition(2)).await?;
     ensure!(answer.status == 201, "{}: {}", answer.status, answer.text());
-    system.known(&budget, Duration::from_secs(1)).await
+    system.wait_until_known(&budget, Duration::from_secs(1)).await
 }
 
-async fn definitions_are_listed_and_read_one_by_one(system: &System) -> Result<()> {
+async fn definitions_are_listed_and_read_individually(system: &System) -> Result<()> {
     let budget = unique("listed");
     let mut wanted = definition(3);
     wanted["categories"][1]["description"] = json!("Described.");
     wanted["categories"][1]["color"] = json!("#a0b1c2");
-    system.define_as(&budget, &wanted).await?;
+    system.define_with(&budget, &wanted).await?;
     let answer = system.get(&format!("/v1/budgets/{budget}")).await?.expect(200)?;
     let one = answer.json()?;
     ensure!(
@@ -82,7 +86,7 @@ async fn definitions_are_listed_and_read_one_by_one(system: &System) -> Result<(
     Ok(())
 }
 
-async fn a_wrong_definition_is_refused_with_every_fault(system: &System) -> Result<()> {
+async fn an_invalid_definition_is_refused_with_every_fault(system: &System) -> Result<()> {
     let wrong = json!({
         "name": "",
         "categories": [{"id": "a", "name": "A"}, {"id": "a", "name": "Again"}, {"id": "No Slug", "name": "B"}],
@@ -103,7 +107,7 @@ async fn the_first_submission_freezes_categories_and_identity_but_not_names(
 ) -> Result<()> {
     let budget = unique("frozen");
     system.define(&budget, 2).await?;
-    // Before it, everything may change.
+    // Before the first submission, everything may change.
     put(system, &budget, &definition(3)).await?.expect(200)?;
     system.submit(&budget, "a", &[10_000]).await?;
     put(system, &budget, &definition(4)).await?.problem(409, "budget-frozen")?;
@@ -133,7 +137,7 @@ async fn results_are_withheld_below_the_minimum_of_people(system: &System) -> Re
     let budget = unique("few");
     let mut definition = definition(2);
     definition["minimum_people"] = json!(2);
-    system.define_as(&budget, &definition).await?;
+    system.define_with(&budget, &definition).await?;
     let route = format!("/v1/budgets/{budget}/aggregate");
     let at_least = async |person: &str| -> Result<Value> {
         let receipt = system.submit(&budget, person, &[10_000]).await?;

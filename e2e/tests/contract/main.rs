@@ -1,4 +1,4 @@
-//! The contract of `docs/http.md`, on the embedded default and on real servers: the same tests on both.
+//! Tests of the contract in `docs/http.md`; each runs on the embedded default and on real servers.
 
 mod administration;
 mod definitions;
@@ -12,7 +12,7 @@ use e2e::embedded::Embedded;
 use e2e::stack::{Stack, StackBuilder};
 use tokio::sync::OnceCell;
 
-/// Makes two tests of each: one on the embedded default, one on real servers.
+/// Generates two tests of each function: one on the embedded default, one on real servers.
 macro_rules! on_both {
     ($($test:ident),* $(,)?) => {
         mod embedded {
@@ -36,13 +36,13 @@ async fn embedded() -> Result<&'static Embedded> {
 
 async fn servers() -> Result<&'static Stack> {
     static STACK: OnceCell<Stack> = OnceCell::const_new();
-    let two_of_each_door = StackBuilder { ingests: 2, apis: 2, ..Stack::builder() };
-    STACK.get_or_try_init(|| two_of_each_door.start()).await
+    let builder = StackBuilder { ingests: 2, apis: 2, ..Stack::builder() };
+    STACK.get_or_try_init(|| builder.start()).await
 }
 
-/// A budget id that no other test has.
-fn unique(what: &str) -> String {
+/// Returns a budget id that no other test uses.
+fn unique(prefix: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    format!("{what}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("{prefix}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }

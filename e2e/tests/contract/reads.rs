@@ -1,9 +1,9 @@
-//! The aggregate: its form, its headers, and reading at least one's own submission.
+//! Reads of aggregates: body, headers, and reads of at least one's own submission.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::answer::Receipt;
+use e2e::response::Receipt;
 use e2e::system::System;
 use e2e::wait::eventually;
 use serde_json::{Value, json};
@@ -11,29 +11,33 @@ use serde_json::{Value, json};
 use crate::{on_both, unique};
 
 on_both!(
-    an_aggregate_has_the_documented_form,
-    averages_and_medians_are_those_of_the_people_counted,
-    a_distribution_counts_everyone_once_in_each_category,
-    the_etag_is_strong_names_the_version_and_saves_the_body,
+    an_aggregate_has_the_documented_members,
+    averages_and_medians_are_computed_over_the_counted_people,
+    a_distribution_counts_each_person_once_per_category,
+    the_etag_is_strong_contains_the_version_and_avoids_the_body,
     a_second_read_is_answered_from_memory,
-    versions_only_move_forward_and_only_with_the_numbers,
-    the_default_budget_is_at_aggregate_with_a_slash,
-    several_budgets_are_read_at_once_in_the_order_asked,
-    a_reader_can_ask_for_at_least_its_own_submission,
-    what_is_not_visible_yet_is_told_after_the_wait,
-    a_token_that_is_none_is_malformed,
+    versions_only_increase_and_only_with_the_totals,
+    the_default_budgets_aggregate_is_served_at_aggregate_with_a_slash,
+    several_budgets_are_read_together_in_request_order,
+    a_read_with_a_receipt_includes_that_submission,
+    a_submission_that_is_not_counted_yet_is_412_after_the_wait,
+    an_invalid_consistency_token_is_malformed,
 );
 
 fn route(budget: &str) -> String {
     format!("/v1/budgets/{budget}/aggregate")
 }
 
-async fn at_least(system: &System, path: &str, receipt: &Receipt) -> Result<e2e::answer::Answer> {
+async fn at_least(
+    system: &System,
+    path: &str,
+    receipt: &Receipt,
+) -> Result<e2e::response::HttpResponse> {
     let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=5")];
     system.get_with(path, &wait).await?.expect(200)
 }
 
-async fn an_aggregate_has_the_documented_form(system: &System) -> Result<()> {
+async fn an_aggregate_has_the_documented_members(system: &System) -> Result<()> {
     let budget = unique("form");
     system.define(&budget, 3).await?;
     let receipt = system.submit(&budget, "a", &[5_000, 2_500, 2_500]).await?;
@@ -67,7 +71,7 @@ async fn an_aggregate_has_the_documented_form(system: &System) -> Result<()> {
     Ok(())
 }
 
-async fn averages_and_medians_are_those_of_the_people_counted(system: &System) -> Result<()> {
+async fn averages_and_medians_are_computed_over_the_counted_people(system: &System) -> Result<()> {
     let budget = unique("average");
     system.define(&budget, 2).await?;
     let mut receipts = Vec::new();
@@ -90,7 +94,7 @@ async fn averages_and_medians_are_those_of_the_people_counted(system: &System) -
     Ok(())
 }
 
-async fn a_distribution_counts_everyone_once_in_each_category(system: &System) -> Result<()> {
+async fn a_distribution_counts_each_person_once_per_category(system: &System) -> Result<()> {
     let budget = unique("bins");
     system.define(&budget, 2).await?;
     let a = system.submit(&budget, "a", &[10_000, 0]).await?;
@@ -112,7 +116,9 @@ async fn a_distribution_counts_everyone_once_in_each_category(system: &System) -
     Ok(())
 }
 
-async fn the_etag_is_strong_names_the_version_and_saves_the_body(system: &System) -> Result<()> {
+async fn the_etag_is_strong_contains_the_version_and_avoids_the_body(
+    system: &System,
+) -> Result<()> {
     let budget = unique("etag");
     system.define(&budget, 2).await?;
     let receipt = system.submit(&budget, "a", &[10_000]).await?;
@@ -149,7 +155,7 @@ async fn a_second_read_is_answered_from_memory(system: &System) -> Result<()> {
     .await
 }
 
-async fn versions_only_move_forward_and_only_with_the_numbers(system: &System) -> Result<()> {
+async fn versions_only_increase_and_only_with_the_totals(system: &System) -> Result<()> {
     let budget = unique("versions");
     system.define(&budget, 2).await?;
     let mut newest = String::new();
@@ -167,10 +173,12 @@ async fn versions_only_move_forward_and_only_with_the_numbers(system: &System) -
     Ok(())
 }
 
-async fn the_default_budget_is_at_aggregate_with_a_slash(system: &System) -> Result<()> {
-    let body = json!({"person": unique("somebody"), "allocation": {"health": 40, "education": 35.5, "defence": 24.5}});
+async fn the_default_budgets_aggregate_is_served_at_aggregate_with_a_slash(
+    system: &System,
+) -> Result<()> {
+    let body = json!({"person": unique("person"), "allocation": {"health": 40, "education": 35.5, "defence": 24.5}});
     let receipt =
-        e2e::answer::receipt(&system.post("/v1/budgets/taxes/submissions", &body).await?)?;
+        e2e::response::receipt(&system.post("/v1/budgets/taxes/submissions", &body).await?)?;
     let long = at_least(system, &route("taxes"), &receipt).await?;
     let short = system.get("/aggregate/").await?.expect(200)?;
     ensure!(short.json()? == long.json()?, "{} is not {}", short.text(), long.text());
@@ -178,7 +186,7 @@ async fn the_default_budget_is_at_aggregate_with_a_slash(system: &System) -> Res
     Ok(())
 }
 
-async fn several_budgets_are_read_at_once_in_the_order_asked(system: &System) -> Result<()> {
+async fn several_budgets_are_read_together_in_request_order(system: &System) -> Result<()> {
     let (a, b) = (unique("several"), unique("several"));
     for budget in [&a, &b] {
         system.define(budget, 2).await?;
@@ -187,9 +195,9 @@ async fn several_budgets_are_read_at_once_in_the_order_asked(system: &System) ->
     }
     let both = system.get(&format!("/v1/aggregates?budget={b}&budget={a}")).await?.expect(200)?;
     let together = both.json()?;
-    for (place, budget) in [&b, &a].into_iter().enumerate() {
+    for (index, budget) in [&b, &a].into_iter().enumerate() {
         let alone = system.get(&route(budget)).await?.json()?;
-        ensure!(together["aggregates"][place] == alone, "{together} has not {alone} at {place}");
+        ensure!(together["aggregates"][index] == alone, "{together} has not {alone} at {index}");
     }
     let tag = [("if-none-match", both.header("etag"))];
     system.get_with(&format!("/v1/aggregates?budget={b}&budget={a}"), &tag).await?.expect(304)?;
@@ -201,7 +209,7 @@ async fn several_budgets_are_read_at_once_in_the_order_asked(system: &System) ->
     Ok(())
 }
 
-async fn a_reader_can_ask_for_at_least_its_own_submission(system: &System) -> Result<()> {
+async fn a_read_with_a_receipt_includes_that_submission(system: &System) -> Result<()> {
     let budget = unique("own");
     system.define(&budget, 2).await?;
     for (person, share) in (0..30).map(|person| (format!("p-{person}"), 100 * person)) {
@@ -222,12 +230,12 @@ async fn a_reader_can_ask_for_at_least_its_own_submission(system: &System) -> Re
     Ok(())
 }
 
-async fn what_is_not_visible_yet_is_told_after_the_wait(system: &System) -> Result<()> {
+async fn a_submission_that_is_not_counted_yet_is_412_after_the_wait(system: &System) -> Result<()> {
     let budget = unique("future");
     system.define(&budget, 2).await?;
     let receipt = system.submit(&budget, "a", &[10_000]).await?;
     at_least(system, &route(&budget), &receipt).await?;
-    // One that nobody has made yet.
+    // The receipt of a submission that does not exist yet.
     let future = format!("{}.{}", receipt.partition, receipt.offset + 1_000_000);
     let token = ("consistency-token", &*future);
     let began = std::time::Instant::now();
@@ -248,7 +256,7 @@ async fn what_is_not_visible_yet_is_told_after_the_wait(system: &System) -> Resu
     Ok(())
 }
 
-async fn a_token_that_is_none_is_malformed(system: &System) -> Result<()> {
+async fn an_invalid_consistency_token_is_malformed(system: &System) -> Result<()> {
     for headers in [
         [("consistency-token", "nonsense"), ("prefer", "wait=1")],
         [("consistency-token", "0.0"), ("prefer", "wait=11")],

@@ -1,7 +1,7 @@
-//! What is refused, and how it is told: always as a problem, with every fault at once, and nothing of it counted.
+//! Refused requests: each gets a problem with every fault at once, and nothing of it is counted.
 
 use anyhow::{Result, ensure};
-use e2e::answer::send;
+use e2e::response::send;
 use e2e::system::System;
 use reqwest::Method;
 use serde_json::json;
@@ -9,22 +9,22 @@ use serde_json::json;
 use crate::{on_both, unique};
 
 on_both!(
-    every_fault_of_an_allocation_is_told_at_once,
-    no_wrong_allocation_is_taken,
-    what_is_not_json_or_of_wrong_types_is_malformed,
-    a_missing_person_is_told_where_persons_are_required,
-    a_body_of_another_media_type_is_not_read,
-    a_body_that_is_too_large_is_not_read,
-    a_batch_of_more_than_a_thousand_is_refused_whole,
-    unknown_budgets_routes_and_methods_are_problems_too,
-    a_budget_takes_submissions_only_while_it_is_open,
+    every_fault_of_an_allocation_is_reported_at_once,
+    no_invalid_allocation_is_accepted,
+    a_body_that_is_not_json_or_has_wrong_types_is_malformed,
+    a_missing_person_is_reported_where_persons_are_required,
+    a_body_of_another_media_type_is_refused,
+    a_body_that_is_too_large_is_refused,
+    a_batch_of_more_than_a_thousand_items_is_refused_as_a_whole,
+    unknown_budgets_routes_and_methods_are_problems,
+    a_budget_accepts_submissions_only_while_it_is_open,
 );
 
 fn path(budget: &str) -> String {
     format!("/v1/budgets/{budget}/submissions")
 }
 
-async fn every_fault_of_an_allocation_is_told_at_once(system: &System) -> Result<()> {
+async fn every_fault_of_an_allocation_is_reported_at_once(system: &System) -> Result<()> {
     let budget = unique("faults");
     system.define(&budget, 3).await?;
     let body =
@@ -43,10 +43,10 @@ async fn every_fault_of_an_allocation_is_told_at_once(system: &System) -> Result
     ensure!(
         problem["errors"].as_array().into_iter().flatten().all(|fault| fault["detail"].is_string())
     );
-    system.counts_only(&budget, 3, &[]).await
+    system.verify_counts_only(&budget, 3, &[]).await
 }
 
-async fn no_wrong_allocation_is_taken(system: &System) -> Result<()> {
+async fn no_invalid_allocation_is_accepted(system: &System) -> Result<()> {
     let budget = unique("wrong");
     system.define(&budget, 3).await?;
     let allocations = [
@@ -71,10 +71,10 @@ async fn no_wrong_allocation_is_taken(system: &System) -> Result<()> {
             "{allocation}: {problem}"
         );
     }
-    system.counts_only(&budget, 3, &[]).await
+    system.verify_counts_only(&budget, 3, &[]).await
 }
 
-async fn what_is_not_json_or_of_wrong_types_is_malformed(system: &System) -> Result<()> {
+async fn a_body_that_is_not_json_or_has_wrong_types_is_malformed(system: &System) -> Result<()> {
     let budget = unique("malformed");
     system.define(&budget, 3).await?;
     let deep = "[".repeat(100_000);
@@ -105,11 +105,11 @@ async fn what_is_not_json_or_of_wrong_types_is_malformed(system: &System) -> Res
     send(request.header("content-type", "application/json").body(bytes))
         .await?
         .problem(400, "malformed")?;
-    system.counts_only(&budget, 3, &[]).await
+    system.verify_counts_only(&budget, 3, &[]).await
 }
 
-async fn a_missing_person_is_told_where_persons_are_required(system: &System) -> Result<()> {
-    let budget = unique("nobody");
+async fn a_missing_person_is_reported_where_persons_are_required(system: &System) -> Result<()> {
+    let budget = unique("no-person");
     system.define(&budget, 2).await?;
     let problem = system
         .post(&path(&budget), &json!({"allocation": {"c0": 100}}))
@@ -119,7 +119,7 @@ async fn a_missing_person_is_told_where_persons_are_required(system: &System) ->
     Ok(())
 }
 
-async fn a_body_of_another_media_type_is_not_read(system: &System) -> Result<()> {
+async fn a_body_of_another_media_type_is_refused(system: &System) -> Result<()> {
     let budget = unique("media");
     system.define(&budget, 2).await?;
     let good = r#"{"person": "a", "allocation": {"c0": 100}}"#;
@@ -133,7 +133,7 @@ async fn a_body_of_another_media_type_is_not_read(system: &System) -> Result<()>
     Ok(())
 }
 
-async fn a_body_that_is_too_large_is_not_read(system: &System) -> Result<()> {
+async fn a_body_that_is_too_large_is_refused(system: &System) -> Result<()> {
     let budget = unique("large");
     system.define(&budget, 2).await?;
     let body = format!(r#"{{"person": "{}"}}"#, "x".repeat(3 << 20));
@@ -144,7 +144,9 @@ async fn a_body_that_is_too_large_is_not_read(system: &System) -> Result<()> {
     Ok(())
 }
 
-async fn a_batch_of_more_than_a_thousand_is_refused_whole(system: &System) -> Result<()> {
+async fn a_batch_of_more_than_a_thousand_items_is_refused_as_a_whole(
+    system: &System,
+) -> Result<()> {
     let budget = unique("too-many");
     system.define(&budget, 2).await?;
     let items: Vec<_> = (0..1_001)
@@ -154,10 +156,10 @@ async fn a_batch_of_more_than_a_thousand_is_refused_whole(system: &System) -> Re
         .post(&format!("{}/batch", path(&budget)), &json!(items))
         .await?
         .problem(413, "content-too-large")?;
-    system.counts_only(&budget, 2, &[]).await
+    system.verify_counts_only(&budget, 2, &[]).await
 }
 
-async fn unknown_budgets_routes_and_methods_are_problems_too(system: &System) -> Result<()> {
+async fn unknown_budgets_routes_and_methods_are_problems(system: &System) -> Result<()> {
     let body = json!({"person": "a", "allocation": {"health": 100}});
     system
         .post("/v1/budgets/no-such-budget/submissions", &body)
@@ -165,10 +167,7 @@ async fn unknown_budgets_routes_and_methods_are_problems_too(system: &System) ->
         .problem(404, "not-found")?;
     system.get("/v1/budgets/no-such-budget").await?.problem(404, "not-found")?;
     system.get("/v1/budgets/no-such-budget/aggregate").await?.problem(404, "not-found")?;
-    system
-        .get("/v1/budgets/taxes/submissions/nobody-of-this-name")
-        .await?
-        .problem(404, "not-found")?;
+    system.get("/v1/budgets/taxes/submissions/unknown-person").await?.problem(404, "not-found")?;
     system.get("/no/such/route").await?.problem(404, "not-found")?;
     system.post("/no/such/route", &body).await?.problem(404, "not-found")?;
     for (base, route, method) in [
@@ -182,7 +181,7 @@ async fn unknown_budgets_routes_and_methods_are_problems_too(system: &System) ->
     Ok(())
 }
 
-async fn a_budget_takes_submissions_only_while_it_is_open(system: &System) -> Result<()> {
+async fn a_budget_accepts_submissions_only_while_it_is_open(system: &System) -> Result<()> {
     let body = json!({"person": "a", "allocation": {"c0": 100}});
     for (rule, when) in
         [("opens_at", "2999-01-01T00:00:00Z"), ("closes_at", "2001-01-01T00:00:00Z")]
@@ -190,15 +189,15 @@ async fn a_budget_takes_submissions_only_while_it_is_open(system: &System) -> Re
         let budget = unique("closed");
         let mut definition = e2e::system::definition(2);
         definition[rule] = json!(when);
-        system.define_as(&budget, &definition).await?;
+        system.define_with(&budget, &definition).await?;
         system.post(&path(&budget), &body).await?.problem(409, "budget-closed")?;
         system
             .post(&format!("{}/batch", path(&budget)), &json!([body]))
             .await?
             .problem(409, "budget-closed")?;
-        // Open at last, for those who witness that nothing came of it.
-        system.define_as(&budget, &e2e::system::definition(2)).await?;
-        system.counts_only(&budget, 2, &[]).await?;
+        // Opened, so that the check below can submit and verify that nothing else is counted.
+        system.define_with(&budget, &e2e::system::definition(2)).await?;
+        system.verify_counts_only(&budget, 2, &[]).await?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! What every process has: health, metrics, request ids, and pages that say what a problem means.
+//! Common to every process: health, metrics, request ids, and pages that explain problem types.
 
 use anyhow::{Result, ensure};
-use e2e::answer::send;
+use e2e::response::send;
 use e2e::scenario::scenario;
 use e2e::system::System;
 use reqwest::Method;
@@ -9,12 +9,12 @@ use reqwest::Method;
 use crate::on_both;
 
 on_both!(
-    every_process_says_that_it_lives_and_is_ready,
-    every_process_shows_its_metrics,
-    a_problem_names_its_request_and_leads_to_a_page,
+    every_process_reports_that_it_is_alive_and_ready,
+    every_process_exposes_its_metrics,
+    a_problem_contains_its_request_id_and_its_type_is_a_page,
 );
 
-async fn every_process_says_that_it_lives_and_is_ready(system: &System) -> Result<()> {
+async fn every_process_reports_that_it_is_alive_and_ready(system: &System) -> Result<()> {
     for url in system.reads.iter().chain(&system.writes) {
         for route in ["/livez", "/readyz"] {
             send(system.request(Method::GET, format!("{url}{route}")))
@@ -26,7 +26,7 @@ async fn every_process_says_that_it_lives_and_is_ready(system: &System) -> Resul
     Ok(())
 }
 
-async fn every_process_shows_its_metrics(system: &System) -> Result<()> {
+async fn every_process_exposes_its_metrics(system: &System) -> Result<()> {
     for url in system.reads.iter().chain(&system.writes) {
         let text =
             send(system.request(Method::GET, format!("{url}/metrics"))).await?.expect(200)?.text();
@@ -36,7 +36,7 @@ async fn every_process_shows_its_metrics(system: &System) -> Result<()> {
     Ok(())
 }
 
-async fn a_problem_names_its_request_and_leads_to_a_page(system: &System) -> Result<()> {
+async fn a_problem_contains_its_request_id_and_its_type_is_a_page(system: &System) -> Result<()> {
     let answer =
         system.get_with("/v1/budgets/none-such", &[("x-request-id", "trace-me-7")]).await?;
     let problem = answer.problem(404, "not-found")?;
@@ -52,7 +52,7 @@ async fn a_problem_names_its_request_and_leads_to_a_page(system: &System) -> Res
 }
 
 #[test]
-fn the_processor_has_health_and_metrics_too() {
+fn the_processor_reports_health_and_metrics() {
     scenario(async || {
         let stack = crate::servers().await?;
         for processor in &stack.processors {

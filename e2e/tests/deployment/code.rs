@@ -1,4 +1,4 @@
-//! What the code says, for the files of operations to be compared with: binaries, settings, metrics.
+//! Extracts binaries, settings and metrics from the code, to compare the deployment files with.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -8,17 +8,17 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The top of the repository.
+/// Returns the root of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// The text of a file of the repository.
+/// Reads a file of the repository.
 pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The binaries of the workspace.
+/// Lists the binaries of the workspace.
 pub fn binaries() -> BTreeSet<String> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
@@ -37,10 +37,10 @@ pub fn binaries() -> BTreeSet<String> {
         .collect()
 }
 
-/// The names of all settings, from the reference in the README, which another test keeps equal to the code.
+/// Lists all settings from `docs/configuration.md`, which another test compares with the code.
 pub fn settings() -> BTreeSet<String> {
-    let readme = read("README.md");
-    let (_, reference) = readme.split_once("<!-- configuration -->").unwrap();
+    let document = read("docs/configuration.md");
+    let (_, reference) = document.split_once("<!-- configuration -->").unwrap();
     let (reference, _) = reference.split_once("<!-- /configuration -->").unwrap();
     reference
         .lines()
@@ -52,13 +52,13 @@ pub fn settings() -> BTreeSet<String> {
 /// A metric as the sources register it.
 #[derive(Debug, Clone, Default)]
 pub struct Metric {
-    /// It has `_bucket`, `_sum` and `_count`.
+    /// Whether the metric is a histogram, with `_bucket`, `_sum` and `_count`.
     pub is_histogram: bool,
-    /// What its samples are told apart by, besides what Prometheus adds.
+    /// The labels of its samples, without those that Prometheus adds.
     pub labels: BTreeSet<String>,
 }
 
-/// The metrics that the sources register.
+/// Extracts the metrics that the sources register.
 pub fn metrics() -> BTreeMap<String, Metric> {
     const REGISTRARS: [&str; 9] = [
         "counter(",
@@ -73,7 +73,7 @@ pub fn metrics() -> BTreeMap<String, Metric> {
     ];
     let mut metrics = BTreeMap::new();
     for source in sources(&root()) {
-        let text = with_lists_spelled_out(fs::read_to_string(&source).unwrap());
+        let text = inline_label_lists(fs::read_to_string(&source).unwrap());
         for registrar in REGISTRARS {
             for (at, _) in text.match_indices(registrar) {
                 let registration = text[at + registrar.len()..].trim_start();
@@ -92,8 +92,8 @@ pub fn metrics() -> BTreeMap<String, Metric> {
     metrics
 }
 
-/// The source with the constant lists of labels in the place of their names.
-fn with_lists_spelled_out(source: String) -> String {
+/// Replaces the names of constant label lists in a source by their values.
+fn inline_label_lists(source: String) -> String {
     let constants: Vec<(String, String)> = source
         .split("\nconst ")
         .skip(1)
@@ -105,13 +105,13 @@ fn with_lists_spelled_out(source: String) -> String {
     constants.iter().fold(source, |text, (name, list)| text.replace(name, list))
 }
 
-/// The list of labels in the rest of a registration, from behind the metric's name.
+/// Extracts the labels from a registration's text after the metric's name.
 fn labels(registration: &str) -> BTreeSet<String> {
     let mut labels = BTreeSet::new();
     let mut in_list = false;
-    // What stands in quotes is every other part; a label, or the help, which may contain anything.
-    for (place, part) in registration.split('"').enumerate() {
-        if place % 2 == 1 {
+    // Every other part is quoted text: a label, or the help, which may contain anything.
+    for (index, part) in registration.split('"').enumerate() {
+        if index % 2 == 1 {
             if in_list {
                 labels.insert(part.to_owned());
             }
@@ -124,7 +124,7 @@ fn labels(registration: &str) -> BTreeSet<String> {
     labels
 }
 
-/// The Rust sources of every crate, without their tests.
+/// Lists the Rust sources of all crates, without their integration tests.
 fn sources(root: &Path) -> Vec<PathBuf> {
     let mut sources = Vec::new();
     let crates = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path().join("src"));

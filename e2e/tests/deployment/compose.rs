@@ -1,4 +1,4 @@
-//! `docker-compose.yml` and the configuration that it gives to our services.
+//! Parses `docker-compose.yml` and the configuration of its services.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::code;
 
-/// As much of the file as is checked.
+/// The checked parts of `docker-compose.yml`.
 #[derive(Debug, Deserialize)]
 pub struct Compose {
     pub services: BTreeMap<String, Service>,
@@ -15,7 +15,7 @@ pub struct Compose {
     pub secrets: BTreeMap<String, Secret>,
 }
 
-/// A service.
+/// A service of the compose file.
 #[derive(Debug, Deserialize)]
 pub struct Service {
     pub image: String,
@@ -38,19 +38,19 @@ pub struct Service {
     pub deploy: Value,
 }
 
-/// What another service waits for.
+/// A dependency on another service.
 #[derive(Debug, Deserialize)]
 pub struct Dependency {
     pub condition: String,
 }
 
-/// How a container is found well.
+/// A container's health check.
 #[derive(Debug, Deserialize)]
 pub struct Healthcheck {
     pub test: Vec<String>,
 }
 
-/// A secret from a file.
+/// A secret read from a file.
 #[derive(Debug, Deserialize)]
 pub struct Secret {
     pub file: String,
@@ -61,7 +61,7 @@ impl Compose {
         yaml("docker-compose.yml")
     }
 
-    /// The services that run one of our binaries.
+    /// Returns the services that run a binary of this workspace.
     pub fn ours(&self) -> impl Iterator<Item = (&str, &Service)> {
         self.services
             .iter()
@@ -69,8 +69,9 @@ impl Compose {
             .map(|(name, service)| (name.as_str(), service))
     }
 
-    /// The ports on which each service listens inside its container. Those of ours, of Kafka and of nginx come from
-    /// their configuration; the others' are what their images listen on when nothing else is said.
+    /// Returns the port that each service listens on inside its container.
+    ///
+    /// The ports of our services, Kafka and nginx come from their configuration; the others are their images' defaults.
     pub fn listening(&self) -> BTreeMap<&str, u16> {
         let configuration = configuration();
         self.services
@@ -94,12 +95,12 @@ impl Compose {
 }
 
 impl Service {
-    /// The program that a service of ours runs.
+    /// Returns the binary that one of our services runs.
     pub fn binary(&self, name: &str) -> &str {
         self.command.first().unwrap_or_else(|| panic!("{name} has no command"))
     }
 
-    /// Sources and targets of its mounts.
+    /// Returns sources and targets of the mounts.
     pub fn mounts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.volumes.iter().map(|volume| {
             let mut parts = volume.split(':');
@@ -107,7 +108,7 @@ impl Service {
         })
     }
 
-    /// Where a path inside the container is in the repository.
+    /// Maps a path inside the container to a path in the repository.
     pub fn in_repository(&self, path: &str) -> Option<String> {
         self.mounts().find_map(|(source, target)| {
             let rest = path.strip_prefix(target)?;
@@ -116,7 +117,7 @@ impl Service {
     }
 }
 
-/// The settings of `deploy/allocator.toml`, by dotted name.
+/// Reads the settings of `deploy/allocator.toml`, by dotted name.
 pub fn configuration() -> BTreeMap<String, String> {
     let table: toml::Table = code::read("deploy/allocator.toml").parse().unwrap();
     table
@@ -131,12 +132,12 @@ pub fn configuration() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Any YAML file of the repository.
+/// Parses a YAML file of the repository.
 pub fn yaml<T: serde::de::DeserializeOwned>(path: &str) -> T {
     serde_saphyr::from_str(&code::read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The port at the end of an address.
+/// Parses the port of an address.
 pub fn port_of(address: &str) -> u16 {
     address.rsplit(':').next().unwrap().parse().unwrap_or_else(|_| panic!("no port in {address}"))
 }

@@ -1,5 +1,6 @@
-//! The files of operations agree with the code and with each other. No Docker engine is needed, and none is there where
-//! this is developed: compose, nginx, Prometheus and Grafana are checked statically, the middle two by their own tools.
+//! The deployment files match the code and each other.
+//!
+//! The checks are static and need no Docker engine; nginx and Prometheus check their files with their own tools.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod code;
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use compose::{Compose, configuration, port_of};
 
 #[test]
-fn every_command_is_a_binary_that_the_image_holds() {
+fn every_command_is_a_binary_of_the_image() {
     let binaries = code::binaries();
     let dockerfile = code::read("Dockerfile");
     let compose = Compose::read();
@@ -35,26 +36,29 @@ fn every_command_is_a_binary_that_the_image_holds() {
 }
 
 #[test]
-fn the_image_holds_all_binaries_that_operators_use_and_is_not_run_by_root() {
+fn the_image_contains_all_binaries_for_operators_and_does_not_run_as_root() {
     let dockerfile = code::read("Dockerfile");
     let (_, copied) = dockerfile.split_once("install -D -t /out/ ").unwrap();
-    let held: BTreeSet<&str> = copied
+    let contained: BTreeSet<&str> = copied
         .lines()
         .next()
         .unwrap()
         .split(' ')
         .map(|path| path.strip_prefix("target/release/").unwrap())
         .collect();
-    assert_eq!(held, BTreeSet::from(["allocator", "api", "ingest", "processor"]));
+    assert_eq!(contained, BTreeSet::from(["allocator", "api", "ingest", "processor"]));
     let binaries = code::binaries();
-    assert!(held.iter().all(|binary| binaries.contains(*binary)), "{held:?} of {binaries:?}");
+    assert!(
+        contained.iter().all(|binary| binaries.contains(*binary)),
+        "{contained:?} of {binaries:?}"
+    );
     let user =
         dockerfile.lines().filter_map(|line| line.strip_prefix("USER ")).next_back().unwrap();
     assert!(user.split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "USER {user}");
 }
 
 #[test]
-fn the_builder_is_given_every_crate() {
+fn every_crate_is_copied_into_the_image_build() {
     let ignore = code::read(".dockerignore");
     let kept: BTreeSet<&str> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
     let workspace: toml::Table = code::read("Cargo.toml").parse().unwrap();
@@ -67,11 +71,11 @@ fn the_builder_is_given_every_crate() {
 }
 
 #[test]
-fn every_setting_is_a_key_that_the_code_knows() {
+fn every_setting_is_a_known_key() {
     let known = code::settings();
     assert!(
         known.contains("kafka.brokers"),
-        "the reference in the README was not found: {known:?}"
+        "no settings found in docs/configuration.md: {known:?}"
     );
     for name in configuration().keys() {
         assert!(known.contains(name), "deploy/allocator.toml: {name}");
@@ -92,7 +96,7 @@ fn every_setting_is_a_key_that_the_code_knows() {
 }
 
 #[test]
-fn every_address_in_the_configuration_is_a_service_and_the_port_it_listens_on() {
+fn every_configured_address_is_a_service_and_its_port() {
     let compose = Compose::read();
     let listening = compose.listening();
     let settings = configuration();
@@ -109,7 +113,7 @@ fn every_address_in_the_configuration_is_a_service_and_the_port_it_listens_on() 
 }
 
 #[test]
-fn every_service_is_restarted_bounded_and_checked_at_a_port_it_listens_on() {
+fn every_service_has_a_restart_policy_limits_and_a_health_check_on_its_port() {
     let compose = Compose::read();
     let listening = compose.listening();
     for (name, service) in &compose.services {
@@ -144,7 +148,7 @@ fn every_service_is_restarted_bounded_and_checked_at_a_port_it_listens_on() {
 }
 
 #[test]
-fn what_a_service_waits_for_can_become_healthy() {
+fn every_dependency_is_a_service_that_must_become_healthy() {
     let compose = Compose::read();
     for (name, service) in &compose.services {
         for (other, dependency) in &service.depends_on {
@@ -178,7 +182,7 @@ fn every_mounted_path_is_in_the_repository_and_every_volume_is_declared() {
 }
 
 #[test]
-fn every_secret_is_made_by_make_secrets_is_kept_out_of_git_and_is_given_to_whom_reads_it() {
+fn every_secret_is_generated_ignored_by_git_and_mounted_where_it_is_read() {
     let compose = Compose::read();
     let script = code::read("local/secrets");
     let ignored = code::read(".gitignore");
@@ -193,7 +197,7 @@ fn every_secret_is_made_by_make_secrets_is_kept_out_of_git_and_is_given_to_whom_
     for (name, secret) in &compose.secrets {
         assert_eq!(secret.file, format!("./secrets/{name}"));
         let made = |by: &str| script.contains(&format!("\n{by} {name}\n"));
-        assert!(made("make_secret") || made("make_tokens_file"), "{name} is not made");
+        assert!(made("make_secret") || made("make_tokens_file"), "{name} is not generated");
     }
     let shared: Vec<String> = configuration().into_values().collect();
     for (name, service) in &compose.services {
@@ -210,7 +214,7 @@ fn every_secret_is_made_by_make_secrets_is_kept_out_of_git_and_is_given_to_whom_
 }
 
 #[test]
-fn only_the_gateway_and_what_people_look_at_is_published_and_only_on_the_loopback() {
+fn only_the_gateway_grafana_and_prometheus_are_published_and_only_on_loopback() {
     let compose = Compose::read();
     let listening = compose.listening();
     let mut published = BTreeSet::new();

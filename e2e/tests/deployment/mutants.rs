@@ -1,4 +1,4 @@
-//! The bugs of `processor/mutants` can still be put into the sources.
+//! The planted bugs of `mutants/` still apply to the sources.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use e2e::process::workspace;
 
 #[test]
 fn every_mutant_still_applies_to_the_sources() {
-    let mutants = workspace().join("processor/mutants");
+    let mutants = workspace().join("mutants");
     let mut count = 0;
     for entry in std::fs::read_dir(mutants).unwrap() {
         let patch = entry.unwrap().path();

@@ -1,5 +1,5 @@
-//! Prometheus scrapes what there is, and every metric and label in an alert or on the dashboard is one that the code
-//! shows.
+//! Checks of Prometheus and Grafana: every service is scraped, and alerts and dashboards only use metrics and labels
+//! that the code exposes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,13 +26,13 @@ fn promtool(arguments: &[&str]) {
     assert!(output.status.success(), "promtool {arguments:?}\n{out}{err}");
 }
 
-/// Each member of a list, whatever is in it.
+/// Returns the elements of a list.
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+    value.as_str().unwrap_or_else(|| panic!("{value} is not a string"))
 }
 
 fn alerts() -> Vec<Value> {
@@ -64,21 +64,22 @@ fn dashboard_expressions() -> Vec<String> {
     dashboard_targets().iter().map(expression).collect()
 }
 
-/// The labels that a text shows, `{{ $labels.job }}` in an alert, `{{job}}` on the dashboard.
-fn shown_labels(template: &str) -> BTreeSet<&str> {
-    let blanks = template.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap().trim());
-    let labels = blanks.filter(|blank| !blank.starts_with("$value"));
+/// Extracts the labels in a template: `{{ $labels.job }}` in an alert, `{{job}}` on the dashboard.
+fn template_labels(template: &str) -> BTreeSet<&str> {
+    let placeholders =
+        template.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap().trim());
+    let labels = placeholders.filter(|placeholder| !placeholder.starts_with("$value"));
     labels.map(|label| label.strip_prefix("$labels.").unwrap_or(label)).collect()
 }
 
 #[test]
-fn every_metric_and_label_in_an_alert_or_on_the_dashboard_is_one_that_the_code_shows() {
+fn every_metric_and_label_in_alerts_and_dashboards_is_exposed_by_the_code() {
     let known = code::metrics();
     for (metric, label) in
         [("allocator_http_requests_total", "route"), ("allocator_processor_position", "partition")]
     {
-        let labels = labels_of(metric, &known).expect("the sources were not understood");
-        assert!(labels.contains(label), "the sources were not understood: {metric} has {labels:?}");
+        let labels = labels_of(metric, &known).expect("the sources were not parsed");
+        assert!(labels.contains(label), "the sources were not parsed: {metric} has {labels:?}");
     }
     for text in alert_expressions().iter().chain(&dashboard_expressions()) {
         let expression = Expression::new(text);
@@ -86,7 +87,7 @@ fn every_metric_and_label_in_an_alert_or_on_the_dashboard_is_one_that_the_code_s
         let mut labels = BTreeSet::new();
         for metric in expression.metrics() {
             let of_this = labels_of(metric, &known);
-            labels.extend(of_this.unwrap_or_else(|| panic!("nobody shows {metric}: {text}")));
+            labels.extend(of_this.unwrap_or_else(|| panic!("no source exposes {metric}: {text}")));
         }
         for (metric, label) in expression.selections() {
             let of_this = labels_of(metric, &known);
@@ -94,35 +95,35 @@ fn every_metric_and_label_in_an_alert_or_on_the_dashboard_is_one_that_the_code_s
             assert!(has, "{metric} has no label {label}: {text}");
         }
         for label in expression.groupings() {
-            assert!(labels.contains(label), "nothing has a label {label}: {text}");
+            assert!(labels.contains(label), "no metric has a label {label}: {text}");
         }
     }
 }
 
 #[test]
-fn every_label_that_a_text_shows_is_there_to_be_shown() {
+fn every_label_in_a_template_exists_in_its_expression() {
     let known = code::metrics();
     let alerts = alerts();
-    let of_alerts = alerts.iter().flat_map(|alert| {
+    let alert_templates = alerts.iter().flat_map(|alert| {
         let texts = alert["annotations"].as_object().unwrap().values();
         texts.map(|template| (text(template), text(&alert["expr"])))
     });
     let targets = dashboard_targets();
-    let of_targets = targets
+    let panel_templates = targets
         .iter()
         .map(|target| (target["legendFormat"].as_str().unwrap_or_default(), text(&target["expr"])));
-    for (template, expression) in of_alerts.chain(of_targets) {
+    for (template, expression) in alert_templates.chain(panel_templates) {
         let expression = Expression::new(expression);
-        let there = expression.outcome(&known);
-        for label in shown_labels(template) {
-            assert!(there.contains(label), "no label {label} in {expression:?}: {template}");
+        let labels = expression.outcome(&known);
+        for label in template_labels(template) {
+            assert!(labels.contains(label), "no label {label} in {expression:?}: {template}");
         }
     }
 }
 
-/// There may be another number of them at any time.
+/// The partition count can change at any time.
 #[test]
-fn alerts_and_dashboard_count_the_partitions_that_the_processors_say_there_are() {
+fn alerts_and_dashboard_use_the_partition_count_that_the_processors_report() {
     let counting = |expressions: Vec<String>| {
         expressions.into_iter().find(|e| e.contains("count(max by (partition)")).unwrap()
     };
@@ -132,7 +133,7 @@ fn alerts_and_dashboard_count_the_partitions_that_the_processors_say_there_are()
 }
 
 #[test]
-fn every_target_is_a_service_and_the_port_it_listens_on() {
+fn every_scrape_target_is_a_service_and_its_port() {
     let prometheus: Value = yaml("prometheus/prometheus.yml");
     let compose = Compose::read();
     let listening = compose.listening();
@@ -155,12 +156,12 @@ fn every_target_is_a_service_and_the_port_it_listens_on() {
 }
 
 #[test]
-fn prometheus_takes_its_configuration_and_its_rules() {
+fn prometheus_accepts_its_configuration_and_rules() {
     promtool(&["check", "config", "prometheus/prometheus.yml"]);
 }
 
 #[test]
-fn the_local_prometheus_takes_its_configuration_and_the_same_rules() {
+fn the_local_prometheus_accepts_its_configuration_and_uses_the_same_rules() {
     let dir = tempfile::tempdir().unwrap();
     let rules = code::root().join(ALERTS);
     let config = code::read("local/config/prometheus.yml.in")
@@ -174,17 +175,17 @@ fn the_local_prometheus_takes_its_configuration_and_the_same_rules() {
 }
 
 #[test]
-fn alerts_fire_when_they_should_and_only_then() {
+fn alerts_fire_exactly_when_expected() {
     promtool(&["test", "rules", ALERT_TESTS]);
 }
 
 #[test]
-fn every_alert_has_a_case_in_which_it_fires() {
+fn every_alert_has_a_test_in_which_it_fires() {
     let tests: Value = yaml(ALERT_TESTS);
     let expectations = list(&tests["tests"]).flat_map(|test| list(&test["promql_expr_test"]));
-    let of_what_fires =
+    let firing =
         expectations.filter(|test| text(&test["expr"]).contains("ALERTS{alertstate=\"firing\""));
-    let samples: Vec<&Value> = of_what_fires.flat_map(|test| list(&test["exp_samples"])).collect();
+    let samples: Vec<&Value> = firing.flat_map(|test| list(&test["exp_samples"])).collect();
     let fires: BTreeSet<&str> = samples
         .iter()
         .map(|sample| {
@@ -197,16 +198,19 @@ fn every_alert_has_a_case_in_which_it_fires() {
 }
 
 #[test]
-fn alerts_are_silent_although_everything_they_look_at_is_there() {
+fn alerts_are_silent_in_a_healthy_system_with_all_their_metrics() {
     let tests: Value = yaml(ALERT_TESTS);
     let healthy = &tests["tests"][0];
     assert_eq!(healthy["name"], "a healthy system is silent");
     let series = list(&healthy["input_series"])
         .map(|series| text(&series["series"]).split('{').next().unwrap());
-    let there: BTreeSet<&str> = series.collect();
+    let present: BTreeSet<&str> = series.collect();
     for text in alert_expressions() {
         for metric in Expression::new(&text).metrics() {
-            assert!(there.contains(metric), "{metric} is not among the series of a healthy system");
+            assert!(
+                present.contains(metric),
+                "{metric} is not among the series of a healthy system"
+            );
         }
     }
 }
@@ -226,7 +230,7 @@ fn every_expression_on_the_dashboard_is_promql() {
 }
 
 #[test]
-fn grafana_finds_its_source_and_its_dashboard() {
+fn grafana_provisions_its_data_source_and_dashboard() {
     let compose = Compose::read();
     let grafana = &compose.services["grafana"];
     let source: Value = yaml("grafana/provisioning/datasources/prometheus.yml");

@@ -1,15 +1,15 @@
-//! What an expression of PromQL names, as far as our alerts and our dashboard go: metrics and labels.
+//! Extracts metrics and labels from PromQL, for the subset that our alerts and dashboards use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::code::Metric;
 
-/// Metrics that are not ours to define: Prometheus' own, and those of the operating system's process.
+/// Metrics that our code does not define: Prometheus' own, and those of the process collector.
 const FOREIGN: [&str; 3] = ["up", "process_cpu_seconds_total", "process_resident_memory_bytes"];
-/// The labels that Prometheus gives to whatever it scrapes.
-const OF_TARGETS: [&str; 2] = ["job", "instance"];
+/// Labels that Prometheus adds to every scraped sample.
+const TARGET_LABELS: [&str; 2] = ["job", "instance"];
 
-/// An expression without what stands in quotes, which can be neither a metric nor a label.
+/// A PromQL expression without quoted text, which contains neither metrics nor labels.
 #[derive(Debug)]
 pub struct Expression {
     text: String,
@@ -20,18 +20,18 @@ impl Expression {
         Self { text: text.split('"').step_by(2).collect() }
     }
 
-    /// Our metrics, and those of others that are known here.
+    /// Returns the metrics of the expression.
     pub fn metrics(&self) -> BTreeSet<&str> {
         let is_metric = |word: &&str| word.starts_with("allocator_") || FOREIGN.contains(word);
-        self.text.split(|c| !is_of_a_word(c)).filter(is_metric).collect()
+        self.text.split(|c| !is_word_char(c)).filter(is_metric).collect()
     }
 
-    /// Each metric that is narrowed down, with a label by which it is.
+    /// Returns each label matcher as a pair of metric and label.
     pub fn selections(&self) -> Vec<(&str, &str)> {
         let mut selections = Vec::new();
         for (at, _) in self.text.match_indices('{') {
             let before = &self.text[..at];
-            let metric = before.rsplit(|c| !is_of_a_word(c)).next().unwrap();
+            let metric = before.rsplit(|c| !is_word_char(c)).next().unwrap();
             let matchers = self.text[at + 1..].split('}').next().unwrap();
             let labels =
                 matchers.split(',').map(|matcher| matcher.split(['=', '!']).next().unwrap());
@@ -40,14 +40,14 @@ impl Expression {
         selections
     }
 
-    /// The labels by which samples are put together.
+    /// Returns the labels of `by (...)` clauses.
     pub fn groupings(&self) -> BTreeSet<&str> {
-        assert!(!self.text.contains("without"), "not understood here: {}", self.text);
+        assert!(!self.text.contains("without"), "not supported by this parser: {}", self.text);
         let lists = self.text.split(" by (").skip(1).map(|rest| rest.split(')').next().unwrap());
         lists.flat_map(|list| list.split(',')).map(str::trim).collect()
     }
 
-    /// The labels of what it comes to: those it groups by, or all that its metrics have.
+    /// Returns the labels of the result: those of `by (...)`, or all labels of the metrics.
     pub fn outcome<'a>(&'a self, known: &'a BTreeMap<String, Metric>) -> BTreeSet<&'a str> {
         if self.text.contains(" by (") {
             return self.groupings();
@@ -57,12 +57,12 @@ impl Expression {
     }
 }
 
-/// The labels that a metric has, Prometheus' own among them; nothing for a metric that nobody shows.
+/// Returns a metric's labels, including Prometheus' own; `None` for a metric that the code does not expose.
 pub fn labels_of<'a>(
     metric: &str,
     known: &'a BTreeMap<String, Metric>,
 ) -> Option<BTreeSet<&'a str>> {
-    let mut labels = BTreeSet::from(OF_TARGETS);
+    let mut labels = BTreeSet::from(TARGET_LABELS);
     if FOREIGN.contains(&metric) {
         return Some(labels);
     }
@@ -78,6 +78,6 @@ pub fn labels_of<'a>(
     Some(labels)
 }
 
-fn is_of_a_word(c: char) -> bool {
+fn is_word_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }

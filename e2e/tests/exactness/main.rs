@@ -1,5 +1,7 @@
-//! Ballots, imported by `allocator import`, come to exactly their numbers: embedded, on real servers, with a processor
-//! killed half way, and when imported again. Real ones, where there are any: `local/test` says whether.
+//! Ballots imported with `allocator import` yield exactly their totals.
+//!
+//! On the embedded default, on real servers, with a processor killed during the import, and when imported again. Uses
+//! real ballots where available; `local/test` prints whether they are.
 
 mod pabulib;
 
@@ -19,7 +21,7 @@ use e2e::wait::eventually;
 
 const BUDGET: &str = "ballots";
 
-/// What was published of Katowice's 32,815 ballots of 2022.
+/// The published totals of Katowice's 32,815 ballots of 2022, in basis points.
 const PUBLISHED: [(&str, u64); 7] = [
     ("public space", 155_094_887),
     ("sport", 58_844_580),
@@ -30,38 +32,43 @@ const PUBLISHED: [(&str, u64); 7] = [
     ("welfare", 2_829_918),
 ];
 
-/// Ballots and what they must come to.
+/// A file of ballots and its expected totals.
 struct Ballots {
     file: PathBuf,
-    /// For each category, in ascending order of id, its name.
+    /// The categories' names, in ascending order of their ids.
     categories: Vec<String>,
     totals: Totals,
 }
 
-/// Those in the file that `ALLOCATOR_REAL_BALLOTS` names, which must come to what was published; else some of the same
-/// shape.
+/// Reads the ballots of the file in `ALLOCATOR_REAL_BALLOTS`. Checks them against the published totals.
+///
+/// Without that variable, generates synthetic ballots of the same shape.
 fn ballots() -> Result<Ballots> {
     let Some(file) = std::env::var_os("ALLOCATOR_REAL_BALLOTS").map(PathBuf::from) else {
         let file = new_dir("ballots")?.join("synthetic.pb");
         std::fs::write(&file, pabulib::synthetic(4_000))?;
-        return counted(file);
+        return count_ballots(file);
     };
     ensure!(file.is_file(), "ALLOCATOR_REAL_BALLOTS names {}, which is no file", file.display());
-    let ballots = counted(file)?;
+    let ballots = count_ballots(file)?;
     ensure!(ballots.totals.people == 32_815, "{} ballots", ballots.totals.people);
     for (name, published) in PUBLISHED {
-        let place = ballots.categories.iter().position(|category| category == name);
-        let found = place.map(|place| ballots.totals.basis_points[place]);
+        let index = ballots.categories.iter().position(|category| category == name);
+        let found = index.map(|index| ballots.totals.basis_points[index]);
         ensure!(found == Some(published), "{name}: counted here {found:?}, published {published}");
     }
     Ok(ballots)
 }
 
-/// Counts a file's ballots in the plainest way.
-fn counted(file: PathBuf) -> Result<Ballots> {
+/// Counts a file's ballots with an independent, simple implementation.
+fn count_ballots(file: PathBuf) -> Result<Ballots> {
     let text = std::fs::read_to_string(&file)?;
     let (categories, allocations) = pabulib::count(&text)?;
-    Ok(Ballots { file, totals: Totals::of(categories.len(), &allocations), categories })
+    Ok(Ballots {
+        file,
+        totals: Totals::from_allocations(categories.len(), &allocations),
+        categories,
+    })
 }
 
 fn start_import(file: &Path, url: &str) -> Result<Process> {
@@ -81,8 +88,8 @@ async fn import(file: &Path, url: &str) -> Result<()> {
     Ok(())
 }
 
-async fn shown_as_counted(system: &System, ballots: &Ballots) -> Result<()> {
-    system.shows(BUDGET, &ballots.totals, Duration::from_secs(20)).await?;
+async fn check_served_totals(system: &System, ballots: &Ballots) -> Result<()> {
+    system.wait_until_shown(BUDGET, &ballots.totals, Duration::from_secs(20)).await?;
     let definition = system.get(&format!("/v1/budgets/{BUDGET}")).await?.expect(200)?.json()?;
     let names: Vec<_> = definition["categories"]
         .as_array()
@@ -107,19 +114,19 @@ async fn two_of_each() -> Result<Stack> {
 }
 
 #[test]
-fn ballots_come_to_exactly_their_numbers_embedded_and_again() {
+fn imported_ballots_yield_exactly_their_totals_embedded_and_again() {
     scenario(async || {
         let ballots = ballots()?;
         let embedded = Embedded::start().await?;
         import(&ballots.file, &embedded.service.url).await?;
-        shown_as_counted(&embedded.system, &ballots).await?;
+        check_served_totals(&embedded.system, &ballots).await?;
         import(&ballots.file, &embedded.service.url).await?;
-        shown_as_counted(&embedded.system, &ballots).await
+        check_served_totals(&embedded.system, &ballots).await
     });
 }
 
 #[test]
-fn ballots_come_to_exactly_their_numbers_on_real_servers_and_again() {
+fn imported_ballots_yield_exactly_their_totals_on_real_servers_and_again() {
     scenario(async || {
         let ballots = ballots()?;
         let stack = two_of_each().await?;
@@ -127,22 +134,22 @@ fn ballots_come_to_exactly_their_numbers_on_real_servers_and_again() {
         for _ in 0..2 {
             import(&ballots.file, &gateway.url).await?;
             let totals = audit::exact(&stack, BUDGET, ballots.categories.len()).await?;
-            ensure!(totals == ballots.totals, "the log says something else than the ballots");
-            shown_as_counted(&stack.system, &ballots).await?;
+            ensure!(totals == ballots.totals, "the log's totals differ from the ballots");
+            check_served_totals(&stack.system, &ballots).await?;
         }
         Ok(())
     });
 }
 
 #[test]
-fn ballots_come_to_exactly_their_numbers_with_a_processor_killed_half_way() {
+fn imported_ballots_yield_exactly_their_totals_with_a_processor_killed_half_way() {
     scenario(async || {
         let ballots = ballots()?;
         let mut stack = two_of_each().await?;
-        stack.owned_so(|owned| owned.iter().all(|owned| *owned > 0)).await?;
+        stack.wait_until_owned(|owned| owned.iter().all(|owned| *owned > 0)).await?;
         let gateway = Gateway::start(&stack).await?;
         let mut importing = start_import(&ballots.file, &gateway.url)?;
-        eventually("a part is counted", Duration::from_secs(30), async || {
+        eventually("some ballots are counted", Duration::from_secs(30), async || {
             let people = stack.system.totals(0, BUDGET).await?.people;
             ensure!(people > 500, "{people} are counted");
             Ok(())
@@ -152,7 +159,7 @@ fn ballots_come_to_exactly_their_numbers_with_a_processor_killed_half_way() {
         let status = importing.exit(Duration::from_secs(60)).await?;
         ensure!(status.success(), "the import ended with {status}");
         let totals = audit::exact(&stack, BUDGET, ballots.categories.len()).await?;
-        ensure!(totals == ballots.totals, "the log says something else than the ballots");
-        shown_as_counted(&stack.system, &ballots).await.context("after the take-over")
+        ensure!(totals == ballots.totals, "the log's totals differ from the ballots");
+        check_served_totals(&stack.system, &ballots).await.context("after the takeover")
     });
 }

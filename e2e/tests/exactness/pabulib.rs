@@ -1,11 +1,11 @@
-//! Pabulib's `.pb` files, counted and made in the plainest way.
+//! Counts and generates Pabulib `.pb` files, with a simple implementation independent of the importer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use e2e::record::mix;
 
-/// The categories' names in ascending order of their ids, and each ballot's shares in that order.
+/// Returns the categories' names and each ballot's shares, both in ascending order of category ids.
 pub fn count(text: &str) -> Result<(Vec<String>, Vec<Vec<u32>>)> {
     let text = text.replace("\r\n", "\n");
     let (_, rest) = text.split_once("\nPROJECTS\n").context("no PROJECTS")?;
@@ -14,7 +14,7 @@ pub fn count(text: &str) -> Result<(Vec<String>, Vec<Vec<u32>>)> {
         .iter()
         .map(|project| Ok((field(project, "project_id")?, field(project, "category")?)))
         .collect::<Result<_>>()?;
-    // An id is the name in lower case with dashes, so ids sort as those do.
+    // An id is the name in lower case with dashes.
     let ids: BTreeSet<(String, String)> = category_of
         .values()
         .map(|name| (name.to_lowercase().replace(' ', "-"), name.clone()))
@@ -27,25 +27,25 @@ pub fn count(text: &str) -> Result<(Vec<String>, Vec<Vec<u32>>)> {
             let (projects, given) = (field(vote, "vote")?, field(vote, "points")?);
             for (project, given) in projects.split(',').zip(given.split(',')) {
                 let category = category_of.get(project).context("a vote for no project")?;
-                let place =
+                let index =
                     categories.iter().position(|name| name == category).context("no category")?;
-                points[place] += given.parse::<u32>()?;
+                points[index] += given.parse::<u32>()?;
             }
-            Ok(apportioned(&points))
+            Ok(apportion(&points))
         })
         .collect::<Result<_>>()?;
     Ok((categories, allocations))
 }
 
-/// Largest remainder; ties go to the first.
-fn apportioned(points: &[u32]) -> Vec<u32> {
+/// Distributes 10,000 basis points by the largest remainder method; ties go to the first category.
+fn apportion(points: &[u32]) -> Vec<u32> {
     let whole: u32 = points.iter().sum();
     let mut shares: Vec<u32> = points.iter().map(|points| points * 10_000 / whole).collect();
     let mut order: Vec<usize> = (0..points.len()).collect();
-    order.sort_by_key(|place| (u32::MAX - points[*place] * 10_000 % whole, *place));
+    order.sort_by_key(|index| (u32::MAX - points[*index] * 10_000 % whole, *index));
     let missing = 10_000 - shares.iter().sum::<u32>();
-    for place in order.into_iter().take(missing as usize) {
-        shares[place] += 1;
+    for index in order.into_iter().take(missing as usize) {
+        shares[index] += 1;
     }
     shares
 }
@@ -54,21 +54,21 @@ fn field(row: &BTreeMap<String, String>, name: &str) -> Result<String> {
     row.get(name).cloned().with_context(|| format!("no {name} in {row:?}"))
 }
 
-/// Rows by the names in the first one.
+/// Parses rows into maps by the column names of the first row.
 fn rows(section: &str) -> Vec<BTreeMap<String, String>> {
     let mut lines = section.lines().map(fields);
     let names = lines.next().unwrap_or_default();
     lines.map(|row| names.iter().cloned().zip(row).collect()).collect()
 }
 
-/// The fields of a line; quotes keep a semicolon in a field, and two of them are one.
+/// Splits a line into fields. A quoted field may contain semicolons; two quotes in it are one.
 fn fields(line: &str) -> Vec<String> {
     let mut fields = vec![String::new()];
-    let (mut quoted, mut before) = (false, ' ');
+    let (mut quoted, mut previous) = (false, ' ');
     for letter in line.chars() {
         match letter {
             '"' => {
-                if !quoted && before == '"' {
+                if !quoted && previous == '"' {
                     push(&mut fields, '"');
                 }
                 quoted = !quoted;
@@ -76,7 +76,7 @@ fn fields(line: &str) -> Vec<String> {
             ';' if !quoted => fields.push(String::new()),
             _ => push(&mut fields, letter),
         }
-        before = letter;
+        previous = letter;
     }
     fields
 }
@@ -87,7 +87,7 @@ fn push(fields: &mut [String], letter: char) {
     }
 }
 
-/// Ballots of the shape of real ones: up to three points over some of twelve projects in five categories.
+/// Generates ballots shaped like real ones: up to three points over some of twelve projects in five categories.
 pub fn synthetic(ballots: u64) -> String {
     let categories = ["welfare", "public space", "culture", "public transit and roads", "sport"];
     let mut text = format!(
@@ -105,7 +105,7 @@ pub fn synthetic(ballots: u64) -> String {
     for ballot in 0..ballots {
         let bits = mix(ballot);
         let (first, step) = (bits % 12, 1 + bits / 12 % 5);
-        let project = |place: u64| format!("P/{}/X", (first + place * step) % 12);
+        let project = |number: u64| format!("P/{}/X", (first + number * step) % 12);
         let (vote, points) = match bits / 60 % 4 {
             0 => (project(0), "3".to_owned()),
             1 => ([project(0), project(1)].join(","), "2,1".to_owned()),

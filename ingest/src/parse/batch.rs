@@ -1,5 +1,4 @@
-//! Many submissions in one body: a JSON array, or one a line. Each item has its own faults, with pointers into the
-//! item.
+//! Parses a batch of submissions: a JSON array or NDJSON. Each item has its own faults, with pointers into the item.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,33 +8,34 @@ use schemas::Budget;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::whole;
-use super::submission::{Draft, ReadDraft, submission};
+use super::json::parse_whole;
+use super::submission::{ParsedSubmission, SubmissionSeed, submission};
 
-/// The most items of one batch.
+/// Maximum number of items in one batch.
 pub(crate) const MAX_ITEMS: usize = 1_000;
 
-/// Faults of one batch that are told. With a hundred of each item an answer would be many times what was asked.
-const MOST_FAULTS: usize = 1_000;
+/// Maximum number of faults listed in one batch response. A hundred per item would make the response far larger than the
+/// request.
+const MAX_LISTED_FAULTS: usize = 1_000;
 
-/// What the items of a batch say, in their order.
-pub(crate) type Drafts = Vec<Result<Draft, Problem>>;
+/// The items of a batch in order, each valid or with its own problem.
+pub(crate) type ParsedBatch = Vec<Result<ParsedSubmission, Problem>>;
 
-/// Reads a body that is a JSON array.
+/// Parses a body that is a JSON array.
 ///
 /// # Errors
-/// When it is not JSON, or no array, or has more than 1,000 items: then no item counts.
-pub(crate) fn json_array(body: &[u8], budget: &Budget) -> Result<Drafts, Problem> {
-    if let Ok(drafts) = whole(body, ReadItems(ReadDraft(budget))) {
-        return drafts.map(tell_not_all).ok_or_else(too_many);
+/// When the body is not a JSON array or has more than [`MAX_ITEMS`] items. No item is accepted then.
+pub(crate) fn json_array(body: &[u8], budget: &Budget) -> Result<ParsedBatch, Problem> {
+    if let Ok(batch) = parse_whole(body, ItemsSeed(SubmissionSeed(budget))) {
+        return batch.map(limit_listed_faults).ok_or_else(too_many_items);
     }
-    // An item can hold what no number or text may be, and must spoil no other: each is read by itself.
-    match whole(body, ReadItems(PhantomData::<&RawValue>)) {
+    // One item may hold an invalid number or string. Parsing each item separately keeps the others valid.
+    match parse_whole(body, ItemsSeed(PhantomData::<&RawValue>)) {
         Ok(Some(items)) => {
-            let drafts = items.into_iter().map(|item| submission(item.get().as_bytes(), budget));
-            Ok(tell_not_all(drafts.collect()))
+            let batch = items.into_iter().map(|item| submission(item.get().as_bytes(), budget));
+            Ok(limit_listed_faults(batch.collect()))
         }
-        Ok(None) => Err(too_many()),
+        Ok(None) => Err(too_many_items()),
         Err(error) => {
             let mut faults = Faults::default();
             faults.malformed("", error.detail("an array"));
@@ -44,43 +44,43 @@ pub(crate) fn json_array(body: &[u8], budget: &Budget) -> Result<Drafts, Problem
     }
 }
 
-/// Reads a body that is one item a line. Blank lines are no items; a line that is not JSON spoils no other.
+/// Parses a body with one item per line. Blank lines are skipped; an invalid line affects no other.
 ///
 /// # Errors
-/// When it has more than 1,000 items: then no item counts.
-pub(crate) fn lines(body: &[u8], budget: &Budget) -> Result<Drafts, Problem> {
+/// When the body has more than [`MAX_ITEMS`] items. No item is accepted then.
+pub(crate) fn ndjson(body: &[u8], budget: &Budget) -> Result<ParsedBatch, Problem> {
     let mut items = body
         .split(|byte| *byte == b'\n')
         .filter(|line| line.iter().any(|byte| !byte.is_ascii_whitespace()));
-    let drafts = items.by_ref().take(MAX_ITEMS).map(|line| submission(line, budget)).collect();
-    if items.next().is_some() { Err(too_many()) } else { Ok(tell_not_all(drafts)) }
+    let batch = items.by_ref().take(MAX_ITEMS).map(|line| submission(line, budget)).collect();
+    if items.next().is_some() { Err(too_many_items()) } else { Ok(limit_listed_faults(batch)) }
 }
 
-/// Leaves the lists of faults out once there are enough of them; every item still has its own problem.
-fn tell_not_all(drafts: Drafts) -> Drafts {
-    let mut left = Some(MOST_FAULTS);
-    let mut told = |problem: Problem| {
-        let faults = problem.noted_faults().len();
+/// Omits the lists of faults beyond [`MAX_LISTED_FAULTS`]. Every invalid item still has its own problem.
+fn limit_listed_faults(batch: ParsedBatch) -> ParsedBatch {
+    let mut left = Some(MAX_LISTED_FAULTS);
+    let mut limit = |problem: Problem| {
+        let faults = problem.recorded_faults().len();
         left = left.and_then(|left| left.checked_sub(faults));
         if left.is_some() || faults == 0 {
             return problem;
         }
         Problem::new(problem.kind()).detail(format!(
-            "{faults} faults, which are not listed: of one batch at most {MOST_FAULTS} are"
+            "{faults} faults, not listed: a batch response lists at most {MAX_LISTED_FAULTS}"
         ))
     };
-    drafts.into_iter().map(|draft| draft.map_err(&mut told)).collect()
+    batch.into_iter().map(|item| item.map_err(&mut limit)).collect()
 }
 
-fn too_many() -> Problem {
+fn too_many_items() -> Problem {
     Problem::new(ProblemKind::ContentTooLarge)
         .detail(format!("a batch may have at most {MAX_ITEMS} items; nothing was accepted"))
 }
 
-/// Reads an array of items, each by the same seed; `None` for too many of them.
-struct ReadItems<S>(S);
+/// Deserializes an array of items with the same seed. `None` when there are more than [`MAX_ITEMS`].
+struct ItemsSeed<S>(S);
 
-impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for ReadItems<S> {
+impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for ItemsSeed<S> {
     type Value = Option<Vec<S::Value>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -88,7 +88,7 @@ impl<'de, S: DeserializeSeed<'de> + Copy> DeserializeSeed<'de> for ReadItems<S> 
     }
 }
 
-impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for ReadItems<S> {
+impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for ItemsSeed<S> {
     type Value = Option<Vec<S::Value>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,16 +1,18 @@
-//! A budget's definition, as an administrator writes it. Not a hot path: what can be read is read, stand-ins take the
-//! place of what cannot, and the budget's own rules are asked about the rest, so that every fault is told at once.
+//! Parses a budget definition that an administrator sends.
+//!
+//! Not a hot path: a placeholder replaces each member that cannot be parsed, so that the budget's own rules still check
+//! the others and every fault is reported at once.
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use runtime::problem::{Faults, Problem, ProblemKind};
-use schemas::{Budget, BudgetId, Category, CategoryId, Identity, Results};
+use schemas::{Budget, BudgetId, Category, CategoryId, IdentityRule, ResultsVisibility};
 use serde_json::value::RawValue;
 
-use super::json::{kind_of, known_members, string};
+use super::json::{json_type, parse_known_members, parse_string};
 
-/// Reads the body of `PUT /v1/budgets/{budget}`. The revision and the freezing of the result mean nothing.
+/// Parses the body of `PUT /v1/budgets/{budget}`. The result's `revision` and `frozen` are placeholders.
 ///
 /// # Errors
 /// A problem with every fault of the body.
@@ -18,39 +20,39 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
     let mut faults = Faults::default();
     let names =
         ["name", "categories", "opens_at", "closes_at", "results", "minimum_people", "identity"];
-    let members = known_members(body, "", names, &mut faults).unwrap_or_else(|error| {
+    let members = parse_known_members(body, "", names, &mut faults).unwrap_or_else(|error| {
         faults.malformed("", error.detail("an object"));
         [None; 7]
     });
     let [name, categories, opens_at, closes_at, results, minimum_people, identity] = members;
-    // About a body that is no object there is nothing more to say.
-    if faults.cover("") {
+    // A body that is not an object has no other faults worth reporting.
+    if faults.covers("") {
         return Err(faults.into_problem(ProblemKind::InvalidBudget));
     }
-    let mut form = Form { faults };
+    let mut parser = DefinitionParser { faults };
     let budget = Budget {
         id,
-        name: form.text(name, "/name").unwrap_or_else(stand_in),
-        categories: form.categories(categories),
-        opens_at: form.timestamp(opens_at, "/opens_at"),
-        closes_at: form.timestamp(closes_at, "/closes_at"),
-        results: form.choice(
+        name: parser.text(name, "/name").unwrap_or_else(placeholder),
+        categories: parser.categories(categories),
+        opens_at: parser.timestamp(opens_at, "/opens_at"),
+        closes_at: parser.timestamp(closes_at, "/closes_at"),
+        results: parser.choice(
             results,
             "/results",
-            [("live", Results::Live), ("after_close", Results::AfterClose)],
+            [("live", ResultsVisibility::Live), ("after_close", ResultsVisibility::AfterClose)],
         ),
-        minimum_people: form.minimum_people(minimum_people),
-        identity: form.choice(
+        minimum_people: parser.minimum_people(minimum_people),
+        identity: parser.choice(
             identity,
             "/identity",
-            [("required", Identity::Required), ("optional", Identity::Optional)],
+            [("required", IdentityRule::Required), ("optional", IdentityRule::Optional)],
         ),
         revision: 0,
         frozen: false,
     };
-    let mut faults = form.faults;
+    let mut faults = parser.faults;
     for fault in budget.faults() {
-        if !faults.cover(&fault.pointer) {
+        if !faults.covers(&fault.pointer) {
             faults.invalid(fault.pointer, fault.detail);
         }
     }
@@ -61,16 +63,16 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
     }
 }
 
-/// Breaks no rule.
-fn stand_in() -> String {
+/// Returns a text that breaks no rule, in place of a text that cannot be parsed.
+fn placeholder() -> String {
     "unreadable".to_owned()
 }
 
-struct Form {
+struct DefinitionParser {
     faults: Faults,
 }
 
-impl Form {
+impl DefinitionParser {
     fn required<'a>(&mut self, value: Option<&'a RawValue>, pointer: &str) -> Option<&'a RawValue> {
         if value.is_none() {
             self.faults.malformed(pointer, "is required");
@@ -83,7 +85,7 @@ impl Form {
         value: Option<&'a RawValue>,
         pointer: &str,
     ) -> Option<Cow<'a, str>> {
-        string(value?).map_err(|detail| self.faults.malformed(pointer, detail)).ok()
+        parse_string(value?).map_err(|detail| self.faults.malformed(pointer, detail)).ok()
     }
 
     fn text(&mut self, value: Option<&RawValue>, pointer: &str) -> Option<String> {
@@ -95,10 +97,8 @@ impl Form {
         let text = self.optional_text(value, pointer)?;
         text.parse()
             .map_err(|_| {
-                self.faults.invalid(
-                    pointer,
-                    "must be a moment as RFC 3339 has it, such as 2026-11-21T12:00:00Z",
-                );
+                self.faults
+                    .invalid(pointer, "must be an RFC 3339 timestamp such as 2026-11-21T12:00:00Z");
             })
             .ok()
     }
@@ -121,12 +121,12 @@ impl Form {
     fn minimum_people(&mut self, value: Option<&RawValue>) -> u64 {
         const POINTER: &str = "/minimum_people";
         let Some(value) = value else { return 1 };
-        if kind_of(value) != "a number" {
-            self.faults.malformed(POINTER, format!("must be a number, not {}", kind_of(value)));
+        if json_type(value) != "a number" {
+            self.faults.malformed(POINTER, format!("must be a number, not {}", json_type(value)));
             return 1;
         }
         value.get().parse().unwrap_or_else(|_| {
-            self.faults.invalid(POINTER, "must be a whole number, at least 1");
+            self.faults.invalid(POINTER, "must be a whole number of at least 1");
             1
         })
     }
@@ -135,7 +135,7 @@ impl Form {
         const POINTER: &str = "/categories";
         let Some(value) = self.required(value, POINTER) else { return Vec::new() };
         let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
-            self.faults.malformed(POINTER, format!("must be an array, not {}", kind_of(value)));
+            self.faults.malformed(POINTER, format!("must be an array, not {}", json_type(value)));
             return Vec::new();
         };
         items
@@ -148,18 +148,18 @@ impl Form {
     fn category(&mut self, index: usize, item: &RawValue) -> Option<Category> {
         let pointer = format!("/categories/{index}");
         let names = ["id", "name", "description", "color"];
-        let members = known_members(item.get().as_bytes(), &pointer, names, &mut self.faults);
+        let members = parse_known_members(item.get().as_bytes(), &pointer, names, &mut self.faults);
         let [id, name, description, color] = members.unwrap_or_else(|error| {
             self.faults.malformed(pointer.as_str(), error.detail("an object"));
             [None; 4]
         });
         let id = self.category_id(id, &format!("{pointer}/id"));
-        let name = self.text(name, &format!("{pointer}/name")).unwrap_or_else(stand_in);
+        let name = self.text(name, &format!("{pointer}/name")).unwrap_or_else(placeholder);
         let description = self.optional_text(description, &format!("{pointer}/description"));
         let color = self.optional_text(color, &format!("{pointer}/color"));
         Some(Category {
-            // A stand-in of its own for each, so that it repeats no other.
-            id: id.or_else(|| CategoryId::parse(&format!("{}-{index}", stand_in())).ok())?,
+            // A distinct placeholder for each, so that no two ids are equal.
+            id: id.or_else(|| CategoryId::parse(&format!("{}-{index}", placeholder())).ok())?,
             name,
             description: description.map(Cow::into_owned),
             color: color.map(Cow::into_owned),

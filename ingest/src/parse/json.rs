@@ -1,5 +1,5 @@
-//! JSON objects member by member, with repeated members seen and everything of a wrong type named; on `serde_json`,
-//! which reads the bytes.
+//! Visits JSON objects member by member on top of `serde_json`. Repeated members and wrong types are reported as
+//! faults.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,22 +9,26 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Takes an object's members in the order in which they come.
-pub(super) trait Members<'de> {
-    /// Takes one member; must take exactly one value from `map`.
+/// Receives an object's members in document order.
+pub(super) trait ObjectVisitor<'de> {
+    /// Receives one member. Must read exactly one value from `map`.
     ///
     /// # Errors
-    /// What `map` says.
-    fn member<M: MapAccess<'de>>(&mut self, name: Name<'de>, map: &mut M) -> Result<(), M::Error>;
+    /// The error of `map`.
+    fn member<M: MapAccess<'de>>(
+        &mut self,
+        name: MemberName<'de>,
+        map: &mut M,
+    ) -> Result<(), M::Error>;
 
-    /// The value is not an object, but this.
+    /// Is called instead when the value is not an object but of type `found`.
     fn not_an_object(&mut self, found: &'static str);
 }
 
-/// Reads one value and hands its members over.
-pub(super) struct ReadObject<'m, T>(pub &'m mut T);
+/// Deserializes one value and passes its members to an [`ObjectVisitor`].
+pub(super) struct ObjectSeed<'m, T>(pub &'m mut T);
 
-impl<'de, T: Members<'de>> DeserializeSeed<'de> for ReadObject<'_, T> {
+impl<'de, T: ObjectVisitor<'de>> DeserializeSeed<'de> for ObjectSeed<'_, T> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -32,7 +36,7 @@ impl<'de, T: Members<'de>> DeserializeSeed<'de> for ReadObject<'_, T> {
     }
 }
 
-impl<'de, T: Members<'de>> Visitor<'de> for ReadObject<'_, T> {
+impl<'de, T: ObjectVisitor<'de>> Visitor<'de> for ObjectSeed<'_, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,25 +88,25 @@ impl<'de, T: Members<'de>> Visitor<'de> for ReadObject<'_, T> {
 }
 
 /// A member's name, borrowed from the body unless it has escapes.
-pub(super) struct Name<'a>(pub Cow<'a, str>);
+pub(super) struct MemberName<'a>(pub Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Name<'de> {
+impl<'de> Deserialize<'de> for MemberName<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct NameVisitor;
 
         impl<'de> Visitor<'de> for NameVisitor {
-            type Value = Name<'de>;
+            type Value = MemberName<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
+                f.write_str("a member name")
             }
 
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(text)))
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<MemberName<'de>, E> {
+                Ok(MemberName(Cow::Borrowed(text)))
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(text.to_owned())))
+            fn visit_str<E>(self, text: &str) -> Result<MemberName<'de>, E> {
+                Ok(MemberName(Cow::Owned(text.to_owned())))
             }
         }
 
@@ -110,8 +114,8 @@ impl<'de> Deserialize<'de> for Name<'de> {
     }
 }
 
-/// What a value is, for the one who sent it.
-pub(super) fn kind_of(value: &RawValue) -> &'static str {
+/// Names a value's JSON type, with its article.
+pub(super) fn json_type(value: &RawValue) -> &'static str {
     match value.get().as_bytes().first() {
         Some(b'"') => "a string",
         Some(b'{') => "an object",
@@ -122,37 +126,44 @@ pub(super) fn kind_of(value: &RawValue) -> &'static str {
     }
 }
 
-/// The text of a string; otherwise what is wrong.
-pub(super) fn string(value: &RawValue) -> Result<Cow<'_, str>, Cow<'static, str>> {
+/// Returns the text of a JSON string.
+///
+/// # Errors
+/// The fault's detail, when the value is not a valid string.
+pub(super) fn parse_string(value: &RawValue) -> Result<Cow<'_, str>, Cow<'static, str>> {
     let text = value.get();
     let Some(inner) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) else {
-        return Err(format!("must be a string, not {}", kind_of(value)).into());
+        return Err(format!("must be a string, not {}", json_type(value)).into());
     };
     if !inner.contains('\\') {
         return Ok(Cow::Borrowed(inner));
     }
-    // The form of the escapes was checked when the value was read; half a surrogate pair was not.
+    // Deserializing the raw value checked the form of its escapes, but not their surrogate pairs.
     serde_json::from_str(text)
         .map(Cow::Owned)
-        .map_err(|_| "must be Unicode, without half of a surrogate pair".into())
+        .map_err(|_| "must be Unicode, without unpaired surrogates".into())
 }
 
-/// The members of an object that may have these names and no other.
-pub(super) struct Known<'n, 'f, 'de, const N: usize> {
+/// Collects the members of an object with a fixed set of names.
+struct KnownMembers<'n, 'f, 'de, const N: usize> {
     pointer: &'n str,
     names: [&'static str; N],
     values: [Option<&'de RawValue>; N],
     faults: &'f mut Faults,
 }
 
-impl<'de, const N: usize> Members<'de> for Known<'_, '_, 'de, N> {
-    fn member<M: MapAccess<'de>>(&mut self, name: Name<'de>, map: &mut M) -> Result<(), M::Error> {
+impl<'de, const N: usize> ObjectVisitor<'de> for KnownMembers<'_, '_, 'de, N> {
+    fn member<M: MapAccess<'de>>(
+        &mut self,
+        name: MemberName<'de>,
+        map: &mut M,
+    ) -> Result<(), M::Error> {
         let value = map.next_value()?;
-        let place = self.names.iter().position(|known| *known == name.0);
-        match place.and_then(|place| self.values.get_mut(place)) {
+        let index = self.names.iter().position(|known| *known == name.0);
+        match index.and_then(|index| self.values.get_mut(index)) {
             None => unknown_member(self.faults, self.pointer, &name),
             Some(Some(_)) => repeated_member(self.faults, self.pointer, &name),
-            Some(free) => *free = Some(value),
+            Some(slot) => *slot = Some(value),
         }
         Ok(())
     }
@@ -162,65 +173,65 @@ impl<'de, const N: usize> Members<'de> for Known<'_, '_, 'de, N> {
     }
 }
 
-/// Reads an object whose members may have these names and no other; the values come in the names' order.
+/// Parses an object whose members must have one of these names. The values are in the order of the names.
 ///
 /// # Errors
 /// When the body is not JSON.
-pub(super) fn known_members<'de, const N: usize>(
+pub(super) fn parse_known_members<'de, const N: usize>(
     body: &'de [u8],
     pointer: &str,
     names: [&'static str; N],
     faults: &mut Faults,
-) -> Result<[Option<&'de RawValue>; N], Unreadable> {
-    let mut known = Known { pointer, names, values: [None; N], faults };
-    whole(body, ReadObject(&mut known))?;
-    Ok(known.values)
+) -> Result<[Option<&'de RawValue>; N], JsonError> {
+    let mut members = KnownMembers { pointer, names, values: [None; N], faults };
+    parse_whole(body, ObjectSeed(&mut members))?;
+    Ok(members.values)
 }
 
-/// Why a body cannot be read.
-pub(super) enum Unreadable {
-    /// It is no text.
+/// Why a body cannot be parsed.
+pub(super) enum JsonError {
+    /// The body is not UTF-8.
     NotUtf8(std::str::Utf8Error),
-    /// It is no JSON, or no value of the type that is read.
+    /// The body is not JSON, or a value of another type.
     NotJson(serde_json::Error),
 }
 
-impl From<serde_json::Error> for Unreadable {
+impl From<serde_json::Error> for JsonError {
     fn from(error: serde_json::Error) -> Self {
         Self::NotJson(error)
     }
 }
 
-impl Unreadable {
-    /// What is told of it; `wanted` is said of JSON of another type.
-    pub fn detail(&self, wanted: &str) -> String {
+impl JsonError {
+    /// Describes the error. `expected` names the expected type.
+    pub fn detail(&self, expected: &str) -> String {
         match self {
             Self::NotUtf8(error) => format!("is not UTF-8: {error}"),
-            Self::NotJson(error) if error.is_data() => format!("must be {wanted}"),
+            Self::NotJson(error) if error.is_data() => format!("must be {expected}"),
             Self::NotJson(error) => format!("is not JSON: {error}"),
         }
     }
 }
 
-/// Reads one value that is all of a body. That the body is text is checked once, and not string by string.
+/// Parses a body that is exactly one value. UTF-8 is checked once for the whole body, not string by string.
 ///
 /// # Errors
-/// When it is not.
-pub(super) fn whole<'de, S: DeserializeSeed<'de>>(
+/// When the body is not UTF-8 or not one value that `seed` accepts.
+pub(super) fn parse_whole<'de, S: DeserializeSeed<'de>>(
     body: &'de [u8],
     seed: S,
-) -> Result<S::Value, Unreadable> {
-    let text = std::str::from_utf8(body).map_err(Unreadable::NotUtf8)?;
+) -> Result<S::Value, JsonError> {
+    let text = std::str::from_utf8(body).map_err(JsonError::NotUtf8)?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = seed.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
 }
 
-pub(super) fn unknown_member(faults: &mut Faults, parent: &str, name: &Name<'_>) {
-    faults.malformed(member_pointer(parent, &name.0), "is not a member that is known here");
+pub(super) fn unknown_member(faults: &mut Faults, parent: &str, name: &MemberName<'_>) {
+    faults.malformed(member_pointer(parent, &name.0), "is not a known member");
 }
 
-pub(super) fn repeated_member(faults: &mut Faults, parent: &str, name: &Name<'_>) {
-    faults.malformed(member_pointer(parent, &name.0), "is there more than once");
+pub(super) fn repeated_member(faults: &mut Faults, parent: &str, name: &MemberName<'_>) {
+    faults.malformed(member_pointer(parent, &name.0), "appears more than once");
 }

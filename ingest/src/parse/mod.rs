@@ -1,8 +1,7 @@
-//! Request bodies to domain values: exact, strict, and with every fault of a body at once.
+//! Parses request bodies into domain values: exact, strict, and reporting every fault of a body at once.
 //!
-//! Nothing is guessed and nothing passed over: an unknown or repeated member is a fault, because a misspelt
-//! `submission_id` that was ignored would lose the promise that came with it. No I/O, and no state but the budget's
-//! definition.
+//! An unknown or repeated member is a fault: ignoring a misspelt `submission_id` would silently drop idempotency. No
+//! I/O, and no state but the budget's definition.
 
 mod batch;
 mod definition;
@@ -10,9 +9,9 @@ mod json;
 mod percentage;
 mod submission;
 
-pub(crate) use batch::{Drafts, MAX_ITEMS, json_array, lines};
+pub(crate) use batch::{MAX_ITEMS, ParsedBatch, json_array, ndjson};
 pub(crate) use definition::definition;
-pub(crate) use submission::{Draft, submission};
+pub(crate) use submission::{ParsedSubmission, submission};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]

@@ -1,40 +1,39 @@
-//! A percentage, from the text of a JSON number to basis points: by its digits, never by way of a float.
+//! Converts the text of a JSON number from percent to basis points: digit by digit, never through a float.
 
 use std::fmt;
 
 /// 100 % in basis points.
-const WHOLE: u16 = 10_000;
+const MAX_BASIS_POINTS: u16 = 10_000;
 
 /// Why a number is not a percentage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PercentageFault {
-    /// Below 0. Minus zero is 0, as JSON's numbers have it.
+    /// Below 0. In JSON, minus zero is 0.
     #[error("must not be negative")]
     Negative,
     /// Over 100.
     #[error("must be at most 100")]
     OverHundred,
-    /// Between two basis points. The value counts, not the spelling: 33.330 has two decimals.
+    /// Not a whole number of basis points. The value counts, not its spelling: 33.330 has two decimals.
     #[error("must have at most two decimals")]
     Decimals,
 }
 
-/// Reads the text of a JSON number, which must be well-formed. Takes time in proportion to the text, whatever its
-/// exponent.
+/// Parses a well-formed JSON number. Takes time linear in the text, for any exponent.
 ///
 /// # Errors
-/// When it is not a whole number of basis points from 0 to 10,000.
-pub(super) fn basis_points(number: &str) -> Result<u16, PercentageFault> {
-    match plain_basis_points(number) {
+/// When the number is not a whole number of basis points from 0 to 10,000.
+pub(super) fn parse_basis_points(number: &str) -> Result<u16, PercentageFault> {
+    match parse_plain_decimal(number) {
         Some(share) => Ok(share),
-        None => any_basis_points(number),
+        None => parse_any_number(number),
     }
 }
 
-/// Reads what nearly every number is: a few digits, with at most two decimals and nothing else.
-fn plain_basis_points(number: &str) -> Option<u16> {
-    const LONGEST: usize = "100.00".len();
-    if number.len() > LONGEST {
+/// Parses the common case fast: a few digits with at most two decimals.
+fn parse_plain_decimal(number: &str) -> Option<u16> {
+    const MAX_BYTES: usize = "100.00".len();
+    if number.len() > MAX_BYTES {
         return None;
     }
     let mut value: u32 = 0;
@@ -56,10 +55,10 @@ fn plain_basis_points(number: &str) -> Option<u16> {
         2 => value,
         _ => return None,
     };
-    u16::try_from(hundredths).ok().filter(|share| *share <= WHOLE)
+    u16::try_from(hundredths).ok().filter(|share| *share <= MAX_BASIS_POINTS)
 }
 
-fn any_basis_points(number: &str) -> Result<u16, PercentageFault> {
+fn parse_any_number(number: &str) -> Result<u16, PercentageFault> {
     let (negative, number) = match number.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, number),
@@ -67,8 +66,8 @@ fn any_basis_points(number: &str) -> Result<u16, PercentageFault> {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
 
-    // The value is `significant` × 10^`scale`, with no zero at either end of `significant`. Of its digits only the
-    // first few are kept: with more than four it is over 100 or between two basis points anyway.
+    // The value is `significant` × 10^`scale`, with no zero at either end of `significant`. Only its first four digits
+    // are kept: a number with more is over 100 or not a whole number of basis points anyway.
     let mut significant: u32 = 0;
     let mut digits: i64 = 0;
     let mut zeros: i64 = 0;
@@ -90,19 +89,19 @@ fn any_basis_points(number: &str) -> Result<u16, PercentageFault> {
         return Err(PercentageFault::Negative);
     }
     // Percent to basis points is two decimal places.
-    let scale = exponent_value(exponent) - fraction.len() as i64 + zeros + 2;
+    let scale = parse_exponent(exponent) - fraction.len() as i64 + zeros + 2;
     if digits + scale > 5 {
         return Err(PercentageFault::OverHundred);
     }
     if scale < 0 {
         return Err(PercentageFault::Decimals);
     }
-    // At most five digits together, so `scale` is at most 4; five significant ones are over 10,000.
+    // At most five digits in total, so `scale` is at most 4. Five significant digits are over 10,000.
     if digits > 4 {
         return Err(PercentageFault::OverHundred);
     }
     match u16::try_from(significant * power_of_ten(scale)) {
-        Ok(share) if share <= WHOLE => Ok(share),
+        Ok(share) if share <= MAX_BASIS_POINTS => Ok(share),
         _ => Err(PercentageFault::OverHundred),
     }
 }
@@ -111,20 +110,20 @@ fn power_of_ten(exponent: i64) -> u32 {
     (0..exponent).fold(1, |power, _| power * 10)
 }
 
-/// An exponent's value, or one of its sign that is larger than the length of any body.
-fn exponent_value(text: &str) -> i64 {
-    const BEYOND_ANY_BODY: i64 = 1 << 40;
+/// Parses an exponent. Values beyond the length of any body are clamped, keeping their sign.
+fn parse_exponent(text: &str) -> i64 {
+    const MAX_EXPONENT: i64 = 1 << 40;
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let size = digits.bytes().fold(0, |value: i64, digit| {
-        (value * 10 + i64::from(digit.wrapping_sub(b'0'))).min(BEYOND_ANY_BODY)
+        (value * 10 + i64::from(digit.wrapping_sub(b'0'))).min(MAX_EXPONENT)
     });
     if negative { -size } else { size }
 }
 
-/// Basis points, shown as a percentage with as many decimals as it needs.
+/// Displays basis points as a percentage without trailing zeros.
 pub(super) struct Percent(pub u64);
 
 impl fmt::Display for Percent {
@@ -147,7 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_number_is_its_value_however_it_is_spelt() {
+    fn every_spelling_of_a_number_has_the_same_value() {
         let spellings = [
             ("0", 0),
             ("-0", 0),
@@ -169,12 +168,12 @@ mod tests {
             ("0.0000001e7", 100),
         ];
         for (text, expected) in spellings {
-            assert_eq!(basis_points(text), Ok(expected), "{text}");
+            assert_eq!(parse_basis_points(text), Ok(expected), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_percentage_is_said_to_be_so_at_once() {
+    fn invalid_percentages_are_rejected_with_their_fault() {
         let faults = [
             ("33.335", Decimals),
             ("0.001", Decimals),
@@ -192,12 +191,12 @@ mod tests {
             ("-1e400", Negative),
         ];
         for (text, expected) in faults {
-            assert_eq!(basis_points(text), Err(expected), "{text}");
+            assert_eq!(parse_basis_points(text), Err(expected), "{text}");
         }
     }
 
     #[test]
-    fn percentages_are_shown_with_no_more_decimals_than_they_need() {
+    fn percentages_are_displayed_without_trailing_zeros() {
         for (basis_points, text) in
             [(9950, "99.5"), (10_000, "100"), (1, "0.01"), (10, "0.1"), (0, "0")]
         {
@@ -205,7 +204,7 @@ mod tests {
         }
     }
 
-    /// The law, by exact arithmetic on whole numbers of any size: number × 100 = basis points.
+    /// The reference: number × 100 = basis points, in arbitrary-precision integers.
     fn by_exact_arithmetic(
         negative: bool,
         whole: &str,
@@ -241,7 +240,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
 
         #[test]
-        fn every_number_is_read_as_exact_arithmetic_reads_it(
+        fn parsed_basis_points_equal_exact_arithmetic(
             (negative, whole, fraction, exponent) in number_parts(), plain in any::<bool>(),
         ) {
             let sign = if negative { "-" } else { "" };
@@ -250,13 +249,13 @@ mod tests {
             let tail = if plain { String::new() } else { format!("e{exponent}") };
             let text = format!("{sign}{whole}{point}{fraction}{tail}");
             let expected = by_exact_arithmetic(negative, &whole, &fraction, exponent);
-            prop_assert_eq!(basis_points(&text).ok(), expected, "{}", text);
-            prop_assert_eq!(any_basis_points(&text).ok(), expected, "{}", text);
+            prop_assert_eq!(parse_basis_points(&text).ok(), expected, "{}", text);
+            prop_assert_eq!(parse_any_number(&text).ok(), expected, "{}", text);
         }
 
         #[test]
-        fn no_text_panics_the_reader(text in ".{0,40}") {
-            let _ = basis_points(&text);
+        fn no_text_panics_the_parser(text in ".{0,40}") {
+            let _ = parse_basis_points(&text);
         }
     }
 }

@@ -1,112 +1,119 @@
-//! One submission: who, under which name, and how it splits the budget.
+//! Parses one submission: the person, the submission id, and the allocation.
 
 use std::fmt;
 
 use runtime::problem::{Faults, Problem, ProblemKind, member_pointer};
 use schemas::{
-    Allocation, BASIS_POINTS_PER_PERSON, Budget, Identity, MAX_CATEGORIES, PersonName, SubmissionId,
+    Allocation, BASIS_POINTS_PER_PERSON, Budget, IdentityRule, MAX_CATEGORIES, PersonId,
+    SubmissionId,
 };
 use serde::de::{DeserializeSeed, Deserializer, MapAccess};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::json::{
-    Members, Name, ReadObject, kind_of, repeated_member, string, unknown_member, whole,
+    MemberName, ObjectSeed, ObjectVisitor, json_type, parse_string, parse_whole, repeated_member,
+    unknown_member,
 };
-use super::percentage::{Percent, basis_points};
+use super::percentage::{Percent, parse_basis_points};
 
 const PERSON: &str = "/person";
 const SUBMISSION_ID: &str = "/submission_id";
 const ALLOCATION: &str = "/allocation";
 
-/// What a body says, checked against its budget.
+/// A submission, validated against its budget. Its `Debug` output is redacted.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Draft {
-    /// Who says it; absent only where the budget does not ask.
-    pub person: Option<PersonName>,
-    /// Its name, if the body gives it one.
+pub(crate) struct ParsedSubmission {
+    /// The person. Absent only if the budget does not require one.
+    pub person: Option<PersonId>,
+    /// The submission id, if the client supplied one.
     pub id: Option<SubmissionId>,
-    /// How it splits the budget.
+    /// How the person splits the budget.
     pub allocation: Allocation,
 }
 
-impl fmt::Debug for Draft {
+impl fmt::Debug for ParsedSubmission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Draft(hidden)")
+        f.write_str("ParsedSubmission(hidden)")
     }
 }
 
-/// Reads a body that is one submission.
+/// Parses a body that is one submission.
 ///
 /// # Errors
 /// A problem with every fault of the body.
-pub(crate) fn submission(body: &[u8], budget: &Budget) -> Result<Draft, Problem> {
-    whole(body, ReadDraft(budget)).unwrap_or_else(|error| {
+pub(crate) fn submission(body: &[u8], budget: &Budget) -> Result<ParsedSubmission, Problem> {
+    parse_whole(body, SubmissionSeed(budget)).unwrap_or_else(|error| {
         let mut faults = Faults::default();
         faults.malformed("", error.detail("an object"));
         Err(faults.into_problem(ProblemKind::InvalidAllocation))
     })
 }
 
-/// Reads one value as a submission. Fails only where the value is not JSON.
+/// Deserializes one value as a submission. Fails only where the value is not JSON.
 #[derive(Clone, Copy)]
-pub(super) struct ReadDraft<'b>(pub &'b Budget);
+pub(super) struct SubmissionSeed<'b>(pub &'b Budget);
 
-impl<'de> DeserializeSeed<'de> for ReadDraft<'_> {
-    type Value = Result<Draft, Problem>;
+impl<'de> DeserializeSeed<'de> for SubmissionSeed<'_> {
+    type Value = Result<ParsedSubmission, Problem>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        let mut members = DraftMembers {
+        let mut visitor = SubmissionVisitor {
             budget: self.0,
             faults: Faults::default(),
-            person: Member::Absent,
-            id: Member::Absent,
-            shares: Member::Absent,
+            person: Field::Missing,
+            id: Field::Missing,
+            shares: Field::Missing,
             basis_points: [0; MAX_CATEGORIES],
         };
-        ReadObject(&mut members).deserialize(deserializer)?;
-        Ok(members.finish())
+        ObjectSeed(&mut visitor).deserialize(deserializer)?;
+        Ok(visitor.finish())
     }
 }
 
-/// How far a member has come.
-enum Member<T> {
-    Absent,
-    /// It was there, and its faults are noted.
-    Faulty,
-    Good(T),
+/// A member of the body while it is parsed.
+enum Field<T> {
+    Missing,
+    /// Present, with faults that are already noted.
+    Invalid,
+    Valid(T),
 }
 
-impl<T> Member<T> {
-    fn good(self) -> Option<T> {
+impl<T> Field<T> {
+    fn valid(self) -> Option<T> {
         match self {
-            Self::Good(value) => Some(value),
-            Self::Absent | Self::Faulty => None,
+            Self::Valid(value) => Some(value),
+            Self::Missing | Self::Invalid => None,
         }
     }
 
-    fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent)
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing)
     }
 }
 
-struct DraftMembers<'b> {
+struct SubmissionVisitor<'b> {
     budget: &'b Budget,
     faults: Faults,
-    person: Member<PersonName>,
-    id: Member<SubmissionId>,
-    shares: Member<()>,
-    /// The shares in the budget's order, once they are good.
+    person: Field<PersonId>,
+    id: Field<SubmissionId>,
+    shares: Field<()>,
+    /// The shares in the budget's category order, once `shares` is valid.
     basis_points: [u32; MAX_CATEGORIES],
 }
 
-impl<'de> Members<'de> for DraftMembers<'_> {
-    fn member<M: MapAccess<'de>>(&mut self, name: Name<'de>, map: &mut M) -> Result<(), M::Error> {
+impl<'de> ObjectVisitor<'de> for SubmissionVisitor<'_> {
+    fn member<M: MapAccess<'de>>(
+        &mut self,
+        name: MemberName<'de>,
+        map: &mut M,
+    ) -> Result<(), M::Error> {
         match &*name.0 {
             "allocation" => {
-                let repeated = !self.shares.is_absent();
-                let mut shares = Shares::new(self.budget, &mut self.basis_points, &mut self.faults);
-                map.next_value_seed(ReadObject(&mut shares))?;
+                let repeated = !self.shares.is_missing();
+                let mut shares =
+                    SharesVisitor::new(self.budget, &mut self.basis_points, &mut self.faults);
+                map.next_value_seed(ObjectSeed(&mut shares))?;
                 self.shares = shares.finish();
                 if repeated {
                     repeated_member(&mut self.faults, "", &name);
@@ -114,17 +121,17 @@ impl<'de> Members<'de> for DraftMembers<'_> {
             }
             "person" => {
                 let value = map.next_value()?;
-                if !self.person.is_absent() {
+                if !self.person.is_missing() {
                     repeated_member(&mut self.faults, "", &name);
                 }
-                self.person = text_member(value, PERSON, &mut self.faults, PersonName::parse);
+                self.person = string_field(value, PERSON, &mut self.faults, PersonId::parse);
             }
             "submission_id" => {
                 let value = map.next_value()?;
-                if !self.id.is_absent() {
+                if !self.id.is_missing() {
                     repeated_member(&mut self.faults, "", &name);
                 }
-                self.id = text_member(value, SUBMISSION_ID, &mut self.faults, |text| {
+                self.id = string_field(value, SUBMISSION_ID, &mut self.faults, |text| {
                     Uuid::try_parse(text).map(SubmissionId).map_err(|_| "must be a UUID")
                 });
             }
@@ -138,41 +145,41 @@ impl<'de> Members<'de> for DraftMembers<'_> {
 
     fn not_an_object(&mut self, found: &'static str) {
         self.faults.malformed("", format!("must be an object, not {found}"));
-        (self.person, self.id, self.shares) = (Member::Faulty, Member::Faulty, Member::Faulty);
+        (self.person, self.id, self.shares) = (Field::Invalid, Field::Invalid, Field::Invalid);
     }
 }
 
-/// Reads a member that is a text with rules of its own.
-fn text_member<T, E: fmt::Display>(
+/// Parses a string member.
+fn string_field<T, E: fmt::Display>(
     value: &RawValue,
     pointer: &str,
     faults: &mut Faults,
     parse: impl FnOnce(&str) -> Result<T, E>,
-) -> Member<T> {
-    match string(value) {
+) -> Field<T> {
+    match parse_string(value) {
         Err(detail) => faults.malformed(pointer, detail),
         Ok(text) => match parse(&text) {
-            Ok(value) => return Member::Good(value),
+            Ok(value) => return Field::Valid(value),
             Err(error) => faults.malformed(pointer, error.to_string()),
         },
     }
-    Member::Faulty
+    Field::Invalid
 }
 
-impl DraftMembers<'_> {
-    fn finish(mut self) -> Result<Draft, Problem> {
-        if self.person.is_absent() && self.budget.identity == Identity::Required {
+impl SubmissionVisitor<'_> {
+    fn finish(mut self) -> Result<ParsedSubmission, Problem> {
+        if self.person.is_missing() && self.budget.identity == IdentityRule::Required {
             self.faults.malformed(PERSON, "is required for this budget");
         }
-        if self.shares.is_absent() {
+        if self.shares.is_missing() {
             self.faults.malformed(ALLOCATION, "is required");
         }
-        if self.faults.is_empty() && self.shares.good().is_some() {
+        if self.faults.is_empty() && self.shares.valid().is_some() {
             let categories = self.budget.categories.len();
             match Allocation::new(self.basis_points.get(..categories).unwrap_or_default()) {
                 Ok(allocation) => {
-                    let (person, id) = (self.person.good(), self.id.good());
-                    return Ok(Draft { person, id, allocation });
+                    let (person, id) = (self.person.valid(), self.id.valid());
+                    return Ok(ParsedSubmission { person, id, allocation });
                 }
                 Err(error) => self.faults.invalid(ALLOCATION, error.to_string()),
             }
@@ -181,27 +188,27 @@ impl DraftMembers<'_> {
     }
 }
 
-/// The members of an allocation, into the budget's order.
-struct Shares<'b, 'f> {
+/// Parses the members of an allocation into the budget's category order.
+struct SharesVisitor<'b, 'f> {
     budget: &'b Budget,
     basis_points: &'f mut [u32; MAX_CATEGORIES],
     faults: &'f mut Faults,
-    /// A bit for each category that was given.
-    given: u64,
-    /// Where the next member is, if they come in the budget's order.
+    /// One bit for each category that has appeared.
+    seen: u64,
+    /// The next category's index if the members follow the budget's order.
     expected: usize,
     sum: u64,
-    /// Whether every share so far could be read, and is there once, so that the sum means something.
-    readable: bool,
+    /// Whether every share so far is a valid percentage and appeared once. Otherwise the sum has no meaning.
+    sum_is_valid: bool,
 }
 
-impl<'b, 'f> Shares<'b, 'f> {
+impl<'b, 'f> SharesVisitor<'b, 'f> {
     fn new(
         budget: &'b Budget,
         basis_points: &'f mut [u32; MAX_CATEGORIES],
         faults: &'f mut Faults,
     ) -> Self {
-        Self { budget, basis_points, faults, given: 0, expected: 0, sum: 0, readable: true }
+        Self { budget, basis_points, faults, seen: 0, expected: 0, sum: 0, sum_is_valid: true }
     }
 
     fn category_index(&self, id: &str) -> Option<usize> {
@@ -211,14 +218,14 @@ impl<'b, 'f> Shares<'b, 'f> {
         }
     }
 
-    fn share(&mut self, name: &Name<'_>, value: &RawValue) -> Option<u16> {
+    fn parse_share(&mut self, name: &MemberName<'_>, value: &RawValue) -> Option<u16> {
         let number = value.get();
         if !number.starts_with(|first: char| first.is_ascii_digit() || first == '-') {
-            let detail = format!("must be a number, not {}", kind_of(value));
+            let detail = format!("must be a number, not {}", json_type(value));
             self.faults.malformed(member_pointer(ALLOCATION, &name.0), detail);
             return None;
         }
-        match basis_points(number) {
+        match parse_basis_points(number) {
             Ok(share) => Some(share),
             Err(fault) => {
                 self.faults.invalid(member_pointer(ALLOCATION, &name.0), fault.to_string());
@@ -227,22 +234,26 @@ impl<'b, 'f> Shares<'b, 'f> {
         }
     }
 
-    fn finish(self) -> Member<()> {
-        if self.readable && self.sum != BASIS_POINTS_PER_PERSON {
-            let detail = format!("makes {} instead of 100", Percent(self.sum));
+    fn finish(self) -> Field<()> {
+        if self.sum_is_valid && self.sum != BASIS_POINTS_PER_PERSON {
+            let detail = format!("adds up to {} instead of 100", Percent(self.sum));
             self.faults.invalid(ALLOCATION, detail);
         }
-        if self.readable { Member::Good(()) } else { Member::Faulty }
+        if self.sum_is_valid { Field::Valid(()) } else { Field::Invalid }
     }
 }
 
-impl<'de> Members<'de> for Shares<'_, '_> {
-    fn member<M: MapAccess<'de>>(&mut self, name: Name<'de>, map: &mut M) -> Result<(), M::Error> {
-        let share = self.share(&name, map.next_value()?);
+impl<'de> ObjectVisitor<'de> for SharesVisitor<'_, '_> {
+    fn member<M: MapAccess<'de>>(
+        &mut self,
+        name: MemberName<'de>,
+        map: &mut M,
+    ) -> Result<(), M::Error> {
+        let share = self.parse_share(&name, map.next_value()?);
         match share {
-            // What a misspelt category was given counts for the sum, so that only the spelling is complained of.
+            // A share of a misspelt category counts too, so that the misspelling is the only fault.
             Some(share) => self.sum += u64::from(share),
-            None => self.readable = false,
+            None => self.sum_is_valid = false,
         }
         let Some(index) = self.category_index(&name.0) else {
             let pointer = member_pointer(ALLOCATION, &name.0);
@@ -250,22 +261,22 @@ impl<'de> Members<'de> for Shares<'_, '_> {
             return Ok(());
         };
         self.expected = index + 1;
-        // A budget has at most 64 categories.
+        // A budget has at most MAX_CATEGORIES, 64.
         let bit = 1 << (index % MAX_CATEGORIES);
-        if self.given & bit != 0 {
+        if self.seen & bit != 0 {
             let pointer = member_pointer(ALLOCATION, &name.0);
-            self.faults.invalid(pointer, "is there more than once");
-            self.readable = false;
+            self.faults.invalid(pointer, "appears more than once");
+            self.sum_is_valid = false;
         }
-        self.given |= bit;
-        if let (Some(place), Some(share)) = (self.basis_points.get_mut(index), share) {
-            *place = u32::from(share);
+        self.seen |= bit;
+        if let (Some(slot), Some(share)) = (self.basis_points.get_mut(index), share) {
+            *slot = u32::from(share);
         }
         Ok(())
     }
 
     fn not_an_object(&mut self, found: &'static str) {
         self.faults.malformed(ALLOCATION, format!("must be an object, not {found}"));
-        self.readable = false;
+        self.sum_is_valid = false;
     }
 }

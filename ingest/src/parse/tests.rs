@@ -1,8 +1,8 @@
-//! The laws of reading bodies: exact, strict, every fault at once, and no panic whatever comes.
+//! The parser's properties: exact, strict, every fault at once, and no panic on any input.
 
 use proptest::prelude::*;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Budget, BudgetId, Category, CategoryId, Identity, Results};
+use schemas::{Budget, BudgetId, Category, CategoryId, IdentityRule, ResultsVisibility};
 
 use super::*;
 
@@ -21,9 +21,9 @@ fn budget(categories: &[&str]) -> Budget {
             .collect(),
         opens_at: None,
         closes_at: None,
-        results: Results::Live,
+        results: ResultsVisibility::Live,
         minimum_people: 1,
-        identity: Identity::Required,
+        identity: IdentityRule::Required,
         revision: 1,
         frozen: true,
     }
@@ -35,26 +35,26 @@ fn taxes() -> Budget {
 
 /// The kind and the pointers of a problem.
 fn faults(problem: &Problem) -> (ProblemKind, Vec<&str>) {
-    let pointers = problem.noted_faults().iter().map(|fault| fault.pointer.as_str());
+    let pointers = problem.recorded_faults().iter().map(|fault| fault.pointer.as_str());
     (problem.kind(), pointers.collect())
 }
 
-fn refused(body: &[u8]) -> Problem {
-    submission(body, &taxes()).expect_err("a body that is wrong")
+fn reject(body: &[u8]) -> Problem {
+    submission(body, &taxes()).expect_err("an invalid body")
 }
 
 #[test]
-fn a_submission_is_read_in_the_budgets_order_and_what_is_left_out_is_0() {
+fn shares_follow_the_budgets_category_order_and_missing_ones_are_0() {
     let body = br#" {"allocation": {"defence": 24.50, "health": 75.5},
         "person": "p\u002d1", "submission_id": "0198C0DE-0000-7000-8000-000000000001"} "#;
-    let draft = submission(body, &taxes()).unwrap();
-    assert_eq!(draft.allocation.basis_points(), [7_550, 0, 2_450]);
-    assert_eq!(draft.person.unwrap().reveal(), "p-1");
-    assert_eq!(draft.id.unwrap().to_string(), "0198c0de-0000-7000-8000-000000000001");
+    let parsed = submission(body, &taxes()).unwrap();
+    assert_eq!(parsed.allocation.basis_points(), [7_550, 0, 2_450]);
+    assert_eq!(parsed.person.unwrap().reveal(), "p-1");
+    assert_eq!(parsed.id.unwrap().to_string(), "0198c0de-0000-7000-8000-000000000001");
 }
 
 #[test]
-fn a_body_of_another_form_is_malformed_wherever_it_is_wrong() {
+fn a_malformed_body_is_reported_with_a_pointer_to_every_fault() {
     let good = r#""allocation":{"health":100}"#;
     let id = "0198c0de-0000-7000-8000-000000000001";
     let cases: Vec<(String, Vec<&str>)> = vec![
@@ -94,25 +94,25 @@ fn a_body_of_another_form_is_malformed_wherever_it_is_wrong() {
         ),
     ];
     for (body, pointers) in cases {
-        let problem = refused(body.as_bytes());
+        let problem = reject(body.as_bytes());
         assert_eq!(faults(&problem), (ProblemKind::Malformed, pointers), "{body}");
     }
 }
 
 #[test]
-fn text_that_is_no_unicode_is_malformed() {
+fn text_that_is_not_unicode_is_malformed() {
     for body in [
         &b"{\"person\":\"\xff\",\"allocation\":{\"health\":100}}"[..],
         b"{\"person\":\"p\",\"allocation\":{\"hea\xfflth\":100}}",
         br#"{"person":"p","allocation":{"\udfff":100}}"#,
         br#"{"person":"p","allocation":{"health":100},"\ud800":1}"#,
     ] {
-        assert_eq!(refused(body).kind(), ProblemKind::Malformed);
+        assert_eq!(reject(body).kind(), ProblemKind::Malformed);
     }
 }
 
 #[test]
-fn an_allocation_that_breaks_rules_is_invalid_with_every_fault() {
+fn an_invalid_allocation_is_reported_with_every_fault() {
     let cases: Vec<(&str, Vec<&str>)> = vec![
         ("{}", vec!["/allocation"]),
         (r#"{"health":99.99}"#, vec!["/allocation"]),
@@ -124,26 +124,26 @@ fn an_allocation_that_breaks_rules_is_invalid_with_every_fault() {
         (r#"{"health":100,"education":1e-400}"#, vec!["/allocation/education"]),
         (r#"{"health":50,"health":50}"#, vec!["/allocation/health"]),
         (r#"{"health":100,"h\u0065alth":0}"#, vec!["/allocation/health"]),
-        // What a misspelt category was given counts, so the sum is no second fault here; below it is.
+        // The share of a misspelt category counts: the sum is a second fault only in the next case.
         (r#"{"helth":60,"defence":40}"#, vec!["/allocation/helth"]),
         (r#"{"helth":60,"defence":39}"#, vec!["/allocation/helth", "/allocation"]),
     ];
     for (allocation, pointers) in cases {
-        let problem = refused(format!(r#"{{"person":"p","allocation":{allocation}}}"#).as_bytes());
+        let problem = reject(format!(r#"{{"person":"p","allocation":{allocation}}}"#).as_bytes());
         let expected = (ProblemKind::InvalidAllocation, pointers);
         assert_eq!(faults(&problem), expected, "{allocation}");
     }
 }
 
 #[test]
-fn a_wrong_sum_says_what_it_is() {
-    let problem = refused(br#"{"person":"p","allocation":{"health":49.5,"defence":50.25}}"#);
-    assert_eq!(problem.noted_faults()[0].detail, "makes 99.75 instead of 100");
+fn a_wrong_sum_is_reported_with_its_value() {
+    let problem = reject(br#"{"person":"p","allocation":{"health":49.5,"defence":50.25}}"#);
+    assert_eq!(problem.recorded_faults()[0].detail, "adds up to 99.75 instead of 100");
 }
 
 #[test]
-fn one_fault_of_form_makes_the_whole_malformed_and_hides_no_other() {
-    let problem = refused(br#"{"persn":"p","allocation":{"health":-1,"x":"1"}}"#);
+fn one_malformed_member_makes_the_body_malformed_and_hides_no_other_fault() {
+    let problem = reject(br#"{"persn":"p","allocation":{"health":-1,"x":"1"}}"#);
     assert_eq!(
         faults(&problem),
         (
@@ -154,72 +154,72 @@ fn one_fault_of_form_makes_the_whole_malformed_and_hides_no_other() {
 }
 
 #[test]
-fn a_person_may_be_left_out_where_the_budget_does_not_ask() {
-    let asks_nobody = Budget { identity: Identity::Optional, ..taxes() };
-    let draft = submission(br#"{"allocation":{"health":100}}"#, &asks_nobody).unwrap();
-    assert_eq!((draft.person, draft.id), (None, None));
+fn the_person_may_be_missing_if_the_budget_does_not_require_one() {
+    let anonymous_budget = Budget { identity: IdentityRule::Optional, ..taxes() };
+    let parsed = submission(br#"{"allocation":{"health":100}}"#, &anonymous_budget).unwrap();
+    assert_eq!((parsed.person, parsed.id), (None, None));
 }
 
 #[test]
-fn nesting_to_any_depth_is_refused_and_harmless() {
+fn deep_nesting_is_rejected_without_overflowing_the_stack() {
     for open in ["[", r#"{"a":"#, r#"{"allocation":"#] {
         let deep = open.repeat(300_000);
-        assert_eq!(refused(deep.as_bytes()).kind(), ProblemKind::Malformed);
+        assert_eq!(reject(deep.as_bytes()).kind(), ProblemKind::Malformed);
         let inside = format!(r#"{{"person":"p","allocation":{{"health":{deep}"#);
-        assert_eq!(refused(inside.as_bytes()).kind(), ProblemKind::Malformed);
+        assert_eq!(reject(inside.as_bytes()).kind(), ProblemKind::Malformed);
     }
 }
 
 #[test]
-fn a_million_faults_make_a_short_problem() {
+fn a_problem_is_bounded_for_any_number_of_faults() {
     let members = (0..200_000).map(|n| format!(r#""{n}":-1,"#)).collect::<String>();
     let body = format!(r#"{{"person":"p","allocation":{{{members}"health":100}}}}"#);
-    let problem = refused(body.as_bytes());
-    assert_eq!(problem.noted_faults().len(), 100);
+    let problem = reject(body.as_bytes());
+    assert_eq!(problem.recorded_faults().len(), 100);
     let long_name = format!(r#"{{"{}":1}}"#, "x".repeat(1_000_000));
-    let told: usize =
-        refused(long_name.as_bytes()).noted_faults().iter().map(|f| f.pointer.len()).sum();
-    assert!(told < 1_000);
+    let pointer_bytes: usize =
+        reject(long_name.as_bytes()).recorded_faults().iter().map(|f| f.pointer.len()).sum();
+    assert!(pointer_bytes < 1_000);
 }
 
 #[test]
-fn the_items_of_a_batch_stand_for_themselves() {
+fn an_invalid_batch_item_affects_no_other_item() {
     let good = r#"{"person":"p","allocation":{"health":100}}"#;
     let bad = r#"{"person":"p","allocation":{"health":99}}"#;
     let array = format!("[{good},{bad},7,{good}]");
-    let kinds = |drafts: Drafts| -> Vec<Option<ProblemKind>> {
-        drafts.iter().map(|draft| draft.as_ref().err().map(Problem::kind)).collect()
+    let kinds = |batch: ParsedBatch| -> Vec<Option<ProblemKind>> {
+        batch.iter().map(|item| item.as_ref().err().map(Problem::kind)).collect()
     };
     let (invalid, malformed) = (ProblemKind::InvalidAllocation, ProblemKind::Malformed);
     let expected = [None, Some(invalid), Some(malformed), None];
     assert_eq!(kinds(json_array(array.as_bytes(), &taxes()).unwrap()), expected);
 
     let text = format!("{good}\r\n\n{bad}\n{{broken\n \n{good}");
-    assert_eq!(kinds(lines(text.as_bytes(), &taxes()).unwrap()), expected);
-    assert!(lines(b"", &taxes()).unwrap().is_empty());
+    assert_eq!(kinds(ndjson(text.as_bytes(), &taxes()).unwrap()), expected);
+    assert!(ndjson(b"", &taxes()).unwrap().is_empty());
     assert!(json_array(b"[]", &taxes()).unwrap().is_empty());
 }
 
 #[test]
-fn a_batch_tells_a_thousand_faults_and_of_every_item_that_it_is_refused() {
-    let members: Vec<String> = (0..50).map(|place| format!(r#""x{place}":"""#)).collect();
+fn a_batch_lists_at_most_a_thousand_faults_and_every_item_has_its_problem() {
+    let members: Vec<String> = (0..50).map(|index| format!(r#""x{index}":"""#)).collect();
     let item = format!(r#"{{"person":"p","allocation":{{{}}}}}"#, members.join(","));
     let array = format!("[{}]", vec![item.as_str(); MAX_ITEMS].join(","));
-    for drafts in [
+    for batch in [
         json_array(array.as_bytes(), &taxes()).unwrap(),
-        lines(vec![item.as_str(); MAX_ITEMS].join("\n").as_bytes(), &taxes()).unwrap(),
+        ndjson(vec![item.as_str(); MAX_ITEMS].join("\n").as_bytes(), &taxes()).unwrap(),
     ] {
-        let problems: Vec<Problem> = drafts.into_iter().map(Result::unwrap_err).collect();
+        let problems: Vec<Problem> = batch.into_iter().map(Result::unwrap_err).collect();
         assert_eq!(problems.len(), MAX_ITEMS);
-        let told: usize = problems.iter().map(|problem| problem.noted_faults().len()).sum();
-        assert_eq!(told, 1_000);
+        let listed: usize = problems.iter().map(|problem| problem.recorded_faults().len()).sum();
+        assert_eq!(listed, 1_000);
         let malformed = |problem: &Problem| problem.kind() == ProblemKind::Malformed;
         assert!(problems.iter().all(malformed));
     }
 }
 
 #[test]
-fn an_array_that_is_not_json_to_its_end_is_refused_whole() {
+fn an_array_that_is_not_json_is_rejected_as_a_whole() {
     let good = r#"{"person":"p","allocation":{"health":100}}"#;
     for body in [format!("[{good},"), format!("[{good}]x"), good.into(), "1e999".into()] {
         let problem = json_array(body.as_bytes(), &taxes()).unwrap_err();
@@ -228,16 +228,16 @@ fn an_array_that_is_not_json_to_its_end_is_refused_whole() {
 }
 
 #[test]
-fn a_batch_has_a_thousand_items_and_no_more() {
+fn a_batch_has_at_most_a_thousand_items() {
     let array = |items: usize| format!("[{}]", vec!["1"; items].join(","));
     let text = |items: usize| "1\n".repeat(items);
     assert_eq!(json_array(array(MAX_ITEMS).as_bytes(), &taxes()).unwrap().len(), MAX_ITEMS);
-    assert_eq!(lines(text(MAX_ITEMS).as_bytes(), &taxes()).unwrap().len(), MAX_ITEMS);
+    assert_eq!(ndjson(text(MAX_ITEMS).as_bytes(), &taxes()).unwrap().len(), MAX_ITEMS);
     for items in [MAX_ITEMS + 1, MAX_ITEMS * 100] {
-        let by_array = json_array(array(items).as_bytes(), &taxes()).unwrap_err();
-        let by_lines = lines(text(items).as_bytes(), &taxes()).unwrap_err();
-        assert_eq!(by_array.kind(), ProblemKind::ContentTooLarge);
-        assert_eq!(by_lines.kind(), ProblemKind::ContentTooLarge);
+        let from_array = json_array(array(items).as_bytes(), &taxes()).unwrap_err();
+        let from_lines = ndjson(text(items).as_bytes(), &taxes()).unwrap_err();
+        assert_eq!(from_array.kind(), ProblemKind::ContentTooLarge);
+        assert_eq!(from_lines.kind(), ProblemKind::ContentTooLarge);
     }
 }
 
@@ -246,12 +246,12 @@ fn define(body: &str) -> Result<Budget, Problem> {
 }
 
 #[test]
-fn a_definition_is_read_with_its_defaults() {
+fn missing_members_of_a_definition_get_their_defaults() {
     let budget =
         define(r#"{"name":"Taxes","categories":[{"id":"a","name":"A"},{"id":"b","name":"B"}]}"#);
     let budget = budget.unwrap();
-    assert_eq!((budget.minimum_people, budget.identity), (1, Identity::Required));
-    assert_eq!((budget.results, budget.opens_at), (Results::Live, None));
+    assert_eq!((budget.minimum_people, budget.identity), (1, IdentityRule::Required));
+    assert_eq!((budget.results, budget.opens_at), (ResultsVisibility::Live, None));
 
     let budget = define(
         r##"{"name":"Taxes","opens_at":"2026-01-01T00:00:00Z","closes_at":"2026-01-01T00:00:00.001Z",
@@ -259,14 +259,14 @@ fn a_definition_is_read_with_its_defaults() {
             "categories":[{"id":"a","name":"A","description":"d","color":"#1f77b4"},{"id":"b","name":"B"}]}"##,
     );
     let budget = budget.unwrap();
-    assert_eq!((budget.minimum_people, budget.identity), (5, Identity::Optional));
-    assert_eq!(budget.results, Results::AfterClose);
+    assert_eq!((budget.minimum_people, budget.identity), (5, IdentityRule::Optional));
+    assert_eq!(budget.results, ResultsVisibility::AfterClose);
     assert!(budget.opens_at < budget.closes_at);
     assert_eq!(budget.categories[0].color.as_deref(), Some("#1f77b4"));
 }
 
 #[test]
-fn a_definition_tells_all_its_faults_of_form_and_of_rules_together() {
+fn a_definition_reports_malformed_members_and_broken_rules_together() {
     let problem = define(
         r#"{"name":7,"opens_at":"yesterday","results":"never","minimum_people":0,"identity":[],"x":1,
             "categories":[{"id":"A B","name":""},{"id":"a","name":"A","colour":"red"},{"id":"a","name":"A"},3]}"#,
@@ -296,7 +296,7 @@ fn a_definition_tells_all_its_faults_of_form_and_of_rules_together() {
 }
 
 #[test]
-fn a_definition_of_the_right_form_that_breaks_rules_is_an_invalid_budget() {
+fn a_well_formed_definition_that_breaks_rules_is_an_invalid_budget() {
     let problem = define(
         r#"{"name":"","categories":[{"id":"a","name":"A"}],"results":"after_close","minimum_people":1.5}"#,
     );
@@ -308,7 +308,7 @@ fn a_definition_of_the_right_form_that_breaks_rules_is_an_invalid_budget() {
 }
 
 #[test]
-fn a_definition_that_is_no_object_is_told_nothing_else() {
+fn a_definition_that_is_not_an_object_has_no_other_fault() {
     for body in ["", "[]", "3", r#"{"name":"x""#] {
         let problem = define(body).unwrap_err();
         assert_eq!(faults(&problem), (ProblemKind::Malformed, vec![""]), "{body}");
@@ -317,7 +317,7 @@ fn a_definition_that_is_no_object_is_told_nothing_else() {
     assert_eq!(faults(&problem), (ProblemKind::Malformed, vec!["/name", "/categories"]));
 }
 
-/// One way to write basis points as a percentage.
+/// Writes basis points as a percentage in one of several spellings.
 fn spelling(basis_points: u16, style: u8) -> String {
     let (whole, rest) = (basis_points / 100, basis_points % 100);
     match style % 5 {
@@ -331,7 +331,7 @@ fn spelling(basis_points: u16, style: u8) -> String {
     }
 }
 
-/// Shares that make 10,000, cut at sorted random places.
+/// Shares that add up to 10,000, from sorted random cuts.
 fn shares() -> impl Strategy<Value = Vec<u16>> {
     proptest::collection::vec(0..=10_000_u16, 1..64).prop_map(|mut cuts| {
         cuts.sort_unstable();
@@ -347,7 +347,7 @@ fn shares() -> impl Strategy<Value = Vec<u16>> {
 
 proptest! {
     #[test]
-    fn any_allocation_survives_its_decimal_text_in_any_spelling_and_order(
+    fn any_allocation_round_trips_through_its_text_in_any_spelling_and_order(
         shares in shares(), styles in proptest::collection::vec(any::<u8>(), 64),
         order in Just((0..64_usize).collect::<Vec<_>>()).prop_shuffle(),
     ) {
@@ -355,38 +355,38 @@ proptest! {
         let budget = budget(&ids.iter().map(String::as_str).collect::<Vec<_>>());
         let members: Vec<String> = order
             .iter()
-            .filter(|place| **place < shares.len())
-            // What is 0 may be left out.
-            .filter(|place| shares[**place] > 0 || styles[**place] % 2 == 0)
-            .map(|place| format!(r#""c-{place}":{}"#, spelling(shares[*place], styles[*place])))
+            .filter(|index| **index < shares.len())
+            // A share of 0 may be omitted.
+            .filter(|index| shares[**index] > 0 || styles[**index] % 2 == 0)
+            .map(|index| format!(r#""c-{index}":{}"#, spelling(shares[*index], styles[*index])))
             .collect();
         let body = format!(r#"{{"person":"p","allocation":{{{}}}}}"#, members.join(","));
-        let draft = submission(body.as_bytes(), &budget).map_err(|problem| {
+        let parsed = submission(body.as_bytes(), &budget).map_err(|problem| {
             TestCaseError::fail(format!("{body}: {problem:?}"))
         })?;
-        prop_assert_eq!(draft.allocation.basis_points(), &shares[..]);
+        prop_assert_eq!(parsed.allocation.basis_points(), &shares[..]);
     }
 
     #[test]
-    fn no_bytes_panic_any_reader(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn no_bytes_panic_a_parser(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = submission(&bytes, &taxes());
         let _ = json_array(&bytes, &taxes());
-        let _ = lines(&bytes, &taxes());
+        let _ = ndjson(&bytes, &taxes());
         let _ = definition(BudgetId::parse("taxes").unwrap(), &bytes);
     }
 
     #[test]
-    fn no_damage_to_a_good_body_panics_any_reader(
-        place in 0..120_usize, byte in any::<u8>(), end in 0..130_usize,
+    fn no_corruption_of_a_valid_body_panics_a_parser(
+        index in 0..120_usize, byte in any::<u8>(), end in 0..130_usize,
     ) {
         let mut body = br#"[{"person":"p-1","allocation":{"health":40,"education":35.5,"defence":24.5},
             "submission_id":"0198c0de-0000-7000-8000-000000000001"}]"#.to_vec();
-        if let Some(place) = body.get_mut(place) {
-            *place = byte;
+        if let Some(slot) = body.get_mut(index) {
+            *slot = byte;
         }
         body.truncate(end);
         let _ = json_array(&body, &taxes());
         let _ = submission(body.get(1..).unwrap_or_default(), &taxes());
-        let _ = lines(body.get(1..).unwrap_or_default(), &taxes());
+        let _ = ndjson(body.get(1..).unwrap_or_default(), &taxes());
     }
 }

@@ -12,61 +12,63 @@ use runtime::admin::Principal;
 use runtime::http::RequestId;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, BudgetId};
-use storage::definitions::{ChangeRefused, DefinitionError, define as define_change};
+use storage::control::{ChangeRefused, DefinitionError, define as define_change};
 
-use crate::answer;
-use crate::media_type::IsJson;
+use crate::detach_on_drop::detach_on_drop;
+use crate::media_type::RequireJson;
 use crate::parse;
-use crate::service::{Ingest, RETRY_AFTER};
-use crate::to_the_end::to_the_end;
+use crate::problems::{self, RETRY_AFTER};
+use crate::response;
+use crate::service::IngestService;
 
 pub(super) async fn define(
-    State(ingest): State<Arc<Ingest>>,
+    State(service): State<Arc<IngestService>>,
     principal: Principal,
     Path(id): Path<String>,
-    _: IsJson,
+    _: RequireJson,
     request: Option<Extension<RequestId>>,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let id = BudgetId::parse(&id).map_err(|fault| {
-        Problem::new(ProblemKind::Malformed).detail(format!("the budget's id in the path {fault}"))
+        Problem::new(ProblemKind::Malformed).detail(format!("the budget id in the path {fault}"))
     })?;
-    let wanted = parse::definition(id, &body)?;
-    // Whoever asked may go away: what is changed is logged all the same.
-    let changed = to_the_end(async move {
-        let (budget, is_new) = change(&ingest, &wanted).await?;
+    let definition = parse::definition(id, &body)?;
+    // A change is logged even if the client hangs up.
+    let changed = detach_on_drop(async move {
+        let (budget, is_new) = change(&service, &definition).await?;
         tracing::info!(
             budget = %budget.id,
             revision = budget.revision,
             by = principal.name(),
             request = request.as_ref().map(|id| id.as_str()),
-            "defined"
+            "budget defined"
         );
         Ok::<_, Problem>((budget, is_new))
     });
     let (budget, is_new) = changed.await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    // Texts and numbers under text keys: there is nothing in it that JSON cannot hold.
-    Ok(answer::json(status, serde_json::to_vec(&*budget).unwrap_or_default()))
+    // Serialization cannot fail: a budget holds only strings, numbers and string keys.
+    Ok(response::json(status, serde_json::to_vec(&*budget).unwrap_or_default()))
 }
 
-async fn change(ingest: &Ingest, wanted: &Budget) -> Result<(Arc<Budget>, bool), Problem> {
+async fn change(
+    service: &IngestService,
+    definition: &Budget,
+) -> Result<(Arc<Budget>, bool), Problem> {
     let is_new = AtomicBool::new(false);
     let decide = |current: Option<&Budget>| {
         is_new.store(current.is_none(), Ordering::Relaxed);
-        define_change(current, wanted)
+        define_change(current, definition)
     };
-    let changed = ingest.definitions.change(&wanted.id, &decide).await;
+    let changed = service.definitions.change(&definition.id, &decide).await;
     let budget = changed.map_err(|error| match error {
         DefinitionError::Refused(ChangeRefused::Frozen) => Problem::new(ProblemKind::BudgetFrozen)
             .detail(
-                "the budget has submissions: its categories, their order and its identity rule stay as they are",
+                "the budget has submissions: its categories, their order and its identity rule can no longer change",
             ),
-        DefinitionError::Refused(ChangeRefused::Unknown) => {
-            Problem::new(ProblemKind::NotFound).detail("there is no such budget")
-        }
+        DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
         DefinitionError::Unavailable(_) => Problem::new(ProblemKind::Unavailable)
-            .detail("definitions cannot be written now, or do not say that they were: send it again")
+            .detail("the definition could not be stored, or the store did not confirm it: send it again")
             .retry_after(RETRY_AFTER),
     })?;
     Ok((budget, is_new.load(Ordering::Relaxed)))

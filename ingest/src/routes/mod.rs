@@ -1,4 +1,4 @@
-//! The routes of ingest.
+//! The routes of ingest, one file each.
 
 mod define;
 mod submit;
@@ -8,36 +8,34 @@ mod withdraw;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{post, put};
+use axum::routing::{delete, post, put};
 use runtime::admin::{AdminRoutes, Role};
 use runtime::metrics::{Metrics, MetricsError};
 
-use crate::service::Ingest;
-use crate::{IngestConfig, IngestParts};
+use crate::config::IngestConfig;
+use crate::deps::IngestDeps;
+use crate::service::IngestService;
 
-/// The routes, for `runtime::http::router` to put the rest around.
+/// Builds the routes. `runtime::http::router` wraps them with limits, logging and health.
 ///
 /// # Errors
-/// When the names of the metrics are taken by others.
+/// When a metric name is already registered.
 pub fn routes(
     config: &IngestConfig,
-    parts: IngestParts,
+    deps: IngestDeps,
     metrics: &Metrics,
 ) -> Result<Router, MetricsError> {
-    let administrators = AdminRoutes::new(&parts.admin)
+    let admin_routes = AdminRoutes::new(&deps.admin)
         .route(Role::Admin, "/v1/budgets/{budget}", put(define::define))
         .into_router();
-    let ingest = Arc::new(Ingest::new(config, parts, metrics)?);
+    let service = Arc::new(IngestService::new(config, deps, metrics)?);
     Ok(Router::new()
         .route("/v1/budgets/{budget}/submissions", post(submit::submit))
         .route(
             "/v1/budgets/{budget}/submissions/batch",
             post(submit_batch::submit_batch).delete(withdraw::withdraw_person_named_batch),
         )
-        .route(
-            "/v1/budgets/{budget}/submissions/{person}",
-            axum::routing::delete(withdraw::withdraw),
-        )
-        .merge(administrators)
-        .with_state(ingest))
+        .route("/v1/budgets/{budget}/submissions/{person}", delete(withdraw::withdraw))
+        .merge(admin_routes)
+        .with_state(service))
 }

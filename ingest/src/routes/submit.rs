@@ -7,77 +7,71 @@ use axum::response::Response;
 use bytes::Bytes;
 use runtime::clock::now_ms;
 use runtime::problem::Problem;
-use schemas::{BudgetId, PersonName, SubmissionId};
+use schemas::{Budget, BudgetId, PersonId, SubmissionId};
 
-use crate::acceptance::{Candidate, Outcome};
-use crate::answer;
 use crate::idempotency_key::IdempotencyKey;
-use crate::media_type::IsJson;
+use crate::media_type::RequireJson;
 use crate::parse;
-use crate::service::Ingest;
+use crate::pending::{AppendOutcome, PendingSubmission};
+use crate::service::IngestService;
+use crate::{problems, response};
 
 pub(super) async fn submit(
-    State(ingest): State<Arc<Ingest>>,
+    State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
-    _: IsJson,
+    _: RequireJson,
     key: IdempotencyKey,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let (candidate, person) = match read(&ingest, &budget, &key, &body).await {
-        Ok(candidate) => candidate,
-        Err(problem) => {
-            ingest.metrics.refused(problem.kind(), 1);
-            return Err(problem);
-        }
-    };
-    append(&ingest, candidate, &person).await
+    let parsed = parse_body(&service, &budget, &key, &body).await;
+    let (pending, person) =
+        parsed.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
+    append(&service, pending, &person).await
 }
 
-async fn read(
-    ingest: &Ingest,
+async fn parse_body(
+    service: &IngestService,
     budget: &str,
     key: &IdempotencyKey,
     body: &[u8],
-) -> Result<(Candidate, PersonName), Problem> {
-    let budget = ingest.open_budget(budget)?;
-    let read = |budget: &schemas::Budget| {
-        let mut draft = parse::submission(body, budget)?;
-        draft.id = key.submission_id(draft.id, &budget.id, &ingest.hasher)?;
-        Ok(draft)
+) -> Result<(PendingSubmission, PersonId), Problem> {
+    let budget = service.open_budget(budget)?;
+    let parse = |budget: &Budget| {
+        let mut parsed = parse::submission(body, budget)?;
+        parsed.id = key.submission_id(parsed.id, &budget.id, &service.hasher)?;
+        Ok(parsed)
     };
-    let (budget, draft) = ingest.read_against_frozen(budget, read, |_| true).await?;
-    Ok(ingest.candidate(&budget, draft, now_ms()))
+    let (budget, parsed) = service.parse_against_frozen(budget, parse, |_| true).await?;
+    Ok(service.pending_submission(&budget, parsed, now_ms()))
 }
 
-/// Brings one submission or withdrawal into the log and answers.
+/// Appends one submission or withdrawal and builds the response.
 pub(super) async fn append(
-    ingest: &Arc<Ingest>,
-    candidate: Candidate,
-    person: &PersonName,
+    service: &IngestService,
+    pending: PendingSubmission,
+    person: &PersonId,
 ) -> Result<Response, Problem> {
-    let budget = candidate.submission.budget.clone();
-    let id = candidate.submission.id;
-    let outcomes = ingest.accept(vec![candidate]).await.inspect_err(|problem| {
-        ingest.metrics.refused(problem.kind(), 1);
-    })?;
-    answer(outcomes.first().copied(), &budget, person, id)
+    let budget = pending.submission.budget.clone();
+    let id = pending.submission.id;
+    let appended = service.append(vec![pending]).await;
+    let outcomes =
+        appended.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
+    respond(outcomes.first().copied(), &budget, person, id)
 }
 
-fn answer(
-    outcome: Option<Outcome>,
+fn respond(
+    outcome: Option<AppendOutcome>,
     budget: &BudgetId,
-    person: &PersonName,
+    person: &PersonId,
     id: SubmissionId,
 ) -> Result<Response, Problem> {
     match outcome {
-        Some(Outcome::Accepted { receipt, repeated }) => {
-            Ok(answer::accepted(budget, person, id, receipt, repeated))
+        Some(AppendOutcome::Accepted { receipt, repeated }) => {
+            Ok(response::accepted(budget, person, id, receipt, repeated))
         }
-        Some(Outcome::InFlight) => Err(answer::in_flight()),
-        Some(Outcome::Reused) => Err(answer::reused()),
-        Some(Outcome::Unavailable) => {
-            Err(answer::unavailable("the log does not take submissions now"))
-        }
-        Some(Outcome::Unknown) | None => Err(answer::unknown(id)),
+        Some(AppendOutcome::InFlight) => Err(problems::in_flight()),
+        Some(AppendOutcome::IdReused) => Err(problems::id_reused()),
+        Some(AppendOutcome::Unavailable) => Err(problems::log_unavailable()),
+        Some(AppendOutcome::Unknown) | None => Err(problems::outcome_unknown(id)),
     }
 }

@@ -12,128 +12,131 @@ use runtime::http::RequestId;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, BudgetId, SubmissionId};
 
-use crate::acceptance::{Candidate, Outcome};
-use crate::answer;
 use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::MediaType;
-use crate::parse::{self, Drafts};
-use crate::service::Ingest;
+use crate::parse::{self, ParsedBatch};
+use crate::pending::{AppendOutcome, PendingSubmission};
+use crate::service::IngestService;
+use crate::{problems, response};
 
 pub(super) async fn submit_batch(
-    State(ingest): State<Arc<Ingest>>,
+    State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
     media_type: MediaType,
     key: IdempotencyKey,
     request: Option<Extension<RequestId>>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let answered = append(&ingest, &budget, media_type, &key, &body).await;
-    let (budget, items) = answered.map_err(|Refusal { problem, submissions }| {
-        ingest.metrics.refused(problem.kind(), submissions);
+    let appended = append(&service, &budget, media_type, &key, &body).await;
+    let (budget, results) = appended.map_err(|BatchRejected { problem, submissions }| {
+        service.metrics.count_rejected(problem.kind(), submissions);
         problem
     })?;
-    ingest.metrics.batch(items.len());
-    for item in &items {
-        if let Item::Refused(problem) = item {
-            ingest.metrics.refused(problem.kind(), 1);
+    service.metrics.observe_batch(results.len());
+    for result in &results {
+        if let ItemResult::Rejected(problem) = result {
+            service.metrics.count_rejected(problem.kind(), 1);
         }
     }
     let request = request.as_ref().map_or("", |id| id.as_str());
-    Ok(answer::json(StatusCode::OK, write(&budget.id, items, request)))
+    Ok(response::json(StatusCode::OK, write_results(&budget.id, results, request)))
 }
 
-/// What became of one item.
-enum Item {
-    Refused(Problem),
-    Appended(SubmissionId, Outcome),
+/// The result of one batch item.
+enum ItemResult {
+    /// The item is not a valid submission.
+    Rejected(Problem),
+    Appended(SubmissionId, AppendOutcome),
 }
 
-/// Why nothing of a batch was taken.
-struct Refusal {
+/// A batch that was rejected as a whole.
+struct BatchRejected {
     problem: Problem,
-    /// How many it was about; one, as long as they are not counted.
+    /// How many submissions were rejected: 1 when the items were not counted.
     submissions: u64,
 }
 
-impl From<Problem> for Refusal {
+impl From<Problem> for BatchRejected {
     fn from(problem: Problem) -> Self {
         Self { problem, submissions: 1 }
     }
 }
 
 async fn append(
-    ingest: &Arc<Ingest>,
+    service: &IngestService,
     budget: &str,
     media_type: MediaType,
     key: &IdempotencyKey,
     body: &[u8],
-) -> Result<(Arc<Budget>, Vec<Item>), Refusal> {
-    let budget = ingest.open_budget(budget)?;
-    // A key that was passed over would promise what does not hold.
+) -> Result<(Arc<Budget>, Vec<ItemResult>), BatchRejected> {
+    let budget = service.open_budget(budget)?;
+    // An ignored key would promise idempotency that a batch does not have.
     if *key != IdempotencyKey::Absent {
         let problem = Problem::new(ProblemKind::Malformed).detail(
-            "`Idempotency-Key` names one submission; in a batch, give each item a `submission_id`",
+            "`Idempotency-Key` identifies one submission; in a batch, give each item a `submission_id`",
         );
         return Err(problem.into());
     }
-    let read = |budget: &Budget| match media_type {
+    let parse = |budget: &Budget| match media_type {
         MediaType::Json => parse::json_array(body, budget),
-        MediaType::Ndjson => parse::lines(body, budget),
+        MediaType::Ndjson => parse::ndjson(body, budget),
     };
-    let any_good = |drafts: &Drafts| drafts.iter().any(Result::is_ok);
-    let (budget, drafts) = ingest.read_against_frozen(budget, read, any_good).await?;
+    let any_valid = |batch: &ParsedBatch| batch.iter().any(Result::is_ok);
+    let (budget, batch) = service.parse_against_frozen(budget, parse, any_valid).await?;
 
     let now_ms = now_ms();
-    let mut candidates: Vec<Candidate> = Vec::with_capacity(drafts.len());
-    let mut items = Vec::with_capacity(drafts.len());
-    for draft in drafts {
-        items.push(match draft {
-            Ok(draft) => {
-                let (candidate, _) = ingest.candidate(&budget, draft, now_ms);
-                let id = candidate.submission.id;
-                candidates.push(candidate);
-                // Until the log has answered.
-                Item::Appended(id, Outcome::Unknown)
+    let mut submissions: Vec<PendingSubmission> = Vec::with_capacity(batch.len());
+    let mut results = Vec::with_capacity(batch.len());
+    for item in batch {
+        results.push(match item {
+            Ok(parsed) => {
+                let (pending, _) = service.pending_submission(&budget, parsed, now_ms);
+                let id = pending.submission.id;
+                submissions.push(pending);
+                // Replaced below by the outcome of the append.
+                ItemResult::Appended(id, AppendOutcome::Unknown)
             }
-            Err(problem) => Item::Refused(problem),
+            Err(problem) => ItemResult::Rejected(problem),
         });
     }
-    if !candidates.is_empty() {
-        let submissions = items.len() as u64;
-        let refusal = |problem| Refusal { problem, submissions };
-        let outcomes = ingest.accept(candidates).await.map_err(refusal)?;
-        let appended = items.iter_mut().filter_map(|item| match item {
-            Item::Appended(_, outcome) => Some(outcome),
-            Item::Refused(_) => None,
+    if !submissions.is_empty() {
+        let items = results.len() as u64;
+        let rejected = |problem| BatchRejected { problem, submissions: items };
+        let outcomes = service.append(submissions).await.map_err(rejected)?;
+        let appended = results.iter_mut().filter_map(|result| match result {
+            ItemResult::Appended(_, outcome) => Some(outcome),
+            ItemResult::Rejected(_) => None,
         });
-        for (item, outcome) in appended.zip(outcomes) {
-            *item = outcome;
+        for (slot, outcome) in appended.zip(outcomes) {
+            *slot = outcome;
         }
     }
-    Ok((budget, items))
+    Ok((budget, results))
 }
 
-fn write(budget: &BudgetId, items: Vec<Item>, request: &str) -> Vec<u8> {
-    let mut body = Vec::with_capacity(32 + items.len() * answer::ACCEPTED_ITEM_BYTES);
+fn write_results(budget: &BudgetId, results: Vec<ItemResult>, request: &str) -> Vec<u8> {
+    let mut body = Vec::with_capacity(32 + results.len() * response::ACCEPTED_ITEM_BYTES);
     body.extend_from_slice(br#"{"results":["#);
-    for (place, item) in items.into_iter().enumerate() {
-        if place > 0 {
+    for (index, result) in results.into_iter().enumerate() {
+        if index > 0 {
             body.push(b',');
         }
-        let (problem, id) = match item {
-            Item::Appended(id, Outcome::Accepted { receipt, repeated }) => {
-                answer::write_accepted_item(&mut body, budget, id, receipt, repeated);
+        let (problem, id) = match result {
+            ItemResult::Appended(id, AppendOutcome::Accepted { receipt, repeated }) => {
+                response::write_accepted_item(&mut body, budget, id, receipt, repeated);
                 continue;
             }
-            Item::Appended(id, Outcome::InFlight) => (answer::in_flight(), Some(id)),
-            Item::Appended(id, Outcome::Reused) => (answer::reused(), Some(id)),
-            Item::Appended(id, Outcome::Unavailable) => {
-                (answer::unavailable("the log does not take submissions now"), Some(id))
+            ItemResult::Appended(id, AppendOutcome::InFlight) => (problems::in_flight(), Some(id)),
+            ItemResult::Appended(id, AppendOutcome::IdReused) => (problems::id_reused(), Some(id)),
+            ItemResult::Appended(id, AppendOutcome::Unavailable) => {
+                (problems::log_unavailable(), Some(id))
             }
-            Item::Appended(id, Outcome::Unknown) => (answer::unknown(id), Some(id)),
-            Item::Refused(problem) => (problem, None),
+            ItemResult::Appended(id, AppendOutcome::Unknown) => {
+                (problems::outcome_unknown(id), Some(id))
+            }
+            ItemResult::Rejected(problem) => (problem, None),
         };
-        answer::write_problem_item(&mut body, &problem.instance(request), id);
+        response::write_problem_item(&mut body, &problem.instance(request), id);
     }
     body.extend_from_slice(b"]}");
     body

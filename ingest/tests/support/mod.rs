@@ -1,4 +1,4 @@
-//! Ingest's router on places in memory that can be told to fail, and a client that speaks to it without a socket.
+//! The ingest router on in-memory fakes that fail on demand. Its client calls it without a socket.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashMap;
@@ -12,19 +12,19 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
-use ingest::{IngestConfig, IngestParts};
+use ingest::{IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::Settings;
 use runtime::health::Health;
 use runtime::http::HttpConfig;
 use runtime::metrics::Metrics;
 use schemas::{
-    Budget, BudgetId, LogNumber, Offset, PartitionCount, PartitionId, PersonKey, PersonKeyHasher,
-    PersonName, Receipt, RecordDecoder, SubmissionId, default_budgets, partition_for,
+    Budget, BudgetId, LogNumber, Offset, PartitionCount, PartitionId, PersonId, PersonKey,
+    PersonKeyHasher, Receipt, RecordDecoder, SubmissionId, default_budgets, partition_for,
 };
 use serde_json::Value;
-use storage::definitions::{Catalog, Change, DefinitionError, Definitions};
-use storage::idempotency::{Attempt, Begun, Idempotency};
+use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError};
+use storage::idempotency::{Attempt, BeginOutcome, Idempotency};
 use storage::log::{AppendError, LogWriter, NewRecord};
 use tokio::sync::{Notify, watch};
 use tower::ServiceExt;
@@ -40,65 +40,68 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How the log answers.
+/// How the fake log responds to appends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum LogMood {
-    /// It takes records.
+pub enum LogMode {
+    /// Appends succeed.
     #[default]
-    Taking,
-    /// It is known to be away.
-    Away,
-    /// It is found to be away when it is asked to append.
-    Refusing,
-    /// It has the record and says that it does not know.
-    Vague,
+    Accepts,
+    /// The log reports itself as unavailable.
+    Unavailable,
+    /// The log reports itself as available, and every append fails.
+    RejectsAppends,
+    /// Appends succeed, but the writer reports an unknown outcome.
+    OutcomeUnknown,
 }
 
 #[derive(Default)]
 pub struct FakeLog {
-    pub mood: Mutex<LogMood>,
+    pub mode: Mutex<LogMode>,
     pub records: Mutex<Vec<NewRecord>>,
-    /// While set, appending waits for `go_on`.
-    pub held: AtomicBool,
-    pub waiting: AtomicUsize,
-    pub go_on: Notify,
+    /// While set, appends wait for `resume`.
+    pub paused: AtomicBool,
+    pub waiting_appends: AtomicUsize,
+    pub resume: Notify,
 }
 
-fn home(record: &NewRecord) -> PartitionId {
+fn partition_of(record: &NewRecord) -> PartitionId {
     partition_for(&record.key, PartitionCount::new(PARTITIONS).unwrap())
 }
 
 impl FakeLog {
-    pub fn is(&self, mood: LogMood) {
-        *lock(&self.mood) = mood;
+    pub fn set_mode(&self, mode: LogMode) {
+        *lock(&self.mode) = mode;
     }
 
-    fn away() -> AppendError {
-        AppendError::Unavailable("told to be away".into())
+    fn unavailable() -> AppendError {
+        AppendError::Unavailable("injected fault".into())
     }
 }
 
 #[async_trait]
 impl LogWriter for FakeLog {
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
-        if self.held.load(Ordering::SeqCst) {
-            self.waiting.fetch_add(1, Ordering::SeqCst);
-            self.go_on.notified().await;
+        if self.paused.load(Ordering::SeqCst) {
+            self.waiting_appends.fetch_add(1, Ordering::SeqCst);
+            self.resume.notified().await;
         }
-        let mood = *lock(&self.mood);
+        let mode = *lock(&self.mode);
         let mut log = lock(&self.records);
         records
             .into_iter()
             .map(|record| {
-                let partition = home(&record);
-                let offset = log.iter().filter(|record| home(record) == partition).count() as u64;
+                let partition = partition_of(&record);
+                let offset =
+                    log.iter().filter(|record| partition_of(record) == partition).count() as u64;
                 let receipt = Receipt { log: LogNumber::FIRST, partition, offset: Offset(offset) };
-                match mood {
-                    LogMood::Away | LogMood::Refusing => return Err(Self::away()),
-                    LogMood::Taking | LogMood::Vague => log.push(record),
+                match mode {
+                    LogMode::Unavailable | LogMode::RejectsAppends => {
+                        return Err(Self::unavailable());
+                    }
+                    LogMode::Accepts | LogMode::OutcomeUnknown => log.push(record),
                 }
-                match mood {
-                    LogMood::Vague => Err(AppendError::Unknown("told to be vague".into())),
+                match mode {
+                    LogMode::OutcomeUnknown => Err(AppendError::Unknown("injected fault".into())),
                     _ => Ok(receipt),
                 }
             })
@@ -106,8 +109,8 @@ impl LogWriter for FakeLog {
     }
 
     fn available(&self) -> Result<(), AppendError> {
-        match *lock(&self.mood) {
-            LogMood::Away => Err(Self::away()),
+        match *lock(&self.mode) {
+            LogMode::Unavailable => Err(Self::unavailable()),
             _ => Ok(()),
         }
     }
@@ -118,8 +121,8 @@ pub struct FakeDefinitions {
     pub loaded: AtomicBool,
     pub failing: AtomicBool,
     pub changes: AtomicUsize,
-    /// Applied just before the next change: what somebody else has done meanwhile.
-    pub meanwhile: Mutex<Option<Budget>>,
+    /// Applied just before the next change, as a concurrent writer would.
+    pub concurrent_change: Mutex<Option<Budget>>,
     changed: watch::Sender<()>,
 }
 
@@ -135,7 +138,7 @@ impl FakeDefinitions {
 }
 
 #[async_trait]
-impl Definitions for FakeDefinitions {
+impl BudgetDefinitions for FakeDefinitions {
     fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&lock(&self.catalog))
     }
@@ -154,12 +157,12 @@ impl Definitions for FakeDefinitions {
         decide: &Change<'_>,
     ) -> Result<Arc<Budget>, DefinitionError> {
         self.changes.fetch_add(1, Ordering::SeqCst);
-        // As the real ones do, so that others come in between.
+        // The real implementations yield too, so that other tasks interleave.
         tokio::task::yield_now().await;
         if self.failing.load(Ordering::SeqCst) {
-            return Err(DefinitionError::Unavailable("told to fail".into()));
+            return Err(DefinitionError::Unavailable("injected fault".into()));
         }
-        if let Some(budget) = lock(&self.meanwhile).take() {
+        if let Some(budget) = lock(&self.concurrent_change).take() {
             self.put(budget);
         }
         let current = self.get(id.as_str());
@@ -173,18 +176,18 @@ impl Definitions for FakeDefinitions {
     }
 }
 
-/// A digest, and a receipt once it is accepted.
-type Known = (u64, Option<Receipt>);
+/// A content digest, and the receipt once the submission is accepted.
+type KnownSubmission = (u64, Option<Receipt>);
 
 #[derive(Default)]
 pub struct FakeIdempotency {
-    known: Mutex<HashMap<(BudgetId, SubmissionId), Known>>,
+    known: Mutex<HashMap<(BudgetId, SubmissionId), KnownSubmission>>,
     pub begun: AtomicUsize,
 }
 
 #[async_trait]
 impl Idempotency for FakeIdempotency {
-    async fn begin(&self, attempts: &[Attempt]) -> Vec<Begun> {
+    async fn begin(&self, attempts: &[Attempt]) -> Vec<BeginOutcome> {
         self.begun.fetch_add(attempts.len(), Ordering::SeqCst);
         let mut known = lock(&self.known);
         attempts
@@ -194,11 +197,11 @@ impl Idempotency for FakeIdempotency {
                 match known.get(&key) {
                     None => {
                         known.insert(key, (attempt.digest, None));
-                        Begun::First
+                        BeginOutcome::First
                     }
-                    Some((digest, _)) if *digest != attempt.digest => Begun::Reused,
-                    Some((_, Some(receipt))) => Begun::Repeat(*receipt),
-                    Some((_, None)) => Begun::InFlight,
+                    Some((digest, _)) if *digest != attempt.digest => BeginOutcome::Reused,
+                    Some((_, Some(receipt))) => BeginOutcome::Repeat(*receipt),
+                    Some((_, None)) => BeginOutcome::InFlight,
                 }
             })
             .collect()
@@ -216,7 +219,7 @@ impl Idempotency for FakeIdempotency {
     }
 }
 
-pub struct World {
+pub struct Harness {
     pub log: Arc<FakeLog>,
     pub definitions: Arc<FakeDefinitions>,
     pub idempotency: Arc<FakeIdempotency>,
@@ -224,25 +227,25 @@ pub struct World {
     router: Router,
 }
 
-pub struct Answer {
+pub struct TestResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
 }
 
-impl World {
+impl Harness {
     pub fn new() -> Self {
         Self::with(1_000, &[])
     }
 
-    /// With so much room, and some settings of administration.
+    /// Builds the router with an in-flight limit and admin settings.
     pub fn with(max_in_flight_records: usize, admin: &[(&str, &str)]) -> Self {
         let definitions = Arc::new(FakeDefinitions {
             catalog: Mutex::default(),
             loaded: AtomicBool::new(true),
             failing: AtomicBool::new(false),
             changes: AtomicUsize::new(0),
-            meanwhile: Mutex::default(),
+            concurrent_change: Mutex::default(),
             changed: watch::Sender::new(()),
         });
         for budget in default_budgets().unwrap() {
@@ -257,27 +260,27 @@ impl World {
         let mut reader = settings.reader();
         let admin = AdminConfig::read(&mut reader);
         let admin = reader.finish(admin).unwrap();
-        let parts = IngestParts {
+        let deps = IngestDeps {
             log: log.clone(),
             definitions: definitions.clone(),
             idempotency: idempotency.clone(),
             hasher: hasher(),
             admin: AdminGuard::new(&admin, &metrics).unwrap(),
         };
-        let routes = ingest::routes(&config, parts, &metrics).unwrap();
+        let routes = ingest::routes(&config, deps, &metrics).unwrap();
         let http = HttpConfig::default();
         let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
         Self { log, definitions, idempotency, metrics, router }
     }
 
-    /// The default budget, changed.
-    pub fn set(&self, change: impl FnOnce(&mut Budget)) {
+    /// Changes the default budget.
+    pub fn edit_budget(&self, change: impl FnOnce(&mut Budget)) {
         let mut budget = Budget::clone(&self.definitions.get("taxes").unwrap());
         change(&mut budget);
         self.definitions.put(budget);
     }
 
-    pub async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+    pub async fn post(&self, path: &str, body: impl Into<Body>) -> TestResponse {
         self.post_with(path, &[], body).await
     }
 
@@ -286,25 +289,25 @@ impl World {
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Body>,
-    ) -> Answer {
+    ) -> TestResponse {
         let json = [("content-type", "application/json")];
         let headers = [&json[..], headers].concat();
-        self.ask(Method::POST, path, &headers, body).await
+        self.send(Method::POST, path, &headers, body).await
     }
 
-    pub async fn delete(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        self.ask(Method::DELETE, path, headers, Body::empty()).await
+    pub async fn delete(&self, path: &str, headers: &[(&str, &str)]) -> TestResponse {
+        self.send(Method::DELETE, path, headers, Body::empty()).await
     }
 
-    pub async fn ask(
+    pub async fn send(
         &self,
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
         body: impl Into<Body>,
-    ) -> Answer {
+    ) -> TestResponse {
         let mut request = Request::builder().method(method).uri(path);
-        // The last of a name counts.
+        // A later header replaces an earlier one of the same name.
         let headers: HashMap<&str, &str> = headers.iter().copied().collect();
         for (name, value) in headers {
             request = request.header(name, value);
@@ -312,13 +315,13 @@ impl World {
         let mut request = request.body(body.into()).unwrap();
         let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
         request.extensions_mut().insert(ConnectInfo(peer));
-        let answer = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = answer.into_parts();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
-        Answer { status: parts.status, headers: parts.headers, body }
+        TestResponse { status: parts.status, headers: parts.headers, body }
     }
 
-    /// What the log's records say: person, shares (none for a withdrawal).
+    /// Person and shares of each record in the log. A withdrawal has no shares.
     pub fn logged(&self) -> Vec<(PersonKey, Vec<u32>)> {
         let mut decoder = RecordDecoder::default();
         let records = lock(&self.log.records);
@@ -330,7 +333,7 @@ impl World {
         records.iter().map(read).collect()
     }
 
-    /// The value of `allocator_ingest_submissions_total`.
+    /// The value of `allocator_ingest_submissions_total` for one outcome.
     pub fn counted(&self, outcome: &str) -> u64 {
         let text = String::from_utf8(self.metrics.render()).unwrap();
         let name = format!("allocator_ingest_submissions_total{{outcome=\"{outcome}\"}} ");
@@ -343,10 +346,10 @@ pub fn hasher() -> PersonKeyHasher {
 }
 
 pub fn key(person: &str) -> PersonKey {
-    hasher().key(&BudgetId::parse("taxes").unwrap(), &PersonName::parse(person).unwrap())
+    hasher().key(&BudgetId::parse("taxes").unwrap(), &PersonId::parse(person).unwrap())
 }
 
-impl Answer {
+impl TestResponse {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
@@ -355,7 +358,7 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
-    /// Checks that the answer is a whole problem of this kind and gives its detail.
+    /// Checks that the response is a complete problem of this kind and returns its detail.
     #[track_caller]
     pub fn problem(&self, status: u16, slug: &str) -> String {
         let text = String::from_utf8_lossy(&self.body);
@@ -368,12 +371,12 @@ impl Answer {
         problem["detail"].as_str().unwrap().to_owned()
     }
 
-    /// The pointers of a problem's faults.
+    /// The pointers of the problem's faults.
     pub fn pointers(&self) -> Vec<String> {
         pointers(&self.json())
     }
 
-    /// Checks the answer to a submission that is in the log and gives where it is.
+    /// Checks the response to an accepted submission and returns its receipt.
     #[track_caller]
     pub fn accepted(&self) -> Receipt {
         let text = String::from_utf8_lossy(&self.body);
@@ -399,7 +402,7 @@ pub fn pointers(problem: &Value) -> Vec<String> {
     errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The receipt of an accepted submission's body, whose fields must agree.
+/// Returns the receipt of an accepted submission after checking that the body's fields agree.
 #[track_caller]
 pub fn check_receipt(body: &Value) -> Receipt {
     let receipt: Receipt = body["receipt"].as_str().unwrap().parse().unwrap();

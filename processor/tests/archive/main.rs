@@ -1,34 +1,37 @@
-//! Archiving beside a processor at work: what is committed is in the archive, and of a log that was shortened everything is
-//! derived anew from there, or nothing.
+//! Archiving next to a running processor: the archive has all committed records, and a truncated log is rebuilt from its
+//! archive completely or not at all.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-#[path = "../support/logs.rs"]
-mod logs;
-#[path = "../support/running.rs"]
-mod running;
-#[path = "../support/whole.rs"]
-mod whole;
+#[path = "../support/fixture.rs"]
+mod fixture;
+#[path = "../support/rebuild.rs"]
+mod rebuild;
+#[path = "../support/running_processor.rs"]
+mod running_processor;
+#[path = "../support/single_log.rs"]
+mod single_log;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use processor::archive::{ArchiveProgress, Archived, archive, check_archive};
-use processor::rebuild::{RebuildError, Rebuilt, rebuild};
+use fixture::{Fixture, TOPIC, move_one_person, report_lines};
+use generations::rebuild::RebuildError;
+use operations::archive::{ArchiveProgress, Archived, archive, check_archive};
+use rebuild::{RebuildOutcome, rebuild};
 use rusqlite::Connection;
 use schemas::{PartitionId, Position};
 use tokio::time::timeout;
-use whole::{Fixture, TOPIC, falsify, said};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const REBUILD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// With an archive of its own, of nothing yet.
+/// Starts a settled processor with an empty archive.
 async fn settled() -> Fixture {
     let mut fixture = Fixture::start().await;
     fixture.archive = Some(fixture.dir.path().join("archive"));
     fixture.append(3_000).await;
-    fixture.settle().await;
+    fixture.wait_until_settled().await;
     fixture
 }
 
@@ -37,8 +40,8 @@ fn dir(fixture: &Fixture) -> &Path {
 }
 
 async fn archived(fixture: &Fixture) -> Vec<Archived> {
-    let parts = fixture.archiving(dir(fixture));
-    archive(&parts, &ArchiveProgress::default()).await.unwrap()
+    let deps = fixture.archive_deps(dir(fixture));
+    archive(&deps, &ArchiveProgress::default()).await.unwrap()
 }
 
 async fn faults(fixture: &Fixture) -> Vec<String> {
@@ -46,28 +49,28 @@ async fn faults(fixture: &Fixture) -> Vec<String> {
     check_archive(&log, TOPIC, dir(fixture), &progress).await.unwrap().faults
 }
 
-/// Deletes what a partition has below `low`.
-fn shorten(fixture: &Fixture, partition: u32, low: u64) {
+/// Deletes a partition's records below `low`.
+fn truncate(fixture: &Fixture, partition: u32, low: u64) {
     let log = Connection::open(fixture.dir.path().join("log.db")).unwrap();
     let delete = r#"DELETE FROM records WHERE partition = ?1 AND "offset" < ?2"#;
     assert!(log.execute(delete, (partition, low as i64)).unwrap() > 0);
 }
 
-/// A partition's first file in the archive.
-fn segment(fixture: &Fixture, partition: u32) -> PathBuf {
+/// Returns the path of a partition's first segment.
+fn first_segment(fixture: &Fixture, partition: u32) -> PathBuf {
     let files = fs::read_dir(dir(fixture)).unwrap().map(|file| file.unwrap().path());
     let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
     files.filter(|path| name(path).starts_with(&format!("{partition:05}-"))).min().unwrap()
 }
 
-async fn rebuilt(fixture: &Fixture) -> Result<Rebuilt, RebuildError> {
+async fn rebuilt(fixture: &Fixture) -> Result<RebuildOutcome, RebuildError> {
     let log = fixture.archived_reader().await;
-    let rebuilding = rebuild(fixture.store.as_ref(), &*log, false, |_| {});
-    timeout(PATIENCE, rebuilding).await.expect("the rebuild takes too long")
+    let rebuilding = rebuild(fixture.store.as_ref(), &*log, false);
+    timeout(REBUILD_TIMEOUT, rebuilding).await.expect("the rebuild takes too long")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_committed_is_archived_and_gone_on_with() {
+async fn committed_records_are_archived_and_the_next_run_continues() {
     let fixture = settled().await;
     let first = archived(&fixture).await;
     for (partition, archived) in (0..).zip(&first) {
@@ -76,7 +79,7 @@ async fn what_is_committed_is_archived_and_gone_on_with() {
         assert_eq!(*archived, Archived { partition: PartitionId(partition), from, end });
     }
     fixture.append(500).await;
-    fixture.settle().await;
+    fixture.wait_until_settled().await;
     for (before, now) in first.iter().zip(archived(&fixture).await) {
         assert!(now.from == before.end && now.end > before.end, "{now:?}");
     }
@@ -84,37 +87,37 @@ async fn what_is_committed_is_archived_and_gone_on_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shortened_log_is_rebuilt_and_audited_from_its_archive() {
+async fn a_truncated_log_is_rebuilt_and_audited_from_its_archive() {
     let mut fixture = settled().await;
     let ends = archived(&fixture).await;
     fixture.append(200).await;
-    fixture.settle().await;
-    fixture.end().await;
+    fixture.wait_until_settled().await;
+    fixture.stop_processor().await;
     for Archived { partition, end, .. } in ends {
-        shorten(&fixture, partition.0, end.0 - 10);
+        truncate(&fixture, partition.0, end.0 - 10);
     }
-    fixture.begin().await;
-    fixture.settle().await;
-    let Rebuilt { differences, records, .. } = rebuilt(&fixture).await.unwrap();
+    fixture.start_processor().await;
+    fixture.wait_until_settled().await;
+    let RebuildOutcome { differences, records, .. } = rebuilt(&fixture).await.unwrap();
     assert_eq!((differences, records), (Vec::<String>::new(), 3_200));
     fixture.append(100).await;
-    fixture.settle().await;
-    assert_eq!(said(&fixture.audit().await), Vec::<String>::new());
+    fixture.wait_until_settled().await;
+    assert_eq!(report_lines(&fixture.audit().await), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_rebuilt_with_a_gap_whose_place_is_named() {
+async fn a_gap_is_named_and_prevents_a_rebuild() {
     let mut fixture = settled().await;
     let ends = archived(&fixture).await;
     let low = ends[1].end.0 - 1;
-    shorten(&fixture, 1, low);
-    fs::remove_file(segment(&fixture, 1)).unwrap();
+    truncate(&fixture, 1, low);
+    fs::remove_file(first_segment(&fixture, 1)).unwrap();
     let gap =
         format!("partition 1: the archive has no records 0..{low}, and the log begins at {low}");
     assert_eq!(faults(&fixture).await, [gap]);
     let refused = rebuilt(&fixture).await.unwrap_err();
     assert!(
-        matches!(refused, RebuildError::NoBeginning(PartitionId(1), Position(at)) if at == low),
+        matches!(refused, RebuildError::LogTruncated(PartitionId(1), Position(at)) if at == low),
         "{refused}"
     );
     fixture.archive = None;
@@ -123,19 +126,19 @@ async fn nothing_is_rebuilt_with_a_gap_whose_place_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_of_the_archive_is_not_compared_and_no_difference() {
+async fn an_unreadable_segment_is_reported_as_not_compared_and_not_as_a_difference() {
     let mut fixture = settled().await;
     let ends = archived(&fixture).await;
-    fixture.end().await;
-    shorten(&fixture, 1, ends[1].end.0 - 10);
-    fs::write(segment(&fixture, 1), b"nothing").unwrap();
+    fixture.stop_processor().await;
+    truncate(&fixture, 1, ends[1].end.0 - 10);
+    fs::write(first_segment(&fixture, 1), b"nothing").unwrap();
     let report = fixture.audit().await;
     assert_eq!(report.differences, []);
-    let why = "partition 1: the archive cannot be read: ";
-    assert!(report.unchecked[0].starts_with(why), "{:#?}", said(&report));
-    assert!(report.unchecked[0].ends_with("it is too short"), "{:#?}", said(&report));
-    // What differs where it can be compared is a difference all the same.
-    fixture.overwrite(0, |stored| falsify(&mut stored.totals[0].1)).await;
+    let reason = "partition 1: the archive cannot be read: ";
+    assert!(report.unchecked[0].starts_with(reason), "{:#?}", report_lines(&report));
+    assert!(report.unchecked[0].ends_with("it is too short"), "{:#?}", report_lines(&report));
+    // Differences in other partitions are still reported.
+    fixture.overwrite(0, |stored| move_one_person(&mut stored.totals[0].1)).await;
     let report = fixture.audit().await;
     let partition = |partition| Some(PartitionId(partition));
     assert!(!report.differences.is_empty());
@@ -143,16 +146,16 @@ async fn what_cannot_be_read_of_the_archive_is_not_compared_and_no_difference() 
     assert!(
         differences.clone().all(|it| it.scope.partition == partition(0)),
         "{:#?}",
-        said(&report)
+        report_lines(&report)
     );
-    assert!(report.unchecked[0].starts_with(why), "{:#?}", said(&report));
+    assert!(report.unchecked[0].starts_with(reason), "{:#?}", report_lines(&report));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_check_names_an_archive_whose_end_is_not_the_logs() {
+async fn a_check_names_an_archive_whose_last_record_is_not_the_logs() {
     let mut fixture = settled().await;
     let ends = archived(&fixture).await;
-    fixture.end().await;
+    fixture.stop_processor().await;
     let last = ends[1].end.0 - 1;
     let log = Connection::open(fixture.dir.path().join("log.db")).unwrap();
     let change = r#"UPDATE records SET value = x'00' WHERE partition = 1 AND "offset" = ?1"#;

@@ -1,62 +1,66 @@
-//! Steps from one roster to the next, on a store that does not always answer.
+//! Changes of the generation registry on a store that loses responses.
 
 use std::sync::atomic::Ordering;
 
-use processor::generations::{Refused, begin, begin_first, change, flip, roll_back};
-use schemas::{Generation, LogNumber, LogRef, PartitionCount, Roster, Term};
-use storage::store::{Store, StoreError};
+use generations::registry::{
+    TransitionRefused, begin, load_or_create, roll_back, switch_active, update_registry,
+};
+use schemas::{Generation, GenerationRegistry, LogNumber, LogRef, PartitionCount, Term};
+use storage::store::{Generations, StoreError};
 
-use crate::support::store::FaultyStore;
+use crate::support::store::{Faults, FaultyStore};
 
-fn first() -> Roster {
-    Roster::first(LogRef::first("submissions", PartitionCount::new(1).unwrap()))
+fn first() -> GenerationRegistry {
+    GenerationRegistry::first(LogRef::first("submissions", PartitionCount::new(1).unwrap()))
 }
 
-/// With a second generation that answers, and the first to go back to.
-async fn flipped(store: &FaultyStore) {
-    store.inner.change_roster(&first()).await.unwrap();
-    change(&store.inner, |roster| begin(roster, false, 5)).await.unwrap();
-    change(&store.inner, |roster| flip(roster, Generation(2))).await.unwrap();
+/// Prepares a second, active generation, with the first to roll back to.
+async fn switch_to_second(store: &FaultyStore) {
+    store.inner.change_registry(&first()).await.unwrap();
+    update_registry(&store.inner, |registry| begin(registry, false, 5)).await.unwrap();
+    update_registry(&store.inner, |registry| switch_active(registry, Generation(2))).await.unwrap();
 }
 
-/// To whichever was before, by each attempt anew.
-fn back_or_forth(roster: &Roster) -> Result<Roster, Refused> {
-    let previous = roster.previous.as_ref().map(|record| record.generation);
-    roll_back(roster, previous.unwrap())
+/// Rolls back to the previous generation, whichever that is at each attempt.
+fn roll_back_to_previous(
+    registry: &GenerationRegistry,
+) -> Result<GenerationRegistry, TransitionRefused> {
+    let previous = registry.previous.as_ref().map(|record| record.generation);
+    roll_back(registry, previous.unwrap())
 }
 
 async fn term(store: &FaultyStore) -> Term {
-    store.inner.roster().await.unwrap().unwrap().term()
+    store.inner.registry().await.unwrap().unwrap().term()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_step_that_happens_after_its_answer_was_given_up_is_taken_once() {
+async fn a_change_applied_after_its_caller_gave_up_is_applied_once() {
     let store = FaultyStore::default();
-    flipped(&store).await;
-    store.hangs.store(true, Ordering::Relaxed);
-    let rolled_back = change(&store, back_or_forth).await.unwrap();
+    switch_to_second(&store).await;
+    store.defer_next_registry_change.store(true, Ordering::Relaxed);
+    let rolled_back = update_registry(&store, roll_back_to_previous).await.unwrap();
     let back = Term { number: 3, generation: Generation(1), log: LogNumber::FIRST };
     assert_eq!((rolled_back.term(), term(&store).await), (back, back));
 }
 
 #[tokio::test(start_paused = true)]
-async fn steps_whose_answers_get_lost_are_each_taken_once() {
-    let store = FaultyStore::losing();
-    flipped(&store).await;
+async fn changes_whose_responses_are_lost_are_each_applied_once() {
+    let store = Faults::losing_responses();
+    switch_to_second(&store).await;
     for number in 3..40 {
-        change(&store, back_or_forth).await.unwrap();
+        update_registry(&store, roll_back_to_previous).await.unwrap();
         assert_eq!(term(&store).await.number, number);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_who_begin_are_told_of_the_same_roster_whatever_is_lost() {
-    let store = FaultyStore::losing();
+async fn concurrent_starters_create_and_see_the_same_registry() {
+    let store = Faults::losing_responses();
     let begin = |topic: &'static str| {
         let store = &store;
         async move {
             loop {
-                match begin_first(store, &LogRef::first(topic, PartitionCount::new(1).unwrap()))
+                match load_or_create(store, &LogRef::first(topic, PartitionCount::new(1).unwrap()))
                     .await
                 {
                     Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
@@ -67,5 +71,5 @@ async fn all_who_begin_are_told_of_the_same_roster_whatever_is_lost() {
     };
     let (one, two) = tokio::join!(begin("one"), begin("two"));
     assert_eq!(one, two);
-    assert_eq!(store.inner.roster().await, Ok(Some(one)));
+    assert_eq!(store.inner.registry().await, Ok(Some(one)));
 }

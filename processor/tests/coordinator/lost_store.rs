@@ -1,56 +1,41 @@
-//! A store that was lost whole after submissions had gone on to a later log: what is counted begins with that one.
+//! A completely lost store after a repartition: the first registry starts with the log that receives submissions.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use processor::first_roster;
-use processor::generations::{begin_moved, change};
-use schemas::{Budget, BudgetId, Generation, LogNumber, LogRef, PartitionCount, Roster};
-use storage::definitions::{Catalog, Change, DefinitionError, Definitions};
-use storage::store::Store;
+use generations::registry::{begin_on_new_log, update_registry};
+use processor::first_registry;
+use schemas::{Generation, GenerationRegistry, LogNumber, LogRef, PartitionCount};
+use storage::control::{ActiveLog, DefinitionError};
+use storage::store::Generations;
 use storage::store::memory::MemoryStore;
 use tokio::sync::watch;
 
-/// Definitions that may be away, and say where submissions go.
-struct Told {
+/// A published active log that may not be loaded.
+struct FakeActiveLog {
     loaded: AtomicBool,
     log: watch::Sender<Option<LogRef>>,
-    changes: watch::Sender<()>,
 }
 
-impl Told {
+impl FakeActiveLog {
     fn new(loaded: bool, log: Option<LogRef>) -> Self {
-        let (loaded, log) = (AtomicBool::new(loaded), watch::Sender::new(log));
-        Self { loaded, log, changes: watch::Sender::new(()) }
+        Self { loaded: AtomicBool::new(loaded), log: watch::Sender::new(log) }
     }
 }
 
 #[async_trait]
-impl Definitions for Told {
-    fn catalog(&self) -> Arc<Catalog> {
-        Arc::default()
-    }
-
+impl ActiveLog for FakeActiveLog {
     fn is_loaded(&self) -> bool {
         self.loaded.load(Ordering::Acquire)
     }
 
-    fn changes(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
-    }
-
-    fn log(&self) -> watch::Receiver<Option<LogRef>> {
+    fn subscribe(&self) -> watch::Receiver<Option<LogRef>> {
         self.log.subscribe()
     }
 
-    async fn change(
-        &self,
-        _budget: &BudgetId,
-        _decide: &Change<'_>,
-    ) -> Result<Arc<Budget>, DefinitionError> {
-        Err(DefinitionError::Unavailable("they never change here".into()))
+    async fn publish(&self, _log: &LogRef) -> Result<(), DefinitionError> {
+        Err(DefinitionError::Unavailable("the active log never changes in this test".into()))
     }
 }
 
@@ -67,38 +52,40 @@ fn later_log() -> LogRef {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_roster_nothing_begins_before_the_definitions_say_where_submissions_go() {
-    let (store, told) = (MemoryStore::new(), Told::new(false, None));
+async fn without_a_registry_the_process_waits_until_the_active_log_is_known() {
+    let (store, active_log) = (MemoryStore::new(), FakeActiveLog::new(false, None));
     let first_log = first_log();
-    let beginning = first_roster(&store, &told, &first_log);
-    tokio::pin!(beginning);
-    let early = tokio::time::timeout(Duration::from_secs(60), &mut beginning).await;
-    assert!(early.is_err(), "began with a log of which nobody knows whether it is the last");
-    assert_eq!(store.roster().await, Ok(None));
+    let starting = first_registry(&store, &active_log, &first_log);
+    tokio::pin!(starting);
+    let early = tokio::time::timeout(Duration::from_secs(60), &mut starting).await;
+    assert!(early.is_err(), "started with a log that may not be the active one");
+    assert_eq!(store.registry().await, Ok(None));
 
-    told.log.send_replace(Some(later_log()));
-    told.loaded.store(true, Ordering::Release);
-    let roster = beginning.await.unwrap();
-    assert_eq!(roster, Roster::first(later_log()));
-    assert_eq!(roster.current.generation, Generation(4));
-    assert_eq!(store.roster().await, Ok(Some(roster)));
+    active_log.log.send_replace(Some(later_log()));
+    active_log.loaded.store(true, Ordering::Release);
+    let registry = starting.await.unwrap();
+    assert_eq!(registry, GenerationRegistry::first(later_log()));
+    assert_eq!(registry.active.generation, Generation(4));
+    assert_eq!(store.registry().await, Ok(Some(registry)));
 
-    let moved = change(&store, |roster| begin_moved(roster, "submissions", count(7), 5)).await;
+    let moved =
+        update_registry(&store, |registry| begin_on_new_log(registry, "submissions", count(7), 5))
+            .await;
     let building = moved.unwrap().building.unwrap().record;
     assert_eq!((building.log.topic.as_str(), building.log.number), ("submissions-5", LogNumber(5)));
 }
 
 #[tokio::test]
-async fn a_new_deployment_begins_with_the_configured_log() {
-    let (store, told) = (MemoryStore::new(), Told::new(true, None));
-    let roster = first_roster(&store, &told, &first_log()).await.unwrap();
-    assert_eq!(roster, Roster::first(first_log()));
+async fn a_new_deployment_starts_with_the_configured_log() {
+    let (store, active_log) = (MemoryStore::new(), FakeActiveLog::new(true, None));
+    let registry = first_registry(&store, &active_log, &first_log()).await.unwrap();
+    assert_eq!(registry, GenerationRegistry::first(first_log()));
 }
 
 #[tokio::test]
-async fn a_roster_that_is_there_decides_whatever_the_definitions_say_and_is_not_kept_by_them() {
-    let (store, told) = (MemoryStore::new(), Told::new(false, Some(later_log())));
-    store.change_roster(&Roster::first(first_log())).await.unwrap();
-    let roster = first_roster(&store, &told, &first_log()).await.unwrap();
-    assert_eq!(roster, Roster::first(first_log()));
+async fn an_existing_registry_takes_precedence_and_is_not_delayed_by_loading() {
+    let (store, active_log) = (MemoryStore::new(), FakeActiveLog::new(false, Some(later_log())));
+    store.change_registry(&GenerationRegistry::first(first_log())).await.unwrap();
+    let registry = first_registry(&store, &active_log, &first_log()).await.unwrap();
+    assert_eq!(registry, GenerationRegistry::first(first_log()));
 }

@@ -1,5 +1,4 @@
-//! A process around a coordinator: what it says to readers, in its metrics and in its readiness. A test's own thread is
-//! the source's.
+//! A process around a coordinator, with its publisher, metrics and readiness. The test's own thread is the source's.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,44 +6,45 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use processor::ProcessorMetrics;
-use processor::coordinator::{Coordinator, CoordinatorParts};
-use processor::partition::{Limits, StormLimits};
-use processor::publisher::Publisher;
+use engine::coordinator::{Coordinator, CoordinatorDeps};
+use engine::metrics::EngineMetrics;
+use engine::partition::{DeadLetterThresholds, PartitionLimits};
+use engine::publisher::Publisher;
 use runtime::health::{Health, HealthConfig};
 use runtime::http::{self, HttpConfig};
 use runtime::metrics::Metrics;
-use schemas::{BudgetId, LogRef, PartitionCount, PartitionId, Position, Roster};
+use schemas::{BudgetId, GenerationRegistry, LogRef, PartitionCount, PartitionId, Position};
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
-use storage::definitions::sqlite::SqliteDefinitions;
-use storage::log::{LogIdentity, PartitionHandler, Start};
-use storage::store::{PartitionRef, Store, StoredPartition};
+use storage::control::sqlite::SqliteControlTopic;
+use storage::log::{LogIdentity, PartitionHandler, StartPosition};
+use storage::store::{Checkpoints, PartitionRef, StoredPartition};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::GENERATION;
-use crate::support::letters::NoLetters;
+use crate::support::dead_letters::NoDeadLetters;
 use crate::support::log::Log;
 use crate::support::store::FaultyStore;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Commits nothing until it must.
-pub const LAZY: Limits = Limits {
+/// Commits only when a partition is released.
+pub const LAZY: PartitionLimits = PartitionLimits {
     commit_interval: HOUR,
     catch_up_commit_interval: HOUR,
     catch_up_lag: 1_000_000,
     max_uncommitted: 1_000_000,
     rows_interval: HOUR,
     max_replay: 1_000_000,
-    storm: StormLimits { run: 1_000, percent: 20 },
+    dead_letters: DeadLetterThresholds { run: 1_000, percent: 20 },
 };
-/// Commits at once.
-pub const EAGER: Limits = Limits { commit_interval: Duration::from_millis(1), ..LAZY };
+/// Commits as often as possible.
+pub const EAGER: PartitionLimits =
+    PartitionLimits { commit_interval: Duration::from_millis(1), ..LAZY };
 
 pub fn identity() -> LogIdentity {
     LogIdentity { cluster_id: "c".into(), topic_id: String::new() }
@@ -61,52 +61,56 @@ pub struct Process {
     cache: Arc<MemoryCache>,
     publisher: Arc<Publisher>,
     metrics: Metrics,
-    pages: Router,
+    router: Router,
     _dir: tempfile::TempDir,
 }
 
 impl Process {
-    /// A process on a log of so many partitions.
-    pub fn new(partitions: u64, limits: Limits) -> Self {
+    /// Creates a process on a log of `partitions` partitions.
+    pub fn new(partitions: u64, limits: PartitionLimits) -> Self {
         Self::on(Arc::default(), partitions, limits)
     }
 
-    pub fn on(store: Arc<FaultyStore>, partitions: u64, limits: Limits) -> Self {
+    pub fn on(store: Arc<FaultyStore>, partitions: u64, limits: PartitionLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let definitions = SqliteDefinitions::open(&dir.path().join("definitions.db")).unwrap();
+        let definitions = SqliteControlTopic::open(&dir.path().join("definitions.db")).unwrap();
         let partitions = PartitionCount::new(partitions).unwrap();
         let metrics = Metrics::new("test");
         let health = Health::new(&HealthConfig {
             unready_after: Duration::ZERO,
             ready_after: Duration::ZERO,
         });
-        let of_processor = ProcessorMetrics::new(&metrics).unwrap();
+        let engine_metrics = EngineMetrics::new(&metrics).unwrap();
         let cache = Arc::new(MemoryCache::new());
         let publisher = Arc::new(Publisher::new(
             Arc::clone(&cache) as _,
             Arc::new(definitions),
-            of_processor.clone(),
+            engine_metrics.clone(),
         ));
         let runtime = Runtime::new().unwrap();
-        let parts = CoordinatorParts {
+        let deps = CoordinatorDeps {
             store: Arc::clone(&store) as _,
-            dead_letters: Arc::new(NoLetters),
+            dead_letters: Arc::new(NoDeadLetters),
             publisher: Arc::clone(&publisher),
             identity: identity(),
-            roster: watch::channel(Roster::first(LogRef::first("submissions", partitions))).1,
+            registry: watch::channel(GenerationRegistry::first(LogRef::first(
+                "submissions",
+                partitions,
+            )))
+            .1,
             limits,
             claim_timeout: Duration::from_millis(200),
             owner: "this process".into(),
-            metrics: of_processor,
+            metrics: engine_metrics,
             check: health.check("partitions"),
         };
-        let coordinator = Coordinator::new(parts, runtime.handle().clone());
-        let pages = http::router("test", Router::new(), &metrics, &health, &HttpConfig::default());
-        Self { runtime, store, coordinator, cache, publisher, metrics, pages, _dir: dir }
+        let coordinator = Coordinator::new(deps, runtime.handle().clone());
+        let router = http::router("test", Router::new(), &metrics, &health, &HttpConfig::default());
+        Self { runtime, store, coordinator, cache, publisher, metrics, router, _dir: dir }
     }
 
-    /// The group gives this process partitions of a log, each with the same records.
-    pub fn assign(&self, partitions: &[u32], log: &Log) -> Vec<Start> {
+    /// Assigns partitions to this process, each with the records of `log`.
+    pub fn assign(&self, partitions: &[u32], log: &Log) -> Vec<StartPosition> {
         let bounds: Vec<_> =
             partitions.iter().map(|number| (PartitionId(*number), log.bounds())).collect();
         let starts = self.coordinator.assigned(&bounds);
@@ -127,8 +131,8 @@ impl Process {
         self.block_on(self.store.inner.read_partition(id(partition))).unwrap().unwrap()
     }
 
-    /// Tells the cache everything that is to be told, and ends. What readers see then of a budget: its positions.
-    pub fn told(&self, budget: &str) -> Option<Vec<Position>> {
+    /// Flushes the publisher, and returns the positions of a budget as readers see them.
+    pub fn published(&self, budget: &str) -> Option<Vec<Position>> {
         let stop = CancellationToken::new();
         stop.cancel();
         self.block_on(self.publisher.run(HOUR, stop));
@@ -137,36 +141,36 @@ impl Process {
         read.map(|totals| totals.positions)
     }
 
-    /// The value of one line of `/metrics`; `None` when it is not there.
+    /// Returns the value of one line of `/metrics`, if present.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let shown = String::from_utf8(self.metrics.render()).unwrap();
-        let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        let rendered = String::from_utf8(self.metrics.render()).unwrap();
+        let line = rendered.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
         Some(line.parse().unwrap())
     }
 
-    /// What `/readyz` says: whether it is ready, and the whole text.
+    /// Reads `/readyz`: whether the process is ready, and the response body.
     pub fn readiness(&self) -> (bool, String) {
         self.block_on(async {
             let request = Request::get("/readyz").body(Body::empty()).unwrap();
-            let answer = self.pages.clone().oneshot(request).await.unwrap();
-            let ready = answer.status().is_success();
-            let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+            let response = self.router.clone().oneshot(request).await.unwrap();
+            let ready = response.status().is_success();
+            let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
             (ready, String::from_utf8(body.into()).unwrap())
         })
     }
 
-    /// Waits until so many records of partition 0 are folded.
-    pub fn has_folded(&self, records: u64) {
+    /// Waits until `records` records of partition 0 are folded.
+    pub fn wait_until_folded(&self, records: u64) {
         let name = r#"allocator_processor_records_folded_total{outcome="applied",partition="0"}"#;
-        until("they are folded", || self.metric(name) == Some(records as f64));
+        until("the records are folded", || self.metric(name) == Some(records as f64));
     }
 }
 
-/// Waits for what another thread is about to do.
-pub fn until(what: &str, mut there: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !there() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
+/// Waits until a condition holds that another thread is about to fulfil.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + TIMEOUT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

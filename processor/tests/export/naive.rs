@@ -1,5 +1,4 @@
-//! Who gives what after so many records, counted naively: everyone's latest submission stands, if its id is not among
-//! their last three.
+//! A naive fold: each person's latest submission wins, unless its id is among the person's latest three.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +10,7 @@ struct Person {
     ids: Vec<SubmissionFingerprint>,
 }
 
-/// Everyone's shares in a budget by its records, in the order of an export: by bucket, then by key.
+/// Returns everyone's shares in a budget, in the order of an export: by bucket, then by key.
 pub fn people<'r>(
     records: impl Iterator<Item = (&'r [u8], &'r [u8])>,
     budget: &str,
@@ -33,7 +32,7 @@ pub fn people<'r>(
     people.into_values().map(|person| person.shares).filter(|shares| !shares.is_empty()).collect()
 }
 
-/// The table that an export of these people is.
+/// Formats these people's shares as an exported CSV file.
 pub fn csv(categories: &[&str], people: &[Vec<u16>]) -> String {
     let mut text = categories.join(",") + "\n";
     for shares in people {

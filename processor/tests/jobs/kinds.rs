@@ -1,54 +1,54 @@
-//! Each kind of job, by a whole processor.
+//! Each kind of job, executed by a whole processor.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use processor::archive::{ArchiveProgress, check_archive};
+use operations::archive::{ArchiveProgress, check_archive};
 use schemas::job::{self, ExportFormat, Job, JobId, JobKind, JobState, NewJob, Priority, Verdict};
 use schemas::{Budget, Generation, Offset, Receipt};
 use sha2::{Digest, Sha256};
 use storage::cache::memory::MemoryCache;
-use storage::definitions::sqlite::SqliteDefinitions;
-use storage::definitions::{Definitions, define_if_absent};
+use storage::control::sqlite::SqliteControlTopic;
+use storage::control::{BudgetDefinitions, define_if_absent};
 use storage::exports::Audience;
-use storage::jobs::{JobStore, change, submit};
-use storage::log::letters::{LetterState, Letters};
+use storage::jobs::{JobStore, submit, update_job};
+use storage::log::dead_letters::{DeadLetterIndex, DeadLetterState};
 use storage::log::{AppendError, LogReader, LogWriter, NewRecord};
-use storage::store::{Store, StoredPartition};
+use storage::store::{Generations, StoredPartition};
 use tokio::time::{Instant, sleep};
 
-use crate::whole::{BUDGETS, Fixture, PARTITIONS, TOPIC, budget, definition};
+use crate::fixture::{BUDGETS, Fixture, PARTITIONS, TOPIC, budget, definition};
 
 async fn settled() -> Fixture {
     let fixture = Fixture::start().await;
     fixture.append(2_000).await;
-    fixture.settle().await;
+    fixture.wait_until_settled().await;
     fixture
 }
 
-/// Asks for a job.
-async fn ask(fixture: &Fixture, kind: JobKind) -> JobId {
+/// Submits a job.
+async fn submit_job(fixture: &Fixture, kind: JobKind) -> JobId {
     let id = JobId::new(1, uuid::Uuid::new_v4());
-    let (priority, asked_by) = (Priority::Normal, "an operator".into());
-    let new = NewJob { id, kind, priority, asked_by };
+    let (priority, requested_by) = (Priority::Normal, "an operator".into());
+    let new = NewJob { id, kind, priority, requested_by };
     submit(fixture.store.as_ref(), new, 1).await.unwrap();
     id
 }
 
-/// Asks for a job, and waits for its end.
-async fn ended(fixture: &Fixture, kind: JobKind) -> JobState {
-    let id = ask(fixture, kind).await;
-    until(fixture, id, Job::is_ended).await.state
+/// Submits a job and waits until it has ended.
+async fn run_to_end(fixture: &Fixture, kind: JobKind) -> JobState {
+    let id = submit_job(fixture, kind).await;
+    wait_until(fixture, id, Job::is_ended).await.state
 }
 
-/// Waits until a job is so.
-async fn until(fixture: &Fixture, id: JobId, is_so: impl Fn(&Job) -> bool) -> Job {
+/// Waits until a job satisfies a condition.
+async fn wait_until(fixture: &Fixture, id: JobId, condition: impl Fn(&Job) -> bool) -> Job {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let job = fixture.store.job(id).await.unwrap().unwrap();
-        if is_so(&job) {
+        if condition(&job) {
             return job;
         }
         assert!(Instant::now() < deadline, "{job:?}");
@@ -56,150 +56,155 @@ async fn until(fixture: &Fixture, id: JobId, is_so: impl Fn(&Job) -> bool) -> Jo
     }
 }
 
-/// Asks for a job, and waits until it is done.
-async fn done(fixture: &Fixture, kind: JobKind) -> (Verdict, String) {
-    match ended(fixture, kind).await {
+/// Runs a job that must succeed, and returns its verdict and result.
+async fn run(fixture: &Fixture, kind: JobKind) -> (Verdict, String) {
+    match run_to_end(fixture, kind).await {
         JobState::Succeeded { verdict, result, .. } => (verdict, result.to_string()),
         other => panic!("{other:?}"),
     }
 }
 
-/// Asks for a job that cannot be done; why not.
-async fn dead(fixture: &Fixture, kind: JobKind) -> String {
-    match ended(fixture, kind).await {
+/// Runs a job that must end dead, and returns the reason.
+async fn run_until_dead(fixture: &Fixture, kind: JobKind) -> String {
+    match run_to_end(fixture, kind).await {
         JobState::Dead { reason, .. } => reason.to_string(),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_lets_a_new_generation_answer() {
+async fn a_rebuild_job_makes_a_new_generation_active() {
     let mut fixture = settled().await;
-    let (verdict, result) = done(&fixture, JobKind::Rebuild { dry_run: false }).await;
+    let (verdict, result) = run(&fixture, JobKind::Rebuild { dry_run: false }).await;
     assert_eq!(verdict, Verdict::Clean, "{result}");
     assert_eq!(result, "generation 2 answers now; compared with 1: 2000 records, 0 differences");
-    assert_eq!(fixture.store.roster().await.unwrap().unwrap().current.generation, Generation(2));
-    fixture.end().await;
+    assert_eq!(fixture.store.registry().await.unwrap().unwrap().active.generation, Generation(2));
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audit_names_what_differs_as_its_result() {
+async fn an_audit_job_names_the_differences_in_its_result() {
     let mut fixture = settled().await;
-    let (verdict, result) = done(&fixture, JobKind::Audit).await;
+    let (verdict, result) = run(&fixture, JobKind::Audit).await;
     assert_eq!(
         (verdict, result.as_str()),
         (Verdict::Clean, "2000 records, 2 budgets: 0 differences, 0 not compared")
     );
-    fixture.end().await;
-    // As many as before, and so nobody but an audit sees it.
+    fixture.stop_processor().await;
+    // The sum of the tally is unchanged, so that only an audit detects it.
     let forge = |stored: &mut StoredPartition| {
         stored.checkpoint.tally.applied -= 1;
         stored.checkpoint.tally.duplicates += 1;
     };
     fixture.overwrite(1, forge).await;
-    fixture.begin().await;
-    let (verdict, result) = done(&fixture, JobKind::Audit).await;
+    fixture.start_processor().await;
+    let (verdict, result) = run(&fixture, JobKind::Audit).await;
     assert_eq!(verdict, Verdict::Different, "{result}");
     assert!(result.contains("the store's totals, partition 1: "), "{result}");
-    fixture.end().await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn warming_makes_an_emptied_copy_whole_at_once_without_the_owners() {
+async fn warming_restores_an_emptied_cache_without_the_owners() {
     let mut fixture = settled().await;
     let before = fixture.cache.read(&BUDGETS.map(budget)).await.unwrap();
-    fixture.end().await;
+    fixture.stop_processor().await;
     fixture.cache = Arc::new(MemoryCache::new());
-    fixture.begin().await;
-    let (verdict, result) = done(&fixture, JobKind::WarmCaches).await;
-    let told = format!("2 budgets told, {PARTITIONS} partitions each");
-    assert_eq!((verdict, result), (Verdict::Clean, told));
+    fixture.start_processor().await;
+    let (verdict, result) = run(&fixture, JobKind::WarmCaches).await;
+    let expected = format!("2 budgets published, {PARTITIONS} partitions each");
+    assert_eq!((verdict, result), (Verdict::Clean, expected));
     assert_eq!(fixture.cache.read(&BUDGETS.map(budget)).await.unwrap(), before);
-    fixture.end().await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_is_a_file_of_everyone_whose_sum_is_the_result() {
+async fn an_export_job_writes_a_file_and_its_result_has_the_checksum() {
     let mut fixture = settled().await;
-    fixture.end().await;
+    fixture.stop_processor().await;
     let (wanted, format) = (definition(BUDGETS[0]), ExportFormat::Csv);
-    let definitions = SqliteDefinitions::open(&fixture.dir.path().join("d.db")).unwrap();
+    let definitions = SqliteControlTopic::open(&fixture.dir.path().join("d.db")).unwrap();
     let define = |current: Option<&Budget>| define_if_absent(current, &wanted);
     definitions.change(&wanted.id, &define).await.unwrap();
-    fixture.begin().await;
+    fixture.start_processor().await;
     let export = |id: &str| JobKind::Export { budget: budget(id), format, publish: false };
-    let (verdict, result) = done(&fixture, export(BUDGETS[0])).await;
+    let (verdict, result) = run(&fixture, export(BUDGETS[0])).await;
     assert_eq!(verdict, Verdict::Clean);
-    let (said, path) = result.rsplit_once(": ").unwrap();
+    let (summary, path) = result.rsplit_once(": ").unwrap();
     let people =
         fixture.cache.read(&[budget(BUDGETS[0])]).await.unwrap()[0].clone().unwrap().people;
-    assert!(people > 0 && said.starts_with(&format!("{people} people as of version ")), "{said}");
+    assert!(
+        people > 0 && summary.starts_with(&format!("{people} people as of version ")),
+        "{summary}"
+    );
     let bytes = std::fs::read(path).unwrap();
     let digest = Sha256::digest(&bytes);
     let sum: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert!(said.ends_with(&format!("{} bytes, sha256 {sum}", bytes.len())), "{said}");
+    assert!(summary.ends_with(&format!("{} bytes, sha256 {sum}", bytes.len())), "{summary}");
     let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-    assert_eq!(lines, people + 1, "a line a person and one of names");
-    assert_eq!(dead(&fixture, export("nobody-knows")).await, "there is no budget `nobody-knows`");
+    assert_eq!(lines, people + 1, "one line per person and a header");
+    assert_eq!(
+        run_until_dead(&fixture, export("unknown-budget")).await,
+        "there is no budget `unknown-budget`"
+    );
     let exports = fixture.exports();
-    let published = || exports.newest(&budget(BUDGETS[0]), format).unwrap();
-    assert!(published().is_none(), "nobody has decided to publish it");
+    let published = || exports.open_newest(&budget(BUDGETS[0]), format).unwrap();
+    assert!(published().is_none(), "an export is not published by default");
 
     let publish = JobKind::Export { budget: budget(BUDGETS[0]), format, publish: true };
     for _ in 0..2 {
-        done(&fixture, publish.clone()).await;
+        run(&fixture, publish.clone()).await;
         assert_eq!(published().unwrap().manifest.sha256, sum);
     }
     let files = std::fs::read_dir(exports.dir(Audience::Everybody)).unwrap().count();
-    assert_eq!(files, 2, "the one published before, and what was said about it, are gone");
-    fixture.end().await;
+    assert_eq!(files, 2, "the previous export and its manifest are deleted");
+    fixture.stop_processor().await;
 }
 
-/// Every dead letter, by what has become of it.
-async fn letters(fixture: &Fixture) -> Vec<(Receipt, LetterState)> {
-    let letters = Letters::read(&fixture.letters()).await.unwrap();
-    letters.iter().map(|(place, letter)| (place, letter.state)).collect()
+/// Reads every dead letter's address and state.
+async fn dead_letter_states(fixture: &Fixture) -> Vec<(Receipt, DeadLetterState)> {
+    let index = DeadLetterIndex::read(&fixture.dead_letter_journal()).await.unwrap();
+    index.iter().map(|(address, tracked)| (address, tracked.state)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_is_replayed_once_however_often_that_is_asked_for_or_refused_with_the_reason()
-{
+async fn a_dead_letter_is_replayed_once_for_any_number_of_jobs_or_refused_with_the_reason() {
     let mut fixture = settled().await;
-    let misplaced = fixture.misplace().await;
-    fixture.settle().await;
-    let replay = |letter| JobKind::ReplayDeadLetter { letter, resume: false };
-    let (verdict, result) = done(&fixture, replay(misplaced)).await;
+    let misplaced = fixture.append_misplaced().await;
+    fixture.wait_until_settled().await;
+    let replay = |dead_letter| JobKind::ReplayDeadLetter { dead_letter, resume: false };
+    let (verdict, result) = run(&fixture, replay(misplaced)).await;
     assert_eq!(verdict, Verdict::Clean);
-    let place = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
-    assert_ne!(place.partition, misplaced.partition);
-    assert_eq!(done(&fixture, replay(misplaced)).await.1, result);
-    let found = letters(&fixture).await;
-    assert!(found.contains(&(misplaced, LetterState::Replayed(place))), "{found:?}");
-    let end = fixture.reader().bounds(place.partition).await.unwrap().high;
-    assert_eq!(end, place.offset.next(), "it was appended once");
+    let address = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
+    assert_ne!(address.partition, misplaced.partition);
+    assert_eq!(run(&fixture, replay(misplaced)).await.1, result);
+    let found = dead_letter_states(&fixture).await;
+    assert!(found.contains(&(misplaced, DeadLetterState::Replayed(address))), "{found:?}");
+    let end = fixture.reader().bounds(address.partition).await.unwrap().high;
+    assert_eq!(end, address.offset.next(), "the record was appended once");
 
-    let garbage = found.iter().find(|(_, state)| *state == LetterState::Open).unwrap().0;
-    let why = dead(&fixture, replay(garbage)).await;
-    assert_eq!(why, "it still cannot be taken: the value is not a SubmissionRecord");
-    let why = dead(&fixture, JobKind::DropDeadLetter { letter: misplaced }).await;
-    assert_eq!(why, format!("it has been replayed as {place}"));
-    fixture.end().await;
+    let garbage = found.iter().find(|(_, state)| *state == DeadLetterState::Open).unwrap().0;
+    let reason = run_until_dead(&fixture, replay(garbage)).await;
+    assert_eq!(reason, "the fold still rejects it: the value is not a SubmissionRecord");
+    let reason = run_until_dead(&fixture, JobKind::DropDeadLetter { dead_letter: misplaced }).await;
+    assert_eq!(reason, format!("it has been replayed as {address}"));
+    fixture.stop_processor().await;
 }
 
-/// Appends, and does not say so the first time.
-struct Losing {
+/// Appends, but loses the response of the first append.
+struct LosingWriter {
     log: Arc<dyn LogWriter>,
     lost: AtomicBool,
 }
 
 #[async_trait]
-impl LogWriter for Losing {
+impl LogWriter for LosingWriter {
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
-        let answers = self.log.append(records).await;
+        let results = self.log.append(records).await;
         if self.lost.swap(true, Ordering::Relaxed) {
-            return answers;
+            return results;
         }
-        answers.iter().map(|_| Err(AppendError::Unknown("lost".into()))).collect()
+        results.iter().map(|_| Err(AppendError::Unknown("lost".into()))).collect()
     }
 
     fn available(&self) -> Result<(), AppendError> {
@@ -207,90 +212,98 @@ impl LogWriter for Losing {
     }
 }
 
-/// A processor whose log appends, and does not say so the first time; and a letter that can be replayed.
-async fn losing() -> (Fixture, Arc<Losing>, Receipt) {
+/// Starts a processor on a [`LosingWriter`], with a dead letter that can be replayed.
+async fn start_with_losing_writer() -> (Fixture, Arc<LosingWriter>, Receipt) {
     let mut fixture = settled().await;
-    let misplaced = fixture.misplace().await;
-    fixture.settle().await;
-    fixture.end().await;
-    let losing = Losing { log: Arc::clone(&fixture.writer), lost: AtomicBool::new(false) };
-    let losing = Arc::new(losing);
-    fixture.writer = Arc::clone(&losing) as _;
-    fixture.begin().await;
-    (fixture, losing, misplaced)
+    let misplaced = fixture.append_misplaced().await;
+    fixture.wait_until_settled().await;
+    fixture.stop_processor().await;
+    let writer = LosingWriter { log: Arc::clone(&fixture.writer), lost: AtomicBool::new(false) };
+    let writer = Arc::new(writer);
+    fixture.writer = Arc::clone(&writer) as _;
+    fixture.start_processor().await;
+    (fixture, writer, misplaced)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_whose_answer_is_lost_is_found_by_the_next_try_and_appended_once() {
-    let (mut fixture, losing, misplaced) = losing().await;
-    let kind = JobKind::ReplayDeadLetter { letter: misplaced, resume: false };
-    let (_, result) = done(&fixture, kind).await;
-    assert!(losing.lost.load(Ordering::Relaxed), "it was never appended");
-    let place = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
-    let end = fixture.reader().bounds(place.partition).await.unwrap().high;
-    assert_eq!(end, place.offset.next(), "it was appended once");
-    fixture.end().await;
+async fn a_replay_whose_response_was_lost_is_found_by_the_next_attempt_and_appended_once() {
+    let (mut fixture, writer, misplaced) = start_with_losing_writer().await;
+    let kind = JobKind::ReplayDeadLetter { dead_letter: misplaced, resume: false };
+    let (_, result) = run(&fixture, kind).await;
+    assert!(writer.lost.load(Ordering::Relaxed), "the record was never appended");
+    let address = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
+    let end = fixture.reader().bounds(address.partition).await.unwrap().high;
+    assert_eq!(end, address.offset.next(), "the record was appended once");
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_that_is_called_off_after_its_answer_was_lost_says_where_the_record_stands() {
-    let (mut fixture, _, misplaced) = losing().await;
-    let id = ask(&fixture, JobKind::ReplayDeadLetter { letter: misplaced, resume: false }).await;
-    let waits = |job: &Job| !job.failed.is_empty() && job.running().is_none();
-    let job = until(&fixture, id, waits).await;
-    let call_off = |job: &Job| job::cancel(job, job.changed_at_ms);
-    change(fixture.store.as_ref(), job.id, call_off).await.unwrap();
-    let JobState::Succeeded { result, .. } = until(&fixture, id, Job::is_ended).await.state else {
+async fn a_replay_cancelled_after_its_response_was_lost_succeeds_with_the_address_of_the_copy() {
+    let (mut fixture, _, misplaced) = start_with_losing_writer().await;
+    let id =
+        submit_job(&fixture, JobKind::ReplayDeadLetter { dead_letter: misplaced, resume: false })
+            .await;
+    let is_waiting = |job: &Job| !job.failed_attempts.is_empty() && job.running().is_none();
+    let job = wait_until(&fixture, id, is_waiting).await;
+    let cancel = |job: &Job| job::cancel(job, job.changed_at_ms);
+    update_job(fixture.store.as_ref(), job.id, cancel).await.unwrap();
+    let JobState::Succeeded { result, .. } = wait_until(&fixture, id, Job::is_ended).await.state
+    else {
         panic!("{:?}", fixture.store.job(id).await)
     };
     let result = result.to_string();
-    let place = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
-    assert!(letters(&fixture).await.contains(&(misplaced, LetterState::Replayed(place))));
-    fixture.end().await;
+    let address = result.strip_prefix("replayed as ").unwrap().parse::<Receipt>().unwrap();
+    assert!(
+        dead_letter_states(&fixture)
+            .await
+            .contains(&(misplaced, DeadLetterState::Replayed(address)))
+    );
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_is_dropped_and_one_that_never_was_is_not() {
+async fn a_dead_letter_is_dropped_and_an_unknown_one_is_refused() {
     let mut fixture = settled().await;
-    let (letter, state) = letters(&fixture).await[0];
-    assert_eq!(state, LetterState::Open);
+    let (dead_letter, state) = dead_letter_states(&fixture).await[0];
+    assert_eq!(state, DeadLetterState::Open);
     for _ in 0..2 {
-        let (verdict, result) = done(&fixture, JobKind::DropDeadLetter { letter }).await;
+        let (verdict, result) = run(&fixture, JobKind::DropDeadLetter { dead_letter }).await;
         assert_eq!((verdict, result.as_str()), (Verdict::Clean, "dropped"));
     }
-    assert_eq!(letters(&fixture).await[0], (letter, LetterState::Dropped));
-    let why = dead(&fixture, JobKind::ReplayDeadLetter { letter, resume: true }).await;
-    assert_eq!(why, "it has been dropped");
-    let nothing = Receipt { offset: Offset(1_000_000), ..letter };
+    assert_eq!(dead_letter_states(&fixture).await[0], (dead_letter, DeadLetterState::Dropped));
+    let reason =
+        run_until_dead(&fixture, JobKind::ReplayDeadLetter { dead_letter, resume: true }).await;
+    assert_eq!(reason, "it has been dropped");
+    let unknown = Receipt { offset: Offset(1_000_000), ..dead_letter };
     for kind in [
-        JobKind::DropDeadLetter { letter: nothing },
-        JobKind::ReplayDeadLetter { letter: nothing, resume: false },
+        JobKind::DropDeadLetter { dead_letter: unknown },
+        JobKind::ReplayDeadLetter { dead_letter: unknown, resume: false },
     ] {
-        assert_eq!(dead(&fixture, kind).await, "there is no such dead letter");
+        assert_eq!(run_until_dead(&fixture, kind).await, "there is no such dead letter");
     }
-    fixture.end().await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_archive_has_everything_that_is_committed_and_the_next_one_only_adds() {
+async fn an_archive_job_copies_all_committed_records_and_the_next_one_only_new_records() {
     let mut fixture = settled().await;
-    let why = dead(&fixture, JobKind::Archive).await;
-    assert_eq!(why, "no folder is configured for it: `archive.dir`");
-    fixture.end().await;
+    let reason = run_until_dead(&fixture, JobKind::Archive).await;
+    assert_eq!(reason, "no archive folder is configured: `archive.dir`");
+    fixture.stop_processor().await;
     let dir = fixture.dir.path().join("archive");
     fixture.archive = Some(dir.clone());
-    fixture.begin().await;
-    let (verdict, result) = done(&fixture, JobKind::Archive).await;
+    fixture.start_processor().await;
+    let (verdict, result) = run(&fixture, JobKind::Archive).await;
     assert_eq!(
         (verdict, result),
         (Verdict::Clean, format!("2000 records, 2000 of them new: {}", dir.display()))
     );
     fixture.append(100).await;
-    fixture.settle().await;
-    let (_, result) = done(&fixture, JobKind::Archive).await;
+    fixture.wait_until_settled().await;
+    let (_, result) = run(&fixture, JobKind::Archive).await;
     assert_eq!(result, format!("2100 records, 100 of them new: {}", dir.display()));
     let (log, progress) = (fixture.reader(), Arc::new(ArchiveProgress::default()));
     let found = check_archive(&log, TOPIC, &dir, &progress).await.unwrap();
     assert_eq!((found.records, found.faults), (2_100, Vec::new()));
-    fixture.end().await;
+    fixture.stop_processor().await;
 }

@@ -1,22 +1,24 @@
-//! Workers in virtual time, on a place of jobs that may be away, with work that only takes time.
+//! Job workers in virtual time. Their job store may be unavailable, and their work only takes time.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use processor::jobs::{Done, Failure, Held, JobMetrics, Runner, Worker, WorkerParts};
+use operations::jobs::{
+    JobExecutor, JobFailure, JobLease, JobMetrics, JobOutcome, JobWorker, JobWorkerDeps,
+};
 use runtime::metrics::Metrics;
 use schemas::job::{Job, JobId, JobKind, NewJob, Priority, Verdict};
 use storage::jobs::{JobRows, JobStore, submit};
 use storage::store::memory::MemoryStore;
-use storage::store::{Conditional, StoreError};
+use storage::store::{CasOutcome, StoreError};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 thread_local! {
-    /// Each test has a thread, and a time, of its own.
+    /// Start of the virtual time of this thread's test.
     static BEGAN: Instant = Instant::now();
 }
 
@@ -25,155 +27,161 @@ pub fn now_ms() -> u64 {
     1_795_212_000_000 + BEGAN.with(|began| began.elapsed().as_millis() as u64)
 }
 
-/// A place of jobs that may be away.
+/// A job store in memory that a test can make unavailable.
 #[derive(Default)]
-pub struct Place {
+pub struct UnreliableJobStore {
     inner: MemoryStore,
-    pub away: AtomicBool,
+    pub unavailable: AtomicBool,
 }
 
-impl Place {
-    fn there(&self) -> Result<&MemoryStore, StoreError> {
-        let away = self.away.load(Ordering::Relaxed);
-        if away { Err(StoreError::Unavailable("away".into())) } else { Ok(&self.inner) }
+impl UnreliableJobStore {
+    fn available(&self) -> Result<&MemoryStore, StoreError> {
+        if self.unavailable.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("unreachable".into()));
+        }
+        Ok(&self.inner)
     }
 }
 
 #[async_trait]
-impl JobStore for Place {
+impl JobStore for UnreliableJobStore {
     async fn job_rows(&self) -> Result<JobRows, StoreError> {
-        self.there()?.job_rows().await
+        self.available()?.job_rows().await
     }
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        self.there()?.job(id).await
+        self.available()?.job(id).await
     }
-    async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
-        self.there()?.change_job(next).await
+    async fn change_job(&self, next: &Job) -> Result<CasOutcome, StoreError> {
+        self.available()?.change_job(next).await
     }
-    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError> {
-        self.there()?.delete_job(id, revision).await
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<CasOutcome, StoreError> {
+        self.available()?.delete_job(id, revision).await
     }
 }
 
 /// Work that only takes time.
 pub struct Work {
-    pub lasts: Duration,
-    /// So many tries come to nothing.
-    pub fails: AtomicU32,
+    pub duration: Duration,
+    /// Number of attempts that still fail.
+    pub failures_left: AtomicU32,
     pub panics: AtomicBool,
-    /// Each try, and when it began.
-    pub begun: Mutex<Vec<(JobId, Instant)>>,
-    pub given_up: Mutex<Vec<JobId>>,
-    /// How many tries are on.
-    pub on: Arc<AtomicU32>,
+    /// Each attempt's job and start.
+    pub starts: Mutex<Vec<(JobId, Instant)>>,
+    pub aborted: Mutex<Vec<JobId>>,
+    /// Number of running attempts.
+    pub running: Arc<AtomicU32>,
 }
 
-struct On(Arc<AtomicU32>);
+struct RunningGuard(Arc<AtomicU32>);
 
-impl Drop for On {
+impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[async_trait]
-impl Runner for Work {
-    async fn run(&self, job: &Held) -> Result<Done, Failure> {
-        self.on.fetch_add(1, Ordering::Relaxed);
-        let _on = On(Arc::clone(&self.on));
-        self.begun.lock().unwrap().push((job.id(), Instant::now()));
+impl JobExecutor for Work {
+    async fn run(&self, job: &JobLease) -> Result<JobOutcome, JobFailure> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        let _guard = RunningGuard(Arc::clone(&self.running));
+        self.starts.lock().unwrap().push((job.id(), Instant::now()));
         job.save(&"begun").await?;
-        job.tell(1, 2, "half way");
+        job.report_progress(1, 2, "half way");
         assert!(!self.panics.swap(false, Ordering::Relaxed), "a bug, for this test");
-        sleep(self.lasts).await;
-        if self.fails.load(Ordering::Relaxed) > 0 {
-            self.fails.fetch_sub(1, Ordering::Relaxed);
-            return Err(Failure::Again("no luck".into()));
+        sleep(self.duration).await;
+        if self.failures_left.load(Ordering::Relaxed) > 0 {
+            self.failures_left.fetch_sub(1, Ordering::Relaxed);
+            return Err(JobFailure::Transient("a transient failure".into()));
         }
-        Ok(Done { verdict: Verdict::Different, result: "two differences".into() })
+        Ok(JobOutcome { verdict: Verdict::Different, result: "two differences".into() })
     }
 
-    async fn give_up(&self, job: &Held) -> Result<Option<Done>, Failure> {
+    async fn abort(&self, job: &JobLease) -> Result<Option<JobOutcome>, JobFailure> {
         assert_eq!(job.checkpoint::<String>()?.as_deref(), Some("begun"));
-        self.given_up.lock().unwrap().push(job.id());
+        self.aborted.lock().unwrap().push(job.id());
         Ok(None)
     }
 }
 
 pub struct World {
-    pub place: Arc<Place>,
+    pub jobs: Arc<UnreliableJobStore>,
     pub work: Arc<Work>,
     pub metrics: Metrics,
+    job_metrics: JobMetrics,
 }
 
-/// A worker that runs.
-pub struct Running {
+/// A running worker.
+pub struct RunningWorker {
     pub task: JoinHandle<()>,
     pub stop: CancellationToken,
 }
 
 impl World {
-    pub fn new(lasts: Duration) -> Self {
-        // The time of this test begins now.
+    pub fn new(duration: Duration) -> Self {
+        // Starts the virtual time of this test.
         now_ms();
         let work = Work {
-            lasts,
-            fails: AtomicU32::new(0),
+            duration,
+            failures_left: AtomicU32::new(0),
             panics: AtomicBool::new(false),
-            begun: Mutex::default(),
-            given_up: Mutex::default(),
-            on: Arc::default(),
+            starts: Mutex::default(),
+            aborted: Mutex::default(),
+            running: Arc::default(),
         };
-        let (place, work) = (Arc::new(Place::default()), Arc::new(work));
-        Self { place, work, metrics: Metrics::new("test") }
+        let (jobs, work) = (Arc::new(UnreliableJobStore::default()), Arc::new(work));
+        let metrics = Metrics::new("test");
+        let job_metrics = JobMetrics::new(&metrics).unwrap();
+        Self { jobs, work, metrics, job_metrics }
     }
 
-    pub fn worker(&self, name: &str) -> Running {
-        let worker = Worker::new(WorkerParts {
-            jobs: Arc::clone(&self.place) as _,
-            runner: Arc::clone(&self.work) as _,
+    pub fn worker(&self, name: &str) -> RunningWorker {
+        let worker = JobWorker::new(JobWorkerDeps {
+            jobs: Arc::clone(&self.jobs) as _,
+            executor: Arc::clone(&self.work) as _,
             name: name.into(),
-            metrics: JobMetrics::new(&self.metrics).unwrap(),
+            metrics: self.job_metrics.clone(),
             now_ms,
         });
         let stop = CancellationToken::new();
-        Running { task: tokio::spawn(worker.run(stop.clone())), stop }
+        RunningWorker { task: tokio::spawn(worker.run(stop.clone())), stop }
     }
 
-    pub async fn ask(&self, priority: Priority) -> JobId {
+    pub async fn submit_job(&self, priority: Priority) -> JobId {
         let id = JobId::new(now_ms(), uuid::Uuid::new_v4());
-        let new = NewJob { id, kind: JobKind::Audit, priority, asked_by: "an operator".into() };
-        submit(self.place.as_ref(), new, now_ms()).await.unwrap().id
+        let new = NewJob { id, kind: JobKind::Audit, priority, requested_by: "an operator".into() };
+        submit(self.jobs.as_ref(), new, now_ms()).await.unwrap().id
     }
 
     pub async fn job(&self, id: JobId) -> Job {
-        self.place.inner.job(id).await.unwrap().unwrap()
+        self.jobs.inner.job(id).await.unwrap().unwrap()
     }
 
-    /// Waits until a job is as it is wanted, for at most an hour.
-    pub async fn until(&self, id: JobId, wanted: impl Fn(&Job) -> bool) -> Job {
+    /// Waits until a job satisfies a condition, at most an hour.
+    pub async fn wait_until(&self, id: JobId, condition: impl Fn(&Job) -> bool) -> Job {
         let deadline = Instant::now() + Duration::from_secs(3_600);
         loop {
             let job = self.job(id).await;
-            if wanted(&job) {
+            if condition(&job) {
                 return job;
             }
-            assert!(Instant::now() < deadline, "it stays {job:?}");
+            assert!(Instant::now() < deadline, "the job stays {job:?}");
             sleep(Duration::from_millis(10)).await;
         }
     }
 
-    pub async fn until_it_runs(&self, id: JobId) -> Job {
-        self.until(id, |job| job.running().is_some() && job.checkpoint.is_some()).await
+    pub async fn wait_until_running(&self, id: JobId) -> Job {
+        self.wait_until(id, |job| job.running().is_some() && job.checkpoint.is_some()).await
     }
 
-    /// In which order the tries began.
-    pub fn order(&self) -> Vec<JobId> {
-        self.work.begun.lock().unwrap().iter().map(|(id, _)| *id).collect()
+    /// The jobs of all attempts, in order of their start.
+    pub fn start_order(&self) -> Vec<JobId> {
+        self.work.starts.lock().unwrap().iter().map(|(id, _)| *id).collect()
     }
 
-    pub fn shows(&self, sample: &str) -> bool {
-        let shown = String::from_utf8(self.metrics.render()).unwrap();
-        shown.lines().any(|line| line == sample)
+    /// Whether `/metrics` would have this line.
+    pub fn exposes(&self, sample: &str) -> bool {
+        let metrics = String::from_utf8(self.metrics.render()).unwrap();
+        metrics.lines().any(|line| line == sample)
     }
 }

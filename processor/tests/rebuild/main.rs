@@ -1,46 +1,52 @@
-//! Rebuilding beside the live totals: with records coming, with wrong totals, interrupted, tried, and taken back.
+//! Rebuilds next to live totals: under load, with wrong totals, interrupted, as dry runs, and rolled back.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-#[path = "../support/logs.rs"]
-mod logs;
-#[path = "../support/running.rs"]
-mod running;
-#[path = "../support/whole.rs"]
-mod whole;
+#[path = "../support/fixture.rs"]
+mod fixture;
+#[path = "../support/rebuild.rs"]
+mod rebuild;
+#[path = "../support/running_processor.rs"]
+mod running_processor;
+#[path = "../support/single_log.rs"]
+mod single_log;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use processor::generations::{ChangeError, Refused, begin, cancel, change, retire, roll_back};
-use processor::partition::{Limits, claim};
-use processor::rebuild::{RebuildError, Rebuilt, delete_retired, rebuild};
-use schemas::{Generation, LogNumber, PartitionId, Roster, Term, buckets};
-use storage::store::{PartitionRef, Store};
+use engine::partition::{PartitionLimits, claim};
+use fixture::{BUDGETS, Fixture, PARTITIONS, budget, count, move_one_person, report_lines};
+use generations::rebuild::RebuildError;
+use generations::registry::{
+    RegistryUpdateError, TransitionRefused, begin, cancel, delete_retired, retire, roll_back,
+    update_registry,
+};
+use rebuild::{RebuildOutcome, rebuild};
+use schemas::{Generation, GenerationRegistry, LogNumber, PartitionId, Term, buckets};
+use storage::store::{Checkpoints, Generations, PartitionRef, People};
 use tokio::time::{Instant, sleep, timeout};
-use whole::{BUDGETS, Fixture, PARTITIONS, budget, count, falsify, said};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-async fn rebuilt(fixture: &Fixture, dry_run: bool) -> Result<Rebuilt, RebuildError> {
+async fn run_rebuild(fixture: &Fixture, dry_run: bool) -> Result<RebuildOutcome, RebuildError> {
     let log = fixture.reader();
-    let rebuilding = rebuild(fixture.store.as_ref(), &log, dry_run, |_| {});
-    timeout(PATIENCE, rebuilding).await.expect("the rebuild takes too long")
+    let rebuilding = rebuild(fixture.store.as_ref(), &log, dry_run);
+    timeout(TIMEOUT, rebuilding).await.expect("the rebuild takes too long")
 }
 
-async fn roster(fixture: &Fixture) -> Roster {
-    fixture.store.roster().await.unwrap().unwrap()
+async fn registry(fixture: &Fixture) -> GenerationRegistry {
+    fixture.store.registry().await.unwrap().unwrap()
 }
 
-/// What readers of the cache are shown: the term, and the people of each budget.
-async fn shown(fixture: &Fixture) -> (Term, Vec<u64>) {
+/// Reads the cache: the term, and the people of each budget.
+async fn cached(fixture: &Fixture) -> (Term, Vec<u64>) {
     let all = fixture.cache.read(&BUDGETS.map(budget)).await.unwrap();
     let all: Vec<_> = all.into_iter().map(Option::unwrap).collect();
     assert_eq!(all[0].term, all[1].term);
     (all[0].term, all.iter().map(|totals| totals.people).collect())
 }
 
-/// Rows of people in a generation.
-async fn rows(fixture: &Fixture, generation: u32) -> usize {
+/// Counts the person rows of a generation.
+async fn count_person_rows(fixture: &Fixture, generation: u32) -> usize {
     let mut rows = 0;
     for partition in 0..PARTITIONS {
         let (generation, partition) = (Generation(generation), PartitionId(partition));
@@ -52,13 +58,14 @@ async fn rows(fixture: &Fixture, generation: u32) -> usize {
     rows
 }
 
-async fn agrees_with_the_log(fixture: &Fixture) {
-    fixture.settle().await;
-    assert_eq!(said(&fixture.audit().await), Vec::<String>::new());
+/// Waits until everything is processed, and audits it.
+async fn assert_agrees_with_log(fixture: &Fixture) {
+    fixture.wait_until_settled().await;
+    assert_eq!(report_lines(&fixture.audit().await), Vec::<String>::new());
 }
 
-/// Rebuilds while records come.
-async fn rebuilt_under_load(fixture: &Fixture) -> Rebuilt {
+/// Runs a rebuild while records are appended.
+async fn run_rebuild_under_load(fixture: &Fixture) -> RebuildOutcome {
     let writing = AtomicBool::new(true);
     let load = async {
         while writing.load(Ordering::Relaxed) {
@@ -67,7 +74,7 @@ async fn rebuilt_under_load(fixture: &Fixture) -> Rebuilt {
         }
     };
     let rebuilding = async {
-        let rebuilt = rebuilt(fixture, false).await;
+        let rebuilt = run_rebuild(fixture, false).await;
         writing.store(false, Ordering::Relaxed);
         rebuilt.unwrap()
     };
@@ -75,179 +82,192 @@ async fn rebuilt_under_load(fixture: &Fixture) -> Rebuilt {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_under_load_finds_no_difference_and_answers_from_then_on() {
+async fn a_rebuild_under_load_finds_no_difference_and_becomes_active() {
     let mut fixture = Fixture::settled().await;
-    let rebuilt = rebuilt_under_load(&fixture).await;
+    let rebuilt = run_rebuild_under_load(&fixture).await;
     assert_eq!((rebuilt.generation, rebuilt.before), (Generation(2), Generation(1)));
     assert_eq!(rebuilt.differences, Vec::<String>::new());
     assert!(rebuilt.records >= 3_000);
 
-    agrees_with_the_log(&fixture).await;
+    assert_agrees_with_log(&fixture).await;
     assert_eq!(
-        shown(&fixture).await.0,
+        cached(&fixture).await.0,
         Term { number: 2, generation: Generation(2), log: LogNumber::FIRST }
     );
-    assert_eq!(rows(&fixture, 2).await, rows(&fixture, 1).await);
+    assert_eq!(count_person_rows(&fixture, 2).await, count_person_rows(&fixture, 1).await);
     fixture.append(100).await;
-    agrees_with_the_log(&fixture).await;
-    fixture.end().await;
+    assert_agrees_with_log(&fixture).await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn totals_that_are_wrong_are_named_and_right_afterwards() {
+async fn wrong_totals_are_reported_and_corrected_by_a_rebuild() {
     let mut fixture = Fixture::settled().await;
-    fixture.end().await;
+    fixture.stop_processor().await;
     let wrong = budget(BUDGETS[0]);
-    let forge = |stored: &mut storage::store::StoredPartition| {
+    let falsify = |stored: &mut storage::store::StoredPartition| {
         let totals = stored.totals.iter_mut().find(|(id, _)| *id == wrong).unwrap();
-        falsify(&mut totals.1);
+        move_one_person(&mut totals.1);
     };
-    fixture.overwrite(1, forge).await;
-    fixture.begin().await;
-    let rebuilt = rebuilt(&fixture, false).await.unwrap();
+    fixture.overwrite(1, falsify).await;
+    fixture.start_processor().await;
+    let rebuilt = run_rebuild(&fixture, false).await.unwrap();
     let about = format!("the store's totals, partition 1, budget `{wrong}`, category ");
     assert!(rebuilt.differences.iter().all(|line| line.starts_with(&about)), "{rebuilt:?}");
-    // Two sums, and four places of the two distributions.
+    // Two sums, and four bins of the two distributions.
     assert_eq!(rebuilt.differences.len(), 6, "{rebuilt:?}");
-    agrees_with_the_log(&fixture).await;
-    fixture.end().await;
+    assert_agrees_with_log(&fixture).await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_compares_and_leaves_nothing_behind() {
     let mut fixture = Fixture::settled().await;
-    let before = shown(&fixture).await;
-    let rebuilt = rebuilt(&fixture, true).await.unwrap();
+    let before = cached(&fixture).await;
+    let rebuilt = run_rebuild(&fixture, true).await.unwrap();
     assert_eq!(rebuilt.differences, Vec::<String>::new());
-    let roster = roster(&fixture).await;
+    let registry = registry(&fixture).await;
     assert_eq!(
-        (roster.term(), &roster.building, &roster.retired[..]),
+        (registry.term(), &registry.building, &registry.retired[..]),
         (Term::FIRST, &None, &[][..])
     );
-    assert_eq!(rows(&fixture, 2).await, 0);
-    assert_eq!(shown(&fixture).await, before);
-    agrees_with_the_log(&fixture).await;
-    fixture.end().await;
+    assert_eq!(count_person_rows(&fixture, 2).await, 0);
+    assert_eq!(cached(&fixture).await, before);
+    assert_agrees_with_log(&fixture).await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_generation_before_is_folded_on_and_answers_again_until_it_is_retired() {
+async fn the_previous_generation_stays_up_to_date_and_can_be_rolled_back_to_until_retired() {
     let mut fixture = Fixture::settled().await;
-    rebuilt(&fixture, false).await.unwrap();
-    agrees_with_the_log(&fixture).await;
+    run_rebuild(&fixture, false).await.unwrap();
+    assert_agrees_with_log(&fixture).await;
     fixture.append(500).await;
-    agrees_with_the_log(&fixture).await;
-    let before = shown(&fixture).await;
+    assert_agrees_with_log(&fixture).await;
+    let before = cached(&fixture).await;
 
-    let back = |roster: &Roster| roll_back(roster, Generation(1));
-    change(fixture.store.as_ref(), back).await.unwrap();
-    agrees_with_the_log(&fixture).await;
+    let back = |registry: &GenerationRegistry| roll_back(registry, Generation(1));
+    update_registry(fixture.store.as_ref(), back).await.unwrap();
+    assert_agrees_with_log(&fixture).await;
     assert_eq!(
-        shown(&fixture).await,
+        cached(&fixture).await,
         (Term { number: 3, generation: Generation(1), log: LogNumber::FIRST }, before.1)
     );
-    let refused = rebuilt(&fixture, false).await.unwrap_err();
-    let kept = ChangeError::Refused(Refused::PreviousIsKept(Generation(2)));
+    let refused = run_rebuild(&fixture, false).await.unwrap_err();
+    let kept = RegistryUpdateError::Refused(TransitionRefused::PreviousKept(Generation(2)));
     assert!(matches!(refused, RebuildError::Change(error) if error == kept));
 
-    change(fixture.store.as_ref(), |roster| retire(roster, Generation(2))).await.unwrap();
+    update_registry(fixture.store.as_ref(), |registry| retire(registry, Generation(2)))
+        .await
+        .unwrap();
     delete_retired(fixture.store.as_ref()).await.unwrap();
-    assert_eq!(rows(&fixture, 2).await, 0);
-    let refused = change(fixture.store.as_ref(), |roster| roll_back(roster, Generation(2))).await;
-    assert_eq!(refused, Err(ChangeError::Refused(Refused::NotBefore(Generation(2)))));
-    // A number that was given up is not used again.
-    assert_eq!(rebuilt(&fixture, false).await.unwrap().generation, Generation(3));
-    agrees_with_the_log(&fixture).await;
-    fixture.end().await;
+    assert_eq!(count_person_rows(&fixture, 2).await, 0);
+    let refused =
+        update_registry(fixture.store.as_ref(), |registry| roll_back(registry, Generation(2)))
+            .await;
+    assert_eq!(
+        refused,
+        Err(RegistryUpdateError::Refused(TransitionRefused::NotPrevious(Generation(2))))
+    );
+    // The number of a retired generation is not reused.
+    assert_eq!(run_rebuild(&fixture, false).await.unwrap().generation, Generation(3));
+    assert_agrees_with_log(&fixture).await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_that_nobody_watches_goes_on_also_over_a_restart_and_is_taken_up() {
+async fn an_unwatched_rebuild_continues_across_a_restart_and_can_be_joined() {
     let mut fixture = Fixture::settled().await;
     let log = fixture.reader();
     {
-        // Whoever asked for it goes away as soon as it has begun.
+        // The caller is dropped as soon as the generation has begun.
         let store = fixture.store.as_ref();
-        let rebuilding = rebuild(store, &log, false, |_| {});
+        let rebuilding = rebuild(store, &log, false);
         let begun = async {
-            while store.roster().await.unwrap().unwrap().building.is_none() {
+            while store.registry().await.unwrap().unwrap().building.is_none() {
                 sleep(Duration::from_millis(1)).await;
             }
         };
         tokio::select! {
-            _ = rebuilding => panic!("it cannot be done yet"),
+            _ = rebuilding => panic!("the rebuild cannot be done yet"),
             () = begun => {}
         }
     }
-    fixture.end().await;
+    fixture.stop_processor().await;
     fixture.append(200).await;
-    fixture.begin().await;
-    let deadline = Instant::now() + PATIENCE;
+    fixture.start_processor().await;
+    let deadline = Instant::now() + TIMEOUT;
     let is_compared = async || {
         let reports = fixture.store.reports(Generation(2), count()).await.unwrap();
-        reports.iter().all(|report| report.as_ref().is_some_and(|report| report.compared.is_some()))
+        reports
+            .iter()
+            .all(|report| report.as_ref().is_some_and(|report| report.comparison.is_some()))
     };
     while !is_compared().await {
-        assert!(Instant::now() < deadline, "nobody builds it");
+        assert!(Instant::now() < deadline, "the generation is not built");
         sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(roster(&fixture).await.term(), Term::FIRST, "nobody has let it answer");
-    let rebuilt = rebuilt(&fixture, false).await.unwrap();
+    assert_eq!(
+        registry(&fixture).await.term(),
+        Term::FIRST,
+        "the generation became active without a caller"
+    );
+    let rebuilt = run_rebuild(&fixture, false).await.unwrap();
     assert_eq!((rebuilt.generation, rebuilt.differences.len()), (Generation(2), 0));
-    agrees_with_the_log(&fixture).await;
-    fixture.end().await;
+    assert_agrees_with_log(&fixture).await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_partition_whose_owner_beside_was_fenced_is_taken_up_again() {
+async fn a_fenced_shadow_partition_is_claimed_again() {
     let mut fixture = Fixture::settled().await;
     let store = fixture.store.as_ref();
-    change(store, |roster| begin(roster, false, 0)).await.unwrap();
+    update_registry(store, |registry| begin(registry, false, 0)).await.unwrap();
     let id = PartitionRef { generation: Generation(2), partition: PartitionId(0) };
     let epoch = async || store.read_partition(id).await.unwrap().map(|stored| stored.epoch);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while epoch().await.is_none() {
-        assert!(Instant::now() < deadline, "nobody claims it");
+        assert!(Instant::now() < deadline, "the shadow partition is not claimed");
         sleep(Duration::from_millis(10)).await;
     }
     let rival = claim(store, id, "a rival").await.unwrap();
     while epoch().await <= Some(rival.epoch) {
-        assert!(Instant::now() < deadline, "nobody takes it up again");
-        // What an owner has to commit shows it that it was fenced.
+        assert!(Instant::now() < deadline, "the shadow partition is not claimed again");
+        // The owner notices only at a commit that it was fenced.
         fixture.append(10).await;
         sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(rebuilt(&fixture, false).await.unwrap().differences, Vec::<String>::new());
-    agrees_with_the_log(&fixture).await;
-    fixture.end().await;
+    assert_eq!(run_rebuild(&fixture, false).await.unwrap().differences, Vec::<String>::new());
+    assert_agrees_with_log(&fixture).await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whose_turn_it_is_to_catch_up_gives_it_on_though_more_comes_than_counts_as_far() {
+async fn catch_up_permits_are_passed_on_although_the_lag_stays_above_the_threshold() {
     let mut fixture = Fixture::settled().await;
-    fixture.end().await;
-    fixture.limits = Limits { catch_up_lag: 1, ..fixture.limits };
-    fixture.begin().await;
-    let rebuilt = rebuilt_under_load(&fixture).await;
+    fixture.stop_processor().await;
+    fixture.limits = PartitionLimits { catch_up_lag: 1, ..fixture.limits };
+    fixture.start_processor().await;
+    let rebuilt = run_rebuild_under_load(&fixture).await;
     assert_eq!((rebuilt.generation, rebuilt.differences.len()), (Generation(2), 0));
-    agrees_with_the_log(&fixture).await;
-    fixture.end().await;
+    assert_agrees_with_log(&fixture).await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_the_partitions_that_are_far_behind_several_but_not_all_catch_up_at_once() {
+async fn several_but_not_all_partitions_that_are_far_behind_catch_up_at_once() {
     const FAR: u64 = 100;
     let mut fixture = Fixture::start().await;
     fixture.append(30_000).await;
-    fixture.settle().await;
-    fixture.end().await;
-    fixture.limits = Limits { catch_up_lag: FAR, max_uncommitted: 20, ..fixture.limits };
-    fixture.begin().await;
-    let mut goals = Vec::new();
+    fixture.wait_until_settled().await;
+    fixture.stop_processor().await;
+    fixture.limits = PartitionLimits { catch_up_lag: FAR, max_uncommitted: 20, ..fixture.limits };
+    fixture.start_processor().await;
+    let mut targets = Vec::new();
     for partition in 0..PARTITIONS {
-        goals.push(fixture.stored(partition).await.checkpoint.position.0);
+        targets.push(fixture.stored(partition).await.checkpoint.position.0);
     }
-    change(fixture.store.as_ref(), |roster| begin(roster, false, 0)).await.unwrap();
+    update_registry(fixture.store.as_ref(), |registry| begin(registry, false, 0)).await.unwrap();
     let positions = async || {
         let mut positions = Vec::new();
         for partition in (0..PARTITIONS).map(PartitionId) {
@@ -257,58 +277,61 @@ async fn of_the_partitions_that_are_far_behind_several_but_not_all_catch_up_at_o
         }
         positions
     };
-    let on_their_way = |positions: &[u64]| -> Vec<bool> {
-        let ways = positions.iter().zip(&goals);
-        ways.map(|(position, goal)| 0 < *position && position + FAR < *goal).collect()
+    let catching_up = |positions: &[u64]| -> Vec<bool> {
+        let pairs = positions.iter().zip(&targets);
+        pairs.map(|(position, target)| 0 < *position && position + FAR < *target).collect()
     };
 
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut most = 0;
     let mut before = positions().await;
-    while before != goals {
-        assert!(Instant::now() < deadline, "they do not come on: {before:?} of {goals:?}");
-        let then = positions().await;
-        // Who is on its way in two looks was so when the one ended and the other began.
-        let both = on_their_way(&before).into_iter().zip(on_their_way(&then));
+    while before != targets {
+        assert!(Instant::now() < deadline, "no progress: {before:?} of {targets:?}");
+        let after = positions().await;
+        // A partition that catches up in two consecutive samples did so between them, too.
+        let both = catching_up(&before).into_iter().zip(catching_up(&after));
         most = both.filter(|both| *both == (true, true)).count().max(most);
-        before = then;
+        before = after;
     }
     assert!((2..=3).contains(&most), "{most} at once");
-    fixture.end().await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_is_given_up_meanwhile_never_answers() {
+async fn a_generation_cancelled_during_its_rebuild_never_becomes_active() {
     let mut fixture = Fixture::settled().await;
-    let giving_up = async {
-        while roster(&fixture).await.building.is_none() {
+    let cancelling = async {
+        while registry(&fixture).await.building.is_none() {
             sleep(Duration::from_millis(1)).await;
         }
-        change(fixture.store.as_ref(), |roster| cancel(roster, Generation(2))).await.unwrap();
+        update_registry(fixture.store.as_ref(), |registry| cancel(registry, Generation(2)))
+            .await
+            .unwrap();
     };
-    let (rebuilt, ()) = tokio::join!(rebuilt(&fixture, false), giving_up);
+    let (rebuilt, ()) = tokio::join!(run_rebuild(&fixture, false), cancelling);
     let rebuilt = rebuilt.map(|rebuilt| rebuilt.generation);
-    assert!(matches!(rebuilt, Err(RebuildError::Gone(Generation(2)))), "{rebuilt:?}");
-    assert_eq!(roster(&fixture).await.term(), Term::FIRST);
-    agrees_with_the_log(&fixture).await;
-    fixture.end().await;
+    assert!(matches!(rebuilt, Err(RebuildError::NoLongerBuilding(Generation(2)))), "{rebuilt:?}");
+    assert_eq!(registry(&fixture).await.term(), Term::FIRST);
+    assert_agrees_with_log(&fixture).await;
+    fixture.stop_processor().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_quiet_for_long_and_moves_again_is_no_difference() {
+async fn a_log_that_resumes_after_a_long_pause_makes_no_difference() {
     let mut fixture = Fixture::settled().await;
-    let changed = change(fixture.store.as_ref(), |roster| begin(roster, false, 0)).await;
+    let changed =
+        update_registry(fixture.store.as_ref(), |registry| begin(registry, false, 0)).await;
     assert_eq!(changed.unwrap().building.unwrap().record.generation, Generation(2));
-    // Longer than a generation may stand still that does not come on.
+    // Longer than the stall timeout of the active generation.
     sleep(Duration::from_secs(11)).await;
     for _ in 0..200 {
         fixture.append(1).await;
         for report in fixture.store.reports(Generation(2), count()).await.unwrap() {
-            let compared = report.unwrap().compared;
+            let compared = report.unwrap().comparison;
             assert!(compared.iter().all(|it| it.differences.is_empty()), "{compared:?}");
         }
         sleep(Duration::from_millis(10)).await;
     }
-    assert_eq!(rebuilt(&fixture, false).await.unwrap().differences, Vec::<String>::new());
-    fixture.end().await;
+    assert_eq!(run_rebuild(&fixture, false).await.unwrap().differences, Vec::<String>::new());
+    fixture.stop_processor().await;
 }

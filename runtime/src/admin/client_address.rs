@@ -1,5 +1,4 @@
-//! Where a request comes from. What `X-Forwarded-For` says is believed of a proxy that is trusted, and of nobody else:
-//! anybody can write it.
+//! The client's address of a request. `X-Forwarded-For` counts only from trusted proxies, since any client can send it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -10,18 +9,18 @@ use ipnet::IpNet;
 
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The addresses of proxies that say truly where a request comes from.
+/// Addresses and networks of proxies whose `X-Forwarded-For` is trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Reads addresses and networks separated by commas; nothing, and none is trusted.
+    /// Parses comma-separated addresses and networks. An empty text trusts none.
     ///
     /// # Errors
-    /// What would be right.
+    /// The expected format, if an item is neither an address nor a network.
     pub fn parse(text: &str) -> Result<Self, String> {
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-        let networks = items.map(|item| item.parse().or_else(|_| item.parse().map(of_one)));
+        let networks = items.map(|item| item.parse().or_else(|_| item.parse().map(single_address)));
         networks.collect::<Result<_, _>>().map(Self).map_err(|_: std::net::AddrParseError| {
             "expected addresses and networks separated by commas, such as 127.0.0.1,10.0.0.0/8"
                 .to_owned()
@@ -32,8 +31,9 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// The address of a request's client: the last one of the chain that is no trusted proxy. What cannot be read ends
-    /// the chain.
+    /// Returns the client's address: the last address of the chain that is not a trusted proxy.
+    ///
+    /// An address that does not parse ends the chain.
     pub(super) fn client_address(&self, request: &Parts) -> IpAddr {
         let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip().to_canonical());
@@ -43,9 +43,9 @@ impl TrustedProxies {
             .iter()
             .map(|line| line.to_str().unwrap_or_default())
             .collect();
-        let named = lines.iter().rev().flat_map(|line| line.rsplit(','));
+        let chain = lines.iter().rev().flat_map(|line| line.rsplit(','));
         let mut client = peer;
-        for address in named {
+        for address in chain {
             if !self.trusts(client) {
                 break;
             }
@@ -56,7 +56,7 @@ impl TrustedProxies {
     }
 }
 
-fn of_one(address: IpAddr) -> IpNet {
+fn single_address(address: IpAddr) -> IpNet {
     IpNet::from(address)
 }
 
@@ -79,30 +79,30 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxy_is_believed_and_nobody_else() {
+    fn only_trusted_proxies_can_forward_an_address() {
         let proxies = "127.0.0.0/8, ::1, 10.0.0.0/8";
-        let here = "127.0.0.1:5";
+        let local = "127.0.0.1:5";
         for (peer, forwarded, expected) in [
-            (here, &[][..], "127.0.0.1"),
-            (here, &["192.0.2.7"], "192.0.2.7"),
+            (local, &[][..], "127.0.0.1"),
+            (local, &["192.0.2.7"], "192.0.2.7"),
             ("[::1]:5", &["2001:db8::7"], "2001:db8::7"),
             ("[::ffff:127.0.0.1]:5", &["::ffff:192.0.2.7"], "192.0.2.7"),
             ("192.0.2.1:5", &["127.0.0.1"], "192.0.2.1"),
-            // What a client wrote itself stands before what the proxies added.
-            (here, &["198.51.100.1, 192.0.2.7"], "192.0.2.7"),
-            (here, &["198.51.100.1", "192.0.2.7, 10.1.2.3"], "192.0.2.7"),
-            (here, &["10.1.2.3"], "10.1.2.3"),
-            (here, &["198.51.100.1, unknown"], "127.0.0.1"),
-            (here, &["198.51.100.1, unknown, 10.1.2.3"], "10.1.2.3"),
-            (here, &["é"], "127.0.0.1"),
+            // Addresses forged by the client precede those added by proxies.
+            (local, &["198.51.100.1, 192.0.2.7"], "192.0.2.7"),
+            (local, &["198.51.100.1", "192.0.2.7, 10.1.2.3"], "192.0.2.7"),
+            (local, &["10.1.2.3"], "10.1.2.3"),
+            (local, &["198.51.100.1, unknown"], "127.0.0.1"),
+            (local, &["198.51.100.1, unknown, 10.1.2.3"], "10.1.2.3"),
+            (local, &["é"], "127.0.0.1"),
         ] {
             assert_eq!(client(proxies, peer, forwarded), expected, "{peer} {forwarded:?}");
         }
-        assert_eq!(client("", here, &["192.0.2.7"]), "127.0.0.1");
+        assert_eq!(client("", local, &["192.0.2.7"]), "127.0.0.1");
     }
 
     #[test]
-    fn proxies_are_addresses_and_networks_and_nothing_else() {
+    fn proxies_are_addresses_or_networks() {
         assert_eq!(TrustedProxies::parse(" 10.0.0.0/8 ,::1").unwrap().0.len(), 2);
         assert_eq!(TrustedProxies::parse("").unwrap().0.len(), 0);
         for wrong in ["gateway", "10.0.0.0/33", "10.0.0.1:8000", "10.0.0.1;10.0.0.2"] {

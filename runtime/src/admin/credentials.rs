@@ -1,4 +1,4 @@
-//! Who has a credential. Tokens are known by their SHA-256 only, so that nothing here could be used by who reads it.
+//! Administrators' credentials. Only the SHA-256 of a token is stored, so a leaked file does not leak tokens.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,35 +8,35 @@ use sha2::{Digest as _, Sha256};
 
 use super::role::Role;
 
-/// The least characters of a token: 128 bits, if it is hexadecimal.
-pub(super) const TOKEN_MIN: usize = 32;
-/// The most.
-pub(super) const TOKEN_MAX: usize = 256;
+/// Minimum length of a token: 128 bits in hexadecimal.
+pub(super) const MIN_TOKEN_LENGTH: usize = 32;
+/// Maximum length of a token.
+pub(super) const MAX_TOKEN_LENGTH: usize = 256;
 
-/// The name of whoever is on this machine, where no credential is configured. No credential may have it.
-pub(super) const LOCAL: &str = "local";
+/// The name of local clients where no credentials are configured. No credential may use it.
+pub(super) const LOCAL_NAME: &str = "local";
 
-/// An administrator, as a route and the log see one.
+/// An authenticated administrator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub(super) name: Arc<str>,
     pub(super) role: Role,
-    /// Among all of them, from 0: their place where requests are counted.
-    pub(super) place: usize,
+    /// The administrator's slot in the rate limiter, from 0.
+    pub(super) slot: usize,
 }
 
 impl Principal {
-    /// Whoever is on this machine, where no credential is configured.
+    /// Returns the principal of local clients where no credentials are configured.
     pub(super) fn local() -> Self {
-        Self { name: LOCAL.into(), role: Role::Admin, place: 0 }
+        Self { name: LOCAL_NAME.into(), role: Role::Admin, slot: 0 }
     }
 
-    /// The name of the credential.
+    /// Returns the name of the credential.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What they may do.
+    /// Returns the role of the credential.
     pub fn role(&self) -> Role {
         self.role
     }
@@ -51,15 +51,10 @@ impl TokenDigest {
         Self(Sha256::digest(token).into())
     }
 
-    /// Reads 64 hexadecimal digits.
+    /// Parses 64 hexadecimal digits.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
         let mut digest = [0; 32];
-        for (place, byte) in digest.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
-        }
+        hex::decode_to_slice(text, &mut digest).ok()?;
         Some(Self(digest))
     }
 }
@@ -70,39 +65,39 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
-/// Every credential.
+/// All credentials.
 #[derive(Debug, Clone)]
 pub struct Credentials(pub(super) Vec<(Principal, TokenDigest)>);
 
 impl Credentials {
-    /// How many there are.
+    /// Returns the number of credentials.
     pub(super) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The same, where whoever had a place before has it still: what they have spent of their limit stays spent.
-    pub(super) fn placed_after(mut self, before: &Self) -> Self {
-        let known = |name: &str| {
-            let same = before.0.iter().find(|(principal, _)| *principal.name == *name);
-            same.map(|(principal, _)| principal.place)
+    /// Gives each name the slot it had before, so that its rate limit carries over.
+    pub(super) fn keep_slots_of(mut self, previous: &Self) -> Self {
+        let previous_slot = |name: &str| {
+            let same = previous.0.iter().find(|(principal, _)| *principal.name == *name);
+            same.map(|(principal, _)| principal.slot)
         };
         let kept: HashSet<usize> =
-            self.0.iter().filter_map(|(principal, _)| known(&principal.name)).collect();
-        let mut free = (0..).filter(|place| !kept.contains(place));
+            self.0.iter().filter_map(|(principal, _)| previous_slot(&principal.name)).collect();
+        let mut free = (0..).filter(|slot| !kept.contains(slot));
         for (principal, _) in &mut self.0 {
-            let place = known(&principal.name).or_else(|| free.next());
-            principal.place = place.unwrap_or(principal.place);
+            let slot = previous_slot(&principal.name).or_else(|| free.next());
+            principal.slot = slot.unwrap_or(principal.slot);
         }
         self
     }
 
-    /// Whose token this is. Digests are compared: how long that takes tells nothing about a token.
-    pub(super) fn bearer_of(&self, token: &[u8]) -> Option<&Principal> {
-        if !(TOKEN_MIN..=TOKEN_MAX).contains(&token.len()) {
+    /// Finds the principal of a token. Digests are compared, so the time taken reveals nothing about a token.
+    pub(super) fn find_by_token(&self, token: &[u8]) -> Option<&Principal> {
+        if !(MIN_TOKEN_LENGTH..=MAX_TOKEN_LENGTH).contains(&token.len()) {
             return None;
         }
-        let shown = TokenDigest::of(token);
-        self.0.iter().find(|(_, digest)| *digest == shown).map(|(principal, _)| principal)
+        let presented = TokenDigest::of(token);
+        self.0.iter().find(|(_, digest)| *digest == presented).map(|(principal, _)| principal)
     }
 }
 
@@ -117,17 +112,17 @@ mod tests {
         Credentials::parse(&text).unwrap()
     }
 
-    fn places(credentials: &Credentials) -> Vec<(&str, usize)> {
-        credentials.0.iter().map(|(principal, _)| (principal.name(), principal.place)).collect()
+    fn slots(credentials: &Credentials) -> Vec<(&str, usize)> {
+        credentials.0.iter().map(|(principal, _)| (principal.name(), principal.slot)).collect()
     }
 
     #[test]
-    fn whoever_stays_keeps_their_place_and_whoever_comes_has_one_of_their_own() {
+    fn names_keep_their_slots_and_new_names_get_free_ones() {
         let before = credentials(&["anna", "otto", "vera"]);
-        assert_eq!(places(&before), [("anna", 0), ("otto", 1), ("vera", 2)]);
-        let after = credentials(&["zoe", "vera", "yann", "otto"]).placed_after(&before);
-        assert_eq!(places(&after), [("zoe", 0), ("vera", 2), ("yann", 3), ("otto", 1)]);
-        let again = credentials(&["yann", "anna"]).placed_after(&after);
-        assert_eq!(places(&again), [("yann", 3), ("anna", 0)]);
+        assert_eq!(slots(&before), [("anna", 0), ("otto", 1), ("vera", 2)]);
+        let after = credentials(&["zoe", "vera", "yann", "otto"]).keep_slots_of(&before);
+        assert_eq!(slots(&after), [("zoe", 0), ("vera", 2), ("yann", 3), ("otto", 1)]);
+        let again = credentials(&["yann", "anna"]).keep_slots_of(&after);
+        assert_eq!(slots(&again), [("yann", 3), ("anna", 0)]);
     }
 }

@@ -1,4 +1,4 @@
-//! The guard before each route of administrators: lets in who may, as often as they may, and keeps the record.
+//! The middleware of administrator routes: authorizes, applies the rate limits and writes the request record.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -12,27 +12,27 @@ use http::HeaderValue;
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
 
+use super::authorize::{Refusal, authorize};
 use super::client_address::TrustedProxies;
 use super::config::AdminConfig;
 use super::credentials::{Credentials, Principal};
-use super::decision::{Refusal, decide};
-use super::limits::{Limits, Standing};
-use super::record::{AdminMetrics, Outcome, Record, resource};
+use super::limits::{Limits, QuotaStatus};
+use super::request_record::{AdminMetrics, RequestOutcome, RequestRecord, resource};
 use super::role::Role;
-use super::tokens_file::{CREDENTIALS_MAX, TokensFile};
+use super::tokens_file::{MAX_CREDENTIALS, TokensFile};
 use crate::http::RequestId;
 use crate::metrics::{Metrics, MetricsError};
 use crate::problem::{Problem, ProblemKind};
 
-/// Who may pass, and how often. One for all routes of a process; cheap to clone.
+/// Credentials and rate limits of all administrator routes of a process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AdminGuard(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Whether there are any never changes.
+    /// `None` if no credentials are configured, which never changes at runtime.
     credentials: ArcSwapOption<Credentials>,
-    /// Where they are read from, and what stood there at the start.
+    /// Path of the tokens file, and its text at the start.
     tokens_file: Option<(Arc<PathBuf>, String)>,
     requests_per_minute: NonZeroU32,
     failures_per_minute: NonZeroU32,
@@ -42,10 +42,10 @@ struct Inner {
 }
 
 impl AdminGuard {
-    /// A guard as it is configured.
+    /// Creates the guard from its settings.
     ///
     /// # Errors
-    /// When the metric's name is taken.
+    /// If a metric name is taken.
     pub fn new(config: &AdminConfig, metrics: &Metrics) -> Result<Self, MetricsError> {
         let AdminConfig { tokens, requests_per_minute, failures_per_minute, .. } = config;
         let credentials = |file: &TokensFile| Arc::new(file.credentials.clone());
@@ -56,149 +56,154 @@ impl AdminGuard {
             requests_per_minute: *requests_per_minute,
             failures_per_minute: *failures_per_minute,
             trusted_proxies: config.trusted_proxies.clone(),
-            // A place for each that there ever can be.
-            limits: Limits::new(CREDENTIALS_MAX, *requests_per_minute, *failures_per_minute),
+            // One slot for every possible credential, since a reload may add credentials.
+            limits: Limits::new(MAX_CREDENTIALS, *requests_per_minute, *failures_per_minute),
             metrics: AdminMetrics::register(metrics)?,
         })))
     }
 
-    /// Requests that each administrator may make of this process in a minute.
+    /// Returns the requests allowed per administrator, minute and process.
     pub fn requests_per_minute(&self) -> NonZeroU32 {
         self.0.requests_per_minute
     }
 
-    /// Attempts without a valid token that each client address may make of this process in a minute.
+    /// Returns the attempts without a valid token allowed per client address, minute and process.
     pub fn failures_per_minute(&self) -> NonZeroU32 {
         self.0.failures_per_minute
     }
 
-    /// Every administrator, with how many requests they may make now.
-    pub fn standings(&self) -> Vec<(Principal, u32)> {
-        let left = |principal: Principal| {
-            let left = self.0.limits.left(principal.place);
-            (principal, left)
+    /// Returns all administrators, with the number of requests each has left now.
+    pub fn remaining_requests(&self) -> Vec<(Principal, u32)> {
+        let with_remaining = |principal: Principal| {
+            let remaining = self.0.limits.remaining_requests(principal.slot);
+            (principal, remaining)
         };
         match self.0.credentials.load().as_deref() {
-            // Whoever is on this machine.
-            None => vec![left(Principal::local())],
-            Some(credentials) => {
-                credentials.0.iter().map(|(principal, _)| left(principal.clone())).collect()
-            }
+            None => vec![with_remaining(Principal::local())],
+            Some(credentials) => credentials
+                .0
+                .iter()
+                .map(|(principal, _)| with_remaining(principal.clone()))
+                .collect(),
         }
     }
 
-    /// Where credentials are read from, and what stood there at the start.
+    /// Returns the path of the tokens file, and its text at the start.
     pub(super) fn tokens_file(&self) -> Option<(Arc<PathBuf>, String)> {
         self.0.tokens_file.clone()
     }
 
-    /// These are the credentials from now on.
-    pub(super) fn take(&self, credentials: Credentials) {
-        let before = self.0.credentials.load_full();
-        let next = match &before {
-            Some(before) => credentials.placed_after(before),
+    /// Replaces the credentials.
+    pub(super) fn replace_credentials(&self, credentials: Credentials) {
+        let previous = self.0.credentials.load_full();
+        let next = match &previous {
+            Some(previous) => credentials.keep_slots_of(previous),
             None => credentials,
         };
         self.0.credentials.store(Some(Arc::new(next)));
     }
 
-    /// Whether the file that credentials are read from is wrong.
-    pub(super) fn tokens_are_wrong(&self, wrong: bool) {
+    /// Exports whether the tokens file is invalid.
+    pub(super) fn set_tokens_file_wrong(&self, wrong: bool) {
         self.0.metrics.tokens_file_wrong.set(i64::from(wrong));
     }
 }
 
 impl Inner {
-    /// Decides whether a request is let in, and counts it.
+    /// Authorizes a request and counts it against the rate limits.
     ///
     /// # Errors
-    /// What to answer if it is not.
+    /// The problem to respond with.
     fn admit(
         &self,
         request: &Parts,
-        needed: Role,
-        record: &mut Record,
-    ) -> Result<Standing, Problem> {
-        // Whoever guesses is not told whether the guess was right. Where there is no token, there is nothing to guess,
-        // and a web page that fails from this machine must not shut its owner out.
+        required: Role,
+        record: &mut RequestRecord,
+    ) -> Result<QuotaStatus, Problem> {
+        // A rate-limited client learns nothing about its token. Without credentials there is no token to guess, and a
+        // failing web page in a local browser must not lock out the local user.
         let credentials = self.credentials.load();
         if credentials.is_some() {
-            self.limits.may_try(record.client).map_err(|exceeded| {
-                exceeded.problem("too many attempts without a valid token came from this address")
+            self.limits.check_failures(record.client).map_err(|exceeded| {
+                exceeded.problem("too many attempts without a valid token from this address")
             })?;
         }
-        match decide(credentials.as_deref(), request, needed) {
+        match authorize(credentials.as_deref(), request, required) {
             Ok(principal) => {
-                let standing = self.count(&principal);
+                let quota = self.count(&principal);
                 record.principal = Some(principal);
-                standing
+                quota
             }
             Err(refusal) => {
-                if let Refusal::RoleTooSmall(principal, _) = &refusal {
+                if let Refusal::InsufficientRole(principal, _) = &refusal {
                     record.principal = Some(principal.clone());
                     self.count(principal)?;
                 } else {
-                    self.limits.failed(record.client);
+                    self.limits.record_failure(record.client);
                 }
                 Err(refusal.problem())
             }
         }
     }
 
-    fn count(&self, principal: &Principal) -> Result<Standing, Problem> {
-        self.limits.request(principal.place).map_err(|exceeded| {
-            exceeded.problem(&format!("{} made too many requests in a minute", principal.name))
+    fn count(&self, principal: &Principal) -> Result<QuotaStatus, Problem> {
+        self.limits.count_request(principal.slot).map_err(|exceeded| {
+            exceeded.problem(&format!("{} sent too many requests in one minute", principal.name))
         })
     }
 }
 
-/// The guard before one route.
+/// The guard of one route.
 #[derive(Debug, Clone)]
-pub(super) struct Gate {
+pub(super) struct RouteGuard {
     pub(super) guard: AdminGuard,
-    pub(super) needed: Role,
+    pub(super) required: Role,
 }
 
-/// The guard at work: nothing of a request but its head is looked at before it is let in.
-pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let inner = &gate.guard.0;
+/// Runs the route if the guard admits the request. The body is not read before.
+pub(super) async fn enforce(
+    State(route_guard): State<RouteGuard>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let inner = &route_guard.guard.0;
     let (mut head, body) = request.into_parts();
     let route = head.extensions.get::<MatchedPath>().cloned();
-    let mut record = Record::new(
+    let mut record = RequestRecord::new(
         &inner.metrics,
         inner.trusted_proxies.client_address(&head),
         &head.method,
         route.as_ref().map_or("", MatchedPath::as_str),
         head.extensions.get::<RequestId>().copied(),
     );
-    let standing = match inner.admit(&head, gate.needed, &mut record) {
-        Ok(standing) => standing,
+    let quota = match inner.admit(&head, route_guard.required, &mut record) {
+        Ok(quota) => quota,
         Err(problem) => {
-            record.write(Outcome::of_refusal(problem.status()), Some(problem.status()));
+            record.write(RequestOutcome::from_refusal(problem.status()), Some(problem.status()));
             return problem.into_response();
         }
     };
-    // A path that cannot be read is the route's to refuse.
+    // The route itself rejects a malformed path.
     let path = RawPathParams::from_request_parts(&mut head, &()).await;
     record.resource = path.ok().as_ref().and_then(resource);
     if let Some(principal) = record.principal.clone() {
         head.extensions.insert(principal);
     }
-    let mut answer = next.run(Request::from_parts(head, body)).await;
-    record.write(Outcome::of_answer(answer.status()), Some(answer.status()));
-    standing.note(answer.headers_mut());
-    // What administrators see is for them, and for now.
-    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+    let mut response = next.run(Request::from_parts(head, body)).await;
+    record.write(RequestOutcome::from_response(response.status()), Some(response.status()));
+    quota.add_to(response.headers_mut());
+    // Responses are private and must not be cached.
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
-/// Who asks, for a route behind the guard. A route that is not is refused: nobody asked who it is.
+/// Extracts the authenticated administrator. Fails on a route without the guard, which authenticates no client.
 impl<S: Sync> FromRequestParts<S> for Principal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         parts.extensions.get::<Self>().cloned().ok_or_else(|| {
-            tracing::error!("an administrators' route stands before no guard");
+            tracing::error!("administrator route has no guard");
             Problem::new(ProblemKind::Internal)
         })
     }

@@ -1,29 +1,29 @@
-//! The door that only administrators pass: who asks, whether they may, how often, and the line that says what they did.
+//! Access control of administrator routes: authentication, authorization, rate limits and a log line per request.
 //!
-//! | place | what |
+//! | module | owns |
 //! |---|---|
 //! | `role` | what a credential allows |
-//! | `credentials`, `tokens_file`, `follow` | who has one, the file that says so, and what becomes of it |
-//! | `decision` | a request to a [`Principal`], or why not; pure |
-//! | `this_machine` | who counts as local where no credential is configured |
-//! | `client_address` | where a request comes from, through proxies |
-//! | `limits` | how often administrators may ask, and strangers may try |
-//! | `record` | the log line and the count of each request |
-//! | `guard`, `routes` | all of it around a route, which cannot be added without the role that it needs |
+//! | `credentials`, `tokens_file`, `reload` | the credentials, the file that holds them, and its reload |
+//! | `authorize` | from a request to a [`Principal`] or a refusal; pure |
+//! | `local_client` | which clients are local, for deployments without credentials |
+//! | `client_address` | the client's address behind trusted proxies |
+//! | `limits` | rate limits of administrators and of failed attempts |
+//! | `request_record` | the log line and the counter of each request |
+//! | `guard`, `routes` | the middleware, and the router that adds it to every route with the role it needs |
 //!
-//! What the routes do is not decided here.
+//! This module does not decide what the routes do.
 
+mod authorize;
 mod client_address;
 mod config;
 mod credentials;
-mod decision;
-mod follow;
 mod guard;
 mod limits;
-mod record;
+mod local_client;
+mod reload;
+mod request_record;
 mod role;
 mod routes;
-mod this_machine;
 mod tokens_file;
 
 pub use client_address::TrustedProxies;

@@ -5,22 +5,22 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// What somebody may do. Each role may do what those before it may.
+/// The rights of a credential. Each role includes the rights of the roles before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
-    /// Reads what administrators read.
+    /// Reads administrator routes.
     Viewer,
-    /// Starts and ends work: rebuilds, audits, jobs, dead letters, caches.
+    /// Starts and cancels jobs, decides on dead letters, clears caches.
     Operator,
-    /// Changes definitions of budgets as well.
+    /// Changes budget definitions.
     Admin,
 }
 
 impl Role {
-    /// All of them, the least first.
+    /// All roles, in ascending order of rights.
     pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
 
-    /// Its name in the tokens' file, in answers, in the log and as a label.
+    /// Returns the name used in the tokens file, in responses, in the log and as a label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",

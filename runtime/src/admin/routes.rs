@@ -1,4 +1,4 @@
-//! Routes of administrators: none can be added without the role that it needs.
+//! A router for administrator routes, each with the role that it requires.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::MethodRouter;
 
-use super::guard::{AdminGuard, Gate, pass};
+use super::guard::{AdminGuard, RouteGuard, enforce};
 use super::role::Role;
 
-/// Builds a router whose every route is guarded.
+/// Builds a router whose routes are all guarded.
 #[must_use]
 pub struct AdminRoutes<S> {
     guard: AdminGuard,
@@ -20,23 +20,23 @@ impl<S> AdminRoutes<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    /// No routes yet.
+    /// Creates a builder without routes.
     pub fn new(guard: &AdminGuard) -> Self {
         Self { guard: guard.clone(), router: Router::new() }
     }
 
-    /// Adds the methods of a path; all of them need this role. Other methods of the same path may need another, and
-    /// are added on their own.
+    /// Adds methods of a path that require a role. Methods that require another role are added by another call.
     ///
     /// # Panics
-    /// If the path has one of the methods already: a mistake in the program, as everywhere in a router.
-    pub fn route(mut self, needed: Role, path: &str, methods: MethodRouter<S>) -> Self {
-        let gate = Gate { guard: self.guard.clone(), needed };
-        self.router = self.router.route(path, methods.route_layer(from_fn_with_state(gate, pass)));
+    /// If the path has one of the methods already: a bug, as in any router.
+    pub fn route(mut self, required: Role, path: &str, methods: MethodRouter<S>) -> Self {
+        let guard = RouteGuard { guard: self.guard.clone(), required };
+        self.router =
+            self.router.route(path, methods.route_layer(from_fn_with_state(guard, enforce)));
         self
     }
 
-    /// The router, for others to be merged with.
+    /// Returns the router.
     pub fn into_router(self) -> Router<S> {
         self.router
     }

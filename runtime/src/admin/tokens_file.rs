@@ -1,5 +1,6 @@
-//! Reads the tokens' file: one line a credential, `NAME ROLE sha256:HEX`. Blank lines and lines that begin with `#` are
-//! skipped. No fault repeats what a line holds: it could be a token in the wrong place.
+//! Parses the tokens file: one credential per line, `NAME ROLE sha256:HEX`. Blank lines and `#` comments are skipped.
+//!
+//! Faults do not repeat a line's text, since it could be a token in the wrong field.
 
 use std::fmt;
 use std::fs::File;
@@ -7,35 +8,35 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::credentials::{Credentials, LOCAL, Principal, TokenDigest};
+use super::credentials::{Credentials, LOCAL_NAME, Principal, TokenDigest};
 use super::role::Role;
 
-/// The most bytes of the file: some six hundred credentials.
-const FILE_MAX_BYTES: u64 = 64 * 1024;
-/// A line has more bytes than that: there are never more credentials than places.
-const LINE_MIN_BYTES: u64 = 64;
-/// As many credentials as there can ever be.
-pub(super) const CREDENTIALS_MAX: usize = (FILE_MAX_BYTES / LINE_MIN_BYTES) as usize;
-const NAME_MAX: usize = 64;
-/// Faults that are told of; a file that is no tokens' file at all has one in every line.
-const TOLD_MAX: usize = 20;
+/// Maximum size of the file: about six hundred credentials.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// Lower bound of a line's size.
+const MIN_LINE_BYTES: u64 = 64;
+/// Upper bound of the number of credentials in a file.
+pub(super) const MAX_CREDENTIALS: usize = (MAX_FILE_BYTES / MIN_LINE_BYTES) as usize;
+const MAX_NAME_LENGTH: usize = 64;
+/// Maximum number of faults printed; a file of another kind has a fault in every line.
+const MAX_PRINTED_FAULTS: usize = 20;
 
-/// Everything that is wrong with a file, in the order of its lines.
+/// All faults of a file, in the order of its lines.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct TokensFileFaults(Vec<String>);
 
 impl fmt::Display for TokensFileFaults {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told = self.0.get(..TOLD_MAX).unwrap_or(&self.0);
-        out.write_str(&told.join("; "))?;
-        match self.0.len() - told.len() {
+        let printed = self.0.get(..MAX_PRINTED_FAULTS).unwrap_or(&self.0);
+        out.write_str(&printed.join("; "))?;
+        match self.0.len() - printed.len() {
             0 => Ok(()),
             more => write!(out, "; and {more} more"),
         }
     }
 }
 
-/// A file that is right, as it was read last.
+/// A valid tokens file, as last read.
 #[derive(Clone)]
 pub struct TokensFile {
     pub(super) path: PathBuf,
@@ -44,16 +45,16 @@ pub struct TokensFile {
 }
 
 impl fmt::Debug for TokensFile {
-    /// Nothing of what it holds.
+    /// Omits the content.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("TokensFile").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
-/// Reads the file of a setting; no path, no credentials.
+/// Reads the file named by a setting. An empty path means no credentials.
 ///
 /// # Errors
-/// What would be right, when the file cannot be read or is not right.
+/// What is expected, if the file cannot be read or is invalid.
 pub(super) fn read(path: &str) -> Result<Option<TokensFile>, String> {
     if path.is_empty() {
         return Ok(None);
@@ -64,65 +65,65 @@ pub(super) fn read(path: &str) -> Result<Option<TokensFile>, String> {
     Ok(Some(TokensFile { path, text, credentials }))
 }
 
-/// What the file holds.
+/// Reads the text of the file.
 ///
 /// # Errors
-/// What would be right, when it cannot be read.
+/// What is expected, if the file cannot be read.
 pub(super) fn read_text(path: &Path) -> Result<String, String> {
-    let cannot = |error| format!("expected a file of text that can be read: {error}");
+    let unreadable = |error| format!("expected a readable text file: {error}");
     let mut text = String::new();
-    let file = File::open(path).map_err(cannot)?;
-    let bytes = file.take(FILE_MAX_BYTES + 1).read_to_string(&mut text).map_err(cannot)?;
-    if bytes as u64 > FILE_MAX_BYTES {
-        return Err(format!("expected a file of at most {FILE_MAX_BYTES} bytes"));
+    let file = File::open(path).map_err(unreadable)?;
+    let bytes = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if bytes as u64 > MAX_FILE_BYTES {
+        return Err(format!("expected a file of at most {MAX_FILE_BYTES} bytes"));
     }
     Ok(text)
 }
 
 impl Credentials {
-    /// Reads the text of a tokens' file.
+    /// Parses the text of a tokens file, which must have at least one credential.
     ///
     /// # Errors
-    /// Every fault, with its line; or that there is no credential.
+    /// All faults, with their lines.
     pub fn parse(text: &str) -> Result<Self, TokensFileFaults> {
-        let read = Self::parse_any(text)?;
-        if read.0.is_empty() {
-            // Taken for none at all, it would let in whoever is on this machine.
+        let credentials = Self::parse_or_empty(text)?;
+        if credentials.0.is_empty() {
+            // Treating an empty file as no file would make every local client an administrator.
             let expected = "expected at least one line NAME ROLE sha256:HEX".to_owned();
             return Err(TokensFileFaults(vec![expected]));
         }
-        Ok(read)
+        Ok(credentials)
     }
 
-    /// Reads the text of a tokens' file, which may have no credential.
+    /// Parses the text of a tokens file, which may have no credential.
     ///
     /// # Errors
-    /// Every fault, with its line.
-    pub(super) fn parse_any(text: &str) -> Result<Self, TokensFileFaults> {
-        let mut reading = Reading::default();
-        for (place, line) in text.lines().enumerate() {
+    /// All faults, with their lines.
+    pub(super) fn parse_or_empty(text: &str) -> Result<Self, TokensFileFaults> {
+        let mut parser = Parser::default();
+        for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if !line.is_empty() && !line.starts_with('#') {
-                reading.line(place + 1, line);
+                parser.line(index + 1, line);
             }
         }
-        if reading.faults.is_empty() {
-            Ok(Self(reading.credentials))
+        if parser.faults.is_empty() {
+            Ok(Self(parser.credentials))
         } else {
-            Err(TokensFileFaults(reading.faults))
+            Err(TokensFileFaults(parser.faults))
         }
     }
 }
 
 #[derive(Default)]
-struct Reading {
+struct Parser {
     credentials: Vec<(Principal, TokenDigest)>,
-    /// The line of each of them.
+    /// The line number of each credential.
     lines: Vec<usize>,
     faults: Vec<String>,
 }
 
-impl Reading {
+impl Parser {
     fn line(&mut self, number: usize, line: &str) {
         let mut words = line.split_whitespace();
         let (Some(name), Some(role), Some(digest), None) =
@@ -130,7 +131,7 @@ impl Reading {
         else {
             return self.fault(number, "expected three words: NAME ROLE sha256:HEX");
         };
-        let before = self.faults.len();
+        let faults_before = self.faults.len();
         if !is_name(name) {
             self.fault(
                 number,
@@ -149,26 +150,26 @@ impl Reading {
             );
         }
         let same = |other: &(Principal, TokenDigest)| *other.0.name == *name;
-        self.taken(number, "the name", same);
-        self.taken(number, "the token", |other| Some(&other.1) == digest.as_ref());
-        if let (Ok(role), Some(digest), true) = (role, digest, self.faults.len() == before) {
-            let place = self.credentials.len();
-            let principal = Principal { name: Arc::from(name), role, place };
+        self.reject_duplicate(number, "the name", same);
+        self.reject_duplicate(number, "the token", |other| Some(&other.1) == digest.as_ref());
+        if let (Ok(role), Some(digest), true) = (role, digest, self.faults.len() == faults_before) {
+            let slot = self.credentials.len();
+            let principal = Principal { name: Arc::from(name), role, slot };
             self.credentials.push((principal, digest));
             self.lines.push(number);
         }
     }
 
-    /// Two credentials are two people or programs: by the log they must be told apart.
-    fn taken(
+    /// Rejects a name or token used in an earlier line, since the log must distinguish administrators.
+    fn reject_duplicate(
         &mut self,
         number: usize,
         what: &str,
         same: impl Fn(&(Principal, TokenDigest)) -> bool,
     ) {
-        if let Some(place) = self.credentials.iter().position(same) {
-            let line = self.lines.get(place).copied().unwrap_or_default();
-            self.fault(number, &format!("{what} is that of line {line}"));
+        if let Some(index) = self.credentials.iter().position(same) {
+            let line = self.lines.get(index).copied().unwrap_or_default();
+            self.fault(number, &format!("{what} is already used in line {line}"));
         }
     }
 
@@ -178,8 +179,8 @@ impl Reading {
 }
 
 fn is_name(text: &str) -> bool {
-    let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
-    (1..=NAME_MAX).contains(&text.len()) && text.bytes().all(fit) && text != LOCAL
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
+    (1..=MAX_NAME_LENGTH).contains(&text.len()) && text.bytes().all(is_valid) && text != LOCAL_NAME
 }
 
 #[cfg(test)]
@@ -197,19 +198,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_one_credential_a_line_between_comments_and_blanks() {
+    fn a_file_has_one_credential_per_line_between_comments_and_blanks() {
         let text = format!(
             "# who, what, token\n\n  alice  operator\tsha256:{DIGEST}  \nci@town viewer sha256:{}\r\n",
             other('0').to_uppercase()
         );
         let credentials = Credentials::parse(&text).unwrap();
-        let alice = credentials.bearer_of(TOKEN.as_bytes()).unwrap();
-        assert_eq!((alice.name(), alice.role(), alice.place), ("alice", Role::Operator, 0));
+        let alice = credentials.find_by_token(TOKEN.as_bytes()).unwrap();
+        assert_eq!((alice.name(), alice.role(), alice.slot), ("alice", Role::Operator, 0));
         assert_eq!(credentials.count(), 2);
     }
 
     #[test]
-    fn every_fault_is_told_at_once_with_its_line_and_without_what_stands_there() {
+    fn all_faults_are_reported_with_their_lines_and_without_the_text() {
         let upper = DIGEST.to_uppercase();
         let text = format!(
             "alice operator sha256:{DIGEST}\n\
@@ -224,40 +225,43 @@ mod tests {
             other('1'),
         );
         let faults = Credentials::parse(&text).unwrap_err();
-        let told = faults.to_string();
+        let printed = faults.to_string();
         let lines: Vec<&str> =
-            told.split("; ").map(|fault| fault.split(": ").next().unwrap()).collect();
+            printed.split("; ").map(|fault| fault.split(": ").next().unwrap()).collect();
         assert_eq!(
             lines,
             ["line 2", "line 4", "line 5", "line 5", "line 5", "line 6", "line 7", "line 8"]
         );
-        assert!(told.contains("line 6: the name is that of line 1"), "{told}");
-        assert!(told.contains("line 7: the token is that of line 1"), "{told}");
-        for held in [TOKEN, DIGEST, &upper, "hunter2", "root", "b/d"] {
-            assert!(!told.contains(held) && !format!("{faults:?}").contains(held), "{held}");
+        assert!(printed.contains("line 6: the name is already used in line 1"), "{printed}");
+        assert!(printed.contains("line 7: the token is already used in line 1"), "{printed}");
+        for secret in [TOKEN, DIGEST, &upper, "hunter2", "root", "b/d"] {
+            assert!(
+                !printed.contains(secret) && !format!("{faults:?}").contains(secret),
+                "{secret}"
+            );
         }
     }
 
     #[test]
-    fn a_file_without_a_credential_is_refused_and_a_file_of_something_else_told_of_in_short() {
-        for empty in ["", "\n# nobody yet\n"] {
+    fn a_file_without_credentials_is_rejected_and_the_fault_list_is_bounded() {
+        for empty in ["", "\n# none yet\n"] {
             assert!(Credentials::parse(empty).unwrap_err().to_string().contains("at least one"));
         }
-        let told = Credentials::parse(&"secret\n".repeat(1_000)).unwrap_err().to_string();
-        assert!(told.ends_with("; and 980 more") && !told.contains("secret"), "{told}");
+        let printed = Credentials::parse(&"secret\n".repeat(1_000)).unwrap_err().to_string();
+        assert!(printed.ends_with("; and 980 more") && !printed.contains("secret"), "{printed}");
     }
 
     #[test]
-    fn credentials_print_names_and_roles_and_nothing_of_a_token() {
+    fn printed_credentials_have_names_and_roles_but_no_digests() {
         let printed =
             format!("{:?}", Credentials::parse(&format!("alice admin sha256:{DIGEST}")).unwrap());
         assert!(printed.contains("alice") && printed.contains("Admin"));
-        // 0x3e, its first byte.
+        // 62 is 0x3e, the first byte of the digest.
         assert!(!printed.contains(DIGEST) && !printed.contains("62"), "{printed}");
     }
 
     #[test]
-    fn the_file_of_a_setting_is_bounded_and_must_be_text() {
+    fn the_configured_file_is_bounded_and_must_be_text() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens");
         let read_of = |bytes: &[u8]| {

@@ -1,15 +1,15 @@
-//! The flags that every process takes for its settings.
+//! The command line flags for settings, shared by every process.
 
 use std::path::PathBuf;
 
-/// `--config FILE` and `--set section.key=value`, for a process's own `clap` parser to flatten.
+/// `--config FILE` and `--set section.key=value`, to flatten into the process's `clap` parser.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct ConfigArgs {
-    /// The settings file [default: ./allocator.toml, if there is one].
+    /// Read settings from this file [default: ./allocator.toml, if it exists].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// One setting, over the file and the environment; may be repeated.
+    /// Set one key, overriding the file and the environment; repeatable.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub set: Vec<String>,
 }

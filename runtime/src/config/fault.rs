@@ -1,20 +1,20 @@
-//! What is wrong with a configuration, and where.
+//! Configuration faults: what is wrong, and in which source.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value was given.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Nobody gave it: the key's own default, or nothing at all.
+    /// No source: the key's default, or no value at all.
     Default,
-    /// By the program, not by its user.
+    /// Set by the program, not by its user.
     Program,
-    /// In the settings file, at a line counted from 1.
+    /// The settings file, at a line counted from 1.
     File { path: PathBuf, line: usize },
-    /// In an environment variable.
+    /// An environment variable.
     Variable(String),
-    /// In a `--set` flag.
+    /// A `--set` flag.
     Flag,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One fault: which setting, where it came from, what was found (never for a secret), what would be right.
+/// One fault: the setting, its source, the value found (never of a secret) and the expected value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFault {
     pub(super) key: String,
@@ -40,12 +40,12 @@ pub struct ConfigFault {
 }
 
 impl ConfigFault {
-    /// The dotted name of the setting; for a fault of a whole file or flag, that file or flag.
+    /// The dotted name of the setting. The file or flag if the whole source is wrong.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// What would be right.
+    /// What is expected instead.
     pub fn expected(&self) -> &str {
         &self.expected
     }
@@ -61,7 +61,7 @@ impl fmt::Display for ConfigFault {
     }
 }
 
-/// Every fault of a configuration, in the order in which they were found; one line each when printed.
+/// All faults of a configuration, in the order found. Prints one line per fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFaults(pub(super) Vec<ConfigFault>);
 

@@ -1,4 +1,4 @@
-//! Reads each source of settings into one flat layer: dotted name to text and place.
+//! Reads each source of settings into a flat layer: dotted name to text and origin.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::fault::{ConfigFault, Origin};
 
-/// A value as somebody wrote it.
+/// A value as written in its source.
 #[derive(Debug, Clone)]
 pub(super) struct Given {
     pub(super) text: String,
@@ -19,16 +19,14 @@ pub(super) struct Given {
 /// The values of one source, by dotted name.
 pub(super) type Layer = BTreeMap<String, Given>;
 
-/// Variables that start with this are ours: `ALLOCATOR__KAFKA__BROKERS` is `kafka.brokers`.
+/// Prefix of our environment variables: `ALLOCATOR__KAFKA__BROKERS` is `kafka.brokers`.
 const VARIABLE_PREFIX: &str = "ALLOCATOR__";
 
-/// Flattens a TOML text. A syntax error is one fault, without the offending line: it could hold a secret.
+/// Flattens a TOML text. The fault of a syntax error omits the line's text, which could hold a secret.
 pub(super) fn file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> Layer {
     let mut layer = Layer::new();
     match DeTable::parse(text) {
-        Ok(table) => {
-            Flattening { path, text, layer: &mut layer, faults }.table("", table.get_ref())
-        }
+        Ok(table) => Flattener { path, text, layer: &mut layer, faults }.table("", table.get_ref()),
         Err(error) => faults.push(ConfigFault {
             key: path.display().to_string(),
             origin: Origin::File {
@@ -42,14 +40,14 @@ pub(super) fn file(path: &Path, text: &str, faults: &mut Vec<ConfigFault>) -> La
     layer
 }
 
-struct Flattening<'a> {
+struct Flattener<'a> {
     path: &'a Path,
     text: &'a str,
     layer: &'a mut Layer,
     faults: &'a mut Vec<ConfigFault>,
 }
 
-impl Flattening<'_> {
+impl Flattener<'_> {
     fn table(&mut self, prefix: &str, table: &DeTable<'_>) {
         for (key, value) in table {
             let name = if prefix.is_empty() {
@@ -65,7 +63,7 @@ impl Flattening<'_> {
                 path: self.path.to_owned(),
                 line: line_of(self.text, key.span().start),
             };
-            match plain(value) {
+            match value_text(value) {
                 Some(text) => {
                     self.layer.insert(name, Given { text, origin });
                 }
@@ -80,9 +78,10 @@ impl Flattening<'_> {
     }
 }
 
-/// The text of a scalar, or of a list of scalars joined with commas; `None` for anything nested, and for a list
-/// whose items contain commas, since joining would make other items of them.
-fn plain(value: &Spanned<DeValue<'_>>) -> Option<String> {
+/// Returns the text of a scalar, or of a list of scalars joined with commas.
+///
+/// `None` for nested values, and for a list with a comma in an item, since joining would change its items.
+fn value_text(value: &Spanned<DeValue<'_>>) -> Option<String> {
     match value.get_ref() {
         DeValue::Array(items) => {
             let items: Option<Vec<String>> = items
@@ -91,7 +90,7 @@ fn plain(value: &Spanned<DeValue<'_>>) -> Option<String> {
                 .collect();
             items.map(|items| items.join(","))
         }
-        one => scalar(one),
+        value => scalar(value),
     }
 }
 
@@ -103,7 +102,7 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
                 .map_or_else(|_| number.as_str().to_owned(), |n| n.to_string()),
         ),
         DeValue::Float(number) => Some(number.as_str().to_owned()),
-        DeValue::Boolean(truth) => Some(truth.to_string()),
+        DeValue::Boolean(flag) => Some(flag.to_string()),
         DeValue::Datetime(time) => Some(time.to_string()),
         DeValue::Array(_) | DeValue::Table(_) => None,
     }
@@ -113,7 +112,7 @@ fn line_of(text: &str, byte: usize) -> usize {
     1 + text.bytes().take(byte).filter(|b| *b == b'\n').count()
 }
 
-/// Picks our variables out of an environment.
+/// Collects our variables from an environment.
 pub(super) fn environment(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     faults: &mut Vec<ConfigFault>,
@@ -141,7 +140,7 @@ pub(super) fn environment(
     layer
 }
 
-/// Splits the `--set` flags; a later one for the same key wins.
+/// Splits the `--set` flags; the last flag for a key wins.
 pub(super) fn flags(flags: &[String], faults: &mut Vec<ConfigFault>) -> Layer {
     let mut layer = Layer::new();
     for flag in flags {
@@ -150,7 +149,7 @@ pub(super) fn flags(flags: &[String], faults: &mut Vec<ConfigFault>) -> Layer {
                 let given = Given { text: text.to_owned(), origin: Origin::Flag };
                 layer.insert(name.trim().to_owned(), given);
             }
-            // The flag itself is not repeated: what should have been its value may be a secret.
+            // The flag's text is not repeated: it may contain a secret.
             _ => faults.push(ConfigFault {
                 key: "--set".into(),
                 origin: Origin::Flag,

@@ -1,4 +1,4 @@
-//! Ready-made parsers for [`Key`](super::Key). Each error says what would be right and does not repeat the text.
+//! Parsers for [`Key`](super::Key). Each error states what is expected and does not repeat the text.
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The longest duration that a setting may have: a year. Far beyond any use, and far from overflowing a clock.
-const LONGEST_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+/// Upper bound of every duration: a year. Far beyond any use, and far from overflowing a clock.
+const MAX_DURATION_MS: u64 = 365 * 24 * 60 * 60 * 1000;
 
 fn number<T: FromStr>(text: &str, expected: &str) -> Result<T, String> {
     text.trim().parse().map_err(|_| expected.to_owned())
 }
 
-/// A text that may be left empty, which means that there is none.
+/// Parses an optional text; empty means none.
 ///
 /// # Errors
 /// None.
@@ -21,7 +21,7 @@ pub fn optional_text(text: &str) -> Result<Option<String>, String> {
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
-/// A text that is more than blanks.
+/// Parses a text that is not blank.
 ///
 /// # Errors
 /// If it is empty or blank.
@@ -33,7 +33,7 @@ pub fn non_empty(text: &str) -> Result<String, String> {
     }
 }
 
-/// An address with a port, for example `127.0.0.1:8000` or `[::1]:8000`.
+/// Parses an address with a port, for example `127.0.0.1:8000` or `[::1]:8000`.
 ///
 /// # Errors
 /// If it is a host name, or the port is missing.
@@ -41,7 +41,7 @@ pub fn socket_addr(text: &str) -> Result<SocketAddr, String> {
     number(text, "expected address:port, for example 127.0.0.1:8000")
 }
 
-/// A path of the file system; whether it exists is not looked at.
+/// Parses a file system path, without checking that it exists.
 ///
 /// # Errors
 /// If it is empty.
@@ -49,7 +49,7 @@ pub fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("expected a path".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
-/// A path that may be left empty, which means that there is none.
+/// Parses an optional path; empty means none.
 ///
 /// # Errors
 /// None.
@@ -57,19 +57,19 @@ pub fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
-/// A whole number of milliseconds, 0 to a year.
+/// Parses a whole number of milliseconds, 0 to a year.
 ///
 /// # Errors
 /// If it is not such a number.
 pub fn duration_ms(text: &str) -> Result<Duration, String> {
     let expected = "expected a whole number of milliseconds, at most a year";
     match number(text, expected)? {
-        ms if ms <= LONGEST_MS => Ok(Duration::from_millis(ms)),
+        ms if ms <= MAX_DURATION_MS => Ok(Duration::from_millis(ms)),
         _ => Err(expected.to_owned()),
     }
 }
 
-/// A whole number of milliseconds, 1 to a year.
+/// Parses a whole number of milliseconds, 1 to a year.
 ///
 /// # Errors
 /// If it is not such a number.
@@ -82,7 +82,7 @@ pub fn positive_duration_ms(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A whole number from 0 to 65,535, for example a port.
+/// Parses a whole number from 0 to 65,535, for example a port.
 ///
 /// # Errors
 /// If it is not such a number.
@@ -90,7 +90,7 @@ pub fn u16(text: &str) -> Result<u16, String> {
     number(text, "expected a whole number from 0 to 65535")
 }
 
-/// A whole number, at least 1.
+/// Parses a whole number, at least 1.
 ///
 /// # Errors
 /// If it is not such a number.
@@ -98,7 +98,7 @@ pub fn positive_u64(text: &str) -> Result<u64, String> {
     number::<NonZeroU64>(text, "expected a whole number, at least 1").map(NonZeroU64::get)
 }
 
-/// A whole number from 1 to 4,294,967,295.
+/// Parses a whole number from 1 to 4,294,967,295.
 ///
 /// # Errors
 /// If it is not such a number.
@@ -106,7 +106,7 @@ pub fn positive_u32(text: &str) -> Result<u32, String> {
     number::<NonZeroU32>(text, "expected a whole number from 1 to 4294967295").map(NonZeroU32::get)
 }
 
-/// A whole number, at least 1.
+/// Parses a whole number, at least 1.
 ///
 /// # Errors
 /// If it is not such a number.
@@ -114,7 +114,7 @@ pub fn positive_usize(text: &str) -> Result<usize, String> {
     number::<NonZeroUsize>(text, "expected a whole number, at least 1").map(NonZeroUsize::get)
 }
 
-/// Texts separated by commas, none of them empty, at least one.
+/// Parses a comma-separated list of one or more non-empty texts.
 ///
 /// # Errors
 /// If an item is empty.

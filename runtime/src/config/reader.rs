@@ -1,4 +1,4 @@
-//! Parses settings key by key and gathers every fault on the way.
+//! Parses settings key by key and collects all faults.
 
 use std::collections::BTreeSet;
 
@@ -6,24 +6,25 @@ use super::Key;
 use super::fault::{ConfigFault, ConfigFaults, Origin};
 use super::settings::Settings;
 
-/// Reads keys from [`Settings`], noting faults instead of stopping at the first.
+/// Reads keys from [`Settings`] and collects faults instead of stopping at the first.
 #[derive(Debug)]
 pub struct Reader<'a> {
     settings: &'a Settings,
     faults: Vec<ConfigFault>,
-    known: BTreeSet<&'static str>,
-    owned_sections: &'static [&'static str],
+    read_keys: BTreeSet<&'static str>,
+    service_sections: &'static [&'static str],
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(settings: &'a Settings) -> Self {
-        Self { settings, faults: Vec::new(), known: BTreeSet::new(), owned_sections: &[] }
+        Self { settings, faults: Vec::new(), read_keys: BTreeSet::new(), service_sections: &[] }
     }
 
-    /// The value of a key: the strongest layer's, else the default. `None` once a fault was noted, because the
-    /// value is wrong or a required one is missing.
+    /// Reads a key from the strongest layer that has it, else its default.
+    ///
+    /// `None`, with a recorded fault, if the value does not parse or a required value is missing.
     pub fn read<T>(&mut self, key: &Key<T>) -> Option<T> {
-        self.known.insert(key.name);
+        self.read_keys.insert(key.name);
         let given = self.settings.get(key.name);
         let Some(text) = given.map(|given| given.text.as_str()).or(key.default) else {
             self.faults.push(ConfigFault {
@@ -37,7 +38,7 @@ impl<'a> Reader<'a> {
         match (key.parse)(text) {
             Ok(value) => Some(value),
             Err(expected) => {
-                // A careless parser could repeat a secret in its message.
+                // A parser may repeat the secret in its message by mistake.
                 let leaks = key.secret && !text.is_empty() && expected.contains(text);
                 self.faults.push(ConfigFault {
                     key: key.name.to_owned(),
@@ -50,9 +51,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes a fault that only several keys together show. The message must say what would be right and must not
-    /// repeat a secret.
+    /// Records a fault that shows only when several keys are read together.
+    ///
+    /// The message must state what is expected and must not repeat a secret.
     pub fn fault(&mut self, key_name: &str, message: String) {
+        debug_assert!(self.read_keys.contains(key_name), "{key_name} is not a key that was read");
         let origin =
             self.settings.get(key_name).map_or(Origin::Default, |given| given.origin.clone());
         self.faults.push(ConfigFault {
@@ -63,26 +66,27 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// Says which sections of a shared file not every process reads. Those of which this process reads nothing are
-    /// others', and are left alone.
-    pub fn shares_its_file(&mut self, sections: &'static [&'static str]) {
-        self.owned_sections = sections;
+    /// Lists sections of a shared file that belong to single services.
+    ///
+    /// Unknown keys in such a section are no fault if this process reads nothing from it.
+    pub fn ignore_sections_of_other_services(&mut self, sections: &'static [&'static str]) {
+        self.service_sections = sections;
     }
 
-    fn is_of_another(&self, name: &str) -> bool {
-        let section = |name: &'_ str| name.split('.').next().unwrap_or_default().to_owned();
-        let of = section(name);
-        self.owned_sections.contains(&of.as_str())
-            && !self.known.iter().any(|known| section(known) == of)
+    fn belongs_to_another_service(&self, name: &str) -> bool {
+        let section_of = |name: &'_ str| name.split('.').next().unwrap_or_default().to_owned();
+        let section = section_of(name);
+        self.service_sections.contains(&section.as_str())
+            && !self.read_keys.iter().any(|key| section_of(key) == section)
     }
 
-    /// Ends the reading with what was made of it. A key that was given and never read is a fault as well.
+    /// Returns the typed settings, or all faults. A given key that was never read is a fault too.
     ///
     /// # Errors
-    /// Every fault noted since [`Settings::reader`].
-    pub fn finish<T>(mut self, whole: Option<T>) -> Result<T, ConfigFaults> {
+    /// All faults recorded since [`Settings::reader`].
+    pub fn finish<T>(mut self, typed: Option<T>) -> Result<T, ConfigFaults> {
         for (name, given) in self.settings.given() {
-            if self.known.contains(name) || self.is_of_another(name) {
+            if self.read_keys.contains(name) || self.belongs_to_another_service(name) {
                 continue;
             }
             // The value is not printed: a misspelt secret is still a secret.
@@ -90,26 +94,26 @@ impl<'a> Reader<'a> {
                 key: name.to_owned(),
                 origin: given.origin.clone(),
                 found: None,
-                expected: match nearest(name, &self.known) {
-                    Some(near) => format!("no such setting; did you mean {near}?"),
+                expected: match nearest(name, &self.read_keys) {
+                    Some(nearest) => format!("no such setting; did you mean {nearest}?"),
                     None => "no such setting".to_owned(),
                 },
             });
         }
-        match whole {
-            Some(whole) if self.faults.is_empty() => Ok(whole),
+        match typed {
+            Some(typed) if self.faults.is_empty() => Ok(typed),
             _ => Err(ConfigFaults(self.faults)),
         }
     }
 }
 
-/// The known name most like a given one, if it is like it at all.
-fn nearest<'n>(name: &str, known: &BTreeSet<&'n str>) -> Option<&'n str> {
-    const LIKE: f64 = 0.6;
-    known
+/// Finds the known name closest to an unknown one, for a suggestion.
+fn nearest<'n>(name: &str, names: &BTreeSet<&'n str>) -> Option<&'n str> {
+    const MIN_SIMILARITY: f64 = 0.6;
+    names
         .iter()
         .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), *candidate))
-        .filter(|(likeness, _)| *likeness >= LIKE)
+        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
 }

@@ -1,10 +1,10 @@
-//! The reference of all settings, as Markdown.
+//! The configuration reference as a Markdown table.
 
 use std::fmt::Write;
 
 use super::KeyDoc;
 
-/// A Markdown table of the keys, in the order given: key, default, unit, meaning.
+/// Renders a Markdown table of the keys, in the given order: key, default, unit, meaning.
 pub fn reference(keys: &[&[KeyDoc]]) -> String {
     let mut table = String::from("| key | default | unit | meaning |\n|---|---|---|---|\n");
     for key in keys.iter().copied().flatten() {
@@ -26,7 +26,7 @@ pub fn reference(keys: &[&[KeyDoc]]) -> String {
     table
 }
 
-/// A text that does not break out of its table cell.
+/// Escapes a text for a table cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }

@@ -1,4 +1,4 @@
-//! All layers together, before any key has looked at them.
+//! All layers of settings, not parsed yet.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,13 +9,13 @@ use super::fault::{ConfigFault, ConfigFaults, Origin};
 use super::layers::{self, Given, Layer};
 use super::reader::Reader;
 
-/// The file that is read if no other is named, and only if it exists.
+/// The file read when `--config` is absent, if it exists.
 const DEFAULT_FILE: &str = "allocator.toml";
 
-/// The texts of every setting that somebody gave. Parsing them is the [`Reader`]'s.
+/// The texts of all given settings. The [`Reader`] parses them.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// From the weakest to the strongest.
+    /// Ordered from weakest to strongest.
     layers: Vec<Layer>,
 }
 
@@ -23,8 +23,7 @@ impl Settings {
     /// Reads the file, the environment and the flags.
     ///
     /// # Errors
-    /// Every source that cannot be read or is not well-formed. Whether the values are right is found by
-    /// [`Reader::finish`].
+    /// All sources that cannot be read or are malformed. [`Reader::finish`] checks the values.
     pub fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
         let mut faults = Vec::new();
         let file = read_file(args.config.as_deref(), &mut faults);
@@ -32,19 +31,19 @@ impl Settings {
         if faults.is_empty() { Ok(settings) } else { Err(ConfigFaults(faults)) }
     }
 
-    /// Settings from given pairs only: for tests, and for a program that embeds another.
+    /// Builds settings from pairs only, for tests and for programs that embed another.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Self {
         Self { layers: vec![program_layer(pairs)] }
     }
 
-    /// Values that stand in for the keys' own defaults; everything that a user gave is stronger.
+    /// Overrides the keys' own defaults; every value given by the user is stronger.
     #[must_use]
     pub fn with_defaults(mut self, pairs: impl IntoIterator<Item = (String, String)>) -> Self {
         self.layers.insert(0, program_layer(pairs));
         self
     }
 
-    /// Starts parsing: one reader for all keys of the process, so that all faults come at once.
+    /// Starts parsing. Use one reader for all keys of the process, so that all faults come at once.
     pub fn reader(&self) -> Reader<'_> {
         Reader::new(self)
     }
@@ -64,12 +63,12 @@ impl Settings {
         Self { layers }
     }
 
-    /// What the strongest layer says about a key.
+    /// Returns a key's value in the strongest layer that has it.
     pub(super) fn get(&self, name: &str) -> Option<&Given> {
         self.layers.iter().rev().find_map(|layer| layer.get(name))
     }
 
-    /// Every value given, those that a stronger layer covers too.
+    /// Iterates over all given values, including those that a stronger layer overrides.
     pub(super) fn given(&self) -> impl Iterator<Item = (&str, &Given)> {
         self.layers.iter().flatten().map(|(name, given)| (name.as_str(), given))
     }
@@ -85,7 +84,7 @@ fn program_layer(pairs: impl IntoIterator<Item = (String, String)>) -> Layer {
         .collect()
 }
 
-/// A file that was named must exist; the default one may be absent.
+/// Reads the file. A file named by `--config` must exist; the default file may be absent.
 fn read_file(named: Option<&Path>, faults: &mut Vec<ConfigFault>) -> Option<(PathBuf, String)> {
     let path = named.unwrap_or(Path::new(DEFAULT_FILE));
     match std::fs::read_to_string(path) {

@@ -1,4 +1,4 @@
-//! The laws of the layers, on the sources as they come: a file's text, an environment, flags.
+//! Tests of layering and parsing, on raw sources: file text, environment, flags.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,17 +7,23 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PORT: Key<u16> = Key::new("http.port", Some("80"), "port", "Where it listens.", parse::u16);
-const NAME: Key<String> =
-    Key::new("service.name", None, "", "What it is called.", parse::non_empty);
-const BROKERS: Key<Vec<String>> =
-    Key::new("kafka.brokers", Some("a:1"), "host:port", "Where Kafka is.", parse::list);
-const PASSWORD: Key<u64> =
-    Key::new("kafka.password", Some("0"), "", "A secret of digits.", leaky_number).secret();
-const KEYS: &[KeyDoc] =
-    &[PORT.describe(), NAME.describe(), BROKERS.describe(), PASSWORD.describe()];
+settings! {
+    /// Keys with and without a default, a unit and secrecy.
+    #[derive(Debug, PartialEq)]
+    struct TestSettings {
+        /// Port to
+        /// listen on.
+        port: u16 = "http.port", default "80", unit "port", parse parse::u16;
+        /// Name of the service.
+        name: String = "service.name", required, unit "", parse parse::non_empty;
+        /// Kafka brokers.
+        brokers: Vec<String> = "kafka.brokers", default "a:1", unit "host:port", parse parse::list;
+        /// A secret of digits.
+        password: u64 = "kafka.password", default "0", unit "", parse leaky_number, secret;
+    }
+}
 
-/// A parser that breaks the rule of not repeating the text.
+/// A parser that repeats the text, which parsers must not do.
 fn leaky_number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("{text} is not a number"))
 }
@@ -51,19 +57,16 @@ fn variable(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
 }
 
-/// All that is wrong with the settings, as printed.
-fn complaint(settings: &Settings) -> String {
+/// The printed faults of the settings; empty if there are none.
+fn printed_faults(settings: &Settings) -> String {
     let mut reader = settings.reader();
-    reader.read(&PORT);
-    reader.read(&NAME);
-    reader.read(&BROKERS);
-    reader.read(&PASSWORD);
-    reader.finish(Some(())).map_or_else(|faults| faults.to_string(), |()| String::new())
+    let typed = TestSettings::read(&mut reader);
+    reader.finish(typed).map_or_else(|faults| faults.to_string(), |_| String::new())
 }
 
 proptest! {
     #[test]
-    fn the_strongest_layer_that_says_something_wins(
+    fn the_strongest_layer_with_a_value_wins(
         default in proptest::option::of(0_u16..), file in proptest::option::of(0_u16..),
         environment in proptest::option::of(0_u16..), flag in proptest::option::of(0_u16..),
     ) {
@@ -76,7 +79,7 @@ proptest! {
             .with_defaults(default.map(|port| ("http.port".to_owned(), port.to_string())));
         prop_assert!(faults.is_empty());
         let expected = flag.or(environment).or(file).or(default).unwrap_or(80);
-        prop_assert_eq!(settings.reader().read(&PORT), Some(expected));
+        prop_assert_eq!(settings.reader().read(&TestSettings::port), Some(expected));
     }
 }
 
@@ -88,15 +91,15 @@ fn nested_tables_and_lists_of_a_file_become_dotted_names_and_comma_lists() {
     }
     .load();
     let mut reader = settings.reader();
-    assert_eq!(reader.read(&BROKERS), Some(vec!["one:1".into(), "two:2".into()]));
-    assert_eq!(reader.read(&PORT), Some(31));
-    assert_eq!(reader.read(&NAME), Some("x".to_owned()));
+    assert_eq!(reader.read(&TestSettings::brokers), Some(vec!["one:1".into(), "two:2".into()]));
+    assert_eq!(reader.read(&TestSettings::port), Some(31));
+    assert_eq!(reader.read(&TestSettings::name), Some("x".to_owned()));
     assert_eq!(reader.finish(Some(())), Ok(()));
 }
 
 #[test]
-fn all_faults_come_at_once_each_with_its_key_its_place_and_what_would_be_right() {
-    let complaint = complaint(
+fn all_faults_are_reported_at_once_with_key_source_and_expectation() {
+    let printed = printed_faults(
         &Sources {
             file: "\n[http]\nport = 'eighty'\n",
             variables: vec![variable("ALLOCATOR__KAFKA__BROKERS", "a:1,,b:2")],
@@ -104,12 +107,12 @@ fn all_faults_come_at_once_each_with_its_key_its_place_and_what_would_be_right()
         }
         .load(),
     );
-    let lines: Vec<&str> = complaint.lines().skip(1).map(str::trim).collect();
+    let lines: Vec<&str> = printed.lines().skip(1).map(str::trim).collect();
     assert_eq!(
         lines,
         [
             "http.port (allocator.toml:3): found \"eighty\"; expected a whole number from 0 to 65535",
-            "service.name (not set): required: What it is called.",
+            "service.name (not set): required: Name of the service.",
             "kafka.brokers ($ALLOCATOR__KAFKA__BROKERS): found \"a:1,,b:2\"; \
              expected one or more texts separated by commas, none of them empty",
             "kafka.brokerz (--set): no such setting; did you mean kafka.brokers?",
@@ -127,9 +130,9 @@ fn a_secret_is_never_printed() {
         flags: Vec::new(),
     };
     let settings = wrong.load();
-    let complaint = complaint(&settings);
-    assert_eq!(complaint.lines().count(), 3, "{complaint}");
-    assert!(!complaint.contains(SECRET), "{complaint}");
+    let printed = printed_faults(&settings);
+    assert_eq!(printed.lines().count(), 3, "{printed}");
+    assert!(!printed.contains(SECRET), "{printed}");
 
     let mut faults = Vec::new();
     Sources {
@@ -143,7 +146,7 @@ fn a_secret_is_never_printed() {
 }
 
 #[test]
-fn a_list_item_with_a_comma_is_refused_and_not_split() {
+fn a_list_item_with_a_comma_is_rejected_and_not_split() {
     let mut faults = Vec::new();
     Sources { file: "kafka.brokers = ['a:1,b:2']", ..Sources::default() }.load_with(&mut faults);
     assert_eq!(faults.len(), 1);
@@ -151,12 +154,12 @@ fn a_list_item_with_a_comma_is_refused_and_not_split() {
 }
 
 #[test]
-fn a_section_of_another_process_is_left_alone_and_a_wrong_key_in_ones_own_is_not() {
+fn unknown_keys_are_faults_except_in_sections_of_other_services() {
     let refused = |file| {
         let settings = Sources { file, ..Sources::default() }.load();
         let mut reader = settings.reader();
-        reader.shares_its_file(&["api", "service"]);
-        reader.read(&NAME);
+        reader.ignore_sections_of_other_services(&["api", "service"]);
+        reader.read(&TestSettings::name);
         reader.finish(Some(())).is_err()
     };
     assert!(!refused("[service]\nname = 'x'\n[api]\nanything = 1\n"));
@@ -165,7 +168,7 @@ fn a_section_of_another_process_is_left_alone_and_a_wrong_key_in_ones_own_is_not
 }
 
 #[test]
-fn variables_of_others_are_not_ours() {
+fn variables_without_our_prefix_are_ignored() {
     let settings = Sources {
         variables: vec![
             variable("ALLOCATOR", "x"),
@@ -176,11 +179,11 @@ fn variables_of_others_are_not_ours() {
         ..Sources::default()
     }
     .load();
-    assert_eq!(complaint(&settings), "");
+    assert_eq!(printed_faults(&settings), "");
 }
 
 #[test]
-fn a_named_file_must_exist() {
+fn a_file_named_by_a_flag_must_exist() {
     let empty = tempfile::tempdir().unwrap();
     let args = ConfigArgs { config: Some(empty.path().join("none.toml")), set: Vec::new() };
     let faults = Settings::load(&args).unwrap_err().to_string();
@@ -188,29 +191,24 @@ fn a_named_file_must_exist() {
 }
 
 #[test]
-fn the_reference_has_a_row_for_each_key() {
-    let table = reference(&[KEYS]);
+fn the_reference_has_one_row_per_key() {
+    let table = reference(&[TestSettings::KEYS]);
     let rows: Vec<&str> = table.lines().skip(2).collect();
     assert_eq!(
         rows,
         [
-            "| `http.port` | `80` | port | Where it listens. |",
-            "| `service.name` | *required* |  | What it is called. |",
-            "| `kafka.brokers` | `a:1` | host:port | Where Kafka is. |",
+            "| `http.port` | `80` | port | Port to listen on. |",
+            "| `service.name` | *required* |  | Name of the service. |",
+            "| `kafka.brokers` | `a:1` | host:port | Kafka brokers. |",
             "| `kafka.password` | `0` |  | A secret of digits. (secret) |",
         ]
     );
 }
 
 #[test]
-fn the_defaults_of_this_crate_are_those_of_its_structs() {
-    let settings = Settings::default();
-    let mut reader = settings.reader();
-    let http = crate::http::HttpConfig::read(&mut reader);
-    let health = crate::health::HealthConfig::read(&mut reader);
-    let telemetry = crate::telemetry::TelemetryConfig::read(&mut reader);
-    assert_eq!(reader.finish(Some(())), Ok(()));
-    assert_eq!(http, Some(crate::http::HttpConfig::default()));
-    assert_eq!(health, Some(crate::health::HealthConfig::default()));
-    assert!(telemetry.is_some());
+fn every_default_of_this_crate_parses() {
+    defaults(crate::http::HttpConfig::read);
+    defaults(crate::health::HealthConfig::read);
+    defaults(crate::telemetry::TelemetryConfig::read);
+    defaults(crate::admin::AdminConfig::read);
 }

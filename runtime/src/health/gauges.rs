@@ -1,4 +1,4 @@
-//! Readiness as numbers: `/metrics` shows at each scrape what `/readyz` would say, so that nobody has to probe it.
+//! Exports readiness as metrics: each scrape shows the current state of `/readyz`.
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -6,7 +6,7 @@ use prometheus::{IntGauge, IntGaugeVec, Opts};
 
 use super::Health;
 
-/// Asks the health of the process whenever somebody looks.
+/// Reads the readiness of the process at each scrape.
 pub(super) struct Gauges {
     health: Health,
     ready: IntGauge,
@@ -17,10 +17,10 @@ impl Gauges {
     pub(super) fn of(health: Health) -> Result<Self, prometheus::Error> {
         let ready = IntGauge::with_opts(Opts::new(
             "allocator_ready",
-            "1 while the process should be sent requests, as /readyz says it.",
+            "1 while the process is ready to receive requests, as in /readyz.",
         ))?;
         let checks = IntGaugeVec::new(
-            Opts::new("allocator_ready_check", "1 while this check of /readyz is ready."),
+            Opts::new("allocator_ready_check", "1 while the check of /readyz is ready."),
             &["check"],
         )?;
         Ok(Self { health, ready, checks })
@@ -51,7 +51,7 @@ mod tests {
     use crate::metrics::Metrics;
 
     #[tokio::test(start_paused = true)]
-    async fn a_scrape_shows_what_readyz_would_say_at_that_moment() {
+    async fn a_scrape_shows_the_current_readiness() {
         let config = HealthConfig::default();
         let (health, metrics) = (Health::new(&config), Metrics::new("test"));
         health.expose(&metrics).unwrap();

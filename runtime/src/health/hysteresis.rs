@@ -1,52 +1,52 @@
-//! The one decision of readiness: has a check been bad, or good again, for long enough to count?
+//! Hysteresis of one check: how long it must fail, or work again, before its readiness changes.
 
 use tokio::time::Instant;
 
 use super::HealthConfig;
 
-/// What a check was last told, since when, and what it says to the outside.
+/// The last state set by the check's owner, its start, and the readiness shown.
 #[derive(Debug, Clone)]
 pub(super) struct Hysteresis {
-    well: bool,
+    healthy: bool,
     since: Instant,
-    says_ready: bool,
+    shown_ready: bool,
     was_ever_ready: bool,
 }
 
 impl Hysteresis {
-    pub(super) fn unready_at_first(now: Instant) -> Self {
-        Self { well: false, since: now, says_ready: false, was_ever_ready: false }
+    pub(super) fn initially_unready(now: Instant) -> Self {
+        Self { healthy: false, since: now, shown_ready: false, was_ever_ready: false }
     }
 
-    /// Takes what the check was told. Being told the same again does not restart the time.
-    pub(super) fn set(&mut self, well: bool, now: Instant, config: &HealthConfig) {
-        // What was due before this moment is settled first, even if nobody looked.
+    /// Sets the check's state. Setting the same state again does not restart the time.
+    pub(super) fn set(&mut self, healthy: bool, now: Instant, config: &HealthConfig) {
+        // A change due before this moment counts, even if no reader observed it.
         self.settle(now, config);
-        if well != self.well {
-            self.well = well;
+        if healthy != self.healthy {
+            self.healthy = healthy;
             self.since = now;
         }
-        if well && !self.was_ever_ready {
-            self.says_ready = true;
+        if healthy && !self.was_ever_ready {
+            self.shown_ready = true;
             self.was_ever_ready = true;
         }
     }
 
-    /// What the check says at a moment.
+    /// Returns the readiness at a moment.
     pub(super) fn ready(&mut self, now: Instant, config: &HealthConfig) -> bool {
         self.settle(now, config);
-        self.says_ready
+        self.shown_ready
     }
 
-    /// What it was last told, without hysteresis.
-    pub(super) fn is_well(&self) -> bool {
-        self.well
+    /// Returns the last state set, without hysteresis.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.healthy
     }
 
     fn settle(&mut self, now: Instant, config: &HealthConfig) {
-        let needed = if self.well { config.ready_after } else { config.unready_after };
-        if self.well != self.says_ready && now.saturating_duration_since(self.since) >= needed {
-            self.says_ready = self.well;
+        let needed = if self.healthy { config.ready_after } else { config.unready_after };
+        if self.healthy != self.shown_ready && now.saturating_duration_since(self.since) >= needed {
+            self.shown_ready = self.healthy;
         }
     }
 }

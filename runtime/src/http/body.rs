@@ -1,4 +1,4 @@
-//! A request's body, bounded in size, and the memory that all bodies together may take.
+//! Limits the size of each request body, and the memory of all bodies together.
 
 use std::io;
 use std::pin::Pin;
@@ -11,119 +11,124 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 
-/// The memory that the bodies of all requests not answered yet may take.
+/// The memory budget of the bodies of all unanswered requests.
 #[derive(Debug)]
-pub(super) struct Buffered {
+pub(super) struct BodyMemory {
     free_bytes: AtomicUsize,
 }
 
-impl Buffered {
+impl BodyMemory {
     pub(super) fn new(max_bytes: usize) -> Arc<Self> {
         Arc::new(Self { free_bytes: AtomicUsize::new(max_bytes) })
     }
 
-    fn take(&self, bytes: usize) -> bool {
-        let left = |free: usize| free.checked_sub(bytes);
-        self.free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok()
+    fn reserve(&self, bytes: usize) -> bool {
+        let remaining = |free: usize| free.checked_sub(bytes);
+        self.free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, remaining).is_ok()
     }
 }
 
-/// How the reading of a body stands, as far as it matters for the answer.
+/// Progress of reading a body, as far as it decides the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Reading {
-    /// Nothing is waited for.
-    Well,
-    /// The handler waits for the client to send more.
+pub(super) enum BodyState {
+    /// The handler does not wait for the client.
+    Idle,
+    /// The handler waits for more of the body.
     Waiting,
-    /// More came than one request may send.
+    /// The body exceeds the limit of one request.
     TooLarge,
-    /// More came than all requests together may send.
-    NoRoom,
+    /// The bodies of all requests together exceed their limit.
+    OutOfMemory,
 }
 
-/// Tells the layer how a body went, however the handler took it; gives its memory back when the request is over.
+/// Shows the layer a body's state, whatever the handler does with the body. Releases its memory on drop.
 #[derive(Debug)]
-pub(super) struct BodyWatch {
-    reading: AtomicU8,
-    held_bytes: AtomicUsize,
-    buffered: Arc<Buffered>,
+pub(super) struct BodyMonitor {
+    state: AtomicU8,
+    reserved_bytes: AtomicUsize,
+    memory: Arc<BodyMemory>,
 }
 
-impl BodyWatch {
-    pub(super) fn reading(&self) -> Reading {
-        match self.reading.load(Ordering::Relaxed) {
-            state if state == Reading::Waiting as u8 => Reading::Waiting,
-            state if state == Reading::TooLarge as u8 => Reading::TooLarge,
-            state if state == Reading::NoRoom as u8 => Reading::NoRoom,
-            _ => Reading::Well,
+impl BodyMonitor {
+    pub(super) fn state(&self) -> BodyState {
+        match self.state.load(Ordering::Relaxed) {
+            state if state == BodyState::Waiting as u8 => BodyState::Waiting,
+            state if state == BodyState::TooLarge as u8 => BodyState::TooLarge,
+            state if state == BodyState::OutOfMemory as u8 => BodyState::OutOfMemory,
+            _ => BodyState::Idle,
         }
     }
 
-    fn set(&self, reading: Reading) {
-        self.reading.store(reading as u8, Ordering::Relaxed);
+    fn set(&self, state: BodyState) {
+        self.state.store(state as u8, Ordering::Relaxed);
     }
 }
 
-impl Drop for BodyWatch {
+impl Drop for BodyMonitor {
     fn drop(&mut self) {
-        let held = self.held_bytes.load(Ordering::Relaxed);
-        self.buffered.free_bytes.fetch_add(held, Ordering::Relaxed);
+        let reserved = self.reserved_bytes.load(Ordering::Relaxed);
+        self.memory.free_bytes.fetch_add(reserved, Ordering::Relaxed);
     }
 }
 
-/// How much of a body that is too large is still read and thrown away: a client that is cut off while it sends never
-/// sees the answer.
-pub(super) const DISCARD_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum bytes of an oversized body that are read and discarded.
+///
+/// A client whose connection closes while it sends would not see the response.
+pub(super) const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 
-/// The body that a handler sees.
-struct BoundedBody {
+/// The size-limited body that a handler reads.
+struct LimitedBody {
     inner: Body,
-    left_bytes: usize,
-    over: Option<Over>,
-    watch: Arc<BodyWatch>,
+    remaining_bytes: usize,
+    rejected: Option<Rejected>,
+    monitor: Arc<BodyMonitor>,
 }
 
-/// A body that turned out to be too large.
+/// A body that exceeded a limit and is being discarded.
 #[derive(Clone, Copy)]
-struct Over {
-    why: Reading,
+struct Rejected {
+    state: BodyState,
     discard_bytes: usize,
 }
 
-/// Bounds a body.
-pub(super) fn bound(
+/// Wraps a body in the limits.
+pub(super) fn limit(
     body: Body,
     max_bytes: usize,
-    buffered: &Arc<Buffered>,
-) -> (Body, Arc<BodyWatch>) {
-    let watch = Arc::new(BodyWatch {
-        reading: AtomicU8::new(Reading::Well as u8),
-        held_bytes: AtomicUsize::new(0),
-        buffered: Arc::clone(buffered),
+    memory: &Arc<BodyMemory>,
+) -> (Body, Arc<BodyMonitor>) {
+    let monitor = Arc::new(BodyMonitor {
+        state: AtomicU8::new(BodyState::Idle as u8),
+        reserved_bytes: AtomicUsize::new(0),
+        memory: Arc::clone(memory),
     });
-    let bounded =
-        BoundedBody { inner: body, left_bytes: max_bytes, over: None, watch: Arc::clone(&watch) };
-    (Body::new(bounded), watch)
+    let limited = LimitedBody {
+        inner: body,
+        remaining_bytes: max_bytes,
+        rejected: None,
+        monitor: Arc::clone(&monitor),
+    };
+    (Body::new(limited), monitor)
 }
 
-/// What a frame costs in memory beside its bytes, until the body is whole: a body in many small frames costs more than
-/// its length.
-const FRAME_BYTES: usize = 96;
+/// Memory overhead of a frame until the body is complete. A body in many small frames costs more than its length.
+const FRAME_OVERHEAD_BYTES: usize = 96;
 
-impl BoundedBody {
-    fn account(&mut self, bytes: usize) -> Result<(), Reading> {
-        self.left_bytes = self.left_bytes.checked_sub(bytes).ok_or(Reading::TooLarge)?;
-        let held = bytes + FRAME_BYTES;
-        if !self.watch.buffered.take(held) {
-            return Err(Reading::NoRoom);
+impl LimitedBody {
+    fn charge(&mut self, bytes: usize) -> Result<(), BodyState> {
+        self.remaining_bytes =
+            self.remaining_bytes.checked_sub(bytes).ok_or(BodyState::TooLarge)?;
+        let reserved = bytes + FRAME_OVERHEAD_BYTES;
+        if !self.monitor.memory.reserve(reserved) {
+            return Err(BodyState::OutOfMemory);
         }
-        self.watch.held_bytes.fetch_add(held, Ordering::Relaxed);
+        self.monitor.reserved_bytes.fetch_add(reserved, Ordering::Relaxed);
         Ok(())
     }
 }
 
-impl HttpBody for BoundedBody {
+impl HttpBody for LimitedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -132,32 +137,37 @@ impl HttpBody for BoundedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         loop {
-            self.watch.set(self.over.map_or(Reading::Waiting, |over| over.why));
+            self.monitor.set(self.rejected.map_or(BodyState::Waiting, |rejected| rejected.state));
             let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
             let bytes = match &frame {
                 Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
                 _ => 0,
             };
             let ended = !matches!(frame, Some(Ok(_)));
-            match self.over {
-                Some(over) if ended || bytes > over.discard_bytes => {
+            match self.rejected {
+                Some(rejected) if ended || bytes > rejected.discard_bytes => {
                     let error =
                         io::Error::new(io::ErrorKind::FileTooLarge, "the body is too large");
                     return Poll::Ready(Some(Err(axum::Error::new(error))));
                 }
-                Some(over) => {
-                    self.over = Some(Over { discard_bytes: over.discard_bytes - bytes, ..over });
+                Some(rejected) => {
+                    self.rejected = Some(Rejected {
+                        discard_bytes: rejected.discard_bytes - bytes,
+                        ..rejected
+                    });
                 }
                 None if ended => {
-                    self.watch.set(Reading::Well);
+                    self.monitor.set(BodyState::Idle);
                     return Poll::Ready(frame);
                 }
-                None => match self.account(bytes) {
+                None => match self.charge(bytes) {
                     Ok(()) => {
-                        self.watch.set(Reading::Well);
+                        self.monitor.set(BodyState::Idle);
                         return Poll::Ready(frame);
                     }
-                    Err(why) => self.over = Some(Over { why, discard_bytes: DISCARD_BYTES }),
+                    Err(state) => {
+                        self.rejected = Some(Rejected { state, discard_bytes: MAX_DISCARDED_BYTES })
+                    }
                 },
             }
         }
@@ -172,31 +182,32 @@ impl HttpBody for BoundedBody {
     }
 }
 
-/// An answer from so many bytes on is memory that waits for its reader, like a request's body.
-const LARGE_ANSWER_BYTES: u64 = 64 * 1024;
+/// Size from which a response counts as buffered memory, like a request body.
+const LARGE_RESPONSE_BYTES: u64 = 64 * 1024;
 
-/// The body of a large answer to a request that had a body. Both hold their room until it is written, or given up.
-struct HeldBody {
+/// A large response body with the memory reservations of request and response. The reservations are released once the
+/// body is written or dropped.
+struct ReservedBody {
     inner: Body,
-    _watch: Arc<BodyWatch>,
+    _monitor: Arc<BodyMonitor>,
 }
 
-/// Lets an answer hold the room of its request, and its own, if it is large.
-pub(super) fn hold(answer: Body, watch: &mut Option<Arc<BodyWatch>>) -> Body {
-    let bytes = answer.size_hint().lower();
-    if bytes < LARGE_ANSWER_BYTES {
-        return answer;
+/// Makes a large response keep its request's memory reservation, and reserve its own size.
+pub(super) fn keep_reservation(response: Body, monitor: &mut Option<Arc<BodyMonitor>>) -> Body {
+    let bytes = response.size_hint().lower();
+    if bytes < LARGE_RESPONSE_BYTES {
+        return response;
     }
-    let Some(watch) = watch.take() else { return answer };
+    let Some(monitor) = monitor.take() else { return response };
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    // It is there already, and may say that something was accepted: without room it is answered all the same.
-    if watch.buffered.take(bytes) {
-        watch.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+    // The response exists and may report something accepted, so it is sent even beyond the limit.
+    if monitor.memory.reserve(bytes) {
+        monitor.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
-    Body::new(HeldBody { inner: answer, _watch: watch })
+    Body::new(ReservedBody { inner: response, _monitor: monitor })
 }
 
-impl HttpBody for HeldBody {
+impl HttpBody for ReservedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -216,10 +227,10 @@ impl HttpBody for HeldBody {
     }
 }
 
-/// The text of a body that is short and there already, which is what a framework's rejection has.
+/// Returns the text of a short body that is available at once, as in the framework's rejections.
 pub(super) fn short_text(mut body: Body) -> Option<String> {
-    const SHORT: u64 = 2048;
-    if body.size_hint().upper().is_none_or(|bytes| bytes > SHORT) {
+    const MAX_TEXT_BYTES: u64 = 2048;
+    if body.size_hint().upper().is_none_or(|bytes| bytes > MAX_TEXT_BYTES) {
         return None;
     }
     let frame = body.frame().now_or_never()??.ok()?;

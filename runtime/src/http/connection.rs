@@ -1,5 +1,6 @@
-//! One connection, from its being accepted to its end, and what is told to a client whose request has no head that
-//! could reach a route.
+//! Serves one connection from accept to close. Also writes the errors that no route can answer.
+//!
+//! hyper answers a malformed request head by itself, with an empty 400, 414 or 431.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,30 +25,32 @@ use super::stream::ClientStream;
 use crate::problem::{MEDIA_TYPE, Problem, ProblemKind};
 use crate::telemetry::ACCESS;
 
-/// The largest head that is read.
-const HEAD_BYTES: usize = 32 * 1024;
-/// How much is read, or held to be written, at once.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// Maximum size of a request head.
+const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// Maximum size of a connection's read buffer, and of its write buffer.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
+/// How long a client has to read an error before its connection is closed.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How connections are spoken with.
+/// Configures HTTP/1.1 for connections.
 pub(super) fn protocol(header_timeout: Duration) -> http1::Builder {
     let mut protocol = http1::Builder::new();
     protocol
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
-        .max_header_size(HEAD_BYTES)
-        .max_buf_size(BUFFER_BYTES);
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_BUFFER_BYTES);
     protocol
 }
 
-/// Hands requests to the router, with the client's address as `ConnectInfo<SocketAddr>`.
+/// Passes requests to the router, with the client's address as `ConnectInfo<SocketAddr>`.
 #[derive(Debug, Clone)]
-pub(super) struct ToRouter {
+pub(super) struct RouterService {
     pub(super) router: Router,
     pub(super) peer: SocketAddr,
 }
 
-impl hyper::service::Service<Request<Incoming>> for ToRouter {
+impl hyper::service::Service<Request<Incoming>> for RouterService {
     type Response = axum::response::Response;
     type Error = Infallible;
     type Future = RouteFuture<Infallible>;
@@ -62,14 +65,15 @@ impl hyper::service::Service<Request<Incoming>> for ToRouter {
     }
 }
 
-/// Serves a connection until its client is done or, once `stop` is cancelled, until the request on it is answered;
-/// at the latest until `cut` is cancelled.
-pub(super) async fn run(
+/// Serves a connection until the client closes it.
+///
+/// After `stop` is cancelled, the connection ends with its request in flight; after `force_close`, at once.
+pub(super) async fn serve(
     protocol: http1::Builder,
     stream: ClientStream,
-    service: ToRouter,
+    service: RouterService,
     stop: CancellationToken,
-    cut: CancellationToken,
+    force_close: CancellationToken,
 ) {
     let io = TokioIo::new(stream);
     let mut connection = protocol.serve_connection(io, service).with_upgrades();
@@ -80,55 +84,50 @@ pub(super) async fn run(
             std::pin::Pin::new(&mut connection).graceful_shutdown();
             tokio::select! {
                 outcome = &mut connection => outcome,
-                () = cut.cancelled() => return,
+                () = force_close.cancelled() => return,
             }
         }
     };
-    // A client that goes away, or idles, is no event. One that began a request and never finished its head is told.
+    // A client that disconnects or idles gets no response. A client with an incomplete head gets a 408.
     if let Err(error) = outcome
         && error.is_timeout()
         && let Some(parts) = connection.into_parts()
         && !parts.read_buf.is_empty()
     {
-        let refusal = head_refused(StatusCode::REQUEST_TIMEOUT);
-        let _ = timeout(LINGER, farewell(parts.io.into_inner(), &refusal)).await;
+        let response = unrouted_problem(StatusCode::REQUEST_TIMEOUT);
+        let _ = timeout(LINGER_TIMEOUT, write_and_close(parts.io.into_inner(), &response)).await;
     }
 }
 
-/// How long a refused client has to read what it is told.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// Tells a client for which there is no place so, and closes.
+/// Answers 503 to a client beyond the connection limit, and closes the connection.
 pub(super) async fn refuse(tcp: TcpStream) {
-    let refusal = head_refused(StatusCode::SERVICE_UNAVAILABLE);
-    let _ = timeout(LINGER, farewell(tcp, &refusal)).await;
+    let response = unrouted_problem(StatusCode::SERVICE_UNAVAILABLE);
+    let _ = timeout(LINGER_TIMEOUT, write_and_close(tcp, &response)).await;
 }
 
-/// Writes the last words and waits until the client has closed too: closing with unread input would reset the
-/// connection and could take the words with it.
-async fn farewell(
+/// Writes a response and waits until the client closes.
+///
+/// Closing with unread input would reset the connection, and the client could lose the response.
+async fn write_and_close(
     mut stream: impl AsyncReadExt + AsyncWriteExt + Unpin,
-    words: &[u8],
+    response: &[u8],
 ) -> std::io::Result<()> {
-    stream.write_all(words).await?;
+    stream.write_all(response).await?;
     stream.shutdown().await?;
     let mut ignored = [0; 4096];
     while stream.read(&mut ignored).await? > 0 {}
     Ok(())
 }
 
-/// A whole response, head and body, to a request that no route sees; logged here, since no layer does.
-pub(super) fn head_refused(status: StatusCode) -> Vec<u8> {
-    let id = RequestId::unique();
+/// Builds the response, head and body, to a request that reaches no route. Also writes its access log line.
+fn unrouted_problem(status: StatusCode) -> Vec<u8> {
+    let id = RequestId::generate();
     let kind = ProblemKind::from_status(status);
-    let retry_after = match kind {
-        ProblemKind::Unavailable => "retry-after: 1\r\n",
-        _ => "",
-    };
-    let detail = match kind {
-        ProblemKind::Unavailable => "too many connections are open; nothing was accepted",
-        ProblemKind::RequestTimeout => "the headers did not arrive in time",
-        _ => "the head of the request cannot be read",
+    let (detail, retry_after) = match kind {
+        ProblemKind::Unavailable => {
+            ("too many connections are open; nothing was accepted", "retry-after: 1\r\n")
+        }
+        _ => ("the headers did not arrive in time", ""),
     };
     let body = Problem::new(kind).detail(detail).instance(id.as_str()).to_json();
     tracing::info!(

@@ -1,4 +1,4 @@
-//! The record of one request: counted, timed and logged exactly once, whatever becomes of it.
+//! Counts, times and logs each request exactly once, also if its client disconnects.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,10 +11,10 @@ use super::request_id::RequestId;
 use crate::metrics::{RequestMetrics, RouteMetrics, method_label};
 use crate::telemetry::ACCESS;
 
-/// What the log and the metrics call a client that went away before its answer, as nginx does.
+/// The status recorded for a client that disconnected before the response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// One request, from its headers to its answer's.
+/// One request, from its headers to the response headers.
 #[derive(Debug)]
 pub(super) struct Exchange {
     pub(super) id: RequestId,
@@ -22,7 +22,7 @@ pub(super) struct Exchange {
     method: &'static str,
     route: Arc<RouteMetrics>,
     metrics: Arc<RequestMetrics>,
-    answered: bool,
+    responded: bool,
 }
 
 impl Exchange {
@@ -39,31 +39,31 @@ impl Exchange {
             method: method_label(method),
             route,
             metrics,
-            answered: false,
+            responded: false,
         }
     }
 
-    /// The route's template.
+    /// Returns the route's template.
     pub(super) fn route(&self) -> &str {
         self.route.name()
     }
 
-    /// Notes that the handler panicked. What it said is logged by the panic hook.
-    pub(super) fn panicked(&self) {
+    /// Records a panic of the handler. The panic hook logs the message.
+    pub(super) fn record_panic(&self) {
         self.metrics.panics.inc();
-        tracing::error!(id = self.id.as_str(), route = self.route(), "a handler panicked");
+        tracing::error!(id = self.id.as_str(), route = self.route(), "request handler panicked");
     }
 
-    /// Notes the answer.
-    pub(super) fn answered(&mut self, response: &Response) {
-        self.answered = true;
-        self.note(response.status(), response.body().size_hint().exact());
+    /// Records the response.
+    pub(super) fn record_response(&mut self, response: &Response) {
+        self.responded = true;
+        self.record(response.status(), response.body().size_hint().exact());
     }
 
-    fn note(&self, status: StatusCode, bytes: Option<u64>) {
-        let took = self.started.elapsed();
-        self.route.answered(self.method, status, took);
-        // The template and not the path, which can hold a person's id.
+    fn record(&self, status: StatusCode, bytes: Option<u64>) {
+        let elapsed = self.started.elapsed();
+        self.route.record(self.method, status, elapsed);
+        // The route's template, not the path, which can contain a person's id.
         tracing::info!(
             target: ACCESS,
             id = self.id.as_str(),
@@ -71,7 +71,7 @@ impl Exchange {
             route = self.route(),
             status = status.as_u16(),
             bytes,
-            duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         );
     }
 }
@@ -79,10 +79,10 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.metrics.in_flight.dec();
-        if !self.answered
+        if !self.responded
             && let Ok(status) = StatusCode::from_u16(CLIENT_CLOSED_REQUEST)
         {
-            self.note(status, None);
+            self.record(status, None);
         }
     }
 }

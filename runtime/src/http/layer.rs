@@ -1,7 +1,7 @@
-//! The one layer around every route: id, metrics, access log, limits, panics, problems.
+//! The layer around every route: request id, metrics, access log, limits, panics, problems.
 //!
-//! It is one hand-written service and future, so that a request from memory pays for a few atomic additions and
-//! nothing is boxed that the framework does not box itself.
+//! It is one hand-written service and future: a request served from memory costs a few atomic additions and no
+//! allocations beyond the framework's own.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,17 +21,17 @@ use tokio::time::{Sleep, sleep_until};
 use tower::{Layer, Service};
 
 use super::HttpConfig;
-use super::answer::{self, UNMATCHED};
-use super::body::{self, BodyWatch, Buffered, Reading};
+use super::body::{self, BodyMemory, BodyMonitor, BodyState};
+use super::error_response::{self, UNMATCHED};
 use super::exchange::Exchange;
 use super::request_id::{RequestId, X_REQUEST_ID};
 use crate::metrics::{RequestMetrics, RouteMetrics};
 use crate::problem::{Problem, ProblemKind};
 
-/// How long a client should wait when we are the ones who are slow or full.
+/// `Retry-After` of an overloaded or slow server.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Wraps each route once, when the router is built.
+/// Wraps each route when the router is built.
 #[derive(Debug, Clone)]
 pub(super) struct RequestLayer {
     shared: Arc<Shared>,
@@ -42,7 +42,7 @@ struct Shared {
     metrics: Arc<RequestMetrics>,
     request_timeout: Duration,
     max_body_bytes: usize,
-    buffered: Arc<Buffered>,
+    body_memory: Arc<BodyMemory>,
 }
 
 impl RequestLayer {
@@ -52,7 +52,7 @@ impl RequestLayer {
                 metrics: Arc::new(metrics),
                 request_timeout: config.request_timeout,
                 max_body_bytes: config.max_body_bytes,
-                buffered: Buffered::new(config.max_buffered_bytes),
+                body_memory: BodyMemory::new(config.max_buffered_bytes),
             }),
         }
     }
@@ -66,12 +66,12 @@ impl<S> Layer<S> for RequestLayer {
     }
 }
 
-/// One wrapped route.
+/// A wrapped route.
 #[derive(Debug, Clone)]
 pub(super) struct RequestService<S> {
     inner: S,
     shared: Arc<Shared>,
-    /// Each instance stands on one route (or where none matches); which one, its first request tells.
+    /// The instance's route, or `unmatched`. Known from its first request on.
     route: Arc<OnceLock<Arc<RouteMetrics>>>,
 }
 
@@ -83,28 +83,28 @@ impl<S> RequestService<S> {
             Arc::new(self.shared.metrics.route(name))
         });
         Exchange::begin(
-            RequestId::of(request.headers()),
+            RequestId::from_headers(request.headers()),
             request.method(),
             Arc::clone(route),
             Arc::clone(&self.shared.metrics),
         )
     }
 
-    /// Bounds the body of a request that has one; the layer, not the framework, knows the limit.
-    fn bound_body(&self, request: &mut Request) -> Result<Option<Arc<BodyWatch>>, Problem> {
+    /// Limits the body of a request that has one. Replaces the framework's own limit.
+    fn limit_body(&self, request: &mut Request) -> Result<Option<Arc<BodyMonitor>>, Problem> {
         let body = request.body();
         if body.is_end_stream() {
             return Ok(None);
         }
         let max_bytes = self.shared.max_body_bytes;
-        // What is moderately too large is read and thrown away, so that its sender sees the answer.
-        let readable = max_bytes.saturating_add(body::DISCARD_BYTES);
+        // A moderately oversized body is read and discarded, so that the client sees the response.
+        let readable = max_bytes.saturating_add(body::MAX_DISCARDED_BYTES);
         if usize::try_from(body.size_hint().lower()).is_ok_and(|bytes| bytes <= readable) {
             let body = std::mem::replace(request.body_mut(), Body::empty());
-            let (body, watch) = body::bound(body, max_bytes, &self.shared.buffered);
+            let (body, monitor) = body::limit(body, max_bytes, &self.shared.body_memory);
             *request.body_mut() = body;
             DefaultBodyLimit::disable().apply(request);
-            Ok(Some(watch))
+            Ok(Some(monitor))
         } else {
             Err(too_large(max_bytes))
         }
@@ -126,23 +126,23 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let exchange = self.begin(&request);
         request.extensions_mut().insert(exchange.id);
-        let (work, body) = match self.bound_body(&mut request) {
+        let (work, body) = match self.limit_body(&mut request) {
             Ok(body) => (Work::Running { inner: self.inner.call(request) }, body),
-            Err(problem) => (Work::Refused { problem: Some(problem) }, None),
+            Err(problem) => (Work::Rejected { problem: Some(problem) }, None),
         };
         RequestFuture { work, deadline: None, body, exchange, shared: Arc::clone(&self.shared) }
     }
 }
 
 pin_project! {
-    /// A request on its way.
+    /// The handling of one request.
     pub(super) struct RequestFuture<F> {
         #[pin]
         work: Work<F>,
-        // Set only when the handler does not answer at once: most answers need no timer.
+        // Set only when the handler does not finish at once; most requests need no timer.
         #[pin]
         deadline: Option<Sleep>,
-        body: Option<Arc<BodyWatch>>,
+        body: Option<Arc<BodyMonitor>>,
         exchange: Exchange,
         shared: Arc<Shared>,
     }
@@ -152,7 +152,7 @@ pin_project! {
     #[project = WorkProjection]
     enum Work<F> {
         Running { #[pin] inner: F },
-        Refused { problem: Option<Problem> },
+        Rejected { problem: Option<Problem> },
     }
 }
 
@@ -164,49 +164,51 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let reading = || this.body.as_ref().map_or(Reading::Well, |body| body.reading());
-        let answer = match this.work.project() {
-            WorkProjection::Refused { problem } => close(problem.take()),
+        let body_state = || this.body.as_ref().map_or(BodyState::Idle, |body| body.state());
+        let response = match this.work.project() {
+            WorkProjection::Rejected { problem } => closing_response(problem.take()),
             WorkProjection::Running { inner } => {
-                // A panic ends the handler's future, which is not polled again; nothing else of it is used.
+                // After a panic the handler's future is not polled again, so its broken state is never seen.
                 match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
-                    Ok(Poll::Ready(Ok(answer))) => answer,
+                    Ok(Poll::Ready(Ok(response))) => response,
                     Ok(Poll::Pending) => {
                         let end = this.exchange.started + this.shared.request_timeout;
                         if this.deadline.is_none() {
                             this.deadline.set(Some(sleep_until(end.into())));
                         }
                         match this.deadline.as_pin_mut().map(|deadline| deadline.poll(cx)) {
-                            Some(Poll::Ready(())) => close(Some(too_slow(reading()))),
+                            Some(Poll::Ready(())) => {
+                                closing_response(Some(timed_out(body_state())))
+                            }
                             _ => return Poll::Pending,
                         }
                     }
                     Err(_) => {
-                        this.exchange.panicked();
+                        this.exchange.record_panic();
                         Problem::new(ProblemKind::Internal).into_response()
                     }
                 }
             }
         };
-        // Handlers see an oversized body as a body that broke off; the client is told what it was.
-        let mut answer = match reading() {
-            Reading::TooLarge => close(Some(too_large(this.shared.max_body_bytes))),
-            Reading::NoRoom => close(Some(no_room())),
-            Reading::Well | Reading::Waiting => answer,
+        // Handlers see an oversized body as a broken one; the client gets the actual cause.
+        let mut response = match body_state() {
+            BodyState::TooLarge => closing_response(Some(too_large(this.shared.max_body_bytes))),
+            BodyState::OutOfMemory => closing_response(Some(out_of_memory())),
+            BodyState::Idle | BodyState::Waiting => response,
         };
         let exchange = this.exchange;
-        if answer.status().is_client_error() || answer.status().is_server_error() {
-            answer = answer::as_problem(answer, &exchange.id, exchange.route());
+        if response.status().is_client_error() || response.status().is_server_error() {
+            response = error_response::to_problem(response, &exchange.id, exchange.route());
         }
-        answer.headers_mut().insert(X_REQUEST_ID, exchange.id.header_value());
-        exchange.answered(&answer);
-        let answer = answer.map(|answer| body::hold(answer, this.body));
-        Poll::Ready(Ok(answer))
+        response.headers_mut().insert(X_REQUEST_ID, exchange.id.header_value());
+        exchange.record_response(&response);
+        let response = response.map(|response| body::keep_reservation(response, this.body));
+        Poll::Ready(Ok(response))
     }
 }
 
-/// Answers a request whose body is not read to its end, so that the connection cannot be used again.
-fn close(problem: Option<Problem>) -> Response {
+/// Responds to a request whose body was not read to its end. The connection must be closed then.
+fn closing_response(problem: Option<Problem>) -> Response {
     problem
         .unwrap_or_else(|| Problem::new(ProblemKind::Internal))
         .header(CONNECTION, HeaderValue::from_static("close"))
@@ -215,22 +217,22 @@ fn close(problem: Option<Problem>) -> Response {
 
 fn too_large(max_bytes: usize) -> Problem {
     Problem::new(ProblemKind::ContentTooLarge)
-        .detail(format!("a body may have at most {max_bytes} bytes; nothing was accepted"))
+        .detail(format!("a body must have at most {max_bytes} bytes; nothing was accepted"))
 }
 
-fn no_room() -> Problem {
+fn out_of_memory() -> Problem {
     Problem::new(ProblemKind::Unavailable)
-        .detail("too many large requests at once; nothing of this one was accepted")
+        .detail("the bodies of all requests together are too large; nothing was accepted")
         .retry_after(RETRY_AFTER)
 }
 
-fn too_slow(reading: Reading) -> Problem {
-    if reading == Reading::Waiting {
+fn timed_out(body_state: BodyState) -> Problem {
+    if body_state == BodyState::Waiting {
         Problem::new(ProblemKind::RequestTimeout)
             .detail("the body did not arrive in time; nothing was accepted")
     } else {
         Problem::new(ProblemKind::Unavailable)
-            .detail("the answer took too long; whether the request took effect is not known")
+            .detail("the request took too long; whether it took effect is unknown")
             .retry_after(RETRY_AFTER)
     }
 }

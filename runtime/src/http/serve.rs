@@ -1,4 +1,4 @@
-//! The listening socket and the accept loop: how many connections there are, and how they all end.
+//! The listening socket and the accept loop: limits the connections and drains them at shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,34 +13,34 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::HttpConfig;
-use super::connection::{self, ToRouter};
-use super::stream::{ClientStream, Place};
+use super::connection::{self, RouterService};
+use super::stream::{ClientStream, ConnectionSlot};
 use crate::metrics::{ConnectionMetrics, Metrics, MetricsError};
 
-/// Connections that the system may hold ready for us.
-const BACKLOG: u32 = 1024;
-/// Refused clients that are told so at the same time; beyond it they are closed without a word.
-const REFUSALS: usize = 64;
-/// How long to wait when the system has no more descriptors: connections have to close first.
-const NO_DESCRIPTORS: Duration = Duration::from_millis(100);
-/// How long connections that are cut may take to notice.
-const CUT: Duration = Duration::from_millis(250);
+/// Maximum number of connections that the kernel queues before they are accepted.
+const MAX_ACCEPT_BACKLOG: u32 = 1024;
+/// Maximum concurrent 503 responses to refused connections; the rest are closed without one.
+const MAX_CONCURRENT_REFUSALS: usize = 64;
+/// Pause after a failed accept. The usual cause is a lack of file descriptors: connections have to close first.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// How long forcibly closed connections may take to end.
+const FORCE_CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Somebody else, often another instance of the same process, listens there.
+    /// Another process, often another instance of this one, listens on the address.
     #[error("{address} is in use by another process; stop it, or configure another address")]
     AddressInUse {
-        /// The address asked for.
+        /// The configured address.
         address: SocketAddr,
     },
-    /// The system does not let us listen there.
+    /// The system rejected the address.
     #[error("cannot listen on {address}: {source}")]
     Bind {
-        /// The address asked for.
+        /// The configured address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The metrics of the server could not be registered.
@@ -48,20 +48,20 @@ pub enum ServeError {
     Metrics(#[from] MetricsError),
 }
 
-/// Listens on an address; port 0 takes any that is free. Must be called inside a tokio runtime.
+/// Listens on an address; port 0 picks a free port. Must be called inside a tokio runtime.
 ///
 /// # Errors
-/// If the address is in use, or not ours, or not allowed.
+/// If the address is in use, not local, or not allowed.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     let listen = || {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        // Connections of a former instance that still linger must not keep a new one from starting.
+        // Lingering connections of a previous instance must not prevent the start of a new one.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        socket.listen(BACKLOG)
+        socket.listen(MAX_ACCEPT_BACKLOG)
     };
     listen().map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ServeError::AddressInUse { address },
@@ -69,13 +69,14 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     })
 }
 
-/// Serves until `stop` is cancelled: then takes no new connection, answers the requests that are in flight with
-/// `Connection: close`, and returns when all are answered or `drain_timeout` is over, cutting what is left.
+/// Serves until `stop` is cancelled, then drains.
 ///
-/// Streams do not end by themselves: their handlers have to watch the same token.
+/// Draining accepts no new connections and answers the requests in flight with `Connection: close`. It ends when all
+/// are answered, or closes the remaining connections after `drain_timeout`. Streaming responses do not end by
+/// themselves: their handlers must watch the same token.
 ///
 /// # Errors
-/// If the metrics of the server are taken by something else. Errors of single connections are no errors of the server.
+/// If the metrics of the server are already registered. Errors of single connections do not end the server.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -87,11 +88,13 @@ pub async fn serve(
         router: router.with_state(()),
         config: *config,
         metrics: ConnectionMetrics::register(metrics)?,
-        places: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
-        refusals: Arc::new(Semaphore::new(REFUSALS)),
+        connection_permits: Arc::new(Semaphore::new(
+            config.max_connections.min(Semaphore::MAX_PERMITS),
+        )),
+        refusal_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REFUSALS)),
         connections: TaskTracker::new(),
         stop,
-        cut: CancellationToken::new(),
+        force_close: CancellationToken::new(),
     };
     server.accept(&listener).await;
     drop(listener);
@@ -103,11 +106,11 @@ struct Server {
     router: Router,
     config: HttpConfig,
     metrics: ConnectionMetrics,
-    places: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
+    connection_permits: Arc<Semaphore>,
+    refusal_permits: Arc<Semaphore>,
     connections: TaskTracker,
     stop: CancellationToken,
-    cut: CancellationToken,
+    force_close: CancellationToken,
 }
 
 impl Server {
@@ -120,38 +123,42 @@ impl Server {
             };
             match accepted {
                 Ok((tcp, peer)) => self.admit(tcp, peer),
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
                     self.metrics.failed_accepts.inc();
-                    tracing::warn!(%error, "cannot accept connections for the moment");
-                    tokio::time::sleep(NO_DESCRIPTORS).await;
+                    tracing::warn!(
+                        %error,
+                        retry_in_ms = ACCEPT_RETRY_DELAY.as_millis() as u64,
+                        "failed to accept connections, retrying"
+                    );
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
     }
 
     fn admit(&self, tcp: TcpStream, peer: SocketAddr) {
-        let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.connection_permits).try_acquire_owned() else {
             self.metrics.refused.inc();
-            if let Ok(telling) = Arc::clone(&self.refusals).try_acquire_owned() {
+            if let Ok(refusal_permit) = Arc::clone(&self.refusal_permits).try_acquire_owned() {
                 self.connections.spawn(async move {
                     connection::refuse(tcp).await;
-                    drop(telling);
+                    drop(refusal_permit);
                 });
             }
             return;
         };
         self.metrics.accepted.inc();
-        // An answer is written whole; waiting to fill a packet would only delay it. Not vital, should it fail.
+        // Responses are written whole, so Nagle's algorithm would only delay them. A failure is harmless.
         let _ = tcp.set_nodelay(true);
-        let place = Place::take(&self.metrics.open, permit, self.connections.token());
-        self.connections.spawn(connection::run(
+        let slot = ConnectionSlot::occupy(&self.metrics.open, permit, self.connections.token());
+        self.connections.spawn(connection::serve(
             connection::protocol(self.config.header_timeout),
-            ClientStream::new(tcp, self.config.request_timeout, place),
-            ToRouter { router: self.router.clone(), peer },
-            // Tokens of its own, so that connections do not contend for one lock at every step.
+            ClientStream::new(tcp, self.config.request_timeout, slot),
+            RouterService { router: self.router.clone(), peer },
+            // Child tokens, so that connections do not contend for one lock at every poll.
             self.stop.child_token(),
-            self.cut.child_token(),
+            self.force_close.child_token(),
         ));
     }
 
@@ -161,15 +168,18 @@ impl Server {
             return;
         }
         let left = self.metrics.open.get();
-        self.metrics.cut.inc_by(u64::try_from(left).unwrap_or_default());
-        tracing::warn!(connections = left, "the drain time is over: cutting what is left");
-        self.cut.cancel();
-        let _ = timeout(CUT, self.connections.wait()).await;
+        self.metrics.force_closed.inc_by(u64::try_from(left).unwrap_or_default());
+        tracing::warn!(
+            connections = left,
+            "drain timeout expired, closing the remaining connections"
+        );
+        self.force_close.cancel();
+        let _ = timeout(FORCE_CLOSE_TIMEOUT, self.connections.wait()).await;
     }
 }
 
-/// Errors that concern the connection just accepted and not the listening socket.
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether an accept error concerns only the new connection, not the listening socket.
+fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

@@ -1,4 +1,4 @@
-//! The HTTP server's own metrics, resolved once a route so that a request costs a few atomic additions.
+//! The HTTP server's metrics. Resolved once per route, so that a request costs a few atomic additions.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,14 +8,14 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
 use super::{Metrics, MetricsError, SECONDS_BUCKETS};
 
-/// Connections of a listening socket.
+/// Metrics of a listening socket's connections.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionMetrics {
     pub(crate) open: IntGauge,
     pub(crate) accepted: IntCounter,
     pub(crate) refused: IntCounter,
     pub(crate) failed_accepts: IntCounter,
-    pub(crate) cut: IntCounter,
+    pub(crate) force_closed: IntCounter,
 }
 
 impl ConnectionMetrics {
@@ -28,26 +28,23 @@ impl ConnectionMetrics {
         };
         Ok(Self {
             open: metrics
-                .gauge_vec("http_connections_open", "Connections open now.", &["service"])?
+                .gauge_vec("http_connections_open", "Open connections.", &["service"])?
                 .with_label_values(service),
             accepted: counter("http_connections_accepted_total", "Connections accepted.")?,
             refused: counter(
                 "http_connections_refused_total",
-                "Connections answered 503 and closed because too many were open.",
+                "Connections answered 503 and closed because of the connection limit.",
             )?,
-            failed_accepts: counter(
-                "http_accept_errors_total",
-                "Times that the system refused to hand over a connection.",
-            )?,
-            cut: counter(
+            failed_accepts: counter("http_accept_errors_total", "Failed accepts.")?,
+            force_closed: counter(
                 "http_connections_cut_total",
-                "Connections that did not end within the drain time.",
+                "Connections closed because they outlasted the drain timeout.",
             )?,
         })
     }
 }
 
-/// Requests of a service.
+/// Metrics of a service's requests.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestMetrics {
     service: &'static str,
@@ -63,25 +60,25 @@ impl RequestMetrics {
             service,
             requests: metrics.counter_vec(
                 "http_requests_total",
-                "Requests answered; 499 is a client that went away before.",
+                "Completed requests; status 499 is a client that disconnected before the response.",
                 &["service", "route", "method", "status"],
             )?,
             durations: metrics.histogram_vec(
                 "http_request_duration_seconds",
-                "Time from a request's headers to its answer's headers.",
+                "Time from a request's headers to its response headers.",
                 &["service", "route"],
                 SECONDS_BUCKETS,
             )?,
             in_flight: metrics
-                .gauge_vec("http_requests_in_flight", "Requests being answered.", &["service"])?
+                .gauge_vec("http_requests_in_flight", "Requests in flight.", &["service"])?
                 .with_label_values(&[service]),
             panics: metrics
-                .counter_vec("http_panics_total", "Handlers that panicked.", &["service"])?
+                .counter_vec("http_panics_total", "Panics of request handlers.", &["service"])?
                 .with_label_values(&[service]),
         })
     }
 
-    /// The handles of one route. Whoever has a route keeps them.
+    /// Resolves the metrics of one route, to be kept by the route's owner.
     pub(crate) fn route(&self, route: &str) -> RouteMetrics {
         RouteMetrics {
             route: route.into(),
@@ -93,7 +90,7 @@ impl RequestMetrics {
     }
 }
 
-/// The resolved handles of one route.
+/// The resolved metrics of one route.
 #[derive(Debug)]
 pub(crate) struct RouteMetrics {
     route: Arc<str>,
@@ -103,8 +100,10 @@ pub(crate) struct RouteMetrics {
     counters: OnceLock<Box<CounterNode>>,
 }
 
-/// A link of an append-only list, read without a lock. A route has a handful of methods and statuses, so the walk is
-/// shorter than a hash; methods are a closed set and statuses have three digits, so the list is bounded.
+/// A node of an append-only list, read without a lock.
+///
+/// A route has few combinations of method and status, so walking the list is faster than hashing. Methods are a closed
+/// set and statuses have three digits, so the list is bounded.
 #[derive(Debug)]
 struct CounterNode {
     method: &'static str,
@@ -114,14 +113,14 @@ struct CounterNode {
 }
 
 impl RouteMetrics {
-    /// The route's template, never a path.
+    /// Returns the route's template, never a path.
     pub(crate) fn name(&self) -> &str {
         &self.route
     }
 
-    /// Counts one answer.
-    pub(crate) fn answered(&self, method: &'static str, status: StatusCode, took: Duration) {
-        self.duration.observe(took.as_secs_f64());
+    /// Counts one completed request.
+    pub(crate) fn record(&self, method: &'static str, status: StatusCode, elapsed: Duration) {
+        self.duration.observe(elapsed.as_secs_f64());
         let mut link = &self.counters;
         loop {
             let node = link.get_or_init(|| {
@@ -142,7 +141,7 @@ impl RouteMetrics {
     }
 }
 
-/// A method as a label: a closed set, whatever a client sends.
+/// Maps a method to a label out of a closed set, whatever the client sends.
 pub(crate) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

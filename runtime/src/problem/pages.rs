@@ -1,4 +1,4 @@
-//! The pages that a problem's `type` leads to: what the kind means and what to do.
+//! The HTML pages behind a problem's `type`: what the kind means and what to do.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use axum::routing::get;
 
 use super::{Problem, ProblemKind};
 
-/// `GET /problems`, the index, and `GET /problems/{slug}`, one page a kind. The server adds them to every process.
+/// Builds the routes `GET /problems`, the index, and `GET /problems/{slug}`, one page per kind.
 pub fn pages() -> Router {
     Router::new()
         .route("/problems", get(async || Html(index())))
@@ -20,7 +20,7 @@ async fn page(Path(slug): Path<String>) -> Response {
     match ProblemKind::ALL.iter().find(|kind| kind.slug() == slug) {
         Some(kind) => Html(describe(*kind)).into_response(),
         None => Problem::new(ProblemKind::NotFound)
-            .detail("no such kind of problem; /problems lists them all")
+            .detail("unknown kind of problem; /problems lists all kinds")
             .into_response(),
     }
 }
@@ -52,11 +52,11 @@ fn describe(kind: ProblemKind) -> String {
     document(kind.title(), &body)
 }
 
-/// Backquoted pieces of the catalogue's own text become `<code>`.
+/// Converts backquoted text of the catalogue to `<code>`.
 fn with_code(text: &str) -> String {
     text.split('`')
         .enumerate()
-        .map(|(place, piece)| match place % 2 {
+        .map(|(index, piece)| match index % 2 {
             0 => piece.to_owned(),
             _ => format!("<code>{piece}</code>"),
         })

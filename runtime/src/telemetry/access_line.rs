@@ -1,7 +1,7 @@
-//! Writes the line of each request directly; every other event goes to the usual formatter.
+//! Formats the access log line of each request directly; other events use the standard formatter.
 //!
-//! A request from memory costs little more than its log line, so this one line is worth its own few steps. It looks
-//! as the usual formatter would write it.
+//! A request served from memory costs little more than its log line, so this line has a fast path. Its output is the
+//! same as the standard formatter's.
 
 use std::fmt::{self, Debug, Write};
 
@@ -14,13 +14,13 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::LogFormat;
 
-/// The target of the line that each request writes.
+/// The target of the line per request.
 pub(crate) const ACCESS: &str = "access";
 
-/// Writes access lines itself and leaves the rest to `rest`.
+/// Formats access lines itself, and other events with `other`.
 pub(super) struct AccessLine<F> {
     pub(super) format: LogFormat,
-    pub(super) rest: F,
+    pub(super) other: F,
 }
 
 impl<S, N, F> FormatEvent<S, N> for AccessLine<F>
@@ -37,7 +37,7 @@ where
     ) -> fmt::Result {
         let metadata = event.metadata();
         if metadata.target() != ACCESS {
-            return self.rest.format_event(context, out, event);
+            return self.other.format_event(context, out, event);
         }
         let json = self.format == LogFormat::Json;
         out.write_str(if json { "{\"timestamp\":\"" } else { "" })?;
@@ -45,18 +45,18 @@ where
         out.write_str(if json { "\",\"level\":\"" } else { "  " })?;
         out.write_str(metadata.level().as_str())?;
         out.write_str(if json { "\"" } else { " access:" })?;
-        let mut fields = Fields { out: &mut out, json, outcome: Ok(()) };
+        let mut fields = Fields { out: &mut out, json, result: Ok(()) };
         event.record(&mut fields);
-        fields.outcome?;
+        fields.result?;
         out.write_str(if json { ",\"target\":\"access\"}\n" } else { "\n" })
     }
 }
 
-/// Writes the fields of an event one after the other.
+/// Writes the fields of an event.
 struct Fields<'a, W: Write> {
     out: &'a mut W,
     json: bool,
-    outcome: fmt::Result,
+    result: fmt::Result,
 }
 
 impl<W: Write> Fields<'_, W> {
@@ -68,8 +68,8 @@ impl<W: Write> Fields<'_, W> {
             }
             value(out)
         };
-        if self.outcome.is_ok() {
-            self.outcome = named(self.out, self.json);
+        if self.result.is_ok() {
+            self.result = named(self.out, self.json);
         }
     }
 }
@@ -88,7 +88,7 @@ impl<W: Write> Visit for Fields<'_, W> {
     }
 }
 
-/// A JSON string, which reads well for people too.
+/// Writes a JSON string, which is readable as text too.
 fn quoted(out: &mut impl Write, text: &str) -> fmt::Result {
     if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
         out.write_char('"')?;
@@ -129,7 +129,7 @@ mod tests {
         let layer = tracing_subscriber::fmt::layer()
             .event_format(AccessLine {
                 format: LogFormat::Json,
-                rest: format().json().flatten_event(true),
+                other: format().json().flatten_event(true),
             })
             .fmt_fields(JsonFields::new())
             .with_writer(move || sink.clone());
@@ -140,20 +140,20 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn an_access_line_is_the_json_that_the_usual_formatter_writes(
+        fn an_access_line_equals_the_standard_formatters_json(
             id in ".*", status: u16, bytes: Option<u64>,
         ) {
             let access = log(|| tracing::info!(target: "access", id = id.as_str(), status, bytes));
-            let usual = log(|| tracing::info!(target: "other", id = id.as_str(), status, bytes));
+            let standard = log(|| tracing::info!(target: "other", id = id.as_str(), status, bytes));
             proptest::prop_assert_eq!(access.matches('\n').count(), 1);
             let mut access: Value = serde_json::from_str(&access).unwrap();
-            let mut usual: Value = serde_json::from_str(&usual).unwrap();
-            for line in [&mut access, &mut usual] {
+            let mut standard: Value = serde_json::from_str(&standard).unwrap();
+            for line in [&mut access, &mut standard] {
                 let fields = line.as_object_mut().unwrap();
                 fields.remove("timestamp").unwrap();
                 fields.remove("target").unwrap();
             }
-            proptest::prop_assert_eq!(access, usual);
+            proptest::prop_assert_eq!(access, standard);
         }
     }
 }

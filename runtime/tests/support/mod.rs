@@ -1,4 +1,4 @@
-//! A server on a free port, and a client that writes bytes and reads answers, so that both ends of a limit are seen.
+//! A server on a free port, and a client that writes raw bytes and parses responses.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-/// Longer than anything takes that a test waits for.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Upper bound of every wait in a test.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Fails a test that would otherwise hang.
+/// Awaits a future; fails the test after the timeout.
 pub async fn within<T>(work: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, work).await.expect("not within the patience of a test")
+    timeout(TEST_TIMEOUT, work).await.expect("not within the test timeout")
 }
 
 pub struct Server {
@@ -53,14 +53,14 @@ impl Server {
         Client { stream, read: Vec::new() }
     }
 
-    /// One request on a connection of its own; `request` is its head's first lines and its body.
-    pub async fn ask(&self, request: &str) -> Answer {
+    /// Sends a raw request on a new connection.
+    pub async fn send(&self, request: &str) -> Response {
         let mut client = self.connect().await;
         client.send(request).await;
-        client.answer().await.expect("an answer")
+        client.response().await.expect("a response")
     }
 
-    /// The value of a sample, named with its labels as `/metrics` shows it.
+    /// Returns the value of a sample, named with its labels as in `/metrics`.
     pub fn sample(&self, name_and_labels: &str) -> f64 {
         let text = String::from_utf8(self.metrics.render()).expect("text");
         text.lines()
@@ -76,7 +76,7 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    assert!(timeout(PATIENCE, wait).await.is_ok(), "never: {what}");
+    assert!(timeout(TEST_TIMEOUT, wait).await.is_ok(), "never: {what}");
 }
 
 pub struct Client {
@@ -89,16 +89,16 @@ impl Client {
         self.stream.write_all(text.as_bytes()).await.expect("the server reads");
     }
 
-    /// The next answer; `None` if the server closed without one.
-    pub async fn answer(&mut self) -> Option<Answer> {
+    /// Reads the next response; `None` if the server closed without one.
+    pub async fn response(&mut self) -> Option<Response> {
         within(async {
             loop {
-                if let Some((answer, used)) = Answer::parse(&self.read) {
+                if let Some((response, used)) = Response::parse(&self.read) {
                     self.read.drain(..used);
-                    return Some(answer);
+                    return Some(response);
                 }
                 if self.stream.read_buf(&mut self.read).await.unwrap_or(0) == 0 {
-                    assert!(self.read.is_empty(), "half an answer: {:?}", self.read);
+                    assert!(self.read.is_empty(), "incomplete response: {:?}", self.read);
                     return None;
                 }
             }
@@ -106,7 +106,7 @@ impl Client {
         .await
     }
 
-    /// Whether the server closes, after whatever it still sends.
+    /// Reads until the server closes the connection.
     pub async fn is_closed(&mut self) -> bool {
         within(async { while self.stream.read_buf(&mut self.read).await.unwrap_or(0) > 0 {} })
             .await;
@@ -115,21 +115,21 @@ impl Client {
 }
 
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     head: String,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
         let head = String::from_utf8(bytes[..end].to_vec()).expect("a head of text");
         let status = head.split(' ').nth(1)?.parse().ok()?;
-        let mut answer = Self { status, head, body: Vec::new() };
-        let length: usize = answer.header("content-length").unwrap_or("0").parse().ok()?;
-        answer.body = bytes.get(end..end + length)?.to_vec();
-        Some((answer, end + length))
+        let mut response = Self { status, head, body: Vec::new() };
+        let length: usize = response.header("content-length").unwrap_or("0").parse().ok()?;
+        response.body = bytes.get(end..end + length)?.to_vec();
+        Some((response, end + length))
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -143,7 +143,8 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// Asserts that this is a whole problem of a kind, about this very request, and gives it.
+    /// Asserts that this is a complete problem of a kind, and returns it. The problem must have
+    /// this request's id.
     #[track_caller]
     pub fn problem(&self, status: u16, slug: &str) -> Value {
         assert_eq!(self.status, status, "{self:?}");

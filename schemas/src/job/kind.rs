@@ -1,4 +1,4 @@
-//! What there is to be done, and how it is called.
+//! The kinds of jobs and their arguments.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,46 +7,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BudgetId, Receipt};
 
-/// What is to be done.
+/// What a job does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum JobKind {
-    /// Derives everything from the log's first record again, and lets that answer.
+    /// Derives all totals from the log as a new generation and switches to it.
     Rebuild {
-        /// Compares only, and gives it up then.
+        /// Compares the new generation with the active one, but does not switch.
         dry_run: bool,
     },
-    /// Compares everything that is derived with the log.
+    /// Compares all derived data with the log.
     Audit,
-    /// Tells the readers' copy everything that is committed.
+    /// Publishes all committed totals to the cache.
     WarmCaches,
-    /// Writes everyone's current allocation in a budget to a file, without who they are.
+    /// Writes everyone's current allocation in a budget to a file, without personal data.
     Export {
-        /// Which budget.
+        /// The budget.
         budget: BudgetId,
-        /// How it is written.
+        /// File format.
         format: ExportFormat,
-        /// Hands it out to everybody, in the place of what was published before.
+        /// Publishes the export, in place of the one published before.
         publish: bool,
     },
-    /// Copies what is committed of the log into its archive.
+    /// Copies the committed part of the log into its archive.
     Archive,
-    /// Appends the record of a dead letter once more, to where it belongs.
+    /// Appends the record of a dead letter again, to the partition of its key.
     ReplayDeadLetter {
-        /// Where its record stands.
-        letter: Receipt,
-        /// Goes on with what somebody else has begun who is at it no more.
+        /// Address of the dead letter's record.
+        #[serde(rename = "letter")]
+        dead_letter: Receipt,
+        /// Resumes a replay that another process has begun and abandoned.
         resume: bool,
     },
-    /// Says that there is nothing to do about a dead letter.
+    /// Marks a dead letter as dropped.
     DropDeadLetter {
-        /// Where its record stands.
-        letter: Receipt,
+        /// Address of the dead letter's record.
+        #[serde(rename = "letter")]
+        dead_letter: Receipt,
     },
 }
 
 impl JobKind {
-    /// Every name there is: for metrics, which show all of them from the start.
+    /// Names of all kinds, for metrics that show each kind from the start.
     pub const NAMES: [&str; 7] = [
         "rebuild",
         "audit",
@@ -57,7 +59,7 @@ impl JobKind {
         "drop_dead_letter",
     ];
 
-    /// Its name, as in JSON and in metrics.
+    /// Name in JSON and in metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Rebuild { .. } => "rebuild",
@@ -80,8 +82,8 @@ impl fmt::Display for JobKind {
                 let published = if *publish { ", published" } else { "" };
                 write!(f, " ({budget}, {format}{published})")
             }
-            Self::ReplayDeadLetter { letter, .. } | Self::DropDeadLetter { letter } => {
-                write!(f, " ({letter})")
+            Self::ReplayDeadLetter { dead_letter, .. } | Self::DropDeadLetter { dead_letter } => {
+                write!(f, " ({dead_letter})")
             }
             Self::Rebuild { dry_run: false } | Self::Audit | Self::WarmCaches | Self::Archive => {
                 Ok(())
@@ -90,25 +92,25 @@ impl fmt::Display for JobKind {
     }
 }
 
-/// How an export is written.
+/// File format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExportFormat {
-    /// A table: a column a category, percentages with two decimals.
+    /// A column for each category, percentages with two decimals.
     Csv,
-    /// A person's allocation as JSON a line, without the categories that get nothing.
+    /// A JSON object a line for each person, without categories of zero percent.
     Ndjson,
-    /// Pabulib's, of vote type `cumulative`: each category is a project, and points are basis points.
+    /// Pabulib, vote type `cumulative`: categories are projects, basis points are points.
     Pb,
-    /// Apache Parquet: a column of basis points a category.
+    /// Apache Parquet: a column of basis points for each category.
     Parquet,
 }
 
 impl ExportFormat {
-    /// All of them.
+    /// All formats.
     pub const ALL: [ExportFormat; 4] = [Self::Csv, Self::Ndjson, Self::Pb, Self::Parquet];
 
-    /// Its name, as in JSON, and what a file's name ends with.
+    /// Name in JSON, and the extension of a file's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Csv => "csv",
@@ -125,7 +127,7 @@ impl fmt::Display for ExportFormat {
     }
 }
 
-/// A text that is no format.
+/// A text that is not an export format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be csv, ndjson, pb or parquet")]
 pub struct ExportFormatFault;

@@ -1,84 +1,85 @@
-//! A job: work that an operator asks for and that some processor does in the background. One row of the store each,
-//! changed as a whole and conditionally, as the roster is.
+//! Background jobs: administrative tasks that an operator submits and a processor runs. Each job is one row of the store,
+//! replaced as a whole and conditionally.
 //!
 //! ```text
 //! submit ──> queued ──claim──> running ──succeed──> succeeded
-//!              │ ^  ^             │ │ └───park, last failure──> dead
-//!              │ │  └─hand back,──┘ │                            │
-//!              │ │    failure       └──cancelled──> cancelled    │
-//!              │ └───────────────────retry───────────────────────┘
+//!              │ ^  ^             │ │ └───permanent or last failure──> dead
+//!              │ │  └──release,───┘ │                                   │
+//!              │ │     failure      └──finish cancel──> cancelled       │
+//!              │ └───────────────────────retry──────────────────────────┘
 //!              └─cancel──> cancelled
 //! ```
 //!
-//! | file | what it has |
+//! | file | owns |
 //! |---|---|
-//! | `id`, `kind`, `priority` | how a job is named, what is to be done, and how urgently |
+//! | `id`, `kind`, `priority` | a job's identity, arguments and priority |
 //! | `text` | texts of bounded size |
-//! | `steps` | how one state follows another: pure |
-//! | `turns` | which job is next: pure |
+//! | `transitions` | pure transitions between states |
+//! | `fair_queue` | the order in which a worker runs jobs |
 
+mod fair_queue;
 mod id;
 mod kind;
 mod priority;
-mod steps;
 #[cfg(test)]
 mod tests;
 mod text;
-mod turns;
+mod transitions;
 
 use serde::{Deserialize, Serialize};
 
+pub use fair_queue::{FairQueue, MAX_CONSECUTIVE_BYPASSES};
 pub use id::JobId;
 pub use kind::{ExportFormat, ExportFormatFault, JobKind};
 pub use priority::{Priority, PriorityFault};
-pub use steps::{
-    JobRefused, LONGEST_BACKOFF_MS, MAX_ATTEMPTS, MAX_OPEN_JOBS, NewJob, SHORTEST_BACKOFF_MS,
-    cancel, cancelled, claim, fail, hand_back, park, retry, save, submit, succeed, take_over, tell,
+pub use text::{BoundedText, CheckpointFault, JobCheckpoint, JobName, JobText};
+pub use transitions::{
+    JobTransitionError, MAX_ATTEMPTS, MAX_BACKOFF_MS, MAX_OPEN_JOBS, MIN_BACKOFF_MS, NewJob,
+    cancel, claim, fail, fail_permanently, finish_cancel, release, report_progress, retry,
+    save_checkpoint, submit, succeed, take_over,
 };
-pub use text::{CheckpointFault, Clipped, JobCheckpoint, JobName, JobText};
-pub use turns::{TURNS_IN_A_ROW, Turns};
 
-/// So many ended jobs are kept, the newest, and as many dead ones besides; whoever ends one more deletes the others.
-pub const KEPT_ENDED_JOBS: usize = 100;
+/// Maximum number of kept ended jobs, and separately of kept dead jobs. Older ones are deleted.
+pub const MAX_KEPT_ENDED_JOBS: usize = 100;
 
-/// One worker's try at a job.
+/// One worker's attempt at a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Who: a name that no other process ever has.
+    /// Name of the worker, unique to its process.
     pub worker: JobName,
-    /// Since when, in milliseconds since 1970 by the worker's clock.
+    /// Start of the attempt, in milliseconds since 1970 by the worker's clock.
     pub began_at_ms: u64,
 }
 
-/// A try that came to nothing.
+/// An attempt that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedAttempt {
-    /// Whose.
+    /// The attempt.
     #[serde(flatten)]
     pub attempt: Attempt,
-    /// When it was known to have failed, in milliseconds since 1970.
+    /// Time at which the failure was recorded, in milliseconds since 1970.
     pub failed_at_ms: u64,
-    /// Why.
+    /// The error.
     pub error: JobText,
 }
 
-/// What a job that was done has found.
+/// What a successful job found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Nothing to complain of.
+    /// No difference.
     Clean,
-    /// Something is not as the log says: see the result.
+    /// Something differs from the log: see the result.
     Different,
     /// Something could not be compared: see the result.
     Incomplete,
 }
 
 impl Verdict {
-    /// All of them.
+    /// All verdicts.
     pub const ALL: [Verdict; 3] = [Self::Clean, Self::Different, Self::Incomplete];
 
-    /// Its name, as in JSON and in metrics.
+    /// Name in JSON and in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Clean => "clean",
@@ -88,59 +89,59 @@ impl Verdict {
     }
 }
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum JobState {
-    /// It waits for a worker.
+    /// Waits for a worker.
     Queued {
-        /// Not before this, in milliseconds since 1970 by the clock of the worker whose try failed not long ago; 0: at once.
+        /// End of the backoff, in milliseconds since 1970; 0 if there is no backoff. By the clock of the worker whose
+        /// attempt failed.
         not_before_ms: u64,
-        /// What it began is to be given up, and nothing else is done.
+        /// The next attempt only undoes what the job has begun.
         cancelling: bool,
     },
-    /// A worker has it.
+    /// A worker holds the lease.
     Running {
-        /// Which, and since when.
+        /// The current attempt.
         #[serde(flatten)]
         attempt: Attempt,
-        /// Somebody wants it to end: its worker gives it up as soon as it hears of that.
+        /// Cancellation was requested: the worker undoes what the job has begun as soon as it notices.
         cancelling: bool,
     },
-    /// It was done.
+    /// Ended successfully.
     Succeeded {
-        /// By whom, and since when.
+        /// The successful attempt.
         #[serde(flatten)]
         attempt: Attempt,
-        /// When, in milliseconds since 1970.
+        /// Time of the end, in milliseconds since 1970.
         ended_at_ms: u64,
-        /// What was found.
+        /// What the job found.
         verdict: Verdict,
-        /// The same in words.
+        /// The finding in words.
         result: JobText,
     },
-    /// It was tried for the last time, or trying again is in vain: it stays as it is until somebody retries it, or
-    /// [`KEPT_ENDED_JOBS`] newer ones are dead as well.
+    /// Failed permanently or too often. Stays until it is retried, or [`MAX_KEPT_ENDED_JOBS`] newer jobs are dead.
     Dead {
-        /// When, in milliseconds since 1970.
+        /// Time of the end, in milliseconds since 1970.
         ended_at_ms: u64,
-        /// Why.
+        /// The last error.
         reason: JobText,
-        /// It died while it was being given up, as somebody wanted: whoever retries it has it given up, and nothing else.
+        /// The job died while it was being cancelled: a retry only undoes what it has begun.
         cancelling: bool,
     },
-    /// Somebody wanted it to end before it was done.
+    /// Cancelled before it succeeded.
     Cancelled {
-        /// When, in milliseconds since 1970.
+        /// Time of the end, in milliseconds since 1970.
         ended_at_ms: u64,
     },
 }
 
 impl JobState {
-    /// Every name there is: for metrics, which show all of them from the start.
+    /// Names of all states, for metrics that show each state from the start.
     pub const NAMES: [&str; 5] = ["queued", "running", "succeeded", "dead", "cancelled"];
 
-    /// Its name, as in JSON and in metrics.
+    /// Name in JSON and in metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Queued { .. } => "queued",
@@ -152,55 +153,60 @@ impl JobState {
     }
 }
 
-/// How far a job has come, as its worker said last.
+/// Progress of a job, as its worker last reported it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobProgress {
-    /// So much is done.
+    /// Completed units of work.
     pub done: u64,
-    /// Of so much; 0 while that is not known.
-    pub of: u64,
-    /// The same in words.
-    pub line: JobText,
+    /// Total units of work; 0 while unknown.
+    #[serde(rename = "of")]
+    pub total: u64,
+    /// The progress in words.
+    #[serde(rename = "line")]
+    pub message: JobText,
 }
 
-/// A job.
+/// A background job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// Its id.
+    /// The job's id.
     pub id: JobId,
-    /// Counts the changes; each names the one that it follows.
+    /// Counts the changes; a change replaces exactly the previous revision.
     pub revision: u64,
-    /// What is to be done.
+    /// What the job does.
     #[serde(flatten)]
     pub kind: JobKind,
-    /// How urgent it is.
+    /// Its priority.
     pub priority: Priority,
-    /// Who asked for it.
-    pub asked_by: JobName,
-    /// When it was asked for, in milliseconds since 1970.
+    /// Name of the person who submitted it.
+    #[serde(rename = "asked_by")]
+    pub requested_by: JobName,
+    /// Time of submission, in milliseconds since 1970.
     pub created_at_ms: u64,
-    /// When its row was changed last, in milliseconds since 1970 by the clock of whoever did. For people; what decides
-    /// whether a worker lives is that the row changes at all.
+    /// Time of the latest change, in milliseconds since 1970. By the clock of the process that made the change, and
+    /// only displayed: a lease is alive as long as the revision changes.
     pub changed_at_ms: u64,
-    /// Where it stands.
+    /// The state.
     #[serde(flatten)]
     pub state: JobState,
-    /// The tries that came to nothing, since it was asked for or retried; fewer than [`MAX_ATTEMPTS`] before it is dead.
-    pub failed: Vec<FailedAttempt>,
-    /// How far it has come.
+    /// Failed attempts since the job was submitted or retried; fewer than [`MAX_ATTEMPTS`] unless it is dead.
+    #[serde(rename = "failed")]
+    pub failed_attempts: Vec<FailedAttempt>,
+    /// Latest progress.
     pub progress: JobProgress,
-    /// What its runner has to know to go on where a worker left off, so that it takes effect once.
+    /// State from which the next attempt resumes, so that the job takes effect once.
     pub checkpoint: Option<JobCheckpoint>,
 }
 
 impl Job {
-    /// Tries so far, the one that is on included.
+    /// Counts the attempts so far, including the current one.
     pub fn attempts(&self) -> usize {
-        let on = matches!(self.state, JobState::Running { .. } | JobState::Succeeded { .. });
-        self.failed.len() + usize::from(on)
+        let has_attempt =
+            matches!(self.state, JobState::Running { .. } | JobState::Succeeded { .. });
+        self.failed_attempts.len() + usize::from(has_attempt)
     }
 
-    /// When it came to its end, in milliseconds since 1970; `None` if it has not.
+    /// Time of the end, in milliseconds since 1970; `None` if the job has not ended.
     pub fn ended_at_ms(&self) -> Option<u64> {
         match self.state {
             JobState::Queued { .. } | JobState::Running { .. } => None,
@@ -210,12 +216,12 @@ impl Job {
         }
     }
 
-    /// Whether nothing will happen to it any more by itself.
+    /// Whether the job has ended. Only a retry changes it then.
     pub fn is_ended(&self) -> bool {
         self.ended_at_ms().is_some()
     }
 
-    /// Who has it.
+    /// The current attempt, if the job is running.
     pub fn running(&self) -> Option<&Attempt> {
         match &self.state {
             JobState::Running { attempt, .. } => Some(attempt),
@@ -223,7 +229,7 @@ impl Job {
         }
     }
 
-    /// Whether somebody wants it to end and what it began is not given up yet; nobody is at that if it is dead.
+    /// Whether cancellation was requested and is not finished.
     pub fn is_cancelling(&self) -> bool {
         matches!(
             self.state,
@@ -233,28 +239,28 @@ impl Job {
         )
     }
 
-    /// The job as its row holds it.
+    /// Encodes the job for its store row.
     pub fn to_json(&self) -> String {
-        // Numbers, strings and lists under string keys: there is nothing in it that JSON cannot hold.
+        // Only numbers, strings and lists under string keys: serialization cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads what [`Job::to_json`] wrote. `None` for damage, and for a kind that only a newer release knows.
+    /// Decodes what [`Job::to_json`] wrote; `None` if it is damaged or of a kind that only a newer release knows.
     pub fn from_json(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 }
 
-/// The ended jobs that are not kept: all but the newest, and of dead ones all but the newest dead ones, so that many others
-/// do not put away what somebody still has to look at.
-pub fn surplus(jobs: &[Job]) -> Vec<&Job> {
+/// Returns the ended jobs to delete. Dead jobs are counted apart, so that other jobs do not displace them before an
+/// operator has seen them.
+pub fn expired(jobs: &[Job]) -> Vec<&Job> {
     let is_dead = |job: &Job| matches!(job.state, JobState::Dead { .. });
-    let of = |dead: bool| {
+    let beyond_limit = |dead: bool| {
         let ended = jobs.iter().filter(|job| is_dead(job) == dead);
         let mut ended: Vec<_> =
             ended.filter_map(|job| Some((job.ended_at_ms()?, job.id, job))).collect();
         ended.sort_unstable_by_key(|(ended_at_ms, id, _)| std::cmp::Reverse((*ended_at_ms, *id)));
-        ended.into_iter().skip(KEPT_ENDED_JOBS).map(|(_, _, job)| job)
+        ended.into_iter().skip(MAX_KEPT_ENDED_JOBS).map(|(_, _, job)| job)
     };
-    of(false).chain(of(true)).collect()
+    beyond_limit(false).chain(beyond_limit(true)).collect()
 }

@@ -1,32 +1,32 @@
-//! How urgent a job is.
+//! The priority of a job.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// How urgent a job is; later ones are more urgent.
+/// The priority of a job, in ascending order.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
-    /// When nobody needs anything else.
+    /// Runs when no other job is ready.
     Low,
-    /// If nothing else is said.
+    /// The default.
     #[default]
     Normal,
-    /// Before what is normal.
+    /// Runs before normal jobs.
     High,
-    /// Before everything else.
+    /// Runs before all other jobs.
     Critical,
 }
 
 impl Priority {
-    /// All of them, the least urgent first.
+    /// All priorities, in ascending order.
     pub const ALL: [Priority; 4] = [Self::Low, Self::Normal, Self::High, Self::Critical];
 
-    /// Its name, as in JSON and on the command line.
+    /// Name in JSON and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Low => "low",
@@ -43,7 +43,7 @@ impl fmt::Display for Priority {
     }
 }
 
-/// A text that is no priority.
+/// A text that is not a priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be critical, high, normal or low")]
 pub struct PriorityFault;

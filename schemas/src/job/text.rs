@@ -1,88 +1,87 @@
-//! Texts of bounded size, whoever wrote them.
+//! Texts of bounded size in a job's row.
 
 use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// The longest checkpoint.
 const CHECKPOINT_MAX_BYTES: usize = 8_192;
 
-/// A text of at most `MAX` bytes: what is longer is cut. It has no control characters but line breaks, so that it can
-/// be shown on a terminal.
+/// A text of at most `MAX` bytes; longer texts are truncated. Control characters other than line breaks are replaced, so
+/// that it can be shown on a terminal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-pub struct Clipped<const MAX: usize>(String);
+pub struct BoundedText<const MAX: usize>(String);
 
-/// The name of a person, or of a process.
-pub type JobName = Clipped<100>;
-/// What a job says: a result, an error, how far it has come.
-pub type JobText = Clipped<1_000>;
+/// Name of a person or a process.
+pub type JobName = BoundedText<100>;
+/// A result, an error or a progress message of a job.
+pub type JobText = BoundedText<1_000>;
 
-/// Stands where a text was cut.
-const CUT: &str = "…";
+/// Marks the end of a truncated text.
+const ELLIPSIS: &str = "…";
 
-impl<const MAX: usize> Clipped<MAX> {
+impl<const MAX: usize> BoundedText<MAX> {
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-impl<const MAX: usize> From<&str> for Clipped<MAX> {
+impl<const MAX: usize> From<&str> for BoundedText<MAX> {
     fn from(text: &str) -> Self {
-        let shown =
+        let printable =
             |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
-        // A character takes at least a byte: no more of a long text is looked at than can be kept.
-        let mut clipped: String = text.chars().take(MAX + 1).map(shown).collect();
-        if clipped.len() > MAX {
-            let room = MAX.saturating_sub(CUT.len());
-            clipped.truncate(clipped.floor_char_boundary(room));
-            clipped.push_str(CUT);
+        // Each character has at least one byte, so the work is bounded for a text of any length.
+        let mut bounded: String = text.chars().take(MAX + 1).map(printable).collect();
+        if bounded.len() > MAX {
+            let kept_bytes = MAX.saturating_sub(ELLIPSIS.len());
+            bounded.truncate(bounded.floor_char_boundary(kept_bytes));
+            bounded.push_str(ELLIPSIS);
         }
-        Self(clipped)
+        Self(bounded)
     }
 }
 
-impl<const MAX: usize> From<String> for Clipped<MAX> {
+impl<const MAX: usize> From<String> for BoundedText<MAX> {
     fn from(text: String) -> Self {
         Self::from(text.as_str())
     }
 }
 
-impl<const MAX: usize> From<Clipped<MAX>> for String {
-    fn from(text: Clipped<MAX>) -> Self {
+impl<const MAX: usize> From<BoundedText<MAX>> for String {
+    fn from(text: BoundedText<MAX>) -> Self {
         text.0
     }
 }
 
-impl<const MAX: usize> fmt::Display for Clipped<MAX> {
+impl<const MAX: usize> fmt::Display for BoundedText<MAX> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
 }
 
-/// What the runner of one kind of job has to know to go on where a worker left off, as JSON of its own.
+/// State from which the next attempt of a job resumes. JSON in a format of the job's executor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobCheckpoint(String);
 
-/// What is not kept with a job.
+/// Why a value cannot be stored as a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointFault {
-    /// It takes more room than a row has for it.
+    /// The encoded value is too large for the row.
     #[error("a checkpoint of {0} bytes is too large: at most {CHECKPOINT_MAX_BYTES}")]
     TooLarge(usize),
-    /// It is not JSON.
-    #[error("a checkpoint cannot be written as JSON: {0}")]
+    /// The value cannot be encoded as JSON.
+    #[error("a checkpoint cannot be encoded as JSON: {0}")]
     NotJson(String),
 }
 
 impl JobCheckpoint {
-    /// Writes a checkpoint.
+    /// Encodes a checkpoint.
     ///
     /// # Errors
-    /// When it is too large, or JSON cannot hold it: a mistake of the runner's.
+    /// When the value is too large or cannot be encoded: a bug of the executor.
     pub fn of(state: &impl Serialize) -> Result<Self, CheckpointFault> {
         let text = serde_json::to_string(state);
         let text = text.map_err(|error| CheckpointFault::NotJson(error.to_string()))?;
@@ -92,7 +91,7 @@ impl JobCheckpoint {
         Ok(Self(text))
     }
 
-    /// Reads it. `None` for damage, and for what another release wrote.
+    /// Decodes the checkpoint; `None` if it is damaged or of an unknown release.
     pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
         serde_json::from_str(&self.0).ok()
     }

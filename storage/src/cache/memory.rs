@@ -1,4 +1,4 @@
-//! The cache in this process, for the embedded default. The same rules as `schemas/lua/publish.lua`.
+//! The cache in process memory, for the embedded default. Follows the same rules as `schemas/lua/publish.lua`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,30 +12,30 @@ use tokio::sync::broadcast;
 
 use super::{Cache, CacheError, CacheUpdate};
 
-/// How far a subscriber may fall behind.
-const UPDATES_KEPT: usize = 1_024;
+/// Updates that a slow subscriber may be behind before it is reported as lagging.
+const MAX_PENDING_UPDATES: usize = 1_024;
 
-/// The cache in this process. Empty at every start, until owners publish.
+/// The cache in process memory. Empty at every start, until owners publish.
 pub struct MemoryCache {
-    budgets: Mutex<HashMap<BudgetId, Copied>>,
+    budgets: Mutex<HashMap<BudgetId, BudgetCopy>>,
     updates: broadcast::Sender<CacheUpdate>,
 }
 
-/// One budget's copy.
+/// The copy of one budget's totals.
 #[derive(Default)]
-struct Copied {
+struct BudgetCopy {
     partitions: BTreeMap<PartitionId, PartitionTotals>,
-    /// The sum of all partitions in one term: the newest that was whole.
+    /// The sum of all partitions in the newest term that is complete.
     aggregate: Option<CombinedTotals>,
 }
 
 impl MemoryCache {
-    /// An empty cache.
+    /// Creates an empty cache.
     pub fn new() -> Self {
-        Self { budgets: Mutex::default(), updates: broadcast::Sender::new(UPDATES_KEPT) }
+        Self { budgets: Mutex::default(), updates: broadcast::Sender::new(MAX_PENDING_UPDATES) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<BudgetId, Copied>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<BudgetId, BudgetCopy>> {
         self.budgets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -58,14 +58,14 @@ impl Cache for MemoryCache {
             return Ok(());
         };
         let mut budgets = self.lock();
-        let copied = budgets.entry(budget.clone()).or_default();
-        let mut forward = false;
+        let copy = budgets.entry(budget.clone()).or_default();
+        let mut changed = false;
         for part in partitions {
-            forward |= copied.take(part.clone());
+            changed |= copy.replace_if_newer(part.clone());
         }
-        if forward && copied.combine(term, count)? {
-            // It is no error that nobody listens.
-            let _ = self.updates.send(CacheUpdate::Moved(budget.clone()));
+        if changed && copy.update_aggregate(term, count)? {
+            // A send fails only when there are no subscribers.
+            let _ = self.updates.send(CacheUpdate::Changed(budget.clone()));
         }
         Ok(())
     }
@@ -81,27 +81,27 @@ impl Cache for MemoryCache {
     }
 }
 
-impl Copied {
-    /// Takes a partition's totals if they are newer than what is there.
-    fn take(&mut self, part: PartitionTotals) -> bool {
-        let place = |part: &PartitionTotals| (part.term, part.totals.position);
-        let known = self.partitions.get(&part.partition);
-        let newer = known.is_none_or(|known| place(&part) > place(known));
+impl BudgetCopy {
+    /// Replaces a partition's totals if the new ones are newer. Returns whether they were.
+    fn replace_if_newer(&mut self, part: PartitionTotals) -> bool {
+        let version = |part: &PartitionTotals| (part.term, part.totals.position);
+        let stored = self.partitions.get(&part.partition);
+        let newer = stored.is_none_or(|stored| version(&part) > version(stored));
         if newer {
             self.partitions.insert(part.partition, part);
         }
         newer
     }
 
-    /// Adds the term's partitions up, if all of it is there. Whether the aggregate has moved.
-    fn combine(&mut self, term: Term, count: PartitionCount) -> Result<bool, CacheError> {
-        let known = || count.partitions().map(|partition| self.partitions.get(&partition));
-        if known().flatten().any(|part| part.term < term) {
-            // Until the last of them has come into the term, the sum of the one before would only grow old here.
+    /// Sums the term's partitions up once all of them are present. Returns whether the aggregate has changed.
+    fn update_aggregate(&mut self, term: Term, count: PartitionCount) -> Result<bool, CacheError> {
+        let stored = || count.partitions().map(|partition| self.partitions.get(&partition));
+        if stored().flatten().any(|part| part.term < term) {
+            // Until every partition is in the new term, the previous term's aggregate would only get older.
             self.aggregate = None;
             return Ok(false);
         }
-        let totals: Vec<Option<BudgetTotals>> = known()
+        let totals: Vec<Option<BudgetTotals>> = stored()
             .map(|part| Some(part.filter(|part| part.term == term)?.totals.clone()))
             .collect();
         match CombinedTotals::merge(term, count, &totals) {

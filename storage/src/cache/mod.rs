@@ -1,4 +1,4 @@
-//! The cache: a copy of the committed totals for readers, moved forward only, and news of every move.
+//! The cache: a copy of committed totals for readers, which only moves forward, and notifications of its changes.
 
 pub mod memory;
 pub mod redis;
@@ -7,27 +7,27 @@ use async_trait::async_trait;
 use schemas::{BudgetId, CombinedTotals, PartitionCount, PartitionTotals};
 use tokio::sync::broadcast;
 
-/// The cache did not answer, or holds nonsense. Readers go on to the next tier; owners publish again.
+/// The cache is unavailable, or holds damaged data. Readers query the next tier; owners publish again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the cache did not answer: {0}")]
+#[error("the cache is unavailable: {0}")]
 pub struct CacheError(pub String);
 
-/// What a subscriber hears.
+/// A notification to a subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheUpdate {
-    /// The budget's aggregate has moved.
-    Moved(BudgetId),
-    /// News may be missed from here on: whatever is held is as old as it is.
+    /// The budget's aggregate has changed.
+    Changed(BudgetId),
+    /// Changes may be missed from now on: totals held by the subscriber may be stale.
     Interrupted,
-    /// News comes again: read whatever is held anew.
+    /// Changes are reported again: the subscriber must read its totals anew.
     Resumed,
 }
 
-/// Where the copy rests.
+/// Stores a copy of committed totals.
 #[async_trait]
 pub trait Cache: Send + Sync + 'static {
-    /// Takes over what an owner has committed of one budget, all of it of one generation. Forward only: what is older
-    /// than what the cache has changes nothing. The aggregate moves once every partition of the generation is there.
+    /// Publishes an owner's committed totals of one budget, all of one generation. Older totals than the cache's change
+    /// nothing. The aggregate changes once the cache has every partition of the generation.
     async fn publish(
         &self,
         budget: &BudgetId,
@@ -35,9 +35,9 @@ pub trait Cache: Send + Sync + 'static {
         partitions: &[PartitionTotals],
     ) -> Result<(), CacheError>;
 
-    /// The aggregates of several budgets in one round trip; `None` for each that is not whole.
+    /// Reads the aggregates of several budgets in one round trip; `None` for each that is missing or incomplete.
     async fn read(&self, budgets: &[BudgetId]) -> Result<Vec<Option<CombinedTotals>>, CacheError>;
 
-    /// News from now on. A subscriber that falls behind (`RecvError::Lagged`) must treat it as a gap.
+    /// Subscribes to changes. A subscriber that falls behind (`RecvError::Lagged`) must treat it as an interruption.
     fn subscribe(&self) -> broadcast::Receiver<CacheUpdate>;
 }

@@ -1,4 +1,4 @@
-//! Opens the places that are configured.
+//! Opens the configured backends.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,52 +11,57 @@ use super::{CacheKind, LogKind, StorageConfig, StoreKind};
 use crate::cache::Cache;
 use crate::cache::memory::MemoryCache;
 use crate::cache::redis::RedisCache;
-use crate::definitions::kafka::KafkaDefinitions;
-use crate::definitions::sqlite::SqliteDefinitions;
-use crate::definitions::{Definitions, until_loaded};
+use crate::control::kafka::KafkaControlTopic;
+use crate::control::sqlite::SqliteControlTopic;
+use crate::control::{ActiveLog, ControlTopic, wait_until_loaded};
 use crate::idempotency::Idempotency;
 use crate::idempotency::memory::MemoryIdempotency;
 use crate::idempotency::redis::RedisIdempotency;
 use crate::jobs::JobStore;
-use crate::log::archive::{ArchivedReader, folder_of};
-use crate::log::kafka::topics::ensure_topics_beside;
+use crate::log::archive::{ArchivedReader, archive_dir_for};
+use crate::log::dead_letters::DeadLetterJournalOpener;
+use crate::log::kafka::topics::ensure_auxiliary_topics;
 use crate::log::kafka::{
-    KafkaDeadLetters, KafkaLetterBook, KafkaLog, KafkaReader, KafkaSource, LogMover,
+    KafkaDeadLetterJournal, KafkaDeadLetterWriter, KafkaLogWriter, KafkaReader, KafkaSource,
+    TopicMigrator,
 };
-use crate::log::letters::LetterPlaces;
-use crate::log::sqlite::{SqliteLetterBook, SqliteLog, SqliteReader};
-use crate::log::{DeadLetters, LetterBook, LogReader, LogReaders, LogSource, LogWriter};
-use crate::opening::OpenError;
+use crate::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteReader};
+use crate::log::{
+    DeadLetterJournal, DeadLetterWriter, LogReader, LogReaderOpener, LogSource, LogWriter,
+};
+use crate::open_error::OpenError;
 use crate::secret::open_secret;
 use crate::store::Store;
 use crate::store::scylla::ScyllaStore;
 use crate::store::sqlite::SqliteStore;
 
-/// The embedded log, in the folder of the embedded files.
+/// File name of the embedded log.
 const LOG_FILE: &str = "log.db";
-/// The embedded store, there as well.
+/// File name of the embedded store.
 const STORE_FILE: &str = "store.db";
+/// File name of the embedded control topic.
+const CONTROL_FILE: &str = "definitions.db";
 
-/// The log's ends, opened together.
-pub struct OpenLog {
-    /// For submissions.
+/// The handles of one log, opened together.
+pub struct LogHandles {
+    /// Appends submissions.
     pub writer: Arc<dyn LogWriter>,
-    /// For the processor.
+    /// Reads the assigned partitions, for the processor.
     pub source: Box<dyn LogSource>,
-    /// For what cannot be folded.
-    pub dead_letters: Arc<dyn DeadLetters>,
+    /// Appends dead letters.
+    pub dead_letters: Arc<dyn DeadLetterWriter>,
 }
 
-/// The store, opened once for all that rests there.
+/// The handles of the store, opened once.
 #[derive(Clone)]
-pub struct OpenStore {
-    /// Totals, people and generations.
+pub struct StoreHandles {
+    /// Totals, person rows and generations.
     pub store: Arc<dyn Store>,
     /// Background jobs.
     pub jobs: Arc<dyn JobStore>,
 }
 
-impl OpenStore {
+impl StoreHandles {
     fn of(store: impl Store + JobStore) -> Self {
         let store = Arc::new(store);
         Self { store: Arc::clone(&store) as _, jobs: store }
@@ -64,100 +69,99 @@ impl OpenStore {
 }
 
 impl StorageConfig {
-    /// Opens the log for appending only: the one to which submissions go by now, as the definitions say, and any to which
-    /// they will.
+    /// Opens the active log for appending. The writer follows later switches of the active log.
     ///
     /// # Errors
-    /// When it does not answer, or has another partition count.
+    /// If the log is unreachable or has an unexpected partition count.
     pub async fn open_log_writer(
         &self,
-        definitions: &dyn Definitions,
+        active_log: &dyn ActiveLog,
     ) -> Result<Arc<dyn LogWriter>, OpenError> {
         match self.log {
             LogKind::Kafka => {
-                self.ensure_definitions().await?;
-                until_loaded(definitions).await;
-                let moves = definitions.log();
-                let log = moves.borrow().clone().unwrap_or_else(|| self.first_log());
-                let opened = KafkaLog::open(&self.kafka, &log, moves).await;
-                Ok(Arc::new(opened.map_err(OpenError::log)?))
+                self.ensure_control_topic().await?;
+                wait_until_loaded(active_log).await;
+                let switches = active_log.subscribe();
+                let log = switches.borrow().clone().unwrap_or_else(|| self.first_log());
+                let opened = KafkaLogWriter::open(&self.kafka, &log, switches).await;
+                Ok(Arc::new(opened?))
             }
             LogKind::Sqlite => self.open_writer_of(&self.first_log()).await,
         }
     }
 
-    /// Opens one log for appending only, and no other to which submissions may be moved.
+    /// Opens one log for appending. The writer does not follow switches of the active log.
     ///
     /// # Errors
-    /// When it does not answer, or has another partition count.
+    /// If the log is unreachable or has an unexpected partition count.
     pub async fn open_writer_of(&self, log: &LogRef) -> Result<Arc<dyn LogWriter>, OpenError> {
         match self.log {
             LogKind::Kafka => {
-                let opened = KafkaLog::open(&self.kafka, log, watch::channel(None).1).await;
-                Ok(Arc::new(opened.map_err(OpenError::log)?))
+                let opened = KafkaLogWriter::open(&self.kafka, log, watch::channel(None).1).await;
+                Ok(Arc::new(opened?))
             }
             LogKind::Sqlite => {
                 let opened = SqliteLog::open(&self.embedded_file(LOG_FILE)?, log.partitions);
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
+                Ok(Arc::new(opened.map_err(|error| OpenError::invalid("the log", error))?))
             }
         }
     }
 
-    /// Opens all ends of a log. Its writer goes on to any to which submissions are moved.
+    /// Opens all handles of a log. The writer follows later switches of the active log.
     ///
     /// # Errors
-    /// When it does not answer, or has another partition count.
+    /// If the log is unreachable or has an unexpected partition count.
     pub async fn open_log(
         &self,
         log: &LogRef,
-        definitions: &dyn Definitions,
-    ) -> Result<OpenLog, OpenError> {
+        active_log: &dyn ActiveLog,
+    ) -> Result<LogHandles, OpenError> {
         match self.log {
             LogKind::Kafka => {
-                let source = KafkaSource::open(&self.kafka, log).await.map_err(OpenError::log)?;
-                let writer = KafkaLog::open_unchecked(&self.kafka, log, definitions.log())
-                    .map_err(OpenError::log)?;
-                let dead_letters = KafkaDeadLetters::open(&self.kafka).map_err(OpenError::log)?;
-                Ok(OpenLog {
+                let source = KafkaSource::open(&self.kafka, log).await?;
+                let switches = active_log.subscribe();
+                let writer = KafkaLogWriter::open_unchecked(&self.kafka, log, switches)?;
+                let dead_letters = KafkaDeadLetterWriter::open(&self.kafka)?;
+                Ok(LogHandles {
                     writer: Arc::new(writer),
                     source: Box::new(source),
                     dead_letters: Arc::new(dead_letters),
                 })
             }
             LogKind::Sqlite => {
-                let wrong = |error| OpenError::wrong("the log", error);
+                let invalid = |error| OpenError::invalid("the log", error);
                 let log = SqliteLog::open(&self.embedded_file(LOG_FILE)?, self.partitions)
-                    .map_err(wrong)?;
-                let source = Box::new(log.source().map_err(wrong)?);
+                    .map_err(invalid)?;
+                let source = Box::new(log.source().map_err(invalid)?);
                 let log = Arc::new(log);
-                Ok(OpenLog { writer: log.clone(), source, dead_letters: log })
+                Ok(LogHandles { writer: log.clone(), source, dead_letters: log })
             }
         }
     }
 
-    /// What moves submissions to another topic; `None` where they are in no topic.
-    pub fn log_mover(&self) -> Option<LogMover> {
+    /// Returns the migrator between topics. `None` for the embedded log, which has no topics.
+    pub fn topic_migrator(&self) -> Option<TopicMigrator> {
         match self.log {
-            LogKind::Kafka => Some(LogMover::new(&self.kafka)),
+            LogKind::Kafka => Some(TopicMigrator::new(&self.kafka)),
             LogKind::Sqlite => None,
         }
     }
 
-    /// Opens the book of dead letters. Creates nothing.
+    /// Opens the dead letter journal. Creates nothing.
     ///
     /// # Errors
-    /// When it is not there.
-    pub fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError> {
+    /// If the embedded log does not exist.
+    pub fn open_dead_letter_journal(&self) -> Result<Arc<dyn DeadLetterJournal>, OpenError> {
         match self.log {
-            LogKind::Kafka => Ok(Arc::new(KafkaLetterBook::new(&self.kafka))),
+            LogKind::Kafka => Ok(Arc::new(KafkaDeadLetterJournal::new(&self.kafka))),
             LogKind::Sqlite => {
-                let opened = SqliteLetterBook::open(&self.sqlite_dir.join(LOG_FILE));
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
+                let opened = SqliteDeadLetterJournal::open(&self.sqlite_dir.join(LOG_FILE));
+                Ok(Arc::new(opened.map_err(|error| OpenError::invalid("the log", error))?))
             }
         }
     }
 
-    /// The cache, if other processes than its own can reach it.
+    /// Opens the cache, if other processes can reach it.
     pub async fn open_shared_cache(&self) -> Option<Arc<dyn Cache>> {
         match self.cache {
             CacheKind::Redis => Some(self.open_cache().await),
@@ -165,41 +169,45 @@ impl StorageConfig {
         }
     }
 
-    /// Opens the store.
+    /// Opens the store, and migrates its schema.
     ///
     /// # Errors
-    /// When it does not answer, or is not what it should be.
-    pub async fn open_store(&self) -> Result<OpenStore, OpenError> {
+    /// If the store is unreachable or has an unexpected schema.
+    pub async fn open_store(&self) -> Result<StoreHandles, OpenError> {
         match self.store {
             StoreKind::Scylla => {
                 let opened = ScyllaStore::connect(&self.scylla).await;
-                Ok(OpenStore::of(opened.map_err(OpenError::store)?))
+                Ok(StoreHandles::of(opened?))
             }
             StoreKind::Sqlite => {
                 let opened = SqliteStore::open(&self.embedded_file(STORE_FILE)?);
-                Ok(OpenStore::of(opened.map_err(|error| OpenError::wrong("the store", error))?))
+                Ok(StoreHandles::of(
+                    opened.map_err(|error| OpenError::invalid("the store", error))?,
+                ))
             }
         }
     }
 
-    /// Opens a store that is there, and changes nothing of its schema.
+    /// Opens an existing store without changing its schema.
     ///
     /// # Errors
-    /// When it does not answer, is not there, or is not up to date.
-    pub async fn open_existing_store(&self) -> Result<OpenStore, OpenError> {
+    /// If the store is unreachable, does not exist, or has an old schema.
+    pub async fn open_existing_store(&self) -> Result<StoreHandles, OpenError> {
         match self.store {
             StoreKind::Scylla => {
                 let opened = ScyllaStore::connect_to_existing(&self.scylla).await;
-                Ok(OpenStore::of(opened.map_err(OpenError::store)?))
+                Ok(StoreHandles::of(opened?))
             }
             StoreKind::Sqlite => {
                 let opened = SqliteStore::open_existing(&self.sqlite_dir.join(STORE_FILE));
-                Ok(OpenStore::of(opened.map_err(|error| OpenError::wrong("the store", error))?))
+                Ok(StoreHandles::of(
+                    opened.map_err(|error| OpenError::invalid("the store", error))?,
+                ))
             }
         }
     }
 
-    /// Opens the cache. It may be away.
+    /// Opens the cache, which may be unreachable.
     pub async fn open_cache(&self) -> Arc<dyn Cache> {
         match self.cache {
             CacheKind::Redis => Arc::new(RedisCache::connect(&self.redis).await),
@@ -207,36 +215,38 @@ impl StorageConfig {
         }
     }
 
-    /// Opens the definitions. They may not be loaded yet.
+    /// Opens the control topic. It may not be loaded yet.
     ///
     /// # Errors
-    /// When there is no thread, or no file.
-    pub fn open_definitions(&self) -> Result<Arc<dyn Definitions>, OpenError> {
+    /// If the thread cannot be started, or the embedded file cannot be opened.
+    pub fn open_control_topic(&self) -> Result<ControlTopic, OpenError> {
         match self.log {
             LogKind::Kafka => {
-                let opened = KafkaDefinitions::open(&self.kafka);
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the definitions", error))?))
+                let opened = KafkaControlTopic::open(&self.kafka);
+                let topic = opened.map_err(|error| OpenError::invalid("the definitions", error))?;
+                Ok(ControlTopic::new(topic))
             }
             LogKind::Sqlite => {
-                let opened = SqliteDefinitions::open(&self.embedded_file("definitions.db")?);
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the definitions", error))?))
+                let opened = SqliteControlTopic::open(&self.embedded_file(CONTROL_FILE)?);
+                let topic = opened.map_err(|error| OpenError::invalid("the definitions", error))?;
+                Ok(ControlTopic::new(topic))
             }
         }
     }
 
-    /// Creates what the definitions rest in, if it is not there: without, they are never loaded.
+    /// Creates the control topic if it does not exist. Without it, it is never loaded.
     ///
     /// # Errors
-    /// When it cannot be created now, or is not what it should be.
-    pub async fn ensure_definitions(&self) -> Result<(), OpenError> {
+    /// If Kafka is unreachable, or the topic has an unexpected partition count.
+    pub async fn ensure_control_topic(&self) -> Result<(), OpenError> {
         match self.log {
-            LogKind::Kafka => ensure_topics_beside(&self.kafka).await.map_err(OpenError::log),
-            // The file is there once they are open.
+            LogKind::Kafka => Ok(ensure_auxiliary_topics(&self.kafka).await?),
+            // Opening it creates the file.
             LogKind::Sqlite => Ok(()),
         }
     }
 
-    /// Opens the memory of submission ids. It may be away.
+    /// Opens the store of submission ids, which may be unreachable.
     pub async fn open_idempotency(&self) -> Arc<dyn Idempotency> {
         match self.cache {
             CacheKind::Redis => Arc::new(RedisIdempotency::connect(&self.redis).await),
@@ -244,46 +254,44 @@ impl StorageConfig {
         }
     }
 
-    /// The maker of persons' keys.
+    /// Returns the hasher of person ids.
     ///
     /// # Errors
-    /// When its secret cannot be read, or made.
+    /// If its secret cannot be read or created.
     pub fn hasher(&self) -> Result<PersonKeyHasher, OpenError> {
         Ok(open_secret(self.person_key_secret_file.as_deref(), &self.sqlite_dir)?)
     }
 
     fn embedded_file(&self, name: &str) -> Result<PathBuf, OpenError> {
         std::fs::create_dir_all(&self.sqlite_dir)
-            .map_err(|error| OpenError::wrong("the embedded files", error))?;
+            .map_err(|error| OpenError::invalid("the embedded files", error))?;
         Ok(self.sqlite_dir.join(name))
     }
 }
 
 #[async_trait]
-impl LogReaders for StorageConfig {
+impl LogReaderOpener for StorageConfig {
     async fn open(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError> {
-        let alone = self.open_alone(log).await?;
+        let alone = self.open_without_archive(log).await?;
         let Some(dir) = &self.archive_dir else { return Ok(alone) };
-        Ok(Arc::new(ArchivedReader::open(&folder_of(dir, log), &log.topic, alone).await))
+        Ok(Arc::new(ArchivedReader::open(&archive_dir_for(dir, log), &log.topic, alone).await))
     }
 
-    async fn open_alone(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError> {
+    async fn open_without_archive(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError> {
         match self.log {
-            LogKind::Kafka => {
-                Ok(Arc::new(KafkaReader::open(&self.kafka, log).await.map_err(OpenError::log)?))
-            }
+            LogKind::Kafka => Ok(Arc::new(KafkaReader::open(&self.kafka, log).await?)),
             LogKind::Sqlite => {
                 let opened = SqliteReader::open(&self.sqlite_dir.join(LOG_FILE), log.partitions);
-                Ok(Arc::new(opened.map_err(|error| OpenError::wrong("the log", error))?))
+                Ok(Arc::new(opened.map_err(|error| OpenError::invalid("the log", error))?))
             }
         }
     }
 }
 
 #[async_trait]
-impl LetterPlaces for StorageConfig {
-    fn open_letter_book(&self) -> Result<Arc<dyn LetterBook>, OpenError> {
-        self.open_letter_book()
+impl DeadLetterJournalOpener for StorageConfig {
+    fn open_dead_letter_journal(&self) -> Result<Arc<dyn DeadLetterJournal>, OpenError> {
+        self.open_dead_letter_journal()
     }
 
     async fn open_log_reader(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError> {

@@ -1,4 +1,4 @@
-//! Submission ids in this process: a bounded number of them, each for a bounded time. A restart forgets them all.
+//! Submission ids in process memory, bounded in number and age. A restart loses them.
 
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,16 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use schemas::{BudgetId, Receipt, SubmissionId};
 
-use super::{Attempt, Begun, Idempotency};
+use super::{Attempt, BeginOutcome, Idempotency};
 
-/// How much is remembered, and for how long.
+/// Bounds the number and age of stored attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// How many attempts at most; beyond that the least recently used are forgotten.
+    /// Maximum number of attempts; the least recently used are evicted.
     pub attempts: u64,
-    /// How long an attempt counts as in flight when nobody says what became of it.
+    /// How long an attempt stays in flight if it is never finished.
     pub in_flight: Duration,
-    /// How long a receipt is remembered.
+    /// How long a receipt is stored.
     pub receipts: Duration,
 }
 
@@ -32,49 +32,51 @@ impl Default for Retention {
     }
 }
 
-/// Submission ids in this process.
+/// Submission ids in process memory.
 pub struct MemoryIdempotency {
-    attempts: Cache<(BudgetId, SubmissionId), Known>,
+    attempts: Cache<(BudgetId, SubmissionId), StoredAttempt>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Known {
+struct StoredAttempt {
     digest: u64,
     /// `None` while it is in flight.
     receipt: Option<Receipt>,
 }
 
 impl MemoryIdempotency {
-    /// Begins with nothing.
+    /// Creates an empty store.
     pub fn new(retention: Retention) -> Self {
         let attempts = Cache::builder()
             .max_capacity(retention.attempts)
-            // The default policy prefers what is asked for often to what is new, and would not take in an attempt.
+            // The default policy prefers frequently read entries to new ones, and would reject a new attempt.
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(retention)
             .build();
         Self { attempts }
     }
 
-    fn begin_one(&self, attempt: &Attempt) -> Begun {
-        let mut begun = Begun::First;
-        // Moka runs this alone for the key: of two at once, one is the first.
+    fn begin_one(&self, attempt: &Attempt) -> BeginOutcome {
+        let mut outcome = BeginOutcome::First;
+        // Moka serializes these calls per key: of two concurrent attempts, one is the first.
         self.attempts.entry(key(attempt)).and_compute_with(|entry| match entry {
-            None => Op::Put(Known { digest: attempt.digest, receipt: None }),
+            None => Op::Put(StoredAttempt { digest: attempt.digest, receipt: None }),
             Some(entry) => {
-                begun = match *entry.value() {
-                    Known { digest, .. } if digest != attempt.digest => Begun::Reused,
-                    Known { receipt: Some(receipt), .. } => Begun::Repeat(receipt),
-                    Known { receipt: None, .. } => Begun::InFlight,
+                outcome = match *entry.value() {
+                    StoredAttempt { digest, .. } if digest != attempt.digest => {
+                        BeginOutcome::Reused
+                    }
+                    StoredAttempt { receipt: Some(receipt), .. } => BeginOutcome::Repeat(receipt),
+                    StoredAttempt { receipt: None, .. } => BeginOutcome::InFlight,
                 };
                 Op::Nop
             }
         });
-        begun
+        outcome
     }
 
-    fn forget(&self, attempt: &Attempt) {
-        // What was accepted meanwhile must stay.
+    fn remove_unaccepted(&self, attempt: &Attempt) {
+        // The receipt of a concurrent attempt must stay.
         self.attempts.entry(key(attempt)).and_compute_with(|entry| match entry {
             Some(entry)
                 if entry.value().digest == attempt.digest && entry.value().receipt.is_none() =>
@@ -99,40 +101,41 @@ fn key(attempt: &Attempt) -> (BudgetId, SubmissionId) {
 
 #[async_trait]
 impl Idempotency for MemoryIdempotency {
-    async fn begin(&self, attempts: &[Attempt]) -> Vec<Begun> {
+    async fn begin(&self, attempts: &[Attempt]) -> Vec<BeginOutcome> {
         attempts.iter().map(|attempt| self.begin_one(attempt)).collect()
     }
 
     async fn finish(&self, outcomes: &[(Attempt, Option<Receipt>)]) {
         for (attempt, receipt) in outcomes {
             match receipt {
-                Some(_) => self
-                    .attempts
-                    .insert(key(attempt), Known { digest: attempt.digest, receipt: *receipt }),
-                None => self.forget(attempt),
+                Some(_) => self.attempts.insert(
+                    key(attempt),
+                    StoredAttempt { digest: attempt.digest, receipt: *receipt },
+                ),
+                None => self.remove_unaccepted(attempt),
             }
         }
     }
 }
 
 impl Retention {
-    fn of(&self, known: &Known) -> Option<Duration> {
-        Some(if known.receipt.is_some() { self.receipts } else { self.in_flight })
+    fn time_to_live(&self, attempt: &StoredAttempt) -> Option<Duration> {
+        Some(if attempt.receipt.is_some() { self.receipts } else { self.in_flight })
     }
 }
 
-impl<K> Expiry<K, Known> for Retention {
-    fn expire_after_create(&self, _: &K, known: &Known, _: Instant) -> Option<Duration> {
-        self.of(known)
+impl<K> Expiry<K, StoredAttempt> for Retention {
+    fn expire_after_create(&self, _: &K, attempt: &StoredAttempt, _: Instant) -> Option<Duration> {
+        self.time_to_live(attempt)
     }
 
     fn expire_after_update(
         &self,
         _: &K,
-        known: &Known,
+        attempt: &StoredAttempt,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        self.of(known)
+        self.time_to_live(attempt)
     }
 }

@@ -1,6 +1,6 @@
-//! Submission ids that ingest has seen lately, so that a repetition gets its first answer again.
+//! Recent submission ids, so that a repeated submission returns its first receipt.
 //!
-//! A convenience for clients, not the guard: when this memory fails or forgets, the fold still counts nobody twice.
+//! A convenience for clients. Exactly-once counting does not depend on it: the fold ignores repeated submission ids.
 
 pub mod memory;
 pub mod redis;
@@ -8,37 +8,37 @@ pub mod redis;
 use async_trait::async_trait;
 use schemas::{BudgetId, Receipt, SubmissionId};
 
-/// A submission that names itself.
+/// An attempt to append a submission with a client-supplied id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// Its budget.
+    /// The submission's budget.
     pub budget: BudgetId,
-    /// Its name.
+    /// The submission's id.
     pub submission: SubmissionId,
-    /// A digest of what it says and who says it.
+    /// A digest of the submission's content and person.
     pub digest: u64,
 }
 
-/// What is known of an attempt.
+/// The result of the lookup of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begun {
-    /// Nothing: go on. The attempt is in flight from now on.
+pub enum BeginOutcome {
+    /// The id is new. The attempt is marked as in flight.
     First,
-    /// It was accepted before, with this receipt.
+    /// The submission was accepted before, with this receipt.
     Repeat(Receipt),
-    /// The same attempt is being handled at this moment.
+    /// The same submission is in flight.
     InFlight,
-    /// The same name was used for something else.
+    /// The id was used for other content.
     Reused,
 }
 
-/// Where ids rest.
+/// Stores recent submission ids.
 #[async_trait]
 pub trait Idempotency: Send + Sync + 'static {
-    /// Looks attempts up and marks new ones as in flight: one answer each, in order. When the memory is away, all are
-    /// [`Begun::First`].
-    async fn begin(&self, attempts: &[Attempt]) -> Vec<Begun>;
+    /// Looks attempts up and marks new ones as in flight. Returns one outcome for each, in order. If the store is
+    /// unavailable, every outcome is [`BeginOutcome::First`].
+    async fn begin(&self, attempts: &[Attempt]) -> Vec<BeginOutcome>;
 
-    /// Remembers the receipts of attempts that were accepted, and forgets (`None`) those that were not.
+    /// Stores the receipts of accepted attempts, and removes attempts that were not accepted (`None`).
     async fn finish(&self, outcomes: &[(Attempt, Option<Receipt>)]);
 }

@@ -1,5 +1,5 @@
-//! Submission ids in Redis, shared by every ingest. One key an attempt: its digest while it is in flight, its digest
-//! and its receipt once it is accepted. Any trouble with Redis makes every attempt the first.
+//! Submission ids in Redis, shared by all ingest processes. The key of an attempt holds its digest while it is in
+//! flight, and its digest and receipt once it is accepted. If Redis fails, every attempt counts as the first.
 
 use std::time::Duration;
 
@@ -7,34 +7,35 @@ use async_trait::async_trait;
 use schemas::Receipt;
 use schemas::redis::idempotency_key;
 
-use super::{Attempt, Begun, Idempotency};
-use crate::redis_connection::{RedisConfig, RedisLink};
+use super::{Attempt, BeginOutcome, Idempotency};
+use crate::redis_connection::{RedisConfig, RedisConnection};
 
-/// How long an attempt counts as in flight when nobody says what became of it.
-const IN_FLIGHT: Duration = Duration::from_secs(10);
+/// How long an attempt stays in flight if it is never finished.
+const IN_FLIGHT_TTL: Duration = Duration::from_secs(10);
 
-/// How long a receipt is remembered.
-const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a receipt is stored.
+const RECEIPT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Deletes a key only if it still says what we wrote: what was accepted meanwhile must stay.
-const FORGET: &str =
+/// Deletes a key if it still holds our in-flight value: the receipt of a concurrent attempt must stay.
+const DELETE_IN_FLIGHT_SCRIPT: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
 /// Submission ids in Redis.
 pub struct RedisIdempotency {
-    link: RedisLink,
+    connection: RedisConnection,
 }
 
 impl RedisIdempotency {
-    /// Begins to connect, and waits at most about a second for the first attempt. It does not fail when Redis is away.
+    /// Starts connecting, and waits at most about a second for the first attempt. Does not fail if Redis is
+    /// unreachable.
     pub async fn connect(config: &RedisConfig) -> Self {
-        Self { link: RedisLink::open(config).await }
+        Self { connection: RedisConnection::open(config).await }
     }
 }
 
 #[async_trait]
 impl Idempotency for RedisIdempotency {
-    async fn begin(&self, attempts: &[Attempt]) -> Vec<Begun> {
+    async fn begin(&self, attempts: &[Attempt]) -> Vec<BeginOutcome> {
         let mut pipeline = redis::pipe();
         for attempt in attempts {
             pipeline
@@ -44,21 +45,19 @@ impl Idempotency for RedisIdempotency {
                 .arg("NX")
                 .arg("GET")
                 .arg("PX")
-                .arg(IN_FLIGHT.as_millis() as u64);
+                .arg(IN_FLIGHT_TTL.as_millis() as u64);
         }
-        let sent = self.link.call(async |mut redis| pipeline.query_async(&mut redis).await).await;
-        let known: Vec<Option<Vec<u8>>> = match sent {
-            Ok(known) => known,
-            Err(fault) => {
-                tracing::debug!(%fault, "submission ids could not be looked up");
-                Vec::new()
-            }
-        };
-        let known = known.into_iter().chain(std::iter::repeat(None));
+        let replies =
+            self.connection.call(async |mut redis| pipeline.query_async(&mut redis).await).await;
+        let previous: Vec<Option<Vec<u8>>> = replies.unwrap_or_else(|error| {
+            tracing::debug!(%error, "failed to look up submission ids");
+            Vec::new()
+        });
+        let previous = previous.into_iter().chain(std::iter::repeat(None));
         attempts
             .iter()
-            .zip(known)
-            .map(|(attempt, known)| judge(attempt, known.as_deref()))
+            .zip(previous)
+            .map(|(attempt, previous)| begin_outcome(attempt, previous.as_deref()))
             .collect()
     }
 
@@ -72,21 +71,21 @@ impl Idempotency for RedisIdempotency {
                     .arg(key)
                     .arg(accepted(attempt, receipt))
                     .arg("PX")
-                    .arg(REMEMBERED.as_millis() as u64)
+                    .arg(RECEIPT_TTL.as_millis() as u64)
                     .ignore(),
                 None => pipeline
                     .cmd("EVAL")
-                    .arg(FORGET)
+                    .arg(DELETE_IN_FLIGHT_SCRIPT)
                     .arg(1)
                     .arg(key)
                     .arg(in_flight(attempt))
                     .ignore(),
             };
         }
-        let sent: Result<(), _> =
-            self.link.call(async |mut redis| pipeline.query_async(&mut redis).await).await;
-        if let Err(fault) = sent {
-            tracing::debug!(%fault, "what became of submissions could not be remembered");
+        let stored: Result<(), _> =
+            self.connection.call(async |mut redis| pipeline.query_async(&mut redis).await).await;
+        if let Err(error) = stored {
+            tracing::debug!(%error, "failed to store the outcome of submissions");
         }
     }
 }
@@ -99,20 +98,20 @@ fn accepted(attempt: &Attempt, receipt: &Receipt) -> String {
     format!("{:016x} {receipt}", attempt.digest)
 }
 
-/// What an attempt is, given what stood under its name before. What cannot be read is as good as nothing.
-fn judge(attempt: &Attempt, known: Option<&[u8]>) -> Begun {
-    let Some(text) = known.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
-        return Begun::First;
+/// Returns the outcome for the key's previous value. A malformed value counts as none.
+fn begin_outcome(attempt: &Attempt, previous: Option<&[u8]>) -> BeginOutcome {
+    let Some(text) = previous.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
+        return BeginOutcome::First;
     };
     let (digest, receipt) = match text.split_once(' ') {
         Some((digest, receipt)) => (digest, Some(receipt.parse())),
         None => (text, None),
     };
     match (u64::from_str_radix(digest, 16), receipt) {
-        (Err(_), _) | (_, Some(Err(_))) => Begun::First,
-        (Ok(digest), _) if digest != attempt.digest => Begun::Reused,
-        (Ok(_), Some(Ok(receipt))) => Begun::Repeat(receipt),
-        (Ok(_), None) => Begun::InFlight,
+        (Err(_), _) | (_, Some(Err(_))) => BeginOutcome::First,
+        (Ok(digest), _) if digest != attempt.digest => BeginOutcome::Reused,
+        (Ok(_), Some(Ok(receipt))) => BeginOutcome::Repeat(receipt),
+        (Ok(_), None) => BeginOutcome::InFlight,
     }
 }
 
@@ -131,23 +130,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_judged_as_what_it_was(
+        fn stored_values_yield_the_outcome_they_were_written_for(
             digest: u64, other: u64, log in 0..3_u32, partition in 0..1_024_u32, offset in 0..i64::MAX as u64,
         ) {
             let receipt = Receipt { log: LogNumber(log), partition: PartitionId(partition), offset: Offset(offset) };
-            let mine = attempt(digest);
-            prop_assert_eq!(judge(&mine, None), Begun::First);
-            prop_assert_eq!(judge(&mine, Some(in_flight(&mine).as_bytes())), Begun::InFlight);
-            let stored = accepted(&mine, &receipt);
-            prop_assert_eq!(judge(&mine, Some(stored.as_bytes())), Begun::Repeat(receipt));
+            let outcome = |digest, previous: &str| {
+                begin_outcome(&attempt(digest), Some(previous.as_bytes()))
+            };
+            prop_assert_eq!(begin_outcome(&attempt(digest), None), BeginOutcome::First);
+            prop_assert_eq!(outcome(digest, &in_flight(&attempt(digest))), BeginOutcome::InFlight);
+            let stored = accepted(&attempt(digest), &receipt);
+            prop_assert_eq!(outcome(digest, &stored), BeginOutcome::Repeat(receipt));
             if other != digest {
-                prop_assert_eq!(judge(&attempt(other), Some(stored.as_bytes())), Begun::Reused);
+                prop_assert_eq!(outcome(other, &stored), BeginOutcome::Reused);
             }
         }
 
         #[test]
-        fn no_stored_value_panics_the_judge(bytes: Vec<u8>) {
-            judge(&attempt(7), Some(&bytes));
+        fn no_stored_value_causes_a_panic(bytes: Vec<u8>) {
+            begin_outcome(&attempt(7), Some(&bytes));
         }
     }
 }

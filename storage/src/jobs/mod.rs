@@ -1,68 +1,68 @@
-//! Where background jobs rest: one row each, in the same place as the totals, changed as a whole and conditionally. What
-//! the steps of a job are is not decided here: see [`schemas::job`].
+//! The store of background jobs: one row each, in the same database as the totals. Does not own the transitions of a job:
+//! see [`schemas::job`].
 
-mod change;
-mod unreadable;
+mod decode;
+mod update;
 
 use async_trait::async_trait;
 use schemas::job::{Job, JobId};
 use uuid::Uuid;
 
-use crate::store::{Conditional, StoreError};
+use crate::store::{CasOutcome, StoreError};
 
-pub use change::{ChangeError, change, delete_surplus, submit};
-use unreadable::readable;
+use decode::decode;
+pub use update::{JobUpdateError, delete_expired, submit, update_job};
 
-/// Every row there is.
+/// All rows of jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobRows {
-    /// Those that can be read, the oldest first.
+    /// Decoded jobs, oldest first.
     pub jobs: Vec<Job>,
-    /// Those that cannot: damaged, or of a kind that only a newer release knows.
+    /// Rows that are damaged, or of a kind that only a newer release knows.
     pub unreadable: Vec<UnreadableJob>,
 }
 
-/// A row that cannot be read.
+/// A row that cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnreadableJob {
-    /// Of which job.
+    /// The job's id.
     pub id: JobId,
-    /// As of which change.
+    /// Revision of the row.
     pub revision: u64,
 }
 
 impl JobRows {
-    /// Of rows in any order: each with its id, revision and text.
+    /// Decodes rows of id, revision and text, given in any order.
     pub(crate) fn of<T: AsRef<str>>(rows: impl IntoIterator<Item = (Uuid, u64, T)>) -> Self {
-        let mut all = Self::default();
+        let mut decoded = Self::default();
         for (id, revision, text) in rows {
-            match readable(id, text.as_ref()) {
-                Some(job) => all.jobs.push(job),
-                None => all.unreadable.push(UnreadableJob { id: JobId(id), revision }),
+            match decode(id, text.as_ref()) {
+                Some(job) => decoded.jobs.push(job),
+                None => decoded.unreadable.push(UnreadableJob { id: JobId(id), revision }),
             }
         }
-        all.jobs.sort_unstable_by_key(|job| (job.created_at_ms, job.id));
-        all
+        decoded.jobs.sort_unstable_by_key(|job| (job.created_at_ms, job.id));
+        decoded
     }
 }
 
-/// Where jobs rest.
+/// Stores jobs.
 #[async_trait]
 pub trait JobStore: Send + Sync + 'static {
-    /// The rows of all jobs. Not linearizable: fast, maybe a step behind.
+    /// Reads the rows of all jobs. Not linearizable: may lack the latest changes.
     async fn job_rows(&self) -> Result<JobRows, StoreError>;
 
-    /// All jobs that can be read, the oldest first. As of [`JobStore::job_rows`].
+    /// Reads all jobs that can be decoded, oldest first. As [`job_rows`](Self::job_rows).
     async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
         Ok(self.job_rows().await?.jobs)
     }
 
-    /// One job. As of [`JobStore::job_rows`].
+    /// Reads one job. As [`job_rows`](Self::job_rows).
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
 
-    /// Puts a job in the place of the one whose revision comes just before its own; revision 1 in the place of none.
-    async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError>;
+    /// Replaces the job of the previous revision; revision 1 creates it.
+    async fn change_job(&self, next: &Job) -> Result<CasOutcome, StoreError>;
 
-    /// Deletes the row of a job that is at this revision.
-    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError>;
+    /// Deletes a job if it has this revision.
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<CasOutcome, StoreError>;
 }

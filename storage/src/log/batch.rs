@@ -1,4 +1,4 @@
-//! Records of one partition on their way from the source to the fold, packed into one buffer.
+//! A batch of one partition's records, packed into one buffer.
 
 use schemas::{Offset, PartitionId, Position};
 
@@ -20,21 +20,21 @@ struct Entry {
 /// One record, borrowed from its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// Its place in the partition.
+    /// The record's offset in the partition.
     pub offset: Offset,
-    /// Its key; empty when it has none.
+    /// The record's key; empty if there is none.
     pub key: &'a [u8],
-    /// Its value; empty when it has none.
+    /// The record's value; empty if there is none.
     pub value: &'a [u8],
 }
 
 impl RecordBatch {
-    /// An empty batch for a partition.
+    /// Creates an empty batch of a partition.
     pub fn new(partition: PartitionId) -> Self {
         Self { partition, bytes: Vec::new(), entries: Vec::new() }
     }
 
-    /// Whose records these are.
+    /// Returns the partition of the records.
     pub fn partition(&self) -> PartitionId {
         self.partition
     }
@@ -48,27 +48,27 @@ impl RecordBatch {
         self.entries.push(Entry { offset: record.offset, key_end, value_end });
     }
 
-    /// How many records there are.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether the batch has no records.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many bytes of keys and values there are. Below 4 GiB: sources close a batch long before.
+    /// Returns the total length of keys and values. Less than 4 GiB: sources close a batch long before that.
     pub fn size_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The position after the last record.
+    /// Returns the position after the last record.
     pub fn end(&self) -> Option<Position> {
         self.entries.last().map(|entry| entry.offset.next())
     }
 
-    /// The records.
+    /// Iterates over the records.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
         let mut start = 0;
         self.entries.iter().map(move |entry| {

@@ -1,11 +1,13 @@
-//! The log: the truth that everything else is derived from.
+//! The log: one Kafka topic of submissions, from which all other data is derived.
+//!
+//! Owns appending, consuming and reading records, and the dead letters. Does not know what a record means.
 
 pub mod archive;
-mod background;
 mod batch;
-mod gapless;
+mod contiguous_batcher;
+pub mod dead_letters;
 pub mod kafka;
-pub mod letters;
+mod reader_thread;
 pub mod sqlite;
 
 use std::ops::Range;
@@ -17,12 +19,15 @@ use schemas::{LogRef, PartitionCount, PartitionId, PersonKey, Position, Receipt}
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::opening::OpenError;
+use crate::open_error::OpenError;
 
+pub use crate::log_identity::LogIdentity;
 pub use batch::{Record, RecordBatch};
-pub use letters::{DeadLetter, DeadLetters, Decision, Entry, LetterBook, PutAway};
+pub use dead_letters::{
+    DeadLetter, DeadLetterJournal, DeadLetterMeta, DeadLetterWriter, Decision, JournalEntry,
+};
 
-/// One record on its way into the log: into the partition that its key belongs to, in whichever log takes it.
+/// A record to append. Its key determines the partition.
 #[derive(Debug, Clone)]
 pub struct NewRecord {
     /// The record's key.
@@ -31,105 +36,100 @@ pub struct NewRecord {
     pub value: Vec<u8>,
 }
 
-/// Why a record has no offset.
+/// Why an append returned no offset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// It is not in the log and will not be: the caller may send it again.
-    #[error("the log cannot take records now: {0}")]
+    /// The record is not in the log and never will be: the caller may send it again.
+    #[error("the log is unavailable: {0}")]
     Unavailable(String),
-    /// It may be in the log, or get there yet: send the same submission id again.
-    #[error("the log did not say whether it has the record: {0}")]
+    /// The record may be in the log, now or later: the caller must send the same submission id again.
+    #[error("the outcome of the append is unknown: {0}")]
     Unknown(String),
-    /// It is not in the log, which takes no more: it goes on in another one, or will.
-    #[error("the log takes no more records: it is being moved to another topic")]
+    /// The record is not in the log, which is sealed. Appends continue in its successor.
+    #[error("the log is sealed: it is being moved to another topic")]
     Sealed,
 }
 
 /// Appends records.
 #[async_trait]
 pub trait LogWriter: Send + Sync + 'static {
-    /// Appends records and answers for each of them, in order, where it stands once it is durable, or that it will not
-    /// be. It answers within a bound of about a second, and holds no record longer.
+    /// Appends records and returns one result for each, in order: its address once it is durable, or an error.
+    /// Returns within a bound of about a second (longer only while the log is sealed), and drops the records then.
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>>;
 
-    /// Whether the log takes records now, as far as is known without asking it.
+    /// Returns whether the log accepts records, from what is known without a request.
     fn available(&self) -> Result<(), AppendError>;
 }
 
-/// Which log it is: a topic that was deleted and made again under the same name is another log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogIdentity {
-    /// The Kafka cluster's id, or the embedded log's own.
-    pub cluster_id: String,
-    /// The topic's id; empty where the client cannot tell.
-    pub topic_id: String,
-}
-
-/// What a partition holds now.
+/// The positions that bound a partition's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogBounds {
-    /// The first record still there.
+    /// The first record that is still in the log.
     pub low: Position,
-    /// Where the next record will be.
+    /// The position of the next record to be appended (high watermark).
     pub high: Position,
 }
 
-/// Where an owner wants its records from.
+/// Where to start reading an assigned partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// From this position on.
+pub enum StartPosition {
+    /// Read from this position.
     At(Position),
-    /// Not at all: the partition is halted, or could not be claimed.
-    Nowhere,
+    /// Do not read: the partition is halted, or could not be claimed.
+    Paused,
 }
 
-/// What a [`LogSource`] tells its owner. The calls come from the source's one thread, in order; none may panic.
+/// Receives a [`LogSource`]'s assignments and records. The source calls it from one thread, in order; no method may
+/// panic.
 pub trait PartitionHandler: Send + Sync + 'static {
-    /// The partitions are ours now. Blocks until their owner has claimed them and says where to start.
-    fn assigned(&self, partitions: &[(PartitionId, LogBounds)]) -> Vec<(PartitionId, Start)>;
+    /// Reports newly assigned partitions. Blocks until they are claimed, and returns where to start each.
+    fn assigned(
+        &self,
+        partitions: &[(PartitionId, LogBounds)],
+    ) -> Vec<(PartitionId, StartPosition)>;
 
-    /// The partitions are no longer ours. Blocks, within a bound, until their owner has let go. `lost` says that
-    /// somebody else may have them already, so that a last commit is in vain.
+    /// Reports revoked partitions. Blocks, within a bound, until they are released. `lost` means that another member
+    /// may own them already, so that a last commit would fail.
     fn revoked(&self, partitions: &[PartitionId], lost: bool);
 
-    /// Records of one partition, in order and without a gap since the last. Waits at most `patience` for room, then
-    /// gives the batch back.
+    /// Delivers records of one partition, in order and contiguous with the previous batch. Waits at most `timeout`
+    /// for queue capacity.
     ///
     /// # Errors
-    /// The batch, when there is no room: the source stops fetching that partition and offers the batch again.
-    fn deliver(&self, batch: RecordBatch, patience: Duration) -> Result<(), RecordBatch>;
+    /// Returns the batch when the queue is full: the source pauses the partition and delivers the batch again later.
+    fn deliver(&self, batch: RecordBatch, timeout: Duration) -> Result<(), RecordBatch>;
 
-    /// Where the partition's next record will be, as last heard: for lag.
+    /// Reports the partition's last known high watermark, for lag.
     fn high_watermark(&self, partition: PartitionId, high: Position);
 
-    /// The partition cannot be read any further, and joining again will not help.
+    /// Halts a partition that cannot be read further, even after rejoining the group.
     fn halt(&self, partition: PartitionId, reason: String);
 
-    /// The positions that are committed now, for the group's lag tools; never read back as truth.
+    /// Returns the committed positions, for the group's lag tools. They are never read back as truth.
     fn committed(&self) -> Vec<(PartitionId, Position)>;
 
-    /// Whether the owner wants to leave the group and join again (it was fenced, or could not claim).
+    /// Returns whether the source should leave and rejoin the group: a partition was fenced, or could not be claimed.
     fn wants_to_rejoin(&self) -> bool;
 }
 
-/// Why a source ended before it was told to.
+/// Why a source ended before it was stopped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
-    /// Join again after a while.
-    #[error("the log's group must be joined again: {0}")]
+    /// The group must be rejoined after a delay.
+    #[error("the consumer group must be rejoined: {0}")]
     Rejoin(String),
 }
 
-/// Reads the log as a member of a group, which shares the partitions among its members.
+/// Consumes the log as a member of a group whose members share the partitions.
 pub trait LogSource: Send + 'static {
-    /// In which cluster the logs are.
+    /// Returns the identity of the cluster that holds the logs.
     fn identity(&self) -> LogIdentity;
 
-    /// Joins for a log, delivers until told to stop, and leaves. Blocks: it wants a thread of its own. Can be called again
-    /// after [`SourceError::Rejoin`], also for another log.
+    /// Joins the group for a log, delivers records until `stop`, and leaves. Blocks: it needs its own thread. Can be
+    /// called again after [`SourceError::Rejoin`], also for another log.
     ///
     /// # Errors
-    /// When it ends before it was told to.
+    /// When it ends before `stop`.
     fn run(
         &mut self,
         log: &LogRef,
@@ -140,30 +140,30 @@ pub trait LogSource: Send + 'static {
 
 /// Opens readers of a deployment's logs. Creates nothing.
 #[async_trait]
-pub trait LogReaders: Send + Sync + 'static {
-    /// A log, with its archive before it, if there is one.
+pub trait LogReaderOpener: Send + Sync + 'static {
+    /// Opens a log, with its archive if there is one.
     ///
     /// # Errors
-    /// When it does not answer, is not there, or has another partition count.
+    /// When the log is unavailable, does not exist, or has another partition count.
     async fn open(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError>;
 
-    /// A log itself, without its archive.
+    /// Opens a log without its archive.
     ///
     /// # Errors
-    /// As above.
-    async fn open_alone(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError>;
+    /// As [`open`](Self::open).
+    async fn open_without_archive(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError>;
 }
 
-/// Why records could not be read back.
+/// Why records could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The log does not answer: try again later.
+    /// The log is unavailable: try again later.
     #[error("the log cannot be read now: {0}")]
     Unavailable(String),
-    /// The log does not hold a record that it should: its beginning was deleted, it was created anew, or it is damaged.
+    /// The log lacks a record that it should have: it was truncated, recreated or damaged.
     #[error("the log has no record at {0}")]
     Missing(Position),
-    /// The log's archive is not what was written.
+    /// The log's archive is damaged, or belongs to another log.
     #[error("the archive cannot be read: {0}")]
     Damaged(String),
 }
@@ -174,34 +174,34 @@ impl ReadError {
     }
 }
 
-/// Records of one partition as they are read back, a batch at a time and few batches ahead. After an error comes
-/// nothing; dropping it ends the reading.
-pub type Stretch = mpsc::Receiver<Result<RecordBatch, ReadError>>;
+/// Batches of one partition's records, read a few batches ahead. An error is the last item; dropping the stream ends
+/// the reading.
+pub type RecordStream = mpsc::Receiver<Result<RecordBatch, ReadError>>;
 
-/// Reads the log beside its group: any stretch of any partition, as often as one likes, while owners fold it.
+/// Reads any range of any partition without joining the group, while owners consume the log.
 #[async_trait]
 pub trait LogReader: Send + Sync + 'static {
-    /// How many partitions the log has.
+    /// Returns the log's partition count.
     fn partitions(&self) -> PartitionCount;
 
-    /// Which log it is.
+    /// Returns the log's identity.
     fn identity(&self) -> LogIdentity;
 
-    /// What a partition holds now.
+    /// Returns the bounds of a partition's records.
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError>;
 
-    /// The records from a position on, in order and without a gap, up to an end that may be moved on. What it is moved to
-    /// has to be in the log already. Once nobody can move it any more the stretch is over there.
+    /// Reads contiguous records from `start` up to `end`. The end may be advanced to any position that is in the log.
+    /// The stream ends at `end` once its sender is dropped.
     fn follow(
         &self,
         partition: PartitionId,
         start: Position,
         end: watch::Receiver<Position>,
-    ) -> Stretch;
+    ) -> RecordStream;
 
-    /// The records of a stretch, in order and without a gap. It has to be in the log already.
-    fn read(&self, partition: PartitionId, stretch: Range<Position>) -> Stretch {
-        let (_, end) = watch::channel(stretch.end);
-        self.follow(partition, stretch.start, end)
+    /// Reads the contiguous records of a range that is in the log.
+    fn read(&self, partition: PartitionId, range: Range<Position>) -> RecordStream {
+        let (_, end) = watch::channel(range.end);
+        self.follow(partition, range.start, end)
     }
 }

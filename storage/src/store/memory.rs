@@ -1,7 +1,7 @@
 //! The store in memory, for simulation and unit tests. Deterministic: no clock, no randomness, ordered maps only.
 //!
-//! Of two writes of one person's row at the same offset the one with the greater bytes stays, as on a server that
-//! settles equal timestamps by value. What is deleted stays deleted, as under a tombstone that is newer than every row.
+//! Of two writes of one person row at the same offset the greater bytes win, as on a server that resolves equal timestamps
+//! by value. Deletions are permanent, like a tombstone that is newer than every row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,26 +9,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use schemas::job::{Job, JobId};
 use schemas::{
-    BudgetId, BudgetTotals, Generation, PartitionCount, PartitionReport, PersonKey, PersonRow,
-    Position, Roster, bucket_of,
+    BudgetId, BudgetTotals, Generation, GenerationRegistry, PartitionCount, PartitionReport,
+    PersonKey, PersonRow, Position, bucket_of,
 };
 
 use super::{
-    Checkpoint, Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError,
-    StoredPartition, Summary,
+    BudgetSummary, CasOutcome, Checkpoint, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
+    PartitionRef, People, StoreError, StoredPartition,
 };
 use crate::jobs::{JobRows, JobStore};
 
-/// The store in memory, of totals, people and jobs. Every call is atomic.
+/// The store in memory. Every call is atomic.
 #[derive(Default)]
 pub struct MemoryStore(Mutex<Tables>);
 
 #[derive(Default)]
 struct Tables {
-    roster: Option<Roster>,
+    registry: Option<GenerationRegistry>,
     reports: BTreeMap<PartitionRef, PartitionReport>,
     jobs: BTreeMap<JobId, Job>,
-    /// Partitions whose people are deleted for good.
+    /// Partitions whose person rows are deleted permanently.
     deleted: BTreeSet<PartitionRef>,
     partitions: BTreeMap<PartitionRef, Partition>,
     people: BTreeMap<(PartitionRef, u8), BTreeMap<PersonKey, PersonRow>>,
@@ -42,7 +42,7 @@ struct Partition {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self::default()
     }
@@ -52,14 +52,14 @@ impl MemoryStore {
     }
 }
 
-/// Whether a write takes the place of what is stored.
+/// Whether a write replaces the stored row.
 fn wins(row: &PersonRow, stored: &PersonRow) -> bool {
     row.offset > stored.offset
         || (row.offset == stored.offset && row.encode_state() > stored.encode_state())
 }
 
 #[async_trait]
-impl Store for MemoryStore {
+impl Checkpoints for MemoryStore {
     async fn read_partition(
         &self,
         partition: PartitionRef,
@@ -78,10 +78,10 @@ impl Store for MemoryStore {
         expected: Option<Epoch>,
         next: Epoch,
         owner: &str,
-    ) -> Result<Conditional, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let mut tables = self.lock();
         if tables.partitions.get(&partition).map(|stored| stored.epoch) != expected {
-            return Ok(Conditional::Refused);
+            return Ok(CasOutcome::Refused);
         }
         let stored = tables.partitions.entry(partition).or_insert_with(|| Partition {
             epoch: next,
@@ -91,22 +91,22 @@ impl Store for MemoryStore {
         });
         stored.epoch = next;
         stored.owner = owner.to_owned();
-        Ok(Conditional::Applied)
+        Ok(CasOutcome::Applied)
     }
 
     async fn commit(
         &self,
         partition: PartitionRef,
         commit: &Commit,
-    ) -> Result<Conditional, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let mut tables = self.lock();
         let stored = tables.partitions.get_mut(&partition).filter(|stored| {
             (stored.epoch, stored.checkpoint.position) == (commit.epoch, commit.from)
         });
-        let Some(stored) = stored else { return Ok(Conditional::Refused) };
+        let Some(stored) = stored else { return Ok(CasOutcome::Refused) };
         stored.checkpoint = commit.checkpoint.clone();
         stored.totals.extend(commit.totals.iter().cloned());
-        Ok(Conditional::Applied)
+        Ok(CasOutcome::Applied)
     }
 
     async fn summaries(
@@ -114,7 +114,7 @@ impl Store for MemoryStore {
         generation: Generation,
         partitions: PartitionCount,
         budgets: &[BudgetId],
-    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+    ) -> Result<Vec<Result<BudgetSummary, DamagedTotals>>, StoreError> {
         let tables = self.lock();
         let totals = |partition, budget| {
             let stored = tables.partitions.get(&PartitionRef { generation, partition })?;
@@ -124,6 +124,14 @@ impl Store for MemoryStore {
         Ok(budgets.iter().map(|budget| Ok(summary(budget))).collect())
     }
 
+    async fn rows_position(&self, partition: PartitionRef) -> Result<Option<Position>, StoreError> {
+        let tables = self.lock();
+        Ok(tables.partitions.get(&partition).map(|stored| stored.checkpoint.rows_position))
+    }
+}
+
+#[async_trait]
+impl People for MemoryStore {
     async fn write_people(
         &self,
         partition: PartitionRef,
@@ -148,7 +156,7 @@ impl Store for MemoryStore {
         bucket: u8,
         row: &mut (dyn FnMut(PersonRow) + Send),
     ) -> Result<(), StoreError> {
-        // Not under the lock: the caller may do anything.
+        // Not under the lock: the callback may call the store.
         let rows: Vec<PersonRow> = self
             .lock()
             .people
@@ -169,26 +177,28 @@ impl Store for MemoryStore {
         Ok(bucket.and_then(|bucket| bucket.get(person)).cloned())
     }
 
-    async fn state_position(
-        &self,
-        partition: PartitionRef,
-    ) -> Result<Option<Position>, StoreError> {
-        let tables = self.lock();
-        Ok(tables.partitions.get(&partition).map(|stored| stored.checkpoint.state_position))
-    }
-
-    async fn roster(&self) -> Result<Option<Roster>, StoreError> {
-        Ok(self.lock().roster.clone())
-    }
-
-    async fn change_roster(&self, next: &Roster) -> Result<Conditional, StoreError> {
+    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
         let mut tables = self.lock();
-        let revision = tables.roster.as_ref().map_or(0, |roster| roster.revision);
+        tables.people.retain(|(of, _), _| *of != partition);
+        tables.deleted.insert(partition);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Generations for MemoryStore {
+    async fn registry(&self) -> Result<Option<GenerationRegistry>, StoreError> {
+        Ok(self.lock().registry.clone())
+    }
+
+    async fn change_registry(&self, next: &GenerationRegistry) -> Result<CasOutcome, StoreError> {
+        let mut tables = self.lock();
+        let revision = tables.registry.as_ref().map_or(0, |registry| registry.revision);
         if next.revision != revision + 1 {
-            return Ok(Conditional::Refused);
+            return Ok(CasOutcome::Refused);
         }
-        tables.roster = Some(next.clone());
-        Ok(Conditional::Applied)
+        tables.registry = Some(next.clone());
+        Ok(CasOutcome::Applied)
     }
 
     async fn write_report(
@@ -209,13 +219,6 @@ impl Store for MemoryStore {
         let report = |partition| tables.reports.get(&PartitionRef { generation, partition });
         Ok(partitions.partitions().map(|partition| report(partition).cloned()).collect())
     }
-
-    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
-        let mut tables = self.lock();
-        tables.people.retain(|(of, _), _| *of != partition);
-        tables.deleted.insert(partition);
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -230,22 +233,22 @@ impl JobStore for MemoryStore {
         Ok(self.lock().jobs.get(&id).cloned())
     }
 
-    async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
+    async fn change_job(&self, next: &Job) -> Result<CasOutcome, StoreError> {
         let mut tables = self.lock();
         let revision = tables.jobs.get(&next.id).map_or(0, |job| job.revision);
         if next.revision != revision + 1 {
-            return Ok(Conditional::Refused);
+            return Ok(CasOutcome::Refused);
         }
         tables.jobs.insert(next.id, next.clone());
-        Ok(Conditional::Applied)
+        Ok(CasOutcome::Applied)
     }
 
-    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError> {
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<CasOutcome, StoreError> {
         let mut tables = self.lock();
         if tables.jobs.get(&id).map(|stored| stored.revision) != Some(revision) {
-            return Ok(Conditional::Refused);
+            return Ok(CasOutcome::Refused);
         }
         tables.jobs.remove(&id);
-        Ok(Conditional::Applied)
+        Ok(CasOutcome::Applied)
     }
 }

@@ -1,179 +1,205 @@
-//! The store: totals and checkpoints, committed together and fenced by epochs, and people's rows behind them.
+//! The store of derived data: checkpoints and totals, person rows, and generations.
 //!
-//! The trait offers the conditional writes and reads that a store of this kind has. What to do with a refusal or an
-//! unknown outcome is the processor's: see its `commit` module.
+//! | trait | data |
+//! |---|---|
+//! | [`Checkpoints`] | totals and checkpoint of each partition, committed together and fenced by epochs |
+//! | [`People`] | person rows, written after the commit |
+//! | [`Generations`] | the generation registry, and progress reports of shadow partitions |
+//!
+//! The traits offer conditional writes and reads. Handling rejected writes and unknown outcomes is up to the engine: see
+//! its `commit` module.
 
+mod intercept;
 pub mod memory;
 pub mod scylla;
 pub mod sqlite;
 
 use async_trait::async_trait;
 use schemas::{
-    BudgetId, BudgetTotals, Generation, Offset, PartitionCount, PartitionId, PartitionReport,
-    PersonKey, PersonRow, Position, Roster,
+    BudgetId, BudgetTotals, Generation, GenerationRegistry, Offset, PartitionCount, PartitionId,
+    PartitionReport, PersonKey, PersonRow, Position,
 };
 
-use crate::log::LogIdentity;
+pub use self::intercept::{InterceptedStore, Interceptor, StoreOperation};
+use crate::log_identity::LogIdentity;
+use crate::open_error::OpenError;
 
-/// One partition of one generation.
+/// A partition of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PartitionRef {
-    /// The derivation.
+    /// The generation.
     pub generation: Generation,
-    /// The partition of its topic.
+    /// The partition of the generation's log.
     pub partition: PartitionId,
 }
 
-/// Counts the owners of a partition. Only the latest can commit.
+/// The number of a claim of a partition. Only the owner with the latest epoch can commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
 
-/// A record by which a log is known again.
+/// Fingerprint of a record, by which a recreated log is detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RecordMark {
-    /// Where it stands.
+pub struct RecordFingerprint {
+    /// Offset of the record.
     pub offset: Offset,
-    /// A fingerprint of its key and value.
+    /// Digest of its key and value.
     pub fingerprint: u64,
 }
 
-/// How many records a partition has folded, by what came of them. Their sum is the position less the log's start.
+/// Numbers of folded records by outcome. Their sum is the position minus the start of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Took effect.
+pub struct RecordCounts {
+    /// Records that changed totals.
     pub applied: u64,
-    /// Repeated an id, and changed nothing.
+    /// Records with a repeated submission id, which were ignored.
     pub duplicates: u64,
-    /// Could not be taken.
+    /// Records that were dead-lettered.
     pub dead_lettered: u64,
 }
 
-/// What is true of a partition as of its position.
+/// The progress of a partition's fold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The totals reflect exactly the records below it.
+    /// Position of the totals: they include exactly the records below it.
     pub position: Position,
-    /// Every person's row as of this position, or a later one, is in the table. Never above `position`.
-    pub state_position: Position,
-    /// The log that was folded; `None` before the first record.
+    /// Position up to which person rows are written; rows may also be newer. Never above `position`.
+    pub rows_position: Position,
+    /// Identity of the folded log; `None` before the first record.
     pub identity: Option<LogIdentity>,
     /// The last record before `position`; `None` before the first.
-    pub last_record: Option<RecordMark>,
-    /// What came of the records.
-    pub tally: Tally,
+    pub last_record: Option<RecordFingerprint>,
+    /// Numbers of folded records by outcome.
+    pub tally: RecordCounts,
 }
 
 impl Checkpoint {
-    /// Where every partition begins.
+    /// The checkpoint of a partition that was never committed.
     pub const START: Checkpoint = Checkpoint {
         position: Position::START,
-        state_position: Position::START,
+        rows_position: Position::START,
         identity: None,
         last_record: None,
-        tally: Tally { applied: 0, duplicates: 0, dead_lettered: 0 },
+        tally: RecordCounts { applied: 0, duplicates: 0, dead_lettered: 0 },
     };
 }
 
-/// A partition as it is stored.
+/// A stored partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPartition {
-    /// The latest claim.
+    /// Epoch of the latest claim.
     pub epoch: Epoch,
-    /// Who made it.
+    /// Name of the process that made the claim.
     pub owner: String,
-    /// What is committed.
+    /// The committed checkpoint.
     pub checkpoint: Checkpoint,
-    /// The committed totals of every budget that has any.
+    /// The committed totals of each budget that has any.
     pub totals: Vec<(BudgetId, BudgetTotals)>,
 }
 
-/// One step forward: the new checkpoint and the totals of the budgets that changed, all absolute values.
+/// A commit: the next checkpoint and the changed totals, as absolute values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
-    /// The epoch under which it may happen.
+    /// Expected epoch.
     pub epoch: Epoch,
-    /// The position from which it goes on.
+    /// Expected position.
     pub from: Position,
-    /// What is true afterwards.
+    /// The next checkpoint.
     pub checkpoint: Checkpoint,
-    /// The changed totals.
+    /// Totals of the budgets that changed.
     pub totals: Vec<(BudgetId, BudgetTotals)>,
 }
 
-/// What a conditional write came to.
+/// Outcome of a conditional write (compare-and-set).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Conditional {
-    /// It happened.
+pub enum CasOutcome {
+    /// The condition held, and the write was applied.
     Applied,
-    /// Its condition did not hold; nothing changed.
+    /// The condition did not hold, and nothing changed.
     Refused,
 }
 
-/// What went wrong, by what the caller does.
+/// Why a store operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The store did not answer in time, or said that it cannot now. A write may have happened, or happen yet:
-    /// read to find out, or repeat the same bytes.
-    #[error("the store did not answer: {0}")]
+    /// The store timed out or is overloaded. A write may have been applied, or may still be: read to find out, or repeat
+    /// the same bytes.
+    #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// What it holds cannot be: halt and call an operator.
-    #[error("the store holds what cannot be: {0}")]
+    /// The stored data is damaged: halt, and alert an operator.
+    #[error("the store holds damaged data: {0}")]
     Corrupt(String),
 }
 
-/// A budget's committed totals in each of the partitions, in their order: `None` where the partition was never
-/// claimed, empty totals where it knows nothing of the budget.
-pub type Summary = Vec<Option<BudgetTotals>>;
+/// Committed totals of a budget in each partition, in order: `None` for a partition that was never claimed, empty totals
+/// for a partition without submissions to the budget.
+pub type BudgetSummary = Vec<Option<BudgetTotals>>;
 
-/// What is stored of one budget cannot be; the others are not concerned.
+/// The stored totals of one budget are damaged; other budgets are not affected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Damaged(pub String);
+pub struct DamagedTotals(pub String);
 
-/// Where totals and people rest.
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        let (backend, reason) = ("the store", error.to_string());
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable { backend, reason },
+            StoreError::Corrupt(_) => Self::Invalid { backend, reason },
+        }
+    }
+}
+
+/// Totals and checkpoint of each partition: written together, conditionally on epoch and position.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
-    /// A partition as committed; `None` before its first claim. Linearizable: it sees every write that was answered,
-    /// and settles those that were not.
+pub trait Checkpoints: Send + Sync + 'static {
+    /// Reads a partition; `None` before its first claim. Linearizable: it sees every acknowledged write, and settles the
+    /// unacknowledged ones.
     async fn read_partition(
         &self,
         partition: PartitionRef,
     ) -> Result<Option<StoredPartition>, StoreError>;
 
-    /// Makes `owner` the owner with epoch `next`, if the stored epoch is `expected` (`None`: never claimed).
+    /// Claims a partition: sets owner and epoch `next` if the stored epoch is `expected` (`None`: never claimed).
     async fn claim(
         &self,
         partition: PartitionRef,
         expected: Option<Epoch>,
         next: Epoch,
         owner: &str,
-    ) -> Result<Conditional, StoreError>;
+    ) -> Result<CasOutcome, StoreError>;
 
-    /// Takes the commit, whole or not at all, if the stored epoch and position are the ones it names.
+    /// Applies a commit, atomically, if the stored epoch and position are the expected ones.
     async fn commit(
         &self,
         partition: PartitionRef,
         commit: &Commit,
-    ) -> Result<Conditional, StoreError>;
+    ) -> Result<CasOutcome, StoreError>;
 
-    /// The summaries of budgets, in the order given: one read a partition, however many budgets. Not linearizable:
-    /// fast, maybe a step behind.
+    /// Reads the summaries of budgets, in the given order, with one read for each partition. Not linearizable: may lack the
+    /// latest commits.
     async fn summaries(
         &self,
         generation: Generation,
         partitions: PartitionCount,
         budgets: &[BudgetId],
-    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError>;
+    ) -> Result<Vec<Result<BudgetSummary, DamagedTotals>>, StoreError>;
 
-    /// Writes people's rows. Of two writes of one person's row the one with the higher offset stays, whatever the
-    /// order in which they come.
+    /// Reads only [`Checkpoint::rows_position`] of a partition; `None` before its first claim. Not linearizable: may be
+    /// lower than the committed one.
+    async fn rows_position(&self, partition: PartitionRef) -> Result<Option<Position>, StoreError>;
+}
+
+/// Person rows: the current allocation of each person.
+#[async_trait]
+pub trait People: Send + Sync + 'static {
+    /// Writes person rows. Of two writes of one row the higher offset wins, in whichever order they arrive.
     async fn write_people(
         &self,
         partition: PartitionRef,
         rows: &[PersonRow],
     ) -> Result<(), StoreError>;
 
-    /// Reads all rows of one bucket, in no order, in bounded memory.
+    /// Reads all rows of a bucket, in any order, in bounded memory.
     async fn read_people(
         &self,
         partition: PartitionRef,
@@ -181,40 +207,44 @@ pub trait Store: Send + Sync + 'static {
         row: &mut (dyn FnMut(PersonRow) + Send),
     ) -> Result<(), StoreError>;
 
-    /// One person's row.
+    /// Reads one person's row.
     async fn person(
         &self,
         partition: PartitionRef,
         person: &PersonKey,
     ) -> Result<Option<PersonRow>, StoreError>;
 
-    /// A partition's [`Checkpoint::state_position`] and nothing else; `None` before its first claim. Not linearizable:
-    /// fast, maybe a step behind, and a step behind is still true.
-    async fn state_position(&self, partition: PartitionRef)
-    -> Result<Option<Position>, StoreError>;
+    /// Deletes all person rows of a partition permanently: later writes have no effect. The checkpoint stays, and with it
+    /// the epoch that rejects late commits.
+    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError>;
+}
 
-    /// The roster of generations; `None` before the first processor began. Not linearizable: fast, and while it changes,
-    /// of two reads the later may see the older. Who must not go back remembers the highest revision.
-    async fn roster(&self) -> Result<Option<Roster>, StoreError>;
+/// The generation registry, and progress reports of shadow partitions.
+#[async_trait]
+pub trait Generations: Send + Sync + 'static {
+    /// Reads the generation registry; `None` before the first processor started. Not linearizable: during a change, a
+    /// later read may return the older revision. A caller that must not go back remembers the highest revision.
+    async fn registry(&self) -> Result<Option<GenerationRegistry>, StoreError>;
 
-    /// Puts a roster in the place of the one whose revision comes just before its own; revision 1 in the place of none.
-    async fn change_roster(&self, next: &Roster) -> Result<Conditional, StoreError>;
+    /// Replaces the registry of the previous revision; revision 1 replaces none.
+    async fn change_registry(&self, next: &GenerationRegistry) -> Result<CasOutcome, StoreError>;
 
-    /// Says how a partition comes on that is folded beside the one that answers. The latest stays.
+    /// Writes the progress report of a shadow partition, replacing the previous one.
     async fn write_report(
         &self,
         partition: PartitionRef,
         report: &PartitionReport,
     ) -> Result<(), StoreError>;
 
-    /// What was said last of each of a generation's partitions, in their order. Not linearizable.
+    /// Reads the latest report of each partition of a generation, in order. Not linearizable.
     async fn reports(
         &self,
         generation: Generation,
         partitions: PartitionCount,
     ) -> Result<Vec<Option<PartitionReport>>, StoreError>;
-
-    /// Deletes all people's rows of a partition, for good: what is written there later stays away. The checkpoint stays,
-    /// and with it the epoch that keeps late commits out.
-    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError>;
 }
+
+/// A store of all derived data.
+pub trait Store: Checkpoints + People + Generations {}
+
+impl<S: Checkpoints + People + Generations> Store for S {}

@@ -1,13 +1,13 @@
-//! Small builders of what the suites put into the adapters.
+//! Builds small test data for the suites.
 
 use schemas::{
     BASIS_POINTS_PER_PERSON, Budget, BudgetId, BudgetTotals, Category, CategoryId, CategoryTotals,
-    DISTRIBUTION_BINS, Identity, Offset, PartitionCount, PersonKey, PersonRow, Position,
-    RECENT_SUBMISSIONS, Results, SubmissionFingerprint,
+    DISTRIBUTION_BINS, IdentityRule, Offset, PartitionCount, PersonKey, PersonRow, Position,
+    RECENT_SUBMISSIONS, ResultsVisibility, SubmissionFingerprint,
 };
 use uuid::Uuid;
 
-/// A budget's id that no other test has.
+/// Returns a budget id that no other test uses.
 pub fn new_budget_id() -> BudgetId {
     BudgetId::parse(&format!("budget-{}", Uuid::new_v4())).unwrap()
 }
@@ -16,7 +16,7 @@ pub fn count(partitions: u64) -> PartitionCount {
     PartitionCount::new(partitions).unwrap()
 }
 
-/// A sound definition with two categories.
+/// Builds a valid definition with two categories.
 pub fn budget(id: &BudgetId) -> Budget {
     Budget {
         id: id.clone(),
@@ -24,9 +24,9 @@ pub fn budget(id: &BudgetId) -> Budget {
         categories: ["health", "education"].map(category).to_vec(),
         opens_at: None,
         closes_at: None,
-        results: Results::Live,
+        results: ResultsVisibility::Live,
         minimum_people: 1,
-        identity: Identity::Required,
+        identity: IdentityRule::Required,
         revision: 0,
         frozen: false,
     }
@@ -41,14 +41,14 @@ pub fn category(id: &str) -> Category {
     }
 }
 
-/// Consistent totals of this many people over this many categories. Equal arguments make equal totals.
+/// Builds consistent totals of this many people and categories. Equal arguments give equal totals.
 pub fn totals(position: u64, people: u64, categories: usize) -> BudgetTotals {
     let small = categories as u64 - 1;
     let categories = (0..categories).map(|index| {
         let mut counts = [0; DISTRIBUTION_BINS];
         counts[index] = people / 3;
         counts[DISTRIBUTION_BINS - 1 - index] += people - people / 3;
-        // The first category has what the others leave of everyone's whole.
+        // The first category gets the rest of every person's 100 %.
         let rest = (people * BASIS_POINTS_PER_PERSON).saturating_sub(small);
         let basis_points = if index == 0 { rest } else { 1.min(people) };
         CategoryTotals { basis_points, people_by_percent: Box::new(counts) }
@@ -63,7 +63,7 @@ pub fn totals(position: u64, people: u64, categories: usize) -> BudgetTotals {
     totals
 }
 
-/// A key whose bucket is `bucket`; different numbers make different keys.
+/// Builds a key in a bucket. Different numbers give different keys.
 pub fn person(number: u64, bucket: u8) -> PersonKey {
     let mut bytes = [0; PersonKey::BYTES];
     bytes[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
@@ -71,7 +71,7 @@ pub fn person(number: u64, bucket: u8) -> PersonKey {
     PersonKey::from_bytes(bytes)
 }
 
-/// A person's row as of an offset. Rows of different offsets differ in everything that may.
+/// Builds a person row as of an offset. Rows of different offsets differ in every variable field.
 pub fn row(person: PersonKey, offset: u64) -> PersonRow {
     let share = (offset % 10_000) as u16;
     let mut recent = [None; RECENT_SUBMISSIONS];

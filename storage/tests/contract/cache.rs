@@ -1,4 +1,4 @@
-//! What every cache must hold.
+//! The contract of every cache.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,32 +14,32 @@ use storage::cache::{Cache, CacheUpdate};
 use tokio::sync::broadcast::Receiver;
 
 use super::build::{count, new_budget_id, totals};
-use super::wait::PATIENCE;
+use super::wait::TEST_TIMEOUT;
 
-/// What is there after a loss.
-pub type Lost = Pin<Box<dyn Future<Output = Arc<dyn Cache>> + Send>>;
+/// The cache after a loss of data.
+pub type CacheFuture = Pin<Box<dyn Future<Output = Arc<dyn Cache>> + Send>>;
 
 pub struct Fixture {
     pub cache: Arc<dyn Cache>,
-    /// Loses everything of a budget, as a flush or a restart does, and gives the cache as it is afterwards.
-    pub lose: Box<dyn Fn(BudgetId) -> Lost + Sync>,
+    /// Loses a budget's data, as a flush or a restart does. Returns the cache afterwards.
+    pub lose: Box<dyn Fn(BudgetId) -> CacheFuture + Sync>,
 }
 
 macro_rules! cache_contract {
     ($fixture:expr) => {
         crate::contract::properties! { cache, $fixture;
-            what_was_never_published_is_a_miss,
-            an_aggregate_that_lacks_a_partition_is_a_miss,
+            a_budget_that_was_never_published_is_a_miss,
+            an_incomplete_aggregate_is_a_miss,
             the_aggregate_is_the_sum_of_all_partitions,
-            several_partitions_may_come_in_one_publication,
+            one_publication_may_contain_several_partitions,
             ten_billion_people_are_summed_exactly,
             a_budget_without_submissions_has_an_empty_aggregate,
-            what_is_older_than_what_is_there_changes_nothing,
-            generations_are_never_mixed,
-            whatever_the_order_of_publications_the_aggregate_goes_forward_only,
-            several_budgets_are_answered_in_the_order_asked,
-            publishing_again_after_a_loss_heals,
-            subscribers_hear_of_every_move_and_of_nothing_else,
+            older_totals_change_nothing,
+            an_aggregate_never_mixes_generations,
+            the_aggregate_never_moves_back_for_any_order_of_publications,
+            aggregates_are_returned_in_the_requested_order,
+            republishing_restores_a_lost_aggregate,
+            subscribers_are_notified_of_changes_only,
         }
     };
 }
@@ -47,7 +47,7 @@ pub(crate) use cache_contract;
 
 const FIRST: Term = Term::FIRST;
 const SECOND: Term = Term { number: 2, generation: Generation(2), log: LogNumber::FIRST };
-/// The first generation, rolled back to.
+/// A rollback to the first generation.
 const THIRD: Term = Term { number: 3, generation: Generation::FIRST, log: LogNumber::FIRST };
 
 async fn publish(
@@ -77,11 +77,11 @@ fn sum(term: Term, parts: &[BudgetTotals]) -> CombinedTotals {
     CombinedTotals::merge(term, count(parts.len() as u64), &all).unwrap()
 }
 
-pub async fn what_was_never_published_is_a_miss(fixture: &Fixture) {
+pub async fn a_budget_that_was_never_published_is_a_miss(fixture: &Fixture) {
     assert_eq!(read(&*fixture.cache, &new_budget_id()).await, None);
 }
 
-pub async fn an_aggregate_that_lacks_a_partition_is_a_miss(fixture: &Fixture) {
+pub async fn an_incomplete_aggregate_is_a_miss(fixture: &Fixture) {
     let (cache, budget) = (&*fixture.cache, new_budget_id());
     for partition in [0, 2] {
         let part = (partition, totals(9, 5, 3));
@@ -101,7 +101,7 @@ pub async fn the_aggregate_is_the_sum_of_all_partitions(fixture: &Fixture) {
     assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &parts)));
 }
 
-pub async fn several_partitions_may_come_in_one_publication(fixture: &Fixture) {
+pub async fn one_publication_may_contain_several_partitions(fixture: &Fixture) {
     let (cache, budget) = (&*fixture.cache, new_budget_id());
     let parts = [totals(3, 2, 2), totals(4, 3, 2)];
     let together = [(0, parts[0].clone()), (1, parts[1].clone())];
@@ -123,13 +123,13 @@ pub async fn a_budget_without_submissions_has_an_empty_aggregate(fixture: &Fixtu
     let together = [(0, parts[0].clone()), (1, parts[1].clone())];
     publish(cache, &budget, FIRST, count(2), &together).await;
     assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &parts)));
-    // Its first submission, in one partition only.
+    // The first submission changes one partition only.
     let parts = [totals(1, 1, 2), BudgetTotals::default()];
     publish(cache, &budget, FIRST, count(2), &[(0, parts[0].clone())]).await;
     assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &parts)));
 }
 
-pub async fn what_is_older_than_what_is_there_changes_nothing(fixture: &Fixture) {
+pub async fn older_totals_change_nothing(fixture: &Fixture) {
     let (cache, budget) = (&*fixture.cache, new_budget_id());
     let parts = [totals(20, 9, 2)];
     publish(cache, &budget, SECOND, count(1), &[(0, parts[0].clone())]).await;
@@ -139,14 +139,14 @@ pub async fn what_is_older_than_what_is_there_changes_nothing(fixture: &Fixture)
     }
 }
 
-pub async fn generations_are_never_mixed(fixture: &Fixture) {
+pub async fn an_aggregate_never_mixes_generations(fixture: &Fixture) {
     let (cache, budget) = (&*fixture.cache, new_budget_id());
     let old = [totals(50, 30, 2), totals(60, 40, 2)];
     let new = [totals(5, 3, 2), totals(6, 4, 2)];
     for (partition, part) in (0..).zip(&old) {
         publish(cache, &budget, FIRST, count(2), &[(partition, part.clone())]).await;
     }
-    // Half of the new one: nobody answers here, and the old one's owners change nothing about that.
+    // The new generation is incomplete: reads miss, and publications of the old generation change nothing.
     publish(cache, &budget, SECOND, count(2), &[(0, new[0].clone())]).await;
     assert_eq!(read(cache, &budget).await, None);
     publish(cache, &budget, FIRST, count(2), &[(1, totals(61, 41, 2))]).await;
@@ -155,14 +155,14 @@ pub async fn generations_are_never_mixed(fixture: &Fixture) {
     assert_eq!(read(cache, &budget).await, Some(sum(SECOND, &new)));
     publish(cache, &budget, FIRST, count(2), &[(0, totals(90, 50, 2))]).await;
     assert_eq!(read(cache, &budget).await, Some(sum(SECOND, &new)));
-    // The old one answers again.
+    // A rollback makes the old generation active again.
     for (partition, part) in (0..).zip(&old) {
         publish(cache, &budget, THIRD, count(2), &[(partition, part.clone())]).await;
     }
     assert_eq!(read(cache, &budget).await, Some(sum(THIRD, &old)));
 }
 
-pub async fn whatever_the_order_of_publications_the_aggregate_goes_forward_only(fixture: &Fixture) {
+pub async fn the_aggregate_never_moves_back_for_any_order_of_publications(fixture: &Fixture) {
     let mut runner = TestRunner::deterministic();
     let publications: Vec<(u32, u64)> =
         (0..3).flat_map(|partition| (1..=6).map(move |position| (partition, position))).collect();
@@ -170,33 +170,34 @@ pub async fn whatever_the_order_of_publications_the_aggregate_goes_forward_only(
     for _ in 0..20 {
         let order = shuffled.new_tree(&mut runner).unwrap().current();
         let (cache, budget) = (&*fixture.cache, new_budget_id());
-        let mut shown: Option<CombinedTotals> = None;
+        let mut last: Option<CombinedTotals> = None;
         for (partition, position) in order {
             let part = (partition, totals(position, 10 * position, 2));
             publish(cache, &budget, FIRST, count(3), &[part]).await;
             let now = read(cache, &budget).await;
-            if let Some(before) = &shown {
+            if let Some(before) = &last {
                 assert!(now.as_ref().is_some_and(|now| now.includes(before)));
             }
-            shown = now;
+            last = now;
         }
         let newest = [totals(6, 60, 2), totals(6, 60, 2), totals(6, 60, 2)];
-        assert_eq!(shown, Some(sum(FIRST, &newest)));
+        assert_eq!(last, Some(sum(FIRST, &newest)));
     }
 }
 
-pub async fn several_budgets_are_answered_in_the_order_asked(fixture: &Fixture) {
+pub async fn aggregates_are_returned_in_the_requested_order(fixture: &Fixture) {
     let cache = &*fixture.cache;
     let (one, missing, two) = (new_budget_id(), new_budget_id(), new_budget_id());
     publish(cache, &one, FIRST, count(1), &[(0, totals(1, 1, 2))]).await;
     publish(cache, &two, FIRST, count(1), &[(0, totals(2, 2, 2))]).await;
-    let answers = cache.read(&[two, missing, one]).await.unwrap();
-    let people: Vec<_> = answers.iter().map(|all| all.as_ref().map(|all| all.people)).collect();
+    let aggregates = cache.read(&[two, missing, one]).await.unwrap();
+    let people: Vec<_> =
+        aggregates.iter().map(|totals| totals.as_ref().map(|totals| totals.people)).collect();
     assert_eq!(people, [Some(2), None, Some(1)]);
     assert_eq!(cache.read(&[]).await, Ok(Vec::new()));
 }
 
-pub async fn publishing_again_after_a_loss_heals(fixture: &Fixture) {
+pub async fn republishing_restores_a_lost_aggregate(fixture: &Fixture) {
     let budget = new_budget_id();
     let parts = [totals(3, 2, 2), totals(4, 3, 2)];
     let together = [(0, parts[0].clone()), (1, parts[1].clone())];
@@ -209,29 +210,29 @@ pub async fn publishing_again_after_a_loss_heals(fixture: &Fixture) {
     assert_eq!(read(&*cache, &budget).await, Some(sum(FIRST, &parts)));
 }
 
-pub async fn subscribers_hear_of_every_move_and_of_nothing_else(fixture: &Fixture) {
+pub async fn subscribers_are_notified_of_changes_only(fixture: &Fixture) {
     let (cache, one, two) = (&*fixture.cache, new_budget_id(), new_budget_id());
     let ours = [one.clone(), two.clone()];
     let mut subscribers = [cache.subscribe(), cache.subscribe()];
-    publish(cache, &one, FIRST, count(2), &[(0, totals(1, 1, 2))]).await; // not whole
-    publish(cache, &one, FIRST, count(2), &[(1, totals(1, 1, 2))]).await; // a move
-    publish(cache, &one, FIRST, count(2), &[(1, totals(1, 1, 2))]).await; // nothing new
-    publish(cache, &two, FIRST, count(1), &[(0, totals(1, 1, 2))]).await; // a move
-    publish(cache, &one, FIRST, count(2), &[(0, totals(2, 2, 2))]).await; // a move
+    publish(cache, &one, FIRST, count(2), &[(0, totals(1, 1, 2))]).await; // incomplete
+    publish(cache, &one, FIRST, count(2), &[(1, totals(1, 1, 2))]).await; // a change
+    publish(cache, &one, FIRST, count(2), &[(1, totals(1, 1, 2))]).await; // no change
+    publish(cache, &two, FIRST, count(1), &[(0, totals(1, 1, 2))]).await; // a change
+    publish(cache, &one, FIRST, count(2), &[(0, totals(2, 2, 2))]).await; // a change
     for subscriber in &mut subscribers {
-        let mut heard = Vec::new();
+        let mut changed = Vec::new();
         for _ in 0..3 {
-            heard.push(next_move(subscriber, &ours).await);
+            changed.push(next_change(subscriber, &ours).await);
         }
-        assert_eq!(heard, [one.clone(), two.clone(), one.clone()]);
+        assert_eq!(changed, [one.clone(), two.clone(), one.clone()]);
     }
 }
 
-/// The next move of one of our budgets: other tests may move theirs in the same cache.
-async fn next_move(subscriber: &mut Receiver<CacheUpdate>, ours: &[BudgetId]) -> BudgetId {
+/// Waits for the next change of one of this test's budgets: other tests may change theirs in the same cache.
+async fn next_change(subscriber: &mut Receiver<CacheUpdate>, ours: &[BudgetId]) -> BudgetId {
     loop {
-        let update = tokio::time::timeout(PATIENCE, subscriber.recv()).await;
-        if let CacheUpdate::Moved(budget) = update.expect("no move was heard of").unwrap()
+        let update = tokio::time::timeout(TEST_TIMEOUT, subscriber.recv()).await;
+        if let CacheUpdate::Changed(budget) = update.expect("no update arrived").unwrap()
             && ours.contains(&budget)
         {
             return budget;

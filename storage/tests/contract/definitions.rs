@@ -1,24 +1,24 @@
-//! What every place of definitions must hold.
+//! The contract of `BudgetDefinitions`.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::{Budget, BudgetId};
-use storage::definitions::{
-    ChangeRefused, DefinitionError, Definitions, define, define_if_absent, freeze,
+use storage::control::{
+    BudgetDefinitions, ChangeRefused, DefinitionError, define, define_if_absent, freeze,
 };
 
 use super::build::{budget, category, new_budget_id};
 use super::wait::until;
 
 pub struct Fixture {
-    pub ours: Arc<dyn Definitions>,
-    /// Changes the same definitions through an opener of its own.
-    pub rival: Arc<dyn Definitions>,
-    /// Hears of what `ours` changes. The embedded definitions have one process, which is its own follower.
-    pub follower: Arc<dyn Definitions>,
-    /// What goes when the fixture goes: a folder, topics.
+    pub ours: Arc<dyn BudgetDefinitions>,
+    /// Changes the same definitions through a second handle.
+    pub rival: Arc<dyn BudgetDefinitions>,
+    /// Follows the changes of `ours`. The embedded control topic has one process, which follows itself.
+    pub follower: Arc<dyn BudgetDefinitions>,
+    /// Dropped with the fixture: a folder, topics.
     pub _kept: Box<dyn Any + Send + Sync>,
 }
 
@@ -27,21 +27,21 @@ macro_rules! definitions_contract {
         crate::contract::properties! { definitions, $fixture;
             a_new_definition_is_in_the_catalog_at_once,
             a_change_reaches_a_follower_within_a_second,
-            whoever_waits_for_changes_is_woken,
-            a_definition_that_says_the_same_is_not_a_change,
-            a_frozen_definition_keeps_its_categories_and_may_change_its_names,
-            what_is_not_there_cannot_be_frozen,
-            a_default_does_not_replace_what_is_there,
-            rivals_lose_no_change_of_each_other,
-            of_rivals_that_freeze_at_once_one_writes,
-            categories_never_change_under_a_freeze_that_was_answered,
+            subscribers_are_woken_by_a_change,
+            an_equal_definition_is_not_a_change,
+            a_frozen_definition_keeps_its_categories_but_names_may_change,
+            an_unknown_budget_cannot_be_frozen,
+            a_default_budget_does_not_replace_an_existing_one,
+            concurrent_changes_are_not_lost,
+            one_of_concurrent_freezes_writes,
+            categories_never_change_after_an_acknowledged_freeze,
         }
     };
 }
 pub(crate) use definitions_contract;
 
 const LOADING: Duration = Duration::from_secs(30);
-const A_SECOND: Duration = Duration::from_secs(1);
+const ONE_SECOND: Duration = Duration::from_secs(1);
 
 impl Fixture {
     async fn loaded(&self) {
@@ -51,50 +51,53 @@ impl Fixture {
     }
 }
 
-async fn put(definitions: &dyn Definitions, wanted: &Budget) -> Result<Budget, DefinitionError> {
+async fn put(
+    definitions: &dyn BudgetDefinitions,
+    wanted: &Budget,
+) -> Result<Budget, DefinitionError> {
     let changed = definitions.change(&wanted.id, &|current| define(current, wanted)).await;
     changed.map(|budget| Budget::clone(&budget))
 }
 
-async fn put_frozen(definitions: &dyn Definitions, id: &BudgetId) -> Budget {
+async fn put_frozen(definitions: &dyn BudgetDefinitions, id: &BudgetId) -> Budget {
     put(definitions, &budget(id)).await.unwrap();
     Budget::clone(&*definitions.change(id, &freeze).await.unwrap())
 }
 
-fn known(definitions: &dyn Definitions, id: &BudgetId) -> Option<Budget> {
+fn current(definitions: &dyn BudgetDefinitions, id: &BudgetId) -> Option<Budget> {
     definitions.catalog().get(id.as_str()).map(|budget| Budget::clone(budget))
 }
 
 pub async fn a_new_definition_is_in_the_catalog_at_once(fixture: &Fixture) {
     fixture.loaded().await;
     let id = new_budget_id();
-    assert_eq!(known(&*fixture.ours, &id), None);
-    let answered = put(&*fixture.ours, &budget(&id)).await.unwrap();
-    assert_eq!(answered, Budget { revision: 1, frozen: false, ..budget(&id) });
-    assert_eq!(known(&*fixture.ours, &id), Some(answered));
+    assert_eq!(current(&*fixture.ours, &id), None);
+    let returned = put(&*fixture.ours, &budget(&id)).await.unwrap();
+    assert_eq!(returned, Budget { revision: 1, frozen: false, ..budget(&id) });
+    assert_eq!(current(&*fixture.ours, &id), Some(returned));
 }
 
 pub async fn a_change_reaches_a_follower_within_a_second(fixture: &Fixture) {
     fixture.loaded().await;
     let id = new_budget_id();
-    let answered = put(&*fixture.ours, &budget(&id)).await.unwrap();
-    let reached = async || known(&*fixture.follower, &id).as_ref() == Some(&answered);
-    until("the follower knows the definition", A_SECOND, reached).await;
+    let returned = put(&*fixture.ours, &budget(&id)).await.unwrap();
+    let reached = async || current(&*fixture.follower, &id).as_ref() == Some(&returned);
+    until("the follower knows the definition", ONE_SECOND, reached).await;
 }
 
-pub async fn whoever_waits_for_changes_is_woken(fixture: &Fixture) {
+pub async fn subscribers_are_woken_by_a_change(fixture: &Fixture) {
     fixture.loaded().await;
     let id = new_budget_id();
     let mut changes = fixture.follower.changes();
     changes.mark_unchanged();
     put(&*fixture.ours, &budget(&id)).await.unwrap();
-    while known(&*fixture.follower, &id).is_none() {
+    while current(&*fixture.follower, &id).is_none() {
         let woken = tokio::time::timeout(LOADING, changes.changed()).await;
-        woken.expect("nobody was woken").unwrap();
+        woken.expect("no subscriber was woken").unwrap();
     }
 }
 
-pub async fn a_definition_that_says_the_same_is_not_a_change(fixture: &Fixture) {
+pub async fn an_equal_definition_is_not_a_change(fixture: &Fixture) {
     fixture.loaded().await;
     let id = new_budget_id();
     put(&*fixture.ours, &budget(&id)).await.unwrap();
@@ -103,7 +106,7 @@ pub async fn a_definition_that_says_the_same_is_not_a_change(fixture: &Fixture) 
     assert_eq!(put(&*fixture.ours, &renamed).await.unwrap().revision, 2);
 }
 
-pub async fn a_frozen_definition_keeps_its_categories_and_may_change_its_names(fixture: &Fixture) {
+pub async fn a_frozen_definition_keeps_its_categories_but_names_may_change(fixture: &Fixture) {
     fixture.loaded().await;
     let id = new_budget_id();
     let frozen = put_frozen(&*fixture.ours, &id).await;
@@ -112,22 +115,22 @@ pub async fn a_frozen_definition_keeps_its_categories_and_may_change_its_names(f
     let other = Budget { categories: vec![category("a"), category("b")], ..budget(&id) };
     let refused = put(&*fixture.rival, &other).await;
     assert_eq!(refused, Err(DefinitionError::Refused(ChangeRefused::Frozen)));
-    assert_eq!(known(&*fixture.ours, &id), Some(frozen));
+    assert_eq!(current(&*fixture.ours, &id), Some(frozen));
 
     let renamed = Budget { name: "Another name".into(), ..budget(&id) };
-    let answered = put(&*fixture.ours, &renamed).await.unwrap();
-    assert_eq!((answered.frozen, answered.name.as_str()), (true, "Another name"));
+    let returned = put(&*fixture.ours, &renamed).await.unwrap();
+    assert_eq!((returned.frozen, returned.name.as_str()), (true, "Another name"));
 }
 
-pub async fn what_is_not_there_cannot_be_frozen(fixture: &Fixture) {
+pub async fn an_unknown_budget_cannot_be_frozen(fixture: &Fixture) {
     fixture.loaded().await;
     let id = new_budget_id();
     let refused = fixture.ours.change(&id, &freeze).await;
     assert_eq!(refused, Err(DefinitionError::Refused(ChangeRefused::Unknown)));
-    assert_eq!(known(&*fixture.ours, &id), None);
+    assert_eq!(current(&*fixture.ours, &id), None);
 }
 
-pub async fn a_default_does_not_replace_what_is_there(fixture: &Fixture) {
+pub async fn a_default_budget_does_not_replace_an_existing_one(fixture: &Fixture) {
     fixture.loaded().await;
     let id = new_budget_id();
     let there = put(&*fixture.rival, &Budget { name: "There first".into(), ..budget(&id) }).await;
@@ -136,12 +139,12 @@ pub async fn a_default_does_not_replace_what_is_there(fixture: &Fixture) {
     assert_eq!(Budget::clone(&*kept.unwrap()), there.unwrap());
 }
 
-pub async fn rivals_lose_no_change_of_each_other(fixture: &Fixture) {
+pub async fn concurrent_changes_are_not_lost(fixture: &Fixture) {
     const CHANGES: u64 = 5;
     fixture.loaded().await;
     let id = new_budget_id();
     put(&*fixture.ours, &budget(&id)).await.unwrap();
-    let count_up = async |definitions: &dyn Definitions| {
+    let count_up = async |definitions: &dyn BudgetDefinitions| {
         for _ in 0..CHANGES {
             let one_more = |current: Option<&Budget>| {
                 let current = current.ok_or(ChangeRefused::Unknown)?;
@@ -152,16 +155,16 @@ pub async fn rivals_lose_no_change_of_each_other(fixture: &Fixture) {
         }
     };
     tokio::join!(count_up(&*fixture.ours), count_up(&*fixture.rival));
-    let last = as_it_is(&*fixture.ours, &id).await;
+    let last = read_definition(&*fixture.ours, &id).await;
     assert_eq!((last.minimum_people, last.revision), (1 + 2 * CHANGES, 1 + 2 * CHANGES));
 }
 
-/// The definition as it is, asked for in the order of changes.
-async fn as_it_is(definitions: &dyn Definitions, id: &BudgetId) -> Budget {
+/// Reads the definition, linearizably.
+async fn read_definition(definitions: &dyn BudgetDefinitions, id: &BudgetId) -> Budget {
     Budget::clone(&*definitions.change(id, &|_| Ok(None)).await.unwrap())
 }
 
-pub async fn of_rivals_that_freeze_at_once_one_writes(fixture: &Fixture) {
+pub async fn one_of_concurrent_freezes_writes(fixture: &Fixture) {
     fixture.loaded().await;
     let id = new_budget_id();
     put(&*fixture.ours, &budget(&id)).await.unwrap();
@@ -172,7 +175,7 @@ pub async fn of_rivals_that_freeze_at_once_one_writes(fixture: &Fixture) {
     assert_eq!(*rivals.unwrap(), expected);
 }
 
-pub async fn categories_never_change_under_a_freeze_that_was_answered(fixture: &Fixture) {
+pub async fn categories_never_change_after_an_acknowledged_freeze(fixture: &Fixture) {
     fixture.loaded().await;
     for _ in 0..5 {
         let id = new_budget_id();
@@ -182,7 +185,7 @@ pub async fn categories_never_change_under_a_freeze_that_was_answered(fixture: &
             tokio::join!(fixture.ours.change(&id, &freeze), put(&*fixture.rival, &other));
         let frozen = frozen.unwrap();
         assert!(frozen.frozen);
-        let last = as_it_is(&*fixture.rival, &id).await;
+        let last = read_definition(&*fixture.rival, &id).await;
         assert_eq!(last, *frozen);
         match changed {
             Ok(_) => assert_eq!(last.categories, other.categories),

@@ -1,7 +1,7 @@
-//! What every adapter of a trait must hold, whatever is behind it: one module a trait, one function a property.
+//! Contract tests that every adapter of a trait must pass: one module per trait, one function per property.
 //!
-//! Each module has a macro that makes a test of each of its properties for one adapter; `embedded.rs` and `real.rs`
-//! only say how an adapter is made.
+//! Each module has a macro that generates a test of each property for one adapter. `embedded.rs` and `real.rs` only
+//! create the adapters.
 
 pub mod build;
 pub mod cache;
@@ -12,7 +12,7 @@ pub mod log;
 pub mod store;
 pub mod wait;
 
-/// One test for each property. `$fixture` is made anew for each.
+/// Generates one test per property. `$fixture` is evaluated for each test.
 macro_rules! properties {
     ($suite:ident, $fixture:expr; $($property:ident),+ $(,)?) => {
         $(

@@ -1,20 +1,24 @@
-//! Waiting for what must come to be, with a bound.
+//! Waits for conditions, with a timeout.
 
 use std::time::{Duration, Instant};
 
-/// Beyond this, what is waited for will not come.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Bounds every wait of the tests.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-const POLL: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// When it does not within `bound`.
-pub async fn until(what: &str, bound: Duration, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + bound;
+/// When it does not hold within `timeout`.
+pub async fn until(
+    condition_name: &str,
+    timeout: Duration,
+    mut condition: impl AsyncFnMut() -> bool,
+) {
+    let deadline = Instant::now() + timeout;
     while !condition().await {
-        assert!(Instant::now() < deadline, "within {bound:?} it did not happen that {what}");
-        tokio::time::sleep(POLL).await;
+        assert!(Instant::now() < deadline, "not within {timeout:?}: {condition_name}");
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A proxy that passes requests on and, when told to, keeps the answers to itself.
+//! A proxy that forwards requests and, on demand, drops the responses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub struct LossyProxy {
     address: SocketAddr,
-    loses_answers: Arc<AtomicBool>,
+    drop_responses: Arc<AtomicBool>,
     _listener: AbortOnDropHandle<()>,
 }
 
 impl LossyProxy {
-    /// Listens on a port of its own, in front of `server`.
+    /// Starts a proxy in front of `server`, on a free port.
     pub async fn start(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let loses_answers = Arc::new(AtomicBool::new(false));
-        let (server, loses) = (server.to_owned(), Arc::clone(&loses_answers));
+        let drop_responses = Arc::new(AtomicBool::new(false));
+        let (server, dropping) = (server.to_owned(), Arc::clone(&drop_responses));
         let accept = async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&server).await.unwrap();
@@ -29,30 +29,34 @@ impl LossyProxy {
                 let (from_server, mut to_server) = server.into_split();
                 let mut requests = from_client;
                 tokio::spawn(async move { copy(&mut requests, &mut to_server).await });
-                tokio::spawn(answers(from_server, to_client, Arc::clone(&loses)));
+                tokio::spawn(forward_responses(from_server, to_client, Arc::clone(&dropping)));
             }
         };
-        Self { address, loses_answers, _listener: AbortOnDropHandle::new(tokio::spawn(accept)) }
+        Self { address, drop_responses, _listener: AbortOnDropHandle::new(tokio::spawn(accept)) }
     }
 
     pub fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// From now on answers get lost, or no longer do. A connection that lost one is closed at its next answer: what
-    /// comes after a gap means nothing.
-    pub fn lose_answers(&self, lose: bool) {
-        self.loses_answers.store(lose, Ordering::SeqCst);
+    /// Sets whether responses are dropped. A connection that has dropped a response is closed at the next one: the
+    /// bytes after a gap are meaningless.
+    pub fn set_drop_responses(&self, drop: bool) {
+        self.drop_responses.store(drop, Ordering::SeqCst);
     }
 }
 
-async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, loses: Arc<AtomicBool>) {
+async fn forward_responses(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    dropping: Arc<AtomicBool>,
+) {
     let mut buffer = vec![0; 64 << 10];
-    let mut has_lost = false;
+    let mut has_dropped = false;
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if loses.load(Ordering::SeqCst) {
-            has_lost = true;
-        } else if has_lost || to.write_all(&buffer[..length]).await.is_err() {
+        if dropping.load(Ordering::SeqCst) {
+            has_dropped = true;
+        } else if has_dropped || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
     }

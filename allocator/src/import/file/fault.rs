@@ -1,38 +1,38 @@
-//! What can be wrong with a file, and with one line of it.
+//! Faults of a file and of its entries.
 
-/// Why a file cannot be read any further. Nothing after the line is looked at.
+/// A fault that makes the rest of the file unreadable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {detail}")]
 pub struct FileFault {
-    /// The line where it shows, counted from 1.
+    /// Line number, from 1.
     pub line: u64,
-    /// What is wrong, and what would be right.
+    /// What is wrong and what is expected.
     pub detail: String,
 }
 
 impl FileFault {
-    /// A fault of a line.
+    /// Creates a fault at a line.
     pub fn new(line: u64, detail: impl Into<String>) -> Self {
         Self { line, detail: detail.into() }
     }
 }
 
-/// Why one entry of a file is not a submission. Its neighbours are unaffected.
+/// An entry that is not a valid submission. Other entries are unaffected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The line on which the entry begins, counted from 1.
+pub struct RejectedEntry {
+    /// Number of the entry's first line, from 1.
     pub line: u64,
-    /// What is wrong, without naming the person.
+    /// What is wrong, without the person's id.
     pub detail: String,
 }
 
-/// A text of the file, fit to be shown: cut short, and without characters that a terminal would obey.
-pub fn shown(text: &str) -> String {
-    const SHOWN_CHARS: usize = 60;
-    let more = if text.chars().nth(SHOWN_CHARS).is_some() { "…" } else { "" };
-    let cut: String = text.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect();
+/// Quotes a text of the file for a message: truncated, with control characters escaped.
+pub fn quoted(text: &str) -> String {
+    const MAX_CHARS: usize = 60;
+    let more = if text.chars().nth(MAX_CHARS).is_some() { "…" } else { "" };
+    let cut: String = text.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
     format!("`{cut}{more}`")
 }
 
-/// What one entry of a file came to.
-pub type Entry<T> = Result<T, Refusal>;
+/// One entry of a file, valid or rejected.
+pub type Entry<T> = Result<T, RejectedEntry>;

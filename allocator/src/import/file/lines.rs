@@ -1,4 +1,4 @@
-//! A file's lines: numbered, bounded, UTF-8, and fingerprinted on the way.
+//! Reads a file line by line: numbered, bounded, checked as UTF-8, and hashed on the way.
 
 use std::io::{self, BufRead, Read};
 
@@ -6,16 +6,16 @@ use sha2::{Digest, Sha256};
 
 use super::fault::FileFault;
 
-/// The longest line taken, in bytes.
+/// Maximum length of a line, in bytes.
 pub const LINE_MAX_BYTES: usize = 1024 * 1024;
 
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// A file's content, by its SHA-256: the same content is the same file, whatever its name.
+/// The SHA-256 of a file's content. The same content is the same file under any name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileIdentity(pub [u8; 32]);
 
-/// Reads line by line.
+/// A line reader.
 pub struct Lines<R> {
     reader: R,
     number: u64,
@@ -24,33 +24,33 @@ pub struct Lines<R> {
     hash: Sha256,
 }
 
-/// One line, without its end.
+/// One line, without its line ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// Counted from 1.
+    /// Line number, from 1.
     pub number: u64,
-    /// Its text.
+    /// The text of the line.
     pub text: &'a str,
 }
 
-/// Why there is no next line.
+/// Why the next line cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The content is not what it should be.
+    /// The content is invalid.
     #[error(transparent)]
     Fault(#[from] FileFault),
-    /// The system does not give the content.
+    /// The operating system failed to read the content.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
 }
 
 impl<R: BufRead> Lines<R> {
-    /// Begins at the reader's place.
+    /// Starts at the reader's current position.
     pub fn new(reader: R) -> Self {
         Self { reader, number: 0, bytes: Vec::new(), text: String::new(), hash: Sha256::new() }
     }
 
-    /// The next line; `None` at the end.
+    /// Reads the next line. `None` at the end.
     ///
     /// # Errors
     /// When the line is too long or not UTF-8, or the file cannot be read.
@@ -58,11 +58,11 @@ impl<R: BufRead> Lines<R> {
         Ok(self.advance()?.then_some(Line { number: self.number, text: &self.text }))
     }
 
-    /// The next line that is more than blanks; `None` at the end.
+    /// Reads the next line that is not blank. `None` at the end.
     ///
     /// # Errors
     /// As [`Lines::next_line`].
-    pub fn next_filled_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
+    pub fn next_non_blank_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
         while self.advance()? {
             if !self.text.trim().is_empty() {
                 return Ok(Some(Line { number: self.number, text: &self.text }));
@@ -71,12 +71,12 @@ impl<R: BufRead> Lines<R> {
         Ok(None)
     }
 
-    /// The number of the line read last; 0 before the first.
+    /// The number of the last line read, 0 before the first.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// The identity of what was read so far; the file's, at its end.
+    /// The identity of the content read so far. At the end, the identity of the file.
     pub fn identity(&self) -> FileIdentity {
         FileIdentity(self.hash.clone().finalize().into())
     }
@@ -84,9 +84,9 @@ impl<R: BufRead> Lines<R> {
     fn advance(&mut self) -> Result<bool, ReadError> {
         self.bytes.clear();
         self.text.clear();
-        // Two more than a line may have, for its end.
-        let most = LINE_MAX_BYTES as u64 + 2;
-        if self.reader.by_ref().take(most).read_until(b'\n', &mut self.bytes)? == 0 {
+        // Two more bytes than a line may have, for its line ending.
+        let max_bytes = LINE_MAX_BYTES as u64 + 2;
+        if self.reader.by_ref().take(max_bytes).read_until(b'\n', &mut self.bytes)? == 0 {
             return Ok(false);
         }
         self.number += 1;
@@ -98,11 +98,11 @@ impl<R: BufRead> Lines<R> {
             return Err(FileFault::new(self.number, detail).into());
         }
         let text = std::str::from_utf8(line).map_err(|error| {
-            let place = error.valid_up_to() + 1;
-            FileFault::new(self.number, format!("is not UTF-8: see its byte {place}"))
+            let byte = error.valid_up_to() + 1;
+            FileFault::new(self.number, format!("is not UTF-8 at byte {byte}"))
         })?;
-        let marked = (self.number == 1).then(|| text.strip_prefix(BYTE_ORDER_MARK)).flatten();
-        self.text.push_str(marked.unwrap_or(text));
+        let unmarked = (self.number == 1).then(|| text.strip_prefix(BYTE_ORDER_MARK)).flatten();
+        self.text.push_str(unmarked.unwrap_or(text));
         Ok(true)
     }
 }
@@ -122,14 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_in_any_usual_way_and_a_byte_order_mark_is_no_text() {
+    fn any_common_line_ending_is_accepted_and_a_byte_order_mark_is_skipped() {
         let lines = all("\u{feff}a\r\nb\n\nc".as_bytes()).unwrap();
         let expected = [(1, "a"), (2, "b"), (3, ""), (4, "c")];
         assert_eq!(lines, expected.map(|(number, text)| (number, text.to_owned())));
     }
 
     #[test]
-    fn a_line_of_the_largest_size_is_taken_and_one_byte_more_is_not() {
+    fn a_line_of_the_maximum_length_is_accepted_and_one_more_byte_is_not() {
         let mut bytes = vec![b'a'; LINE_MAX_BYTES];
         bytes.extend_from_slice(b"\r\nb");
         assert_eq!(all(&bytes).unwrap().len(), 2);
@@ -138,21 +138,21 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_is_refused_after_a_bounded_read() {
+    fn an_endless_line_is_rejected_after_a_bounded_read() {
         let mut lines = Lines::new(io::BufReader::new(io::repeat(b'a')));
         assert!(matches!(lines.next_line(), Err(ReadError::Fault(FileFault { line: 1, .. }))));
     }
 
     #[test]
-    fn bytes_that_are_no_utf8_are_refused_with_their_place() {
-        assert_eq!(all(b"a\nok\xff").unwrap_err(), "line 2: is not UTF-8: see its byte 3");
+    fn invalid_utf8_is_rejected_with_its_position() {
+        assert_eq!(all(b"a\nok\xff").unwrap_err(), "line 2: is not UTF-8 at byte 3");
     }
 
     #[test]
-    fn the_identity_is_of_the_content_and_nothing_else() {
+    fn the_identity_depends_on_the_content_only() {
         let identity = |bytes: &[u8]| {
             let mut lines = Lines::new(bytes);
-            while lines.next_filled_line().unwrap().is_some() {}
+            while lines.next_non_blank_line().unwrap().is_some() {}
             lines.identity()
         };
         assert_eq!(identity(b"a\n\nb"), identity(b"a\n\nb"));

@@ -1,9 +1,9 @@
-//! A file of submissions as text: lines, records, and what can be wrong with them. What they mean is not known here.
+//! Reads a text file as lines and records, and reports their faults. What they mean is up to `formats`.
 
 mod fault;
 mod lines;
 mod records;
 
-pub use fault::{Entry, FileFault, Refusal, shown};
+pub use fault::{Entry, FileFault, RejectedEntry, quoted};
 pub use lines::{FileIdentity, Line, Lines, ReadError};
 pub use records::{Record, Records};

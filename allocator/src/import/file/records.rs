@@ -1,4 +1,4 @@
-//! Records of separated values with CSV quoting: `;` in Pabulib files, `,` in plain CSV.
+//! Reads records of delimited values with CSV quoting: `;` in Pabulib files, `,` in plain CSV.
 
 use std::io::BufRead;
 
@@ -7,10 +7,10 @@ use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use super::fault::FileFault;
 use super::lines::{FileIdentity, LINE_MAX_BYTES, Lines, ReadError};
 
-/// The most fields that one record may have.
-pub const FIELDS_MAX: usize = 4096;
+/// Maximum number of fields in one record.
+pub const MAX_FIELDS: usize = 4096;
 
-/// Reads record by record. A quoted field may go over several lines; the whole record is bounded as a line is.
+/// A record reader. A quoted field may span several lines; a record has the same maximum length as a line.
 pub struct Records<R> {
     lines: Lines<R>,
     parser: Reader,
@@ -21,19 +21,19 @@ pub struct Records<R> {
 /// One record.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// The line on which it begins, counted from 1.
+    /// Number of the record's first line, from 1.
     pub line: u64,
     text: &'a str,
     ends: &'a [usize],
 }
 
 impl<'a> Record<'a> {
-    /// How many fields it has; at least one.
+    /// The number of fields, at least one.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// A field, without its quotes and the blanks around it.
+    /// A field, without its quotes and surrounding blanks.
     pub fn field(&self, index: usize) -> Option<&'a str> {
         let begin = match index.checked_sub(1) {
             Some(before) => *self.ends.get(before)?,
@@ -50,71 +50,81 @@ impl<'a> Record<'a> {
 }
 
 impl<R: BufRead> Records<R> {
-    /// Begins at the reader's place.
+    /// Starts at the reader's current position.
     pub fn new(reader: R, delimiter: u8) -> Self {
         Self {
             lines: Lines::new(reader),
             parser: ReaderBuilder::new().delimiter(delimiter).build(),
             text: vec![0; LINE_MAX_BYTES],
-            ends: vec![0; FIELDS_MAX],
+            ends: vec![0; MAX_FIELDS],
         }
     }
 
-    /// The next record; blank lines are none. `None` at the end.
+    /// Reads the next record and skips blank lines. `None` at the end.
     ///
     /// # Errors
-    /// When a line cannot be read, the record is too large, or its quotes never end.
+    /// When a line cannot be read, the record is too large, or a quote is not closed.
     pub fn next_record(&mut self) -> Result<Option<Record<'_>>, ReadError> {
-        let Some(first) = self.lines.next_filled_line()? else { return Ok(None) };
+        let Some(first) = self.lines.next_non_blank_line()? else { return Ok(None) };
         let line = first.number;
-        let mut written = Written::default();
-        let mut whole =
-            written.take(&mut self.parser, first.text, &mut self.text, &mut self.ends, line)?;
-        while !whole {
+        let mut filled = FilledBuffers::default();
+        let mut complete = filled.parse_line(
+            &mut self.parser,
+            first.text,
+            &mut self.text,
+            &mut self.ends,
+            line,
+        )?;
+        while !complete {
             let Some(next) = self.lines.next_line()? else {
                 return Err(FileFault::new(line, "has a quote that is not closed").into());
             };
-            whole =
-                written.take(&mut self.parser, next.text, &mut self.text, &mut self.ends, line)?;
+            complete = filled.parse_line(
+                &mut self.parser,
+                next.text,
+                &mut self.text,
+                &mut self.ends,
+                line,
+            )?;
         }
-        let bytes = self.text.get(..written.bytes).unwrap_or_default();
+        let bytes = self.text.get(..filled.bytes).unwrap_or_default();
         let text = std::str::from_utf8(bytes).map_err(|_| FileFault::new(line, "is not UTF-8"))?;
-        let ends = self.ends.get(..written.fields).unwrap_or_default();
+        let ends = self.ends.get(..filled.fields).unwrap_or_default();
         Ok(Some(Record { line, text, ends }))
     }
 
-    /// The number of the line read last; 0 before the first.
+    /// The number of the last line read, 0 before the first.
     pub fn line(&self) -> u64 {
         self.lines.number()
     }
 
-    /// The identity of what was read so far; the file's, at its end.
+    /// The identity of the content read so far. At the end, the identity of the file.
     pub fn identity(&self) -> FileIdentity {
         self.lines.identity()
     }
 }
 
-/// How much of a record's buffers is filled.
+/// The used parts of the record buffers.
 #[derive(Default)]
-struct Written {
+struct FilledBuffers {
     bytes: usize,
     fields: usize,
 }
 
-impl Written {
-    /// Takes one more line of the record that begins on line `begin`; says whether the record is whole.
-    fn take(
+impl FilledBuffers {
+    /// Parses one more line of the record that starts on line `first_line`. Returns whether the record is complete.
+    fn parse_line(
         &mut self,
         parser: &mut Reader,
         line: &str,
         text: &mut [u8],
         ends: &mut [usize],
-        begin: u64,
+        first_line: u64,
     ) -> Result<bool, FileFault> {
         for part in [line.as_bytes(), b"\n"] {
-            let room = text.get_mut(self.bytes..).unwrap_or_default();
-            let places = ends.get_mut(self.fields..).unwrap_or_default();
-            let (result, _, bytes, fields) = parser.read_record(part, room, places);
+            let free_text = text.get_mut(self.bytes..).unwrap_or_default();
+            let free_ends = ends.get_mut(self.fields..).unwrap_or_default();
+            let (result, _, bytes, fields) = parser.read_record(part, free_text, free_ends);
             self.bytes += bytes;
             self.fields += fields;
             match result {
@@ -122,9 +132,9 @@ impl Written {
                 ReadRecordResult::InputEmpty | ReadRecordResult::End => {}
                 ReadRecordResult::OutputFull | ReadRecordResult::OutputEndsFull => {
                     let detail = format!(
-                        "begins a record of more than {LINE_MAX_BYTES} bytes or {FIELDS_MAX} fields"
+                        "starts a record of more than {LINE_MAX_BYTES} bytes or {MAX_FIELDS} fields"
                     );
-                    return Err(FileFault::new(begin, detail));
+                    return Err(FileFault::new(first_line, detail));
                 }
             }
         }
@@ -152,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_hide_separators_quotes_and_line_ends() {
+    fn quoted_fields_may_hold_delimiters_quotes_and_line_breaks() {
         let text = "a; b ;c\r\n\r\n\"x;y\";\"say \"\"no\"\"\";\"two\r\nlines\"\nlast;;";
         let expected = [
             record(1, &["a", "b", "c"]),
@@ -163,20 +173,20 @@ mod tests {
     }
 
     #[test]
-    fn quotes_that_never_end_are_refused_where_they_begin() {
+    fn an_unclosed_quote_is_rejected_at_its_first_line() {
         assert_eq!(all("a\nb;\"c\nd\n").unwrap_err(), "line 2: has a quote that is not closed");
     }
 
     #[test]
-    fn a_record_over_many_lines_is_bounded_as_a_line_is() {
+    fn a_record_over_many_lines_has_the_maximum_length_of_a_line() {
         let text = format!("a;\"{}", "0123456789\n".repeat(LINE_MAX_BYTES / 10));
-        assert!(all(&text).unwrap_err().starts_with("line 1: begins a record of more than"));
+        assert!(all(&text).unwrap_err().starts_with("line 1: starts a record of more than"));
     }
 
     #[test]
-    fn a_record_of_too_many_fields_is_refused() {
-        assert_eq!(all(&";".repeat(FIELDS_MAX - 1)).unwrap().len(), 1);
-        assert!(all(&";".repeat(FIELDS_MAX)).unwrap_err().contains("4096 fields"));
+    fn a_record_with_too_many_fields_is_rejected() {
+        assert_eq!(all(&";".repeat(MAX_FIELDS - 1)).unwrap().len(), 1);
+        assert!(all(&";".repeat(MAX_FIELDS)).unwrap_err().contains("4096 fields"));
     }
 
     proptest! {
@@ -186,7 +196,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_quoted_is_read_back(fields in prop::collection::vec("[a;\"é,]{1,8}", 1..6)) {
+        fn quoted_fields_round_trip(fields in prop::collection::vec("[a;\"é,]{1,8}", 1..6)) {
             let quoted: Vec<_> =
                 fields.iter().map(|field| format!("\"{}\"", field.replace('"', "\"\""))).collect();
             prop_assert_eq!(all(&quoted.join(";")).unwrap(), vec![(1, fields)]);

@@ -1,128 +1,128 @@
-//! A table of submissions: `person`, maybe `submission_id`, then a column of percentages for each category.
+//! CSV tables: `person`, optionally `submission_id`, then one column of percentages per category.
 
 use std::io::BufRead;
 
 use schemas::{
-    Allocation, AllocationFault, Category, CategoryId, MAX_CATEGORIES, MIN_CATEGORIES, PersonName,
+    Allocation, AllocationFault, Category, CategoryId, MAX_CATEGORIES, MIN_CATEGORIES, PersonId,
 };
 use uuid::Uuid;
 
-use crate::import::ballot::{Ballot, Name, Split};
+use crate::import::ballot::{Ballot, BallotAllocation, IdSource};
 use crate::import::file::{
-    Entry, FileFault, FileIdentity, ReadError, Record, Records, Refusal, shown,
+    Entry, FileFault, FileIdentity, ReadError, Record, Records, RejectedEntry, quoted,
 };
 
-use super::percent::{basis_points, percent};
+use super::percent::{format_percent, parse_basis_points};
 
-/// A table, read as far as the next row.
+/// An open table.
 pub struct Csv<R> {
     records: Records<R>,
     columns: Columns,
 }
 
-/// What the columns are.
+/// The meaning of the columns.
 struct Columns {
     submission_id: Option<usize>,
-    /// Where the categories begin; they go on to the end.
+    /// Index of the first category column. All later columns are categories too.
     first_category: usize,
     categories: Vec<Category>,
 }
 
 impl<R: BufRead> Csv<R> {
-    /// Reads the header.
+    /// Opens a table and parses its header.
     ///
     /// # Errors
-    /// When the columns are not those of a table of submissions.
+    /// When the header is not one of a table of submissions.
     pub fn open(reader: R) -> Result<Self, ReadError> {
         let mut records = Records::new(reader, b',');
         let columns = match records.next_record()? {
-            Some(header) => Columns::read(header)?,
+            Some(header) => Columns::parse(header)?,
             None => return Err(FileFault::new(records.line(), "the file is empty").into()),
         };
         Ok(Self { records, columns })
     }
 
-    /// The next row; `None` at the end.
+    /// Reads the next row. `None` at the end.
     ///
     /// # Errors
-    /// When the file cannot be read any further.
+    /// When the rest of the file cannot be read.
     pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, ReadError> {
         let Some(record) = self.records.next_record()? else { return Ok(None) };
         let line = record.line;
-        Ok(Some(self.columns.ballot(record).map_err(|detail| Refusal { line, detail })))
+        Ok(Some(self.columns.parse_ballot(record).map_err(|detail| RejectedEntry { line, detail })))
     }
 
-    /// The categories that the table has columns for, in their order.
+    /// The categories, in the order of their columns.
     pub fn categories(&self) -> &[Category] {
         &self.columns.categories
     }
 
-    /// The identity of what was read so far; the file's, at its end.
+    /// The identity of the content read so far. At the end, the identity of the file.
     pub fn identity(&self) -> FileIdentity {
         self.records.identity()
     }
 }
 
 impl Columns {
-    fn read(header: Record<'_>) -> Result<Self, FileFault> {
+    fn parse(header: Record<'_>) -> Result<Self, FileFault> {
         let fault = |detail: String| FileFault::new(header.line, detail);
         if header.field(0) != Some("person") {
-            let found = shown(header.field(0).unwrap_or_default());
+            let found = quoted(header.field(0).unwrap_or_default());
             return Err(fault(format!("the first column must be `person`, not {found}")));
         }
         let submission_id = (header.field(1) == Some("submission_id")).then_some(1);
         let first_category = 1 + usize::from(submission_id.is_some());
         let mut categories: Vec<Category> = Vec::new();
         for name in header.fields().skip(first_category) {
-            let id = CategoryId::parse(name).map_err(|slug| {
-                fault(format!("column {} is no category id: it {slug}", shown(name)))
+            let id = CategoryId::parse(name).map_err(|slug_fault| {
+                fault(format!("column {} is not a category id: it {slug_fault}", quoted(name)))
             })?;
             if categories.iter().any(|category| category.id == id) {
-                return Err(fault(format!("column `{id}` is there twice")));
+                return Err(fault(format!("column `{id}` appears twice")));
             }
             categories.push(Category { id, name: name.to_owned(), description: None, color: None });
         }
         if !(MIN_CATEGORIES..=MAX_CATEGORIES).contains(&categories.len()) {
             return Err(fault(format!(
-                "has columns for {} categories, where a budget has {MIN_CATEGORIES} to {MAX_CATEGORIES}",
+                "has columns for {} categories, but a budget has {MIN_CATEGORIES} to {MAX_CATEGORIES}",
                 categories.len()
             )));
         }
         Ok(Self { submission_id, first_category, categories })
     }
 
-    fn ballot(&self, record: Record<'_>) -> Result<Ballot, String> {
+    fn parse_ballot(&self, record: Record<'_>) -> Result<Ballot, String> {
         let (found, expected) = (record.len(), self.first_category + self.categories.len());
         if found != expected {
-            return Err(format!("has {found} fields, where the header has {expected}"));
+            return Err(format!("has {found} fields, but the header has {expected}"));
         }
-        let person = PersonName::parse(record.field(0).unwrap_or_default())
+        let person = PersonId::parse(record.field(0).unwrap_or_default())
             .map_err(|fault| format!("the person {fault}"))?;
         let id = self.submission_id.and_then(|column| record.field(column)).unwrap_or_default();
-        let name = match id {
-            "" => Name::Line(record.line),
-            id => Name::Given(
+        let id_source = match id {
+            "" => IdSource::Line(record.line),
+            id => IdSource::Given(
                 Uuid::try_parse(id)
-                    .map_err(|_| format!("submission_id {} is not a UUID", shown(id)))?,
+                    .map_err(|_| format!("submission_id {} is not a UUID", quoted(id)))?,
             ),
         };
         let mut shares = Vec::with_capacity(self.categories.len());
         for (text, category) in record.fields().skip(self.first_category).zip(&self.categories) {
-            let share = basis_points(text)
-                .map_err(|fault| format!("`{}` {fault}: {}", category.id, shown(text)))?;
+            let share = parse_basis_points(text)
+                .map_err(|fault| format!("`{}` {fault}: {}", category.id, quoted(text)))?;
             shares.push(share);
         }
         let allocation = Allocation::new(&shares).map_err(|fault| match fault {
             AllocationFault::Sum { sum } => {
-                format!("the percentages make {} instead of 100", percent(sum))
+                format!("the percentages add up to {} instead of 100", format_percent(sum))
             }
             other => other.to_string(),
         })?;
         Ok(Ballot {
             line: record.line,
             person: Some(person),
-            name,
-            split: Split::Counted(allocation),
+            id_source,
+            allocation: BallotAllocation::Computed(allocation),
         })
     }
 }
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A row's line, and its shares, or why it is refused.
+    /// A row's line, and its shares or why it is rejected.
     type Row = (u64, Result<Vec<u16>, String>);
 
     fn rows(text: &str) -> Result<Vec<Row>, String> {
@@ -142,53 +142,53 @@ mod tests {
         while let Some(entry) = csv.next_ballot().map_err(|error| error.to_string())? {
             rows.push(match entry {
                 Ok(ballot) => {
-                    let Split::Counted(allocation) = ballot.split else {
-                        panic!("is counted here")
+                    let BallotAllocation::Computed(allocation) = ballot.allocation else {
+                        panic!("not computed")
                     };
                     (ballot.line, Ok(allocation.basis_points().to_vec()))
                 }
-                Err(refusal) => (refusal.line, Err(refusal.detail)),
+                Err(entry) => (entry.line, Err(entry.detail)),
             });
         }
         Ok(rows)
     }
 
     #[test]
-    fn a_row_is_a_submission_with_its_percentages() {
+    fn each_row_is_a_submission_with_its_percentages() {
         let text = "person,health,education\np-1,33.34,66.66\n\"p,2\",100,\n";
         assert_eq!(rows(text).unwrap(), [(2, Ok(vec![3334, 6666])), (3, Ok(vec![10_000, 0]))]);
     }
 
     #[test]
-    fn a_submission_id_is_taken_where_there_is_one() {
+    fn the_submission_id_column_is_used_if_it_is_not_empty() {
         let text =
             "person,submission_id,a,b\np,0198d2a5-0000-7000-8000-000000000001,50,50\np,,50,50\n";
         let mut csv = Csv::open(text.as_bytes()).unwrap();
-        let mut name = || csv.next_ballot().unwrap().unwrap().unwrap().name;
-        assert!(matches!(name(), Name::Given(_)));
-        assert!(name() == Name::Line(3));
+        let mut id_source = || csv.next_ballot().unwrap().unwrap().unwrap().id_source;
+        assert!(matches!(id_source(), IdSource::Given(_)));
+        assert!(id_source() == IdSource::Line(3));
     }
 
     #[test]
-    fn a_bad_row_is_refused_with_its_reason() {
+    fn an_invalid_row_is_rejected_with_its_reason() {
         let reason = |row: &str| {
             let rows = rows(&format!("person,submission_id,a,b\n{row}\n")).unwrap();
             rows[0].1.clone().unwrap_err()
         };
-        assert_eq!(reason("p,,50,49.99"), "the percentages make 99.99 instead of 100");
+        assert_eq!(reason("p,,50,49.99"), "the percentages add up to 99.99 instead of 100");
         assert_eq!(reason("p,,50.001,49.999"), "`a` has more than two decimals: `50.001`");
         assert_eq!(reason("p,,-1,101"), "`a` is not a percentage such as 33.34: `-1`");
         assert_eq!(reason(",,50,50"), "the person must not be empty");
         assert_eq!(reason("p,x,50,50"), "submission_id `x` is not a UUID");
-        assert_eq!(reason("p,,50"), "has 3 fields, where the header has 4");
+        assert_eq!(reason("p,,50"), "has 3 fields, but the header has 4");
     }
 
     #[test]
-    fn a_header_that_is_none_is_refused() {
+    fn an_invalid_header_is_rejected() {
         let fault = |header: &str| rows(header).unwrap_err();
         assert_eq!(fault("who,a,b"), "line 1: the first column must be `person`, not `who`");
-        assert_eq!(fault("person,a,a"), "line 1: column `a` is there twice");
-        assert!(fault("person,A b,c").starts_with("line 1: column `A b` is no category id"));
+        assert_eq!(fault("person,a,a"), "line 1: column `a` appears twice");
+        assert!(fault("person,A b,c").starts_with("line 1: column `A b` is not a category id"));
         assert!(fault("person,a").contains("has columns for 1 categories"));
         assert!(fault("").ends_with("the file is empty"));
     }

@@ -1,5 +1,6 @@
-//! The formats that are read: Pabulib's ballots, and submissions as a table or as JSON lines. Each gives [`Ballot`]s
-//! one by one, in memory that does not grow with the file but for 16 bytes a Pabulib voter.
+//! The file formats: Pabulib ballots, tables, and JSON lines.
+//!
+//! Each format yields [`Ballot`]s one by one, in constant memory except for 16 bytes per Pabulib voter.
 
 mod csv;
 mod ndjson;
@@ -20,20 +21,20 @@ use super::file::{Entry, FileIdentity, ReadError};
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// How a file is written.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// Pabulib's `.pb`, of vote type `cumulative`.
+    /// Pabulib `.pb` file with the vote type `cumulative`
     Pb,
-    /// One submission's JSON a line.
+    /// One submission's JSON per line
     Ndjson,
-    /// A table: person, maybe submission_id, a column a category.
+    /// Table with the columns person, optionally submission_id, and one per category
     Csv,
 }
 
 impl Format {
-    /// The format that a file's name says.
-    pub fn of(path: &Path) -> Option<Self> {
+    /// Guesses the format from the file extension.
+    pub fn from_extension(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "pb" => Some(Self::Pb),
             "ndjson" | "jsonl" => Some(Self::Ndjson),
@@ -43,9 +44,9 @@ impl Format {
     }
 }
 
-/// A file of submissions, read as far as the next one.
+/// An open file of submissions.
 pub enum Source {
-    /// Pabulib's.
+    /// A Pabulib file.
     Pabulib(Box<Pabulib<BufReader<File>>>),
     /// A table.
     Csv(Box<Csv<BufReader<File>>>),
@@ -54,14 +55,14 @@ pub enum Source {
 }
 
 impl Source {
-    /// Opens a file. It is read more than once, so it cannot be a pipe.
+    /// Opens a file. Imports read it twice, so it cannot be a pipe.
     ///
     /// # Errors
-    /// When it cannot be read, or its head is not that of the format.
+    /// When the file cannot be read or its header has another format.
     pub fn open(path: &Path, format: Format, grouping: Grouping) -> Result<Self, ReadError> {
         let file = File::open(path)?;
         if !file.metadata()?.is_file() {
-            let detail = "is no regular file, and an import reads its file twice";
+            let detail = "is not a regular file, and an import reads its file twice";
             return Err(io::Error::new(io::ErrorKind::Unsupported, detail).into());
         }
         let reader = BufReader::with_capacity(BUFFER_BYTES, file);
@@ -72,10 +73,10 @@ impl Source {
         })
     }
 
-    /// The next submission, or why an entry is none; `None` at the end.
+    /// Reads the next entry. `None` at the end.
     ///
     /// # Errors
-    /// When the file cannot be read any further.
+    /// When the rest of the file cannot be read.
     pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, ReadError> {
         match self {
             Self::Pabulib(file) => file.next_ballot(),
@@ -84,7 +85,7 @@ impl Source {
         }
     }
 
-    /// The categories that the file names, in the order of its ballots' shares; empty where it names none.
+    /// The categories of the file, in the order of its ballots' shares. Empty if the format has none.
     pub fn categories(&self) -> &[Category] {
         match self {
             Self::Pabulib(file) => file.categories(),
@@ -93,7 +94,7 @@ impl Source {
         }
     }
 
-    /// What the file says about itself, if it does.
+    /// The file's metadata, if the format has any.
     pub fn meta(&self) -> Option<&Meta> {
         match self {
             Self::Pabulib(file) => Some(file.meta()),
@@ -101,7 +102,7 @@ impl Source {
         }
     }
 
-    /// The identity of what was read so far; the file's, at its end.
+    /// The identity of the content read so far. At the end, the identity of the file.
     pub fn identity(&self) -> FileIdentity {
         match self {
             Self::Pabulib(file) => file.identity(),

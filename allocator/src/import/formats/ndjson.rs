@@ -1,16 +1,16 @@
-//! A submission's JSON on each line, as `POST /v1/budgets/{budget}/submissions` takes it.
+//! JSON lines: each line is the body of a `POST /v1/budgets/{budget}/submissions`.
 
 use std::io::BufRead;
 
-use schemas::PersonName;
+use schemas::PersonId;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::import::ballot::{Ballot, Name, Split};
-use crate::import::file::{Entry, FileIdentity, Line, Lines, ReadError, Refusal};
+use crate::import::ballot::{Ballot, BallotAllocation, IdSource};
+use crate::import::file::{Entry, FileIdentity, Line, Lines, ReadError, RejectedEntry};
 
-/// A file of submissions, read as far as the next line.
+/// An open file of JSON lines.
 pub struct Ndjson<R> {
     lines: Lines<R>,
 }
@@ -20,44 +20,44 @@ pub struct Ndjson<R> {
 struct Body {
     person: Option<String>,
     submission_id: Option<Uuid>,
-    /// The server judges it: it knows the budget.
+    /// Validated by the server, which knows the budget.
     allocation: Box<RawValue>,
 }
 
 impl<R: BufRead> Ndjson<R> {
-    /// Begins at the reader's place.
+    /// Starts at the reader's current position.
     pub fn open(reader: R) -> Self {
         Self { lines: Lines::new(reader) }
     }
 
-    /// The next submission; `None` at the end.
+    /// Reads the next submission. `None` at the end.
     ///
     /// # Errors
-    /// When the file cannot be read any further.
+    /// When the rest of the file cannot be read.
     pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, ReadError> {
-        let Some(line) = self.lines.next_filled_line()? else { return Ok(None) };
+        let Some(line) = self.lines.next_non_blank_line()? else { return Ok(None) };
         let number = line.number;
-        Ok(Some(ballot(line).map_err(|detail| Refusal { line: number, detail })))
+        Ok(Some(parse_ballot(line).map_err(|detail| RejectedEntry { line: number, detail })))
     }
 
-    /// The identity of what was read so far; the file's, at its end.
+    /// The identity of the content read so far. At the end, the identity of the file.
     pub fn identity(&self) -> FileIdentity {
         self.lines.identity()
     }
 }
 
-fn ballot(line: Line<'_>) -> Result<Ballot, String> {
+fn parse_ballot(line: Line<'_>) -> Result<Ballot, String> {
     let body: Body = serde_json::from_str(line.text).map_err(|error| {
-        // Where it is, without what is there: the error's own text may repeat the person.
+        // Only the position: the error's own text may repeat the person's id.
         let what = if error.is_data() { "not a submission" } else { "not JSON" };
-        format!("is {what}: see its byte {}", error.column())
+        format!("is {what}, at byte {}", error.column())
     })?;
-    let person = body.person.as_deref().map(PersonName::parse).transpose();
+    let person = body.person.as_deref().map(PersonId::parse).transpose();
     Ok(Ballot {
         line: line.number,
         person: person.map_err(|fault| format!("the person {fault}"))?,
-        name: body.submission_id.map_or(Name::Line(line.number), Name::Given),
-        split: Split::Verbatim(body.allocation),
+        id_source: body.submission_id.map_or(IdSource::Line(line.number), IdSource::Given),
+        allocation: BallotAllocation::Verbatim(body.allocation),
     })
 }
 
@@ -67,22 +67,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn only(line: &str) -> Entry<Ballot> {
+    fn parse_one(line: &str) -> Entry<Ballot> {
         Ndjson::open(line.as_bytes()).next_ballot().unwrap().unwrap()
     }
 
     #[test]
-    fn a_line_is_a_submission_whose_allocation_is_left_to_the_server() {
-        let ballot = only(r#"{"person":"p","allocation":{"a":1e2}}"#).unwrap();
-        assert!(matches!(&ballot.split, Split::Verbatim(raw) if raw.get() == r#"{"a":1e2}"#));
-        assert!(ballot.name == Name::Line(1));
-        let named =
-            only(r#"{"allocation":1,"submission_id":"0198d2a5-0000-7000-8000-000000000001"}"#);
-        assert!(matches!(named.unwrap().name, Name::Given(_)));
+    fn the_allocation_of_a_line_is_sent_verbatim() {
+        let ballot = parse_one(r#"{"person":"p","allocation":{"a":1e2}}"#).unwrap();
+        assert!(
+            matches!(&ballot.allocation, BallotAllocation::Verbatim(raw) if raw.get() == r#"{"a":1e2}"#)
+        );
+        assert!(ballot.id_source == IdSource::Line(1));
+        let with_id =
+            parse_one(r#"{"allocation":1,"submission_id":"0198d2a5-0000-7000-8000-000000000001"}"#);
+        assert!(matches!(with_id.unwrap().id_source, IdSource::Given(_)));
     }
 
     #[test]
-    fn a_line_that_is_no_submission_is_refused_without_repeating_it() {
+    fn an_invalid_line_is_rejected_without_repeating_its_content() {
         let lines = [
             r#"{"person":"secret""#,
             r#"{"person":7,"allocation":{}}"#,
@@ -93,15 +95,15 @@ mod tests {
             r#"["secret"]"#,
         ];
         for line in lines {
-            let refusal = only(line).unwrap_err();
-            assert_eq!(refusal.line, 1);
-            assert!(!refusal.detail.contains("secret"), "{}", refusal.detail);
+            let rejected = parse_one(line).unwrap_err();
+            assert_eq!(rejected.line, 1);
+            assert!(!rejected.detail.contains("secret"), "{}", rejected.detail);
         }
     }
 
     proptest! {
         #[test]
-        fn no_text_panics_the_reader(text in r#"[{}"\\\[\]:,a-z0-9 ]{1,80}"#) {
+        fn no_text_panics_the_parser(text in r#"[{}"\\\[\]:,a-z0-9 ]{1,80}"#) {
             let _ = Ndjson::open(text.as_bytes()).next_ballot();
         }
     }

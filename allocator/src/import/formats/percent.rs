@@ -1,12 +1,12 @@
-//! Percentages as people write them in a table: plain decimals, read by their digits and never by way of a float.
+//! Parses and formats percentages as plain decimals, digit by digit and never through a float.
 
 use schemas::BASIS_POINTS_PER_PERSON;
 
-/// The basis points of a plain decimal percentage such as `33.34`, `40` or `12.50`; an empty text is 0.
+/// Parses a plain decimal percentage such as `33.34`, `40` or `12.50`. An empty text is 0.
 ///
 /// # Errors
-/// What would be right, when it is anything else.
-pub fn basis_points(text: &str) -> Result<u32, &'static str> {
+/// What is expected, when the text is anything else.
+pub fn parse_basis_points(text: &str) -> Result<u32, &'static str> {
     if text.is_empty() {
         return Ok(0);
     }
@@ -19,7 +19,7 @@ pub fn basis_points(text: &str) -> Result<u32, &'static str> {
     if fraction.len() > 2 {
         return Err("has more than two decimals");
     }
-    // A number too long to parse is too large as well.
+    // A number too long to parse is over 100 too.
     let percent: u64 = whole.parse().unwrap_or(u64::MAX);
     let hundredths: u64 = format!("{fraction:0<2}").parse().unwrap_or_default();
     let share = percent.saturating_mul(100).saturating_add(hundredths);
@@ -30,8 +30,8 @@ pub fn basis_points(text: &str) -> Result<u32, &'static str> {
     Ok(share as u32)
 }
 
-/// Basis points as a percentage.
-pub fn percent(basis_points: u64) -> String {
+/// Formats basis points as a percentage with two decimals.
+pub fn format_percent(basis_points: u64) -> String {
     format!("{}.{:02}", basis_points / 100, basis_points % 100)
 }
 
@@ -42,7 +42,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn plain_decimals_are_read_exactly() {
+    fn plain_decimals_are_parsed_exactly() {
         let spellings = [
             ("", 0),
             ("0", 0),
@@ -53,12 +53,12 @@ mod tests {
             ("100.000", 10_000),
         ];
         for (text, expected) in spellings {
-            assert_eq!(basis_points(text), Ok(expected), "{text}");
+            assert_eq!(parse_basis_points(text), Ok(expected), "{text}");
         }
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn anything_else_is_rejected() {
         for text in [
             "-1",
             "+1",
@@ -73,14 +73,14 @@ mod tests {
             "100.01",
             "99999999999999999999999",
         ] {
-            assert!(basis_points(text).is_err(), "{text}");
+            assert!(parse_basis_points(text).is_err(), "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn every_share_survives_its_text(share in 0..=10_000_u32) {
-            prop_assert_eq!(basis_points(&percent(u64::from(share))), Ok(share));
+        fn every_share_round_trips_through_its_text(share in 0..=10_000_u32) {
+            prop_assert_eq!(parse_basis_points(&format_percent(u64::from(share))), Ok(share));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One batch of submissions, sent until each of its items has a final answer.
+//! Sends a batch of submissions and retries until each item has a final outcome.
 
 use reqwest::{Method, StatusCode};
 use schemas::BudgetId;
@@ -7,28 +7,28 @@ use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::problem::Problem;
-use super::{Answer, Body, Failure, Server};
+use super::{Body, Failure, Server, ServerResponse};
 use crate::import::error::ImportError;
 
-/// The most items that a batch may have.
+/// Maximum number of items in a batch.
 pub const BATCH_MAX_ITEMS: usize = 1000;
-/// The most bytes of a batch of several items. One item alone may have more, but never more than a line, so that
-/// every batch is below the 2 MiB that a server takes.
+/// Maximum size of a batch of several items, in bytes. A single item may be larger, up to the maximum length of a line, so
+/// that every batch is below the server's limit of 2 MiB.
 pub const BATCH_MAX_BYTES: usize = 512 * 1024;
 
-/// What became of an item.
+/// The final outcome of one item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ItemOutcome {
-    /// It is in the log now.
+    /// The submission was appended to the log.
     Accepted,
-    /// It was there before.
+    /// The submission was already in the log.
     Repeated,
-    /// The server does not take it, for this reason.
-    Refused(String),
+    /// The server rejected the item for this reason.
+    Rejected(String),
 }
 
 #[derive(Deserialize)]
-struct Results {
+struct BatchResponse {
     results: Vec<ItemResult>,
 }
 
@@ -42,93 +42,98 @@ struct ItemResult {
 }
 
 impl ItemResult {
-    /// The item's final answer.
+    /// Returns the item's final outcome.
     ///
     /// # Errors
-    /// The reason of "not now".
+    /// The reason of a transient failure, after which the item must be sent again.
     fn outcome(&self) -> Result<ItemOutcome, String> {
-        let reason = || self.problem.line(self.status);
+        let reason = || self.problem.summary(self.status);
         match self.status {
             202 if self.replayed => Ok(ItemOutcome::Repeated),
             202 => Ok(ItemOutcome::Accepted),
-            // Another request with the same submission, of ours, is not finished: its answer comes soon.
+            // An earlier attempt of this import is still in progress: a retry gets its result.
             409 if self.problem.is("in-flight") => Err(reason()),
             429 | 500..=599 => Err(reason()),
-            _ => Ok(ItemOutcome::Refused(reason())),
+            _ => Ok(ItemOutcome::Rejected(reason())),
         }
     }
 }
 
 impl Server {
-    /// Sends items, one JSON text each, and says what became of each. Items that the server cannot take now are sent
-    /// again, with the same submission ids.
+    /// Sends items, one JSON text each, and returns their final outcomes in order.
+    ///
+    /// Items that fail transiently are sent again with the same submission ids.
     ///
     /// # Errors
-    /// When the server refuses the batch as a whole, or patience ends. Some items may have been accepted.
+    /// When the server rejects the batch as a whole, or the retries time out. Some items may have been accepted.
     pub async fn submit(
         &self,
         id: &BudgetId,
         budget: Budget,
         items: &[String],
     ) -> Result<Vec<ItemOutcome>, ImportError> {
-        let began = Instant::now();
+        let started = Instant::now();
         let mut outcomes: Vec<Option<ItemOutcome>> = vec![None; items.len()];
-        let mut attempts = self.attempts();
+        let mut backoff = self.backoff();
         loop {
-            let may_be_unknown = began.elapsed() < budget.unknown_for();
-            match self.submit_once(id, items, &mut outcomes, may_be_unknown).await {
+            let may_be_missing = started.elapsed() < budget.propagation_time();
+            match self.submit_once(id, items, &mut outcomes, may_be_missing).await {
                 Ok(()) => return Ok(outcomes.into_iter().flatten().collect()),
-                Err(failure) => attempts.after(failure).await?,
+                Err(failure) => backoff.wait_after(failure).await?,
             }
         }
     }
 
-    /// Sends the items that have no outcome yet, once.
+    /// Sends the items without an outcome in one request.
     async fn submit_once(
         &self,
         id: &BudgetId,
         items: &[String],
         outcomes: &mut [Option<ItemOutcome>],
-        may_be_unknown: bool,
+        may_be_missing: bool,
     ) -> Result<(), Failure> {
-        let open: Vec<(&String, &mut Option<ItemOutcome>)> =
+        let unsettled: Vec<(&String, &mut Option<ItemOutcome>)> =
             items.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_none()).collect();
-        let body = ndjson(open.iter().map(|(item, _)| *item));
-        let answer =
-            self.once(&Method::POST, &[id.as_str(), "submissions", "batch"], Some(&body)).await?;
-        let mut not_now = None;
-        let results = results(&answer, open.len(), may_be_unknown)?;
-        for ((_, place), result) in open.into_iter().zip(results) {
+        let body = ndjson(unsettled.iter().map(|(item, _)| *item));
+        let response = self
+            .send_once(&Method::POST, &[id.as_str(), "submissions", "batch"], Some(&body))
+            .await?;
+        let mut transient = None;
+        let results = parse_results(&response, unsettled.len(), may_be_missing)?;
+        for ((_, slot), result) in unsettled.into_iter().zip(results) {
             match result.outcome() {
-                Ok(outcome) => *place = Some(outcome),
+                Ok(outcome) => *slot = Some(outcome),
                 Err(reason) => {
-                    not_now = Some(Failure::Passing { reason, retry_after: answer.retry_after });
+                    transient =
+                        Some(Failure::Transient { reason, retry_after: response.retry_after });
                 }
             }
         }
-        not_now.map_or(Ok(()), Err)
+        transient.map_or(Ok(()), Err)
     }
 }
 
-/// The results in an answer, one for each item sent.
-fn results(
-    answer: &Answer,
+/// Parses the results of a response, one for each item sent.
+fn parse_results(
+    response: &ServerResponse,
     items: usize,
-    may_be_unknown: bool,
+    may_be_missing: bool,
 ) -> Result<Vec<ItemResult>, Failure> {
-    let refused = |detail: String| Failure::Final(ImportError::Refused(detail));
-    match answer.status {
+    let rejected = |detail: String| Failure::Permanent(ImportError::Rejected(detail));
+    match response.status {
         StatusCode::OK => {}
-        StatusCode::NOT_FOUND if may_be_unknown => {
-            return Err(Failure::Passing { reason: answer.line(), retry_after: None });
+        StatusCode::NOT_FOUND if may_be_missing => {
+            return Err(Failure::Transient { reason: response.summary(), retry_after: None });
         }
-        _ => return Err(refused(format!("a batch: {}", answer.line()))),
+        _ => return Err(rejected(format!("batch: {}", response.summary()))),
     }
-    let Results { results } = serde_json::from_slice(&answer.body)
-        .map_err(|error| refused(format!("its answer to a batch is none: {error}")))?;
+    let BatchResponse { results } = serde_json::from_slice(&response.body)
+        .map_err(|error| rejected(format!("invalid response to a batch: {error}")))?;
     if results.len() != items {
         let found = results.len();
-        return Err(refused(format!("it answered {found} results to a batch of {items}")));
+        return Err(rejected(format!(
+            "the response has {found} results for a batch of {items} items"
+        )));
     }
     Ok(results)
 }

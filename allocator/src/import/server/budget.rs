@@ -1,4 +1,4 @@
-//! The budget that a file is imported into: found as it is, or created.
+//! Finds or creates the budget of an import.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,45 +10,45 @@ use serde::{Deserialize, Serialize};
 use super::{Body, Server};
 use crate::import::error::ImportError;
 
-/// A budget's definition as far as an import makes one.
+/// The definition of a budget that an import creates.
 #[derive(Debug, Clone, Serialize)]
 pub struct Definition {
-    /// What it is called.
+    /// Display name.
     pub name: String,
-    /// What its money can go to.
+    /// The categories of the budget.
     pub categories: Vec<Category>,
 }
 
 impl Definition {
-    /// A definition with a name that is not too long.
+    /// Creates a definition and truncates the name to the maximum length.
     pub fn new(name: &str, categories: Vec<Category>) -> Self {
         Self { name: name.chars().take(NAME_MAX_CHARS).collect(), categories }
     }
 }
 
-/// A budget as far as an import looks at it.
+/// The members of a budget that an import reads.
 #[derive(Deserialize)]
-struct Found {
-    categories: Vec<FoundCategory>,
+struct BudgetResponse {
+    categories: Vec<CategoryResponse>,
 }
 
 #[derive(Deserialize)]
-struct FoundCategory {
+struct CategoryResponse {
     id: CategoryId,
 }
 
-/// Whether the budget was there before.
+/// Whether the budget existed before the import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Budget {
-    /// It was.
+    /// The budget existed before.
     Existing,
-    /// It has just been created, so not every process may know it yet.
+    /// The import created the budget, so some processes may not have loaded it yet.
     Created,
 }
 
 impl Budget {
-    /// For how long a server may say that there is no such budget before it is believed.
-    pub(super) fn unknown_for(self) -> Duration {
+    /// How long a 404 of this budget counts as transient.
+    pub(super) fn propagation_time(self) -> Duration {
         match self {
             Self::Existing => Duration::ZERO,
             Self::Created => Duration::from_secs(10),
@@ -57,86 +57,92 @@ impl Budget {
 }
 
 impl Server {
-    /// Makes sure that the budget is there with exactly these categories, in whatever order; creates it if it is not
-    /// there. What else an existing one has is left as it is.
+    /// Checks that the budget has exactly these categories, in any order. Creates the budget if it is absent.
+    ///
+    /// An existing budget is not changed.
     ///
     /// # Errors
-    /// When it has other categories, may not be created, or the server does not answer.
+    /// When the budget has other categories, cannot be created, or the server is unavailable.
     pub async fn ensure_budget(
         &self,
         id: &BudgetId,
         definition: &Definition,
     ) -> Result<Budget, ImportError> {
         if let Some(found) = self.budget_categories(id).await? {
-            let ours: BTreeSet<_> = definition.categories.iter().map(|c| c.id.clone()).collect();
-            if ours == found {
+            let in_file: BTreeSet<_> = definition.categories.iter().map(|c| c.id.clone()).collect();
+            if in_file == found {
                 return Ok(Budget::Existing);
             }
-            let missing = listed(ours.difference(&found));
-            let more = listed(found.difference(&ours));
-            return Err(ImportError::Asked(format!(
-                "the budget `{id}` has other categories than the file; choose another with --budget \
-                 (only in the file: {missing}; only in the budget: {more})"
+            let only_in_file = join_ids(in_file.difference(&found));
+            let only_in_budget = join_ids(found.difference(&in_file));
+            return Err(ImportError::Usage(format!(
+                "the budget `{id}` has other categories than the file; choose another budget with --budget \
+                 (only in the file: {only_in_file}; only in the budget: {only_in_budget})"
             )));
         }
         let body = serde_json::to_vec(definition)
             .map_err(|error| ImportError::Internal(error.to_string()))?;
         let body = Body { media_type: "application/json", bytes: body.into() };
-        let answer = self.send(Method::PUT, &[id.as_str()], Some(body)).await?;
-        match answer.status {
+        let response = self.send(Method::PUT, &[id.as_str()], Some(body)).await?;
+        match response.status {
             status if status.is_success() => Ok(Budget::Created),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ImportError::Refused(format!(
-                "the budget `{id}` may not be created: {}; name a file with the token of an administrator of the role \
-                 `admin` by --token-file",
-                answer.line()
-            ))),
-            _ => Err(ImportError::Refused(format!(
-                "the budget `{id}` cannot be created: {}",
-                answer.line()
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Err(ImportError::Rejected(format!(
+                    "not allowed to create the budget `{id}`: {}; pass a file with a token of the role `admin` as \
+                 --token-file",
+                    response.summary()
+                )))
+            }
+            _ => Err(ImportError::Rejected(format!(
+                "could not create the budget `{id}`: {}",
+                response.summary()
             ))),
         }
     }
 
-    /// Makes sure that the budget is there and has all of these categories.
+    /// Checks that the budget exists and has all of these categories.
     ///
     /// # Errors
-    /// When it is not there or lacks one, or the server does not answer.
+    /// When the budget does not exist, lacks a category, or the server is unavailable.
     pub async fn expect_budget(
         &self,
         id: &BudgetId,
         categories: &[Category],
     ) -> Result<Budget, ImportError> {
         let Some(found) = self.budget_categories(id).await? else {
-            return Err(ImportError::Asked(format!("there is no budget `{id}`; create it first")));
+            return Err(ImportError::Usage(format!("there is no budget `{id}`; create it first")));
         };
-        let ours: BTreeSet<_> = categories.iter().map(|c| c.id.clone()).collect();
-        if ours.is_subset(&found) {
+        let in_file: BTreeSet<_> = categories.iter().map(|c| c.id.clone()).collect();
+        if in_file.is_subset(&found) {
             return Ok(Budget::Existing);
         }
-        let unknown = listed(ours.difference(&found));
-        Err(ImportError::Asked(format!("the budget `{id}` has no category {unknown}")))
+        let unknown = join_ids(in_file.difference(&found));
+        Err(ImportError::Usage(format!("the budget `{id}` has no category {unknown}")))
     }
 
     async fn budget_categories(
         &self,
         id: &BudgetId,
     ) -> Result<Option<BTreeSet<CategoryId>>, ImportError> {
-        let answer = self.send(Method::GET, &[id.as_str()], None).await?;
-        match answer.status {
+        let response = self.send(Method::GET, &[id.as_str()], None).await?;
+        match response.status {
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND if answer.problem().is("not-found") => return Ok(None),
-            _ => return Err(ImportError::Refused(format!("the budget `{id}`: {}", answer.line()))),
+            StatusCode::NOT_FOUND if response.problem().is("not-found") => return Ok(None),
+            _ => {
+                return Err(ImportError::Rejected(format!(
+                    "the budget `{id}`: {}",
+                    response.summary()
+                )));
+            }
         }
-        let found: Found = serde_json::from_slice(&answer.body).map_err(|error| {
-            ImportError::Refused(format!(
-                "its answer about the budget `{id}` is no budget: {error}"
-            ))
+        let found: BudgetResponse = serde_json::from_slice(&response.body).map_err(|error| {
+            ImportError::Rejected(format!("invalid response for the budget `{id}`: {error}"))
         })?;
         Ok(Some(found.categories.into_iter().map(|category| category.id).collect()))
     }
 }
 
-fn listed<'c>(ids: impl Iterator<Item = &'c CategoryId>) -> String {
+fn join_ids<'c>(ids: impl Iterator<Item = &'c CategoryId>) -> String {
     let ids: Vec<String> = ids.map(|id| format!("`{id}`")).collect();
     if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
 }

@@ -1,4 +1,4 @@
-//! The server that an import sends to: its address, its one client, and what its answers mean.
+//! The server of an import: its address, the HTTP client, and the meaning of its responses.
 
 mod batch;
 mod budget;
@@ -26,12 +26,12 @@ pub use retry::RetryPolicy;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// From how many failures in a row on the user is told: with fewer, nobody has waited for long.
-const FAILURES_TO_TELL: u32 = 3;
-/// More than any answer to a batch has.
-const ANSWER_MAX_BYTES: usize = 32 * 1024 * 1024;
+/// Consecutive failures before the retry message is printed: fewer take less than a second.
+const FAILURES_BEFORE_MESSAGE: u32 = 3;
+/// Maximum size of a response, larger than that of any batch response.
+const RESPONSE_MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// A server, and how patient to be with it.
+/// A client of one server, with its retry policy.
 #[derive(Clone)]
 pub struct Server {
     client: Client,
@@ -39,97 +39,97 @@ pub struct Server {
     token: Option<HeaderValue>,
     retry: RetryPolicy,
     stop: CancellationToken,
-    /// Whether the user knows that the server keeps us waiting.
-    told: Arc<AtomicBool>,
+    /// Whether the retry message has been printed.
+    retry_printed: Arc<AtomicBool>,
 }
 
-/// A request's body.
+/// A request body.
 struct Body {
     media_type: &'static str,
     bytes: Bytes,
 }
 
-/// An answer, read whole.
-struct Answer {
+/// A response with its complete body.
+struct ServerResponse {
     status: StatusCode,
     retry_after: Option<Duration>,
     body: Vec<u8>,
 }
 
-/// Why there is no answer to go on with.
+/// A failed request.
 enum Failure {
-    /// It may be otherwise soon.
-    Passing {
+    /// A retry may succeed.
+    Transient {
         reason: String,
         retry_after: Option<Duration>,
     },
-    Final(ImportError),
+    Permanent(ImportError),
 }
 
 impl Server {
-    /// Makes the client for a server. `stop` ends every wait.
+    /// Creates a client. `stop` ends every delay.
     ///
     /// # Errors
-    /// When the address is no URL for HTTP, or the token's file holds none.
+    /// When the address is not an HTTP URL, or the token file is invalid.
     pub fn new(
         url: &str,
         token_file: Option<&Path>,
         retry: RetryPolicy,
         stop: CancellationToken,
     ) -> Result<Self, ImportError> {
-        let asked = |detail: String| ImportError::Asked(detail);
-        let base = Url::parse(url).map_err(|error| asked(format!("--url: {error}")))?;
+        let usage = |detail: String| ImportError::Usage(detail);
+        let base = Url::parse(url).map_err(|error| usage(format!("--url: {error}")))?;
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
-            return Err(asked("--url must be like http://127.0.0.1:8000".to_owned()));
+            return Err(usage("--url must be like http://127.0.0.1:8000".to_owned()));
         }
         let token = token_file.map(read_token).transpose()?;
-        let client = Client::builder()
+        let client = runtime::http_client::builder()
             .user_agent(concat!("allocator/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             .tcp_nodelay(true)
             .build()
-            .map_err(|error| ImportError::Internal(chain(&error)))?;
-        Ok(Self { client, base, token, retry, stop, told: Arc::default() })
+            .map_err(|error| ImportError::Internal(describe(&error)))?;
+        Ok(Self { client, base, token, retry, stop, retry_printed: Arc::default() })
     }
 
-    /// Where the server is, without a password that the address may hold.
+    /// The server's address, without a password.
     pub fn address(&self) -> String {
         self.base.origin().ascii_serialization()
     }
 
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
-        // Only a URL without a host cannot be a base.
+        // A URL with a host always has path segments.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(["v1", "budgets"]).extend(path);
         }
         url
     }
 
-    /// Sends one request until it is answered with something else than "not now".
+    /// Sends one request and retries transient failures.
     async fn send(
         &self,
         method: Method,
         path: &[&str],
         body: Option<Body>,
-    ) -> Result<Answer, ImportError> {
-        let mut attempts = self.attempts();
+    ) -> Result<ServerResponse, ImportError> {
+        let mut backoff = self.backoff();
         loop {
-            match self.once(&method, path, body.as_ref()).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => attempts.after(failure).await?,
+            match self.send_once(&method, path, body.as_ref()).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => backoff.wait_after(failure).await?,
             }
         }
     }
 
-    /// Sends one request, once.
-    async fn once(
+    /// Sends one request without retries.
+    async fn send_once(
         &self,
         method: &Method,
         path: &[&str],
         body: Option<&Body>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ServerResponse, Failure> {
         let mut request = self.client.request(method.clone(), self.url(path));
         if let Some(Body { media_type, bytes }) = body {
             request = request.header(CONTENT_TYPE, *media_type).body(bytes.clone());
@@ -137,72 +137,77 @@ impl Server {
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token.clone());
         }
-        let response = request.send().await.map_err(|error| Failure::of(&error))?;
-        let answer = Answer::read(response).await?;
-        if is_passing(answer.status) {
-            let retry_after = answer.retry_after;
-            return Err(Failure::Passing { reason: answer.line(), retry_after });
+        let response = request.send().await.map_err(|error| Failure::from_http(&error))?;
+        let response = ServerResponse::read(response).await?;
+        if is_transient(response.status) {
+            let retry_after = response.retry_after;
+            return Err(Failure::Transient { reason: response.summary(), retry_after });
         }
-        Ok(answer)
+        Ok(response)
     }
 
-    fn attempts(&self) -> Attempts<'_> {
-        Attempts { server: self, began: Instant::now(), failures: 0 }
+    fn backoff(&self) -> Backoff<'_> {
+        Backoff { server: self, started: Instant::now(), failures: 0 }
     }
 }
 
-/// The attempts at one thing.
-struct Attempts<'s> {
+/// Delays the retries of one request.
+struct Backoff<'s> {
     server: &'s Server,
-    began: Instant,
+    started: Instant,
     failures: u32,
 }
 
-impl Attempts<'_> {
-    /// Waits until it makes sense to try again.
-    async fn after(&mut self, failure: Failure) -> Result<(), ImportError> {
+impl Backoff<'_> {
+    /// Waits before the next retry.
+    ///
+    /// # Errors
+    /// When the failure is permanent, the retries have timed out, or the user stopped the import.
+    async fn wait_after(&mut self, failure: Failure) -> Result<(), ImportError> {
         let (reason, retry_after) = match failure {
-            Failure::Final(error) => return Err(error),
-            Failure::Passing { reason, retry_after } => (reason, retry_after),
+            Failure::Permanent(error) => return Err(error),
+            Failure::Transient { reason, retry_after } => (reason, retry_after),
         };
         self.failures = self.failures.saturating_add(1);
-        let Server { retry, stop, told, .. } = self.server;
-        if self.failures == FAILURES_TO_TELL && !told.swap(true, Ordering::Relaxed) {
-            let seconds = retry.patience.as_secs();
-            console::err(&format!("trying again, for up to {seconds} s: {reason}\n"));
+        let Server { retry, stop, retry_printed, .. } = self.server;
+        if self.failures == FAILURES_BEFORE_MESSAGE && !retry_printed.swap(true, Ordering::Relaxed)
+        {
+            let seconds = retry.timeout.as_secs();
+            console::err(&format!("retrying for up to {seconds} s: {reason}\n"));
         }
-        let wait = retry.wait(self.failures, fastrand::f64(), retry_after);
-        if self.began.elapsed() + wait > retry.patience {
-            let seconds = self.began.elapsed().as_secs();
+        let delay = retry.delay(self.failures, fastrand::f64(), retry_after);
+        if self.started.elapsed() + delay > retry.timeout {
+            let seconds = self.started.elapsed().as_secs();
             return Err(ImportError::Unreachable { seconds, reason });
         }
         tokio::select! {
-            () = tokio::time::sleep(wait) => Ok(()),
+            () = tokio::time::sleep(delay) => Ok(()),
             () = stop.cancelled() => Err(ImportError::Stopped),
         }
     }
 }
 
 impl Failure {
-    fn of(error: &reqwest::Error) -> Self {
-        // Without the URL, which the user knows and which may hold a password.
-        let reason = chain(error);
+    fn from_http(error: &reqwest::Error) -> Self {
+        let reason = describe(error);
         if error.is_builder() {
-            return Self::Final(ImportError::Internal(reason));
+            return Self::Permanent(ImportError::Internal(reason));
         }
-        Self::Passing { reason, retry_after: None }
+        Self::Transient { reason, retry_after: None }
     }
 }
 
-impl Answer {
+impl ServerResponse {
     async fn read(mut response: Response) -> Result<Self, Failure> {
         let status = response.status();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(seconds);
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(parse_seconds);
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| Failure::of(&error))? {
-            if body.len() + chunk.len() > ANSWER_MAX_BYTES {
-                let detail = format!("its answer is longer than {ANSWER_MAX_BYTES} bytes");
-                return Err(Failure::Final(ImportError::Refused(detail)));
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| Failure::from_http(&error))?
+        {
+            if body.len() + chunk.len() > RESPONSE_MAX_BYTES {
+                let detail = format!("the response is larger than {RESPONSE_MAX_BYTES} bytes");
+                return Err(Failure::Permanent(ImportError::Rejected(detail)));
             }
             body.extend_from_slice(&chunk);
         }
@@ -210,16 +215,16 @@ impl Answer {
     }
 
     fn problem(&self) -> Problem {
-        Problem::in_body(&self.body)
+        Problem::parse(&self.body)
     }
 
-    fn line(&self) -> String {
-        self.problem().line(self.status.as_u16())
+    fn summary(&self) -> String {
+        self.problem().summary(self.status.as_u16())
     }
 }
 
-/// Answers that say "not now", and those of a gateway that had none.
-fn is_passing(status: StatusCode) -> bool {
+/// Whether a retry may succeed: overload, a server error, or a gateway without a response.
+fn is_transient(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::REQUEST_TIMEOUT
@@ -231,31 +236,32 @@ fn is_passing(status: StatusCode) -> bool {
     )
 }
 
-/// `Retry-After` in seconds; its form as a date is none that our services send.
-fn seconds(value: &HeaderValue) -> Option<Duration> {
+/// Parses `Retry-After` in seconds. The services never send its date form.
+fn parse_seconds(value: &HeaderValue) -> Option<Duration> {
     let seconds: u32 = value.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(u64::from(seconds)))
 }
 
 fn read_token(path: &Path) -> Result<HeaderValue, ImportError> {
-    let wrong = |what: &str| ImportError::Asked(format!("--token-file {}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
+    let invalid =
+        |what: &str| ImportError::Usage(format!("--token-file {}: {what}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| invalid(&error.to_string()))?;
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(wrong("must hold one word of visible ASCII characters"));
+        return Err(invalid("must hold one token of visible ASCII characters"));
     }
     let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| wrong("must hold one word of visible ASCII characters"))?;
+        .map_err(|_| invalid("must hold one token of visible ASCII characters"))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
-/// An error with what is behind it: reqwest's own text alone says little. Without its URL.
-fn chain(error: &reqwest::Error) -> String {
+/// Describes an error and its sources, without the URL, which may hold a password.
+fn describe(error: &reqwest::Error) -> String {
     let mut text = match (error.is_timeout(), error.is_connect()) {
-        (true, _) => "no answer in time".to_owned(),
+        (true, _) => "timeout".to_owned(),
         (false, true) => "cannot connect".to_owned(),
-        (false, false) => "the connection broke".to_owned(),
+        (false, false) => "connection lost".to_owned(),
     };
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {

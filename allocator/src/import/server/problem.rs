@@ -1,10 +1,10 @@
-//! What a server says when it does not do what it was asked, in one line for a person.
+//! Formats a server's problem response as one line of text.
 
 use serde::Deserialize;
 
-use crate::import::file::shown;
+use crate::import::file::quoted;
 
-/// A problem (RFC 9457) as far as a client looks at it.
+/// The members of a problem (RFC 9457) that an import reads.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Problem {
     /// `/problems/<slug>`.
@@ -27,35 +27,35 @@ struct Fault {
 }
 
 impl Problem {
-    /// The problem in an answer's body; an empty one where there is none.
-    pub fn in_body(body: &[u8]) -> Self {
+    /// Parses the problem of a response body. Empty if the body has none.
+    pub fn parse(body: &[u8]) -> Self {
         serde_json::from_slice(body).unwrap_or_default()
     }
 
-    /// Whether it is of a kind, by its slug.
+    /// Whether the problem has this slug.
     pub fn is(&self, slug: &str) -> bool {
         self.kind.rsplit('/').next() == Some(slug)
     }
 
-    /// One line about it, with as many of its faults as fit. Bounded, and fit for a terminal.
-    pub fn line(&self, status: u16) -> String {
-        const FAULTS_SHOWN: usize = 4;
+    /// Formats status, detail and the first faults as one bounded line without control characters.
+    pub fn summary(&self, status: u16) -> String {
+        const MAX_FAULTS: usize = 4;
         let mut parts = vec![format!("{status}")];
         let text = if self.detail.is_empty() { &self.title } else { &self.detail };
         if !text.is_empty() {
             parts.push(bounded(text));
         }
-        for fault in self.errors.iter().take(FAULTS_SHOWN) {
-            parts.push(format!("{} {}", shown(&fault.pointer), bounded(&fault.detail)));
+        for fault in self.errors.iter().take(MAX_FAULTS) {
+            parts.push(format!("{} {}", quoted(&fault.pointer), bounded(&fault.detail)));
         }
-        if self.errors.len() > FAULTS_SHOWN {
-            parts.push(format!("and {} more", self.errors.len() - FAULTS_SHOWN));
+        if self.errors.len() > MAX_FAULTS {
+            parts.push(format!("and {} more", self.errors.len() - MAX_FAULTS));
         }
         parts.join("; ")
     }
 }
 
 fn bounded(text: &str) -> String {
-    const SHOWN_CHARS: usize = 200;
-    text.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS).collect()
+    const MAX_CHARS: usize = 200;
+    text.chars().filter(|c| !c.is_control()).take(MAX_CHARS).collect()
 }

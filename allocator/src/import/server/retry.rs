@@ -1,36 +1,38 @@
-//! When to try again: exponential backoff with jitter, no sooner than the server asks, not for ever.
+//! The retry policy of an import: exponential backoff with jitter that honours `Retry-After`.
 
 use std::time::Duration;
 
-/// How patient an import is with its server.
+/// How long an import waits for its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The longest first wait.
-    pub first: Duration,
-    /// The longest wait that is our own choice.
-    pub longest: Duration,
-    /// For how long one request is tried, waits included.
-    pub patience: Duration,
+    /// Maximum delay before the first retry.
+    pub initial_delay: Duration,
+    /// Maximum delay, unless the server asks for a longer one.
+    pub max_delay: Duration,
+    /// Time limit for one request, including all retries and delays.
+    pub timeout: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            first: Duration::from_millis(100),
-            longest: Duration::from_secs(5),
-            patience: Duration::from_secs(120),
+            initial_delay: Duration::from_millis(100),
+            max_delay: Duration::from_secs(5),
+            timeout: Duration::from_secs(120),
         }
     }
 }
 
 impl RetryPolicy {
-    /// How long to wait after the failure number `failures` (from 1). `luck` is between 0 and 1: clients that failed
-    /// together must not come back together.
-    pub fn wait(&self, failures: u32, luck: f64, asked: Option<Duration>) -> Duration {
+    /// The delay after the failure number `failures` (from 1).
+    ///
+    /// `jitter` is between 0 and 1 and spreads the retries of clients that failed together. `retry_after` is the minimum
+    /// that the server asks for.
+    pub fn delay(&self, failures: u32, jitter: f64, retry_after: Option<Duration>) -> Duration {
         let doublings = failures.saturating_sub(1).min(16);
-        let ceiling = self.first.saturating_mul(1 << doublings).min(self.longest);
-        let own = ceiling.mul_f64(0.5 + luck.clamp(0.0, 1.0) / 2.0);
-        own.max(asked.unwrap_or_default())
+        let ceiling = self.initial_delay.saturating_mul(1 << doublings).min(self.max_delay);
+        let delay = ceiling.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
+        delay.max(retry_after.unwrap_or_default())
     }
 }
 
@@ -41,22 +43,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_wait_is_never_shorter_than_asked_and_its_own_part_is_bounded(
-            failures in any::<u32>(), luck in 0.0..=1.0_f64, asked_ms in prop::option::of(0..100_000_u64),
+        fn a_delay_is_bounded_and_never_shorter_than_retry_after(
+            failures in any::<u32>(), jitter in 0.0..=1.0_f64, retry_after_ms in prop::option::of(0..100_000_u64),
         ) {
             let policy = RetryPolicy::default();
-            let asked = asked_ms.map(Duration::from_millis);
-            let wait = policy.wait(failures, luck, asked);
-            prop_assert!(wait >= asked.unwrap_or_default());
-            prop_assert!(wait <= policy.longest.max(asked.unwrap_or_default()));
+            let retry_after = retry_after_ms.map(Duration::from_millis);
+            let delay = policy.delay(failures, jitter, retry_after);
+            prop_assert!(delay >= retry_after.unwrap_or_default());
+            prop_assert!(delay <= policy.max_delay.max(retry_after.unwrap_or_default()));
         }
     }
 
     #[test]
-    fn waits_double_until_the_longest() {
+    fn delays_double_up_to_the_maximum() {
         let policy = RetryPolicy::default();
-        let waits = [1, 2, 3, 7, 99].map(|failures| policy.wait(failures, 1.0, None).as_millis());
-        assert_eq!(waits, [100, 200, 400, 5000, 5000]);
-        assert_eq!(policy.wait(1, 0.0, None).as_millis(), 50);
+        let delays = [1, 2, 3, 7, 99].map(|failures| policy.delay(failures, 1.0, None).as_millis());
+        assert_eq!(delays, [100, 200, 400, 5000, 5000]);
+        assert_eq!(policy.delay(1, 0.0, None).as_millis(), 50);
     }
 }

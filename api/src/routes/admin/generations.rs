@@ -1,137 +1,154 @@
-//! `GET /v1/admin/generations`: which generations there are, which one answers, how far those beside it have come.
+//! `GET /v1/admin/generations`: all generations, and the progress of the shadow generations.
 
 use axum::Json;
 use axum::extract::State;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Compared, GenerationRecord, PartitionReport};
+use schemas::{GenerationRecord, PartitionReport, TotalsComparison};
 use serde::Serialize;
 
 use super::rfc3339;
-use crate::roster::{Overview, RosterReader};
+use crate::registry::{RegistryOverview, RegistryReader};
 use crate::routes::RETRY_AFTER;
 
-/// Every generation, by number; none before the first processor began.
+/// All generations by number; empty before the first processor started.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct List {
-    /// Counts the changes of the list.
+pub(super) struct GenerationList {
+    /// Number of changes of the registry.
     revision: u64,
-    /// Counts how often another generation began to answer.
+    /// Number of switches of the active generation.
     term: u32,
-    generations: Vec<Entry>,
+    generations: Vec<GenerationView>,
 }
 
 #[derive(Debug, Serialize)]
-struct Entry {
+struct GenerationView {
     generation: u32,
-    state: Standing,
+    state: GenerationState,
     topic: String,
     partition_count: u32,
-    /// Of one that is being built: whether it is compared only, and never answers.
+    /// Whether a building generation is only verified and never becomes active.
     #[serde(skip_serializing_if = "Option::is_none")]
     dry_run: Option<bool>,
-    /// Of one that is being built.
+    /// When the build of a building generation began.
     #[serde(skip_serializing_if = "Option::is_none")]
     begun_at: Option<String>,
-    /// Of one that a job builds: which.
+    /// The job that builds a building generation.
     #[serde(skip_serializing_if = "Option::is_none")]
     job: Option<String>,
-    /// Of those that are folded beside the one that answers: each partition.
+    /// Progress of each partition of a shadow generation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    partitions: Option<Vec<Partition>>,
+    partitions: Option<Vec<PartitionView>>,
 }
 
-/// What a generation is there for.
+/// A generation's role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Standing {
-    /// It answers.
-    Current,
-    /// It is to answer next.
+enum GenerationState {
+    /// Serves reads.
+    #[serde(rename = "current")]
+    Active,
+    /// Is being built; becomes active next.
     Building,
-    /// It answered before, and may again.
+    /// Was active before; a rollback makes it active again.
     Previous,
-    /// Its rows are no longer needed and not all deleted.
+    /// No longer needed; not all of its rows are deleted yet.
     Retired,
 }
 
-/// How far a partition has come, as its owner said last.
+/// A shadow partition's progress in its owner's latest report.
 #[derive(Debug, Serialize)]
-struct Partition {
+struct PartitionView {
     partition: usize,
-    /// `null` if nobody has said anything yet.
-    report: Option<Report>,
+    /// `null` before the first report.
+    report: Option<ReportView>,
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
-    /// Up to here its totals are committed.
+struct ReportView {
+    /// Position up to which totals are committed.
     position: u64,
-    /// Up to here everyone's row is written.
+    /// Position up to which person rows are written.
     rows_position: u64,
-    /// Here the log ended then.
+    /// End of the log at the time of the report.
     log_end: u64,
     reported_at: Option<String>,
-    /// Why it does not come on; `null` if it does.
-    trouble: Option<String>,
-    /// The latest comparison with the generation that answers; `null` before the first.
-    compared: Option<Comparison>,
+    /// Why the partition makes no progress; `null` if it does.
+    #[serde(rename = "trouble")]
+    stall_reason: Option<String>,
+    /// The latest comparison with the active generation; `null` before the first.
+    #[serde(rename = "compared")]
+    comparison: Option<ComparisonView>,
 }
 
 #[derive(Debug, Serialize)]
-struct Comparison {
+struct ComparisonView {
     with: u32,
-    /// Where both were.
+    /// The position of both generations.
     position: u64,
-    /// A line each; empty if nothing differs.
+    /// One line per difference; empty if the totals are equal.
     differences: Vec<String>,
 }
 
-pub(super) async fn list(State(reader): State<RosterReader>) -> Result<Json<List>, Problem> {
+pub(super) async fn list(
+    State(reader): State<RegistryReader>,
+) -> Result<Json<GenerationList>, Problem> {
     let overview = reader.read().await.map_err(|error| {
-        tracing::warn!(%error, "the generations cannot be read");
+        tracing::warn!(%error, "failed to read the generation registry");
         Problem::new(ProblemKind::Unavailable)
-            .detail("the store does not say which generations there are")
+            .detail("the generation registry cannot be read now")
             .retry_after(RETRY_AFTER)
     })?;
-    Ok(Json(overview.map(List::of).unwrap_or_default()))
+    Ok(Json(overview.map(GenerationList::of).unwrap_or_default()))
 }
 
-impl List {
-    fn of(Overview { roster, mut beside }: Overview) -> Self {
+impl GenerationList {
+    fn of(RegistryOverview { registry, mut shadow_reports }: RegistryOverview) -> Self {
         let mut partitions = |record: &GenerationRecord| {
-            let place = beside.iter().position(|(of, _)| *of == record.generation)?;
-            Some(beside.swap_remove(place).1)
+            let index = shadow_reports.iter().position(|(of, _)| *of == record.generation)?;
+            Some(shadow_reports.swap_remove(index).1)
         };
-        let mut generations = vec![Entry::of(&roster.current, Standing::Current, None)];
-        if let Some(building) = &roster.building {
+        let mut generations =
+            vec![GenerationView::of(&registry.active, GenerationState::Active, None)];
+        if let Some(building) = &registry.building {
             let record = &building.record;
-            generations.push(Entry {
+            generations.push(GenerationView {
                 dry_run: Some(building.dry_run),
                 begun_at: rfc3339(building.begun_at_ms),
                 job: building.job.map(|job| job.to_string()),
-                ..Entry::of(record, Standing::Building, partitions(record))
+                ..GenerationView::of(record, GenerationState::Building, partitions(record))
             });
         }
-        if let Some(record) = &roster.previous {
-            generations.push(Entry::of(record, Standing::Previous, partitions(record)));
+        if let Some(record) = &registry.previous {
+            generations.push(GenerationView::of(
+                record,
+                GenerationState::Previous,
+                partitions(record),
+            ));
         }
-        generations
-            .extend(roster.retired.iter().map(|record| Entry::of(record, Standing::Retired, None)));
+        generations.extend(
+            registry
+                .retired
+                .iter()
+                .map(|record| GenerationView::of(record, GenerationState::Retired, None)),
+        );
         generations.sort_by_key(|entry| entry.generation);
-        Self { revision: roster.revision, term: roster.term, generations }
+        Self { revision: registry.revision, term: registry.term, generations }
     }
 }
 
-impl Entry {
+impl GenerationView {
     fn of(
         record: &GenerationRecord,
-        state: Standing,
+        state: GenerationState,
         reports: Option<Vec<Option<PartitionReport>>>,
     ) -> Self {
         let partitions = reports.map(|reports| {
             let reports = reports.into_iter().enumerate();
             reports
-                .map(|(partition, report)| Partition { partition, report: report.map(Report::of) })
+                .map(|(partition, report)| PartitionView {
+                    partition,
+                    report: report.map(ReportView::of),
+                })
                 .collect()
         });
         Self {
@@ -147,21 +164,21 @@ impl Entry {
     }
 }
 
-impl Report {
+impl ReportView {
     fn of(report: PartitionReport) -> Self {
         Self {
             position: report.position.0,
-            rows_position: report.rows.0,
-            log_end: report.high.0,
-            reported_at: rfc3339(report.at_ms),
-            trouble: report.trouble,
-            compared: report.compared.map(Comparison::of),
+            rows_position: report.rows_position.0,
+            log_end: report.log_end.0,
+            reported_at: rfc3339(report.reported_at_ms),
+            stall_reason: report.stall_reason,
+            comparison: report.comparison.map(ComparisonView::of),
         }
     }
 }
 
-impl Comparison {
-    fn of(compared: Compared) -> Self {
+impl ComparisonView {
+    fn of(compared: TotalsComparison) -> Self {
         Self {
             with: compared.with.0,
             position: compared.position.0,

@@ -1,5 +1,4 @@
-//! `GET /v1/admin/limits`: how often administrators may ask this process, how often strangers may try, and how
-//! administrators stand with that now.
+//! `GET /v1/admin/limits`: this process's rate limits and the remaining requests of each administrator.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,40 +6,40 @@ use runtime::admin::{AdminGuard, Role};
 use serde::Serialize;
 
 #[derive(Debug, Serialize)]
-pub(super) struct Limits {
-    /// Of each administrator.
-    requests: Requests,
-    /// Of each client address without a valid token.
-    failures: Failures,
+pub(super) struct LimitsResponse {
+    /// Limit per administrator.
+    requests: RequestLimit,
+    /// Limit per client address for requests without a valid token.
+    failures: FailureLimit,
 }
 
 #[derive(Debug, Serialize)]
-struct Requests {
+struct RequestLimit {
     per_minute: u32,
-    administrators: Vec<Administrator>,
+    administrators: Vec<AdministratorQuota>,
 }
 
 #[derive(Debug, Serialize)]
-struct Administrator {
+struct AdministratorQuota {
     name: String,
     role: Role,
     remaining: u32,
 }
 
 #[derive(Debug, Serialize)]
-struct Failures {
+struct FailureLimit {
     per_minute: u32,
 }
 
-pub(super) async fn limits(State(guard): State<AdminGuard>) -> Json<Limits> {
-    let administrators = guard.standings().into_iter().map(|(principal, remaining)| {
-        Administrator { name: principal.name().to_owned(), role: principal.role(), remaining }
+pub(super) async fn limits(State(guard): State<AdminGuard>) -> Json<LimitsResponse> {
+    let administrators = guard.remaining_requests().into_iter().map(|(principal, remaining)| {
+        AdministratorQuota { name: principal.name().to_owned(), role: principal.role(), remaining }
     });
-    Json(Limits {
-        requests: Requests {
+    Json(LimitsResponse {
+        requests: RequestLimit {
             per_minute: guard.requests_per_minute().get(),
             administrators: administrators.collect(),
         },
-        failures: Failures { per_minute: guard.failures_per_minute().get() },
+        failures: FailureLimit { per_minute: guard.failures_per_minute().get() },
     })
 }

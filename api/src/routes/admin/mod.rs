@@ -1,5 +1,6 @@
-//! `/v1/admin/...`: what administrators read and ask for. Each route says here which role it needs; who has it, how often
-//! they may ask and the record of it are `runtime::admin`'s.
+//! `/v1/admin/...`: the administrators' routes, each with the role that it requires.
+//!
+//! Authentication, rate limits and the audit log are in `runtime::admin`.
 
 mod dead_letters;
 mod generations;
@@ -15,56 +16,56 @@ use axum::routing::{get, post};
 use jiff::Timestamp;
 use runtime::admin::{AdminGuard, AdminRoutes, Role};
 use storage::jobs::JobStore;
-use storage::log::letters::LetterPlaces;
+use storage::log::dead_letters::DeadLetterJournalOpener;
 
-use crate::roster::RosterReader;
-use dead_letters::LetterDesk;
-use jobs::JobDesk;
+use crate::registry::RegistryReader;
+use dead_letters::DeadLetterService;
+use jobs::JobService;
 
-/// What the routes need.
+/// Shared state of the administrators' routes.
 #[derive(Clone)]
-struct Parts {
-    roster: RosterReader,
-    jobs: JobDesk,
-    letters: LetterDesk,
+struct AdminState {
+    registry: RegistryReader,
+    jobs: JobService,
+    dead_letters: DeadLetterService,
     guard: AdminGuard,
 }
 
-impl FromRef<Parts> for RosterReader {
-    fn from_ref(parts: &Parts) -> Self {
-        parts.roster.clone()
+impl FromRef<AdminState> for RegistryReader {
+    fn from_ref(state: &AdminState) -> Self {
+        state.registry.clone()
     }
 }
 
-impl FromRef<Parts> for JobDesk {
-    fn from_ref(parts: &Parts) -> Self {
-        parts.jobs.clone()
+impl FromRef<AdminState> for JobService {
+    fn from_ref(state: &AdminState) -> Self {
+        state.jobs.clone()
     }
 }
 
-impl FromRef<Parts> for LetterDesk {
-    fn from_ref(parts: &Parts) -> Self {
-        parts.letters.clone()
+impl FromRef<AdminState> for DeadLetterService {
+    fn from_ref(state: &AdminState) -> Self {
+        state.dead_letters.clone()
     }
 }
 
-impl FromRef<Parts> for AdminGuard {
-    fn from_ref(parts: &Parts) -> Self {
-        parts.guard.clone()
+impl FromRef<AdminState> for AdminGuard {
+    fn from_ref(state: &AdminState) -> Self {
+        state.guard.clone()
     }
 }
 
-/// The routes over these parts.
+/// Builds the administrators' routes.
 pub fn router(
     guard: &AdminGuard,
-    roster: RosterReader,
+    registry: RegistryReader,
     jobs: Arc<dyn JobStore>,
-    letters: Arc<dyn LetterPlaces>,
+    dead_letters: Arc<dyn DeadLetterJournalOpener>,
 ) -> Router {
-    let parts = Parts {
-        jobs: JobDesk::new(jobs),
-        letters: LetterDesk::new(letters, roster.clone()),
-        roster,
+    let state = AdminState {
+        jobs: JobService::new(jobs),
+        dead_letters: DeadLetterService::new(dead_letters, registry.clone()),
+        registry,
         guard: guard.clone(),
     };
     AdminRoutes::new(guard)
@@ -72,22 +73,22 @@ pub fn router(
         .route(Role::Viewer, "/v1/admin/limits", get(limits::limits))
         .route(Role::Viewer, "/v1/admin/generations", get(generations::list))
         .route(Role::Viewer, "/v1/admin/jobs", get(jobs::list))
-        .route(Role::Operator, "/v1/admin/jobs", post(jobs::ask))
+        .route(Role::Operator, "/v1/admin/jobs", post(jobs::submit))
         .route(Role::Viewer, "/v1/admin/jobs/{id}", get(jobs::one))
         .route(Role::Operator, "/v1/admin/jobs/{id}/cancel", post(jobs::cancel))
         .route(Role::Operator, "/v1/admin/jobs/{id}/retry", post(jobs::retry))
-        .route(Role::Operator, "/v1/admin/rebuilds", post(jobs::ask_for_rebuild))
-        .route(Role::Operator, "/v1/admin/audits", post(jobs::ask_for_audit))
-        .route(Role::Operator, "/v1/admin/caches/warm", post(jobs::ask_to_warm_caches))
+        .route(Role::Operator, "/v1/admin/rebuilds", post(jobs::submit_rebuild))
+        .route(Role::Operator, "/v1/admin/audits", post(jobs::submit_audit))
+        .route(Role::Operator, "/v1/admin/caches/warm", post(jobs::submit_cache_warming))
         .route(Role::Viewer, "/v1/admin/dead-letters", get(dead_letters::list))
         .route(Role::Viewer, "/v1/admin/dead-letters/{id}", get(dead_letters::one))
         .route(Role::Operator, "/v1/admin/dead-letters/{id}/replay", post(dead_letters::replay))
         .route(Role::Operator, "/v1/admin/dead-letters/{id}/drop", post(dead_letters::discard))
         .into_router()
-        .with_state(parts)
+        .with_state(state)
 }
 
-/// RFC 3339 with milliseconds in UTC.
+/// Formats a timestamp as RFC 3339 with milliseconds in UTC.
 fn rfc3339(ms: u64) -> Option<String> {
     Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok().map(|at| format!("{at:.3}"))
 }

@@ -1,15 +1,15 @@
-//! `GET /v1/admin/whoami`: whose token it is and what it allows.
+//! `GET /v1/admin/whoami`: the administrator and role of the request's token.
 
 use axum::Json;
 use runtime::admin::{Principal, Role};
 use serde::Serialize;
 
 #[derive(Serialize)]
-pub(super) struct Me {
+pub(super) struct WhoamiResponse {
     name: String,
     role: Role,
 }
 
-pub(super) async fn whoami(principal: Principal) -> Json<Me> {
-    Json(Me { name: principal.name().to_owned(), role: principal.role() })
+pub(super) async fn whoami(principal: Principal) -> Json<WhoamiResponse> {
+    Json(WhoamiResponse { name: principal.name().to_owned(), role: principal.role() })
 }

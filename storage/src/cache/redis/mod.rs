@@ -1,10 +1,10 @@
-//! The cache in Redis: one hash, one aggregate and one count a budget, moved by one script. The keys and the script
-//! are `schemas::redis`'s; here they are only sent.
+//! The cache in Redis: a hash, an aggregate and a people count per budget, updated by one script. `schemas::redis`
+//! owns the keys and the script.
 //!
-//! Several budgets are read with one `MGET`. A Redis Cluster keeps the keys of different budgets on different nodes
-//! and refuses that; this adapter talks to one Redis server (or one primary with its replicas behind one address).
+//! Several budgets are read with one `MGET`, which a Redis Cluster rejects for keys on different nodes. This adapter
+//! needs one Redis server, or one primary with its replicas behind one address.
 
-mod news;
+mod update_subscription;
 
 use async_trait::async_trait;
 use redis::Script;
@@ -14,25 +14,26 @@ use schemas::redis::{
 use schemas::{BudgetId, CombinedTotals, PartitionCount, PartitionTotals};
 use tokio::sync::broadcast;
 
-use self::news::News;
+use self::update_subscription::UpdateSubscription;
 use super::{Cache, CacheError, CacheUpdate};
-use crate::redis_connection::{RedisFault, RedisLink};
+use crate::redis_connection::{RedisCallError, RedisConnection};
 
-pub use crate::redis_connection::{RedisConfig, RedisUrl, RedisUrlFault};
+pub use crate::redis_connection::{InvalidRedisUrl, RedisConfig, RedisUrl};
 
 /// The cache in Redis.
 pub struct RedisCache {
-    link: RedisLink,
-    news: News,
+    connection: RedisConnection,
+    updates: UpdateSubscription,
     publish: Script,
 }
 
 impl RedisCache {
-    /// Begins to connect, and waits at most about two seconds for the first attempt. It does not fail when Redis is
-    /// away: then calls fail at once until it is back.
+    /// Starts connecting, and waits at most about two seconds for the first attempt. If Redis is unreachable, calls
+    /// fail at once until it is reachable.
     pub async fn connect(config: &RedisConfig) -> Self {
-        let (link, news) = tokio::join!(RedisLink::open(config), News::listen(&config.url));
-        Self { link, news, publish: Script::new(PUBLISH_SCRIPT) }
+        let (connection, updates) =
+            tokio::join!(RedisConnection::open(config), UpdateSubscription::start(&config.url));
+        Self { connection, updates, publish: Script::new(PUBLISH_SCRIPT) }
     }
 }
 
@@ -52,10 +53,11 @@ impl Cache for RedisCache {
         for argument in publish_arguments(budget, term, count, partitions) {
             invocation.arg(argument);
         }
-        // By its digest; a server that does not know the script yet is sent it.
-        let sent =
-            self.link.call(async |mut redis| invocation.invoke_async(&mut redis).await).await;
-        let _moved: i64 = sent?;
+        // Sends the script's digest, and the script itself only to a server that does not know it yet.
+        let _changed: i64 = self
+            .connection
+            .call(async |mut redis| invocation.invoke_async(&mut redis).await)
+            .await?;
         Ok(())
     }
 
@@ -67,23 +69,23 @@ impl Cache for RedisCache {
         for budget in budgets {
             command.arg(aggregate_key(budget));
         }
-        let sent = self.link.call(async |mut redis| command.query_async(&mut redis).await).await;
-        let values: Vec<Option<Vec<u8>>> = sent?;
+        let values: Vec<Option<Vec<u8>>> =
+            self.connection.call(async |mut redis| command.query_async(&mut redis).await).await?;
         if values.len() != budgets.len() {
             return Err(CacheError(
-                "Redis gave another number of values than it was asked for".into(),
+                "Redis returned another number of values than keys were requested".into(),
             ));
         }
         Ok(values.into_iter().map(|value| parse_aggregate(&value?)).collect())
     }
 
     fn subscribe(&self) -> broadcast::Receiver<CacheUpdate> {
-        self.news.subscribe()
+        self.updates.subscribe()
     }
 }
 
-impl From<RedisFault> for CacheError {
-    fn from(fault: RedisFault) -> Self {
-        Self(fault.to_string())
+impl From<RedisCallError> for CacheError {
+    fn from(error: RedisCallError) -> Self {
+        Self(error.to_string())
     }
 }

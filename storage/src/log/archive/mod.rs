@@ -1,10 +1,10 @@
-//! The archive: a folder with copies of the log's records, from its first on, so that the log itself may be shortened.
+//! The archive: a folder with copies of the log's records from the first one, so that the log itself can be truncated.
 //!
-//! A file is a segment of one partition, and never changes; a partition's segments follow each other without a gap. The
-//! files are all there is: what is in the archive is what their names say, and each can be checked by itself.
+//! Each file is an immutable segment of one partition, and a partition's segments are contiguous. There is no other state:
+//! the names of the segments describe the archive's content, and each segment can be verified by itself.
 
 mod check;
-mod listed;
+mod first_positions;
 mod reader;
 mod segment;
 mod write;
@@ -18,12 +18,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{LogIdentity, LogReader, ReadError};
 
-pub use check::Found;
+pub use check::ArchiveCheckReport;
 pub use reader::ArchivedReader;
 pub use segment::{Segment, SegmentFault};
-pub use write::{ArchiveWriter, Archived, WriteError};
+pub use write::{ArchiveWriteError, ArchiveWriter, ArchivedPartition};
 
-/// Of which log an archive is.
+/// Identifies the log that an archive belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogName {
     cluster_id: String,
@@ -32,7 +32,7 @@ pub struct LogName {
 }
 
 impl LogName {
-    /// The name of the log that `reader` reads, whose topic is called so.
+    /// Returns the name of the log that `reader` reads, and whose topic is `topic`.
     pub fn of(reader: &dyn LogReader, topic: &str) -> Self {
         let LogIdentity { cluster_id, topic_id } = reader.identity();
         Self { cluster_id, topic_id, topic: topic.to_owned() }
@@ -47,12 +47,12 @@ impl fmt::Display for LogName {
     }
 }
 
-/// The folder of a log's archive: the first log's is what is configured, and each later one has a folder of its own in it.
-pub fn folder_of(dir: &Path, log: &LogRef) -> PathBuf {
+/// Returns the folder of a log's archive: the configured folder for the first log, a subfolder of it for a later log.
+pub fn archive_dir_for(dir: &Path, log: &LogRef) -> PathBuf {
     if log.number == LogNumber::FIRST { dir.to_owned() } else { dir.join(&log.topic) }
 }
 
-/// An archive, for reading.
+/// Reads the archive of one log.
 #[derive(Debug, Clone)]
 pub struct Archive {
     dir: PathBuf,
@@ -60,12 +60,12 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// The archive of a log in a folder. One that is not there is an archive of nothing.
+    /// Uses the archive of a log in a folder. A missing folder is an empty archive.
     pub fn new(dir: &Path, log: LogName) -> Self {
         Self { dir: dir.to_owned(), log }
     }
 
-    /// A partition's segments, in order.
+    /// Lists a partition's segments, in order.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -75,7 +75,7 @@ impl Archive {
         Ok(segments)
     }
 
-    /// Every partition's segments, partition by partition, in order.
+    /// Lists all partitions' segments, ordered by partition and position.
     fn all_segments(&self) -> io::Result<Vec<Segment>> {
         let files = match std::fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -83,25 +83,25 @@ impl Archive {
         };
         let mut segments = Vec::new();
         for file in files {
-            segments.extend(Segment::of(file?.path()));
+            segments.extend(Segment::from_path(file?.path()));
         }
         segments.sort_by_key(|segment| (segment.partition, segment.first));
         Ok(segments)
     }
 }
 
-/// The segments that lead to `low` without a gap: where a log goes on that begins there. None, if they do not.
-fn leading_to(segments: &[Segment], low: Position) -> &[Segment] {
+/// Returns the contiguous segments that continue in a log whose first position is `low`; empty if there are none.
+fn contiguous_up_to(segments: &[Segment], low: Position) -> &[Segment] {
     let runs = segments.chunk_by(|one, next| one.end == next.first);
-    let leads = |run: &&[Segment]| match run {
+    let reaches_log = |run: &&[Segment]| match run {
         [first, .., last] => first.first < low && low <= last.end,
         [only] => only.first < low && low <= only.end,
         [] => false,
     };
-    runs.into_iter().find(leads).unwrap_or_default()
+    runs.into_iter().find(reaches_log).unwrap_or_default()
 }
 
-/// What of a partition from its start up to `low` no segment has.
+/// Returns the ranges from a partition's start up to `low` that no segment has.
 fn missing_before(segments: &[Segment], low: Position) -> Vec<std::ops::Range<Position>> {
     let mut missing = Vec::new();
     let mut next = Position::START;
@@ -134,55 +134,55 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn segments(stretches: &[(u64, u64)]) -> Vec<Segment> {
+    fn segments(ranges: &[(u64, u64)]) -> Vec<Segment> {
         let segment = |(first, end): &(u64, u64)| Segment {
             path: PathBuf::new(),
             partition: PartitionId(0),
             first: Position(*first),
             end: Position(*end),
         };
-        stretches.iter().map(segment).collect()
+        ranges.iter().map(segment).collect()
     }
 
-    fn leading(stretches: &[(u64, u64)], low: u64) -> Option<(u64, u64)> {
-        let segments = segments(stretches);
-        let run = leading_to(&segments, Position(low));
+    fn contiguous(ranges: &[(u64, u64)], low: u64) -> Option<(u64, u64)> {
+        let segments = segments(ranges);
+        let run = contiguous_up_to(&segments, Position(low));
         Some((run.first()?.first.0, run.last()?.end.0))
     }
 
     #[test]
-    fn only_what_reaches_the_logs_beginning_without_a_gap_leads_to_it() {
+    fn only_segments_that_reach_the_logs_first_position_without_a_gap_continue_in_it() {
         let whole = [(0, 10), (10, 30), (30, 40)];
-        assert_eq!(leading(&whole, 35), Some((0, 40)));
-        assert_eq!(leading(&whole, 40), Some((0, 40)));
-        assert_eq!(leading(&whole, 41), None);
-        assert_eq!(leading(&whole, 0), None);
+        assert_eq!(contiguous(&whole, 35), Some((0, 40)));
+        assert_eq!(contiguous(&whole, 40), Some((0, 40)));
+        assert_eq!(contiguous(&whole, 41), None);
+        assert_eq!(contiguous(&whole, 0), None);
         let broken = [(0, 10), (30, 40)];
-        assert_eq!(leading(&broken, 35), Some((30, 40)));
-        assert_eq!(leading(&broken, 20), None);
-        assert_eq!(leading(&broken, 10), Some((0, 10)));
-        assert_eq!(leading(&[], 5), None);
+        assert_eq!(contiguous(&broken, 35), Some((30, 40)));
+        assert_eq!(contiguous(&broken, 20), None);
+        assert_eq!(contiguous(&broken, 10), Some((0, 10)));
+        assert_eq!(contiguous(&[], 5), None);
     }
 
     proptest! {
         #[test]
-        fn what_is_missing_is_what_no_segment_has(
+        fn a_position_is_missing_if_and_only_if_no_segment_has_it(
             lengths in prop::collection::vec((0..3_u64, 1..4_u64), 0..6),
             low in 0..20_u64,
         ) {
-            let (mut next, mut stretches) = (0, Vec::new());
+            let (mut next, mut ranges) = (0, Vec::new());
             for (gap, length) in lengths {
-                stretches.push((next + gap, next + gap + length));
+                ranges.push((next + gap, next + gap + length));
                 next += gap + length;
             }
-            let missing = missing_before(&segments(&stretches), Position(low));
+            let missing = missing_before(&segments(&ranges), Position(low));
             for position in 0..low {
-                let there = stretches.iter().any(|(first, end)| (*first..*end).contains(&position));
-                let named = missing.iter().any(|gap| gap.contains(&Position(position)));
-                prop_assert_eq!(named, !there, "{}", position);
+                let archived = ranges.iter().any(|(first, end)| (*first..*end).contains(&position));
+                let reported = missing.iter().any(|gap| gap.contains(&Position(position)));
+                prop_assert_eq!(reported, !archived, "{}", position);
             }
-            let from_the_start = leading(&stretches, low).is_some_and(|(first, _)| first == 0);
-            prop_assert_eq!(missing.is_empty(), low == 0 || from_the_start);
+            let from_start = contiguous(&ranges, low).is_some_and(|(first, _)| first == 0);
+            prop_assert_eq!(missing.is_empty(), low == 0 || from_start);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A log with its archive before it: what the log no longer has is read from there, and then on from the log.
+//! Reads a log with its archive: records that the log no longer has come from the archive, and then from the log.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,46 +7,46 @@ use async_trait::async_trait;
 use schemas::{PartitionCount, PartitionId, Position};
 use tokio::sync::{mpsc, watch};
 
-use super::listed::Listed;
+use super::first_positions::FirstPositions;
 use super::{Archive, LogName, Segment, SegmentFault};
-use crate::log::gapless::{self, Gapless};
-use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, RecordBatch, Stretch};
+use crate::log::contiguous_batcher::{ContiguousBatcher, spawn_record_stream};
+use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, RecordBatch, RecordStream};
 
-/// Batches that wait beside those of what is read from.
-const BATCHES_AHEAD: usize = 1;
+/// Batches that may wait for the receiver, in addition to those of the underlying stream.
+const STREAM_CAPACITY: usize = 1;
 
-/// A log that begins where its archive does.
+/// Reads a log that starts at the first record of its archive.
 pub struct ArchivedReader {
-    archive: Listed,
+    archive: FirstPositions,
     log: Arc<dyn LogReader>,
 }
 
 impl ArchivedReader {
-    /// Puts the archive in `dir` before a log, whose topic is called so. What is wrong with it is logged, and is for whoever
-    /// reads from it: the log itself can be read all the same. Nothing is read from an archive of another log.
+    /// Combines a log with the archive in `dir`. Faults of the archive are only logged here, and fail the reads that need
+    /// it; the log itself stays readable. Nothing is read from an archive of another log.
     pub async fn open(dir: &Path, topic: &str, log: Arc<dyn LogReader>) -> Self {
         let archive = Archive::new(dir, LogName::of(&*log, topic));
-        let found = archive.clone();
-        match tokio::task::spawn_blocking(move || found.is_of_its_log()).await {
+        let checked = archive.clone();
+        match tokio::task::spawn_blocking(move || checked.check_log()).await {
             Ok(Ok(())) => {}
             Ok(Err(fault @ SegmentFault::OtherLog { .. })) => {
-                tracing::error!(%fault, "the archive is not of this log, which is read without it");
+                tracing::error!(%fault, "archive belongs to another log, reading without it");
             }
-            Ok(Err(fault)) => tracing::warn!(%fault, "the log's archive cannot be used now"),
-            Err(error) => tracing::warn!(%error, "the log's archive was not looked at"),
+            Ok(Err(fault)) => tracing::warn!(%fault, "log archive is unavailable"),
+            Err(error) => tracing::warn!(%error, "failed to check the log archive"),
         }
-        Self { archive: Listed::new(archive), log }
+        Self { archive: FirstPositions::new(archive), log }
     }
 }
 
 impl Archive {
-    /// Whether each partition's last segment, if there is any, is of the log.
-    fn is_of_its_log(&self) -> Result<(), SegmentFault> {
+    /// Checks that each partition's last segment, if there is any, belongs to the log.
+    fn check_log(&self) -> Result<(), SegmentFault> {
         let segments = self
             .all_segments()
             .map_err(|error| SegmentFault::Unreadable(self.dir.clone(), error))?;
         let by_partition = segments.chunk_by(|one, next| one.partition == next.partition);
-        by_partition.filter_map(<[Segment]>::last).try_for_each(|last| last.is_of(&self.log))
+        by_partition.filter_map(<[Segment]>::last).try_for_each(|last| last.check_log(&self.log))
     }
 }
 
@@ -60,13 +60,13 @@ impl LogReader for ArchivedReader {
         self.log.identity()
     }
 
-    /// It begins where the archive does, as far as that is known, if that leads to where the log begins.
+    /// Returns the log's bounds, extended by the archive if it continues in the log.
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
         let bounds = self.log.bounds(partition).await?;
         if bounds.low == Position::START {
             return Ok(bounds);
         }
-        let low = self.archive.first(partition, bounds.low).await;
+        let low = self.archive.first_position(partition, bounds.low).await;
         Ok(LogBounds { low, ..bounds })
     }
 
@@ -75,58 +75,58 @@ impl LogReader for ArchivedReader {
         partition: PartitionId,
         start: Position,
         end: watch::Receiver<Position>,
-    ) -> Stretch {
-        let (batches, stretch) = mpsc::channel(BATCHES_AHEAD);
-        let following = Following {
+    ) -> RecordStream {
+        let (sender, stream) = mpsc::channel(STREAM_CAPACITY);
+        let task = StreamTask {
             archive: self.archive.archive().clone(),
             log: Arc::clone(&self.log),
             partition,
             next: start,
             end,
-            batches,
+            stream: sender,
         };
-        tokio::spawn(following.run());
-        stretch
+        tokio::spawn(task.run());
+        stream
     }
 }
 
-/// One stretch on its way.
-struct Following {
+/// Feeds one stream from the archive and the log.
+struct StreamTask {
     archive: Archive,
     log: Arc<dyn LogReader>,
     partition: PartitionId,
     next: Position,
     end: watch::Receiver<Position>,
-    batches: mpsc::Sender<Result<RecordBatch, ReadError>>,
+    stream: mpsc::Sender<Result<RecordBatch, ReadError>>,
 }
 
-impl Following {
+impl StreamTask {
     async fn run(mut self) {
-        let batches = self.batches.clone();
-        let followed = tokio::select! {
+        let stream = self.stream.clone();
+        let outcome = tokio::select! {
             biased;
-            () = batches.closed() => return,
-            followed = self.follow() => followed,
+            () = stream.closed() => return,
+            outcome = self.read_archive_and_log() => outcome,
         };
-        if let Err(error) = followed {
-            // Whoever does not want it has dropped the other end.
-            let _ = batches.send(Err(error)).await;
+        if let Err(error) = outcome {
+            // A send fails only when the receiver was dropped, and then the error is of no interest.
+            let _ = stream.send(Err(error)).await;
         }
     }
 
-    async fn follow(&mut self) -> Result<(), ReadError> {
+    async fn read_archive_and_log(&mut self) -> Result<(), ReadError> {
         let low = self.log.bounds(self.partition).await?.low;
         if self.next < low {
-            let mut leading = self.archive.leading_to(self.partition, low).await?;
-            leading.retain(|segment| self.next < segment.end);
-            let end = match &leading[..] {
+            let mut segments = self.archive.segments_up_to(self.partition, low).await?;
+            segments.retain(|segment| self.next < segment.end);
+            let end = match &segments[..] {
                 [first, ..] if self.next < first.first => None,
                 others => others.last().map(|last| last.end),
             };
             let end = end.ok_or(ReadError::Missing(self.next))?;
-            self.forward(self.archive_from(leading)).await?;
+            self.forward(self.read_segments(segments)).await?;
             if self.next < end {
-                // No more is wanted.
+                // The requested end is in the archive.
                 return Ok(());
             }
         }
@@ -134,23 +134,23 @@ impl Following {
         self.forward(log).await
     }
 
-    /// The records of these segments from the next one on, as far as they are wanted.
-    fn archive_from(&self, segments: Vec<Segment>) -> Stretch {
+    /// Streams the segments' records from `next` up to the requested end.
+    fn read_segments(&self, segments: Vec<Segment>) -> RecordStream {
         let name = self.archive.log.clone();
-        gapless::stretch(self.partition, self.next, self.end.clone(), move |records| {
+        spawn_record_stream(self.partition, self.next, self.end.clone(), move |records| {
             for segment in &segments {
-                read(segment, &name, records)?;
+                read_segment(segment, &name, records)?;
             }
             records.flush();
             Ok(())
         })
     }
 
-    async fn forward(&mut self, mut from: Stretch) -> Result<(), ReadError> {
-        while let Some(batch) = from.recv().await {
+    async fn forward(&mut self, mut source: RecordStream) -> Result<(), ReadError> {
+        while let Some(batch) = source.recv().await {
             let batch = batch?;
             self.next = batch.end().unwrap_or(self.next);
-            if self.batches.send(Ok(batch)).await.is_err() {
+            if self.stream.send(Ok(batch)).await.is_err() {
                 return Ok(());
             }
         }
@@ -158,17 +158,21 @@ impl Following {
     }
 }
 
-/// Gives a segment's records from the next one on that is wanted.
-fn read(segment: &Segment, log: &LogName, wanted: &mut Gapless<'_>) -> Result<(), ReadError> {
-    // It is not opened before somebody wants anything of it.
-    if wanted.wanted().is_none() {
+/// Reads a segment's records from the next requested one.
+fn read_segment(
+    segment: &Segment,
+    log: &LogName,
+    batcher: &mut ContiguousBatcher<'_>,
+) -> Result<(), ReadError> {
+    // The segment is not opened before a record is requested.
+    if batcher.wait_for_request().is_none() {
         return Ok(());
     }
     let mut records = segment.open(log)?;
     while let Some(record) = records.next()? {
-        let Some(next) = wanted.wanted() else { return Ok(()) };
+        let Some(next) = batcher.wait_for_request() else { return Ok(()) };
         if !next.includes(record.offset) {
-            wanted.push(record)?;
+            batcher.push(record)?;
         }
     }
     Ok(())

@@ -1,13 +1,13 @@
-//! A segment: consecutive records of one partition in one file, written once.
+//! A segment: contiguous records of one partition in one immutable file.
 //!
 //! | part | bytes |
 //! |---|---|
-//! | header | a skippable frame of zstd: [`Header`] as JSON |
-//! | records | a frame of zstd: each record's offset (8 bytes), the lengths of its key (4) and value (4), key, value |
-//! | footer | a skippable frame of zstd: the number of records (8), their end (8), SHA-256 of everything before it (32) |
+//! | header | a skippable zstd frame: [`Header`] as JSON |
+//! | records | a zstd frame: each record's offset (8 bytes), the lengths of its key (4) and value (4), key, value |
+//! | footer | a skippable zstd frame: the number of records (8), their end (8), SHA-256 of all bytes before it (32) |
 //!
-//! Numbers are little-endian. `zstd -dc` gives the records. The file's name says its partition, its first position and
-//! its end: `00003-00000000000000000000-00000000000000120000.segment.zst`.
+//! Numbers are little-endian. `zstd -dc` extracts the records. The file is named after its partition, first position and
+//! end: `00003-00000000000000000000-00000000000000120000.segment.zst`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
@@ -21,55 +21,55 @@ use sha2::{Digest, Sha256};
 use super::LogName;
 use crate::log::Record;
 
-/// The layout that is written, and the only one that is read.
+/// The version of the layout. No other version exists.
 const FORMAT: u32 = 1;
 const SUFFIX: &str = ".segment.zst";
 const HEADER_MAGIC: u32 = 0x184D_2A5A;
 const FOOTER_MAGIC: u32 = 0x184D_2A5F;
 const FOOTER_BYTES: usize = 8 + 8 + 32;
-/// Magic and length.
+/// Magic number and length of a skippable frame.
 const FRAME_HEAD_BYTES: usize = 8;
-const HEADER_MAX_BYTES: u32 = 64 * 1024;
-/// More than Kafka takes of one record, unless it is told to.
-const PART_MAX_BYTES: u32 = 64 << 20;
+const MAX_HEADER_BYTES: u32 = 64 * 1024;
+/// Bounds a key or value. Kafka's default limit for a record is far below.
+const MAX_PART_BYTES: u32 = 64 << 20;
 const RECORD_HEAD_BYTES: usize = 16;
-/// Zstandard's own default.
-const LEVEL: i32 = 3;
+/// zstd's default.
+const COMPRESSION_LEVEL: i32 = 3;
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Which records a segment has.
+/// A segment's file, and the range of its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
-    /// Where it is.
+    /// The file's path.
     pub path: PathBuf,
-    /// Whose records.
+    /// The records' partition.
     pub partition: PartitionId,
-    /// The first.
+    /// The first record's position.
     pub first: Position,
-    /// After the last.
+    /// The position after the last record.
     pub end: Position,
 }
 
-/// Why a segment cannot be read.
+/// Why a segment could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentFault {
-    /// The disk does not give it, or not now.
+    /// The file cannot be read, possibly only now.
     #[error("{path}: {reason}", path = .0.display(), reason = .1)]
     Unreadable(PathBuf, io::Error),
-    /// It is not what was written.
+    /// The file is not what was written.
     #[error("{path} is damaged: {reason}", path = .0.display(), reason = .1)]
     Damaged(PathBuf, String),
-    /// It is of another log.
+    /// The segment belongs to another log.
     #[error("{path} is of another log: {found}", path = .path.display())]
     OtherLog {
-        /// Which file.
+        /// The file's path.
         path: PathBuf,
-        /// Of which.
+        /// The log that the segment belongs to.
         found: LogName,
     },
 }
 
-/// What a segment says about itself.
+/// The header of a segment.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
     format: u32,
@@ -80,8 +80,8 @@ struct Header {
 }
 
 impl Segment {
-    /// What a file's name says; `None` for a file that is no segment.
-    pub(super) fn of(path: PathBuf) -> Option<Self> {
+    /// Parses a file's name; `None` if the file is not a segment.
+    pub(super) fn from_path(path: PathBuf) -> Option<Self> {
         let stem = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?;
         let mut numbers = stem.split('-').map(|number| number.parse::<u64>().ok());
         let (partition, first, end) = (numbers.next()??, numbers.next()??, numbers.next()??);
@@ -90,13 +90,13 @@ impl Segment {
         (numbers.next().is_none() && first < end).then_some(Self { path, partition, first, end })
     }
 
-    /// Whether it is of this log.
-    pub(super) fn is_of(&self, log: &LogName) -> Result<(), SegmentFault> {
+    /// Checks that the segment belongs to the log.
+    pub(super) fn check_log(&self, log: &LogName) -> Result<(), SegmentFault> {
         let mut file = self.open_file()?;
         self.read_header(&mut file, log).map(drop)
     }
 
-    /// Opens its records, once everything in it is found to be what was written.
+    /// Verifies the whole file, and opens its records.
     pub(super) fn open(&self, log: &LogName) -> Result<Records, SegmentFault> {
         let mut file = self.open_file()?;
         let length = self.check(&mut file)?;
@@ -112,7 +112,7 @@ impl Segment {
         File::open(&self.path).map_err(|error| self.unreadable(error))
     }
 
-    /// Compares the file with its footer; answers how many bytes come before that, and goes back to the start.
+    /// Verifies the file against its footer, and rewinds it. Returns the number of bytes before the footer.
     fn check(&self, file: &mut File) -> Result<u64, SegmentFault> {
         let unreadable = |error| self.unreadable(error);
         let whole = file.metadata().map_err(unreadable)?.len();
@@ -133,19 +133,19 @@ impl Segment {
         file.read_to_end(&mut footer).map_err(unreadable)?;
         let (count, end) = (self.end.0 - self.first.0, self.end);
         if footer != footer_frame(count, end, digest) {
-            return Err(self.damaged("its content is not what its footer says"));
+            return Err(self.damaged("its content does not match its footer"));
         }
         file.rewind().map_err(unreadable)?;
         Ok(length)
     }
 
-    /// Reads the header, which has to be of this segment and this log; answers its length.
+    /// Reads the header, and checks that it matches the file's name and the log. Returns the header's length.
     fn read_header(&self, file: &mut File, log: &LogName) -> Result<u64, SegmentFault> {
         let mut head = [0; FRAME_HEAD_BYTES];
         file.read_exact(&mut head).map_err(|error| self.unreadable(error))?;
         let (magic, length) = (number(&head[..4]), number(&head[4..]));
-        if magic != HEADER_MAGIC || length > HEADER_MAX_BYTES {
-            return Err(self.damaged("it does not begin as a segment"));
+        if magic != HEADER_MAGIC || length > MAX_HEADER_BYTES {
+            return Err(self.damaged("it has no segment header"));
         }
         let mut json = vec![0; length as usize];
         file.read_exact(&mut json).map_err(|error| self.unreadable(error))?;
@@ -158,7 +158,7 @@ impl Segment {
             return Err(SegmentFault::OtherLog { path: self.path.clone(), found: header.log });
         }
         if (header.partition, header.first) != (self.partition.0, self.first) {
-            return Err(self.damaged("its name is not its own"));
+            return Err(self.damaged("its name does not match its header"));
         }
         Ok((FRAME_HEAD_BYTES + json.len()) as u64)
     }
@@ -175,7 +175,7 @@ impl Segment {
     }
 }
 
-/// The records of a segment, one after the other.
+/// Reads a segment's records in order.
 pub(super) struct Records {
     segment: Segment,
     next: Position,
@@ -185,7 +185,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// The next one; `None` at the end.
+    /// Reads the next record; `None` at the end.
     pub fn next(&mut self) -> Result<Option<Record<'_>>, SegmentFault> {
         if self.next == self.segment.end {
             return Ok(None);
@@ -195,7 +195,7 @@ impl Records {
                 self.next = offset.next();
                 Ok(Some(Record { offset, key: &self.key, value: &self.value }))
             }
-            Ok(_) => Err(self.segment.damaged("a record is not in its place")),
+            Ok(_) => Err(self.segment.damaged("a record has an unexpected offset")),
             Err(error) => Err(self.segment.unreadable(error)),
         }
     }
@@ -206,7 +206,7 @@ impl Records {
         let (offset, lengths) = head.split_at(8);
         for (part, length) in [(&mut self.key, &lengths[..4]), (&mut self.value, &lengths[4..])] {
             let length = number(length);
-            if length > PART_MAX_BYTES {
+            if length > MAX_PART_BYTES {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             part.resize(length as usize, 0);
@@ -216,37 +216,41 @@ impl Records {
     }
 }
 
-/// A segment in the making: under another name until it is whole.
+/// Writes a segment, under a temporary name until it is complete.
 pub(super) struct SegmentWriter {
-    part: PathBuf,
+    temporary_path: PathBuf,
     dir: PathBuf,
     partition: PartitionId,
     first: Position,
     next: Position,
-    /// Of records, before they are compressed.
+    /// Size of the records, before compression.
     bytes: u64,
     encoder: zstd::stream::write::Encoder<'static, Hashing>,
 }
 
 impl SegmentWriter {
-    /// Begins one with the record at `first`. What was left of an earlier attempt is overwritten.
+    /// Starts a segment whose first record is at `first`. Overwrites the file of an earlier attempt.
     pub fn begin(
         dir: &Path,
         log: &LogName,
         partition: PartitionId,
         first: Position,
     ) -> io::Result<Self> {
-        let part = dir.join(format!("{:05}-{:020}.part", partition.0, first.0));
-        let file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+        let temporary_path = dir.join(format!("{:05}-{:020}.part", partition.0, first.0));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary_path)?;
         let file = BufWriter::with_capacity(BUFFER_BYTES, file);
         let mut hashing = Hashing { file, digest: Sha256::new() };
         let header = Header { format: FORMAT, log: log.clone(), partition: partition.0, first };
         hashing.write_all(&frame(HEADER_MAGIC, &serde_json::to_vec(&header)?))?;
-        let mut encoder = zstd::stream::write::Encoder::new(hashing, LEVEL)?;
+        let mut encoder = zstd::stream::write::Encoder::new(hashing, COMPRESSION_LEVEL)?;
         encoder.include_checksum(true)?;
         let dir = dir.to_owned();
-        Ok(Self { part, dir, partition, first, next: first, bytes: 0, encoder })
+        Ok(Self { temporary_path, dir, partition, first, next: first, bytes: 0, encoder })
     }
 
     /// Adds the next record.
@@ -265,27 +269,27 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// How many bytes of records it has, before they are compressed.
+    /// Returns the size of the records, before compression.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// It is whole: it counts from now on.
+    /// Writes the footer, syncs the file, and renames it: from then on the segment is part of the archive.
     pub fn finish(self) -> io::Result<Segment> {
-        let Self { part, dir, partition, first, next: end, encoder, .. } = self;
+        let Self { temporary_path, dir, partition, first, next: end, encoder, .. } = self;
         let Hashing { mut file, digest } = encoder.finish()?;
         file.write_all(&footer_frame(end.0 - first.0, end, digest))?;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
         let name = format!("{:05}-{:020}-{:020}{SUFFIX}", partition.0, first.0, end.0);
         let path = dir.join(name);
-        std::fs::rename(part, &path)?;
+        std::fs::rename(temporary_path, &path)?;
         File::open(dir)?.sync_all()?;
         Ok(Segment { path, partition, first, end })
     }
 }
 
-/// Hashes what is written.
+/// Writes to a file and hashes the written bytes.
 struct Hashing {
     file: BufWriter<File>,
     digest: Sha256,
@@ -303,7 +307,7 @@ impl Write for Hashing {
     }
 }
 
-/// A frame that zstd skips.
+/// Encodes a skippable zstd frame.
 fn frame(magic: u32, content: &[u8]) -> Vec<u8> {
     let length = content.len() as u32;
     [&magic.to_le_bytes()[..], &length.to_le_bytes(), content].concat()

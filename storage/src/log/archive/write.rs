@@ -1,4 +1,4 @@
-//! Writing an archive on: each partition from where its last segment ends.
+//! Extends an archive: copies each partition's records from the end of its last segment.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -13,180 +13,182 @@ use super::segment::SegmentWriter;
 use super::{Archive, LogName, Segment, SegmentFault};
 use crate::log::{LogBounds, LogReader, ReadError, RecordBatch};
 
-/// A segment is closed once it has so many bytes of records, before they are compressed.
+/// A segment is finished once its records reach this size, before compression.
 const SEGMENT_BYTES: u64 = 64 << 20;
 const LOCK_FILE: &str = "archive.lock";
 
-/// Why an archive cannot be written on.
+/// Why an archive could not be extended.
 #[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The log does not answer, or not as it should.
+pub enum ArchiveWriteError {
+    /// The log is unavailable, or lacks records.
     #[error(transparent)]
     Log(#[from] ReadError),
-    /// What is in the archive is not as it should be.
+    /// A segment is damaged, or belongs to another log.
     #[error(transparent)]
     Segment(#[from] SegmentFault),
-    /// The folder cannot be used.
+    /// The folder cannot be read or written.
     #[error("the archive in {dir} cannot be written: {reason}")]
     Disk {
-        /// Which.
+        /// The archive's folder.
         dir: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         reason: io::Error,
     },
-    /// Somebody else writes to it.
+    /// Another process writes to the archive.
     #[error("another process writes to the archive in {0}")]
     InUse(PathBuf),
-    /// What comes after it is gone from the log.
+    /// The log was truncated beyond the archive's end.
     #[error(
-        "partition {partition}: the archive ends at {end}, and the log begins at {low}: what was between is gone"
+        "partition {partition}: the archive ends at {end}, and the log begins at {low}: the records between are lost"
     )]
     Gap {
-        /// Of which partition.
+        /// The partition.
         partition: PartitionId,
-        /// Where the archive ends.
+        /// The archive's end.
         end: Position,
-        /// Where the log begins.
+        /// The log's first position.
         low: Position,
     },
-    /// Something in the middle is missing.
+    /// Segments are missing from the archive.
     #[error("partition {partition}: the archive has no records {from}..{to}")]
     Broken {
-        /// Of which partition.
+        /// The partition.
         partition: PartitionId,
-        /// Where they would begin.
+        /// The first missing position.
         from: Position,
-        /// Where it goes on.
+        /// The first position of the next segment.
         to: Position,
     },
-    /// The archive is of what this log was before it was created anew.
-    #[error("partition {partition}: the log was created anew since it was archived: {reason}")]
+    /// The log was recreated since it was archived.
+    #[error("partition {partition}: the log was recreated since it was archived: {reason}")]
     OtherLog {
-        /// Of which partition.
+        /// The partition.
         partition: PartitionId,
-        /// By what that is seen.
+        /// How the log contradicts the archive.
         reason: String,
     },
-    /// A bug.
+    /// A bug: a task panicked.
     #[error("writing the archive failed: {0}")]
     Failed(String),
 }
 
-/// What is in an archive of one partition now.
+/// The archive of one partition after an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Archived {
-    /// Everything below.
+pub struct ArchivedPartition {
+    /// The archive's end: it has all records before this position.
     pub end: Position,
-    /// Records that are new in it.
+    /// Number of new records.
     pub records: u64,
-    /// Segments that are new in it.
+    /// Number of new segments.
     pub segments: u64,
 }
 
-/// An archive that nobody else writes to.
+/// Writes an archive, and locks it against other writers.
 pub struct ArchiveWriter {
     archive: Archive,
     segment_bytes: u64,
-    /// Also held by whatever is being written: who is dropped in the middle does not end that.
+    /// Also held by each running blocking task, which outlives a dropped writer.
     lock: Arc<Mutex<File>>,
 }
 
 impl ArchiveWriter {
-    /// Takes the folder, which is made if it is not there, for its owner alone.
+    /// Creates the folder if it is missing, readable by its owner only, and locks it.
     ///
     /// # Errors
-    /// When it cannot be used, or somebody else uses it.
-    pub fn open(dir: &Path, log: LogName) -> Result<Self, WriteError> {
-        let disk = |reason| WriteError::Disk { dir: dir.to_owned(), reason };
+    /// When the folder cannot be used, or another process has locked it.
+    pub fn open(dir: &Path, log: LogName) -> Result<Self, ArchiveWriteError> {
+        let disk = |reason| ArchiveWriteError::Disk { dir: dir.to_owned(), reason };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(disk)?;
         let lock = File::create(dir.join(LOCK_FILE)).map_err(disk)?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(WriteError::InUse(dir.to_owned())),
+            Err(TryLockError::WouldBlock) => return Err(ArchiveWriteError::InUse(dir.to_owned())),
             Err(TryLockError::Error(reason)) => return Err(disk(reason)),
         }
         let archive = Archive::new(dir, log);
         Ok(Self { archive, segment_bytes: SEGMENT_BYTES, lock: Arc::new(Mutex::new(lock)) })
     }
 
-    /// With smaller or larger segments.
+    /// Sets the size at which a segment is finished.
     #[must_use]
-    pub fn with_segments_of(self, segment_bytes: u64) -> Self {
+    pub fn with_segment_bytes(self, segment_bytes: u64) -> Self {
         Self { segment_bytes, ..self }
     }
 
-    /// The archive that is written.
+    /// Returns the archive, for reading.
     pub fn archive(&self) -> &Archive {
         &self.archive
     }
 
-    /// Copies a partition's records from where the archive ends up to `to`, which has to be in the log. `log` has to be
-    /// the log itself. `reached` is told how far it is, from the beginning on. If it is dropped, what is whole stays, and
-    /// the same again goes on.
+    /// Copies a partition's records from the archive's end up to `to`.
+    ///
+    /// `to` must be in the log, and `log` must be the log without its archive. Calls `on_progress` with the position
+    /// reached, first with the archive's end. If the future is dropped, finished segments stay, and the next call
+    /// continues after them.
     ///
     /// # Errors
-    /// When there is a gap, the archive is of another log, or one of both cannot be used.
-    pub async fn write_on(
+    /// When there is a gap, the archive belongs to another log, or the log or the folder is unavailable.
+    pub async fn extend_from_log(
         &self,
         log: &dyn LogReader,
         partition: PartitionId,
         to: Position,
-        reached: impl Fn(Position),
-    ) -> Result<Archived, WriteError> {
-        let end = self.end(log, partition).await?;
-        let mut archived = Archived { end, records: 0, segments: 0 };
-        reached(end);
+        on_progress: impl Fn(Position),
+    ) -> Result<ArchivedPartition, ArchiveWriteError> {
+        let end = self.archived_end(log, partition).await?;
+        let mut archived = ArchivedPartition { end, records: 0, segments: 0 };
+        on_progress(end);
         let mut batches = log.read(partition, end..to);
         let mut segment = None;
         while archived.end < to {
-            let ended = || ReadError::Unavailable("the log is read no more".to_owned());
+            let ended = || ReadError::Unavailable("the log's stream ended early".to_owned());
             let batch = batches.recv().await.ok_or_else(ended)??;
             archived.records += batch.len() as u64;
             archived.end = batch.end().unwrap_or(archived.end);
-            let whole;
-            (segment, whole) = self.take(segment, batch, to).await?;
-            archived.segments += whole;
-            reached(archived.end);
+            let finished;
+            (segment, finished) = self.write_batch(segment, batch, to).await?;
+            archived.segments += finished;
+            on_progress(archived.end);
         }
         Ok(archived)
     }
 
-    /// Where the archive ends, if the log goes on there.
-    async fn end(
+    /// Returns the archive's end, after checking that the log continues there.
+    async fn archived_end(
         &self,
         log: &dyn LogReader,
         partition: PartitionId,
-    ) -> Result<Position, WriteError> {
+    ) -> Result<Position, ArchiveWriteError> {
         let archive = self.archive.clone();
         let segments = self.blocking(move || archive.segments(partition)).await?;
         let mut end = Position::START;
         for Segment { first, end: next, .. } in &segments {
             if *first != end {
-                return Err(WriteError::Broken { partition, from: end, to: *first });
+                return Err(ArchiveWriteError::Broken { partition, from: end, to: *first });
             }
             end = *next;
         }
         let bounds = log.bounds(partition).await?;
         if bounds.low > end {
-            return Err(WriteError::Gap { partition, end, low: bounds.low });
+            return Err(ArchiveWriteError::Gap { partition, end, low: bounds.low });
         }
         if let Some(last) = segments.into_iter().next_back() {
-            self.archive.ends_in(log, last, bounds).await?;
+            self.archive.check_tail(log, last, bounds).await?;
         }
         Ok(end)
     }
 
-    /// Writes a batch's records; answers the segment that has room for more, and how many were finished.
-    async fn take(
+    /// Writes a batch's records. Returns the unfinished segment, and the number of segments that were finished.
+    async fn write_batch(
         &self,
         mut segment: Option<SegmentWriter>,
         batch: RecordBatch,
         to: Position,
-    ) -> Result<(Option<SegmentWriter>, u64), WriteError> {
+    ) -> Result<(Option<SegmentWriter>, u64), ArchiveWriteError> {
         let Archive { dir, log } = self.archive.clone();
         let segment_bytes = self.segment_bytes;
         self.blocking(move || {
-            let mut whole = 0;
+            let mut finished = 0;
             for record in batch.iter() {
                 let mut open = match segment.take() {
                     Some(open) => open,
@@ -198,12 +200,12 @@ impl ArchiveWriter {
                 open.push(record)?;
                 if open.bytes() >= segment_bytes || record.offset.next() >= to {
                     open.finish()?;
-                    whole += 1;
+                    finished += 1;
                 } else {
                     segment = Some(open);
                 }
             }
-            Ok((segment, whole))
+            Ok((segment, finished))
         })
         .await
     }
@@ -211,36 +213,38 @@ impl ArchiveWriter {
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> Result<T, WriteError> {
+    ) -> Result<T, ArchiveWriteError> {
         let lock = Arc::clone(&self.lock).lock_owned().await;
-        // The lock comes out last: if nobody waits for it any more, what was done is let go of first.
+        // The result comes first: if this future was dropped, the result is dropped before the lock is released.
         match tokio::task::spawn_blocking(move || (work(), lock)).await {
-            Ok((done, _lock)) => {
-                done.map_err(|reason| WriteError::Disk { dir: self.archive.dir.clone(), reason })
-            }
-            Err(error) => Err(WriteError::Failed(error.to_string())),
+            Ok((result, _lock)) => result.map_err(|reason| ArchiveWriteError::Disk {
+                dir: self.archive.dir.clone(),
+                reason,
+            }),
+            Err(error) => Err(ArchiveWriteError::Failed(error.to_string())),
         }
     }
 }
 
 impl Archive {
-    /// The log has to reach to where its archive's last segment ends, and the last record there has to be the same in the
-    /// log, if that has it still.
-    pub(super) async fn ends_in(
+    /// Checks that the log continues the archive: the log reaches the archive's end and has the same last record. A log
+    /// that was truncated beyond that record is not compared.
+    pub(super) async fn check_tail(
         &self,
         log: &dyn LogReader,
         last: Segment,
         bounds: LogBounds,
-    ) -> Result<(), WriteError> {
+    ) -> Result<(), ArchiveWriteError> {
         let (partition, end) = (last.partition, last.end);
         if bounds.high < end {
             let reason = format!("it ends at {}, and the archive at {end}", bounds.high);
-            return Err(WriteError::OtherLog { partition, reason });
+            return Err(ArchiveWriteError::OtherLog { partition, reason });
         }
         let offset = Offset(end.0 - 1);
         let name = self.log.clone();
         let read = tokio::task::spawn_blocking(move || last_record(&last, &name));
-        let archived = read.await.map_err(|error| WriteError::Failed(error.to_string()))??;
+        let archived =
+            read.await.map_err(|error| ArchiveWriteError::Failed(error.to_string()))??;
         if bounds.low.includes(offset) {
             return Ok(());
         }
@@ -253,11 +257,11 @@ impl Archive {
             return Ok(());
         }
         let reason = format!("another record is at offset {offset}");
-        Err(WriteError::OtherLog { partition, reason })
+        Err(ArchiveWriteError::OtherLog { partition, reason })
     }
 }
 
-/// Key and value of a segment's last record.
+/// Returns key and value of a segment's last record.
 fn last_record(segment: &Segment, log: &LogName) -> Result<(Vec<u8>, Vec<u8>), SegmentFault> {
     let mut records = segment.open(log)?;
     let mut last = (Vec::new(), Vec::new());

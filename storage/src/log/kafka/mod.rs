@@ -1,12 +1,15 @@
-//! The log on Kafka: an idempotent producer, a group consumer that starts where it is told, and the topics.
+//! The log on Kafka: the producers, the group consumer, readers outside the group, and the topics.
 
-mod letter_book;
-mod moving;
+mod append_target;
+mod dead_letter_journal;
+mod dead_letter_writer;
 mod producer;
 mod reader;
 mod rebalance;
 mod rebootstrap;
+mod seal;
 mod source;
+mod topic_migration;
 pub(crate) mod topics;
 mod writer;
 
@@ -15,49 +18,50 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use schemas::{LogRef, PartitionCount};
 
-pub use letter_book::KafkaLetterBook;
-pub use moving::{CopiedRecord, LogCopier, LogMover, MoveError};
+pub use dead_letter_journal::KafkaDeadLetterJournal;
+pub use dead_letter_writer::KafkaDeadLetterWriter;
 pub use reader::KafkaReader;
 pub(crate) use rebootstrap::Rebootstrap;
 pub use source::KafkaSource;
+pub use topic_migration::{CopiedRecord, LogCopier, TopicMigrationError, TopicMigrator};
 pub use topics::TopicError;
-pub use writer::{KafkaDeadLetters, KafkaLog, SEALED_PATIENCE};
+pub use writer::{KafkaLogWriter, SEALED_RETRY_TIMEOUT};
 
-/// How to reach Kafka, and which topics are ours.
+/// How to connect to Kafka, and the deployment's topics.
 #[derive(Debug, Clone)]
 pub struct KafkaConfig {
     /// `host:port`, comma-separated.
     pub brokers: String,
-    /// The topic of submissions that a new deployment begins with. The dead letters are in `<topic>.dead-letters`, for ever.
+    /// The topic of submissions that a new deployment starts with. Dead letters always go to `<topic>.dead-letters`.
     pub topic: String,
-    /// The compacted topic of budgets' definitions.
+    /// The compacted topic of budget definitions.
     pub definitions_topic: String,
-    /// How many partitions that one has: created so, and refused otherwise.
+    /// The partition count of the first topic of submissions: the topic is created with it, or must have it.
     pub partitions: PartitionCount,
-    /// How many copies the brokers keep of each partition of a topic that we create.
+    /// The replication factor of topics that this program creates.
     pub replication_factor: u32,
     /// The processors' consumer group.
     pub group: String,
-    /// After how much silence the group gives a member's partitions away.
+    /// Without a heartbeat for this long, a member loses its partitions.
     pub session_timeout: Duration,
-    /// How long a record may take to be acknowledged.
+    /// Bounds the time until a record is acknowledged.
     pub delivery_timeout: Duration,
-    /// How long the producer waits for more records before it sends a batch.
+    /// How long the producer collects records before it sends a batch.
     pub linger: Duration,
 }
 
 impl KafkaConfig {
-    /// The log that a new deployment begins with.
+    /// Returns the log that a new deployment starts with.
     pub fn first_log(&self) -> LogRef {
         LogRef::first(&self.topic, self.partitions)
     }
 
-    /// The topic of records that the fold could not take.
+    /// Returns the topic of dead letters.
     pub fn dead_letters_topic(&self) -> String {
         format!("{}.dead-letters", self.topic)
     }
 
-    /// What every client of ours has in common.
+    /// Returns the configuration that all clients share.
     pub(crate) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config
@@ -66,11 +70,11 @@ impl KafkaConfig {
             .set("allow.auto.create.topics", "false")
             .set("socket.keepalive.enable", "true")
             .set("socket.nagle.disable", "true")
-            // A broker whose bytes a network swallows is given up after seconds, not after a minute.
+            // A broker behind a network that drops packets is abandoned after seconds, not after a minute.
             .set("socket.timeout.ms", "4000")
             .set("socket.connection.setup.timeout.ms", "4000")
             .set("api.version.request.timeout.ms", "2000")
-            // A broker that is back should be noticed at once, not after ten seconds.
+            // Reconnect to a restarted broker at once, not after ten seconds.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "500")
             .set("log.connection.close", "false");

@@ -1,37 +1,39 @@
-//! The idempotent producer: batches of records in, an answer for each within a bound.
+//! The idempotent producer: sends batches of records, and returns one result per record within a bound.
 //!
-//! Owns what happens when Kafka is away: the first batches wait out the delivery timeout, then everything is refused
-//! at once until a probe finds Kafka back. Does not know what the records are.
+//! Owns the behaviour while Kafka is unavailable: the first batches wait for the delivery timeout, then batches fail at
+//! once until a probe succeeds. Does not know what the records mean.
 //!
-//! **Nothing is sent again that nobody waits for any more.** Were librdkafka to give up a record by itself, it would go on
-//! under a new epoch, and send what else it has again under that: records that the broker may have, and that it can no
-//! longer know for repetitions. So librdkafka's own timeout is out of reach, and whoever gives up takes everything that is
-//! not acknowledged out of librdkafka's hands.
+//! **A record whose batch has timed out is never sent again.** If librdkafka timed a record out by itself, it would start
+//! a new producer epoch and resend its other records under that epoch, and the broker could no longer detect those that it
+//! has already as duplicates. So librdkafka's own timeout is too long to be reached, and a batch that times out purges all
+//! unacknowledged records from librdkafka.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rdkafka::{ClientContext, Statistics};
 use schemas::Offset;
 use tokio::sync::Notify;
 
+use super::seal::is_sealed_rejection;
+use super::topics::TopicError;
 use super::{KafkaConfig, Rebootstrap};
 use crate::log::AppendError;
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the thread of acknowledgements sleeps when there are none; one that comes wakes it.
-const POLL: Duration = Duration::from_millis(100);
+/// How long the polling thread waits for an acknowledgement.
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Times the delivery timeout: only what was sent for somebody who has gone away without waiting gets so old.
-const OUT_OF_REACH: u32 = 20;
+/// librdkafka's timeout as a multiple of ours. Only records whose caller was dropped can get that old.
+const LIBRDKAFKA_TIMEOUT_FACTOR: u32 = 20;
 
-/// One record to send. librdkafka copies its bytes.
+/// A record to send. librdkafka copies its bytes.
 pub(super) struct Outgoing<'a> {
     pub partition: u32,
     pub key: &'a [u8],
@@ -43,70 +45,76 @@ pub(super) struct IdempotentProducer {
     config: KafkaConfig,
     topic: String,
     /// Replaced after a fatal error: librdkafka's idempotent producer cannot be used after one.
-    producer: ArcSwap<Polled>,
-    away: AtomicBool,
+    producer: ArcSwap<PolledProducer>,
+    unavailable: AtomicBool,
     probing: AtomicBool,
 }
 
 impl IdempotentProducer {
-    pub fn new(config: &KafkaConfig, topic: String) -> Result<Arc<Self>, KafkaError> {
+    /// Starts a producer into a topic, without a request to Kafka.
+    pub fn start(config: &KafkaConfig, topic: String) -> Result<Arc<Self>, TopicError> {
+        let producer = PolledProducer::start(config).map_err(|error| TopicError::Unavailable {
+            brokers: config.brokers.clone(),
+            reason: error.to_string(),
+        })?;
         Ok(Arc::new(Self {
-            producer: ArcSwap::from_pointee(Polled::start(config)?),
+            producer: ArcSwap::from_pointee(producer),
             config: config.clone(),
             topic,
-            away: AtomicBool::new(false),
+            unavailable: AtomicBool::new(false),
             probing: AtomicBool::new(false),
         }))
     }
 
     pub fn available(&self) -> Result<(), AppendError> {
-        if self.away.load(Ordering::Relaxed) {
-            return Err(AppendError::Unavailable("Kafka does not answer".into()));
+        if self.unavailable.load(Ordering::Relaxed) {
+            return Err(AppendError::Unavailable("Kafka does not respond".into()));
         }
         Ok(())
     }
 
+    /// Sends records, and returns their offsets within the delivery timeout.
     pub async fn send<'a>(
         self: &Arc<Self>,
         records: impl ExactSizeIterator<Item = Outgoing<'a>>,
     ) -> Vec<Result<Offset, AppendError>> {
         if let Err(error) = self.available() {
-            self.probe_until_back();
+            self.start_probing();
             return vec![Err(error); records.len()];
         }
         let batch = Arc::new(Batch::new(records.len()));
         self.enqueue(records, &batch);
 
-        let _ = tokio::time::timeout(self.config.delivery_timeout, batch.all_answered()).await;
+        let _ = tokio::time::timeout(self.config.delivery_timeout, batch.completed()).await;
         let results = batch.take();
-        // A log that is sealed answers: nothing of it is on its way any more.
+        // A sealed topic answers every record: none of them is still in flight.
         if results.iter().any(|result| !matches!(result, Ok(_) | Err(AppendError::Sealed))) {
-            self.away.store(true, Ordering::Relaxed);
-            let everything = PurgeConfig::default().queue().inflight().non_blocking();
-            self.producer.load().producer.purge(everything);
-            self.probe_until_back();
+            self.unavailable.store(true, Ordering::Relaxed);
+            let all = PurgeConfig::default().queue().inflight().non_blocking();
+            self.producer.load().producer.purge(all);
+            self.start_probing();
         }
         results
     }
 
     fn enqueue<'a>(&self, records: impl Iterator<Item = Outgoing<'a>>, batch: &Arc<Batch>) {
         let polled = self.producer.load();
-        for (slot, record) in records.enumerate() {
-            let delivery = Box::new(Delivery { batch: Arc::clone(batch), slot });
+        for (index, record) in records.enumerate() {
+            let delivery = Box::new(Delivery { batch: Arc::clone(batch), index });
             let mut kafka_record = BaseRecord::with_opaque_to(&self.topic, delivery)
                 .partition(record.partition as i32)
                 .key(record.key)
                 .payload(record.value);
             kafka_record.headers = record.headers;
             if let Err((error, refused)) = polled.producer.send(kafka_record) {
-                // Refused before it was queued: the only case in which "not in the log" is certain.
-                refused.delivery_opaque.answer(Err(AppendError::Unavailable(error.to_string())));
+                // Rejected before it was queued: the only case in which the record is certainly not in the log.
+                refused.delivery_opaque.complete(Err(AppendError::Unavailable(error.to_string())));
             }
         }
     }
 
-    /// Looks for Kafka in a thread of its own until it is back or nobody is interested any more.
-    fn probe_until_back(self: &Arc<Self>) {
+    /// Starts a thread that probes Kafka until it answers or the producer is dropped.
+    fn start_probing(self: &Arc<Self>) {
         if self.probing.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -114,16 +122,17 @@ impl IdempotentProducer {
         let spawned =
             std::thread::Builder::new().name("kafka-probe".into()).spawn(move || probe(&this));
         if let Err(error) = spawned {
-            tracing::error!(%error, "no thread to look for Kafka");
+            tracing::error!(%error, "failed to spawn the kafka probe thread");
             self.probing.store(false, Ordering::Release);
-            // Whoever sends next finds out; nobody would, if everyone were refused before.
-            self.away.store(false, Ordering::Relaxed);
+            // The next batch takes the place of the probe: without either, appends would never resume.
+            self.unavailable.store(false, Ordering::Relaxed);
         }
     }
 
-    fn revive(&self) -> Result<(), KafkaError> {
+    /// Replaces a producer that has failed fatally, and sends a request to Kafka.
+    fn recover(&self) -> Result<(), KafkaError> {
         if self.producer.load().producer.client().fatal_error().is_some() {
-            self.producer.store(Arc::new(Polled::start(&self.config)?));
+            self.producer.store(Arc::new(PolledProducer::start(&self.config)?));
         }
         let client = self.producer.load();
         client.producer.client().fetch_metadata(Some(&self.topic), PROBE_TIMEOUT).map(|_| ())
@@ -132,15 +141,16 @@ impl IdempotentProducer {
 
 fn probe(producer: &Weak<IdempotentProducer>) {
     while let Some(producer) = producer.upgrade() {
-        match producer.revive() {
+        match producer.recover() {
             Ok(()) => {
                 producer.probing.store(false, Ordering::Release);
-                producer.away.store(false, Ordering::Relaxed);
-                tracing::info!(topic = producer.topic, "Kafka takes records");
+                producer.unavailable.store(false, Ordering::Relaxed);
+                tracing::info!(topic = producer.topic, "kafka producer is available again");
                 return;
             }
             Err(error) => {
-                tracing::warn!(%error, topic = producer.topic, "Kafka does not take records")
+                let retry_in_ms = PROBE_INTERVAL.as_millis() as u64;
+                tracing::warn!(%error, topic = producer.topic, retry_in_ms, "kafka probe failed, retrying");
             }
         }
         drop(producer);
@@ -148,25 +158,25 @@ fn probe(producer: &Weak<IdempotentProducer>) {
     }
 }
 
-/// A producer and the thread that takes its acknowledgements in.
+/// A producer and the thread that polls it for acknowledgements.
 ///
-/// Not rdkafka's `ThreadedProducer`: its drop waits for the thread, and that thread may wait by the time of day for as
-/// long as the clock was set back; a process could not end.
-struct Polled {
-    producer: Arc<BaseProducer<Deliveries>>,
+/// Not rdkafka's `ThreadedProducer`: its drop joins a thread that waits by wall-clock time. After the clock was set back,
+/// the process could not exit.
+struct PolledProducer {
+    producer: Arc<BaseProducer<DeliveryContext>>,
     dropped: Arc<AtomicBool>,
 }
 
-impl Polled {
+impl PolledProducer {
     fn start(config: &KafkaConfig) -> Result<Self, KafkaError> {
-        let producer: Arc<BaseProducer<Deliveries>> = Arc::new(
+        let producer: Arc<BaseProducer<DeliveryContext>> = Arc::new(
             config
                 .client()
                 .set("enable.idempotence", "true")
                 .set("acks", "all")
                 .set(
                     "message.timeout.ms",
-                    (config.delivery_timeout * OUT_OF_REACH).as_millis().to_string(),
+                    (config.delivery_timeout * LIBRDKAFKA_TIMEOUT_FACTOR).as_millis().to_string(),
                 )
                 .set("linger.ms", config.linger.as_millis().to_string())
                 .set("batch.num.messages", "20000")
@@ -174,7 +184,7 @@ impl Polled {
                 .set("queue.buffering.max.messages", "400000")
                 .set("queue.buffering.max.kbytes", "262144")
                 .set("statistics.interval.ms", Rebootstrap::STATISTICS_INTERVAL_MS)
-                .create_with_context(Deliveries {
+                .create_with_context(DeliveryContext {
                     rebootstrap: Rebootstrap::new(&config.brokers)?,
                 })?,
         );
@@ -184,8 +194,8 @@ impl Polled {
             .name("kafka-acks".into())
             .spawn(move || {
                 while !ended.load(Ordering::Relaxed) {
-                    polled.poll(POLL);
-                    polled.context().rebootstrap.mend(polled.client());
+                    polled.poll(POLL_TIMEOUT);
+                    polled.context().rebootstrap.restore_brokers(polled.client());
                 }
             })
             .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
@@ -193,66 +203,61 @@ impl Polled {
     }
 }
 
-impl Drop for Polled {
+impl Drop for PolledProducer {
     fn drop(&mut self) {
         self.dropped.store(true, Ordering::Relaxed);
     }
 }
 
-/// A topic is sealed by letting it take no record of any size. The broker looks at that before anything else.
-pub(super) fn is_refusal_of_a_sealed_log(error: &KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge)
-}
-
-struct Deliveries {
+struct DeliveryContext {
     rebootstrap: Rebootstrap,
 }
 
-impl ClientContext for Deliveries {
+impl ClientContext for DeliveryContext {
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "Kafka producer");
+        tracing::debug!(%error, reason, "kafka producer error");
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.rebootstrap.look(&statistics);
+        self.rebootstrap.check(&statistics);
     }
 }
 
-impl ProducerContext for Deliveries {
+impl ProducerContext for DeliveryContext {
     type DeliveryOpaque = Box<Delivery>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<Delivery>) {
-        delivery.answer(match result {
-            // librdkafka has no offset for a record that a broker says it had already.
+        delivery.complete(match result {
+            // librdkafka has no offset for a record that the broker detected as a duplicate.
             Ok(message) => u64::try_from(message.offset())
                 .map(Offset)
                 .map_err(|_| AppendError::Unknown("acknowledged without an offset".into())),
-            Err((error, _)) if is_refusal_of_a_sealed_log(error) => Err(AppendError::Sealed),
-            // It may have been on its way: librdkafka's binding does not say.
+            Err((error, _)) if is_sealed_rejection(error) => Err(AppendError::Sealed),
+            // The record may have been in flight: the binding does not expose librdkafka's message status.
             Err((error, _)) => Err(AppendError::Unknown(error.to_string())),
         });
     }
 }
 
-/// The way back of one record's answer.
+/// One record's index in its batch, for the delivery callback.
 struct Delivery {
     batch: Arc<Batch>,
-    slot: usize,
+    index: usize,
 }
 
 impl Delivery {
-    fn answer(self, result: Result<Offset, AppendError>) {
-        self.batch.answer(self.slot, result);
+    fn complete(self, result: Result<Offset, AppendError>) {
+        self.batch.complete(self.index, result);
     }
 }
 
-/// The answers of one batch as they come in.
+/// Collects the results of one batch.
 struct Batch {
-    answers: Mutex<Answers>,
-    all_answered: Notify,
+    results: Mutex<BatchResults>,
+    all_completed: Notify,
 }
 
-struct Answers {
+struct BatchResults {
     results: Vec<Option<Result<Offset, AppendError>>>,
     missing: usize,
 }
@@ -260,39 +265,44 @@ struct Answers {
 impl Batch {
     fn new(len: usize) -> Self {
         Self {
-            answers: Mutex::new(Answers { results: vec![None; len], missing: len }),
-            all_answered: Notify::new(),
+            results: Mutex::new(BatchResults { results: vec![None; len], missing: len }),
+            all_completed: Notify::new(),
         }
     }
 
-    fn answer(&self, slot: usize, result: Result<Offset, AppendError>) {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        // After a timeout the answers have been taken, and this one comes too late.
-        if let Some(place) = answers.results.get_mut(slot) {
-            *place = Some(result);
-            answers.missing -= 1;
-            if answers.missing == 0 {
-                self.all_answered.notify_one();
+    fn complete(&self, index: usize, result: Result<Offset, AppendError>) {
+        let mut batch = self.lock();
+        // After a timeout the results have been taken, and this one is too late.
+        if let Some(slot) = batch.results.get_mut(index) {
+            *slot = Some(result);
+            batch.missing -= 1;
+            if batch.missing == 0 {
+                self.all_completed.notify_one();
             }
         }
     }
 
-    async fn all_answered(&self) {
-        let missing = self.answers.lock().unwrap_or_else(PoisonError::into_inner).missing;
+    /// Waits until every record has a result.
+    async fn completed(&self) {
+        let missing = self.lock().missing;
         if missing > 0 {
-            self.all_answered.notified().await;
+            self.all_completed.notified().await;
         }
     }
 
+    /// Takes the results. The outcome of a record without a result is unknown.
     fn take(&self) -> Vec<Result<Offset, AppendError>> {
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut answers.results)
+        std::mem::take(&mut self.lock().results)
             .into_iter()
-            .map(|answer| {
-                answer.unwrap_or_else(|| {
-                    Err(AppendError::Unknown("no acknowledgement in time".into()))
+            .map(|result| {
+                result.unwrap_or_else(|| {
+                    Err(AppendError::Unknown("the acknowledgement timed out".into()))
                 })
             })
             .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BatchResults> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

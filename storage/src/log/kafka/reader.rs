@@ -1,4 +1,4 @@
-//! Reads stretches of the topic as no member of a group.
+//! Reads ranges of a topic without joining a group.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,45 +13,45 @@ use tokio::sync::watch;
 
 use super::KafkaConfig;
 use super::topics::{TopicError, check_topic, log_identity};
-use crate::log::gapless::{self, Gapless};
-use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, Stretch};
+use crate::log::contiguous_batcher::{ContiguousBatcher, spawn_record_stream};
+use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, RecordStream};
 
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(100);
-/// Without a record for so long, Kafka counts as away.
-const PATIENCE: Duration = Duration::from_secs(15);
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
+/// Without a requested record for this long, Kafka counts as unavailable.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A reader of a topic of submissions.
+/// Reads a topic of submissions.
 pub struct KafkaReader {
     config: KafkaConfig,
     log: LogRef,
     identity: LogIdentity,
-    /// Asks for bounds; each stretch has one of its own. Replaced when it had no answer: nobody polls it, so that it
-    /// could not be mended had it lost every broker.
-    asking: Arc<ArcSwap<BaseConsumer>>,
+    /// The client that fetches bounds; each stream has a client of its own. Replaced after an error: since it is never
+    /// polled, it could not recover from the loss of all brokers.
+    bounds_client: Arc<ArcSwap<BaseConsumer>>,
 }
 
 impl KafkaReader {
-    /// Finds out which log this is. Creates nothing.
+    /// Opens a log and fetches its identity. Creates nothing.
     ///
     /// # Errors
-    /// When Kafka does not answer, or the topic is not there or has another partition count than the generation.
+    /// When Kafka is unavailable, or the topic does not exist or has another partition count than the log.
     pub async fn open(config: &KafkaConfig, log: &LogRef) -> Result<Self, TopicError> {
         check_topic(config, log).await?;
         let identity = log_identity(config).await?;
-        let asking = consumer(config, log).map_err(|error| TopicError::Unavailable {
+        let client = create_consumer(config, log).map_err(|error| TopicError::Unavailable {
             brokers: config.brokers.clone(),
             reason: error.to_string(),
         })?;
-        let asking = Arc::new(ArcSwap::from_pointee(asking));
-        Ok(Self { config: config.clone(), log: log.clone(), identity, asking })
+        let bounds_client = Arc::new(ArcSwap::from_pointee(client));
+        Ok(Self { config: config.clone(), log: log.clone(), identity, bounds_client })
     }
 }
 
-fn consumer(config: &KafkaConfig, log: &LogRef) -> Result<BaseConsumer, KafkaError> {
+fn create_consumer(config: &KafkaConfig, log: &LogRef) -> Result<BaseConsumer, KafkaError> {
     config
         .client()
-        // Needed by the client; it joins no group, and nothing is ever committed to it.
+        // Required by the client, which joins no group and commits nothing.
         .set("group.id", format!("{}-readers", log.topic))
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -72,18 +72,18 @@ impl LogReader for KafkaReader {
     }
 
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
-        let asking = Arc::clone(&self.asking);
+        let client = Arc::clone(&self.bounds_client);
         let (config, log) = (self.config.clone(), self.log.clone());
-        let asked = tokio::task::spawn_blocking(move || {
-            let (client, number) = (asking.load_full(), partition.0 as i32);
-            let bounds = client.fetch_watermarks(&log.topic, number, BOUNDS_TIMEOUT);
-            if bounds.is_err() {
-                asking.store(Arc::new(consumer(&config, &log)?));
+        let fetched = tokio::task::spawn_blocking(move || {
+            let watermarks =
+                client.load_full().fetch_watermarks(&log.topic, partition.0 as i32, BOUNDS_TIMEOUT);
+            if watermarks.is_err() {
+                client.store(Arc::new(create_consumer(&config, &log)?));
             }
-            bounds
+            watermarks
         });
         let (low, high) =
-            asked.await.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)?;
+            fetched.await.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)?;
         Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
     }
 
@@ -92,10 +92,11 @@ impl LogReader for KafkaReader {
         partition: PartitionId,
         start: Position,
         end: watch::Receiver<Position>,
-    ) -> Stretch {
+    ) -> RecordStream {
         let (config, log) = (self.config.clone(), self.log.clone());
-        let follow = move |records: &mut Gapless<'_>| follow(&config, &log, partition, records);
-        gapless::stretch(partition, start, end, follow)
+        let follow =
+            move |records: &mut ContiguousBatcher<'_>| follow(&config, &log, partition, records);
+        spawn_record_stream(partition, start, end, follow)
     }
 }
 
@@ -103,22 +104,22 @@ fn follow(
     config: &KafkaConfig,
     log: &LogRef,
     partition: PartitionId,
-    records: &mut Gapless<'_>,
+    records: &mut ContiguousBatcher<'_>,
 ) -> Result<(), ReadError> {
-    let Some(first) = records.wanted() else { return Ok(()) };
-    let consumer = consumer(config, log).map_err(ReadError::unavailable)?;
+    let Some(first) = records.wait_for_request() else { return Ok(()) };
+    let consumer = create_consumer(config, log).map_err(ReadError::unavailable)?;
     let mut start = TopicPartitionList::new();
     start
         .add_partition_offset(&log.topic, partition.0 as i32, KafkaOffset::Offset(first.0 as i64))
         .map_err(ReadError::unavailable)?;
     consumer.assign(&start).map_err(ReadError::unavailable)?;
-    let (mut missed, mut missed_since) = (first, Instant::now());
-    // Asked before each look, as somebody may have ceased to wait for it.
-    while let Some(position) = records.wanted() {
-        if position != missed {
-            (missed, missed_since) = (position, Instant::now());
+    let (mut awaited, mut awaited_since) = (first, Instant::now());
+    // Checked before each poll, since the receiver may have been dropped.
+    while let Some(position) = records.wait_for_request() {
+        if position != awaited {
+            (awaited, awaited_since) = (position, Instant::now());
         }
-        match consumer.poll(POLL) {
+        match consumer.poll(POLL_TIMEOUT) {
             Some(Ok(message)) => {
                 records.push(Record {
                     offset: Offset(message.offset().max(0) as u64),
@@ -129,14 +130,14 @@ fn follow(
             Some(Err(error)) if is_out_of_range(&error) => {
                 return Err(ReadError::Missing(position));
             }
-            // librdkafka mends the rest by itself, or does not in time.
-            Some(Err(error)) if missed_since.elapsed() > PATIENCE => {
+            // librdkafka retries all other errors by itself.
+            Some(Err(error)) if awaited_since.elapsed() > READ_TIMEOUT => {
                 return Err(ReadError::unavailable(error));
             }
-            None if missed_since.elapsed() > PATIENCE => {
+            None if awaited_since.elapsed() > READ_TIMEOUT => {
                 return Err(ReadError::unavailable(format!(
-                    "no record came in {} s",
-                    PATIENCE.as_secs()
+                    "no record arrived within {} s",
+                    READ_TIMEOUT.as_secs()
                 )));
             }
             Some(Err(_)) | None => {}

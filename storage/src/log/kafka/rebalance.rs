@@ -1,7 +1,7 @@
-//! What happens when the group moves partitions. Runs inside `poll`, on the source's thread.
+//! Group rebalances: claims assigned partitions and releases revoked ones. Runs inside `poll`, on the source's thread.
 //!
-//! The owner claims its partitions before they are assigned, so that each starts at the position that its claim found:
-//! there is no moment at which a record from elsewhere could arrive, and no seek.
+//! The owner claims partitions before they are assigned to the consumer, so that each starts at the claim's position: no
+//! record from another position can arrive, and no seek is needed.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,73 +14,73 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use schemas::{PartitionId, Position};
 
 use super::Rebootstrap;
-use crate::log::{LogBounds, PartitionHandler, Start};
+use crate::log::{LogBounds, PartitionHandler, StartPosition};
 
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The consumer's context: the handler, and what changed since the source's loop last looked.
-pub(super) struct Rebalances<'h> {
+/// The consumer's context: the handler, and the changes that the poll loop has not applied yet.
+pub(super) struct RebalanceContext<'h> {
     pub handler: &'h dyn PartitionHandler,
     pub topic: String,
-    pub changed: Mutex<Changed>,
+    pub changes: Mutex<AssignmentChanges>,
     pub rebootstrap: Rebootstrap,
 }
 
 #[derive(Default)]
-pub(super) struct Changed {
-    /// Partitions whose buffered records are void.
+pub(super) struct AssignmentChanges {
+    /// Partitions whose buffered records must be dropped.
     pub revoked: Vec<PartitionId>,
-    /// Partitions that are assigned but not to be read.
-    pub silent: Vec<PartitionId>,
-    /// Something went wrong that only joining again can mend.
-    pub broken: Option<String>,
+    /// Partitions that are assigned but not read.
+    pub paused: Vec<PartitionId>,
+    /// An error after which the group must be rejoined.
+    pub error: Option<String>,
 }
 
-impl Rebalances<'_> {
-    pub fn take_changed(&self) -> Changed {
+impl RebalanceContext<'_> {
+    pub fn take_changes(&self) -> AssignmentChanges {
         std::mem::take(&mut *self.lock())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Changed> {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, AssignmentChanges> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ours(&self, list: &TopicPartitionList) -> Vec<PartitionId> {
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<PartitionId> {
         list.elements_for_topic(&self.topic)
             .iter()
-            .map(|e| PartitionId(e.partition().max(0) as u32))
+            .map(|element| PartitionId(element.partition().max(0) as u32))
             .collect()
     }
 
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
         let starts = match self.bounds(consumer, list) {
             Ok(bounds) => self.handler.assigned(&bounds),
-            // Nothing is claimed that will be given back at once.
-            Err(broken) => {
-                self.lock().broken = Some(broken);
+            // Nothing is claimed, since the group is about to be rejoined.
+            Err(error) => {
+                self.lock().error = Some(error);
                 Vec::new()
             }
         };
         let mut assignment = TopicPartitionList::new();
-        let mut silent = TopicPartitionList::new();
-        for partition in self.ours(list) {
+        let mut paused = TopicPartitionList::new();
+        for partition in self.partitions(list) {
             let start = starts
                 .iter()
                 .find(|(id, _)| *id == partition)
-                .map_or(Start::Nowhere, |(_, start)| *start);
+                .map_or(StartPosition::Paused, |(_, start)| *start);
             let number = partition.0 as i32;
             match start {
-                Start::At(position) => {
+                StartPosition::At(position) => {
                     assignment.add_partition_offset(
                         &self.topic,
                         number,
                         Offset::Offset(position.0 as i64),
                     )?;
                 }
-                Start::Nowhere => {
+                StartPosition::Paused => {
                     assignment.add_partition_offset(&self.topic, number, Offset::End)?;
-                    silent.add_partition(&self.topic, number);
-                    self.lock().silent.push(partition);
+                    paused.add_partition(&self.topic, number);
+                    self.lock().paused.push(partition);
                 }
             }
         }
@@ -88,8 +88,8 @@ impl Rebalances<'_> {
             RebalanceProtocol::Cooperative => consumer.incremental_assign(&assignment)?,
             _ => consumer.assign(&assignment)?,
         }
-        if silent.count() > 0 {
-            consumer.pause(&silent)?;
+        if paused.count() > 0 {
+            consumer.pause(&paused)?;
         }
         Ok(())
     }
@@ -99,19 +99,21 @@ impl Rebalances<'_> {
         consumer: &BaseConsumer<Self>,
         list: &TopicPartitionList,
     ) -> Result<Vec<(PartitionId, LogBounds)>, String> {
-        let found = |partition| match log_bounds(consumer, &self.topic, partition) {
+        let fetch = |partition| match fetch_bounds(consumer, &self.topic, partition) {
             Ok(bounds) => Ok((partition, bounds)),
-            Err(error) => Err(format!("partition {partition}'s bounds are unknown: {error}")),
+            Err(error) => {
+                Err(format!("failed to fetch the bounds of partition {partition}: {error}"))
+            }
         };
-        self.ours(list).into_iter().map(found).collect()
+        self.partitions(list).into_iter().map(fetch).collect()
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
-        // A pause outlives the assignment: a partition that comes back would never be read.
+        // A pause outlives the assignment: a partition that is assigned again would never be read.
         if let Err(error) = consumer.resume(list) {
-            tracing::warn!(%error, "what is revoked could not be resumed");
+            tracing::warn!(%error, "failed to resume revoked partitions");
         }
-        let partitions = self.ours(list);
+        let partitions = self.partitions(list);
         self.handler.revoked(&partitions, consumer.assignment_lost());
         self.lock().revoked.extend(&partitions);
         match consumer.rebalance_protocol() {
@@ -121,8 +123,8 @@ impl Rebalances<'_> {
     }
 }
 
-fn log_bounds(
-    consumer: &BaseConsumer<Rebalances<'_>>,
+fn fetch_bounds(
+    consumer: &BaseConsumer<RebalanceContext<'_>>,
     topic: &str,
     partition: PartitionId,
 ) -> KafkaResult<LogBounds> {
@@ -130,14 +132,14 @@ fn log_bounds(
     Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
 }
 
-impl ClientContext for Rebalances<'_> {
+impl ClientContext for RebalanceContext<'_> {
     fn error(&self, error: KafkaError, reason: &str) {
-        // librdkafka mends these by itself; what it cannot mend, `poll` returns.
-        tracing::debug!(%error, reason, "Kafka consumer");
+        // librdkafka retries these by itself; `poll` returns those that it cannot recover from.
+        tracing::debug!(%error, reason, "kafka consumer error");
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.rebootstrap.look(&statistics);
+        self.rebootstrap.check(&statistics);
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         for partition in topic.partitions.values() {
             if let (Ok(id), Ok(high)) =
@@ -149,7 +151,7 @@ impl ClientContext for Rebalances<'_> {
     }
 }
 
-impl ConsumerContext for Rebalances<'_> {
+impl ConsumerContext for RebalanceContext<'_> {
     fn rebalance(
         &self,
         consumer: &BaseConsumer<Self>,
@@ -161,7 +163,7 @@ impl ConsumerContext for Rebalances<'_> {
             _ => self.revoke(consumer, list),
         };
         if let Err(error) = outcome {
-            self.lock().broken = Some(format!("the assignment could not be changed: {error}"));
+            self.lock().error = Some(format!("failed to change the assignment: {error}"));
         }
     }
 }

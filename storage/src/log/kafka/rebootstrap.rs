@@ -1,9 +1,9 @@
-//! Brings a client back that has lost every broker.
+//! Recovers a client that has forgotten every broker.
 //!
-//! The metadata of a broker that is fenced, as after it stood still, may name no broker at all. librdkafka then forgets
-//! all that it knows, and the metadata's very arrival calls off the bootstrap that would follow, for good
-//! (<https://github.com/confluentinc/librdkafka/issues/5301>). Its statistics show it; to be told the brokers again
-//! mends it.
+//! Metadata from a fenced broker (for example after a pause) may list no brokers at all. librdkafka then forgets all
+//! brokers, and the arrival of that metadata cancels the re-bootstrap for good
+//! (<https://github.com/confluentinc/librdkafka/issues/5301>). The client's statistics show it, and adding the configured
+//! brokers again recovers the client.
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,40 +13,40 @@ use rdkafka::client::Client;
 use rdkafka::error::KafkaError;
 use rdkafka::{ClientContext, Statistics};
 
-/// What a client's context keeps to notice, and its polling thread uses to mend.
+/// Detects from statistics that a client has lost all brokers. Adds the configured brokers again.
 pub(crate) struct Rebootstrap {
     brokers: CString,
     lost: AtomicBool,
 }
 
 impl Rebootstrap {
-    /// How often a client tells its statistics, unless it needs them for more.
+    /// The statistics interval of a client that uses its statistics for nothing else.
     pub const STATISTICS_INTERVAL_MS: &str = "1000";
 
-    /// For a client of these brokers: `host:port`, comma-separated.
+    /// Creates it for a client's brokers: `host:port`, comma-separated.
     pub fn new(brokers: &str) -> Result<Self, KafkaError> {
         Ok(Self { brokers: CString::new(brokers)?, lost: AtomicBool::new(false) })
     }
 
-    /// Looks whether librdkafka still knows a broker. One that it only cannot reach it does not forget.
-    pub fn look(&self, statistics: &Statistics) {
-        let knows =
+    /// Checks whether librdkafka still has a broker. It does not forget a broker that is only unreachable.
+    pub fn check(&self, statistics: &Statistics) {
+        let has_broker =
             |source: &str| statistics.brokers.values().any(|broker| broker.source == source);
-        if !knows("learned") && !knows("configured") {
+        if !has_broker("learned") && !has_broker("configured") {
             self.lost.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Tells the client its brokers again if it has lost them. To be called as often as it is polled.
-    pub fn mend<C: ClientContext>(&self, client: &Client<C>) {
+    /// Adds the configured brokers again if the client has lost them. Must be called whenever the client is polled.
+    pub fn restore_brokers<C: ClientContext>(&self, client: &Client<C>) {
         if !self.lost.load(Ordering::Relaxed) {
             return;
         }
         self.lost.store(false, Ordering::Relaxed);
-        tracing::warn!("librdkafka has lost every broker: it is told them again");
+        tracing::warn!("kafka client lost all brokers, adding the configured brokers again");
         #[expect(unsafe_code, reason = "rdkafka has no safe call for it")]
-        // SAFETY: the client lives as long as it is borrowed, and the function may be called from any thread; it copies
-        // the text, which ends in a zero.
+        // SAFETY: the client is alive while it is borrowed. The function is thread-safe, and copies the zero-terminated
+        // string.
         unsafe {
             rd_kafka_brokers_add(client.native_ptr(), self.brokers.as_ptr());
         }
@@ -68,15 +68,15 @@ mod tests {
 
     impl ClientContext for Context {
         fn stats(&self, statistics: Statistics) {
-            self.0.look(&statistics);
+            self.0.check(&statistics);
         }
     }
 
     impl ConsumerContext for Context {}
 
-    fn client(knows: &str, brokers: &str) -> BaseConsumer<Context> {
+    fn client(bootstrap: &str, brokers: &str) -> BaseConsumer<Context> {
         ClientConfig::new()
-            .set("bootstrap.servers", knows)
+            .set("bootstrap.servers", bootstrap)
             .set("group.id", "tests")
             .set("statistics.interval.ms", "20")
             .create_with_context(Context(Rebootstrap::new(brokers).unwrap()))
@@ -92,13 +92,13 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_knows_no_broker_reaches_them_once_it_is_mended() {
+    fn a_client_without_brokers_connects_after_they_are_restored() {
         let cluster = MockCluster::new(1).unwrap();
         let client = client("", &cluster.bootstrap_servers());
         let lost = || client.context().0.lost.load(Ordering::Relaxed);
         assert!(poll_until(&client, lost));
         assert!(client.fetch_metadata(None, Duration::from_millis(100)).is_err());
-        client.context().0.mend(client.client());
+        client.context().0.restore_brokers(client.client());
         assert_eq!(
             client.fetch_metadata(None, Duration::from_secs(10)).unwrap().brokers().len(),
             1
@@ -106,15 +106,15 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_that_cannot_be_reached_is_not_lost() {
-        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let client = client(&nobody.to_string(), &nobody.to_string());
+    fn an_unreachable_broker_does_not_count_as_lost() {
+        let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let client = client(&unused.to_string(), &unused.to_string());
         let failed = std::cell::Cell::new(false);
         let deadline = Instant::now() + Duration::from_secs(10);
         while !failed.get() && Instant::now() < deadline {
             failed.set(matches!(client.poll(Duration::from_millis(10)), Some(Err(_))));
         }
-        assert!(failed.get(), "nobody said that the broker is down");
+        assert!(failed.get(), "no error reported that the broker is down");
         assert!(client.fetch_metadata(None, Duration::from_millis(100)).is_err());
         assert!(!client.context().0.lost.load(Ordering::Relaxed));
     }

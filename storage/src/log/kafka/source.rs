@@ -1,7 +1,6 @@
-//! The group consumer: one thread that polls, packs records by partition, and hands them over.
+//! The group consumer: one thread that polls, packs records into batches per partition, and delivers them.
 //!
-//! When an owner has no room, its partition is paused and everything else goes on; polling never stops, so the group
-//! keeps this member.
+//! When an owner's queue is full, only its partition is paused. Polling never stops, so that the group keeps this member.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -13,61 +12,62 @@ use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
 use schemas::{LogRef, Offset, PartitionId};
 use tokio_util::sync::CancellationToken;
 
-use super::rebalance::{Changed, Rebalances};
+use super::rebalance::{AssignmentChanges, RebalanceContext};
 use super::topics::{TopicError, ensure_topics, log_identity};
 use super::{KafkaConfig, Rebootstrap};
 use crate::log::{LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError};
 
-const BATCH_RECORDS: usize = 2_000;
-const BATCH_BYTES: usize = 1 << 20;
-/// How long a full owner is waited for before its partition is paused: pausing throws fetched records away.
-const PATIENCE: Duration = Duration::from_millis(100);
-const IDLE_POLL: Duration = Duration::from_millis(50);
-/// How often an owner without room is offered its batch again.
-const RETRY_POLL: Duration = Duration::from_millis(2);
-/// How long what was fetched of one partition may wait while others keep coming; looked at every so many records.
-const LONGEST_BUFFERING: Duration = Duration::from_millis(20);
-const RECORDS_BETWEEN_LOOKS: u32 = 256;
+const MAX_BATCH_RECORDS: usize = 2_000;
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// How long a delivery waits for a full queue before its partition is paused: pausing discards fetched records.
+const DELIVERY_TIMEOUT: Duration = Duration::from_millis(100);
+const IDLE_POLL_TIMEOUT: Duration = Duration::from_millis(50);
+/// How soon a batch is delivered again to an owner whose queue was full.
+const REDELIVERY_DELAY: Duration = Duration::from_millis(2);
+/// Bounds how long a partition's records are buffered while records of other partitions keep arriving.
+const MAX_BUFFERING: Duration = Duration::from_millis(20);
+/// How many records are polled between two checks of [`MAX_BUFFERING`].
+const BUFFERING_CHECK_RECORDS: u32 = 256;
 const ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
-/// Members learn of a rebalance, and so let go of what moves, by the answer to a heartbeat.
+/// Members learn of a rebalance from the response to a heartbeat.
 const HEARTBEAT_INTERVAL_MS: &str = "100";
-/// How fresh the lag is. It is also how often librdkafka looks whether a heartbeat or a join is due: it wakes for its
-/// timers only, and the next slower one is twice a second.
+/// How often the lag is updated. librdkafka also checks at its timers only whether a heartbeat or a join is due, and its
+/// next slower timer fires twice a second.
 const STATISTICS_INTERVAL_MS: &str = "100";
-/// librdkafka joins at most once a second, except after an answer to a request for metadata. A partition that moves
-/// takes two joins of every member, one to let go of it and one to take it; without this the second one waits.
+/// librdkafka joins at most once a second, except after a metadata response. Moving a partition takes two joins of every
+/// member, one to release it and one to take it over; without frequent metadata the second join would be late.
 const METADATA_INTERVAL_MS: &str = "100";
 
-/// A member of the processors' group.
+/// A member of the processors' consumer group.
 pub struct KafkaSource {
     config: KafkaConfig,
     identity: LogIdentity,
 }
 
 impl KafkaSource {
-    /// Creates the topics if they are absent, that of `log` too if it is the one that a deployment begins with, and finds out
-    /// which cluster this is.
+    /// Creates missing topics, and fetches the cluster's identity. The topic of `log` is created only if it is the
+    /// deployment's first log.
     ///
     /// # Errors
-    /// When Kafka does not answer, or the topic has another partition count than the log.
+    /// When Kafka is unavailable, or the topic has another partition count than the log.
     pub async fn open(config: &KafkaConfig, log: &LogRef) -> Result<Self, TopicError> {
         ensure_topics(config, log).await?;
         Ok(Self { config: config.clone(), identity: log_identity(config).await? })
     }
 
-    fn consumer<'h>(
+    fn subscribe<'h>(
         &self,
         log: &LogRef,
         handler: &'h dyn PartitionHandler,
-    ) -> Result<Consumption<'h>, KafkaError> {
-        let context = Rebalances {
+    ) -> Result<PollLoop<'h>, KafkaError> {
+        let context = RebalanceContext {
             handler,
             topic: log.topic.clone(),
-            changed: Mutex::new(Changed::default()),
+            changes: Mutex::new(AssignmentChanges::default()),
             rebootstrap: Rebootstrap::new(&self.config.brokers)?,
         };
         let session_timeout_ms = self.config.session_timeout.as_millis().to_string();
-        let consumer: BaseConsumer<Rebalances<'h>> = self
+        let consumer: BaseConsumer<RebalanceContext<'h>> = self
             .config
             .client()
             .set("group.id", &self.config.group)
@@ -79,14 +79,14 @@ impl KafkaSource {
             .set("auto.offset.reset", "error")
             .set("statistics.interval.ms", STATISTICS_INTERVAL_MS)
             .set("topic.metadata.refresh.interval.ms", METADATA_INTERVAL_MS)
-            // Its default is three times that.
+            // By default three times the metadata interval.
             .set("metadata.max.age.ms", "900000")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.queue.backoff.ms", "10")
             .set("queued.max.messages.kbytes", "16384")
             .create_with_context(context)?;
         consumer.subscribe(&[&log.topic])?;
-        Ok(Consumption { consumer, handler, topic: log.topic.clone(), buffers: BTreeMap::new() })
+        Ok(PollLoop { consumer, handler, topic: log.topic.clone(), buffers: BTreeMap::new() })
     }
 }
 
@@ -101,65 +101,69 @@ impl LogSource for KafkaSource {
         handler: &dyn PartitionHandler,
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
-        let mut consumption =
-            self.consumer(log, handler).map_err(|error| SourceError::Rejoin(error.to_string()))?;
-        let outcome = consumption.poll_until(stop);
-        // Dropping the consumer gives back what is owned, through the rebalance callback, and leaves the group, so
-        // that the others need not wait for a session to time out.
-        consumption.advise_committed();
-        drop(consumption);
+        let mut poll_loop =
+            self.subscribe(log, handler).map_err(|error| SourceError::Rejoin(error.to_string()))?;
+        let outcome = poll_loop.run(stop);
+        // Dropping the consumer releases its partitions, through the rebalance callback, and leaves the group, so that
+        // the other members need not wait for the session timeout.
+        poll_loop.commit_advisory_offsets();
+        drop(poll_loop);
         outcome
     }
 }
 
-struct Consumption<'h> {
-    consumer: BaseConsumer<Rebalances<'h>>,
+struct PollLoop<'h> {
+    consumer: BaseConsumer<RebalanceContext<'h>>,
     handler: &'h dyn PartitionHandler,
     topic: String,
     buffers: BTreeMap<PartitionId, Buffer>,
 }
 
+/// The buffered records of one partition.
 struct Buffer {
-    open: RecordBatch,
-    /// A batch that the owner had no room for; its partition is paused.
-    stalled: Option<RecordBatch>,
-    silent: bool,
+    batch: RecordBatch,
+    /// A batch that the owner's queue had no capacity for; the partition is paused for it.
+    undelivered: Option<RecordBatch>,
+    /// The partition is assigned, but its owner does not read it.
+    ignored: bool,
 }
 
 impl Buffer {
-    fn new(partition: PartitionId, silent: bool) -> Self {
-        Self { open: RecordBatch::new(partition), stalled: None, silent }
+    fn new(partition: PartitionId, ignored: bool) -> Self {
+        Self { batch: RecordBatch::new(partition), undelivered: None, ignored }
     }
 }
 
-impl Consumption<'_> {
-    fn poll_until(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
-        let mut last_advice = Instant::now();
+impl PollLoop<'_> {
+    fn run(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
+        let mut last_commit = Instant::now();
         let mut last_flush = Instant::now();
-        let mut since_look = 0;
+        let mut since_check = 0;
         let mut buffered = false;
         while !stop.is_cancelled() {
             if self.handler.wants_to_rejoin() {
-                return Err(SourceError::Rejoin("a partition was claimed by somebody else".into()));
+                return Err(SourceError::Rejoin(
+                    "a partition was fenced or could not be claimed".into(),
+                ));
             }
-            let stalled = self.buffers.values().any(|buffer| buffer.stalled.is_some());
-            let wait = match (buffered, stalled) {
+            let undelivered = self.buffers.values().any(|buffer| buffer.undelivered.is_some());
+            let timeout = match (buffered, undelivered) {
                 (true, _) => Duration::ZERO,
-                (false, true) => RETRY_POLL,
-                (false, false) => IDLE_POLL,
+                (false, true) => REDELIVERY_DELAY,
+                (false, false) => IDLE_POLL_TIMEOUT,
             };
-            // `poll` runs the rebalance callbacks: what they changed is taken in before the record is.
-            let polled = self.consumer.poll(wait);
+            // `poll` runs the rebalance callbacks: their changes are applied before the polled record is.
+            let polled = self.consumer.poll(timeout);
             let context = self.consumer.context();
-            context.rebootstrap.mend(self.consumer.client());
-            let changed = context.take_changed();
-            if let Some(reason) = changed.broken {
-                return Err(SourceError::Rejoin(reason));
+            context.rebootstrap.restore_brokers(self.consumer.client());
+            let changes = context.take_changes();
+            if let Some(error) = changes.error {
+                return Err(SourceError::Rejoin(error));
             }
-            for partition in changed.revoked {
+            for partition in changes.revoked {
                 self.buffers.remove(&partition);
             }
-            for partition in changed.silent {
+            for partition in changes.paused {
                 self.buffers.insert(partition, Buffer::new(partition, true));
             }
             match polled {
@@ -169,70 +173,70 @@ impl Consumption<'_> {
                         .buffers
                         .entry(partition)
                         .or_insert_with(|| Buffer::new(partition, false));
-                    if !buffer.silent {
-                        buffer.open.push(Record {
+                    if !buffer.ignored {
+                        buffer.batch.push(Record {
                             offset: Offset(message.offset().max(0) as u64),
                             key: message.key().unwrap_or_default(),
                             value: message.payload().unwrap_or_default(),
                         });
                         buffered = true;
                     }
-                    let full = buffer.open.len() >= BATCH_RECORDS
-                        || buffer.open.size_bytes() >= BATCH_BYTES;
+                    let full = buffer.batch.len() >= MAX_BATCH_RECORDS
+                        || buffer.batch.size_bytes() >= MAX_BATCH_BYTES;
                     drop(message);
                     if full {
-                        self.hand_over(partition);
+                        self.flush(partition);
                     }
-                    since_look += 1;
-                    if since_look == RECORDS_BETWEEN_LOOKS {
-                        since_look = 0;
-                        if last_flush.elapsed() > LONGEST_BUFFERING {
-                            self.hand_over_all();
+                    since_check += 1;
+                    if since_check == BUFFERING_CHECK_RECORDS {
+                        since_check = 0;
+                        if last_flush.elapsed() > MAX_BUFFERING {
+                            self.flush_all();
                             last_flush = Instant::now();
                         }
                     }
                 }
-                Some(Err(error)) => self.take_error(&error)?,
+                Some(Err(error)) => handle_error(&error)?,
                 None => {
-                    self.hand_over_all();
+                    self.flush_all();
                     last_flush = Instant::now();
                     buffered = false;
                 }
             }
-            if last_advice.elapsed() > ADVISORY_COMMIT_INTERVAL {
-                last_advice = Instant::now();
-                self.advise_committed();
+            if last_commit.elapsed() > ADVISORY_COMMIT_INTERVAL {
+                last_commit = Instant::now();
+                self.commit_advisory_offsets();
             }
         }
         Ok(())
     }
 
-    fn hand_over_all(&mut self) {
+    fn flush_all(&mut self) {
         let partitions: Vec<_> = self.buffers.keys().copied().collect();
         for partition in partitions {
-            self.hand_over(partition);
+            self.flush(partition);
         }
     }
 
-    /// Offers the owner what is buffered, oldest first.
-    fn hand_over(&mut self, partition: PartitionId) {
+    /// Delivers a partition's buffered records, oldest first. Pauses the partition if its owner's queue is full.
+    fn flush(&mut self, partition: PartitionId) {
         let Some(buffer) = self.buffers.get_mut(&partition) else { return };
-        if let Some(batch) = buffer.stalled.take() {
+        if let Some(batch) = buffer.undelivered.take() {
             match self.handler.deliver(batch, Duration::ZERO) {
                 Ok(()) => self.set_paused(partition, false),
                 Err(batch) => {
-                    buffer.stalled = Some(batch);
+                    buffer.undelivered = Some(batch);
                     return;
                 }
             }
         }
         let Some(buffer) = self.buffers.get_mut(&partition) else { return };
-        if buffer.open.is_empty() {
+        if buffer.batch.is_empty() {
             return;
         }
-        let batch = std::mem::replace(&mut buffer.open, RecordBatch::new(partition));
-        if let Err(batch) = self.handler.deliver(batch, PATIENCE) {
-            buffer.stalled = Some(batch);
+        let batch = std::mem::replace(&mut buffer.batch, RecordBatch::new(partition));
+        if let Err(batch) = self.handler.deliver(batch, DELIVERY_TIMEOUT) {
+            buffer.undelivered = Some(batch);
             self.set_paused(partition, true);
         }
     }
@@ -242,46 +246,46 @@ impl Consumption<'_> {
         list.add_partition(&self.topic, partition.0 as i32);
         let outcome = if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
         if let Err(error) = outcome {
-            tracing::warn!(%partition, paused, %error, "the partition could not be paused or resumed");
+            tracing::warn!(%partition, paused, %error, "failed to pause or resume a partition");
         }
     }
 
-    fn take_error(&mut self, error: &KafkaError) -> Result<(), SourceError> {
-        match error.rdkafka_error_code() {
-            // What was read there is gone: the claim at the next join finds out which partition it is, and halts it.
-            Some(
-                RDKafkaErrorCode::AutoOffsetReset
-                | RDKafkaErrorCode::OffsetOutOfRange
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::GroupAuthorizationFailed,
-            ) => Err(SourceError::Rejoin(error.to_string())),
-            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
-                Err(SourceError::Rejoin(error.to_string()))
-            }
-            // librdkafka mends the rest by itself.
-            _ => {
-                tracing::debug!(%error, "Kafka consumer");
-                Ok(())
-            }
-        }
-    }
-
-    /// Tells the group where we are, for lag tools and autoscalers.
-    fn advise_committed(&self) {
+    /// Commits the owners' positions to the group, for lag tools and autoscalers only.
+    fn commit_advisory_offsets(&self) {
         let mut list = TopicPartitionList::new();
         for (partition, position) in self.handler.committed() {
             let offset = KafkaOffset::Offset(position.0 as i64);
             if let Err(error) = list.add_partition_offset(&self.topic, partition.0 as i32, offset) {
-                tracing::debug!(%partition, %error, "no advisory offset");
+                tracing::debug!(%partition, %error, "skipped an advisory offset");
             }
         }
         if list.count() > 0
             && let Err(error) = self.consumer.commit(&list, rdkafka::consumer::CommitMode::Async)
         {
-            tracing::debug!(%error, "advisory offsets were not committed");
+            tracing::debug!(%error, "failed to commit advisory offsets");
+        }
+    }
+}
+
+/// Returns an error if the group must be rejoined. librdkafka retries all other errors by itself.
+fn handle_error(error: &KafkaError) -> Result<(), SourceError> {
+    match error.rdkafka_error_code() {
+        // The record to read next is gone: the claim at the next join determines the partition, and halts it.
+        Some(
+            RDKafkaErrorCode::AutoOffsetReset
+            | RDKafkaErrorCode::OffsetOutOfRange
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed,
+        ) => Err(SourceError::Rejoin(error.to_string())),
+        _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
+            Err(SourceError::Rejoin(error.to_string()))
+        }
+        _ => {
+            tracing::debug!(%error, "kafka consumer error");
+            Ok(())
         }
     }
 }

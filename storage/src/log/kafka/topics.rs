@@ -1,6 +1,6 @@
-//! Our topics: created if absent, and checked to be what the generation says.
+//! The deployment's topics: creates missing ones, and checks the partition counts of the others.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -10,42 +10,54 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use schemas::{LogNumber, LogRef};
 
 use super::KafkaConfig;
-use crate::log::LogIdentity;
+use crate::log_identity::LogIdentity;
+use crate::open_error::OpenError;
 
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+const METADATA_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the topics cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
-    /// Kafka does not answer: try again.
-    #[error("Kafka at {brokers} does not answer: {reason}")]
+    /// Kafka is unavailable: try again.
+    #[error("Kafka at {brokers} does not respond: {reason}")]
     Unavailable {
-        /// Where it was asked.
+        /// The configured brokers.
         brokers: String,
-        /// What the client said.
+        /// The client's error.
         reason: String,
     },
-    /// The topic exists with another partition count. Keys would change partitions and people be counted twice.
+    /// The topic has another partition count: keys would change partitions, and people would be counted twice.
     #[error(
         "topic `{topic}` has {found} partitions, but this generation has {expected}: set `log.partitions` to what the \
          generation was started with, and repartition into a new topic with `processor repartition`"
     )]
     Partitions {
-        /// Which topic.
+        /// The topic.
         topic: String,
-        /// How many it has.
+        /// The topic's partition count.
         found: usize,
-        /// How many it should have.
+        /// The expected partition count.
         expected: u32,
     },
 }
 
-/// Creates the topics that are missing beside the logs, and checks the partition count of those that are not.
+impl From<TopicError> for OpenError {
+    fn from(error: TopicError) -> Self {
+        let (backend, reason) = ("the log", error.to_string());
+        match error {
+            TopicError::Unavailable { .. } => Self::Unavailable { backend, reason },
+            TopicError::Partitions { .. } => Self::Invalid { backend, reason },
+        }
+    }
+}
+
+/// Creates the missing topics of dead letters and definitions, and checks the partition counts.
 ///
 /// # Errors
-/// When Kafka does not answer, or a topic has another partition count.
-pub(crate) async fn ensure_topics_beside(config: &KafkaConfig) -> Result<(), TopicError> {
+/// When Kafka is unavailable, or a topic has another partition count.
+pub(crate) async fn ensure_auxiliary_topics(config: &KafkaConfig) -> Result<(), TopicError> {
     ensure(
         config,
         &[(&config.dead_letters_topic(), 1, "delete"), (&config.definitions_topic, 1, "compact")],
@@ -53,13 +65,13 @@ pub(crate) async fn ensure_topics_beside(config: &KafkaConfig) -> Result<(), Top
     .await
 }
 
-/// As [`ensure_topics_beside`], and the same for the log that a new deployment begins with. A later one was created by who
-/// copied everything into it: it is not created, only checked.
+/// Ensures the auxiliary topics, and creates the deployment's first log if it is missing. A later log is only checked:
+/// the repartition that copied the records into it has created it.
 ///
 /// # Errors
-/// When Kafka does not answer, or a topic has another partition count.
+/// When Kafka is unavailable, or a topic has another partition count.
 pub async fn ensure_topics(config: &KafkaConfig, log: &LogRef) -> Result<(), TopicError> {
-    ensure_topics_beside(config).await?;
+    ensure_auxiliary_topics(config).await?;
     match log.number {
         LogNumber::FIRST => ensure(config, &[(&log.topic, log.partitions.get(), "delete")]).await,
         _ => check_topic(config, log).await,
@@ -98,10 +110,10 @@ async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<()
     check_partition_counts(config, wanted, admin).await
 }
 
-/// Checks that a log is there, with its partition count. Creates nothing.
+/// Checks that a log's topic exists with the log's partition count. Creates nothing.
 ///
 /// # Errors
-/// When Kafka does not answer, or the topic is not there or has another partition count.
+/// When Kafka is unavailable, or the topic does not exist or has another partition count.
 pub(super) async fn check_topic(config: &KafkaConfig, log: &LogRef) -> Result<(), TopicError> {
     let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(|error| {
         TopicError::Unavailable { brokers: config.brokers.clone(), reason: error.to_string() }
@@ -109,11 +121,10 @@ pub(super) async fn check_topic(config: &KafkaConfig, log: &LogRef) -> Result<()
     check_partition_counts(config, &[(&log.topic, log.partitions.get(), "delete")], admin).await
 }
 
-/// Which log it is, as far as the client can tell: not the topic's id, so that a topic that was created anew is known
-/// by its records.
+/// Fetches the cluster's id. The client does not expose the topic's id, so a recreated topic is detected by its records.
 ///
 /// # Errors
-/// When Kafka does not answer.
+/// When Kafka is unavailable.
 pub(super) async fn log_identity(config: &KafkaConfig) -> Result<LogIdentity, TopicError> {
     let unavailable =
         |reason: String| TopicError::Unavailable { brokers: config.brokers.clone(), reason };
@@ -127,11 +138,11 @@ pub(super) async fn log_identity(config: &KafkaConfig) -> Result<LogIdentity, To
             .await
             .ok()
             .flatten()
-            .ok_or_else(|| unavailable("it does not tell its cluster id".into()))?;
+            .ok_or_else(|| unavailable("it did not report its cluster id".into()))?;
     Ok(LogIdentity { cluster_id, topic_id: String::new() })
 }
 
-/// A topic that was just created takes a moment to be in every broker's metadata.
+/// Checks partition counts. Polls, since a new topic takes a moment to appear in every broker's metadata.
 async fn check_partition_counts(
     config: &KafkaConfig,
     wanted: &[(&str, u32, &str)],
@@ -144,7 +155,7 @@ async fn check_partition_counts(
         move |reason: String| TopicError::Unavailable { brokers: brokers.clone(), reason };
     let failed = unavailable.clone();
     tokio::task::spawn_blocking(move || {
-        let deadline = std::time::Instant::now() + ADMIN_TIMEOUT;
+        let deadline = Instant::now() + ADMIN_TIMEOUT;
         for (topic, expected) in wanted {
             loop {
                 let metadata = admin
@@ -158,10 +169,10 @@ async fn check_partition_counts(
                 if found != 0 {
                     return Err(TopicError::Partitions { topic, found, expected });
                 }
-                if std::time::Instant::now() > deadline {
+                if Instant::now() > deadline {
                     return Err(unavailable(format!("topic `{topic}` has no leader")));
                 }
-                std::thread::sleep(Duration::from_millis(50));
+                std::thread::sleep(METADATA_POLL_INTERVAL);
             }
         }
         Ok(())

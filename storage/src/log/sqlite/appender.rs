@@ -1,27 +1,27 @@
-//! One transaction of the log: who gets which offset, and what a failure means for everybody in it.
+//! Appends a group of writes in one transaction: assigns offsets, and maps failures to append errors.
 
 use runtime::clock::now_ms;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use schemas::{LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt};
 
-use super::end_of;
+use super::read_end;
 use crate::log::{AppendError, DeadLetter, NewRecord};
 
-/// As much as many submissions need.
+/// Size of a probe: the size of many submissions.
 const PROBE_BYTES: u32 = 64 << 10;
 
-/// What one caller wants written, whole or not at all.
+/// One caller's write, which is applied whole or not at all.
 pub(super) enum Write {
-    /// Records of partitions that are there.
+    /// Records with their partitions, all of which exist.
     Records(Vec<(PartitionId, NewRecord)>),
-    Letters(Vec<DeadLetter>),
+    DeadLetters(Vec<DeadLetter>),
 }
 
-/// The only connection that writes.
+/// The connection that writes to the log. There is only one.
 pub(super) struct Appender {
     connection: Connection,
     partitions: PartitionCount,
-    /// Where each partition's next record goes; unknown after a failure, until the database is asked.
+    /// Each partition's next position; `None` after a failure, until it is read from the database.
     ends: Option<Vec<Position>>,
 }
 
@@ -35,38 +35,38 @@ impl Appender {
         self.ends.clone().unwrap_or_default()
     }
 
-    /// Writes everything in one transaction. Answers, once that is durable, each write's receipts; letters have none.
+    /// Commits all writes in one transaction, and returns each write's receipts; dead letters have none.
     pub fn commit<'w>(
         &mut self,
         writes: impl Iterator<Item = &'w Write>,
     ) -> Result<Vec<Vec<Receipt>>, AppendError> {
         let mut ends = match self.ends.take() {
             Some(ends) => ends,
-            None => read_ends(&self.connection, self.partitions).map_err(not_there)?,
+            None => read_ends(&self.connection, self.partitions).map_err(not_appended)?,
         };
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(not_there)?;
+            .map_err(not_appended)?;
         let receipts = writes
             .map(|write| match write {
                 Write::Records(records) => insert_records(&transaction, &mut ends, records),
-                Write::Letters(letters) => insert_letters(&transaction, letters),
+                Write::DeadLetters(dead_letters) => insert_dead_letters(&transaction, dead_letters),
             })
             .collect::<rusqlite::Result<_>>()
-            .map_err(not_there)?;
+            .map_err(not_appended)?;
         transaction.commit().map_err(commit_failed)?;
         self.ends = Some(ends);
         Ok(receipts)
     }
 
-    /// Commits something that does not matter and takes it back, to find out whether the disk has room again.
+    /// Probes whether the disk has space again: commits a row and deletes it.
     pub fn probe(&self) -> Result<(), AppendError> {
         self.connection
             .execute("INSERT INTO probes (bytes) VALUES (zeroblob(?1))", [PROBE_BYTES])
             .and_then(|_| self.connection.execute("DELETE FROM probes", []))
             .map(drop)
-            .map_err(not_there)
+            .map_err(not_appended)
     }
 }
 
@@ -74,7 +74,7 @@ fn read_ends(
     connection: &Connection,
     partitions: PartitionCount,
 ) -> rusqlite::Result<Vec<Position>> {
-    partitions.partitions().map(|partition| end_of(connection, partition.0)).collect()
+    partitions.partitions().map(|partition| read_end(connection, partition.0)).collect()
 }
 
 fn insert_records(
@@ -105,31 +105,31 @@ fn insert_records(
         .collect()
 }
 
-fn insert_letters(
+fn insert_dead_letters(
     transaction: &Transaction<'_>,
-    letters: &[DeadLetter],
+    dead_letters: &[DeadLetter],
 ) -> rusqlite::Result<Vec<Receipt>> {
     let mut insert = transaction.prepare_cached(
         r#"INSERT INTO dead_letters (partition, "offset", reason, key, value, put_at_ms)
            VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"#,
     )?;
     let now_ms = now_ms().cast_signed();
-    for letter in letters {
-        let Receipt { partition, offset, .. } = letter.place;
+    for dead_letter in dead_letters {
+        let Receipt { partition, offset, .. } = dead_letter.source;
         let (partition, offset) = (partition.0, offset.0.cast_signed());
-        let DeadLetter { reason, key, value, .. } = letter;
+        let DeadLetter { reason, key, value, .. } = dead_letter;
         insert.execute((partition, offset, reason, key, value, now_ms))?;
     }
     Ok(Vec::new())
 }
 
-/// Before COMMIT nothing can have got into the log.
-fn not_there(error: rusqlite::Error) -> AppendError {
+/// Maps a failure before COMMIT: nothing was appended.
+fn not_appended(error: rusqlite::Error) -> AppendError {
     AppendError::Unavailable(error.to_string())
 }
 
-/// A full disk stops before the frame that makes a commit. After any other failure, such as one to sync, that frame may
-/// be in the file, and a restart may find it there.
+/// Maps a failure of COMMIT. A full disk fails before the commit frame is written. After any other failure, such as a
+/// failed sync, the commit frame may be in the file, and a restart may recover it.
 fn commit_failed(error: rusqlite::Error) -> AppendError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => AppendError::Unavailable(error.to_string()),
@@ -152,7 +152,7 @@ mod tests {
         Write::Records(vec![(PartitionId(partition), NewRecord { key, value })])
     }
 
-    /// In both partitions.
+    /// The receipts of one record at `offset` in each of both partitions.
     fn receipts(offset: u64) -> Vec<Vec<Receipt>> {
         let receipt = |partition| Receipt {
             log: LogNumber::FIRST,
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_takes_nothing_and_leaves_no_gap_once_it_has_room_again() {
+    fn a_full_disk_refuses_appends_and_leaves_no_gap_in_the_offsets() {
         let directory = tempfile::tempdir().expect("a directory");
         let connection = open(&directory.path().join("log"), &SCHEMA, Durability::PowerLoss)
             .expect("a database");
@@ -171,21 +171,21 @@ mod tests {
         let partitions = PartitionCount::new(2).expect("a count");
         let mut appender = Appender::new(connection, partitions).expect("an appender");
 
-        let mut taken = 0;
-        let refusal = loop {
+        let mut next = 0;
+        let error = loop {
             match appender.commit([record(0), record(1)].iter()) {
-                Ok(found) => {
-                    assert_eq!(found, receipts(taken));
-                    taken += 1;
+                Ok(appended) => {
+                    assert_eq!(appended, receipts(next));
+                    next += 1;
                 }
-                Err(refusal) => break refusal,
+                Err(error) => break error,
             }
         };
-        assert!(matches!(refusal, AppendError::Unavailable(_)), "{refusal}");
+        assert!(matches!(error, AppendError::Unavailable(_)), "{error}");
         assert!(appender.commit([record(0), record(1)].iter()).is_err());
 
-        appender.connection.pragma_update(None, "max_page_count", 1_000).expect("room");
-        let found = appender.commit([record(0), record(1)].iter());
-        assert_eq!(found, Ok(receipts(taken)));
+        appender.connection.pragma_update(None, "max_page_count", 1_000).expect("a higher limit");
+        let appended = appender.commit([record(0), record(1)].iter());
+        assert_eq!(appended, Ok(receipts(next)));
     }
 }

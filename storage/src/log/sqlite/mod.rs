@@ -1,9 +1,9 @@
-//! The embedded log: one SQLite file and one process. Group commit makes it fast, `synchronous=FULL` makes it durable.
+//! The embedded log: one SQLite file, opened by one process. Group commit makes it fast, `synchronous=FULL` durable.
 //!
-//! An append is answered after the COMMIT that has it, and that COMMIT has been synced to the disk.
+//! An append returns after its COMMIT was synced to the disk.
 
 mod appender;
-mod letter_book;
+mod dead_letter_journal;
 mod reader;
 mod source;
 mod tail;
@@ -21,18 +21,20 @@ use uuid::Uuid;
 use self::appender::{Appender, Write};
 use self::tail::Tail;
 use self::writer::Writer;
-use super::{AppendError, DeadLetter, DeadLetters, LogIdentity, LogWriter, NewRecord};
+use super::{
+    AppendError, DeadLetter, DeadLetterWriter, LogBounds, LogIdentity, LogWriter, NewRecord,
+};
 use crate::sqlite::{self, Durability, Schema};
 
-pub use self::letter_book::SqliteLetterBook;
+pub use self::dead_letter_journal::SqliteDeadLetterJournal;
 pub use self::reader::SqliteReader;
 pub use self::source::SqliteSource;
 pub use crate::sqlite::OpenError;
 
 const SCHEMA: Schema = Schema {
     application_id: 0x5442_4c01,
-    version: 2,
-    tables: r#"
+    first_version: 2,
+    migrations: &[r#"
         CREATE TABLE log (
             id INTEGER PRIMARY KEY CHECK (id = 1),
             partition_count INTEGER NOT NULL,
@@ -61,10 +63,10 @@ const SCHEMA: Schema = Schema {
             "offset" INTEGER NOT NULL,
             decision TEXT NOT NULL
         ) STRICT;
-    "#,
+    "#],
 };
 
-/// The log's writing end, and its dead letters. One process at a time has it open.
+/// Appends to the embedded log and its dead letter journal. One process at a time can open it.
 pub struct SqliteLog {
     path: PathBuf,
     partitions: PartitionCount,
@@ -75,10 +77,10 @@ pub struct SqliteLog {
 }
 
 impl SqliteLog {
-    /// Opens the log, and creates it with this many partitions if there is none.
+    /// Opens the log, or creates it with this partition count.
     ///
     /// # Errors
-    /// When it is in use, was created with another partition count, or cannot be read and written.
+    /// When another process has the log open, it has another partition count, or it cannot be read and written.
     pub fn open(path: &Path, partitions: PartitionCount) -> Result<Self, OpenError> {
         let mut connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;
         let lock = Arc::new(lock(path)?);
@@ -97,10 +99,10 @@ impl SqliteLog {
         Ok(Self { path: path.to_owned(), partitions, identity, writer, tail, lock })
     }
 
-    /// A reader of this log, woken by its writer. It is a group of its own: every source gets every partition.
+    /// Opens a source, which this writer wakes. Each source is a group of its own, and owns every partition.
     ///
     /// # Errors
-    /// When the file cannot be opened once more.
+    /// When the file cannot be opened again.
     pub fn source(&self) -> Result<SqliteSource, OpenError> {
         Ok(SqliteSource {
             connection: sqlite::open(&self.path, &SCHEMA, Durability::PowerLoss)?,
@@ -112,7 +114,7 @@ impl SqliteLog {
     }
 }
 
-/// Keeps a second process out: its appends would be safe, but nothing here would hear of them.
+/// Locks the log against a second process: its appends would be safe, but would not wake this process's sources.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push("-lock");
@@ -124,7 +126,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// The partition count and the cluster id, as they were when the log was created.
+/// Returns the log's partition count and cluster id. Both are stored when the log is created.
 fn create_identity(
     connection: &mut Connection,
     partitions: PartitionCount,
@@ -150,8 +152,9 @@ fn create_identity(
 #[async_trait]
 impl LogWriter for SqliteLog {
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
-        let home = |record: NewRecord| (partition_for(&record.key, self.partitions), record);
-        self.append_to(records.into_iter().map(home).collect()).await
+        let with_partition =
+            |record: NewRecord| (partition_for(&record.key, self.partitions), record);
+        self.append_to(records.into_iter().map(with_partition).collect()).await
     }
 
     fn available(&self) -> Result<(), AppendError> {
@@ -160,7 +163,7 @@ impl LogWriter for SqliteLog {
 }
 
 impl SqliteLog {
-    /// Appends records to partitions that need not be those of their keys, as another program than ours might.
+    /// Appends records to given partitions, which need not match their keys. For tests of misplaced records.
     pub async fn append_to(
         &self,
         records: Vec<(PartitionId, NewRecord)>,
@@ -174,16 +177,26 @@ impl SqliteLog {
 }
 
 #[async_trait]
-impl DeadLetters for SqliteLog {
-    async fn put(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
-        self.writer.submit(Write::Letters(letters.to_vec())).await.map(drop)
+impl DeadLetterWriter for SqliteLog {
+    async fn append(&self, dead_letters: &[DeadLetter]) -> Result<(), AppendError> {
+        self.writer.submit(Write::DeadLetters(dead_letters.to_vec())).await.map(drop)
     }
 }
 
-/// One past the last record of a partition.
-fn end_of(connection: &Connection, partition: u32) -> rusqlite::Result<Position> {
+/// Returns the position after the partition's last record.
+fn read_end(connection: &Connection, partition: u32) -> rusqlite::Result<Position> {
     connection
         .prepare_cached(r#"SELECT max("offset") FROM records WHERE partition = ?1"#)?
         .query_row([partition], |row| row.get::<_, Option<i64>>(0))
         .map(|last| last.map_or(Position::START, |last| Offset(last.cast_unsigned()).next()))
+}
+
+/// Returns the bounds of a partition's records.
+fn read_bounds(connection: &Connection, partition: PartitionId) -> rusqlite::Result<LogBounds> {
+    let high = read_end(connection, partition.0)?;
+    let low = connection
+        .prepare_cached(r#"SELECT min("offset") FROM records WHERE partition = ?1"#)?
+        .query_row([partition.0], |row| row.get::<_, Option<i64>>(0))?
+        .map_or(high, |first| Position(first.cast_unsigned()));
+    Ok(LogBounds { low, high })
 }

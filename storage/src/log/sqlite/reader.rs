@@ -1,18 +1,18 @@
-//! Reads stretches of the embedded log, beside the process that has it open.
+//! Reads ranges of the embedded log, while another process may have it open.
 
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use rusqlite::{Connection, Statement};
+use rusqlite::Statement;
 use schemas::{Offset, PartitionCount, PartitionId, Position};
 use tokio::sync::watch;
 
-use super::{OpenError, SCHEMA, end_of};
-use crate::log::gapless::{self, Gapless};
-use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, Stretch};
+use super::{OpenError, SCHEMA, read_bounds};
+use crate::log::contiguous_batcher::{ContiguousBatcher, spawn_record_stream};
+use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, RecordStream};
 use crate::sqlite;
 
-/// A reader of the embedded log.
+/// Reads the embedded log without consuming it.
 pub struct SqliteReader {
     path: PathBuf,
     partitions: PartitionCount,
@@ -20,10 +20,10 @@ pub struct SqliteReader {
 }
 
 impl SqliteReader {
-    /// Opens a log that is there.
+    /// Opens an existing log.
     ///
     /// # Errors
-    /// When there is none, or it has another partition count.
+    /// When the log does not exist, or has another partition count.
     pub fn open(path: &Path, partitions: PartitionCount) -> Result<Self, OpenError> {
         let connection = sqlite::open_to_read(path, &SCHEMA)?;
         let (stored, cluster_id) = connection
@@ -52,14 +52,12 @@ impl LogReader for SqliteReader {
 
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
         let path = self.path.clone();
-        let asked = tokio::task::spawn_blocking(move || {
+        let bounds = tokio::task::spawn_blocking(move || {
             let connection =
                 sqlite::open_to_read(&path, &SCHEMA).map_err(ReadError::unavailable)?;
-            let high = end_of(&connection, partition.0).map_err(ReadError::unavailable)?;
-            let low = first_of(&connection, partition).map_err(ReadError::unavailable)?;
-            Ok(LogBounds { low: low.unwrap_or(high), high })
+            read_bounds(&connection, partition).map_err(ReadError::unavailable)
         });
-        asked.await.map_err(ReadError::unavailable)?
+        bounds.await.map_err(ReadError::unavailable)?
     }
 
     fn follow(
@@ -67,20 +65,17 @@ impl LogReader for SqliteReader {
         partition: PartitionId,
         start: Position,
         end: watch::Receiver<Position>,
-    ) -> Stretch {
+    ) -> RecordStream {
         let path = self.path.clone();
-        gapless::stretch(partition, start, end, move |records| follow(&path, partition, records))
+        spawn_record_stream(partition, start, end, move |records| follow(&path, partition, records))
     }
 }
 
-fn first_of(connection: &Connection, partition: PartitionId) -> rusqlite::Result<Option<Position>> {
-    connection
-        .prepare_cached(r#"SELECT min("offset") FROM records WHERE partition = ?1"#)?
-        .query_row([partition.0], |row| row.get::<_, Option<i64>>(0))
-        .map(|first| first.map(|first| Position(first.cast_unsigned())))
-}
-
-fn follow(path: &Path, partition: PartitionId, records: &mut Gapless<'_>) -> Result<(), ReadError> {
+fn follow(
+    path: &Path,
+    partition: PartitionId,
+    records: &mut ContiguousBatcher<'_>,
+) -> Result<(), ReadError> {
     let connection = sqlite::open_to_read(path, &SCHEMA).map_err(ReadError::unavailable)?;
     let mut select = connection
         .prepare(
@@ -88,18 +83,18 @@ fn follow(path: &Path, partition: PartitionId, records: &mut Gapless<'_>) -> Res
                ORDER BY "offset""#,
         )
         .map_err(ReadError::unavailable)?;
-    while let Some(first) = records.wanted() {
+    while let Some(first) = records.wait_for_request() {
         read(&mut select, partition, first, records)?;
     }
     Ok(())
 }
 
-/// Reads on until the next record is not there yet, or not wanted yet: nothing is held open while it is waited for.
+/// Reads from `first` until the next record is missing or not requested: no query stays open during a wait.
 fn read(
     select: &mut Statement<'_>,
     partition: PartitionId,
     first: Position,
-    records: &mut Gapless<'_>,
+    records: &mut ContiguousBatcher<'_>,
 ) -> Result<(), ReadError> {
     let mut rows =
         select.query((partition.0, first.0.cast_signed())).map_err(ReadError::unavailable)?;
@@ -122,6 +117,6 @@ fn read(
             return Ok(());
         }
     }
-    // What came since is not in what was begun to be read, but the first was to be there.
+    // Records appended during the query may be missing from it, but the first record must be in it.
     if any { Ok(()) } else { Err(ReadError::Missing(first)) }
 }

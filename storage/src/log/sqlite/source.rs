@@ -1,4 +1,4 @@
-//! Reads the embedded log: a group with one member, which owns every partition from start to stop.
+//! Consumes the embedded log as a group with one member. The member owns every partition from start to stop.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -8,20 +8,21 @@ use rusqlite::Connection;
 use schemas::{LogRef, Offset, PartitionCount, PartitionId, Position};
 use tokio_util::sync::CancellationToken;
 
-use super::end_of;
+use super::read_bounds;
 use super::tail::Tail;
 use crate::log::{
-    LogBounds, LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError, Start,
+    LogBounds, LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError,
+    StartPosition,
 };
 
-const BATCH_RECORDS: u32 = 1_000;
-const BATCH_BYTES: usize = 1 << 20;
-/// How often a source that has nothing to do looks whether it is to stop or to rejoin.
-const IDLE_WAIT: Duration = Duration::from_millis(50);
-/// How soon an owner without room is offered its batch again.
-const RETRY_WAIT: Duration = Duration::from_millis(2);
+const MAX_BATCH_RECORDS: u32 = 1_000;
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// How often an idle source checks whether to stop or to rejoin.
+const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How soon a batch is delivered again to an owner whose queue was full.
+const REDELIVERY_DELAY: Duration = Duration::from_millis(2);
 
-/// A reader of the embedded log.
+/// Consumes the embedded log.
 pub struct SqliteSource {
     pub(super) connection: Connection,
     pub(super) partitions: PartitionCount,
@@ -44,17 +45,17 @@ impl LogSource for SqliteSource {
         let bounds = self
             .partitions
             .partitions()
-            .map(|partition| Ok((partition, self.bounds(partition)?)))
+            .map(|partition| Ok((partition, read_bounds(&self.connection, partition)?)))
             .collect::<rusqlite::Result<Vec<_>>>()
             .map_err(source_error)?;
         let starts = handler.assigned(&bounds);
-        let flows = bounds.iter().map(|(partition, bounds)| {
+        let cursors = bounds.iter().map(|(partition, bounds)| {
             let start = starts.iter().find(|(id, _)| id == partition).map(|(_, start)| *start);
-            Flow::begin(*partition, *bounds, start.unwrap_or(Start::Nowhere))
+            Cursor::start(*partition, *bounds, start.unwrap_or(StartPosition::Paused))
         });
-        let outcome = flows
+        let outcome = cursors
             .collect::<Result<Vec<_>, _>>()
-            .and_then(|mut flows| self.deliver(&mut flows, handler, stop));
+            .and_then(|mut cursors| self.deliver(&mut cursors, handler, stop));
         let partitions: Vec<_> = self.partitions.partitions().collect();
         handler.revoked(&partitions, false);
         outcome
@@ -64,76 +65,77 @@ impl LogSource for SqliteSource {
 impl SqliteSource {
     fn deliver(
         &self,
-        flows: &mut [Flow],
+        cursors: &mut [Cursor],
         handler: &dyn PartitionHandler,
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
         while !stop.is_cancelled() {
             if handler.wants_to_rejoin() {
-                return Err(SourceError::Rejoin("the owner asked for it".into()));
+                return Err(SourceError::Rejoin("the owner requested it".into()));
             }
             let ends = self.tail.ends();
-            let (mut moved, mut full) = (false, false);
-            for (flow, end) in flows.iter_mut().zip(&ends) {
-                match self.step(flow, *end, handler).map_err(source_error)? {
-                    Step::Moved => moved = true,
-                    Step::Full => full = true,
-                    Step::Idle => {}
+            let (mut delivered, mut queue_full) = (false, false);
+            for (cursor, end) in cursors.iter_mut().zip(&ends) {
+                match self.deliver_batch(cursor, *end, handler).map_err(source_error)? {
+                    Delivery::Delivered => delivered = true,
+                    Delivery::QueueFull => queue_full = true,
+                    Delivery::Idle => {}
                 }
             }
-            if !moved {
-                self.tail.wait_beyond(&ends, if full { RETRY_WAIT } else { IDLE_WAIT });
+            if !delivered {
+                let timeout = if queue_full { REDELIVERY_DELAY } else { IDLE_POLL_INTERVAL };
+                self.tail.wait_for_change(&ends, timeout);
             }
         }
         Ok(())
     }
 
-    /// Takes one partition one batch further.
-    fn step(
+    /// Delivers one batch of one partition.
+    fn deliver_batch(
         &self,
-        flow: &mut Flow,
+        cursor: &mut Cursor,
         end: Position,
         handler: &dyn PartitionHandler,
-    ) -> rusqlite::Result<Step> {
-        if flow.reported_end != Some(end) {
-            flow.reported_end = Some(end);
-            handler.high_watermark(flow.partition, end);
+    ) -> rusqlite::Result<Delivery> {
+        if cursor.reported_end != Some(end) {
+            cursor.reported_end = Some(end);
+            handler.high_watermark(cursor.partition, end);
         }
-        let Some(next) = flow.next else { return Ok(Step::Idle) };
-        let batch = match flow.given_back.take() {
+        let Some(next) = cursor.next else { return Ok(Delivery::Idle) };
+        let batch = match cursor.undelivered.take() {
             Some(batch) => batch,
-            None if next < end => self.read(flow.partition, next)?,
-            None => return Ok(Step::Idle),
+            None if next < end => self.read(cursor.partition, next)?,
+            None => return Ok(Delivery::Idle),
         };
         let Some(batch_end) = batch.end() else {
-            flow.next = None;
+            cursor.next = None;
             let reason =
-                format!("the log has no record at {next}: somebody else's hand was in its file");
-            handler.halt(flow.partition, reason);
-            return Ok(Step::Idle);
+                format!("the log has no record at {next}: another program has changed its file");
+            handler.halt(cursor.partition, reason);
+            return Ok(Delivery::Idle);
         };
         match handler.deliver(batch, Duration::ZERO) {
             Ok(()) => {
-                flow.next = Some(batch_end);
-                Ok(Step::Moved)
+                cursor.next = Some(batch_end);
+                Ok(Delivery::Delivered)
             }
             Err(batch) => {
-                flow.given_back = Some(batch);
-                Ok(Step::Full)
+                cursor.undelivered = Some(batch);
+                Ok(Delivery::QueueFull)
             }
         }
     }
 
-    /// The records from `next` on, up to the batch's limits or to a gap.
+    /// Reads records from `next`, up to the batch's limits or a gap.
     fn read(&self, partition: PartitionId, next: Position) -> rusqlite::Result<RecordBatch> {
         let mut select = self.connection.prepare_cached(
             r#"SELECT "offset", key, value FROM records WHERE partition = ?1 AND "offset" >= ?2
                ORDER BY "offset" LIMIT ?3"#,
         )?;
-        let mut rows = select.query((partition.0, next.0.cast_signed(), BATCH_RECORDS))?;
+        let mut rows = select.query((partition.0, next.0.cast_signed(), MAX_BATCH_RECORDS))?;
         let mut batch = RecordBatch::new(partition);
         let mut expected = next;
-        while batch.size_bytes() < BATCH_BYTES
+        while batch.size_bytes() < MAX_BATCH_BYTES
             && let Some(row) = rows.next()?
         {
             let offset = Offset(row.get::<_, i64>(0)?.cast_unsigned());
@@ -147,49 +149,46 @@ impl SqliteSource {
         }
         Ok(batch)
     }
-
-    fn bounds(&self, partition: PartitionId) -> rusqlite::Result<LogBounds> {
-        let high = end_of(&self.connection, partition.0)?;
-        let low = self
-            .connection
-            .prepare_cached(r#"SELECT min("offset") FROM records WHERE partition = ?1"#)?
-            .query_row([partition.0], |row| row.get::<_, Option<i64>>(0))?
-            .map_or(high, |first| Position(first.cast_unsigned()));
-        Ok(LogBounds { low, high })
-    }
 }
 
-/// One partition on its way to its owner.
-struct Flow {
+/// One partition's progress.
+struct Cursor {
     partition: PartitionId,
-    /// What to read next; `None` when the partition is not read at all.
+    /// The next position to read; `None` when the partition is paused or halted.
     next: Option<Position>,
-    /// A batch that the owner had no room for.
-    given_back: Option<RecordBatch>,
+    /// A batch that the owner's queue had no capacity for.
+    undelivered: Option<RecordBatch>,
     reported_end: Option<Position>,
 }
 
-enum Step {
-    /// The owner took a batch; there may be more.
-    Moved,
-    /// The owner has no room.
-    Full,
+enum Delivery {
+    /// The owner accepted a batch; there may be more.
+    Delivered,
+    /// The owner's queue is full.
+    QueueFull,
     /// There is nothing to deliver.
     Idle,
 }
 
-impl Flow {
-    /// Where the owner wants it to begin. What is outside the log is found out, and told exactly, by the next claim.
-    fn begin(partition: PartitionId, bounds: LogBounds, start: Start) -> Result<Self, SourceError> {
+impl Cursor {
+    /// Starts a partition at the owner's position. A position outside the log makes the group rejoin: the next claim
+    /// reports the exact reason.
+    fn start(
+        partition: PartitionId,
+        bounds: LogBounds,
+        start: StartPosition,
+    ) -> Result<Self, SourceError> {
         let next = match start {
-            Start::At(position) if (bounds.low..=bounds.high).contains(&position) => Some(position),
-            Start::At(position) => {
+            StartPosition::At(position) if (bounds.low..=bounds.high).contains(&position) => {
+                Some(position)
+            }
+            StartPosition::At(position) => {
                 let reason = format!("the log has no position {position} in partition {partition}");
                 return Err(SourceError::Rejoin(reason));
             }
-            Start::Nowhere => None,
+            StartPosition::Paused => None,
         };
-        Ok(Self { partition, next, given_back: None, reported_end: None })
+        Ok(Self { partition, next, undelivered: None, reported_end: None })
     }
 }
 

@@ -1,33 +1,33 @@
-//! How far each partition has been written: the writer moves it, sources wait for it.
+//! The end of each partition: the writer advances it, sources wait for it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use schemas::Position;
 
-/// Where each partition's next record will be, in the partitions' order.
+/// Each partition's next position, in partition order.
 pub(super) struct Tail {
     ends: Mutex<Vec<Position>>,
-    moved: Condvar,
+    advanced: Condvar,
 }
 
 impl Tail {
     pub fn new(ends: Vec<Position>) -> Self {
-        Self { ends: Mutex::new(ends), moved: Condvar::new() }
+        Self { ends: Mutex::new(ends), advanced: Condvar::new() }
     }
 
-    pub fn move_to(&self, ends: Vec<Position>) {
+    pub fn advance(&self, ends: Vec<Position>) {
         *self.lock() = ends;
-        self.moved.notify_all();
+        self.advanced.notify_all();
     }
 
     pub fn ends(&self) -> Vec<Position> {
         self.lock().clone()
     }
 
-    /// Waits until the tail is no longer at `seen`, at most for `patience`.
-    pub fn wait_beyond(&self, seen: &[Position], patience: Duration) {
-        let waited = self.moved.wait_timeout_while(self.lock(), patience, |ends| ends == seen);
+    /// Waits until the ends differ from `seen`, at most for `timeout`.
+    pub fn wait_for_change(&self, seen: &[Position], timeout: Duration) {
+        let waited = self.advanced.wait_timeout_while(self.lock(), timeout, |ends| ends == seen);
         drop(waited);
     }
 

@@ -1,4 +1,4 @@
-//! The thread that writes: everything that waits goes into one transaction, so one sync serves many callers.
+//! The writer thread. Commits all waiting requests in one transaction, so that one sync serves many callers.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,21 +13,21 @@ use super::appender::{Appender, Write};
 use super::tail::Tail;
 use crate::log::AppendError;
 
-/// How long a caller waits, for room and for the answer together.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
-/// What all writes that wait may hold in memory.
-const WAITING_BYTES: u32 = 64 << 20;
-/// A transaction takes no further write once it has this much.
-const TRANSACTION_BYTES: u32 = 4 << 20;
-/// What a record or letter costs in memory beside its bytes.
+/// How long a caller waits, for queue capacity and for the result together.
+const SUBMIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bounds the memory of all waiting requests.
+const MAX_QUEUED_BYTES: u32 = 64 << 20;
+/// A transaction accepts no further request beyond this size.
+const MAX_TRANSACTION_BYTES: u32 = 4 << 20;
+/// Memory of a record or dead letter in addition to its bytes.
 const OVERHEAD_BYTES: usize = 128;
-/// How often the disk is tried again while it takes nothing.
+/// How often the disk is probed after a failed transaction.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The queue to the thread. Dropping it waits for the thread to finish what is in the queue.
+/// Sends requests to the writer thread. Dropping it waits until the thread has handled the queue.
 pub(super) struct Writer {
     queue: Option<Sender<Request>>,
-    room: Arc<Semaphore>,
+    byte_permits: Arc<Semaphore>,
     health: Arc<Health>,
     thread: Option<JoinHandle<()>>,
 }
@@ -35,11 +35,11 @@ pub(super) struct Writer {
 struct Request {
     write: Write,
     bytes: u32,
-    answer: oneshot::Sender<Result<Vec<Receipt>, AppendError>>,
-    _room: OwnedSemaphorePermit,
+    result: oneshot::Sender<Result<Vec<Receipt>, AppendError>>,
+    _byte_permits: OwnedSemaphorePermit,
 }
 
-/// What the last transaction came to.
+/// The last transaction's error, if it failed.
 #[derive(Default)]
 struct Health(Mutex<Option<AppendError>>);
 
@@ -53,35 +53,35 @@ impl Writer {
     pub fn start(appender: Appender, tail: Arc<Tail>) -> std::io::Result<Self> {
         let (queue, requests) = mpsc::channel();
         let health = Arc::new(Health::default());
-        let theirs = Arc::clone(&health);
-        let thread = std::thread::Builder::new()
-            .name("log-writer".into())
-            .spawn(move || Transactions { appender, requests, tail, health: theirs }.run())?;
-        let room = Arc::new(Semaphore::new(WAITING_BYTES as usize));
-        Ok(Self { queue: Some(queue), room, health, thread: Some(thread) })
+        let thread_health = Arc::clone(&health);
+        let thread = std::thread::Builder::new().name("log-writer".into()).spawn(move || {
+            WriterThread { appender, requests, tail, health: thread_health }.run()
+        })?;
+        let byte_permits = Arc::new(Semaphore::new(MAX_QUEUED_BYTES as usize));
+        Ok(Self { queue: Some(queue), byte_permits, health, thread: Some(thread) })
     }
 
-    /// Answers once the write is durable, will not be, or may be.
+    /// Submits a write, and returns once it is durable, has failed, or its outcome is unknown.
     pub async fn submit(&self, write: Write) -> Result<Vec<Receipt>, AppendError> {
         let unavailable = |reason: &str| AppendError::Unavailable(reason.to_owned());
-        let deadline = Instant::now() + ANSWER_WITHIN;
+        let deadline = Instant::now() + SUBMIT_TIMEOUT;
         let bytes = u32::try_from(size_of_write(&write))
             .ok()
-            .filter(|bytes| *bytes <= WAITING_BYTES)
-            .ok_or_else(|| unavailable("it is more than the log takes at once"))?;
-        let room = Arc::clone(&self.room).acquire_many_owned(bytes);
-        let Ok(Ok(room)) = timeout_at(deadline, room).await else {
-            return Err(unavailable("too many records are waiting for the disk"));
+            .filter(|bytes| *bytes <= MAX_QUEUED_BYTES)
+            .ok_or_else(|| unavailable("the write exceeds the writer's queue"))?;
+        let permits = Arc::clone(&self.byte_permits).acquire_many_owned(bytes);
+        let Ok(Ok(permits)) = timeout_at(deadline, permits).await else {
+            return Err(unavailable("the writer's queue is full"));
         };
-        let (answer, answered) = oneshot::channel();
+        let (result, receiver) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or_else(|| unavailable("the log is closed"))?;
         queue
-            .send(Request { write, bytes, answer, _room: room })
-            .map_err(|_| unavailable("the log's writer has ended"))?;
-        match timeout_at(deadline, answered).await {
+            .send(Request { write, bytes, result, _byte_permits: permits })
+            .map_err(|_| unavailable("the log's writer thread has ended"))?;
+        match timeout_at(deadline, receiver).await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(AppendError::Unknown("the log's writer has ended".into())),
-            Err(_) => Err(AppendError::Unknown("the disk has not answered in time".into())),
+            Ok(Err(_)) => Err(AppendError::Unknown("the log's writer thread has ended".into())),
+            Err(_) => Err(AppendError::Unknown("the disk write timed out".into())),
         }
     }
 
@@ -96,7 +96,7 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the log's writer panicked");
+            tracing::error!("the log's writer thread panicked");
         }
     }
 }
@@ -107,24 +107,27 @@ fn size_of_write(write: &Write) -> usize {
             .iter()
             .map(|(_, record)| OVERHEAD_BYTES + PersonKey::BYTES + record.value.len())
             .sum(),
-        Write::Letters(letters) => letters
+        Write::DeadLetters(dead_letters) => dead_letters
             .iter()
-            .map(|letter| {
-                OVERHEAD_BYTES + letter.reason.len() + letter.key.len() + letter.value.len()
+            .map(|dead_letter| {
+                OVERHEAD_BYTES
+                    + dead_letter.reason.len()
+                    + dead_letter.key.len()
+                    + dead_letter.value.len()
             })
             .sum(),
     }
 }
 
-struct Transactions {
+struct WriterThread {
     appender: Appender,
     requests: Receiver<Request>,
     tail: Arc<Tail>,
     health: Arc<Health>,
 }
 
-impl Transactions {
-    /// Until the queue is closed and empty.
+impl WriterThread {
+    /// Handles requests until the queue is closed and empty.
     fn run(mut self) {
         loop {
             let healthy = self.health.lock().is_none();
@@ -137,7 +140,7 @@ impl Transactions {
                 Ok(first) => self.commit_with(first),
                 Err(RecvTimeoutError::Timeout) => {
                     let probed = self.appender.probe();
-                    self.note(probed.err());
+                    self.set_health(probed.err());
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -147,40 +150,40 @@ impl Transactions {
     fn commit_with(&mut self, first: Request) {
         let mut bytes = first.bytes;
         let mut group = vec![first];
-        while bytes < TRANSACTION_BYTES
+        while bytes < MAX_TRANSACTION_BYTES
             && let Ok(request) = self.requests.try_recv()
         {
             bytes = bytes.saturating_add(request.bytes);
             group.push(request);
         }
-        // Whoever has given up was not told that it is in the log, so it need not be.
-        group.retain(|request| !request.answer.is_closed());
+        // A caller that timed out got an unknown outcome, so its write need not be committed.
+        group.retain(|request| !request.result.is_closed());
         if group.is_empty() {
             return;
         }
         let outcome = self.appender.commit(group.iter().map(|request| &request.write));
-        self.note(outcome.as_ref().err().cloned());
+        self.set_health(outcome.as_ref().err().cloned());
         match outcome {
-            Ok(offsets) => {
-                self.tail.move_to(self.appender.ends());
-                for (request, offsets) in group.into_iter().zip(offsets) {
-                    // Who has given up meanwhile has been told that it is unknown.
-                    let _ = request.answer.send(Ok(offsets));
+            Ok(receipts) => {
+                self.tail.advance(self.appender.ends());
+                for (request, receipts) in group.into_iter().zip(receipts) {
+                    // The send fails only for a caller that timed out and returned an unknown outcome.
+                    let _ = request.result.send(Ok(receipts));
                 }
             }
             Err(error) => {
                 for request in group {
-                    let _ = request.answer.send(Err(error.clone()));
+                    let _ = request.result.send(Err(error.clone()));
                 }
             }
         }
     }
 
-    fn note(&self, failure: Option<AppendError>) {
+    fn set_health(&self, failure: Option<AppendError>) {
         let mut health = self.health.lock();
         match (&*health, &failure) {
-            (None, Some(error)) => tracing::error!(%error, "the log takes no records"),
-            (Some(_), None) => tracing::info!("the log takes records again"),
+            (None, Some(error)) => tracing::error!(%error, "log became unavailable for appends"),
+            (Some(_), None) => tracing::info!("log is available for appends again"),
             _ => {}
         }
         *health = failure;
@@ -203,10 +206,11 @@ mod tests {
         Receipt { log, partition, offset: Offset(offset) }
     }
 
-    fn letter() -> Write {
-        Write::Letters(vec![DeadLetter {
-            place: receipt(0),
-            reason: "takes room".into(),
+    /// A dead letter of 1 MiB.
+    fn dead_letter() -> Write {
+        Write::DeadLetters(vec![DeadLetter {
+            source: receipt(0),
+            reason: "fills the disk".into(),
             key: Vec::new(),
             value: vec![7; 1 << 20],
         }])
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_a_full_disk_service_resumes_by_itself() {
+    async fn appends_resume_once_a_full_disk_has_space_again() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("log");
         let connection = open(&path, &SCHEMA, Durability::PowerLoss).expect("a database");
@@ -228,26 +232,26 @@ mod tests {
         let tail = Arc::new(Tail::new(appender.ends()));
         let writer = Writer::start(appender, tail).expect("a thread");
 
-        writer.submit(letter()).await.expect("room for the letter");
-        let mut taken = 0;
-        let refusal = loop {
+        writer.submit(dead_letter()).await.expect("space for the dead letter");
+        let mut next = 0;
+        let error = loop {
             match writer.submit(record()).await {
-                Ok(_) => taken += 1,
-                Err(refusal) => break refusal,
+                Ok(_) => next += 1,
+                Err(error) => break error,
             }
         };
-        assert!(matches!(refusal, AppendError::Unavailable(_)), "{refusal}");
-        assert_eq!(writer.available(), Err(refusal));
+        assert!(matches!(error, AppendError::Unavailable(_)), "{error}");
+        assert_eq!(writer.available(), Err(error));
 
-        // Somebody makes room.
+        // Another connection frees space.
         let other = Connection::open(&path).expect("the database");
         other.busy_timeout(Duration::from_secs(5)).expect("a timeout");
-        other.execute("DELETE FROM dead_letters", []).expect("room");
+        other.execute("DELETE FROM dead_letters", []).expect("a delete");
         let deadline = Instant::now() + Duration::from_secs(10);
         while writer.available().is_err() {
-            assert!(Instant::now() < deadline, "it does not resume");
+            assert!(Instant::now() < deadline, "the writer did not recover");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(writer.submit(record()).await, Ok(vec![receipt(taken)]));
+        assert_eq!(writer.submit(record()).await, Ok(vec![receipt(next)]));
     }
 }

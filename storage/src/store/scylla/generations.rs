@@ -1,35 +1,35 @@
-//! Which generations there are, in one row that is changed by conditions only; and what is said of those that are
-//! folded beside the one that answers.
+//! The generation registry, one row written by lightweight transactions only, and progress reports of shadow partitions.
 
-use schemas::{Generation, PartitionCount, PartitionReport, Roster};
+use schemas::{Generation, GenerationRegistry, PartitionCount, PartitionReport};
 use scylla::client::session::Session;
 use scylla::statement::Consistency;
 use scylla::statement::prepared::PreparedStatement;
 
 use super::session::{
-    bigint, corrupt, int, outcome, prepare_conditional, prepare_repeatable, unavailable,
+    bigint, corrupt, int, outcome, prepare_conditional, prepare_idempotent, unavailable,
 };
-use crate::store::{Conditional, PartitionRef, StoreError};
+use crate::store::{CasOutcome, PartitionRef, StoreError};
 
-pub(super) struct Generations {
+/// Prepared statements for generations.
+pub(super) struct GenerationStatements {
     read: PreparedStatement,
-    begin: PreparedStatement,
+    insert: PreparedStatement,
     change: PreparedStatement,
     write_report: PreparedStatement,
     read_reports: PreparedStatement,
 }
 
-impl Generations {
+impl GenerationStatements {
     pub(super) async fn prepare(session: &Session) -> Result<Self, StoreError> {
         Ok(Self {
-            // A quorum has every change that was answered, and costs no round of Paxos: all readers ask for this row.
-            read: prepare_repeatable(
+            // A quorum includes every acknowledged change, without a Paxos round: all readers read this row.
+            read: prepare_idempotent(
                 session,
                 "SELECT roster FROM roster WHERE id = 'roster'",
                 Consistency::LocalQuorum,
             )
             .await?,
-            begin: prepare_conditional(
+            insert: prepare_conditional(
                 session,
                 "INSERT INTO roster (id, revision, roster) VALUES ('roster', ?, ?) IF NOT EXISTS",
             )
@@ -39,13 +39,13 @@ impl Generations {
                 "UPDATE roster SET revision = ?, roster = ? WHERE id = 'roster' IF revision = ?",
             )
             .await?,
-            write_report: prepare_repeatable(
+            write_report: prepare_idempotent(
                 session,
                 "INSERT INTO partition_reports (generation, partition, report) VALUES (?, ?, ?)",
                 Consistency::LocalQuorum,
             )
             .await?,
-            read_reports: prepare_repeatable(
+            read_reports: prepare_idempotent(
                 session,
                 "SELECT partition, report FROM partition_reports WHERE generation = ?",
                 Consistency::LocalQuorum,
@@ -54,28 +54,31 @@ impl Generations {
         })
     }
 
-    pub(super) async fn roster(&self, session: &Session) -> Result<Option<Roster>, StoreError> {
-        let answer = session.execute_unpaged(&self.read, ()).await.map_err(unavailable)?;
-        let rows = answer.into_rows_result().map_err(corrupt)?;
+    pub(super) async fn registry(
+        &self,
+        session: &Session,
+    ) -> Result<Option<GenerationRegistry>, StoreError> {
+        let response = session.execute_unpaged(&self.read, ()).await.map_err(unavailable)?;
+        let rows = response.into_rows_result().map_err(corrupt)?;
         let Some((text,)) = rows.maybe_first_row::<(&str,)>().map_err(corrupt)? else {
             return Ok(None);
         };
-        let roster = Roster::from_json(text);
-        roster.map(Some).ok_or_else(|| corrupt("the roster of generations is none"))
+        let registry = GenerationRegistry::from_json(text);
+        registry.map(Some).ok_or_else(|| corrupt("the generation registry is damaged"))
     }
 
     pub(super) async fn change(
         &self,
         session: &Session,
-        next: &Roster,
-    ) -> Result<Conditional, StoreError> {
+        next: &GenerationRegistry,
+    ) -> Result<CasOutcome, StoreError> {
         let (revision, text) = (bigint(next.revision)?, next.to_json());
-        let answer = if next.revision == 1 {
-            session.execute_unpaged(&self.begin, (revision, text)).await
+        let response = if next.revision == 1 {
+            session.execute_unpaged(&self.insert, (revision, text)).await
         } else {
             session.execute_unpaged(&self.change, (revision, text, revision - 1)).await
         };
-        outcome(answer.map_err(unavailable)?)
+        outcome(response.map_err(unavailable)?)
     }
 
     pub(super) async fn write_report(
@@ -96,14 +99,14 @@ impl Generations {
         generation: Generation,
         partitions: PartitionCount,
     ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
-        let answer = session.execute_unpaged(&self.read_reports, (int(generation.0)?,)).await;
-        let rows = answer.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
+        let response = session.execute_unpaged(&self.read_reports, (int(generation.0)?,)).await;
+        let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
         let mut reports = vec![None; partitions.get() as usize];
         for row in rows.rows::<(i32, &str)>().map_err(corrupt)? {
             let (partition, report) = row.map_err(corrupt)?;
-            let place = usize::try_from(partition).ok().and_then(|at| reports.get_mut(at));
-            if let Some(place) = place {
-                *place = PartitionReport::from_json(report);
+            let slot = usize::try_from(partition).ok().and_then(|index| reports.get_mut(index));
+            if let Some(slot) = slot {
+                *slot = PartitionReport::from_json(report);
             }
         }
         Ok(reports)

@@ -1,4 +1,4 @@
-//! Background jobs: rows of one partition, each of them changed by conditions only.
+//! Background jobs: rows of one Scylla partition, written by lightweight transactions only.
 
 use schemas::job::{Job, JobId};
 use scylla::client::session::Session;
@@ -7,36 +7,37 @@ use scylla::statement::prepared::PreparedStatement;
 use uuid::Uuid;
 
 use super::session::{
-    bigint, corrupt, outcome, prepare_conditional, prepare_repeatable, unavailable,
+    bigint, corrupt, outcome, prepare_conditional, prepare_idempotent, unavailable,
 };
 use crate::jobs::JobRows;
-use crate::store::{Conditional, StoreError};
+use crate::store::{CasOutcome, StoreError};
 
-pub(super) struct Jobs {
+/// Prepared statements for jobs.
+pub(super) struct JobStatements {
     read_all: PreparedStatement,
     read: PreparedStatement,
-    begin: PreparedStatement,
+    insert: PreparedStatement,
     change: PreparedStatement,
     delete: PreparedStatement,
 }
 
-impl Jobs {
+impl JobStatements {
     pub(super) async fn prepare(session: &Session) -> Result<Self, StoreError> {
         Ok(Self {
-            // A quorum has every change that was answered, and costs no round of Paxos: every worker asks all the time.
-            read_all: prepare_repeatable(
+            // A quorum includes every acknowledged change, without a Paxos round: every worker reads all jobs each second.
+            read_all: prepare_idempotent(
                 session,
                 "SELECT id, revision, job FROM jobs WHERE queue = 'jobs'",
                 Consistency::LocalQuorum,
             )
             .await?,
-            read: prepare_repeatable(
+            read: prepare_idempotent(
                 session,
                 "SELECT job FROM jobs WHERE queue = 'jobs' AND id = ?",
                 Consistency::LocalQuorum,
             )
             .await?,
-            begin: prepare_conditional(
+            insert: prepare_conditional(
                 session,
                 "INSERT INTO jobs (queue, id, revision, job) VALUES ('jobs', ?, ?, ?) IF NOT EXISTS",
             )
@@ -55,9 +56,9 @@ impl Jobs {
     }
 
     pub(super) async fn all(&self, session: &Session) -> Result<JobRows, StoreError> {
-        // There are so few of them that one page holds them all.
-        let answer = session.execute_unpaged(&self.read_all, ()).await.map_err(unavailable)?;
-        let rows = answer.into_rows_result().map_err(corrupt)?;
+        // The number of jobs is bounded, so that they fit in one page.
+        let response = session.execute_unpaged(&self.read_all, ()).await.map_err(unavailable)?;
+        let rows = response.into_rows_result().map_err(corrupt)?;
         let rows = rows.rows::<(Uuid, i64, &str)>().map_err(corrupt)?;
         let rows = rows.map(|row| row.map(|(id, at, text)| (id, at.cast_unsigned(), text)));
         Ok(JobRows::of(rows.collect::<Result<Vec<_>, _>>().map_err(corrupt)?))
@@ -68,27 +69,27 @@ impl Jobs {
         session: &Session,
         id: JobId,
     ) -> Result<Option<Job>, StoreError> {
-        let answer = session.execute_unpaged(&self.read, (id.0,)).await.map_err(unavailable)?;
-        let rows = answer.into_rows_result().map_err(corrupt)?;
+        let response = session.execute_unpaged(&self.read, (id.0,)).await.map_err(unavailable)?;
+        let rows = response.into_rows_result().map_err(corrupt)?;
         let Some((text,)) = rows.maybe_first_row::<(&str,)>().map_err(corrupt)? else {
             return Ok(None);
         };
         let job = Job::from_json(text);
-        job.map(Some).ok_or_else(|| corrupt(format!("job {id} cannot be read")))
+        job.map(Some).ok_or_else(|| corrupt(format!("job {id} is unreadable")))
     }
 
     pub(super) async fn change(
         &self,
         session: &Session,
         next: &Job,
-    ) -> Result<Conditional, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let (id, revision, text) = (next.id.0, bigint(next.revision)?, next.to_json());
-        let answer = if next.revision == 1 {
-            session.execute_unpaged(&self.begin, (id, revision, text)).await
+        let response = if next.revision == 1 {
+            session.execute_unpaged(&self.insert, (id, revision, text)).await
         } else {
             session.execute_unpaged(&self.change, (revision, text, id, revision - 1)).await
         };
-        outcome(answer.map_err(unavailable)?)
+        outcome(response.map_err(unavailable)?)
     }
 
     pub(super) async fn delete(
@@ -96,9 +97,9 @@ impl Jobs {
         session: &Session,
         id: JobId,
         revision: u64,
-    ) -> Result<Conditional, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let values = (id.0, bigint(revision)?);
-        let answer = session.execute_unpaged(&self.delete, values).await;
-        outcome(answer.map_err(unavailable)?)
+        let response = session.execute_unpaged(&self.delete, values).await;
+        outcome(response.map_err(unavailable)?)
     }
 }

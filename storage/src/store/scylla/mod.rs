@@ -1,8 +1,8 @@
 //! The store in ScyllaDB, or in Cassandra 5, over CQL. The tables are `schemas::cql`'s.
 //!
-//! Two kinds of writes, never mixed in one table: conditional ones (lightweight transactions) on totals,
-//! generations and jobs, whose outcome the caller settles itself, and plain ones with the offset as their timestamp on
-//! people's rows, which may be repeated at will. See the module `session` for how each is sent.
+//! There are two kinds of writes, never mixed in one table: lightweight transactions on totals, generations and jobs, whose
+//! unknown outcomes the caller settles, and plain writes with the offset as timestamp on person rows, which are idempotent.
+//! The module `session` defines how each is sent.
 
 mod generations;
 mod jobs;
@@ -16,17 +16,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use schemas::job::{Job, JobId};
 use schemas::{
-    BudgetId, Generation, PartitionCount, PartitionReport, PersonKey, PersonRow, Position, Roster,
+    BudgetId, Generation, GenerationRegistry, PartitionCount, PartitionReport, PersonKey,
+    PersonRow, Position,
 };
 use scylla::client::session::Session;
 use tokio::time::timeout;
 
-use self::generations::Generations;
-use self::jobs::Jobs;
-use self::people::People;
-use self::totals::Totals;
+use self::generations::GenerationStatements;
+use self::jobs::JobStatements;
+use self::people::PersonStatements;
+use self::totals::TotalsStatements;
 use super::{
-    Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
+    BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
+    PartitionRef, People, StoreError, StoredPartition,
 };
 use crate::jobs::{JobRows, JobStore};
 
@@ -35,83 +37,82 @@ pub use self::session::{KeyspaceFault, KeyspaceName, ScyllaConfig, ScyllaCredent
 /// The store in ScyllaDB or Cassandra.
 pub struct ScyllaStore {
     session: Session,
-    totals: Totals,
-    people: People,
-    generations: Generations,
-    jobs: Jobs,
+    totals: TotalsStatements,
+    people: PersonStatements,
+    generations: GenerationStatements,
+    jobs: JobStatements,
 }
 
-/// What is done about a schema that is not as this program expects it.
+/// Whether connecting may change the schema.
 #[derive(Debug, Clone, Copy)]
-enum Schema {
-    BringUpToDate,
-    LeaveAsItIs,
+enum SchemaMode {
+    Migrate,
+    CheckOnly,
 }
 
-const CONNECT_PAUSE: Duration = Duration::from_millis(300);
+const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(300);
 
 impl ScyllaStore {
-    /// Connects, makes the keyspace if it is absent, brings its tables up to date and prepares every statement. Any
-    /// number of processes may do so at once.
+    /// Connects, migrates the tables and prepares all statements. Creates the keyspace if it does not exist. Several
+    /// processes may do so at once.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when this does not come to an end within [`ScyllaConfig::connect_timeout`]: try
-    /// again. [`StoreError::Corrupt`] when trying again cannot help: the schema is newer than this program, or the
-    /// datacenter cannot be told.
+    /// [`StoreError::Unavailable`] when this takes longer than [`ScyllaConfig::connect_timeout`]: try again.
+    /// [`StoreError::Corrupt`] when a retry cannot help: the schema is newer than this program, or the datacenter is
+    /// ambiguous.
     pub async fn connect(config: &ScyllaConfig) -> Result<Self, StoreError> {
-        Self::connect_as(config, Schema::BringUpToDate).await
+        Self::connect_as(config, SchemaMode::Migrate).await
     }
 
-    /// Connects to what is there, and changes nothing of its schema.
+    /// Connects to an existing keyspace without changing its schema.
     ///
     /// # Errors
-    /// As [`ScyllaStore::connect`]; also [`StoreError::Corrupt`] when the keyspace is not there or its tables are not up
-    /// to date.
+    /// As [`ScyllaStore::connect`]; also [`StoreError::Corrupt`] when the keyspace does not exist or a migration is pending.
     pub async fn connect_to_existing(config: &ScyllaConfig) -> Result<Self, StoreError> {
-        Self::connect_as(config, Schema::LeaveAsItIs).await
+        Self::connect_as(config, SchemaMode::CheckOnly).await
     }
 
-    async fn connect_as(config: &ScyllaConfig, schema: Schema) -> Result<Self, StoreError> {
-        let mut last = "no node answered".to_owned();
+    async fn connect_as(config: &ScyllaConfig, mode: SchemaMode) -> Result<Self, StoreError> {
+        let mut last = "no node responded".to_owned();
         let connecting = async {
             loop {
-                match Self::connect_and_prepare(config, schema).await {
-                    // A table that another process has just made is listed a moment before it can be used.
+                match Self::connect_and_prepare(config, mode).await {
+                    // A table created by another process is listed a moment before it can be used.
                     Err(StoreError::Unavailable(reason)) => last = reason,
-                    settled => return settled,
+                    result => return result,
                 }
-                tokio::time::sleep(CONNECT_PAUSE).await;
+                tokio::time::sleep(CONNECT_RETRY_DELAY).await;
             }
         };
         let connected = timeout(config.connect_timeout, connecting).await;
         connected.unwrap_or_else(|_| {
             let limit = config.connect_timeout.as_millis();
             Err(StoreError::Unavailable(format!(
-                "not connected and up to date within {limit} ms: {last}"
+                "not connected and migrated within {limit} ms: {last}"
             )))
         })
     }
 
     async fn connect_and_prepare(
         config: &ScyllaConfig,
-        schema: Schema,
+        mode: SchemaMode,
     ) -> Result<Self, StoreError> {
-        let session = session::open(config, schema).await?;
+        let session = session::open(config, mode).await?;
         let (keyspace, migrations) = (&config.keyspace, schemas::cql::MIGRATIONS);
-        match schema {
-            Schema::BringUpToDate => migrate::migrate(&session, keyspace, migrations).await?,
-            Schema::LeaveAsItIs => migrate::check(&session, keyspace, migrations).await?,
+        match mode {
+            SchemaMode::Migrate => migrate::migrate(&session, keyspace, migrations).await?,
+            SchemaMode::CheckOnly => migrate::check(&session, keyspace, migrations).await?,
         }
-        let totals = Totals::prepare(&session).await?;
-        let people = People::prepare(&session).await?;
-        let generations = Generations::prepare(&session).await?;
-        let jobs = Jobs::prepare(&session).await?;
+        let totals = TotalsStatements::prepare(&session).await?;
+        let people = PersonStatements::prepare(&session).await?;
+        let generations = GenerationStatements::prepare(&session).await?;
+        let jobs = JobStatements::prepare(&session).await?;
         Ok(Self { session, totals, people, generations, jobs })
     }
 }
 
 #[async_trait]
-impl Store for ScyllaStore {
+impl Checkpoints for ScyllaStore {
     async fn read_partition(
         &self,
         partition: PartitionRef,
@@ -125,7 +126,7 @@ impl Store for ScyllaStore {
         expected: Option<Epoch>,
         next: Epoch,
         owner: &str,
-    ) -> Result<Conditional, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         self.totals.claim(&self.session, partition, expected, next, owner).await
     }
 
@@ -133,7 +134,7 @@ impl Store for ScyllaStore {
         &self,
         partition: PartitionRef,
         commit: &Commit,
-    ) -> Result<Conditional, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         self.totals.commit(&self.session, partition, commit).await
     }
 
@@ -142,10 +143,17 @@ impl Store for ScyllaStore {
         generation: Generation,
         partitions: PartitionCount,
         budgets: &[BudgetId],
-    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+    ) -> Result<Vec<Result<BudgetSummary, DamagedTotals>>, StoreError> {
         self.totals.summaries(&self.session, generation, partitions, budgets).await
     }
 
+    async fn rows_position(&self, partition: PartitionRef) -> Result<Option<Position>, StoreError> {
+        self.totals.rows_position(&self.session, partition).await
+    }
+}
+
+#[async_trait]
+impl People for ScyllaStore {
     async fn write_people(
         &self,
         partition: PartitionRef,
@@ -171,18 +179,18 @@ impl Store for ScyllaStore {
         self.people.read_one(&self.session, partition, person).await
     }
 
-    async fn state_position(
-        &self,
-        partition: PartitionRef,
-    ) -> Result<Option<Position>, StoreError> {
-        self.totals.state_position(&self.session, partition).await
+    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        self.people.delete(&self.session, partition).await
+    }
+}
+
+#[async_trait]
+impl Generations for ScyllaStore {
+    async fn registry(&self) -> Result<Option<GenerationRegistry>, StoreError> {
+        self.generations.registry(&self.session).await
     }
 
-    async fn roster(&self) -> Result<Option<Roster>, StoreError> {
-        self.generations.roster(&self.session).await
-    }
-
-    async fn change_roster(&self, next: &Roster) -> Result<Conditional, StoreError> {
+    async fn change_registry(&self, next: &GenerationRegistry) -> Result<CasOutcome, StoreError> {
         self.generations.change(&self.session, next).await
     }
 
@@ -201,10 +209,6 @@ impl Store for ScyllaStore {
     ) -> Result<Vec<Option<PartitionReport>>, StoreError> {
         self.generations.reports(&self.session, generation, partitions).await
     }
-
-    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
-        self.people.delete(&self.session, partition).await
-    }
 }
 
 #[async_trait]
@@ -217,11 +221,11 @@ impl JobStore for ScyllaStore {
         self.jobs.one(&self.session, id).await
     }
 
-    async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
+    async fn change_job(&self, next: &Job) -> Result<CasOutcome, StoreError> {
         self.jobs.change(&self.session, next).await
     }
 
-    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError> {
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<CasOutcome, StoreError> {
         self.jobs.delete(&self.session, id, revision).await
     }
 }

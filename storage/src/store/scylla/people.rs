@@ -1,8 +1,8 @@
-//! People's rows: written behind the commits in large batches, and read back whole at a take-over.
+//! Person rows: written in large batches after the commits, and restored as a whole at a takeover.
 //!
-//! A write's timestamp is its offset, so of two writes of one row the higher offset stays, whatever comes first, and
-//! a write may be repeated at any time. That holds only while nothing else writes this table: a lightweight
-//! transaction would stamp its rows with the time of day, above every offset.
+//! A write's timestamp is its offset, so of two writes of one row the higher offset wins, in any order, and a write is
+//! idempotent. No lightweight transaction may ever write this table: its timestamp would be the time of day, above every
+//! offset.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use schemas::{Offset, PersonKey, PersonRow, bucket_of, buckets};
@@ -12,28 +12,31 @@ use scylla::statement::Consistency;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 
-use super::session::{bigint, corrupt, int, prepare_repeatable, repeatable, unavailable};
+use super::session::{
+    bigint, corrupt, idempotent_retry_policy, int, prepare_idempotent, unavailable,
+};
 use crate::store::{PartitionRef, StoreError};
 
-/// Rows in one batch: enough to spread a request's cost, and some 40 kB at most.
+/// Rows in one batch: enough to amortize the cost of a request, and about 40 kB at most.
 const BATCH_ROWS: usize = 150;
 
-/// Batches on their way at once, for each call.
+/// Maximum concurrent batches of one call.
 const BATCHES_IN_FLIGHT: usize = 8;
 
 /// Rows in one page: a few hundred kB.
 const PAGE_ROWS: i32 = 5_000;
 
-pub(super) struct People {
+/// Prepared statements for person rows.
+pub(super) struct PersonStatements {
     write: PreparedStatement,
     read_bucket: PreparedStatement,
     read_one: PreparedStatement,
     delete_bucket: PreparedStatement,
 }
 
-impl People {
+impl PersonStatements {
     pub(super) async fn prepare(session: &Session) -> Result<Self, StoreError> {
-        let mut read_bucket = prepare_repeatable(
+        let mut read_bucket = prepare_idempotent(
             session,
             "SELECT person, state FROM allocations \
              WHERE generation = ? AND partition = ? AND bucket = ?",
@@ -42,7 +45,7 @@ impl People {
         .await?;
         read_bucket.set_page_size(PAGE_ROWS);
         Ok(Self {
-            write: prepare_repeatable(
+            write: prepare_idempotent(
                 session,
                 "INSERT INTO allocations (generation, partition, bucket, person, state) \
                  VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?",
@@ -50,14 +53,14 @@ impl People {
             )
             .await?,
             read_bucket,
-            read_one: prepare_repeatable(
+            read_one: prepare_idempotent(
                 session,
                 "SELECT person, state FROM allocations \
                  WHERE generation = ? AND partition = ? AND bucket = ? AND person = ?",
                 Consistency::LocalQuorum,
             )
             .await?,
-            delete_bucket: prepare_repeatable(
+            delete_bucket: prepare_idempotent(
                 session,
                 "DELETE FROM allocations USING TIMESTAMP ? \
                  WHERE generation = ? AND partition = ? AND bucket = ?",
@@ -67,7 +70,7 @@ impl People {
         })
     }
 
-    /// Writes rows in batches that each stay in one Scylla partition, so that a batch is one write there.
+    /// Writes rows in batches, each of one Scylla partition: such a batch is one write on a replica.
     pub(super) async fn write(
         &self,
         session: &Session,
@@ -99,7 +102,7 @@ impl People {
         let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
         batch.set_consistency(Consistency::LocalQuorum);
         batch.set_is_idempotent(true);
-        batch.set_retry_policy(Some(repeatable()));
+        batch.set_retry_policy(Some(idempotent_retry_policy()));
         let values = rows
             .iter()
             .map(|row| {
@@ -125,8 +128,8 @@ impl People {
         let mut from = PagingState::start();
         loop {
             let page = session.execute_single_page(&self.read_bucket, key, from);
-            let (answer, next) = page.await.map_err(unavailable)?;
-            let rows = answer.into_rows_result().map_err(corrupt)?;
+            let (response, next) = page.await.map_err(unavailable)?;
+            let rows = response.into_rows_result().map_err(corrupt)?;
             for columns in rows.rows::<(&[u8], &[u8])>().map_err(corrupt)? {
                 let (person, state) = columns.map_err(corrupt)?;
                 row(PersonRow::decode(person, state).map_err(corrupt)?);
@@ -145,7 +148,7 @@ impl People {
     ) -> Result<(), StoreError> {
         let (generation, number) = (int(partition.generation.0)?, int(partition.partition.0)?);
         let deletions = buckets().map(|bucket| {
-            let key = (DELETED_FOR_GOOD, generation, number, i32::from(bucket));
+            let key = (DELETION_TIMESTAMP, generation, number, i32::from(bucket));
             session.execute_unpaged(&self.delete_bucket, key)
         });
         let done = stream::iter(deletions.collect::<Vec<_>>()).buffer_unordered(BATCHES_IN_FLIGHT);
@@ -160,8 +163,8 @@ impl People {
     ) -> Result<Option<PersonRow>, StoreError> {
         let (generation, number) = (int(partition.generation.0)?, int(partition.partition.0)?);
         let key = (generation, number, i32::from(bucket_of(person)), person.as_bytes().as_slice());
-        let answer = session.execute_unpaged(&self.read_one, key).await.map_err(unavailable)?;
-        let rows = answer.into_rows_result().map_err(corrupt)?;
+        let response = session.execute_unpaged(&self.read_one, key).await.map_err(unavailable)?;
+        let rows = response.into_rows_result().map_err(corrupt)?;
         let Some((person, state)) = rows.maybe_first_row::<(&[u8], &[u8])>().map_err(corrupt)?
         else {
             return Ok(None);
@@ -170,11 +173,11 @@ impl People {
     }
 }
 
-/// Above every row's timestamp, which is an offset: a row that is written late stays deleted. As microseconds it is a day in
-/// 2005: ScyllaDB takes no timestamp of the future.
-const DELETED_FOR_GOOD: i64 = 1 << 50;
+/// Timestamp of deletions, above the timestamp of every row, which is an offset: rows written later stay deleted. In
+/// microseconds it is a day in 2005, since ScyllaDB rejects timestamps of the future.
+const DELETION_TIMESTAMP: i64 = 1 << 50;
 
-/// A row's timestamp. One above its offset: servers take neither 0 nor less for granted.
+/// The timestamp of a row: its offset plus one, since servers may reject timestamps that are not positive.
 fn timestamp(offset: Offset) -> Result<i64, StoreError> {
     bigint(offset.next().0)
 }

@@ -1,11 +1,11 @@
-//! How the driver is set up, and how every statement is sent.
+//! Configures the driver and sends statements.
 //!
-//! A request has one try and a time limit. The driver repeats only what is marked idempotent, and only where a
-//! repetition can change nothing: reads, and people's rows. A conditional write that got no answer is the caller's to
-//! settle; a repetition by the driver would report its own first try as a refusal.
+//! A request has one attempt and a timeout. The driver retries only statements marked as idempotent: reads and person rows.
+//! The caller settles a conditional write whose response was lost: a retry by the driver could find its own first attempt
+//! applied, and report it as rejected.
 //!
-//! Everything happens at `LOCAL_QUORUM` and `LOCAL_SERIAL` in one datacenter. Two datacenters that both write would
-//! each have a serial order of their own: all owners of a deployment must name the same one.
+//! All requests use `LOCAL_QUORUM` and `LOCAL_SERIAL` in one datacenter. Each datacenter has its own serial order, so all
+//! processes of a deployment must use the same one.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,42 +24,41 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency, Statement};
 use scylla::value::{CqlValue, Row};
 
-use super::Schema;
-use crate::store::{Conditional, StoreError};
+use super::SchemaMode;
+use crate::store::{CasOutcome, StoreError};
 
-/// How long a change of the schema may take.
 const SCHEMA_CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A node that says nothing is asked whether it lives, and its connection given up if it does not answer: bytes that
-/// a network swallows must not make one request after the other time out.
+/// Interval for probing a silent node, whose connection is closed after the timeout below. Otherwise lost packets would
+/// let one request after the other time out.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How to reach ScyllaDB or Cassandra.
+/// Settings of the connection to ScyllaDB or Cassandra.
 #[derive(Debug, Clone)]
 pub struct ScyllaConfig {
-    /// Some of the nodes, as `host:port`; the others are learnt from them.
+    /// Contact points, as `host:port`; other nodes are discovered.
     pub nodes: Vec<String>,
-    /// The keyspace; it is made if it is absent.
+    /// The keyspace, created if it does not exist.
     pub keyspace: KeyspaceName,
-    /// Copies of every row in the datacenter, for a keyspace that is made.
+    /// Replicas of each row in the datacenter, for a keyspace that is created.
     pub replication_factor: u32,
-    /// The datacenter that everything happens in; needed only where the cluster has several.
+    /// The datacenter of all requests; required only if the cluster has several.
     pub datacenter: Option<String>,
-    /// Who logs in, where the cluster asks for it.
+    /// Login, if the cluster requires one.
     pub credentials: Option<ScyllaCredentials>,
-    /// How long one request may take.
+    /// Timeout of one request.
     pub request_timeout: Duration,
-    /// How long connecting may take, migrations included.
+    /// Timeout of connecting, including migrations.
     pub connect_timeout: Duration,
 }
 
-/// Who logs in. Shown without the password.
+/// A login. `Debug` hides the password.
 #[derive(Clone)]
 pub struct ScyllaCredentials {
-    /// The role's name.
+    /// Name of the role.
     pub user: String,
-    /// Its password.
+    /// Password of the role.
     pub password: String,
 }
 
@@ -69,11 +68,11 @@ impl fmt::Debug for ScyllaCredentials {
     }
 }
 
-/// A keyspace's name, safe to stand in a statement.
+/// The name of a keyspace, safe to insert into a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyspaceName(String);
 
-/// A text that is no keyspace's name.
+/// A text that is not a valid keyspace name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to 48 lower-case letters, digits and underscores, beginning with a letter")]
 pub struct KeyspaceFault;
@@ -82,9 +81,11 @@ impl FromStr for KeyspaceName {
     type Err = KeyspaceFault;
 
     fn from_str(text: &str) -> Result<Self, KeyspaceFault> {
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        let begins_well = text.bytes().next().is_some_and(|first| first.is_ascii_lowercase());
-        if begins_well && text.len() <= 48 && text.bytes().all(plain) {
+        let is_allowed =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let starts_with_letter =
+            text.bytes().next().is_some_and(|first| first.is_ascii_lowercase());
+        if starts_with_letter && text.len() <= 48 && text.bytes().all(is_allowed) {
             Ok(Self(text.to_owned()))
         } else {
             Err(KeyspaceFault)
@@ -98,8 +99,8 @@ impl fmt::Display for KeyspaceName {
     }
 }
 
-/// Connects, keeps to one datacenter and uses the keyspace, which is made if it is absent and may be made.
-pub(super) async fn open(config: &ScyllaConfig, schema: Schema) -> Result<Session, StoreError> {
+/// Connects to one datacenter and selects the keyspace, which is created if `mode` allows it.
+pub(super) async fn open(config: &ScyllaConfig, mode: SchemaMode) -> Result<Session, StoreError> {
     let profile = ExecutionProfile::builder()
         .request_timeout(Some(config.request_timeout))
         .consistency(Consistency::LocalQuorum)
@@ -125,9 +126,9 @@ pub(super) async fn open(config: &ScyllaConfig, schema: Schema) -> Result<Sessio
     let local = profile.pointee_to_builder().load_balancing_policy(routing).build();
     profile.map_to_another_profile(local);
 
-    match schema {
-        Schema::BringUpToDate => create_keyspace(&session, config, &datacenter).await?,
-        Schema::LeaveAsItIs => require_keyspace(&session, config).await?,
+    match mode {
+        SchemaMode::Migrate => create_keyspace(&session, config, &datacenter).await?,
+        SchemaMode::CheckOnly => require_keyspace(&session, config).await?,
     }
     session.use_keyspace(config.keyspace.to_string(), false).await.map_err(unavailable)?;
     Ok(session)
@@ -142,20 +143,20 @@ async fn require_keyspace(session: &Session, config: &ScyllaConfig) -> Result<()
     Err(corrupt(format!("there is no keyspace `{keyspace}`")))
 }
 
-/// The datacenter that was asked for, or the only one there is.
-fn local_datacenter(session: &Session, asked_for: Option<&str>) -> Result<String, StoreError> {
+/// Returns the configured datacenter, or the only one of the cluster.
+fn local_datacenter(session: &Session, configured: Option<&str>) -> Result<String, StoreError> {
     let cluster = session.get_cluster_state();
     let known: BTreeSet<&str> =
         cluster.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
     let list = || known.iter().copied().collect::<Vec<_>>().join(", ");
-    match asked_for {
+    match configured {
         Some(name) if known.contains(name) => Ok(name.to_owned()),
         Some(name) => {
             Err(corrupt(format!("the cluster has no datacenter `{name}`; it has {}", list())))
         }
         None => match (known.len(), known.first()) {
             (1, Some(only)) => Ok((*only).to_owned()),
-            (0, _) => Err(unavailable("no node says which datacenter it is in")),
+            (0, _) => Err(unavailable("no node reports its datacenter")),
             _ => Err(corrupt(format!("the cluster has the datacenters {}: name one", list()))),
         },
     }
@@ -171,7 +172,7 @@ async fn create_keyspace(
     if any_row(session, known, (&keyspace,)).await? {
         return Ok(());
     }
-    // Only ScyllaDB keeps this table of its own; Cassandra refuses options it does not know.
+    // Only ScyllaDB has this table. Cassandra rejects unknown options.
     let scylla_only = "SELECT table_name FROM system_schema.tables \
                        WHERE keyspace_name = 'system' AND table_name = ?";
     let is_scylla = any_row(session, scylla_only, ("scylla_local",)).await?;
@@ -185,7 +186,7 @@ async fn create_keyspace(
     change_schema(session, &create).await
 }
 
-/// Runs one statement that changes the schema, and waits until all nodes agree about it.
+/// Runs a statement that changes the schema, and waits for schema agreement of all nodes.
 pub(super) async fn change_schema(session: &Session, text: &str) -> Result<(), StoreError> {
     let mut statement = Statement::new(text);
     statement.set_request_timeout(Some(SCHEMA_CHANGE_TIMEOUT));
@@ -193,7 +194,7 @@ pub(super) async fn change_schema(session: &Session, text: &str) -> Result<(), S
     Ok(())
 }
 
-/// Whether a query finds anything.
+/// Whether a query returns any row.
 pub(super) async fn any_row(
     session: &Session,
     text: &str,
@@ -203,8 +204,8 @@ pub(super) async fn any_row(
     Ok(found.into_rows_result().map_err(corrupt)?.rows_num() > 0)
 }
 
-/// Prepares a statement that changes nothing when it is repeated: the driver may try another node.
-pub(super) async fn prepare_repeatable(
+/// Prepares an idempotent statement: the driver may retry it on another node.
+pub(super) async fn prepare_idempotent(
     session: &Session,
     text: &str,
     consistency: Consistency,
@@ -212,18 +213,18 @@ pub(super) async fn prepare_repeatable(
     let mut statement = session.prepare(text).await.map_err(unavailable)?;
     statement.set_consistency(consistency);
     statement.set_is_idempotent(true);
-    statement.set_retry_policy(Some(repeatable()));
-    // The columns are those of the preparation; they need not come with every answer.
+    statement.set_retry_policy(Some(idempotent_retry_policy()));
+    // The column metadata of the preparation applies to every response, so responses need not repeat it.
     statement.set_use_cached_result_metadata(true);
     Ok(statement)
 }
 
-/// The retry policy of what may be repeated.
-pub(super) fn repeatable() -> Arc<dyn RetryPolicy> {
+/// The retry policy of idempotent statements.
+pub(super) fn idempotent_retry_policy() -> Arc<dyn RetryPolicy> {
     Arc::new(DefaultRetryPolicy::new())
 }
 
-/// Prepares a conditional write: one try, whose outcome is read with [`outcome`].
+/// Prepares a conditional write. It has one attempt, whose outcome is decoded by [`outcome`].
 pub(super) async fn prepare_conditional(
     session: &Session,
     text: &str,
@@ -231,41 +232,41 @@ pub(super) async fn prepare_conditional(
     session.prepare(text).await.map_err(unavailable)
 }
 
-/// What a conditional write came to. ScyllaDB answers a batch with a row for each of its statements, Cassandra with
-/// one; all rows say the same, and their columns differ, so the first row's `[applied]` is looked up by name.
-pub(super) fn outcome(answer: QueryResult) -> Result<Conditional, StoreError> {
-    let rows = answer.into_rows_result().map_err(unavailable)?;
-    let place = rows.column_specs().get_by_name("[applied]").map(|(place, _)| place);
+/// Decodes the outcome of a conditional write. For a batch, ScyllaDB returns one row for each statement and Cassandra one
+/// row. All rows have the same outcome but different columns, so `[applied]` of the first row is looked up by name.
+pub(super) fn outcome(response: QueryResult) -> Result<CasOutcome, StoreError> {
+    let rows = response.into_rows_result().map_err(unavailable)?;
+    let index = rows.column_specs().get_by_name("[applied]").map(|(index, _)| index);
     let first: Option<Row> = rows.maybe_first_row().map_err(unavailable)?;
-    let applied = place.and_then(|place| first?.columns.into_iter().nth(place).flatten());
+    let applied = index.and_then(|index| first?.columns.into_iter().nth(index).flatten());
     match applied {
-        Some(CqlValue::Boolean(true)) => Ok(Conditional::Applied),
-        Some(CqlValue::Boolean(false)) => Ok(Conditional::Refused),
-        _ => Err(unavailable("a conditional write was answered without `[applied]`")),
+        Some(CqlValue::Boolean(true)) => Ok(CasOutcome::Applied),
+        Some(CqlValue::Boolean(false)) => Ok(CasOutcome::Refused),
+        _ => Err(unavailable("the response to a conditional write has no `[applied]`")),
     }
 }
 
-/// No answer, or one that leaves the outcome open.
+/// Creates the error of a failed request, whose outcome may be unknown.
 pub(super) fn unavailable(reason: impl ToString) -> StoreError {
     StoreError::Unavailable(reason.to_string())
 }
 
-/// An answer that cannot be.
+/// Creates the error of an invalid response.
 pub(super) fn corrupt(reason: impl ToString) -> StoreError {
     StoreError::Corrupt(reason.to_string())
 }
 
-/// An unsigned number as CQL's `bigint`.
+/// Converts an unsigned number to CQL's `bigint`.
 pub(super) fn bigint(number: u64) -> Result<i64, StoreError> {
     i64::try_from(number).map_err(|_| corrupt(format!("{number} is too large to be stored")))
 }
 
-/// A `bigint` as the unsigned number it must be.
+/// Converts a `bigint` to an unsigned number.
 pub(super) fn unsigned(number: i64) -> Result<u64, StoreError> {
     u64::try_from(number).map_err(|_| corrupt(format!("{number} is negative")))
 }
 
-/// An unsigned number as CQL's `int`.
+/// Converts an unsigned number to CQL's `int`.
 pub(super) fn int(number: u32) -> Result<i32, StoreError> {
     i32::try_from(number).map_err(|_| corrupt(format!("{number} is too large to be stored")))
 }
@@ -275,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_need_no_quotes_are_keyspaces() {
+    fn only_names_without_need_for_quotes_are_keyspace_names() {
         for good in ["a", "allocator", "allocator_2", &"x".repeat(48)] {
             assert_eq!(good.parse::<KeyspaceName>().map(|name| name.to_string()), Ok(good.into()));
         }
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_not_shown() {
+    fn debug_output_hides_the_password() {
         let login = ScyllaCredentials { user: "app".into(), password: "secret-word".into() };
         assert!(!format!("{login:?}").contains("secret-word"));
     }

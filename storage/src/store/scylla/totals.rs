@@ -1,4 +1,4 @@
-//! Totals and checkpoints: one Scylla partition for each of the log's, written by conditions only.
+//! Totals and checkpoints: one Scylla partition for each partition of a log, written by lightweight transactions only.
 
 use std::collections::HashMap;
 
@@ -13,18 +13,19 @@ use scylla::statement::prepared::PreparedStatement;
 use scylla::value::MaybeUnset;
 
 use super::session::{
-    bigint, corrupt, int, outcome, prepare_conditional, prepare_repeatable, unavailable, unsigned,
+    bigint, corrupt, int, outcome, prepare_conditional, prepare_idempotent, unavailable, unsigned,
 };
-use crate::log::LogIdentity;
+use crate::log_identity::LogIdentity;
 use crate::store::{
-    Checkpoint, Commit, Conditional, Damaged, Epoch, PartitionRef, RecordMark, StoreError,
-    StoredPartition, Summary, Tally,
+    BudgetSummary, CasOutcome, Checkpoint, Commit, DamagedTotals, Epoch, PartitionRef,
+    RecordCounts, RecordFingerprint, StoreError, StoredPartition,
 };
 
-/// Partitions that one reader of summaries asks at once.
+/// Maximum concurrent partition reads of one summary.
 const READS_IN_FLIGHT: usize = 64;
 
-pub(super) struct Totals {
+/// Prepared statements for totals and checkpoints.
+pub(super) struct TotalsStatements {
     claim_first: PreparedStatement,
     claim: PreparedStatement,
     commit_checkpoint: PreparedStatement,
@@ -32,10 +33,10 @@ pub(super) struct Totals {
     read_partition: PreparedStatement,
     read_budgets: PreparedStatement,
     read_epoch: PreparedStatement,
-    read_state_position: PreparedStatement,
+    read_rows_position: PreparedStatement,
 }
 
-impl Totals {
+impl TotalsStatements {
     pub(super) async fn prepare(session: &Session) -> Result<Self, StoreError> {
         Ok(Self {
             claim_first: prepare_conditional(
@@ -65,8 +66,8 @@ impl Totals {
                  sums, distribution, updated_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             )
             .await?,
-            // Serial: sees every write that was answered, and settles one that was not.
-            read_partition: prepare_repeatable(
+            // Serial: sees every acknowledged write, and settles an unacknowledged one.
+            read_partition: prepare_idempotent(
                 session,
                 "SELECT epoch, owner, position, state_position, cluster_id, topic_id, \
                  last_offset, last_fingerprint, applied, duplicates, dead_lettered, budget, \
@@ -75,22 +76,22 @@ impl Totals {
                 Consistency::LocalSerial,
             )
             .await?,
-            // A quorum, and not one replica: a replica that was away can be minutes behind, and its numbers would
-            // lack people. A quorum has every commit that was answered, and costs no round of Paxos.
-            read_budgets: prepare_repeatable(
+            // A quorum instead of one replica: a replica that was down can be minutes behind, and its totals would lack
+            // people. A quorum includes every acknowledged commit, without a Paxos round.
+            read_budgets: prepare_idempotent(
                 session,
                 "SELECT budget, budget_position, people, sums, distribution, updated_at_ms \
                  FROM totals WHERE generation = ? AND partition = ? AND budget IN ?",
                 Consistency::LocalQuorum,
             )
             .await?,
-            read_epoch: prepare_repeatable(
+            read_epoch: prepare_idempotent(
                 session,
                 "SELECT epoch FROM totals WHERE generation = ? AND partition = ? LIMIT 1",
                 Consistency::LocalQuorum,
             )
             .await?,
-            read_state_position: prepare_repeatable(
+            read_rows_position: prepare_idempotent(
                 session,
                 "SELECT state_position FROM totals WHERE generation = ? AND partition = ? LIMIT 1",
                 Consistency::LocalQuorum,
@@ -106,10 +107,10 @@ impl Totals {
         expected: Option<Epoch>,
         next: Epoch,
         owner: &str,
-    ) -> Result<Conditional, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let (generation, number) = key(partition)?;
         let next = bigint(next.0)?;
-        let answer = match expected {
+        let response = match expected {
             None => {
                 let values = (generation, number, next, owner);
                 session.execute_unpaged(&self.claim_first, values).await
@@ -119,7 +120,7 @@ impl Totals {
                 session.execute_unpaged(&self.claim, values).await
             }
         };
-        outcome(answer.map_err(unavailable)?)
+        outcome(response.map_err(unavailable)?)
     }
 
     pub(super) async fn commit(
@@ -127,16 +128,16 @@ impl Totals {
         session: &Session,
         partition: PartitionRef,
         commit: &Commit,
-    ) -> Result<Conditional, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let (generation, number) = key(partition)?;
-        let Checkpoint { position, state_position, identity, last_record, tally } =
+        let Checkpoint { position, rows_position, identity, last_record, tally } =
             &commit.checkpoint;
 
-        // Unset, never NULL: what is absent must not become a tombstone.
+        // Unset, never NULL: an absent value must not become a tombstone.
         let identity = identity.as_ref();
         let checkpoint = (
             bigint(position.0)?,
-            bigint(state_position.0)?,
+            bigint(rows_position.0)?,
             MaybeUnset::from_option(identity.map(|log| log.cluster_id.as_str())),
             MaybeUnset::from_option(identity.map(|log| log.topic_id.as_str())),
             MaybeUnset::from_option(last_record.map(|r| bigint(r.offset.0)).transpose()?),
@@ -175,9 +176,9 @@ impl Totals {
         partition: PartitionRef,
     ) -> Result<Option<StoredPartition>, StoreError> {
         let key = key(partition)?;
-        let answer =
+        let response =
             session.execute_unpaged(&self.read_partition, key).await.map_err(unavailable)?;
-        let rows = answer.into_rows_result().map_err(corrupt)?;
+        let rows = response.into_rows_result().map_err(corrupt)?;
         let mut stored: Option<StoredPartition> = None;
         for row in rows.rows::<PartitionRow>().map_err(corrupt)? {
             let mut row = row.map_err(corrupt)?;
@@ -194,14 +195,14 @@ impl Totals {
         Ok(stored)
     }
 
-    pub(super) async fn state_position(
+    pub(super) async fn rows_position(
         &self,
         session: &Session,
         partition: PartitionRef,
     ) -> Result<Option<Position>, StoreError> {
         let key = key(partition)?;
-        let answer = session.execute_unpaged(&self.read_state_position, key).await;
-        let rows = answer.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
+        let response = session.execute_unpaged(&self.read_rows_position, key).await;
+        let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
         let Some((stored,)) = rows.maybe_first_row::<(Option<i64>,)>().map_err(corrupt)? else {
             return Ok(None);
         };
@@ -214,7 +215,7 @@ impl Totals {
         generation: Generation,
         partitions: PartitionCount,
         budgets: &[BudgetId],
-    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+    ) -> Result<Vec<Result<BudgetSummary, DamagedTotals>>, StoreError> {
         let ids: Vec<&str> = budgets.iter().map(BudgetId::as_str).collect();
         let reads: Vec<_> = partitions
             .partitions()
@@ -233,7 +234,7 @@ impl Totals {
         Ok(budgets.iter().map(summary).collect())
     }
 
-    /// What one partition has of the budgets; `None` if it was never claimed.
+    /// Reads the totals of budgets in one partition; `None` if it was never claimed.
     async fn read_budgets(
         &self,
         session: &Session,
@@ -242,29 +243,32 @@ impl Totals {
     ) -> Result<Option<Part>, StoreError> {
         let (generation, number) = key(partition)?;
         let values = (generation, number, budgets);
-        let answer = session.execute_unpaged(&self.read_budgets, values).await;
-        let rows = answer.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
+        let response = session.execute_unpaged(&self.read_budgets, values).await;
+        let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
         let mut part = Part::new();
         for row in rows.rows::<(&str, i64, i64, Vec<i64>, &[u8], i64)>().map_err(corrupt)? {
             let (budget, position, people, sums, distribution, updated_at_ms) =
                 row.map_err(corrupt)?;
             let columns = (position, people, sums, distribution, updated_at_ms);
             let totals = totals_from(partition, budget, columns);
-            part.insert(budget.to_owned(), totals.map_err(|error| Damaged(error.to_string())));
+            part.insert(
+                budget.to_owned(),
+                totals.map_err(|error| DamagedTotals(error.to_string())),
+            );
         }
         if !part.is_empty() {
             return Ok(Some(part));
         }
-        // A row that is not there does not show the static columns either: ask for them alone.
-        let answer = session.execute_unpaged(&self.read_epoch, (generation, number)).await;
-        let rows = answer.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
+        // An absent row does not return the static columns either: read them alone.
+        let response = session.execute_unpaged(&self.read_epoch, (generation, number)).await;
+        let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
         let claimed = rows.maybe_first_row::<(Option<i64>,)>().map_err(corrupt)?;
         Ok(claimed.and_then(|(epoch,)| epoch).map(|_| part))
     }
 }
 
-/// What one partition has of several budgets, by their ids.
-type Part = HashMap<String, Result<BudgetTotals, Damaged>>;
+/// Totals of several budgets in one partition, by budget id.
+type Part = HashMap<String, Result<BudgetTotals, DamagedTotals>>;
 
 fn key(partition: PartitionRef) -> Result<(i32, i32), StoreError> {
     let PartitionRef { generation: Generation(generation), partition: PartitionId(number) } =
@@ -272,7 +276,7 @@ fn key(partition: PartitionRef) -> Result<(i32, i32), StoreError> {
     Ok((int(generation)?, int(number)?))
 }
 
-/// A budget's own columns: position, people, sums, distribution, time of the last change.
+/// Columns of a budget: position, people, sums, distribution, time of the latest change.
 type BudgetColumns<'a> = (i64, i64, Vec<i64>, &'a [u8], i64);
 
 fn totals_from(
@@ -287,14 +291,14 @@ fn totals_from(
             let PartitionRef { generation, partition } = partition;
             corrupt(format!(
                 "the totals of budget {budget} in partition {partition} of generation \
-                 {generation} contradict themselves"
+                 {generation} are inconsistent"
             ))
         },
     )
 }
 
-/// A row of the table: the static columns, which every row of a partition repeats, and a budget's own, which are
-/// absent in a partition that has no budget yet.
+/// A row of the table: the static columns, which are the same in all rows of a partition, and the columns of a budget,
+/// which are absent in a partition without budgets.
 #[derive(DeserializeRow)]
 struct PartitionRow<'a> {
     epoch: Option<i64>,
@@ -328,7 +332,7 @@ impl PartitionRow<'_> {
         let columns = (
             present(self.budget_position, "budget_position")?,
             present(self.people, "people")?,
-            // An empty list and no list are the same to a server.
+            // A server does not distinguish an empty list from none.
             self.sums.take().unwrap_or_default(),
             self.distribution.unwrap_or_default(),
             present(self.updated_at_ms, "updated_at_ms")?,
@@ -337,7 +341,7 @@ impl PartitionRow<'_> {
         Ok(Some((budget, totals)))
     }
 
-    /// The partition without its budgets; `None` if it was never claimed.
+    /// Decodes the partition without its budgets; `None` if it was never claimed.
     fn into_partition(self) -> Result<Option<StoredPartition>, StoreError> {
         let Some(epoch) = self.epoch else {
             return Ok(None);
@@ -352,7 +356,7 @@ impl PartitionRow<'_> {
         };
         let last_record = match (self.last_offset, self.last_fingerprint) {
             (None, None) => None,
-            (offset, fingerprint) => Some(RecordMark {
+            (offset, fingerprint) => Some(RecordFingerprint {
                 offset: Offset(number(offset, "last_offset")?),
                 fingerprint: present(fingerprint, "last_fingerprint")?.cast_unsigned(),
             }),
@@ -362,10 +366,10 @@ impl PartitionRow<'_> {
             owner: present(self.owner, "owner")?.to_owned(),
             checkpoint: Checkpoint {
                 position: Position(number(self.position, "position")?),
-                state_position: Position(number(self.state_position, "state_position")?),
+                rows_position: Position(number(self.state_position, "state_position")?),
                 identity,
                 last_record,
-                tally: Tally {
+                tally: RecordCounts {
                     applied: number(self.applied, "applied")?,
                     duplicates: number(self.duplicates, "duplicates")?,
                     dead_lettered: number(self.dead_lettered, "dead_lettered")?,
@@ -376,7 +380,7 @@ impl PartitionRow<'_> {
     }
 }
 
-/// A column that every commit writes.
+/// Unwraps a column that every commit writes.
 fn present<T>(column: Option<T>, name: &str) -> Result<T, StoreError> {
     column.ok_or_else(|| corrupt(format!("a row of the totals table has no {name}")))
 }

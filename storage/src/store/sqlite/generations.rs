@@ -1,19 +1,22 @@
-//! Which generations there are, and what is said of those that are folded beside the one that answers.
+//! The generation registry, and progress reports of shadow partitions.
 
 use rusqlite::{Connection, OptionalExtension};
-use schemas::{Generation, PartitionCount, PartitionReport, Roster};
+use schemas::{Generation, GenerationRegistry, PartitionCount, PartitionReport};
 
 use super::Fault;
-use crate::store::{Conditional, PartitionRef};
+use crate::store::{CasOutcome, PartitionRef};
 
-pub(super) fn roster(connection: &Connection) -> Result<Option<Roster>, Fault> {
+pub(super) fn registry(connection: &Connection) -> Result<Option<GenerationRegistry>, Fault> {
     let text: Option<String> =
         connection.query_row("SELECT roster FROM roster", [], |row| row.get(0)).optional()?;
-    let damage = || Fault::Damage("the roster of generations is none".to_owned());
-    text.map(|text| Roster::from_json(&text).ok_or_else(damage)).transpose()
+    let damage = || Fault::Damage("the generation registry is damaged".to_owned());
+    text.map(|text| GenerationRegistry::from_json(&text).ok_or_else(damage)).transpose()
 }
 
-pub(super) fn change(connection: &Connection, next: &Roster) -> Result<Conditional, Fault> {
+pub(super) fn change(
+    connection: &Connection,
+    next: &GenerationRegistry,
+) -> Result<CasOutcome, Fault> {
     let values = (next.revision.cast_signed(), next.to_json());
     let changed = if next.revision == 1 {
         connection.execute(
@@ -26,7 +29,7 @@ pub(super) fn change(connection: &Connection, next: &Roster) -> Result<Condition
             values,
         )?
     };
-    Ok(if changed == 1 { Conditional::Applied } else { Conditional::Refused })
+    Ok(if changed == 1 { CasOutcome::Applied } else { CasOutcome::Refused })
 }
 
 pub(super) fn write_report(
@@ -52,8 +55,8 @@ pub(super) fn reports(
     let mut reports = vec![None; partitions.get() as usize];
     while let Some(row) = rows.next()? {
         let (partition, report): (u32, String) = (row.get(0)?, row.get(1)?);
-        if let Some(place) = reports.get_mut(partition as usize) {
-            *place = PartitionReport::from_json(&report);
+        if let Some(slot) = reports.get_mut(partition as usize) {
+            *slot = PartitionReport::from_json(&report);
         }
     }
     Ok(reports)

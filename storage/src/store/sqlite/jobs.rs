@@ -1,4 +1,4 @@
-//! Background jobs, a row each.
+//! Background jobs: one row each.
 
 use rusqlite::{Connection, OptionalExtension};
 use schemas::job::{Job, JobId};
@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::Fault;
 use crate::jobs::JobRows;
-use crate::store::Conditional;
+use crate::store::CasOutcome;
 
 pub(super) fn all(connection: &Connection) -> Result<JobRows, Fault> {
     let mut select = connection.prepare("SELECT id, revision, job FROM jobs")?;
@@ -21,11 +21,11 @@ pub(super) fn one(connection: &Connection, id: JobId) -> Result<Option<Job>, Fau
     let text: Option<String> = connection
         .query_row("SELECT job FROM jobs WHERE id = ?1", [key(id)], |row| row.get(0))
         .optional()?;
-    let damage = || Fault::Damage(format!("job {id} cannot be read"));
+    let damage = || Fault::Damage(format!("job {id} is unreadable"));
     text.map(|text| Job::from_json(&text).ok_or_else(damage)).transpose()
 }
 
-pub(super) fn change(connection: &Connection, next: &Job) -> Result<Conditional, Fault> {
+pub(super) fn change(connection: &Connection, next: &Job) -> Result<CasOutcome, Fault> {
     let values = (key(next.id), next.revision.cast_signed(), next.to_json());
     let changed = if next.revision == 1 {
         connection.execute(
@@ -45,7 +45,7 @@ pub(super) fn delete(
     connection: &Connection,
     id: JobId,
     revision: u64,
-) -> Result<Conditional, Fault> {
+) -> Result<CasOutcome, Fault> {
     let values = (key(id), revision.cast_signed());
     let deleted = connection.execute("DELETE FROM jobs WHERE id = ?1 AND revision = ?2", values)?;
     Ok(outcome(deleted))
@@ -55,6 +55,6 @@ fn key(id: JobId) -> [u8; 16] {
     id.0.into_bytes()
 }
 
-fn outcome(rows: usize) -> Conditional {
-    if rows == 1 { Conditional::Applied } else { Conditional::Refused }
+fn outcome(rows: usize) -> CasOutcome {
+    if rows == 1 { CasOutcome::Applied } else { CasOutcome::Refused }
 }

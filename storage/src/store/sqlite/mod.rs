@@ -1,13 +1,12 @@
-//! The store in one SQLite file. The tables mean what those of `schemas/cql/` mean.
+//! The store in one SQLite file. The tables correspond to those of `schemas/cql/`.
 //!
-//! `synchronous=NORMAL` is enough here. All that is stored is a function of a prefix of the log, and says which; the
-//! log itself syncs every record before it is acknowledged. A power cut may take back the latest transactions, but
-//! WAL recovers up to the last whole one, so that epochs, positions, totals and people's rows all return to one
-//! earlier moment together. The owner then folds from that position again and comes to the same values. Until it has
-//! caught up, answers may be older than before the cut; a reader with a receipt is told to wait, as always. Jobs return to
-//! the same moment as what they did. A process that dies takes nothing back.
+//! `synchronous=NORMAL` is sufficient. All stored data is derived from a prefix of the log, whose position is stored with
+//! it, and the log syncs every record before it acknowledges it. A power loss may roll back the latest transactions, but WAL
+//! recovers up to the last complete one, so epochs, positions, totals, person rows and jobs return to the same earlier
+//! state together. The owner then folds from that position again, with the same results. Until it has caught up, reads may
+//! return older totals than before; a reader with a receipt waits, as always. The death of the process loses nothing.
 //!
-//! One thread writes and one reads, so that reading people does not hold up a commit.
+//! One thread writes and one reads, so that reading people does not delay commits.
 
 mod generations;
 mod jobs;
@@ -20,12 +19,13 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use schemas::job::{Job, JobId};
 use schemas::{
-    BudgetId, Generation, PartitionCount, PartitionReport, PersonKey, PersonRow, Position, Roster,
-    bucket_of,
+    BudgetId, Generation, GenerationRegistry, PartitionCount, PartitionReport, PersonKey,
+    PersonRow, Position, bucket_of,
 };
 
 use super::{
-    Commit, Conditional, Damaged, Epoch, PartitionRef, Store, StoreError, StoredPartition, Summary,
+    BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
+    PartitionRef, People, StoreError, StoredPartition,
 };
 use crate::jobs::{JobRows, JobStore};
 use crate::sqlite::{self, Durability, Schema, Worker, WorkerGone, is_damage};
@@ -34,8 +34,8 @@ pub use crate::sqlite::OpenError;
 
 const SCHEMA: Schema = Schema {
     application_id: 0x5442_5301,
-    version: 3,
-    tables: r#"
+    first_version: 3,
+    migrations: &[r#"
         CREATE TABLE roster (
             id INTEGER PRIMARY KEY CHECK (id = 1),
             revision INTEGER NOT NULL,
@@ -93,7 +93,7 @@ const SCHEMA: Schema = Schema {
             state BLOB NOT NULL,
             PRIMARY KEY (generation, partition, bucket, person)
         ) STRICT, WITHOUT ROWID;
-    "#,
+    "#],
 };
 
 /// The store in one SQLite file.
@@ -103,10 +103,10 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the store, and creates it if there is none.
+    /// Opens the store, and creates it if it does not exist.
     ///
     /// # Errors
-    /// When the file is not such a store, or cannot be read and written.
+    /// When the file is not a store, or cannot be read and written.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let worker = |name| {
             let connection = sqlite::open(path, &SCHEMA, Durability::ProcessDeath)?;
@@ -115,17 +115,17 @@ impl SqliteStore {
         Ok(Self { writer: worker("store-writer")?, reader: worker("store-reader")? })
     }
 
-    /// Opens a store that is there.
+    /// Opens an existing store.
     ///
     /// # Errors
-    /// When there is none; else as [`SqliteStore::open`].
+    /// When it does not exist, and as [`SqliteStore::open`].
     pub fn open_existing(path: &Path) -> Result<Self, OpenError> {
         sqlite::open_to_read(path, &SCHEMA)?;
         Self::open(path)
     }
 }
 
-/// Why a statement came to nothing.
+/// Why a statement failed.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
     #[error(transparent)]
@@ -150,21 +150,21 @@ impl From<WorkerGone> for StoreError {
     }
 }
 
-async fn on<T: Send + 'static>(
+async fn run<T: Send + 'static>(
     worker: &Worker,
-    job: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
+    call: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, StoreError> {
-    Ok(worker.call(job).await??)
+    Ok(worker.call(call).await??)
 }
 
 #[async_trait]
-impl Store for SqliteStore {
+impl Checkpoints for SqliteStore {
     async fn read_partition(
         &self,
         partition: PartitionRef,
     ) -> Result<Option<StoredPartition>, StoreError> {
-        // On the writer: behind every write whose caller has stopped waiting.
-        on(&self.writer, move |connection| partitions::read(connection, partition)).await
+        // On the writer thread: after every write whose caller has stopped waiting.
+        run(&self.writer, move |connection| partitions::read(connection, partition)).await
     }
 
     async fn claim(
@@ -173,21 +173,22 @@ impl Store for SqliteStore {
         expected: Option<Epoch>,
         next: Epoch,
         owner: &str,
-    ) -> Result<Conditional, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let owner = owner.to_owned();
         let claim = move |connection: &mut Connection| {
             partitions::claim(connection, partition, expected, next, &owner)
         };
-        on(&self.writer, claim).await
+        run(&self.writer, claim).await
     }
 
     async fn commit(
         &self,
         partition: PartitionRef,
         commit: &Commit,
-    ) -> Result<Conditional, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let commit = commit.clone();
-        on(&self.writer, move |connection| partitions::commit(connection, partition, &commit)).await
+        run(&self.writer, move |connection| partitions::commit(connection, partition, &commit))
+            .await
     }
 
     async fn summaries(
@@ -195,15 +196,22 @@ impl Store for SqliteStore {
         generation: Generation,
         count: PartitionCount,
         budgets: &[BudgetId],
-    ) -> Result<Vec<Result<Summary, Damaged>>, StoreError> {
+    ) -> Result<Vec<Result<BudgetSummary, DamagedTotals>>, StoreError> {
         let budgets = budgets.to_vec();
         let read = move |connection: &mut Connection| {
             let summary = |budget| partitions::summary(connection, generation, count, budget);
             budgets.iter().map(summary).collect()
         };
-        on(&self.reader, read).await
+        run(&self.reader, read).await
     }
 
+    async fn rows_position(&self, partition: PartitionRef) -> Result<Option<Position>, StoreError> {
+        run(&self.reader, move |connection| partitions::rows_position(connection, partition)).await
+    }
+}
+
+#[async_trait]
+impl People for SqliteStore {
     async fn write_people(
         &self,
         partition: PartitionRef,
@@ -211,7 +219,8 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         for rows in rows.chunks(people::TRANSACTION_ROWS) {
             let rows = rows.to_vec();
-            on(&self.writer, move |connection| people::write(connection, partition, &rows)).await?;
+            run(&self.writer, move |connection| people::write(connection, partition, &rows))
+                .await?;
         }
         Ok(())
     }
@@ -227,7 +236,7 @@ impl Store for SqliteStore {
             let page = move |connection: &mut Connection| {
                 people::read_page(connection, partition, bucket, after)
             };
-            let page = on(&self.reader, page).await?;
+            let page = run(&self.reader, page).await?;
             let last = page.last().map(|row| row.person);
             page.into_iter().for_each(&mut *row);
             if last.is_none() {
@@ -243,24 +252,24 @@ impl Store for SqliteStore {
         person: &PersonKey,
     ) -> Result<Option<PersonRow>, StoreError> {
         let (person, bucket) = (*person, bucket_of(person));
-        on(&self.reader, move |connection| people::read(connection, partition, bucket, person))
+        run(&self.reader, move |connection| people::read(connection, partition, bucket, person))
             .await
     }
 
-    async fn state_position(
-        &self,
-        partition: PartitionRef,
-    ) -> Result<Option<Position>, StoreError> {
-        on(&self.reader, move |connection| partitions::state_position(connection, partition)).await
+    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        run(&self.writer, move |connection| people::delete(connection, partition)).await
+    }
+}
+
+#[async_trait]
+impl Generations for SqliteStore {
+    async fn registry(&self) -> Result<Option<GenerationRegistry>, StoreError> {
+        run(&self.reader, |connection| generations::registry(connection)).await
     }
 
-    async fn roster(&self) -> Result<Option<Roster>, StoreError> {
-        on(&self.reader, |connection| generations::roster(connection)).await
-    }
-
-    async fn change_roster(&self, next: &Roster) -> Result<Conditional, StoreError> {
+    async fn change_registry(&self, next: &GenerationRegistry) -> Result<CasOutcome, StoreError> {
         let next = next.clone();
-        on(&self.writer, move |connection| generations::change(connection, &next)).await
+        run(&self.writer, move |connection| generations::change(connection, &next)).await
     }
 
     async fn write_report(
@@ -272,7 +281,7 @@ impl Store for SqliteStore {
         let write = move |connection: &mut Connection| {
             generations::write_report(connection, partition, &report)
         };
-        on(&self.writer, write).await
+        run(&self.writer, write).await
     }
 
     async fn reports(
@@ -283,30 +292,26 @@ impl Store for SqliteStore {
         let read = move |connection: &mut Connection| {
             generations::reports(connection, generation, partitions)
         };
-        on(&self.reader, read).await
-    }
-
-    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
-        on(&self.writer, move |connection| people::delete(connection, partition)).await
+        run(&self.reader, read).await
     }
 }
 
 #[async_trait]
 impl JobStore for SqliteStore {
     async fn job_rows(&self) -> Result<JobRows, StoreError> {
-        on(&self.reader, |connection| jobs::all(connection)).await
+        run(&self.reader, |connection| jobs::all(connection)).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        on(&self.reader, move |connection| jobs::one(connection, id)).await
+        run(&self.reader, move |connection| jobs::one(connection, id)).await
     }
 
-    async fn change_job(&self, next: &Job) -> Result<Conditional, StoreError> {
+    async fn change_job(&self, next: &Job) -> Result<CasOutcome, StoreError> {
         let next = next.clone();
-        on(&self.writer, move |connection| jobs::change(connection, &next)).await
+        run(&self.writer, move |connection| jobs::change(connection, &next)).await
     }
 
-    async fn delete_job(&self, id: JobId, revision: u64) -> Result<Conditional, StoreError> {
-        on(&self.writer, move |connection| jobs::delete(connection, id, revision)).await
+    async fn delete_job(&self, id: JobId, revision: u64) -> Result<CasOutcome, StoreError> {
+        run(&self.writer, move |connection| jobs::delete(connection, id, revision)).await
     }
 }

@@ -1,25 +1,25 @@
-//! Checkpoints and totals: the conditional writes, and the reads that go with them.
+//! Checkpoints and totals: the conditional writes, and the reads.
 //!
-//! SQLite's integers are signed; numbers of ours keep their 64 bits and are read back with the same ones.
+//! SQLite's integers are signed: unsigned numbers are stored with the same 64 bits.
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior};
 use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, Position};
 
 use super::Fault;
-use crate::log::LogIdentity;
+use crate::log_identity::LogIdentity;
 use crate::store::{
-    Checkpoint, Commit, Conditional, Damaged, Epoch, PartitionRef, RecordMark, StoredPartition,
-    Summary, Tally,
+    BudgetSummary, CasOutcome, Checkpoint, Commit, DamagedTotals, Epoch, PartitionRef,
+    RecordCounts, RecordFingerprint, StoredPartition,
 };
 
 pub(super) fn read(
     connection: &mut Connection,
     partition: PartitionRef,
 ) -> Result<Option<StoredPartition>, Fault> {
-    // One snapshot for checkpoint and totals.
+    // One snapshot of checkpoint and totals.
     let snapshot = connection.transaction()?;
     let key = (partition.generation.0, partition.partition.0);
-    let head = snapshot
+    let partition_row = snapshot
         .prepare_cached(
             "SELECT epoch, owner, position, state_position, cluster_id, topic_id, last_offset,
                     last_fingerprint, applied, duplicates, dead_lettered
@@ -27,7 +27,7 @@ pub(super) fn read(
         )?
         .query_row(key, |row| Ok((Epoch(number(row, 0)?), row.get(1)?, checkpoint(row)?)))
         .optional()?;
-    let Some((epoch, owner, checkpoint)) = head else { return Ok(None) };
+    let Some((epoch, owner, checkpoint)) = partition_row else { return Ok(None) };
     let mut select = snapshot.prepare_cached(
         "SELECT budget_position, people, updated_at_ms, sums, distribution, budget
          FROM totals WHERE generation = ?1 AND partition = ?2 ORDER BY budget",
@@ -42,7 +42,7 @@ pub(super) fn read(
     Ok(Some(StoredPartition { epoch, owner, checkpoint, totals }))
 }
 
-pub(super) fn state_position(
+pub(super) fn rows_position(
     connection: &Connection,
     partition: PartitionRef,
 ) -> Result<Option<Position>, Fault> {
@@ -61,7 +61,7 @@ pub(super) fn claim(
     expected: Option<Epoch>,
     next: Epoch,
     owner: &str,
-) -> Result<Conditional, Fault> {
+) -> Result<CasOutcome, Fault> {
     let (generation, number) = (partition.generation.0, partition.partition.0);
     let next = next.0.cast_signed();
     let changed = match expected {
@@ -78,31 +78,31 @@ pub(super) fn claim(
             )?
             .execute((generation, number, next, owner, expected.0.cast_signed()))?,
     };
-    Ok(if changed == 1 { Conditional::Applied } else { Conditional::Refused })
+    Ok(if changed == 1 { CasOutcome::Applied } else { CasOutcome::Refused })
 }
 
 pub(super) fn commit(
     connection: &mut Connection,
     partition: PartitionRef,
     commit: &Commit,
-) -> Result<Conditional, Fault> {
+) -> Result<CasOutcome, Fault> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if move_checkpoint(&transaction, partition, commit)? == 0 {
-        return Ok(Conditional::Refused);
+    if write_checkpoint(&transaction, partition, commit)? == 0 {
+        return Ok(CasOutcome::Refused);
     }
     for (budget, totals) in &commit.totals {
         write_totals(&transaction, partition, budget, totals)?;
     }
     transaction.commit()?;
-    Ok(Conditional::Applied)
+    Ok(CasOutcome::Applied)
 }
 
-fn move_checkpoint(
+fn write_checkpoint(
     transaction: &Transaction<'_>,
     partition: PartitionRef,
     commit: &Commit,
 ) -> rusqlite::Result<usize> {
-    let Checkpoint { position, state_position, identity, last_record, tally } = &commit.checkpoint;
+    let Checkpoint { position, rows_position, identity, last_record, tally } = &commit.checkpoint;
     transaction
         .prepare_cached(
             "UPDATE partitions
@@ -116,7 +116,7 @@ fn move_checkpoint(
             commit.epoch.0.cast_signed(),
             commit.from.0.cast_signed(),
             position.0.cast_signed(),
-            state_position.0.cast_signed(),
+            rows_position.0.cast_signed(),
             identity.as_ref().map(|identity| &identity.cluster_id),
             identity.as_ref().map(|identity| &identity.topic_id),
             last_record.map(|mark| mark.offset.0.cast_signed()),
@@ -154,16 +154,16 @@ fn write_totals(
     Ok(())
 }
 
-/// The error is of the file; what only concerns the budget is in the answer.
+/// Reads a summary. The outer error concerns the file, the inner one only this budget.
 pub(super) fn summary(
     connection: &Connection,
     generation: Generation,
     count: PartitionCount,
     budget: &BudgetId,
-) -> Result<Result<Summary, Damaged>, Fault> {
+) -> Result<Result<BudgetSummary, DamagedTotals>, Fault> {
     match read_summary(connection, generation, count, budget) {
         Ok(summary) => Ok(Ok(summary)),
-        Err(Fault::Damage(reason)) => Ok(Err(Damaged(reason))),
+        Err(Fault::Damage(reason)) => Ok(Err(DamagedTotals(reason))),
         Err(fault) => Err(fault),
     }
 }
@@ -173,7 +173,7 @@ fn read_summary(
     generation: Generation,
     count: PartitionCount,
     budget: &BudgetId,
-) -> Result<Summary, Fault> {
+) -> Result<BudgetSummary, Fault> {
     let mut select = connection.prepare_cached(
         "SELECT budget_position, people, updated_at_ms, sums, distribution, p.partition
          FROM partitions p LEFT JOIN totals t
@@ -183,10 +183,10 @@ fn read_summary(
     let mut rows = select.query((generation.0, count.get(), budget.as_str()))?;
     let mut all = vec![None; count.get() as usize];
     while let Some(row) = rows.next()? {
-        let known = row.get::<_, Option<i64>>(0)?.is_some();
-        let totals = if known { totals_from(row)? } else { BudgetTotals::default() };
-        if let Some(place) = all.get_mut(row.get::<_, u32>(5)? as usize) {
-            *place = Some(totals);
+        let has_totals = row.get::<_, Option<i64>>(0)?.is_some();
+        let totals = if has_totals { totals_from(row)? } else { BudgetTotals::default() };
+        if let Some(slot) = all.get_mut(row.get::<_, u32>(5)? as usize) {
+            *slot = Some(totals);
         }
     }
     Ok(all)
@@ -207,16 +207,16 @@ fn checkpoint(row: &Row<'_>) -> rusqlite::Result<Checkpoint> {
     };
     let last_record = match (optional_number(row, 6)?, optional_number(row, 7)?) {
         (Some(offset), Some(fingerprint)) => {
-            Some(RecordMark { offset: Offset(offset), fingerprint })
+            Some(RecordFingerprint { offset: Offset(offset), fingerprint })
         }
         _ => None,
     };
     Ok(Checkpoint {
         position: Position(number(row, 2)?),
-        state_position: Position(number(row, 3)?),
+        rows_position: Position(number(row, 3)?),
         identity,
         last_record,
-        tally: Tally {
+        tally: RecordCounts {
             applied: number(row, 8)?,
             duplicates: number(row, 9)?,
             dead_lettered: number(row, 10)?,
@@ -224,7 +224,7 @@ fn checkpoint(row: &Row<'_>) -> rusqlite::Result<Checkpoint> {
     })
 }
 
-/// Reads the first five columns.
+/// Decodes the first five columns.
 fn totals_from(row: &Row<'_>) -> Result<BudgetTotals, Fault> {
     let sums: Vec<i64> =
         serde_json::from_slice(row.get_ref(3)?.as_bytes().map_err(rusqlite::Error::from)?)
@@ -237,5 +237,5 @@ fn totals_from(row: &Row<'_>) -> Result<BudgetTotals, Fault> {
         &sums,
         distribution,
     )
-    .ok_or_else(|| Fault::Damage("a budget's totals do not add up".into()))
+    .ok_or_else(|| Fault::Damage("the totals of a budget are inconsistent".into()))
 }

@@ -1,4 +1,4 @@
-//! People's rows.
+//! Person rows.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use schemas::{PersonKey, PersonRow, bucket_of};
@@ -6,9 +6,9 @@ use schemas::{PersonKey, PersonRow, bucket_of};
 use super::Fault;
 use crate::store::PartitionRef;
 
-/// So many rows are written at once: a commit waits for them a few milliseconds at most.
+/// Rows per write transaction: a commit waits at most a few milliseconds for one.
 pub(super) const TRANSACTION_ROWS: usize = 1_000;
-/// So many rows are read at once.
+/// Rows per read.
 const PAGE_ROWS: u32 = 1_000;
 
 pub(super) fn write(
@@ -59,14 +59,14 @@ pub(super) fn delete(connection: &mut Connection, partition: PartitionRef) -> Re
     Ok(())
 }
 
-/// A bucket's next rows after a person, by key; none once all have been read.
+/// Reads the next rows of a bucket after a person, ordered by key; empty at the end.
 pub(super) fn read_page(
     connection: &mut Connection,
     partition: PartitionRef,
     bucket: u8,
     after: Option<PersonKey>,
 ) -> Result<Vec<PersonRow>, Fault> {
-    // No key is an empty blob, and every key comes after it.
+    // The empty blob sorts before every key.
     let after = after.map_or(Vec::new(), |person| person.as_bytes().to_vec());
     let mut select = connection.prepare_cached(
         "SELECT person, state FROM allocations

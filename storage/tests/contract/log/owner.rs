@@ -1,118 +1,123 @@
-//! A partition handler that keeps what it is told.
+//! A partition handler that records its calls.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use schemas::{Offset, PartitionId, Position};
-use storage::log::{LogBounds, PartitionHandler, RecordBatch, Start};
+use storage::log::{LogBounds, PartitionHandler, RecordBatch, StartPosition};
 
-/// A record as it was delivered: offset, key, value.
+/// A delivered record: offset, key, value.
 pub type Read = (Offset, Vec<u8>, Vec<u8>);
 
-type StartOf = dyn Fn(PartitionId) -> Start + Send + Sync;
-type HasRoom = dyn FnMut(u64, &RecordBatch) -> bool + Send;
+type StartPositionOf = dyn Fn(PartitionId) -> StartPosition + Send + Sync;
+type Accepts = dyn FnMut(u64, &RecordBatch) -> bool + Send;
 
 pub struct Owner {
-    start_of: Box<StartOf>,
-    has_room: Mutex<Box<HasRoom>>,
-    told: Mutex<Told>,
+    start_of: Box<StartPositionOf>,
+    accepts: Mutex<Box<Accepts>>,
+    calls: Mutex<Calls>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Calls {
     owned: BTreeMap<PartitionId, LogBounds>,
     lost_any: bool,
     read: BTreeMap<PartitionId, Vec<Read>>,
-    offers: u64,
-    batches: u64,
+    deliveries: u64,
+    accepted_batches: u64,
     highs: BTreeMap<PartitionId, Position>,
     rejoin: bool,
 }
 
 impl Owner {
-    pub fn new(start_of: impl Fn(PartitionId) -> Start + Send + Sync + 'static) -> Arc<Self> {
+    pub fn new(
+        start_of: impl Fn(PartitionId) -> StartPosition + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new(Self {
             start_of: Box::new(start_of),
-            has_room: Mutex::new(Box::new(|_, _| true)),
-            told: Mutex::default(),
+            accepts: Mutex::new(Box::new(|_, _| true)),
+            calls: Mutex::default(),
         })
     }
 
-    /// Starts every partition at the log's start.
+    /// Creates an owner that starts every partition at the log's start.
     pub fn from_start() -> Arc<Self> {
-        Self::new(|_| Start::At(Position::START))
+        Self::new(|_| StartPosition::At(Position::START))
     }
 
-    /// Decides from now on, for each offer, by their number so far and the batch.
-    pub fn has_room(&self, has_room: impl FnMut(u64, &RecordBatch) -> bool + Send + 'static) {
-        *self.has_room.lock().unwrap() = Box::new(has_room);
+    /// Sets which deliveries are accepted from now on. `accepts` gets the number of deliveries so far and the batch.
+    pub fn accepts(&self, accepts: impl FnMut(u64, &RecordBatch) -> bool + Send + 'static) {
+        *self.accepts.lock().unwrap() = Box::new(accepts);
     }
 
     pub fn rejoin(&self) {
-        self.told.lock().unwrap().rejoin = true;
+        self.calls.lock().unwrap().rejoin = true;
     }
 
     pub fn owns(&self) -> usize {
-        self.told.lock().unwrap().owned.len()
+        self.calls.lock().unwrap().owned.len()
     }
 
-    /// What the log said of a partition when it was assigned; `None` while it is not ours.
+    /// Returns a partition's bounds at its assignment; `None` while it is not assigned.
     pub fn bounds(&self, partition: u32) -> Option<LogBounds> {
-        self.told.lock().unwrap().owned.get(&PartitionId(partition)).copied()
+        self.calls.lock().unwrap().owned.get(&PartitionId(partition)).copied()
     }
 
     pub fn has_lost_any(&self) -> bool {
-        self.told.lock().unwrap().lost_any
+        self.calls.lock().unwrap().lost_any
     }
 
     pub fn read(&self, partition: u32) -> Vec<Read> {
-        self.told.lock().unwrap().read.get(&PartitionId(partition)).cloned().unwrap_or_default()
+        self.calls.lock().unwrap().read.get(&PartitionId(partition)).cloned().unwrap_or_default()
     }
 
-    pub fn offers(&self) -> u64 {
-        self.told.lock().unwrap().offers
+    pub fn deliveries(&self) -> u64 {
+        self.calls.lock().unwrap().deliveries
     }
 
-    pub fn batches(&self) -> u64 {
-        self.told.lock().unwrap().batches
+    pub fn accepted_batches(&self) -> u64 {
+        self.calls.lock().unwrap().accepted_batches
     }
 
     pub fn high(&self, partition: u32) -> Option<Position> {
-        self.told.lock().unwrap().highs.get(&PartitionId(partition)).copied()
+        self.calls.lock().unwrap().highs.get(&PartitionId(partition)).copied()
     }
 }
 
 impl PartitionHandler for Owner {
-    fn assigned(&self, partitions: &[(PartitionId, LogBounds)]) -> Vec<(PartitionId, Start)> {
-        self.told.lock().unwrap().owned.extend(partitions.iter().copied());
+    fn assigned(
+        &self,
+        partitions: &[(PartitionId, LogBounds)],
+    ) -> Vec<(PartitionId, StartPosition)> {
+        self.calls.lock().unwrap().owned.extend(partitions.iter().copied());
         partitions.iter().map(|(id, _)| (*id, (self.start_of)(*id))).collect()
     }
 
     fn revoked(&self, partitions: &[PartitionId], lost: bool) {
-        let mut told = self.told.lock().unwrap();
-        told.owned.retain(|owned, _| !partitions.contains(owned));
-        told.lost_any |= lost;
+        let mut calls = self.calls.lock().unwrap();
+        calls.owned.retain(|owned, _| !partitions.contains(owned));
+        calls.lost_any |= lost;
     }
 
-    fn deliver(&self, batch: RecordBatch, _patience: Duration) -> Result<(), RecordBatch> {
-        let mut told = self.told.lock().unwrap();
-        told.offers += 1;
-        if !(self.has_room.lock().unwrap())(told.offers, &batch) {
+    fn deliver(&self, batch: RecordBatch, _timeout: Duration) -> Result<(), RecordBatch> {
+        let mut calls = self.calls.lock().unwrap();
+        calls.deliveries += 1;
+        if !(self.accepts.lock().unwrap())(calls.deliveries, &batch) {
             return Err(batch);
         }
-        told.batches += 1;
-        let read = told.read.entry(batch.partition()).or_default();
+        calls.accepted_batches += 1;
+        let read = calls.read.entry(batch.partition()).or_default();
         read.extend(batch.iter().map(|r| (r.offset, r.key.to_vec(), r.value.to_vec())));
         Ok(())
     }
 
     fn high_watermark(&self, partition: PartitionId, high: Position) {
-        self.told.lock().unwrap().highs.insert(partition, high);
+        self.calls.lock().unwrap().highs.insert(partition, high);
     }
 
     fn halt(&self, partition: PartitionId, reason: String) {
-        panic!("nothing is wrong with partition {partition}: {reason}");
+        panic!("partition {partition} was halted: {reason}");
     }
 
     fn committed(&self) -> Vec<(PartitionId, Position)> {
@@ -120,6 +125,6 @@ impl PartitionHandler for Owner {
     }
 
     fn wants_to_rejoin(&self) -> bool {
-        self.told.lock().unwrap().rejoin
+        self.calls.lock().unwrap().rejoin
     }
 }

@@ -1,11 +1,11 @@
-//! The records that the suites append, and how they look when they are read.
+//! Builds the records that the suites append, and their expected form when read.
 
 use schemas::{Offset, PartitionCount, PartitionId, PersonKey, partition_for};
 use storage::log::{LogWriter, NewRecord};
 
 use super::{PARTITIONS, Read};
 
-/// A record whose value says which it is. Some are large, one is empty.
+/// Builds a record whose value contains its number. Some values are large, some are empty.
 pub fn record(partition: u32, number: u64) -> NewRecord {
     let value = match number % 50 {
         0 => Vec::new(),
@@ -15,7 +15,7 @@ pub fn record(partition: u32, number: u64) -> NewRecord {
     NewRecord { key: key(PartitionId(partition), number), value }
 }
 
-/// One that belongs to the partition.
+/// Returns a key that belongs to the partition.
 fn key(partition: PartitionId, number: u64) -> PersonKey {
     let count = PartitionCount::new(PARTITIONS.into()).unwrap();
     let mut keys = (0_u64..).map(|nonce| {
@@ -27,7 +27,7 @@ fn key(partition: PartitionId, number: u64) -> PersonKey {
     keys.find(|key| partition_for(key, count) == partition).unwrap()
 }
 
-/// What an owner sees of records that were appended from `first` on.
+/// Returns appended records as an owner receives them, starting at offset `first`.
 pub fn as_read(records: &[NewRecord], first: u64) -> Vec<Read> {
     (first..)
         .zip(records)
@@ -38,7 +38,7 @@ pub fn as_read(records: &[NewRecord], first: u64) -> Vec<Read> {
 }
 
 pub async fn append(writer: &dyn LogWriter, records: &[NewRecord]) -> Vec<Offset> {
-    let answers = writer.append(records.to_vec()).await;
-    assert_eq!(answers.len(), records.len());
-    answers.into_iter().map(|answer| answer.unwrap().offset).collect()
+    let results = writer.append(records.to_vec()).await;
+    assert_eq!(results.len(), records.len());
+    results.into_iter().map(|result| result.unwrap().offset).collect()
 }

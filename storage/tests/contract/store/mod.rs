@@ -1,4 +1,4 @@
-//! What every store must hold.
+//! The contract of `Store`, in particular of `Checkpoints`.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -11,49 +11,49 @@ use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, Partit
 use storage::log::LogIdentity;
 use storage::store::memory::MemoryStore;
 use storage::store::{
-    Checkpoint, Commit, Conditional, Epoch, PartitionRef, RecordMark, Store, StoreError,
-    StoredPartition, Summary, Tally,
+    BudgetSummary, CasOutcome, Checkpoint, Commit, Epoch, PartitionRef, RecordCounts,
+    RecordFingerprint, Store, StoreError, StoredPartition,
 };
 
 use super::build::{count, new_budget_id, person, row, totals};
 
 pub struct Fixture {
     pub store: Arc<dyn Store>,
-    /// A generation that no other test has.
+    /// A generation that no other test uses.
     pub generation: Generation,
-    /// What goes when the fixture goes: a folder, topics.
+    /// Dropped with the fixture: a folder, topics.
     pub _kept: Box<dyn Any + Send + Sync>,
 }
 
-/// `$fixture` may share its store with other tests; `$empty` is a store that nobody has used.
+/// `$fixture` may share its store with other tests; `$empty` is an unused store.
 macro_rules! store_contract {
     ($fixture:expr, $empty:expr) => {
         crate::contract::properties! { store, $fixture;
-            a_partition_that_nobody_claimed_is_not_there,
-            a_claim_is_taken_only_against_the_epoch_it_expects,
-            of_many_claims_at_once_exactly_one_is_taken,
+            an_unclaimed_partition_does_not_exist,
+            a_claim_is_applied_only_at_the_expected_epoch,
+            exactly_one_of_concurrent_claims_is_applied,
             a_second_claimer_fences_the_first,
-            a_claim_leaves_what_is_committed,
-            a_commit_from_another_position_is_refused_and_changes_nothing,
-            a_commit_under_another_epoch_is_refused_and_changes_nothing,
-            a_commit_moves_checkpoint_and_changed_totals_together,
-            a_repeated_commit_is_refused_and_changes_nothing,
-            a_commit_without_totals_moves_the_checkpoint,
+            a_claim_does_not_change_committed_data,
+            a_commit_from_another_position_is_rejected_and_changes_nothing,
+            a_commit_under_another_epoch_is_rejected_and_changes_nothing,
+            a_commit_writes_checkpoint_and_changed_totals_together,
+            a_repeated_commit_is_rejected_and_changes_nothing,
+            a_commit_without_totals_writes_the_checkpoint,
             sixty_four_categories_and_large_numbers_survive_the_round_trip,
             totals_of_unclaimed_partitions_are_none_and_of_unknown_budgets_empty,
             generations_do_not_see_each_other,
-            every_sequence_of_claims_and_commits_ends_as_in_memory,
-            of_a_persons_rows_the_higher_offset_stays_in_any_order_of_writes,
-            of_a_persons_rows_in_one_write_the_higher_offset_stays,
+            every_sequence_of_claims_and_commits_gives_the_same_result_as_in_memory,
+            the_row_with_the_highest_offset_wins_in_any_order_of_writes,
+            the_row_with_the_highest_offset_wins_within_one_write,
             a_withdrawn_person_has_a_row_without_shares,
-            a_bucket_is_read_whole_and_without_its_neighbours,
+            a_bucket_is_read_completely_and_without_other_buckets,
             a_person_is_found_in_their_own_partition_only,
-            the_position_of_the_rows_is_that_of_the_latest_commit,
-            the_latest_report_of_each_partition_is_told,
-            people_who_are_deleted_stay_deleted_and_the_checkpoint_stays,
+            the_rows_position_is_that_of_the_latest_commit,
+            the_latest_report_of_each_partition_is_returned,
+            deleted_person_rows_stay_deleted_and_the_checkpoint_is_kept,
         }
         crate::contract::properties! { store, $empty;
-            of_two_changes_of_the_roster_that_follow_the_same_one_is_made,
+            one_of_two_concurrent_registry_changes_is_applied,
         }
     };
 }
@@ -77,16 +77,20 @@ impl Fixture {
         stored
     }
 
-    async fn claim(&self, number: u32, expected: Option<u64>, next: u64) -> Conditional {
+    async fn claim(&self, number: u32, expected: Option<u64>, next: u64) -> CasOutcome {
         let (partition, owner) = (self.partition(number), format!("owner-{next}"));
         self.store.claim(partition, expected.map(Epoch), Epoch(next), &owner).await.unwrap()
     }
 
-    async fn commit(&self, number: u32, commit: &Commit) -> Conditional {
+    async fn commit(&self, number: u32, commit: &Commit) -> CasOutcome {
         self.store.commit(self.partition(number), commit).await.unwrap()
     }
 
-    async fn summaries(&self, partitions: PartitionCount, budgets: &[&BudgetId]) -> Vec<Summary> {
+    async fn summaries(
+        &self,
+        partitions: PartitionCount,
+        budgets: &[&BudgetId],
+    ) -> Vec<BudgetSummary> {
         let budgets: Vec<BudgetId> = budgets.iter().copied().cloned().collect();
         let read = self.store.summaries(self.generation, partitions, &budgets).await.unwrap();
         read.into_iter().map(Result::unwrap).collect()
@@ -105,10 +109,13 @@ fn commit(epoch: u64, from: u64, to: u64, totals: &[(&BudgetId, BudgetTotals)]) 
 fn checkpoint(position: u64) -> Checkpoint {
     Checkpoint {
         position: Position(position),
-        state_position: Position(position / 2),
+        rows_position: Position(position / 2),
         identity: Some(LogIdentity { cluster_id: "cluster".into(), topic_id: "topic".into() }),
-        last_record: Some(RecordMark { offset: Offset(position - 1), fingerprint: position }),
-        tally: Tally { applied: position, duplicates: 0, dead_lettered: 0 },
+        last_record: Some(RecordFingerprint {
+            offset: Offset(position - 1),
+            fingerprint: position,
+        }),
+        tally: RecordCounts { applied: position, duplicates: 0, dead_lettered: 0 },
     }
 }
 
@@ -117,31 +124,31 @@ fn two_budgets() -> (BudgetId, BudgetId) {
     if one < two { (one, two) } else { (two, one) }
 }
 
-pub async fn a_partition_that_nobody_claimed_is_not_there(store: &Fixture) {
+pub async fn an_unclaimed_partition_does_not_exist(store: &Fixture) {
     let budget = new_budget_id();
     assert_eq!(store.read(0).await, None);
     let committed = store.commit(0, &commit(1, 0, 5, &[(&budget, totals(5, 5, 2))])).await;
-    assert_eq!(committed, Conditional::Refused);
-    assert_eq!(store.claim(0, Some(1), 2).await, Conditional::Refused);
+    assert_eq!(committed, CasOutcome::Refused);
+    assert_eq!(store.claim(0, Some(1), 2).await, CasOutcome::Refused);
     assert_eq!(store.read(0).await, None);
 }
 
-pub async fn a_claim_is_taken_only_against_the_epoch_it_expects(store: &Fixture) {
-    assert_eq!(store.claim(0, None, 1).await, Conditional::Applied);
+pub async fn a_claim_is_applied_only_at_the_expected_epoch(store: &Fixture) {
+    assert_eq!(store.claim(0, None, 1).await, CasOutcome::Applied);
     let (epoch, owner) = (Epoch(1), "owner-1".to_owned());
     let totals = Vec::new();
     let first = StoredPartition { epoch, owner, checkpoint: Checkpoint::START, totals };
     assert_eq!(store.read(0).await, Some(first.clone()));
     for expected in [None, Some(0), Some(2)] {
-        assert_eq!(store.claim(0, expected, 3).await, Conditional::Refused);
+        assert_eq!(store.claim(0, expected, 3).await, CasOutcome::Refused);
         assert_eq!(store.read(0).await, Some(first.clone()));
     }
-    assert_eq!(store.claim(0, Some(1), 2).await, Conditional::Applied);
+    assert_eq!(store.claim(0, Some(1), 2).await, CasOutcome::Applied);
     let second = StoredPartition { epoch: Epoch(2), owner: "owner-2".into(), ..first };
     assert_eq!(store.read(0).await, Some(second));
 }
 
-pub async fn of_many_claims_at_once_exactly_one_is_taken(store: &Fixture) {
+pub async fn exactly_one_of_concurrent_claims_is_applied(store: &Fixture) {
     let partition = store.partition(0);
     let mut expected = None;
     for next in [Epoch(1), Epoch(2)] {
@@ -151,13 +158,13 @@ pub async fn of_many_claims_at_once_exactly_one_is_taken(store: &Fixture) {
         let mut unsettled = Vec::new();
         for (owner, outcome) in owners.iter().zip(join_all(claims).await) {
             match outcome {
-                Ok(Conditional::Applied) => winners.push(owner.clone()),
-                Ok(Conditional::Refused) => {}
+                Ok(CasOutcome::Applied) => winners.push(owner.clone()),
+                Ok(CasOutcome::Refused) => {}
                 Err(StoreError::Unavailable(_)) => unsettled.push(owner.clone()),
                 Err(corrupt) => panic!("{corrupt}"),
             }
         }
-        // Who was not told finds out by reading.
+        // A claim with a lost response is settled by reading.
         let stored = store.read(0).await.unwrap();
         winners.extend(unsettled.into_iter().filter(|owner| *owner == stored.owner));
         assert_eq!((winners, stored.epoch), (vec![stored.owner], next));
@@ -169,18 +176,18 @@ pub async fn a_second_claimer_fences_the_first(store: &Fixture) {
     let budget = new_budget_id();
     store.claim(0, None, 1).await;
     let first = commit(1, 0, 5, &[(&budget, totals(5, 5, 2))]);
-    assert_eq!(store.commit(0, &first).await, Conditional::Applied);
+    assert_eq!(store.commit(0, &first).await, CasOutcome::Applied);
     store.claim(0, Some(1), 2).await;
     let taken_over = store.read(0).await;
     let late = commit(1, 5, 8, &[(&budget, totals(8, 8, 2))]);
-    assert_eq!(store.commit(0, &late).await, Conditional::Refused);
+    assert_eq!(store.commit(0, &late).await, CasOutcome::Refused);
     assert_eq!(store.read(0).await, taken_over);
     let second = commit(2, 5, 9, &[(&budget, totals(9, 9, 2))]);
-    assert_eq!(store.commit(0, &second).await, Conditional::Applied);
+    assert_eq!(store.commit(0, &second).await, CasOutcome::Applied);
     assert_eq!(store.read(0).await.unwrap().checkpoint, checkpoint(9));
 }
 
-pub async fn a_claim_leaves_what_is_committed(store: &Fixture) {
+pub async fn a_claim_does_not_change_committed_data(store: &Fixture) {
     let budget = new_budget_id();
     store.claim(0, None, 1).await;
     store.commit(0, &commit(1, 0, 5, &[(&budget, totals(5, 5, 2))])).await;
@@ -194,16 +201,17 @@ pub async fn a_claim_leaves_what_is_committed(store: &Fixture) {
     assert_eq!(store.read(0).await, Some(expected));
 }
 
-pub async fn a_commit_from_another_position_is_refused_and_changes_nothing(store: &Fixture) {
-    refused_whole(store, &[(1, 4), (1, 6), (1, 0)]).await;
+pub async fn a_commit_from_another_position_is_rejected_and_changes_nothing(store: &Fixture) {
+    assert_rejected(store, &[(1, 4), (1, 6), (1, 0)]).await;
 }
 
-pub async fn a_commit_under_another_epoch_is_refused_and_changes_nothing(store: &Fixture) {
-    refused_whole(store, &[(0, 5), (2, 5), (7, 5)]).await;
+pub async fn a_commit_under_another_epoch_is_rejected_and_changes_nothing(store: &Fixture) {
+    assert_rejected(store, &[(0, 5), (2, 5), (7, 5)]).await;
 }
 
-/// With epoch 1 at position 5, commits of several budgets under these epochs and positions.
-async fn refused_whole(store: &Fixture, wrong: &[(u64, u64)]) {
+/// Asserts that commits under these epochs and positions are rejected as a whole. The partition is at epoch 1 and
+/// position 5.
+async fn assert_rejected(store: &Fixture, wrong: &[(u64, u64)]) {
     let (known, new) = two_budgets();
     store.claim(0, None, 1).await;
     store.commit(0, &commit(1, 0, 5, &[(&known, totals(5, 5, 2))])).await;
@@ -211,36 +219,36 @@ async fn refused_whole(store: &Fixture, wrong: &[(u64, u64)]) {
     for (epoch, from) in wrong {
         let changes = [(&known, totals(9, 9, 2)), (&new, totals(8, 1, 2))];
         let refused = store.commit(0, &commit(*epoch, *from, 9, &changes)).await;
-        assert_eq!(refused, Conditional::Refused, "epoch {epoch}, position {from}");
+        assert_eq!(refused, CasOutcome::Refused, "epoch {epoch}, position {from}");
         assert_eq!(store.read(0).await, before);
     }
 }
 
-pub async fn a_commit_moves_checkpoint_and_changed_totals_together(store: &Fixture) {
+pub async fn a_commit_writes_checkpoint_and_changed_totals_together(store: &Fixture) {
     let (one, two) = two_budgets();
     store.claim(0, None, 1).await;
     store.commit(0, &commit(1, 0, 5, &[(&one, totals(4, 3, 2)), (&two, totals(5, 2, 3))])).await;
-    // Absolute values replace what was there; the other budget stays as it is.
+    // Absolute values replace the stored ones; the other budget is unchanged.
     let second = commit(1, 5, 7, &[(&two, totals(7, 1, 3))]);
-    assert_eq!(store.commit(0, &second).await, Conditional::Applied);
+    assert_eq!(store.commit(0, &second).await, CasOutcome::Applied);
     let stored = store.read(0).await.unwrap();
     assert_eq!(stored.checkpoint, checkpoint(7));
     assert_eq!(stored.totals, [(one, totals(4, 3, 2)), (two, totals(7, 1, 3))]);
 }
 
-pub async fn a_repeated_commit_is_refused_and_changes_nothing(store: &Fixture) {
+pub async fn a_repeated_commit_is_rejected_and_changes_nothing(store: &Fixture) {
     let budget = new_budget_id();
     store.claim(0, None, 1).await;
     let same_bytes = commit(1, 0, 5, &[(&budget, totals(5, 5, 2))]);
-    assert_eq!(store.commit(0, &same_bytes).await, Conditional::Applied);
+    assert_eq!(store.commit(0, &same_bytes).await, CasOutcome::Applied);
     let before = store.read(0).await;
-    assert_eq!(store.commit(0, &same_bytes).await, Conditional::Refused);
+    assert_eq!(store.commit(0, &same_bytes).await, CasOutcome::Refused);
     assert_eq!(store.read(0).await, before);
 }
 
-pub async fn a_commit_without_totals_moves_the_checkpoint(store: &Fixture) {
+pub async fn a_commit_without_totals_writes_the_checkpoint(store: &Fixture) {
     store.claim(0, None, 1).await;
-    assert_eq!(store.commit(0, &commit(1, 0, 5, &[])).await, Conditional::Applied);
+    assert_eq!(store.commit(0, &commit(1, 0, 5, &[])).await, CasOutcome::Applied);
     let stored = store.read(0).await.unwrap();
     assert_eq!((stored.checkpoint, stored.totals), (checkpoint(5), Vec::new()));
 }
@@ -256,10 +264,10 @@ pub async fn sixty_four_categories_and_large_numbers_survive_the_round_trip(stor
     store.store.claim(partition, Some(epoch), next, owner).await.unwrap();
     let checkpoint = Checkpoint {
         position: Position(LARGE),
-        state_position: Position(LARGE - 1),
+        rows_position: Position(LARGE - 1),
         identity: Some(LogIdentity { cluster_id: "ünïcödé".into(), topic_id: String::new() }),
-        last_record: Some(RecordMark { offset: Offset(LARGE - 1), fingerprint: u64::MAX }),
-        tally: Tally { applied: LARGE - 3, duplicates: 2, dead_lettered: 1 },
+        last_record: Some(RecordFingerprint { offset: Offset(LARGE - 1), fingerprint: u64::MAX }),
+        tally: RecordCounts { applied: LARGE - 3, duplicates: 2, dead_lettered: 1 },
     };
     let commit = Commit {
         epoch: next,
@@ -267,7 +275,7 @@ pub async fn sixty_four_categories_and_large_numbers_survive_the_round_trip(stor
         checkpoint: checkpoint.clone(),
         totals: vec![(budget.clone(), large.clone())],
     };
-    assert_eq!(store.commit(0, &commit).await, Conditional::Applied);
+    assert_eq!(store.commit(0, &commit).await, CasOutcome::Applied);
     let totals = vec![(budget.clone(), large.clone())];
     let expected = StoredPartition { epoch: next, owner: owner.into(), checkpoint, totals };
     assert_eq!(store.read(0).await, Some(expected));
@@ -323,14 +331,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         .prop_map(|(expected, next)| Step::Claim { expected, next });
     let commit = (1..4_u64, 0..4_u64, 1..3_u64, 0..2_usize)
         .prop_map(|(epoch, from, length, budget)| Step::Commit { epoch, from, length, budget });
-    // The first claim is there, so that most sequences come to something.
+    // Starts with a claim, so that most sequences change something.
     proptest::collection::vec(prop_oneof![1 => claim, 3 => commit], 20).prop_map(|mut steps| {
         steps.insert(0, Step::Claim { expected: None, next: 1 });
         steps
     })
 }
 
-pub async fn every_sequence_of_claims_and_commits_ends_as_in_memory(store: &Fixture) {
+pub async fn every_sequence_of_claims_and_commits_gives_the_same_result_as_in_memory(
+    store: &Fixture,
+) {
     let mut runner = TestRunner::deterministic();
     let budgets = [new_budget_id(), new_budget_id()];
     for partition in 0..12 {
@@ -341,7 +351,7 @@ pub async fn every_sequence_of_claims_and_commits_ends_as_in_memory(store: &Fixt
         };
         let steps = steps().new_tree(&mut runner).unwrap().current();
         for step in &steps {
-            let (answered, expected) = match step {
+            let (actual, expected) = match step {
                 Step::Claim { expected, next } => (
                     store.claim(partition, *expected, *next).await,
                     model.claim(partition, *expected, *next).await,
@@ -350,11 +360,11 @@ pub async fn every_sequence_of_claims_and_commits_ends_as_in_memory(store: &Fixt
                     let to = from + length;
                     let changed = [(&budgets[*budget], totals(to, to, 2))];
                     let commit = commit(*epoch, *from, to, &changed);
-                    let answered = store.commit(partition, &commit).await;
-                    (answered, model.commit(partition, &commit).await)
+                    let actual = store.commit(partition, &commit).await;
+                    (actual, model.commit(partition, &commit).await)
                 }
             };
-            assert_eq!(answered, expected, "{step:?} of {steps:?}");
+            assert_eq!(actual, expected, "{step:?} of {steps:?}");
         }
         assert_eq!(store.read(partition).await, model.read(partition).await, "{steps:?}");
     }

@@ -1,4 +1,4 @@
-//! What every store must hold of people's rows.
+//! The contract of `People`.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use storage::store::PartitionRef;
 use super::{Fixture, checkpoint, commit};
 use crate::contract::build::{new_budget_id, person, row, totals};
 
-pub async fn of_a_persons_rows_the_higher_offset_stays_in_any_order_of_writes(store: &Fixture) {
+pub async fn the_row_with_the_highest_offset_wins_in_any_order_of_writes(store: &Fixture) {
     let orders = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
     let partition = store.partition(0);
     for (number, order) in (0..).zip(orders) {
@@ -23,7 +23,7 @@ pub async fn of_a_persons_rows_the_higher_offset_stays_in_any_order_of_writes(st
     }
 }
 
-pub async fn of_a_persons_rows_in_one_write_the_higher_offset_stays(store: &Fixture) {
+pub async fn the_row_with_the_highest_offset_wins_within_one_write(store: &Fixture) {
     let partition = store.partition(0);
     let (one, two) = (person(1, 5), person(2, 5));
     let rows = [row(one, 7), row(two, 9), row(one, 8), row(two, 6)];
@@ -41,8 +41,8 @@ pub async fn a_withdrawn_person_has_a_row_without_shares(store: &Fixture) {
     assert_eq!(read_bucket(store, partition, 9).await, BTreeMap::from([(person, withdrawn)]));
 }
 
-pub async fn a_bucket_is_read_whole_and_without_its_neighbours(store: &Fixture) {
-    // Empty, smaller than any page, and exactly several of them.
+pub async fn a_bucket_is_read_completely_and_without_other_buckets(store: &Fixture) {
+    // Empty, smaller than a page, and a multiple of a page.
     for (partition, rows) in [(0, 0), (1, 1), (2, 5_000), (3, 5_001)] {
         let here = store.partition(partition);
         let mine: Vec<PersonRow> =
@@ -58,10 +58,10 @@ pub async fn a_bucket_is_read_whole_and_without_its_neighbours(store: &Fixture) 
     }
 }
 
-/// A bucket's rows.
+/// Reads the rows of a bucket.
 ///
 /// # Panics
-/// When one comes twice.
+/// When a row is returned twice.
 async fn read_bucket(
     store: &Fixture,
     partition: PartitionRef,
@@ -84,19 +84,19 @@ pub async fn a_person_is_found_in_their_own_partition_only(store: &Fixture) {
     assert!(!find(4, &other).await);
 }
 
-pub async fn the_position_of_the_rows_is_that_of_the_latest_commit(store: &Fixture) {
-    let read = async |partition| store.store.state_position(store.partition(partition)).await;
+pub async fn the_rows_position_is_that_of_the_latest_commit(store: &Fixture) {
+    let read = async |partition| store.store.rows_position(store.partition(partition)).await;
     assert_eq!(read(0).await, Ok(None));
     store.claim(0, None, 1).await;
     assert_eq!(read(0).await, Ok(Some(Position::START)));
-    // In a partition that has no budget yet as in one that has.
+    // In a partition without budgets as in one with budgets.
     store.commit(0, &commit(1, 0, 6, &[])).await;
-    assert_eq!(read(0).await, Ok(Some(checkpoint(6).state_position)));
+    assert_eq!(read(0).await, Ok(Some(checkpoint(6).rows_position)));
     store.commit(0, &commit(1, 6, 9, &[(&new_budget_id(), totals(9, 9, 2))])).await;
-    assert_eq!(read(0).await, Ok(Some(checkpoint(9).state_position)));
-    // A refused commit and a claim leave it.
+    assert_eq!(read(0).await, Ok(Some(checkpoint(9).rows_position)));
+    // A rejected commit and a claim do not change it.
     store.commit(0, &commit(1, 6, 12, &[])).await;
     store.claim(0, Some(1), 2).await;
-    assert_eq!(read(0).await, Ok(Some(checkpoint(9).state_position)));
+    assert_eq!(read(0).await, Ok(Some(checkpoint(9).rows_position)));
     assert_eq!(read(1).await, Ok(None));
 }

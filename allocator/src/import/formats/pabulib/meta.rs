@@ -1,30 +1,30 @@
-//! The section META: what the file says about itself.
+//! The section META: the file's metadata.
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-use crate::import::file::{FileFault, ReadError, Records, shown};
+use crate::import::file::{FileFault, ReadError, Records, quoted};
 
-use super::{Columns, ended_early, section_name};
+use super::{Columns, missing_section, section_name};
 
-/// The most keys that META may have.
-const KEYS_MAX: usize = 1000;
+/// Maximum number of keys in META.
+const MAX_KEYS: usize = 1000;
 
 /// The keys and values of META, with lower-case keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meta(BTreeMap<String, String>);
 
 impl Meta {
-    pub(super) fn read<R: BufRead>(records: &mut Records<R>) -> Result<Self, ReadError> {
+    pub(super) fn parse<R: BufRead>(records: &mut Records<R>) -> Result<Self, ReadError> {
         match records.next_record()? {
             Some(record) if section_name(&record) == Some("META") => {}
             Some(record) => {
-                let detail = "is not the line `META` with which a Pabulib file begins";
+                let detail = "expected the line `META`, with which a Pabulib file starts";
                 return Err(FileFault::new(record.line, detail).into());
             }
-            None => return Err(ended_early(records, "META")),
+            None => return Err(missing_section(records, "META")),
         }
-        let columns = Columns::read(records, "META")?;
+        let columns = Columns::parse(records, "META")?;
         let key_column = columns.required("key", "META")?;
         let value_column = columns.required("value", "META")?;
 
@@ -33,11 +33,11 @@ impl Meta {
             let line = record.line;
             match section_name(&record) {
                 Some("PROJECTS") => {
-                    meta.must_be_cumulative(line)?;
+                    meta.require_cumulative_votes(line)?;
                     return Ok(meta);
                 }
                 Some(other) => {
-                    let detail = format!("section {other} stands where PROJECTS should");
+                    let detail = format!("expected section PROJECTS, found {other}");
                     return Err(FileFault::new(line, detail).into());
                 }
                 None => {}
@@ -45,43 +45,42 @@ impl Meta {
             let key = record.field(key_column).unwrap_or_default().to_lowercase();
             let value = record.field(value_column).unwrap_or_default();
             meta.0.insert(key, value.to_owned());
-            if meta.0.len() > KEYS_MAX {
-                let detail = format!("META has more than {KEYS_MAX} keys");
+            if meta.0.len() > MAX_KEYS {
+                let detail = format!("META has more than {MAX_KEYS} keys");
                 return Err(FileFault::new(line, detail).into());
             }
         }
-        Err(ended_early(records, "PROJECTS"))
+        Err(missing_section(records, "PROJECTS"))
     }
 
-    /// Only votes that spread points say how a person splits a budget.
-    fn must_be_cumulative(&self, line: u64) -> Result<(), FileFault> {
+    /// Rejects other vote types: only cumulative votes distribute points over projects.
+    fn require_cumulative_votes(&self, line: u64) -> Result<(), FileFault> {
         let found = match self.get("vote_type") {
             Some("cumulative") => return Ok(()),
-            Some(other) => format!("is {}", shown(other)),
+            Some(other) => format!("is {}", quoted(other)),
             None => "is missing".to_owned(),
         };
         Err(FileFault::new(
             line,
             format!(
-                "the vote_type in META {found}; only `cumulative` votes, which spread points, say how a person \
-                 splits a budget"
+                "the vote_type in META {found}; only `cumulative` votes, which distribute points, can be imported"
             ),
         ))
     }
 
-    /// A value that is there and not empty.
+    /// The value of a key, if it is not empty.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Place and time, such as `Katowice 2022`; `None` when the file names neither.
+    /// Place and time, such as `Katowice 2022`. `None` if META has neither.
     pub fn instance(&self) -> Option<String> {
         let parts: Vec<_> =
             ["unit", "subunit", "instance"].into_iter().filter_map(|key| self.get(key)).collect();
         (!parts.is_empty()).then(|| parts.join(" "))
     }
 
-    /// What the budget may be called.
+    /// A display name for the budget.
     pub fn title(&self) -> Option<String> {
         match (self.get("description"), self.get("instance")) {
             (Some(description), Some(instance)) if !description.contains(instance) => {

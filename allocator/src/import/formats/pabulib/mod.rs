@@ -1,5 +1,7 @@
-//! Pabulib's `.pb` files: ballots of participatory budgets (Stolicki, Szufa, Talmon: "Pabulib: A Participatory
-//! Budgeting Library", arXiv 2012.06539). Three sections of `;`-separated records: META, PROJECTS, VOTES.
+//! Pabulib `.pb` files: ballots of participatory budgets.
+//!
+//! A file has three sections of `;`-separated records: META, PROJECTS, VOTES. The format is described in Stolicki, Szufa,
+//! Talmon: "Pabulib: A Participatory Budgeting Library", arXiv 2012.06539.
 
 mod meta;
 mod projects;
@@ -12,14 +14,14 @@ use std::io::BufRead;
 use schemas::Category;
 
 use crate::import::ballot::Ballot;
-use crate::import::file::{Entry, FileFault, FileIdentity, ReadError, Record, Records, shown};
+use crate::import::file::{Entry, FileFault, FileIdentity, ReadError, Record, Records, quoted};
 
 pub use meta::Meta;
 pub use projects::Grouping;
 use projects::Projects;
 use votes::Votes;
 
-/// A `.pb` file, read as far as the next vote.
+/// An open `.pb` file.
 pub struct Pabulib<R> {
     records: Records<R>,
     meta: Meta,
@@ -28,28 +30,28 @@ pub struct Pabulib<R> {
 }
 
 impl<R: BufRead> Pabulib<R> {
-    /// Reads META and PROJECTS, and the head of VOTES.
+    /// Opens a file and parses META, PROJECTS and the header of VOTES.
     ///
     /// # Errors
-    /// When it is not a `.pb` file of cumulative votes whose projects make a budget.
+    /// When it is not a `.pb` file of cumulative votes, or its projects do not make a budget.
     pub fn open(reader: R, grouping: Grouping) -> Result<Self, ReadError> {
         let mut records = Records::new(reader, b';');
-        let meta = Meta::read(&mut records)?;
-        let projects = Projects::read(&mut records, grouping)?;
-        let votes = Votes::read_head(&mut records, &meta)?;
+        let meta = Meta::parse(&mut records)?;
+        let projects = Projects::parse(&mut records, grouping)?;
+        let votes = Votes::parse_header(&mut records, &meta)?;
         Ok(Self { records, meta, projects, votes })
     }
 
-    /// The next ballot; `None` at the end.
+    /// Reads the next ballot. `None` at the end.
     ///
     /// # Errors
-    /// When the file cannot be read any further.
+    /// When the rest of the file cannot be read.
     pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, ReadError> {
         let Some(record) = self.records.next_record()? else { return Ok(None) };
-        Ok(Some(self.votes.ballot(record, &self.projects)))
+        Ok(Some(self.votes.parse_ballot(record, &self.projects)))
     }
 
-    /// What the file says about itself.
+    /// The file's metadata.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
@@ -59,26 +61,26 @@ impl<R: BufRead> Pabulib<R> {
         self.projects.categories()
     }
 
-    /// The identity of what was read so far; the file's, at its end.
+    /// The identity of the content read so far. At the end, the identity of the file.
     pub fn identity(&self) -> FileIdentity {
         self.records.identity()
     }
 }
 
-/// Where a section's columns are, by the names in its first record.
+/// The columns of a section, named by its first record.
 struct Columns {
     line: u64,
     names: Vec<String>,
 }
 
 impl Columns {
-    fn read<R: BufRead>(records: &mut Records<R>, section: &str) -> Result<Self, ReadError> {
+    fn parse<R: BufRead>(records: &mut Records<R>, section: &str) -> Result<Self, ReadError> {
         match records.next_record()? {
             Some(record) => Ok(Self {
                 line: record.line,
                 names: record.fields().map(str::to_lowercase).collect(),
             }),
-            None => Err(ended_early(records, section)),
+            None => Err(missing_section(records, section)),
         }
     }
 
@@ -88,7 +90,7 @@ impl Columns {
 
     fn required(&self, name: &str, section: &str) -> Result<usize, FileFault> {
         self.optional(name).ok_or_else(|| {
-            let found = shown(&self.names.join(", "));
+            let found = quoted(&self.names.join(", "));
             FileFault::new(
                 self.line,
                 format!("{section} has no column `{name}`; its columns are: {found}"),
@@ -96,17 +98,17 @@ impl Columns {
         })
     }
 
-    /// Whether a record has a field for each column, and no more.
-    fn fit(&self, record: &Record<'_>) -> Result<(), String> {
+    /// Checks that a record has one field per column.
+    fn check_field_count(&self, record: &Record<'_>) -> Result<(), String> {
         let (found, expected) = (record.len(), self.names.len());
         if found == expected {
             return Ok(());
         }
-        Err(format!("has {found} fields, where the section has {expected} columns"))
+        Err(format!("has {found} fields, but the section has {expected} columns"))
     }
 }
 
-/// The name of the section that a record begins.
+/// The section that a record starts, if it is a section header.
 fn section_name(record: &Record<'_>) -> Option<&'static str> {
     let name = record.field(0)?;
     ["META", "PROJECTS", "VOTES"]
@@ -114,7 +116,7 @@ fn section_name(record: &Record<'_>) -> Option<&'static str> {
         .find(|section| record.len() == 1 && name.eq_ignore_ascii_case(section))
 }
 
-fn ended_early<R: BufRead>(records: &Records<R>, section: &str) -> ReadError {
-    let detail = format!("the file ends here, before its section {section}");
+fn missing_section<R: BufRead>(records: &Records<R>, section: &str) -> ReadError {
+    let detail = format!("the file ends before its section {section}");
     FileFault::new(records.line(), detail).into()
 }

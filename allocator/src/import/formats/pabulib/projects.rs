@@ -1,83 +1,82 @@
-//! The section PROJECTS: what could be voted for, and which category of the budget each of it is.
+//! The section PROJECTS: maps each project to a category of the budget.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::BufRead;
 
 use schemas::{Category, MAX_CATEGORIES, MIN_CATEGORIES};
 
-use crate::import::file::{FileFault, ReadError, Records, shown};
-use crate::import::slugs::{self, Named};
+use crate::import::file::{FileFault, ReadError, Records, quoted};
+use crate::import::slugs::{self, UnidentifiedCategory};
 
-use super::{Columns, ended_early, section_name};
+use super::{Columns, missing_section, section_name};
 
-/// The most projects that a file may have: what is kept of them stays in memory.
-const PROJECTS_MAX: usize = 100_000;
+/// Maximum number of projects in a file, because all of them are kept in memory.
+const MAX_PROJECTS: usize = 100_000;
 
-/// What of a file becomes the budget's categories.
+/// What becomes the budget's categories.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Grouping {
-    /// The projects' categories.
+    /// Each category of the projects
     Category,
-    /// The projects themselves.
+    /// Each project
     Project,
 }
 
-/// The projects' ids, and the budget's categories.
+/// The budget's categories, and the category of each project.
 pub(super) struct Projects {
     categories: Vec<Category>,
-    /// Where each project's category stands among `categories`.
-    places: HashMap<String, usize>,
+    /// Index into `categories` by project id.
+    category_by_project: HashMap<String, usize>,
 }
 
-/// A project as the file has it.
+/// A project of the file.
 struct Project {
     id: String,
-    /// What becomes the category's id, and its name.
-    named: Named,
+    category: UnidentifiedCategory,
 }
 
 impl Projects {
-    pub(super) fn read<R: BufRead>(
+    pub(super) fn parse<R: BufRead>(
         records: &mut Records<R>,
         grouping: Grouping,
     ) -> Result<Self, ReadError> {
-        let columns = Columns::read(records, "PROJECTS")?;
-        let reader = ProjectReader::new(&columns, grouping)?;
+        let columns = Columns::parse(records, "PROJECTS")?;
+        let parser = ProjectParser::new(&columns, grouping)?;
         let mut projects: Vec<Project> = Vec::new();
         let mut ids = BTreeSet::new();
         while let Some(record) = records.next_record()? {
             match section_name(&record) {
                 Some("VOTES") => return Ok(Self::new(projects, grouping, columns.line)?),
                 Some(other) => {
-                    let detail = format!("section {other} stands where VOTES should");
+                    let detail = format!("expected section VOTES, found {other}");
                     return Err(FileFault::new(record.line, detail).into());
                 }
                 None => {}
             }
             let line = record.line;
             let fault = |detail: String| FileFault::new(line, detail);
-            columns.fit(&record).map_err(fault)?;
+            columns.check_field_count(&record).map_err(fault)?;
             let project =
-                reader.project(|column| record.field(column).unwrap_or_default()).map_err(fault)?;
+                parser.parse(|column| record.field(column).unwrap_or_default()).map_err(fault)?;
             if !ids.insert(project.id.clone()) {
-                return Err(fault(format!("project {} is there twice", shown(&project.id))).into());
+                return Err(fault(format!("project {} appears twice", quoted(&project.id))).into());
             }
-            if ids.len() > PROJECTS_MAX {
+            if ids.len() > MAX_PROJECTS {
                 return Err(fault(format!(
-                    "is the file's project number {}; at most {PROJECTS_MAX} are taken",
+                    "is project number {} of the file; the maximum is {MAX_PROJECTS}",
                     ids.len()
                 ))
                 .into());
             }
             projects.push(project);
         }
-        Err(ended_early(records, "VOTES"))
+        Err(missing_section(records, "VOTES"))
     }
 
     fn new(projects: Vec<Project>, grouping: Grouping, line: u64) -> Result<Self, FileFault> {
-        let distinct: BTreeMap<&str, &Named> = projects
+        let distinct: BTreeMap<&str, &UnidentifiedCategory> = projects
             .iter()
-            .map(|project| (project.named.source.as_str(), &project.named))
+            .map(|project| (project.category.source.as_str(), &project.category))
             .collect();
         let found = distinct.len();
         if !(MIN_CATEGORIES..=MAX_CATEGORIES).contains(&found) {
@@ -88,22 +87,25 @@ impl Projects {
             return Err(FileFault::new(
                 line,
                 format!(
-                    "the projects below make {found} {what}, where a budget has {MIN_CATEGORIES} to {MAX_CATEGORIES} categories; \
+                    "the projects have {found} {what}, but a budget has {MIN_CATEGORIES} to {MAX_CATEGORIES} categories; \
                  try `--by {other}`"
                 ),
             ));
         }
-        let made = slugs::categories(distinct.into_values().cloned());
-        let rank: BTreeMap<&str, usize> =
-            made.iter().enumerate().map(|(place, (source, _))| (source.as_str(), place)).collect();
-        let places = projects
+        let categories = slugs::categories(distinct.into_values().cloned());
+        let index_by_source: BTreeMap<&str, usize> = categories
+            .iter()
+            .enumerate()
+            .map(|(index, (source, _))| (source.as_str(), index))
+            .collect();
+        let category_by_project = projects
             .iter()
             .filter_map(|project| {
-                Some((project.id.clone(), *rank.get(project.named.source.as_str())?))
+                Some((project.id.clone(), *index_by_source.get(project.category.source.as_str())?))
             })
             .collect();
-        let categories = made.into_iter().map(|(_, category)| category).collect();
-        Ok(Self { categories, places })
+        let categories = categories.into_iter().map(|(_, category)| category).collect();
+        Ok(Self { categories, category_by_project })
     }
 
     /// The budget's categories, in ascending order of id.
@@ -111,20 +113,20 @@ impl Projects {
         &self.categories
     }
 
-    /// Where a project's category stands among them.
-    pub(super) fn place(&self, project: &str) -> Option<usize> {
-        self.places.get(project).copied()
+    /// The index of a project's category.
+    pub(super) fn category_index(&self, project: &str) -> Option<usize> {
+        self.category_by_project.get(project).copied()
     }
 }
 
-/// Reads one record's project.
-struct ProjectReader {
+/// Parses a record as a project.
+struct ProjectParser {
     id: usize,
     name: Option<usize>,
     category: Option<usize>,
 }
 
-impl ProjectReader {
+impl ProjectParser {
     fn new(columns: &Columns, grouping: Grouping) -> Result<Self, FileFault> {
         let category = match grouping {
             Grouping::Category => Some(columns.optional("category").ok_or_else(|| {
@@ -140,29 +142,31 @@ impl ProjectReader {
         })
     }
 
-    fn project<'r>(&self, field: impl Fn(usize) -> &'r str) -> Result<Project, String> {
+    fn parse<'r>(&self, field: impl Fn(usize) -> &'r str) -> Result<Project, String> {
         let id = field(self.id).to_owned();
         if id.is_empty() {
-            return Err("has a project without a `project_id`".to_owned());
+            return Err("the project has no `project_id`".to_owned());
         }
-        let named = match self.category.map(&field) {
+        let category = match self.category.map(&field) {
             Some("") => {
-                return Err(format!("project {} has no category; try `--by project`", shown(&id)));
+                return Err(format!("project {} has no category; try `--by project`", quoted(&id)));
             }
-            // Pabulib separates several categories of one project by commas: its points belong to none of them alone.
+            // Pabulib separates several categories of one project by commas. Its points cannot be split among them.
             Some(several) if several.contains(',') => {
                 return Err(format!(
                     "project {} is in several categories, {}; try `--by project`",
-                    shown(&id),
-                    shown(several)
+                    quoted(&id),
+                    quoted(several)
                 ));
             }
-            Some(category) => Named { source: category.to_owned(), name: category.to_owned() },
+            Some(category) => {
+                UnidentifiedCategory { source: category.to_owned(), name: category.to_owned() }
+            }
             None => {
                 let name = self.name.map(field).filter(|name| !name.is_empty());
-                Named { source: id.clone(), name: name.unwrap_or(&id).to_owned() }
+                UnidentifiedCategory { source: id.clone(), name: name.unwrap_or(&id).to_owned() }
             }
         };
-        Ok(Project { id, named })
+        Ok(Project { id, category })
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::import::ballot::Split;
+use crate::import::ballot::BallotAllocation;
 
 const META: &str = "META\nkey;value\ndescription;Budget of Smalltown\nunit;Smalltown\ninstance;2031\nvote_type;cumulative\n";
 const PROJECTS: &str = "PROJECTS\nproject_id;cost;name;category\n\
@@ -16,27 +16,29 @@ fn file(votes: &str) -> String {
     format!("{META}{PROJECTS}VOTES\nvoter_id;age;vote;points\n{votes}")
 }
 
-/// An entry's line, and its person with the shares of culture, public space and sport, or why it is refused.
-type Read = (u64, Result<(String, Vec<u16>), String>);
+/// An entry's line, and its person with the shares of culture, public space and sport, or why it is rejected.
+type ParsedEntry = (u64, Result<(String, Vec<u16>), String>);
 
-fn entries(text: &str) -> Result<Vec<Read>, String> {
+fn entries(text: &str) -> Result<Vec<ParsedEntry>, String> {
     let open = Pabulib::open(text.as_bytes(), Grouping::Category);
     let mut file = open.map_err(|error| error.to_string())?;
     let mut entries = Vec::new();
     while let Some(entry) = file.next_ballot().map_err(|error| error.to_string())? {
         entries.push(match entry {
             Ok(ballot) => {
-                let Split::Counted(allocation) = ballot.split else { panic!("is counted here") };
+                let BallotAllocation::Computed(allocation) = ballot.allocation else {
+                    panic!("not computed")
+                };
                 let person = ballot.person.unwrap().reveal().to_owned();
                 (ballot.line, Ok((person, allocation.basis_points().to_vec())))
             }
-            Err(refusal) => (refusal.line, Err(refusal.detail)),
+            Err(entry) => (entry.line, Err(entry.detail)),
         });
     }
     Ok(entries)
 }
 
-fn refusal(vote: &str) -> String {
+fn reject(vote: &str) -> String {
     let entries = entries(&file(vote)).unwrap();
     let [(15, Err(detail))] = entries.as_slice() else { panic!("{entries:?}") };
     detail.clone()
@@ -47,7 +49,7 @@ fn fault(text: &str) -> String {
 }
 
 #[test]
-fn a_ballots_points_are_added_up_by_category_and_apportioned() {
+fn points_are_added_up_by_category_and_apportioned() {
     let votes = "v1;30;A/1,A/2,A/3;1,1,1\r\nv2;;A/4;3\r\n\r\nv3;7;A/4,A/1;1,2\r\n";
     let expected = [
         (15, Ok(("smalltown-2031:v1".to_owned(), vec![0, 3333, 6667]))),
@@ -58,7 +60,7 @@ fn a_ballots_points_are_added_up_by_category_and_apportioned() {
 }
 
 #[test]
-fn the_projects_categories_become_the_budgets_in_ascending_order_of_id() {
+fn project_categories_become_the_budgets_categories_in_id_order() {
     let text = file("");
     let file = Pabulib::open(text.as_bytes(), Grouping::Category).unwrap();
     let ids: Vec<_> = file.categories().iter().map(|c| (c.id.as_str(), c.name.as_str())).collect();
@@ -68,7 +70,7 @@ fn the_projects_categories_become_the_budgets_in_ascending_order_of_id() {
 }
 
 #[test]
-fn projects_become_categories_named_after_themselves_when_asked_for() {
+fn projects_become_categories_when_grouped_by_project() {
     let text = file("");
     let file = Pabulib::open(text.as_bytes(), Grouping::Project).unwrap();
     let ids: Vec<_> = file.categories().iter().map(|c| (c.id.as_str(), c.name.as_str())).collect();
@@ -78,22 +80,22 @@ fn projects_become_categories_named_after_themselves_when_asked_for() {
 }
 
 #[test]
-fn a_bad_ballot_is_refused_with_its_reason_and_its_neighbours_are_not() {
-    assert_eq!(refusal("v1;30;A/1;0"), "gives no points at all");
-    assert_eq!(refusal("v1;30;;"), "gives no points at all");
-    assert_eq!(refusal("v1;30;A/1,A/9;1,2"), "there is no project `A/9`");
-    assert_eq!(refusal("v1;30;A/1,A/1;1,2"), "has project `A/1` twice");
-    assert_eq!(refusal("v1;30;A/1,A/2;3"), "has 2 projects but 1 points");
-    assert_eq!(refusal("v1;30;A/1,;1,2"), "there is no project ``");
+fn an_invalid_ballot_is_rejected_with_its_reason_and_affects_no_other() {
+    assert_eq!(reject("v1;30;A/1;0"), "gives no points at all");
+    assert_eq!(reject("v1;30;;"), "gives no points at all");
+    assert_eq!(reject("v1;30;A/1,A/9;1,2"), "there is no project `A/9`");
+    assert_eq!(reject("v1;30;A/1,A/1;1,2"), "has project `A/1` twice");
+    assert_eq!(reject("v1;30;A/1,A/2;3"), "has 2 projects but 1 points");
+    assert_eq!(reject("v1;30;A/1,;1,2"), "there is no project ``");
     for points in ["-1", "+1", "1.5", "x", "", "99999999999"] {
-        let detail = refusal(&format!("v1;30;A/1,A/2;1,{points}"));
+        let detail = reject(&format!("v1;30;A/1,A/2;1,{points}"));
         assert!(detail.ends_with("points, which is not a whole number"), "{detail}");
     }
     let most = u32::MAX;
-    let detail = refusal(&format!("v1;30;A/2,A/3;{most},{most}"));
+    let detail = reject(&format!("v1;30;A/2,A/3;{most},{most}"));
     assert_eq!(detail, "gives more points than can be counted");
-    assert_eq!(refusal(";30;A/1;3"), "has no voter_id");
-    assert_eq!(refusal("v1;A/1;3"), "has 3 fields, where the section has 4 columns");
+    assert_eq!(reject(";30;A/1;3"), "has no voter_id");
+    assert_eq!(reject("v1;A/1;3"), "has 3 fields, but the section has 4 columns");
 
     let entries = entries(&file("v1;30;A/1;0\nv2;30;A/1;3\nv2;30;A/2;3\n")).unwrap();
     assert_eq!(entries[1].1.as_ref().unwrap().1, [0, 10_000, 0]);
@@ -101,10 +103,10 @@ fn a_bad_ballot_is_refused_with_its_reason_and_its_neighbours_are_not() {
 }
 
 #[test]
-fn what_is_no_pabulib_file_of_cumulative_votes_is_refused_with_what_was_found() {
-    assert!(fault("").contains("ends here, before its section META"));
-    assert!(fault("{}\n").starts_with("line 1: is not the line `META`"));
-    assert!(fault(META).starts_with("line 6: the file ends here, before its section PROJECTS"));
+fn a_file_without_cumulative_pabulib_votes_is_rejected_with_what_was_found() {
+    assert!(fault("").contains("the file ends before its section META"));
+    assert!(fault("{}\n").starts_with("line 1: expected the line `META`"));
+    assert!(fault(META).starts_with("line 6: the file ends before its section PROJECTS"));
     let approval = file("").replace("cumulative", "approval");
     assert!(fault(&approval).contains("the vote_type in META is `approval`; only `cumulative`"));
     let silent = file("").replace("vote_type", "vote_kind");
@@ -112,50 +114,50 @@ fn what_is_no_pabulib_file_of_cumulative_votes_is_refused_with_what_was_found() 
     let pointless = file("").replace("points", "score");
     assert!(fault(&pointless).starts_with("line 14: VOTES has no column `points`"));
     let disordered = file("").replace("PROJECTS", "VOTES");
-    assert_eq!(fault(&disordered), "line 7: section VOTES stands where PROJECTS should");
+    assert_eq!(fault(&disordered), "line 7: expected section PROJECTS, found VOTES");
 }
 
 #[test]
-fn projects_that_make_no_budget_are_refused_with_the_way_out() {
+fn projects_that_do_not_make_a_budget_are_rejected_with_a_suggestion() {
     let alone = file("").replace("public space", "sport").replace("culture", "sport");
-    assert!(fault(&alone).contains("make 1 categories"), "{}", fault(&alone));
+    assert!(fault(&alone).contains("have 1 categories"), "{}", fault(&alone));
     assert!(fault(&alone).ends_with("try `--by project`"));
     let several = file("").replace("A/4;40;Concerts;culture", "A/4;40;Concerts;\"culture,sport\"");
     assert!(fault(&several).contains("is in several categories, `culture,sport`"));
     let none = file("").replace("Concerts;culture", "Concerts;");
     assert_eq!(fault(&none), "line 12: project `A/4` has no category; try `--by project`");
     let twice = file("").replace("A/4", "A/3");
-    assert_eq!(fault(&twice), "line 12: project `A/3` is there twice");
+    assert_eq!(fault(&twice), "line 12: project `A/3` appears twice");
 
     let many: String = (0..65).map(|number| format!("P{number};1;Name;sport\n")).collect();
     let text = file("").replace("A/1;10", &format!("{many}A/1;10"));
     let error = Pabulib::open(text.as_bytes(), Grouping::Project).err().unwrap().to_string();
-    assert!(error.contains("make 69 projects, where a budget has 2 to 64 categories"), "{error}");
+    assert!(error.contains("have 69 projects, but a budget has 2 to 64 categories"), "{error}");
 }
 
 proptest! {
     #[test]
-    fn the_order_of_a_ballots_projects_means_nothing(
+    fn the_order_of_a_ballots_projects_does_not_matter(
         points in prop::collection::vec(0..9_u32, 4).prop_filter("has points", |p| p.iter().any(|p| *p > 0)),
         order in Just(vec![0, 1, 2, 3]).prop_shuffle(),
     ) {
         let vote = |order: &[usize]| {
-            let projects: Vec<_> = order.iter().map(|place| format!("A/{}", place + 1)).collect();
-            let points: Vec<_> = order.iter().map(|place| points[*place].to_string()).collect();
+            let projects: Vec<_> = order.iter().map(|index| format!("A/{}", index + 1)).collect();
+            let points: Vec<_> = order.iter().map(|index| points[*index].to_string()).collect();
             entries(&file(&format!("v;1;{};{}\n", projects.join(","), points.join(",")))).unwrap()
         };
         prop_assert_eq!(vote(&order), vote(&[0, 1, 2, 3]));
     }
 
     #[test]
-    fn no_damage_to_a_file_panics_the_reader(
-        cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    fn no_corruption_of_a_file_panics_the_parser(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         end in any::<prop::sample::Index>(),
     ) {
         let mut bytes = file("v1;30;A/1,A/2,A/3;1,1,1\nv2;;A/4;3\n").into_bytes();
-        for (place, byte) in cuts {
-            let place = place.index(bytes.len());
-            bytes[place] = byte;
+        for (index, byte) in changes {
+            let index = index.index(bytes.len());
+            bytes[index] = byte;
         }
         bytes.truncate(end.index(bytes.len()) + 1);
         if let Ok(mut file) = Pabulib::open(bytes.as_slice(), Grouping::Category) {

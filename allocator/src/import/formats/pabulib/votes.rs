@@ -1,111 +1,115 @@
-//! The section VOTES: one ballot a record.
+//! The section VOTES: one ballot per record.
 
 use std::collections::HashSet;
 use std::io::BufRead;
 
-use schemas::{Allocation, PersonName};
+use schemas::{Allocation, PersonId};
 use sha2::{Digest, Sha256};
 
 use crate::import::apportion::apportion;
-use crate::import::ballot::{Ballot, Name, Split};
-use crate::import::file::{Entry, ReadError, Record, Records, Refusal, shown};
+use crate::import::ballot::{Ballot, BallotAllocation, IdSource};
+use crate::import::file::{Entry, ReadError, Record, Records, RejectedEntry, quoted};
 
 use super::projects::Projects;
 use super::{Columns, Meta};
 
-/// The votes' columns, and who has voted so far.
+/// The columns of VOTES, and the voters seen so far.
 pub(super) struct Votes {
     columns: Columns,
     voter: usize,
     vote: usize,
     points: usize,
-    /// What a person's name begins with: voter ids are unique within one instance only.
-    instance: String,
-    /// 128 bits of each voter id's SHA-256: all that an import keeps of each ballot.
+    /// Prefix of person ids, because voter ids are unique only within one election.
+    person_prefix: String,
+    /// The first 128 bits of each voter id's SHA-256, the only per-ballot memory of an import.
     seen: HashSet<[u8; 16]>,
 }
 
 impl Votes {
-    pub(super) fn read_head<R: BufRead>(
+    pub(super) fn parse_header<R: BufRead>(
         records: &mut Records<R>,
         meta: &Meta,
     ) -> Result<Self, ReadError> {
-        let columns = Columns::read(records, "VOTES")?;
+        let columns = Columns::parse(records, "VOTES")?;
         Ok(Self {
             voter: columns.required("voter_id", "VOTES")?,
             vote: columns.required("vote", "VOTES")?,
             points: columns.required("points", "VOTES")?,
             columns,
-            instance: meta.instance().map_or_else(|| "pabulib".to_owned(), slug::slugify),
+            person_prefix: meta.instance().map_or_else(|| "pabulib".to_owned(), slug::slugify),
             seen: HashSet::new(),
         })
     }
 
-    /// Reads a record as a ballot.
-    pub(super) fn ballot(&mut self, record: Record<'_>, projects: &Projects) -> Entry<Ballot> {
+    /// Parses a record as a ballot.
+    pub(super) fn parse_ballot(
+        &mut self,
+        record: Record<'_>,
+        projects: &Projects,
+    ) -> Entry<Ballot> {
         let line = record.line;
-        self.read(record, projects).map_err(|detail| Refusal { line, detail })
+        self.parse(record, projects).map_err(|detail| RejectedEntry { line, detail })
     }
 
-    fn read(&mut self, record: Record<'_>, projects: &Projects) -> Result<Ballot, String> {
-        self.columns.fit(&record)?;
+    fn parse(&mut self, record: Record<'_>, projects: &Projects) -> Result<Ballot, String> {
+        self.columns.check_field_count(&record)?;
         let field = |column| record.field(column).unwrap_or_default();
         let voter = field(self.voter);
         if voter.is_empty() {
             return Err("has no voter_id".to_owned());
         }
-        let person = PersonName::parse(&format!("{}:{voter}", self.instance))
+        let person = PersonId::parse(&format!("{}:{voter}", self.person_prefix))
             .map_err(|fault| format!("the voter_id {fault}"))?;
-        let allocation = allocation(field(self.vote), field(self.points), projects)?;
+        let allocation = parse_allocation(field(self.vote), field(self.points), projects)?;
         if !self.seen.insert(digest(voter)) {
             return Err("the voter_id has a ballot on an earlier line".to_owned());
         }
         Ok(Ballot {
             line: record.line,
             person: Some(person),
-            name: Name::Voter(voter.to_owned()),
-            split: Split::Counted(allocation),
+            id_source: IdSource::Voter(voter.to_owned()),
+            allocation: BallotAllocation::Computed(allocation),
         })
     }
 }
 
 fn digest(voter: &str) -> [u8; 16] {
-    let mut cut = [0; 16];
-    cut.iter_mut().zip(Sha256::digest(voter)).for_each(|(to, from)| *to = from);
-    cut
+    let mut prefix = [0; 16];
+    prefix.iter_mut().zip(Sha256::digest(voter)).for_each(|(to, from)| *to = from);
+    prefix
 }
 
-/// Adds a ballot's points up by category and apportions them. The order of its projects means nothing.
-fn allocation(vote: &str, points: &str, projects: &Projects) -> Result<Allocation, String> {
-    let voted: Vec<&str> = items(vote);
-    let given: Vec<&str> = items(points);
+/// Adds a ballot's points up by category and apportions them, in any order of the projects.
+fn parse_allocation(vote: &str, points: &str, projects: &Projects) -> Result<Allocation, String> {
+    let voted: Vec<&str> = split_list(vote);
+    let given: Vec<&str> = split_list(points);
     if voted.len() != given.len() {
         return Err(format!("has {} projects but {} points", voted.len(), given.len()));
     }
     let mut sums = vec![0_u32; projects.categories().len()];
     let mut seen = HashSet::new();
     for (project, points) in voted.into_iter().zip(given) {
-        let place = projects
-            .place(project)
-            .ok_or_else(|| format!("there is no project {}", shown(project)))?;
+        let category = projects
+            .category_index(project)
+            .ok_or_else(|| format!("there is no project {}", quoted(project)))?;
         if !seen.insert(project) {
-            return Err(format!("has project {} twice", shown(project)));
+            return Err(format!("has project {} twice", quoted(project)));
         }
-        let points = whole_number(points).ok_or_else(|| {
-            format!("gives {} points, which is not a whole number", shown(points))
+        let points = parse_whole_number(points).ok_or_else(|| {
+            format!("gives {} points, which is not a whole number", quoted(points))
         })?;
-        if let Some(sum) = sums.get_mut(place) {
+        if let Some(sum) = sums.get_mut(category) {
             *sum = sum.checked_add(points).ok_or("gives more points than can be counted")?;
         }
     }
     apportion(&sums).map_err(|fault| fault.to_string())
 }
 
-fn items(list: &str) -> Vec<&str> {
+fn split_list(list: &str) -> Vec<&str> {
     if list.is_empty() { Vec::new() } else { list.split(',').map(str::trim).collect() }
 }
 
-fn whole_number(text: &str) -> Option<u32> {
+fn parse_whole_number(text: &str) -> Option<u32> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()
 }

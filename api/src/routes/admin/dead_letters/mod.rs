@@ -1,7 +1,9 @@
-//! `/v1/admin/dead-letters`: records that could not be folded, and what becomes of them. They are looked at here; what is
-//! decided about one is a job, which a processor does, so that a decision takes effect once whoever dies meanwhile.
+//! `/v1/admin/dead-letters`: dead letters and the decisions on them.
+//!
+//! These routes only read dead letters. A decision (replay or drop) is a job that a processor executes, so that it
+//! takes effect once even if a process dies meanwhile.
 
-mod shown;
+mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,147 +13,161 @@ use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use runtime::problem::{Faults, Problem, ProblemKind};
 use schemas::{Position, Receipt};
-use storage::log::letters::{
-    Letter, LetterPlaces, LetterRecord, LetterRecordError, LetterState, Letters,
+use storage::log::dead_letters::{
+    DeadLetterIndex, DeadLetterJournalOpener, DeadLetterRecord, DeadLetterRecordError,
+    DeadLetterState, TrackedDeadLetter,
 };
-use storage::log::{LetterBook, ReadError};
-use storage::opening::OpenError;
+use storage::log::{DeadLetterJournal, ReadError};
+use storage::open_error::OpenError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::jobs::{Form, JobRequest};
-use crate::roster::RosterReader;
+use super::jobs::{JobRequest, JobRoute};
+use crate::registry::RegistryReader;
 use crate::routes::RETRY_AFTER;
-use shown::{ShownLetter, ShownPage, ShownRecord};
+use view::{DeadLetterPageView, DeadLetterView, RecordBytesView};
 
-/// How long one look may take: the book is read from its beginning. Two of them are less than a gateway waits.
-const DEADLINE: Duration = Duration::from_secs(8);
-/// So many look at once; each has the book read for itself.
-const LOOKS_AT_ONCE: usize = 2;
-/// Letters on a page, if nothing else is asked for, and at most.
-const PAGE: usize = 100;
-const PAGE_MAX: usize = 1_000;
+/// How long one read of the journal may take: it is read from its beginning. A request reads at most twice, which
+/// together is less than a gateway's timeout.
+const READ_TIMEOUT: Duration = Duration::from_secs(8);
+/// Maximum concurrent reads of the journal; each reads the whole journal.
+const MAX_CONCURRENT_READS: usize = 2;
+/// Default and maximum number of dead letters per page.
+const DEFAULT_PAGE_SIZE: usize = 100;
+const MAX_PAGE_SIZE: usize = 1_000;
 
-/// Where dead letters are looked at, by few at once.
+/// Reads dead letters, with a limit on concurrent reads.
 #[derive(Clone)]
-pub struct LetterDesk {
-    places: Arc<dyn LetterPlaces>,
-    roster: RosterReader,
-    turns: Arc<Semaphore>,
+pub struct DeadLetterService {
+    opener: Arc<dyn DeadLetterJournalOpener>,
+    registry: RegistryReader,
+    read_permits: Arc<Semaphore>,
 }
 
-impl LetterDesk {
-    /// At these places; the roster says which log has bytes of letters.
-    pub fn new(places: Arc<dyn LetterPlaces>, roster: RosterReader) -> Self {
-        Self { places, roster, turns: Arc::new(Semaphore::new(LOOKS_AT_ONCE)) }
+impl DeadLetterService {
+    /// Creates the service. `registry` names the log that holds the dead letters' bytes.
+    pub fn new(opener: Arc<dyn DeadLetterJournalOpener>, registry: RegistryReader) -> Self {
+        let read_permits = Arc::new(Semaphore::new(MAX_CONCURRENT_READS));
+        Self { opener, registry, read_permits }
     }
 
-    /// Begins to look, if few others do.
-    fn begin(&self) -> Result<Look, Problem> {
-        let turn = Arc::clone(&self.turns).try_acquire_owned().map_err(|_| {
-            unavailable("others look at dead letters now, and each look reads all of them")
+    /// Opens the journal, if the limit on concurrent reads permits it.
+    fn open_journal(&self) -> Result<OpenJournal, Problem> {
+        let permit = Arc::clone(&self.read_permits)
+            .try_acquire_owned()
+            .map_err(|_| unavailable("too many requests are reading the dead letter journal"))?;
+        let journal =
+            self.opener.open_dead_letter_journal().map_err(|error| open_failed(&error))?;
+        Ok(OpenJournal { journal, _permit: permit })
+    }
+
+    /// Reads one dead letter; a missing one is a problem.
+    async fn dead_letter(&self, id: Receipt) -> Result<TrackedDeadLetter, Problem> {
+        let open = self.open_journal()?;
+        let read = DeadLetterIndex::read_one(open.journal.as_ref(), id);
+        in_time(read).await?.map_err(read_failed)?.ok_or_else(not_found)
+    }
+
+    /// Reads the bytes of a dead letter's record.
+    async fn record(
+        &self,
+        id: Receipt,
+        dead_letter: &TrackedDeadLetter,
+    ) -> Result<RecordBytesView, Problem> {
+        let registry = self.registry.read().await.map_err(|error| {
+            tracing::warn!(%error, "failed to read the generation registry");
+            unavailable("the generation registry cannot be read now")
         })?;
-        let book = self.places.open_letter_book().map_err(|error| closed(&error))?;
-        Ok(Look { book, _turn: turn })
-    }
-
-    /// One letter, which there has to be.
-    async fn letter(&self, place: Receipt) -> Result<Letter, Problem> {
-        let look = self.begin()?;
-        let found = in_time(Letters::one(look.book.as_ref(), place)).await?.map_err(unread)?;
-        found.ok_or_else(no_such_letter)
-    }
-
-    /// The bytes of a letter.
-    async fn record(&self, place: Receipt, letter: &Letter) -> Result<ShownRecord, Problem> {
-        let roster = self.roster.read().await.map_err(|error| {
-            tracing::warn!(%error, "the generations cannot be read");
-            unavailable("the store does not say which log there is")
-        })?;
-        let current = roster.map(|overview| overview.roster.current.log);
-        let Some(log) = current.filter(|log| log.number == place.log) else {
-            // That log was replaced by another since.
-            return Ok(ShownRecord::gone(&ReadError::Missing(Position(place.offset.0)).into()));
+        let active = registry.map(|overview| overview.registry.active.log);
+        let Some(log) = active.filter(|log| log.number == id.log) else {
+            // A repartition has replaced that log.
+            return Ok(RecordBytesView::missing(&ReadError::Missing(Position(id.offset.0)).into()));
         };
-        let log = self.places.open_log_reader(&log).await.map_err(|error| closed(&error))?;
-        match LetterRecord::read(log.as_ref(), place, &letter.put_away).await {
-            Ok(record) => Ok(ShownRecord::of(&record)),
-            Err(LetterRecordError::Read(error @ ReadError::Unavailable(_))) => Err(unread(error)),
-            Err(gone) => Ok(ShownRecord::gone(&gone)),
+        let log = self.opener.open_log_reader(&log).await.map_err(|error| open_failed(&error))?;
+        match DeadLetterRecord::read(log.as_ref(), id, &dead_letter.meta).await {
+            Ok(record) => Ok(RecordBytesView::of(&record)),
+            Err(DeadLetterRecordError::Read(error @ ReadError::Unavailable(_))) => {
+                Err(read_failed(error))
+            }
+            Err(missing) => Ok(RecordBytesView::missing(&missing)),
         }
     }
 }
 
-/// Somebody looks.
-struct Look {
-    book: Arc<dyn LetterBook>,
-    _turn: OwnedSemaphorePermit,
+/// An open journal and the permit to read it.
+struct OpenJournal {
+    journal: Arc<dyn DeadLetterJournal>,
+    _permit: OwnedSemaphorePermit,
 }
 
 pub(super) async fn list(
-    State(desk): State<LetterDesk>,
+    State(service): State<DeadLetterService>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Json<ShownPage>, Problem> {
+) -> Result<Json<DeadLetterPageView>, Problem> {
     let (after, limit) = page(&query)?;
-    let look = desk.begin()?;
-    let page = in_time(Letters::page(look.book.as_ref(), after, limit)).await?.map_err(unread)?;
-    Ok(Json(ShownPage::of(&page)))
+    let open = service.open_journal()?;
+    let read = DeadLetterIndex::read_page(open.journal.as_ref(), after, limit);
+    let page = in_time(read).await?.map_err(read_failed)?;
+    Ok(Json(DeadLetterPageView::of(&page)))
 }
 
 pub(super) async fn one(
-    State(desk): State<LetterDesk>,
+    State(service): State<DeadLetterService>,
     Path(id): Path<String>,
-) -> Result<Json<ShownLetter>, Problem> {
-    let place = parse_id(&id)?;
-    let letter = desk.letter(place).await?;
-    let record = in_time(desk.record(place, &letter)).await??;
-    Ok(Json(ShownLetter::with_record(place, &letter, record)))
+) -> Result<Json<DeadLetterView>, Problem> {
+    let id = parse_id(&id)?;
+    let dead_letter = service.dead_letter(id).await?;
+    let record = in_time(service.record(id, &dead_letter)).await??;
+    Ok(Json(DeadLetterView::with_record(id, &dead_letter, record)))
 }
 
 pub(super) async fn replay(
-    State(desk): State<LetterDesk>,
+    State(service): State<DeadLetterService>,
     Path(id): Path<String>,
     request: JobRequest,
 ) -> Result<Response, Problem> {
-    let place = parse_id(&id)?;
-    // Whoever does the job decides; what is in vain by now is said at once.
-    if desk.letter(place).await?.state == LetterState::Dropped {
-        return Err(Problem::new(ProblemKind::WrongState).detail("the letter has been dropped"));
+    let id = parse_id(&id)?;
+    // The job checks the state again; an impossible decision is refused at once.
+    if service.dead_letter(id).await?.state == DeadLetterState::Dropped {
+        let detail = "the dead letter has been dropped";
+        return Err(Problem::new(ProblemKind::WrongState).detail(detail));
     }
-    request.ask(Form::ReplayDeadLetter(place)).await
+    request.submit(JobRoute::ReplayDeadLetter(id)).await
 }
 
 pub(super) async fn discard(
-    State(desk): State<LetterDesk>,
+    State(service): State<DeadLetterService>,
     Path(id): Path<String>,
     request: JobRequest,
 ) -> Result<Response, Problem> {
-    let place = parse_id(&id)?;
-    if let LetterState::Replayed(copy) = desk.letter(place).await?.state {
-        let detail = format!("the letter has been replayed as {copy}");
+    let id = parse_id(&id)?;
+    if let DeadLetterState::Replayed(copy) = service.dead_letter(id).await?.state {
+        let detail = format!("the dead letter has been replayed as {copy}");
         return Err(Problem::new(ProblemKind::WrongState).detail(detail));
     }
-    request.ask(Form::DropDeadLetter(place)).await
+    request.submit(JobRoute::DropDeadLetter(id)).await
 }
 
-async fn in_time<T>(looking: impl Future<Output = T>) -> Result<T, Problem> {
-    let late = |_| unavailable("the dead letters could not be read in time");
-    timeout(DEADLINE, looking).await.map_err(late)
+async fn in_time<T>(read: impl Future<Output = T>) -> Result<T, Problem> {
+    let timed_out = |_| unavailable("the dead letters could not be read in time");
+    timeout(READ_TIMEOUT, read).await.map_err(timed_out)
 }
 
-/// Where a page begins, and how long it is.
+/// Parses where a page starts and how long it is.
 fn page(query: &[(String, String)]) -> Result<(Option<Receipt>, usize), Problem> {
-    let (mut after, mut limit) = (None, PAGE);
+    let (mut after, mut limit) = (None, DEFAULT_PAGE_SIZE);
     let mut faults = Faults::default();
     for (name, value) in query {
         match name.as_str() {
             "after" => match value.parse() {
-                Ok(place) => after = Some(place),
-                Err(_) => faults.malformed("after", "must be a letter's id: partition.offset"),
+                Ok(id) => after = Some(id),
+                Err(_) => {
+                    faults.malformed("after", "must be a dead letter's id: partition.offset");
+                }
             },
             "limit" => match value.parse() {
-                Ok(wanted @ 1..=PAGE_MAX) => limit = wanted,
-                _ => faults.malformed("limit", format!("must be from 1 to {PAGE_MAX}")),
+                Ok(wanted @ 1..=MAX_PAGE_SIZE) => limit = wanted,
+                _ => faults.malformed("limit", format!("must be from 1 to {MAX_PAGE_SIZE}")),
             },
             _ => {}
         }
@@ -163,23 +179,23 @@ fn page(query: &[(String, String)]) -> Result<(Option<Receipt>, usize), Problem>
     }
 }
 
-/// What is no id is the id of no letter.
+/// Parses a dead letter's id. A malformed id belongs to no dead letter.
 fn parse_id(text: &str) -> Result<Receipt, Problem> {
-    text.parse().map_err(|_| no_such_letter())
+    text.parse().map_err(|_| not_found())
 }
 
-fn no_such_letter() -> Problem {
+fn not_found() -> Problem {
     Problem::new(ProblemKind::NotFound).detail("there is no such dead letter")
 }
 
-fn unread(error: ReadError) -> Problem {
-    tracing::warn!(%error, "the dead letters cannot be read");
-    unavailable("the log, which has the dead letters, does not answer")
+fn read_failed(error: ReadError) -> Problem {
+    tracing::warn!(%error, "failed to read dead letters");
+    unavailable("the log with the dead letters is unavailable")
 }
 
-fn closed(error: &OpenError) -> Problem {
-    tracing::warn!(%error, "the dead letters cannot be opened");
-    unavailable("the log, which has the dead letters, does not answer")
+fn open_failed(error: &OpenError) -> Problem {
+    tracing::warn!(%error, "failed to open the dead letter journal");
+    unavailable("the log with the dead letters is unavailable")
 }
 
 fn unavailable(detail: &str) -> Problem {

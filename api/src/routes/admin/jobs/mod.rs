@@ -1,15 +1,16 @@
-//! `/v1/admin/jobs` and its short forms: background jobs. Steps are decided in `schemas::job`, and
-//! done by the processors; here they are asked for and looked at.
+//! `/v1/admin/jobs` and its short forms: submits, lists, cancels and retries background jobs.
 //!
-//! | file | what it has |
+//! The state machine is in `schemas::job`; processors execute the jobs.
+//!
+//! | file | contents |
 //! |---|---|
-//! | `ask` | new jobs |
-//! | `body` | what a new job's body says, with every fault at once |
-//! | `shown` | a job as it is shown |
+//! | `submit` | submission of a new job |
+//! | `request_body` | parsing of a new job's body, with every fault at once |
+//! | `view` | JSON view of a job |
 
-mod ask;
-mod body;
-mod shown;
+mod request_body;
+mod submit;
+mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,138 +21,140 @@ use axum::response::Response;
 use http::StatusCode;
 use runtime::clock::now_ms;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::job::{Job, JobId, JobRefused, JobState, cancel as cancel_step, retry as retry_step};
+use schemas::job::{
+    Job, JobId, JobState, JobTransitionError, cancel as cancel_step, retry as retry_step,
+};
 use serde::Serialize;
-use storage::jobs::{ChangeError, JobStore, change};
+use storage::jobs::{JobStore, JobUpdateError, update_job};
 use storage::store::StoreError;
 use tokio::time::timeout;
 
 use crate::routes::RETRY_AFTER;
-use shown::ShownJob;
+use view::JobView;
 
-pub(super) use ask::{JobRequest, ask, ask_for_audit, ask_for_rebuild, ask_to_warm_caches};
-pub(super) use body::Form;
+pub(super) use request_body::JobRoute;
+pub(super) use submit::{JobRequest, submit, submit_audit, submit_cache_warming, submit_rebuild};
 
-/// How long the store may take over one request. Its own repetitions go on longer; whoever asks should not.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// How long the store may take for one request. The store's own retries may take longer; a client must not wait.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is asked about jobs, each in its time.
+/// Reads and changes jobs, each within a timeout.
 #[derive(Clone)]
-pub struct JobDesk {
+pub struct JobService {
     jobs: Arc<dyn JobStore>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct List {
-    /// The oldest first.
-    jobs: Vec<ShownJob>,
-    /// Ids of those that cannot be read: damaged, or of a newer release. They have no state that is known.
+pub(super) struct JobList {
+    /// Oldest first.
+    jobs: Vec<JobView>,
+    /// Ids of jobs that cannot be decoded (damaged, or written by a newer release); their state is unknown.
     unreadable: Vec<String>,
 }
 
-impl JobDesk {
-    /// Of these jobs.
+impl JobService {
+    /// Creates the service over `jobs`.
     pub fn new(jobs: Arc<dyn JobStore>) -> Self {
         Self { jobs }
     }
 
     async fn one(&self, id: JobId) -> Result<Job, Problem> {
         let job = in_time(self.jobs.job(id)).await?.map_err(|error| unavailable(&error))?;
-        job.ok_or_else(|| refused(&JobRefused::Missing(id)))
+        job.ok_or_else(|| refused(&JobTransitionError::Missing(id)))
     }
 
     async fn change(
         &self,
         id: JobId,
-        step: impl Fn(&Job) -> Result<Job, JobRefused>,
+        step: impl Fn(&Job) -> Result<Job, JobTransitionError>,
     ) -> Result<Job, Problem> {
-        in_time(change(&*self.jobs, id, step)).await?.map_err(not_changed)
+        in_time(update_job(&*self.jobs, id, step)).await?.map_err(not_changed)
     }
 }
 
 pub(super) async fn list(
-    State(desk): State<JobDesk>,
+    State(service): State<JobService>,
     Query(query): Query<Vec<(String, String)>>,
-) -> Result<Json<List>, Problem> {
+) -> Result<Json<JobList>, Problem> {
     let states = states(&query)?;
-    let rows = in_time(desk.jobs.job_rows()).await?.map_err(|error| unavailable(&error))?;
+    let rows = in_time(service.jobs.job_rows()).await?.map_err(|error| unavailable(&error))?;
     let wanted = |job: &&Job| states.is_empty() || states.contains(&job.state.name());
-    Ok(Json(List {
-        jobs: rows.jobs.iter().filter(wanted).map(ShownJob::of).collect(),
+    Ok(Json(JobList {
+        jobs: rows.jobs.iter().filter(wanted).map(JobView::of).collect(),
         unreadable: rows.unreadable.iter().map(|row| row.id.to_string()).collect(),
     }))
 }
 
 pub(super) async fn one(
-    State(desk): State<JobDesk>,
+    State(service): State<JobService>,
     Path(id): Path<String>,
-) -> Result<Json<ShownJob>, Problem> {
-    Ok(Json(ShownJob::of(&desk.one(parse_id(&id)?).await?)))
+) -> Result<Json<JobView>, Problem> {
+    Ok(Json(JobView::of(&service.one(parse_id(&id)?).await?)))
 }
 
 pub(super) async fn cancel(
-    State(desk): State<JobDesk>,
+    State(service): State<JobService>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let job = desk.change(parse_id(&id)?, |job| cancel_step(job, now_ms())).await?;
-    Ok(shown::located(StatusCode::ACCEPTED, &job))
+    let job = service.change(parse_id(&id)?, |job| cancel_step(job, now_ms())).await?;
+    Ok(view::located(StatusCode::ACCEPTED, &job))
 }
 
 pub(super) async fn retry(
-    State(desk): State<JobDesk>,
+    State(service): State<JobService>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let job = desk.change(parse_id(&id)?, |job| retry_step(job, now_ms())).await?;
-    Ok(shown::located(StatusCode::ACCEPTED, &job))
+    let job = service.change(parse_id(&id)?, |job| retry_step(job, now_ms())).await?;
+    Ok(view::located(StatusCode::ACCEPTED, &job))
 }
 
-/// The states that a query names; none: all are wanted.
+/// Parses the states of a query; empty means all states.
 fn states(query: &[(String, String)]) -> Result<Vec<&'static str>, Problem> {
     let given = query.iter().filter(|(name, _)| name == "state").map(|(_, value)| value);
     let known = |value: &String| JobState::NAMES.into_iter().find(|name| name == value);
     given.map(known).collect::<Option<_>>().ok_or_else(|| {
         Problem::new(ProblemKind::Malformed)
-            .detail("the query names a state that jobs do not have")
+            .detail("the query names an unknown job state")
             .fault("state", format!("must be one of {}", JobState::NAMES.join(", ")))
     })
 }
 
-/// What is no id is the id of no job.
+/// Parses a job id. A malformed id belongs to no job.
 fn parse_id(text: &str) -> Result<JobId, Problem> {
     text.parse().map_err(|_| Problem::new(ProblemKind::NotFound).detail("there is no such job"))
 }
 
-async fn in_time<T>(asked: impl Future<Output = T>) -> Result<T, Problem> {
-    timeout(DEADLINE, asked).await.map_err(|_| {
+async fn in_time<T>(operation: impl Future<Output = T>) -> Result<T, Problem> {
+    timeout(STORE_TIMEOUT, operation).await.map_err(|_| {
         Problem::new(ProblemKind::Unavailable)
             .detail(
-                "the store did not answer in time; whether anything was changed is not known: look at the jobs",
+                "the store did not answer in time; the job may have been changed: check its state",
             )
             .retry_after(RETRY_AFTER)
     })
 }
 
-fn not_changed(error: ChangeError) -> Problem {
+fn not_changed(error: JobUpdateError) -> Problem {
     match error {
-        ChangeError::Refused(refusal) => refused(&refusal),
-        ChangeError::Store(error) => unavailable(&error),
-        ChangeError::Unknown => Problem::new(ProblemKind::Unavailable)
+        JobUpdateError::Refused(refusal) => refused(&refusal),
+        JobUpdateError::Store(error) => unavailable(&error),
+        JobUpdateError::Unknown => Problem::new(ProblemKind::Unavailable)
             .detail(
-                "whether it was done is not known, as somebody else changed the job: look at it",
+                "another request changed the job at the same time, so the outcome is unknown: check its state",
             )
             .retry_after(RETRY_AFTER),
     }
 }
 
-fn refused(refusal: &JobRefused) -> Problem {
+fn refused(refusal: &JobTransitionError) -> Problem {
     let kind = match refusal {
-        JobRefused::Missing(_) => ProblemKind::NotFound,
-        JobRefused::Full(_) => ProblemKind::Unavailable,
-        JobRefused::Ended(_)
-        | JobRefused::NotDue
-        | JobRefused::NotHeld
-        | JobRefused::Cancelling
-        | JobRefused::NotDead(_) => ProblemKind::WrongState,
+        JobTransitionError::Missing(_) => ProblemKind::NotFound,
+        JobTransitionError::Full(_) => ProblemKind::Unavailable,
+        JobTransitionError::Ended(_)
+        | JobTransitionError::NotDue
+        | JobTransitionError::LeaseLost
+        | JobTransitionError::Cancelling
+        | JobTransitionError::NotDead(_) => ProblemKind::WrongState,
     };
     let problem = Problem::new(kind).detail(refusal.to_string());
     match kind {
@@ -160,12 +163,12 @@ fn refused(refusal: &JobRefused) -> Problem {
     }
 }
 
-/// A full queue takes a while.
+/// `Retry-After` of a full queue.
 const QUEUE_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 fn unavailable(error: &StoreError) -> Problem {
-    tracing::warn!(%error, "jobs cannot be read or changed");
+    tracing::warn!(%error, "failed to read or change jobs");
     Problem::new(ProblemKind::Unavailable)
-        .detail("the store does not answer; what was asked for may have been done all the same: look at the jobs")
+        .detail("the store is unavailable; the job may have been changed anyway: check its state")
         .retry_after(RETRY_AFTER)
 }

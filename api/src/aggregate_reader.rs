@@ -1,0 +1,271 @@
+//! Reads aggregates for clients: fresh from memory, else along the tier chain, else memory's last answer.
+//!
+//! Also waits until a submission is counted ("at least my receipt").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use schemas::Receipt;
+use storage::control::BudgetDefinitions;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::consistency::AtLeast;
+use crate::metrics::ApiMetrics;
+use crate::read_policy::{Tier, UpdateFeed};
+use crate::tier_chain::{AnsweringTier, TierChain};
+use crate::tiers::memory::{AgedAnswer, Memory, Slot};
+use crate::waiters::WaiterLimit;
+
+/// How often a waiting reader queries the tiers while cache updates arrive, in case one was lost.
+const POLL_INTERVAL_WITH_UPDATES: Duration = Duration::from_millis(250);
+/// How often a waiting reader queries the tiers while no cache updates arrive.
+const POLL_INTERVAL_WITHOUT_UPDATES: Duration = Duration::from_millis(25);
+
+/// Which tier an answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AnswerSource {
+    /// Memory; no other tier was queried.
+    Memory,
+    /// A tier behind memory.
+    Tier(Tier),
+    /// Memory, because no tier behind it answered.
+    Stale,
+}
+
+/// An answer for a client.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// The answer and its age.
+    pub aged: AgedAnswer,
+    /// Where the answer came from.
+    pub source: AnswerSource,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// No tier answers, and memory is empty.
+    #[error("the totals of this budget cannot be read now")]
+    Unavailable,
+    /// The submission is not counted in what can be read.
+    #[error("the submission is not counted yet")]
+    NotYetVisible,
+    /// Too many readers wait already.
+    #[error("too many reads are waiting for submissions")]
+    TooManyWaiters,
+}
+
+/// Reads aggregates for clients.
+pub struct AggregateReader {
+    memory: Arc<Memory>,
+    tier_chain: Arc<TierChain>,
+    definitions: Arc<dyn BudgetDefinitions>,
+    waiters: Arc<WaiterLimit>,
+    metrics: ApiMetrics,
+}
+
+impl AggregateReader {
+    /// Creates a reader over `memory` and the tiers behind it.
+    pub fn new(
+        memory: Arc<Memory>,
+        tier_chain: Arc<TierChain>,
+        definitions: Arc<dyn BudgetDefinitions>,
+        waiters: Arc<WaiterLimit>,
+        metrics: ApiMetrics,
+    ) -> Self {
+        Self { memory, tier_chain, definitions, waiters, metrics }
+    }
+
+    /// Returns a budget's slot; `None` when there is no such budget.
+    pub fn slot(&self, id: &str) -> Option<Arc<Slot>> {
+        self.memory.slot(id).or_else(|| {
+            let catalog = self.definitions.catalog();
+            catalog.get(id).map(|budget| self.memory.slot_or_insert(&budget.id))
+        })
+    }
+
+    /// Returns one budget's answer, if memory has a fresh one.
+    pub fn read_memory(&self, slot: &Slot) -> Option<Reading> {
+        let reading = self.fresh(slot)?;
+        self.metrics.memory_hits.inc();
+        Some(reading)
+    }
+
+    /// Reads one budget's answer.
+    ///
+    /// # Errors
+    /// When no tier answers and memory is empty.
+    pub async fn read(&self, slot: &Arc<Slot>) -> Result<Reading, NoAnswer> {
+        let slots = std::slice::from_ref(slot);
+        self.read_all(slots).await?.pop().ok_or(NoAnswer::Unavailable)
+    }
+
+    /// Reads several budgets' answers; those that are not fresh in memory are fetched together.
+    ///
+    /// # Errors
+    /// When no tier answers for one of them and memory has nothing of it.
+    pub async fn read_all(&self, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
+        let answer = self.read_once(slots).await;
+        self.count(slots, &answer);
+        answer
+    }
+
+    /// Reads the budgets' answers once they count the submission.
+    ///
+    /// # Errors
+    /// When the submission is not counted in time, too many readers wait, or there is no answer at all.
+    pub async fn read_at_least(
+        &self,
+        slots: &[Arc<Slot>],
+        at_least: AtLeast,
+    ) -> Result<Vec<Reading>, NoAnswer> {
+        let answer = self.read_until_counted(slots, at_least).await;
+        self.count(slots, &answer);
+        answer
+    }
+
+    /// Counts memory's outcome for one client request, once per requested budget.
+    fn count(&self, slots: &[Arc<Slot>], answer: &Result<Vec<Reading>, NoAnswer>) {
+        let Ok(readings) = answer else {
+            return self.metrics.memory_misses.inc_by(slots.len() as u64);
+        };
+        for reading in readings {
+            match reading.source {
+                AnswerSource::Memory => self.metrics.memory_hits.inc(),
+                AnswerSource::Tier(_) => self.metrics.memory_misses.inc(),
+                AnswerSource::Stale => self.metrics.memory_stale.inc(),
+            }
+        }
+    }
+
+    /// Takes fresh answers from memory and fetches the rest along the tier chain.
+    async fn read_once(&self, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
+        let mut readings: Vec<Option<Reading>> =
+            slots.iter().map(|slot| self.fresh(slot)).collect();
+        let missing: Vec<Arc<Slot>> = slots
+            .iter()
+            .zip(&readings)
+            .filter(|(_, reading)| reading.is_none())
+            .map(|(slot, _)| Arc::clone(slot))
+            .collect();
+        let mut fetched = self.fetch(&missing, None).await?.into_iter();
+        for reading in readings.iter_mut().filter(|reading| reading.is_none()) {
+            *reading = fetched.next();
+        }
+        Ok(readings.into_iter().flatten().collect())
+    }
+
+    async fn read_until_counted(
+        &self,
+        slots: &[Arc<Slot>],
+        AtLeast { receipt, wait }: AtLeast,
+    ) -> Result<Vec<Reading>, NoAnswer> {
+        let first = self.read_once(slots).await?;
+        if let Some(readings) = self.if_counted(receipt, slots, first).await {
+            return Ok(readings);
+        }
+        // A fresh answer in memory may still be a moment old: query the tiers before refusing.
+        let query_tiers = async || {
+            let readings = self.fetch(slots, Some(Instant::now())).await?;
+            Ok(self.if_counted(receipt, slots, readings).await)
+        };
+        let Some(wait) = wait.filter(|wait| !wait.is_zero()) else {
+            return query_tiers().await?.ok_or(NoAnswer::NotYetVisible);
+        };
+        let _permit = self.waiters.try_acquire().ok_or(NoAnswer::TooManyWaiters)?;
+        let end = Instant::now() + wait;
+        let mut changes: Vec<_> = slots.iter().map(|slot| slot.changes()).collect();
+        while Instant::now() < end {
+            let Ok(queried) = timeout_at(end, query_tiers()).await else { break };
+            if let Some(readings) = queried? {
+                return Ok(readings);
+            }
+            let next_query = end.min(Instant::now() + self.poll_interval());
+            while timeout_at(next_query, any_change(&mut changes)).await.is_ok() {
+                let changed = self.latest_readings(slots, AnswerSource::Memory)?;
+                let counted = timeout_at(end, self.if_counted(receipt, slots, changed)).await;
+                if let Ok(Some(readings)) = counted {
+                    return Ok(readings);
+                }
+            }
+        }
+        Err(NoAnswer::NotYetVisible)
+    }
+
+    /// Returns the readings if they count the submission.
+    ///
+    /// A receipt does not name its budget, and each budget is published separately: one budget may be past the
+    /// receipt while the submission's own budget is still shown without it. Their totals are committed together,
+    /// though. So once any budget counts the receipt, the committed totals of all budgets are read, and nothing less
+    /// is returned.
+    async fn if_counted(
+        &self,
+        receipt: Receipt,
+        slots: &[Arc<Slot>],
+        readings: Vec<Reading>,
+    ) -> Option<Vec<Reading>> {
+        let counts = |reading: &Reading| reading.aged.answer.includes(receipt);
+        if readings.iter().all(counts) {
+            return Some(readings);
+        }
+        if !readings.iter().any(counts) || !self.tier_chain.catch_up(slots).await {
+            return None;
+        }
+        let readings = self.latest_readings(slots, AnswerSource::Tier(Tier::Summary)).ok()?;
+        readings.iter().any(counts).then_some(readings)
+    }
+
+    async fn fetch(
+        &self,
+        slots: &[Arc<Slot>],
+        not_before: Option<Instant>,
+    ) -> Result<Vec<Reading>, NoAnswer> {
+        let answered = self.tier_chain.fetch(slots, not_before).await;
+        slots.iter().zip(answered).map(|(slot, tier)| self.after_fetch(slot, tier)).collect()
+    }
+
+    /// Returns memory's answer after a fetch. Clients always get memory's answer, which never goes back.
+    fn after_fetch(&self, slot: &Slot, tier: AnsweringTier) -> Result<Reading, NoAnswer> {
+        let source = match tier {
+            Some(tier) => AnswerSource::Tier(tier),
+            // Another fetch, or a breaker's probe, may have succeeded meanwhile.
+            None if self.memory.fresh(slot).is_some() => AnswerSource::Memory,
+            None => AnswerSource::Stale,
+        };
+        let aged = self.memory.latest(slot).ok_or(NoAnswer::Unavailable)?;
+        Ok(Reading { aged, source })
+    }
+
+    fn fresh(&self, slot: &Slot) -> Option<Reading> {
+        let aged = self.memory.fresh(slot)?;
+        Some(Reading { aged, source: AnswerSource::Memory })
+    }
+
+    fn latest_readings(
+        &self,
+        slots: &[Arc<Slot>],
+        source: AnswerSource,
+    ) -> Result<Vec<Reading>, NoAnswer> {
+        let reading = |slot: &Arc<Slot>| {
+            let aged = self.memory.latest(slot).ok_or(NoAnswer::Unavailable)?;
+            Ok(Reading { aged, source })
+        };
+        slots.iter().map(reading).collect()
+    }
+
+    fn poll_interval(&self) -> Duration {
+        match self.memory.update_feed() {
+            UpdateFeed::LiveSince(_) => POLL_INTERVAL_WITH_UPDATES,
+            UpdateFeed::Interrupted => POLL_INTERVAL_WITHOUT_UPDATES,
+        }
+    }
+}
+
+/// Waits until the answer of any slot has changed since the last call.
+async fn any_change(changes: &mut [watch::Receiver<()>]) {
+    // A slot is never dropped while it has readers, so the only outcome is a change.
+    let changes = changes.iter_mut().map(|change| Box::pin(change.changed()));
+    select_all(changes).await.0.unwrap_or_default();
+}

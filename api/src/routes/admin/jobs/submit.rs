@@ -1,0 +1,81 @@
+//! `POST /v1/admin/jobs`, and its short forms: `POST /v1/admin/rebuilds`, `/v1/admin/audits`, `/v1/admin/caches/warm`.
+
+use axum::extract::{FromRef, FromRequest, Request, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use runtime::admin::Principal;
+use runtime::clock::now_ms;
+use runtime::http::idempotency_key;
+use runtime::problem::{Problem, ProblemKind};
+use schemas::job::{JobId, NewJob};
+use storage::jobs;
+use uuid::Uuid;
+
+use super::request_body::{self, JobRoute, RequestedJob};
+use super::view::located;
+use super::{JobService, in_time, not_changed};
+
+/// The parts of a request that submits a job.
+pub(crate) struct JobRequest {
+    service: JobService,
+    principal: Principal,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl<S> FromRequest<S> for JobRequest
+where
+    JobService: FromRef<S>,
+    S: Send + Sync,
+{
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let (State(service), principal, headers, body) =
+            <(State<JobService>, Principal, HeaderMap, Bytes)>::from_request(request, state)
+                .await?;
+        Ok(Self { service, principal, headers, body })
+    }
+}
+
+pub(crate) async fn submit(request: JobRequest) -> Result<Response, Problem> {
+    request.submit(JobRoute::Any).await
+}
+
+pub(crate) async fn submit_rebuild(request: JobRequest) -> Result<Response, Problem> {
+    request.submit(JobRoute::Rebuild).await
+}
+
+pub(crate) async fn submit_audit(request: JobRequest) -> Result<Response, Problem> {
+    request.submit(JobRoute::Audit).await
+}
+
+pub(crate) async fn submit_cache_warming(request: JobRequest) -> Result<Response, Problem> {
+    request.submit(JobRoute::WarmCaches).await
+}
+
+impl JobRequest {
+    /// Submits the requested job. Repeated requests with one `Idempotency-Key` yield one job, as long as it is kept.
+    pub(crate) async fn submit(self, route: JobRoute) -> Result<Response, Problem> {
+        let Self { service, principal, headers, body } = self;
+        let RequestedJob { kind, priority } = request_body::parse(route, &headers, &body)?;
+        let now_ms = now_ms();
+        let id = match idempotency_key(&headers)? {
+            Some(key) => JobId::from_name(principal.name(), key),
+            None => JobId::new(now_ms, Uuid::new_v4()),
+        };
+        let requested_by = principal.name().into();
+        let new = NewJob { id, kind: kind.clone(), priority, requested_by };
+        let job = in_time(jobs::submit(&*service.jobs, new, now_ms)).await?.map_err(not_changed)?;
+        if (&job.kind, job.priority) != (&kind, priority) {
+            return Err(Problem::new(ProblemKind::KeyReused).detail(format!(
+                "the same `Idempotency-Key` was used to submit a different job: {}",
+                job.id
+            )));
+        }
+        // The request log names only the route, not the job.
+        tracing::info!(job = %job.id, kind = %job.kind, by = principal.name(), "job submitted");
+        Ok(located(StatusCode::ACCEPTED, &job))
+    }
+}

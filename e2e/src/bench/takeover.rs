@@ -1,0 +1,98 @@
+//! The takeover time of a partition whose owner is killed: from the new owner's claim to its first new record.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::catch_up::{empty_stack, wait_for_person_rows};
+use super::records::fill;
+use super::report::{Row, log_progress, thousands};
+use crate::stack::Stack;
+use crate::wait::eventually;
+
+const PEOPLE: u64 = 500_000;
+const UNWRITTEN_ROWS: u64 = 20_000;
+const ROUNDS: usize = 3;
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Measures the takeover of one partition with half a million people under continuous writes.
+///
+/// # Errors
+/// When the figure cannot be measured.
+pub async fn measure() -> Result<Vec<Row>> {
+    let mut stack = empty_stack(1).await?;
+    log_progress(format!("writing {} people into one partition", thousands(PEOPLE as f64)));
+    fill(&stack.kafka, &stack.topic, 1, 0..PEOPLE, PEOPLE).await?;
+    stack.add_processor().await?;
+    stack.wait_until_caught_up(TIMEOUT).await?;
+    wait_for_person_rows(&stack.tables().await?, &stack.kafka.ends(&stack.topic).await?).await?;
+    // The first rounds warm the servers up. Only the last one counts.
+    let mut took = Vec::new();
+    let mut next = PEOPLE;
+    for _ in 0..ROUNDS {
+        took.push(takeover(&mut stack, &mut next).await?);
+    }
+    stack.wait_until_caught_up(TIMEOUT).await?;
+    let (people, _) = stack.tables().await?.sums(super::records::BUDGET, 1).await?;
+    ensure!(people == PEOPLE, "{people} people are counted");
+    stack.processors.clear();
+    stack.kafka.delete_topic(&stack.topic).await?;
+    let (claim_to_record, _) = took[ROUNDS - 1];
+    let all = |seconds: fn(&(f64, f64)) -> f64| {
+        took.iter().map(|round| format!("{:.1}", seconds(round))).collect::<Vec<_>>().join(", ")
+    };
+    Ok(vec![
+        Row::at_most(
+            "takeover of 500,000 people, claim to first new record",
+            claim_to_record,
+            3.0,
+            "s",
+        ),
+        Row::info("  all rounds", format!("{} s", all(|round| round.0))),
+        Row::info(
+            "  from the kill, including the session timeout",
+            format!("{} s", all(|round| round.1)),
+        ),
+    ])
+}
+
+/// Kills the owner of the partition. Returns the seconds from the new owner's claim, and from the kill, to its first new
+/// record.
+async fn takeover(stack: &mut Stack, next: &mut u64) -> Result<(f64, f64)> {
+    stack.add_processor().await?;
+    stack.wait_until_all_owned().await?;
+    let owner = stack
+        .owned()
+        .await
+        .iter()
+        .position(|owned| *owned > 0)
+        .context("the partition has no owner")?;
+    // Person rows that are not written yet, as always under load.
+    fill(&stack.kafka, &stack.topic, 1, *next..*next + UNWRITTEN_ROWS, PEOPLE).await?;
+    *next += UNWRITTEN_ROWS;
+
+    log_progress("killing the owner");
+    let killed = Instant::now();
+    stack.processors.remove(owner).process.kill()?;
+    let claim_to_record = eventually("the new owner folds a new record", TIMEOUT, async || {
+        fill(&stack.kafka, &stack.topic, 1, *next..*next + 1, PEOPLE).await?;
+        *next += 1;
+        first_record_after_claim(stack)
+    })
+    .await?;
+    let since_kill = killed.elapsed().as_secs_f64();
+    stack.wait_until_caught_up(TIMEOUT).await?;
+    Ok((claim_to_record, since_kill))
+}
+
+/// Reads the seconds from the new owner's log.
+fn first_record_after_claim(stack: &Stack) -> Result<f64> {
+    let log = stack.processors[0].process.log()?;
+    let line = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|line| line["message"] == "first new record since the claim")
+        .context("the new owner has not logged a record yet")?;
+    Ok(line["elapsed_ms"].as_f64().context("no elapsed_ms")? / 1_000.0)
+}

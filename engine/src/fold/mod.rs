@@ -1,0 +1,341 @@
+//! The fold: how one record changes a partition's state. Pure: integers only, no clock, no configuration, no I/O, and no
+//! order that depends on a hash.
+//!
+//! A person's newest submission wins: the old shares are subtracted and the new ones added in one step. A withdrawal
+//! subtracts. A submission id that is among the person's latest changes nothing.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `people` | every person's current shares, in compact memory |
+//! | `packed` | the bit layout of an offset and shares |
+//! | `shares` | one person's shares while a record is folded |
+
+mod packed;
+mod people;
+mod shares;
+
+use std::collections::BTreeMap;
+
+use schemas::{
+    BudgetId, BudgetTotals, CategoryTotals, Offset, PartitionCount, PartitionId, PersonKey,
+    PersonRow, RecordDecoder, RecordFault, RecordView, partition_for,
+};
+use storage::log::Record;
+
+use people::{People, PersonEntry, PersonSlot};
+use shares::Shares;
+
+/// What folding a record did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoldOutcome {
+    /// The record changed the state.
+    Applied,
+    /// The record repeats a submission id and changed nothing.
+    Duplicate,
+    /// The record is rejected.
+    DeadLetter(DeadLetterReason),
+}
+
+/// Why a record is rejected. Depends only on the record and the records before it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeadLetterReason {
+    /// The record cannot be decoded.
+    #[error(transparent)]
+    Record(#[from] RecordFault),
+    /// The person belongs to another partition, where they may already be counted.
+    #[error("the person belongs to partition {0}")]
+    WrongPartition(PartitionId),
+    /// The number of categories differs from the budget's first submission.
+    #[error("{found} categories, where the budget's first submission had {expected}")]
+    Categories {
+        /// Categories of the budget's first submission.
+        expected: usize,
+        /// Categories of this record.
+        found: usize,
+    },
+}
+
+/// Which state a record updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoldMode {
+    /// Totals and people: the record is new.
+    Live,
+    /// People only: a takeover replays a record that the totals already contain.
+    Replay,
+}
+
+/// One budget in one partition.
+#[derive(Debug)]
+struct BudgetState {
+    id: BudgetId,
+    totals: BudgetTotals,
+    people: People,
+    changed: bool,
+}
+
+/// A partition's state: a function of a prefix of its log.
+#[derive(Debug)]
+pub struct PartitionState {
+    partition: PartitionId,
+    partitions: PartitionCount,
+    budgets: Vec<BudgetState>,
+    by_id: BTreeMap<BudgetId, usize>,
+    /// Index of the last record's budget: most often the next record's too.
+    recent: usize,
+    decoder: RecordDecoder,
+}
+
+impl PartitionState {
+    /// Creates the state that committed totals describe; the caller restores person rows next.
+    pub fn new(
+        partition: PartitionId,
+        partitions: PartitionCount,
+        totals: Vec<(BudgetId, BudgetTotals)>,
+    ) -> Self {
+        let mut state = Self {
+            partition,
+            partitions,
+            budgets: Vec::new(),
+            by_id: BTreeMap::new(),
+            recent: 0,
+            decoder: RecordDecoder::default(),
+        };
+        for (id, totals) in totals {
+            state.add_budget(id, totals);
+        }
+        state
+    }
+
+    /// Restores a stored person row. Returns `false` when it does not fit the totals: the store is corrupt.
+    #[must_use]
+    pub fn restore(&mut self, row: &PersonRow) -> bool {
+        let Some(index) = self.by_id.get(&row.budget) else { return false };
+        self.budgets[*index].people.restore(row)
+    }
+
+    /// Folds one record into the state.
+    pub fn fold(&mut self, record: Record<'_>, mode: FoldMode) -> FoldOutcome {
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let outcome = match decoder.decode(record.key, record.value) {
+            Ok(view) => self.fold_view(view, record.offset, mode),
+            Err(fault) => FoldOutcome::DeadLetter(fault.into()),
+        };
+        self.decoder = decoder;
+        outcome
+    }
+
+    fn fold_view(&mut self, view: RecordView<'_>, offset: Offset, mode: FoldMode) -> FoldOutcome {
+        let home = partition_for(&view.person, self.partitions);
+        if home != self.partition {
+            return FoldOutcome::DeadLetter(DeadLetterReason::WrongPartition(home));
+        }
+        match self.budget_index(view.budget) {
+            Ok(index) => self.budgets[index].fold(view, offset, mode),
+            Err(fault) => FoldOutcome::DeadLetter(fault.into()),
+        }
+    }
+
+    fn budget_index(&mut self, id: &str) -> Result<usize, RecordFault> {
+        if self.budgets.get(self.recent).is_some_and(|budget| budget.id.as_str() == id) {
+            return Ok(self.recent);
+        }
+        self.recent = match self.by_id.get(id) {
+            Some(index) => *index,
+            None => {
+                let id = BudgetId::parse(id).map_err(|_| RecordFault::Budget)?;
+                self.add_budget(id, BudgetTotals::default())
+            }
+        };
+        Ok(self.recent)
+    }
+
+    fn add_budget(&mut self, id: BudgetId, totals: BudgetTotals) -> usize {
+        let index = self.budgets.len();
+        self.by_id.insert(id.clone(), index);
+        let people = People::new(totals.categories.len());
+        self.budgets.push(BudgetState { id, totals, people, changed: false });
+        index
+    }
+
+    /// Takes the totals of the budgets that changed since the last call.
+    pub fn take_changed(&mut self) -> Vec<(BudgetId, BudgetTotals)> {
+        let mut changed = Vec::new();
+        for budget in &mut self.budgets {
+            if std::mem::take(&mut budget.changed) {
+                changed.push((budget.id.clone(), budget.totals.clone()));
+            }
+        }
+        changed
+    }
+
+    /// Returns the totals of every budget, ordered by id.
+    pub fn totals(&self) -> impl Iterator<Item = (&BudgetId, &BudgetTotals)> {
+        self.by_id.values().map(|index| (&self.budgets[*index].id, &self.budgets[*index].totals))
+    }
+
+    /// Returns one budget's totals; `None` if no record mentions it.
+    pub fn budget_totals(&self, budget: &BudgetId) -> Option<&BudgetTotals> {
+        self.by_id.get(budget).map(|index| &self.budgets[*index].totals)
+    }
+
+    /// Recounts every budget from people's current shares, ordered by id.
+    ///
+    /// A second way to the totals, independent of the running sums. Without positions and times.
+    pub fn recount(&self) -> impl Iterator<Item = (&BudgetId, BudgetTotals)> {
+        self.by_id.iter().map(|(id, index)| (id, self.budgets[*index].recount()))
+    }
+
+    /// Returns the current allocation of every person who counts in a budget. Ordered by person key.
+    pub fn allocations(&self, budget: &BudgetId) -> Vec<(PersonKey, Vec<u16>)> {
+        let Some(index) = self.by_id.get(budget) else { return Vec::new() };
+        let counting = self.budgets[*index].people.counting();
+        let mut allocations: Vec<_> =
+            counting.map(|(person, shares)| (person, shares.iter().collect())).collect();
+        allocations.sort_unstable_by_key(|(person, _)| *person);
+        allocations
+    }
+
+    /// Returns the number of people in the state, including those who withdrew.
+    pub fn people(&self) -> usize {
+        self.budgets.iter().map(|budget| budget.people.len()).sum()
+    }
+
+    /// Returns the number of people who changed since their row was last taken.
+    pub fn changed_people(&self) -> usize {
+        self.budgets.iter().map(|budget| budget.people.changed()).sum()
+    }
+
+    /// Begins a scan of the people who are in the state now.
+    pub fn begin_row_scan(&self) -> RowScan {
+        let people = self.budgets.iter().map(|budget| budget.people.len()).collect();
+        RowScan { people, budget: 0, slot: 0 }
+    }
+
+    /// Takes the scan's next rows of changed people, about `limit` of them. `None` at the scan's end.
+    pub fn take_changed_rows(
+        &mut self,
+        scan: &mut RowScan,
+        limit: usize,
+    ) -> Option<Vec<PersonRow>> {
+        while let Some(people) = scan.people.get(scan.budget)
+            && let Some(budget) = self.budgets.get_mut(scan.budget)
+        {
+            let (rows, slot) = budget.people.take_changed(&budget.id, scan.slot..*people, limit);
+            scan.slot = slot;
+            if !rows.is_empty() {
+                return Some(rows);
+            }
+            (scan.budget, scan.slot) = (scan.budget + 1, 0);
+        }
+        None
+    }
+}
+
+/// A scan over the people who were in the state when it began.
+///
+/// People added later belong to the next scan, so a scan ends however fast they are added.
+#[derive(Debug)]
+pub struct RowScan {
+    /// Number of people of each budget when the scan began.
+    people: Vec<usize>,
+    budget: usize,
+    slot: usize,
+}
+
+impl BudgetState {
+    fn fold(&mut self, view: RecordView<'_>, offset: Offset, mode: FoldMode) -> FoldOutcome {
+        let categories = view.basis_points.len();
+        if categories > 0 && !self.admit_categories(categories) {
+            let expected = self.people.categories();
+            return FoldOutcome::DeadLetter(DeadLetterReason::Categories {
+                expected,
+                found: categories,
+            });
+        }
+        let outcome = self.fold_person(view, offset, mode);
+        if mode == FoldMode::Live {
+            self.totals.position = offset.next();
+            self.totals.updated_at_ms = self.totals.updated_at_ms.max(view.accepted_at_ms);
+            self.changed = true;
+        }
+        outcome
+    }
+
+    fn recount(&self) -> BudgetTotals {
+        let categories = vec![CategoryTotals::default(); self.people.categories()];
+        let mut totals = BudgetTotals { categories, ..BudgetTotals::default() };
+        for shares in self.people.shares() {
+            totals.apply_delta(&Shares::NONE, &shares);
+        }
+        totals
+    }
+
+    /// Checks the number of categories, which the budget's first allocation fixes.
+    fn admit_categories(&mut self, categories: usize) -> bool {
+        if self.people.categories() == 0 {
+            self.people.set_categories(categories);
+            self.totals.categories = vec![CategoryTotals::default(); categories];
+        }
+        self.people.categories() == categories
+    }
+
+    fn fold_person(&mut self, view: RecordView<'_>, offset: Offset, mode: FoldMode) -> FoldOutcome {
+        let new = Shares::from_basis_points(view.basis_points);
+        let mut slot: PersonSlot<'_> = match self.people.find_or_insert(&view.person) {
+            PersonEntry::New(slot) => slot,
+            PersonEntry::Existing(slot) if slot.offset() >= offset => return FoldOutcome::Applied,
+            PersonEntry::Existing(slot) if slot.has_recent(view.submission) => {
+                return FoldOutcome::Duplicate;
+            }
+            PersonEntry::Existing(slot) => slot,
+        };
+        let old = slot.replace(&new, offset, view.submission);
+        if mode == FoldMode::Live {
+            self.totals.apply_delta(&old, &new);
+        }
+        FoldOutcome::Applied
+    }
+}
+
+/// Replaces a person's old shares by the new ones in a sum.
+trait ApplyDelta {
+    fn apply_delta(&mut self, old: &Shares, new: &Shares);
+}
+
+impl ApplyDelta for BudgetTotals {
+    fn apply_delta(&mut self, old: &Shares, new: &Shares) {
+        let categories = self.categories.iter_mut();
+        match (old.counts(), new.counts()) {
+            (false, false) => {}
+            (false, true) => {
+                self.people += 1;
+                for (category, new) in categories.zip(new.iter()) {
+                    category.basis_points += u64::from(new);
+                    category.people_by_percent[percent(new)] += 1;
+                }
+            }
+            (true, false) => {
+                self.people -= 1;
+                for (category, old) in categories.zip(old.iter()) {
+                    category.basis_points -= u64::from(old);
+                    category.people_by_percent[percent(old)] -= 1;
+                }
+            }
+            (true, true) => {
+                for ((category, old), new) in categories.zip(old.iter()).zip(new.iter()) {
+                    category.basis_points = category.basis_points - u64::from(old) + u64::from(new);
+                    category.people_by_percent[percent(old)] -= 1;
+                    category.people_by_percent[percent(new)] += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Returns a share in whole percent: its index in the distribution.
+fn percent(basis_points: u16) -> usize {
+    usize::from(basis_points / 100)
+}
+
+#[cfg(test)]
+mod tests;

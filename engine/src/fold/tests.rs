@@ -1,0 +1,270 @@
+//! Property tests: the fold against a naive fold that shares only the record format with it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+use schemas::{
+    Action, Allocation, PersonKey, Position, RECENT_SUBMISSIONS, Submission, SubmissionId,
+    encode_record,
+};
+use uuid::Uuid;
+
+use super::*;
+
+const CATEGORIES: usize = 3;
+
+/// The content of one test record.
+#[derive(Debug, Clone)]
+struct TestSubmission {
+    person: u8,
+    id: u8,
+    /// `None` withdraws.
+    shares: Option<[u32; CATEGORIES]>,
+}
+
+fn one_partition() -> PartitionCount {
+    PartitionCount::new(1).unwrap()
+}
+
+fn person_key(person: u8) -> PersonKey {
+    PersonKey::from_bytes([person; 16])
+}
+
+fn encode(submission: &TestSubmission) -> ([u8; 16], Vec<u8>) {
+    let action = match submission.shares {
+        Some(shares) => Action::Allocate(Allocation::new(&shares).unwrap()),
+        None => Action::Withdraw,
+    };
+    let record = Submission {
+        budget: BudgetId::parse("taxes").unwrap(),
+        person: person_key(submission.person),
+        // An id belongs to one person.
+        id: SubmissionId(Uuid::from_u128(
+            u128::from(submission.person) << 8 | u128::from(submission.id),
+        )),
+        accepted_at_ms: 5,
+        action,
+    };
+    (*record.person.as_bytes(), encode_record(&record))
+}
+
+fn fold_all(
+    state: &mut PartitionState,
+    log: &[TestSubmission],
+    from: usize,
+    mode: FoldMode,
+) -> Vec<FoldOutcome> {
+    log.iter()
+        .enumerate()
+        .skip(from)
+        .map(|(offset, submission)| {
+            let (key, value) = encode(submission);
+            state.fold(Record { offset: Offset(offset as u64), key: &key, value: &value }, mode)
+        })
+        .collect()
+}
+
+fn empty() -> PartitionState {
+    PartitionState::new(PartitionId(0), one_partition(), Vec::new())
+}
+
+fn only_totals(state: &PartitionState) -> Option<BudgetTotals> {
+    state.totals().next().map(|(_, totals)| totals.clone())
+}
+
+/// Counts the newest submission of each person, skipping repetitions of their latest ids.
+fn naive(log: &[TestSubmission]) -> (u64, [u64; CATEGORIES], usize) {
+    let mut current: HashMap<u8, Option<[u32; CATEGORIES]>> = HashMap::new();
+    let mut seen: HashMap<u8, Vec<u8>> = HashMap::new();
+    let mut duplicates = 0;
+    for submission in log {
+        let ids = seen.entry(submission.person).or_default();
+        if ids.iter().rev().take(RECENT_SUBMISSIONS).any(|id| *id == submission.id) {
+            duplicates += 1;
+            continue;
+        }
+        ids.push(submission.id);
+        current.insert(submission.person, submission.shares);
+    }
+    let counted: Vec<_> = current.values().flatten().collect();
+    let mut sums = [0; CATEGORIES];
+    for shares in &counted {
+        for (sum, share) in sums.iter_mut().zip(shares.iter()) {
+            *sum += u64::from(*share);
+        }
+    }
+    (counted.len() as u64, sums, duplicates)
+}
+
+fn submissions() -> impl Strategy<Value = TestSubmission> {
+    let shares = (0..=10_000_u32, 0..=10_000_u32).prop_map(|(a, b)| {
+        let (low, high) = (a.min(b), a.max(b));
+        [low, high - low, 10_000 - high]
+    });
+    (0..6_u8, 0..8_u8, prop::option::weighted(0.8, shares))
+        .prop_map(|(person, id, shares)| TestSubmission { person, id, shares })
+}
+
+proptest! {
+    #[test]
+    fn totals_equal_the_naive_fold_of_the_log(log in prop::collection::vec(submissions(), 0..200)) {
+        let mut state = empty();
+        let outcomes = fold_all(&mut state, &log, 0, FoldMode::Live);
+        let (people, sums, duplicates) = naive(&log);
+        let totals = only_totals(&state).unwrap_or_default();
+        prop_assert!(totals.is_consistent());
+        prop_assert_eq!(totals.people, people);
+        for (index, category) in totals.categories.iter().enumerate() {
+            prop_assert_eq!(category.basis_points, sums[index]);
+        }
+        prop_assert_eq!(outcomes.iter().filter(|o| **o == FoldOutcome::Duplicate).count(), duplicates);
+        if !log.is_empty() {
+            prop_assert_eq!(totals.position, Position(log.len() as u64));
+        }
+    }
+
+    #[test]
+    fn a_takeover_continues_as_if_the_owner_had_not_changed(
+        log in prop::collection::vec(submissions(), 1..150),
+        cuts in (0.0..1.0_f64, 0.0..1.0_f64, 0.0..1.0_f64),
+    ) {
+        // Rows are complete up to `rows_position`, some of them are newer, and the totals stand at `position`.
+        let mut cuts = [cuts.0, cuts.1, cuts.2].map(|cut| (cut * log.len() as f64) as usize);
+        cuts.sort_unstable();
+        let [rows_position, rows_until, position] = cuts;
+
+        let mut before = empty();
+        fold_all(&mut before, &log[..rows_position], 0, FoldMode::Live);
+        let mut rows = take_all_rows(&mut before);
+        fold_all(&mut before, &log[..rows_until], rows_position, FoldMode::Live);
+        rows.extend(take_all_rows(&mut before));
+        fold_all(&mut before, &log[..position], rows_until, FoldMode::Live);
+        let committed = before.totals().map(|(id, totals)| (id.clone(), totals.clone())).collect();
+
+        let mut latest: HashMap<PersonKey, PersonRow> = HashMap::new();
+        for row in rows {
+            latest.insert(row.person, row);
+        }
+        let mut after = PartitionState::new(PartitionId(0), one_partition(), committed);
+        for row in latest.values() {
+            prop_assert!(after.restore(row));
+        }
+        fold_all(&mut after, &log[..position], rows_position, FoldMode::Replay);
+        fold_all(&mut after, &log, position, FoldMode::Live);
+
+        let mut whole = empty();
+        fold_all(&mut whole, &log, 0, FoldMode::Live);
+        prop_assert_eq!(only_totals(&after), only_totals(&whole));
+        let (mut rows, mut expected) = (take_all_rows(&mut after), take_all_rows(&mut whole));
+        // Only people changed since the restore are taken; their rows must equal those of the whole fold.
+        rows.sort_by_key(|row| row.person);
+        expected.retain(|row| rows.iter().any(|changed| changed.person == row.person));
+        expected.sort_by_key(|row| row.person);
+        prop_assert_eq!(rows, expected);
+    }
+}
+
+fn take_all_rows(state: &mut PartitionState) -> Vec<PersonRow> {
+    let mut scan = state.begin_row_scan();
+    std::iter::from_fn(|| state.take_changed_rows(&mut scan, 2)).flatten().collect()
+}
+
+/// A person key that is spread like a hash.
+fn spread_key(n: u64) -> PersonKey {
+    let bits = u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    PersonKey::from_bytes(bits.to_le_bytes())
+}
+
+/// Folds withdrawals of new people, spread over `budgets` budgets.
+fn fold_new_people(state: &mut PartitionState, people: std::ops::Range<u64>, budgets: u64) {
+    for n in people {
+        let value = encode_record(&Submission {
+            budget: BudgetId::parse(&format!("budget-{}", n % budgets)).unwrap(),
+            person: spread_key(n),
+            id: SubmissionId(Uuid::from_u128(n.into())),
+            accepted_at_ms: 5,
+            action: Action::Withdraw,
+        });
+        let key = spread_key(n);
+        let record = Record { offset: Offset(n), key: key.as_bytes(), value: &value };
+        assert_eq!(state.fold(record, FoldMode::Live), FoldOutcome::Applied);
+    }
+}
+
+#[test]
+fn a_row_scan_takes_the_people_present_at_its_start_and_leaves_later_ones_to_the_next_scan() {
+    for before in [0, 1, 63, 64, 65, 200] {
+        let mut state = empty();
+        fold_new_people(&mut state, 0..before, 2);
+        let mut scan = state.begin_row_scan();
+        let mut taken = Vec::new();
+        let mut folded = before;
+        while let Some(rows) = state.take_changed_rows(&mut scan, 1) {
+            taken.extend(rows.iter().map(|row| row.offset.0));
+            assert!(taken.len() as u64 <= before, "the scan takes people who were added later");
+            // More people than were taken, in existing budgets and in new ones.
+            fold_new_people(&mut state, folded..folded + 100, 3);
+            folded += 100;
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, (0..before).collect::<Vec<_>>());
+        assert_eq!(state.changed_people() as u64, folded - before);
+        let mut later: Vec<_> = take_all_rows(&mut state).iter().map(|row| row.offset.0).collect();
+        later.sort_unstable();
+        assert_eq!(later, (before..folded).collect::<Vec<_>>());
+        assert_eq!(state.changed_people(), 0);
+    }
+}
+
+#[test]
+fn people_are_found_across_chunks() {
+    let mut people = People::new(2);
+    for n in 0..20_000 {
+        assert!(matches!(people.find_or_insert(&spread_key(n)), PersonEntry::New(_)));
+    }
+    for n in 0..20_000 {
+        assert!(matches!(people.find_or_insert(&spread_key(n)), PersonEntry::Existing(_)));
+    }
+    assert_eq!(people.len(), 20_000);
+}
+
+#[test]
+fn rejected_records_become_dead_letters_and_do_not_change_the_totals() {
+    let two = PartitionCount::new(2).unwrap();
+    let other_partition =
+        (0..).map(person_key).find(|key| partition_for(key, two) == PartitionId(1)).unwrap();
+    let this_partition =
+        (0..).map(person_key).find(|key| partition_for(key, two) == PartitionId(0)).unwrap();
+    let record = |shares: &[u32]| {
+        encode_record(&Submission {
+            budget: BudgetId::parse("taxes").unwrap(),
+            person: this_partition,
+            id: SubmissionId(Uuid::from_u128(shares.len() as u128)),
+            accepted_at_ms: 1,
+            action: Action::Allocate(Allocation::new(shares).unwrap()),
+        })
+    };
+    let (good, wide) = (record(&[4_000, 6_000]), record(&[4_000, 3_000, 3_000]));
+    let mut state = PartitionState::new(PartitionId(0), two, Vec::new());
+    let mut fold = |offset, key: PersonKey, value: &[u8]| {
+        state.fold(Record { offset: Offset(offset), key: key.as_bytes(), value }, FoldMode::Live)
+    };
+    assert_eq!(fold(0, this_partition, &good), FoldOutcome::Applied);
+    assert_eq!(
+        fold(1, other_partition, &good),
+        FoldOutcome::DeadLetter(DeadLetterReason::WrongPartition(PartitionId(1)))
+    );
+    assert_eq!(
+        fold(2, this_partition, &wide),
+        FoldOutcome::DeadLetter(DeadLetterReason::Categories { expected: 2, found: 3 })
+    );
+    assert!(matches!(
+        fold(3, this_partition, b"garbage"),
+        FoldOutcome::DeadLetter(DeadLetterReason::Record(_))
+    ));
+    let totals = only_totals(&state).unwrap();
+    assert_eq!((totals.people, totals.position), (1, Position(1)));
+    assert!(totals.is_consistent());
+}

@@ -1,0 +1,210 @@
+//! Metrics of the engine: folding, commits, person rows, ownership and publishing.
+
+use std::time::Duration;
+
+use prometheus::{
+    Counter, CounterVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+};
+use runtime::metrics::{Metrics, MetricsError, SECONDS_BUCKETS};
+use schemas::PartitionId;
+
+const RECORDS_BUCKETS: &[f64] = &[1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0];
+const PARTITION: &[&str] = &["partition"];
+
+/// The engine's metrics, of all partitions.
+#[derive(Debug, Clone)]
+pub struct EngineMetrics {
+    folded: IntCounterVec,
+    fold_seconds: CounterVec,
+    commit_seconds: HistogramVec,
+    commit_records: HistogramVec,
+    rows_written: IntCounterVec,
+    position: IntGaugeVec,
+    lag: IntGaugeVec,
+    owned: IntGaugeVec,
+    halted: IntGaugeVec,
+    fenced: IntCounter,
+    rejoins: IntCounter,
+    publish_seconds: Histogram,
+    publish_failures: IntCounter,
+    restore_seconds: Histogram,
+}
+
+impl EngineMetrics {
+    /// Registers the metrics.
+    ///
+    /// # Errors
+    /// When a name is already registered with another type.
+    pub fn new(metrics: &Metrics) -> Result<Self, MetricsError> {
+        Ok(Self {
+            folded: metrics.counter_vec(
+                "processor_records_folded_total",
+                "Folded records by outcome: applied, duplicate, dead_lettered. Dead-lettered records are counted when committed.",
+                &["partition", "outcome"],
+            )?,
+            fold_seconds: metrics.float_counter_vec(
+                "processor_fold_seconds_total",
+                "Time spent folding records.",
+                PARTITION,
+            )?,
+            commit_seconds: metrics.histogram_vec(
+                "processor_commit_duration_seconds",
+                "Time from the start of a commit until it is known to be stored.",
+                PARTITION,
+                SECONDS_BUCKETS,
+            )?,
+            commit_records: metrics.histogram_vec(
+                "processor_commit_records",
+                "Records by which a commit advances the position.",
+                PARTITION,
+                RECORDS_BUCKETS,
+            )?,
+            rows_written: metrics.counter_vec(
+                "processor_rows_written_total",
+                "Person rows written behind the commit.",
+                PARTITION,
+            )?,
+            position: metrics.gauge_vec("processor_position", "The committed position.", PARTITION)?,
+            lag: metrics.gauge_vec(
+                "processor_lag_records",
+                "Last known high watermark of the log minus the committed position.",
+                PARTITION,
+            )?,
+            owned: metrics.gauge_vec(
+                "processor_partition_owned",
+                "1 while this process owns and folds the partition.",
+                PARTITION,
+            )?,
+            halted: metrics.gauge_vec(
+                "processor_partition_halted",
+                "1 while the partition is assigned to this process but cannot be folded: see the log and /readyz.",
+                PARTITION,
+            )?,
+            fenced: metrics.counter(
+                "processor_fenced_total",
+                "Times an owner was fenced: another process had claimed its partition.",
+            )?,
+            rejoins: metrics.counter("processor_rejoins_total", "Times this process rejoined the consumer group.")?,
+            publish_seconds: metrics.histogram(
+                "processor_publish_duration_seconds",
+                "Time of one successful flush of committed totals to the cache.",
+                SECONDS_BUCKETS,
+            )?,
+            publish_failures: metrics.counter(
+                "processor_publish_failures_total",
+                "Flushes in which the cache rejected at least one budget; rejected totals are published again.",
+            )?,
+            restore_seconds: metrics.histogram(
+                "processor_takeover_duration_seconds",
+                "Time from the claim of a partition until its person rows are restored.",
+                SECONDS_BUCKETS,
+            )?,
+        })
+    }
+
+    /// Returns the metrics of one partition.
+    pub fn partition(&self, partition: PartitionId) -> PartitionMetrics {
+        let label = partition.to_string();
+        let of = |outcome| self.folded.with_label_values(&[label.as_str(), outcome]);
+        let label = &[label.as_str()];
+        PartitionMetrics {
+            applied: of("applied"),
+            duplicates: of("duplicate"),
+            dead_lettered: of("dead_lettered"),
+            fold_seconds: self.fold_seconds.with_label_values(label),
+            commit_seconds: self.commit_seconds.with_label_values(label),
+            commit_records: self.commit_records.with_label_values(label),
+            rows_written: self.rows_written.with_label_values(label),
+            restore_seconds: self.restore_seconds.clone(),
+            position: self.position.with_label_values(label),
+            lag: self.lag.with_label_values(label),
+            owned: self.owned.with_label_values(label),
+            halted: self.halted.with_label_values(label),
+        }
+    }
+
+    /// Removes the gauges of a partition that this process no longer has.
+    pub(crate) fn forget(&self, partition: PartitionId) {
+        let label = partition.to_string();
+        for gauge in [&self.position, &self.lag, &self.owned, &self.halted] {
+            // An error means that the gauge was never set.
+            let _ = gauge.remove_label_values(&[label.as_str()]);
+        }
+    }
+
+    pub(crate) fn fenced(&self) {
+        self.fenced.inc();
+    }
+
+    /// Counts a rejoin of the consumer group.
+    pub fn rejoined(&self) {
+        self.rejoins.inc();
+    }
+
+    pub(crate) fn published(&self, took: Duration) {
+        self.publish_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn publish_failed(&self) {
+        self.publish_failures.inc();
+    }
+}
+
+/// Metrics of one partition.
+#[derive(Debug, Clone)]
+pub struct PartitionMetrics {
+    applied: IntCounter,
+    duplicates: IntCounter,
+    dead_lettered: IntCounter,
+    fold_seconds: Counter,
+    commit_seconds: Histogram,
+    commit_records: Histogram,
+    rows_written: IntCounter,
+    restore_seconds: Histogram,
+    position: IntGauge,
+    lag: IntGauge,
+    owned: IntGauge,
+    halted: IntGauge,
+}
+
+impl PartitionMetrics {
+    pub(crate) fn folded(&self, applied: u64, duplicates: u64, took: Duration) {
+        self.applied.inc_by(applied);
+        self.duplicates.inc_by(duplicates);
+        self.fold_seconds.inc_by(took.as_secs_f64());
+    }
+
+    pub(crate) fn committed(&self, records: u64, dead_lettered: u64, took: Duration) {
+        self.dead_lettered.inc_by(dead_lettered);
+        self.commit_seconds.observe(took.as_secs_f64());
+        self.commit_records.observe(records as f64);
+    }
+
+    pub(crate) fn rows_written(&self, rows: usize) {
+        self.rows_written.inc_by(rows as u64);
+    }
+
+    pub(crate) fn restored(&self, took: Duration) {
+        self.restore_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn set_progress(&self, position: u64, lag: u64) {
+        self.position.set(position as i64);
+        self.lag.set(lag as i64);
+    }
+
+    pub(crate) fn set_owned(&self) {
+        self.owned.set(1);
+        self.halted.set(0);
+    }
+
+    pub(crate) fn set_halted(&self) {
+        self.owned.set(0);
+        self.halted.set(1);
+    }
+
+    pub(crate) fn set_unclaimed(&self) {
+        self.owned.set(0);
+        self.halted.set(0);
+    }
+}

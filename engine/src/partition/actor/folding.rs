@@ -1,0 +1,113 @@
+//! Folding one batch. New records update totals and people; records that the totals already contain are replayed into
+//! people only. The record that identifies the log must be among the replayed ones.
+
+use schemas::{Receipt, record_fingerprint};
+use storage::log::{DeadLetter, Record, RecordBatch};
+use storage::store::RecordFingerprint;
+use tokio::time::Instant;
+
+use super::Partition;
+use crate::fold::{DeadLetterReason, FoldMode, FoldOutcome};
+use crate::partition::{HaltReason, matches_fingerprint};
+
+impl Partition {
+    /// Folds a batch's new records, and replays those that the totals already contain.
+    pub(super) fn fold(&mut self, batch: &RecordBatch) -> Result<(), HaltReason> {
+        let started = Instant::now();
+        let (mut applied, mut duplicates) = (0, 0);
+        let mut last = None;
+        for record in batch.iter() {
+            if self.committed.position.includes(record.offset) {
+                self.replay(record)?;
+                continue;
+            }
+            if self.folded.position.includes(record.offset) {
+                continue;
+            }
+            self.require_no_expected_record()?;
+            match self.state.fold(record, FoldMode::Live) {
+                FoldOutcome::Applied => {
+                    self.dead_letter_limit.record_accepted();
+                    applied += 1;
+                }
+                FoldOutcome::Duplicate => {
+                    self.dead_letter_limit.record_accepted();
+                    duplicates += 1;
+                }
+                FoldOutcome::DeadLetter(reason) => self.dead_letter(record, &reason)?,
+            }
+            self.folded.position = record.offset.next();
+            last = Some(record);
+        }
+        if let Some(record) = last {
+            self.advance(record, applied, duplicates, started);
+        }
+        Ok(())
+    }
+
+    /// Buffers a rejected record until the commit that passes it, unless too many are rejected.
+    fn dead_letter(
+        &mut self,
+        record: Record<'_>,
+        reason: &DeadLetterReason,
+    ) -> Result<(), HaltReason> {
+        let (offset, reason) = (record.offset, reason.to_string());
+        if let Err(exceeded) = self.dead_letter_limit.record_rejected() {
+            return Err(HaltReason::TooManyDeadLetters { exceeded, offset, reason });
+        }
+        self.folded.tally.dead_lettered += 1;
+        self.dead_letters.push(DeadLetter {
+            source: Receipt { log: self.deps.log.number, partition: self.id.partition, offset },
+            reason,
+            key: record.key.to_vec(),
+            value: record.value.to_vec(),
+        });
+        Ok(())
+    }
+
+    /// Moves the folded checkpoint past a batch's last new record.
+    fn advance(&mut self, last: Record<'_>, applied: u64, duplicates: u64, started: Instant) {
+        if !std::mem::replace(&mut self.has_folded_new_record, true) {
+            tracing::info!(
+                partition = %self.id.partition,
+                epoch = self.epoch.0,
+                position = %last.offset,
+                elapsed_ms = self.claimed_at.elapsed().as_millis() as u64,
+                "first new record since the claim",
+            );
+        }
+        self.folded.last_record = Some(RecordFingerprint {
+            offset: last.offset,
+            fingerprint: record_fingerprint(last.key, last.value),
+        });
+        self.folded.identity.get_or_insert_with(|| self.deps.identity.clone());
+        self.folded.tally.applied += applied;
+        self.folded.tally.duplicates += duplicates;
+        self.deps.progress.set_high(self.folded.position);
+        self.deps.metrics.folded(applied, duplicates, started.elapsed());
+    }
+
+    /// Replays a record that the totals already contain: brings people up to the totals' position.
+    fn replay(&mut self, record: Record<'_>) -> Result<(), HaltReason> {
+        if let Some(expected) = self.expected_record
+            && expected.offset == record.offset
+        {
+            if !matches_fingerprint(expected, record) {
+                return Err(HaltReason::OtherRecord(record.offset));
+            }
+            self.expected_record = None;
+        }
+        if !self.committed.rows_position.includes(record.offset) {
+            self.state.fold(record, FoldMode::Replay);
+        }
+        Ok(())
+    }
+
+    /// Fails when a new record arrives before the record that identifies the log.
+    fn require_no_expected_record(&self) -> Result<(), HaltReason> {
+        match self.expected_record {
+            Some(expected) => Err(HaltReason::ExpectedRecordMissing(expected.offset)),
+            None => Ok(()),
+        }
+    }
+}

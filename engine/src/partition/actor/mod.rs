@@ -1,0 +1,270 @@
+//! The partition's owner: one task that folds batches, commits, and writes person rows behind the commit. Only this task
+//! touches the partition's state.
+//!
+//! This file has the event loop; `folding` handles one batch, `committing` builds and completes commits.
+
+mod committing;
+mod folding;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use schemas::{LogRef, Position};
+use storage::log::{DeadLetterWriter, LogIdentity, RecordBatch};
+use storage::store::{Checkpoint, Epoch, PartitionRef, RecordFingerprint, Store, StoredPartition};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::dead_letter_buffer::DeadLetterBuffer;
+use super::dead_letter_limit::DeadLetterLimit;
+use super::pace::{Pace, Workload};
+use super::person_rows::{RoundStep, RowRounds, Slice, write_rows};
+use super::restore::{RestoreOutcome, restore_people};
+use super::{HaltReason, PartitionExit, PartitionLimits, PartitionProgress, ResumePoint};
+use crate::fold::PartitionState;
+use crate::metrics::PartitionMetrics;
+use crate::publisher::Publisher;
+use committing::CommitDone;
+
+/// Dependencies of one partition's owner.
+pub struct PartitionDeps {
+    /// Stores totals, checkpoints and person rows.
+    pub store: Arc<dyn Store>,
+    /// Appends rejected records to the dead letter journal.
+    pub dead_letters: Arc<dyn DeadLetterWriter>,
+    /// Publishes totals to readers. `None` for a shadow generation.
+    pub publisher: Option<Arc<Publisher>>,
+    /// Limits concurrent writes of person rows. `None` in the active generation: no limit.
+    pub row_write_permits: Option<Arc<Semaphore>>,
+    /// Identifies the log that is folded.
+    pub identity: LogIdentity,
+    /// The log that the generation is derived from.
+    pub log: LogRef,
+    /// Intervals and bounds.
+    pub limits: PartitionLimits,
+    /// Metrics of this partition.
+    pub metrics: PartitionMetrics,
+    /// Positions that the rest of the process reads.
+    pub progress: Arc<PartitionProgress>,
+}
+
+/// A claimed partition and its owner's state.
+pub struct Partition {
+    id: PartitionRef,
+    epoch: Epoch,
+    deps: PartitionDeps,
+    state: PartitionState,
+    /// The checkpoint of the state in memory.
+    folded: Checkpoint,
+    committed: Checkpoint,
+    /// The record that identifies the log, until it has been read.
+    expected_record: Option<RecordFingerprint>,
+    claimed_at: Instant,
+    has_folded_new_record: bool,
+    dead_letter_limit: DeadLetterLimit,
+    /// Dead letters of records that no commit has passed yet.
+    dead_letters: DeadLetterBuffer,
+    rounds: RowRounds,
+    /// A slice whose records are not all committed yet.
+    waiting_slice: Option<Slice>,
+    pace: Pace,
+}
+
+impl Partition {
+    /// Creates the owner of a partition that was just claimed.
+    pub fn new(
+        id: PartitionRef,
+        stored: StoredPartition,
+        resume: ResumePoint,
+        claimed_at: Instant,
+        deps: PartitionDeps,
+    ) -> Self {
+        let state = PartitionState::new(id.partition, deps.log.partitions, stored.totals);
+        deps.progress.set_committed(stored.checkpoint.position);
+        Self {
+            id,
+            epoch: stored.epoch,
+            state,
+            folded: stored.checkpoint.clone(),
+            committed: stored.checkpoint,
+            expected_record: resume.expected_record,
+            claimed_at,
+            has_folded_new_record: false,
+            dead_letter_limit: DeadLetterLimit::new(deps.limits.dead_letters),
+            dead_letters: DeadLetterBuffer::default(),
+            rounds: RowRounds::default(),
+            waiting_slice: None,
+            pace: Pace::new(deps.limits, claimed_at),
+            deps,
+        }
+    }
+
+    /// Runs until released, fenced or halted. Cancelling `stop` releases the partition after a final commit.
+    pub async fn run(
+        mut self,
+        mut records: mpsc::Receiver<RecordBatch>,
+        stop: CancellationToken,
+    ) -> PartitionExit {
+        // The totals are committed: readers need not wait until people are restored.
+        self.publish_all();
+        match self.restore(&stop).await {
+            Ok(RestoreOutcome::Complete) => {}
+            Ok(RestoreOutcome::Stopped) => return PartitionExit::Released,
+            Ok(RestoreOutcome::RowAheadOfTotals) => return self.invalidate_rows().await,
+            Err(reason) => return PartitionExit::Halted(reason),
+        }
+        match self.fold_until(&mut records, &stop).await {
+            Ok(()) => match self.final_commit().await {
+                Ok(()) => PartitionExit::Released,
+                Err(ended) => ended,
+            },
+            Err(ended) => ended,
+        }
+    }
+
+    async fn restore(&mut self, stop: &CancellationToken) -> Result<RestoreOutcome, HaltReason> {
+        let Self { state, deps, id, committed, claimed_at, .. } = self;
+        let restored = restore_people(deps.store.as_ref(), *id, committed, state, stop).await?;
+        if restored == RestoreOutcome::Complete && committed.rows_position > Position::START {
+            deps.metrics.restored(claimed_at.elapsed());
+            tracing::info!(
+                partition = %id.partition,
+                people = state.people(),
+                elapsed_ms = claimed_at.elapsed().as_millis() as u64,
+                "person rows restored",
+            );
+        }
+        Ok(restored)
+    }
+
+    /// Commits a checkpoint without valid person rows. The next owner replays people from the log's beginning.
+    ///
+    /// A row ahead of the totals has replaced the row that matched them: the rows can no longer restore people as of the
+    /// totals' position.
+    async fn invalidate_rows(mut self) -> PartitionExit {
+        self.folded.rows_position = Position::START;
+        let done = self.begin_commit(Instant::now()).await;
+        match self.end_commit(done) {
+            Ok(()) => PartitionExit::CommitsLost,
+            Err(ended) => ended,
+        }
+    }
+
+    fn publish_all(&self) {
+        if let Some(publisher) = &self.deps.publisher {
+            let totals = self.state.totals().map(|(id, totals)| (id.clone(), totals.clone()));
+            publisher.publish(self.id, totals.collect());
+        }
+    }
+
+    async fn fold_until(
+        &mut self,
+        records: &mut mpsc::Receiver<RecordBatch>,
+        stop: &CancellationToken,
+    ) -> Result<(), PartitionExit> {
+        let mut committing: Option<BoxFuture<'static, CommitDone>> = None;
+        let mut writing: Option<BoxFuture<'static, Result<(), HaltReason>>> = None;
+        loop {
+            // One clock reading for every decision of this iteration.
+            let now = Instant::now();
+            // Rows first: a completed round changes the checkpoint, which the commit then includes.
+            if writing.is_none() {
+                writing = self.next_rows(now);
+            }
+            if committing.is_none()
+                && self.pace.commit_is_due(now, &self.workload(), records.is_empty())
+            {
+                committing = Some(self.begin_commit(now));
+            }
+            let work = self.workload();
+            let alarm = self.pace.next_alarm(now, &work, committing.is_some(), writing.is_some());
+            let may_fold = self.pace.may_fold(&work);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                done = result_or_never(&mut committing) => {
+                    committing = None;
+                    self.end_commit(done)?;
+                }
+                done = result_or_never(&mut writing) => {
+                    writing = None;
+                    done?;
+                }
+                batch = records.recv(), if may_fold => match batch {
+                    Some(batch) => self.fold(&batch)?,
+                    None => break,
+                },
+                () = at_or_never(alarm) => {}
+            }
+        }
+        match committing {
+            Some(commit) => self.end_commit(commit.await),
+            None => Ok(()),
+        }
+    }
+
+    fn workload(&self) -> Workload {
+        let folded = self.folded.position;
+        Workload {
+            has_changes: self.folded != self.committed,
+            uncommitted: folded.0 - self.committed.position.0,
+            dead_letter_bytes: self.dead_letters.bytes(),
+            unread: self.deps.progress.high().0.saturating_sub(folded.0),
+            replay: folded.0 - self.folded.rows_position.0,
+            people_changed: self.state.changed_people() > 0,
+        }
+    }
+
+    fn next_rows(&mut self, now: Instant) -> Option<BoxFuture<'static, Result<(), HaltReason>>> {
+        self.begin_round_if_due(now);
+        let slice = match self.waiting_slice.take() {
+            Some(slice) => slice,
+            None => match self.rounds.next_step(&mut self.state) {
+                RoundStep::Idle => return None,
+                RoundStep::Write(slice) => slice,
+                RoundStep::Complete(rows_position) => {
+                    self.pace.round_completed(now);
+                    self.folded.rows_position = rows_position;
+                    return None;
+                }
+            },
+        };
+        if slice.required_commit > self.committed.position {
+            self.waiting_slice = Some(slice);
+            return None;
+        }
+        let store = Arc::clone(&self.deps.store);
+        let (id, metrics) = (self.id, self.deps.metrics.clone());
+        let permits = self.deps.row_write_permits.clone();
+        Some(Box::pin(async move {
+            write_rows(store.as_ref(), id, &slice.rows, permits.as_deref()).await?;
+            metrics.rows_written(slice.rows.len());
+            Ok(())
+        }))
+    }
+
+    fn begin_round_if_due(&mut self, now: Instant) {
+        let replaying =
+            self.folded.position == self.committed.position && self.expected_record.is_some();
+        if !self.rounds.is_running() && !replaying && self.pace.round_is_due(now, &self.workload())
+        {
+            self.rounds.begin(self.folded.position, &self.state);
+        }
+    }
+}
+
+/// Waits for the operation in flight; never returns if there is none.
+async fn result_or_never<T>(in_flight: &mut Option<BoxFuture<'static, T>>) -> T {
+    match in_flight {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at_or_never(alarm: Option<Instant>) {
+    match alarm {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,58 @@
+//! One partition's life under one owner: claim, log check, restore, fold, commit, release.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `claim` | takeover of the partition in the store: a new epoch |
+//! | `log_check` | whether the log is still the one that was folded, and where to resume |
+//! | `restore` | reading person rows back into memory |
+//! | `actor` | the running owner: folding, committing, writing person rows |
+//! | `commit` | one conditional commit, settled when its outcome is unknown |
+//! | `dead_letter_buffer`, `dead_letter_limit` | rejected records until their commit, and how many are too many |
+//! | `person_rows` | writing changed person rows behind the commit |
+//! | `pace` | when a commit or a round of person rows is due |
+//! | `progress` | positions that the rest of the process reads |
+//!
+//! Which partitions this process owns is decided by the `coordinator` module.
+
+mod actor;
+mod claim;
+mod commit;
+mod dead_letter_buffer;
+mod dead_letter_limit;
+mod log_check;
+mod pace;
+mod person_rows;
+mod progress;
+mod restore;
+
+use std::time::Duration;
+
+use backon::ConstantBuilder;
+
+pub use actor::{Partition, PartitionDeps};
+pub use claim::{ClaimError, claim};
+pub use dead_letter_limit::{DeadLetterLimitExceeded, DeadLetterThresholds};
+pub use log_check::{HaltReason, ResumePoint, check_log, matches_fingerprint};
+pub use pace::PartitionLimits;
+pub use progress::PartitionProgress;
+
+/// Backoff of an owner whose backend is unavailable: constant, without an attempt limit.
+const OWNER_RETRY: ConstantBuilder =
+    ConstantBuilder::new().with_delay(Duration::from_millis(200)).without_max_times();
+
+/// Why a partition's owner stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PartitionExit {
+    /// The owner was asked to stop and has committed everything it folded.
+    #[error("released")]
+    Released,
+    /// Another owner has claimed the partition: rejoin the group.
+    #[error("fenced by another owner")]
+    Fenced,
+    /// The store lost acknowledged commits: rejoin the group and fold the lost records again.
+    #[error("the store lost acknowledged commits")]
+    CommitsLost,
+    /// Folding further could make wrong totals. Only an operator can help; other partitions continue.
+    #[error("halted: {0}")]
+    Halted(#[from] HaltReason),
+}

@@ -1,0 +1,143 @@
+//! A partition owner under test: takes a partition over, reads batches, is released.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::metrics::EngineMetrics;
+use engine::partition::{
+    DeadLetterThresholds, Partition, PartitionDeps, PartitionExit, PartitionLimits,
+    PartitionProgress, check_log, claim,
+};
+use engine::publisher::Publisher;
+use runtime::metrics::Metrics;
+use schemas::{LogRef, PartitionCount, Position, Term};
+use storage::cache::memory::MemoryCache;
+use storage::control::sqlite::SqliteControlTopic;
+use storage::log::{LogIdentity, RecordBatch};
+use storage::store::Checkpoints;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::PARTITION;
+use crate::support::dead_letters::NoDeadLetters;
+use crate::support::log::Log;
+use crate::support::store::FaultyStore;
+
+fn one_partition() -> PartitionCount {
+    PartitionCount::new(1).unwrap()
+}
+
+pub struct TestOwner {
+    records: mpsc::Sender<RecordBatch>,
+    /// The offset of the next record to send.
+    pub from: u64,
+    stop: CancellationToken,
+    pub task: JoinHandle<PartitionExit>,
+    pub progress: Arc<PartitionProgress>,
+}
+
+fn identity(cluster: &str) -> LogIdentity {
+    LogIdentity { cluster_id: cluster.into(), topic_id: String::new() }
+}
+
+fn publisher(dir: &tempfile::TempDir) -> Arc<Publisher> {
+    let definitions = SqliteControlTopic::open(&dir.path().join("definitions.db")).unwrap();
+    let metrics = EngineMetrics::new(&Metrics::new("test")).unwrap();
+    let publisher = Publisher::new(Arc::new(MemoryCache::new()), Arc::new(definitions), metrics);
+    publisher.set_active_term(Term::FIRST, one_partition());
+    Arc::new(publisher)
+}
+
+/// Limits with which an owner commits as often as possible.
+pub const LIMITS: PartitionLimits = PartitionLimits {
+    commit_interval: Duration::from_millis(1),
+    catch_up_commit_interval: Duration::from_millis(5),
+    catch_up_lag: 1_000,
+    max_uncommitted: 100,
+    rows_interval: Duration::from_millis(3),
+    max_replay: 200,
+    dead_letters: DeadLetterThresholds { run: 1_000, percent: 20 },
+};
+
+pub async fn take_over(store: &Arc<FaultyStore>, log: &Log, owner: &str) -> TestOwner {
+    take_over_with_limits(store, log, owner, LIMITS).await
+}
+
+pub async fn take_over_with_limits(
+    store: &Arc<FaultyStore>,
+    log: &Log,
+    owner: &str,
+    limits: PartitionLimits,
+) -> TestOwner {
+    let dir = tempfile::tempdir().unwrap();
+    let claimed_at = Instant::now();
+    let stored = claim(store.as_ref(), PARTITION, owner).await.unwrap();
+    let resume = check_log(&stored.checkpoint, &identity("c"), log.bounds()).unwrap();
+    let progress = Arc::new(PartitionProgress::default());
+    let deps = PartitionDeps {
+        store: store.clone(),
+        dead_letters: Arc::new(NoDeadLetters),
+        publisher: Some(publisher(&dir)),
+        row_write_permits: None,
+        identity: identity("c"),
+        log: LogRef::first("submissions", one_partition()),
+        limits,
+        metrics: EngineMetrics::new(&Metrics::new("test")).unwrap().partition(PARTITION.partition),
+        progress: Arc::clone(&progress),
+    };
+    let (records, inbox) = mpsc::channel(4);
+    let stop = CancellationToken::new();
+    let run = Partition::new(PARTITION, stored, resume, claimed_at, deps).run(inbox, stop.clone());
+    TestOwner { records, from: resume.from.0, stop, task: tokio::spawn(run), progress }
+}
+
+impl TestOwner {
+    pub async fn send(&mut self, log: &Log, to: u64) {
+        while self.from < to {
+            let next = (self.from + 23).min(to);
+            if self.records.send(log.batch(self.from, next)).await.is_err() {
+                return;
+            }
+            self.from = next;
+        }
+    }
+
+    pub async fn committed(&self, position: u64) {
+        wait_for_commit(&self.progress, position).await;
+    }
+
+    /// Waits until a round of person rows is committed.
+    pub async fn rows_committed(&self, store: &FaultyStore) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
+            if stored.checkpoint.rows_position > Position::START {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no round of person rows was completed");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until the owner has folded every batch it was sent.
+    pub async fn folded_all(&self) {
+        while self.records.capacity() < self.records.max_capacity() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub async fn release(self) -> PartitionExit {
+        self.stop.cancel();
+        self.task.await.unwrap()
+    }
+}
+
+pub async fn wait_for_commit(progress: &PartitionProgress, position: u64) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while progress.committed() < Position(position) {
+        assert!(Instant::now() < deadline, "still at {}", progress.committed());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

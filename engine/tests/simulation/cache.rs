@@ -1,0 +1,159 @@
+//! The cache server. Checks everything that is published to it and everything that readers would see. Also has the
+//! budget definitions.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use schemas::{Budget, BudgetId, CombinedTotals, PartitionCount, PartitionTotals};
+use storage::cache::memory::MemoryCache;
+use storage::cache::{Cache, CacheError, CacheUpdate};
+use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError};
+use tokio::sync::{broadcast, watch};
+
+use crate::log::Log;
+use crate::network::{Link, Service};
+use crate::oracle::{CheckResult, require};
+use crate::store::StoreServer;
+use crate::world::{World, lock};
+
+pub struct CacheServer {
+    world: Arc<World>,
+    store: Arc<StoreServer>,
+    cache: Mutex<Arc<MemoryCache>>,
+    /// The last totals that readers saw of each budget since the cache lost its data.
+    visible: Mutex<BTreeMap<BudgetId, CombinedTotals>>,
+}
+
+impl CacheServer {
+    pub fn new(world: Arc<World>, store: Arc<StoreServer>) -> Self {
+        Self { world, store, cache: Mutex::default(), visible: Mutex::default() }
+    }
+
+    /// Drops all data.
+    pub fn flush(&self) {
+        *lock(&self.cache) = Arc::default();
+        lock(&self.visible).clear();
+    }
+
+    fn cache(&self) -> Arc<MemoryCache> {
+        Arc::clone(&lock(&self.cache))
+    }
+
+    /// Reads the totals of a budget as a reader does.
+    pub async fn read_budget(&self, budget: &BudgetId) -> Option<CombinedTotals> {
+        self.cache().read(std::slice::from_ref(budget)).await.unwrap().pop().unwrap()
+    }
+
+    async fn publish(
+        self: Arc<Self>,
+        budget: BudgetId,
+        count: PartitionCount,
+        partitions: Vec<PartitionTotals>,
+    ) -> Result<(), CacheError> {
+        for part in &partitions {
+            self.world.check(self.check_published(&budget, part));
+        }
+        let outcome = self.cache().publish(&budget, count, &partitions).await;
+        if let Some(now) = self.read_budget(&budget).await {
+            self.world.check(self.check_visible(&budget, &now));
+            lock(&self.visible).insert(budget, now);
+        }
+        outcome
+    }
+
+    fn check_published(&self, budget: &BudgetId, part: &PartitionTotals) -> CheckResult {
+        let (partition, position) = (part.partition, part.totals.position);
+        self.world.oracle.check_totals(partition, budget, &part.totals)?;
+        let acknowledged = self.store.acknowledged(partition);
+        require(position <= acknowledged, || {
+            format!(
+                "position {position} of partition {partition} is published, but only {acknowledged} is acknowledged"
+            )
+        })
+    }
+
+    fn check_visible(&self, budget: &BudgetId, now: &CombinedTotals) -> CheckResult {
+        self.world.oracle.check_combined(budget, now)?;
+        let visible = lock(&self.visible);
+        let before = visible.get(budget);
+        require(before.is_none_or(|before| now.includes(before)), || {
+            format!("readers saw {before:?}, then {now:?}")
+        })
+    }
+}
+
+/// One process's cache client.
+pub struct CacheClient {
+    pub server: Arc<CacheServer>,
+    pub link: Link,
+}
+
+#[async_trait]
+impl Cache for CacheClient {
+    async fn publish(
+        &self,
+        budget: &BudgetId,
+        count: PartitionCount,
+        partitions: &[PartitionTotals],
+    ) -> Result<(), CacheError> {
+        let (server, budget) = (Arc::clone(&self.server), budget.clone());
+        let publish = server.publish(budget, count, partitions.to_vec());
+        self.link.call(Service::Cache, publish).await.map_err(CacheError)?
+    }
+
+    async fn read(&self, budgets: &[BudgetId]) -> Result<Vec<Option<CombinedTotals>>, CacheError> {
+        self.server.cache().read(budgets).await
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<CacheUpdate> {
+        self.server.cache().subscribe()
+    }
+}
+
+/// Definitions that never change: every budget of the log, and one without records.
+pub struct FixedDefinitions {
+    catalog: Arc<Catalog>,
+    changes: watch::Sender<()>,
+}
+
+impl FixedDefinitions {
+    pub fn of(log: &Log) -> Self {
+        let ids = log.budgets.iter().map(|(id, _)| id.clone());
+        let catalog =
+            ids.chain([budget_without_records()]).fold(Catalog::default(), |catalog, id| {
+                let budget = serde_json::json!({ "id": id, "name": "A budget", "categories": [] });
+                let budget: Budget = serde_json::from_value(budget).unwrap();
+                catalog.with(Arc::new(budget))
+            });
+        Self { catalog: Arc::new(catalog), changes: watch::Sender::new(()) }
+    }
+}
+
+/// A budget that no record mentions.
+pub fn budget_without_records() -> BudgetId {
+    BudgetId::parse("no-records").unwrap()
+}
+
+#[async_trait]
+impl BudgetDefinitions for FixedDefinitions {
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog)
+    }
+
+    fn is_loaded(&self) -> bool {
+        true
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    async fn change(
+        &self,
+        _budget: &BudgetId,
+        _decide: &Change<'_>,
+    ) -> Result<Arc<Budget>, DefinitionError> {
+        Err(DefinitionError::Unavailable("definitions never change in the simulation".into()))
+    }
+}

@@ -1,0 +1,282 @@
+//! The expected state: a naive fold of the whole log, computed before the run, and the checks against it.
+//!
+//! It recounts every person after every record and subtracts nothing, so it shares neither code nor method with the
+//! engine's fold.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use schemas::{
+    BudgetId, BudgetTotals, CategoryTotals, CombinedTotals, Offset, PartitionId, PersonKey,
+    PersonRow, Position, SubmissionId, Term, record_fingerprint,
+};
+use storage::log::DeadLetter;
+use storage::store::{RecordCounts, StoredPartition};
+
+use crate::log::{Log, LogRecord, SimSubmission};
+
+/// Submission ids remembered for each person, as specified.
+const RECENT_IDS: usize = 3;
+
+pub type CheckResult = Result<(), String>;
+
+pub struct Oracle {
+    partitions: Vec<History>,
+}
+
+/// The expected state of a partition at every position.
+#[derive(Default)]
+struct History {
+    /// Indexed by position.
+    tallies: Vec<RecordCounts>,
+    fingerprints: Vec<u64>,
+    /// Each budget's totals after each of its records.
+    totals: BTreeMap<BudgetId, Vec<BudgetTotals>>,
+    /// Each person's row after each of their records.
+    people: BTreeMap<PersonKey, Vec<PersonRow>>,
+    /// Key and value of each rejected record.
+    dead_letters: BTreeMap<Offset, (Vec<u8>, Vec<u8>)>,
+}
+
+/// The state of the naive fold of one partition.
+#[derive(Default)]
+struct NaiveFold {
+    categories: BTreeMap<BudgetId, usize>,
+    ids: BTreeMap<PersonKey, Vec<u128>>,
+    current: BTreeMap<PersonKey, SimSubmission>,
+    updated_at_ms: BTreeMap<BudgetId, u64>,
+}
+
+enum NaiveOutcome {
+    Applied,
+    Duplicate,
+    Rejected,
+}
+
+impl Oracle {
+    pub fn of(log: &Log) -> Self {
+        Self { partitions: log.partitions.iter().map(|records| History::of(records)).collect() }
+    }
+
+    fn history(&self, partition: PartitionId) -> &History {
+        &self.partitions[partition.0 as usize]
+    }
+
+    /// The number of rejected records.
+    pub fn dead_letters(&self) -> usize {
+        self.partitions.iter().map(|history| history.dead_letters.len()).sum()
+    }
+
+    /// Checks a stored partition at its own position.
+    pub fn check_stored(&self, partition: PartitionId, stored: &StoredPartition) -> CheckResult {
+        let (history, checkpoint) = (self.history(partition), &stored.checkpoint);
+        let position = checkpoint.position;
+        require(checkpoint.rows_position <= position, || {
+            "the rows position is beyond the position".into()
+        })?;
+        let tally =
+            history.tallies.get(position.0 as usize).ok_or("the position is beyond the log")?;
+        same("tally", &checkpoint.tally, tally)?;
+        same("records", tally.applied + tally.duplicates + tally.dead_lettered, position.0)?;
+        let stored_last =
+            checkpoint.last_record.map(|record| (record.offset.next(), record.fingerprint));
+        let last = position.0.checked_sub(1).map(|last| history.fingerprints[last as usize]);
+        same("last record", stored_last, last.map(|fingerprint| (position, fingerprint)))?;
+        let expected: Vec<_> = history
+            .totals
+            .iter()
+            .filter_map(|(budget, after)| Some((budget.clone(), newest(after, position)?.clone())))
+            .collect();
+        same("totals", &stored.totals, &expected)?;
+        for (budget, totals) in &stored.totals {
+            let sum: u64 = totals.categories.iter().map(|category| category.basis_points).sum();
+            require(sum == totals.people * 10_000, || format!("{budget}: the sum is {sum}"))?;
+        }
+        Ok(())
+    }
+
+    /// Checks one budget's totals at their own position.
+    pub fn check_totals(
+        &self,
+        partition: PartitionId,
+        budget: &BudgetId,
+        totals: &BudgetTotals,
+    ) -> CheckResult {
+        same("published totals", totals, &self.totals_at(partition, budget, totals.position))
+    }
+
+    fn totals_at(&self, partition: PartitionId, budget: &BudgetId, at: Position) -> BudgetTotals {
+        let after = self.history(partition).totals.get(budget);
+        after.and_then(|after| newest(after, at)).cloned().unwrap_or_default()
+    }
+
+    /// Checks a person row at its own offset.
+    pub fn check_row(&self, partition: PartitionId, row: &PersonRow) -> CheckResult {
+        let rows =
+            self.history(partition).people.get(&row.person).ok_or("a row of an unknown person")?;
+        let expected = rows.iter().find(|expected| expected.offset == row.offset);
+        same("row", Some(row), expected)
+    }
+
+    /// Returns every person's row as of a position.
+    pub fn people_at(
+        &self,
+        partition: PartitionId,
+        position: Position,
+    ) -> impl Iterator<Item = &PersonRow> {
+        let people = self.history(partition).people.values();
+        people.filter_map(move |rows| rows.iter().rfind(|row| position.includes(row.offset)))
+    }
+
+    /// Checks that a dead letter has its record's bytes.
+    pub fn check_dead_letter(&self, letter: &DeadLetter) -> CheckResult {
+        let bytes = self.history(letter.source.partition).dead_letters.get(&letter.source.offset);
+        same("dead letter", Some(&(letter.key.clone(), letter.value.clone())), bytes)
+    }
+
+    /// Returns the offsets of the rejected records below a position.
+    pub fn rejected_below(
+        &self,
+        partition: PartitionId,
+        position: Position,
+    ) -> impl Iterator<Item = Offset> {
+        self.history(partition).dead_letters.range(..Offset(position.0)).map(|(offset, _)| *offset)
+    }
+
+    /// Checks combined totals at their own positions.
+    pub fn check_combined(&self, budget: &BudgetId, combined: &CombinedTotals) -> CheckResult {
+        same("combined totals", combined, &self.combined_at(budget, &combined.positions))
+    }
+
+    /// Returns the combined totals as of these positions.
+    pub fn combined_at(&self, budget: &BudgetId, positions: &[Position]) -> CombinedTotals {
+        let parts: Vec<_> = (0..)
+            .map(PartitionId)
+            .zip(positions)
+            .map(|(partition, position)| self.totals_at(partition, budget, *position))
+            .collect();
+        let width = parts.iter().map(|part| part.categories.len()).max().unwrap_or(0);
+        let mut categories = vec![CategoryTotals::default(); width];
+        for part in &parts {
+            for (sum, category) in categories.iter_mut().zip(&part.categories) {
+                sum.basis_points += category.basis_points;
+                for (bin, people) in category.people_by_percent.iter().enumerate() {
+                    sum.people_by_percent[bin] += people;
+                }
+            }
+        }
+        CombinedTotals {
+            term: Term::FIRST,
+            positions: parts.iter().map(|part| part.position).collect(),
+            people: parts.iter().map(|part| part.people).sum(),
+            updated_at_ms: parts.iter().map(|part| part.updated_at_ms).max().unwrap_or(0),
+            categories,
+        }
+    }
+}
+
+impl History {
+    fn of(records: &[LogRecord]) -> Self {
+        let (mut history, mut fold) = (Self::default(), NaiveFold::default());
+        let mut tally = RecordCounts::default();
+        history.tallies.push(tally);
+        for (offset, record) in (0..).map(Offset).zip(records) {
+            let outcome = record
+                .submission
+                .as_ref()
+                .map_or(NaiveOutcome::Rejected, |submission| fold.fold(submission));
+            match (&record.submission, outcome) {
+                (Some(submission), NaiveOutcome::Applied) => {
+                    tally.applied += 1;
+                    let rows = history.people.entry(submission.person).or_default();
+                    rows.push(fold.row(submission, offset));
+                    history.add_totals(&fold, &submission.budget, offset);
+                }
+                (Some(submission), NaiveOutcome::Duplicate) => {
+                    tally.duplicates += 1;
+                    history.add_totals(&fold, &submission.budget, offset);
+                }
+                _ => {
+                    tally.dead_lettered += 1;
+                    history.dead_letters.insert(offset, (record.key.clone(), record.value.clone()));
+                }
+            }
+            history.tallies.push(tally);
+            history.fingerprints.push(record_fingerprint(&record.key, &record.value));
+        }
+        history
+    }
+
+    fn add_totals(&mut self, fold: &NaiveFold, budget: &BudgetId, offset: Offset) {
+        let totals = BudgetTotals { position: offset.next(), ..fold.count(budget) };
+        self.totals.entry(budget.clone()).or_default().push(totals);
+    }
+}
+
+impl NaiveFold {
+    fn fold(&mut self, submission: &SimSubmission) -> NaiveOutcome {
+        if let Some(shares) = &submission.shares {
+            let categories =
+                *self.categories.entry(submission.budget.clone()).or_insert(shares.len());
+            if categories != shares.len() {
+                return NaiveOutcome::Rejected;
+            }
+        }
+        let updated = self.updated_at_ms.entry(submission.budget.clone()).or_default();
+        *updated = submission.accepted_at_ms.max(*updated);
+        let ids = self.ids.entry(submission.person).or_default();
+        if ids.iter().rev().take(RECENT_IDS).any(|id| *id == submission.id) {
+            return NaiveOutcome::Duplicate;
+        }
+        ids.push(submission.id);
+        self.current.insert(submission.person, submission.clone());
+        NaiveOutcome::Applied
+    }
+
+    fn row(&self, submission: &SimSubmission, offset: Offset) -> PersonRow {
+        let mut recent = [None; RECENT_IDS];
+        for (slot, id) in recent.iter_mut().zip(self.ids[&submission.person].iter().rev()) {
+            *slot = Some(SubmissionId(uuid::Uuid::from_u128(*id)).fingerprint());
+        }
+        let basis_points = submission.shares.clone().unwrap_or_default();
+        PersonRow {
+            person: submission.person,
+            budget: submission.budget.clone(),
+            offset,
+            basis_points,
+            recent,
+        }
+    }
+
+    /// Recounts a budget from every person's current submission.
+    fn count(&self, budget: &BudgetId) -> BudgetTotals {
+        let width = self.categories.get(budget).copied().unwrap_or(0);
+        let mut totals = BudgetTotals {
+            updated_at_ms: self.updated_at_ms[budget],
+            categories: vec![CategoryTotals::default(); width],
+            ..BudgetTotals::default()
+        };
+        let submissions = self.current.values().filter(|submission| submission.budget == *budget);
+        for shares in submissions.filter_map(|submission| submission.shares.as_ref()) {
+            totals.people += 1;
+            for (category, share) in totals.categories.iter_mut().zip(shares) {
+                category.basis_points += u64::from(*share);
+                category.people_by_percent[usize::from(share / 100)] += 1;
+            }
+        }
+        totals
+    }
+}
+
+/// Returns the totals as of a position: after the last record below it.
+fn newest(after: &[BudgetTotals], at: Position) -> Option<&BudgetTotals> {
+    after.iter().rfind(|totals| totals.position <= at)
+}
+
+pub fn require(holds: bool, otherwise: impl FnOnce() -> String) -> CheckResult {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+fn same<T: PartialEq + Debug>(what: &str, found: T, expected: T) -> CheckResult {
+    require(found == expected, || format!("{what}: found {found:?}, expected {expected:?}"))
+}

@@ -1,0 +1,142 @@
+//! One seed's run: faults for a while, then none, and the expected state must be reached within a time bound; then other
+//! processes take over, records are appended, and the expected state must be reached again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::metrics::EngineMetrics;
+use runtime::metrics::Metrics;
+use schemas::{BudgetId, Position};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use crate::cache::{CacheServer, FixedDefinitions, budget_without_records};
+use crate::cluster::Cluster;
+use crate::dead_letters::DeadLetterServer;
+use crate::nemesis;
+use crate::oracle::{CheckResult, require};
+use crate::process::{Servers, partition_ref};
+use crate::store::StoreServer;
+use crate::world::{Counts, InjectedBug, World};
+
+/// Maximum time to recover: the longest stall, a late effect, and some retries at maximum backoff.
+const MAX_RECOVERY_TIME: Duration = Duration::from_secs(10);
+const RECOVERY_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The result of one seed.
+pub struct RunResult {
+    pub counts: Counts,
+    pub failure: Option<String>,
+    pub trace: Vec<String>,
+}
+
+/// Runs one seed. The same seed gives the same run, down to the trace.
+pub fn run(seed: u64, bug: Option<InjectedBug>) -> RunResult {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        let world = Arc::new(World::new(seed, bug));
+        let failed = Arc::clone(&world);
+        tokio::select! {
+            biased;
+            () = failed.failed.notified() => {}
+            () = simulate(Arc::clone(&world)) => {}
+        }
+        let (failure, trace) = world.end();
+        RunResult { counts: world.counts(), failure, trace }
+    })
+}
+
+async fn simulate(world: Arc<World>) {
+    let dead_letters = Arc::new(DeadLetterServer::new(Arc::clone(&world)));
+    let store = Arc::new(StoreServer::new(Arc::clone(&world), Arc::clone(&dead_letters)));
+    let servers = Arc::new(Servers {
+        cache: Arc::new(CacheServer::new(Arc::clone(&world), Arc::clone(&store))),
+        definitions: Arc::new(FixedDefinitions::of(&world.log)),
+        metrics: EngineMetrics::new(&Metrics::new("simulation")).unwrap(),
+        world: Arc::clone(&world),
+        store,
+        dead_letters,
+    });
+    let (fault_events, events) = mpsc::unbounded_channel();
+    // Part of the log is appended before any process starts.
+    let before_healing = world.log.before_healing();
+    world.log.append_to(world.draw(|rng| rng.usize(0..=before_healing)));
+    let cluster = Cluster::start(servers, fault_events);
+    let handler = Arc::clone(&cluster);
+    tokio::spawn(async move { handler.handle_faults(events).await });
+
+    let pause = world.draw_ms(1..=60);
+    tokio::join!(
+        nemesis::inject_faults(&cluster),
+        nemesis::append(&cluster, before_healing, 12, pause)
+    );
+    world.heal();
+    cluster.alive().iter().for_each(|process| process.control.cancel_fault());
+    if world.plan.loses_commits {
+        // An owner detects lost commits at its next commit. There may be none, so other processes take over.
+        cluster.alive().iter().for_each(|process| cluster.crash(process));
+    }
+    recover(&cluster, "by itself").await;
+
+    match world.draw(|rng| rng.u32(0..3)) {
+        0 => {}
+        1 => cluster.alive().iter().for_each(|process| cluster.crash(process)),
+        _ => {
+            for process in cluster.alive() {
+                cluster.stop_cleanly(&process).await;
+            }
+        }
+    }
+    let pause = world.draw_ms(1..=20);
+    nemesis::append(&cluster, world.log.len(), 12, pause).await;
+    recover(&cluster, "after the last takeover").await;
+    world.count(|counts| {
+        counts.records += world.log.len() as u64;
+        counts.dead_letters += cluster.servers.dead_letters.len() as u64;
+    });
+    world.check(require(cluster.servers.dead_letters.len() == world.oracle.dead_letters(), || {
+        "not every dead letter was appended".into()
+    }));
+}
+
+/// Waits until the state equals the oracle's, within the time bound.
+async fn recover(cluster: &Arc<Cluster>, how: &str) {
+    let healed = Instant::now();
+    while let Err(missing) = is_exact(cluster).await {
+        if healed.elapsed() > MAX_RECOVERY_TIME {
+            cluster.world.fail(format!("no recovery {how} in {MAX_RECOVERY_TIME:?}: {missing}"));
+            // The failure ends the run.
+            std::future::pending::<()>().await;
+        }
+        sleep(RECOVERY_POLL_INTERVAL).await;
+    }
+    cluster.world.note(format_args!("exact {how} after {} ms", healed.elapsed().as_millis()));
+}
+
+/// Checks that totals, person rows and published totals equal the naive fold of the appended log.
+async fn is_exact(cluster: &Cluster) -> CheckResult {
+    let (world, store) = (&cluster.world, &cluster.servers.store);
+    let mut ends = Vec::<Position>::new();
+    for partition in world.log.count.partitions() {
+        let (id, end) = (partition_ref(partition), world.log.high(partition));
+        let stored = store.stored(id).await.ok_or("not claimed yet")?;
+        let position = stored.checkpoint.position;
+        require(position == end, || format!("partition {partition} is at {position} of {end}"))?;
+        world.oracle.check_stored(partition, &stored)?;
+        store.check_all_rows(id, end).await?;
+        ends.push(end);
+    }
+    let budgets = world.log.budgets.iter().map(|(budget, _)| budget.clone());
+    for budget in budgets.chain([budget_without_records()]) {
+        check_visible(cluster, &budget, &ends).await?;
+    }
+    Ok(())
+}
+
+async fn check_visible(cluster: &Cluster, budget: &BudgetId, ends: &[Position]) -> CheckResult {
+    let visible = cluster.servers.cache.read_budget(budget).await;
+    require(visible == Some(cluster.world.oracle.combined_at(budget, ends)), || {
+        format!("readers see outdated totals of {budget}, or none")
+    })
+}

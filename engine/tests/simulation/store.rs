@@ -1,0 +1,155 @@
+//! The store server, which checks every write when it takes effect. Its client is `store_client`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use schemas::{PartitionId, PersonRow, Position};
+use storage::store::memory::MemoryStore;
+use storage::store::{
+    CasOutcome, Checkpoints, Commit, Epoch, PartitionRef, People, StoreError, StoredPartition,
+};
+
+use crate::dead_letters::DeadLetterServer;
+use crate::oracle::{CheckResult, require};
+use crate::world::{InjectedBug, World, lock};
+
+/// Percentage of commits that are lost in a run whose store loses commits.
+const LOST_COMMIT_PERCENT: u32 = 4;
+
+pub struct StoreServer {
+    pub tables: MemoryStore,
+    dead_letters: Arc<DeadLetterServer>,
+    world: Arc<World>,
+    /// The highest acknowledged position of each partition.
+    acknowledged: Mutex<BTreeMap<PartitionId, Position>>,
+}
+
+impl StoreServer {
+    pub fn new(world: Arc<World>, dead_letters: Arc<DeadLetterServer>) -> Self {
+        Self { tables: MemoryStore::new(), dead_letters, world, acknowledged: Mutex::default() }
+    }
+
+    /// Reads a partition without the simulated network.
+    pub async fn stored(&self, id: PartitionRef) -> Option<StoredPartition> {
+        self.tables.read_partition(id).await.unwrap()
+    }
+
+    /// The acknowledged position of a partition: nothing beyond it may be written or published.
+    pub fn acknowledged(&self, partition: PartitionId) -> Position {
+        lock(&self.acknowledged).get(&partition).copied().unwrap_or_default()
+    }
+
+    /// Checks that every person's row equals the oracle's.
+    pub async fn check_all_rows(&self, id: PartitionRef, end: Position) -> CheckResult {
+        for expected in self.world.oracle.people_at(id.partition, end) {
+            let found = self.tables.person(id, &expected.person).await.unwrap();
+            require(found.as_ref() == Some(expected), || {
+                format!("row at {}: found {found:?}, expected {expected:?}", id.partition)
+            })?;
+        }
+        Ok(())
+    }
+
+    pub async fn claim(
+        self: Arc<Self>,
+        id: PartitionRef,
+        expected: Option<Epoch>,
+        next: Epoch,
+        owner: String,
+    ) -> Result<CasOutcome, StoreError> {
+        let outcome = self.tables.claim(id, expected, next, &owner).await;
+        let (partition, epoch) = (id.partition, next.0);
+        self.world.note(format_args!("{partition}: {owner} claims epoch {epoch}: {outcome:?}"));
+        outcome
+    }
+
+    pub async fn commit(
+        self: Arc<Self>,
+        id: PartitionRef,
+        mut commit: Commit,
+    ) -> Result<CasOutcome, StoreError> {
+        let (partition, before) = (id.partition, self.stored(id).await);
+        if let Some(before) = &before
+            && self.world.plan.bug == Some(InjectedBug::UnconditionalCommits)
+        {
+            (commit.epoch, commit.from) = (before.epoch, before.checkpoint.position);
+        }
+        let Commit { epoch, from, checkpoint, .. } = &commit;
+        let to = checkpoint.position;
+        let holds = before
+            .as_ref()
+            .is_some_and(|stored| (stored.epoch, stored.checkpoint.position) == (*epoch, *from));
+        let loses = self.world.plan.loses_commits
+            && holds
+            && to > *from
+            && !self.world.is_healed()
+            && self.world.chance(LOST_COMMIT_PERCENT);
+        let outcome =
+            if loses { Ok(CasOutcome::Applied) } else { self.tables.commit(id, &commit).await };
+        self.world.note(format_args!(
+            "{partition}: commit under {} from {from} to {to}, rows to {}: {outcome:?}{}",
+            epoch.0,
+            checkpoint.rows_position,
+            if loses { ", lost" } else { "" }
+        ));
+        if outcome == Ok(CasOutcome::Applied) {
+            let mut acknowledged = lock(&self.acknowledged);
+            let highest = acknowledged.entry(partition).or_default();
+            *highest = to.max(*highest);
+        }
+        if loses {
+            self.world.count(|counts| counts.forgotten_commits += 1);
+        } else if outcome == Ok(CasOutcome::Applied) {
+            self.world.count(|counts| counts.commits += 1);
+            let checked = self.check_commit(id, before.as_ref()).await;
+            self.world.check(checked.map_err(|failure| format!("after a commit: {failure}")));
+        }
+        outcome
+    }
+
+    async fn check_commit(
+        &self,
+        id: PartitionRef,
+        before: Option<&StoredPartition>,
+    ) -> CheckResult {
+        let stored =
+            self.stored(id).await.ok_or("a commit to a partition that was never claimed")?;
+        let checkpoint = &stored.checkpoint;
+        let (from, to) = (before.map(|before| before.checkpoint.position), checkpoint.position);
+        require(from.is_none_or(|from| from <= to), || format!("back from {from:?} to {to}"))?;
+        self.world.oracle.check_stored(id.partition, &stored)?;
+        for expected in self.world.oracle.people_at(id.partition, checkpoint.rows_position) {
+            let row = self.tables.person(id, &expected.person).await.unwrap();
+            require(row.is_some_and(|row| row.offset >= expected.offset), || {
+                format!(
+                    "rows are stated to be stored up to {}, but the row of {} is not",
+                    checkpoint.rows_position, expected.offset
+                )
+            })?;
+        }
+        self.dead_letters.check_complete(id.partition, to)
+    }
+
+    pub async fn write_people(
+        self: Arc<Self>,
+        id: PartitionRef,
+        rows: Vec<PersonRow>,
+    ) -> Result<(), StoreError> {
+        let acknowledged = self.acknowledged(id.partition);
+        for row in &rows {
+            self.world.check(self.world.oracle.check_row(id.partition, row));
+            self.world.check(require(acknowledged.includes(row.offset), || {
+                format!(
+                    "the row of {} is written, but only {acknowledged} is acknowledged",
+                    row.offset
+                )
+            }));
+        }
+        let offsets: Vec<_> = rows.iter().map(|row| row.offset.0).collect();
+        self.world.note(format_args!("{}: rows {offsets:?}", id.partition));
+        if self.world.plan.bug == Some(InjectedBug::LostRows) {
+            return Ok(());
+        }
+        self.tables.write_people(id, &rows).await
+    }
+}

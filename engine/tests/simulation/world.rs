@@ -1,0 +1,221 @@
+//! State shared by every part of one run: the seeded random numbers, the log and its oracle, the network conditions, the
+//! trace, and the first failure.
+
+use std::fmt;
+use std::ops::{AddAssign, RangeInclusive};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::partition::{DeadLetterThresholds, PartitionLimits};
+use fastrand::Rng;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::log::Log;
+use crate::network::NetworkConditions;
+use crate::oracle::{CheckResult, Oracle};
+
+/// A bug injected on purpose, to show that the checks detect it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InjectedBug {
+    /// The store ignores the condition of commits.
+    UnconditionalCommits,
+    /// The store acknowledges person rows and loses them.
+    LostRows,
+}
+
+/// Parameters of the whole run, drawn from the seed.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub limits: PartitionLimits,
+    pub republish_interval: Duration,
+    pub processes: usize,
+    pub faults: usize,
+    /// Whether rows are written bucket by bucket, each call with its own outcome.
+    pub splits_rows: bool,
+    /// Whether the store may lose a commit that it has acknowledged.
+    pub loses_commits: bool,
+    pub bug: Option<InjectedBug>,
+}
+
+/// How often each event happened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub records: u64,
+    pub commits: u64,
+    pub takeovers: u64,
+    pub crashes: u64,
+    pub stalls: u64,
+    pub rebalances: u64,
+    pub fenced: u64,
+    pub lost_requests: u64,
+    pub lost_replies: u64,
+    pub late_effects: u64,
+    pub flushes: u64,
+    pub dead_letters: u64,
+    pub forgotten_commits: u64,
+    pub went_back: u64,
+}
+
+impl Counts {
+    /// Returns every count with its name.
+    pub fn named(&self) -> [(&'static str, u64); 14] {
+        [
+            ("records", self.records),
+            ("commits", self.commits),
+            ("takeovers", self.takeovers),
+            ("crashes", self.crashes),
+            ("stalls", self.stalls),
+            ("rebalances", self.rebalances),
+            ("fenced", self.fenced),
+            ("lost_requests", self.lost_requests),
+            ("lost_replies", self.lost_replies),
+            ("late_effects", self.late_effects),
+            ("flushes", self.flushes),
+            ("dead_letters", self.dead_letters),
+            ("forgotten_commits", self.forgotten_commits),
+            ("went_back", self.went_back),
+        ]
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.records += other.records;
+        self.commits += other.commits;
+        self.takeovers += other.takeovers;
+        self.crashes += other.crashes;
+        self.stalls += other.stalls;
+        self.rebalances += other.rebalances;
+        self.fenced += other.fenced;
+        self.lost_requests += other.lost_requests;
+        self.lost_replies += other.lost_replies;
+        self.late_effects += other.late_effects;
+        self.flushes += other.flushes;
+        self.dead_letters += other.dead_letters;
+        self.forgotten_commits += other.forgotten_commits;
+        self.went_back += other.went_back;
+    }
+}
+
+pub struct World {
+    pub plan: Plan,
+    pub log: Log,
+    pub oracle: Oracle,
+    pub network: Mutex<NetworkConditions>,
+    healed: AtomicBool,
+    rng: Mutex<Rng>,
+    counts: Mutex<Counts>,
+    trace: Mutex<Vec<String>>,
+    failure: Mutex<Option<String>>,
+    pub failed: Notify,
+    started: Instant,
+}
+
+impl Plan {
+    fn draw(seed: u64, bug: Option<InjectedBug>, rng: &mut Rng) -> Self {
+        let mut ms = |range: RangeInclusive<u64>| Duration::from_millis(rng.u64(range));
+        let limits = PartitionLimits {
+            commit_interval: ms(1..=20),
+            catch_up_commit_interval: ms(20..=100),
+            rows_interval: ms(1..=100),
+            catch_up_lag: rng.u64(1..=60),
+            max_uncommitted: rng.u64(1..=60),
+            max_replay: rng.u64(1..=100),
+            // Rejected records of a simulated log never exceed the thresholds.
+            dead_letters: DeadLetterThresholds { run: 1_000, percent: 100 },
+        };
+        Self {
+            limits,
+            republish_interval: Duration::from_millis(rng.u64(50..=500)),
+            processes: rng.usize(1..=3),
+            faults: rng.usize(3..=10),
+            splits_rows: rng.bool(),
+            loses_commits: seed.is_multiple_of(8),
+            bug,
+        }
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, bug: Option<InjectedBug>) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let plan = Plan::draw(seed, bug, &mut rng);
+        let log = Log::draw(&mut rng);
+        Self {
+            plan,
+            oracle: Oracle::of(&log),
+            log,
+            network: Mutex::default(),
+            healed: AtomicBool::new(false),
+            rng: Mutex::new(rng),
+            counts: Mutex::default(),
+            trace: Mutex::default(),
+            failure: Mutex::default(),
+            failed: Notify::new(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Draws from the seeded random numbers.
+    pub fn draw<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut lock(&self.rng))
+    }
+
+    pub fn draw_ms(&self, range: RangeInclusive<u64>) -> Duration {
+        Duration::from_millis(self.draw(|rng| rng.u64(range)))
+    }
+
+    pub fn chance(&self, percent: u32) -> bool {
+        self.draw(|rng| rng.u32(0..100) < percent)
+    }
+
+    /// Ends the faults: no new one is injected from now on.
+    pub fn heal(&self) {
+        self.note(format_args!("healed"));
+        self.healed.store(true, Ordering::Relaxed);
+        *lock(&self.network) = NetworkConditions::default();
+    }
+
+    pub fn is_healed(&self) -> bool {
+        self.healed.load(Ordering::Relaxed)
+    }
+
+    /// Appends a line to the trace.
+    pub fn note(&self, line: fmt::Arguments<'_>) {
+        let at_ms = self.started.elapsed().as_millis();
+        lock(&self.trace).push(format!("{at_ms:>6} {line}"));
+    }
+
+    pub fn count(&self, count: impl FnOnce(&mut Counts)) {
+        count(&mut lock(&self.counts));
+    }
+
+    pub fn counts(&self) -> Counts {
+        *lock(&self.counts)
+    }
+
+    /// Records a failed check; the first one ends the run.
+    pub fn check(&self, checked: CheckResult) {
+        if let Err(failure) = checked {
+            self.fail(failure);
+        }
+    }
+
+    pub fn fail(&self, failure: String) {
+        self.note(format_args!("FAILED {failure}"));
+        lock(&self.failure).get_or_insert(failure);
+        self.failed.notify_one();
+    }
+
+    /// Returns the first failure and the trace.
+    pub fn end(&self) -> (Option<String>, Vec<String>) {
+        (lock(&self.failure).clone(), lock(&self.trace).clone())
+    }
+}
+
+/// Locks a mutex; a panic while it is held fails the run anyway.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,56 @@
+//! A log of one partition, and its naive count.
+
+use std::collections::HashMap;
+
+use schemas::{
+    Action, Allocation, BudgetId, Offset, PersonKey, Position, Submission, SubmissionId,
+    encode_record,
+};
+use storage::log::{LogBounds, Record, RecordBatch};
+
+use crate::PARTITION;
+
+/// Records of many people who submit repeatedly: key, value, shares.
+pub struct Log(pub Vec<(PersonKey, Vec<u8>, [u32; 2])>);
+
+impl Log {
+    pub fn of(records: u64) -> Self {
+        let record = |offset: u64| {
+            let shares =
+                [(offset * 37 % 101 * 100) as u32, (10_000 - offset * 37 % 101 * 100) as u32];
+            let person = PersonKey::from_bytes(
+                u128::from(offset % 97).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes(),
+            );
+            let value = encode_record(&Submission {
+                budget: BudgetId::parse("b").unwrap(),
+                person,
+                id: SubmissionId(uuid::Uuid::from_u128(u128::from(offset))),
+                accepted_at_ms: offset,
+                action: Action::Allocate(Allocation::new(&shares).unwrap()),
+            });
+            (person, value, shares)
+        };
+        Self((0..records).map(record).collect())
+    }
+
+    pub fn batch(&self, from: u64, to: u64) -> RecordBatch {
+        let mut batch = RecordBatch::new(PARTITION.partition);
+        for offset in from..to {
+            let (person, value, _) = &self.0[offset as usize];
+            batch.push(Record { offset: Offset(offset), key: person.as_bytes(), value });
+        }
+        batch
+    }
+
+    pub fn bounds(&self) -> LogBounds {
+        LogBounds { low: Position(0), high: Position(self.0.len() as u64) }
+    }
+
+    /// Counts people and each category's basis points naively.
+    pub fn expected(&self) -> (u64, Vec<u64>) {
+        let latest: HashMap<_, _> =
+            self.0.iter().map(|(person, _, shares)| (*person, *shares)).collect();
+        let sum = |category: usize| latest.values().map(|shares| u64::from(shares[category])).sum();
+        (latest.len() as u64, vec![sum(0), sum(1)])
+    }
+}

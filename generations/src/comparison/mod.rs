@@ -1,0 +1,34 @@
+//! Comparing totals: differences between two derivations of the same log, down to the category.
+//!
+//! Owns what is compared and the text of a difference. The caller reads both sides.
+
+mod difference;
+
+use schemas::{BudgetId, BudgetTotals, Position};
+
+pub use difference::{Comparison, Difference, Scope, Subject};
+
+/// Budgets of a partition with their totals.
+pub type TotalsByBudget<'a> = Vec<(&'a BudgetId, &'a BudgetTotals)>;
+
+/// Pairs the totals of two sides by budget.
+///
+/// A budget that is missing on one side is paired with empty totals.
+pub fn pair_by_budget<'a>(
+    log: TotalsByBudget<'a>,
+    found: TotalsByBudget<'a>,
+) -> Vec<(&'a BudgetId, &'a BudgetTotals, &'a BudgetTotals)> {
+    static EMPTY: BudgetTotals = BudgetTotals {
+        position: Position::START,
+        people: 0,
+        updated_at_ms: 0,
+        categories: Vec::new(),
+    };
+    let of = |totals: &TotalsByBudget<'a>, wanted: &BudgetId| {
+        totals.iter().find(|(budget, _)| *budget == wanted).map_or(&EMPTY, |(_, totals)| *totals)
+    };
+    let only_found =
+        found.iter().filter(|(budget, _)| log.iter().all(|(other, _)| other != budget));
+    let budgets = log.iter().chain(only_found).map(|(budget, _)| *budget);
+    budgets.map(|budget| (budget, of(&log, budget), of(&found, budget))).collect()
+}

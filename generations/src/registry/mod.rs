@@ -1,0 +1,30 @@
+//! The generation registry: which generation is active, building, previous or retired.
+//!
+//! The registry is one row of the store. A pure function derives the next registry from the
+//! current one, and one conditional write replaces the row. The stored type is
+//! [`schemas::GenerationRegistry`]; the state machine is in `transitions`.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `transitions` | the state machine: which registry may follow which |
+//! | `update` | the conditional write of the row |
+//! | `retired` | deleting the person rows of retired generations |
+//! | `watch` | polling the row for one process |
+//! | `active_log` | checks of the active generation's log against configuration |
+
+mod active_log;
+mod retired;
+#[cfg(test)]
+mod tests;
+mod transitions;
+mod update;
+mod watch;
+
+pub use active_log::{active_log, check_configured_log, require_active_log};
+pub use retired::delete_retired;
+pub use transitions::{
+    TransitionRefused, begin, begin_for_job, begin_on_new_log, cancel, cancel_on_new_log,
+    remove_retired, retire, roll_back, seal, switch_active, switch_to_new_log, unseal,
+};
+pub use update::{RegistryUpdateError, load_or_create, update_registry};
+pub use watch::watch_registry;

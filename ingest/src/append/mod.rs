@@ -1,0 +1,165 @@
+//! Appends validated submissions to the log, at most once per submission id.
+//!
+//! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, append, store
+//! the receipts.
+
+mod plan;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use schemas::{Receipt, RecordEncoder, Submission};
+use storage::idempotency::{Attempt, BeginOutcome, Idempotency};
+use storage::log::{AppendError, LogWriter, NewRecord};
+
+use crate::detach_on_drop::detach_on_drop;
+use crate::in_flight_limit::InFlightLimit;
+use crate::metrics::IngestMetrics;
+use crate::pending::{AppendOutcome, PendingSubmission};
+use plan::{Plan, Step};
+
+/// Too many records wait for the log: nothing was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooManyInFlight;
+
+/// Appends submissions and remembers the receipts of client-supplied ids.
+pub(crate) struct Appender {
+    log: Arc<dyn LogWriter>,
+    idempotency: Arc<dyn Idempotency>,
+    metrics: Arc<IngestMetrics>,
+    in_flight: InFlightLimit,
+}
+
+impl Appender {
+    pub fn new(
+        log: Arc<dyn LogWriter>,
+        idempotency: Arc<dyn Idempotency>,
+        metrics: Arc<IngestMetrics>,
+        max_in_flight_records: usize,
+    ) -> Self {
+        let in_flight = InFlightLimit::new(max_in_flight_records, metrics.records_in_flight());
+        Self { log, idempotency, metrics, in_flight }
+    }
+
+    /// Appends submissions and returns their outcomes in order.
+    ///
+    /// The append runs to its end even if the caller stops waiting: an id that stayed marked as in flight would reject
+    /// the client's own retry.
+    ///
+    /// # Errors
+    /// When too many records wait for the log.
+    pub async fn append(
+        self: &Arc<Self>,
+        submissions: Vec<PendingSubmission>,
+    ) -> Result<Vec<AppendOutcome>, TooManyInFlight> {
+        let permit = self.in_flight.try_acquire(submissions.len()).ok_or(TooManyInFlight)?;
+        let this = Arc::clone(self);
+        let outcomes = detach_on_drop(async move {
+            let outcomes = this.append_once_per_id(submissions).await;
+            this.metrics.count_outcomes(&outcomes);
+            drop(permit);
+            outcomes
+        });
+        Ok(outcomes.await)
+    }
+
+    async fn append_once_per_id(&self, submissions: Vec<PendingSubmission>) -> Vec<AppendOutcome> {
+        let plan = Plan::new(&submissions);
+        let begun = match plan.attempts.as_slice() {
+            [] => Vec::new(),
+            attempts => self.idempotency.begin(attempts).await,
+        };
+
+        // Every outcome that is not set below is of a submission that was not appended.
+        let mut outcomes = vec![AppendOutcome::Unavailable; submissions.len()];
+        let mut encoder = RecordEncoder::default();
+        let mut records = Vec::with_capacity(submissions.len());
+        let mut appended: Vec<usize> = Vec::with_capacity(submissions.len());
+        for (index, ((pending, step), outcome)) in
+            submissions.iter().zip(&plan.steps).zip(&mut outcomes).enumerate()
+        {
+            let begun = match step {
+                Step::Append => BeginOutcome::First,
+                Step::LookUp(attempt) => {
+                    begun.get(*attempt).copied().unwrap_or(BeginOutcome::First)
+                }
+                Step::DuplicateOf(_) => continue,
+                Step::IdReused => BeginOutcome::Reused,
+            };
+            match begun {
+                BeginOutcome::First => {
+                    appended.push(index);
+                    records.push(encode(&pending.submission, &mut encoder));
+                }
+                BeginOutcome::Repeat(receipt) => {
+                    *outcome = AppendOutcome::Accepted { receipt, repeated: true };
+                }
+                BeginOutcome::InFlight => *outcome = AppendOutcome::InFlight,
+                BeginOutcome::Reused => *outcome = AppendOutcome::IdReused,
+            }
+        }
+
+        for (index, result) in appended.iter().zip(self.append_records(records).await) {
+            if let Some(outcome) = outcomes.get_mut(*index) {
+                *outcome = match result {
+                    Ok(receipt) => AppendOutcome::Accepted { receipt, repeated: false },
+                    Err(AppendError::Unavailable(_) | AppendError::Sealed) => {
+                        AppendOutcome::Unavailable
+                    }
+                    Err(AppendError::Unknown(_)) => AppendOutcome::Unknown,
+                };
+            }
+        }
+        self.finish_attempts(&plan, &begun, &outcomes).await;
+
+        for (index, step) in plan.steps.iter().enumerate() {
+            if let Step::DuplicateOf(first) = step
+                && let Some(first) = outcomes.get(*first).copied()
+                && let Some(outcome) = outcomes.get_mut(index)
+            {
+                *outcome = first.for_duplicate();
+            }
+        }
+        outcomes
+    }
+
+    /// Appends records and returns one result for each.
+    async fn append_records(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
+        if records.is_empty() {
+            return Vec::new();
+        }
+        let (count, started) = (records.len(), Instant::now());
+        let mut results = self.log.append(records).await;
+        self.metrics.observe_append(started.elapsed());
+        // A record without a result may or may not be in the log.
+        results.resize(count, Err(AppendError::Unknown("no answer".to_owned())));
+        results
+    }
+
+    /// Stores the receipts of the attempts that this batch marked as in flight.
+    async fn finish_attempts(
+        &self,
+        plan: &Plan,
+        begun: &[BeginOutcome],
+        outcomes: &[AppendOutcome],
+    ) {
+        let finished: Vec<(Attempt, Option<Receipt>)> = plan
+            .steps
+            .iter()
+            .zip(outcomes)
+            .filter_map(|(step, outcome)| match step {
+                Step::LookUp(attempt) if begun.get(*attempt) == Some(&BeginOutcome::First) => {
+                    Some((plan.attempts.get(*attempt)?.clone(), outcome.receipt()))
+                }
+                _ => None,
+            })
+            .collect();
+        if !finished.is_empty() {
+            self.idempotency.finish(&finished).await;
+        }
+    }
+}
+
+fn encode(submission: &Submission, encoder: &mut RecordEncoder) -> NewRecord {
+    NewRecord { key: submission.person, value: encoder.encode(submission) }
+}

@@ -1,0 +1,68 @@
+//! Freezes a budget's rules before its first submission: one change, even for many concurrent first submissions.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use schemas::{Budget, BudgetId};
+use storage::control::{BudgetDefinitions, DefinitionError, freeze};
+
+type FreezeTask = Shared<BoxFuture<'static, Result<Arc<Budget>, DefinitionError>>>;
+
+/// Freezes budgets and shares each running change among its callers.
+#[derive(Clone)]
+pub(crate) struct BudgetFreezer {
+    definitions: Arc<dyn BudgetDefinitions>,
+    running: Arc<Mutex<HashMap<BudgetId, FreezeTask>>>,
+}
+
+impl BudgetFreezer {
+    pub fn new(definitions: Arc<dyn BudgetDefinitions>) -> Self {
+        Self { definitions, running: Arc::default() }
+    }
+
+    /// Freezes the budget and returns the frozen definition. It may differ from what the caller read before.
+    ///
+    /// # Errors
+    /// When the budget cannot be frozen.
+    pub async fn freeze(&self, id: &BudgetId) -> Result<Arc<Budget>, DefinitionError> {
+        let task = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(budget) = self.definitions.catalog().get(id.as_str())
+                && budget.frozen
+            {
+                return Ok(Arc::clone(budget));
+            }
+            running.entry(id.clone()).or_insert_with(|| self.spawn_change(id.clone())).clone()
+        };
+        task.await
+    }
+
+    /// Starts the change as a task, which outlives the caller that asked for it first.
+    fn spawn_change(&self, id: BudgetId) -> FreezeTask {
+        let this = self.clone();
+        let task = tokio::spawn(async move {
+            let change = AssertUnwindSafe(this.definitions.change(&id, &freeze)).catch_unwind();
+            let result = change.await;
+            this.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+            if let Ok(Ok(budget)) = &result {
+                tracing::info!(
+                    budget = %id,
+                    revision = budget.revision,
+                    "budget frozen by its first submission"
+                );
+            }
+            result
+        });
+        task.map(|joined| match joined {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => {
+                Err(DefinitionError::Unavailable("freezing the budget panicked".to_owned()))
+            }
+        })
+        .boxed()
+        .shared()
+    }
+}

@@ -1,0 +1,24 @@
+//! The handles that ingest is built on.
+
+use std::sync::Arc;
+
+use runtime::admin::AdminGuard;
+use schemas::PersonKeyHasher;
+use storage::control::BudgetDefinitions;
+use storage::idempotency::Idempotency;
+use storage::log::LogWriter;
+
+/// The dependencies of the ingest routes.
+#[derive(Clone)]
+pub struct IngestDeps {
+    /// Appends submissions.
+    pub log: Arc<dyn LogWriter>,
+    /// The budget definitions.
+    pub definitions: Arc<dyn BudgetDefinitions>,
+    /// Recent submission ids and their receipts.
+    pub idempotency: Arc<dyn Idempotency>,
+    /// Derives person keys from person ids.
+    pub hasher: PersonKeyHasher,
+    /// Authorizes administrators to change definitions.
+    pub admin: AdminGuard,
+}

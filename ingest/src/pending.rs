@@ -1,0 +1,48 @@
+//! A validated submission on its way to the log, and the outcome of appending it.
+
+use schemas::{Receipt, Submission};
+
+/// A validated submission that is ready to be appended.
+#[derive(Debug, Clone)]
+pub(crate) struct PendingSubmission {
+    pub submission: Submission,
+    /// Whether the client chose the submission id. Server-generated ids are unique and skip the idempotency lookup.
+    pub client_supplied_id: bool,
+}
+
+/// The result of appending one submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AppendOutcome {
+    /// The submission is in the log.
+    Accepted {
+        /// Partition and offset of the record.
+        receipt: Receipt,
+        /// Whether an earlier request appended the record.
+        repeated: bool,
+    },
+    /// Another request with the same id has not finished yet.
+    InFlight,
+    /// The id belongs to a submission with different content.
+    IdReused,
+    /// The log rejected the record: it was not appended.
+    Unavailable,
+    /// The log gave no answer: the record may have been appended.
+    Unknown,
+}
+
+impl AppendOutcome {
+    /// The outcome of a duplicate of this submission in the same batch.
+    pub fn for_duplicate(self) -> Self {
+        match self {
+            Self::Accepted { receipt, .. } => Self::Accepted { receipt, repeated: true },
+            other => other,
+        }
+    }
+
+    pub fn receipt(self) -> Option<Receipt> {
+        match self {
+            Self::Accepted { receipt, .. } => Some(receipt),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The problem responses that several routes share.
+
+use std::time::Duration;
+
+use runtime::problem::{Problem, ProblemKind};
+use schemas::SubmissionId;
+
+/// `Retry-After` of every problem that a retry may resolve.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Nothing was accepted, for a reason that may pass.
+pub(crate) fn unavailable(detail: &str) -> Problem {
+    Problem::new(ProblemKind::Unavailable)
+        .detail(format!("{detail}; nothing was accepted"))
+        .retry_after(RETRY_AFTER)
+}
+
+/// The log rejects records: nothing was accepted.
+pub(crate) fn log_unavailable() -> Problem {
+    unavailable("the log is unavailable")
+}
+
+/// The log did not confirm the record, which may be appended.
+pub(crate) fn outcome_unknown(id: SubmissionId) -> Problem {
+    Problem::new(ProblemKind::Unavailable)
+        .detail(format!(
+            "the log did not confirm the submission in time, so it is unknown whether it was accepted; repeat it with \
+             \"submission_id\": \"{id}\", and it counts once"
+        ))
+        .retry_after(RETRY_AFTER)
+}
+
+/// Another request with the same submission id has not finished.
+pub(crate) fn in_flight() -> Problem {
+    Problem::new(ProblemKind::InFlight)
+        .detail(
+            "another request with this submission id is still in progress; retry to get its result",
+        )
+        .retry_after(RETRY_AFTER)
+}
+
+/// The submission id belongs to a submission with different content.
+pub(crate) fn id_reused() -> Problem {
+    Problem::new(ProblemKind::KeyReused).detail(
+        "this submission id was already used with another person, another allocation or a withdrawal; nothing was \
+         accepted",
+    )
+}
+
+pub(crate) fn budget_not_found() -> Problem {
+    Problem::new(ProblemKind::NotFound).detail("there is no such budget")
+}

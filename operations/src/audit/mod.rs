@@ -1,0 +1,244 @@
+//! The audit: derives everything from the log again and compares it with what is stored and served.
+//!
+//! | subject | compared at |
+//! |---|---|
+//! | the store's totals and checkpoint | the committed position |
+//! | person rows | the committed position: rows plus the log records after `rows_position` |
+//! | the cache, the apis | the positions that each response reflects |
+//!
+//! It runs while the processors run, and changes nothing. Each response names the positions it reflects and is compared
+//! with the log up to exactly there, so concurrent progress is no difference.
+//!
+//! The records are folded by the processor's own fold. The tests check that fold against a naive fold that shares no code
+//! with it (`e2e/src/oracle.rs`).
+
+mod partition;
+mod served;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use schemas::{BudgetId, BudgetTotals, CombinedTotals, GenerationRegistry, Position};
+use storage::cache::Cache;
+use storage::log::{LogReader, ReadError};
+use storage::store::{PartitionRef, Store, StoreError};
+
+pub use generations::comparison::{Comparison, Difference, Scope, Subject};
+
+use generations::registry::require_active_log;
+use partition::{Point, audit_partition};
+use served::{ServedTotals, read_served_totals};
+use storage::retry::{Transient, retry};
+
+/// Dependencies of an audit.
+pub struct AuditDeps {
+    /// The log, which everything is compared with.
+    pub log: Arc<dyn LogReader>,
+    /// The log's topic, as the registry records it.
+    pub topic: String,
+    /// Totals and person rows.
+    pub store: Arc<dyn Store>,
+    /// The cache, if it is reachable.
+    pub cache: Option<Arc<dyn Cache>>,
+    /// URLs of the apis whose responses are compared.
+    pub apis: Vec<String>,
+}
+
+/// Why an audit has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuditError {
+    /// A backend is unavailable. Retryable.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A backend holds invalid data.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Transient for AuditError {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl From<ReadError> for AuditError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            ReadError::Missing(_) | ReadError::Damaged(_) => Self::Invalid(error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for AuditError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
+            StoreError::Corrupt(_) => Self::Invalid(error.to_string()),
+        }
+    }
+}
+
+/// The result of an audit.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Differences from the log.
+    pub differences: Vec<Difference>,
+    /// Items that could not be compared, with reasons.
+    pub unchecked: Vec<String>,
+    /// Folded records.
+    pub records: u64,
+    /// Budgets with totals.
+    pub budgets: BTreeSet<BudgetId>,
+    /// Compared subjects.
+    pub subjects: BTreeSet<Subject>,
+    /// For each partition the position at which the store was compared.
+    pub positions: Vec<Position>,
+}
+
+impl Report {
+    /// Whether everything was compared without differences.
+    pub fn is_clean(&self) -> bool {
+        self.differences.is_empty() && self.unchecked.is_empty()
+    }
+}
+
+/// Progress of an audit, readable while it runs.
+#[derive(Debug, Default)]
+pub struct AuditProgress {
+    records: AtomicU64,
+    folded: AtomicU64,
+}
+
+impl AuditProgress {
+    /// Folded records, and records in the log at the start.
+    pub fn records(&self) -> (u64, u64) {
+        (self.folded.load(Ordering::Relaxed), self.records.load(Ordering::Relaxed))
+    }
+
+    fn folded(&self, records: u64) {
+        self.folded.fetch_add(records, Ordering::Relaxed);
+    }
+}
+
+/// Compares everything with the log.
+///
+/// # Errors
+/// When a backend stays unavailable after retries, or there is nothing to compare.
+pub async fn audit(deps: &AuditDeps, progress: &AuditProgress) -> Result<Report, AuditError> {
+    let registry = current_registry(deps).await?;
+    let partitions = deps.log.partitions();
+    for partition in partitions.partitions() {
+        let bounds =
+            retry(|| async { Ok::<_, AuditError>(deps.log.bounds(partition).await?) }).await?;
+        progress.records.fetch_add(bounds.high.0 - bounds.low.0, Ordering::Relaxed);
+    }
+    let budgets = stored_budgets(deps, &registry).await?;
+    let mut report = Report { budgets, ..Report::default() };
+    // Read before the log, so that the log contains every record that the responses reflect.
+    let served = read_served_totals(deps, &registry, &mut report).await?;
+
+    let mut counted: Vec<Vec<BudgetTotals>> = vec![Vec::new(); served.len()];
+    let mut without = Vec::new();
+    for partition in partitions.partitions() {
+        let id = PartitionRef { generation: registry.active.generation, partition };
+        let points = points_of(&served, partition.0 as usize);
+        match audit_partition(deps, id, points, progress, &mut report).await {
+            Ok(Some(audited)) => {
+                for (counted, totals) in counted.iter_mut().zip(audited) {
+                    counted.push(totals);
+                }
+                continue;
+            }
+            Ok(None) => {}
+            Err(AuditError::Invalid(reason)) => {
+                let (subject, partition) = (Subject::Totals, Some(partition));
+                let scope = Scope { subject, partition, budget: None, category: None };
+                report.differences.push(Difference { scope, what: reason });
+            }
+            Err(unavailable) => return Err(unavailable),
+        }
+        without.push(partition.to_string());
+    }
+    for (served, counted) in served.into_iter().zip(counted) {
+        if without.is_empty() {
+            compare_served(served, counted, &registry, &mut report);
+        } else {
+            let ServedTotals { subject, budget, .. } = served;
+            let without = without.join(", ");
+            let unchecked =
+                format!("{subject}, budget `{budget}`: partition {without} could not be folded");
+            report.unchecked.push(unchecked);
+        }
+    }
+    Ok(report)
+}
+
+/// Reads the registry, whose active generation must derive from this log.
+async fn current_registry(deps: &AuditDeps) -> Result<GenerationRegistry, AuditError> {
+    let registry = retry(|| async { Ok::<_, AuditError>(deps.store.registry().await?) }).await?;
+    require_active_log(registry, &deps.topic, deps.log.partitions()).map_err(AuditError::Invalid)
+}
+
+/// Lists the budgets with totals in any readable partition. A damaged partition is reported when it is compared.
+async fn stored_budgets(
+    deps: &AuditDeps,
+    registry: &GenerationRegistry,
+) -> Result<BTreeSet<BudgetId>, AuditError> {
+    let mut budgets = BTreeSet::new();
+    for partition in registry.active.log.partitions.partitions() {
+        let id = PartitionRef { generation: registry.active.generation, partition };
+        match retry(|| async { Ok::<_, AuditError>(deps.store.read_partition(id).await?) }).await {
+            Ok(stored) => {
+                let totals = stored.into_iter().flat_map(|stored| stored.totals);
+                budgets.extend(totals.map(|(budget, _)| budget));
+            }
+            Err(AuditError::Invalid(_)) => {}
+            Err(unavailable) => return Err(unavailable),
+        }
+    }
+    Ok(budgets)
+}
+
+/// The position of one partition that each response reflects.
+fn points_of(served: &[ServedTotals], partition: usize) -> Vec<Point> {
+    let point = |served: &ServedTotals| {
+        let position = served.totals.positions.get(partition);
+        Point { budget: served.budget.clone(), position: position.copied().unwrap_or_default() }
+    };
+    served.iter().map(point).collect()
+}
+
+/// Compares one response for one budget with the log up to the same positions.
+fn compare_served(
+    served: ServedTotals,
+    counted: Vec<BudgetTotals>,
+    registry: &GenerationRegistry,
+    report: &mut Report,
+) {
+    let ServedTotals { subject, budget, totals } = served;
+    let scope = Scope { subject, partition: None, budget: Some(budget), category: None };
+    let counted: Vec<_> = counted.into_iter().map(Some).collect();
+    let merged = CombinedTotals::merge(registry.term(), registry.active.log.partitions, &counted);
+    let mut comparison = Comparison::new(scope, &mut report.differences);
+    match merged {
+        Ok(log) => {
+            for (partition, (log, found)) in log.positions.iter().zip(&totals.positions).enumerate()
+            {
+                comparison.compare_number(
+                    &format!("position of partition {partition}"),
+                    log.0,
+                    found.0,
+                );
+            }
+            comparison.compare_totals(&as_budget_totals(log), &as_budget_totals(totals));
+        }
+        Err(fault) => comparison.add(fault.to_string()),
+    }
+}
+
+/// Combined totals as the totals of one partition, which `Comparison` takes.
+fn as_budget_totals(totals: CombinedTotals) -> BudgetTotals {
+    BudgetTotals { people: totals.people, categories: totals.categories, ..BudgetTotals::default() }
+}

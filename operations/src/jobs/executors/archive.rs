@@ -1,0 +1,37 @@
+//! Archiving as a job: complete segments stay, and the next attempt resumes after them.
+
+use schemas::job::Verdict;
+
+use super::{JobExecutorDeps, JobFailure, JobLease, JobOutcome, report_while};
+use crate::archive::{ArchiveDeps, ArchiveError, ArchiveProgress, archive};
+
+impl From<ArchiveError> for JobFailure {
+    fn from(error: ArchiveError) -> Self {
+        match error {
+            ArchiveError::Unavailable(reason) => Self::Transient(reason),
+            ArchiveError::Invalid(reason) => Self::Permanent(reason),
+            // A full disk may have space later; a gap fails all five attempts.
+            ArchiveError::Write(error) => Self::Transient(error.to_string()),
+        }
+    }
+}
+
+pub(super) async fn run(deps: &JobExecutorDeps, job: &JobLease) -> Result<JobOutcome, JobFailure> {
+    let Some(dir) = &deps.archive_dir else {
+        return Err(JobFailure::Permanent(
+            "no archive folder is configured: `archive.dir`".to_owned(),
+        ));
+    };
+    let log = deps.active_log().await?;
+    let archive_deps = ArchiveDeps::of(&log, deps.logs.as_ref(), &deps.store, dir).await?;
+    let progress = ArchiveProgress::default();
+    let current = || {
+        let (done, of) = progress.records();
+        (done, of, format!("{done} of {of} records archived"))
+    };
+    let archived = report_while(job, current, archive(&archive_deps, &progress)).await?;
+    let whole: u64 = archived.iter().map(|partition| partition.end.0).sum();
+    let new: u64 = archived.iter().map(|it| it.end.0 - it.from.0).sum();
+    let result = format!("{whole} records, {new} of them new: {}", archive_deps.dir.display());
+    Ok(JobOutcome { verdict: Verdict::Clean, result: result.into() })
+}

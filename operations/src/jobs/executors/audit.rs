@@ -1,0 +1,54 @@
+//! An audit as a job. Differences are its result, not a failure.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use schemas::job::Verdict;
+
+use super::{JobExecutorDeps, JobFailure, JobLease, JobOutcome, report_while};
+use crate::audit::{AuditDeps, AuditError, AuditProgress, Report, audit};
+
+pub(super) async fn run(deps: &JobExecutorDeps, job: &JobLease) -> Result<JobOutcome, JobFailure> {
+    let log = deps.active_log().await?;
+    let audit_deps = AuditDeps {
+        log: deps.logs.open(&log).await?,
+        topic: log.topic,
+        store: Arc::clone(&deps.store),
+        cache: Some(Arc::clone(&deps.cache)),
+        apis: Vec::new(),
+    };
+    let progress = AuditProgress::default();
+    let current = || {
+        let (folded, records) = progress.records();
+        (folded, records, format!("{folded} of {records} records compared"))
+    };
+    let audited = report_while(job, current, audit(&audit_deps, &progress)).await;
+    match audited {
+        Ok(report) => Ok(outcome(&report)),
+        Err(AuditError::Unavailable(reason)) => Err(JobFailure::Transient(reason)),
+        Err(AuditError::Invalid(reason)) => Err(JobFailure::Permanent(reason)),
+    }
+}
+
+fn outcome(report: &Report) -> JobOutcome {
+    let Report { differences, unchecked, records, .. } = report;
+    let verdict = match (differences.is_empty(), unchecked.is_empty()) {
+        (false, _) => Verdict::Different,
+        (true, false) => Verdict::Incomplete,
+        (true, true) => Verdict::Clean,
+    };
+    // The counts come first, since a long result is truncated.
+    let mut result = format!(
+        "{records} records, {} budgets: {} differences, {} not compared",
+        report.budgets.len(),
+        differences.len(),
+        unchecked.len(),
+    );
+    for difference in differences {
+        let _ = write!(result, "\n{difference}");
+    }
+    for unchecked in unchecked {
+        let _ = write!(result, "\nnot compared: {unchecked}");
+    }
+    JobOutcome { verdict, result: result.into() }
+}

@@ -1,0 +1,143 @@
+//! Executors: one file per kind of job.
+
+mod archive;
+mod audit;
+mod dead_letters;
+mod export;
+mod rebuild;
+mod warm;
+
+pub use rebuild::{RebuildComparison, rebuild_result};
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemas::LogRef;
+use schemas::job::JobKind;
+use storage::cache::Cache;
+use storage::control::BudgetDefinitions;
+use storage::exports::Exports;
+use storage::log::{DeadLetterJournal, LogReaderOpener, LogWriter};
+use storage::open_error::OpenError;
+use storage::store::{Store, StoreError};
+use tokio::time::sleep;
+
+use super::{JobExecutor, JobFailure, JobLease, JobOutcome};
+
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Dependencies of all executors.
+pub struct JobExecutorDeps {
+    /// The logs.
+    pub logs: Arc<dyn LogReaderOpener>,
+    /// Totals and people.
+    pub store: Arc<dyn Store>,
+    /// The cache.
+    pub cache: Arc<dyn Cache>,
+    /// The budget definitions.
+    pub definitions: Arc<dyn BudgetDefinitions>,
+    /// The dead letter journal.
+    pub dead_letter_journal: Arc<dyn DeadLetterJournal>,
+    /// Appends replayed records to the log.
+    pub writer: Arc<dyn LogWriter>,
+    /// The folder of the logs' archives, if there is one.
+    pub archive_dir: Option<PathBuf>,
+    /// Writes exports.
+    pub exports: Exports,
+}
+
+/// Executes every kind of job.
+pub struct JobExecutors(JobExecutorDeps);
+
+impl JobExecutors {
+    /// Creates executors with these dependencies.
+    pub fn new(deps: JobExecutorDeps) -> Self {
+        Self(deps)
+    }
+}
+
+#[async_trait]
+impl JobExecutor for JobExecutors {
+    async fn run(&self, job: &JobLease) -> Result<JobOutcome, JobFailure> {
+        match job.kind() {
+            JobKind::Rebuild { dry_run } => rebuild::run(&self.0, job, *dry_run).await,
+            JobKind::Audit => audit::run(&self.0, job).await,
+            JobKind::WarmCaches => warm::run(&self.0, job).await,
+            JobKind::Export { budget, format, publish } => {
+                export::run(&self.0, job, budget, *format, *publish).await
+            }
+            JobKind::Archive => archive::run(&self.0, job).await,
+            JobKind::ReplayDeadLetter { dead_letter, resume } => {
+                dead_letters::replay(&self.0, job, *dead_letter, *resume).await
+            }
+            JobKind::DropDeadLetter { dead_letter } => {
+                dead_letters::drop_one(&self.0, *dead_letter).await
+            }
+        }
+    }
+
+    async fn abort(&self, job: &JobLease) -> Result<Option<JobOutcome>, JobFailure> {
+        match job.kind() {
+            JobKind::Rebuild { dry_run } => rebuild::abort(&self.0, job, *dry_run).await,
+            JobKind::ReplayDeadLetter { dead_letter, .. } => {
+                dead_letters::replayed(&self.0, *dead_letter).await
+            }
+            // Nothing to undo: these leave nothing behind that matters.
+            JobKind::Audit
+            | JobKind::WarmCaches
+            | JobKind::Export { .. }
+            | JobKind::Archive
+            | JobKind::DropDeadLetter { .. } => Ok(None),
+        }
+    }
+}
+
+impl JobExecutorDeps {
+    /// Reads the active generation's log from the registry.
+    async fn active_log(&self) -> Result<LogRef, JobFailure> {
+        let registry = self.store.registry().await?;
+        let none = || JobFailure::Transient("no processor has started yet".to_owned());
+        Ok(registry.ok_or_else(none)?.active.log)
+    }
+}
+
+impl From<OpenError> for JobFailure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Unavailable { .. } => Self::Transient(error.to_string()),
+            OpenError::Invalid { .. } | OpenError::Secret(_) => Self::Permanent(error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for JobFailure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Transient(error.to_string()),
+            StoreError::Corrupt(_) => Self::Permanent(error.to_string()),
+        }
+    }
+}
+
+/// Runs `work` and reports its progress meanwhile: done, total, and a message.
+async fn report_while<T>(
+    job: &JobLease,
+    progress: impl Fn() -> (u64, u64, String),
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    loop {
+        let finished = tokio::select! {
+            done = &mut work => Some(done),
+            () = sleep(PROGRESS_INTERVAL) => None,
+        };
+        let (done, total, message) = progress();
+        job.report_progress(done, total, message);
+        if let Some(result) = finished {
+            return result;
+        }
+    }
+}

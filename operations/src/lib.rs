@@ -1,0 +1,17 @@
+//! Operators' tasks that run next to the fold: audit, export, archive, dead letters, jobs.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`archive`] | copying the committed log to files, and checking those files |
+//! | [`audit`] | deriving everything from the log again, and comparing |
+//! | [`dead_letters`] | replaying and dropping records that the fold rejected |
+//! | [`export`] | writing everyone's allocation in a budget to a file, without identities |
+//! | [`jobs`] | background tasks: leases, attempts, executors |
+//!
+//! The command line for these is the `processor` crate's `cli`.
+
+pub mod archive;
+pub mod audit;
+pub mod dead_letters;
+pub mod export;
+pub mod jobs;

@@ -1,0 +1,190 @@
+//! `archive`: copies the committed log into the archive, or checks the archive.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use runtime::config::ConfigArgs;
+use runtime::console;
+use runtime::progress::{self, ProgressUpdate};
+use storage::config::StorageConfig;
+use storage::log::LogReaderOpener;
+use storage::log::archive::{ArchiveCheckReport, archive_dir_for};
+use storage::open_error::OpenError;
+use tokio_util::sync::CancellationToken;
+
+use super::{EXIT_FAILED, EXIT_INTERRUPTED, MAX_PRINTED_LINES};
+use generations::registry::active_log;
+use operations::archive::{
+    ArchiveDeps, ArchiveError, ArchiveProgress, Archived, archive, check_archive,
+};
+
+/// Exit code: the check found faults.
+const FAULTY: u8 = 1;
+
+/// Copy the committed log into the archive, or check the archive
+///
+/// Runs while the processors run. After an interruption the same command resumes from the last complete segment. Exit
+/// code: 0 done or nothing wrong, 1 the check found faults, 2 failed.
+#[derive(Debug, Args)]
+pub struct ArchiveArgs {
+    /// Configuration of the log, the store and the archive.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Use this archive folder instead of `archive.dir`
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Write nothing: verify each file's checksum, look for gaps up to the log's first record, and compare the archive's
+    /// end with the log
+    #[arg(long)]
+    pub check: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArchiveCommandError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(
+        "a folder is needed: archive.dir in the configuration (shared with the processors), or --dir"
+    )]
+    NoDir,
+}
+
+/// The command's result.
+enum ArchiveOutcome {
+    Archived(Vec<Archived>),
+    Checked(ArchiveCheckReport),
+}
+
+/// Archives or checks the log that `storage` configures until `stop` is cancelled, and prints the result.
+pub async fn archive_command(
+    args: &ArchiveArgs,
+    storage: &StorageConfig,
+    stop: CancellationToken,
+) -> ExitCode {
+    let dir = args.dir.as_deref().or(storage.archive_dir());
+    let progress = Arc::new(ArchiveProgress::default());
+    // Boxed: the compiler cannot compute the layout of a future nested this deep.
+    let work = Box::pin(async {
+        let dir = dir.ok_or(ArchiveCommandError::NoDir)?;
+        Ok::<_, ArchiveCommandError>(if args.check {
+            ArchiveOutcome::Checked(check(storage, dir, &progress).await?)
+        } else {
+            ArchiveOutcome::Archived(open_and_archive(storage, dir, &progress).await?)
+        })
+    });
+    let what = if args.check { "checked" } else { "archived" };
+    let done = stop.run_until_cancelled(with_progress(what, &progress, work)).await;
+    match done {
+        None => {
+            console::err(
+                "archive: interrupted; complete segments stay, and the same command resumes\n",
+            );
+            ExitCode::from(EXIT_INTERRUPTED)
+        }
+        Some(Err(error)) => {
+            console::err(&format!("archive: {error}\n"));
+            ExitCode::from(EXIT_FAILED)
+        }
+        Some(Ok(done)) => {
+            let dir = dir.unwrap_or(Path::new("")).display();
+            console::out(&format!("{} dir={dir}\n", text(&done)));
+            match done {
+                ArchiveOutcome::Checked(ArchiveCheckReport { faults, .. })
+                    if !faults.is_empty() =>
+                {
+                    ExitCode::from(FAULTY)
+                }
+                ArchiveOutcome::Checked(_) | ArchiveOutcome::Archived(_) => ExitCode::SUCCESS,
+            }
+        }
+    }
+}
+
+/// Shows progress while `work` runs.
+async fn with_progress<T>(
+    what: &str,
+    progress: &ArchiveProgress,
+    work: impl Future<Output = T>,
+) -> T {
+    let ended = CancellationToken::new();
+    let shown = progress::show("archive ", ended.clone(), |_| {
+        let (done, of) = progress.records();
+        let line = match of {
+            0 => format!("{done} records {what}"),
+            of => format!("{done} of {of} records {what}"),
+        };
+        ProgressUpdate { done, total: of, message: String::new(), line }
+    });
+    let work = async {
+        let done = work.await;
+        ended.cancel();
+        done
+    };
+    tokio::join!(work, shown).0
+}
+
+async fn open_and_archive(
+    storage: &StorageConfig,
+    dir: &Path,
+    progress: &ArchiveProgress,
+) -> Result<Vec<Archived>, ArchiveCommandError> {
+    let store = storage.open_existing_store().await?.store;
+    let log = active_log(store.as_ref(), &storage.first_log()).await?;
+    let deps = ArchiveDeps::of(&log, storage, &store, dir).await?;
+    Ok(archive(&deps, progress).await?)
+}
+
+async fn check(
+    storage: &StorageConfig,
+    dir: &Path,
+    progress: &Arc<ArchiveProgress>,
+) -> Result<ArchiveCheckReport, ArchiveCommandError> {
+    let store = storage.open_existing_store().await?.store;
+    let log = active_log(store.as_ref(), &storage.first_log()).await?;
+    let alone = storage.open_without_archive(&log).await?;
+    Ok(check_archive(&*alone, &log.topic, &archive_dir_for(dir, &log), progress).await?)
+}
+
+/// Checks the configured archive before a rebuild relies on it.
+pub(crate) async fn check_configured(
+    storage: &StorageConfig,
+) -> Result<ArchiveCheckReport, ArchiveCommandError> {
+    let dir = storage.archive_dir().ok_or(ArchiveCommandError::NoDir)?;
+    let progress = Arc::new(ArchiveProgress::default());
+    with_progress("of the archive checked", &progress, Box::pin(check(storage, dir, &progress)))
+        .await
+}
+
+/// Formats the result; the last line is the summary that scripts read.
+fn text(done: &ArchiveOutcome) -> String {
+    let mut text = String::new();
+    match done {
+        ArchiveOutcome::Archived(partitions) => {
+            for Archived { partition, from, end } in partitions {
+                let _ = writeln!(
+                    text,
+                    "partition {partition}: 0..{end} in the archive, new from {from}"
+                );
+            }
+            let records: u64 = partitions.iter().map(|it| it.end.0 - it.from.0).sum();
+            let total: u64 = partitions.iter().map(|it| it.end.0).sum();
+            let _ = write!(text, "ARCHIVE records={total} new={records}");
+        }
+        ArchiveOutcome::Checked(ArchiveCheckReport { segments, records, faults }) => {
+            for fault in faults.iter().take(MAX_PRINTED_LINES) {
+                let _ = writeln!(text, "{fault}");
+            }
+            if let Some(more @ 1..) = faults.len().checked_sub(MAX_PRINTED_LINES) {
+                let _ = writeln!(text, "and {more} more");
+            }
+            let faults = faults.len();
+            let _ = write!(text, "ARCHIVE records={records} segments={segments} faults={faults}");
+        }
+    }
+    text
+}

@@ -1,0 +1,167 @@
+//! The generation registry: which generation is active, building or previous. One row of the store, replaced as a whole
+//! and conditionally, so that all processes see the same changes in the same order.
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::JobId;
+use crate::{Generation, LogRef, Term};
+
+/// A generation and its log. Immutable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationRecord {
+    /// The generation's number.
+    pub generation: Generation,
+    /// The log that the generation is derived from.
+    pub log: LogRef,
+}
+
+/// A generation that is being built next to the active one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Building {
+    /// The generation and its log.
+    pub record: GenerationRecord,
+    /// The generation is only compared with the active one, and never becomes active.
+    pub dry_run: bool,
+    /// Start of the build, in milliseconds since 1970.
+    pub begun_at_ms: u64,
+    /// The background job that started the build; `None` if it was started otherwise.
+    pub job: Option<JobId>,
+    /// State of the active generation's log while this generation is built from another log.
+    pub seal: Seal,
+}
+
+/// Whether the active log accepts submissions during a topic migration. Recorded before the topic is changed, so that a
+/// sealed topic always has a recorded cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seal {
+    /// The log accepts submissions.
+    Open,
+    /// The log is sealed, or about to be.
+    Sealed {
+        /// Start of sealing, in milliseconds since 1970.
+        since_ms: u64,
+    },
+    /// The migration was cancelled: the log is about to accept submissions again.
+    #[serde(rename = "opening")]
+    Reopening {
+        /// Start of sealing, in milliseconds since 1970.
+        since_ms: u64,
+    },
+}
+
+impl Seal {
+    /// Time since which the log may reject submissions, in milliseconds since 1970; `None` if it is open.
+    pub fn since_ms(self) -> Option<u64> {
+        match self {
+            Self::Open => None,
+            Self::Sealed { since_ms } | Self::Reopening { since_ms } => Some(since_ms),
+        }
+    }
+}
+
+/// All generations of a deployment and their roles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GenerationRegistry {
+    /// Counts the changes; a change replaces exactly the previous revision.
+    pub revision: u64,
+    /// Counts the switches of the active generation.
+    pub term: u32,
+    /// The generation that serves reads.
+    #[serde(rename = "current")]
+    pub active: GenerationRecord,
+    /// The generation that is being built.
+    pub building: Option<Building>,
+    /// The previous active generation, kept up to date for a rollback.
+    pub previous: Option<GenerationRecord>,
+    /// Generations whose person rows are no longer needed and not yet deleted.
+    pub retired: Vec<GenerationRecord>,
+    /// Number of the next new generation. Numbers are never reused.
+    pub next: Generation,
+}
+
+impl GenerationRegistry {
+    /// Creates the registry of a deployment whose store is empty, for its current log.
+    ///
+    /// In a new deployment this is log 0. A later log means that the store was lost. The first generation then takes the
+    /// number of the generation that created that log ([`LogNumber::for_generation`]), so that no generation or log
+    /// number is reused, and its term is not lower than the term in which that generation became active, since readers
+    /// may still hold its totals.
+    ///
+    /// [`LogNumber::for_generation`]: crate::LogNumber::for_generation
+    pub fn first(log: LogRef) -> Self {
+        let generation = Generation::FIRST.max(Generation(log.number.0));
+        Self {
+            revision: 1,
+            term: Term::FIRST.number.max(generation.0),
+            active: GenerationRecord { generation, log },
+            building: None,
+            previous: None,
+            retired: Vec::new(),
+            next: Generation(generation.0 + 1),
+        }
+    }
+
+    /// Returns the current term.
+    pub fn term(&self) -> Term {
+        Term { number: self.term, generation: self.active.generation, log: self.active.log.number }
+    }
+
+    /// Generations that are folded as shadows: building and previous.
+    pub fn shadows(&self) -> impl Iterator<Item = &GenerationRecord> {
+        self.building.iter().map(|building| &building.record).chain(&self.previous)
+    }
+
+    /// Encodes the registry for its store row.
+    pub fn to_json(&self) -> String {
+        // Only numbers, strings and lists under string keys: serialization cannot fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Decodes what [`GenerationRegistry::to_json`] wrote; `None` if the text is damaged.
+    pub fn from_json(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LogNumber, PartitionCount};
+
+    #[test]
+    fn a_registry_recreated_for_a_later_log_reuses_no_log_number() {
+        let partitions = PartitionCount::new(12).unwrap();
+        let first = GenerationRegistry::first(LogRef::first("submissions", partitions));
+        assert_eq!((first.term(), first.next), (Term::FIRST, Generation(2)));
+        let (topic, number) = ("submissions-7".to_owned(), LogNumber(7));
+        let log = LogRef { number, topic, partitions };
+        let later = GenerationRegistry::first(log.clone());
+        assert_eq!(later.active, GenerationRecord { generation: Generation(7), log });
+        assert_eq!(later.term(), Term { number: 7, generation: Generation(7), log: number });
+        assert_eq!(later.revision, 1);
+        assert!(LogNumber::for_generation(later.next) > number);
+    }
+
+    #[test]
+    fn a_registry_survives_its_row_and_damage_is_detected() {
+        let mut registry = GenerationRegistry::first(LogRef::first(
+            "submissions",
+            PartitionCount::new(12).unwrap(),
+        ));
+        assert_eq!(GenerationRegistry::from_json(&registry.to_json()), Some(registry.clone()));
+        let record = GenerationRecord { generation: Generation(2), ..registry.active.clone() };
+        registry.building = Some(Building {
+            record: record.clone(),
+            dry_run: true,
+            begun_at_ms: 1_795_212_000_123,
+            job: Some(JobId::new(1_795_212_000_000, uuid::Uuid::from_u128(7))),
+            seal: Seal::Sealed { since_ms: 1_795_212_000_456 },
+        });
+        registry.retired.push(record);
+        assert_eq!(GenerationRegistry::from_json(&registry.to_json()), Some(registry.clone()));
+        let none = registry.to_json().replace(r#""partitions":12"#, r#""partitions":0"#);
+        assert_eq!(GenerationRegistry::from_json(&none), None);
+        assert_eq!(GenerationRegistry::from_json("{}"), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! The control topic on Kafka: one compacted topic with one partition.
+//!
+//! Compare-and-set is built on Kafka's producer fencing. Each change opens a transactional producer under one shared
+//! transactional id, which aborts all concurrent changes; it then reads the topic to its end, decides, and commits. Of two
+//! concurrent changes one is fenced and retries. Readers see committed records only.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `follower` | the consumer thread, and the state that it maintains |
+//! | `transaction` | reading to the end and writing, in one transaction |
+
+mod follower;
+mod transaction;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::{ClientContext, Statistics};
+use schemas::{Budget, BudgetId, LogRef};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::follower::State;
+use super::{ActiveLog, BudgetDefinitions, Catalog, Change, DefinitionError};
+use crate::log::kafka::{KafkaConfig, Rebootstrap};
+
+/// Key of the record that names the active log. Not a valid budget id.
+const ACTIVE_LOG_KEY: &str = "@log";
+
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The control topic on Kafka. Follows the topic from its start, in its own thread, until dropped.
+pub struct KafkaControlTopic {
+    config: KafkaConfig,
+    state: Arc<State>,
+    /// Serializes the changes of this process. Kafka serializes those of different processes.
+    changing: tokio::sync::Mutex<()>,
+    stop: CancellationToken,
+}
+
+impl KafkaControlTopic {
+    /// Starts following the topic. Does not wait for Kafka.
+    ///
+    /// # Errors
+    /// When the operating system cannot start a thread.
+    pub fn open(config: &KafkaConfig) -> std::io::Result<Self> {
+        let (state, stop) = (Arc::new(State::default()), CancellationToken::new());
+        follower::spawn(config.clone(), Arc::clone(&state), stop.clone())?;
+        Ok(Self { config: config.clone(), state, changing: tokio::sync::Mutex::default(), stop })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&KafkaConfig) -> T + Send + 'static,
+    ) -> Result<T, DefinitionError> {
+        let config = self.config.clone();
+        tokio::task::spawn_blocking(move || step(&config))
+            .await
+            .map_err(|error| DefinitionError::Unavailable(error.to_string()))
+    }
+}
+
+impl Drop for KafkaControlTopic {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[async_trait]
+impl ActiveLog for KafkaControlTopic {
+    fn is_loaded(&self) -> bool {
+        self.state.is_loaded()
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Option<LogRef>> {
+        self.state.active_log.subscribe()
+    }
+
+    async fn publish(&self, log: &LogRef) -> Result<(), DefinitionError> {
+        let deadline = Instant::now() + CHANGE_TIMEOUT;
+        let _changing = self.changing.lock().await;
+        loop {
+            let next = log.clone();
+            match self.blocking(move |config| transaction::publish_log(config, &next)).await? {
+                Ok(published) => {
+                    self.state.update_log(published);
+                    return Ok(());
+                }
+                Err(error) if Instant::now() > deadline => {
+                    return Err(DefinitionError::Unavailable(error.to_string()));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "failed to publish the active log, retrying");
+                    tokio::time::sleep(jittered_retry_delay()).await;
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl BudgetDefinitions for KafkaControlTopic {
+    fn catalog(&self) -> Arc<Catalog> {
+        self.state.catalog.load_full()
+    }
+
+    fn is_loaded(&self) -> bool {
+        self.state.is_loaded()
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.state.changed.subscribe()
+    }
+
+    async fn change(
+        &self,
+        budget: &BudgetId,
+        decide: &Change<'_>,
+    ) -> Result<Arc<Budget>, DefinitionError> {
+        let deadline = Instant::now() + CHANGE_TIMEOUT;
+        let _changing = self.changing.lock().await;
+        let mut changes = self.changes();
+        loop {
+            match self.try_change(budget, decide).await? {
+                Ok(definition) => {
+                    self.state.update_budget(Arc::clone(&definition));
+                    return Ok(definition);
+                }
+                // Fenced by another change, Kafka is unavailable, or the outcome is unknown.
+                Err(error) if Instant::now() > deadline => {
+                    return Err(DefinitionError::Unavailable(error.to_string()));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "failed to change a definition, retrying");
+                    // The change that fenced this one is about to commit: retrying earlier would only fence it.
+                    let _ = tokio::time::timeout(jittered_retry_delay(), changes.changed()).await;
+                }
+            }
+        }
+    }
+}
+
+impl KafkaControlTopic {
+    /// Attempts a change once. The inner error can be retried.
+    async fn try_change(
+        &self,
+        budget: &BudgetId,
+        decide: &Change<'_>,
+    ) -> Result<KafkaResult<Arc<Budget>>, DefinitionError> {
+        // `decide` is borrowed, so it runs between the blocking steps.
+        let opened = match self.blocking(transaction::open).await? {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Err(error)),
+        };
+        let current = opened.catalog.get(budget.as_str()).cloned();
+        let Some(next) = decide(current.as_deref())? else {
+            let unchanged = current.ok_or_else(|| {
+                DefinitionError::Unavailable("a change left no definition".into())
+            })?;
+            return Ok(Ok(unchanged));
+        };
+        let next = Arc::new(next);
+        let written = Arc::clone(&next);
+        let write = move |config: &KafkaConfig| opened.write_budget(config, &written);
+        Ok(self.blocking(write).await?.map(|()| next))
+    }
+}
+
+/// A random delay, so that processes that fenced each other do not retry in step.
+fn jittered_retry_delay() -> Duration {
+    let random = uuid::Uuid::new_v4().as_u64_pair().1;
+    Duration::from_millis(500 + random % 1_500)
+}
+
+/// Logs librdkafka's messages at debug level: it recovers by itself or also returns the error. The end of the partition
+/// counts as an error to it, and being fenced by another change as a fatal one.
+struct QuietContext {
+    rebootstrap: Rebootstrap,
+}
+
+impl QuietContext {
+    fn new(config: &KafkaConfig) -> KafkaResult<Self> {
+        Ok(Self { rebootstrap: Rebootstrap::new(&config.brokers)? })
+    }
+}
+
+impl ClientContext for QuietContext {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(facility, message, "control topic client");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "control topic client error");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.rebootstrap.check(&statistics);
+    }
+}
+
+impl ConsumerContext for QuietContext {}
+
+impl ProducerContext for QuietContext {
+    type DeliveryOpaque = ();
+
+    /// Ignored: the commit of the transaction reports whether the record was written.
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}

@@ -1,0 +1,99 @@
+//! The control topic: a compacted topic that all services follow. It has two views: the definitions of budgets, and the
+//! active log, that is the topic to which submissions go. Ingest and api read both here, since they may have no store.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `budgets` | the catalog of definitions, and the pure rules for changing them |
+//! | `kafka`, `sqlite` | the topic itself |
+
+mod budgets;
+pub mod kafka;
+pub mod sqlite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use schemas::{Budget, BudgetId, LogRef};
+use tokio::sync::watch;
+
+pub use budgets::{Catalog, Change, ChangeRefused, define, define_if_absent, freeze};
+
+/// Interval at which loading is checked, in case it ends without a change.
+const LOAD_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Why the control topic was not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DefinitionError {
+    /// The rules forbid the change.
+    #[error(transparent)]
+    Refused(#[from] ChangeRefused),
+    /// The topic is unavailable, or the outcome is unknown: read it, or repeat the change.
+    #[error("definitions cannot be changed now: {0}")]
+    Unavailable(String),
+}
+
+/// Both views of the control topic.
+#[derive(Clone)]
+pub struct ControlTopic {
+    /// The definitions of budgets.
+    pub definitions: Arc<dyn BudgetDefinitions>,
+    /// The log to which submissions go.
+    pub active_log: Arc<dyn ActiveLog>,
+}
+
+impl ControlTopic {
+    /// Creates both views of one topic.
+    pub fn new(topic: impl BudgetDefinitions + ActiveLog) -> Self {
+        let topic = Arc::new(topic);
+        Self { definitions: Arc::clone(&topic) as _, active_log: topic }
+    }
+}
+
+/// The definitions of budgets: an ordered history, changed by compare-and-set.
+#[async_trait]
+pub trait BudgetDefinitions: Send + Sync + 'static {
+    /// Returns the latest known definitions. Only reads memory.
+    fn catalog(&self) -> Arc<Catalog>;
+
+    /// Whether the history has been read to its end once. Before that, a budget that is not in the catalog may exist.
+    fn is_loaded(&self) -> bool;
+
+    /// Subscribes to changes of the catalog.
+    fn changes(&self) -> watch::Receiver<()>;
+
+    /// Changes a definition: passes the current one to `decide` and writes its decision, excluding concurrent changes.
+    /// Returns the resulting definition, which [`catalog`](Self::catalog) includes from then on.
+    ///
+    /// # Errors
+    /// When `decide` refuses, or the topic is unavailable.
+    async fn change(
+        &self,
+        budget: &BudgetId,
+        decide: &Change<'_>,
+    ) -> Result<Arc<Budget>, DefinitionError>;
+}
+
+/// The published active log: the topic to which submissions go. It only moves to later logs.
+#[async_trait]
+pub trait ActiveLog: Send + Sync + 'static {
+    /// Whether the history has been read to its end once. Before that, a later log may be published.
+    fn is_loaded(&self) -> bool;
+
+    /// Subscribes to the latest published log; `None` while submissions go to the deployment's first log.
+    fn subscribe(&self) -> watch::Receiver<Option<LogRef>>;
+
+    /// Publishes a log, to which submissions go from then on. Has no effect if it, or a later one, is published already.
+    ///
+    /// # Errors
+    /// When the topic is unavailable.
+    async fn publish(&self, log: &LogRef) -> Result<(), DefinitionError>;
+}
+
+/// Waits without limit until the control topic is loaded ([`ActiveLog::is_loaded`]).
+pub async fn wait_until_loaded(active_log: &dyn ActiveLog) {
+    let mut changes = active_log.subscribe();
+    while !active_log.is_loaded() {
+        let _ = tokio::time::timeout(LOAD_POLL_INTERVAL, changes.changed()).await;
+    }
+}

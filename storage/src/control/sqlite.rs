@@ -1,0 +1,201 @@
+//! The control topic embedded in a SQLite file: an append-only history of definitions. The active log never changes there.
+//!
+//! Compare-and-set: a change reads the history to its end, decides, and inserts the next sequence number. A change that
+//! finds its number taken retries.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use rusqlite::{Connection, TransactionBehavior};
+use schemas::{Budget, BudgetId, LogRef};
+use tokio::sync::{Mutex, watch};
+
+use super::{ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, DefinitionError};
+use crate::sqlite::{self, Durability, Schema, Worker};
+
+pub use crate::sqlite::OpenError;
+
+/// Attempts of a change. Each retry means that another process changed a definition.
+const MAX_ATTEMPTS: u32 = 100;
+
+const SCHEMA: Schema = Schema {
+    application_id: 0x5442_4401,
+    first_version: 1,
+    migrations: &["
+        CREATE TABLE history (
+            sequence INTEGER PRIMARY KEY,
+            definition TEXT NOT NULL
+        ) STRICT;
+    "],
+};
+
+/// The control topic in one SQLite file. Changes by other processes become visible at the next change by this one.
+pub struct SqliteControlTopic {
+    database: Worker,
+    state: Arc<State>,
+    active_log: watch::Sender<Option<LogRef>>,
+    /// Serializes the changes of this process.
+    changing: Mutex<()>,
+}
+
+/// The latest known state. Only the database's thread updates it, even if the caller of a change no longer waits.
+struct State {
+    history: ArcSwap<History>,
+    changed: watch::Sender<()>,
+}
+
+/// The history, as far as it has been read.
+#[derive(Default)]
+struct History {
+    sequence: i64,
+    catalog: Arc<Catalog>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum HistoryFault {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("definition {sequence} is invalid: {reason}")]
+    Damage { sequence: i64, reason: String },
+}
+
+impl SqliteControlTopic {
+    /// Opens the file, and creates it if it does not exist.
+    ///
+    /// # Errors
+    /// When the file is not a control topic, or cannot be read and written.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;
+        let state = State { history: ArcSwap::default(), changed: watch::Sender::new(()) };
+        state.read_new(&connection).map_err(|fault| OpenError::unusable(path, fault))?;
+        let database = Worker::start("definitions", connection)
+            .map_err(|error| OpenError::unusable(path, error))?;
+        Ok(Self {
+            database,
+            state: Arc::new(state),
+            active_log: watch::Sender::new(None),
+            changing: Mutex::default(),
+        })
+    }
+
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&State, &mut Connection) -> Result<T, HistoryFault> + Send + 'static,
+    ) -> Result<T, DefinitionError> {
+        let state = Arc::clone(&self.state);
+        let step = move |connection: &mut Connection| step(&state, connection);
+        let result = self.database.call(step).await;
+        result
+            .map_err(|gone| DefinitionError::Unavailable(gone.to_string()))?
+            .map_err(|fault| DefinitionError::Unavailable(fault.to_string()))
+    }
+}
+
+#[async_trait]
+impl ActiveLog for SqliteControlTopic {
+    fn is_loaded(&self) -> bool {
+        true
+    }
+
+    fn subscribe(&self) -> watch::Receiver<Option<LogRef>> {
+        self.active_log.subscribe()
+    }
+
+    async fn publish(&self, _log: &LogRef) -> Result<(), DefinitionError> {
+        Err(DefinitionError::Unavailable("the embedded log cannot be replaced".to_owned()))
+    }
+}
+
+#[async_trait]
+impl BudgetDefinitions for SqliteControlTopic {
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.state.history.load().catalog)
+    }
+
+    fn is_loaded(&self) -> bool {
+        true
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.state.changed.subscribe()
+    }
+
+    async fn change(
+        &self,
+        budget: &BudgetId,
+        decide: &Change<'_>,
+    ) -> Result<Arc<Budget>, DefinitionError> {
+        let _changing = self.changing.lock().await;
+        for _ in 0..MAX_ATTEMPTS {
+            let history = self.on_thread(|state, connection| state.read_new(connection)).await?;
+            let current = history.catalog.get(budget.as_str());
+            let Some(next) = decide(current.map(Arc::as_ref))? else {
+                return current.cloned().ok_or(ChangeRefused::Unknown.into());
+            };
+            let next = Arc::new(next);
+            let written = Arc::clone(&next);
+            let append = move |state: &State, connection: &mut Connection| {
+                state.append(connection, &history, written)
+            };
+            if self.on_thread(append).await? {
+                return Ok(next);
+            }
+        }
+        Err(DefinitionError::Unavailable("too many concurrent changes of definitions".into()))
+    }
+}
+
+impl State {
+    /// Reads the records appended since the last read.
+    fn read_new(&self, connection: &Connection) -> Result<Arc<History>, HistoryFault> {
+        let known = self.history.load_full();
+        let mut select = connection.prepare_cached(
+            "SELECT sequence, definition FROM history WHERE sequence > ?1 ORDER BY sequence",
+        )?;
+        let mut rows = select.query([known.sequence])?;
+        let (mut sequence, mut catalog) = (known.sequence, Arc::clone(&known.catalog));
+        while let Some(row) = rows.next()? {
+            sequence = row.get(0)?;
+            let damage = |reason: String| HistoryFault::Damage { sequence, reason };
+            let json = row.get_ref(1)?.as_bytes().map_err(|error| damage(error.to_string()))?;
+            let budget: Budget =
+                serde_json::from_slice(json).map_err(|error| damage(error.to_string()))?;
+            catalog = Arc::new(catalog.with(Arc::new(budget)));
+        }
+        if sequence == known.sequence {
+            return Ok(known);
+        }
+        Ok(self.update(History { sequence, catalog }))
+    }
+
+    /// Inserts the record after `history`, and returns whether its sequence number was free.
+    fn append(
+        &self,
+        connection: &mut Connection,
+        history: &History,
+        budget: Arc<Budget>,
+    ) -> Result<bool, HistoryFault> {
+        let sequence = history.sequence + 1;
+        let json = serde_json::to_string(&*budget)
+            .map_err(|error| HistoryFault::Damage { sequence, reason: error.to_string() })?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let inserted = transaction.execute(
+            "INSERT INTO history (sequence, definition) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            (sequence, json),
+        )?;
+        transaction.commit()?;
+        if inserted == 1 {
+            self.update(History { sequence, catalog: Arc::new(history.catalog.with(budget)) });
+        }
+        Ok(inserted == 1)
+    }
+
+    fn update(&self, history: History) -> Arc<History> {
+        let history = Arc::new(history);
+        self.history.store(Arc::clone(&history));
+        self.changed.send_replace(());
+        history
+    }
+}
