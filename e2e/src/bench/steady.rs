@@ -55,7 +55,7 @@ fn cpu_time() -> Result<CpuTime> {
     Ok(CpuTime { idle, all: ticks.iter().take(8).sum() })
 }
 
-/// Measures windows until [`STEADY_WINDOWS`] in a row are not better than the best one.
+/// Measures windows until `STEADY_WINDOWS` in a row are not better than the best one.
 ///
 /// # Errors
 /// When a window cannot be measured.
