@@ -1,7 +1,7 @@
 //! A data folder that an earlier release wrote opens, counts on, and agrees with its log.
 //!
-//! `data_folder/` has the three databases as SQL: three partitions, seven people of whom one withdrew, a second budget,
-//! and a second generation after a rebuild.
+//! `storage/tests/earlier_release` has the three databases as SQL: three partitions, seven people of whom one withdrew, a
+//! second budget, and a second generation after a rebuild.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/running.rs"]
@@ -21,13 +21,16 @@ const PARTITIONS: &str = "log.partitions=3";
 
 fn written_by_an_earlier_release() -> TempDir {
     let dir = TempDir::new().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data_folder");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../storage/tests/earlier_release");
     for name in ["definitions", "log", "store"] {
-        let sql = std::fs::read_to_string(source.join(format!("{name}.sql"))).unwrap();
         let connection = Connection::open(dir.path().join(format!("{name}.db"))).unwrap();
-        connection.execute_batch(&sql).unwrap();
+        for part in ["schema", "data_folder"] {
+            let sql = std::fs::read_to_string(source.join(format!("{part}/{name}.sql"))).unwrap();
+            connection.execute_batch(&sql).unwrap();
+        }
     }
-    std::fs::copy(source.join("person.secret"), dir.path().join("person.secret")).unwrap();
+    let secret = source.join("data_folder/person.secret");
+    std::fs::copy(secret, dir.path().join("person.secret")).unwrap();
     dir
 }
 

@@ -20,6 +20,7 @@ mod read_policy;
 mod readiness;
 mod refresher;
 mod registry;
+mod rfc3339;
 mod routes;
 mod single_flight;
 mod tier_chain;
@@ -42,7 +43,6 @@ use storage::log::dead_letters::DeadLetterJournalOpener;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
-pub use breaker::BreakerSettings;
 pub use config::ApiConfig;
 
 use active_generation::ActiveGenerationCache;

@@ -10,12 +10,12 @@ use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
 use runtime::process::{self, Process};
 use storage::config::StorageConfig;
-use storage::deferred::{DeferredJobs, DeferredStore};
+use storage::deferred::DeferredStore;
 use storage::open_error::retry_until_available;
 
 const SERVICE: &str = "api";
 
-/// Serve reads: budgets, their aggregates, a person's own allocation.
+/// Serve budgets, their aggregates and persons' allocations over HTTP
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -23,13 +23,13 @@ struct Args {
     config: ConfigArgs,
 }
 
-/// Settings of this process in addition to those that all services share.
-struct ProcessConfig {
+/// The settings of this process that not every service has.
+struct OwnConfig {
     api: ApiConfig,
     admin: AdminConfig,
 }
 
-impl ProcessConfig {
+impl OwnConfig {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let api = ApiConfig::read(reader);
         let admin = AdminConfig::read(reader);
@@ -42,34 +42,32 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let config =
-        ServiceConfig::load(&args.config, StorageConfig::read_shared, ProcessConfig::read)?;
+    let config = ServiceConfig::load(&args.config, StorageConfig::read_shared, OwnConfig::read)?;
     let process = Process::start(SERVICE, &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.own.api.listen)?;
 
     let admin = AdminGuard::new(&config.own.admin, metrics)?;
     tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
-    let (store, jobs) = (Arc::new(DeferredStore::new()), Arc::new(DeferredJobs::new()));
+    let store = Arc::new(DeferredStore::new());
     let deps = ApiDeps {
         store: store.clone(),
         cache: config.storage.open_cache().await,
         definitions: config.storage.open_control_topic()?.definitions,
         hasher: config.storage.hasher()?,
-        jobs: jobs.clone(),
+        jobs: store.clone(),
         dead_letters: Arc::new(config.storage.clone()),
         exports: config.storage.exports(),
         admin,
     };
     let routes = api::routes(&config.own.api, deps, metrics, health, stop.clone())?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
-    tracing::info!(address = %config.own.api.listen, "serving reads");
+    tracing::info!(listen = %config.own.api.listen, "api started");
 
     let open = async {
         let open = retry_until_available(async || config.storage.open_store().await);
         if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
-            store.set(opened.store);
-            jobs.set(opened.jobs);
+            store.set(opened);
             tracing::info!("store opened");
         }
         anyhow::Ok(())

@@ -68,7 +68,7 @@ impl PersonReader {
         waiters: Arc<WaiterLimit>,
         metrics: &ApiMetrics,
     ) -> Self {
-        let guard = Guard::new(TIER, config.summary_deadline, config.breaker, metrics);
+        let guard = Guard::new(TIER, config.summary_deadline, config.breaker(), metrics);
         let count = |outcome| metrics.reads.with_label_values(&[TIER, outcome]);
         let (hits, misses) = (count("hit"), count("miss"));
         Self { store, generation, hasher, guard, waiters, hits, misses }

@@ -54,7 +54,7 @@ impl Tiers {
         let guarded = |tier: Tier, deadline| {
             let count = |outcome| metrics.reads.with_label_values(&[tier.name(), outcome]);
             GuardedTier {
-                guard: Guard::new(tier.name(), deadline, config.breaker, metrics),
+                guard: Guard::new(tier.name(), deadline, config.breaker(), metrics),
                 hits: count("hit"),
                 misses: count("miss"),
                 behind: count("behind"),

@@ -66,7 +66,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let definitions = control.definitions;
     let routes = ingest::routes(&config.own.ingest, deps, metrics)?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
-    tracing::info!(address = %listener.local_addr()?, "listening for submissions");
+    tracing::info!(listen = %listener.local_addr()?, "ingest started");
     tokio::spawn(ingest::watch_readiness(
         log.clone(),
         Arc::clone(&definitions),

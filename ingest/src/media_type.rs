@@ -1,8 +1,8 @@
 //! The media types of request bodies.
 
 use axum::extract::FromRequestParts;
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use runtime::http::has_media_type;
 use runtime::problem::{Problem, ProblemKind};
 
 /// A media type that at least one route accepts.
@@ -12,21 +12,14 @@ pub(crate) enum MediaType {
     Ndjson,
 }
 
-impl MediaType {
-    fn parse(text: &[u8]) -> Option<Self> {
-        let essence = text.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        if essence.eq_ignore_ascii_case(b"application/json") {
-            Some(Self::Json)
-        } else if essence.eq_ignore_ascii_case(b"application/x-ndjson") {
-            Some(Self::Ndjson)
-        } else {
-            None
-        }
-    }
-}
-
 fn content_type(parts: &Parts) -> Option<MediaType> {
-    parts.headers.get(CONTENT_TYPE).and_then(|value| MediaType::parse(value.as_bytes()))
+    if has_media_type(&parts.headers, "application/json") {
+        Some(MediaType::Json)
+    } else if has_media_type(&parts.headers, "application/x-ndjson") {
+        Some(MediaType::Ndjson)
+    } else {
+        None
+    }
 }
 
 fn unsupported(accepted: &str) -> Problem {

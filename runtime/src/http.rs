@@ -11,6 +11,7 @@ mod error_response;
 mod exchange;
 mod idempotency_key;
 mod layer;
+mod media_type;
 mod request_id;
 mod serve;
 mod stream;
@@ -28,6 +29,7 @@ use crate::metrics::{Metrics, RequestMetrics};
 use crate::problem;
 
 pub use idempotency_key::idempotency_key;
+pub use media_type::has_media_type;
 pub use request_id::{RequestId, X_REQUEST_ID};
 pub use serve::{ServeError, bind, serve};
 

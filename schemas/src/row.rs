@@ -50,7 +50,12 @@ impl PersonRow {
             budget: self.budget.as_str().to_owned(),
             offset: self.offset.0,
             basis_points: self.basis_points.iter().copied().map(u32::from).collect(),
-            recent_submissions: self.recent.iter().flatten().map(|print| print.0).collect(),
+            recent_submissions: self
+                .recent
+                .iter()
+                .flatten()
+                .map(|fingerprint| fingerprint.0)
+                .collect(),
         }
         .encode_to_vec()
     }
@@ -70,8 +75,8 @@ impl PersonRow {
             return Err(PersonRowFault("the number of submission ids"));
         }
         let mut recent = [None; RECENT_SUBMISSIONS];
-        for (slot, print) in recent.iter_mut().zip(&state.recent_submissions) {
-            *slot = Some(SubmissionFingerprint(*print));
+        for (slot, fingerprint) in recent.iter_mut().zip(&state.recent_submissions) {
+            *slot = Some(SubmissionFingerprint(*fingerprint));
         }
         Ok(Self {
             person: PersonKey::from_bytes(person),

@@ -26,7 +26,8 @@ impl Default for CategoryTotals {
 }
 
 impl CategoryTotals {
-    fn add(&mut self, other: &CategoryTotals) {
+    /// Adds the totals of other people.
+    pub fn add(&mut self, other: &CategoryTotals) {
         self.basis_points += other.basis_points;
         for (mine, theirs) in self.people_by_percent.iter_mut().zip(&*other.people_by_percent) {
             *mine += theirs;

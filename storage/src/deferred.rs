@@ -7,52 +7,46 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use schemas::Receipt;
-use schemas::job::{Job, JobId};
 
-use crate::jobs::{JobRows, JobStore};
+use crate::config::StoreHandles;
+use crate::jobs::JobStore;
 use crate::log::{AppendError, LogWriter, NewRecord};
-use crate::store::{CasOutcome, InterceptedStore, Interceptor, Store, StoreError};
+use crate::store::{InterceptedStore, Interceptor, Store, StoreError};
 
 const NOT_OPENED: &str = "the backend has not been opened yet";
 
 /// An adapter that is set once its backend is opened.
-pub struct Deferred<T: ?Sized> {
-    opened: OnceLock<Arc<T>>,
+pub struct Deferred<T> {
+    opened: OnceLock<T>,
 }
 
 /// A log writer that is opened later.
-pub type DeferredLog = Deferred<dyn LogWriter>;
-/// A store that is opened later.
-pub type DeferredStore = InterceptedStore<Deferred<dyn Store>>;
-/// A job store that is opened later.
-pub type DeferredJobs = Deferred<dyn JobStore>;
+pub type DeferredLog = Deferred<Arc<dyn LogWriter>>;
+/// A store and its jobs, which are opened later.
+pub type DeferredStore = InterceptedStore<Deferred<StoreHandles>>;
 
-impl<T: ?Sized> Default for Deferred<T> {
+impl<T> Default for Deferred<T> {
     fn default() -> Self {
         Self { opened: OnceLock::new() }
     }
 }
 
-impl<T: ?Sized> Deferred<T> {
+impl<T> Deferred<T> {
     /// Creates an adapter that is not opened.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets the opened adapter. Only the first call has an effect.
-    pub fn set(&self, adapter: Arc<T>) {
+    pub fn set(&self, adapter: T) {
         let _ = self.opened.set(adapter);
-    }
-
-    fn get(&self) -> Option<&T> {
-        self.opened.get().map(Arc::as_ref)
     }
 }
 
 #[async_trait]
-impl LogWriter for Deferred<dyn LogWriter> {
+impl LogWriter for DeferredLog {
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
-        match self.get() {
+        match self.opened.get() {
             Some(log) => log.append(records).await,
             None => {
                 records.iter().map(|_| Err(AppendError::Unavailable(NOT_OPENED.into()))).collect()
@@ -61,37 +55,22 @@ impl LogWriter for Deferred<dyn LogWriter> {
     }
 
     fn available(&self) -> Result<(), AppendError> {
-        self.get().ok_or_else(|| AppendError::Unavailable(NOT_OPENED.into()))?.available()
+        self.opened.get().ok_or_else(|| AppendError::Unavailable(NOT_OPENED.into()))?.available()
     }
 }
 
-impl Interceptor for Deferred<dyn Store> {
+impl Deferred<StoreHandles> {
+    fn handles(&self) -> Result<&StoreHandles, StoreError> {
+        self.opened.get().ok_or_else(|| StoreError::Unavailable(NOT_OPENED.into()))
+    }
+}
+
+impl Interceptor for Deferred<StoreHandles> {
     fn store(&self) -> Result<&dyn Store, StoreError> {
-        self.get().ok_or_else(|| StoreError::Unavailable(NOT_OPENED.into()))
-    }
-}
-
-impl Deferred<dyn JobStore> {
-    fn jobs(&self) -> Result<&dyn JobStore, StoreError> {
-        self.get().ok_or_else(|| StoreError::Unavailable(NOT_OPENED.into()))
-    }
-}
-
-#[async_trait]
-impl JobStore for Deferred<dyn JobStore> {
-    async fn job_rows(&self) -> Result<JobRows, StoreError> {
-        self.jobs()?.job_rows().await
+        Ok(self.handles()?.store.as_ref())
     }
 
-    async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        self.jobs()?.job(id).await
-    }
-
-    async fn change_job(&self, next: &Job) -> Result<CasOutcome, StoreError> {
-        self.jobs()?.change_job(next).await
-    }
-
-    async fn delete_job(&self, id: JobId, revision: u64) -> Result<CasOutcome, StoreError> {
-        self.jobs()?.delete_job(id, revision).await
+    fn job_store(&self) -> Result<&dyn JobStore, StoreError> {
+        Ok(self.handles()?.jobs.as_ref())
     }
 }

@@ -1,5 +1,5 @@
-//! Export files in a folder that processors write and apis serve. Only published exports, which have their own
-//! subfolder, are served.
+//! Export files in a directory that processors write and apis serve. Only published exports, which have their own
+//! subdirectory, are served.
 //!
 //! An export's file is named after its budget and job. It is complete once its manifest (`.json`) exists next to it.
 
@@ -22,13 +22,13 @@ const MAX_OPEN_ATTEMPTS: usize = 3;
 /// Who may read an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// Operators, who can read the folder.
+    /// Operators, who can read the directory.
     Operators,
     /// All clients of the apis, which serve the export.
     Everybody,
 }
 
-/// The folder of exports.
+/// The directory of exports.
 #[derive(Debug, Clone)]
 pub struct Exports(PathBuf);
 
@@ -52,12 +52,12 @@ struct ExportFile {
 }
 
 impl Exports {
-    /// Uses a folder, which need not exist yet.
+    /// Uses a directory, which need not exist yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self(dir.into())
     }
 
-    /// Returns the folder of an audience's exports.
+    /// Returns the directory of an audience's exports.
     pub fn dir(&self, audience: Audience) -> PathBuf {
         match audience {
             Audience::Operators => self.0.clone(),
@@ -79,7 +79,7 @@ impl Exports {
     /// Opens the newest complete published export: the one with the latest version of the totals. Blocks.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// When the directory cannot be read.
     pub fn open_newest(
         &self,
         budget: &BudgetId,
@@ -202,7 +202,7 @@ mod tests {
         BudgetId::parse(id).unwrap()
     }
 
-    /// A temporary folder of exports.
+    /// A temporary directory of exports.
     struct Fixture {
         dir: TempDir,
         exports: Exports,
@@ -232,7 +232,7 @@ mod tests {
             let job = JobId(Uuid::from_u128(job));
             let path = self.exports.path(&budget(id), job, CSV, Audience::Everybody);
             self.write(&path, second, rows.as_bytes());
-            let facts = ExportSummary {
+            let summary = ExportSummary {
                 budget: id.to_owned(),
                 name: id.to_owned(),
                 positions: Vec::new(),
@@ -240,7 +240,7 @@ mod tests {
                 categories: Vec::new(),
             };
             let manifest = Manifest {
-                summary: facts,
+                summary,
                 format: CSV,
                 sha256: rows.to_owned(),
                 bytes: rows.len() as u64,

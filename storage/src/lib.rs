@@ -3,12 +3,12 @@
 //! | data | trait | servers | embedded |
 //! |---|---|---|---|
 //! | the log | [`log::LogWriter`], [`log::LogSource`], [`log::LogReader`], [`log::DeadLetterWriter`] | Kafka | SQLite |
-//! | the log's archive | [`log::LogReader`] | files in a folder: [`log::archive`] | same |
+//! | the log's archive | [`log::LogReader`] | files in a directory: [`log::archive`] | same |
 //! | totals, person rows, generations | [`store::Store`] | ScyllaDB, Cassandra | SQLite; in memory, for simulation |
 //! | background jobs | [`jobs::JobStore`] | in the store | in the store |
 //! | the cache of published totals | [`cache::Cache`] | Redis | in process |
 //! | budget definitions, the active log | [`control::BudgetDefinitions`], [`control::ActiveLog`] | a compacted Kafka topic | SQLite |
-//! | exports | files in a folder: [`exports`] | same | same |
+//! | exports | files in a directory: [`exports`] | same | same |
 //! | known submission ids | [`idempotency::Idempotency`] | Redis | in process |
 
 pub mod cache;

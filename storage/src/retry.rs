@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+use crate::log::ReadError;
+use crate::store::StoreError;
+
 /// Maximum calls, including the first one.
 const MAX_ATTEMPTS: u32 = 20;
 const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -12,6 +15,18 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 pub trait Transient {
     /// Whether the same call may succeed later, because the backend is only unavailable.
     fn is_transient(&self) -> bool;
+}
+
+impl Transient for ReadError {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+impl Transient for StoreError {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
 }
 
 /// The attempts left for one backend call that is resumed after a failure instead of repeated from its start.

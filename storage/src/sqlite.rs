@@ -17,7 +17,7 @@ const MAX_QUEUED_CALLS: usize = 256;
 
 /// Why a database cannot be opened. The file is unchanged.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum SqliteOpenError {
     /// The file cannot be opened, read or written.
     #[error("the database {} cannot be used: {reason}", path.display())]
     Unusable {
@@ -50,7 +50,7 @@ pub enum OpenError {
     },
 }
 
-impl OpenError {
+impl SqliteOpenError {
     pub(crate) fn unusable(path: &Path, reason: impl ToString) -> Self {
         Self::Unusable { path: path.to_owned(), reason: reason.to_string() }
     }
@@ -105,9 +105,9 @@ pub(crate) fn open(
     path: &Path,
     schema: &Schema,
     durability: Durability,
-) -> Result<Connection, OpenError> {
-    let unusable = |error: rusqlite::Error| OpenError::unusable(path, error);
-    create_directory(path).map_err(|error| OpenError::unusable(path, error))?;
+) -> Result<Connection, SqliteOpenError> {
+    let unusable = |error: rusqlite::Error| SqliteOpenError::unusable(path, error);
+    create_directory(path).map_err(|error| SqliteOpenError::unusable(path, error))?;
     let mut connection = Connection::open(path).map_err(unusable)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
     migrate(&mut connection, path, schema)?;
@@ -115,7 +115,10 @@ pub(crate) fn open(
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
         .map_err(unusable)?;
     if mode != "wal" {
-        return Err(OpenError::unusable(path, format!("its journal mode is {mode}, not wal")));
+        return Err(SqliteOpenError::unusable(
+            path,
+            format!("its journal mode is {mode}, not wal"),
+        ));
     }
     let synchronous = match durability {
         Durability::PowerLoss => "FULL",
@@ -126,14 +129,14 @@ pub(crate) fn open(
 }
 
 /// Opens an existing database read-only, while another connection may write to it.
-pub(crate) fn open_to_read(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
-    let unusable = |error: rusqlite::Error| OpenError::unusable(path, error);
+pub(crate) fn open_to_read(path: &Path, schema: &Schema) -> Result<Connection, SqliteOpenError> {
+    let unusable = |error: rusqlite::Error| SqliteOpenError::unusable(path, error);
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(unusable)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
     let found = kind(&connection).map_err(unusable)?;
     if found != (schema.application_id, schema.latest_version()) {
-        return Err(OpenError::Foreign { path: path.to_owned() });
+        return Err(SqliteOpenError::Foreign { path: path.to_owned() });
     }
     Ok(connection)
 }
@@ -153,8 +156,12 @@ fn create_directory(path: &Path) -> std::io::Result<()> {
 }
 
 /// Migrates an empty database, or one of a known version, to the latest schema. Leaves all other databases unchanged.
-fn migrate(connection: &mut Connection, path: &Path, schema: &Schema) -> Result<(), OpenError> {
-    let unusable = |error: rusqlite::Error| OpenError::unusable(path, error);
+fn migrate(
+    connection: &mut Connection,
+    path: &Path,
+    schema: &Schema,
+) -> Result<(), SqliteOpenError> {
+    let unusable = |error: rusqlite::Error| SqliteOpenError::unusable(path, error);
     let latest = (schema.application_id, schema.latest_version());
     // Of two processes that migrate at once, one waits here for the other.
     connection.set_transaction_behavior(TransactionBehavior::Immediate);
@@ -162,7 +169,7 @@ fn migrate(connection: &mut Connection, path: &Path, schema: &Schema) -> Result<
         let transaction = connection.transaction().map_err(unusable)?;
         let found = kind(&transaction).map_err(unusable)?;
         if !schema.is_known(found) && !is_empty(&transaction).map_err(unusable)? {
-            return Err(OpenError::Foreign { path: path.to_owned() });
+            return Err(SqliteOpenError::Foreign { path: path.to_owned() });
         }
         found
     };
@@ -174,7 +181,7 @@ fn migrate(connection: &mut Connection, path: &Path, schema: &Schema) -> Result<
     match migrated {
         // Another process migrated it in between.
         Err(_) if kind(connection).map_err(unusable)? == latest => Ok(()),
-        migrated => migrated.map_err(|error| OpenError::unusable(path, error)),
+        migrated => migrated.map_err(|error| SqliteOpenError::unusable(path, error)),
     }
 }
 
@@ -250,7 +257,7 @@ impl Drop for Worker {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("a database thread panicked");
+            tracing::error!("database thread panicked");
         }
     }
 }

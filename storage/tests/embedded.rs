@@ -23,7 +23,7 @@ use storage::control::sqlite::SqliteControlTopic;
 use storage::idempotency::memory::{MemoryIdempotency, Retention};
 use storage::idempotency::{Attempt, BeginOutcome, Idempotency};
 use storage::jobs::{JobRows, JobStore, UnreadableJob};
-use storage::log::sqlite::{OpenError, SqliteDeadLetterJournal, SqliteLog, SqliteReader};
+use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteOpenError, SqliteReader};
 use storage::log::{DeadLetter, LogSource};
 use storage::store::CasOutcome;
 use storage::store::memory::MemoryStore;
@@ -121,7 +121,7 @@ mod sqlite_log {
         let path = directory.path().join("log.sqlite");
         drop(SqliteLog::open(&path, build::count(12)).unwrap());
         let refusal = SqliteLog::open(&path, build::count(13)).err().unwrap();
-        assert!(matches!(refusal, OpenError::PartitionCount { stored: 12, wanted: 13, .. }));
+        assert!(matches!(refusal, SqliteOpenError::PartitionCount { stored: 12, wanted: 13, .. }));
         assert!(refusal.to_string().contains("configure 12"), "{refusal}");
         SqliteLog::open(&path, build::count(12)).unwrap();
     }
@@ -132,8 +132,9 @@ mod sqlite_log {
         let path = directory.path().join("log.sqlite");
         let log = SqliteLog::open(&path, build::count(1)).unwrap();
         let source = log.source().unwrap();
-        let in_use =
-            || matches!(SqliteLog::open(&path, build::count(1)), Err(OpenError::InUse { .. }));
+        let in_use = || {
+            matches!(SqliteLog::open(&path, build::count(1)), Err(SqliteOpenError::InUse { .. }))
+        };
         assert!(in_use());
         drop(log);
         assert!(in_use());
@@ -149,9 +150,9 @@ mod sqlite_log {
         let text = directory.path().join("text");
         std::fs::write(&text, "This is not a database, and it is longer than a header.").unwrap();
         let foreign = SqliteLog::open(&store, build::count(1)).err().unwrap();
-        assert!(matches!(foreign, OpenError::Foreign { .. }), "{foreign}");
+        assert!(matches!(foreign, SqliteOpenError::Foreign { .. }), "{foreign}");
         let unusable = SqliteLog::open(&text, build::count(1)).err().unwrap();
-        assert!(matches!(unusable, OpenError::Unusable { .. }), "{unusable}");
+        assert!(matches!(unusable, SqliteOpenError::Unusable { .. }), "{unusable}");
         SqliteStore::open(&store).unwrap();
         assert!(std::fs::read_to_string(&text).unwrap().starts_with("This is not a database"));
     }

@@ -220,9 +220,9 @@ async fn a_bucket_of_several_pages_is_read_completely() {
     assert!(found == rows, "{} rows of {PEOPLE}", found.len());
 }
 
-/// Statements of `fixtures/keyspace_of_an_earlier_release.cql`.
+/// Statements of `earlier_release/keyspace.cql`.
 fn statements_of_an_earlier_release() -> Vec<String> {
-    let text = include_str!("fixtures/keyspace_of_an_earlier_release.cql");
+    let text = include_str!("earlier_release/keyspace.cql");
     let code: Vec<&str> = text.lines().filter(|line| !line.starts_with("--")).collect();
     let statements = code.join("\n");
     statements.split(";\n").map(|it| it.trim().to_owned()).filter(|it| !it.is_empty()).collect()

@@ -25,7 +25,7 @@ pub struct ImportArgs {
     #[arg(long, value_parser = BudgetId::parse)]
     pub budget: Option<BudgetId>,
 
-    /// What becomes the budget's categories (.pb only)
+    /// Source of the budget's categories (.pb only)
     #[arg(long, value_enum, default_value_t = Grouping::Category)]
     pub by: Grouping,
 

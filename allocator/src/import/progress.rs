@@ -78,8 +78,8 @@ impl Progress {
             let counts = self.counts();
             let (done, rejected) = (counts.total(), counts.rejected);
             let rate = per_second(done, elapsed);
-            let message = if rejected > 0 { format!("{rejected} refused") } else { String::new() };
-            let line = format!("{done} of {entries} done, {rejected} refused, {rate}/s");
+            let message = if rejected > 0 { format!("{rejected} rejected") } else { String::new() };
+            let line = format!("{done} of {entries} done, {rejected} rejected, {rate}/s");
             ProgressUpdate { done, total: entries, message, line }
         })
         .await;

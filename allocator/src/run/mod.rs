@@ -84,7 +84,7 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
         let text = welcome::welcome(listen, data_dir.map(|dir| dir.as_path()));
         tokio::spawn(print_when_ready(text, health.clone(), stop.clone()));
     }
-    tracing::info!(%listen, "serving ingest and api");
+    tracing::info!(%listen, "allocator started");
     let served = http::serve(listener, router, limits, metrics, stop.clone()).await;
     tracing::info!("draining the processor");
     stop_processor.cancel();

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Withheld;
 use super::numbers::{Decimal, average_percent, median_percent};
+use crate::rfc3339::rfc3339;
 
 #[derive(Serialize)]
 struct AggregateBody<'a> {
@@ -14,6 +15,7 @@ struct AggregateBody<'a> {
     people: u64,
     generation: u32,
     version: &'a str,
+    /// `null` before the first record.
     updated_at: Option<String>,
     categories: Vec<CategoryBody<'a>>,
 }
@@ -55,7 +57,7 @@ pub(super) fn aggregate(
         people: totals.people,
         generation: totals.term.generation.0,
         version,
-        updated_at: rfc3339(totals.updated_at_ms),
+        updated_at: rfc3339(totals.updated_at_ms).filter(|_| totals.updated_at_ms > 0),
         categories,
     })
 }
@@ -91,10 +93,4 @@ pub(super) fn withheld(
         },
         version,
     })
-}
-
-/// Formats a timestamp as RFC 3339 with milliseconds in UTC; `None` before the first record.
-fn rfc3339(ms: u64) -> Option<String> {
-    let ms = i64::try_from(ms).ok().filter(|ms| *ms > 0)?;
-    Timestamp::from_millisecond(ms).ok().map(|at| format!("{at:.3}"))
 }

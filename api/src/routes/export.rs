@@ -63,7 +63,7 @@ impl Drop for DownloadPermit {
 }
 
 impl Downloads {
-    /// Creates the downloads of a folder's exports; `in_progress` counts the running downloads.
+    /// Creates the downloads of a directory's exports; `in_progress` counts the running downloads.
     pub fn new(exports: Exports, max_downloads: usize, in_progress: IntGauge) -> Self {
         let permits = Semaphore::new(max_downloads.min(Semaphore::MAX_PERMITS));
         Self { exports, permits: Arc::new(permits), in_progress }
@@ -166,21 +166,21 @@ fn format(query: &[(String, String)]) -> Result<ExportFormat, Problem> {
 
 /// Builds the headers that describe the file.
 fn headers(manifest: &Manifest, budget: &str) -> HeaderMap {
-    let (format, facts) = (manifest.format, &manifest.summary);
+    let (format, summary) = (manifest.format, &manifest.summary);
     let media_type = match format {
         ExportFormat::Csv => "text/csv; charset=utf-8; header=present",
         ExportFormat::Ndjson => "application/x-ndjson",
         ExportFormat::Pb => "text/plain; charset=utf-8",
         ExportFormat::Parquet => "application/vnd.apache.parquet",
     };
-    let positions: Vec<String> = facts.positions.iter().map(ToString::to_string).collect();
+    let positions: Vec<String> = summary.positions.iter().map(ToString::to_string).collect();
     // Slugs, numbers and hexadecimal: only visible ASCII.
     let texts = [
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{budget}.{format}\"")),
         (POSITIONS, positions.join(", ")),
         (VERSION, manifest.version.clone()),
         (GENERATION, manifest.generation.to_string()),
-        (PEOPLE, facts.people.to_string()),
+        (PEOPLE, summary.people.to_string()),
         (LAST_MODIFIED, http_date(manifest.exported_at).unwrap_or_default()),
     ];
     let texts = texts.into_iter().filter(|(_, text)| !text.is_empty());

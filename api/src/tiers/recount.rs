@@ -115,9 +115,7 @@ impl RecountTotals {
             }
             totals.people += more.people;
             for (mine, theirs) in totals.categories.iter_mut().zip(&more.categories) {
-                mine.basis_points += theirs.basis_points;
-                let bins = mine.people_by_percent.iter_mut().zip(&*theirs.people_by_percent);
-                bins.for_each(|(mine, theirs)| *mine += theirs);
+                mine.add(theirs);
             }
         }
     }

@@ -38,6 +38,6 @@ fn combine(
     summary: &BudgetSummary,
 ) -> Option<CombinedTotals> {
     CombinedTotals::merge(active.term, active.partitions, summary)
-        .inspect_err(|fault| tracing::debug!(%budget, %fault, "summary is incomplete"))
+        .inspect_err(|error| tracing::debug!(%budget, %error, "summary is incomplete"))
         .ok()
 }

@@ -112,7 +112,7 @@ async fn a_dead_letter_is_shown_with_at_most_4096_of_its_bytes() {
     let dead_letter = get_json(&server, &format!("{DEAD_LETTERS}/1.4")).await;
     assert_eq!(
         dead_letter["record"],
-        json!({"key": null, "value": null, "trouble": "another record stands there now"})
+        json!({"key": null, "value": null, "trouble": "another record is at this address now"})
     );
     server.dead_letters.records.lock().unwrap().clear();
     let dead_letter = get_json(&server, &format!("{DEAD_LETTERS}/1.4")).await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use storage::config::StoreHandles;
 use storage::deferred::DeferredStore;
 
 use crate::fakes::Mode;
@@ -73,7 +74,7 @@ async fn a_store_that_is_unavailable_at_startup_is_used_once_it_opens() {
     let early = server.aggregate("town").await;
     assert_eq!((early.people(), early.tier()), (1, "redis"));
     assert_eq!(server.get(person).await.status, 503);
-    deferred.set(server.store.clone());
+    deferred.set(StoreHandles { store: server.store.clone(), jobs: server.jobs.clone() });
     server.cache.switch.set(Mode::Fails);
     tokio::time::sleep(Duration::from_secs(2)).await;
     let got = server.aggregate("town").await;

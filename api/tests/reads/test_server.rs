@@ -115,7 +115,7 @@ impl TestServer {
         let hasher = PersonKeyHasher::new(&[7; 32]).unwrap();
         let health = Health::new(&HealthConfig::default());
         let metrics = Metrics::new("api");
-        let partition_totals = ApiDeps {
+        let deps = ApiDeps {
             store: decorate(Arc::clone(&store)),
             cache: cache.clone(),
             definitions: definitions.clone(),
@@ -126,7 +126,7 @@ impl TestServer {
             admin: AdminGuard::new(&admin, &metrics).unwrap(),
         };
         let stop = CancellationToken::new();
-        let routes = api::routes(&config, partition_totals, &metrics, &health, stop).unwrap();
+        let routes = api::routes(&config, deps, &metrics, &health, stop).unwrap();
         let paths = router_paths(&routes);
         // The HTTP server's timeouts use the real clock, which the paused clock runs ahead of.
         let http =

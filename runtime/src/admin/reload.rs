@@ -102,7 +102,7 @@ impl AdminGuard {
                 Step::Invalid(fault) => {
                     tracing::warn!(
                         file = %path.display(),
-                        fault,
+                        error = fault,
                         "tokens file is invalid, keeping the previous administrator tokens"
                     );
                     self.set_tokens_file_wrong(true);

@@ -10,10 +10,7 @@ use schemas::{
 };
 use tokio::sync::broadcast;
 
-use super::{Cache, CacheError, CacheUpdate};
-
-/// Updates that a slow subscriber may be behind before it is reported as lagging.
-const MAX_PENDING_UPDATES: usize = 1_024;
+use super::{Cache, CacheError, CacheUpdate, MAX_PENDING_UPDATES};
 
 /// The cache in process memory. Empty at every start, until owners publish.
 pub struct MemoryCache {

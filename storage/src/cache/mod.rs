@@ -7,6 +7,9 @@ use async_trait::async_trait;
 use schemas::{BudgetId, CombinedTotals, PartitionCount, PartitionTotals};
 use tokio::sync::broadcast;
 
+/// Updates that a slow subscriber may be behind before it is reported as lagging.
+const MAX_PENDING_UPDATES: usize = 1_024;
+
 /// The cache is unavailable, or holds damaged data. Readers query the next tier; owners publish again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the cache is unavailable: {0}")]

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, watch};
 use super::{ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, DefinitionError};
 use crate::sqlite::{self, Durability, Schema, Worker};
 
-pub use crate::sqlite::OpenError;
+pub use crate::sqlite::SqliteOpenError;
 
 /// Attempts of a change. Each retry means that another process changed a definition.
 const MAX_ATTEMPTS: u32 = 100;
@@ -66,12 +66,12 @@ impl SqliteControlTopic {
     ///
     /// # Errors
     /// When the file is not a control topic, or cannot be read and written.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path) -> Result<Self, SqliteOpenError> {
         let connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;
         let state = State { history: ArcSwap::default(), changed: watch::Sender::new(()) };
-        state.read_new(&connection).map_err(|fault| OpenError::unusable(path, fault))?;
+        state.read_new(&connection).map_err(|fault| SqliteOpenError::unusable(path, fault))?;
         let database = Worker::start("definitions", connection)
-            .map_err(|error| OpenError::unusable(path, error))?;
+            .map_err(|error| SqliteOpenError::unusable(path, error))?;
         Ok(Self {
             database,
             state: Arc::new(state),

@@ -2,6 +2,9 @@
 
 use schemas::{Offset, PartitionId, Position};
 
+const MAX_RECORDS: usize = 2_000;
+const MAX_BYTES: usize = 1 << 20;
+
 /// Records of one partition, in order.
 #[derive(Debug, Clone)]
 pub struct RecordBatch {
@@ -56,6 +59,11 @@ impl RecordBatch {
     /// Returns whether the batch has no records.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Returns whether the batch should be delivered before another record is added.
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= MAX_RECORDS || self.size_bytes() >= MAX_BYTES
     }
 
     /// Returns the total length of keys and values. Less than 4 GiB: sources close a batch long before that.

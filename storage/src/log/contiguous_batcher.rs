@@ -7,8 +7,6 @@ use tokio::sync::{mpsc, watch};
 use super::reader_thread::spawn_reader;
 use super::{ReadError, Record, RecordBatch, RecordStream};
 
-const MAX_BATCH_RECORDS: usize = 2_000;
-const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Batches that may wait for the receiver.
 const STREAM_CAPACITY: usize = 4;
 
@@ -57,10 +55,8 @@ impl ContiguousBatcher<'_> {
         }
         self.batch.push(record);
         self.next = record.offset.next();
-        let full =
-            self.batch.len() >= MAX_BATCH_RECORDS || self.batch.size_bytes() >= MAX_BATCH_BYTES;
         let more = self.wants_more();
-        if full || !more {
+        if self.batch.is_full() || !more {
             self.flush();
         }
         Ok(more)

@@ -1,4 +1,10 @@
-//! Opens a data folder that an earlier release wrote: the embedded databases must stay readable in all later releases.
+//! Opens the embedded databases of an earlier release: they must stay readable in all later releases.
+//!
+//! This folder holds all data that an earlier release wrote:
+//! - `schema/`: the schema of each database, without rows;
+//! - `one_partition/`: rows of one partition that halted at a dead letter;
+//! - `data_folder/`: rows of a whole deployment, which the `allocator` test of the same name runs on;
+//! - `keyspace.cql`: a ScyllaDB keyspace with its rows, for `tests/scylla.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -12,12 +18,14 @@ use storage::control::sqlite::SqliteControlTopic;
 use storage::jobs::JobStore;
 use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteReader};
 use storage::log::{LogReader, LogSource};
-use storage::store::sqlite::{OpenError, SqliteStore};
+use storage::store::sqlite::{SqliteOpenError, SqliteStore};
 use storage::store::{Checkpoints, Epoch, Generations, PartitionRef, People};
 
-const LOG: &str = include_str!("log.sql");
-const STORE: &str = include_str!("store.sql");
-const DEFINITIONS: &str = include_str!("definitions.sql");
+const LOG: &str = concat!(include_str!("schema/log.sql"), include_str!("one_partition/log.sql"));
+const STORE: &str =
+    concat!(include_str!("schema/store.sql"), include_str!("one_partition/store.sql"));
+const DEFINITIONS: &str =
+    concat!(include_str!("schema/definitions.sql"), include_str!("one_partition/definitions.sql"));
 
 const PARTITION: PartitionRef =
     PartitionRef { generation: Generation::FIRST, partition: PartitionId(0) };
@@ -108,7 +116,7 @@ fn databases_of_newer_and_unreleased_versions_are_rejected_unchanged() {
         let path = write(dir.path(), &format!("store-{version}.db"), STORE);
         Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
         let rejected = SqliteStore::open(&path).err().unwrap();
-        assert!(matches!(rejected, OpenError::Foreign { .. }), "{version}: {rejected}");
+        assert!(matches!(rejected, SqliteOpenError::Foreign { .. }), "{version}: {rejected}");
         let connection = Connection::open(&path).unwrap();
         let found: i32 =
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();

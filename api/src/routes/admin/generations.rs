@@ -6,8 +6,8 @@ use runtime::problem::{Problem, ProblemKind};
 use schemas::{GenerationRecord, PartitionReport, TotalsComparison};
 use serde::Serialize;
 
-use super::rfc3339;
 use crate::registry::{RegistryOverview, RegistryReader};
+use crate::rfc3339::rfc3339;
 use crate::routes::RETRY_AFTER;
 
 /// All generations by number; empty before the first processor started.

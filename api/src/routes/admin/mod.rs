@@ -13,7 +13,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::{get, post};
-use jiff::Timestamp;
 use runtime::admin::{AdminGuard, AdminRoutes, Role};
 use storage::jobs::JobStore;
 use storage::log::dead_letters::DeadLetterJournalOpener;
@@ -86,9 +85,4 @@ pub fn router(
         .route(Role::Operator, "/v1/admin/dead-letters/{id}/drop", post(dead_letters::discard))
         .into_router()
         .with_state(state)
-}
-
-/// Formats a timestamp as RFC 3339 with milliseconds in UTC.
-fn rfc3339(ms: u64) -> Option<String> {
-    Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok().map(|at| format!("{at:.3}"))
 }

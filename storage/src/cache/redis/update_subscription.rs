@@ -12,11 +12,8 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::cache::CacheUpdate;
+use crate::cache::{CacheUpdate, MAX_PENDING_UPDATES};
 use crate::redis_connection::{CONNECT_TIMEOUT, RedisCallError, RedisUrl, reconnect_backoff};
-
-/// Updates that a slow subscriber may be behind before it is reported as lagging.
-const MAX_PENDING_UPDATES: usize = 1_024;
 
 /// How often the connection is checked by a ping.
 const PING_INTERVAL: Duration = Duration::from_secs(1);

@@ -96,7 +96,7 @@ impl ActiveLog for KafkaControlTopic {
                     return Err(DefinitionError::Unavailable(error.to_string()));
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "failed to publish the active log, retrying");
+                    tracing::debug!(%error, "failed to announce the active log, retrying");
                     tokio::time::sleep(jittered_retry_delay()).await;
                 }
             }
@@ -137,7 +137,7 @@ impl BudgetDefinitions for KafkaControlTopic {
                     return Err(DefinitionError::Unavailable(error.to_string()));
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "failed to change a definition, retrying");
+                    tracing::debug!(%error, "failed to change a budget definition, retrying");
                     // The change that fenced this one is about to commit: retrying earlier would only fence it.
                     let _ = tokio::time::timeout(jittered_retry_delay(), changes.changed()).await;
                 }
@@ -192,7 +192,7 @@ impl QuietContext {
 
 impl ClientContext for QuietContext {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(facility, message, "control topic client");
+        tracing::debug!(facility, message, "control topic client message");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -1,6 +1,6 @@
 //! Caches where each partition starts in the archive: requested often, and rarely changed.
 //!
-//! A folder that cannot be read is no error here. The partition then starts where it did when the folder was last read, or
+//! An unreadable directory is no error here: the partition starts where it did when the directory was last read, or
 //! at the log's own first position.
 
 use std::collections::HashMap;
@@ -12,9 +12,9 @@ use schemas::{PartitionId, Position};
 use super::{Archive, Segment, SegmentFault, contiguous_up_to};
 use crate::log::ReadError;
 
-/// How long an entry is valid after the folder was read.
+/// How long an entry is valid after the directory was read.
 const ENTRY_TTL: Duration = Duration::from_secs(30);
-/// How soon a folder is read again after an error.
+/// How soon a directory is read again after an error.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// An archive, with a cache of each partition's first position in it.
@@ -30,7 +30,7 @@ struct Entry {
     /// The end of the archived segments: the entry is valid for a log that starts at this position or earlier.
     archive_end: Position,
     valid_until: Instant,
-    /// Why the folder could not be read.
+    /// Why the directory could not be read.
     fault: Option<String>,
 }
 
@@ -76,7 +76,7 @@ impl FirstPositions {
         let text = fault.to_string();
         // Logged once per fault.
         if previous.as_ref().and_then(|previous| previous.fault.as_ref()) != Some(&text) {
-            tracing::warn!(%partition, fault = text, "log archive is unavailable");
+            tracing::warn!(%partition, error = text, "failed to read the log archive");
         }
         // An archive that only cannot be read now still has its segments.
         let kept = previous.filter(|previous| {

@@ -1,4 +1,4 @@
-//! The archive: a folder with copies of the log's records from the first one, so that the log itself can be truncated.
+//! The archive: a directory of copies of the log's records from the first one, so that the log can be truncated.
 //!
 //! Each file is an immutable segment of one partition, and a partition's segments are contiguous. There is no other state:
 //! the names of the segments describe the archive's content, and each segment can be verified by itself.
@@ -47,7 +47,7 @@ impl fmt::Display for LogName {
     }
 }
 
-/// Returns the folder of a log's archive: the configured folder for the first log, a subfolder of it for a later log.
+/// Returns the directory of a log's archive: the configured one for the first log, a subdirectory for a later log.
 pub fn archive_dir_for(dir: &Path, log: &LogRef) -> PathBuf {
     if log.number == LogNumber::FIRST { dir.to_owned() } else { dir.join(&log.topic) }
 }
@@ -60,7 +60,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Uses the archive of a log in a folder. A missing folder is an empty archive.
+    /// Uses the archive of a log in a directory. A missing directory is an empty archive.
     pub fn new(dir: &Path, log: LogName) -> Self {
         Self { dir: dir.to_owned(), log }
     }
@@ -68,7 +68,7 @@ impl Archive {
     /// Lists a partition's segments, in order.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// When the directory cannot be read.
     pub fn segments(&self, partition: PartitionId) -> io::Result<Vec<Segment>> {
         let mut segments = self.all_segments()?;
         segments.retain(|segment| segment.partition == partition);

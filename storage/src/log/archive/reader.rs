@@ -30,9 +30,9 @@ impl ArchivedReader {
         match tokio::task::spawn_blocking(move || checked.check_log()).await {
             Ok(Ok(())) => {}
             Ok(Err(fault @ SegmentFault::OtherLog { .. })) => {
-                tracing::error!(%fault, "archive belongs to another log, reading without it");
+                tracing::error!(error = %fault, "archive belongs to another log, reading without it");
             }
-            Ok(Err(fault)) => tracing::warn!(%fault, "log archive is unavailable"),
+            Ok(Err(fault)) => tracing::warn!(error = %fault, "failed to read the log archive"),
             Err(error) => tracing::warn!(%error, "failed to check the log archive"),
         }
         Self { archive: FirstPositions::new(archive), log }

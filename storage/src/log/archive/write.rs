@@ -26,10 +26,10 @@ pub enum ArchiveWriteError {
     /// A segment is damaged, or belongs to another log.
     #[error(transparent)]
     Segment(#[from] SegmentFault),
-    /// The folder cannot be read or written.
+    /// The directory cannot be read or written.
     #[error("the archive in {dir} cannot be written: {reason}")]
     Disk {
-        /// The archive's folder.
+        /// The archive's directory.
         dir: PathBuf,
         /// The operating system's error.
         reason: io::Error,
@@ -92,10 +92,10 @@ pub struct ArchiveWriter {
 }
 
 impl ArchiveWriter {
-    /// Creates the folder if it is missing, readable by its owner only, and locks it.
+    /// Creates the directory if it is missing, readable by its owner only, and locks it.
     ///
     /// # Errors
-    /// When the folder cannot be used, or another process has locked it.
+    /// When the directory cannot be used, or another process has locked it.
     pub fn open(dir: &Path, log: LogName) -> Result<Self, ArchiveWriteError> {
         let disk = |reason| ArchiveWriteError::Disk { dir: dir.to_owned(), reason };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(disk)?;
@@ -127,7 +127,7 @@ impl ArchiveWriter {
     /// continues after them.
     ///
     /// # Errors
-    /// When there is a gap, the archive belongs to another log, or the log or the folder is unavailable.
+    /// When there is a gap, the archive belongs to another log, or the log or the directory is unavailable.
     pub async fn extend_from_log(
         &self,
         log: &dyn LogReader,

@@ -21,7 +21,7 @@ pub enum DeadLetterRecordError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The log was recreated, and has another record at this address.
-    #[error("another record stands there now")]
+    #[error("another record is at this address now")]
     Other,
 }
 

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use schemas::{LogNumber, Offset, PartitionId, Receipt};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::KafkaConfig;
+use super::dead_letter_writer::address_headers;
 use super::producer::{IdempotentProducer, Outgoing};
 use crate::log::reader_thread::spawn_reader;
 use crate::log::{
@@ -59,19 +60,12 @@ impl DeadLetterJournal for KafkaDeadLetterJournal {
     async fn decide(&self, letter: Receipt, decision: Decision) -> Result<(), AppendError> {
         let decision = serde_json::to_vec(&decision)
             .map_err(|error| AppendError::Unavailable(error.to_string()))?;
-        let headers = OwnedHeaders::new()
-            .insert(Header { key: "log", value: Some(&letter.log.to_string()) })
-            .insert(Header { key: "partition", value: Some(&letter.partition.to_string()) })
-            .insert(Header { key: "offset", value: Some(&letter.offset.to_string()) })
-            .insert(Header { key: DECISION_HEADER, value: Some(&decision) });
+        let headers =
+            address_headers(letter).insert(Header { key: DECISION_HEADER, value: Some(&decision) });
         let outgoing = Outgoing { partition: 0, key: &[], value: &[], headers: Some(headers) };
         let producer = self.producer().await?;
-        producer
-            .send(std::iter::once(outgoing))
-            .await
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(())
+        let sent = producer.send(std::iter::once(outgoing)).await;
+        sent.into_iter().try_for_each(|result| result.map(drop))
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use rdkafka::message::{Header, OwnedHeaders};
+use schemas::Receipt;
 
 use super::KafkaConfig;
 use super::producer::{IdempotentProducer, Outgoing};
@@ -40,15 +41,20 @@ impl DeadLetterWriter for KafkaDeadLetterWriter {
             value: letter.value.get(..MAX_PART_BYTES).unwrap_or(&letter.value),
             headers: Some(headers(letter)),
         });
-        self.producer.send(outgoing).await.into_iter().collect::<Result<Vec<_>, _>>().map(|_| ())
+        self.producer.send(outgoing).await.into_iter().try_for_each(|result| result.map(drop))
     }
 }
 
-fn headers(letter: &DeadLetter) -> OwnedHeaders {
+/// Returns the headers with a dead letter's address, which every entry of the topic has.
+pub(super) fn address_headers(source: Receipt) -> OwnedHeaders {
     OwnedHeaders::new()
-        .insert(Header { key: "log", value: Some(&letter.source.log.to_string()) })
-        .insert(Header { key: "partition", value: Some(&letter.source.partition.to_string()) })
-        .insert(Header { key: "offset", value: Some(&letter.source.offset.to_string()) })
+        .insert(Header { key: "log", value: Some(&source.log.to_string()) })
+        .insert(Header { key: "partition", value: Some(&source.partition.to_string()) })
+        .insert(Header { key: "offset", value: Some(&source.offset.to_string()) })
+}
+
+fn headers(letter: &DeadLetter) -> OwnedHeaders {
+    address_headers(letter.source)
         .insert(Header { key: "reason", value: Some(&letter.reason) })
         .insert(Header { key: "key_bytes", value: Some(&letter.key.len().to_string()) })
         .insert(Header { key: "value_bytes", value: Some(&letter.value.len().to_string()) })

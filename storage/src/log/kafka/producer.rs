@@ -53,10 +53,8 @@ pub(super) struct IdempotentProducer {
 impl IdempotentProducer {
     /// Starts a producer into a topic, without a request to Kafka.
     pub fn start(config: &KafkaConfig, topic: String) -> Result<Arc<Self>, TopicError> {
-        let producer = PolledProducer::start(config).map_err(|error| TopicError::Unavailable {
-            brokers: config.brokers.clone(),
-            reason: error.to_string(),
-        })?;
+        let producer = PolledProducer::start(config)
+            .map_err(|error| TopicError::unavailable(config, error))?;
         Ok(Arc::new(Self {
             producer: ArcSwap::from_pointee(producer),
             config: config.clone(),

@@ -39,10 +39,8 @@ impl KafkaReader {
     pub async fn open(config: &KafkaConfig, log: &LogRef) -> Result<Self, TopicError> {
         check_topic(config, log).await?;
         let identity = log_identity(config).await?;
-        let client = create_consumer(config, log).map_err(|error| TopicError::Unavailable {
-            brokers: config.brokers.clone(),
-            reason: error.to_string(),
-        })?;
+        let client =
+            create_consumer(config, log).map_err(|error| TopicError::unavailable(config, error))?;
         let bounds_client = Arc::new(ArcSwap::from_pointee(client));
         Ok(Self { config: config.clone(), log: log.clone(), identity, bounds_client })
     }

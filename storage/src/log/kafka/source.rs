@@ -17,8 +17,6 @@ use super::topics::{TopicError, ensure_topics, log_identity};
 use super::{KafkaConfig, Rebootstrap};
 use crate::log::{LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError};
 
-const MAX_BATCH_RECORDS: usize = 2_000;
-const MAX_BATCH_BYTES: usize = 1 << 20;
 /// How long a delivery waits for a full queue before its partition is paused: pausing discards fetched records.
 const DELIVERY_TIMEOUT: Duration = Duration::from_millis(100);
 const IDLE_POLL_TIMEOUT: Duration = Duration::from_millis(50);
@@ -181,8 +179,7 @@ impl PollLoop<'_> {
                         });
                         buffered = true;
                     }
-                    let full = buffer.batch.len() >= MAX_BATCH_RECORDS
-                        || buffer.batch.size_bytes() >= MAX_BATCH_BYTES;
+                    let full = buffer.batch.is_full();
                     drop(message);
                     if full {
                         self.flush(partition);

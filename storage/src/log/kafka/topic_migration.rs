@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier,
-    TopicReplication,
+    AdminClient, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -16,10 +15,9 @@ use schemas::{BudgetId, LogRef, PartitionId};
 use super::KafkaConfig;
 use super::producer::{IdempotentProducer, Outgoing};
 use super::seal::{MAX_MESSAGE_BYTES, SEALED_MAX_BYTES, probe_rejects_appends};
-use super::topics::check_topic;
+use super::topics::{ADMIN_TIMEOUT, admin_options, check_topic};
 use crate::log::AppendError;
 
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Tolerance for late timers in the ingest processes.
 const ACKNOWLEDGEMENT_MARGIN: Duration = Duration::from_millis(200);
 /// A copy may wait for a change of leaders, since no client waits for it.
@@ -77,7 +75,7 @@ impl TopicMigrator {
         for (name, value) in settings.iter().filter(|(name, _)| is_copied(name)) {
             topic = topic.set(name, value);
         }
-        let created = self.admin()?.create_topics(&[topic], &options()).await;
+        let created = self.admin()?.create_topics(&[topic], &admin_options()).await;
         for result in created.map_err(TopicMigrationError::new)? {
             result.map_err(|(topic, code)| TopicMigrationError::of_topic(&topic, code))?;
         }
@@ -89,7 +87,7 @@ impl TopicMigrator {
     /// # Errors
     /// When Kafka does not delete the topic.
     pub async fn delete(&self, log: &LogRef) -> Result<(), TopicMigrationError> {
-        let deleted = self.admin()?.delete_topics(&[&log.topic], &options()).await;
+        let deleted = self.admin()?.delete_topics(&[&log.topic], &admin_options()).await;
         for result in deleted.map_err(TopicMigrationError::new)? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
@@ -200,7 +198,7 @@ impl TopicMigrator {
     async fn settings(&self, log: &LogRef) -> Result<Settings, TopicMigrationError> {
         let described = self
             .admin()?
-            .describe_configs(&[ResourceSpecifier::Topic(&log.topic)], &options())
+            .describe_configs(&[ResourceSpecifier::Topic(&log.topic)], &admin_options())
             .await
             .map_err(TopicMigrationError::new)?;
         let mut settings = Settings::new();
@@ -228,7 +226,7 @@ impl TopicMigrator {
         for (name, value) in &settings {
             change = change.set(name, value);
         }
-        let changed = self.admin()?.alter_configs(&[change], &options()).await;
+        let changed = self.admin()?.alter_configs(&[change], &admin_options()).await;
         for result in changed.map_err(TopicMigrationError::new)? {
             result.map_err(|(_, code)| TopicMigrationError::of_topic(&log.topic, code))?;
         }
@@ -240,10 +238,6 @@ impl TopicMigrator {
 fn is_copied(name: &str) -> bool {
     NEW_LOG_SETTINGS.iter().all(|(own, _)| *own != name)
         && UNCOPIED_SETTINGS.iter().all(|part| !name.contains(part))
-}
-
-fn options() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT)).request_timeout(Some(ADMIN_TIMEOUT))
 }
 
 /// Appends copies of records to a log, in the given order.

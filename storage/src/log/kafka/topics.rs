@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::RDKafkaErrorCode;
 
 use schemas::{LogNumber, LogRef};
 
@@ -13,7 +13,7 @@ use super::KafkaConfig;
 use crate::log_identity::LogIdentity;
 use crate::open_error::OpenError;
 
-const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 const METADATA_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -41,6 +41,12 @@ pub enum TopicError {
         /// The expected partition count.
         expected: u32,
     },
+}
+
+impl TopicError {
+    pub(super) fn unavailable(config: &KafkaConfig, reason: impl ToString) -> Self {
+        Self::Unavailable { brokers: config.brokers.clone(), reason: reason.to_string() }
+    }
 }
 
 impl From<TopicError> for OpenError {
@@ -79,11 +85,7 @@ pub async fn ensure_topics(config: &KafkaConfig, log: &LogRef) -> Result<(), Top
 }
 
 async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<(), TopicError> {
-    let unavailable = |error: KafkaError| TopicError::Unavailable {
-        brokers: config.brokers.clone(),
-        reason: error.to_string(),
-    };
-    let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(unavailable)?;
+    let admin = admin_client(config)?;
     let topics: Vec<NewTopic<'_>> = wanted
         .iter()
         .map(|(name, partitions, cleanup_policy)| {
@@ -93,21 +95,18 @@ async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<()
                 .set("cleanup.policy", cleanup_policy)
         })
         .collect();
-    let options = AdminOptions::new()
-        .operation_timeout(Some(ADMIN_TIMEOUT))
-        .request_timeout(Some(ADMIN_TIMEOUT));
-    for outcome in admin.create_topics(&topics, &options).await.map_err(unavailable)? {
+    let created = admin.create_topics(&topics, &admin_options()).await;
+    for outcome in created.map_err(|error| TopicError::unavailable(config, error))? {
         match outcome {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => {
-                return Err(TopicError::Unavailable {
-                    brokers: config.brokers.clone(),
-                    reason: format!("topic `{topic}` cannot be created: {code}"),
-                });
+                let reason = format!("topic `{topic}` cannot be created: {code}");
+                return Err(TopicError::unavailable(config, reason));
             }
         }
     }
-    check_partition_counts(config, wanted, admin).await
+    let counts = wanted.iter().map(|(topic, count, _)| ((*topic).to_owned(), *count)).collect();
+    check_partition_counts(config, counts, admin).await
 }
 
 /// Checks that a log's topic exists with the log's partition count. Creates nothing.
@@ -115,10 +114,17 @@ async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<()
 /// # Errors
 /// When Kafka is unavailable, or the topic does not exist or has another partition count.
 pub(super) async fn check_topic(config: &KafkaConfig, log: &LogRef) -> Result<(), TopicError> {
-    let admin: AdminClient<DefaultClientContext> = config.client().create().map_err(|error| {
-        TopicError::Unavailable { brokers: config.brokers.clone(), reason: error.to_string() }
-    })?;
-    check_partition_counts(config, &[(&log.topic, log.partitions.get(), "delete")], admin).await
+    let counts = vec![(log.topic.clone(), log.partitions.get())];
+    check_partition_counts(config, counts, admin_client(config)?).await
+}
+
+fn admin_client(config: &KafkaConfig) -> Result<AdminClient<DefaultClientContext>, TopicError> {
+    config.client().create().map_err(|error| TopicError::unavailable(config, error))
+}
+
+/// Returns the timeouts of all requests that change or describe topics.
+pub(super) fn admin_options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT)).request_timeout(Some(ADMIN_TIMEOUT))
 }
 
 /// Fetches the cluster's id. The client does not expose the topic's id, so a recreated topic is detected by its records.
@@ -126,57 +132,60 @@ pub(super) async fn check_topic(config: &KafkaConfig, log: &LogRef) -> Result<()
 /// # Errors
 /// When Kafka is unavailable.
 pub(super) async fn log_identity(config: &KafkaConfig) -> Result<LogIdentity, TopicError> {
-    let unavailable =
-        |reason: String| TopicError::Unavailable { brokers: config.brokers.clone(), reason };
     let client: BaseConsumer = config
         .client()
         .set("group.id", &config.group)
         .create()
-        .map_err(|error| unavailable(error.to_string()))?;
+        .map_err(|error| TopicError::unavailable(config, error))?;
     let cluster_id =
         tokio::task::spawn_blocking(move || client.client().fetch_cluster_id(IDENTITY_TIMEOUT))
             .await
             .ok()
             .flatten()
-            .ok_or_else(|| unavailable("it did not report its cluster id".into()))?;
+            .ok_or_else(|| TopicError::unavailable(config, "it did not report its cluster id"))?;
     Ok(LogIdentity { cluster_id, topic_id: String::new() })
 }
 
-/// Checks partition counts. Polls, since a new topic takes a moment to appear in every broker's metadata.
+/// Checks partition counts.
 async fn check_partition_counts(
     config: &KafkaConfig,
-    wanted: &[(&str, u32, &str)],
+    expected: Vec<(String, u32)>,
     admin: AdminClient<DefaultClientContext>,
 ) -> Result<(), TopicError> {
-    let wanted: Vec<(String, u32)> =
-        wanted.iter().map(|(name, count, _)| ((*name).to_owned(), *count)).collect();
-    let brokers = config.brokers.clone();
-    let unavailable =
-        move |reason: String| TopicError::Unavailable { brokers: brokers.clone(), reason };
-    let failed = unavailable.clone();
-    tokio::task::spawn_blocking(move || {
+    let owned = config.clone();
+    let checked = tokio::task::spawn_blocking(move || {
         let deadline = Instant::now() + ADMIN_TIMEOUT;
-        for (topic, expected) in wanted {
-            loop {
-                let metadata = admin
-                    .inner()
-                    .fetch_metadata(Some(&topic), ADMIN_TIMEOUT)
-                    .map_err(|error| unavailable(error.to_string()))?;
-                let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-                if found == expected as usize {
-                    break;
-                }
-                if found != 0 {
-                    return Err(TopicError::Partitions { topic, found, expected });
-                }
-                if Instant::now() > deadline {
-                    return Err(unavailable(format!("topic `{topic}` has no leader")));
-                }
-                std::thread::sleep(METADATA_POLL_INTERVAL);
-            }
+        expected.into_iter().try_for_each(|(topic, count)| {
+            check_partition_count(&owned, &admin, topic, count, deadline)
+        })
+    });
+    checked.await.unwrap_or_else(|panicked| Err(TopicError::unavailable(config, panicked)))
+}
+
+/// Checks one partition count. Polls, since a new topic takes a moment to appear in every broker's metadata. Blocks.
+fn check_partition_count(
+    config: &KafkaConfig,
+    admin: &AdminClient<DefaultClientContext>,
+    topic: String,
+    expected: u32,
+    deadline: Instant,
+) -> Result<(), TopicError> {
+    loop {
+        let metadata = admin
+            .inner()
+            .fetch_metadata(Some(&topic), ADMIN_TIMEOUT)
+            .map_err(|error| TopicError::unavailable(config, error))?;
+        let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        if found == expected as usize {
+            return Ok(());
         }
-        Ok(())
-    })
-    .await
-    .unwrap_or_else(|panicked| Err(failed(panicked.to_string())))
+        if found != 0 {
+            return Err(TopicError::Partitions { topic, found, expected });
+        }
+        if Instant::now() > deadline {
+            let reason = format!("topic `{topic}` has no leader");
+            return Err(TopicError::unavailable(config, reason));
+        }
+        std::thread::sleep(METADATA_POLL_INTERVAL);
+    }
 }

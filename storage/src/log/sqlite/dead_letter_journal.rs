@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row};
 use schemas::{LogNumber, Offset, PartitionId, Receipt};
 use tokio::sync::mpsc;
 
-use super::{OpenError, SCHEMA};
+use super::{SCHEMA, SqliteOpenError};
 use crate::log::reader_thread::spawn_reader;
 use crate::log::{
     AppendError, DeadLetterJournal, DeadLetterMeta, Decision, JournalEntry, ReadError,
@@ -27,7 +27,7 @@ impl SqliteDeadLetterJournal {
     ///
     /// # Errors
     /// When the log does not exist.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path) -> Result<Self, SqliteOpenError> {
         sqlite::open_to_read(path, &SCHEMA)?;
         Ok(Self { path: path.to_owned() })
     }

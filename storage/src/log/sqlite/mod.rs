@@ -29,7 +29,7 @@ use crate::sqlite::{self, Durability, Schema};
 pub use self::dead_letter_journal::SqliteDeadLetterJournal;
 pub use self::reader::SqliteReader;
 pub use self::source::SqliteSource;
-pub use crate::sqlite::OpenError;
+pub use crate::sqlite::SqliteOpenError;
 
 const SCHEMA: Schema = Schema {
     application_id: 0x5442_4c01,
@@ -81,20 +81,20 @@ impl SqliteLog {
     ///
     /// # Errors
     /// When another process has the log open, it has another partition count, or it cannot be read and written.
-    pub fn open(path: &Path, partitions: PartitionCount) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, partitions: PartitionCount) -> Result<Self, SqliteOpenError> {
         let mut connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;
         let lock = Arc::new(lock(path)?);
-        let unusable = |error: rusqlite::Error| OpenError::unusable(path, error);
+        let unusable = |error: rusqlite::Error| SqliteOpenError::unusable(path, error);
         let (stored, cluster_id) =
             create_identity(&mut connection, partitions).map_err(unusable)?;
         if stored != partitions.get() {
             let path = path.to_owned();
-            return Err(OpenError::PartitionCount { path, stored, wanted: partitions.get() });
+            return Err(SqliteOpenError::PartitionCount { path, stored, wanted: partitions.get() });
         }
         let appender = Appender::new(connection, partitions).map_err(unusable)?;
         let tail = Arc::new(Tail::new(appender.ends()));
         let writer = Writer::start(appender, Arc::clone(&tail))
-            .map_err(|error| OpenError::unusable(path, error))?;
+            .map_err(|error| SqliteOpenError::unusable(path, error))?;
         let identity = LogIdentity { cluster_id, topic_id: String::new() };
         Ok(Self { path: path.to_owned(), partitions, identity, writer, tail, lock })
     }
@@ -103,7 +103,7 @@ impl SqliteLog {
     ///
     /// # Errors
     /// When the file cannot be opened again.
-    pub fn source(&self) -> Result<SqliteSource, OpenError> {
+    pub fn source(&self) -> Result<SqliteSource, SqliteOpenError> {
         Ok(SqliteSource {
             connection: sqlite::open(&self.path, &SCHEMA, Durability::PowerLoss)?,
             partitions: self.partitions,
@@ -115,14 +115,14 @@ impl SqliteLog {
 }
 
 /// Locks the log against a second process: its appends would be safe, but would not wake this process's sources.
-fn lock(path: &Path) -> Result<File, OpenError> {
+fn lock(path: &Path) -> Result<File, SqliteOpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push("-lock");
-    let file = File::create(&name).map_err(|error| OpenError::unusable(path, error))?;
+    let file = File::create(&name).map_err(|error| SqliteOpenError::unusable(path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(OpenError::unusable(path, error)),
+        Err(TryLockError::WouldBlock) => Err(SqliteOpenError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(SqliteOpenError::unusable(path, error)),
     }
 }
 

@@ -7,7 +7,7 @@ use rusqlite::Statement;
 use schemas::{Offset, PartitionCount, PartitionId, Position};
 use tokio::sync::watch;
 
-use super::{OpenError, SCHEMA, read_bounds};
+use super::{SCHEMA, SqliteOpenError, read_bounds};
 use crate::log::contiguous_batcher::{ContiguousBatcher, spawn_record_stream};
 use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, RecordStream};
 use crate::sqlite;
@@ -24,16 +24,16 @@ impl SqliteReader {
     ///
     /// # Errors
     /// When the log does not exist, or has another partition count.
-    pub fn open(path: &Path, partitions: PartitionCount) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, partitions: PartitionCount) -> Result<Self, SqliteOpenError> {
         let connection = sqlite::open_to_read(path, &SCHEMA)?;
         let (stored, cluster_id) = connection
             .query_row("SELECT partition_count, cluster_id FROM log", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
-            .map_err(|error| OpenError::unusable(path, error))?;
+            .map_err(|error| SqliteOpenError::unusable(path, error))?;
         if stored != partitions.get() {
             let path = path.to_owned();
-            return Err(OpenError::PartitionCount { path, stored, wanted: partitions.get() });
+            return Err(SqliteOpenError::PartitionCount { path, stored, wanted: partitions.get() });
         }
         let identity = LogIdentity { cluster_id, topic_id: String::new() };
         Ok(Self { path: path.to_owned(), partitions, identity })

@@ -96,7 +96,7 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the log's writer thread panicked");
+            tracing::error!("log writer thread panicked");
         }
     }
 }

@@ -95,7 +95,7 @@ async fn apply_pending(
         if recorded == CasOutcome::Refused {
             return Err(unavailable("lost the migration lock to another process"));
         }
-        tracing::info!(version, name = migration.name, "applied a migration");
+        tracing::info!(version, name = migration.name, "schema migration applied");
     }
     Ok(())
 }

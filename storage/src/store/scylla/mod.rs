@@ -14,6 +14,7 @@ mod totals;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backon::{ConstantBuilder, Retryable};
 use schemas::job::{Job, JobId};
 use schemas::{
     BudgetId, Generation, GenerationRegistry, PartitionCount, PartitionReport, PersonKey,
@@ -74,16 +75,15 @@ impl ScyllaStore {
 
     async fn connect_as(config: &ScyllaConfig, mode: SchemaMode) -> Result<Self, StoreError> {
         let mut last = "no node responded".to_owned();
-        let connecting = async {
-            loop {
-                match Self::connect_and_prepare(config, mode).await {
-                    // A table created by another process is listed a moment before it can be used.
-                    Err(StoreError::Unavailable(reason)) => last = reason,
-                    result => return result,
+        // A table that another process has created is listed a moment before it can be used: a retry finds it.
+        let connecting = (|| Self::connect_and_prepare(config, mode))
+            .retry(ConstantBuilder::new().with_delay(CONNECT_RETRY_DELAY).without_max_times())
+            .when(|error| matches!(error, StoreError::Unavailable(_)))
+            .notify(|error, _| {
+                if let StoreError::Unavailable(reason) = error {
+                    last.clone_from(reason);
                 }
-                tokio::time::sleep(CONNECT_RETRY_DELAY).await;
-            }
-        };
+            });
         let connected = timeout(config.connect_timeout, connecting).await;
         connected.unwrap_or_else(|_| {
             let limit = config.connect_timeout.as_millis();

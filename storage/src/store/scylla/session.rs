@@ -135,12 +135,15 @@ pub(super) async fn open(config: &ScyllaConfig, mode: SchemaMode) -> Result<Sess
 }
 
 async fn require_keyspace(session: &Session, config: &ScyllaConfig) -> Result<(), StoreError> {
-    let keyspace = &config.keyspace;
-    let listed = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
-    if any_row(session, listed, (keyspace.to_string(),)).await? {
-        return Ok(());
+    match keyspace_exists(session, &config.keyspace).await? {
+        true => Ok(()),
+        false => Err(corrupt(format!("there is no keyspace `{}`", config.keyspace))),
     }
-    Err(corrupt(format!("there is no keyspace `{keyspace}`")))
+}
+
+async fn keyspace_exists(session: &Session, name: &KeyspaceName) -> Result<bool, StoreError> {
+    let listed = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
+    any_row(session, listed, (&name.0,)).await
 }
 
 /// Returns the configured datacenter, or the only one of the cluster.
@@ -167,9 +170,8 @@ async fn create_keyspace(
     config: &ScyllaConfig,
     datacenter: &str,
 ) -> Result<(), StoreError> {
-    let keyspace = config.keyspace.to_string();
-    let known = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
-    if any_row(session, known, (&keyspace,)).await? {
+    let keyspace = &config.keyspace;
+    if keyspace_exists(session, keyspace).await? {
         return Ok(());
     }
     // Only ScyllaDB has this table. Cassandra rejects unknown options.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension};
 use schemas::{Generation, GenerationRegistry, PartitionCount, PartitionReport};
 
-use super::Fault;
+use super::{Fault, outcome};
 use crate::store::{CasOutcome, PartitionRef};
 
 pub(super) fn registry(connection: &Connection) -> Result<Option<GenerationRegistry>, Fault> {
@@ -29,7 +29,7 @@ pub(super) fn change(
             values,
         )?
     };
-    Ok(if changed == 1 { CasOutcome::Applied } else { CasOutcome::Refused })
+    Ok(outcome(changed))
 }
 
 pub(super) fn write_report(

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension};
 use schemas::job::{Job, JobId};
 use uuid::Uuid;
 
-use super::Fault;
+use super::{Fault, outcome};
 use crate::jobs::JobRows;
 use crate::store::CasOutcome;
 
@@ -53,8 +53,4 @@ pub(super) fn delete(
 
 fn key(id: JobId) -> [u8; 16] {
     id.0.into_bytes()
-}
-
-fn outcome(rows: usize) -> CasOutcome {
-    if rows == 1 { CasOutcome::Applied } else { CasOutcome::Refused }
 }

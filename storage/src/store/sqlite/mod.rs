@@ -30,7 +30,7 @@ use super::{
 use crate::jobs::{JobRows, JobStore};
 use crate::sqlite::{self, Durability, Schema, Worker, WorkerGone, is_damage};
 
-pub use crate::sqlite::OpenError;
+pub use crate::sqlite::SqliteOpenError;
 
 const SCHEMA: Schema = Schema {
     application_id: 0x5442_5301,
@@ -107,10 +107,10 @@ impl SqliteStore {
     ///
     /// # Errors
     /// When the file is not a store, or cannot be read and written.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
+    pub fn open(path: &Path) -> Result<Self, SqliteOpenError> {
         let worker = |name| {
             let connection = sqlite::open(path, &SCHEMA, Durability::ProcessDeath)?;
-            Worker::start(name, connection).map_err(|error| OpenError::unusable(path, error))
+            Worker::start(name, connection).map_err(|error| SqliteOpenError::unusable(path, error))
         };
         Ok(Self { writer: worker("store-writer")?, reader: worker("store-reader")? })
     }
@@ -119,7 +119,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// When it does not exist, and as [`SqliteStore::open`].
-    pub fn open_existing(path: &Path) -> Result<Self, OpenError> {
+    pub fn open_existing(path: &Path) -> Result<Self, SqliteOpenError> {
         sqlite::open_to_read(path, &SCHEMA)?;
         Self::open(path)
     }
@@ -155,6 +155,11 @@ async fn run<T: Send + 'static>(
     call: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, StoreError> {
     Ok(worker.call(call).await??)
+}
+
+/// Returns the outcome of a conditional write of one row, which changed this number of rows.
+fn outcome(changed: usize) -> CasOutcome {
+    if changed == 1 { CasOutcome::Applied } else { CasOutcome::Refused }
 }
 
 #[async_trait]

@@ -5,7 +5,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior};
 use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, Position};
 
-use super::Fault;
+use super::{Fault, outcome};
 use crate::log_identity::LogIdentity;
 use crate::store::{
     BudgetSummary, CasOutcome, Checkpoint, Commit, DamagedTotals, Epoch, PartitionRef,
@@ -78,7 +78,7 @@ pub(super) fn claim(
             )?
             .execute((generation, number, next, owner, expected.0.cast_signed()))?,
     };
-    Ok(if changed == 1 { CasOutcome::Applied } else { CasOutcome::Refused })
+    Ok(outcome(changed))
 }
 
 pub(super) fn commit(
@@ -119,8 +119,8 @@ fn write_checkpoint(
             rows_position.0.cast_signed(),
             identity.as_ref().map(|identity| &identity.cluster_id),
             identity.as_ref().map(|identity| &identity.topic_id),
-            last_record.map(|mark| mark.offset.0.cast_signed()),
-            last_record.map(|mark| mark.fingerprint.cast_signed()),
+            last_record.map(|record| record.offset.0.cast_signed()),
+            last_record.map(|record| record.fingerprint.cast_signed()),
             tally.applied.cast_signed(),
             tally.duplicates.cast_signed(),
             tally.dead_lettered.cast_signed(),

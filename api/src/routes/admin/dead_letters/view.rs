@@ -6,7 +6,7 @@ use storage::log::dead_letters::{
     DeadLetterPage, DeadLetterRecord, DeadLetterRecordError, DeadLetterState, TrackedDeadLetter,
 };
 
-use super::super::rfc3339;
+use crate::rfc3339::rfc3339;
 
 /// Maximum bytes of a key or value in a response.
 const MAX_SHOWN_BYTES: usize = 4_096;

@@ -1,7 +1,7 @@
 //! Parses the body of a new job, and reports every fault at once.
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use runtime::http::has_media_type;
 use runtime::problem::{Faults, Problem, ProblemKind, member_pointer};
 use schemas::job::{ExportFormatFault, JobKind, Priority, PriorityFault};
 use schemas::{BudgetId, Receipt};
@@ -193,9 +193,7 @@ impl Body {
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let given = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    let essence = given.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if essence.eq_ignore_ascii_case(b"application/json") {
+    if has_media_type(headers, "application/json") {
         Ok(())
     } else {
         Err(Problem::new(ProblemKind::UnsupportedMediaType)
@@ -206,6 +204,7 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use http::header::CONTENT_TYPE;
     use proptest::prelude::*;
     use schemas::job::ExportFormat;
     use schemas::{LogNumber, Offset, PartitionId};

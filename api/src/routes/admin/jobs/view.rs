@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use schemas::job::{FailedAttempt, Job, JobKind, JobState};
 use serde::Serialize;
 
-use super::super::rfc3339;
+use crate::rfc3339::rfc3339;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct JobView {

@@ -1,4 +1,4 @@
--- A database as release 0.1.0 wrote it. Must never be changed.
+-- The schema of a database as release 0.1.0 wrote it. Must never be changed.
 CREATE TABLE log (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     partition_count INTEGER NOT NULL,
@@ -29,8 +29,4 @@ CREATE TABLE decisions (
 ) STRICT;
 PRAGMA application_id = 1413630977;
 PRAGMA user_version = 2;
-INSERT INTO log VALUES (1, 1, 'a cluster');
-INSERT INTO records VALUES (0, 0, x'07070707070707070707070707070707', x'0801120574617865731a100198000000007000800000000000000120fbf6e4d79f3428013206a01fde1b9213');
-INSERT INTO records VALUES (0, 1, x'07070707070707070707070707070707', x'ff00');
-INSERT INTO dead_letters VALUES (0, 1, 'the value is not a SubmissionRecord', x'07070707070707070707070707070707', x'ff00', 1795212000456);
 PRAGMA journal_mode = WAL;
