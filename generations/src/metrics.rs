@@ -28,7 +28,7 @@ impl GenerationMetrics {
             )?,
             log_sealed: metrics.float_gauge(
                 "processor_log_sealed_seconds",
-                "How long the active log has been sealed for a repartition; 0 if it is not. Submissions wait a few seconds and are then rejected.",
+                "How long the active log has been sealed for a repartition; 0 if it is not. Submissions wait a few seconds and are then answered 503.",
             )?,
             submissions_on_later_log: metrics.gauge(
                 "processor_submissions_elsewhere",

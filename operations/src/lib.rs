@@ -7,11 +7,17 @@
 //! | [`dead_letters`] | replaying and dropping records that the fold rejected |
 //! | [`export`] | writing everyone's allocation in a budget to a file, without identities |
 //! | [`jobs`] | background tasks: leases, attempts, executors |
+//! | [`progress`] | completed and total amount of an audit, an export or an archive run |
+//! | `backend_error` | whether an operation that cannot use a backend may be retried |
 //!
 //! The command line for these is the `processor` crate's `cli`.
 
 pub mod archive;
 pub mod audit;
+mod backend_error;
 pub mod dead_letters;
 pub mod export;
 pub mod jobs;
+pub mod progress;
+
+pub use backend_error::BackendError;

@@ -59,15 +59,13 @@ async fn load_registry(
     }
     let loaded = || tokio::time::timeout(LOADING_LOG_INTERVAL, wait_until_loaded(active_log));
     while loaded().await.is_err() {
-        tracing::warn!(
-            "no generation yet, waiting for the control topic to name the published log"
-        );
+        tracing::warn!("no generation yet, waiting for the control topic to name the active log");
     }
     let published = active_log.subscribe().borrow().clone();
     if let Some(log) = &published {
         tracing::warn!(
             topic = log.topic,
-            "no generation yet, folding the published log from its first record",
+            "no generation yet, folding the active log from its first record",
         );
     }
     load_or_create(store, published.as_ref().unwrap_or(first_log)).await

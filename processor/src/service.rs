@@ -173,7 +173,7 @@ impl Processor {
             tracing::error!(%error, "job worker panicked");
         }
         if let Err(error) = self.shadow.await {
-            tracing::error!(%error, "shadow generations panicked");
+            tracing::error!(%error, "shadow generations task panicked");
         }
         // Last: the owners' final commits are published, too.
         self.stop_publisher.cancel();

@@ -40,11 +40,11 @@ impl SourceLoop {
                 Err(_) => "a bug: the log source panicked".to_owned(),
             };
             if self.coordinator.generation_changed() {
-                tracing::info!("left the consumer group to rejoin it in the active generation");
+                tracing::info!("left the consumer group, rejoining in the active generation");
                 self.coordinator.source_ended();
                 continue;
             }
-            tracing::warn!(reason, "left the consumer group");
+            tracing::warn!(reason, "left the consumer group, rejoining");
             self.group.set_unready(reason);
             self.coordinator.source_ended();
             self.metrics.rejoined();

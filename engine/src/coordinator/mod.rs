@@ -193,7 +193,7 @@ impl PartitionHandler for Coordinator {
             let any_owned = self.shared.partitions.any_owned();
             let delay = if any_owned { UNCLAIMED_REJOIN_DELAY } else { Duration::ZERO };
             tracing::info!(
-                delay_ms = delay.as_millis() as u64,
+                retry_in_ms = delay.as_millis() as u64,
                 "group rejoin scheduled for unclaimed partitions",
             );
             self.shared.rejoin_timer.schedule(delay, Instant::now());

@@ -82,12 +82,12 @@ impl Shared {
                 return;
             }
             PartitionExit::Fenced => {
-                tracing::warn!(%partition, "another owner has claimed the partition, rejoining the group");
+                tracing::warn!(%partition, "partition fenced by another owner, rejoining the group");
                 self.deps.metrics.fenced();
                 self.rejoin_timer.schedule(Duration::ZERO, Instant::now());
             }
             PartitionExit::CommitsLost => {
-                tracing::warn!(%partition, "the store has lost acknowledged commits, rejoining the group");
+                tracing::warn!(%partition, "the store lost acknowledged commits, rejoining the group");
                 self.rejoin_timer.schedule(Duration::ZERO, Instant::now());
             }
             PartitionExit::Halted(reason) => self.partitions.halt(partition, reason),

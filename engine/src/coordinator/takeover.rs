@@ -53,7 +53,7 @@ impl Coordinator {
             epoch = stored.epoch.0,
             position = %stored.checkpoint.position,
             rows_position = %stored.checkpoint.rows_position,
-            high = %bounds.high,
+            log_end = %bounds.high,
             "partition claimed",
         );
         self.start_owner(partition, stored, resume, bounds.high, claimed_at);

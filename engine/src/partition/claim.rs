@@ -69,7 +69,7 @@ async fn read(
                 partition = %partition.partition,
                 %error,
                 retry_in_ms = pause.as_millis() as u64,
-                "reading the partition for a claim failed, retrying",
+                "failed to read the partition to claim, retrying",
             );
         })
         .await

@@ -24,7 +24,7 @@ pub(super) enum CommitError {
     /// The store lost a commit that it had acknowledged: drop the state and take the partition over again from what is
     /// stored, which is a shorter prefix of the same log.
     #[error(
-        "the store has lost acknowledged commits: it is at {stored}, and this owner had committed {committed}"
+        "the store lost acknowledged commits: it is at {stored}, and this owner had committed {committed}"
     )]
     CommitsLost {
         /// The stored position.
@@ -72,7 +72,7 @@ async fn commit_until_settled(
             Ok(CasOutcome::Refused) => {}
             Err(StoreError::Corrupt(reason)) => return Err(CommitError::Corrupt(reason)),
             Err(StoreError::Unavailable(reason)) => {
-                tracing::warn!(partition = %partition.partition, reason, "commit outcome unknown, reading the store");
+                tracing::warn!(partition = %partition.partition, error = reason, "commit outcome unknown, reading the store");
             }
         }
         match store.read_partition(partition).await {

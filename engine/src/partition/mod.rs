@@ -10,6 +10,7 @@
 //! | `dead_letter_buffer`, `dead_letter_limit` | rejected records until their commit, and how many are too many |
 //! | `person_rows` | writing changed person rows behind the commit |
 //! | `pace` | when a commit or a round of person rows is due |
+//! | `halt_reason` | why a partition halts |
 //! | `progress` | positions that the rest of the process reads |
 //!
 //! Which partitions this process owns is decided by the `coordinator` module.
@@ -19,6 +20,7 @@ mod claim;
 mod commit;
 mod dead_letter_buffer;
 mod dead_letter_limit;
+mod halt_reason;
 mod log_check;
 mod pace;
 mod person_rows;
@@ -32,7 +34,8 @@ use backon::ConstantBuilder;
 pub use actor::{Partition, PartitionDeps};
 pub use claim::{ClaimError, claim};
 pub use dead_letter_limit::{DeadLetterLimitExceeded, DeadLetterThresholds};
-pub use log_check::{HaltReason, ResumePoint, check_log, matches_fingerprint};
+pub use halt_reason::HaltReason;
+pub use log_check::{ResumePoint, check_log, matches_fingerprint};
 pub use pace::PartitionLimits;
 pub use progress::PartitionProgress;
 

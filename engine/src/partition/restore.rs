@@ -52,7 +52,7 @@ pub(super) async fn restore_people(
                     partition = %id.partition,
                     offset = %row.offset,
                     %position,
-                    "person row is ahead of the totals: the store has lost an acknowledged commit",
+                    "person row is ahead of the totals: the store lost an acknowledged commit",
                 );
                 return Ok(RestoreOutcome::RowAheadOfTotals);
             }

@@ -88,9 +88,9 @@ impl Publisher {
             }
             let FlushOutcome { published_any, error } = self.flush().await;
             match &error {
-                None if !healthy => tracing::info!("publishing to the cache recovered"),
+                None if !healthy => tracing::info!("publishing totals to the cache recovered"),
                 Some(error) if healthy => {
-                    tracing::warn!(%error, "publishing to the cache failed, retrying");
+                    tracing::warn!(%error, "failed to publish totals to the cache, retrying");
                 }
                 _ => {}
             }
@@ -107,7 +107,7 @@ impl Publisher {
             }
         }
         if let Some(error) = self.flush().await.error {
-            tracing::warn!(%error, "publishing the last totals failed, the next owner publishes them");
+            tracing::warn!(%error, "failed to publish the last totals, the next owner publishes them");
         }
     }
 

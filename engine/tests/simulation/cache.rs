@@ -51,8 +51,8 @@ impl CacheServer {
         count: PartitionCount,
         partitions: Vec<PartitionTotals>,
     ) -> Result<(), CacheError> {
-        for part in &partitions {
-            self.world.check(self.check_published(&budget, part));
+        for totals in &partitions {
+            self.world.check(self.check_published(&budget, totals));
         }
         let outcome = self.cache().publish(&budget, count, &partitions).await;
         if let Some(now) = self.read_budget(&budget).await {
@@ -62,9 +62,9 @@ impl CacheServer {
         outcome
     }
 
-    fn check_published(&self, budget: &BudgetId, part: &PartitionTotals) -> CheckResult {
-        let (partition, position) = (part.partition, part.totals.position);
-        self.world.oracle.check_totals(partition, budget, &part.totals)?;
+    fn check_published(&self, budget: &BudgetId, totals: &PartitionTotals) -> CheckResult {
+        let (partition, position) = (totals.partition, totals.totals.position);
+        self.world.oracle.check_totals(partition, budget, &totals.totals)?;
         let acknowledged = self.store.acknowledged(partition);
         require(position <= acknowledged, || {
             format!(

@@ -150,15 +150,15 @@ impl Oracle {
 
     /// Returns the combined totals as of these positions.
     pub fn combined_at(&self, budget: &BudgetId, positions: &[Position]) -> CombinedTotals {
-        let parts: Vec<_> = (0..)
+        let partitions: Vec<_> = (0..)
             .map(PartitionId)
             .zip(positions)
             .map(|(partition, position)| self.totals_at(partition, budget, *position))
             .collect();
-        let width = parts.iter().map(|part| part.categories.len()).max().unwrap_or(0);
+        let width = partitions.iter().map(|totals| totals.categories.len()).max().unwrap_or(0);
         let mut categories = vec![CategoryTotals::default(); width];
-        for part in &parts {
-            for (sum, category) in categories.iter_mut().zip(&part.categories) {
+        for totals in &partitions {
+            for (sum, category) in categories.iter_mut().zip(&totals.categories) {
                 sum.basis_points += category.basis_points;
                 for (bin, people) in category.people_by_percent.iter().enumerate() {
                     sum.people_by_percent[bin] += people;
@@ -167,9 +167,9 @@ impl Oracle {
         }
         CombinedTotals {
             term: Term::FIRST,
-            positions: parts.iter().map(|part| part.position).collect(),
-            people: parts.iter().map(|part| part.people).sum(),
-            updated_at_ms: parts.iter().map(|part| part.updated_at_ms).max().unwrap_or(0),
+            positions: partitions.iter().map(|totals| totals.position).collect(),
+            people: partitions.iter().map(|totals| totals.people).sum(),
+            updated_at_ms: partitions.iter().map(|totals| totals.updated_at_ms).max().unwrap_or(0),
             categories,
         }
     }

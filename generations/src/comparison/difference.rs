@@ -124,6 +124,19 @@ impl<'d> Comparison<'d> {
         self.scope.category = None;
     }
 
+    /// Compares every field of a budget's stored totals.
+    pub fn compare_stored_totals(&mut self, log: &BudgetTotals, found: &BudgetTotals) {
+        self.compare_totals(log, found);
+        self.compare_number("position", log.position.0, found.position.0);
+        self.compare_last_change(log, found);
+    }
+
+    /// Compares the times of the last change.
+    pub fn compare_last_change(&mut self, log: &BudgetTotals, found: &BudgetTotals) {
+        let what = "last change in ms since 1970";
+        self.compare_number(what, log.updated_at_ms, found.updated_at_ms);
+    }
+
     fn compare_category(&mut self, log: &CategoryTotals, found: &CategoryTotals) {
         self.compare_number("basis points", log.basis_points, found.basis_points);
         let bins = log.people_by_percent.iter().zip(&*found.people_by_percent);

@@ -11,6 +11,11 @@ pub use difference::{Comparison, Difference, Scope, Subject};
 /// Budgets of a partition with their totals.
 pub type TotalsByBudget<'a> = Vec<(&'a BudgetId, &'a BudgetTotals)>;
 
+/// Borrows stored totals by budget.
+pub fn by_budget(totals: &[(BudgetId, BudgetTotals)]) -> TotalsByBudget<'_> {
+    totals.iter().map(|(budget, totals)| (budget, totals)).collect()
+}
+
 /// Pairs the totals of two sides by budget.
 ///
 /// A budget that is missing on one side is paired with empty totals.

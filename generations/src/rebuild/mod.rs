@@ -13,5 +13,5 @@
 mod progress;
 mod run;
 
-pub use progress::{RebuildProgress, RebuildStage, reasons_not_ready, stall_reason};
-pub use run::{RebuildError, target_positions, wait_until_compared};
+pub use progress::{RebuildProgress, RebuildStage, reasons_not_ready, stall_reasons};
+pub use run::{RebuildError, is_joinable, target_positions, wait_until_compared};

@@ -41,11 +41,10 @@ pub fn measure(
     now_ms: u64,
 ) -> RebuildProgress {
     let (mut done, mut in_progress) = (0, false);
-    let (mut stall_reasons, mut differences) = (Vec::new(), Vec::new());
-    for (partition, target) in targets.iter().enumerate() {
-        let report = reports.get(partition).and_then(Option::as_ref);
-        let reason = stall_reason(report, now_ms);
-        stall_reasons.extend(reason.map(|reason| format!("partition {partition}: {reason}")));
+    let mut differences = Vec::new();
+    let reports: Vec<_> =
+        (0..targets.len()).map(|partition| reports.get(partition)?.as_ref()).collect();
+    for (target, report) in targets.iter().zip(&reports) {
         let Some(report) = report else {
             in_progress = true;
             continue;
@@ -67,11 +66,19 @@ pub fn measure(
     let stage =
         if in_progress { RebuildStage::InProgress } else { RebuildStage::Compared(differences) };
     let total = targets.iter().map(|target| target.0).sum();
-    RebuildProgress { done, total, stage, stall_reasons }
+    RebuildProgress { done, total, stage, stall_reasons: stall_reasons(reports, now_ms) }
+}
+
+/// Returns why partitions of a shadow generation make no progress, one reason per line.
+pub fn stall_reasons<'r>(
+    reports: impl IntoIterator<Item = Option<&'r PartitionReport>>,
+    now_ms: u64,
+) -> Vec<String> {
+    by_partition(reports, |report| stall_reason(report, now_ms))
 }
 
 /// Returns why a shadow partition makes no progress. `None` if it does.
-pub fn stall_reason(report: Option<&PartitionReport>, now_ms: u64) -> Option<String> {
+fn stall_reason(report: Option<&PartitionReport>, now_ms: u64) -> Option<String> {
     let Some(report) = report else { return Some("no processor has claimed it yet".to_owned()) };
     let timed_out = report.reported_at_ms.saturating_add(REPORT_TIMEOUT_MS) < now_ms;
     let timed_out = || timed_out.then(|| "no processor reports progress any more".to_owned());
@@ -88,10 +95,18 @@ pub fn reasons_not_ready(reports: &[Option<PartitionReport>], now_ms: u64) -> Ve
             (lag > MAX_READY_LAG_RECORDS).then(|| format!("it is {lag} records behind"))
         })
     };
-    let partitions = reports.iter().enumerate();
+    by_partition(reports.iter().map(Option::as_ref), reason)
+}
+
+/// Lists the reasons that partitions have, each with its partition.
+fn by_partition<'r>(
+    reports: impl IntoIterator<Item = Option<&'r PartitionReport>>,
+    reason: impl Fn(Option<&PartitionReport>) -> Option<String>,
+) -> Vec<String> {
+    let partitions = reports.into_iter().enumerate();
     partitions
         .filter_map(|(partition, report)| {
-            reason(report.as_ref()).map(|reason| format!("partition {partition}: {reason}"))
+            Some(format!("partition {partition}: {}", reason(report)?))
         })
         .collect()
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use runtime::clock::now_ms;
-use schemas::{Generation, GenerationRecord, GenerationRegistry, PartitionId, Position};
+use schemas::{
+    Building, Generation, GenerationRecord, GenerationRegistry, LogRef, PartitionId, Position,
+};
 use storage::log::{LogReader, ReadError};
 use storage::store::{Store, StoreError};
 use tokio::time::Instant;
@@ -41,6 +43,11 @@ pub enum RebuildError {
     /// Partitions made no progress for too long.
     #[error("the rebuild is stalled: {0}")]
     Stalled(String),
+}
+
+/// Whether a rebuild may join a building generation: it is on the active log, and a dry run as well, or not.
+pub fn is_joinable(building: &Building, active_log: &LogRef, dry_run: bool) -> bool {
+    building.dry_run == dry_run && building.record.log == *active_log
 }
 
 /// Reads the current end of every partition: the positions that a rebuild has to reach.

@@ -55,9 +55,9 @@ impl ActiveLogPublisher {
                 && polls_on_later_log == MAX_POLLS_ON_LATER_LOG
             {
                 tracing::error!(
-                    published_topic = published.topic,
+                    announced_topic = published.topic,
                     active_topic = log.topic,
-                    "submissions go to a later log than the active one: the store is outdated, or the registry cannot be read",
+                    "submissions go to a later log than the active generation's: the store is outdated, or the registry cannot be read",
                 );
             }
             if self.is_unpublished(&log)
@@ -85,7 +85,7 @@ impl ActiveLogPublisher {
         if self.is_unpublished(log)
             && let Err(error) = self.active_log.publish(log).await
         {
-            tracing::warn!(%error, topic = log.topic, "failed to publish the active log");
+            tracing::warn!(%error, topic = log.topic, "failed to announce the active log");
         }
     }
 }

@@ -31,11 +31,7 @@ pub(super) fn differences(
             for (budget, old, new) in pair_by_budget(old.iter().collect(), new.iter().collect()) {
                 let mut comparison = Comparison::new(scope(Some(budget.clone())), &mut found);
                 comparison.compare_totals(old, new);
-                comparison.compare_number(
-                    "last change in ms since 1970",
-                    old.updated_at_ms,
-                    new.updated_at_ms,
-                );
+                comparison.compare_last_change(old, new);
             }
         }
         (old, new) => {

@@ -155,7 +155,7 @@ impl PartitionCopy {
                 Err(ReadError::Unavailable(reason)) => {
                     tracing::warn!(
                         %partition,
-                        reason,
+                        error = reason,
                         retry_in_ms = READ_RETRY_DELAY.as_millis() as u64,
                         "failed to read the log to copy, retrying",
                     );
@@ -190,10 +190,11 @@ impl PartitionCopy {
     }
 }
 
-/// Selects the records of a partition that the fold accepts.
+/// Selects the records of a partition that the fold does not reject by themselves.
 ///
 /// Undecodable and misplaced records are dead letters already. A misplaced record must not be
-/// copied: its partition in the new log could be the right one.
+/// copied: its partition in the new log could be the right one. A record with a number of
+/// categories other than its budget's is copied, and rejected again.
 struct CopyFilter {
     partition: PartitionId,
     partitions: PartitionCount,
@@ -207,7 +208,7 @@ impl CopyFilter {
         Self { partition, partitions, decoder: RecordDecoder::default(), budget: String::new() }
     }
 
-    /// Returns the person of an accepted record. `None` if the fold rejects it.
+    /// Returns the person of a record to copy.
     fn person(&mut self, record: Record<'_>) -> Option<PersonKey> {
         let view = self.decoder.decode(record.key, record.value).ok()?;
         if partition_for(&view.person, self.partitions) != self.partition {

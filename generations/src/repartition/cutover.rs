@@ -159,7 +159,7 @@ impl<OnProgress: Fn(&RepartitionProgress)> Repartition<'_, OnProgress> {
                     %error,
                     topic = log.topic,
                     retry_in_ms = pause.as_millis() as u64,
-                    "failed to publish the active log, retrying",
+                    "failed to announce the active log, retrying",
                 );
             })
             .await;
@@ -167,7 +167,7 @@ impl<OnProgress: Fn(&RepartitionProgress)> Repartition<'_, OnProgress> {
             tracing::error!(
                 %error,
                 topic = log.topic,
-                "failed to publish the active log, left to the processors",
+                "failed to announce the active log, the processors retry",
             );
         }
         published.is_ok()

@@ -27,7 +27,8 @@
 //! appends would interleave with those of its successor. One process copies the whole log, and
 //! every attempt uses a new topic.
 //!
-//! Records that the fold rejects (they are dead letters) are not copied.
+//! Records that the fold rejects by themselves are not copied: undecodable and misplaced ones, which
+//! are dead letters.
 //!
 //! | file | owns |
 //! |---|---|

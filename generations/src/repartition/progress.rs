@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemas::{GenerationRecord, LogRef, PartitionReport, Position};
 
 use super::copy::CopyCounts;
-use crate::rebuild::stall_reason;
+use crate::rebuild::stall_reasons;
 
 /// The outcome of a completed repartition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,15 +75,11 @@ impl RepartitionProgress {
             .sum();
         // Records that are left out do not have to be folded.
         let folded = folded + counts.left_out();
-        let reason = |(partition, report): (usize, &Option<PartitionReport>)| {
-            let reason = stall_reason(report.as_ref(), now_ms)?;
-            Some(format!("partition {partition}: {reason}"))
-        };
         Self {
             stage: RepartitionStage::Copying,
             done: copied + folded,
             total: 2 * sum(ends),
-            stall_reasons: reports.iter().enumerate().filter_map(reason).collect(),
+            stall_reasons: stall_reasons(reports.iter().map(Option::as_ref), now_ms),
         }
     }
 }

@@ -3,14 +3,10 @@
 use schemas::PartitionId;
 use storage::store::StoredPartition;
 
-use crate::comparison::{Comparison, Scope, Subject, TotalsByBudget, pair_by_budget};
+use crate::comparison::{Comparison, Scope, Subject, by_budget, pair_by_budget};
 
 /// Maximum number of differences that are listed; more are only counted.
 const MAX_LISTED_DIFFERENCES: usize = 100;
-
-fn by_budget(stored: &StoredPartition) -> TotalsByBudget<'_> {
-    stored.totals.iter().map(|(budget, totals)| (budget, totals)).collect()
-}
 
 /// Compares totals and record counts. `shadow` follows the log; `active` is judged by it.
 pub(super) fn differences(
@@ -30,15 +26,11 @@ pub(super) fn differences(
     comparison.compare_number("applied", log.applied, counts.applied);
     comparison.compare_number("duplicates", log.duplicates, counts.duplicates);
     comparison.compare_number("dead letters", log.dead_lettered, counts.dead_lettered);
-    for (budget, log, totals) in pair_by_budget(by_budget(shadow), by_budget(active)) {
+    for (budget, log, totals) in
+        pair_by_budget(by_budget(&shadow.totals), by_budget(&active.totals))
+    {
         let mut comparison = Comparison::new(scope(Some(budget.clone())), &mut found);
-        comparison.compare_totals(log, totals);
-        comparison.compare_number("position", log.position.0, totals.position.0);
-        comparison.compare_number(
-            "last change in ms since 1970",
-            log.updated_at_ms,
-            totals.updated_at_ms,
-        );
+        comparison.compare_stored_totals(log, totals);
     }
     let more = found.len().saturating_sub(MAX_LISTED_DIFFERENCES);
     let mut lines: Vec<_> =

@@ -35,11 +35,11 @@ impl DeadLetterFilter {
 
 #[async_trait]
 impl DeadLetterWriter for DeadLetterFilter {
-    async fn append(&self, letters: &[DeadLetter]) -> Result<(), AppendError> {
+    async fn append(&self, dead_letters: &[DeadLetter]) -> Result<(), AppendError> {
         let position = Position(self.active_position.load(Ordering::Relaxed));
-        let beyond: Vec<_> = letters
+        let beyond: Vec<_> = dead_letters
             .iter()
-            .filter(|letter| !position.includes(letter.source.offset))
+            .filter(|dead_letter| !position.includes(dead_letter.source.offset))
             .cloned()
             .collect();
         if beyond.is_empty() { Ok(()) } else { self.writer.append(&beyond).await }

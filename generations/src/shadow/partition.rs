@@ -109,7 +109,7 @@ impl ShadowPartition {
                 | Err(ShadowError::Store(StoreError::Unavailable(reason))) => {
                     tracing::debug!(
                         partition = %self.id.partition,
-                        reason,
+                        error = reason,
                         "shadow partition not advanced, backend unavailable",
                     );
                     // Without reads nothing is known about a stall.

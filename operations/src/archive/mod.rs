@@ -9,14 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use schemas::{LogRef, PartitionId, Position};
 use storage::log::archive::{
-    Archive, ArchiveCheckReport, ArchiveWriteError, ArchiveWriter, LogName, Segment,
-    archive_dir_for,
+    Archive, ArchiveCheckReport, ArchiveWriteError, ArchiveWriter, LogName, archive_dir_for,
 };
 use storage::log::{LogReader, LogReaderOpener, ReadError};
 use storage::open_error::OpenError;
 use storage::store::{PartitionRef, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
+use crate::BackendError;
+use crate::progress::Progress;
 use generations::registry::require_active_log;
 use storage::retry::{Transient, retry};
 
@@ -55,12 +56,9 @@ impl ArchiveDeps {
 /// Why archiving failed. Complete segments stay, and the next run continues after them.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The log or the store is unavailable; the same call may succeed later.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The registry, the log or the store holds data that cannot be archived.
-    #[error("{0}")]
-    Invalid(String),
+    /// The log or the store is unavailable, or holds data that cannot be archived.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The archive cannot be extended.
     #[error(transparent)]
     Write(ArchiveWriteError),
@@ -68,16 +66,13 @@ pub enum ArchiveError {
 
 impl Transient for ArchiveError {
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Backend(error) if error.is_transient())
     }
 }
 
 impl From<StoreError> for ArchiveError {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            StoreError::Corrupt(_) => Self::Invalid(error.to_string()),
-        }
+        Self::Backend(error.into())
     }
 }
 
@@ -91,33 +86,14 @@ impl From<ArchiveWriteError> for ArchiveError {
     fn from(error: ArchiveWriteError) -> Self {
         match error {
             ArchiveWriteError::Log(ReadError::Unavailable(_)) => {
-                Self::Unavailable(error.to_string())
+                BackendError::Unavailable(error.to_string()).into()
             }
             other => Self::Write(other),
         }
     }
 }
 
-/// Progress of archiving or of a check, shared with the task that reports it.
-#[derive(Debug, Default)]
-pub struct ArchiveProgress {
-    of: AtomicU64,
-    done: AtomicU64,
-}
-
-impl ArchiveProgress {
-    /// Returns the number of records done, and the total; the total of a check is unknown and 0.
-    pub fn records(&self) -> (u64, u64) {
-        (self.done.load(Ordering::Relaxed), self.of.load(Ordering::Relaxed))
-    }
-
-    /// Counts the records of a segment that a check has reached.
-    fn add_segment(&self, segment: &Segment) {
-        self.done.fetch_add(segment.end.0 - segment.first.0, Ordering::Relaxed);
-    }
-}
-
-/// Copies the committed records that the archive lacks, and returns each partition's result.
+/// Copies the committed records that the archive lacks, and returns each partition's result. The progress counts records.
 ///
 /// Committed means committed by the active generation. If the future is dropped, complete segments stay, and the next
 /// call continues after them.
@@ -127,18 +103,17 @@ impl ArchiveProgress {
 /// a gap.
 pub async fn archive(
     deps: &ArchiveDeps,
-    progress: &ArchiveProgress,
+    progress: &Progress,
 ) -> Result<Vec<Archived>, ArchiveError> {
     let committed = committed(deps).await?;
     let writer = ArchiveWriter::open(&deps.dir, LogName::of(&*deps.log, &deps.topic))?;
-    let positions = committed.iter().map(|(_, position)| position.0).sum();
-    progress.of.store(positions, Ordering::Relaxed);
+    progress.set_total(committed.iter().map(|(_, position)| position.0).sum());
     let (mut archived, mut before) = (Vec::new(), 0);
     for (partition, position) in committed {
         let from = AtomicU64::new(u64::MAX);
         let reached = |position: Position| {
             from.fetch_min(position.0, Ordering::Relaxed);
-            progress.done.store(before + position.0, Ordering::Relaxed);
+            progress.set_done(before + position.0);
         };
         let write = || async {
             Ok::<_, ArchiveError>(
@@ -165,21 +140,21 @@ pub struct Archived {
 
 /// Reads the active generation's committed position of each partition.
 async fn committed(deps: &ArchiveDeps) -> Result<Vec<(PartitionId, Position)>, ArchiveError> {
-    let registry = retry(|| async { Ok::<_, ArchiveError>(deps.store.registry().await?) }).await?;
+    let registry = retry(|| deps.store.registry()).await?;
     let registry = require_active_log(registry, &deps.topic, deps.log.partitions())
-        .map_err(ArchiveError::Invalid)?;
+        .map_err(BackendError::Invalid)?;
     let mut committed = Vec::new();
     for partition in deps.log.partitions().partitions() {
         let id = PartitionRef { generation: registry.active.generation, partition };
-        let stored =
-            retry(|| async { Ok::<_, ArchiveError>(deps.store.read_partition(id).await?) }).await?;
+        let stored = retry(|| deps.store.read_partition(id)).await?;
         let position = stored.map_or(Position::START, |stored| stored.checkpoint.position);
         committed.push((partition, position));
     }
     Ok(committed)
 }
 
-/// Reads every segment of an archive, and compares the archive with its log.
+/// Reads every segment of an archive, and compares the archive with its log. The progress counts records; their total is
+/// unknown.
 ///
 /// The archive must reach the log's first retained record and end inside the log. If the future is dropped, the reading
 /// thread stops after the current segment.
@@ -190,23 +165,22 @@ pub async fn check_archive(
     log: &dyn LogReader,
     topic: &str,
     dir: &Path,
-    progress: &Arc<ArchiveProgress>,
+    progress: &Arc<Progress>,
 ) -> Result<ArchiveCheckReport, ArchiveError> {
     let archive = Archive::new(dir, LogName::of(log, topic));
     let wanted = CancellationToken::new();
     let _dropped = wanted.clone().drop_guard();
     let mut report = ArchiveCheckReport::default();
     for partition in log.partitions().partitions() {
-        let low =
-            retry(|| async { Ok::<_, ArchiveError>(log.bounds(partition).await?) }).await?.low;
+        let low = retry(|| log.bounds(partition)).await?.low;
         let (checking, progress, wanted) = (archive.clone(), Arc::clone(progress), wanted.clone());
         let checked = tokio::task::spawn_blocking(move || {
-            checking.check(partition, low, |segments| {
-                progress.add_segment(segments);
+            checking.check(partition, low, |segment| {
+                progress.add_done(segment.end.0 - segment.first.0);
                 !wanted.is_cancelled()
             })
         });
-        let found = checked.await.map_err(|error| ArchiveError::Invalid(error.to_string()))?;
+        let found = checked.await.map_err(|error| BackendError::Invalid(error.to_string()))?;
         let tail_fault =
             retry(|| async { Ok::<_, ArchiveError>(archive.tail_mismatch(log, partition).await?) })
                 .await?;

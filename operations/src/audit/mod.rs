@@ -17,19 +17,20 @@ mod served;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use schemas::{BudgetId, BudgetTotals, CombinedTotals, GenerationRegistry, Position};
 use storage::cache::Cache;
-use storage::log::{LogReader, ReadError};
+use storage::log::LogReader;
 use storage::store::{PartitionRef, Store, StoreError};
 
 pub use generations::comparison::{Comparison, Difference, Scope, Subject};
 
+use crate::BackendError;
+use crate::progress::Progress;
 use generations::registry::require_active_log;
 use partition::{Point, audit_partition};
 use served::{ServedTotals, read_served_totals};
-use storage::retry::{Transient, retry};
+use storage::retry::retry;
 
 /// Dependencies of an audit.
 pub struct AuditDeps {
@@ -43,41 +44,6 @@ pub struct AuditDeps {
     pub cache: Option<Arc<dyn Cache>>,
     /// URLs of the apis whose responses are compared.
     pub apis: Vec<String>,
-}
-
-/// Why an audit has no result.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AuditError {
-    /// A backend is unavailable. Retryable.
-    #[error("{0}")]
-    Unavailable(String),
-    /// A backend holds invalid data.
-    #[error("{0}")]
-    Invalid(String),
-}
-
-impl Transient for AuditError {
-    fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
-    }
-}
-
-impl From<ReadError> for AuditError {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            ReadError::Missing(_) | ReadError::Damaged(_) => Self::Invalid(error.to_string()),
-        }
-    }
-}
-
-impl From<StoreError> for AuditError {
-    fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            StoreError::Corrupt(_) => Self::Invalid(error.to_string()),
-        }
-    }
 }
 
 /// The result of an audit.
@@ -104,35 +70,18 @@ impl Report {
     }
 }
 
-/// Progress of an audit, readable while it runs.
-#[derive(Debug, Default)]
-pub struct AuditProgress {
-    records: AtomicU64,
-    folded: AtomicU64,
-}
-
-impl AuditProgress {
-    /// Folded records, and records in the log at the start.
-    pub fn records(&self) -> (u64, u64) {
-        (self.folded.load(Ordering::Relaxed), self.records.load(Ordering::Relaxed))
-    }
-
-    fn folded(&self, records: u64) {
-        self.folded.fetch_add(records, Ordering::Relaxed);
-    }
-}
-
-/// Compares everything with the log.
+/// Compares everything with the log. The progress counts folded records.
 ///
 /// # Errors
 /// When a backend stays unavailable after retries, or there is nothing to compare.
-pub async fn audit(deps: &AuditDeps, progress: &AuditProgress) -> Result<Report, AuditError> {
+pub async fn audit(deps: &AuditDeps, progress: &Progress) -> Result<Report, BackendError> {
     let registry = current_registry(deps).await?;
     let partitions = deps.log.partitions();
+    let mut records = 0;
     for partition in partitions.partitions() {
-        let bounds =
-            retry(|| async { Ok::<_, AuditError>(deps.log.bounds(partition).await?) }).await?;
-        progress.records.fetch_add(bounds.high.0 - bounds.low.0, Ordering::Relaxed);
+        let bounds = retry(|| deps.log.bounds(partition)).await?;
+        records += bounds.high.0 - bounds.low.0;
+        progress.set_total(records);
     }
     let budgets = stored_budgets(deps, &registry).await?;
     let mut report = Report { budgets, ..Report::default() };
@@ -152,7 +101,7 @@ pub async fn audit(deps: &AuditDeps, progress: &AuditProgress) -> Result<Report,
                 continue;
             }
             Ok(None) => {}
-            Err(AuditError::Invalid(reason)) => {
+            Err(BackendError::Invalid(reason)) => {
                 let (subject, partition) = (Subject::Totals, Some(partition));
                 let scope = Scope { subject, partition, budget: None, category: None };
                 report.differences.push(Difference { scope, what: reason });
@@ -176,26 +125,26 @@ pub async fn audit(deps: &AuditDeps, progress: &AuditProgress) -> Result<Report,
 }
 
 /// Reads the registry, whose active generation must derive from this log.
-async fn current_registry(deps: &AuditDeps) -> Result<GenerationRegistry, AuditError> {
-    let registry = retry(|| async { Ok::<_, AuditError>(deps.store.registry().await?) }).await?;
-    require_active_log(registry, &deps.topic, deps.log.partitions()).map_err(AuditError::Invalid)
+async fn current_registry(deps: &AuditDeps) -> Result<GenerationRegistry, BackendError> {
+    let registry = retry(|| deps.store.registry()).await?;
+    require_active_log(registry, &deps.topic, deps.log.partitions()).map_err(BackendError::Invalid)
 }
 
 /// Lists the budgets with totals in any readable partition. A damaged partition is reported when it is compared.
 async fn stored_budgets(
     deps: &AuditDeps,
     registry: &GenerationRegistry,
-) -> Result<BTreeSet<BudgetId>, AuditError> {
+) -> Result<BTreeSet<BudgetId>, BackendError> {
     let mut budgets = BTreeSet::new();
     for partition in registry.active.log.partitions.partitions() {
         let id = PartitionRef { generation: registry.active.generation, partition };
-        match retry(|| async { Ok::<_, AuditError>(deps.store.read_partition(id).await?) }).await {
+        match retry(|| deps.store.read_partition(id)).await {
             Ok(stored) => {
                 let totals = stored.into_iter().flat_map(|stored| stored.totals);
                 budgets.extend(totals.map(|(budget, _)| budget));
             }
-            Err(AuditError::Invalid(_)) => {}
-            Err(unavailable) => return Err(unavailable),
+            Err(StoreError::Corrupt(_)) => {}
+            Err(unavailable) => return Err(unavailable.into()),
         }
     }
     Ok(budgets)

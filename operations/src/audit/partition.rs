@@ -4,11 +4,15 @@
 use futures_util::stream::{self, StreamExt};
 use schemas::{BudgetId, BudgetTotals, PersonRow, Position, buckets, record_fingerprint};
 use storage::log::{LogIdentity, Record};
-use storage::store::{Checkpoint, PartitionRef, RecordCounts, RecordFingerprint, StoredPartition};
+use storage::store::{
+    Checkpoint, PartitionRef, RecordCounts, RecordFingerprint, StoreError, StoredPartition,
+};
 
-use super::{AuditDeps, AuditError, AuditProgress, Report};
+use super::{AuditDeps, Report};
+use crate::BackendError;
+use crate::progress::Progress;
 use engine::fold::{FoldMode, FoldOutcome, PartitionState};
-use generations::comparison::{Comparison, Scope, Subject, TotalsByBudget, pair_by_budget};
+use generations::comparison::{Comparison, Scope, Subject, by_budget, pair_by_budget};
 use storage::retry::{RetryBudget, retry};
 
 /// Buckets read concurrently.
@@ -28,17 +32,16 @@ pub(super) async fn audit_partition(
     deps: &AuditDeps,
     id: PartitionRef,
     points: Vec<Point>,
-    progress: &AuditProgress,
+    progress: &Progress,
     report: &mut Report,
-) -> Result<Option<Vec<BudgetTotals>>, AuditError> {
+) -> Result<Option<Vec<BudgetTotals>>, BackendError> {
     let Some(stored) = StoredData::read(deps, id).await? else {
         report.unchecked.push(format!("partition {} has never been claimed", id.partition));
         return Ok(None);
     };
     let position = stored.partition.checkpoint.position;
     report.positions.push(position);
-    let bounds =
-        retry(|| async { Ok::<_, AuditError>(deps.log.bounds(id.partition).await?) }).await?;
+    let bounds = retry(|| deps.log.bounds(id.partition)).await?;
     if bounds.low > Position::START {
         let reason = format!("partition {}: the log begins at {}", id.partition, bounds.low);
         report.unchecked.push(reason);
@@ -65,7 +68,7 @@ pub(super) async fn audit_partition(
     while let Err(error) = read_until(deps, id, &mut replay, position, progress).await {
         match retries.wait(error).await {
             // The fault is the log's or the archive's, not the compared data's.
-            Err(AuditError::Invalid(reason)) => {
+            Err(BackendError::Invalid(reason)) => {
                 report.unchecked.push(format!("partition {}: {reason}", id.partition));
                 return Ok(None);
             }
@@ -80,18 +83,10 @@ pub(super) async fn audit_partition(
     let StoredPartition { checkpoint, totals, .. } = &stored.partition;
     let mut comparison = Comparison::new(scope(Subject::Totals, None), &mut report.differences);
     compare_checkpoint(&replay, checkpoint, &deps.log.identity(), &mut comparison);
-    let found: TotalsByBudget<'_> =
-        totals.iter().map(|(budget, totals)| (budget, totals)).collect();
-    for (budget, log, found) in pair_by_budget(replay.counted.totals().collect(), found) {
-        let mut comparison =
-            Comparison::new(scope(Subject::Totals, Some(budget)), &mut report.differences);
-        comparison.compare_totals(log, found);
-        comparison.compare_number("position", log.position.0, found.position.0);
-        comparison.compare_number(
-            "last change in ms since 1970",
-            log.updated_at_ms,
-            found.updated_at_ms,
-        );
+    for (budget, log, found) in pair_by_budget(replay.counted.totals().collect(), by_budget(totals))
+    {
+        Comparison::new(scope(Subject::Totals, Some(budget)), &mut report.differences)
+            .compare_stored_totals(log, found);
     }
     let recounted: Vec<_> = replay.people.recount().collect();
     let found = recounted.iter().map(|(budget, totals)| (*budget, totals)).collect();
@@ -135,8 +130,8 @@ impl StoredData {
     /// `rows_position`, and no row is beyond the second checkpoint.
     ///
     /// Returns `None` before the first claim.
-    async fn read(deps: &AuditDeps, id: PartitionRef) -> Result<Option<Self>, AuditError> {
-        let read = || async { Ok::<_, AuditError>(deps.store.read_partition(id).await?) };
+    async fn read(deps: &AuditDeps, id: PartitionRef) -> Result<Option<Self>, BackendError> {
+        let read = || deps.store.read_partition(id);
         let before = retry(read).await?;
         let mut rows = Vec::new();
         let mut loads = stream::iter(buckets())
@@ -158,14 +153,14 @@ async fn read_bucket(
     deps: &AuditDeps,
     id: PartitionRef,
     bucket: u8,
-) -> Result<Vec<PersonRow>, AuditError> {
+) -> Result<Vec<PersonRow>, BackendError> {
     let read = || async {
         // Rows read before a failure are read again.
         let mut rows = Vec::new();
         deps.store.read_people(id, bucket, &mut |row| rows.push(row)).await?;
-        Ok(rows)
+        Ok::<_, StoreError>(rows)
     };
-    retry(read).await
+    Ok(retry(read).await?)
 }
 
 /// Folds the records from the reached position up to `position`.
@@ -174,17 +169,17 @@ async fn read_until(
     id: PartitionRef,
     replay: &mut AuditReplay,
     position: Position,
-    progress: &AuditProgress,
-) -> Result<(), AuditError> {
+    progress: &Progress,
+) -> Result<(), BackendError> {
     let mut batches = deps.log.read(id.partition, replay.position..position);
     while let Some(batch) = batches.recv().await {
         let batch = batch?;
         batch.iter().for_each(|record| replay.fold(record));
-        progress.folded(batch.len() as u64);
+        progress.add_done(batch.len() as u64);
     }
     if replay.position < position {
         let reason = format!("the log was read up to {} only, not to {position}", replay.position);
-        return Err(AuditError::Unavailable(reason));
+        return Err(BackendError::Unavailable(reason));
     }
     Ok(())
 }

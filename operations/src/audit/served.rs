@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use storage::retry::retry;
 
-use super::{AuditDeps, AuditError, Report, Subject};
+use super::{AuditDeps, Report, Subject};
+use crate::BackendError;
 
 /// How long to wait for the cache to be complete.
 const CACHE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +39,7 @@ pub(super) async fn read_served_totals(
     deps: &AuditDeps,
     registry: &GenerationRegistry,
     report: &mut Report,
-) -> Result<Vec<ServedTotals>, AuditError> {
+) -> Result<Vec<ServedTotals>, BackendError> {
     let budgets = report.budgets.clone();
     let mut served = Vec::new();
     if deps.cache.is_some() {
@@ -46,7 +47,7 @@ pub(super) async fn read_served_totals(
     }
     if !deps.apis.is_empty() {
         let client = runtime::http_client::builder().timeout(API_REQUEST_TIMEOUT).build();
-        let client = client.map_err(|error| AuditError::Invalid(error.to_string()))?;
+        let client = client.map_err(|error| BackendError::Invalid(error.to_string()))?;
         for url in &deps.apis {
             let api = Api { client: &client, url: url.trim_end_matches('/') };
             let subject = Subject::Api(url.clone());
@@ -184,9 +185,9 @@ impl Api<'_> {
     async fn get(&self, budget: &BudgetId) -> Result<Option<ApiResponse>, String> {
         let url = format!("{}/v1/budgets/{budget}/aggregate?include=distribution", self.url);
         let failed = |error: reqwest::Error| error.to_string();
-        let answer = self.client.get(url).send().await.map_err(failed)?;
-        let status = answer.status();
-        let body = answer.bytes().await.map_err(failed)?;
+        let response = self.client.get(url).send().await.map_err(failed)?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(failed)?;
         if !status.is_success() {
             return Err(format!("it responds with status {status}"));
         }
@@ -213,13 +214,13 @@ impl PendingBudget {
     }
 
     /// Adds a response; returns whether the results are withheld.
-    fn add_response(&mut self, answer: Result<Option<ApiResponse>, String>) -> bool {
-        match answer {
+    fn add_response(&mut self, response: Result<Option<ApiResponse>, String>) -> bool {
+        match response {
             Ok(None) => return true,
-            Ok(Some(answer)) => {
+            Ok(Some(response)) => {
                 self.reason =
-                    format!("no other subject was observed at its version {}", answer.version);
-                self.responses.insert(answer.version.clone(), answer);
+                    format!("no other subject was observed at its version {}", response.version);
+                self.responses.insert(response.version.clone(), response);
             }
             Err(reason) => self.reason = reason,
         }
@@ -230,9 +231,9 @@ impl PendingBudget {
     fn matched(&mut self, registry: &GenerationRegistry) -> Option<CombinedTotals> {
         let version =
             self.responses.keys().find(|version| self.observed.contains_key(*version))?.clone();
-        let (answer, positions) =
+        let (response, positions) =
             (self.responses.remove(&version)?, self.observed.remove(&version)?);
-        answer.into_totals(registry, positions).map_err(|reason| self.reason = reason).ok()
+        response.into_totals(registry, positions).map_err(|reason| self.reason = reason).ok()
     }
 }
 
@@ -241,17 +242,15 @@ async fn observe_positions(
     deps: &AuditDeps,
     registry: &GenerationRegistry,
     pending: &mut [PendingBudget],
-) -> Result<(), AuditError> {
+) -> Result<(), BackendError> {
     let budgets: Vec<BudgetId> = pending.iter().map(|budget| budget.id.clone()).collect();
     // An unavailable cache contributes nothing; the store still may.
     let cached = read_cache(deps, registry, &budgets).await.unwrap_or_default();
     let (number, count) = (registry.active.generation, registry.active.log.partitions);
-    let stored = retry(|| async {
-        Ok::<_, AuditError>(deps.store.summaries(number, count, &budgets).await?)
-    })
-    .await?;
+    let stored = retry(|| deps.store.summaries(number, count, &budgets)).await?;
     let stored = stored.into_iter().map(|summary| {
-        summary.ok().and_then(|parts| CombinedTotals::merge(registry.term(), count, &parts).ok())
+        let partitions = summary.ok()?;
+        CombinedTotals::merge(registry.term(), count, &partitions).ok()
     });
     for totals in [cached, stored.collect()] {
         for (budget, totals) in pending.iter_mut().zip(totals) {

@@ -27,6 +27,8 @@ use storage::store::{PartitionRef, Store, StoreError};
 
 pub use formats::format_of_file_name;
 
+use crate::BackendError;
+use crate::progress::Progress;
 use formats::RowWriter;
 use generations::registry::require_active_log;
 use output_file::{OutputFile, PendingFile};
@@ -48,12 +50,9 @@ pub struct ExportDeps {
 /// Why an export failed. No file remains, unless the very last step fails: see [`export`].
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// A backend is unavailable. Retryable.
-    #[error("{0}")]
-    Unavailable(String),
-    /// A backend holds invalid data, so that no correct export is possible.
-    #[error("{0}")]
-    Invalid(String),
+    /// A backend is unavailable, or holds invalid data, so that no correct export is possible.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The file cannot be written.
     #[error("{path} cannot be written: {reason}")]
     Output {
@@ -72,40 +71,37 @@ pub enum ExportError {
 
 impl Transient for ExportError {
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Backend(error) if error.is_transient())
     }
 }
 
 impl From<ReadError> for ExportError {
     fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            ReadError::Missing(_) | ReadError::Damaged(_) => Self::Invalid(error.to_string()),
-        }
+        Self::Backend(error.into())
     }
 }
 
 impl From<StoreError> for ExportError {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            StoreError::Corrupt(_) => Self::Invalid(error.to_string()),
-        }
+        Self::Backend(error.into())
     }
+}
+
+fn invalid(reason: impl ToString) -> ExportError {
+    BackendError::Invalid(reason.to_string()).into()
 }
 
 /// Progress of an export, readable while it runs.
 #[derive(Debug, Default)]
 pub struct ExportProgress {
-    total: AtomicU64,
-    done: AtomicU64,
+    steps: Progress,
     people: AtomicU64,
 }
 
 impl ExportProgress {
     /// Buckets read or written so far, and the total of both.
     pub fn steps(&self) -> (u64, u64) {
-        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+        self.steps.done_and_total()
     }
 
     /// People written.
@@ -114,7 +110,7 @@ impl ExportProgress {
     }
 
     fn complete_step(&self) {
-        self.done.fetch_add(1, Ordering::Relaxed);
+        self.steps.add_done(1);
     }
 }
 
@@ -131,12 +127,12 @@ pub async fn export(
     path: &Path,
     progress: &ExportProgress,
 ) -> Result<Manifest, ExportError> {
-    let registry = retry(|| async { Ok::<_, ExportError>(deps.store.registry().await?) }).await?;
-    let registry = require_active_log(registry, &deps.topic, deps.log.partitions())
-        .map_err(ExportError::Invalid)?;
+    let registry = retry(|| deps.store.registry()).await?;
+    let registry =
+        require_active_log(registry, &deps.topic, deps.log.partitions()).map_err(invalid)?;
     let partitions = registry.active.log.partitions;
     let steps = 2 * buckets().count() as u64 * u64::from(partitions.get());
-    progress.total.store(steps, Ordering::Relaxed);
+    progress.steps.set_total(steps);
 
     let mut writer = ExportWriter::begin(deps, format, path)?;
     let mut committed = Vec::new();
@@ -146,8 +142,7 @@ pub async fn export(
         committed.push(Some(snapshot.totals.clone()));
         writer = writer.write_partition(snapshot, progress).await?;
     }
-    let totals = CombinedTotals::merge(registry.term(), partitions, &committed)
-        .map_err(|fault| ExportError::Invalid(fault.to_string()))?;
+    let totals = CombinedTotals::merge(registry.term(), partitions, &committed).map_err(invalid)?;
     let finished = run_blocking(move || writer.finish(&totals)).await?;
     // No await from here on: a dropped export has renamed both files, or none.
     finished.persist()
@@ -206,7 +201,7 @@ impl ExportWriter {
             progress.people.store(self.summary.people + sums.people, Ordering::Relaxed);
         }
         if sums != committed {
-            return Err(ExportError::Invalid(format!(
+            return Err(invalid(format!(
                 "partition {}: the person rows add up to {sums:?} at position {}, but {committed:?} is committed; \
                  run an audit",
                 snapshot.id.partition, snapshot.position
@@ -268,7 +263,7 @@ impl Sums {
             return Ok(Self { people: totals.people, basis_points: vec![0; expected] });
         }
         if found != expected {
-            return Err(ExportError::Invalid(format!(
+            return Err(invalid(format!(
                 "the budget has {expected} categories, but its totals have {found}"
             )));
         }

@@ -11,14 +11,14 @@ const BUFFER_BYTES: usize = 256 * 1024;
 
 /// A file being written; dropping it deletes it.
 pub(super) struct OutputFile {
-    part: BufWriter<NamedTempFile>,
+    file: BufWriter<NamedTempFile>,
     digest: Sha256,
     bytes: u64,
 }
 
 /// A complete, synced file that has not been renamed yet.
 pub(super) struct PendingFile {
-    part: NamedTempFile,
+    file: NamedTempFile,
     /// In hexadecimal.
     pub sha256: String,
     pub bytes: u64,
@@ -32,45 +32,45 @@ impl OutputFile {
         }
         let mut prefix = path.file_name().unwrap_or_default().to_owned();
         prefix.push(".");
-        let part = tempfile::Builder::new()
+        let file = tempfile::Builder::new()
             .prefix(&prefix)
             .suffix(".part")
             .tempfile_in(parent_dir(path))?;
-        let part = BufWriter::with_capacity(BUFFER_BYTES, part);
-        Ok(Self { part, digest: Sha256::new(), bytes: 0 })
+        let file = BufWriter::with_capacity(BUFFER_BYTES, file);
+        Ok(Self { file, digest: Sha256::new(), bytes: 0 })
     }
 
     /// Flushes and syncs the file.
     pub fn finish(self) -> io::Result<PendingFile> {
-        let part = self.part.into_inner().map_err(io::IntoInnerError::into_error)?;
-        part.as_file().sync_all()?;
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.as_file().sync_all()?;
         let sha256 = hex::encode(self.digest.finalize());
-        Ok(PendingFile { part, sha256, bytes: self.bytes })
+        Ok(PendingFile { file, sha256, bytes: self.bytes })
     }
 }
 
 impl Write for OutputFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.part.write(bytes)?;
+        let written = self.file.write(bytes)?;
         self.digest.update(&bytes[..written]);
         self.bytes += written as u64;
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.part.flush()
+        self.file.flush()
     }
 }
 
 impl PendingFile {
     /// Renames the file to `path`, replacing an existing one.
     pub fn persist(self, path: &Path) -> io::Result<()> {
-        self.part.persist(path).map_err(|error| error.error)?;
+        self.file.persist(path).map_err(|error| error.error)?;
         File::open(parent_dir(path))?.sync_all()
     }
 }
 
-/// Returns the folder that contains a file.
+/// Returns the directory that contains a file.
 pub(super) fn parent_dir(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

@@ -14,10 +14,11 @@ use schemas::{
     RecordDecoder, bucket_of, buckets,
 };
 use storage::log::Record;
-use storage::store::{Checkpoint, PartitionRef, RecordFingerprint};
+use storage::store::{Checkpoint, PartitionRef, RecordFingerprint, StoreError};
 
 use super::spool::Spool;
-use super::{ExportDeps, ExportError, ExportProgress};
+use super::{ExportDeps, ExportError, ExportProgress, invalid};
+use crate::BackendError;
 use engine::fold::{FoldMode, PartitionState};
 use engine::partition::{HaltReason, check_log, matches_fingerprint};
 use storage::retry::{RetryBudget, retry};
@@ -49,7 +50,7 @@ impl Snapshot {
         dir: &Path,
         progress: &ExportProgress,
     ) -> Result<Self, ExportError> {
-        let read = || async { Ok::<_, ExportError>(deps.store.read_partition(id).await?) };
+        let read = || deps.store.read_partition(id);
         let before = retry(read).await?;
         let rows = read_rows(deps, id, dir, progress).await?;
         let before = before.map_or(Checkpoint::START, |stored| stored.checkpoint);
@@ -108,10 +109,6 @@ impl Snapshot {
     }
 }
 
-fn invalid(reason: impl ToString) -> ExportError {
-    ExportError::Invalid(reason.to_string())
-}
-
 /// The spool returned other bytes than were written.
 fn corrupt_spool() -> ExportError {
     ExportError::Spool(io::ErrorKind::InvalidData.into())
@@ -143,7 +140,7 @@ async fn read_bucket(
     deps: &ExportDeps,
     id: PartitionRef,
     bucket: u8,
-) -> Result<(u8, Vec<PersonRow>), ExportError> {
+) -> Result<(u8, Vec<PersonRow>), StoreError> {
     let budget = &deps.budget.id;
     retry(|| async {
         // Rows read before a failure are read again.
@@ -167,8 +164,7 @@ async fn read_records(
     dir: &Path,
 ) -> Result<Spool, ExportError> {
     let partition = id.partition;
-    let bounds =
-        retry(|| async { Ok::<_, ExportError>(deps.log.bounds(partition).await?) }).await?;
+    let bounds = retry(|| deps.log.bounds(partition)).await?;
     let resume = check_log(checkpoint, &deps.log.identity(), bounds).map_err(halted(partition))?;
     let spool = Spool::new(dir).map_err(ExportError::Spool)?;
     let mut reader = TailReader {
@@ -228,7 +224,7 @@ impl TailReader<'_> {
             let next = self.next;
             let reason =
                 format!("partition {partition}: read up to {next} only, not to {position}");
-            return Err(ExportError::Unavailable(reason));
+            return Err(BackendError::Unavailable(reason).into());
         }
         Ok(())
     }

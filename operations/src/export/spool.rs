@@ -36,13 +36,13 @@ impl Spool {
         Ok(Self { file: tempfile::tempfile_in(dir)?, end: 0, streams })
     }
 
-    /// Appends a frame, given in parts, to a bucket's stream.
-    pub fn push(&mut self, bucket: u8, parts: &[&[u8]]) -> io::Result<()> {
+    /// Appends a frame, the concatenation of `fields`, to a bucket's stream.
+    pub fn push(&mut self, bucket: u8, fields: &[&[u8]]) -> io::Result<()> {
         let too_long = |_| io::Error::new(io::ErrorKind::InvalidInput, "a frame of over 4 GiB");
-        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        let length = fields.iter().map(|field| field.len()).sum::<usize>();
         let stream = &mut self.streams[usize::from(bucket)];
         stream.unwritten.extend(u32::try_from(length).map_err(too_long)?.to_le_bytes());
-        parts.iter().for_each(|part| stream.unwritten.extend_from_slice(part));
+        fields.iter().for_each(|field| stream.unwritten.extend_from_slice(field));
         if stream.unwritten.len() >= CHUNK_BYTES {
             let end = self.end + stream.unwritten.len() as u64;
             self.file.write_all_at(&stream.unwritten, self.end)?;

@@ -9,7 +9,6 @@ use schemas::job::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use storage::jobs::{JobStore, JobUpdateError, update_job};
-use storage::store::StoreError;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -85,9 +84,9 @@ impl JobLease {
     }
 
     /// Sets the progress, which the next heartbeat stores.
-    pub fn report_progress(&self, done: u64, of: u64, line: impl Into<JobText>) {
-        let now = JobProgress { done, total: of, message: line.into() };
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    pub fn report_progress(&self, done: u64, total: u64, message: impl Into<JobText>) {
+        let progress = JobProgress { done, total, message: message.into() };
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 
     /// Stores the state that the next attempt resumes from. It is durable once this returns.
@@ -165,12 +164,7 @@ impl JobLease {
                 Err(JobUpdateError::Refused(_)) => return Err(JobFailure::LeaseLost),
                 // The outcome is unknown, or a cancellation came in between: read the row again.
                 Err(JobUpdateError::Unknown) => {}
-                Err(JobUpdateError::Store(error @ StoreError::Unavailable(_))) => {
-                    return Err(JobFailure::Transient(error.to_string()));
-                }
-                Err(JobUpdateError::Store(error)) => {
-                    return Err(JobFailure::Permanent(error.to_string()));
-                }
+                Err(JobUpdateError::Store(error)) => return Err(error.into()),
             }
         }
     }

@@ -133,7 +133,7 @@ impl JobWorker {
         match lease.heartbeat().await {
             Ok(()) => ClaimAttempt::Claimed(lease),
             Err(error) => {
-                tracing::debug!(job = %lease.job().id, %error, "the lease of a former job has been lost");
+                tracing::debug!(job = %lease.job().id, %error, "job lease lost before the job was resumed");
                 ClaimAttempt::NothingReady
             }
         }

@@ -8,18 +8,18 @@ use std::sync::Arc;
 use clap::Args;
 use runtime::config::ConfigArgs;
 use runtime::console;
-use runtime::progress::{self, ProgressUpdate};
+use runtime::progress::ProgressUpdate;
 use storage::config::StorageConfig;
 use storage::log::LogReaderOpener;
 use storage::log::archive::{ArchiveCheckReport, archive_dir_for};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
-use super::{EXIT_FAILED, EXIT_INTERRUPTED, MAX_PRINTED_LINES};
+use super::progress_display::show_while;
+use super::{EXIT_FAILED, EXIT_INTERRUPTED, push_first_lines};
 use generations::registry::active_log;
-use operations::archive::{
-    ArchiveDeps, ArchiveError, ArchiveProgress, Archived, archive, check_archive,
-};
+use operations::archive::{ArchiveDeps, ArchiveError, Archived, archive, check_archive};
+use operations::progress::Progress;
 
 /// Exit code: the check found faults.
 const FAULTY: u8 = 1;
@@ -33,7 +33,7 @@ pub struct ArchiveArgs {
     /// Configuration of the log, the store and the archive.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Use this archive folder instead of `archive.dir`
+    /// Use this archive directory instead of `archive.dir`
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Write nothing: verify each file's checksum, look for gaps up to the log's first record, and compare the archive's
@@ -49,7 +49,7 @@ pub(crate) enum ArchiveCommandError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(
-        "a folder is needed: archive.dir in the configuration (shared with the processors), or --dir"
+        "a directory is needed: archive.dir in the configuration (shared with the processors), or --dir"
     )]
     NoDir,
 }
@@ -67,7 +67,7 @@ pub async fn archive_command(
     stop: CancellationToken,
 ) -> ExitCode {
     let dir = args.dir.as_deref().or(storage.archive_dir());
-    let progress = Arc::new(ArchiveProgress::default());
+    let progress = Arc::new(Progress::default());
     // Boxed: the compiler cannot compute the layout of a future nested this deep.
     let work = Box::pin(async {
         let dir = dir.ok_or(ArchiveCommandError::NoDir)?;
@@ -78,8 +78,7 @@ pub async fn archive_command(
         })
     });
     let what = if args.check { "checked" } else { "archived" };
-    let done = stop.run_until_cancelled(with_progress(what, &progress, work)).await;
-    match done {
+    match show_records(what, &progress, stop.run_until_cancelled(work)).await {
         None => {
             console::err(
                 "archive: interrupted; complete segments stay, and the same command resumes\n",
@@ -105,33 +104,23 @@ pub async fn archive_command(
     }
 }
 
-/// Shows progress while `work` runs.
-async fn with_progress<T>(
-    what: &str,
-    progress: &ArchiveProgress,
-    work: impl Future<Output = T>,
-) -> T {
-    let ended = CancellationToken::new();
-    let shown = progress::show("archive ", ended.clone(), |_| {
-        let (done, of) = progress.records();
-        let line = match of {
+/// Displays how many records are done while `work` runs.
+async fn show_records<T>(what: &str, progress: &Progress, work: impl Future<Output = T>) -> T {
+    let current = || {
+        let (done, total) = progress.done_and_total();
+        let line = match total {
             0 => format!("{done} records {what}"),
-            of => format!("{done} of {of} records {what}"),
+            total => format!("{done} of {total} records {what}"),
         };
-        ProgressUpdate { done, total: of, message: String::new(), line }
-    });
-    let work = async {
-        let done = work.await;
-        ended.cancel();
-        done
+        ProgressUpdate { done, total, message: String::new(), line }
     };
-    tokio::join!(work, shown).0
+    show_while("archive ", current, work).await
 }
 
 async fn open_and_archive(
     storage: &StorageConfig,
     dir: &Path,
-    progress: &ArchiveProgress,
+    progress: &Progress,
 ) -> Result<Vec<Archived>, ArchiveCommandError> {
     let store = storage.open_existing_store().await?.store;
     let log = active_log(store.as_ref(), &storage.first_log()).await?;
@@ -142,7 +131,7 @@ async fn open_and_archive(
 async fn check(
     storage: &StorageConfig,
     dir: &Path,
-    progress: &Arc<ArchiveProgress>,
+    progress: &Arc<Progress>,
 ) -> Result<ArchiveCheckReport, ArchiveCommandError> {
     let store = storage.open_existing_store().await?.store;
     let log = active_log(store.as_ref(), &storage.first_log()).await?;
@@ -155,9 +144,9 @@ pub(crate) async fn check_configured(
     storage: &StorageConfig,
 ) -> Result<ArchiveCheckReport, ArchiveCommandError> {
     let dir = storage.archive_dir().ok_or(ArchiveCommandError::NoDir)?;
-    let progress = Arc::new(ArchiveProgress::default());
-    with_progress("of the archive checked", &progress, Box::pin(check(storage, dir, &progress)))
-        .await
+    let progress = Arc::new(Progress::default());
+    let checking = Box::pin(check(storage, dir, &progress));
+    show_records("of the archive checked", &progress, checking).await
 }
 
 /// Formats the result; the last line is the summary that scripts read.
@@ -176,12 +165,7 @@ fn text(done: &ArchiveOutcome) -> String {
             let _ = write!(text, "ARCHIVE records={total} new={records}");
         }
         ArchiveOutcome::Checked(ArchiveCheckReport { segments, records, faults }) => {
-            for fault in faults.iter().take(MAX_PRINTED_LINES) {
-                let _ = writeln!(text, "{fault}");
-            }
-            if let Some(more @ 1..) = faults.len().checked_sub(MAX_PRINTED_LINES) {
-                let _ = writeln!(text, "and {more} more");
-            }
+            push_first_lines(&mut text, faults.iter(), faults.len() as u64);
             let faults = faults.len();
             let _ = write!(text, "ARCHIVE records={records} segments={segments} faults={faults}");
         }

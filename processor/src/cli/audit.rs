@@ -9,15 +9,18 @@ use clap::Args;
 use runtime::clock::now_ms;
 use runtime::config::ConfigArgs;
 use runtime::console;
-use runtime::progress::{self, ProgressUpdate};
+use runtime::progress::ProgressUpdate;
 use storage::config::StorageConfig;
 use storage::log::LogReaderOpener;
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
-use super::{EXIT_DIFFERENT, EXIT_INTERRUPTED, MAX_PRINTED_LINES};
+use super::progress_display::show_while;
+use super::{EXIT_DIFFERENT, EXIT_INTERRUPTED, MAX_PRINTED_LINES, push_first_lines};
 use generations::registry::active_log;
-use operations::audit::{AuditDeps, AuditError, AuditProgress, Report, audit};
+use operations::BackendError;
+use operations::audit::{AuditDeps, Report, audit};
+use operations::progress::Progress;
 
 /// Exit code: not everything could be compared.
 const EXIT_UNCHECKED: u8 = 2;
@@ -45,19 +48,15 @@ pub async fn audit_command(
     storage: &StorageConfig,
     stop: CancellationToken,
 ) -> ExitCode {
-    let (progress, done) = (AuditProgress::default(), CancellationToken::new());
-    let shown = progress::show("auditing ", done.clone(), |_| {
-        let (folded, records) = progress.records();
-        let line = format!("{folded} of {records} records compared");
-        ProgressUpdate { done: folded, total: records, message: String::new(), line }
-    });
-    let audited = async {
-        let audited = stop.run_until_cancelled(open_and_audit(args, storage, &progress)).await;
-        done.cancel();
-        audited
+    let progress = Progress::default();
+    let current = || {
+        let (done, total) = progress.done_and_total();
+        let line = format!("{done} of {total} records compared");
+        ProgressUpdate { done, total, message: String::new(), line }
     };
-    let (audited, ()) = tokio::join!(audited, shown);
-    match audited {
+    // Boxed: the compiler cannot compute the layout of a future nested this deep.
+    let auditing = Box::pin(open_and_audit(args, storage, &progress));
+    match show_while("auditing ", current, stop.run_until_cancelled(auditing)).await {
         None => {
             console::err("audit: interrupted\n");
             ExitCode::from(EXIT_INTERRUPTED)
@@ -85,13 +84,13 @@ enum AuditCommandError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
-    Audit(#[from] AuditError),
+    Audit(#[from] BackendError),
 }
 
 async fn open_and_audit(
     args: &AuditArgs,
     storage: &StorageConfig,
-    progress: &AuditProgress,
+    progress: &Progress,
 ) -> Result<Report, AuditCommandError> {
     let store = storage.open_existing_store().await?.store;
     let log = active_log(store.as_ref(), &storage.first_log()).await?;
@@ -116,12 +115,7 @@ fn verdict(report: &Report) -> u8 {
 /// Formats the result; the last line is the summary that scripts read.
 fn text(report: &Report) -> String {
     let mut text = String::new();
-    for difference in report.differences.iter().take(MAX_PRINTED_LINES) {
-        let _ = writeln!(text, "{difference}");
-    }
-    if let Some(more @ 1..) = report.differences.len().checked_sub(MAX_PRINTED_LINES) {
-        let _ = writeln!(text, "and {more} more");
-    }
+    push_first_lines(&mut text, report.differences.iter(), report.differences.len() as u64);
     for unchecked in report.unchecked.iter().take(MAX_PRINTED_LINES) {
         let _ = writeln!(text, "not compared: {}", unchecked.escape_debug());
     }
@@ -157,10 +151,10 @@ fn metrics(report: &Report, now_seconds: u64) -> String {
         "# HELP allocator_audit_differences Differences from the log that the last audit found.\n\
          # TYPE allocator_audit_differences gauge\n",
     );
-    for ((place, partition, budget, category), count) in counts {
+    for ((subject, partition, budget, category), count) in counts {
         let _ = writeln!(
             text,
-            "allocator_audit_differences{{place=\"{place}\",partition=\"{partition}\",budget=\"{budget}\",\
+            "allocator_audit_differences{{place=\"{subject}\",partition=\"{partition}\",budget=\"{budget}\",\
              category=\"{category}\"}} {count}"
         );
     }

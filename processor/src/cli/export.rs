@@ -9,17 +9,18 @@ use std::time::Duration;
 use clap::Args;
 use runtime::config::ConfigArgs;
 use runtime::console;
-use runtime::progress::{self, ProgressUpdate};
+use runtime::progress::ProgressUpdate;
 use schemas::export::Manifest;
 use schemas::job::ExportFormat;
 use schemas::{Budget, BudgetId};
 use storage::config::StorageConfig;
-use storage::control::BudgetDefinitions;
+use storage::control::{ControlTopic, wait_until_loaded};
 use storage::log::LogReaderOpener;
 use storage::open_error::OpenError;
-use tokio::time::Instant;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::progress_display::show_while;
 use super::{EXIT_FAILED, EXIT_INTERRUPTED};
 use generations::registry::active_log;
 use operations::export::{
@@ -30,7 +31,6 @@ use operations::export::{
 const STDOUT: &str = "-";
 /// How long to wait for the budget definitions.
 const DEFINITIONS_TIMEOUT: Duration = Duration::from_secs(20);
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Write the current allocations of one budget to a file, without identities
 ///
@@ -44,7 +44,7 @@ pub struct ExportArgs {
     /// Id of the budget
     #[arg(long, value_name = "ID", value_parser = budget_id)]
     pub budget: BudgetId,
-    /// csv, ndjson, pb or parquet; default: by the output's file name
+    /// Format of the file: csv, ndjson, pb or parquet; default: by the output's file name
     #[arg(long)]
     pub format: Option<ExportFormat>,
     /// Output file, `-` for standard output; default: named after budget and format
@@ -63,21 +63,15 @@ pub async fn export_command(
     storage: &StorageConfig,
     stop: CancellationToken,
 ) -> ExitCode {
-    let (progress, done) = (ExportProgress::default(), CancellationToken::new());
-    let shown = progress::show("exporting ", done.clone(), |_| {
-        let ((done, of), people) = (progress.steps(), progress.people());
-        let line = format!("{done} of {of} buckets read and written, {people} people so far");
-        ProgressUpdate { done, total: of, message: format!("{people} people"), line }
-    });
-    let exporting = async {
-        // Boxed: the compiler cannot compute the layout of a future nested this deep.
-        let exporting = Box::pin(open_and_export(args, storage, &progress));
-        let exported = stop.run_until_cancelled(exporting).await;
-        done.cancel();
-        exported
+    let progress = ExportProgress::default();
+    let current = || {
+        let ((done, total), people) = (progress.steps(), progress.people());
+        let line = format!("{done} of {total} buckets read and written, {people} people so far");
+        ProgressUpdate { done, total, message: format!("{people} people"), line }
     };
-    let (exported, ()) = tokio::join!(exporting, shown);
-    match exported {
+    // Boxed: the compiler cannot compute the layout of a future nested this deep.
+    let exporting = Box::pin(open_and_export(args, storage, &progress));
+    match show_while("exporting ", current, stop.run_until_cancelled(exporting)).await {
         None => {
             console::err("export: interrupted; nothing was written\n");
             ExitCode::from(EXIT_INTERRUPTED)
@@ -131,8 +125,7 @@ async fn open_and_export(
         log: storage.open(&log).await?,
         topic: log.topic,
         store,
-        budget: definition(storage.open_control_topic()?.definitions.as_ref(), &args.budget)
-            .await?,
+        budget: definition(&storage.open_control_topic()?, &args.budget).await?,
     };
     let path = match &args.output {
         Some(path) if path.as_os_str() == STDOUT => {
@@ -147,17 +140,13 @@ async fn open_and_export(
 
 /// Waits for the definitions and returns that of one budget.
 async fn definition(
-    definitions: &dyn BudgetDefinitions,
+    control: &ControlTopic,
     budget: &BudgetId,
 ) -> Result<Arc<Budget>, ExportCommandError> {
-    let deadline = Instant::now() + DEFINITIONS_TIMEOUT;
-    while !definitions.is_loaded() {
-        if Instant::now() > deadline {
-            return Err(ExportCommandError::NoDefinitions);
-        }
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
-    let catalog = definitions.catalog();
+    timeout(DEFINITIONS_TIMEOUT, wait_until_loaded(control.active_log.as_ref()))
+        .await
+        .map_err(|_| ExportCommandError::NoDefinitions)?;
+    let catalog = control.definitions.catalog();
     let found = catalog.get(budget.as_str()).cloned();
     found.ok_or_else(|| ExportCommandError::NoBudget(budget.clone()))
 }
@@ -172,7 +161,7 @@ async fn to_stdout(
     let path = dir.path().join("export");
     let manifest = export(deps, format, &path, progress).await?;
     run_blocking(move || {
-        // Keeps the folder until the copy is done.
+        // Keeps the directory until the copy is done.
         let _dir = dir;
         copy_to_stdout(&path).map_err(|reason| {
             let path = PathBuf::from("standard output");

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use runtime::clock::now_ms;
-use runtime::progress::{self, ProgressUpdate};
+use runtime::progress::ProgressUpdate;
 use schemas::job::{Job, JobId, JobState, Verdict};
 use storage::jobs::JobStore;
 use storage::store::StoreError;
@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::job_text::job_line;
+use super::progress_display::show_while;
 use super::{EXIT_DIFFERENT, EXIT_FAILED};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -44,9 +45,9 @@ pub(super) async fn watch_job(
     job: Job,
     stop: CancellationToken,
 ) -> Result<Option<Job>, WatchError> {
-    let (id, ended) = (job.id, CancellationToken::new());
+    let id = job.id;
     let latest = Mutex::new(job);
-    let display = progress::show(label, ended.clone(), |_| {
+    let current = || {
         let job = latest.lock().unwrap_or_else(PoisonError::into_inner);
         let message = format!("{} {}", job.state.name(), job.progress.message);
         ProgressUpdate {
@@ -55,7 +56,7 @@ pub(super) async fn watch_job(
             message,
             line: job_line(&job),
         }
-    });
+    };
     let polling = async {
         loop {
             match jobs.job(id).await {
@@ -69,13 +70,7 @@ pub(super) async fn watch_job(
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     };
-    let watching = async {
-        let watched = stop.run_until_cancelled(polling).await;
-        ended.cancel();
-        watched
-    };
-    let (watched, ()) = tokio::join!(watching, display);
-    watched.transpose()
+    show_while(label, current, stop.run_until_cancelled(polling)).await.transpose()
 }
 
 /// Waits until the jobs have not changed for [`INACTIVITY_TIMEOUT`].

@@ -35,7 +35,7 @@ enum Action {
     List(ConfigArgs),
     Show(OneArgs),
     Submit(SubmitArgs),
-    /// Cancel a job: at once if it is queued, otherwise once its worker has undone it
+    /// Cancel a job: at once if it is queued, otherwise once its worker has undone its effects
     Cancel(OneArgs),
     /// Retry a dead job from its checkpoint
     Retry(OneArgs),
@@ -57,7 +57,7 @@ struct OneArgs {
 struct SubmitArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// What the job does
+    /// Kind of job
     kind: Kind,
     /// For rebuild: compare only, then discard the new generation
     #[arg(long)]
@@ -65,13 +65,13 @@ struct SubmitArgs {
     /// For export: id of the budget
     #[arg(long, value_name = "ID", value_parser = budget_id, required_if_eq("kind", "export"))]
     budget: Option<BudgetId>,
-    /// For export: csv, ndjson, pb or parquet
+    /// For export: format of the file, csv, ndjson, pb or parquet
     #[arg(long, required_if_eq("kind", "export"))]
     format: Option<ExportFormat>,
     /// For export: publish the file in place of the previous one
     #[arg(long)]
     publish: bool,
-    /// critical, high, normal or low
+    /// Priority: critical, high, normal or low
     #[arg(long, default_value_t)]
     priority: Priority,
     /// Show progress until the job has ended. Exit code: 0 done without differences, 1 differences found, 2 not done or

@@ -11,9 +11,11 @@ mod generations;
 mod job_text;
 mod job_watch;
 mod jobs;
+mod progress_display;
 mod rebuild;
 mod repartition;
 
+use std::fmt::{Display, Write as _};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -76,6 +78,18 @@ impl OperatorCommand {
             Self::Generations(args) => generations::generations_command(args, storage).await,
             Self::Jobs(args) => jobs::jobs_command(args, storage, shutdown::listen()).await,
         }
+    }
+}
+
+/// Appends the first [`MAX_PRINTED_LINES`] of `total` lines, and how many more there are.
+fn push_first_lines(text: &mut String, lines: impl Iterator<Item: Display>, total: u64) {
+    let mut printed = 0;
+    for line in lines.take(MAX_PRINTED_LINES) {
+        let _ = writeln!(text, "{line}");
+        printed += 1;
+    }
+    if let more @ 1.. = total.saturating_sub(printed) {
+        let _ = writeln!(text, "and {more} more");
     }
 }
 

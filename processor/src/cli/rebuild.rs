@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
-use generations::rebuild::{RebuildError, target_positions};
+use generations::rebuild::{RebuildError, is_joinable, target_positions};
 use generations::registry::{RegistryUpdateError, active_log, begin};
 use operations::jobs::{RebuildComparison, rebuild_result};
 use runtime::clock::now_ms;
@@ -26,7 +26,7 @@ use uuid::Uuid;
 use super::archive::{ArchiveCommandError, check_configured};
 use super::job_watch::{WatchError, exit_code, wait_for_inactivity, watch_job};
 use super::jobs::current_user;
-use super::{EXIT_FAILED, EXIT_INTERRUPTED, MAX_PRINTED_LINES};
+use super::{EXIT_FAILED, EXIT_INTERRUPTED, MAX_PRINTED_LINES, push_first_lines};
 
 /// Rebuild all totals from the log as a new generation, verify it against the active one, and switch
 ///
@@ -80,17 +80,14 @@ pub(super) async fn rebuild_command(
     storage: &StorageConfig,
     stop: CancellationToken,
 ) -> ExitCode {
-    if args.from_archive {
-        match stop.run_until_cancelled(require_complete_archive(storage)).await {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return failed(&error),
-            None => {
-                console::err("rebuild: interrupted; nothing was started\n");
-                return ExitCode::from(EXIT_INTERRUPTED);
-            }
+    // Boxed: the compiler cannot compute the layout of a future nested this deep.
+    let checking = Box::pin(async {
+        if args.from_archive {
+            require_complete_archive(storage).await?;
         }
-    }
-    let stores = match stop.run_until_cancelled(check(args.dry_run, storage)).await {
+        check(args.dry_run, storage).await
+    });
+    let stores = match stop.run_until_cancelled(checking).await {
         Some(Ok(stores)) => stores,
         Some(Err(error)) => return failed(&error),
         None => {
@@ -132,7 +129,7 @@ async fn check(
     target_positions(storage.open(&log).await?.as_ref()).await?;
     let registry = stores.store.registry().await?.ok_or(RegistryUpdateError::NoRegistry)?;
     match &registry.building {
-        Some(building) if building.dry_run != dry_run || building.record.log != log => {
+        Some(building) if !is_joinable(building, &log, dry_run) => {
             Err(RebuildError::PurposeConflict(building.record.generation).into())
         }
         Some(_) => Ok(stores),
@@ -197,14 +194,7 @@ fn result_text(ended: &Job, dry_run: bool) -> Result<String, RebuildCommandError
     let RebuildComparison { before, records, differences, lines } =
         comparison.ok_or(RebuildError::NoLongerBuilding(generation))?;
     let mut text = String::new();
-    let mut printed = 0;
-    for line in lines.as_str().lines().take(MAX_PRINTED_LINES) {
-        let _ = writeln!(text, "{line}");
-        printed += 1;
-    }
-    if let more @ 1.. = differences.saturating_sub(printed) {
-        let _ = writeln!(text, "and {more} more");
-    }
+    push_first_lines(&mut text, lines.as_str().lines(), differences);
     let _ = writeln!(
         text,
         "REBUILD generation={generation} compared_with={before} records={records} differences={differences} {outcome}"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use runtime::config::ConfigArgs;
 use runtime::console;
-use runtime::progress;
+use runtime::progress::ProgressUpdate;
 use schemas::PartitionCount;
 use storage::config::StorageConfig;
 use storage::control::wait_until_loaded;
@@ -15,6 +15,7 @@ use storage::open_error::OpenError;
 use storage::store::StoreError;
 use tokio_util::sync::CancellationToken;
 
+use super::progress_display::show_while;
 use super::{EXIT_DIFFERENT, EXIT_FAILED, EXIT_INTERRUPTED};
 use generations::registry::{RegistryUpdateError, check_configured_log};
 use generations::repartition::{
@@ -133,27 +134,23 @@ async fn repartition_with_progress(
         tokio::time::timeout(DEFINITIONS_TIMEOUT, wait_until_loaded(deps.active_log.as_ref()))
             .await;
     loaded.map_err(|_| RepartitionCommandError::NoDefinitions)?;
-    let (latest, done) = (Mutex::new((0, 0, String::new())), CancellationToken::new());
-    let shown = progress::show("repartitioning ", done.clone(), |_| {
-        let (done, of, message) = latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let so_far = format!("{done} of {of} records copied and folded");
+    let latest = Mutex::new((0, 0, String::new()));
+    let current = || {
+        let (done, total, message) = latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let so_far = format!("{done} of {total} records copied and folded");
         let line = if message.is_empty() { so_far } else { format!("{so_far}; {message}") };
-        progress::ProgressUpdate { done, total: of, message, line }
-    });
-    let on_progress = |look: &RepartitionProgress| {
-        let message = match look.stage {
-            RepartitionStage::Copying => look.stall_reasons.first().cloned().unwrap_or_default(),
+        ProgressUpdate { done, total, message, line }
+    };
+    let on_progress = |progress: &RepartitionProgress| {
+        let RepartitionProgress { stage, done, total, stall_reasons } = progress;
+        let message = match stage {
+            RepartitionStage::Copying => stall_reasons.first().cloned().unwrap_or_default(),
             RepartitionStage::Sealed => "submissions wait".to_owned(),
         };
-        *latest.lock().unwrap_or_else(PoisonError::into_inner) = (look.done, look.total, message);
+        *latest.lock().unwrap_or_else(PoisonError::into_inner) = (*done, *total, message);
     };
-    let repartitioning = async {
-        let outcome = repartition::repartition(&deps, partitions, on_progress, stop).await;
-        done.cancel();
-        outcome
-    };
-    let (outcome, ()) = tokio::join!(repartitioning, shown);
-    Ok(text(&outcome?))
+    let repartitioning = repartition::repartition(&deps, partitions, on_progress, stop);
+    Ok(text(&show_while("repartitioning ", current, repartitioning).await?))
 }
 
 async fn cancel(storage: &StorageConfig) -> Result<String, RepartitionCommandError> {

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use operations::archive::{ArchiveProgress, check_archive};
+use operations::archive::check_archive;
+use operations::progress::Progress;
 use schemas::job::{self, ExportFormat, Job, JobId, JobKind, JobState, NewJob, Priority, Verdict};
 use schemas::{Budget, Generation, Offset, Receipt};
 use sha2::{Digest, Sha256};
@@ -288,7 +289,7 @@ async fn a_dead_letter_is_dropped_and_an_unknown_one_is_refused() {
 async fn an_archive_job_copies_all_committed_records_and_the_next_one_only_new_records() {
     let mut fixture = settled().await;
     let reason = run_until_dead(&fixture, JobKind::Archive).await;
-    assert_eq!(reason, "no archive folder is configured: `archive.dir`");
+    assert_eq!(reason, "no archive directory is configured: `archive.dir`");
     fixture.stop_processor().await;
     let dir = fixture.dir.path().join("archive");
     fixture.archive = Some(dir.clone());
@@ -302,7 +303,7 @@ async fn an_archive_job_copies_all_committed_records_and_the_next_one_only_new_r
     fixture.wait_until_settled().await;
     let (_, result) = run(&fixture, JobKind::Archive).await;
     assert_eq!(result, format!("2100 records, 100 of them new: {}", dir.display()));
-    let (log, progress) = (fixture.reader(), Arc::new(ArchiveProgress::default()));
+    let (log, progress) = (fixture.reader(), Arc::new(Progress::default()));
     let found = check_archive(&log, TOPIC, &dir, &progress).await.unwrap();
     assert_eq!((found.records, found.faults), (2_100, Vec::new()));
     fixture.stop_processor().await;

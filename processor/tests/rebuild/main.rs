@@ -15,22 +15,20 @@ use std::time::Duration;
 
 use engine::partition::{PartitionLimits, claim};
 use fixture::{BUDGETS, Fixture, PARTITIONS, budget, count, move_one_person, report_lines};
-use generations::rebuild::RebuildError;
+use generations::rebuild::{RebuildError, wait_until_compared};
 use generations::registry::{
     RegistryUpdateError, TransitionRefused, begin, cancel, delete_retired, retire, roll_back,
     update_registry,
 };
 use rebuild::{RebuildOutcome, rebuild};
-use schemas::{Generation, GenerationRegistry, LogNumber, PartitionId, Term, buckets};
+use schemas::{Generation, GenerationRegistry, LogNumber, PartitionId, Position, Term, buckets};
 use storage::store::{Checkpoints, Generations, PartitionRef, People};
 use tokio::time::{Instant, sleep, timeout};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-async fn run_rebuild(fixture: &Fixture, dry_run: bool) -> Result<RebuildOutcome, RebuildError> {
-    let log = fixture.reader();
-    let rebuilding = rebuild(fixture.store.as_ref(), &log, dry_run);
-    timeout(TIMEOUT, rebuilding).await.expect("the rebuild takes too long")
+async fn run_rebuild(fixture: &Fixture, dry_run: bool) -> Result<RebuildOutcome, String> {
+    rebuild(fixture.store.as_ref(), dry_run).await
 }
 
 async fn registry(fixture: &Fixture) -> GenerationRegistry {
@@ -154,8 +152,7 @@ async fn the_previous_generation_stays_up_to_date_and_can_be_rolled_back_to_unti
         (Term { number: 3, generation: Generation(1), log: LogNumber::FIRST }, before.1)
     );
     let refused = run_rebuild(&fixture, false).await.unwrap_err();
-    let kept = RegistryUpdateError::Refused(TransitionRefused::PreviousKept(Generation(2)));
-    assert!(matches!(refused, RebuildError::Change(error) if error == kept));
+    assert_eq!(refused, TransitionRefused::PreviousKept(Generation(2)).to_string());
 
     update_registry(fixture.store.as_ref(), |registry| retire(registry, Generation(2)))
         .await
@@ -178,21 +175,8 @@ async fn the_previous_generation_stays_up_to_date_and_can_be_rolled_back_to_unti
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unwatched_rebuild_continues_across_a_restart_and_can_be_joined() {
     let mut fixture = Fixture::settled().await;
-    let log = fixture.reader();
-    {
-        // The caller is dropped as soon as the generation has begun.
-        let store = fixture.store.as_ref();
-        let rebuilding = rebuild(store, &log, false);
-        let begun = async {
-            while store.registry().await.unwrap().unwrap().building.is_none() {
-                sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::select! {
-            _ = rebuilding => panic!("the rebuild cannot be done yet"),
-            () = begun => {}
-        }
-    }
+    let store = fixture.store.as_ref();
+    update_registry(store, |registry| begin(registry, false, 0)).await.unwrap();
     fixture.stop_processor().await;
     fixture.append(200).await;
     fixture.start_processor().await;
@@ -300,17 +284,19 @@ async fn several_but_not_all_partitions_that_are_far_behind_catch_up_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_generation_cancelled_during_its_rebuild_never_becomes_active() {
     let mut fixture = Fixture::settled().await;
+    let store = fixture.store.as_ref();
+    let begun = update_registry(store, |registry| begin(registry, false, 0)).await.unwrap();
+    let building = begun.building.unwrap().record;
+    // Beyond the log's end, so that the comparison cannot be complete before the cancellation.
+    let targets = vec![Position(u64::from(u32::MAX)); PARTITIONS as usize];
+    let waiting = wait_until_compared(store, &building, Generation(1), &targets, |_| {});
     let cancelling = async {
-        while registry(&fixture).await.building.is_none() {
-            sleep(Duration::from_millis(1)).await;
-        }
-        update_registry(fixture.store.as_ref(), |registry| cancel(registry, Generation(2)))
-            .await
-            .unwrap();
+        update_registry(store, |registry| cancel(registry, Generation(2))).await.unwrap();
     };
-    let (rebuilt, ()) = tokio::join!(run_rebuild(&fixture, false), cancelling);
-    let rebuilt = rebuilt.map(|rebuilt| rebuilt.generation);
-    assert!(matches!(rebuilt, Err(RebuildError::NoLongerBuilding(Generation(2)))), "{rebuilt:?}");
+    let (compared, ()) = timeout(TIMEOUT, async { tokio::join!(waiting, cancelling) })
+        .await
+        .expect("the wait for the comparison does not end");
+    assert!(matches!(compared, Err(RebuildError::NoLongerBuilding(Generation(2)))), "{compared:?}");
     assert_eq!(registry(&fixture).await.term(), Term::FIRST);
     assert_agrees_with_log(&fixture).await;
     fixture.stop_processor().await;

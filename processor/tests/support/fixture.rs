@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use engine::partition::{DeadLetterThresholds, PartitionLimits};
 use operations::archive::ArchiveDeps;
-use operations::audit::{AuditDeps, AuditProgress, Report, audit};
+use operations::audit::{AuditDeps, Report, audit};
+use operations::progress::Progress;
 use processor::ProcessorDeps;
 use schemas::{
     Action, Allocation, Budget, BudgetId, BudgetTotals, Category, CategoryId, Generation,
@@ -308,7 +309,7 @@ impl Fixture {
             cache: Some(Arc::clone(&self.cache)),
             apis: self.apis.clone(),
         };
-        audit(&deps, &AuditProgress::default()).await.unwrap()
+        audit(&deps, &Progress::default()).await.unwrap()
     }
 }
 

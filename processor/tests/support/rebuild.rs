@@ -1,14 +1,19 @@
-//! Drives a rebuild without a job. Not every test uses all of it.
+//! Runs a rebuild as operators do: as a job, which the fixture's processor executes.
 
-use generations::rebuild::{RebuildError, target_positions, wait_until_compared};
-use generations::registry::{
-    RegistryUpdateError, begin, cancel, delete_retired, switch_active, update_registry,
-};
-use schemas::{Building, Generation};
-use storage::log::LogReader;
-use storage::store::Store;
+use std::time::Duration;
 
-/// The result of a rebuild.
+use operations::jobs::{RebuildComparison, rebuild_result};
+use runtime::clock::now_ms;
+use schemas::Generation;
+use schemas::job::{JobId, JobKind, JobState, NewJob, Priority};
+use storage::jobs::{JobStore, submit};
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+const REBUILD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The result of a rebuild. Not every test reads all of it.
+#[allow(dead_code)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RebuildOutcome {
     /// The generation that was built.
@@ -21,46 +26,29 @@ pub struct RebuildOutcome {
     pub differences: Vec<String>,
 }
 
-/// Begins a rebuild, or joins a running one, and completes it.
-///
-/// Switches to the new generation; a dry run is cancelled instead.
-pub async fn rebuild(
-    store: &dyn Store,
-    log: &dyn LogReader,
-    dry_run: bool,
-) -> Result<RebuildOutcome, RebuildError> {
-    let targets = target_positions(log).await?;
-    let (building, before) = begin_or_join(store, dry_run).await?;
-    let generation = building.record.generation;
-    let (records, differences) =
-        wait_until_compared(store, &building.record, before, &targets, |_| {}).await?;
-    if dry_run {
-        update_registry(store, |registry| cancel(registry, generation)).await?;
-        delete_retired(store).await?;
-    } else {
-        update_registry(store, |registry| switch_active(registry, generation)).await?;
-    }
-    Ok(RebuildOutcome { generation, before, records, differences })
-}
-
-/// Returns the building generation, begun here if there is none, and the active generation.
-async fn begin_or_join(
-    store: &dyn Store,
-    dry_run: bool,
-) -> Result<(Building, Generation), RebuildError> {
-    let current = store.registry().await?.ok_or(RegistryUpdateError::NoRegistry)?;
-    let registry = match current.building {
-        Some(_) => current,
-        None => update_registry(store, |registry| begin(registry, dry_run, 0)).await?,
-    };
-    let active = registry.active.generation;
-    match registry.building {
-        Some(building)
-            if building.dry_run == dry_run && building.record.log == registry.active.log =>
-        {
-            Ok((building, active))
+/// Submits a rebuild and waits for its end. Returns the reason if the job is dead.
+pub async fn rebuild(jobs: &dyn JobStore, dry_run: bool) -> Result<RebuildOutcome, String> {
+    let now_ms = now_ms();
+    let id = JobId::new(now_ms, Uuid::new_v4());
+    let (kind, priority) = (JobKind::Rebuild { dry_run }, Priority::Normal);
+    let new = NewJob { id, kind, priority, requested_by: "a test".into() };
+    submit(jobs, new, now_ms).await.unwrap();
+    let ended = async {
+        loop {
+            let job = jobs.job(id).await.unwrap().unwrap();
+            if job.is_ended() {
+                return job;
+            }
+            sleep(Duration::from_millis(10)).await;
         }
-        Some(building) => Err(RebuildError::PurposeConflict(building.record.generation)),
-        None => Err(RebuildError::NoLongerBuilding(registry.next)),
+    };
+    let job = timeout(REBUILD_TIMEOUT, ended).await.expect("the rebuild takes too long");
+    if let JobState::Dead { reason, .. } = &job.state {
+        return Err(reason.to_string());
     }
+    let (generation, comparison) = rebuild_result(&job).unwrap();
+    let RebuildComparison { before, records, differences, lines } = comparison.unwrap();
+    let lines: Vec<String> = lines.as_str().lines().map(str::to_owned).collect();
+    assert_eq!(lines.len() as u64, differences, "not every difference has a line");
+    Ok(RebuildOutcome { generation, before, records, differences: lines })
 }

@@ -56,7 +56,11 @@ impl Partition {
             Ok(()) => {}
             Err(CommitError::Fenced) => return Err(PartitionExit::Fenced),
             Err(lost @ CommitError::CommitsLost { .. }) => {
-                tracing::error!(partition = %self.id.partition, reason = %lost, "acknowledged commits are lost, folding them again");
+                tracing::error!(
+                    partition = %self.id.partition,
+                    reason = %lost,
+                    "the store lost acknowledged commits, folding their records again",
+                );
                 return Err(PartitionExit::CommitsLost);
             }
             Err(CommitError::Corrupt(reason)) => return Err(HaltReason::Invariant(reason).into()),

@@ -24,7 +24,7 @@ impl RowWriter for Csv {
         writeln!(self.0, "{}", shares.join(","))
     }
 
-    fn finish(self: Box<Self>, _facts: &ExportSummary) -> io::Result<OutputFile> {
+    fn finish(self: Box<Self>, _summary: &ExportSummary) -> io::Result<OutputFile> {
         Ok(self.0)
     }
 }

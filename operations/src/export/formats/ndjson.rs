@@ -28,7 +28,7 @@ impl RowWriter for Ndjson {
         writeln!(self.output, "{{\"allocation\":{{{}}}}}", given.join(","))
     }
 
-    fn finish(self: Box<Self>, _facts: &ExportSummary) -> io::Result<OutputFile> {
+    fn finish(self: Box<Self>, _summary: &ExportSummary) -> io::Result<OutputFile> {
         Ok(self.output)
     }
 }

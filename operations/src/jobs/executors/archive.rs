@@ -3,13 +3,13 @@
 use schemas::job::Verdict;
 
 use super::{JobExecutorDeps, JobFailure, JobLease, JobOutcome, report_while};
-use crate::archive::{ArchiveDeps, ArchiveError, ArchiveProgress, archive};
+use crate::archive::{ArchiveDeps, ArchiveError, archive};
+use crate::progress::Progress;
 
 impl From<ArchiveError> for JobFailure {
     fn from(error: ArchiveError) -> Self {
         match error {
-            ArchiveError::Unavailable(reason) => Self::Transient(reason),
-            ArchiveError::Invalid(reason) => Self::Permanent(reason),
+            ArchiveError::Backend(error) => error.into(),
             // A full disk may have space later; a gap fails all five attempts.
             ArchiveError::Write(error) => Self::Transient(error.to_string()),
         }
@@ -19,15 +19,15 @@ impl From<ArchiveError> for JobFailure {
 pub(super) async fn run(deps: &JobExecutorDeps, job: &JobLease) -> Result<JobOutcome, JobFailure> {
     let Some(dir) = &deps.archive_dir else {
         return Err(JobFailure::Permanent(
-            "no archive folder is configured: `archive.dir`".to_owned(),
+            "no archive directory is configured: `archive.dir`".to_owned(),
         ));
     };
     let log = deps.active_log().await?;
     let archive_deps = ArchiveDeps::of(&log, deps.logs.as_ref(), &deps.store, dir).await?;
-    let progress = ArchiveProgress::default();
+    let progress = Progress::default();
     let current = || {
-        let (done, of) = progress.records();
-        (done, of, format!("{done} of {of} records archived"))
+        let (done, total) = progress.done_and_total();
+        (done, total, format!("{done} of {total} records archived"))
     };
     let archived = report_while(job, current, archive(&archive_deps, &progress)).await?;
     let whole: u64 = archived.iter().map(|partition| partition.end.0).sum();

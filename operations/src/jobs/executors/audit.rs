@@ -6,7 +6,8 @@ use std::sync::Arc;
 use schemas::job::Verdict;
 
 use super::{JobExecutorDeps, JobFailure, JobLease, JobOutcome, report_while};
-use crate::audit::{AuditDeps, AuditError, AuditProgress, Report, audit};
+use crate::audit::{AuditDeps, Report, audit};
+use crate::progress::Progress;
 
 pub(super) async fn run(deps: &JobExecutorDeps, job: &JobLease) -> Result<JobOutcome, JobFailure> {
     let log = deps.active_log().await?;
@@ -17,17 +18,13 @@ pub(super) async fn run(deps: &JobExecutorDeps, job: &JobLease) -> Result<JobOut
         cache: Some(Arc::clone(&deps.cache)),
         apis: Vec::new(),
     };
-    let progress = AuditProgress::default();
+    let progress = Progress::default();
     let current = || {
-        let (folded, records) = progress.records();
-        (folded, records, format!("{folded} of {records} records compared"))
+        let (done, total) = progress.done_and_total();
+        (done, total, format!("{done} of {total} records compared"))
     };
-    let audited = report_while(job, current, audit(&audit_deps, &progress)).await;
-    match audited {
-        Ok(report) => Ok(outcome(&report)),
-        Err(AuditError::Unavailable(reason)) => Err(JobFailure::Transient(reason)),
-        Err(AuditError::Invalid(reason)) => Err(JobFailure::Permanent(reason)),
-    }
+    let report = report_while(job, current, audit(&audit_deps, &progress)).await?;
+    Ok(outcome(&report))
 }
 
 fn outcome(report: &Report) -> JobOutcome {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use schemas::Receipt;
 use schemas::job::Verdict;
-use storage::log::ReadError;
 use storage::log::dead_letters::DeadLetterIndex;
 
 use super::{JobExecutorDeps, JobFailure, JobLease, JobOutcome};
@@ -15,15 +14,6 @@ use crate::dead_letters::{
     self, DeadLetterLog, DropRefused, JournalError, Prepared, ReplayAttempt, ReplayDeps,
     ReplayError, UnfinishedReplay,
 };
-
-impl From<ReadError> for JobFailure {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Unavailable(_) => Self::Transient(error.to_string()),
-            ReadError::Missing(_) | ReadError::Damaged(_) => Self::Permanent(error.to_string()),
-        }
-    }
-}
 
 impl From<ReplayError> for JobFailure {
     fn from(error: ReplayError) -> Self {

@@ -14,12 +14,11 @@ use crate::export::{ExportDeps, ExportError, ExportProgress, export};
 impl From<ExportError> for JobFailure {
     fn from(error: ExportError) -> Self {
         match error {
-            ExportError::Invalid(reason) => Self::Permanent(reason),
+            ExportError::Backend(error) => error.into(),
             // A full disk may have space later, or another worker has space.
-            ExportError::Unavailable(_)
-            | ExportError::Output { .. }
-            | ExportError::Spool(_)
-            | ExportError::Failed(_) => Self::Transient(error.to_string()),
+            ExportError::Output { .. } | ExportError::Spool(_) | ExportError::Failed(_) => {
+                Self::Transient(error.to_string())
+            }
         }
     }
 }
@@ -31,10 +30,7 @@ pub(super) async fn run(
     format: ExportFormat,
     publish: bool,
 ) -> Result<JobOutcome, JobFailure> {
-    if !deps.definitions.is_loaded() {
-        return Err(JobFailure::Transient("the budget definitions are not loaded yet".to_owned()));
-    }
-    let definition = deps.definitions.catalog().get(budget.as_str()).cloned();
+    let definition = deps.catalog()?.get(budget.as_str()).cloned();
     let log = deps.active_log().await?;
     let export_deps = ExportDeps {
         log: deps.logs.open(&log).await?,
@@ -51,8 +47,8 @@ pub(super) async fn run(
     let path = deps.exports.path(budget, job.id(), format, audience);
     let progress = ExportProgress::default();
     let current = || {
-        let ((done, of), people) = (progress.steps(), progress.people());
-        (done, of, format!("{done} of {of} buckets read and written, {people} people so far"))
+        let ((done, total), people) = (progress.steps(), progress.people());
+        (done, total, format!("{done} of {total} buckets read and written, {people} people so far"))
     };
     let manifest =
         report_while(job, current, export(&export_deps, format, &path, &progress)).await?;

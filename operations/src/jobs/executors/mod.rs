@@ -15,17 +15,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::LogRef;
 use schemas::job::JobKind;
+use schemas::{GenerationRegistry, LogRef};
 use storage::cache::Cache;
-use storage::control::BudgetDefinitions;
+use storage::control::{BudgetDefinitions, Catalog};
 use storage::exports::Exports;
-use storage::log::{DeadLetterJournal, LogReaderOpener, LogWriter};
+use storage::log::{DeadLetterJournal, LogReaderOpener, LogWriter, ReadError};
 use storage::open_error::OpenError;
 use storage::store::{Store, StoreError};
 use tokio::time::sleep;
 
 use super::{JobExecutor, JobFailure, JobLease, JobOutcome};
+use crate::BackendError;
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -43,7 +44,7 @@ pub struct JobExecutorDeps {
     pub dead_letter_journal: Arc<dyn DeadLetterJournal>,
     /// Appends replayed records to the log.
     pub writer: Arc<dyn LogWriter>,
-    /// The folder of the logs' archives, if there is one.
+    /// The directory of the logs' archives, if there is one.
     pub archive_dir: Option<PathBuf>,
     /// Writes exports.
     pub exports: Exports,
@@ -96,11 +97,39 @@ impl JobExecutor for JobExecutors {
 }
 
 impl JobExecutorDeps {
+    /// Reads the generation registry.
+    async fn registry(&self) -> Result<GenerationRegistry, JobFailure> {
+        let registry = self.store.registry().await?;
+        registry.ok_or_else(|| JobFailure::Transient("no processor has started yet".to_owned()))
+    }
+
     /// Reads the active generation's log from the registry.
     async fn active_log(&self) -> Result<LogRef, JobFailure> {
-        let registry = self.store.registry().await?;
-        let none = || JobFailure::Transient("no processor has started yet".to_owned());
-        Ok(registry.ok_or_else(none)?.active.log)
+        Ok(self.registry().await?.active.log)
+    }
+
+    /// Returns the budget definitions once they are loaded.
+    fn catalog(&self) -> Result<Arc<Catalog>, JobFailure> {
+        if !self.definitions.is_loaded() {
+            let reason = "the budget definitions are not loaded yet".to_owned();
+            return Err(JobFailure::Transient(reason));
+        }
+        Ok(self.definitions.catalog())
+    }
+}
+
+impl From<BackendError> for JobFailure {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Unavailable(reason) => Self::Transient(reason),
+            BackendError::Invalid(reason) => Self::Permanent(reason),
+        }
+    }
+}
+
+impl From<ReadError> for JobFailure {
+    fn from(error: ReadError) -> Self {
+        BackendError::from(error).into()
     }
 }
 
@@ -115,10 +144,7 @@ impl From<OpenError> for JobFailure {
 
 impl From<StoreError> for JobFailure {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(_) => Self::Transient(error.to_string()),
-            StoreError::Corrupt(_) => Self::Permanent(error.to_string()),
-        }
+        BackendError::from(error).into()
     }
 }
 

@@ -6,7 +6,9 @@
 
 use std::time::Duration;
 
-use generations::rebuild::{RebuildError, RebuildProgress, target_positions, wait_until_compared};
+use generations::rebuild::{
+    RebuildError, RebuildProgress, is_joinable, target_positions, wait_until_compared,
+};
 use generations::registry::{
     self, RegistryUpdateError, TransitionRefused, delete_retired, update_registry,
 };
@@ -142,7 +144,7 @@ pub(super) async fn run(
                 begin(store, job.id(), generation, dry_run).await
             }
             GenerationStatus::Building(building)
-                if building.dry_run != dry_run || building.record.log != registry.active.log =>
+                if !is_joinable(&building, &registry.active.log, dry_run) =>
             {
                 return Err(failure(RebuildError::PurposeConflict(generation), None));
             }
@@ -168,7 +170,7 @@ pub(super) async fn run(
             GenerationStatus::Switched | GenerationStatus::Discarded
                 if checkpoint.may_be_replaced(dry_run) =>
             {
-                tracing::info!(job = %job.id(), %generation, "generation ended elsewhere, choosing another");
+                tracing::info!(job = %job.id(), %generation, "generation is no longer being built, choosing another");
                 checkpoint = choose_generation(job, &registry, dry_run).await?;
                 Ok(())
             }
@@ -249,9 +251,7 @@ async fn choose_generation(
 ) -> Result<Checkpoint, JobFailure> {
     let (generation, origin) = match &registry.building {
         None => (registry.next, Origin::NotBegun),
-        Some(building)
-            if building.dry_run == dry_run && building.record.log == registry.active.log =>
-        {
+        Some(building) if is_joinable(building, &registry.active.log, dry_run) => {
             (building.record.generation, Origin::of(building, job))
         }
         Some(building) => {

@@ -18,16 +18,11 @@ impl From<CacheError> for JobFailure {
 }
 
 pub(super) async fn run(deps: &JobExecutorDeps, job: &JobLease) -> Result<JobOutcome, JobFailure> {
-    let JobExecutorDeps { store, cache, definitions, .. } = deps;
-    if !definitions.is_loaded() {
-        return Err(JobFailure::Transient("the budget definitions are not loaded yet".to_owned()));
-    }
-    let registry = store.registry().await?;
-    let registry =
-        registry.ok_or_else(|| JobFailure::Transient("no processor has started yet".to_owned()))?;
+    let JobExecutorDeps { store, cache, .. } = deps;
+    let catalog = deps.catalog()?;
+    let registry = deps.registry().await?;
     let (term, count) = (registry.term(), registry.active.log.partitions);
     // An aggregate that lacks a partition is a cache miss, so budgets without submissions are published too.
-    let catalog = definitions.catalog();
     let known: BTreeMap<BudgetId, Vec<PartitionTotals>> =
         catalog.iter().map(|budget| (budget.id.clone(), Vec::new())).collect();
     let mut budgets = known.clone();
@@ -44,23 +39,23 @@ pub(super) async fn run(deps: &JobExecutorDeps, job: &JobLease) -> Result<JobOut
         for (budget, totals) in totals {
             budgets.entry(budget).or_default().push(PartitionTotals { term, partition, totals });
         }
-        let (done, of) = (u64::from(partition.0) + 1, u64::from(count.get()));
-        job.report_progress(done, of, format!("{done} of {of} partitions read"));
+        let (done, total) = (u64::from(partition.0) + 1, u64::from(count.get()));
+        job.report_progress(done, total, format!("{done} of {total} partitions read"));
     }
     for (budget, partitions) in &budgets {
         cache.publish(budget, count, partitions).await?;
     }
     let names: Vec<BudgetId> = known.into_keys().collect();
-    let shown = cache.read(&names).await?;
-    let lacking: Vec<&str> = names
+    let cached = cache.read(&names).await?;
+    let missing: Vec<&str> = names
         .iter()
-        .zip(shown)
-        .filter(|(_, shown)| shown.is_none())
+        .zip(cached)
+        .filter(|(_, cached)| cached.is_none())
         .map(|(budget, _)| budget.as_str())
         .collect();
-    if !lacking.is_empty() {
+    if !missing.is_empty() {
         // The cache was emptied in between, or another generation became active.
-        return Err(JobFailure::Transient(format!("the cache lacks {}", lacking.join(", "))));
+        return Err(JobFailure::Transient(format!("the cache lacks {}", missing.join(", "))));
     }
     let result = format!("{} budgets published, {} partitions each", budgets.len(), count.get());
     Ok(JobOutcome { verdict: Verdict::Clean, result: result.into() })
