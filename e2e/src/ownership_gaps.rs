@@ -26,8 +26,8 @@ const MESSAGES: [(&str, Event); 7] = [
     ("partition claimed", Event::Claimed),
     ("first new record since the claim", Event::Folded),
     ("partition released", Event::Ended),
-    ("another owner has claimed the partition", Event::Ended),
-    ("acknowledged commits are lost, folding them again", Event::Ended),
+    ("partition fenced by another owner", Event::Ended),
+    ("the store lost acknowledged commits, folding their records again", Event::Ended),
     ("person row is ahead of the totals", Event::Ended),
     ("partition halted", Event::Ended),
 ];
@@ -147,7 +147,7 @@ mod tests {
 
     const CLAIMED: &str = "partition claimed";
     const RELEASED: &str = "partition released";
-    const FENCED: &str = "another owner has claimed the partition, rejoining the group";
+    const FENCED: &str = "partition fenced by another owner, rejoining the group";
     const FOLDED: &str = "first new record since the claim";
 
     fn lasted(logs: &[ProcessLog]) -> Vec<u64> {
@@ -190,8 +190,8 @@ mod tests {
             RELEASED,
             "partition released without a final commit: the store did not respond in time",
             FENCED,
-            "acknowledged commits are lost, folding them again",
-            "person row is ahead of the totals: the store has lost an acknowledged commit",
+            "the store lost acknowledged commits, folding their records again",
+            "person row is ahead of the totals: the store lost an acknowledged commit",
             "partition halted",
         ] {
             let before = process_log(&[(0, CLAIMED, 0), (1, FOLDED, 0), (10, ending, 0)], None);

@@ -159,7 +159,8 @@ fn a_truncated_topic_is_rebuilt_from_its_archive_and_a_gap_is_refused() {
         };
         let begins = format!("partition 0 of the log begins at {}", lows[0]);
         expect_refusal(&["rebuild"], &begins).await?;
-        expect_refusal(&["rebuild", "--from-archive"], "a folder is needed: archive.dir").await?;
+        expect_refusal(&["rebuild", "--from-archive"], "a directory is needed: archive.dir")
+            .await?;
 
         let output =
             operator.run(&with_archive(&["rebuild", "--from-archive"]), COMMAND_TIMEOUT).await?;

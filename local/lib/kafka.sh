@@ -20,7 +20,7 @@ kafka_start() {
 kafka_format() {
   local data=$1 cluster_id
   [[ ! -f $data/formatted ]] || return 0
-  say "formatting kafka's data folder"
+  say "formatting kafka's data directory"
   rm -rf "$data/log"
   # 16 random bytes in URL-safe base64, without a dash, which could be parsed as an option.
   cluster_id=$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | cut -c 1-22)
