@@ -19,14 +19,14 @@ const CACHE_TTL: Duration = Duration::from_secs(1);
 
 /// The active generation and its log's partition count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ActiveGeneration {
+pub struct ServedGeneration {
     /// Generation and registry term.
     pub term: Term,
     /// The partition count of its log.
     pub partitions: PartitionCount,
 }
 
-impl ActiveGeneration {
+impl ServedGeneration {
     fn of(registry: &GenerationRegistry) -> Self {
         Self { term: registry.term(), partitions: registry.active.log.partitions }
     }
@@ -42,7 +42,7 @@ pub struct ActiveGenerationCache {
 
 #[derive(Clone, Copy)]
 struct CachedGeneration {
-    active: ActiveGeneration,
+    active: ServedGeneration,
     read_at: Instant,
 }
 
@@ -56,7 +56,7 @@ impl ActiveGenerationCache {
     ///
     /// # Errors
     /// When the store cannot be read and nothing is cached.
-    pub async fn get(&self) -> Result<Option<ActiveGeneration>, StoreError> {
+    pub async fn get(&self) -> Result<Option<ServedGeneration>, StoreError> {
         let _reading = match self.cached() {
             Some(cached) if cached.read_at.elapsed() < CACHE_TTL => {
                 return Ok(Some(cached.active));
@@ -76,7 +76,7 @@ impl ActiveGenerationCache {
         };
         let read_at = Instant::now();
         let read = match self.store.registry().await {
-            Ok(registry) => registry.as_ref().map(ActiveGeneration::of),
+            Ok(registry) => registry.as_ref().map(ServedGeneration::of),
             // The cached generation's rows may still be readable.
             Err(error) if self.cached().is_some() => {
                 tracing::warn!(%error, "failed to read the generation registry, using the cached generation");

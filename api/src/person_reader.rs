@@ -20,7 +20,7 @@ use schemas::{
 use storage::store::{PartitionRef, Store, StoreError};
 use tokio::time::{Instant, sleep_until};
 
-use crate::active_generation::{ActiveGeneration, ActiveGenerationCache};
+use crate::active_generation::{ActiveGenerationCache, ServedGeneration};
 use crate::aggregate_reader::NoAnswer;
 use crate::breaker::Admission;
 use crate::config::ApiConfig;
@@ -159,7 +159,7 @@ impl PersonReader {
     /// Looks a person up in the active generation; nothing is found before the first generation.
     async fn look_up(&self, key: &PersonKey) -> Result<PersonLookup, NoAnswer> {
         self.guarded(async {
-            let Some(ActiveGeneration { term, partitions }) = self.generation.get().await? else {
+            let Some(ServedGeneration { term, partitions }) = self.generation.get().await? else {
                 return Ok(PersonLookup { location: None, found: None });
             };
             let partition = partition_for(key, partitions);

@@ -10,7 +10,7 @@ use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
 use storage::log::LogWriter;
 use uuid::Uuid;
 
-use crate::append::{Appender, TooManyInFlight};
+use crate::append::{SubmissionAppender, TooManyInFlight};
 use crate::budget_freezer::BudgetFreezer;
 use crate::config::IngestConfig;
 use crate::deps::IngestDeps;
@@ -25,7 +25,7 @@ pub(crate) struct IngestService {
     pub hasher: PersonKeyHasher,
     pub metrics: Arc<IngestMetrics>,
     log: Arc<dyn LogWriter>,
-    appender: Arc<Appender>,
+    appender: Arc<SubmissionAppender>,
     freezer: BudgetFreezer,
 }
 
@@ -36,7 +36,7 @@ impl IngestService {
         metrics: &Metrics,
     ) -> Result<Self, MetricsError> {
         let metrics = Arc::new(IngestMetrics::register(metrics)?);
-        let appender = Appender::new(
+        let appender = SubmissionAppender::new(
             Arc::clone(&deps.log),
             deps.idempotency,
             Arc::clone(&metrics),

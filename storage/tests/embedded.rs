@@ -21,7 +21,7 @@ use storage::cache::memory::MemoryCache;
 use storage::control::BudgetDefinitions;
 use storage::control::sqlite::SqliteControlTopic;
 use storage::idempotency::memory::{MemoryIdempotency, Retention};
-use storage::idempotency::{Attempt, BeginOutcome, Idempotency};
+use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::jobs::{JobRows, JobStore, UnreadableJob};
 use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteOpenError, SqliteReader};
 use storage::log::{DeadLetter, LogSource};
@@ -341,9 +341,9 @@ mod memory_idempotency {
 
     idempotency::idempotency_contract!(fixture());
 
-    fn new_attempt() -> Attempt {
+    fn new_attempt() -> IdempotentSubmission {
         let submission = SubmissionId(Uuid::new_v4());
-        Attempt { budget: build::new_budget_id(), submission, digest: 1 }
+        IdempotentSubmission { budget: build::new_budget_id(), submission, digest: 1 }
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use schemas::{
 use storage::cache::redis::{RedisCache, RedisConfig};
 use storage::cache::{Cache, CacheUpdate};
 use storage::idempotency::redis::RedisIdempotency;
-use storage::idempotency::{Attempt, BeginOutcome, Idempotency};
+use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use tempfile::TempDir;
 use tokio::sync::broadcast::Receiver;
 use uuid::Uuid;
@@ -230,8 +230,11 @@ async fn the_password_is_used_and_appears_in_no_error() {
 async fn without_redis_every_attempt_is_first_without_delay() {
     let mut server = Server::running().await;
     let store = RedisIdempotency::connect(&server.config()).await;
-    let attempt =
-        Attempt { budget: new_budget_id(), submission: SubmissionId(Uuid::new_v4()), digest: 7 };
+    let attempt = IdempotentSubmission {
+        budget: new_budget_id(),
+        submission: SubmissionId(Uuid::new_v4()),
+        digest: 7,
+    };
     let attempts = vec![attempt.clone(); 3];
     assert_eq!(
         store.begin(&attempts).await,
@@ -260,8 +263,11 @@ async fn without_redis_every_attempt_is_first_without_delay() {
 async fn in_flight_marks_and_receipts_expire() {
     let server = Server::running().await;
     let store = RedisIdempotency::connect(&server.config()).await;
-    let attempt =
-        Attempt { budget: new_budget_id(), submission: SubmissionId(Uuid::new_v4()), digest: 7 };
+    let attempt = IdempotentSubmission {
+        budget: new_budget_id(),
+        submission: SubmissionId(Uuid::new_v4()),
+        digest: 7,
+    };
     let key = schemas::redis::idempotency_key(&attempt.budget, attempt.submission);
     let client = redis::Client::open(server.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();

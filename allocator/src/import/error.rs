@@ -1,6 +1,6 @@
 //! The errors of an import.
 
-use super::file::ReadError;
+use super::file::FileReadError;
 
 /// Why an import ended early, by what the user can do about it.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum ImportError {
         /// Path of the file.
         path: String,
         /// What is wrong.
-        source: ReadError,
+        source: FileReadError,
     },
     /// The server rejected the import as a whole: a retry will be rejected too.
     #[error("the server rejected the import: {0}")]

@@ -40,7 +40,7 @@ pub use formats::pabulib::Grouping;
 pub use progress::Counts;
 pub use server::RetryPolicy;
 
-use file::ReadError;
+use file::FileReadError;
 use formats::Source;
 use scan::FileScan;
 use sender::{SendError, Sender};
@@ -161,6 +161,6 @@ fn suggested_id(path: &Path, scan: &FileScan) -> Option<BudgetId> {
     from_meta.or_else(|| slugs::budget_id(path.file_stem()?.to_str()?))
 }
 
-fn file_error(path: &Path, source: ReadError) -> ImportError {
+fn file_error(path: &Path, source: FileReadError) -> ImportError {
     ImportError::File { path: path.display().to_string(), source }
 }

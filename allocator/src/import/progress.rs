@@ -13,7 +13,7 @@ use super::server::ItemOutcome;
 
 /// Counts entries by outcome.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct ImportProgress {
     accepted: AtomicU64,
     repeated: AtomicU64,
     rejected: AtomicU64,
@@ -38,7 +38,7 @@ impl Counts {
     }
 }
 
-impl Progress {
+impl ImportProgress {
     /// Counts the server's outcome for the entry on a line.
     pub fn record(&self, line: u64, outcome: ItemOutcome) {
         match outcome {
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn the_kept_rejected_entries_are_those_of_the_first_lines_in_any_order_of_responses() {
-        let progress = Progress::default();
+        let progress = ImportProgress::default();
         for line in (1..=100).rev() {
             progress.record(line, ItemOutcome::Rejected("no".to_owned()));
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use schemas::{BASIS_POINTS_PER_PERSON, Category};
 
 use super::ballot::BallotAllocation;
-use super::file::{FileIdentity, ReadError, RejectedEntry};
+use super::file::{FileIdentity, FileReadError, RejectedEntry};
 use super::formats::pabulib::{Grouping, Meta};
 use super::formats::{Format, Source};
 
@@ -36,7 +36,7 @@ impl FileScan {
     ///
     /// # Errors
     /// When the file cannot be read or has another format.
-    pub fn new(path: &Path, format: Format, grouping: Grouping) -> Result<Self, ReadError> {
+    pub fn new(path: &Path, format: Format, grouping: Grouping) -> Result<Self, FileReadError> {
         let mut source = Source::open(path, format, grouping)?;
         let mut totals = vec![0; source.categories().len()];
         let (mut ballots, mut rejected, mut first_rejected) = (0, 0, Vec::new());

@@ -12,9 +12,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::error::ImportError;
-use super::file::{FileIdentity, ReadError};
+use super::file::{FileIdentity, FileReadError};
 use super::formats::Source;
-use super::progress::Progress;
+use super::progress::ImportProgress;
 use super::server::{BATCH_MAX_BYTES, BATCH_MAX_ITEMS, Budget, Server};
 
 /// An entry that is ready to send.
@@ -33,7 +33,7 @@ pub struct Sender {
     /// Whether this import created the budget.
     pub budget: Budget,
     /// Counts the outcomes.
-    pub progress: Arc<Progress>,
+    pub progress: Arc<ImportProgress>,
     /// Stops the workers after their batch in flight.
     pub stop: CancellationToken,
 }
@@ -150,7 +150,7 @@ fn distribute(
     mut source: Source,
     identity: FileIdentity,
     workers: &[mpsc::Sender<Item>],
-    progress: &Progress,
+    progress: &ImportProgress,
     halt: &CancellationToken,
 ) -> Result<(), SendError> {
     let categories = source.categories().to_vec();
@@ -189,7 +189,7 @@ pub enum SendError {
     Import(#[from] ImportError),
     /// The file cannot be read to its end.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(#[from] FileReadError),
     /// The content differs from the first pass.
     #[error("the file changed during the import")]
     FileChanged,

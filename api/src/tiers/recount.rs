@@ -18,7 +18,7 @@ use schemas::{
 use storage::store::{PartitionRef, Store, StoreError};
 
 use super::{TierAnswers, TierError, log_damaged};
-use crate::active_generation::{ActiveGeneration, ActiveGenerationCache};
+use crate::active_generation::{ActiveGenerationCache, ServedGeneration};
 
 /// Maximum concurrent bucket reads. Enough to keep the store busy, few enough to leave capacity for commits.
 const MAX_CONCURRENT_SCANS: usize = 16;
@@ -124,7 +124,7 @@ impl RecountTotals {
         &mut self,
         index: usize,
         budget: &BudgetId,
-        active: &ActiveGeneration,
+        active: &ServedGeneration,
     ) -> Option<CombinedTotals> {
         if self.damaged.contains(&index) {
             log_damaged(budget, &"rows with different numbers of categories");

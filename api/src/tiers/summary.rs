@@ -8,7 +8,7 @@ use schemas::{BudgetId, CombinedTotals};
 use storage::store::{BudgetSummary, Store, StoreError};
 
 use super::{TierAnswers, TierError, log_damaged};
-use crate::active_generation::{ActiveGeneration, ActiveGenerationCache};
+use crate::active_generation::{ActiveGenerationCache, ServedGeneration};
 
 /// Reads the committed totals of the active generation.
 pub async fn read(
@@ -33,7 +33,7 @@ pub async fn read(
 
 /// Combines the partitions' totals; `None` while a partition is missing because it was never claimed.
 fn combine(
-    active: &ActiveGeneration,
+    active: &ServedGeneration,
     budget: &BudgetId,
     summary: &BudgetSummary,
 ) -> Option<CombinedTotals> {

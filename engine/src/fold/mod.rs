@@ -22,7 +22,7 @@ use schemas::{
 };
 use storage::log::Record;
 
-use people::{People, PersonEntry, PersonSlot};
+use people::{PersonEntry, PersonSlot, PersonStates};
 use shares::Shares;
 
 /// What folding a record did.
@@ -60,7 +60,7 @@ pub enum DeadLetterReason {
 pub enum FoldMode {
     /// Totals and people: the record is new.
     Live,
-    /// People only: a takeover replays a record that the totals already contain.
+    /// Person states only: a takeover replays a record that the totals already contain.
     Replay,
 }
 
@@ -69,7 +69,7 @@ pub enum FoldMode {
 struct BudgetState {
     id: BudgetId,
     totals: BudgetTotals,
-    people: People,
+    people: PersonStates,
     changed: bool,
 }
 
@@ -152,7 +152,7 @@ impl PartitionState {
     fn add_budget(&mut self, id: BudgetId, totals: BudgetTotals) -> usize {
         let index = self.budgets.len();
         self.by_id.insert(id.clone(), index);
-        let people = People::new(totals.categories.len());
+        let people = PersonStates::new(totals.categories.len());
         self.budgets.push(BudgetState { id, totals, people, changed: false });
         index
     }

@@ -23,7 +23,7 @@ const WORD_PEOPLE: usize = u64::BITS as usize;
 
 /// The people of one budget in one partition.
 #[derive(Debug)]
-pub(super) struct People {
+pub(super) struct PersonStates {
     categories: usize,
     index: HashTable<u32>,
     records: Records,
@@ -76,7 +76,7 @@ pub(super) enum PersonEntry<'a> {
     Existing(PersonSlot<'a>),
 }
 
-impl People {
+impl PersonStates {
     /// Creates an empty set of people for a budget of `categories` categories (0: not known yet).
     pub fn new(categories: usize) -> Self {
         Self {

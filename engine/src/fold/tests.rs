@@ -220,7 +220,7 @@ fn a_row_scan_takes_the_people_present_at_its_start_and_leaves_later_ones_to_the
 
 #[test]
 fn people_are_found_across_chunks() {
-    let mut people = People::new(2);
+    let mut people = PersonStates::new(2);
     for n in 0..20_000 {
         assert!(matches!(people.find_or_insert(&spread_key(n)), PersonEntry::New(_)));
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use schemas::{Receipt, RecordEncoder, Submission};
-use storage::idempotency::{Attempt, BeginOutcome, Idempotency};
+use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 
 use crate::detach_on_drop::detach_on_drop;
@@ -23,14 +23,14 @@ use plan::{Plan, Step};
 pub(crate) struct TooManyInFlight;
 
 /// Appends submissions and remembers the receipts of client-supplied ids.
-pub(crate) struct Appender {
+pub(crate) struct SubmissionAppender {
     log: Arc<dyn LogWriter>,
     idempotency: Arc<dyn Idempotency>,
     metrics: Arc<IngestMetrics>,
     in_flight: InFlightLimit,
 }
 
-impl Appender {
+impl SubmissionAppender {
     pub fn new(
         log: Arc<dyn LogWriter>,
         idempotency: Arc<dyn Idempotency>,
@@ -143,7 +143,7 @@ impl Appender {
         begun: &[BeginOutcome],
         outcomes: &[AppendOutcome],
     ) {
-        let finished: Vec<(Attempt, Option<Receipt>)> = plan
+        let finished: Vec<(IdempotentSubmission, Option<Receipt>)> = plan
             .steps
             .iter()
             .zip(outcomes)

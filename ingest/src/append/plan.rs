@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use schemas::{Action, PersonKey, SubmissionId};
 use sha2::{Digest, Sha256};
-use storage::idempotency::Attempt;
+use storage::idempotency::IdempotentSubmission;
 
 use crate::pending::PendingSubmission;
 
@@ -28,7 +28,7 @@ pub(super) struct Plan {
     /// One step for each submission, in order.
     pub steps: Vec<Step>,
     /// The ids to look up: client-supplied ids, each once.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<IdempotentSubmission>,
 }
 
 impl Plan {
@@ -50,7 +50,7 @@ impl Plan {
                 Entry::Occupied(_) => Step::IdReused,
                 Entry::Vacant(vacant) => {
                     vacant.insert((index, digest));
-                    plan.attempts.push(Attempt {
+                    plan.attempts.push(IdempotentSubmission {
                         budget: submission.budget.clone(),
                         submission: submission.id,
                         digest,

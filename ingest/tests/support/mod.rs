@@ -24,7 +24,7 @@ use schemas::{
 };
 use serde_json::Value;
 use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError};
-use storage::idempotency::{Attempt, BeginOutcome, Idempotency};
+use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 use tokio::sync::{Notify, watch};
 use tower::ServiceExt;
@@ -187,7 +187,7 @@ pub struct FakeIdempotency {
 
 #[async_trait]
 impl Idempotency for FakeIdempotency {
-    async fn begin(&self, attempts: &[Attempt]) -> Vec<BeginOutcome> {
+    async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome> {
         self.begun.fetch_add(attempts.len(), Ordering::SeqCst);
         let mut known = lock(&self.known);
         attempts
@@ -207,7 +207,7 @@ impl Idempotency for FakeIdempotency {
             .collect()
     }
 
-    async fn finish(&self, outcomes: &[(Attempt, Option<Receipt>)]) {
+    async fn finish(&self, outcomes: &[(IdempotentSubmission, Option<Receipt>)]) {
         let mut known = lock(&self.known);
         for (attempt, receipt) in outcomes {
             let key = (attempt.budget.clone(), attempt.submission);

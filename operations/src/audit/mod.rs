@@ -48,7 +48,7 @@ pub struct AuditDeps {
 
 /// The result of an audit.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct AuditReport {
     /// Differences from the log.
     pub differences: Vec<Difference>,
     /// Items that could not be compared, with reasons.
@@ -63,7 +63,7 @@ pub struct Report {
     pub positions: Vec<Position>,
 }
 
-impl Report {
+impl AuditReport {
     /// Whether everything was compared without differences.
     pub fn is_clean(&self) -> bool {
         self.differences.is_empty() && self.unchecked.is_empty()
@@ -74,7 +74,7 @@ impl Report {
 ///
 /// # Errors
 /// When a backend stays unavailable after retries, or there is nothing to compare.
-pub async fn audit(deps: &AuditDeps, progress: &Progress) -> Result<Report, BackendError> {
+pub async fn audit(deps: &AuditDeps, progress: &Progress) -> Result<AuditReport, BackendError> {
     let registry = current_registry(deps).await?;
     let partitions = deps.log.partitions();
     let mut records = 0;
@@ -84,7 +84,7 @@ pub async fn audit(deps: &AuditDeps, progress: &Progress) -> Result<Report, Back
         progress.set_total(records);
     }
     let budgets = stored_budgets(deps, &registry).await?;
-    let mut report = Report { budgets, ..Report::default() };
+    let mut report = AuditReport { budgets, ..AuditReport::default() };
     // Read before the log, so that the log contains every record that the responses reflect.
     let served = read_served_totals(deps, &registry, &mut report).await?;
 
@@ -164,7 +164,7 @@ fn compare_served(
     served: ServedTotals,
     counted: Vec<BudgetTotals>,
     registry: &GenerationRegistry,
-    report: &mut Report,
+    report: &mut AuditReport,
 ) {
     let ServedTotals { subject, budget, totals } = served;
     let scope = Scope { subject, partition: None, budget: Some(budget), category: None };

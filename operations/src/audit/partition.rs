@@ -8,7 +8,7 @@ use storage::store::{
     Checkpoint, PartitionRef, RecordCounts, RecordFingerprint, StoreError, StoredPartition,
 };
 
-use super::{AuditDeps, Report};
+use super::{AuditDeps, AuditReport};
 use crate::BackendError;
 use crate::progress::Progress;
 use engine::fold::{FoldMode, FoldOutcome, PartitionState};
@@ -33,7 +33,7 @@ pub(super) async fn audit_partition(
     id: PartitionRef,
     points: Vec<Point>,
     progress: &Progress,
-    report: &mut Report,
+    report: &mut AuditReport,
 ) -> Result<Option<Vec<BudgetTotals>>, BackendError> {
     let Some(stored) = StoredData::read(deps, id).await? else {
         report.unchecked.push(format!("partition {} has never been claimed", id.partition));

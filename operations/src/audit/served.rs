@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use storage::retry::retry;
 
-use super::{AuditDeps, Report, Subject};
+use super::{AuditDeps, AuditReport, Subject};
 use crate::BackendError;
 
 /// How long to wait for the cache to be complete.
@@ -38,7 +38,7 @@ pub(super) struct ServedTotals {
 pub(super) async fn read_served_totals(
     deps: &AuditDeps,
     registry: &GenerationRegistry,
-    report: &mut Report,
+    report: &mut AuditReport,
 ) -> Result<Vec<ServedTotals>, BackendError> {
     let budgets = report.budgets.clone();
     let mut served = Vec::new();
@@ -74,7 +74,7 @@ async fn poll_cache(
     registry: &GenerationRegistry,
     budgets: &BTreeSet<BudgetId>,
     served: &mut Vec<ServedTotals>,
-    report: &mut Report,
+    report: &mut AuditReport,
 ) {
     let deadline = Instant::now() + CACHE_TIMEOUT;
     let mut missing: Vec<BudgetId> = budgets.iter().cloned().collect();

@@ -19,7 +19,7 @@ use super::progress_display::show_while;
 use super::{EXIT_DIFFERENT, EXIT_INTERRUPTED, MAX_PRINTED_LINES, push_first_lines};
 use generations::registry::active_log;
 use operations::BackendError;
-use operations::audit::{AuditDeps, Report, audit};
+use operations::audit::{AuditDeps, AuditReport, audit};
 use operations::progress::Progress;
 
 /// Exit code: not everything could be compared.
@@ -63,9 +63,9 @@ pub async fn audit_command(
         }
         Some(audited) => {
             // An audit that failed must not look clean in the metrics.
-            let report = audited.unwrap_or_else(|error| Report {
+            let report = audited.unwrap_or_else(|error| AuditReport {
                 unchecked: vec![error.to_string()],
-                ..Report::default()
+                ..AuditReport::default()
             });
             console::out(&text(&report));
             if let Some(path) = &args.metrics_file
@@ -91,7 +91,7 @@ async fn open_and_audit(
     args: &AuditArgs,
     storage: &StorageConfig,
     progress: &Progress,
-) -> Result<Report, AuditCommandError> {
+) -> Result<AuditReport, AuditCommandError> {
     let store = storage.open_existing_store().await?.store;
     let log = active_log(store.as_ref(), &storage.first_log()).await?;
     let deps = AuditDeps {
@@ -104,7 +104,7 @@ async fn open_and_audit(
     Ok(audit(&deps, progress).await?)
 }
 
-fn verdict(report: &Report) -> u8 {
+fn verdict(report: &AuditReport) -> u8 {
     match (report.differences.is_empty(), report.is_clean()) {
         (false, _) => EXIT_DIFFERENT,
         (true, false) => EXIT_UNCHECKED,
@@ -113,7 +113,7 @@ fn verdict(report: &Report) -> u8 {
 }
 
 /// Formats the result; the last line is the summary that scripts read.
-fn text(report: &Report) -> String {
+fn text(report: &AuditReport) -> String {
     let mut text = String::new();
     push_first_lines(&mut text, report.differences.iter(), report.differences.len() as u64);
     for unchecked in report.unchecked.iter().take(MAX_PRINTED_LINES) {
@@ -134,7 +134,7 @@ fn text(report: &Report) -> String {
 }
 
 /// Formats the result in Prometheus's text format.
-fn metrics(report: &Report, now_seconds: u64) -> String {
+fn metrics(report: &AuditReport, now_seconds: u64) -> String {
     let mut counts = BTreeMap::new();
     for difference in &report.differences {
         let scope = &difference.scope;

@@ -16,7 +16,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use fixture::{BUDGETS, Fixture, PARTITIONS, budget, count, id, move_one_person, report_lines};
 use interrupted_reader::InterruptedReader;
-use operations::audit::{Difference, Report, Subject};
+use operations::audit::{AuditReport, Difference, Subject};
 use rusqlite::Connection;
 use schemas::{
     AggregateVersion, BudgetTotals, CombinedTotals, PartitionId, PartitionTotals, PersonRow, Term,
@@ -34,7 +34,7 @@ async fn stopped_fixture() -> Fixture {
     fixture
 }
 
-fn subjects(report: &Report) -> Vec<&Subject> {
+fn subjects(report: &AuditReport) -> Vec<&Subject> {
     let mut subjects: Vec<_> =
         report.differences.iter().map(|difference| &difference.scope.subject).collect();
     subjects.dedup();
@@ -42,7 +42,7 @@ fn subjects(report: &Report) -> Vec<&Subject> {
 }
 
 /// The differences of one category, without those of its distribution.
-fn sums(report: &Report, category: usize) -> Vec<&Difference> {
+fn sums(report: &AuditReport, category: usize) -> Vec<&Difference> {
     let differences = report.differences.iter();
     let of = |difference: &&Difference| {
         difference.scope.category == Some(category) && difference.what.starts_with("basis points")

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use engine::partition::{DeadLetterThresholds, PartitionLimits};
 use operations::archive::ArchiveDeps;
-use operations::audit::{AuditDeps, Report, audit};
+use operations::audit::{AuditDeps, AuditReport, audit};
 use operations::progress::Progress;
 use processor::ProcessorDeps;
 use schemas::{
@@ -296,12 +296,12 @@ impl Fixture {
     }
 
     /// Runs an audit, which has to succeed.
-    pub async fn audit(&self) -> Report {
+    pub async fn audit(&self) -> AuditReport {
         self.audit_with_log(self.archived_reader().await).await
     }
 
     /// Runs an audit against the given log reader.
-    pub async fn audit_with_log(&self, log: Arc<dyn LogReader>) -> Report {
+    pub async fn audit_with_log(&self, log: Arc<dyn LogReader>) -> AuditReport {
         let deps = AuditDeps {
             log,
             topic: TOPIC.into(),
@@ -314,7 +314,7 @@ impl Fixture {
 }
 
 /// Returns what an audit found, one line each.
-pub fn report_lines(report: &Report) -> Vec<String> {
+pub fn report_lines(report: &AuditReport) -> Vec<String> {
     let differences = report.differences.iter().map(ToString::to_string);
     differences.chain(report.unchecked.iter().cloned()).collect()
 }

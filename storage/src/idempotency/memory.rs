@@ -9,7 +9,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use schemas::{BudgetId, Receipt, SubmissionId};
 
-use super::{Attempt, BeginOutcome, Idempotency};
+use super::{BeginOutcome, Idempotency, IdempotentSubmission};
 
 /// Bounds the number and age of stored attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl MemoryIdempotency {
         Self { attempts }
     }
 
-    fn begin_one(&self, attempt: &Attempt) -> BeginOutcome {
+    fn begin_one(&self, attempt: &IdempotentSubmission) -> BeginOutcome {
         let mut outcome = BeginOutcome::First;
         // Moka serializes these calls per key: of two concurrent attempts, one is the first.
         self.attempts.entry(key(attempt)).and_compute_with(|entry| match entry {
@@ -75,7 +75,7 @@ impl MemoryIdempotency {
         outcome
     }
 
-    fn remove_unaccepted(&self, attempt: &Attempt) {
+    fn remove_unaccepted(&self, attempt: &IdempotentSubmission) {
         // The receipt of a concurrent attempt must stay.
         self.attempts.entry(key(attempt)).and_compute_with(|entry| match entry {
             Some(entry)
@@ -95,17 +95,17 @@ impl Default for MemoryIdempotency {
     }
 }
 
-fn key(attempt: &Attempt) -> (BudgetId, SubmissionId) {
+fn key(attempt: &IdempotentSubmission) -> (BudgetId, SubmissionId) {
     (attempt.budget.clone(), attempt.submission)
 }
 
 #[async_trait]
 impl Idempotency for MemoryIdempotency {
-    async fn begin(&self, attempts: &[Attempt]) -> Vec<BeginOutcome> {
+    async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome> {
         attempts.iter().map(|attempt| self.begin_one(attempt)).collect()
     }
 
-    async fn finish(&self, outcomes: &[(Attempt, Option<Receipt>)]) {
+    async fn finish(&self, outcomes: &[(IdempotentSubmission, Option<Receipt>)]) {
         for (attempt, receipt) in outcomes {
             match receipt {
                 Some(_) => self.attempts.insert(

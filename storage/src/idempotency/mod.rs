@@ -10,7 +10,7 @@ use schemas::{BudgetId, Receipt, SubmissionId};
 
 /// An attempt to append a submission with a client-supplied id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
+pub struct IdempotentSubmission {
     /// The submission's budget.
     pub budget: BudgetId,
     /// The submission's id.
@@ -37,8 +37,8 @@ pub enum BeginOutcome {
 pub trait Idempotency: Send + Sync + 'static {
     /// Looks attempts up and marks new ones as in flight. Returns one outcome for each, in order. If the store is
     /// unavailable, every outcome is [`BeginOutcome::First`].
-    async fn begin(&self, attempts: &[Attempt]) -> Vec<BeginOutcome>;
+    async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome>;
 
     /// Stores the receipts of accepted attempts, and removes attempts that were not accepted (`None`).
-    async fn finish(&self, outcomes: &[(Attempt, Option<Receipt>)]);
+    async fn finish(&self, outcomes: &[(IdempotentSubmission, Option<Receipt>)]);
 }

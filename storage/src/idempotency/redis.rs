@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use schemas::Receipt;
 use schemas::redis::idempotency_key;
 
-use super::{Attempt, BeginOutcome, Idempotency};
+use super::{BeginOutcome, Idempotency, IdempotentSubmission};
 use crate::redis_connection::{RedisConfig, RedisConnection};
 
 /// How long an attempt stays in flight if it is never finished.
@@ -35,7 +35,7 @@ impl RedisIdempotency {
 
 #[async_trait]
 impl Idempotency for RedisIdempotency {
-    async fn begin(&self, attempts: &[Attempt]) -> Vec<BeginOutcome> {
+    async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome> {
         let mut pipeline = redis::pipe();
         for attempt in attempts {
             pipeline
@@ -61,7 +61,7 @@ impl Idempotency for RedisIdempotency {
             .collect()
     }
 
-    async fn finish(&self, outcomes: &[(Attempt, Option<Receipt>)]) {
+    async fn finish(&self, outcomes: &[(IdempotentSubmission, Option<Receipt>)]) {
         let mut pipeline = redis::pipe();
         for (attempt, receipt) in outcomes {
             let key = idempotency_key(&attempt.budget, attempt.submission);
@@ -90,16 +90,16 @@ impl Idempotency for RedisIdempotency {
     }
 }
 
-fn in_flight(attempt: &Attempt) -> String {
+fn in_flight(attempt: &IdempotentSubmission) -> String {
     format!("{:016x}", attempt.digest)
 }
 
-fn accepted(attempt: &Attempt, receipt: &Receipt) -> String {
+fn accepted(attempt: &IdempotentSubmission, receipt: &Receipt) -> String {
     format!("{:016x} {receipt}", attempt.digest)
 }
 
 /// Returns the outcome for the key's previous value. A malformed value counts as none.
-fn begin_outcome(attempt: &Attempt, previous: Option<&[u8]>) -> BeginOutcome {
+fn begin_outcome(attempt: &IdempotentSubmission, previous: Option<&[u8]>) -> BeginOutcome {
     let Some(text) = previous.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
         return BeginOutcome::First;
     };
@@ -123,9 +123,9 @@ mod tests {
 
     use super::*;
 
-    fn attempt(digest: u64) -> Attempt {
+    fn attempt(digest: u64) -> IdempotentSubmission {
         let budget = BudgetId::parse("taxes").unwrap();
-        Attempt { budget, submission: SubmissionId(Uuid::from_u128(1)), digest }
+        IdempotentSubmission { budget, submission: SubmissionId(Uuid::from_u128(1)), digest }
     }
 
     proptest! {

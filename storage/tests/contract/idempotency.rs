@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use schemas::{LogNumber, Offset, PartitionId, Receipt, SubmissionId};
-use storage::idempotency::{Attempt, BeginOutcome, Idempotency};
+use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use uuid::Uuid;
 
 use super::build::new_budget_id;
@@ -30,23 +30,27 @@ pub(crate) use idempotency_contract;
 const RECEIPT: Receipt =
     Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(1_042) };
 
-fn new_attempt() -> Attempt {
-    Attempt { budget: new_budget_id(), submission: SubmissionId(Uuid::new_v4()), digest: u64::MAX }
+fn new_attempt() -> IdempotentSubmission {
+    IdempotentSubmission {
+        budget: new_budget_id(),
+        submission: SubmissionId(Uuid::new_v4()),
+        digest: u64::MAX,
+    }
 }
 
-fn with_other_content(attempt: &Attempt) -> Attempt {
-    Attempt { digest: attempt.digest ^ 1, ..attempt.clone() }
+fn with_other_content(attempt: &IdempotentSubmission) -> IdempotentSubmission {
+    IdempotentSubmission { digest: attempt.digest ^ 1, ..attempt.clone() }
 }
 
-async fn begin(store: &Fixture, attempt: &Attempt) -> BeginOutcome {
+async fn begin(store: &Fixture, attempt: &IdempotentSubmission) -> BeginOutcome {
     store.begin(std::slice::from_ref(attempt)).await[0]
 }
 
-async fn accept(store: &Fixture, attempt: &Attempt) {
+async fn accept(store: &Fixture, attempt: &IdempotentSubmission) {
     store.finish(&[(attempt.clone(), Some(RECEIPT))]).await;
 }
 
-async fn refuse(store: &Fixture, attempt: &Attempt) {
+async fn refuse(store: &Fixture, attempt: &IdempotentSubmission) {
     store.finish(&[(attempt.clone(), None)]).await;
 }
 
@@ -94,7 +98,7 @@ pub async fn a_repetition_within_one_call_is_in_flight(store: &Fixture) {
 }
 
 pub async fn exactly_one_of_many_concurrent_attempts_is_first(store: &Fixture) {
-    let attempts: Vec<Attempt> = (0..20).map(|_| new_attempt()).collect();
+    let attempts: Vec<IdempotentSubmission> = (0..20).map(|_| new_attempt()).collect();
     let rivals: Vec<_> = (0..16)
         .map(|_| {
             let (store, attempts) = (Arc::clone(store), attempts.clone());
@@ -130,7 +134,7 @@ pub async fn a_refusal_does_not_remove_an_attempt_with_other_content(store: &Fix
 
 pub async fn one_id_in_two_budgets_is_two_attempts(store: &Fixture) {
     let attempt = new_attempt();
-    let elsewhere = Attempt { budget: new_budget_id(), ..attempt.clone() };
+    let elsewhere = IdempotentSubmission { budget: new_budget_id(), ..attempt.clone() };
     begin(store, &attempt).await;
     accept(store, &attempt).await;
     assert_eq!(begin(store, &elsewhere).await, BeginOutcome::First);

@@ -35,7 +35,7 @@ pub struct Line<'a> {
 
 /// Why the next line cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub enum FileReadError {
     /// The content is invalid.
     #[error(transparent)]
     Fault(#[from] FileFault),
@@ -54,7 +54,7 @@ impl<R: BufRead> Lines<R> {
     ///
     /// # Errors
     /// When the line is too long or not UTF-8, or the file cannot be read.
-    pub fn next_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
+    pub fn next_line(&mut self) -> Result<Option<Line<'_>>, FileReadError> {
         Ok(self.advance()?.then_some(Line { number: self.number, text: &self.text }))
     }
 
@@ -62,7 +62,7 @@ impl<R: BufRead> Lines<R> {
     ///
     /// # Errors
     /// As [`Lines::next_line`].
-    pub fn next_non_blank_line(&mut self) -> Result<Option<Line<'_>>, ReadError> {
+    pub fn next_non_blank_line(&mut self) -> Result<Option<Line<'_>>, FileReadError> {
         while self.advance()? {
             if !self.text.trim().is_empty() {
                 return Ok(Some(Line { number: self.number, text: &self.text }));
@@ -81,7 +81,7 @@ impl<R: BufRead> Lines<R> {
         FileIdentity(self.hash.clone().finalize().into())
     }
 
-    fn advance(&mut self) -> Result<bool, ReadError> {
+    fn advance(&mut self) -> Result<bool, FileReadError> {
         self.bytes.clear();
         self.text.clear();
         // Two more bytes than a line may have, for its line ending.
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn an_endless_line_is_rejected_after_a_bounded_read() {
         let mut lines = Lines::new(io::BufReader::new(io::repeat(b'a')));
-        assert!(matches!(lines.next_line(), Err(ReadError::Fault(FileFault { line: 1, .. }))));
+        assert!(matches!(lines.next_line(), Err(FileReadError::Fault(FileFault { line: 1, .. }))));
     }
 
     #[test]

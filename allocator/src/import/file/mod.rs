@@ -5,5 +5,5 @@ mod lines;
 mod records;
 
 pub use fault::{Entry, FileFault, RejectedEntry, quoted};
-pub use lines::{FileIdentity, Line, Lines, ReadError};
-pub use records::{Record, Records};
+pub use lines::{FileIdentity, FileReadError, Line, Lines};
+pub use records::{FileRecord, FileRecords};

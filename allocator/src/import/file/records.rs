@@ -5,13 +5,13 @@ use std::io::BufRead;
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
 use super::fault::FileFault;
-use super::lines::{FileIdentity, LINE_MAX_BYTES, Lines, ReadError};
+use super::lines::{FileIdentity, FileReadError, LINE_MAX_BYTES, Lines};
 
 /// Maximum number of fields in one record.
 pub const MAX_FIELDS: usize = 4096;
 
 /// A record reader. A quoted field may span several lines; a record has the same maximum length as a line.
-pub struct Records<R> {
+pub struct FileRecords<R> {
     lines: Lines<R>,
     parser: Reader,
     text: Vec<u8>,
@@ -20,14 +20,14 @@ pub struct Records<R> {
 
 /// One record.
 #[derive(Debug, Clone, Copy)]
-pub struct Record<'a> {
+pub struct FileRecord<'a> {
     /// Number of the record's first line, from 1.
     pub line: u64,
     text: &'a str,
     ends: &'a [usize],
 }
 
-impl<'a> Record<'a> {
+impl<'a> FileRecord<'a> {
     /// The number of fields, at least one.
     pub fn len(&self) -> usize {
         self.ends.len()
@@ -49,7 +49,7 @@ impl<'a> Record<'a> {
     }
 }
 
-impl<R: BufRead> Records<R> {
+impl<R: BufRead> FileRecords<R> {
     /// Starts at the reader's current position.
     pub fn new(reader: R, delimiter: u8) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl<R: BufRead> Records<R> {
     ///
     /// # Errors
     /// When a line cannot be read, the record is too large, or a quote is not closed.
-    pub fn next_record(&mut self) -> Result<Option<Record<'_>>, ReadError> {
+    pub fn next_record(&mut self) -> Result<Option<FileRecord<'_>>, FileReadError> {
         let Some(first) = self.lines.next_non_blank_line()? else { return Ok(None) };
         let line = first.number;
         let mut filled = FilledBuffers::default();
@@ -90,7 +90,7 @@ impl<R: BufRead> Records<R> {
         let bytes = self.text.get(..filled.bytes).unwrap_or_default();
         let text = std::str::from_utf8(bytes).map_err(|_| FileFault::new(line, "is not UTF-8"))?;
         let ends = self.ends.get(..filled.fields).unwrap_or_default();
-        Ok(Some(Record { line, text, ends }))
+        Ok(Some(FileRecord { line, text, ends }))
     }
 
     /// The number of the last line read, 0 before the first.
@@ -149,7 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn all(text: &str) -> Result<Vec<(u64, Vec<String>)>, String> {
-        let mut records = Records::new(text.as_bytes(), b';');
+        let mut records = FileRecords::new(text.as_bytes(), b';');
         let mut seen = Vec::new();
         while let Some(record) = records.next_record().map_err(|error| error.to_string())? {
             seen.push((record.line, record.fields().map(str::to_owned).collect()));

@@ -9,14 +9,14 @@ use uuid::Uuid;
 
 use crate::import::ballot::{Ballot, BallotAllocation, IdSource};
 use crate::import::file::{
-    Entry, FileFault, FileIdentity, ReadError, Record, Records, RejectedEntry, quoted,
+    Entry, FileFault, FileIdentity, FileReadError, FileRecord, FileRecords, RejectedEntry, quoted,
 };
 
 use super::percent::{format_percent, parse_basis_points};
 
 /// An open table.
 pub struct Csv<R> {
-    records: Records<R>,
+    records: FileRecords<R>,
     columns: Columns,
 }
 
@@ -33,8 +33,8 @@ impl<R: BufRead> Csv<R> {
     ///
     /// # Errors
     /// When the header is not one of a table of submissions.
-    pub fn open(reader: R) -> Result<Self, ReadError> {
-        let mut records = Records::new(reader, b',');
+    pub fn open(reader: R) -> Result<Self, FileReadError> {
+        let mut records = FileRecords::new(reader, b',');
         let columns = match records.next_record()? {
             Some(header) => Columns::parse(header)?,
             None => return Err(FileFault::new(records.line(), "the file is empty").into()),
@@ -46,7 +46,7 @@ impl<R: BufRead> Csv<R> {
     ///
     /// # Errors
     /// When the rest of the file cannot be read.
-    pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, ReadError> {
+    pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, FileReadError> {
         let Some(record) = self.records.next_record()? else { return Ok(None) };
         let line = record.line;
         Ok(Some(self.columns.parse_ballot(record).map_err(|detail| RejectedEntry { line, detail })))
@@ -64,7 +64,7 @@ impl<R: BufRead> Csv<R> {
 }
 
 impl Columns {
-    fn parse(header: Record<'_>) -> Result<Self, FileFault> {
+    fn parse(header: FileRecord<'_>) -> Result<Self, FileFault> {
         let fault = |detail: String| FileFault::new(header.line, detail);
         if header.field(0) != Some("person") {
             let found = quoted(header.field(0).unwrap_or_default());
@@ -91,7 +91,7 @@ impl Columns {
         Ok(Self { submission_id, first_category, categories })
     }
 
-    fn parse_ballot(&self, record: Record<'_>) -> Result<Ballot, String> {
+    fn parse_ballot(&self, record: FileRecord<'_>) -> Result<Ballot, String> {
         let (found, expected) = (record.len(), self.first_category + self.categories.len());
         if found != expected {
             return Err(format!("has {found} fields, but the header has {expected}"));

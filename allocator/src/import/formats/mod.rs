@@ -17,7 +17,7 @@ use self::csv::Csv;
 use self::ndjson::Ndjson;
 use self::pabulib::{Grouping, Meta, Pabulib};
 use super::ballot::Ballot;
-use super::file::{Entry, FileIdentity, ReadError};
+use super::file::{Entry, FileIdentity, FileReadError};
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -59,7 +59,7 @@ impl Source {
     ///
     /// # Errors
     /// When the file cannot be read or its header has another format.
-    pub fn open(path: &Path, format: Format, grouping: Grouping) -> Result<Self, ReadError> {
+    pub fn open(path: &Path, format: Format, grouping: Grouping) -> Result<Self, FileReadError> {
         let file = File::open(path)?;
         if !file.metadata()?.is_file() {
             let detail = "is not a regular file, and an import reads its file twice";
@@ -77,7 +77,7 @@ impl Source {
     ///
     /// # Errors
     /// When the rest of the file cannot be read.
-    pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, ReadError> {
+    pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, FileReadError> {
         match self {
             Self::Pabulib(file) => file.next_ballot(),
             Self::Csv(file) => file.next_ballot(),

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::import::ballot::{Ballot, BallotAllocation, IdSource};
-use crate::import::file::{Entry, FileIdentity, Line, Lines, ReadError, RejectedEntry};
+use crate::import::file::{Entry, FileIdentity, FileReadError, Line, Lines, RejectedEntry};
 
 /// An open file of JSON lines.
 pub struct Ndjson<R> {
@@ -34,7 +34,7 @@ impl<R: BufRead> Ndjson<R> {
     ///
     /// # Errors
     /// When the rest of the file cannot be read.
-    pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, ReadError> {
+    pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, FileReadError> {
         let Some(line) = self.lines.next_non_blank_line()? else { return Ok(None) };
         let number = line.number;
         Ok(Some(parse_ballot(line).map_err(|detail| RejectedEntry { line: number, detail })))

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::budget::Budget;
-use super::problem::Problem;
+use super::problem::ServerProblem;
 use super::{Body, Failure, Server, ServerResponse};
 use crate::import::error::ImportError;
 
@@ -38,7 +38,7 @@ struct ItemResult {
     #[serde(default)]
     replayed: bool,
     #[serde(default)]
-    problem: Problem,
+    problem: ServerProblem,
 }
 
 impl ItemResult {

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::ImportError;
-use problem::Problem;
+use problem::ServerProblem;
 
 pub use batch::{BATCH_MAX_BYTES, BATCH_MAX_ITEMS, ItemOutcome};
 pub use budget::{Budget, Definition};
@@ -214,8 +214,8 @@ impl ServerResponse {
         Ok(Self { status, retry_after, body })
     }
 
-    fn problem(&self) -> Problem {
-        Problem::parse(&self.body)
+    fn problem(&self) -> ServerProblem {
+        ServerProblem::parse(&self.body)
     }
 
     fn summary(&self) -> String {

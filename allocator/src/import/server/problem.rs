@@ -6,7 +6,7 @@ use crate::import::file::quoted;
 
 /// The members of a problem (RFC 9457) that an import reads.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Problem {
+pub struct ServerProblem {
     /// `/problems/<slug>`.
     #[serde(default, rename = "type")]
     kind: String,
@@ -26,7 +26,7 @@ struct Fault {
     detail: String,
 }
 
-impl Problem {
+impl ServerProblem {
     /// Parses the problem of a response body. Empty if the body has none.
     pub fn parse(body: &[u8]) -> Self {
         serde_json::from_slice(body).unwrap_or_default()

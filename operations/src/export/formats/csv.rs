@@ -7,9 +7,9 @@ use schemas::export::ExportSummary;
 use super::{RowWriter, percent};
 use crate::export::output_file::OutputFile;
 
-pub(super) struct Csv(OutputFile);
+pub(super) struct CsvWriter(OutputFile);
 
-impl Csv {
+impl CsvWriter {
     pub(super) fn begin(mut output: OutputFile, summary: &ExportSummary) -> io::Result<Self> {
         // Ids are slugs, which need no quotes.
         let ids = summary.categories.iter().map(|category| category.id.as_str());
@@ -18,7 +18,7 @@ impl Csv {
     }
 }
 
-impl RowWriter for Csv {
+impl RowWriter for CsvWriter {
     fn write_row(&mut self, basis_points: &[u16]) -> io::Result<()> {
         let shares: Vec<String> = basis_points.iter().copied().map(percent).collect();
         writeln!(self.0, "{}", shares.join(","))

@@ -35,10 +35,10 @@ pub(super) fn begin(
     dir: &Path,
 ) -> io::Result<Box<dyn RowWriter>> {
     Ok(match format {
-        ExportFormat::Csv => Box::new(csv::Csv::begin(output, summary)?),
-        ExportFormat::Ndjson => Box::new(ndjson::Ndjson::begin(output, summary)),
-        ExportFormat::Pb => Box::new(pabulib::Pabulib::begin(output, summary, dir)?),
-        ExportFormat::Parquet => Box::new(parquet::Parquet::begin(output, summary)?),
+        ExportFormat::Csv => Box::new(csv::CsvWriter::begin(output, summary)?),
+        ExportFormat::Ndjson => Box::new(ndjson::NdjsonWriter::begin(output, summary)),
+        ExportFormat::Pb => Box::new(pabulib::PabulibWriter::begin(output, summary, dir)?),
+        ExportFormat::Parquet => Box::new(parquet::ParquetWriter::begin(output, summary)?),
     })
 }
 

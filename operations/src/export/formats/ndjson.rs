@@ -7,19 +7,19 @@ use schemas::export::ExportSummary;
 use super::{RowWriter, percent};
 use crate::export::output_file::OutputFile;
 
-pub(super) struct Ndjson {
+pub(super) struct NdjsonWriter {
     output: OutputFile,
     ids: Vec<String>,
 }
 
-impl Ndjson {
+impl NdjsonWriter {
     pub(super) fn begin(output: OutputFile, summary: &ExportSummary) -> Self {
         let ids = summary.categories.iter().map(|category| category.id.clone()).collect();
         Self { output, ids }
     }
 }
 
-impl RowWriter for Ndjson {
+impl RowWriter for NdjsonWriter {
     fn write_row(&mut self, basis_points: &[u16]) -> io::Result<()> {
         let given = self.ids.iter().zip(basis_points).filter(|(_, share)| **share > 0);
         // Ids are slugs, which need no escapes.

@@ -15,14 +15,14 @@ use crate::export::output_file::OutputFile;
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
-pub(super) struct Pabulib {
+pub(super) struct PabulibWriter {
     output: OutputFile,
     votes: BufWriter<File>,
     ids: Vec<String>,
     voters: u64,
 }
 
-impl Pabulib {
+impl PabulibWriter {
     pub(super) fn begin(
         output: OutputFile,
         summary: &ExportSummary,
@@ -34,7 +34,7 @@ impl Pabulib {
     }
 }
 
-impl RowWriter for Pabulib {
+impl RowWriter for PabulibWriter {
     fn write_row(&mut self, basis_points: &[u16]) -> io::Result<()> {
         // A sequence number, unrelated to the person.
         self.voters += 1;

@@ -20,13 +20,13 @@ use crate::export::output_file::OutputFile;
 /// Rows per row group, buffered in memory: about 17 MB with 64 categories.
 const ROW_GROUP_ROWS: usize = 65_536;
 
-pub(super) struct Parquet {
+pub(super) struct ParquetWriter {
     writer: SerializedFileWriter<OutputFile>,
     /// Values of the next row group.
     columns: Vec<Vec<i32>>,
 }
 
-impl Parquet {
+impl ParquetWriter {
     pub(super) fn begin(output: OutputFile, summary: &ExportSummary) -> io::Result<Self> {
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -65,7 +65,7 @@ impl Parquet {
     }
 }
 
-impl RowWriter for Parquet {
+impl RowWriter for ParquetWriter {
     fn write_row(&mut self, basis_points: &[u16]) -> io::Result<()> {
         for (column, share) in self.columns.iter_mut().zip(basis_points) {
             column.push(i32::from(*share));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use schemas::job::Verdict;
 
 use super::{JobExecutorDeps, JobFailure, JobLease, JobOutcome, report_while};
-use crate::audit::{AuditDeps, Report, audit};
+use crate::audit::{AuditDeps, AuditReport, audit};
 use crate::progress::Progress;
 
 pub(super) async fn run(deps: &JobExecutorDeps, job: &JobLease) -> Result<JobOutcome, JobFailure> {
@@ -27,8 +27,8 @@ pub(super) async fn run(deps: &JobExecutorDeps, job: &JobLease) -> Result<JobOut
     Ok(outcome(&report))
 }
 
-fn outcome(report: &Report) -> JobOutcome {
-    let Report { differences, unchecked, records, .. } = report;
+fn outcome(report: &AuditReport) -> JobOutcome {
+    let AuditReport { differences, unchecked, records, .. } = report;
     let verdict = match (differences.is_empty(), unchecked.is_empty()) {
         (false, _) => Verdict::Different,
         (true, false) => Verdict::Incomplete,

@@ -97,7 +97,7 @@ impl Segment {
     }
 
     /// Verifies the whole file, and opens its records.
-    pub(super) fn open(&self, log: &LogName) -> Result<Records, SegmentFault> {
+    pub(super) fn open(&self, log: &LogName) -> Result<SegmentRecords, SegmentFault> {
         let mut file = self.open_file()?;
         let length = self.check(&mut file)?;
         let header = self.read_header(&mut file, log)?;
@@ -105,7 +105,7 @@ impl Segment {
         let decoder = zstd::stream::read::Decoder::with_buffer(records);
         let decoder = decoder.map_err(|error| self.unreadable(error))?.single_frame();
         let (key, value) = (Vec::new(), Vec::new());
-        Ok(Records { segment: self.clone(), next: self.first, decoder, key, value })
+        Ok(SegmentRecords { segment: self.clone(), next: self.first, decoder, key, value })
     }
 
     fn open_file(&self) -> Result<File, SegmentFault> {
@@ -176,7 +176,7 @@ impl Segment {
 }
 
 /// Reads a segment's records in order.
-pub(super) struct Records {
+pub(super) struct SegmentRecords {
     segment: Segment,
     next: Position,
     decoder: zstd::stream::read::Decoder<'static, BufReader<io::Take<File>>>,
@@ -184,7 +184,7 @@ pub(super) struct Records {
     value: Vec<u8>,
 }
 
-impl Records {
+impl SegmentRecords {
     /// Reads the next record; `None` at the end.
     pub fn next(&mut self) -> Result<Option<Record<'_>>, SegmentFault> {
         if self.next == self.segment.end {

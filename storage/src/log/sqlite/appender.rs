@@ -18,14 +18,14 @@ pub(super) enum Write {
 }
 
 /// The connection that writes to the log. There is only one.
-pub(super) struct Appender {
+pub(super) struct SqliteAppender {
     connection: Connection,
     partitions: PartitionCount,
     /// Each partition's next position; `None` after a failure, until it is read from the database.
     ends: Option<Vec<Position>>,
 }
 
-impl Appender {
+impl SqliteAppender {
     pub fn new(connection: Connection, partitions: PartitionCount) -> rusqlite::Result<Self> {
         let ends = Some(read_ends(&connection, partitions)?);
         Ok(Self { connection, partitions, ends })
@@ -169,7 +169,7 @@ mod tests {
             .expect("a database");
         connection.pragma_update(None, "max_page_count", 20).expect("a limit");
         let partitions = PartitionCount::new(2).expect("a count");
-        let mut appender = Appender::new(connection, partitions).expect("an appender");
+        let mut appender = SqliteAppender::new(connection, partitions).expect("an appender");
 
         let mut next = 0;
         let error = loop {

@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use schemas::{Offset, PartitionCount, PartitionId, Position, Receipt, partition_for};
 use uuid::Uuid;
 
-use self::appender::{Appender, Write};
+use self::appender::{SqliteAppender, Write};
 use self::tail::Tail;
 use self::writer::Writer;
 use super::{
@@ -91,7 +91,7 @@ impl SqliteLog {
             let path = path.to_owned();
             return Err(SqliteOpenError::PartitionCount { path, stored, wanted: partitions.get() });
         }
-        let appender = Appender::new(connection, partitions).map_err(unusable)?;
+        let appender = SqliteAppender::new(connection, partitions).map_err(unusable)?;
         let tail = Arc::new(Tail::new(appender.ends()));
         let writer = Writer::start(appender, Arc::clone(&tail))
             .map_err(|error| SqliteOpenError::unusable(path, error))?;

@@ -9,7 +9,7 @@ use schemas::{PersonKey, Receipt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::appender::{Appender, Write};
+use super::appender::{SqliteAppender, Write};
 use super::tail::Tail;
 use crate::log::AppendError;
 
@@ -50,7 +50,7 @@ impl Health {
 }
 
 impl Writer {
-    pub fn start(appender: Appender, tail: Arc<Tail>) -> std::io::Result<Self> {
+    pub fn start(appender: SqliteAppender, tail: Arc<Tail>) -> std::io::Result<Self> {
         let (queue, requests) = mpsc::channel();
         let health = Arc::new(Health::default());
         let thread_health = Arc::clone(&health);
@@ -120,7 +120,7 @@ fn size_of_write(write: &Write) -> usize {
 }
 
 struct WriterThread {
-    appender: Appender,
+    appender: SqliteAppender,
     requests: Receiver<Request>,
     tail: Arc<Tail>,
     health: Arc<Health>,
@@ -228,7 +228,7 @@ mod tests {
         let connection = open(&path, &SCHEMA, Durability::PowerLoss).expect("a database");
         connection.pragma_update(None, "max_page_count", 600).expect("a limit");
         let partitions = PartitionCount::new(1).expect("a count");
-        let appender = Appender::new(connection, partitions).expect("an appender");
+        let appender = SqliteAppender::new(connection, partitions).expect("an appender");
         let tail = Arc::new(Tail::new(appender.ends()));
         let writer = Writer::start(appender, tail).expect("a thread");
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-use crate::import::file::{FileFault, ReadError, Records, quoted};
+use crate::import::file::{FileFault, FileReadError, FileRecords, quoted};
 
 use super::{Columns, missing_section, section_name};
 
@@ -15,7 +15,7 @@ const MAX_KEYS: usize = 1000;
 pub struct Meta(BTreeMap<String, String>);
 
 impl Meta {
-    pub(super) fn parse<R: BufRead>(records: &mut Records<R>) -> Result<Self, ReadError> {
+    pub(super) fn parse<R: BufRead>(records: &mut FileRecords<R>) -> Result<Self, FileReadError> {
         match records.next_record()? {
             Some(record) if section_name(&record) == Some("META") => {}
             Some(record) => {

@@ -14,7 +14,9 @@ use std::io::BufRead;
 use schemas::Category;
 
 use crate::import::ballot::Ballot;
-use crate::import::file::{Entry, FileFault, FileIdentity, ReadError, Record, Records, quoted};
+use crate::import::file::{
+    Entry, FileFault, FileIdentity, FileReadError, FileRecord, FileRecords, quoted,
+};
 
 pub use meta::Meta;
 pub use projects::Grouping;
@@ -23,7 +25,7 @@ use votes::Votes;
 
 /// An open `.pb` file.
 pub struct Pabulib<R> {
-    records: Records<R>,
+    records: FileRecords<R>,
     meta: Meta,
     projects: Projects,
     votes: Votes,
@@ -34,8 +36,8 @@ impl<R: BufRead> Pabulib<R> {
     ///
     /// # Errors
     /// When it is not a `.pb` file of cumulative votes, or its projects do not make a budget.
-    pub fn open(reader: R, grouping: Grouping) -> Result<Self, ReadError> {
-        let mut records = Records::new(reader, b';');
+    pub fn open(reader: R, grouping: Grouping) -> Result<Self, FileReadError> {
+        let mut records = FileRecords::new(reader, b';');
         let meta = Meta::parse(&mut records)?;
         let projects = Projects::parse(&mut records, grouping)?;
         let votes = Votes::parse_header(&mut records, &meta)?;
@@ -46,7 +48,7 @@ impl<R: BufRead> Pabulib<R> {
     ///
     /// # Errors
     /// When the rest of the file cannot be read.
-    pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, ReadError> {
+    pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, FileReadError> {
         let Some(record) = self.records.next_record()? else { return Ok(None) };
         Ok(Some(self.votes.parse_ballot(record, &self.projects)))
     }
@@ -74,7 +76,10 @@ struct Columns {
 }
 
 impl Columns {
-    fn parse<R: BufRead>(records: &mut Records<R>, section: &str) -> Result<Self, ReadError> {
+    fn parse<R: BufRead>(
+        records: &mut FileRecords<R>,
+        section: &str,
+    ) -> Result<Self, FileReadError> {
         match records.next_record()? {
             Some(record) => Ok(Self {
                 line: record.line,
@@ -99,7 +104,7 @@ impl Columns {
     }
 
     /// Checks that a record has one field per column.
-    fn check_field_count(&self, record: &Record<'_>) -> Result<(), String> {
+    fn check_field_count(&self, record: &FileRecord<'_>) -> Result<(), String> {
         let (found, expected) = (record.len(), self.names.len());
         if found == expected {
             return Ok(());
@@ -109,14 +114,14 @@ impl Columns {
 }
 
 /// The section that a record starts, if it is a section header.
-fn section_name(record: &Record<'_>) -> Option<&'static str> {
+fn section_name(record: &FileRecord<'_>) -> Option<&'static str> {
     let name = record.field(0)?;
     ["META", "PROJECTS", "VOTES"]
         .into_iter()
         .find(|section| record.len() == 1 && name.eq_ignore_ascii_case(section))
 }
 
-fn missing_section<R: BufRead>(records: &Records<R>, section: &str) -> ReadError {
+fn missing_section<R: BufRead>(records: &FileRecords<R>, section: &str) -> FileReadError {
     let detail = format!("the file ends before its section {section}");
     FileFault::new(records.line(), detail).into()
 }

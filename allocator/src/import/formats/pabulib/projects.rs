@@ -5,7 +5,7 @@ use std::io::BufRead;
 
 use schemas::{Category, MAX_CATEGORIES, MIN_CATEGORIES};
 
-use crate::import::file::{FileFault, ReadError, Records, quoted};
+use crate::import::file::{FileFault, FileReadError, FileRecords, quoted};
 use crate::import::slugs::{self, UnidentifiedCategory};
 
 use super::{Columns, missing_section, section_name};
@@ -37,9 +37,9 @@ struct Project {
 
 impl Projects {
     pub(super) fn parse<R: BufRead>(
-        records: &mut Records<R>,
+        records: &mut FileRecords<R>,
         grouping: Grouping,
-    ) -> Result<Self, ReadError> {
+    ) -> Result<Self, FileReadError> {
         let columns = Columns::parse(records, "PROJECTS")?;
         let parser = ProjectParser::new(&columns, grouping)?;
         let mut projects: Vec<Project> = Vec::new();

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::import::apportion::apportion;
 use crate::import::ballot::{Ballot, BallotAllocation, IdSource};
-use crate::import::file::{Entry, ReadError, Record, Records, RejectedEntry, quoted};
+use crate::import::file::{Entry, FileReadError, FileRecord, FileRecords, RejectedEntry, quoted};
 
 use super::projects::Projects;
 use super::{Columns, Meta};
@@ -27,9 +27,9 @@ pub(super) struct Votes {
 
 impl Votes {
     pub(super) fn parse_header<R: BufRead>(
-        records: &mut Records<R>,
+        records: &mut FileRecords<R>,
         meta: &Meta,
-    ) -> Result<Self, ReadError> {
+    ) -> Result<Self, FileReadError> {
         let columns = Columns::parse(records, "VOTES")?;
         Ok(Self {
             voter: columns.required("voter_id", "VOTES")?,
@@ -44,14 +44,14 @@ impl Votes {
     /// Parses a record as a ballot.
     pub(super) fn parse_ballot(
         &mut self,
-        record: Record<'_>,
+        record: FileRecord<'_>,
         projects: &Projects,
     ) -> Entry<Ballot> {
         let line = record.line;
         self.parse(record, projects).map_err(|detail| RejectedEntry { line, detail })
     }
 
-    fn parse(&mut self, record: Record<'_>, projects: &Projects) -> Result<Ballot, String> {
+    fn parse(&mut self, record: FileRecord<'_>, projects: &Projects) -> Result<Ballot, String> {
         self.columns.check_field_count(&record)?;
         let field = |column| record.field(column).unwrap_or_default();
         let voter = field(self.voter);
