@@ -176,7 +176,8 @@ impl StorageConfig {
     pub async fn open_store(&self) -> Result<StoreHandles, OpenError> {
         match self.store {
             StoreKind::Scylla => {
-                let opened = ScyllaStore::connect(&self.scylla).await;
+                // Boxed: the driver's nested futures would exceed the compiler's depth limit in the callers.
+                let opened = Box::pin(ScyllaStore::connect(&self.scylla)).await;
                 Ok(StoreHandles::of(opened?))
             }
             StoreKind::Sqlite => {
@@ -195,7 +196,7 @@ impl StorageConfig {
     pub async fn open_existing_store(&self) -> Result<StoreHandles, OpenError> {
         match self.store {
             StoreKind::Scylla => {
-                let opened = ScyllaStore::connect_to_existing(&self.scylla).await;
+                let opened = Box::pin(ScyllaStore::connect_to_existing(&self.scylla)).await;
                 Ok(StoreHandles::of(opened?))
             }
             StoreKind::Sqlite => {
