@@ -19,6 +19,7 @@ pub struct EngineMetrics {
     commit_seconds: HistogramVec,
     commit_records: HistogramVec,
     rows_written: IntCounterVec,
+    rows_invalidated: IntCounterVec,
     position: IntGaugeVec,
     lag: IntGaugeVec,
     owned: IntGaugeVec,
@@ -62,6 +63,11 @@ impl EngineMetrics {
             rows_written: metrics.counter_vec(
                 "processor_rows_written_total",
                 "Person rows written behind the commit.",
+                PARTITION,
+            )?,
+            rows_invalidated: metrics.counter_vec(
+                "processor_rows_invalidated_total",
+                "Times a takeover found person rows that do not match the totals: people are replayed from the log.",
                 PARTITION,
             )?,
             position: metrics.gauge_vec("processor_position", "The committed position.", PARTITION)?,
@@ -115,6 +121,7 @@ impl EngineMetrics {
             commit_seconds: self.commit_seconds.with_label_values(label),
             commit_records: self.commit_records.with_label_values(label),
             rows_written: self.rows_written.with_label_values(label),
+            rows_invalidated: self.rows_invalidated.with_label_values(label),
             restore_seconds: self.restore_seconds.clone(),
             position: self.position.with_label_values(label),
             lag: self.lag.with_label_values(label),
@@ -160,6 +167,7 @@ pub struct PartitionMetrics {
     commit_seconds: Histogram,
     commit_records: Histogram,
     rows_written: IntCounter,
+    rows_invalidated: IntCounter,
     restore_seconds: Histogram,
     position: IntGauge,
     lag: IntGauge,
@@ -182,6 +190,10 @@ impl PartitionMetrics {
 
     pub(crate) fn rows_written(&self, rows: usize) {
         self.rows_written.inc_by(rows as u64);
+    }
+
+    pub(crate) fn rows_invalidated(&self) {
+        self.rows_invalidated.inc();
     }
 
     pub(crate) fn restored(&self, took: Duration) {

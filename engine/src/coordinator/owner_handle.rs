@@ -90,6 +90,24 @@ impl Shared {
                 tracing::warn!(%partition, "the store lost acknowledged commits, rejoining the group");
                 self.rejoin_timer.schedule(Duration::ZERO, Instant::now());
             }
+            PartitionExit::RowsLost(_) => {
+                tracing::warn!(%partition, "person rows invalidated, rejoining the group to replay people");
+                self.rejoin_timer.schedule(Duration::ZERO, Instant::now());
+            }
+            PartitionExit::LogGap { expected, found } => {
+                let (expected, found) = (*expected, *found);
+                if self.partitions.is_first_gap(partition, expected) {
+                    tracing::error!(
+                        %partition,
+                        %expected,
+                        %found,
+                        "log skipped records, rejoining the group to read them again",
+                    );
+                    self.rejoin_timer.schedule(Duration::ZERO, Instant::now());
+                } else {
+                    self.partitions.halt(partition, &HaltReason::LogGap { expected, found });
+                }
+            }
             PartitionExit::Halted(reason) => self.partitions.halt(partition, reason),
         }
         self.deps.publisher.forget(self.id(partition));

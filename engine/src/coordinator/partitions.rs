@@ -27,6 +27,9 @@ pub(super) struct Partitions {
 struct Table {
     ownership: BTreeMap<PartitionId, PartitionOwnership>,
     short_logs: ShortLogs,
+    /// The position of the last gap found in a log. Kept beyond a revocation: rejoining the group is part of reading it
+    /// again.
+    log_gaps: BTreeMap<PartitionId, Position>,
 }
 
 impl Partitions {
@@ -77,6 +80,11 @@ impl Partitions {
     /// Records that a partition's log reaches its totals.
     pub fn log_recovered(&self, partition: PartitionId) {
         self.lock().short_logs.recovered(partition);
+    }
+
+    /// Records a gap in a partition's log, and returns whether it was not found here the last time.
+    pub fn is_first_gap(&self, partition: PartitionId, at: Position) -> bool {
+        self.lock().log_gaps.insert(partition, at) != Some(at)
     }
 
     /// Takes a partition's owner out of the table, to be released.

@@ -9,10 +9,12 @@
 //! | `people` | every person's current shares, in compact memory |
 //! | `packed` | the bit layout of an offset and shares |
 //! | `shares` | one person's shares while a record is folded |
+//! | `sums` | adding shares to a budget's totals and subtracting them |
 
 mod packed;
 mod people;
 mod shares;
+mod sums;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +26,7 @@ use storage::log::Record;
 
 use people::{PersonEntry, PersonSlot, PersonStates};
 use shares::Shares;
+use sums::ShareSums;
 
 /// What folding a record did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,34 @@ pub enum DeadLetterReason {
         expected: usize,
         /// Categories of this record.
         found: usize,
+    },
+}
+
+/// The totals and the people of a budget contradict each other: the state must not be folded further.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InconsistentState {
+    /// A person's previous shares are not in the totals.
+    #[error(
+        "the totals of budget `{budget}` do not contain the previous shares of the person at offset {offset}"
+    )]
+    SharesNotInTotals {
+        /// The budget.
+        budget: BudgetId,
+        /// The person's new record, which replaces the previous shares.
+        offset: Offset,
+    },
+    /// The totals are not the sum of the people's shares.
+    #[error(
+        "the totals of budget `{budget}` count {total} people, but {recounted} people are known; \
+         or their shares differ"
+    )]
+    TotalsDifferFromPeople {
+        /// The budget.
+        budget: BudgetId,
+        /// People in the totals.
+        total: u64,
+        /// People who are known.
+        recounted: u64,
     },
 }
 
@@ -114,24 +145,36 @@ impl PartitionState {
     }
 
     /// Folds one record into the state.
-    pub fn fold(&mut self, record: Record<'_>, mode: FoldMode) -> FoldOutcome {
+    ///
+    /// # Errors
+    /// When the totals and the people contradict each other. The state must not be used afterwards.
+    pub fn fold(
+        &mut self,
+        record: Record<'_>,
+        mode: FoldMode,
+    ) -> Result<FoldOutcome, InconsistentState> {
         let mut decoder = std::mem::take(&mut self.decoder);
         let outcome = match decoder.decode(record.key, record.value) {
             Ok(view) => self.fold_view(view, record.offset, mode),
-            Err(fault) => FoldOutcome::DeadLetter(fault.into()),
+            Err(fault) => Ok(FoldOutcome::DeadLetter(fault.into())),
         };
         self.decoder = decoder;
         outcome
     }
 
-    fn fold_view(&mut self, view: RecordView<'_>, offset: Offset, mode: FoldMode) -> FoldOutcome {
+    fn fold_view(
+        &mut self,
+        view: RecordView<'_>,
+        offset: Offset,
+        mode: FoldMode,
+    ) -> Result<FoldOutcome, InconsistentState> {
         let home = partition_for(&view.person, self.partitions);
         if home != self.partition {
-            return FoldOutcome::DeadLetter(DeadLetterReason::WrongPartition(home));
+            return Ok(FoldOutcome::DeadLetter(DeadLetterReason::WrongPartition(home)));
         }
         match self.budget_index(view.budget) {
             Ok(index) => self.budgets[index].fold(view, offset, mode),
-            Err(fault) => FoldOutcome::DeadLetter(fault.into()),
+            Err(fault) => Ok(FoldOutcome::DeadLetter(fault.into())),
         }
     }
 
@@ -183,6 +226,23 @@ impl PartitionState {
     /// A second way to the totals, independent of the running sums. Without positions and times.
     pub fn recount(&self) -> impl Iterator<Item = (&BudgetId, BudgetTotals)> {
         self.by_id.iter().map(|(id, index)| (id, self.budgets[*index].recount()))
+    }
+
+    /// Checks that every budget's totals are the sum of its people's current shares.
+    ///
+    /// # Errors
+    /// The first budget whose totals are not.
+    pub fn check_totals_match_people(&self) -> Result<(), InconsistentState> {
+        for ((budget, totals), (_, recounted)) in self.totals().zip(self.recount()) {
+            if (totals.people, &totals.categories) != (recounted.people, &recounted.categories) {
+                return Err(InconsistentState::TotalsDifferFromPeople {
+                    budget: budget.clone(),
+                    total: totals.people,
+                    recounted: recounted.people,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Returns the current allocation of every person who counts in a budget. Ordered by person key.
@@ -243,29 +303,34 @@ pub struct RowScan {
 }
 
 impl BudgetState {
-    fn fold(&mut self, view: RecordView<'_>, offset: Offset, mode: FoldMode) -> FoldOutcome {
+    fn fold(
+        &mut self,
+        view: RecordView<'_>,
+        offset: Offset,
+        mode: FoldMode,
+    ) -> Result<FoldOutcome, InconsistentState> {
         let categories = view.basis_points.len();
         if categories > 0 && !self.admit_categories(categories) {
             let expected = self.people.categories();
-            return FoldOutcome::DeadLetter(DeadLetterReason::Categories {
+            return Ok(FoldOutcome::DeadLetter(DeadLetterReason::Categories {
                 expected,
                 found: categories,
-            });
+            }));
         }
-        let outcome = self.fold_person(view, offset, mode);
+        let outcome = self.fold_person(view, offset, mode)?;
         if mode == FoldMode::Live {
             self.totals.position = offset.next();
             self.totals.updated_at_ms = self.totals.updated_at_ms.max(view.accepted_at_ms);
             self.changed = true;
         }
-        outcome
+        Ok(outcome)
     }
 
     fn recount(&self) -> BudgetTotals {
         let categories = vec![CategoryTotals::default(); self.people.categories()];
         let mut totals = BudgetTotals { categories, ..BudgetTotals::default() };
         for shares in self.people.shares() {
-            totals.apply_delta(&Shares::NONE, &shares);
+            totals.add(&shares);
         }
         totals
     }
@@ -279,62 +344,30 @@ impl BudgetState {
         self.people.categories() == categories
     }
 
-    fn fold_person(&mut self, view: RecordView<'_>, offset: Offset, mode: FoldMode) -> FoldOutcome {
+    fn fold_person(
+        &mut self,
+        view: RecordView<'_>,
+        offset: Offset,
+        mode: FoldMode,
+    ) -> Result<FoldOutcome, InconsistentState> {
         let new = Shares::from_basis_points(view.basis_points);
         let mut slot: PersonSlot<'_> = match self.people.find_or_insert(&view.person) {
             PersonEntry::New(slot) => slot,
-            PersonEntry::Existing(slot) if slot.offset() >= offset => return FoldOutcome::Applied,
+            PersonEntry::Existing(slot) if slot.offset() >= offset => {
+                return Ok(FoldOutcome::Applied);
+            }
             PersonEntry::Existing(slot) if slot.has_recent(view.submission) => {
-                return FoldOutcome::Duplicate;
+                return Ok(FoldOutcome::Duplicate);
             }
             PersonEntry::Existing(slot) => slot,
         };
         let old = slot.replace(&new, offset, view.submission);
-        if mode == FoldMode::Live {
-            self.totals.apply_delta(&old, &new);
+        if mode == FoldMode::Live && !self.totals.replace(&old, &new) {
+            let budget = self.id.clone();
+            return Err(InconsistentState::SharesNotInTotals { budget, offset });
         }
-        FoldOutcome::Applied
+        Ok(FoldOutcome::Applied)
     }
-}
-
-/// Replaces a person's old shares by the new ones in a sum.
-trait ApplyDelta {
-    fn apply_delta(&mut self, old: &Shares, new: &Shares);
-}
-
-impl ApplyDelta for BudgetTotals {
-    fn apply_delta(&mut self, old: &Shares, new: &Shares) {
-        let categories = self.categories.iter_mut();
-        match (old.counts(), new.counts()) {
-            (false, false) => {}
-            (false, true) => {
-                self.people += 1;
-                for (category, new) in categories.zip(new.iter()) {
-                    category.basis_points += u64::from(new);
-                    category.people_by_percent[percent(new)] += 1;
-                }
-            }
-            (true, false) => {
-                self.people -= 1;
-                for (category, old) in categories.zip(old.iter()) {
-                    category.basis_points -= u64::from(old);
-                    category.people_by_percent[percent(old)] -= 1;
-                }
-            }
-            (true, true) => {
-                for ((category, old), new) in categories.zip(old.iter()).zip(new.iter()) {
-                    category.basis_points = category.basis_points - u64::from(old) + u64::from(new);
-                    category.people_by_percent[percent(old)] -= 1;
-                    category.people_by_percent[percent(new)] += 1;
-                }
-            }
-        }
-    }
-}
-
-/// Returns a share in whole percent: its index in the distribution.
-fn percent(basis_points: u16) -> usize {
-    usize::from(basis_points / 100)
 }
 
 #[cfg(test)]

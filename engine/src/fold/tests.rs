@@ -61,7 +61,9 @@ fn fold_all(
         .skip(from)
         .map(|(offset, submission)| {
             let (key, value) = encode(submission);
-            state.fold(Record { offset: Offset(offset as u64), key: &key, value: &value }, mode)
+            state
+                .fold(Record { offset: Offset(offset as u64), key: &key, value: &value }, mode)
+                .unwrap()
         })
         .collect()
 }
@@ -189,7 +191,7 @@ fn fold_new_people(state: &mut PartitionState, people: std::ops::Range<u64>, bud
         });
         let key = spread_key(n);
         let record = Record { offset: Offset(n), key: key.as_bytes(), value: &value };
-        assert_eq!(state.fold(record, FoldMode::Live), FoldOutcome::Applied);
+        assert_eq!(state.fold(record, FoldMode::Live), Ok(FoldOutcome::Applied));
     }
 }
 
@@ -249,7 +251,9 @@ fn rejected_records_become_dead_letters_and_do_not_change_the_totals() {
     let (good, wide) = (record(&[4_000, 6_000]), record(&[4_000, 3_000, 3_000]));
     let mut state = PartitionState::new(PartitionId(0), two, Vec::new());
     let mut fold = |offset, key: PersonKey, value: &[u8]| {
-        state.fold(Record { offset: Offset(offset), key: key.as_bytes(), value }, FoldMode::Live)
+        state
+            .fold(Record { offset: Offset(offset), key: key.as_bytes(), value }, FoldMode::Live)
+            .unwrap()
     };
     assert_eq!(fold(0, this_partition, &good), FoldOutcome::Applied);
     assert_eq!(
@@ -267,4 +271,33 @@ fn rejected_records_become_dead_letters_and_do_not_change_the_totals() {
     let totals = only_totals(&state).unwrap();
     assert_eq!((totals.people, totals.position), (1, Position(1)));
     assert!(totals.is_consistent());
+}
+
+#[test]
+fn subtracting_shares_that_the_totals_do_not_contain_is_refused_instead_of_wrapping() {
+    let allocate = |id, shares| encode(&TestSubmission { person: 1, id, shares });
+    let mut counted_once = empty();
+    let (key, value) = allocate(1, Some([2_000, 3_000, 5_000]));
+    let record = Record { offset: Offset(0), key: &key, value: &value };
+    assert_eq!(counted_once.fold(record, FoldMode::Live), Ok(FoldOutcome::Applied));
+    assert_eq!(counted_once.check_totals_match_people(), Ok(()));
+    let mut scan = counted_once.begin_row_scan();
+    let row = counted_once.take_changed_rows(&mut scan, 1).unwrap().remove(0);
+    let nobody = BudgetTotals {
+        categories: vec![CategoryTotals::default(); CATEGORIES],
+        ..BudgetTotals::default()
+    };
+    for shares in [None, Some([3_000, 2_000, 5_000])] {
+        let totals = vec![(row.budget.clone(), nobody.clone())];
+        let mut state = PartitionState::new(PartitionId(0), one_partition(), totals);
+        assert!(state.restore(&row));
+        assert!(state.check_totals_match_people().is_err());
+        let (key, value) = allocate(2, shares);
+        let record = Record { offset: Offset(1), key: &key, value: &value };
+        let (budget, offset) = (row.budget.clone(), record.offset);
+        assert_eq!(
+            state.fold(record, FoldMode::Live),
+            Err(InconsistentState::SharesNotInTotals { budget, offset })
+        );
+    }
 }

@@ -40,9 +40,26 @@ pub enum HaltReason {
     /// The record before the position differs from the folded one.
     #[error("the record at offset {0} is not the one that was folded: the topic was recreated")]
     OtherRecord(Offset),
-    /// The log skips the record that identifies it.
-    #[error("the record at offset {0} is missing: the log has a gap where the totals end")]
-    ExpectedRecordMissing(Offset),
+    /// The log skips records, also when it is read again.
+    #[error(
+        "the log has no records from offset {expected} to {found}: they were deleted or compacted"
+    )]
+    LogGap {
+        /// The offset of the first missing record.
+        expected: Position,
+        /// The offset of the next record in the log.
+        found: Offset,
+    },
+    /// The person rows cannot restore people, and the log no longer has the records to replay people from.
+    #[error(
+        "{fault}, and the log begins at {log_start}: people cannot be replayed from it. Restore the store or the log"
+    )]
+    PeopleLost {
+        /// What is wrong with the person rows.
+        fault: String,
+        /// The first position in the log.
+        log_start: Position,
+    },
     /// Too many records are rejected.
     #[error(
         "{exceeded}, the last at offset {offset}: {reason}. Stop the program that writes them, or deploy a release that \
@@ -59,7 +76,7 @@ pub enum HaltReason {
     /// The log's source cannot continue reading.
     #[error("{0}")]
     Log(String),
-    /// The totals contradict themselves.
+    /// The totals contradict themselves, or people replayed from the log.
     #[error("an invariant does not hold: {0}")]
     Invariant(String),
     /// The store holds a state that this software never writes.

@@ -10,6 +10,8 @@ use super::HaltReason;
 /// Where to resume a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResumePoint {
+    /// The first position in the log.
+    pub log_start: Position,
     /// The first record to read.
     pub from: Position,
     /// The record that must be read, unchanged, before any new one.
@@ -53,7 +55,7 @@ pub fn check_log(
             position,
         });
     }
-    Ok(ResumePoint { from, expected_record })
+    Ok(ResumePoint { log_start: bounds.low, from, expected_record })
 }
 
 /// Whether a fingerprint was made of this record.
@@ -89,7 +91,10 @@ mod tests {
     #[test]
     fn the_first_owner_starts_at_the_beginning_of_the_log() {
         let resume = check_log(&Checkpoint::START, &identity("a"), bounds(0, 10));
-        assert_eq!(resume, Ok(ResumePoint { from: Position(0), expected_record: None }));
+        assert_eq!(
+            resume.map(|resume| (resume.from, resume.expected_record)),
+            Ok((Position(0), None))
+        );
     }
 
     #[test]
@@ -112,7 +117,11 @@ mod tests {
         let resumed = |rows_position, low| {
             check_log(&checkpoint(8, rows_position), &identity("a"), bounds(low, 8))
         };
-        assert_eq!(resumed(8, 8), Ok(ResumePoint { from: Position(8), expected_record: None }));
+        let log_start = Position(8);
+        assert_eq!(
+            resumed(8, 8),
+            Ok(ResumePoint { log_start, from: Position(8), expected_record: None })
+        );
         assert!(resumed(8, 7).is_ok_and(|resume| resume.expected_record.is_some()));
         // Not when deleted records would have to be replayed.
         assert!(matches!(resumed(7, 8), Err(HaltReason::OutOfRange { .. })));

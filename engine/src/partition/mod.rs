@@ -30,6 +30,7 @@ mod restore;
 use std::time::Duration;
 
 use backon::ConstantBuilder;
+use schemas::{Offset, Position};
 
 pub use actor::{Partition, PartitionDeps};
 pub use claim::{ClaimError, claim};
@@ -38,6 +39,8 @@ pub use halt_reason::HaltReason;
 pub use log_check::{ResumePoint, check_log, matches_fingerprint};
 pub use pace::PartitionLimits;
 pub use progress::PartitionProgress;
+
+use crate::fold::InconsistentState;
 
 /// Backoff of an owner whose backend is unavailable: constant, without an attempt limit.
 const OWNER_RETRY: ConstantBuilder =
@@ -55,6 +58,19 @@ pub enum PartitionExit {
     /// The store lost acknowledged commits: rejoin the group and fold the lost records again.
     #[error("the store lost acknowledged commits")]
     CommitsLost,
+    /// The person rows do not match the totals and are invalid now: claim the partition again, and replay people from
+    /// the log.
+    #[error("the person rows do not match the totals: {0}")]
+    RowsLost(InconsistentState),
+    /// The log skips records: claim the partition again and read from the checkpoint. If they are missing again, they
+    /// are lost.
+    #[error("expected offset {expected}, read {found}")]
+    LogGap {
+        /// The offset of the first missing record.
+        expected: Position,
+        /// The offset that was read instead.
+        found: Offset,
+    },
     /// Folding further could make wrong totals. Only an operator can help; other partitions continue.
     #[error("halted: {0}")]
     Halted(#[from] HaltReason),

@@ -1,6 +1,7 @@
 //! A partition's owner on a store that loses responses and commits: the totals always equal the fold of the log.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod damage;
 #[path = "../support/mod.rs"]
 mod support;
 mod test_owner;
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 const PARTITION: PartitionRef =
     PartitionRef { generation: Generation(1), partition: PartitionId(0) };
 
-/// Runs one owner to the log's end. Returns `false` if it found acknowledged commits lost.
+/// Runs one owner to the log's end. Returns `false` if it found that the store had lost commits or rows.
 async fn fold_whole_log(store: &Arc<FaultyStore>, log: &Log) -> bool {
     let mut owner = take_over(store, log, "next owner").await;
     let high = log.bounds().high.0;
@@ -33,7 +34,7 @@ async fn fold_whole_log(store: &Arc<FaultyStore>, log: &Log) -> bool {
         () = wait_for_commit(&progress, high) => owner.release().await,
     };
     match exit {
-        PartitionExit::CommitsLost => false,
+        PartitionExit::CommitsLost | PartitionExit::RowsLost(_) => false,
         exit => {
             assert_eq!(exit, PartitionExit::Released);
             true

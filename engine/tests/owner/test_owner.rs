@@ -13,7 +13,7 @@ use runtime::metrics::Metrics;
 use schemas::{LogRef, PartitionCount, Position, Term};
 use storage::cache::memory::MemoryCache;
 use storage::control::sqlite::SqliteControlTopic;
-use storage::log::{LogIdentity, RecordBatch};
+use storage::log::{LogBounds, LogIdentity, RecordBatch};
 use storage::store::Checkpoints;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -71,10 +71,24 @@ pub async fn take_over_with_limits(
     owner: &str,
     limits: PartitionLimits,
 ) -> TestOwner {
+    start(store, log.bounds(), owner, limits).await
+}
+
+/// Takes over when the log has only the records within `bounds`.
+pub async fn take_over_log(store: &Arc<FaultyStore>, bounds: LogBounds, owner: &str) -> TestOwner {
+    start(store, bounds, owner, LIMITS).await
+}
+
+async fn start(
+    store: &Arc<FaultyStore>,
+    bounds: LogBounds,
+    owner: &str,
+    limits: PartitionLimits,
+) -> TestOwner {
     let dir = tempfile::tempdir().unwrap();
     let claimed_at = Instant::now();
     let stored = claim(store.as_ref(), PARTITION, owner).await.unwrap();
-    let resume = check_log(&stored.checkpoint, &identity("c"), log.bounds()).unwrap();
+    let resume = check_log(&stored.checkpoint, &identity("c"), bounds).unwrap();
     let progress = Arc::new(PartitionProgress::default());
     let deps = PartitionDeps {
         store: store.clone(),
@@ -110,13 +124,19 @@ impl TestOwner {
 
     /// Waits until a round of person rows is committed.
     pub async fn rows_committed(&self, store: &FaultyStore) {
+        self.rows_committed_up_to(store, 1).await;
+    }
+
+    /// Waits until the rows of every record below a position are committed.
+    pub async fn rows_committed_up_to(&self, store: &FaultyStore, position: u64) {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
-            if stored.checkpoint.rows_position > Position::START {
+            let rows_position = stored.checkpoint.rows_position;
+            if rows_position >= Position(position) {
                 return;
             }
-            assert!(Instant::now() < deadline, "no round of person rows was completed");
+            assert!(Instant::now() < deadline, "rows are committed up to {rows_position}");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }

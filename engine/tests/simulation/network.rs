@@ -12,7 +12,7 @@ use crate::world::{World, lock};
 /// Time that a client waits for a response.
 const CALL_TIMEOUT_MS: u64 = 100;
 /// Maximum delay after which an abandoned request still takes effect.
-const MAX_LATE_EFFECT_MS: u64 = 1_500;
+pub const MAX_LATE_EFFECT_MS: u64 = 1_500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {

@@ -183,7 +183,13 @@ impl Process {
             PartitionExit::CommitsLost if world.plan.loses_commits => {
                 world.count(|counts| counts.went_back += 1);
             }
-            PartitionExit::CommitsLost | PartitionExit::Halted(_) => world.fail(exit.to_string()),
+            PartitionExit::RowsLost(_) if world.plan.loses_rows => {
+                world.count(|counts| counts.replayed_people += 1);
+            }
+            PartitionExit::CommitsLost
+            | PartitionExit::RowsLost(_)
+            | PartitionExit::LogGap { .. }
+            | PartitionExit::Halted(_) => world.fail(exit.to_string()),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::cache::{CacheServer, FixedDefinitions, budget_without_records};
 use crate::cluster::Cluster;
 use crate::dead_letters::DeadLetterServer;
 use crate::nemesis;
+use crate::network::MAX_LATE_EFFECT_MS;
 use crate::oracle::{CheckResult, require};
 use crate::process::{Servers, partition_ref};
 use crate::store::StoreServer;
@@ -78,6 +79,18 @@ async fn simulate(world: Arc<World>) {
         cluster.alive().iter().for_each(|process| cluster.crash(process));
     }
     recover(&cluster, "by itself").await;
+    if world.plan.loses_rows {
+        let dead = cluster.alive();
+        dead.iter().for_each(|process| process.control.kill());
+        // A late commit that states an earlier rows position would hide that rows are lost.
+        sleep(Duration::from_millis(MAX_LATE_EFFECT_MS + 1)).await;
+        for partition in world.log.count.partitions() {
+            cluster.servers.store.lose_rows(partition_ref(partition)).await;
+        }
+        // Also a process that took over meanwhile: it still has the people in memory.
+        dead.iter().chain(&cluster.alive()).for_each(|process| cluster.crash(process));
+        recover(&cluster, "after rows were lost").await;
+    }
 
     match world.draw(|rng| rng.u32(0..3)) {
         0 => {}

@@ -1,9 +1,9 @@
 //! The store server, which checks every write when it takes effect. Its client is `store_client`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use schemas::{PartitionId, PersonRow, Position};
+use schemas::{PartitionId, PersonKey, PersonRow, Position};
 use storage::store::memory::MemoryStore;
 use storage::store::{
     CasOutcome, Checkpoints, Commit, Epoch, PartitionRef, People, StoreError, StoredPartition,
@@ -22,11 +22,19 @@ pub struct StoreServer {
     world: Arc<World>,
     /// The highest acknowledged position of each partition.
     acknowledged: Mutex<BTreeMap<PartitionId, Position>>,
+    /// People whose row was lost. A commit may state that it is stored until the next takeover notices.
+    lost: Mutex<BTreeSet<(PartitionId, PersonKey)>>,
 }
 
 impl StoreServer {
     pub fn new(world: Arc<World>, dead_letters: Arc<DeadLetterServer>) -> Self {
-        Self { tables: MemoryStore::new(), dead_letters, world, acknowledged: Mutex::default() }
+        Self {
+            tables: MemoryStore::new(),
+            dead_letters,
+            world,
+            acknowledged: Mutex::default(),
+            lost: Mutex::default(),
+        }
     }
 
     /// Reads a partition without the simulated network.
@@ -48,6 +56,28 @@ impl StoreServer {
             })?;
         }
         Ok(())
+    }
+
+    /// Loses person rows below the rows position: at least one of a person who counts, so that the totals show it, and
+    /// of the others a third.
+    pub async fn lose_rows(&self, id: PartitionRef) {
+        let Some(stored) = self.stored(id).await else { return };
+        let rows_position = stored.checkpoint.rows_position;
+        let (mut counts_one, world) = (false, &self.world);
+        let lost = self.tables.lose_people(id, |row| {
+            if !rows_position.includes(row.offset) {
+                return false;
+            }
+            let counts = !row.basis_points.is_empty();
+            let is_lost = (counts && !counts_one) || (counts_one && world.chance(33));
+            counts_one |= counts;
+            if is_lost {
+                lock(&self.lost).insert((id.partition, row.person));
+            }
+            is_lost
+        });
+        world.note(format_args!("{}: the store loses {lost} rows", id.partition));
+        world.count(|counts| counts.lost_rows += lost as u64);
     }
 
     pub async fn claim(
@@ -120,7 +150,8 @@ impl StoreServer {
         self.world.oracle.check_stored(id.partition, &stored)?;
         for expected in self.world.oracle.people_at(id.partition, checkpoint.rows_position) {
             let row = self.tables.person(id, &expected.person).await.unwrap();
-            require(row.is_some_and(|row| row.offset >= expected.offset), || {
+            let is_lost = lock(&self.lost).contains(&(id.partition, expected.person));
+            require(row.map_or(is_lost, |row| row.offset >= expected.offset), || {
                 format!(
                     "rows are stated to be stored up to {}, but the row of {} is not",
                     checkpoint.rows_position, expected.offset

@@ -36,6 +36,8 @@ pub struct Plan {
     pub splits_rows: bool,
     /// Whether the store may lose a commit that it has acknowledged.
     pub loses_commits: bool,
+    /// Whether the store loses person rows once the faults have healed.
+    pub loses_rows: bool,
     pub bug: Option<InjectedBug>,
 }
 
@@ -56,11 +58,13 @@ pub struct Counts {
     pub dead_letters: u64,
     pub forgotten_commits: u64,
     pub went_back: u64,
+    pub lost_rows: u64,
+    pub replayed_people: u64,
 }
 
 impl Counts {
     /// Returns every count with its name.
-    pub fn named(&self) -> [(&'static str, u64); 14] {
+    pub fn named(&self) -> [(&'static str, u64); 16] {
         [
             ("records", self.records),
             ("commits", self.commits),
@@ -76,6 +80,8 @@ impl Counts {
             ("dead_letters", self.dead_letters),
             ("forgotten_commits", self.forgotten_commits),
             ("went_back", self.went_back),
+            ("lost_rows", self.lost_rows),
+            ("replayed_people", self.replayed_people),
         ]
     }
 }
@@ -96,6 +102,8 @@ impl AddAssign for Counts {
         self.dead_letters += other.dead_letters;
         self.forgotten_commits += other.forgotten_commits;
         self.went_back += other.went_back;
+        self.lost_rows += other.lost_rows;
+        self.replayed_people += other.replayed_people;
     }
 }
 
@@ -133,6 +141,7 @@ impl Plan {
             faults: rng.usize(3..=10),
             splits_rows: rng.bool(),
             loses_commits: seed.is_multiple_of(8),
+            loses_rows: seed % 8 == 4,
             bug,
         }
     }

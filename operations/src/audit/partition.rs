@@ -11,7 +11,7 @@ use storage::store::{
 use super::{AuditDeps, AuditReport};
 use crate::BackendError;
 use crate::progress::Progress;
-use engine::fold::{FoldMode, FoldOutcome, PartitionState};
+use engine::fold::{FoldMode, FoldOutcome, InconsistentState, PartitionState};
 use generations::comparison::{Comparison, Scope, Subject, by_budget, pair_by_budget};
 use storage::retry::{RetryBudget, retry};
 
@@ -174,7 +174,9 @@ async fn read_until(
     let mut batches = deps.log.read(id.partition, replay.position..position);
     while let Some(batch) = batches.recv().await {
         let batch = batch?;
-        batch.iter().for_each(|record| replay.fold(record));
+        for record in batch.iter() {
+            replay.fold(record).map_err(|fault| BackendError::Invalid(fault.to_string()))?;
+        }
         progress.add_done(batch.len() as u64);
     }
     if replay.position < position {
@@ -238,21 +240,22 @@ impl AuditReplay {
         faults
     }
 
-    fn fold(&mut self, record: Record<'_>) {
+    fn fold(&mut self, record: Record<'_>) -> Result<(), InconsistentState> {
         self.reach(Position(record.offset.0));
-        match self.counted.fold(record, FoldMode::Live) {
+        match self.counted.fold(record, FoldMode::Live)? {
             FoldOutcome::Applied => self.tally.applied += 1,
             FoldOutcome::Duplicate => self.tally.duplicates += 1,
             FoldOutcome::DeadLetter(_) => self.tally.dead_lettered += 1,
         }
         if !self.rows_from.includes(record.offset) {
-            self.people.fold(record, FoldMode::Replay);
+            self.people.fold(record, FoldMode::Replay)?;
         }
         self.position = record.offset.next();
         self.last = Some(RecordFingerprint {
             offset: record.offset,
             fingerprint: record_fingerprint(record.key, record.value),
         });
+        Ok(())
     }
 
     /// Keeps the totals of the points at or below `position`.

@@ -101,7 +101,7 @@ impl Snapshot {
                 record.split_at_checked(PersonKey::BYTES).ok_or_else(corrupt_spool)?;
             let offset = Offset(u64::from_le_bytes(*offset));
             // The outcome is in the totals already; only the person's current allocation matters here.
-            let _ = state.fold(Record { offset, key, value }, FoldMode::Replay);
+            state.fold(Record { offset, key, value }, FoldMode::Replay).map_err(invalid)?;
             Ok::<_, ExportError>(())
         })?;
         let allocations = state.allocations(&self.budget);

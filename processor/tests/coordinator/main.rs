@@ -144,6 +144,46 @@ fn records_before_a_gap_that_halts_the_partition_are_still_committed() {
     until("the records are committed", || committed() == [(PartitionId(0), Position(60))]);
 }
 
+/// A process that has folded 60 records of partition 0 and was then delivered records after a gap.
+fn process_after_a_gap(log: &Log) -> Process {
+    let process = Process::new(1, EAGER);
+    process.assign(&[0], log);
+    process.coordinator.deliver(log.batch(0, 60), Duration::ZERO).unwrap();
+    process.coordinator.deliver(log.batch(70, 100), Duration::ZERO).unwrap();
+    until("the gap is noticed", || process.coordinator.wants_to_rejoin());
+    process.revoke(&[0], false);
+    process.coordinator.source_ended();
+    process
+}
+
+#[test]
+fn records_that_the_log_skipped_once_are_read_again_from_the_checkpoint() {
+    let log = Log::of(100);
+    let process = process_after_a_gap(&log);
+    let [StartPosition::At(Position(from))] = process.assign(&[0], &log)[..] else {
+        panic!("the partition is not claimed");
+    };
+    process.coordinator.deliver(log.batch(from, 100), Duration::ZERO).unwrap();
+    until("the records are committed", || process.coordinator.committed()[0].1 == Position(100));
+    process.revoke(&[0], false);
+    let (_, totals) = &process.stored(0).totals[0];
+    assert_eq!(totals.people, log.expected().0);
+}
+
+#[test]
+fn records_that_the_log_skips_again_halt_the_partition() {
+    let log = Log::of(100);
+    let process = process_after_a_gap(&log);
+    let [StartPosition::At(Position(from))] = process.assign(&[0], &log)[..] else {
+        panic!("the partition is not claimed");
+    };
+    process.coordinator.deliver(log.batch(from, 60), Duration::ZERO).unwrap();
+    process.coordinator.deliver(log.batch(70, 100), Duration::ZERO).unwrap();
+    let reason = "partition 0: halted: the log has no records from offset 60 to 70";
+    until("the partition is halted", || process.readiness().1.contains(reason));
+    assert!(!process.coordinator.wants_to_rejoin());
+}
+
 #[test]
 fn a_revocation_commits_and_publishes_every_folded_record() {
     let (process, log) = (Process::new(1, LAZY), Log::of(100));

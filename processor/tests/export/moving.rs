@@ -172,7 +172,7 @@ impl Owner {
         let from = self.checkpoint.position;
         let to = (from.0 + self.random.u64(1..60)).min(self.log.0.len() as u64);
         for record in self.log.batch(from.0, to).iter() {
-            let _ = self.state.fold(record, FoldMode::Live);
+            self.state.fold(record, FoldMode::Live).unwrap();
             let fingerprint = record_fingerprint(record.key, record.value);
             self.checkpoint.last_record =
                 Some(RecordFingerprint { offset: record.offset, fingerprint });

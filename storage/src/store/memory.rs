@@ -47,6 +47,23 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// Loses the person rows for which `is_lost` holds, like a server that loses acknowledged writes. Returns how many.
+    pub fn lose_people(
+        &self,
+        partition: PartitionRef,
+        mut is_lost: impl FnMut(&PersonRow) -> bool,
+    ) -> usize {
+        let mut lost = 0;
+        for ((of, _), bucket) in &mut self.lock().people {
+            if *of == partition {
+                let before = bucket.len();
+                bucket.retain(|_, row| !is_lost(row));
+                lost += before - bucket.len();
+            }
+        }
+        lost
+    }
+
     fn lock(&self) -> MutexGuard<'_, Tables> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

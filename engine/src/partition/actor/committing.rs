@@ -17,10 +17,15 @@ pub(super) type CommitDone = (Checkpoint, Vec<(BudgetId, BudgetTotals)>, Result<
 
 impl Partition {
     pub(super) fn begin_commit(&mut self, now: Instant) -> BoxFuture<'static, CommitDone> {
-        self.pace.commit_started(now);
         if self.all_rows_are_written() {
             self.folded.rows_position = self.folded.position;
         }
+        self.commit_folded(now)
+    }
+
+    /// Commits the folded checkpoint as it is, also if its rows position has been set back.
+    pub(super) fn commit_folded(&mut self, now: Instant) -> BoxFuture<'static, CommitDone> {
+        self.pace.commit_started(now);
         let totals = self.state.take_changed();
         let checkpoint = self.folded.clone();
         let commit = Commit {

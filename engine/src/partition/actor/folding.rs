@@ -1,31 +1,37 @@
 //! Folding one batch. New records update totals and people; records that the totals already contain are replayed into
-//! people only. The record that identifies the log must be among the replayed ones.
+//! people only; the last of them identifies the log. The log must deliver every offset: a skipped record would never be
+//! counted.
 
-use schemas::{Receipt, record_fingerprint};
+use schemas::{Position, Receipt, record_fingerprint};
 use storage::log::{DeadLetter, Record, RecordBatch};
 use storage::store::RecordFingerprint;
 use tokio::time::Instant;
 
 use super::Partition;
-use crate::fold::{DeadLetterReason, FoldMode, FoldOutcome};
-use crate::partition::{HaltReason, matches_fingerprint};
+use crate::fold::{DeadLetterReason, FoldMode, FoldOutcome, InconsistentState};
+use crate::partition::{HaltReason, PartitionExit, matches_fingerprint};
 
 impl Partition {
     /// Folds a batch's new records, and replays those that the totals already contain.
-    pub(super) fn fold(&mut self, batch: &RecordBatch) -> Result<(), HaltReason> {
+    pub(super) fn fold(&mut self, batch: &RecordBatch) -> Result<(), PartitionExit> {
         let started = Instant::now();
         let (mut applied, mut duplicates) = (0, 0);
         let mut last = None;
         for record in batch.iter() {
+            // Delivered twice.
+            if self.next_read.includes(record.offset) {
+                continue;
+            }
+            if Position(record.offset.0) != self.next_read {
+                let (expected, found) = (self.next_read, record.offset);
+                return Err(PartitionExit::LogGap { expected, found });
+            }
+            self.next_read = record.offset.next();
             if self.committed.position.includes(record.offset) {
                 self.replay(record)?;
                 continue;
             }
-            if self.folded.position.includes(record.offset) {
-                continue;
-            }
-            self.require_no_expected_record()?;
-            match self.state.fold(record, FoldMode::Live) {
+            match self.state.fold(record, FoldMode::Live).map_err(inconsistent)? {
                 FoldOutcome::Applied => {
                     self.dead_letter_limit.record_accepted();
                     applied += 1;
@@ -88,26 +94,23 @@ impl Partition {
     }
 
     /// Replays a record that the totals already contain: brings people up to the totals' position.
-    fn replay(&mut self, record: Record<'_>) -> Result<(), HaltReason> {
+    fn replay(&mut self, record: Record<'_>) -> Result<(), PartitionExit> {
+        if !self.committed.rows_position.includes(record.offset) {
+            self.state.fold(record, FoldMode::Replay).map_err(inconsistent)?;
+        }
         if let Some(expected) = self.expected_record
             && expected.offset == record.offset
         {
             if !matches_fingerprint(expected, record) {
-                return Err(HaltReason::OtherRecord(record.offset));
+                return Err(HaltReason::OtherRecord(record.offset).into());
             }
             self.expected_record = None;
-        }
-        if !self.committed.rows_position.includes(record.offset) {
-            self.state.fold(record, FoldMode::Replay);
+            self.check_people()?;
         }
         Ok(())
     }
+}
 
-    /// Fails when a new record arrives before the record that identifies the log.
-    fn require_no_expected_record(&self) -> Result<(), HaltReason> {
-        match self.expected_record {
-            Some(expected) => Err(HaltReason::ExpectedRecordMissing(expected.offset)),
-            None => Ok(()),
-        }
-    }
+fn inconsistent(fault: InconsistentState) -> HaltReason {
+    HaltReason::Invariant(fault.to_string())
 }

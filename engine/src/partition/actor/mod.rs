@@ -58,7 +58,11 @@ pub struct Partition {
     /// The checkpoint of the state in memory.
     folded: Checkpoint,
     committed: Checkpoint,
-    /// The record that identifies the log, until it has been read.
+    /// The first position in the log at the claim.
+    log_start: Position,
+    /// The position of the next record that the log must deliver.
+    next_read: Position,
+    /// The record that identifies the log, until it has been read. It is the last one to replay.
     expected_record: Option<RecordFingerprint>,
     claimed_at: Instant,
     has_folded_new_record: bool,
@@ -88,6 +92,8 @@ impl Partition {
             state,
             folded: stored.checkpoint.clone(),
             committed: stored.checkpoint,
+            log_start: resume.log_start,
+            next_read: resume.from,
             expected_record: resume.expected_record,
             claimed_at,
             has_folded_new_record: false,
@@ -111,14 +117,25 @@ impl Partition {
         match self.restore(&stop).await {
             Ok(RestoreOutcome::Complete) => {}
             Ok(RestoreOutcome::Stopped) => return PartitionExit::Released,
-            Ok(RestoreOutcome::RowAheadOfTotals) => return self.invalidate_rows().await,
+            Ok(RestoreOutcome::RowAheadOfTotals) => {
+                return self.invalidate_rows(PartitionExit::CommitsLost).await;
+            }
             Err(reason) => return PartitionExit::Halted(reason),
         }
-        match self.fold_until(&mut records, &stop).await {
+        let folded = match self.expected_record {
+            // People are complete once the expected record is replayed.
+            Some(_) => self.fold_until(&mut records, &stop).await,
+            None => match self.check_people() {
+                Ok(()) => self.fold_until(&mut records, &stop).await,
+                Err(ended) => Err(ended),
+            },
+        };
+        match folded {
             Ok(()) => match self.final_commit().await {
                 Ok(()) => PartitionExit::Released,
                 Err(ended) => ended,
             },
+            Err(lost @ PartitionExit::RowsLost(_)) => self.invalidate_rows(lost).await,
             Err(ended) => ended,
         }
     }
@@ -138,15 +155,44 @@ impl Partition {
         Ok(restored)
     }
 
-    /// Commits a checkpoint without valid person rows. The next owner replays people from the log's beginning.
+    /// Checks that the restored people are those whom the totals count, before any new record is folded.
     ///
-    /// A row ahead of the totals has replaced the row that matched them: the rows can no longer restore people as of the
-    /// totals' position.
-    async fn invalidate_rows(mut self) -> PartitionExit {
+    /// A row that the store has lost, or an old one that it has brought back, would make the person's next submission
+    /// add more than it subtracts.
+    fn check_people(&self) -> Result<(), PartitionExit> {
+        let fault = match self.state.check_totals_match_people() {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
+        };
+        if self.committed.rows_position == Position::START {
+            // Nobody was restored from a row: the totals themselves are wrong.
+            return Err(HaltReason::Invariant(fault.to_string()).into());
+        }
+        tracing::error!(
+            partition = %self.id.partition,
+            position = %self.committed.position,
+            rows_position = %self.committed.rows_position,
+            reason = %fault,
+            "person rows do not match the totals: the store lost rows that it had acknowledged",
+        );
+        Err(PartitionExit::RowsLost(fault))
+    }
+
+    /// Commits a checkpoint without valid person rows, then exits with `exit`. The next owner replays people from the
+    /// log's beginning; if the log no longer has it, the partition halts, and its rows stay as they are.
+    ///
+    /// A row ahead of the totals has replaced the row that matched them, and a lost row is nowhere else: the rows can no
+    /// longer restore people as of the totals' position.
+    async fn invalidate_rows(mut self, exit: PartitionExit) -> PartitionExit {
+        if self.log_start > Position::START {
+            let (fault, log_start) = (exit.to_string(), self.log_start);
+            return HaltReason::PeopleLost { fault, log_start }.into();
+        }
+        self.deps.metrics.rows_invalidated();
         self.folded.rows_position = Position::START;
-        let done = self.begin_commit(Instant::now()).await;
+        let done = self.commit_folded(Instant::now()).await;
         match self.end_commit(done) {
-            Ok(()) => PartitionExit::CommitsLost,
+            Ok(()) => exit,
             Err(ended) => ended,
         }
     }
