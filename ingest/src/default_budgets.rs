@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backon::{ConstantBuilder, Retryable};
 use schemas::{Budget, default_budgets};
-use storage::control::{BudgetDefinitions, DefinitionError, define_if_absent};
+use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError, define_if_absent};
 use tokio_util::sync::CancellationToken;
 
 const RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -45,5 +45,9 @@ async fn define(
     if definitions.catalog().get(budget.id.as_str()).is_some() {
         return Ok(());
     }
-    definitions.change(&budget.id, &|current| define_if_absent(current, &budget)).await.map(|_| ())
+    match definitions.change(&budget.id, &|current| define_if_absent(current, &budget)).await {
+        // It exists, in a form of a newer release.
+        Ok(_) | Err(DefinitionError::Refused(ChangeRefused::NotUnderstood)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }

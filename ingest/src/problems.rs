@@ -47,6 +47,15 @@ pub(crate) fn id_reused() -> Problem {
     )
 }
 
+/// A newer release wrote the budget's definition. Another process, or this one after its update, can handle the request.
+pub(crate) fn definition_not_understood(consequence: &str) -> Problem {
+    Problem::new(ProblemKind::Unavailable)
+        .detail(format!(
+            "a newer release wrote the budget's definition, and this process does not understand all of it: {consequence}"
+        ))
+        .retry_after(RETRY_AFTER)
+}
+
 pub(crate) fn budget_not_found() -> Problem {
     Problem::new(ProblemKind::NotFound).detail("there is no such budget")
 }

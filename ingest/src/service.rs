@@ -5,7 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Action, Budget, Openness, PersonId, PersonKeyHasher, Submission, SubmissionId};
+use schemas::{
+    Action, Budget, IdentityRule, Openness, PersonId, PersonKeyHasher, Submission, SubmissionId,
+};
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
 use storage::log::LogWriter;
 use uuid::Uuid;
@@ -64,12 +66,15 @@ impl IngestService {
         let loaded = self.definitions.is_loaded();
         let catalog = self.definitions.catalog();
         let Some(budget) = catalog.get(id) else {
-            return Err(if loaded {
+            return Err(if catalog.is_unreadable(id) {
+                problems::definition_not_understood("nothing was accepted")
+            } else if loaded {
                 problems::budget_not_found()
             } else {
                 problems::unavailable("the budget definitions are not loaded yet")
             });
         };
+        require_known_identity_rule(budget)?;
         require_open(budget)?;
         Ok(Arc::clone(budget))
     }
@@ -90,11 +95,17 @@ impl IngestService {
         }
         let budget = self.freezer.freeze(&budget.id).await.map_err(|error| match error {
             DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
+            DefinitionError::Refused(ChangeRefused::NotUnderstood) => {
+                problems::definition_not_understood(
+                    "its rules could not be frozen, and nothing was accepted",
+                )
+            }
             DefinitionError::Refused(ChangeRefused::Frozen) | DefinitionError::Unavailable(_) => {
                 problems::unavailable("the budget's rules could not be frozen")
             }
         })?;
         // The definition may have changed between the first parse and the freeze.
+        require_known_identity_rule(&budget)?;
         require_open(&budget)?;
         let parsed = parse(&budget)?;
         Ok((budget, parsed))
@@ -162,6 +173,16 @@ impl IngestService {
 
 fn new_submission_id() -> SubmissionId {
     SubmissionId(Uuid::new_v4())
+}
+
+/// Rejects submissions whose person would be identified by a rule of a newer release.
+fn require_known_identity_rule(budget: &Budget) -> Result<(), Problem> {
+    match budget.identity {
+        IdentityRule::Required | IdentityRule::Optional => Ok(()),
+        IdentityRule::Unrecognized => Err(problems::definition_not_understood(
+            "its identity rule is unknown, and nothing was accepted",
+        )),
+    }
 }
 
 fn require_open(budget: &Budget) -> Result<(), Problem> {

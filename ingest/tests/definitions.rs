@@ -140,3 +140,67 @@ async fn only_missing_default_budgets_are_defined() {
     let taxes = harness.definitions.get("taxes").unwrap();
     assert_eq!((taxes.revision, taxes.categories.len()), (1, 10));
 }
+
+/// A definition of a newer release; frozen.
+const FUTURE: &str = include_str!("../../schemas/tests/golden/future_definition.json");
+const PARKS: &str = "/v1/budgets/parks";
+const PARKS_SUBMISSIONS: &str = "/v1/budgets/parks/submissions";
+const TREES: &str = r#"{"person":"p-1","allocation":{"trees":100}}"#;
+
+#[tokio::test]
+async fn a_definition_of_a_newer_release_takes_submissions_and_is_not_changed() {
+    let harness = Harness::new();
+    harness.definitions.put_stored(FUTURE);
+    let before = harness.definitions.get("parks");
+    assert_eq!(harness.post(PARKS_SUBMISSIONS, TREES).await.status.as_u16(), 202);
+    assert_eq!(support::lock(&harness.log.records).len(), 1);
+    let response = put(&harness, PARKS, &[], BODY).await;
+    assert!(response.problem(503, "unavailable").contains("newer release"));
+    assert_eq!(response.header("retry-after"), Some("1"));
+    assert_eq!(harness.definitions.get("parks"), before);
+}
+
+#[tokio::test]
+async fn a_definition_of_a_newer_release_is_not_frozen() {
+    let harness = Harness::new();
+    harness.definitions.put_stored(&FUTURE.replace(r#""frozen":true"#, r#""frozen":false"#));
+    let response = harness.post(PARKS_SUBMISSIONS, TREES).await;
+    let detail = response.problem(503, "unavailable");
+    assert!(
+        detail.contains("newer release") && detail.contains("nothing was accepted"),
+        "{detail}"
+    );
+    assert!(!harness.definitions.get("parks").unwrap().frozen);
+    assert_eq!(support::lock(&harness.log.records).len(), 0);
+}
+
+#[tokio::test]
+async fn an_unknown_identity_rule_and_an_unreadable_definition_take_no_submissions() {
+    let harness = Harness::new();
+    for (from, to) in [
+        (r#""identity":"required""#, r#""identity":"code""#),
+        (r#""revision":7"#, r#""requires":["weights"],"revision":7"#),
+    ] {
+        harness.definitions.put_stored(&FUTURE.replace(from, to));
+        for body in [TREES, r#"{"allocation":{"trees":100}}"#] {
+            let response = harness.post(PARKS_SUBMISSIONS, body).await;
+            let detail = response.problem(503, "unavailable");
+            assert!(detail.contains("newer release"), "{detail}");
+        }
+        let path = format!("{PARKS_SUBMISSIONS}/p-1");
+        harness.send(Method::DELETE, &path, &[], String::new()).await.problem(503, "unavailable");
+        put(&harness, PARKS, &[], BODY).await.problem(503, "unavailable");
+    }
+    assert_eq!(support::lock(&harness.log.records).len(), 0);
+}
+
+#[tokio::test]
+async fn an_unreadable_default_budget_is_not_defined_again() {
+    let harness = Harness::new();
+    *support::lock(&harness.definitions.catalog) = Default::default();
+    let taxes = FUTURE.replace("parks", "taxes").replace(r#""name":"Trees""#, r#""name":7"#);
+    harness.definitions.put_stored(&taxes);
+    let stop = tokio_util::sync::CancellationToken::new();
+    ingest::define_default_budgets(harness.definitions.clone(), stop).await;
+    assert!(harness.definitions.get("taxes").is_none());
+}

@@ -37,9 +37,10 @@ pub async fn first_registry(
         })
         .await
         .map_err(|error| match error {
-            StoreError::Corrupt(reason) | StoreError::Unavailable(reason) => {
-                StartError::Store(reason)
+            StoreError::Corrupt(reason) => {
+                StartError::Store(format!("{reason}, or in a mode that only a newer release knows"))
             }
+            StoreError::Unavailable(reason) => StartError::Store(reason),
         })?;
     check_configured_log(&registry.active, first_log).map_err(StartError::LogMismatch)?;
     Ok(registry)

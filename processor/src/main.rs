@@ -114,14 +114,16 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
         anyhow::Ok(Processor::start(&config.own, deps, metrics, health, stop.clone()).await?)
     };
     // Unavailable backends must not delay a stop during startup.
+    let mut ended = Ok(());
     if let Some(processor) = stop.run_until_cancelled(start).await.transpose()? {
         tracing::info!(listen = %config.own.listen, "processor started");
-        stop.cancelled().await;
+        processor.stopping().cancelled().await;
+        stop.cancel();
         tracing::info!("processor stopping, committing folded records");
-        processor.stopped().await;
+        ended = processor.stopped().await;
     }
     // Health and metrics are served until the end.
     stop_http.cancel();
     server.await??;
-    Ok(())
+    Ok(ended?)
 }

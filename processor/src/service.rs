@@ -16,15 +16,15 @@ use generations::repartition::ActiveLogPublisher;
 use generations::shadow::{LogReaderPool, ShadowDeps, ShadowGenerations, ShadowPermits};
 use operations::jobs::{JobExecutorDeps, JobExecutors, JobMetrics, JobWorker, JobWorkerDeps};
 use runtime::clock::now_ms;
-use runtime::health::Health;
+use runtime::health::{Check, Health};
 use runtime::metrics::Metrics;
-use schemas::LogRef;
+use schemas::{GenerationRegistry, LogRef};
 use storage::cache::Cache;
 use storage::control::ControlTopic;
 use storage::exports::Exports;
 use storage::jobs::JobStore;
 use storage::log::{DeadLetterJournal, DeadLetterWriter, LogReaderOpener, LogSource, LogWriter};
-use storage::store::Store;
+use storage::store::{Store, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -69,11 +69,14 @@ pub struct Processor {
     publisher: JoinHandle<()>,
     shadow: JoinHandle<()>,
     worker: JoinHandle<()>,
+    registry: JoinHandle<Result<(), ProcessorHalted>>,
     stop_publisher: CancellationToken,
+    stopping: CancellationToken,
 }
 
 impl Processor {
-    /// Starts all components. Cancel `stop` to end them, then await [`Processor::stopped`].
+    /// Starts all components. Cancel `stop` to end them, then await [`Processor::stopped`]. They also end when the generation
+    /// registry becomes unreadable: see [`Processor::stopping`].
     ///
     /// # Errors
     /// When the deployment began with another log than is configured, the registry is damaged, or
@@ -93,7 +96,14 @@ impl Processor {
             first_registry(deps.store.as_ref(), deps.control.active_log.as_ref(), &deps.first_log)
                 .await?;
         let (registry_updates, registry) = watch::channel(registry);
-        tokio::spawn(watch_registry(Arc::clone(&deps.store), registry_updates, stop.clone()));
+        let stop = stop.child_token();
+        let followed = tokio::spawn(follow_registry(
+            Arc::clone(&deps.store),
+            registry_updates,
+            health.check("registry"),
+            stop.clone(),
+        ));
+        let stopping = stop.clone();
         let owner = unique_owner_name();
         let worker = JobWorker::new(JobWorkerDeps {
             jobs: deps.jobs,
@@ -156,13 +166,29 @@ impl Processor {
         let stop_publisher = CancellationToken::new();
         let (stop, interval) = (stop_publisher.clone(), config.republish_interval);
         let publisher = tokio::spawn(async move { publisher.run(interval, stop).await });
-        Ok(Self { source: Some(thread), publisher, shadow, worker, stop_publisher })
+        Ok(Self {
+            source: Some(thread),
+            publisher,
+            shadow,
+            worker,
+            registry: followed,
+            stop_publisher,
+            stopping,
+        })
+    }
+
+    /// Returns a token that is cancelled when the components end, on request or by themselves.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
     }
 
     /// Waits for a clean shutdown after `stop` was cancelled.
     ///
     /// Afterwards everything folded is committed and published, and a running job is released.
-    pub async fn stopped(mut self) {
+    ///
+    /// # Errors
+    /// When the components ended by themselves: the reason.
+    pub async fn stopped(mut self) -> Result<(), ProcessorHalted> {
         if let Some(source) = self.source.take() {
             let joined = tokio::task::spawn_blocking(move || source.join().is_ok()).await;
             if !matches!(joined, Ok(true)) {
@@ -180,7 +206,32 @@ impl Processor {
         if let Err(error) = self.publisher.await {
             tracing::error!(%error, "publisher panicked");
         }
+        self.registry.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "registry watcher panicked");
+            Ok(())
+        })
     }
+}
+
+/// Why the processor ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}, or in a mode that only a newer release knows; the processor stopped")]
+pub struct ProcessorHalted(StoreError);
+
+/// Follows the registry until `stop` is cancelled, and cancels it when the registry becomes unreadable.
+async fn follow_registry(
+    store: Arc<dyn Store>,
+    updates: watch::Sender<GenerationRegistry>,
+    check: Check,
+    stop: CancellationToken,
+) -> Result<(), ProcessorHalted> {
+    check.set_ready();
+    watch_registry(store, updates, stop.clone()).await.map_err(|error| {
+        tracing::error!(%error, "generation registry is unreadable, stopping the processor");
+        check.set_unready(error.to_string());
+        stop.cancel();
+        ProcessorHalted(error)
+    })
 }
 
 /// Returns an owner name that no other process has.

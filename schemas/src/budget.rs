@@ -18,7 +18,6 @@ const DESCRIPTION_MAX_CHARS: usize = 2_000;
 
 /// A category of a budget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Category {
     /// The category's id, unique in the budget.
     pub id: CategoryId,
@@ -41,6 +40,9 @@ pub enum ResultsVisibility {
     Live,
     /// Only after the budget has closed.
     AfterClose,
+    /// A value that only a newer release knows: results are withheld.
+    #[serde(other)]
+    Unrecognized,
 }
 
 /// Whether a submission must name its person.
@@ -52,6 +54,9 @@ pub enum IdentityRule {
     Required,
     /// A submission without a person counts as a person of its own.
     Optional,
+    /// A value that only a newer release knows: submissions are rejected.
+    #[serde(other)]
+    Unrecognized,
 }
 
 /// Whether a budget accepts submissions at a point in time.
@@ -66,8 +71,10 @@ pub enum Openness {
 }
 
 /// The definition of a budget.
+///
+/// Deserialization ignores unknown members: [`StoredBudget`](crate::StoredBudget) lists those of a stored definition, and
+/// ingest rejects those of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Budget {
     /// The budget's id.
     pub id: BudgetId,
@@ -112,7 +119,9 @@ pub struct BudgetFault {
 }
 
 impl Budget {
-    /// Validates the definition and returns all errors; empty if it is valid.
+    /// Validates a new definition and returns all errors; empty if it is valid.
+    ///
+    /// Stored definitions may have errors: other releases have other rules.
     pub fn faults(&self) -> Vec<BudgetFault> {
         let mut faults = Vec::new();
         let mut fault =

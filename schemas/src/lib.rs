@@ -18,6 +18,8 @@ pub mod redis;
 mod registry;
 mod report;
 mod row;
+mod stored;
+mod stored_budget;
 mod submission;
 mod text;
 mod totals;
@@ -47,6 +49,7 @@ pub use record::{
 pub use registry::{Building, GenerationRecord, GenerationRegistry, Seal};
 pub use report::{PartitionReport, TotalsComparison};
 pub use row::{PersonRow, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets};
+pub use stored_budget::StoredBudget;
 pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};
 pub use text::{BudgetId, CategoryId, SLUG_MAX_BYTES, SlugFault};
 pub use totals::{

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::job::JobId;
+use crate::stored::{self, StoredDocument};
 use crate::{Generation, LogRef, Term};
 
 /// A generation and its log. Immutable.
@@ -78,6 +79,9 @@ pub struct GenerationRegistry {
     pub retired: Vec<GenerationRecord>,
     /// Number of the next new generation. Numbers are never reused.
     pub next: Generation,
+    /// JSON pointers of members that only a newer release knows. Such a registry is followed, but not changed.
+    #[serde(skip)]
+    pub not_understood: Vec<String>,
 }
 
 impl GenerationRegistry {
@@ -99,6 +103,7 @@ impl GenerationRegistry {
             previous: None,
             retired: Vec::new(),
             next: Generation(generation.0 + 1),
+            not_understood: Vec::new(),
         }
     }
 
@@ -118,9 +123,11 @@ impl GenerationRegistry {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Decodes what [`GenerationRegistry::to_json`] wrote; `None` if the text is damaged.
+    /// Decodes what [`GenerationRegistry::to_json`] wrote; `None` if the text is damaged, or has a value that only a newer
+    /// release knows.
     pub fn from_json(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+        let StoredDocument { value, not_understood } = stored::read(text.as_bytes()).ok()?;
+        Some(Self { not_understood, ..value })
     }
 }
 

@@ -15,14 +15,14 @@ use contract::log::{Owner, PARTITIONS, RunningSource, append, as_read, record};
 use contract::wait::{TEST_TIMEOUT, until};
 use contract::{build, cache, definitions, idempotency, jobs, log, store};
 use rusqlite::Connection;
-use schemas::job::JobId;
+use schemas::job::{self, JobId, JobTransitionError};
 use schemas::{Generation, LogNumber, LogRef, Offset, PartitionId, Receipt, SubmissionId};
 use storage::cache::memory::MemoryCache;
 use storage::control::BudgetDefinitions;
 use storage::control::sqlite::SqliteControlTopic;
 use storage::idempotency::memory::{MemoryIdempotency, Retention};
 use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
-use storage::jobs::{JobRows, JobStore, UnreadableJob};
+use storage::jobs::{JobRows, JobStore, JobUpdateError, UnreadableJob, update_job};
 use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteOpenError, SqliteReader};
 use storage::log::{DeadLetter, LogSource};
 use storage::store::CasOutcome;
@@ -265,6 +265,23 @@ mod sqlite_store {
         assert_eq!(jobs.delete_job(id, 6).await, Ok(CasOutcome::Refused));
         assert_eq!(jobs.delete_job(id, 7).await, Ok(CasOutcome::Applied));
         assert_eq!(jobs.job_rows().await, Ok(JobRows::default()));
+    }
+
+    #[tokio::test]
+    async fn a_job_that_a_newer_release_extended_is_shown_and_not_changed() {
+        const FUTURE: &str = include_str!("../../schemas/tests/golden/future_job.json");
+        let directory = directory();
+        let path = directory.path().join("store.sqlite");
+        let jobs = SqliteStore::open(&path).unwrap();
+        let id: JobId = "01935b1e-0000-7000-8000-000000000001".parse().unwrap();
+        let connection = Connection::open(&path).unwrap();
+        let insert = "INSERT INTO jobs (id, revision, job) VALUES (?1, 3, ?2)";
+        connection.execute(insert, (id.0.into_bytes(), FUTURE)).unwrap();
+        assert_eq!(jobs.jobs().await.unwrap()[0].not_understood, ["/max_records_per_second"]);
+        let changed = update_job(&jobs, id, |current| job::cancel(current, 9)).await;
+        assert_eq!(changed, Err(JobUpdateError::Refused(JobTransitionError::NotUnderstood)));
+        let kept = connection.query_row("SELECT job FROM jobs", [], |row| row.get::<_, String>(0));
+        assert_eq!(kept.as_deref(), Ok(FUTURE));
     }
 }
 

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigSource, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use schemas::{
     Budget, BudgetId, LogNumber, LogRef, Offset, PartitionCount, PartitionId, PersonKey, Position,
     default_budgets, partition_for,
 };
 use storage::control::kafka::KafkaControlTopic;
-use storage::control::{ActiveLog, BudgetDefinitions, define, freeze};
+use storage::control::{ActiveLog, BudgetDefinitions, ChangeRefused, define, freeze};
 use storage::log::kafka::{
     KafkaConfig, KafkaLogWriter, KafkaSource, SEALED_RETRY_TIMEOUT, TopicError, TopicMigrator,
 };
@@ -288,6 +289,43 @@ async fn concurrent_definition_changes_in_two_processes_are_neither_lost_nor_div
     let late = KafkaControlTopic::open(&config).unwrap();
     until("a late reader learns of it", || ActiveLog::is_loaded(&late)).await;
     assert_eq!(late.catalog().get("b"), one.catalog().get("b"));
+}
+
+/// Writes a record to the control topic, as another release would.
+async fn write_control_record(config: &KafkaConfig, key: &str, payload: &[u8]) {
+    let producer: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", &config.brokers).create().unwrap();
+    let record = FutureRecord::to(&config.definitions_topic).key(key).payload(payload);
+    producer.send(record, Duration::from_secs(10)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_records_of_a_newer_release_are_served_and_never_written_over() {
+    const FUTURE: &str = include_str!("../../schemas/tests/golden/future_definition.json");
+    let config = config(1);
+    open(&config).await.unwrap();
+    let topic = KafkaControlTopic::open(&config).unwrap();
+    let id = BudgetId::parse("parks").unwrap();
+    let parks = Budget { id: id.clone(), ..budget("ours") };
+    topic.change(&id, &|current| define(current, &parks)).await.unwrap();
+    let unreadable = FUTURE.replace(r#""revision":7"#, r#""requires":["weights"],"revision":8"#);
+    for (future, revision) in [(FUTURE, Some(7)), (unreadable.as_str(), None)] {
+        write_control_record(&config, "parks", future.as_bytes()).await;
+        let refused = Err(ChangeRefused::NotUnderstood.into());
+        assert_eq!(topic.change(&id, &|current| define(current, &parks)).await, refused);
+        assert_eq!(topic.change(&id, &freeze).await, refused);
+        until("the newer definition is known", || {
+            topic.catalog().get("parks").map(|parks| parks.revision) == revision
+        })
+        .await;
+    }
+    assert!(topic.catalog().is_unreadable("parks"));
+
+    let log = LogRef { number: LogNumber(1), ..config.first_log() };
+    write_control_record(&config, "@log", br#"{"logs":[]}"#).await;
+    assert!(topic.publish(&log).await.is_err());
+    until("the active log is unknown", || !ActiveLog::is_loaded(&topic)).await;
+    assert!(BudgetDefinitions::is_loaded(&topic));
 }
 
 #[tokio::test(flavor = "multi_thread")]

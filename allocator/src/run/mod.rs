@@ -13,7 +13,7 @@ use std::time::Duration;
 use api::ApiDeps;
 use axum::Router;
 use ingest::IngestDeps;
-use processor::{Processor, ProcessorDeps, StartError, first_registry};
+use processor::{Processor, ProcessorDeps, ProcessorHalted, StartError, first_registry};
 use runtime::admin::AdminGuard;
 use runtime::console;
 use runtime::health::Health;
@@ -45,6 +45,9 @@ pub enum RunError {
     /// The processor could not start.
     #[error(transparent)]
     Processor(#[from] StartError),
+    /// The processor ended by itself.
+    #[error(transparent)]
+    Halted(#[from] ProcessorHalted),
     /// A metric was registered twice, which is a bug.
     #[error("metrics: {0}")]
     Metrics(#[from] MetricsError),
@@ -85,11 +88,17 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
         tokio::spawn(print_when_ready(text, health.clone(), stop.clone()));
     }
     tracing::info!(%listen, "allocator started");
+    let (stopping, stop_all) = (processor.stopping(), stop.clone());
+    tokio::spawn(async move {
+        stopping.cancelled().await;
+        stop_all.cancel();
+    });
     let served = http::serve(listener, router, limits, metrics, stop.clone()).await;
     tracing::info!("draining the processor");
     stop_processor.cancel();
-    processor.stopped().await;
-    Ok(served?)
+    let ended = processor.stopped().await;
+    served?;
+    Ok(ended?)
 }
 
 /// The opened storage backends.

@@ -90,6 +90,7 @@ pub(super) fn withheld(
                 WithheldReason { reason: "after_close", until: Some(until) }
             }
             Withheld::MinimumPeople => WithheldReason { reason: "minimum_people", until: None },
+            Withheld::UnknownRule => WithheldReason { reason: "unknown_rule", until: None },
         },
         version,
     })

@@ -4,8 +4,8 @@
 //!
 //! **The ETag** is `"<version>.r<revision>"`. The version identifies the counted submissions; the revision is the
 //! budget's, because a new definition changes names while the numbers stay. Suffixes (`.distribution`,
-//! `.withheld-until-closed`, `.withheld-few-people`) mark the other forms of the same answer. A recount adds a digest
-//! of its body, because its positions do not determine its content.
+//! `.withheld-until-closed`, `.withheld-few-people`, `.withheld-unknown-rule`) mark the other forms of the same answer.
+//! A recount adds a digest of its body, because its positions do not determine its content.
 
 mod body;
 mod numbers;
@@ -58,6 +58,8 @@ pub enum Withheld {
     AfterClose(Timestamp),
     /// Fewer people than the budget's minimum.
     MinimumPeople,
+    /// Only a newer release knows when results are shown.
+    UnknownRule,
 }
 
 /// A rendered body and its ETag.
@@ -166,6 +168,7 @@ pub fn withheld(budget: &Budget, people: u64, now: Timestamp) -> Option<Withheld
         (ResultsVisibility::AfterClose, Some(until)) if now < until => {
             Some(Withheld::AfterClose(until))
         }
+        (ResultsVisibility::Unrecognized, _) => Some(Withheld::UnknownRule),
         _ if people < budget.minimum_people && budget.minimum_people > 1 => {
             Some(Withheld::MinimumPeople)
         }
@@ -187,6 +190,9 @@ fn render(
         }
         Some(withheld @ Withheld::MinimumPeople) => {
             (body::withheld(budget, &version, withheld), ".withheld-few-people")
+        }
+        Some(withheld @ Withheld::UnknownRule) => {
+            (body::withheld(budget, &version, withheld), ".withheld-unknown-rule")
         }
         None if distribution => (body::aggregate(budget, &version, totals, true), ".distribution"),
         None => (body::aggregate(budget, &version, totals, false), ""),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::Budget;
+use schemas::{Budget, BudgetId};
 use serde::Serialize;
 
 use super::response::{cacheable, tagged};
@@ -14,6 +14,9 @@ use super::{ApiState, definitions_not_loaded};
 #[derive(Serialize)]
 struct BudgetList<'a> {
     budgets: Vec<&'a Budget>,
+    /// Ids of budgets whose definition only a newer release can read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<&'a BudgetId>,
 }
 
 pub(super) async fn list(
@@ -24,7 +27,11 @@ pub(super) async fn list(
         return Err(definitions_not_loaded());
     }
     let catalog = api.definitions.catalog();
-    to_response(&BudgetList { budgets: catalog.iter().map(AsRef::as_ref).collect() }, &request)
+    let list = BudgetList {
+        budgets: catalog.iter().map(AsRef::as_ref).collect(),
+        unreadable: catalog.unreadable().collect(),
+    };
+    to_response(&list, &request)
 }
 
 pub(super) async fn one(

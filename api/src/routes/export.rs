@@ -135,6 +135,9 @@ pub(super) async fn of_budget(
             Withheld::MinimumPeople => {
                 "too few people had taken part when the export was made".to_owned()
             }
+            Withheld::UnknownRule => {
+                "a newer release wrote when the results of this budget are shown".to_owned()
+            }
         };
         return Err(Problem::new(ProblemKind::NotFound).detail(detail));
     }

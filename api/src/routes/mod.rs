@@ -56,8 +56,17 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const ECHO_MAX_CHARS: usize = 64;
 
 impl ApiState {
-    /// Returns the problem of unknown budgets: they do not exist, or the definitions are not loaded yet.
+    /// Returns the problem of unknown budgets: they do not exist, the definitions are not loaded yet, or only a newer release
+    /// can read them.
     fn no_such_budget(&self, ids: &[&str]) -> Problem {
+        let catalog = self.definitions.catalog();
+        if let Some(id) = ids.iter().find(|id| catalog.is_unreadable(id)) {
+            return Problem::new(ProblemKind::Unavailable)
+                .detail(format!(
+                    "a newer release wrote the definition of `{id}`, and this process cannot read it"
+                ))
+                .retry_after(RETRY_AFTER);
+        }
         if !self.definitions.is_loaded() {
             return definitions_not_loaded();
         }

@@ -59,7 +59,8 @@ impl Memory {
         self.slots.load().get(id).cloned()
     }
 
-    /// Returns a defined budget's slot, and creates it if needed. Definitions are never deleted, nor are slots.
+    /// Returns a defined budget's slot, and creates it if needed. Slots are only removed when the definition becomes
+    /// unreadable.
     pub fn slot_or_insert(&self, id: &BudgetId) -> Arc<Slot> {
         if let Some(slot) = self.slot(id.as_str()) {
             return slot;
@@ -134,9 +135,16 @@ impl Memory {
         })
     }
 
-    /// Renders all answers anew whose budget definitions have changed.
+    /// Renders all answers anew whose budget definitions have changed, and removes those whose definition is unreadable now.
     pub fn redefine(&self, catalog: &Catalog) {
         let now = Timestamp::now();
+        if catalog.unreadable().any(|id| self.slot(id.as_str()).is_some()) {
+            self.slots.rcu(|slots| {
+                let mut slots = HashMap::clone(slots);
+                slots.retain(|id, _| !catalog.is_unreadable(id.as_str()));
+                slots
+            });
+        }
         for slot in self.slots() {
             if let Some(budget) = catalog.get(slot.id.as_str()) {
                 slot.redefine(budget, now);

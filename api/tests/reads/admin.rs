@@ -232,6 +232,7 @@ async fn generations_are_listed_with_the_reports_of_shadow_generations() {
         previous: Some(record(2)),
         retired: vec![record(1)],
         next: Generation(5),
+        not_understood: Vec::new(),
     };
     let report = PartitionReport {
         position: Position(70),

@@ -133,6 +133,56 @@ async fn a_new_budget_is_served_at_once() {
     assert_eq!(server.aggregate("fresh").await.people(), 1);
 }
 
+/// Returns a budget as a newer release stores it.
+fn stored(revision: u64, member: &str, value: serde_json::Value) -> String {
+    let mut json = serde_json::to_value(Budget { revision, ..budget("town") }).unwrap();
+    json[member] = value;
+    json.to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partly_understood_definition_is_served_and_an_unknown_rule_withholds_results() {
+    let server = TestServer::new().until_ready().await;
+    server.commit("town", &[(0, [2_500, 7_500])]);
+    assert_eq!(server.aggregate("town").await.people(), 1);
+    let town = budget("town").id;
+    server.definitions.put_stored(&town, &stored(2, "languages", "de".into()));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(server.aggregate("town").await.people(), 1);
+    assert_eq!(server.get("/v1/budgets/town").await.json()["revision"], 2);
+
+    server.definitions.put_stored(&town, &stored(3, "results", "after_recount".into()));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let withheld = server.aggregate("town").await;
+    assert_eq!(withheld.json()["withheld"]["reason"], "unknown_rule");
+    assert!(!withheld.text.contains("basis_points"), "{}", withheld.text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_definition_is_unavailable_and_not_missing() {
+    let server = TestServer::new().until_ready().await;
+    server.commit("town", &[(0, [2_500, 7_500])]);
+    assert_eq!(server.aggregate("town").await.people(), 1);
+    let town = budget("town").id;
+    server.definitions.put_stored(&town, &stored(2, "requires", serde_json::json!(["weights"])));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    for path in [
+        "/v1/budgets/town",
+        "/v1/budgets/town/aggregate",
+        "/v1/budgets/town/submissions/p-1",
+        "/v1/aggregates?budget=park&budget=town",
+    ] {
+        let got = server.get(path).await;
+        assert_eq!(got.status, 503, "{path}");
+        assert!(got.text.contains("newer release"), "{path}: {}", got.text);
+    }
+    let list = server.get("/v1/budgets").await.json();
+    assert_eq!(list["unreadable"], serde_json::json!(["town"]));
+    server.definitions.put(Budget { revision: 3, ..budget("town") });
+    assert_eq!(server.aggregate("town").await.people(), 1);
+    assert!(server.get("/v1/budgets").await.json().get("unreadable").is_none());
+}
+
 // Closing depends on the wall clock, which a test cannot pause.
 #[tokio::test]
 async fn an_after_close_budget_shows_no_number_before_closing_and_all_afterwards() {

@@ -25,6 +25,11 @@ pub enum RegistryUpdateError {
     /// No processor ever started.
     #[error("there is no generation yet: no processor ever started")]
     NoRegistry,
+    /// The registry has members that an update by this release would drop.
+    #[error(
+        "a newer release wrote the generation registry ({0} is unknown), and this release does not change it: use that release"
+    )]
+    NotUnderstood(String),
 }
 
 /// The registry's row in the store.
@@ -57,7 +62,11 @@ pub async fn update_registry(
     transition: impl Fn(&GenerationRegistry) -> Result<GenerationRegistry, TransitionRefused>,
 ) -> Result<GenerationRegistry, RegistryUpdateError> {
     let step = |current: Option<&GenerationRegistry>| {
-        Ok(transition(current.ok_or(RegistryUpdateError::NoRegistry)?)?)
+        let current = current.ok_or(RegistryUpdateError::NoRegistry)?;
+        if !current.not_understood.is_empty() {
+            return Err(RegistryUpdateError::NotUnderstood(current.not_understood.join(", ")));
+        }
+        Ok(transition(current)?)
     };
     cas::update(&RegistryRow(store), step).await.map_err(|error| match error {
         cas::UpdateError::Refused(refused) => refused,

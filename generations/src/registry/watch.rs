@@ -12,11 +12,15 @@ use tokio_util::sync::CancellationToken;
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Keeps `registry` up to date until `stop` is cancelled. Its revision never decreases.
+///
+/// # Errors
+/// When the registry is unreadable: damaged, or in a mode that only a newer release knows. The process must stop then,
+/// since the known registry may say nothing about which generation it should fold.
 pub async fn watch_registry(
     store: Arc<dyn Store>,
     registry: watch::Sender<GenerationRegistry>,
     stop: CancellationToken,
-) {
+) -> Result<(), StoreError> {
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -38,10 +42,9 @@ pub async fn watch_registry(
                 });
             }
             Ok(None) => {}
-            Err(error @ StoreError::Corrupt(_)) => {
-                tracing::error!(%error, "generation registry is damaged, switches are not followed");
-            }
+            Err(error @ StoreError::Corrupt(_)) => return Err(error),
             Err(error) => tracing::warn!(%error, "failed to read the generation registry"),
         }
     }
+    Ok(())
 }

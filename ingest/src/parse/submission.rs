@@ -168,7 +168,7 @@ fn string_field<T, E: fmt::Display>(
 
 impl SubmissionVisitor<'_> {
     fn finish(mut self) -> Result<ParsedSubmission, Problem> {
-        if self.person.is_missing() && self.budget.identity == IdentityRule::Required {
+        if self.person.is_missing() && self.budget.identity != IdentityRule::Optional {
             self.faults.malformed(PERSON, "is required for this budget");
         }
         if self.shares.is_missing() {

@@ -67,6 +67,9 @@ async fn change(
                 "the budget has submissions: its categories, their order and its identity rule can no longer change",
             ),
         DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
+        DefinitionError::Refused(ChangeRefused::NotUnderstood) => {
+            problems::definition_not_understood("it is left unchanged")
+        }
         DefinitionError::Unavailable(_) => Problem::new(ProblemKind::Unavailable)
             .detail("the definition could not be stored, or the store did not confirm it: send it again")
             .retry_after(RETRY_AFTER),

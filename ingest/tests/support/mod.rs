@@ -20,7 +20,8 @@ use runtime::http::HttpConfig;
 use runtime::metrics::Metrics;
 use schemas::{
     Budget, BudgetId, LogNumber, Offset, PartitionCount, PartitionId, PersonId, PersonKey,
-    PersonKeyHasher, Receipt, RecordDecoder, SubmissionId, default_budgets, partition_for,
+    PersonKeyHasher, Receipt, RecordDecoder, StoredBudget, SubmissionId, default_budgets,
+    partition_for,
 };
 use serde_json::Value;
 use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError};
@@ -132,6 +133,13 @@ impl FakeDefinitions {
         *catalog = Arc::new(catalog.with(Arc::new(budget)));
     }
 
+    /// Adds a definition as another release stored it.
+    pub fn put_stored(&self, json: &str) {
+        let id = StoredBudget::id(json.as_bytes()).unwrap();
+        let mut catalog = lock(&self.catalog);
+        *catalog = Arc::new(catalog.with_stored(&id, StoredBudget::parse(json.as_bytes())));
+    }
+
     pub fn get(&self, id: &str) -> Option<Arc<Budget>> {
         lock(&self.catalog).get(id).cloned()
     }
@@ -165,7 +173,7 @@ impl BudgetDefinitions for FakeDefinitions {
         if let Some(budget) = lock(&self.concurrent_change).take() {
             self.put(budget);
         }
-        let current = self.get(id.as_str());
+        let current = lock(&self.catalog).changeable(id.as_str())?.cloned();
         match decide(current.as_deref())? {
             Some(next) => {
                 self.put(next);

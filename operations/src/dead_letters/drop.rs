@@ -15,6 +15,9 @@ pub enum DropRefused {
     /// It has been replayed.
     #[error("it has been replayed as {0}")]
     Replayed(Receipt),
+    /// A newer release made a decision that this one does not know.
+    #[error("a newer release made a decision about it that this release does not know")]
+    Unrecognized,
 }
 
 /// Drops dead letters, and returns a result for each. A dead letter with an unfinished replay is dropped too, unless
@@ -47,6 +50,7 @@ fn is_dropped(found: Option<&TrackedDeadLetter>) -> Result<bool, DropRefused> {
     match found.ok_or(DropRefused::Unknown)?.state {
         DeadLetterState::Dropped => Ok(true),
         DeadLetterState::Replayed(copy) => Err(DropRefused::Replayed(copy)),
+        DeadLetterState::Unrecognized => Err(DropRefused::Unrecognized),
         DeadLetterState::Open | DeadLetterState::Replaying { .. } => Ok(false),
     }
 }

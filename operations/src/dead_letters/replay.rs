@@ -72,6 +72,9 @@ pub enum ReplayRefusal {
     /// A later submission of the person would be undone.
     #[error("the person has submitted since, at {0}: replaying this would undo it")]
     Superseded(Receipt),
+    /// A newer release made a decision that this one does not know.
+    #[error("a newer release made a decision about it that this release does not know")]
+    Unrecognized,
     /// Another attempt is running or died half way.
     #[error("another replay of it has begun: if its process is dead, use resume")]
     Busy,
@@ -149,6 +152,7 @@ pub async fn prepare(
     let found = index.get(dead_letter).ok_or(ReplayRefusal::Unknown)?;
     match found.state {
         DeadLetterState::Replayed(address) => return Ok(Prepared::Replayed(address)),
+        DeadLetterState::Unrecognized => return Err(ReplayRefusal::Unrecognized.into()),
         DeadLetterState::Dropped if found.replay_from.is_none() => {
             return Err(ReplayRefusal::Dropped.into());
         }
@@ -219,9 +223,10 @@ async fn refuse_rejected(deps: &ReplayDeps, dead: &DecodedDeadLetter) -> Result<
 fn copies(index: &DeadLetterIndex) -> HashMap<Receipt, Receipt> {
     let replayed = index.iter().filter_map(|(original, tracked)| match tracked.state {
         DeadLetterState::Replayed(copy) => Some((copy, original)),
-        DeadLetterState::Open | DeadLetterState::Replaying { .. } | DeadLetterState::Dropped => {
-            None
-        }
+        DeadLetterState::Open
+        | DeadLetterState::Replaying { .. }
+        | DeadLetterState::Dropped
+        | DeadLetterState::Unrecognized => None,
     });
     replayed.collect()
 }

@@ -75,11 +75,11 @@ impl JobLease {
     /// The latest checkpoint, of this worker or a former one; `None` before the first.
     ///
     /// # Errors
-    /// When it cannot be decoded: another release wrote it.
+    /// When it cannot be decoded: another release wrote it, whose workers may resume the job after the backoff.
     pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, JobFailure> {
         let stored = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let unreadable =
-            || JobFailure::Permanent("the job's checkpoint is of another release".to_owned());
+            || JobFailure::Transient("the job's checkpoint is of another release".to_owned());
         stored.map(|stored| stored.read().ok_or_else(unreadable)).transpose()
     }
 

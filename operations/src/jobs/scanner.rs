@@ -67,8 +67,12 @@ impl JobScanner {
         }
     }
 
-    /// Whether this worker may claim a job: it is queued and due, or its lease has expired.
+    /// Whether this worker may claim a job: it is queued and due, or its lease has expired. A job that a newer release
+    /// extended is left to that release.
     pub fn is_ready(&self, job: &Job, now_ms: u64) -> bool {
+        if !job.is_understood() {
+            return false;
+        }
         match &job.state {
             JobState::Queued { not_before_ms, .. } => *not_before_ms <= now_ms,
             JobState::Running { attempt, .. } => {
@@ -142,6 +146,18 @@ mod tests {
         assert!(!expired(&beating[..6]));
         // The last scan saw an older revision than the one before.
         assert!(!expired(&beating));
+    }
+
+    #[test]
+    fn a_job_that_a_newer_release_extended_is_not_claimed() {
+        let metrics = JobMetrics::new(&runtime::metrics::Metrics::new("test")).unwrap();
+        let jobs = Arc::new(storage::store::memory::MemoryStore::new());
+        let scanner = JobScanner::new(jobs, "two".into(), metrics, || 0);
+        let state = JobState::Queued { not_before_ms: 0, cancelling: false };
+        let job = Job { state, ..running() };
+        assert!(scanner.is_ready(&job, 1));
+        let extended = Job { not_understood: vec!["/max_records_per_second".into()], ..job };
+        assert!(!scanner.is_ready(&extended, 1));
     }
 
     #[test]

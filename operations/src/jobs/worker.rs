@@ -92,7 +92,9 @@ impl JobWorker {
             return Ok(ClaimAttempt::NothingReady);
         };
         let (jobs, now_ms) = (jobs?, (self.deps.now_ms)());
-        let is_mine = |job: &&Job| job.running().is_some_and(|it| it.worker == self.deps.name);
+        let is_mine = |job: &&Job| {
+            job.is_understood() && job.running().is_some_and(|it| it.worker == self.deps.name)
+        };
         if let Some(mine) = jobs.iter().find(is_mine) {
             let resuming = self.resume_own(mine.clone());
             return Ok(stop

@@ -171,6 +171,7 @@ fn line(address: Receipt, tracked: &TrackedDeadLetter) -> String {
         DeadLetterState::Replaying { .. } => "replaying".to_owned(),
         DeadLetterState::Replayed(copy) => format!("replayed as {copy}"),
         DeadLetterState::Dropped => "dropped".to_owned(),
+        DeadLetterState::Unrecognized => "decided by a newer release".to_owned(),
     };
     let bytes = meta.key_bytes.saturating_add(meta.value_bytes);
     // The reason is untrusted: any producer to the topic may have chosen it.

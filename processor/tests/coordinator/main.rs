@@ -3,6 +3,7 @@
 
 mod generations;
 mod lost_store;
+mod newer_release;
 mod process;
 #[path = "../support/running_processor.rs"]
 mod running_processor;

@@ -31,9 +31,15 @@ impl RunningProcessor {
         Self { metrics, health, processor: started.unwrap(), stop }
     }
 
+    /// Waits until the processor ends by itself, and returns why.
+    pub async fn halted(self) -> String {
+        self.processor.stopping().cancelled().await;
+        self.processor.stopped().await.unwrap_err().to_string()
+    }
+
     /// Stops the processor. Everything it folded is committed when this returns.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.processor.stopped().await;
+        self.processor.stopped().await.unwrap();
     }
 }

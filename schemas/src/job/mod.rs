@@ -39,6 +39,8 @@ pub use transitions::{
     save_checkpoint, submit, succeed, take_over,
 };
 
+use crate::stored::{self, StoredDocument};
+
 /// Maximum number of kept ended jobs, and separately of kept dead jobs. Older ones are deleted.
 pub const MAX_KEPT_ENDED_JOBS: usize = 100;
 
@@ -196,6 +198,9 @@ pub struct Job {
     pub progress: JobProgress,
     /// State from which the next attempt resumes, so that the job takes effect once.
     pub checkpoint: Option<JobCheckpoint>,
+    /// JSON pointers of members that only a newer release knows. Such a job is shown, but neither run nor changed.
+    #[serde(skip)]
+    pub not_understood: Vec<String>,
 }
 
 impl Job {
@@ -245,18 +250,25 @@ impl Job {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Decodes what [`Job::to_json`] wrote; `None` if it is damaged or of a kind that only a newer release knows.
+    /// Decodes what [`Job::to_json`] wrote; `None` if it is damaged, or has a kind or another value that only a newer
+    /// release knows.
     pub fn from_json(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+        let StoredDocument { value, not_understood } = stored::read(text.as_bytes()).ok()?;
+        Some(Self { not_understood, ..value })
+    }
+
+    /// Whether this release understands the whole job.
+    pub fn is_understood(&self) -> bool {
+        self.not_understood.is_empty()
     }
 }
 
-/// Returns the ended jobs to delete. Dead jobs are counted apart, so that other jobs do not displace them before an
+/// Returns the ended jobs to delete; none that a newer release extended. Dead jobs are counted apart, so that other jobs do not displace them before an
 /// operator has seen them.
 pub fn expired(jobs: &[Job]) -> Vec<&Job> {
     let is_dead = |job: &Job| matches!(job.state, JobState::Dead { .. });
     let beyond_limit = |dead: bool| {
-        let ended = jobs.iter().filter(|job| is_dead(job) == dead);
+        let ended = jobs.iter().filter(|job| job.is_understood() && is_dead(job) == dead);
         let mut ended: Vec<_> =
             ended.filter_map(|job| Some((job.ended_at_ms()?, job.id, job))).collect();
         ended.sort_unstable_by_key(|(ended_at_ms, id, _)| std::cmp::Reverse((*ended_at_ms, *id)));

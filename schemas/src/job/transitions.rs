@@ -48,6 +48,9 @@ pub enum JobTransitionError {
     /// Only dead jobs can be retried.
     #[error("only a dead job can be retried: this one is {0}")]
     NotDead(&'static str),
+    /// The job has members that only a newer release knows, and that a change by this release would drop.
+    #[error("a newer release wrote the job: this release can neither run nor change it")]
+    NotUnderstood,
 }
 
 /// A request for a job.
@@ -85,6 +88,7 @@ pub fn submit(new: NewJob, existing: &[Job], now_ms: u64) -> Result<Job, JobTran
         failed_attempts: Vec::new(),
         progress: JobProgress::default(),
         checkpoint: None,
+        not_understood: Vec::new(),
     })
 }
 

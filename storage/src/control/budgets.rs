@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schemas::{Budget, BudgetId};
+use schemas::{Budget, BudgetId, StoredBudget};
 
 /// Decides a change of a definition: `Ok(Some)` is written, `Ok(None)` leaves it unchanged.
 pub type Change<'a> =
@@ -18,6 +18,11 @@ pub enum ChangeRefused {
     /// The budget does not exist.
     #[error("there is no such budget")]
     Unknown,
+    /// This release does not understand the whole definition: a change would drop the rest, for all releases.
+    #[error(
+        "a newer release wrote the budget's definition: this release does not understand all of it, and leaves it unchanged"
+    )]
+    NotUnderstood,
 }
 
 /// Creates or replaces a definition. Ignores revision and `frozen` of `wanted`.
@@ -65,23 +70,159 @@ pub fn freeze(current: Option<&Budget>) -> Result<Option<Budget>, ChangeRefused>
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalog {
     budgets: BTreeMap<BudgetId, Arc<Budget>>,
+    /// Definitions of which this release does not understand everything. Those without a budget are unreadable.
+    not_understood: BTreeMap<BudgetId, NotUnderstood>,
+}
+
+/// What keeps this release from changing a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NotUnderstood {
+    revision: u64,
+    reason: Arc<str>,
 }
 
 impl Catalog {
-    /// Returns the definition of a budget.
+    /// Returns the definition of a budget, as far as this release understands it; `None` if it is unreadable.
     pub fn get(&self, id: &str) -> Option<&Arc<Budget>> {
         self.budgets.get(id)
     }
 
-    /// All definitions, ordered by id.
+    /// All readable definitions, ordered by id.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Budget>> {
         self.budgets.values()
     }
 
+    /// Ids of budgets whose definition is unreadable. They exist, and nothing is known about them.
+    pub fn unreadable(&self) -> impl Iterator<Item = &BudgetId> {
+        self.not_understood.keys().filter(|id| !self.budgets.contains_key(*id))
+    }
+
+    /// Whether the budget exists and its definition is unreadable.
+    pub fn is_unreadable(&self, id: &str) -> bool {
+        self.not_understood.contains_key(id) && !self.budgets.contains_key(id)
+    }
+
+    /// Returns the definition that a change may replace; `None` if the budget does not exist.
+    ///
+    /// # Errors
+    /// When this release does not understand the whole definition.
+    pub fn changeable(&self, id: &str) -> Result<Option<&Arc<Budget>>, ChangeRefused> {
+        if self.not_understood.contains_key(id) {
+            return Err(ChangeRefused::NotUnderstood);
+        }
+        Ok(self.budgets.get(id))
+    }
+
     /// Returns a copy with one definition added or replaced.
     pub fn with(&self, budget: Arc<Budget>) -> Self {
-        let mut budgets = self.budgets.clone();
-        budgets.insert(budget.id.clone(), budget);
-        Self { budgets }
+        let mut next = self.clone();
+        next.not_understood.remove(&budget.id);
+        next.budgets.insert(budget.id.clone(), budget);
+        next
+    }
+
+    /// Returns a copy with a definition as it was read from the history.
+    pub fn with_stored(&self, id: &BudgetId, stored: StoredBudget) -> Self {
+        let known = self.revision(id).unwrap_or_default();
+        let (budget, revision, reason) = match stored {
+            StoredBudget::Understood(budget) => return self.with(Arc::new(budget)),
+            StoredBudget::PartlyUnderstood { budget, members } => {
+                let revision = budget.revision;
+                (Some(Arc::new(budget)), revision, format!("unknown: {}", members.join(", ")))
+            }
+            StoredBudget::Unreadable { revision, reason } => {
+                (None, revision.unwrap_or(known), reason)
+            }
+        };
+        let mut next = self.clone();
+        next.not_understood.insert(id.clone(), NotUnderstood { revision, reason: reason.into() });
+        match budget {
+            Some(budget) => next.budgets.insert(id.clone(), budget),
+            None => next.budgets.remove(id),
+        };
+        next
+    }
+
+    /// Returns a copy with a definition as it was read from the history, unless the known one is newer.
+    pub(super) fn with_newer(&self, id: &BudgetId, stored: &StoredBudget) -> Option<Self> {
+        let revision = match stored {
+            StoredBudget::Understood(budget) | StoredBudget::PartlyUnderstood { budget, .. } => {
+                Some(budget.revision)
+            }
+            StoredBudget::Unreadable { revision, .. } => *revision,
+        };
+        let is_newer = match (self.revision(id), revision) {
+            // A revision of its own is unknown to an unreadable definition, so the next readable one replaces it.
+            (Some(known), Some(read)) if self.is_unreadable(id.as_str()) => known <= read,
+            (Some(known), Some(read)) => known < read,
+            (None, _) | (_, None) => true,
+        };
+        is_newer.then(|| self.with_stored(id, stored.clone()))
+    }
+
+    fn revision(&self, id: &BudgetId) -> Option<u64> {
+        let readable = self.budgets.get(id).map(|budget| budget.revision);
+        readable.or_else(|| Some(self.not_understood.get(id)?.revision))
+    }
+
+    /// Logs the definitions of which this release does not understand everything.
+    pub(super) fn log_not_understood(&self, id: &BudgetId) {
+        let Some(NotUnderstood { revision, reason }) = self.not_understood.get(id) else { return };
+        if self.is_unreadable(id.as_str()) {
+            tracing::error!(budget = %id, revision, %reason, "budget definition is unreadable, the budget is not served");
+        } else {
+            tracing::warn!(budget = %id, revision, %reason, "budget definition is only partly understood, it is served but not changed");
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn budget(revision: u64) -> Budget {
+        let json =
+            r#"{"id":"b","name":"B","categories":[{"id":"x","name":"X"},{"id":"y","name":"Y"}]}"#;
+        Budget { revision, ..serde_json::from_str(json).unwrap() }
+    }
+
+    fn id() -> BudgetId {
+        BudgetId::parse("b").unwrap()
+    }
+
+    fn unreadable(revision: Option<u64>) -> StoredBudget {
+        StoredBudget::Unreadable { revision, reason: "a test".to_owned() }
+    }
+
+    fn partly(revision: u64) -> StoredBudget {
+        let members = vec!["/weights".to_owned()];
+        StoredBudget::PartlyUnderstood { budget: budget(revision), members }
+    }
+
+    #[test]
+    fn a_definition_that_is_not_understood_is_served_but_not_changeable() {
+        let catalog = Catalog::default().with(Arc::new(budget(1))).with_stored(&id(), partly(2));
+        assert_eq!(catalog.get("b").unwrap().revision, 2);
+        assert_eq!(catalog.changeable("b"), Err(ChangeRefused::NotUnderstood));
+        let catalog = catalog.with_stored(&id(), unreadable(Some(3)));
+        assert_eq!((catalog.get("b"), catalog.is_unreadable("b")), (None, true));
+        assert_eq!(catalog.unreadable().collect::<Vec<_>>(), [&id()]);
+        assert_eq!(catalog.changeable("b"), Err(ChangeRefused::NotUnderstood));
+        let understood = catalog.with_stored(&id(), StoredBudget::Understood(budget(4)));
+        assert_eq!(understood.changeable("b").unwrap().unwrap().revision, 4);
+        assert_eq!(Catalog::default().changeable("b"), Ok(None));
+    }
+
+    #[test]
+    fn an_older_definition_never_replaces_a_newer_one() {
+        let catalog = Catalog::default().with(Arc::new(budget(5)));
+        assert_eq!(catalog.with_newer(&id(), &partly(5)), None);
+        assert_eq!(catalog.with_newer(&id(), &unreadable(Some(4))), None);
+        assert!(catalog.with_newer(&id(), &partly(6)).is_some());
+        // A definition whose revision is unreadable counts as newer, until the next readable one.
+        let catalog = catalog.with_newer(&id(), &unreadable(None)).unwrap();
+        let next = StoredBudget::Understood(budget(5));
+        assert_eq!(catalog.with_newer(&id(), &next).unwrap().get("b").unwrap().revision, 5);
     }
 }

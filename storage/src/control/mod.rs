@@ -66,7 +66,7 @@ pub trait BudgetDefinitions: Send + Sync + 'static {
     /// Returns the resulting definition, which [`catalog`](Self::catalog) includes from then on.
     ///
     /// # Errors
-    /// When `decide` refuses, or the topic is unavailable.
+    /// When `decide` refuses, this release does not understand the whole current definition, or the topic is unavailable.
     async fn change(
         &self,
         budget: &BudgetId,
@@ -77,7 +77,8 @@ pub trait BudgetDefinitions: Send + Sync + 'static {
 /// The published active log: the topic to which submissions go. It only moves to later logs.
 #[async_trait]
 pub trait ActiveLog: Send + Sync + 'static {
-    /// Whether the history has been read to its end once. Before that, a later log may be published.
+    /// Whether the history has been read to its end once. Before that, and while only a newer release can read what is
+    /// published, a later log may be published.
     fn is_loaded(&self) -> bool;
 
     /// Subscribes to the latest published log; `None` while submissions go to the deployment's first log.

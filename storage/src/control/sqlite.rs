@@ -3,13 +3,14 @@
 //! Compare-and-set: a change reads the history to its end, decides, and inserts the next sequence number. A change that
 //! finds its number taken retries.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use rusqlite::{Connection, TransactionBehavior};
-use schemas::{Budget, BudgetId, LogRef};
+use schemas::{Budget, BudgetId, LogRef, StoredBudget};
 use tokio::sync::{Mutex, watch};
 
 use super::{ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, DefinitionError};
@@ -130,7 +131,7 @@ impl BudgetDefinitions for SqliteControlTopic {
         let _changing = self.changing.lock().await;
         for _ in 0..MAX_ATTEMPTS {
             let history = self.on_thread(|state, connection| state.read_new(connection)).await?;
-            let current = history.catalog.get(budget.as_str());
+            let current = history.catalog.changeable(budget.as_str())?;
             let Some(next) = decide(current.map(Arc::as_ref))? else {
                 return current.cloned().ok_or(ChangeRefused::Unknown.into());
             };
@@ -156,14 +157,16 @@ impl State {
         )?;
         let mut rows = select.query([known.sequence])?;
         let (mut sequence, mut catalog) = (known.sequence, Arc::clone(&known.catalog));
+        let mut changed = BTreeSet::new();
         while let Some(row) = rows.next()? {
             sequence = row.get(0)?;
             let damage = |reason: String| HistoryFault::Damage { sequence, reason };
             let json = row.get_ref(1)?.as_bytes().map_err(|error| damage(error.to_string()))?;
-            let budget: Budget =
-                serde_json::from_slice(json).map_err(|error| damage(error.to_string()))?;
-            catalog = Arc::new(catalog.with(Arc::new(budget)));
+            let id = StoredBudget::id(json).ok_or_else(|| damage("it names no budget".into()))?;
+            catalog = Arc::new(catalog.with_stored(&id, StoredBudget::parse(json)));
+            changed.insert(id);
         }
+        changed.iter().for_each(|id| catalog.log_not_understood(id));
         if sequence == known.sequence {
             return Ok(known);
         }
@@ -197,5 +200,50 @@ impl State {
         self.history.store(Arc::clone(&history));
         self.changed.send_replace(());
         history
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::control::{define, freeze};
+
+    const FUTURE: &str = include_str!("../../../schemas/tests/golden/future_definition.json");
+
+    fn rows(path: &Path) -> Vec<String> {
+        let connection = Connection::open(path).unwrap();
+        let mut select =
+            connection.prepare("SELECT definition FROM history ORDER BY sequence").unwrap();
+        let rows = select.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    #[tokio::test]
+    async fn a_definition_of_a_newer_release_is_served_and_never_written_over() {
+        let unreadable = FUTURE.replace(r#""name":"Trees""#, r#""name":{"en":"Trees"}"#);
+        for (future, is_served) in [(FUTURE, true), (unreadable.as_str(), false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("definitions.db");
+            let topic = SqliteControlTopic::open(&path).unwrap();
+            // Another process, of a newer release, writes while this one runs.
+            let insert = "INSERT INTO history (sequence, definition) VALUES (1, ?1)";
+            Connection::open(&path).unwrap().execute(insert, [future]).unwrap();
+            let id = BudgetId::parse("parks").unwrap();
+            let wanted = Budget { id: id.clone(), ..schemas::default_budgets().unwrap().remove(0) };
+            let defined = topic.change(&id, &|current| define(current, &wanted)).await;
+            assert_eq!(defined, Err(ChangeRefused::NotUnderstood.into()));
+            assert_eq!(topic.change(&id, &freeze).await, Err(ChangeRefused::NotUnderstood.into()));
+            for topic in [topic, SqliteControlTopic::open(&path).unwrap()] {
+                assert_eq!(topic.catalog().get("parks").is_some(), is_served);
+                assert_eq!(topic.catalog().is_unreadable("parks"), !is_served);
+            }
+            assert_eq!(rows(&path), [future]);
+            // Other budgets are changed as always.
+            let topic = SqliteControlTopic::open(&path).unwrap();
+            let other = Budget { id: BudgetId::parse("other").unwrap(), ..wanted };
+            topic.change(&other.id, &|current| define(current, &other)).await.unwrap();
+            assert_eq!(rows(&path).len(), 2);
+        }
     }
 }

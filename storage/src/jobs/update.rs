@@ -48,8 +48,13 @@ pub async fn update_job(
     id: JobId,
     transition: impl Fn(&Job) -> Result<Job, JobTransitionError>,
 ) -> Result<Job, JobUpdateError> {
-    let transition =
-        |current: Option<&Job>| transition(current.ok_or(JobTransitionError::Missing(id))?);
+    let transition = |current: Option<&Job>| {
+        let current = current.ok_or(JobTransitionError::Missing(id))?;
+        if !current.is_understood() {
+            return Err(JobTransitionError::NotUnderstood);
+        }
+        transition(current)
+    };
     let job = cas::update(&JobRow { jobs, id }, transition).await?;
     if job.is_ended() {
         delete_expired(jobs).await;

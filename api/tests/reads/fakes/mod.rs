@@ -161,6 +161,13 @@ impl FakeDefinitions {
         *catalog = Arc::new(catalog.with(Arc::new(budget)));
         self.changed.send_replace(());
     }
+
+    /// Replaces a definition by one that another release stored.
+    pub fn put_stored(&self, id: &BudgetId, json: &str) {
+        let mut catalog = self.catalog.lock().unwrap();
+        *catalog = Arc::new(catalog.with_stored(id, StoredBudget::parse(json.as_bytes())));
+        self.changed.send_replace(());
+    }
 }
 
 #[async_trait]

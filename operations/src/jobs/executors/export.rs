@@ -30,7 +30,12 @@ pub(super) async fn run(
     format: ExportFormat,
     publish: bool,
 ) -> Result<JobOutcome, JobFailure> {
-    let definition = deps.catalog()?.get(budget.as_str()).cloned();
+    let catalog = deps.catalog()?;
+    if catalog.is_unreadable(budget.as_str()) {
+        let reason = format!("only a newer release can read the definition of `{budget}`");
+        return Err(JobFailure::Transient(reason));
+    }
+    let definition = catalog.get(budget.as_str()).cloned();
     let log = deps.active_log().await?;
     let export_deps = ExportDeps {
         log: deps.logs.open(&log).await?,

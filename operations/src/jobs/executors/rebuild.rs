@@ -406,7 +406,12 @@ fn failure(error: RebuildError, built: Option<Generation>) -> JobFailure {
             JobFailure::Permanent(reason)
         }
         RebuildError::Read(ReadError::Unavailable(_))
-        | RebuildError::Change(RegistryUpdateError::Unknown | RegistryUpdateError::NoRegistry)
+        // A worker of the newer release may have more luck.
+        | RebuildError::Change(
+            RegistryUpdateError::Unknown
+            | RegistryUpdateError::NoRegistry
+            | RegistryUpdateError::NotUnderstood(_),
+        )
         | RebuildError::PurposeConflict(_)
         | RebuildError::Stalled(_) => JobFailure::Transient(reason),
     }

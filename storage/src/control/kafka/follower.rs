@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message, Offset, TopicPartitionList};
-use schemas::{Budget, LogRef};
+use schemas::{BudgetId, LogRef, StoredBudget};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,8 @@ pub(super) struct State {
     pub catalog: ArcSwap<Catalog>,
     pub active_log: watch::Sender<Option<LogRef>>,
     loaded: AtomicBool,
+    /// The active log's latest record can only be read by a newer release.
+    log_unreadable: AtomicBool,
     pub changed: watch::Sender<()>,
 }
 
@@ -32,6 +34,7 @@ impl Default for State {
             catalog: ArcSwap::default(),
             active_log: watch::Sender::new(None),
             loaded: AtomicBool::new(false),
+            log_unreadable: AtomicBool::new(false),
             changed: watch::Sender::new(()),
         }
     }
@@ -42,6 +45,16 @@ impl State {
         self.loaded.load(Ordering::Acquire)
     }
 
+    /// Whether the history has been read to its end once, and says which log is active.
+    pub fn is_log_known(&self) -> bool {
+        self.is_loaded() && !self.log_unreadable.load(Ordering::Acquire)
+    }
+
+    /// Notes that another log may be active than the known one.
+    pub fn set_log_unreadable(&self) {
+        self.log_unreadable.store(true, Ordering::Release);
+    }
+
     fn set_loaded(&self) {
         if !self.loaded.swap(true, Ordering::AcqRel) {
             self.changed.send_replace(());
@@ -50,6 +63,7 @@ impl State {
 
     /// Updates the active log, unless the known one is the same or later.
     pub fn update_log(&self, log: LogRef) {
+        self.log_unreadable.store(false, Ordering::Release);
         self.active_log.send_if_modified(|known| {
             let is_newer = known.as_ref().is_none_or(|known| known.number < log.number);
             if is_newer {
@@ -60,15 +74,14 @@ impl State {
     }
 
     /// Updates a definition, unless the known one is newer: the response to a change may overtake the follower.
-    pub fn update_budget(&self, budget: Arc<Budget>) {
-        let mut is_newer = false;
+    pub fn update_budget(&self, id: &BudgetId, stored: &StoredBudget) {
+        let mut updated = None;
         self.catalog.rcu(|catalog| {
-            is_newer = catalog
-                .get(budget.id.as_str())
-                .is_none_or(|known| known.revision < budget.revision);
-            if is_newer { Arc::new(catalog.with(Arc::clone(&budget))) } else { Arc::clone(catalog) }
+            updated = catalog.with_newer(id, stored).map(Arc::new);
+            updated.clone().unwrap_or_else(|| Arc::clone(catalog))
         });
-        if is_newer {
+        if let Some(catalog) = updated {
+            catalog.log_not_understood(id);
             self.changed.send_replace(());
         }
     }
@@ -76,19 +89,34 @@ impl State {
 
 /// A record of the topic.
 pub(super) enum ControlRecord {
-    Budget(Budget),
+    Budget(BudgetId, StoredBudget),
     ActiveLog(LogRef),
+    /// The active log's record, in a form that only a newer release can read.
+    UnreadableLog,
 }
 
 impl ControlRecord {
-    /// Parses a record; `None` if it is invalid.
+    /// Parses a record; `None` if its key is none of this release.
     pub fn parse(message: &impl Message) -> Option<Self> {
-        let payload = message.payload()?;
-        if message.key() == Some(ACTIVE_LOG_KEY.as_bytes()) {
-            return Some(Self::ActiveLog(serde_json::from_slice(payload).ok()?));
+        Self::of(message.key()?, message.payload())
+    }
+
+    fn of(key: &[u8], payload: Option<&[u8]>) -> Option<Self> {
+        if key == ACTIVE_LOG_KEY.as_bytes() {
+            let log = payload.and_then(|json| serde_json::from_slice(json).ok());
+            return Some(log.map_or(Self::UnreadableLog, Self::ActiveLog));
         }
-        let budget: Budget = serde_json::from_slice(payload).ok()?;
-        budget.faults().is_empty().then_some(Self::Budget(budget))
+        let id = BudgetId::parse(std::str::from_utf8(key).ok()?).ok()?;
+        let unreadable =
+            |reason: &str| StoredBudget::Unreadable { revision: None, reason: reason.to_owned() };
+        let stored = match payload.map(StoredBudget::parse) {
+            None => unreadable("it was deleted, which this release does not support"),
+            Some(
+                StoredBudget::Understood(budget) | StoredBudget::PartlyUnderstood { budget, .. },
+            ) if budget.id != id => unreadable("its id is not its key"),
+            Some(stored) => stored,
+        };
+        Some(Self::Budget(id, stored))
     }
 }
 
@@ -117,11 +145,18 @@ fn follow(config: &KafkaConfig, state: &State, stop: &CancellationToken) -> Kafk
         consumer.context().rebootstrap.restore_brokers(consumer.client());
         match polled {
             Some(Ok(message)) => match ControlRecord::parse(&message) {
-                Some(ControlRecord::Budget(budget)) => state.update_budget(Arc::new(budget)),
+                Some(ControlRecord::Budget(id, stored)) => state.update_budget(&id, &stored),
                 Some(ControlRecord::ActiveLog(log)) => state.update_log(log),
+                Some(ControlRecord::UnreadableLog) => {
+                    state.set_log_unreadable();
+                    tracing::error!(
+                        offset = message.offset(),
+                        "record of the active log is unreadable: it is damaged, or a newer release wrote it"
+                    );
+                }
                 None => tracing::warn!(
                     offset = message.offset(),
-                    "ignored an invalid record of the control topic"
+                    "ignored a record of the control topic with an unknown key"
                 ),
             },
             Some(Err(KafkaError::PartitionEOF(_))) => state.set_loaded(),
@@ -149,4 +184,49 @@ pub(super) fn consumer(config: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietCo
     partitions.add_partition_offset(&config.definitions_topic, 0, Offset::Beginning)?;
     consumer.assign(&partitions)?;
     Ok(consumer)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const FUTURE: &[u8] = include_bytes!("../../../../schemas/tests/golden/future_definition.json");
+
+    #[test]
+    fn a_budget_record_of_a_newer_release_is_never_passed_over() {
+        let read =
+            |key: &str, payload: Option<&[u8]>| match ControlRecord::of(key.as_bytes(), payload) {
+                Some(ControlRecord::Budget(id, stored)) => {
+                    Catalog::default().with_stored(&id, stored).changeable(key).is_err()
+                }
+                _ => false,
+            };
+        assert!(read("parks", Some(FUTURE)));
+        assert!(read("parks", Some(b"\x00binary")));
+        assert!(read("parks", None), "deleted");
+        assert!(read("not-parks", Some(FUTURE)), "another budget's record");
+        assert!(ControlRecord::of(b"@newer", Some(b"{}")).is_none());
+    }
+
+    #[test]
+    fn an_unreadable_active_log_is_not_taken_for_the_known_one() {
+        let state = State::default();
+        state.set_loaded();
+        assert!(state.is_log_known());
+        assert!(matches!(
+            ControlRecord::of(ACTIVE_LOG_KEY.as_bytes(), Some(br#"{"logs":[]}"#)),
+            Some(ControlRecord::UnreadableLog)
+        ));
+        state.set_log_unreadable();
+        assert!(state.is_loaded() && !state.is_log_known());
+        let log = br#"{"number":2,"topic":"submissions-2","partitions":12,"region":"north"}"#;
+        let Some(ControlRecord::ActiveLog(log)) =
+            ControlRecord::of(ACTIVE_LOG_KEY.as_bytes(), Some(log))
+        else {
+            panic!("unknown members of an active log are ignored");
+        };
+        state.update_log(log);
+        assert!(state.is_log_known());
+    }
 }

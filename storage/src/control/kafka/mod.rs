@@ -21,11 +21,12 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientContext, Statistics};
-use schemas::{Budget, BudgetId, LogRef};
+use schemas::{Budget, BudgetId, LogRef, StoredBudget};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::follower::State;
+use self::transaction::PublishError;
 use super::{ActiveLog, BudgetDefinitions, Catalog, Change, DefinitionError};
 use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
@@ -75,7 +76,7 @@ impl Drop for KafkaControlTopic {
 #[async_trait]
 impl ActiveLog for KafkaControlTopic {
     fn is_loaded(&self) -> bool {
-        self.state.is_loaded()
+        self.state.is_log_known()
     }
 
     fn subscribe(&self) -> watch::Receiver<Option<LogRef>> {
@@ -91,6 +92,9 @@ impl ActiveLog for KafkaControlTopic {
                 Ok(published) => {
                     self.state.update_log(published);
                     return Ok(());
+                }
+                Err(error @ PublishError::Unreadable) => {
+                    return Err(DefinitionError::Unavailable(error.to_string()));
                 }
                 Err(error) if Instant::now() > deadline => {
                     return Err(DefinitionError::Unavailable(error.to_string()));
@@ -129,7 +133,8 @@ impl BudgetDefinitions for KafkaControlTopic {
         loop {
             match self.try_change(budget, decide).await? {
                 Ok(definition) => {
-                    self.state.update_budget(Arc::clone(&definition));
+                    let written = StoredBudget::Understood(Budget::clone(&definition));
+                    self.state.update_budget(budget, &written);
                     return Ok(definition);
                 }
                 // Fenced by another change, Kafka is unavailable, or the outcome is unknown.
@@ -158,7 +163,7 @@ impl KafkaControlTopic {
             Ok(opened) => opened,
             Err(error) => return Ok(Err(error)),
         };
-        let current = opened.catalog.get(budget.as_str()).cloned();
+        let current = opened.catalog.changeable(budget.as_str())?.cloned();
         let Some(next) = decide(current.as_deref())? else {
             let unchanged = current.ok_or_else(|| {
                 DefinitionError::Unavailable("a change left no definition".into())

@@ -1,6 +1,5 @@
 //! One change of the control topic: reads the committed state to its end, and writes, in one Kafka transaction.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -21,7 +20,29 @@ pub(super) struct OpenTransaction {
     /// The committed definitions.
     pub catalog: Catalog,
     /// The committed active log.
-    active_log: Option<LogRef>,
+    active_log: PublishedLog,
+}
+
+/// The active log as it is published.
+enum PublishedLog {
+    /// No log is published: submissions go to the first one.
+    None,
+    Known(LogRef),
+    /// Only a newer release can read the record.
+    Unreadable,
+}
+
+/// Why the active log was not published.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PublishError {
+    /// Fenced by another change, Kafka is unavailable, or the outcome is unknown.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// Writing over the published record would destroy what a newer release wrote.
+    #[error(
+        "the published active log is unreadable, and is not replaced: a newer release wrote it"
+    )]
+    Unreadable,
 }
 
 /// Fences all concurrent changes and reads the committed state.
@@ -34,12 +55,15 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<OpenTransaction> {
     producer.init_transactions(STEP_TIMEOUT)?;
     let consumer = follower::consumer(config)?;
     let deadline = Instant::now() + STEP_TIMEOUT;
-    let (mut catalog, mut active_log) = (Catalog::default(), None);
+    let (mut catalog, mut active_log) = (Catalog::default(), PublishedLog::None);
     loop {
         match consumer.poll(POLL_INTERVAL) {
             Some(Ok(message)) => match ControlRecord::parse(&message) {
-                Some(ControlRecord::Budget(budget)) => catalog = catalog.with(Arc::new(budget)),
-                Some(ControlRecord::ActiveLog(log)) => active_log = Some(log),
+                Some(ControlRecord::Budget(id, stored)) => {
+                    catalog = catalog.with_stored(&id, stored);
+                }
+                Some(ControlRecord::ActiveLog(log)) => active_log = PublishedLog::Known(log),
+                Some(ControlRecord::UnreadableLog) => active_log = PublishedLog::Unreadable,
                 None => {}
             },
             Some(Err(KafkaError::PartitionEOF(_))) => {
@@ -55,11 +79,15 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<OpenTransaction> {
 }
 
 /// Publishes the active log unless it or a later one is published already. Returns the log that is published then.
-pub(super) fn publish_log(config: &KafkaConfig, log: &LogRef) -> KafkaResult<LogRef> {
+pub(super) fn publish_log(config: &KafkaConfig, log: &LogRef) -> Result<LogRef, PublishError> {
     let opened = open(config)?;
     match &opened.active_log {
-        Some(published) if published.number >= log.number => Ok(published.clone()),
-        _ => opened.write(config, ACTIVE_LOG_KEY, log).map(|()| log.clone()),
+        PublishedLog::Unreadable => Err(PublishError::Unreadable),
+        PublishedLog::Known(published) if published.number >= log.number => Ok(published.clone()),
+        PublishedLog::Known(_) | PublishedLog::None => {
+            opened.write(config, ACTIVE_LOG_KEY, log)?;
+            Ok(log.clone())
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub enum DeadLetterState {
     Replayed(Receipt),
     /// The dead letter needs no action.
     Dropped,
+    /// A newer release made a decision that this one does not know: nothing can be decided here.
+    Unrecognized,
 }
 
 /// A dead letter's metadata and state.
@@ -171,7 +173,8 @@ pub struct DeadLetterPage {
 
 impl DeadLetterState {
     /// Returns the state after a decision. `Replayed` is final, since the record is in the log. Otherwise the first
-    /// decision holds, except that a dead letter can be dropped while it is replaying.
+    /// decision holds, except that a dead letter can be dropped while it is replaying. After a decision of a newer release
+    /// only `Replayed` is certain.
     fn after(self, source: Receipt, decision: Decision) -> Self {
         match (self, decision) {
             (Self::Open, Decision::Replay { attempt, partition, from }) => {
@@ -181,6 +184,7 @@ impl DeadLetterState {
             (_, Decision::Replayed { partition, offset }) => {
                 Self::Replayed(Receipt { partition, offset, ..source })
             }
+            (_, Decision::Unrecognized) | (Self::Unrecognized, _) => Self::Unrecognized,
             (_, Decision::Dropped) => Self::Dropped,
             (Self::Replaying { .. } | Self::Dropped, Decision::Replay { .. }) => self,
         }
@@ -236,14 +240,14 @@ mod tests {
                 Decision::Replayed { partition, offset } => {
                     Some(DeadLetterState::Replayed(Receipt { partition: *partition, offset: *offset, ..SOURCE }))
                 }
-                Decision::Replay { .. } | Decision::Dropped => None,
+                Decision::Replay { .. } | Decision::Dropped | Decision::Unrecognized => None,
             });
             let dropped = decisions.contains(&Decision::Dropped).then_some(DeadLetterState::Dropped);
             let started = decisions.iter().find_map(|decision| match *decision {
                 Decision::Replay { attempt, partition, from } => {
                     Some(DeadLetterState::Replaying { attempt, partition, from })
                 }
-                Decision::Replayed { .. } | Decision::Dropped => None,
+                Decision::Replayed { .. } | Decision::Dropped | Decision::Unrecognized => None,
             });
             let expected = replayed.or(dropped).or(started).unwrap_or(DeadLetterState::Open);
             prop_assert_eq!(actual, expected);
@@ -311,6 +315,28 @@ mod tests {
                 Ok(())
             })?;
         }
+    }
+
+    #[test]
+    fn a_decision_of_a_newer_release_is_not_taken_for_none() {
+        let decided = |json: &[&str]| {
+            let decisions =
+                json.iter().map(|json| JournalEntry::Decision(SOURCE, Decision::parse(json)));
+            state(std::iter::once(letter()).chain(decisions))
+        };
+        let replayed = r#"{"replayed":{"partition":1,"offset":4}}"#;
+        for newer in [r#""parked""#, r#"{"edited":{"by":"otto"}}"#, "\u{1}"] {
+            let unrecognized = Some(DeadLetterState::Unrecognized);
+            assert_eq!(decided(&[newer]), unrecognized, "{newer}");
+            assert_eq!(decided(&[r#""dropped""#, newer]), unrecognized, "{newer}");
+            assert_eq!(decided(&[newer, r#""dropped""#]), unrecognized, "{newer}");
+            let offset = Offset(4);
+            let copy =
+                DeadLetterState::Replayed(Receipt { partition: PartitionId(1), offset, ..SOURCE });
+            assert_eq!(decided(&[newer, replayed]), Some(copy), "{newer}");
+            assert_eq!(decided(&[replayed, newer]), Some(copy), "{newer}");
+        }
+        assert!(serde_json::to_string(&Decision::Unrecognized).is_err());
     }
 
     #[test]

@@ -65,6 +65,16 @@ pub enum Decision {
     },
     /// The dead letter needs no action.
     Dropped,
+    /// A decision that only a newer release knows. Never written.
+    #[serde(skip)]
+    Unrecognized,
+}
+
+impl Decision {
+    /// Decodes a decision of the journal.
+    pub(super) fn parse(json: &str) -> Self {
+        serde_json::from_str(json).unwrap_or(Self::Unrecognized)
+    }
 }
 
 /// Describes a dead letter without its bytes, which stay in the log.

@@ -138,7 +138,7 @@ fn parse_entry(message: &BorrowedMessage<'_>) -> Option<JournalEntry> {
         offset: Offset(text("offset")?.parse().ok()?),
     };
     if let Some(decision) = text(DECISION_HEADER) {
-        return Some(JournalEntry::Decision(letter, serde_json::from_str(decision).ok()?));
+        return Some(JournalEntry::Decision(letter, Decision::parse(decision)));
     }
     let meta = DeadLetterMeta {
         reason: text("reason")?.chars().take(MAX_REASON_CHARS).collect(),

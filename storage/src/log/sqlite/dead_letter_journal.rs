@@ -73,8 +73,8 @@ fn read_all(
     })?;
     let decisions = r#"SELECT partition, "offset", decision FROM decisions ORDER BY id"#;
     send(&connection, decisions, entries, |row| {
-        let decision: Option<Decision> = serde_json::from_str(row.get_ref(2)?.as_str()?).ok();
-        decision.map(|decision| Ok(JournalEntry::Decision(source(row)?, decision))).transpose()
+        let decision = Decision::parse(row.get_ref(2)?.as_str()?);
+        Ok(Some(JournalEntry::Decision(source(row)?, decision)))
     })
 }
 

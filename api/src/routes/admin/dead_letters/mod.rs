@@ -128,11 +128,12 @@ pub(super) async fn replay(
 ) -> Result<Response, Problem> {
     let id = parse_id(&id)?;
     // The job checks the state again; an impossible decision is refused at once.
-    if service.dead_letter(id).await?.state == DeadLetterState::Dropped {
-        let detail = "the dead letter has been dropped";
-        return Err(Problem::new(ProblemKind::WrongState).detail(detail));
-    }
-    request.submit(JobRoute::ReplayDeadLetter(id)).await
+    let impossible = match service.dead_letter(id).await?.state {
+        DeadLetterState::Dropped => "the dead letter has been dropped",
+        DeadLetterState::Unrecognized => DECIDED_BY_A_NEWER_RELEASE,
+        _ => return request.submit(JobRoute::ReplayDeadLetter(id)).await,
+    };
+    Err(Problem::new(ProblemKind::WrongState).detail(impossible))
 }
 
 pub(super) async fn discard(
@@ -141,12 +142,16 @@ pub(super) async fn discard(
     request: JobRequest,
 ) -> Result<Response, Problem> {
     let id = parse_id(&id)?;
-    if let DeadLetterState::Replayed(copy) = service.dead_letter(id).await?.state {
-        let detail = format!("the dead letter has been replayed as {copy}");
-        return Err(Problem::new(ProblemKind::WrongState).detail(detail));
-    }
-    request.submit(JobRoute::DropDeadLetter(id)).await
+    let impossible = match service.dead_letter(id).await?.state {
+        DeadLetterState::Replayed(copy) => format!("the dead letter has been replayed as {copy}"),
+        DeadLetterState::Unrecognized => DECIDED_BY_A_NEWER_RELEASE.to_owned(),
+        _ => return request.submit(JobRoute::DropDeadLetter(id)).await,
+    };
+    Err(Problem::new(ProblemKind::WrongState).detail(impossible))
 }
+
+const DECIDED_BY_A_NEWER_RELEASE: &str =
+    "a newer release made a decision about the dead letter that this one does not know";
 
 async fn in_time<T>(read: impl Future<Output = T>) -> Result<T, Problem> {
     let timed_out = |_| unavailable("the dead letters could not be read in time");

@@ -71,6 +71,7 @@ impl DeadLetterView {
             DeadLetterState::Replaying { .. } => ("replaying", None),
             DeadLetterState::Replayed(copy) => ("replayed", Some(copy.to_string())),
             DeadLetterState::Dropped => ("dropped", None),
+            DeadLetterState::Unrecognized => ("unrecognized", None),
         };
         Self {
             id: id.to_string(),

@@ -154,6 +154,7 @@ fn refused(refusal: &JobTransitionError) -> Problem {
         | JobTransitionError::NotDue
         | JobTransitionError::LeaseLost
         | JobTransitionError::Cancelling
+        | JobTransitionError::NotUnderstood
         | JobTransitionError::NotDead(_) => ProblemKind::WrongState,
     };
     let problem = Problem::new(kind).detail(refusal.to_string());
