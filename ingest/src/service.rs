@@ -100,7 +100,8 @@ impl IngestService {
                     "its rules could not be frozen, and nothing was accepted",
                 )
             }
-            DefinitionError::Refused(ChangeRefused::Frozen) | DefinitionError::Unavailable(_) => {
+            DefinitionError::Refused(ChangeRefused::Frozen | ChangeRefused::PreconditionFailed)
+            | DefinitionError::Unavailable(_) => {
                 problems::unavailable("the budget's rules could not be frozen")
             }
         })?;

@@ -204,3 +204,29 @@ async fn an_unreadable_default_budget_is_not_defined_again() {
     ingest::define_default_budgets(harness.definitions.clone(), stop).await;
     assert!(harness.definitions.get("taxes").is_none());
 }
+
+#[tokio::test]
+async fn a_put_whose_condition_does_not_hold_changes_nothing() {
+    let harness = Harness::new();
+    let failed = async |header: (&str, &str), body: &str| {
+        let before = harness.definitions.get("new");
+        put(&harness, NEW, &[header], body).await.problem(412, "precondition-failed");
+        assert_eq!(harness.definitions.get("new"), before);
+    };
+    failed(("if-match", "*"), BODY).await;
+    failed(("if-match", "\"x\""), BODY).await;
+    let created = put(&harness, NEW, &[("if-none-match", "*")], BODY).await;
+    assert_eq!(created.status.as_u16(), 201);
+    let etag = created.header("etag").unwrap().to_owned();
+    failed(("if-none-match", "*"), BODY).await;
+    failed(("if-none-match", &etag), BODY).await;
+
+    let newer = BODY.replace("New", "Newer");
+    failed(("if-match", "\"x\""), &newer).await;
+    let changed = put(&harness, NEW, &[("if-match", &etag)], &newer).await;
+    assert_eq!(changed.status.as_u16(), 200);
+    // The tag of the former definition.
+    failed(("if-match", &etag), BODY).await;
+    let again = put(&harness, NEW, &[("if-match", "*")], BODY).await;
+    assert_eq!((again.status.as_u16(), again.json()["revision"].clone()), (200, 3.into()));
+}

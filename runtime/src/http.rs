@@ -6,6 +6,7 @@
 //! routes do is up to each process.
 
 mod body;
+mod conditional;
 mod connection;
 mod error_response;
 mod exchange;
@@ -28,6 +29,9 @@ use crate::health::{self, Health};
 use crate::metrics::{Metrics, RequestMetrics};
 use crate::problem;
 
+pub use conditional::{
+    FailedPrecondition, WriteConditions, digest, etag_of, has_already, quoted_etag,
+};
 pub use idempotency_key::idempotency_key;
 pub use media_type::has_media_type;
 pub use request_id::{RequestId, X_REQUEST_ID};

@@ -127,8 +127,8 @@ impl Budget {
         let mut fault =
             |pointer: String, detail: String| faults.push(BudgetFault { pointer, detail });
 
-        if !(1..=NAME_MAX_CHARS).contains(&self.name.chars().count()) {
-            fault("/name".into(), format!("must have 1 to {NAME_MAX_CHARS} characters"));
+        if let Some(detail) = name_fault(&self.name) {
+            fault("/name".into(), detail);
         }
         if !(MIN_CATEGORIES..=MAX_CATEGORIES).contains(&self.categories.len()) {
             let found = self.categories.len();
@@ -145,11 +145,8 @@ impl Budget {
                     format!("`{}` is there twice", category.id),
                 );
             }
-            if !(1..=NAME_MAX_CHARS).contains(&category.name.chars().count()) {
-                fault(
-                    format!("/categories/{index}/name"),
-                    format!("must have 1 to {NAME_MAX_CHARS} characters"),
-                );
+            if let Some(detail) = name_fault(&category.name) {
+                fault(format!("/categories/{index}/name"), detail);
             }
             let description = category.description.as_deref().unwrap_or_default();
             if description.chars().count() > DESCRIPTION_MAX_CHARS {
@@ -198,6 +195,20 @@ impl Budget {
         };
         self.identity == next.identity && ids(self) == ids(next)
     }
+}
+
+/// Returns what is wrong with a budget's or category's name, if anything is.
+fn name_fault(name: &str) -> Option<String> {
+    if !(1..=NAME_MAX_CHARS).contains(&name.chars().count()) {
+        return Some(format!("must have 1 to {NAME_MAX_CHARS} characters"));
+    }
+    if name.chars().any(char::is_control) {
+        return Some("must not have control characters, such as line breaks".to_owned());
+    }
+    let is_invisible = |c: char| {
+        c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+    };
+    name.chars().all(is_invisible).then(|| "must not be blank".to_owned())
 }
 
 fn is_color(text: &str) -> bool {

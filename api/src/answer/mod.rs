@@ -15,10 +15,10 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use http::HeaderValue;
 use jiff::Timestamp;
+use runtime::http::digest;
 use schemas::{
     AggregateVersion, BASIS_POINTS_PER_PERSON, Budget, CombinedTotals, Receipt, ResultsVisibility,
 };
-use sha2::{Digest, Sha256};
 
 pub use numbers::percent;
 
@@ -205,12 +205,6 @@ fn render(
     let etag = format!("\"{version}.r{}{content}{form}\"", budget.revision);
     let etag = HeaderValue::try_from(etag).map_err(|_| AnswerError::Json)?;
     Ok(Rendered { body: body.into(), etag })
-}
-
-/// 128 bits of SHA-256 in hexadecimal.
-pub fn digest(bytes: &[u8]) -> String {
-    let hash: [u8; 32] = Sha256::digest(bytes).into();
-    hex::encode(&hash[..16])
 }
 
 #[cfg(test)]

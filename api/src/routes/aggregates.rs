@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use runtime::http::etag_of;
 use runtime::problem::{Problem, ProblemKind};
 
 use super::read_request::ReadRequest;
-use super::response::{cacheable, note_preference, note_source, problem_with_preference, quoted};
+use super::response::{cacheable, note_preference, note_source, problem_with_preference};
 use super::{ApiState, no_answer};
-use crate::answer::{Rendered, digest};
+use crate::answer::Rendered;
 
 pub(super) async fn of_budgets(
     State(api): State<Arc<ApiState>>,
@@ -63,5 +64,5 @@ fn combine(rendered: &[&Rendered]) -> Rendered {
     let tags: Vec<&[u8]> = rendered.iter().map(|one| one.etag.as_bytes()).collect();
     let bodies: Vec<&[u8]> = rendered.iter().map(|one| &one.body[..]).collect();
     let body = [&b"{\"aggregates\":["[..], &bodies.join(&b','), b"]}"].concat();
-    Rendered { body: body.into(), etag: quoted(&digest(&tags.concat())) }
+    Rendered { body: body.into(), etag: etag_of(&tags.concat()) }
 }

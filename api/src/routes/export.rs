@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use prometheus::IntGauge;
+use runtime::http::{has_already, quoted_etag};
 use runtime::problem::{Problem, ProblemKind};
 use schemas::Budget;
 use schemas::export::Manifest;
@@ -30,8 +31,7 @@ use storage::exports::{Exports, PublishedExport};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::conditional::has_already;
-use super::response::{REVALIDATE, quoted};
+use super::response::REVALIDATE;
 use super::{ApiState, RETRY_AFTER};
 use crate::answer::{Withheld, withheld};
 
@@ -146,7 +146,7 @@ pub(super) async fn of_budget(
         return Err(Problem::new(ProblemKind::NotFound).detail(detail));
     }
     let headers = headers(&manifest, &budget.id.to_string());
-    let etag = quoted(&manifest.sha256);
+    let etag = quoted_etag(&manifest.sha256);
     if has_already(request.headers(), &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
@@ -190,7 +190,7 @@ fn headers(manifest: &Manifest, budget: &str) -> HeaderMap {
     let mut headers: HeaderMap =
         texts.filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))).collect();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(ETAG, quoted(&manifest.sha256));
+    headers.insert(ETAG, quoted_etag(&manifest.sha256));
     headers.insert(CACHE_CONTROL, REVALIDATE);
     headers
 }

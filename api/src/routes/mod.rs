@@ -4,7 +4,6 @@ pub mod admin;
 mod aggregate;
 mod aggregates;
 mod budgets;
-mod conditional;
 mod export;
 mod person;
 mod read_request;

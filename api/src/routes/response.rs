@@ -11,11 +11,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{AGE, CACHE_CONTROL, CACHE_STATUS, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use runtime::http::{etag_of, has_already};
 use runtime::problem::Problem;
 
-use super::conditional::has_already;
 use crate::aggregate_reader::AnswerSource;
-use crate::answer::{Rendered, digest};
+use crate::answer::Rendered;
 use crate::consistency::AtLeast;
 use crate::read_policy::Tier;
 
@@ -93,11 +93,6 @@ fn preference_applied(at_least: Option<AtLeast>) -> Option<HeaderValue> {
 
 /// Adds an ETag derived from a JSON body.
 pub(super) fn tagged(body: Vec<u8>) -> Rendered {
-    let etag = quoted(&digest(&body));
+    let etag = etag_of(&body);
     Rendered { body: Bytes::from(body), etag }
-}
-
-/// Quotes an ETag. `tag` is hexadecimal.
-pub(super) fn quoted(tag: &str) -> HeaderValue {
-    HeaderValue::try_from(format!("\"{tag}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }

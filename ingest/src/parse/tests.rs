@@ -317,6 +317,71 @@ fn a_definition_that_is_not_an_object_has_no_other_fault() {
     assert_eq!(faults(&problem), (ProblemKind::Malformed, vec!["/name", "/categories"]));
 }
 
+#[test]
+fn only_rfc_3339_is_taken_for_a_time() {
+    let closes_at = |text: &str| {
+        let body = format!(
+            r#"{{"name":"T","closes_at":"{text}","categories":[{{"id":"a","name":"A"}},{{"id":"b","name":"B"}}]}}"#
+        );
+        define(&body).map(|budget| budget.closes_at.unwrap().to_string()).map_err(|problem| {
+            assert_eq!(
+                faults(&problem),
+                (ProblemKind::InvalidBudget, vec!["/closes_at"]),
+                "{text}"
+            );
+            problem.recorded_faults()[0].detail.clone()
+        })
+    };
+    for (text, expected) in [
+        ("2027-01-31T23:00:00Z", "2027-01-31T23:00:00Z"),
+        ("2027-01-31t23:00:00.250z", "2027-01-31T23:00:00.25Z"),
+        ("2027-01-31T23:00:00+02:00", "2027-01-31T21:00:00Z"),
+        ("2027-01-31T23:00:00.5-00:30", "2027-01-31T23:30:00.5Z"),
+    ] {
+        assert_eq!(closes_at(text).as_deref(), Ok(expected));
+    }
+    for text in [
+        "2027-01-31T23:00:00+02:00[Europe/Berlin]",
+        "2027-01-31T23:00:00Z[UTC]",
+        "2027-01-31T23:00:00[Europe/Berlin]",
+        "20270131T230000Z",
+        "2027-01-31T23:00Z",
+        "2027-01-31T23:00:00",
+        "2027-01-31T23:00:00+02",
+        "2027-01-31T23:00:00+0200",
+        "2027-01-31T23:00:00+02:00:30",
+        "2027-01-31T23:00:00,5Z",
+        "2027-01-31T23:00:00.Z",
+        "2027-01-31 23:00:00Z",
+        "+002027-01-31T23:00:00Z",
+        "2027-01-31",
+        "",
+    ] {
+        let detail = closes_at(text).expect_err(text);
+        assert!(detail.contains("RFC 3339"), "{text}: {detail}");
+    }
+    // RFC 3339 knows these, and they cannot be represented.
+    for text in ["9999-12-31T23:59:59Z", "2027-02-30T12:00:00Z", "2027-01-31T25:00:00Z"] {
+        let detail = closes_at(text).expect_err(text);
+        assert!(detail.contains("not later than 9999-12-30"), "{text}: {detail}");
+    }
+}
+
+#[test]
+fn names_are_visible_and_have_one_line() {
+    for name in ["  ", "\\t", "\\u200b \\ufeff", "two\\nlines", "bell\\u0007", "\\u0085"] {
+        let body = format!(
+            r#"{{"name":"{name}","categories":[{{"id":"a","name":"{name}"}},{{"id":"b","name":"B"}}]}}"#
+        );
+        let problem = define(&body).unwrap_err();
+        let expected = (ProblemKind::InvalidBudget, vec!["/name", "/categories/0/name"]);
+        assert_eq!(faults(&problem), expected, "{name}");
+    }
+    let body =
+        r#"{"name":" Straßen 🚲 ","categories":[{"id":"a","name":"א"},{"id":"b","name":"B"}]}"#;
+    assert_eq!(define(body).unwrap().name, " Straßen 🚲 ");
+}
+
 /// Writes basis points as a percentage in one of several spellings.
 fn spelling(basis_points: u16, style: u8) -> String {
     let (whole, rest) = (basis_points / 100, basis_points % 100);

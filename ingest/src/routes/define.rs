@@ -7,9 +7,10 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::ETAG;
+use http::{HeaderMap, StatusCode};
 use runtime::admin::Principal;
-use runtime::http::RequestId;
+use runtime::http::{RequestId, WriteConditions, etag_of};
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, BudgetId};
 use storage::control::{ChangeRefused, DefinitionError, define as define_change};
@@ -27,15 +28,17 @@ pub(super) async fn define(
     Path(id): Path<String>,
     _: RequireJson,
     request: Option<Extension<RequestId>>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let id = BudgetId::parse(&id).map_err(|fault| {
         Problem::new(ProblemKind::Malformed).detail(format!("the budget id in the path {fault}"))
     })?;
     let definition = parse::definition(id, &body)?;
+    let conditions = WriteConditions::of(&headers);
     // A change is logged even if the client hangs up.
     let changed = detach_on_drop(async move {
-        let (budget, is_new) = change(&service, &definition).await?;
+        let (budget, is_new) = change(&service, &definition, &conditions).await?;
         tracing::info!(
             budget = %budget.id,
             revision = budget.revision,
@@ -47,17 +50,31 @@ pub(super) async fn define(
     });
     let (budget, is_new) = changed.await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let body = to_json(&budget);
+    let etag = etag_of(&body);
+    let mut response = response::json(status, body);
+    response.headers_mut().insert(ETAG, etag);
+    Ok(response)
+}
+
+/// Serializes a definition as the api does, so that both show the same ETag.
+fn to_json(budget: &Budget) -> Vec<u8> {
     // Serialization cannot fail: a budget holds only strings, numbers and string keys.
-    Ok(response::json(status, serde_json::to_vec(&*budget).unwrap_or_default()))
+    serde_json::to_vec(budget).unwrap_or_default()
 }
 
 async fn change(
     service: &IngestService,
     definition: &Budget,
+    conditions: &WriteConditions,
 ) -> Result<(Arc<Budget>, bool), Problem> {
     let is_new = AtomicBool::new(false);
     let decide = |current: Option<&Budget>| {
         is_new.store(current.is_none(), Ordering::Relaxed);
+        if !conditions.is_empty() {
+            let etag = current.map(|current| etag_of(&to_json(current)));
+            conditions.check(etag.as_ref()).map_err(|_| ChangeRefused::PreconditionFailed)?;
+        }
         define_change(current, definition)
     };
     let changed = service.definitions.change(&definition.id, &decide).await;
@@ -69,6 +86,12 @@ async fn change(
         DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
         DefinitionError::Refused(ChangeRefused::NotUnderstood) => {
             problems::definition_not_understood("it is left unchanged")
+        }
+        DefinitionError::Refused(ChangeRefused::PreconditionFailed) => {
+            Problem::new(ProblemKind::PreconditionFailed).detail(
+                "`If-Match` or `If-None-Match` does not hold for the budget's current definition, which is left unchanged; \
+                 `GET` shows it with its `ETag`",
+            )
         }
         DefinitionError::Unavailable(_) => Problem::new(ProblemKind::Unavailable)
             .detail("the definition could not be stored, or the store did not confirm it: send it again")

@@ -23,6 +23,9 @@ pub enum ChangeRefused {
         "a newer release wrote the budget's definition: this release does not understand all of it, and leaves it unchanged"
     )]
     NotUnderstood,
+    /// A condition of the request on the current definition does not hold.
+    #[error("the current definition is not the one that the change was made for")]
+    PreconditionFailed,
 }
 
 /// Creates or replaces a definition. Ignores revision and `frozen` of `wanted`.

@@ -20,10 +20,16 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Creates a definition and truncates the name to the maximum length.
+    /// Creates a definition. Truncates names to the maximum length, and replaces their control characters.
     pub fn new(name: &str, categories: Vec<Category>) -> Self {
-        Self { name: name.chars().take(NAME_MAX_CHARS).collect(), categories }
+        let named = |category: Category| Category { name: printable(&category.name), ..category };
+        Self { name: printable(name), categories: categories.into_iter().map(named).collect() }
     }
+}
+
+fn printable(name: &str) -> String {
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    name.chars().take(NAME_MAX_CHARS).map(printable).collect()
 }
 
 /// The members of a budget that an import reads.

@@ -45,7 +45,9 @@ impl ServerProblem {
         if !text.is_empty() {
             parts.push(bounded(text));
         }
-        for fault in self.errors.iter().take(MAX_FAULTS) {
+        // The detail of a single fault repeats that fault.
+        let is_said = |fault: &&Fault| !fault.detail.is_empty() && text.ends_with(&fault.detail);
+        for fault in self.errors.iter().filter(|fault| !is_said(fault)).take(MAX_FAULTS) {
             parts.push(format!("{} {}", quoted(&fault.pointer), bounded(&fault.detail)));
         }
         if self.errors.len() > MAX_FAULTS {
@@ -58,4 +60,22 @@ impl ServerProblem {
 fn bounded(text: &str) -> String {
     const MAX_CHARS: usize = 200;
     text.chars().filter(|c| !c.is_control()).take(MAX_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(body: &str) -> String {
+        ServerProblem::parse(body.as_bytes()).summary(422)
+    }
+
+    #[test]
+    fn a_summary_says_nothing_twice() {
+        let one = r#"{"title":"Invalid","detail":"`/allocation` must make 100","errors":[{"pointer":"/allocation","detail":"must make 100"}]}"#;
+        assert_eq!(summary(one), "422; `/allocation` must make 100");
+        let two = r#"{"detail":"2 faults; `errors` lists them all","errors":[{"pointer":"/a","detail":"is wrong"},{"pointer":"/b","detail":"is wrong"}]}"#;
+        let text = summary(two);
+        assert_eq!(text.matches("is wrong").count(), 2, "{text}");
+    }
 }
