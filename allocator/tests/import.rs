@@ -123,6 +123,64 @@ async fn a_stopped_import_is_completed_by_the_next_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_an_import_whose_server_never_answers() {
+    let dir = TempDir::new().unwrap();
+    let file = write(&dir, "x.pb", &ballots(3));
+    for hangs_at_batch in [false, true] {
+        let (fake, url) = FakeServer::start().await;
+        let stop = CancellationToken::new();
+        if hangs_at_batch {
+            fake.state().stop_after = Some((1, stop.clone()));
+            fake.state().permanent_failure = Some(InjectedFailure::Hang);
+        } else {
+            fake.state().hang_and_stop = Some(stop.clone());
+        }
+        assert_stops(&args(&file, &url, &[]), stop).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_an_import_that_waits_for_its_token() {
+    let (fake, url) = FakeServer::start().await;
+    let dir = TempDir::new().unwrap();
+    let (file, pipe) = (write(&dir, "x.pb", &ballots(3)), dir.path().join("token"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let stop = CancellationToken::new();
+    // Opening a pipe to write waits until the import opens it to read.
+    let writer = tokio::task::spawn_blocking({
+        let (pipe, stop) = (pipe.clone(), stop.clone());
+        move || {
+            let writer = std::fs::OpenOptions::new().write(true).open(pipe).unwrap();
+            stop.cancel();
+            writer
+        }
+    });
+    assert_stops(&args(&file, &url, &["--token-file", pipe.to_str().unwrap()]), stop).await;
+    drop(writer.await.unwrap());
+    assert!(fake.state().budgets.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_during_the_first_pass_ends_imports_and_dry_runs() {
+    let (fake, url) = FakeServer::start().await;
+    let dir = TempDir::new().unwrap();
+    let file = write(&dir, "x.pb", &ballots(3));
+    for more in [&[][..], &["--dry-run"]] {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        assert_stops(&args(&file, &url, more), stop).await;
+    }
+    assert!(fake.state().budgets.is_empty());
+}
+
+/// Asserts that the import ends as stopped, long before a request times out.
+async fn assert_stops(args: &ImportArgs, stop: CancellationToken) {
+    let import = import(args, QUICK, stop);
+    let ended = tokio::time::timeout(Duration::from_secs(30), import).await.unwrap();
+    assert!(matches!(ended, Err(ImportError::Stopped)), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_persons_submissions_keep_their_order_through_failures() {
     let (fake, url) = FakeServer::start().await;
     fake.state().budgets.insert("b".to_owned(), json!({"categories": [{"id": "x"}, {"id": "y"}]}));
@@ -257,5 +315,7 @@ async fn a_dry_run_sends_nothing_and_prints_the_totals() {
     assert!(text.starts_with("3 ballots read, 0 refused\n"), "{text}");
     let rows: Vec<Vec<&str>> =
         text.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows, [["green", "20001", "66.67"], ["sport", "9999", "33.33"]]);
+    let expected =
+        [["green", "20001", "66.67"], ["sport", "9999", "33.33"], ["3", "people", "counted"]];
+    assert_eq!(rows, expected);
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use schemas::BudgetId;
 
+use super::entries::AnonymousIds;
 use super::formats::Format;
 use super::formats::pabulib::Grouping;
 
@@ -40,6 +41,14 @@ pub struct ImportArgs {
     /// File with a token of the role `admin`, which is needed to create the budget
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+
+    /// Source of the ids of entries without person and submission id; importing a file again must use the same
+    #[arg(long, value_enum, default_value_t = AnonymousIds::File)]
+    pub anonymous_ids: AnonymousIds,
+
+    /// Import a .pb file that has other numbers of projects or votes than its META declares
+    #[arg(long)]
+    pub accept_wrong_counts: bool,
 
     /// Read the file and print the totals without sending anything
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! Counts the outcomes of a file's entries and displays the progress of an import.
+//! Counts the outcomes of a file's entries, and the people whom they leave counted; displays the progress of an import.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,8 +8,11 @@ use runtime::progress::{self, ProgressUpdate};
 use tokio_util::sync::CancellationToken;
 
 use super::file::RejectedEntry;
-use super::scan::MAX_PRINTED_REJECTED;
 use super::server::ItemOutcome;
+use super::tally::{Effect, Tally};
+
+/// Maximum number of rejected entries kept for printing.
+const MAX_PRINTED_REJECTED: usize = 20;
 
 /// Counts entries by outcome.
 #[derive(Debug, Default)]
@@ -17,7 +20,19 @@ pub struct ImportProgress {
     accepted: AtomicU64,
     repeated: AtomicU64,
     rejected: AtomicU64,
+    repeated_by_content: AtomicU64,
     first_rejected: Mutex<Vec<RejectedEntry>>,
+    tally: Mutex<Tally>,
+}
+
+/// What is left of an entry after it was sent.
+pub struct SentEntry {
+    /// Number of the entry's first line, from 1.
+    pub line: u64,
+    /// The entry's effect if it is accepted. `None` for a repeat of an earlier entry.
+    pub effect: Option<Effect>,
+    /// Whether the submission id is derived from the allocation alone.
+    pub is_named_by_content: bool,
 }
 
 /// A snapshot of the counts.
@@ -39,12 +54,26 @@ impl Counts {
 }
 
 impl ImportProgress {
-    /// Counts the server's outcome for the entry on a line.
-    pub fn record(&self, line: u64, outcome: ItemOutcome) {
+    /// Starts with an empty tally.
+    pub fn new(tally: Tally) -> Self {
+        Self { tally: Mutex::new(tally), ..Self::default() }
+    }
+
+    /// Counts the outcome of an entry. The entries of one person must come in the order of the file.
+    pub fn record(&self, entry: SentEntry, outcome: ItemOutcome) {
         match outcome {
             ItemOutcome::Accepted => _ = self.accepted.fetch_add(1, Ordering::Relaxed),
-            ItemOutcome::Repeated => _ = self.repeated.fetch_add(1, Ordering::Relaxed),
-            ItemOutcome::Rejected(detail) => self.reject(RejectedEntry { line, detail }),
+            ItemOutcome::Repeated => {
+                self.repeated.fetch_add(1, Ordering::Relaxed);
+                let by_content = u64::from(entry.is_named_by_content);
+                self.repeated_by_content.fetch_add(by_content, Ordering::Relaxed);
+            }
+            ItemOutcome::Rejected(detail) => {
+                return self.reject(RejectedEntry { line: entry.line, detail });
+            }
+        }
+        if let Some(effect) = entry.effect {
+            self.tally.lock().unwrap_or_else(PoisonError::into_inner).apply(effect);
         }
     }
 
@@ -65,6 +94,16 @@ impl ImportProgress {
             repeated: self.repeated.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
         }
+    }
+
+    /// The number of repeated entries whose submission id is derived from their allocation alone.
+    pub fn repeated_by_content(&self) -> u64 {
+        self.repeated_by_content.load(Ordering::Relaxed)
+    }
+
+    /// Reads the people and totals that are left counted.
+    pub fn with_tally<T>(&self, read: impl FnOnce(&Tally) -> T) -> T {
+        read(&self.tally.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The rejected entries of the first lines.
@@ -100,7 +139,8 @@ mod tests {
     fn the_kept_rejected_entries_are_those_of_the_first_lines_in_any_order_of_responses() {
         let progress = ImportProgress::default();
         for line in (1..=100).rev() {
-            progress.record(line, ItemOutcome::Rejected("no".to_owned()));
+            let entry = SentEntry { line, effect: None, is_named_by_content: false };
+            progress.record(entry, ItemOutcome::Rejected("no".to_owned()));
         }
         let lines: Vec<u64> = progress.first_rejected().iter().map(|entry| entry.line).collect();
         assert_eq!(lines, (1..=MAX_PRINTED_REJECTED as u64).collect::<Vec<_>>());

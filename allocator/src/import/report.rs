@@ -6,24 +6,30 @@ use std::time::Duration;
 use super::file::RejectedEntry;
 use super::formats::percent::format_percent;
 use super::progress::{Counts, per_second};
-use super::scan::FileScan;
+use super::tally::Tally;
 
-/// The totals of a file, by category.
-pub fn dry_run(scan: &FileScan) -> String {
-    let mut text = format!("{} ballots read, {} refused\n", scan.ballots, scan.rejected);
-    if !scan.categories.is_empty() {
-        let width = scan.categories.iter().map(|c| c.id.as_str().len()).max().unwrap_or_default();
+/// The counts of a dry run.
+pub fn dry_run(ballots: u64, rejected: u64) -> String {
+    format!("{ballots} ballots read, {rejected} refused\n")
+}
+
+/// The totals by category, and the number of people.
+pub fn people(tally: &Tally) -> String {
+    let mut text = String::new();
+    let people = tally.people();
+    if let Some(width) = tally.totals().map(|(id, _)| id.as_str().len()).max() {
         let _ = writeln!(
             text,
             "{:width$}  {:>18}  {:>9}",
             "category", "total basis points", "average %"
         );
-        for (category, total) in scan.categories.iter().zip(&scan.totals) {
+        for (id, total) in tally.totals() {
             // Rounded down; the total next to it is exact.
-            let average = format_percent(total / scan.ballots.max(1));
-            let _ = writeln!(text, "{:width$}  {total:>18}  {average:>9}", category.id.as_str());
+            let average = format_percent(total / people.max(1));
+            let _ = writeln!(text, "{:width$}  {total:>18}  {average:>9}", id.as_str());
         }
     }
+    let _ = writeln!(text, "{people} people counted");
     text
 }
 
@@ -49,4 +55,15 @@ pub fn rejected_entries(first: &[RejectedEntry], total: u64) -> String {
         let _ = writeln!(text, "and {more} more");
     }
     text
+}
+
+/// A hint for files that hold equal entries by chance. Empty if no entry was repeated by its content alone.
+pub fn repeated_by_content(entries: u64) -> String {
+    if entries == 0 {
+        return String::new();
+    }
+    format!(
+        "{entries} entries without a person had been counted before, by this file or by one with equal entries; if they \
+         are other people than those, import the file with --anonymous-ids file\n"
+    )
 }

@@ -1,16 +1,14 @@
-//! The first pass over a file: validates every entry and adds the shares up, before anything is sent.
+//! The first pass over a file: checks that all of it can be read, and counts its entries, before anything is sent.
 
-use std::path::Path;
+use std::collections::HashSet;
 
-use schemas::{BASIS_POINTS_PER_PERSON, Category};
+use schemas::Category;
+use tokio_util::sync::CancellationToken;
 
-use super::ballot::BallotAllocation;
-use super::file::{FileIdentity, FileReadError, RejectedEntry};
-use super::formats::pabulib::{Grouping, Meta};
-use super::formats::{Format, Source};
-
-/// Maximum number of rejected entries kept for printing.
-pub const MAX_PRINTED_REJECTED: usize = 20;
+use super::ballot::PersonDigest;
+use super::entries::{Entries, ImportFile};
+use super::file::{FileFault, FileIdentity, FileReadError};
+use super::formats::pabulib::Meta;
 
 /// The content of a file, summed up.
 #[derive(Debug)]
@@ -21,59 +19,57 @@ pub struct FileScan {
     pub meta: Option<Meta>,
     /// The categories of the file, in the order of its ballots' shares.
     pub categories: Vec<Category>,
-    /// Each category's total over all valid ballots with a computed allocation, in basis points.
-    pub totals: Vec<u64>,
     /// Number of valid entries.
     pub ballots: u64,
     /// Number of rejected entries.
     pub rejected: u64,
-    /// The first rejected entries, at most [`MAX_PRINTED_REJECTED`].
-    pub first_rejected: Vec<RejectedEntry>,
+    /// The counts that the file declares and does not have.
+    pub wrong_counts: Vec<FileFault>,
+    /// People with more than one valid entry.
+    pub people_with_several_entries: HashSet<PersonDigest>,
 }
 
 impl FileScan {
-    /// Scans a file to its end.
+    /// Scans a file to its end, or until `stop`.
     ///
     /// # Errors
     /// When the file cannot be read or has another format.
-    pub fn new(path: &Path, format: Format, grouping: Grouping) -> Result<Self, FileReadError> {
-        let mut source = Source::open(path, format, grouping)?;
-        let mut totals = vec![0; source.categories().len()];
-        let (mut ballots, mut rejected, mut first_rejected) = (0, 0, Vec::new());
-        while let Some(entry) = source.next_ballot()? {
-            match entry {
-                Ok(ballot) => {
-                    ballots += 1;
-                    if let BallotAllocation::Computed(allocation) = ballot.allocation {
-                        let shares = allocation.basis_points().iter().copied().map(u64::from);
-                        totals.iter_mut().zip(shares).for_each(|(total, share)| *total += share);
-                    }
-                }
-                Err(entry) => {
-                    rejected += 1;
-                    if first_rejected.len() < MAX_PRINTED_REJECTED {
-                        first_rejected.push(entry);
-                    }
-                }
+    pub fn new(file: &ImportFile, stop: &CancellationToken) -> Result<Self, FileReadError> {
+        let mut entries = Entries::open(file)?;
+        let has_unique_people = entries.source.has_unique_people();
+        let (mut ballots, mut rejected) = (0, 0);
+        let (mut people, mut people_with_several_entries) = (HashSet::new(), HashSet::new());
+        while let Some(entry) = entries.next_entry()? {
+            if stop.is_cancelled() {
+                return Err(FileReadError::Stopped);
+            }
+            let Ok(named) = entry else {
+                rejected += 1;
+                continue;
+            };
+            ballots += 1;
+            if !has_unique_people
+                && !named.is_repeat
+                && let Some(person) = named.ballot.person_digest()
+                && !people.insert(person)
+            {
+                people_with_several_entries.insert(person);
             }
         }
-        debug_assert!(
-            totals.is_empty() || totals.iter().sum::<u64>() == ballots * BASIS_POINTS_PER_PERSON
-        );
+        let source = entries.source;
         Ok(Self {
             identity: source.identity(),
             meta: source.meta().cloned(),
             categories: source.categories().to_vec(),
-            totals,
             ballots,
             rejected,
-            first_rejected,
+            wrong_counts: source.wrong_counts(ballots + rejected),
+            people_with_several_entries,
         })
     }
 
-    /// The number of votes that the file declares, if it differs from the number of entries.
-    pub fn wrong_declared_votes(&self) -> Option<u64> {
-        let declared = self.meta.as_ref()?.get("num_votes")?.parse().ok()?;
-        (declared != self.ballots + self.rejected).then_some(declared)
+    /// The number of entries.
+    pub fn entries(&self) -> u64 {
+        self.ballots + self.rejected
     }
 }

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 /// How one batch request fails.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +20,8 @@ pub enum InjectedFailure {
     DisconnectAfterAccepting,
     /// Every second item fails transiently.
     EverySecondItem,
+    /// The batch is never answered.
+    Hang,
 }
 
 #[derive(Default)]
@@ -36,7 +39,9 @@ pub struct ServerState {
     /// The token required to create a budget.
     pub token: Option<String>,
     /// Cancels the token after this many batches.
-    pub stop_after: Option<(usize, tokio_util::sync::CancellationToken)>,
+    pub stop_after: Option<(usize, CancellationToken)>,
+    /// Never answers a read of a budget, and cancels the token.
+    pub hang_and_stop: Option<CancellationToken>,
 }
 
 impl ServerState {
@@ -71,6 +76,11 @@ impl FakeServer {
 }
 
 async fn read_budget(State(fake): State<FakeServer>, Path(id): Path<String>) -> Response {
+    let hang_and_stop = fake.state().hang_and_stop.clone();
+    if let Some(stop) = hang_and_stop {
+        stop.cancel();
+        return std::future::pending().await;
+    }
     match fake.state().budgets.get(&id) {
         Some(budget) => axum::Json(budget.clone()).into_response(),
         None => problem(404, "not-found"),
@@ -94,6 +104,14 @@ async fn define(
 }
 
 async fn submit(State(fake): State<FakeServer>, Path(id): Path<String>, body: String) -> Response {
+    match answer_batch(&fake, &id, &body) {
+        Some(response) => response,
+        None => std::future::pending().await,
+    }
+}
+
+/// Answers a batch. `None` for [`InjectedFailure::Hang`].
+fn answer_batch(fake: &FakeServer, id: &str, body: &str) -> Option<Response> {
     assert!(body.len() < 2 * 1024 * 1024, "a batch is smaller than 2 MiB");
     let items: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!((1..=1000).contains(&items.len()), "a batch has 1 to 1,000 items");
@@ -104,12 +122,15 @@ async fn submit(State(fake): State<FakeServer>, Path(id): Path<String>, body: St
     {
         stop.cancel();
     }
-    if !state.budgets.contains_key(&id) {
-        return problem(404, "not-found");
+    if !state.budgets.contains_key(id) {
+        return Some(problem(404, "not-found"));
     }
     let failure = state.next_failures.pop_front().or(state.permanent_failure);
     if let Some(InjectedFailure::Status(status)) = failure {
-        return problem(status, "unavailable");
+        return Some(problem(status, "unavailable"));
+    }
+    if let Some(InjectedFailure::Hang) = failure {
+        return None;
     }
     let mut results = Vec::new();
     for (index, item) in items.into_iter().enumerate() {
@@ -125,7 +146,7 @@ async fn submit(State(fake): State<FakeServer>, Path(id): Path<String>, body: St
         !matches!(failure, Some(InjectedFailure::DisconnectAfterAccepting)),
         "injected disconnect"
     );
-    axum::Json(json!({ "results": results })).into_response()
+    Some(axum::Json(json!({ "results": results })).into_response())
 }
 
 fn accept(state: &mut ServerState, item: Value) -> Value {

@@ -11,6 +11,7 @@ mod submission;
 
 pub(crate) use batch::{MAX_ITEMS, ParsedBatch, json_array, ndjson};
 pub(crate) use definition::definition;
+pub use percentage::{PercentageFault, parse_basis_points};
 pub(crate) use submission::{ParsedSubmission, submission};
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ const MAX_BASIS_POINTS: u16 = 10_000;
 
 /// Why a number is not a percentage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PercentageFault {
+pub enum PercentageFault {
     /// Below 0. In JSON, minus zero is 0.
     #[error("must not be negative")]
     Negative,
@@ -23,7 +23,7 @@ pub(super) enum PercentageFault {
 ///
 /// # Errors
 /// When the number is not a whole number of basis points from 0 to 10,000.
-pub(super) fn parse_basis_points(number: &str) -> Result<u16, PercentageFault> {
+pub fn parse_basis_points(number: &str) -> Result<u16, PercentageFault> {
     match parse_plain_decimal(number) {
         Some(share) => Ok(share),
         None => parse_any_number(number),

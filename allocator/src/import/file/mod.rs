@@ -2,8 +2,10 @@
 
 mod fault;
 mod lines;
+mod quotes;
 mod records;
 
 pub use fault::{Entry, FileFault, RejectedEntry, quoted};
-pub use lines::{FileIdentity, FileReadError, Line, Lines};
+pub use lines::{FileIdentity, FileReadError, Line, LineNumber, Lines};
+pub use quotes::Quoting;
 pub use records::{FileRecord, FileRecords};

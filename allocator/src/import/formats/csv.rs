@@ -1,4 +1,4 @@
-//! CSV tables: `person`, optionally `submission_id`, then one column of percentages per category.
+//! CSV tables: `person`, optionally `submission_id`, then one column of percentages per category. A row is one line.
 
 use std::io::BufRead;
 
@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use crate::import::ballot::{Ballot, BallotAllocation, IdSource};
 use crate::import::file::{
-    Entry, FileFault, FileIdentity, FileReadError, FileRecord, FileRecords, RejectedEntry, quoted,
+    Entry, FileFault, FileIdentity, FileReadError, FileRecord, FileRecords, Quoting, RejectedEntry,
+    quoted,
 };
 
 use super::percent::{format_percent, parse_basis_points};
@@ -34,7 +35,7 @@ impl<R: BufRead> Csv<R> {
     /// # Errors
     /// When the header is not one of a table of submissions.
     pub fn open(reader: R) -> Result<Self, FileReadError> {
-        let mut records = FileRecords::new(reader, b',');
+        let mut records = FileRecords::new(reader, b',', Quoting::Strict);
         let columns = match records.next_record()? {
             Some(header) => Columns::parse(header)?,
             None => return Err(FileFault::new(records.line(), "the file is empty").into()),
@@ -47,9 +48,11 @@ impl<R: BufRead> Csv<R> {
     /// # Errors
     /// When the rest of the file cannot be read.
     pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, FileReadError> {
-        let Some(record) = self.records.next_record()? else { return Ok(None) };
-        let line = record.line;
-        Ok(Some(self.columns.parse_ballot(record).map_err(|detail| RejectedEntry { line, detail })))
+        let Some(row) = self.records.next_row()? else { return Ok(None) };
+        Ok(Some(row.and_then(|record| {
+            let line = record.at.number;
+            self.columns.parse_ballot(record).map_err(|detail| RejectedEntry { line, detail })
+        })))
     }
 
     /// The categories, in the order of their columns.
@@ -65,7 +68,7 @@ impl<R: BufRead> Csv<R> {
 
 impl Columns {
     fn parse(header: FileRecord<'_>) -> Result<Self, FileFault> {
-        let fault = |detail: String| FileFault::new(header.line, detail);
+        let fault = |detail: String| FileFault::new(header.at.number, detail);
         if header.field(0) != Some("person") {
             let found = quoted(header.field(0).unwrap_or_default());
             return Err(fault(format!("the first column must be `person`, not {found}")));
@@ -100,7 +103,7 @@ impl Columns {
             .map_err(|fault| format!("the person {fault}"))?;
         let id = self.submission_id.and_then(|column| record.field(column)).unwrap_or_default();
         let id_source = match id {
-            "" => IdSource::Line(record.line),
+            "" => IdSource::Line(record.at),
             id => IdSource::Given(
                 Uuid::try_parse(id)
                     .map_err(|_| format!("submission_id {} is not a UUID", quoted(id)))?,
@@ -119,7 +122,7 @@ impl Columns {
             other => other.to_string(),
         })?;
         Ok(Ballot {
-            line: record.line,
+            line: record.at.number,
             person: Some(person),
             id_source,
             allocation: BallotAllocation::Computed(allocation),
@@ -166,7 +169,7 @@ mod tests {
         let mut csv = Csv::open(text.as_bytes()).unwrap();
         let mut id_source = || csv.next_ballot().unwrap().unwrap().unwrap().id_source;
         assert!(matches!(id_source(), IdSource::Given(_)));
-        assert!(id_source() == IdSource::Line(3));
+        assert!(matches!(id_source(), IdSource::Line(at) if at.number == 3));
     }
 
     #[test]
@@ -184,6 +187,40 @@ mod tests {
     }
 
     #[test]
+    fn a_stray_quote_costs_one_row_with_the_right_reason() {
+        let stray =
+            "has a stray quote: write a field that holds a quote in quotes, and the quote twice";
+        let open = "has a quote that is not closed on its line";
+        for (row, reason) in [
+            ("p-2,\"40,60", open),
+            ("\"p-2,40,60", open),
+            ("p-2\",40,60", stray),
+            ("\"p\"-2,40,60", stray),
+            ("p-2,\"4\"0,60", stray),
+        ] {
+            let text = format!("person,a,b\np-1,50,50\n{row}\n\"p-3\",\"10\",\"90\"\np-4,0,100\n");
+            let expected = [
+                (2, Ok(vec![5000, 5000])),
+                (3, Err(reason.to_owned())),
+                (4, Ok(vec![1000, 9000])),
+                (5, Ok(vec![0, 10_000])),
+            ];
+            assert_eq!(rows(&text).unwrap(), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn lines_end_in_lf_crlf_or_cr_alike_and_may_be_mixed() {
+        let expected =
+            [(2, Ok(vec![5000, 5000])), (3, Ok(vec![4000, 6000])), (4, Ok(vec![1000, 9000]))];
+        for ending in ["\n", "\r\n", "\r"] {
+            let lines = ["person,a,b", "p-1,50,50", "p-2,40,60", "p-3,10,90"];
+            assert_eq!(rows(&lines.join(ending)).unwrap(), expected);
+        }
+        assert_eq!(rows("person,a,b\np-1,50,50\np-2,40,60\rp-3,10,90\n").unwrap(), expected);
+    }
+
+    #[test]
     fn an_invalid_header_is_rejected() {
         let fault = |header: &str| rows(header).unwrap_err();
         assert_eq!(fault("who,a,b"), "line 1: the first column must be `person`, not `who`");
@@ -191,6 +228,7 @@ mod tests {
         assert!(fault("person,A b,c").starts_with("line 1: column `A b` is not a category id"));
         assert!(fault("person,a").contains("has columns for 1 categories"));
         assert!(fault("").ends_with("the file is empty"));
+        assert!(fault("person,\"a,b\np,50,50\n").contains("has a quote that is not closed"));
     }
 
     proptest! {

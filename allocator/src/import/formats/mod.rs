@@ -3,11 +3,12 @@
 //! Each format yields [`Ballot`]s one by one, in constant memory except for 16 bytes per Pabulib voter.
 
 mod csv;
-mod ndjson;
+mod json_shares;
+pub mod ndjson;
 pub mod pabulib;
 pub mod percent;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufReader};
 use std::path::Path;
 
@@ -17,7 +18,7 @@ use self::csv::Csv;
 use self::ndjson::Ndjson;
 use self::pabulib::{Grouping, Meta, Pabulib};
 use super::ballot::Ballot;
-use super::file::{Entry, FileIdentity, FileReadError};
+use super::file::{Entry, FileFault, FileIdentity, FileReadError};
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -60,11 +61,10 @@ impl Source {
     /// # Errors
     /// When the file cannot be read or its header has another format.
     pub fn open(path: &Path, format: Format, grouping: Grouping) -> Result<Self, FileReadError> {
+        // Before the file is opened: opening a pipe waits for a writer, and opening a device may have effects.
+        require_regular_file(&std::fs::metadata(path)?)?;
         let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
-            let detail = "is not a regular file, and an import reads its file twice";
-            return Err(io::Error::new(io::ErrorKind::Unsupported, detail).into());
-        }
+        require_regular_file(&file.metadata()?)?;
         let reader = BufReader::with_capacity(BUFFER_BYTES, file);
         Ok(match format {
             Format::Pb => Self::Pabulib(Box::new(Pabulib::open(reader, grouping)?)),
@@ -94,6 +94,18 @@ impl Source {
         }
     }
 
+    /// Whether the format rejects a second entry of a person.
+    pub fn has_unique_people(&self) -> bool {
+        matches!(self, Self::Pabulib(_))
+    }
+
+    /// The counts that the file declares and does not have, of `entries` read to its end.
+    pub fn wrong_counts(&self, entries: u64) -> Vec<FileFault> {
+        let Self::Pabulib(file) = self else { return Vec::new() };
+        let projects = file.meta().wrong_count("num_projects", file.project_count());
+        projects.into_iter().chain(file.meta().wrong_count("num_votes", entries)).collect()
+    }
+
     /// The file's metadata, if the format has any.
     pub fn meta(&self) -> Option<&Meta> {
         match self {
@@ -110,4 +122,12 @@ impl Source {
             Self::Ndjson(file) => file.identity(),
         }
     }
+}
+
+fn require_regular_file(metadata: &Metadata) -> Result<(), FileReadError> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    let detail = "is not a regular file, and an import reads its file twice";
+    Err(io::Error::new(io::ErrorKind::Unsupported, detail).into())
 }

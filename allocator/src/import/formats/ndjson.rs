@@ -10,6 +10,8 @@ use uuid::Uuid;
 use crate::import::ballot::{Ballot, BallotAllocation, IdSource};
 use crate::import::file::{Entry, FileIdentity, FileReadError, Line, Lines, RejectedEntry};
 
+use super::json_shares::parse_shares;
+
 /// An open file of JSON lines.
 pub struct Ndjson<R> {
     lines: Lines<R>,
@@ -20,7 +22,6 @@ pub struct Ndjson<R> {
 struct Body {
     person: Option<String>,
     submission_id: Option<Uuid>,
-    /// Validated by the server, which knows the budget.
     allocation: Box<RawValue>,
 }
 
@@ -36,7 +37,7 @@ impl<R: BufRead> Ndjson<R> {
     /// When the rest of the file cannot be read.
     pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, FileReadError> {
         let Some(line) = self.lines.next_non_blank_line()? else { return Ok(None) };
-        let number = line.number;
+        let number = line.at.number;
         Ok(Some(parse_ballot(line).map_err(|detail| RejectedEntry { line: number, detail })))
     }
 
@@ -54,10 +55,13 @@ fn parse_ballot(line: Line<'_>) -> Result<Ballot, String> {
     })?;
     let person = body.person.as_deref().map(PersonId::parse).transpose();
     Ok(Ballot {
-        line: line.number,
+        line: line.at.number,
         person: person.map_err(|fault| format!("the person {fault}"))?,
-        id_source: body.submission_id.map_or(IdSource::Line(line.number), IdSource::Given),
-        allocation: BallotAllocation::Verbatim(body.allocation),
+        id_source: body.submission_id.map_or(IdSource::Line(line.at), IdSource::Given),
+        allocation: BallotAllocation::Verbatim {
+            shares: parse_shares(&body.allocation)?,
+            json: body.allocation,
+        },
     })
 }
 
@@ -75,11 +79,12 @@ mod tests {
     fn the_allocation_of_a_line_is_sent_verbatim() {
         let ballot = parse_one(r#"{"person":"p","allocation":{"a":1e2}}"#).unwrap();
         assert!(
-            matches!(&ballot.allocation, BallotAllocation::Verbatim(raw) if raw.get() == r#"{"a":1e2}"#)
+            matches!(&ballot.allocation, BallotAllocation::Verbatim { json, .. } if json.get() == r#"{"a":1e2}"#)
         );
-        assert!(ballot.id_source == IdSource::Line(1));
-        let with_id =
-            parse_one(r#"{"allocation":1,"submission_id":"0198d2a5-0000-7000-8000-000000000001"}"#);
+        assert!(matches!(ballot.id_source, IdSource::Line(at) if at.number == 1));
+        let with_id = parse_one(
+            r#"{"allocation":{"a":100},"submission_id":"0198d2a5-0000-7000-8000-000000000001"}"#,
+        );
         assert!(matches!(with_id.unwrap().id_source, IdSource::Given(_)));
     }
 
@@ -93,6 +98,7 @@ mod tests {
             r#"{"person":"secret","allocation":{},"more":1}"#,
             r#"{"person":"secret\u0007","allocation":{}}"#,
             r#"["secret"]"#,
+            r#"{"person":"secret","allocation":{"a":99}}"#,
         ];
         for line in lines {
             let rejected = parse_one(line).unwrap_err();

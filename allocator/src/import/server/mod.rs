@@ -26,6 +26,8 @@ pub use retry::RetryPolicy;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a stopped import waits for its requests in flight.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Consecutive failures before the retry message is printed: fewer take less than a second.
 const FAILURES_BEFORE_MESSAGE: u32 = 3;
 /// Maximum size of a response, larger than that of any batch response.
@@ -67,13 +69,13 @@ enum Failure {
 }
 
 impl Server {
-    /// Creates a client. `stop` ends every delay.
+    /// Creates a client. `stop` ends every delay, and soon every request.
     ///
     /// # Errors
-    /// When the address is not an HTTP URL, or the token file is invalid.
+    /// When the address is not an HTTP URL.
     pub fn new(
         url: &str,
-        token_file: Option<&Path>,
+        token: Option<HeaderValue>,
         retry: RetryPolicy,
         stop: CancellationToken,
     ) -> Result<Self, ImportError> {
@@ -82,7 +84,6 @@ impl Server {
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
             return Err(usage("--url must be like http://127.0.0.1:8000".to_owned()));
         }
-        let token = token_file.map(read_token).transpose()?;
         let client = runtime::http_client::builder()
             .user_agent(concat!("allocator/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
@@ -137,13 +138,26 @@ impl Server {
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token.clone());
         }
-        let response = request.send().await.map_err(|error| Failure::from_http(&error))?;
-        let response = ServerResponse::read(response).await?;
+        let exchange = async {
+            let response = request.send().await.map_err(|error| Failure::from_http(&error))?;
+            ServerResponse::read(response).await
+        };
+        let response = tokio::select! {
+            biased;
+            response = exchange => response?,
+            () = self.stop_timeout() => return Err(Failure::Permanent(ImportError::Stopped)),
+        };
         if is_transient(response.status) {
             let retry_after = response.retry_after;
             return Err(Failure::Transient { reason: response.summary(), retry_after });
         }
         Ok(response)
+    }
+
+    /// Waits for the stop, and then as long as requests in flight may take.
+    async fn stop_timeout(&self) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(STOP_TIMEOUT).await;
     }
 
     fn backoff(&self) -> Backoff<'_> {
@@ -181,8 +195,9 @@ impl Backoff<'_> {
             return Err(ImportError::Unreachable { seconds, reason });
         }
         tokio::select! {
-            () = tokio::time::sleep(delay) => Ok(()),
+            biased;
             () = stop.cancelled() => Err(ImportError::Stopped),
+            () = tokio::time::sleep(delay) => Ok(()),
         }
     }
 }
@@ -242,10 +257,15 @@ fn parse_seconds(value: &HeaderValue) -> Option<Duration> {
     Some(Duration::from_secs(u64::from(seconds)))
 }
 
-fn read_token(path: &Path) -> Result<HeaderValue, ImportError> {
+/// Reads the token of a file, which may be a pipe.
+///
+/// # Errors
+/// When the file cannot be read or does not hold one token.
+pub async fn read_token(path: &Path) -> Result<HeaderValue, ImportError> {
     let invalid =
         |what: &str| ImportError::Usage(format!("--token-file {}: {what}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| invalid(&error.to_string()))?;
+    let text =
+        tokio::fs::read_to_string(path).await.map_err(|error| invalid(&error.to_string()))?;
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(invalid("must hold one token of visible ASCII characters"));

@@ -12,7 +12,13 @@ const MAX_KEYS: usize = 1000;
 
 /// The keys and values of META, with lower-case keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Meta(BTreeMap<String, String>);
+pub struct Meta(BTreeMap<String, MetaValue>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct MetaValue {
+    line: u64,
+    text: String,
+}
 
 impl Meta {
     pub(super) fn parse<R: BufRead>(records: &mut FileRecords<R>) -> Result<Self, FileReadError> {
@@ -20,7 +26,7 @@ impl Meta {
             Some(record) if section_name(&record) == Some("META") => {}
             Some(record) => {
                 let detail = "expected the line `META`, with which a Pabulib file starts";
-                return Err(FileFault::new(record.line, detail).into());
+                return Err(FileFault::new(record.at.number, detail).into());
             }
             None => return Err(missing_section(records, "META")),
         }
@@ -30,7 +36,7 @@ impl Meta {
 
         let mut meta = Self::default();
         while let Some(record) = records.next_record()? {
-            let line = record.line;
+            let line = record.at.number;
             match section_name(&record) {
                 Some("PROJECTS") => {
                     meta.require_cumulative_votes(line)?;
@@ -44,7 +50,7 @@ impl Meta {
             }
             let key = record.field(key_column).unwrap_or_default().to_lowercase();
             let value = record.field(value_column).unwrap_or_default();
-            meta.0.insert(key, value.to_owned());
+            meta.0.insert(key, MetaValue { line, text: value.to_owned() });
             if meta.0.len() > MAX_KEYS {
                 let detail = format!("META has more than {MAX_KEYS} keys");
                 return Err(FileFault::new(line, detail).into());
@@ -70,7 +76,21 @@ impl Meta {
 
     /// The value of a key, if it is not empty.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str).filter(|value| !value.is_empty())
+        self.0.get(key).map(|value| value.text.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// Compares the count that a key declares with the count in the file. `None` if they agree or the key is missing.
+    pub fn wrong_count(&self, key: &str, counted: u64) -> Option<FileFault> {
+        let declared = self.get(key)?;
+        if declared.parse() == Ok(counted) {
+            return None;
+        }
+        let line = self.0.get(key).map_or(0, |value| value.line);
+        let declared = quoted(declared);
+        Some(FileFault::new(
+            line,
+            format!("META declares {key} {declared}, but the file has {counted}"),
+        ))
     }
 
     /// Place and time, such as `Katowice 2022`. `None` if META has neither.

@@ -15,7 +15,8 @@ use schemas::Category;
 
 use crate::import::ballot::Ballot;
 use crate::import::file::{
-    Entry, FileFault, FileIdentity, FileReadError, FileRecord, FileRecords, quoted,
+    Entry, FileFault, FileIdentity, FileReadError, FileRecord, FileRecords, LineNumber, Quoting,
+    quoted,
 };
 
 pub use meta::Meta;
@@ -37,7 +38,7 @@ impl<R: BufRead> Pabulib<R> {
     /// # Errors
     /// When it is not a `.pb` file of cumulative votes, or its projects do not make a budget.
     pub fn open(reader: R, grouping: Grouping) -> Result<Self, FileReadError> {
-        let mut records = FileRecords::new(reader, b';');
+        let mut records = FileRecords::new(reader, b';', Quoting::Lenient);
         let meta = Meta::parse(&mut records)?;
         let projects = Projects::parse(&mut records, grouping)?;
         let votes = Votes::parse_header(&mut records, &meta)?;
@@ -49,13 +50,28 @@ impl<R: BufRead> Pabulib<R> {
     /// # Errors
     /// When the rest of the file cannot be read.
     pub fn next_ballot(&mut self) -> Result<Option<Entry<Ballot>>, FileReadError> {
-        let Some(record) = self.records.next_record()? else { return Ok(None) };
+        let Some(row) = self.records.next_row()? else { return Ok(None) };
+        let record = match row {
+            Ok(record) => record,
+            Err(rejected) => return Ok(Some(Err(rejected))),
+        };
+        // Of another file that was appended: its ballots are of another election.
+        if let Some(section) = section_name(&record) {
+            let detail =
+                format!("expected the end of the file after VOTES, found section {section}");
+            return Err(FileFault::new(record.at.number, detail).into());
+        }
         Ok(Some(self.votes.parse_ballot(record, &self.projects)))
     }
 
     /// The file's metadata.
     pub fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    /// The number of projects.
+    pub fn project_count(&self) -> u64 {
+        self.projects.count()
     }
 
     /// The budget's categories, in ascending order of id.
@@ -71,7 +87,7 @@ impl<R: BufRead> Pabulib<R> {
 
 /// The columns of a section, named by its first record.
 struct Columns {
-    line: u64,
+    at: LineNumber,
     names: Vec<String>,
 }
 
@@ -81,10 +97,9 @@ impl Columns {
         section: &str,
     ) -> Result<Self, FileReadError> {
         match records.next_record()? {
-            Some(record) => Ok(Self {
-                line: record.line,
-                names: record.fields().map(str::to_lowercase).collect(),
-            }),
+            Some(record) => {
+                Ok(Self { at: record.at, names: record.fields().map(str::to_lowercase).collect() })
+            }
             None => Err(missing_section(records, section)),
         }
     }
@@ -97,7 +112,7 @@ impl Columns {
         self.optional(name).ok_or_else(|| {
             let found = quoted(&self.names.join(", "));
             FileFault::new(
-                self.line,
+                self.at.number,
                 format!("{section} has no column `{name}`; its columns are: {found}"),
             )
         })

@@ -46,14 +46,14 @@ impl Projects {
         let mut ids = BTreeSet::new();
         while let Some(record) = records.next_record()? {
             match section_name(&record) {
-                Some("VOTES") => return Ok(Self::new(projects, grouping, columns.line)?),
+                Some("VOTES") => return Ok(Self::new(projects, grouping, columns.at.number)?),
                 Some(other) => {
                     let detail = format!("expected section VOTES, found {other}");
-                    return Err(FileFault::new(record.line, detail).into());
+                    return Err(FileFault::new(record.at.number, detail).into());
                 }
                 None => {}
             }
-            let line = record.line;
+            let line = record.at.number;
             let fault = |detail: String| FileFault::new(line, detail);
             columns.check_field_count(&record).map_err(fault)?;
             let project =
@@ -113,6 +113,11 @@ impl Projects {
         &self.categories
     }
 
+    /// The number of projects.
+    pub(super) fn count(&self) -> u64 {
+        self.category_by_project.len() as u64
+    }
+
     /// The index of a project's category.
     pub(super) fn category_index(&self, project: &str) -> Option<usize> {
         self.category_by_project.get(project).copied()
@@ -131,7 +136,7 @@ impl ProjectParser {
         let category = match grouping {
             Grouping::Category => Some(columns.optional("category").ok_or_else(|| {
                 let detail = "PROJECTS has no column `category`; try `--by project`";
-                FileFault::new(columns.line, detail)
+                FileFault::new(columns.at.number, detail)
             })?),
             Grouping::Project => None,
         };

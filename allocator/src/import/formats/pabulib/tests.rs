@@ -60,6 +60,48 @@ fn points_are_added_up_by_category_and_apportioned() {
 }
 
 #[test]
+fn every_line_ending_gives_the_same_ballots_in_every_section() {
+    let text = file("v1;30;A/1,A/2,A/3;1,1,1\nv2;;A/4;3\n");
+    let expected = entries(&text).unwrap();
+    assert_eq!(expected.len(), 2);
+    for ending in ["\r\n", "\r"] {
+        assert_eq!(entries(&text.replace('\n', ending)).unwrap(), expected);
+    }
+    let sections = ["META\n", "PROJECTS\n", "culture\n", "VOTES\n", "1,1,1\n"];
+    for end_of_line in sections {
+        let mixed = text.replace(end_of_line, &end_of_line.replace('\n', "\r"));
+        assert_ne!(mixed, text);
+        assert_eq!(entries(&mixed).unwrap(), expected, "{end_of_line}");
+    }
+}
+
+#[test]
+fn a_stray_quote_swallows_neither_projects_nor_ballots() {
+    let swallowed =
+        file("").replace("A/2;20;Pool", "A/2;20;\"Pool").replace("Concerts", "\"Concerts\"");
+    assert!(fault(&swallowed).starts_with("line 10: has a stray quote"), "{}", fault(&swallowed));
+    let votes = entries(&file("v1;\"30;A/1;3\nv2;30;\"A/1,A/2\";\"1,1\"\n")).unwrap();
+    assert_eq!(votes[0], (15, Err("has a quote that is not closed on its line".to_owned())));
+    assert_eq!(votes[1].1.as_ref().unwrap().1, [0, 5000, 5000]);
+    // Published files have names with quotes that are not doubled.
+    let named = file("v1;30;A/2;3\n").replace("Pool", "\"The\" \"old\" pool");
+    assert_eq!(entries(&named).unwrap()[0].1.as_ref().unwrap().1, [0, 0, 10_000]);
+}
+
+#[test]
+fn a_declared_count_that_differs_is_reported_with_its_line() {
+    let text = file("").replace("vote_type", "num_votes;3\nnum_projects;4\nnum_x;many\nvote_type");
+    let file = Pabulib::open(text.as_bytes(), Grouping::Category).unwrap();
+    assert_eq!(file.project_count(), 4);
+    let meta = file.meta();
+    assert_eq!(meta.wrong_count("num_votes", 3), None);
+    assert_eq!(meta.wrong_count("num_else", 3), None);
+    let fault = |key, counted| meta.wrong_count(key, counted).unwrap().to_string();
+    assert_eq!(fault("num_votes", 2), "line 6: META declares num_votes `3`, but the file has 2");
+    assert_eq!(fault("num_x", 2), "line 8: META declares num_x `many`, but the file has 2");
+}
+
+#[test]
 fn project_categories_become_the_budgets_categories_in_id_order() {
     let text = file("");
     let file = Pabulib::open(text.as_bytes(), Grouping::Category).unwrap();
@@ -113,6 +155,10 @@ fn a_file_without_cumulative_pabulib_votes_is_rejected_with_what_was_found() {
     assert!(fault(&silent).contains("the vote_type in META is missing"));
     let pointless = file("").replace("points", "score");
     assert!(fault(&pointless).starts_with("line 14: VOTES has no column `points`"));
+    let appended = format!("{}v1;30;A/1;3\n{META}", file(""));
+    assert!(
+        fault(&appended).ends_with("expected the end of the file after VOTES, found section META")
+    );
     let disordered = file("").replace("PROJECTS", "VOTES");
     assert_eq!(fault(&disordered), "line 7: expected section PROJECTS, found VOTES");
 }

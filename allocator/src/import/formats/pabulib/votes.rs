@@ -1,4 +1,4 @@
-//! The section VOTES: one ballot per record.
+//! The section VOTES: one ballot per line.
 
 use std::collections::HashSet;
 use std::io::BufRead;
@@ -21,7 +21,7 @@ pub(super) struct Votes {
     points: usize,
     /// Prefix of person ids, because voter ids are unique only within one election.
     person_prefix: String,
-    /// The first 128 bits of each voter id's SHA-256, the only per-ballot memory of an import.
+    /// The first 128 bits of each voter id's SHA-256.
     seen: HashSet<[u8; 16]>,
 }
 
@@ -47,7 +47,7 @@ impl Votes {
         record: FileRecord<'_>,
         projects: &Projects,
     ) -> Entry<Ballot> {
-        let line = record.line;
+        let line = record.at.number;
         self.parse(record, projects).map_err(|detail| RejectedEntry { line, detail })
     }
 
@@ -65,7 +65,7 @@ impl Votes {
             return Err("the voter_id has a ballot on an earlier line".to_owned());
         }
         Ok(Ballot {
-            line: record.line,
+            line: record.at.number,
             person: Some(person),
             id_source: IdSource::Voter(voter.to_owned()),
             allocation: BallotAllocation::Computed(allocation),
