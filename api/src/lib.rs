@@ -58,7 +58,7 @@ use tiers::memory::Memory;
 use waiters::WaiterLimit;
 
 /// The budget that `/aggregate/` serves.
-pub const DEFAULT_BUDGET: &str = "taxes";
+pub const DEFAULT_BUDGET: &str = schemas::DEFAULT_BUDGET;
 
 /// Dependencies of the read API. Each backend may be unreachable at any time, also at startup.
 pub struct ApiDeps {

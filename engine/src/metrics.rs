@@ -98,7 +98,7 @@ impl EngineMetrics {
             )?,
             publish_failures: metrics.counter(
                 "processor_publish_failures_total",
-                "Flushes in which the cache rejected at least one budget; rejected totals are published again.",
+                "Flushes and confirmations in which the cache rejected at least one budget; rejected totals are sent again.",
             )?,
             restore_seconds: metrics.histogram(
                 "processor_takeover_duration_seconds",

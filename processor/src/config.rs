@@ -36,7 +36,7 @@ settings! {
         /// Share of rejected records among 10000 beyond which their partition halts; 100 disables this limit.
         dead_letter_percent: u64 = "processor.dead_letter_percent", default "20",
             unit "percent", parse percent;
-        /// Interval for publishing all totals again, which repairs an emptied cache.
+        /// Interval for comparing the cache with all totals and publishing what it lacks, which repairs an emptied cache.
         republish_interval: Duration = "processor.republish_interval_ms", default "2000",
             unit "ms", parse parse::positive_duration_ms;
         /// Time to claim assigned partitions before the claimed ones are folded without the rest; the rest are retried

@@ -2,6 +2,9 @@
 
 use crate::Budget;
 
+/// The id of the budget that is served where no budget is named.
+pub const DEFAULT_BUDGET: &str = "taxes";
+
 /// Parses `default_budgets.json`.
 ///
 /// # Errors
@@ -19,7 +22,7 @@ mod tests {
     -> Result<(), serde_json::Error> {
         let budgets = default_budgets()?;
         assert_eq!(budgets.len(), 1);
-        assert_eq!(budgets[0].id.as_str(), "taxes");
+        assert_eq!(budgets[0].id.as_str(), DEFAULT_BUDGET);
         assert_eq!(budgets[0].categories.len(), 10);
         assert_eq!(budgets[0].faults(), []);
         Ok(())

@@ -9,6 +9,7 @@ pub mod export;
 mod fnv;
 pub mod job;
 mod log;
+mod message_pack;
 mod partition;
 mod person;
 mod position;
@@ -36,7 +37,7 @@ pub use budget::{
     Budget, BudgetFault, Category, IdentityRule, MAX_CATEGORIES, MIN_CATEGORIES, NAME_MAX_CHARS,
     Openness, ResultsVisibility,
 };
-pub use defaults::default_budgets;
+pub use defaults::{DEFAULT_BUDGET, default_budgets};
 pub use log::{LogNumber, LogRef};
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
 pub use person::{PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonKeyHasher};

@@ -33,6 +33,15 @@ impl CategoryTotals {
             *mine += theirs;
         }
     }
+
+    /// Subtracts the totals of people who were added before; `None` if they were not.
+    fn subtract(&mut self, other: &CategoryTotals) -> Option<()> {
+        self.basis_points = self.basis_points.checked_sub(other.basis_points)?;
+        for (mine, theirs) in self.people_by_percent.iter_mut().zip(&*other.people_by_percent) {
+            *mine = mine.checked_sub(*theirs)?;
+        }
+        Some(())
+    }
 }
 
 /// Totals of a budget in one partition.
@@ -172,6 +181,44 @@ impl CombinedTotals {
         Ok(combined)
     }
 
+    /// Moves one partition forward within the term: subtracts its former totals and adds the newer ones. The cost does not
+    /// depend on the number of partitions.
+    ///
+    /// Returns `None` if these totals do not contain the former ones: they must be merged again.
+    pub fn replace(
+        mut self,
+        partition: PartitionId,
+        former: &BudgetTotals,
+        newer: &BudgetTotals,
+    ) -> Option<Self> {
+        let position = self.positions.get_mut(partition.0 as usize)?;
+        // `updated_at_ms` is a maximum, which cannot be subtracted, but never decreases either.
+        if *position != former.position
+            || newer.position < former.position
+            || newer.updated_at_ms < former.updated_at_ms
+        {
+            return None;
+        }
+        *position = newer.position;
+        self.updated_at_ms = self.updated_at_ms.max(newer.updated_at_ms);
+        self.people = self.people.checked_sub(former.people)?.checked_add(newer.people)?;
+        if self.categories.is_empty() {
+            self.categories.resize_with(newer.categories.len(), CategoryTotals::default);
+        }
+        let count = self.categories.len();
+        let fits = |part: &BudgetTotals| [0, count].contains(&part.categories.len());
+        if !fits(former) || !fits(newer) || newer.categories.len() < former.categories.len() {
+            return None;
+        }
+        for (mine, theirs) in self.categories.iter_mut().zip(&former.categories) {
+            mine.subtract(theirs)?;
+        }
+        for (mine, theirs) in self.categories.iter_mut().zip(&newer.categories) {
+            mine.add(theirs);
+        }
+        Some(self)
+    }
+
     /// Whether these totals include all records of `other`, in the same or a later term. Two totals may be
     /// incomparable; a reader then keeps those that it has served before.
     pub fn includes(&self, other: &CombinedTotals) -> bool {
@@ -204,6 +251,9 @@ impl CombinedTotals {
         }
     }
 }
+
+#[cfg(test)]
+mod running_sum;
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,5 @@
-//! Properties of the Redis adapters only: their behaviour while Redis is down, hangs, or restarts empty. Each test starts its
-//! own `redis-server`, which `local/up servers` installs.
+//! Properties of the Redis adapters only: the sum of all partitions, and their behaviour while Redis is down, hangs, or
+//! restarts empty. Each test starts its own `redis-server`, which `local/up servers` installs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -7,16 +7,16 @@
 #[allow(dead_code)]
 #[path = "contract/build.rs"]
 mod build;
+mod redis_server;
+mod redis_sum;
 #[path = "contract/wait.rs"]
 mod wait;
 
-use std::net::Ipv4Addr;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use build::{count, new_budget_id, totals};
 use redis::AsyncCommands;
+use redis_server::{CALL_TIMEOUT, PORT, Server};
 use schemas::redis::aggregate_key;
 use schemas::{
     BudgetId, LogNumber, Offset, PartitionId, PartitionTotals, Receipt, SubmissionId, Term,
@@ -25,83 +25,9 @@ use storage::cache::redis::{RedisCache, RedisConfig};
 use storage::cache::{Cache, CacheUpdate};
 use storage::idempotency::redis::RedisIdempotency;
 use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
-use tempfile::TempDir;
 use tokio::sync::broadcast::Receiver;
 use uuid::Uuid;
 use wait::{TEST_TIMEOUT, until};
-
-/// A timeout long enough for a busy machine. Far more than the 5 ms that a call may take while Redis is down.
-const CALL_TIMEOUT: Duration = Duration::from_secs(1);
-
-const PORT: u16 = 6379;
-
-/// A Redis server that is stopped with the test.
-struct Server {
-    /// An unused loopback address, so that all servers can use the same port.
-    address: Ipv4Addr,
-    password: Option<&'static str>,
-    dir: TempDir,
-    child: Option<Child>,
-}
-
-impl Server {
-    /// Creates a server that is not running yet.
-    fn stopped() -> Self {
-        static NEXT: AtomicU8 = AtomicU8::new(1);
-        let [.., high, low] = std::process::id().to_be_bytes();
-        let address = Ipv4Addr::new(127, high | 0x80, low, NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { address, password: None, dir: tempfile::tempdir().unwrap(), child: None }
-    }
-
-    async fn running() -> Self {
-        let mut server = Self::stopped();
-        server.start().await;
-        server
-    }
-
-    fn url(&self) -> String {
-        let login = self.password.map(|password| format!(":{password}@")).unwrap_or_default();
-        format!("redis://{login}{}:{PORT}", self.address)
-    }
-
-    fn config(&self) -> RedisConfig {
-        RedisConfig { url: self.url().parse().unwrap(), timeout: CALL_TIMEOUT }
-    }
-
-    /// Starts the server without data.
-    async fn start(&mut self) {
-        let mut command = Command::new("redis-server");
-        command.args(["--bind", &self.address.to_string(), "--port", &PORT.to_string()]);
-        command.args(["--save", "", "--appendonly", "no"]).arg("--dir").arg(self.dir.path());
-        command.args(self.password.map(|password| ["--requirepass", password]).iter().flatten());
-        let child = command.stdout(Stdio::null()).spawn();
-        self.child = Some(child.expect("no redis-server: `local/up servers` installs it"));
-        let client = redis::Client::open(self.url()).unwrap();
-        until("redis-server answers", TEST_TIMEOUT, async || {
-            client.get_multiplexed_async_connection().await.is_ok()
-        })
-        .await;
-    }
-
-    fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    fn signal(&self, signal: &str) {
-        let child = self.child.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args([signal, &child]).status().unwrap().success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if self.child.is_some() {
-            self.kill();
-        }
-    }
-}
 
 /// Publishes totals of the only partition, and returns whether it succeeded.
 async fn publish(cache: &RedisCache, budget: &BudgetId, position: u64) -> bool {

@@ -1,9 +1,11 @@
 //! Publishing committed totals to the cache: the newest totals of each budget and partition, many partitions in one call.
 //!
-//! Nothing queues up: newer totals replace pending ones. The totals of every owned partition are republished on a timer,
-//! so a cache that lost its data heals by itself. Budgets without any record are published too, as empty totals: readers
-//! take an aggregate that lacks a partition for a miss.
+//! Nothing queues up: newer totals replace pending ones. Changed totals are flushed as they come. Everything else that is
+//! owned is confirmed on a timer, in calls of its own: positions are compared, and only what the cache lacks is sent. So
+//! a cache that lost its data heals by itself, and changes do not wait for that. Budgets without any record are published
+//! too, as empty totals: readers take an aggregate that lacks a partition for a miss.
 
+mod confirmation;
 mod pending_totals;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +24,7 @@ use pending_totals::PendingTotals;
 
 /// Minimum time between two flushes: commits in between are published in one call.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(5);
-/// Delay before rejected totals are flushed again, and between flushes while the cache accepts nothing.
+/// Delay before rejected totals are sent again, and between flushes while the cache accepts nothing.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Publishes the committed totals of the partitions that this process owns.
@@ -31,7 +33,8 @@ pub struct Publisher {
     definitions: Arc<dyn BudgetDefinitions>,
     metrics: EngineMetrics,
     totals: Mutex<PendingTotals>,
-    totals_added: Notify,
+    totals_changed: Notify,
+    confirmation_due: Notify,
 }
 
 /// The result of one flush.
@@ -49,8 +52,9 @@ impl Publisher {
         definitions: Arc<dyn BudgetDefinitions>,
         metrics: EngineMetrics,
     ) -> Self {
-        let (totals, totals_added) = (Mutex::default(), Notify::new());
-        Self { cache, definitions, metrics, totals, totals_added }
+        let totals = Mutex::default();
+        let (totals_changed, confirmation_due) = (Notify::new(), Notify::new());
+        Self { cache, definitions, metrics, totals, totals_changed, confirmation_due }
     }
 
     /// Publishes the totals of this term's generation from now on, and of no other.
@@ -58,32 +62,33 @@ impl Publisher {
         self.lock().set_active_term(term, partitions);
     }
 
-    /// Adds committed totals, to be published by the next flush. No I/O.
+    /// Adds committed totals of a partition: its changed budgets, or every budget if the partition is new here. Changes
+    /// are published by the next flush; a new partition is confirmed next. No I/O.
     pub fn publish(&self, partition: PartitionRef, totals: Vec<(BudgetId, BudgetTotals)>) {
         self.lock().add(partition, totals, &self.definitions.catalog());
-        self.totals_added.notify_one();
+        self.totals_changed.notify_one();
+        self.confirmation_due.notify_one();
     }
 
-    /// Stops republishing a released partition.
+    /// Stops confirming a released partition.
     ///
-    /// What is pending of it is still published: it is committed, and the next owner publishes only later changes.
+    /// What is pending of it is still published: it is committed, and the next owner may take a while.
     pub fn forget(&self, partition: PartitionRef) {
         self.lock().release(partition);
     }
 
-    /// Flushes pending totals until `stop` is cancelled, and a last time then.
-    pub async fn run(&self, republish_interval: Duration, stop: CancellationToken) {
-        let mut definitions = self.definitions.changes();
-        let mut republish = tokio::time::interval(republish_interval);
-        republish.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Flushes changed totals and confirms all others until `stop` is cancelled, and what is pending a last time then.
+    pub async fn run(&self, confirm_interval: Duration, stop: CancellationToken) {
+        tokio::join!(self.flush_until(&stop), self.confirm_until(confirm_interval, &stop));
+    }
+
+    async fn flush_until(&self, stop: &CancellationToken) {
         let (mut healthy, mut retry_at) = (true, Instant::now());
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                _ = republish.tick() => self.republish_all(),
-                Ok(()) = definitions.changed() => self.republish_all(),
-                () = self.totals_added.notified() => {}
+                () = self.totals_changed.notified() => {}
                 () = sleep_until(retry_at), if !healthy => {}
             }
             let FlushOutcome { published_any, error } = self.flush().await;
@@ -111,16 +116,17 @@ impl Publisher {
         }
     }
 
-    /// Publishes pending totals. A budget that the cache rejects does not block the others.
+    /// Publishes changed totals. A budget that the cache rejects does not block the others.
     async fn flush(&self) -> FlushOutcome {
         let started = Instant::now();
-        let pending = self.lock().take_pending();
+        let changed = self.lock().take_changed();
         let mut outcome = FlushOutcome { published_any: false, error: None };
-        for (budget, count, partitions) in pending {
-            match self.cache.publish(&budget, count, &partitions).await {
+        for totals in changed {
+            let partitions = totals.to_partition_totals(|_| true);
+            match self.cache.publish(&totals.budget, totals.count, &partitions).await {
                 Ok(()) => outcome.published_any = true,
                 Err(error) => {
-                    self.lock().restore_pending(budget, partitions);
+                    self.lock().restore_changed(totals);
                     outcome.error.get_or_insert(error);
                 }
             }
@@ -129,10 +135,6 @@ impl Publisher {
             self.metrics.published(started.elapsed());
         }
         outcome
-    }
-
-    fn republish_all(&self) {
-        self.lock().republish_all(&self.definitions.catalog());
     }
 
     fn lock(&self) -> MutexGuard<'_, PendingTotals> {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use schemas::{Budget, BudgetId, CombinedTotals, PartitionCount, PartitionTotals};
+use schemas::{
+    Budget, BudgetId, CombinedTotals, PartitionCount, PartitionId, PartitionTotals, Position, Term,
+};
 use storage::cache::memory::MemoryCache;
 use storage::cache::{Cache, CacheError, CacheUpdate};
 use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError};
@@ -100,6 +102,21 @@ impl Cache for CacheClient {
         let (server, budget) = (Arc::clone(&self.server), budget.clone());
         let publish = server.publish(budget, count, partitions.to_vec());
         self.link.call(Service::Cache, publish).await.map_err(CacheError)?
+    }
+
+    async fn outdated_partitions(
+        &self,
+        budget: &BudgetId,
+        term: Term,
+        count: PartitionCount,
+        positions: &[(PartitionId, Position)],
+    ) -> Result<Vec<PartitionId>, CacheError> {
+        let (server, budget, positions) =
+            (Arc::clone(&self.server), budget.clone(), positions.to_vec());
+        let compare = async move {
+            server.cache().outdated_partitions(&budget, term, count, &positions).await
+        };
+        self.link.call(Service::Cache, compare).await.map_err(CacheError)?
     }
 
     async fn read(&self, budgets: &[BudgetId]) -> Result<Vec<Option<CombinedTotals>>, CacheError> {

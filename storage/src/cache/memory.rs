@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use schemas::{
     BudgetId, BudgetTotals, CombinedTotals, MergeFault, PartitionCount, PartitionId,
-    PartitionTotals, Term,
+    PartitionTotals, Position, Term,
 };
 use tokio::sync::broadcast;
 
@@ -56,15 +56,29 @@ impl Cache for MemoryCache {
         };
         let mut budgets = self.lock();
         let copy = budgets.entry(budget.clone()).or_default();
-        let mut changed = false;
-        for part in partitions {
-            changed |= copy.replace_if_newer(part.clone());
-        }
-        if changed && copy.update_aggregate(term, count)? {
+        let moves: Vec<Move> =
+            partitions.iter().filter_map(|part| copy.replace_if_newer(part.clone())).collect();
+        if !moves.is_empty() && copy.update_aggregate(term, count, &moves)? {
             // A send fails only when there are no subscribers.
             let _ = self.updates.send(CacheUpdate::Changed(budget.clone()));
         }
         Ok(())
+    }
+
+    async fn outdated_partitions(
+        &self,
+        budget: &BudgetId,
+        term: Term,
+        _: PartitionCount,
+        positions: &[(PartitionId, Position)],
+    ) -> Result<Vec<PartitionId>, CacheError> {
+        let copies = self.lock();
+        let copy = copies.get(budget);
+        let outdated = |(partition, position): &(PartitionId, Position)| {
+            let stored = copy.and_then(|copy| copy.partitions.get(partition));
+            stored.is_none_or(|stored| version(stored) < (term, *position)).then_some(*partition)
+        };
+        Ok(positions.iter().filter_map(outdated).collect())
     }
 
     async fn read(&self, budgets: &[BudgetId]) -> Result<Vec<Option<CombinedTotals>>, CacheError> {
@@ -78,20 +92,39 @@ impl Cache for MemoryCache {
     }
 }
 
+/// A partition that moved forward, and its former totals.
+struct Move {
+    partition: PartitionId,
+    former: Option<PartitionTotals>,
+}
+
+/// What orders the totals of one partition.
+fn version(part: &PartitionTotals) -> (Term, Position) {
+    (part.term, part.totals.position)
+}
+
 impl BudgetCopy {
-    /// Replaces a partition's totals if the new ones are newer. Returns whether they were.
-    fn replace_if_newer(&mut self, part: PartitionTotals) -> bool {
-        let version = |part: &PartitionTotals| (part.term, part.totals.position);
+    /// Replaces a partition's totals if the new ones are newer. Returns `None` if they are not.
+    fn replace_if_newer(&mut self, part: PartitionTotals) -> Option<Move> {
         let stored = self.partitions.get(&part.partition);
         let newer = stored.is_none_or(|stored| version(&part) > version(stored));
-        if newer {
-            self.partitions.insert(part.partition, part);
-        }
-        newer
+        newer.then(|| {
+            let partition = part.partition;
+            Move { partition, former: self.partitions.insert(partition, part) }
+        })
     }
 
-    /// Sums the term's partitions up once all of them are present. Returns whether the aggregate has changed.
-    fn update_aggregate(&mut self, term: Term, count: PartitionCount) -> Result<bool, CacheError> {
+    /// Updates the sum after partitions moved. Returns whether the aggregate has changed.
+    fn update_aggregate(
+        &mut self,
+        term: Term,
+        count: PartitionCount,
+        moves: &[Move],
+    ) -> Result<bool, CacheError> {
+        if let Some(sum) = self.moved_aggregate(term, moves) {
+            self.aggregate = Some(sum);
+            return Ok(true);
+        }
         let stored = || count.partitions().map(|partition| self.partitions.get(&partition));
         if stored().flatten().any(|part| part.term < term) {
             // Until every partition is in the new term, the previous term's aggregate would only get older.
@@ -109,5 +142,15 @@ impl BudgetCopy {
             Err(MergeFault::Missing(_)) => Ok(false),
             Err(fault @ MergeFault::Categories(_)) => Err(CacheError(fault.to_string())),
         }
+    }
+
+    /// Replaces the moved partitions in the term's aggregate. `None` if it does not contain their former totals.
+    fn moved_aggregate(&self, term: Term, moves: &[Move]) -> Option<CombinedTotals> {
+        let sum = self.aggregate.as_ref().filter(|sum| sum.term == term)?.clone();
+        moves.iter().try_fold(sum, |sum, Move { partition, former }| {
+            let former = former.as_ref().filter(|former| former.term == term)?;
+            let newer = self.partitions.get(partition)?;
+            sum.replace(*partition, &former.totals, &newer.totals)
+        })
     }
 }

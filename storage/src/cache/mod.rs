@@ -4,7 +4,9 @@ pub mod memory;
 pub mod redis;
 
 use async_trait::async_trait;
-use schemas::{BudgetId, CombinedTotals, PartitionCount, PartitionTotals};
+use schemas::{
+    BudgetId, CombinedTotals, PartitionCount, PartitionId, PartitionTotals, Position, Term,
+};
 use tokio::sync::broadcast;
 
 /// Updates that a slow subscriber may be behind before it is reported as lagging.
@@ -37,6 +39,18 @@ pub trait Cache: Send + Sync + 'static {
         count: PartitionCount,
         partitions: &[PartitionTotals],
     ) -> Result<(), CacheError>;
+
+    /// Returns those of the partitions whose totals are missing or older than these positions. Restores an aggregate that
+    /// was lost while the totals of all partitions were kept.
+    ///
+    /// Owners compare positions regularly, so that a cache that lost data heals and nothing is sent to one that did not.
+    async fn outdated_partitions(
+        &self,
+        budget: &BudgetId,
+        term: Term,
+        count: PartitionCount,
+        positions: &[(PartitionId, Position)],
+    ) -> Result<Vec<PartitionId>, CacheError>;
 
     /// Reads the aggregates of several budgets in one round trip; `None` for each that is missing or incomplete.
     async fn read(&self, budgets: &[BudgetId]) -> Result<Vec<Option<CombinedTotals>>, CacheError>;

@@ -1,5 +1,6 @@
 //! The contract of every cache.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use schemas::{
     BudgetId, BudgetTotals, CombinedTotals, Generation, LogNumber, PartitionCount, PartitionId,
-    PartitionTotals, Term,
+    PartitionTotals, Position, Term,
 };
 use storage::cache::{Cache, CacheUpdate};
 use tokio::sync::broadcast::Receiver;
@@ -37,8 +38,11 @@ macro_rules! cache_contract {
             older_totals_change_nothing,
             an_aggregate_never_mixes_generations,
             the_aggregate_never_moves_back_for_any_order_of_publications,
+            the_aggregate_equals_the_merge_after_any_moves_of_any_partitions,
             aggregates_are_returned_in_the_requested_order,
             republishing_restores_a_lost_aggregate,
+            only_missing_and_older_partitions_are_outdated,
+            after_a_loss_every_partition_is_outdated,
             subscribers_are_notified_of_changes_only,
         }
     };
@@ -185,6 +189,42 @@ pub async fn the_aggregate_never_moves_back_for_any_order_of_publications(fixtur
     }
 }
 
+pub async fn the_aggregate_equals_the_merge_after_any_moves_of_any_partitions(fixture: &Fixture) {
+    const PARTITIONS: u32 = 4;
+    // Which partition, by how many records, and its people then; several of these are one publication.
+    let part = (0..PARTITIONS, 0..3_u64, 0..2_000_000_000_u64);
+    let publications = prop::collection::vec((prop::collection::vec(part, 1..4), 0..20_u8), 40);
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..10 {
+        let (cache, budget) = (&*fixture.cache, new_budget_id());
+        let (mut term, mut newest) = (FIRST, BTreeMap::<u32, BudgetTotals>::new());
+        for (parts, switch) in publications.new_tree(&mut runner).unwrap().current() {
+            if switch == 0 {
+                // Another generation: its positions are unrelated to the former one's.
+                term = Term { number: term.number + 1, ..term };
+                newest.clear();
+            }
+            let mut sent = Vec::new();
+            for (partition, records, people) in parts {
+                let position = newest.get(&partition).map_or(0, |totals| totals.position.0);
+                let position = position + records;
+                let part = match position {
+                    0 => BudgetTotals::default(),
+                    _ => totals(position, people, 3),
+                };
+                if newest.get(&partition).is_none_or(|newest| newest.position < part.position) {
+                    newest.insert(partition, part.clone());
+                }
+                sent.push((partition, part));
+            }
+            publish(cache, &budget, term, count(PARTITIONS.into()), &sent).await;
+            let newest: Vec<_> = newest.values().cloned().collect();
+            let complete = newest.len() == PARTITIONS as usize;
+            assert_eq!(read(cache, &budget).await, complete.then(|| sum(term, &newest)));
+        }
+    }
+}
+
 pub async fn aggregates_are_returned_in_the_requested_order(fixture: &Fixture) {
     let cache = &*fixture.cache;
     let (one, missing, two) = (new_budget_id(), new_budget_id(), new_budget_id());
@@ -208,6 +248,44 @@ pub async fn republishing_restores_a_lost_aggregate(fixture: &Fixture) {
         publish(&*cache, &budget, FIRST, count(2), &[part]).await;
     }
     assert_eq!(read(&*cache, &budget).await, Some(sum(FIRST, &parts)));
+}
+
+async fn outdated(
+    cache: &dyn Cache,
+    budget: &BudgetId,
+    term: Term,
+    positions: &[(u32, u64)],
+) -> Vec<u32> {
+    let positions: Vec<_> = positions
+        .iter()
+        .map(|(partition, position)| (PartitionId(*partition), Position(*position)))
+        .collect();
+    let outdated = cache.outdated_partitions(budget, term, count(3), &positions).await.unwrap();
+    outdated.into_iter().map(|partition| partition.0).collect()
+}
+
+pub async fn only_missing_and_older_partitions_are_outdated(fixture: &Fixture) {
+    let (cache, budget) = (&*fixture.cache, new_budget_id());
+    let all = [(0, 5), (1, 5), (2, 5)];
+    assert_eq!(outdated(cache, &budget, SECOND, &all).await, [0, 1, 2]);
+    publish(cache, &budget, SECOND, count(3), &[(0, totals(5, 1, 2))]).await;
+    publish(cache, &budget, FIRST, count(3), &[(2, totals(9, 1, 2))]).await;
+    assert_eq!(outdated(cache, &budget, SECOND, &all).await, [1, 2]);
+    publish(cache, &budget, SECOND, count(3), &[(1, totals(4, 1, 2)), (2, totals(6, 1, 2))]).await;
+    assert_eq!(outdated(cache, &budget, SECOND, &all).await, [1]);
+    assert_eq!(outdated(cache, &budget, SECOND, &[(0, 6), (2, 6)]).await, [0]);
+    assert_eq!(outdated(cache, &budget, FIRST, &[(0, 900)]).await, [0; 0]);
+    assert_eq!(outdated(cache, &budget, THIRD, &[(0, 1)]).await, [0]);
+}
+
+pub async fn after_a_loss_every_partition_is_outdated(fixture: &Fixture) {
+    let budget = new_budget_id();
+    let parts = [(0, totals(5, 1, 2)), (1, BudgetTotals::default()), (2, totals(6, 1, 2))];
+    publish(&*fixture.cache, &budget, FIRST, count(3), &parts).await;
+    let positions = [(0, 5), (1, 0), (2, 6)];
+    assert_eq!(outdated(&*fixture.cache, &budget, FIRST, &positions).await, [0; 0]);
+    let cache = (fixture.lose)(budget.clone()).await;
+    assert_eq!(outdated(&*cache, &budget, FIRST, &positions).await, [0, 1, 2]);
 }
 
 pub async fn subscribers_are_notified_of_changes_only(fixture: &Fixture) {

@@ -95,6 +95,16 @@ impl Cache for FakeCache {
         Ok(())
     }
 
+    async fn outdated_partitions(
+        &self,
+        _: &BudgetId,
+        _: Term,
+        _: PartitionCount,
+        _: &[(PartitionId, Position)],
+    ) -> Result<Vec<PartitionId>, CacheError> {
+        Ok(Vec::new())
+    }
+
     async fn read(&self, budgets: &[BudgetId]) -> Result<Vec<Option<CombinedTotals>>, CacheError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         for budget in budgets {

@@ -9,9 +9,12 @@ mod update_subscription;
 use async_trait::async_trait;
 use redis::Script;
 use schemas::redis::{
-    PUBLISH_SCRIPT, aggregate_key, parse_aggregate, partitions_key, people_key, publish_arguments,
+    PUBLISH_SCRIPT, aggregate_key, compare_arguments, parse_aggregate, publish_arguments,
+    publish_keys,
 };
-use schemas::{BudgetId, CombinedTotals, PartitionCount, PartitionTotals};
+use schemas::{
+    BudgetId, CombinedTotals, PartitionCount, PartitionId, PartitionTotals, Position, Term,
+};
 use tokio::sync::broadcast;
 
 use self::update_subscription::UpdateSubscription;
@@ -35,6 +38,24 @@ impl RedisCache {
             tokio::join!(RedisConnection::open(config), UpdateSubscription::start(&config.url));
         Self { connection, updates, publish: Script::new(PUBLISH_SCRIPT) }
     }
+
+    /// Runs the script, which returns the compared partitions that are outdated.
+    async fn run_script(
+        &self,
+        budget: &BudgetId,
+        arguments: Vec<Vec<u8>>,
+    ) -> Result<Vec<u32>, CacheError> {
+        let mut invocation = self.publish.prepare_invoke();
+        for key in publish_keys(budget) {
+            invocation.key(key);
+        }
+        for argument in arguments {
+            invocation.arg(argument);
+        }
+        // Sends the script's digest, and the script itself only to a server that does not know it yet.
+        let run = async |mut redis| invocation.invoke_async(&mut redis).await;
+        Ok(self.connection.call(run).await?)
+    }
 }
 
 #[async_trait]
@@ -48,17 +69,20 @@ impl Cache for RedisCache {
         let Some(term) = partitions.first().map(|part| part.term) else {
             return Ok(());
         };
-        let mut invocation = self.publish.prepare_invoke();
-        invocation.key(partitions_key(budget)).key(aggregate_key(budget)).key(people_key(budget));
-        for argument in publish_arguments(budget, term, count, partitions) {
-            invocation.arg(argument);
-        }
-        // Sends the script's digest, and the script itself only to a server that does not know it yet.
-        let _changed: i64 = self
-            .connection
-            .call(async |mut redis| invocation.invoke_async(&mut redis).await)
-            .await?;
+        self.run_script(budget, publish_arguments(budget, term, count, partitions)).await?;
         Ok(())
+    }
+
+    async fn outdated_partitions(
+        &self,
+        budget: &BudgetId,
+        term: Term,
+        count: PartitionCount,
+        positions: &[(PartitionId, Position)],
+    ) -> Result<Vec<PartitionId>, CacheError> {
+        let arguments = compare_arguments(budget, term, count, positions);
+        let outdated = self.run_script(budget, arguments).await?;
+        Ok(outdated.into_iter().map(PartitionId).collect())
     }
 
     async fn read(&self, budgets: &[BudgetId]) -> Result<Vec<Option<CombinedTotals>>, CacheError> {
