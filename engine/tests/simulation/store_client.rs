@@ -14,7 +14,7 @@ use schemas::{
 };
 use storage::store::{
     BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
-    PartitionRef, People, StoreError, StoredPartition,
+    KnownPartition, PartitionRef, People, StoreError, StoredPartition,
 };
 
 use crate::network::{Link, Service};
@@ -120,10 +120,6 @@ impl People for StoreClient {
     ) -> Result<Option<PersonRow>, StoreError> {
         self.server.tables.person(partition, person).await
     }
-
-    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
-        self.server.tables.delete_people(partition).await
-    }
 }
 
 #[async_trait]
@@ -134,6 +130,14 @@ impl Generations for StoreClient {
 
     async fn change_registry(&self, next: &GenerationRegistry) -> Result<CasOutcome, StoreError> {
         self.server.tables.change_registry(next).await
+    }
+
+    async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError> {
+        self.server.tables.known_partitions().await
+    }
+
+    async fn retire_partition(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        self.server.tables.retire_partition(partition).await
     }
 
     async fn write_report(

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `transitions` | the state machine: which registry may follow which |
 //! | `update` | the conditional write of the row |
-//! | `retired` | deleting the person rows of retired generations |
+//! | `retired` | deleting the data of retired generations |
 //! | `watch` | polling the row for one process |
 //! | `active_log` | checks of the active generation's log against configuration |
 

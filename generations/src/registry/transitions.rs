@@ -290,7 +290,7 @@ fn previous(
         .ok_or(TransitionRefused::NotPrevious(generation))
 }
 
-/// Removes a retired generation whose person rows are deleted.
+/// Removes a retired generation whose data are deleted.
 pub fn remove_retired(registry: &GenerationRegistry, generation: Generation) -> GenerationRegistry {
     let mut next = successor(registry);
     next.retired.retain(|record| record.generation != generation);

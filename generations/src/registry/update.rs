@@ -1,7 +1,7 @@
 //! Writes a new registry over its predecessor by compare-and-set.
 
 use async_trait::async_trait;
-use schemas::{GenerationRegistry, LogRef};
+use schemas::{Generation, GenerationRegistry, LogRef};
 use storage::cas::{self, VersionedRow};
 use storage::store::{CasOutcome, Store, StoreError};
 
@@ -80,7 +80,8 @@ pub async fn update_registry(
 /// Processes that create it concurrently all get the same registry.
 ///
 /// # Errors
-/// When the store fails.
+/// When the store fails. [`StoreError::Corrupt`] when the registry is lost: the store knows partitions of the first
+/// generation or a later one, whose numbers a new registry would reuse, and whose people may be deleted.
 pub async fn load_or_create(
     store: &dyn Store,
     log: &LogRef,
@@ -89,7 +90,24 @@ pub async fn load_or_create(
         if let Some(registry) = store.registry().await? {
             return Ok(registry);
         }
+        let first = GenerationRegistry::first(log.clone());
+        let known = store.known_partitions().await?.into_iter().map(|known| known.id.generation);
+        if let Some(reused) = known.filter(|known| *known >= first.active.generation).min() {
+            // Another process may have created the registry, and claimed a partition since.
+            if let Some(registry) = store.registry().await? {
+                return Ok(registry);
+            }
+            return Err(lost_registry(reused));
+        }
         // A refused write means that another process created it first.
-        store.change_registry(&GenerationRegistry::first(log.clone())).await?;
+        store.change_registry(&first).await?;
     }
+}
+
+fn lost_registry(generation: Generation) -> StoreError {
+    StoreError::Corrupt(format!(
+        "the generation registry is lost: the store knows generation {generation}, but its table `roster` is empty. \
+         Restore that table from a backup, or delete everything in the store (the keyspace, or `store.db`): it is \
+         derived from the log again"
+    ))
 }

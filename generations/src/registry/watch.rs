@@ -41,7 +41,9 @@ pub async fn watch_registry(
                     newer
                 });
             }
-            Ok(None) => {}
+            Ok(None) => {
+                tracing::error!("the generation registry is lost, switches are not followed");
+            }
             Err(error @ StoreError::Corrupt(_)) => return Err(error),
             Err(error) => tracing::warn!(%error, "failed to read the generation registry"),
         }

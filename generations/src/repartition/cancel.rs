@@ -164,7 +164,7 @@ async fn unseal_log(
     Ok(())
 }
 
-/// Deletes the topic and the person rows of a cancelled generation.
+/// Deletes the topic, the totals and the person rows of a cancelled generation.
 ///
 /// A failure only wastes space: the next retirement deletes the rows.
 async fn clean_up(store: &dyn Store, migrator: &TopicMigrator, log: &LogRef) {
@@ -172,6 +172,6 @@ async fn clean_up(store: &dyn Store, migrator: &TopicMigrator, log: &LogRef) {
         tracing::warn!(%error, topic = log.topic, "failed to delete the topic of a cancelled repartition");
     }
     if let Err(error) = delete_retired(store).await {
-        tracing::warn!(%error, "failed to delete the person rows of a cancelled generation");
+        tracing::warn!(%error, "failed to delete the rows of a cancelled generation");
     }
 }

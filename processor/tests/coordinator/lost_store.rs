@@ -1,15 +1,15 @@
-//! A completely lost store after a repartition: the first registry starts with the log that receives submissions.
+//! The first registry: after a completely lost store, and beside what a lost registry leaves.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use generations::registry::{begin_on_new_log, update_registry};
-use processor::first_registry;
-use schemas::{Generation, GenerationRegistry, LogNumber, LogRef, PartitionCount};
+use processor::{StartError, first_registry};
+use schemas::{Generation, GenerationRegistry, LogNumber, LogRef, PartitionCount, PartitionId};
 use storage::control::{ActiveLog, DefinitionError};
-use storage::store::Generations;
 use storage::store::memory::MemoryStore;
+use storage::store::{Checkpoints, Epoch, Generations, PartitionRef};
 use tokio::sync::watch;
 
 /// A published active log that may not be loaded.
@@ -88,4 +88,37 @@ async fn an_existing_registry_takes_precedence_and_is_not_delayed_by_loading() {
     store.change_registry(&GenerationRegistry::first(first_log())).await.unwrap();
     let registry = first_registry(&store, &active_log, &first_log()).await.unwrap();
     assert_eq!(registry, GenerationRegistry::first(first_log()));
+}
+
+#[tokio::test]
+async fn a_lost_registry_is_reported_and_no_earlier_generation_resumes() {
+    // The generation that a new registry would begin: of the configured log, of a later one; or the number of a later
+    // rebuild. Some are retired.
+    for (generation, is_retired, log) in [
+        (1, false, None),
+        (1, true, None),
+        (7, false, None),
+        (4, false, Some(later_log())),
+        (5, true, Some(later_log())),
+    ] {
+        let (store, active_log) = (MemoryStore::new(), FakeActiveLog::new(true, log));
+        let id = PartitionRef { generation: Generation(generation), partition: PartitionId(2) };
+        store.claim(id, None, Epoch(1), "an owner").await.unwrap();
+        if is_retired {
+            store.retire_partition(id).await.unwrap();
+        }
+        let refused = first_registry(&store, &active_log, &first_log()).await;
+        let Err(StartError::Store(reason)) = refused else { panic!("{refused:?}") };
+        assert!(reason.starts_with("the generation registry is lost"), "{reason}");
+        assert_eq!(store.registry().await, Ok(None));
+    }
+}
+
+#[tokio::test]
+async fn totals_of_a_store_older_than_the_active_log_do_not_prevent_a_first_registry() {
+    let (store, active_log) = (MemoryStore::new(), FakeActiveLog::new(true, Some(later_log())));
+    let id = PartitionRef { generation: Generation(3), partition: PartitionId(2) };
+    store.claim(id, None, Epoch(1), "an owner").await.unwrap();
+    let registry = first_registry(&store, &active_log, &first_log()).await.unwrap();
+    assert_eq!(registry, GenerationRegistry::first(later_log()));
 }

@@ -159,6 +159,10 @@ async fn the_previous_generation_stays_up_to_date_and_can_be_rolled_back_to_unti
         .unwrap();
     delete_retired(fixture.store.as_ref()).await.unwrap();
     assert_eq!(count_person_rows(&fixture, 2).await, 0);
+    for partition in 0..PARTITIONS {
+        let id = PartitionRef { generation: Generation(2), partition: PartitionId(partition) };
+        assert_eq!(fixture.store.read_partition(id).await, Ok(None));
+    }
     let refused =
         update_registry(fixture.store.as_ref(), |registry| roll_back(registry, Generation(2)))
             .await;

@@ -14,7 +14,7 @@ use schemas::{
 
 use super::{
     BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
-    PartitionRef, People, Store, StoreError, StoredPartition,
+    KnownPartition, PartitionRef, People, Store, StoreError, StoredPartition,
 };
 use crate::jobs::{JobRows, JobStore};
 
@@ -37,12 +37,14 @@ pub enum StoreOperation<'a> {
     ReadPeople(PartitionRef, u8),
     /// [`People::person`].
     ReadPerson(PartitionRef),
-    /// [`People::delete_people`].
-    DeletePeople(PartitionRef),
     /// [`Generations::registry`].
     ReadRegistry,
     /// [`Generations::change_registry`].
     ChangeRegistry(&'a GenerationRegistry),
+    /// [`Generations::known_partitions`].
+    ListPartitions,
+    /// [`Generations::retire_partition`].
+    RetirePartition(PartitionRef),
     /// [`Generations::write_report`].
     WriteReport(PartitionRef),
     /// [`Generations::reports`].
@@ -65,13 +67,14 @@ impl StoreOperation<'_> {
             | Self::ReadPeople(..)
             | Self::ReadPerson(_)
             | Self::ReadRegistry
+            | Self::ListPartitions
             | Self::ReadReports(_)
             | Self::ReadJobs => false,
             Self::Claim(_)
             | Self::Commit(..)
             | Self::WritePeople(..)
-            | Self::DeletePeople(_)
             | Self::ChangeRegistry(_)
+            | Self::RetirePartition(_)
             | Self::WriteReport(_)
             | Self::ChangeJob(_)
             | Self::DeleteJob(_) => true,
@@ -217,11 +220,6 @@ impl<I: Interceptor> People for InterceptedStore<I> {
         let call = self.store()?.person(partition, person);
         self.intercept(StoreOperation::ReadPerson(partition), call).await
     }
-
-    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
-        let call = self.store()?.delete_people(partition);
-        self.intercept(StoreOperation::DeletePeople(partition), call).await
-    }
 }
 
 #[async_trait]
@@ -234,6 +232,16 @@ impl<I: Interceptor> Generations for InterceptedStore<I> {
     async fn change_registry(&self, next: &GenerationRegistry) -> Result<CasOutcome, StoreError> {
         let call = self.store()?.change_registry(next);
         self.intercept_cas(StoreOperation::ChangeRegistry(next), call).await
+    }
+
+    async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError> {
+        let call = self.store()?.known_partitions();
+        self.intercept(StoreOperation::ListPartitions, call).await
+    }
+
+    async fn retire_partition(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        let call = self.store()?.retire_partition(partition);
+        self.intercept(StoreOperation::RetirePartition(partition), call).await
     }
 
     async fn write_report(

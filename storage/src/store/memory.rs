@@ -1,7 +1,7 @@
 //! The store in memory, for simulation and unit tests. Deterministic: no clock, no randomness, ordered maps only.
 //!
 //! Of two writes of one person row at the same offset the greater bytes win, as on a server that resolves equal timestamps
-//! by value. Deletions are permanent, like a tombstone that is newer than every row.
+//! by value. Retired partitions stay deleted, as under a tombstone that is newer than every row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use schemas::{
 
 use super::{
     BudgetSummary, CasOutcome, Checkpoint, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
-    PartitionRef, People, StoreError, StoredPartition,
+    KnownPartition, PartitionRef, People, StoreError, StoredPartition, retired,
 };
 use crate::jobs::{JobRows, JobStore};
 
@@ -28,8 +28,8 @@ struct Tables {
     registry: Option<GenerationRegistry>,
     reports: BTreeMap<PartitionRef, PartitionReport>,
     jobs: BTreeMap<JobId, Job>,
-    /// Partitions whose person rows are deleted permanently.
-    deleted: BTreeSet<PartitionRef>,
+    /// Partitions that are deleted permanently.
+    retired: BTreeSet<PartitionRef>,
     partitions: BTreeMap<PartitionRef, Partition>,
     people: BTreeMap<(PartitionRef, u8), BTreeMap<PersonKey, PersonRow>>,
 }
@@ -97,6 +97,9 @@ impl Checkpoints for MemoryStore {
         owner: &str,
     ) -> Result<CasOutcome, StoreError> {
         let mut tables = self.lock();
+        if tables.retired.contains(&partition) {
+            return Err(retired(partition));
+        }
         if tables.partitions.get(&partition).map(|stored| stored.epoch) != expected {
             return Ok(CasOutcome::Refused);
         }
@@ -155,7 +158,7 @@ impl People for MemoryStore {
         rows: &[PersonRow],
     ) -> Result<(), StoreError> {
         let mut tables = self.lock();
-        if tables.deleted.contains(&partition) {
+        if tables.retired.contains(&partition) {
             return Ok(());
         }
         for row in rows {
@@ -193,13 +196,6 @@ impl People for MemoryStore {
         let bucket = tables.people.get(&(partition, bucket_of(person)));
         Ok(bucket.and_then(|bucket| bucket.get(person)).cloned())
     }
-
-    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
-        let mut tables = self.lock();
-        tables.people.retain(|(of, _), _| *of != partition);
-        tables.deleted.insert(partition);
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -216,6 +212,22 @@ impl Generations for MemoryStore {
         }
         tables.registry = Some(next.clone());
         Ok(CasOutcome::Applied)
+    }
+
+    async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError> {
+        let tables = self.lock();
+        let claimed =
+            tables.partitions.keys().map(|id| KnownPartition { id: *id, is_retired: false });
+        let retired = tables.retired.iter().map(|id| KnownPartition { id: *id, is_retired: true });
+        Ok(claimed.chain(retired).collect())
+    }
+
+    async fn retire_partition(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        let mut tables = self.lock();
+        tables.retired.insert(partition);
+        tables.partitions.remove(&partition);
+        tables.people.retain(|(of, _), _| *of != partition);
+        Ok(())
     }
 
     async fn write_report(

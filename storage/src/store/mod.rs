@@ -33,6 +33,15 @@ pub struct PartitionRef {
     pub partition: PartitionId,
 }
 
+/// A partition that the store has data of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KnownPartition {
+    /// The partition.
+    pub id: PartitionRef,
+    /// Whether it was retired ([`Generations::retire_partition`]).
+    pub is_retired: bool,
+}
+
 /// The number of a claim of a partition. Only the owner with the latest epoch can commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub u64);
@@ -130,6 +139,15 @@ pub enum StoreError {
     Corrupt(String),
 }
 
+/// Returns the error of a claim of a retired partition.
+fn retired(PartitionRef { generation, partition }: PartitionRef) -> StoreError {
+    StoreError::Corrupt(format!(
+        "generation {generation} was retired, and partition {partition} of it is deleted: the generation registry is \
+         older than the rest of the store. Restore both from one backup, or delete everything in the store: it is \
+         derived from the log again"
+    ))
+}
+
 /// Committed totals of a budget in each partition, in order: `None` for a partition that was never claimed, empty totals
 /// for a partition without submissions to the budget.
 pub type BudgetSummary = Vec<Option<BudgetTotals>>;
@@ -152,7 +170,7 @@ impl From<StoreError> for OpenError {
 /// Totals and checkpoint of each partition: written together, conditionally on epoch and position.
 #[async_trait]
 pub trait Checkpoints: Send + Sync + 'static {
-    /// Reads a partition; `None` before its first claim. Linearizable: it sees every acknowledged write, and settles the
+    /// Reads a partition; `None` before its first claim, and once it is retired. Linearizable: it sees every acknowledged write, and settles the
     /// unacknowledged ones.
     async fn read_partition(
         &self,
@@ -160,6 +178,7 @@ pub trait Checkpoints: Send + Sync + 'static {
     ) -> Result<Option<StoredPartition>, StoreError>;
 
     /// Claims a partition: sets owner and epoch `next` if the stored epoch is `expected` (`None`: never claimed).
+    /// [`StoreError::Corrupt`] if the partition is retired.
     async fn claim(
         &self,
         partition: PartitionRef,
@@ -213,10 +232,6 @@ pub trait People: Send + Sync + 'static {
         partition: PartitionRef,
         person: &PersonKey,
     ) -> Result<Option<PersonRow>, StoreError>;
-
-    /// Deletes all person rows of a partition permanently: later writes have no effect. The checkpoint stays, and with it
-    /// the epoch that rejects late commits.
-    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError>;
 }
 
 /// The generation registry, and progress reports of shadow partitions.
@@ -228,6 +243,16 @@ pub trait Generations: Send + Sync + 'static {
 
     /// Replaces the registry of the previous revision; revision 1 replaces none.
     async fn change_registry(&self, next: &GenerationRegistry) -> Result<CasOutcome, StoreError>;
+
+    /// Lists the partitions that were ever claimed or retired, in all generations and in any order. Not linearizable.
+    async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError>;
+
+    /// Deletes checkpoint, totals and person rows of a partition permanently: later claims, commits and row writes have no
+    /// effect. A repeated call continues an interrupted one.
+    ///
+    /// In this order: the partition can no longer be claimed, then rows are deleted. So no owner ever resumes from totals
+    /// whose people are gone.
+    async fn retire_partition(&self, partition: PartitionRef) -> Result<(), StoreError>;
 
     /// Writes the progress report of a shadow partition, replacing the previous one.
     async fn write_report(

@@ -19,7 +19,9 @@ use storage::jobs::JobStore;
 use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteReader};
 use storage::log::{LogReader, LogSource};
 use storage::store::sqlite::{SqliteOpenError, SqliteStore};
-use storage::store::{Checkpoints, Epoch, Generations, PartitionRef, People};
+use storage::store::{
+    Checkpoints, Epoch, Generations, KnownPartition, PartitionRef, People, StoreError,
+};
 
 const LOG: &str = concat!(include_str!("schema/log.sql"), include_str!("one_partition/log.sql"));
 const STORE: &str =
@@ -122,4 +124,20 @@ fn databases_of_newer_and_unreleased_versions_are_rejected_unchanged() {
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         assert_eq!(found, version);
     }
+}
+
+#[tokio::test]
+async fn totals_that_an_earlier_release_left_of_a_retired_generation_are_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    // Earlier releases deleted only the person rows.
+    let retired = format!(
+        "{STORE} DELETE FROM allocations; INSERT INTO deleted_people (generation, partition) VALUES (1, 0);"
+    );
+    let path = write(dir.path(), "store.db", &retired);
+    let store = SqliteStore::open(&path).unwrap();
+    assert_eq!(store.read_partition(PARTITION).await, Ok(None));
+    let known = KnownPartition { id: PARTITION, is_retired: true };
+    assert_eq!(store.known_partitions().await, Ok(vec![known]));
+    let claimed = store.claim(PARTITION, Some(Epoch(3)), Epoch(4), "an owner").await;
+    assert!(matches!(claimed, Err(StoreError::Corrupt(_))), "{claimed:?}");
 }

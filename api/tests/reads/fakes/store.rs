@@ -137,10 +137,6 @@ impl People for FakeStore {
         let mut of_partition = rows.iter().filter(|(at, _)| *at == partition.partition);
         Ok(of_partition.find(|(_, row)| row.person == *person).map(|(_, row)| row.clone()))
     }
-
-    async fn delete_people(&self, _: PartitionRef) -> Result<(), StoreError> {
-        Err(unavailable("the api deletes no rows".into()))
-    }
 }
 
 #[async_trait]
@@ -159,6 +155,14 @@ impl Generations for FakeStore {
 
     async fn change_registry(&self, _: &GenerationRegistry) -> Result<CasOutcome, StoreError> {
         Ok(CasOutcome::Refused)
+    }
+
+    async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError> {
+        Err(unavailable("the api lists no partitions".into()))
+    }
+
+    async fn retire_partition(&self, _: PartitionRef) -> Result<(), StoreError> {
+        Err(unavailable("the api deletes no rows".into()))
     }
 
     async fn write_report(&self, _: PartitionRef, _: &PartitionReport) -> Result<(), StoreError> {

@@ -8,6 +8,7 @@ mod generations;
 mod jobs;
 mod migrate;
 mod people;
+mod retirement;
 mod session;
 mod totals;
 
@@ -26,10 +27,11 @@ use tokio::time::timeout;
 use self::generations::GenerationStatements;
 use self::jobs::JobStatements;
 use self::people::PersonStatements;
+use self::retirement::RetirementStatements;
 use self::totals::TotalsStatements;
 use super::{
     BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
-    PartitionRef, People, StoreError, StoredPartition,
+    KnownPartition, PartitionRef, People, StoreError, StoredPartition, retired,
 };
 use crate::jobs::{JobRows, JobStore};
 
@@ -40,6 +42,7 @@ pub struct ScyllaStore {
     session: Session,
     totals: TotalsStatements,
     people: PersonStatements,
+    retirement: RetirementStatements,
     generations: GenerationStatements,
     jobs: JobStatements,
 }
@@ -105,9 +108,10 @@ impl ScyllaStore {
         }
         let totals = TotalsStatements::prepare(&session).await?;
         let people = PersonStatements::prepare(&session).await?;
+        let retirement = RetirementStatements::prepare(&session).await?;
         let generations = GenerationStatements::prepare(&session).await?;
         let jobs = JobStatements::prepare(&session).await?;
-        Ok(Self { session, totals, people, generations, jobs })
+        Ok(Self { session, totals, people, retirement, generations, jobs })
     }
 }
 
@@ -127,7 +131,12 @@ impl Checkpoints for ScyllaStore {
         next: Epoch,
         owner: &str,
     ) -> Result<CasOutcome, StoreError> {
-        self.totals.claim(&self.session, partition, expected, next, owner).await
+        let session = &self.session;
+        let outcome = self.totals.claim(session, partition, expected, next, owner).await?;
+        if outcome == CasOutcome::Refused && self.retirement.is_fenced(session, partition).await? {
+            return Err(retired(partition));
+        }
+        Ok(outcome)
     }
 
     async fn commit(
@@ -178,10 +187,6 @@ impl People for ScyllaStore {
     ) -> Result<Option<PersonRow>, StoreError> {
         self.people.read_one(&self.session, partition, person).await
     }
-
-    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
-        self.people.delete(&self.session, partition).await
-    }
 }
 
 #[async_trait]
@@ -192,6 +197,16 @@ impl Generations for ScyllaStore {
 
     async fn change_registry(&self, next: &GenerationRegistry) -> Result<CasOutcome, StoreError> {
         self.generations.change(&self.session, next).await
+    }
+
+    async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError> {
+        self.retirement.known_partitions(&self.session).await
+    }
+
+    async fn retire_partition(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        self.retirement.fence(&self.session, partition).await?;
+        self.people.delete(&self.session, partition).await?;
+        self.retirement.delete_totals(&self.session, partition).await
     }
 
     async fn write_report(

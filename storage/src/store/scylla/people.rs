@@ -141,6 +141,7 @@ impl PersonStatements {
         }
     }
 
+    /// Deletes all rows of a partition permanently.
     pub(super) async fn delete(
         &self,
         session: &Session,

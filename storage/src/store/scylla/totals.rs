@@ -12,6 +12,7 @@ use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use scylla::value::MaybeUnset;
 
+use super::retirement::RETIRED_EPOCH;
 use super::session::{
     bigint, corrupt, int, outcome, prepare_conditional, prepare_idempotent, unavailable, unsigned,
 };
@@ -80,7 +81,7 @@ impl TotalsStatements {
             // people. A quorum includes every acknowledged commit, without a Paxos round.
             read_budgets: prepare_idempotent(
                 session,
-                "SELECT budget, budget_position, people, sums, distribution, updated_at_ms \
+                "SELECT budget, budget_position, people, sums, distribution, updated_at_ms, epoch \
                  FROM totals WHERE generation = ? AND partition = ? AND budget IN ?",
                 Consistency::LocalQuorum,
             )
@@ -93,7 +94,7 @@ impl TotalsStatements {
             .await?,
             read_rows_position: prepare_idempotent(
                 session,
-                "SELECT state_position FROM totals WHERE generation = ? AND partition = ? LIMIT 1",
+                "SELECT state_position, epoch FROM totals WHERE generation = ? AND partition = ? LIMIT 1",
                 Consistency::LocalQuorum,
             )
             .await?,
@@ -203,9 +204,11 @@ impl TotalsStatements {
         let key = key(partition)?;
         let response = session.execute_unpaged(&self.read_rows_position, key).await;
         let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
-        let Some((stored,)) = rows.maybe_first_row::<(Option<i64>,)>().map_err(corrupt)? else {
+        let first = rows.maybe_first_row::<(Option<i64>, Option<i64>)>().map_err(corrupt)?;
+        let Some((stored, epoch)) = first else { return Ok(None) };
+        if !is_claimed(epoch) {
             return Ok(None);
-        };
+        }
         Ok(Some(Position(unsigned(present(stored, "state_position")?)?)))
     }
 
@@ -234,7 +237,7 @@ impl TotalsStatements {
         Ok(budgets.iter().map(summary).collect())
     }
 
-    /// Reads the totals of budgets in one partition; `None` if it was never claimed.
+    /// Reads the totals of budgets in one partition; `None` if it was never claimed or is retired.
     async fn read_budgets(
         &self,
         session: &Session,
@@ -246,9 +249,13 @@ impl TotalsStatements {
         let response = session.execute_unpaged(&self.read_budgets, values).await;
         let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
         let mut part = Part::new();
-        for row in rows.rows::<(&str, i64, i64, Vec<i64>, &[u8], i64)>().map_err(corrupt)? {
-            let (budget, position, people, sums, distribution, updated_at_ms) =
+        for row in rows.rows::<BudgetRow>().map_err(corrupt)? {
+            let (budget, position, people, sums, distribution, updated_at_ms, epoch) =
                 row.map_err(corrupt)?;
+            // Its totals are being deleted: the rest of them are not a summary.
+            if !is_claimed(epoch) {
+                return Ok(None);
+            }
             let columns = (position, people, sums, distribution, updated_at_ms);
             let totals = totals_from(partition, budget, columns);
             part.insert(
@@ -263,14 +270,22 @@ impl TotalsStatements {
         let response = session.execute_unpaged(&self.read_epoch, (generation, number)).await;
         let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
         let claimed = rows.maybe_first_row::<(Option<i64>,)>().map_err(corrupt)?;
-        Ok(claimed.and_then(|(epoch,)| epoch).map(|_| part))
+        Ok(claimed.is_some_and(|(epoch,)| is_claimed(epoch)).then_some(part))
     }
 }
 
 /// Totals of several budgets in one partition, by budget id.
 type Part = HashMap<String, Result<BudgetTotals, DamagedTotals>>;
 
-fn key(partition: PartitionRef) -> Result<(i32, i32), StoreError> {
+/// A row of [`TotalsStatements::read_budgets`]: budget, its columns, and the partition's epoch.
+type BudgetRow<'a> = (&'a str, i64, i64, Vec<i64>, &'a [u8], i64, Option<i64>);
+
+/// Whether an epoch is that of a claim, and not of a retirement.
+fn is_claimed(epoch: Option<i64>) -> bool {
+    epoch.is_some_and(|epoch| epoch != RETIRED_EPOCH)
+}
+
+pub(super) fn key(partition: PartitionRef) -> Result<(i32, i32), StoreError> {
     let PartitionRef { generation: Generation(generation), partition: PartitionId(number) } =
         partition;
     Ok((int(generation)?, int(number)?))
@@ -341,9 +356,9 @@ impl PartitionRow<'_> {
         Ok(Some((budget, totals)))
     }
 
-    /// Decodes the partition without its budgets; `None` if it was never claimed.
+    /// Decodes the partition without its budgets; `None` if it was never claimed or is retired.
     fn into_partition(self) -> Result<Option<StoredPartition>, StoreError> {
-        let Some(epoch) = self.epoch else {
+        let Some(epoch) = self.epoch.filter(|epoch| is_claimed(Some(*epoch))) else {
             return Ok(None);
         };
         let number = |column: Option<i64>, name| unsigned(present(column, name)?);

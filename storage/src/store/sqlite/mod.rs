@@ -25,7 +25,7 @@ use schemas::{
 
 use super::{
     BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
-    PartitionRef, People, StoreError, StoredPartition,
+    KnownPartition, PartitionRef, People, StoreError, StoredPartition, retired,
 };
 use crate::jobs::{JobRows, JobStore};
 use crate::sqlite::{self, Durability, Schema, Worker, WorkerGone, is_damage};
@@ -109,7 +109,9 @@ impl SqliteStore {
     /// When the file is not a store, or cannot be read and written.
     pub fn open(path: &Path) -> Result<Self, SqliteOpenError> {
         let worker = |name| {
-            let connection = sqlite::open(path, &SCHEMA, Durability::ProcessDeath)?;
+            let mut connection = sqlite::open(path, &SCHEMA, Durability::ProcessDeath)?;
+            partitions::delete_rest_of_retired(&mut connection)
+                .map_err(|error| SqliteOpenError::unusable(path, error))?;
             Worker::start(name, connection).map_err(|error| SqliteOpenError::unusable(path, error))
         };
         Ok(Self { writer: worker("store-writer")?, reader: worker("store-reader")? })
@@ -183,7 +185,7 @@ impl Checkpoints for SqliteStore {
         let claim = move |connection: &mut Connection| {
             partitions::claim(connection, partition, expected, next, &owner)
         };
-        run(&self.writer, claim).await
+        run(&self.writer, claim).await?.ok_or_else(|| retired(partition))
     }
 
     async fn commit(
@@ -260,10 +262,6 @@ impl People for SqliteStore {
         run(&self.reader, move |connection| people::read(connection, partition, bucket, person))
             .await
     }
-
-    async fn delete_people(&self, partition: PartitionRef) -> Result<(), StoreError> {
-        run(&self.writer, move |connection| people::delete(connection, partition)).await
-    }
 }
 
 #[async_trait]
@@ -275,6 +273,14 @@ impl Generations for SqliteStore {
     async fn change_registry(&self, next: &GenerationRegistry) -> Result<CasOutcome, StoreError> {
         let next = next.clone();
         run(&self.writer, move |connection| generations::change(connection, &next)).await
+    }
+
+    async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError> {
+        run(&self.writer, |connection| partitions::known(connection)).await
+    }
+
+    async fn retire_partition(&self, partition: PartitionRef) -> Result<(), StoreError> {
+        run(&self.writer, move |connection| partitions::retire(connection, partition)).await
     }
 
     async fn write_report(

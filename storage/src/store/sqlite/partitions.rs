@@ -3,13 +3,13 @@
 //! SQLite's integers are signed: unsigned numbers are stored with the same 64 bits.
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior};
-use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, Position};
+use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, PartitionId, Position};
 
 use super::{Fault, outcome};
 use crate::log_identity::LogIdentity;
 use crate::store::{
-    BudgetSummary, CasOutcome, Checkpoint, Commit, DamagedTotals, Epoch, PartitionRef,
-    RecordCounts, RecordFingerprint, StoredPartition,
+    BudgetSummary, CasOutcome, Checkpoint, Commit, DamagedTotals, Epoch, KnownPartition,
+    PartitionRef, RecordCounts, RecordFingerprint, StoredPartition,
 };
 
 pub(super) fn read(
@@ -55,13 +55,18 @@ pub(super) fn rows_position(
     Ok(stored.map(Position))
 }
 
+/// Claims a partition; `None` if it is retired.
 pub(super) fn claim(
     connection: &mut Connection,
     partition: PartitionRef,
     expected: Option<Epoch>,
     next: Epoch,
     owner: &str,
-) -> Result<CasOutcome, Fault> {
+) -> Result<Option<CasOutcome>, Fault> {
+    let connection = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if is_retired(&connection, partition)? {
+        return Ok(None);
+    }
     let (generation, number) = (partition.generation.0, partition.partition.0);
     let next = next.0.cast_signed();
     let changed = match expected {
@@ -78,7 +83,61 @@ pub(super) fn claim(
             )?
             .execute((generation, number, next, owner, expected.0.cast_signed()))?,
     };
-    Ok(outcome(changed))
+    connection.commit()?;
+    Ok(Some(outcome(changed)))
+}
+
+pub(super) fn is_retired(connection: &Connection, partition: PartitionRef) -> Result<bool, Fault> {
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM deleted_people WHERE generation = ?1 AND partition = ?2")?
+        .exists((partition.generation.0, partition.partition.0))?)
+}
+
+pub(super) fn retire(connection: &mut Connection, partition: PartitionRef) -> Result<(), Fault> {
+    let key = (partition.generation.0, partition.partition.0);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute(
+        "INSERT OR IGNORE INTO deleted_people (generation, partition) VALUES (?1, ?2)",
+        key,
+    )?;
+    for table in ["partitions", "totals", "allocations"] {
+        let delete = format!("DELETE FROM {table} WHERE generation = ?1 AND partition = ?2");
+        transaction.execute(&delete, key)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Deletes what an earlier release left of retired partitions, of which it deleted only the person rows.
+pub(super) fn delete_rest_of_retired(connection: &mut Connection) -> rusqlite::Result<()> {
+    let is_any_left = connection
+        .prepare("SELECT 1 FROM partitions JOIN deleted_people USING (generation, partition)")?
+        .exists([])?;
+    if !is_any_left {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for table in ["partitions", "totals"] {
+        let delete = format!(
+            "DELETE FROM {table} WHERE (generation, partition) IN
+             (SELECT generation, partition FROM deleted_people)"
+        );
+        transaction.execute(&delete, [])?;
+    }
+    transaction.commit()
+}
+
+pub(super) fn known(connection: &Connection) -> Result<Vec<KnownPartition>, Fault> {
+    let mut select = connection.prepare(
+        "SELECT generation, partition, 0 FROM partitions
+         UNION ALL SELECT generation, partition, 1 FROM deleted_people",
+    )?;
+    let rows = select.query_map([], |row| {
+        let (generation, partition) = (Generation(row.get(0)?), PartitionId(row.get(1)?));
+        let id = PartitionRef { generation, partition };
+        Ok(KnownPartition { id, is_retired: row.get(2)? })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn commit(

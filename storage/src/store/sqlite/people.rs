@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use schemas::{PersonKey, PersonRow, bucket_of};
 
 use super::Fault;
+use super::partitions::is_retired;
 use crate::store::PartitionRef;
 
 /// Rows per write transaction: a commit waits at most a few milliseconds for one.
@@ -17,7 +18,7 @@ pub(super) fn write(
     rows: &[PersonRow],
 ) -> Result<(), Fault> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if is_deleted(&transaction, partition)? {
+    if is_retired(&transaction, partition)? {
         return Ok(());
     }
     let mut upsert = transaction.prepare_cached(
@@ -37,24 +38,6 @@ pub(super) fn write(
         ))?;
     }
     drop(upsert);
-    transaction.commit()?;
-    Ok(())
-}
-
-fn is_deleted(connection: &Connection, partition: PartitionRef) -> Result<bool, Fault> {
-    Ok(connection
-        .prepare_cached("SELECT 1 FROM deleted_people WHERE generation = ?1 AND partition = ?2")?
-        .exists((partition.generation.0, partition.partition.0))?)
-}
-
-pub(super) fn delete(connection: &mut Connection, partition: PartitionRef) -> Result<(), Fault> {
-    let key = (partition.generation.0, partition.partition.0);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute(
-        "INSERT OR IGNORE INTO deleted_people (generation, partition) VALUES (?1, ?2)",
-        key,
-    )?;
-    transaction.execute("DELETE FROM allocations WHERE generation = ?1 AND partition = ?2", key)?;
     transaction.commit()?;
     Ok(())
 }

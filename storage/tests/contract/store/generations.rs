@@ -1,12 +1,13 @@
 //! The contract of `Generations`.
 
 use schemas::{
-    Generation, GenerationRegistry, LogRef, PartitionReport, Position, TotalsComparison, buckets,
+    BudgetId, Generation, GenerationRegistry, LogRef, PartitionReport, Position, TotalsComparison,
+    buckets,
 };
-use storage::store::{CasOutcome, Epoch};
+use storage::store::{CasOutcome, Epoch, KnownPartition, StoreError};
 
-use super::Fixture;
-use crate::contract::build::{count, person, row};
+use super::{Fixture, commit};
+use crate::contract::build::{count, new_budget_id, person, row, totals};
 
 fn beginning(topic: &str, partitions: u64) -> GenerationRegistry {
     GenerationRegistry::first(LogRef::first(topic, count(partitions)))
@@ -58,23 +59,95 @@ pub async fn the_latest_report_of_each_partition_is_returned(store: &Fixture) {
     }
 }
 
-pub async fn deleted_person_rows_stay_deleted_and_the_checkpoint_is_kept(store: &Fixture) {
-    let (partition, other) = (store.partition(0), store.partition(1));
-    store.claim(0, None, 1).await;
-    let rows: Vec<_> = (0..300).map(|number| row(person(number, number as u8), 5)).collect();
-    for partition in [partition, other] {
-        store.store.write_people(partition, &rows).await.unwrap();
+/// Commits totals of these budgets in a partition at epoch 1, and writes 300 person rows.
+async fn fill(store: &Fixture, number: u32, budgets: &[BudgetId]) {
+    store.claim(number, None, 1).await;
+    let totals: Vec<_> = budgets.iter().map(|budget| (budget, totals(5, 5, 2))).collect();
+    assert_eq!(store.commit(number, &commit(1, 0, 5, &totals)).await, CasOutcome::Applied);
+    let rows: Vec<_> = (0..300).map(|number| row(person(number, number as u8), 4)).collect();
+    store.store.write_people(store.partition(number), &rows).await.unwrap();
+}
+
+async fn count_people(store: &Fixture, number: u32) -> usize {
+    let mut found = 0;
+    for bucket in buckets() {
+        let count = &mut |_| found += 1;
+        store.store.read_people(store.partition(number), bucket, count).await.unwrap();
     }
-    store.store.delete_people(partition).await.unwrap();
-    // A late write of an owner that has not noticed the deletion.
+    found
+}
+
+/// Asserts that a partition has no data, and that no late owner or outdated process can bring it back.
+async fn assert_gone(store: &Fixture, number: u32, budget: &BudgetId) {
+    let partition = store.partition(number);
+    let late = commit(1, 5, 9, &[(budget, totals(9, 9, 2))]);
+    assert_eq!(store.commit(number, &late).await, CasOutcome::Refused);
     store.store.write_people(partition, &[row(person(7, 7), 1_000_000_000_000)]).await.unwrap();
-    for (partition, people) in [(partition, 0), (other, 300)] {
-        let mut found = 0;
-        for bucket in buckets() {
-            store.store.read_people(partition, bucket, &mut |_| found += 1).await.unwrap();
-        }
-        assert_eq!(found, people, "{partition:?}");
+    for expected in [None, Some(Epoch(1))] {
+        let claimed = store.store.claim(partition, expected, Epoch(2), "late").await;
+        assert!(matches!(claimed, Err(StoreError::Corrupt(_))), "{claimed:?}");
     }
-    let stored = store.store.read_partition(partition).await.unwrap().unwrap();
-    assert_eq!(stored.epoch, Epoch(1));
+    assert_eq!(store.read(number).await, None);
+    assert_eq!(store.store.rows_position(partition).await, Ok(None));
+    let summary = store.summaries(count(u64::from(number) + 1), &[budget, &new_budget_id()]).await;
+    assert!(summary.iter().all(|summary| summary[number as usize].is_none()), "{summary:?}");
+    assert_eq!(count_people(store, number).await, 0);
+}
+
+pub async fn a_retired_partition_has_no_data_and_nobody_can_bring_it_back(store: &Fixture) {
+    // More than one batch of deletions.
+    let budgets: Vec<_> = (0..230).map(|_| new_budget_id()).collect();
+    fill(store, 0, &budgets).await;
+    fill(store, 1, &budgets[..1]).await;
+    for _ in 0..2 {
+        store.store.retire_partition(store.partition(0)).await.unwrap();
+        for budget in [&budgets[0], &budgets[229]] {
+            assert_gone(store, 0, budget).await;
+        }
+    }
+    assert_eq!(store.read(1).await.unwrap().totals, [(budgets[0].clone(), totals(5, 5, 2))]);
+    assert_eq!(count_people(store, 1).await, 300);
+}
+
+pub async fn a_partition_can_be_retired_before_its_first_claim(store: &Fixture) {
+    store.store.retire_partition(store.partition(2)).await.unwrap();
+    assert_gone(store, 2, &new_budget_id()).await;
+}
+
+pub async fn a_partition_is_retired_under_the_commits_of_its_owner(store: &Fixture) {
+    let budget = new_budget_id();
+    store.claim(0, None, 1).await;
+    let commits = async {
+        for position in 0.. {
+            let totals = [(&budget, totals(position + 1, 1, 2))];
+            let commit = commit(1, position, position + 1, &totals);
+            let outcome = store.store.commit(store.partition(0), &commit).await;
+            if outcome == Ok(CasOutcome::Refused) {
+                return;
+            }
+            // The store in memory never waits.
+            tokio::task::yield_now().await;
+        }
+    };
+    let retire = async {
+        // An unknown outcome is settled by repeating the call.
+        while store.store.retire_partition(store.partition(0)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(commits, retire);
+    assert_gone(store, 0, &budget).await;
+}
+
+pub async fn claimed_and_retired_partitions_are_listed(store: &Fixture) {
+    fill(store, 3, &[new_budget_id()]).await;
+    store.claim(5, None, 1).await;
+    store.store.retire_partition(store.partition(5)).await.unwrap();
+    store.store.retire_partition(store.partition(6)).await.unwrap();
+    let mut known = store.store.known_partitions().await.unwrap();
+    known.retain(|known| known.id.generation == store.generation);
+    known.sort();
+    let expected = [(3, false), (5, true), (6, true)]
+        .map(|(number, is_retired)| KnownPartition { id: store.partition(number), is_retired });
+    assert_eq!(known, expected);
 }

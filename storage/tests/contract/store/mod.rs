@@ -50,7 +50,10 @@ macro_rules! store_contract {
             a_person_is_found_in_their_own_partition_only,
             the_rows_position_is_that_of_the_latest_commit,
             the_latest_report_of_each_partition_is_returned,
-            deleted_person_rows_stay_deleted_and_the_checkpoint_is_kept,
+            a_retired_partition_has_no_data_and_nobody_can_bring_it_back,
+            a_partition_can_be_retired_before_its_first_claim,
+            a_partition_is_retired_under_the_commits_of_its_owner,
+            claimed_and_retired_partitions_are_listed,
         }
         crate::contract::properties! { store, $empty;
             one_of_two_concurrent_registry_changes_is_applied,
