@@ -47,8 +47,8 @@ settings! {
         /// Time for a request's headers to arrive; also how long a connection may idle.
         pub header_timeout: Duration = "http.header_timeout_ms", default "10000",
             unit "ms", parse parse::positive_duration_ms;
-        /// Time from a request's headers to its response headers, reading the body included; also how long a client may
-        /// stop reading a response.
+        /// Time from a request's headers to its response headers, reading the body included; also the time in which a
+        /// client must read the rest of a response, or 64 KiB of it.
         pub request_timeout: Duration = "http.request_timeout_ms", default "30000",
             unit "ms", parse parse::positive_duration_ms;
         /// Maximum size of one request body.
