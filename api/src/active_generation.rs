@@ -6,7 +6,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use schemas::{GenerationRegistry, PartitionCount, Term};
+use schemas::{Generation, GenerationRegistry, PartitionCount, Term};
 use storage::store::{Generations, StoreError};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -24,11 +24,17 @@ pub struct ServedGeneration {
     pub term: Term,
     /// The partition count of its log.
     pub partitions: PartitionCount,
+    /// The number of the next new generation.
+    pub next: Generation,
 }
 
 impl ServedGeneration {
     fn of(registry: &GenerationRegistry) -> Self {
-        Self { term: registry.term(), partitions: registry.active.log.partitions }
+        Self {
+            term: registry.term(),
+            partitions: registry.active.log.partitions,
+            next: registry.next,
+        }
     }
 }
 

@@ -11,8 +11,11 @@ use storage::control::BudgetDefinitions;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::client_network::ClientNetwork;
 use crate::consistency::AtLeast;
+use crate::log_ends::LogEnds;
 use crate::metrics::ApiMetrics;
+use crate::no_answer::NoAnswer;
 use crate::read_policy::{Tier, UpdateFeed};
 use crate::tier_chain::{AnsweringTier, TierChain};
 use crate::tiers::memory::{AgedAnswer, Memory, Slot};
@@ -43,26 +46,13 @@ pub struct Reading {
     pub source: AnswerSource,
 }
 
-/// Why there is no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoAnswer {
-    /// No tier answers, and memory is empty.
-    #[error("the totals of this budget cannot be read now")]
-    Unavailable,
-    /// The submission is not counted in what can be read.
-    #[error("the submission is not counted yet")]
-    NotYetVisible,
-    /// Too many readers wait already.
-    #[error("too many reads are waiting for submissions")]
-    TooManyWaiters,
-}
-
 /// Reads aggregates for clients.
 pub struct AggregateReader {
     memory: Arc<Memory>,
     tier_chain: Arc<TierChain>,
     definitions: Arc<dyn BudgetDefinitions>,
     waiters: Arc<WaiterLimit>,
+    log_ends: Arc<LogEnds>,
     metrics: ApiMetrics,
 }
 
@@ -73,9 +63,10 @@ impl AggregateReader {
         tier_chain: Arc<TierChain>,
         definitions: Arc<dyn BudgetDefinitions>,
         waiters: Arc<WaiterLimit>,
+        log_ends: Arc<LogEnds>,
         metrics: ApiMetrics,
     ) -> Self {
-        Self { memory, tier_chain, definitions, waiters, metrics }
+        Self { memory, tier_chain, definitions, waiters, log_ends, metrics }
     }
 
     /// Returns a budget's slot; `None` when there is no such budget.
@@ -120,8 +111,9 @@ impl AggregateReader {
         &self,
         slots: &[Arc<Slot>],
         at_least: AtLeast,
+        client: ClientNetwork,
     ) -> Result<Vec<Reading>, NoAnswer> {
-        let answer = self.read_until_counted(slots, at_least).await;
+        let answer = self.read_until_counted(slots, at_least, client).await;
         self.count(slots, &answer);
         answer
     }
@@ -160,9 +152,14 @@ impl AggregateReader {
     async fn read_until_counted(
         &self,
         slots: &[Arc<Slot>],
-        AtLeast { receipt, wait }: AtLeast,
+        AtLeast { receipt, wait, .. }: AtLeast,
+        client: ClientNetwork,
     ) -> Result<Vec<Reading>, NoAnswer> {
         let first = self.read_once(slots).await?;
+        if first.iter().any(|reading| reading.aged.answer.lacks_partition(receipt)) {
+            return Err(NoAnswer::NoSuchPartition);
+        }
+        let term = first.iter().map(|reading| reading.aged.answer.totals().term).max();
         if let Some(readings) = self.if_counted(receipt, slots, first).await {
             return Ok(readings);
         }
@@ -174,7 +171,12 @@ impl AggregateReader {
         let Some(wait) = wait.filter(|wait| !wait.is_zero()) else {
             return query_tiers().await?.ok_or(NoAnswer::NotYetVisible);
         };
-        let _permit = self.waiters.try_acquire().ok_or(NoAnswer::TooManyWaiters)?;
+        if let Some(term) = term
+            && self.log_ends.is_far_beyond(receipt, term).await
+        {
+            return query_tiers().await?.ok_or(NoAnswer::BeyondLog);
+        }
+        let _permit = self.waiters.try_acquire(client)?;
         let end = Instant::now() + wait;
         let mut changes: Vec<_> = slots.iter().map(|slot| slot.changes()).collect();
         while Instant::now() < end {
@@ -229,12 +231,13 @@ impl AggregateReader {
     /// Returns memory's answer after a fetch. Clients always get memory's answer, which never goes back.
     fn after_fetch(&self, slot: &Slot, tier: AnsweringTier) -> Result<Reading, NoAnswer> {
         let source = match tier {
-            Some(tier) => AnswerSource::Tier(tier),
+            Ok(tier) => AnswerSource::Tier(tier),
             // Another fetch, or a breaker's probe, may have succeeded meanwhile.
-            None if self.memory.fresh(slot).is_some() => AnswerSource::Memory,
-            None => AnswerSource::Stale,
+            Err(_) if self.memory.fresh(slot).is_some() => AnswerSource::Memory,
+            Err(_) => AnswerSource::Stale,
         };
-        let aged = self.memory.latest(slot).ok_or(NoAnswer::Unavailable)?;
+        let latest = self.memory.latest(slot);
+        let aged = latest.ok_or_else(|| tier.err().unwrap_or(NoAnswer::Unavailable))?;
         Ok(Reading { aged, source })
     }
 

@@ -23,9 +23,20 @@ settings! {
         /// Deadline of one read of the committed totals, or of one person row, in the store.
         pub summary_deadline: Duration = "api.summary_deadline_ms", default "500",
             unit "ms", parse parse::positive_duration_ms;
+        /// Maximum number of concurrent reads of the committed totals; further ones wait, at most
+        /// `api.summary_deadline_ms`, and are then answered from memory or 503.
+        pub max_summary_reads: usize = "api.max_summary_reads", default "16",
+            unit "reads", parse parse::positive_usize;
+        /// Maximum number of concurrent reads of person rows; further ones wait, at most `api.summary_deadline_ms`, and are
+        /// then answered 503.
+        pub max_person_reads: usize = "api.max_person_reads", default "256",
+            unit "reads", parse parse::positive_usize;
         /// Deadline of a recount of all person rows, the last tier.
         pub recount_deadline: Duration = "api.recount_deadline_ms", default "10000",
             unit "ms", parse parse::positive_duration_ms;
+        /// Maximum number of person rows, of all budgets together, that a recount reads; with more rows the tier is off.
+        pub recount_max_people: u64 = "api.recount_max_people", default "1000000",
+            unit "people", parse parse::positive_u64;
         /// Consecutive failures of a tier that open its circuit breaker.
         pub breaker_failures: u32 = "api.breaker_failures", default "3",
             unit "reads", parse parse::positive_u32;
@@ -38,8 +49,15 @@ settings! {
         /// Maximum number of requests waiting for a submission (`Prefer: wait`); further ones are answered 503.
         pub max_waiters: usize = "api.max_waiters", default "1000",
             unit "requests", parse parse::positive_usize;
-        /// Maximum number of concurrent downloads of published exports; further ones are answered 503.
+        /// Maximum number of requests of one client address (IPv6: of one /64 network) waiting for a submission.
+        pub max_waiters_per_client: usize = "api.max_waiters_per_client", default "100",
+            unit "requests", parse parse::positive_usize;
+        /// Maximum number of concurrent downloads of published exports; further ones are answered 503, unless a download
+        /// has stalled for five seconds, which is then ended.
         pub max_downloads: usize = "api.max_downloads", default "16",
+            unit "downloads", parse parse::positive_usize;
+        /// Maximum number of concurrent downloads of one client address (IPv6: of one /64 network).
+        pub max_downloads_per_client: usize = "api.max_downloads_per_client", default "4",
             unit "downloads", parse parse::positive_usize;
     }
 }

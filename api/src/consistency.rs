@@ -18,6 +18,9 @@ pub const PREFER: &str = "prefer";
 /// The query parameter that carries a receipt.
 pub const AT_LEAST: &str = "at_least";
 
+/// The fault of a receipt whose partition does not exist.
+pub const NO_SUCH_PARTITION: &str = "names a partition that does not exist";
+
 const WAIT_MAX_SECONDS: u64 = 10;
 
 /// A required submission and the time to wait for it.
@@ -27,7 +30,11 @@ pub struct AtLeast {
     pub receipt: Receipt,
     /// How long to wait for the submission, if at all.
     pub wait: Option<Duration>,
+    /// The header or query parameter that named the receipt, for problems.
+    pub pointer: &'static str,
 }
+
+const TOKEN_POINTER: &str = "Consistency-Token";
 
 /// Parses the headers and the query parameter, and collects every fault.
 pub fn parse(
@@ -36,24 +43,22 @@ pub fn parse(
     faults: &mut Vec<Fault>,
 ) -> Option<AtLeast> {
     let header = headers.get(CONSISTENCY_TOKEN);
-    let receipt = match (header, at_least) {
-        (Some(token), _) => {
-            receipt(token.to_str().unwrap_or_default(), "Consistency-Token", faults)
-        }
-        (None, Some(token)) => receipt(token, AT_LEAST, faults),
-        (None, None) => None,
+    let (text, pointer) = match (header, at_least) {
+        (Some(token), _) => (Some(token.to_str().unwrap_or_default()), TOKEN_POINTER),
+        (None, token) => (token, AT_LEAST),
     };
+    let receipt = text.and_then(|text| receipt(text, pointer, faults));
     let wait = wait(headers, faults);
-    receipt.map(|receipt| AtLeast { receipt, wait })
+    receipt.map(|receipt| AtLeast { receipt, wait, pointer })
 }
 
 /// Parses a receipt. A partition number is a fault only if no log can have that many partitions.
 ///
-/// Whether the log has the partition is known only to the store; a record of a missing partition is never counted.
+/// Whether the receipt's log has the partition is checked by the readers, who know the log.
 fn receipt(text: &str, pointer: &str, faults: &mut Vec<Fault>) -> Option<Receipt> {
     match Receipt::from_str(text) {
         Ok(receipt) if receipt.partition.0 < PartitionCount::MAX => Some(receipt),
-        Ok(_) => add_fault(faults, pointer, "names a partition that does not exist"),
+        Ok(_) => add_fault(faults, pointer, NO_SUCH_PARTITION),
         Err(fault) => add_fault(faults, pointer, &fault.to_string()),
     }
 }

@@ -6,16 +6,25 @@
 //! old. A background task (`refresher`) keeps memory current, so almost every read is a copy of bytes from memory.
 //! No reader of one process ever sees a total or a version go backwards.
 //!
+//! What a client can make the store do is bounded: concurrent reads (`read_limit`), waiting reads (`waiters`,
+//! `log_ends`), downloads (`downloads`), and recounts (`tiers::recount`).
+//!
 //! This crate does not fold records and writes nothing except the jobs that administrators submit.
 
 mod active_generation;
 mod aggregate_reader;
 mod answer;
 mod breaker;
+mod client_network;
 mod config;
 mod consistency;
+mod downloads;
+mod log_ends;
 mod metrics;
+mod no_answer;
 mod person_reader;
+mod person_store;
+mod read_limit;
 mod read_policy;
 mod readiness;
 mod refresher;
@@ -47,8 +56,11 @@ pub use config::ApiConfig;
 
 use active_generation::ActiveGenerationCache;
 use aggregate_reader::AggregateReader;
+use downloads::Downloads;
+use log_ends::LogEnds;
 use metrics::ApiMetrics;
 use person_reader::PersonReader;
+use person_store::PersonStore;
 use readiness::Readiness;
 use refresher::Refresher;
 use registry::RegistryReader;
@@ -116,14 +128,28 @@ pub fn routes(
     };
     tokio::spawn(refresher.run(cache, stop));
     let registry = RegistryReader::new(store.clone(), config.summary_deadline);
+    let trusted_proxies = admin.trusted_proxies().clone();
     let administrators = routes::admin::router(&admin, registry, jobs, dead_letters);
-    let waiters = Arc::new(WaiterLimit::new(config.max_waiters, &metrics));
-    let people =
-        PersonReader::new(config, store, generation, hasher, Arc::clone(&waiters), &metrics);
-    let downloads =
-        routes::Downloads::new(exports, config.max_downloads, metrics.downloads.clone());
-    let aggregates =
-        AggregateReader::new(memory, tier_chain, Arc::clone(&definitions), waiters, metrics);
-    let state = routes::ApiState { definitions, aggregates, people, downloads };
+    let waiters = Arc::new(WaiterLimit::new(config, &metrics));
+    let person_store = Arc::new(PersonStore::new(config, store, &metrics));
+    let log_ends = Arc::new(LogEnds::new(Arc::clone(&person_store), Arc::clone(&generation)));
+    let people = PersonReader::new(
+        person_store,
+        generation,
+        hasher,
+        Arc::clone(&waiters),
+        Arc::clone(&log_ends),
+        &metrics,
+    );
+    let downloads = Downloads::new(config, exports, &metrics);
+    let aggregates = AggregateReader::new(
+        memory,
+        tier_chain,
+        Arc::clone(&definitions),
+        waiters,
+        log_ends,
+        metrics,
+    );
+    let state = routes::ApiState::new(definitions, aggregates, people, downloads, trusted_proxies);
     Ok(routes::router(Arc::new(state)).merge(administrators))
 }

@@ -37,8 +37,8 @@ impl ApiMetrics {
         let reads = metrics.counter_vec(
             "api_reads_total",
             "Reads of each tier by outcome: hit, miss, behind (older than the answer in memory), failed, timeout, \
-             passed_over (circuit breaker open), abandoned (the client disconnected); for tier=memory, one per \
-             budget that a client reads: hit, miss, stale (no other tier answered).",
+             passed_over (circuit breaker open), overloaded (too many concurrent reads), abandoned (the client \
+             disconnected); for tier=memory, one per budget that a client reads: hit, miss, stale (no other tier answered).",
             &["tier", "outcome"],
         )?;
         let memory = |outcome| reads.with_label_values(&["memory", outcome]);

@@ -14,20 +14,19 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 use schemas::{
-    BudgetId, LogNumber, Offset, PersonId, PersonKey, PersonKeyHasher, PersonRow, Receipt,
-    partition_for,
+    BudgetId, Offset, PartitionCount, PartitionId, PersonId, PersonKey, PersonKeyHasher, PersonRow,
+    Receipt, Term, partition_for,
 };
-use storage::store::{PartitionRef, Store, StoreError};
+use storage::store::PartitionRef;
 use tokio::time::{Instant, sleep_until};
 
 use crate::active_generation::{ActiveGenerationCache, ServedGeneration};
-use crate::aggregate_reader::NoAnswer;
-use crate::breaker::Admission;
-use crate::config::ApiConfig;
+use crate::client_network::ClientNetwork;
 use crate::consistency::AtLeast;
+use crate::log_ends::LogEnds;
 use crate::metrics::ApiMetrics;
-use crate::tiers::TierError;
-use crate::tiers::guard::Guard;
+use crate::no_answer::NoAnswer;
+use crate::person_store::{PersonStore, TIER};
 use crate::waiters::WaiterLimit;
 
 /// Bounds of the pause between two reads of a row that a client waits for. In between, the pause is a quarter of the
@@ -35,16 +34,13 @@ use crate::waiters::WaiterLimit;
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The label of person row reads in metrics and logs.
-const TIER: &str = "people";
-
 /// Reads person rows.
 pub struct PersonReader {
-    store: Arc<dyn Store>,
+    store: Arc<PersonStore>,
     generation: Arc<ActiveGenerationCache>,
     hasher: PersonKeyHasher,
-    guard: Guard,
     waiters: Arc<WaiterLimit>,
+    log_ends: Arc<LogEnds>,
     hits: IntCounter,
     misses: IntCounter,
 }
@@ -61,17 +57,16 @@ pub struct LocatedPersonRow {
 impl PersonReader {
     /// Creates a reader of this deployment's person rows.
     pub fn new(
-        config: &ApiConfig,
-        store: Arc<dyn Store>,
+        store: Arc<PersonStore>,
         generation: Arc<ActiveGenerationCache>,
         hasher: PersonKeyHasher,
         waiters: Arc<WaiterLimit>,
+        log_ends: Arc<LogEnds>,
         metrics: &ApiMetrics,
     ) -> Self {
-        let guard = Guard::new(TIER, config.summary_deadline, config.breaker(), metrics);
         let count = |outcome| metrics.reads.with_label_values(&[TIER, outcome]);
         let (hits, misses) = (count("hit"), count("miss"));
-        Self { store, generation, hasher, guard, waiters, hits, misses }
+        Self { store, generation, hasher, waiters, log_ends, hits, misses }
     }
 
     /// Finds a person's row in a budget; `None` when there is none, or the person has withdrawn.
@@ -83,19 +78,20 @@ impl PersonReader {
         budget: &BudgetId,
         person: &PersonId,
         at_least: Option<AtLeast>,
+        client: ClientNetwork,
     ) -> Result<Option<LocatedPersonRow>, NoAnswer> {
         let key = self.hasher.key(budget, person);
         let found = match at_least {
             None => self.look_up(&key).await.map(|lookup| lookup.found),
-            Some(wanted) => self.find_at_least(&key, wanted).await,
+            Some(wanted) => self.find_at_least(&key, wanted, client).await,
         };
         // Without shares the row only records a withdrawal.
         let found = found.map(|found| found.filter(|found| !found.row.basis_points.is_empty()));
         match &found {
             Ok(Some(_)) => self.hits.inc(),
-            Ok(None) | Err(NoAnswer::NotYetVisible | NoAnswer::TooManyWaiters) => self.misses.inc(),
-            // The guard has counted the failure.
-            Err(NoAnswer::Unavailable) => {}
+            // The store's reads have counted the failure.
+            Err(NoAnswer::Unavailable | NoAnswer::Overloaded) => {}
+            Ok(None) | Err(_) => self.misses.inc(),
         }
         found
     }
@@ -104,6 +100,7 @@ impl PersonReader {
         &self,
         key: &PersonKey,
         wanted: AtLeast,
+        client: ClientNetwork,
     ) -> Result<Option<LocatedPersonRow>, NoAnswer> {
         let started = Instant::now();
         let end = started + wanted.wait.unwrap_or_default();
@@ -116,6 +113,7 @@ impl PersonReader {
                     lookup.found.as_ref().is_some_and(|found| found.row.offset >= offset)
                 }
                 ReceiptRequirement::NotYetVisible => false,
+                ReceiptRequirement::NoSuchPartition => return Err(NoAnswer::NoSuchPartition),
             };
             if counted {
                 return Ok(lookup.found);
@@ -125,7 +123,12 @@ impl PersonReader {
                 return self.check_checkpoint(key, lookup, wanted.receipt).await;
             }
             if waiter.is_none() {
-                waiter = Some(self.waiters.try_acquire().ok_or(NoAnswer::TooManyWaiters)?);
+                if let Some(location) = lookup.location
+                    && self.log_ends.is_far_beyond(wanted.receipt, location.term).await
+                {
+                    return Err(NoAnswer::BeyondLog);
+                }
+                waiter = Some(self.waiters.try_acquire(client)?);
             }
             let pause = ((now - started) / 4).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
             sleep_until(end.min(now + pause)).await;
@@ -147,9 +150,9 @@ impl PersonReader {
         else {
             return Err(NoAnswer::NotYetVisible);
         };
-        match self.guarded(self.store.rows_position(location.partition)).await? {
+        match self.store.rows_position(location.partition()).await? {
             Some(position) if position.includes(offset) => {
-                let row = self.guarded(self.store.person(location.partition, key)).await?;
+                let row = self.store.person(location.partition(), key).await?;
                 Ok(row.map(|row| location.locate(row)))
             }
             _ => Err(NoAnswer::NotYetVisible),
@@ -158,59 +161,38 @@ impl PersonReader {
 
     /// Looks a person up in the active generation; nothing is found before the first generation.
     async fn look_up(&self, key: &PersonKey) -> Result<PersonLookup, NoAnswer> {
-        self.guarded(async {
-            let Some(ServedGeneration { term, partitions }) = self.generation.get().await? else {
+        let lookup = async {
+            let Some(active) = self.generation.get().await? else {
                 return Ok(PersonLookup { location: None, found: None });
             };
-            let partition = partition_for(key, partitions);
-            let partition = PartitionRef { generation: term.generation, partition };
-            let location = PersonLocation { log: term.log, partition };
-            let row = self.store.person(partition, key).await?;
-            Ok(PersonLookup {
-                location: Some(location),
-                found: row.map(|row| location.locate(row)),
-            })
-        })
-        .await
-    }
-
-    /// Reads from the store behind the deadline and the circuit breaker.
-    async fn guarded<T>(
-        &self,
-        read: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, NoAnswer> {
-        let admission = self.guard.admit();
-        if admission == Admission::Refused {
-            return Err(NoAnswer::Unavailable);
-        }
-        let answer = self.guard.run(admission, async {
-            match read.await {
-                Err(StoreError::Unavailable(reason)) => Err(TierError(reason)),
-                // A damaged row is no failure of the store: it must not open the breaker.
-                answered => Ok(answered),
-            }
-        });
-        match answer.await {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "failed to read a person row");
-                Err(NoAnswer::Unavailable)
-            }
-            Err(_) => Err(NoAnswer::Unavailable),
-        }
+            let location = PersonLocation::of(key, active);
+            let row = self.store.store().person(location.partition(), key).await?;
+            let found = row.map(|row| location.locate(row));
+            Ok(PersonLookup { location: Some(location), found })
+        };
+        self.store.read(lookup).await
     }
 }
 
 /// The log and partition of a person in the active generation.
 #[derive(Debug, Clone, Copy)]
 struct PersonLocation {
-    log: LogNumber,
-    partition: PartitionRef,
+    term: Term,
+    partition: PartitionId,
+    partitions: PartitionCount,
 }
 
 impl PersonLocation {
+    fn of(key: &PersonKey, ServedGeneration { term, partitions, .. }: ServedGeneration) -> Self {
+        Self { term, partition: partition_for(key, partitions), partitions }
+    }
+
+    fn partition(&self) -> PartitionRef {
+        PartitionRef { generation: self.term.generation, partition: self.partition }
+    }
+
     fn locate(self, row: PersonRow) -> LocatedPersonRow {
-        let (log, partition) = (self.log, self.partition.partition);
+        let (log, partition) = (self.term.log, self.partition);
         LocatedPersonRow { receipt: Receipt { log, partition, offset: row.offset }, row }
     }
 }
@@ -229,16 +211,19 @@ enum ReceiptRequirement {
     Offset(Offset),
     /// A record of a log that the active generation does not count yet.
     NotYetVisible,
+    /// A record that cannot exist.
+    NoSuchPartition,
 }
 
 impl PersonLookup {
     fn requirement(&self, receipt: Receipt) -> ReceiptRequirement {
         let Some(location) = self.location else { return ReceiptRequirement::NotYetVisible };
-        match receipt.log.cmp(&location.log) {
+        match receipt.log.cmp(&location.term.log) {
             Ordering::Less => ReceiptRequirement::None,
-            Ordering::Equal if receipt.partition != location.partition.partition => {
-                ReceiptRequirement::None
+            Ordering::Equal if receipt.partition.0 >= location.partitions.get() => {
+                ReceiptRequirement::NoSuchPartition
             }
+            Ordering::Equal if receipt.partition != location.partition => ReceiptRequirement::None,
             Ordering::Equal => ReceiptRequirement::Offset(receipt.offset),
             Ordering::Greater => ReceiptRequirement::NotYetVisible,
         }

@@ -1,7 +1,8 @@
 //! Queries the tiers in order until every budget has an answer.
 //!
-//! At most one fetch per budget runs at a time; concurrent readers share its result. A fetch runs in its own task, so
-//! it completes even when the reader that started it disconnects. How one tier is queried is in `tier_query`.
+//! At most one fetch and one catch-up per budget runs at a time, whichever other budgets a reader names, and in
+//! whichever order; concurrent readers share its result. Both run in their own task, so they complete even when the
+//! reader that started them disconnects. How one tier is queried is in `tier_query`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,20 +10,21 @@ use std::sync::Arc;
 use schemas::BudgetId;
 use tokio::time::Instant;
 
+use crate::no_answer::NoAnswer;
 use crate::read_policy::{MemoryState, Tier, should_query};
 use crate::single_flight::{FlightHandle, FlightLeader, SingleFlight};
-use crate::tier_query::Tiers;
+use crate::tier_query::{QueryOutcome, Tiers};
 use crate::tiers::memory::{Memory, Slot};
 
-/// The tier whose answer memory now holds; `None` if no tier answered.
-pub type AnsweringTier = Option<Tier>;
+/// The tier whose answer memory now holds, or why no tier answered.
+pub type AnsweringTier = Result<Tier, NoAnswer>;
 
 /// The tiers behind memory, queried in order.
 pub struct TierChain {
     memory: Arc<Memory>,
     tiers: Arc<Tiers>,
     fetches: SingleFlight<BudgetId, AnsweringTier>,
-    catch_ups: SingleFlight<Vec<BudgetId>, bool>,
+    catch_ups: SingleFlight<BudgetId, bool>,
 }
 
 impl TierChain {
@@ -49,7 +51,7 @@ impl TierChain {
         slots: &[Arc<Slot>],
         not_before: Option<Instant>,
     ) -> Vec<AnsweringTier> {
-        let mut answered = vec![None; slots.len()];
+        let mut answered = vec![Err(NoAnswer::Unavailable); slots.len()];
         let mut waiting: Vec<usize> = (0..slots.len()).collect();
         // At most two rounds: a fetch that is joined in the second round began after `not_before`.
         while !waiting.is_empty() {
@@ -61,7 +63,7 @@ impl TierChain {
             let mut too_old = Vec::new();
             for (at, handle) in handles {
                 let recent_enough = handle.recent_enough;
-                let result = handle.result().await.flatten();
+                let result = handle.result().await.unwrap_or(Err(NoAnswer::Unavailable));
                 match answered.get_mut(at) {
                     Some(answer) if recent_enough => *answer = result,
                     _ => too_old.push(at),
@@ -72,34 +74,44 @@ impl TierChain {
         answered
     }
 
-    /// Brings all slots to the committed totals of one moment after this call, or later.
+    /// Brings each slot to its committed totals of a moment after this call.
     ///
-    /// Returns false when that read of the committed totals has no answer for one of the slots.
+    /// Returns false when one of those reads of the committed totals has no answer.
     pub async fn catch_up(self: &Arc<Self>, slots: &[Arc<Slot>]) -> bool {
-        let ids: Vec<BudgetId> = slots.iter().map(|slot| slot.id.clone()).collect();
         let now = Instant::now();
+        let mut waiting = slots.to_vec();
         // At most two rounds, like `fetch`.
-        loop {
-            let (leader, mut handles) = self.catch_ups.join(std::slice::from_ref(&ids), Some(now));
+        while !waiting.is_empty() {
+            let ids: Vec<BudgetId> = waiting.iter().map(|slot| slot.id.clone()).collect();
+            let (leader, handles) = self.catch_ups.join(&ids, Some(now));
             if !leader.is_empty() {
-                tokio::spawn(Arc::clone(self).run_catch_up(slots.to_vec(), ids.clone(), leader));
+                let led = waiting.iter().filter(|slot| leader.leads(&slot.id)).cloned().collect();
+                tokio::spawn(Arc::clone(self).run_catch_up(led, leader));
             }
-            let Some(handle) = handles.pop() else { return false };
-            let recent_enough = handle.recent_enough;
-            let caught_up = handle.result().await.unwrap_or(false);
-            if recent_enough {
-                return caught_up;
+            let mut too_old = Vec::new();
+            for (slot, handle) in waiting.into_iter().zip(handles) {
+                let recent_enough = handle.recent_enough;
+                let caught_up = handle.result().await.unwrap_or(false);
+                if !recent_enough {
+                    too_old.push(slot);
+                } else if !caught_up {
+                    return false;
+                }
             }
+            waiting = too_old;
         }
+        true
     }
 
     async fn run_catch_up(
         self: Arc<Self>,
         slots: Vec<Arc<Slot>>,
-        ids: Vec<BudgetId>,
-        mut leader: FlightLeader<Vec<BudgetId>, bool>,
+        mut leader: FlightLeader<BudgetId, bool>,
     ) {
-        leader.complete(&ids, self.tiers.query_to_include(Tier::Summary, &slots).await);
+        let included = self.tiers.query_committed_to_include(&slots).await;
+        for (slot, included) in slots.iter().zip(included) {
+            leader.complete(&slot.id, included);
+        }
     }
 
     /// Joins the fetches of the slots at these indexes; starts one fetch for all slots that have none running.
@@ -129,34 +141,35 @@ impl TierChain {
             let (to_query, mut unanswered): (Vec<_>, Vec<_>) =
                 slots.into_iter().partition(|slot| should_query(tier, self.memory.state(slot)));
             if !to_query.is_empty() {
-                let answered = self.query_unless_preloaded(tier, &to_query, &preloaded).await;
-                for (slot, answered) in to_query.iter().zip(answered) {
-                    if answered {
-                        leader.complete(&slot.id, Some(tier));
-                    } else {
-                        unanswered.push(Arc::clone(slot));
+                let outcomes = self.query_unless_preloaded(tier, &to_query, &preloaded).await;
+                for (slot, outcome) in to_query.iter().zip(outcomes) {
+                    match outcome {
+                        QueryOutcome::InMemory => leader.complete(&slot.id, Ok(tier)),
+                        // A later tier costs more, and would not relieve this one.
+                        QueryOutcome::Refused(reason) => leader.complete(&slot.id, Err(reason)),
+                        QueryOutcome::Unanswered => unanswered.push(Arc::clone(slot)),
                     }
                 }
             }
             slots = unanswered;
         }
         for slot in slots {
-            leader.complete(&slot.id, None);
+            leader.complete(&slot.id, Err(NoAnswer::Unavailable));
         }
     }
 
     /// Loads the committed totals of cold slots, as the lower bound of what may be shown.
     ///
     /// Redis lags behind the commits. A process with an empty memory would accept whatever Redis holds, although an
-    /// earlier process may have shown readers more. Returns the budgets tried, and whether memory holds their totals.
-    async fn preload_committed(&self, slots: &[Arc<Slot>]) -> HashMap<BudgetId, bool> {
+    /// earlier process may have shown readers more. Returns the outcome for each budget tried.
+    async fn preload_committed(&self, slots: &[Arc<Slot>]) -> HashMap<BudgetId, QueryOutcome> {
         let cold = slots.iter().filter(|slot| self.memory.state(slot) == MemoryState::Empty);
         let cold: Vec<_> = cold.cloned().collect();
         if cold.is_empty() {
             return HashMap::new();
         }
-        let answered = self.tiers.query(Tier::Summary, &cold).await;
-        cold.iter().map(|slot| slot.id.clone()).zip(answered).collect()
+        let outcomes = self.tiers.query(Tier::Summary, &cold).await;
+        cold.iter().map(|slot| slot.id.clone()).zip(outcomes).collect()
     }
 
     /// Queries one tier, except for a slot that the same query has just preloaded.
@@ -164,14 +177,16 @@ impl TierChain {
         &self,
         tier: Tier,
         slots: &[Arc<Slot>],
-        preloaded: &HashMap<BudgetId, bool>,
-    ) -> Vec<bool> {
+        preloaded: &HashMap<BudgetId, QueryOutcome>,
+    ) -> Vec<QueryOutcome> {
         let known = |slot: &Arc<Slot>| match preloaded.get(&slot.id) {
-            Some(true) if tier == Tier::Summary => self.memory.fresh(slot).map(|_| true),
-            Some(false) if tier == Tier::Summary => Some(false),
+            Some(QueryOutcome::InMemory) if tier == Tier::Summary => {
+                self.memory.fresh(slot).map(|_| QueryOutcome::InMemory)
+            }
+            Some(outcome) if tier == Tier::Summary => Some(*outcome),
             _ => None,
         };
-        let known: Vec<Option<bool>> = slots.iter().map(known).collect();
+        let known: Vec<Option<QueryOutcome>> = slots.iter().map(known).collect();
         let to_query = slots.iter().zip(&known).filter(|(_, known)| known.is_none());
         let to_query: Vec<_> = to_query.map(|(slot, _)| Arc::clone(slot)).collect();
         let mut queried = match to_query.as_slice() {
@@ -179,6 +194,9 @@ impl TierChain {
             slots => self.tiers.query(tier, slots).await,
         }
         .into_iter();
-        known.into_iter().map(|known| known.or_else(|| queried.next()).unwrap_or(false)).collect()
+        known
+            .into_iter()
+            .map(|known| known.or_else(|| queried.next()).unwrap_or(QueryOutcome::Unanswered))
+            .collect()
     }
 }

@@ -16,10 +16,24 @@ use crate::answer::Provenance;
 use crate::breaker::Admission;
 use crate::config::ApiConfig;
 use crate::metrics::ApiMetrics;
+use crate::no_answer::NoAnswer;
+use crate::read_limit::ReadLimit;
 use crate::read_policy::{MemoryState, Micros, OfferVerdict, Tier};
 use crate::tiers::guard::Guard;
 use crate::tiers::memory::{Memory, Slot};
-use crate::tiers::{TierAnswers, TierError, recount, redis, summary};
+use crate::tiers::recount::Recounts;
+use crate::tiers::{TierAnswers, TierError, redis, summary};
+
+/// What querying a tier did for one slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueryOutcome {
+    /// Memory holds the tier's answer.
+    InMemory,
+    /// The tier has no answer, or an older one than memory.
+    Unanswered,
+    /// The tier was not queried, to protect the store; no later tier should be queried instead.
+    Refused(NoAnswer),
+}
 
 /// The tiers behind memory.
 pub struct Tiers {
@@ -30,11 +44,13 @@ pub struct Tiers {
     generation: Arc<ActiveGenerationCache>,
     redis: GuardedTier,
     summary: GuardedTier,
+    summary_limit: ReadLimit,
     recount: GuardedTier,
+    recounts: Arc<Recounts>,
 }
 
 struct GuardedTier {
-    guard: Guard,
+    guard: Arc<Guard>,
     hits: IntCounter,
     misses: IntCounter,
     behind: IntCounter,
@@ -54,12 +70,21 @@ impl Tiers {
         let guarded = |tier: Tier, deadline| {
             let count = |outcome| metrics.reads.with_label_values(&[tier.name(), outcome]);
             GuardedTier {
-                guard: Guard::new(tier.name(), deadline, config.breaker(), metrics),
+                guard: Arc::new(Guard::new(tier.name(), deadline, config.breaker(), metrics)),
                 hits: count("hit"),
                 misses: count("miss"),
                 behind: count("behind"),
             }
         };
+        let recount = guarded(Tier::Recount, config.recount_deadline);
+        let recounts = Arc::new(Recounts::new(
+            config.recount_max_people,
+            Arc::clone(&store),
+            Arc::clone(&generation),
+            Arc::clone(&memory),
+            Arc::clone(&recount.guard),
+        ));
+        let overloaded = metrics.reads.with_label_values(&[Tier::Summary.name(), "overloaded"]);
         Self {
             memory,
             definitions,
@@ -68,21 +93,42 @@ impl Tiers {
             generation,
             redis: guarded(Tier::Redis, config.redis_deadline),
             summary: guarded(Tier::Summary, config.summary_deadline),
-            recount: guarded(Tier::Recount, config.recount_deadline),
+            summary_limit: ReadLimit::new(
+                config.max_summary_reads,
+                config.summary_deadline,
+                overloaded,
+            ),
+            recount,
+            recounts,
         }
     }
 
     /// Returns whether the latest read of any tier succeeded.
     pub fn any_healthy(&self) -> bool {
-        Tier::ALL.iter().any(|tier| self.guarded(*tier).guard.is_healthy())
+        Tier::ALL.iter().any(|tier| match tier {
+            Tier::Recount if self.recounts.is_too_large() => false,
+            tier => self.guarded(*tier).guard.is_healthy(),
+        })
     }
 
-    /// Queries one tier; returns for each slot whether memory now holds that tier's answer.
-    pub async fn query(self: &Arc<Self>, tier: Tier, slots: &[Arc<Slot>]) -> Vec<bool> {
+    /// Queries one tier; returns the outcome for each slot.
+    pub async fn query(self: &Arc<Self>, tier: Tier, slots: &[Arc<Slot>]) -> Vec<QueryOutcome> {
+        match tier {
+            Tier::Redis => self.query_guarded(tier, slots).await,
+            // Before the guard: waiting for a turn says nothing about the store.
+            Tier::Summary => match self.summary_limit.acquire().await {
+                Ok(_permit) => self.query_guarded(tier, slots).await,
+                Err(reason) => vec![QueryOutcome::Refused(reason); slots.len()],
+            },
+            Tier::Recount => self.query_recount(slots).await,
+        }
+    }
+
+    async fn query_guarded(self: &Arc<Self>, tier: Tier, slots: &[Arc<Slot>]) -> Vec<QueryOutcome> {
         let admission = self.guarded(tier).guard.admit();
         // A probe may take the whole deadline. Only slots without any answer wait for it.
         let any_cold = || slots.iter().any(|slot| self.memory.state(slot) == MemoryState::Empty);
-        let unanswered = vec![false; slots.len()];
+        let unanswered = vec![QueryOutcome::Unanswered; slots.len()];
         match admission {
             Admission::Refused => unanswered,
             Admission::Probe if !any_cold() => {
@@ -91,27 +137,47 @@ impl Tiers {
                 unanswered
             }
             Admission::Pass | Admission::Probe => {
-                let verdicts = self.read(admission, tier, slots).await;
-                verdicts
-                    .into_iter()
-                    .map(|verdict| verdict.is_some_and(OfferVerdict::is_in_memory))
-                    .collect()
+                self.read(admission, tier, slots).await.into_iter().map(outcome).collect()
             }
         }
     }
 
-    /// Queries one tier; returns whether it answered for all slots and memory includes all of its answers.
-    pub async fn query_to_include(&self, tier: Tier, slots: &[Arc<Slot>]) -> bool {
-        match self.guarded(tier).guard.admit() {
-            Admission::Refused => false,
-            admission => {
-                let verdicts = self.read(admission, tier, slots).await;
-                verdicts.into_iter().all(|verdict| verdict.is_some_and(OfferVerdict::is_included))
+    /// Queries the recount that runs now, or has just ended, or starts one.
+    async fn query_recount(&self, slots: &[Arc<Slot>]) -> Vec<QueryOutcome> {
+        // A probe may take the whole deadline. Only slots without any answer wait for it.
+        let any_cold = slots.iter().any(|slot| self.memory.state(slot) == MemoryState::Empty);
+        let recount = match self.recounts.latest(any_cold).await {
+            Ok(recount) => recount,
+            Err(reason @ NoAnswer::TooManyPeople { .. }) => {
+                return vec![QueryOutcome::Refused(reason); slots.len()];
             }
+            Err(_) => return vec![QueryOutcome::Unanswered; slots.len()],
+        };
+        slots
+            .iter()
+            .map(|slot| {
+                let totals = recount.totals(&slot.id);
+                outcome(self.offer(Tier::Recount, slot, totals, recount.queried_at))
+            })
+            .collect()
+    }
+
+    /// Reads the committed totals; returns for each slot whether memory includes its committed totals now.
+    pub async fn query_committed_to_include(&self, slots: &[Arc<Slot>]) -> Vec<bool> {
+        let not_included = || vec![false; slots.len()];
+        let Ok(_permit) = self.summary_limit.acquire().await else { return not_included() };
+        match self.summary.guard.admit() {
+            Admission::Refused => not_included(),
+            admission => self
+                .read(admission, Tier::Summary, slots)
+                .await
+                .into_iter()
+                .map(|verdict| verdict.is_some_and(OfferVerdict::is_included))
+                .collect(),
         }
     }
 
-    /// Reads a tier and offers its answers to memory; `None` for a slot without an answer.
+    /// Reads Redis or the committed totals and offers the answers to memory; `None` for a slot without an answer.
     async fn read(
         &self,
         admission: Admission,
@@ -138,7 +204,8 @@ impl Tiers {
         match tier {
             Tier::Redis => redis::read(&self.cache, budgets).await,
             Tier::Summary => summary::read(&self.store, &self.generation, budgets).await,
-            Tier::Recount => recount::read(&self.store, &self.generation, budgets).await,
+            // `query_recount` reads all budgets at once.
+            Tier::Recount => Ok(vec![None; budgets.len()]),
         }
     }
 
@@ -187,5 +254,12 @@ impl Tiers {
             Tier::Summary => &self.summary,
             Tier::Recount => &self.recount,
         }
+    }
+}
+
+fn outcome(verdict: Option<OfferVerdict>) -> QueryOutcome {
+    match verdict {
+        Some(verdict) if verdict.is_in_memory() => QueryOutcome::InMemory,
+        _ => QueryOutcome::Unanswered,
     }
 }

@@ -129,6 +129,13 @@ impl Answer {
         self.provenance == Provenance::Committed && self.totals.includes_receipt(receipt)
     }
 
+    /// Returns whether the receipt names a partition that this answer's log does not have.
+    pub fn lacks_partition(&self, receipt: Receipt) -> bool {
+        let partitions = self.totals.positions.len();
+        self.totals.term.log == receipt.log
+            && usize::try_from(receipt.partition.0).is_ok_and(|number| number >= partitions)
+    }
+
     /// Returns the answer without distributions.
     pub fn plain(&self) -> &Rendered {
         &self.plain

@@ -8,10 +8,11 @@ use http::HeaderMap;
 use runtime::problem::Problem;
 
 use super::read_request::ReadRequest;
-use super::response::{cacheable, note_preference, note_source, problem_with_preference};
+use super::response::{cacheable, note_preference, note_source};
 use super::{ApiState, no_answer};
 use crate::DEFAULT_BUDGET;
-use crate::aggregate_reader::{NoAnswer, Reading};
+use crate::aggregate_reader::Reading;
+use crate::no_answer::NoAnswer;
 
 pub(super) async fn of_budget(
     State(api): State<Arc<ApiState>>,
@@ -57,13 +58,14 @@ async fn from_tiers(api: &ApiState, budget: &str, request: Request) -> Result<Re
     let reading = match read.at_least {
         None => api.aggregates.read(&slot).await,
         Some(at_least) => {
-            let readings = api.aggregates.read_at_least(&[slot], at_least).await;
+            let readings =
+                api.aggregates.read_at_least(&[slot], at_least, api.client(&parts)).await;
             readings.and_then(|mut readings| readings.pop().ok_or(NoAnswer::Unavailable))
         }
     };
     match reading {
         Ok(reading) => Ok(to_response(&parts.headers, &read, &reading)),
-        Err(reason) => Err(problem_with_preference(no_answer(reason), read.at_least)),
+        Err(reason) => Err(no_answer(reason, read.at_least)),
     }
 }
 

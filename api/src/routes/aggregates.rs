@@ -10,7 +10,7 @@ use runtime::http::etag_of;
 use runtime::problem::{Problem, ProblemKind};
 
 use super::read_request::ReadRequest;
-use super::response::{cacheable, note_preference, note_source, problem_with_preference};
+use super::response::{cacheable, note_preference, note_source};
 use super::{ApiState, no_answer};
 use crate::answer::Rendered;
 
@@ -38,10 +38,9 @@ pub(super) async fn of_budgets(
     }
     let readings = match read.at_least {
         None => api.aggregates.read_all(&slots).await,
-        Some(at_least) => api.aggregates.read_at_least(&slots, at_least).await,
+        Some(at_least) => api.aggregates.read_at_least(&slots, at_least, api.client(&parts)).await,
     };
-    let readings =
-        readings.map_err(|reason| problem_with_preference(no_answer(reason), read.at_least))?;
+    let readings = readings.map_err(|reason| no_answer(reason, read.at_least))?;
 
     let rendered: Vec<&Rendered> = readings
         .iter()

@@ -4,103 +4,35 @@
 //! submitted, would reveal that person's allocation. An operator decides when an export is published, by submitting a
 //! job. While a budget's results are withheld, its exports are withheld as well.
 //!
-//! Files are streamed in chunks, to a limited number of readers; the HTTP server disconnects readers that stall.
+//! Files are streamed to a limited number of readers (`downloads`).
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
-use futures_util::stream;
 use http::header::{
     CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, LAST_MODIFIED,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
-use prometheus::IntGauge;
 use runtime::http::{has_already, quoted_etag};
 use runtime::problem::{Problem, ProblemKind};
 use schemas::Budget;
 use schemas::export::Manifest;
 use schemas::job::{ExportFormat, ExportFormatFault};
-use storage::exports::{Exports, PublishedExport};
-use tokio::io::AsyncReadExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use storage::exports::PublishedExport;
 
 use super::response::REVALIDATE;
 use super::{ApiState, RETRY_AFTER};
 use crate::answer::{Withheld, withheld};
+use crate::downloads::{self, DownloadError};
 
-const CHUNK_BYTES: usize = 64 * 1024;
-/// How long finding the newest export may take.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 const POSITIONS: HeaderName = HeaderName::from_static("allocator-positions");
 const VERSION: HeaderName = HeaderName::from_static("allocator-version");
 const GENERATION: HeaderName = HeaderName::from_static("allocator-generation");
 const PEOPLE: HeaderName = HeaderName::from_static("allocator-people");
-
-/// Opens published exports, with a limit on concurrent downloads.
-pub struct Downloads {
-    exports: Exports,
-    permits: Arc<Semaphore>,
-    in_progress: IntGauge,
-}
-
-/// Permission to download; released when dropped.
-struct DownloadPermit {
-    in_progress: IntGauge,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for DownloadPermit {
-    fn drop(&mut self) {
-        self.in_progress.dec();
-    }
-}
-
-impl Downloads {
-    /// Creates the downloads of a directory's exports; `in_progress` counts the running downloads.
-    pub fn new(exports: Exports, max_downloads: usize, in_progress: IntGauge) -> Self {
-        let permits = Semaphore::new(max_downloads.min(Semaphore::MAX_PERMITS));
-        Self { exports, permits: Arc::new(permits), in_progress }
-    }
-
-    /// Opens the newest export. The permit is taken first, so a hanging file system blocks a limited number of threads.
-    async fn newest(
-        &self,
-        budget: &Budget,
-        format: ExportFormat,
-    ) -> Result<(Option<PublishedExport>, DownloadPermit), Problem> {
-        let (exports, id) = (self.exports.clone(), budget.id.clone());
-        let permit = self.try_acquire()?;
-        let lookup =
-            tokio::task::spawn_blocking(move || Ok((exports.open_newest(&id, format)?, permit)));
-        let newest = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await;
-        let newest = newest
-            .map_err(io::Error::from)
-            .and_then(|found| found.map_err(io::Error::from).flatten());
-        newest.map_err(|error| {
-            tracing::warn!(%error, budget = budget.id.as_str(), "failed to read published exports");
-            Problem::new(ProblemKind::Unavailable)
-                .detail("the exports cannot be read now")
-                .retry_after(RETRY_AFTER)
-        })
-    }
-
-    fn try_acquire(&self) -> Result<DownloadPermit, Problem> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| {
-            Problem::new(ProblemKind::Unavailable)
-                .detail("too many exports are being downloaded")
-                .retry_after(RETRY_AFTER)
-        })?;
-        self.in_progress.inc();
-        Ok(DownloadPermit { in_progress: self.in_progress.clone(), _permit: permit })
-    }
-}
 
 impl ApiState {
     /// Returns whether the budget's results are withheld now; false when no tier answers.
@@ -116,11 +48,13 @@ pub(super) async fn of_budget(
     Query(query): Query<Vec<(String, String)>>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
     let catalog = api.definitions.catalog();
     let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
     let format = format(&query)?;
-    let (published, permit) = api.downloads.newest(budget, format).await?;
-    let PublishedExport { manifest, file } = published.ok_or_else(|| {
+    let published = api.downloads.open_newest(&budget.id, format, api.client(&parts)).await;
+    let published = published.map_err(|error| cannot_download(&error, budget))?;
+    let (PublishedExport { manifest, file }, place) = published.ok_or_else(|| {
         Problem::new(ProblemKind::NotFound).detail(format!(
             "no export of this budget is published as {format}; an operator publishes one with `POST /v1/admin/jobs` and \
              {{\"kind\": \"export\", \"budget\": \"{}\", \"format\": \"{format}\", \"publish\": true}}",
@@ -147,13 +81,24 @@ pub(super) async fn of_budget(
     }
     let headers = headers(&manifest, &budget.id.to_string());
     let etag = quoted_etag(&manifest.sha256);
-    if has_already(request.headers(), &etag) {
+    if has_already(&parts.headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let body = Body::from_stream(chunks(file.into(), manifest.bytes, permit));
+    let body = Body::from_stream(downloads::stream(file.into(), manifest.bytes, place));
     let mut response = (headers, body).into_response();
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(manifest.bytes));
     Ok(response)
+}
+
+fn cannot_download(error: &DownloadError, budget: &Budget) -> Problem {
+    let detail = match error {
+        DownloadError::NoPlace(reason) => reason.to_string(),
+        DownloadError::Io(error) => {
+            tracing::warn!(%error, budget = budget.id.as_str(), "failed to read published exports");
+            "the exports cannot be read now".to_owned()
+        }
+    };
+    Problem::new(ProblemKind::Unavailable).detail(detail).retry_after(RETRY_AFTER)
 }
 
 fn format(query: &[(String, String)]) -> Result<ExportFormat, Problem> {
@@ -198,17 +143,4 @@ fn headers(manifest: &Manifest, budget: &str) -> HeaderMap {
 /// Formats an HTTP date.
 fn http_date(at: Timestamp) -> Option<String> {
     DateTimePrinter::new().timestamp_to_rfc9110_string(&at).ok()
-}
-
-/// Streams the file's bytes, at most the manifest's number. Holds the permit until the stream ends.
-fn chunks(
-    file: tokio::fs::File,
-    bytes: u64,
-    permit: DownloadPermit,
-) -> impl stream::Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold((file.take(bytes), permit), |(mut file, permit)| async move {
-        let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
-        let read = file.read_buf(&mut chunk).await?;
-        Ok((read > 0).then(|| (chunk.freeze(), (file, permit))))
-    })
 }

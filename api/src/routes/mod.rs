@@ -7,6 +7,7 @@ mod budgets;
 mod export;
 mod person;
 mod read_request;
+mod rendered_catalog;
 mod response;
 
 use std::sync::Arc;
@@ -14,24 +15,29 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use http::request::Parts;
+use runtime::admin::TrustedProxies;
 use runtime::problem::{Problem, ProblemKind};
 use storage::control::BudgetDefinitions;
 
-pub use export::Downloads;
-
-use crate::aggregate_reader::{AggregateReader, NoAnswer};
+use crate::aggregate_reader::AggregateReader;
+use crate::client_network::ClientNetwork;
+use crate::consistency::{AtLeast, NO_SUCH_PARTITION};
+use crate::downloads::Downloads;
+use crate::no_answer::NoAnswer;
 use crate::person_reader::PersonReader;
+use rendered_catalog::RenderedDefinitions;
+use response::note_preference_in;
 
 /// Shared state of the public routes.
 pub struct ApiState {
-    /// Budget definitions.
-    pub definitions: Arc<dyn BudgetDefinitions>,
-    /// Reads aggregates.
-    pub aggregates: AggregateReader,
-    /// Reads person rows.
-    pub people: PersonReader,
-    /// Published exports.
-    pub downloads: Downloads,
+    definitions: Arc<dyn BudgetDefinitions>,
+    rendered: RenderedDefinitions,
+    aggregates: AggregateReader,
+    people: PersonReader,
+    downloads: Downloads,
+    /// Proxies whose `X-Forwarded-For` names the client.
+    trusted_proxies: TrustedProxies,
 }
 
 /// Builds the public routes.
@@ -55,6 +61,23 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const ECHO_MAX_CHARS: usize = 64;
 
 impl ApiState {
+    /// Creates the state.
+    pub fn new(
+        definitions: Arc<dyn BudgetDefinitions>,
+        aggregates: AggregateReader,
+        people: PersonReader,
+        downloads: Downloads,
+        trusted_proxies: TrustedProxies,
+    ) -> Self {
+        let rendered = RenderedDefinitions::default();
+        Self { definitions, rendered, aggregates, people, downloads, trusted_proxies }
+    }
+
+    /// Returns the client of a request, for limits per client.
+    fn client(&self, request: &Parts) -> ClientNetwork {
+        self.trusted_proxies.client_address(request).into()
+    }
+
     /// Returns the problem of unknown budgets: they do not exist, the definitions are not loaded yet, or only a newer release
     /// can read them.
     fn no_such_budget(&self, ids: &[&str]) -> Problem {
@@ -82,12 +105,26 @@ fn definitions_not_loaded() -> Problem {
         .retry_after(RETRY_AFTER)
 }
 
-fn no_answer(reason: NoAnswer) -> Problem {
+/// Returns the problem of a read without an answer.
+fn no_answer(reason: NoAnswer, at_least: Option<AtLeast>) -> Problem {
     let kind = match reason {
-        NoAnswer::NotYetVisible => ProblemKind::NotYetVisible,
-        NoAnswer::Unavailable | NoAnswer::TooManyWaiters => ProblemKind::Unavailable,
+        NoAnswer::NotYetVisible | NoAnswer::BeyondLog => ProblemKind::NotYetVisible,
+        NoAnswer::NoSuchPartition => ProblemKind::Malformed,
+        NoAnswer::Unavailable
+        | NoAnswer::Overloaded
+        | NoAnswer::TooManyPeople { .. }
+        | NoAnswer::TooManyWaiters
+        | NoAnswer::TooManyWaitersOfClient => ProblemKind::Unavailable,
     };
     let problem = Problem::new(kind).detail(reason.to_string());
+    let problem = match (reason, at_least) {
+        (NoAnswer::NoSuchPartition, Some(AtLeast { pointer, .. })) => {
+            return problem.fault(pointer, NO_SUCH_PARTITION);
+        }
+        // The wait was not applied.
+        (NoAnswer::BeyondLog, _) => return problem,
+        _ => note_preference_in(problem, at_least),
+    };
     match kind {
         ProblemKind::Unavailable => problem.retry_after(RETRY_AFTER),
         _ => problem,

@@ -11,10 +11,11 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::read_request::ReadRequest;
-use super::response::{note_preference, problem_with_preference};
+use super::response::note_preference;
 use super::{ApiState, no_answer};
-use crate::aggregate_reader::NoAnswer;
 use crate::answer::percent;
+use crate::consistency::AtLeast;
+use crate::no_answer::NoAnswer;
 use crate::person_reader::LocatedPersonRow;
 
 #[derive(Serialize)]
@@ -56,15 +57,15 @@ pub(super) async fn of_budget(
             .detail("the last path segment is not a valid person id")
             .fault("person", fault.to_string())
     })?;
-    let problem = |reason| problem_with_preference(person_unavailable(reason), read.at_least);
-    let found = api.people.find(&budget.id, &person, read.at_least).await.map_err(problem)?;
+    let found = api.people.find(&budget.id, &person, read.at_least, api.client(&parts)).await;
+    let found = found.map_err(|reason| person_unavailable(reason, read.at_least))?;
     let found = found.ok_or_else(|| {
         Problem::new(ProblemKind::NotFound)
             .detail("no submission of this person is counted in this budget")
     })?;
     // Rows and definitions arrive independently: the matching definition is not loaded yet.
     if found.row.basis_points.len() != budget.categories.len() {
-        return Err(person_unavailable(NoAnswer::Unavailable));
+        return Err(person_unavailable(NoAnswer::Unavailable, None));
     }
     let body = body(budget, &found).map_err(|_| Problem::new(ProblemKind::Internal))?;
     // Personal data: no cache may store it.
@@ -84,9 +85,10 @@ fn body(budget: &Budget, found: &LocatedPersonRow) -> serde_json::Result<Vec<u8>
     })
 }
 
-fn person_unavailable(reason: NoAnswer) -> Problem {
+fn person_unavailable(reason: NoAnswer, at_least: Option<AtLeast>) -> Problem {
+    let problem = no_answer(reason, at_least);
     match reason {
-        NoAnswer::Unavailable => no_answer(reason).detail("allocations cannot be read now"),
-        other => no_answer(other),
+        NoAnswer::Unavailable => problem.detail("allocations cannot be read now"),
+        _ => problem,
     }
 }

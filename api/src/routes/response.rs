@@ -79,7 +79,7 @@ pub(super) fn note_preference(headers: &mut HeaderMap, at_least: Option<AtLeast>
 }
 
 /// Adds `Preference-Applied` to a problem if the request's `wait` was applied.
-pub(super) fn problem_with_preference(problem: Problem, at_least: Option<AtLeast>) -> Problem {
+pub(super) fn note_preference_in(problem: Problem, at_least: Option<AtLeast>) -> Problem {
     match preference_applied(at_least) {
         Some(applied) => problem.header(PREFERENCE_APPLIED, applied),
         None => problem,

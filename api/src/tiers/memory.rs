@@ -15,6 +15,7 @@ use storage::control::Catalog;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::recount::RECOUNT_INTERVAL;
 use crate::answer::{Answer, AnswerError, Provenance};
 use crate::read_policy::{MemoryState, Micros, OfferVerdict, UpdateFeed, compare, is_fresh};
 
@@ -23,9 +24,6 @@ const RECENT_READ_WINDOW: Duration = Duration::from_secs(30);
 
 /// How often a read stores its time: all threads share that value.
 const READ_NOTE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Minimum age of a recounted answer before the next recount.
-const RECOUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The newest answers of all budgets.
 #[derive(Debug)]

@@ -109,6 +109,30 @@ async fn definitions_are_listed_by_id_and_served_individually() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_etag_of_a_definition_or_of_the_list_changes_with_its_content_only() {
+    let server = TestServer::new();
+    let etags = async || {
+        let mut etags = Vec::new();
+        for path in ["/v1/budgets", "/v1/budgets/town", "/v1/budgets/park"] {
+            let got = server.get(path).await;
+            let headers = [("if-none-match", got.header("etag"))];
+            assert_eq!(server.get_with(path, &headers).await.status, 304, "{path}");
+            etags.push(got.header("etag").to_owned());
+        }
+        etags
+    };
+    let before = etags().await;
+    assert_eq!(etags().await, before);
+    server.definitions.put(Budget { name: "New".into(), revision: 2, ..budget("town") });
+    let after = etags().await;
+    assert!(after[0] != before[0] && after[1] != before[1] && after[2] == before[2], "{after:?}");
+    assert_eq!(server.get("/v1/budgets/town").await.json()["name"], "New");
+    server.definitions.put(budget("zoo"));
+    assert_ne!(etags().await[0], after[0]);
+    assert_eq!(server.get("/v1/budgets/zoo").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_renamed_budget_keeps_its_version_and_changes_its_etag() {
     let server = TestServer::new().until_ready().await;
     server.commit("town", &[(0, [2_500, 7_500])]);

@@ -1,8 +1,10 @@
 //! Downloads of published exports.
 
 use std::fs;
+use std::time::Duration;
 
 use http::StatusCode;
+use http_body_util::BodyExt;
 use schemas::export::{CategorySummary, ExportSummary, Manifest};
 use schemas::job::{ExportFormat, JobId};
 use schemas::{Budget, Generation, Position, ResultsVisibility};
@@ -13,6 +15,8 @@ use crate::admin::problem_slug;
 use crate::fakes::id;
 use crate::test_server::{TestServer, budget};
 
+/// The size of the pieces in which files are sent.
+const CHUNK_BYTES: usize = 64 * 1024;
 const CSV: &str = "/v1/budgets/town/export?format=csv";
 
 /// Writes an export of `town` where an export job would.
@@ -143,4 +147,40 @@ async fn downloads_are_limited_and_a_disconnected_reader_releases_its_permit() {
     drop(reading);
     assert_eq!(server.metric("allocator_api_downloads"), 0.0);
     assert_eq!(server.get(CSV).await.text.len(), 1_000_000);
+}
+
+#[tokio::test]
+async fn downloads_of_one_client_are_limited_and_others_still_download() {
+    let server = TestServer::with_settings(&[("api.max_downloads_per_client", "1")]);
+    put(&server, Audience::Everybody, 1, 2, &[b'x'; 1_000_000]);
+    let client = |address| [("x-forwarded-for", address)];
+    let reading = server.open_with(CSV, &client("192.0.2.1")).await;
+    let got = server.get_with(CSV, &client("192.0.2.1")).await;
+    assert_eq!((got.status.as_u16(), problem_slug(&got).as_str()), (503, "unavailable"));
+    assert!(got.text.contains("from this address"), "{}", got.text);
+    assert_eq!(server.get_with(CSV, &client("192.0.2.2")).await.status, 200);
+    drop(reading);
+    assert_eq!(server.get_with(CSV, &client("192.0.2.1")).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stalls_keeps_its_place_until_another_needs_it() {
+    let server = TestServer::with_settings(&[("api.max_downloads", "2")]);
+    put(&server, Audience::Everybody, 1, 2, &[b'x'; 1_000_000]);
+    let client = |address| [("x-forwarded-for", address)];
+    let mut stalled = server.open_with(CSV, &client("192.0.2.1")).await.into_body();
+    let mut slow = server.open_with(CSV, &client("192.0.2.2")).await.into_body();
+    stalled.frame().await.unwrap().unwrap();
+    tokio::time::advance(Duration::from_secs(4)).await;
+    slow.frame().await.unwrap().unwrap();
+    assert_eq!(server.get_with(CSV, &client("192.0.2.3")).await.status, 503);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    // It could go on if nobody came.
+    let mut third = server.open_with(CSV, &client("192.0.2.3")).await;
+    assert_eq!(third.status(), StatusCode::OK);
+    assert!(stalled.frame().await.unwrap().is_err(), "the stalled download is cut");
+    assert!(third.body_mut().collect().await.is_ok());
+    drop(third);
+    assert_eq!(slow.collect().await.unwrap().to_bytes().len(), 1_000_000 - CHUNK_BYTES);
+    assert_eq!(server.metric("allocator_api_downloads"), 0.0);
 }

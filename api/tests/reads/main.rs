@@ -13,6 +13,7 @@ mod export;
 mod fakes;
 mod jobs;
 mod person;
+mod read_limits;
 mod read_metrics;
 mod readiness;
 mod test_server;

@@ -192,7 +192,16 @@ impl TestServer {
 
     /// Sends a GET and returns the response with its body unread.
     pub async fn open(&self, path: &str) -> Response {
-        self.respond(Request::get(path).body(Body::empty()).unwrap()).await
+        self.open_with(path, &[]).await
+    }
+
+    /// Sends a GET with headers and returns the response with its body unread.
+    pub async fn open_with(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.respond(request.body(Body::empty()).unwrap()).await
     }
 
     async fn respond(&self, mut request: Request<Body>) -> Response {

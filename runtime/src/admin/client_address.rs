@@ -34,7 +34,7 @@ impl TrustedProxies {
     /// Returns the client's address: the last address of the chain that is not a trusted proxy.
     ///
     /// An address that does not parse ends the chain.
-    pub(super) fn client_address(&self, request: &Parts) -> IpAddr {
+    pub fn client_address(&self, request: &Parts) -> IpAddr {
         let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip().to_canonical());
         let lines: Vec<&str> = request

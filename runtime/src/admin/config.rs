@@ -21,7 +21,8 @@ settings! {
         /// are answered 429, even with a valid token.
         pub failures_per_minute: NonZeroU32 = "admin.failures_per_minute", default "10",
             unit "attempts", parse positive;
-        /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted when failed attempts are counted.
+        /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted when failed attempts, waiting reads and
+        /// downloads are counted per client address.
         pub trusted_proxies: TrustedProxies = "admin.trusted_proxies", default "127.0.0.0/8,::1",
             unit "addresses", parse TrustedProxies::parse;
     }

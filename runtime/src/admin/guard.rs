@@ -72,6 +72,11 @@ impl AdminGuard {
         self.0.failures_per_minute
     }
 
+    /// Returns the proxies whose `X-Forwarded-For` is trusted.
+    pub fn trusted_proxies(&self) -> &TrustedProxies {
+        &self.0.trusted_proxies
+    }
+
     /// Returns all administrators, with the number of requests each has left now.
     pub fn remaining_requests(&self) -> Vec<(Principal, u32)> {
         let with_remaining = |principal: Principal| {

@@ -1,0 +1,70 @@
+//! Recognizes receipts so far beyond the end of the log that no submission can have them yet.
+//!
+//! Receipts are not signed: anybody can make one up. A read that waits for a made-up receipt would occupy a waiting
+//! place for nothing. The end of the log is not known here exactly; how far the person rows of a partition are written
+//! is close enough, because no partition folds [`MAX_RECORDS_AHEAD`] records during the longest wait.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use schemas::{LogNumber, Position, Receipt, Term};
+use storage::store::PartitionRef;
+
+use crate::active_generation::ActiveGenerationCache;
+use crate::person_store::PersonStore;
+
+/// Records between the written rows of a partition and the farthest receipt that is worth a wait.
+///
+/// A partition folds about a million records per second, and the longest wait is ten seconds. The rest is for what an
+/// outage of the processors leaves behind.
+const MAX_RECORDS_AHEAD: u64 = 50_000_000;
+
+/// Knows roughly where the partitions of the active log end.
+pub struct LogEnds {
+    people: Arc<PersonStore>,
+    generation: Arc<ActiveGenerationCache>,
+    /// The highest position seen, by partition. Positions only move forward within a generation.
+    seen: Mutex<HashMap<PartitionRef, Position>>,
+}
+
+impl LogEnds {
+    /// Creates the check; it reads positions only for receipts that are far beyond those it has seen.
+    pub fn new(people: Arc<PersonStore>, generation: Arc<ActiveGenerationCache>) -> Self {
+        Self { people, generation, seen: Mutex::default() }
+    }
+
+    /// Returns whether a receipt is so far beyond the end of the log that waiting for it is futile.
+    ///
+    /// `term` is the term of the answer that does not count the receipt. While the positions cannot be read, no receipt
+    /// is too far.
+    pub async fn is_far_beyond(&self, receipt: Receipt, term: Term) -> bool {
+        if receipt.log > term.log {
+            return self.is_no_log(receipt.log).await;
+        }
+        let partition = PartitionRef { generation: term.generation, partition: receipt.partition };
+        let too_far =
+            |position: Position| receipt.offset.0.saturating_sub(position.0) > MAX_RECORDS_AHEAD;
+        let seen = self.lock().get(&partition).copied();
+        if !too_far(seen.unwrap_or(Position::START)) {
+            return false;
+        }
+        let Ok(Some(position)) = self.people.rows_position(partition).await else { return false };
+        let mut seen = self.lock();
+        // Positions of earlier generations are no longer needed.
+        seen.retain(|other, _| other.generation >= partition.generation);
+        let newest = seen.entry(partition).or_insert(position);
+        *newest = position.max(*newest);
+        too_far(*newest)
+    }
+
+    /// Returns whether no generation has made this log yet; logs have the numbers of the generations that made them.
+    async fn is_no_log(&self, log: LogNumber) -> bool {
+        let Ok(Some(active)) = self.people.read(self.generation.get()).await else { return false };
+        // The cached registry may lack the newest generation.
+        log > LogNumber::for_generation(active.next)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PartitionRef, Position>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
