@@ -29,6 +29,7 @@ use crate::health::{self, Health};
 use crate::metrics::{Metrics, RequestMetrics};
 use crate::problem;
 
+pub use body::ChargedBody;
 pub use conditional::{
     FailedPrecondition, WriteConditions, digest, etag_of, has_already, quoted_etag,
 };
@@ -54,7 +55,8 @@ settings! {
         /// Maximum size of one request body.
         pub max_body_bytes: usize = "http.max_body_bytes", default "2097152",
             unit "bytes", parse parse::positive_usize;
-        /// Maximum size of the bodies of all unanswered requests together; further requests are answered 503.
+        /// Maximum size of the bodies of all unanswered requests, and of large responses being written, together; further
+        /// requests are answered 503.
         pub max_buffered_bytes: usize = "http.max_buffered_bytes", default "268435456",
             unit "bytes", parse parse::positive_usize;
         /// Time for requests in flight to finish during shutdown.

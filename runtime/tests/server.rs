@@ -7,10 +7,11 @@ mod support;
 use std::time::Duration;
 
 use axum::extract::Path;
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http_body_util::BodyExt;
-use runtime::http::{HttpConfig, RequestId};
+use runtime::http::{ChargedBody, HttpConfig, RequestId};
 use runtime::problem::{Problem, ProblemKind};
 use serde::Deserialize;
 use support::{Server, eventually};
@@ -226,6 +227,30 @@ async fn the_total_size_of_bodies_is_limited_and_released_afterwards() {
     holder.send("x").await;
     assert_eq!(holder.response().await.unwrap().body, b"900");
     assert_eq!(server.send(&post_json("/swallow", &"y".repeat(900))).await.body, b"900");
+}
+
+#[tokio::test]
+async fn responses_that_are_charged_share_the_memory_of_bodies_until_they_are_read() {
+    // More than the sockets of one connection buffer.
+    const LARGE: usize = 32 * 1024 * 1024;
+    let large = get(async || (Extension(ChargedBody), vec![b'x'; LARGE]).into_response());
+    let routes = Router::new().route("/large", large);
+    let config = HttpConfig { max_buffered_bytes: LARGE + LARGE / 2, ..HttpConfig::default() };
+    let server = Server::start(routes, config);
+    let mut slow = server.connect().await;
+    slow.send(&get_request("/large")).await;
+    let mut responses = Vec::new();
+    while responses.last() != Some(&503) && responses.len() < 100 {
+        responses.push(server.send(&get_request("/large")).await.status);
+    }
+    assert_eq!(responses.last(), Some(&503), "the slow reader's response is charged");
+    assert_eq!(slow.response().await.unwrap().body.len(), LARGE);
+    // The memory is released a moment after the last byte is written.
+    responses.clear();
+    while responses.last() != Some(&200) && responses.len() < 1_000 {
+        responses.push(server.send(&get_request("/large")).await.status);
+    }
+    assert_eq!(responses.last(), Some(&200), "it is released once it is read");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use runtime::http::etag_of;
+use runtime::http::{ChargedBody, etag_of};
 use runtime::problem::{Problem, ProblemKind};
 
 use super::read_request::ReadRequest;
@@ -56,6 +56,7 @@ pub(super) async fn of_budgets(
         note_source(response.headers_mut(), age, source);
     }
     note_preference(response.headers_mut(), read.at_least);
+    response.extensions_mut().insert(ChargedBody);
     Ok(response)
 }
 

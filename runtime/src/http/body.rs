@@ -185,11 +185,25 @@ impl HttpBody for LimitedBody {
 /// Size from which a response counts as buffered memory, like a request body.
 const LARGE_RESPONSE_BYTES: u64 = 64 * 1024;
 
+/// Maximum bytes handed to the connection at once.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// A large response body with the memory reservations of request and response. The reservations are released once the
 /// body is written or dropped.
+///
+/// The connection drops a body as soon as it has taken the last frame, which may be all of it. So frames are handed
+/// over in pieces, and the body lives until its client has read nearly all.
 struct ReservedBody {
     inner: Body,
+    /// The rest of a frame.
+    pending: Bytes,
     _monitor: Arc<BodyMonitor>,
+}
+
+impl ReservedBody {
+    fn wrap(inner: Body, monitor: Arc<BodyMonitor>) -> Body {
+        Body::new(Self { inner, pending: Bytes::new(), _monitor: monitor })
+    }
 }
 
 /// Makes a large response keep its request's memory reservation, and reserve its own size.
@@ -204,7 +218,7 @@ pub(super) fn keep_reservation(response: Body, monitor: &mut Option<Arc<BodyMoni
     if monitor.memory.reserve(bytes) {
         monitor.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
-    Body::new(ReservedBody { inner: response, _monitor: monitor })
+    ReservedBody::wrap(response, monitor)
 }
 
 impl HttpBody for ReservedBody {
@@ -215,16 +229,51 @@ impl HttpBody for ReservedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
+        if self.pending.is_empty() {
+            match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.pending = data,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+        let bytes = self.pending.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(Frame::data(self.pending.split_to(bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.pending.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let (pending, inner) = (self.pending.len() as u64, self.inner.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower().saturating_add(pending));
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper.saturating_add(pending));
+        }
+        hint
     }
+}
+
+/// Marks a response whose body exists for this request alone, however slowly its client reads.
+///
+/// The body is charged to the memory of all buffered bodies. If that is used up, the client gets a 503 instead: only
+/// for requests that changed nothing. Bodies that all clients share need no mark.
+#[derive(Debug, Clone, Copy)]
+pub struct ChargedBody;
+
+/// Charges a body; `None` if the memory is used up.
+pub(super) fn charge(response: Body, memory: &Arc<BodyMemory>) -> Option<Body> {
+    let bytes = usize::try_from(response.size_hint().lower()).unwrap_or(usize::MAX);
+    let reserved = memory.reserve(bytes).then_some(bytes)?;
+    let monitor = BodyMonitor {
+        state: AtomicU8::new(BodyState::Idle as u8),
+        reserved_bytes: AtomicUsize::new(reserved),
+        memory: Arc::clone(memory),
+    };
+    Some(ReservedBody::wrap(response, Arc::new(monitor)))
 }
 
 /// Returns the text of a short body that is available at once, as in the framework's rejections.

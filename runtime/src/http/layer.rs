@@ -21,7 +21,7 @@ use tokio::time::{Sleep, sleep_until};
 use tower::{Layer, Service};
 
 use super::HttpConfig;
-use super::body::{self, BodyMemory, BodyMonitor, BodyState};
+use super::body::{self, BodyMemory, BodyMonitor, BodyState, ChargedBody};
 use super::error_response::{self, UNMATCHED};
 use super::exchange::Exchange;
 use super::request_id::{RequestId, X_REQUEST_ID};
@@ -194,7 +194,7 @@ where
         let mut response = match body_state() {
             BodyState::TooLarge => closing_response(Some(too_large(this.shared.max_body_bytes))),
             BodyState::OutOfMemory => closing_response(Some(out_of_memory())),
-            BodyState::Idle | BodyState::Waiting => response,
+            BodyState::Idle | BodyState::Waiting => charge(response, &this.shared.body_memory),
         };
         let exchange = this.exchange;
         if response.status().is_client_error() || response.status().is_server_error() {
@@ -204,6 +204,21 @@ where
         exchange.record_response(&response);
         let response = response.map(|response| body::keep_reservation(response, this.body));
         Poll::Ready(Ok(response))
+    }
+}
+
+/// Charges the body of a response that is marked for it.
+fn charge(mut response: Response, memory: &Arc<BodyMemory>) -> Response {
+    if response.extensions_mut().remove::<ChargedBody>().is_none() {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    match body::charge(body, memory) {
+        Some(body) => Response::from_parts(parts, body),
+        None => Problem::new(ProblemKind::Unavailable)
+            .detail("the responses that are being read are too large together")
+            .retry_after(RETRY_AFTER)
+            .into_response(),
     }
 }
 
