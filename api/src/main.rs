@@ -10,6 +10,7 @@ use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
 use runtime::process::{self, Process};
 use storage::config::StorageConfig;
+use storage::control::wait_for_other_secret;
 use storage::deferred::DeferredStore;
 use storage::open_error::retry_until_available;
 
@@ -50,11 +51,13 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let admin = AdminGuard::new(&config.own.admin, metrics)?;
     tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
     let store = Arc::new(DeferredStore::new());
+    let hasher = config.storage.hasher()?;
+    let control = config.storage.open_control_topic()?;
     let deps = ApiDeps {
         store: store.clone(),
         cache: config.storage.open_cache().await,
-        definitions: config.storage.open_control_topic()?.definitions,
-        hasher: config.storage.hasher()?,
+        definitions: control.definitions,
+        hasher: hasher.clone(),
         jobs: store.clone(),
         dead_letters: Arc::new(config.storage.clone()),
         exports: config.storage.exports(),
@@ -72,8 +75,12 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         }
         anyhow::Ok(())
     };
+    let check_secret = async {
+        let other = wait_for_other_secret(control.secret.as_ref(), &hasher);
+        stop.run_until_cancelled(other).await.map_or(Ok(()), |error| Err(error.into()))
+    };
     let serve = http::serve(listener, router, &config.process.http, metrics, stop.clone());
-    // A permanent error of the store (wrong schema, wrong deployment) ends the process.
-    tokio::try_join!(async { Ok(serve.await?) }, open)?;
+    // A permanent error of the store (wrong schema, wrong deployment) or another person secret ends the process.
+    tokio::try_join!(async { Ok(serve.await?) }, open, check_secret)?;
     Ok(())
 }

@@ -55,15 +55,16 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let admin = AdminGuard::new(&config.own.admin, metrics)?;
     tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
     let log = Arc::new(DeferredLog::new());
+    let hasher = config.storage.hasher()?;
     let control = config.storage.open_control_topic()?;
     let deps = IngestDeps {
         log: log.clone(),
         definitions: Arc::clone(&control.definitions),
         idempotency: config.storage.open_idempotency().await,
-        hasher: config.storage.hasher()?,
+        hasher: hasher.clone(),
         admin,
     };
-    let definitions = control.definitions;
+    let definitions = Arc::clone(&control.definitions);
     let routes = ingest::routes(&config.own.ingest, deps, metrics)?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
     tracing::info!(listen = %listener.local_addr()?, "ingest started");
@@ -75,9 +76,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     ));
 
     let open = async {
-        let open = retry_until_available(async || {
-            config.storage.open_log_writer(control.active_log.as_ref()).await
-        });
+        let open =
+            retry_until_available(async || config.storage.open_log_writer(&control, &hasher).await);
         if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
             log.set(opened);
             tracing::info!("log opened, accepting submissions");
@@ -86,7 +86,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         anyhow::Ok(())
     };
     let serve = http::serve(listener, router, &config.process.http, metrics, stop.clone());
-    // An error of opening is permanent, such as a log with the wrong identity, and ends the process.
+    // An error of opening is permanent, such as another person secret than the log's, and ends the process.
     tokio::try_join!(async { Ok(serve.await?) }, open)?;
     Ok(())
 }

@@ -19,7 +19,8 @@ const LOADING_LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// Waits for an unavailable store, and for a control topic that is not loaded yet.
 ///
 /// # Errors
-/// When the deployment began with a log other than the configured one, or the registry is damaged.
+/// When the deployment began with a log other than the configured one, another version of the fold derived its totals,
+/// or the registry is damaged or lost.
 pub async fn first_registry(
     store: &dyn Store,
     active_log: &dyn ActiveLog,
@@ -43,6 +44,7 @@ pub async fn first_registry(
             StoreError::Unavailable(reason) => StartError::Store(reason),
         })?;
     check_configured_log(&registry.active, first_log).map_err(StartError::LogMismatch)?;
+    registry.check_fold_version().map_err(StartError::FoldVersion)?;
     Ok(registry)
 }
 

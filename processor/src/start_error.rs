@@ -8,6 +8,9 @@ pub enum StartError {
     /// The deployment began with another topic or partition count than is configured.
     #[error("{0}")]
     LogMismatch(String),
+    /// Another version of the fold derived the stored totals.
+    #[error("{0}")]
+    FoldVersion(String),
     /// The store holds damaged data.
     #[error("{0}")]
     Store(String),

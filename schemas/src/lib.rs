@@ -40,14 +40,16 @@ pub use budget::{
 pub use defaults::{DEFAULT_BUDGET, default_budgets};
 pub use log::{LogNumber, LogRef};
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
-pub use person::{PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonKeyHasher};
+pub use person::{
+    PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonKeyHasher, SecretFingerprint,
+};
 pub use position::{Generation, Offset, Position, Term};
 pub use receipt::{Receipt, ReceiptFault};
 pub use record::{
     RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordView, encode_record,
     record_fingerprint,
 };
-pub use registry::{Building, GenerationRecord, GenerationRegistry, Seal};
+pub use registry::{Building, FOLD_VERSION, GenerationRecord, GenerationRegistry, Seal};
 pub use report::{PartitionReport, TotalsComparison};
 pub use row::{PersonRow, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets};
 pub use stored_budget::StoredBudget;

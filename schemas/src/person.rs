@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ring::hmac;
+use serde::{Deserialize, Serialize};
 
 use crate::{BudgetId, SubmissionId};
 
@@ -87,6 +88,24 @@ impl fmt::Debug for PersonKey {
     }
 }
 
+/// Recognises a secret without revealing it: 128 bits of an HMAC under the secret, in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretFingerprint(String);
+
+impl SecretFingerprint {
+    /// Creates the fingerprint that [`Display`](fmt::Display) wrote.
+    pub fn from_text(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Display for SecretFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Computes person keys with the deployment's secret. All processes of a deployment must share the secret, and it must
 /// never change: with another secret, everyone would count as a new person.
 #[derive(Clone)]
@@ -117,10 +136,18 @@ impl PersonKeyHasher {
         SubmissionId(uuid::Builder::from_custom_bytes(digest).into_uuid())
     }
 
+    /// Computes the fingerprint of the secret. The key of no person has this input, as budget ids are not empty.
+    pub fn fingerprint(&self) -> SecretFingerprint {
+        let digest = self.hash(&[b"\0secret"]);
+        SecretFingerprint(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     fn digest(&self, budget: &BudgetId, text: &[&[u8]]) -> [u8; PersonKey::BYTES] {
+        self.hash(&[&[budget.as_str().as_bytes(), b"\0"], text].concat())
+    }
+
+    fn hash(&self, text: &[&[u8]]) -> [u8; PersonKey::BYTES] {
         let mut hash = hmac::Context::with_key(&self.0);
-        hash.update(budget.as_str().as_bytes());
-        hash.update(b"\0");
         text.iter().for_each(|part| hash.update(part));
         let whole = hash.sign();
         let mut cut = [0; PersonKey::BYTES];

@@ -7,13 +7,37 @@ use crate::job::JobId;
 use crate::stored::{self, StoredDocument};
 use crate::{Generation, LogRef, Term};
 
-/// A generation and its log. Immutable.
+/// Version of the fold: which totals follow from a log. Incremented by a release whose fold derives other totals.
+pub const FOLD_VERSION: u32 = FIRST_FOLD_VERSION;
+
+/// Version of generations that earlier releases recorded without one.
+const FIRST_FOLD_VERSION: u32 = 1;
+
+fn first_fold_version() -> u32 {
+    FIRST_FOLD_VERSION
+}
+
+fn is_first_fold_version(version: &u32) -> bool {
+    *version == FIRST_FOLD_VERSION
+}
+
+/// A generation and what it is derived from. Immutable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationRecord {
     /// The generation's number.
     pub generation: Generation,
     /// The log that the generation is derived from.
     pub log: LogRef,
+    /// The [`FOLD_VERSION`] of the processors that fold the generation.
+    #[serde(default = "first_fold_version", skip_serializing_if = "is_first_fold_version")]
+    pub fold_version: u32,
+}
+
+impl GenerationRecord {
+    /// Creates the record of a generation that this release folds.
+    pub fn new(generation: Generation, log: LogRef) -> Self {
+        Self { generation, log, fold_version: FOLD_VERSION }
+    }
 }
 
 /// A generation that is being built next to the active one.
@@ -75,7 +99,7 @@ pub struct GenerationRegistry {
     pub building: Option<Building>,
     /// The previous active generation, kept up to date for a rollback.
     pub previous: Option<GenerationRecord>,
-    /// Generations whose person rows are no longer needed and not yet deleted.
+    /// Generations whose data are no longer needed and not yet deleted.
     pub retired: Vec<GenerationRecord>,
     /// Number of the next new generation. Numbers are never reused.
     pub next: Generation,
@@ -98,7 +122,7 @@ impl GenerationRegistry {
         Self {
             revision: 1,
             term: Term::FIRST.number.max(generation.0),
-            active: GenerationRecord { generation, log },
+            active: GenerationRecord::new(generation, log),
             building: None,
             previous: None,
             retired: Vec::new(),
@@ -115,6 +139,22 @@ impl GenerationRegistry {
     /// Generations that are folded as shadows: building and previous.
     pub fn shadows(&self) -> impl Iterator<Item = &GenerationRecord> {
         self.building.iter().map(|building| &building.record).chain(&self.previous)
+    }
+
+    /// Checks that this release folds the active generation and the shadows as the release that began them.
+    ///
+    /// # Errors
+    /// When another version of the fold began one of them: a description.
+    pub fn check_fold_version(&self) -> Result<(), String> {
+        let all = std::iter::once(&self.active).chain(self.shadows());
+        let other = all.into_iter().find(|record| record.fold_version != FOLD_VERSION);
+        other.map_or(Ok(()), |GenerationRecord { generation, fold_version, .. }| {
+            Err(format!(
+                "generation {generation} is folded by version {fold_version} of the fold, and this release has version \
+                 {FOLD_VERSION}: run a release with version {fold_version}, or delete everything in the store: it is \
+                 derived from the log again"
+            ))
+        })
     }
 
     /// Encodes the registry for its store row.
@@ -144,7 +184,7 @@ mod tests {
         let (topic, number) = ("submissions-7".to_owned(), LogNumber(7));
         let log = LogRef { number, topic, partitions };
         let later = GenerationRegistry::first(log.clone());
-        assert_eq!(later.active, GenerationRecord { generation: Generation(7), log });
+        assert_eq!(later.active, GenerationRecord::new(Generation(7), log));
         assert_eq!(later.term(), Term { number: 7, generation: Generation(7), log: number });
         assert_eq!(later.revision, 1);
         assert!(LogNumber::for_generation(later.next) > number);
@@ -170,5 +210,22 @@ mod tests {
         let none = registry.to_json().replace(r#""partitions":12"#, r#""partitions":0"#);
         assert_eq!(GenerationRegistry::from_json(&none), None);
         assert_eq!(GenerationRegistry::from_json("{}"), None);
+    }
+
+    #[test]
+    fn a_generation_of_another_fold_is_refused_and_one_without_a_version_is_of_the_first() {
+        let partitions = PartitionCount::new(12).unwrap();
+        let registry = GenerationRegistry::first(LogRef::first("submissions", partitions));
+        // Earlier releases read and write the same bytes.
+        assert!(!registry.to_json().contains("fold_version"));
+        assert_eq!(registry.check_fold_version(), Ok(()));
+        let active = GenerationRecord { fold_version: 2, ..registry.active.clone() };
+        let newer = GenerationRegistry { active, ..registry.clone() };
+        assert_eq!(GenerationRegistry::from_json(&newer.to_json()), Some(newer.clone()));
+        let previous = Some(newer.active.clone());
+        for other in [newer, GenerationRegistry { previous, ..registry }] {
+            let refusal = other.check_fold_version().unwrap_err();
+            assert!(refusal.starts_with("generation 1 is folded by version 2"), "{refusal}");
+        }
     }
 }

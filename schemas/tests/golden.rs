@@ -44,6 +44,16 @@ fn a_person_key_stays_the_same_for_the_same_secret() {
 }
 
 #[test]
+fn the_fingerprint_of_a_secret_stays_the_same_and_reveals_nothing() {
+    let secret = [1; 32];
+    let fingerprint = PersonKeyHasher::new(&secret).unwrap().fingerprint().to_string();
+    // The first half of an HMAC-SHA-256 under the secret.
+    assert_eq!(fingerprint, "23d6e871e5ab26f0e6638e86ee565447");
+    let other = PersonKeyHasher::new(&[2; 32]).unwrap().fingerprint();
+    assert_ne!(other.to_string(), fingerprint);
+}
+
+#[test]
 fn a_job_keeps_its_stored_field_names() {
     let job = r#"{"id":"01935b1e-0000-7000-8000-000000000001","revision":3,"kind":"replay_dead_letter","letter":"3.1042","resume":true,"priority":"high","asked_by":"otto","created_at_ms":5,"changed_at_ms":6,"state":"running","worker":"two","began_at_ms":7,"cancelling":false,"failed":[{"worker":"one","began_at_ms":5,"failed_at_ms":6,"error":"no luck"}],"progress":{"done":1,"of":2,"line":"half way"},"checkpoint":"{}"}"#;
     assert_eq!(schemas::job::Job::from_json(job).unwrap().to_json(), job);

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use schemas::PersonKeyHasher;
+use schemas::{PersonKeyHasher, SecretFingerprint};
 
 /// Why the secret is not available.
 #[derive(Debug, thiserror::Error)]
@@ -20,38 +20,76 @@ pub enum SecretError {
     /// The secret in the file is too short.
     #[error("the secret of persons' keys in {0} has less than 32 bytes")]
     Short(PathBuf),
+    /// There are data, whose persons are known only by a secret that is missing.
+    #[error(
+        "the secret of persons' keys {path} is missing, and {data} was made with it: with a new secret everyone would be \
+         a new person. Restore the file from a backup; or move the data away, to begin without them"
+    )]
+    Missing {
+        /// The missing file.
+        path: PathBuf,
+        /// A file of the data.
+        data: PathBuf,
+    },
+    /// Another secret is recorded with the data.
+    #[error(
+        "the secret of persons' keys is another one than that of the data (fingerprint {own}, recorded {recorded}): with it \
+         everyone would be a new person. Configure the secret that the other processes and earlier starts use, in \
+         privacy.person_key_secret_file"
+    )]
+    Other {
+        /// Fingerprint of the secret of this process.
+        own: SecretFingerprint,
+        /// The recorded fingerprint.
+        recorded: SecretFingerprint,
+    },
 }
 
-/// Reads the secret from the configured file, or from `person.secret` in `dir`. Creates the latter if it does not
-/// exist.
+/// Reads the secret from the configured file, or from `person.secret` in `dir`. Creates the latter if neither it nor one
+/// of the files `data` exists in `dir`.
 ///
 /// # Errors
-/// When the file cannot be read or created, or the secret is too short. A configured file is never created: with another
-/// secret, everyone would count as a new person.
+/// When the file cannot be read or created, or the secret is too short. A configured file is never created, and no file
+/// is where there are data: with another secret, everyone would count as a new person.
 pub(crate) fn open_secret(
     configured: Option<&Path>,
     dir: &Path,
+    data: &[&str],
 ) -> Result<PersonKeyHasher, SecretError> {
     let path = configured.map_or_else(|| dir.join("person.secret"), Path::to_path_buf);
     let failed = |reason| SecretError::File { path: path.clone(), reason };
     let text = match std::fs::read(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound && configured.is_none() => {
+            if let Some(data) = data.iter().map(|name| dir.join(name)).find(|file| file.exists()) {
+                return Err(SecretError::Missing { path, data });
+            }
             std::fs::create_dir_all(dir).map_err(failed)?;
-            create(&path).map_err(failed)?
+            create(&path, dir).map_err(failed)?;
+            std::fs::read(&path).map_err(failed)?
         }
         read => read.map_err(failed)?,
     };
     PersonKeyHasher::new(text.trim_ascii()).ok_or_else(|| SecretError::Short(path.clone()))
 }
 
-fn create(path: &Path) -> std::io::Result<Vec<u8>> {
+/// Creates a file with a new secret, durably and at once. Keeps the file of a process that creates it at the same time.
+fn create(path: &Path, dir: &Path) -> std::io::Result<()> {
     // Two random UUIDs: 244 random bits from the operating system.
     let text = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let draft = path.with_extension(format!("secret.{}", uuid::Uuid::new_v4()));
     let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    Ok(text.into_bytes())
+    match std::fs::hard_link(&draft, path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            // A file system without hard links.
+            std::fs::rename(&draft, path)?;
+        }
+        _ => std::fs::remove_file(&draft)?,
+    }
+    // Before any data are written: after a power loss they would be there without the secret.
+    std::fs::File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]
@@ -67,11 +105,31 @@ mod tests {
         let key = |hasher: PersonKeyHasher| {
             hasher.key(&BudgetId::parse("taxes").unwrap(), &PersonId::parse("p").unwrap())
         };
-        let first = key(open_secret(None, dir.path()).unwrap());
-        assert_eq!(key(open_secret(None, dir.path()).unwrap()), first);
+        let open = || open_secret(None, dir.path(), &["log.db", "store.db"]);
+        let first = key(open().unwrap());
+        assert_eq!(key(open().unwrap()), first);
         let mode =
             std::fs::metadata(dir.path().join("person.secret")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "a draft is left");
+        // Beside data it is read, and never created.
+        std::fs::write(dir.path().join("store.db"), "").unwrap();
+        assert_eq!(key(open().unwrap()), first);
+        std::fs::remove_file(dir.path().join("person.secret")).unwrap();
+        let refused = open();
+        assert!(matches!(refused, Err(SecretError::Missing { .. })), "{refused:?}");
+        assert!(!dir.path().join("person.secret").exists());
+    }
+
+    #[test]
+    fn processes_that_create_a_secret_at_once_share_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || open_secret(None, dir.path(), &[]).unwrap().fingerprint();
+        let all = std::thread::scope(|scope| {
+            let opening: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+            opening.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert!(all.iter().all(|fingerprint| *fingerprint == all[0]), "{all:?}");
     }
 
     #[test]
@@ -79,10 +137,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let configured = dir.path().join("configured");
         assert!(matches!(
-            open_secret(Some(&configured), dir.path()),
+            open_secret(Some(&configured), dir.path(), &[]),
             Err(SecretError::File { .. })
         ));
         std::fs::write(&configured, "short").unwrap();
-        assert!(matches!(open_secret(Some(&configured), dir.path()), Err(SecretError::Short(_))));
+        assert!(matches!(
+            open_secret(Some(&configured), dir.path(), &[]),
+            Err(SecretError::Short(_))
+        ));
     }
 }

@@ -16,10 +16,12 @@ use contract::wait::{TEST_TIMEOUT, until};
 use contract::{build, cache, definitions, idempotency, jobs, log, store};
 use rusqlite::Connection;
 use schemas::job::{self, JobId, JobTransitionError};
-use schemas::{Generation, LogNumber, LogRef, Offset, PartitionId, Receipt, SubmissionId};
+use schemas::{
+    Generation, LogNumber, LogRef, Offset, PartitionId, PersonKeyHasher, Receipt, SubmissionId,
+};
 use storage::cache::memory::MemoryCache;
-use storage::control::BudgetDefinitions;
 use storage::control::sqlite::SqliteControlTopic;
+use storage::control::{BudgetDefinitions, SecretRecord};
 use storage::idempotency::memory::{MemoryIdempotency, Retention};
 use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::jobs::{JobRows, JobStore, JobUpdateError, UnreadableJob, update_job};
@@ -324,9 +326,9 @@ mod sqlite_control_topic {
     async fn fixture() -> definitions::Fixture {
         let directory = directory();
         let path = directory.path().join("definitions.sqlite");
-        let ours: Arc<dyn BudgetDefinitions> = Arc::new(SqliteControlTopic::open(&path).unwrap());
+        let ours = Arc::new(SqliteControlTopic::open(&path).unwrap());
         definitions::Fixture {
-            follower: Arc::clone(&ours),
+            follower: Arc::clone(&ours) as _,
             ours,
             rival: Arc::new(SqliteControlTopic::open(&path).unwrap()),
             _kept: Box::new(directory),
@@ -346,6 +348,20 @@ mod sqlite_control_topic {
         drop(opened);
         let reopened = SqliteControlTopic::open(&path).unwrap();
         assert_eq!(reopened.catalog().get(wanted.id.as_str()), Some(&defined));
+    }
+
+    #[tokio::test]
+    async fn a_recorded_secret_survives_reopening() {
+        let directory = directory();
+        let path = directory.path().join("definitions.sqlite");
+        let fingerprint = |secret: u8| PersonKeyHasher::new(&[secret; 32]).unwrap().fingerprint();
+        let opened = SqliteControlTopic::open(&path).unwrap();
+        assert_eq!(*opened.subscribe_secret().borrow(), None);
+        assert_eq!(opened.record_secret(&fingerprint(1)).await, Ok(fingerprint(1)));
+        drop(opened);
+        let reopened = SqliteControlTopic::open(&path).unwrap();
+        assert_eq!(*reopened.subscribe_secret().borrow(), Some(fingerprint(1)));
+        assert_eq!(reopened.record_secret(&fingerprint(2)).await, Ok(fingerprint(1)));
     }
 }
 

@@ -23,7 +23,7 @@ use runtime::process::Process;
 use runtime::telemetry::LogFormat;
 use storage::cache::Cache;
 use storage::config::{LogHandles, StorageConfig, StoreHandles};
-use storage::control::ControlTopic;
+use storage::control::{ControlTopic, record_secret, wait_until_loaded};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
@@ -112,9 +112,13 @@ struct Backends {
 
 impl Backends {
     async fn open(storage: &StorageConfig, admin: AdminGuard) -> Result<Self, RunError> {
-        let store = storage.open_store().await?;
+        // First: a secret is created only where there is no data.
+        let hasher = storage.hasher()?;
         storage.ensure_control_topic().await?;
         let control = storage.open_control_topic()?;
+        wait_until_loaded(control.active_log.as_ref()).await;
+        record_secret(control.secret.as_ref(), &hasher).await?;
+        let store = storage.open_store().await?;
         let first_log = storage.first_log();
         let registry =
             first_registry(store.store.as_ref(), control.active_log.as_ref(), &first_log).await?;
@@ -124,7 +128,7 @@ impl Backends {
                 log: Arc::clone(&log.writer),
                 definitions: Arc::clone(&control.definitions),
                 idempotency: storage.open_idempotency().await,
-                hasher: storage.hasher()?,
+                hasher,
                 admin,
             },
             log,

@@ -213,9 +213,8 @@ async fn generations_are_listed_with_the_reports_of_shadow_generations() {
     let alone = json!({"revision": 1, "term": 1, "generations": [first]});
     assert_eq!(server.get(GENERATIONS).await.json(), alone);
 
-    let record = |generation| GenerationRecord {
-        generation: Generation(generation),
-        log: LogRef::first("submissions", partitions()),
+    let record = |generation| {
+        GenerationRecord::new(Generation(generation), LogRef::first("submissions", partitions()))
     };
     let job: job::JobId = "019347f0-0000-7000-8000-000000000000".parse().unwrap();
     let registry = GenerationRegistry {

@@ -117,7 +117,7 @@ fn begin_on(
     if let Some(previous) = &registry.previous {
         return Err(TransitionRefused::PreviousKept(previous.generation));
     }
-    let record = GenerationRecord { generation: registry.next, log };
+    let record = GenerationRecord::new(registry.next, log);
     let mut next = successor(registry);
     next.next = Generation(registry.next.0 + 1);
     next.building = Some(Building { record, dry_run, begun_at_ms, job: None, seal: Seal::Open });

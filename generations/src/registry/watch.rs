@@ -26,6 +26,10 @@ pub async fn watch_registry(
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         match store.registry().await {
             Ok(Some(read)) => {
+                if let Err(reason) = read.check_fold_version() {
+                    tracing::error!(reason, "generation registry of another release, not followed");
+                    continue;
+                }
                 // Reads are not linearizable: a later read may return an older revision.
                 registry.send_if_modified(|latest| {
                     let newer = read.revision > latest.revision;

@@ -161,7 +161,7 @@ impl<OnProgress: Fn(&RepartitionProgress)> Repartition<'_, OnProgress> {
     ) -> Result<RepartitionProgress, RepartitionError> {
         let ends = log_ends(source.as_ref(), &self.from.log).await?;
         copy.extend_to(&ends)?;
-        let GenerationRecord { generation, log } = &self.record;
+        let GenerationRecord { generation, log, .. } = &self.record;
         let reports = self.deps.store.reports(*generation, log.partitions).await?;
         Ok(RepartitionProgress::measure(&ends, &copy.counts, &reports, now_ms()))
     }
@@ -171,7 +171,7 @@ impl<OnProgress: Fn(&RepartitionProgress)> Repartition<'_, OnProgress> {
         &self,
         source: &Arc<dyn LogReader>,
     ) -> Result<bool, RepartitionError> {
-        let GenerationRecord { generation, log } = &self.from;
+        let GenerationRecord { generation, log, .. } = &self.from;
         let ends = log_ends(source.as_ref(), log).await?;
         let mut lag = 0;
         for (partition, end) in log.partitions.partitions().zip(ends) {

@@ -207,7 +207,7 @@ fn shadow_partitions(
         // An active generation on another log is about to be folded for the group, possibly by
         // another process already.
         .filter(|record| record.log == adopted.log || *record != &registry.active)
-        .flat_map(|GenerationRecord { generation, log }| {
+        .flat_map(|GenerationRecord { generation, log, .. }| {
             let modulus = adopted.log.partitions.get();
             let own = log
                 .partitions
@@ -261,7 +261,7 @@ mod tests {
             topic: "submissions-2".into(),
             partitions: PartitionCount::new(7).unwrap(),
         };
-        let on_new_log = GenerationRecord { generation: Generation(2), log };
+        let on_new_log = GenerationRecord::new(Generation(2), log);
         registry.previous = Some(on_new_log.clone());
         let partitions = |assigned: &[u32]| -> Vec<u32> {
             let assigned = assigned.iter().copied().map(PartitionId).collect();

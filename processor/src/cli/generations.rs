@@ -157,7 +157,7 @@ async fn list(
         .chain(registry.retired.iter().map(|record| (record, "retired, rows not yet deleted")));
     for (record, status) in all {
         let records = committed(store, record).await?;
-        let GenerationRecord { generation, log } = record;
+        let GenerationRecord { generation, log, .. } = record;
         let _ = writeln!(
             text,
             "generation {generation}  {status}  topic {}, {} partitions, {records} records folded",

@@ -1,4 +1,4 @@
-//! The first registry: after a completely lost store, and beside what a lost registry leaves.
+//! The first registry: after a completely lost store, beside what a lost registry leaves, and of another fold.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -6,7 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use generations::registry::{begin_on_new_log, update_registry};
 use processor::{StartError, first_registry};
-use schemas::{Generation, GenerationRegistry, LogNumber, LogRef, PartitionCount, PartitionId};
+use schemas::{
+    Generation, GenerationRecord, GenerationRegistry, LogNumber, LogRef, PartitionCount,
+    PartitionId,
+};
 use storage::control::{ActiveLog, DefinitionError};
 use storage::store::memory::MemoryStore;
 use storage::store::{Checkpoints, Epoch, Generations, PartitionRef};
@@ -121,4 +124,14 @@ async fn totals_of_a_store_older_than_the_active_log_do_not_prevent_a_first_regi
     store.claim(id, None, Epoch(1), "an owner").await.unwrap();
     let registry = first_registry(&store, &active_log, &first_log()).await.unwrap();
     assert_eq!(registry, GenerationRegistry::first(later_log()));
+}
+
+#[tokio::test]
+async fn totals_of_another_version_of_the_fold_are_not_resumed() {
+    let (store, active_log) = (MemoryStore::new(), FakeActiveLog::new(true, None));
+    let mut registry = GenerationRegistry::first(first_log());
+    registry.active = GenerationRecord { fold_version: 2, ..registry.active };
+    store.change_registry(&registry).await.unwrap();
+    let refused = first_registry(&store, &active_log, &first_log()).await;
+    assert!(matches!(refused, Err(StartError::FoldVersion(_))), "{refused:?}");
 }

@@ -13,7 +13,7 @@ use crate::cache::memory::MemoryCache;
 use crate::cache::redis::RedisCache;
 use crate::control::kafka::KafkaControlTopic;
 use crate::control::sqlite::SqliteControlTopic;
-use crate::control::{ActiveLog, ControlTopic, wait_until_loaded};
+use crate::control::{ActiveLog, ControlTopic, record_secret, wait_until_loaded};
 use crate::idempotency::Idempotency;
 use crate::idempotency::memory::MemoryIdempotency;
 use crate::idempotency::redis::RedisIdempotency;
@@ -69,18 +69,22 @@ impl StoreHandles {
 }
 
 impl StorageConfig {
-    /// Opens the active log for appending. The writer follows later switches of the active log.
+    /// Opens the active log for appending what `hasher` made the keys of. The writer follows later switches of the active
+    /// log.
     ///
     /// # Errors
-    /// If the log is unreachable or has an unexpected partition count.
+    /// If the log is unreachable or has an unexpected partition count, or another secret is recorded with the data.
     pub async fn open_log_writer(
         &self,
-        active_log: &dyn ActiveLog,
+        control: &ControlTopic,
+        hasher: &PersonKeyHasher,
     ) -> Result<Arc<dyn LogWriter>, OpenError> {
+        let active_log = control.active_log.as_ref();
+        self.ensure_control_topic().await?;
+        wait_until_loaded(active_log).await;
+        record_secret(control.secret.as_ref(), hasher).await?;
         match self.log {
             LogKind::Kafka => {
-                self.ensure_control_topic().await?;
-                wait_until_loaded(active_log).await;
                 let switches = active_log.subscribe();
                 let log = switches.borrow().clone().unwrap_or_else(|| self.first_log());
                 let opened = KafkaLogWriter::open(&self.kafka, &log, switches).await;
@@ -255,12 +259,13 @@ impl StorageConfig {
         }
     }
 
-    /// Returns the hasher of person ids.
+    /// Returns the hasher of person ids. Call it before the embedded files are created: with them, no secret is.
     ///
     /// # Errors
-    /// If its secret cannot be read or created.
+    /// If its secret cannot be read or created, or is missing where there is data.
     pub fn hasher(&self) -> Result<PersonKeyHasher, OpenError> {
-        Ok(open_secret(self.person_key_secret_file.as_deref(), &self.sqlite_dir)?)
+        let data = [LOG_FILE, STORE_FILE];
+        Ok(open_secret(self.person_key_secret_file.as_deref(), &self.sqlite_dir, &data)?)
     }
 
     fn embedded_file(&self, name: &str) -> Result<PathBuf, OpenError> {

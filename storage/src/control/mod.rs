@@ -1,13 +1,16 @@
-//! The control topic: a compacted topic that all services follow. It has two views: the definitions of budgets, and the
-//! active log, that is the topic to which submissions go. Ingest and api read both here, since they may have no store.
+//! The control topic: a compacted topic that all services follow. It has three views: the definitions of budgets, the
+//! active log, that is the topic to which submissions go, and the fingerprint of the person secret. Ingest and api read
+//! them here, since they may have no store.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `budgets` | the catalog of definitions, and the pure rules for changing them |
+//! | `secret` | comparing a process's person secret with the recorded fingerprint |
 //! | `kafka`, `sqlite` | the topic itself |
 
 mod budgets;
 pub mod kafka;
+mod secret;
 pub mod sqlite;
 
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use schemas::{Budget, BudgetId, LogRef};
 use tokio::sync::watch;
 
 pub use budgets::{Catalog, Change, ChangeRefused, define, define_if_absent, freeze};
+pub use secret::{SecretRecord, record_secret, wait_for_other_secret};
 
 /// Interval at which loading is checked, in case it ends without a change.
 const LOAD_POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -33,20 +37,26 @@ pub enum DefinitionError {
     Unavailable(String),
 }
 
-/// Both views of the control topic.
+/// The views of the control topic.
 #[derive(Clone)]
 pub struct ControlTopic {
     /// The definitions of budgets.
     pub definitions: Arc<dyn BudgetDefinitions>,
     /// The log to which submissions go.
     pub active_log: Arc<dyn ActiveLog>,
+    /// The fingerprint of the person secret.
+    pub secret: Arc<dyn SecretRecord>,
 }
 
 impl ControlTopic {
-    /// Creates both views of one topic.
-    pub fn new(topic: impl BudgetDefinitions + ActiveLog) -> Self {
+    /// Creates the views of one topic.
+    pub fn new(topic: impl BudgetDefinitions + ActiveLog + SecretRecord) -> Self {
         let topic = Arc::new(topic);
-        Self { definitions: Arc::clone(&topic) as _, active_log: topic }
+        Self {
+            definitions: Arc::clone(&topic) as _,
+            active_log: Arc::clone(&topic) as _,
+            secret: topic,
+        }
     }
 }
 

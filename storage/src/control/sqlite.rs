@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use rusqlite::{Connection, TransactionBehavior};
-use schemas::{Budget, BudgetId, LogRef, StoredBudget};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use schemas::{Budget, BudgetId, LogRef, SecretFingerprint, StoredBudget};
 use tokio::sync::{Mutex, watch};
 
-use super::{ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, DefinitionError};
+use super::{
+    ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, DefinitionError, SecretRecord,
+};
 use crate::sqlite::{self, Durability, Schema, Worker};
 
 pub use crate::sqlite::SqliteOpenError;
@@ -32,11 +34,21 @@ const SCHEMA: Schema = Schema {
     "],
 };
 
+/// Holds the fingerprint of the person secret, from when it is recorded. Not a migration: earlier releases open the file
+/// as before.
+const SECRET_TABLE: &str = "
+    CREATE TABLE IF NOT EXISTS person_secret (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        fingerprint TEXT NOT NULL
+    ) STRICT;
+";
+
 /// The control topic in one SQLite file. Changes by other processes become visible at the next change by this one.
 pub struct SqliteControlTopic {
     database: Worker,
     state: Arc<State>,
     active_log: watch::Sender<Option<LogRef>>,
+    secret: watch::Sender<Option<SecretFingerprint>>,
     /// Serializes the changes of this process.
     changing: Mutex<()>,
 }
@@ -69,6 +81,8 @@ impl SqliteControlTopic {
     /// When the file is not a control topic, or cannot be read and written.
     pub fn open(path: &Path) -> Result<Self, SqliteOpenError> {
         let connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;
+        let secret =
+            read_secret(&connection).map_err(|error| SqliteOpenError::unusable(path, error))?;
         let state = State { history: ArcSwap::default(), changed: watch::Sender::new(()) };
         state.read_new(&connection).map_err(|fault| SqliteOpenError::unusable(path, fault))?;
         let database = Worker::start("definitions", connection)
@@ -77,6 +91,7 @@ impl SqliteControlTopic {
             database,
             state: Arc::new(state),
             active_log: watch::Sender::new(None),
+            secret: watch::Sender::new(secret),
             changing: Mutex::default(),
         })
     }
@@ -107,6 +122,44 @@ impl ActiveLog for SqliteControlTopic {
     async fn publish(&self, _log: &LogRef) -> Result<(), DefinitionError> {
         Err(DefinitionError::Unavailable("the embedded log cannot be replaced".to_owned()))
     }
+}
+
+#[async_trait]
+impl SecretRecord for SqliteControlTopic {
+    fn subscribe_secret(&self) -> watch::Receiver<Option<SecretFingerprint>> {
+        self.secret.subscribe()
+    }
+
+    async fn record_secret(
+        &self,
+        fingerprint: &SecretFingerprint,
+    ) -> Result<SecretFingerprint, DefinitionError> {
+        let (wanted, text) = (fingerprint.clone(), fingerprint.to_string());
+        let record = move |_: &State, connection: &mut Connection| {
+            connection.execute_batch(SECRET_TABLE)?;
+            connection.execute(
+                "INSERT INTO person_secret (id, fingerprint) VALUES (1, ?1) ON CONFLICT DO NOTHING",
+                [text],
+            )?;
+            Ok(read_secret(connection)?.unwrap_or(wanted))
+        };
+        let recorded = self.on_thread(record).await?;
+        self.secret.send_replace(Some(recorded.clone()));
+        Ok(recorded)
+    }
+}
+
+fn read_secret(connection: &Connection) -> rusqlite::Result<Option<SecretFingerprint>> {
+    let is_table_there = connection
+        .prepare("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'person_secret'")?
+        .exists([])?;
+    if !is_table_there {
+        return Ok(None);
+    }
+    connection
+        .query_row("SELECT fingerprint FROM person_secret", [], |row| row.get(0))
+        .optional()
+        .map(|text: Option<String>| text.map(SecretFingerprint::from_text))
 }
 
 #[async_trait]

@@ -4,20 +4,27 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::{Budget, BudgetId};
+use schemas::{Budget, BudgetId, PersonKeyHasher};
 use storage::control::{
-    BudgetDefinitions, ChangeRefused, DefinitionError, define, define_if_absent, freeze,
+    BudgetDefinitions, ChangeRefused, DefinitionError, SecretRecord, define, define_if_absent,
+    freeze, record_secret, wait_for_other_secret,
 };
+use storage::open_error::OpenError;
 
 use super::build::{budget, category, new_budget_id};
 use super::wait::until;
 
+/// The two views of a control topic that are tested here.
+pub trait Control: BudgetDefinitions + SecretRecord {}
+
+impl<C: BudgetDefinitions + SecretRecord> Control for C {}
+
 pub struct Fixture {
-    pub ours: Arc<dyn BudgetDefinitions>,
+    pub ours: Arc<dyn Control>,
     /// Changes the same definitions through a second handle.
-    pub rival: Arc<dyn BudgetDefinitions>,
+    pub rival: Arc<dyn Control>,
     /// Follows the changes of `ours`. The embedded control topic has one process, which follows itself.
-    pub follower: Arc<dyn BudgetDefinitions>,
+    pub follower: Arc<dyn Control>,
     /// Dropped with the fixture: a folder, topics.
     pub _kept: Box<dyn Any + Send + Sync>,
 }
@@ -35,6 +42,8 @@ macro_rules! definitions_contract {
             concurrent_changes_are_not_lost,
             one_of_concurrent_freezes_writes,
             categories_never_change_after_an_acknowledged_freeze,
+            the_first_of_concurrent_secrets_is_recorded_and_others_are_refused,
+            a_recorded_secret_reaches_a_follower,
         }
     };
 }
@@ -195,4 +204,40 @@ pub async fn categories_never_change_after_an_acknowledged_freeze(fixture: &Fixt
             }
         }
     }
+}
+
+fn hasher(secret: &str) -> PersonKeyHasher {
+    PersonKeyHasher::new(secret.repeat(32).as_bytes()).unwrap()
+}
+
+pub async fn the_first_of_concurrent_secrets_is_recorded_and_others_are_refused(fixture: &Fixture) {
+    fixture.loaded().await;
+    let (one, two) = (hasher("1"), hasher("2"));
+    let (first, second) =
+        tokio::join!(record_secret(&*fixture.ours, &one), record_secret(&*fixture.rival, &two));
+    let (recorded, other) = if first.is_ok() { (one, two) } else { (two, one) };
+    assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+    for control in [&fixture.ours, &fixture.rival] {
+        // Whichever handle has read the topic.
+        for _ in 0..2 {
+            record_secret(&**control, &recorded).await.unwrap();
+            let refused = record_secret(&**control, &other).await;
+            assert!(matches!(refused, Err(OpenError::Secret(_))), "{refused:?}");
+        }
+    }
+}
+
+pub async fn a_recorded_secret_reaches_a_follower(fixture: &Fixture) {
+    fixture.loaded().await;
+    let (same, other) = (hasher("1"), hasher("2"));
+    let noticed = wait_for_other_secret(&*fixture.follower, &other);
+    let recorded = async {
+        record_secret(&*fixture.ours, &same).await.unwrap();
+        // Nobody is stopped by a secret that is the recorded one.
+        let own = wait_for_other_secret(&*fixture.follower, &same);
+        tokio::time::timeout(ONE_SECOND, own).await.unwrap_err();
+    };
+    let (noticed, ()) =
+        tokio::time::timeout(LOADING, async { tokio::join!(noticed, recorded) }).await.unwrap();
+    assert!(!noticed.is_transient(), "{noticed}");
 }

@@ -8,11 +8,11 @@ use arc_swap::ArcSwap;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message, Offset, TopicPartitionList};
-use schemas::{BudgetId, LogRef, StoredBudget};
+use schemas::{BudgetId, LogRef, SecretFingerprint, StoredBudget};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{ACTIVE_LOG_KEY, POLL_INTERVAL, QuietContext};
+use super::{ACTIVE_LOG_KEY, POLL_INTERVAL, QuietContext, SECRET_KEY};
 use crate::control::Catalog;
 use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
@@ -22,6 +22,7 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 pub(super) struct State {
     pub catalog: ArcSwap<Catalog>,
     pub active_log: watch::Sender<Option<LogRef>>,
+    pub secret: watch::Sender<Option<SecretFingerprint>>,
     loaded: AtomicBool,
     /// The active log's latest record can only be read by a newer release.
     log_unreadable: AtomicBool,
@@ -33,6 +34,7 @@ impl Default for State {
         Self {
             catalog: ArcSwap::default(),
             active_log: watch::Sender::new(None),
+            secret: watch::Sender::new(None),
             loaded: AtomicBool::new(false),
             log_unreadable: AtomicBool::new(false),
             changed: watch::Sender::new(()),
@@ -73,6 +75,17 @@ impl State {
         });
     }
 
+    /// Sets the fingerprint of the person secret, which never changes.
+    pub fn set_secret(&self, fingerprint: SecretFingerprint) {
+        self.secret.send_if_modified(|known| {
+            let is_first = known.is_none();
+            if is_first {
+                *known = Some(fingerprint);
+            }
+            is_first
+        });
+    }
+
     /// Updates a definition, unless the known one is newer: the response to a change may overtake the follower.
     pub fn update_budget(&self, id: &BudgetId, stored: &StoredBudget) {
         let mut updated = None;
@@ -93,6 +106,9 @@ pub(super) enum ControlRecord {
     ActiveLog(LogRef),
     /// The active log's record, in a form that only a newer release can read.
     UnreadableLog,
+    Secret(SecretFingerprint),
+    /// The record of the person secret, in a form that only a newer release can read.
+    UnreadableSecret,
 }
 
 impl ControlRecord {
@@ -105,6 +121,10 @@ impl ControlRecord {
         if key == ACTIVE_LOG_KEY.as_bytes() {
             let log = payload.and_then(|json| serde_json::from_slice(json).ok());
             return Some(log.map_or(Self::UnreadableLog, Self::ActiveLog));
+        }
+        if key == SECRET_KEY.as_bytes() {
+            let secret = payload.and_then(|json| serde_json::from_slice(json).ok());
+            return Some(secret.map_or(Self::UnreadableSecret, Self::Secret));
         }
         let id = BudgetId::parse(std::str::from_utf8(key).ok()?).ok()?;
         let unreadable =
@@ -154,6 +174,11 @@ fn follow(config: &KafkaConfig, state: &State, stop: &CancellationToken) -> Kafk
                         "record of the active log is unreadable: it is damaged, or a newer release wrote it"
                     );
                 }
+                Some(ControlRecord::Secret(fingerprint)) => state.set_secret(fingerprint),
+                Some(ControlRecord::UnreadableSecret) => tracing::error!(
+                    offset = message.offset(),
+                    "record of the person secret is unreadable: it is damaged, or a newer release wrote it"
+                ),
                 None => tracing::warn!(
                     offset = message.offset(),
                     "ignored a record of the control topic with an unknown key"

@@ -21,17 +21,20 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientContext, Statistics};
-use schemas::{Budget, BudgetId, LogRef, StoredBudget};
+use schemas::{Budget, BudgetId, LogRef, SecretFingerprint, StoredBudget};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::follower::State;
-use self::transaction::PublishError;
-use super::{ActiveLog, BudgetDefinitions, Catalog, Change, DefinitionError};
+use self::transaction::WriteError;
+use super::{ActiveLog, BudgetDefinitions, Catalog, Change, DefinitionError, SecretRecord};
 use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
 /// Key of the record that names the active log. Not a valid budget id.
 const ACTIVE_LOG_KEY: &str = "@log";
+
+/// Key of the record with the fingerprint of the person secret. Not a valid budget id.
+const SECRET_KEY: &str = "@secret";
 
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -84,27 +87,28 @@ impl ActiveLog for KafkaControlTopic {
     }
 
     async fn publish(&self, log: &LogRef) -> Result<(), DefinitionError> {
-        let deadline = Instant::now() + CHANGE_TIMEOUT;
-        let _changing = self.changing.lock().await;
-        loop {
-            let next = log.clone();
-            match self.blocking(move |config| transaction::publish_log(config, &next)).await? {
-                Ok(published) => {
-                    self.state.update_log(published);
-                    return Ok(());
-                }
-                Err(error @ PublishError::Unreadable) => {
-                    return Err(DefinitionError::Unavailable(error.to_string()));
-                }
-                Err(error) if Instant::now() > deadline => {
-                    return Err(DefinitionError::Unavailable(error.to_string()));
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "failed to announce the active log, retrying");
-                    tokio::time::sleep(jittered_retry_delay()).await;
-                }
-            }
-        }
+        let next = log.clone();
+        let published = self.write(move |config| transaction::publish_log(config, &next)).await?;
+        self.state.update_log(published);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl SecretRecord for KafkaControlTopic {
+    fn subscribe_secret(&self) -> watch::Receiver<Option<SecretFingerprint>> {
+        self.state.secret.subscribe()
+    }
+
+    async fn record_secret(
+        &self,
+        fingerprint: &SecretFingerprint,
+    ) -> Result<SecretFingerprint, DefinitionError> {
+        let wanted = fingerprint.clone();
+        let record = move |config: &KafkaConfig| transaction::record_secret(config, &wanted);
+        let recorded = self.write(record).await?;
+        self.state.set_secret(recorded.clone());
+        Ok(recorded)
     }
 }
 
@@ -152,6 +156,30 @@ impl BudgetDefinitions for KafkaControlTopic {
 }
 
 impl KafkaControlTopic {
+    /// Repeats a write until it succeeds or takes too long.
+    async fn write<T: Send + 'static>(
+        &self,
+        step: impl Fn(&KafkaConfig) -> Result<T, WriteError> + Clone + Send + 'static,
+    ) -> Result<T, DefinitionError> {
+        let deadline = Instant::now() + CHANGE_TIMEOUT;
+        let _changing = self.changing.lock().await;
+        loop {
+            match self.blocking(step.clone()).await? {
+                Ok(written) => return Ok(written),
+                Err(error @ WriteError::Unreadable) => {
+                    return Err(DefinitionError::Unavailable(error.to_string()));
+                }
+                Err(error) if Instant::now() > deadline => {
+                    return Err(DefinitionError::Unavailable(error.to_string()));
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "failed to write to the control topic, retrying");
+                    tokio::time::sleep(jittered_retry_delay()).await;
+                }
+            }
+        }
+    }
+
     /// Attempts a change once. The inner error can be retried.
     async fn try_change(
         &self,

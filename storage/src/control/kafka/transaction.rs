@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use schemas::{Budget, LogRef};
+use schemas::{Budget, LogRef, SecretFingerprint};
 use serde::Serialize;
 
 use super::follower::{self, ControlRecord};
-use super::{ACTIVE_LOG_KEY, POLL_INTERVAL, QuietContext};
+use super::{ACTIVE_LOG_KEY, POLL_INTERVAL, QuietContext, SECRET_KEY};
 use crate::control::Catalog;
 use crate::log::kafka::KafkaConfig;
 
@@ -20,28 +20,27 @@ pub(super) struct OpenTransaction {
     /// The committed definitions.
     pub catalog: Catalog,
     /// The committed active log.
-    active_log: PublishedLog,
+    active_log: CommittedRecord<LogRef>,
+    /// The committed fingerprint of the person secret.
+    secret: CommittedRecord<SecretFingerprint>,
 }
 
-/// The active log as it is published.
-enum PublishedLog {
-    /// No log is published: submissions go to the first one.
-    None,
-    Known(LogRef),
-    /// Only a newer release can read the record.
+/// A record of the topic as it is committed.
+enum CommittedRecord<T> {
+    Absent,
+    Known(T),
+    /// Only a newer release can read it.
     Unreadable,
 }
 
-/// Why the active log was not published.
+/// Why a record was not written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PublishError {
+pub(super) enum WriteError {
     /// Fenced by another change, Kafka is unavailable, or the outcome is unknown.
     #[error(transparent)]
     Kafka(#[from] KafkaError),
-    /// Writing over the published record would destroy what a newer release wrote.
-    #[error(
-        "the published active log is unreadable, and is not replaced: a newer release wrote it"
-    )]
+    /// Writing over the committed record would destroy what a newer release wrote.
+    #[error("the committed record is unreadable, and is not replaced: a newer release wrote it")]
     Unreadable,
 }
 
@@ -55,19 +54,22 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<OpenTransaction> {
     producer.init_transactions(STEP_TIMEOUT)?;
     let consumer = follower::consumer(config)?;
     let deadline = Instant::now() + STEP_TIMEOUT;
-    let (mut catalog, mut active_log) = (Catalog::default(), PublishedLog::None);
+    let mut catalog = Catalog::default();
+    let (mut active_log, mut secret) = (CommittedRecord::Absent, CommittedRecord::Absent);
     loop {
         match consumer.poll(POLL_INTERVAL) {
             Some(Ok(message)) => match ControlRecord::parse(&message) {
                 Some(ControlRecord::Budget(id, stored)) => {
                     catalog = catalog.with_stored(&id, stored);
                 }
-                Some(ControlRecord::ActiveLog(log)) => active_log = PublishedLog::Known(log),
-                Some(ControlRecord::UnreadableLog) => active_log = PublishedLog::Unreadable,
+                Some(ControlRecord::ActiveLog(log)) => active_log = CommittedRecord::Known(log),
+                Some(ControlRecord::UnreadableLog) => active_log = CommittedRecord::Unreadable,
+                Some(ControlRecord::Secret(known)) => secret = CommittedRecord::Known(known),
+                Some(ControlRecord::UnreadableSecret) => secret = CommittedRecord::Unreadable,
                 None => {}
             },
             Some(Err(KafkaError::PartitionEOF(_))) => {
-                return Ok(OpenTransaction { producer, catalog, active_log });
+                return Ok(OpenTransaction { producer, catalog, active_log, secret });
             }
             Some(Err(error)) if Instant::now() > deadline => return Err(error),
             _ if Instant::now() > deadline => {
@@ -79,14 +81,32 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<OpenTransaction> {
 }
 
 /// Publishes the active log unless it or a later one is published already. Returns the log that is published then.
-pub(super) fn publish_log(config: &KafkaConfig, log: &LogRef) -> Result<LogRef, PublishError> {
+pub(super) fn publish_log(config: &KafkaConfig, log: &LogRef) -> Result<LogRef, WriteError> {
     let opened = open(config)?;
     match &opened.active_log {
-        PublishedLog::Unreadable => Err(PublishError::Unreadable),
-        PublishedLog::Known(published) if published.number >= log.number => Ok(published.clone()),
-        PublishedLog::Known(_) | PublishedLog::None => {
+        CommittedRecord::Unreadable => Err(WriteError::Unreadable),
+        CommittedRecord::Known(published) if published.number >= log.number => {
+            Ok(published.clone())
+        }
+        CommittedRecord::Known(_) | CommittedRecord::Absent => {
             opened.write(config, ACTIVE_LOG_KEY, log)?;
             Ok(log.clone())
+        }
+    }
+}
+
+/// Records the fingerprint of the person secret unless one is recorded. Returns the recorded one.
+pub(super) fn record_secret(
+    config: &KafkaConfig,
+    fingerprint: &SecretFingerprint,
+) -> Result<SecretFingerprint, WriteError> {
+    let opened = open(config)?;
+    match &opened.secret {
+        CommittedRecord::Unreadable => Err(WriteError::Unreadable),
+        CommittedRecord::Known(recorded) => Ok(recorded.clone()),
+        CommittedRecord::Absent => {
+            opened.write(config, SECRET_KEY, fingerprint)?;
+            Ok(fingerprint.clone())
         }
     }
 }
