@@ -2,18 +2,29 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An IPv4 address, or the /64 network of an IPv6 address: a client usually owns all of it.
+/// An IPv4 address, or the /64 network of an IPv6 address: a client usually owns all of it. Unknown behind a proxy that
+/// does not name its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ClientNetwork(IpAddr);
+pub struct ClientNetwork(Option<IpAddr>);
+
+impl ClientNetwork {
+    /// All clients of a proxy that does not name them: many people share it, so no limit per client applies.
+    pub const UNKNOWN: Self = Self(None);
+
+    /// Whether limits per client apply.
+    pub fn is_known(&self) -> bool {
+        self.0.is_some()
+    }
+}
 
 impl From<IpAddr> for ClientNetwork {
     fn from(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
+        Self(Some(match address.to_canonical() {
             IpAddr::V6(address) => {
                 Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into()
             }
             address @ IpAddr::V4(_) => address,
-        })
+        }))
     }
 }
 

@@ -41,6 +41,10 @@ impl LogEnds {
         if receipt.log > term.log {
             return self.is_no_log(receipt.log).await;
         }
+        // Positions of an earlier log are unknown here.
+        if receipt.log < term.log {
+            return false;
+        }
         let partition = PartitionRef { generation: term.generation, partition: receipt.partition };
         let too_far =
             |position: Position| receipt.offset.0.saturating_sub(position.0) > MAX_RECORDS_AHEAD;

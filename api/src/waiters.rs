@@ -51,7 +51,7 @@ impl WaiterLimit {
     pub fn try_acquire(&self, client: ClientNetwork) -> Result<WaiterPermit<'_>, NoAnswer> {
         let mut waiting = self.lock();
         let of_client = waiting.by_client.get(&client).copied().unwrap_or_default();
-        if of_client >= self.max_per_client {
+        if client.is_known() && of_client >= self.max_per_client {
             return Err(NoAnswer::TooManyWaitersOfClient);
         }
         if waiting.total >= self.max {

@@ -225,6 +225,9 @@ async fn a_put_whose_condition_does_not_hold_changes_nothing() {
     failed(("if-match", "\"x\""), &newer).await;
     let changed = put(&harness, NEW, &[("if-match", &etag)], &newer).await;
     assert_eq!(changed.status.as_u16(), 200);
+    // A repetition of the same change, as after a lost response.
+    let repeated = put(&harness, NEW, &[("if-match", &etag)], &newer).await;
+    assert_eq!((repeated.status.as_u16(), repeated.json()["revision"].clone()), (200, 2.into()));
     // The tag of the former definition.
     failed(("if-match", &etag), BODY).await;
     let again = put(&harness, NEW, &[("if-match", "*")], BODY).await;

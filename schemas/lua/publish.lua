@@ -58,20 +58,26 @@ local function aggregate_head(key)
     return redis.pcall("GETRANGE", key, 0, 200 + 21 * partition_count)
 end
 
--- Returns term and positions of the aggregate, or nil.
+-- Returns term and positions of the aggregate, or nil. An aggregate of another partition count has no positions here: it
+-- is of another term, or damaged.
 local function aggregate_version()
-    local aggregate_term, list = string.match(aggregate_head(KEYS[2]), '^{"term":(%d+),[^%[]*,"positions":%[([%d,]*)%]')
+    local head = aggregate_head(KEYS[2])
+    local aggregate_term = tonumber((string.match(head, '^{"term":(%d+),')))
     if not aggregate_term then
         return nil
     end
     local positions = {}
-    for position in string.gmatch(list, "%d+") do
+    local list = string.match(head, '^{"term":%d+,[^%[]*,"positions":%[([%d,]*)%]')
+    for position in string.gmatch(list or "", "%d+") do
         positions[#positions + 1] = tonumber(position)
     end
     if #positions ~= partition_count then
-        return nil
+        if aggregate_term == term then
+            return nil
+        end
+        positions = {}
     end
-    return { term = tonumber(aggregate_term), positions = positions }
+    return { term = aggregate_term, positions = positions }
 end
 
 -- Delete keys of another type, which another program must have written: they would block publishing forever.

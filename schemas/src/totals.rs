@@ -60,13 +60,15 @@ pub struct BudgetTotals {
 impl BudgetTotals {
     /// Checks the invariants: the sum over categories is people × 10,000, and each category's distribution counts
     /// everyone once.
+    ///
+    /// Numbers whose sum overflows, as damaged ones may, are not consistent.
     pub fn is_consistent(&self) -> bool {
-        let sum: u64 = self.categories.iter().map(|category| category.basis_points).sum();
-        sum == self.people * BASIS_POINTS_PER_PERSON
-            && self
-                .categories
-                .iter()
-                .all(|category| category.people_by_percent.iter().sum::<u64>() == self.people)
+        let total = checked_sum(self.categories.iter().map(|category| category.basis_points));
+        total.is_some()
+            && total == self.people.checked_mul(BASIS_POINTS_PER_PERSON)
+            && self.categories.iter().all(|category| {
+                checked_sum(category.people_by_percent.iter().copied()) == Some(self.people)
+            })
     }
 
     /// Encodes the `distribution` column.
@@ -103,6 +105,10 @@ impl BudgetTotals {
         let totals = Self { position, people, updated_at_ms, categories };
         totals.is_consistent().then_some(totals)
     }
+}
+
+fn checked_sum(numbers: impl IntoIterator<Item = u64>) -> Option<u64> {
+    numbers.into_iter().try_fold(0_u64, u64::checked_add)
 }
 
 /// Totals of a budget in one partition of the active generation, to be published.
@@ -259,6 +265,22 @@ mod running_sum;
 mod tests {
     use super::*;
     use crate::{Generation, LogNumber, Offset};
+
+    #[test]
+    fn damaged_columns_whose_sums_overflow_are_inconsistent_and_do_not_panic() {
+        let category = |basis_points, first_bin| {
+            let mut people_by_percent = Box::new([0; DISTRIBUTION_BINS]);
+            (people_by_percent[0], people_by_percent[1]) = (first_bin, 1);
+            CategoryTotals { basis_points, people_by_percent }
+        };
+        for (people, basis_points, first_bin) in
+            [(u64::MAX, 5, 5), (1, u64::MAX, 1), (1, 10_000, u64::MAX), (2_u64.pow(63), 0, 0)]
+        {
+            let categories = vec![category(basis_points, first_bin), category(1, 1)];
+            let totals = BudgetTotals { people, categories, ..BudgetTotals::default() };
+            assert!(!totals.is_consistent(), "{people} {basis_points} {first_bin}");
+        }
+    }
 
     fn totals(term: u32, log: u32, positions: &[u64]) -> CombinedTotals {
         CombinedTotals {

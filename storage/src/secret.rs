@@ -23,7 +23,7 @@ pub enum SecretError {
     /// There are data, whose persons are known only by a secret that is missing.
     #[error(
         "the secret of persons' keys {path} is missing, and {data} was made with it: with a new secret everyone would be \
-         a new person. Restore the file from a backup; or move the data away, to begin without them"
+         a new person. Restore the file from a backup; or move the whole data directory away, to begin without them"
     )]
     Missing {
         /// The missing file.

@@ -83,7 +83,8 @@ impl BallotAllocation {
                 allocation.basis_points().iter().for_each(|share| hash.update(share.to_be_bytes()))
             }
             Self::Verbatim { shares, .. } => {
-                for (category, share) in shares {
+                // A category that is left out is zero to the service as well.
+                for (category, share) in shares.iter().filter(|(_, share)| *share != 0) {
                     hash.update(category.as_str());
                     hash.update(b"\0");
                     hash.update(share.to_be_bytes());

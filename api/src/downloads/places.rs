@@ -77,7 +77,7 @@ impl DownloadPlaces {
     ) -> Result<DownloadPlace, NoPlace> {
         let mut taken = self.lock();
         let of_client = taken.places.iter().filter(|place| place.client == client).count();
-        if of_client >= self.max_per_client {
+        if client.is_known() && of_client >= self.max_per_client {
             taken.evict_stalled(|place| place.client == client).ok_or(NoPlace::AllOfClientTaken)?;
         } else if taken.places.len() >= self.max {
             taken.evict_stalled(|_| true).ok_or(NoPlace::AllTaken)?;

@@ -25,9 +25,10 @@ use schemas::job::{ExportFormat, ExportFormatFault};
 use storage::exports::PublishedExport;
 
 use super::response::REVALIDATE;
-use super::{ApiState, RETRY_AFTER};
+use super::{ApiState, RETRY_AFTER, no_answer};
 use crate::answer::{Withheld, withheld};
 use crate::downloads::{self, DownloadError};
+use crate::no_answer::NoAnswer;
 
 const POSITIONS: HeaderName = HeaderName::from_static("allocator-positions");
 const VERSION: HeaderName = HeaderName::from_static("allocator-version");
@@ -36,9 +37,18 @@ const PEOPLE: HeaderName = HeaderName::from_static("allocator-people");
 
 impl ApiState {
     /// Returns whether the budget's results are withheld now; false when no tier answers.
-    async fn withholds(&self, budget: &Budget) -> bool {
-        let Some(slot) = self.aggregates.slot(budget.id.as_str()) else { return false };
-        self.aggregates.read(&slot).await.is_ok_and(|reading| reading.aged.answer.is_withheld())
+    ///
+    /// # Errors
+    /// When a tier could answer but is limited now, which readers may have caused.
+    async fn withholds(&self, budget: &Budget) -> Result<bool, Problem> {
+        let Some(slot) = self.aggregates.slot(budget.id.as_str()) else { return Ok(false) };
+        match self.aggregates.read(&slot).await {
+            Ok(reading) => Ok(reading.aged.answer.is_withheld()),
+            Err(limited @ (NoAnswer::Overloaded | NoAnswer::TooManyPeople { .. })) => {
+                Err(no_answer(limited, None))
+            }
+            Err(_) => Ok(false),
+        }
     }
 }
 
@@ -75,7 +85,7 @@ pub(super) async fn of_budget(
         };
         return Err(Problem::new(ProblemKind::NotFound).detail(detail));
     }
-    if api.withholds(budget).await {
+    if api.withholds(budget).await? {
         let detail = "the results of this budget are withheld now";
         return Err(Problem::new(ProblemKind::NotFound).detail(detail));
     }

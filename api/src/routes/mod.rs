@@ -75,7 +75,8 @@ impl ApiState {
 
     /// Returns the client of a request, for limits per client.
     fn client(&self, request: &Parts) -> ClientNetwork {
-        self.trusted_proxies.client_address(request).into()
+        let address = self.trusted_proxies.client_address(request);
+        if self.trusted_proxies.trusts(address) { ClientNetwork::UNKNOWN } else { address.into() }
     }
 
     /// Returns the problem of unknown budgets: they do not exist, the definitions are not loaded yet, or only a newer release

@@ -78,6 +78,19 @@ async fn waiting_reads_of_one_client_are_limited_and_others_still_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn clients_of_a_trusted_proxy_that_does_not_name_them_are_not_limited_as_one() {
+    let server = TestServer::with_settings(&[("api.max_waiters_per_client", "1")]);
+    server.commit("town", &[(1, [5_000, 5_000])]);
+    // From the loopback, which is trusted by default.
+    let wait = || read(&server, TOWN, &[("consistency-token", "1.1"), ("prefer", "wait=2")]);
+    let waiting = [wait(), wait()];
+    wait_until("both reads wait", || server.metric(WAITING) == 2.0).await;
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap().0.status, 412);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_receipt_of_a_partition_that_the_log_lacks_is_malformed() {
     let server = TestServer::new();
     server.commit("town", &[(1, [5_000, 5_000])]);

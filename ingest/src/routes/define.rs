@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::ETAG;
 use http::{HeaderMap, StatusCode};
 use runtime::admin::Principal;
-use runtime::http::{RequestId, WriteConditions, etag_of};
+use runtime::http::{FailedPrecondition, RequestId, WriteConditions, etag_of};
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, BudgetId};
 use storage::control::{ChangeRefused, DefinitionError, define as define_change};
@@ -73,7 +73,16 @@ async fn change(
         is_new.store(current.is_none(), Ordering::Relaxed);
         if !conditions.is_empty() {
             let etag = current.map(|current| etag_of(&to_json(current)));
-            conditions.check(etag.as_ref()).map_err(|_| ChangeRefused::PreconditionFailed)?;
+            match conditions.check(etag.as_ref()) {
+                Ok(()) => {}
+                // The change may have been made although its response was lost (RFC 9110, 13.1.1).
+                Err(FailedPrecondition::IfMatch)
+                    if matches!(define_change(current, definition), Ok(None)) =>
+                {
+                    return Ok(None);
+                }
+                Err(_) => return Err(ChangeRefused::PreconditionFailed),
+            }
         }
         define_change(current, definition)
     };

@@ -27,7 +27,8 @@ impl TrustedProxies {
         })
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether an address is one of the proxies'. As a client's address it means that the proxy did not name its client.
+    pub fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 

@@ -37,6 +37,7 @@ macro_rules! cache_contract {
             a_budget_without_submissions_has_an_empty_aggregate,
             older_totals_change_nothing,
             an_aggregate_never_mixes_generations,
+            an_aggregate_of_a_former_partition_count_is_a_miss_until_the_new_one_is_complete,
             the_aggregate_never_moves_back_for_any_order_of_publications,
             the_aggregate_equals_the_merge_after_any_moves_of_any_partitions,
             aggregates_are_returned_in_the_requested_order,
@@ -131,6 +132,27 @@ pub async fn a_budget_without_submissions_has_an_empty_aggregate(fixture: &Fixtu
     let parts = [totals(1, 1, 2), BudgetTotals::default()];
     publish(cache, &budget, FIRST, count(2), &[(0, parts[0].clone())]).await;
     assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &parts)));
+}
+
+pub async fn an_aggregate_of_a_former_partition_count_is_a_miss_until_the_new_one_is_complete(
+    fixture: &Fixture,
+) {
+    let (cache, budget) = (&*fixture.cache, new_budget_id());
+    for (term, partitions) in [(FIRST, 3), (SECOND, 5), (THIRD, 2)] {
+        let parts: Vec<_> = (0..partitions).map(|partition| totals(9 + partition, 5, 3)).collect();
+        let numbered = || (0..).zip(parts.iter().cloned());
+        for (partition, part) in numbered() {
+            publish(cache, &budget, term, count(partitions), &[(partition, part)]).await;
+            let is_complete = u64::from(partition) + 1 == partitions;
+            assert_eq!(read(cache, &budget).await.is_some(), is_complete, "{term:?} {partition}");
+        }
+        assert_eq!(read(cache, &budget).await, Some(sum(term, &parts)));
+        // A late publication of a former term, with its own partition count.
+        publish(cache, &budget, FIRST, count(3), &[(0, totals(900, 800, 3))]).await;
+        if term != FIRST {
+            assert_eq!(read(cache, &budget).await, Some(sum(term, &parts)));
+        }
+    }
 }
 
 pub async fn older_totals_change_nothing(fixture: &Fixture) {
