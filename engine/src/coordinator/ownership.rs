@@ -20,7 +20,8 @@ pub(super) enum Ownership<O> {
     Recovering { reason: String },
     /// The partition could not be claimed.
     Unclaimed { reason: String },
-    /// An owner runs, or has ended. An owner ends by being fenced or losing commits; the process rejoins then.
+    /// An owner runs, or has ended. An owner ends when it is fenced, when the store has lost commits or person rows, or
+    /// when the log skips records; the process rejoins then.
     Claimed { owner: O },
     /// Folding further could make wrong totals. The owner may still commit what it had folded before.
     Halted { reason: String, owner: Option<O> },
