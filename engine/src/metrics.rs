@@ -67,7 +67,7 @@ impl EngineMetrics {
             )?,
             rows_invalidated: metrics.counter_vec(
                 "processor_rows_invalidated_total",
-                "Times a takeover found person rows that do not match the totals: people are replayed from the log.",
+                "Takeovers that invalidated the person rows because they do not match the totals; people are replayed from the log.",
                 PARTITION,
             )?,
             position: metrics.gauge_vec("processor_position", "The committed position.", PARTITION)?,

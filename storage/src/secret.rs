@@ -10,7 +10,7 @@ use schemas::{PersonKeyHasher, SecretFingerprint};
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The file cannot be read or created.
-    #[error("the secret of persons' keys in {path}: {reason}")]
+    #[error("the person secret in {path}: {reason}")]
     File {
         /// The file.
         path: PathBuf,
@@ -18,11 +18,11 @@ pub enum SecretError {
         reason: std::io::Error,
     },
     /// The secret in the file is too short.
-    #[error("the secret of persons' keys in {0} has less than 32 bytes")]
+    #[error("the person secret in {0} has less than 32 bytes")]
     Short(PathBuf),
     /// There are data, whose persons are known only by a secret that is missing.
     #[error(
-        "the secret of persons' keys {path} is missing, and {data} was made with it: with a new secret everyone would be \
+        "the person secret {path} is missing, and {data} was made with it: with a new secret everyone would be \
          a new person. Restore the file from a backup; or move the whole data directory away, to begin without them"
     )]
     Missing {
@@ -33,7 +33,7 @@ pub enum SecretError {
     },
     /// Another secret is recorded with the data.
     #[error(
-        "the secret of persons' keys is another one than that of the data (fingerprint {own}, recorded {recorded}): with it \
+        "the person secret is not the one of the data (fingerprint {own}, recorded {recorded}): with it \
          everyone would be a new person. Configure the secret that the other processes and earlier starts use, in \
          privacy.person_key_secret_file"
     )]
@@ -112,7 +112,7 @@ mod tests {
             std::fs::metadata(dir.path().join("person.secret")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "a draft is left");
-        // Beside data it is read, and never created.
+        // With data it is read, and never created.
         std::fs::write(dir.path().join("store.db"), "").unwrap();
         assert_eq!(key(open().unwrap()), first);
         std::fs::remove_file(dir.path().join("person.secret")).unwrap();

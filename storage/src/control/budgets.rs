@@ -155,7 +155,8 @@ impl Catalog {
             StoredBudget::Unreadable { revision, .. } => *revision,
         };
         let is_newer = match (self.revision(id), revision) {
-            // A revision of its own is unknown to an unreadable definition, so the next readable one replaces it.
+            // An unreadable definition may carry the previous definition's revision, so a readable one of the same
+            // revision replaces it.
             (Some(known), Some(read)) if self.is_unreadable(id.as_str()) => known <= read,
             (Some(known), Some(read)) => known < read,
             (None, _) | (_, None) => true,
