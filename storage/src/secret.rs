@@ -33,7 +33,7 @@ pub enum SecretError {
     },
     /// Another secret is recorded with the data.
     #[error(
-        "the person secret is not the one of the data (fingerprint {own}, recorded {recorded}): with it \
+        "the person secret is another one than that of the data (fingerprint {own}, recorded {recorded}): with it \
          everyone would be a new person. Configure the secret that the other processes and earlier starts use, in \
          privacy.person_key_secret_file"
     )]
