@@ -26,7 +26,7 @@ use storage::jobs::JobStore;
 use storage::log::{DeadLetterJournal, DeadLetterWriter, LogReaderOpener, LogSource, LogWriter};
 use storage::store::{Store, StoreError};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +34,10 @@ use crate::config::ProcessorConfig;
 use crate::first_registry::first_registry;
 use crate::source_loop::SourceLoop;
 use crate::start_error::StartError;
+
+/// Commits of all partitions that a processor has in flight. More gain nothing and load the store: each is a Paxos round
+/// of some milliseconds.
+const MAX_COMMITS_IN_FLIGHT: usize = 32;
 
 /// Dependencies of the processor.
 pub struct ProcessorDeps {
@@ -69,14 +73,14 @@ pub struct Processor {
     publisher: JoinHandle<()>,
     shadow: JoinHandle<()>,
     worker: JoinHandle<()>,
-    registry: JoinHandle<Result<(), ProcessorHalted>>,
+    registry: JoinHandle<Result<(), RegistryUnreadable>>,
     stop_publisher: CancellationToken,
     stopping: CancellationToken,
 }
 
 impl Processor {
-    /// Starts all components. Cancel `stop` to end them, then await [`Processor::stopped`]. They also end when the generation
-    /// registry becomes unreadable: see [`Processor::stopping`].
+    /// Starts all components. Cancel `stop` to end them, then await [`Processor::stopped`]. They also end when the
+    /// generation registry becomes unreadable: see [`Processor::stopping`].
     ///
     /// # Errors
     /// When the deployment began with another log than is configured, the registry is damaged, or
@@ -129,6 +133,7 @@ impl Processor {
         tokio::spawn(active_log_publisher.run(stop.clone()));
         let publisher =
             Arc::new(Publisher::new(deps.cache, deps.control.definitions, metrics.clone()));
+        let commit_permits = Arc::new(Semaphore::new(MAX_COMMITS_IN_FLIGHT));
         let shadow = ShadowGenerations::new(ShadowDeps {
             readers: LogReaderPool::new(deps.logs),
             store: Arc::clone(&deps.store),
@@ -136,7 +141,7 @@ impl Processor {
             limits: config.limits,
             owner: format!("{owner}-shadow"),
             metrics: generation_metrics,
-            permits: ShadowPermits::default(),
+            permits: ShadowPermits::new(Arc::clone(&commit_permits)),
         })?;
         let coordinator = Coordinator::new(
             CoordinatorDeps {
@@ -146,6 +151,7 @@ impl Processor {
                 identity: deps.source.identity(),
                 registry: registry.clone(),
                 limits: config.limits,
+                commit_permits,
                 claim_timeout: config.claim_timeout,
                 owner,
                 metrics: metrics.clone(),
@@ -188,7 +194,7 @@ impl Processor {
     ///
     /// # Errors
     /// When the components ended by themselves: the reason.
-    pub async fn stopped(mut self) -> Result<(), ProcessorHalted> {
+    pub async fn stopped(mut self) -> Result<(), RegistryUnreadable> {
         if let Some(source) = self.source.take() {
             let joined = tokio::task::spawn_blocking(move || source.join().is_ok()).await;
             if !matches!(joined, Ok(true)) {
@@ -213,10 +219,10 @@ impl Processor {
     }
 }
 
-/// Why the processor ended by itself.
+/// The generation registry cannot be read any more: the processor has ended by itself.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}, or in a mode that only a newer release knows; the processor stopped")]
-pub struct ProcessorHalted(StoreError);
+pub struct RegistryUnreadable(StoreError);
 
 /// Follows the registry until `stop` is cancelled, and cancels it when the registry becomes unreadable.
 async fn follow_registry(
@@ -224,13 +230,13 @@ async fn follow_registry(
     updates: watch::Sender<GenerationRegistry>,
     check: Check,
     stop: CancellationToken,
-) -> Result<(), ProcessorHalted> {
+) -> Result<(), RegistryUnreadable> {
     check.set_ready();
     watch_registry(store, updates, stop.clone()).await.map_err(|error| {
         tracing::error!(%error, "generation registry is unreadable, stopping the processor");
         check.set_unready(error.to_string());
         stop.cancel();
-        ProcessorHalted(error)
+        RegistryUnreadable(error)
     })
 }
 

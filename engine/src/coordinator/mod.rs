@@ -31,7 +31,7 @@ use storage::log::{
 };
 use storage::store::{PartitionRef, Store};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::metrics::EngineMetrics;
@@ -58,6 +58,8 @@ pub struct CoordinatorDeps {
     pub registry: watch::Receiver<GenerationRegistry>,
     /// Intervals and bounds of each owner.
     pub limits: PartitionLimits,
+    /// Limits the commits that this process has in flight.
+    pub commit_permits: Arc<Semaphore>,
     /// Time for one claim, after which the other partitions start without it.
     pub claim_timeout: Duration,
     /// The owner name, unique to this process.

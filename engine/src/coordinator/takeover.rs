@@ -102,6 +102,7 @@ impl Coordinator {
                 store: Arc::clone(&deps.store),
                 dead_letters: Arc::clone(&deps.dead_letters),
                 publisher: Some(Arc::clone(&deps.publisher)),
+                commit_permits: Arc::clone(&deps.commit_permits),
                 row_write_permits: None,
                 identity: deps.identity.clone(),
                 log: self.shared.active.borrow().log.clone(),

@@ -113,6 +113,8 @@ pub struct PartitionState {
     by_id: BTreeMap<BudgetId, usize>,
     /// Index of the last record's budget: most often the next record's too.
     recent: usize,
+    /// Upper bound of the size of the changed totals when they are stored.
+    changed_bytes: usize,
     decoder: RecordDecoder,
 }
 
@@ -129,6 +131,7 @@ impl PartitionState {
             budgets: Vec::new(),
             by_id: BTreeMap::new(),
             recent: 0,
+            changed_bytes: 0,
             decoder: RecordDecoder::default(),
         };
         for (id, totals) in totals {
@@ -173,7 +176,15 @@ impl PartitionState {
             return Ok(FoldOutcome::DeadLetter(DeadLetterReason::WrongPartition(home)));
         }
         match self.budget_index(view.budget) {
-            Ok(index) => self.budgets[index].fold(view, offset, mode),
+            Ok(index) => {
+                let budget = &mut self.budgets[index];
+                let had_changed = budget.changed;
+                let outcome = budget.fold(view, offset, mode);
+                if budget.changed && !had_changed {
+                    self.changed_bytes += budget.stored_bytes();
+                }
+                outcome
+            }
             Err(fault) => Ok(FoldOutcome::DeadLetter(fault.into())),
         }
     }
@@ -200,8 +211,14 @@ impl PartitionState {
         index
     }
 
+    /// Returns how much the totals that [`take_changed`](Self::take_changed) takes have at most when they are stored.
+    pub fn changed_bytes(&self) -> usize {
+        self.changed_bytes
+    }
+
     /// Takes the totals of the budgets that changed since the last call.
     pub fn take_changed(&mut self) -> Vec<(BudgetId, BudgetTotals)> {
+        self.changed_bytes = 0;
         let mut changed = Vec::new();
         for budget in &mut self.budgets {
             if std::mem::take(&mut budget.changed) {
@@ -324,6 +341,15 @@ impl BudgetState {
             self.changed = true;
         }
         Ok(outcome)
+    }
+
+    /// An upper bound of the stored size: a sum and 101 counts a category, of which each count is a varint.
+    fn stored_bytes(&self) -> usize {
+        const ROW_BYTES: usize = 256;
+        const SUM_BYTES: usize = 12;
+        let bits = u64::BITS - (self.totals.people + 1).leading_zeros();
+        let count_bytes = bits.div_ceil(7) as usize;
+        ROW_BYTES + self.totals.categories.len() * (SUM_BYTES + 101 * count_bytes)
     }
 
     fn recount(&self) -> BudgetTotals {

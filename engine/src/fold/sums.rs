@@ -23,8 +23,7 @@ impl ShareSums for BudgetTotals {
         }
         self.people += 1;
         for (category, share) in self.categories.iter_mut().zip(shares.iter()) {
-            category.basis_points += u64::from(share);
-            category.people_by_percent[percent(share)] += 1;
+            category.add_share(share);
         }
     }
 

@@ -301,3 +301,38 @@ fn subtracting_shares_that_the_totals_do_not_contain_is_refused_instead_of_wrapp
         );
     }
 }
+
+proptest! {
+    #[test]
+    fn changed_bytes_bound_the_stored_size_of_the_changed_totals(
+        people in 0..2_000_u64,
+        categories in 2..64_usize,
+    ) {
+        let mut state = PartitionState::new(PartitionId(0), one_partition(), Vec::new());
+        let mut shares = vec![0; categories];
+        shares[0] = 10_000;
+        for person in 0..=people {
+            // The size is measured at the first change of a budget since the last commit.
+            if person == people {
+                state.take_changed();
+            }
+            let record = Submission {
+                budget: BudgetId::parse("taxes").unwrap(),
+                person: PersonKey::from_bytes(u128::from(person).to_le_bytes()),
+                id: SubmissionId(Uuid::from_u128(u128::from(person))),
+                accepted_at_ms: 5,
+                action: Action::Allocate(Allocation::new(&shares).unwrap()),
+            };
+            let (key, value) = (record.person, encode_record(&record));
+            let record = Record { offset: Offset(person), key: key.as_bytes(), value: &value };
+            state.fold(record, FoldMode::Live).unwrap();
+        }
+        let bound = state.changed_bytes();
+        let (_, totals) = &state.take_changed()[0];
+        let varint_bytes = |count: &u64| (u64::BITS - (count | 1).leading_zeros()).div_ceil(7);
+        let counts = totals.categories.iter().flat_map(|category| category.people_by_percent.iter());
+        let stored = 8 * categories + counts.map(|count| varint_bytes(count) as usize).sum::<usize>();
+        prop_assert!(stored <= bound, "{stored} bytes, bound {bound}");
+        prop_assert_eq!(state.changed_bytes(), 0);
+    }
+}

@@ -41,9 +41,7 @@ pub enum HaltReason {
     #[error("the record at offset {0} is not the one that was folded: the topic was recreated")]
     OtherRecord(Offset),
     /// The log skips records, also when it is read again.
-    #[error(
-        "the log has no records from offset {expected} to {found}: they were deleted or compacted"
-    )]
+    #[error("the log has no records {expected}..{found}: they were deleted or compacted")]
     LogGap {
         /// The offset of the first missing record.
         expected: Position,

@@ -10,6 +10,9 @@ use super::DeadLetterThresholds;
 /// Memory for buffered dead letters. Those of the commit in flight come on top.
 const MAX_DEAD_LETTER_BYTES: usize = 16 << 20;
 
+/// Totals in one commit. A commit is one batch, which cannot be split: ScyllaDB and Cassandra refuse batches of 1 MiB.
+pub(super) const MAX_COMMIT_BYTES: usize = 512 << 10;
+
 /// Intervals and bounds of one partition's owner.
 #[derive(Debug, Clone, Copy)]
 pub struct PartitionLimits {
@@ -38,6 +41,8 @@ pub(super) struct Workload {
     pub uncommitted: u64,
     /// Memory that the dead letters among them take.
     pub dead_letter_bytes: usize,
+    /// Size of the totals that they changed.
+    pub changed_bytes: usize,
     /// Records in the log that are not folded yet.
     pub unread: u64,
     /// Records that a takeover would replay.
@@ -75,6 +80,7 @@ impl Pace {
     pub fn may_fold(&self, work: &Workload) -> bool {
         work.uncommitted < self.limits.max_uncommitted
             && work.dead_letter_bytes < MAX_DEAD_LETTER_BYTES
+            && work.changed_bytes < MAX_COMMIT_BYTES
     }
 
     /// Whether a commit begins, provided that none is in flight.
@@ -145,10 +151,19 @@ mod tests {
             people_changed: bool,
             uncommitted in 0..60_u64,
             dead_letter_bytes in 0..2 * MAX_DEAD_LETTER_BYTES,
+            changed_bytes in 0..2 * MAX_COMMIT_BYTES,
             unread in 0..200_u64,
             replay in 0..1_100_u64,
         ) -> Workload {
-            Workload { has_changes, uncommitted, dead_letter_bytes, unread, replay, people_changed }
+            Workload {
+                has_changes,
+                uncommitted,
+                dead_letter_bytes,
+                changed_bytes,
+                unread,
+                replay,
+                people_changed,
+            }
         }
     }
 
@@ -179,13 +194,14 @@ mod tests {
         }
 
         #[test]
-        fn uncommitted_records_and_dead_letter_bytes_are_bounded_independently(work in workloads()) {
+        fn uncommitted_records_dead_letters_and_totals_are_bounded_independently(work in workloads()) {
             let pace = Pace::new(LIMITS, Instant::now());
             let within = [
                 work.uncommitted < LIMITS.max_uncommitted,
                 work.dead_letter_bytes < MAX_DEAD_LETTER_BYTES,
+                work.changed_bytes < MAX_COMMIT_BYTES,
             ];
-            prop_assert_eq!(pace.may_fold(&work), within == [true, true]);
+            prop_assert_eq!(pace.may_fold(&work), within == [true; 3]);
         }
 
         #[test]

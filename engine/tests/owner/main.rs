@@ -1,6 +1,7 @@
 //! A partition's owner on a store that loses responses and commits: the totals always equal the fold of the log.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod commit_size;
 mod damage;
 #[path = "../support/mod.rs"]
 mod support;

@@ -15,7 +15,7 @@ use storage::cache::memory::MemoryCache;
 use storage::control::sqlite::SqliteControlTopic;
 use storage::log::{LogBounds, LogIdentity, RecordBatch};
 use storage::store::Checkpoints;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -94,6 +94,7 @@ async fn start(
         store: store.clone(),
         dead_letters: Arc::new(NoDeadLetters),
         publisher: Some(publisher(&dir)),
+        commit_permits: Arc::new(Semaphore::new(1)),
         row_write_permits: None,
         identity: identity("c"),
         log: LogRef::first("submissions", one_partition()),
@@ -116,6 +117,12 @@ impl TestOwner {
             }
             self.from = next;
         }
+    }
+
+    /// Sends a batch that is not of a [`Log`].
+    pub async fn send_batch(&mut self, batch: RecordBatch) {
+        self.from += batch.len() as u64;
+        self.records.send(batch).await.unwrap();
     }
 
     pub async fn committed(&self, position: u64) {

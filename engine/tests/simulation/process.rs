@@ -13,7 +13,7 @@ use engine::publisher::Publisher;
 use schemas::{Generation, LogRef, PartitionId, Position, Term};
 use storage::log::{LogIdentity, RecordBatch};
 use storage::store::PartitionRef;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,7 @@ pub struct Process {
     store: Arc<StoreClient>,
     dead_letters: Arc<DeadLetterClient>,
     publisher: Arc<Publisher>,
+    commit_permits: Arc<Semaphore>,
     stop_publisher: CancellationToken,
     owners: Mutex<BTreeMap<PartitionId, Owner>>,
 }
@@ -82,6 +83,7 @@ impl Process {
                 link,
             }),
             publisher: Arc::clone(&publisher),
+            commit_permits: Arc::new(Semaphore::new(world.draw(|rng| rng.usize(1..=3)))),
             stop_publisher: CancellationToken::new(),
             owners: Mutex::default(),
             servers,
@@ -162,6 +164,7 @@ impl Process {
             store: Arc::clone(&self.store) as _,
             dead_letters: Arc::clone(&self.dead_letters) as _,
             publisher: Some(Arc::clone(&self.publisher)),
+            commit_permits: Arc::clone(&self.commit_permits),
             row_write_permits: None,
             identity,
             log: LogRef::first("submissions", world.log.count),

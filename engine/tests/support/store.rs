@@ -53,6 +53,8 @@ pub struct Faults {
     /// the next round completes.
     pub defer_next_registry_change: AtomicBool,
     deferred: Mutex<Option<GenerationRegistry>>,
+    /// The most budgets that one commit has changed.
+    pub most_budgets_in_a_commit: AtomicU64,
     /// Whether every third intercepted call fails: alternately after and without being applied.
     loses_responses: bool,
     calls: AtomicU64,
@@ -132,6 +134,8 @@ impl Interceptor for Faults {
             }
             StoreOperation::Commit(_, commit) => {
                 self.commits.pass().await;
+                self.most_budgets_in_a_commit
+                    .fetch_max(commit.totals.len() as u64, Ordering::Relaxed);
                 // Only commits that advance the position: a lost `rows_position` is repeated by the next commit.
                 let advances = commit.checkpoint.position > commit.from;
                 if advances && self.lose_next_commit.swap(false, Ordering::Relaxed) {

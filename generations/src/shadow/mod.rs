@@ -62,13 +62,17 @@ pub struct ShadowDeps {
 pub struct ShadowPermits {
     /// Permits to fold a large lag.
     pub fold: Arc<Semaphore>,
+    /// Permits to commit, shared with the active generation.
+    pub commit: Arc<Semaphore>,
     /// Permits to write a slice of person rows.
     pub write_rows: Arc<Semaphore>,
 }
 
-impl Default for ShadowPermits {
-    fn default() -> Self {
+impl ShadowPermits {
+    /// Creates the permits of one process, whose owners commit under `commit`.
+    pub fn new(commit: Arc<Semaphore>) -> Self {
         Self {
+            commit,
             fold: Arc::new(Semaphore::new(MAX_CONCURRENT_CATCH_UPS)),
             write_rows: Arc::new(Semaphore::new(MAX_CONCURRENT_ROW_WRITES)),
         }

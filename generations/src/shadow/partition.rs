@@ -255,6 +255,7 @@ impl ShadowPartition {
                 store: Arc::clone(&deps.store),
                 dead_letters: Arc::clone(&dead_letters) as Arc<dyn DeadLetterWriter>,
                 publisher: None,
+                commit_permits: Arc::clone(&deps.permits.commit),
                 row_write_permits: Some(Arc::clone(&deps.permits.write_rows)),
                 identity,
                 log: self.log.clone(),

@@ -180,7 +180,7 @@ fn records_that_the_log_skips_again_halt_the_partition() {
     };
     process.coordinator.deliver(log.batch(from, 60), Duration::ZERO).unwrap();
     process.coordinator.deliver(log.batch(70, 100), Duration::ZERO).unwrap();
-    let reason = "partition 0: halted: the log has no records from offset 60 to 70";
+    let reason = "partition 0: halted: the log has no records 60..70";
     until("the partition is halted", || process.readiness().1.contains(reason));
     assert!(!process.coordinator.wants_to_rejoin());
 }

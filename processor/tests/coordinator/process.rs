@@ -20,7 +20,7 @@ use storage::control::sqlite::SqliteControlTopic;
 use storage::log::{LogIdentity, PartitionHandler, StartPosition};
 use storage::store::{Checkpoints, PartitionRef, StoredPartition};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -99,6 +99,7 @@ impl Process {
             )))
             .1,
             limits,
+            commit_permits: Arc::new(Semaphore::new(2)),
             claim_timeout: Duration::from_millis(200),
             owner: "this process".into(),
             metrics: engine_metrics,

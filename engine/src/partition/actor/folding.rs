@@ -9,16 +9,23 @@ use tokio::time::Instant;
 
 use super::Partition;
 use crate::fold::{DeadLetterReason, FoldMode, FoldOutcome, InconsistentState};
+use crate::partition::pace::MAX_COMMIT_BYTES;
 use crate::partition::{HaltReason, PartitionExit, matches_fingerprint};
 
 impl Partition {
-    /// Folds a batch's new records, and replays those that the totals already contain.
-    pub(super) fn fold(&mut self, batch: &RecordBatch) -> Result<(), PartitionExit> {
+    /// Folds a batch's new records, and replays those that the totals already contain. A batch that changes more totals
+    /// than fit into one commit is kept, and the rest of it is folded after the commit.
+    pub(super) fn fold(&mut self, batch: RecordBatch) -> Result<(), PartitionExit> {
         let started = Instant::now();
         let (mut applied, mut duplicates) = (0, 0);
         let mut last = None;
+        let mut is_complete = true;
         for record in batch.iter() {
-            // Delivered twice.
+            if self.state.changed_bytes() >= MAX_COMMIT_BYTES {
+                is_complete = false;
+                break;
+            }
+            // Delivered twice, or folded before a commit.
             if self.next_read.includes(record.offset) {
                 continue;
             }
@@ -47,6 +54,9 @@ impl Partition {
         }
         if let Some(record) = last {
             self.advance(record, applied, duplicates, started);
+        }
+        if !is_complete {
+            self.unfinished_batch = Some(batch);
         }
         Ok(())
     }

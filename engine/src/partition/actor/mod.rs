@@ -1,8 +1,10 @@
 //! The partition's owner: one task that folds batches, commits, and writes person rows behind the commit. Only this task
 //! touches the partition's state.
 //!
-//! This file has the event loop; `folding` handles one batch, `committing` builds and completes commits.
+//! This file has the event loop; `folding` handles one batch, `committing` builds and completes commits, `commit_permit`
+//! waits for a place among the commits of the process.
 
+mod commit_permit;
 mod committing;
 mod folding;
 
@@ -25,6 +27,7 @@ use super::{HaltReason, PartitionExit, PartitionLimits, PartitionProgress, Resum
 use crate::fold::PartitionState;
 use crate::metrics::PartitionMetrics;
 use crate::publisher::Publisher;
+use commit_permit::{CommitPermit, commit_under_permit};
 use committing::CommitDone;
 
 /// Dependencies of one partition's owner.
@@ -35,6 +38,8 @@ pub struct PartitionDeps {
     pub dead_letters: Arc<dyn DeadLetterWriter>,
     /// Publishes totals to readers. `None` for a shadow generation.
     pub publisher: Option<Arc<Publisher>>,
+    /// Limits the commits that this process has in flight. A partition that waits for one gathers more records.
+    pub commit_permits: Arc<Semaphore>,
     /// Limits concurrent writes of person rows. `None` in the active generation: no limit.
     pub row_write_permits: Option<Arc<Semaphore>>,
     /// Identifies the log that is folded.
@@ -67,6 +72,8 @@ pub struct Partition {
     claimed_at: Instant,
     has_folded_new_record: bool,
     dead_letter_limit: DeadLetterLimit,
+    /// A batch of which some records wait for the next commit.
+    unfinished_batch: Option<RecordBatch>,
     /// Dead letters of records that no commit has passed yet.
     dead_letters: DeadLetterBuffer,
     rounds: RowRounds,
@@ -98,6 +105,7 @@ impl Partition {
             claimed_at,
             has_folded_new_record: false,
             dead_letter_limit: DeadLetterLimit::new(deps.limits.dead_letters),
+            unfinished_batch: None,
             dead_letters: DeadLetterBuffer::default(),
             rounds: RowRounds::default(),
             waiting_slice: None,
@@ -211,6 +219,7 @@ impl Partition {
     ) -> Result<(), PartitionExit> {
         let mut committing: Option<BoxFuture<'static, CommitDone>> = None;
         let mut writing: Option<BoxFuture<'static, Result<(), HaltReason>>> = None;
+        let mut permit = CommitPermit::new(Arc::clone(&self.deps.commit_permits));
         loop {
             // One clock reading for every decision of this iteration.
             let now = Instant::now();
@@ -218,14 +227,18 @@ impl Partition {
             if writing.is_none() {
                 writing = self.next_rows(now);
             }
-            if committing.is_none()
-                && self.pace.commit_is_due(now, &self.workload(), records.is_empty())
-            {
-                committing = Some(self.begin_commit(now));
+            let waits_for_commit = committing.is_none()
+                && self.pace.commit_is_due(now, &self.workload(), records.is_empty());
+            if waits_for_commit && let Some(permit) = permit.take() {
+                committing = Some(commit_under_permit(permit, self.begin_commit(now)));
             }
             let work = self.workload();
             let alarm = self.pace.next_alarm(now, &work, committing.is_some(), writing.is_some());
             let may_fold = self.pace.may_fold(&work);
+            if may_fold && let Some(batch) = self.unfinished_batch.take() {
+                self.fold(batch)?;
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -238,9 +251,10 @@ impl Partition {
                     done?;
                 }
                 batch = records.recv(), if may_fold => match batch {
-                    Some(batch) => self.fold(&batch)?,
+                    Some(batch) => self.fold(batch)?,
                     None => break,
                 },
+                () = permit.acquire(), if waits_for_commit && committing.is_none() => {}
                 () = at_or_never(alarm) => {}
             }
         }
@@ -256,6 +270,7 @@ impl Partition {
             has_changes: self.folded != self.committed,
             uncommitted: folded.0 - self.committed.position.0,
             dead_letter_bytes: self.dead_letters.bytes(),
+            changed_bytes: self.state.changed_bytes(),
             unread: self.deps.progress.high().0.saturating_sub(folded.0),
             replay: folded.0 - self.folded.rows_position.0,
             people_changed: self.state.changed_people() > 0,
