@@ -18,5 +18,5 @@ mod start_error;
 
 pub use config::ProcessorConfig;
 pub use first_registry::first_registry;
-pub use service::{Processor, ProcessorDeps, ProcessorHalted};
+pub use service::{Processor, ProcessorDeps, RegistryUnreadable};
 pub use start_error::StartError;

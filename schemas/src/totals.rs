@@ -26,6 +26,14 @@ impl Default for CategoryTotals {
 }
 
 impl CategoryTotals {
+    /// Adds one person's share, at most 10,000 basis points.
+    pub fn add_share(&mut self, basis_points: u16) {
+        self.basis_points += u64::from(basis_points);
+        if let Some(people) = self.people_by_percent.get_mut(usize::from(basis_points / 100)) {
+            *people += 1;
+        }
+    }
+
     /// Adds the totals of other people.
     pub fn add(&mut self, other: &CategoryTotals) {
         self.basis_points += other.basis_points;

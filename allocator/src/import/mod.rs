@@ -9,7 +9,7 @@
 //! | `scan` | the first pass: checks that all of the file can be read, and counts its entries |
 //! | `server` | requests, retries, and the meaning of responses |
 //! | `sender` | the second pass: sends every entry, in order for each person |
-//! | `tally` | the people whom the entries leave counted, and their totals |
+//! | `totals` | the people whom the entries leave counted, and their totals |
 //!
 //! Two passes, for two reasons: nothing of a broken file is sent, and the submission ids of persons are derived from the
 //! hash of the whole file, so that importing the same file again repeats the same submissions and counts nobody twice.
@@ -29,7 +29,7 @@ mod scan;
 mod sender;
 mod server;
 mod slugs;
-mod tally;
+mod totals;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ use progress::ImportProgress;
 use scan::FileScan;
 use sender::{Destination, SendError, Sender};
 use server::{Budget, Definition, Server};
-use tally::Tally;
+use totals::ImportTotals;
 
 /// Imports a file: progress goes to standard error, the summary to standard output.
 ///
@@ -140,8 +140,8 @@ async fn send(
     stop: CancellationToken,
 ) -> Result<Counts, ImportError> {
     let entries = scan.entries();
-    let tally = Tally::new(&scan.categories, scan.people_with_several_entries);
-    let progress = Arc::new(ImportProgress::new(tally));
+    let totals = ImportTotals::new(&scan.categories, scan.people_with_several_entries);
+    let progress = Arc::new(ImportProgress::new(totals));
     let stop_display = CancellationToken::new();
     let display = tokio::spawn({
         let (progress, stop) = (Arc::clone(&progress), stop_display.clone());
@@ -162,7 +162,7 @@ async fn send(
     } else {
         report::summary(entries, counts, elapsed)
     };
-    console::out(&format!("{summary}{}", progress.with_tally(report::people)));
+    console::out(&format!("{summary}{}", progress.with_totals(report::people)));
     console::err(&report::repeated_by_content(progress.repeated_by_content()));
     let error = match sent {
         Ok(()) if args.dry_run => return Ok(Counts { accepted: 0, ..counts }),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::file::RejectedEntry;
 use super::server::ItemOutcome;
-use super::tally::{Effect, Tally};
+use super::totals::{Effect, ImportTotals};
 
 /// Maximum number of rejected entries kept for printing.
 const MAX_PRINTED_REJECTED: usize = 20;
@@ -22,7 +22,7 @@ pub struct ImportProgress {
     rejected: AtomicU64,
     repeated_by_content: AtomicU64,
     first_rejected: Mutex<Vec<RejectedEntry>>,
-    tally: Mutex<Tally>,
+    totals: Mutex<ImportTotals>,
 }
 
 /// What is left of an entry after it was sent.
@@ -54,9 +54,9 @@ impl Counts {
 }
 
 impl ImportProgress {
-    /// Starts with an empty tally.
-    pub fn new(tally: Tally) -> Self {
-        Self { tally: Mutex::new(tally), ..Self::default() }
+    /// Starts with an empty totals.
+    pub fn new(totals: ImportTotals) -> Self {
+        Self { totals: Mutex::new(totals), ..Self::default() }
     }
 
     /// Counts the outcome of an entry. The entries of one person must come in the order of the file.
@@ -73,7 +73,7 @@ impl ImportProgress {
             }
         }
         if let Some(effect) = entry.effect {
-            self.tally.lock().unwrap_or_else(PoisonError::into_inner).apply(effect);
+            self.totals.lock().unwrap_or_else(PoisonError::into_inner).apply(effect);
         }
     }
 
@@ -102,8 +102,8 @@ impl ImportProgress {
     }
 
     /// Reads the people and totals that are left counted.
-    pub fn with_tally<T>(&self, read: impl FnOnce(&Tally) -> T) -> T {
-        read(&self.tally.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn with_totals<T>(&self, read: impl FnOnce(&ImportTotals) -> T) -> T {
+        read(&self.totals.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The rejected entries of the first lines.

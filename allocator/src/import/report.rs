@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::file::RejectedEntry;
 use super::formats::percent::format_percent;
 use super::progress::{Counts, per_second};
-use super::tally::Tally;
+use super::totals::ImportTotals;
 
 /// The counts of a dry run.
 pub fn dry_run(ballots: u64, rejected: u64) -> String {
@@ -14,16 +14,16 @@ pub fn dry_run(ballots: u64, rejected: u64) -> String {
 }
 
 /// The totals by category, and the number of people.
-pub fn people(tally: &Tally) -> String {
+pub fn people(totals: &ImportTotals) -> String {
     let mut text = String::new();
-    let people = tally.people();
-    if let Some(width) = tally.totals().map(|(id, _)| id.as_str().len()).max() {
+    let people = totals.people();
+    if let Some(width) = totals.totals().map(|(id, _)| id.as_str().len()).max() {
         let _ = writeln!(
             text,
             "{:width$}  {:>18}  {:>9}",
             "category", "total basis points", "average %"
         );
-        for (id, total) in tally.totals() {
+        for (id, total) in totals.totals() {
             // Rounded down; the total next to it is exact.
             let average = format_percent(total / people.max(1));
             let _ = writeln!(text, "{:width$}  {total:>18}  {average:>9}", id.as_str());

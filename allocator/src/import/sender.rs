@@ -19,7 +19,7 @@ use super::error::ImportError;
 use super::file::{FileIdentity, FileReadError};
 use super::progress::{ImportProgress, SentEntry};
 use super::server::{BATCH_MAX_BYTES, BATCH_MAX_ITEMS, Budget, ItemOutcome, Server};
-use super::tally::Effect;
+use super::totals::Effect;
 
 /// An entry that is ready to send.
 struct Item {

@@ -20,7 +20,7 @@ pub struct Effect {
 
 /// People and totals of the entries applied so far.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct ImportTotals {
     people_with_several_entries: HashSet<PersonDigest>,
     /// The newest shares of these people.
     newest: HashMap<PersonDigest, Vec<Share>>,
@@ -33,17 +33,17 @@ pub struct Tally {
 /// Index of a category, and basis points.
 type Share = (usize, u16);
 
-impl Tally {
+impl ImportTotals {
     /// Starts at zero. `categories` are those of the file, in the order of its computed allocations.
     pub fn new(
         categories: &[Category],
         people_with_several_entries: HashSet<PersonDigest>,
     ) -> Self {
-        let mut tally = Self { people_with_several_entries, ..Self::default() };
+        let mut totals = Self { people_with_several_entries, ..Self::default() };
         for category in categories {
-            tally.category_index(&category.id);
+            totals.category_index(&category.id);
         }
-        tally
+        totals
     }
 
     /// Applies the next entry of its person in the order of the file.
@@ -127,20 +127,20 @@ mod tests {
             let mut seen = HashSet::new();
             let several =
                 entries.iter().filter_map(|(person, _)| *person).filter(|person| !seen.insert(*person)).map(|person| [person; 16]);
-            let mut tally = Tally::new(&[category("x"), category("y")], several.collect());
+            let mut totals = ImportTotals::new(&[category("x"), category("y")], several.collect());
             let mut newest = HashMap::new();
             for (number, (person, x)) in entries.iter().enumerate() {
                 newest.insert(person.map_or(1000 + number, usize::from), u64::from(*x));
                 let allocation = Allocation::new(&[*x, 10_000 - x]).unwrap();
-                tally.apply(Effect {
+                totals.apply(Effect {
                     person: person.map(|person| [person; 16]),
                     allocation: BallotAllocation::Computed(allocation),
                 });
             }
             let people = newest.len() as u64;
             let x: u64 = newest.values().sum();
-            let totals: Vec<u64> = tally.totals().map(|(_, total)| total).collect();
-            prop_assert_eq!((tally.people(), totals), (people, vec![x, people * 10_000 - x]));
+            let sums: Vec<u64> = totals.totals().map(|(_, total)| total).collect();
+            prop_assert_eq!((totals.people(), sums), (people, vec![x, people * 10_000 - x]));
         }
     }
 }

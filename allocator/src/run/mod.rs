@@ -13,7 +13,7 @@ use std::time::Duration;
 use api::ApiDeps;
 use axum::Router;
 use ingest::IngestDeps;
-use processor::{Processor, ProcessorDeps, ProcessorHalted, StartError, first_registry};
+use processor::{Processor, ProcessorDeps, RegistryUnreadable, StartError, first_registry};
 use runtime::admin::AdminGuard;
 use runtime::console;
 use runtime::health::Health;
@@ -47,7 +47,7 @@ pub enum RunError {
     Processor(#[from] StartError),
     /// The processor ended by itself.
     #[error(transparent)]
-    Halted(#[from] ProcessorHalted),
+    RegistryUnreadable(#[from] RegistryUnreadable),
     /// A metric was registered twice, which is a bug.
     #[error("metrics: {0}")]
     Metrics(#[from] MetricsError),

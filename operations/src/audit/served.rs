@@ -68,7 +68,7 @@ pub(super) async fn read_served_totals(
     Ok(served)
 }
 
-/// Polls the cache, which is complete again after an emptying once every owner has republished.
+/// Polls the cache, which is complete again after an emptying once every owner has confirmed its totals.
 async fn poll_cache(
     deps: &AuditDeps,
     registry: &GenerationRegistry,

@@ -48,7 +48,8 @@ impl WriteConditions {
         self.if_match.is_empty() && self.if_none_match.is_empty()
     }
 
-    /// Compares the conditions with the resource's ETag; `None` if the resource does not exist. Malformed lists match nothing.
+    /// Compares the conditions with the resource's ETag; `None` if the resource does not exist. Malformed lists match
+    /// nothing.
     ///
     /// # Errors
     /// When a condition does not hold.

@@ -263,8 +263,9 @@ impl Job {
     }
 }
 
-/// Returns the ended jobs to delete; none that a newer release extended. Dead jobs are counted apart, so that other jobs do not displace them before an
-/// operator has seen them.
+/// Returns the ended jobs to delete; none that a newer release extended.
+///
+/// Dead jobs are counted apart, so that other jobs do not displace them before an operator has seen them.
 pub fn expired(jobs: &[Job]) -> Vec<&Job> {
     let is_dead = |job: &Job| matches!(job.state, JobState::Dead { .. });
     let beyond_limit = |dead: bool| {

@@ -259,7 +259,8 @@ impl StorageConfig {
         }
     }
 
-    /// Returns the hasher of person ids. Call it before the embedded files are created: with them, no secret is.
+    /// Returns the hasher of person ids. Call it before the embedded files are created: a missing secret is created only
+    /// where these files do not exist.
     ///
     /// # Errors
     /// If its secret cannot be read or created, or is missing where there is data.

@@ -170,8 +170,9 @@ impl From<StoreError> for OpenError {
 /// Totals and checkpoint of each partition: written together, conditionally on epoch and position.
 #[async_trait]
 pub trait Checkpoints: Send + Sync + 'static {
-    /// Reads a partition; `None` before its first claim, and once it is retired. Linearizable: it sees every acknowledged write, and settles the
-    /// unacknowledged ones.
+    /// Reads a partition; `None` before its first claim, and once it is retired.
+    ///
+    /// Linearizable: it sees every acknowledged write, and settles the unacknowledged ones.
     async fn read_partition(
         &self,
         partition: PartitionRef,
@@ -247,8 +248,8 @@ pub trait Generations: Send + Sync + 'static {
     /// Lists the partitions that were ever claimed or retired, in all generations and in any order. Not linearizable.
     async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError>;
 
-    /// Deletes checkpoint, totals and person rows of a partition permanently: later claims, commits and row writes have no
-    /// effect. A repeated call continues an interrupted one.
+    /// Deletes checkpoint, totals and person rows of a partition permanently: later claims fail with
+    /// [`StoreError::Corrupt`], later commits and row writes have no effect. A repeated call continues an interrupted one.
     ///
     /// In this order: the partition can no longer be claimed, then rows are deleted. So no owner ever resumes from totals
     /// whose people are gone.

@@ -51,10 +51,7 @@ impl RecountTotals {
         }
         budget.people += 1;
         for (category, share) in budget.categories.iter_mut().zip(&row.basis_points) {
-            category.basis_points += u64::from(*share);
-            if let Some(people) = category.people_by_percent.get_mut(usize::from(share / 100)) {
-                *people += 1;
-            }
+            category.add_share(*share);
         }
     }
 
