@@ -97,7 +97,8 @@ settings! {
         /// Compacted topic of budget definitions.
         kafka_definitions_topic: String = "kafka.definitions_topic", default "budgets",
             unit "topic", parse parse::non_empty;
-        /// Replication factor of topics created at startup. Production: 3.
+        /// Replication factor of topics created at startup. Production: 3. `min.insync.replicas` must be a majority of it:
+        /// created topics have it, and a start with a topic that has less is refused.
         kafka_replication_factor: u32 = "kafka.replication_factor", default "1",
             unit "copies", parse parse::positive_u32;
         /// Consumer group of the processors.

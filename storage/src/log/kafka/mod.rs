@@ -56,6 +56,11 @@ impl KafkaConfig {
         LogRef::first(&self.topic, self.partitions)
     }
 
+    /// Returns how many replicas must have a record before it is acknowledged: a majority.
+    pub(crate) fn min_insync_replicas(&self) -> u32 {
+        self.replication_factor / 2 + 1
+    }
+
     /// Returns the topic of dead letters.
     pub fn dead_letters_topic(&self) -> String {
         format!("{}.dead-letters", self.topic)

@@ -1,8 +1,12 @@
-//! The deployment's topics: creates missing ones, and checks the partition counts of the others.
+//! The deployment's topics: creates missing ones, and checks partition counts and durability of the others.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
@@ -14,6 +18,8 @@ use crate::log_identity::LogIdentity;
 use crate::open_error::OpenError;
 
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The replicas that must have a record before it is acknowledged.
+const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 const METADATA_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -41,6 +47,22 @@ pub enum TopicError {
         /// The expected partition count.
         expected: u32,
     },
+    /// An acknowledged record could be lost with fewer than half of its replicas.
+    #[error(
+        "topic `{topic}` has min.insync.replicas={found}, but with kafka.replication_factor={replication_factor} it must \
+         be at least {required}: `kafka-configs --alter --entity-type topics --entity-name {topic} --add-config \
+         min.insync.replicas={required}`; or, if the topic has one replica on purpose, set kafka.replication_factor=1"
+    )]
+    Durability {
+        /// The topic.
+        topic: String,
+        /// The topic's setting.
+        found: u32,
+        /// The lowest setting that is accepted.
+        required: u32,
+        /// The configured replication factor.
+        replication_factor: u32,
+    },
 }
 
 impl TopicError {
@@ -54,15 +76,17 @@ impl From<TopicError> for OpenError {
         let (backend, reason) = ("the log", error.to_string());
         match error {
             TopicError::Unavailable { .. } => Self::Unavailable { backend, reason },
-            TopicError::Partitions { .. } => Self::Invalid { backend, reason },
+            TopicError::Partitions { .. } | TopicError::Durability { .. } => {
+                Self::Invalid { backend, reason }
+            }
         }
     }
 }
 
-/// Creates the missing topics of dead letters and definitions, and checks the partition counts.
+/// Creates the missing topics of dead letters and definitions, and checks the others.
 ///
 /// # Errors
-/// When Kafka is unavailable, or a topic has another partition count.
+/// When Kafka is unavailable, or a topic has another partition count or too few replicas in sync.
 pub(crate) async fn ensure_auxiliary_topics(config: &KafkaConfig) -> Result<(), TopicError> {
     ensure(
         config,
@@ -75,7 +99,7 @@ pub(crate) async fn ensure_auxiliary_topics(config: &KafkaConfig) -> Result<(), 
 /// the repartition that copied the records into it has created it.
 ///
 /// # Errors
-/// When Kafka is unavailable, or a topic has another partition count.
+/// When Kafka is unavailable, or a topic has another partition count or too few replicas in sync.
 pub async fn ensure_topics(config: &KafkaConfig, log: &LogRef) -> Result<(), TopicError> {
     ensure_auxiliary_topics(config).await?;
     match log.number {
@@ -85,13 +109,15 @@ pub async fn ensure_topics(config: &KafkaConfig, log: &LogRef) -> Result<(), Top
 }
 
 async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<(), TopicError> {
-    let admin = admin_client(config)?;
+    let admin = Arc::new(admin_client(config)?);
+    let min_insync_replicas = config.min_insync_replicas().to_string();
     let topics: Vec<NewTopic<'_>> = wanted
         .iter()
         .map(|(name, partitions, cleanup_policy)| {
             let replication = TopicReplication::Fixed(config.replication_factor as i32);
             NewTopic::new(name, *partitions as i32, replication)
                 .set("retention.ms", "-1")
+                .set(MIN_INSYNC_REPLICAS, &min_insync_replicas)
                 .set("cleanup.policy", cleanup_policy)
         })
         .collect();
@@ -106,16 +132,45 @@ async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<()
         }
     }
     let counts = wanted.iter().map(|(topic, count, _)| ((*topic).to_owned(), *count)).collect();
-    check_partition_counts(config, counts, admin).await
+    check_partition_counts(config, counts, Arc::clone(&admin)).await?;
+    check_durability(config, wanted.iter().map(|(topic, ..)| *topic), &admin).await
 }
 
-/// Checks that a log's topic exists with the log's partition count. Creates nothing.
+/// Checks that a log's topic exists with the log's partition count and enough replicas in sync. Creates nothing.
 ///
 /// # Errors
-/// When Kafka is unavailable, or the topic does not exist or has another partition count.
+/// When Kafka is unavailable, or the topic does not exist, or has another partition count or too few replicas in sync.
 pub(super) async fn check_topic(config: &KafkaConfig, log: &LogRef) -> Result<(), TopicError> {
     let counts = vec![(log.topic.clone(), log.partitions.get())];
-    check_partition_counts(config, counts, admin_client(config)?).await
+    let admin = Arc::new(admin_client(config)?);
+    check_partition_counts(config, counts, Arc::clone(&admin)).await?;
+    check_durability(config, [log.topic.as_str()], &admin).await
+}
+
+/// Checks that an acknowledged record survives the loss of any minority of its replicas.
+async fn check_durability(
+    config: &KafkaConfig,
+    topics: impl IntoIterator<Item = &str>,
+    admin: &AdminClient<DefaultClientContext>,
+) -> Result<(), TopicError> {
+    let required = config.min_insync_replicas();
+    if required <= 1 {
+        return Ok(());
+    }
+    let topics: Vec<ResourceSpecifier<'_>> =
+        topics.into_iter().map(ResourceSpecifier::Topic).collect();
+    let described = admin.describe_configs(&topics, &admin_options()).await;
+    for resource in described.map_err(|error| TopicError::unavailable(config, error))? {
+        let resource = resource.map_err(|code| TopicError::unavailable(config, code))?;
+        let OwnedResourceSpecifier::Topic(topic) = &resource.specifier else { continue };
+        let setting = resource.get(MIN_INSYNC_REPLICAS).and_then(|entry| entry.value.as_ref());
+        let found: u32 = setting.and_then(|value| value.parse().ok()).unwrap_or(1);
+        if found < required {
+            let (topic, replication_factor) = (topic.clone(), config.replication_factor);
+            return Err(TopicError::Durability { topic, found, required, replication_factor });
+        }
+    }
+    Ok(())
 }
 
 fn admin_client(config: &KafkaConfig) -> Result<AdminClient<DefaultClientContext>, TopicError> {
@@ -150,7 +205,7 @@ pub(super) async fn log_identity(config: &KafkaConfig) -> Result<LogIdentity, To
 async fn check_partition_counts(
     config: &KafkaConfig,
     expected: Vec<(String, u32)>,
-    admin: AdminClient<DefaultClientContext>,
+    admin: Arc<AdminClient<DefaultClientContext>>,
 ) -> Result<(), TopicError> {
     let owned = config.clone();
     let checked = tokio::task::spawn_blocking(move || {
