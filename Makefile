@@ -1,6 +1,6 @@
 # Every target is a line or two; what is longer is a script in local/ and explained in local/README.md.
 .DEFAULT_GOAL := help
-.PHONY: help run check test build lint stack status stack-down bench sim chaos mutants secrets
+.PHONY: help run demo check test build lint stack status stack-down bench sim chaos mutants secrets
 
 # Arguments for the program behind a target: make test ARGS="-p schemas"
 ARGS ?=
@@ -15,6 +15,11 @@ run: ## build quickly and start everything in one process on http://127.0.0.1:80
 	CFLAGS=-O0 cargo build --locked --profile tryout -p allocator
 	@exec target/tryout/allocator run $(ARGS)
 
+demo: ## the same with made-up people who submit, so that numbers move on the page
+	@local/toolchain
+	CFLAGS=-O0 cargo build --locked --profile tryout -p allocator
+	@local/demo $(ARGS)
+
 check: ## format, clippy, and every test that needs no server
 	@local/check
 
@@ -28,8 +33,8 @@ build: ## build the four optimised binaries into target/release
 	@local/toolchain
 	cargo build --locked --release --workspace --bins
 
-stack: build ## start Kafka, Cassandra, Redis, Prometheus, all services and a gateway, without Docker
-	@local/up
+stack: build ## start Kafka, Cassandra, Redis, Prometheus, all services and a gateway: make stack BROKERS=3
+	@STACK_BROKERS=$(BROKERS) local/up
 
 status: ## show which parts of the stack are running
 	@local/status

@@ -159,6 +159,53 @@ impl Kafka {
         .await?
     }
 
+    /// The node id of the broker that leads the most partitions of a topic.
+    ///
+    /// # Errors
+    /// When Kafka is unavailable, or no partition has a leader.
+    pub async fn busiest_leader(&self, topic: &str) -> Result<usize> {
+        let (client, topic) = (self.client(), topic.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let producer: BaseProducer = client.create()?;
+            let metadata = producer.client().fetch_metadata(Some(&topic), REQUEST_TIMEOUT)?;
+            let found = metadata.topics().first().context("no such topic")?;
+            let mut led: BTreeMap<usize, u32> = BTreeMap::new();
+            for partition in found.partitions() {
+                if let Ok(leader) = usize::try_from(partition.leader()) {
+                    *led.entry(leader).or_default() += 1;
+                }
+            }
+            let busiest = led.into_iter().max_by_key(|(_, partitions)| *partitions);
+            busiest.map(|(broker, _)| broker).context("no partition has a leader")
+        })
+        .await?
+    }
+
+    /// Waits until every partition of a topic has this many replicas in sync.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn wait_until_in_sync(
+        &self,
+        topic: &str,
+        replicas: usize,
+        timeout: Duration,
+    ) -> Result<()> {
+        eventually(&format!("{topic} has {replicas} replicas in sync"), timeout, async || {
+            let (client, topic) = (self.client(), topic.to_owned());
+            tokio::task::spawn_blocking(move || {
+                let producer: BaseProducer = client.create()?;
+                let metadata = producer.client().fetch_metadata(Some(&topic), REQUEST_TIMEOUT)?;
+                let found = metadata.topics().first().context("no such topic")?;
+                let fewest = found.partitions().iter().map(|partition| partition.isr().len()).min();
+                ensure!(fewest == Some(replicas), "the fewest replicas in sync are {fewest:?}");
+                Ok(())
+            })
+            .await?
+        })
+        .await
+    }
+
     /// Reads all records of a topic, ordered by partition and offset.
     ///
     /// # Errors

@@ -51,16 +51,25 @@ impl Servers {
 /// A server that a test can stop and kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
-    /// The broker.
+    /// The broker, or the first of three.
     Kafka,
+    /// The second of three brokers.
+    Kafka2,
+    /// The third of three brokers.
+    Kafka3,
     /// The CQL server.
     Cassandra,
 }
+
+/// The brokers of a cluster of three, by node id from 1.
+pub const BROKERS: [Server; 3] = [Server::Kafka, Server::Kafka2, Server::Kafka3];
 
 impl Server {
     fn name(self) -> &'static str {
         match self {
             Self::Kafka => "kafka",
+            Self::Kafka2 => "kafka-2",
+            Self::Kafka3 => "kafka-3",
             Self::Cassandra => "cassandra",
         }
     }
@@ -69,6 +78,8 @@ impl Server {
     fn ports(self) -> &'static [u16] {
         match self {
             Self::Kafka => &[92, 93, KAFKA_BEHIND_PROXY],
+            Self::Kafka2 => &[82, 83],
+            Self::Kafka3 => &[62, 63],
             Self::Cassandra => &[42, 70],
         }
     }
@@ -79,27 +90,39 @@ impl Server {
 pub struct OwnServers {
     dir: PathBuf,
     port_base: u16,
+    brokers: usize,
     /// The addresses.
     pub servers: Servers,
 }
 
 impl OwnServers {
-    /// Starts the servers.
+    /// Starts the servers, with one broker.
     ///
     /// # Errors
     /// When a server does not start.
     pub fn start() -> Result<Self> {
+        Self::start_with_brokers(1)
+    }
+
+    /// Starts the servers, with one broker or three.
+    ///
+    /// # Errors
+    /// When a server does not start.
+    pub fn start_with_brokers(brokers: usize) -> Result<Self> {
         // Not in the tests' work directory, which may be deleted before the servers have stopped.
-        let dir =
-            std::env::temp_dir().join(format!("allocator-e2e-servers-{}", std::process::id()));
+        let name = format!("allocator-e2e-servers-{}-{brokers}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
         let port_base = free_port_base()?;
         let down = workspace().join("local/down");
         scenario::at_exit("STACK_DIR=\"$1\" \"$2\" --wipe", &[&dir, &down])?;
+        let addresses = BROKERS[..brokers]
+            .iter()
+            .map(|broker| format!("127.0.0.1:{}", port_base + broker.ports()[0]));
         let servers = Servers {
-            kafka: format!("127.0.0.1:{}", port_base + 92),
+            kafka: addresses.collect::<Vec<_>>().join(","),
             scylla: format!("127.0.0.1:{}", port_base + 42),
         };
-        let own = Self { dir, port_base, servers };
+        let own = Self { dir, port_base, brokers, servers };
         own.start_missing()?;
         Ok(own)
     }
@@ -158,6 +181,36 @@ impl OwnServers {
         self.wait_until_ports_are_free(server)
     }
 
+    /// Copies Cassandra's files while the server is stopped, and starts it again.
+    ///
+    /// # Errors
+    /// When the server does not stop or start, or the files cannot be copied.
+    pub fn snapshot_cassandra(&self) -> Result<()> {
+        self.terminate(Server::Cassandra)?;
+        self.copy_cassandra("cassandra", "cassandra-snapshot")?;
+        self.start_missing()
+    }
+
+    /// Replaces Cassandra's files by the last snapshot while the server is stopped, and starts it again.
+    ///
+    /// # Errors
+    /// When there is no snapshot, or the server does not stop or start.
+    pub fn restore_cassandra(&self) -> Result<()> {
+        self.terminate(Server::Cassandra)?;
+        self.copy_cassandra("cassandra-snapshot", "cassandra")?;
+        self.start_missing()
+    }
+
+    fn copy_cassandra(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (self.dir.join(from), self.dir.join(to));
+        if to.exists() {
+            fs::remove_dir_all(&to)?;
+        }
+        let copied = Command::new("cp").arg("-a").arg(&from).arg(&to).status()?;
+        ensure!(copied.success(), "cannot copy {} to {}", from.display(), to.display());
+        Ok(())
+    }
+
     fn wait_until_ports_are_free(&self, server: Server) -> Result<()> {
         eventually_blocking(&format!("the ports of {server:?} are free"), KILL_TIMEOUT, || {
             let free = server.ports().iter().all(|offset| is_free(self.port_base + offset));
@@ -189,6 +242,7 @@ impl OwnServers {
         let mut command = Command::new(workspace().join("local").join(command));
         command
             .env("STACK_DIR", &self.dir)
+            .env("STACK_BROKERS", self.brokers.to_string())
             .env("STACK_START_SECONDS", START_SECONDS)
             .env("STACK_PORT_BASE", self.port_base.to_string())
             .env("STACK_HTTP_BASE", (self.port_base + 200).to_string());
@@ -201,7 +255,7 @@ fn free_port_base() -> Result<u16> {
     (200..320)
         .map(|hundreds| hundreds * 100)
         .find(|base| {
-            [42, 70, 79, 90, 92, 93, KAFKA_BEHIND_PROXY, KAFKA_PROXY]
+            [42, 62, 63, 70, 79, 82, 83, 90, 92, 93, KAFKA_BEHIND_PROXY, KAFKA_PROXY]
                 .iter()
                 .all(|offset| is_free(base + offset))
         })

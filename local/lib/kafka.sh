@@ -1,16 +1,28 @@
 # shellcheck shell=bash
-# Kafka: one node that is broker and controller (KRaft).
+# Kafka: one node or three, each of which is broker and controller (KRaft).
 
+# kafka_start NAME — the controllers' ports are one above the brokers'.
 kafka_start() {
-  local data=$STACK_DIR/kafka tmp
-  tmp=$(process_fresh_tmp kafka)
+  local name=$1 data=$STACK_DIR/$1 tmp node voters= number=0 listeners advertised
+  tmp=$(process_fresh_tmp "$name")
   mkdir -p "$data"
   cp "$TEMPLATES/kafka-log4j2.properties" "$data/log4j2.properties"
-  render "$TEMPLATES/kafka.properties.in" "$data/server.properties" \
-    "PORT=${PORT[kafka]}" "CONTROLLER_PORT=$KAFKA_CONTROLLER_PORT" \
-    "PROXIED_PORT=$KAFKA_PROXIED_PORT" "PROXY_PORT=$KAFKA_PROXY_PORT" "DATA=$data/log"
+  for node in "${KAFKA_NODES[@]}"; do
+    number=$((number + 1))
+    voters+=",$number@127.0.0.1:$((PORT[$node] + 1))"
+    [[ $node != "$name" ]] || local node_id=$number
+  done
+  listeners="PLAINTEXT://127.0.0.1:${PORT[$name]},CONTROLLER://127.0.0.1:$((PORT[$name] + 1))"
+  advertised="PLAINTEXT://127.0.0.1:${PORT[$name]}"
+  if [[ $name == kafka ]]; then
+    listeners+=",PROXIED://127.0.0.1:$KAFKA_PROXIED_PORT"
+    advertised+=",PROXIED://127.0.0.1:$KAFKA_PROXY_PORT"
+  fi
+  render "$TEMPLATES/kafka.properties.in" "$data/server.properties" "NODE_ID=$node_id" "VOTERS=${voters#,}" \
+    "LISTENERS=$listeners" "ADVERTISED=$advertised" "DATA=$data/log" \
+    "REPLICAS=$STACK_BROKERS" "IN_SYNC=$((STACK_BROKERS / 2 + 1))"
   kafka_format "$data"
-  process_start kafka "$(fetch_java)" -Xms256m -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:+ExitOnOutOfMemoryError \
+  process_start "$name" "$(fetch_java)" -Xms256m -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:+ExitOnOutOfMemoryError \
     -XX:-UsePerfData -Djava.awt.headless=true "-Djava.io.tmpdir=$tmp" \
     "-Dlog4j2.configurationFile=$data/log4j2.properties" -cp "$(fetch_jars_dir kafka)/*" \
     kafka.Kafka "$data/server.properties"
@@ -22,8 +34,12 @@ kafka_format() {
   [[ ! -f $data/formatted ]] || return 0
   say "formatting kafka's data directory"
   rm -rf "$data/log"
-  # 16 random bytes in URL-safe base64, without a dash, which could be parsed as an option.
-  cluster_id=$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | cut -c 1-22)
+  # The nodes of a cluster are formatted with the same id.
+  if [[ ! -s $STACK_DIR/kafka-cluster-id ]]; then
+    # 16 random bytes in URL-safe base64, without a dash, which could be parsed as an option.
+    head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | cut -c 1-22 | write_file "$STACK_DIR/kafka-cluster-id"
+  fi
+  cluster_id=$(<"$STACK_DIR/kafka-cluster-id")
   "$(fetch_java)" -Xmx256m -XX:TieredStopAtLevel=1 -XX:-UsePerfData \
     "-Dlog4j2.configurationFile=$data/log4j2.properties" -cp "$(fetch_jars_dir kafka)/*" kafka.tools.StorageTool \
     format --cluster-id "$cluster_id" --config "$data/server.properties" >"$data/format.log" 2>&1 9>&- \
@@ -31,9 +47,9 @@ kafka_format() {
   touch "$data/formatted"
 }
 
-# kafka_healthy — sends a Metadata request (version 1, no topics) and expects one live broker.
+# kafka_healthy NAME — sends a Metadata request (version 1, no topics) and expects a live broker.
 kafka_healthy() {
   local answer
-  answer=$(ports_exchange "${PORT[kafka]}" 12 '\0\0\0\016\0\03\0\01\0\0\0\01\377\377\0\0\0\0')
-  [[ $answer == ????????0000000100000001 ]]
+  answer=$(ports_exchange "${PORT[$1]}" 12 '\0\0\0\016\0\03\0\01\0\0\0\01\377\377\0\0\0\0')
+  [[ $answer == ????????000000010000000[1-3] ]]
 }

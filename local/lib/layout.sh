@@ -4,15 +4,13 @@
 REPO_DIR=$(cd "$LOCAL_DIR/.." && pwd -P)
 # shellcheck disable=SC2034 # read by the files that start processes
 TEMPLATES=$LOCAL_DIR/config
-SERVERS=(kafka cassandra redis prometheus)
 SERVICES=(ingest-1 ingest-2 processor-1 processor-2 processor-3 api-1 api-2)
-ALL=("${SERVERS[@]}" "${SERVICES[@]}" gateway)
 
 # Main port of each process; Kafka's other ports and CASSANDRA_STORAGE_PORT are separate.
 declare -A PORT
 
-# layout_load — resolves STACK_DIR, STACK_BIN_DIR and the ports. A state directory records its ports, so
-# `down`, `status` and `env` need only STACK_DIR.
+# layout_load — resolves STACK_DIR, STACK_BIN_DIR, the ports and the brokers. A state directory records its ports and
+# its number of brokers, so `down`, `status` and `env` need only STACK_DIR.
 layout_load() {
   STACK_DIR=$(realpath -m -- "${STACK_DIR:-$REPO_DIR/.stack}")
   STACK_BIN_DIR=$(realpath -m -- "${STACK_BIN_DIR:-$REPO_DIR/target/release}")
@@ -27,7 +25,34 @@ layout_load() {
   STACK_HTTP_BASE=${STACK_HTTP_BASE:-$remembered_http_base}
   layout_check_base STACK_PORT_BASE 100
   layout_check_base STACK_HTTP_BASE 24
+  layout_assign_brokers
   layout_assign_ports
+}
+
+# One broker, or three with STACK_BROKERS=3; data that exist keep theirs. Sets KAFKA_NODES, SERVERS and ALL.
+layout_assign_brokers() {
+  WANTED_BROKERS=${STACK_BROKERS:-}
+  STACK_BROKERS=${STACK_BROKERS:-1}
+  if [[ -d $STACK_DIR/kafka ]]; then
+    STACK_BROKERS=$(cat "$STACK_DIR/brokers" 2>/dev/null || echo 1)
+  fi
+  case $STACK_BROKERS in
+    1) KAFKA_NODES=(kafka) ;;
+    3) KAFKA_NODES=(kafka kafka-2 kafka-3) ;;
+    *) die "STACK_BROKERS=$STACK_BROKERS must be 1 or 3" ;;
+  esac
+  SERVERS=("${KAFKA_NODES[@]}" cassandra redis prometheus)
+  # shellcheck disable=SC2034 # read by the commands
+  ALL=("${SERVERS[@]}" "${SERVICES[@]}" gateway)
+}
+
+# layout_brokers — prints the addresses of the brokers, comma-separated.
+layout_brokers() {
+  local name addresses=
+  for name in "${KAFKA_NODES[@]}"; do
+    addresses+=",127.0.0.1:${PORT[$name]}"
+  done
+  echo "${addresses#,}"
 }
 
 layout_check_base() {
@@ -39,7 +64,8 @@ layout_check_base() {
 
 layout_assign_ports() {
   PORT=(
-    [kafka]=$((STACK_PORT_BASE + 92)) [cassandra]=$((STACK_PORT_BASE + 42))
+    [kafka]=$((STACK_PORT_BASE + 92)) [kafka-2]=$((STACK_PORT_BASE + 82)) [kafka-3]=$((STACK_PORT_BASE + 62))
+    [cassandra]=$((STACK_PORT_BASE + 42))
     [redis]=$((STACK_PORT_BASE + 79)) [prometheus]=$((STACK_PORT_BASE + 90))
     [gateway]=$STACK_HTTP_BASE
     [ingest-1]=$((STACK_HTTP_BASE + 1)) [ingest-2]=$((STACK_HTTP_BASE + 11))
@@ -47,7 +73,6 @@ layout_assign_ports() {
     [processor-1]=$((STACK_HTTP_BASE + 3)) [processor-2]=$((STACK_HTTP_BASE + 13))
     [processor-3]=$((STACK_HTTP_BASE + 23))
   )
-  KAFKA_CONTROLLER_PORT=$((STACK_PORT_BASE + 93))
   KAFKA_PROXIED_PORT=$((STACK_PORT_BASE + 94))
   # Reserved for a test's proxy.
   # shellcheck disable=SC2034 # read by kafka.sh
@@ -59,6 +84,13 @@ layout_assign_ports() {
 layout_prepare() {
   mkdir -p "$STACK_DIR"/{pids,logs}
   chmod 700 "$STACK_DIR"
+}
+
+# Data keep the number of brokers with which they were created.
+layout_require_same_brokers() {
+  if [[ -n $WANTED_BROKERS && $WANTED_BROKERS != "$STACK_BROKERS" ]]; then
+    die "$STACK_DIR has data of $STACK_BROKERS broker(s); run local/down --wipe before choosing $WANTED_BROKERS"
+  fi
 }
 
 # Running processes keep their ports: the port bases can only change while everything is down.
@@ -75,13 +107,15 @@ layout_require_same_ports() {
 
 layout_remember_ports() {
   echo "$STACK_PORT_BASE $STACK_HTTP_BASE" | write_file "$STACK_DIR/ports"
+  echo "$STACK_BROKERS" | write_file "$STACK_DIR/brokers"
 }
 
 # layout_ports NAME — prints every port that NAME listens on.
 layout_ports() {
   echo "${PORT[$1]}"
   case $1 in
-    kafka) echo "$KAFKA_CONTROLLER_PORT" "$KAFKA_PROXIED_PORT" ;;
+    kafka) echo $((PORT[$1] + 1)) "$KAFKA_PROXIED_PORT" ;;
+    kafka-*) echo $((PORT[$1] + 1)) ;;
     cassandra) echo "$CASSANDRA_STORAGE_PORT" ;;
   esac
 }

@@ -14,7 +14,7 @@ service_start() {
   local name=$1 service=${1%-*}
   services_person_secret
   render "$TEMPLATES/service.toml.in" "$STACK_DIR/$name.toml" \
-    "SERVICE=$service" "PORT=${PORT[$name]}" "KAFKA_PORT=${PORT[kafka]}" "CASSANDRA_PORT=${PORT[cassandra]}" \
+    "SERVICE=$service" "PORT=${PORT[$name]}" "BROKERS=$(layout_brokers)" "REPLICAS=$STACK_BROKERS" "CASSANDRA_PORT=${PORT[cassandra]}" \
     "REDIS_PORT=${PORT[redis]}" "STATE=$STACK_DIR"
   process_start "$name" "$STACK_BIN_DIR/$service" --config "$STACK_DIR/$name.toml"
 }

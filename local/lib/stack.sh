@@ -9,6 +9,7 @@ stack_start_one() {
   say "starting $1 on port ${PORT[$1]}"
   case $1 in
     ingest-* | processor-* | api-*) service_start "$1" ;;
+    kafka*) kafka_start "$1" ;;
     *) "${1}_start" ;;
   esac
 }
@@ -16,6 +17,7 @@ stack_start_one() {
 stack_healthy() {
   case $1 in
     ingest-* | processor-* | api-*) service_healthy "$1" ;;
+    kafka*) kafka_healthy "$1" ;;
     *) "${1}_healthy" ;;
   esac
 }
@@ -67,7 +69,7 @@ stack_up() {
   local down
   down=$(stack_down_among "$@" | tr '\n' ' ')
   # Cassandra takes longest; Kafka's first start formats its folder.
-  stack_start_among "$down" cassandra redis prometheus kafka
+  stack_start_among "$down" cassandra redis prometheus "${KAFKA_NODES[@]}"
   stack_await_among "$*" "${SERVERS[@]}"
   [[ " $* " != *" gateway "* ]] || prometheus_scrape_services
   stack_start_among "$down" "${SERVICES[@]}"

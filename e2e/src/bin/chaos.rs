@@ -1,5 +1,5 @@
-//! Runs the chaos test of each seed: `chaos [FIRST_SEED] [SEEDS]`, default seed 1 only. Then the embedded default on a
-//! full disk.
+//! Runs the chaos test of each seed: `chaos [FIRST_SEED] [SEEDS]`, default seed 1 only. Then the damage drills in the
+//! order of the first seed, a cluster of three brokers, and the embedded default on a full disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use e2e::chaos::plan::Extent;
-use e2e::chaos::{self, disk};
+use e2e::chaos::{self, brokers, damage, disk};
 use e2e::scenario::scenario_within;
 
 const DISK_TIMEOUT: Duration = Duration::from_secs(120);
@@ -29,6 +29,26 @@ fn main() -> Result<ExitCode> {
             println!("CHAOS seed={seed} failed; to repeat: make chaos FIRST_SEED={seed} SEEDS=1");
             failed.push(seed.to_string());
         }
+    }
+    let damage_drills = || {
+        scenario_within(damage::RUN_TIMEOUT, async || {
+            println!("{}", damage::run(first).await?);
+            Ok(())
+        })
+    };
+    if catch_unwind(damage_drills).is_err() {
+        println!("CHAOS-DAMAGE failed; to repeat: make chaos FIRST_SEED={first} SEEDS=0");
+        failed.push("damage".to_owned());
+    }
+    let three_brokers = || {
+        scenario_within(brokers::RUN_TIMEOUT, async || {
+            println!("{}", brokers::run().await?);
+            Ok(())
+        })
+    };
+    if catch_unwind(three_brokers).is_err() {
+        println!("CHAOS-BROKERS failed; to repeat: make chaos SEEDS=0");
+        failed.push("brokers".to_owned());
     }
     let full_disk = || {
         scenario_within(DISK_TIMEOUT, async || {

@@ -91,11 +91,11 @@ impl Fault {
             Self::Pause(_) => "pause",
             Self::Stall(_) => "stall",
             Self::Storm(_) => "storm",
-            Self::KillServer(Server::Kafka) => "kill_kafka",
             Self::KillServer(Server::Cassandra) => "kill_cassandra",
+            Self::KillServer(_) => "kill_kafka",
             Self::KillRedis => "kill_redis",
-            Self::TerminateServer(Server::Kafka) => "term_kafka",
             Self::TerminateServer(Server::Cassandra) => "term_cassandra",
+            Self::TerminateServer(_) => "term_kafka",
             Self::TerminateRedis => "term_redis",
             Self::Net(NetworkFault::Cut, Link::Client(_)) => "client_cut",
             Self::Net(NetworkFault::Reset, Link::Client(_)) => "client_reset",
@@ -164,8 +164,8 @@ impl Fault {
         match (self, other) {
             (Self::KillServer(server) | Self::TerminateServer(server), Self::Net(_, link)) => {
                 match server {
-                    Server::Kafka => link == Link::Kafka,
                     Server::Cassandra => matches!(link, Link::Cassandra(_)),
+                    _ => link == Link::Kafka,
                 }
             }
             (

@@ -11,10 +11,14 @@
 //! | [`history`] | the outcome of each request, compared with the log |
 //! | [`judgement`] | recovery, and the checks after it |
 //! | [`verdict`] | the result line |
+//! | [`brokers`] | three brokers: killed, stopped and restarted one after the other |
+//! | [`damage`] | stored data that is lost or goes back |
 //! | [`disk`], [`small_disk`] | the embedded default on a full disk; a disk small enough to fill |
 //! | [`embedded_log`] | a plain client of the embedded log |
 
+pub mod brokers;
 pub mod clock;
+pub mod damage;
 pub mod disk;
 pub mod embedded_log;
 pub mod fault;

@@ -194,7 +194,8 @@ impl SeededRng {
         [Kind::Ingest, Kind::Api][self.below(2)]
     }
 
-    fn shuffle<T>(&mut self, items: &mut [T]) {
+    /// Puts items into a random order.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }

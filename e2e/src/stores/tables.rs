@@ -185,6 +185,37 @@ impl Tables {
         Ok(())
     }
 
+    /// Deletes every third person row of the generation, like a store that lost acknowledged writes. Returns how many.
+    ///
+    /// The deletion has the timestamp of the deleted write, so a later write of the same row still wins.
+    ///
+    /// # Errors
+    /// When the rows cannot be read or deleted.
+    pub async fn lose_people(&self) -> Result<usize> {
+        let table = format!("{}.allocations", self.keyspace);
+        let query =
+            format!("SELECT generation, partition, bucket, person, WRITETIME(state) FROM {table}");
+        let rows = self.session.query_unpaged(query, ()).await?.into_rows_result()?;
+        let delete = self
+            .session
+            .prepare(format!(
+                "DELETE FROM {table} USING TIMESTAMP ? \
+                 WHERE generation = ? AND partition = ? AND bucket = ? AND person = ?"
+            ))
+            .await?;
+        let mut lost = 0;
+        let of_generation = rows
+            .rows::<(i32, i32, i32, Vec<u8>, i64)>()?
+            .filter(|row| row.as_ref().map_or(true, |row| row.0 == self.generation));
+        for row in of_generation.step_by(3) {
+            let (generation, partition, bucket, person, written) = row?;
+            let values = (written, generation, partition, bucket, person);
+            self.session.execute_unpaged(&delete, values).await?;
+            lost += 1;
+        }
+        Ok(lost)
+    }
+
     /// Deletes all rows of all tables except the schema version.
     ///
     /// # Errors

@@ -1,0 +1,205 @@
+//! Damage drills: stored data is lost or goes back under load, and everything must heal by itself.
+//!
+//! In contrast to the faults of [`super::fault`], these break what the store and the log promise. Each drill checks that
+//! its damage took effect and that the services reported the reason. The same judgement as after the faults follows.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::fault::STORE_TIMEOUT;
+use super::plan::SeededRng;
+use super::verdict::Verdict;
+use super::workload::Workload;
+use super::{
+    BUDGET, CATEGORIES, PARTITIONS, define, judgement, nemesis, own_servers, start_watches,
+};
+use crate::load::Crowd;
+use crate::own_servers::OwnServers;
+use crate::port::free_port;
+use crate::stack::{Stack, StackBuilder};
+use crate::wait::eventually;
+
+/// Timeout of one run, with the start of the servers and six restarts of Cassandra.
+pub const RUN_TIMEOUT: Duration = Duration::from_secs(900);
+/// Timeout for the services to notice a damage and to fold what was lost again.
+const HEAL_TIMEOUT: Duration = Duration::from_secs(90);
+/// Submissions between two drills, and between a snapshot and its restoration.
+const ACKNOWLEDGED_BETWEEN: u64 = 300;
+/// The budget that is filled after the head of the topic was deleted.
+const BUDGET_AFTER_TRUNCATION: &str = "chaos-after-truncation";
+
+/// A damage of stored data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// The store is restored from a snapshot of some hundred submissions ago.
+    StoreRestored,
+    /// The table of totals and positions is truncated.
+    TotalsTruncated,
+    /// The table of person rows is truncated.
+    PeopleTruncated,
+    /// Every third person row is lost.
+    PeopleLost,
+}
+
+impl Damage {
+    const ALL: [Self; 4] =
+        [Self::StoreRestored, Self::TotalsTruncated, Self::PeopleTruncated, Self::PeopleLost];
+
+    /// The name in the verdict.
+    fn name(self) -> &'static str {
+        match self {
+            Self::StoreRestored => "store_restored",
+            Self::TotalsTruncated => "totals_truncated",
+            Self::PeopleTruncated => "people_truncated",
+            Self::PeopleLost => "people_lost",
+        }
+    }
+
+    /// What a processor logs when it notices the damage.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::StoreRestored | Self::TotalsTruncated => "the store lost acknowledged commits",
+            Self::PeopleTruncated | Self::PeopleLost => "person rows do not match the totals",
+        }
+    }
+}
+
+/// Runs all damage drills in the order of a seed, then deletes the head of the topic.
+///
+/// # Errors
+/// When a damage is not noticed or not healed, or the verdict is a failure.
+pub async fn run(seed: u64) -> Result<Verdict> {
+    let own = own_servers().await?;
+    let mut stack = start(own).await?;
+    define(&stack.system).await?;
+    let watches = start_watches(&stack.system);
+    let workload = Workload::start(&stack.system, seed);
+    workload.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
+
+    let mut drills = Damage::ALL;
+    SeededRng::new(seed).shuffle(&mut drills);
+    let mut injected = BTreeMap::new();
+    let mut healed = String::new();
+    let mut last_damage_ended = Instant::now();
+    for damage in drills {
+        let started = Instant::now();
+        run_drill(damage, &mut stack, own, &workload)
+            .await
+            .with_context(|| format!("{damage:?} in {drills:?}"))?;
+        write!(healed, " {}_s={:.1}", damage.name(), started.elapsed().as_secs_f64())?;
+        injected.insert(damage.name(), 1);
+        last_damage_ended = Instant::now();
+    }
+
+    let mut verdict = judgement::judge(&mut stack, workload, watches, last_damage_ended).await?;
+    verdict.run = format!("CHAOS-DAMAGE seed={seed}{healed}");
+    verdict.faults = injected;
+    verdict.require_success().with_context(|| format!("damage drills {drills:?}"))?;
+    continue_without_the_head(&mut stack).await.context("after the topic lost its head")?;
+    verdict.faults.insert("log_truncated", 1);
+    Ok(verdict)
+}
+
+async fn start(own: &OwnServers) -> Result<Stack> {
+    let builder = StackBuilder {
+        ingests: 2,
+        processors: 2,
+        apis: 2,
+        partitions: PARTITIONS,
+        session_timeout_ms: 6_000,
+        settings: vec![format!("scylla.request_timeout_ms={}", STORE_TIMEOUT.as_millis())],
+        servers: Some(own.servers.clone()),
+        redis_port: Some(free_port()?),
+        ..Stack::builder()
+    };
+    builder.start().await
+}
+
+/// Damages the store under load, and waits until the damage is noticed and healed.
+async fn run_drill(
+    damage: Damage,
+    stack: &mut Stack,
+    own: &'static OwnServers,
+    workload: &Workload,
+) -> Result<()> {
+    let reported_before = reports(stack, damage)?;
+    match damage {
+        Damage::StoreRestored => {
+            nemesis::blocking(|| own.snapshot_cassandra()).await?;
+            workload.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
+            nemesis::blocking(|| own.restore_cassandra()).await?;
+        }
+        Damage::TotalsTruncated => stack.tables().await?.truncate("totals").await?,
+        Damage::PeopleTruncated => {
+            stack.tables().await?.truncate("allocations").await?;
+            take_over_every_partition(stack).await?;
+        }
+        Damage::PeopleLost => {
+            let lost = stack.tables().await?.lose_people().await?;
+            ensure!(lost > 0, "there were no person rows to lose");
+            take_over_every_partition(stack).await?;
+        }
+    }
+    workload.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
+    eventually("the damage is reported", HEAL_TIMEOUT, async || {
+        let reported = reports(stack, damage)?;
+        ensure!(reported > reported_before, "no processor logged {:?}", damage.reason());
+        Ok(())
+    })
+    .await?;
+    stack.wait_until_all_owned().await
+}
+
+/// Kills and restarts every processor: person rows are read only by a takeover.
+async fn take_over_every_partition(stack: &mut Stack) -> Result<()> {
+    for processor in &mut stack.processors {
+        processor.process.kill()?;
+    }
+    for processor in &mut stack.processors {
+        processor.restart().await?;
+    }
+    stack.wait_until_all_owned().await
+}
+
+/// How many log lines of the processors give the reason of a damage.
+fn reports(stack: &Stack, damage: Damage) -> Result<usize> {
+    let mut reported = 0;
+    for file in fs::read_dir(stack.dir())? {
+        let path = file?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("processor-") && name.ends_with(".log") {
+            let log = fs::read(&path)?;
+            reported += String::from_utf8_lossy(&log).matches(damage.reason()).count();
+        }
+    }
+    Ok(reported)
+}
+
+/// Deletes the records whose person rows are all written, takes every partition over, and counts new submissions.
+async fn continue_without_the_head(stack: &mut Stack) -> Result<()> {
+    let tables = stack.tables().await?;
+    let mut lows = Vec::new();
+    for partition in 0..stack.partitions {
+        let stored = tables.partition(partition).await?.context("a partition was never claimed")?;
+        ensure!(stored.rows_position > 0, "partition {partition} has no person row");
+        lows.push(stored.rows_position);
+    }
+    let before = tables.sums(BUDGET, stack.partitions).await?;
+    stack.kafka.delete_records_below(&stack.topic, &lows).await?;
+    take_over_every_partition(stack).await?;
+
+    stack.system.define(BUDGET_AFTER_TRUNCATION, CATEGORIES).await?;
+    let load = Crowd::new(BUDGET_AFTER_TRUNCATION, CATEGORIES).start(&stack.system);
+    load.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
+    let expected = load.stop().await?.totals(CATEGORIES);
+    stack.system.wait_until_shown(BUDGET_AFTER_TRUNCATION, &expected, HEAL_TIMEOUT).await?;
+    let after = tables.sums(BUDGET, stack.partitions).await?;
+    ensure!(after == before, "{after:?} instead of {before:?}");
+    let halted = judgement::alarms(stack.dir())?;
+    ensure!(halted.is_empty(), "{}", halted.join("\n"));
+    Ok(())
+}
