@@ -11,6 +11,7 @@ use storage::control::BudgetDefinitions;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::client_limit::ClientLimit;
 use crate::client_network::ClientNetwork;
 use crate::consistency::AtLeast;
 use crate::log_ends::LogEnds;
@@ -19,7 +20,6 @@ use crate::no_answer::NoAnswer;
 use crate::read_policy::{Tier, UpdateFeed};
 use crate::tier_chain::{AnsweringTier, TierChain};
 use crate::tiers::memory::{AgedAnswer, Memory, Slot};
-use crate::waiters::WaiterLimit;
 
 /// How often a waiting reader queries the tiers while cache updates arrive, in case one was lost.
 const POLL_INTERVAL_WITH_UPDATES: Duration = Duration::from_millis(250);
@@ -51,7 +51,7 @@ pub struct AggregateReader {
     memory: Arc<Memory>,
     tier_chain: Arc<TierChain>,
     definitions: Arc<dyn BudgetDefinitions>,
-    waiters: Arc<WaiterLimit>,
+    waiters: Arc<ClientLimit>,
     log_ends: Arc<LogEnds>,
     metrics: ApiMetrics,
 }
@@ -62,7 +62,7 @@ impl AggregateReader {
         memory: Arc<Memory>,
         tier_chain: Arc<TierChain>,
         definitions: Arc<dyn BudgetDefinitions>,
-        waiters: Arc<WaiterLimit>,
+        waiters: Arc<ClientLimit>,
         log_ends: Arc<LogEnds>,
         metrics: ApiMetrics,
     ) -> Self {
@@ -176,7 +176,7 @@ impl AggregateReader {
         {
             return query_tiers().await?.ok_or(NoAnswer::BeyondLog);
         }
-        let _permit = self.waiters.try_acquire(client)?;
+        let _permit = self.waiters.try_acquire(client).map_err(NoAnswer::of_waiting)?;
         let end = Instant::now() + wait;
         let mut changes: Vec<_> = slots.iter().map(|slot| slot.changes()).collect();
         while Instant::now() < end {

@@ -1,81 +1,90 @@
-//! Bounds and counts the reads that wait for a submission, in total and per client.
+//! Bounds and counts what clients keep open (waiting reads, streams), in total and per client.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::IntGauge;
 
 use crate::client_network::ClientNetwork;
-use crate::config::ApiConfig;
-use crate::metrics::ApiMetrics;
-use crate::no_answer::NoAnswer;
 
-/// Limits how many reads may wait at once.
+/// Limits how many permits are held at once.
 #[derive(Debug)]
-pub struct WaiterLimit {
+pub struct ClientLimit {
     max: usize,
     max_per_client: usize,
-    waiting: Mutex<Waiting>,
+    held: Mutex<HeldPermits>,
     gauge: IntGauge,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct HeldPermits {
     total: usize,
-    /// Clients without waiting reads have no entry.
+    /// Clients without permits have no entry.
     by_client: HashMap<ClientNetwork, usize>,
 }
 
-/// Permission to wait; released when dropped.
+/// Which limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitReached {
+    /// All permits are taken.
+    Total,
+    /// All permits of this client are taken.
+    OfClient,
+}
+
+/// Permission to wait or to stream; released when dropped.
 #[derive(Debug)]
-pub struct WaiterPermit<'a> {
-    limit: &'a WaiterLimit,
+pub struct ClientPermit {
+    limit: Arc<ClientLimit>,
     client: ClientNetwork,
 }
 
-impl WaiterLimit {
-    /// Creates the limits.
-    pub fn new(config: &ApiConfig, metrics: &ApiMetrics) -> Self {
-        Self {
-            max: config.max_waiters,
-            max_per_client: config.max_waiters_per_client,
-            waiting: Mutex::default(),
-            gauge: metrics.waiting.clone(),
-        }
+impl ClientLimit {
+    /// Creates the limits. `gauge` shows how many permits are held.
+    pub fn new(max: usize, max_per_client: usize, gauge: IntGauge) -> Arc<Self> {
+        Arc::new(Self { max, max_per_client, held: Mutex::default(), gauge })
     }
 
     /// Acquires a permit.
     ///
     /// # Errors
     /// When all permits are taken, or all permits of this client.
-    pub fn try_acquire(&self, client: ClientNetwork) -> Result<WaiterPermit<'_>, NoAnswer> {
-        let mut waiting = self.lock();
-        let of_client = waiting.by_client.get(&client).copied().unwrap_or_default();
+    pub fn try_acquire(
+        self: &Arc<Self>,
+        client: ClientNetwork,
+    ) -> Result<ClientPermit, LimitReached> {
+        let mut held = self.lock();
+        let of_client = held.by_client.get(&client).copied().unwrap_or_default();
         if client.is_known() && of_client >= self.max_per_client {
-            return Err(NoAnswer::TooManyWaitersOfClient);
+            return Err(LimitReached::OfClient);
         }
-        if waiting.total >= self.max {
-            return Err(NoAnswer::TooManyWaiters);
+        if held.total >= self.max {
+            return Err(LimitReached::Total);
         }
-        waiting.total += 1;
-        waiting.by_client.insert(client, of_client + 1);
+        held.total += 1;
+        held.by_client.insert(client, of_client + 1);
         self.gauge.inc();
-        Ok(WaiterPermit { limit: self, client })
+        Ok(ClientPermit { limit: Arc::clone(self), client })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns how many permits are held.
+    pub fn held(&self) -> usize {
+        self.lock().total
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HeldPermits> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for WaiterPermit<'_> {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
-        let mut waiting = self.limit.lock();
-        waiting.total = waiting.total.saturating_sub(1);
-        match waiting.by_client.get_mut(&self.client) {
+        let mut held = self.limit.lock();
+        held.total = held.total.saturating_sub(1);
+        match held.by_client.get_mut(&self.client) {
             Some(of_client) if *of_client > 1 => *of_client -= 1,
             _ => {
-                waiting.by_client.remove(&self.client);
+                held.by_client.remove(&self.client);
             }
         }
         self.limit.gauge.dec();

@@ -53,6 +53,14 @@ settings! {
         /// apply to a trusted proxy that does not name its clients.
         pub max_waiters_per_client: usize = "api.max_waiters_per_client", default "100",
             unit "requests", parse parse::positive_usize;
+        /// Maximum number of open streams of answers; further ones are answered 503. Less than `http.max_connections`, so
+        /// that readers of streams never take the last connection.
+        pub max_streams: usize = "api.max_streams", default "8000",
+            unit "streams", parse parse::positive_usize;
+        /// Maximum number of open streams of one client address (IPv6: of one /64 network); further ones are answered 429.
+        /// Does not apply to a trusted proxy that does not name its clients.
+        pub max_streams_per_client: usize = "api.max_streams_per_client", default "200",
+            unit "streams", parse parse::positive_usize;
         /// Maximum number of concurrent downloads of published exports; further ones are answered 503, unless a download
         /// has stalled for five seconds, which is then ended.
         pub max_downloads: usize = "api.max_downloads", default "16",

@@ -6,15 +6,17 @@
 //! old. A background task (`refresher`) keeps memory current, so almost every read is a copy of bytes from memory.
 //! No reader of one process ever sees a total or a version go backwards.
 //!
-//! What a client can make the store do is bounded: concurrent reads (`read_limit`), waiting reads (`waiters`,
-//! `log_ends`), downloads (`downloads`), and recounts (`tiers::recount`).
+//! What a client can make the store do is bounded: concurrent reads (`read_limit`), waiting reads
+//! (`client_limit`, `log_ends`), streams (`answer_streams`), downloads (`downloads`), and recounts (`tiers::recount`).
 //!
 //! This crate does not fold records and writes nothing except the jobs that administrators submit.
 
 mod active_generation;
 mod aggregate_reader;
 mod answer;
+mod answer_streams;
 mod breaker;
+mod client_limit;
 mod client_network;
 mod config;
 mod consistency;
@@ -35,7 +37,6 @@ mod single_flight;
 mod tier_chain;
 mod tier_query;
 mod tiers;
-mod waiters;
 
 use std::sync::Arc;
 
@@ -56,6 +57,8 @@ pub use config::ApiConfig;
 
 use active_generation::ActiveGenerationCache;
 use aggregate_reader::AggregateReader;
+use answer_streams::AnswerStreams;
+use client_limit::ClientLimit;
 use downloads::Downloads;
 use log_ends::LogEnds;
 use metrics::ApiMetrics;
@@ -67,7 +70,6 @@ use registry::RegistryReader;
 use tier_chain::TierChain;
 use tier_query::Tiers;
 use tiers::memory::Memory;
-use waiters::WaiterLimit;
 
 /// The budget that `/aggregate/` serves.
 pub const DEFAULT_BUDGET: &str = schemas::DEFAULT_BUDGET;
@@ -126,11 +128,16 @@ pub fn routes(
         readiness: Readiness::new(health),
         metrics: metrics.clone(),
     };
-    tokio::spawn(refresher.run(cache, stop));
+    tokio::spawn(refresher.run(cache, stop.clone()));
     let registry = RegistryReader::new(store.clone(), config.summary_deadline);
     let trusted_proxies = admin.trusted_proxies().clone();
     let administrators = routes::admin::router(&admin, registry, jobs, dead_letters);
-    let waiters = Arc::new(WaiterLimit::new(config, &metrics));
+    let waiters = ClientLimit::new(
+        config.max_waiters,
+        config.max_waiters_per_client,
+        metrics.waiting.clone(),
+    );
+    let streams = AnswerStreams::new(config, Arc::clone(&memory), &metrics, stop);
     let person_store = Arc::new(PersonStore::new(config, store, &metrics));
     let log_ends = Arc::new(LogEnds::new(Arc::clone(&person_store), Arc::clone(&generation)));
     let people = PersonReader::new(
@@ -150,6 +157,7 @@ pub fn routes(
         log_ends,
         metrics,
     );
-    let state = routes::ApiState::new(definitions, aggregates, people, downloads, trusted_proxies);
+    let state =
+        routes::ApiState::new(definitions, aggregates, streams, people, downloads, trusted_proxies);
     Ok(routes::router(Arc::new(state)).merge(administrators))
 }

@@ -18,6 +18,8 @@ pub struct ApiMetrics {
     pub staleness_seconds: Gauge,
     /// Downloads of published exports in progress.
     pub downloads: IntGauge,
+    /// Open streams of answers.
+    pub streams: IntGauge,
     /// Reads waiting for a submission.
     pub waiting: IntGauge,
     /// Reads answered from memory; a child of `reads`, kept here because it is on the hot path.
@@ -68,6 +70,7 @@ impl ApiMetrics {
             )?,
             downloads: metrics
                 .gauge("api_downloads", "Downloads of published exports in progress.")?,
+            streams: metrics.gauge("api_streams", "Open streams of a budget's answers.")?,
             waiting: metrics
                 .gauge("api_waiting_reads", "Reads waiting for a submission to be counted.")?,
         })

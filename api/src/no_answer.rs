@@ -1,5 +1,7 @@
 //! Why a read has no answer.
 
+use crate::client_limit::LimitReached;
+
 /// Why a read has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
@@ -32,4 +34,14 @@ pub enum NoAnswer {
     /// Too many readers of the same client wait already.
     #[error("too many reads from this address are waiting for submissions")]
     TooManyWaitersOfClient,
+}
+
+impl NoAnswer {
+    /// Returns the reason of a read that may not wait.
+    pub fn of_waiting(reached: LimitReached) -> Self {
+        match reached {
+            LimitReached::Total => Self::TooManyWaiters,
+            LimitReached::OfClient => Self::TooManyWaitersOfClient,
+        }
+    }
 }

@@ -21,13 +21,13 @@ use storage::store::PartitionRef;
 use tokio::time::{Instant, sleep_until};
 
 use crate::active_generation::{ActiveGenerationCache, ServedGeneration};
+use crate::client_limit::ClientLimit;
 use crate::client_network::ClientNetwork;
 use crate::consistency::AtLeast;
 use crate::log_ends::LogEnds;
 use crate::metrics::ApiMetrics;
 use crate::no_answer::NoAnswer;
 use crate::person_store::{PersonStore, TIER};
-use crate::waiters::WaiterLimit;
 
 /// Bounds of the pause between two reads of a row that a client waits for. In between, the pause is a quarter of the
 /// time waited so far, so that a thousand clients waiting for a row that never arrives are no load.
@@ -39,7 +39,7 @@ pub struct PersonReader {
     store: Arc<PersonStore>,
     generation: Arc<ActiveGenerationCache>,
     hasher: PersonKeyHasher,
-    waiters: Arc<WaiterLimit>,
+    waiters: Arc<ClientLimit>,
     log_ends: Arc<LogEnds>,
     hits: IntCounter,
     misses: IntCounter,
@@ -60,7 +60,7 @@ impl PersonReader {
         store: Arc<PersonStore>,
         generation: Arc<ActiveGenerationCache>,
         hasher: PersonKeyHasher,
-        waiters: Arc<WaiterLimit>,
+        waiters: Arc<ClientLimit>,
         log_ends: Arc<LogEnds>,
         metrics: &ApiMetrics,
     ) -> Self {
@@ -128,7 +128,7 @@ impl PersonReader {
                 {
                     return Err(NoAnswer::BeyondLog);
                 }
-                waiter = Some(self.waiters.try_acquire(client)?);
+                waiter = Some(self.waiters.try_acquire(client).map_err(NoAnswer::of_waiting)?);
             }
             let pause = ((now - started) / 4).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
             sleep_until(end.min(now + pause)).await;

@@ -58,4 +58,4 @@ pub use text::{BudgetId, CategoryId, SLUG_MAX_BYTES, SlugFault};
 pub use totals::{
     BudgetTotals, CategoryTotals, CombinedTotals, DISTRIBUTION_BINS, MergeFault, PartitionTotals,
 };
-pub use version::AggregateVersion;
+pub use version::{AggregateVersion, NotAVersion};

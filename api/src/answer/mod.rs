@@ -80,6 +80,8 @@ pub struct Answer {
     withheld: Option<Withheld>,
     plain: Rendered,
     detailed: OnceLock<Rendered>,
+    /// The answer as an event of a stream.
+    event: OnceLock<Bytes>,
 }
 
 impl Answer {
@@ -96,7 +98,15 @@ impl Answer {
         check(&budget, &totals)?;
         let withheld = withheld(&budget, totals.people, now);
         let plain = render(&budget, &totals, provenance, withheld, false)?;
-        Ok(Self { budget, totals, provenance, withheld, plain, detailed: OnceLock::new() })
+        Ok(Self {
+            budget,
+            totals,
+            provenance,
+            withheld,
+            plain,
+            detailed: OnceLock::new(),
+            event: OnceLock::new(),
+        })
     }
 
     /// Returns the definition that the answer was rendered with.
@@ -117,6 +127,24 @@ impl Answer {
     /// Returns whether the results are withheld.
     pub fn is_withheld(&self) -> bool {
         self.withheld.is_some()
+    }
+
+    /// Returns when withheld results are shown, if that is a matter of time.
+    pub fn shown_from(&self) -> Option<Timestamp> {
+        match self.withheld {
+            Some(Withheld::AfterClose(until)) => Some(until),
+            _ => None,
+        }
+    }
+
+    /// Returns the version: identifies the counted submissions, and only grows.
+    pub fn version(&self) -> AggregateVersion {
+        AggregateVersion::of(&self.totals)
+    }
+
+    /// Returns the answer as an event of a stream, rendered once for all streams.
+    pub fn event(&self, render: impl FnOnce() -> Bytes) -> &Bytes {
+        self.event.get_or_init(render)
     }
 
     /// Returns whether the answer must be rendered anew because its budget has closed since.

@@ -9,6 +9,7 @@ mod person;
 mod read_request;
 mod rendered_catalog;
 mod response;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use runtime::problem::{Problem, ProblemKind};
 use storage::control::BudgetDefinitions;
 
 use crate::aggregate_reader::AggregateReader;
+use crate::answer_streams::AnswerStreams;
 use crate::client_network::ClientNetwork;
 use crate::consistency::{AtLeast, NO_SUCH_PARTITION};
 use crate::downloads::Downloads;
@@ -34,6 +36,7 @@ pub struct ApiState {
     definitions: Arc<dyn BudgetDefinitions>,
     rendered: RenderedDefinitions,
     aggregates: AggregateReader,
+    streams: AnswerStreams,
     people: PersonReader,
     downloads: Downloads,
     /// Proxies whose `X-Forwarded-For` names the client.
@@ -46,6 +49,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/v1/budgets", get(budgets::list))
         .route("/v1/budgets/{budget}", get(budgets::one))
         .route("/v1/budgets/{budget}/aggregate", get(aggregate::of_budget))
+        .route("/v1/budgets/{budget}/aggregate/stream", get(stream::of_budget))
         .route("/v1/budgets/{budget}/export", get(export::of_budget))
         .route("/v1/budgets/{budget}/submissions/{person}", get(person::of_budget))
         .route("/v1/aggregates", get(aggregates::of_budgets))
@@ -65,12 +69,13 @@ impl ApiState {
     pub fn new(
         definitions: Arc<dyn BudgetDefinitions>,
         aggregates: AggregateReader,
+        streams: AnswerStreams,
         people: PersonReader,
         downloads: Downloads,
         trusted_proxies: TrustedProxies,
     ) -> Self {
         let rendered = RenderedDefinitions::default();
-        Self { definitions, rendered, aggregates, people, downloads, trusted_proxies }
+        Self { definitions, rendered, aggregates, streams, people, downloads, trusted_proxies }
     }
 
     /// Returns the client of a request, for limits per client.
@@ -79,8 +84,8 @@ impl ApiState {
         if self.trusted_proxies.trusts(address) { ClientNetwork::UNKNOWN } else { address.into() }
     }
 
-    /// Returns the problem of unknown budgets: they do not exist, the definitions are not loaded yet, or only a newer release
-    /// can read them.
+    /// Returns the problem of unknown budgets: they do not exist, the definitions are not loaded yet, or only a newer
+    /// release can read them.
     fn no_such_budget(&self, ids: &[&str]) -> Problem {
         let catalog = self.definitions.catalog();
         if let Some(id) = ids.iter().find(|id| catalog.is_unreadable(id)) {

@@ -16,6 +16,7 @@ mod person;
 mod read_limits;
 mod read_metrics;
 mod readiness;
+mod streams;
 mod test_server;
 mod tier_chain;
 mod updates;

@@ -11,12 +11,12 @@ use crate::test_server::*;
 
 const AFTER_FRESHNESS: Duration = Duration::from_millis(30);
 
-fn changed(budget: &str) -> CacheUpdate {
+pub fn changed(budget: &str) -> CacheUpdate {
     CacheUpdate::Changed(id(budget))
 }
 
 /// Creates a server with live cache updates. `town` counts one person and was recently read.
-async fn server_with_live_updates() -> TestServer {
+pub async fn server_with_live_updates() -> TestServer {
     with_live_updates(TestServer::new()).await
 }
 
