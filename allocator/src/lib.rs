@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`run`] | ingest, processor and api in one process |
 //! | [`import`](mod@import) | sending the submissions of a file to a running allocator |
+//! | [`load`](mod@load) | submitting at a fixed rate, and checking the aggregate |
 //!
 //! How a submission is parsed, folded or read is up to the services and not known here.
 
 pub mod import;
+pub mod load;
 pub mod run;

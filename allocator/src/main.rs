@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use allocator::import::{self, ImportArgs, ImportError, RetryPolicy};
+use allocator::load::{self, LoadArgs};
 use allocator::run::{self, RunConfig};
 use clap::{Parser, Subcommand};
 use processor::cli::OperatorCommand;
@@ -23,6 +24,7 @@ enum Command {
     /// Run all services in one process (default: http://127.0.0.1:8000 with data in ./data)
     Run(ConfigArgs),
     Import(ImportArgs),
+    Load(LoadArgs),
     #[command(flatten)]
     Operator(OperatorCommand),
     /// Print the settings of all processes as a Markdown table
@@ -41,6 +43,7 @@ async fn command() -> ExitCode {
     match command {
         Command::Run(args) => process::exit_code("allocator run", run(&args).await),
         Command::Import(args) => import(&args).await,
+        Command::Load(args) => load(&args).await,
         Command::Operator(command) => match RunConfig::load(command.config()) {
             Ok(config) => command.run(&config.storage).await,
             Err(faults) => process::exit_code("allocator", Err(anyhow::Error::from(faults))),
@@ -54,6 +57,16 @@ async fn command() -> ExitCode {
 
 async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     Ok(run::run(&RunConfig::load(args)?).await?)
+}
+
+async fn load(args: &LoadArgs) -> ExitCode {
+    match load::load(args, shutdown::listen()).await {
+        Ok(verdict) => {
+            console::out(&format!("{verdict}\n"));
+            if verdict.is_exact() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => process::exit_code("allocator load", Err(anyhow::Error::from(error))),
+    }
 }
 
 async fn import(args: &ImportArgs) -> ExitCode {
