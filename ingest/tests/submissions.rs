@@ -370,6 +370,37 @@ async fn a_submission_is_parsed_against_the_categories_that_were_frozen() {
     *lock(&harness.definitions.concurrent_change) = Some(changed);
     harness.post(SUBMISSIONS, GOOD).await.problem(422, "invalid-allocation");
     assert_eq!(harness.logged(), []);
+    // A rejected submission freezes nothing, also when the definition changed meanwhile.
+    assert!(!harness.definitions.get("taxes").unwrap().frozen);
+}
+
+#[tokio::test]
+async fn a_submission_to_a_budget_that_closed_meanwhile_freezes_nothing() {
+    let harness = Harness::new();
+    let mut closed = schemas::Budget::clone(&harness.definitions.get("taxes").unwrap());
+    closed.revision += 1;
+    closed.closes_at = Some(Timestamp::now() - SignedDuration::from_hours(1));
+    *lock(&harness.definitions.concurrent_change) = Some(closed);
+    harness.post(SUBMISSIONS, GOOD).await.problem(409, "budget-closed");
+    assert!(!harness.definitions.get("taxes").unwrap().frozen);
+    assert_eq!(harness.logged(), []);
+}
+
+#[tokio::test]
+async fn a_withdrawal_freezes_nothing() {
+    let harness = Harness::new();
+    for headers in [&[][..], &[("idempotency-key", "bye")]] {
+        harness.delete("/v1/budgets/taxes/submissions/nobody", headers).await.accepted();
+    }
+    assert!(!harness.definitions.get("taxes").unwrap().frozen);
+    assert_eq!(harness.definitions.changes.load(Ordering::SeqCst), 0);
+    // Only the id that the client has chosen can be repeated, so only that one has to be remembered.
+    let generated = |record: &storage::log::NewRecord| {
+        let mut decoder = schemas::RecordDecoder::default();
+        decoder.decode(record.key.as_bytes(), &record.value).unwrap().generated_id
+    };
+    let generated: Vec<bool> = lock(&harness.log.records).iter().map(generated).collect();
+    assert_eq!(generated, [true, false]);
 }
 
 #[tokio::test]

@@ -28,12 +28,22 @@ pub struct RecordEncoder {
 impl RecordEncoder {
     /// Encodes a submission as a record value. The record key is the person key.
     pub fn encode(&mut self, submission: &Submission) -> Vec<u8> {
+        self.encode_as(submission, false)
+    }
+
+    /// Encodes a submission whose id no client has chosen. The fold need not remember the id of a withdrawal of nobody.
+    pub fn encode_with_generated_id(&mut self, submission: &Submission) -> Vec<u8> {
+        self.encode_as(submission, submission.action == Action::Withdraw)
+    }
+
+    fn encode_as(&mut self, submission: &Submission, generated_id: bool) -> Vec<u8> {
         let wire = &mut self.wire;
         wire.clear();
         wire.version = RECORD_VERSION;
         wire.budget.push_str(submission.budget.as_str());
         wire.submission_id.extend_from_slice(submission.id.0.as_bytes());
         wire.accepted_at_ms = submission.accepted_at_ms;
+        wire.generated_id = generated_id;
         match &submission.action {
             Action::Allocate(allocation) => {
                 wire.set_kind(SubmissionKind::Allocate);
@@ -90,6 +100,8 @@ pub struct RecordView<'a> {
     pub accepted_at_ms: u64,
     /// Shares that add up to 10,000; empty for a withdrawal.
     pub basis_points: &'a [u32],
+    /// A withdrawal whose id no client has chosen.
+    pub generated_id: bool,
 }
 
 /// Decodes records with reused buffers.
@@ -128,6 +140,7 @@ impl RecordDecoder {
             submission: SubmissionId(id).fingerprint(),
             accepted_at_ms: self.wire.accepted_at_ms,
             basis_points: &self.wire.basis_points,
+            generated_id: self.wire.generated_id,
         })
     }
 }

@@ -37,6 +37,21 @@ fn a_withdrawal_keeps_its_bytes() {
 }
 
 #[test]
+fn a_withdrawal_with_a_generated_id_keeps_its_bytes_and_an_allocation_has_no_mark() {
+    let mut encoder = RecordEncoder::default();
+    let bytes = encoder.encode_with_generated_id(&submission(Action::Withdraw));
+    let unmarked = encode_record(&submission(Action::Withdraw));
+    assert_eq!(hex::encode(&bytes), hex::encode(&unmarked) + "3801");
+    let is_marked = |value: &[u8]| {
+        RecordDecoder::default().decode(&[7; 16], value).map(|record| record.generated_id)
+    };
+    assert_eq!((is_marked(&bytes), is_marked(&unmarked)), (Ok(true), Ok(false)));
+    let allocation =
+        submission(Action::Allocate(Allocation::new(&[4000, 3550, 2450]).unwrap()));
+    assert_eq!(encoder.encode_with_generated_id(&allocation), encode_record(&allocation));
+}
+
+#[test]
 fn a_person_key_stays_the_same_for_the_same_secret() {
     let hasher = PersonKeyHasher::new(&[1; 32]).unwrap();
     let key = hasher.key(&BudgetId::parse("taxes").unwrap(), &PersonId::parse("p-1").unwrap());

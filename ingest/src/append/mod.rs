@@ -8,7 +8,7 @@ mod plan;
 use std::sync::Arc;
 use std::time::Instant;
 
-use schemas::{Receipt, RecordEncoder, Submission};
+use schemas::{Receipt, RecordEncoder};
 use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 
@@ -89,7 +89,7 @@ impl SubmissionAppender {
             match begun {
                 BeginOutcome::First => {
                     appended.push(index);
-                    records.push(encode(&pending.submission, &mut encoder));
+                    records.push(encode(pending, &mut encoder));
                 }
                 BeginOutcome::Repeat(receipt) => {
                     *outcome = AppendOutcome::Accepted { receipt, repeated: true };
@@ -160,6 +160,12 @@ impl SubmissionAppender {
     }
 }
 
-fn encode(submission: &Submission, encoder: &mut RecordEncoder) -> NewRecord {
-    NewRecord { key: submission.person, value: encoder.encode(submission) }
+fn encode(pending: &PendingSubmission, encoder: &mut RecordEncoder) -> NewRecord {
+    let PendingSubmission { submission, client_supplied_id } = pending;
+    let value = if *client_supplied_id {
+        encoder.encode(submission)
+    } else {
+        encoder.encode_with_generated_id(submission)
+    };
+    NewRecord { key: submission.person, value }
 }

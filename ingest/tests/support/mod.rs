@@ -24,7 +24,7 @@ use schemas::{
     partition_for,
 };
 use serde_json::Value;
-use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError};
+use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion};
 use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 use tokio::sync::{Notify, watch};
@@ -176,11 +176,23 @@ impl BudgetDefinitions for FakeDefinitions {
         let current = lock(&self.catalog).changeable(id.as_str())?.cloned();
         match decide(current.as_deref())? {
             Some(next) => {
+                let next = self.catalog().numbered(next);
                 self.put(next);
                 Ok(self.get(id.as_str()).unwrap())
             }
             None => Ok(current.unwrap()),
         }
+    }
+
+    async fn delete(&self, id: &BudgetId, decide: &Deletion<'_>) -> Result<(), DefinitionError> {
+        if self.failing.load(Ordering::SeqCst) {
+            return Err(DefinitionError::Unavailable("injected fault".into()));
+        }
+        let mut catalog = lock(&self.catalog);
+        let current = catalog.changeable(id.as_str())?.cloned();
+        decide(current.as_deref())?;
+        *catalog = Arc::new(catalog.without(id, current.unwrap().revision + 1));
+        Ok(())
     }
 }
 
