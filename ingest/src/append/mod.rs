@@ -1,5 +1,8 @@
 //! Appends validated submissions to the log, at most once per submission id.
 //!
+//! Recent ids are looked up in memory and Redis. An older id is recognised by the log itself where it can be (the embedded
+//! log), and by the fold otherwise.
+//!
 //! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, append, store
 //! the receipts.
 
@@ -107,6 +110,10 @@ impl SubmissionAppender {
                         AppendOutcome::Unavailable
                     }
                     Err(AppendError::Unknown(_)) => AppendOutcome::Unknown,
+                    Err(AppendError::Repeated(receipt)) => {
+                        AppendOutcome::Accepted { receipt, repeated: true }
+                    }
+                    Err(AppendError::IdReused) => AppendOutcome::IdReused,
                 };
             }
         }
@@ -129,7 +136,7 @@ impl SubmissionAppender {
             return Vec::new();
         }
         let (count, started) = (records.len(), Instant::now());
-        let mut results = self.log.append(records).await;
+        let mut results = self.log.append_once_per_id(records).await;
         self.metrics.observe_append(started.elapsed());
         // A record without a result may or may not be in the log.
         results.resize(count, Err(AppendError::Unknown("no answer".to_owned())));

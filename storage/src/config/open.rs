@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::{LogRef, PersonKeyHasher};
@@ -15,7 +16,8 @@ use crate::control::kafka::KafkaControlTopic;
 use crate::control::sqlite::SqliteControlTopic;
 use crate::control::{ActiveLog, ControlTopic, record_secret, wait_until_loaded};
 use crate::idempotency::Idempotency;
-use crate::idempotency::memory::MemoryIdempotency;
+use crate::idempotency::layered::LayeredIdempotency;
+use crate::idempotency::memory::{MemoryIdempotency, Retention};
 use crate::idempotency::redis::RedisIdempotency;
 use crate::jobs::JobStore;
 use crate::log::archive::{ArchivedReader, archive_dir_for};
@@ -41,6 +43,11 @@ const LOG_FILE: &str = "log.db";
 const STORE_FILE: &str = "store.db";
 /// File name of the embedded control topic.
 const CONTROL_FILE: &str = "definitions.db";
+
+/// Submission ids that each ingest remembers itself, in front of Redis. About 50 MB.
+const OWN_SUBMISSION_IDS: u64 = 250_000;
+/// How much longer than an append an in-flight mark lasts: storing the receipts takes time, too.
+const IN_FLIGHT_MARGIN: Duration = Duration::from_secs(3);
 
 /// The handles of one log, opened together.
 pub struct LogHandles {
@@ -254,9 +261,26 @@ impl StorageConfig {
     /// Opens the store of submission ids, which may be unreachable.
     pub async fn open_idempotency(&self) -> Arc<dyn Idempotency> {
         match self.cache {
-            CacheKind::Redis => Arc::new(RedisIdempotency::connect(&self.redis).await),
-            CacheKind::Memory => Arc::new(MemoryIdempotency::default()),
+            CacheKind::Redis => {
+                let shared = RedisIdempotency::connect(&self.redis).await;
+                let in_flight = self.in_flight();
+                let retention =
+                    Retention { attempts: OWN_SUBMISSION_IDS, in_flight, ..Retention::default() };
+                Arc::new(LayeredIdempotency::new(
+                    MemoryIdempotency::new(retention),
+                    shared.with_in_flight(in_flight),
+                ))
+            }
+            CacheKind::Memory => {
+                let in_flight = self.in_flight();
+                Arc::new(MemoryIdempotency::new(Retention { in_flight, ..Retention::default() }))
+            }
         }
+    }
+
+    /// Returns how long a submission id is marked as in flight: longer than any append takes.
+    fn in_flight(&self) -> Duration {
+        self.kafka.max_append_duration() + IN_FLIGHT_MARGIN
     }
 
     /// Returns the hasher of person ids. Call it before the embedded files are created: with them, no secret is.

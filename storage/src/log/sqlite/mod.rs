@@ -6,6 +6,7 @@ mod appender;
 mod dead_letter_journal;
 mod reader;
 mod source;
+mod submission_index;
 mod tail;
 mod writer;
 
@@ -152,9 +153,15 @@ fn create_identity(
 #[async_trait]
 impl LogWriter for SqliteLog {
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
-        let with_partition =
-            |record: NewRecord| (partition_for(&record.key, self.partitions), record);
-        self.append_to(records.into_iter().map(with_partition).collect()).await
+        self.append_to(self.with_partitions(records)).await
+    }
+
+    async fn append_once_per_id(
+        &self,
+        records: Vec<NewRecord>,
+    ) -> Vec<Result<Receipt, AppendError>> {
+        let count = records.len();
+        self.submit(Write::Submissions(self.with_partitions(records)), count).await
     }
 
     fn available(&self) -> Result<(), AppendError> {
@@ -169,10 +176,17 @@ impl SqliteLog {
         records: Vec<(PartitionId, NewRecord)>,
     ) -> Vec<Result<Receipt, AppendError>> {
         let count = records.len();
-        match self.writer.submit(Write::Records(records)).await {
-            Ok(receipts) => receipts.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error); count],
-        }
+        self.submit(Write::Records(records), count).await
+    }
+
+    async fn submit(&self, write: Write, count: usize) -> Vec<Result<Receipt, AppendError>> {
+        self.writer.submit(write).await.unwrap_or_else(|error| vec![Err(error); count])
+    }
+
+    fn with_partitions(&self, records: Vec<NewRecord>) -> Vec<(PartitionId, NewRecord)> {
+        let with_partition =
+            |record: NewRecord| (partition_for(&record.key, self.partitions), record);
+        records.into_iter().map(with_partition).collect()
     }
 }
 
