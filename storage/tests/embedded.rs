@@ -370,6 +370,25 @@ mod sqlite_store {
     }
 
     #[tokio::test]
+    async fn a_job_whose_text_is_none_is_unreadable_and_the_others_are_listed() {
+        let directory = directory();
+        let path = directory.path().join("store.sqlite");
+        let jobs = SqliteStore::open(&path).unwrap();
+        let insert = "INSERT INTO jobs (id, revision, job) VALUES (?1, 7, CAST(?2 AS TEXT))";
+        let connection = Connection::open(&path).unwrap();
+        let ids = ["one", "two"].map(|name| JobId::from_name("otto", name));
+        for (id, text) in ids.iter().zip([&b"\xff\xfe"[..], b"{}"]) {
+            connection.execute(insert, (id.0.into_bytes(), text)).unwrap();
+        }
+        let rows = jobs.job_rows().await.unwrap();
+        let mut unreadable: Vec<_> = rows.unreadable.iter().map(|job| job.id).collect();
+        unreadable.sort();
+        let mut expected = ids.to_vec();
+        expected.sort();
+        assert_eq!(unreadable, expected);
+    }
+
+    #[tokio::test]
     async fn a_job_that_a_newer_release_extended_is_shown_and_not_changed() {
         const FUTURE: &str = include_str!("../../schemas/tests/golden/future_job.json");
         let directory = directory();
