@@ -9,7 +9,7 @@ use schemas::{
     Action, Budget, IdentityRule, Openness, PersonId, PersonKeyHasher, Submission, SubmissionId,
 };
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
-use storage::log::LogWriter;
+use storage::log::{AppendError, LogWriter};
 use uuid::Uuid;
 
 use crate::append::{SubmissionAppender, TooManyInFlight};
@@ -62,8 +62,10 @@ impl IngestService {
     /// # Errors
     /// The problem to respond with at once.
     pub fn open_budget(&self, id: &str) -> Result<Arc<Budget>, Problem> {
-        if self.log.available().is_err() {
-            return Err(problems::log_unavailable());
+        match self.log.available() {
+            Ok(()) => {}
+            Err(AppendError::Full { .. }) => return Err(problems::log_full()),
+            Err(_) => return Err(problems::log_unavailable()),
         }
         // Read before the catalog: a budget that loads in between must not become a 404.
         let loaded = self.definitions.is_loaded();

@@ -106,9 +106,11 @@ impl SubmissionAppender {
             if let Some(outcome) = outcomes.get_mut(*index) {
                 *outcome = match result {
                     Ok(receipt) => AppendOutcome::Accepted { receipt, repeated: false },
-                    Err(AppendError::Unavailable(_) | AppendError::Sealed) => {
-                        AppendOutcome::Unavailable
-                    }
+                    Err(
+                        AppendError::Unavailable(_)
+                        | AppendError::Sealed
+                        | AppendError::Full { .. },
+                    ) => AppendOutcome::Unavailable,
                     Err(AppendError::Unknown(_)) => AppendOutcome::Unknown,
                     Err(AppendError::Repeated(receipt)) => {
                         AppendOutcome::Accepted { receipt, repeated: true }

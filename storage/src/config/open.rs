@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{LogRef, PersonKeyHasher};
+use schemas::{LogRef, PartitionCount, PersonKeyHasher};
 use tokio::sync::watch;
 
 use super::{CacheKind, LogKind, StorageConfig, StoreKind};
@@ -32,6 +32,7 @@ use crate::log::{
     DeadLetterJournal, DeadLetterWriter, LogReader, LogReaderOpener, LogSource, LogWriter,
 };
 use crate::open_error::OpenError;
+use crate::private_files;
 use crate::secret::open_secret;
 use crate::store::Store;
 use crate::store::scylla::ScyllaStore;
@@ -111,10 +112,7 @@ impl StorageConfig {
                 let opened = KafkaLogWriter::open(&self.kafka, log, watch::channel(None).1).await;
                 Ok(Arc::new(opened?))
             }
-            LogKind::Sqlite => {
-                let opened = SqliteLog::open(&self.embedded_file(LOG_FILE)?, log.partitions);
-                Ok(Arc::new(opened.map_err(|error| OpenError::invalid("the log", error))?))
-            }
+            LogKind::Sqlite => Ok(Arc::new(self.open_embedded_log(log.partitions)?)),
         }
     }
 
@@ -141,8 +139,7 @@ impl StorageConfig {
             }
             LogKind::Sqlite => {
                 let invalid = |error| OpenError::invalid("the log", error);
-                let log = SqliteLog::open(&self.embedded_file(LOG_FILE)?, self.partitions)
-                    .map_err(invalid)?;
+                let log = self.open_embedded_log(self.partitions)?;
                 let source = Box::new(log.source().map_err(invalid)?);
                 let log = Arc::new(log);
                 Ok(LogHandles { writer: log.clone(), source, dead_letters: log })
@@ -292,8 +289,14 @@ impl StorageConfig {
         Ok(open_secret(self.person_key_secret_file.as_deref(), &self.sqlite_dir, &data)?)
     }
 
+    fn open_embedded_log(&self, partitions: PartitionCount) -> Result<SqliteLog, OpenError> {
+        let path = self.embedded_file(LOG_FILE)?;
+        SqliteLog::open_bounded(&path, partitions, self.max_log_bytes)
+            .map_err(|error| OpenError::invalid("the log", error))
+    }
+
     fn embedded_file(&self, name: &str) -> Result<PathBuf, OpenError> {
-        std::fs::create_dir_all(&self.sqlite_dir)
+        private_files::create_dir(&self.sqlite_dir)
             .map_err(|error| OpenError::invalid("the embedded files", error))?;
         Ok(self.sqlite_dir.join(name))
     }

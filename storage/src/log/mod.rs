@@ -48,6 +48,14 @@ pub enum AppendError {
     /// The record is not in the log, which is sealed. Appends continue in its successor.
     #[error("the log is sealed: it is being moved to another topic")]
     Sealed,
+    /// The log has reached its configured size: the record is not in it.
+    #[error(
+        "the log has reached its configured size of {max_bytes} bytes (`sqlite.max_log_bytes`)"
+    )]
+    Full {
+        /// The configured size.
+        max_bytes: u64,
+    },
     /// The log has this submission already, at this address.
     #[error("the submission is in the log already, at {0}")]
     Repeated(Receipt),

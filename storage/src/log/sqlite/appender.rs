@@ -29,6 +29,8 @@ pub(super) struct SqliteAppender {
     partitions: PartitionCount,
     /// Whether the tables of the submission index exist.
     is_indexed: bool,
+    /// Size of the file from which on records are refused.
+    max_bytes: u64,
     /// Each partition's next position; `None` after a failure, until it is read from the database.
     ends: Option<Vec<Position>>,
 }
@@ -38,14 +40,31 @@ impl SqliteAppender {
         submission_index::bring_up_to_date(&mut connection, partitions)?;
         let ends = Some(read_ends(&connection, partitions)?);
         let is_indexed = ends.iter().flatten().any(|end| *end > Position::START);
-        Ok(Self { connection, partitions, is_indexed, ends })
+        Ok(Self { connection, partitions, is_indexed, max_bytes: u64::MAX, ends })
+    }
+
+    /// Refuses records once the file has `max_bytes`.
+    pub fn with_max_bytes(self, max_bytes: u64) -> Self {
+        Self { max_bytes, ..self }
+    }
+
+    /// Checks that the file has not reached its configured size.
+    pub fn check_size(&self) -> Result<(), AppendError> {
+        if self.max_bytes == u64::MAX {
+            return Ok(());
+        }
+        match file_bytes(&self.connection).map_err(not_appended)? {
+            bytes if bytes < self.max_bytes => Ok(()),
+            _ => Err(AppendError::Full { max_bytes: self.max_bytes }),
+        }
     }
 
     pub fn ends(&self) -> Vec<Position> {
         self.ends.clone().unwrap_or_default()
     }
 
-    /// Commits all writes in one transaction, and returns each write's results.
+    /// Commits all writes in one transaction, and returns each write's results. In a full log, only dead letters are
+    /// written: without them, what is in the log could not be folded.
     pub fn commit<'w>(
         &mut self,
         writes: impl Iterator<Item = &'w Write>,
@@ -54,6 +73,7 @@ impl SqliteAppender {
             Some(ends) => ends,
             None => read_ends(&self.connection, self.partitions).map_err(not_appended)?,
         };
+        let full = self.check_size().err();
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -64,6 +84,9 @@ impl SqliteAppender {
         let former = ends.clone();
         let appended = writes
             .map(|write| match write {
+                Write::Records(records) | Write::Submissions(records) if full.is_some() => {
+                    Ok(full.iter().cycle().take(records.len()).cloned().map(Err).collect())
+                }
                 Write::Records(records) => insert_records(&transaction, &mut ends, records, false),
                 Write::Submissions(records) => {
                     insert_records(&transaction, &mut ends, records, true)
@@ -82,14 +105,21 @@ impl SqliteAppender {
         Ok(appended)
     }
 
-    /// Probes whether the disk has space again: commits a row and deletes it.
+    /// Probes whether records can be appended again: the log is not full, and the disk has space to commit a row.
     pub fn probe(&self) -> Result<(), AppendError> {
+        self.check_size()?;
         self.connection
             .execute("INSERT INTO probes (bytes) VALUES (zeroblob(?1))", [PROBE_BYTES])
             .and_then(|_| self.connection.execute("DELETE FROM probes", []))
             .map(drop)
             .map_err(not_appended)
     }
+}
+
+/// Returns the size of the database's file, without its `-wal`.
+fn file_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    Ok(pragma("page_count")?.cast_unsigned() * pragma("page_size")?.cast_unsigned())
 }
 
 fn read_ends(
@@ -213,6 +243,41 @@ mod tests {
             offset: Offset(offset),
         };
         vec![vec![Ok(receipt(0))], vec![Ok(receipt(1))]]
+    }
+
+    #[test]
+    fn a_full_log_refuses_records_and_takes_dead_letters() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let connection = open(&directory.path().join("log"), &SCHEMA, Durability::PowerLoss)
+            .expect("a database");
+        let partitions = PartitionCount::new(2).expect("a count");
+        let max_bytes = 200_000;
+        let mut appender = SqliteAppender::new(connection, partitions)
+            .expect("an appender")
+            .with_max_bytes(max_bytes);
+        let full = || AppendError::Full { max_bytes };
+        let mut appended = 0;
+        while appender.commit([record(0)].iter()).expect("space")[0][0].is_ok() {
+            appended += 1;
+        }
+        assert!((20..66).contains(&appended), "{appended} records of 3,000 bytes");
+        let letter = || {
+            let source = receipts(0)[0][0].clone().expect("a receipt");
+            let (key, value) = (vec![1], vec![2; 10_000]);
+            Write::DeadLetters(vec![DeadLetter { source, reason: "no".into(), key, value }])
+        };
+        let writes = [record(0), letter(), record(1)];
+        assert_eq!(
+            appender.commit(writes.iter()),
+            Ok(vec![vec![Err(full())], vec![], vec![Err(full())]])
+        );
+        let letters = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let query = "SELECT count(*) FROM dead_letters";
+        assert_eq!(appender.connection.query_row(query, [], letters), Ok(1));
+        assert_eq!(appender.probe(), Err(full()));
+        let mut appender = appender.with_max_bytes(10_000_000);
+        assert_eq!(appender.probe(), Ok(()));
+        assert!(appender.commit([record(0)].iter()).expect("space")[0][0].is_ok());
     }
 
     #[test]

@@ -25,6 +25,7 @@ use self::writer::Writer;
 use super::{
     AppendError, DeadLetter, DeadLetterWriter, LogBounds, LogIdentity, LogWriter, NewRecord,
 };
+use crate::private_files;
 use crate::sqlite::{self, Durability, Schema};
 
 pub use self::dead_letter_journal::SqliteDeadLetterJournal;
@@ -83,6 +84,18 @@ impl SqliteLog {
     /// # Errors
     /// When another process has the log open, it has another partition count, or it cannot be read and written.
     pub fn open(path: &Path, partitions: PartitionCount) -> Result<Self, SqliteOpenError> {
+        Self::open_bounded(path, partitions, u64::MAX)
+    }
+
+    /// Opens the log, or creates it. Refuses records once its file has `max_bytes`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_bounded(
+        path: &Path,
+        partitions: PartitionCount,
+        max_bytes: u64,
+    ) -> Result<Self, SqliteOpenError> {
         let mut connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;
         let lock = Arc::new(lock(path)?);
         let unusable = |error: rusqlite::Error| SqliteOpenError::unusable(path, error);
@@ -92,7 +105,9 @@ impl SqliteLog {
             let path = path.to_owned();
             return Err(SqliteOpenError::PartitionCount { path, stored, wanted: partitions.get() });
         }
-        let appender = SqliteAppender::new(connection, partitions).map_err(unusable)?;
+        let appender = SqliteAppender::new(connection, partitions)
+            .map_err(unusable)?
+            .with_max_bytes(max_bytes);
         let tail = Arc::new(Tail::new(appender.ends()));
         let writer = Writer::start(appender, Arc::clone(&tail))
             .map_err(|error| SqliteOpenError::unusable(path, error))?;
@@ -119,7 +134,8 @@ impl SqliteLog {
 fn lock(path: &Path) -> Result<File, SqliteOpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push("-lock");
-    let file = File::create(&name).map_err(|error| SqliteOpenError::unusable(path, error))?;
+    let file = private_files::open_file(Path::new(&name))
+        .map_err(|error| SqliteOpenError::unusable(path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(SqliteOpenError::InUse { path: path.to_owned() }),

@@ -39,7 +39,7 @@ struct Request {
     _byte_permits: OwnedSemaphorePermit,
 }
 
-/// The last transaction's error, if it failed.
+/// Why records cannot be appended: the last transaction's error, or that the log is full.
 #[derive(Default)]
 struct Health(Mutex<Option<AppendError>>);
 
@@ -162,7 +162,8 @@ impl WriterThread {
             return;
         }
         let outcome = self.appender.commit(group.iter().map(|request| &request.write));
-        self.set_health(outcome.as_ref().err().cloned());
+        let failure = outcome.as_ref().err().cloned();
+        self.set_health(failure.or_else(|| self.appender.check_size().err()));
         match outcome {
             Ok(appended) => {
                 self.tail.advance(self.appender.ends());
