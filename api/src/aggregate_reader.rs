@@ -71,10 +71,10 @@ impl AggregateReader {
 
     /// Returns a budget's slot; `None` when there is no such budget.
     pub fn slot(&self, id: &str) -> Option<Arc<Slot>> {
-        self.memory.slot(id).or_else(|| {
-            let catalog = self.definitions.catalog();
-            catalog.get(id).map(|budget| self.memory.slot_or_insert(&budget.id))
-        })
+        // Memory may still have the slot of a budget that was deleted a moment ago.
+        let catalog = self.definitions.catalog();
+        let budget = catalog.get(id)?;
+        Some(self.memory.slot_or_insert(&budget.id))
     }
 
     /// Returns one budget's answer, if memory has a fresh one.

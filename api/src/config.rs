@@ -49,8 +49,8 @@ settings! {
         /// Maximum number of requests waiting for a submission (`Prefer: wait`); further ones are answered 503.
         pub max_waiters: usize = "api.max_waiters", default "1000",
             unit "requests", parse parse::positive_usize;
-        /// Maximum number of requests of one client address (IPv6: of one /64 network) waiting for a submission. Does not
-        /// apply to a trusted proxy that does not name its clients.
+        /// Maximum number of requests of one client address (IPv6: of one /64 network) waiting for a submission; further ones
+        /// are answered 429. Does not apply to a trusted proxy that does not name its clients.
         pub max_waiters_per_client: usize = "api.max_waiters_per_client", default "100",
             unit "requests", parse parse::positive_usize;
         /// Maximum number of open streams of answers; further ones are answered 503. Less than `http.max_connections`, so
@@ -61,12 +61,12 @@ settings! {
         /// Does not apply to a trusted proxy that does not name its clients.
         pub max_streams_per_client: usize = "api.max_streams_per_client", default "200",
             unit "streams", parse parse::positive_usize;
-        /// Maximum number of concurrent downloads of published exports; further ones are answered 503, unless a download
-        /// has stalled for five seconds, which is then ended.
+        /// Maximum number of concurrent downloads of published exports; further ones are answered 503, unless the reader of
+        /// one is too slow, which is then ended.
         pub max_downloads: usize = "api.max_downloads", default "16",
             unit "downloads", parse parse::positive_usize;
-        /// Maximum number of concurrent downloads of one client address (IPv6: of one /64 network). Does not apply to a
-        /// trusted proxy that does not name its clients.
+        /// Maximum number of concurrent downloads of one client address (IPv6: of one /64 network); further ones are answered
+        /// 429. Does not apply to a trusted proxy that does not name its clients.
         pub max_downloads_per_client: usize = "api.max_downloads_per_client", default "4",
             unit "downloads", parse parse::positive_usize;
     }

@@ -17,6 +17,7 @@ use schemas::{
     BudgetId, Offset, PartitionCount, PartitionId, PersonId, PersonKey, PersonKeyHasher, PersonRow,
     Receipt, Term, partition_for,
 };
+use serde::Serialize;
 use storage::store::PartitionRef;
 use tokio::time::{Instant, sleep_until};
 
@@ -33,6 +34,9 @@ use crate::person_store::{PersonStore, TIER};
 /// time waited so far, so that a thousand clients waiting for a row that never arrives are no load.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a receipt is waited for before the partition's checkpoint is read, too: most submissions move their row.
+const CHECKPOINT_DELAY: Duration = Duration::from_millis(500);
 
 /// Reads person rows.
 pub struct PersonReader {
@@ -54,6 +58,29 @@ pub struct LocatedPersonRow {
     pub receipt: Receipt,
 }
 
+/// What became of the submission that a receipt names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubmissionStatus {
+    /// It is the person's current submission.
+    Counted,
+    /// A newer submission of the person is the current one.
+    Superseded,
+    /// It changed nothing: its submission id had been used before.
+    Duplicate,
+}
+
+/// A person's row and what became of the submission that the reader asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PersonAnswer {
+    /// The row; `None` when there is none, or the person has withdrawn.
+    pub row: Option<LocatedPersonRow>,
+    /// Whether there is a row that only says that the person has withdrawn.
+    pub has_withdrawn: bool,
+    /// `None` without a receipt, or if the receipt cannot be of this person.
+    pub submission: Option<SubmissionStatus>,
+}
+
 impl PersonReader {
     /// Creates a reader of this deployment's person rows.
     pub fn new(
@@ -69,7 +96,7 @@ impl PersonReader {
         Self { store, generation, hasher, waiters, log_ends, hits, misses }
     }
 
-    /// Finds a person's row in a budget; `None` when there is none, or the person has withdrawn.
+    /// Finds a person's row in a budget, and what became of the submission that a receipt names.
     ///
     /// # Errors
     /// [`NoAnswer::Unavailable`] when the store is unavailable; the other variants as documented.
@@ -79,21 +106,26 @@ impl PersonReader {
         person: &PersonId,
         at_least: Option<AtLeast>,
         client: ClientNetwork,
-    ) -> Result<Option<LocatedPersonRow>, NoAnswer> {
+    ) -> Result<PersonAnswer, NoAnswer> {
         let key = self.hasher.key(budget, person);
-        let found = match at_least {
-            None => self.look_up(&key).await.map(|lookup| lookup.found),
+        let lookup = match at_least {
+            None => self.look_up(&key).await,
             Some(wanted) => self.find_at_least(&key, wanted, client).await,
         };
-        // Without shares the row only records a withdrawal.
-        let found = found.map(|found| found.filter(|found| !found.row.basis_points.is_empty()));
-        match &found {
-            Ok(Some(_)) => self.hits.inc(),
+        let answer = lookup.map(|lookup| {
+            let submission = at_least.and_then(|wanted| lookup.submission_status(wanted.receipt));
+            // Without shares the row only records a withdrawal.
+            let has_withdrawn = lookup.found.as_ref().is_some_and(LocatedPersonRow::is_withdrawal);
+            let row = lookup.found.filter(|_| !has_withdrawn);
+            PersonAnswer { row, has_withdrawn, submission }
+        });
+        match &answer {
+            Ok(PersonAnswer { row: Some(_), .. }) => self.hits.inc(),
             // The store's reads have counted the failure.
             Err(NoAnswer::Unavailable | NoAnswer::Overloaded) => {}
-            Ok(None) | Err(_) => self.misses.inc(),
+            Ok(_) | Err(_) => self.misses.inc(),
         }
-        found
+        answer
     }
 
     async fn find_at_least(
@@ -101,7 +133,7 @@ impl PersonReader {
         key: &PersonKey,
         wanted: AtLeast,
         client: ClientNetwork,
-    ) -> Result<Option<LocatedPersonRow>, NoAnswer> {
+    ) -> Result<PersonLookup, NoAnswer> {
         let started = Instant::now();
         let end = started + wanted.wait.unwrap_or_default();
         let mut waiter = None;
@@ -116,11 +148,14 @@ impl PersonReader {
                 ReceiptRequirement::NoSuchPartition => return Err(NoAnswer::NoSuchPartition),
             };
             if counted {
-                return Ok(lookup.found);
+                return Ok(lookup);
             }
             let now = Instant::now();
-            if now >= end {
-                return self.check_checkpoint(key, lookup, wanted.receipt).await;
+            if now >= end || now - started >= CHECKPOINT_DELAY {
+                match self.check_checkpoint(key, &lookup, wanted.receipt).await {
+                    Err(NoAnswer::NotYetVisible) if now < end => {}
+                    checked => return checked,
+                }
             }
             if waiter.is_none() {
                 if let Some(location) = lookup.location
@@ -137,14 +172,13 @@ impl PersonReader {
 
     /// Decides by the partition's checkpoint whether the receipt's record is counted, before refusing.
     ///
-    /// Most submissions move their row, so the checkpoint is read only here. All rows below its `rows_position` are
-    /// in the table.
+    /// All rows below its `rows_position` are in the table.
     async fn check_checkpoint(
         &self,
         key: &PersonKey,
-        lookup: PersonLookup,
+        lookup: &PersonLookup,
         receipt: Receipt,
-    ) -> Result<Option<LocatedPersonRow>, NoAnswer> {
+    ) -> Result<PersonLookup, NoAnswer> {
         let (ReceiptRequirement::Offset(offset), Some(location)) =
             (lookup.requirement(receipt), lookup.location)
         else {
@@ -153,7 +187,8 @@ impl PersonReader {
         match self.store.rows_position(location.partition()).await? {
             Some(position) if position.includes(offset) => {
                 let row = self.store.person(location.partition(), key).await?;
-                Ok(row.map(|row| location.locate(row)))
+                let found = row.map(|row| location.locate(row));
+                Ok(PersonLookup { location: Some(location), found })
             }
             _ => Err(NoAnswer::NotYetVisible),
         }
@@ -215,7 +250,24 @@ enum ReceiptRequirement {
     NoSuchPartition,
 }
 
+impl LocatedPersonRow {
+    fn is_withdrawal(&self) -> bool {
+        self.row.basis_points.is_empty()
+    }
+}
+
 impl PersonLookup {
+    /// Says what became of the submission, once the row includes it.
+    fn submission_status(&self, receipt: Receipt) -> Option<SubmissionStatus> {
+        let ReceiptRequirement::Offset(offset) = self.requirement(receipt) else { return None };
+        let row = self.found.as_ref().map(|found| found.row.offset);
+        Some(match row.map(|row| row.cmp(&offset)) {
+            Some(Ordering::Equal) => SubmissionStatus::Counted,
+            Some(Ordering::Greater) => SubmissionStatus::Superseded,
+            Some(Ordering::Less) | None => SubmissionStatus::Duplicate,
+        })
+    }
+
     fn requirement(&self, receipt: Receipt) -> ReceiptRequirement {
         let Some(location) = self.location else { return ReceiptRequirement::NotYetVisible };
         match receipt.log.cmp(&location.term.log) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use schemas::{Budget, BudgetId};
-use storage::control::{BudgetDefinitions, DefinitionError, freeze};
+use storage::control::{BudgetDefinitions, DefinitionError, freeze_checked};
 
 type FreezeTask = Shared<BoxFuture<'static, Result<Arc<Budget>, DefinitionError>>>;
 
@@ -23,31 +23,40 @@ impl BudgetFreezer {
         Self { definitions, running: Arc::default() }
     }
 
-    /// Freezes the budget and returns the frozen definition. It may differ from what the caller read before.
+    /// Freezes the budget and returns its definition. It is not frozen if it no longer is the one that the caller has
+    /// `checked` its submission against: the caller checks again.
     ///
     /// # Errors
     /// When the budget cannot be frozen.
-    pub async fn freeze(&self, id: &BudgetId) -> Result<Arc<Budget>, DefinitionError> {
+    pub async fn freeze(&self, checked: &Arc<Budget>) -> Result<Arc<Budget>, DefinitionError> {
         let task = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let id = &checked.id;
             if let Some(budget) = self.definitions.catalog().get(id.as_str())
                 && budget.frozen
             {
                 return Ok(Arc::clone(budget));
             }
-            running.entry(id.clone()).or_insert_with(|| self.spawn_change(id.clone())).clone()
+            running
+                .entry(id.clone())
+                .or_insert_with(|| self.spawn_change(Arc::clone(checked)))
+                .clone()
         };
         task.await
     }
 
     /// Starts the change as a task, which outlives the caller that asked for it first.
-    fn spawn_change(&self, id: BudgetId) -> FreezeTask {
+    fn spawn_change(&self, checked: Arc<Budget>) -> FreezeTask {
         let this = self.clone();
         let task = tokio::spawn(async move {
-            let change = AssertUnwindSafe(this.definitions.change(&id, &freeze)).catch_unwind();
+            let id = &checked.id;
+            let decide = |current: Option<&Budget>| freeze_checked(current, &checked);
+            let change = AssertUnwindSafe(this.definitions.change(id, &decide)).catch_unwind();
             let result = change.await;
-            this.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-            if let Ok(Ok(budget)) = &result {
+            this.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+            if let Ok(Ok(budget)) = &result
+                && budget.frozen
+            {
                 tracing::info!(
                     budget = %id,
                     revision = budget.revision,

@@ -12,7 +12,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Defines the missing default budgets and retries until it succeeds or `stop` is cancelled.
 ///
-/// Existing budgets are not changed.
+/// Existing budgets are not changed, and deleted ones stay deleted.
 pub async fn define_default_budgets(
     definitions: Arc<dyn BudgetDefinitions>,
     stop: CancellationToken,
@@ -42,7 +42,8 @@ async fn define(
     definitions: Arc<dyn BudgetDefinitions>,
     budget: Budget,
 ) -> Result<(), DefinitionError> {
-    if definitions.catalog().get(budget.id.as_str()).is_some() {
+    let catalog = definitions.catalog();
+    if catalog.get(budget.id.as_str()).is_some() || catalog.is_deleted(budget.id.as_str()) {
         return Ok(());
     }
     match definitions.change(&budget.id, &|current| define_if_absent(current, &budget)).await {

@@ -72,8 +72,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         log.clone(),
         Arc::clone(&definitions),
         health.clone(),
+        metrics,
         stop.clone(),
-    ));
+    )?);
 
     let open = async {
         let open =

@@ -8,6 +8,9 @@ use schemas::SubmissionId;
 /// `Retry-After` of every problem that a retry may resolve.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// `Retry-After` while the log is full: only an operator can resolve it.
+const RETRY_AFTER_FULL: Duration = Duration::from_secs(60);
+
 /// Nothing was accepted, for a reason that may pass.
 pub(crate) fn unavailable(detail: &str) -> Problem {
     Problem::new(ProblemKind::Unavailable)
@@ -18,6 +21,16 @@ pub(crate) fn unavailable(detail: &str) -> Problem {
 /// The log rejects records: nothing was accepted.
 pub(crate) fn log_unavailable() -> Problem {
     unavailable("the log is unavailable")
+}
+
+/// The log has reached its configured size: nothing is accepted until an operator raises it.
+pub(crate) fn log_full() -> Problem {
+    Problem::new(ProblemKind::Unavailable)
+        .detail(
+            "the log has reached its configured size, and takes no submissions until an operator raises it; nothing was \
+             accepted",
+        )
+        .retry_after(RETRY_AFTER_FULL)
 }
 
 /// The log did not confirm the record, which may be appended.

@@ -37,11 +37,12 @@ pub(crate) fn accepted(
     *response.status_mut() = StatusCode::ACCEPTED;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
+    let receipt = receipt.to_string();
     // Both texts are ASCII by construction.
-    if let Ok(location) = HeaderValue::from_str(&location(budget, person)) {
+    if let Ok(location) = HeaderValue::from_str(&location(budget, person, &receipt)) {
         headers.insert(LOCATION, location);
     }
-    if let Ok(token) = HeaderValue::from_str(&receipt.to_string()) {
+    if let Ok(token) = HeaderValue::from_str(&receipt) {
         headers.insert(CONSISTENCY_TOKEN, token);
     }
     if repeated {
@@ -110,8 +111,8 @@ fn write_id(body: &mut Vec<u8>, id: SubmissionId) {
     body.push(b'"');
 }
 
-/// The URL path of a person's allocation.
-fn location(budget: &BudgetId, person: &PersonId) -> String {
+/// The path and query of a person's allocation, once it includes the submission of the receipt.
+fn location(budget: &BudgetId, person: &PersonId, receipt: &str) -> String {
     let person = person.reveal();
     let mut path = String::with_capacity(64 + person.len());
     path.push_str("/v1/budgets/");
@@ -123,6 +124,9 @@ fn location(budget: &BudgetId, person: &PersonId) -> String {
     } else {
         path.extend(utf8_percent_encode(person, SEGMENT_ESCAPES));
     }
+    // A receipt has digits and dots only, which need no escapes.
+    path.push_str("?at_least=");
+    path.push_str(receipt);
     path
 }
 
@@ -152,13 +156,21 @@ mod tests {
     }
 
     fn location_of(person: &str) -> String {
-        location(&BudgetId::parse("taxes").unwrap(), &PersonId::parse(person).unwrap())
+        let (budget, person) =
+            (BudgetId::parse("taxes").unwrap(), PersonId::parse(person).unwrap());
+        location(&budget, &person, "3.42")
     }
 
     #[test]
     fn a_location_escapes_any_person_into_one_segment_that_matches_no_other_route() {
-        assert_eq!(location_of("p-1"), "/v1/budgets/taxes/submissions/p-1");
-        assert_eq!(location_of("a/b c%é"), "/v1/budgets/taxes/submissions/a%2Fb%20c%25%C3%A9");
-        assert_eq!(location_of("batch"), "/v1/budgets/taxes/submissions/%62%61%74%63%68");
+        assert_eq!(location_of("p-1"), "/v1/budgets/taxes/submissions/p-1?at_least=3.42");
+        assert_eq!(
+            location_of("a/b c%é"),
+            "/v1/budgets/taxes/submissions/a%2Fb%20c%25%C3%A9?at_least=3.42"
+        );
+        assert_eq!(
+            location_of("batch"),
+            "/v1/budgets/taxes/submissions/%62%61%74%63%68?at_least=3.42"
+        );
     }
 }

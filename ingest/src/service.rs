@@ -9,7 +9,7 @@ use schemas::{
     Action, Budget, IdentityRule, Openness, PersonId, PersonKeyHasher, Submission, SubmissionId,
 };
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
-use storage::log::LogWriter;
+use storage::log::{AppendError, LogWriter};
 use uuid::Uuid;
 
 use crate::append::{SubmissionAppender, TooManyInFlight};
@@ -20,6 +20,9 @@ use crate::metrics::IngestMetrics;
 use crate::parse::ParsedSubmission;
 use crate::pending::{AppendOutcome, PendingSubmission};
 use crate::problems;
+
+/// Attempts to freeze a budget. Each retry means that its definition has been changed meanwhile.
+const MAX_FREEZE_ATTEMPTS: u32 = 10;
 
 /// The state of all ingest routes.
 pub(crate) struct IngestService {
@@ -59,8 +62,10 @@ impl IngestService {
     /// # Errors
     /// The problem to respond with at once.
     pub fn open_budget(&self, id: &str) -> Result<Arc<Budget>, Problem> {
-        if self.log.available().is_err() {
-            return Err(problems::log_unavailable());
+        match self.log.available() {
+            Ok(()) => {}
+            Err(AppendError::Full { .. }) => return Err(problems::log_full()),
+            Err(_) => return Err(problems::log_unavailable()),
         }
         // Read before the catalog: a budget that loads in between must not become a 404.
         let loaded = self.definitions.is_loaded();
@@ -79,21 +84,33 @@ impl IngestService {
         Ok(Arc::clone(budget))
     }
 
-    /// Parses a body against the budget's definition. Freezes the definition if the body appends anything.
+    /// Parses a body against the budget's definition. Freezes the definition if the body appends allocations.
+    ///
+    /// Only the definition that the body was parsed against is frozen. If it has changed meanwhile, the body is parsed
+    /// again first, so that a rejected body freezes nothing.
     ///
     /// # Errors
     /// The problem of `parse`, or why the budget could not be frozen.
     pub async fn parse_against_frozen<T>(
         &self,
-        budget: Arc<Budget>,
+        mut budget: Arc<Budget>,
         parse: impl Fn(&Budget) -> Result<T, Problem>,
         appends: impl Fn(&T) -> bool,
     ) -> Result<(Arc<Budget>, T), Problem> {
-        let parsed = parse(&budget)?;
-        if budget.frozen || !appends(&parsed) {
-            return Ok((budget, parsed));
+        for _ in 0..MAX_FREEZE_ATTEMPTS {
+            let parsed = parse(&budget)?;
+            if budget.frozen || !appends(&parsed) {
+                return Ok((budget, parsed));
+            }
+            budget = self.freeze(&budget).await?;
+            require_known_identity_rule(&budget)?;
+            require_open(&budget)?;
         }
-        let budget = self.freezer.freeze(&budget.id).await.map_err(|error| match error {
+        Err(problems::unavailable("the budget's rules are being changed"))
+    }
+
+    async fn freeze(&self, checked: &Arc<Budget>) -> Result<Arc<Budget>, Problem> {
+        self.freezer.freeze(checked).await.map_err(|error| match error {
             DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
             DefinitionError::Refused(ChangeRefused::NotUnderstood) => {
                 problems::definition_not_understood(
@@ -104,12 +121,7 @@ impl IngestService {
             | DefinitionError::Unavailable(_) => {
                 problems::unavailable("the budget's rules could not be frozen")
             }
-        })?;
-        // The definition may have changed between the first parse and the freeze.
-        require_known_identity_rule(&budget)?;
-        require_open(&budget)?;
-        let parsed = parse(&budget)?;
-        Ok((budget, parsed))
+        })
     }
 
     /// Completes a parsed submission: missing ids are generated.

@@ -84,6 +84,11 @@ otto operator sha256:b7bca7371b7976816f05ee141993a3170f9fa4faf73c4637a6729be9ac0
 anna admin sha256:3ba3f5f43b92602683c19aee62a20342b084dd5971ddd33808d81a328879a547
 ";
 
+/// The token that is 32 times a letter.
+fn bearer(letter: &str) -> String {
+    format!("Bearer {}", letter.repeat(32))
+}
+
 fn with_admin_tokens() -> Harness {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("admin.tokens");
@@ -94,7 +99,6 @@ fn with_admin_tokens() -> Harness {
 #[tokio::test]
 async fn with_tokens_only_the_admin_role_changes_definitions() {
     let harness = with_admin_tokens();
-    let bearer = |letter: &str| format!("Bearer {}", letter.repeat(32));
     let response = put(&harness, NEW, &[], BODY).await;
     response.problem(401, "unauthorized");
     assert_eq!(response.header("www-authenticate"), Some("Bearer"));
@@ -232,4 +236,66 @@ async fn a_put_whose_condition_does_not_hold_changes_nothing() {
     failed(("if-match", &etag), BODY).await;
     let again = put(&harness, NEW, &[("if-match", "*")], BODY).await;
     assert_eq!((again.status.as_u16(), again.json()["revision"].clone()), (200, 3.into()));
+}
+
+async fn delete(harness: &Harness, path: &str, headers: &[(&str, &str)]) -> support::TestResponse {
+    harness.send(Method::DELETE, path, headers, String::new()).await
+}
+
+#[tokio::test]
+async fn a_budget_without_submissions_can_be_deleted_and_defined_anew() {
+    let harness = Harness::new();
+    put(&harness, NEW, &[], BODY).await;
+    let path = format!("{NEW}/submissions");
+    // A withdrawal of nobody does not keep it.
+    harness.send(Method::DELETE, &format!("{path}/nobody"), &[], String::new()).await;
+    let response = delete(&harness, NEW, &[]).await;
+    assert_eq!((response.status.as_u16(), response.body.len()), (204, 0));
+    harness.post(&path, GOOD).await.problem(404, "not-found");
+    delete(&harness, NEW, &[]).await.problem(404, "not-found");
+    delete(&harness, "/v1/budgets/No%20slug", &[]).await.problem(404, "not-found");
+    let defined = put(&harness, NEW, &[], BODY).await;
+    // Revisions continue, for processes that have missed the deletion.
+    assert_eq!((defined.status.as_u16(), defined.json()["revision"].clone()), (201, 3.into()));
+}
+
+#[tokio::test]
+async fn a_budget_with_submissions_is_not_deleted() {
+    let harness = Harness::new();
+    harness.post(SUBMISSIONS, GOOD).await.accepted();
+    delete(&harness, "/v1/budgets/taxes", &[]).await.problem(409, "budget-frozen");
+    assert!(harness.definitions.get("taxes").is_some());
+}
+
+#[tokio::test]
+async fn only_administrators_delete_and_only_the_definition_that_they_mean() {
+    let harness = with_admin_tokens();
+    harness.post(SUBMISSIONS, GOOD).await.accepted();
+    let admin = bearer("a");
+    put(&harness, NEW, &[("authorization", &admin)], BODY).await;
+    delete(&harness, NEW, &[]).await.problem(401, "unauthorized");
+    let operator = bearer("o");
+    delete(&harness, NEW, &[("authorization", &operator)]).await.problem(403, "forbidden");
+    let other = [("authorization", &*admin), ("if-match", "\"x\"")];
+    delete(&harness, NEW, &other).await.problem(412, "precondition-failed");
+    assert!(harness.definitions.get("new").is_some());
+    let response = delete(&harness, NEW, &[("authorization", &admin), ("if-match", "*")]).await;
+    assert_eq!(response.status.as_u16(), 204);
+}
+
+#[tokio::test]
+async fn a_definition_of_a_newer_release_is_not_deleted() {
+    let harness = Harness::new();
+    harness.definitions.put_stored(&FUTURE.replace(r#""frozen":true"#, r#""frozen":false"#));
+    delete(&harness, PARKS, &[]).await.problem(503, "unavailable");
+    assert!(harness.definitions.get("parks").is_some());
+}
+
+#[tokio::test]
+async fn a_deleted_default_budget_stays_deleted() {
+    let harness = Harness::new();
+    assert_eq!(delete(&harness, "/v1/budgets/taxes", &[]).await.status.as_u16(), 204);
+    let stop = tokio_util::sync::CancellationToken::new();
+    ingest::define_default_budgets(harness.definitions.clone(), stop).await;
+    assert!(harness.definitions.get("taxes").is_none());
 }

@@ -25,7 +25,8 @@ async fn an_accepted_submission_is_in_the_log_with_its_exact_shares() {
     let harness = Harness::new();
     let response = harness.post(SUBMISSIONS, GOOD).await;
     let receipt = response.accepted();
-    assert_eq!(response.header("location"), Some("/v1/budgets/taxes/submissions/p-1"));
+    let location = format!("/v1/budgets/taxes/submissions/p-1?at_least={receipt}");
+    assert_eq!(response.header("location"), Some(&*location));
     assert_eq!(response.header("idempotency-replayed"), None);
     // Defence, health and education are the 2nd, 7th and 9th of the default budget.
     assert_eq!(harness.logged(), [(key("p-1"), vec![0, 2_450, 0, 0, 0, 0, 4_000, 0, 3_550, 0])]);
@@ -39,8 +40,9 @@ async fn an_accepted_submission_is_in_the_log_with_its_exact_shares() {
 async fn any_person_id_is_escaped_into_one_segment_of_the_location() {
     let harness = Harness::new();
     let response = harness.post(SUBMISSIONS, GOOD.replace("p-1", "a/ü ?")).await;
-    response.accepted();
-    assert_eq!(response.header("location"), Some("/v1/budgets/taxes/submissions/a%2F%C3%BC%20%3F"));
+    let receipt = response.accepted();
+    let location = format!("/v1/budgets/taxes/submissions/a%2F%C3%BC%20%3F?at_least={receipt}");
+    assert_eq!(response.header("location"), Some(&*location));
     let response = harness.delete("/v1/budgets/taxes/submissions/a%2F%C3%BC%20%3F", &[]).await;
     response.accepted();
     assert_eq!(harness.logged()[1], (key("a/ü ?"), vec![]));
@@ -142,9 +144,9 @@ async fn an_anonymous_submission_is_a_new_person_whose_location_works() {
     harness.edit_budget(|budget| budget.identity = IdentityRule::Optional);
     let body = GOOD.replace(r#""person":"p-1","#, "");
     let response = harness.post(SUBMISSIONS, body.clone()).await;
-    response.accepted();
+    let receipt = response.accepted();
     let id = response.json()["submission_id"].as_str().unwrap().to_owned();
-    let location = format!("/v1/budgets/taxes/submissions/{id}");
+    let location = format!("/v1/budgets/taxes/submissions/{id}?at_least={receipt}");
     assert_eq!(response.header("location"), Some(&*location));
     assert_eq!(harness.logged()[0].0, key(&id));
     harness.post(SUBMISSIONS, body).await.accepted();
@@ -255,7 +257,7 @@ async fn a_withdrawal_is_in_the_log_and_is_idempotent() {
     let again = harness.delete(path, &[("idempotency-key", "bye")]).await;
     assert_eq!(first.accepted(), again.accepted());
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
-    assert_eq!(first.header("location"), Some(path));
+    assert_eq!(first.header("location"), Some(&*format!("{path}?at_least={}", first.accepted())));
     assert_eq!(harness.logged(), [(key("p-1"), vec![])]);
 }
 
@@ -370,6 +372,37 @@ async fn a_submission_is_parsed_against_the_categories_that_were_frozen() {
     *lock(&harness.definitions.concurrent_change) = Some(changed);
     harness.post(SUBMISSIONS, GOOD).await.problem(422, "invalid-allocation");
     assert_eq!(harness.logged(), []);
+    // A rejected submission freezes nothing, also when the definition changed meanwhile.
+    assert!(!harness.definitions.get("taxes").unwrap().frozen);
+}
+
+#[tokio::test]
+async fn a_submission_to_a_budget_that_closed_meanwhile_freezes_nothing() {
+    let harness = Harness::new();
+    let mut closed = schemas::Budget::clone(&harness.definitions.get("taxes").unwrap());
+    closed.revision += 1;
+    closed.closes_at = Some(Timestamp::now() - SignedDuration::from_hours(1));
+    *lock(&harness.definitions.concurrent_change) = Some(closed);
+    harness.post(SUBMISSIONS, GOOD).await.problem(409, "budget-closed");
+    assert!(!harness.definitions.get("taxes").unwrap().frozen);
+    assert_eq!(harness.logged(), []);
+}
+
+#[tokio::test]
+async fn a_withdrawal_freezes_nothing() {
+    let harness = Harness::new();
+    for headers in [&[][..], &[("idempotency-key", "bye")]] {
+        harness.delete("/v1/budgets/taxes/submissions/nobody", headers).await.accepted();
+    }
+    assert!(!harness.definitions.get("taxes").unwrap().frozen);
+    assert_eq!(harness.definitions.changes.load(Ordering::SeqCst), 0);
+    // Only the id that the client has chosen can be repeated, so only that one has to be remembered.
+    let generated = |record: &storage::log::NewRecord| {
+        let mut decoder = schemas::RecordDecoder::default();
+        decoder.decode(record.key.as_bytes(), &record.value).unwrap().generated_id
+    };
+    let generated: Vec<bool> = lock(&harness.log.records).iter().map(generated).collect();
+    assert_eq!(generated, [true, false]);
 }
 
 #[tokio::test]
@@ -392,4 +425,28 @@ async fn metrics_hold_no_person_id() {
     assert!(text.contains("allocator_ingest_append_seconds_count 2"), "{text}");
     assert!(text.contains("allocator_ingest_records_in_flight 0"));
     assert!(!text.contains("secret-person"));
+}
+
+#[tokio::test]
+async fn an_id_that_only_the_log_knows_is_repeated_or_refused() {
+    let harness = Harness::new();
+    let first = harness.post(SUBMISSIONS, with_id(ID, 40)).await.accepted();
+    harness.post(SUBMISSIONS, GOOD).await.accepted();
+    harness.log.knows_ids.store(true, Ordering::SeqCst);
+    harness.idempotency.forget_all();
+    let again = harness.post(SUBMISSIONS, with_id(ID, 40)).await;
+    assert_eq!((again.accepted(), again.header("idempotency-replayed")), (first, Some("true")));
+    harness.idempotency.forget_all();
+    harness.post(SUBMISSIONS, with_id(ID, 41)).await.problem(422, "key-reused");
+    let path = "/v1/budgets/taxes/submissions/p-1";
+    harness.delete(path, &[("idempotency-key", ID)]).await.problem(422, "key-reused");
+    let batch = format!("[{},{}]", with_id(ID, 40), GOOD);
+    harness.idempotency.forget_all();
+    let results = harness.post(support::BATCH, batch).await.json()["results"].clone();
+    assert_eq!((&results[0]["status"], &results[0]["replayed"]), (&202.into(), &true.into()));
+    assert_eq!((&results[1]["status"], &results[1]["replayed"]), (&202.into(), &().into()));
+    assert_eq!(harness.logged().len(), 3);
+    // A refusal leaves no mark: the id still is that of the first submission.
+    let again = harness.post(SUBMISSIONS, with_id(ID, 40)).await;
+    assert_eq!(again.accepted(), first);
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::allocation::check_shares;
 use crate::proto::{SubmissionKind, SubmissionRecord};
+use crate::submission::content_digest;
 use crate::{Action, AllocationFault, PersonKey, Submission, SubmissionFingerprint, SubmissionId};
 
 /// Version of the record layout. Other versions are rejected.
@@ -28,12 +29,22 @@ pub struct RecordEncoder {
 impl RecordEncoder {
     /// Encodes a submission as a record value. The record key is the person key.
     pub fn encode(&mut self, submission: &Submission) -> Vec<u8> {
+        self.encode_as(submission, false)
+    }
+
+    /// Encodes a submission whose id no client has chosen, so that no client repeats it.
+    pub fn encode_with_generated_id(&mut self, submission: &Submission) -> Vec<u8> {
+        self.encode_as(submission, true)
+    }
+
+    fn encode_as(&mut self, submission: &Submission, generated_id: bool) -> Vec<u8> {
         let wire = &mut self.wire;
         wire.clear();
         wire.version = RECORD_VERSION;
         wire.budget.push_str(submission.budget.as_str());
         wire.submission_id.extend_from_slice(submission.id.0.as_bytes());
         wire.accepted_at_ms = submission.accepted_at_ms;
+        wire.generated_id = generated_id;
         match &submission.action {
             Action::Allocate(allocation) => {
                 wire.set_kind(SubmissionKind::Allocate);
@@ -84,12 +95,24 @@ pub struct RecordView<'a> {
     pub budget: &'a str,
     /// The person.
     pub person: PersonKey,
+    /// The submission id.
+    pub submission_id: SubmissionId,
     /// Fingerprint of the submission id.
     pub submission: SubmissionFingerprint,
     /// Time at which ingest accepted the submission, in milliseconds since 1970.
     pub accepted_at_ms: u64,
     /// Shares that add up to 10,000; empty for a withdrawal.
     pub basis_points: &'a [u32],
+    /// No client has chosen the id.
+    pub generated_id: bool,
+}
+
+impl RecordView<'_> {
+    /// Returns the digest of person and content, as [`Submission::content_digest`].
+    pub fn content_digest(&self) -> u64 {
+        // Validated: each share fits into 16 bits.
+        content_digest(&self.person, self.basis_points.iter().map(|share| *share as u16))
+    }
 }
 
 /// Decodes records with reused buffers.
@@ -125,9 +148,11 @@ impl RecordDecoder {
         Ok(RecordView {
             budget: &self.wire.budget,
             person: PersonKey::from_bytes(person),
+            submission_id: SubmissionId(id),
             submission: SubmissionId(id).fingerprint(),
             accepted_at_ms: self.wire.accepted_at_ms,
             basis_points: &self.wire.basis_points,
+            generated_id: self.wire.generated_id,
         })
     }
 }

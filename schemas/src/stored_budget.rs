@@ -19,6 +19,11 @@ pub enum StoredBudget {
         /// JSON pointers of what is not understood.
         members: Vec<String>,
     },
+    /// The budget was deleted. Its id may be defined anew, with a later revision.
+    Deleted {
+        /// The revision of the deletion: one more than the last definition's.
+        revision: u64,
+    },
     /// Damaged, or usable by a newer release only: nothing of it is served, and nothing is written over it.
     Unreadable {
         /// The definition's revision, if that is readable.
@@ -36,7 +41,12 @@ impl StoredBudget {
         let StoredDocument { value: budget, not_understood: mut members } =
             match stored::read::<Budget>(json) {
                 Ok(document) => document,
-                Err(reason) => return Self::Unreadable { revision: revision(json), reason },
+                Err(reason) => {
+                    return match (is_deletion(json), revision(json)) {
+                        (true, Some(revision)) => Self::Deleted { revision },
+                        (_, revision) => Self::Unreadable { revision, reason },
+                    };
+                }
             };
         if let Some(reason) = unusable(&budget) {
             return Self::Unreadable { revision: Some(budget.revision), reason };
@@ -54,11 +64,22 @@ impl StoredBudget {
         }
     }
 
+    /// Serializes the record of a deletion. It keeps the revision, so that a process that has missed it takes a later
+    /// definition for newer than the deleted one. Earlier releases find the definition unreadable.
+    pub fn deletion(id: &BudgetId, revision: u64) -> String {
+        serde_json::json!({ "id": id, "revision": revision, "deleted": true }).to_string()
+    }
+
     /// Returns the budget's id of a stored definition, even if nothing else of it is readable.
     pub fn id(json: &[u8]) -> Option<BudgetId> {
         let document: Value = serde_json::from_slice(json).ok()?;
         BudgetId::parse(document["id"].as_str()?).ok()
     }
+}
+
+fn is_deletion(json: &[u8]) -> bool {
+    let document: Option<Value> = serde_json::from_slice(json).ok();
+    document.is_some_and(|document| document["deleted"] == Value::Bool(true))
 }
 
 fn revision(json: &[u8]) -> Option<u64> {

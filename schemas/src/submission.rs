@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ring::digest;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -53,4 +54,24 @@ pub struct Submission {
     pub accepted_at_ms: u64,
     /// The allocation or withdrawal.
     pub action: Action,
+}
+
+impl Submission {
+    /// Hashes person and content to 64 bits: with the same id, another digest is another submission.
+    ///
+    /// Stored by all processes and releases, so it never changes.
+    pub fn content_digest(&self) -> u64 {
+        let shares = match &self.action {
+            Action::Allocate(allocation) => allocation.basis_points(),
+            Action::Withdraw => &[],
+        };
+        content_digest(&self.person, shares.iter().copied())
+    }
+}
+
+pub(crate) fn content_digest(person: &PersonKey, shares: impl Iterator<Item = u16>) -> u64 {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(person.as_bytes());
+    shares.for_each(|share| hash.update(&share.to_be_bytes()));
+    hash.finish().as_ref().iter().take(8).fold(0, |digest, byte| digest << 8 | u64::from(*byte))
 }

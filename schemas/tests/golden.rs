@@ -37,6 +37,34 @@ fn a_withdrawal_keeps_its_bytes() {
 }
 
 #[test]
+fn a_record_with_a_generated_id_has_a_mark_that_earlier_releases_ignore() {
+    let mut encoder = RecordEncoder::default();
+    let bytes = encoder.encode_with_generated_id(&submission(Action::Withdraw));
+    let unmarked = encode_record(&submission(Action::Withdraw));
+    assert_eq!(hex::encode(&bytes), hex::encode(&unmarked) + "3801");
+    let is_marked = |value: &[u8]| {
+        RecordDecoder::default().decode(&[7; 16], value).map(|record| record.generated_id)
+    };
+    assert_eq!((is_marked(&bytes), is_marked(&unmarked)), (Ok(true), Ok(false)));
+}
+
+#[test]
+fn the_digest_of_a_content_stays_the_same_and_a_record_has_that_of_its_submission() {
+    let allocation = Allocation::new(&[2_500, 7_500]).unwrap();
+    let submission = submission(Action::Allocate(allocation));
+    // The first 8 bytes of SHA-256 of sixteen bytes 07, then 09c4 1d4c.
+    assert_eq!(submission.content_digest(), 0xa4b1_9ffe_39d7_b463);
+    let withdrawal = Submission { action: Action::Withdraw, ..submission.clone() };
+    let mut decoder = RecordDecoder::default();
+    for submission in [submission, withdrawal] {
+        let record = encode_record(&submission);
+        let record = decoder.decode(&[7; 16], &record).unwrap();
+        assert_eq!(record.content_digest(), submission.content_digest());
+        assert_eq!(record.submission_id, submission.id);
+    }
+}
+
+#[test]
 fn a_person_key_stays_the_same_for_the_same_secret() {
     let hasher = PersonKeyHasher::new(&[1; 32]).unwrap();
     let key = hasher.key(&BudgetId::parse("taxes").unwrap(), &PersonId::parse("p-1").unwrap());

@@ -54,6 +54,16 @@ impl LogWriter for DeferredLog {
         }
     }
 
+    async fn append_once_per_id(
+        &self,
+        records: Vec<NewRecord>,
+    ) -> Vec<Result<Receipt, AppendError>> {
+        match self.opened.get() {
+            Some(log) => log.append_once_per_id(records).await,
+            None => self.append(records).await,
+        }
+    }
+
     fn available(&self) -> Result<(), AppendError> {
         self.opened.get().ok_or_else(|| AppendError::Unavailable(NOT_OPENED.into()))?.available()
     }

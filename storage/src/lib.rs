@@ -22,6 +22,7 @@ pub mod jobs;
 pub mod log;
 mod log_identity;
 pub mod open_error;
+pub mod private_files;
 mod redis_connection;
 pub mod retry;
 mod secret;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use schemas::{PersonKeyHasher, SecretFingerprint};
 
+use crate::private_files;
+
 /// Why the secret is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
@@ -63,12 +65,15 @@ pub(crate) fn open_secret(
             if let Some(data) = data.iter().map(|name| dir.join(name)).find(|file| file.exists()) {
                 return Err(SecretError::Missing { path, data });
             }
-            std::fs::create_dir_all(dir).map_err(failed)?;
+            private_files::create_dir(dir).map_err(failed)?;
             create(&path, dir).map_err(failed)?;
             std::fs::read(&path).map_err(failed)?
         }
         read => read.map_err(failed)?,
     };
+    if configured.is_none() {
+        private_files::close_file(&path);
+    }
     PersonKeyHasher::new(text.trim_ascii()).ok_or_else(|| SecretError::Short(path.clone()))
 }
 

@@ -10,6 +10,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use rusqlite_migration::{M, Migrations};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::private_files;
+
 /// Maximum time that a statement waits for a write by another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum queued calls of a [`Worker`].
@@ -107,7 +109,9 @@ pub(crate) fn open(
     durability: Durability,
 ) -> Result<Connection, SqliteOpenError> {
     let unusable = |error: rusqlite::Error| SqliteOpenError::unusable(path, error);
-    create_directory(path).map_err(|error| SqliteOpenError::unusable(path, error))?;
+    create_directory(path)
+        .and_then(|()| private_files::prepare_database(path))
+        .map_err(|error| SqliteOpenError::unusable(path, error))?;
     let mut connection = Connection::open(path).map_err(unusable)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
     migrate(&mut connection, path, schema)?;

@@ -17,7 +17,8 @@ use contract::{build, cache, definitions, idempotency, jobs, log, store};
 use rusqlite::Connection;
 use schemas::job::{self, JobId, JobTransitionError};
 use schemas::{
-    Generation, LogNumber, LogRef, Offset, PartitionId, PersonKeyHasher, Receipt, SubmissionId,
+    Action, Allocation, BudgetId, Generation, LogNumber, LogRef, Offset, PartitionId, PersonKey,
+    PersonKeyHasher, Receipt, RecordEncoder, Submission, SubmissionId,
 };
 use storage::cache::memory::MemoryCache;
 use storage::control::sqlite::SqliteControlTopic;
@@ -26,7 +27,7 @@ use storage::idempotency::memory::{MemoryIdempotency, Retention};
 use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::jobs::{JobRows, JobStore, JobUpdateError, UnreadableJob, update_job};
 use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteOpenError, SqliteReader};
-use storage::log::{DeadLetter, LogSource};
+use storage::log::{AppendError, DeadLetter, LogSource, LogWriter, NewRecord};
 use storage::store::CasOutcome;
 use storage::store::memory::MemoryStore;
 use storage::store::sqlite::SqliteStore;
@@ -105,6 +106,105 @@ mod sqlite_log {
         until("everything is read", TEST_TIMEOUT, all).await;
         assert!(owner.read(0) == as_read(&appended, 0));
         running.stop().await.1.unwrap();
+    }
+
+    /// A submission of one person; without shares it is a withdrawal.
+    fn submission(person: u8, id: u128, shares: &[u32], generated_id: bool) -> NewRecord {
+        let action = match shares {
+            [] => Action::Withdraw,
+            shares => Action::Allocate(Allocation::new(shares).unwrap()),
+        };
+        let submission = Submission {
+            budget: BudgetId::parse("taxes").unwrap(),
+            person: PersonKey::from_bytes([person; 16]),
+            id: SubmissionId(Uuid::from_u128(id)),
+            accepted_at_ms: 1,
+            action,
+        };
+        let mut encoder = RecordEncoder::default();
+        let value = match generated_id {
+            true => encoder.encode_with_generated_id(&submission),
+            false => encoder.encode(&submission),
+        };
+        NewRecord { key: submission.person, value }
+    }
+
+    fn address(offset: u64) -> Receipt {
+        Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(offset) }
+    }
+
+    #[tokio::test]
+    async fn a_submission_id_is_appended_once_also_after_reopening() {
+        let directory = directory();
+        let path = directory.path().join("log.sqlite");
+        let first = submission(1, 1, &[10_000, 0], false);
+        let log = SqliteLog::open(&path, build::count(1)).unwrap();
+        assert_eq!(log.append_once_per_id(vec![first.clone()]).await, [Ok(address(0))]);
+        drop(log);
+        for _ in 0..2 {
+            let log = SqliteLog::open(&path, build::count(1)).unwrap();
+            let other_content = [
+                submission(1, 1, &[0, 10_000], false),
+                submission(2, 1, &[10_000, 0], false),
+                submission(1, 1, &[], false),
+            ];
+            for other in other_content {
+                let refused = log.append_once_per_id(vec![other]).await;
+                assert_eq!(refused, [Err(AppendError::IdReused)]);
+            }
+            let repeated = log.append_once_per_id(vec![first.clone()]).await;
+            assert_eq!(repeated, [Err(AppendError::Repeated(address(0)))]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_repetition_within_one_append_and_after_newer_submissions_is_not_appended() {
+        let directory = directory();
+        let log = SqliteLog::open(&directory.path().join("log"), build::count(1)).unwrap();
+        let newer = |id| submission(1, id, &[id as u32, 10_000 - id as u32], false);
+        let batch = vec![newer(1), newer(2), newer(1), newer(3)];
+        let appended = log.append_once_per_id(batch).await;
+        let repeated = Err(AppendError::Repeated(address(0)));
+        assert_eq!(appended, [Ok(address(0)), Ok(address(1)), repeated, Ok(address(2))]);
+        for id in 4..20 {
+            log.append_once_per_id(vec![newer(id)]).await[0].clone().unwrap();
+        }
+        let repeated = log.append_once_per_id(vec![newer(2)]).await;
+        assert_eq!(repeated, [Err(AppendError::Repeated(address(1)))]);
+        // A generated id is unique, and needs no place in the index.
+        let generated = || submission(1, 99, &[10_000, 0], true);
+        for _ in 0..2 {
+            log.append_once_per_id(vec![generated()]).await[0].clone().unwrap();
+        }
+        // A dead letter is replayed under its own submission id.
+        log.append(vec![newer(2)]).await[0].clone().unwrap();
+    }
+
+    #[tokio::test]
+    async fn submission_ids_that_an_earlier_release_has_appended_are_known() {
+        let directory = directory();
+        let path = directory.path().join("log.sqlite");
+        let log = SqliteLog::open(&path, build::count(1)).unwrap();
+        let all: Vec<_> = (0..10).map(|id| submission(1, id, &[5_000, 5_000], false)).collect();
+        log.append(all.clone()).await;
+        drop(log);
+        // An earlier release appends records only, and knows no index.
+        for sql in ["DROP TABLE submission_ids; DROP TABLE indexed_positions", ""] {
+            let connection = Connection::open(&path).unwrap();
+            connection.execute_batch(sql).unwrap();
+            let insert = r#"INSERT INTO records (partition, "offset", key, value)
+                SELECT 0, max("offset") + 1, ?1, ?2 FROM records"#;
+            let added = submission(2, 100, &[1, 9_999], false);
+            connection.execute(insert, (added.key.as_bytes(), &added.value)).unwrap();
+            drop(connection);
+            let log = SqliteLog::open(&path, build::count(1)).unwrap();
+            for (id, record) in (0..).zip(&all) {
+                let repeated = log.append_once_per_id(vec![record.clone()]).await;
+                assert_eq!(repeated, [Err(AppendError::Repeated(address(id)))]);
+            }
+            let repeated = log.append_once_per_id(vec![added]).await;
+            assert_eq!(repeated, [Err(AppendError::Repeated(address(10)))]);
+        }
     }
 
     #[test]
@@ -267,6 +367,25 @@ mod sqlite_store {
         assert_eq!(jobs.delete_job(id, 6).await, Ok(CasOutcome::Refused));
         assert_eq!(jobs.delete_job(id, 7).await, Ok(CasOutcome::Applied));
         assert_eq!(jobs.job_rows().await, Ok(JobRows::default()));
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_text_is_none_is_unreadable_and_the_others_are_listed() {
+        let directory = directory();
+        let path = directory.path().join("store.sqlite");
+        let jobs = SqliteStore::open(&path).unwrap();
+        let insert = "INSERT INTO jobs (id, revision, job) VALUES (?1, 7, CAST(?2 AS TEXT))";
+        let connection = Connection::open(&path).unwrap();
+        let ids = ["one", "two"].map(|name| JobId::from_name("otto", name));
+        for (id, text) in ids.iter().zip([&b"\xff\xfe"[..], b"{}"]) {
+            connection.execute(insert, (id.0.into_bytes(), text)).unwrap();
+        }
+        let rows = jobs.job_rows().await.unwrap();
+        let mut unreadable: Vec<_> = rows.unreadable.iter().map(|job| job.id).collect();
+        unreadable.sort();
+        let mut expected = ids.to_vec();
+        expected.sort();
+        assert_eq!(unreadable, expected);
     }
 
     #[tokio::test]

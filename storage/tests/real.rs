@@ -22,6 +22,8 @@ use schemas::{Generation, LogNumber, Offset, PartitionId, Receipt};
 use scylla::client::session_builder::SessionBuilder;
 use storage::cache::redis::{RedisCache, RedisConfig};
 use storage::control::kafka::KafkaControlTopic;
+use storage::idempotency::layered::LayeredIdempotency;
+use storage::idempotency::memory::MemoryIdempotency;
 use storage::idempotency::redis::RedisIdempotency;
 use storage::log::DeadLetter;
 use storage::log::kafka::{
@@ -288,6 +290,17 @@ mod redis_idempotency {
 
     async fn fixture() -> idempotency::Fixture {
         Arc::new(RedisIdempotency::connect(&redis_config()).await)
+    }
+
+    idempotency::idempotency_contract!(fixture());
+}
+
+mod layered_idempotency {
+    use super::*;
+
+    async fn fixture() -> idempotency::Fixture {
+        let shared = RedisIdempotency::connect(&redis_config()).await;
+        Arc::new(LayeredIdempotency::new(MemoryIdempotency::default(), shared))
     }
 
     idempotency::idempotency_contract!(fixture());

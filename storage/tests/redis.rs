@@ -23,6 +23,8 @@ use schemas::{
 };
 use storage::cache::redis::{RedisCache, RedisConfig};
 use storage::cache::{Cache, CacheUpdate};
+use storage::idempotency::layered::LayeredIdempotency;
+use storage::idempotency::memory::MemoryIdempotency;
 use storage::idempotency::redis::RedisIdempotency;
 use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use tokio::sync::broadcast::Receiver;
@@ -201,10 +203,54 @@ async fn in_flight_marks_and_receipts_expire() {
     store.begin(std::slice::from_ref(&attempt)).await;
     let left_ms: i64 = connection.pttl(&key).await.unwrap();
     assert!((1..=10_000).contains(&left_ms), "{left_ms}");
+    store.finish(&[(attempt.clone(), None)]).await;
+    let store = store.with_in_flight(Duration::from_secs(60));
+    store.begin(std::slice::from_ref(&attempt)).await;
+    let left_ms: i64 = connection.pttl(&key).await.unwrap();
+    assert!((50_000..=60_000).contains(&left_ms), "{left_ms}");
 
     let receipt = Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
     store.finish(&[(attempt, Some(receipt))]).await;
     let left_ms: i64 = connection.pttl(&key).await.unwrap();
     let day_ms = 24 * 60 * 60 * 1_000;
     assert!((day_ms - 60_000..=day_ms).contains(&left_ms), "{left_ms}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_recognises_its_own_ids_without_redis_and_those_of_others_with_it() {
+    let mut server = Server::running().await;
+    let config = server.config();
+    let process = async || {
+        let shared = RedisIdempotency::connect(&config).await;
+        LayeredIdempotency::new(MemoryIdempotency::default(), shared)
+    };
+    let (one, other) = (process().await, process().await);
+    let attempt = IdempotentSubmission {
+        budget: new_budget_id(),
+        submission: SubmissionId(Uuid::new_v4()),
+        digest: 7,
+    };
+    let changed = IdempotentSubmission { digest: 8, ..attempt.clone() };
+    let receipt = Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
+    let begin = async |store: &LayeredIdempotency<RedisIdempotency>,
+                       attempt: &IdempotentSubmission| {
+        store.begin(std::slice::from_ref(attempt)).await[0]
+    };
+    assert_eq!(begin(&one, &attempt).await, BeginOutcome::First);
+    assert_eq!(begin(&other, &attempt).await, BeginOutcome::InFlight);
+    one.finish(&[(attempt.clone(), Some(receipt))]).await;
+    assert_eq!(begin(&other, &changed).await, BeginOutcome::Reused);
+    assert_eq!(begin(&other, &attempt).await, BeginOutcome::Repeat(receipt));
+
+    // Redis is away, and comes back empty.
+    server.kill();
+    for restarted in [false, true] {
+        if restarted {
+            server.start().await;
+        }
+        for process in [&one, &other] {
+            assert_eq!(begin(process, &attempt).await, BeginOutcome::Repeat(receipt));
+            assert_eq!(begin(process, &changed).await, BeginOutcome::Reused);
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! The data directory of the embedded storage, locked by one process at a time.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+use storage::private_files;
 
 const LOCK_FILE: &str = "allocator.lock";
 
@@ -37,16 +39,14 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Creates the directory if it is missing and locks it.
+    /// Creates the directory if it is missing, closes it to other users, and locks it.
     ///
     /// # Errors
     /// When another process holds the lock, or the directory cannot be created or locked.
     pub fn lock(dir: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { dir: dir.to_owned(), source };
-        std::fs::create_dir_all(dir).map_err(io)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let mut file = options.open(dir.join(LOCK_FILE)).map_err(io)?;
+        private_files::create_dir(dir).map_err(io)?;
+        let mut file = private_files::open_file(&dir.join(LOCK_FILE)).map_err(io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

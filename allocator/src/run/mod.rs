@@ -180,8 +180,9 @@ impl Backends {
             log.writer,
             Arc::clone(&definitions),
             health.clone(),
+            metrics,
             stop.clone(),
-        ));
+        )?);
         tokio::spawn(ingest::define_default_budgets(definitions, stop.clone()));
         let writes = ingest::routes(&config.ingest, ingest, metrics)?;
         Ok((processor, writes.merge(reads)))

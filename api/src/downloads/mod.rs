@@ -79,9 +79,9 @@ pub fn stream(
     place: DownloadPlace,
 ) -> impl Stream<Item = io::Result<Bytes>> {
     // From now on the reader can stall. Until now the place could not be taken away.
-    let _ = place.note_progress();
+    let _ = place.note_chunk();
     try_unfold((file.take(bytes), place), |(mut file, place)| async move {
-        place.note_progress()?;
+        place.note_chunk()?;
         let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
         let read = file.read_buf(&mut chunk).await?;
         Ok((read > 0).then(|| (chunk.freeze(), (file, place))))

@@ -1,7 +1,7 @@
 //! The limited places for concurrent downloads.
 //!
-//! A reader that takes no bytes for [`STALL_LIMIT`] loses its place as soon as another download needs one. So readers
-//! that do not read cannot keep others from downloading, and slow readers are left alone while there is room.
+//! A reader that takes less than [`MIN_CHUNKS`] in [`STALL_LIMIT`] loses its place as soon as another download needs one.
+//! So readers that do not read, or drip, cannot keep others from downloading, and are left alone while there is room.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,10 @@ use tokio::time::Instant;
 use crate::client_network::ClientNetwork;
 use crate::config::ApiConfig;
 
-/// How long a reader may take no bytes before its place can be given to another download.
+/// How long a reader may be too slow before its place can be given to another download.
 const STALL_LIMIT: Duration = Duration::from_secs(5);
+/// Chunks that a reader has to take within [`STALL_LIMIT`]: 64 KiB a second.
+const MIN_CHUNKS: u32 = 5;
 
 /// Why there is no place for a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +48,43 @@ struct TakenPlaces {
 struct TakenPlace {
     number: u64,
     client: ClientNetwork,
-    /// When the reader last took bytes; `None` before the first ones, while the file is being opened.
-    progress: Option<Instant>,
+    /// `None` before the first bytes, while the file is being opened.
+    pace: Option<Pace>,
+}
+
+/// How fast a reader takes bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Pace {
+    last_chunk: Instant,
+    /// Begin of the present period of [`STALL_LIMIT`].
+    since: Instant,
+    chunks: u32,
+    /// Whether the reader was too slow in the period before.
+    was_slow: bool,
+}
+
+impl Pace {
+    fn start() -> Self {
+        let now = Instant::now();
+        Self { last_chunk: now, since: now, chunks: 0, was_slow: false }
+    }
+
+    fn is_slow(&self) -> bool {
+        match self.since.elapsed() >= STALL_LIMIT {
+            true => self.chunks < MIN_CHUNKS,
+            false => self.was_slow,
+        }
+    }
+
+    fn note_chunk(&mut self) {
+        let is_slow = self.is_slow();
+        let now = Instant::now();
+        if now - self.since >= STALL_LIMIT {
+            (self.since, self.chunks, self.was_slow) = (now, 0, is_slow);
+        }
+        self.last_chunk = now;
+        self.chunks = self.chunks.saturating_add(1);
+    }
 }
 
 /// A place for one download; released when dropped.
@@ -67,7 +104,7 @@ impl DownloadPlaces {
         }
     }
 
-    /// Takes a free place, or one of a reader that has stalled.
+    /// Takes a free place, or one of a reader that is too slow.
     ///
     /// # Errors
     /// When all places are taken, or all places of this client.
@@ -78,13 +115,13 @@ impl DownloadPlaces {
         let mut taken = self.lock();
         let of_client = taken.places.iter().filter(|place| place.client == client).count();
         if client.is_known() && of_client >= self.max_per_client {
-            taken.evict_stalled(|place| place.client == client).ok_or(NoPlace::AllOfClientTaken)?;
+            taken.evict_slow(|place| place.client == client).ok_or(NoPlace::AllOfClientTaken)?;
         } else if taken.places.len() >= self.max {
-            taken.evict_stalled(|_| true).ok_or(NoPlace::AllTaken)?;
+            taken.evict_slow(|_| true).ok_or(NoPlace::AllTaken)?;
         }
         let number = taken.next_number;
         taken.next_number += 1;
-        taken.places.push(TakenPlace { number, client, progress: None });
+        taken.places.push(TakenPlace { number, client, pace: None });
         self.report(&taken);
         Ok(DownloadPlace { places: Arc::clone(self), number })
     }
@@ -99,30 +136,33 @@ impl DownloadPlaces {
 }
 
 impl TakenPlaces {
-    /// Takes away the place that has stalled for longest; `None` if none has.
-    fn evict_stalled(&mut self, may_evict: impl Fn(&TakenPlace) -> bool) -> Option<()> {
-        let stalled = self.places.iter().enumerate().filter_map(|(at, place)| {
-            let progress = place.progress.filter(|_| may_evict(place))?;
-            (progress.elapsed() >= STALL_LIMIT).then_some((progress, at))
+    /// Takes away the place whose reader is too slow and took nothing for longest; `None` if no reader is too slow.
+    fn evict_slow(&mut self, may_evict: impl Fn(&TakenPlace) -> bool) -> Option<()> {
+        let slow = self.places.iter().enumerate().filter_map(|(at, place)| {
+            let pace = place.pace.filter(|pace| may_evict(place) && pace.is_slow())?;
+            Some((pace.last_chunk, at))
         });
-        let (_, at) = stalled.min()?;
+        let (_, at) = slow.min()?;
         self.places.swap_remove(at);
         Some(())
     }
 }
 
 impl DownloadPlace {
-    /// Notes that the reader takes bytes.
+    /// Notes that the reader takes a chunk.
     ///
     /// # Errors
-    /// When the place was taken away because the reader had stalled.
-    pub(super) fn note_progress(&self) -> io::Result<()> {
+    /// When the place was taken away because the reader was too slow.
+    pub(super) fn note_chunk(&self) -> io::Result<()> {
         let mut taken = self.places.lock();
         let place = taken.places.iter_mut().find(|place| place.number == self.number);
         let place = place.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::TimedOut, "the reader stalled, and others were waiting")
+            io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the reader was too slow, and others were waiting",
+            )
         })?;
-        place.progress = Some(Instant::now());
+        place.pace.get_or_insert_with(Pace::start).note_chunk();
         Ok(())
     }
 }

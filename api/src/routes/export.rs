@@ -27,7 +27,7 @@ use storage::exports::PublishedExport;
 use super::response::REVALIDATE;
 use super::{ApiState, RETRY_AFTER, no_answer};
 use crate::answer::{Withheld, withheld};
-use crate::downloads::{self, DownloadError};
+use crate::downloads::{self, DownloadError, NoPlace};
 use crate::no_answer::NoAnswer;
 
 const POSITIONS: HeaderName = HeaderName::from_static("allocator-positions");
@@ -101,14 +101,20 @@ pub(super) async fn of_budget(
 }
 
 fn cannot_download(error: &DownloadError, budget: &Budget) -> Problem {
-    let detail = match error {
-        DownloadError::NoPlace(reason) => reason.to_string(),
+    let (kind, detail) = match error {
+        DownloadError::NoPlace(reason @ NoPlace::AllTaken) => {
+            (ProblemKind::Unavailable, reason.to_string())
+        }
+        // Not 503, which a gateway tries again at another api.
+        DownloadError::NoPlace(reason @ NoPlace::AllOfClientTaken) => {
+            (ProblemKind::RateLimited, reason.to_string())
+        }
         DownloadError::Io(error) => {
             tracing::warn!(%error, budget = budget.id.as_str(), "failed to read published exports");
-            "the exports cannot be read now".to_owned()
+            (ProblemKind::Unavailable, "the exports cannot be read now".to_owned())
         }
     };
-    Problem::new(ProblemKind::Unavailable).detail(detail).retry_after(RETRY_AFTER)
+    Problem::new(kind).detail(detail).retry_after(RETRY_AFTER)
 }
 
 fn format(query: &[(String, String)]) -> Result<ExportFormat, Problem> {

@@ -119,8 +119,9 @@ fn no_answer(reason: NoAnswer, at_least: Option<AtLeast>) -> Problem {
         NoAnswer::Unavailable
         | NoAnswer::Overloaded
         | NoAnswer::TooManyPeople { .. }
-        | NoAnswer::TooManyWaiters
-        | NoAnswer::TooManyWaitersOfClient => ProblemKind::Unavailable,
+        | NoAnswer::TooManyWaiters => ProblemKind::Unavailable,
+        // Not 503, which a gateway tries again at another api.
+        NoAnswer::TooManyWaitersOfClient => ProblemKind::RateLimited,
     };
     let problem = Problem::new(kind).detail(reason.to_string());
     let problem = match (reason, at_least) {
@@ -132,7 +133,7 @@ fn no_answer(reason: NoAnswer, at_least: Option<AtLeast>) -> Problem {
         _ => note_preference_in(problem, at_least),
     };
     match kind {
-        ProblemKind::Unavailable => problem.retry_after(RETRY_AFTER),
+        ProblemKind::Unavailable | ProblemKind::RateLimited => problem.retry_after(RETRY_AFTER),
         _ => problem,
     }
 }

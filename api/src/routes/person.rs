@@ -1,6 +1,7 @@
 //! `GET /v1/budgets/{budget}/submissions/{person}`: one person's current allocation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -14,9 +15,10 @@ use super::read_request::ReadRequest;
 use super::response::note_preference;
 use super::{ApiState, no_answer};
 use crate::answer::percent;
+use crate::client_network::ClientNetwork;
 use crate::consistency::AtLeast;
 use crate::no_answer::NoAnswer;
-use crate::person_reader::LocatedPersonRow;
+use crate::person_reader::{LocatedPersonRow, PersonAnswer, SubmissionStatus};
 
 #[derive(Serialize)]
 struct PersonBody<'a> {
@@ -25,7 +27,13 @@ struct PersonBody<'a> {
     partition: u32,
     offset: u64,
     receipt: String,
+    /// What became of the submission that the request's receipt names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    submission: Option<SubmissionStatus>,
 }
+
+/// How long a read without `Prefer: wait` waits for its receipt: person rows are written a moment after the commit.
+const DEFAULT_WAIT: Duration = Duration::from_secs(2);
 
 /// Percent per category, in the budget's order.
 struct Shares<'a> {
@@ -57,17 +65,15 @@ pub(super) async fn of_budget(
             .detail("the last path segment is not a valid person id")
             .fault("person", fault.to_string())
     })?;
-    let found = api.people.find(&budget.id, &person, read.at_least, api.client(&parts)).await;
-    let found = found.map_err(|reason| person_unavailable(reason, read.at_least))?;
-    let found = found.ok_or_else(|| {
-        Problem::new(ProblemKind::NotFound)
-            .detail("no submission of this person is counted in this budget")
-    })?;
+    let answer = find(&api, budget, &person, read.at_least, api.client(&parts)).await;
+    let answer = answer.map_err(|reason| person_unavailable(reason, read.at_least))?;
+    let found = answer.row.as_ref().ok_or_else(|| not_counted(&answer))?;
     // Rows and definitions arrive independently: the matching definition is not loaded yet.
     if found.row.basis_points.len() != budget.categories.len() {
         return Err(person_unavailable(NoAnswer::Unavailable, None));
     }
-    let body = body(budget, &found).map_err(|_| Problem::new(ProblemKind::Internal))?;
+    let body =
+        body(budget, found, answer.submission).map_err(|_| Problem::new(ProblemKind::Internal))?;
     // Personal data: no cache may store it.
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "private, no-store")];
     let mut response = (headers, body).into_response();
@@ -75,13 +81,59 @@ pub(super) async fn of_budget(
     Ok(response)
 }
 
-fn body(budget: &Budget, found: &LocatedPersonRow) -> serde_json::Result<Vec<u8>> {
+/// Finds a person. Without `Prefer: wait`, a receipt is waited for a short time, unless too many readers wait.
+async fn find(
+    api: &ApiState,
+    budget: &Budget,
+    person: &PersonId,
+    at_least: Option<AtLeast>,
+    client: ClientNetwork,
+) -> Result<PersonAnswer, NoAnswer> {
+    let find = |at_least| api.people.find(&budget.id, person, at_least, client);
+    match at_least {
+        Some(AtLeast { wait: None, .. }) => {
+            let waiting = at_least.map(|wanted| AtLeast { wait: Some(DEFAULT_WAIT), ..wanted });
+            match find(waiting).await {
+                Err(NoAnswer::TooManyWaiters | NoAnswer::TooManyWaitersOfClient) => {
+                    find(at_least).await
+                }
+                found => found,
+            }
+        }
+        _ => find(at_least).await,
+    }
+}
+
+fn not_counted(answer: &PersonAnswer) -> Problem {
+    let detail = "no submission of this person is counted in this budget";
+    let reason = match (answer.submission, answer.has_withdrawn) {
+        (None, _) => "",
+        (Some(SubmissionStatus::Counted), _) => ": the submission of the receipt withdrew it",
+        (Some(SubmissionStatus::Superseded), _) => {
+            ": the submission of the receipt is superseded by a withdrawal"
+        }
+        (Some(SubmissionStatus::Duplicate), true) => {
+            ": the submission of the receipt is a duplicate, its submission id had been used before"
+        }
+        (Some(SubmissionStatus::Duplicate), false) => {
+            ": the submission of the receipt changed nothing, such as the withdrawal of somebody who has never submitted"
+        }
+    };
+    Problem::new(ProblemKind::NotFound).detail(format!("{detail}{reason}"))
+}
+
+fn body(
+    budget: &Budget,
+    found: &LocatedPersonRow,
+    submission: Option<SubmissionStatus>,
+) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec(&PersonBody {
         budget: budget.id.as_str(),
         allocation: Shares { budget, basis_points: &found.row.basis_points },
         partition: found.receipt.partition.0,
         offset: found.receipt.offset.0,
         receipt: found.receipt.to_string(),
+        submission,
     })
 }
 

@@ -57,8 +57,8 @@ impl Memory {
         self.slots.load().get(id).cloned()
     }
 
-    /// Returns a defined budget's slot, and creates it if needed. Slots are only removed when the definition becomes
-    /// unreadable.
+    /// Returns a defined budget's slot, and creates it if needed. Slots are only removed when the definition is
+    /// deleted or becomes unreadable.
     pub fn slot_or_insert(&self, id: &BudgetId) -> Arc<Slot> {
         if let Some(slot) = self.slot(id.as_str()) {
             return slot;
@@ -133,13 +133,13 @@ impl Memory {
         })
     }
 
-    /// Renders all answers anew whose budget definitions have changed, and removes those whose definition is unreadable now.
+    /// Renders all answers anew whose budget definitions have changed, and removes those without a readable definition.
     pub fn redefine(&self, catalog: &Catalog) {
         let now = Timestamp::now();
-        if catalog.unreadable().any(|id| self.slot(id.as_str()).is_some()) {
+        if self.slots.load().keys().any(|id| catalog.get(id.as_str()).is_none()) {
             self.slots.rcu(|slots| {
                 let mut slots = HashMap::clone(slots);
-                slots.retain(|id, _| !catalog.is_unreadable(id.as_str()));
+                slots.retain(|id, _| catalog.get(id.as_str()).is_some());
                 slots
             });
         }

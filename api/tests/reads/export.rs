@@ -156,11 +156,29 @@ async fn downloads_of_one_client_are_limited_and_others_still_download() {
     let client = |address| [("x-forwarded-for", address)];
     let reading = server.open_with(CSV, &client("192.0.2.1")).await;
     let got = server.get_with(CSV, &client("192.0.2.1")).await;
-    assert_eq!((got.status.as_u16(), problem_slug(&got).as_str()), (503, "unavailable"));
+    assert_eq!((got.status.as_u16(), problem_slug(&got).as_str()), (429, "rate-limited"));
+    assert_eq!(got.header("retry-after"), "1");
     assert!(got.text.contains("from this address"), "{}", got.text);
     assert_eq!(server.get_with(CSV, &client("192.0.2.2")).await.status, 200);
     drop(reading);
     assert_eq!(server.get_with(CSV, &client("192.0.2.1")).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_drips_cannot_keep_its_place_from_others() {
+    let server = TestServer::with_settings(&[("api.max_downloads", "1")]);
+    put(&server, Audience::Everybody, 1, 2, &[b'x'; 3_000_000]);
+    let client = |address| [("x-forwarded-for", address)];
+    let mut dripping = server.open_with(CSV, &client("192.0.2.1")).await.into_body();
+    // A chunk every second is fast enough, one every two seconds is not.
+    for (pause, status) in [(1, 503), (2, 200)] {
+        for _ in 0..8 {
+            dripping.frame().await.unwrap().unwrap();
+            tokio::time::advance(Duration::from_secs(pause)).await;
+        }
+        assert_eq!(server.get_with(CSV, &client("192.0.2.2")).await.status, status, "{pause}");
+    }
+    assert!(dripping.frame().await.unwrap().is_err(), "the dripping download is cut");
 }
 
 #[tokio::test(start_paused = true)]

@@ -71,11 +71,84 @@ async fn a_read_waits_until_the_row_includes_the_receipt() {
     assert!(started.elapsed() < Duration::from_millis(420));
 
     let token = format!("{partition}.10");
+    let started = Instant::now();
     let late = server.get_with(PATH, &[("consistency-token", &token)]).await;
     assert_eq!(
         (late.status.as_u16(), &late.json()["type"]),
         (412, &"/problems/not-yet-visible".into())
     );
+    // Without a preference the wait is short.
+    assert_eq!(
+        (started.elapsed(), late.header("preference-applied")),
+        (Duration::from_secs(2), "")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_location_with_its_receipt_shows_the_new_row_and_says_what_became_of_the_submission() {
+    let server = TestServer::new();
+    let partition = put(&server, 3, &[0, 10_000]);
+    let location = format!("{PATH}?at_least={partition}.9");
+    let (got, ()) = tokio::join!(server.get(&location), async {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        put(&server, 9, &[5_000, 5_000]);
+    });
+    let status = |got: &TestResponse| got.json()["submission"].as_str().map(str::to_owned);
+    assert_eq!((got.json()["offset"].clone(), status(&got)), (9.into(), Some("counted".into())));
+    assert_eq!(status(&server.get(PATH).await), None);
+    put(&server, 12, &[5_000, 5_000]);
+    assert_eq!(status(&server.get(&location).await).as_deref(), Some("superseded"));
+
+    // A submission whose id had been used before moves no row.
+    server.store.rows_position.store(20, Ordering::SeqCst);
+    let repeated = format!("{PATH}?at_least={partition}.15");
+    let started = Instant::now();
+    let wait = [("prefer", "wait=10")];
+    let got = server.get_with(&repeated, &wait).await;
+    assert_eq!(
+        (got.json()["offset"].clone(), status(&got).as_deref()),
+        (12.into(), Some("duplicate"))
+    );
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    let elsewhere = format!("{PATH}?at_least={}.99", (partition.0 + 1) % 3);
+    assert_eq!(status(&server.get(&elsewhere).await), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_404_says_what_became_of_the_submission() {
+    let server = TestServer::new();
+    let (partition, _) = person(&server);
+    server.store.rows_position.store(20, Ordering::SeqCst);
+    let detail = async |offset: u64| {
+        let got = server.get(&format!("{PATH}?at_least={partition}.{offset}")).await;
+        assert_eq!(got.status, 404);
+        got.json()["detail"].as_str().unwrap().to_owned()
+    };
+    assert!(detail(5).await.contains("changed nothing"));
+    put(&server, 9, &[]);
+    for (offset, reason) in [(9, "withdrew"), (8, "superseded"), (10, "duplicate")] {
+        let detail = detail(offset).await;
+        assert!(detail.contains(reason), "{detail}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_with_a_receipt_does_not_wait_if_too_many_readers_wait() {
+    let server = TestServer::with_settings(&[("api.max_waiters", "1")]);
+    let partition = put(&server, 3, &[0, 10_000]);
+    let path = format!("{PATH}?at_least={partition}.9");
+    let waiting = tokio::spawn({
+        let (server, path) = (server.clone(), path.clone());
+        async move { server.get_with(&path, &[("prefer", "wait=5")]).await }
+    });
+    wait_until("a read waits", || server.metric("allocator_api_waiting_reads") == 1.0).await;
+    let started = Instant::now();
+    let got = server.get(&path).await;
+    assert_eq!(got.json()["type"], "/problems/not-yet-visible");
+    assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+    let refused = server.get_with(&path, &[("prefer", "wait=1")]).await;
+    assert_eq!(refused.status, 503);
+    assert_eq!(waiting.await.unwrap().status, 412);
 }
 
 #[tokio::test(start_paused = true)]

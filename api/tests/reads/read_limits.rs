@@ -65,7 +65,8 @@ async fn waiting_reads_of_one_client_are_limited_and_others_still_wait() {
     let waiting = [wait("2001:db8::1"), wait("2001:db8::2")];
     wait_until("both reads wait", || server.metric(WAITING) == 2.0).await;
     let (refused, took) = wait("2001:db8::3").await.unwrap();
-    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, "1"));
+    assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (429, "1"));
+    assert_eq!(problem_slug(&refused), "rate-limited");
     assert!(refused.text.contains("from this address"), "{}", refused.text);
     assert!(took < Duration::from_secs(1));
     let (other, took) = wait("192.0.2.1").await.unwrap();

@@ -17,6 +17,7 @@ on_both!(
     an_invalid_definition_is_refused_with_every_fault,
     the_first_submission_freezes_categories_and_identity_but_not_names,
     results_are_withheld_below_the_minimum_of_people,
+    a_budget_without_submissions_is_deleted_and_defined_anew,
 );
 
 async fn put(
@@ -131,6 +132,43 @@ async fn the_first_submission_freezes_categories_and_identity_but_not_names(
         Ok(())
     })
     .await
+}
+
+async fn a_budget_without_submissions_is_deleted_and_defined_anew(system: &System) -> Result<()> {
+    let budget = unique("deleted");
+    let delete = async |from: usize| {
+        let url = format!("{}/v1/budgets/{budget}", system.write_to(from));
+        send(system.request(Method::DELETE, url)).await
+    };
+    system.define(&budget, 2).await?;
+    // Neither the withdrawal of nobody nor a refused submission keeps it.
+    let submissions = format!("/v1/budgets/{budget}/submissions");
+    let nobody = format!("{}{submissions}/nobody", system.write_to(0));
+    send(system.request(Method::DELETE, nobody)).await?.expect(202)?;
+    let wrong = json!({"person": "a", "allocation": {"c0": 99}});
+    system.post(&submissions, &wrong).await?.problem(422, "invalid-allocation")?;
+    delete(0).await?.expect(204)?;
+    for path in ["", "/aggregate", "/submissions/a"] {
+        let path = format!("/v1/budgets/{budget}{path}");
+        e2e::wait::eventually("every api knows it", Duration::from_secs(5), async || {
+            for api in 0..2 {
+                let url = format!("{}{path}", system.read_from(api));
+                send(system.request(Method::GET, url)).await?.problem(404, "not-found")?;
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    let good = json!({"person": "a", "allocation": {"c0": 100}});
+    system.post(&submissions, &good).await?.problem(404, "not-found")?;
+    e2e::wait::eventually("every ingest knows it", Duration::from_secs(5), async || {
+        delete(1).await?.problem(404, "not-found").map(drop)
+    })
+    .await?;
+    system.define(&budget, 3).await?;
+    system.submit(&budget, "a", &[1, 2, 9_997]).await?;
+    delete(0).await?.problem(409, "budget-frozen")?;
+    Ok(())
 }
 
 async fn results_are_withheld_below_the_minimum_of_people(system: &System) -> Result<()> {

@@ -21,6 +21,7 @@ on_both!(
     a_repeated_submission_id_is_the_same_submission,
     an_idempotency_key_may_be_any_text_and_works_for_withdrawals,
     a_submission_id_with_different_content_is_refused,
+    a_location_shows_the_submission_at_once_and_says_what_became_of_it,
     a_batch_answers_each_item_in_order_and_an_invalid_item_affects_no_other,
     an_ndjson_batch_is_read_like_an_array,
     without_identity_each_submission_is_a_separate_person,
@@ -44,7 +45,8 @@ async fn a_submission_is_answered_with_its_receipt(system: &System) -> Result<()
     ensure!(answer.header("consistency-token") == receipt.token);
     let person = answer.header("location").to_owned();
     ensure!(
-        person == format!("/v1/budgets/{budget}/submissions/anna%20b%2Fc"),
+        person
+            == format!("/v1/budgets/{budget}/submissions/anna%20b%2Fc?at_least={}", receipt.token),
         "Location: {person}"
     );
 
@@ -180,6 +182,30 @@ async fn a_submission_id_with_different_content_is_refused(system: &System) -> R
     system.post(&path(&budget), &submission("a", 31)).await?.problem(422, "key-reused")?;
     system.post(&path(&budget), &submission("b", 30)).await?.problem(422, "key-reused")?;
     system.verify_counts_only(&budget, 2, &[vec![3_000, 7_000]]).await
+}
+
+async fn a_location_shows_the_submission_at_once_and_says_what_became_of_it(
+    system: &System,
+) -> Result<()> {
+    let budget = unique("location");
+    system.define(&budget, 2).await?;
+    let mut first = None;
+    for share in [10, 20, 30, 40] {
+        let body = json!({"person": "a", "allocation": {"c0": share, "c1": 100 - share}});
+        let answer = system.post(&path(&budget), &body).await?;
+        receipt(&answer)?;
+        let location = answer.header("location").to_owned();
+        let shown = system.get(&location).await?.expect(200)?.json()?;
+        ensure!(floats(&shown["allocation"])[0] == f64::from(share), "{share}: {shown}");
+        ensure!(shown["submission"] == "counted", "{shown}");
+        first.get_or_insert(location);
+    }
+    let shown = system.get(&first.unwrap_or_default()).await?.expect(200)?.json()?;
+    ensure!(shown["submission"] == "superseded", "{shown}");
+    let url = format!("{}{}/a", system.write_to(0), path(&budget));
+    let withdrawn = send(system.request(Method::DELETE, url)).await?;
+    system.get(withdrawn.header("location")).await?.problem(404, "not-found")?;
+    Ok(())
 }
 
 async fn a_batch_answers_each_item_in_order_and_an_invalid_item_affects_no_other(

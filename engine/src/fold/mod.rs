@@ -2,7 +2,8 @@
 //! order that depends on a hash.
 //!
 //! A person's newest submission wins: the old shares are subtracted and the new ones added in one step. A withdrawal
-//! subtracts. A submission id that is among the person's latest changes nothing.
+//! subtracts; one of somebody who has never submitted leaves no row, unless its id has to be recognised again. A submission
+//! id that is among the person's latest changes nothing.
 //!
 //! | file | owns |
 //! |---|---|
@@ -377,6 +378,9 @@ impl BudgetState {
         mode: FoldMode,
     ) -> Result<FoldOutcome, InconsistentState> {
         let new = Shares::from_basis_points(view.basis_points);
+        if view.generated_id && !new.counts() && !self.people.contains(&view.person) {
+            return Ok(FoldOutcome::Applied);
+        }
         let mut slot: PersonSlot<'_> = match self.people.find_or_insert(&view.person) {
             PersonEntry::New(slot) => slot,
             PersonEntry::Existing(slot) if slot.offset() >= offset => {

@@ -129,11 +129,18 @@ impl PersonStates {
         self.categories = categories;
     }
 
+    /// Whether the person has a record, also one that only says that they withdrew.
+    pub fn contains(&self, person: &PersonKey) -> bool {
+        self.find(key_words(person)).is_some()
+    }
+
+    fn find(&self, key: [u64; KEY_WORDS]) -> Option<u32> {
+        self.index.find(hash(key), |slot| self.records.get(*slot)[..KEY_WORDS] == key).copied()
+    }
+
     pub fn find_or_insert(&mut self, person: &PersonKey) -> PersonEntry<'_> {
         let key = key_words(person);
-        let found =
-            self.index.find(hash(key), |slot| self.records.get(*slot)[..KEY_WORDS] == key).copied();
-        match found {
+        match self.find(key) {
             Some(slot) => PersonEntry::Existing(self.slot(slot)),
             None => {
                 let slot = self.records.push();

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use schemas::{
-    Action, Allocation, PersonKey, Position, RECENT_SUBMISSIONS, Submission, SubmissionId,
-    encode_record,
+    Action, Allocation, PersonKey, Position, RECENT_SUBMISSIONS, RecordEncoder, Submission,
+    SubmissionId, encode_record,
 };
 use uuid::Uuid;
 
@@ -335,4 +335,44 @@ proptest! {
         prop_assert!(stored <= bound, "{stored} bytes, bound {bound}");
         prop_assert_eq!(state.changed_bytes(), 0);
     }
+}
+
+/// Folds a withdrawal, whose id a client has chosen or not.
+fn fold_withdrawal(state: &mut PartitionState, offset: u64, id: u128, generated: bool) {
+    let withdrawal = Submission {
+        budget: BudgetId::parse("taxes").unwrap(),
+        person: person_key(1),
+        id: SubmissionId(Uuid::from_u128(id)),
+        accepted_at_ms: 5,
+        action: Action::Withdraw,
+    };
+    let mut encoder = RecordEncoder::default();
+    let value = match generated {
+        true => encoder.encode_with_generated_id(&withdrawal),
+        false => encoder.encode(&withdrawal),
+    };
+    let key = person_key(1);
+    let record = Record { offset: Offset(offset), key: key.as_bytes(), value: &value };
+    assert_eq!(state.fold(record, FoldMode::Live), Ok(FoldOutcome::Applied));
+}
+
+#[test]
+fn a_withdrawal_of_nobody_leaves_no_row_unless_its_id_may_be_repeated() {
+    let mut state = empty();
+    fold_withdrawal(&mut state, 0, 1, true);
+    assert_eq!((state.people(), take_all_rows(&mut state)), (0, vec![]));
+    // Readers who wait for its receipt see that it is counted.
+    let totals = only_totals(&state).unwrap();
+    assert_eq!((totals.people, totals.position), (0, Position(1)));
+
+    fold_withdrawal(&mut state, 1, 2, false);
+    let rows = take_all_rows(&mut state);
+    assert_eq!((rows.len(), rows[0].basis_points.len()), (1, 0));
+    let repeated = TestSubmission { person: 1, id: 3, shares: Some([10_000, 0, 0]) };
+    fold_all(&mut state, &[repeated.clone(), repeated.clone(), repeated], 2, FoldMode::Live);
+    assert_eq!(only_totals(&state).unwrap().people, 1);
+    // Somebody who counts is withdrawn by any withdrawal.
+    fold_withdrawal(&mut state, 3, 4, true);
+    let rows = take_all_rows(&mut state);
+    assert_eq!((only_totals(&state).unwrap().people, rows.len(), rows[0].offset.0), (0, 1, 3));
 }

@@ -10,7 +10,7 @@ use schemas::{
 };
 use storage::cache::memory::MemoryCache;
 use storage::cache::{Cache, CacheError, CacheUpdate};
-use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError};
+use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion};
 use tokio::sync::{broadcast, watch};
 
 use crate::log::Log;
@@ -171,6 +171,10 @@ impl BudgetDefinitions for FixedDefinitions {
         _budget: &BudgetId,
         _decide: &Change<'_>,
     ) -> Result<Arc<Budget>, DefinitionError> {
+        Err(DefinitionError::Unavailable("definitions never change in the simulation".into()))
+    }
+
+    async fn delete(&self, _: &BudgetId, _: &Deletion<'_>) -> Result<(), DefinitionError> {
         Err(DefinitionError::Unavailable("definitions never change in the simulation".into()))
     }
 }

@@ -1,5 +1,8 @@
 //! Appends validated submissions to the log, at most once per submission id.
 //!
+//! Recent ids are looked up in memory and Redis. An older id is recognised by the log itself where it can be (the embedded
+//! log), and by the fold otherwise.
+//!
 //! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, append, store
 //! the receipts.
 
@@ -8,7 +11,7 @@ mod plan;
 use std::sync::Arc;
 use std::time::Instant;
 
-use schemas::{Receipt, RecordEncoder, Submission};
+use schemas::{Receipt, RecordEncoder};
 use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 
@@ -89,7 +92,7 @@ impl SubmissionAppender {
             match begun {
                 BeginOutcome::First => {
                     appended.push(index);
-                    records.push(encode(&pending.submission, &mut encoder));
+                    records.push(encode(pending, &mut encoder));
                 }
                 BeginOutcome::Repeat(receipt) => {
                     *outcome = AppendOutcome::Accepted { receipt, repeated: true };
@@ -103,10 +106,16 @@ impl SubmissionAppender {
             if let Some(outcome) = outcomes.get_mut(*index) {
                 *outcome = match result {
                     Ok(receipt) => AppendOutcome::Accepted { receipt, repeated: false },
-                    Err(AppendError::Unavailable(_) | AppendError::Sealed) => {
-                        AppendOutcome::Unavailable
-                    }
+                    Err(
+                        AppendError::Unavailable(_)
+                        | AppendError::Sealed
+                        | AppendError::Full { .. },
+                    ) => AppendOutcome::Unavailable,
                     Err(AppendError::Unknown(_)) => AppendOutcome::Unknown,
+                    Err(AppendError::Repeated(receipt)) => {
+                        AppendOutcome::Accepted { receipt, repeated: true }
+                    }
+                    Err(AppendError::IdReused) => AppendOutcome::IdReused,
                 };
             }
         }
@@ -129,7 +138,7 @@ impl SubmissionAppender {
             return Vec::new();
         }
         let (count, started) = (records.len(), Instant::now());
-        let mut results = self.log.append(records).await;
+        let mut results = self.log.append_once_per_id(records).await;
         self.metrics.observe_append(started.elapsed());
         // A record without a result may or may not be in the log.
         results.resize(count, Err(AppendError::Unknown("no answer".to_owned())));
@@ -160,6 +169,12 @@ impl SubmissionAppender {
     }
 }
 
-fn encode(submission: &Submission, encoder: &mut RecordEncoder) -> NewRecord {
-    NewRecord { key: submission.person, value: encoder.encode(submission) }
+fn encode(pending: &PendingSubmission, encoder: &mut RecordEncoder) -> NewRecord {
+    let PendingSubmission { submission, client_supplied_id } = pending;
+    let value = if *client_supplied_id {
+        encoder.encode(submission)
+    } else {
+        encoder.encode_with_generated_id(submission)
+    };
+    NewRecord { key: submission.person, value }
 }

@@ -58,7 +58,7 @@ pub(super) async fn define(
 }
 
 /// Serializes a definition as the api does, so that both show the same ETag.
-fn to_json(budget: &Budget) -> Vec<u8> {
+pub(super) fn to_json(budget: &Budget) -> Vec<u8> {
     // Serialization cannot fail: a budget holds only strings, numbers and string keys.
     serde_json::to_vec(budget).unwrap_or_default()
 }
@@ -87,11 +87,21 @@ async fn change(
         define_change(current, definition)
     };
     let changed = service.definitions.change(&definition.id, &decide).await;
-    let budget = changed.map_err(|error| match error {
-        DefinitionError::Refused(ChangeRefused::Frozen) => Problem::new(ProblemKind::BudgetFrozen)
-            .detail(
-                "the budget has submissions: its categories, their order and its identity rule can no longer change",
-            ),
+    let budget = changed.map_err(|error| {
+        refused(
+            error,
+            "the budget has submissions: its categories, their order and its identity rule can no longer change",
+        )
+    })?;
+    Ok((budget, is_new.load(Ordering::Relaxed)))
+}
+
+/// Returns the problem of a change or deletion that was not made.
+pub(super) fn refused(error: DefinitionError, frozen: &str) -> Problem {
+    match error {
+        DefinitionError::Refused(ChangeRefused::Frozen) => {
+            Problem::new(ProblemKind::BudgetFrozen).detail(frozen)
+        }
         DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
         DefinitionError::Refused(ChangeRefused::NotUnderstood) => {
             problems::definition_not_understood("it is left unchanged")
@@ -105,6 +115,5 @@ async fn change(
         DefinitionError::Unavailable(_) => Problem::new(ProblemKind::Unavailable)
             .detail("the definition could not be stored, or the store did not confirm it: send it again")
             .retry_after(RETRY_AFTER),
-    })?;
-    Ok((budget, is_new.load(Ordering::Relaxed)))
+    }
 }

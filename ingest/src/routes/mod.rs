@@ -1,6 +1,7 @@
 //! The routes of ingest, one file each.
 
 mod define;
+mod delete;
 mod submit;
 mod submit_batch;
 mod withdraw;
@@ -26,7 +27,7 @@ pub fn routes(
     metrics: &Metrics,
 ) -> Result<Router, MetricsError> {
     let admin_routes = AdminRoutes::new(&deps.admin)
-        .route(Role::Admin, "/v1/budgets/{budget}", put(define::define))
+        .route(Role::Admin, "/v1/budgets/{budget}", put(define::define).delete(delete::delete))
         .into_router();
     let service = Arc::new(IngestService::new(config, deps, metrics)?);
     Ok(Router::new()

@@ -53,7 +53,6 @@ async fn parse_request(
         Problem::new(ProblemKind::Malformed).detail(format!("the person in the path {fault}"))
     })?;
     let id = key.submission_id(None, &budget.id, &service.hasher)?;
-    // A withdrawal is a record too, and only frozen budgets have records.
-    let (budget, ()) = service.parse_against_frozen(budget, |_| Ok(()), |()| true).await?;
+    // A withdrawal freezes nothing: it says nothing about categories, and nobody counts before the first allocation.
     Ok((service.pending_withdrawal(&budget, &person, id, now_ms()), person))
 }

@@ -24,7 +24,7 @@ use schemas::{
     partition_for,
 };
 use serde_json::Value;
-use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError};
+use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion};
 use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 use tokio::sync::{Notify, watch};
@@ -63,6 +63,8 @@ pub struct FakeLog {
     pub paused: AtomicBool,
     pub waiting_appends: AtomicUsize,
     pub resume: Notify,
+    /// Whether the log recognises submission ids, as the embedded log does.
+    pub knows_ids: AtomicBool,
 }
 
 fn partition_of(record: &NewRecord) -> PartitionId {
@@ -76,6 +78,28 @@ impl FakeLog {
 
     fn unavailable() -> AppendError {
         AppendError::Unavailable("injected fault".into())
+    }
+
+    /// Returns why a record is not appended if an earlier one has its submission id.
+    fn known(&self, record: &NewRecord) -> Option<AppendError> {
+        let (mut decoder, mut earlier) = (RecordDecoder::default(), RecordDecoder::default());
+        let view = decoder.decode(record.key.as_bytes(), &record.value).ok()?;
+        let log = lock(&self.records);
+        let mut offsets = HashMap::new();
+        for other in log.iter() {
+            let partition = partition_of(other);
+            let offset = offsets.entry(partition.0).or_insert(0_u64);
+            let address = Receipt { log: LogNumber::FIRST, partition, offset: Offset(*offset) };
+            *offset += 1;
+            let other = earlier.decode(other.key.as_bytes(), &other.value).ok()?;
+            if other.submission_id == view.submission_id {
+                return Some(match other.content_digest() == view.content_digest() {
+                    true => AppendError::Repeated(address),
+                    false => AppendError::IdReused,
+                });
+            }
+        }
+        None
     }
 }
 
@@ -107,6 +131,23 @@ impl LogWriter for FakeLog {
                 }
             })
             .collect()
+    }
+
+    async fn append_once_per_id(
+        &self,
+        records: Vec<NewRecord>,
+    ) -> Vec<Result<Receipt, AppendError>> {
+        if !self.knows_ids.load(Ordering::SeqCst) {
+            return self.append(records).await;
+        }
+        let mut results = Vec::new();
+        for record in records {
+            results.push(match self.known(&record) {
+                Some(known) => Err(known),
+                None => self.append(vec![record]).await.remove(0),
+            });
+        }
+        results
     }
 
     fn available(&self) -> Result<(), AppendError> {
@@ -176,11 +217,23 @@ impl BudgetDefinitions for FakeDefinitions {
         let current = lock(&self.catalog).changeable(id.as_str())?.cloned();
         match decide(current.as_deref())? {
             Some(next) => {
+                let next = self.catalog().numbered(next);
                 self.put(next);
                 Ok(self.get(id.as_str()).unwrap())
             }
             None => Ok(current.unwrap()),
         }
+    }
+
+    async fn delete(&self, id: &BudgetId, decide: &Deletion<'_>) -> Result<(), DefinitionError> {
+        if self.failing.load(Ordering::SeqCst) {
+            return Err(DefinitionError::Unavailable("injected fault".into()));
+        }
+        let mut catalog = lock(&self.catalog);
+        let current = catalog.changeable(id.as_str())?.cloned();
+        decide(current.as_deref())?;
+        *catalog = Arc::new(catalog.without(id, current.unwrap().revision + 1));
+        Ok(())
     }
 }
 
@@ -191,6 +244,13 @@ type KnownSubmission = (u64, Option<Receipt>);
 pub struct FakeIdempotency {
     known: Mutex<HashMap<(BudgetId, SubmissionId), KnownSubmission>>,
     pub begun: AtomicUsize,
+}
+
+impl FakeIdempotency {
+    /// Forgets every id, as a restart does.
+    pub fn forget_all(&self) {
+        lock(&self.known).clear();
+    }
 }
 
 #[async_trait]

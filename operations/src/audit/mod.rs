@@ -15,10 +15,12 @@
 mod partition;
 mod served;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use schemas::{BudgetId, BudgetTotals, CombinedTotals, GenerationRegistry, Position};
+use schemas::{
+    BudgetId, BudgetTotals, CategoryTotals, CombinedTotals, GenerationRegistry, Position,
+};
 use storage::cache::Cache;
 use storage::log::LogReader;
 use storage::store::{PartitionRef, Store, StoreError};
@@ -83,10 +85,11 @@ pub async fn audit(deps: &AuditDeps, progress: &Progress) -> Result<AuditReport,
         records += bounds.high.0 - bounds.low.0;
         progress.set_total(records);
     }
-    let budgets = stored_budgets(deps, &registry).await?;
+    let people = stored_budgets(deps, &registry).await?;
+    let budgets = people.keys().cloned().collect();
     let mut report = AuditReport { budgets, ..AuditReport::default() };
     // Read before the log, so that the log contains every record that the responses reflect.
-    let served = read_served_totals(deps, &registry, &mut report).await?;
+    let served = read_served_totals(deps, &registry, &people, &mut report).await?;
 
     let mut counted: Vec<Vec<BudgetTotals>> = vec![Vec::new(); served.len()];
     let mut without = Vec::new();
@@ -130,18 +133,20 @@ async fn current_registry(deps: &AuditDeps) -> Result<GenerationRegistry, Backen
     require_active_log(registry, &deps.topic, deps.log.partitions()).map_err(BackendError::Invalid)
 }
 
-/// Lists the budgets with totals in any readable partition. A damaged partition is reported when it is compared.
+/// Lists the budgets with totals in any readable partition, with their people. A damaged partition is reported when it is compared.
 async fn stored_budgets(
     deps: &AuditDeps,
     registry: &GenerationRegistry,
-) -> Result<BTreeSet<BudgetId>, BackendError> {
-    let mut budgets = BTreeSet::new();
+) -> Result<BTreeMap<BudgetId, u64>, BackendError> {
+    let mut budgets = BTreeMap::new();
     for partition in registry.active.log.partitions.partitions() {
         let id = PartitionRef { generation: registry.active.generation, partition };
         match retry(|| deps.store.read_partition(id)).await {
             Ok(stored) => {
-                let totals = stored.into_iter().flat_map(|stored| stored.totals);
-                budgets.extend(totals.map(|(budget, _)| budget));
+                for (budget, totals) in stored.into_iter().flat_map(|stored| stored.totals) {
+                    let people: &mut u64 = budgets.entry(budget).or_default();
+                    *people = people.saturating_add(totals.people);
+                }
             }
             Err(StoreError::Corrupt(_)) => {}
             Err(unavailable) => return Err(unavailable.into()),
@@ -172,7 +177,11 @@ fn compare_served(
     let merged = CombinedTotals::merge(registry.term(), registry.active.log.partitions, &counted);
     let mut comparison = Comparison::new(scope, &mut report.differences);
     match merged {
-        Ok(log) => {
+        Ok(mut log) => {
+            // Before the first allocation the log knows no categories, and a response has those of the definition.
+            if log.people == 0 && log.categories.is_empty() {
+                log.categories = vec![CategoryTotals::default(); totals.categories.len()];
+            }
             for (partition, (log, found)) in log.positions.iter().zip(&totals.positions).enumerate()
             {
                 comparison.compare_number(

@@ -3,7 +3,7 @@
 //! The cache stores positions. An api's response has a version derived from them, which is matched with positions of the
 //! cache and the store observed meanwhile.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use schemas::{
@@ -34,10 +34,11 @@ pub(super) struct ServedTotals {
     pub totals: CombinedTotals,
 }
 
-/// Reads every budget from the cache and from every api.
+/// Reads every budget from the cache and from every api. `people` of each budget are as stored.
 pub(super) async fn read_served_totals(
     deps: &AuditDeps,
     registry: &GenerationRegistry,
+    people: &BTreeMap<BudgetId, u64>,
     report: &mut AuditReport,
 ) -> Result<Vec<ServedTotals>, BackendError> {
     let budgets = report.budgets.clone();
@@ -49,7 +50,7 @@ pub(super) async fn read_served_totals(
         let client = runtime::http_client::builder().timeout(API_REQUEST_TIMEOUT).build();
         let client = client.map_err(|error| BackendError::Invalid(error.to_string()))?;
         for url in &deps.apis {
-            let api = Api { client: &client, url: url.trim_end_matches('/') };
+            let api = Api { client: &client, url: url.trim_end_matches('/'), people };
             let subject = Subject::Api(url.clone());
             let (found, unchecked) = api.poll(deps, registry, &budgets).await;
             if !found.is_empty() {
@@ -123,6 +124,8 @@ async fn read_cache(
 struct Api<'a> {
     client: &'a reqwest::Client,
     url: &'a str,
+    /// The stored people of each budget.
+    people: &'a BTreeMap<BudgetId, u64>,
 }
 
 /// The compared part of an api's response.
@@ -150,7 +153,7 @@ struct Withheld {
 type ApiTotals = (Vec<(BudgetId, CombinedTotals)>, Vec<(BudgetId, String)>);
 
 impl Api<'_> {
-    /// Polls until each budget has a response whose positions were observed, except withheld ones. Versions change within
+    /// Polls until each budget has a response whose positions were observed, except withheld and deleted ones. Versions change within
     /// milliseconds, so any matching response will do.
     async fn poll(
         &self,
@@ -188,6 +191,10 @@ impl Api<'_> {
         let response = self.client.get(url).send().await.map_err(failed)?;
         let status = response.status();
         let body = response.bytes().await.map_err(failed)?;
+        // A budget without people may have been deleted.
+        if status == reqwest::StatusCode::NOT_FOUND && self.people.get(budget) == Some(&0) {
+            return Ok(None);
+        }
         if !status.is_success() {
             return Err(format!("it responds with status {status}"));
         }
@@ -213,7 +220,7 @@ impl PendingBudget {
         Self { id, responses: HashMap::new(), observed: HashMap::new(), reason }
     }
 
-    /// Adds a response; returns whether the results are withheld.
+    /// Adds a response; returns whether the results are withheld, or the budget is deleted.
     fn add_response(&mut self, response: Result<Option<ApiResponse>, String>) -> bool {
         match response {
             Ok(None) => return true,

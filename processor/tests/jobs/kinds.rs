@@ -185,10 +185,13 @@ async fn a_dead_letter_is_replayed_once_for_any_number_of_jobs_or_refused_with_t
     assert_eq!(end, address.offset.next(), "the record was appended once");
 
     let garbage = found.iter().find(|(_, state)| *state == DeadLetterState::Open).unwrap().0;
-    let reason = run_until_dead(&fixture, replay(garbage)).await;
-    assert_eq!(reason, "the fold still rejects it: the value is not a SubmissionRecord");
-    let reason = run_until_dead(&fixture, JobKind::DropDeadLetter { dead_letter: misplaced }).await;
-    assert_eq!(reason, format!("it has been replayed as {address}"));
+    // A refusal is a result: no retry changes it, so that no job is dead.
+    let refused = run(&fixture, replay(garbage)).await;
+    let reason = "refused: the fold still rejects it: the value is not a SubmissionRecord";
+    assert_eq!(refused, (Verdict::Incomplete, reason.to_owned()));
+    let refused = run(&fixture, JobKind::DropDeadLetter { dead_letter: misplaced }).await;
+    let reason = format!("refused: it has been replayed as {address}");
+    assert_eq!(refused, (Verdict::Incomplete, reason));
     fixture.stop_processor().await;
 }
 
@@ -272,15 +275,15 @@ async fn a_dead_letter_is_dropped_and_an_unknown_one_is_refused() {
         assert_eq!((verdict, result.as_str()), (Verdict::Clean, "dropped"));
     }
     assert_eq!(dead_letter_states(&fixture).await[0], (dead_letter, DeadLetterState::Dropped));
-    let reason =
-        run_until_dead(&fixture, JobKind::ReplayDeadLetter { dead_letter, resume: true }).await;
-    assert_eq!(reason, "it has been dropped");
+    let (_, reason) = run(&fixture, JobKind::ReplayDeadLetter { dead_letter, resume: true }).await;
+    assert_eq!(reason, "refused: it has been dropped");
     let unknown = Receipt { offset: Offset(1_000_000), ..dead_letter };
     for kind in [
         JobKind::DropDeadLetter { dead_letter: unknown },
         JobKind::ReplayDeadLetter { dead_letter: unknown, resume: false },
     ] {
-        assert_eq!(run_until_dead(&fixture, kind).await, "there is no such dead letter");
+        let refused = "refused: there is no such dead letter".to_owned();
+        assert_eq!(run(&fixture, kind).await, (Verdict::Incomplete, refused));
     }
     fixture.stop_processor().await;
 }

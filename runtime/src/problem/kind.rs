@@ -151,8 +151,8 @@ impl ProblemKind {
             Self::BudgetClosed => ("budget-closed", StatusCode::CONFLICT, "The budget is not open",
                 "The budget does not accept submissions now. `GET /v1/budgets/{budget}` shows when it opens and closes."),
             Self::BudgetFrozen => ("budget-frozen", StatusCode::CONFLICT, "The budget is frozen",
-                "The budget has submissions, so its categories and its identity rule can no longer change. Change other \
-                 fields only, or create another budget."),
+                "The budget has submissions, so its categories and its identity rule can no longer change, and it cannot be \
+                 deleted. Change other fields only, or create another budget."),
             Self::InFlight => ("in-flight", StatusCode::CONFLICT, "The same request is in progress",
                 "Another request with the same idempotency key is in progress. Repeat this request after a moment: it \
                  then gets the response of the first one."),
@@ -182,8 +182,8 @@ impl ProblemKind {
                 "This idempotency key or submission id was used for different content. Use a new key for new content, and \
                  the same key only to repeat a request."),
             Self::RateLimited => ("rate-limited", StatusCode::TOO_MANY_REQUESTS, "Too many requests",
-                "A rate limit is exceeded. Nothing was accepted. `Retry-After` says how many seconds to wait, the \
-                 `RateLimit` headers show the remaining quota."),
+                "A limit of this client is exceeded. Nothing was accepted. `Retry-After` says how many seconds to wait; \
+                 `RateLimit` headers, if there are any, show the remaining quota."),
             Self::HeadersTooLarge => ("headers-too-large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "Headers too large",
                 "The headers are too many or too large. Send fewer: large cookies are the usual cause."),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "Internal error",

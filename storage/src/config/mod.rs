@@ -154,6 +154,10 @@ settings! {
         /// Directory of the embedded databases.
         sqlite_dir: PathBuf = "sqlite.dir", default "./data",
             unit "path", parse parse::path;
+        /// Size of the embedded log's file from which on submissions are answered 503, instead of filling the disk. A
+        /// submission takes about 100 bytes.
+        sqlite_max_log_bytes: u64 = "sqlite.max_log_bytes", default "8589934592",
+            unit "bytes", parse parse::positive_u64;
         /// File of at least 32 bytes, the secret with which person ids are hashed. All processes must share it, and it
         /// must never change. If empty: `person.secret` in `sqlite.dir`, created at the first start.
         person_key_secret_file: Option<PathBuf> = "privacy.person_key_secret_file", default "",
@@ -196,6 +200,7 @@ pub struct StorageConfig {
     cache: CacheKind,
     redis: RedisConfig,
     sqlite_dir: PathBuf,
+    max_log_bytes: u64,
     person_key_secret_file: Option<PathBuf>,
 }
 
@@ -234,6 +239,7 @@ impl StorageConfig {
             cache: settings.cache_kind,
             redis: RedisConfig { url: settings.redis_url, timeout: settings.redis_timeout },
             sqlite_dir: settings.sqlite_dir,
+            max_log_bytes: settings.sqlite_max_log_bytes,
             person_key_secret_file: settings.person_key_secret_file,
         })
     }

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{LogRef, PersonKeyHasher};
+use schemas::{LogRef, PartitionCount, PersonKeyHasher};
 use tokio::sync::watch;
 
 use super::{CacheKind, LogKind, StorageConfig, StoreKind};
@@ -15,7 +16,8 @@ use crate::control::kafka::KafkaControlTopic;
 use crate::control::sqlite::SqliteControlTopic;
 use crate::control::{ActiveLog, ControlTopic, record_secret, wait_until_loaded};
 use crate::idempotency::Idempotency;
-use crate::idempotency::memory::MemoryIdempotency;
+use crate::idempotency::layered::LayeredIdempotency;
+use crate::idempotency::memory::{MemoryIdempotency, Retention};
 use crate::idempotency::redis::RedisIdempotency;
 use crate::jobs::JobStore;
 use crate::log::archive::{ArchivedReader, archive_dir_for};
@@ -30,6 +32,7 @@ use crate::log::{
     DeadLetterJournal, DeadLetterWriter, LogReader, LogReaderOpener, LogSource, LogWriter,
 };
 use crate::open_error::OpenError;
+use crate::private_files;
 use crate::secret::open_secret;
 use crate::store::Store;
 use crate::store::scylla::ScyllaStore;
@@ -41,6 +44,11 @@ const LOG_FILE: &str = "log.db";
 const STORE_FILE: &str = "store.db";
 /// File name of the embedded control topic.
 const CONTROL_FILE: &str = "definitions.db";
+
+/// Submission ids that each ingest remembers itself, in front of Redis. About 50 MB.
+const OWN_SUBMISSION_IDS: u64 = 250_000;
+/// How much longer than an append an in-flight mark lasts: storing the receipts takes time, too.
+const IN_FLIGHT_MARGIN: Duration = Duration::from_secs(3);
 
 /// The handles of one log, opened together.
 pub struct LogHandles {
@@ -104,10 +112,7 @@ impl StorageConfig {
                 let opened = KafkaLogWriter::open(&self.kafka, log, watch::channel(None).1).await;
                 Ok(Arc::new(opened?))
             }
-            LogKind::Sqlite => {
-                let opened = SqliteLog::open(&self.embedded_file(LOG_FILE)?, log.partitions);
-                Ok(Arc::new(opened.map_err(|error| OpenError::invalid("the log", error))?))
-            }
+            LogKind::Sqlite => Ok(Arc::new(self.open_embedded_log(log.partitions)?)),
         }
     }
 
@@ -134,8 +139,7 @@ impl StorageConfig {
             }
             LogKind::Sqlite => {
                 let invalid = |error| OpenError::invalid("the log", error);
-                let log = SqliteLog::open(&self.embedded_file(LOG_FILE)?, self.partitions)
-                    .map_err(invalid)?;
+                let log = self.open_embedded_log(self.partitions)?;
                 let source = Box::new(log.source().map_err(invalid)?);
                 let log = Arc::new(log);
                 Ok(LogHandles { writer: log.clone(), source, dead_letters: log })
@@ -254,9 +258,26 @@ impl StorageConfig {
     /// Opens the store of submission ids, which may be unreachable.
     pub async fn open_idempotency(&self) -> Arc<dyn Idempotency> {
         match self.cache {
-            CacheKind::Redis => Arc::new(RedisIdempotency::connect(&self.redis).await),
-            CacheKind::Memory => Arc::new(MemoryIdempotency::default()),
+            CacheKind::Redis => {
+                let shared = RedisIdempotency::connect(&self.redis).await;
+                let in_flight = self.in_flight();
+                let retention =
+                    Retention { attempts: OWN_SUBMISSION_IDS, in_flight, ..Retention::default() };
+                Arc::new(LayeredIdempotency::new(
+                    MemoryIdempotency::new(retention),
+                    shared.with_in_flight(in_flight),
+                ))
+            }
+            CacheKind::Memory => {
+                let in_flight = self.in_flight();
+                Arc::new(MemoryIdempotency::new(Retention { in_flight, ..Retention::default() }))
+            }
         }
+    }
+
+    /// Returns how long a submission id is marked as in flight: longer than any append takes.
+    fn in_flight(&self) -> Duration {
+        self.kafka.max_append_duration() + IN_FLIGHT_MARGIN
     }
 
     /// Returns the hasher of person ids. Call it before the embedded files are created: a missing secret is created only
@@ -269,8 +290,14 @@ impl StorageConfig {
         Ok(open_secret(self.person_key_secret_file.as_deref(), &self.sqlite_dir, &data)?)
     }
 
+    fn open_embedded_log(&self, partitions: PartitionCount) -> Result<SqliteLog, OpenError> {
+        let path = self.embedded_file(LOG_FILE)?;
+        SqliteLog::open_bounded(&path, partitions, self.max_log_bytes)
+            .map_err(|error| OpenError::invalid("the log", error))
+    }
+
     fn embedded_file(&self, name: &str) -> Result<PathBuf, OpenError> {
-        std::fs::create_dir_all(&self.sqlite_dir)
+        private_files::create_dir(&self.sqlite_dir)
             .map_err(|error| OpenError::invalid("the embedded files", error))?;
         Ok(self.sqlite_dir.join(name))
     }

@@ -9,10 +9,13 @@ use schemas::{Budget, BudgetId, StoredBudget};
 pub type Change<'a> =
     dyn Fn(Option<&Budget>) -> Result<Option<Budget>, ChangeRefused> + Send + Sync + 'a;
 
+/// Decides whether the current definition is deleted.
+pub type Deletion<'a> = dyn Fn(Option<&Budget>) -> Result<(), ChangeRefused> + Send + Sync + 'a;
+
 /// Why a change is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeRefused {
-    /// The first submission has frozen categories and identity rule.
+    /// The first submission has frozen categories and identity rule; the budget cannot be deleted either.
     #[error("the categories and the identity rule are frozen by the first submission")]
     Frozen,
     /// The budget does not exist.
@@ -69,12 +72,39 @@ pub fn freeze(current: Option<&Budget>) -> Result<Option<Budget>, ChangeRefused>
     Ok(Some(Budget { revision: current.revision + 1, frozen: true, ..current.clone() }))
 }
 
+/// Freezes a definition at its first submission, if it still is the one that the submission was checked against.
+///
+/// Any other definition is left unchanged: the submission may be invalid for it, and a refused submission freezes nothing.
+///
+/// # Errors
+/// When the budget does not exist.
+pub fn freeze_checked(
+    current: Option<&Budget>,
+    checked: &Budget,
+) -> Result<Option<Budget>, ChangeRefused> {
+    if current.is_some_and(|current| current != checked) { Ok(None) } else { freeze(current) }
+}
+
+/// Deletes a budget without people: its first submission would have frozen it.
+///
+/// # Errors
+/// When the budget does not exist, or is frozen.
+pub fn delete(current: Option<&Budget>) -> Result<(), ChangeRefused> {
+    match current {
+        None => Err(ChangeRefused::Unknown),
+        Some(Budget { frozen: true, .. }) => Err(ChangeRefused::Frozen),
+        Some(_) => Ok(()),
+    }
+}
+
 /// The definitions of all budgets at one point of the history.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalog {
     budgets: BTreeMap<BudgetId, Arc<Budget>>,
     /// Definitions of which this release does not understand everything. Those without a budget are unreadable.
     not_understood: BTreeMap<BudgetId, NotUnderstood>,
+    /// Deleted budgets with the revision of their deletion.
+    deleted: BTreeMap<BudgetId, u64>,
 }
 
 /// What keeps this release from changing a definition.
@@ -105,6 +135,11 @@ impl Catalog {
         self.not_understood.contains_key(id) && !self.budgets.contains_key(id)
     }
 
+    /// Whether the budget was deleted, and not defined anew since.
+    pub fn is_deleted(&self, id: &str) -> bool {
+        self.deleted.contains_key(id)
+    }
+
     /// Returns the definition that a change may replace; `None` if the budget does not exist.
     ///
     /// # Errors
@@ -120,8 +155,26 @@ impl Catalog {
     pub fn with(&self, budget: Arc<Budget>) -> Self {
         let mut next = self.clone();
         next.not_understood.remove(&budget.id);
+        next.deleted.remove(&budget.id);
         next.budgets.insert(budget.id.clone(), budget);
         next
+    }
+
+    /// Returns a copy without a budget, which was deleted at `revision`.
+    pub fn without(&self, id: &BudgetId, revision: u64) -> Self {
+        let mut next = self.clone();
+        next.not_understood.remove(id);
+        next.budgets.remove(id);
+        next.deleted.insert(id.clone(), revision);
+        next
+    }
+
+    /// Returns a decided definition with the revision under which it is stored: after a deletion, revisions continue.
+    pub fn numbered(&self, decided: Budget) -> Budget {
+        match self.deleted.get(&decided.id) {
+            Some(deleted) => Budget { revision: deleted + decided.revision, ..decided },
+            None => decided,
+        }
     }
 
     /// Returns a copy with a definition as it was read from the history.
@@ -133,11 +186,13 @@ impl Catalog {
                 let revision = budget.revision;
                 (Some(Arc::new(budget)), revision, format!("unknown: {}", members.join(", ")))
             }
+            StoredBudget::Deleted { revision } => return self.without(id, revision),
             StoredBudget::Unreadable { revision, reason } => {
                 (None, revision.unwrap_or(known), reason)
             }
         };
         let mut next = self.clone();
+        next.deleted.remove(id);
         next.not_understood.insert(id.clone(), NotUnderstood { revision, reason: reason.into() });
         match budget {
             Some(budget) => next.budgets.insert(id.clone(), budget),
@@ -152,6 +207,7 @@ impl Catalog {
             StoredBudget::Understood(budget) | StoredBudget::PartlyUnderstood { budget, .. } => {
                 Some(budget.revision)
             }
+            StoredBudget::Deleted { revision } => Some(*revision),
             StoredBudget::Unreadable { revision, .. } => *revision,
         };
         let is_newer = match (self.revision(id), revision) {
@@ -166,7 +222,8 @@ impl Catalog {
 
     fn revision(&self, id: &BudgetId) -> Option<u64> {
         let readable = self.budgets.get(id).map(|budget| budget.revision);
-        readable.or_else(|| Some(self.not_understood.get(id)?.revision))
+        let unreadable = || Some(self.not_understood.get(id)?.revision);
+        readable.or_else(unreadable).or_else(|| self.deleted.get(id).copied())
     }
 
     /// Logs the definitions of which this release does not understand everything.
@@ -205,6 +262,17 @@ mod tests {
     }
 
     #[test]
+    fn a_definition_is_frozen_only_as_the_one_that_the_submission_was_checked_against() {
+        let (checked, changed) = (budget(1), budget(2));
+        let frozen = freeze_checked(Some(&checked), &checked).unwrap().unwrap();
+        assert_eq!(frozen, Budget { revision: 2, frozen: true, ..checked.clone() });
+        for current in [changed, frozen] {
+            assert_eq!(freeze_checked(Some(&current), &checked), Ok(None));
+        }
+        assert_eq!(freeze_checked(None, &checked), Err(ChangeRefused::Unknown));
+    }
+
+    #[test]
     fn a_definition_that_is_not_understood_is_served_but_not_changeable() {
         let catalog = Catalog::default().with(Arc::new(budget(1))).with_stored(&id(), partly(2));
         assert_eq!(catalog.get("b").unwrap().revision, 2);
@@ -216,6 +284,37 @@ mod tests {
         let understood = catalog.with_stored(&id(), StoredBudget::Understood(budget(4)));
         assert_eq!(understood.changeable("b").unwrap().unwrap().revision, 4);
         assert_eq!(Catalog::default().changeable("b"), Ok(None));
+    }
+
+    #[test]
+    fn a_deleted_budget_can_be_defined_anew_and_its_revisions_continue() {
+        let deletion = |revision| {
+            let stored = StoredBudget::parse(StoredBudget::deletion(&id(), revision).as_bytes());
+            assert_eq!(stored, StoredBudget::Deleted { revision });
+            stored
+        };
+        let catalog = Catalog::default().with(Arc::new(budget(5)));
+        assert_eq!(catalog.with_newer(&id(), &deletion(5)), None);
+        let deleted = catalog.with_newer(&id(), &deletion(6)).unwrap();
+        assert_eq!((deleted.get("b"), deleted.is_deleted("b")), (None, true));
+        assert_eq!((deleted.is_unreadable("b"), deleted.changeable("b")), (false, Ok(None)));
+        // The deleted definition does not come back.
+        assert_eq!(deleted.with_newer(&id(), &StoredBudget::Understood(budget(5))), None);
+        let anew = deleted.numbered(define(None, &budget(0)).unwrap().unwrap());
+        assert_eq!(anew.revision, 7);
+        // Also for a process that has missed the deletion.
+        for known in [&catalog, &deleted] {
+            let defined = known.with_newer(&id(), &StoredBudget::Understood(anew.clone())).unwrap();
+            assert_eq!((defined.get("b").unwrap().revision, defined.is_deleted("b")), (7, false));
+        }
+    }
+
+    #[test]
+    fn only_an_unfrozen_budget_is_deleted() {
+        assert_eq!(delete(Some(&budget(1))), Ok(()));
+        let frozen = Budget { frozen: true, ..budget(2) };
+        assert_eq!(delete(Some(&frozen)), Err(ChangeRefused::Frozen));
+        assert_eq!(delete(None), Err(ChangeRefused::Unknown));
     }
 
     #[test]

@@ -20,7 +20,10 @@ use async_trait::async_trait;
 use schemas::{Budget, BudgetId, LogRef};
 use tokio::sync::watch;
 
-pub use budgets::{Catalog, Change, ChangeRefused, define, define_if_absent, freeze};
+pub use budgets::{
+    Catalog, Change, ChangeRefused, Deletion, define, define_if_absent, delete, freeze,
+    freeze_checked,
+};
 pub use secret::{SecretRecord, record_secret, wait_for_other_secret};
 
 /// Interval at which loading is checked, in case it ends without a change.
@@ -82,6 +85,13 @@ pub trait BudgetDefinitions: Send + Sync + 'static {
         budget: &BudgetId,
         decide: &Change<'_>,
     ) -> Result<Arc<Budget>, DefinitionError>;
+
+    /// Deletes a definition if `decide` agrees, excluding concurrent changes. The id can be defined anew.
+    ///
+    /// # Errors
+    /// As [`change`](Self::change).
+    async fn delete(&self, budget: &BudgetId, decide: &Deletion<'_>)
+    -> Result<(), DefinitionError>;
 }
 
 /// The published active log: the topic to which submissions go. It only moves to later logs.

@@ -14,7 +14,8 @@ use schemas::{Budget, BudgetId, LogRef, SecretFingerprint, StoredBudget};
 use tokio::sync::{Mutex, watch};
 
 use super::{
-    ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, DefinitionError, SecretRecord,
+    ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, DefinitionError, Deletion,
+    SecretRecord,
 };
 use crate::sqlite::{self, Durability, Schema, Worker};
 
@@ -109,6 +110,22 @@ impl SqliteControlTopic {
     }
 }
 
+impl SqliteControlTopic {
+    /// Appends a record after `history`, and returns whether no other process has appended one.
+    async fn append(
+        &self,
+        history: &Arc<History>,
+        catalog: Catalog,
+        json: String,
+    ) -> Result<bool, DefinitionError> {
+        let history = Arc::clone(history);
+        let append = move |state: &State, connection: &mut Connection| {
+            state.append(connection, &history, catalog, &json)
+        };
+        self.on_thread(append).await
+    }
+}
+
 #[async_trait]
 impl ActiveLog for SqliteControlTopic {
     fn is_loaded(&self) -> bool {
@@ -188,17 +205,42 @@ impl BudgetDefinitions for SqliteControlTopic {
             let Some(next) = decide(current.map(Arc::as_ref))? else {
                 return current.cloned().ok_or(ChangeRefused::Unknown.into());
             };
+            let next = history.catalog.numbered(next);
+            let json = serde_json::to_string(&next)
+                .map_err(|error| DefinitionError::Unavailable(error.to_string()))?;
             let next = Arc::new(next);
-            let written = Arc::clone(&next);
-            let append = move |state: &State, connection: &mut Connection| {
-                state.append(connection, &history, written)
-            };
-            if self.on_thread(append).await? {
+            let catalog = history.catalog.with(Arc::clone(&next));
+            if self.append(&history, catalog, json).await? {
                 return Ok(next);
             }
         }
-        Err(DefinitionError::Unavailable("too many concurrent changes of definitions".into()))
+        Err(too_many_changes())
     }
+
+    async fn delete(
+        &self,
+        budget: &BudgetId,
+        decide: &Deletion<'_>,
+    ) -> Result<(), DefinitionError> {
+        let _changing = self.changing.lock().await;
+        for _ in 0..MAX_ATTEMPTS {
+            let history = self.on_thread(|state, connection| state.read_new(connection)).await?;
+            let current = history.catalog.changeable(budget.as_str())?;
+            decide(current.map(Arc::as_ref))?;
+            let Some(current) = current else { return Err(ChangeRefused::Unknown.into()) };
+            let revision = current.revision + 1;
+            let catalog = history.catalog.without(budget, revision);
+            let json = StoredBudget::deletion(budget, revision);
+            if self.append(&history, catalog, json).await? {
+                return Ok(());
+            }
+        }
+        Err(too_many_changes())
+    }
+}
+
+fn too_many_changes() -> DefinitionError {
+    DefinitionError::Unavailable("too many concurrent changes of definitions".into())
 }
 
 impl State {
@@ -226,16 +268,15 @@ impl State {
         Ok(self.update(History { sequence, catalog }))
     }
 
-    /// Inserts the record after `history`, and returns whether its sequence number was free.
+    /// Inserts the record after `history`, which makes `catalog`, and returns whether its sequence number was free.
     fn append(
         &self,
         connection: &mut Connection,
         history: &History,
-        budget: Arc<Budget>,
+        catalog: Catalog,
+        json: &str,
     ) -> Result<bool, HistoryFault> {
         let sequence = history.sequence + 1;
-        let json = serde_json::to_string(&*budget)
-            .map_err(|error| HistoryFault::Damage { sequence, reason: error.to_string() })?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let inserted = transaction.execute(
             "INSERT INTO history (sequence, definition) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
@@ -243,7 +284,7 @@ impl State {
         )?;
         transaction.commit()?;
         if inserted == 1 {
-            self.update(History { sequence, catalog: Arc::new(history.catalog.with(budget)) });
+            self.update(History { sequence, catalog: Arc::new(catalog) });
         }
         Ok(inserted == 1)
     }

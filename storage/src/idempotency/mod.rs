@@ -1,7 +1,9 @@
 //! Recent submission ids, so that a repeated submission returns its first receipt.
 //!
-//! A convenience for clients. Exactly-once counting does not depend on it: the fold ignores repeated submission ids.
+//! A convenience for clients. Exactly-once counting does not depend on it: the embedded log refuses repeated submission ids,
+//! and the fold ignores a person's latest ones.
 
+pub mod layered;
 pub mod memory;
 pub mod redis;
 

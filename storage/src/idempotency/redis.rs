@@ -10,7 +10,7 @@ use schemas::redis::idempotency_key;
 use super::{BeginOutcome, Idempotency, IdempotentSubmission};
 use crate::redis_connection::{RedisConfig, RedisConnection};
 
-/// How long an attempt stays in flight if it is never finished.
+/// How long an attempt stays in flight by default if it is never finished.
 const IN_FLIGHT_TTL: Duration = Duration::from_secs(10);
 
 /// How long a receipt is stored.
@@ -23,13 +23,20 @@ const DELETE_IN_FLIGHT_SCRIPT: &str =
 /// Submission ids in Redis.
 pub struct RedisIdempotency {
     connection: RedisConnection,
+    in_flight: Duration,
 }
 
 impl RedisIdempotency {
     /// Starts connecting, and waits at most about a second for the first attempt. Does not fail if Redis is
     /// unreachable.
     pub async fn connect(config: &RedisConfig) -> Self {
-        Self { connection: RedisConnection::open(config).await }
+        Self { connection: RedisConnection::open(config).await, in_flight: IN_FLIGHT_TTL }
+    }
+
+    /// Sets how long an attempt stays in flight if it is never finished: longer than an append may take.
+    #[must_use]
+    pub fn with_in_flight(self, in_flight: Duration) -> Self {
+        Self { in_flight, ..self }
     }
 }
 
@@ -45,7 +52,7 @@ impl Idempotency for RedisIdempotency {
                 .arg("NX")
                 .arg("GET")
                 .arg("PX")
-                .arg(IN_FLIGHT_TTL.as_millis() as u64);
+                .arg(self.in_flight.as_millis() as u64);
         }
         let replies =
             self.connection.call(async |mut redis| pipeline.query_async(&mut redis).await).await;

@@ -36,7 +36,7 @@ pub struct NewRecord {
     pub value: Vec<u8>,
 }
 
-/// Why an append returned no offset.
+/// Why an append returned no new offset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The record is not in the log and never will be: the caller may send it again.
@@ -48,6 +48,20 @@ pub enum AppendError {
     /// The record is not in the log, which is sealed. Appends continue in its successor.
     #[error("the log is sealed: it is being moved to another topic")]
     Sealed,
+    /// The log has reached its configured size: the record is not in it.
+    #[error(
+        "the log has reached its configured size of {max_bytes} bytes (`sqlite.max_log_bytes`)"
+    )]
+    Full {
+        /// The configured size.
+        max_bytes: u64,
+    },
+    /// The log has this submission already, at this address.
+    #[error("the submission is in the log already, at {0}")]
+    Repeated(Receipt),
+    /// The log has another submission with this id: the record is not in the log and never will be.
+    #[error("the log has a submission with this id and different content")]
+    IdReused,
 }
 
 /// Appends records.
@@ -56,6 +70,15 @@ pub trait LogWriter: Send + Sync + 'static {
     /// Appends records and returns one result for each, in order: its address once it is durable, or an error.
     /// Returns within a bound of about a second (longer only while the log is sealed), and drops the records then.
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>>;
+
+    /// Appends submissions, each at most once for its submission id if the log knows the ids that it has. A log that does
+    /// not know them appends them all, as [`append`](Self::append) does: then the fold counts an id once.
+    async fn append_once_per_id(
+        &self,
+        records: Vec<NewRecord>,
+    ) -> Vec<Result<Receipt, AppendError>> {
+        self.append(records).await
+    }
 
     /// Returns whether the log accepts records, from what is known without a request.
     fn available(&self) -> Result<(), AppendError>;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemas::{Budget, BudgetId, PersonKeyHasher};
 use storage::control::{
     BudgetDefinitions, ChangeRefused, DefinitionError, SecretRecord, define, define_if_absent,
-    freeze, record_secret, wait_for_other_secret,
+    delete, freeze, record_secret, wait_for_other_secret,
 };
 use storage::open_error::OpenError;
 
@@ -42,6 +42,9 @@ macro_rules! definitions_contract {
             concurrent_changes_are_not_lost,
             one_of_concurrent_freezes_writes,
             categories_never_change_after_an_acknowledged_freeze,
+            a_deleted_budget_is_gone_and_can_be_defined_anew,
+            a_frozen_budget_is_not_deleted,
+            a_deletion_and_a_freeze_exclude_each_other,
             the_first_of_concurrent_secrets_is_recorded_and_others_are_refused,
             a_recorded_secret_reaches_a_follower,
         }
@@ -202,6 +205,54 @@ pub async fn categories_never_change_after_an_acknowledged_freeze(fixture: &Fixt
                 assert_eq!(refused, DefinitionError::Refused(ChangeRefused::Frozen));
                 assert_eq!(last.categories, budget(&id).categories);
             }
+        }
+    }
+}
+
+pub async fn a_deleted_budget_is_gone_and_can_be_defined_anew(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    put(&*fixture.ours, &budget(&id)).await.unwrap();
+    fixture.ours.delete(&id, &delete).await.unwrap();
+    assert_eq!(current(&*fixture.ours, &id), None);
+    let catalog = fixture.ours.catalog();
+    assert!(catalog.is_deleted(id.as_str()) && !catalog.is_unreadable(id.as_str()));
+    let gone = async || fixture.follower.catalog().is_deleted(id.as_str());
+    until("the follower knows the deletion", ONE_SECOND, gone).await;
+    let unknown = Err(DefinitionError::Refused(ChangeRefused::Unknown));
+    assert_eq!(fixture.rival.delete(&id, &delete).await, unknown);
+    // Later than the deletion, also for a process that has missed it.
+    let anew = put(&*fixture.rival, &budget(&id)).await.unwrap();
+    assert_eq!((anew.revision, anew.frozen), (3, false));
+    let back = async || current(&*fixture.follower, &id).as_ref() == Some(&anew);
+    // The embedded control topic reads the changes of another process at its next own change.
+    assert_eq!(read_definition(&*fixture.ours, &id).await, anew);
+    until("the follower knows the new definition", ONE_SECOND, back).await;
+}
+
+pub async fn a_frozen_budget_is_not_deleted(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    let frozen = put_frozen(&*fixture.ours, &id).await;
+    let refused = fixture.rival.delete(&id, &delete).await;
+    assert_eq!(refused, Err(DefinitionError::Refused(ChangeRefused::Frozen)));
+    assert_eq!(read_definition(&*fixture.ours, &id).await, frozen);
+}
+
+pub async fn a_deletion_and_a_freeze_exclude_each_other(fixture: &Fixture) {
+    fixture.loaded().await;
+    for _ in 0..3 {
+        let id = new_budget_id();
+        put(&*fixture.ours, &budget(&id)).await.unwrap();
+        let (deleted, frozen) =
+            tokio::join!(fixture.ours.delete(&id, &delete), fixture.rival.change(&id, &freeze));
+        match (deleted, frozen) {
+            (Ok(()), Err(refused)) => assert_eq!(refused, ChangeRefused::Unknown.into()),
+            (Err(refused), Ok(frozen)) => {
+                assert_eq!(refused, ChangeRefused::Frozen.into());
+                assert_eq!(read_definition(&*fixture.ours, &id).await, *frozen);
+            }
+            other => panic!("{other:?}"),
         }
     }
 }

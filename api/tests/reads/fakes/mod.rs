@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use schemas::job::{Job, JobId};
 use schemas::*;
 use storage::cache::{Cache, CacheError, CacheUpdate};
-use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError};
+use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion};
 use storage::jobs::{JobRows, JobStore, UnreadableJob};
 use storage::store::memory::MemoryStore;
 use storage::store::*;
@@ -195,6 +195,10 @@ impl BudgetDefinitions for FakeDefinitions {
     }
 
     async fn change(&self, _: &BudgetId, _: &Change<'_>) -> Result<Arc<Budget>, DefinitionError> {
+        Err(DefinitionError::Unavailable("the api changes no definitions".into()))
+    }
+
+    async fn delete(&self, _: &BudgetId, _: &Deletion<'_>) -> Result<(), DefinitionError> {
         Err(DefinitionError::Unavailable("the api changes no definitions".into()))
     }
 }

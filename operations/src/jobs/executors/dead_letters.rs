@@ -11,8 +11,8 @@ use storage::log::dead_letters::DeadLetterIndex;
 
 use super::{JobExecutorDeps, JobFailure, JobLease, JobOutcome};
 use crate::dead_letters::{
-    self, DeadLetterLog, DropRefused, JournalError, Prepared, ReplayAttempt, ReplayDeps,
-    ReplayError, UnfinishedReplay,
+    self, DeadLetterLog, JournalError, Prepared, ReplayAttempt, ReplayDeps, ReplayError,
+    UnfinishedReplay,
 };
 
 impl From<ReplayError> for JobFailure {
@@ -32,12 +32,6 @@ impl From<JournalError> for JobFailure {
             JournalError::Append(error) => Self::Transient(error.to_string()),
             JournalError::Read(error) => error.into(),
         }
-    }
-}
-
-impl From<DropRefused> for JobFailure {
-    fn from(kept: DropRefused) -> Self {
-        Self::Permanent(kept.to_string())
     }
 }
 
@@ -62,9 +56,11 @@ pub(super) async fn replay(
     let attempt = ReplayAttempt { id: job.id().0, unfinished };
     // From here on, cancelling the job checks the log for the appended record.
     job.save(&attempt.id).await?;
-    let address = match dead_letters::prepare(&replay_deps, dead_letter, attempt).await? {
-        Prepared::Replayed(address) => address,
-        Prepared::Ready(ready) => {
+    let address = match dead_letters::prepare(&replay_deps, dead_letter, attempt).await {
+        Err(ReplayError::Refused(refusal)) => return Ok(refused(&refusal)),
+        Err(error) => return Err(error.into()),
+        Ok(Prepared::Replayed(address)) => address,
+        Ok(Prepared::Ready(ready)) => {
             // A stalled worker may have lost the job.
             job.heartbeat_unless_cancelling().await?;
             // An append that was sent is recorded in the journal even if the job's future is dropped.
@@ -89,6 +85,14 @@ pub(super) async fn replayed(
     Ok(dead_letters.replayed(dead_letter, &found).await?.map(replayed_as))
 }
 
+/// A refusal is an answer to the operator. No retry changes it, so the job is not dead.
+fn refused(reason: &impl ToString) -> JobOutcome {
+    JobOutcome {
+        verdict: Verdict::Incomplete,
+        result: format!("refused: {}", reason.to_string()).into(),
+    }
+}
+
 fn replayed_as(address: Receipt) -> JobOutcome {
     JobOutcome { verdict: Verdict::Clean, result: format!("replayed as {address}").into() }
 }
@@ -100,7 +104,9 @@ pub(super) async fn drop_one(
     for dropped in
         dead_letters::drop_dead_letters(&dead_letter_log(deps).await?, &[dead_letter]).await?
     {
-        dropped?;
+        if let Err(refusal) = dropped {
+            return Ok(refused(&refusal));
+        }
     }
     Ok(JobOutcome { verdict: Verdict::Clean, result: "dropped".into() })
 }

@@ -27,7 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::follower::State;
 use self::transaction::WriteError;
-use super::{ActiveLog, BudgetDefinitions, Catalog, Change, DefinitionError, SecretRecord};
+use super::{
+    ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, DefinitionError, Deletion,
+    SecretRecord,
+};
 use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
 /// Key of the record that names the active log. Not a valid budget id.
@@ -131,16 +134,34 @@ impl BudgetDefinitions for KafkaControlTopic {
         budget: &BudgetId,
         decide: &Change<'_>,
     ) -> Result<Arc<Budget>, DefinitionError> {
+        let definition = self.repeat(|| self.try_change(budget, decide)).await?;
+        self.state.update_budget(budget, &StoredBudget::Understood(Budget::clone(&definition)));
+        Ok(definition)
+    }
+
+    async fn delete(
+        &self,
+        budget: &BudgetId,
+        decide: &Deletion<'_>,
+    ) -> Result<(), DefinitionError> {
+        let revision = self.repeat(|| self.try_delete(budget, decide)).await?;
+        self.state.update_budget(budget, &StoredBudget::Deleted { revision });
+        Ok(())
+    }
+}
+
+impl KafkaControlTopic {
+    /// Repeats a change of a definition until it succeeds, is refused, or takes too long.
+    async fn repeat<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, DefinitionError>
+    where
+        F: Future<Output = Result<KafkaResult<T>, DefinitionError>>,
+    {
         let deadline = Instant::now() + CHANGE_TIMEOUT;
         let _changing = self.changing.lock().await;
         let mut changes = self.changes();
         loop {
-            match self.try_change(budget, decide).await? {
-                Ok(definition) => {
-                    let written = StoredBudget::Understood(Budget::clone(&definition));
-                    self.state.update_budget(budget, &written);
-                    return Ok(definition);
-                }
+            match attempt().await? {
+                Ok(changed) => return Ok(changed),
                 // Fenced by another change, Kafka is unavailable, or the outcome is unknown.
                 Err(error) if Instant::now() > deadline => {
                     return Err(DefinitionError::Unavailable(error.to_string()));
@@ -153,9 +174,7 @@ impl BudgetDefinitions for KafkaControlTopic {
             }
         }
     }
-}
 
-impl KafkaControlTopic {
     /// Repeats a write until it succeeds or takes too long.
     async fn write<T: Send + 'static>(
         &self,
@@ -198,10 +217,28 @@ impl KafkaControlTopic {
             })?;
             return Ok(Ok(unchanged));
         };
-        let next = Arc::new(next);
+        let next = Arc::new(opened.catalog.numbered(next));
         let written = Arc::clone(&next);
         let write = move |config: &KafkaConfig| opened.write_budget(config, &written);
         Ok(self.blocking(write).await?.map(|()| next))
+    }
+
+    /// Attempts a deletion once, and returns its revision. The inner error can be retried.
+    async fn try_delete(
+        &self,
+        budget: &BudgetId,
+        decide: &Deletion<'_>,
+    ) -> Result<KafkaResult<u64>, DefinitionError> {
+        let opened = match self.blocking(transaction::open).await? {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Err(error)),
+        };
+        let current = opened.catalog.changeable(budget.as_str())?.cloned();
+        decide(current.as_deref())?;
+        let revision = current.ok_or(ChangeRefused::Unknown)?.revision + 1;
+        let id = budget.clone();
+        let write = move |config: &KafkaConfig| opened.write_deletion(config, &id, revision);
+        Ok(self.blocking(write).await?.map(|()| revision))
     }
 }
 

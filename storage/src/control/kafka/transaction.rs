@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use schemas::{Budget, LogRef, SecretFingerprint};
+use schemas::{Budget, BudgetId, LogRef, SecretFingerprint, StoredBudget};
 use serde::Serialize;
 
 use super::follower::{self, ControlRecord};
@@ -117,13 +117,27 @@ impl OpenTransaction {
         self.write(config, budget.id.as_str(), budget)
     }
 
+    /// Writes the deletion of a definition and commits. No tombstone: compaction would remove its revision.
+    pub fn write_deletion(
+        &self,
+        config: &KafkaConfig,
+        id: &BudgetId,
+        revision: u64,
+    ) -> KafkaResult<()> {
+        self.write_json(config, id.as_str(), StoredBudget::deletion(id, revision).as_bytes())
+    }
+
     fn write(&self, config: &KafkaConfig, key: &str, value: &impl Serialize) -> KafkaResult<()> {
         let Ok(json) = serde_json::to_vec(value) else { return Err(KafkaError::Canceled) };
+        self.write_json(config, key, &json)
+    }
+
+    fn write_json(&self, config: &KafkaConfig, key: &str, json: &[u8]) -> KafkaResult<()> {
         self.producer.begin_transaction()?;
         let record = BaseRecord::<str, [u8]>::to(&config.definitions_topic)
             .partition(0)
             .key(key)
-            .payload(&json);
+            .payload(json);
         self.producer.send(record).map_err(|(error, _)| error)?;
         self.producer.commit_transaction(STEP_TIMEOUT)
     }

@@ -66,6 +66,11 @@ impl KafkaConfig {
         format!("{}.dead-letters", self.topic)
     }
 
+    /// Returns how long an append may take: a record that a sealed topic rejects is held and sent again.
+    pub fn max_append_duration(&self) -> Duration {
+        SEALED_RETRY_TIMEOUT + 2 * self.delivery_timeout
+    }
+
     /// Returns the configuration that all clients share.
     pub(crate) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();

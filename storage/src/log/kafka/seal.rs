@@ -10,7 +10,7 @@ use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use schemas::{
-    Action, BudgetId, LogRef, PartitionId, PersonKey, Submission, SubmissionId, encode_record,
+    Action, BudgetId, LogRef, PartitionId, PersonKey, RecordEncoder, Submission, SubmissionId,
     partition_for,
 };
 use uuid::Uuid;
@@ -48,7 +48,7 @@ pub(super) fn probe_rejects_appends(
         .map_err(TopicMigrationError::new)?;
     for partition in log.partitions.partitions() {
         let person = probe_person_for(partition, log);
-        let withdrawal = encode_record(&Submission {
+        let withdrawal = RecordEncoder::default().encode_with_generated_id(&Submission {
             budget: budget.clone(),
             person,
             id: SubmissionId(Uuid::new_v4()),

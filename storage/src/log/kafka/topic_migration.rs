@@ -151,9 +151,9 @@ impl TopicMigrator {
         copy: Option<&LogRef>,
     ) -> Result<(), TopicMigrationError> {
         let settings = match copy {
-            // The copy may be deleted, or may never have been created.
-            Some(copy) => self.settings(copy).await.unwrap_or_default(),
-            None => Settings::new(),
+            // The copy may be deleted, or may never have been created. Any other error must not pass for "no settings".
+            Some(copy) if self.exists(copy).await? => self.settings(copy).await?,
+            Some(_) | None => Settings::new(),
         };
         let max_bytes = settings.into_iter().find(|(name, _)| name == MAX_MESSAGE_BYTES);
         self.set_max_message_bytes(log, max_bytes.map(|(_, value)| value)).await

@@ -1,10 +1,11 @@
-//! Appends a group of writes in one transaction: assigns offsets, and maps failures to append errors.
+//! Appends a group of writes in one transaction: assigns offsets, refuses repeated submission ids, and maps failures to
+//! append errors.
 
 use runtime::clock::now_ms;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
-use schemas::{LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt};
+use schemas::{LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt, RecordDecoder};
 
-use super::read_end;
+use super::{read_end, submission_index};
 use crate::log::{AppendError, DeadLetter, NewRecord};
 
 /// Size of a probe: the size of many submissions.
@@ -14,60 +15,111 @@ const PROBE_BYTES: u32 = 64 << 10;
 pub(super) enum Write {
     /// Records with their partitions, all of which exist.
     Records(Vec<(PartitionId, NewRecord)>),
+    /// The same, each at most once for its submission id.
+    Submissions(Vec<(PartitionId, NewRecord)>),
     DeadLetters(Vec<DeadLetter>),
 }
+
+/// The result of each record of a write; dead letters have none.
+pub(super) type Appended = Vec<Result<Receipt, AppendError>>;
 
 /// The connection that writes to the log. There is only one.
 pub(super) struct SqliteAppender {
     connection: Connection,
     partitions: PartitionCount,
+    /// Whether the tables of the submission index exist.
+    is_indexed: bool,
+    /// Size of the file from which on records are refused.
+    max_bytes: u64,
     /// Each partition's next position; `None` after a failure, until it is read from the database.
     ends: Option<Vec<Position>>,
 }
 
 impl SqliteAppender {
-    pub fn new(connection: Connection, partitions: PartitionCount) -> rusqlite::Result<Self> {
+    pub fn new(mut connection: Connection, partitions: PartitionCount) -> rusqlite::Result<Self> {
+        submission_index::bring_up_to_date(&mut connection, partitions)?;
         let ends = Some(read_ends(&connection, partitions)?);
-        Ok(Self { connection, partitions, ends })
+        let is_indexed = ends.iter().flatten().any(|end| *end > Position::START);
+        Ok(Self { connection, partitions, is_indexed, max_bytes: u64::MAX, ends })
+    }
+
+    /// Refuses records once the file has `max_bytes`.
+    pub fn with_max_bytes(self, max_bytes: u64) -> Self {
+        Self { max_bytes, ..self }
+    }
+
+    /// Checks that the file has not reached its configured size.
+    pub fn check_size(&self) -> Result<(), AppendError> {
+        if self.max_bytes == u64::MAX {
+            return Ok(());
+        }
+        match file_bytes(&self.connection).map_err(not_appended)? {
+            bytes if bytes < self.max_bytes => Ok(()),
+            _ => Err(AppendError::Full { max_bytes: self.max_bytes }),
+        }
     }
 
     pub fn ends(&self) -> Vec<Position> {
         self.ends.clone().unwrap_or_default()
     }
 
-    /// Commits all writes in one transaction, and returns each write's receipts; dead letters have none.
+    /// Commits all writes in one transaction, and returns each write's results. In a full log, only dead letters are
+    /// written: without them, what is in the log could not be folded.
     pub fn commit<'w>(
         &mut self,
         writes: impl Iterator<Item = &'w Write>,
-    ) -> Result<Vec<Vec<Receipt>>, AppendError> {
+    ) -> Result<Vec<Appended>, AppendError> {
         let mut ends = match self.ends.take() {
             Some(ends) => ends,
             None => read_ends(&self.connection, self.partitions).map_err(not_appended)?,
         };
+        let full = self.check_size().err();
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(not_appended)?;
-        let receipts = writes
+        if !self.is_indexed {
+            submission_index::create_tables(&transaction).map_err(not_appended)?;
+        }
+        let former = ends.clone();
+        let appended = writes
             .map(|write| match write {
-                Write::Records(records) => insert_records(&transaction, &mut ends, records),
+                Write::Records(records) | Write::Submissions(records) if full.is_some() => {
+                    Ok(full.iter().cycle().take(records.len()).cloned().map(Err).collect())
+                }
+                Write::Records(records) => insert_records(&transaction, &mut ends, records, false),
+                Write::Submissions(records) => {
+                    insert_records(&transaction, &mut ends, records, true)
+                }
                 Write::DeadLetters(dead_letters) => insert_dead_letters(&transaction, dead_letters),
             })
             .collect::<rusqlite::Result<_>>()
+            .and_then(|appended| {
+                note_indexed(&transaction, &former, &ends)?;
+                Ok(appended)
+            })
             .map_err(not_appended)?;
         transaction.commit().map_err(commit_failed)?;
+        self.is_indexed = true;
         self.ends = Some(ends);
-        Ok(receipts)
+        Ok(appended)
     }
 
-    /// Probes whether the disk has space again: commits a row and deletes it.
+    /// Probes whether records can be appended again: the log is not full, and the disk has space to commit a row.
     pub fn probe(&self) -> Result<(), AppendError> {
+        self.check_size()?;
         self.connection
             .execute("INSERT INTO probes (bytes) VALUES (zeroblob(?1))", [PROBE_BYTES])
             .and_then(|_| self.connection.execute("DELETE FROM probes", []))
             .map(drop)
             .map_err(not_appended)
     }
+}
+
+/// Returns the size of the database's file, without its `-wal`.
+fn file_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    Ok(pragma("page_count")?.cast_unsigned() * pragma("page_size")?.cast_unsigned())
 }
 
 fn read_ends(
@@ -77,18 +129,45 @@ fn read_ends(
     partitions.partitions().map(|partition| read_end(connection, partition.0)).collect()
 }
 
+/// Notes how far the partitions that have new records are indexed.
+fn note_indexed(
+    transaction: &Transaction<'_>,
+    former: &[Position],
+    ends: &[Position],
+) -> rusqlite::Result<()> {
+    for (partition, (former, end)) in (0..).map(PartitionId).zip(former.iter().zip(ends)) {
+        if former != end {
+            submission_index::set_indexed(transaction, partition, *end)?;
+        }
+    }
+    Ok(())
+}
+
+/// Inserts records and indexes their submission ids. With `once_per_id`, those whose id is in the log are refused.
 fn insert_records(
     transaction: &Transaction<'_>,
     ends: &mut [Position],
     records: &[(PartitionId, NewRecord)],
-) -> rusqlite::Result<Vec<Receipt>> {
+    once_per_id: bool,
+) -> rusqlite::Result<Appended> {
     let mut insert = transaction.prepare_cached(
         r#"INSERT INTO records (partition, "offset", key, value) VALUES (?1, ?2, ?3, ?4)"#,
     )?;
+    let mut decoder = RecordDecoder::default();
     records
         .iter()
         .map(|(partition, record)| {
             let partition = *partition;
+            let submission = decoder.decode(record.key.as_bytes(), &record.value).ok();
+            if once_per_id
+                && let Some(submission) = &submission
+                && let Some(first) = submission_index::find(transaction, submission)?
+            {
+                return Ok(Err(match first.digest == submission.content_digest() {
+                    true => AppendError::Repeated(first.address),
+                    false => AppendError::IdReused,
+                }));
+            }
             let end = ends
                 .get_mut(partition.0 as usize)
                 .ok_or_else(|| rusqlite::Error::InvalidParameterName(partition.to_string()))?;
@@ -100,7 +179,11 @@ fn insert_records(
                 &record.value,
             ))?;
             *end = offset.next();
-            Ok(Receipt { log: LogNumber::FIRST, partition, offset })
+            let address = Receipt { log: LogNumber::FIRST, partition, offset };
+            if let Some(submission) = &submission {
+                submission_index::insert(transaction, submission, address)?;
+            }
+            Ok(Ok(address))
         })
         .collect()
 }
@@ -108,7 +191,7 @@ fn insert_records(
 fn insert_dead_letters(
     transaction: &Transaction<'_>,
     dead_letters: &[DeadLetter],
-) -> rusqlite::Result<Vec<Receipt>> {
+) -> rusqlite::Result<Appended> {
     let mut insert = transaction.prepare_cached(
         r#"INSERT INTO dead_letters (partition, "offset", reason, key, value, put_at_ms)
            VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING"#,
@@ -153,13 +236,48 @@ mod tests {
     }
 
     /// The receipts of one record at `offset` in each of both partitions.
-    fn receipts(offset: u64) -> Vec<Vec<Receipt>> {
+    fn receipts(offset: u64) -> Vec<Appended> {
         let receipt = |partition| Receipt {
             log: LogNumber::FIRST,
             partition: PartitionId(partition),
             offset: Offset(offset),
         };
-        vec![vec![receipt(0)], vec![receipt(1)]]
+        vec![vec![Ok(receipt(0))], vec![Ok(receipt(1))]]
+    }
+
+    #[test]
+    fn a_full_log_refuses_records_and_takes_dead_letters() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let connection = open(&directory.path().join("log"), &SCHEMA, Durability::PowerLoss)
+            .expect("a database");
+        let partitions = PartitionCount::new(2).expect("a count");
+        let max_bytes = 200_000;
+        let mut appender = SqliteAppender::new(connection, partitions)
+            .expect("an appender")
+            .with_max_bytes(max_bytes);
+        let full = || AppendError::Full { max_bytes };
+        let mut appended = 0;
+        while appender.commit([record(0)].iter()).expect("space")[0][0].is_ok() {
+            appended += 1;
+        }
+        assert!((20..66).contains(&appended), "{appended} records of 3,000 bytes");
+        let letter = || {
+            let source = receipts(0)[0][0].clone().expect("a receipt");
+            let (key, value) = (vec![1], vec![2; 10_000]);
+            Write::DeadLetters(vec![DeadLetter { source, reason: "no".into(), key, value }])
+        };
+        let writes = [record(0), letter(), record(1)];
+        assert_eq!(
+            appender.commit(writes.iter()),
+            Ok(vec![vec![Err(full())], vec![], vec![Err(full())]])
+        );
+        let letters = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let query = "SELECT count(*) FROM dead_letters";
+        assert_eq!(appender.connection.query_row(query, [], letters), Ok(1));
+        assert_eq!(appender.probe(), Err(full()));
+        let mut appender = appender.with_max_bytes(10_000_000);
+        assert_eq!(appender.probe(), Ok(()));
+        assert!(appender.commit([record(0)].iter()).expect("space")[0][0].is_ok());
     }
 
     #[test]
@@ -167,7 +285,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let connection = open(&directory.path().join("log"), &SCHEMA, Durability::PowerLoss)
             .expect("a database");
-        connection.pragma_update(None, "max_page_count", 20).expect("a limit");
+        connection.pragma_update(None, "max_page_count", 40).expect("a limit");
         let partitions = PartitionCount::new(2).expect("a count");
         let mut appender = SqliteAppender::new(connection, partitions).expect("an appender");
 

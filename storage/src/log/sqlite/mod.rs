@@ -6,6 +6,7 @@ mod appender;
 mod dead_letter_journal;
 mod reader;
 mod source;
+mod submission_index;
 mod tail;
 mod writer;
 
@@ -24,6 +25,7 @@ use self::writer::Writer;
 use super::{
     AppendError, DeadLetter, DeadLetterWriter, LogBounds, LogIdentity, LogWriter, NewRecord,
 };
+use crate::private_files;
 use crate::sqlite::{self, Durability, Schema};
 
 pub use self::dead_letter_journal::SqliteDeadLetterJournal;
@@ -82,6 +84,18 @@ impl SqliteLog {
     /// # Errors
     /// When another process has the log open, it has another partition count, or it cannot be read and written.
     pub fn open(path: &Path, partitions: PartitionCount) -> Result<Self, SqliteOpenError> {
+        Self::open_bounded(path, partitions, u64::MAX)
+    }
+
+    /// Opens the log, or creates it. Refuses records once its file has `max_bytes`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_bounded(
+        path: &Path,
+        partitions: PartitionCount,
+        max_bytes: u64,
+    ) -> Result<Self, SqliteOpenError> {
         let mut connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;
         let lock = Arc::new(lock(path)?);
         let unusable = |error: rusqlite::Error| SqliteOpenError::unusable(path, error);
@@ -91,7 +105,9 @@ impl SqliteLog {
             let path = path.to_owned();
             return Err(SqliteOpenError::PartitionCount { path, stored, wanted: partitions.get() });
         }
-        let appender = SqliteAppender::new(connection, partitions).map_err(unusable)?;
+        let appender = SqliteAppender::new(connection, partitions)
+            .map_err(unusable)?
+            .with_max_bytes(max_bytes);
         let tail = Arc::new(Tail::new(appender.ends()));
         let writer = Writer::start(appender, Arc::clone(&tail))
             .map_err(|error| SqliteOpenError::unusable(path, error))?;
@@ -118,7 +134,8 @@ impl SqliteLog {
 fn lock(path: &Path) -> Result<File, SqliteOpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push("-lock");
-    let file = File::create(&name).map_err(|error| SqliteOpenError::unusable(path, error))?;
+    let file = private_files::open_file(Path::new(&name))
+        .map_err(|error| SqliteOpenError::unusable(path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(SqliteOpenError::InUse { path: path.to_owned() }),
@@ -152,9 +169,15 @@ fn create_identity(
 #[async_trait]
 impl LogWriter for SqliteLog {
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
-        let with_partition =
-            |record: NewRecord| (partition_for(&record.key, self.partitions), record);
-        self.append_to(records.into_iter().map(with_partition).collect()).await
+        self.append_to(self.with_partitions(records)).await
+    }
+
+    async fn append_once_per_id(
+        &self,
+        records: Vec<NewRecord>,
+    ) -> Vec<Result<Receipt, AppendError>> {
+        let count = records.len();
+        self.submit(Write::Submissions(self.with_partitions(records)), count).await
     }
 
     fn available(&self) -> Result<(), AppendError> {
@@ -169,10 +192,17 @@ impl SqliteLog {
         records: Vec<(PartitionId, NewRecord)>,
     ) -> Vec<Result<Receipt, AppendError>> {
         let count = records.len();
-        match self.writer.submit(Write::Records(records)).await {
-            Ok(receipts) => receipts.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error); count],
-        }
+        self.submit(Write::Records(records), count).await
+    }
+
+    async fn submit(&self, write: Write, count: usize) -> Vec<Result<Receipt, AppendError>> {
+        self.writer.submit(write).await.unwrap_or_else(|error| vec![Err(error); count])
+    }
+
+    fn with_partitions(&self, records: Vec<NewRecord>) -> Vec<(PartitionId, NewRecord)> {
+        let with_partition =
+            |record: NewRecord| (partition_for(&record.key, self.partitions), record);
+        records.into_iter().map(with_partition).collect()
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use schemas::{PersonKey, Receipt};
+use schemas::PersonKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::appender::{SqliteAppender, Write};
+use super::appender::{Appended, SqliteAppender, Write};
 use super::tail::Tail;
 use crate::log::AppendError;
 
@@ -35,11 +35,11 @@ pub(super) struct Writer {
 struct Request {
     write: Write,
     bytes: u32,
-    result: oneshot::Sender<Result<Vec<Receipt>, AppendError>>,
+    result: oneshot::Sender<Result<Appended, AppendError>>,
     _byte_permits: OwnedSemaphorePermit,
 }
 
-/// The last transaction's error, if it failed.
+/// Why records cannot be appended: the last transaction's error, or that the log is full.
 #[derive(Default)]
 struct Health(Mutex<Option<AppendError>>);
 
@@ -62,7 +62,7 @@ impl Writer {
     }
 
     /// Submits a write, and returns once it is durable, has failed, or its outcome is unknown.
-    pub async fn submit(&self, write: Write) -> Result<Vec<Receipt>, AppendError> {
+    pub async fn submit(&self, write: Write) -> Result<Appended, AppendError> {
         let unavailable = |reason: &str| AppendError::Unavailable(reason.to_owned());
         let deadline = Instant::now() + SUBMIT_TIMEOUT;
         let bytes = u32::try_from(size_of_write(&write))
@@ -103,7 +103,7 @@ impl Drop for Writer {
 
 fn size_of_write(write: &Write) -> usize {
     match write {
-        Write::Records(records) => records
+        Write::Records(records) | Write::Submissions(records) => records
             .iter()
             .map(|(_, record)| OVERHEAD_BYTES + PersonKey::BYTES + record.value.len())
             .sum(),
@@ -162,13 +162,14 @@ impl WriterThread {
             return;
         }
         let outcome = self.appender.commit(group.iter().map(|request| &request.write));
-        self.set_health(outcome.as_ref().err().cloned());
+        let failure = outcome.as_ref().err().cloned();
+        self.set_health(failure.or_else(|| self.appender.check_size().err()));
         match outcome {
-            Ok(receipts) => {
+            Ok(appended) => {
                 self.tail.advance(self.appender.ends());
-                for (request, receipts) in group.into_iter().zip(receipts) {
+                for (request, appended) in group.into_iter().zip(appended) {
                     // The send fails only for a caller that timed out and returned an unknown outcome.
-                    let _ = request.result.send(Ok(receipts));
+                    let _ = request.result.send(Ok(appended));
                 }
             }
             Err(error) => {
@@ -194,7 +195,7 @@ impl WriterThread {
 #[allow(clippy::expect_used)]
 mod tests {
     use rusqlite::Connection;
-    use schemas::{LogNumber, Offset, PartitionCount, PartitionId};
+    use schemas::{LogNumber, Offset, PartitionCount, PartitionId, Receipt};
 
     use super::*;
     use crate::log::sqlite::SCHEMA;
@@ -252,6 +253,6 @@ mod tests {
             assert!(Instant::now() < deadline, "the writer did not recover");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        assert_eq!(writer.submit(record()).await, Ok(vec![receipt(next)]));
+        assert_eq!(writer.submit(record()).await, Ok(vec![Ok(receipt(next))]));
     }
 }

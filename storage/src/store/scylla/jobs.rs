@@ -59,8 +59,13 @@ impl JobStatements {
         // The number of jobs is bounded, so that they fit in one page.
         let response = session.execute_unpaged(&self.read_all, ()).await.map_err(unavailable)?;
         let rows = response.into_rows_result().map_err(corrupt)?;
-        let rows = rows.rows::<(Uuid, i64, &str)>().map_err(corrupt)?;
-        let rows = rows.map(|row| row.map(|(id, at, text)| (id, at.cast_unsigned(), text)));
+        // A column without a value makes its job unreadable, and not the list.
+        let rows = rows.rows::<(Uuid, Option<i64>, Option<&str>)>().map_err(corrupt)?;
+        let rows = rows.map(|row| {
+            row.map(|(id, revision, text)| {
+                (id, revision.unwrap_or_default().cast_unsigned(), text.unwrap_or_default())
+            })
+        });
         Ok(JobRows::of(rows.collect::<Result<Vec<_>, _>>().map_err(corrupt)?))
     }
 

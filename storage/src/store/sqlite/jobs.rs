@@ -12,7 +12,9 @@ pub(super) fn all(connection: &Connection) -> Result<JobRows, Fault> {
     let mut select = connection.prepare("SELECT id, revision, job FROM jobs")?;
     let rows = select.query_map([], |row| {
         let revision: i64 = row.get(1)?;
-        Ok((Uuid::from_bytes(row.get(0)?), revision.cast_unsigned(), row.get::<_, String>(2)?))
+        // A text that is not one makes its job unreadable, and not the list.
+        let text = std::str::from_utf8(row.get_ref(2)?.as_bytes()?).unwrap_or_default().to_owned();
+        Ok((Uuid::from_bytes(row.get(0)?), revision.cast_unsigned(), text))
     })?;
     Ok(JobRows::of(rows.collect::<Result<Vec<_>, _>>()?))
 }

@@ -1,0 +1,59 @@
+//! Submission ids in this process's memory in front of those that all processes share.
+//!
+//! What this process has accepted it recognises also while the shared store is unreachable, or after the store has lost it.
+
+use async_trait::async_trait;
+use schemas::Receipt;
+
+use super::memory::MemoryIdempotency;
+use super::{BeginOutcome, Idempotency, IdempotentSubmission};
+
+/// Submission ids in memory in front of a shared store.
+pub struct LayeredIdempotency<S> {
+    own: MemoryIdempotency,
+    shared: S,
+}
+
+impl<S> LayeredIdempotency<S> {
+    /// Puts `own` in front of `shared`.
+    pub fn new(own: MemoryIdempotency, shared: S) -> Self {
+        Self { own, shared }
+    }
+}
+
+#[async_trait]
+impl<S: Idempotency> Idempotency for LayeredIdempotency<S> {
+    async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome> {
+        let mut outcomes = self.own.begin(attempts).await;
+        let unknown: Vec<IdempotentSubmission> = attempts
+            .iter()
+            .zip(&outcomes)
+            .filter(|(_, outcome)| **outcome == BeginOutcome::First)
+            .map(|(attempt, _)| attempt.clone())
+            .collect();
+        if unknown.is_empty() {
+            return outcomes;
+        }
+        let shared = self.shared.begin(&unknown).await;
+        let mut known_elsewhere = Vec::new();
+        let first = outcomes.iter_mut().filter(|outcome| **outcome == BeginOutcome::First);
+        for ((outcome, attempt), shared) in first.zip(unknown).zip(shared) {
+            match shared {
+                BeginOutcome::First => continue,
+                BeginOutcome::Repeat(receipt) => known_elsewhere.push((attempt, Some(receipt))),
+                // Another process may still accept or refuse it: this one does not know.
+                BeginOutcome::InFlight | BeginOutcome::Reused => {
+                    known_elsewhere.push((attempt, None));
+                }
+            }
+            *outcome = shared;
+        }
+        self.own.finish(&known_elsewhere).await;
+        outcomes
+    }
+
+    async fn finish(&self, outcomes: &[(IdempotentSubmission, Option<Receipt>)]) {
+        self.own.finish(outcomes).await;
+        self.shared.finish(outcomes).await;
+    }
+}

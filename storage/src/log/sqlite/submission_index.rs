@@ -1,0 +1,168 @@
+//! The index of the embedded log by submission id: the first record of each id that a client has chosen.
+//!
+//! It makes a repeated submission known however long ago it was appended, also after a restart: the index is written in the
+//! transaction that appends the records. It is derived from the records, so what an earlier release has appended without it
+//! is indexed when the log is opened. The tables are no migration, and are created with the first records: earlier releases
+//! open the file as before.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use schemas::{
+    LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt, RecordDecoder, RecordView,
+};
+
+const TABLES: &str = r#"
+    CREATE TABLE IF NOT EXISTS submission_ids (
+        submission_id BLOB NOT NULL,
+        budget TEXT NOT NULL,
+        digest INTEGER NOT NULL,
+        partition INTEGER NOT NULL,
+        "offset" INTEGER NOT NULL,
+        PRIMARY KEY (submission_id, budget)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS indexed_positions (
+        partition INTEGER PRIMARY KEY,
+        position INTEGER NOT NULL
+    ) STRICT;
+"#;
+
+/// Records indexed in one transaction while the log is opened.
+const RECORDS_PER_TRANSACTION: u64 = 10_000;
+
+/// The first record with a submission id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IndexedSubmission {
+    /// Digest of the record's person and content.
+    pub digest: u64,
+    /// The record's address.
+    pub address: Receipt,
+}
+
+/// Creates the tables of the index if they do not exist.
+pub(super) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(TABLES)
+}
+
+/// Indexes the records that are not in the index yet. Does nothing to a log without records.
+pub(super) fn bring_up_to_date(
+    connection: &mut Connection,
+    partitions: PartitionCount,
+) -> rusqlite::Result<()> {
+    if !connection.prepare("SELECT 1 FROM records LIMIT 1")?.exists([])? {
+        return Ok(());
+    }
+    create_tables(connection)?;
+    let mut indexed = 0;
+    for partition in partitions.partitions() {
+        while let records @ 1.. = index_next_records(connection, partition)? {
+            indexed += records;
+        }
+    }
+    if indexed > 0 {
+        tracing::info!(records = indexed, "indexed submission ids of the log");
+    }
+    Ok(())
+}
+
+/// Indexes the next records of a partition, and returns their number.
+fn index_next_records(
+    connection: &mut Connection,
+    partition: PartitionId,
+) -> rusqlite::Result<u64> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let start: Option<i64> = transaction
+        .query_row(
+            "SELECT position FROM indexed_positions WHERE partition = ?1",
+            [partition.0],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let mut records = 0;
+    let mut position = Position(start.unwrap_or_default().cast_unsigned());
+    {
+        let mut select = transaction.prepare_cached(
+            r#"SELECT "offset", key, value FROM records WHERE partition = ?1 AND "offset" >= ?2
+               ORDER BY "offset" LIMIT ?3"#,
+        )?;
+        let limit = RECORDS_PER_TRANSACTION.cast_signed();
+        let mut rows = select.query((partition.0, position.0.cast_signed(), limit))?;
+        let mut decoder = RecordDecoder::default();
+        while let Some(row) = rows.next()? {
+            let offset = Offset(row.get::<_, i64>(0)?.cast_unsigned());
+            let (key, value) = (row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?);
+            if let Ok(record) = decoder.decode(key, value) {
+                let address = Receipt { log: LogNumber::FIRST, partition, offset };
+                insert(&transaction, &record, address)?;
+            }
+            position = offset.next();
+            records += 1;
+        }
+    }
+    if records > 0 {
+        set_indexed(&transaction, partition, position)?;
+    }
+    transaction.commit()?;
+    Ok(records)
+}
+
+/// Notes that all records below `position` are indexed.
+pub(super) fn set_indexed(
+    transaction: &Transaction<'_>,
+    partition: PartitionId,
+    position: Position,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO indexed_positions (partition, position) VALUES (?1, ?2)
+             ON CONFLICT (partition) DO UPDATE SET position = excluded.position",
+        )?
+        .execute((partition.0, position.0.cast_signed()))
+        .map(drop)
+}
+
+/// Indexes a record, unless its id was generated or an earlier record has it.
+pub(super) fn insert(
+    transaction: &Transaction<'_>,
+    record: &RecordView<'_>,
+    address: Receipt,
+) -> rusqlite::Result<()> {
+    if record.generated_id {
+        return Ok(());
+    }
+    transaction
+        .prepare_cached(
+            r#"INSERT INTO submission_ids (submission_id, budget, digest, partition, "offset")
+               VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"#,
+        )?
+        .execute((
+            record.submission_id.0.as_bytes(),
+            record.budget,
+            record.content_digest().cast_signed(),
+            address.partition.0,
+            address.offset.0.cast_signed(),
+        ))
+        .map(drop)
+}
+
+/// Finds the first record with the id of `record`, unless that id was generated.
+pub(super) fn find(
+    transaction: &Transaction<'_>,
+    record: &RecordView<'_>,
+) -> rusqlite::Result<Option<IndexedSubmission>> {
+    if record.generated_id {
+        return Ok(None);
+    }
+    transaction
+        .prepare_cached(
+            r#"SELECT digest, partition, "offset" FROM submission_ids
+               WHERE submission_id = ?1 AND budget = ?2"#,
+        )?
+        .query_row((record.submission_id.0.as_bytes(), record.budget), |row| {
+            let address = Receipt {
+                log: LogNumber::FIRST,
+                partition: PartitionId(row.get(1)?),
+                offset: Offset(row.get::<_, i64>(2)?.cast_unsigned()),
+            };
+            Ok(IndexedSubmission { digest: row.get::<_, i64>(0)?.cast_unsigned(), address })
+        })
+        .optional()
+}
