@@ -19,14 +19,14 @@ export function left(values) {
 
 /**
  * Shares what is left evenly over the targets; the first ones, in the budget's order, get the odd basis points.
+ * Without anything left, or without targets, the values stay.
  *
  * @param {number[]} values
  * @param {number[]} targets indexes, ascending
- * @returns {number[] | null} null if nothing is left or nothing may take it
  */
 export function share(values, targets) {
   const rest = left(values);
-  if (rest <= 0 || targets.length === 0) return null;
+  if (rest <= 0 || targets.length === 0) return [...values];
   const each = Math.floor(rest / targets.length);
   const odd = rest % targets.length;
   const shared = [...values];
@@ -42,16 +42,15 @@ export function share(values, targets) {
  *
  * @param {number[]} values
  * @param {number[]} fixed indexes
- * @returns {number[] | null} null if the fixed ones alone make more than 100 %, or are all there is and make less
+ * @returns {number[] | null} null if the fixed ones alone make more than 100 %
  */
 export function scale(values, fixed) {
   const kept = new Set(fixed);
   const free = values.map((_, index) => index).filter((index) => !kept.has(index));
   const target = WHOLE - sum(fixed.map((index) => values[index]));
   if (target < 0) return null;
-  if (free.length === 0) return target === 0 ? [...values] : null;
   const weight = sum(free.map((index) => values[index]));
-  if (weight === 0) return target === 0 ? [...values] : share(values, free);
+  if (weight === 0) return share(values, free);
 
   const scaled = [...values];
   const remainders = free.map((index) => {

@@ -108,7 +108,13 @@ export function makeControl(form, { data, words, announce, changed, send, lastAn
     showShare(rest);
     undo.hidden = before === null;
     last.hidden = lastAnswer() === null;
-    if (summaryShown && faults().length === 0) hideSummary();
+  }
+
+  /** Takes mended faults out of the summary; what is new there waits for the next Send. */
+  function removeMended() {
+    const open = new Set(faults().map((fault) => fault.text));
+    for (const item of findAll("li", summary)) if (!open.has(item.textContent)) item.remove();
+    if (findAll("li", summary).length === 0) hideSummary();
   }
 
   /** The label of Share says exactly what the press will do. @param {number} rest */
@@ -164,6 +170,7 @@ export function makeControl(form, { data, words, announce, changed, send, lastAn
   /** After any change: what is seen at once, what is said a second later. @param {string} [said] */
   function touched(said) {
     show();
+    if (summaryShown) removeMended();
     changed(texts(), [...fixed]);
     if (said) announce.now(said);
     else announce.later(sentence);
@@ -225,9 +232,8 @@ export function makeControl(form, { data, words, announce, changed, send, lastAn
   /** @param {number[]} next */
   const toTexts = (next) => Object.fromEntries(rows.map(({ id }, index) => [id, write(next[index], format)]));
 
-  /** @param {number[] | null} next @param {string} said */
+  /** @param {number[]} next @param {string} said */
   function apply(next, said) {
-    if (!next) return;
     const now = values();
     // A field that keeps its value keeps its text, also an empty one.
     const written = Object.fromEntries(
@@ -255,7 +261,7 @@ export function makeControl(form, { data, words, announce, changed, send, lastAn
       return;
     }
     const next = scale(values(), indexes);
-    if (next) apply(next, text("scaled"));
+    if (next && sum(next) === WHOLE) apply(next, text("scaled"));
     else announce.now(text("all_fixed"));
   }
 
@@ -400,7 +406,7 @@ export function makeControl(form, { data, words, announce, changed, send, lastAn
       touched();
     }
   }, { "aria-pressed": "false" });
-  const even = button(text("even"), () => startFrom(toTexts(share(rows.map(() => 0), rows.map((_, index) => index)) ?? [])));
+  const even = button(text("even"), () => startFrom(toTexts(share(rows.map(() => 0), rows.map((_, index) => index)))));
   const last = button(text("last_answer"), () => {
     const answer = lastAnswer();
     if (answer) startFrom(answerTexts(answer));

@@ -42,7 +42,7 @@ function at(time, offsetMs, action) {
 
 /** Watches opening and closing. @param {any} data @param {import("./dom.js").Words} words @param {() => any} answer */
 function watchClock(data, words, answer) {
-  const say = (/** @type {string} */ sentence, /** @type {Node[]} */ ...more) => {
+  const say = (/** @type {string} */ sentence, /** @type {(Node | string)[]} */ ...more) => {
     find("#clock-notice")?.remove();
     find("#state")?.after(make("p", { class: "notice", id: "clock-notice" }, sentence, ...more));
   };
@@ -80,6 +80,10 @@ async function main() {
       if (!section) return null;
       const { makeResults } = await import("./lazy-results.js");
       return makeResults(section, { data, words, clockCorrection });
+    }).then((made) => {
+      // Offline: the next call tries again.
+      if (!made) results = null;
+      return made;
     });
     return results;
   };
@@ -90,6 +94,8 @@ async function main() {
     const { makeAnswer } = await import("./answer.js");
     return makeAnswer({ data, words, announce, openResults, clockCorrection, step });
   });
+  // Whoever answers in a tunnel has the results' script already.
+  (globalThis.requestIdleCallback ?? setTimeout)(() => void import("./lazy-results.js").catch(() => {}));
   await step("clock", () => watchClock(data, words, () => answer));
 }
 
