@@ -86,10 +86,7 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
     }, { focus: name === "refused" });
     if (name === "refused" && kind === "submit" && isOpen()) {
       if (form) form.hidden = false;
-      if (refusal.slug === "invalid-allocation") {
-        receipt?.hide();
-        control?.showServerFaults(refusal.errors);
-      }
+      if (refusal.slug === "invalid-allocation" && control?.showServerFaults(refusal.errors)) receipt?.hide();
     }
   }
 
@@ -146,7 +143,7 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
   function restore() {
     warnOfMemory();
     const { pending, draft, sent } = store.kept;
-    const isFilled = control?.rows.some((/** @type {any} */ row) => row.input.value.trim() !== "");
+    const isFilled = control !== null && !control.isEmpty();
     if (pending) {
       if (form) form.hidden = true;
       receipt?.show({ step: "asks", kind: pending.kind, values: pending.values, beganAt: pending.began_at, closed: !isOpen() },
