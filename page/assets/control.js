@@ -93,12 +93,25 @@ export function makeControl(form, { data, words, announce, changed, send, lastAn
     if (!summary) return;
     const links = found.map((fault) =>
       make("li", {}, fault.id ? make("a", { href: `#${fault.id}`, click: jump(fault.id) }, fault.text) : fault.text));
-    summary.replaceChildren(make("div", { role: "alert" }, make("h2", {}, text("summary_title")), make("ul", {}, ...links)));
+    summary.replaceChildren(make("div", { role: "alert" }, make("h2", {}, text("summary_title")), make("ul", {}, ...links)),
+      isReadable() ? remedies() : "");
     summary.hidden = false;
     summaryShown = true;
     document.title = text("title_error", { title });
     summary.focus();
     summary.scrollIntoView({ block: "nearest" });
+  }
+
+  /** The tools that mend a wrong sum, where the fault is told. */
+  function remedies() {
+    const remedy = (/** @type {string} */ label, /** @type {() => void} */ use) => button(label, () => {
+      use();
+      // The summary disappears with its last fault: what is left to do is to send.
+      if (summary.hidden) find("#send", form)?.focus();
+    });
+    const rest = leftOf(values());
+    return make("div", { class: "actions" }, rest > 0 && targets().indexes.length > 0 && remedy(shareButton.textContent, useShare),
+      rest !== 0 && rest !== WHOLE && remedy(text("scale"), useScale));
   }
 
   /** Takes mended faults out of the summary; what is new waits for the next Send. */
