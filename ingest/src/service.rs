@@ -62,6 +62,17 @@ impl IngestService {
         if self.log.available().is_err() {
             return Err(problems::log_unavailable());
         }
+        let budget = self.budget(id)?;
+        require_known_identity_rule(&budget)?;
+        require_open(&budget)?;
+        Ok(budget)
+    }
+
+    /// Returns a budget, open or not.
+    ///
+    /// # Errors
+    /// The problem to respond with at once.
+    pub fn budget(&self, id: &str) -> Result<Arc<Budget>, Problem> {
         // Read before the catalog: a budget that loads in between must not become a 404.
         let loaded = self.definitions.is_loaded();
         let catalog = self.definitions.catalog();
@@ -74,8 +85,6 @@ impl IngestService {
                 problems::unavailable("the budget definitions are not loaded yet")
             });
         };
-        require_known_identity_rule(budget)?;
-        require_open(budget)?;
         Ok(Arc::clone(budget))
     }
 
