@@ -63,10 +63,10 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
   }
 
   const people = find("#people") ?? place(make("p", { id: "people" }));
-  const asOfLine = find(".as-of", section) ?? place(make("p", { class: "as-of" }));
+  const asOfLine = find(".as-of", section) ?? people.insertAdjacentElement("afterend", make("p", { class: "as-of" }));
   const asOf = make("time", { id: "as-of" });
   asOfLine.replaceChildren(asOf);
-  const pauseArea = find("#pause-area") ?? place(make("p", { id: "pause-area" }));
+  const pauseArea = find("#pause-area") ?? asOfLine.insertAdjacentElement("afterend", make("p", { id: "pause-area" }));
   const freshness = make("span", { class: "freshness" });
   const pause = button(text("pause"), togglePause, { class: "quiet" });
   const sort = button(text("largest_first"), toggleOrder, { class: "quiet" });

@@ -10,6 +10,8 @@ import { find, findAll, make, makeAnnouncer, makeWords } from "./dom.js";
 /** The page says that it closes soon from this long before. */
 const CLOSES_SOON_MS = 10 * 60_000;
 const MAX_TIMER_MS = 2 ** 31 - 1;
+/** What is needed later is fetched when the first load is over. */
+const PREFETCH_AFTER_MS = 2_000;
 
 /** @param {string} name @param {() => any} action @returns {Promise<any>} */
 async function step(name, action) {
@@ -95,7 +97,7 @@ async function main() {
     return makeAnswer({ data, words, announce, openResults, clockCorrection, step });
   });
   // Whoever answers in a tunnel has the results' script already.
-  (globalThis.requestIdleCallback ?? setTimeout)(() => void import("./lazy-results.js").catch(() => {}));
+  setTimeout(() => void import("./lazy-results.js").catch(() => {}), PREFETCH_AFTER_MS);
   await step("clock", () => watchClock(data, words, () => answer));
 }
 

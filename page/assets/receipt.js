@@ -178,7 +178,7 @@ export function makeReceipt(section, { data, words, announce, actions }) {
         text(state.kind === "withdraw" ? "withdrawal_title" : "receipt_title"));
       const sentence = notice(state);
       const own = shares(state);
-      if (own && wasOpen !== undefined) own.open = wasOpen;
+      if (own && wasOpen) own.open = true;
       section.replaceChildren(...[
         heading, lines(state), sentence && make("p", { class: "notice" }, sentence), serverWords(state),
         receiptText(state), buttons(state), own,
