@@ -3,13 +3,12 @@
  * The person's own answer: from the form to the receipt, and back for a change.
  *
  * Owns which of form and receipt is in sight, and what is restored after a reload. The parts are `control.js`,
- * `submit.js`, `receipt.js` and `storage.js`.
+ * `submit.js` and `receipt.js`.
  */
 import { makeControl } from "./control.js";
 import { find, make } from "./dom.js";
-import { makeReceipt } from "./receipt.js";
-import { makeStore } from "./storage.js";
-import { makeSender, toBasisPoints, waitUntilCounted } from "./submit.js";
+import { makeReceipt, toBasisPoints, waitUntilCounted } from "./receipt.js";
+import { makeSender, makeStore } from "./submit.js";
 
 /**
  * A row that is missing so long after the receipt was withdrawn elsewhere: before, it may not be written yet.

@@ -1,10 +1,14 @@
 // @ts-check
 /**
- * Shows what became of the person's answer: sent, safely stored, counted; and asks before it is withdrawn.
+ * Follows what became of the person's answer: sent, safely stored, counted; and asks before it is withdrawn.
  *
- * Owns the receipt section. Does not send: it calls the actions it is given.
+ * Owns the receipt section, and the wait for "counted". Does not send: it calls the actions it is given.
  */
 import { button, focusOn, make } from "./dom.js";
+import { browserSurroundings, pauseMs, retryAfterMs } from "./submit.js";
+
+/** How long "counted" is waited for. */
+const COUNT_TIMEOUT_MS = 60_000;
 
 /**
  * @typedef {"sending" | "waiting" | "asks" | "stored" | "counting" | "counted" | "differs" | "later" | "refused"} Step
@@ -192,4 +196,56 @@ export function makeReceipt(section, { data, words, announce, actions }) {
       if (say) announce.now(sentence || lines(state).children[state.step === "counted" || state.step === "later" ? 2 : state.step === "stored" ? 1 : 0].textContent);
     },
   };
+}
+
+/**
+ * Waits until the accepted request is in the numbers that everyone sees, and in the person's own row.
+ *
+ * @param {import("./submit.js").Sent} sent
+ * @param {{urls: Record<string, string>, surroundings?: import("./submit.js").Surroundings}} options
+ * @returns {Promise<{state: "counted" | "differs" | "later", aggregate?: any}>}
+ */
+export async function waitUntilCounted(sent, { urls, surroundings = browserSurroundings() }) {
+  const { fetch, now, random, sleep } = surroundings;
+  const deadline = now() + COUNT_TIMEOUT_MS;
+  const headers = { Accept: "application/json", "Consistency-Token": sent.receipt, Prefer: "wait=10" };
+  /** @type {any} */
+  let aggregate;
+  for (let tries = 1; ; tries += 1) {
+    let afterMs = 0;
+    try {
+      if (!aggregate) {
+        const response = await fetch(urls.aggregate, { headers, cache: "no-store", credentials: "same-origin" });
+        if (response.ok) aggregate = await response.json();
+        else afterMs = retryAfterMs(response.headers.get("Retry-After"), now());
+      }
+      if (aggregate) {
+        const response = await fetch(urls.mine, { headers, cache: "no-store", credentials: "same-origin" });
+        if (response.status === 404) return { state: sent.kind === "withdraw" ? "counted" : "differs", aggregate };
+        if (response.status === 200) {
+          const own = await response.json();
+          return { state: isSame(sent, own.allocation) ? "counted" : "differs", aggregate };
+        }
+        afterMs = retryAfterMs(response.headers.get("Retry-After"), now());
+      }
+    } catch {
+      // Offline: the next try may reach the server.
+    }
+    const pause = pauseMs(Math.min(tries, 4), afterMs, random);
+    if (now() + pause > deadline) return { state: "later", aggregate };
+    await sleep(pause, {});
+  }
+}
+
+/** Compares basis point by basis point. @param {import("./submit.js").Sent} sent @param {Record<string, number>} allocation */
+function isSame(sent, allocation) {
+  if (sent.kind === "withdraw") return false;
+  const counted = toBasisPoints(allocation);
+  const categories = new Set([...Object.keys(sent.values), ...Object.keys(counted)]);
+  return [...categories].every((category) => (sent.values[category] ?? 0) === (counted[category] ?? 0));
+}
+
+/** @param {Record<string, number>} allocation percentages, as the API has them @returns {Record<string, number>} */
+export function toBasisPoints(allocation) {
+  return Object.fromEntries(Object.entries(allocation ?? {}).map(([id, percent]) => [id, Math.round(percent * 100)]));
 }

@@ -1,9 +1,10 @@
 // @ts-check
 /**
- * Sends a submission or withdrawal until the server gives a final answer.
+ * Sends a submission or withdrawal until the server gives a final answer, and keeps what is not sent yet.
  *
- * Owns retries, backoff, the idempotency key and the wait for "counted". Shows nothing: it reports states. The pending
- * request is stored before its first try, so that a reload or a lost answer repeats the same key.
+ * Owns retries, backoff, the idempotency key, and what a budget keeps in localStorage: draft, pending request, last
+ * receipt. The pending request is stored before its first try, so that a reload or a lost answer repeats the same key.
+ * Shows nothing: it reports states. Never holds the person's identity: that is a cookie which scripts cannot read.
  */
 
 /** First and longest pause between tries. */
@@ -13,14 +14,11 @@ const MAX_RETRY_MS = 30_000;
 const TRY_TIMEOUT_MS = 30_000;
 /** An older pending request is only sent after asking. */
 export const ASK_AFTER_MS = 10 * 60_000;
-/** How long "counted" is waited for. */
-const COUNT_TIMEOUT_MS = 60_000;
 
 const RETRIED = new Set([408, 429, 500, 502, 503, 504]);
 
 /**
  * @typedef {{status: number, slug: string, detail: string, errors: {pointer: string, detail: string}[]}} Refusal
- * @typedef {import("./storage.js").Pending} Pending
  * @typedef {{fetch: typeof fetch, now: () => number, random: () => number,
  *   sleep: (ms: number, wake: {now?: () => void}) => Promise<void>}} Surroundings
  */
@@ -92,7 +90,7 @@ export function mustAsk(pending, now) {
 }
 
 /**
- * @param {{urls: Record<string, string>, store: import("./storage.js").Store,
+ * @param {{urls: Record<string, string>, store: Store,
  *   show: (state: {step: "sending" | "waiting" | "asks" | "stored" | "refused", pending: Pending, nextAt?: number,
  *   refusal?: Refusal}) => void, surroundings?: Surroundings}} options
  */
@@ -238,53 +236,69 @@ async function readRefusal(response) {
 }
 
 /**
- * Waits until the accepted request is in the numbers that everyone sees, and in the person's own row.
- *
- * @param {import("./storage.js").Sent} sent
- * @param {{urls: Record<string, string>, surroundings?: Surroundings}} options
- * @returns {Promise<{state: "counted" | "differs" | "later", aggregate?: any}>}
+ * @typedef {{id: string, kind: "submit" | "withdraw", values: Record<string, number>, began_at: number}} Pending
+ * @typedef {{id: string, kind: "submit" | "withdraw", values: Record<string, number>, receipt: string, stored_at: number,
+ *   counted: boolean}} Sent
+ * @typedef {{values: Record<string, string>, fixed: string[], at: number}} Draft
+ * @typedef {{draft?: Draft, pending?: Pending, sent?: Sent, earlier?: string[]}} Kept
  */
-export async function waitUntilCounted(sent, { urls, surroundings = browserSurroundings() }) {
-  const { fetch, now, random, sleep } = surroundings;
-  const deadline = now() + COUNT_TIMEOUT_MS;
-  const headers = { Accept: "application/json", "Consistency-Token": sent.receipt, Prefer: "wait=10" };
-  /** @type {any} */
-  let aggregate;
-  for (let tries = 1; ; tries += 1) {
-    let afterMs = 0;
+
+/** Receipts of earlier answers that are listed. */
+const MAX_EARLIER = 5;
+
+/** Opens what a budget keeps; in memory where storage throws. @param {string} budget @param {() => Storage} [open] */
+export function makeStore(budget, open = () => globalThis.localStorage) {
+  const key = `allocator:${budget}`;
+  /** @type {Kept} */
+  let kept = {};
+  let persistent = true;
+
+  const attempt = (/** @type {(storage: Storage) => void} */ action) => {
     try {
-      if (!aggregate) {
-        const response = await fetch(urls.aggregate, { headers, cache: "no-store", credentials: "same-origin" });
-        if (response.ok) aggregate = await response.json();
-        else afterMs = retryAfterMs(response.headers.get("Retry-After"), now());
-      }
-      if (aggregate) {
-        const response = await fetch(urls.mine, { headers, cache: "no-store", credentials: "same-origin" });
-        if (response.status === 404) return { state: sent.kind === "withdraw" ? "counted" : "differs", aggregate };
-        if (response.status === 200) {
-          const own = await response.json();
-          return { state: isSame(sent, own.allocation) ? "counted" : "differs", aggregate };
-        }
-        afterMs = retryAfterMs(response.headers.get("Retry-After"), now());
-      }
+      action(open());
     } catch {
-      // Offline: the next try may reach the server.
+      persistent = false;
     }
-    const pause = pauseMs(Math.min(tries, 4), afterMs, random);
-    if (now() + pause > deadline) return { state: "later", aggregate };
-    await sleep(pause, {});
-  }
+  };
+
+  // Read anew each time: another tab of the same budget may have changed it.
+  const load = () => attempt((storage) => {
+    const text = storage.getItem(key);
+    try {
+      const value = text === null ? {} : JSON.parse(text);
+      kept = value && typeof value === "object" ? value : {};
+    } catch {
+      // Damaged content counts as nothing.
+      kept = {};
+    }
+  });
+  load();
+
+  return {
+    key,
+    get kept() {
+      if (persistent) load();
+      return kept;
+    },
+    /** Whether what is kept outlives the page. */
+    get persistent() {
+      return persistent;
+    },
+    /** Changes fields; `undefined` removes one. @param {Partial<Kept>} fields */
+    update(fields) {
+      kept = JSON.parse(JSON.stringify({ ...this.kept, ...fields }));
+      attempt((storage) => {
+        if (Object.keys(kept).length === 0) storage.removeItem(key);
+        else storage.setItem(key, JSON.stringify(kept));
+      });
+    },
+    /** Records an accepted request in place of the pending one. @param {Sent} sent */
+    accept(sent) {
+      const { sent: old, earlier: older = [] } = this.kept;
+      const earlier = [...(old?.receipt ? [old.receipt] : []), ...older].slice(0, MAX_EARLIER);
+      this.update({ sent, earlier: earlier.length > 0 ? earlier : undefined, pending: undefined, draft: undefined });
+    },
+  };
 }
 
-/** Compares basis point by basis point. @param {import("./storage.js").Sent} sent @param {Record<string, number>} allocation */
-function isSame(sent, allocation) {
-  if (sent.kind === "withdraw") return false;
-  const counted = toBasisPoints(allocation);
-  const categories = new Set([...Object.keys(sent.values), ...Object.keys(counted)]);
-  return [...categories].every((category) => (sent.values[category] ?? 0) === (counted[category] ?? 0));
-}
-
-/** @param {Record<string, number>} allocation percentages, as the API has them @returns {Record<string, number>} */
-export function toBasisPoints(allocation) {
-  return Object.fromEntries(Object.entries(allocation ?? {}).map(([id, percent]) => [id, Math.round(percent * 100)]));
-}
+/** @typedef {ReturnType<typeof makeStore>} Store */

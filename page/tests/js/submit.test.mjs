@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { makeStore } from "../../assets/storage.js";
-import { ASK_AFTER_MS, makeBody, makeId, makeSender, pauseMs, retryAfterMs, waitUntilCounted } from "../../assets/submit.js";
+import { waitUntilCounted } from "../../assets/receipt.js";
+import { ASK_AFTER_MS, makeBody, makeId, makeSender, makeStore, pauseMs, retryAfterMs } from "../../assets/submit.js";
 import { MemoryStorage, accepted, problem, scriptedServer } from "./support.mjs";
 
 const urls = { person: "/b/person", submit: "/b/submit", withdraw: "/b/withdraw", mine: "/b/mine", aggregate: "/b/aggregate" };
