@@ -27,17 +27,35 @@ pub fn list_page(texts: &'static Texts, budgets: &[BudgetView]) -> String {
     })
 }
 
+/// A group of budgets in the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Open,
+    NotYet,
+    Closed,
+}
+
+impl Group {
+    fn of(openness: Openness) -> Self {
+        match openness {
+            Openness::Open => Self::Open,
+            Openness::NotYet(_) => Self::NotYet,
+            Openness::Closed(_) => Self::Closed,
+        }
+    }
+}
+
 /// Renders the groups that have budgets.
 pub(super) fn groups(texts: &Texts, budgets: &[BudgetView]) -> Markup {
-    let groups: [(&str, fn(Openness) -> bool); 3] = [
-        (texts.text("list_open"), |openness| matches!(openness, Openness::Open)),
-        (texts.text("list_not_yet"), |openness| matches!(openness, Openness::NotYet(_))),
-        (texts.text("list_closed"), |openness| matches!(openness, Openness::Closed(_))),
+    let groups = [
+        (texts.text("list_open"), Group::Open),
+        (texts.text("list_not_yet"), Group::NotYet),
+        (texts.text("list_closed"), Group::Closed),
     ];
     html! {
         @if budgets.is_empty() { p { (texts.text("list_empty")) } }
-        @for (title, belongs) in groups {
-            @let members = budgets.iter().filter(|budget| belongs(budget.openness));
+        @for (title, group) in groups {
+            @let members = budgets.iter().filter(|budget| Group::of(budget.openness) == group);
             @if members.clone().next().is_some() {
                 h2 { (title) }
                 ul class="budgets" {

@@ -60,6 +60,8 @@ struct Urls {
     person: String,
     mine: String,
     aggregate: String,
+    /// Live results; where a service has no such route, the script polls.
+    stream: String,
 }
 
 /// Renders the data of a budget's page. Withheld results have no version here, which would count submissions.
@@ -92,6 +94,7 @@ pub(super) fn page_data(budget: &BudgetView, results: &Results, texts: &Texts) -
             person: url("person"),
             mine: url("mine"),
             aggregate: format!("/v1/budgets/{}/aggregate", budget.id),
+            stream: format!("/v1/budgets/{}/aggregate/stream", budget.id),
         },
     };
     let json = serde_json::to_string(&data).unwrap_or_default();

@@ -74,7 +74,7 @@ fn table(budget: &BudgetView, shown: &ShownResults, own: Option<&[u16]>, texts: 
                     th class="bar" aria-hidden="true" {}
                     th class="average" scope="col" role="columnheader" { (texts.text("column_average")) }
                     th class="median" scope="col" role="columnheader" { (texts.text("column_median")) }
-                    th class="you" scope="col" role="columnheader" { (texts.text("column_you")) }
+                    th class="you" scope="col" role="columnheader" hidden[own.is_none()] { (texts.text("column_you")) }
                 }
             }
             tbody role="rowgroup" {
@@ -84,7 +84,7 @@ fn table(budget: &BudgetView, shown: &ShownResults, own: Option<&[u16]>, texts: 
                         td class="bar" aria-hidden="true" { (row.bar(scale)) }
                         td class="average" role="cell" { (percent(texts.numbers().decimals(row.average, 4, 1), texts)) }
                         td class="median" role="cell" { (percent(texts.numbers().decimals(row.result.median_tenths, 1, 1), texts)) }
-                        td class="you" role="cell" {
+                        td class="you" role="cell" hidden[own.is_none()] {
                             @if let Some(own) = row.own { (percent(texts.numbers().percent(own.into()), texts)) }
                         }
                     }
