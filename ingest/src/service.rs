@@ -67,6 +67,17 @@ impl IngestService {
             Err(AppendError::Full { .. }) => return Err(problems::log_full()),
             Err(_) => return Err(problems::log_unavailable()),
         }
+        let budget = self.budget(id)?;
+        require_known_identity_rule(&budget)?;
+        require_open(&budget)?;
+        Ok(budget)
+    }
+
+    /// Returns a budget, open or not.
+    ///
+    /// # Errors
+    /// The problem to respond with at once.
+    pub fn budget(&self, id: &str) -> Result<Arc<Budget>, Problem> {
         // Read before the catalog: a budget that loads in between must not become a 404.
         let loaded = self.definitions.is_loaded();
         let catalog = self.definitions.catalog();
@@ -79,8 +90,6 @@ impl IngestService {
                 problems::unavailable("the budget definitions are not loaded yet")
             });
         };
-        require_known_identity_rule(budget)?;
-        require_open(budget)?;
         Ok(Arc::clone(budget))
     }
 

@@ -34,7 +34,7 @@ pub use conditional::{
     FailedPrecondition, WriteConditions, digest, etag_of, has_already, quoted_etag,
 };
 pub use idempotency_key::idempotency_key;
-pub use media_type::has_media_type;
+pub use media_type::{has_media_type, prefers_json};
 pub use request_id::{RequestId, X_REQUEST_ID};
 pub use serve::{ServeError, bind, serve};
 

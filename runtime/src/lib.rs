@@ -14,5 +14,6 @@ pub mod metrics;
 pub mod problem;
 pub mod process;
 pub mod progress;
+pub mod random;
 pub mod shutdown;
 pub mod telemetry;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use api::DEFAULT_BUDGET;
 
-/// Builds the welcome text: the addresses, and three commands that work as printed.
+/// Builds the welcome text: the page, and three commands that work as printed.
 ///
 /// The second command retries until the submission of the first is folded, which takes some tens of milliseconds.
 pub fn welcome(listen: SocketAddr, data: Option<&Path>) -> String {
@@ -16,7 +16,9 @@ pub fn welcome(listen: SocketAddr, data: Option<&Path>) -> String {
         r#"
 The Tax Budget Allocator runs on {url}{data}
 
-Submit how you would split the taxes, read your allocation back, and read the average of all people:
+Open {url}/ in a browser: split the taxes there, and compare with everyone's average.
+
+The same by hand: submit how you would split the taxes, read your allocation back, and read the average of all people:
 
   curl -s -X POST {budget}/submissions -H 'Content-Type: application/json' -d '{{"person": "p-1", "allocation": {{"health": 40, "education": 35.5, "defence": 24.5}}}}'
   curl -sf --retry 5 --retry-all-errors {budget}/submissions/p-1
@@ -42,6 +44,12 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_is_named_before_the_commands() {
+        let text = welcome(SocketAddr::from(([127, 0, 0, 1], 8000)), None);
+        assert!(text.find("http://127.0.0.1:8000/ ") < text.find("curl"));
+    }
 
     #[test]
     fn an_unspecified_listen_address_is_printed_as_loopback() {

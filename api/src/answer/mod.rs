@@ -20,7 +20,7 @@ use schemas::{
     AggregateVersion, BASIS_POINTS_PER_PERSON, Budget, CombinedTotals, Receipt, ResultsVisibility,
 };
 
-pub use numbers::percent;
+pub use numbers::{median_tenths, percent};
 
 /// What totals guarantee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +122,11 @@ impl Answer {
     /// Returns what the totals guarantee.
     pub fn provenance(&self) -> Provenance {
         self.provenance
+    }
+
+    /// Returns why the results are withheld, if they are.
+    pub fn withheld(&self) -> Option<Withheld> {
+        self.withheld
     }
 
     /// Returns whether the results are withheld.

@@ -49,16 +49,21 @@ pub fn average_percent(total_basis_points: u64, people: u64) -> Decimal {
 ///
 /// With an even number of people, the mean of the two middle values.
 pub fn median_percent(people_by_percent: &[u64; DISTRIBUTION_BINS]) -> Decimal {
+    let units = median_tenths(people_by_percent).into();
+    Decimal { units, decimals: 1, min_decimals: 1 }
+}
+
+/// Computes the same median in tenths of a percent.
+pub fn median_tenths(people_by_percent: &[u64; DISTRIBUTION_BINS]) -> u64 {
     let people: u128 = people_by_percent.iter().copied().map(u128::from).sum();
-    let tenths = match people {
+    match people {
         0 => 0,
         _ => {
             let lower = percent_of_person(people_by_percent, (people - 1) / 2);
             let upper = percent_of_person(people_by_percent, people / 2);
             (lower + upper) * 5
         }
-    };
-    Decimal { units: tenths, decimals: 1, min_decimals: 1 }
+    }
 }
 
 /// Converts one person's share to percent: 3,550 becomes 35.5, 4,000 becomes 40.
@@ -67,7 +72,7 @@ pub fn percent(basis_points: u16) -> Decimal {
 }
 
 /// Returns the percent at an index, counted from 0, of the people sorted by percent.
-fn percent_of_person(people_by_percent: &[u64; DISTRIBUTION_BINS], index: u128) -> u128 {
+fn percent_of_person(people_by_percent: &[u64; DISTRIBUTION_BINS], index: u128) -> u64 {
     let mut counted = 0;
     for (percent, people) in (0..).zip(people_by_percent) {
         counted += u128::from(*people);

@@ -5,6 +5,7 @@ mod aggregate;
 mod aggregates;
 mod budgets;
 mod export;
+mod pages;
 mod person;
 mod read_request;
 mod rendered_catalog;
@@ -28,6 +29,7 @@ use crate::consistency::{AtLeast, NO_SUCH_PARTITION};
 use crate::downloads::Downloads;
 use crate::no_answer::NoAnswer;
 use crate::person_reader::PersonReader;
+use pages::RenderedPages;
 use rendered_catalog::RenderedDefinitions;
 use response::note_preference_in;
 
@@ -35,6 +37,7 @@ use response::note_preference_in;
 pub struct ApiState {
     definitions: Arc<dyn BudgetDefinitions>,
     rendered: RenderedDefinitions,
+    pages: RenderedPages,
     aggregates: AggregateReader,
     streams: AnswerStreams,
     people: PersonReader,
@@ -55,6 +58,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/v1/aggregates", get(aggregates::of_budgets))
         .route("/aggregate", get(aggregate::of_default_budget))
         .route("/aggregate/", get(aggregate::of_default_budget))
+        .merge(pages::routes())
         .with_state(api)
 }
 
@@ -74,8 +78,17 @@ impl ApiState {
         downloads: Downloads,
         trusted_proxies: TrustedProxies,
     ) -> Self {
-        let rendered = RenderedDefinitions::default();
-        Self { definitions, rendered, aggregates, streams, people, downloads, trusted_proxies }
+        let (rendered, pages) = (RenderedDefinitions::default(), RenderedPages::default());
+        Self {
+            definitions,
+            rendered,
+            pages,
+            aggregates,
+            streams,
+            people,
+            downloads,
+            trusted_proxies,
+        }
     }
 
     /// Returns the client of a request, for limits per client.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, PersonId};
 use serde::ser::SerializeMap;
@@ -59,13 +60,26 @@ pub(super) async fn of_budget(
     let (parts, _) = request.into_parts();
     let catalog = api.definitions.catalog();
     let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
-    let read = ReadRequest::parse(&parts.headers, &parts.uri)?;
     let person = PersonId::parse(&person).map_err(|fault| {
         Problem::new(ProblemKind::Malformed)
             .detail("the last path segment is not a valid person id")
             .fault("person", fault.to_string())
     })?;
-    let answer = find(&api, budget, &person, read.at_least, api.client(&parts)).await;
+    respond(&api, budget, &person, &parts).await
+}
+
+/// Responds with a person's current allocation.
+///
+/// # Errors
+/// The problem of a read without an answer.
+pub(super) async fn respond(
+    api: &ApiState,
+    budget: &Budget,
+    person: &PersonId,
+    parts: &Parts,
+) -> Result<Response, Problem> {
+    let read = ReadRequest::parse(&parts.headers, &parts.uri)?;
+    let answer = find(api, budget, person, read.at_least, api.client(parts)).await;
     let answer = answer.map_err(|reason| person_unavailable(reason, read.at_least))?;
     let found = answer.row.as_ref().ok_or_else(|| not_counted(&answer))?;
     // Rows and definitions arrive independently: the matching definition is not loaded yet.

@@ -12,6 +12,7 @@ mod dead_letters;
 mod export;
 mod fakes;
 mod jobs;
+mod pages;
 mod person;
 mod read_limits;
 mod read_metrics;

@@ -5,12 +5,14 @@
 
 mod batch;
 mod definition;
+mod form;
 mod json;
 mod percentage;
 mod submission;
 
 pub(crate) use batch::{MAX_ITEMS, ParsedBatch, json_array, ndjson};
 pub(crate) use definition::definition;
+pub(crate) use form::{form, submission_id};
 pub use percentage::{PercentageFault, parse_basis_points};
 pub(crate) use submission::{ParsedSubmission, submission};
 

@@ -1,7 +1,8 @@
-//! The routes of ingest, one file each.
+//! The routes of ingest, one file each; `form` has those of the pages.
 
 mod define;
 mod delete;
+mod form;
 mod submit;
 mod submit_batch;
 mod withdraw;
@@ -37,6 +38,7 @@ pub fn routes(
             post(submit_batch::submit_batch).delete(withdraw::withdraw_person_named_batch),
         )
         .route("/v1/budgets/{budget}/submissions/{person}", delete(withdraw::withdraw))
+        .merge(form::routes())
         .merge(admin_routes)
         .with_state(service))
 }

@@ -1,0 +1,63 @@
+//! What a page needs of its request.
+
+use http::header::{ACCEPT_LANGUAGE, COOKIE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName};
+use jiff::Timestamp;
+use page::form::FormRequest;
+use page::language::Language;
+use page::person;
+use page::texts::Texts;
+use schemas::PersonId;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A request of a page.
+pub(super) struct PageRequest {
+    pub headers: HeaderMap,
+    pub path: String,
+    pub query: String,
+    /// The query's members.
+    pub form: FormRequest,
+    /// The texts of the chosen language.
+    pub texts: &'static Texts,
+    pub now: Timestamp,
+}
+
+impl PageRequest {
+    /// Reads a request. A link on another site cannot fill in the form, nor claim that something failed.
+    pub fn of(parts: &Parts) -> Self {
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let mut form = FormRequest::parse(query.as_bytes());
+        if parts.headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "cross-site") {
+            form = FormRequest { lang: form.lang, ..FormRequest::default() };
+        }
+        let accept = parts.headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+        let language = Language::choose(form.lang.as_deref(), accept);
+        Self {
+            headers: parts.headers.clone(),
+            path: parts.uri.path().to_owned(),
+            query,
+            texts: Texts::of(language),
+            form,
+            now: Timestamp::now(),
+        }
+    }
+
+    /// The page's language.
+    pub fn language(&self) -> Language {
+        self.texts.language()
+    }
+
+    /// Returns the person of the request's cookie.
+    pub fn person(&self) -> Option<PersonId> {
+        person::from_cookies(
+            self.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()),
+        )
+    }
+
+    /// Returns a header as text.
+    pub fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}

@@ -1,0 +1,85 @@
+//! An aggregate as a page shows it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use page::view::{self, CategoryResult, Results, ShownResults};
+use schemas::{Budget, Openness};
+
+use super::rendered::ResultsBasis;
+use crate::answer::{Answer, Withheld, median_tenths, withheld};
+use crate::routes::ApiState;
+
+/// The results of a budget at one moment.
+pub(super) enum PageResults {
+    NotYet,
+    Unavailable,
+    Withheld(view::Withheld),
+    Shown(Arc<Answer>),
+}
+
+impl PageResults {
+    /// Reads the results of a budget. A page is shown without them if they cannot be read.
+    pub async fn read(api: &ApiState, budget: &Budget, now: Timestamp) -> Self {
+        if matches!(budget.openness(now), Openness::NotYet(_)) {
+            return Self::NotYet;
+        }
+        let Some(slot) = api.aggregates.slot(budget.id.as_str()) else { return Self::Unavailable };
+        let reading = match api.aggregates.read_memory(&slot) {
+            Some(reading) => reading,
+            None => match api.aggregates.read(&slot).await {
+                Ok(reading) => reading,
+                Err(_) => return Self::Unavailable,
+            },
+        };
+        let answer = reading.aged.answer;
+        // The answer may be of an earlier definition, which withheld less.
+        match answer.withheld().or_else(|| withheld(budget, answer.totals().people, now)) {
+            Some(withheld) => Self::Withheld(of_answer(withheld)),
+            None => Self::Shown(answer),
+        }
+    }
+
+    /// What a page with these results depends on.
+    pub fn basis(&self) -> ResultsBasis {
+        match self {
+            Self::NotYet => ResultsBasis::NotYet,
+            Self::Unavailable => ResultsBasis::Unavailable,
+            Self::Withheld(withheld) => ResultsBasis::Withheld(*withheld),
+            Self::Shown(answer) => ResultsBasis::Shown(answer.plain().etag.clone()),
+        }
+    }
+
+    /// Converts the results for the page.
+    pub fn view(&self) -> Results {
+        match self {
+            Self::NotYet => Results::NotYet,
+            Self::Unavailable => Results::Unavailable,
+            Self::Withheld(withheld) => Results::Withheld(*withheld),
+            Self::Shown(answer) => Results::Shown(shown(answer)),
+        }
+    }
+}
+
+fn of_answer(withheld: Withheld) -> view::Withheld {
+    match withheld {
+        Withheld::AfterClose(until) => view::Withheld::AfterClose(until),
+        Withheld::MinimumPeople => view::Withheld::MinimumPeople,
+        Withheld::UnknownRule => view::Withheld::UnknownRule,
+    }
+}
+
+fn shown(answer: &Answer) -> ShownResults {
+    let totals = answer.totals();
+    let updated_at = i64::try_from(totals.updated_at_ms).ok().filter(|ms| *ms > 0);
+    let categories = totals.categories.iter().map(|category| CategoryResult {
+        total_basis_points: category.basis_points,
+        median_tenths: median_tenths(&category.people_by_percent),
+    });
+    ShownResults {
+        people: totals.people,
+        updated_at: updated_at.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
+        categories: categories.collect(),
+        json: String::from_utf8_lossy(&answer.plain().body).into_owned(),
+    }
+}

@@ -1,0 +1,114 @@
+// Starts Debian's Chromium, and watches every page for violations of the policy and requests to other hosts.
+import assert from "node:assert/strict";
+import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+
+const require = createRequire(import.meta.url);
+const AXE = require.resolve("axe-core/axe.min.js");
+const EXECUTABLE = process.env.CHROMIUM ?? ["/usr/bin/chromium", "/usr/bin/chromium-browser"].find(existsSync);
+const SCREENSHOTS = process.env.ALLOCATOR_SCREENSHOTS;
+
+/** Rules of WCAG 2.2 AA and good practice. */
+const AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
+
+export const PHONE = { width: 320, height: 568 };
+export const DESKTOP = { width: 1280, height: 900 };
+
+export async function startBrowser() {
+  assert.ok(EXECUTABLE, "chromium is not installed");
+  return chromium.launch({
+    executablePath: EXECUTABLE,
+    args: ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+      "--disable-component-update", "--disable-sync"],
+  });
+}
+
+/**
+ * Opens a page in a fresh profile. `page.faults` collects what no page may do; `close` checks that it is empty.
+ */
+export async function openPage(browser, options = {}) {
+  const { allowConsole = [], ...rest } = options;
+  const context = await browser.newContext({ viewport: PHONE, locale: "en", ...rest });
+  const page = await context.newPage();
+  page.setDefaultTimeout(10_000);
+  page.faults = [];
+  page.requests = [];
+  context.on("request", (request) => {
+    const url = new URL(request.url());
+    page.requests.push(request);
+    if (!["127.0.0.1", "localhost"].includes(url.hostname) && url.protocol !== "data:") page.faults.push(`foreign: ${url}`);
+  });
+  page.on("pageerror", (error) => page.faults.push(`error: ${error}`));
+  page.on("console", (message) => {
+    const text = message.text();
+    const isExpected = /Failed to load resource/.test(text) || allowConsole.some((pattern) => pattern.test(text));
+    if (message.type() === "error" && !isExpected) page.faults.push(`console: ${text}`);
+  });
+  await context.addInitScript(() => {
+    globalThis.violations = [];
+    document.addEventListener("securitypolicyviolation", (event) =>
+      globalThis.violations.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sample}`));
+  });
+  page.finish = async () => {
+    const violations = await page.evaluate(() => globalThis.violations ?? []).catch(() => []);
+    await context.close();
+    assert.deepEqual([...page.faults, ...violations], []);
+  };
+  return page;
+}
+
+/** Runs `action` with a page, and checks at its end that the page did nothing forbidden. */
+export async function withPage(browser, options, action) {
+  const page = await openPage(browser, options);
+  let done = false;
+  try {
+    await action(page);
+    done = true;
+  } finally {
+    if (!done) await page.context().close();
+  }
+  await page.finish();
+}
+
+/** Checks the page's present state with axe: no violation. */
+export async function checkAccessibility(page, state) {
+  // By the debugger's protocol: the page's own policy forbids inline scripts.
+  if (!(await page.evaluate(() => "axe" in globalThis))) {
+    const { readFile } = await import("node:fs/promises");
+    await page.evaluate(await readFile(AXE, "utf8"));
+  }
+  const found = await page.evaluate(async (tags) => {
+    const result = await globalThis.axe.run(document, {
+      runOnly: { type: "tag", values: tags },
+      rules: { "target-size": { enabled: true } },
+      resultTypes: ["violations"],
+    });
+    return result.violations.map(({ id, help, nodes }) => `${id}: ${help}\n    ${nodes.map(({ html, failureSummary }) => `${html.slice(0, 160)} ${failureSummary}`).join("\n    ")}`);
+  }, AXE_TAGS);
+  assert.deepEqual(found, [], `accessibility of: ${state}`);
+}
+
+/** Checks that nothing is wider than the window. */
+export async function checkNoSidewaysScrolling(page, state) {
+  const { scroll, client, wide } = await page.evaluate(() => {
+    const root = document.documentElement;
+    const limit = root.clientWidth + 1;
+    const isInScroller = (element) => element.closest(".wide") !== null;
+    const wide = [...document.querySelectorAll("body *")].filter((element) => {
+      const { left, right, width } = element.getBoundingClientRect();
+      return width > 1 && !isInScroller(element) && !element.closest(".visually-hidden, .skip") && (right > limit || left < -1);
+    });
+    return { scroll: root.scrollWidth, client: root.clientWidth, wide: wide.map((element) => `${element.tagName}.${element.className?.baseVal ?? element.className}`).slice(0, 5) };
+  });
+  assert.ok(scroll <= client, `${state}: ${scroll} > ${client}, ${wide}`);
+}
+
+/** Takes a picture, where a folder for pictures is set. */
+export async function screenshot(page, name, options = {}) {
+  if (!SCREENSHOTS) return;
+  await mkdir(SCREENSHOTS, { recursive: true });
+  await page.screenshot({ path: join(SCREENSHOTS, `${name}.png`), ...options });
+}

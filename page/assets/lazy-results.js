@@ -1,0 +1,287 @@
+// @ts-check
+/**
+ * Shows everyone's average live beside the person's own values.
+ *
+ * Owns the results table and Pause; `lazy-live.js` brings newer numbers, `lazy-distribution.js` draws how answers
+ * spread. Never shows an older state than the one on the page, nor a number of withheld results.
+ */
+import { button, find, findAll, make, setText, svg } from "./dom.js";
+import { makeLive } from "./lazy-live.js";
+import { writeAverage } from "./number.js";
+
+/** What was accepted before the closing is counted so long after it. */
+const SETTLED_AFTER_MS = 60_000;
+
+/** The end of the bars' scale in percent: the largest value, rounded up to 10. @param {number[]} percents */
+export function scaleEnd(percents) {
+  return Math.min(100, Math.max(10, Math.ceil(Math.max(0, ...percents) / 10) * 10));
+}
+
+/** Whether a state may replace the shown one: numbers never go back. @param {any} shown @param {any} next */
+export function isNewer(shown, next) {
+  if (!shown || shown.withheld || next.withheld) return true;
+  // Without anybody there is no time yet.
+  return !shown.updated_at || Date.parse(next.updated_at) >= Date.parse(shown.updated_at);
+}
+
+/**
+ * The difference to the average in whole tenths of a point, from the numbers as they are shown.
+ *
+ * @param {number} own basis points @param {number} average percent
+ */
+export function differenceTenths(own, average) {
+  return Math.round(own / 10 - Math.round(average * 10_000) / 1_000);
+}
+
+/**
+ * @param {HTMLElement} section
+ * @param {{data: any, words: import("./dom.js").Words, loadDistribution?: () => Promise<any>, clockCorrection: (header: string | null) => void}} options
+ */
+export function makeResults(section, { data, words, clockCorrection, loadDistribution = () => import("./lazy-distribution.js") }) {
+  const { text, format } = words;
+  /** @type {any} */
+  let aggregate = data.aggregate ?? null;
+  /** @type {Record<string, number> | null} */
+  let own = null;
+  let scaleTo = 0;
+  let paused = false;
+  let offlineSince = 0;
+
+  const isOpen = () => section.tagName !== "DETAILS" || /** @type {HTMLDetailsElement} */ (section).open;
+  const hasNumbers = () => Boolean(aggregate && !aggregate.withheld && aggregate.people > 0);
+  const isFinal = () => hasNumbers() && (aggregate.final === true
+    || (data.state === "closed" && Date.now() - Date.parse(data.budget.closes_at) > SETTLED_AFTER_MS));
+
+  // ---- building what the server did not ----
+
+  /** Puts an element after the others of the results, before the links. @param {any} element */
+  function place(element) {
+    const links = find(".links", section);
+    if (links) links.before(element);
+    else section.append(element);
+    return element;
+  }
+
+  const people = find("#people") ?? place(make("p", { id: "people" }));
+  const asOfLine = find(".as-of", section) ?? people.insertAdjacentElement("afterend", make("p", { class: "as-of" }));
+  const asOf = make("time", { id: "as-of" });
+  asOfLine.replaceChildren(asOf);
+  const pauseArea = find("#pause-area") ?? asOfLine.insertAdjacentElement("afterend", make("p", { id: "pause-area" }));
+  const freshness = make("span", { class: "freshness" });
+  const pause = button(text("pause"), togglePause, { class: "quiet" });
+  const sort = button(text("largest_first"), toggleOrder, { class: "quiet" });
+  pauseArea.replaceChildren(pause, " ", sort, " ", freshness);
+
+  /** The sentence in place of numbers: nobody yet, or withheld. */
+  function showSentence() {
+    const withheld = aggregate?.withheld;
+    const old = find(".withheld, #nobody", section);
+    if (!aggregate) return;
+    if (hasNumbers()) {
+      old?.remove();
+      return;
+    }
+    const node = old ?? people.insertAdjacentElement("beforebegin", make("p"));
+    node.className = withheld ? "withheld" : "empty";
+    if (withheld) node.removeAttribute("id");
+    else node.id = "nobody";
+    setText(node, withheld
+      ? text(`withheld_${withheld.reason}`, { time: withheld.until ? words.dateTime(withheld.until) : "" })
+      : text("empty"));
+  }
+
+  /** The same table as the server's. */
+  function ensureTable() {
+    const existing = find("#averages", section);
+    if (existing) return existing;
+    const head = (/** @type {string} */ name, /** @type {string} */ key) =>
+      make("th", { class: name, role: "columnheader", scope: "col" }, text(key));
+    const cell = (/** @type {string} */ name) => make("td", { class: name, role: "cell" });
+    const rows = data.budget.categories.map((/** @type {any} */ category) =>
+      make("tr", { role: "row", "data-category": category.id },
+        make("th", { class: "name", scope: "row", role: "rowheader" }, make("bdi", {}, category.name)),
+        make("td", { class: "bar", "aria-hidden": "true" }), cell("average"), cell("median"), cell("you")));
+    place(make("p", { class: "legend" }, make("span", { class: "key average" }, text("legend")), " ",
+      make("span", { class: "key you" }, text("legend_you"))));
+    const table = place(make("table", { id: "averages", role: "table" },
+      make("caption", { class: "visually-hidden" }, text("table_caption")),
+      make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, head("name", "column_area"),
+        make("th", { class: "bar", "aria-hidden": "true" }), head("average", "column_average"),
+        head("median", "column_median"), head("you", "column_you"))),
+      make("tbody", { role: "rowgroup" }, ...rows)));
+    place(make("p", { class: "note" }, text("note")));
+    return table;
+  }
+
+  // ---- painting ----
+
+  function paint() {
+    showSentence();
+    const numbers = hasNumbers();
+    if (aggregate?.withheld) removeNumbers();
+    const table = numbers ? ensureTable() : find("#averages", section);
+    const shown = [people, asOfLine, pauseArea, table, ...findAll(".legend, .note, .distribution", section)];
+    for (const node of shown) if (node) node.hidden = !numbers;
+    if (!numbers) return;
+    setText(people, text("people", { number: words.integer(aggregate.people) }));
+    asOf.setAttribute("datetime", aggregate.updated_at);
+    setText(asOf, text("as_of", { time: words.time(aggregate.updated_at) }));
+    if (scaleTo === 0) rescale();
+    for (const node of findAll("th.you, td.you, .key.you", section)) node.hidden = !own;
+    const rows = new Map(findAll("tr[data-category]", table).map((row) => [row.dataset.category, row]));
+    for (const category of aggregate.categories) {
+      const row = rows.get(category.id);
+      if (row) paintRow(row, category);
+    }
+    ensureDistribution();
+    pause.hidden = isFinal();
+  }
+
+  /** Results may become withheld again, when people withdraw: hiding is not enough. */
+  function removeNumbers() {
+    for (const node of findAll("#averages, .legend, .note, .distribution", section)) node.remove();
+    for (const node of [people, asOf, freshness]) setText(node, "");
+    asOf.removeAttribute("datetime");
+  }
+
+  /** @param {HTMLElement} row @param {any} category */
+  function paintRow(row, category) {
+    setText(find("td.average", row), words.withSign(writeAverage(category.average_percent, format)));
+    setText(find("td.median", row), words.withSign(writeAverage(category.median_percent, format)));
+    const bar = find("td.bar", row);
+    let picture = find("svg", bar);
+    // The server's bar has another scale and no track: it is drawn once anew.
+    if (!picture?.querySelector(".track")) bar.replaceChildren(picture = drawBar());
+    const width = (/** @type {number} */ percent) => `${Math.min(100, (percent / scaleTo) * 100).toFixed(2)}%`;
+    const average = find("rect.average", picture);
+    const next = width(category.average_percent);
+    if (average.getAttribute("width") !== next) average.setAttribute("width", next);
+    find("svg.you-marker", picture)?.remove();
+    if (!own) return;
+    const mine = own[category.id] ?? 0;
+    picture.append(svg("svg", { class: "you-marker", x: width(mine / 100), y: 13, overflow: "visible" },
+      svg("path", { class: "you", d: "M0 0 6 9H-6Z" })));
+    paintOwn(find("td.you", row), mine, category.average_percent);
+  }
+
+  /** @param {HTMLElement} cell @param {number} mine @param {number} average */
+  function paintOwn(cell, mine, average) {
+    const number = words.percent(mine);
+    const tenths = differenceTenths(mine, average);
+    const points = writeAverage(Math.abs(tenths) / 10, format);
+    const difference = tenths === 0 ? text("same") : text(tenths > 0 ? "above" : "below", { points });
+    if (cell.dataset.shown === number + difference) return;
+    cell.dataset.shown = number + difference;
+    cell.replaceChildren(make("span", { class: "number" }, number), " ", make("span", { class: "difference" }, difference));
+  }
+
+  const drawBar = () => svg("svg", { width: "100%", height: 24, "aria-hidden": "true", focusable: "false" },
+    svg("rect", { class: "track", width: "100%", height: 12 }), svg("rect", { class: "average", width: "0%", height: 12 }));
+
+  /** Only when loading or sending: a scale that follows live numbers would make all bars move. */
+  function rescale() {
+    if (!hasNumbers()) return;
+    scaleTo = scaleEnd([
+      ...aggregate.categories.map((/** @type {any} */ category) => category.average_percent),
+      ...Object.values(own ?? {}).map((value) => value / 100),
+    ]);
+  }
+
+  // ---- the order of rows ----
+
+  let largestFirst = false;
+  function toggleOrder() {
+    largestFirst = !largestFirst;
+    const body = find("#averages tbody", section);
+    const order = new Map(aggregate.categories.map((/** @type {any} */ category, /** @type {number} */ index) =>
+      [category.id, largestFirst ? -category.average_percent : index]));
+    const rows = findAll("tr", body);
+    rows.sort((a, b) => (order.get(a.dataset.category) ?? 0) - (order.get(b.dataset.category) ?? 0));
+    body.append(...rows);
+    setText(sort, text(largestFirst ? "usual_order" : "largest_first"));
+  }
+
+  // ---- how answers spread ----
+
+  function ensureDistribution() {
+    if (find(".distribution", section)) return;
+    const body = make("div", { class: "distribution-body" });
+    const details = make("details", { class: "distribution" }, make("summary", {}, text("distribution")), body);
+    const load = async () => {
+      body.replaceChildren(make("p", {}, text("loading")));
+      try {
+        const module = await loadDistribution();
+        const response = await fetch(`${data.urls.aggregate}?include=distribution`, { headers: { Accept: "application/json" } });
+        if (!response.ok) throw new Error(String(response.status));
+        const answer = await response.json();
+        if (answer.withheld) throw new Error("withheld");
+        body.replaceChildren(module.drawDistribution(answer, words));
+      } catch {
+        body.replaceChildren(make("p", {}, text("load_failed"), " ", button(text("try_again"), load, { class: "quiet" })));
+      }
+    };
+    details.addEventListener("toggle", () => details.open && load());
+    (find(".note", section) ?? section.lastElementChild).after(details);
+  }
+
+  // ---- live ----
+
+  /** @param {any} next @param {{rescale?: boolean}} [options] */
+  function take(next, options = {}) {
+    if (!isNewer(aggregate, next)) return;
+    aggregate = next;
+    if (options.rescale) scaleTo = 0;
+    paint();
+    if (isFinal()) live.stop();
+  }
+
+  const live = makeLive({
+    urls: data.urls,
+    clockCorrection,
+    isWanted: () => isOpen() && !paused && !isFinal() && data.state !== "not-yet",
+    closesAt: () => (aggregate?.withheld?.reason === "after_close" ? Date.parse(aggregate.withheld.until) : 0),
+    take,
+    show: (state) => showFreshness(state),
+  });
+
+  /** @param {import("./lazy-live.js").Freshness} state */
+  function showFreshness(state) {
+    if (state !== "offline") offlineSince = 0;
+    else offlineSince ||= Date.now();
+    if (paused) return;
+    const isShown = hasNumbers();
+    setText(freshness, !isShown || state === "fresh" ? ""
+      : state === "offline" ? text("offline_since", { time: words.time(offlineSince) })
+      : state === "delayed" ? text("delayed", { time: words.time(aggregate.updated_at) })
+      : text("recounting"));
+  }
+
+  function togglePause() {
+    paused = !paused;
+    setText(pause, text(paused ? "resume" : "pause"));
+    setText(freshness, paused ? text("paused", { time: words.time(Date.now()) }) : "");
+    live.stop();
+    live.start();
+  }
+
+  section.addEventListener("toggle", () => live.start());
+  paint();
+  live.start();
+
+  return {
+    hasNumbers,
+    /** Shows the person's own values beside everyone's; null for none. @param {Record<string, number> | null} values */
+    setOwn(values) {
+      own = values;
+      scaleTo = 0;
+      paint();
+    },
+    /** Takes an aggregate that another request brought. @param {any} next */
+    take(next) {
+      if (!paused) take(next, { rescale: true });
+    },
+    open() {
+      if (section.tagName === "DETAILS") /** @type {HTMLDetailsElement} */ (section).open = true;
+    },
+  };
+}

@@ -1,0 +1,206 @@
+//! A budget's page, with the form, and its page of results.
+
+use maud::{Markup, html};
+use schemas::Openness;
+
+use super::document::{Document, link};
+use super::page_data::page_data;
+use super::results::results;
+use super::rows::{fault_summary, rows};
+use super::time::time;
+use crate::form::{self, Applied, FormFault, FormValues};
+use crate::texts::Texts;
+use crate::view::{BudgetView, Results};
+
+/// The content of a budget's page.
+#[derive(Debug)]
+pub struct BudgetPage<'a> {
+    /// The texts of the page's language.
+    pub texts: &'static Texts,
+    /// The budget.
+    pub budget: &'a BudgetView,
+    /// The results.
+    pub results: &'a Results,
+    /// The form's values and what is said about them; an empty form at first.
+    pub form: FormState<'a>,
+    /// The query with the form's values, for the links to the page in other languages.
+    pub query: &'a str,
+}
+
+/// The state of the form.
+#[derive(Debug)]
+pub struct FormState<'a> {
+    /// The values.
+    pub values: &'a FormValues,
+    /// Their faults.
+    pub faults: &'a [FormFault],
+    /// The tool that was applied.
+    pub applied: Option<&'a Applied>,
+}
+
+/// Renders a budget's page.
+pub fn budget_page(page: &BudgetPage<'_>) -> String {
+    let BudgetPage { texts, budget, form, .. } = page;
+    let path = budget.path();
+    let is_closed = matches!(budget.openness, Openness::Closed(_));
+    let skip = match is_closed {
+        true => ("#results", texts.text("skip_to_results")),
+        false => ("#allocation", texts.text("skip_to_form")),
+    };
+    let document = Document {
+        texts,
+        page: "budget",
+        title: &budget.name,
+        has_faults: !form.faults.is_empty(),
+        path: &path,
+        query: page.query,
+        canonical: Some(&path),
+        data: Some(page_data(budget, page.results, texts)),
+        skip,
+    };
+    document.render(&html! {
+        (heading(budget, texts))
+        @if !is_closed { (fault_summary(budget, form.faults, texts)) (notice(form, texts)) (form_of(page)) }
+        p id="announce" class="visually-hidden" role="status" {}
+        section id="receipt" class="receipt" hidden {}
+        p class="own" { a href=(link(&format!("{path}/mine"), texts.language())) { (texts.text("my_answer")) } }
+        details id="results" open[is_closed] {
+            summary { (texts.text("results")) }
+            (results(budget, page.results, None, texts))
+            (results_links(budget, texts))
+        }
+    })
+}
+
+/// Renders the page with a budget's results alone.
+pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results) -> String {
+    let path = format!("{}/results", budget.path());
+    let document = Document {
+        texts,
+        page: "results",
+        title: &budget.name,
+        has_faults: false,
+        path: &path,
+        query: "",
+        canonical: Some(&path),
+        data: Some(page_data(budget, shown, texts)),
+        skip: ("#results", texts.text("skip_to_results")),
+    };
+    document.render(&html! {
+        (heading(budget, texts))
+        p id="announce" class="visually-hidden" role="status" {}
+        @if budget.openness == Openness::Open {
+            p class="take-part" { a href=(link(&budget.path(), texts.language())) { (texts.text("take_part")) } }
+        }
+        section id="results" {
+            h2 { (texts.text("results")) }
+            (results(budget, shown, None, texts))
+            p class="links" { (api_link(budget, texts)) }
+        }
+    })
+}
+
+/// Renders the question and whether the budget is open.
+pub(super) fn heading(budget: &BudgetView, texts: &Texts) -> Markup {
+    html! {
+        h1 { bdi { (budget.name) } }
+        p class="state" id="state" { (state(budget, texts)) }
+    }
+}
+
+/// Describes whether the budget is open.
+pub(super) fn state(budget: &BudgetView, texts: &Texts) -> Markup {
+    match (budget.openness, budget.closes_at) {
+        (Openness::NotYet(at), _) => texts.markup("state_opens", &[("time", time(at, texts))]),
+        (Openness::Open, Some(at)) => {
+            texts.markup("state_open_until", &[("time", time(at, texts))])
+        }
+        (Openness::Open, None) => html! { (texts.text("state_open")) },
+        (Openness::Closed(at), _) => texts.markup("state_closed", &[("time", time(at, texts))]),
+    }
+}
+
+fn form_of(page: &BudgetPage<'_>) -> Markup {
+    let BudgetPage { texts, budget, form, .. } = page;
+    let path = budget.path();
+    let is_open = budget.openness == Openness::Open;
+    html! {
+        form id="allocation" method="get" action={ (path) "/confirm" } autocomplete="off" novalidate {
+            input type="hidden" name="lang" value=(texts.language().tag());
+            // The first submit button of the form is the one that Enter presses: it must never send.
+            @if is_open {
+                button class="default-submit" name="do" value="check" formaction=(path) tabindex="-1" aria-hidden="true" {
+                    (texts.text("check"))
+                }
+            }
+            fieldset disabled[!is_open] {
+                legend { bdi { (budget.name) } " " span class="hint" { (texts.text("form_hint")) } }
+                (rows(budget, form.values, form.faults, texts))
+            }
+            @if is_open {
+                div class="tools" {
+                    button name="do" value="share" formaction=(path) { (texts.text("tool_share")) }
+                    " "
+                    button name="do" value="scale" formaction=(path) { (texts.text("tool_scale")) }
+                }
+                div class="bar" id="bar" {
+                    output id="left" class="left" { (left_text(form.values.left(), texts)) }
+                    span class="meter" aria-hidden="true" {}
+                    button class="send" id="send" { (texts.text("send")) }
+                }
+            }
+        }
+    }
+}
+
+fn left_text(left: i64, texts: &Texts) -> String {
+    let percent = texts.numbers().percent(left.unsigned_abs());
+    match left {
+        0 => texts.text("left_nothing").to_owned(),
+        1.. => texts.format("left", &[("left", &percent)]),
+        _ => texts.format("too_much", &[("over", &percent)]),
+    }
+}
+
+/// Says what a tool did.
+fn notice(form: &FormState<'_>, texts: &Texts) -> Markup {
+    let Some(applied) = form.applied else { return html! {} };
+    let text = match applied.shared {
+        Some(shared) if shared.basis_points == 0 => texts.text("shared_nothing").to_owned(),
+        Some(shared) => texts.format(
+            "shared",
+            &[
+                ("percent", &texts.numbers().percent(shared.basis_points)),
+                ("count", &shared.categories.to_string()),
+            ],
+        ),
+        None if applied.scaled => texts.text("scaled").to_owned(),
+        None if form.faults.is_empty() => texts.text("checked").to_owned(),
+        None => return html! {},
+    };
+    html! { p class="notice" role="status" { (text) } }
+}
+
+fn results_links(budget: &BudgetView, texts: &Texts) -> Markup {
+    let path = format!("{}/results", budget.path());
+    html! {
+        p class="links" {
+            a href=(link(&path, texts.language())) { (texts.text("results_alone")) }
+            " "
+            (api_link(budget, texts))
+        }
+    }
+}
+
+fn api_link(budget: &BudgetView, texts: &Texts) -> Markup {
+    html! { a href={ "/v1/budgets/" (budget.id) "/aggregate" } { (texts.text("results_data")) } }
+}
+
+/// Renders the hidden fields that carry values through a form.
+pub(super) fn hidden_fields(fields: &[(String, String)]) -> Markup {
+    html! {
+        @for (category, value) in fields {
+            input type="hidden" name={ (form::FIELD) (category) } value=(value);
+        }
+    }
+}

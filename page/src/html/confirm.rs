@@ -1,0 +1,86 @@
+//! The page on which a person without a script sends the allocation.
+
+use maud::{Markup, html};
+use schemas::SubmissionId;
+
+use super::budget::{heading, hidden_fields};
+use super::document::{Document, link};
+use super::rows::{percent, swatch};
+use crate::form::{self, FormValues};
+use crate::texts::Texts;
+use crate::view::BudgetView;
+
+/// The content of the confirmation page. The values are a valid allocation.
+#[derive(Debug)]
+pub struct ConfirmPage<'a> {
+    /// The texts of the page's language.
+    pub texts: &'static Texts,
+    /// The budget.
+    pub budget: &'a BudgetView,
+    /// The values.
+    pub values: &'a FormValues,
+    /// The values as fields of the form.
+    pub fields: &'a [(String, String)],
+    /// The id that makes sending twice one submission.
+    pub submission_id: SubmissionId,
+    /// The slug of the problem with which sending failed.
+    pub fault: Option<&'a str>,
+}
+
+/// Renders the confirmation page.
+pub fn confirm_page(page: &ConfirmPage<'_>) -> String {
+    let ConfirmPage { texts, budget, .. } = page;
+    let path = budget.path();
+    let query = form::query(page.fields, &[]);
+    let document = Document {
+        texts,
+        page: "confirm",
+        title: &budget.name,
+        has_faults: page.fault.is_some(),
+        path: &format!("{path}/confirm"),
+        query: &query,
+        canonical: Some(&path),
+        data: None,
+        skip: ("#confirm", texts.text("skip_to_form")),
+    };
+    let change = format!("{}&do=check&{query}", link(&path, texts.language()));
+    document.render(&html! {
+        (heading(budget, texts))
+        @if let Some(fault) = page.fault {
+            div id="fault-summary" class="fault-summary" tabindex="-1" {
+                div role="alert" { p { (fault_text(fault, texts)) } }
+            }
+        }
+        form id="confirm" method="post" action={ (path) "/submit" } {
+            h2 { (texts.text("confirm")) }
+            ul class="shares" {
+                @for (category, value) in budget.categories.iter().zip(page.values.typed()) {
+                    @if !value.is_empty() {
+                        li { (swatch(category)) bdi { (category.name) } ": " (percent(value, texts)) }
+                    }
+                }
+            }
+            input type="hidden" name="lang" value=(texts.language().tag());
+            input type="hidden" name="submission_id" value=(page.submission_id);
+            (hidden_fields(page.fields))
+            button class="send" { (texts.text("send")) }
+            " "
+            a href=(change) { (texts.text("change_values")) }
+            p class="note" { (texts.text("confirm_note")) }
+        }
+    })
+}
+
+/// Says why sending failed, and whether trying again helps.
+pub(super) fn fault_text(slug: &str, texts: &Texts) -> Markup {
+    let text = match slug {
+        "forbidden" => texts.text("problem_cookies"),
+        "budget-closed" => texts.text("problem_closed"),
+        "in-flight" => texts.text("problem_in_flight"),
+        "rate-limited" => texts.text("problem_rate_limited"),
+        "key-reused" => texts.text("problem_key_reused"),
+        "unavailable" => texts.text("problem_unavailable"),
+        _ => texts.text("problem_unknown"),
+    };
+    html! { (text) }
+}

@@ -1,0 +1,21 @@
+//! The pages. Every text of a budget is escaped, and isolated from the direction of the text around it.
+
+mod budget;
+mod confirm;
+mod document;
+mod list;
+mod mine;
+mod page_data;
+mod problem;
+mod results;
+mod rows;
+mod time;
+
+pub use budget::{BudgetPage, FormState, budget_page, results_page};
+pub use confirm::{ConfirmPage, confirm_page};
+pub use list::list_page;
+pub use mine::{MinePage, MineState, OwnAllocation, mine_page};
+pub use problem::{not_found_page, unavailable_page};
+
+#[cfg(test)]
+mod tests;

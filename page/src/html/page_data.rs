@@ -1,0 +1,123 @@
+//! The data that the page's script reads: JSON in a `<script>` that no browser executes.
+
+use jiff::Timestamp;
+use maud::{Markup, PreEscaped, html};
+use schemas::ResultsVisibility;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::assets::Assets;
+use crate::texts::Texts;
+use crate::view::{BudgetView, CategoryView, Results, Withheld};
+
+#[derive(Serialize)]
+struct PageData<'a> {
+    budget: BudgetData<'a>,
+    state: &'static str,
+    language: &'static str,
+    assets: String,
+    texts: Option<&'a RawValue>,
+    number_format: NumberFormatData<'a>,
+    aggregate: Option<Aggregate<'a>>,
+    urls: Urls,
+}
+
+#[derive(Serialize)]
+struct BudgetData<'a> {
+    id: &'a str,
+    name: &'a str,
+    categories: &'a [CategoryView],
+    results: ResultsVisibility,
+    opens_at: Option<Timestamp>,
+    closes_at: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct NumberFormatData<'a> {
+    decimal: &'a str,
+    group: &'a str,
+    minimum_grouping: usize,
+    digits: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Aggregate<'a> {
+    Shown(&'a RawValue),
+    Withheld { budget: &'a str, name: &'a str, withheld: WithheldData },
+}
+
+#[derive(Serialize)]
+struct WithheldData {
+    reason: &'static str,
+    until: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct Urls {
+    submit: String,
+    withdraw: String,
+    person: String,
+    mine: String,
+    aggregate: String,
+    /// Live results; where a service has no such route, the script polls.
+    stream: String,
+}
+
+/// Renders the data of a budget's page. Withheld results have no version here, which would count submissions.
+pub(super) fn page_data(budget: &BudgetView, results: &Results, texts: &Texts) -> Markup {
+    let numbers = texts.numbers();
+    let url = |route: &str| format!("/budgets/{}/{route}", budget.id);
+    let data = PageData {
+        budget: BudgetData {
+            id: &budget.id,
+            name: &budget.name,
+            categories: &budget.categories,
+            results: budget.results,
+            opens_at: budget.opens_at,
+            closes_at: budget.closes_at,
+        },
+        state: budget.state(),
+        language: texts.language().tag(),
+        assets: Assets::embedded().folder(),
+        texts: serde_json::from_str(texts.script()).ok(),
+        number_format: NumberFormatData {
+            decimal: &numbers.decimal,
+            group: &numbers.group,
+            minimum_grouping: numbers.minimum_grouping,
+            digits: "latn",
+        },
+        aggregate: aggregate(budget, results),
+        urls: Urls {
+            submit: url("submit"),
+            withdraw: url("withdraw"),
+            person: url("person"),
+            mine: url("mine"),
+            aggregate: format!("/v1/budgets/{}/aggregate", budget.id),
+            stream: format!("/v1/budgets/{}/aggregate/stream", budget.id),
+        },
+    };
+    let json = serde_json::to_string(&data).unwrap_or_default();
+    html! { script type="application/json" id="page-data" { (PreEscaped(without_tags(&json))) } }
+}
+
+fn aggregate<'a>(budget: &'a BudgetView, results: &'a Results) -> Option<Aggregate<'a>> {
+    match results {
+        Results::NotYet | Results::Unavailable => None,
+        Results::Withheld(withheld) => {
+            let (reason, until) = match withheld {
+                Withheld::AfterClose(until) => ("after_close", Some(*until)),
+                Withheld::MinimumPeople => ("minimum_people", None),
+                Withheld::UnknownRule => ("unknown_rule", None),
+            };
+            let withheld = WithheldData { reason, until };
+            Some(Aggregate::Withheld { budget: &budget.id, name: &budget.name, withheld })
+        }
+        Results::Shown(shown) => serde_json::from_str(&shown.json).ok().map(Aggregate::Shown),
+    }
+}
+
+/// Escapes `<`, which JSON has only inside of strings, so that no text ends the script or begins a comment in it.
+fn without_tags(json: &str) -> String {
+    json.replace('<', "\\u003c")
+}
