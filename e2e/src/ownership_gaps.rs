@@ -147,7 +147,7 @@ mod tests {
 
     const CLAIMED: &str = "partition claimed";
     const RELEASED: &str = "partition released";
-    const FENCED: &str = "partition fenced by another owner, rejoining the group";
+    const FENCED: &str = "partition fenced by another owner";
     const FOLDED: &str = "first new record since the claim";
 
     fn lasted(logs: &[ProcessLog]) -> Vec<u64> {

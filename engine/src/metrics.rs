@@ -25,6 +25,7 @@ pub struct EngineMetrics {
     owned: IntGaugeVec,
     halted: IntGaugeVec,
     fenced: IntCounter,
+    claim_retries: IntCounterVec,
     rejoins: IntCounter,
     publish_seconds: Histogram,
     publish_failures: IntCounter,
@@ -90,6 +91,11 @@ impl EngineMetrics {
                 "processor_fenced_total",
                 "Times an owner was fenced: another process had claimed its partition.",
             )?,
+            claim_retries: metrics.counter_vec(
+                "processor_claim_retries_total",
+                "Times an assigned partition could not be claimed, or lost its owner, and was to be claimed again in place.",
+                &["partition", "cause"],
+            )?,
             rejoins: metrics.counter("processor_rejoins_total", "Times this process rejoined the consumer group.")?,
             publish_seconds: metrics.histogram(
                 "processor_publish_duration_seconds",
@@ -141,6 +147,10 @@ impl EngineMetrics {
 
     pub(crate) fn fenced(&self) {
         self.fenced.inc();
+    }
+
+    pub(crate) fn claim_retried(&self, partition: PartitionId, cause: &str) {
+        self.claim_retries.with_label_values(&[partition.to_string().as_str(), cause]).inc();
     }
 
     /// Counts a rejoin of the consumer group.

@@ -6,6 +6,7 @@
 //! | `parse` | bodies to domain values, reporting every fault at once |
 //! | `service` | the checks that all routes share |
 //! | `append` | validated submissions to records in the log, at most once per submission id |
+//! | `refused_partitions` | the metric of partitions that refuse submissions |
 //! | `budget_freezer` | freezing a budget's rules before its first submission |
 //!
 //! Ingest never reads the log and does not know what submissions add up to.
@@ -24,6 +25,7 @@ mod parse;
 mod pending;
 mod problems;
 mod readiness;
+mod refused_partitions;
 mod response;
 mod routes;
 mod service;

@@ -1,13 +1,16 @@
 //! The metrics of ingest. Labels are closed sets and never hold a person or an id.
 
 use std::ptr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge};
 use runtime::metrics::{Metrics, MetricsError, SECONDS_BUCKETS};
 use runtime::problem::ProblemKind;
+use storage::log::LogWriter;
 
 use crate::pending::AppendOutcome;
+use crate::refused_partitions::RefusedPartitions;
 
 const BATCH_BUCKETS: &[f64] = &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0];
 
@@ -29,7 +32,11 @@ pub(crate) struct IngestMetrics {
 }
 
 impl IngestMetrics {
-    pub fn register(metrics: &Metrics) -> Result<Self, MetricsError> {
+    /// Registers the metrics, and the state of the log's partitions.
+    pub fn register(metrics: &Metrics, log: Arc<dyn LogWriter>) -> Result<Self, MetricsError> {
+        RefusedPartitions::of(log)
+            .and_then(|refused| metrics.registry().register(Box::new(refused)))
+            .map_err(|source| MetricsError { name: "ingest_partition_refused".into(), source })?;
         let submissions = metrics.counter_vec(
             "ingest_submissions_total",
             "Submissions and withdrawals, by outcome.",

@@ -40,7 +40,7 @@ impl IngestService {
         deps: IngestDeps,
         metrics: &Metrics,
     ) -> Result<Self, MetricsError> {
-        let metrics = Arc::new(IngestMetrics::register(metrics)?);
+        let metrics = Arc::new(IngestMetrics::register(metrics, Arc::clone(&deps.log))?);
         let appender = SubmissionAppender::new(
             Arc::clone(&deps.log),
             deps.idempotency,

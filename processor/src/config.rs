@@ -39,8 +39,8 @@ settings! {
         /// Interval for comparing the cache with all totals and publishing what it lacks, which repairs an emptied cache.
         republish_interval: Duration = "processor.republish_interval_ms", default "2000",
             unit "ms", parse parse::positive_duration_ms;
-        /// Time to claim assigned partitions before the claimed ones are folded without the rest; the rest are retried
-        /// 15 s later.
+        /// Time for one attempt to claim a partition; it is repeated after at most 5 s, and the other partitions are folded
+        /// meanwhile.
         claim_timeout: Duration = "processor.claim_timeout_ms", default "3000",
             unit "ms", parse parse::positive_duration_ms;
     }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use schemas::Receipt;
+use schemas::{PartitionId, Receipt};
 
 use crate::config::StoreHandles;
 use crate::jobs::JobStore;
@@ -66,6 +66,10 @@ impl LogWriter for DeferredLog {
 
     fn available(&self) -> Result<(), AppendError> {
         self.opened.get().ok_or_else(|| AppendError::Unavailable(NOT_OPENED.into()))?.available()
+    }
+
+    fn refused_partitions(&self) -> Vec<PartitionId> {
+        self.opened.get().map(|log| log.refused_partitions()).unwrap_or_default()
     }
 }
 

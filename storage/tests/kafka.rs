@@ -20,7 +20,7 @@ use storage::log::kafka::{
     KafkaConfig, KafkaLogWriter, KafkaSource, SEALED_RETRY_TIMEOUT, TopicError, TopicMigrator,
 };
 use storage::log::{
-    AppendError, LogBounds, LogSource, LogWriter, NewRecord, PartitionHandler, RecordBatch,
+    AppendError, BoundsReader, LogSource, LogWriter, NewRecord, PartitionHandler, RecordBatch,
     StartPosition,
 };
 use tokio::sync::watch;
@@ -77,6 +77,7 @@ impl Received {
 struct Member {
     received: Arc<Received>,
     owned: Mutex<Vec<PartitionId>>,
+    starts: Mutex<Vec<(PartitionId, StartPosition)>>,
     /// Refuses all batches, as an owner with a slow store does.
     queue_full: AtomicBool,
 }
@@ -88,15 +89,14 @@ impl Member {
 }
 
 impl PartitionHandler for Member {
-    fn assigned(
-        &self,
-        partitions: &[(PartitionId, LogBounds)],
-    ) -> Vec<(PartitionId, StartPosition)> {
-        self.owned.lock().unwrap().extend(partitions.iter().map(|(partition, _)| *partition));
-        partitions
-            .iter()
-            .map(|(id, _)| (*id, StartPosition::At(self.received.position(*id))))
-            .collect()
+    fn assigned(&self, partitions: &[PartitionId], _: &Arc<dyn BoundsReader>) {
+        self.owned.lock().unwrap().extend(partitions);
+        let start = |id: &PartitionId| (*id, StartPosition::At(self.received.position(*id)));
+        self.starts.lock().unwrap().extend(partitions.iter().map(start));
+    }
+
+    fn take_starts(&self) -> Vec<(PartitionId, StartPosition)> {
+        std::mem::take(&mut self.starts.lock().unwrap())
     }
 
     fn revoked(&self, partitions: &[PartitionId], _lost: bool) {
@@ -120,6 +120,10 @@ impl PartitionHandler for Member {
     }
 
     fn high_watermark(&self, _: PartitionId, _: Position) {}
+
+    fn read_failed(&self, partition: PartitionId, reason: &str) {
+        panic!("partition {partition} could not be read: {reason}");
+    }
 
     fn halt(&self, partition: PartitionId, reason: String) {
         panic!("partition {partition} was halted: {reason}");
@@ -145,6 +149,7 @@ async fn join(config: &KafkaConfig, received: &Arc<Received>) -> Joined {
     let member = Arc::new(Member {
         received: Arc::clone(received),
         owned: Mutex::default(),
+        starts: Mutex::default(),
         queue_full: AtomicBool::new(false),
     });
     let stop = CancellationToken::new();

@@ -13,7 +13,7 @@ const RECOVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// partition, gets the whole time again.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// The logs found shorter than their totals. Kept beyond a revocation: rejoining the group is part of the wait.
+/// The logs found shorter than their totals. Kept beyond a revocation: the group may assign the partition again.
 #[derive(Debug, Default)]
 pub(super) struct ShortLogs(BTreeMap<PartitionId, ShortLog>);
 

@@ -1,48 +1,48 @@
-//! Which partitions this process owns: claims the partitions that the log's consumer group assigns, delivers records to
-//! their owners, and releases the revoked ones. The log source's one thread calls it; owners run as tasks. How a
-//! partition is claimed and folded is the `partition` module's.
+//! Which partitions this process owns: holds the partitions that the log's consumer group assigns, delivers records to
+//! their owners, and releases the revoked ones. The log source's one thread calls it; each partition is a task of its
+//! own, which waits for no other partition. How a partition is claimed and folded is the `partition` module's.
 //!
 //! | file | owns |
 //! |---|---|
+//! | `assignment` | one assigned partition: claiming it, running its owner, claiming it again |
+//! | `backoff` | how long a partition waits before it is claimed again |
 //! | `ownership` | the states of an assigned partition and their transitions |
 //! | `partitions` | the state of every assigned partition, as readiness and metrics show it |
-//! | `takeover` | claiming a partition, checking its log, starting its owner |
-//! | `owner_handle` | one running owner: start, release, exit |
+//! | `owner_handle` | one running owner: its queue and its positions |
+//! | `starts` | where the source is to read partitions, until it has asked for it |
 //! | `log_recovery` | how long a log may end before its totals do |
-//! | `rejoin_timer` | when the group is joined again |
 
+mod assignment;
+mod backoff;
 mod log_recovery;
 mod owner_handle;
 mod ownership;
 mod partitions;
-mod rejoin_timer;
-mod takeover;
+mod starts;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use runtime::health::Check;
 use schemas::{GenerationRegistry, LogRef, PartitionId, Position, Term};
 use storage::log::{
-    DeadLetterWriter, LogBounds, LogIdentity, PartitionHandler, RecordBatch, StartPosition,
+    BoundsReader, DeadLetterWriter, LogIdentity, PartitionHandler, RecordBatch, StartPosition,
 };
 use storage::store::{PartitionRef, Store};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
 
 use crate::metrics::EngineMetrics;
 use crate::partition::{HaltReason, PartitionLimits};
 use crate::publisher::Publisher;
+use assignment::AssignmentHandle;
+use owner_handle::OwnerHandle;
 use partitions::Partitions;
-use rejoin_timer::RejoinTimer;
-
-/// Delay before the group is rejoined for a partition that could not be claimed. The other partitions are folded
-/// meanwhile.
-const UNCLAIMED_REJOIN_DELAY: Duration = Duration::from_secs(15);
+use starts::Starts;
 
 /// Dependencies of the coordinator and of each owner.
 pub struct CoordinatorDeps {
@@ -60,7 +60,7 @@ pub struct CoordinatorDeps {
     pub limits: PartitionLimits,
     /// Limits the commits that this process has in flight.
     pub commit_permits: Arc<Semaphore>,
-    /// Time for one claim, after which the other partitions start without it.
+    /// Time for one claim of one partition, after which it is tried again.
     pub claim_timeout: Duration,
     /// The owner name, unique to this process.
     pub owner: String,
@@ -85,18 +85,32 @@ impl ActiveGeneration {
     }
 }
 
+/// Spawns the tasks that hold partitions.
+pub trait Spawner: Send + Sync + 'static {
+    /// Spawns a task.
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> JoinHandle<()>;
+}
+
+impl Spawner for Handle {
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> JoinHandle<()> {
+        Handle::spawn(self, task)
+    }
+}
+
 /// Claims, feeds and releases this process's partitions.
 pub struct Coordinator {
     shared: Arc<Shared>,
     handle: Handle,
+    held: Mutex<BTreeMap<PartitionId, AssignmentHandle>>,
     assigned: watch::Sender<BTreeSet<PartitionId>>,
 }
 
-/// State that the coordinator shares with its owners' tasks.
+/// State that the coordinator shares with the tasks that hold partitions.
 struct Shared {
     deps: CoordinatorDeps,
     partitions: Partitions,
-    rejoin_timer: RejoinTimer,
+    starts: Starts,
+    spawner: Box<dyn Spawner>,
     /// The generation in which partitions are claimed.
     active: watch::Sender<ActiveGeneration>,
     /// Whether the registry has another active generation by now. The source reads it before each record.
@@ -116,6 +130,11 @@ impl Shared {
 impl Coordinator {
     /// Creates a coordinator without partitions, whose owners run on `handle`.
     pub fn new(deps: CoordinatorDeps, handle: Handle) -> Self {
+        Self::with_spawner(deps, handle.clone(), Box::new(handle))
+    }
+
+    /// Creates a coordinator whose owners are spawned by `spawner`.
+    pub fn with_spawner(deps: CoordinatorDeps, handle: Handle, spawner: Box<dyn Spawner>) -> Self {
         let partitions = Partitions::new(deps.check.clone(), deps.metrics.clone());
         let mut registry = deps.registry.clone();
         let active = ActiveGeneration::of(&registry.borrow_and_update());
@@ -123,7 +142,8 @@ impl Coordinator {
         let shared = Arc::new(Shared {
             deps,
             partitions,
-            rejoin_timer: RejoinTimer::new(),
+            starts: Starts::default(),
+            spawner,
             active: watch::Sender::new(active),
             generation_changed: AtomicBool::new(false),
         });
@@ -136,7 +156,7 @@ impl Coordinator {
                 }
             }
         });
-        Self { shared, handle, assigned: watch::Sender::default() }
+        Self { shared, handle, held: Mutex::default(), assigned: watch::Sender::default() }
     }
 
     /// Watches the generation in which this process claims its partitions.
@@ -170,64 +190,58 @@ impl Coordinator {
         }
     }
 
-    /// Releases the partitions that a stopped source still has. Also cancels the scheduled rejoin, which the final
-    /// commits may have scheduled again.
+    /// Releases the partitions that a stopped source still has.
     pub fn source_ended(&self) {
         let all: Vec<_> = self.assigned.borrow().iter().copied().collect();
         self.revoked(&all, false);
-        self.shared.rejoin_timer.clear();
-    }
-}
-
-impl PartitionHandler for Coordinator {
-    fn assigned(
-        &self,
-        partitions: &[(PartitionId, LogBounds)],
-    ) -> Vec<(PartitionId, StartPosition)> {
-        let takeovers = partitions.iter().map(|(partition, bounds)| async {
-            (*partition, self.take_over(*partition, *bounds).await)
-        });
-        let starts = self.handle.block_on(join_all(takeovers));
-        let all = partitions.iter().map(|(partition, _)| *partition);
-        self.assigned.send_modify(|assigned| assigned.extend(all));
-        if self.shared.partitions.any_claimed_by_rejoining() {
-            // Leaving the group also releases the partitions that are folded: delay it if there are any.
-            let any_owned = self.shared.partitions.any_owned();
-            let delay = if any_owned { UNCLAIMED_REJOIN_DELAY } else { Duration::ZERO };
-            tracing::info!(
-                retry_in_ms = delay.as_millis() as u64,
-                "group rejoin scheduled for unclaimed partitions",
-            );
-            self.shared.rejoin_timer.schedule(delay, Instant::now());
-        }
-        starts
     }
 
-    fn revoked(&self, partitions: &[PartitionId], lost: bool) {
+    /// Releases partitions, within a bound. `lost` means that another member may own them already.
+    pub async fn release(&self, partitions: &[PartitionId], lost: bool) {
         self.assigned.send_if_modified(|assigned| {
             let before = assigned.len();
             assigned.retain(|partition| !partitions.contains(partition));
             assigned.len() != before
         });
-        let mut releases = Vec::new();
+        let held: Vec<_> = {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            partitions.iter().filter_map(|id| Some((*id, held.remove(id)?))).collect()
+        };
+        let releases = held.into_iter().map(|(partition, held)| async move {
+            held.release(partition, lost).await;
+            self.shared.deps.publisher.forget(self.shared.id(partition));
+            self.shared.partitions.remove(partition);
+            self.shared.starts.forget(partition);
+        });
+        join_all(releases).await;
+    }
+}
+
+impl PartitionHandler for Coordinator {
+    fn assigned(&self, partitions: &[PartitionId], bounds: &Arc<dyn BoundsReader>) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         for partition in partitions {
-            if let Some(owner) = self.shared.partitions.detach_owner(*partition) {
-                releases.push(owner.release(&self.shared, *partition, lost));
-            }
+            self.shared.partitions.assign(*partition);
+            held.entry(*partition)
+                .or_insert_with(|| AssignmentHandle::start(&self.shared, *partition, bounds));
         }
-        self.handle.block_on(join_all(releases));
-        for partition in partitions {
-            self.shared.partitions.remove(*partition);
-        }
+        self.assigned.send_modify(|assigned| assigned.extend(partitions));
+    }
+
+    fn take_starts(&self) -> Vec<(PartitionId, StartPosition)> {
+        self.shared.starts.take()
+    }
+
+    fn revoked(&self, partitions: &[PartitionId], lost: bool) {
+        self.handle.block_on(self.release(partitions, lost));
     }
 
     fn deliver(&self, batch: RecordBatch, patience: Duration) -> Result<(), RecordBatch> {
-        let records =
-            self.shared.partitions.with_owner(batch.partition(), |owner| owner.records.clone());
-        let Some(records) = records else { return Ok(()) };
+        let records = self.shared.partitions.with_owner(batch.partition(), OwnerHandle::queue);
+        let Some(records) = records.flatten() else { return Ok(()) };
         match records.try_send(batch) {
             Ok(()) => Ok(()),
-            // The owner was fenced or has halted: its records are dropped.
+            // The owner has ended: its records are dropped.
             Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Full(batch)) if patience.is_zero() => Err(batch),
             Err(mpsc::error::TrySendError::Full(batch)) => {
@@ -254,6 +268,17 @@ impl PartitionHandler for Coordinator {
         });
     }
 
+    /// The owner commits what it has received, and the partition is claimed again.
+    fn read_failed(&self, partition: PartitionId, reason: &str) {
+        tracing::warn!(%partition, reason, "partition cannot be read further, claiming it again");
+        self.shared.partitions.with_owner(partition, |owner| {
+            // Otherwise the source had not started to read for this owner.
+            if owner.reading.has_started() {
+                owner.stop.cancel();
+            }
+        });
+    }
+
     /// The owner keeps running: the records that it has received are valid and are still committed.
     fn halt(&self, partition: PartitionId, reason: String) {
         self.shared.partitions.halt(partition, &HaltReason::Log(reason));
@@ -265,6 +290,6 @@ impl PartitionHandler for Coordinator {
 
     fn wants_to_rejoin(&self) -> bool {
         // After a switch every partition is claimed again, in the generation that is active now.
-        self.generation_changed() || self.shared.rejoin_timer.is_due(Instant::now)
+        self.generation_changed()
     }
 }

@@ -1,27 +1,26 @@
 //! The ownership state of one assigned partition, and its transitions. Pure: no clock, no I/O, no lock.
 //!
 //! ```text
-//! Assigned ── claim succeeded ───────────────> Claimed
-//!    │                                            │
-//!    ├── claim failed ────────────> Unclaimed     │ owner or log halted
-//!    ├── log shorter than totals ─> Recovering    v
-//!    └── log or stored state wrong ───────────> Halted
+//! Assigned ── claim succeeded ──> Claimed <── claimed again ──┐
+//!    │                             │   │                      │
+//!    │ claim failed, or log short  │   └── owner ended ──> Unclaimed
+//!    ├─────────────────────────────┼───────────────────────────^
+//!    │                             │ owner or log halted
+//!    └── log or stored state wrong ┴──> Halted
 //! ```
 //!
-//! `Unclaimed` and `Recovering` partitions are claimed again when the group is rejoined. `Halted` needs an operator.
-//! Every state ends when the group revokes the partition.
+//! `Unclaimed` partitions are claimed again, in place and with backoff. `Halted` needs an operator. Every state ends when
+//! the group revokes the partition.
 
 /// Who folds an assigned partition, or why this process does not. `O` is the running owner.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ownership<O> {
-    /// The group has assigned the partition; the claim is in progress.
+    /// The group has assigned the partition; the first claim is in progress.
     Assigned,
-    /// The log ends before the totals do and may still recover.
-    Recovering { reason: String },
-    /// The partition could not be claimed.
+    /// The partition could not be claimed, or its owner has ended: when it was fenced, when the store has lost commits or
+    /// person rows, or when the log skipped records. It is about to be claimed again.
     Unclaimed { reason: String },
-    /// An owner runs, or has ended. An owner ends when it is fenced, when the store has lost commits or person rows, or
-    /// when the log skips records; the process rejoins then.
+    /// An owner runs.
     Claimed { owner: O },
     /// Folding further could make wrong totals. The owner may still commit what it had folded before.
     Halted { reason: String, owner: Option<O> },
@@ -30,16 +29,21 @@ pub(super) enum Ownership<O> {
 impl<O> Ownership<O> {
     /// Halts the partition. Its owner is kept until the partition is revoked.
     pub fn halt(self, reason: String) -> Self {
-        let (_, owner) = self.detach_owner();
+        let owner = match self {
+            Self::Claimed { owner } => Some(owner),
+            Self::Halted { owner, .. } => owner,
+            Self::Assigned | Self::Unclaimed { .. } => None,
+        };
         Self::Halted { reason, owner }
     }
 
-    /// Separates the owner, to be released, from the state without it.
-    pub fn detach_owner(self) -> (Self, Option<O>) {
+    /// Ends the ownership until the partition is claimed again. A halted partition stays halted.
+    pub fn unclaim(self, reason: String) -> Self {
         match self {
-            Self::Claimed { owner } => (Self::Assigned, Some(owner)),
-            Self::Halted { reason, owner } => (Self::Halted { reason, owner: None }, owner),
-            Self::Assigned | Self::Recovering { .. } | Self::Unclaimed { .. } => (self, None),
+            Self::Halted { reason, .. } => Self::Halted { reason, owner: None },
+            Self::Assigned | Self::Unclaimed { .. } | Self::Claimed { .. } => {
+                Self::Unclaimed { reason }
+            }
         }
     }
 
@@ -47,22 +51,19 @@ impl<O> Ownership<O> {
         match self {
             Self::Claimed { owner } => Some(owner),
             Self::Halted { owner, .. } => owner.as_ref(),
-            Self::Assigned | Self::Recovering { .. } | Self::Unclaimed { .. } => None,
+            Self::Assigned | Self::Unclaimed { .. } => None,
         }
     }
 
-    /// Whether rejoining the group would claim the partition again.
-    pub fn is_claimed_by_rejoining(&self) -> bool {
-        matches!(self, Self::Recovering { .. } | Self::Unclaimed { .. })
+    pub fn is_halted(&self) -> bool {
+        matches!(self, Self::Halted { .. })
     }
 
     /// Why the process is not ready, if this partition makes it so.
     pub fn unready_reason(&self) -> Option<String> {
         match self {
             Self::Assigned | Self::Claimed { .. } => None,
-            Self::Recovering { reason } | Self::Unclaimed { reason } => {
-                Some(format!("not claimed yet: {reason}"))
-            }
+            Self::Unclaimed { reason } => Some(format!("not claimed yet: {reason}")),
             Self::Halted { reason, .. } => Some(format!("halted: {reason}")),
         }
     }
@@ -71,10 +72,6 @@ impl<O> Ownership<O> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn recovering() -> Ownership<u32> {
-        Ownership::Recovering { reason: "short".into() }
-    }
 
     fn unclaimed() -> Ownership<u32> {
         Ownership::Unclaimed { reason: "no store".into() }
@@ -94,35 +91,30 @@ mod tests {
 
     #[test]
     fn a_partition_without_an_owner_halts_without_one() {
-        for state in [Ownership::Assigned, recovering(), unclaimed()] {
+        for state in [Ownership::Assigned, unclaimed()] {
             assert_eq!(state.halt("gap".into()), halted("gap", None));
         }
     }
 
     #[test]
-    fn detaching_the_owner_keeps_the_reason_why_the_partition_is_not_folded() {
-        let claimed = Ownership::Claimed { owner: 7 };
-        assert_eq!(claimed.detach_owner(), (Ownership::Assigned, Some(7)));
-        assert_eq!(halted("gap", Some(7)).detach_owner(), (halted("gap", None), Some(7)));
-        assert_eq!(recovering().detach_owner(), (recovering(), None));
-        assert_eq!(unclaimed().detach_owner(), (unclaimed(), None));
+    fn a_partition_that_is_claimed_again_has_no_owner_meanwhile() {
+        for state in [Ownership::Assigned, Ownership::Claimed { owner: 7 }, unclaimed()] {
+            assert_eq!(state.unclaim("no store".into()), unclaimed());
+        }
+    }
+
+    #[test]
+    fn a_halted_partition_is_not_claimed_again() {
+        assert_eq!(halted("gap", Some(7)).unclaim("no store".into()), halted("gap", None));
+        assert!(halted("gap", None).is_halted());
     }
 
     #[test]
     fn only_claimed_and_halted_partitions_have_an_owner() {
         assert_eq!(Ownership::Claimed { owner: 7 }.owner(), Some(&7));
         assert_eq!(halted("gap", Some(7)).owner(), Some(&7));
-        for state in [Ownership::Assigned, recovering(), unclaimed(), halted("gap", None)] {
+        for state in [Ownership::Assigned, unclaimed(), halted("gap", None)] {
             assert_eq!(state.owner(), None);
-        }
-    }
-
-    #[test]
-    fn rejoining_helps_only_partitions_that_could_not_be_claimed() {
-        assert!(recovering().is_claimed_by_rejoining());
-        assert!(unclaimed().is_claimed_by_rejoining());
-        for state in [Ownership::Assigned, Ownership::Claimed { owner: 7 }, halted("gap", None)] {
-            assert!(!state.is_claimed_by_rejoining());
         }
     }
 
@@ -130,7 +122,6 @@ mod tests {
     fn a_partition_that_is_assigned_but_not_folded_makes_the_process_unready() {
         assert_eq!(Ownership::<u32>::Assigned.unready_reason(), None);
         assert_eq!(Ownership::Claimed { owner: 7 }.unready_reason(), None);
-        assert_eq!(recovering().unready_reason(), Some("not claimed yet: short".into()));
         assert_eq!(unclaimed().unready_reason(), Some("not claimed yet: no store".into()));
         assert_eq!(halted("gap", Some(7)).unready_reason(), Some("halted: gap".into()));
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use runtime::health::Check;
 use schemas::{PartitionId, Position};
@@ -27,8 +28,7 @@ pub(super) struct Partitions {
 struct Table {
     ownership: BTreeMap<PartitionId, PartitionOwnership>,
     short_logs: ShortLogs,
-    /// The position of the last gap found in a log. Kept beyond a revocation: rejoining the group is part of reading it
-    /// again.
+    /// The position of the last gap found in a log. Kept beyond a revocation: the group may assign the partition again.
     log_gaps: BTreeMap<PartitionId, Position>,
 }
 
@@ -44,11 +44,10 @@ impl Partitions {
         self.lock().ownership.entry(partition).or_insert(Ownership::Assigned);
     }
 
-    /// Starts the owner of a claimed partition.
-    pub fn claim(&self, partition: PartitionId, start_owner: impl FnOnce() -> OwnerHandle) {
+    /// Enters the owner of a claimed partition.
+    pub fn claim(&self, partition: PartitionId, owner: OwnerHandle) {
         self.metrics.partition(partition).set_owned();
-        // Under the lock: an owner that halts at once waits until its partition is in the table.
-        self.transition(partition, |_| Ownership::Claimed { owner: start_owner() });
+        self.transition(partition, |_| Ownership::Claimed { owner });
     }
 
     /// Marks a partition as halted: only an operator can help. Other partitions continue.
@@ -58,23 +57,26 @@ impl Partitions {
         self.transition(partition, |ownership| ownership.halt(reason.to_string()));
     }
 
-    /// Marks a partition as not claimed, to be claimed again after a rejoin. Other partitions continue.
-    pub fn set_unclaimed(&self, partition: PartitionId, reason: String) {
-        tracing::warn!(%partition, reason, "partition not claimed");
-        self.metrics.partition(partition).set_unclaimed();
-        self.transition(partition, |_| Ownership::Unclaimed { reason });
+    /// Marks a partition as not claimed, to be claimed again after `retry_in`. Other partitions continue. Returns `false`
+    /// if it has halted.
+    pub fn set_unclaimed(
+        &self,
+        partition: PartitionId,
+        reason: String,
+        retry_in: Duration,
+    ) -> bool {
+        let retry_in_ms = retry_in.as_millis() as u64;
+        tracing::warn!(%partition, reason, retry_in_ms, "partition not claimed, retrying");
+        let is_halted = self.transition(partition, |ownership| ownership.unclaim(reason));
+        if !is_halted {
+            self.metrics.partition(partition).set_unclaimed();
+        }
+        !is_halted
     }
 
-    /// Marks a partition as waiting for its log to recover. Returns `false` and changes nothing if the time to recover
-    /// is over.
-    pub fn try_recover(&self, partition: PartitionId, reason: String, now: Instant) -> bool {
-        if !self.lock().short_logs.may_recover(partition, now) {
-            return false;
-        }
-        tracing::warn!(%partition, reason, "partition not claimed, its log may still recover");
-        self.metrics.partition(partition).set_unclaimed();
-        self.transition(partition, |_| Ownership::Recovering { reason });
-        true
+    /// Whether a log that ends before its totals may still recover.
+    pub fn log_may_recover(&self, partition: PartitionId, now: Instant) -> bool {
+        self.lock().short_logs.may_recover(partition, now)
     }
 
     /// Records that a partition's log reaches its totals.
@@ -87,30 +89,12 @@ impl Partitions {
         self.lock().log_gaps.insert(partition, at) != Some(at)
     }
 
-    /// Takes a partition's owner out of the table, to be released.
-    pub fn detach_owner(&self, partition: PartitionId) -> Option<OwnerHandle> {
-        let mut table = self.lock();
-        let (ownership, owner) = table.ownership.remove(&partition)?.detach_owner();
-        table.ownership.insert(partition, ownership);
-        owner
-    }
-
     /// Ends a partition's assignment.
     pub fn remove(&self, partition: PartitionId) {
         self.metrics.forget(partition);
         let mut table = self.lock();
         table.ownership.remove(&partition);
         self.update_readiness(&table);
-    }
-
-    /// Whether rejoining the group would claim any partition.
-    pub fn any_claimed_by_rejoining(&self) -> bool {
-        self.lock().ownership.values().any(Ownership::is_claimed_by_rejoining)
-    }
-
-    /// Whether any partition has an owner here.
-    pub fn any_owned(&self) -> bool {
-        self.lock().ownership.values().any(|ownership| ownership.owner().is_some())
     }
 
     /// Reads from a partition's owner, if it has one.
@@ -130,15 +114,19 @@ impl Partitions {
         owned.map(|(partition, owner)| (partition, owner.progress.committed())).collect()
     }
 
+    /// Returns whether the partition is halted now.
     fn transition(
         &self,
         partition: PartitionId,
         next: impl FnOnce(PartitionOwnership) -> PartitionOwnership,
-    ) {
+    ) -> bool {
         let mut table = self.lock();
         let before = table.ownership.remove(&partition).unwrap_or(Ownership::Assigned);
-        table.ownership.insert(partition, next(before));
+        let after = next(before);
+        let is_halted = after.is_halted();
+        table.ownership.insert(partition, after);
         self.update_readiness(&table);
+        is_halted
     }
 
     fn update_readiness(&self, table: &Table) {

@@ -13,7 +13,7 @@ use crate::control::{Control, FaultEvent, ProcessFault};
 use crate::process::{Process, Servers};
 use crate::world::{World, lock};
 
-/// Time for a release, after which the partition is moved without its final commit.
+/// Time for a release, after which the partition is moved anyway.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -78,13 +78,11 @@ impl Cluster {
     }
 
     /// Assigns a partition to any process, even if another one still owns it.
-    pub fn assign(self: &Arc<Self>, partition: PartitionId) {
+    pub fn assign(&self, partition: PartitionId) {
         let process = self.any_alive();
         self.world.note(format_args!("{partition}: assigned to process {}", process.number));
         lock(&self.members).assigned.insert(partition, process.number);
-        if !process.owns(partition) {
-            process.own(self, partition);
-        }
+        process.assign(partition);
     }
 
     /// Revokes a partition, waits until its process has released it, and assigns it again.
@@ -96,15 +94,14 @@ impl Cluster {
         };
         let Some(former) = former else { return };
         self.world.note(format_args!("{partition}: revoked from process {}", former.number));
-        former.release(partition);
+        former.revoke(partition);
         let released = async {
-            while former.owns(partition) && former.control.is_alive() {
+            while former.holds(partition) && former.control.is_alive() {
                 sleep(POLL_INTERVAL).await;
             }
         };
-        if timeout(RELEASE_TIMEOUT, released).await.is_err() && !former.control.is_stalled() {
-            former.lose(partition);
-        }
+        // The group does not wait for a member that is too slow.
+        let _ = timeout(RELEASE_TIMEOUT, released).await;
         self.assign(partition);
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::world::{World, lock};
 
@@ -72,7 +72,10 @@ impl Control {
     }
 
     /// Spawns a task of this process.
-    pub fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+    pub fn spawn(
+        self: &Arc<Self>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
         let control = Arc::clone(self);
         let task = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
             if ended.is_err() {
@@ -81,7 +84,7 @@ impl Control {
         });
         let task = tokio::spawn(Stallable { task: Box::pin(task), control: Arc::clone(self) });
         lock(&self.tasks).push(task.abort_handle());
-        task.abort_handle()
+        task
     }
 
     /// Schedules a fault for when the process's tasks have waited this many times more.

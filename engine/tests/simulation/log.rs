@@ -52,7 +52,7 @@ struct Person {
 impl Log {
     /// Draws a log from the seed.
     pub fn draw(rng: &mut Rng) -> Self {
-        let count = PartitionCount::new(rng.u64(1..=2)).unwrap();
+        let count = PartitionCount::new(rng.u64(1..=3)).unwrap();
         let budgets: Vec<_> = (0..rng.usize(1..=3))
             .map(|number| (BudgetId::parse(&format!("budget-{number}")).unwrap(), rng.usize(2..=4)))
             .collect();
@@ -103,7 +103,9 @@ impl Log {
                     7 => draft.id.truncate(15),
                     8 => draft.shares = vec![10_000],
                     // Wrong partition: the person is counted in another one.
-                    9 if self.count.get() > 1 => home = PartitionId(1 - home.0),
+                    9 if self.count.get() > 1 => {
+                        home = PartitionId((home.0 + 1) % self.count.get())
+                    }
                     // Valid, but with another number of categories than the budget: the oracle rejects it. Never the
                     // budget's first allocation.
                     _ if self.has_allocation(home, budget) => {

@@ -1,4 +1,4 @@
-//! Deterministic simulation: the engine's own code (fold, owner, commit, takeover, person rows, publishing) on one thread
+//! Deterministic simulation: the engine's own code (coordinator, owner, fold, commit, person rows, publishing) on one thread
 //! with virtual time, under faults that are drawn from a seed.
 //!
 //! | file | owns |
@@ -6,7 +6,7 @@
 //! | `run` | one seed's run from start to end |
 //! | `world` | state shared by a run: random numbers, trace, counts, the first failure |
 //! | `log`, `oracle` | the records, and a naive fold of them as the expected result |
-//! | `network` | lost and late calls, broken connections |
+//! | `network` | lost and late calls, broken connections, sick partitions |
 //! | `store`, `cache`, `dead_letters` | the servers, which check every call, and their clients |
 //! | `store_client` | each process's store client |
 //! | `control`, `process`, `cluster` | processes that crash and stall anywhere, and their consumer group |

@@ -36,6 +36,7 @@ fn inject_fault(cluster: &Arc<Cluster>) {
         88..90 => degrade(cluster, Service::Cache, true),
         90..93 => degrade(cluster, Service::DeadLetters, false),
         93..95 => degrade(cluster, Service::DeadLetters, true),
+        95..98 => sicken(cluster),
         _ => {
             world.note(format_args!("the cache loses its data"));
             world.count(|counts| counts.flushes += 1);
@@ -78,6 +79,19 @@ fn degrade(cluster: &Arc<Cluster>, service: Service, down: bool) {
     tokio::spawn(async move {
         sleep(duration).await;
         *lock(&world.network).of(service) = Condition::default();
+    });
+}
+
+/// Makes one partition sick for a while.
+fn sicken(cluster: &Arc<Cluster>) {
+    let world = Arc::clone(&cluster.world);
+    let count = world.log.count.get();
+    let partition = PartitionId(world.draw(|rng| rng.u32(0..count)));
+    let duration = world.draw_ms(20..=3_000);
+    world.set_fault(partition, Some(world.draw_fault()));
+    tokio::spawn(async move {
+        sleep(duration).await;
+        world.set_fault(partition, None);
     });
 }
 

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use crate::world::{World, lock};
 
 /// Time that a client waits for a response.
-const CALL_TIMEOUT_MS: u64 = 100;
+pub const CALL_TIMEOUT_MS: u64 = 100;
 /// Maximum delay after which an abandoned request still takes effect.
 pub const MAX_LATE_EFFECT_MS: u64 = 1_500;
 
@@ -19,6 +19,15 @@ pub enum Service {
     Store,
     Cache,
     DeadLetters,
+}
+
+/// What is wrong with one partition, of which the others have nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionFault {
+    /// Its bounds and records cannot be read from the log.
+    NoLeader,
+    /// The store does not answer any call about it.
+    NoQuorum,
 }
 
 /// How reliably a service can be reached.

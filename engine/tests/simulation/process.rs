@@ -1,28 +1,33 @@
-//! A simulated process: a publisher, and an owner for each partition that it believes to own. Stands in for the
-//! coordinator, with the simulated consumer group.
+//! A simulated process: the engine's coordinator and publisher, and a log source in the place of Kafka's, which does
+//! what the simulated consumer group says, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use engine::coordinator::{Coordinator, CoordinatorDeps, Spawner};
 use engine::metrics::EngineMetrics;
-use engine::partition::{
-    ClaimError, Partition, PartitionDeps, PartitionExit, PartitionProgress, check_log, claim,
-};
 use engine::publisher::Publisher;
-use schemas::{Generation, LogRef, PartitionId, Position, Term};
-use storage::log::{LogIdentity, RecordBatch};
+use futures_util::future::BoxFuture;
+use runtime::health::{Health, HealthConfig};
+use runtime::metrics::Metrics;
+use schemas::{Generation, GenerationRegistry, LogRef, PartitionId, Position, Term};
+use storage::log::{
+    BoundsReader, LogBounds, LogIdentity, PartitionHandler, ReadError, RecordBatch, StartPosition,
+};
 use storage::store::PartitionRef;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{CacheClient, CacheServer, FixedDefinitions};
-use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::dead_letters::{DeadLetterClient, DeadLetterServer};
-use crate::network::Link;
+use crate::network::{Link, PartitionFault};
 use crate::store::StoreServer;
 use crate::store_client::StoreClient;
 use crate::world::{World, lock};
@@ -36,29 +41,78 @@ pub struct Servers {
     pub dead_letters: Arc<DeadLetterServer>,
     pub cache: Arc<CacheServer>,
     pub definitions: Arc<FixedDefinitions>,
-    pub metrics: EngineMetrics,
+    /// Of all processes.
+    pub metrics: Metrics,
+    pub engine_metrics: EngineMetrics,
+}
+
+impl Servers {
+    /// Sums the values of a metric whose labels contain `label`.
+    pub fn sum_of(&self, name: &str, label: &str) -> u64 {
+        let rendered = String::from_utf8(self.metrics.render()).unwrap();
+        let name = format!("allocator_processor_{name}");
+        let values = rendered.lines().filter_map(|line| {
+            let (series, value) = line.split_once(' ')?;
+            (series.starts_with(&name) && series.contains(label)).then_some(value)
+        });
+        values.map(|value| value.parse::<f64>().unwrap() as u64).sum()
+    }
 }
 
 pub struct Process {
     pub number: usize,
     pub control: Arc<Control>,
-    name: String,
     servers: Arc<Servers>,
-    store: Arc<StoreClient>,
-    dead_letters: Arc<DeadLetterClient>,
-    publisher: Arc<Publisher>,
-    commit_permits: Arc<Semaphore>,
+    coordinator: Coordinator,
+    bounds: Arc<dyn BoundsReader>,
     stop_publisher: CancellationToken,
-    owners: Mutex<BTreeMap<PartitionId, Owner>>,
+    group: UnboundedSender<GroupCommand>,
+    /// The partitions that the source has been assigned and not released.
+    held: Mutex<BTreeSet<PartitionId>>,
 }
 
-struct Owner {
-    stop: CancellationToken,
-    task: AbortHandle,
+/// What the consumer group tells a member.
+enum GroupCommand {
+    Assign(PartitionId),
+    Revoke { partition: PartitionId, lost: bool },
+}
+
+/// One partition that the source reads.
+struct Cursor {
+    next: u64,
+    from: u64,
+    max_batch: u64,
+    /// A batch that the owner's queue had no capacity for.
+    undelivered: Option<RecordBatch>,
 }
 
 pub fn partition_ref(partition: PartitionId) -> PartitionRef {
     PartitionRef { generation: Generation::FIRST, partition }
+}
+
+/// Spawns a coordinator's tasks as tasks of a process.
+struct ProcessSpawner(Arc<Control>);
+
+impl Spawner for ProcessSpawner {
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> JoinHandle<()> {
+        self.0.spawn(task)
+    }
+}
+
+/// Reads the simulated log's bounds, also of partitions whose leader is gone.
+struct SimulatedBounds(Arc<World>);
+
+#[async_trait]
+impl BoundsReader for SimulatedBounds {
+    async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
+        let world = &self.0;
+        if world.fault_of(partition) == Some(PartitionFault::NoLeader) {
+            sleep(world.draw_ms(1..=200)).await;
+            return Err(ReadError::Unavailable("the partition has no leader".into()));
+        }
+        sleep(world.draw_ms(0..=2)).await;
+        Ok(world.log.bounds(partition))
+    }
 }
 
 impl Process {
@@ -70,66 +124,64 @@ impl Process {
         let publisher = Arc::new(Publisher::new(
             Arc::new(cache),
             Arc::clone(&servers.definitions) as _,
-            servers.metrics.clone(),
+            servers.engine_metrics.clone(),
         ));
         publisher.set_active_term(Term::FIRST, world.log.count);
-        let process = Arc::new(Self {
-            number,
-            control,
-            name: format!("process {number}"),
+        let registry = GenerationRegistry::first(LogRef::first("submissions", world.log.count));
+        let deps = CoordinatorDeps {
             store: Arc::new(StoreClient { server: Arc::clone(&servers.store), link: link.clone() }),
             dead_letters: Arc::new(DeadLetterClient {
                 server: Arc::clone(&servers.dead_letters),
                 link,
             }),
             publisher: Arc::clone(&publisher),
+            identity: LogIdentity { cluster_id: "simulated".into(), topic_id: "log".into() },
+            registry: watch::channel(registry).1,
+            limits: world.plan.limits,
             commit_permits: Arc::new(Semaphore::new(world.draw(|rng| rng.usize(1..=3)))),
+            claim_timeout: CLAIM_TIMEOUT,
+            owner: format!("process-{number}"),
+            metrics: servers.engine_metrics.clone(),
+            check: Health::new(&HealthConfig::default()).check("partitions"),
+        };
+        let spawner = Box::new(ProcessSpawner(Arc::clone(&control)));
+        let (group, commands) = mpsc::unbounded_channel();
+        let process = Arc::new(Self {
+            number,
+            control,
+            coordinator: Coordinator::with_spawner(deps, Handle::current(), spawner),
+            bounds: Arc::new(SimulatedBounds(Arc::clone(&world))),
             stop_publisher: CancellationToken::new(),
-            owners: Mutex::default(),
+            group,
+            held: Mutex::default(),
             servers,
         });
         let stop = process.stop_publisher.clone();
         let interval = world.plan.republish_interval;
         process.control.spawn(async move { publisher.run(interval, stop).await });
+        let source = Arc::clone(&process);
+        process.control.spawn(async move { source.run_source(commands).await });
         process
     }
 
-    pub fn owns(&self, partition: PartitionId) -> bool {
-        lock(&self.owners).contains_key(&partition)
+    /// Whether the source holds the partition.
+    pub fn holds(&self, partition: PartitionId) -> bool {
+        lock(&self.held).contains(&partition)
     }
 
-    /// Owns the partition for as long as the group assigns it, and restarts its owner.
-    pub fn own(self: &Arc<Self>, cluster: &Arc<Cluster>, partition: PartitionId) {
-        let (process, cluster) = (Arc::clone(self), Arc::clone(cluster));
-        let mut owners = lock(&self.owners);
-        let task = self.control.spawn(async move {
-            while cluster.is_assigned(partition, process.number) {
-                let stop = CancellationToken::new();
-                if let Some(owner) = lock(&process.owners).get_mut(&partition) {
-                    owner.stop = stop.clone();
-                }
-                process.run_owner(partition, stop).await;
-                process.publisher.forget(partition_ref(partition));
-                sleep(process.servers.world.draw_ms(1..=100)).await;
-            }
-            lock(&process.owners).remove(&partition);
-        });
-        owners.insert(partition, Owner { stop: CancellationToken::new(), task });
+    /// The group assigns a partition; it may be assigned already.
+    pub fn assign(&self, partition: PartitionId) {
+        self.tell(GroupCommand::Assign(partition));
     }
 
-    /// Asks the owner to release the partition after a final commit.
-    pub fn release(&self, partition: PartitionId) {
-        if let Some(owner) = lock(&self.owners).get(&partition) {
-            owner.stop.cancel();
-        }
+    /// The group revokes a partition, which is released after a final commit.
+    pub fn revoke(&self, partition: PartitionId) {
+        self.tell(GroupCommand::Revoke { partition, lost: false });
     }
 
-    /// Aborts the owner where it waits: another process may already own the partition.
+    /// The group has given the partition away: its owner is aborted where it waits.
     pub fn lose(&self, partition: PartitionId) {
-        if let Some(owner) = lock(&self.owners).remove(&partition) {
-            owner.task.abort();
-            self.publisher.forget(partition_ref(partition));
-        }
+        self.tell(GroupCommand::Revoke { partition, lost: true });
     }
 
     /// Stops the publisher after a last flush.
@@ -137,91 +189,67 @@ impl Process {
         self.stop_publisher.cancel();
     }
 
-    /// Runs one owner, from its claim to its exit.
-    async fn run_owner(&self, partition: PartitionId, stop: CancellationToken) {
-        let (world, id) = (&self.servers.world, partition_ref(partition));
-        let claimed_at = Instant::now();
-        let claiming = claim(self.store.as_ref(), id, &self.name);
-        let stored = match timeout(CLAIM_TIMEOUT, claiming).await {
-            Ok(Ok(stored)) => stored,
-            Ok(Err(ClaimError::Corrupt(failure))) => return world.fail(failure),
-            Ok(Err(ClaimError::LostClaimRace)) | Err(_) => return,
-        };
-        let identity = LogIdentity { cluster_id: "simulated".into(), topic_id: "log".into() };
-        let bounds = world.log.bounds(partition);
-        let resume = match check_log(&stored.checkpoint, &identity, bounds) {
-            Ok(resume) => resume,
-            Err(halted) => return world.fail(format!("halted at the claim: {halted}")),
-        };
-        world.note(format_args!(
-            "{partition}: {} starts at {}, reads from {}",
-            self.name, stored.checkpoint.position, resume.from
-        ));
-        world.count(|counts| counts.takeovers += 1);
-        let progress = Arc::new(PartitionProgress::default());
-        progress.set_high(bounds.high);
-        let deps = PartitionDeps {
-            store: Arc::clone(&self.store) as _,
-            dead_letters: Arc::clone(&self.dead_letters) as _,
-            publisher: Some(Arc::clone(&self.publisher)),
-            commit_permits: Arc::clone(&self.commit_permits),
-            row_write_permits: None,
-            identity,
-            log: LogRef::first("submissions", world.log.count),
-            limits: world.plan.limits,
-            metrics: self.servers.metrics.partition(partition),
-            progress: Arc::clone(&progress),
-        };
-        let (records, inbox) = mpsc::channel(world.draw(|rng| rng.usize(1..=8)));
-        let run = Partition::new(id, stored, resume, claimed_at, deps).run(inbox, stop);
-        let exit = tokio::select! {
-            biased;
-            exit = run => exit,
-            never = self.deliver(partition, resume.from, records, &progress) => match never {},
-        };
-        world.note(format_args!("{partition}: {} exited: {exit}", self.name));
-        match exit {
-            PartitionExit::Released => {}
-            PartitionExit::Fenced => world.count(|counts| counts.fenced += 1),
-            PartitionExit::CommitsLost if world.plan.loses_commits => {
-                world.count(|counts| counts.went_back += 1);
+    fn tell(&self, command: GroupCommand) {
+        // Fails only once the process is dead.
+        let _ = self.group.send(command);
+    }
+
+    /// Follows the group and delivers records, as the log source's one thread does.
+    async fn run_source(&self, mut commands: UnboundedReceiver<GroupCommand>) {
+        let mut cursors = BTreeMap::new();
+        loop {
+            while let Ok(command) = commands.try_recv() {
+                match command {
+                    GroupCommand::Assign(partition) => {
+                        lock(&self.held).insert(partition);
+                        self.coordinator.assigned(&[partition], &self.bounds);
+                    }
+                    GroupCommand::Revoke { partition, lost } => {
+                        self.coordinator.release(&[partition], lost).await;
+                        cursors.remove(&partition);
+                        lock(&self.held).remove(&partition);
+                    }
+                }
             }
-            PartitionExit::RowsLost(_) if world.plan.loses_rows => {
-                world.count(|counts| counts.replayed_people += 1);
+            for (partition, start) in self.coordinator.take_starts() {
+                cursors.remove(&partition);
+                if let StartPosition::At(Position(next)) = start {
+                    let max_batch = self.servers.world.draw(|rng| rng.u64(1..=40));
+                    let cursor = Cursor { next, from: next, max_batch, undelivered: None };
+                    cursors.insert(partition, cursor);
+                }
             }
-            PartitionExit::CommitsLost
-            | PartitionExit::RowsLost(_)
-            | PartitionExit::LogGap { .. }
-            | PartitionExit::Halted(_) => world.fail(exit.to_string()),
+            for (partition, cursor) in &mut cursors {
+                self.deliver(*partition, cursor);
+            }
+            sleep(self.servers.world.draw_ms(1..=20)).await;
         }
     }
 
-    /// Delivers the log's records in batches of any size and at any pace. Some records are delivered twice.
-    async fn deliver(
-        &self,
-        partition: PartitionId,
-        from: Position,
-        records: mpsc::Sender<RecordBatch>,
-        progress: &PartitionProgress,
-    ) -> std::convert::Infallible {
+    /// Delivers some of a partition's next records. Some are delivered twice.
+    fn deliver(&self, partition: PartitionId, cursor: &mut Cursor) {
         let world = &self.servers.world;
-        let max_batch = world.draw(|rng| rng.u64(1..=40));
-        let mut next = from.0;
-        loop {
-            let high = world.log.high(partition);
-            progress.set_high(high);
-            if next < high.0 {
-                if next > from.0 && world.chance(3) {
-                    next -= 1;
+        let has_leader = world.fault_of(partition) != Some(PartitionFault::NoLeader);
+        let high = world.log.high(partition);
+        self.coordinator.high_watermark(partition, high);
+        while world.chance(70) {
+            let batch = match cursor.undelivered.take() {
+                Some(batch) => batch,
+                None if has_leader && cursor.next < high.0 => {
+                    if cursor.next > cursor.from && world.chance(3) {
+                        cursor.next -= 1;
+                    }
+                    let records = world.draw(|rng| rng.u64(1..=cursor.max_batch));
+                    let end = high.0.min(cursor.next + records);
+                    let batch = world.log.batch(partition, cursor.next, end);
+                    cursor.next = end;
+                    batch
                 }
-                let end = high.0.min(next + world.draw(|rng| rng.u64(1..=max_batch)));
-                if records.send(world.log.batch(partition, next, end)).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                next = end;
-            }
-            if next >= high.0 || world.chance(30) {
-                sleep(world.draw_ms(1..=20)).await;
+                None => return,
+            };
+            if let Err(batch) = self.coordinator.deliver(batch, Duration::ZERO) {
+                cursor.undelivered = Some(batch);
+                return;
             }
         }
     }

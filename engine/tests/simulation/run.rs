@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::metrics::EngineMetrics;
 use runtime::metrics::Metrics;
-use schemas::{BudgetId, Position};
+use schemas::{BudgetId, PartitionId, Position};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
@@ -18,11 +18,13 @@ use crate::network::MAX_LATE_EFFECT_MS;
 use crate::oracle::{CheckResult, require};
 use crate::process::{Servers, partition_ref};
 use crate::store::StoreServer;
-use crate::world::{Counts, InjectedBug, World};
+use crate::world::{Counts, InjectedBug, World, lock};
 
 /// Maximum time to recover: the longest stall, a late effect, and some retries at maximum backoff.
 const MAX_RECOVERY_TIME: Duration = Duration::from_secs(10);
 const RECOVERY_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Longer than any backoff, and than whatever the nemesis begins.
+const LONG_SICKNESS: Duration = Duration::from_secs(8);
 
 /// The result of one seed.
 pub struct RunResult {
@@ -51,10 +53,12 @@ pub fn run(seed: u64, bug: Option<InjectedBug>) -> RunResult {
 async fn simulate(world: Arc<World>) {
     let dead_letters = Arc::new(DeadLetterServer::new(Arc::clone(&world)));
     let store = Arc::new(StoreServer::new(Arc::clone(&world), Arc::clone(&dead_letters)));
+    let metrics = Metrics::new("simulation");
     let servers = Arc::new(Servers {
         cache: Arc::new(CacheServer::new(Arc::clone(&world), Arc::clone(&store))),
         definitions: Arc::new(FixedDefinitions::of(&world.log)),
-        metrics: EngineMetrics::new(&Metrics::new("simulation")).unwrap(),
+        engine_metrics: EngineMetrics::new(&metrics).unwrap(),
+        metrics,
         world: Arc::clone(&world),
         store,
         dead_letters,
@@ -91,6 +95,9 @@ async fn simulate(world: Arc<World>) {
         dead.iter().chain(&cluster.alive()).for_each(|process| cluster.crash(process));
         recover(&cluster, "after rows were lost").await;
     }
+    if world.plan.sickens_one && world.log.count.get() > 1 {
+        sicken_one(&cluster).await;
+    }
 
     match world.draw(|rng| rng.u32(0..3)) {
         0 => {}
@@ -104,7 +111,10 @@ async fn simulate(world: Arc<World>) {
     let pause = world.draw_ms(1..=20);
     nemesis::append(&cluster, world.log.len(), 12, pause).await;
     recover(&cluster, "after the last takeover").await;
+    let servers = &cluster.servers;
     world.count(|counts| {
+        counts.fenced = servers.sum_of("fenced_total", "");
+        counts.replayed_people = servers.sum_of("claim_retries_total", "rows_lost");
         counts.records += world.log.len() as u64;
         counts.dead_letters += cluster.servers.dead_letters.len() as u64;
     });
@@ -113,25 +123,63 @@ async fn simulate(world: Arc<World>) {
     }));
 }
 
+/// One partition is sick while every partition is taken over, and for long after that: all others are folded as ever,
+/// and none of them changes its owner for it. Once it is well it is folded, too.
+async fn sicken_one(cluster: &Arc<Cluster>) {
+    let world = &cluster.world;
+    let count = world.log.count.get();
+    let sick = PartitionId(world.draw(|rng| rng.u32(0..count)));
+    world.set_fault(sick, Some(world.draw_fault()));
+    cluster.alive().iter().for_each(|process| cluster.crash(process));
+    let pause = world.draw_ms(1..=20);
+    let (appended, all) = (world.log.appended(), world.log.len());
+    nemesis::append(cluster, appended + (all - appended) / 2, 12, pause).await;
+    recover_all_except(cluster, Some(sick), "beside a sick partition").await;
+
+    // What the nemesis had begun has ended by then.
+    sleep(LONG_SICKNESS).await;
+    let takeovers_of_others = || {
+        let mut takeovers = lock(&world.takeovers).clone();
+        takeovers.remove(&sick);
+        takeovers
+    };
+    let before = takeovers_of_others();
+    sleep(LONG_SICKNESS).await;
+    let after = takeovers_of_others();
+    world.check(require(before == after, || {
+        format!("partition {sick} was sick, and others changed owners: {before:?}, {after:?}")
+    }));
+    world.set_fault(sick, None);
+    recover(cluster, "once the sick partition was well").await;
+}
+
 /// Waits until the state equals the oracle's, within the time bound.
 async fn recover(cluster: &Arc<Cluster>, how: &str) {
+    recover_all_except(cluster, None, how).await;
+}
+
+async fn recover_all_except(cluster: &Arc<Cluster>, sick: Option<PartitionId>, how: &str) {
     let healed = Instant::now();
-    while let Err(missing) = is_exact(cluster).await {
+    while let Err(missing) = is_exact(cluster, sick).await {
         if healed.elapsed() > MAX_RECOVERY_TIME {
-            cluster.world.fail(format!("no recovery {how} in {MAX_RECOVERY_TIME:?}: {missing}"));
+            let setbacks = check_setbacks(cluster);
+            cluster.world.fail(format!(
+                "no recovery {how} in {MAX_RECOVERY_TIME:?}: {missing}; setbacks: {setbacks:?}"
+            ));
             // The failure ends the run.
             std::future::pending::<()>().await;
         }
         sleep(RECOVERY_POLL_INTERVAL).await;
     }
+    cluster.world.check(check_setbacks(cluster));
     cluster.world.note(format_args!("exact {how} after {} ms", healed.elapsed().as_millis()));
 }
 
 /// Checks that totals, person rows and published totals equal the naive fold of the appended log.
-async fn is_exact(cluster: &Cluster) -> CheckResult {
+async fn is_exact(cluster: &Cluster, sick: Option<PartitionId>) -> CheckResult {
     let (world, store) = (&cluster.world, &cluster.servers.store);
     let mut ends = Vec::<Position>::new();
-    for partition in world.log.count.partitions() {
+    for partition in world.log.count.partitions().filter(|partition| Some(*partition) != sick) {
         let (id, end) = (partition_ref(partition), world.log.high(partition));
         let stored = store.stored(id).await.ok_or("not claimed yet")?;
         let position = stored.checkpoint.position;
@@ -140,9 +188,30 @@ async fn is_exact(cluster: &Cluster) -> CheckResult {
         store.check_all_rows(id, end).await?;
         ends.push(end);
     }
+    if sick.is_some() {
+        // An aggregate that lacks a partition is not an answer.
+        return Ok(());
+    }
     let budgets = world.log.budgets.iter().map(|(budget, _)| budget.clone());
     for budget in budgets.chain([budget_without_records()]) {
         check_visible(cluster, &budget, &ends).await?;
+    }
+    Ok(())
+}
+
+/// Checks that no partition has halted, and that no owner has ended for a reason that the run does not have.
+fn check_setbacks(cluster: &Cluster) -> CheckResult {
+    let (plan, servers) = (&cluster.world.plan, &cluster.servers);
+    let unexplained = [
+        ("partition_halted", "", true),
+        ("claim_retries_total", "log_gap", true),
+        ("claim_retries_total", "read_failed", true),
+        ("claim_retries_total", "commits_lost", !plan.loses_commits),
+        ("claim_retries_total", "rows_lost", !plan.loses_rows),
+    ];
+    for (name, label, is_unexplained) in unexplained {
+        let count = if is_unexplained { servers.sum_of(name, label) } else { 0 };
+        require(count == 0, || format!("{name} {label} is {count}"))?;
     }
     Ok(())
 }

@@ -90,6 +90,10 @@ impl StoreServer {
         let outcome = self.tables.claim(id, expected, next, &owner).await;
         let (partition, epoch) = (id.partition, next.0);
         self.world.note(format_args!("{partition}: {owner} claims epoch {epoch}: {outcome:?}"));
+        if outcome == Ok(CasOutcome::Applied) {
+            self.world.count(|counts| counts.takeovers += 1);
+            *lock(&self.world.takeovers).entry(partition).or_default() += 1;
+        }
         outcome
     }
 
@@ -125,6 +129,9 @@ impl StoreServer {
         if outcome == Ok(CasOutcome::Applied) {
             let mut acknowledged = lock(&self.acknowledged);
             let highest = acknowledged.entry(partition).or_default();
+            if *from < *highest && !loses {
+                self.world.count(|counts| counts.went_back += 1);
+            }
             *highest = to.max(*highest);
         }
         if loses {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
@@ -16,8 +17,9 @@ use storage::store::{
     BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
     KnownPartition, PartitionRef, People, StoreError, StoredPartition,
 };
+use tokio::time::sleep;
 
-use crate::network::{Link, Service};
+use crate::network::{CALL_TIMEOUT_MS, Link, PartitionFault, Service};
 use crate::store::StoreServer;
 
 /// One process's store client.
@@ -29,8 +31,13 @@ pub struct StoreClient {
 impl StoreClient {
     async fn call<T: Send + 'static>(
         &self,
+        partition: PartitionRef,
         effect: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
+        if self.link.world.fault_of(partition.partition) == Some(PartitionFault::NoQuorum) {
+            sleep(Duration::from_millis(CALL_TIMEOUT_MS)).await;
+            return Err(StoreError::Unavailable("no quorum".into()));
+        }
         self.link.call(Service::Store, effect).await.map_err(StoreError::Unavailable)?
     }
 }
@@ -42,7 +49,7 @@ impl Checkpoints for StoreClient {
         partition: PartitionRef,
     ) -> Result<Option<StoredPartition>, StoreError> {
         let server = Arc::clone(&self.server);
-        self.call(async move { server.tables.read_partition(partition).await }).await
+        self.call(partition, async move { server.tables.read_partition(partition).await }).await
     }
 
     async fn claim(
@@ -53,7 +60,7 @@ impl Checkpoints for StoreClient {
         owner: &str,
     ) -> Result<CasOutcome, StoreError> {
         let server = Arc::clone(&self.server);
-        self.call(server.claim(partition, expected, next, owner.to_owned())).await
+        self.call(partition, server.claim(partition, expected, next, owner.to_owned())).await
     }
 
     async fn commit(
@@ -61,7 +68,7 @@ impl Checkpoints for StoreClient {
         partition: PartitionRef,
         commit: &Commit,
     ) -> Result<CasOutcome, StoreError> {
-        self.call(Arc::clone(&self.server).commit(partition, commit.clone())).await
+        self.call(partition, Arc::clone(&self.server).commit(partition, commit.clone())).await
     }
 
     async fn summaries(
@@ -92,7 +99,7 @@ impl People for StoreClient {
         }
         let writes = batches.into_values().map(|rows| {
             let server = Arc::clone(&self.server);
-            self.call(server.write_people(partition, rows))
+            self.call(partition, server.write_people(partition, rows))
         });
         try_join_all(writes).await.map(|_| ())
     }
@@ -109,7 +116,7 @@ impl People for StoreClient {
             server.tables.read_people(partition, bucket, &mut |row| rows.push(row)).await?;
             Ok(rows)
         };
-        self.call(read).await?.into_iter().for_each(row);
+        self.call(partition, read).await?.into_iter().for_each(row);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! State shared by every part of one run: the seeded random numbers, the log and its oracle, the network conditions, the
 //! trace, and the first failure.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{AddAssign, RangeInclusive};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +10,12 @@ use std::time::Duration;
 
 use engine::partition::{DeadLetterThresholds, PartitionLimits};
 use fastrand::Rng;
+use schemas::PartitionId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::log::Log;
-use crate::network::NetworkConditions;
+use crate::network::{NetworkConditions, PartitionFault};
 use crate::oracle::{CheckResult, Oracle};
 
 /// A bug injected on purpose, to show that the checks detect it.
@@ -38,6 +40,8 @@ pub struct Plan {
     pub loses_commits: bool,
     /// Whether the store loses person rows once the faults have healed.
     pub loses_rows: bool,
+    /// Whether one partition is sick for long once the faults have healed.
+    pub sickens_one: bool,
     pub bug: Option<InjectedBug>,
 }
 
@@ -60,11 +64,12 @@ pub struct Counts {
     pub went_back: u64,
     pub lost_rows: u64,
     pub replayed_people: u64,
+    pub sick_partitions: u64,
 }
 
 impl Counts {
     /// Returns every count with its name.
-    pub fn named(&self) -> [(&'static str, u64); 16] {
+    pub fn named(&self) -> [(&'static str, u64); 17] {
         [
             ("records", self.records),
             ("commits", self.commits),
@@ -82,6 +87,7 @@ impl Counts {
             ("went_back", self.went_back),
             ("lost_rows", self.lost_rows),
             ("replayed_people", self.replayed_people),
+            ("sick_partitions", self.sick_partitions),
         ]
     }
 }
@@ -104,6 +110,7 @@ impl AddAssign for Counts {
         self.went_back += other.went_back;
         self.lost_rows += other.lost_rows;
         self.replayed_people += other.replayed_people;
+        self.sick_partitions += other.sick_partitions;
     }
 }
 
@@ -112,6 +119,10 @@ pub struct World {
     pub log: Log,
     pub oracle: Oracle,
     pub network: Mutex<NetworkConditions>,
+    /// The sick partitions.
+    partition_faults: Mutex<BTreeMap<PartitionId, PartitionFault>>,
+    /// How often each partition was claimed.
+    pub takeovers: Mutex<BTreeMap<PartitionId, u64>>,
     healed: AtomicBool,
     rng: Mutex<Rng>,
     counts: Mutex<Counts>,
@@ -142,6 +153,7 @@ impl Plan {
             splits_rows: rng.bool(),
             loses_commits: seed.is_multiple_of(8),
             loses_rows: seed % 8 == 4,
+            sickens_one: seed.is_multiple_of(2),
             bug,
         }
     }
@@ -157,6 +169,8 @@ impl World {
             oracle: Oracle::of(&log),
             log,
             network: Mutex::default(),
+            partition_faults: Mutex::default(),
+            takeovers: Mutex::default(),
             healed: AtomicBool::new(false),
             rng: Mutex::new(rng),
             counts: Mutex::default(),
@@ -185,6 +199,31 @@ impl World {
         self.note(format_args!("healed"));
         self.healed.store(true, Ordering::Relaxed);
         *lock(&self.network) = NetworkConditions::default();
+        lock(&self.partition_faults).clear();
+    }
+
+    /// Makes one partition sick, or well again.
+    pub fn set_fault(&self, partition: PartitionId, fault: Option<PartitionFault>) {
+        self.note(format_args!("{partition}: fault {fault:?}"));
+        let mut faults = lock(&self.partition_faults);
+        match fault {
+            Some(fault) => {
+                faults.insert(partition, fault);
+                self.count(|counts| counts.sick_partitions += 1);
+            }
+            None => {
+                faults.remove(&partition);
+            }
+        }
+    }
+
+    /// Draws what is wrong with a partition.
+    pub fn draw_fault(&self) -> PartitionFault {
+        if self.chance(50) { PartitionFault::NoLeader } else { PartitionFault::NoQuorum }
+    }
+
+    pub fn fault_of(&self, partition: PartitionId) -> Option<PartitionFault> {
+        lock(&self.partition_faults).get(&partition).copied()
     }
 
     pub fn is_healed(&self) -> bool {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use schemas::{
-    Action, Allocation, BudgetId, Offset, PersonKey, Position, Submission, SubmissionId,
-    encode_record,
+    Action, Allocation, BudgetId, Offset, PartitionCount, PersonKey, Position, Submission,
+    SubmissionId, encode_record, partition_for,
 };
 use storage::log::{LogBounds, Record, RecordBatch};
 
@@ -15,12 +15,21 @@ pub struct Log(pub Vec<(PersonKey, Vec<u8>, [u32; 2])>);
 
 impl Log {
     pub fn of(records: u64) -> Self {
+        Self::of_first_partition(records, 1)
+    }
+
+    /// The records of the first of several partitions.
+    pub fn of_first_partition(records: u64, partitions: u64) -> Self {
+        let count = PartitionCount::new(partitions).unwrap();
+        let key = |number: u128| {
+            PersonKey::from_bytes(number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
+        };
+        let is_first = |key: &PersonKey| partition_for(key, count) == PARTITION.partition;
+        let people: Vec<_> = (0..).map(key).filter(is_first).take(97).collect();
         let record = |offset: u64| {
             let shares =
                 [(offset * 37 % 101 * 100) as u32, (10_000 - offset * 37 % 101 * 100) as u32];
-            let person = PersonKey::from_bytes(
-                u128::from(offset % 97).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes(),
-            );
+            let person = people[(offset % 97) as usize];
             let value = encode_record(&Submission {
                 budget: BudgetId::parse("b").unwrap(),
                 person,

@@ -47,9 +47,6 @@ fn a_partition_whose_claim_times_out_does_not_block_the_others() {
     process.store.unresponsive.lock().unwrap().insert(PartitionId(1));
     let starts = process.assign(&[0, 1], &Log::of(10));
     assert_eq!(starts, [StartPosition::At(Position(0)), StartPosition::Paused]);
-    // The rejoin is delayed: until then the other partitions are folded.
-    assert!(!process.coordinator.wants_to_rejoin());
-
     let (ready, why) = process.readiness();
     assert!(!ready && why.contains("partition 1: not claimed yet: the store"), "{why}");
     assert!(!why.contains("partition 0"), "{why}");
@@ -61,33 +58,65 @@ fn a_partition_whose_claim_times_out_does_not_block_the_others() {
     let halted = process.metric(r#"allocator_processor_partition_halted{partition="1"}"#);
     assert_eq!(halted, Some(0.0));
 
-    process.revoke(&[0, 1], false);
-    assert!(process.readiness().0);
+    // It is claimed in place, once the store answers.
     process.store.unresponsive.lock().unwrap().clear();
-    assert_eq!(process.assign(&[1], &Log::of(10)), [StartPosition::At(Position(0))]);
+    assert_eq!(process.next_start(1), Position(0));
     assert!(process.readiness().0);
+    assert!(!process.coordinator.wants_to_rejoin());
 }
 
 #[test]
-fn a_process_that_can_claim_no_partition_rejoins_at_once() {
-    let process = Process::new(2, LAZY);
-    process.store.unresponsive.lock().unwrap().extend([PartitionId(0), PartitionId(1)]);
-    assert_eq!(
-        process.assign(&[0, 1], &Log::of(10)),
-        [StartPosition::Paused, StartPosition::Paused]
-    );
-    assert!(process.coordinator.wants_to_rejoin());
+fn one_unclaimable_partition_is_retried_while_the_others_keep_their_owners_and_are_folded() {
+    let (process, log) = (Process::new(3, EAGER), Log::of_first_partition(100, 3));
+    process.store.unresponsive.lock().unwrap().insert(PartitionId(2));
+    process.assign(&[0, 1, 2], &log);
+    let retries = || {
+        let name = "allocator_processor_claim_retries_total";
+        process.metric(&format!(r#"{name}{{cause="unavailable",partition="2"}}"#)).unwrap_or(0.0)
+    };
+    process.coordinator.deliver(log.batch(0, 100), Duration::ZERO).unwrap();
+    until("the claim was tried again several times", || retries() > 3.0);
+    until("the other partition is folded", || {
+        process.coordinator.committed().contains(&(PartitionId(0), Position(100)))
+    });
+    assert_eq!(process.coordinator.take_starts(), [], "no other partition is given up");
+    assert!(!process.coordinator.wants_to_rejoin());
+    assert_eq!(process.stored(0).epoch, Epoch(1));
 }
 
 #[test]
-fn a_process_that_loses_a_claim_race_rejoins_at_once() {
+fn a_partition_without_a_leader_is_started_once_it_has_one_and_the_others_at_once() {
+    let (process, log) = (Process::new(2, EAGER), Log::of_first_partition(100, 2));
+    process.bounds.set(0, log.bounds());
+    let starts = process.assign_without_bounds(&[0, 1]);
+    assert_eq!(starts, [StartPosition::At(Position(0)), StartPosition::Paused]);
+    let (ready, why) = process.readiness();
+    let reason = "partition 1: not claimed yet: the bounds of its log are unknown";
+    assert!(!ready && why.contains(reason) && !why.contains("partition 0"), "{why}");
+
+    process.coordinator.deliver(log.batch(0, 100), Duration::ZERO).unwrap();
+    until("the other partition is folded", || {
+        process.coordinator.committed() == [(PartitionId(0), Position(100))]
+    });
+    process.bounds.set(1, log.bounds());
+    assert_eq!(process.next_start(1), Position(0));
+    assert!(process.readiness().0);
+    assert!(!process.coordinator.wants_to_rejoin());
+}
+
+#[test]
+fn a_partition_that_loses_a_claim_race_is_claimed_again_after_a_while() {
     let process = Process::new(2, LAZY);
     process.assign(&[0], &Log::of(10));
     process.store.lose_next_claim_race.store(true, Ordering::Relaxed);
+    let assigned_at = Instant::now();
     assert_eq!(process.assign(&[1], &Log::of(10)), [StartPosition::Paused]);
-    assert!(process.coordinator.wants_to_rejoin());
     let (ready, why) = process.readiness();
     assert!(!ready && why.contains("partition 1: not claimed yet: another owner"), "{why}");
+    assert_eq!(process.next_start(1), Position(0));
+    // A member that the group has passed over learns of it first.
+    assert!(assigned_at.elapsed() >= Duration::from_secs(1), "{:?}", assigned_at.elapsed());
+    assert!(!process.coordinator.wants_to_rejoin());
 }
 
 #[test]
@@ -125,10 +154,46 @@ fn a_log_shorter_than_the_totals_may_recover_before_its_partition_halts() {
     let (ready, why) = process.readiness();
     let short = "partition 0: not claimed yet: the log ends at 60, before the totals at 100";
     assert!(!ready && why.contains(short), "{why}");
-    assert!(process.coordinator.wants_to_rejoin());
-    process.revoke(&[0], false);
-    assert!(matches!(process.assign(&[0], &log)[..], [StartPosition::At(_)]));
+    process.bounds.set(0, log.bounds());
+    process.next_start(0);
     assert!(process.readiness().0);
+    assert!(!process.coordinator.wants_to_rejoin());
+}
+
+#[test]
+fn a_log_that_stays_shorter_than_the_totals_halts_its_partition_alone() {
+    let (process, log) = (Process::new(2, EAGER), Log::of_first_partition(100, 2));
+    process.assign(&[0, 1], &log);
+    process.coordinator.deliver(log.batch(0, 100), Duration::ZERO).unwrap();
+    process.wait_until_folded(100);
+    process.bounds.set(0, Log::of(60).bounds());
+    process.coordinator.read_failed(PartitionId(0), "the offset is out of range");
+    let reason = "partition 0: halted: the log holds 0..60, but";
+    until("the partition is halted", || process.readiness().1.contains(reason));
+    assert_eq!(process.coordinator.take_starts(), [(PartitionId(0), StartPosition::Paused)]);
+    assert!(!process.readiness().1.contains("partition 1"));
+    assert!(!process.coordinator.wants_to_rejoin());
+}
+
+#[test]
+fn a_partition_that_could_not_be_read_further_is_started_again_from_its_last_commit() {
+    let (process, log) = (Process::new(2, LAZY), Log::of_first_partition(100, 2));
+    process.assign(&[0, 1], &log);
+    process.coordinator.deliver(log.batch(0, 60), Duration::ZERO).unwrap();
+    process.wait_until_folded(60);
+    process.coordinator.read_failed(PartitionId(0), "the offset is out of range");
+    // What the source has read already is not for the next owner, which would take it for a gap.
+    until("the next owner has the partition", || process.epoch(0) == Some(Epoch(2)));
+    until("the next owner runs", || process.committed_position(0) == Some(Position(60)));
+    process.coordinator.deliver(log.batch(70, 100), Duration::ZERO).unwrap();
+    let Position(from) = process.next_start(0);
+    process.coordinator.deliver(log.batch(from, 100), Duration::ZERO).unwrap();
+    process.wait_until_folded(100);
+    process.revoke(&[0], false);
+    assert_eq!(process.stored(0).checkpoint.position, Position(100));
+    let gaps = r#"allocator_processor_claim_retries_total{cause="log_gap",partition="0"}"#;
+    assert_eq!(process.metric(gaps), None);
+    assert!(!process.coordinator.wants_to_rejoin());
 }
 
 #[test]
@@ -145,25 +210,21 @@ fn records_before_a_gap_that_halts_the_partition_are_still_committed() {
     until("the records are committed", || committed() == [(PartitionId(0), Position(60))]);
 }
 
-/// A process that has folded 60 records of partition 0 and was then delivered records after a gap.
-fn process_after_a_gap(log: &Log) -> Process {
+/// A process that has folded 60 records of partition 0 and was then delivered records after a gap. Returns where it
+/// reads again from.
+fn process_after_a_gap(log: &Log) -> (Process, u64) {
     let process = Process::new(1, EAGER);
     process.assign(&[0], log);
     process.coordinator.deliver(log.batch(0, 60), Duration::ZERO).unwrap();
     process.coordinator.deliver(log.batch(70, 100), Duration::ZERO).unwrap();
-    until("the gap is noticed", || process.coordinator.wants_to_rejoin());
-    process.revoke(&[0], false);
-    process.coordinator.source_ended();
-    process
+    let Position(from) = process.next_start(0);
+    (process, from)
 }
 
 #[test]
 fn records_that_the_log_skipped_once_are_read_again_from_the_checkpoint() {
     let log = Log::of(100);
-    let process = process_after_a_gap(&log);
-    let [StartPosition::At(Position(from))] = process.assign(&[0], &log)[..] else {
-        panic!("the partition is not claimed");
-    };
+    let (process, from) = process_after_a_gap(&log);
     process.coordinator.deliver(log.batch(from, 100), Duration::ZERO).unwrap();
     until("the records are committed", || process.coordinator.committed()[0].1 == Position(100));
     process.revoke(&[0], false);
@@ -174,10 +235,7 @@ fn records_that_the_log_skipped_once_are_read_again_from_the_checkpoint() {
 #[test]
 fn records_that_the_log_skips_again_halt_the_partition() {
     let log = Log::of(100);
-    let process = process_after_a_gap(&log);
-    let [StartPosition::At(Position(from))] = process.assign(&[0], &log)[..] else {
-        panic!("the partition is not claimed");
-    };
+    let (process, from) = process_after_a_gap(&log);
     process.coordinator.deliver(log.batch(from, 60), Duration::ZERO).unwrap();
     process.coordinator.deliver(log.batch(70, 100), Duration::ZERO).unwrap();
     let reason = "partition 0: halted: the log has no records 60..70";
@@ -295,14 +353,20 @@ fn a_batch_is_returned_while_the_owners_queue_is_full_and_accepted_afterwards() 
 }
 
 #[test]
-fn a_fenced_owner_schedules_a_rejoin_that_is_cleared_when_the_source_ends() {
-    let (process, log) = (Process::new(1, EAGER), Log::of(100));
-    process.assign(&[0], &log);
+fn a_fenced_partition_is_claimed_again_and_the_others_keep_their_owners() {
+    let (process, log) = (Process::new(2, EAGER), Log::of_first_partition(100, 2));
+    process.assign(&[0, 1], &log);
     process.block_on(process.store.claim_for_rival(id(0)));
     process.coordinator.deliver(log.batch(0, 50), Duration::ZERO).unwrap();
-    until("the owner is fenced", || process.coordinator.wants_to_rejoin());
-    assert_eq!(process.metric("allocator_processor_fenced_total"), Some(1.0));
-    process.coordinator.source_ended();
+    let fenced = || process.metric("allocator_processor_fenced_total") == Some(1.0);
+    until("the owner is fenced", fenced);
+    let Position(from) = process.next_start(0);
+    process.coordinator.deliver(log.batch(from, 100), Duration::ZERO).unwrap();
+    until("the records are committed", || {
+        process.coordinator.committed()
+            == [(PartitionId(0), Position(100)), (PartitionId(1), Position(0))]
+    });
+    assert_eq!((process.stored(0).epoch, process.stored(1).epoch), (Epoch(3), Epoch(1)));
     assert!(!process.coordinator.wants_to_rejoin());
 }
 

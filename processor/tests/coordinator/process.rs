@@ -1,8 +1,10 @@
 //! A process around a coordinator, with its publisher, metrics and readiness. The test's own thread is the source's.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
@@ -17,8 +19,10 @@ use schemas::{BudgetId, GenerationRegistry, LogRef, PartitionCount, PartitionId,
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
 use storage::control::sqlite::SqliteControlTopic;
-use storage::log::{LogIdentity, PartitionHandler, StartPosition};
-use storage::store::{Checkpoints, PartitionRef, StoredPartition};
+use storage::log::{
+    BoundsReader, LogBounds, LogIdentity, PartitionHandler, ReadError, StartPosition,
+};
+use storage::store::{Checkpoints, Epoch, PartitionRef, StoredPartition};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -54,10 +58,29 @@ pub fn id(partition: u32) -> PartitionRef {
     PartitionRef { generation: GENERATION, partition: PartitionId(partition) }
 }
 
+/// The bounds of each partition; one without bounds has no leader.
+#[derive(Default)]
+pub struct TestBounds(Mutex<BTreeMap<PartitionId, LogBounds>>);
+
+impl TestBounds {
+    pub fn set(&self, partition: u32, bounds: LogBounds) {
+        self.0.lock().unwrap().insert(PartitionId(partition), bounds);
+    }
+}
+
+#[async_trait]
+impl BoundsReader for TestBounds {
+    async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
+        let bounds = self.0.lock().unwrap().get(&partition).copied();
+        bounds.ok_or_else(|| ReadError::Unavailable("the partition has no leader".into()))
+    }
+}
+
 pub struct Process {
     runtime: Runtime,
     pub store: Arc<FaultyStore>,
     pub coordinator: Coordinator,
+    pub bounds: Arc<TestBounds>,
     cache: Arc<MemoryCache>,
     publisher: Arc<Publisher>,
     metrics: Metrics,
@@ -107,16 +130,48 @@ impl Process {
         };
         let coordinator = Coordinator::new(deps, runtime.handle().clone());
         let router = http::router("test", Router::new(), &metrics, &health, &HttpConfig::default());
-        Self { runtime, store, coordinator, cache, publisher, metrics, router, _dir: dir }
+        let bounds = Arc::default();
+        Self { runtime, store, coordinator, bounds, cache, publisher, metrics, router, _dir: dir }
     }
 
-    /// Assigns partitions to this process, each with the records of `log`.
+    /// Assigns partitions to this process, each with the records of `log`. Returns where each is read from, once all are
+    /// read or have a reason not to be.
     pub fn assign(&self, partitions: &[u32], log: &Log) -> Vec<StartPosition> {
-        let bounds: Vec<_> =
-            partitions.iter().map(|number| (PartitionId(*number), log.bounds())).collect();
-        let starts = self.coordinator.assigned(&bounds);
-        assert!(starts.iter().map(|(partition, _)| partition).eq(bounds.iter().map(|(p, _)| p)));
-        starts.into_iter().map(|(_, start)| start).collect()
+        partitions.iter().for_each(|number| self.bounds.set(*number, log.bounds()));
+        self.assign_without_bounds(partitions)
+    }
+
+    /// Assigns partitions of which some may have no leader.
+    pub fn assign_without_bounds(&self, partitions: &[u32]) -> Vec<StartPosition> {
+        let all: Vec<_> = partitions.iter().copied().map(PartitionId).collect();
+        self.coordinator.assigned(&all, &(Arc::clone(&self.bounds) as Arc<dyn BoundsReader>));
+        let mut starts = BTreeMap::new();
+        until("every partition is read or has a reason not to be", || {
+            starts.extend(self.coordinator.take_starts());
+            let why = self.readiness().1;
+            all.iter().all(|partition| {
+                matches!(starts.get(partition), Some(StartPosition::At(_)))
+                    || why.contains(&format!("partition {partition}: "))
+            })
+        });
+        let start = |partition| starts.get(partition).copied().unwrap_or(StartPosition::Paused);
+        all.iter().map(start).collect()
+    }
+
+    /// Waits until the source is told to read a partition, and returns from where.
+    pub fn next_start(&self, partition: u32) -> Position {
+        let mut start = None;
+        until("the partition is read", || {
+            for (started, at) in self.coordinator.take_starts() {
+                if let StartPosition::At(position) = at
+                    && started == PartitionId(partition)
+                {
+                    start = Some(position);
+                }
+            }
+            start.is_some()
+        });
+        start.unwrap()
     }
 
     pub fn revoke(&self, partitions: &[u32], lost: bool) {
@@ -130,6 +185,17 @@ impl Process {
 
     pub fn stored(&self, partition: u32) -> StoredPartition {
         self.block_on(self.store.inner.read_partition(id(partition))).unwrap().unwrap()
+    }
+
+    pub fn epoch(&self, partition: u32) -> Option<Epoch> {
+        let stored = self.block_on(self.store.inner.read_partition(id(partition))).unwrap();
+        stored.map(|stored| stored.epoch)
+    }
+
+    /// The committed position of the owner that a partition has here.
+    pub fn committed_position(&self, partition: u32) -> Option<Position> {
+        let committed = self.coordinator.committed();
+        committed.into_iter().find(|(id, _)| *id == PartitionId(partition)).map(|(_, at)| at)
     }
 
     /// Flushes the publisher, and returns the positions of a budget as readers see them.

@@ -10,13 +10,15 @@ use storage::control::ControlTopic;
 use storage::control::sqlite::SqliteControlTopic;
 use storage::exports::Exports;
 use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteReader};
-use storage::log::{LogIdentity, LogReader, LogSource, PartitionHandler, SourceError};
+use storage::log::{
+    BoundsReader, LogIdentity, LogReader, LogSource, PartitionHandler, SourceError,
+};
 use storage::store::Checkpoints;
 use storage::store::memory::MemoryStore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::process::{EAGER, id, identity};
+use crate::process::{EAGER, TestBounds, id, identity};
 use crate::running_processor::RunningProcessor;
 use crate::single_log::SingleLogOpener;
 use crate::support::dead_letters::NoDeadLetters;
@@ -42,12 +44,17 @@ impl LogSource for PanickingSource {
     ) -> Result<(), SourceError> {
         self.runs += 1;
         let partition = PartitionId(0);
-        handler.assigned(&[(partition, self.log.bounds())]);
+        let bounds = Arc::new(TestBounds::default());
+        bounds.set(partition.0, self.log.bounds());
+        handler.assigned(&[partition], &(bounds as Arc<dyn BoundsReader>));
+        while handler.take_starts().is_empty() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         handler.deliver(self.log.batch(0, 40), Duration::ZERO).unwrap();
         assert!(self.runs > 1, "a bug in the source, for this test");
         handler.deliver(self.log.batch(40, 100), Duration::ZERO).unwrap();
         while !stop.is_cancelled() {
-            assert!(!handler.wants_to_rejoin(), "an owner of the previous run is left");
+            assert!(!handler.wants_to_rejoin(), "the coordinator asks for a rejoin");
             std::thread::sleep(Duration::from_millis(1));
         }
         handler.revoked(&[partition], false);

@@ -82,6 +82,11 @@ pub trait LogWriter: Send + Sync + 'static {
 
     /// Returns whether the log accepts records, from what is known without a request.
     fn available(&self) -> Result<(), AppendError>;
+
+    /// Returns the partitions whose records fail at once, while others are appended.
+    fn refused_partitions(&self) -> Vec<PartitionId> {
+        Vec::new()
+    }
 }
 
 /// The positions that bound a partition's records.
@@ -93,23 +98,33 @@ pub struct LogBounds {
     pub high: Position,
 }
 
-/// Where to start reading an assigned partition.
+/// Reads the bounds of a log's partitions, each on its own: a partition that nobody serves does not keep another one's
+/// from being read.
+#[async_trait]
+pub trait BoundsReader: Send + Sync + 'static {
+    /// Reads the bounds of a partition's records, or fails within seconds.
+    async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError>;
+}
+
+/// Where to read an assigned partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartPosition {
-    /// Read from this position.
+    /// Read from this position, whatever was read before.
     At(Position),
-    /// Do not read: the partition is halted, or could not be claimed.
+    /// Do not read: the partition has no owner here.
     Paused,
 }
 
 /// Receives a [`LogSource`]'s assignments and records. The source calls it from one thread, in order; no method may
 /// panic.
 pub trait PartitionHandler: Send + Sync + 'static {
-    /// Reports newly assigned partitions. Blocks until they are claimed, and returns where to start each.
-    fn assigned(
-        &self,
-        partitions: &[(PartitionId, LogBounds)],
-    ) -> Vec<(PartitionId, StartPosition)>;
+    /// Reports newly assigned partitions. They are not read until [`take_starts`](Self::take_starts) returns them, each
+    /// at its own time. Does not block.
+    fn assigned(&self, partitions: &[PartitionId], bounds: &Arc<dyn BoundsReader>);
+
+    /// Returns the partitions of which the start position has changed since the last call, in no order. Called before
+    /// each record; cheap when there is none.
+    fn take_starts(&self) -> Vec<(PartitionId, StartPosition)>;
 
     /// Reports revoked partitions. Blocks, within a bound, until they are released. `lost` means that another member
     /// may own them already, so that a last commit would fail.
@@ -125,13 +140,17 @@ pub trait PartitionHandler: Send + Sync + 'static {
     /// Reports the partition's last known high watermark, for lag.
     fn high_watermark(&self, partition: PartitionId, high: Position);
 
-    /// Halts a partition that cannot be read further, even after rejoining the group.
+    /// Reports that a partition cannot be read on from where it was read. It is not read until
+    /// [`take_starts`](Self::take_starts) returns it again.
+    fn read_failed(&self, partition: PartitionId, reason: &str);
+
+    /// Halts a partition that cannot be read further, wherever it is started.
     fn halt(&self, partition: PartitionId, reason: String);
 
     /// Returns the committed positions, for the group's lag tools. They are never read back as truth.
     fn committed(&self) -> Vec<(PartitionId, Position)>;
 
-    /// Returns whether the source should leave and rejoin the group: a partition was fenced, or could not be claimed.
+    /// Returns whether the source should leave and rejoin the group: every partition is to be claimed anew.
     fn wants_to_rejoin(&self) -> bool;
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use schemas::{LogNumber, LogRef, Receipt, partition_for};
+use schemas::{LogNumber, LogRef, PartitionId, Receipt, partition_for};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -53,6 +53,10 @@ impl AppendTarget {
 
     pub fn available(&self) -> Result<(), AppendError> {
         self.producer.available()
+    }
+
+    pub fn refused_partitions(&self) -> Vec<PartitionId> {
+        self.producer.refused_partitions()
     }
 }
 

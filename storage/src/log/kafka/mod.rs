@@ -1,8 +1,11 @@
 //! The log on Kafka: the producers, the group consumer, readers outside the group, and the topics.
 
 mod append_target;
+mod bounds;
 mod dead_letter_journal;
 mod dead_letter_writer;
+mod lanes;
+mod polled_producer;
 mod producer;
 mod reader;
 mod rebalance;

@@ -1,9 +1,7 @@
 //! Reads ranges of a topic without joining a group.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -12,11 +10,13 @@ use schemas::{LogRef, Offset, PartitionCount, PartitionId, Position};
 use tokio::sync::watch;
 
 use super::KafkaConfig;
+use super::bounds::KafkaBounds;
 use super::topics::{TopicError, check_topic, log_identity};
 use crate::log::contiguous_batcher::{ContiguousBatcher, spawn_record_stream};
-use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, RecordStream};
+use crate::log::{
+    BoundsReader, LogBounds, LogIdentity, LogReader, ReadError, Record, RecordStream,
+};
 
-const BOUNDS_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// Without a requested record for this long, Kafka counts as unavailable.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
@@ -26,9 +26,7 @@ pub struct KafkaReader {
     config: KafkaConfig,
     log: LogRef,
     identity: LogIdentity,
-    /// The client that fetches bounds; each stream has a client of its own. Replaced after an error: since it is never
-    /// polled, it could not recover from the loss of all brokers.
-    bounds_client: Arc<ArcSwap<BaseConsumer>>,
+    bounds: KafkaBounds,
 }
 
 impl KafkaReader {
@@ -39,14 +37,17 @@ impl KafkaReader {
     pub async fn open(config: &KafkaConfig, log: &LogRef) -> Result<Self, TopicError> {
         check_topic(config, log).await?;
         let identity = log_identity(config).await?;
-        let client =
-            create_consumer(config, log).map_err(|error| TopicError::unavailable(config, error))?;
-        let bounds_client = Arc::new(ArcSwap::from_pointee(client));
-        Ok(Self { config: config.clone(), log: log.clone(), identity, bounds_client })
+        let bounds = KafkaBounds::start(config, log)
+            .map_err(|error| TopicError::unavailable(config, error))?;
+        Ok(Self { config: config.clone(), log: log.clone(), identity, bounds })
     }
 }
 
-fn create_consumer(config: &KafkaConfig, log: &LogRef) -> Result<BaseConsumer, KafkaError> {
+/// Creates a client that joins no group.
+pub(super) fn create_consumer(
+    config: &KafkaConfig,
+    log: &LogRef,
+) -> Result<BaseConsumer, KafkaError> {
     config
         .client()
         // Required by the client, which joins no group and commits nothing.
@@ -70,19 +71,7 @@ impl LogReader for KafkaReader {
     }
 
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
-        let client = Arc::clone(&self.bounds_client);
-        let (config, log) = (self.config.clone(), self.log.clone());
-        let fetched = tokio::task::spawn_blocking(move || {
-            let watermarks =
-                client.load_full().fetch_watermarks(&log.topic, partition.0 as i32, BOUNDS_TIMEOUT);
-            if watermarks.is_err() {
-                client.store(Arc::new(create_consumer(&config, &log)?));
-            }
-            watermarks
-        });
-        let (low, high) =
-            fetched.await.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)?;
-        Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
+        self.bounds.bounds(partition).await
     }
 
     fn follow(

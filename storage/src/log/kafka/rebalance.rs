@@ -1,48 +1,154 @@
-//! Group rebalances: claims assigned partitions and releases revoked ones. Runs inside `poll`, on the source's thread.
+//! Group rebalances: reports assigned partitions, and releases revoked ones. Runs inside `poll`, on the source's thread.
 //!
-//! The owner claims partitions before they are assigned to the consumer, so that each starts at the claim's position: no
-//! record from another position can arrive, and no seek is needed.
+//! What the group assigns and what the client reads are two sets. A partition is *attached*, which lets the client read
+//! it, once its owner says from where, and detached when it has no owner: neither is a change of the group, and no seek
+//! is needed. Only attached partitions have records in the client's queue.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{Partition as PartitionStatistics, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use schemas::{PartitionId, Position};
 
 use super::Rebootstrap;
-use crate::log::{LogBounds, PartitionHandler, StartPosition};
+use crate::log::{BoundsReader, PartitionHandler, StartPosition};
 
-const BOUNDS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The fetch state of an attached partition that librdkafka has stopped to read.
+const NOT_FETCHED: &str = "none";
 
-/// The consumer's context: the handler, and the changes that the poll loop has not applied yet.
+/// The consumer's context: the handler, and the partitions of this member.
 pub(super) struct RebalanceContext<'h> {
     pub handler: &'h dyn PartitionHandler,
     pub topic: String,
-    pub changes: Mutex<AssignmentChanges>,
+    pub bounds: Arc<dyn BoundsReader>,
+    pub partitions: Mutex<MemberPartitions>,
     pub rebootstrap: Rebootstrap,
 }
 
+/// The partitions of this member, and what the poll loop has to do about them.
 #[derive(Default)]
-pub(super) struct AssignmentChanges {
+pub(super) struct MemberPartitions {
+    assigned: BTreeSet<PartitionId>,
+    attached: BTreeSet<PartitionId>,
     /// Partitions whose buffered records must be dropped.
-    pub revoked: Vec<PartitionId>,
-    /// Partitions that are assigned but not read.
-    pub paused: Vec<PartitionId>,
+    revoked: Vec<PartitionId>,
+    /// Why a partition could not be read further. librdkafka does not say which one; its statistics do.
+    read_error: Option<String>,
+    /// Attached partitions that were reported as not read.
+    failed: BTreeSet<PartitionId>,
     /// An error after which the group must be rejoined.
-    pub error: Option<String>,
+    fatal: Option<String>,
+}
+
+/// What the poll loop has to do after a poll.
+pub(super) struct AssignmentChanges {
+    pub revoked: Vec<PartitionId>,
+    pub fatal: Option<String>,
+    /// Whether an assigned partition is not read yet.
+    pub any_waiting: bool,
 }
 
 impl RebalanceContext<'_> {
     pub fn take_changes(&self) -> AssignmentChanges {
-        std::mem::take(&mut *self.lock())
+        let mut partitions = self.lock();
+        AssignmentChanges {
+            revoked: std::mem::take(&mut partitions.revoked),
+            fatal: partitions.fatal.take(),
+            any_waiting: partitions.attached.len() < partitions.assigned.len(),
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, AssignmentChanges> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes that one of the attached partitions cannot be read further.
+    pub fn note_read_error(&self, error: String) {
+        self.lock().read_error = Some(error);
+    }
+
+    /// Attaches partitions at their start positions, and detaches the others. Assigned ones only.
+    pub fn apply_starts(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        starts: &[(PartitionId, StartPosition)],
+    ) -> KafkaResult<()> {
+        let assigned = self.lock().assigned.clone();
+        let starts: BTreeMap<_, _> =
+            starts.iter().copied().filter(|(partition, _)| assigned.contains(partition)).collect();
+        self.detach(consumer, starts.keys().copied())?;
+        let mut list = TopicPartitionList::new();
+        for (partition, start) in &starts {
+            if let StartPosition::At(position) = start {
+                let offset = Offset::Offset(position.0 as i64);
+                list.add_partition_offset(&self.topic, partition.0 as i32, offset)?;
+                self.lock().attached.insert(*partition);
+            }
+        }
+        if list.count() > 0 { consumer.incremental_assign(&list) } else { Ok(()) }
+    }
+
+    /// Detaches those of the partitions that are attached.
+    ///
+    /// If the group revokes partitions at this moment, it may take this call for the answer to that, and give those
+    /// partitions to another member early. Then the epoch decides, as for a member that stalls.
+    fn detach(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        partitions: impl Iterator<Item = PartitionId>,
+    ) -> KafkaResult<()> {
+        let list = self.take_attached(partitions);
+        if list.count() == 0 {
+            return Ok(());
+        }
+        self.resume(consumer, &list);
+        consumer.incremental_unassign(&list)
+    }
+
+    /// Removes those of the partitions that are attached, and returns them.
+    fn take_attached(&self, partitions: impl Iterator<Item = PartitionId>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        let mut state = self.lock();
+        for partition in partitions {
+            state.failed.remove(&partition);
+            if state.attached.remove(&partition) {
+                list.add_partition(&self.topic, partition.0 as i32);
+            }
+        }
+        list
+    }
+
+    /// A pause outlives the assignment: a partition that is attached again would never be read.
+    fn resume(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        if let Err(error) = consumer.resume(list) {
+            tracing::warn!(%error, "failed to resume detached partitions");
+        }
+    }
+
+    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
+        let partitions = self.partitions(list);
+        self.lock().assigned.extend(&partitions);
+        self.handler.assigned(&partitions, &self.bounds);
+        // Each is attached once it is claimed.
+        consumer.incremental_assign(&TopicPartitionList::new())
+    }
+
+    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
+        let partitions = self.partitions(list);
+        self.handler.revoked(&partitions, consumer.assignment_lost());
+        {
+            let mut state = self.lock();
+            state.assigned.retain(|partition| !partitions.contains(partition));
+            state.revoked.extend(&partitions);
+        }
+        let attached = self.take_attached(partitions.into_iter());
+        if attached.count() > 0 {
+            self.resume(consumer, &attached);
+        }
+        match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(&attached),
+            _ => consumer.unassign(),
+        }
     }
 
     fn partitions(&self, list: &TopicPartitionList) -> Vec<PartitionId> {
@@ -52,84 +158,23 @@ impl RebalanceContext<'_> {
             .collect()
     }
 
-    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
-        let starts = match self.bounds(consumer, list) {
-            Ok(bounds) => self.handler.assigned(&bounds),
-            // Nothing is claimed, since the group is about to be rejoined.
-            Err(error) => {
-                self.lock().error = Some(error);
-                Vec::new()
-            }
-        };
-        let mut assignment = TopicPartitionList::new();
-        let mut paused = TopicPartitionList::new();
-        for partition in self.partitions(list) {
-            let start = starts
-                .iter()
-                .find(|(id, _)| *id == partition)
-                .map_or(StartPosition::Paused, |(_, start)| *start);
-            let number = partition.0 as i32;
-            match start {
-                StartPosition::At(position) => {
-                    assignment.add_partition_offset(
-                        &self.topic,
-                        number,
-                        Offset::Offset(position.0 as i64),
-                    )?;
-                }
-                StartPosition::Paused => {
-                    assignment.add_partition_offset(&self.topic, number, Offset::End)?;
-                    paused.add_partition(&self.topic, number);
-                    self.lock().paused.push(partition);
-                }
+    /// Reports the attached partitions that librdkafka no longer reads.
+    fn report_failed_reads<'s>(&self, statistics: impl Iterator<Item = &'s PartitionStatistics>) {
+        let Some(error) = self.lock().read_error.clone() else { return };
+        for partition in statistics.filter(|partition| partition.fetch_state == NOT_FETCHED) {
+            let partition = PartitionId(partition.partition.max(0) as u32);
+            let mut state = self.lock();
+            if state.attached.contains(&partition) && state.failed.insert(partition) {
+                state.read_error = None;
+                drop(state);
+                self.handler.read_failed(partition, &error);
             }
         }
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_assign(&assignment)?,
-            _ => consumer.assign(&assignment)?,
-        }
-        if paused.count() > 0 {
-            consumer.pause(&paused)?;
-        }
-        Ok(())
     }
 
-    fn bounds(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        list: &TopicPartitionList,
-    ) -> Result<Vec<(PartitionId, LogBounds)>, String> {
-        let fetch = |partition| match fetch_bounds(consumer, &self.topic, partition) {
-            Ok(bounds) => Ok((partition, bounds)),
-            Err(error) => {
-                Err(format!("failed to fetch the bounds of partition {partition}: {error}"))
-            }
-        };
-        self.partitions(list).into_iter().map(fetch).collect()
+    fn lock(&self) -> MutexGuard<'_, MemberPartitions> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
-        // A pause outlives the assignment: a partition that is assigned again would never be read.
-        if let Err(error) = consumer.resume(list) {
-            tracing::warn!(%error, "failed to resume revoked partitions");
-        }
-        let partitions = self.partitions(list);
-        self.handler.revoked(&partitions, consumer.assignment_lost());
-        self.lock().revoked.extend(&partitions);
-        match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
-            _ => consumer.unassign(),
-        }
-    }
-}
-
-fn fetch_bounds(
-    consumer: &BaseConsumer<RebalanceContext<'_>>,
-    topic: &str,
-    partition: PartitionId,
-) -> KafkaResult<LogBounds> {
-    let (low, high) = consumer.fetch_watermarks(topic, partition.0 as i32, BOUNDS_TIMEOUT)?;
-    Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
 }
 
 impl ClientContext for RebalanceContext<'_> {
@@ -148,6 +193,7 @@ impl ClientContext for RebalanceContext<'_> {
                 self.handler.high_watermark(PartitionId(id), Position(high));
             }
         }
+        self.report_failed_reads(topic.partitions.values());
     }
 }
 
@@ -163,7 +209,7 @@ impl ConsumerContext for RebalanceContext<'_> {
             _ => self.revoke(consumer, list),
         };
         if let Err(error) = outcome {
-            self.lock().error = Some(format!("failed to change the assignment: {error}"));
+            self.lock().fatal = Some(format!("failed to change the assignment: {error}"));
         }
     }
 }

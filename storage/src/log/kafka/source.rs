@@ -1,9 +1,10 @@
 //! The group consumer: one thread that polls, packs records into batches per partition, and delivers them.
 //!
-//! When an owner's queue is full, only its partition is paused. Polling never stops, so that the group keeps this member.
+//! When an owner's queue is full, only its partition is paused. When a partition cannot be read or has no owner, only it
+//! is not read. Polling never stops, so that the group keeps this member.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -12,14 +13,19 @@ use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
 use schemas::{LogRef, Offset, PartitionId};
 use tokio_util::sync::CancellationToken;
 
-use super::rebalance::{AssignmentChanges, RebalanceContext};
+use super::bounds::KafkaBounds;
+use super::rebalance::{MemberPartitions, RebalanceContext};
 use super::topics::{TopicError, ensure_topics, log_identity};
 use super::{KafkaConfig, Rebootstrap};
-use crate::log::{LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError};
+use crate::log::{
+    LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError, StartPosition,
+};
 
 /// How long a delivery waits for a full queue before its partition is paused: pausing discards fetched records.
 const DELIVERY_TIMEOUT: Duration = Duration::from_millis(100);
 const IDLE_POLL_TIMEOUT: Duration = Duration::from_millis(50);
+/// How soon the start of a partition that is not read yet is noticed.
+const START_POLL_TIMEOUT: Duration = Duration::from_millis(5);
 /// How soon a batch is delivered again to an owner whose queue was full.
 const REDELIVERY_DELAY: Duration = Duration::from_millis(2);
 /// Bounds how long a partition's records are buffered while records of other partitions keep arriving.
@@ -61,7 +67,8 @@ impl KafkaSource {
         let context = RebalanceContext {
             handler,
             topic: log.topic.clone(),
-            changes: Mutex::new(AssignmentChanges::default()),
+            bounds: Arc::new(KafkaBounds::start(&self.config, log)?),
+            partitions: Mutex::new(MemberPartitions::default()),
             rebootstrap: Rebootstrap::new(&self.config.brokers)?,
         };
         let session_timeout_ms = self.config.session_timeout.as_millis().to_string();
@@ -114,6 +121,7 @@ struct PollLoop<'h> {
     consumer: BaseConsumer<RebalanceContext<'h>>,
     handler: &'h dyn PartitionHandler,
     topic: String,
+    /// Of the partitions that are read.
     buffers: BTreeMap<PartitionId, Buffer>,
 }
 
@@ -122,13 +130,11 @@ struct Buffer {
     batch: RecordBatch,
     /// A batch that the owner's queue had no capacity for; the partition is paused for it.
     undelivered: Option<RecordBatch>,
-    /// The partition is assigned, but its owner does not read it.
-    ignored: bool,
 }
 
 impl Buffer {
-    fn new(partition: PartitionId, ignored: bool) -> Self {
-        Self { batch: RecordBatch::new(partition), undelivered: None, ignored }
+    fn new(partition: PartitionId) -> Self {
+        Self { batch: RecordBatch::new(partition), undelivered: None }
     }
 }
 
@@ -137,49 +143,45 @@ impl PollLoop<'_> {
         let mut last_commit = Instant::now();
         let mut last_flush = Instant::now();
         let mut since_check = 0;
-        let mut buffered = false;
+        let (mut buffered, mut any_waiting) = (false, false);
         while !stop.is_cancelled() {
             if self.handler.wants_to_rejoin() {
-                return Err(SourceError::Rejoin(
-                    "a partition was fenced or could not be claimed".into(),
-                ));
+                return Err(SourceError::Rejoin("the partitions are to be claimed anew".into()));
             }
+            self.apply_starts()?;
             let undelivered = self.buffers.values().any(|buffer| buffer.undelivered.is_some());
-            let timeout = match (buffered, undelivered) {
-                (true, _) => Duration::ZERO,
-                (false, true) => REDELIVERY_DELAY,
-                (false, false) => IDLE_POLL_TIMEOUT,
+            let timeout = match (buffered, undelivered, any_waiting) {
+                (true, ..) => Duration::ZERO,
+                (false, true, _) => REDELIVERY_DELAY,
+                (false, false, true) => START_POLL_TIMEOUT,
+                (false, false, false) => IDLE_POLL_TIMEOUT,
             };
             // `poll` runs the rebalance callbacks: their changes are applied before the polled record is.
             let polled = self.consumer.poll(timeout);
             let context = self.consumer.context();
             context.rebootstrap.restore_brokers(self.consumer.client());
             let changes = context.take_changes();
-            if let Some(error) = changes.error {
+            if let Some(error) = changes.fatal {
                 return Err(SourceError::Rejoin(error));
             }
+            any_waiting = changes.any_waiting;
             for partition in changes.revoked {
                 self.buffers.remove(&partition);
-            }
-            for partition in changes.paused {
-                self.buffers.insert(partition, Buffer::new(partition, true));
             }
             match polled {
                 Some(Ok(message)) => {
                     let partition = PartitionId(message.partition().max(0) as u32);
-                    let buffer = self
-                        .buffers
-                        .entry(partition)
-                        .or_insert_with(|| Buffer::new(partition, false));
-                    if !buffer.ignored {
+                    // A partition that is not read has no buffer.
+                    let mut full = false;
+                    if let Some(buffer) = self.buffers.get_mut(&partition) {
                         buffer.batch.push(Record {
                             offset: Offset(message.offset().max(0) as u64),
                             key: message.key().unwrap_or_default(),
                             value: message.payload().unwrap_or_default(),
                         });
                         buffered = true;
+                        full = buffer.batch.is_full();
                     }
-                    let full = buffer.batch.is_full();
                     drop(message);
                     if full {
                         self.flush(partition);
@@ -193,7 +195,7 @@ impl PollLoop<'_> {
                         }
                     }
                 }
-                Some(Err(error)) => handle_error(&error)?,
+                Some(Err(error)) => self.handle_error(&error)?,
                 None => {
                     self.flush_all();
                     last_flush = Instant::now();
@@ -203,6 +205,25 @@ impl PollLoop<'_> {
             if last_commit.elapsed() > ADVISORY_COMMIT_INTERVAL {
                 last_commit = Instant::now();
                 self.commit_advisory_offsets();
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts, restarts or stops reading the partitions of which the handler says so.
+    fn apply_starts(&mut self) -> Result<(), SourceError> {
+        let starts = self.handler.take_starts();
+        if starts.is_empty() {
+            return Ok(());
+        }
+        self.consumer
+            .context()
+            .apply_starts(&self.consumer, &starts)
+            .map_err(|error| SourceError::Rejoin(format!("failed to start partitions: {error}")))?;
+        for (partition, start) in starts {
+            self.buffers.remove(&partition);
+            if let StartPosition::At(_) = start {
+                self.buffers.insert(partition, Buffer::new(partition));
             }
         }
         Ok(())
@@ -262,27 +283,33 @@ impl PollLoop<'_> {
             tracing::debug!(%error, "failed to commit advisory offsets");
         }
     }
-}
 
-/// Returns an error if the group must be rejoined. librdkafka retries all other errors by itself.
-fn handle_error(error: &KafkaError) -> Result<(), SourceError> {
-    match error.rdkafka_error_code() {
-        // The record to read next is gone: the claim at the next join determines the partition, and halts it.
-        Some(
-            RDKafkaErrorCode::AutoOffsetReset
-            | RDKafkaErrorCode::OffsetOutOfRange
-            | RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownPartition
-            | RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::GroupAuthorizationFailed,
-        ) => Err(SourceError::Rejoin(error.to_string())),
-        _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
-            Err(SourceError::Rejoin(error.to_string()))
-        }
-        _ => {
-            tracing::debug!(%error, "kafka consumer error");
-            Ok(())
+    /// Returns an error if the group must be rejoined. librdkafka retries all other errors by itself, except that it
+    /// stops to read a partition whose next record is gone.
+    fn handle_error(&self, error: &KafkaError) -> Result<(), SourceError> {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                self.consumer.context().note_read_error(error.to_string());
+                Ok(())
+            }
+            // The topic is gone, or is not to be read by this client.
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed,
+            ) => Err(SourceError::Rejoin(error.to_string())),
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
+                Err(SourceError::Rejoin(error.to_string()))
+            }
+            _ => {
+                tracing::debug!(%error, "kafka consumer error");
+                Ok(())
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

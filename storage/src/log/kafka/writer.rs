@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{LogRef, Receipt};
+use schemas::{LogRef, PartitionId, Receipt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -82,5 +82,9 @@ impl LogWriter for KafkaLogWriter {
 
     fn available(&self) -> Result<(), AppendError> {
         self.targets.current().available()
+    }
+
+    fn refused_partitions(&self) -> Vec<PartitionId> {
+        self.targets.current().refused_partitions()
     }
 }

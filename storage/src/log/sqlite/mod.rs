@@ -20,6 +20,7 @@ use schemas::{Offset, PartitionCount, PartitionId, Position, Receipt, partition_
 use uuid::Uuid;
 
 use self::appender::{SqliteAppender, Write};
+use self::reader::SqliteBounds;
 use self::tail::Tail;
 use self::writer::Writer;
 use super::{
@@ -122,6 +123,7 @@ impl SqliteLog {
     pub fn source(&self) -> Result<SqliteSource, SqliteOpenError> {
         Ok(SqliteSource {
             connection: sqlite::open(&self.path, &SCHEMA, Durability::PowerLoss)?,
+            bounds: Arc::new(SqliteBounds::new(&self.path)),
             partitions: self.partitions,
             identity: self.identity.clone(),
             tail: Arc::clone(&self.tail),

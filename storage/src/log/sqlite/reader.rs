@@ -9,7 +9,9 @@ use tokio::sync::watch;
 
 use super::{SCHEMA, SqliteOpenError, read_bounds};
 use crate::log::contiguous_batcher::{ContiguousBatcher, spawn_record_stream};
-use crate::log::{LogBounds, LogIdentity, LogReader, ReadError, Record, RecordStream};
+use crate::log::{
+    BoundsReader, LogBounds, LogIdentity, LogReader, ReadError, Record, RecordStream,
+};
 use crate::sqlite;
 
 /// Reads the embedded log without consuming it.
@@ -40,6 +42,28 @@ impl SqliteReader {
     }
 }
 
+/// Reads the bounds of the embedded log's partitions.
+pub(super) struct SqliteBounds(PathBuf);
+
+impl SqliteBounds {
+    pub fn new(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+}
+
+#[async_trait]
+impl BoundsReader for SqliteBounds {
+    async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
+        let path = self.0.clone();
+        let bounds = tokio::task::spawn_blocking(move || {
+            let connection =
+                sqlite::open_to_read(&path, &SCHEMA).map_err(ReadError::unavailable)?;
+            read_bounds(&connection, partition).map_err(ReadError::unavailable)
+        });
+        bounds.await.map_err(ReadError::unavailable)?
+    }
+}
+
 #[async_trait]
 impl LogReader for SqliteReader {
     fn partitions(&self) -> PartitionCount {
@@ -51,13 +75,7 @@ impl LogReader for SqliteReader {
     }
 
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
-        let path = self.path.clone();
-        let bounds = tokio::task::spawn_blocking(move || {
-            let connection =
-                sqlite::open_to_read(&path, &SCHEMA).map_err(ReadError::unavailable)?;
-            read_bounds(&connection, partition).map_err(ReadError::unavailable)
-        });
-        bounds.await.map_err(ReadError::unavailable)?
+        SqliteBounds::new(&self.path).bounds(partition).await
     }
 
     fn follow(

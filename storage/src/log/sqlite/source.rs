@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::read_bounds;
 use super::tail::Tail;
 use crate::log::{
-    LogBounds, LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError,
+    BoundsReader, LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError,
     StartPosition,
 };
 
@@ -25,6 +25,7 @@ const REDELIVERY_DELAY: Duration = Duration::from_millis(2);
 /// Consumes the embedded log.
 pub struct SqliteSource {
     pub(super) connection: Connection,
+    pub(super) bounds: Arc<dyn BoundsReader>,
     pub(super) partitions: PartitionCount,
     pub(super) identity: LogIdentity,
     pub(super) tail: Arc<Tail>,
@@ -42,21 +43,11 @@ impl LogSource for SqliteSource {
         handler: &dyn PartitionHandler,
         stop: &CancellationToken,
     ) -> Result<(), SourceError> {
-        let bounds = self
-            .partitions
-            .partitions()
-            .map(|partition| Ok((partition, read_bounds(&self.connection, partition)?)))
-            .collect::<rusqlite::Result<Vec<_>>>()
-            .map_err(source_error)?;
-        let starts = handler.assigned(&bounds);
-        let cursors = bounds.iter().map(|(partition, bounds)| {
-            let start = starts.iter().find(|(id, _)| id == partition).map(|(_, start)| *start);
-            Cursor::start(*partition, *bounds, start.unwrap_or(StartPosition::Paused))
-        });
-        let outcome = cursors
-            .collect::<Result<Vec<_>, _>>()
-            .and_then(|mut cursors| self.deliver(&mut cursors, handler, stop));
         let partitions: Vec<_> = self.partitions.partitions().collect();
+        handler.assigned(&partitions, &self.bounds);
+        let mut cursors: Vec<_> =
+            partitions.iter().map(|partition| Cursor::new(*partition)).collect();
+        let outcome = self.deliver(&mut cursors, handler, stop);
         handler.revoked(&partitions, false);
         outcome
     }
@@ -73,6 +64,11 @@ impl SqliteSource {
             if handler.wants_to_rejoin() {
                 return Err(SourceError::Rejoin("the owner requested it".into()));
             }
+            for (partition, start) in handler.take_starts() {
+                if let Some(cursor) = cursors.get_mut(partition.0 as usize) {
+                    self.start(cursor, start, handler).map_err(source_error)?;
+                }
+            }
             let ends = self.tail.ends();
             let (mut delivered, mut queue_full) = (false, false);
             for (cursor, end) in cursors.iter_mut().zip(&ends) {
@@ -86,6 +82,25 @@ impl SqliteSource {
                 let timeout = if queue_full { REDELIVERY_DELAY } else { IDLE_POLL_INTERVAL };
                 self.tail.wait_for_change(&ends, timeout);
             }
+        }
+        Ok(())
+    }
+
+    /// Moves a partition to its start position, which must be in the log.
+    fn start(
+        &self,
+        cursor: &mut Cursor,
+        start: StartPosition,
+        handler: &dyn PartitionHandler,
+    ) -> rusqlite::Result<()> {
+        *cursor = Cursor::new(cursor.partition);
+        let StartPosition::At(position) = start else { return Ok(()) };
+        let bounds = read_bounds(&self.connection, cursor.partition)?;
+        if (bounds.low..=bounds.high).contains(&position) {
+            cursor.next = Some(position);
+        } else {
+            let reason = format!("the log has no position {position}");
+            handler.read_failed(cursor.partition, &reason);
         }
         Ok(())
     }
@@ -154,7 +169,7 @@ impl SqliteSource {
 /// One partition's progress.
 struct Cursor {
     partition: PartitionId,
-    /// The next position to read; `None` when the partition is paused or halted.
+    /// The next position to read; `None` when the partition is not read.
     next: Option<Position>,
     /// A batch that the owner's queue had no capacity for.
     undelivered: Option<RecordBatch>,
@@ -171,24 +186,9 @@ enum Delivery {
 }
 
 impl Cursor {
-    /// Starts a partition at the owner's position. A position outside the log makes the group rejoin: the next claim
-    /// reports the exact reason.
-    fn start(
-        partition: PartitionId,
-        bounds: LogBounds,
-        start: StartPosition,
-    ) -> Result<Self, SourceError> {
-        let next = match start {
-            StartPosition::At(position) if (bounds.low..=bounds.high).contains(&position) => {
-                Some(position)
-            }
-            StartPosition::At(position) => {
-                let reason = format!("the log has no position {position} in partition {partition}");
-                return Err(SourceError::Rejoin(reason));
-            }
-            StartPosition::Paused => None,
-        };
-        Ok(Self { partition, next, undelivered: None, reported_end: None })
+    /// Creates a partition that is not read yet.
+    fn new(partition: PartitionId) -> Self {
+        Self { partition, next: None, undelivered: None, reported_end: None }
     }
 }
 

@@ -112,16 +112,50 @@ pub async fn a_paused_partition_is_not_consumed(log: &Fixture) {
     assert!(owner.read(1).is_empty());
 }
 
-pub async fn a_start_position_beyond_the_log_causes_a_rejoin(log: &Fixture) {
-    fill(log, 0, 0..10).await;
+pub async fn a_partition_starts_and_stops_at_any_time_and_the_others_are_read_on(log: &Fixture) {
+    let owner = Owner::new(|partition| match partition {
+        PartitionId(1) => StartPosition::Paused,
+        _ => StartPosition::At(Position::START),
+    });
+    let mut sick = fill(log, 1, 0..300).await;
+    let mut well = fill(log, 0, 0..300).await;
+    let running = log.run(&owner);
+    assert_read(&owner, 0, &as_read(&well, 0)).await;
+    owner.start(1, StartPosition::At(Position(100)));
+    assert_read(&owner, 1, &as_read(&sick[100..], 100)).await;
+    owner.start(1, StartPosition::Paused);
+    well.extend(fill(log, 0, 300..400).await);
+    assert_read(&owner, 0, &as_read(&well, 0)).await;
+    sick.extend(fill(log, 1, 300..400).await);
+    well.extend(fill(log, 0, 400..500).await);
+    assert_read(&owner, 0, &as_read(&well, 0)).await;
+    assert_eq!(owner.read(1).len(), 200, "a stopped partition is not read");
+    // Started again before where it was read: what it had delivered comes again.
+    owner.start(1, StartPosition::At(Position(250)));
+    let twice = [as_read(&sick[100..300], 100), as_read(&sick[250..], 250)].concat();
+    assert_read(&owner, 1, &twice).await;
+    running.stop().await.1.unwrap();
+    assert_eq!(owner.failed_reads(), []);
+}
+
+pub async fn a_start_position_beyond_the_log_is_reported_and_the_others_are_read_on(log: &Fixture) {
+    let beyond = fill(log, 0, 0..10).await;
     let owner = Owner::new(|partition| match partition {
         PartitionId(0) => StartPosition::At(Position(11)),
         _ => StartPosition::At(Position::START),
     });
-    let (_, outcome) = log.run(&owner).end().await;
-    assert!(matches!(outcome, Err(SourceError::Rejoin(_))), "{outcome:?}");
+    let running = log.run(&owner);
+    let failed = async || !owner.failed_reads().is_empty();
+    until("the failed read is reported", TEST_TIMEOUT, failed).await;
+    assert_eq!(owner.failed_reads(), [PartitionId(0)]);
+    let others = fill(log, 1, 0..300).await;
+    assert_read(&owner, 1, &as_read(&others, 0)).await;
     assert!(owner.read(0).is_empty());
-    assert_eq!(owner.owns(), 0);
+    assert_eq!(owner.owns(), PARTITIONS as usize);
+    owner.start(0, StartPosition::At(Position(4)));
+    assert_read(&owner, 0, &as_read(&beyond[4..], 4)).await;
+    assert_eq!(owner.failed_reads(), [PartitionId(0)]);
+    running.stop().await.1.unwrap();
 }
 
 pub async fn the_high_watermark_reaches_the_end_of_the_log(log: &Fixture) {

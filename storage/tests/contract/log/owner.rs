@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use schemas::{Offset, PartitionId, Position};
-use storage::log::{LogBounds, PartitionHandler, RecordBatch, StartPosition};
+use storage::log::{BoundsReader, LogBounds, PartitionHandler, RecordBatch, StartPosition};
+use tokio::runtime::Handle;
 
 /// A delivered record: offset, key, value.
 pub type Read = (Offset, Vec<u8>, Vec<u8>);
@@ -14,6 +15,7 @@ type StartPositionOf = dyn Fn(PartitionId) -> StartPosition + Send + Sync;
 type Accepts = dyn FnMut(u64, &RecordBatch) -> bool + Send;
 
 pub struct Owner {
+    runtime: Handle,
     start_of: Box<StartPositionOf>,
     accepts: Mutex<Box<Accepts>>,
     calls: Mutex<Calls>,
@@ -27,6 +29,8 @@ struct Calls {
     deliveries: u64,
     accepted_batches: u64,
     highs: BTreeMap<PartitionId, Position>,
+    starts: Vec<(PartitionId, StartPosition)>,
+    failed_reads: Vec<PartitionId>,
     rejoin: bool,
 }
 
@@ -35,6 +39,7 @@ impl Owner {
         start_of: impl Fn(PartitionId) -> StartPosition + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
+            runtime: Handle::current(),
             start_of: Box::new(start_of),
             accepts: Mutex::new(Box::new(|_, _| true)),
             calls: Mutex::default(),
@@ -53,6 +58,16 @@ impl Owner {
 
     pub fn rejoin(&self) {
         self.calls.lock().unwrap().rejoin = true;
+    }
+
+    /// Changes where a partition is read from now on.
+    pub fn start(&self, partition: u32, start: StartPosition) {
+        self.calls.lock().unwrap().starts.push((PartitionId(partition), start));
+    }
+
+    /// Returns the partitions that could not be read further, in order.
+    pub fn failed_reads(&self) -> Vec<PartitionId> {
+        self.calls.lock().unwrap().failed_reads.clone()
     }
 
     pub fn owns(&self) -> usize {
@@ -86,12 +101,17 @@ impl Owner {
 }
 
 impl PartitionHandler for Owner {
-    fn assigned(
-        &self,
-        partitions: &[(PartitionId, LogBounds)],
-    ) -> Vec<(PartitionId, StartPosition)> {
-        self.calls.lock().unwrap().owned.extend(partitions.iter().copied());
-        partitions.iter().map(|(id, _)| (*id, (self.start_of)(*id))).collect()
+    fn assigned(&self, partitions: &[PartitionId], bounds: &Arc<dyn BoundsReader>) {
+        for partition in partitions {
+            let bounds = self.runtime.block_on(bounds.bounds(*partition)).unwrap();
+            let mut calls = self.calls.lock().unwrap();
+            calls.owned.insert(*partition, bounds);
+            calls.starts.push((*partition, (self.start_of)(*partition)));
+        }
+    }
+
+    fn take_starts(&self) -> Vec<(PartitionId, StartPosition)> {
+        std::mem::take(&mut self.calls.lock().unwrap().starts)
     }
 
     fn revoked(&self, partitions: &[PartitionId], lost: bool) {
@@ -114,6 +134,10 @@ impl PartitionHandler for Owner {
 
     fn high_watermark(&self, partition: PartitionId, high: Position) {
         self.calls.lock().unwrap().highs.insert(partition, high);
+    }
+
+    fn read_failed(&self, partition: PartitionId, _reason: &str) {
+        self.calls.lock().unwrap().failed_reads.push(partition);
     }
 
     fn halt(&self, partition: PartitionId, reason: String) {

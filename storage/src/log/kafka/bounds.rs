@@ -1,0 +1,55 @@
+//! Reads the bounds of a topic's partitions, each with a request of its own to that partition's leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use schemas::{LogRef, PartitionId, Position};
+
+use super::KafkaConfig;
+use super::reader::create_consumer;
+use crate::log::{BoundsReader, LogBounds, ReadError};
+
+/// How long a request waits for a partition's leader.
+const BOUNDS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads the bounds of a topic's partitions.
+#[derive(Clone)]
+pub(super) struct KafkaBounds {
+    config: KafkaConfig,
+    log: LogRef,
+    /// Replaced after an error: since it is never polled, it could not recover from the loss of all brokers.
+    client: Arc<ArcSwap<BaseConsumer>>,
+}
+
+impl KafkaBounds {
+    /// Creates it without a request to Kafka.
+    pub fn start(config: &KafkaConfig, log: &LogRef) -> Result<Self, KafkaError> {
+        let client = Arc::new(ArcSwap::from_pointee(create_consumer(config, log)?));
+        Ok(Self { config: config.clone(), log: log.clone(), client })
+    }
+
+    /// Blocks until the partition's leader has answered.
+    fn fetch(&self, partition: PartitionId) -> Result<LogBounds, KafkaError> {
+        let client = self.client.load_full();
+        let number = partition.0 as i32;
+        let watermarks = client.fetch_watermarks(&self.log.topic, number, BOUNDS_TIMEOUT);
+        if watermarks.is_err() && Arc::ptr_eq(&client, &self.client.load()) {
+            self.client.store(Arc::new(create_consumer(&self.config, &self.log)?));
+        }
+        let (low, high) = watermarks?;
+        Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
+    }
+}
+
+#[async_trait]
+impl BoundsReader for KafkaBounds {
+    async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
+        let this = self.clone();
+        let fetched = tokio::task::spawn_blocking(move || this.fetch(partition));
+        fetched.await.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)
+    }
+}
