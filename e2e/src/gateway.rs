@@ -124,6 +124,11 @@ mod tests {
                 (Method::DELETE, "/v1/admin/jobs/7?now=1", "api"),
                 (Method::POST, "/v1/admin", "api"),
                 (Method::POST, "/v1/administration", "ingest"),
+                (Method::GET, "/", "api"),
+                (Method::GET, "/budgets/taxes?c.health=40&do=check", "api"),
+                (Method::GET, "/budgets/taxes/mine", "api"),
+                (Method::POST, "/budgets/taxes/submit", "ingest"),
+                (Method::GET, "/assets/0123456789abcdef/page.css", "api"),
             ] {
                 let url = format!("{}{path}", gateway.url);
                 let response = crate::http_client::builder()
@@ -132,6 +137,28 @@ mod tests {
                     .send()
                     .await?;
                 assert_eq!(response.text().await?, service, "{method} {path}");
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn browsers_get_a_page_and_scripts_a_problem_while_no_service_is_reachable() {
+        scenario::scenario(async || {
+            // No service listens on port 9.
+            let gateway = Gateway::start_for(["9", "9", "9", "9"]).await?;
+            let client = crate::http_client::builder().build()?;
+            for (path, accept, media_type) in [
+                ("/", "text/html,application/xhtml+xml,*/*;q=0.8", "text/html; charset=utf-8"),
+                ("/budgets/taxes/mine", "text/html", "text/html; charset=utf-8"),
+                ("/budgets/taxes/mine", "application/json", "application/problem+json"),
+                ("/v1/budgets", "text/html", "application/problem+json"),
+            ] {
+                let request = client.get(format!("{}{path}", gateway.url)).header("accept", accept);
+                let response = request.send().await?;
+                assert_eq!(response.status(), 503, "{path} {accept}");
+                assert_eq!(response.headers()["content-type"], media_type, "{path} {accept}");
+                assert_eq!(response.headers()["retry-after"], "1", "{path} {accept}");
             }
             Ok(())
         });
