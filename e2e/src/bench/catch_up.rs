@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::plain_consumer::consume_plain;
-use super::records::fill;
+use super::records::{consume_plain, fill};
 use super::report::{Row, log_progress, thousands};
 use super::steady::until_steady;
 use crate::stack::{Stack, StackBuilder};

@@ -2,7 +2,7 @@
 //!
 //! | figure | module | compared with |
 //! |---|---|---|
-//! | `catch-up` | [`catch_up`] | the fastest [plain consumer](plain_consumer) of the same topic |
+//! | `catch-up` | [`catch_up`] | a plain consumer of the same topic |
 //! | `post`, `batch`, `get` | [`http`] | a plain axum handler; a plain idempotent producer |
 //! | `rebuild` | [`rebuild`] | a plain consumer of the same topic; milliseconds |
 //! | `memory` | [`memory`] | bytes per person |
@@ -13,7 +13,6 @@ pub mod catch_up;
 pub mod http;
 pub mod memory;
 pub mod paced;
-pub mod plain_consumer;
 pub mod rebuild;
 pub mod records;
 pub mod report;

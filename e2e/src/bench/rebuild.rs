@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::catch_up::{PARTITIONS, PEOPLE, RECORDS, TIMEOUT, catch_up, wait_for_person_rows};
-use super::plain_consumer::consume_plain;
-use super::records::{BUDGET, fill};
+use super::records::{BUDGET, consume_plain, fill};
 use super::report::{Row, log_progress, percentile};
 use super::steady::until_steady;
 use super::visible::sample;
