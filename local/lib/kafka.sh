@@ -1,18 +1,24 @@
 # shellcheck shell=bash
 # Kafka: one node or three, each of which is broker and controller (KRaft).
 
-# kafka_start NAME — the controllers' ports are one above the brokers'.
+# kafka_controller_port NAME — prints the port of the controller, one above the broker's.
+kafka_controller_port() {
+  local broker=${PORT[$1]}
+  echo $((broker + 1))
+}
+
+# kafka_start NAME — starts one node; only the first has a listener for clients behind a test's proxy.
 kafka_start() {
-  local name=$1 data=$STACK_DIR/$1 tmp node voters= number=0 listeners advertised
+  local name=$1 data=$STACK_DIR/$1 tmp node voters='' number=0 listeners advertised
   tmp=$(process_fresh_tmp "$name")
   mkdir -p "$data"
   cp "$TEMPLATES/kafka-log4j2.properties" "$data/log4j2.properties"
   for node in "${KAFKA_NODES[@]}"; do
     number=$((number + 1))
-    voters+=",$number@127.0.0.1:$((PORT[$node] + 1))"
+    voters+=",$number@127.0.0.1:$(kafka_controller_port "$node")"
     [[ $node != "$name" ]] || local node_id=$number
   done
-  listeners="PLAINTEXT://127.0.0.1:${PORT[$name]},CONTROLLER://127.0.0.1:$((PORT[$name] + 1))"
+  listeners="PLAINTEXT://127.0.0.1:${PORT[$name]},CONTROLLER://127.0.0.1:$(kafka_controller_port "$name")"
   advertised="PLAINTEXT://127.0.0.1:${PORT[$name]}"
   if [[ $name == kafka ]]; then
     listeners+=",PROXIED://127.0.0.1:$KAFKA_PROXIED_PORT"

@@ -114,8 +114,8 @@ layout_remember_ports() {
 layout_ports() {
   echo "${PORT[$1]}"
   case $1 in
-    kafka) echo $((PORT[$1] + 1)) "$KAFKA_PROXIED_PORT" ;;
-    kafka-*) echo $((PORT[$1] + 1)) ;;
+    kafka) echo "$(kafka_controller_port "$1")" "$KAFKA_PROXIED_PORT" ;;
+    kafka-*) kafka_controller_port "$1" ;;
     cassandra) echo "$CASSANDRA_STORAGE_PORT" ;;
   esac
 }
