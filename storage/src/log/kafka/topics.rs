@@ -20,6 +20,8 @@ use crate::open_error::OpenError;
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The replicas that must have a record before it is acknowledged.
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+/// How long the settings of a new topic may be unknown to some broker.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(5);
 const METADATA_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -159,7 +161,24 @@ async fn check_durability(
     }
     let topics: Vec<ResourceSpecifier<'_>> =
         topics.into_iter().map(ResourceSpecifier::Topic).collect();
-    let described = admin.describe_configs(&topics, &admin_options()).await;
+    let deadline = Instant::now() + SETTINGS_TIMEOUT;
+    loop {
+        let checked = check_settings(config, &topics, required, admin).await;
+        // A broker may know a new topic for a moment without its settings.
+        if !matches!(checked, Err(TopicError::Durability { .. })) || Instant::now() > deadline {
+            return checked;
+        }
+        tokio::time::sleep(METADATA_POLL_INTERVAL).await;
+    }
+}
+
+async fn check_settings(
+    config: &KafkaConfig,
+    topics: &[ResourceSpecifier<'_>],
+    required: u32,
+    admin: &AdminClient<DefaultClientContext>,
+) -> Result<(), TopicError> {
+    let described = admin.describe_configs(topics, &admin_options()).await;
     for resource in described.map_err(|error| TopicError::unavailable(config, error))? {
         let resource = resource.map_err(|code| TopicError::unavailable(config, code))?;
         let OwnedResourceSpecifier::Topic(topic) = &resource.specifier else { continue };
