@@ -18,7 +18,9 @@ const problem = (status, slug, more = {}) => ({
 
 test("offline, then online: sent and counted once", async () => {
   const before = await people();
-  await withPage(parts.browser, {}, async (page) => {
+  // The script of the results may not be there yet; it is fetched again later.
+  const allowConsole = [/page: results failed/];
+  await withPage(parts.browser, { allowConsole }, async (page) => {
     await page.goto(taxes());
     await waitForScript(page);
     await fields(page).nth(0).fill("50");
