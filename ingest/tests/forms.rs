@@ -199,6 +199,7 @@ async fn a_withdrawal_is_counted_once_and_leads_to_the_own_page() {
     assert!(location.starts_with("/budgets/taxes/mine?lang=fr&withdrawn="), "{location}");
     sees_other(&post(&harness, "withdraw", &[OURS, COOKIE], &body).await, location);
     assert_eq!(harness.logged(), [(key(ID), vec![])]);
+    assert!(!harness.definitions.get("taxes").unwrap().frozen, "a withdrawal freezes nothing");
     post(&harness, "withdraw", &[OURS, COOKIE, SCRIPT], "submission_id=x")
         .await
         .problem(400, "malformed");

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use http::HeaderMap;
 use runtime::clock::now_ms;
 use runtime::problem::{Faults, Problem, ProblemKind};
-use schemas::BudgetId;
+use schemas::{BudgetId, PersonId};
 
 use super::form_post::FormPost;
 use super::redirect::{back, to_mine};
 use super::submit::without_person;
 use crate::idempotency_key::IdempotencyKey;
 use crate::parse;
+use crate::pending::PendingSubmission;
 use crate::problems;
 use crate::routes::submit::append;
 use crate::service::IngestService;
@@ -43,21 +44,25 @@ async fn accept(
     key: &IdempotencyKey,
     post: &FormPost,
 ) -> Result<Response, Problem> {
-    let parsed = async {
-        let budget = service.open_budget(id.as_str())?;
-        let person = post.require_person()?;
-        let mut faults = Faults::default();
-        let in_form = parse::submission_id(&post.form, &mut faults);
-        if !faults.is_empty() {
-            return Err(faults.into_problem(ProblemKind::Malformed));
-        }
-        let submission_id = key.submission_id(in_form, &budget.id, &service.hasher)?;
-        // A withdrawal is a record too, and only frozen budgets have records.
-        let (budget, ()) = service.parse_against_frozen(budget, |_| Ok(()), |()| true).await?;
-        Ok((service.pending_withdrawal(&budget, person, submission_id, now_ms()), person))
-    };
-    let (pending, person) = parsed
-        .await
+    let (pending, person) = parse_post(service, id, key, post)
         .inspect_err(|problem: &Problem| service.metrics.count_rejected(problem.kind(), 1))?;
     append(service, pending, person).await
+}
+
+/// Parses a withdrawal, which freezes nothing, as under `/v1`.
+fn parse_post<'p>(
+    service: &IngestService,
+    id: &BudgetId,
+    key: &IdempotencyKey,
+    post: &'p FormPost,
+) -> Result<(PendingSubmission, &'p PersonId), Problem> {
+    let budget = service.open_budget(id.as_str())?;
+    let person = post.require_person()?;
+    let mut faults = Faults::default();
+    let in_form = parse::submission_id(&post.form, &mut faults);
+    if !faults.is_empty() {
+        return Err(faults.into_problem(ProblemKind::Malformed));
+    }
+    let submission_id = key.submission_id(in_form, &budget.id, &service.hasher)?;
+    Ok((service.pending_withdrawal(&budget, person, submission_id, now_ms()), person))
 }
