@@ -134,7 +134,13 @@ async fn run_drill(
     match damage {
         Damage::StoreRestored => {
             nemesis::blocking(|| own.snapshot_cassandra()).await?;
-            workload.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
+            let in_snapshot = committed(stack).await?;
+            eventually("commits follow the snapshot", HEAL_TIMEOUT, async || {
+                let committed = committed(stack).await?;
+                ensure!(committed >= in_snapshot + ACKNOWLEDGED_BETWEEN, "{committed} records");
+                Ok(())
+            })
+            .await?;
             nemesis::blocking(|| own.restore_cassandra()).await?;
         }
         Damage::PeopleTruncated => {
@@ -155,6 +161,11 @@ async fn run_drill(
     })
     .await?;
     stack.wait_until_all_owned().await
+}
+
+/// How many records are committed, over all partitions.
+async fn committed(stack: &Stack) -> Result<u64> {
+    Ok(stack.tables().await?.positions(stack.partitions).await?.values().sum())
 }
 
 /// Kills and restarts every processor: person rows are read only by a takeover.
