@@ -4,6 +4,7 @@
 //! and problems of `/v1`. Posts from pages of other sites are refused.
 
 mod form_post;
+mod form_response;
 mod person;
 mod redirect;
 mod same_origin;

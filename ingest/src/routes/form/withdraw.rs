@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
 use runtime::clock::now_ms;
@@ -11,14 +11,15 @@ use runtime::problem::{Faults, Problem, ProblemKind};
 use schemas::{BudgetId, PersonId};
 
 use super::form_post::FormPost;
-use super::redirect::{back, to_mine};
-use super::submit::without_person;
+use super::form_response::{Targets, respond};
 use crate::idempotency_key::IdempotencyKey;
 use crate::parse;
 use crate::pending::PendingSubmission;
 use crate::problems;
 use crate::routes::submit::append;
 use crate::service::IngestService;
+
+const TARGETS: Targets = Targets { receipt_member: "withdrawn", retry_page: "mine" };
 
 pub(super) async fn withdraw(
     State(service): State<Arc<IngestService>>,
@@ -30,12 +31,7 @@ pub(super) async fn withdraw(
     let id = BudgetId::parse(&budget).map_err(|_| problems::budget_not_found())?;
     let post = FormPost::read(&headers, &body)?;
     let accepted = accept(&service, &id, &key, &post).await;
-    Ok(match accepted {
-        Ok(response) if post.wants_json => without_person(response, &id),
-        Ok(response) => to_mine(&id, &post.form, "withdrawn", &response),
-        Err(problem) if post.wants_json => problem.into_response(),
-        Err(problem) => back(&id, None, &post.form, "mine", &problem),
-    })
+    Ok(respond(&service, &id, &post, accepted, &TARGETS))
 }
 
 async fn accept(
