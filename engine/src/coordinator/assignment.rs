@@ -81,14 +81,14 @@ impl AssignmentHandle {
 }
 
 /// Why an assigned partition has no owner.
-enum Setback {
+enum OwnershipFailure {
     /// It is claimed again.
     Retry(RetryCause, String),
     /// Only an operator can help.
     Halt(HaltReason),
 }
 
-impl Setback {
+impl OwnershipFailure {
     fn unavailable(reason: String) -> Self {
         Self::Retry(RetryCause::Unavailable, reason)
     }
@@ -127,20 +127,20 @@ impl Assignment {
                 Some(claimed) => claimed,
             };
             let began = Instant::now();
-            let setback = match claimed {
+            let failure = match claimed {
                 Ok(claimed) => match self.run_owner(claimed).await {
-                    Some(setback) => setback,
+                    Some(failure) => failure,
                     None => return,
                 },
-                Err(setback) => setback,
+                Err(failure) => failure,
             };
             if self.stop.is_cancelled() {
                 return;
             }
             let partitions = &self.shared.partitions;
-            let (cause, reason) = match setback {
-                Setback::Halt(reason) => return partitions.halt(self.partition, &reason),
-                Setback::Retry(cause, reason) => (cause, reason),
+            let (cause, reason) = match failure {
+                OwnershipFailure::Halt(reason) => return partitions.halt(self.partition, &reason),
+                OwnershipFailure::Retry(cause, reason) => (cause, reason),
             };
             let delay = backoff.next(cause, began.elapsed());
             if !partitions.set_unclaimed(self.partition, reason, delay) {
@@ -154,11 +154,11 @@ impl Assignment {
     }
 
     /// Claims the partition and checks its log.
-    async fn take_over(&self) -> Result<Claimed, Setback> {
+    async fn take_over(&self) -> Result<Claimed, OwnershipFailure> {
         let Shared { deps, partitions, .. } = self.shared.as_ref();
         let at = Instant::now();
         let bounds = self.bounds.bounds(self.partition).await.map_err(|error| {
-            Setback::unavailable(format!("the bounds of its log are unknown: {error}"))
+            OwnershipFailure::unavailable(format!("the bounds of its log are unknown: {error}"))
         })?;
         let stored = self.claim().await?;
         let position = stored.checkpoint.position;
@@ -167,10 +167,10 @@ impl Assignment {
         } else if partitions.log_may_recover(self.partition, Instant::now()) {
             let reason =
                 format!("the log ends at {}, before the totals at {position}", bounds.high);
-            return Err(Setback::Retry(RetryCause::ShortLog, reason));
+            return Err(OwnershipFailure::Retry(RetryCause::ShortLog, reason));
         }
-        let resume =
-            check_log(&stored.checkpoint, &deps.identity, bounds).map_err(Setback::Halt)?;
+        let resume = check_log(&stored.checkpoint, &deps.identity, bounds)
+            .map_err(OwnershipFailure::Halt)?;
         tracing::info!(
             partition = %self.partition,
             epoch = stored.epoch.0,
@@ -184,25 +184,27 @@ impl Assignment {
         Ok(Claimed { stored, resume, progress, at })
     }
 
-    async fn claim(&self) -> Result<StoredPartition, Setback> {
+    async fn claim(&self) -> Result<StoredPartition, OwnershipFailure> {
         let deps = &self.shared.deps;
         let claiming = claim(deps.store.as_ref(), self.shared.id(self.partition), &deps.owner);
         match tokio::time::timeout(deps.claim_timeout, claiming).await {
             Ok(Ok(stored)) => Ok(stored),
-            Ok(Err(ClaimError::Corrupt(reason))) => Err(Setback::Halt(HaltReason::Store(reason))),
+            Ok(Err(ClaimError::Corrupt(reason))) => {
+                Err(OwnershipFailure::Halt(HaltReason::Store(reason)))
+            }
             Ok(Err(lost @ ClaimError::LostClaimRace)) => {
-                Err(Setback::Retry(RetryCause::Contended, lost.to_string()))
+                Err(OwnershipFailure::Retry(RetryCause::Contended, lost.to_string()))
             }
             Err(_) => {
                 let timeout_ms = deps.claim_timeout.as_millis();
                 let reason = format!("the store did not respond in {timeout_ms} ms");
-                Err(Setback::unavailable(reason))
+                Err(OwnershipFailure::unavailable(reason))
             }
         }
     }
 
     /// Runs the owner until it exits. Returns `None` if the partition is released.
-    async fn run_owner(&self, claimed: Claimed) -> Option<Setback> {
+    async fn run_owner(&self, claimed: Claimed) -> Option<OwnershipFailure> {
         let Self { shared, partition, .. } = self;
         let from = claimed.resume.from;
         let stop = self.stop.child_token();
@@ -213,7 +215,7 @@ impl Assignment {
         shared.starts.start(*partition, from, reading);
         let exit = run.await;
         shared.owner_ended(*partition);
-        self.setback_of(exit)
+        self.failure_of(exit)
     }
 
     fn owner(&self, claimed: Claimed) -> Partition {
@@ -235,7 +237,7 @@ impl Assignment {
     }
 
     /// What follows from an owner's exit, requested or not.
-    fn setback_of(&self, exit: PartitionExit) -> Option<Setback> {
+    fn failure_of(&self, exit: PartitionExit) -> Option<OwnershipFailure> {
         let Self { shared, partition, stop, .. } = self;
         let reason = exit.to_string();
         match exit {
@@ -244,25 +246,30 @@ impl Assignment {
                 None
             }
             // Its records could not be read further: `Coordinator::read_failed` says why.
-            PartitionExit::Released => {
-                Some(Setback::Retry(RetryCause::ReadFailed, "its log could not be read".into()))
-            }
+            PartitionExit::Released => Some(OwnershipFailure::Retry(
+                RetryCause::ReadFailed,
+                "its log could not be read".into(),
+            )),
             PartitionExit::Fenced => {
                 tracing::warn!(%partition, "partition fenced by another owner");
                 shared.deps.metrics.fenced();
-                Some(Setback::Retry(RetryCause::Contended, reason))
+                Some(OwnershipFailure::Retry(RetryCause::Contended, reason))
             }
-            PartitionExit::CommitsLost => Some(Setback::Retry(RetryCause::CommitsLost, reason)),
-            PartitionExit::RowsLost(_) => Some(Setback::Retry(RetryCause::RowsLost, reason)),
+            PartitionExit::CommitsLost => {
+                Some(OwnershipFailure::Retry(RetryCause::CommitsLost, reason))
+            }
+            PartitionExit::RowsLost(_) => {
+                Some(OwnershipFailure::Retry(RetryCause::RowsLost, reason))
+            }
             PartitionExit::LogGap { expected, found } => {
                 if shared.partitions.is_first_gap(*partition, expected) {
                     tracing::error!(%partition, %expected, %found, "log skipped records, reading them again");
-                    Some(Setback::Retry(RetryCause::LogGap, reason))
+                    Some(OwnershipFailure::Retry(RetryCause::LogGap, reason))
                 } else {
-                    Some(Setback::Halt(HaltReason::LogGap { expected, found }))
+                    Some(OwnershipFailure::Halt(HaltReason::LogGap { expected, found }))
                 }
             }
-            PartitionExit::Halted(reason) => Some(Setback::Halt(reason)),
+            PartitionExit::Halted(reason) => Some(OwnershipFailure::Halt(reason)),
         }
     }
 }

@@ -9,7 +9,7 @@
 //! | `ownership` | the states of an assigned partition and their transitions |
 //! | `partitions` | the state of every assigned partition, as readiness and metrics show it |
 //! | `owner_handle` | one running owner: its queue and its positions |
-//! | `starts` | where the source is to read partitions, until it has asked for it |
+//! | `starts` | pending start positions for the source |
 //! | `log_recovery` | how long a log may end before its totals do |
 
 mod assignment;

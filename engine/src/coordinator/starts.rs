@@ -1,5 +1,5 @@
-//! Where the source is to read partitions, until it has asked for it. Read between any two records, so that nothing is
-//! locked while there is no news.
+//! Pending start positions for the source: from where to read each partition, until the source has taken it. The source
+//! looks between any two records, without a lock while nothing is pending.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +19,11 @@ impl Reading {
     }
 }
 
-/// The news for the source: at most one of each partition.
+/// Pending starts and pauses for the source, at most one per partition.
 #[derive(Debug, Default)]
 pub(super) struct Starts {
     any: AtomicBool,
-    news: Mutex<BTreeMap<PartitionId, Option<(Position, Reading)>>>,
+    pending: Mutex<BTreeMap<PartitionId, Option<(Position, Reading)>>>,
 }
 
 impl Starts {
@@ -37,12 +37,12 @@ impl Starts {
         self.add(partition, None);
     }
 
-    /// Drops the news of a partition that is no longer assigned.
+    /// Drops what is pending for a partition that is no longer assigned.
     pub fn forget(&self, partition: PartitionId) {
         self.lock().remove(&partition);
     }
 
-    /// Takes the news. From now on the source delivers records from the start positions on.
+    /// Takes everything pending. From now on the source delivers records from the start positions on.
     pub fn take(&self) -> Vec<(PartitionId, StartPosition)> {
         if !self.any.swap(false, Ordering::Acquire) {
             return Vec::new();
@@ -58,13 +58,13 @@ impl Starts {
     }
 
     fn add(&self, partition: PartitionId, start: Option<(Position, Reading)>) {
-        let mut news = self.lock();
-        news.insert(partition, start);
+        let mut pending = self.lock();
+        pending.insert(partition, start);
         self.any.store(true, Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Option<(Position, Reading)>>> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_news_of_a_partition_replaces_the_earlier_one() {
+    fn the_latest_start_of_a_partition_replaces_the_earlier_one() {
         let (starts, former, next) = (Starts::default(), Reading::default(), Reading::default());
         starts.start(ONE, Position(7), former.clone());
         starts.pause(ONE);

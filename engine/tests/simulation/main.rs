@@ -6,7 +6,7 @@
 //! | `run` | one seed's run from start to end |
 //! | `world` | state shared by a run: random numbers, trace, counts, the first failure |
 //! | `log`, `oracle` | the records, and a naive fold of them as the expected result |
-//! | `network` | lost and late calls, broken connections, sick partitions |
+//! | `network` | lost and late calls, broken connections, unresponsive partitions |
 //! | `store`, `cache`, `dead_letters` | the servers, which check every call, and their clients |
 //! | `store_client` | each process's store client |
 //! | `control`, `process`, `cluster` | processes that crash and stall anywhere, and their consumer group |

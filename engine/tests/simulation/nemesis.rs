@@ -82,7 +82,7 @@ fn degrade(cluster: &Arc<Cluster>, service: Service, down: bool) {
     });
 }
 
-/// Makes one partition sick for a while.
+/// Makes one partition unresponsive for a while.
 fn sicken(cluster: &Arc<Cluster>) {
     let world = Arc::clone(&cluster.world);
     let count = world.log.count.get();

@@ -171,17 +171,17 @@ impl Process {
 
     /// The group assigns a partition; it may be assigned already.
     pub fn assign(&self, partition: PartitionId) {
-        self.tell(GroupCommand::Assign(partition));
+        self.send_command(GroupCommand::Assign(partition));
     }
 
     /// The group revokes a partition, which is released after a final commit.
     pub fn revoke(&self, partition: PartitionId) {
-        self.tell(GroupCommand::Revoke { partition, lost: false });
+        self.send_command(GroupCommand::Revoke { partition, lost: false });
     }
 
     /// The group has given the partition away: its owner is aborted where it waits.
     pub fn lose(&self, partition: PartitionId) {
-        self.tell(GroupCommand::Revoke { partition, lost: true });
+        self.send_command(GroupCommand::Revoke { partition, lost: true });
     }
 
     /// Stops the publisher after a last flush.
@@ -189,7 +189,7 @@ impl Process {
         self.stop_publisher.cancel();
     }
 
-    fn tell(&self, command: GroupCommand) {
+    fn send_command(&self, command: GroupCommand) {
         // Fails only once the process is dead.
         let _ = self.group.send(command);
     }

@@ -123,34 +123,34 @@ async fn simulate(world: Arc<World>) {
     }));
 }
 
-/// One partition is sick while every partition is taken over, and for long after that: all others are folded as ever,
+/// One partition does not respond while every partition is taken over, and for long after that: all others are folded as ever,
 /// and none of them changes its owner for it. Once it is well it is folded, too.
 async fn sicken_one(cluster: &Arc<Cluster>) {
     let world = &cluster.world;
     let count = world.log.count.get();
-    let sick = PartitionId(world.draw(|rng| rng.u32(0..count)));
-    world.set_fault(sick, Some(world.draw_fault()));
+    let unresponsive = PartitionId(world.draw(|rng| rng.u32(0..count)));
+    world.set_fault(unresponsive, Some(world.draw_fault()));
     cluster.alive().iter().for_each(|process| cluster.crash(process));
     let pause = world.draw_ms(1..=20);
     let (appended, all) = (world.log.appended(), world.log.len());
     nemesis::append(cluster, appended + (all - appended) / 2, 12, pause).await;
-    recover_all_except(cluster, Some(sick), "beside a sick partition").await;
+    recover_all_except(cluster, Some(unresponsive), "while one partition does not respond").await;
 
     // What the nemesis had begun has ended by then.
     sleep(LONG_SICKNESS).await;
     let takeovers_of_others = || {
         let mut takeovers = lock(&world.takeovers).clone();
-        takeovers.remove(&sick);
+        takeovers.remove(&unresponsive);
         takeovers
     };
     let before = takeovers_of_others();
     sleep(LONG_SICKNESS).await;
     let after = takeovers_of_others();
     world.check(require(before == after, || {
-        format!("partition {sick} was sick, and others changed owners: {before:?}, {after:?}")
+        format!("partition {unresponsive} did not respond, and others changed owners: {before:?}, {after:?}")
     }));
-    world.set_fault(sick, None);
-    recover(cluster, "once the sick partition was well").await;
+    world.set_fault(unresponsive, None);
+    recover(cluster, "once the partition responds again").await;
 }
 
 /// Waits until the state equals the oracle's, within the time bound.
@@ -158,9 +158,9 @@ async fn recover(cluster: &Arc<Cluster>, how: &str) {
     recover_all_except(cluster, None, how).await;
 }
 
-async fn recover_all_except(cluster: &Arc<Cluster>, sick: Option<PartitionId>, how: &str) {
+async fn recover_all_except(cluster: &Arc<Cluster>, unresponsive: Option<PartitionId>, how: &str) {
     let healed = Instant::now();
-    while let Err(missing) = is_exact(cluster, sick).await {
+    while let Err(missing) = is_exact(cluster, unresponsive).await {
         if healed.elapsed() > MAX_RECOVERY_TIME {
             let setbacks = check_setbacks(cluster);
             cluster.world.fail(format!(
@@ -176,10 +176,12 @@ async fn recover_all_except(cluster: &Arc<Cluster>, sick: Option<PartitionId>, h
 }
 
 /// Checks that totals, person rows and published totals equal the naive fold of the appended log.
-async fn is_exact(cluster: &Cluster, sick: Option<PartitionId>) -> CheckResult {
+async fn is_exact(cluster: &Cluster, unresponsive: Option<PartitionId>) -> CheckResult {
     let (world, store) = (&cluster.world, &cluster.servers.store);
     let mut ends = Vec::<Position>::new();
-    for partition in world.log.count.partitions().filter(|partition| Some(*partition) != sick) {
+    for partition in
+        world.log.count.partitions().filter(|partition| Some(*partition) != unresponsive)
+    {
         let (id, end) = (partition_ref(partition), world.log.high(partition));
         let stored = store.stored(id).await.ok_or("not claimed yet")?;
         let position = stored.checkpoint.position;
@@ -188,7 +190,7 @@ async fn is_exact(cluster: &Cluster, sick: Option<PartitionId>) -> CheckResult {
         store.check_all_rows(id, end).await?;
         ends.push(end);
     }
-    if sick.is_some() {
+    if unresponsive.is_some() {
         // An aggregate that lacks a partition is not an answer.
         return Ok(());
     }

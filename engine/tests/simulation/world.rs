@@ -40,7 +40,7 @@ pub struct Plan {
     pub loses_commits: bool,
     /// Whether the store loses person rows once the faults have healed.
     pub loses_rows: bool,
-    /// Whether one partition is sick for long once the faults have healed.
+    /// Whether one partition is unresponsive for long once the faults have healed.
     pub sickens_one: bool,
     pub bug: Option<InjectedBug>,
 }
@@ -119,7 +119,7 @@ pub struct World {
     pub log: Log,
     pub oracle: Oracle,
     pub network: Mutex<NetworkConditions>,
-    /// The sick partitions.
+    /// The unresponsive partitions.
     partition_faults: Mutex<BTreeMap<PartitionId, PartitionFault>>,
     /// How often each partition was claimed.
     pub takeovers: Mutex<BTreeMap<PartitionId, u64>>,
@@ -202,7 +202,7 @@ impl World {
         lock(&self.partition_faults).clear();
     }
 
-    /// Makes one partition sick, or well again.
+    /// Makes one partition unresponsive, or responsive again.
     pub fn set_fault(&self, partition: PartitionId, fault: Option<PartitionFault>) {
         self.note(format_args!("{partition}: fault {fault:?}"));
         let mut faults = lock(&self.partition_faults);

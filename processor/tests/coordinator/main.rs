@@ -58,7 +58,7 @@ fn a_partition_whose_claim_times_out_does_not_block_the_others() {
     let halted = process.metric(r#"allocator_processor_partition_halted{partition="1"}"#);
     assert_eq!(halted, Some(0.0));
 
-    // It is claimed in place, once the store answers.
+    // It is claimed in place, once the store responds.
     process.store.unresponsive.lock().unwrap().clear();
     assert_eq!(process.next_start(1), Position(0));
     assert!(process.readiness().0);

@@ -2,7 +2,7 @@
 //! caller passes the time.
 //!
 //! A client can only forget all of its records at once. So when a partition does not acknowledge, the others move to the
-//! other lane, and the lane is purged after a delivery timeout, when each of their records in it is done. The sick
+//! other lane, and the lane is purged after a delivery timeout, when each of their records in it is done. The unresponsive
 //! partition stays in its lane: whatever a broker still does with its former records, it does before the later ones of
 //! the same connection.
 
@@ -32,30 +32,35 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(4);
 
 /// A partition that has not acknowledged a record in time.
 #[derive(Debug)]
-struct Sick {
+struct Unresponsive {
     lane: Lane,
     /// Doubled with each failure until a record is acknowledged.
     delay: Duration,
     retry_at: Instant,
-    /// Its leader answers again: records are sent, and the next results decide.
+    /// Its leader responds again: records are sent, and the next results decide.
     on_trial: bool,
 }
 
 /// The lanes of all partitions.
 #[derive(Debug)]
 pub(super) struct Lanes {
-    /// The lane of every partition that is not sick.
+    /// The lane of every partition that is not unresponsive.
     current: Lane,
     /// The lane that the others have left, until it is purged.
     draining: Option<Lane>,
     /// The current lane is to be left, too, once the other one is purged.
     leave_again: bool,
-    sick: BTreeMap<u32, Sick>,
+    unresponsive: BTreeMap<u32, Unresponsive>,
 }
 
 impl Default for Lanes {
     fn default() -> Self {
-        Self { current: Lane::First, draining: None, leave_again: false, sick: BTreeMap::new() }
+        Self {
+            current: Lane::First,
+            draining: None,
+            leave_again: false,
+            unresponsive: BTreeMap::new(),
+        }
     }
 }
 
@@ -66,33 +71,34 @@ impl Lanes {
 
     /// The lane of a partition's next record; `None` if the partition is refused.
     pub fn lane_of(&self, partition: u32) -> Option<Lane> {
-        match self.sick.get(&partition) {
+        match self.unresponsive.get(&partition) {
             None => Some(self.current),
-            Some(sick) => sick.on_trial.then_some(sick.lane),
+            Some(unresponsive) => unresponsive.on_trial.then_some(unresponsive.lane),
         }
     }
 
     /// Records that a partition has acknowledged.
     pub fn acknowledged(&mut self, partition: u32) {
-        if self.sick.get(&partition).is_some_and(|sick| sick.on_trial) {
-            self.sick.remove(&partition);
+        if self.unresponsive.get(&partition).is_some_and(|unresponsive| unresponsive.on_trial) {
+            self.unresponsive.remove(&partition);
         }
     }
 
     /// Records that a partition has not acknowledged a record that was sent through a lane. Refuses it from now on.
     pub fn failed(&mut self, partition: u32, lane: Lane, now: Instant) {
-        match self.sick.get_mut(&partition) {
+        match self.unresponsive.get_mut(&partition) {
             // Another batch of the same time has said so.
-            Some(sick) if !sick.on_trial => {}
-            Some(sick) => {
-                sick.on_trial = false;
-                sick.delay = (sick.delay * 2).min(MAX_RETRY_DELAY);
-                sick.retry_at = now + sick.delay;
+            Some(unresponsive) if !unresponsive.on_trial => {}
+            Some(unresponsive) => {
+                unresponsive.on_trial = false;
+                unresponsive.delay = (unresponsive.delay * 2).min(MAX_RETRY_DELAY);
+                unresponsive.retry_at = now + unresponsive.delay;
             }
             None => {
                 let retry_at = now + FIRST_RETRY_DELAY;
-                let sick = Sick { lane, delay: FIRST_RETRY_DELAY, retry_at, on_trial: false };
-                self.sick.insert(partition, sick);
+                let unresponsive =
+                    Unresponsive { lane, delay: FIRST_RETRY_DELAY, retry_at, on_trial: false };
+                self.unresponsive.insert(partition, unresponsive);
             }
         }
     }
@@ -120,24 +126,26 @@ impl Lanes {
 
     /// The refused partitions.
     pub fn refused(&self) -> Vec<u32> {
-        let refused = self.sick.iter().filter(|(_, sick)| !sick.on_trial);
+        let refused = self.unresponsive.iter().filter(|(_, unresponsive)| !unresponsive.on_trial);
         refused.map(|(partition, _)| *partition).collect()
     }
 
-    /// The refused partitions whose leaders are to be asked again.
+    /// The refused partitions whose leaders are to be probed again.
     pub fn due(&self, now: Instant) -> Vec<u32> {
         // A record that is sent into a draining lane would be purged with it.
         let may_send = |lane| self.draining != Some(lane);
-        let is_due = |sick: &Sick| !sick.on_trial && sick.retry_at <= now && may_send(sick.lane);
-        let due = self.sick.iter().filter(|(_, sick)| is_due(sick));
+        let is_due = |unresponsive: &Unresponsive| {
+            !unresponsive.on_trial && unresponsive.retry_at <= now && may_send(unresponsive.lane)
+        };
+        let due = self.unresponsive.iter().filter(|(_, unresponsive)| is_due(unresponsive));
         due.map(|(partition, _)| *partition).collect()
     }
 
-    /// Records whether a refused partition's leader has answered.
-    pub fn asked(&mut self, partition: u32, answers: bool, now: Instant) {
-        if let Some(sick) = self.sick.get_mut(&partition) {
-            sick.on_trial = answers;
-            sick.retry_at = now + sick.delay;
+    /// Records the probe of a refused partition's leader.
+    pub fn probed(&mut self, partition: u32, responds: bool, now: Instant) {
+        if let Some(unresponsive) = self.unresponsive.get_mut(&partition) {
+            unresponsive.on_trial = responds;
+            unresponsive.retry_at = now + unresponsive.delay;
         }
     }
 }
@@ -147,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sick_partition_is_refused_alone_and_the_others_leave_its_lane() {
+    fn a_unresponsive_partition_is_refused_alone_and_the_others_leave_its_lane() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
         lanes.failed(7, Lane::First, now);
         assert!(lanes.leave(Lane::First));
@@ -158,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sick_partition_is_tried_again_in_its_own_lane_until_it_acknowledges() {
+    fn a_unresponsive_partition_is_tried_again_in_its_own_lane_until_it_acknowledges() {
         let (mut lanes, now) = (Lanes::default(), Instant::now());
         lanes.failed(7, Lane::First, now);
         lanes.leave(Lane::First);
@@ -166,11 +174,11 @@ mod tests {
         assert!(lanes.due(later).is_empty(), "its lane is about to be purged");
         lanes.purged();
         assert_eq!((lanes.due(now), lanes.due(later)), (vec![], vec![7]));
-        lanes.asked(7, false, later);
+        lanes.probed(7, false, later);
         assert_eq!((lanes.due(later), lanes.lane_of(7)), (vec![], None));
         lanes.acknowledged(7);
         assert_eq!(lanes.lane_of(7), None, "a late answer says nothing about the next record");
-        lanes.asked(7, true, later);
+        lanes.probed(7, true, later);
         assert_eq!(lanes.lane_of(7), Some(Lane::First));
         lanes.acknowledged(7);
         assert_eq!(lanes.lane_of(7), Some(Lane::Second));
@@ -182,7 +190,7 @@ mod tests {
         lanes.failed(7, Lane::First, now);
         lanes.leave(Lane::First);
         lanes.purged();
-        lanes.asked(7, true, now);
+        lanes.probed(7, true, now);
         lanes.failed(7, Lane::First, now);
         lanes.failed(7, Lane::First, now);
         assert!(lanes.leave(Lane::First));

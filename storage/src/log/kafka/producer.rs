@@ -125,7 +125,7 @@ impl IdempotentProducer {
             sent.iter().zip(results).filter_map(|(sent, result)| Some(((*sent)?, result)))
         {
             match result {
-                // A sealed topic answers every record: none of them is still in flight.
+                // A sealed topic rejects every record: none of them is still in flight.
                 Ok(_) | Err(AppendError::Sealed) => acknowledged.push(partition),
                 Err(_) => {
                     failed.insert(partition, lane);
@@ -177,7 +177,7 @@ impl IdempotentProducer {
         });
     }
 
-    /// Starts a thread that probes Kafka until it and every refused partition answers, or the producer is dropped.
+    /// Starts a thread that probes Kafka until Kafka and every refused partition responds, or the producer is dropped.
     fn start_probing(self: &Arc<Self>) {
         if self.probing.swap(true, Ordering::AcqRel) {
             return;
@@ -205,12 +205,12 @@ impl IdempotentProducer {
         client.client().fetch_metadata(Some(&self.topic), PROBE_TIMEOUT).map(|_| ())
     }
 
-    /// Asks the leaders of partitions, and admits those that answer.
-    fn admit(&self, which: impl Fn(&Lanes) -> Vec<u32>, answers: impl Fn(u32) -> bool) {
+    /// Probes the leaders of partitions, and sends to those that respond.
+    fn admit(&self, which: impl Fn(&Lanes) -> Vec<u32>, responds: impl Fn(u32) -> bool) {
         let partitions = which(&self.lanes());
         for partition in partitions {
-            let answered = answers(partition);
-            self.lanes().asked(partition, answered, Instant::now());
+            let responds = responds(partition);
+            self.lanes().probed(partition, responds, Instant::now());
         }
     }
 
@@ -218,16 +218,18 @@ impl IdempotentProducer {
         !self.unavailable.load(Ordering::Relaxed) && self.lanes().refused().is_empty()
     }
 
-    fn answers(&self, partition: u32) -> bool {
+    fn leader_responds(&self, partition: u32) -> bool {
         let client = self.client(self.lanes().current()).load_full();
-        let asked = client.client().fetch_watermarks(&self.topic, partition as i32, PROBE_TIMEOUT);
-        match asked {
-            Ok(_) => tracing::info!(topic = self.topic, partition, "partition answers again"),
+        let probed = client.client().fetch_watermarks(&self.topic, partition as i32, PROBE_TIMEOUT);
+        match probed {
+            Ok(_) => {
+                tracing::info!(topic = self.topic, partition, "partition leader responds again")
+            }
             Err(ref error) => {
-                tracing::warn!(topic = self.topic, partition, %error, "partition does not answer");
+                tracing::warn!(topic = self.topic, partition, %error, "partition leader does not respond");
             }
         }
-        asked.is_ok()
+        probed.is_ok()
     }
 
     fn client(&self, lane: Lane) -> &ArcSwap<PolledProducer> {
@@ -250,7 +252,8 @@ fn probe(producer: &Weak<IdempotentProducer>) {
                 if producer.unavailable.swap(false, Ordering::Relaxed) {
                     tracing::info!(topic = producer.topic, "kafka producer is available again");
                 }
-                producer.admit(|lanes| lanes.due(Instant::now()), |one| producer.answers(one));
+                producer
+                    .admit(|lanes| lanes.due(Instant::now()), |one| producer.leader_responds(one));
                 producer.probing.store(false, Ordering::Release);
                 // What has failed since then starts a probe, or finds this one.
                 if producer.has_recovered() || producer.probing.swap(true, Ordering::AcqRel) {
@@ -258,7 +261,7 @@ fn probe(producer: &Weak<IdempotentProducer>) {
                 }
             }
             Err(error) => {
-                // It may have asked the one broker that is slow: only records say that Kafka does not respond at all.
+                // The probe may have reached the one slow broker: only records show that Kafka does not respond at all.
                 let retry_in_ms = PROBE_INTERVAL.as_millis() as u64;
                 tracing::warn!(%error, topic = producer.topic, retry_in_ms, "kafka probe failed, retrying");
             }

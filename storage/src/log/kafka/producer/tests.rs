@@ -1,4 +1,4 @@
-//! One sick partition among others, on librdkafka's mock cluster.
+//! One unresponsive partition among others, on librdkafka's mock cluster.
 #![allow(clippy::unwrap_used)]
 
 use rdkafka::mocking::MockCluster;

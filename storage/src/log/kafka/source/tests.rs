@@ -15,7 +15,7 @@ use crate::log::BoundsReader;
 
 const TOPIC: &str = "submissions";
 const PARTITIONS: u32 = 3;
-const SICK: PartitionId = PartitionId(2);
+const LEADERLESS: PartitionId = PartitionId(2);
 
 /// Starts each partition once its bounds are known, as the coordinator does.
 #[derive(Default)]
@@ -104,8 +104,8 @@ async fn a_partition_without_a_leader_is_read_once_it_has_one_and_the_others_at_
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic(TOPIC, PARTITIONS as i32, 1).unwrap();
     append(&cluster, PartitionId(0), 100);
-    append(&cluster, SICK, 100);
-    cluster.partition_leader(TOPIC, SICK.0 as i32, None).unwrap();
+    append(&cluster, LEADERLESS, 100);
+    cluster.partition_leader(TOPIC, LEADERLESS.0 as i32, None).unwrap();
 
     let config = KafkaConfig {
         brokers: cluster.bootstrap_servers(),
@@ -130,11 +130,12 @@ async fn a_partition_without_a_leader_is_read_once_it_has_one_and_the_others_at_
     until("the others are read", || owner.records(PartitionId(0)) == 100).await;
     append(&cluster, PartitionId(1), 50);
     until("the others are read on", || owner.records(PartitionId(1)) == 50).await;
-    assert_eq!(owner.records(SICK), 0);
-    assert!(owner.waiting.lock().unwrap().contains(&SICK));
+    assert_eq!(owner.records(LEADERLESS), 0);
+    assert!(owner.waiting.lock().unwrap().contains(&LEADERLESS));
 
-    cluster.partition_leader(TOPIC, SICK.0 as i32, Some(1)).unwrap();
-    until("the partition that was sick is read", || owner.records(SICK) == 100).await;
+    cluster.partition_leader(TOPIC, LEADERLESS.0 as i32, Some(1)).unwrap();
+    until("the partition is read once it has a leader again", || owner.records(LEADERLESS) == 100)
+        .await;
     let rebalances =
         (owner.assignments.load(Ordering::Relaxed), owner.revocations.load(Ordering::Relaxed));
     assert_eq!(rebalances, (3, 0), "nothing was left or joined for it");
