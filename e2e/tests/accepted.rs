@@ -84,7 +84,12 @@ fn a_submission_id_keeps_its_meaning_over_restarts_and_newer_submissions() {
             for other in [ballot("x", 1, 90), ballot("z", 1, 10), ballot("x", 3, 10)] {
                 system.post(SUBMISSIONS, &other).await?.problem(422, "key-reused")?;
             }
-            withdraw(&embedded, "x").await?.problem(422, "key-reused")?;
+            let keyed = embedded
+                .system
+                .request(Method::POST, format!("{}{SUBMISSIONS}", embedded.service.url));
+            let other = json!({"person": "y", "allocation": {"health": 100}});
+            let keyed = keyed.header(key.0, key.1).json(&other);
+            send(keyed).await?.problem(422, "key-reused")?;
             let batch = json!([ballot("x", 1, 90), ballot("x", 1, 10)]);
             let batch = system.post(&format!("{SUBMISSIONS}/batch"), &batch).await?;
             let results = batch.expect(200)?.json()?["results"].clone();

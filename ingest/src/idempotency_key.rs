@@ -4,8 +4,11 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 use runtime::http::idempotency_key;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{BudgetId, PersonKeyHasher, SubmissionId};
+use schemas::{BudgetId, PersonId, PersonKeyHasher, SubmissionId};
 use uuid::Uuid;
+
+/// Minimum length of a key that no person scopes, unless it is a UUID: strangers must not choose the same.
+const UNSCOPED_KEY_MIN_LENGTH: usize = 16;
 
 /// The header `Idempotency-Key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,20 +21,28 @@ pub(crate) enum IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// Returns the id from the header or the body, if either has one.
+    /// Returns the id from the header or the body, if either has one. A text means something to its person alone.
     ///
     /// # Errors
-    /// When header and body have different ids.
+    /// When header and body have different ids, or when strangers may send the same key, and one of them would get the
+    /// other's receipt.
     pub fn submission_id(
         &self,
         in_body: Option<SubmissionId>,
         budget: &BudgetId,
+        person: Option<&PersonId>,
         hasher: &PersonKeyHasher,
     ) -> Result<Option<SubmissionId>, Problem> {
         let in_header = match self {
             Self::Absent => return Ok(in_body),
             Self::Uuid(uuid) => SubmissionId(*uuid),
-            Self::Text(text) => hasher.submission_id(budget, text),
+            Self::Text(text) if person.is_none() && text.len() < UNSCOPED_KEY_MIN_LENGTH => {
+                return Err(Problem::new(ProblemKind::Malformed).detail(format!(
+                    "without a `person`, `Idempotency-Key` must be a UUID or have at least {UNSCOPED_KEY_MIN_LENGTH} \
+                     characters, so that nobody else sends the same",
+                )));
+            }
+            Self::Text(text) => hasher.submission_id(budget, person, text),
         };
         if in_body.is_some_and(|in_body| in_body != in_header) {
             return Err(Problem::new(ProblemKind::Malformed)

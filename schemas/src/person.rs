@@ -129,10 +129,22 @@ impl PersonKeyHasher {
         PersonKey(self.digest(budget, &[person.reveal().as_bytes()]))
     }
 
-    /// Derives a submission id from an `Idempotency-Key` that is not a UUID. The same key gives the same id.
-    pub fn submission_id(&self, budget: &BudgetId, idempotency_key: &str) -> SubmissionId {
-        // The separator distinguishes these from person keys: person ids have no control characters.
-        let digest = self.digest(budget, &[b"\x01", idempotency_key.as_bytes()]);
+    /// Derives a submission id from an `Idempotency-Key` that is not a UUID. The same key of the same person gives the
+    /// same id; one without a person is shared by everyone who sends the key.
+    pub fn submission_id(
+        &self,
+        budget: &BudgetId,
+        person: Option<&PersonId>,
+        idempotency_key: &str,
+    ) -> SubmissionId {
+        // The separators distinguish these from person keys, and one from the other: person ids have no control
+        // characters.
+        let person = person.map(|person| [b"\x02", person.reveal().as_bytes()]);
+        let parts = [
+            person.as_ref().map_or(&[][..], |parts| parts),
+            &[b"\x01", idempotency_key.as_bytes()],
+        ];
+        let digest = self.digest(budget, &parts.concat());
         SubmissionId(uuid::Builder::from_custom_bytes(digest).into_uuid())
     }
 

@@ -38,7 +38,8 @@ async fn parse_body(
     let budget = service.open_budget(budget)?;
     let parse = |budget: &Budget| {
         let mut parsed = parse::submission(body, budget)?;
-        parsed.id = key.submission_id(parsed.id, &budget.id, &service.hasher)?;
+        parsed.id =
+            key.submission_id(parsed.id, &budget.id, parsed.person.as_ref(), &service.hasher)?;
         Ok(parsed)
     };
     let (budget, parsed) = service.parse_against_frozen(budget, parse, |_| true).await?;

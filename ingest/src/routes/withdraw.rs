@@ -52,7 +52,7 @@ async fn parse_request(
     let person = PersonId::parse(person).map_err(|fault| {
         Problem::new(ProblemKind::Malformed).detail(format!("the person in the path {fault}"))
     })?;
-    let id = key.submission_id(None, &budget.id, &service.hasher)?;
+    let id = key.submission_id(None, &budget.id, Some(&person), &service.hasher)?;
     // A withdrawal freezes nothing: it says nothing about categories, and nobody counts before the first allocation.
     Ok((service.pending_withdrawal(&budget, &person, id, now_ms()), person))
 }

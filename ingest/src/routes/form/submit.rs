@@ -44,7 +44,7 @@ async fn accept(
         let person = post.require_person()?;
         let parse = |budget: &Budget| {
             let mut parsed = parse::form(&post.form, budget, person)?;
-            parsed.id = key.submission_id(parsed.id, &budget.id, &service.hasher)?;
+            parsed.id = key.submission_id(parsed.id, &budget.id, Some(person), &service.hasher)?;
             Ok(parsed)
         };
         let (budget, parsed) = service.parse_against_frozen(budget, parse, |_| true).await?;

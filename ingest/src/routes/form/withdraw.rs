@@ -59,6 +59,6 @@ fn parse_post<'p>(
     if !faults.is_empty() {
         return Err(faults.into_problem(ProblemKind::Malformed));
     }
-    let submission_id = key.submission_id(in_form, &budget.id, &service.hasher)?;
+    let submission_id = key.submission_id(in_form, &budget.id, Some(person), &service.hasher)?;
     Ok((service.pending_withdrawal(&budget, person, submission_id, now_ms()), person))
 }
