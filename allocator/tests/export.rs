@@ -59,7 +59,8 @@ fn start_with_people(data: &TempDir) -> Running {
             {"id": "trees", "name": "Trees"},
         ],
     });
-    let put = "curl -s -X PUT -H 'Content-Type: application/json'";
+    let authorization = running.authorization();
+    let put = format!("curl -s -X PUT -H '{authorization}' -H 'Content-Type: application/json'");
     shell(&format!("{put} {url}/v1/budgets/towns -d '{definition}'"));
     let mut people = String::from("person,roads,a-pool,trees\n");
     for person in 0..PEOPLE {

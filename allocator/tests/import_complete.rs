@@ -45,7 +45,8 @@ fn start_with_budget(data: &TempDir) -> Running {
         "categories": [{"id": "a", "name": "A"}, {"id": "b", "name": "B"}],
         "identity": "optional",
     });
-    let put = "curl -s -X PUT -H 'Content-Type: application/json'";
+    let authorization = running.authorization();
+    let put = format!("curl -s -X PUT -H '{authorization}' -H 'Content-Type: application/json'");
     shell(&format!("{put} {}/v1/budgets/b -d '{definition}'", running.url));
     running
 }

@@ -10,6 +10,8 @@ use crate::scenario;
 use crate::service::Service;
 use crate::system::System;
 
+const TOKEN_FILE: &str = "admin.token";
+
 /// `allocator run`.
 #[derive(Debug)]
 pub struct Embedded {
@@ -50,6 +52,13 @@ impl Embedded {
         let (name, arguments) = ("allocator".to_owned(), arguments.to_vec());
         let mut service = Service::start(name, dir, program, arguments, Vec::new(), url.clone())?;
         service.ready().await?;
-        Ok(Self { service, system: System::new(vec![url.clone()], vec![url])?, data })
+        let token = std::fs::read_to_string(data.join(TOKEN_FILE))?;
+        let system = System::new(vec![url.clone()], vec![url])?.with_token(token.trim())?;
+        Ok(Self { service, system, data })
+    }
+
+    /// The file of the administrator's token.
+    pub fn token_file(&self) -> PathBuf {
+        self.data.join(TOKEN_FILE)
     }
 }

@@ -21,6 +21,10 @@ use crate::wait::eventually;
 
 const START_TIMEOUT: Duration = Duration::from_secs(40);
 const PREFIX: &str = "e2e_";
+const ADMIN_TOKEN: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+/// The digest by `printf %s TOKEN | sha256sum`.
+const ADMIN_TOKENS_FILE: &str =
+    "anna admin sha256:3ba3f5f43b92602683c19aee62a20342b084dd5971ddd33808d81a328879a547\n";
 
 /// The number of services and their settings.
 #[derive(Debug, Clone)]
@@ -85,6 +89,8 @@ impl StackBuilder {
         let name = format!("{PREFIX}{}_{serial}", std::process::id());
         let dir = scenario::new_dir("stack")?;
         fs::write(dir.join("person.secret"), "the same secret for every run of a test")?;
+        fs::write(dir.join("admin.token"), ADMIN_TOKEN)?;
+        fs::write(dir.join("admin.tokens"), ADMIN_TOKENS_FILE)?;
         let redis_port = match self.redis_port {
             Some(port) => port,
             None => free_port()?,
@@ -177,7 +183,8 @@ impl Stack {
         }
         let urls =
             |services: &[Service]| services.iter().map(|service| service.url.clone()).collect();
-        self.system = System::new(urls(&self.ingests), urls(&self.apis))?;
+        let (writes, reads) = (urls(&self.ingests), urls(&self.apis));
+        self.system = System::new(writes, reads)?.with_token(ADMIN_TOKEN)?;
         if processors > 0 {
             self.wait_until_all_owned().await?;
         }
@@ -233,6 +240,11 @@ impl Stack {
         )
     }
 
+    /// The file of an administrator's token.
+    pub fn token_file(&self) -> PathBuf {
+        self.dir.join("admin.token")
+    }
+
     /// The directory of all log files, including those of exited processes.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -264,6 +276,9 @@ impl Stack {
             url = "{redis}"
             [privacy]
             person_key_secret_file = "{dir}/person.secret"
+            [admin]
+            tokens_file = "{dir}/admin.tokens"
+            requests_per_minute = 100000
             [telemetry]
             format = "json"
             [{kind}]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::header::{AUTHORIZATION, HeaderMap};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::oracle::Totals;
@@ -13,6 +14,10 @@ use crate::wait::eventually;
 
 /// Number of people who cover every partition: they miss one of twelve in less than one run of ten million.
 const WITNESSES: usize = 200;
+
+fn client_builder() -> ClientBuilder {
+    crate::http_client::builder().timeout(Duration::from_secs(20))
+}
 
 /// The addresses of a system under test, with an HTTP client.
 #[derive(Debug, Clone)]
@@ -30,8 +35,26 @@ impl System {
     /// # Errors
     /// When the HTTP client cannot be built.
     pub fn new(writes: Vec<String>, reads: Vec<String>) -> Result<Self> {
-        let client = crate::http_client::builder().timeout(Duration::from_secs(20)).build()?;
-        Ok(Self { writes, reads, client })
+        Ok(Self { writes, reads, client: client_builder().build()? })
+    }
+
+    /// Sends an administrator's token with every request.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be built.
+    pub fn with_token(mut self, token: &str) -> Result<Self> {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, format!("Bearer {token}").parse()?);
+        self.client = client_builder().default_headers(headers).build()?;
+        Ok(self)
+    }
+
+    /// The same system without a token.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be built.
+    pub fn without_token(&self) -> Result<Self> {
+        Self::new(self.writes.clone(), self.reads.clone())
     }
 
     /// The base URL of one ingest.

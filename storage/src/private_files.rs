@@ -1,7 +1,7 @@
 //! Files and directories that only the process's user can read: person rows and secrets of the embedded default.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -14,11 +14,12 @@ const OTHERS: u32 = 0o077;
 const STICKY: u32 = 0o1000;
 
 /// Beginnings of the names of what this program puts into a data directory.
-const OWN_NAMES: [&str; 7] = [
+const OWN_NAMES: [&str; 8] = [
     "log.db",
     "store.db",
     "definitions.db",
     "person.secret",
+    "admin.token",
     "allocator.lock",
     "exports",
     "archive",
@@ -54,6 +55,26 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     let file = file.open(path)?;
     close_file(path);
     Ok(file)
+}
+
+/// Creates a file that only its owner can read, with its whole text and durably, unless it exists already.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn create_whole(path: &Path, text: &str) -> io::Result<()> {
+    let draft = with_suffix(path, &format!(".{}", uuid::Uuid::new_v4()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    match std::fs::hard_link(&draft, path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            // A file system without hard links.
+            std::fs::rename(&draft, path)?;
+        }
+        _ => std::fs::remove_file(&draft)?,
+    }
+    // Before anything that depends on the file: after a power loss it must be there.
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 /// Creates the file of a database if it does not exist, and closes it to others, with its `-wal` and `-shm`.

@@ -1,7 +1,6 @@
 //! The secret for hashing persons' ids: read from its file, or created once.
 
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use schemas::{PersonKeyHasher, SecretFingerprint};
@@ -66,7 +65,7 @@ pub(crate) fn open_secret(
                 return Err(SecretError::Missing { path, data });
             }
             private_files::create_dir(dir).map_err(failed)?;
-            create(&path, dir).map_err(failed)?;
+            create(&path).map_err(failed)?;
             std::fs::read(&path).map_err(failed)?
         }
         read => read.map_err(failed)?,
@@ -77,24 +76,11 @@ pub(crate) fn open_secret(
     PersonKeyHasher::new(text.trim_ascii()).ok_or_else(|| SecretError::Short(path.clone()))
 }
 
-/// Creates a file with a new secret, durably and at once. Keeps the file of a process that creates it at the same time.
-fn create(path: &Path, dir: &Path) -> std::io::Result<()> {
+/// Creates a file with a new secret. Keeps the file of a process that creates it at the same time.
+fn create(path: &Path) -> std::io::Result<()> {
     // Two random UUIDs: 244 random bits from the operating system.
     let text = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-    let draft = path.with_extension(format!("secret.{}", uuid::Uuid::new_v4()));
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    match std::fs::hard_link(&draft, path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            // A file system without hard links.
-            std::fs::rename(&draft, path)?;
-        }
-        _ => std::fs::remove_file(&draft)?,
-    }
-    // Before any data are written: after a power loss they would be there without the secret.
-    std::fs::File::open(dir)?.sync_all()
+    private_files::create_whole(path, &text)
 }
 
 #[cfg(test)]

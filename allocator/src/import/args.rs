@@ -38,7 +38,8 @@ pub struct ImportArgs {
     #[arg(long, value_name = "N", default_value = "8")]
     pub concurrency: NonZeroUsize,
 
-    /// File with a token of the role `admin`, which is needed to create the budget
+    /// File with a token of the role `admin`, which is needed to create the budget; default: data/admin.token, if that
+    /// exists and the allocator is on this machine
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 

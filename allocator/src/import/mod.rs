@@ -83,10 +83,11 @@ pub async fn import(
     let destination = if args.dry_run {
         Destination::DryRun
     } else {
-        let token = match &args.token_file {
+        let token_file = args.token_file.clone();
+        let token = match token_file.or_else(|| server::default_token_file(&args.url)) {
             // Reading a pipe waits for its writer.
             Some(path) => stop
-                .run_until_cancelled(server::read_token(path))
+                .run_until_cancelled(server::read_token(&path))
                 .await
                 .unwrap_or(Err(ImportError::Stopped))
                 .map(Some)?,

@@ -2,6 +2,7 @@
 //!
 //! The default storage is embedded: SQLite files and an in-process cache. Any configured storage works.
 
+mod admin_token;
 mod config;
 mod data_dir;
 mod welcome;
@@ -14,7 +15,7 @@ use api::ApiDeps;
 use axum::Router;
 use ingest::IngestDeps;
 use processor::{Processor, ProcessorDeps, RegistryUnreadable, StartError, first_registry};
-use runtime::admin::AdminGuard;
+use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::console;
 use runtime::health::Health;
 use runtime::http::{self, ServeError};
@@ -27,6 +28,7 @@ use storage::control::{ControlTopic, record_secret, wait_until_loaded};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
+pub use admin_token::{AdminTokenError, TOKEN_FILE};
 pub use config::{RunConfig, configuration_reference};
 pub use data_dir::{DataDir, DataDirError};
 
@@ -36,6 +38,9 @@ pub enum RunError {
     /// The data directory is locked or unusable.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// The first start cannot make an administrator's token, or its files are unusable.
+    #[error(transparent)]
+    AdminToken(#[from] AdminTokenError),
     /// The server could not bind its address or failed.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -65,6 +70,7 @@ pub enum RunError {
 pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     let data_dir = config.storage.embedded_dir();
     let _data_dir = data_dir.map(|dir| DataDir::lock(dir)).transpose()?;
+    let admin_config = with_own_token(&config.admin, data_dir.map(|dir| dir.as_path()))?;
     let process = Process::start("allocator", &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.listen)?;
@@ -73,7 +79,7 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     // The processor stops after the server, so that submissions accepted during the drain are folded too.
     let stop_processor = CancellationToken::new();
     let start = async {
-        let admin = AdminGuard::new(&config.admin, metrics)?;
+        let admin = AdminGuard::new(&admin_config, metrics)?;
         tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
         let backends = Backends::open(&config.storage, admin).await?;
         backends.start_services(config, metrics, health, stop, stop_processor.clone()).await
@@ -99,6 +105,15 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     let ended = processor.stopped().await;
     served?;
     Ok(ended?)
+}
+
+/// Adds the tokens file of the data directory if none is configured.
+fn with_own_token(config: &AdminConfig, data: Option<&Path>) -> Result<AdminConfig, RunError> {
+    let mut config = config.clone();
+    if let (None, Some(dir)) = (&config.tokens, data) {
+        config.tokens = Some(admin_token::ensure(dir)?);
+    }
+    Ok(config)
 }
 
 /// The opened storage backends.

@@ -5,12 +5,19 @@ use std::path::Path;
 
 use api::DEFAULT_BUDGET;
 
+use super::TOKEN_FILE;
+
 /// Builds the welcome text: the page, and three commands that work as printed.
 ///
 /// The second command retries until the submission of the first is folded, which takes some tens of milliseconds.
 pub fn welcome(listen: SocketAddr, data: Option<&Path>) -> String {
     let url = format!("http://{}", reachable(listen));
     let budget = format!("{url}/v1/budgets/{DEFAULT_BUDGET}");
+    let administrator = data.map(|dir| {
+        let token = dir.join(TOKEN_FILE);
+        format!("The administrator's token is in {}\n", token.display())
+    });
+    let administrator = administrator.unwrap_or_default();
     let data = data.map(|dir| format!(", data in {}", dir.display())).unwrap_or_default();
     format!(
         r#"
@@ -24,7 +31,7 @@ The same by hand: submit how you would split the taxes, read your allocation bac
   curl -sf --retry 5 --retry-all-errors {budget}/submissions/p-1
   curl -s {budget}/aggregate
 
-Budgets: {url}/v1/budgets   Health: {url}/readyz   Metrics: {url}/metrics
+{administrator}Budgets: {url}/v1/budgets   Health: {url}/readyz   Metrics: {url}/metrics
 Ctrl-C stops it; acknowledged submissions are kept.
 
 "#

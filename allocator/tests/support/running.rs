@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 
@@ -13,6 +13,8 @@ pub struct Running {
     pub child: Child,
     /// The URL in the welcome text.
     pub url: String,
+    /// The file of the administrator's token, in the welcome text.
+    pub token_file: PathBuf,
     /// The curl commands of the welcome text.
     pub commands: Vec<String>,
     /// Collects the standard output after the welcome text until the process ends.
@@ -44,7 +46,7 @@ pub fn start_with(data: &Path, settings: &[&str]) -> Running {
     let settings = settings.iter().flat_map(|setting| ["--set", setting]);
     let mut child = command(data).args(settings).spawn().unwrap();
     let mut output = BufReader::new(child.stdout.take().unwrap());
-    let (mut url, mut commands) = (String::new(), Vec::new());
+    let (mut url, mut token_file, mut commands) = (String::new(), PathBuf::new(), Vec::new());
     loop {
         let mut line = String::new();
         if output.read_line(&mut line).unwrap() == 0 {
@@ -54,6 +56,9 @@ pub fn start_with(data: &Path, settings: &[&str]) -> Running {
         }
         if let Some((_, rest)) = line.split_once("runs on ") {
             url = rest.split(',').next().unwrap().trim().to_owned();
+        }
+        if let Some((_, path)) = line.split_once("administrator's token is in ") {
+            token_file = PathBuf::from(path.trim());
         }
         if line.trim_start().starts_with("curl ") {
             commands.push(line.trim().to_owned());
@@ -68,7 +73,15 @@ pub fn start_with(data: &Path, settings: &[&str]) -> Running {
         output.read_to_string(&mut text).unwrap();
         text
     });
-    Running { child, url, commands, log: Some(log) }
+    Running { child, url, token_file, commands, log: Some(log) }
+}
+
+impl Running {
+    /// The header with the administrator's token.
+    pub fn authorization(&self) -> String {
+        let token = std::fs::read_to_string(&self.token_file).unwrap();
+        format!("authorization: Bearer {}", token.trim())
+    }
 }
 
 pub fn shell(line: &str) -> Value {

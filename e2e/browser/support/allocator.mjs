@@ -70,12 +70,17 @@ export class Allocator {
     await rm(this.dir, { recursive: true, force: true });
   }
 
+  /** The administrator's token that the first start made. */
+  async adminToken() {
+    return (await readFile(join(this.dir, "data", "admin.token"), "utf8")).trim();
+  }
+
   /** Creates or changes a budget with three categories. */
   async putBudget(id, more = {}) {
     const categories = [["parks", "Parks"], ["schools", "Schools"], ["roads", "Roads"]];
     const response = await fetch(`${this.url}/v1/budgets/${id}`, {
       method: "PUT",
-      headers: { "Content-Type": "application/json" },
+      headers: { "Content-Type": "application/json", Authorization: `Bearer ${await this.adminToken()}` },
       body: JSON.stringify({ name: "What for our town?", categories: categories.map(([id, name]) => ({ id, name })), ...more }),
     });
     assert.ok(response.ok, await response.text());

@@ -71,8 +71,10 @@ fn count_ballots(file: PathBuf) -> Result<Ballots> {
     })
 }
 
-fn start_import(file: &Path, url: &str) -> Result<Process> {
-    let arguments = ["import", &file.display().to_string(), "--url", url, "--budget", BUDGET];
+fn start_import(file: &Path, url: &str, token_file: &Path) -> Result<Process> {
+    let (file, token_file) = (file.display().to_string(), token_file.display().to_string());
+    let arguments =
+        ["import", &file, "--url", url, "--budget", BUDGET, "--token-file", &token_file];
     Process::start(
         "import",
         &new_dir("import")?,
@@ -81,8 +83,8 @@ fn start_import(file: &Path, url: &str) -> Result<Process> {
     )
 }
 
-async fn import(file: &Path, url: &str) -> Result<()> {
-    let mut import = start_import(file, url)?;
+async fn import(file: &Path, url: &str, token_file: &Path) -> Result<()> {
+    let mut import = start_import(file, url, token_file)?;
     let status = import.exit(Duration::from_secs(60)).await?;
     ensure!(status.success(), "the import ended with {status}: {}", import.log()?);
     Ok(())
@@ -118,9 +120,9 @@ fn imported_ballots_yield_exactly_their_totals_embedded_and_again() {
     scenario(async || {
         let ballots = ballots()?;
         let embedded = Embedded::start().await?;
-        import(&ballots.file, &embedded.service.url).await?;
+        import(&ballots.file, &embedded.service.url, &embedded.token_file()).await?;
         check_served_totals(&embedded.system, &ballots).await?;
-        import(&ballots.file, &embedded.service.url).await?;
+        import(&ballots.file, &embedded.service.url, &embedded.token_file()).await?;
         check_served_totals(&embedded.system, &ballots).await
     });
 }
@@ -132,7 +134,7 @@ fn imported_ballots_yield_exactly_their_totals_on_real_servers_and_again() {
         let stack = two_of_each().await?;
         let gateway = Gateway::start(&stack).await?;
         for _ in 0..2 {
-            import(&ballots.file, &gateway.url).await?;
+            import(&ballots.file, &gateway.url, &stack.token_file()).await?;
             let totals = audit::exact(&stack, BUDGET, ballots.categories.len()).await?;
             ensure!(totals == ballots.totals, "the log's totals differ from the ballots");
             check_served_totals(&stack.system, &ballots).await?;
@@ -148,7 +150,7 @@ fn imported_ballots_yield_exactly_their_totals_with_a_processor_killed_half_way(
         let mut stack = two_of_each().await?;
         stack.wait_until_owned(|owned| owned.iter().all(|owned| *owned > 0)).await?;
         let gateway = Gateway::start(&stack).await?;
-        let mut importing = start_import(&ballots.file, &gateway.url)?;
+        let mut importing = start_import(&ballots.file, &gateway.url, &stack.token_file())?;
         eventually("some ballots are counted", Duration::from_secs(30), async || {
             let people = stack.system.totals(0, BUDGET).await?.people;
             ensure!(people > 500, "{people} are counted");

@@ -67,7 +67,7 @@ impl AdminGuard {
         self.0.requests_per_minute
     }
 
-    /// Returns the attempts without a valid token allowed per client address, minute and process.
+    /// Returns the attempts with a wrong token allowed per client address, minute and process.
     pub fn failures_per_minute(&self) -> NonZeroU32 {
         self.0.failures_per_minute
     }
@@ -125,30 +125,30 @@ impl Inner {
         required: Role,
         record: &mut RequestRecord,
     ) -> Result<QuotaStatus, Problem> {
-        // A rate-limited client learns nothing about its token. Without credentials there is no token to guess, and a
-        // failing web page in a local browser must not lock out the local user.
         let credentials = self.credentials.load();
-        if credentials.is_some() {
-            self.limits.check_failures(record.client).map_err(|exceeded| {
-                exceeded.problem("too many attempts without a valid token from this address")
-            })?;
-        }
-        match authorize(credentials.as_deref(), request, required) {
+        let refusal = match authorize(credentials.as_deref(), request, required) {
+            // A valid token is accepted from any address: others behind the same one may have guessed.
             Ok(principal) => {
                 let quota = self.count(&principal);
                 record.principal = Some(principal);
-                quota
+                return quota;
             }
-            Err(refusal) => {
-                if let Refusal::InsufficientRole(principal, _) = &refusal {
-                    record.principal = Some(principal.clone());
-                    self.count(principal)?;
-                } else {
-                    self.limits.record_failure(record.client);
-                }
-                Err(refusal.problem())
+            Err(refusal) => refusal,
+        };
+        match &refusal {
+            Refusal::InsufficientRole(principal, _) => {
+                record.principal = Some(principal.clone());
+                self.count(principal)?;
             }
+            Refusal::WrongToken => {
+                self.limits.count_failure(record.client).map_err(|exceeded| {
+                    exceeded.problem("too many attempts with a wrong token from this address")
+                })?
+            }
+            // No guess: a page of another site can make a browser send these.
+            Refusal::NoToken | Refusal::NotLocal => {}
         }
+        Err(refusal.problem())
     }
 
     fn count(&self, principal: &Principal) -> Result<QuotaStatus, Problem> {

@@ -64,18 +64,12 @@ impl Limits {
         self.requests.check(slot, false).map_or(0, |quota| quota.remaining + 1)
     }
 
-    /// Counts a failed attempt from an address.
-    pub(super) fn record_failure(&self, address: IpAddr) {
-        // Exceeding the limit blocks the next attempt.
-        let _ = self.failures.check(self.slot_of(address), true);
-    }
-
-    /// Checks whether an address may attempt to authenticate. Counts nothing.
+    /// Counts an attempt with a wrong token from an address.
     ///
     /// # Errors
-    /// If too many of its attempts failed.
-    pub(super) fn check_failures(&self, address: IpAddr) -> Result<(), LimitExceeded> {
-        self.failures.check(self.slot_of(address), false).map(|_| ())
+    /// If the limit is exceeded.
+    pub(super) fn count_failure(&self, address: IpAddr) -> Result<(), LimitExceeded> {
+        self.failures.check(self.slot_of(address), true).map(|_| ())
     }
 
     fn slot_of(&self, address: IpAddr) -> usize {
@@ -266,24 +260,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_with_too_many_failures_is_blocked_and_checks_do_not_count() {
+    async fn an_address_has_a_limit_of_failures_which_further_ones_do_not_extend() {
         let limits = limits(1, 2);
         let (one, other) = (address("192.0.2.1"), address("192.0.2.2"));
+        limits.count_failure(one).unwrap();
+        limits.count_failure(one).unwrap();
         for _ in 0..100 {
-            limits.check_failures(one).unwrap();
+            assert_eq!(limits.count_failure(one).unwrap_err().retry_after, seconds(30));
         }
-        limits.record_failure(one);
-        limits.check_failures(one).unwrap();
-        limits.record_failure(one);
-        assert_eq!(limits.check_failures(one).unwrap_err().retry_after, seconds(30));
-        // Further failures do not extend the block.
-        limits.record_failure(one);
         advance(seconds(30)).await;
-        limits.check_failures(one).unwrap();
+        limits.count_failure(one).unwrap();
+        limits.count_failure(one).unwrap_err();
         if limits.slot_of(one) != limits.slot_of(other) {
-            limits.record_failure(one);
-            limits.check_failures(one).unwrap_err();
-            limits.check_failures(other).unwrap();
+            limits.count_failure(other).unwrap();
         }
     }
 

@@ -3,20 +3,46 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::ConnectInfo;
-use http::HeaderValue;
-use http::header::{FORWARDED, HOST, ORIGIN};
+use http::header::{FORWARDED, HOST, ORIGIN, VIA};
 use http::request::Parts;
 use http::uri::Authority;
+use http::{HeaderName, Version};
 
-use super::client_address::X_FORWARDED_FOR;
+/// Headers that only a proxy adds, besides those of `PROXY_PREFIXES`.
+const PROXY_HEADERS: [&str; 9] = [
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-proxyuser-ip",
+    "true-client-ip",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "cdn-loop",
+    "proxy-client-ip",
+];
+
+/// Beginnings of headers that only a proxy adds.
+const PROXY_PREFIXES: [&str; 8] = [
+    "x-forwarded-",
+    "x-original-",
+    "x-envoy-",
+    "x-amz",
+    "x-azure-",
+    "x-appengine-",
+    "cf-",
+    "wl-proxy-",
+];
 
 /// Whether the client is on this machine. A client behind a proxy, or a web page of another site, is not.
+///
+/// A proxy on this machine that adds no header cannot be recognized, so this is for development only.
 pub(super) fn is_local(request: &Parts) -> bool {
     let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
     let headers = &request.headers;
     peer.is_some_and(|peer| is_loopback(peer.0.ip()))
-        && !headers.contains_key(FORWARDED)
-        && headers.get_all(X_FORWARDED_FOR).iter().all(is_forwarded_from_loopback)
+        // Clients send HTTP/1.1; nginx sends HTTP/1.0 by default.
+        && request.version > Version::HTTP_10
+        && !headers.keys().any(is_of_proxy)
         // A page of another site in a local browser can send requests too; these headers then name that site.
         && headers.get(HOST).is_none_or(|host| names_this_machine(host.as_bytes()))
         && headers.get(ORIGIN).is_none_or(|origin| {
@@ -26,10 +52,10 @@ pub(super) fn is_local(request: &Parts) -> bool {
         })
 }
 
-fn is_forwarded_from_loopback(value: &HeaderValue) -> bool {
-    value.to_str().is_ok_and(|clients| {
-        clients.split(',').all(|client| client.trim().parse().is_ok_and(is_loopback))
-    })
+fn is_of_proxy(name: &HeaderName) -> bool {
+    [FORWARDED, VIA].contains(name)
+        || PROXY_HEADERS.contains(&name.as_str())
+        || PROXY_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
 fn names_this_machine(authority: &[u8]) -> bool {

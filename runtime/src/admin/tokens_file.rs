@@ -8,6 +8,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use super::credentials::{Credentials, LOCAL_NAME, Principal, TokenDigest};
 use super::role::Role;
 
@@ -51,6 +53,23 @@ impl fmt::Debug for TokensFile {
     }
 }
 
+impl TokensFile {
+    /// Reads a tokens file.
+    ///
+    /// # Errors
+    /// What is expected, if the file cannot be read or is invalid.
+    pub fn open(path: PathBuf) -> Result<Self, String> {
+        let text = read_text(&path)?;
+        let credentials = Credentials::parse(&text).map_err(|faults| faults.to_string())?;
+        Ok(Self { path, text, credentials })
+    }
+
+    /// Returns the line of a token, without its end.
+    pub fn line(name: &str, role: Role, token: &str) -> String {
+        format!("{name} {role} sha256:{}", hex::encode(Sha256::digest(token)))
+    }
+}
+
 /// Reads the file named by a setting. An empty path means no credentials.
 ///
 /// # Errors
@@ -59,10 +78,7 @@ pub(super) fn read(path: &str) -> Result<Option<TokensFile>, String> {
     if path.is_empty() {
         return Ok(None);
     }
-    let path = PathBuf::from(path);
-    let text = read_text(&path)?;
-    let credentials = Credentials::parse(&text).map_err(|faults| faults.to_string())?;
-    Ok(Some(TokensFile { path, text, credentials }))
+    TokensFile::open(PathBuf::from(path)).map(Some)
 }
 
 /// Reads the text of the file.
@@ -206,6 +222,8 @@ mod tests {
         let credentials = Credentials::parse(&text).unwrap();
         let alice = credentials.find_by_token(TOKEN.as_bytes()).unwrap();
         assert_eq!((alice.name(), alice.role(), alice.slot), ("alice", Role::Operator, 0));
+        let line = TokensFile::line("alice", Role::Operator, TOKEN);
+        assert_eq!(line, format!("alice operator sha256:{DIGEST}"));
         assert_eq!(credentials.count(), 2);
     }
 

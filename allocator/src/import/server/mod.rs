@@ -4,8 +4,8 @@ mod batch;
 mod budget;
 mod problem;
 mod retry;
+mod token;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,6 +23,7 @@ use problem::ServerProblem;
 pub use batch::{BATCH_MAX_BYTES, BATCH_MAX_ITEMS, ItemOutcome};
 pub use budget::{Budget, Definition};
 pub use retry::RetryPolicy;
+pub use token::{default_token_file, read_token};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -255,25 +256,6 @@ fn is_transient(status: StatusCode) -> bool {
 fn parse_seconds(value: &HeaderValue) -> Option<Duration> {
     let seconds: u32 = value.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(u64::from(seconds)))
-}
-
-/// Reads the token of a file, which may be a pipe.
-///
-/// # Errors
-/// When the file cannot be read or does not hold one token.
-pub async fn read_token(path: &Path) -> Result<HeaderValue, ImportError> {
-    let invalid =
-        |what: &str| ImportError::Usage(format!("--token-file {}: {what}", path.display()));
-    let text =
-        tokio::fs::read_to_string(path).await.map_err(|error| invalid(&error.to_string()))?;
-    let token = text.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(invalid("must hold one token of visible ASCII characters"));
-    }
-    let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .map_err(|_| invalid("must hold one token of visible ASCII characters"))?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// Describes an error and its sources, without the URL, which may hold a password.
