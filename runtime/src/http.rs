@@ -42,7 +42,8 @@ settings! {
     /// Limits of the HTTP server.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct HttpConfig {
-        /// Maximum number of open connections; further ones are answered 503 and closed.
+        /// Maximum number of open connections, as far as the limit of open files allows; further ones are answered 503 and
+        /// closed.
         pub max_connections: usize = "http.max_connections", default "10000",
             unit "connections", parse parse::positive_usize;
         /// Time for a request's headers to arrive; also how long a connection may idle.

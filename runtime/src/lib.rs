@@ -11,6 +11,7 @@ pub mod health;
 pub mod http;
 pub mod http_client;
 pub mod metrics;
+pub mod open_files;
 pub mod problem;
 pub mod process;
 pub mod progress;

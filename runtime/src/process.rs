@@ -11,6 +11,7 @@ use crate::config::{ConfigFaults, Reader};
 use crate::health::{Health, HealthConfig};
 use crate::http::HttpConfig;
 use crate::metrics::Metrics;
+use crate::open_files;
 use crate::shutdown;
 use crate::telemetry::{self, TelemetryConfig, TelemetryGuard};
 
@@ -61,6 +62,8 @@ impl Process {
     /// If a metric name is taken: a bug.
     pub fn start(name: &str, config: &ProcessConfig) -> Result<Self, prometheus::Error> {
         let telemetry = telemetry::init(&config.telemetry);
+        let open_files = open_files::raise_limit();
+        tracing::info!(open_files, "raised the limit of open files");
         let metrics = Metrics::new(name);
         telemetry.expose(&metrics)?;
         let health = Health::new(&config.health);

@@ -260,6 +260,10 @@ async fn a_body_in_many_small_frames_is_charged_their_overhead() {
     let pieces = |count: usize| format!("{head}{}0\r\n\r\n", "1\r\nx\r\n".repeat(count));
     assert_eq!(server.send(&pieces(20)).await.body, b"20");
     server.send(&pieces(200)).await.problem(503, "unavailable");
+    // The overhead is bounded for each request as well, so that one alone cannot use up what all share.
+    let server = server_with(|config| config.max_body_bytes = 1_000);
+    assert_eq!(server.send(&pieces(600)).await.body, b"600");
+    server.send(&pieces(700)).await.problem(413, "content-too-large");
 }
 
 #[tokio::test]

@@ -81,6 +81,8 @@ pub(super) const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 struct LimitedBody {
     inner: Body,
     remaining_bytes: usize,
+    /// What the frames may still cost besides their bytes.
+    remaining_overhead_bytes: usize,
     rejected: Option<Rejected>,
     monitor: Arc<BodyMonitor>,
 }
@@ -106,6 +108,7 @@ pub(super) fn limit(
     let limited = LimitedBody {
         inner: body,
         remaining_bytes: max_bytes,
+        remaining_overhead_bytes: max_bytes.max(MIN_OVERHEAD_BYTES),
         rejected: None,
         monitor: Arc::clone(&monitor),
     };
@@ -115,10 +118,18 @@ pub(super) fn limit(
 /// Memory overhead of a frame until the body is complete. A body in many small frames costs more than its length.
 const FRAME_OVERHEAD_BYTES: usize = 96;
 
+/// Overhead that each body may have, however small it must be: networks cut bodies into frames as they like.
+const MIN_OVERHEAD_BYTES: usize = 64 * 1024;
+
 impl LimitedBody {
     fn charge(&mut self, bytes: usize) -> Result<(), BodyState> {
         self.remaining_bytes =
             self.remaining_bytes.checked_sub(bytes).ok_or(BodyState::TooLarge)?;
+        // Of many tiny frames, a single request could otherwise take all of the shared memory.
+        self.remaining_overhead_bytes = self
+            .remaining_overhead_bytes
+            .checked_sub(FRAME_OVERHEAD_BYTES)
+            .ok_or(BodyState::TooLarge)?;
         let reserved = bytes + FRAME_OVERHEAD_BYTES;
         if !self.monitor.memory.reserve(reserved) {
             return Err(BodyState::OutOfMemory);

@@ -16,6 +16,7 @@ use super::HttpConfig;
 use super::connection::{self, RouterService};
 use super::stream::{ClientStream, ConnectionSlot};
 use crate::metrics::{ConnectionMetrics, Metrics, MetricsError};
+use crate::open_files;
 
 /// Maximum number of connections that the kernel queues before they are accepted.
 const MAX_ACCEPT_BACKLOG: u32 = 1024;
@@ -84,13 +85,20 @@ pub async fn serve(
     metrics: &Metrics,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
+    let max_connections =
+        config.max_connections.min(open_files::connection_limit()).min(Semaphore::MAX_PERMITS);
+    if max_connections < config.max_connections {
+        tracing::warn!(
+            max_connections,
+            configured = config.max_connections,
+            "the limit of open files allows fewer connections than http.max_connections"
+        );
+    }
     let server = Server {
         router: router.with_state(()),
         config: *config,
         metrics: ConnectionMetrics::register(metrics)?,
-        connection_permits: Arc::new(Semaphore::new(
-            config.max_connections.min(Semaphore::MAX_PERMITS),
-        )),
+        connection_permits: Arc::new(Semaphore::new(max_connections)),
         refusal_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REFUSALS)),
         connections: TaskTracker::new(),
         stop,
