@@ -14,7 +14,9 @@ use generations::metrics::GenerationMetrics;
 use generations::registry::watch_registry;
 use generations::repartition::ActiveLogPublisher;
 use generations::shadow::{LogReaderPool, ShadowDeps, ShadowGenerations, ShadowPermits};
-use operations::jobs::{JobExecutorDeps, JobExecutors, JobMetrics, JobWorker, JobWorkerDeps};
+use operations::jobs::{
+    JobExecutorDeps, JobExecutors, JobMetrics, JobWorker, JobWorkerDeps, ScanTurns,
+};
 use runtime::clock::now_ms;
 use runtime::health::{Check, Health};
 use runtime::metrics::Metrics;
@@ -109,22 +111,17 @@ impl Processor {
         ));
         let stopping = stop.clone();
         let owner = unique_owner_name();
-        let worker = JobWorker::new(JobWorkerDeps {
-            jobs: deps.jobs,
-            executor: Arc::new(JobExecutors::new(JobExecutorDeps {
-                logs: Arc::clone(&deps.logs),
-                store: Arc::clone(&deps.store),
-                cache: Arc::clone(&deps.cache),
-                definitions: Arc::clone(&deps.control.definitions),
-                dead_letter_journal: deps.dead_letter_journal,
-                writer: deps.writer,
-                archive_dir: deps.archive_dir,
-                exports: deps.exports,
-            })),
-            name: owner.as_str().into(),
-            metrics: job_metrics,
-            now_ms,
-        });
+        let worker_name = owner.as_str().into();
+        let executor = Arc::new(JobExecutors::new(JobExecutorDeps {
+            logs: Arc::clone(&deps.logs),
+            store: Arc::clone(&deps.store),
+            cache: Arc::clone(&deps.cache),
+            definitions: Arc::clone(&deps.control.definitions),
+            dead_letter_journal: deps.dead_letter_journal,
+            writer: deps.writer,
+            archive_dir: deps.archive_dir,
+            exports: deps.exports,
+        }));
         let active_log_publisher = ActiveLogPublisher {
             registry: registry.clone(),
             active_log: deps.control.active_log,
@@ -162,6 +159,17 @@ impl Processor {
         let assigned = coordinator.assigned_partitions();
         let adopted = coordinator.active_generation();
         let shadow = tokio::spawn(shadow.run(assigned, adopted, registry, stop.clone()));
+        let worker = JobWorker::new(JobWorkerDeps {
+            jobs: deps.jobs,
+            executor,
+            name: worker_name,
+            metrics: job_metrics,
+            now_ms,
+            turns: ScanTurns::shared(
+                coordinator.assigned_partitions(),
+                coordinator.active_generation(),
+            ),
+        });
         let worker = tokio::spawn(worker.run(stop.clone()));
         let source_loop =
             SourceLoop { coordinator, metrics, group, stop, handle: Handle::current() };

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::records::{consume_plain, fill};
+use super::limits::CATCH_UP;
+use super::plain_consumer::consume_plain;
+use super::records::fill;
 use super::report::{Row, log_progress, thousands};
 use super::steady::until_steady;
 use crate::stack::{Stack, StackBuilder};
@@ -64,7 +66,7 @@ pub async fn measure() -> Result<Vec<Row>> {
             "records/s",
             RECORDS as f64 / caught_up.as_secs_f64(),
             baseline_rate,
-            65.0,
+            CATCH_UP,
         ),
         Row::info("  CPU of the processor until then", format!("{cpu:.1} s (Flink: 13 s)")),
         Row::info("  CPU with all person rows written", format!("{cpu_with_rows:.1} s")),

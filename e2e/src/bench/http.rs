@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::paced;
 use super::records::{BUDGET, RawRecord, produce_plain};
 use super::report::{Row, log_progress, percentile, thousands};
 use super::steady::{WINDOW, until_steady};
 use super::wrk::Requests;
+use super::{limits, paced};
 use crate::port::free_port;
 use crate::process::Process;
 use crate::record::{allocation_record, mix_128, partition_of};
@@ -92,7 +92,7 @@ pub async fn post_one() -> Result<Vec<Row>> {
     let theirs = format!("{}/submissions", baseline.url);
     let (ours, theirs) = compare("requests/s", requests(&ours), requests(&theirs)).await?;
     stack.kafka.delete_topic(&stack.topic).await?;
-    Ok(vec![Row::share("POST one, 512 connections", "requests/s", ours, theirs, 40.0)])
+    Ok(vec![Row::share("POST one, 512 connections", "requests/s", ours, theirs, limits::POST)])
 }
 
 /// Measures the maximum submission rate of a whole stack, which `visible` needs.
@@ -121,7 +121,7 @@ pub async fn post_batch() -> Result<Vec<Row>> {
     let ours = async || Ok(requests.rate(ROUND).await? * 1_000.0);
     let (ours, theirs) = alternate("records/s", ours, async || baseline(ROUND).await).await?;
     stack.kafka.delete_topic(&stack.topic).await?;
-    Ok(vec![Row::share("POST batch of 1,000", "records/s", ours, theirs, 50.0)])
+    Ok(vec![Row::share("POST batch of 1,000", "records/s", ours, theirs, limits::BATCH)])
 }
 
 /// The records that the batches produce.
@@ -168,7 +168,12 @@ pub async fn get_aggregate() -> Result<Vec<Row>> {
         })
         .await?;
     Ok(vec![
-        Row::share("GET aggregate, 64 connections", "requests/s", rate, baseline_rate, 60.0),
-        Row::at_most("  p99 at half load", percentile(&mut latencies, 99.0), 5.0, "ms"),
+        Row::share("GET aggregate, 64 connections", "requests/s", rate, baseline_rate, limits::GET),
+        Row::at_most(
+            "  p99 at half load",
+            percentile(&mut latencies, 99.0),
+            limits::GET_P99_MS,
+            "ms",
+        ),
     ])
 }

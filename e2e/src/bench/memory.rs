@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::catch_up::{empty_stack, wait_for_person_rows};
+use super::limits::MEMORY_BYTES;
 use super::records::fill;
 use super::report::{Row, log_progress, thousands};
 
@@ -43,5 +44,5 @@ pub async fn measure() -> Result<Vec<Row>> {
     stack.kafka.delete_topic(&stack.topic).await?;
 
     let bytes = after.saturating_sub(before) as f64 / PEOPLE as f64;
-    Ok(vec![Row::at_most("memory per person, 5,000,000 people", bytes, 96.0, "bytes")])
+    Ok(vec![Row::at_most("memory per person, 5,000,000 people", bytes, MEMORY_BYTES, "bytes")])
 }

@@ -2,17 +2,21 @@
 //!
 //! | figure | module | compared with |
 //! |---|---|---|
-//! | `catch-up` | [`catch_up`] | a plain consumer of the same topic |
+//! | `catch-up` | [`catch_up`] | the fastest [plain consumer](plain_consumer) of the same topic |
 //! | `post`, `batch`, `get` | [`http`] | a plain axum handler; a plain idempotent producer |
 //! | `rebuild` | [`rebuild`] | a plain consumer of the same topic; milliseconds |
+//! | `many-partitions`, `many-budgets` | [`many`] | percent of a core; milliseconds |
 //! | `memory` | [`memory`] | bytes per person |
 //! | `take-over` | [`takeover`] | seconds |
 //! | `visible` | [`visible`] | milliseconds |
 
 pub mod catch_up;
 pub mod http;
+pub mod limits;
+pub mod many;
 pub mod memory;
 pub mod paced;
+pub mod plain_consumer;
 pub mod rebuild;
 pub mod records;
 pub mod report;
@@ -26,8 +30,18 @@ use anyhow::{Result, ensure};
 use report::Row;
 
 /// The names of all figures, in order of measurement.
-pub const FIGURES: [&str; 8] =
-    ["catch-up", "post", "batch", "get", "visible", "take-over", "rebuild", "memory"];
+pub const FIGURES: [&str; 10] = [
+    "catch-up",
+    "post",
+    "batch",
+    "get",
+    "visible",
+    "take-over",
+    "rebuild",
+    "memory",
+    "many-partitions",
+    "many-budgets",
+];
 
 /// Measures the named figures, or all, and prints them as a table.
 ///
@@ -73,6 +87,8 @@ async fn measure(figure: &str) -> Result<Vec<Row>> {
         "visible" => visible::measure().await,
         "take-over" => takeover::measure().await,
         "rebuild" => rebuild::measure().await,
-        _ => memory::measure().await,
+        "memory" => memory::measure().await,
+        "many-partitions" => many::many_partitions().await,
+        _ => many::many_budgets().await,
     }
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::catch_up::{PARTITIONS, PEOPLE, RECORDS, TIMEOUT, catch_up, wait_for_person_rows};
-use super::records::{BUDGET, consume_plain, fill};
+use super::limits::{REBUILD, REBUILD_VISIBLE_P99_MS};
+use super::plain_consumer::consume_plain;
+use super::records::{BUDGET, fill};
 use super::report::{Row, log_progress, percentile};
 use super::steady::until_steady;
 use super::visible::sample;
@@ -25,7 +27,7 @@ pub async fn measure() -> Result<Vec<Row>> {
     let ends = stack.kafka.ends(&stack.topic).await?;
     let tables = stack.tables().await?;
     wait_for_person_rows(&tables, &ends).await?;
-    sample(&stack.system, "first").await?;
+    sample(&stack.system, BUDGET, "first").await?;
     let baseline = async || consume_plain(&stack.kafka, &stack.topic, PARTITIONS, RECORDS).await;
     until_steady(baseline).await?;
     let before = baseline().await?;
@@ -38,7 +40,9 @@ pub async fn measure() -> Result<Vec<Row>> {
     let meanwhile = async {
         let mut visible = Vec::new();
         while rebuilding.exit_status()?.is_none() {
-            visible.push(sample(&stack.system, &format!("meanwhile-{}", visible.len())).await?);
+            visible.push(
+                sample(&stack.system, BUDGET, &format!("meanwhile-{}", visible.len())).await?,
+            );
         }
         anyhow::Ok(visible)
     };
@@ -46,17 +50,23 @@ pub async fn measure() -> Result<Vec<Row>> {
     let (folded, mut visible, took) = (folded?, visible?, started.elapsed());
     let output = expect_success(rebuilding, TIMEOUT).await?;
     ensure!(output.contains(" differences=0 answers now"), "{output}");
-    let after_switch = sample(&stack.system, "after").await?;
+    let after_switch = sample(&stack.system, BUDGET, "after").await?;
     let after = baseline().await?;
     stack.kafka.delete_topic(&stack.topic).await?;
 
     let rate = RECORDS as f64 / folded.as_secs_f64();
     Ok(vec![
-        Row::share("rebuild, 3,000,000 records", "records/s", rate, (before + after) / 2.0, 60.0),
+        Row::share(
+            "rebuild, 3,000,000 records",
+            "records/s",
+            rate,
+            (before + after) / 2.0,
+            REBUILD,
+        ),
         Row::at_most(
             "  submission to visible meanwhile, p99",
             percentile(&mut visible, 99.0),
-            1_000.0,
+            REBUILD_VISIBLE_P99_MS,
             "ms",
         ),
         Row::info(

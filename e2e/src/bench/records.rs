@@ -1,13 +1,10 @@
-//! Writes millions of records directly to the topic, and reads them with a plain consumer.
+//! Writes millions of records directly to the topic.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use anyhow::{Context, Result, ensure};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{Offset, TopicPartitionList};
 
 use crate::kafka::Kafka;
 use crate::record::{DEFAULT_CATEGORIES, allocation_record, mix, mix_128, partition_of, shares};
@@ -104,38 +101,4 @@ pub async fn produce_plain(
         Ok(written as f64 / started.elapsed().as_secs_f64())
     })
     .await?
-}
-
-/// Measures the records per second of a plain consumer that reads a whole topic.
-///
-/// # Errors
-/// When the topic has fewer records.
-pub async fn consume_plain(kafka: &Kafka, topic: &str, partitions: u32, count: u64) -> Result<f64> {
-    let (client, topic) = (kafka.client(), topic.to_owned());
-    tokio::task::spawn_blocking(move || count_records(client, &topic, partitions, count)).await?
-}
-
-fn count_records(
-    mut client: ClientConfig,
-    topic: &str,
-    partitions: u32,
-    count: u64,
-) -> Result<f64> {
-    let consumer: BaseConsumer =
-        client.set("group.id", "e2e-bare").set("enable.auto.commit", "false").create()?;
-    let mut all = TopicPartitionList::new();
-    for partition in 0..partitions {
-        all.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
-    }
-    let started = Instant::now();
-    consumer.assign(&all)?;
-    let mut seen = 0;
-    while seen < count {
-        match consumer.poll(Duration::from_secs(10)) {
-            Some(Ok(_)) => seen += 1,
-            Some(Err(error)) => bail!("cannot read {topic}: {error}"),
-            None => bail!("{topic} has only {seen} records"),
-        }
-    }
-    Ok(count as f64 / started.elapsed().as_secs_f64())
 }

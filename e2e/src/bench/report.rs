@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::limits::Ratio;
+
 /// Maximum length of an error in the table.
 const MAX_ERROR_CHARS: usize = 60;
 
@@ -11,19 +13,35 @@ pub struct Row {
     figure: String,
     value: String,
     limit: String,
-    /// Whether the figure is within its limit. `None` without a limit.
-    passed: Option<bool>,
+    /// `None` without a limit.
+    verdict: Option<Verdict>,
+}
+
+/// Whether a figure is within its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Pass,
+    Fail,
+    /// Better than the limit can explain.
+    WrongLimit,
+}
+
+impl Verdict {
+    fn of(passed: bool) -> Self {
+        if passed { Self::Pass } else { Self::Fail }
+    }
 }
 
 impl Row {
     /// A figure without a limit.
     pub fn info(figure: &str, value: String) -> Self {
-        Self { figure: figure.to_owned(), value, limit: String::new(), passed: None }
+        Self { figure: figure.to_owned(), value, limit: String::new(), verdict: None }
     }
 
-    /// A figure that must be at least a percentage of its baseline.
-    pub fn share(figure: &str, what: &str, ours: f64, baseline: f64, min_percent: f64) -> Self {
+    /// A figure that is compared with a baseline of the same run.
+    pub fn share(figure: &str, what: &str, ours: f64, baseline: f64, limits: Ratio) -> Self {
         let percent = 100.0 * ours / baseline;
+        let Ratio { min_percent, max_percent } = limits;
         Self {
             figure: figure.to_owned(),
             value: format!(
@@ -31,8 +49,12 @@ impl Row {
                 thousands(ours),
                 thousands(baseline)
             ),
-            limit: format!("at least {min_percent} %"),
-            passed: Some(percent >= min_percent),
+            limit: format!("{min_percent} to {max_percent} %"),
+            verdict: Some(if percent > max_percent {
+                Verdict::WrongLimit
+            } else {
+                Verdict::of(percent >= min_percent)
+            }),
         }
     }
 
@@ -42,7 +64,7 @@ impl Row {
             figure: figure.to_owned(),
             value: format!("{value:.2} {unit}"),
             limit: format!("at most {max} {unit}"),
-            passed: Some(value <= max),
+            verdict: Some(Verdict::of(value <= max)),
         }
     }
 
@@ -54,14 +76,15 @@ impl Row {
             figure: figure.to_owned(),
             value: first_line.chars().take(MAX_ERROR_CHARS).collect(),
             limit: "to be measured".to_owned(),
-            passed: Some(false),
+            verdict: Some(Verdict::Fail),
         }
     }
 
     fn verdict(&self) -> &'static str {
-        match self.passed {
-            Some(true) => "PASS",
-            Some(false) => "FAIL",
+        match self.verdict {
+            Some(Verdict::Pass) => "PASS",
+            Some(Verdict::Fail) => "FAIL",
+            Some(Verdict::WrongLimit) => "WRONG LIMIT",
             None => "",
         }
     }
@@ -102,14 +125,14 @@ pub fn print(rows: &[Row]) -> bool {
     };
     let (figures, values, limits) =
         (width(|row| &row.figure), width(|row| &row.value), width(|row| &row.limit));
-    println!("| {:figures$} | {:values$} | {:limits$} |      |", "figure", "value", "limit");
-    println!("|-{:-<figures$}-|-{:-<values$}-|-{:-<limits$}-|------|", "", "", "");
+    println!("| {:figures$} | {:values$} | {:limits$} |             |", "figure", "value", "limit");
+    println!("|-{:-<figures$}-|-{:-<values$}-|-{:-<limits$}-|-------------|", "", "", "");
     for row in rows {
         let Row { figure, value, limit, .. } = row;
         let verdict = row.verdict();
-        println!("| {figure:figures$} | {value:values$} | {limit:limits$} | {verdict:4} |");
+        println!("| {figure:figures$} | {value:values$} | {limit:limits$} | {verdict:11} |");
     }
-    rows.iter().all(|row| row.passed != Some(false))
+    rows.iter().all(|row| matches!(row.verdict, None | Some(Verdict::Pass)))
 }
 
 /// Computes a percentile. Sorts the samples.
@@ -117,4 +140,33 @@ pub fn percentile(samples: &mut [f64], percent: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
     let rank = (samples.len() as f64 * percent / 100.0).ceil() as usize;
     samples.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Ratio = Ratio { min_percent: 60.0, max_percent: 110.0 };
+
+    fn passes(percent: f64) -> bool {
+        print(&[Row::share("catch-up", "records/s", percent, 100.0, LIMITS)])
+    }
+
+    #[test]
+    fn a_figure_below_its_limit_fails() {
+        assert!(!passes(59.9));
+        assert!(passes(60.0) && passes(109.9));
+        assert!(!print(&[Row::at_most("take-over", 3.1, 3.0, "s")]));
+        assert!(print(&[
+            Row::at_most("take-over", 0.1, 3.0, "s"),
+            Row::info("rounds", "3".into())
+        ]));
+    }
+
+    #[test]
+    fn a_figure_that_beats_its_baseline_by_more_than_a_tenth_fails_as_a_wrong_limit() {
+        let row = Row::share("catch-up", "records/s", 110.5, 100.0, LIMITS);
+        assert_eq!(row.verdict(), "WRONG LIMIT");
+        assert!(!print(&[row]));
+    }
 }

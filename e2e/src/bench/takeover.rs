@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::catch_up::{empty_stack, wait_for_person_rows};
+use super::limits::TAKE_OVER_S;
 use super::records::fill;
 use super::report::{Row, log_progress, thousands};
 use crate::stack::Stack;
@@ -46,7 +47,7 @@ pub async fn measure() -> Result<Vec<Row>> {
         Row::at_most(
             "takeover of 500,000 people, claim to first new record",
             claim_to_record,
-            3.0,
+            TAKE_OVER_S,
             "s",
         ),
         Row::info("  all rounds", format!("{} s", all(|round| round.0))),

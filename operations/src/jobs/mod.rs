@@ -3,13 +3,15 @@
 //! A job is a row that is changed by compare-and-set only (see [`schemas::job`]). Its worker renews the lease every two
 //! seconds by changing the row; another worker takes over a job whose row has not changed for ten seconds by its own clock.
 //! Clocks of two machines are compared in two places only: the backoff after a failure is stored as a time, and a rebuild
-//! that the job joined is checked for having begun after the job's submission. That a job takes effect once, however many
+//! that the job joined is checked for having begun after the job's submission. Workers take turns in scanning the jobs, so
+//! that their number does not load the store. That a job takes effect once, however many
 //! workers it takes, is up to its executor, which may store a checkpoint first.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `worker` | the loop: scan, claim, execute, store the end |
 //! | `scanner` | reading all jobs, and detecting expired leases |
+//! | `turns` | which worker scans in which second |
 //! | `lease` | a claimed job: heartbeats, progress, checkpoint, transitions |
 //! | `executors` | one file per kind of job |
 //! | `metrics` | metrics of jobs |
@@ -20,11 +22,13 @@ mod executors;
 mod lease;
 mod metrics;
 mod scanner;
+mod turns;
 mod worker;
 
 pub use executors::{JobExecutorDeps, JobExecutors, RebuildComparison, rebuild_result};
 pub use lease::{JobLease, LEASE_DURATION, NowMs};
 pub use metrics::JobMetrics;
+pub use turns::ScanTurns;
 pub use worker::{JobWorker, JobWorkerDeps};
 
 use async_trait::async_trait;

@@ -1,4 +1,5 @@
-//! The worker loop: scans all jobs, claims the next ready one, executes it and stores its end. One job at a time.
+//! The worker loop: scans all jobs in its turns, claims the next ready one, executes it and stores its end. One job at a
+//! time.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::lease::{JobLease, LEASE_DURATION, NowMs};
 use super::metrics::{AttemptOutcome, JobMetrics};
 use super::scanner::{JobScanner, SCAN_INTERVAL};
-use super::{JobExecutor, JobFailure, JobOutcome};
+use super::{JobExecutor, JobFailure, JobOutcome, ScanTurns};
 
 /// How long releasing a job may delay the process's shutdown. Otherwise the end of a job has [`LEASE_DURATION`].
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -29,13 +30,19 @@ pub struct JobWorkerDeps {
     pub name: JobName,
     /// The metrics.
     pub metrics: JobMetrics,
-    /// The clock for backoff times and displayed times.
+    /// The clock for backoff times, displayed times and turns.
     pub now_ms: NowMs,
+    /// When this worker scans the jobs.
+    pub turns: ScanTurns,
 }
 
 /// Executes jobs, one at a time.
 pub struct JobWorker {
-    deps: JobWorkerDeps,
+    jobs: Arc<dyn JobStore>,
+    executor: Arc<dyn JobExecutor>,
+    name: JobName,
+    metrics: JobMetrics,
+    now_ms: NowMs,
     scanner: JobScanner,
     queue: FairQueue,
 }
@@ -58,13 +65,10 @@ enum ClaimAttempt {
 impl JobWorker {
     /// Creates an idle worker.
     pub fn new(deps: JobWorkerDeps) -> Self {
-        let scanner = JobScanner::new(
-            Arc::clone(&deps.jobs),
-            deps.name.clone(),
-            deps.metrics.clone(),
-            deps.now_ms,
-        );
-        Self { deps, scanner, queue: FairQueue::default() }
+        let JobWorkerDeps { jobs, executor, name, metrics, now_ms, turns } = deps;
+        let scanner =
+            JobScanner::new(Arc::clone(&jobs), name.clone(), metrics.clone(), now_ms, turns);
+        Self { jobs, executor, name, metrics, now_ms, scanner, queue: FairQueue::default() }
     }
 
     /// Executes jobs until `stop` is cancelled. An unfinished job is released then.
@@ -72,6 +76,9 @@ impl JobWorker {
         let mut ticks = interval(SCAN_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if !self.scanner.is_due() {
+                continue;
+            }
             while !stop.is_cancelled() {
                 match self.claim_next(&stop).await {
                     Ok(ClaimAttempt::Claimed(lease)) => self.execute(&lease, &stop).await,
@@ -79,6 +86,7 @@ impl JobWorker {
                     Ok(ClaimAttempt::NothingReady) => break,
                     Err(error) => {
                         tracing::warn!(%error, "failed to scan or claim background jobs");
+                        self.scanner.scan_soon();
                         break;
                     }
                 }
@@ -91,9 +99,9 @@ impl JobWorker {
         let Some(jobs) = stop.run_until_cancelled(self.scanner.scan()).await else {
             return Ok(ClaimAttempt::NothingReady);
         };
-        let (jobs, now_ms) = (jobs?, (self.deps.now_ms)());
+        let (jobs, now_ms) = (jobs?, (self.now_ms)());
         let is_mine = |job: &&Job| {
-            job.is_understood() && job.running().is_some_and(|it| it.worker == self.deps.name)
+            job.is_understood() && job.running().is_some_and(|it| it.worker == self.name)
         };
         if let Some(mine) = jobs.iter().find(is_mine) {
             let resuming = self.resume_own(mine.clone());
@@ -106,20 +114,20 @@ impl JobWorker {
             jobs.iter().filter(|job| self.scanner.is_ready(job, now_ms)).collect();
         let Some(chosen) = self.queue.pick(&ready) else { return Ok(ClaimAttempt::NothingReady) };
         let claimed = match chosen.state {
-            JobState::Running { .. } => job::take_over(chosen, &self.deps.name, now_ms),
-            _ => job::claim(chosen, &self.deps.name, now_ms),
+            JobState::Running { .. } => job::take_over(chosen, &self.name, now_ms),
+            _ => job::claim(chosen, &self.name, now_ms),
         };
         // The claim replaces exactly the scanned revision.
         let Ok(claimed) = claimed else { return Ok(ClaimAttempt::NothingReady) };
-        if self.deps.jobs.change_job(&claimed).await? == CasOutcome::Refused {
+        if self.jobs.change_job(&claimed).await? == CasOutcome::Refused {
             return Ok(ClaimAttempt::Conflict);
         }
         self.queue.record_start(chosen, &ready);
         let (id, kind, attempt) = (claimed.id, &claimed.kind, claimed.attempts());
         if let JobState::Dead { reason, .. } = &claimed.state {
             tracing::error!(job = %id, %kind, %reason, "job is dead");
-            self.deps.metrics.ended(kind, AttemptOutcome::Dead, Duration::ZERO);
-            delete_expired(self.deps.jobs.as_ref()).await;
+            self.metrics.ended(kind, AttemptOutcome::Dead, Duration::ZERO);
+            delete_expired(self.jobs.as_ref()).await;
             return Ok(ClaimAttempt::Conflict);
         }
         let taken_over = chosen.running().map(|former| former.worker.as_str());
@@ -136,20 +144,21 @@ impl JobWorker {
             Ok(()) => ClaimAttempt::Claimed(lease),
             Err(error) => {
                 tracing::debug!(job = %lease.job().id, %error, "job lease lost before the job was resumed");
+                self.scanner.scan_soon();
                 ClaimAttempt::NothingReady
             }
         }
     }
 
     fn hold(&self, job: Job) -> ClaimAttempt {
-        let lease = JobLease::new(Arc::clone(&self.deps.jobs), job, self.deps.now_ms);
+        let lease = JobLease::new(Arc::clone(&self.jobs), job, self.now_ms);
         lease.map_or(ClaimAttempt::NothingReady, |lease| ClaimAttempt::Claimed(Box::new(lease)))
     }
 
     /// Executes a job. Stops when the job ends or is cancelled, its lease is lost, or the process stops.
     async fn execute(&self, lease: &JobLease, stop: &CancellationToken) {
         let (began, kind) = (Instant::now(), lease.kind());
-        let executor = self.deps.executor.as_ref();
+        let executor = self.executor.as_ref();
         let working = async {
             tokio::select! {
                 biased;
@@ -166,7 +175,7 @@ impl JobWorker {
             never = self.scanner.keep_scanning() => match never {},
         };
         let ending = self.end(lease, end).await;
-        self.deps.metrics.ended(kind, ending, began.elapsed());
+        self.metrics.ended(kind, ending, began.elapsed());
     }
 
     /// Stores how the attempt ended.

@@ -51,6 +51,55 @@ async fn one_of_many_workers_executes_a_job_and_reports_progress_and_result() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_cost_of_idle_workers_does_not_grow_with_their_number() {
+    for count in [1, 3, 24] {
+        let world = World::new(SECOND);
+        let _workers = world.sharing_workers(count);
+        sleep(59 * SECOND).await;
+        // Each worker scans once when it starts.
+        let scans = world.jobs.scans.load(Ordering::Relaxed) - count;
+        assert!((55..=62).contains(&scans), "{scans} scans of {count} workers in a minute");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_starts_soon_however_many_workers_share_the_scans() {
+    for count in [1, 3, 24] {
+        let world = World::new(SECOND);
+        let _workers = world.sharing_workers(count);
+        for round in 0..10 {
+            sleep(7 * SECOND + Duration::from_millis(130 * round)).await;
+            let (id, submitted) = (world.submit_job(Priority::Normal).await, Instant::now());
+            world.wait_until_running(id).await;
+            assert!(submitted.elapsed() < 2 * SECOND, "{count}: {:?}", submitted.elapsed());
+            world.wait_until(id, Job::is_ended).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_job_of_a_killed_worker_is_taken_over_by_one_that_shares_the_scans() {
+    let world = World::new(60 * SECOND);
+    let workers = world.sharing_workers(3);
+    let id = world.submit_job(Priority::Normal).await;
+    let job = world.wait_until_running(id).await;
+    // The idle workers do not watch a job whose lease is renewed.
+    let before = world.jobs.scans.load(Ordering::Relaxed);
+    sleep(30 * SECOND).await;
+    let scans = world.jobs.scans.load(Ordering::Relaxed) - before;
+    assert!(scans <= 35, "{scans} scans in 30 s");
+    assert_eq!(world.start_order(), [id]);
+    let worker = job.running().unwrap().worker.as_str().to_owned();
+    let number: usize = worker.strip_prefix("worker ").unwrap().parse().unwrap();
+    workers[number].task.abort();
+    let killed = Instant::now();
+    let job = world.wait_until(id, |job| job.failed_attempts.len() == 1).await;
+    assert_ne!(job.running().unwrap().worker.as_str(), worker);
+    let latest = LEASE_DURATION + 17 * SECOND;
+    assert!((LEASE_DURATION..latest).contains(&killed.elapsed()), "{:?}", killed.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn metrics_show_the_age_of_the_oldest_job_by_state_and_priority() {
     let world = World::new(100 * SECOND);
     let running = world.submit_job(Priority::Low).await;

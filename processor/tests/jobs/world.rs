@@ -1,18 +1,22 @@
 //! Job workers in virtual time. Their job store may be unavailable, and their work only takes time.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use engine::coordinator::ActiveGeneration;
 use operations::jobs::{
-    JobExecutor, JobFailure, JobLease, JobMetrics, JobOutcome, JobWorker, JobWorkerDeps,
+    JobExecutor, JobFailure, JobLease, JobMetrics, JobOutcome, JobWorker, JobWorkerDeps, ScanTurns,
 };
 use runtime::metrics::Metrics;
 use schemas::job::{Job, JobId, JobKind, NewJob, Priority, Verdict};
+use schemas::{LogRef, PartitionCount, PartitionId, Term};
 use storage::jobs::{JobRows, JobStore, submit};
 use storage::store::memory::MemoryStore;
 use storage::store::{CasOutcome, StoreError};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +36,8 @@ pub fn now_ms() -> u64 {
 pub struct UnreliableJobStore {
     inner: MemoryStore,
     pub unavailable: AtomicBool,
+    /// How often all rows were read.
+    pub scans: AtomicU32,
 }
 
 impl UnreliableJobStore {
@@ -46,6 +52,7 @@ impl UnreliableJobStore {
 #[async_trait]
 impl JobStore for UnreliableJobStore {
     async fn job_rows(&self) -> Result<JobRows, StoreError> {
+        self.scans.fetch_add(1, Ordering::Relaxed);
         self.available()?.job_rows().await
     }
     async fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -136,12 +143,32 @@ impl World {
     }
 
     pub fn worker(&self, name: &str) -> RunningWorker {
+        self.worker_with(name, ScanTurns::every_second())
+    }
+
+    /// Starts the workers of processes that share the partitions of a log.
+    pub fn sharing_workers(&self, count: u32) -> Vec<RunningWorker> {
+        const PARTITIONS_EACH: u32 = 4;
+        let partitions = PartitionCount::new((count * PARTITIONS_EACH).into()).unwrap();
+        let log = LogRef::first("submissions", partitions);
+        let of_worker = |number| {
+            let first = number * PARTITIONS_EACH;
+            let assigned: BTreeSet<_> = (first..first + PARTITIONS_EACH).map(PartitionId).collect();
+            let active = ActiveGeneration { term: Term::FIRST, log: log.clone() };
+            let turns = ScanTurns::shared(watch::channel(assigned).1, watch::channel(active).1);
+            self.worker_with(&format!("worker {number}"), turns)
+        };
+        (0..count).map(of_worker).collect()
+    }
+
+    fn worker_with(&self, name: &str, turns: ScanTurns) -> RunningWorker {
         let worker = JobWorker::new(JobWorkerDeps {
             jobs: Arc::clone(&self.jobs) as _,
             executor: Arc::clone(&self.work) as _,
             name: name.into(),
             metrics: self.job_metrics.clone(),
             now_ms,
+            turns,
         });
         let stop = CancellationToken::new();
         RunningWorker { task: tokio::spawn(worker.run(stop.clone())), stop }

@@ -1,4 +1,4 @@
-//! Decodes rows of jobs. Each worker reads all rows every second, so each unreadable row is logged only once.
+//! Decodes rows of jobs. Workers read all rows again and again, so each unreadable row is logged only once.
 
 use std::collections::HashSet;
 use std::sync::{LazyLock, Mutex, PoisonError};

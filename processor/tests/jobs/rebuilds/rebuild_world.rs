@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use generations::registry::{self, TransitionRefused};
-use operations::jobs::{JobExecutorDeps, JobExecutors, JobMetrics, JobWorker, JobWorkerDeps};
+use operations::jobs::{
+    JobExecutorDeps, JobExecutors, JobMetrics, JobWorker, JobWorkerDeps, ScanTurns,
+};
 use runtime::metrics::Metrics;
 use schemas::job::{Job, JobId, JobKind, JobState, NewJob, Priority, Verdict};
 use schemas::{
@@ -125,6 +127,7 @@ impl RebuildWorld {
             name: name.into(),
             metrics: JobMetrics::new(&Metrics::new("test")).unwrap(),
             now_ms,
+            turns: ScanTurns::every_second(),
         });
         tokio::spawn(worker.run(CancellationToken::new()))
     }

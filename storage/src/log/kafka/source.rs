@@ -3,6 +3,8 @@
 //! When an owner's queue is full, only its partition is paused. When a partition cannot be read or has no owner, only it
 //! is not read. Polling never stops, so that the group keeps this member.
 
+mod buffers;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,16 +12,16 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
-use schemas::{LogRef, Offset, PartitionId};
+use schemas::{LogRef, Offset, PartitionCount, PartitionId, Position};
 use tokio_util::sync::CancellationToken;
+
+use buffers::Buffers;
 
 use super::bounds::KafkaBounds;
 use super::rebalance::{MemberPartitions, RebalanceContext};
 use super::topics::{TopicError, ensure_topics, log_identity};
 use super::{KafkaConfig, Rebootstrap};
-use crate::log::{
-    LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError, StartPosition,
-};
+use crate::log::{LogIdentity, LogSource, PartitionHandler, Record, SourceError, StartPosition};
 
 /// How long a delivery waits for a full queue before its partition is paused: pausing discards fetched records.
 const DELIVERY_TIMEOUT: Duration = Duration::from_millis(100);
@@ -32,15 +34,21 @@ const REDELIVERY_DELAY: Duration = Duration::from_millis(2);
 const MAX_BUFFERING: Duration = Duration::from_millis(20);
 /// How many records are polled between two checks of [`MAX_BUFFERING`].
 const BUFFERING_CHECK_RECORDS: u32 = 256;
+/// How often positions that have moved are committed to the group.
 const ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often all positions are committed to the group: a commit during a rebalance fails.
+const FULL_ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(10);
 /// Members learn of a rebalance from the response to a heartbeat.
 const HEARTBEAT_INTERVAL_MS: &str = "100";
-/// How often the lag is updated. librdkafka also checks at its timers only whether a heartbeat or a join is due, and its
-/// next slower timer fires twice a second.
-const STATISTICS_INTERVAL_MS: &str = "100";
 /// librdkafka joins at most once a second, except after a metadata response. Moving a partition takes two joins of every
-/// member, one to release it and one to take it over; without frequent metadata the second join would be late.
+/// member, one to release it and one to take it over; without frequent metadata the second join would be late. This is
+/// also the timer at which librdkafka checks whether a heartbeat is due: the next slower one fires twice a second.
 const METADATA_INTERVAL_MS: &str = "100";
+/// How often the lag is updated, and a partition that cannot be read is noticed, at least.
+const MIN_STATISTICS_INTERVAL_MS: u32 = 100;
+/// The statistics name every partition of the topic, whoever has it: 730 bytes each, which take librdkafka and the poll
+/// thread some microseconds each. This keeps them at a small part of a core: four seconds at 1,024 partitions.
+const STATISTICS_INTERVAL_MS_EACH_PARTITION: u32 = 4;
 
 /// A member of the processors' consumer group.
 pub struct KafkaSource {
@@ -82,7 +90,7 @@ impl KafkaSource {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
-            .set("statistics.interval.ms", STATISTICS_INTERVAL_MS)
+            .set("statistics.interval.ms", statistics_interval_ms(log.partitions).to_string())
             .set("topic.metadata.refresh.interval.ms", METADATA_INTERVAL_MS)
             // By default three times the metadata interval.
             .set("metadata.max.age.ms", "900000")
@@ -91,8 +99,19 @@ impl KafkaSource {
             .set("queued.max.messages.kbytes", "16384")
             .create_with_context(context)?;
         consumer.subscribe(&[&log.topic])?;
-        Ok(PollLoop { consumer, handler, topic: log.topic.clone(), buffers: BTreeMap::new() })
+        Ok(PollLoop {
+            consumer,
+            handler,
+            topic: log.topic.clone(),
+            buffers: Buffers::default(),
+            advised: BTreeMap::new(),
+            advised_all_at: Instant::now(),
+        })
     }
+}
+
+fn statistics_interval_ms(partitions: PartitionCount) -> u32 {
+    MIN_STATISTICS_INTERVAL_MS.max(partitions.get() * STATISTICS_INTERVAL_MS_EACH_PARTITION)
 }
 
 impl LogSource for KafkaSource {
@@ -111,7 +130,7 @@ impl LogSource for KafkaSource {
         let outcome = poll_loop.run(stop);
         // Dropping the consumer releases its partitions, through the rebalance callback, and leaves the group, so that
         // the other members need not wait for the session timeout.
-        poll_loop.commit_advisory_offsets();
+        poll_loop.commit_advisory_offsets(Advice::All);
         drop(poll_loop);
         outcome
     }
@@ -121,21 +140,17 @@ struct PollLoop<'h> {
     consumer: BaseConsumer<RebalanceContext<'h>>,
     handler: &'h dyn PartitionHandler,
     topic: String,
-    /// Of the partitions that are read.
-    buffers: BTreeMap<PartitionId, Buffer>,
+    buffers: Buffers,
+    /// The positions that were last committed to the group.
+    advised: BTreeMap<PartitionId, Position>,
+    advised_all_at: Instant,
 }
 
-/// The buffered records of one partition.
-struct Buffer {
-    batch: RecordBatch,
-    /// A batch that the owner's queue had no capacity for; the partition is paused for it.
-    undelivered: Option<RecordBatch>,
-}
-
-impl Buffer {
-    fn new(partition: PartitionId) -> Self {
-        Self { batch: RecordBatch::new(partition), undelivered: None }
-    }
+/// The positions that are committed to the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Advice {
+    Moved,
+    All,
 }
 
 impl PollLoop<'_> {
@@ -149,8 +164,7 @@ impl PollLoop<'_> {
                 return Err(SourceError::Rejoin("the partitions are to be claimed anew".into()));
             }
             self.apply_starts()?;
-            let undelivered = self.buffers.values().any(|buffer| buffer.undelivered.is_some());
-            let timeout = match (buffered, undelivered, any_waiting) {
+            let timeout = match (buffered, self.buffers.has_undelivered(), any_waiting) {
                 (true, ..) => Duration::ZERO,
                 (false, true, _) => REDELIVERY_DELAY,
                 (false, false, true) => START_POLL_TIMEOUT,
@@ -166,22 +180,18 @@ impl PollLoop<'_> {
             }
             any_waiting = changes.any_waiting;
             for partition in changes.revoked {
-                self.buffers.remove(&partition);
+                self.buffers.remove(partition);
             }
             match polled {
                 Some(Ok(message)) => {
                     let partition = PartitionId(message.partition().max(0) as u32);
-                    // A partition that is not read has no buffer.
-                    let mut full = false;
-                    if let Some(buffer) = self.buffers.get_mut(&partition) {
-                        buffer.batch.push(Record {
-                            offset: Offset(message.offset().max(0) as u64),
-                            key: message.key().unwrap_or_default(),
-                            value: message.payload().unwrap_or_default(),
-                        });
-                        buffered = true;
-                        full = buffer.batch.is_full();
-                    }
+                    let record = Record {
+                        offset: Offset(message.offset().max(0) as u64),
+                        key: message.key().unwrap_or_default(),
+                        value: message.payload().unwrap_or_default(),
+                    };
+                    let full = self.buffers.push(partition, record);
+                    buffered = true;
                     drop(message);
                     if full {
                         self.flush(partition);
@@ -204,7 +214,8 @@ impl PollLoop<'_> {
             }
             if last_commit.elapsed() > ADVISORY_COMMIT_INTERVAL {
                 last_commit = Instant::now();
-                self.commit_advisory_offsets();
+                let all = self.advised_all_at.elapsed() > FULL_ADVISORY_COMMIT_INTERVAL;
+                self.commit_advisory_offsets(if all { Advice::All } else { Advice::Moved });
             }
         }
         Ok(())
@@ -221,40 +232,32 @@ impl PollLoop<'_> {
             .apply_starts(&self.consumer, &starts)
             .map_err(|error| SourceError::Rejoin(format!("failed to start partitions: {error}")))?;
         for (partition, start) in starts {
-            self.buffers.remove(&partition);
-            if let StartPosition::At(_) = start {
-                self.buffers.insert(partition, Buffer::new(partition));
+            match start {
+                StartPosition::At(_) => self.buffers.start(partition),
+                StartPosition::Paused => self.buffers.remove(partition),
             }
         }
         Ok(())
     }
 
     fn flush_all(&mut self) {
-        let partitions: Vec<_> = self.buffers.keys().copied().collect();
-        for partition in partitions {
+        for partition in self.buffers.filled() {
             self.flush(partition);
         }
     }
 
     /// Delivers a partition's buffered records, oldest first. Pauses the partition if its owner's queue is full.
     fn flush(&mut self, partition: PartitionId) {
-        let Some(buffer) = self.buffers.get_mut(&partition) else { return };
-        if let Some(batch) = buffer.undelivered.take() {
+        if let Some(batch) = self.buffers.take_undelivered(partition) {
             match self.handler.deliver(batch, Duration::ZERO) {
                 Ok(()) => self.set_paused(partition, false),
-                Err(batch) => {
-                    buffer.undelivered = Some(batch);
-                    return;
-                }
+                Err(batch) => return self.buffers.keep_undelivered(partition, batch),
             }
         }
-        let Some(buffer) = self.buffers.get_mut(&partition) else { return };
-        if buffer.batch.is_empty() {
-            return;
-        }
-        let batch = std::mem::replace(&mut buffer.batch, RecordBatch::new(partition));
-        if let Err(batch) = self.handler.deliver(batch, DELIVERY_TIMEOUT) {
-            buffer.undelivered = Some(batch);
+        if let Some(batch) = self.buffers.take_batch(partition)
+            && let Err(batch) = self.handler.deliver(batch, DELIVERY_TIMEOUT)
+        {
+            self.buffers.keep_undelivered(partition, batch);
             self.set_paused(partition, true);
         }
     }
@@ -269,9 +272,16 @@ impl PollLoop<'_> {
     }
 
     /// Commits the owners' positions to the group, for lag tools and autoscalers only.
-    fn commit_advisory_offsets(&self) {
+    fn commit_advisory_offsets(&mut self, advice: Advice) {
+        if advice == Advice::All {
+            self.advised.clear();
+            self.advised_all_at = Instant::now();
+        }
         let mut list = TopicPartitionList::new();
         for (partition, position) in self.handler.committed() {
+            if self.advised.insert(partition, position) == Some(position) {
+                continue;
+            }
             let offset = KafkaOffset::Offset(position.0 as i64);
             if let Err(error) = list.add_partition_offset(&self.topic, partition.0 as i32, offset) {
                 tracing::debug!(%partition, %error, "skipped an advisory offset");

@@ -11,7 +11,7 @@ use schemas::{PartitionCount, Position};
 use tokio::runtime::Handle;
 
 use super::*;
-use crate::log::BoundsReader;
+use crate::log::{BoundsReader, RecordBatch};
 
 const TOPIC: &str = "submissions";
 const PARTITIONS: u32 = 3;
@@ -141,4 +141,11 @@ async fn a_partition_without_a_leader_is_read_once_it_has_one_and_the_others_at_
     assert_eq!(rebalances, (3, 0), "nothing was left or joined for it");
     stop.cancel();
     running.join().unwrap();
+}
+
+#[test]
+fn statistics_come_ten_times_a_second_from_few_partitions_and_cost_as_little_of_many() {
+    let interval_ms = |count| statistics_interval_ms(PartitionCount::new(count).unwrap());
+    assert_eq!([1, 12, 25].map(interval_ms), [100; 3]);
+    assert_eq!([100, 1_024].map(interval_ms), [400, 4_096]);
 }

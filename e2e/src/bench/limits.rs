@@ -1,0 +1,47 @@
+//! The limits of all figures: the one place to change them. Their classes and the rule are in `docs/benchmarks.md`.
+
+/// The limits of a figure that is compared with the fastest program that does the I/O alone, in the same run.
+///
+/// The class of figures that a slower machine does not change, so both ends fail the run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ratio {
+    /// Below this percentage of the baseline the service is too slow.
+    pub min_percent: f64,
+    /// Above this percentage the limit is wrong: the baseline is not the fastest program, or the minimum is out of date.
+    pub max_percent: f64,
+}
+
+/// Nothing that does more can be faster than its baseline, but for the noise of a shared machine.
+pub const MAX_PERCENT: f64 = 110.0;
+
+impl Ratio {
+    const fn at_least(min_percent: f64) -> Self {
+        Self { min_percent, max_percent: MAX_PERCENT }
+    }
+}
+
+/// `catch-up`, of the records per second of a plain consumer.
+pub const CATCH_UP: Ratio = Ratio::at_least(20.0);
+/// `rebuild`, of the records per second of a plain consumer.
+pub const REBUILD: Ratio = Ratio::at_least(15.0);
+/// `post`, of the requests per second of a handler that only parses.
+pub const POST: Ratio = Ratio::at_least(40.0);
+/// `batch`, of the records per second of a plain producer.
+pub const BATCH: Ratio = Ratio::at_least(50.0);
+/// `get`, of the requests per second of a handler that answers the same bytes.
+pub const GET: Ratio = Ratio::at_least(60.0);
+
+/// `get`: 99th percentile at half load.
+pub const GET_P99_MS: f64 = 5.0;
+/// `visible`: 99th percentile without other load.
+pub const VISIBLE_IDLE_P99_MS: f64 = 100.0;
+/// `take-over`: from the claim of 500,000 people to the first new record.
+pub const TAKE_OVER_S: f64 = 3.0;
+/// `rebuild`: 99th percentile from submission to visible meanwhile.
+pub const REBUILD_VISIBLE_P99_MS: f64 = 1_000.0;
+/// `memory`: of each person.
+pub const MEMORY_BYTES: f64 = 96.0;
+/// `many-partitions`, `many-budgets`: CPU time of the busiest process without load, of one core.
+pub const IDLE_CPU_PERCENT: f64 = 5.0;
+/// `many-partitions`, `many-budgets`: 99th percentile from submission to visible under a paced load.
+pub const MANY_VISIBLE_P99_MS: f64 = 1_000.0;
