@@ -11,7 +11,7 @@ use http::uri::Authority;
 use super::client_address::X_FORWARDED_FOR;
 
 /// Whether the client is on this machine. A client behind a proxy, or a web page of another site, is not.
-pub(super) fn is_local(request: &Parts) -> bool {
+pub(crate) fn is_local(request: &Parts) -> bool {
     let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
     let headers = &request.headers;
     peer.is_some_and(|peer| is_loopback(peer.0.ip()))
