@@ -208,8 +208,11 @@ impl AggregateReader {
         slots: &[Arc<Slot>],
         readings: Vec<Reading>,
     ) -> Option<Vec<Reading>> {
-        let counts = |reading: &Reading| reading.aged.answer.includes(receipt);
-        if readings.iter().all(counts) {
+        let is_withheld = |reading: &Reading| reading.aged.answer.is_withheld();
+        let counts =
+            |reading: &Reading| !is_withheld(reading) && reading.aged.answer.includes(receipt);
+        // A withheld answer is the same whatever it counts. Whether it waits must not tell what it counts either.
+        if readings.iter().all(|reading| is_withheld(reading) || counts(reading)) {
             return Some(readings);
         }
         if !readings.iter().any(counts) || !self.tier_chain.catch_up(slots).await {

@@ -1,17 +1,15 @@
-//! Streams of one budget's answers: the newest at once, then each newer one, as server-sent events.
+//! Streams of one budget's answers: the newest at once, then each newer one.
 //!
 //! A stream holds no queue. It is notified that the answer in memory has changed, waits for the interval that the number
-//! of streams demands, and sends the newest answer then. So a slow reader skips answers, and memory per stream does not
-//! grow. What the reader has seen never goes back: memory's answer does not, and an answer older than `Last-Event-ID`,
-//! which another instance has sent, is held back.
+//! of streams demands, and hands out the newest answer then. So a slow reader skips answers, and memory per stream does
+//! not grow. What the reader has seen never goes back: memory's answer does not, and an answer older than the version that
+//! the reader had from another instance is held back.
+//!
+//! How events are written is `routes::stream`'s (server-sent events) and `routes::websocket`'s.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::Stream;
-use futures_util::stream::unfold;
 use http::HeaderValue;
 use jiff::Timestamp;
 use schemas::AggregateVersion;
@@ -32,10 +30,6 @@ const MIN_INTERVAL: Duration = Duration::from_millis(250);
 const INTERVAL_PER_STREAM: Duration = Duration::from_micros(100);
 /// Interval of the events that show a reader, and every proxy in between, that the stream is alive.
 const BEAT_INTERVAL: Duration = Duration::from_secs(15);
-const BEAT: Bytes = Bytes::from_static(b"event: beat\ndata: {}\n\n");
-/// Bounds of the delay after which a browser reconnects, in milliseconds. Each stream gets its own, so that readers who
-/// lost their connection together do not come back together.
-const RECONNECT_DELAY_MS: std::ops::RangeInclusive<u32> = 2_000..=8_000;
 
 /// Opens streams, with limits on concurrent ones.
 pub struct AnswerStreams {
@@ -43,6 +37,15 @@ pub struct AnswerStreams {
     limit: Arc<ClientLimit>,
     /// Ends all streams.
     stop: CancellationToken,
+}
+
+/// What a stream tells its reader.
+#[derive(Debug, Clone)]
+pub enum StreamEvent {
+    /// A newer answer.
+    Answer(Arc<Answer>),
+    /// The stream is alive, and nothing is newer.
+    Beat,
 }
 
 impl AnswerStreams {
@@ -67,29 +70,28 @@ impl AnswerStreams {
         slot: Arc<Slot>,
         seen: Option<AggregateVersion>,
         client: ClientNetwork,
-    ) -> Result<impl Stream<Item = Result<Bytes, Infallible>> + use<>, LimitReached> {
+    ) -> Result<AnswerStream, LimitReached> {
         let permit = self.limit.try_acquire(client)?;
-        let reader = StreamReader {
+        let now = Instant::now();
+        Ok(AnswerStream {
             memory: Arc::clone(&self.memory),
             limit: Arc::clone(&self.limit),
             changes: slot.changes(),
             slot,
             seen,
             sent: None,
-            next_answer: Instant::now(),
-            begun: false,
+            // The first answer, or a beat in its place, is due at once.
+            change_pending: true,
+            next_answer: now,
+            beat_at: now,
             stop: self.stop.clone(),
             _permit: permit,
-        };
-        Ok(unfold(reader, async |mut reader| {
-            let event = reader.next().await?;
-            Some((Ok(event), reader))
-        }))
+        })
     }
 }
 
 /// One open stream.
-struct StreamReader {
+pub struct AnswerStream {
     memory: Arc<Memory>,
     limit: Arc<ClientLimit>,
     slot: Arc<Slot>,
@@ -98,50 +100,53 @@ struct StreamReader {
     seen: Option<AggregateVersion>,
     /// ETag of the answer that was sent last.
     sent: Option<HeaderValue>,
+    /// Whether the answer may have changed since it was sent last.
+    change_pending: bool,
     /// When the next answer may be sent.
     next_answer: Instant,
-    begun: bool,
+    /// When a beat is due.
+    beat_at: Instant,
     stop: CancellationToken,
     _permit: ClientPermit,
 }
 
-impl StreamReader {
-    /// Waits for the next event; `None` once the process stops.
-    async fn next(&mut self) -> Option<Bytes> {
-        if !self.begun {
-            self.begun = true;
-            return Some(self.begin());
-        }
-        let beat_at = Instant::now() + BEAT_INTERVAL;
+impl AnswerStream {
+    /// Waits for the next event; `None` once the process stops. The first event is there at once.
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<StreamEvent> {
         loop {
-            if self.has_changed(beat_at).await? {
+            if self.change_pending {
                 tokio::select! {
                     biased;
                     () = self.stop.cancelled() => return None,
                     () = sleep_until(self.next_answer) => {}
                 }
-                if let Some(event) = self.newer_answer() {
-                    return Some(event);
+                self.change_pending = false;
+                if let Some(answer) = self.newer_answer() {
+                    self.beat_at = Instant::now() + BEAT_INTERVAL;
+                    return Some(StreamEvent::Answer(answer));
                 }
+            }
+            if self.has_changed().await? {
+                self.change_pending = true;
             } else {
-                return Some(BEAT);
+                self.beat_at = Instant::now() + BEAT_INTERVAL;
+                return Some(StreamEvent::Beat);
             }
         }
     }
 
-    /// The first bytes: the reconnection delay, and the answer if the reader does not have it.
-    fn begin(&mut self) -> Bytes {
-        let delay_ms = fastrand::u32(RECONNECT_DELAY_MS);
-        let first = self.newer_answer().unwrap_or(BEAT);
-        let mut bytes = format!("retry: {delay_ms}\n\n").into_bytes();
-        bytes.extend_from_slice(&first);
-        bytes.into()
+    /// Waits until the process stops.
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
     }
 
-    /// Waits until the answer may have changed: `true`, or until the beat is due: `false`. `None` once the process stops.
-    async fn has_changed(&mut self, beat_at: Instant) -> Option<bool> {
+    /// Waits until the answer may have changed: `true`, or until a beat is due: `false`. `None` once the process stops.
+    async fn has_changed(&mut self) -> Option<bool> {
         // Background refreshes go on only for budgets that are read.
         self.slot.note_read(self.memory.now());
+        let beat_at = self.beat_at;
         let closing = self.closes_in().map(|closes_in| Instant::now() + closes_in);
         tokio::select! {
             biased;
@@ -159,32 +164,22 @@ impl StreamReader {
         Duration::try_from(until.duration_since(Timestamp::now())).ok()
     }
 
-    /// The answer in memory as an event, unless the reader has it or a newer one.
-    fn newer_answer(&mut self) -> Option<Bytes> {
+    /// The answer in memory, unless the reader has it or a newer one.
+    fn newer_answer(&mut self) -> Option<Arc<Answer>> {
         let answer = self.memory.latest(&self.slot)?.answer;
         if self.sent.as_ref() == Some(&answer.plain().etag) {
             return None;
         }
-        if self.seen.is_some_and(|seen| answer.version() <= seen) {
-            return None;
+        // A withheld answer is sent whatever the reader has seen: `seen` may be made up, to compare it with the version.
+        if !answer.is_withheld() {
+            if self.seen.is_some_and(|seen| answer.version() <= seen) {
+                return None;
+            }
+            self.seen = None;
         }
-        self.seen = None;
         self.sent = Some(answer.plain().etag.clone());
         let load = INTERVAL_PER_STREAM * u32::try_from(self.limit.held()).unwrap_or(u32::MAX);
         self.next_answer = Instant::now() + MIN_INTERVAL + load;
-        Some(event(&answer))
+        Some(answer)
     }
-}
-
-/// An answer as a server-sent event. Its JSON has no line breaks.
-fn event(answer: &Answer) -> Bytes {
-    answer
-        .event(|| {
-            let mut bytes =
-                format!("event: aggregate\nid: {}\ndata: ", answer.version()).into_bytes();
-            bytes.extend_from_slice(&answer.plain().body);
-            bytes.extend_from_slice(b"\n\n");
-            bytes.into()
-        })
-        .clone()
 }

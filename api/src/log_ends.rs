@@ -19,6 +19,10 @@ use crate::person_store::PersonStore;
 /// outage of the processors leaves behind.
 const MAX_RECORDS_AHEAD: u64 = 50_000_000;
 
+/// Precision with which the check knows a position. Anybody may ask it with made-up receipts, and an exact position is
+/// the number of records, also of budgets whose results are withheld.
+const POSITION_GRAIN: u64 = 10_000_000;
+
 /// Knows roughly where the partitions of the active log end.
 pub struct LogEnds {
     people: Arc<PersonStore>,
@@ -46,8 +50,7 @@ impl LogEnds {
             return false;
         }
         let partition = PartitionRef { generation: term.generation, partition: receipt.partition };
-        let too_far =
-            |position: Position| receipt.offset.0.saturating_sub(position.0) > MAX_RECORDS_AHEAD;
+        let too_far = |position: Position| receipt.offset.0 > farthest_offset(position);
         let seen = self.lock().get(&partition).copied();
         if !too_far(seen.unwrap_or(Position::START)) {
             return false;
@@ -70,5 +73,28 @@ impl LogEnds {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PartitionRef, Position>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The farthest offset that is worth a wait: the same for all positions of one grain.
+fn farthest_offset(position: Position) -> u64 {
+    let grain_end = (position.0 / POSITION_GRAIN + 1).saturating_mul(POSITION_GRAIN);
+    grain_end.saturating_add(MAX_RECORDS_AHEAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_bound_is_far_enough_and_tells_a_position_by_ten_millions_only(position in 0..u64::MAX / 2) {
+            let farthest = farthest_offset(Position(position));
+            prop_assert!(farthest >= position + MAX_RECORDS_AHEAD);
+            let grain = position / POSITION_GRAIN * POSITION_GRAIN;
+            prop_assert_eq!(farthest, farthest_offset(Position(grain)));
+        }
     }
 }

@@ -6,7 +6,8 @@
 //!   belong to this person, and the active generation counts all of an older log;
 //! - a later log: cannot be visible yet;
 //! - the same partition: the row's offset shows whether the row is recent enough. A repeated submission, or another
-//!   person's, moves no row of this person; for those the partition's checkpoint decides.
+//!   person's, moves no row of this person; for those the partition's checkpoint decides, unless the budget's results
+//!   are withheld: receipts can be made up, and the checkpoint counts everyone's submissions.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -70,6 +71,15 @@ pub enum SubmissionStatus {
     Duplicate,
 }
 
+/// What decides whether a receipt's submission is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptCheck {
+    /// The person's row; if the submission moved no row, the partition's checkpoint.
+    RowOrCheckpoint,
+    /// The person's row alone, so that nobody learns by made-up receipts how many records a partition has.
+    RowOnly,
+}
+
 /// A person's row and what became of the submission that the reader asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PersonAnswer {
@@ -105,12 +115,13 @@ impl PersonReader {
         budget: &BudgetId,
         person: &PersonId,
         at_least: Option<AtLeast>,
+        check: ReceiptCheck,
         client: ClientNetwork,
     ) -> Result<PersonAnswer, NoAnswer> {
         let key = self.hasher.key(budget, person);
         let lookup = match at_least {
             None => self.look_up(&key).await,
-            Some(wanted) => self.find_at_least(&key, wanted, client).await,
+            Some(wanted) => self.find_at_least(&key, wanted, check, client).await,
         };
         let answer = lookup.map(|lookup| {
             let submission = at_least.and_then(|wanted| lookup.submission_status(wanted.receipt));
@@ -132,6 +143,7 @@ impl PersonReader {
         &self,
         key: &PersonKey,
         wanted: AtLeast,
+        check: ReceiptCheck,
         client: ClientNetwork,
     ) -> Result<PersonLookup, NoAnswer> {
         let started = Instant::now();
@@ -151,11 +163,17 @@ impl PersonReader {
                 return Ok(lookup);
             }
             let now = Instant::now();
-            if now >= end || now - started >= CHECKPOINT_DELAY {
-                match self.check_checkpoint(key, &lookup, wanted.receipt).await {
-                    Err(NoAnswer::NotYetVisible) if now < end => {}
-                    checked => return checked,
+            match check {
+                ReceiptCheck::RowOnly if now >= end => return Err(NoAnswer::NotYetVisible),
+                ReceiptCheck::RowOrCheckpoint
+                    if now >= end || now - started >= CHECKPOINT_DELAY =>
+                {
+                    match self.check_checkpoint(key, &lookup, wanted.receipt).await {
+                        Err(NoAnswer::NotYetVisible) if now < end => {}
+                        checked => return checked,
+                    }
                 }
+                _ => {}
             }
             if waiter.is_none() {
                 if let Some(location) = lookup.location

@@ -39,17 +39,28 @@ impl Embedded {
     /// # Errors
     /// When the process does not become ready.
     pub async fn start_on(dir: &Path, data: PathBuf) -> Result<Self> {
+        Self::start_with(dir, data, &[]).await
+    }
+
+    /// Starts the process with additional settings, `section.key=value`, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When the process does not become ready.
+    pub async fn start_with(dir: &Path, data: PathBuf, settings: &[&str]) -> Result<Self> {
         let address = format!("127.0.0.1:{}", free_port()?);
-        let arguments = [
+        let mut arguments = vec![
             "run".to_owned(),
             "--set".to_owned(),
             format!("allocator.listen={address}"),
             "--set".to_owned(),
             format!("sqlite.dir={}", data.display()),
         ];
+        for setting in settings {
+            arguments.extend(["--set".to_owned(), (*setting).to_owned()]);
+        }
         let url = format!("http://{address}");
         let program = binary("allocator")?;
-        let (name, arguments) = ("allocator".to_owned(), arguments.to_vec());
+        let name = "allocator".to_owned();
         let mut service = Service::start(name, dir, program, arguments, Vec::new(), url.clone())?;
         service.ready().await?;
         let token = std::fs::read_to_string(data.join(TOKEN_FILE))?;

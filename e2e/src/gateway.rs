@@ -37,7 +37,10 @@ impl Gateway {
     }
 
     /// Starts a gateway in front of the ports of two ingests and two APIs.
-    async fn start_for(services: [&str; 4]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When nginx does not start.
+    pub async fn start_for(services: [&str; 4]) -> Result<Self> {
         let dir = scenario::new_dir("gateway")?;
         let dir_argument = dir.display().to_string();
         let script = workspace().join("local/gateway").display().to_string();

@@ -10,7 +10,7 @@ gateway_start() {
 # gateway_configure DIR PORT INGEST INGEST API API — creates its folders and DIR/nginx.conf; all but DIR are ports.
 gateway_configure() {
   local data=$1 user=''
-  mkdir -p "$data"/{body,proxy,tmp}
+  mkdir -p "$data"/{body,proxy,tmp,cache}
   # As root, nginx would run its workers as a user without access to the folder.
   ((EUID != 0)) || user="user $(id -un) $(id -gn);"
   render "$TEMPLATES/nginx.conf.in" "$data/nginx.conf" "DATA=$data" "USER=$user" "PORT=$2" \

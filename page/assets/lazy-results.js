@@ -211,7 +211,7 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
       body.replaceChildren(make("p", {}, text("loading")));
       try {
         const module = await loadDistribution();
-        const response = await fetch(`${data.urls.aggregate}?include=distribution`, { headers: { Accept: "application/json" } });
+        const response = await fetch(`${data.urls.aggregate}?include=distribution`, { headers: { Accept: "application/json" }, cache: "no-cache" });
         if (!response.ok) throw new Error(String(response.status));
         const answer = await response.json();
         if (answer.withheld) throw new Error("withheld");

@@ -20,14 +20,16 @@ mod stream;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use http::header::CONTENT_TYPE;
 
+use crate::admin::is_local;
 use crate::config::{defaults, parse, settings};
 use crate::health::{self, Health};
 use crate::metrics::{Metrics, RequestMetrics};
-use crate::problem;
+use crate::problem::{self, Problem, ProblemKind};
 
 pub use body::ChargedBody;
 pub use conditional::{
@@ -72,6 +74,32 @@ impl Default for HttpConfig {
     }
 }
 
+/// Which clients may read `/metrics`.
+///
+/// Metrics count submissions, also of budgets whose results are withheld. A process whose address is public shows them to
+/// its own machine alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsReaders {
+    /// Every client, on an address that is not public.
+    Everyone,
+    /// Clients on the same machine.
+    SameMachine,
+}
+
+/// Adds the shared routes and the request layer to a process's own routes. `/metrics` is for everyone.
+///
+/// # Panics
+/// As [`router_for`].
+pub fn router(
+    service: &'static str,
+    routes: Router,
+    metrics: &Metrics,
+    health: &Health,
+    config: &HttpConfig,
+) -> Router {
+    router_for(MetricsReaders::Everyone, service, routes, metrics, health, config)
+}
+
 /// Adds the shared routes and the request layer to a process's own routes.
 ///
 /// The process's own routes must not contain `/livez`, `/readyz` or `/metrics`. The problem pages are a fallback.
@@ -79,7 +107,8 @@ impl Default for HttpConfig {
 /// # Panics
 /// If the HTTP metrics are already registered: a bug, like two handlers for one route.
 #[expect(clippy::expect_used, reason = "a bug that the first start shows")]
-pub fn router(
+pub fn router_for(
+    metrics_readers: MetricsReaders,
     service: &'static str,
     routes: Router,
     metrics: &Metrics,
@@ -95,7 +124,13 @@ pub fn router(
         .route("/readyz", get(async move || health.readyz()))
         .route(
             "/metrics",
-            get(async move || {
+            get(async move |request: Request| {
+                let (parts, _) = request.into_parts();
+                if metrics_readers == MetricsReaders::SameMachine && !is_local(&parts) {
+                    return Problem::new(ProblemKind::Forbidden)
+                        .detail("metrics are for clients on the same machine")
+                        .into_response();
+                }
                 let text = [(CONTENT_TYPE, prometheus::TEXT_FORMAT)];
                 (text, rendered.render()).into_response()
             }),

@@ -16,6 +16,9 @@ pub struct AggregateVersion {
 }
 
 impl AggregateVersion {
+    /// Lower than the version of any totals: what answers have in its place that show no totals.
+    pub const LOWEST: Self = Self { term: 0, positions_sum: 0, positions_digest: 0 };
+
     /// Computes the version of totals.
     pub fn of(totals: &CombinedTotals) -> Self {
         Self {

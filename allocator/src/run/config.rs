@@ -9,6 +9,7 @@ use runtime::admin::AdminConfig;
 use runtime::config::{ConfigArgs, ConfigFaults, KeyDoc, Settings, parse, reference, settings};
 use runtime::health::HealthConfig;
 use runtime::http::HttpConfig;
+use runtime::http::MetricsReaders;
 use runtime::process::ProcessConfig;
 use runtime::telemetry::TelemetryConfig;
 use storage::config::StorageConfig;
@@ -19,6 +20,9 @@ settings! {
         /// Listen address of `allocator run`, for all services.
         listen: SocketAddr = "allocator.listen", default "127.0.0.1:8000",
             unit "address:port", parse parse::socket_addr;
+        /// Who may read `/metrics`, which counts submissions, also while results are withheld: `same-machine` or `everyone`.
+        metrics_readers: MetricsReaders = "allocator.metrics_readers", default "same-machine",
+            unit "clients", parse metrics_readers;
     }
 }
 
@@ -31,6 +35,8 @@ const EMBEDDED_DEFAULTS: [(&str, &str); 3] =
 pub struct RunConfig {
     /// Listen address of all services.
     pub listen: SocketAddr,
+    /// Who may read `/metrics`.
+    pub metrics_readers: MetricsReaders,
     /// Storage backends.
     pub storage: StorageConfig,
     /// Settings of ingest.
@@ -62,8 +68,10 @@ impl RunConfig {
         let admin = AdminConfig::read(&mut reader);
         let process = ProcessConfig::read(&mut reader);
         let typed = || {
+            let own = own?;
             Some(Self {
-                listen: own?.listen,
+                listen: own.listen,
+                metrics_readers: own.metrics_readers,
                 storage: storage?,
                 ingest: ingest?,
                 processor: processor?,
@@ -73,6 +81,14 @@ impl RunConfig {
             })
         };
         reader.finish(typed())
+    }
+}
+
+fn metrics_readers(text: &str) -> Result<MetricsReaders, String> {
+    match text {
+        "same-machine" => Ok(MetricsReaders::SameMachine),
+        "everyone" => Ok(MetricsReaders::Everyone),
+        _ => Err("expected `same-machine` or `everyone`".to_owned()),
     }
 }
 

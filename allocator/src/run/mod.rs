@@ -88,7 +88,8 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     let Some(started) = stop.run_until_cancelled(start).await else { return Ok(()) };
     let (processor, routes) = started?;
     let limits = &config.process.http;
-    let router = http::router("allocator", routes, metrics, health, limits);
+    let readers = config.metrics_readers;
+    let router = http::router_for(readers, "allocator", routes, metrics, health, limits);
     if config.process.telemetry.format == LogFormat::Human {
         let text = welcome::welcome(listen, data_dir.map(|dir| dir.as_path()));
         tokio::spawn(print_when_ready(text, health.clone(), stop.clone()));

@@ -3,9 +3,11 @@
 //! Which tier the totals come from is not known here, only what they guarantee ([`Provenance`]).
 //!
 //! **The ETag** is `"<version>.r<revision>"`. The version identifies the counted submissions; the revision is the
-//! budget's, because a new definition changes names while the numbers stay. Suffixes (`.distribution`,
-//! `.withheld-until-closed`, `.withheld-few-people`, `.withheld-unknown-rule`) mark the other forms of the same answer.
-//! A recount adds a digest of its body, because its positions do not determine its content.
+//! budget's, because a new definition changes names while the numbers stay. The suffix `.distribution` marks the longer
+//! form of the same answer. A recount adds a digest of its body, because its positions do not determine its content.
+//!
+//! **Withheld answers** depend on the budget's definition alone. Body, version and ETag (`"withheld-until-closed.r4"`) are
+//! the same whatever is counted: a version counts submissions, and a changed ETag would tell that there was one.
 
 mod body;
 mod numbers;
@@ -17,7 +19,8 @@ use http::HeaderValue;
 use jiff::Timestamp;
 use runtime::http::digest;
 use schemas::{
-    AggregateVersion, BASIS_POINTS_PER_PERSON, Budget, CombinedTotals, Receipt, ResultsVisibility,
+    AggregateVersion, BASIS_POINTS_PER_PERSON, Budget, BudgetId, CombinedTotals, Receipt,
+    ResultsVisibility,
 };
 
 pub use numbers::{median_tenths, percent};
@@ -78,10 +81,14 @@ pub struct Answer {
     totals: Arc<CombinedTotals>,
     provenance: Provenance,
     withheld: Option<Withheld>,
+    /// By which content delivery networks purge the budget's answers.
+    surrogate_key: HeaderValue,
     plain: Rendered,
     detailed: OnceLock<Rendered>,
-    /// The answer as an event of a stream.
+    /// The answer as a server-sent event.
     event: OnceLock<Bytes>,
+    /// The answer as a message of a WebSocket.
+    message: OnceLock<Bytes>,
 }
 
 impl Answer {
@@ -99,6 +106,7 @@ impl Answer {
         let withheld = withheld(&budget, totals.people, now);
         let plain = render(&budget, &totals, provenance, withheld, false)?;
         Ok(Self {
+            surrogate_key: surrogate_key(&budget.id),
             budget,
             totals,
             provenance,
@@ -106,6 +114,7 @@ impl Answer {
             plain,
             detailed: OnceLock::new(),
             event: OnceLock::new(),
+            message: OnceLock::new(),
         })
     }
 
@@ -117,6 +126,11 @@ impl Answer {
     /// Returns the totals.
     pub fn totals(&self) -> &Arc<CombinedTotals> {
         &self.totals
+    }
+
+    /// Returns the `Surrogate-Key` of the budget's answers.
+    pub fn surrogate_key(&self) -> &HeaderValue {
+        &self.surrogate_key
     }
 
     /// Returns what the totals guarantee.
@@ -142,14 +156,20 @@ impl Answer {
         }
     }
 
-    /// Returns the version: identifies the counted submissions, and only grows.
+    /// Returns the version: identifies the counted submissions, and only grows. Not to be shown while the results are
+    /// withheld.
     pub fn version(&self) -> AggregateVersion {
         AggregateVersion::of(&self.totals)
     }
 
-    /// Returns the answer as an event of a stream, rendered once for all streams.
+    /// Returns the answer as a server-sent event, rendered once for all streams.
     pub fn event(&self, render: impl FnOnce() -> Bytes) -> &Bytes {
         self.event.get_or_init(render)
+    }
+
+    /// Returns the answer as a message of a WebSocket, rendered once for all clients.
+    pub fn message(&self, render: impl FnOnce() -> Bytes) -> &Bytes {
+        self.message.get_or_init(render)
     }
 
     /// Returns whether the answer must be rendered anew because its budget has closed since.
@@ -182,6 +202,12 @@ impl Answer {
                 .unwrap_or_else(|_| self.plain.clone())
         })
     }
+}
+
+/// Returns the `Surrogate-Key` of a budget's public answers.
+pub fn surrogate_key(budget: &BudgetId) -> HeaderValue {
+    // A slug is valid in a header.
+    HeaderValue::try_from(format!("budget-{budget}")).unwrap_or(HeaderValue::from_static("budgets"))
 }
 
 /// Checks the invariants of totals, so that damaged totals are never shown.
@@ -223,20 +249,12 @@ fn render(
     withheld: Option<Withheld>,
     distribution: bool,
 ) -> Result<Rendered, AnswerError> {
+    if let Some(reason) = withheld {
+        return render_withheld(budget, reason);
+    }
     let version = AggregateVersion::of(totals).to_string();
-    let (body, form) = match withheld {
-        Some(withheld @ Withheld::AfterClose(_)) => {
-            (body::withheld(budget, &version, withheld), ".withheld-until-closed")
-        }
-        Some(withheld @ Withheld::MinimumPeople) => {
-            (body::withheld(budget, &version, withheld), ".withheld-few-people")
-        }
-        Some(withheld @ Withheld::UnknownRule) => {
-            (body::withheld(budget, &version, withheld), ".withheld-unknown-rule")
-        }
-        None if distribution => (body::aggregate(budget, &version, totals, true), ".distribution"),
-        None => (body::aggregate(budget, &version, totals, false), ""),
-    };
+    let form = if distribution { ".distribution" } else { "" };
+    let body = body::aggregate(budget, &version, totals, distribution);
     let body = body.map_err(|_| AnswerError::Json)?;
     let content = match provenance {
         Provenance::Committed => String::new(),
@@ -245,6 +263,19 @@ fn render(
     let etag = format!("\"{version}.r{}{content}{form}\"", budget.revision);
     let etag = HeaderValue::try_from(etag).map_err(|_| AnswerError::Json)?;
     Ok(Rendered { body: body.into(), etag })
+}
+
+/// Renders an answer that depends on no submission.
+fn render_withheld(budget: &Budget, reason: Withheld) -> Result<Rendered, AnswerError> {
+    let form = match reason {
+        Withheld::AfterClose(_) => "withheld-until-closed",
+        Withheld::MinimumPeople => "withheld-few-people",
+        Withheld::UnknownRule => "withheld-unknown-rule",
+    };
+    let version = AggregateVersion::LOWEST.to_string();
+    let body = body::withheld(budget, &version, reason).map_err(|_| AnswerError::Json)?;
+    let etag = HeaderValue::try_from(format!("\"{form}.r{}\"", budget.revision));
+    Ok(Rendered { body: body.into(), etag: etag.map_err(|_| AnswerError::Json)? })
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use http::HeaderMap;
 use runtime::problem::Problem;
 
 use super::read_request::ReadRequest;
-use super::response::{cacheable, note_preference, note_source};
+use super::response::{
+    cacheable, keep_from_caches, note_preference, note_source, note_surrogate_key,
+};
 use super::{ApiState, no_answer};
 use crate::DEFAULT_BUDGET;
 use crate::aggregate_reader::Reading;
@@ -76,7 +78,12 @@ fn to_response(headers: &HeaderMap, read: &ReadRequest, reading: &Reading) -> Re
         false => aged.answer.plain(),
     };
     let mut response = cacheable(headers, rendered);
-    note_source(response.headers_mut(), aged.age, *source);
+    // Age and tier depend on when submissions were published.
+    if !aged.answer.is_withheld() {
+        note_source(response.headers_mut(), aged.age, *source);
+    }
+    note_surrogate_key(response.headers_mut(), aged.answer.surrogate_key().clone());
     note_preference(response.headers_mut(), read.at_least);
+    keep_from_caches(response.headers_mut(), read.at_least);
     response
 }

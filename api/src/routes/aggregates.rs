@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::HeaderValue;
 use runtime::http::{ChargedBody, etag_of};
 use runtime::problem::{Problem, ProblemKind};
 
 use super::read_request::ReadRequest;
-use super::response::{cacheable, note_preference, note_source};
+use super::response::{
+    cacheable, keep_from_caches, note_preference, note_source, note_surrogate_key,
+};
 use super::{ApiState, no_answer};
 use crate::answer::Rendered;
 
@@ -50,12 +53,20 @@ pub(super) async fn of_budgets(
         })
         .collect();
     let mut response = cacheable(&parts.headers, &combine(&rendered));
-    // The combined answer has the age of the oldest part and the source that is farthest down the tier chain.
-    let age = readings.iter().map(|reading| reading.aged.age).max().unwrap_or_default();
-    if let Some(source) = readings.iter().map(|reading| reading.source).max() {
+    // The combined answer has the age of the oldest part and the source that is farthest down the tier chain. Those of
+    // withheld parts depend on when submissions were published.
+    let shown = || readings.iter().filter(|reading| !reading.aged.answer.is_withheld());
+    let age = shown().map(|reading| reading.aged.age).max().unwrap_or_default();
+    if let Some(source) = shown().map(|reading| reading.source).max() {
         note_source(response.headers_mut(), age, source);
     }
+    let keys: Vec<&[u8]> =
+        readings.iter().map(|reading| reading.aged.answer.surrogate_key().as_bytes()).collect();
+    if let Ok(keys) = HeaderValue::from_bytes(&keys.join(&b' ')) {
+        note_surrogate_key(response.headers_mut(), keys);
+    }
     note_preference(response.headers_mut(), read.at_least);
+    keep_from_caches(response.headers_mut(), read.at_least);
     response.extensions_mut().insert(ChargedBody);
     Ok(response)
 }

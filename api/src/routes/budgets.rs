@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use http::HeaderValue;
 use runtime::problem::{Problem, ProblemKind};
 
-use super::response::cacheable;
+use super::response::{cacheable, note_surrogate_key};
 use super::{ApiState, definitions_not_loaded};
+use crate::answer::surrogate_key;
 
 pub(super) async fn list(
     State(api): State<Arc<ApiState>>,
@@ -18,7 +20,9 @@ pub(super) async fn list(
     }
     let rendered = api.rendered.of(&api.definitions.catalog());
     let list = rendered.list().ok_or_else(|| Problem::new(ProblemKind::Internal))?;
-    Ok(cacheable(request.headers(), list))
+    let mut response = cacheable(request.headers(), list);
+    note_surrogate_key(response.headers_mut(), HeaderValue::from_static("budgets"));
+    Ok(response)
 }
 
 pub(super) async fn one(
@@ -27,10 +31,10 @@ pub(super) async fn one(
     request: Request,
 ) -> Result<Response, Problem> {
     let catalog = api.definitions.catalog();
-    if catalog.get(&budget).is_none() {
-        return Err(api.no_such_budget(&[&budget]));
-    }
+    let Some(known) = catalog.get(&budget) else { return Err(api.no_such_budget(&[&budget])) };
     let rendered = api.rendered.of(&catalog);
     let definition = rendered.budget(&budget).ok_or_else(|| Problem::new(ProblemKind::Internal))?;
-    Ok(cacheable(request.headers(), definition))
+    let mut response = cacheable(request.headers(), definition);
+    note_surrogate_key(response.headers_mut(), surrogate_key(&known.id));
+    Ok(response)
 }

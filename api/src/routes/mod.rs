@@ -11,6 +11,7 @@ mod read_request;
 mod rendered_catalog;
 mod response;
 mod stream;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/v1/budgets/{budget}", get(budgets::one))
         .route("/v1/budgets/{budget}/aggregate", get(aggregate::of_budget))
         .route("/v1/budgets/{budget}/aggregate/stream", get(stream::of_budget))
+        .route("/v1/budgets/{budget}/aggregate/ws", get(websocket::of_budget))
         .route("/v1/budgets/{budget}/export", get(export::of_budget))
         .route("/v1/budgets/{budget}/submissions/{person}", get(person::of_budget))
         .route("/v1/aggregates", get(aggregates::of_budgets))

@@ -7,19 +7,20 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
+use jiff::Timestamp;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Budget, PersonId};
+use schemas::{Budget, PersonId, ResultsVisibility};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::read_request::ReadRequest;
 use super::response::note_preference;
 use super::{ApiState, no_answer};
-use crate::answer::percent;
+use crate::answer::{percent, withheld};
 use crate::client_network::ClientNetwork;
 use crate::consistency::AtLeast;
 use crate::no_answer::NoAnswer;
-use crate::person_reader::{LocatedPersonRow, PersonAnswer, SubmissionStatus};
+use crate::person_reader::{LocatedPersonRow, PersonAnswer, ReceiptCheck, SubmissionStatus};
 
 #[derive(Serialize)]
 struct PersonBody<'a> {
@@ -95,6 +96,28 @@ pub(super) async fn respond(
     Ok(response)
 }
 
+impl ApiState {
+    /// Returns how a receipt may be checked: while results are withheld, or may be, by the person's row alone.
+    pub(super) async fn receipt_check(&self, budget: &Budget) -> ReceiptCheck {
+        let always_shown = budget.results == ResultsVisibility::Live && budget.minimum_people <= 1;
+        if always_shown || self.shows_results(budget).await {
+            ReceiptCheck::RowOrCheckpoint
+        } else {
+            ReceiptCheck::RowOnly
+        }
+    }
+
+    /// Returns whether the results are shown now; false if that is unknown.
+    async fn shows_results(&self, budget: &Budget) -> bool {
+        let Some(slot) = self.aggregates.slot(budget.id.as_str()) else { return false };
+        let Ok(reading) = self.aggregates.read(&slot).await else { return false };
+        let answer = reading.aged.answer;
+        // The answer may be of an earlier definition, which withheld less.
+        !answer.is_withheld()
+            && withheld(budget, answer.totals().people, Timestamp::now()).is_none()
+    }
+}
+
 /// Finds a person. Without `Prefer: wait`, a receipt is waited for a short time, unless too many readers wait.
 async fn find(
     api: &ApiState,
@@ -103,7 +126,11 @@ async fn find(
     at_least: Option<AtLeast>,
     client: ClientNetwork,
 ) -> Result<PersonAnswer, NoAnswer> {
-    let find = |at_least| api.people.find(&budget.id, person, at_least, client);
+    let check = match at_least {
+        Some(_) => api.receipt_check(budget).await,
+        None => ReceiptCheck::RowOnly,
+    };
+    let find = |at_least| api.people.find(&budget.id, person, at_least, check, client);
     match at_least {
         Some(AtLeast { wait: None, .. }) => {
             let waiting = at_least.map(|wanted| AtLeast { wait: Some(DEFAULT_WAIT), ..wanted });

@@ -1,8 +1,8 @@
 //! Writes responses: the body or `304`, and the headers with the answer's age and source.
 //!
-//! `Cache-Control: public, max-age=0, must-revalidate`: HTTP caches may store an answer but must revalidate it before
-//! each use. The ETag makes a revalidation a `304` without a body. So no client sees an older answer than ours, and
-//! receipts and waits reach this process.
+//! A public answer is the same for everyone: shared caches (the gateway, a content delivery network) keep it for a second,
+//! and serve it a little longer while they fetch the next one or cannot. Browsers revalidate it before each use; the ETag
+//! makes that a `304` without a body. A read that asks for a submission is no public answer: no cache may answer it.
 
 use std::time::Duration;
 
@@ -21,6 +21,14 @@ use crate::read_policy::Tier;
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Of public answers: a second in shared caches, five more while the next one is fetched, a minute while it cannot be.
+pub(super) const PUBLIC: HeaderValue = HeaderValue::from_static(
+    "public, max-age=0, s-maxage=1, stale-while-revalidate=5, stale-if-error=60",
+);
+const NO_STORE: HeaderValue = HeaderValue::from_static("private, no-store");
+/// The keys by which a content delivery network purges answers.
+const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+/// Of public answers that nobody may see older than they are.
 pub(super) const REVALIDATE: HeaderValue =
     HeaderValue::from_static("public, max-age=0, must-revalidate");
 
@@ -38,8 +46,20 @@ pub(super) fn cacheable(request: &HeaderMap, rendered: &Rendered) -> Response {
     };
     let headers = response.headers_mut();
     headers.insert(ETAG, rendered.etag.clone());
-    headers.insert(CACHE_CONTROL, REVALIDATE);
+    headers.insert(CACHE_CONTROL, PUBLIC);
     response
+}
+
+/// Marks an answer that counts a certain submission, or waited for it: the next reader asks for another one.
+pub(super) fn keep_from_caches(headers: &mut HeaderMap, at_least: Option<AtLeast>) {
+    if at_least.is_some() {
+        headers.insert(CACHE_CONTROL, NO_STORE);
+    }
+}
+
+/// Adds the key by which a content delivery network purges the answer.
+pub(super) fn note_surrogate_key(headers: &mut HeaderMap, key: HeaderValue) {
+    headers.insert(SURROGATE_KEY, key);
 }
 
 /// Adds the headers `Age` and `Cache-Status`.

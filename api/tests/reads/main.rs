@@ -21,3 +21,5 @@ mod streams;
 mod test_server;
 mod tier_chain;
 mod updates;
+mod websocket;
+mod withheld;

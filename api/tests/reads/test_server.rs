@@ -41,6 +41,8 @@ pub struct TestServer {
     pub hasher: PersonKeyHasher,
     pub health: Health,
     pub metrics: Metrics,
+    /// Ends streams, as a process does that stops.
+    pub stop: CancellationToken,
     /// The path templates of all routes.
     pub paths: Vec<String>,
     router: Router,
@@ -126,7 +128,7 @@ impl TestServer {
             admin: AdminGuard::new(&admin, &metrics).unwrap(),
         };
         let stop = CancellationToken::new();
-        let routes = api::routes(&config, deps, &metrics, &health, stop).unwrap();
+        let routes = api::routes(&config, deps, &metrics, &health, stop.clone()).unwrap();
         let paths = router_paths(&routes);
         // The HTTP server's timeouts use the real clock, which the paused clock runs ahead of.
         let http =
@@ -142,6 +144,7 @@ impl TestServer {
             hasher,
             health,
             metrics,
+            stop,
             paths,
             router,
         }
@@ -208,6 +211,17 @@ impl TestServer {
         let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
         request.extensions_mut().insert(ConnectInfo(peer));
         self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Serves the routes on a TCP port, until `stop` is cancelled. Returns its address.
+    pub fn serve(&self, stop: CancellationToken) -> SocketAddr {
+        let listener = runtime::http::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (router, metrics) = (self.router.clone(), Metrics::new("http"));
+        tokio::spawn(async move {
+            runtime::http::serve(listener, router, &HttpConfig::default(), &metrics, stop).await
+        });
+        address
     }
 
     pub async fn aggregate(&self, budget: &str) -> TestResponse {

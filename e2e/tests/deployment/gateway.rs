@@ -23,7 +23,8 @@ fn every_upstream_is_a_service_and_the_port_it_listens_on() {
     let nginx = code::read("deploy/nginx.conf");
     let compose = Compose::read();
     let listening = compose.listening();
-    assert_eq!(upstreams(&nginx), [("ingest", listening["ingest"]), ("api", listening["api"])]);
+    let api = ("api", listening["api"]);
+    assert_eq!(upstreams(&nginx), [("ingest", listening["ingest"]), api, api]);
 }
 
 /// Removes `resolve`: Debian's nginx is older than the image's and resolves upstreams at startup.

@@ -36,7 +36,7 @@ const PROXY_PREFIXES: [&str; 8] = [
 /// Whether the client is on this machine. A client behind a proxy, or a web page of another site, is not.
 ///
 /// A proxy on this machine that adds no header cannot be recognized, so this is for development only.
-pub(super) fn is_local(request: &Parts) -> bool {
+pub(crate) fn is_local(request: &Parts) -> bool {
     let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
     let headers = &request.headers;
     peer.is_some_and(|peer| is_loopback(peer.0.ip()))

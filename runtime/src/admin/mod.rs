@@ -30,6 +30,7 @@ pub use client_address::TrustedProxies;
 pub use config::AdminConfig;
 pub use credentials::{Credentials, Principal};
 pub use guard::AdminGuard;
+pub(crate) use local_client::is_local;
 pub use role::Role;
 pub use routes::AdminRoutes;
 pub use tokens_file::{TokensFile, TokensFileFaults};

@@ -15,6 +15,7 @@ use super::lookup;
 use super::page_request::PageRequest;
 use super::page_results::PageResults;
 use super::rendered::{Basis, PageKey, PageKind};
+use crate::answer::surrogate_key;
 use crate::routes::ApiState;
 
 pub(super) async fn page(
@@ -71,7 +72,7 @@ async fn public(
         };
         api.pages.keep(key, basis, html)
     });
-    public_page(&request.headers, &page)
+    public_page(&request.headers, &page, surrogate_key(&budget.id))
 }
 
 /// Shows the form with the values of the request, after the tool was applied.

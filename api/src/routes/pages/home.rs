@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::HeaderValue;
 use page::html::list_page;
 use page::view::BudgetView;
 use schemas::{Budget, Openness};
@@ -38,5 +39,6 @@ fn show_list(api: &ApiState, request: &PageRequest) -> Response {
     let views =
         catalog.iter().map(|budget| BudgetView::new(budget, request.language(), request.now));
     let html = list_page(request.texts, &views.collect::<Vec<_>>());
-    public_page(&request.headers, &PageBytes::new(html))
+    let key = HeaderValue::from_static("budgets");
+    public_page(&request.headers, &PageBytes::new(html), key)
 }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use page::gzip;
 use runtime::http::{digest, has_already, quoted_etag};
 
-use crate::routes::response::REVALIDATE;
+use crate::routes::response::{PUBLIC, note_surrogate_key};
 
 /// No script, style or frame from anywhere else, no inline code, and forms only to this service.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -57,7 +57,11 @@ impl PageBytes {
 }
 
 /// Responds with a page that everyone may see, or with `304` if the client has it.
-pub(super) fn public_page(request: &HeaderMap, page: &PageBytes) -> Response {
+pub(super) fn public_page(
+    request: &HeaderMap,
+    page: &PageBytes,
+    surrogate_key: HeaderValue,
+) -> Response {
     let compress = accepts_gzip(request);
     let (body, etag) = if compress { &page.gzipped } else { &page.plain };
     let mut response = if has_already(request, etag) {
@@ -72,7 +76,8 @@ pub(super) fn public_page(request: &HeaderMap, page: &PageBytes) -> Response {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     headers.insert(ETAG, etag.clone());
-    headers.insert(CACHE_CONTROL, REVALIDATE);
+    headers.insert(CACHE_CONTROL, PUBLIC);
+    note_surrogate_key(headers, surrogate_key);
     headers.insert(VARY, HeaderValue::from_static("accept-language, accept-encoding"));
     add_page_headers(headers);
     response

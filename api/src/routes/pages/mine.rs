@@ -97,7 +97,8 @@ async fn state(
 ) -> Option<MineState> {
     let withdrawn = request.form.withdrawn.as_deref().and_then(receipt);
     let wanted = withdrawn.or_else(|| receipt(request.form.receipt.as_deref()?));
-    let find = |at_least| api.people.find(&budget.id, person, at_least, api.client(parts));
+    let check = api.receipt_check(budget).await;
+    let find = |at_least| api.people.find(&budget.id, person, at_least, check, api.client(parts));
     let at_least = wanted.map(|receipt| AtLeast { receipt, wait: Some(WAIT), pointer: "receipt" });
     let found = match find(at_least).await {
         // Not a receipt of this service: the page is shown as without it.
