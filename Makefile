@@ -48,8 +48,8 @@ bench: ## measure each figure next to its limit, on real servers
 sim: ## run the fault simulation: make sim SEEDS=10000 FIRST_SEED=1
 	@SEEDS=$(SEEDS) FIRST_SEED=$(FIRST_SEED) local/sim
 
-chaos: ## inject faults into real servers, one verdict per seed: make chaos SEEDS=20 FIRST_SEED=1
-	@FIRST_SEED=$(or $(FIRST_SEED),1) SEEDS=$(or $(SEEDS),1) local/chaos
+chaos: ## inject faults into real servers: make chaos SEEDS=20 FIRST_SEED=1, or one drill: make chaos DRILL=restore
+	@FIRST_SEED=$(FIRST_SEED) SEEDS=$(SEEDS) DRILL="$(DRILL)" FAULT_SECONDS=$(or $(FAULT_SECONDS),120) local/chaos
 
 mutants: ## plant known bugs, each of which a test must find: make mutants ARGS="float-in-the-fold"
 	@local/mutants $(ARGS)

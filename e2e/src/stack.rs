@@ -43,6 +43,8 @@ pub struct StackBuilder {
     pub redis_port: Option<u16>,
     /// Settings of single services, by name.
     pub overrides: HashMap<String, ServiceOverrides>,
+    /// The topic, which may exist already, and the keyspace; from [`Stack::unique_name`]. Default: a new one.
+    pub name: Option<String>,
 }
 
 /// Additional settings and environment of one service.
@@ -66,6 +68,7 @@ impl Default for StackBuilder {
             servers: None,
             redis_port: None,
             overrides: HashMap::new(),
+            name: None,
         }
     }
 }
@@ -81,8 +84,7 @@ impl StackBuilder {
             None => Servers::shared()?,
         };
         drop_leftovers(&servers).await;
-        let serial = scenario::serial();
-        let name = format!("{PREFIX}{}_{serial}", std::process::id());
+        let name = self.name.clone().unwrap_or_else(Stack::unique_name);
         let dir = scenario::new_dir("stack")?;
         fs::write(dir.join("person.secret"), "the same secret for every run of a test")?;
         let redis_port = match self.redis_port {
@@ -158,6 +160,16 @@ impl Stack {
     /// One service of each kind, on four partitions.
     pub fn builder() -> StackBuilder {
         StackBuilder::default()
+    }
+
+    /// A name for a topic and a keyspace that no other stack has.
+    pub fn unique_name() -> String {
+        format!("{PREFIX}{}_{}", std::process::id(), scenario::serial())
+    }
+
+    /// The topics of a stack besides the log's, with their cleanup policies. The services create those that are missing.
+    pub fn auxiliary_topics(name: &str) -> [(String, &'static str); 2] {
+        [(format!("{name}_budgets"), "compact"), (format!("{name}.dead-letters"), "delete")]
     }
 
     async fn start_services(&mut self) -> Result<()> {

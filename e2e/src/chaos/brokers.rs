@@ -22,9 +22,9 @@ use crate::system::System;
 use crate::watch::{Tolerance, Watch};
 
 /// Timeout of the run, with the start of the servers and nine restarts of a broker.
-pub const RUN_TIMEOUT: Duration = Duration::from_secs(900);
+pub const RUN_TIMEOUT: Duration = Duration::from_secs(1_800);
 /// Timeout for a restarted broker to have every record again.
-const IN_SYNC_TIMEOUT: Duration = Duration::from_secs(90);
+const IN_SYNC_TIMEOUT: Duration = Duration::from_secs(180);
 const BUDGET: &str = "brokers";
 /// The budget of the client that retries once.
 const PATIENT_BUDGET: &str = "brokers-retried-once";
