@@ -45,6 +45,8 @@ pub struct StackBuilder {
     pub overrides: HashMap<String, ServiceOverrides>,
     /// The topic, which may exist already, and the keyspace; from [`Stack::unique_name`]. Default: a new one.
     pub name: Option<String>,
+    /// The folder of the services' binaries. Default: that of [`binary`].
+    pub bin_dir: Option<PathBuf>,
 }
 
 /// Additional settings and environment of one service.
@@ -69,6 +71,7 @@ impl Default for StackBuilder {
             redis_port: None,
             overrides: HashMap::new(),
             name: None,
+            bin_dir: None,
         }
     }
 }
@@ -220,14 +223,31 @@ impl Stack {
         Ok(())
     }
 
+    /// Starts one more service as another build of its program, without waiting for readiness. It is none of
+    /// [`Self::services`].
+    ///
+    /// # Errors
+    /// When the service cannot be started.
+    pub fn start_beside(&self, kind: &str, program: PathBuf) -> Result<Service> {
+        let name = format!("{kind}-beside-{}", scenario::serial());
+        self.start_service(kind, name, program)
+    }
+
     /// All services.
     pub fn services(&mut self) -> impl Iterator<Item = &mut Service> {
         self.ingests.iter_mut().chain(&mut self.processors).chain(&mut self.apis)
     }
 
     fn service(&self, kind: &str, number: usize) -> Result<Service> {
+        let program = match &self.builder.bin_dir {
+            Some(dir) => dir.join(kind),
+            None => binary(kind)?,
+        };
+        self.start_service(kind, format!("{kind}-{number}"), program)
+    }
+
+    fn start_service(&self, kind: &str, name: String, program: PathBuf) -> Result<Service> {
         let port = free_port()?;
-        let name = format!("{kind}-{number}");
         let config = self.dir.join(format!("{name}.toml"));
         fs::write(&config, self.config(kind, port))?;
         let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
@@ -238,7 +258,7 @@ impl Stack {
         Service::start(
             name,
             &self.dir,
-            binary(kind)?,
+            program,
             arguments,
             overrides.environment,
             format!("http://127.0.0.1:{port}"),

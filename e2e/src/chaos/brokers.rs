@@ -1,24 +1,16 @@
 //! A cluster of three brokers: no acknowledged submission is lost while brokers are killed, stopped and restarted.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use reqwest::Method;
-use serde_json::json;
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
 use super::nemesis::blocking;
 use super::{CATEGORIES, PARTITIONS};
-use crate::load::{Crowd, uuid, uuid_bits};
+use crate::load::Crowd;
 use crate::own_servers::{BROKERS, OwnServers};
-use crate::record::mix_128;
-use crate::response::{HttpResponse, send};
+use crate::patient::{self, PatientClient};
 use crate::stack::{Stack, StackBuilder};
-use crate::system::System;
 use crate::watch::{Tolerance, Watch};
 
 /// Timeout of the run, with the start of the servers and nine restarts of a broker.
@@ -31,8 +23,6 @@ const PATIENT_BUDGET: &str = "brokers-retried-once";
 const LEADER_KILLS: usize = 5;
 /// Submissions between two faults.
 const ACKNOWLEDGED_BETWEEN: u64 = 200;
-/// Interval between the submissions of the client that retries once.
-const SUBMISSION_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Runs all faults under load.
 ///
@@ -69,13 +59,13 @@ pub async fn run() -> Result<String> {
     for broker in [BROKERS[1], BROKERS[2]] {
         blocking(move || own.kill(broker)).await?;
     }
-    let refused = submit(&stack.system, 0, "refused", 0).await?;
+    let refused = patient::submit(&stack.system, PATIENT_BUDGET, 0, 0).await?;
     ensure!(refused.status == 503, "{} with one of three brokers", refused.status);
     blocking(|| own.start_missing()).await?;
     stack.kafka.wait_until_in_sync(&topic, 3, IN_SYNC_TIMEOUT).await?;
     load.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
 
-    let patient = PatientClient::start(&stack.system);
+    let patient = PatientClient::start(&stack.system, PATIENT_BUDGET);
     for broker in BROKERS {
         blocking(move || own.terminate(broker)).await?;
         load.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
@@ -88,7 +78,7 @@ pub async fn run() -> Result<String> {
     ledger.verify_counted(&stack, BUDGET, CATEGORIES).await?;
     let people = stack.tables().await?.sums(PATIENT_BUDGET, stack.partitions).await?.0;
     ensure!(
-        people == submissions.accepted || people == submissions.accepted + 1,
+        people == submissions.succeeded || people == submissions.succeeded + 1,
         "{people} people of {submissions:?}"
     );
     write!(
@@ -96,7 +86,7 @@ pub async fn run() -> Result<String> {
         " acked={} retries={} rolled_accepted={} rolled_retried={}",
         ledger.len(),
         ledger.retries,
-        submissions.accepted,
+        submissions.succeeded,
         submissions.retried
     )?;
     Ok(line)
@@ -113,65 +103,4 @@ async fn start(own: &OwnServers) -> Result<Stack> {
         ..Stack::builder()
     };
     builder.start().await
-}
-
-/// Submits for a person to an ingest under a fixed submission id.
-async fn submit(
-    system: &System,
-    ingest: usize,
-    person: &str,
-    submission: u64,
-) -> Result<HttpResponse> {
-    let url = format!("{}/v1/budgets/{PATIENT_BUDGET}/submissions", system.write_to(ingest));
-    let id = uuid(uuid_bits(mix_128(submission)));
-    let body = json!({"person": person, "submission_id": id, "allocation": {"c0": 100}});
-    send(system.request(Method::POST, url).json(&body)).await
-}
-
-/// What a client has submitted that retries once.
-#[derive(Debug, Default)]
-struct Submitted {
-    accepted: u64,
-    retried: u64,
-}
-
-/// A client that sends each refused submission once more, after `Retry-After`.
-struct PatientClient {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<Result<Submitted>>,
-}
-
-impl PatientClient {
-    fn start(system: &System) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(submit_until(system.clone(), Arc::clone(&stop)));
-        Self { stop, task }
-    }
-
-    async fn stop(self) -> Result<Submitted> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await?
-    }
-}
-
-async fn submit_until(system: System, stop: Arc<AtomicBool>) -> Result<Submitted> {
-    let mut submitted = Submitted::default();
-    let mut number = 0_usize;
-    while !stop.load(Ordering::Relaxed) {
-        number += 1;
-        let (person, id) = (format!("patient-{number}"), number as u64);
-        let first = submit(&system, number, &person, id).await?;
-        let answer = if first.status < 500 {
-            first
-        } else {
-            submitted.retried += 1;
-            let retry_after = first.header("retry-after").parse().context("no Retry-After")?;
-            sleep(Duration::from_secs(retry_after)).await;
-            submit(&system, number + 1, &person, id).await?
-        };
-        answer.expect(202).with_context(|| format!("submission {number}"))?;
-        submitted.accepted += 1;
-        sleep(SUBMISSION_INTERVAL).await;
-    }
-    Ok(submitted)
 }
