@@ -81,19 +81,17 @@ impl Kafka {
         .await
     }
 
-    /// Creates a topic whose partitions have their replicas on these brokers, and waits until all have a leader.
-    ///
-    /// A record is acknowledged once all replicas in sync have it, however few they are.
+    /// Creates a topic whose partitions have one replica each, on these brokers, and waits until all have a leader.
     ///
     /// # Errors
     /// When the topic exists already, or Kafka is unavailable.
     pub async fn create_topic_on(
         &self,
         topic: &str,
-        brokers: &[Vec<i32>],
+        brokers: &[i32],
         cleanup_policy: &str,
     ) -> Result<()> {
-        let assignment: Vec<&[i32]> = brokers.iter().map(Vec::as_slice).collect();
+        let assignment: Vec<&[i32]> = brokers.chunks(1).collect();
         let replication = TopicReplication::Variable(&assignment);
         let new = NewTopic::new(topic, brokers.len() as i32, replication)
             .set("retention.ms", "-1")

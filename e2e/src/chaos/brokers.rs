@@ -17,6 +17,9 @@ use crate::watch::{Tolerance, Watch};
 pub const RUN_TIMEOUT: Duration = Duration::from_secs(1_800);
 /// Timeout for a restarted broker to have every record again.
 const IN_SYNC_TIMEOUT: Duration = Duration::from_secs(180);
+/// Timeout for acknowledging one submission. Nothing is accepted while two brokers start, which takes a minute on a
+/// busy machine.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(300);
 const BUDGET: &str = "brokers";
 /// The budget of the client that retries once.
 const PATIENT_BUDGET: &str = "brokers-retried-once";
@@ -37,7 +40,9 @@ pub async fn run() -> Result<String> {
         stack.system.define(budget, CATEGORIES).await?;
     }
     let topic = stack.topic.clone();
-    let load = Crowd::new(BUDGET, CATEGORIES).start(&stack.system);
+    let acknowledge_timeout = ACKNOWLEDGE_TIMEOUT;
+    let crowd = Crowd { acknowledge_timeout, ..Crowd::new(BUDGET, CATEGORIES) };
+    let load = crowd.start(&stack.system);
     let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
     load.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
     let mut line = "CHAOS-BROKERS".to_owned();
