@@ -33,21 +33,26 @@ pub struct StoreKey {
 }
 
 impl StoreKey {
-    /// The two values as a request binds them: a length of four bytes, and the number, twice.
+    /// The two values as a request binds them.
     fn bound(self) -> [u8; 16] {
-        let mut bound = [0; 16];
-        for (value, number) in bound.chunks_exact_mut(8).zip([self.generation, self.partition]) {
-            value[..4].copy_from_slice(&4_u32.to_be_bytes());
-            value[4..].copy_from_slice(&number.to_be_bytes());
-        }
-        bound
+        let mut both = [0; 16];
+        both[..8].copy_from_slice(&bound(self.generation));
+        both[8..].copy_from_slice(&bound(self.partition));
+        both
     }
 
     /// Whether a request is bound to the range.
     fn is_in(self, body: &[u8]) -> bool {
-        let bound = self.bound();
-        body.windows(bound.len()).any(|window| window == bound)
+        let (generation, both) = (bound(self.generation), self.bound());
+        let mut found = body.windows(both.len()).enumerate().filter(|(_, window)| *window == both);
+        // After the generation, the pair is a partition and a bucket of people.
+        found.any(|(at, _)| !body[..at].ends_with(&generation))
     }
+}
+
+/// An `int` as a request binds it: its length of four bytes, and the number.
+fn bound(number: u32) -> [u8; 8] {
+    (4_u64 << 32 | u64::from(number)).to_be_bytes()
 }
 
 /// A proxy in front of the CQL server. Dropping it closes its connections.
@@ -182,7 +187,9 @@ mod tests {
         let mut client = TcpStream::connect(proxy.address()).await.unwrap();
         let (mut accepted, _) = server.accept().await.unwrap();
         proxy.drop_requests_to(Some(StoreKey { generation: 1, partition: 7 }));
-        let passed = [execute(1, 6), execute(2, 7), execute(7, 1), frame(b"")];
+        // The rows of people of partition 1, in bucket 7.
+        let bucket = frame(&[bound(1), bound(1), bound(7)].concat());
+        let passed = [execute(1, 6), execute(2, 7), bucket, frame(b"")];
         for request in
             [&passed[0], &execute(1, 7), &passed[1], &execute(1, 7), &passed[2], &passed[3]]
         {
