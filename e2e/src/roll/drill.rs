@@ -53,6 +53,11 @@ impl Releases {
         Ok(Self { previous, current })
     }
 
+    /// The folder of the previous release's binaries.
+    pub fn previous(&self) -> &Path {
+        &self.previous
+    }
+
     fn program(&self, kind: Kind, release: Release) -> PathBuf {
         let dir = match release {
             Release::Previous => &self.previous,

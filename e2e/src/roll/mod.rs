@@ -51,7 +51,7 @@ pub async fn run(previous: &Path) -> Result<String> {
         processors: 2,
         apis: 2,
         partitions: 6,
-        bin_dir: Some(previous.to_owned()),
+        bin_dir: Some(releases.previous().to_owned()),
         ..Stack::builder()
     };
     let stack = builder.start().await.context("starting the previous release")?;
