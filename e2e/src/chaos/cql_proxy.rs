@@ -144,20 +144,20 @@ async fn forward_requests(
     mut to: WriteHalf<'_>,
     shared: &Shared,
 ) -> Result<()> {
-    let mut frame = Vec::new();
     loop {
-        frame.resize(HEADER_BYTES, 0);
-        from.read_exact(&mut frame).await?;
-        let length = u32::from_be_bytes([frame[5], frame[6], frame[7], frame[8]]) as usize;
-        ensure!(frame[0] == VERSION && length <= MAX_BODY_BYTES, "not a frame: {frame:?}");
-        frame.resize(HEADER_BYTES + length, 0);
-        from.read_exact(&mut frame[HEADER_BYTES..]).await?;
+        let mut header = [0; HEADER_BYTES];
+        from.read_exact(&mut header).await?;
+        let [version, .., a, b, c, d] = header;
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        ensure!(version == VERSION && length <= MAX_BODY_BYTES, "not a frame: {header:?}");
+        let mut body = vec![0; length];
+        from.read_exact(&mut body).await?;
         let range = *shared.range.borrow();
-        if range.is_some_and(|range| range.is_in(&frame[HEADER_BYTES..])) {
+        if range.is_some_and(|range| range.is_in(&body)) {
             shared.dropped.fetch_add(1, Ordering::Relaxed);
             continue;
         }
-        to.write_all(&frame).await?;
+        to.write_all(&[&header[..], &body].concat()).await?;
     }
 }
 
