@@ -11,6 +11,7 @@ use crate::load::Crowd;
 use crate::own_servers::{BROKERS, OwnServers};
 use crate::patient::{self, PatientClient};
 use crate::stack::{Stack, StackBuilder};
+use crate::wait::eventually;
 use crate::watch::{Tolerance, Watch};
 
 /// Timeout of the run, with the start of the servers and nine restarts of a broker.
@@ -35,7 +36,7 @@ const ACKNOWLEDGED_BETWEEN: u64 = 200;
 pub async fn run() -> Result<String> {
     let own = tokio::task::spawn_blocking(|| OwnServers::start_with_brokers(3)).await??;
     let own: &'static OwnServers = Box::leak(Box::new(own));
-    let stack = start(own).await?;
+    let mut stack = start(own).await?;
     for budget in [BUDGET, PATIENT_BUDGET] {
         stack.system.define(budget, CATEGORIES).await?;
     }
@@ -70,12 +71,14 @@ pub async fn run() -> Result<String> {
     stack.kafka.wait_until_in_sync(&topic, 3, IN_SYNC_TIMEOUT).await?;
     load.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
 
+    wait_until_accepting(&mut stack).await?;
     let patient = PatientClient::start(&stack.system, PATIENT_BUDGET);
     for broker in BROKERS {
         blocking(move || own.terminate(broker)).await?;
         load.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
         blocking(|| own.start_missing()).await?;
         stack.kafka.wait_until_in_sync(&topic, 3, IN_SYNC_TIMEOUT).await?;
+        wait_until_accepting(&mut stack).await?;
     }
     let submissions = patient.stop().await?;
     let ledger = load.stop().await?;
@@ -95,6 +98,20 @@ pub async fn run() -> Result<String> {
         submissions.retried
     )?;
     Ok(line)
+}
+
+/// Waits until no ingest refuses a partition: before the next broker is stopped, as an operator does.
+async fn wait_until_accepting(stack: &mut Stack) -> Result<()> {
+    for ingest in &mut stack.ingests {
+        eventually("no partition is refused", IN_SYNC_TIMEOUT, async || {
+            let refused = ingest.metric("allocator_ingest_partition_refused{").await?;
+            ensure!(refused == 0.0, "{refused} partitions are refused");
+            Ok(())
+        })
+        .await?;
+        ingest.ready().await?;
+    }
+    Ok(())
 }
 
 async fn start(own: &OwnServers) -> Result<Stack> {
