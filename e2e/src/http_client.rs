@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder};
 
-/// How long a connection may idle. Less than the services allow (`http.header_timeout_ms`): a request on a connection that
-/// the service closes at that moment fails.
+/// How long a connection may idle. Less than the services allow (`http.header_timeout_ms`): a request on a connection
+/// that the service closes at that moment fails.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Begins an HTTP client. The TLS provider is installed because `reqwest` needs one even for plain HTTP.

@@ -170,7 +170,7 @@ impl Stack {
         format!("{PREFIX}{}_{}", std::process::id(), scenario::serial())
     }
 
-    /// The topics of a stack besides the log's, with their cleanup policies. The services create those that are missing.
+    /// The topics of a stack besides the log's, with their cleanup policies. The services create missing ones.
     pub fn auxiliary_topics(name: &str) -> [(String, &'static str); 2] {
         [(format!("{name}_budgets"), "compact"), (format!("{name}.dead-letters"), "delete")]
     }

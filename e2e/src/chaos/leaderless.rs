@@ -1,9 +1,9 @@
 //! One real Kafka partition without a leader, on a cluster of three brokers.
 //!
-//! All topics have one replica, as the services are configured, and the drill places them: one partition is on the third
-//! broker, and everything else on the first two. So a kill of the third broker is the fault of one partition and of
-//! nothing else. With three replicas the same happens once all brokers of a partition are gone, which takes the others'
-//! brokers along in so small a cluster.
+//! All topics have one replica, as the services are configured, and the drill places them: one partition is on the
+//! third broker, and everything else on the first two. So a kill of the third broker is the fault of one partition and
+//! of nothing else. With three replicas the same happens once all brokers of a partition are gone, which takes the
+//! others' brokers along in so small a cluster.
 
 use std::time::{Duration, Instant};
 

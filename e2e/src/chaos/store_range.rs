@@ -1,8 +1,8 @@
 //! One range of the store that responds to nobody.
 //!
-//! The store of the drill is a single node, which cannot lose one range. So a proxy drops every CQL request that is bound
-//! to one partition of the active generation: its totals, its checkpoint and its person rows. The services see what they
-//! see of a range whose replicas hang: no response, on connections on which all other requests are answered.
+//! The store of the drill is a single node, which cannot lose one range. So a proxy drops every CQL request that is
+//! bound to one partition of the active generation: its totals, its checkpoint and its person rows. The services see
+//! what they see of a range whose replicas hang: no response, on connections on which all other requests are answered.
 
 use std::time::{Duration, Instant};
 
