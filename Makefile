@@ -1,6 +1,6 @@
 # Every target is a line or two; what is longer is a script in local/ and explained in local/README.md.
 .DEFAULT_GOAL := help
-.PHONY: help run demo check test build lint stack status stack-down bench sim chaos mutants secrets
+.PHONY: help run demo check test build lint stack status stack-down bench sim chaos roll mutants secrets
 
 # Arguments for the program behind a target: make test ARGS="-p schemas"
 ARGS ?=
@@ -48,8 +48,11 @@ bench: ## measure each figure next to its limit, on real servers
 sim: ## run the fault simulation: make sim SEEDS=10000 FIRST_SEED=1
 	@SEEDS=$(SEEDS) FIRST_SEED=$(FIRST_SEED) local/sim
 
-chaos: ## inject faults into real servers, one verdict per seed: make chaos SEEDS=20 FIRST_SEED=1
-	@FIRST_SEED=$(or $(FIRST_SEED),1) SEEDS=$(or $(SEEDS),1) local/chaos
+chaos: ## inject faults into real servers: make chaos SEEDS=20 FIRST_SEED=1, or one drill: make chaos DRILL=restore
+	@FIRST_SEED=$(FIRST_SEED) SEEDS=$(SEEDS) DRILL="$(DRILL)" FAULT_SECONDS=$(or $(FAULT_SECONDS),120) local/chaos
+
+roll: ## roll a loaded stack from the previous release to this one, back, and forward: make roll PREVIOUS=COMMIT
+	@PREVIOUS=$(PREVIOUS) local/roll
 
 mutants: ## plant known bugs, each of which a test must find: make mutants ARGS="float-in-the-fold"
 	@local/mutants $(ARGS)

@@ -81,6 +81,34 @@ impl Kafka {
         .await
     }
 
+    /// Creates a topic whose partitions have one replica each, on these brokers, and waits until all have a leader.
+    ///
+    /// # Errors
+    /// When the topic exists already, or Kafka is unavailable.
+    pub async fn create_topic_on(
+        &self,
+        topic: &str,
+        brokers: &[i32],
+        cleanup_policy: &str,
+    ) -> Result<()> {
+        let assignment: Vec<&[i32]> = brokers.chunks(1).collect();
+        let replication = TopicReplication::Variable(&assignment);
+        let new = NewTopic::new(topic, brokers.len() as i32, replication)
+            .set("retention.ms", "-1")
+            .set("min.insync.replicas", "1")
+            .set("cleanup.policy", cleanup_policy);
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+        for created in self.admin()?.create_topics([&new], &options).await? {
+            created.map_err(|(topic, code)| anyhow!("topic {topic}: {code}"))?;
+        }
+        eventually(&format!("topic {topic} has leaders"), REQUEST_TIMEOUT, async || {
+            let partitions = self.partitions(topic).await?;
+            ensure!(partitions == brokers.len() as u32, "{partitions} partitions have a leader");
+            Ok(())
+        })
+        .await
+    }
+
     /// Deletes a topic and waits until it does not exist.
     ///
     /// # Errors
@@ -155,6 +183,25 @@ impl Kafka {
             let metadata = producer.client().fetch_metadata(Some(&topic), REQUEST_TIMEOUT)?;
             let found = metadata.topics().first().context("no such topic")?;
             Ok(found.partitions().iter().filter(|partition| partition.leader() >= 0).count() as u32)
+        })
+        .await?
+    }
+
+    /// The partitions of a topic that have no leader.
+    ///
+    /// # Errors
+    /// When Kafka is unavailable, or the topic does not exist.
+    pub async fn leaderless(&self, topic: &str) -> Result<Vec<u32>> {
+        let (client, topic) = (self.client(), topic.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let producer: BaseProducer = client.create()?;
+            let metadata = producer.client().fetch_metadata(Some(&topic), REQUEST_TIMEOUT)?;
+            let found = metadata.topics().first().context("no such topic")?;
+            ensure!(!found.partitions().is_empty(), "no partition of {topic} is known");
+            let leaderless = found.partitions().iter().filter(|partition| partition.leader() < 0);
+            let mut leaderless: Vec<u32> = leaderless.map(|one| one.id() as u32).collect();
+            leaderless.sort_unstable();
+            Ok(leaderless)
         })
         .await?
     }

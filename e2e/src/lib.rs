@@ -19,7 +19,9 @@
 //! | [`oracle`] | the expected totals, from the log or from acknowledged submissions |
 //! | [`audit`] | comparing everything shown and stored with the log |
 //! | [`load`], [`watch`] | a submission load; readers that detect wrong and stale responses |
+//! | [`patient`] | a client and a reader that retry each failed request once |
 //! | [`mod@chaos`] | seeded faults over a seeded load, with a verdict |
+//! | [`roll`] | rolling a loaded stack between two releases, forward and back |
 //! | [`ownership_gaps`] | how long partitions have no active owner |
 //! | [`mod@bench`] | the benchmark |
 
@@ -35,11 +37,13 @@ pub mod operator;
 pub mod oracle;
 pub mod own_servers;
 pub mod ownership_gaps;
+pub mod patient;
 pub mod port;
 pub mod process;
 pub mod record;
 pub mod redis_server;
 pub mod response;
+pub mod roll;
 pub mod scenario;
 pub mod service;
 pub mod stack;

@@ -22,7 +22,7 @@ use crate::response::{receipt, send};
 use crate::stack::Stack;
 use crate::system::{System, allocation};
 
-/// Timeout for acknowledging one submission, retries included.
+/// Default of [`Crowd::acknowledge_timeout`].
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The people of a load and their budget.
@@ -38,12 +38,21 @@ pub struct Crowd {
     pub workers: u64,
     /// Whether some people withdraw.
     pub withdrawals: bool,
+    /// Timeout for acknowledging one submission, retries included: longer than submissions may be refused.
+    pub acknowledge_timeout: Duration,
 }
 
 impl Crowd {
     /// Three hundred people with six workers.
     pub fn new(budget: &str, categories: usize) -> Self {
-        Self { budget: budget.to_owned(), categories, people: 300, workers: 6, withdrawals: true }
+        Self {
+            budget: budget.to_owned(),
+            categories,
+            people: 300,
+            workers: 6,
+            withdrawals: true,
+            acknowledge_timeout: ACKNOWLEDGE_TIMEOUT,
+        }
     }
 
     /// Starts the load. It runs until [`Load::stop`].
@@ -87,7 +96,7 @@ impl Load {
     /// When they are not within the timeout.
     pub async fn wait_for_acknowledgements(&self, more: u64) -> Result<()> {
         let target = self.acknowledged() + more;
-        let deadline = Instant::now() + ACKNOWLEDGE_TIMEOUT;
+        let deadline = Instant::now() + self.shared.crowd.acknowledge_timeout;
         while self.acknowledged() < target {
             ensure!(Instant::now() < deadline, "{} of {target} acknowledged", self.acknowledged());
             ensure!(!self.workers.is_empty(), "all workers have exited");
@@ -248,7 +257,7 @@ async fn submit_until_acknowledged(
     submitted: Option<&[u32]>,
     retries: &mut u64,
 ) -> Result<Acknowledged> {
-    let deadline = Instant::now() + ACKNOWLEDGE_TIMEOUT;
+    let deadline = Instant::now() + shared.crowd.acknowledge_timeout;
     let id = uuid(submission);
     let path = format!("/v1/budgets/{}/submissions", shared.crowd.budget);
     for attempt in person as usize.. {

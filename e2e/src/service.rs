@@ -41,6 +41,11 @@ impl Service {
         &self.name
     }
 
+    /// Uses another build of the program from its next start on.
+    pub fn set_program(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
     /// Starts the process again after it has exited, without waiting for readiness.
     ///
     /// # Errors

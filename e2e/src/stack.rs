@@ -47,6 +47,10 @@ pub struct StackBuilder {
     pub redis_port: Option<u16>,
     /// Settings of single services, by name.
     pub overrides: HashMap<String, ServiceOverrides>,
+    /// The topic, which may exist already, and the keyspace; from [`Stack::unique_name`]. Default: a new one.
+    pub name: Option<String>,
+    /// The folder of the services' binaries. Default: that of [`binary`].
+    pub bin_dir: Option<PathBuf>,
 }
 
 /// Additional settings and environment of one service.
@@ -70,6 +74,8 @@ impl Default for StackBuilder {
             servers: None,
             redis_port: None,
             overrides: HashMap::new(),
+            name: None,
+            bin_dir: None,
         }
     }
 }
@@ -85,8 +91,7 @@ impl StackBuilder {
             None => Servers::shared()?,
         };
         drop_leftovers(&servers).await;
-        let serial = scenario::serial();
-        let name = format!("{PREFIX}{}_{serial}", std::process::id());
+        let name = self.name.clone().unwrap_or_else(Stack::unique_name);
         let dir = scenario::new_dir("stack")?;
         fs::write(dir.join("person.secret"), "the same secret for every run of a test")?;
         fs::write(dir.join("admin.token"), ADMIN_TOKEN)?;
@@ -166,6 +171,16 @@ impl Stack {
         StackBuilder::default()
     }
 
+    /// A name for a topic and a keyspace that no other stack has.
+    pub fn unique_name() -> String {
+        format!("{PREFIX}{}_{}", std::process::id(), scenario::serial())
+    }
+
+    /// The topics of a stack besides the log's, with their cleanup policies. The services create missing ones.
+    pub fn auxiliary_topics(name: &str) -> [(String, &'static str); 2] {
+        [(format!("{name}_budgets"), "compact"), (format!("{name}.dead-letters"), "delete")]
+    }
+
     async fn start_services(&mut self) -> Result<()> {
         let (ingests, processors, apis) =
             (self.builder.ingests, self.builder.processors, self.builder.apis);
@@ -215,14 +230,31 @@ impl Stack {
         Ok(())
     }
 
+    /// Starts one more service as another build of its program, without waiting for readiness. It is none of
+    /// [`Self::services`].
+    ///
+    /// # Errors
+    /// When the service cannot be started.
+    pub fn start_beside(&self, kind: &str, program: PathBuf) -> Result<Service> {
+        let name = format!("{kind}-beside-{}", scenario::serial());
+        self.start_service(kind, name, program)
+    }
+
     /// All services.
     pub fn services(&mut self) -> impl Iterator<Item = &mut Service> {
         self.ingests.iter_mut().chain(&mut self.processors).chain(&mut self.apis)
     }
 
     fn service(&self, kind: &str, number: usize) -> Result<Service> {
+        let program = match &self.builder.bin_dir {
+            Some(dir) => dir.join(kind),
+            None => binary(kind)?,
+        };
+        self.start_service(kind, format!("{kind}-{number}"), program)
+    }
+
+    fn start_service(&self, kind: &str, name: String, program: PathBuf) -> Result<Service> {
         let port = free_port()?;
-        let name = format!("{kind}-{number}");
         let config = self.dir.join(format!("{name}.toml"));
         fs::write(&config, self.config(kind, port))?;
         let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
@@ -233,7 +265,7 @@ impl Stack {
         Service::start(
             name,
             &self.dir,
-            binary(kind)?,
+            program,
             arguments,
             overrides.environment,
             format!("http://127.0.0.1:{port}"),

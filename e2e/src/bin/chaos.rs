@@ -1,21 +1,31 @@
-//! Runs the chaos test of each seed: `chaos [FIRST_SEED] [SEEDS]`, default seed 1 only. Then the damage drills in the
-//! order of the first seed, a cluster of three brokers, and the embedded default on a full disk.
+//! Runs the chaos test of each seed, then drills: `chaos [FIRST_SEED] [SEEDS] [DRILL...]`, default seed 1 and all drills.
+//!
+//! `FAULT_SECONDS` is how long one partition, or one range of the store, is sick in the drills of that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use e2e::chaos::drill::{Drill, DrillOptions, run_all};
 use e2e::chaos::plan::Extent;
-use e2e::chaos::{self, brokers, damage, disk};
+use e2e::chaos::{self};
 use e2e::scenario::scenario_within;
 
-const DISK_TIMEOUT: Duration = Duration::from_secs(120);
+const DEFAULT_FAULT_SECONDS: u64 = 120;
 
 fn main() -> Result<ExitCode> {
-    let mut numbers = std::env::args().skip(1).map(|number| number.parse::<u64>());
-    let first = numbers.next().unwrap_or(Ok(1))?;
-    let seeds = numbers.next().unwrap_or(Ok(1))?;
+    let mut arguments = std::env::args().skip(1);
+    let mut number = || arguments.next().map_or(Ok(1), |number| number.parse::<u64>());
+    let (first, seeds) = (number()?, number()?);
+    let mut drills = arguments.map(|name| name.parse()).collect::<Result<Vec<Drill>>>()?;
+    if drills.is_empty() {
+        drills = Drill::all();
+    }
+    let fault_duration = Duration::from_secs(match std::env::var("FAULT_SECONDS") {
+        Ok(seconds) => seconds.parse().context("FAULT_SECONDS")?,
+        Err(_) => DEFAULT_FAULT_SECONDS,
+    });
     let mut failed = Vec::new();
     for seed in first..first + seeds {
         let run = || {
@@ -30,35 +40,8 @@ fn main() -> Result<ExitCode> {
             failed.push(seed.to_string());
         }
     }
-    let damage_drills = || {
-        scenario_within(damage::RUN_TIMEOUT, async || {
-            println!("{}", damage::run(first).await?);
-            Ok(())
-        })
-    };
-    if catch_unwind(damage_drills).is_err() {
-        println!("CHAOS-DAMAGE failed; to repeat: make chaos FIRST_SEED={first} SEEDS=0");
-        failed.push("damage".to_owned());
-    }
-    let three_brokers = || {
-        scenario_within(brokers::RUN_TIMEOUT, async || {
-            println!("{}", brokers::run().await?);
-            Ok(())
-        })
-    };
-    if catch_unwind(three_brokers).is_err() {
-        println!("CHAOS-BROKERS failed; to repeat: make chaos SEEDS=0");
-        failed.push("brokers".to_owned());
-    }
-    let full_disk = || {
-        scenario_within(DISK_TIMEOUT, async || {
-            println!("{}", disk::run_full_disk().await?);
-            Ok(())
-        })
-    };
-    if catch_unwind(full_disk).is_err() {
-        println!("CHAOS-DISK failed; to repeat: make chaos SEEDS=0");
-        failed.push("disk".to_owned());
+    for drill in run_all(&drills, DrillOptions { seed: first, fault_duration }) {
+        failed.push(drill.to_owned());
     }
     if failed.is_empty() {
         return Ok(ExitCode::SUCCESS);

@@ -1,38 +1,32 @@
 //! A cluster of three brokers: no acknowledged submission is lost while brokers are killed, stopped and restarted.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use reqwest::Method;
-use serde_json::json;
-use tokio::task::JoinHandle;
-use tokio::time::sleep;
 
 use super::nemesis::blocking;
 use super::{CATEGORIES, PARTITIONS};
-use crate::load::{Crowd, uuid, uuid_bits};
+use crate::load::Crowd;
 use crate::own_servers::{BROKERS, OwnServers};
-use crate::record::mix_128;
-use crate::response::{HttpResponse, send};
+use crate::patient::{self, PatientClient};
 use crate::stack::{Stack, StackBuilder};
-use crate::system::System;
+use crate::wait::eventually;
 use crate::watch::{Tolerance, Watch};
 
 /// Timeout of the run, with the start of the servers and nine restarts of a broker.
-pub const RUN_TIMEOUT: Duration = Duration::from_secs(900);
+pub const RUN_TIMEOUT: Duration = Duration::from_secs(1_800);
 /// Timeout for a restarted broker to have every record again.
-const IN_SYNC_TIMEOUT: Duration = Duration::from_secs(90);
+const IN_SYNC_TIMEOUT: Duration = Duration::from_secs(180);
+/// Timeout for acknowledging one submission. Nothing is accepted while two brokers start, which takes a minute on a
+/// busy machine.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(300);
 const BUDGET: &str = "brokers";
 /// The budget of the client that retries once.
 const PATIENT_BUDGET: &str = "brokers-retried-once";
 const LEADER_KILLS: usize = 5;
 /// Submissions between two faults.
 const ACKNOWLEDGED_BETWEEN: u64 = 200;
-/// Interval between the submissions of the client that retries once.
-const SUBMISSION_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Runs all faults under load.
 ///
@@ -42,12 +36,14 @@ const SUBMISSION_INTERVAL: Duration = Duration::from_millis(20);
 pub async fn run() -> Result<String> {
     let own = tokio::task::spawn_blocking(|| OwnServers::start_with_brokers(3)).await??;
     let own: &'static OwnServers = Box::leak(Box::new(own));
-    let stack = start(own).await?;
+    let mut stack = start(own).await?;
     for budget in [BUDGET, PATIENT_BUDGET] {
         stack.system.define(budget, CATEGORIES).await?;
     }
     let topic = stack.topic.clone();
-    let load = Crowd::new(BUDGET, CATEGORIES).start(&stack.system);
+    let acknowledge_timeout = ACKNOWLEDGE_TIMEOUT;
+    let crowd = Crowd { acknowledge_timeout, ..Crowd::new(BUDGET, CATEGORIES) };
+    let load = crowd.start(&stack.system);
     let watch = Watch::start(&stack.system, BUDGET, Tolerance::None);
     load.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
     let mut line = "CHAOS-BROKERS".to_owned();
@@ -69,18 +65,20 @@ pub async fn run() -> Result<String> {
     for broker in [BROKERS[1], BROKERS[2]] {
         blocking(move || own.kill(broker)).await?;
     }
-    let refused = submit(&stack.system, 0, "refused", 0).await?;
+    let refused = patient::submit(&stack.system, PATIENT_BUDGET, 0, 0).await?;
     ensure!(refused.status == 503, "{} with one of three brokers", refused.status);
     blocking(|| own.start_missing()).await?;
     stack.kafka.wait_until_in_sync(&topic, 3, IN_SYNC_TIMEOUT).await?;
     load.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
 
-    let patient = PatientClient::start(&stack.system);
+    wait_until_accepting(&mut stack).await?;
+    let patient = PatientClient::start(&stack.system, PATIENT_BUDGET);
     for broker in BROKERS {
         blocking(move || own.terminate(broker)).await?;
         load.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
         blocking(|| own.start_missing()).await?;
         stack.kafka.wait_until_in_sync(&topic, 3, IN_SYNC_TIMEOUT).await?;
+        wait_until_accepting(&mut stack).await?;
     }
     let submissions = patient.stop().await?;
     let ledger = load.stop().await?;
@@ -88,7 +86,7 @@ pub async fn run() -> Result<String> {
     ledger.verify_counted(&stack, BUDGET, CATEGORIES).await?;
     let people = stack.tables().await?.sums(PATIENT_BUDGET, stack.partitions).await?.0;
     ensure!(
-        people == submissions.accepted || people == submissions.accepted + 1,
+        people == submissions.succeeded || people == submissions.succeeded + 1,
         "{people} people of {submissions:?}"
     );
     write!(
@@ -96,10 +94,24 @@ pub async fn run() -> Result<String> {
         " acked={} retries={} rolled_accepted={} rolled_retried={}",
         ledger.len(),
         ledger.retries,
-        submissions.accepted,
+        submissions.succeeded,
         submissions.retried
     )?;
     Ok(line)
+}
+
+/// Waits until no ingest refuses a partition: before the next broker is stopped, as an operator does.
+async fn wait_until_accepting(stack: &mut Stack) -> Result<()> {
+    for ingest in &mut stack.ingests {
+        eventually("no partition is refused", IN_SYNC_TIMEOUT, async || {
+            let refused = ingest.metric("allocator_ingest_partition_refused{").await?;
+            ensure!(refused == 0.0, "{refused} partitions are refused");
+            Ok(())
+        })
+        .await?;
+        ingest.ready().await?;
+    }
+    Ok(())
 }
 
 async fn start(own: &OwnServers) -> Result<Stack> {
@@ -113,65 +125,4 @@ async fn start(own: &OwnServers) -> Result<Stack> {
         ..Stack::builder()
     };
     builder.start().await
-}
-
-/// Submits for a person to an ingest under a fixed submission id.
-async fn submit(
-    system: &System,
-    ingest: usize,
-    person: &str,
-    submission: u64,
-) -> Result<HttpResponse> {
-    let url = format!("{}/v1/budgets/{PATIENT_BUDGET}/submissions", system.write_to(ingest));
-    let id = uuid(uuid_bits(mix_128(submission)));
-    let body = json!({"person": person, "submission_id": id, "allocation": {"c0": 100}});
-    send(system.request(Method::POST, url).json(&body)).await
-}
-
-/// What a client has submitted that retries once.
-#[derive(Debug, Default)]
-struct Submitted {
-    accepted: u64,
-    retried: u64,
-}
-
-/// A client that sends each refused submission once more, after `Retry-After`.
-struct PatientClient {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<Result<Submitted>>,
-}
-
-impl PatientClient {
-    fn start(system: &System) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(submit_until(system.clone(), Arc::clone(&stop)));
-        Self { stop, task }
-    }
-
-    async fn stop(self) -> Result<Submitted> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await?
-    }
-}
-
-async fn submit_until(system: System, stop: Arc<AtomicBool>) -> Result<Submitted> {
-    let mut submitted = Submitted::default();
-    let mut number = 0_usize;
-    while !stop.load(Ordering::Relaxed) {
-        number += 1;
-        let (person, id) = (format!("patient-{number}"), number as u64);
-        let first = submit(&system, number, &person, id).await?;
-        let answer = if first.status < 500 {
-            first
-        } else {
-            submitted.retried += 1;
-            let retry_after = first.header("retry-after").parse().context("no Retry-After")?;
-            sleep(Duration::from_secs(retry_after)).await;
-            submit(&system, number + 1, &person, id).await?
-        };
-        answer.expect(202).with_context(|| format!("submission {number}"))?;
-        submitted.accepted += 1;
-        sleep(SUBMISSION_INTERVAL).await;
-    }
-    Ok(submitted)
 }

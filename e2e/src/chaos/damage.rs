@@ -2,8 +2,8 @@
 //!
 //! In contrast to the faults of [`super::fault`], these break what the store and the log promise. Each drill checks that
 //! its damage took effect and that the services reported the reason. The same judgement as after the faults follows.
-//! Two drills come after it: without their checkpoints, partitions halt, and heal once their processors are restarted;
-//! and the topic loses its head.
+//! Truncations come after it: without their checkpoints, partitions halt, and heal once their processors are restarted;
+//! and the topic loses its head. All drills of a run share one stack.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -27,10 +27,11 @@ use crate::port::free_port;
 use crate::stack::{Stack, StackBuilder};
 use crate::wait::eventually;
 
-/// Timeout of one run, with the start of the servers and six restarts of Cassandra.
-pub const RUN_TIMEOUT: Duration = Duration::from_secs(900);
+/// Timeout of one run, with the start of the servers and six restarts of Cassandra. Long, as are all waits of a drill:
+/// a busy machine must not decide a verdict.
+pub const RUN_TIMEOUT: Duration = Duration::from_secs(1_800);
 /// Timeout for the services to notice a damage and to fold what was lost again.
-const HEAL_TIMEOUT: Duration = Duration::from_secs(90);
+const HEAL_TIMEOUT: Duration = Duration::from_secs(180);
 /// Submissions between two drills, and between a snapshot and its restoration.
 const ACKNOWLEDGED_BETWEEN: u64 = 300;
 /// The budget that is filled while partitions have halted.
@@ -50,8 +51,6 @@ pub enum Damage {
 }
 
 impl Damage {
-    const ALL: [Self; 3] = [Self::StoreRestored, Self::PeopleTruncated, Self::PeopleLost];
-
     /// The name in the verdict.
     fn name(self) -> &'static str {
         match self {
@@ -70,11 +69,34 @@ impl Damage {
     }
 }
 
-/// Runs all damage drills in the order of a seed, then deletes the head of the topic.
+/// A damage after which partitions halt, or history is gone. It follows the judgement of the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Truncation {
+    /// The table of totals and positions is truncated.
+    Totals,
+    /// The records whose person rows are all written are deleted.
+    Log,
+}
+
+impl Truncation {
+    /// The name in the verdict.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Totals => "totals_truncated",
+            Self::Log => "log_truncated",
+        }
+    }
+}
+
+/// Runs damage drills in the order of a seed, then truncations in the given order.
 ///
 /// # Errors
 /// When a damage is not noticed or not healed, or the verdict is a failure.
-pub async fn run(seed: u64) -> Result<Verdict> {
+pub async fn run(
+    seed: u64,
+    mut damages: Vec<Damage>,
+    truncations: &[Truncation],
+) -> Result<Verdict> {
     let own = own_servers().await?;
     let mut stack = start(own).await?;
     define(&stack.system).await?;
@@ -82,16 +104,15 @@ pub async fn run(seed: u64) -> Result<Verdict> {
     let workload = Workload::start(&stack.system, seed);
     workload.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
 
-    let mut drills = Damage::ALL;
-    SeededRng::new(seed).shuffle(&mut drills);
+    SeededRng::new(seed).shuffle(&mut damages);
     let mut injected = BTreeMap::new();
     let mut healed = String::new();
     let mut last_damage_ended = Instant::now();
-    for damage in drills {
+    for damage in damages.iter().copied() {
         let started = Instant::now();
         run_drill(damage, &mut stack, own, &workload)
             .await
-            .with_context(|| format!("{damage:?} in {drills:?}"))?;
+            .with_context(|| format!("{damage:?} in {damages:?}"))?;
         write!(healed, " {}_s={:.1}", damage.name(), started.elapsed().as_secs_f64())?;
         injected.insert(damage.name(), 1);
         last_damage_ended = Instant::now();
@@ -100,11 +121,15 @@ pub async fn run(seed: u64) -> Result<Verdict> {
     let mut verdict = judgement::judge(&mut stack, workload, watches, last_damage_ended).await?;
     verdict.run = format!("CHAOS-DAMAGE seed={seed}{healed}");
     verdict.faults = injected;
-    verdict.require_success().with_context(|| format!("damage drills {drills:?}"))?;
-    heal_without_checkpoints(&mut stack).await.context("after the totals were truncated")?;
-    verdict.faults.insert("totals_truncated", 1);
-    continue_without_the_head(&mut stack).await.context("after the topic lost its head")?;
-    verdict.faults.insert("log_truncated", 1);
+    verdict.require_success().with_context(|| format!("damage drills {damages:?}"))?;
+    for truncation in truncations {
+        match truncation {
+            Truncation::Totals => heal_without_checkpoints(&mut stack).await,
+            Truncation::Log => continue_without_the_head(&mut stack).await,
+        }
+        .with_context(|| format!("after the truncation of {truncation:?}"))?;
+        verdict.faults.insert(truncation.name(), 1);
+    }
     Ok(verdict)
 }
 

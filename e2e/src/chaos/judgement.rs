@@ -82,7 +82,10 @@ pub async fn judge(
 }
 
 /// Finds alarming lines in all logs of a directory, including those of exited processes.
-pub(super) fn alarms(dir: &Path) -> Result<Vec<String>> {
+///
+/// # Errors
+/// When a log cannot be read.
+pub fn alarms(dir: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for file in fs::read_dir(dir)? {
         let path = file?.path();

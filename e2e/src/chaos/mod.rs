@@ -11,19 +11,28 @@
 //! | [`history`] | the outcome of each request, compared with the log |
 //! | [`judgement`] | recovery, and the checks after it |
 //! | [`verdict`] | the result line |
+//! | [`drill`] | the drills by name, and running them |
 //! | [`brokers`] | three brokers: killed, stopped and restarted one after the other |
 //! | [`damage`] | stored data that is lost or goes back |
+//! | [`leaderless`], [`store_range`] | one partition without a leader; one range of the store that does not respond |
+//! | [`isolation`], [`freshness`] | their load, by partition; what it has seen |
+//! | [`cql_proxy`] | a proxy that drops the requests to one range of the store |
 //! | [`disk`], [`small_disk`] | the embedded default on a full disk; a disk small enough to fill |
 //! | [`embedded_log`] | a plain client of the embedded log |
 
 pub mod brokers;
 pub mod clock;
+pub mod cql_proxy;
 pub mod damage;
 pub mod disk;
+pub mod drill;
 pub mod embedded_log;
 pub mod fault;
+pub mod freshness;
 pub mod history;
+pub mod isolation;
 pub mod judgement;
+pub mod leaderless;
 pub mod links;
 pub mod nemesis;
 pub mod plan;
@@ -31,6 +40,7 @@ pub mod proxy;
 pub mod redis_faults;
 pub mod request;
 pub mod small_disk;
+pub mod store_range;
 pub mod verdict;
 pub mod workload;
 
@@ -132,6 +142,7 @@ async fn start(own: &OwnServers, links: &Links, clocks: &Clocks, redis: u16) -> 
         servers: Some(own.servers.clone()),
         redis_port: Some(redis),
         overrides,
+        ..Stack::builder()
     };
     builder.start().await
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::history::{Attempt, History, Outcome};
 use crate::load::uuid;
-use crate::response::{HttpResponse, receipt, send};
+use crate::response::{HttpResponse, Receipt, receipt, send};
 use crate::system::{System, allocation};
 
 /// Request timeout of the clients.
@@ -44,21 +44,47 @@ pub async fn send_once(
     ingest: &str,
     history: &mut History,
 ) -> Outcome {
-    let outcome = match send(build(system, request, ingest).timeout(CLIENT_TIMEOUT)).await {
-        Ok(response) => outcome_of(request, &response).unwrap_or_else(|| {
-            history.wrong.push(format!("{request:?} got {}: {}", response.status, response.text()));
-            Outcome::Unknown
-        }),
+    exchange(system, request, ingest, history).await.outcome
+}
+
+/// An outcome, and the response that reported it.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The status, if there was a response.
+    pub status: Option<u16>,
+    /// The receipt, if the submission was accepted.
+    pub receipt: Option<Receipt>,
+}
+
+/// Does the same as [`send_once`], and returns what the response says.
+pub async fn exchange(
+    system: &System,
+    request: &ClientRequest,
+    ingest: &str,
+    history: &mut History,
+) -> Exchange {
+    let exchange = match send(build(system, request, ingest).timeout(CLIENT_TIMEOUT)).await {
+        Ok(response) => {
+            let outcome = outcome_of(request, &response).unwrap_or_else(|| {
+                let (status, text) = (response.status, response.text());
+                history.wrong.push(format!("{request:?} got {status}: {text}"));
+                Outcome::Unknown
+            });
+            Exchange { outcome, status: Some(response.status), receipt: receipt(&response).ok() }
+        }
         // The connection failed, so nothing was sent.
         Err(error)
             if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_connect) =>
         {
-            Outcome::Rejected
+            Exchange { outcome: Outcome::Rejected, status: None, receipt: None }
         }
-        Err(_) => Outcome::Unknown,
+        Err(_) => Exchange { outcome: Outcome::Unknown, status: None, receipt: None },
     };
+    let outcome = exchange.outcome;
     history.attempts.push(Attempt { submission: request.submission, outcome });
-    outcome
+    exchange
 }
 
 fn build(system: &System, request: &ClientRequest, ingest: &str) -> RequestBuilder {

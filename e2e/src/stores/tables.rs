@@ -176,6 +176,32 @@ impl Tables {
         Ok(())
     }
 
+    /// Records a migration, as a release that has it does.
+    ///
+    /// # Errors
+    /// When it cannot be recorded.
+    pub async fn record_migration(&self, version: i32) -> Result<()> {
+        let insert = format!(
+            "INSERT INTO {}.schema_migrations (id, version, name) VALUES ('schema', ?, 'later') IF NOT EXISTS",
+            self.keyspace
+        );
+        self.session.query_unpaged(insert, (version,)).await?;
+        Ok(())
+    }
+
+    /// Deletes the record of a migration.
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub async fn forget_migration(&self, version: i32) -> Result<()> {
+        let delete = format!(
+            "DELETE FROM {}.schema_migrations WHERE id = 'schema' AND version = ? IF EXISTS",
+            self.keyspace
+        );
+        self.session.query_unpaged(delete, (version,)).await?;
+        Ok(())
+    }
+
     /// Deletes all rows of a table.
     ///
     /// # Errors

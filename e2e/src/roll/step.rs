@@ -1,0 +1,67 @@
+//! The steps of the drill, in their order.
+
+use crate::chaos::fault::Kind;
+use Kind::{Api, Ingest, Processor};
+use Release::{Current, Previous};
+
+/// A build of the services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// The release before this one.
+    Previous,
+    /// The sources of this drill.
+    Current,
+}
+
+/// A step of the drill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Each service of a kind is terminated and started as another release, one after the other.
+    Roll(Kind, Release),
+    /// A budget's rules are changed at each ingest, and every API shows them.
+    ChangeRules,
+    /// A release after this one writes a definition with a member that neither release knows: both use what they
+    /// understand, and neither replaces it.
+    ExtendDefinition,
+    /// A current ingest deletes a budget. Current services have it no longer, previous ones cannot read it.
+    DeleteBudget,
+    /// A current ingest defines the deleted budget again, and every service has it.
+    DefineDeletedBudget,
+    /// People who have never submitted withdraw, with and without an id of their own.
+    WithdrawStrangers,
+    /// A release after this one has migrated the store: a service of either release refuses to start, with the reason.
+    RefuseMigratedStore(Kind),
+}
+
+/// All steps. Each way back is one that a deployment may take: `docs/operations/deploy.md` names them.
+pub const STEPS: &[Step] = &[
+    Step::ChangeRules,
+    Step::WithdrawStrangers,
+    // Forward: what a current ingest writes, previous processors and APIs read.
+    Step::Roll(Ingest, Current),
+    Step::ChangeRules,
+    Step::WithdrawStrangers,
+    Step::DeleteBudget,
+    Step::Roll(Processor, Current),
+    Step::ExtendDefinition,
+    Step::WithdrawStrangers,
+    Step::Roll(Api, Current),
+    Step::ChangeRules,
+    // Back: previous services start on what current ones have written.
+    Step::Roll(Api, Previous),
+    Step::Roll(Processor, Previous),
+    Step::WithdrawStrangers,
+    Step::Roll(Ingest, Previous),
+    Step::ChangeRules,
+    Step::WithdrawStrangers,
+    // Forward again, in another order.
+    Step::Roll(Processor, Current),
+    Step::Roll(Api, Current),
+    Step::ChangeRules,
+    Step::Roll(Ingest, Current),
+    Step::DefineDeletedBudget,
+    Step::ChangeRules,
+    // No way back, and no restart, of a release that does not know the store's schema.
+    Step::RefuseMigratedStore(Processor),
+    Step::RefuseMigratedStore(Api),
+];
