@@ -4,7 +4,7 @@
 //!
 //! **The ETag** is `"<version>.r<revision>"`. The version identifies the counted submissions; the revision is the
 //! budget's, because a new definition changes names while the numbers stay. Suffixes (`.distribution`,
-//! `.withheld-until-closed`, `.withheld-few-people`, `.withheld-unknown-rule`) mark the other forms of the same answer.
+//! `.withheld-until-closed`, `.withheld-counting`, `.withheld-few-people`, `.withheld-unknown-rule`) mark the other forms of the same answer.
 //! A recount adds a digest of its body, because its positions do not determine its content.
 
 mod body;
@@ -54,8 +54,10 @@ pub enum AnswerError {
 /// Why results are withheld.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withheld {
-    /// Results are shown once the budget has closed.
+    /// Results are shown once the budget has closed, which it does at this time.
     AfterClose(Timestamp),
+    /// Results are shown once every submission that was accepted in time is counted. The budget closed at this time.
+    Counting(Timestamp),
     /// Fewer people than the budget's minimum.
     MinimumPeople,
     /// Only a newer release knows when results are shown.
@@ -96,7 +98,7 @@ impl Answer {
         now: Timestamp,
     ) -> Result<Self, AnswerError> {
         check(&budget, &totals)?;
-        let withheld = withheld(&budget, totals.people, now);
+        let withheld = withheld(&budget, totals.people, totals.is_final(), now);
         let plain = render(&budget, &totals, provenance, withheld, false)?;
         Ok(Self {
             budget,
@@ -134,7 +136,7 @@ impl Answer {
         self.withheld.is_some()
     }
 
-    /// Returns when withheld results are shown, if that is a matter of time.
+    /// Returns when the reason for which results are withheld changes, if that is a matter of time.
     pub fn shown_from(&self) -> Option<Timestamp> {
         match self.withheld {
             Some(Withheld::AfterClose(until)) => Some(until),
@@ -203,10 +205,13 @@ fn check(budget: &Budget, totals: &CombinedTotals) -> Result<(), AnswerError> {
 }
 
 /// Returns why the results of `people` people are withheld at `now`, if they are.
-pub fn withheld(budget: &Budget, people: u64, now: Timestamp) -> Option<Withheld> {
+///
+/// Whether results after the closing are shown depends on `is_final` alone: the clock only words the reason.
+pub fn withheld(budget: &Budget, people: u64, is_final: bool, now: Timestamp) -> Option<Withheld> {
     match (budget.results, budget.closes_at) {
-        (ResultsVisibility::AfterClose, Some(until)) if now < until => {
-            Some(Withheld::AfterClose(until))
+        (ResultsVisibility::AfterClose, Some(until)) if !is_final => {
+            let has_closed = budget.is_fenced() || now >= until;
+            Some(if has_closed { Withheld::Counting(until) } else { Withheld::AfterClose(until) })
         }
         (ResultsVisibility::Unrecognized, _) => Some(Withheld::UnknownRule),
         _ if people < budget.minimum_people && budget.minimum_people > 1 => {
@@ -227,6 +232,9 @@ fn render(
     let (body, form) = match withheld {
         Some(withheld @ Withheld::AfterClose(_)) => {
             (body::withheld(budget, &version, withheld), ".withheld-until-closed")
+        }
+        Some(withheld @ Withheld::Counting(_)) => {
+            (body::withheld(budget, &version, withheld), ".withheld-counting")
         }
         Some(withheld @ Withheld::MinimumPeople) => {
             (body::withheld(budget, &version, withheld), ".withheld-few-people")
