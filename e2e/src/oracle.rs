@@ -1,5 +1,5 @@
-//! The expected totals, computed naively: the latest submission wins, a repeated id counts once, and a record that is
-//! not a valid submission is a dead letter.
+//! The expected totals, computed naively: the latest submission wins, a repeated id counts once, a submission behind a close
+//! marker does not count, and a record that is not a valid submission is a dead letter.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::AddAssign;
@@ -9,7 +9,7 @@ use prost::Message;
 use serde_json::Value;
 
 use crate::kafka::LogRecord;
-use crate::record::{ALLOCATE, SubmissionRecord, WITHDRAW, partition_of};
+use crate::record::{ALLOCATE, CLOSE, SubmissionRecord, WITHDRAW, partition_of};
 
 /// One budget's totals.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +71,7 @@ type People = BTreeMap<String, HashMap<Vec<u8>, Vec<u32>>>;
 pub struct Tally {
     /// Records that changed the totals.
     pub applied: u64,
-    /// Records that repeated a submission id.
+    /// Records that repeated a submission id, or came too late.
     pub duplicates: u64,
     /// Records that were not valid submissions.
     pub dead_lettered: u64,
@@ -91,6 +91,8 @@ pub struct Oracle {
     people: People,
     categories: BTreeMap<(u32, String), usize>,
     seen: HashSet<(String, Vec<u8>, Vec<u8>)>,
+    /// The latest marker of each budget in each partition: its revision, and whether it closed the budget.
+    markers: BTreeMap<(u32, String), (u64, bool)>,
     tallies: BTreeMap<u32, Tally>,
 }
 
@@ -131,6 +133,16 @@ impl Oracle {
             return None;
         }
         let budget = submission.budget;
+        let latest = self.markers.entry((record.partition, budget.clone())).or_default();
+        if let Some(marker) = submission.marker {
+            if marker.revision > latest.0 {
+                *latest = (marker.revision, marker.kind == CLOSE);
+            }
+            return Some(true);
+        }
+        if latest.1 {
+            return Some(false);
+        }
         if submission.kind == ALLOCATE {
             let first =
                 self.categories.entry((record.partition, budget.clone())).or_insert(shares.len());

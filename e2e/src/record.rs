@@ -26,6 +26,23 @@ pub struct SubmissionRecord {
     /// Shares in the budget's order.
     #[prost(uint32, repeated, tag = "6")]
     pub basis_points: Vec<u32>,
+    /// No client has chosen the id.
+    #[prost(bool, tag = "7")]
+    pub generated_id: bool,
+    /// Set if nobody has submitted the record: it closes or reopens its budget.
+    #[prost(message, optional, tag = "8")]
+    pub marker: Option<MarkerRecord>,
+}
+
+/// `Marker` of `submission.proto`.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct MarkerRecord {
+    /// 1 close, 2 reopen.
+    #[prost(int32, tag = "1")]
+    pub kind: i32,
+    /// Of two markers in a partition, the later one counts.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
 }
 
 /// `person.proto`.
@@ -50,6 +67,9 @@ pub const ALLOCATE: i32 = 1;
 /// Record kind of a withdrawal.
 pub const WITHDRAW: i32 = 2;
 
+/// Marker kind of a close marker.
+pub const CLOSE: i32 = 1;
+
 /// Encodes the record of an allocation.
 pub fn allocation_record(budget: &str, submission: u128, basis_points: Vec<u32>) -> Vec<u8> {
     SubmissionRecord {
@@ -59,6 +79,8 @@ pub fn allocation_record(budget: &str, submission: u128, basis_points: Vec<u32>)
         accepted_at_ms: 1_795_000_000_000,
         kind: ALLOCATE,
         basis_points,
+        generated_id: false,
+        marker: None,
     }
     .encode_to_vec()
 }

@@ -34,6 +34,8 @@ fn invalid_records(partitions: u32) -> Vec<Written> {
         accepted_at_ms: 1,
         kind: 1,
         basis_points: shares(1, CATEGORIES),
+        generated_id: false,
+        marker: None,
     };
     let person = key(7_777);
     let home = partition_of(&person, partitions);

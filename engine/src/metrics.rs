@@ -41,7 +41,7 @@ impl EngineMetrics {
         Ok(Self {
             folded: metrics.counter_vec(
                 "processor_records_folded_total",
-                "Folded records by outcome: applied, duplicate, dead_lettered. Dead-lettered records are counted when committed.",
+                "Folded records by outcome: applied, duplicate, late (behind the close marker of their budget), dead_lettered. Dead-lettered records are counted when committed.",
                 &["partition", "outcome"],
             )?,
             fold_seconds: metrics.float_counter_vec(
@@ -122,6 +122,7 @@ impl EngineMetrics {
         PartitionMetrics {
             applied: of("applied"),
             duplicates: of("duplicate"),
+            late: of("late"),
             dead_lettered: of("dead_lettered"),
             fold_seconds: self.fold_seconds.with_label_values(label),
             commit_seconds: self.commit_seconds.with_label_values(label),
@@ -172,6 +173,7 @@ impl EngineMetrics {
 pub struct PartitionMetrics {
     applied: IntCounter,
     duplicates: IntCounter,
+    late: IntCounter,
     dead_lettered: IntCounter,
     fold_seconds: Counter,
     commit_seconds: Histogram,
@@ -186,9 +188,10 @@ pub struct PartitionMetrics {
 }
 
 impl PartitionMetrics {
-    pub(crate) fn folded(&self, applied: u64, duplicates: u64, took: Duration) {
+    pub(crate) fn folded(&self, applied: u64, duplicates: u64, late: u64, took: Duration) {
         self.applied.inc_by(applied);
         self.duplicates.inc_by(duplicates);
+        self.late.inc_by(late);
         self.fold_seconds.inc_by(took.as_secs_f64());
     }
 

@@ -89,6 +89,7 @@ impl IngestMetrics {
             AppendOutcome::Accepted { repeated: true, .. } => &self.repeated,
             AppendOutcome::InFlight => &self.in_flight,
             AppendOutcome::IdReused => &self.reused,
+            AppendOutcome::Closed | AppendOutcome::ClosedMeanwhile => &self.closed,
             AppendOutcome::Unavailable => &self.unavailable,
             AppendOutcome::Unknown => &self.unknown,
         }

@@ -24,6 +24,10 @@ pub(crate) enum AppendOutcome {
     InFlight,
     /// The id belongs to a submission with different content.
     IdReused,
+    /// The budget is closed: the record was not appended.
+    Closed,
+    /// The budget was closed during the append: the record may stand in front of the close marker, or behind it.
+    ClosedMeanwhile,
     /// The log rejected the record: it was not appended.
     Unavailable,
     /// The log gave no answer: the record may have been appended.

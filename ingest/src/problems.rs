@@ -43,6 +43,26 @@ pub(crate) fn outcome_unknown(id: SubmissionId) -> Problem {
         .retry_after(RETRY_AFTER)
 }
 
+/// The budget is closed: nothing was accepted.
+pub(crate) fn budget_closed() -> Problem {
+    Problem::new(ProblemKind::BudgetClosed).detail("the budget is closed; nothing was accepted")
+}
+
+/// The processors reopen the budget: nothing was accepted.
+pub(crate) fn budget_reopening() -> Problem {
+    Problem::new(ProblemKind::BudgetClosed)
+        .detail("the budget is being reopened, which takes a moment; nothing was accepted")
+        .retry_after(RETRY_AFTER)
+}
+
+/// The budget was closed while the submission was appended.
+pub(crate) fn closed_meanwhile() -> Problem {
+    Problem::new(ProblemKind::BudgetClosed).detail(
+        "the budget was closed while the submission was on its way, so it was not accepted; it is unknown whether it came in \
+         time to be counted",
+    )
+}
+
 /// Another request with the same submission id has not finished.
 pub(crate) fn in_flight() -> Problem {
     Problem::new(ProblemKind::InFlight)

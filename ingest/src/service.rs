@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{
-    Action, Budget, IdentityRule, Openness, PersonId, PersonKeyHasher, Submission, SubmissionId,
+    Action, Budget, ClosingState, IdentityRule, Openness, PersonId, PersonKeyHasher, Submission,
+    SubmissionId,
 };
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
 use storage::log::{AppendError, LogWriter};
@@ -43,6 +44,7 @@ impl IngestService {
         let metrics = Arc::new(IngestMetrics::register(metrics, Arc::clone(&deps.log))?);
         let appender = SubmissionAppender::new(
             Arc::clone(&deps.log),
+            Arc::clone(&deps.definitions),
             deps.idempotency,
             Arc::clone(&metrics),
             config.max_in_flight_records,
@@ -126,7 +128,9 @@ impl IngestService {
                     "its rules could not be frozen, and nothing was accepted",
                 )
             }
-            DefinitionError::Refused(ChangeRefused::Frozen | ChangeRefused::PreconditionFailed)
+            DefinitionError::Refused(
+                ChangeRefused::Frozen | ChangeRefused::Closed | ChangeRefused::PreconditionFailed,
+            )
             | DefinitionError::Unavailable(_) => {
                 problems::unavailable("the budget's rules could not be frozen")
             }
@@ -208,6 +212,9 @@ fn require_known_identity_rule(budget: &Budget) -> Result<(), Problem> {
 }
 
 fn require_open(budget: &Budget) -> Result<(), Problem> {
+    if budget.closing.is_some_and(|fence| fence.state == ClosingState::Reopening) {
+        return Err(problems::budget_reopening());
+    }
     // Most budgets have no opening times: skip reading the clock.
     if budget.opens_at.is_none() && budget.closes_at.is_none() {
         return Ok(());

@@ -9,9 +9,6 @@ import { button, find, findAll, make, setText, svg } from "./dom.js";
 import { makeLive } from "./lazy-live.js";
 import { writeAverage } from "./number.js";
 
-/** What was accepted before the closing is counted so long after it. */
-const SETTLED_AFTER_MS = 60_000;
-
 /** The end of the bars' scale in percent: the largest value, rounded up to 10. @param {number[]} percents */
 export function scaleEnd(percents) {
   return Math.min(100, Math.max(10, Math.ceil(Math.max(0, ...percents) / 10) * 10));
@@ -49,8 +46,7 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
 
   const isOpen = () => section.tagName !== "DETAILS" || /** @type {HTMLDetailsElement} */ (section).open;
   const hasNumbers = () => Boolean(aggregate && !aggregate.withheld && aggregate.people > 0);
-  const isFinal = () => hasNumbers() && (aggregate.final === true
-    || (data.state === "closed" && Date.now() - Date.parse(data.budget.closes_at) > SETTLED_AFTER_MS));
+  const isFinal = () => hasNumbers() && aggregate.final === true;
 
   // ---- building what the server did not ----
 
@@ -66,6 +62,8 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
   const asOfLine = find(".as-of", section) ?? people.insertAdjacentElement("afterend", make("p", { class: "as-of" }));
   const asOf = make("time", { id: "as-of" });
   asOfLine.replaceChildren(asOf);
+  const final = find("#final") ?? people.insertAdjacentElement("beforebegin", make("p", { id: "final" }));
+  setText(final, text("final_result"));
   const pauseArea = find("#pause-area") ?? asOfLine.insertAdjacentElement("afterend", make("p", { id: "pause-area" }));
   const freshness = make("span", { class: "freshness" });
   const pause = button(text("pause"), togglePause, { class: "quiet" });
@@ -86,7 +84,7 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
     if (withheld) node.removeAttribute("id");
     else node.id = "nobody";
     setText(node, withheld
-      ? text(`withheld_${withheld.reason}`, { time: withheld.until ? words.dateTime(withheld.until) : "" })
+      ? text(`withheld_${withheld.state ?? withheld.reason}`, { time: withheld.until ? words.dateTime(withheld.until) : "" })
       : text("empty"));
   }
 
@@ -122,6 +120,7 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
     const table = numbers ? ensureTable() : find("#averages", section);
     const shown = [people, asOfLine, pauseArea, table, ...findAll(".legend, .note, .distribution", section)];
     for (const node of shown) if (node) node.hidden = !numbers;
+    final.hidden = !isFinal();
     if (!numbers) return;
     setText(people, text("people", { number: words.integer(aggregate.people) }));
     asOf.setAttribute("datetime", aggregate.updated_at);

@@ -131,6 +131,8 @@ pub enum Results {
 pub enum Withheld {
     /// Until the budget closes.
     AfterClose(Timestamp),
+    /// The budget has closed; until every submission that was accepted in time is counted.
+    Counting,
     /// Until enough people have taken part.
     MinimumPeople,
     /// Only a newer release knows until when.
@@ -142,6 +144,8 @@ pub enum Withheld {
 pub struct ShownResults {
     /// The number of people.
     pub people: u64,
+    /// Whether the budget has closed and everything is counted.
+    pub is_final: bool,
     /// When the newest submission was accepted; `None` before the first.
     pub updated_at: Option<Timestamp>,
     /// The results of each category, in the budget's order.

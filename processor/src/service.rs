@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use engine::closing::{BudgetCloser, ClosingDeps, ClosingMetrics};
 use engine::coordinator::{Coordinator, CoordinatorDeps};
 use engine::metrics::EngineMetrics;
 use engine::publisher::Publisher;
@@ -14,6 +15,7 @@ use generations::metrics::GenerationMetrics;
 use generations::registry::watch_registry;
 use generations::repartition::ActiveLogPublisher;
 use generations::shadow::{LogReaderPool, ShadowDeps, ShadowGenerations, ShadowPermits};
+use jiff::Timestamp;
 use operations::jobs::{
     JobExecutorDeps, JobExecutors, JobMetrics, JobWorker, JobWorkerDeps, ScanTurns,
 };
@@ -53,7 +55,7 @@ pub struct ProcessorDeps {
     pub dead_letters: Arc<dyn DeadLetterWriter>,
     /// Dead letters and the operators' decisions on them.
     pub dead_letter_journal: Arc<dyn DeadLetterJournal>,
-    /// Appends replayed dead letters to the log.
+    /// Appends replayed dead letters, and the markers of closing budgets, to the log.
     pub writer: Arc<dyn LogWriter>,
     /// Totals, checkpoints and person rows.
     pub store: Arc<dyn Store>,
@@ -96,6 +98,7 @@ impl Processor {
     ) -> Result<Self, StartError> {
         let job_metrics = JobMetrics::new(metrics)?;
         let generation_metrics = GenerationMetrics::new(metrics)?;
+        let closing_metrics = ClosingMetrics::new(metrics)?;
         let metrics = EngineMetrics::new(metrics)?;
         let group = health.check("group");
         let registry =
@@ -118,7 +121,7 @@ impl Processor {
             cache: Arc::clone(&deps.cache),
             definitions: Arc::clone(&deps.control.definitions),
             dead_letter_journal: deps.dead_letter_journal,
-            writer: deps.writer,
+            writer: Arc::clone(&deps.writer),
             archive_dir: deps.archive_dir,
             exports: deps.exports,
         }));
@@ -128,8 +131,10 @@ impl Processor {
             metrics: generation_metrics.clone(),
         };
         tokio::spawn(active_log_publisher.run(stop.clone()));
+        let definitions = Arc::clone(&deps.control.definitions);
         let publisher =
             Arc::new(Publisher::new(deps.cache, deps.control.definitions, metrics.clone()));
+        let closing_store = Arc::clone(&deps.store);
         let commit_permits = Arc::new(Semaphore::new(MAX_COMMITS_IN_FLIGHT));
         let shadow = ShadowGenerations::new(ShadowDeps {
             readers: LogReaderPool::new(deps.logs),
@@ -158,6 +163,16 @@ impl Processor {
         );
         let assigned = coordinator.assigned_partitions();
         let adopted = coordinator.active_generation();
+        let closer = BudgetCloser::new(ClosingDeps {
+            definitions,
+            store: closing_store,
+            writer: deps.writer,
+            registry: registry.clone(),
+            assigned: assigned.clone(),
+            metrics: closing_metrics,
+            clock: Timestamp::now,
+        });
+        tokio::spawn(closer.run(stop.clone()));
         let shadow = tokio::spawn(shadow.run(assigned, adopted, registry, stop.clone()));
         let worker = JobWorker::new(JobWorkerDeps {
             jobs: deps.jobs,

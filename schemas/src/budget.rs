@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetId, CategoryId};
+use crate::{BudgetId, CategoryId, ClosingFence};
 
 /// Minimum categories of a budget.
 pub const MIN_CATEGORIES: usize = 2;
@@ -103,6 +103,9 @@ pub struct Budget {
     /// Set by the first submission: categories and identity rule can no longer be changed.
     #[serde(default)]
     pub frozen: bool,
+    /// Set once the budget was closed for the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<ClosingFence>,
 }
 
 fn one() -> u64 {
@@ -173,13 +176,21 @@ impl Budget {
         faults
     }
 
-    /// Whether the budget accepts submissions at `now`.
+    /// Whether the budget accepts submissions at `now`. A fence counts more than the clock.
     pub fn openness(&self, now: Timestamp) -> Openness {
+        if self.is_fenced() {
+            return Openness::Closed(self.closes_at.unwrap_or(now));
+        }
         match (self.opens_at, self.closes_at) {
             (Some(opens_at), _) if now < opens_at => Openness::NotYet(opens_at),
             (_, Some(closes_at)) if now >= closes_at => Openness::Closed(closes_at),
             _ => Openness::Open,
         }
+    }
+
+    /// Whether no submission is accepted, whatever the time: the budget is closed, or not completely reopened.
+    pub fn is_fenced(&self) -> bool {
+        self.closing.is_some_and(|fence| !fence.is_open())
     }
 
     /// Returns the index of a category in the budget's order.

@@ -3,6 +3,7 @@
 
 mod allocation;
 mod budget;
+mod closing;
 pub mod cql;
 mod defaults;
 pub mod export;
@@ -37,6 +38,7 @@ pub use budget::{
     Budget, BudgetFault, Category, IdentityRule, MAX_CATEGORIES, MIN_CATEGORIES, NAME_MAX_CHARS,
     Openness, ResultsVisibility,
 };
+pub use closing::{Closing, ClosingFence, ClosingState, Marker, MarkerKind};
 pub use defaults::{DEFAULT_BUDGET, default_budgets};
 pub use log::{LogNumber, LogRef};
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};

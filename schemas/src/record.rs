@@ -5,9 +5,12 @@ use prost::Message;
 use uuid::Uuid;
 
 use crate::allocation::check_shares;
-use crate::proto::{SubmissionKind, SubmissionRecord};
+use crate::proto::{self, SubmissionKind, SubmissionRecord};
 use crate::submission::content_digest;
-use crate::{Action, AllocationFault, PersonKey, Submission, SubmissionFingerprint, SubmissionId};
+use crate::{
+    Action, AllocationFault, BudgetId, Marker, MarkerKind, PersonKey, Submission,
+    SubmissionFingerprint, SubmissionId,
+};
 
 /// Version of the record layout. Other versions are rejected.
 pub const RECORD_VERSION: u32 = 1;
@@ -35,6 +38,30 @@ impl RecordEncoder {
     /// Encodes a submission whose id no client has chosen, so that no client repeats it.
     pub fn encode_with_generated_id(&mut self, submission: &Submission) -> Vec<u8> {
         self.encode_as(submission, true)
+    }
+
+    /// Encodes a marker of a budget as a record value. The record key is [`Marker::key`].
+    pub fn encode_marker(
+        &mut self,
+        budget: &BudgetId,
+        marker: Marker,
+        id: SubmissionId,
+        now_ms: u64,
+    ) -> Vec<u8> {
+        let wire = &mut self.wire;
+        wire.clear();
+        wire.version = RECORD_VERSION;
+        wire.budget.push_str(budget.as_str());
+        wire.submission_id.extend_from_slice(id.0.as_bytes());
+        wire.accepted_at_ms = now_ms;
+        wire.generated_id = true;
+        wire.set_kind(SubmissionKind::Withdraw);
+        let kind = match marker.kind {
+            MarkerKind::Close => proto::MarkerKind::Close,
+            MarkerKind::Reopen => proto::MarkerKind::Reopen,
+        };
+        wire.marker = Some(proto::Marker { kind: kind.into(), revision: marker.revision });
+        wire.encode_to_vec()
     }
 
     fn encode_as(&mut self, submission: &Submission, generated_id: bool) -> Vec<u8> {
@@ -83,6 +110,9 @@ pub enum RecordFault {
     /// The withdrawal has shares.
     #[error("a withdrawal with shares")]
     WithdrawalWithShares,
+    /// The marker has no revision, an unknown kind, or the form of another submission.
+    #[error("an invalid marker")]
+    Marker,
     /// The shares are invalid.
     #[error("invalid allocation: {0}")]
     Allocation(#[from] AllocationFault),
@@ -105,6 +135,8 @@ pub struct RecordView<'a> {
     pub basis_points: &'a [u32],
     /// No client has chosen the id.
     pub generated_id: bool,
+    /// Set if the record is a marker of the budget, and no submission: the other fields are those of a withdrawal of nobody.
+    pub marker: Option<Marker>,
 }
 
 impl RecordView<'_> {
@@ -145,7 +177,12 @@ impl RecordDecoder {
             Ok(SubmissionKind::Withdraw) => return Err(RecordFault::WithdrawalWithShares),
             _ => return Err(RecordFault::Kind(self.wire.kind)),
         }
+        let marker = match &self.wire.marker {
+            Some(marker) => Some(self.check_marker(marker)?),
+            None => None,
+        };
         Ok(RecordView {
+            marker,
             budget: &self.wire.budget,
             person: PersonKey::from_bytes(person),
             submission_id: SubmissionId(id),
@@ -154,6 +191,19 @@ impl RecordDecoder {
             basis_points: &self.wire.basis_points,
             generated_id: self.wire.generated_id,
         })
+    }
+
+    fn check_marker(&self, marker: &proto::Marker) -> Result<Marker, RecordFault> {
+        let kind = match proto::MarkerKind::try_from(marker.kind) {
+            Ok(proto::MarkerKind::Close) => MarkerKind::Close,
+            Ok(proto::MarkerKind::Reopen) => MarkerKind::Reopen,
+            Ok(proto::MarkerKind::Unspecified) | Err(_) => return Err(RecordFault::Marker),
+        };
+        let has_form = self.wire.generated_id && self.wire.basis_points.is_empty();
+        if !has_form || marker.revision == 0 {
+            return Err(RecordFault::Marker);
+        }
+        Ok(Marker { kind, revision: marker.revision })
     }
 }
 

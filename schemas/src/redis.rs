@@ -96,7 +96,8 @@ fn script_arguments(
     arguments
 }
 
-/// Encodes what the hash of partitions holds: the array {term, position, people, `updated_at_ms`, numbers}.
+/// Encodes what the hash of partitions holds: the array {term, position, people, `updated_at_ms`, numbers}, and behind it the
+/// integer 1 if the budget is closed in the partition. The script of earlier releases reads the array only.
 ///
 /// In MessagePack, whose numbers the script decodes several times faster than decimals; byte for byte as `cmsgpack` encodes
 /// them in the script of the previous release, which reads and replaces them during a rolling update.
@@ -114,6 +115,9 @@ fn pack_totals(term: Term, totals: &BudgetTotals) -> Vec<u8> {
             push_integer(&mut bytes, *people);
         }
     }
+    if totals.closing.is_closed() {
+        push_integer(&mut bytes, 1);
+    }
     bytes
 }
 
@@ -127,6 +131,9 @@ pub fn parse_aggregate(json: &[u8]) -> Option<CombinedTotals> {
         people: u64,
         updated_at_ms: u64,
         positions: Vec<Position>,
+        /// Absent from an aggregate of an earlier release.
+        #[serde(default)]
+        closed_partitions: u32,
         categories: Vec<Category>,
     }
     #[derive(Deserialize)]
@@ -150,6 +157,7 @@ pub fn parse_aggregate(json: &[u8]) -> Option<CombinedTotals> {
         people: aggregate.people,
         updated_at_ms: aggregate.updated_at_ms,
         categories,
+        closed_partitions: aggregate.closed_partitions,
     })
 }
 

@@ -5,7 +5,9 @@ use std::cmp::Ordering;
 use prost::Message;
 
 use crate::proto::Distribution;
-use crate::{BASIS_POINTS_PER_PERSON, PartitionCount, PartitionId, Position, Receipt, Term};
+use crate::{
+    BASIS_POINTS_PER_PERSON, Closing, Offset, PartitionCount, PartitionId, Position, Receipt, Term,
+};
 
 /// Bins of a distribution: whole percents from 0 to 100.
 pub const DISTRIBUTION_BINS: usize = 101;
@@ -63,6 +65,8 @@ pub struct BudgetTotals {
     pub updated_at_ms: u64,
     /// Totals of each category, in the budget's order; empty before the first submission.
     pub categories: Vec<CategoryTotals>,
+    /// Whether the budget is closed in the partition.
+    pub closing: Closing,
 }
 
 impl BudgetTotals {
@@ -79,14 +83,16 @@ impl BudgetTotals {
             })
     }
 
-    /// Encodes the `distribution` column.
+    /// Encodes the `distribution` column, which also holds the state of closing.
     pub fn encode_distribution(&self) -> Vec<u8> {
         let people_by_percent = self
             .categories
             .iter()
             .flat_map(|category| category.people_by_percent.iter().copied())
             .collect();
-        Distribution { people_by_percent }.encode_to_vec()
+        let closing_changes = self.closing.changes().iter().map(|offset| offset.0).collect();
+        let closing_revision = self.closing.revision();
+        Distribution { people_by_percent, closing_changes, closing_revision }.encode_to_vec()
     }
 
     /// Decodes the columns of a row; `None` if they are inconsistent, that is damaged.
@@ -97,7 +103,10 @@ impl BudgetTotals {
         sums: &[i64],
         distribution: &[u8],
     ) -> Option<Self> {
-        let counts = Distribution::decode(distribution).ok()?.people_by_percent;
+        let Distribution { people_by_percent: counts, closing_changes, closing_revision } =
+            Distribution::decode(distribution).ok()?;
+        let changes = closing_changes.into_iter().map(Offset).collect();
+        let closing = Closing::new(closing_revision, changes)?;
         let (bins, rest) = counts.as_chunks::<DISTRIBUTION_BINS>();
         if !rest.is_empty() || bins.len() != sums.len() {
             return None;
@@ -110,7 +119,7 @@ impl BudgetTotals {
                 Some(CategoryTotals { basis_points, people_by_percent: Box::new(*bins) })
             })
             .collect::<Option<_>>()?;
-        let totals = Self { position, people, updated_at_ms, categories };
+        let totals = Self { position, people, updated_at_ms, categories, closing };
         totals.is_consistent().then_some(totals)
     }
 }
@@ -143,6 +152,8 @@ pub struct CombinedTotals {
     pub updated_at_ms: u64,
     /// Totals of each category; empty before the first submission.
     pub categories: Vec<CategoryTotals>,
+    /// Partitions in which the budget is closed.
+    pub closed_partitions: u32,
 }
 
 /// Why totals of partitions cannot be combined.
@@ -172,6 +183,7 @@ impl CombinedTotals {
             people: 0,
             updated_at_ms: 0,
             categories: Vec::new(),
+            closed_partitions: 0,
         };
         for partition in count.partitions() {
             let part = totals
@@ -180,6 +192,7 @@ impl CombinedTotals {
                 .ok_or(MergeFault::Missing(partition))?;
             combined.positions.push(part.position);
             combined.people += part.people;
+            combined.closed_partitions += u32::from(part.closing.is_closed());
             combined.updated_at_ms = combined.updated_at_ms.max(part.updated_at_ms);
             if combined.categories.is_empty() {
                 combined.categories.clone_from(&part.categories);
@@ -216,6 +229,9 @@ impl CombinedTotals {
         *position = newer.position;
         self.updated_at_ms = self.updated_at_ms.max(newer.updated_at_ms);
         self.people = self.people.checked_sub(former.people)?.checked_add(newer.people)?;
+        let closed = |part: &BudgetTotals| u32::from(part.closing.is_closed());
+        self.closed_partitions =
+            self.closed_partitions.checked_sub(closed(former))? + closed(newer);
         if self.categories.is_empty() {
             self.categories.resize_with(newer.categories.len(), CategoryTotals::default);
         }
@@ -231,6 +247,12 @@ impl CombinedTotals {
             mine.add(theirs);
         }
         Some(self)
+    }
+
+    /// Whether the budget is closed in every partition: no record that follows changes a number, unless it reopens.
+    pub fn is_final(&self) -> bool {
+        !self.positions.is_empty()
+            && usize::try_from(self.closed_partitions) == Ok(self.positions.len())
     }
 
     /// Whether these totals include all records of `other`, in the same or a later term. Two totals may be
@@ -297,6 +319,7 @@ mod tests {
             people: 0,
             updated_at_ms: 0,
             categories: Vec::new(),
+            closed_partitions: 0,
         }
     }
 

@@ -17,6 +17,9 @@ struct AggregateBody<'a> {
     version: &'a str,
     /// `null` before the first record.
     updated_at: Option<String>,
+    /// `true`, or absent.
+    #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
+    is_final: Option<bool>,
     categories: Vec<CategoryBody<'a>>,
 }
 
@@ -58,6 +61,7 @@ pub(super) fn aggregate(
         generation: totals.term.generation.0,
         version,
         updated_at: rfc3339(totals.updated_at_ms).filter(|_| totals.updated_at_ms > 0),
+        is_final: totals.is_final().then_some(true),
         categories,
     })
 }
@@ -74,6 +78,9 @@ struct WithheldBody<'a> {
 struct WithheldReason {
     reason: &'static str,
     until: Option<Timestamp>,
+    /// `counting`: the budget has closed, and the last submissions are being counted. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
 }
 
 /// Serializes a withheld aggregate: no number is shown, not even the count of people.
@@ -82,15 +89,15 @@ pub(super) fn withheld(
     version: &str,
     withheld: Withheld,
 ) -> serde_json::Result<Vec<u8>> {
+    let reason = |reason, until, state| WithheldReason { reason, until, state };
     serde_json::to_vec(&WithheldBody {
         budget: budget.id.as_str(),
         name: &budget.name,
         withheld: match withheld {
-            Withheld::AfterClose(until) => {
-                WithheldReason { reason: "after_close", until: Some(until) }
-            }
-            Withheld::MinimumPeople => WithheldReason { reason: "minimum_people", until: None },
-            Withheld::UnknownRule => WithheldReason { reason: "unknown_rule", until: None },
+            Withheld::AfterClose(until) => reason("after_close", Some(until), None),
+            Withheld::Counting(until) => reason("after_close", Some(until), Some("counting")),
+            Withheld::MinimumPeople => reason("minimum_people", None, None),
+            Withheld::UnknownRule => reason("unknown_rule", None, None),
         },
         version,
     })

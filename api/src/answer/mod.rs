@@ -57,8 +57,10 @@ pub enum AnswerError {
 /// Why results are withheld.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withheld {
-    /// Results are shown once the budget has closed.
+    /// Results are shown once the budget has closed, which it does at this time.
     AfterClose(Timestamp),
+    /// Results are shown once every submission that was accepted in time is counted. The budget closed at this time.
+    Counting(Timestamp),
     /// Fewer people than the budget's minimum.
     MinimumPeople,
     /// Only a newer release knows when results are shown.
@@ -103,7 +105,7 @@ impl Answer {
         now: Timestamp,
     ) -> Result<Self, AnswerError> {
         check(&budget, &totals)?;
-        let withheld = withheld(&budget, totals.people, now);
+        let withheld = withheld(&budget, totals.people, totals.is_final(), now);
         let plain = render(&budget, &totals, provenance, withheld, false)?;
         Ok(Self {
             surrogate_key: surrogate_key(&budget.id),
@@ -148,7 +150,7 @@ impl Answer {
         self.withheld.is_some()
     }
 
-    /// Returns when withheld results are shown, if that is a matter of time.
+    /// Returns when the reason for which results are withheld changes, if that is a matter of time.
     pub fn shown_from(&self) -> Option<Timestamp> {
         match self.withheld {
             Some(Withheld::AfterClose(until)) => Some(until),
@@ -229,10 +231,13 @@ fn check(budget: &Budget, totals: &CombinedTotals) -> Result<(), AnswerError> {
 }
 
 /// Returns why the results of `people` people are withheld at `now`, if they are.
-pub fn withheld(budget: &Budget, people: u64, now: Timestamp) -> Option<Withheld> {
+///
+/// Whether results after the closing are shown depends on `is_final` alone: the clock only words the reason.
+pub fn withheld(budget: &Budget, people: u64, is_final: bool, now: Timestamp) -> Option<Withheld> {
     match (budget.results, budget.closes_at) {
-        (ResultsVisibility::AfterClose, Some(until)) if now < until => {
-            Some(Withheld::AfterClose(until))
+        (ResultsVisibility::AfterClose, Some(until)) if !is_final => {
+            let has_closed = budget.is_fenced() || now >= until;
+            Some(if has_closed { Withheld::Counting(until) } else { Withheld::AfterClose(until) })
         }
         (ResultsVisibility::Unrecognized, _) => Some(Withheld::UnknownRule),
         _ if people < budget.minimum_people && budget.minimum_people > 1 => {
@@ -269,6 +274,7 @@ fn render(
 fn render_withheld(budget: &Budget, reason: Withheld) -> Result<Rendered, AnswerError> {
     let form = match reason {
         Withheld::AfterClose(_) => "withheld-until-closed",
+        Withheld::Counting(_) => "withheld-counting",
         Withheld::MinimumPeople => "withheld-few-people",
         Withheld::UnknownRule => "withheld-unknown-rule",
     };

@@ -38,6 +38,7 @@ fn budget(categories: usize) -> Budget {
         identity: IdentityRule::Required,
         revision: 4,
         frozen: true,
+        closing: None,
     }
 }
 
@@ -57,6 +58,7 @@ fn totals(people: &[Vec<u64>]) -> CombinedTotals {
         people: people.len() as u64,
         updated_at_ms: 1_795_212_000_007,
         categories,
+        closed_partitions: 0,
     }
 }
 
@@ -141,7 +143,7 @@ fn a_recounts_etag_depends_on_its_body_and_it_includes_no_receipt() {
 }
 
 #[test]
-fn an_after_close_budget_shows_no_number_before_closing_and_all_afterwards() {
+fn an_after_close_budget_shows_no_number_before_it_is_final_whatever_the_clock_says() {
     let closing = Budget {
         closes_at: Some(at("2026-11-20T13:00:00Z")),
         results: ResultsVisibility::AfterClose,
@@ -157,15 +159,35 @@ fn an_after_close_budget_shows_no_number_before_closing_and_all_afterwards() {
     }
     assert!(!early.is_outdated(|| at("2026-11-20T12:59:59Z")));
     assert!(early.is_outdated(|| at("2026-11-20T13:00:00Z")));
+    let at_closing = at("2026-11-20T13:00:00Z");
     let late = Answer::new(
-        Arc::new(closing),
+        Arc::new(closing.clone()),
         Arc::clone(early.totals()),
         Provenance::Committed,
-        at("2026-11-20T13:00:00Z"),
+        at_closing,
     );
     let late = late.unwrap_or_else(|fault| unreachable!("{fault}"));
-    assert_eq!(json(late.plain())["people"], 1);
-    assert_ne!(early.plain().etag, late.plain().etag);
+    let body = json(late.plain());
+    assert_eq!(body["withheld"]["state"], "counting");
+    assert_eq!((body.get("people"), body.get("final")), (None, None));
+    let mut counted = totals(&[vec![5_000, 5_000]]);
+    for (closed_partitions, is_final) in [(1, false), (2, true)] {
+        counted.closed_partitions = closed_partitions;
+        // By a clock that is behind as well.
+        let closing = closing.clone();
+        let shown = Answer::new(
+            Arc::new(closing),
+            Arc::new(counted.clone()),
+            Provenance::Committed,
+            at("2026-11-20T12:00:00Z"),
+        );
+        let shown = shown.unwrap_or_else(|fault| unreachable!("{fault}"));
+        let body = json(shown.plain());
+        assert_eq!(shown.is_withheld(), !is_final);
+        assert_eq!(body.get("final").is_some(), is_final);
+        assert_eq!(body.get("people").is_some(), is_final);
+        assert_ne!(late.plain().etag, early.plain().etag);
+    }
 }
 
 #[test]

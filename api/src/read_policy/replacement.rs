@@ -66,6 +66,7 @@ mod tests {
             people: 0,
             updated_at_ms: 0,
             categories: Vec::new(),
+            closed_partitions: 0,
         }
     }
 

@@ -19,9 +19,9 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use runtime::http::{has_already, quoted_etag};
 use runtime::problem::{Problem, ProblemKind};
-use schemas::Budget;
 use schemas::export::Manifest;
 use schemas::job::{ExportFormat, ExportFormatFault};
+use schemas::{Budget, ResultsVisibility};
 use storage::exports::PublishedExport;
 
 use super::response::REVALIDATE;
@@ -36,7 +36,8 @@ const GENERATION: HeaderName = HeaderName::from_static("allocator-generation");
 const PEOPLE: HeaderName = HeaderName::from_static("allocator-people");
 
 impl ApiState {
-    /// Returns whether the budget's results are withheld now; false when no tier answers.
+    /// Returns whether the budget's results are withheld now. When no tier answers: whether they are shown only when they
+    /// are final, which is unknown then.
     ///
     /// # Errors
     /// When a tier could answer but is limited now, which readers may have caused.
@@ -47,7 +48,7 @@ impl ApiState {
             Err(limited @ (NoAnswer::Overloaded | NoAnswer::TooManyPeople { .. })) => {
                 Err(no_answer(limited, None))
             }
-            Err(_) => Ok(false),
+            Err(_) => Ok(budget.results == ResultsVisibility::AfterClose),
         }
     }
 }
@@ -71,9 +72,12 @@ pub(super) async fn of_budget(
             budget.id
         ))
     })?;
-    if let Some(reason) = withheld(budget, manifest.summary.people, Timestamp::now()) {
+    // Whether the results are final is decided below.
+    let now = Timestamp::now();
+    let has_closed = budget.closes_at.is_some_and(|closes_at| closes_at <= now);
+    if let Some(reason) = withheld(budget, manifest.summary.people, has_closed, now) {
         let detail = match reason {
-            Withheld::AfterClose(until) => {
+            Withheld::AfterClose(until) | Withheld::Counting(until) => {
                 format!("the results of this budget are shown once it has closed, at {until}")
             }
             Withheld::MinimumPeople => {

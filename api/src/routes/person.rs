@@ -112,9 +112,10 @@ impl ApiState {
         let Some(slot) = self.aggregates.slot(budget.id.as_str()) else { return false };
         let Ok(reading) = self.aggregates.read(&slot).await else { return false };
         let answer = reading.aged.answer;
+        let totals = answer.totals();
         // The answer may be of an earlier definition, which withheld less.
         !answer.is_withheld()
-            && withheld(budget, answer.totals().people, Timestamp::now()).is_none()
+            && withheld(budget, totals.people, totals.is_final(), Timestamp::now()).is_none()
     }
 }
 

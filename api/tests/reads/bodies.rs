@@ -207,28 +207,42 @@ async fn an_unreadable_definition_is_unavailable_and_not_missing() {
     assert!(server.get("/v1/budgets").await.json().get("unreadable").is_none());
 }
 
-// Closing depends on the wall clock, which a test cannot pause.
-#[tokio::test]
-async fn an_after_close_budget_shows_no_number_before_closing_and_all_afterwards() {
-    let server = TestServer::new().until_ready().await;
-    let closes_at = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(300);
-    let closing = Budget {
-        results: ResultsVisibility::AfterClose,
-        closes_at: Some(closes_at),
-        ..budget("town")
-    };
-    server.definitions.put(Budget { revision: 2, ..closing });
-    server.commit("town", &[(0, [2_500, 7_500])]);
-    let early = server.aggregate("town").await;
-    assert_eq!(early.status, 200);
-    assert_eq!(early.json()["withheld"]["reason"], "after_close");
-    assert!(!early.text.contains("people") && !early.text.contains("basis_points"));
-    wait_until("closed", || jiff::Timestamp::now() >= closes_at).await;
-    let late = server.aggregate("town").await;
-    assert_eq!(late.people(), 1);
-    assert_ne!(late.header("etag"), early.header("etag"));
+#[tokio::test(start_paused = true)]
+async fn an_after_close_budget_shows_no_number_before_every_partition_is_closed_and_all_afterwards()
+{
+    for hours in [-1, 1] {
+        let server = TestServer::new().until_ready().await;
+        let closing = Budget {
+            results: ResultsVisibility::AfterClose,
+            closes_at: Some(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(hours)),
+            ..budget("town")
+        };
+        server.definitions.put(Budget { revision: 2, ..closing });
+        let people = [(0, [2_500, 7_500])];
+        server.commit("town", &people);
+        let early = server.aggregate("town").await;
+        assert_eq!(early.status, 200);
+        assert_eq!(early.json()["withheld"]["reason"], "after_close");
+        let counting = early.json()["withheld"]["state"] == "counting";
+        assert_eq!(counting, hours < 0, "the clock words the reason only");
+        server.commit_closed("town", &people, &[0, 2]);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let incomplete = server.aggregate("town").await;
+        for hidden in [&early, &incomplete] {
+            assert!(!hidden.text.contains("people") && !hidden.text.contains("basis_points"));
+            assert!(!hidden.text.contains("final"));
+        }
+        server.commit_closed("town", &people, &[0, 1, 2]);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let late = server.aggregate("town").await;
+        assert_eq!((late.people(), &late.json()["final"]), (1, &serde_json::Value::Bool(true)));
+        assert_ne!(late.header("etag"), incomplete.header("etag"));
+        let version = |of: &crate::test_server::TestResponse| of.json()["version"].to_string();
+        assert!(version(&late) > version(&incomplete) && version(&incomplete) > version(&early));
+    }
 }
 
+// Closing depends on the wall clock, which a test cannot pause.
 #[tokio::test]
 async fn a_changed_reason_for_withholding_changes_the_etag() {
     let server = TestServer::new().until_ready().await;
@@ -246,7 +260,7 @@ async fn a_changed_reason_for_withholding_changes_the_etag() {
     assert_eq!(early.json()["withheld"]["reason"], "after_close");
     wait_until("closed", || jiff::Timestamp::now() >= closes_at).await;
     let late = server.aggregate("town").await;
-    assert_eq!(late.json()["withheld"]["reason"], "minimum_people");
+    assert_eq!(late.json()["withheld"]["state"], "counting");
     assert_eq!(late.json()["version"], early.json()["version"]);
     assert_ne!(late.header("etag"), early.header("etag"));
 }

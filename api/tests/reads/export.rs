@@ -119,7 +119,12 @@ async fn exports_of_withheld_results_are_withheld() {
     assert_eq!((got.status.as_u16(), problem_slug(&got).as_str()), (404, "not-found"));
     assert!(got.text.contains("once it has closed"), "{}", got.text);
     town.closes_at = Some(now - jiff::Span::new().hours(1));
+    town.revision += 1;
     server.definitions.put(town);
+    let got = server.get(CSV).await;
+    assert!(got.text.contains("withheld now"), "not before the results are final: {}", got.text);
+    server.commit_closed("town", &[(0, [4_000, 6_000]); 9], &[0, 1, 2]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(server.get(CSV).await.text, "rows");
 }
 

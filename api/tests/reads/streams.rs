@@ -188,7 +188,7 @@ async fn streams_are_limited_in_total_and_per_client_and_make_room_when_they_end
 }
 
 #[tokio::test(start_paused = true)]
-async fn withheld_results_are_streamed_without_people_and_shown_once_the_budget_closes() {
+async fn withheld_results_are_streamed_without_people_and_shown_once_they_are_final() {
     let server = server_with_live_updates().await;
     let closes_at = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(1_500);
     server.definitions.put(schemas::Budget {
@@ -202,7 +202,8 @@ async fn withheld_results_are_streamed_without_people_and_shown_once_the_budget_
     }
     let mut stream = EventStream::open(&server, &[]).await;
     assert_eq!(people(&stream.next().await), None);
-    // The closing time is of the real clock, which the paused one runs ahead of.
+    server.commit_closed("town", &[(0, [5_000, 5_000])], &[0, 1, 2]);
+    server.cache.send_update(changed("town"));
     let shown = timeout(Duration::from_secs(86_400), async {
         loop {
             if let Event::Aggregate { people: Some(people), .. } = stream.next().await {

@@ -163,6 +163,19 @@ impl TestServer {
         self.store.put(budget, partition_totals);
     }
 
+    /// Commits people, and then the close markers of these partitions.
+    pub fn commit_closed(&self, budget: &str, people: &[(u32, [u16; 2])], closed: &[u32]) {
+        let mut partition_totals = partition_totals(people);
+        for partition in closed {
+            let totals = partition_totals[*partition as usize].as_mut().unwrap();
+            let marker = Marker { kind: MarkerKind::Close, revision: 9 };
+            totals.closing.fold(marker, Offset(totals.position.0));
+            totals.position.0 += 1;
+        }
+        self.cache.put(budget, Some(combined(&partition_totals)));
+        self.store.put(budget, partition_totals);
+    }
+
     pub async fn get(&self, path: &str) -> TestResponse {
         self.get_with(path, &[]).await
     }
@@ -277,6 +290,7 @@ pub fn budget(name: &str) -> Budget {
         identity: IdentityRule::Required,
         revision: 1,
         frozen: true,
+        closing: None,
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! A person's newest submission wins: the old shares are subtracted and the new ones added in one step. A withdrawal
 //! subtracts; one of somebody who has never submitted leaves no row, unless its id has to be recognised again. A submission
-//! id that is among the person's latest changes nothing.
+//! id that is among the person's latest changes nothing. What stands behind a close marker of its budget changes nothing,
+//! until a marker reopens the budget.
 //!
 //! | file | owns |
 //! |---|---|
@@ -36,6 +37,8 @@ pub enum FoldOutcome {
     Applied,
     /// The record repeats a submission id and changed nothing.
     Duplicate,
+    /// The record stands behind the close marker of its budget and changed nothing.
+    Late,
     /// The record is rejected.
     DeadLetter(DeadLetterReason),
 }
@@ -327,6 +330,17 @@ impl BudgetState {
         offset: Offset,
         mode: FoldMode,
     ) -> Result<FoldOutcome, InconsistentState> {
+        if let Some(marker) = view.marker {
+            // A replay has the state of the totals, which knows all markers that the totals contain.
+            if mode == FoldMode::Live && self.totals.closing.fold(marker, offset) {
+                self.totals.position = offset.next();
+                self.changed = true;
+            }
+            return Ok(FoldOutcome::Applied);
+        }
+        if self.totals.closing.is_late(offset) {
+            return Ok(FoldOutcome::Late);
+        }
         let categories = view.basis_points.len();
         if categories > 0 && !self.admit_categories(categories) {
             let expected = self.people.categories();
@@ -348,9 +362,12 @@ impl BudgetState {
     fn stored_bytes(&self) -> usize {
         const ROW_BYTES: usize = 256;
         const SUM_BYTES: usize = 12;
+        const CLOSING_BYTES: usize = 10;
         let bits = u64::BITS - (self.totals.people + 1).leading_zeros();
         let count_bytes = bits.div_ceil(7) as usize;
-        ROW_BYTES + self.totals.categories.len() * (SUM_BYTES + 101 * count_bytes)
+        ROW_BYTES
+            + self.totals.categories.len() * (SUM_BYTES + 101 * count_bytes)
+            + self.totals.closing.changes().len() * CLOSING_BYTES
     }
 
     fn recount(&self) -> BudgetTotals {
@@ -400,5 +417,7 @@ impl BudgetState {
     }
 }
 
+#[cfg(test)]
+mod closing_tests;
 #[cfg(test)]
 mod tests;

@@ -162,6 +162,10 @@ impl BudgetDefinitions for FixedDefinitions {
         true
     }
 
+    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+        Ok(self.catalog())
+    }
+
     fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }

@@ -21,6 +21,15 @@ pub struct SimSubmission {
     pub accepted_at_ms: u64,
     /// `None` withdraws.
     pub shares: Option<Vec<u16>>,
+    /// Set if the record is a marker, and no submission.
+    pub marker: Option<SimMarker>,
+}
+
+/// A record that closes a budget or reopens it.
+#[derive(Debug, Clone, Copy)]
+pub struct SimMarker {
+    pub closes: bool,
+    pub revision: u64,
 }
 
 #[derive(Debug)]
@@ -84,12 +93,19 @@ impl Log {
             accepted_at_ms: 1_700_000_000_000 + rng.u64(0..100_000),
             kind: 1,
             shares: draw_shares(rng, *categories),
+            marker: None,
         };
         let (mut home, mut key) = (person.home, person.key.as_bytes().to_vec());
         let mut value = None;
         let mut acceptable = true;
         match rng.u32(0..100) {
             0..15 => (draft.kind, draft.shares) = (2, Vec::new()),
+            // Under a person's key, whom it must not affect; often older than another one.
+            95.. => {
+                (draft.kind, draft.shares) = (2, Vec::new());
+                draft.marker =
+                    Some(SimMarker { closes: rng.u32(0..3) == 0, revision: rng.u64(1..9) });
+            }
             15..25 => {
                 acceptable = false;
                 match rng.u32(0..11) {
@@ -124,6 +140,7 @@ impl Log {
             accepted_at_ms: draft.accepted_at_ms,
             shares: (draft.kind == 1)
                 .then(|| draft.shares.iter().map(|share| *share as u16).collect()),
+            marker: draft.marker,
         });
         (home, LogRecord { key, value: value.unwrap_or_else(|| draft.encode()), submission })
     }
@@ -218,6 +235,7 @@ struct Draft {
     accepted_at_ms: u64,
     kind: u64,
     shares: Vec<u32>,
+    marker: Option<SimMarker>,
 }
 
 impl Draft {
@@ -232,6 +250,13 @@ impl Draft {
         let mut shares = Vec::new();
         self.shares.iter().for_each(|share| varint(&mut shares, u64::from(*share)));
         bytes(&mut out, 6, &shares);
+        if let Some(SimMarker { closes, revision }) = self.marker {
+            number(&mut out, 7, 1);
+            let mut marker = Vec::new();
+            number(&mut marker, 1, if closes { 1 } else { 2 });
+            number(&mut marker, 2, revision);
+            bytes(&mut out, 8, &marker);
+        }
         out
     }
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use schemas::{
-    BudgetId, BudgetTotals, CategoryTotals, CombinedTotals, Offset, PartitionId, PersonKey,
-    PersonRow, Position, SubmissionId, Term, record_fingerprint,
+    BudgetId, BudgetTotals, CategoryTotals, Closing, CombinedTotals, Offset, PartitionId,
+    PersonKey, PersonRow, Position, SubmissionId, Term, record_fingerprint,
 };
 use storage::log::DeadLetter;
 use storage::store::{RecordCounts, StoredPartition};
@@ -45,11 +45,15 @@ struct NaiveFold {
     ids: BTreeMap<PersonKey, Vec<u128>>,
     current: BTreeMap<PersonKey, SimSubmission>,
     updated_at_ms: BTreeMap<BudgetId, u64>,
+    /// The latest revision of each budget's markers, and the offsets at which they changed whether it is closed.
+    closings: BTreeMap<BudgetId, (u64, Vec<Offset>)>,
 }
 
 enum NaiveOutcome {
     Applied,
     Duplicate,
+    /// Behind a close marker, or a marker that is not later than another one.
+    Ignored,
     Rejected,
 }
 
@@ -171,6 +175,7 @@ impl Oracle {
             people: partitions.iter().map(|totals| totals.people).sum(),
             updated_at_ms: partitions.iter().map(|totals| totals.updated_at_ms).max().unwrap_or(0),
             categories,
+            closed_partitions: partitions.iter().filter(|it| it.closing.is_closed()).count() as u32,
         }
     }
 }
@@ -184,8 +189,16 @@ impl History {
             let outcome = record
                 .submission
                 .as_ref()
-                .map_or(NaiveOutcome::Rejected, |submission| fold.fold(submission));
+                .map_or(NaiveOutcome::Rejected, |submission| fold.fold(submission, offset));
             match (&record.submission, outcome) {
+                (Some(submission), NaiveOutcome::Applied) if submission.marker.is_some() => {
+                    tally.applied += 1;
+                    history.add_totals(&fold, &submission.budget, offset);
+                }
+                (Some(submission), NaiveOutcome::Ignored) if submission.marker.is_some() => {
+                    tally.applied += 1;
+                }
+                (Some(_), NaiveOutcome::Ignored) => tally.duplicates += 1,
                 (Some(submission), NaiveOutcome::Applied) => {
                     tally.applied += 1;
                     let rows = history.people.entry(submission.person).or_default();
@@ -214,7 +227,21 @@ impl History {
 }
 
 impl NaiveFold {
-    fn fold(&mut self, submission: &SimSubmission) -> NaiveOutcome {
+    fn fold(&mut self, submission: &SimSubmission, offset: Offset) -> NaiveOutcome {
+        let (latest, changes) = self.closings.entry(submission.budget.clone()).or_default();
+        if let Some(marker) = submission.marker {
+            if marker.revision <= *latest {
+                return NaiveOutcome::Ignored;
+            }
+            *latest = marker.revision;
+            if marker.closes == changes.len().is_multiple_of(2) {
+                changes.push(offset);
+            }
+            return NaiveOutcome::Applied;
+        }
+        if !changes.len().is_multiple_of(2) {
+            return NaiveOutcome::Ignored;
+        }
         if let Some(shares) = &submission.shares {
             let categories =
                 *self.categories.entry(submission.budget.clone()).or_insert(shares.len());
@@ -252,7 +279,12 @@ impl NaiveFold {
     fn count(&self, budget: &BudgetId) -> BudgetTotals {
         let width = self.categories.get(budget).copied().unwrap_or(0);
         let mut totals = BudgetTotals {
-            updated_at_ms: self.updated_at_ms[budget],
+            updated_at_ms: self.updated_at_ms.get(budget).copied().unwrap_or(0),
+            closing: self
+                .closings
+                .get(budget)
+                .and_then(|(revision, changes)| Closing::new(*revision, changes.clone()))
+                .unwrap_or_default(),
             categories: vec![CategoryTotals::default(); width],
             ..BudgetTotals::default()
         };

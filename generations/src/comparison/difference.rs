@@ -128,6 +128,9 @@ impl<'d> Comparison<'d> {
     pub fn compare_stored_totals(&mut self, log: &BudgetTotals, found: &BudgetTotals) {
         self.compare_totals(log, found);
         self.compare_number("position", log.position.0, found.position.0);
+        if log.closing != found.closing {
+            self.add(format!("closing: {:?}, and {:?} by the log", found.closing, log.closing));
+        }
         self.compare_last_change(log, found);
     }
 

@@ -4,7 +4,7 @@
 
 mod difference;
 
-use schemas::{BudgetId, BudgetTotals, Position};
+use schemas::{BudgetId, BudgetTotals, Closing, Position};
 
 pub use difference::{Comparison, Difference, Scope, Subject};
 
@@ -28,6 +28,7 @@ pub fn pair_by_budget<'a>(
         people: 0,
         updated_at_ms: 0,
         categories: Vec::new(),
+        closing: Closing::NONE,
     };
     let of = |totals: &TotalsByBudget<'a>, wanted: &BudgetId| {
         totals.iter().find(|(budget, _)| *budget == wanted).map_or(&EMPTY, |(_, totals)| *totals)

@@ -66,7 +66,8 @@ impl<OnProgress: Fn(&RepartitionProgress)> Repartition<'_, OnProgress> {
         }
         let old = self.wait_until_folded(from, &last).await?;
         let new = self.wait_until_folded(record, &copied).await?;
-        let found = differences(&old, &new, counts.left_out());
+        let found =
+            differences(&old, &new, counts.left_out_by_outcome(), counts.appended_markers());
         if !found.is_empty() {
             return Err(RepartitionError::Different(found));
         }

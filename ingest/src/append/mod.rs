@@ -3,15 +3,17 @@
 //! Recent ids are looked up in memory and Redis. An older id is recognised by the log itself where it can be (the embedded
 //! log), and by the fold otherwise.
 //!
-//! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, append, store
-//! the receipts.
+//! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, append, confirm
+//! that the budget was not closed meanwhile ([`fences`]), store the receipts.
 
+mod fences;
 mod plan;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use schemas::{Receipt, RecordEncoder};
+use storage::control::BudgetDefinitions;
 use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 
@@ -19,6 +21,7 @@ use crate::detach_on_drop::detach_on_drop;
 use crate::in_flight_limit::InFlightLimit;
 use crate::metrics::IngestMetrics;
 use crate::pending::{AppendOutcome, PendingSubmission};
+use fences::Fences;
 use plan::{Plan, Step};
 
 /// Too many records wait for the log: nothing was appended.
@@ -28,6 +31,7 @@ pub(crate) struct TooManyInFlight;
 /// Appends submissions and remembers the receipts of client-supplied ids.
 pub(crate) struct SubmissionAppender {
     log: Arc<dyn LogWriter>,
+    definitions: Arc<dyn BudgetDefinitions>,
     idempotency: Arc<dyn Idempotency>,
     metrics: Arc<IngestMetrics>,
     in_flight: InFlightLimit,
@@ -36,12 +40,13 @@ pub(crate) struct SubmissionAppender {
 impl SubmissionAppender {
     pub fn new(
         log: Arc<dyn LogWriter>,
+        definitions: Arc<dyn BudgetDefinitions>,
         idempotency: Arc<dyn Idempotency>,
         metrics: Arc<IngestMetrics>,
         max_in_flight_records: usize,
     ) -> Self {
         let in_flight = InFlightLimit::new(max_in_flight_records, metrics.records_in_flight());
-        Self { log, idempotency, metrics, in_flight }
+        Self { log, definitions, idempotency, metrics, in_flight }
     }
 
     /// Appends submissions and returns their outcomes in order.
@@ -67,6 +72,7 @@ impl SubmissionAppender {
     }
 
     async fn append_once_per_id(&self, submissions: Vec<PendingSubmission>) -> Vec<AppendOutcome> {
+        let fences = Fences::before(&self.definitions.catalog(), &submissions);
         let plan = Plan::new(&submissions);
         let begun = match plan.attempts.as_slice() {
             [] => Vec::new(),
@@ -90,6 +96,9 @@ impl SubmissionAppender {
                 Step::IdReused => BeginOutcome::Reused,
             };
             match begun {
+                _ if fences.is_closed(&pending.submission.budget) => {
+                    *outcome = AppendOutcome::Closed;
+                }
                 BeginOutcome::First => {
                     appended.push(index);
                     records.push(encode(pending, &mut encoder));
@@ -111,6 +120,7 @@ impl SubmissionAppender {
                         | AppendError::Sealed
                         | AppendError::Full { .. },
                     ) => AppendOutcome::Unavailable,
+                    Err(AppendError::Closed) => AppendOutcome::Closed,
                     Err(AppendError::Unknown(_)) => AppendOutcome::Unknown,
                     Err(AppendError::Repeated(receipt)) => {
                         AppendOutcome::Accepted { receipt, repeated: true }
@@ -119,6 +129,8 @@ impl SubmissionAppender {
                 };
             }
         }
+        // Before receipts are stored: a later repetition must not be answered with that of a record that does not count.
+        fences.confirm(self.definitions.as_ref(), &submissions, &mut outcomes).await;
         self.finish_attempts(&plan, &begun, &outcomes).await;
 
         for (index, step) in plan.steps.iter().enumerate() {

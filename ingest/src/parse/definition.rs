@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 
 use super::json::{json_type, parse_known_members, parse_string};
 
-/// Parses the body of `PUT /v1/budgets/{budget}`. The result's `revision` and `frozen` are placeholders.
+/// Parses the body of `PUT /v1/budgets/{budget}`. The result's `revision`, `frozen` and `closing` are
+/// placeholders.
 ///
 /// # Errors
 /// A problem with every fault of the body.
@@ -49,6 +50,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
         ),
         revision: 0,
         frozen: false,
+        closing: None,
     };
     let mut faults = parser.faults;
     for fault in budget.faults() {

@@ -26,6 +26,7 @@ fn budget(categories: &[&str]) -> Budget {
         identity: IdentityRule::Required,
         revision: 1,
         frozen: true,
+        closing: None,
     }
 }
 

@@ -102,6 +102,11 @@ pub(super) fn refused(error: DefinitionError, frozen: &str) -> Problem {
         DefinitionError::Refused(ChangeRefused::Frozen) => {
             Problem::new(ProblemKind::BudgetFrozen).detail(frozen)
         }
+        DefinitionError::Refused(ChangeRefused::Closed) => {
+            Problem::new(ProblemKind::BudgetClosed).detail(
+                "the budget is closed; it can be deleted once it is reopened, by a later `closes_at` or none",
+            )
+        }
         DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
         DefinitionError::Refused(ChangeRefused::NotUnderstood) => {
             problems::definition_not_understood("it is left unchanged")

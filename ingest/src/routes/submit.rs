@@ -72,6 +72,8 @@ fn respond(
         }
         Some(AppendOutcome::InFlight) => Err(problems::in_flight()),
         Some(AppendOutcome::IdReused) => Err(problems::id_reused()),
+        Some(AppendOutcome::Closed) => Err(problems::budget_closed()),
+        Some(AppendOutcome::ClosedMeanwhile) => Err(problems::closed_meanwhile()),
         Some(AppendOutcome::Unavailable) => Err(problems::log_unavailable()),
         Some(AppendOutcome::Unknown) | None => Err(problems::outcome_unknown(id)),
     }

@@ -128,6 +128,12 @@ fn write_results(budget: &BudgetId, results: Vec<ItemResult>, request: &str) -> 
             }
             ItemResult::Appended(id, AppendOutcome::InFlight) => (problems::in_flight(), Some(id)),
             ItemResult::Appended(id, AppendOutcome::IdReused) => (problems::id_reused(), Some(id)),
+            ItemResult::Appended(id, AppendOutcome::Closed) => {
+                (problems::budget_closed(), Some(id))
+            }
+            ItemResult::Appended(id, AppendOutcome::ClosedMeanwhile) => {
+                (problems::closed_meanwhile(), Some(id))
+            }
             ItemResult::Appended(id, AppendOutcome::Unavailable) => {
                 (problems::log_unavailable(), Some(id))
             }

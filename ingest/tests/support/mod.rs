@@ -165,6 +165,10 @@ pub struct FakeDefinitions {
     pub changes: AtomicUsize,
     /// Applied just before the next change, as a concurrent writer would.
     pub concurrent_change: Mutex<Option<Budget>>,
+    /// Applied just before the next confirmation is read, as a processor would.
+    pub before_confirmation: Mutex<Option<Budget>>,
+    /// The control topic cannot be read to its end.
+    pub unconfirmed: AtomicBool,
     changed: watch::Sender<()>,
 }
 
@@ -194,6 +198,17 @@ impl BudgetDefinitions for FakeDefinitions {
 
     fn is_loaded(&self) -> bool {
         self.loaded.load(Ordering::SeqCst)
+    }
+
+    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+        tokio::task::yield_now().await;
+        if self.unconfirmed.load(Ordering::SeqCst) {
+            return Err(DefinitionError::Unavailable("injected fault".into()));
+        }
+        if let Some(budget) = lock(&self.before_confirmation).take() {
+            self.put(budget);
+        }
+        Ok(self.catalog())
     }
 
     fn changes(&self) -> watch::Receiver<()> {
@@ -314,6 +329,8 @@ impl Harness {
             failing: AtomicBool::new(false),
             changes: AtomicUsize::new(0),
             concurrent_change: Mutex::default(),
+            before_confirmation: Mutex::default(),
+            unconfirmed: AtomicBool::new(false),
             changed: watch::Sender::new(()),
         });
         for budget in default_budgets().unwrap() {

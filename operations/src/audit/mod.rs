@@ -190,6 +190,11 @@ fn compare_served(
                     found.0,
                 );
             }
+            if log.is_final() != totals.is_final() {
+                let by = |is_final| if is_final { "final" } else { "not final" };
+                let (found, log) = (by(totals.is_final()), by(log.is_final()));
+                comparison.add(format!("{found}, and {log} by the log"));
+            }
             comparison.compare_totals(&as_budget_totals(log), &as_budget_totals(totals));
         }
         Err(fault) => comparison.add(fault.to_string()),

@@ -244,7 +244,7 @@ impl AuditReplay {
         self.reach(Position(record.offset.0));
         match self.counted.fold(record, FoldMode::Live)? {
             FoldOutcome::Applied => self.tally.applied += 1,
-            FoldOutcome::Duplicate => self.tally.duplicates += 1,
+            FoldOutcome::Duplicate | FoldOutcome::Late => self.tally.duplicates += 1,
             FoldOutcome::DeadLetter(_) => self.tally.dead_lettered += 1,
         }
         if !self.rows_from.includes(record.offset) {

@@ -132,6 +132,8 @@ struct Api<'a> {
 #[derive(Deserialize)]
 struct ApiResponse {
     people: u64,
+    #[serde(default, rename = "final")]
+    is_final: bool,
     version: String,
     categories: Vec<Category>,
 }
@@ -283,8 +285,10 @@ impl ApiResponse {
                 })?;
             Ok(CategoryTotals { basis_points: category.total_basis_points, people_by_percent })
         };
+        let closed_partitions = if self.is_final { positions.len() as u32 } else { 0 };
         Ok(CombinedTotals {
             term: registry.term(),
+            closed_partitions,
             positions,
             people: self.people,
             updated_at_ms: 0,

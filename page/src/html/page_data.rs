@@ -51,6 +51,8 @@ enum Aggregate<'a> {
 struct WithheldData {
     reason: &'static str,
     until: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -105,12 +107,13 @@ fn aggregate<'a>(budget: &'a BudgetView, results: &'a Results) -> Option<Aggrega
     match results {
         Results::NotYet | Results::Unavailable => None,
         Results::Withheld(withheld) => {
-            let (reason, until) = match withheld {
-                Withheld::AfterClose(until) => ("after_close", Some(*until)),
-                Withheld::MinimumPeople => ("minimum_people", None),
-                Withheld::UnknownRule => ("unknown_rule", None),
+            let (reason, until, state) = match withheld {
+                Withheld::AfterClose(until) => ("after_close", Some(*until), None),
+                Withheld::Counting => ("after_close", None, Some("counting")),
+                Withheld::MinimumPeople => ("minimum_people", None, None),
+                Withheld::UnknownRule => ("unknown_rule", None, None),
             };
-            let withheld = WithheldData { reason, until };
+            let withheld = WithheldData { reason, until, state };
             Some(Aggregate::Withheld { budget: &budget.id, name: &budget.name, withheld })
         }
         Results::Shown(shown) => serde_json::from_str(&shown.json).ok().map(Aggregate::Shown),

@@ -27,6 +27,7 @@ pub(super) fn results(
         }
         Results::Shown(shown) => html! {
             p id="people" { (texts.format("people", &[("people", &texts.numbers().whole(shown.people))])) }
+            @if shown.is_final { p id="final" { (texts.text("final_result")) } }
             @if shown.people == 0 { p id="nobody" { (texts.text("nobody_yet")) } }
             @if let Some(at) = shown.updated_at {
                 p class="as-of" { (texts.markup("as_of", &[("time", time_with(at, texts, Some("as-of")))])) }
@@ -44,6 +45,7 @@ fn withheld_text(withheld: Withheld, texts: &Texts) -> Markup {
         Withheld::AfterClose(until) => {
             texts.markup("withheld_after_close", &[("time", time(until, texts))])
         }
+        Withheld::Counting => html! { (texts.text("withheld_counting")) },
         Withheld::MinimumPeople => html! { (texts.text("withheld_minimum_people")) },
         Withheld::UnknownRule => html! { (texts.text("withheld_unknown_rule")) },
     }

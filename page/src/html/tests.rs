@@ -36,7 +36,13 @@ fn shown(budget: &Budget) -> Results {
     let half = CategoryResult { total_basis_points: 15_000, median_tenths: 455 };
     let mut categories = vec![CategoryResult::default(); budget.categories.len()];
     (categories[0], categories[6]) = (half, half);
-    Results::Shown(ShownResults { people: 3, updated_at: Some(now()), categories, json })
+    Results::Shown(ShownResults {
+        people: 3,
+        is_final: false,
+        updated_at: Some(now()),
+        categories,
+        json,
+    })
 }
 
 /// Renders every page of a budget in one language.
@@ -145,7 +151,12 @@ fn pages_are_complete_in_every_language() {
 fn withheld_results_have_no_number_on_any_page() {
     let mut budget = default_budget();
     budget.categories.iter_mut().for_each(|category| category.color = None);
-    for withheld in [Withheld::AfterClose(now()), Withheld::MinimumPeople, Withheld::UnknownRule] {
+    for withheld in [
+        Withheld::AfterClose(now()),
+        Withheld::Counting,
+        Withheld::MinimumPeople,
+        Withheld::UnknownRule,
+    ] {
         let results = Results::Withheld(withheld);
         let view = BudgetView::new(&budget, Language::En, now());
         let page = results_page(Texts::of(Language::En), &view, &results);

@@ -40,9 +40,9 @@ test("the scripts use every text, and no other", () => {
   const source = assets().filter((file) => file.endsWith(".js")).map((file) => readText(`assets/${file}`)).join("\n");
   const keys = new Set(Object.keys(english).map((key) => (plurals.has(base(key)) ? base(key) : key)));
   const quoted = new Set([...source.matchAll(/"([a-z_]+)"/g)].map(([, word]) => word));
-  // Built from a part: fault_{kind} and withheld_{reason}.
+  // Built from a part: fault_{kind}, and withheld_{state} or withheld_{reason}.
   for (const fault of ["not_a_number", "range", "decimals"]) quoted.add(`fault_${fault}`);
-  for (const reason of ["after_close", "minimum_people", "unknown_rule"]) quoted.add(`withheld_${reason}`);
+  for (const reason of ["after_close", "counting", "minimum_people", "unknown_rule"]) quoted.add(`withheld_${reason}`);
   for (const key of keys) assert.ok(quoted.has(key), `unused: ${key}`);
   const used = [...source.matchAll(/\btext\(\s*"([a-z_]+)"/g)].map(([, word]) => word);
   for (const key of used) assert.ok(keys.has(key), `missing: ${key}`);

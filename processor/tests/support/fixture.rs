@@ -95,6 +95,7 @@ pub fn definition(id: &str) -> Arc<Budget> {
         identity: IdentityRule::Required,
         revision: 1,
         frozen: true,
+        closing: None,
     })
 }
 

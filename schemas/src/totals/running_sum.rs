@@ -13,15 +13,19 @@ struct Step {
     partition: u32,
     records: u64,
     first_percents: Vec<usize>,
+    closed: bool,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
     let percents = prop::collection::vec(0..=100_usize, 0..6);
-    (0..PARTITIONS, 0..3_u64, percents).prop_map(|(partition, records, first_percents)| Step {
-        partition,
-        records,
-        first_percents,
-    })
+    (0..PARTITIONS, 0..3_u64, percents, any::<bool>()).prop_map(
+        |(partition, records, first_percents, closed)| Step {
+            partition,
+            records,
+            first_percents,
+            closed,
+        },
+    )
 }
 
 /// Totals of one partition. The first category gets each person's percents, the second the rest.
@@ -39,6 +43,7 @@ fn totals(position: u64, first_percents: &[usize]) -> BudgetTotals {
         people,
         updated_at_ms: position / 2,
         categories,
+        closing: Closing::default(),
     };
     assert!(totals.is_consistent());
     totals
@@ -57,12 +62,14 @@ proptest! {
     ) {
         let mut parts = vec![BudgetTotals::default(); PARTITIONS as usize];
         let mut sum = merged(&parts);
-        for Step { partition, records, first_percents } in steps {
+        for Step { partition, records, first_percents, closed } in steps {
             let former = &mut parts[partition as usize];
-            let newer = totals(former.position.0 + records, &first_percents);
+            let mut newer = totals(former.position.0 + records, &first_percents);
+            newer.closing = Closing::new(1, if closed { vec![Offset(0)] } else { Vec::new() }).unwrap();
             sum = sum.replace(PartitionId(partition), former, &newer).unwrap();
             *former = newer;
             prop_assert_eq!(&sum, &merged(&parts));
+            prop_assert_eq!(sum.is_final(), parts.iter().all(|part| part.closing.is_closed()));
         }
     }
 
@@ -104,7 +111,13 @@ fn ten_billion_people_move_exactly() {
         let mut category = CategoryTotals { basis_points: people * 10_000, ..Default::default() };
         category.people_by_percent[100] = people;
         let categories = vec![category];
-        BudgetTotals { position: Position(position), people, updated_at_ms: 1, categories }
+        BudgetTotals {
+            position: Position(position),
+            people,
+            updated_at_ms: 1,
+            categories,
+            closing: Closing::default(),
+        }
     };
     let mut parts = vec![BudgetTotals::default(); PARTITIONS as usize];
     parts[0] = billions(1, 4_999_999_999);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schemas::{Budget, BudgetId, StoredBudget};
+use schemas::{Budget, BudgetId, ClosingFence, ClosingState, StoredBudget};
 
 /// Decides a change of a definition: `Ok(Some)` is written, `Ok(None)` leaves it unchanged.
 pub type Change<'a> =
@@ -26,27 +26,74 @@ pub enum ChangeRefused {
         "a newer release wrote the budget's definition: this release does not understand all of it, and leaves it unchanged"
     )]
     NotUnderstood,
+    /// The budget is closed: a budget with its id that was defined anew would be closed in the log.
+    #[error("the budget is closed, and can only be deleted once it is reopened")]
+    Closed,
     /// A condition of the request on the current definition does not hold.
     #[error("the current definition is not the one that the change was made for")]
     PreconditionFailed,
 }
 
-/// Creates or replaces a definition. Ignores revision and `frozen` of `wanted`.
+/// Creates or replaces a definition. Ignores revision, `frozen` and `closing` of `wanted`.
+///
+/// A closed budget is reopened if it is to close later than before, or not at all.
 ///
 /// # Errors
 /// When it would change frozen fields.
 pub fn define(current: Option<&Budget>, wanted: &Budget) -> Result<Option<Budget>, ChangeRefused> {
     let Some(current) = current else {
-        return Ok(Some(Budget { revision: 1, frozen: false, ..wanted.clone() }));
+        return Ok(Some(Budget { revision: 1, frozen: false, closing: None, ..wanted.clone() }));
     };
     if current.frozen && !current.keeps_frozen_rules(wanted) {
         return Err(ChangeRefused::Frozen);
     }
-    let unchanged = Budget { revision: current.revision, frozen: current.frozen, ..wanted.clone() };
+    let Budget { frozen, closing, .. } = *current;
+    let unchanged = Budget { revision: current.revision, frozen, closing, ..wanted.clone() };
     if unchanged == *current {
         return Ok(None);
     }
-    Ok(Some(Budget { revision: current.revision + 1, ..unchanged }))
+    let revision = current.revision + 1;
+    let closes_later = match (current.closes_at, wanted.closes_at) {
+        (Some(before), Some(after)) => before < after,
+        (before, after) => before.is_some() && after.is_none(),
+    };
+    let closing = closing.map(|fence| match fence.state {
+        ClosingState::Closed if closes_later => {
+            ClosingFence { revision, state: ClosingState::Reopening }
+        }
+        ClosingState::Closed | ClosingState::Reopening | ClosingState::Reopened => fence,
+    });
+    Ok(Some(Budget { revision, closing, ..unchanged }))
+}
+
+/// Closes a budget whose closing time has passed, if it still is the one of `due`.
+///
+/// # Errors
+/// Never.
+pub fn close(current: Option<&Budget>, due: &Budget) -> Result<Option<Budget>, ChangeRefused> {
+    Ok(current
+        .filter(|current| !current.is_fenced() && current.closes_at == due.closes_at)
+        .map(|current| with_closing_state(current, ClosingState::Closed)))
+}
+
+/// Opens a budget again whose reopen markers, those of `reopening`, are in every partition.
+///
+/// # Errors
+/// Never.
+pub fn complete_reopening(
+    current: Option<&Budget>,
+    reopening: ClosingFence,
+) -> Result<Option<Budget>, ChangeRefused> {
+    Ok(current
+        .filter(|current| {
+            current.closing == Some(reopening) && reopening.state == ClosingState::Reopening
+        })
+        .map(|current| with_closing_state(current, ClosingState::Reopened)))
+}
+
+fn with_closing_state(current: &Budget, state: ClosingState) -> Budget {
+    let revision = current.revision + 1;
+    Budget { revision, closing: Some(ClosingFence { revision, state }), ..current.clone() }
 }
 
 /// Creates a definition if there is none, such as a default budget.
@@ -88,10 +135,11 @@ pub fn freeze_checked(
 /// Deletes a budget without people: its first submission would have frozen it.
 ///
 /// # Errors
-/// When the budget does not exist, or is frozen.
+/// When the budget does not exist, is frozen, or is closed.
 pub fn delete(current: Option<&Budget>) -> Result<(), ChangeRefused> {
     match current {
         None => Err(ChangeRefused::Unknown),
+        Some(budget) if budget.is_fenced() => Err(ChangeRefused::Closed),
         Some(Budget { frozen: true, .. }) => Err(ChangeRefused::Frozen),
         Some(_) => Ok(()),
     }
@@ -246,6 +294,42 @@ mod tests {
         let json =
             r#"{"id":"b","name":"B","categories":[{"id":"x","name":"X"},{"id":"y","name":"Y"}]}"#;
         Budget { revision, ..serde_json::from_str(json).unwrap() }
+    }
+
+    fn at(text: &str) -> Option<jiff::Timestamp> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_closed_budget_is_reopened_only_by_a_later_closing_time_or_none() {
+        let open = Budget { closes_at: at("2027-01-02T00:00:00Z"), ..budget(4) };
+        let closed = close(Some(&open), &open).unwrap().unwrap();
+        let fence = ClosingFence { revision: 5, state: ClosingState::Closed };
+        assert_eq!((closed.revision, closed.closing), (5, Some(fence)));
+        assert_eq!(close(Some(&closed), &closed), Ok(None), "closed once");
+        let moved = Budget { closes_at: at("2027-01-03T00:00:00Z"), ..open.clone() };
+        assert_eq!(close(Some(&moved), &open), Ok(None), "its closing time has moved");
+        assert_eq!(delete(Some(&closed)), Err(ChangeRefused::Closed));
+        for (closes_at, reopens) in [
+            (None, true),
+            (at("2027-01-02T00:00:01Z"), true),
+            (at("2027-01-02T00:00:00Z"), false),
+            (at("2027-01-01T00:00:00Z"), false),
+        ] {
+            let wanted = Budget { closes_at, name: "another".into(), ..open.clone() };
+            let next = define(Some(&closed), &wanted).unwrap().unwrap();
+            let reopening = ClosingFence { revision: 6, state: ClosingState::Reopening };
+            assert_eq!(next.closing, Some(if reopens { reopening } else { fence }));
+            assert!(next.is_fenced());
+            let opened = complete_reopening(Some(&next), reopening).unwrap();
+            assert_eq!(opened.as_ref().is_some_and(|it| !it.is_fenced()), reopens);
+            if let Some(opened) = opened {
+                assert_eq!(complete_reopening(Some(&opened), reopening), Ok(None));
+                // The next fence has a later revision than every marker before.
+                let again = close(Some(&opened), &opened).unwrap().unwrap();
+                assert!(again.closing.unwrap().revision > opened.closing.unwrap().revision);
+            }
+        }
     }
 
     fn id() -> BudgetId {

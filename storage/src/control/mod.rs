@@ -21,8 +21,8 @@ use schemas::{Budget, BudgetId, LogRef};
 use tokio::sync::watch;
 
 pub use budgets::{
-    Catalog, Change, ChangeRefused, Deletion, define, define_if_absent, delete, freeze,
-    freeze_checked,
+    Catalog, Change, ChangeRefused, Deletion, close, complete_reopening, define, define_if_absent,
+    delete, freeze, freeze_checked,
 };
 pub use secret::{SecretRecord, record_secret, wait_for_other_secret};
 
@@ -71,6 +71,15 @@ pub trait BudgetDefinitions: Send + Sync + 'static {
 
     /// Whether the history has been read to its end once. Before that, a budget that is not in the catalog may exist.
     fn is_loaded(&self) -> bool;
+
+    /// Reads the definitions from the history itself, as of a moment after this call: linearizable.
+    ///
+    /// Includes every change that anyone has got from here before, but maybe not yet one that [`change`](Self::change) has
+    /// returned somewhere.
+    ///
+    /// # Errors
+    /// When the history cannot be read within seconds.
+    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError>;
 
     /// Subscribes to changes of the catalog.
     fn changes(&self) -> watch::Receiver<()>;

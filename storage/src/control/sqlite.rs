@@ -189,6 +189,11 @@ impl BudgetDefinitions for SqliteControlTopic {
         true
     }
 
+    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+        let history = self.on_thread(|state, connection| state.read_new(connection)).await?;
+        Ok(Arc::clone(&history.catalog))
+    }
+
     fn changes(&self) -> watch::Receiver<()> {
         self.state.changed.subscribe()
     }

@@ -56,6 +56,9 @@ pub enum AppendError {
         /// The configured size.
         max_bytes: u64,
     },
+    /// The budget is closed in the log: the record is not in it.
+    #[error("the budget is closed in the log")]
+    Closed,
     /// The log has this submission already, at this address.
     #[error("the submission is in the log already, at {0}")]
     Repeated(Receipt),

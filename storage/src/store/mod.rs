@@ -58,9 +58,9 @@ pub struct RecordFingerprint {
 /// Numbers of folded records by outcome. Their sum is the position minus the start of the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RecordCounts {
-    /// Records that changed totals.
+    /// Records that changed totals, and markers.
     pub applied: u64,
-    /// Records with a repeated submission id, which were ignored.
+    /// Records that were ignored: with a repeated submission id, or behind the close marker of their budget.
     pub duplicates: u64,
     /// Records that were dead-lettered.
     pub dead_lettered: u64,

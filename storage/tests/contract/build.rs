@@ -29,6 +29,7 @@ pub fn budget(id: &BudgetId) -> Budget {
         identity: IdentityRule::Required,
         revision: 0,
         frozen: false,
+        closing: None,
     }
 }
 
@@ -58,6 +59,7 @@ pub fn totals(position: u64, people: u64, categories: usize) -> BudgetTotals {
         people,
         updated_at_ms: 1_800_000_000_000 + position,
         categories: categories.collect(),
+        closing: schemas::Closing::NONE,
     };
     assert!(totals.is_consistent());
     totals

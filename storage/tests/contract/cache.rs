@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use schemas::{
-    BudgetId, BudgetTotals, CombinedTotals, Generation, LogNumber, PartitionCount, PartitionId,
-    PartitionTotals, Position, Term,
+    BudgetId, BudgetTotals, CombinedTotals, Generation, LogNumber, Marker, MarkerKind, Offset,
+    PartitionCount, PartitionId, PartitionTotals, Position, Term,
 };
 use storage::cache::{Cache, CacheUpdate};
 use tokio::sync::broadcast::Receiver;
@@ -35,6 +35,7 @@ macro_rules! cache_contract {
             one_publication_may_contain_several_partitions,
             ten_billion_people_are_summed_exactly,
             a_budget_without_submissions_has_an_empty_aggregate,
+            the_aggregate_is_final_once_every_partition_is_closed,
             older_totals_change_nothing,
             an_aggregate_never_mixes_generations,
             an_aggregate_of_a_former_partition_count_is_a_miss_until_the_new_one_is_complete,
@@ -132,6 +133,26 @@ pub async fn a_budget_without_submissions_has_an_empty_aggregate(fixture: &Fixtu
     let parts = [totals(1, 1, 2), BudgetTotals::default()];
     publish(cache, &budget, FIRST, count(2), &[(0, parts[0].clone())]).await;
     assert_eq!(read(cache, &budget).await, Some(sum(FIRST, &parts)));
+}
+
+pub async fn the_aggregate_is_final_once_every_partition_is_closed(fixture: &Fixture) {
+    let (cache, budget) = (&*fixture.cache, new_budget_id());
+    // One of the partitions has no submission, and one was reopened meanwhile.
+    let mut parts = [totals(5, 4, 3), totals(6, 2, 3), BudgetTotals::default()];
+    let all = (0..).zip(parts.clone()).collect::<Vec<_>>();
+    publish(cache, &budget, FIRST, count(3), &all).await;
+    for (revision, partition, is_final) in
+        [(2, 0, false), (2, 2, false), (2, 1, true), (3, 0, false), (4, 0, true)]
+    {
+        let part = &mut parts[partition];
+        let kind = if revision == 3 { MarkerKind::Reopen } else { MarkerKind::Close };
+        part.closing.fold(Marker { kind, revision }, Offset(part.position.0));
+        part.position.0 += 1;
+        publish(cache, &budget, FIRST, count(3), &[(partition as u32, part.clone())]).await;
+        let aggregate = read(cache, &budget).await.unwrap();
+        assert_eq!(aggregate.is_final(), is_final, "revision {revision} of {partition}");
+        assert_eq!(aggregate, sum(FIRST, &parts));
+    }
 }
 
 pub async fn an_aggregate_of_a_former_partition_count_is_a_miss_until_the_new_one_is_complete(

@@ -4,10 +4,10 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::{Budget, BudgetId, PersonKeyHasher};
+use schemas::{Budget, BudgetId, ClosingState, PersonKeyHasher};
 use storage::control::{
-    BudgetDefinitions, ChangeRefused, DefinitionError, SecretRecord, define, define_if_absent,
-    delete, freeze, record_secret, wait_for_other_secret,
+    BudgetDefinitions, ChangeRefused, DefinitionError, SecretRecord, close, complete_reopening,
+    define, define_if_absent, delete, freeze, record_secret, wait_for_other_secret,
 };
 use storage::open_error::OpenError;
 
@@ -47,6 +47,7 @@ macro_rules! definitions_contract {
             a_deletion_and_a_freeze_exclude_each_other,
             the_first_of_concurrent_secrets_is_recorded_and_others_are_refused,
             a_recorded_secret_reaches_a_follower,
+            what_anyone_has_seen_is_in_every_later_confirmation,
         }
     };
 }
@@ -291,4 +292,28 @@ pub async fn a_recorded_secret_reaches_a_follower(fixture: &Fixture) {
     let (noticed, ()) =
         tokio::time::timeout(LOADING, async { tokio::join!(noticed, recorded) }).await.unwrap();
     assert!(!noticed.is_transient(), "{noticed}");
+}
+
+pub async fn what_anyone_has_seen_is_in_every_later_confirmation(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    let closes_at = Some("2027-01-01T00:00:00Z".parse().unwrap());
+    put(&*fixture.ours, &Budget { closes_at, ..budget(&id) }).await.unwrap();
+    for _ in 0..3 {
+        let open = read_definition(&*fixture.ours, &id).await;
+        let closed = fixture.ours.change(&id, &|current| close(current, &open)).await.unwrap();
+        let seen = async || current(&*fixture.follower, &id).as_ref() == Some(&*closed);
+        until("the follower knows the fence", LOADING, seen).await;
+        let confirmed = fixture.rival.confirmed().await.unwrap();
+        assert_eq!(confirmed.get(id.as_str()), Some(&closed));
+        // Nothing has changed, which takes another way.
+        let confirmed = fixture.rival.confirmed().await.unwrap();
+        assert_eq!(confirmed.get(id.as_str()), Some(&closed));
+        let later = Budget { closes_at: None, ..Budget::clone(&closed) };
+        let fence = put(&*fixture.ours, &later).await.unwrap().closing.unwrap();
+        assert_eq!(fence.state, ClosingState::Reopening);
+        let reopen = |current: Option<&Budget>| complete_reopening(current, fence);
+        assert!(!fixture.rival.change(&id, &reopen).await.unwrap().is_fenced());
+        put(&*fixture.ours, &Budget { closes_at, ..later }).await.unwrap();
+    }
 }

@@ -34,7 +34,9 @@ impl PageResults {
         };
         let answer = reading.aged.answer;
         // The answer may be of an earlier definition, which withheld less.
-        match answer.withheld().or_else(|| withheld(budget, answer.totals().people, now)) {
+        let totals = answer.totals();
+        let now_withheld = || withheld(budget, totals.people, totals.is_final(), now);
+        match answer.withheld().or_else(now_withheld) {
             Some(withheld) => Self::Withheld(of_answer(withheld)),
             None => Self::Shown(answer),
         }
@@ -64,6 +66,7 @@ impl PageResults {
 fn of_answer(withheld: Withheld) -> view::Withheld {
     match withheld {
         Withheld::AfterClose(until) => view::Withheld::AfterClose(until),
+        Withheld::Counting(_) => view::Withheld::Counting,
         Withheld::MinimumPeople => view::Withheld::MinimumPeople,
         Withheld::UnknownRule => view::Withheld::UnknownRule,
     }
@@ -78,6 +81,7 @@ fn shown(answer: &Answer) -> ShownResults {
     });
     ShownResults {
         people: totals.people,
+        is_final: totals.is_final(),
         updated_at: updated_at.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         categories: categories.collect(),
         json: String::from_utf8_lossy(&answer.plain().body).into_owned(),

@@ -73,6 +73,8 @@ impl RecountTotals {
             people: budget.people,
             updated_at_ms: 0,
             categories: budget.categories.clone(),
+            // Rows do not say whether everything that was accepted in time is written: a recount is never final.
+            closed_partitions: 0,
         })
     }
 }

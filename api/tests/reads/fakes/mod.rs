@@ -190,6 +190,10 @@ impl BudgetDefinitions for FakeDefinitions {
         !self.loading.load(Ordering::SeqCst)
     }
 
+    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+        Ok(self.catalog())
+    }
+
     fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }

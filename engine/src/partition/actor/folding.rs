@@ -17,7 +17,7 @@ impl Partition {
     /// than fit into one commit is kept, and the rest of it is folded after the commit.
     pub(super) fn fold(&mut self, batch: RecordBatch) -> Result<(), PartitionExit> {
         let started = Instant::now();
-        let (mut applied, mut duplicates) = (0, 0);
+        let (mut applied, mut duplicates, mut late) = (0, 0, 0);
         let mut last = None;
         let mut is_complete = true;
         for record in batch.iter() {
@@ -47,13 +47,18 @@ impl Partition {
                     self.dead_letter_limit.record_accepted();
                     duplicates += 1;
                 }
+                FoldOutcome::Late => {
+                    self.dead_letter_limit.record_accepted();
+                    late += 1;
+                }
                 FoldOutcome::DeadLetter(reason) => self.dead_letter(record, &reason)?,
             }
             self.folded.position = record.offset.next();
             last = Some(record);
         }
         if let Some(record) = last {
-            self.advance(record, applied, duplicates, started);
+            // The tally has no number of its own for late submissions, which change as little.
+            self.advance(record, applied, duplicates, late, started);
         }
         if !is_complete {
             self.unfinished_batch = Some(batch);
@@ -82,7 +87,14 @@ impl Partition {
     }
 
     /// Moves the folded checkpoint past a batch's last new record.
-    fn advance(&mut self, last: Record<'_>, applied: u64, duplicates: u64, started: Instant) {
+    fn advance(
+        &mut self,
+        last: Record<'_>,
+        applied: u64,
+        duplicates: u64,
+        late: u64,
+        started: Instant,
+    ) {
         if !std::mem::replace(&mut self.has_folded_new_record, true) {
             tracing::info!(
                 partition = %self.id.partition,
@@ -98,9 +110,9 @@ impl Partition {
         });
         self.folded.identity.get_or_insert_with(|| self.deps.identity.clone());
         self.folded.tally.applied += applied;
-        self.folded.tally.duplicates += duplicates;
+        self.folded.tally.duplicates += duplicates + late;
         self.deps.progress.set_high(self.folded.position);
-        self.deps.metrics.folded(applied, duplicates, started.elapsed());
+        self.deps.metrics.folded(applied, duplicates, late, started.elapsed());
     }
 
     /// Replays a record that the totals already contain: brings people up to the totals' position.

@@ -194,7 +194,16 @@ fn follow(config: &KafkaConfig, state: &State, stop: &CancellationToken) -> Kafk
 
 /// Creates a consumer that reads the topic from its start.
 pub(super) fn consumer(config: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietContext>> {
-    let consumer: BaseConsumer<QuietContext> = config
+    let consumer = client(config)?;
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_offset(&config.definitions_topic, 0, Offset::Beginning)?;
+    consumer.assign(&partitions)?;
+    Ok(consumer)
+}
+
+/// Creates a consumer that reads nothing yet.
+pub(super) fn client(config: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietContext>> {
+    config
         .client()
         // Required by the client; no offset is ever committed to it.
         .set("group.id", format!("{}-readers", config.definitions_topic))
@@ -204,11 +213,7 @@ pub(super) fn consumer(config: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietCo
         .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "100")
         .set("statistics.interval.ms", Rebootstrap::STATISTICS_INTERVAL_MS)
-        .create_with_context(QuietContext::new(config)?)?;
-    let mut partitions = TopicPartitionList::new();
-    partitions.add_partition_offset(&config.definitions_topic, 0, Offset::Beginning)?;
-    consumer.assign(&partitions)?;
-    Ok(consumer)
+        .create_with_context(QuietContext::new(config)?)
 }
 
 #[cfg(test)]

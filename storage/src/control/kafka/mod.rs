@@ -7,8 +7,10 @@
 //! | file | owns |
 //! |---|---|
 //! | `follower` | the consumer thread, and the state that it maintains |
+//! | `end_reader` | reading the topic to its end on request |
 //! | `transaction` | reading to the end and writing, in one transaction |
 
+mod end_reader;
 mod follower;
 mod transaction;
 
@@ -25,6 +27,7 @@ use schemas::{Budget, BudgetId, LogRef, SecretFingerprint, StoredBudget};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use self::end_reader::EndReader;
 use self::follower::State;
 use self::transaction::WriteError;
 use super::{
@@ -46,6 +49,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub struct KafkaControlTopic {
     config: KafkaConfig,
     state: Arc<State>,
+    end_reader: EndReader,
     /// Serializes the changes of this process. Kafka serializes those of different processes.
     changing: tokio::sync::Mutex<()>,
     stop: CancellationToken,
@@ -59,7 +63,13 @@ impl KafkaControlTopic {
     pub fn open(config: &KafkaConfig) -> std::io::Result<Self> {
         let (state, stop) = (Arc::new(State::default()), CancellationToken::new());
         follower::spawn(config.clone(), Arc::clone(&state), stop.clone())?;
-        Ok(Self { config: config.clone(), state, changing: tokio::sync::Mutex::default(), stop })
+        Ok(Self {
+            end_reader: EndReader::start(config.clone())?,
+            config: config.clone(),
+            state,
+            changing: tokio::sync::Mutex::default(),
+            stop,
+        })
     }
 
     async fn blocking<T: Send + 'static>(
@@ -123,6 +133,10 @@ impl BudgetDefinitions for KafkaControlTopic {
 
     fn is_loaded(&self) -> bool {
         self.state.is_loaded()
+    }
+
+    async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+        self.end_reader.read().await
     }
 
     fn changes(&self) -> watch::Receiver<()> {

@@ -5,7 +5,7 @@ use runtime::clock::now_ms;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use schemas::{LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt, RecordDecoder};
 
-use super::{read_end, submission_index};
+use super::{closed_budgets, read_end, submission_index};
 use crate::log::{AppendError, DeadLetter, NewRecord};
 
 /// Size of a probe: the size of many submissions.
@@ -143,7 +143,8 @@ fn note_indexed(
     Ok(())
 }
 
-/// Inserts records and indexes their submission ids. With `once_per_id`, those whose id is in the log are refused.
+/// Inserts records and indexes their submission ids. With `once_per_id`, those whose id is in the log are refused, and those
+/// whose budget is closed.
 fn insert_records(
     transaction: &Transaction<'_>,
     ends: &mut [Position],
@@ -168,6 +169,12 @@ fn insert_records(
                     false => AppendError::IdReused,
                 }));
             }
+            if once_per_id
+                && let Some(submission) = &submission
+                && closed_budgets::is_closed(transaction, partition, submission.budget)?
+            {
+                return Ok(Err(AppendError::Closed));
+            }
             let end = ends
                 .get_mut(partition.0 as usize)
                 .ok_or_else(|| rusqlite::Error::InvalidParameterName(partition.to_string()))?;
@@ -182,6 +189,10 @@ fn insert_records(
             let address = Receipt { log: LogNumber::FIRST, partition, offset };
             if let Some(submission) = &submission {
                 submission_index::insert(transaction, submission, address)?;
+                if let Some(marker) = submission.marker {
+                    let budget = submission.budget;
+                    closed_budgets::note_marker(transaction, partition, budget, marker)?;
+                }
             }
             Ok(Ok(address))
         })

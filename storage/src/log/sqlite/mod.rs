@@ -3,6 +3,7 @@
 //! An append returns after its COMMIT was synced to the disk.
 
 mod appender;
+mod closed_budgets;
 mod dead_letter_journal;
 mod reader;
 mod source;

@@ -10,6 +10,8 @@ use schemas::{
     LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt, RecordDecoder, RecordView,
 };
 
+use super::closed_budgets;
+
 const TABLES: &str = r#"
     CREATE TABLE IF NOT EXISTS submission_ids (
         submission_id BLOB NOT NULL,
@@ -37,9 +39,10 @@ pub(super) struct IndexedSubmission {
     pub address: Receipt,
 }
 
-/// Creates the tables of the index if they do not exist.
+/// Creates the tables of the index, and that of the closed budgets, if they do not exist.
 pub(super) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(TABLES)
+    connection.execute_batch(TABLES)?;
+    connection.execute_batch(closed_budgets::TABLE)
 }
 
 /// Indexes the records that are not in the index yet. Does nothing to a log without records.

@@ -7,7 +7,9 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, PartitionId, Position};
+use schemas::{
+    BudgetId, BudgetTotals, Closing, Generation, Offset, PartitionCount, PartitionId, Position,
+};
 use storage::log::LogIdentity;
 use storage::store::memory::MemoryStore;
 use storage::store::{
@@ -259,7 +261,13 @@ pub async fn a_commit_without_totals_writes_the_checkpoint(store: &Fixture) {
 pub async fn sixty_four_categories_and_large_numbers_survive_the_round_trip(store: &Fixture) {
     const LARGE: u64 = 1 << 60;
     let budget = new_budget_id();
-    let large = totals(LARGE, 900_000_000_000_000, 64);
+    let mut large = totals(LARGE, 900_000_000_000_000, 64);
+    let changes = vec![Offset(3), Offset(1 << 40), Offset(LARGE - 1)];
+    large.closing = Closing::new(LARGE, changes).unwrap();
+    // Closed before its first submission.
+    let closing = Closing::new(2, vec![Offset(0)]).unwrap();
+    let empty = BudgetTotals { position: Position(1), closing, ..BudgetTotals::default() };
+    let other = new_budget_id();
     let (epoch, next) = (Epoch(LARGE), Epoch(LARGE + 1));
     let partition = store.partition(0);
     let owner = "an owner with spaces, 'quotes' and ünïcödé";
@@ -276,13 +284,15 @@ pub async fn sixty_four_categories_and_large_numbers_survive_the_round_trip(stor
         epoch: next,
         from: Position::START,
         checkpoint: checkpoint.clone(),
-        totals: vec![(budget.clone(), large.clone())],
+        totals: vec![(budget.clone(), large.clone()), (other.clone(), empty.clone())],
     };
     assert_eq!(store.commit(0, &commit).await, CasOutcome::Applied);
-    let totals = vec![(budget.clone(), large.clone())];
+    let mut totals = vec![(budget.clone(), large.clone()), (other.clone(), empty.clone())];
+    totals.sort_by(|(one, _), (next, _)| one.cmp(next));
     let expected = StoredPartition { epoch: next, owner: owner.into(), checkpoint, totals };
     assert_eq!(store.read(0).await, Some(expected));
-    assert_eq!(store.summaries(count(1), &[&budget]).await, [vec![Some(large)]]);
+    let summaries = store.summaries(count(1), &[&budget, &other]).await;
+    assert_eq!(summaries, [vec![Some(large)], vec![Some(empty)]]);
 }
 
 pub async fn totals_of_unclaimed_partitions_are_none_and_of_unknown_budgets_empty(store: &Fixture) {

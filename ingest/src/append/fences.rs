@@ -1,0 +1,94 @@
+//! The closing fences of an append: which budgets are closed before it, and whether one was closed during it.
+//!
+//! A budget with a closing time is confirmed after the append: the control topic, read after the log has acknowledged the
+//! records, must have the same fence as before the append. Then no close marker was appended before that read, since its
+//! author has read the fence from the same topic first. So the records stand in front of every close marker, whatever
+//! any clock says, and however long this process was stalled in between.
+
+use std::collections::BTreeMap;
+
+use schemas::{Budget, BudgetId, ClosingFence};
+use storage::control::{BudgetDefinitions, Catalog, DefinitionError};
+
+use crate::pending::{AppendOutcome, PendingSubmission};
+
+/// The budgets of an append, as their definitions were before it.
+pub(super) struct Fences(BTreeMap<BudgetId, Fence>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fence {
+    /// Without a closing time: nothing is to be confirmed.
+    None,
+    /// Records are appended.
+    Open(Option<ClosingFence>),
+    /// Records are refused.
+    Closed,
+}
+
+impl Fence {
+    fn of(budget: Option<&Budget>) -> Self {
+        match budget {
+            Some(budget) if budget.is_fenced() => Self::Closed,
+            Some(budget) if budget.closes_at.is_some() || budget.closing.is_some() => {
+                Self::Open(budget.closing)
+            }
+            Some(_) | None => Self::None,
+        }
+    }
+}
+
+impl Fences {
+    pub fn before(catalog: &Catalog, submissions: &[PendingSubmission]) -> Self {
+        let mut fences = BTreeMap::new();
+        // All submissions of a request are of one budget, most often.
+        for PendingSubmission { submission, .. } in submissions {
+            if !fences.contains_key(&submission.budget) {
+                let budget = catalog.get(submission.budget.as_str()).map(AsRef::as_ref);
+                fences.insert(submission.budget.clone(), Fence::of(budget));
+            }
+        }
+        Self(fences)
+    }
+
+    fn of(&self, budget: &BudgetId) -> Fence {
+        self.0.get(budget).copied().unwrap_or(Fence::None)
+    }
+
+    /// Whether the budget accepts nothing.
+    pub fn is_closed(&self, budget: &BudgetId) -> bool {
+        self.of(budget) == Fence::Closed
+    }
+
+    /// Takes back the acceptance of submissions that may stand behind a close marker.
+    ///
+    /// Call it after the log has acknowledged the records.
+    pub async fn confirm(
+        &self,
+        definitions: &dyn BudgetDefinitions,
+        submissions: &[PendingSubmission],
+        outcomes: &mut [AppendOutcome],
+    ) {
+        let mut confirmed = None;
+        for (PendingSubmission { submission, .. }, outcome) in submissions.iter().zip(outcomes) {
+            let Fence::Open(before) = self.of(&submission.budget) else { continue };
+            if !matches!(outcome, AppendOutcome::Accepted { .. }) {
+                continue;
+            }
+            if confirmed.is_none() {
+                confirmed = Some(definitions.confirmed().await);
+            }
+            *outcome = match &confirmed {
+                Some(Ok(catalog)) if is_unchanged(catalog, &submission.budget, before) => *outcome,
+                Some(Ok(_)) => AppendOutcome::ClosedMeanwhile,
+                Some(Err(DefinitionError::Refused(_) | DefinitionError::Unavailable(_))) | None => {
+                    AppendOutcome::Unknown
+                }
+            };
+        }
+    }
+}
+
+/// Whether a budget still has the fence that it had: each closing and reopening changes the fence's revision.
+fn is_unchanged(catalog: &Catalog, id: &BudgetId, before: Option<ClosingFence>) -> bool {
+    catalog.get(id.as_str()).is_some_and(|budget| budget.closing == before)
+}

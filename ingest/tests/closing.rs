@@ -1,0 +1,111 @@
+//! Closing budgets: what is answered with 202 stands in front of every close marker.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::atomic::Ordering;
+
+use jiff::{SignedDuration, Timestamp};
+use schemas::{Budget, ClosingFence, ClosingState};
+use storage::control::{close, complete_reopening, define};
+use support::{GOOD, Harness, SUBMISSIONS, lock};
+
+const ID: &str = "0198c0de-0000-7000-8000-000000000001";
+
+fn with_id() -> String {
+    GOOD.replacen('{', &format!(r#"{{"submission_id":"{ID}","#), 1)
+}
+
+/// A harness whose default budget closes in an hour, by the clock of `ingest`.
+fn closing() -> Harness {
+    let harness = Harness::new();
+    let in_an_hour = Timestamp::now() + SignedDuration::from_hours(1);
+    harness.edit_budget(|budget| (budget.closes_at, budget.frozen) = (Some(in_an_hour), true));
+    harness
+}
+
+fn budget(harness: &Harness) -> Budget {
+    Budget::clone(&harness.definitions.get("taxes").unwrap())
+}
+
+fn closed(budget: &Budget) -> Budget {
+    close(Some(budget), budget).unwrap().unwrap()
+}
+
+fn reopened(budget: &Budget) -> Budget {
+    let later = Budget { closes_at: None, ..budget.clone() };
+    let reopening = define(Some(budget), &later).unwrap().unwrap();
+    assert_eq!(reopening.closing.unwrap().state, ClosingState::Reopening);
+    complete_reopening(Some(&reopening), reopening.closing.unwrap()).unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_fenced_budget_accepts_nothing_whatever_the_clock_says() {
+    let harness = closing();
+    let fenced = closed(&budget(&harness));
+    harness.definitions.put(fenced.clone());
+    harness.post(SUBMISSIONS, GOOD).await.problem(409, "budget-closed");
+    harness.delete("/v1/budgets/taxes/submissions/p-1", &[]).await.problem(409, "budget-closed");
+    let reopening = define(Some(&fenced), &Budget { closes_at: None, ..fenced.clone() });
+    harness.definitions.put(reopening.unwrap().unwrap());
+    let response = harness.post(SUBMISSIONS, GOOD).await;
+    response.problem(409, "budget-closed");
+    assert_eq!(response.header("retry-after"), Some("1"));
+    assert!(harness.logged().is_empty());
+    harness.definitions.put(reopened(&fenced));
+    harness.post(SUBMISSIONS, GOOD).await.accepted();
+}
+
+#[tokio::test]
+async fn nothing_is_accepted_if_the_budget_was_closed_before_the_append_was_confirmed() {
+    let harness = closing();
+    let open = budget(&harness);
+    // The fence that closes it, and one of which only the end is seen: closed and reopened meanwhile.
+    for meanwhile in [closed(&open), reopened(&closed(&open))] {
+        harness.definitions.put(open.clone());
+        *lock(&harness.definitions.before_confirmation) = Some(meanwhile);
+        let response = harness.post(SUBMISSIONS, with_id()).await;
+        response.problem(409, "budget-closed");
+        assert!(response.json()["detail"].as_str().unwrap().contains("unknown"));
+    }
+    assert_eq!(harness.logged().len(), 2, "the records are in the log, and no receipt was kept");
+    assert_eq!(harness.counted("accepted") + harness.counted("repeated"), 0);
+    // After the reopening the id is new: its record is appended, and counts.
+    harness.post(SUBMISSIONS, with_id()).await.accepted();
+    assert_eq!(harness.logged().len(), 3);
+}
+
+#[tokio::test]
+async fn every_item_of_a_batch_and_every_withdrawal_is_confirmed() {
+    let harness = closing();
+    let open = budget(&harness);
+    *lock(&harness.definitions.before_confirmation) = Some(closed(&open));
+    let batch = format!("[{GOOD},{}]", GOOD.replace("p-1", "p-2"));
+    let response = harness.post(&format!("{SUBMISSIONS}/batch"), batch).await;
+    for result in response.json()["results"].as_array().unwrap() {
+        assert_eq!(result["status"], 409, "{result}");
+    }
+    harness.definitions.put(open.clone());
+    *lock(&harness.definitions.before_confirmation) = Some(closed(&open));
+    harness.delete("/v1/budgets/taxes/submissions/p-1", &[]).await.problem(409, "budget-closed");
+}
+
+#[tokio::test]
+async fn without_a_confirmation_the_outcome_is_unknown_and_repeating_it_counts_once() {
+    let harness = closing();
+    harness.definitions.unconfirmed.store(true, Ordering::SeqCst);
+    harness.post(SUBMISSIONS, with_id()).await.problem(503, "unavailable");
+    harness.definitions.unconfirmed.store(false, Ordering::SeqCst);
+    harness.post(SUBMISSIONS, with_id()).await.accepted();
+}
+
+#[tokio::test]
+async fn a_budget_without_closing_time_needs_no_confirmation() {
+    let harness = Harness::new();
+    harness.definitions.unconfirmed.store(true, Ordering::SeqCst);
+    harness.post(SUBMISSIONS, GOOD).await.accepted();
+    // Once it was closed it does: another `ingest` may know of a closing time that this one has not seen yet.
+    let fence = ClosingFence { revision: 9, state: ClosingState::Reopened };
+    harness.edit_budget(|budget| budget.closing = Some(fence));
+    harness.post(SUBMISSIONS, GOOD).await.problem(503, "unavailable");
+}
