@@ -9,13 +9,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use running::{shell, start};
+use running::{Running, shell, start};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-fn define(url: &str, closes_at: Option<&str>) -> Value {
+fn define(running: &Running, closes_at: Option<&str>) -> Value {
     let mut budget = json!({
         "name": "Town", "results": if closes_at.is_some() { "after_close" } else { "live" },
         "categories": [{"id": "a", "name": "A"}, {"id": "b", "name": "B"}],
@@ -23,9 +23,9 @@ fn define(url: &str, closes_at: Option<&str>) -> Value {
     if let Some(at) = closes_at {
         budget["closes_at"] = at.into();
     }
-    shell(&format!(
-        "curl -sf -X PUT -H 'content-type: application/json' {url}/v1/budgets/town -d '{budget}'"
-    ))
+    let (url, authorization) = (&running.url, running.authorization());
+    let put = format!("curl -sf -X PUT -H '{authorization}' -H 'content-type: application/json'");
+    shell(&format!("{put} {url}/v1/budgets/town -d '{budget}'"))
 }
 
 /// Submits for a person, and returns the status.
@@ -72,7 +72,7 @@ fn all_that_is_accepted_until_the_close_is_in_the_final_result_and_nothing_else(
     let running = start(data.path());
     let url = running.url.clone();
     let date = Command::new("date").args(["-u", "-d", "+6 seconds", "+%FT%TZ"]).output().unwrap();
-    define(&url, Some(String::from_utf8(date.stdout).unwrap().trim()));
+    define(&running, Some(String::from_utf8(date.stdout).unwrap().trim()));
     let stop = AtomicBool::new(false);
     let (accepted, last) = std::thread::scope(|scope| {
         let submitters: Vec<_> = (0..3)
@@ -116,7 +116,7 @@ fn all_that_is_accepted_until_the_close_is_in_the_final_result_and_nothing_else(
     assert_eq!((&again["people"], &again["version"]), (&last["people"], &last["version"]));
 
     // Reopened: the result is not final, and what is accepted from now on counts.
-    let reopened = define(&url, None);
+    let reopened = define(&running, None);
     assert_eq!(reopened["closing"]["state"], "reopening");
     let started = Instant::now();
     while submit(&url, "again") != 202 {
