@@ -169,9 +169,13 @@ impl AggregateReader {
             Ok(self.if_counted(receipt, slots, readings).await)
         };
         let Some(wait) = wait.filter(|wait| !wait.is_zero()) else {
-            return query_tiers().await?.ok_or(NoAnswer::NotYetVisible);
+            return match query_tiers().await? {
+                Some(readings) => Ok(readings),
+                None => self.all_withheld(slots),
+            };
         };
         if let Some(term) = term
+            && self.all_withheld(slots).is_err()
             && self.log_ends.is_far_beyond(receipt, term).await
         {
             return query_tiers().await?.ok_or(NoAnswer::BeyondLog);
@@ -193,10 +197,23 @@ impl AggregateReader {
                 }
             }
         }
-        Err(NoAnswer::NotYetVisible)
+        self.all_withheld(slots)
     }
 
-    /// Returns the readings if they count the submission.
+    /// Returns the answers if all are withheld, as the last resort of a reader who waited for a submission.
+    ///
+    /// A withheld answer is the same whatever it counts, and how long it takes must not tell what it counts either: the
+    /// reader gets it at the end of the wait, unless the results are shown meanwhile.
+    ///
+    /// # Errors
+    /// When an answer is not withheld: it does not count the submission.
+    fn all_withheld(&self, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
+        let readings = self.latest_readings(slots, AnswerSource::Memory)?;
+        let are_withheld = readings.iter().all(|reading| reading.aged.answer.is_withheld());
+        if are_withheld { Ok(readings) } else { Err(NoAnswer::NotYetVisible) }
+    }
+
+    /// Returns the readings if they show that the submission is counted. Withheld ones never do.
     ///
     /// A receipt does not name its budget, and each budget is published separately: one budget may be past the
     /// receipt while the submission's own budget is still shown without it. Their totals are committed together,
@@ -208,11 +225,10 @@ impl AggregateReader {
         slots: &[Arc<Slot>],
         readings: Vec<Reading>,
     ) -> Option<Vec<Reading>> {
-        let is_withheld = |reading: &Reading| reading.aged.answer.is_withheld();
-        let counts =
-            |reading: &Reading| !is_withheld(reading) && reading.aged.answer.includes(receipt);
-        // A withheld answer is the same whatever it counts. Whether it waits must not tell what it counts either.
-        if readings.iter().all(|reading| is_withheld(reading) || counts(reading)) {
+        let counts = |Reading { aged, .. }: &Reading| {
+            !aged.answer.is_withheld() && aged.answer.includes(receipt)
+        };
+        if readings.iter().all(counts) {
             return Some(readings);
         }
         if !readings.iter().any(counts) || !self.tier_chain.catch_up(slots).await {
