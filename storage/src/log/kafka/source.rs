@@ -18,7 +18,8 @@ use super::rebalance::{MemberPartitions, RebalanceContext};
 use super::topics::{TopicError, ensure_topics, log_identity};
 use super::{KafkaConfig, Rebootstrap};
 use crate::log::{
-    LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError, StartPosition,
+    LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, Revocation, SourceError,
+    StartPosition,
 };
 
 /// How long a delivery waits for a full queue before its partition is paused: pausing discards fetched records.
@@ -32,6 +33,8 @@ const REDELIVERY_DELAY: Duration = Duration::from_millis(2);
 const MAX_BUFFERING: Duration = Duration::from_millis(20);
 /// How many records are polled between two checks of [`MAX_BUFFERING`].
 const BUFFERING_CHECK_RECORDS: u32 = 256;
+/// How long a member that leaves waits for the list of members.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(1);
 const ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Members learn of a rebalance from the response to a heartbeat.
 const HEARTBEAT_INTERVAL_MS: &str = "100";
@@ -109,6 +112,11 @@ impl LogSource for KafkaSource {
         let mut poll_loop =
             self.subscribe(log, handler).map_err(|error| SourceError::Rejoin(error.to_string()))?;
         let outcome = poll_loop.run(stop);
+        let takes_over = outcome.is_ok() && poll_loop.group_has_others(&self.config.group);
+        poll_loop.consumer.context().leave(match takes_over {
+            true => Revocation::Moved,
+            false => Revocation::Released,
+        });
         // Dropping the consumer releases its partitions, through the rebalance callback, and leaves the group, so that
         // the other members need not wait for the session timeout.
         poll_loop.commit_advisory_offsets();
@@ -208,6 +216,17 @@ impl PollLoop<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether other members will take the partitions over. If that is unknown, nobody is waited for.
+    fn group_has_others(&self, group: &str) -> bool {
+        match self.consumer.fetch_group_list(Some(group), GROUP_TIMEOUT) {
+            Ok(list) => list.groups().iter().any(|group| group.members().len() > 1),
+            Err(error) => {
+                tracing::debug!(%error, "failed to list the members of the group");
+                false
+            }
+        }
     }
 
     /// Starts, restarts or stops reading the partitions of which the handler says so.
