@@ -7,9 +7,11 @@
 //! | `rebuild` | [`rebuild`] | a plain consumer of the same topic; milliseconds |
 //! | `memory` | [`memory`] | bytes per person |
 //! | `take-over` | [`takeover`] | seconds |
+//! | `hand-over` | [`hand_over`] | seconds |
 //! | `visible` | [`visible`] | milliseconds |
 
 pub mod catch_up;
+pub mod hand_over;
 pub mod http;
 pub mod memory;
 pub mod paced;
@@ -26,8 +28,8 @@ use anyhow::{Result, ensure};
 use report::Row;
 
 /// The names of all figures, in order of measurement.
-pub const FIGURES: [&str; 8] =
-    ["catch-up", "post", "batch", "get", "visible", "take-over", "rebuild", "memory"];
+pub const FIGURES: [&str; 9] =
+    ["catch-up", "post", "batch", "get", "visible", "take-over", "hand-over", "rebuild", "memory"];
 
 /// Measures the named figures, or all, and prints them as a table.
 ///
@@ -72,6 +74,7 @@ async fn measure(figure: &str) -> Result<Vec<Row>> {
         "get" => http::get_aggregate().await,
         "visible" => visible::measure().await,
         "take-over" => takeover::measure().await,
+        "hand-over" => hand_over::measure().await,
         "rebuild" => rebuild::measure().await,
         _ => memory::measure().await,
     }
