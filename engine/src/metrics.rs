@@ -26,6 +26,8 @@ pub struct EngineMetrics {
     halted: IntGaugeVec,
     fenced: IntCounter,
     claim_retries: IntCounterVec,
+    takeovers: IntCounterVec,
+    hand_overs: IntCounterVec,
     rejoins: IntCounter,
     publish_seconds: Histogram,
     publish_failures: IntCounter,
@@ -96,6 +98,16 @@ impl EngineMetrics {
                 "Times an assigned partition could not be claimed, or lost its owner, and was to be claimed again in place.",
                 &["partition", "cause"],
             )?,
+            takeovers: metrics.counter_vec(
+                "processor_takeovers_total",
+                "Claimed partitions by where their people come from: read (before the claim), shadow (this process), unread (they are read after the claim, or there are none).",
+                &["people"],
+            )?,
+            hand_overs: metrics.counter_vec(
+                "processor_hand_overs_total",
+                "Partitions that were folded here until the next owner had claimed them, by outcome: claimed, timed_out, not_read.",
+                &["outcome"],
+            )?,
             rejoins: metrics.counter("processor_rejoins_total", "Times this process rejoined the consumer group.")?,
             publish_seconds: metrics.histogram(
                 "processor_publish_duration_seconds",
@@ -148,6 +160,14 @@ impl EngineMetrics {
 
     pub(crate) fn fenced(&self) {
         self.fenced.inc();
+    }
+
+    pub(crate) fn taken_over(&self, people: &str) {
+        self.takeovers.with_label_values(&[people]).inc();
+    }
+
+    pub(crate) fn handed_over(&self, outcome: &str) {
+        self.hand_overs.with_label_values(&[outcome]).inc();
     }
 
     pub(crate) fn claim_retried(&self, partition: PartitionId, cause: &str) {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use engine::closing::{BudgetCloser, ClosingDeps, ClosingMetrics};
-use engine::coordinator::{Coordinator, CoordinatorDeps};
+use engine::coordinator::{Coordinator, CoordinatorDeps, ShadowOwners};
 use engine::metrics::EngineMetrics;
 use engine::publisher::Publisher;
 use generations::metrics::GenerationMetrics;
@@ -136,12 +136,14 @@ impl Processor {
             Arc::new(Publisher::new(deps.cache, deps.control.definitions, metrics.clone()));
         let closing_store = Arc::clone(&deps.store);
         let commit_permits = Arc::new(Semaphore::new(MAX_COMMITS_IN_FLIGHT));
+        let shadow_owners = Arc::new(ShadowOwners::default());
         let shadow = ShadowGenerations::new(ShadowDeps {
-            readers: LogReaderPool::new(deps.logs),
+            readers: LogReaderPool::new(Arc::clone(&deps.logs)),
             store: Arc::clone(&deps.store),
             dead_letters: Arc::clone(&deps.dead_letters),
             limits: config.limits,
             owner: format!("{owner}-shadow"),
+            owners: Arc::clone(&shadow_owners),
             metrics: generation_metrics,
             permits: ShadowPermits::new(Arc::clone(&commit_permits)),
         })?;
@@ -150,6 +152,8 @@ impl Processor {
                 store: deps.store,
                 dead_letters: deps.dead_letters,
                 publisher: Arc::clone(&publisher),
+                logs: deps.logs,
+                shadow_owners,
                 identity: deps.source.identity(),
                 registry: registry.clone(),
                 limits: config.limits,

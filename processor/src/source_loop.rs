@@ -35,7 +35,7 @@ impl SourceLoop {
             // A panic of the source must not silently stop every partition.
             let run = AssertUnwindSafe(|| source.run(&log, &self.coordinator, &self.stop));
             let reason = match catch_unwind(run) {
-                Ok(Ok(())) => return,
+                Ok(Ok(())) => return self.handle.block_on(self.coordinator.handed_over()),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "a bug: the log source panicked".to_owned(),
             };

@@ -21,7 +21,7 @@ use storage::log::kafka::{
 };
 use storage::log::{
     AppendError, BoundsReader, LogSource, LogWriter, NewRecord, PartitionHandler, RecordBatch,
-    StartPosition,
+    Revocation, StartPosition,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -99,7 +99,7 @@ impl PartitionHandler for Member {
         std::mem::take(&mut self.starts.lock().unwrap())
     }
 
-    fn revoked(&self, partitions: &[PartitionId], _lost: bool) {
+    fn revoked(&self, partitions: &[PartitionId], _: Revocation) {
         self.owned.lock().unwrap().retain(|owned| !partitions.contains(owned));
     }
 

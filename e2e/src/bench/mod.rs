@@ -8,9 +8,11 @@
 //! | `many-partitions`, `many-budgets` | [`many`] | percent of a core; milliseconds |
 //! | `memory` | [`memory`] | bytes per person |
 //! | `take-over` | [`takeover`] | seconds |
+//! | `hand-over` | [`hand_over`] | seconds |
 //! | `visible` | [`visible`] | milliseconds |
 
 pub mod catch_up;
+pub mod hand_over;
 pub mod http;
 pub mod limits;
 pub mod many;
@@ -30,13 +32,14 @@ use anyhow::{Result, ensure};
 use report::Row;
 
 /// The names of all figures, in order of measurement.
-pub const FIGURES: [&str; 10] = [
+pub const FIGURES: [&str; 11] = [
     "catch-up",
     "post",
     "batch",
     "get",
     "visible",
     "take-over",
+    "hand-over",
     "rebuild",
     "memory",
     "many-partitions",
@@ -86,6 +89,7 @@ async fn measure(figure: &str) -> Result<Vec<Row>> {
         "get" => http::get_aggregate().await,
         "visible" => visible::measure().await,
         "take-over" => takeover::measure().await,
+        "hand-over" => hand_over::measure().await,
         "rebuild" => rebuild::measure().await,
         "memory" => memory::measure().await,
         "many-partitions" => many::many_partitions().await,

@@ -1,4 +1,5 @@
-//! The takeover time of a partition whose owner is killed: from the new owner's claim to its first new record.
+//! The takeover time of a partition whose owner is killed: from when the new owner begins to read people to its
+//! first new record.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ const PEOPLE: u64 = 500_000;
 const UNWRITTEN_ROWS: u64 = 20_000;
 const ROUNDS: usize = 3;
 const TIMEOUT: Duration = Duration::from_secs(120);
+/// The session timeout of the stack's processors, the default.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Measures the takeover of one partition with half a million people under continuous writes.
 ///
@@ -39,22 +42,25 @@ pub async fn measure() -> Result<Vec<Row>> {
     ensure!(people == PEOPLE, "{people} people are counted");
     stack.processors.clear();
     stack.kafka.delete_topic(&stack.topic).await?;
-    let (claim_to_record, _) = took[ROUNDS - 1];
+    let (claim_to_record, since_kill) = took[ROUNDS - 1];
     let all = |seconds: fn(&(f64, f64)) -> f64| {
         took.iter().map(|round| format!("{:.1}", seconds(round))).collect::<Vec<_>>().join(", ")
     };
     Ok(vec![
         Row::at_most(
-            "takeover of 500,000 people, claim to first new record",
+            "takeover of 500,000 people, assignment to first new record",
             claim_to_record,
             TAKE_OVER_S,
             "s",
         ),
         Row::info("  all rounds", format!("{} s", all(|round| round.0))),
-        Row::info(
-            "  from the kill, including the session timeout",
-            format!("{} s", all(|round| round.1)),
+        Row::at_most(
+            "  from the kill, including the session timeout of 6 s",
+            since_kill,
+            SESSION_TIMEOUT.as_secs_f64() + 1.0,
+            "s",
         ),
+        Row::info("  all rounds", format!("{} s", all(|round| round.1))),
     ])
 }
 

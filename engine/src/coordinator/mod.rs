@@ -9,27 +9,32 @@
 //! | `ownership` | the states of an assigned partition and their transitions |
 //! | `partitions` | the state of every assigned partition, as readiness and metrics show it |
 //! | `owner_handle` | one running owner: its queue and its positions |
+//! | `hand_over` | folding on until the next member has claimed the partition |
+//! | `shadow_owners` | shadow partitions whose people are taken when their generation becomes active |
 //! | `starts` | pending start positions for the source |
 //! | `log_recovery` | how long a log may end before its totals do |
 
 mod assignment;
 mod backoff;
+mod hand_over;
 mod log_recovery;
 mod owner_handle;
 mod ownership;
 mod partitions;
+mod shadow_owners;
 mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use runtime::health::Check;
 use schemas::{GenerationRegistry, LogRef, PartitionId, Position, Term};
 use storage::log::{
-    BoundsReader, DeadLetterWriter, LogIdentity, PartitionHandler, RecordBatch, StartPosition,
+    BoundsReader, DeadLetterWriter, LogIdentity, LogReaderOpener, PartitionHandler, RecordBatch,
+    Revocation, StartPosition,
 };
 use storage::store::{PartitionRef, Store};
 use tokio::runtime::Handle;
@@ -40,9 +45,12 @@ use crate::metrics::EngineMetrics;
 use crate::partition::{HaltReason, PartitionLimits};
 use crate::publisher::Publisher;
 use assignment::AssignmentHandle;
+use hand_over::HandOverReader;
 use owner_handle::OwnerHandle;
 use partitions::Partitions;
 use starts::Starts;
+
+pub use shadow_owners::ShadowOwners;
 
 /// Dependencies of the coordinator and of each owner.
 pub struct CoordinatorDeps {
@@ -52,6 +60,10 @@ pub struct CoordinatorDeps {
     pub dead_letters: Arc<dyn DeadLetterWriter>,
     /// Publishes committed totals to readers.
     pub publisher: Arc<Publisher>,
+    /// Opens the log for partitions that are moved to another member.
+    pub logs: Arc<dyn LogReaderOpener>,
+    /// The shadow partitions of this process.
+    pub shadow_owners: Arc<ShadowOwners>,
     /// Identifies the log that is folded.
     pub identity: LogIdentity,
     /// The generation registry, whose active generation is folded.
@@ -102,6 +114,8 @@ pub struct Coordinator {
     shared: Arc<Shared>,
     handle: Handle,
     held: Mutex<BTreeMap<PartitionId, AssignmentHandle>>,
+    /// Partitions that are moved to another member, and folded until it has claimed them.
+    moving: Mutex<BTreeMap<PartitionId, AssignmentHandle>>,
     assigned: watch::Sender<BTreeSet<PartitionId>>,
 }
 
@@ -111,6 +125,7 @@ struct Shared {
     partitions: Partitions,
     starts: Starts,
     spawner: Box<dyn Spawner>,
+    hand_over_reader: HandOverReader,
     /// The generation in which partitions are claimed.
     active: watch::Sender<ActiveGeneration>,
     /// Whether the registry has another active generation by now. The source reads it before each record.
@@ -140,6 +155,7 @@ impl Coordinator {
         let active = ActiveGeneration::of(&registry.borrow_and_update());
         deps.publisher.set_active_term(active.term, active.log.partitions);
         let shared = Arc::new(Shared {
+            hand_over_reader: HandOverReader::new(Arc::clone(&deps.logs)),
             deps,
             partitions,
             starts: Starts::default(),
@@ -156,7 +172,8 @@ impl Coordinator {
                 }
             }
         });
-        Self { shared, handle, held: Mutex::default(), assigned: watch::Sender::default() }
+        let (held, moving, assigned) = Default::default();
+        Self { shared, handle, held, moving, assigned }
     }
 
     /// Watches the generation in which this process claims its partitions.
@@ -174,7 +191,7 @@ impl Coordinator {
         self.shared.generation_changed.load(Ordering::Relaxed)
     }
 
-    /// Switches to the registry's active generation. Call it only while the source is stopped.
+    /// Switches to the registry's active generation. Call it only while no partition is held.
     pub fn adopt_active_generation(&self) {
         // Before the registry is read: a switch right afterwards is not missed.
         self.shared.generation_changed.store(false, Ordering::Relaxed);
@@ -190,40 +207,85 @@ impl Coordinator {
         }
     }
 
+    /// Whether the registry's active generation is derived from another log than the one that is folded here.
+    fn log_changed(&self) -> bool {
+        self.shared.deps.registry.borrow().active.log != self.shared.active.borrow().log
+    }
+
+    /// Switches to the registry's active generation, which is derived from the same log: the group assigns the same
+    /// partitions, so each is released and claimed in the other generation.
+    pub async fn switch_in_place(&self) {
+        let held = std::mem::take(&mut *lock(&self.held));
+        let moving = std::mem::take(&mut *lock(&self.moving));
+        let bounds: Vec<_> =
+            held.iter().map(|(partition, held)| (*partition, Arc::clone(held.bounds()))).collect();
+        join_all(held.into_iter().chain(moving).map(|held| self.end(held, false))).await;
+        self.adopt_active_generation();
+        for (partition, bounds) in bounds {
+            self.assigned(&[partition], &bounds);
+        }
+    }
+
     /// Releases the partitions that a stopped source still has.
     pub fn source_ended(&self) {
         let all: Vec<_> = self.assigned.borrow().iter().copied().collect();
-        self.revoked(&all, false);
+        self.revoked(&all, Revocation::Released);
     }
 
-    /// Releases partitions, within a bound. `lost` means that another member may own them already.
-    pub async fn release(&self, partitions: &[PartitionId], lost: bool) {
+    /// Waits, within a bound, until the partitions that are moved to other members are claimed there.
+    pub async fn handed_over(&self) {
+        let moving = std::mem::take(&mut *lock(&self.moving));
+        join_all(moving.into_iter().map(|(partition, held)| held.handed_over(partition))).await;
+    }
+
+    /// Ends the assignment of revoked partitions, within a bound.
+    pub async fn release(&self, partitions: &[PartitionId], revocation: Revocation) {
         self.assigned.send_if_modified(|assigned| {
             let before = assigned.len();
             assigned.retain(|partition| !partitions.contains(partition));
             assigned.len() != before
         });
         let held: Vec<_> = {
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut held = lock(&self.held);
             partitions.iter().filter_map(|id| Some((*id, held.remove(id)?))).collect()
         };
-        let releases = held.into_iter().map(|(partition, held)| async move {
-            held.release(partition, lost).await;
-            self.shared.deps.publisher.forget(self.shared.id(partition));
-            self.shared.partitions.remove(partition);
-            self.shared.starts.forget(partition);
-        });
-        join_all(releases).await;
+        // The next owner would be one of another generation.
+        if revocation == Revocation::Moved && !self.generation_changed() {
+            let mut moving = lock(&self.moving);
+            moving.retain(|_, held| !held.has_ended());
+            for (partition, held) in held {
+                held.hand_over();
+                self.shared.partitions.remove(partition);
+                self.shared.starts.forget(partition);
+                moving.insert(partition, held);
+            }
+        } else {
+            let lost = revocation == Revocation::Lost;
+            join_all(held.into_iter().map(|held| self.end(held, lost))).await;
+        }
     }
+
+    async fn end(&self, (partition, held): (PartitionId, AssignmentHandle), lost: bool) {
+        held.release(partition, lost).await;
+        self.shared.deps.publisher.forget(self.shared.id(partition));
+        self.shared.partitions.remove(partition);
+        self.shared.starts.forget(partition);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl PartitionHandler for Coordinator {
     fn assigned(&self, partitions: &[PartitionId], bounds: &Arc<dyn BoundsReader>) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.held);
         for partition in partitions {
             self.shared.partitions.assign(*partition);
-            held.entry(*partition)
-                .or_insert_with(|| AssignmentHandle::start(&self.shared, *partition, bounds));
+            held.entry(*partition).or_insert_with(|| {
+                let former = lock(&self.moving).remove(partition);
+                AssignmentHandle::start(&self.shared, *partition, bounds, former)
+            });
         }
         self.assigned.send_modify(|assigned| assigned.extend(partitions));
     }
@@ -232,8 +294,8 @@ impl PartitionHandler for Coordinator {
         self.shared.starts.take()
     }
 
-    fn revoked(&self, partitions: &[PartitionId], lost: bool) {
-        self.handle.block_on(self.release(partitions, lost));
+    fn revoked(&self, partitions: &[PartitionId], revocation: Revocation) {
+        self.handle.block_on(self.release(partitions, revocation));
     }
 
     fn deliver(&self, batch: RecordBatch, patience: Duration) -> Result<(), RecordBatch> {
@@ -290,6 +352,9 @@ impl PartitionHandler for Coordinator {
 
     fn wants_to_rejoin(&self) -> bool {
         // After a switch every partition is claimed again, in the generation that is active now.
+        if self.generation_changed() && !self.log_changed() {
+            self.handle.block_on(self.switch_in_place());
+        }
         self.generation_changed()
     }
 }

@@ -31,6 +31,11 @@ impl OwnerHandle {
         (Self { progress, stop, reading: Reading::default(), records }, inbox)
     }
 
+    /// The owner's queue, for records that are not the source's.
+    pub fn records(&self) -> mpsc::Sender<RecordBatch> {
+        self.records.clone()
+    }
+
     /// The owner's queue, once the source reads from the owner's start position on.
     pub fn queue(&self) -> Option<mpsc::Sender<RecordBatch>> {
         self.reading.has_started().then(|| self.records.clone())

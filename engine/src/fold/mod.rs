@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use schemas::{
     BudgetId, BudgetTotals, CategoryTotals, Offset, PartitionCount, PartitionId, PersonKey,
-    PersonRow, RecordDecoder, RecordFault, RecordView, partition_for,
+    PersonRow, Position, RecordDecoder, RecordFault, RecordView, partition_for,
 };
 use storage::log::Record;
 
@@ -145,10 +145,61 @@ impl PartitionState {
     }
 
     /// Restores a stored person row. Returns `false` when it does not fit the totals: the store is corrupt.
+    ///
+    /// A row that comes twice, or before an older one of the same person, changes nothing.
     #[must_use]
     pub fn restore(&mut self, row: &PersonRow) -> bool {
         let Some(index) = self.by_id.get(&row.budget) else { return false };
         self.budgets[*index].people.restore(row)
+    }
+
+    /// Restores a row that may be newer than the totals, until [`set_totals`](Self::set_totals) sets those that contain
+    /// it. Returns `false` when it does not fit the other rows of its budget.
+    #[must_use]
+    pub fn restore_ahead(&mut self, row: &PersonRow) -> bool {
+        let index = match self.by_id.get(&row.budget) {
+            Some(index) => *index,
+            None => self.add_budget(row.budget.clone(), BudgetTotals::default()),
+        };
+        let people = &mut self.budgets[index].people;
+        if people.categories() == 0 && !row.basis_points.is_empty() {
+            people.set_categories(row.basis_points.len());
+        }
+        people.restore(row)
+    }
+
+    /// Replaces the totals by later ones of the same log. Returns `false` when the people do not fit them.
+    #[must_use]
+    pub fn set_totals(&mut self, totals: Vec<(BudgetId, BudgetTotals)>) -> bool {
+        for budget in &mut self.budgets {
+            budget.totals = BudgetTotals::default();
+        }
+        let mut fits = true;
+        for (id, totals) in totals {
+            let Some(index) = self.by_id.get(&id) else {
+                self.add_budget(id, totals);
+                continue;
+            };
+            let budget = &mut self.budgets[*index];
+            let categories = totals.categories.len();
+            if budget.people.categories() == 0 {
+                budget.people.set_categories(categories);
+            }
+            fits &= budget.people.categories() == categories;
+            budget.totals = totals;
+        }
+        // Every record of a budget gives it totals.
+        fits && self
+            .budgets
+            .iter()
+            .all(|budget| budget.people.len() == 0 || budget.totals.position > Position::START)
+    }
+
+    /// Marks the people as changed whose row may not be written: those whose latest record is not below `rows_position`.
+    pub fn mark_changed_from(&mut self, rows_position: Position) {
+        for budget in &mut self.budgets {
+            budget.people.mark_changed_from(rows_position);
+        }
     }
 
     /// Folds one record into the state.

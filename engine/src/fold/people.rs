@@ -7,7 +7,9 @@
 use std::ops::Range;
 
 use hashbrown::HashTable;
-use schemas::{BudgetId, Offset, PersonKey, PersonRow, RECENT_SUBMISSIONS, SubmissionFingerprint};
+use schemas::{
+    BudgetId, Offset, PersonKey, PersonRow, Position, RECENT_SUBMISSIONS, SubmissionFingerprint,
+};
 
 use super::packed;
 use super::shares::Shares;
@@ -168,20 +170,35 @@ impl PersonStates {
         }
     }
 
-    /// Restores a stored row. Returns `false` when it does not fit the budget or its person already has one.
+    /// Restores a stored row. Returns `false` when it does not fit the budget.
+    ///
+    /// A read that failed half way is repeated, so a row may come twice, or a newer one of the same person: the newest
+    /// stays.
     pub fn restore(&mut self, row: &PersonRow) -> bool {
         if ![0, self.categories].contains(&row.basis_points.len())
             || row.offset > packed::OFFSET_MAX
         {
             return false;
         }
-        let PersonEntry::New(slot) = self.find_or_insert(&row.person) else { return false };
+        let slot = match self.find_or_insert(&row.person) {
+            PersonEntry::Existing(slot) if slot.offset() >= row.offset => return true,
+            PersonEntry::New(slot) | PersonEntry::Existing(slot) => slot,
+        };
         for (word, fingerprint) in slot.words[RECENT_WORD..PACKED_WORD].iter_mut().zip(row.recent) {
             *word = fingerprint.map_or(0, |fingerprint| fingerprint.0);
         }
         let shares = row.basis_points.iter().copied();
         packed::pack(&mut slot.words[PACKED_WORD..], row.offset, shares);
         true
+    }
+
+    /// Marks the people as changed whose latest record is not below `position`.
+    pub fn mark_changed_from(&mut self, position: Position) {
+        for slot in 0..self.records.len as u32 {
+            if !position.includes(packed::offset(&self.records.get(slot)[PACKED_WORD..])) {
+                self.slot(slot).mark_changed();
+            }
+        }
     }
 
     /// Takes the rows of about `limit` changed people in `slots`. Returns them with the next slot to scan.
@@ -245,11 +262,15 @@ impl PersonSlot<'_> {
         packed::pack(&mut self.words[PACKED_WORD..], offset, new.iter());
         self.words.copy_within(RECENT_WORD..PACKED_WORD - 1, RECENT_WORD + 1);
         self.words[RECENT_WORD] = submission.0;
+        self.mark_changed();
+        old
+    }
+
+    fn mark_changed(&mut self) {
         if *self.changed_word & self.changed_bit == 0 {
             *self.changed_word |= self.changed_bit;
             *self.changed += 1;
         }
-        old
     }
 }
 

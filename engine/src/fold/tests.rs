@@ -143,18 +143,29 @@ proptest! {
         fold_all(&mut before, &log[..rows_until], rows_position, FoldMode::Live);
         rows.extend(take_all_rows(&mut before));
         fold_all(&mut before, &log[..position], rows_until, FoldMode::Live);
-        let committed = before.totals().map(|(id, totals)| (id.clone(), totals.clone())).collect();
+        let committed: Vec<_> = before.totals().map(|(id, totals)| (id.clone(), totals.clone())).collect();
 
         let mut latest: HashMap<PersonKey, PersonRow> = HashMap::new();
-        for row in rows {
-            latest.insert(row.person, row);
+        for row in &rows {
+            latest.insert(row.person, row.clone());
         }
-        let mut after = PartitionState::new(PartitionId(0), one_partition(), committed);
-        for row in latest.values() {
+        let mut after = PartitionState::new(PartitionId(0), one_partition(), committed.clone());
+        // A bucket whose read failed half way is read again: rows come twice, also older ones.
+        for row in rows.iter().chain(latest.values()).chain(&rows) {
             prop_assert!(after.restore(row));
         }
         fold_all(&mut after, &log[..position], rows_position, FoldMode::Replay);
+        // Rows that are read before the totals give the same.
+        let mut ahead = empty();
+        for row in latest.values() {
+            prop_assert!(ahead.restore_ahead(row));
+        }
+        prop_assert!(ahead.set_totals(committed));
+        fold_all(&mut ahead, &log[..position], rows_position, FoldMode::Replay);
+        fold_all(&mut ahead, &log, position, FoldMode::Live);
         fold_all(&mut after, &log, position, FoldMode::Live);
+        prop_assert_eq!(only_totals(&ahead), only_totals(&after));
+        prop_assert_eq!(ahead.check_totals_match_people(), Ok(()));
 
         let mut whole = empty();
         fold_all(&mut whole, &log, 0, FoldMode::Live);

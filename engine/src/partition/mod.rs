@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `claim` | takeover of the partition in the store: a new epoch |
 //! | `log_check` | whether the log is still the one that was folded, and where to resume |
-//! | `restore` | reading person rows back into memory |
+//! | `restore` | reading person rows back into memory, before the claim or after it |
 //! | `actor` | the running owner: folding, committing, writing person rows |
 //! | `commit` | one conditional commit, settled when its outcome is unknown |
 //! | `dead_letter_buffer`, `dead_letter_limit` | rejected records until their commit, and how many are too many |
@@ -39,6 +39,7 @@ pub use halt_reason::HaltReason;
 pub use log_check::{ResumePoint, check_log, matches_fingerprint};
 pub use pace::PartitionLimits;
 pub use progress::PartitionProgress;
+pub use restore::{PreparedPeople, PreparedPeopleFault, prepare_people};
 
 use crate::fold::InconsistentState;
 

@@ -3,6 +3,7 @@
 
 mod commit_size;
 mod damage;
+mod people;
 #[path = "../support/mod.rs"]
 mod support;
 mod test_owner;

@@ -1,12 +1,12 @@
 //! A partition owner under test: takes a partition over, reads batches, is released.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::metrics::EngineMetrics;
 use engine::partition::{
     DeadLetterThresholds, Partition, PartitionDeps, PartitionExit, PartitionLimits,
-    PartitionProgress, check_log, claim,
+    PartitionProgress, PreparedPeople, check_log, claim,
 };
 use engine::publisher::Publisher;
 use runtime::metrics::Metrics;
@@ -36,6 +36,7 @@ pub struct TestOwner {
     stop: CancellationToken,
     pub task: JoinHandle<PartitionExit>,
     pub progress: Arc<PartitionProgress>,
+    kept: Arc<Mutex<Option<PreparedPeople>>>,
 }
 
 fn identity(cluster: &str) -> LogIdentity {
@@ -71,12 +72,22 @@ pub async fn take_over_with_limits(
     owner: &str,
     limits: PartitionLimits,
 ) -> TestOwner {
-    start(store, log.bounds(), owner, limits).await
+    start(store, log.bounds(), owner, limits, None).await
+}
+
+/// Takes over with people that were in memory before the claim. `None` if they are not those of the claim.
+pub async fn take_over_with_people(
+    store: &Arc<FaultyStore>,
+    log: &Log,
+    owner: &str,
+    people: PreparedPeople,
+) -> TestOwner {
+    start(store, log.bounds(), owner, LIMITS, Some(people)).await
 }
 
 /// Takes over when the log has only the records within `bounds`.
 pub async fn take_over_log(store: &Arc<FaultyStore>, bounds: LogBounds, owner: &str) -> TestOwner {
-    start(store, bounds, owner, LIMITS).await
+    start(store, bounds, owner, LIMITS, None).await
 }
 
 async fn start(
@@ -84,11 +95,17 @@ async fn start(
     bounds: LogBounds,
     owner: &str,
     limits: PartitionLimits,
+    people: Option<PreparedPeople>,
 ) -> TestOwner {
     let dir = tempfile::tempdir().unwrap();
     let claimed_at = Instant::now();
     let stored = claim(store.as_ref(), PARTITION, owner).await.unwrap();
-    let resume = check_log(&stored.checkpoint, &identity("c"), bounds).unwrap();
+    let mut resume = check_log(&stored.checkpoint, &identity("c"), bounds).unwrap();
+    let people = people.map(|people| {
+        let (people, with_people) = people.under_claim(&stored, resume).unwrap();
+        resume = with_people;
+        people
+    });
     let progress = Arc::new(PartitionProgress::default());
     let deps = PartitionDeps {
         store: store.clone(),
@@ -104,8 +121,19 @@ async fn start(
     };
     let (records, inbox) = mpsc::channel(4);
     let stop = CancellationToken::new();
-    let run = Partition::new(PARTITION, stored, resume, claimed_at, deps).run(inbox, stop.clone());
-    TestOwner { records, from: resume.from.0, stop, task: tokio::spawn(run), progress }
+    let mut partition = Partition::new(PARTITION, stored, resume, claimed_at, deps);
+    if let Some(people) = people {
+        partition = partition.with_people(people);
+    }
+    let run = partition.run_and_keep_people(inbox, stop.clone());
+    let kept = Arc::<Mutex<Option<PreparedPeople>>>::default();
+    let keeps = Arc::clone(&kept);
+    let task = tokio::spawn(async move {
+        let (exit, people) = run.await;
+        *keeps.lock().unwrap() = people;
+        exit
+    });
+    TestOwner { records, from: resume.from.0, stop, task, progress, kept }
 }
 
 impl TestOwner {
@@ -153,6 +181,13 @@ impl TestOwner {
         while self.records.capacity() < self.records.max_capacity() {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Releases the owner and returns the people that it keeps.
+    pub async fn release_and_keep(self) -> Option<PreparedPeople> {
+        let kept = Arc::clone(&self.kept);
+        assert_eq!(self.release().await, PartitionExit::Released);
+        kept.lock().unwrap().take()
     }
 
     pub async fn release(self) -> PartitionExit {

@@ -122,6 +122,10 @@ impl Cluster {
         for partition in self.partitions_of(process.number) {
             self.move_with_release(partition).await;
         }
+        // Sometimes it is killed while it hands over.
+        if self.world.chance(70) {
+            let _ = timeout(RELEASE_TIMEOUT, process.handed_over()).await;
+        }
         process.stop_publishing();
         sleep(self.world.draw_ms(1..=50)).await;
         process.control.kill();

@@ -6,6 +6,7 @@
 //! | `run` | one seed's run from start to end |
 //! | `world` | state shared by a run: random numbers, trace, counts, the first failure |
 //! | `log`, `oracle` | the records, and a naive fold of them as the expected result |
+//! | `log_reader` | the log as read without the group |
 //! | `network` | lost and late calls, broken connections, unresponsive partitions |
 //! | `store`, `cache`, `dead_letters` | the servers, which check every call, and their clients |
 //! | `store_client` | each process's store client |
@@ -20,6 +21,7 @@ mod cluster;
 mod control;
 mod dead_letters;
 mod log;
+mod log_reader;
 mod nemesis;
 mod network;
 mod oracle;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use engine::coordinator::{Coordinator, CoordinatorDeps, Spawner};
+use engine::coordinator::{Coordinator, CoordinatorDeps, ShadowOwners, Spawner};
 use engine::metrics::EngineMetrics;
 use engine::publisher::Publisher;
 use futures_util::future::BoxFuture;
@@ -14,7 +14,7 @@ use runtime::health::{Health, HealthConfig};
 use runtime::metrics::Metrics;
 use schemas::{Generation, GenerationRegistry, LogRef, PartitionId, Position, Term};
 use storage::log::{
-    BoundsReader, LogBounds, LogIdentity, PartitionHandler, ReadError, RecordBatch, StartPosition,
+    BoundsReader, LogBounds, PartitionHandler, ReadError, RecordBatch, Revocation, StartPosition,
 };
 use storage::store::PartitionRef;
 use tokio::runtime::Handle;
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{CacheClient, CacheServer, FixedDefinitions};
 use crate::control::Control;
 use crate::dead_letters::{DeadLetterClient, DeadLetterServer};
+use crate::log_reader::{SimulatedLogs, log_identity};
 use crate::network::{Link, PartitionFault};
 use crate::store::StoreServer;
 use crate::store_client::StoreClient;
@@ -74,7 +75,7 @@ pub struct Process {
 /// What the consumer group tells a member.
 enum GroupCommand {
     Assign(PartitionId),
-    Revoke { partition: PartitionId, lost: bool },
+    Revoke { partition: PartitionId, revocation: Revocation },
 }
 
 /// One partition that the source reads.
@@ -135,7 +136,9 @@ impl Process {
                 link,
             }),
             publisher: Arc::clone(&publisher),
-            identity: LogIdentity { cluster_id: "simulated".into(), topic_id: "log".into() },
+            logs: Arc::new(SimulatedLogs(Arc::clone(&world))),
+            shadow_owners: Arc::new(ShadowOwners::default()),
+            identity: log_identity(),
             registry: watch::channel(registry).1,
             limits: world.plan.limits,
             commit_permits: Arc::new(Semaphore::new(world.draw(|rng| rng.usize(1..=3)))),
@@ -174,14 +177,21 @@ impl Process {
         self.send_command(GroupCommand::Assign(partition));
     }
 
-    /// The group revokes a partition, which is released after a final commit.
+    /// The group revokes a partition: it is handed over, or sometimes released.
     pub fn revoke(&self, partition: PartitionId) {
-        self.send_command(GroupCommand::Revoke { partition, lost: false });
+        let moves = self.servers.world.chance(80);
+        let revocation = if moves { Revocation::Moved } else { Revocation::Released };
+        self.send_command(GroupCommand::Revoke { partition, revocation });
+    }
+
+    /// Waits until the moved partitions are claimed by other processes.
+    pub async fn handed_over(&self) {
+        self.coordinator.handed_over().await;
     }
 
     /// The group has given the partition away: its owner is aborted where it waits.
     pub fn lose(&self, partition: PartitionId) {
-        self.send_command(GroupCommand::Revoke { partition, lost: true });
+        self.send_command(GroupCommand::Revoke { partition, revocation: Revocation::Lost });
     }
 
     /// Stops the publisher after a last flush.
@@ -204,8 +214,8 @@ impl Process {
                         lock(&self.held).insert(partition);
                         self.coordinator.assigned(&[partition], &self.bounds);
                     }
-                    GroupCommand::Revoke { partition, lost } => {
-                        self.coordinator.release(&[partition], lost).await;
+                    GroupCommand::Revoke { partition, revocation } => {
+                        self.coordinator.release(&[partition], revocation).await;
                         cursors.remove(&partition);
                         lock(&self.held).remove(&partition);
                     }

@@ -115,6 +115,9 @@ async fn simulate(world: Arc<World>) {
     world.count(|counts| {
         counts.fenced = servers.sum_of("fenced_total", "");
         counts.replayed_people = servers.sum_of("claim_retries_total", "rows_lost");
+        counts.prepared = servers.sum_of("takeovers_total", "\"read\"");
+        counts.handed_over = servers.sum_of("hand_overs_total", "claimed");
+        counts.not_handed_over = servers.sum_of("hand_overs_total", "not_read");
         counts.records += world.log.len() as u64;
         counts.dead_letters += cluster.servers.dead_letters.len() as u64;
     });

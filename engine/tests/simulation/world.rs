@@ -65,11 +65,17 @@ pub struct Counts {
     pub lost_rows: u64,
     pub replayed_people: u64,
     pub sick_partitions: u64,
+    /// Takeovers with people that were read before the claim.
+    pub prepared: u64,
+    /// Partitions that their next owner claimed while they were folded.
+    pub handed_over: u64,
+    /// Hand-overs that ended because the log could not be read.
+    pub not_handed_over: u64,
 }
 
 impl Counts {
     /// Returns every count with its name.
-    pub fn named(&self) -> [(&'static str, u64); 17] {
+    pub fn named(&self) -> [(&'static str, u64); 20] {
         [
             ("records", self.records),
             ("commits", self.commits),
@@ -88,6 +94,9 @@ impl Counts {
             ("lost_rows", self.lost_rows),
             ("replayed_people", self.replayed_people),
             ("sick_partitions", self.sick_partitions),
+            ("prepared", self.prepared),
+            ("handed_over", self.handed_over),
+            ("not_handed_over", self.not_handed_over),
         ]
     }
 }
@@ -111,6 +120,9 @@ impl AddAssign for Counts {
         self.lost_rows += other.lost_rows;
         self.replayed_people += other.replayed_people;
         self.sick_partitions += other.sick_partitions;
+        self.prepared += other.prepared;
+        self.handed_over += other.handed_over;
+        self.not_handed_over += other.not_handed_over;
     }
 }
 

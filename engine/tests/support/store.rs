@@ -43,6 +43,9 @@ pub struct Faults {
     pub inner: MemoryStore,
     pub commits: Gate,
     pub people: Gate,
+    pub row_writes: Gate,
+    /// How many writes of person rows were begun.
+    pub begun_row_writes: AtomicU64,
     /// Partitions whose claims never return.
     pub unresponsive: Mutex<BTreeSet<PartitionId>>,
     /// Another process claims first at the next claim.
@@ -111,9 +114,14 @@ impl Interceptor for Faults {
                 self.people.pass().await;
                 call.await
             }
-            StoreOperation::ReadPartition(_)
-            | StoreOperation::WritePeople(..)
-            | StoreOperation::ReadRegistry => self.maybe_lose(call).await,
+            StoreOperation::WritePeople(..) => {
+                self.begun_row_writes.fetch_add(1, Ordering::Relaxed);
+                self.row_writes.pass().await;
+                self.maybe_lose(call).await
+            }
+            StoreOperation::ReadPartition(_) | StoreOperation::ReadRegistry => {
+                self.maybe_lose(call).await
+            }
             _ => call.await,
         }
     }

@@ -23,7 +23,7 @@ mod report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use engine::coordinator::ActiveGeneration;
+use engine::coordinator::{ActiveGeneration, ShadowOwners};
 use engine::metrics::EngineMetrics;
 use engine::partition::PartitionLimits;
 use runtime::metrics::{Metrics, MetricsError};
@@ -52,6 +52,8 @@ pub struct ShadowDeps {
     pub limits: PartitionLimits,
     /// Owner name, unique to this process.
     pub owner: String,
+    /// The owners of this process, whose people the coordinator takes after a switch.
+    pub owners: Arc<ShadowOwners>,
     /// Metrics of generations.
     pub metrics: GenerationMetrics,
     /// Permits for expensive work.

@@ -37,6 +37,9 @@ const NEW_LOG_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Pause before a stopped partition is claimed again.
 const RESTART_DELAY: Duration = Duration::from_secs(2);
 
+/// How long the people of a generation that has become the active one stay in memory for its next owner.
+const TAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A partition of a shadow generation that this process folds.
 pub(super) struct ShadowPartition {
     pub id: PartitionRef,
@@ -75,7 +78,11 @@ impl ShadowPartition {
             if let Some(owner) = owner {
                 owner.release().await;
             }
-            let Some(Err(error)) = folding else { return };
+            let Some(Err(error)) = folding else { return self.leave_people() };
+            if matches!(error, ShadowError::Exited(PartitionExit::Released)) {
+                // The coordinator has taken the people, and folds the partition.
+                return stop.cancelled().await;
+            }
             tracing::warn!(
                 partition = %id.partition,
                 generation = %id.generation,
@@ -91,6 +98,18 @@ impl ShadowPartition {
                 return;
             }
         }
+    }
+
+    /// Leaves the people of a generation that has become the active one to the coordinator, for a while.
+    fn leave_people(&self) {
+        let (owners, id) = (Arc::clone(&self.deps.owners), self.id);
+        if self.registry.borrow().active.generation != id.generation {
+            return owners.forget(id);
+        }
+        tokio::spawn(async move {
+            tokio::time::sleep(TAKE_TIMEOUT).await;
+            owners.forget(id);
+        });
     }
 
     /// Claims the partition, then folds and compares it repeatedly.
@@ -266,7 +285,16 @@ impl ShadowPartition {
         );
         let (records, inbox) = mpsc::channel(MAX_QUEUED_BATCHES);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(owner.run(inbox, stop.clone()));
+        let people = deps.owners.register(*id, stop.clone());
+        let run = owner.run_and_keep_people(inbox, stop.clone());
+        let task = tokio::spawn(async move {
+            let (exit, kept) = run.await;
+            if let Some(kept) = kept {
+                // Fails if nobody wants them.
+                let _ = people.send(kept);
+            }
+            exit
+        });
         let feed = Feed {
             records,
             progress,

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod generations;
+mod log_reader;
 mod lost_store;
+mod moving;
 mod newer_release;
 mod process;
 #[path = "../support/running_processor.rs"]
@@ -20,7 +22,7 @@ use std::time::{Duration, Instant};
 use engine::partition::PartitionLimits;
 use process::{EAGER, LAZY, Process, id, identity, until};
 use schemas::{Generation, PartitionId, Position};
-use storage::log::{LogIdentity, PartitionHandler, StartPosition};
+use storage::log::{LogIdentity, PartitionHandler, Revocation, StartPosition};
 use storage::store::{Checkpoint, Checkpoints, Commit, Epoch, PartitionRef, StoredPartition};
 use support::log::Log;
 use support::store::FaultyStore;
@@ -138,7 +140,7 @@ fn a_partition_of_another_log_halts_with_a_reason_and_the_other_continues() {
     };
     assert_eq!((halted(0), halted(1)), (Some(1.0), Some(0.0)));
     assert!(!process.coordinator.wants_to_rejoin());
-    process.revoke(&[0, 1], false);
+    process.revoke(&[0, 1], Revocation::Released);
     assert!(process.readiness().0);
     assert_eq!(halted(0), None);
 }
@@ -149,7 +151,7 @@ fn a_log_shorter_than_the_totals_may_recover_before_its_partition_halts() {
     process.assign(&[0], &log);
     process.coordinator.deliver(log.batch(0, 100), Duration::ZERO).unwrap();
     process.wait_until_folded(100);
-    process.revoke(&[0], false);
+    process.revoke(&[0], Revocation::Released);
     assert_eq!(process.assign(&[0], &Log::of(60)), [StartPosition::Paused]);
     let (ready, why) = process.readiness();
     let short = "partition 0: not claimed yet: the log ends at 60, before the totals at 100";
@@ -189,7 +191,7 @@ fn a_partition_that_could_not_be_read_further_is_started_again_from_its_last_com
     let Position(from) = process.next_start(0);
     process.coordinator.deliver(log.batch(from, 100), Duration::ZERO).unwrap();
     process.wait_until_folded(100);
-    process.revoke(&[0], false);
+    process.revoke(&[0], Revocation::Released);
     assert_eq!(process.stored(0).checkpoint.position, Position(100));
     let gaps = r#"allocator_processor_claim_retries_total{cause="log_gap",partition="0"}"#;
     assert_eq!(process.metric(gaps), None);
@@ -227,7 +229,7 @@ fn records_that_the_log_skipped_once_are_read_again_from_the_checkpoint() {
     let (process, from) = process_after_a_gap(&log);
     process.coordinator.deliver(log.batch(from, 100), Duration::ZERO).unwrap();
     until("the records are committed", || process.coordinator.committed()[0].1 == Position(100));
-    process.revoke(&[0], false);
+    process.revoke(&[0], Revocation::Released);
     let (_, totals) = &process.stored(0).totals[0];
     assert_eq!(totals.people, log.expected().0);
 }
@@ -250,7 +252,7 @@ fn a_revocation_commits_and_publishes_every_folded_record() {
     process.coordinator.deliver(log.batch(0, 100), Duration::ZERO).unwrap();
     process.wait_until_folded(100);
     assert_eq!(process.stored(0).checkpoint.position, Position(0));
-    process.revoke(&[0], false);
+    process.revoke(&[0], Revocation::Released);
     let stored = process.stored(0);
     assert_eq!(stored.checkpoint.position, Position(100));
     let (_, totals) = &stored.totals[0];
@@ -268,7 +270,7 @@ fn a_lost_partition_is_released_without_waiting_for_the_store() {
     process.wait_until_folded(100);
     process.store.commits.close();
     let revoked_at = Instant::now();
-    process.revoke(&[0], true);
+    process.revoke(&[0], Revocation::Lost);
     assert!(revoked_at.elapsed() < WITHOUT_WAITING, "{:?}", revoked_at.elapsed());
     assert_eq!(process.stored(0).checkpoint.position, Position(0));
 }
@@ -280,7 +282,7 @@ fn committed_totals_are_published_before_people_are_restored() {
     former.assign(&[0], &log);
     former.coordinator.deliver(log.batch(0, 100), Duration::ZERO).unwrap();
     former.wait_until_folded(100);
-    former.revoke(&[0], false);
+    former.revoke(&[0], Revocation::Released);
     // The checkpoint after a round of person rows.
     let StoredPartition { epoch, checkpoint, .. } = former.stored(0);
     let checkpoint = Checkpoint { rows_position: Position(50), ..checkpoint };
@@ -289,8 +291,10 @@ fn committed_totals_are_published_before_people_are_restored() {
 
     store.people.close();
     let process = Process::on(store, 1, EAGER);
-    assert_eq!(process.assign(&[0], &log), [StartPosition::At(Position(50))]);
+    process.begin_assigning(&[0], &log);
     until("the totals are published", || process.published("b") == Some(vec![Position(100)]));
+    process.store.people.open();
+    assert_eq!(process.next_start(0), Position(50));
 }
 
 #[test]
@@ -315,7 +319,7 @@ fn records_of_a_partition_without_an_owner_are_dropped() {
     other.0.rotate_left(5);
     process.coordinator.deliver(log.batch(0, 10), Duration::ZERO).unwrap();
     until("the records are committed", || process.coordinator.committed()[0].1 == Position(10));
-    process.revoke(&[0], false);
+    process.revoke(&[0], Revocation::Released);
 
     // A recreated log: its owner halts, and later records are dropped.
     process.assign(&[0], &other);

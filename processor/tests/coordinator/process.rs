@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use engine::coordinator::{Coordinator, CoordinatorDeps};
+use engine::coordinator::{Coordinator, CoordinatorDeps, ShadowOwners};
 use engine::metrics::EngineMetrics;
 use engine::partition::{DeadLetterThresholds, PartitionLimits};
 use engine::publisher::Publisher;
@@ -20,7 +20,7 @@ use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
 use storage::control::sqlite::SqliteControlTopic;
 use storage::log::{
-    BoundsReader, LogBounds, LogIdentity, PartitionHandler, ReadError, StartPosition,
+    BoundsReader, LogBounds, LogIdentity, PartitionHandler, ReadError, Revocation, StartPosition,
 };
 use storage::store::{Checkpoints, Epoch, PartitionRef, StoredPartition};
 use tokio::runtime::Runtime;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::GENERATION;
+use crate::log_reader::TestLogs;
 use crate::support::dead_letters::NoDeadLetters;
 use crate::support::log::Log;
 use crate::support::store::FaultyStore;
@@ -81,6 +82,10 @@ pub struct Process {
     pub store: Arc<FaultyStore>,
     pub coordinator: Coordinator,
     pub bounds: Arc<TestBounds>,
+    /// The log as read without the source.
+    pub logs: TestLogs,
+    pub shadow_owners: Arc<ShadowOwners>,
+    registry: watch::Sender<GenerationRegistry>,
     cache: Arc<MemoryCache>,
     publisher: Arc<Publisher>,
     metrics: Metrics,
@@ -111,16 +116,18 @@ impl Process {
             engine_metrics.clone(),
         ));
         let runtime = Runtime::new().unwrap();
+        let logs = TestLogs::default();
+        let shadow_owners = Arc::<ShadowOwners>::default();
+        let first = GenerationRegistry::first(LogRef::first("submissions", partitions));
+        let registry = watch::Sender::new(first);
         let deps = CoordinatorDeps {
             store: Arc::clone(&store) as _,
             dead_letters: Arc::new(NoDeadLetters),
             publisher: Arc::clone(&publisher),
+            logs: Arc::new(logs.clone()),
+            shadow_owners: Arc::clone(&shadow_owners),
             identity: identity(),
-            registry: watch::channel(GenerationRegistry::first(LogRef::first(
-                "submissions",
-                partitions,
-            )))
-            .1,
+            registry: registry.subscribe(),
             limits,
             commit_permits: Arc::new(Semaphore::new(2)),
             claim_timeout: Duration::from_millis(200),
@@ -131,7 +138,20 @@ impl Process {
         let coordinator = Coordinator::new(deps, runtime.handle().clone());
         let router = http::router("test", Router::new(), &metrics, &health, &HttpConfig::default());
         let bounds = Arc::default();
-        Self { runtime, store, coordinator, bounds, cache, publisher, metrics, router, _dir: dir }
+        Self {
+            runtime,
+            store,
+            coordinator,
+            bounds,
+            logs,
+            shadow_owners,
+            registry,
+            cache,
+            publisher,
+            metrics,
+            router,
+            _dir: dir,
+        }
     }
 
     /// Assigns partitions to this process, each with the records of `log`. Returns where each is read from, once all are
@@ -139,6 +159,18 @@ impl Process {
     pub fn assign(&self, partitions: &[u32], log: &Log) -> Vec<StartPosition> {
         partitions.iter().for_each(|number| self.bounds.set(*number, log.bounds()));
         self.assign_without_bounds(partitions)
+    }
+
+    /// Assigns partitions, each with the records of `log`, and does not wait.
+    pub fn begin_assigning(&self, partitions: &[u32], log: &Log) {
+        partitions.iter().for_each(|number| self.bounds.set(*number, log.bounds()));
+        let all: Vec<_> = partitions.iter().copied().map(PartitionId).collect();
+        self.coordinator.assigned(&all, &(Arc::clone(&self.bounds) as Arc<dyn BoundsReader>));
+    }
+
+    /// Changes the generation registry as this process sees it.
+    pub fn change_registry(&self, change: impl FnOnce(&GenerationRegistry) -> GenerationRegistry) {
+        self.registry.send_modify(|registry| *registry = change(registry));
     }
 
     /// Assigns partitions of which some may have no leader.
@@ -174,9 +206,9 @@ impl Process {
         start.unwrap()
     }
 
-    pub fn revoke(&self, partitions: &[u32], lost: bool) {
+    pub fn revoke(&self, partitions: &[u32], revocation: Revocation) {
         let partitions: Vec<_> = partitions.iter().copied().map(PartitionId).collect();
-        self.coordinator.revoked(&partitions, lost);
+        self.coordinator.revoked(&partitions, revocation);
     }
 
     pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {

@@ -11,7 +11,7 @@ use storage::control::sqlite::SqliteControlTopic;
 use storage::exports::Exports;
 use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteReader};
 use storage::log::{
-    BoundsReader, LogIdentity, LogReader, LogSource, PartitionHandler, SourceError,
+    BoundsReader, LogIdentity, LogReader, LogSource, PartitionHandler, Revocation, SourceError,
 };
 use storage::store::Checkpoints;
 use storage::store::memory::MemoryStore;
@@ -57,7 +57,7 @@ impl LogSource for PanickingSource {
             assert!(!handler.wants_to_rejoin(), "the coordinator asks for a rejoin");
             std::thread::sleep(Duration::from_millis(1));
         }
-        handler.revoked(&[partition], false);
+        handler.revoked(&[partition], Revocation::Released);
         Ok(())
     }
 }

@@ -118,6 +118,17 @@ pub enum StartPosition {
     Paused,
 }
 
+/// Why a member no longer has partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revocation {
+    /// The group moves them to other members. Their owners may fold on until those have claimed them.
+    Moved,
+    /// Nobody is about to take them over: they are committed and released.
+    Released,
+    /// Another member may own them already, so that a last commit would fail.
+    Lost,
+}
+
 /// Receives a [`LogSource`]'s assignments and records. The source calls it from one thread, in order; no method may
 /// panic.
 pub trait PartitionHandler: Send + Sync + 'static {
@@ -129,9 +140,9 @@ pub trait PartitionHandler: Send + Sync + 'static {
     /// each record; cheap when there is none.
     fn take_starts(&self) -> Vec<(PartitionId, StartPosition)>;
 
-    /// Reports revoked partitions. Blocks, within a bound, until they are released. `lost` means that another member
-    /// may own them already, so that a last commit would fail.
-    fn revoked(&self, partitions: &[PartitionId], lost: bool);
+    /// Reports revoked partitions, of which the source delivers no record any more. Blocks, within a bound, until they
+    /// are released; not for partitions that are [`Revocation::Moved`].
+    fn revoked(&self, partitions: &[PartitionId], revocation: Revocation);
 
     /// Delivers records of one partition, in order and contiguous with the previous batch. Waits at most `timeout`
     /// for queue capacity.
@@ -153,7 +164,8 @@ pub trait PartitionHandler: Send + Sync + 'static {
     /// Returns the committed positions, for the group's lag tools. They are never read back as truth.
     fn committed(&self) -> Vec<(PartitionId, Position)>;
 
-    /// Returns whether the source should leave and rejoin the group: every partition is to be claimed anew.
+    /// Returns whether the source should leave and rejoin the group, for another log. Called before each record; may
+    /// first claim every partition anew, within the bounds of [`revoked`](Self::revoked).
     fn wants_to_rejoin(&self) -> bool;
 }
 

@@ -117,7 +117,7 @@ impl Partition {
 
     /// Replays a record that the totals already contain: brings people up to the totals' position.
     fn replay(&mut self, record: Record<'_>) -> Result<(), PartitionExit> {
-        if !self.committed.rows_position.includes(record.offset) {
+        if !self.people_position.includes(record.offset) {
             self.state.fold(record, FoldMode::Replay).map_err(inconsistent)?;
         }
         if let Some(expected) = self.expected_record

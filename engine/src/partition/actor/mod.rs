@@ -22,7 +22,7 @@ use super::dead_letter_buffer::DeadLetterBuffer;
 use super::dead_letter_limit::DeadLetterLimit;
 use super::pace::{Pace, Workload};
 use super::person_rows::{RoundStep, RowRounds, Slice, write_rows};
-use super::restore::{RestoreOutcome, restore_people};
+use super::restore::{PreparedPeople, RestoreOutcome, restore_people};
 use super::{HaltReason, PartitionExit, PartitionLimits, PartitionProgress, ResumePoint};
 use crate::fold::PartitionState;
 use crate::metrics::PartitionMetrics;
@@ -63,6 +63,10 @@ pub struct Partition {
     /// The checkpoint of the state in memory.
     folded: Checkpoint,
     committed: Checkpoint,
+    /// The position up to which people are in the state once it is restored; the records after it are replayed.
+    people_position: Position,
+    /// Whether people were in memory before the claim.
+    is_prepared: bool,
     /// The first position in the log at the claim.
     log_start: Position,
     /// The position of the next record that the log must deliver.
@@ -97,6 +101,8 @@ impl Partition {
             id,
             epoch: stored.epoch,
             state,
+            people_position: stored.checkpoint.rows_position,
+            is_prepared: false,
             folded: stored.checkpoint.clone(),
             committed: stored.checkpoint,
             log_start: resume.log_start,
@@ -114,42 +120,73 @@ impl Partition {
         }
     }
 
+    /// Begins with people that were in memory before the claim. They are of this claim, and the owner was created with
+    /// their resume point: see [`PreparedPeople::under_claim`].
+    #[must_use]
+    pub fn with_people(mut self, people: PreparedPeople) -> Self {
+        (self.state, self.people_position) = people.into_state();
+        self.is_prepared = true;
+        self
+    }
+
     /// Runs until released, fenced or halted. Cancelling `stop` releases the partition after a final commit.
     pub async fn run(
+        self,
+        records: mpsc::Receiver<RecordBatch>,
+        stop: CancellationToken,
+    ) -> PartitionExit {
+        self.run_and_keep_people(records, stop).await.0
+    }
+
+    /// Runs like [`run`](Self::run). Returns the people, too, if the partition was released and all of them are known.
+    pub async fn run_and_keep_people(
         mut self,
         mut records: mpsc::Receiver<RecordBatch>,
         stop: CancellationToken,
-    ) -> PartitionExit {
+    ) -> (PartitionExit, Option<PreparedPeople>) {
         // The totals are committed: readers need not wait until people are restored.
         self.publish_all();
         match self.restore(&stop).await {
             Ok(RestoreOutcome::Complete) => {}
-            Ok(RestoreOutcome::Stopped) => return PartitionExit::Released,
+            Ok(RestoreOutcome::Stopped) => return (PartitionExit::Released, None),
             Ok(RestoreOutcome::RowAheadOfTotals) => {
-                return self.invalidate_rows(PartitionExit::CommitsLost).await;
+                return (self.invalidate_rows(PartitionExit::CommitsLost).await, None);
             }
-            Err(reason) => return PartitionExit::Halted(reason),
+            Err(reason) => return (PartitionExit::Halted(reason), None),
         }
-        let folded = match self.expected_record {
-            // People are complete once the expected record is replayed.
-            Some(_) => self.fold_until(&mut records, &stop).await,
-            None => match self.check_people() {
-                Ok(()) => self.fold_until(&mut records, &stop).await,
-                Err(ended) => Err(ended),
-            },
-        };
-        match folded {
-            Ok(()) => match self.final_commit().await {
-                Ok(()) => PartitionExit::Released,
-                Err(ended) => ended,
-            },
-            Err(lost @ PartitionExit::RowsLost(_)) => self.invalidate_rows(lost).await,
-            Err(ended) => ended,
+        match self.fold_and_commit(&mut records, &stop).await {
+            Ok(()) => {
+                // Not if the owner was stopped while it replayed.
+                let people = self
+                    .expected_record
+                    .is_none()
+                    .then(|| PreparedPeople::kept(self.state, self.epoch, &self.committed));
+                (PartitionExit::Released, people)
+            }
+            Err(lost @ PartitionExit::RowsLost(_)) => (self.invalidate_rows(lost).await, None),
+            Err(ended) => (ended, None),
         }
     }
 
+    async fn fold_and_commit(
+        &mut self,
+        records: &mut mpsc::Receiver<RecordBatch>,
+        stop: &CancellationToken,
+    ) -> Result<(), PartitionExit> {
+        // Otherwise people are complete once the expected record is replayed.
+        if self.expected_record.is_none() {
+            self.check_people()?;
+        }
+        self.fold_until(records, stop).await?;
+        self.final_commit().await
+    }
+
     async fn restore(&mut self, stop: &CancellationToken) -> Result<RestoreOutcome, HaltReason> {
-        let Self { state, deps, id, committed, claimed_at, .. } = self;
+        let Self { state, deps, id, committed, claimed_at, is_prepared, .. } = self;
+        if *is_prepared {
+            deps.metrics.restored(claimed_at.elapsed());
+            return Ok(RestoreOutcome::Complete);
+        }
         let restored = restore_people(deps.store.as_ref(), *id, committed, state, stop).await?;
         if restored == RestoreOutcome::Complete && committed.rows_position > Position::START {
             deps.metrics.restored(claimed_at.elapsed());

@@ -15,7 +15,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use schemas::{PartitionId, Position};
 
 use super::Rebootstrap;
-use crate::log::{BoundsReader, PartitionHandler, StartPosition};
+use crate::log::{BoundsReader, PartitionHandler, Revocation, StartPosition};
 
 /// The fetch state of an attached partition that librdkafka has stopped to read.
 const NOT_FETCHED: &str = "none";
@@ -42,6 +42,8 @@ pub(super) struct MemberPartitions {
     failed: BTreeSet<PartitionId>,
     /// An error after which the group must be rejoined.
     fatal: Option<String>,
+    /// What happens to the partitions when this member leaves; `None` before it does.
+    leaving: Option<Revocation>,
 }
 
 /// What the poll loop has to do after a poll.
@@ -60,6 +62,11 @@ impl RebalanceContext<'_> {
             fatal: partitions.fatal.take(),
             any_waiting: partitions.attached.len() < partitions.assigned.len(),
         }
+    }
+
+    /// Says what happens to the partitions that the client releases when it is closed.
+    pub fn leave(&self, revocation: Revocation) {
+        self.lock().leaving = Some(revocation);
     }
 
     /// Notes that one of the attached partitions cannot be read further.
@@ -135,7 +142,12 @@ impl RebalanceContext<'_> {
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> KafkaResult<()> {
         let partitions = self.partitions(list);
-        self.handler.revoked(&partitions, consumer.assignment_lost());
+        let revocation = match self.lock().leaving {
+            _ if consumer.assignment_lost() => Revocation::Lost,
+            Some(revocation) => revocation,
+            None => Revocation::Moved,
+        };
+        self.handler.revoked(&partitions, revocation);
         {
             let mut state = self.lock();
             state.assigned.retain(|partition| !partitions.contains(partition));

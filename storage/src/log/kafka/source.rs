@@ -21,7 +21,9 @@ use super::bounds::KafkaBounds;
 use super::rebalance::{MemberPartitions, RebalanceContext};
 use super::topics::{TopicError, ensure_topics, log_identity};
 use super::{KafkaConfig, Rebootstrap};
-use crate::log::{LogIdentity, LogSource, PartitionHandler, Record, SourceError, StartPosition};
+use crate::log::{
+    LogIdentity, LogSource, PartitionHandler, Record, Revocation, SourceError, StartPosition,
+};
 
 /// How long a delivery waits for a full queue before its partition is paused: pausing discards fetched records.
 const DELIVERY_TIMEOUT: Duration = Duration::from_millis(100);
@@ -34,6 +36,8 @@ const REDELIVERY_DELAY: Duration = Duration::from_millis(2);
 const MAX_BUFFERING: Duration = Duration::from_millis(20);
 /// How many records are polled between two checks of [`MAX_BUFFERING`].
 const BUFFERING_CHECK_RECORDS: u32 = 256;
+/// How long a member that leaves waits for the list of members.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often positions that have moved are committed to the group.
 const ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// How often all positions are committed to the group: a commit during a rebalance fails.
@@ -128,6 +132,11 @@ impl LogSource for KafkaSource {
         let mut poll_loop =
             self.subscribe(log, handler).map_err(|error| SourceError::Rejoin(error.to_string()))?;
         let outcome = poll_loop.run(stop);
+        let takes_over = outcome.is_ok() && poll_loop.group_has_others(&self.config.group);
+        poll_loop.consumer.context().leave(match takes_over {
+            true => Revocation::Moved,
+            false => Revocation::Released,
+        });
         // Dropping the consumer releases its partitions, through the rebalance callback, and leaves the group, so that
         // the other members need not wait for the session timeout.
         poll_loop.commit_advisory_offsets(Advice::All);
@@ -219,6 +228,17 @@ impl PollLoop<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether other members will take the partitions over. If that is unknown, nobody is waited for.
+    fn group_has_others(&self, group: &str) -> bool {
+        match self.consumer.fetch_group_list(Some(group), GROUP_TIMEOUT) {
+            Ok(list) => list.groups().iter().any(|group| group.members().len() > 1),
+            Err(error) => {
+                tracing::debug!(%error, "failed to list the members of the group");
+                false
+            }
+        }
     }
 
     /// Starts, restarts or stops reading the partitions of which the handler says so.

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::read_bounds;
 use super::tail::Tail;
 use crate::log::{
-    BoundsReader, LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, SourceError,
-    StartPosition,
+    BoundsReader, LogIdentity, LogSource, PartitionHandler, Record, RecordBatch, Revocation,
+    SourceError, StartPosition,
 };
 
 const MAX_BATCH_RECORDS: u32 = 1_000;
@@ -48,7 +48,7 @@ impl LogSource for SqliteSource {
         let mut cursors: Vec<_> =
             partitions.iter().map(|partition| Cursor::new(*partition)).collect();
         let outcome = self.deliver(&mut cursors, handler, stop);
-        handler.revoked(&partitions, false);
+        handler.revoked(&partitions, Revocation::Released);
         outcome
     }
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use schemas::{Offset, PartitionId, Position};
-use storage::log::{BoundsReader, LogBounds, PartitionHandler, RecordBatch, StartPosition};
+use storage::log::{
+    BoundsReader, LogBounds, PartitionHandler, RecordBatch, Revocation, StartPosition,
+};
 use tokio::runtime::Handle;
 
 /// A delivered record: offset, key, value.
@@ -114,10 +116,10 @@ impl PartitionHandler for Owner {
         std::mem::take(&mut self.calls.lock().unwrap().starts)
     }
 
-    fn revoked(&self, partitions: &[PartitionId], lost: bool) {
+    fn revoked(&self, partitions: &[PartitionId], revocation: Revocation) {
         let mut calls = self.calls.lock().unwrap();
         calls.owned.retain(|owned, _| !partitions.contains(owned));
-        calls.lost_any |= lost;
+        calls.lost_any |= revocation == Revocation::Lost;
     }
 
     fn deliver(&self, batch: RecordBatch, _timeout: Duration) -> Result<(), RecordBatch> {

@@ -53,7 +53,7 @@ impl PartitionHandler for Owner {
         std::mem::take(&mut self.starts.lock().unwrap())
     }
 
-    fn revoked(&self, partitions: &[PartitionId], _: bool) {
+    fn revoked(&self, partitions: &[PartitionId], _: crate::log::Revocation) {
         self.revocations.fetch_add(partitions.len() as u64, Ordering::Relaxed);
     }
 
