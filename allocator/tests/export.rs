@@ -84,8 +84,10 @@ fn an_exported_pb_file_imports_with_the_same_totals_by_category_and_by_project()
     assert!(exported.status.success(), "{exported:?}");
     for (by, budget) in [("category", "again"), ("project", "once-more")] {
         let url = &running.url;
+        let token_file = running.token_file.display().to_string();
         let import = ["import", "towns.pb", "--by", by, "--budget", budget, "--url", url];
-        let imported = allocator(data.path(), &import);
+        let imported =
+            allocator(data.path(), &[&import[..], &["--token-file", &token_file]].concat());
         assert!(imported.status.success(), "{imported:?}");
         assert_eq!(totals(&running, budget, PEOPLE), expected);
     }

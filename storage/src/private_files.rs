@@ -92,7 +92,7 @@ pub(crate) fn prepare_database(path: &Path) -> io::Result<()> {
 }
 
 /// Closes a file to others, if it exists.
-pub(crate) fn close_file(path: &Path) {
+pub fn close_file(path: &Path) {
     if path.metadata().is_ok_and(|file| file.mode() & OTHERS != 0) {
         restrict(path, FILE_MODE);
     }

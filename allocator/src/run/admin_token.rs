@@ -54,6 +54,8 @@ pub fn ensure(dir: &Path) -> Result<TokensFile, AdminTokenError> {
         let line = TokensFile::line(FIRST_ADMINISTRATOR, Role::Admin, &token);
         create(&path, &format!("{COMMENT}\n{line}\n"))?;
     }
+    private_files::close_file(&path);
+    private_files::close_file(&dir.join(TOKEN_FILE));
     TokensFile::open(path.clone()).map_err(|reason| AdminTokenError::Invalid { path, reason })
 }
 
