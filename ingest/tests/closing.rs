@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
 use schemas::{Budget, ClosingFence, ClosingState};
 use storage::control::{close, complete_reopening, define};
-use support::{GOOD, Harness, SUBMISSIONS, lock};
+use support::{GOOD, Harness, SUBMISSIONS, lock, until};
 
 const ID: &str = "0198c0de-0000-7000-8000-000000000001";
 
@@ -73,6 +74,24 @@ async fn nothing_is_accepted_if_the_budget_was_closed_before_the_append_was_conf
     // After the reopening the id is new: its record is appended, and counts.
     harness.post(SUBMISSIONS, with_id()).await.accepted();
     assert_eq!(harness.logged().len(), 3);
+}
+
+#[tokio::test]
+async fn a_budget_that_gets_its_closing_time_during_an_append_is_confirmed_too() {
+    let harness = Arc::new(Harness::new());
+    harness.edit_budget(|budget| budget.frozen = true);
+    harness.log.paused.store(true, Ordering::SeqCst);
+    let submitting = tokio::spawn({
+        let harness = Arc::clone(&harness);
+        async move { harness.post(SUBMISSIONS, GOOD).await }
+    });
+    until(|| harness.log.waiting_appends.load(Ordering::SeqCst) == 1).await;
+    harness.edit_budget(|budget| budget.closes_at = Some(Timestamp::now()));
+    let fenced = closed(&budget(&harness));
+    harness.definitions.put(fenced);
+    harness.log.paused.store(false, Ordering::SeqCst);
+    harness.log.resume.notify_one();
+    submitting.await.unwrap().problem(409, "budget-closed");
 }
 
 #[tokio::test]

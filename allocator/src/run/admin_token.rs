@@ -56,7 +56,8 @@ pub fn ensure(dir: &Path) -> Result<TokensFile, AdminTokenError> {
     }
     private_files::close_file(&path);
     private_files::close_file(&dir.join(TOKEN_FILE));
-    TokensFile::open(path.clone()).map_err(|reason| AdminTokenError::Invalid { path, reason })
+    TokensFile::open_or_empty(path.clone())
+        .map_err(|reason| AdminTokenError::Invalid { path, reason })
 }
 
 /// Returns the token of an interrupted first start, or a new one.
@@ -124,6 +125,8 @@ mod tests {
         std::fs::write(dir.path().join(TOKENS_FILE), line).unwrap();
         ensure(dir.path()).unwrap();
         assert!(!dir.path().join(TOKEN_FILE).exists(), "a token that nobody needs");
+        std::fs::write(dir.path().join(TOKENS_FILE), "# nobody\n").unwrap();
+        ensure(dir.path()).unwrap();
         std::fs::write(dir.path().join(TOKENS_FILE), "alice").unwrap();
         assert!(matches!(ensure(dir.path()), Err(AdminTokenError::Invalid { .. })));
     }

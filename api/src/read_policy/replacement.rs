@@ -43,7 +43,10 @@ pub fn compare(
             && current.includes_positions_of(offered);
         return if older { OfferVerdict::Older } else { OfferVerdict::Incomparable };
     }
-    let same_positions = offered.term == current.term && offered.positions == current.positions;
+    let same_positions = offered.term == current.term
+        && offered.positions == current.positions
+        // An earlier release does not know which partitions are closed.
+        && offered.closed_partitions <= current.closed_partitions;
     let same = match (current_provenance, offered_provenance) {
         // Committed totals are a function of their positions.
         (Provenance::Committed, Provenance::Committed) => same_positions,

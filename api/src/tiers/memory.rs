@@ -205,6 +205,7 @@ impl Slot {
     ) -> Result<OfferVerdict, AnswerError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.answer.load_full();
+        let mut shows_change = false;
         let verdict = current.as_deref().map_or(OfferVerdict::Newer, |current| {
             compare((current.totals(), current.provenance()), (&totals, provenance))
         });
@@ -216,12 +217,19 @@ impl Slot {
             };
             let now = Timestamp::now();
             let answer = Answer::new(Arc::clone(budget), Arc::new(totals), provenance, now)?;
+            // Withheld answers are the same whatever they count: nobody is to be woken by a submission.
+            let is_same = |former: &Answer| {
+                former.is_withheld()
+                    && answer.is_withheld()
+                    && former.plain().etag == answer.plain().etag
+            };
+            shows_change = !current.as_deref().is_some_and(is_same);
             self.answer.store(Some(Arc::new(answer)));
         }
         if verdict.is_in_memory() {
             self.confirmed.fetch_max(queried_at, Ordering::AcqRel);
         }
-        if verdict == OfferVerdict::Newer {
+        if shows_change {
             self.changed.send_replace(());
         }
         Ok(verdict)

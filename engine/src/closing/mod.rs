@@ -40,6 +40,10 @@ pub use metrics::ClosingMetrics;
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// Time for a marker to be folded and committed, after which it is appended again.
 const MARKER_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Budgets that are closed before markers are looked at again: each takes a transaction of the control topic.
+const MAX_CLOSED_PER_TICK: usize = 8;
+/// Budgets whose totals are read at once.
+const BUDGETS_PER_READ: usize = 50;
 /// The partition whose process closes budgets and completes reopenings, so that processes do not contend for it.
 const DECIDING_PARTITION: PartitionId = PartitionId(0);
 
@@ -104,7 +108,7 @@ impl BudgetCloser {
         let catalog = self.deps.definitions.catalog();
         let due = self.due.due(catalog.iter().map(AsRef::as_ref), now, Instant::now());
         if decides {
-            for budget in &due {
+            for budget in due.iter().take(MAX_CLOSED_PER_TICK) {
                 self.close(budget).await;
             }
         }
@@ -149,6 +153,17 @@ impl BudgetCloser {
         // From the topic itself: the catalog may have a fence that others cannot see yet.
         let confirmed = self.deps.definitions.confirmed().await?;
         let pending: Vec<Arc<Budget>> = confirmed.iter().filter(pends).cloned().collect();
+        for some in pending.chunks(BUDGETS_PER_READ) {
+            self.follow_fences_of(some, decides).await?;
+        }
+        Ok(())
+    }
+
+    async fn follow_fences_of(
+        &mut self,
+        pending: &[Arc<Budget>],
+        decides: bool,
+    ) -> Result<(), ClosingError> {
         let ids: Vec<BudgetId> = pending.iter().map(|budget| budget.id.clone()).collect();
         let (term, count) = {
             let registry = self.deps.registry.borrow();

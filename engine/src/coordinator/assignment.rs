@@ -67,6 +67,9 @@ impl AssignmentHandle {
             let id = shared.id(partition);
             assignment.hold().await;
             if moved.is_cancelled() {
+                // The takeover may have ended just when the partition was moved away.
+                shared.partitions.remove(partition);
+                shared.starts.forget(partition);
                 shared.deps.publisher.forget(id);
                 shared.deps.metrics.forget(partition);
             }
@@ -219,8 +222,8 @@ impl Assignment {
         let Shared { deps, partitions, .. } = self.shared.as_ref();
         let at = Instant::now();
         // Nothing is read or claimed of a partition whose log cannot be read.
-        self.read_bounds().await?;
-        let prepared = self.prepare_people().await;
+        let bounds = self.read_bounds().await?;
+        let prepared = self.prepare_people(bounds).await;
         let stored = self.claim().await?;
         // Again: the former owner has folded on meanwhile.
         let bounds = self.read_bounds().await?;
@@ -278,7 +281,7 @@ impl Assignment {
 
     /// Reads the people into memory, or takes them from the shadow partition of this process. `None` if that fails: then
     /// they are read after the claim.
-    async fn prepare_people(&self) -> Option<(PreparedPeople, &'static str)> {
+    async fn prepare_people(&self, bounds: LogBounds) -> Option<(PreparedPeople, &'static str)> {
         let deps = &self.shared.deps;
         let id = self.shared.id(self.partition);
         if let Some(people) = deps.shadow_owners.take(id).await {
@@ -286,6 +289,10 @@ impl Assignment {
         }
         let reading = tokio::time::timeout(deps.claim_timeout, deps.store.read_partition(id));
         let former = reading.await.ok()?.ok()??;
+        if bounds.high < former.checkpoint.position {
+            // Not to be taken over now: the log is short.
+            return None;
+        }
         // These totals are committed: readers need not wait until people are read.
         deps.publisher.publish(id, former.totals.clone());
         let partitions = self.shared.active.borrow().log.partitions;

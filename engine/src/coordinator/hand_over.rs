@@ -18,9 +18,9 @@ use crate::partition::PartitionProgress;
 /// Longest time that the next owner has for reading the people. Afterwards the partition is released.
 pub(super) const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Interval of looking for the next claim, on which the process waits before it ends.
-const EPOCH_POLL_INTERVAL: Duration = Duration::from_millis(250);
+const EPOCH_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval of looking for new records.
-const LOG_POLL_INTERVAL: Duration = Duration::from_millis(20);
+const LOG_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why a hand-over ended. The owner may also have ended first.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -68,6 +68,11 @@ impl PendingTotals {
         match self.owned.entry(partition) {
             Entry::Occupied(mut owned) => {
                 for (budget, totals) in totals {
+                    // Published before the claim already.
+                    let known = owned.get().get(&budget);
+                    if known.is_some_and(|known| known.position == totals.position) {
+                        continue;
+                    }
                     self.changed.insert(&budget, partition, &totals);
                     owned.get_mut().insert(budget, totals);
                 }

@@ -69,11 +69,17 @@ impl Fences {
         outcomes: &mut [AppendOutcome],
     ) {
         let mut confirmed = None;
+        let now = definitions.catalog();
         for (PendingSubmission { submission, .. }, outcome) in submissions.iter().zip(outcomes) {
-            let Fence::Open(before) = self.of(&submission.budget) else { continue };
             if !matches!(outcome, AppendOutcome::Accepted { .. }) {
                 continue;
             }
+            let before = match self.of(&submission.budget) {
+                Fence::Open(before) => before,
+                // It has got a closing time during the append, or is gone.
+                Fence::None if !has_no_fence(&now, &submission.budget) => None,
+                Fence::None | Fence::Closed => continue,
+            };
             if confirmed.is_none() {
                 confirmed = Some(definitions.confirmed().await);
             }
@@ -86,6 +92,11 @@ impl Fences {
             };
         }
     }
+}
+
+fn has_no_fence(catalog: &Catalog, id: &BudgetId) -> bool {
+    let budget = catalog.get(id.as_str());
+    budget.is_some_and(|budget| Fence::of(Some(budget)) == Fence::None)
 }
 
 /// Whether a budget still has the fence that it had: each closing and reopening changes the fence's revision.

@@ -54,11 +54,22 @@ impl fmt::Debug for TokensFile {
 }
 
 impl TokensFile {
-    /// Reads a tokens file.
+    /// Reads a tokens file that may have no credential: then nobody is an administrator.
     ///
     /// # Errors
     /// What is expected, if the file cannot be read or is invalid.
-    pub fn open(path: PathBuf) -> Result<Self, String> {
+    pub fn open_or_empty(path: PathBuf) -> Result<Self, String> {
+        let text = read_text(&path)?;
+        let credentials =
+            Credentials::parse_or_empty(&text).map_err(|faults| faults.to_string())?;
+        Ok(Self { path, text, credentials })
+    }
+
+    /// Reads a configured tokens file.
+    ///
+    /// # Errors
+    /// What is expected, if the file cannot be read or is invalid.
+    fn open(path: PathBuf) -> Result<Self, String> {
         let text = read_text(&path)?;
         let credentials = Credentials::parse(&text).map_err(|faults| faults.to_string())?;
         Ok(Self { path, text, credentials })

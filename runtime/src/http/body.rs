@@ -108,7 +108,7 @@ pub(super) fn limit(
     let limited = LimitedBody {
         inner: body,
         remaining_bytes: max_bytes,
-        remaining_overhead_bytes: max_bytes.max(MIN_OVERHEAD_BYTES),
+        remaining_overhead_bytes: max_bytes.saturating_mul(2).max(MIN_OVERHEAD_BYTES),
         rejected: None,
         monitor: Arc::clone(&monitor),
     };

@@ -23,6 +23,9 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Failures in a row after which the client is replaced: another one finds its brokers anew.
 const MAX_FAILURES: u32 = 3;
+/// How long a read counts as long as the topic's end stays the same. A broker that has just become the leader may have
+/// served less than the end.
+const MAX_CATALOG_AGE: Duration = Duration::from_secs(5);
 /// Requests that wait for the thread; more wait outside.
 const MAX_WAITING_REQUESTS: usize = 1_024;
 
@@ -68,8 +71,8 @@ struct Thread {
     client: Option<BaseConsumer<QuietContext>>,
     /// Failures since the last success.
     failures: u32,
-    /// The end at the last read, and the definitions below it.
-    last: Option<(i64, Arc<Catalog>)>,
+    /// The last read: when it began, the topic's end, and the definitions below it.
+    last: Option<(Instant, i64, Arc<Catalog>)>,
 }
 
 impl Thread {
@@ -113,14 +116,17 @@ impl Thread {
         let topic = &self.config.definitions_topic;
         let (_, end) = client.fetch_watermarks(topic, 0, END_TIMEOUT)?;
         self.failures = 0;
+        let now = Instant::now();
         match &self.last {
-            Some((last, catalog)) if *last == end => return Ok(Arc::clone(catalog)),
+            Some((began, last, catalog)) if *last == end && now - *began < MAX_CATALOG_AGE => {
+                return Ok(Arc::clone(catalog));
+            }
             // A broker that has just become the leader.
-            Some((last, _)) if *last > end => return Err(KafkaError::Canceled),
+            Some((_, last, _)) if *last > end => return Err(KafkaError::Canceled),
             _ => {}
         }
         let catalog = Arc::new(read_all(&self.config)?);
-        self.last = Some((end, Arc::clone(&catalog)));
+        self.last = Some((now, end, Arc::clone(&catalog)));
         Ok(catalog)
     }
 }

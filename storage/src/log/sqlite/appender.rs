@@ -84,7 +84,9 @@ impl SqliteAppender {
         let former = ends.clone();
         let appended = writes
             .map(|write| match write {
-                Write::Records(records) | Write::Submissions(records) if full.is_some() => {
+                Write::Records(records) | Write::Submissions(records)
+                    if full.is_some() && !are_markers(records) =>
+                {
                     Ok(full.iter().cycle().take(records.len()).cloned().map(Err).collect())
                 }
                 Write::Records(records) => insert_records(&transaction, &mut ends, records, false),
@@ -199,6 +201,15 @@ fn insert_records(
         .collect()
 }
 
+/// Whether all records are markers, which are few: a full log must not keep a budget from being closed.
+fn are_markers(records: &[(PartitionId, NewRecord)]) -> bool {
+    let mut decoder = RecordDecoder::default();
+    records.iter().all(|(_, record)| {
+        let decoded = decoder.decode(record.key.as_bytes(), &record.value);
+        decoded.is_ok_and(|record| record.marker.is_some())
+    })
+}
+
 fn insert_dead_letters(
     transaction: &Transaction<'_>,
     dead_letters: &[DeadLetter],
@@ -234,7 +245,9 @@ fn commit_failed(error: rusqlite::Error) -> AppendError {
 #[cfg(test)]
 #[allow(clippy::expect_used)]
 mod tests {
-    use schemas::{LogNumber, PersonKey};
+    use schemas::{
+        BudgetId, LogNumber, Marker, MarkerKind, PersonKey, RecordEncoder, SubmissionId,
+    };
 
     use super::*;
     use crate::log::sqlite::SCHEMA;
@@ -257,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_log_refuses_records_and_takes_dead_letters() {
+    fn a_full_log_refuses_submissions_and_takes_dead_letters_and_markers() {
         let directory = tempfile::tempdir().expect("a directory");
         let connection = open(&directory.path().join("log"), &SCHEMA, Durability::PowerLoss)
             .expect("a database");
@@ -282,6 +295,13 @@ mod tests {
             appender.commit(writes.iter()),
             Ok(vec![vec![Err(full())], vec![], vec![Err(full())]])
         );
+        let budget = BudgetId::parse("taxes").expect("a slug");
+        let marker = Marker { kind: MarkerKind::Close, revision: 2 };
+        let id = SubmissionId(uuid::Uuid::from_u128(1));
+        let value = RecordEncoder::default().encode_marker(&budget, marker, id, 3);
+        let record_of = NewRecord { key: Marker::key(&budget, PartitionId(0), partitions), value };
+        let close = Write::Records(vec![(PartitionId(0), record_of)]);
+        assert!(appender.commit([close].iter()).expect("space")[0][0].is_ok());
         let letters = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
         let query = "SELECT count(*) FROM dead_letters";
         assert_eq!(appender.connection.query_row(query, [], letters), Ok(1));

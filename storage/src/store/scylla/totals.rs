@@ -24,6 +24,8 @@ use crate::store::{
 
 /// Maximum concurrent partition reads of one summary.
 const READS_IN_FLIGHT: usize = 64;
+/// Budgets named in one query: ScyllaDB refuses more than a hundred clustering keys, by default.
+const MAX_BUDGETS_PER_READ: usize = 50;
 
 /// Prepared statements for totals and checkpoints.
 pub(super) struct TotalsStatements {
@@ -213,6 +215,20 @@ impl TotalsStatements {
     }
 
     pub(super) async fn summaries(
+        &self,
+        session: &Session,
+        generation: Generation,
+        partitions: PartitionCount,
+        budgets: &[BudgetId],
+    ) -> Result<Vec<Result<BudgetSummary, DamagedTotals>>, StoreError> {
+        let mut summaries = Vec::with_capacity(budgets.len());
+        for some in budgets.chunks(MAX_BUDGETS_PER_READ) {
+            summaries.extend(self.some_summaries(session, generation, partitions, some).await?);
+        }
+        Ok(summaries)
+    }
+
+    async fn some_summaries(
         &self,
         session: &Session,
         generation: Generation,
