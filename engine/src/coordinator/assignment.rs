@@ -220,11 +220,12 @@ impl Assignment {
     /// Reads the people, claims the partition and checks its log.
     async fn take_over(&self) -> Result<Claimed, OwnershipFailure> {
         let Shared { deps, partitions, .. } = self.shared.as_ref();
-        let at = Instant::now();
+        let began = Instant::now();
         // Nothing is read or claimed of a partition whose log cannot be read.
         let bounds = self.read_bounds().await?;
         let prepared = self.prepare_people(bounds).await;
         let stored = self.claim().await?;
+        let claimed_at = Instant::now();
         // Again: the former owner has folded on meanwhile.
         let bounds = self.read_bounds().await?;
         let position = stored.checkpoint.position;
@@ -247,12 +248,12 @@ impl Assignment {
             log_end = %bounds.high,
             replay_from = %resume.from,
             people = source,
-            elapsed_ms = at.elapsed().as_millis() as u64,
+            elapsed_ms = began.elapsed().as_millis() as u64,
             "partition claimed",
         );
         let progress = Arc::new(PartitionProgress::default());
         progress.set_high(bounds.high);
-        Ok(Claimed { stored, resume, people, progress, at })
+        Ok(Claimed { stored, resume, people, progress, at: claimed_at })
     }
 
     async fn read_bounds(&self) -> Result<LogBounds, OwnershipFailure> {
