@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
-use schemas::Receipt;
+use schemas::ReceiptProof;
 use storage::control::BudgetDefinitions;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::client_limit::ClientLimit;
 use crate::client_network::ClientNetwork;
 use crate::consistency::AtLeast;
 use crate::log_ends::LogEnds;
@@ -20,6 +19,7 @@ use crate::no_answer::NoAnswer;
 use crate::read_policy::{Tier, UpdateFeed};
 use crate::tier_chain::{AnsweringTier, TierChain};
 use crate::tiers::memory::{AgedAnswer, Memory, Slot};
+use crate::wait_limits::WaitLimits;
 
 /// How often a waiting reader queries the tiers while cache updates arrive, in case one was lost.
 const POLL_INTERVAL_WITH_UPDATES: Duration = Duration::from_millis(250);
@@ -51,7 +51,7 @@ pub struct AggregateReader {
     memory: Arc<Memory>,
     tier_chain: Arc<TierChain>,
     definitions: Arc<dyn BudgetDefinitions>,
-    waiters: Arc<ClientLimit>,
+    waits: WaitLimits,
     log_ends: Arc<LogEnds>,
     metrics: ApiMetrics,
 }
@@ -62,11 +62,11 @@ impl AggregateReader {
         memory: Arc<Memory>,
         tier_chain: Arc<TierChain>,
         definitions: Arc<dyn BudgetDefinitions>,
-        waiters: Arc<ClientLimit>,
+        waits: WaitLimits,
         log_ends: Arc<LogEnds>,
         metrics: ApiMetrics,
     ) -> Self {
-        Self { memory, tier_chain, definitions, waiters, log_ends, metrics }
+        Self { memory, tier_chain, definitions, waits, log_ends, metrics }
     }
 
     /// Returns a budget's slot; `None` when there is no such budget.
@@ -152,35 +152,36 @@ impl AggregateReader {
     async fn read_until_counted(
         &self,
         slots: &[Arc<Slot>],
-        AtLeast { receipt, wait, .. }: AtLeast,
+        wanted: AtLeast,
         client: ClientNetwork,
     ) -> Result<Vec<Reading>, NoAnswer> {
+        let AtLeast { receipt, wait, .. } = wanted;
         let first = self.read_once(slots).await?;
         if first.iter().any(|reading| reading.aged.answer.lacks_partition(receipt)) {
             return Err(NoAnswer::NoSuchPartition);
         }
         let term = first.iter().map(|reading| reading.aged.answer.totals().term).max();
-        if let Some(readings) = self.if_counted(receipt, slots, first).await {
+        if let Some(readings) = self.if_counted(wanted, slots, first).await {
             return Ok(readings);
         }
         // A fresh answer in memory may still be a moment old: query the tiers before refusing.
         let query_tiers = async || {
             let readings = self.fetch(slots, Some(Instant::now())).await?;
-            Ok(self.if_counted(receipt, slots, readings).await)
+            Ok(self.if_counted(wanted, slots, readings).await)
         };
         let Some(wait) = wait.filter(|wait| !wait.is_zero()) else {
             return match query_tiers().await? {
                 Some(readings) => Ok(readings),
-                None => self.all_withheld(slots),
+                None => self.if_constant(wanted, slots),
             };
         };
         if let Some(term) = term
-            && self.all_withheld(slots).is_err()
+            && self.if_constant(wanted, slots).is_err()
             && self.log_ends.is_far_beyond(receipt, term).await
         {
             return query_tiers().await?.ok_or(NoAnswer::BeyondLog);
         }
-        let _permit = self.waiters.try_acquire(client).map_err(NoAnswer::of_waiting)?;
+        let _permit = self.waits.try_acquire(wanted.proof, client)?;
         let end = Instant::now() + wait;
         let mut changes: Vec<_> = slots.iter().map(|slot| slot.changes()).collect();
         while Instant::now() < end {
@@ -191,29 +192,36 @@ impl AggregateReader {
             let next_query = end.min(Instant::now() + self.poll_interval());
             while timeout_at(next_query, any_change(&mut changes)).await.is_ok() {
                 let changed = self.latest_readings(slots, AnswerSource::Memory)?;
-                let counted = timeout_at(end, self.if_counted(receipt, slots, changed)).await;
+                let counted = timeout_at(end, self.if_counted(wanted, slots, changed)).await;
                 if let Ok(Some(readings)) = counted {
                     return Ok(readings);
                 }
             }
         }
-        self.all_withheld(slots)
+        self.if_constant(wanted, slots)
     }
 
-    /// Returns the answers if all are withheld, as the last resort of a reader who waited for a submission.
+    /// Returns the answers at the end of the wait for a receipt that anyone could have made up, if those that do not
+    /// count the receipt are withheld.
     ///
-    /// A withheld answer is the same whatever it counts, and how long it takes must not tell what it counts either: the
-    /// reader gets it at the end of the wait, unless the results are shown meanwhile.
+    /// A withheld answer is the same whatever it counts, and neither its status nor the time it takes may tell made-up
+    /// receipts what it counts.
     ///
     /// # Errors
-    /// When an answer is not withheld: it does not count the submission.
-    fn all_withheld(&self, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
+    /// When an answer is shown and does not count the submission, or the receipt is signed.
+    fn if_constant(&self, wanted: AtLeast, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
         let readings = self.latest_readings(slots, AnswerSource::Memory)?;
-        let are_withheld = readings.iter().all(|reading| reading.aged.answer.is_withheld());
-        if are_withheld { Ok(readings) } else { Err(NoAnswer::NotYetVisible) }
+        let is_constant = |Reading { aged, .. }: &Reading| {
+            aged.answer.is_withheld() || aged.answer.includes(wanted.receipt)
+        };
+        match wanted.proof {
+            ReceiptProof::Unsigned if readings.iter().all(is_constant) => Ok(readings),
+            ReceiptProof::Signed | ReceiptProof::Unsigned => Err(NoAnswer::NotYetVisible),
+        }
     }
 
-    /// Returns the readings if they show that the submission is counted. Withheld ones never do.
+    /// Returns the readings if they show that the submission is counted. Withheld ones do to whoever has the signed
+    /// receipt: the submission is that reader's own.
     ///
     /// A receipt does not name its budget, and each budget is published separately: one budget may be past the
     /// receipt while the submission's own budget is still shown without it. Their totals are committed together,
@@ -221,12 +229,13 @@ impl AggregateReader {
     /// is returned.
     async fn if_counted(
         &self,
-        receipt: Receipt,
+        wanted: AtLeast,
         slots: &[Arc<Slot>],
         readings: Vec<Reading>,
     ) -> Option<Vec<Reading>> {
         let counts = |Reading { aged, .. }: &Reading| {
-            !aged.answer.is_withheld() && aged.answer.includes(receipt)
+            let is_told = wanted.proof == ReceiptProof::Signed || !aged.answer.is_withheld();
+            is_told && aged.answer.includes(wanted.receipt)
         };
         if readings.iter().all(counts) {
             return Some(readings);

@@ -4,12 +4,11 @@
 //! `Prefer: wait=N` (RFC 7240) waits up to N whole seconds, at most 10. The waiting itself is in `aggregate_reader`
 //! and `person_reader`.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use http::HeaderMap;
 use runtime::problem::Fault;
-use schemas::{PartitionCount, Receipt};
+use schemas::{PartitionCount, Receipt, ReceiptProof, ReceiptSigner};
 
 /// The header that carries a receipt.
 pub const CONSISTENCY_TOKEN: &str = "consistency-token";
@@ -28,6 +27,8 @@ const WAIT_MAX_SECONDS: u64 = 10;
 pub struct AtLeast {
     /// The submission that must be counted.
     pub receipt: Receipt,
+    /// Whether the client has submitted it, or may have made the receipt up.
+    pub proof: ReceiptProof,
     /// How long to wait for the submission, if at all.
     pub wait: Option<Duration>,
     /// The header or query parameter that named the receipt, for problems.
@@ -40,6 +41,7 @@ const TOKEN_POINTER: &str = "Consistency-Token";
 pub fn parse(
     headers: &HeaderMap,
     at_least: Option<&str>,
+    signer: &ReceiptSigner,
     faults: &mut Vec<Fault>,
 ) -> Option<AtLeast> {
     let header = headers.get(CONSISTENCY_TOKEN);
@@ -47,17 +49,22 @@ pub fn parse(
         (Some(token), _) => (Some(token.to_str().unwrap_or_default()), TOKEN_POINTER),
         (None, token) => (token, AT_LEAST),
     };
-    let receipt = text.and_then(|text| receipt(text, pointer, faults));
+    let receipt = text.and_then(|text| receipt(text, signer, pointer, faults));
     let wait = wait(headers, faults);
-    receipt.map(|receipt| AtLeast { receipt, wait, pointer })
+    receipt.map(|(receipt, proof)| AtLeast { receipt, proof, wait, pointer })
 }
 
 /// Parses a receipt. A partition number is a fault only if no log can have that many partitions.
 ///
 /// Whether the receipt's log has the partition is checked by the readers, who know the log.
-fn receipt(text: &str, pointer: &str, faults: &mut Vec<Fault>) -> Option<Receipt> {
-    match Receipt::from_str(text) {
-        Ok(receipt) if receipt.partition.0 < PartitionCount::MAX => Some(receipt),
+fn receipt(
+    text: &str,
+    signer: &ReceiptSigner,
+    pointer: &str,
+    faults: &mut Vec<Fault>,
+) -> Option<(Receipt, ReceiptProof)> {
+    match signer.parse(text) {
+        Ok(found) if found.0.partition.0 < PartitionCount::MAX => Some(found),
         Ok(_) => add_fault(faults, pointer, NO_SUCH_PARTITION),
         Err(fault) => add_fault(faults, pointer, &fault.to_string()),
     }
@@ -86,9 +93,11 @@ fn add_fault<T>(faults: &mut Vec<Fault>, pointer: &str, detail: &str) -> Option<
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use http::{HeaderName, HeaderValue};
     use proptest::prelude::*;
+    use schemas::PersonKeyHasher;
 
     use super::*;
 
@@ -103,12 +112,16 @@ mod tests {
             })
             .collect();
         let mut faults = Vec::new();
-        let parsed = parse(&headers, at_least, &mut faults);
+        let parsed = parse(&headers, at_least, &signer(), &mut faults);
         if faults.is_empty() {
             Ok(parsed)
         } else {
             Err(faults.into_iter().map(|fault| fault.pointer).collect())
         }
+    }
+
+    fn signer() -> ReceiptSigner {
+        PersonKeyHasher::new(&[7; 32]).unwrap().receipt_signer()
     }
 
     fn seconds(parsed: Result<Option<AtLeast>, Vec<String>>) -> Option<u64> {
@@ -121,6 +134,18 @@ mod tests {
         assert_eq!(parsed.map(|p| p.map(|p| p.receipt.to_string())), Ok(Some("3.7".into())));
         let parsed = parse_request(&[], Some("4.8"));
         assert_eq!(parsed.map(|p| p.map(|p| p.receipt.to_string())), Ok(Some("4.8".into())));
+    }
+
+    #[test]
+    fn a_signed_receipt_proves_the_submission_and_a_made_up_signature_is_a_fault() {
+        let receipt: Receipt = "3.7".parse().unwrap();
+        let signed = signer().sign(receipt).to_string();
+        let parsed = parse_request(&[("consistency-token", &*signed)], None).unwrap().unwrap();
+        assert_eq!((parsed.receipt, parsed.proof), (receipt, ReceiptProof::Signed));
+        let parsed = parse_request(&[("consistency-token", "3.7")], None).unwrap().unwrap();
+        assert_eq!((parsed.receipt, parsed.proof), (receipt, ReceiptProof::Unsigned));
+        let made_up = "3.7-0123456789abcdef";
+        assert_eq!(parse_request(&[], Some(made_up)), Err(vec!["at_least".into()]));
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod single_flight;
 mod tier_chain;
 mod tier_query;
 mod tiers;
+mod wait_limits;
 
 use std::sync::Arc;
 
@@ -58,7 +59,6 @@ pub use config::ApiConfig;
 use active_generation::ActiveGenerationCache;
 use aggregate_reader::AggregateReader;
 use answer_streams::AnswerStreams;
-use client_limit::ClientLimit;
 use downloads::Downloads;
 use log_ends::LogEnds;
 use metrics::ApiMetrics;
@@ -70,6 +70,7 @@ use registry::RegistryReader;
 use tier_chain::TierChain;
 use tier_query::Tiers;
 use tiers::memory::Memory;
+use wait_limits::WaitLimits;
 
 /// The budget that `/aggregate/` serves.
 pub const DEFAULT_BUDGET: &str = schemas::DEFAULT_BUDGET;
@@ -132,11 +133,8 @@ pub fn routes(
     let registry = RegistryReader::new(store.clone(), config.summary_deadline);
     let trusted_proxies = admin.trusted_proxies().clone();
     let administrators = routes::admin::router(&admin, registry, jobs, dead_letters);
-    let waiters = ClientLimit::new(
-        config.max_waiters,
-        config.max_waiters_per_client,
-        metrics.waiting.clone(),
-    );
+    let waits = WaitLimits::new(config, &metrics);
+    let receipt_signer = hasher.receipt_signer();
     let streams = AnswerStreams::new(config, Arc::clone(&memory), &metrics, stop);
     let person_store = Arc::new(PersonStore::new(config, store, &metrics));
     let log_ends = Arc::new(LogEnds::new(Arc::clone(&person_store), Arc::clone(&generation)));
@@ -144,7 +142,7 @@ pub fn routes(
         person_store,
         generation,
         hasher,
-        Arc::clone(&waiters),
+        waits.clone(),
         Arc::clone(&log_ends),
         &metrics,
     );
@@ -153,11 +151,18 @@ pub fn routes(
         memory,
         tier_chain,
         Arc::clone(&definitions),
-        waiters,
+        waits,
         log_ends,
         metrics,
     );
-    let state =
-        routes::ApiState::new(definitions, aggregates, streams, people, downloads, trusted_proxies);
+    let state = routes::ApiState::new(
+        definitions,
+        aggregates,
+        streams,
+        people,
+        receipt_signer,
+        downloads,
+        trusted_proxies,
+    );
     Ok(routes::router(Arc::new(state)).merge(administrators))
 }

@@ -7,7 +7,7 @@
 //! - a later log: cannot be visible yet;
 //! - the same partition: the row's offset shows whether the row is recent enough. A repeated submission, or another
 //!   person's, moves no row of this person; for those the partition's checkpoint decides, unless the budget's results
-//!   are withheld: receipts can be made up, and the checkpoint counts everyone's submissions.
+//!   are withheld and the receipt is unsigned: it can be made up, and the checkpoint counts everyone's submissions.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use storage::store::PartitionRef;
 use tokio::time::{Instant, sleep_until};
 
 use crate::active_generation::{ActiveGenerationCache, ServedGeneration};
-use crate::client_limit::ClientLimit;
 use crate::client_network::ClientNetwork;
 use crate::consistency::AtLeast;
 use crate::log_ends::LogEnds;
 use crate::metrics::ApiMetrics;
 use crate::no_answer::NoAnswer;
 use crate::person_store::{PersonStore, TIER};
+use crate::wait_limits::WaitLimits;
 
 /// Bounds of the pause between two reads of a row that a client waits for. In between, the pause is a quarter of the
 /// time waited so far, so that a thousand clients waiting for a row that never arrives are no load.
@@ -44,7 +44,7 @@ pub struct PersonReader {
     store: Arc<PersonStore>,
     generation: Arc<ActiveGenerationCache>,
     hasher: PersonKeyHasher,
-    waiters: Arc<ClientLimit>,
+    waits: WaitLimits,
     log_ends: Arc<LogEnds>,
     hits: IntCounter,
     misses: IntCounter,
@@ -97,13 +97,13 @@ impl PersonReader {
         store: Arc<PersonStore>,
         generation: Arc<ActiveGenerationCache>,
         hasher: PersonKeyHasher,
-        waiters: Arc<ClientLimit>,
+        waits: WaitLimits,
         log_ends: Arc<LogEnds>,
         metrics: &ApiMetrics,
     ) -> Self {
         let count = |outcome| metrics.reads.with_label_values(&[TIER, outcome]);
         let (hits, misses) = (count("hit"), count("miss"));
-        Self { store, generation, hasher, waiters, log_ends, hits, misses }
+        Self { store, generation, hasher, waits, log_ends, hits, misses }
     }
 
     /// Finds a person's row in a budget, and what became of the submission that a receipt names.
@@ -181,7 +181,7 @@ impl PersonReader {
                 {
                     return Err(NoAnswer::BeyondLog);
                 }
-                waiter = Some(self.waiters.try_acquire(client).map_err(NoAnswer::of_waiting)?);
+                waiter = Some(self.waits.try_acquire(wanted.proof, client)?);
             }
             let pause = ((now - started) / 4).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
             sleep_until(end.min(now + pause)).await;

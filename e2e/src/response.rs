@@ -137,7 +137,8 @@ pub fn receipt_from_body(body: &Value) -> Result<Receipt> {
     let number =
         |member: &str| body[member].as_u64().with_context(|| format!("no {member} in {body}"));
     let token = body["receipt"].as_str().with_context(|| format!("no receipt in {body}"))?;
-    let log = match token.split('.').collect::<Vec<_>>()[..] {
+    let address = token.split_once('-').map_or(token, |(address, _signature)| address);
+    let log = match address.split('.').collect::<Vec<_>>()[..] {
         [log, _, _] => log.parse()?,
         _ => 0,
     };

@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{HeaderName, HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode_byte, utf8_percent_encode};
 use runtime::problem::Problem;
-use schemas::{BudgetId, LogNumber, PersonId, Receipt, SubmissionId};
+use schemas::{BudgetId, PersonId, Receipt, ReceiptSigner, SubmissionId};
 use uuid::fmt::Hyphenated;
 
 const CONSISTENCY_TOKEN: HeaderName = HeaderName::from_static("consistency-token");
@@ -15,7 +15,7 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Initial capacity for one accepted item of a batch response, in bytes.
-pub(crate) const ACCEPTED_ITEM_BYTES: usize = 192;
+pub(crate) const ACCEPTED_ITEM_BYTES: usize = 208;
 
 /// Characters of a path segment that need escapes: all but the unreserved ones of RFC 3986.
 const SEGMENT_ESCAPES: &AsciiSet =
@@ -26,23 +26,23 @@ pub(crate) fn accepted(
     budget: &BudgetId,
     person: &PersonId,
     id: SubmissionId,
-    receipt: Receipt,
+    (receipt, signer): (Receipt, &ReceiptSigner),
     repeated: bool,
 ) -> Response {
+    let token = signer.sign(receipt).to_string();
     let mut body = Vec::with_capacity(ACCEPTED_ITEM_BYTES);
     body.extend_from_slice(br#"{"status":"accepted""#);
-    write_receipt(&mut body, budget, id, receipt);
+    write_receipt(&mut body, budget, id, receipt, &token);
     body.push(b'}');
     let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::ACCEPTED;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
-    let receipt = receipt.to_string();
     // Both texts are ASCII by construction.
-    if let Ok(location) = HeaderValue::from_str(&location(budget, person, &receipt)) {
+    if let Ok(location) = HeaderValue::from_str(&location(budget, person, &token)) {
         headers.insert(LOCATION, location);
     }
-    if let Ok(token) = HeaderValue::from_str(&receipt) {
+    if let Ok(token) = HeaderValue::from_str(&token) {
         headers.insert(CONSISTENCY_TOKEN, token);
     }
     if repeated {
@@ -56,11 +56,11 @@ pub(crate) fn write_accepted_item(
     body: &mut Vec<u8>,
     budget: &BudgetId,
     id: SubmissionId,
-    receipt: Receipt,
+    (receipt, signer): (Receipt, &ReceiptSigner),
     repeated: bool,
 ) {
     body.extend_from_slice(br#"{"status":202"#);
-    write_receipt(body, budget, id, receipt);
+    write_receipt(body, budget, id, receipt, &signer.sign(receipt).to_string());
     if repeated {
         body.extend_from_slice(br#","replayed":true"#);
     }
@@ -79,7 +79,13 @@ pub(crate) fn write_problem_item(body: &mut Vec<u8>, problem: &Problem, id: Opti
     body.push(b'}');
 }
 
-fn write_receipt(body: &mut Vec<u8>, budget: &BudgetId, id: SubmissionId, receipt: Receipt) {
+fn write_receipt(
+    body: &mut Vec<u8>,
+    budget: &BudgetId,
+    id: SubmissionId,
+    receipt: Receipt,
+    token: &str,
+) {
     write_id(body, id);
     body.extend_from_slice(br#","budget":""#);
     // A budget id is a slug, which needs no JSON escapes.
@@ -88,15 +94,8 @@ fn write_receipt(body: &mut Vec<u8>, budget: &BudgetId, id: SubmissionId, receip
     write_number(body, receipt.partition.0.into());
     body.extend_from_slice(br#","offset":"#);
     write_number(body, receipt.offset.0);
-    // The same text as `Receipt`'s `Display`, written faster.
     body.extend_from_slice(br#","receipt":""#);
-    if receipt.log > LogNumber::FIRST {
-        write_number(body, receipt.log.0.into());
-        body.push(b'.');
-    }
-    write_number(body, receipt.partition.0.into());
-    body.push(b'.');
-    write_number(body, receipt.offset.0);
+    body.extend_from_slice(token.as_bytes());
     body.push(b'"');
 }
 
@@ -124,7 +123,7 @@ fn location(budget: &BudgetId, person: &PersonId, receipt: &str) -> String {
     } else {
         path.extend(utf8_percent_encode(person, SEGMENT_ESCAPES));
     }
-    // A receipt has digits and dots only, which need no escapes.
+    // A receipt has hexadecimal digits, dots and a hyphen only, which need no escapes.
     path.push_str("?at_least=");
     path.push_str(receipt);
     path
@@ -138,22 +137,7 @@ pub(crate) fn json(status: StatusCode, body: Vec<u8>) -> Response {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use schemas::{Offset, PartitionId};
-    use uuid::Uuid;
-
     use super::*;
-
-    #[test]
-    fn a_written_receipt_equals_its_display_text() {
-        for log in [LogNumber::FIRST, LogNumber(7)] {
-            let receipt = Receipt { log, partition: PartitionId(3), offset: Offset(1_042) };
-            let mut body = b"{".to_vec();
-            let (budget, id) = (BudgetId::parse("taxes").unwrap(), SubmissionId(Uuid::nil()));
-            write_accepted_item(&mut body, &budget, id, receipt, false);
-            let body = String::from_utf8(body).unwrap();
-            assert!(body.contains(&format!(r#""receipt":"{receipt}""#)), "{body}");
-        }
-    }
 
     fn location_of(person: &str) -> String {
         let (budget, person) =

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{
-    Action, Budget, ClosingState, IdentityRule, Openness, PersonId, PersonKeyHasher, Submission,
-    SubmissionId,
+    Action, Budget, ClosingState, IdentityRule, Openness, PersonId, PersonKeyHasher,
+    ReceiptSigner, Submission, SubmissionId,
 };
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
 use storage::log::{AppendError, LogWriter};
@@ -29,6 +29,7 @@ const MAX_FREEZE_ATTEMPTS: u32 = 10;
 pub(crate) struct IngestService {
     pub definitions: Arc<dyn BudgetDefinitions>,
     pub hasher: PersonKeyHasher,
+    pub receipt_signer: ReceiptSigner,
     pub metrics: Arc<IngestMetrics>,
     log: Arc<dyn LogWriter>,
     appender: Arc<SubmissionAppender>,
@@ -54,6 +55,7 @@ impl IngestService {
             freezer: BudgetFreezer::new(Arc::clone(&deps.definitions)),
             log: deps.log,
             definitions: deps.definitions,
+            receipt_signer: deps.hasher.receipt_signer(),
             hasher: deps.hasher,
             metrics,
         })

@@ -46,7 +46,7 @@ pub use person::{
     PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonKeyHasher, SecretFingerprint,
 };
 pub use position::{Generation, Offset, Position, Term};
-pub use receipt::{Receipt, ReceiptFault};
+pub use receipt::{Receipt, ReceiptFault, ReceiptProof, ReceiptSigner, SignedReceipt};
 pub use record::{
     RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordView, encode_record,
     record_fingerprint,

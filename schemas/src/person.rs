@@ -5,7 +5,7 @@ use std::fmt;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetId, SubmissionId};
+use crate::{BudgetId, ReceiptSigner, SubmissionId};
 
 /// Maximum length of a person's id, in bytes.
 pub const PERSON_MAX_BYTES: usize = 256;
@@ -152,6 +152,11 @@ impl PersonKeyHasher {
     pub fn fingerprint(&self) -> SecretFingerprint {
         let digest = self.hash(&[b"\0secret"]);
         SecretFingerprint(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Derives the key that signs receipts. The key of no person has this input, as budget ids are not empty.
+    pub fn receipt_signer(&self) -> ReceiptSigner {
+        ReceiptSigner::new(&self.hash(&[b"\0receipt"]))
     }
 
     fn digest(&self, budget: &BudgetId, text: &[&[u8]]) -> [u8; PersonKey::BYTES] {

@@ -21,6 +21,7 @@ use axum::routing::get;
 use http::request::Parts;
 use runtime::admin::TrustedProxies;
 use runtime::problem::{Problem, ProblemKind};
+use schemas::ReceiptSigner;
 use storage::control::BudgetDefinitions;
 
 use crate::aggregate_reader::AggregateReader;
@@ -42,6 +43,7 @@ pub struct ApiState {
     aggregates: AggregateReader,
     streams: AnswerStreams,
     people: PersonReader,
+    receipt_signer: ReceiptSigner,
     downloads: Downloads,
     /// Proxies whose `X-Forwarded-For` names the client.
     trusted_proxies: TrustedProxies,
@@ -77,6 +79,7 @@ impl ApiState {
         aggregates: AggregateReader,
         streams: AnswerStreams,
         people: PersonReader,
+        receipt_signer: ReceiptSigner,
         downloads: Downloads,
         trusted_proxies: TrustedProxies,
     ) -> Self {
@@ -88,6 +91,7 @@ impl ApiState {
             aggregates,
             streams,
             people,
+            receipt_signer,
             downloads,
             trusted_proxies,
         }

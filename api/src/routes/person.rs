@@ -9,7 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use jiff::Timestamp;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Budget, PersonId, ResultsVisibility};
+use schemas::{Budget, PersonId, ReceiptProof, ResultsVisibility};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -79,7 +79,7 @@ pub(super) async fn respond(
     person: &PersonId,
     parts: &Parts,
 ) -> Result<Response, Problem> {
-    let read = ReadRequest::parse(&parts.headers, &parts.uri)?;
+    let read = ReadRequest::parse(&parts.headers, &parts.uri, &api.receipt_signer)?;
     let answer = find(api, budget, person, read.at_least, api.client(parts)).await;
     let answer = answer.map_err(|reason| person_unavailable(reason, read.at_least))?;
     let found = answer.row.as_ref().ok_or_else(|| not_counted(&answer))?;
@@ -88,7 +88,7 @@ pub(super) async fn respond(
         return Err(person_unavailable(NoAnswer::Unavailable, None));
     }
     let body =
-        body(budget, found, answer.submission).map_err(|_| Problem::new(ProblemKind::Internal))?;
+        body(api, budget, found, answer.submission).map_err(|_| Problem::new(ProblemKind::Internal))?;
     // Personal data: no cache may store it.
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "private, no-store")];
     let mut response = (headers, body).into_response();
@@ -97,8 +97,18 @@ pub(super) async fn respond(
 }
 
 impl ApiState {
-    /// Returns how a receipt may be checked: while results are withheld, or may be, by the person's row alone.
-    pub(super) async fn receipt_check(&self, budget: &Budget) -> ReceiptCheck {
+    /// Returns how a receipt may be checked: while results are withheld, or may be, and the receipt may be made up, by
+    /// the person's row alone.
+    pub(super) async fn receipt_check(
+        &self,
+        budget: &Budget,
+        wanted: Option<AtLeast>,
+    ) -> ReceiptCheck {
+        match wanted.map(|wanted| wanted.proof) {
+            None => return ReceiptCheck::RowOnly,
+            Some(ReceiptProof::Signed) => return ReceiptCheck::RowOrCheckpoint,
+            Some(ReceiptProof::Unsigned) => {}
+        }
         let always_shown = budget.results == ResultsVisibility::Live && budget.minimum_people <= 1;
         if always_shown || self.shows_results(budget).await {
             ReceiptCheck::RowOrCheckpoint
@@ -127,10 +137,7 @@ async fn find(
     at_least: Option<AtLeast>,
     client: ClientNetwork,
 ) -> Result<PersonAnswer, NoAnswer> {
-    let check = match at_least {
-        Some(_) => api.receipt_check(budget).await,
-        None => ReceiptCheck::RowOnly,
-    };
+    let check = api.receipt_check(budget, at_least).await;
     let find = |at_least| api.people.find(&budget.id, person, at_least, check, client);
     match at_least {
         Some(AtLeast { wait: None, .. }) => {
@@ -165,6 +172,7 @@ fn not_counted(answer: &PersonAnswer) -> Problem {
 }
 
 fn body(
+    api: &ApiState,
     budget: &Budget,
     found: &LocatedPersonRow,
     submission: Option<SubmissionStatus>,
@@ -174,7 +182,7 @@ fn body(
         allocation: Shares { budget, basis_points: &found.row.basis_points },
         partition: found.receipt.partition.0,
         offset: found.receipt.offset.0,
-        receipt: found.receipt.to_string(),
+        receipt: api.receipt_signer.sign(found.receipt).to_string(),
         submission,
     })
 }

@@ -293,10 +293,27 @@ async fn the_own_submission_is_found_by_its_receipt_while_results_are_withheld()
         let got = server.get(&format!("{path}?at_least={partition}.{offset}")).await;
         assert_eq!(got.json()["submission"], status);
     }
-    // A later record of the partition is folded, but is not known to be the person's.
+    // A later record of the partition is folded, but an unsigned receipt does not show that it is the reader's.
     let began = Instant::now();
     let got = server.get(&format!("{path}?at_least={partition}.9")).await;
     assert_eq!((got.status.as_u16(), began.elapsed().as_secs()), (412, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signed_receipt_is_answered_once_its_submission_counts_while_results_are_withheld() {
+    let server = server(Rule::AfterClose, &WORLDS[2]).await;
+    let route = format!("/v1/budgets/{WITHHELD}/aggregate");
+    let signer = server.hasher.receipt_signer();
+    let read = async |offset| {
+        let receipt: Receipt = format!("0.{offset}").parse().unwrap();
+        let token = signer.sign(receipt).to_string();
+        let headers = [("consistency-token", &*token), ("prefer", "wait=3")];
+        let began = Instant::now();
+        let got = server.get_with(&route, &headers).await;
+        (got.status.as_u16(), began.elapsed().as_secs())
+    };
+    assert_eq!(read(0).await, (200, 0));
+    assert_eq!(read(1_000_000).await.0, 412, "not counted, whatever is withheld");
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use runtime::clock::now_ms;
 use runtime::problem::Problem;
-use schemas::{Budget, BudgetId, PersonId, SubmissionId};
+use schemas::{Budget, BudgetId, PersonId, ReceiptSigner, SubmissionId};
 
 use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::RequireJson;
@@ -57,7 +57,7 @@ pub(super) async fn append(
     let appended = service.append(vec![pending]).await;
     let outcomes =
         appended.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    respond(outcomes.first().copied(), &budget, person, id)
+    respond(outcomes.first().copied(), &budget, person, id, &service.receipt_signer)
 }
 
 fn respond(
@@ -65,10 +65,11 @@ fn respond(
     budget: &BudgetId,
     person: &PersonId,
     id: SubmissionId,
+    signer: &ReceiptSigner,
 ) -> Result<Response, Problem> {
     match outcome {
         Some(AppendOutcome::Accepted { receipt, repeated }) => {
-            Ok(response::accepted(budget, person, id, receipt, repeated))
+            Ok(response::accepted(budget, person, id, (receipt, signer), repeated))
         }
         Some(AppendOutcome::InFlight) => Err(problems::in_flight()),
         Some(AppendOutcome::IdReused) => Err(problems::id_reused()),

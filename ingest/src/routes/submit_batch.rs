@@ -10,7 +10,7 @@ use http::StatusCode;
 use runtime::clock::now_ms;
 use runtime::http::RequestId;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Budget, BudgetId, SubmissionId};
+use schemas::{Budget, BudgetId, ReceiptSigner, SubmissionId};
 
 use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::MediaType;
@@ -39,7 +39,8 @@ pub(super) async fn submit_batch(
         }
     }
     let request = request.as_ref().map_or("", |id| id.as_str());
-    Ok(response::json(StatusCode::OK, write_results(&budget.id, results, request)))
+    let body = write_results(&budget.id, results, request, &service.receipt_signer);
+    Ok(response::json(StatusCode::OK, body))
 }
 
 /// The result of one batch item.
@@ -114,7 +115,12 @@ async fn append(
     Ok((budget, results))
 }
 
-fn write_results(budget: &BudgetId, results: Vec<ItemResult>, request: &str) -> Vec<u8> {
+fn write_results(
+    budget: &BudgetId,
+    results: Vec<ItemResult>,
+    request: &str,
+    signer: &ReceiptSigner,
+) -> Vec<u8> {
     let mut body = Vec::with_capacity(32 + results.len() * response::ACCEPTED_ITEM_BYTES);
     body.extend_from_slice(br#"{"results":["#);
     for (index, result) in results.into_iter().enumerate() {
@@ -123,7 +129,7 @@ fn write_results(budget: &BudgetId, results: Vec<ItemResult>, request: &str) -> 
         }
         let (problem, id) = match result {
             ItemResult::Appended(id, AppendOutcome::Accepted { receipt, repeated }) => {
-                response::write_accepted_item(&mut body, budget, id, receipt, repeated);
+                response::write_accepted_item(&mut body, budget, id, (receipt, signer), repeated);
                 continue;
             }
             ItemResult::Appended(id, AppendOutcome::InFlight) => (problems::in_flight(), Some(id)),

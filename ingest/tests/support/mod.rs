@@ -20,7 +20,7 @@ use runtime::http::HttpConfig;
 use runtime::metrics::Metrics;
 use schemas::{
     Budget, BudgetId, LogNumber, Offset, PartitionCount, PartitionId, PersonId, PersonKey,
-    PersonKeyHasher, Receipt, RecordDecoder, StoredBudget, SubmissionId, default_budgets,
+    PersonKeyHasher, Receipt, ReceiptProof, RecordDecoder, StoredBudget, SubmissionId, default_budgets,
     partition_for,
 };
 use serde_json::Value;
@@ -490,7 +490,9 @@ pub fn pointers(problem: &Value) -> Vec<String> {
 /// Returns the receipt of an accepted submission after checking that the body's fields agree.
 #[track_caller]
 pub fn check_receipt(body: &Value) -> Receipt {
-    let receipt: Receipt = body["receipt"].as_str().unwrap().parse().unwrap();
+    let text = body["receipt"].as_str().unwrap();
+    let (receipt, proof) = hasher().receipt_signer().parse(text).unwrap();
+    assert_eq!(proof, ReceiptProof::Signed);
     assert_eq!(body["budget"], "taxes");
     assert_eq!(body["partition"], receipt.partition.0);
     assert_eq!(body["offset"], receipt.offset.0);

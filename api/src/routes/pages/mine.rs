@@ -15,7 +15,7 @@ use page::html::{MinePage, MineState, OwnAllocation, mine_page};
 use page::view::BudgetView;
 use runtime::http::prefers_json;
 use runtime::problem::Problem;
-use schemas::{Budget, PartitionCount, PersonId, Receipt, SubmissionId};
+use schemas::{Budget, PartitionCount, PersonId, ReceiptProof, SubmissionId};
 use uuid::Uuid;
 
 use super::html_response::private_page;
@@ -60,7 +60,7 @@ async fn html(api: &ApiState, budget: &Budget, request: &PageRequest, parts: &Pa
     };
     let Some(state) = state else { return lookup::not_now(request) };
     let results = PageResults::read(api, budget, request.now).await.view();
-    let query = query(request);
+    let query = query(api, request);
     let html = mine_page(&MinePage {
         texts: request.texts,
         budget: &BudgetView::new(budget, request.language(), request.now),
@@ -74,8 +74,9 @@ async fn html(api: &ApiState, budget: &Budget, request: &PageRequest, parts: &Pa
 }
 
 /// Builds the query for checking again: the receipts of the request, in their own form.
-fn query(request: &PageRequest) -> String {
-    let member = |name, text: &Option<String>| Some((name, receipt(text.as_deref()?)?.to_string()));
+fn query(api: &ApiState, request: &PageRequest) -> String {
+    let member =
+        |name, text: &Option<String>| Some((name, PageReceipt::parse(api, text.as_deref()?)?.text));
     let form = &request.form;
     let members: Vec<(&str, String)> =
         [member("receipt", &form.receipt), member("withdrawn", &form.withdrawn)]
@@ -95,40 +96,57 @@ async fn state(
     request: &PageRequest,
     parts: &Parts,
 ) -> Option<MineState> {
-    let withdrawn = request.form.withdrawn.as_deref().and_then(receipt);
-    let wanted = withdrawn.or_else(|| receipt(request.form.receipt.as_deref()?));
-    let check = api.receipt_check(budget).await;
+    let parse = |text: &Option<String>| PageReceipt::parse(api, text.as_deref()?);
+    let withdrawn = parse(&request.form.withdrawn);
+    let is_withdrawal = withdrawn.is_some();
+    let wanted = withdrawn.or_else(|| parse(&request.form.receipt));
+    let at_least = wanted.as_ref().map(|wanted| wanted.at_least);
+    let check = api.receipt_check(budget, at_least).await;
     let find = |at_least| api.people.find(&budget.id, person, at_least, check, api.client(parts));
-    let at_least = wanted.map(|receipt| AtLeast { receipt, wait: Some(WAIT), pointer: "receipt" });
     let found = match find(at_least).await {
         // Not a receipt of this service: the page is shown as without it.
         Err(NoAnswer::NoSuchPartition) => find(None).await,
         found => found,
     };
     match (found.map(|answer| answer.row), wanted) {
-        (Ok(Some(found)), _) => counted(budget, &found),
-        (Ok(None), _) => Some(match withdrawn {
-            Some(receipt) => MineState::Withdrawn { receipt: receipt.to_string() },
-            None => MineState::NotCounted,
-        }),
+        (Ok(Some(found)), _) => counted(api, budget, &found),
+        (Ok(None), Some(receipt)) if is_withdrawal => {
+            Some(MineState::Withdrawn { receipt: receipt.text })
+        }
+        (Ok(None), _) => Some(MineState::NotCounted),
         (Err(NoAnswer::NotYetVisible | NoAnswer::BeyondLog), Some(receipt)) => {
-            Some(MineState::Stored { receipt: receipt.to_string() })
+            Some(MineState::Stored { receipt: receipt.text })
         }
         (Err(_), _) => None,
     }
 }
 
-/// Parses a receipt of a query. Other texts are ignored, as in a link that was cut off.
-fn receipt(text: &str) -> Option<Receipt> {
-    text.parse().ok().filter(|receipt: &Receipt| receipt.partition.0 < PartitionCount::MAX)
+/// A receipt of a query.
+struct PageReceipt {
+    at_least: AtLeast,
+    /// The receipt as the client has it, in its own form.
+    text: String,
+}
+
+impl PageReceipt {
+    /// Parses a receipt. Other texts are ignored, as in a link that was cut off.
+    fn parse(api: &ApiState, text: &str) -> Option<Self> {
+        let (receipt, proof) = api.receipt_signer.parse(text).ok()?;
+        let text = match proof {
+            ReceiptProof::Signed => api.receipt_signer.sign(receipt).to_string(),
+            ReceiptProof::Unsigned => receipt.to_string(),
+        };
+        let at_least = AtLeast { receipt, proof, wait: Some(WAIT), pointer: "receipt" };
+        (receipt.partition.0 < PartitionCount::MAX).then_some(Self { at_least, text })
+    }
 }
 
 /// Returns the counted allocation; `None` if the definition that matches it is not loaded yet.
-fn counted(budget: &Budget, found: &LocatedPersonRow) -> Option<MineState> {
+fn counted(api: &ApiState, budget: &Budget, found: &LocatedPersonRow) -> Option<MineState> {
     (found.row.basis_points.len() == budget.categories.len()).then(|| {
         MineState::Counted(OwnAllocation {
             shares: found.row.basis_points.clone(),
-            receipt: found.receipt.to_string(),
+            receipt: api.receipt_signer.sign(found.receipt).to_string(),
         })
     })
 }

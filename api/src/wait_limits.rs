@@ -1,0 +1,49 @@
+//! Bounds the reads that wait for submissions, apart for receipts that anyone could make up.
+
+use std::sync::Arc;
+
+use schemas::ReceiptProof;
+
+use crate::client_limit::{ClientLimit, ClientPermit};
+use crate::client_network::ClientNetwork;
+use crate::config::ApiConfig;
+use crate::metrics::ApiMetrics;
+use crate::no_answer::NoAnswer;
+
+/// Unsigned receipts are of an earlier release, or made up: they may take at most this part of the permits.
+const UNSIGNED_PART: usize = 10;
+
+/// Limits of waiting reads.
+#[derive(Debug, Clone)]
+pub struct WaitLimits {
+    signed: Arc<ClientLimit>,
+    unsigned: Arc<ClientLimit>,
+}
+
+impl WaitLimits {
+    /// Creates the limits of the configuration.
+    pub fn new(config: &ApiConfig, metrics: &ApiMetrics) -> Self {
+        let (max, max_per_client) = (config.max_waiters, config.max_waiters_per_client);
+        let limit = |part: usize| {
+            let gauge = metrics.waiting.clone();
+            ClientLimit::new(max.div_ceil(part), max_per_client.div_ceil(part), gauge)
+        };
+        Self { signed: limit(1), unsigned: limit(UNSIGNED_PART) }
+    }
+
+    /// Acquires a permit to wait for a receipt.
+    ///
+    /// # Errors
+    /// When too many reads wait, or too many of this client.
+    pub fn try_acquire(
+        &self,
+        proof: ReceiptProof,
+        client: ClientNetwork,
+    ) -> Result<ClientPermit, NoAnswer> {
+        let limit = match proof {
+            ReceiptProof::Signed => &self.signed,
+            ReceiptProof::Unsigned => &self.unsigned,
+        };
+        limit.try_acquire(client).map_err(NoAnswer::of_waiting)
+    }
+}
