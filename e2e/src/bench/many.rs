@@ -1,16 +1,18 @@
 //! What partitions and budgets cost by their number: CPU time without load, and freshness under a paced load, with three
 //! processors.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::limits::{IDLE_CPU_PERCENT, MANY_VISIBLE_P99_MS};
 use super::paced;
 use super::report::{Row, log_progress, percentile};
 use super::visible::{SAMPLES, samples};
 use crate::stack::{Stack, StackBuilder};
+use crate::wait::eventually;
 
 const PROCESSORS: usize = 3;
 const PARTITIONS: u32 = 1_024;
@@ -25,6 +27,8 @@ const SETTLE: Duration = Duration::from_secs(15);
 const IDLE: Duration = Duration::from_secs(30);
 const LOAD: Duration = Duration::from_secs(30);
 const START_TIMEOUT: Duration = Duration::from_secs(300);
+/// Submissions of a batch request; the maximum.
+const BATCH: usize = 1_000;
 /// Requests that are sent at the same time to each budget once.
 const LANES: usize = 4;
 
@@ -65,6 +69,7 @@ async fn measure(what: &str, partitions: u32, budgets: usize) -> Result<Vec<Row>
         stack.system.submit(name, "first", &[6_000, 4_000]).await.map(drop)
     })
     .await?;
+    write_to_every_partition(&stack, &names[0]).await?;
     stack.wait_until_caught_up(START_TIMEOUT).await?;
     tokio::time::sleep(SETTLE).await;
 
@@ -105,6 +110,24 @@ async fn measure(what: &str, partitions: u32, budgets: usize) -> Result<Vec<Row>
         ),
         Row::info("  RSS of the processors", format!("{resident:?} MB")),
     ])
+}
+
+/// Submits until every partition has a record: with the first one the broker creates files and the producer's state,
+/// which is no part of the figure.
+async fn write_to_every_partition(stack: &Stack, budget: &str) -> Result<()> {
+    let path = format!("/v1/budgets/{budget}/submissions/batch");
+    let batch = AtomicUsize::new(0);
+    eventually("every partition has a record", START_TIMEOUT, async || {
+        let batch = batch.fetch_add(1, Ordering::Relaxed);
+        let submissions: Vec<Value> = (0..BATCH)
+            .map(|number| json!({"person": format!("first-{batch}-{number}"), "allocation": {"c0": 100}}))
+            .collect();
+        stack.system.post(&path, &json!(submissions)).await?.expect(200)?;
+        let ends = stack.kafka.ends(&stack.topic).await?;
+        ensure!(ends.iter().all(|end| *end > 0), "a partition is empty");
+        Ok(())
+    })
+    .await
 }
 
 /// Runs an action for each name, some at a time.

@@ -40,6 +40,7 @@ macro_rules! definitions_contract {
             an_unknown_budget_cannot_be_frozen,
             a_default_budget_does_not_replace_an_existing_one,
             concurrent_changes_are_not_lost,
+            every_decision_is_made_on_what_others_have_written,
             one_of_concurrent_freezes_writes,
             categories_never_change_after_an_acknowledged_freeze,
             a_deleted_budget_is_gone_and_can_be_defined_anew,
@@ -170,6 +171,21 @@ pub async fn concurrent_changes_are_not_lost(fixture: &Fixture) {
     tokio::join!(count_up(&*fixture.ours), count_up(&*fixture.rival));
     let last = read_definition(&*fixture.ours, &id).await;
     assert_eq!((last.minimum_people, last.revision), (1 + 2 * CHANGES, 1 + 2 * CHANGES));
+}
+
+pub async fn every_decision_is_made_on_what_others_have_written(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    let first = budget(&id);
+    let changed = Budget { minimum_people: 7, ..first.clone() };
+    put(&*fixture.ours, &first).await.unwrap();
+    put(&*fixture.rival, &changed).await.unwrap();
+    // No change to a process that knows its own definition only.
+    let back = put(&*fixture.ours, &first).await.unwrap();
+    assert_eq!((back.minimum_people, back.revision), (first.minimum_people, 3));
+    fixture.rival.change(&id, &freeze).await.unwrap();
+    let refused = fixture.ours.delete(&id, &delete).await;
+    assert_eq!(refused, Err(DefinitionError::Refused(ChangeRefused::Frozen)));
 }
 
 /// Reads the definition, linearizably.

@@ -1,14 +1,15 @@
 //! The control topic on Kafka: one compacted topic with one partition.
 //!
-//! Compare-and-set is built on Kafka's producer fencing. Each change opens a transactional producer under one shared
-//! transactional id, which aborts all concurrent changes; it then reads the topic to its end, decides, and commits. Of two
-//! concurrent changes one is fenced and retries. Readers see committed records only.
+//! Compare-and-set is built on Kafka's producer fencing. A process that makes a change opens a transactional producer
+//! under one shared transactional id, which fences the producers of all others; it then reads the topic to its end,
+//! decides, and commits. Of two concurrent changes one is fenced and retries. Readers see committed records only. The
+//! producer is kept for the process's next change: unless it has been fenced, nobody has written since.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `follower` | the consumer thread, and the state that it maintains |
 //! | `end_reader` | reading the topic to its end on request |
-//! | `transaction` | reading to the end and writing, in one transaction |
+//! | `transaction` | reading to the end, and writing in transactions |
 
 mod end_reader;
 mod follower;
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::end_reader::EndReader;
 use self::follower::State;
-use self::transaction::WriteError;
+use self::transaction::{WriteError, WriteSession};
 use super::{
     ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, DefinitionError, Deletion,
     SecretRecord,
@@ -50,8 +51,9 @@ pub struct KafkaControlTopic {
     config: KafkaConfig,
     state: Arc<State>,
     end_reader: EndReader,
-    /// Serializes the changes of this process. Kafka serializes those of different processes.
-    changing: tokio::sync::Mutex<()>,
+    /// The session of the last change. Its lock serializes the changes of this process; Kafka serializes those of
+    /// different processes.
+    session: tokio::sync::Mutex<Option<WriteSession>>,
     stop: CancellationToken,
 }
 
@@ -67,7 +69,7 @@ impl KafkaControlTopic {
             end_reader: EndReader::start(config.clone())?,
             config: config.clone(),
             state,
-            changing: tokio::sync::Mutex::default(),
+            session: tokio::sync::Mutex::default(),
             stop,
         })
     }
@@ -148,7 +150,7 @@ impl BudgetDefinitions for KafkaControlTopic {
         budget: &BudgetId,
         decide: &Change<'_>,
     ) -> Result<Arc<Budget>, DefinitionError> {
-        let definition = self.repeat(|| self.try_change(budget, decide)).await?;
+        let definition = self.repeat(|session| self.try_change(session, budget, decide)).await?;
         self.state.update_budget(budget, &StoredBudget::Understood(Budget::clone(&definition)));
         Ok(definition)
     }
@@ -158,7 +160,7 @@ impl BudgetDefinitions for KafkaControlTopic {
         budget: &BudgetId,
         decide: &Deletion<'_>,
     ) -> Result<(), DefinitionError> {
-        let revision = self.repeat(|| self.try_delete(budget, decide)).await?;
+        let revision = self.repeat(|session| self.try_delete(session, budget, decide)).await?;
         self.state.update_budget(budget, &StoredBudget::Deleted { revision });
         Ok(())
     }
@@ -166,21 +168,36 @@ impl BudgetDefinitions for KafkaControlTopic {
 
 impl KafkaControlTopic {
     /// Repeats a change of a definition until it succeeds, is refused, or takes too long.
-    async fn repeat<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, DefinitionError>
+    async fn repeat<T, F>(&self, attempt: impl Fn(WriteSession) -> F) -> Result<T, DefinitionError>
     where
-        F: Future<Output = Result<KafkaResult<T>, DefinitionError>>,
+        F: Future<Output = Result<Attempt<T>, DefinitionError>>,
     {
         let deadline = Instant::now() + CHANGE_TIMEOUT;
-        let _changing = self.changing.lock().await;
+        let mut kept = self.session.lock().await;
         let mut changes = self.changes();
         loop {
-            match attempt().await? {
-                Ok(changed) => return Ok(changed),
-                // Fenced by another change, Kafka is unavailable, or the outcome is unknown.
-                Err(error) if Instant::now() > deadline => {
+            let reused = kept.take();
+            let is_reused = reused.is_some();
+            let session = match reused {
+                Some(session) => Ok(session),
+                None => self.blocking(transaction::open).await?,
+            };
+            let attempted = match session {
+                Ok(session) => attempt(session).await?,
+                Err(error) => Attempt::Failed(error),
+            };
+            match attempted {
+                Attempt::Written(session, value) => {
+                    *kept = Some(session);
+                    return Ok(value);
+                }
+                // Another process may have written since the session has read the topic.
+                Attempt::Decided(_) | Attempt::Failed(_) if is_reused => {}
+                Attempt::Decided(result) => return result,
+                Attempt::Failed(error) if Instant::now() > deadline => {
                     return Err(DefinitionError::Unavailable(error.to_string()));
                 }
-                Err(error) => {
+                Attempt::Failed(error) => {
                     tracing::debug!(%error, "failed to change a budget definition, retrying");
                     // The change that fenced this one is about to commit: retrying earlier would only fence it.
                     let _ = tokio::time::timeout(jittered_retry_delay(), changes.changed()).await;
@@ -195,7 +212,7 @@ impl KafkaControlTopic {
         step: impl Fn(&KafkaConfig) -> Result<T, WriteError> + Clone + Send + 'static,
     ) -> Result<T, DefinitionError> {
         let deadline = Instant::now() + CHANGE_TIMEOUT;
-        let _changing = self.changing.lock().await;
+        let _changing = self.session.lock().await;
         loop {
             match self.blocking(step.clone()).await? {
                 Ok(written) => return Ok(written),
@@ -213,47 +230,84 @@ impl KafkaControlTopic {
         }
     }
 
-    /// Attempts a change once. The inner error can be retried.
+    /// Attempts a change once.
     async fn try_change(
         &self,
+        mut session: WriteSession,
         budget: &BudgetId,
         decide: &Change<'_>,
-    ) -> Result<KafkaResult<Arc<Budget>>, DefinitionError> {
-        // `decide` is borrowed, so it runs between the blocking steps.
-        let opened = match self.blocking(transaction::open).await? {
-            Ok(opened) => opened,
-            Err(error) => return Ok(Err(error)),
+    ) -> Result<Attempt<Arc<Budget>>, DefinitionError> {
+        let next = match decide_change(&session.catalog, budget, decide) {
+            Ok(ChangeDecision::Write(next)) => next,
+            Ok(ChangeDecision::Keep(current)) => return Ok(Attempt::Decided(Ok(current))),
+            Err(refused) => return Ok(Attempt::Decided(Err(refused))),
         };
-        let current = opened.catalog.changeable(budget.as_str())?.cloned();
-        let Some(next) = decide(current.as_deref())? else {
-            let unchanged = current.ok_or_else(|| {
-                DefinitionError::Unavailable("a change left no definition".into())
-            })?;
-            return Ok(Ok(unchanged));
-        };
-        let next = Arc::new(opened.catalog.numbered(next));
-        let written = Arc::clone(&next);
-        let write = move |config: &KafkaConfig| opened.write_budget(config, &written);
-        Ok(self.blocking(write).await?.map(|()| next))
+        // `decide` is borrowed, so only the write runs on the blocking thread.
+        self.blocking(move |config| match session.write_budget(config, &next) {
+            Ok(()) => Attempt::Written(session, next),
+            Err(error) => Attempt::Failed(error),
+        })
+        .await
     }
 
-    /// Attempts a deletion once, and returns its revision. The inner error can be retried.
+    /// Attempts a deletion once, and returns its revision.
     async fn try_delete(
         &self,
+        mut session: WriteSession,
         budget: &BudgetId,
         decide: &Deletion<'_>,
-    ) -> Result<KafkaResult<u64>, DefinitionError> {
-        let opened = match self.blocking(transaction::open).await? {
-            Ok(opened) => opened,
-            Err(error) => return Ok(Err(error)),
+    ) -> Result<Attempt<u64>, DefinitionError> {
+        let revision = match decide_deletion(&session.catalog, budget, decide) {
+            Ok(revision) => revision,
+            Err(refused) => return Ok(Attempt::Decided(Err(refused))),
         };
-        let current = opened.catalog.changeable(budget.as_str())?.cloned();
-        decide(current.as_deref())?;
-        let revision = current.ok_or(ChangeRefused::Unknown)?.revision + 1;
         let id = budget.clone();
-        let write = move |config: &KafkaConfig| opened.write_deletion(config, &id, revision);
-        Ok(self.blocking(write).await?.map(|()| revision))
+        self.blocking(move |config| match session.write_deletion(config, &id, revision) {
+            Ok(()) => Attempt::Written(session, revision),
+            Err(error) => Attempt::Failed(error),
+        })
+        .await
     }
+}
+
+/// What became of an attempt to change a definition.
+enum Attempt<T> {
+    /// Committed. The session knows the new state.
+    Written(WriteSession, T),
+    /// Decided without a write, by the state that the session knows.
+    Decided(Result<T, DefinitionError>),
+    /// Fenced by another change, Kafka is unavailable, or the outcome is unknown.
+    Failed(KafkaError),
+}
+
+/// What a change makes of a definition.
+enum ChangeDecision {
+    Write(Arc<Budget>),
+    Keep(Arc<Budget>),
+}
+
+fn decide_change(
+    catalog: &Catalog,
+    budget: &BudgetId,
+    decide: &Change<'_>,
+) -> Result<ChangeDecision, DefinitionError> {
+    let current = catalog.changeable(budget.as_str())?.cloned();
+    match (decide(current.as_deref())?, current) {
+        (Some(next), _) => Ok(ChangeDecision::Write(Arc::new(catalog.numbered(next)))),
+        (None, Some(current)) => Ok(ChangeDecision::Keep(current)),
+        (None, None) => Err(DefinitionError::Unavailable("a change left no definition".into())),
+    }
+}
+
+/// Returns the revision of the deletion.
+fn decide_deletion(
+    catalog: &Catalog,
+    budget: &BudgetId,
+    decide: &Deletion<'_>,
+) -> Result<u64, DefinitionError> {
+    let current = catalog.changeable(budget.as_str())?.cloned();
+    decide(current.as_deref())?;
+    Ok(current.ok_or(ChangeRefused::Unknown)?.revision + 1)
 }
 
 /// A random delay, so that processes that fenced each other do not retry in step.

@@ -1,4 +1,4 @@
-//! One change of the control topic: reads the committed state to its end, and writes, in one Kafka transaction.
+//! Changes of the control topic: reads the committed state to its end, and writes, in Kafka transactions.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,10 @@ use crate::log::kafka::KafkaConfig;
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A change whose producer has fenced all others.
-pub(super) struct OpenTransaction {
+/// A producer that has fenced all others, and the committed state that it has read.
+///
+/// It knows the committed state until another producer fences it. From then on nothing that it writes is committed.
+pub(super) struct WriteSession {
     producer: BaseProducer<QuietContext>,
     /// The committed definitions.
     pub catalog: Catalog,
@@ -45,7 +47,7 @@ pub(super) enum WriteError {
 }
 
 /// Fences all concurrent changes and reads the committed state.
-pub(super) fn open(config: &KafkaConfig) -> KafkaResult<OpenTransaction> {
+pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
     let producer: BaseProducer<QuietContext> = config
         .client()
         .set("transactional.id", &config.definitions_topic)
@@ -69,7 +71,7 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<OpenTransaction> {
                 None => {}
             },
             Some(Err(KafkaError::PartitionEOF(_))) => {
-                return Ok(OpenTransaction { producer, catalog, active_log, secret });
+                return Ok(WriteSession { producer, catalog, active_log, secret });
             }
             Some(Err(error)) if Instant::now() > deadline => return Err(error),
             _ if Instant::now() > deadline => {
@@ -111,20 +113,25 @@ pub(super) fn record_secret(
     }
 }
 
-impl OpenTransaction {
+impl WriteSession {
     /// Writes a definition and commits.
-    pub fn write_budget(&self, config: &KafkaConfig, budget: &Budget) -> KafkaResult<()> {
-        self.write(config, budget.id.as_str(), budget)
+    pub fn write_budget(&mut self, config: &KafkaConfig, budget: &Budget) -> KafkaResult<()> {
+        self.write(config, budget.id.as_str(), budget)?;
+        self.catalog =
+            self.catalog.with_stored(&budget.id, StoredBudget::Understood(budget.clone()));
+        Ok(())
     }
 
     /// Writes the deletion of a definition and commits. No tombstone: compaction would remove its revision.
     pub fn write_deletion(
-        &self,
+        &mut self,
         config: &KafkaConfig,
         id: &BudgetId,
         revision: u64,
     ) -> KafkaResult<()> {
-        self.write_json(config, id.as_str(), StoredBudget::deletion(id, revision).as_bytes())
+        self.write_json(config, id.as_str(), StoredBudget::deletion(id, revision).as_bytes())?;
+        self.catalog = self.catalog.with_stored(id, StoredBudget::Deleted { revision });
+        Ok(())
     }
 
     fn write(&self, config: &KafkaConfig, key: &str, value: &impl Serialize) -> KafkaResult<()> {
