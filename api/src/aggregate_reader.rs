@@ -52,6 +52,8 @@ pub struct AggregateReader {
     tier_chain: Arc<TierChain>,
     definitions: Arc<dyn BudgetDefinitions>,
     waiters: Arc<ClientLimit>,
+    /// Readers who wait for a submission to a budget whose results are withheld: they wait to the end, counted or not.
+    withheld_waiters: Arc<ClientLimit>,
     log_ends: Arc<LogEnds>,
     metrics: ApiMetrics,
 }
@@ -63,10 +65,11 @@ impl AggregateReader {
         tier_chain: Arc<TierChain>,
         definitions: Arc<dyn BudgetDefinitions>,
         waiters: Arc<ClientLimit>,
+        withheld_waiters: Arc<ClientLimit>,
         log_ends: Arc<LogEnds>,
         metrics: ApiMetrics,
     ) -> Self {
-        Self { memory, tier_chain, definitions, waiters, log_ends, metrics }
+        Self { memory, tier_chain, definitions, waiters, withheld_waiters, log_ends, metrics }
     }
 
     /// Returns a budget's slot; `None` when there is no such budget.
@@ -180,7 +183,11 @@ impl AggregateReader {
         {
             return query_tiers().await?.ok_or(NoAnswer::BeyondLog);
         }
-        let _permit = self.waiters.try_acquire(client).map_err(NoAnswer::of_waiting)?;
+        let waiters = match self.count_withheld(slots)? {
+            0 => &self.waiters,
+            _ => &self.withheld_waiters,
+        };
+        let _permit = waiters.try_acquire(client).map_err(NoAnswer::of_waiting)?;
         let end = Instant::now() + wait;
         let mut changes: Vec<_> = slots.iter().map(|slot| slot.changes()).collect();
         while Instant::now() < end {
@@ -206,11 +213,19 @@ impl AggregateReader {
     /// reader gets it at the end of the wait, unless the results are shown meanwhile.
     ///
     /// # Errors
-    /// When an answer is not withheld: it does not count the submission.
+    /// When an answer is not withheld: it does not count the submission. If another one is withheld, the submission may
+    /// be that budget's, and nothing may be told of it.
     fn all_withheld(&self, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
+        match self.count_withheld(slots)? {
+            0 => Err(NoAnswer::NotYetVisible),
+            withheld if withheld < slots.len() => Err(NoAnswer::PartlyWithheld),
+            _ => self.latest_readings(slots, AnswerSource::Memory),
+        }
+    }
+
+    fn count_withheld(&self, slots: &[Arc<Slot>]) -> Result<usize, NoAnswer> {
         let readings = self.latest_readings(slots, AnswerSource::Memory)?;
-        let are_withheld = readings.iter().all(|reading| reading.aged.answer.is_withheld());
-        if are_withheld { Ok(readings) } else { Err(NoAnswer::NotYetVisible) }
+        Ok(readings.iter().filter(|reading| reading.aged.answer.is_withheld()).count())
     }
 
     /// Returns the readings if they show that the submission is counted. Withheld ones never do.

@@ -46,7 +46,8 @@ settings! {
         /// How long results in memory are served while change notifications arrive; at most 10000.
         pub freshness: Duration = "api.freshness_ms", default "1000",
             unit "ms", parse freshness;
-        /// Maximum number of requests waiting for a submission (`Prefer: wait`); further ones are answered 503.
+        /// Maximum number of requests waiting for a submission (`Prefer: wait`), and as many again for a submission to a
+        /// budget whose results are withheld; further ones are answered 503.
         pub max_waiters: usize = "api.max_waiters", default "1000",
             unit "requests", parse parse::positive_usize;
         /// Maximum number of requests of one client address (IPv6: of one /64 network) waiting for a submission; further ones

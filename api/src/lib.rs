@@ -132,11 +132,11 @@ pub fn routes(
     let registry = RegistryReader::new(store.clone(), config.summary_deadline);
     let trusted_proxies = admin.trusted_proxies().clone();
     let administrators = routes::admin::router(&admin, registry, jobs, dead_letters);
-    let waiters = ClientLimit::new(
-        config.max_waiters,
-        config.max_waiters_per_client,
-        metrics.waiting.clone(),
-    );
+    let limit_waiters = || {
+        let (max, max_per_client) = (config.max_waiters, config.max_waiters_per_client);
+        ClientLimit::new(max, max_per_client, metrics.waiting.clone())
+    };
+    let (waiters, withheld_waiters) = (limit_waiters(), limit_waiters());
     let streams = AnswerStreams::new(config, Arc::clone(&memory), &metrics, stop);
     let person_store = Arc::new(PersonStore::new(config, store, &metrics));
     let log_ends = Arc::new(LogEnds::new(Arc::clone(&person_store), Arc::clone(&generation)));
@@ -154,6 +154,7 @@ pub fn routes(
         tier_chain,
         Arc::clone(&definitions),
         waiters,
+        withheld_waiters,
         log_ends,
         metrics,
     );

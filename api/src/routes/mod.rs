@@ -129,7 +129,9 @@ fn definitions_not_loaded() -> Problem {
 /// Returns the problem of a read without an answer.
 fn no_answer(reason: NoAnswer, at_least: Option<AtLeast>) -> Problem {
     let kind = match reason {
-        NoAnswer::NotYetVisible | NoAnswer::BeyondLog => ProblemKind::NotYetVisible,
+        NoAnswer::NotYetVisible | NoAnswer::PartlyWithheld | NoAnswer::BeyondLog => {
+            ProblemKind::NotYetVisible
+        }
         NoAnswer::NoSuchPartition => ProblemKind::Malformed,
         NoAnswer::Unavailable
         | NoAnswer::Overloaded

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use schemas::{PartitionId, PersonId, PersonKey, partition_for};
+use schemas::{Budget, PartitionId, PersonId, PersonKey, partition_for};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -76,6 +76,30 @@ async fn waiting_reads_of_one_client_are_limited_and_others_still_wait() {
     }
     assert_eq!(server.metric(WAITING), 0.0);
     assert_eq!(wait("2001:db8::3").await.unwrap().0.status, 412);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_on_withheld_results_are_limited_apart_from_other_waits() {
+    const PARK: &str = "/v1/budgets/park/aggregate";
+    const BOTH: &str = "/v1/aggregates?budget=town&budget=park";
+    let server = TestServer::with_settings(&[("api.max_waiters", "1")]);
+    server.definitions.put(Budget { minimum_people: 10, revision: 2, ..budget("park") });
+    server.commit("town", &[(1, [5_000, 5_000])]);
+    server.commit("park", &[(1, [5_000, 5_000])]);
+    let wait = |path| read(&server, path, &[("consistency-token", "1.1"), ("prefer", "wait=2")]);
+    let waiting = wait(PARK);
+    wait_until("one read waits", || server.metric(WAITING) == 1.0).await;
+    for withheld in [PARK, BOTH] {
+        assert_eq!(wait(withheld).await.unwrap().0.status, 503, "{withheld}");
+    }
+    let (shown, took) = wait(TOWN).await.unwrap();
+    assert_eq!((shown.status.as_u16(), took.as_secs()), (412, 2));
+    assert_eq!(waiting.await.unwrap().0.status, 200);
+
+    // The submission may be that of the budget whose results are withheld, which must not be told.
+    let (both, took) = wait(BOTH).await.unwrap();
+    assert_eq!((both.status.as_u16(), took.as_secs()), (412, 2));
+    assert!(both.text.contains("read that budget alone"), "{}", both.text);
 }
 
 #[tokio::test(start_paused = true)]
