@@ -100,7 +100,7 @@ impl EngineMetrics {
             )?,
             takeovers: metrics.counter_vec(
                 "processor_takeovers_total",
-                "Claimed partitions by where their people come from: read (before the claim), shadow (this process), unread (they are read after the claim, or there are none).",
+                "Claimed partitions by where their people come from: kept (by the former owner, in this process), read (before the claim), shadow (this process), unread (they are read after the claim, or there are none).",
                 &["people"],
             )?,
             hand_overs: metrics.counter_vec(

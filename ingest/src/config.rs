@@ -13,7 +13,8 @@ settings! {
         /// Listen address of the `ingest` service.
         pub listen: SocketAddr = "ingest.listen", default "127.0.0.1:8001",
             unit "address:port", parse parse::socket_addr;
-        /// Maximum number of records waiting for the log's acknowledgement; further requests are answered 503.
+        /// Maximum number of records waiting for the log's acknowledgement, and of acknowledged ones waiting for the
+        /// confirmation that their budget was not closed; further requests are answered 503.
         pub max_in_flight_records: usize = "ingest.max_in_flight_records", default "100000",
             unit "records", parse at_least_a_batch;
     }

@@ -28,6 +28,7 @@ pub(crate) struct IngestMetrics {
     unknown: IntCounter,
     append_seconds: Histogram,
     records_in_flight: IntGauge,
+    records_unconfirmed: IntGauge,
     batch_items: Histogram,
 }
 
@@ -61,6 +62,10 @@ impl IngestMetrics {
             records_in_flight: metrics.gauge(
                 "ingest_records_in_flight",
                 "Records that wait for the log's acknowledgement.",
+            )?,
+            records_unconfirmed: metrics.gauge(
+                "ingest_records_unconfirmed",
+                "Records of budgets with a closing time, until the control topic confirms that the budget was not closed meanwhile.",
             )?,
             batch_items: metrics.histogram(
                 "ingest_batch_items",
@@ -116,5 +121,9 @@ impl IngestMetrics {
 
     pub fn records_in_flight(&self) -> IntGauge {
         self.records_in_flight.clone()
+    }
+
+    pub fn records_unconfirmed(&self) -> IntGauge {
+        self.records_unconfirmed.clone()
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
-use schemas::{Budget, ClosingFence, ClosingState};
+use schemas::{Budget, BudgetId, ClosingFence, ClosingState};
 use storage::control::{close, complete_reopening, define};
 use support::{GOOD, Harness, SUBMISSIONS, lock, until};
 
@@ -127,4 +127,27 @@ async fn a_budget_without_closing_time_needs_no_confirmation() {
     let fence = ClosingFence { revision: 9, state: ClosingState::Reopened };
     harness.edit_budget(|budget| budget.closing = Some(fence));
     harness.post(SUBMISSIONS, GOOD).await.problem(503, "unavailable");
+}
+
+#[tokio::test]
+async fn submissions_that_wait_for_a_confirmation_keep_no_others_out_of_the_log() {
+    const PARKS: &str = "/v1/budgets/parks/submissions";
+    let harness = Arc::new(Harness::with(1, &[]));
+    let open = Budget { frozen: true, ..budget(&harness) };
+    harness.definitions.put(open.clone());
+    let closes_at = Some(Timestamp::now() + SignedDuration::from_hours(1));
+    let id = BudgetId::parse("parks").unwrap();
+    harness.definitions.put(Budget { id, closes_at, ..open });
+    harness.definitions.confirmation_hangs.store(true, Ordering::SeqCst);
+    let waiting = tokio::spawn({
+        let harness = Arc::clone(&harness);
+        async move { harness.post(PARKS, GOOD).await }
+    });
+    until(|| harness.definitions.confirmations.load(Ordering::SeqCst) == 1).await;
+
+    let refused = harness.post(PARKS, GOOD).await;
+    refused.problem(503, "unavailable");
+    assert_eq!(lock(&harness.log.records).len(), 1, "what cannot be confirmed is not appended");
+    harness.post(SUBMISSIONS, GOOD).await.accepted();
+    waiting.abort();
 }

@@ -53,7 +53,9 @@ pub use record::{
 };
 pub use registry::{Building, FOLD_VERSION, GenerationRecord, GenerationRegistry, Seal};
 pub use report::{PartitionReport, TotalsComparison};
-pub use row::{PersonRow, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets};
+pub use row::{
+    PersonRow, PersonRowDecoder, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets,
+};
 pub use stored_budget::StoredBudget;
 pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};
 pub use text::{BudgetId, CategoryId, SLUG_MAX_BYTES, SlugFault};

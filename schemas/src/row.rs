@@ -65,8 +65,24 @@ impl PersonRow {
     /// # Errors
     /// When the bytes are not what [`PersonRow::encode_state`] writes.
     pub fn decode(person: &[u8], state: &[u8]) -> Result<Self, PersonRowFault> {
+        PersonRowDecoder::default().decode(person, state)
+    }
+}
+
+/// Decodes one row after the other, and keeps its memory in between: a takeover decodes millions.
+#[derive(Debug, Default)]
+pub struct PersonRowDecoder(PersonState);
+
+impl PersonRowDecoder {
+    /// Decodes a row as [`PersonRow::decode`] does.
+    ///
+    /// # Errors
+    /// When the bytes are not what [`PersonRow::encode_state`] writes.
+    pub fn decode(&mut self, person: &[u8], state: &[u8]) -> Result<PersonRow, PersonRowFault> {
         let person = person.try_into().map_err(|_| PersonRowFault("the person key's length"))?;
-        let state = PersonState::decode(state).map_err(|_| PersonRowFault("the state's bytes"))?;
+        self.0.clear();
+        self.0.merge(state).map_err(|_| PersonRowFault("the state's bytes"))?;
+        let state = &self.0;
         if !state.basis_points.is_empty() {
             crate::allocation::check_shares(&state.basis_points)
                 .map_err(|_| PersonRowFault("the allocation"))?;
@@ -78,7 +94,7 @@ impl PersonRow {
         for (slot, fingerprint) in recent.iter_mut().zip(&state.recent_submissions) {
             *slot = Some(SubmissionFingerprint(*fingerprint));
         }
-        Ok(Self {
+        Ok(PersonRow {
             person: PersonKey::from_bytes(person),
             budget: BudgetId::parse(&state.budget)
                 .map_err(|_| PersonRowFault("the budget's id"))?,

@@ -27,7 +27,7 @@ use storage::exports::PublishedExport;
 use super::response::REVALIDATE;
 use super::{ApiState, RETRY_AFTER, no_answer};
 use crate::answer::{Withheld, withheld};
-use crate::downloads::{self, DownloadError, NoPlace};
+use crate::downloads::{self, DownloadError, NoPermit};
 use crate::no_answer::NoAnswer;
 
 const POSITIONS: HeaderName = HeaderName::from_static("allocator-positions");
@@ -65,7 +65,7 @@ pub(super) async fn of_budget(
     let format = format(&query)?;
     let published = api.downloads.open_newest(&budget.id, format, api.client(&parts)).await;
     let published = published.map_err(|error| cannot_download(&error, budget))?;
-    let (PublishedExport { manifest, file }, place) = published.ok_or_else(|| {
+    let (PublishedExport { manifest, file }, permit) = published.ok_or_else(|| {
         Problem::new(ProblemKind::NotFound).detail(format!(
             "no export of this budget is published as {format}; an operator publishes one with `POST /v1/admin/jobs` and \
              {{\"kind\": \"export\", \"budget\": \"{}\", \"format\": \"{format}\", \"publish\": true}}",
@@ -98,7 +98,7 @@ pub(super) async fn of_budget(
     if has_already(&parts.headers, &etag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let body = Body::from_stream(downloads::stream(file.into(), manifest.bytes, place));
+    let body = Body::from_stream(downloads::stream(file.into(), manifest.bytes, permit));
     let mut response = (headers, body).into_response();
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(manifest.bytes));
     Ok(response)
@@ -106,11 +106,11 @@ pub(super) async fn of_budget(
 
 fn cannot_download(error: &DownloadError, budget: &Budget) -> Problem {
     let (kind, detail) = match error {
-        DownloadError::NoPlace(reason @ NoPlace::AllTaken) => {
+        DownloadError::NoPermit(reason @ NoPermit::AllTaken) => {
             (ProblemKind::Unavailable, reason.to_string())
         }
         // Not 503, which a gateway tries again at another api.
-        DownloadError::NoPlace(reason @ NoPlace::AllOfClientTaken) => {
+        DownloadError::NoPermit(reason @ NoPermit::AllOfClientTaken) => {
             (ProblemKind::RateLimited, reason.to_string())
         }
         DownloadError::Io(error) => {

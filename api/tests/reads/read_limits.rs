@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use schemas::{PartitionId, PersonId, PersonKey, partition_for};
+use schemas::{Budget, PartitionId, PersonId, PersonKey, partition_for};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -56,9 +56,10 @@ fn scans(server: &TestServer) -> usize {
 async fn waiting_reads_of_one_client_are_limited_and_others_still_wait() {
     let server = TestServer::with_settings(&[("api.max_waiters_per_client", "2")]);
     server.commit("town", &[(1, [5_000, 5_000])]);
+    let token = server.hasher.receipt_signer().sign("1.1".parse().unwrap()).to_string();
     let wait = |client| {
         let headers =
-            [("consistency-token", "1.1"), ("prefer", "wait=2"), ("x-forwarded-for", client)];
+            [("consistency-token", &*token), ("prefer", "wait=2"), ("x-forwarded-for", client)];
         read(&server, TOWN, &headers)
     };
     // Addresses of one IPv6 network are one client.
@@ -76,6 +77,32 @@ async fn waiting_reads_of_one_client_are_limited_and_others_still_wait() {
     }
     assert_eq!(server.metric(WAITING), 0.0);
     assert_eq!(wait("2001:db8::3").await.unwrap().0.status, 412);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_for_unsigned_receipts_are_limited_apart_from_other_waits() {
+    const PARK: &str = "/v1/budgets/park/aggregate";
+    const BOTH: &str = "/v1/aggregates?budget=town&budget=park";
+    let server = TestServer::with_settings(&[("api.max_waiters", "1")]);
+    server.definitions.put(Budget { minimum_people: 10, revision: 2, ..budget("park") });
+    server.commit("town", &[(1, [5_000, 5_000])]);
+    server.commit("park", &[(1, [5_000, 5_000])]);
+    let signed = server.hasher.receipt_signer().sign("1.1".parse().unwrap()).to_string();
+    let wait = |path, token: &str| {
+        read(&server, path, &[("consistency-token", token), ("prefer", "wait=2")])
+    };
+    let waiting = wait(PARK, "1.1");
+    wait_until("one read waits", || server.metric(WAITING) == 1.0).await;
+    for path in [TOWN, PARK, BOTH] {
+        assert_eq!(wait(path, "1.1").await.unwrap().0.status, 503, "{path}");
+    }
+    let (shown, took) = wait(TOWN, &signed).await.unwrap();
+    assert_eq!((shown.status.as_u16(), took.as_secs()), (412, 2));
+    assert_eq!(waiting.await.unwrap().0.status, 200);
+
+    // The unsigned receipt is not counted in the results that are shown.
+    let (both, took) = wait(BOTH, "1.1").await.unwrap();
+    assert_eq!((both.status.as_u16(), took.as_secs()), (412, 2));
 }
 
 #[tokio::test(start_paused = true)]

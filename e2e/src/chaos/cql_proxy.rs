@@ -6,15 +6,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::sleep;
+
+use super::proxy_listener::{ProxyListener, connect, loopback};
 
 /// Header of a frame: version, flags, stream, opcode, and the length of the body.
 const HEADER_BYTES: usize = 9;
@@ -58,9 +57,8 @@ fn bound(number: u32) -> [u8; 8] {
 /// A proxy in front of the CQL server. Dropping it closes its connections.
 #[derive(Debug)]
 pub struct CqlProxy {
-    port: u16,
+    listener: ProxyListener,
     shared: Arc<Shared>,
-    accepting: JoinHandle<()>,
 }
 
 #[derive(Debug)]
@@ -76,20 +74,19 @@ impl CqlProxy {
     /// # Errors
     /// When no port is free.
     pub async fn start(server: u16) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("the proxy's port")?;
-        let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared {
-            server: SocketAddr::from(([127, 0, 0, 1], server)),
+            server: loopback(server),
             range: watch::Sender::new(None),
             dropped: AtomicU64::new(0),
         });
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { port, shared, accepting })
+        let serving = Arc::clone(&shared);
+        let serve = move |client| connection(client, Arc::clone(&serving));
+        Ok(Self { listener: ProxyListener::start(0, serve).await?, shared })
     }
 
     /// The address, `host:port`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.listener.address()
     }
 
     /// Drops the requests to a range, or none.
@@ -103,30 +100,9 @@ impl CqlProxy {
     }
 }
 
-impl Drop for CqlProxy {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((client, _)) => {
-                connections.spawn(connection(client, Arc::clone(&shared)));
-            }
-            // Out of file descriptors for now.
-            Err(_) => sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
 /// Forwards both directions until one of them ends.
 async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
-    let Ok(mut server) = TcpStream::connect(shared.server).await else { return };
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let Some(mut server) = connect(&client, shared.server).await else { return };
     let (client_reads, mut client_writes) = client.split();
     let (mut server_reads, server_writes) = server.split();
     tokio::select! {
@@ -163,6 +139,9 @@ async fn forward_requests(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
     use tokio::time::timeout;
 
     use super::*;

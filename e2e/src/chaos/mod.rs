@@ -6,6 +6,7 @@
 //! | [`plan`] | the faults of a seed |
 //! | [`nemesis`] | injecting faults, and checking that they took effect |
 //! | [`proxy`], [`links`] | network faults between clients, services and servers |
+//! | `proxy_listener` | accepting a proxy's connections |
 //! | [`redis_faults`], [`clock`] | faults of a running Redis; wrong clocks |
 //! | [`workload`], [`request`] | the load; one of its requests |
 //! | [`history`] | the outcome of each request, compared with the log |
@@ -37,6 +38,7 @@ pub mod links;
 pub mod nemesis;
 pub mod plan;
 pub mod proxy;
+mod proxy_listener;
 pub mod redis_faults;
 pub mod request;
 pub mod small_disk;

@@ -5,17 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::wait::eventually;
+use super::proxy_listener::{ProxyListener, connect, loopback};
 
-const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum bytes per read.
 const CHUNK: usize = 16 * 1024;
 /// Maximum delayed chunks in each direction.
@@ -45,9 +43,8 @@ pub enum NetworkFault {
 /// A proxy in front of one server. Dropping it closes its connections.
 #[derive(Debug)]
 pub struct Proxy {
-    port: u16,
+    listener: ProxyListener,
     shared: Arc<Shared>,
-    accepting: JoinHandle<()>,
 }
 
 #[derive(Debug)]
@@ -64,24 +61,19 @@ impl Proxy {
     /// # Errors
     /// When the port is in use.
     pub async fn start(port: u16, server: u16) -> Result<Self> {
-        // An earlier proxy may need a moment to release the port.
-        let listener = eventually("the proxy listens", LISTEN_TIMEOUT, async || {
-            TcpListener::bind(("127.0.0.1", port)).await.with_context(|| format!("port {port}"))
-        })
-        .await?;
         let shared = Arc::new(Shared {
-            server: SocketAddr::from(([127, 0, 0, 1], server)),
+            server: loopback(server),
             fault: watch::Sender::new(None),
             affected: AtomicU64::new(0),
         });
-        let port = listener.local_addr()?.port();
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { port, shared, accepting })
+        let serving = Arc::clone(&shared);
+        let serve = move |client| connection(client, Arc::clone(&serving));
+        Ok(Self { listener: ProxyListener::start(port, serve).await?, shared })
     }
 
     /// The address, `host:port`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.listener.address()
     }
 
     /// Starts a fault, or ends the current one.
@@ -95,12 +87,6 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
 impl Shared {
     fn current_fault(&self) -> Option<NetworkFault> {
         *self.fault.borrow()
@@ -111,30 +97,17 @@ impl Shared {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let mut connections = JoinSet::new();
-    loop {
-        while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok(_) if shared.current_fault() == Some(NetworkFault::Cut) => shared.count_affected(),
-            Ok((client, _)) => {
-                connections.spawn(connection(client, Arc::clone(&shared)));
-            }
-            // Out of file descriptors for now.
-            Err(_) => sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
 async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
+    if shared.current_fault() == Some(NetworkFault::Cut) {
+        return shared.count_affected();
+    }
     if shared.current_fault() == Some(NetworkFault::Reset) {
         let _ = client.read(&mut [0; 64]).await;
         let _ = client.set_zero_linger();
         shared.count_affected();
         return;
     }
-    let Ok(mut server) = TcpStream::connect(shared.server).await else { return };
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let Some(mut server) = connect(&client, shared.server).await else { return };
     let reset = {
         let (client_reads, client_writes) = client.split();
         let (server_reads, server_writes) = server.split();
@@ -219,6 +192,7 @@ async fn write(to: &mut WriteHalf<'_>, bytes: &[u8], shared: &Shared) -> std::io
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
     use tokio::time::timeout;
 
     use super::*;

@@ -7,6 +7,7 @@ use runtime::metrics::{Metrics, MetricsError};
 #[derive(Debug, Clone)]
 pub struct ClosingMetrics {
     overdue: IntGauge,
+    not_changeable: IntGauge,
 }
 
 impl ClosingMetrics {
@@ -21,10 +22,19 @@ impl ClosingMetrics {
                 "Budgets whose closing time has passed and whose totals are not final yet. Set by the process that owns \
                  partition 0.",
             )?,
+            not_changeable: metrics.gauge(
+                "processor_budgets_not_changeable",
+                "Budgets that are to be closed or reopened and that this release may not change: a newer release wrote \
+                 their definition. Set by the process that owns partition 0.",
+            )?,
         })
     }
 
     pub(super) fn set_overdue(&self, budgets: usize) {
         self.overdue.set(budgets as i64);
+    }
+
+    pub(super) fn set_not_changeable(&self, budgets: usize) {
+        self.not_changeable.set(budgets as i64);
     }
 }

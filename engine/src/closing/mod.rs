@@ -9,10 +9,14 @@
 //! | file | owns |
 //! |---|---|
 //! | `decide` | which budgets are due, and which markers a partition lacks; pure |
+//! | `retries` | when a step that has failed is due again; pure |
+//! | `complete` | which fences every partition has folded, until they are to be read again; pure |
 //! | `metrics` | how many budgets are not final although they should be |
 
+mod complete;
 mod decide;
 mod metrics;
+mod retries;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +29,7 @@ use schemas::{
     RecordEncoder, SubmissionId, Term,
 };
 use storage::control::{
-    BudgetDefinitions, ChangeRefused, DefinitionError, close, complete_reopening,
+    BudgetDefinitions, Catalog, ChangeRefused, DefinitionError, close, complete_reopening,
 };
 use storage::log::{LogWriter, NewRecord};
 use storage::store::{Checkpoints, Store};
@@ -33,13 +37,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use complete::CompleteFences;
 use decide::{DueTimes, lacking_partitions};
 pub use metrics::ClosingMetrics;
+use retries::{Retries, Step};
 
 /// How often definitions and totals are looked at.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
-/// Time for a marker to be folded and committed, after which it is appended again.
-const MARKER_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Budgets that are closed before markers are looked at again: each takes a transaction of the control topic.
 const MAX_CLOSED_PER_TICK: usize = 8;
 /// Budgets whose totals are read at once.
@@ -69,13 +73,13 @@ pub struct ClosingDeps {
 pub struct BudgetCloser {
     deps: ClosingDeps,
     due: DueTimes,
-    /// When markers were appended that have not been seen in the totals yet.
-    appended: BTreeMap<(BudgetId, PartitionId, u64), Instant>,
-    /// Fences that every partition of a generation has folded.
-    complete: BTreeMap<BudgetId, (Term, ClosingFence)>,
+    complete: CompleteFences,
+    retries: Retries,
+    /// Budgets that are to be closed or reopened, and that this release may not change, with the revision that was logged.
+    not_changeable: BTreeMap<BudgetId, u64>,
 }
 
-/// Why a step failed; it is tried again at the next tick.
+/// Why a step failed; it is tried again after a delay.
 #[derive(Debug, thiserror::Error)]
 enum ClosingError {
     #[error(transparent)]
@@ -87,8 +91,8 @@ enum ClosingError {
 impl BudgetCloser {
     /// Creates a closer.
     pub fn new(deps: ClosingDeps) -> Self {
-        let (appended, complete) = (BTreeMap::new(), BTreeMap::new());
-        Self { deps, due: DueTimes::default(), appended, complete }
+        let (due, complete) = (DueTimes::default(), CompleteFences::default());
+        Self { deps, due, complete, retries: Retries::default(), not_changeable: BTreeMap::new() }
     }
 
     /// Runs until `stop` is cancelled.
@@ -103,50 +107,117 @@ impl BudgetCloser {
     }
 
     async fn tick(&mut self) {
-        let decides = self.deps.assigned.borrow().contains(&DECIDING_PARTITION);
+        let (decides, assignment_changed) = {
+            let changed = self.deps.assigned.has_changed().unwrap_or(false);
+            (self.deps.assigned.borrow_and_update().contains(&DECIDING_PARTITION), changed)
+        };
+        if assignment_changed {
+            // A partition may come from a release that does not keep the marker with the totals.
+            self.complete.recheck();
+        }
         let now = (self.deps.clock)();
         let catalog = self.deps.definitions.catalog();
         let due = self.due.due(catalog.iter().map(AsRef::as_ref), now, Instant::now());
+        self.forget_ended_steps(&catalog, &due);
         if decides {
-            for budget in due.iter().take(MAX_CLOSED_PER_TICK) {
+            self.close_due(&catalog, &due).await;
+        }
+        self.follow_fences(decides).await;
+        let term = self.deps.registry.borrow().term();
+        let overdue = catalog.iter().filter(|budget| {
+            let has_closed = budget.closes_at.is_some_and(|closes_at| closes_at <= now);
+            has_closed && !self.complete.contains(budget, term)
+        });
+        // One process reports for all.
+        let overdue = if decides { overdue.count() } else { 0 };
+        self.deps.metrics.set_overdue(overdue);
+        self.deps.metrics.set_not_changeable(if decides { self.not_changeable.len() } else { 0 });
+    }
+
+    fn forget_ended_steps(&mut self, catalog: &Catalog, due: &[&Budget]) {
+        let is_due = |id: &BudgetId| due.iter().any(|budget| budget.id == *id);
+        let is_fenced = |id: &BudgetId| catalog.get(id.as_str()).is_some_and(|it| it.is_fenced());
+        self.retries.retain(|step| match step {
+            Step::FollowFences => true,
+            Step::Close(id) => is_due(id),
+            Step::CompleteReopening(id) | Step::AppendMarker(id, ..) => is_fenced(id),
+        });
+        self.not_changeable.retain(|id, _| is_due(id) || is_fenced(id));
+        self.complete.retain(|id| catalog.get(id.as_str()).is_some());
+    }
+
+    /// Closes some of the budgets that are due.
+    async fn close_due(&mut self, catalog: &Catalog, due: &[&Budget]) {
+        let mut attempts = 0;
+        for budget in due {
+            if self.is_changeable(catalog, budget)
+                && attempts < MAX_CLOSED_PER_TICK
+                && self.retries.is_due(&Step::Close(budget.id.clone()), Instant::now())
+            {
+                attempts += 1;
                 self.close(budget).await;
             }
         }
-        if let Err(error) = self.follow_fences(decides).await {
-            tracing::warn!(%error, "failed to follow the fences of closing budgets, retrying");
+    }
+
+    /// Whether this release may change a definition. If not, only a newer release can, and asking the control topic again
+    /// and again would not help: an operator has to complete the update.
+    fn is_changeable(&mut self, catalog: &Catalog, budget: &Budget) -> bool {
+        let Err(reason) = catalog.changeable(budget.id.as_str()) else {
+            self.not_changeable.remove(&budget.id);
+            return true;
+        };
+        let revision = budget.revision;
+        if self.not_changeable.insert(budget.id.clone(), revision) != Some(revision) {
+            tracing::error!(budget = %budget.id, revision, %reason, "budget cannot be closed or reopened by this release");
         }
-        let overdue = catalog.iter().filter(|budget| {
-            let has_closed = budget.closes_at.is_some_and(|closes_at| closes_at <= now);
-            has_closed && !self.is_complete(budget)
-        });
-        // One process reports for all.
-        self.deps.metrics.set_overdue(if decides { overdue.count() } else { 0 });
+        false
     }
 
     /// Writes the fence of a budget.
-    async fn close(&self, budget: &Budget) {
+    async fn close(&mut self, budget: &Budget) {
+        let step = Step::Close(budget.id.clone());
         let decide = |current: Option<&Budget>| close(current, budget);
         match self.deps.definitions.change(&budget.id, &decide).await {
             Ok(closed) if closed.is_fenced() => {
+                self.retries.succeeded(&step);
                 tracing::info!(budget = %budget.id, revision = closed.revision, "budget closed");
             }
-            Ok(_) | Err(DefinitionError::Refused(ChangeRefused::Unknown)) => {}
+            Ok(_) | Err(DefinitionError::Refused(ChangeRefused::Unknown)) => {
+                self.retries.succeeded(&step);
+            }
             Err(error) => {
-                tracing::warn!(budget = %budget.id, %error, "failed to close a budget, retrying");
+                let retry_in_ms = self.failed(step);
+                tracing::warn!(budget = %budget.id, %error, retry_in_ms, "failed to close a budget, retrying");
             }
         }
     }
 
-    fn is_complete(&self, budget: &Budget) -> bool {
-        let complete = self.complete.get(&budget.id);
-        let term = self.deps.registry.borrow().term();
-        budget.closing.is_some_and(|fence| complete == Some(&(term, fence)))
+    /// Records a failed attempt, and returns the delay before the next one in milliseconds.
+    fn failed(&mut self, step: Step) -> u64 {
+        self.retries.attempted(step, Instant::now()).as_millis() as u64
     }
 
     /// Appends the markers that this process's partitions lack, and completes reopenings.
-    async fn follow_fences(&mut self, decides: bool) -> Result<(), ClosingError> {
+    async fn follow_fences(&mut self, decides: bool) {
+        if !self.retries.is_due(&Step::FollowFences, Instant::now()) {
+            return;
+        }
+        match self.try_to_follow_fences(decides).await {
+            Ok(()) => self.retries.succeeded(&Step::FollowFences),
+            Err(error) => {
+                let retry_in_ms = self.failed(Step::FollowFences);
+                tracing::warn!(%error, retry_in_ms, "failed to follow the fences of closing budgets, retrying");
+            }
+        }
+    }
+
+    async fn try_to_follow_fences(&mut self, decides: bool) -> Result<(), ClosingError> {
         let catalog = self.deps.definitions.catalog();
-        let pends = |budget: &&Arc<Budget>| budget.is_fenced() && !self.is_complete(budget);
+        let (term, now) = (self.deps.registry.borrow().term(), Instant::now());
+        let pends = |budget: &&Arc<Budget>| {
+            budget.is_fenced() && !self.complete.is_current(budget, term, now)
+        };
         if !catalog.iter().any(|budget| pends(&budget)) {
             return Ok(());
         }
@@ -182,6 +253,7 @@ impl BudgetCloser {
                 self.complete(budget, fence, term, decides).await;
                 continue;
             }
+            self.complete.remove(budget, term);
             let owned = lacking.into_iter().filter(|partition| assigned.contains(partition));
             for partition in owned {
                 if self.is_due(&budget.id, partition, marker) {
@@ -199,35 +271,54 @@ impl BudgetCloser {
 
     /// Notes that every partition has folded its marker, and opens a budget that was being reopened.
     async fn complete(&mut self, budget: &Budget, fence: ClosingFence, term: Term, decides: bool) {
-        self.appended.retain(|(id, _, _), _| *id != budget.id);
-        if fence.state == ClosingState::Reopening {
-            if !decides {
-                return;
-            }
-            let decide = |current: Option<&Budget>| complete_reopening(current, fence);
-            if let Err(error) = self.deps.definitions.change(&budget.id, &decide).await {
-                tracing::warn!(budget = %budget.id, %error, "failed to reopen a budget, retrying");
-                return;
-            }
-            tracing::info!(budget = %budget.id, "budget reopened");
-        } else {
-            tracing::info!(budget = %budget.id, "every partition has folded its close marker");
+        self.retries.retain(|step| !matches!(step, Step::AppendMarker(id, ..) if *id == budget.id));
+        if fence.state == ClosingState::Reopening
+            && !self.complete_reopening(budget, fence, decides).await
+        {
+            return;
         }
-        self.complete.insert(budget.id.clone(), (term, fence));
+        if self.complete.insert(&budget.id, fence, term, Instant::now()) {
+            let state = if fence.state == ClosingState::Reopening { "reopened" } else { "closed" };
+            tracing::info!(budget = %budget.id, state, "every partition has folded its marker");
+        }
     }
 
-    /// Whether a marker is appended now, and not in flight since a moment ago. Notes that it is.
-    fn is_due(&mut self, budget: &BudgetId, partition: PartitionId, marker: Marker) -> bool {
-        let now = Instant::now();
-        let key = (budget.clone(), partition, marker.revision);
-        let is_in_flight = self
-            .appended
-            .get(&key)
-            .is_some_and(|at| now.duration_since(*at) < MARKER_RETRY_INTERVAL);
-        if !is_in_flight {
-            self.appended.insert(key, now);
+    /// Opens a budget again. Returns whether it is open.
+    async fn complete_reopening(
+        &mut self,
+        budget: &Budget,
+        fence: ClosingFence,
+        decides: bool,
+    ) -> bool {
+        let step = Step::CompleteReopening(budget.id.clone());
+        let catalog = self.deps.definitions.catalog();
+        if !decides
+            || !self.is_changeable(&catalog, budget)
+            || !self.retries.is_due(&step, Instant::now())
+        {
+            return false;
         }
-        !is_in_flight
+        let decide = |current: Option<&Budget>| complete_reopening(current, fence);
+        let changed = self.deps.definitions.change(&budget.id, &decide).await;
+        match changed {
+            Ok(_) => self.retries.succeeded(&step),
+            Err(error) => {
+                let retry_in_ms = self.failed(step);
+                tracing::warn!(budget = %budget.id, %error, retry_in_ms, "failed to reopen a budget, retrying");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether a marker is to be appended now, and was not a moment ago. Records that it is.
+    fn is_due(&mut self, budget: &BudgetId, partition: PartitionId, marker: Marker) -> bool {
+        let step = Step::AppendMarker(budget.clone(), partition, marker.revision);
+        let is_due = self.retries.is_due(&step, Instant::now());
+        if is_due {
+            self.retries.attempted(step, Instant::now());
+        }
+        is_due
     }
 
     async fn append(&self, records: Vec<NewRecord>) {
@@ -246,3 +337,5 @@ impl BudgetCloser {
 
 #[cfg(test)]
 mod protocol_tests;
+#[cfg(test)]
+mod tests;

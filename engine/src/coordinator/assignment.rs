@@ -2,134 +2,29 @@
 //! claims it again with backoff when any of that fails. Nothing here concerns another partition, and no failure leaves
 //! the group.
 //!
-//! The people are read before the claim, while the former owner still folds: see `hand_over`.
+//! The people are read before the claim, while the former owner still folds: see `hand_over`. If that owner was one of this
+//! process, they are kept instead.
 //!
 //! A partition that is given up stays assigned to this process, so that nobody else will claim it: this process does,
 //! for as long as the group says so. A fenced owner's partition is claimed again, too: the group decides who should own
 //! it, and a process that it has passed over learns so before its delay is over.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::FutureExt;
 use schemas::PartitionId;
 use storage::log::{BoundsReader, LogBounds};
 use storage::store::StoredPartition;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::backoff::{Backoff, RetryCause};
-use super::hand_over::{HAND_OVER_TIMEOUT, HandOver, HandOverEnd};
+use super::hand_over::{HandOver, HandOverEnd};
 use super::owner_handle::OwnerHandle;
 use crate::partition::{
     ClaimError, HaltReason, Partition, PartitionDeps, PartitionExit, PartitionProgress,
     PreparedPeople, ResumePoint, check_log, claim, prepare_people,
 };
-
-/// Time for the final commit of a release. Afterwards the partition is released without it.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The task that holds an assigned partition.
-pub(super) struct AssignmentHandle {
-    stop: CancellationToken,
-    moved: CancellationToken,
-    bounds: Arc<dyn BoundsReader>,
-    task: JoinHandle<()>,
-}
-
-impl AssignmentHandle {
-    /// Starts to hold a partition. `former` is a former assignment of it to this process, of which the owner may still
-    /// fold: it is released first.
-    pub fn start(
-        shared: &Arc<Shared>,
-        partition: PartitionId,
-        bounds: &Arc<dyn BoundsReader>,
-        former: Option<AssignmentHandle>,
-    ) -> Self {
-        let (stop, moved) = (CancellationToken::new(), CancellationToken::new());
-        let assignment = Assignment {
-            shared: Arc::clone(shared),
-            partition,
-            bounds: Arc::clone(bounds),
-            stop: stop.clone(),
-            moved: moved.clone(),
-        };
-        let panicked = Arc::clone(shared);
-        let moved_away = moved.clone();
-        let hold = async move {
-            if let Some(former) = former {
-                former.release(partition, false).await;
-            }
-            let (shared, moved) = (Arc::clone(&assignment.shared), assignment.moved.clone());
-            let id = shared.id(partition);
-            assignment.hold().await;
-            if moved.is_cancelled() {
-                // The takeover may have ended just when the partition was moved away.
-                shared.partitions.remove(partition);
-                shared.starts.forget(partition);
-                shared.deps.publisher.forget(id);
-                shared.deps.metrics.forget(partition);
-            }
-        };
-        let task = AssertUnwindSafe(hold).catch_unwind().map(move |ended| {
-            // A bug must not stop the partition silently.
-            if ended.is_err() {
-                panicked.owner_ended(partition);
-                if !moved_away.is_cancelled() {
-                    let reason = HaltReason::Failed("it panicked; see the log".into());
-                    panicked.partitions.halt(partition, &reason);
-                }
-            }
-        });
-        let bounds = Arc::clone(bounds);
-        Self { stop, moved, bounds, task: shared.spawner.spawn(task.boxed()) }
-    }
-
-    /// Lets the owner, if there is one, fold on until the next one has claimed the partition.
-    pub fn hand_over(&self) {
-        self.moved.cancel();
-    }
-
-    /// Reads the bounds of the partition's log.
-    pub fn bounds(&self) -> &Arc<dyn BoundsReader> {
-        &self.bounds
-    }
-
-    pub fn has_ended(&self) -> bool {
-        self.task.is_finished()
-    }
-
-    /// Waits for the end of a hand-over.
-    pub async fn handed_over(self, partition: PartitionId) {
-        let mut task = self.task;
-        if tokio::time::timeout(HAND_OVER_TIMEOUT + RELEASE_TIMEOUT, &mut task).await.is_err() {
-            task.abort();
-            tracing::warn!(%partition, "partition handed over without a final commit");
-        }
-    }
-
-    /// Ends the assignment, after a final commit of its owner unless the partition is `lost`.
-    pub async fn release(self, partition: PartitionId, lost: bool) {
-        self.stop.cancel();
-        let mut task = self.task;
-        let timeout = if lost { Duration::ZERO } else { RELEASE_TIMEOUT };
-        if tokio::time::timeout(timeout, &mut task).await.is_err() {
-            // The next owner's claim fences the aborted commit; its records are folded again there.
-            task.abort();
-            let _ = task.await;
-            if !lost {
-                tracing::warn!(
-                    %partition,
-                    timeout_ms = RELEASE_TIMEOUT.as_millis() as u64,
-                    "partition released without a final commit: the store did not respond in time",
-                );
-            }
-        }
-    }
-}
 
 /// Why an assigned partition has no owner.
 enum OwnershipFailure {
@@ -155,21 +50,31 @@ struct Claimed {
     at: Instant,
 }
 
+/// Where the people of a takeover come from.
+enum PeopleSource {
+    /// An owner of this process that was just released.
+    Kept(PreparedPeople),
+    /// The shadow partition of this process, or their rows, before the claim.
+    Prepared,
+    /// Their rows, after the claim: what was prepared did not match the totals.
+    UnderClaim,
+}
+
 impl Shared {
     /// Stops the source and the publisher for a partition that has no owner any more.
-    fn owner_ended(&self, partition: PartitionId) {
+    pub(super) fn owner_ended(&self, partition: PartitionId) {
         self.starts.pause(partition);
         self.deps.publisher.forget(self.id(partition));
     }
 }
 
-struct Assignment {
-    shared: Arc<Shared>,
-    partition: PartitionId,
-    bounds: Arc<dyn BoundsReader>,
-    stop: CancellationToken,
+pub(super) struct Assignment {
+    pub shared: Arc<Shared>,
+    pub partition: PartitionId,
+    pub bounds: Arc<dyn BoundsReader>,
+    pub stop: CancellationToken,
     /// The group has moved the partition to another member.
-    moved: CancellationToken,
+    pub moved: CancellationToken,
 }
 
 impl Assignment {
@@ -182,48 +87,48 @@ impl Assignment {
         self.stop.is_cancelled() || self.moved.is_cancelled()
     }
 
-    /// Holds the partition until it is released or handed over, or halts.
-    async fn hold(self) {
+    /// Holds the partition until it is released or handed over, or halts. `kept` are the people of an owner of it that
+    /// this process has just released. Returns those of the last owner if it was released.
+    pub async fn hold(self, kept: Option<PreparedPeople>) -> Option<PreparedPeople> {
         let mut backoff = Backoff::default();
+        let mut people = kept.map_or(PeopleSource::Prepared, PeopleSource::Kept);
         loop {
-            let claimed = match self.until_revoked(self.take_over()).await {
-                None => return,
-                Some(claimed) => claimed,
-            };
+            let claimed = self.until_revoked(self.take_over(people)).await?;
             let began = Instant::now();
-            let failure = match claimed {
-                Ok(claimed) => match self.run_owner(claimed).await {
-                    Some(failure) => failure,
-                    None => return,
-                },
-                Err(failure) => failure,
+            let (failure, left) = match claimed {
+                Ok(claimed) => self.run_owner(claimed).await,
+                Err(failure) => (Some(failure), None),
             };
-            if self.is_revoked() {
-                return;
-            }
+            let Some(failure) = failure.filter(|_| !self.is_revoked()) else { return left };
             let partitions = &self.shared.partitions;
             let (cause, reason) = match failure {
-                OwnershipFailure::Halt(reason) => return partitions.halt(self.partition, &reason),
+                OwnershipFailure::Halt(reason) => {
+                    partitions.halt(self.partition, &reason);
+                    return None;
+                }
                 OwnershipFailure::Retry(cause, reason) => (cause, reason),
+            };
+            people = match (cause, left) {
+                (RetryCause::PreparedPeople, _) => PeopleSource::UnderClaim,
+                (_, Some(left)) => PeopleSource::Kept(left),
+                (_, None) => PeopleSource::Prepared,
             };
             let delay = backoff.next(cause, began.elapsed());
             if !partitions.set_unclaimed(self.partition, reason, delay) {
-                return;
+                return None;
             }
             self.shared.deps.metrics.claim_retried(self.partition, cause.label());
-            if self.until_revoked(sleep(delay)).await.is_none() {
-                return;
-            }
+            self.until_revoked(sleep(delay)).await?;
         }
     }
 
-    /// Reads the people, claims the partition and checks its log.
-    async fn take_over(&self) -> Result<Claimed, OwnershipFailure> {
+    /// Gets the people, claims the partition and checks its log.
+    async fn take_over(&self, people: PeopleSource) -> Result<Claimed, OwnershipFailure> {
         let Shared { deps, partitions, .. } = self.shared.as_ref();
         let began = Instant::now();
         // Nothing is read or claimed of a partition whose log cannot be read.
         let bounds = self.read_bounds().await?;
-        let prepared = self.prepare_people(bounds).await;
+        let prepared = self.prepare_people(people, bounds).await;
         let stored = self.claim().await?;
         let claimed_at = Instant::now();
         // Again: the former owner has folded on meanwhile.
@@ -280,11 +185,26 @@ impl Assignment {
         }
     }
 
-    /// Reads the people into memory, or takes them from the shadow partition of this process. `None` if that fails: then
-    /// they are read after the claim.
-    async fn prepare_people(&self, bounds: LogBounds) -> Option<(PreparedPeople, &'static str)> {
+    /// Gets the people into memory, and returns them with the label of their source. `None` if that fails: then they are
+    /// read after the claim.
+    async fn prepare_people(
+        &self,
+        source: PeopleSource,
+        bounds: LogBounds,
+    ) -> Option<(PreparedPeople, &'static str)> {
         let deps = &self.shared.deps;
         let id = self.shared.id(self.partition);
+        match source {
+            PeopleSource::UnderClaim => return None,
+            PeopleSource::Prepared => {}
+            // Dropped before others are read, if another owner has claimed the partition meanwhile.
+            PeopleSource::Kept(kept) => {
+                let reading = tokio::time::timeout(deps.claim_timeout, deps.store.epoch(id));
+                if matches!(reading.await, Ok(Ok(Some(epoch))) if epoch == kept.epoch()) {
+                    return Some((kept, "kept"));
+                }
+            }
+        }
         if let Some(people) = deps.shadow_owners.take(id).await {
             return Some((people, "shadow"));
         }
@@ -320,8 +240,12 @@ impl Assignment {
         }
     }
 
-    /// Runs the owner until it exits. Returns `None` if the partition is released or handed over.
-    async fn run_owner(&self, claimed: Claimed) -> Option<OwnershipFailure> {
+    /// Runs the owner until it exits. Returns why it is to be replaced, unless the partition is released or handed over,
+    /// and the people that it leaves.
+    async fn run_owner(
+        &self,
+        claimed: Claimed,
+    ) -> (Option<OwnershipFailure>, Option<PreparedPeople>) {
         let Self { shared, partition, .. } = self;
         let from = claimed.resume.from;
         let stop = self.stop.child_token();
@@ -336,38 +260,39 @@ impl Assignment {
             progress: Arc::clone(&claimed.progress),
             records: owner.records(),
         };
-        let mut run = Box::pin(self.owner(claimed).run(inbox, stop.clone()));
+        let mut run = Box::pin(self.owner(claimed).run_and_keep_people(inbox, stop.clone()));
         shared.partitions.claim(*partition, owner);
         shared.starts.start(*partition, from, reading);
-        let exit = tokio::select! {
+        let (exit, people) = tokio::select! {
             biased;
-            exit = &mut run => exit,
+            ended = &mut run => ended,
             () = self.moved.cancelled() => {
-                self.log_hand_over(&self.hand_over(hand_over, &mut run, stop).await);
-                return None;
+                let (exit, people) = self.hand_over(hand_over, &mut run, stop).await;
+                self.log_hand_over(&exit);
+                return (None, people);
             }
         };
         shared.owner_ended(*partition);
-        self.failure_of(exit)
+        (self.failure_of(exit), people)
     }
 
     /// Lets the owner fold until the next one has claimed the partition.
     async fn hand_over(
         &self,
         hand_over: HandOver,
-        mut run: impl Future<Output = PartitionExit> + Unpin,
+        mut run: impl Future<Output = (PartitionExit, Option<PreparedPeople>)> + Unpin,
         stop: CancellationToken,
-    ) -> PartitionExit {
-        let Shared { deps, hand_over_reader, .. } = self.shared.as_ref();
+    ) -> (PartitionExit, Option<PreparedPeople>) {
+        let Shared { deps, hand_over_tail, .. } = self.shared.as_ref();
         tracing::info!(partition = %self.partition, "partition is handed over to another member");
-        let feeding = hand_over.feed_until_claimed(deps.store.as_ref(), hand_over_reader);
+        let feeding = hand_over.feed_until_claimed(deps.store.as_ref(), hand_over_tail);
         let end = tokio::select! {
             biased;
-            exit = &mut run => {
-                if exit == PartitionExit::Fenced {
+            ended = &mut run => {
+                if ended.0 == PartitionExit::Fenced {
                     deps.metrics.handed_over(HandOverEnd::Claimed.label());
                 }
-                return exit;
+                return ended;
             }
             end = feeding => end,
         };
@@ -435,6 +360,9 @@ impl Assignment {
             }
             PartitionExit::RowsLost(_) => {
                 Some(OwnershipFailure::Retry(RetryCause::RowsLost, reason))
+            }
+            PartitionExit::PreparedPeopleDiffer(_) => {
+                Some(OwnershipFailure::Retry(RetryCause::PreparedPeople, reason))
             }
             PartitionExit::LogGap { expected, found } => {
                 if shared.partitions.is_first_gap(*partition, expected) {

@@ -18,6 +18,8 @@ pub(super) enum RetryCause {
     CommitsLost,
     /// The store lost person rows: people are replayed from the log.
     RowsLost,
+    /// The people that were in memory before the claim do not match the totals: they are read after it.
+    PreparedPeople,
     /// The log skipped records: they are read again.
     LogGap,
     /// The source could not read on from where it was.
@@ -33,6 +35,7 @@ impl RetryCause {
             Self::ShortLog => "short_log",
             Self::CommitsLost => "commits_lost",
             Self::RowsLost => "rows_lost",
+            Self::PreparedPeople => "prepared_people",
             Self::LogGap => "log_gap",
             Self::ReadFailed => "read_failed",
         }
@@ -45,7 +48,11 @@ impl RetryCause {
             // Members learn of a revocation ten times a second: a former member does not claim its partitions back.
             Self::Contended => (1_000, 5_000),
             Self::ShortLog => (500, 500),
-            Self::CommitsLost | Self::RowsLost | Self::LogGap | Self::ReadFailed => (100, 5_000),
+            Self::CommitsLost
+            | Self::RowsLost
+            | Self::PreparedPeople
+            | Self::LogGap
+            | Self::ReadFailed => (100, 5_000),
         };
         (Duration::from_millis(first_ms), Duration::from_millis(max_ms))
     }

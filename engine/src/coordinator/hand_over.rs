@@ -1,16 +1,16 @@
 //! Folding a partition on that the group has moved to another member, until that member has claimed it. The next owner
 //! reads the people meanwhile, so the partition is without an owner only from the claim to the first new record.
 //!
-//! The group no longer delivers records here: they are read from the log like a shadow partition's. The epoch decides who
-//! owns the partition, as always: the next claim fences this owner.
+//! The group no longer delivers records here: they are read from the log, with one client for all partitions. The epoch
+//! decides who owns the partition, as always: the next claim fences this owner.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::{LogRef, Position};
-use storage::log::{LogReader, LogReaderOpener, RecordBatch, RecordStream};
+use storage::log::{LogReaderOpener, LogTail, RecordBatch};
 use storage::store::{Checkpoints, Epoch, PartitionRef};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::sleep;
 
 use crate::partition::PartitionProgress;
@@ -19,8 +19,6 @@ use crate::partition::PartitionProgress;
 pub(super) const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Interval of looking for the next claim, on which the process waits before it ends.
 const EPOCH_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Interval of looking for new records.
-const LOG_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why a hand-over ended. The owner may also have ended first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,27 +42,27 @@ impl HandOverEnd {
     }
 }
 
-/// The log's reader for hand-overs, opened by the first one.
-pub(super) struct HandOverReader {
+/// The log's tail for all hand-overs of this process, opened by the first one.
+pub(super) struct HandOverTail {
     opener: Arc<dyn LogReaderOpener>,
-    opened: Mutex<Option<(LogRef, Arc<dyn LogReader>)>>,
+    opened: Mutex<Option<(LogRef, Arc<dyn LogTail>)>>,
 }
 
-impl HandOverReader {
+impl HandOverTail {
     pub fn new(opener: Arc<dyn LogReaderOpener>) -> Self {
         Self { opener, opened: Mutex::default() }
     }
 
-    async fn get(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, String> {
+    async fn get(&self, log: &LogRef) -> Result<Arc<dyn LogTail>, String> {
         let mut opened = self.opened.lock().await;
-        if let Some((of, reader)) = &*opened
+        if let Some((of, tail)) = &*opened
             && of == log
         {
-            return Ok(Arc::clone(reader));
+            return Ok(Arc::clone(tail));
         }
-        let reader = self.opener.open_without_archive(log).await.map_err(|e| e.to_string())?;
-        *opened = Some((log.clone(), Arc::clone(&reader)));
-        Ok(reader)
+        let tail = self.opener.open_tail(log).await.map_err(|error| error.to_string())?;
+        *opened = Some((log.clone(), Arc::clone(&tail)));
+        Ok(tail)
     }
 }
 
@@ -86,49 +84,44 @@ impl HandOver {
     pub async fn feed_until_claimed(
         self,
         store: &dyn Checkpoints,
-        reader: &HandOverReader,
+        tail: &HandOverTail,
     ) -> HandOverEnd {
         tokio::select! {
             biased;
             () = self.next_claim(store) => HandOverEnd::Claimed,
-            reason = self.feed(reader) => HandOverEnd::NotRead(reason),
+            reason = self.feed(tail) => HandOverEnd::NotRead(reason),
             () = sleep(HAND_OVER_TIMEOUT) => HandOverEnd::TimedOut,
         }
     }
 
-    /// Waits until another epoch is stored. An owner without new records would not be fenced.
+    /// Waits until a later epoch is stored. An owner without new records would not be fenced.
     async fn next_claim(&self, store: &dyn Checkpoints) {
         loop {
             sleep(EPOCH_POLL_INTERVAL).await;
             // An unavailable store does not say that the partition is claimed.
-            let Ok(stored) = store.read_partition(self.id).await else { continue };
-            if stored.is_none_or(|stored| stored.epoch != self.epoch) {
+            let Ok(stored) = store.epoch(self.id).await else { continue };
+            if stored.is_none_or(|epoch| epoch > self.epoch) {
                 return;
             }
         }
     }
 
     /// Feeds the owner the log's records. Returns why it cannot be read further.
-    async fn feed(&self, reader: &HandOverReader) -> String {
-        let reader = match reader.get(&self.log).await {
-            Ok(reader) => reader,
+    async fn feed(&self, tail: &HandOverTail) -> String {
+        let tail = match tail.get(&self.log).await {
+            Ok(tail) => tail,
             Err(reason) => return reason,
         };
         // The owner skips the records that it has read already. Before its first commit it may still replay.
         let committed = self.progress.committed();
         let from = if committed > self.claimed_at { committed } else { self.resumed_at };
-        let (end, until) = watch::channel(from);
-        let batches = reader.follow(self.id.partition, from, until);
-        tokio::select! {
-            reason = self.pass_on(batches) => reason,
-            never = self.extend(reader.as_ref(), &end) => never,
-        }
-    }
-
-    async fn pass_on(&self, mut batches: RecordStream) -> String {
+        let mut batches = tail.follow(self.id.partition, from);
         while let Some(batch) = batches.recv().await {
             match batch {
                 Ok(batch) => {
+                    if let Some(end) = batch.end() {
+                        self.progress.set_high(end);
+                    }
                     if self.records.send(batch).await.is_err() {
                         return "its owner has ended".into();
                     }
@@ -137,20 +130,5 @@ impl HandOver {
             }
         }
         "the record stream ended".into()
-    }
-
-    /// Follows the log's end, and never returns.
-    async fn extend<T>(&self, reader: &dyn LogReader, end: &watch::Sender<Position>) -> T {
-        loop {
-            if let Ok(bounds) = reader.bounds(self.id.partition).await {
-                self.progress.set_high(bounds.high);
-                end.send_if_modified(|end| {
-                    let extended = bounds.high > *end;
-                    *end = bounds.high.max(*end);
-                    extended
-                });
-            }
-            sleep(LOG_POLL_INTERVAL).await;
-        }
     }
 }

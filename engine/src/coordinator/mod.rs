@@ -5,6 +5,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `assignment` | one assigned partition: claiming it, running its owner, claiming it again |
+//! | `assignment_handle` | the task of one assigned partition, and how it is ended |
 //! | `backoff` | how long a partition waits before it is claimed again |
 //! | `ownership` | the states of an assigned partition and their transitions |
 //! | `partitions` | the state of every assigned partition, as readiness and metrics show it |
@@ -15,6 +16,7 @@
 //! | `log_recovery` | how long a log may end before its totals do |
 
 mod assignment;
+mod assignment_handle;
 mod backoff;
 mod hand_over;
 mod log_recovery;
@@ -44,8 +46,8 @@ use tokio::task::JoinHandle;
 use crate::metrics::EngineMetrics;
 use crate::partition::{HaltReason, PartitionLimits};
 use crate::publisher::Publisher;
-use assignment::AssignmentHandle;
-use hand_over::HandOverReader;
+use assignment_handle::AssignmentHandle;
+use hand_over::HandOverTail;
 use owner_handle::OwnerHandle;
 use partitions::Partitions;
 use starts::Starts;
@@ -125,7 +127,7 @@ struct Shared {
     partitions: Partitions,
     starts: Starts,
     spawner: Box<dyn Spawner>,
-    hand_over_reader: HandOverReader,
+    hand_over_tail: HandOverTail,
     /// The generation in which partitions are claimed.
     active: watch::Sender<ActiveGeneration>,
     /// Whether the registry has another active generation by now. The source reads it before each record.
@@ -155,7 +157,7 @@ impl Coordinator {
         let active = ActiveGeneration::of(&registry.borrow_and_update());
         deps.publisher.set_active_term(active.term, active.log.partitions);
         let shared = Arc::new(Shared {
-            hand_over_reader: HandOverReader::new(Arc::clone(&deps.logs)),
+            hand_over_tail: HandOverTail::new(Arc::clone(&deps.logs)),
             deps,
             partitions,
             starts: Starts::default(),
@@ -196,6 +198,10 @@ impl Coordinator {
         // Before the registry is read: a switch right afterwards is not missed.
         self.shared.generation_changed.store(false, Ordering::Relaxed);
         let next = ActiveGeneration::of(&self.shared.deps.registry.borrow());
+        self.adopt(next);
+    }
+
+    fn adopt(&self, next: ActiveGeneration) {
         let (term, partitions) = (next.term, next.log.partitions);
         let switched = self
             .shared
@@ -220,7 +226,14 @@ impl Coordinator {
         let bounds: Vec<_> =
             held.iter().map(|(partition, held)| (*partition, Arc::clone(held.bounds()))).collect();
         join_all(held.into_iter().chain(moving).map(|held| self.end(held, false))).await;
-        self.adopt_active_generation();
+        self.shared.generation_changed.store(false, Ordering::Relaxed);
+        let next = ActiveGeneration::of(&self.shared.deps.registry.borrow());
+        if next.log != self.shared.active.borrow().log {
+            // Another switch meanwhile, to another log: its partitions are the group's to assign, after a rejoin.
+            self.shared.generation_changed.store(true, Ordering::Relaxed);
+            return;
+        }
+        self.adopt(next);
         for (partition, bounds) in bounds {
             self.assigned(&[partition], &bounds);
         }
@@ -266,7 +279,7 @@ impl Coordinator {
     }
 
     async fn end(&self, (partition, held): (PartitionId, AssignmentHandle), lost: bool) {
-        held.release(partition, lost).await;
+        drop(held.release(partition, lost).await);
         self.shared.deps.publisher.forget(self.shared.id(partition));
         self.shared.partitions.remove(partition);
         self.shared.starts.forget(partition);
@@ -298,18 +311,18 @@ impl PartitionHandler for Coordinator {
         self.handle.block_on(self.release(partitions, revocation));
     }
 
-    fn deliver(&self, batch: RecordBatch, patience: Duration) -> Result<(), RecordBatch> {
+    fn deliver(&self, batch: RecordBatch, timeout: Duration) -> Result<(), RecordBatch> {
         let records = self.shared.partitions.with_owner(batch.partition(), OwnerHandle::queue);
         let Some(records) = records.flatten() else { return Ok(()) };
         match records.try_send(batch) {
             Ok(()) => Ok(()),
             // The owner has ended: its records are dropped.
             Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(batch)) if patience.is_zero() => Err(batch),
+            Err(mpsc::error::TrySendError::Full(batch)) if timeout.is_zero() => Err(batch),
             Err(mpsc::error::TrySendError::Full(batch)) => {
                 let reserved = self
                     .handle
-                    .block_on(async { tokio::time::timeout(patience, records.reserve()).await });
+                    .block_on(async { tokio::time::timeout(timeout, records.reserve()).await });
                 match reserved {
                     Ok(Ok(permit)) => {
                         permit.send(batch);

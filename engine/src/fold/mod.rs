@@ -153,6 +153,13 @@ impl PartitionState {
         self.budgets[*index].people.restore(row)
     }
 
+    /// Reserves memory for the people whom the totals count, before their rows are restored.
+    pub fn reserve_people(&mut self) {
+        for budget in &mut self.budgets {
+            budget.people.reserve(budget.totals.people);
+        }
+    }
+
     /// Restores a row that may be newer than the totals, until [`set_totals`](Self::set_totals) sets those that contain
     /// it. Returns `false` when it does not fit the other rows of its budget.
     #[must_use]

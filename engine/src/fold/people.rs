@@ -20,6 +20,8 @@ const PACKED_WORD: usize = RECENT_WORD + RECENT_SUBMISSIONS;
 /// Records per chunk. Large enough that the allocator gives each chunk its own pages, small enough that the last chunk
 /// wastes little.
 const CHUNK_PEOPLE: usize = 4096;
+/// Most people of a budget for whom memory is reserved: 80 MB of slot numbers.
+const MAX_RESERVED_PEOPLE: u64 = 16 << 20;
 /// Number of people whose changed bits share one word.
 const WORD_PEOPLE: usize = u64::BITS as usize;
 
@@ -119,6 +121,13 @@ impl PersonStates {
             .filter(|(_, shares)| shares.counts())
     }
 
+    /// Reserves memory for finding this many people, so that restoring them does not grow the index again and again.
+    pub fn reserve(&mut self, people: u64) {
+        let additional = people.min(MAX_RESERVED_PEOPLE) as usize;
+        let records = &self.records;
+        self.index.reserve(additional, |slot| record_hash(records, *slot));
+    }
+
     /// Widens every record once the first allocation fixes the number of categories.
     ///
     /// Until then every person has only withdrawn.
@@ -148,10 +157,7 @@ impl PersonStates {
                 let slot = self.records.push();
                 self.records.get_mut(slot)[..KEY_WORDS].copy_from_slice(&key);
                 let records = &self.records;
-                self.index.insert_unique(hash(key), slot, |slot| {
-                    let words = records.get(*slot);
-                    hash([words[0], words[1]])
-                });
+                self.index.insert_unique(hash(key), slot, |slot| record_hash(records, *slot));
                 if slot.is_multiple_of(u64::BITS) {
                     self.changed_bits.push(0);
                 }
@@ -282,6 +288,11 @@ fn key_words(person: &PersonKey) -> [u64; KEY_WORDS] {
 /// Person keys are the output of a keyed hash: any 64 bits of one are a hash that no client can choose.
 fn hash(key: [u64; KEY_WORDS]) -> u64 {
     key[0]
+}
+
+fn record_hash(records: &Records, slot: u32) -> u64 {
+    let words = records.get(slot);
+    hash([words[0], words[1]])
 }
 
 fn person(words: &[u64]) -> PersonKey {

@@ -63,6 +63,10 @@ pub enum PartitionExit {
     /// the log.
     #[error("the person rows do not match the totals: {0}")]
     RowsLost(InconsistentState),
+    /// The people that were in memory before the claim do not match the totals, and were dropped: claim the partition
+    /// again, and read them from their rows after it.
+    #[error("the people that were in memory before the claim do not match the totals: {0}")]
+    PreparedPeopleDiffer(InconsistentState),
     /// The log skips records: claim the partition again and read from the checkpoint. If they are missing again, they
     /// are lost.
     #[error("expected offset {expected}, read {found}")]

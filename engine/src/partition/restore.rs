@@ -81,6 +81,11 @@ impl PreparedPeople {
         }
     }
 
+    /// The latest claim when the people were read, or that of the owner that kept them.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// Checks that these are people of the claimed checkpoint, and returns them with where to resume.
     ///
     /// Only the owner before this claim can have written since they were prepared, and it has only gone forward: each
@@ -137,6 +142,7 @@ pub async fn prepare_people(
         return None;
     }
     let mut state = PartitionState::new(id.partition, partitions, former.totals.clone());
+    state.reserve_people();
     let (mut newest, mut fits) = (None, true);
     let mut take = |row: PersonRow| {
         newest = newest.max(Some(row.offset));
@@ -164,6 +170,7 @@ pub(super) async fn restore_people(
     if checkpoint.rows_position == Position::START {
         return Ok(RestoreOutcome::Complete);
     }
+    state.reserve_people();
     let position = checkpoint.position;
     let (mut ahead, mut misfit) = (None, None);
     let mut take = |row: PersonRow| {

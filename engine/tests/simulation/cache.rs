@@ -11,6 +11,7 @@ use schemas::{
 use storage::cache::memory::MemoryCache;
 use storage::cache::{Cache, CacheError, CacheUpdate};
 use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion};
+use storage::store::PartitionRef;
 use tokio::sync::{broadcast, watch};
 
 use crate::log::Log;
@@ -67,7 +68,8 @@ impl CacheServer {
     fn check_published(&self, budget: &BudgetId, totals: &PartitionTotals) -> CheckResult {
         let (partition, position) = (totals.partition, totals.totals.position);
         self.world.oracle.check_totals(partition, budget, &totals.totals)?;
-        let acknowledged = self.store.acknowledged(partition);
+        let generation = totals.term.generation;
+        let acknowledged = self.store.acknowledged(PartitionRef { generation, partition });
         require(position <= acknowledged, || {
             format!(
                 "position {position} of partition {partition} is published, but only {acknowledged} is acknowledged"
@@ -79,9 +81,9 @@ impl CacheServer {
         self.world.oracle.check_combined(budget, now)?;
         let visible = lock(&self.visible);
         let before = visible.get(budget);
-        require(before.is_none_or(|before| now.includes(before)), || {
-            format!("readers saw {before:?}, then {now:?}")
-        })
+        // An `api` shows a later term once it includes everything that was shown before.
+        let follows = |before: &CombinedTotals| now.term > before.term || now.includes(before);
+        require(before.is_none_or(follows), || format!("readers saw {before:?}, then {now:?}"))
     }
 }
 

@@ -4,7 +4,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `run` | one seed's run from start to end |
-//! | `world` | state shared by a run: random numbers, trace, counts, the first failure |
+//! | `world`, `counts` | state shared by a run: random numbers, trace, the first failure; how often each event happened |
 //! | `log`, `oracle` | the records, and a naive fold of them as the expected result |
 //! | `log_reader` | the log as read without the group |
 //! | `network` | lost and late calls, broken connections, unresponsive partitions |
@@ -12,6 +12,7 @@
 //! | `store_client` | each process's store client |
 //! | `control`, `process`, `cluster` | processes that crash and stall anywhere, and their consumer group |
 //! | `nemesis` | fault injection |
+//! | `flip` | a generation that is built and becomes the active one |
 //!
 //! `SIM_SEEDS` and `SIM_FIRST_SEED` select the seeds.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -19,7 +20,9 @@
 mod cache;
 mod cluster;
 mod control;
+mod counts;
 mod dead_letters;
+mod flip;
 mod log;
 mod log_reader;
 mod nemesis;
@@ -36,8 +39,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use counts::Counts;
 use run::{RunResult, run};
-use world::{Counts, InjectedBug, lock};
+use world::{InjectedBug, lock};
 
 const DEFAULT_SEEDS: u64 = 500;
 /// With at least this many seeds, every kind of fault must have happened.

@@ -51,7 +51,7 @@ fn schedule_fault(cluster: &Arc<Cluster>, fault: ProcessFault) {
 }
 
 /// Moves partitions, with or without a release by their owner.
-fn rebalance(cluster: &Arc<Cluster>, times: usize) {
+pub fn rebalance(cluster: &Arc<Cluster>, times: usize) {
     let cluster = Arc::clone(cluster);
     tokio::spawn(async move {
         for _ in 0..times {

@@ -149,11 +149,20 @@ impl Oracle {
 
     /// Checks combined totals at their own positions.
     pub fn check_combined(&self, budget: &BudgetId, combined: &CombinedTotals) -> CheckResult {
-        same("combined totals", combined, &self.combined_at(budget, &combined.positions))
+        same(
+            "combined totals",
+            combined,
+            &self.combined_at(budget, &combined.positions, combined.term),
+        )
     }
 
     /// Returns the combined totals as of these positions.
-    pub fn combined_at(&self, budget: &BudgetId, positions: &[Position]) -> CombinedTotals {
+    pub fn combined_at(
+        &self,
+        budget: &BudgetId,
+        positions: &[Position],
+        term: Term,
+    ) -> CombinedTotals {
         let partitions: Vec<_> = (0..)
             .map(PartitionId)
             .zip(positions)
@@ -170,7 +179,7 @@ impl Oracle {
             }
         }
         CombinedTotals {
-            term: Term::FIRST,
+            term,
             positions: partitions.iter().map(|totals| totals.position).collect(),
             people: partitions.iter().map(|totals| totals.people).sum(),
             updated_at_ms: partitions.iter().map(|totals| totals.updated_at_ms).max().unwrap_or(0),

@@ -12,11 +12,10 @@ use engine::publisher::Publisher;
 use futures_util::future::BoxFuture;
 use runtime::health::{Health, HealthConfig};
 use runtime::metrics::Metrics;
-use schemas::{Generation, GenerationRegistry, LogRef, PartitionId, Position, Term};
+use schemas::{GenerationRegistry, PartitionId, Position};
 use storage::log::{
     BoundsReader, LogBounds, PartitionHandler, ReadError, RecordBatch, Revocation, StartPosition,
 };
-use storage::store::PartitionRef;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{Semaphore, watch};
@@ -45,6 +44,8 @@ pub struct Servers {
     /// Of all processes.
     pub metrics: Metrics,
     pub engine_metrics: EngineMetrics,
+    /// Of all shadow partitions.
+    pub shadow_metrics: EngineMetrics,
 }
 
 impl Servers {
@@ -67,6 +68,9 @@ pub struct Process {
     coordinator: Coordinator,
     bounds: Arc<dyn BoundsReader>,
     stop_publisher: CancellationToken,
+    shadow_owners: Arc<ShadowOwners>,
+    /// The registry as this process knows it.
+    registry: watch::Sender<GenerationRegistry>,
     group: UnboundedSender<GroupCommand>,
     /// The partitions that the source has been assigned and not released.
     held: Mutex<BTreeSet<PartitionId>>,
@@ -85,10 +89,6 @@ struct Cursor {
     max_batch: u64,
     /// A batch that the owner's queue had no capacity for.
     undelivered: Option<RecordBatch>,
-}
-
-pub fn partition_ref(partition: PartitionId) -> PartitionRef {
-    PartitionRef { generation: Generation::FIRST, partition }
 }
 
 /// Spawns a coordinator's tasks as tasks of a process.
@@ -127,8 +127,8 @@ impl Process {
             Arc::clone(&servers.definitions) as _,
             servers.engine_metrics.clone(),
         ));
-        publisher.set_active_term(Term::FIRST, world.log.count);
-        let registry = GenerationRegistry::first(LogRef::first("submissions", world.log.count));
+        let registry = watch::Sender::new(world.registry());
+        let shadow_owners = Arc::new(ShadowOwners::default());
         let deps = CoordinatorDeps {
             store: Arc::new(StoreClient { server: Arc::clone(&servers.store), link: link.clone() }),
             dead_letters: Arc::new(DeadLetterClient {
@@ -137,9 +137,9 @@ impl Process {
             }),
             publisher: Arc::clone(&publisher),
             logs: Arc::new(SimulatedLogs(Arc::clone(&world))),
-            shadow_owners: Arc::new(ShadowOwners::default()),
+            shadow_owners: Arc::clone(&shadow_owners),
             identity: log_identity(),
-            registry: watch::channel(registry).1,
+            registry: registry.subscribe(),
             limits: world.plan.limits,
             commit_permits: Arc::new(Semaphore::new(world.draw(|rng| rng.usize(1..=3)))),
             claim_timeout: CLAIM_TIMEOUT,
@@ -155,6 +155,8 @@ impl Process {
             coordinator: Coordinator::with_spawner(deps, Handle::current(), spawner),
             bounds: Arc::new(SimulatedBounds(Arc::clone(&world))),
             stop_publisher: CancellationToken::new(),
+            shadow_owners,
+            registry,
             group,
             held: Mutex::default(),
             servers,
@@ -165,6 +167,30 @@ impl Process {
         let source = Arc::clone(&process);
         process.control.spawn(async move { source.run_source(commands).await });
         process
+    }
+
+    pub fn servers(&self) -> &Arc<Servers> {
+        &self.servers
+    }
+
+    pub fn shadow_owners(&self) -> &ShadowOwners {
+        &self.shadow_owners
+    }
+
+    /// Spawns a task of this process.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.control.spawn(task);
+    }
+
+    /// The process gets to know a later registry.
+    pub fn change_registry(&self, next: GenerationRegistry) {
+        self.registry.send_if_modified(|known| {
+            let is_later = next.revision > known.revision;
+            if is_later {
+                *known = next;
+            }
+            is_later
+        });
     }
 
     /// Whether the source holds the partition.
@@ -220,6 +246,9 @@ impl Process {
                         lock(&self.held).remove(&partition);
                     }
                 }
+            }
+            if self.coordinator.generation_changed() {
+                self.coordinator.switch_in_place().await;
             }
             for (partition, start) in self.coordinator.take_starts() {
                 cursors.remove(&partition);

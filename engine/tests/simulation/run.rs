@@ -12,13 +12,15 @@ use tokio::time::{Instant, sleep};
 
 use crate::cache::{CacheServer, FixedDefinitions, budget_without_records};
 use crate::cluster::Cluster;
+use crate::counts::Counts;
 use crate::dead_letters::DeadLetterServer;
+use crate::flip::flip;
 use crate::nemesis;
 use crate::network::MAX_LATE_EFFECT_MS;
 use crate::oracle::{CheckResult, require};
-use crate::process::{Servers, partition_ref};
+use crate::process::Servers;
 use crate::store::StoreServer;
-use crate::world::{Counts, InjectedBug, World, lock};
+use crate::world::{InjectedBug, World, lock};
 
 /// Maximum time to recover: the longest stall, a late effect, and some retries at maximum backoff.
 const MAX_RECOVERY_TIME: Duration = Duration::from_secs(10);
@@ -58,6 +60,7 @@ async fn simulate(world: Arc<World>) {
         cache: Arc::new(CacheServer::new(Arc::clone(&world), Arc::clone(&store))),
         definitions: Arc::new(FixedDefinitions::of(&world.log)),
         engine_metrics: EngineMetrics::new(&metrics).unwrap(),
+        shadow_metrics: EngineMetrics::new(&Metrics::new("shadows")).unwrap(),
         metrics,
         world: Arc::clone(&world),
         store,
@@ -89,7 +92,7 @@ async fn simulate(world: Arc<World>) {
         // A late commit that states an earlier rows position would hide that rows are lost.
         sleep(Duration::from_millis(MAX_LATE_EFFECT_MS + 1)).await;
         for partition in world.log.count.partitions() {
-            cluster.servers.store.lose_rows(partition_ref(partition)).await;
+            cluster.servers.store.lose_rows(world.active(partition)).await;
         }
         // Also a process that took over meanwhile: it still has the people in memory.
         dead.iter().chain(&cluster.alive()).for_each(|process| cluster.crash(process));
@@ -97,6 +100,11 @@ async fn simulate(world: Arc<World>) {
     }
     if world.plan.sickens_one && world.log.count.get() > 1 {
         sicken_one(&cluster).await;
+    }
+
+    if world.plan.flips {
+        flip(&cluster).await;
+        recover(&cluster, "after the switch of generations").await;
     }
 
     match world.draw(|rng| rng.u32(0..3)) {
@@ -115,7 +123,9 @@ async fn simulate(world: Arc<World>) {
     world.count(|counts| {
         counts.fenced = servers.sum_of("fenced_total", "");
         counts.replayed_people = servers.sum_of("claim_retries_total", "rows_lost");
+        counts.from_shadows = servers.sum_of("takeovers_total", "\"shadow\"");
         counts.prepared = servers.sum_of("takeovers_total", "\"read\"");
+        counts.kept = servers.sum_of("takeovers_total", "\"kept\"");
         counts.handed_over = servers.sum_of("hand_overs_total", "claimed");
         counts.not_handed_over = servers.sum_of("hand_overs_total", "not_read");
         counts.records += world.log.len() as u64;
@@ -185,7 +195,7 @@ async fn is_exact(cluster: &Cluster, unresponsive: Option<PartitionId>) -> Check
     for partition in
         world.log.count.partitions().filter(|partition| Some(*partition) != unresponsive)
     {
-        let (id, end) = (partition_ref(partition), world.log.high(partition));
+        let (id, end) = (world.active(partition), world.log.high(partition));
         let stored = store.stored(id).await.ok_or("not claimed yet")?;
         let position = stored.checkpoint.position;
         require(position == end, || format!("partition {partition} is at {position} of {end}"))?;
@@ -213,6 +223,7 @@ fn check_setbacks(cluster: &Cluster) -> CheckResult {
         ("claim_retries_total", "read_failed", true),
         ("claim_retries_total", "commits_lost", !plan.loses_commits),
         ("claim_retries_total", "rows_lost", !plan.loses_rows),
+        ("claim_retries_total", "prepared_people", !plan.loses_rows),
     ];
     for (name, label, is_unexplained) in unexplained {
         let count = if is_unexplained { servers.sum_of(name, label) } else { 0 };
@@ -223,7 +234,8 @@ fn check_setbacks(cluster: &Cluster) -> CheckResult {
 
 async fn check_visible(cluster: &Cluster, budget: &BudgetId, ends: &[Position]) -> CheckResult {
     let visible = cluster.servers.cache.read_budget(budget).await;
-    require(visible == Some(cluster.world.oracle.combined_at(budget, ends)), || {
+    let term = cluster.world.registry().term();
+    require(visible == Some(cluster.world.oracle.combined_at(budget, ends, term)), || {
         format!("readers see outdated totals of {budget}, or none")
     })
 }

@@ -21,7 +21,7 @@ pub struct StoreServer {
     dead_letters: Arc<DeadLetterServer>,
     world: Arc<World>,
     /// The highest acknowledged position of each partition.
-    acknowledged: Mutex<BTreeMap<PartitionId, Position>>,
+    acknowledged: Mutex<BTreeMap<PartitionRef, Position>>,
     /// People whose row was lost. A commit may state that it is stored until the next takeover notices.
     lost: Mutex<BTreeSet<(PartitionId, PersonKey)>>,
 }
@@ -43,7 +43,7 @@ impl StoreServer {
     }
 
     /// The acknowledged position of a partition: nothing beyond it may be written or published.
-    pub fn acknowledged(&self, partition: PartitionId) -> Position {
+    pub fn acknowledged(&self, partition: PartitionRef) -> Position {
         lock(&self.acknowledged).get(&partition).copied().unwrap_or_default()
     }
 
@@ -128,7 +128,7 @@ impl StoreServer {
         ));
         if outcome == Ok(CasOutcome::Applied) {
             let mut acknowledged = lock(&self.acknowledged);
-            let highest = acknowledged.entry(partition).or_default();
+            let highest = acknowledged.entry(id).or_default();
             if *from < *highest && !loses {
                 self.world.count(|counts| counts.went_back += 1);
             }
@@ -173,7 +173,7 @@ impl StoreServer {
         id: PartitionRef,
         rows: Vec<PersonRow>,
     ) -> Result<(), StoreError> {
-        let acknowledged = self.acknowledged(id.partition);
+        let acknowledged = self.acknowledged(id);
         for row in &rows {
             self.world.check(self.world.oracle.check_row(id.partition, row));
             self.world.check(require(acknowledged.includes(row.offset), || {

@@ -83,6 +83,11 @@ impl Checkpoints for StoreClient {
     async fn rows_position(&self, partition: PartitionRef) -> Result<Option<Position>, StoreError> {
         self.server.tables.rows_position(partition).await
     }
+
+    async fn epoch(&self, partition: PartitionRef) -> Result<Option<Epoch>, StoreError> {
+        let server = Arc::clone(&self.server);
+        self.call(partition, async move { server.tables.epoch(partition).await }).await
+    }
 }
 
 #[async_trait]

@@ -3,17 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::{AddAssign, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::partition::{DeadLetterThresholds, PartitionLimits};
 use fastrand::Rng;
-use schemas::PartitionId;
+use schemas::{GenerationRegistry, LogRef, PartitionId};
+use storage::store::PartitionRef;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::counts::Counts;
 use crate::log::Log;
 use crate::network::{NetworkConditions, PartitionFault};
 use crate::oracle::{CheckResult, Oracle};
@@ -42,88 +44,9 @@ pub struct Plan {
     pub loses_rows: bool,
     /// Whether one partition is unresponsive for long once the faults have healed.
     pub sickens_one: bool,
+    /// Whether another generation becomes the active one once the faults have healed.
+    pub flips: bool,
     pub bug: Option<InjectedBug>,
-}
-
-/// How often each event happened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub records: u64,
-    pub commits: u64,
-    pub takeovers: u64,
-    pub crashes: u64,
-    pub stalls: u64,
-    pub rebalances: u64,
-    pub fenced: u64,
-    pub lost_requests: u64,
-    pub lost_replies: u64,
-    pub late_effects: u64,
-    pub flushes: u64,
-    pub dead_letters: u64,
-    pub forgotten_commits: u64,
-    pub went_back: u64,
-    pub lost_rows: u64,
-    pub replayed_people: u64,
-    pub sick_partitions: u64,
-    /// Takeovers with people that were read before the claim.
-    pub prepared: u64,
-    /// Partitions that their next owner claimed while they were folded.
-    pub handed_over: u64,
-    /// Hand-overs that ended because the log could not be read.
-    pub not_handed_over: u64,
-}
-
-impl Counts {
-    /// Returns every count with its name.
-    pub fn named(&self) -> [(&'static str, u64); 20] {
-        [
-            ("records", self.records),
-            ("commits", self.commits),
-            ("takeovers", self.takeovers),
-            ("crashes", self.crashes),
-            ("stalls", self.stalls),
-            ("rebalances", self.rebalances),
-            ("fenced", self.fenced),
-            ("lost_requests", self.lost_requests),
-            ("lost_replies", self.lost_replies),
-            ("late_effects", self.late_effects),
-            ("flushes", self.flushes),
-            ("dead_letters", self.dead_letters),
-            ("forgotten_commits", self.forgotten_commits),
-            ("went_back", self.went_back),
-            ("lost_rows", self.lost_rows),
-            ("replayed_people", self.replayed_people),
-            ("sick_partitions", self.sick_partitions),
-            ("prepared", self.prepared),
-            ("handed_over", self.handed_over),
-            ("not_handed_over", self.not_handed_over),
-        ]
-    }
-}
-
-impl AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.records += other.records;
-        self.commits += other.commits;
-        self.takeovers += other.takeovers;
-        self.crashes += other.crashes;
-        self.stalls += other.stalls;
-        self.rebalances += other.rebalances;
-        self.fenced += other.fenced;
-        self.lost_requests += other.lost_requests;
-        self.lost_replies += other.lost_replies;
-        self.late_effects += other.late_effects;
-        self.flushes += other.flushes;
-        self.dead_letters += other.dead_letters;
-        self.forgotten_commits += other.forgotten_commits;
-        self.went_back += other.went_back;
-        self.lost_rows += other.lost_rows;
-        self.replayed_people += other.replayed_people;
-        self.sick_partitions += other.sick_partitions;
-        self.prepared += other.prepared;
-        self.handed_over += other.handed_over;
-        self.not_handed_over += other.not_handed_over;
-    }
 }
 
 pub struct World {
@@ -135,6 +58,8 @@ pub struct World {
     partition_faults: Mutex<BTreeMap<PartitionId, PartitionFault>>,
     /// How often each partition was claimed.
     pub takeovers: Mutex<BTreeMap<PartitionId, u64>>,
+    /// The generation registry, which processes get to know later.
+    registry: Mutex<GenerationRegistry>,
     healed: AtomicBool,
     rng: Mutex<Rng>,
     counts: Mutex<Counts>,
@@ -166,6 +91,7 @@ impl Plan {
             loses_commits: seed.is_multiple_of(8),
             loses_rows: seed % 8 == 4,
             sickens_one: seed.is_multiple_of(2),
+            flips: seed.is_multiple_of(3),
             bug,
         }
     }
@@ -176,6 +102,7 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let plan = Plan::draw(seed, bug, &mut rng);
         let log = Log::draw(&mut rng);
+        let registry = GenerationRegistry::first(LogRef::first("submissions", log.count));
         Self {
             plan,
             oracle: Oracle::of(&log),
@@ -183,6 +110,7 @@ impl World {
             network: Mutex::default(),
             partition_faults: Mutex::default(),
             takeovers: Mutex::default(),
+            registry: Mutex::new(registry),
             healed: AtomicBool::new(false),
             rng: Mutex::new(rng),
             counts: Mutex::default(),
@@ -236,6 +164,19 @@ impl World {
 
     pub fn fault_of(&self, partition: PartitionId) -> Option<PartitionFault> {
         lock(&self.partition_faults).get(&partition).copied()
+    }
+
+    pub fn registry(&self) -> GenerationRegistry {
+        lock(&self.registry).clone()
+    }
+
+    pub fn set_registry(&self, next: GenerationRegistry) {
+        *lock(&self.registry) = next;
+    }
+
+    /// A partition of the active generation.
+    pub fn active(&self, partition: PartitionId) -> PartitionRef {
+        PartitionRef { generation: lock(&self.registry).active.generation, partition }
     }
 
     pub fn is_healed(&self) -> bool {

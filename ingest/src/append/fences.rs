@@ -59,6 +59,14 @@ impl Fences {
         self.of(budget) == Fence::Closed
     }
 
+    /// The number of submissions to budgets that are to be confirmed after the append.
+    pub fn unconfirmed(&self, submissions: &[PendingSubmission]) -> usize {
+        let is_open = |pending: &&PendingSubmission| {
+            matches!(self.of(&pending.submission.budget), Fence::Open(_))
+        };
+        submissions.iter().filter(is_open).count()
+    }
+
     /// Takes back the acceptance of submissions that may stand behind a close marker.
     ///
     /// Call it after the log has acknowledged the records.

@@ -18,7 +18,7 @@ use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 
 use crate::detach_on_drop::detach_on_drop;
-use crate::in_flight_limit::InFlightLimit;
+use crate::in_flight_limit::{InFlightLimit, InFlightPermit};
 use crate::metrics::IngestMetrics;
 use crate::pending::{AppendOutcome, PendingSubmission};
 use fences::Fences;
@@ -28,6 +28,21 @@ use plan::{Plan, Step};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyInFlight;
 
+/// The permits of the records of one append.
+struct AppendPermits {
+    in_flight: InFlightPermit,
+    /// For the records that must be confirmed, if there are any.
+    unconfirmed: Option<InFlightPermit>,
+}
+
+impl AppendPermits {
+    /// Returns what is held until the outcome is known. The log has answered: records that wait for their confirmation,
+    /// maybe for seconds, do not keep those of other budgets out of it.
+    fn after_append(self) -> InFlightPermit {
+        self.unconfirmed.unwrap_or(self.in_flight)
+    }
+}
+
 /// Appends submissions and remembers the receipts of client-supplied ids.
 pub(crate) struct SubmissionAppender {
     log: Arc<dyn LogWriter>,
@@ -35,6 +50,8 @@ pub(crate) struct SubmissionAppender {
     idempotency: Arc<dyn Idempotency>,
     metrics: Arc<IngestMetrics>,
     in_flight: InFlightLimit,
+    /// Limits the records of budgets with a closing time until they are confirmed, which may take seconds.
+    unconfirmed: InFlightLimit,
 }
 
 impl SubmissionAppender {
@@ -45,8 +62,10 @@ impl SubmissionAppender {
         metrics: Arc<IngestMetrics>,
         max_in_flight_records: usize,
     ) -> Self {
-        let in_flight = InFlightLimit::new(max_in_flight_records, metrics.records_in_flight());
-        Self { log, definitions, idempotency, metrics, in_flight }
+        let limit = |gauge| InFlightLimit::new(max_in_flight_records, gauge);
+        let in_flight = limit(metrics.records_in_flight());
+        let unconfirmed = limit(metrics.records_unconfirmed());
+        Self { log, definitions, idempotency, metrics, in_flight, unconfirmed }
     }
 
     /// Appends submissions and returns their outcomes in order.
@@ -55,24 +74,40 @@ impl SubmissionAppender {
     /// the client's own retry.
     ///
     /// # Errors
-    /// When too many records wait for the log.
+    /// When too many records wait for the log, or for their confirmation.
     pub async fn append(
         self: &Arc<Self>,
         submissions: Vec<PendingSubmission>,
     ) -> Result<Vec<AppendOutcome>, TooManyInFlight> {
-        let permit = self.in_flight.try_acquire(submissions.len()).ok_or(TooManyInFlight)?;
+        let fences = Fences::before(&self.definitions.catalog(), &submissions);
+        let permits = self.permits(&fences, &submissions).ok_or(TooManyInFlight)?;
         let this = Arc::clone(self);
         let outcomes = detach_on_drop(async move {
-            let outcomes = this.append_once_per_id(submissions).await;
+            let outcomes = this.append_once_per_id(submissions, fences, permits).await;
             this.metrics.count_outcomes(&outcomes);
-            drop(permit);
             outcomes
         });
         Ok(outcomes.await)
     }
 
-    async fn append_once_per_id(&self, submissions: Vec<PendingSubmission>) -> Vec<AppendOutcome> {
-        let fences = Fences::before(&self.definitions.catalog(), &submissions);
+    /// Takes the permits of an append. `None` when too few are free.
+    fn permits(&self, fences: &Fences, submissions: &[PendingSubmission]) -> Option<AppendPermits> {
+        let unconfirmed = match fences.unconfirmed(submissions) {
+            0 => None,
+            records => Some(self.unconfirmed.try_acquire(records)?),
+        };
+        Some(AppendPermits {
+            in_flight: self.in_flight.try_acquire(submissions.len())?,
+            unconfirmed,
+        })
+    }
+
+    async fn append_once_per_id(
+        &self,
+        submissions: Vec<PendingSubmission>,
+        fences: Fences,
+        permits: AppendPermits,
+    ) -> Vec<AppendOutcome> {
         let plan = Plan::new(&submissions);
         let begun = match plan.attempts.as_slice() {
             [] => Vec::new(),
@@ -129,6 +164,7 @@ impl SubmissionAppender {
                 };
             }
         }
+        let _permit = permits.after_append();
         // Before receipts are stored: a later repetition must not be answered with that of a record that does not count.
         fences.confirm(self.definitions.as_ref(), &submissions, &mut outcomes).await;
         self.finish_attempts(&plan, &begun, &outcomes).await;

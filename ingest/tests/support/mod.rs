@@ -169,6 +169,9 @@ pub struct FakeDefinitions {
     pub before_confirmation: Mutex<Option<Budget>>,
     /// The control topic cannot be read to its end.
     pub unconfirmed: AtomicBool,
+    /// Reading the control topic to its end takes for ever.
+    pub confirmation_hangs: AtomicBool,
+    pub confirmations: AtomicUsize,
     changed: watch::Sender<()>,
 }
 
@@ -201,7 +204,11 @@ impl BudgetDefinitions for FakeDefinitions {
     }
 
     async fn confirmed(&self) -> Result<Arc<Catalog>, DefinitionError> {
+        self.confirmations.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
+        if self.confirmation_hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         if self.unconfirmed.load(Ordering::SeqCst) {
             return Err(DefinitionError::Unavailable("injected fault".into()));
         }
@@ -331,6 +338,8 @@ impl Harness {
             concurrent_change: Mutex::default(),
             before_confirmation: Mutex::default(),
             unconfirmed: AtomicBool::new(false),
+            confirmation_hangs: AtomicBool::new(false),
+            confirmations: AtomicUsize::new(0),
             changed: watch::Sender::new(()),
         });
         for budget in default_budgets().unwrap() {

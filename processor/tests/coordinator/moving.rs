@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use engine::partition::{PartitionLimits, claim, prepare_people};
 use generations::registry::{begin, switch_active};
-use schemas::{Generation, PartitionCount, PartitionId, Position, Term};
+use schemas::{Generation, PartitionCount, PartitionId, Position, Term, buckets};
 use storage::log::{PartitionHandler, Revocation, StartPosition};
-use storage::store::{Checkpoint, Checkpoints, Commit, Epoch, PartitionRef, StoredPartition};
+use storage::store::{
+    Checkpoint, Checkpoints, Commit, Epoch, PartitionRef, People, StoredPartition,
+};
 
 use crate::process::{EAGER, Process, id, until};
 use crate::support::log::Log;
@@ -70,19 +72,78 @@ fn a_moved_partition_is_folded_until_the_next_owner_has_read_the_people() {
 }
 
 #[test]
-fn a_partition_that_comes_back_while_it_is_moved_is_released_first() {
+fn a_partition_that_comes_back_while_it_is_moved_is_released_first_and_keeps_its_people() {
     let store = Arc::<FaultyStore>::default();
     let process = process_with_rows(&store);
     process.logs.set(Log::of(300));
     process.revoke(&[0], Revocation::Moved);
     until("it is still folded", || process.stored(0).checkpoint.position == Position(300));
+    // Nobody is read again.
+    store.people.close();
     process.begin_assigning(&[0], &Log::of(300));
     let start = process.next_start(0);
+    assert!(start >= Position(299), "people are replayed from {start}");
     process.coordinator.deliver(Log::of(310).batch(start.0, 310), Duration::ZERO).unwrap();
     until("it is folded", || process.stored(0).checkpoint.position == Position(310));
     assert_counts(&process.stored(0), &Log::of(310));
     assert_eq!(process.epoch(0), Some(Epoch(2)));
+    assert_eq!(takeovers(&process, "kept"), 1.0);
     assert_eq!(process.metric("allocator_processor_fenced_total"), Some(0.0));
+}
+
+#[test]
+fn a_former_owner_that_nobody_waits_for_any_more_takes_nothing_from_the_next_one() {
+    const OWNED: &str = r#"allocator_processor_partition_owned{partition="0"}"#;
+    let store = Arc::<FaultyStore>::default();
+    let process = process_with_rows(&store);
+    process.revoke(&[0], Revocation::Moved);
+    // Its last commit hangs, and with it the assignment that waits for its release, until that is lost.
+    store.commits.close();
+    process.logs.set(Log::of(300));
+    process.begin_assigning(&[0], &Log::of(300));
+    process.revoke(&[0], Revocation::Lost);
+    process.begin_assigning(&[0], &Log::of(300));
+    let start = process.next_start(0);
+    store.commits.open();
+    for _ in 0..200 {
+        assert_eq!(process.metric(OWNED), Some(1.0), "the former owner has removed the next one");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    process.coordinator.deliver(Log::of(310).batch(start.0, 310), Duration::ZERO).unwrap();
+    until("it is folded", || process.stored(0).checkpoint.position == Position(310));
+    assert_counts(&process.stored(0), &Log::of(310));
+}
+
+#[test]
+fn people_that_do_not_match_are_read_from_their_rows_again_before_those_are_given_up() {
+    let (store, other) = (Arc::<FaultyStore>::default(), FaultyStore::default());
+    let process = process_with_rows(&store);
+    process.revoke(&[0], Revocation::Released);
+    let people = process.block_on(async {
+        let stored = store.inner.read_partition(id(0)).await.unwrap().unwrap();
+        let mut rows = Vec::new();
+        for bucket in buckets() {
+            store.inner.read_people(id(0), bucket, &mut |row| rows.push(row)).await.unwrap();
+        }
+        other.inner.write_people(id(0), &rows[1..]).await.unwrap();
+        let one = PartitionCount::new(1).unwrap();
+        prepare_people(&other.inner, id(0), one, &stored).await.unwrap()
+    });
+    let stop = tokio_util::sync::CancellationToken::new();
+    process.shadow_owners.register(id(0), stop).send(people).ok().unwrap();
+
+    let log = Log::of(260);
+    process.begin_assigning(&[0], &log);
+    for source in ["shadow", "rows"] {
+        let start = process.next_start(0);
+        assert!(start >= Position(199), "{source}: people are replayed from {start}");
+        process.coordinator.deliver(log.batch(start.0, 260), Duration::ZERO).unwrap();
+    }
+    until("it is folded", || process.stored(0).checkpoint.position == Position(260));
+    assert_counts(&process.stored(0), &log);
+    assert_eq!((takeovers(&process, "shadow"), takeovers(&process, "unread")), (1.0, 2.0));
+    let invalidated = r#"allocator_processor_rows_invalidated_total{partition="0"}"#;
+    assert_eq!(process.metric(invalidated), Some(0.0));
 }
 
 #[test]
@@ -154,6 +215,25 @@ fn a_switch_on_the_same_log_claims_in_place_and_takes_the_people_of_the_shadow()
     assert_counts(&read(), &Log::of(260));
     assert_eq!(takeovers(&process, "shadow"), 1.0);
     assert_eq!(process.stored(0).checkpoint.position, Position(200));
+}
+
+#[test]
+fn a_switch_to_another_log_during_a_switch_on_the_same_one_claims_nothing() {
+    let process = process_with_rows(&Arc::default());
+    process.change_registry(|registry| {
+        let mut next = switch_active(&begin(registry, false, 1).unwrap(), Generation(2)).unwrap();
+        next.active.log.topic = "submissions-2".into();
+        next
+    });
+    until("the switch is seen", || process.coordinator.generation_changed());
+    process.block_on(process.coordinator.switch_in_place());
+    assert!(process.coordinator.generation_changed(), "the group is not left");
+    let active = process.coordinator.active_generation().borrow().clone();
+    assert_eq!((active.term, active.log.topic.as_str()), (Term::FIRST, "submissions"));
+    assert_eq!(process.coordinator.committed(), []);
+    assert_eq!(process.stored(0).checkpoint.position, Position(200));
+    process.coordinator.adopt_active_generation();
+    assert_eq!(process.coordinator.active_generation().borrow().log.topic, "submissions-2");
 }
 
 #[test]

@@ -25,11 +25,12 @@ use crate::log::dead_letters::DeadLetterJournalOpener;
 use crate::log::kafka::topics::ensure_auxiliary_topics;
 use crate::log::kafka::{
     KafkaDeadLetterJournal, KafkaDeadLetterWriter, KafkaLogWriter, KafkaReader, KafkaSource,
-    TopicMigrator,
+    KafkaTail, TopicMigrator,
 };
 use crate::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteReader};
 use crate::log::{
-    DeadLetterJournal, DeadLetterWriter, LogReader, LogReaderOpener, LogSource, LogWriter,
+    DeadLetterJournal, DeadLetterWriter, LogReader, LogReaderOpener, LogSource, LogTail, LogWriter,
+    PolledTail,
 };
 use crate::open_error::OpenError;
 use crate::private_files;
@@ -318,6 +319,13 @@ impl LogReaderOpener for StorageConfig {
                 let opened = SqliteReader::open(&self.sqlite_dir.join(LOG_FILE), log.partitions);
                 Ok(Arc::new(opened.map_err(|error| OpenError::invalid("the log", error))?))
             }
+        }
+    }
+
+    async fn open_tail(&self, log: &LogRef) -> Result<Arc<dyn LogTail>, OpenError> {
+        match self.log {
+            LogKind::Kafka => Ok(Arc::new(KafkaTail::open(&self.kafka, log).await?)),
+            LogKind::Sqlite => Ok(Arc::new(PolledTail(self.open_without_archive(log).await?))),
         }
     }
 }

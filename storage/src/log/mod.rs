@@ -9,6 +9,7 @@ pub mod dead_letters;
 pub mod kafka;
 mod reader_thread;
 pub mod sqlite;
+mod tail;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub use batch::{Record, RecordBatch};
 pub use dead_letters::{
     DeadLetter, DeadLetterJournal, DeadLetterMeta, DeadLetterWriter, Decision, JournalEntry,
 };
+pub use tail::LogTail;
+pub(crate) use tail::PolledTail;
 
 /// A record to append. Its key determines the partition.
 #[derive(Debug, Clone)]
@@ -209,6 +212,14 @@ pub trait LogReaderOpener: Send + Sync + 'static {
     /// # Errors
     /// As [`open`](Self::open).
     async fn open_without_archive(&self, log: &LogRef) -> Result<Arc<dyn LogReader>, OpenError>;
+
+    /// Opens a log for following the ends of its partitions.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    async fn open_tail(&self, log: &LogRef) -> Result<Arc<dyn LogTail>, OpenError> {
+        Ok(Arc::new(PolledTail(self.open_without_archive(log).await?)))
+    }
 }
 
 /// Why records could not be read.

@@ -31,6 +31,8 @@ pub enum StoreOperation<'a> {
     ReadSummaries(Generation),
     /// [`Checkpoints::rows_position`].
     ReadRowsPosition(PartitionRef),
+    /// [`Checkpoints::epoch`].
+    ReadEpoch(PartitionRef),
     /// [`People::write_people`].
     WritePeople(PartitionRef, &'a [PersonRow]),
     /// [`People::read_people`] of a bucket.
@@ -64,6 +66,7 @@ impl StoreOperation<'_> {
             Self::ReadPartition(_)
             | Self::ReadSummaries(_)
             | Self::ReadRowsPosition(_)
+            | Self::ReadEpoch(_)
             | Self::ReadPeople(..)
             | Self::ReadPerson(_)
             | Self::ReadRegistry
@@ -188,6 +191,11 @@ impl<I: Interceptor> Checkpoints for InterceptedStore<I> {
     async fn rows_position(&self, partition: PartitionRef) -> Result<Option<Position>, StoreError> {
         let call = self.store()?.rows_position(partition);
         self.intercept(StoreOperation::ReadRowsPosition(partition), call).await
+    }
+
+    async fn epoch(&self, partition: PartitionRef) -> Result<Option<Epoch>, StoreError> {
+        let call = self.store()?.epoch(partition);
+        self.intercept(StoreOperation::ReadEpoch(partition), call).await
     }
 }
 

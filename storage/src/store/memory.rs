@@ -148,6 +148,10 @@ impl Checkpoints for MemoryStore {
         let tables = self.lock();
         Ok(tables.partitions.get(&partition).map(|stored| stored.checkpoint.rows_position))
     }
+
+    async fn epoch(&self, partition: PartitionRef) -> Result<Option<Epoch>, StoreError> {
+        Ok(self.lock().partitions.get(&partition).map(|stored| stored.epoch))
+    }
 }
 
 #[async_trait]

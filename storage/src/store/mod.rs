@@ -207,6 +207,10 @@ pub trait Checkpoints: Send + Sync + 'static {
     /// Reads only [`Checkpoint::rows_position`] of a partition; `None` before its first claim. Not linearizable: may be
     /// lower than the committed one.
     async fn rows_position(&self, partition: PartitionRef) -> Result<Option<Position>, StoreError>;
+
+    /// Reads only the epoch of a partition; `None` before its first claim, and once it is retired. Not linearizable: may be
+    /// that of an earlier claim.
+    async fn epoch(&self, partition: PartitionRef) -> Result<Option<Epoch>, StoreError>;
 }
 
 /// Person rows: the current allocation of each person.

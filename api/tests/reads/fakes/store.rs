@@ -101,6 +101,10 @@ impl Checkpoints for FakeStore {
         self.people_switch.pass().await.map_err(unavailable)?;
         Ok(Some(Position(self.rows_position.load(Ordering::SeqCst) as u64)))
     }
+
+    async fn epoch(&self, _: PartitionRef) -> Result<Option<Epoch>, StoreError> {
+        Err(unavailable("the api reads no epoch".into()))
+    }
 }
 
 #[async_trait]

@@ -129,16 +129,8 @@ impl Partition {
         self
     }
 
-    /// Runs until released, fenced or halted. Cancelling `stop` releases the partition after a final commit.
-    pub async fn run(
-        self,
-        records: mpsc::Receiver<RecordBatch>,
-        stop: CancellationToken,
-    ) -> PartitionExit {
-        self.run_and_keep_people(records, stop).await.0
-    }
-
-    /// Runs like [`run`](Self::run). Returns the people, too, if the partition was released and all of them are known.
+    /// Runs until released, fenced or halted. Cancelling `stop` releases the partition after a final commit. Returns the
+    /// people, too, if it was released and all of them are known.
     pub async fn run_and_keep_people(
         mut self,
         mut records: mpsc::Receiver<RecordBatch>,
@@ -209,6 +201,16 @@ impl Partition {
             Ok(()) => return Ok(()),
             Err(fault) => fault,
         };
+        if self.is_prepared {
+            // The rows may be right: they are read again before they are given up.
+            tracing::warn!(
+                partition = %self.id.partition,
+                position = %self.committed.position,
+                reason = %fault,
+                "people in memory do not match the totals, reading their rows again",
+            );
+            return Err(PartitionExit::PreparedPeopleDiffer(fault));
+        }
         if self.committed.rows_position == Position::START {
             // Nobody was restored from a row: the totals themselves are wrong.
             return Err(HaltReason::Invariant(fault.to_string()).into());

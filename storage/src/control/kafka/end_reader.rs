@@ -2,10 +2,15 @@
 //!
 //! The broker says where the committed records end; if that has not moved since the last read, nothing has been committed
 //! since. Otherwise the whole topic is read again, which is small and compacted. All requests that wait share one read.
+//!
+//! A broker that has just become the leader does not say where the records end before it knows it (Kafka's KIP-207), but
+//! it serves what it knows to be committed, which may be less. So a read counts only if it has reached that end.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::sync::{mpsc, oneshot};
@@ -23,9 +28,6 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Failures in a row after which the client is replaced: another one finds its brokers anew.
 const MAX_FAILURES: u32 = 3;
-/// How long a read counts as long as the topic's end stays the same. A broker that has just become the leader may have
-/// served less than the end.
-const MAX_CATALOG_AGE: Duration = Duration::from_secs(5);
 /// Requests that wait for the thread; more wait outside.
 const MAX_WAITING_REQUESTS: usize = 1_024;
 
@@ -71,8 +73,8 @@ struct Thread {
     client: Option<BaseConsumer<QuietContext>>,
     /// Failures since the last success.
     failures: u32,
-    /// The last read: when it began, the topic's end, and the definitions below it.
-    last: Option<(Instant, i64, Arc<Catalog>)>,
+    /// The last read: the topic's end, and the definitions below it.
+    last: Option<(i64, Arc<Catalog>)>,
 }
 
 impl Thread {
@@ -114,27 +116,28 @@ impl Thread {
         // Serves the client's events; it consumes nothing.
         let _ = client.poll(Duration::ZERO);
         let topic = &self.config.definitions_topic;
-        let (_, end) = client.fetch_watermarks(topic, 0, END_TIMEOUT)?;
+        let (start, end) = client.fetch_watermarks(topic, 0, END_TIMEOUT)?;
         self.failures = 0;
-        let now = Instant::now();
         match &self.last {
-            Some((began, last, catalog)) if *last == end && now - *began < MAX_CATALOG_AGE => {
-                return Ok(Arc::clone(catalog));
-            }
-            // A broker that has just become the leader.
-            Some((_, last, _)) if *last > end => return Err(KafkaError::Canceled),
+            Some((last, catalog)) if *last == end => return Ok(Arc::clone(catalog)),
+            // The topic has lost records that were committed.
+            Some((last, _)) if *last > end => return Err(KafkaError::Canceled),
             _ => {}
         }
-        let catalog = Arc::new(read_all(&self.config)?);
-        self.last = Some((now, end, Arc::clone(&catalog)));
+        let catalog =
+            Arc::new(read_until(&self.config, start..end, Instant::now() + READ_TIMEOUT)?);
+        self.last = Some((end, Arc::clone(&catalog)));
         Ok(catalog)
     }
 }
 
-/// Reads all committed definitions.
-fn read_all(config: &KafkaConfig) -> KafkaResult<Catalog> {
+/// Reads all committed definitions of a topic whose records have these offsets, some of which may be compacted away.
+fn read_until(
+    config: &KafkaConfig,
+    offsets: Range<i64>,
+    deadline: Instant,
+) -> KafkaResult<Catalog> {
     let consumer = follower::consumer(config)?;
-    let deadline = Instant::now() + READ_TIMEOUT;
     let mut catalog = Catalog::default();
     loop {
         match consumer.poll(POLL_INTERVAL) {
@@ -143,10 +146,74 @@ fn read_all(config: &KafkaConfig) -> KafkaResult<Catalog> {
                     catalog = catalog.with_stored(&id, stored);
                 }
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(catalog),
+            Some(Err(KafkaError::PartitionEOF(_))) if has_read(&consumer, &offsets)? => {
+                return Ok(catalog);
+            }
             Some(Err(error)) if Instant::now() > deadline => return Err(error),
             _ if Instant::now() > deadline => return Err(KafkaError::Canceled),
             _ => {}
         }
+    }
+}
+
+/// Whether everything up to the end has been polled, including the markers of transactions.
+fn has_read(consumer: &impl Consumer<QuietContext>, offsets: &Range<i64>) -> KafkaResult<bool> {
+    let position = consumer.position()?;
+    let polled = position
+        .elements()
+        .iter()
+        .any(|partition| matches!(partition.offset(), Offset::Offset(next) if next >= offsets.end));
+    Ok(offsets.is_empty() || polled)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer};
+    use schemas::{LogRef, PartitionCount};
+
+    use super::*;
+
+    const TOPIC: &str = "definitions";
+    const BUDGET: &[u8] = br#"{"id":"parks","name":"Parks","categories":[
+        {"id":"trees","name":"Trees"},{"id":"paths","name":"Paths"}]}"#;
+
+    fn cluster() -> MockCluster<'static, DefaultProducerContext> {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(TOPIC, 1, 1).unwrap();
+        cluster
+    }
+
+    fn config(brokers: String) -> KafkaConfig {
+        let partitions = PartitionCount::new(1).unwrap();
+        KafkaConfig {
+            brokers,
+            topic: LogRef::first("submissions", partitions).topic,
+            definitions_topic: TOPIC.into(),
+            partitions,
+            replication_factor: 1,
+            group: "group".into(),
+            session_timeout: Duration::from_secs(6),
+            delivery_timeout: Duration::from_secs(1),
+            linger: Duration::from_millis(1),
+        }
+    }
+
+    #[test]
+    fn definitions_count_only_if_they_were_read_up_to_the_end_that_the_leader_has_named() {
+        let cluster = cluster();
+        let config = config(cluster.bootstrap_servers());
+        let producer: rdkafka::producer::BaseProducer = config.client().create().unwrap();
+        producer.send(BaseRecord::to(TOPIC).partition(0).key("parks").payload(BUDGET)).unwrap();
+        producer.flush(Duration::from_secs(30)).unwrap();
+
+        let soon = || Instant::now() + Duration::from_secs(30);
+        let catalog = read_until(&config, 0..1, soon()).unwrap();
+        assert!(catalog.get("parks").is_some());
+        // A leader that serves fewer records than the former one had committed.
+        let behind = read_until(&config, 0..2, Instant::now() + Duration::from_secs(2));
+        assert!(behind.is_err(), "{behind:?}");
+        assert_eq!(read_until(&config, 0..0, soon()).map(|catalog| catalog.iter().count()), Ok(1));
     }
 }

@@ -29,6 +29,8 @@ pub(super) use super::polled_producer::Outgoing;
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Partitions whose leaders are probed at the same time: one that does not respond takes the whole timeout.
+const MAX_CONCURRENT_PROBES: usize = 16;
 
 pub(super) struct IdempotentProducer {
     config: KafkaConfig,
@@ -190,7 +192,11 @@ impl IdempotentProducer {
             self.probing.store(false, Ordering::Release);
             // The next batches take the place of the probe: without either, appends would never resume.
             self.unavailable.store(false, Ordering::Relaxed);
-            self.admit(|lanes| lanes.refused(), |_| true);
+            let now = Instant::now();
+            let mut lanes = self.lanes();
+            for partition in lanes.refused() {
+                lanes.probed(partition, true, now);
+            }
         }
     }
 
@@ -205,12 +211,22 @@ impl IdempotentProducer {
         client.client().fetch_metadata(Some(&self.topic), PROBE_TIMEOUT).map(|_| ())
     }
 
-    /// Probes the leaders of partitions, and sends to those that respond.
-    fn admit(&self, which: impl Fn(&Lanes) -> Vec<u32>, responds: impl Fn(u32) -> bool) {
-        let partitions = which(&self.lanes());
-        for partition in partitions {
-            let responds = responds(partition);
-            self.lanes().probed(partition, responds, Instant::now());
+    /// Probes the leaders of the refused partitions that are due, and sends to those that respond.
+    fn admit_due(&self) {
+        let due = self.lanes().due(Instant::now());
+        for some in due.chunks(MAX_CONCURRENT_PROBES) {
+            std::thread::scope(|scope| {
+                for partition in some.iter().copied() {
+                    let probe = move || {
+                        let responds = self.leader_responds(partition);
+                        self.lanes().probed(partition, responds, Instant::now());
+                    };
+                    let thread = std::thread::Builder::new().name("kafka-probe".into());
+                    if thread.spawn_scoped(scope, probe).is_err() {
+                        probe();
+                    }
+                }
+            });
         }
     }
 
@@ -252,8 +268,7 @@ fn probe(producer: &Weak<IdempotentProducer>) {
                 if producer.unavailable.swap(false, Ordering::Relaxed) {
                     tracing::info!(topic = producer.topic, "kafka producer is available again");
                 }
-                producer
-                    .admit(|lanes| lanes.due(Instant::now()), |one| producer.leader_responds(one));
+                producer.admit_due();
                 producer.probing.store(false, Ordering::Release);
                 // What has failed since then starts a probe, or finds this one.
                 if producer.has_recovered() || producer.probing.swap(true, Ordering::AcqRel) {

@@ -133,7 +133,7 @@ fn follow(
     Ok(())
 }
 
-fn is_out_of_range(error: &KafkaError) -> bool {
+pub(super) fn is_out_of_range(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)

@@ -5,7 +5,8 @@ use runtime::clock::now_ms;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use schemas::{LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt, RecordDecoder};
 
-use super::{closed_budgets, read_end, submission_index};
+use super::closed_budgets::{self, ClosedBudgets};
+use super::{read_end, submission_index};
 use crate::log::{AppendError, DeadLetter, NewRecord};
 
 /// Size of a probe: the size of many submissions.
@@ -33,6 +34,8 @@ pub(super) struct SqliteAppender {
     max_bytes: u64,
     /// Each partition's next position; `None` after a failure, until it is read from the database.
     ends: Option<Vec<Position>>,
+    /// The closed budgets; `None` until they are read from the database, and after a failure.
+    closed: Option<ClosedBudgets>,
 }
 
 impl SqliteAppender {
@@ -40,7 +43,7 @@ impl SqliteAppender {
         submission_index::bring_up_to_date(&mut connection, partitions)?;
         let ends = Some(read_ends(&connection, partitions)?);
         let is_indexed = ends.iter().flatten().any(|end| *end > Position::START);
-        Ok(Self { connection, partitions, is_indexed, max_bytes: u64::MAX, ends })
+        Ok(Self { connection, partitions, is_indexed, max_bytes: u64::MAX, ends, closed: None })
     }
 
     /// Refuses records once the file has `max_bytes`.
@@ -81,7 +84,12 @@ impl SqliteAppender {
         if !self.is_indexed {
             submission_index::create_tables(&transaction).map_err(not_appended)?;
         }
+        let mut closed = match self.closed.take() {
+            Some(closed) => closed,
+            None => ClosedBudgets::read(&transaction).map_err(not_appended)?,
+        };
         let former = ends.clone();
+        let mut log = LogTail { ends: &mut ends, closed: &mut closed };
         let appended = writes
             .map(|write| match write {
                 Write::Records(records) | Write::Submissions(records)
@@ -89,9 +97,9 @@ impl SqliteAppender {
                 {
                     Ok(full.iter().cycle().take(records.len()).cloned().map(Err).collect())
                 }
-                Write::Records(records) => insert_records(&transaction, &mut ends, records, false),
+                Write::Records(records) => insert_records(&transaction, &mut log, records, false),
                 Write::Submissions(records) => {
-                    insert_records(&transaction, &mut ends, records, true)
+                    insert_records(&transaction, &mut log, records, true)
                 }
                 Write::DeadLetters(dead_letters) => insert_dead_letters(&transaction, dead_letters),
             })
@@ -103,7 +111,7 @@ impl SqliteAppender {
             .map_err(not_appended)?;
         transaction.commit().map_err(commit_failed)?;
         self.is_indexed = true;
-        self.ends = Some(ends);
+        (self.ends, self.closed) = (Some(ends), Some(closed));
         Ok(appended)
     }
 
@@ -116,6 +124,13 @@ impl SqliteAppender {
             .map(drop)
             .map_err(not_appended)
     }
+}
+
+/// What a transaction knows of the log without reading it.
+struct LogTail<'t> {
+    /// Each partition's next position.
+    ends: &'t mut [Position],
+    closed: &'t mut ClosedBudgets,
 }
 
 /// Returns the size of the database's file, without its `-wal`.
@@ -149,7 +164,7 @@ fn note_indexed(
 /// whose budget is closed.
 fn insert_records(
     transaction: &Transaction<'_>,
-    ends: &mut [Position],
+    log: &mut LogTail<'_>,
     records: &[(PartitionId, NewRecord)],
     once_per_id: bool,
 ) -> rusqlite::Result<Appended> {
@@ -173,11 +188,12 @@ fn insert_records(
             }
             if once_per_id
                 && let Some(submission) = &submission
-                && closed_budgets::is_closed(transaction, partition, submission.budget)?
+                && log.closed.is_closed(partition, submission.budget)
             {
                 return Ok(Err(AppendError::Closed));
             }
-            let end = ends
+            let end = log
+                .ends
                 .get_mut(partition.0 as usize)
                 .ok_or_else(|| rusqlite::Error::InvalidParameterName(partition.to_string()))?;
             let offset = Offset(end.0);
@@ -193,7 +209,8 @@ fn insert_records(
                 submission_index::insert(transaction, submission, address)?;
                 if let Some(marker) = submission.marker {
                     let budget = submission.budget;
-                    closed_budgets::note_marker(transaction, partition, budget, marker)?;
+                    closed_budgets::write_marker(transaction, partition, budget, marker)?;
+                    log.closed.note(partition, budget, marker);
                 }
             }
             Ok(Ok(address))
@@ -243,98 +260,4 @@ fn commit_failed(error: rusqlite::Error) -> AppendError {
 }
 
 #[cfg(test)]
-#[allow(clippy::expect_used)]
-mod tests {
-    use schemas::{
-        BudgetId, LogNumber, Marker, MarkerKind, PersonKey, RecordEncoder, SubmissionId,
-    };
-
-    use super::*;
-    use crate::log::sqlite::SCHEMA;
-    use crate::sqlite::{Durability, open};
-
-    fn record(partition: u32) -> Write {
-        let key = PersonKey::from_bytes([1; PersonKey::BYTES]);
-        let value = vec![7; 3_000];
-        Write::Records(vec![(PartitionId(partition), NewRecord { key, value })])
-    }
-
-    /// The receipts of one record at `offset` in each of both partitions.
-    fn receipts(offset: u64) -> Vec<Appended> {
-        let receipt = |partition| Receipt {
-            log: LogNumber::FIRST,
-            partition: PartitionId(partition),
-            offset: Offset(offset),
-        };
-        vec![vec![Ok(receipt(0))], vec![Ok(receipt(1))]]
-    }
-
-    #[test]
-    fn a_full_log_refuses_submissions_and_takes_dead_letters_and_markers() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let connection = open(&directory.path().join("log"), &SCHEMA, Durability::PowerLoss)
-            .expect("a database");
-        let partitions = PartitionCount::new(2).expect("a count");
-        let max_bytes = 200_000;
-        let mut appender = SqliteAppender::new(connection, partitions)
-            .expect("an appender")
-            .with_max_bytes(max_bytes);
-        let full = || AppendError::Full { max_bytes };
-        let mut appended = 0;
-        while appender.commit([record(0)].iter()).expect("space")[0][0].is_ok() {
-            appended += 1;
-        }
-        assert!((20..66).contains(&appended), "{appended} records of 3,000 bytes");
-        let letter = || {
-            let source = receipts(0)[0][0].clone().expect("a receipt");
-            let (key, value) = (vec![1], vec![2; 10_000]);
-            Write::DeadLetters(vec![DeadLetter { source, reason: "no".into(), key, value }])
-        };
-        let writes = [record(0), letter(), record(1)];
-        assert_eq!(
-            appender.commit(writes.iter()),
-            Ok(vec![vec![Err(full())], vec![], vec![Err(full())]])
-        );
-        let budget = BudgetId::parse("taxes").expect("a slug");
-        let marker = Marker { kind: MarkerKind::Close, revision: 2 };
-        let id = SubmissionId(uuid::Uuid::from_u128(1));
-        let value = RecordEncoder::default().encode_marker(&budget, marker, id, 3);
-        let record_of = NewRecord { key: Marker::key(&budget, PartitionId(0), partitions), value };
-        let close = Write::Records(vec![(PartitionId(0), record_of)]);
-        assert!(appender.commit([close].iter()).expect("space")[0][0].is_ok());
-        let letters = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
-        let query = "SELECT count(*) FROM dead_letters";
-        assert_eq!(appender.connection.query_row(query, [], letters), Ok(1));
-        assert_eq!(appender.probe(), Err(full()));
-        let mut appender = appender.with_max_bytes(10_000_000);
-        assert_eq!(appender.probe(), Ok(()));
-        assert!(appender.commit([record(0)].iter()).expect("space")[0][0].is_ok());
-    }
-
-    #[test]
-    fn a_full_disk_refuses_appends_and_leaves_no_gap_in_the_offsets() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let connection = open(&directory.path().join("log"), &SCHEMA, Durability::PowerLoss)
-            .expect("a database");
-        connection.pragma_update(None, "max_page_count", 40).expect("a limit");
-        let partitions = PartitionCount::new(2).expect("a count");
-        let mut appender = SqliteAppender::new(connection, partitions).expect("an appender");
-
-        let mut next = 0;
-        let error = loop {
-            match appender.commit([record(0), record(1)].iter()) {
-                Ok(appended) => {
-                    assert_eq!(appended, receipts(next));
-                    next += 1;
-                }
-                Err(error) => break error,
-            }
-        };
-        assert!(matches!(error, AppendError::Unavailable(_)), "{error}");
-        assert!(appender.commit([record(0), record(1)].iter()).is_err());
-
-        appender.connection.pragma_update(None, "max_page_count", 1_000).expect("a higher limit");
-        let appended = appender.commit([record(0), record(1)].iter());
-        assert_eq!(appended, Ok(receipts(next)));
-    }
-}
+mod tests;

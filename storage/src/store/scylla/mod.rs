@@ -159,6 +159,10 @@ impl Checkpoints for ScyllaStore {
     async fn rows_position(&self, partition: PartitionRef) -> Result<Option<Position>, StoreError> {
         self.totals.rows_position(&self.session, partition).await
     }
+
+    async fn epoch(&self, partition: PartitionRef) -> Result<Option<Epoch>, StoreError> {
+        self.totals.epoch(&self.session, partition).await
+    }
 }
 
 #[async_trait]

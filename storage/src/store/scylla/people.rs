@@ -5,7 +5,7 @@
 //! offset.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use schemas::{Offset, PersonKey, PersonRow, bucket_of, buckets};
+use schemas::{Offset, PersonKey, PersonRow, PersonRowDecoder, bucket_of, buckets};
 use scylla::client::session::Session;
 use scylla::response::{PagingState, PagingStateResponse};
 use scylla::statement::Consistency;
@@ -23,8 +23,8 @@ const BATCH_ROWS: usize = 150;
 /// Maximum concurrent batches of one call.
 const BATCHES_IN_FLIGHT: usize = 8;
 
-/// Rows in one page: a few hundred kB.
-const PAGE_ROWS: i32 = 5_000;
+/// Rows in one page: about a megabyte. Each page costs the server a search in its bucket.
+const PAGE_ROWS: i32 = 10_000;
 
 /// Prepared statements for person rows.
 pub(super) struct PersonStatements {
@@ -125,14 +125,14 @@ impl PersonStatements {
     ) -> Result<(), StoreError> {
         let (generation, number) = (int(partition.generation.0)?, int(partition.partition.0)?);
         let key = (generation, number, i32::from(bucket));
-        let mut from = PagingState::start();
+        let (mut from, mut decoder) = (PagingState::start(), PersonRowDecoder::default());
         loop {
             let page = session.execute_single_page(&self.read_bucket, key, from);
             let (response, next) = page.await.map_err(unavailable)?;
             let rows = response.into_rows_result().map_err(corrupt)?;
             for columns in rows.rows::<(&[u8], &[u8])>().map_err(corrupt)? {
                 let (person, state) = columns.map_err(corrupt)?;
-                row(PersonRow::decode(person, state).map_err(corrupt)?);
+                row(decoder.decode(person, state).map_err(corrupt)?);
             }
             match next {
                 PagingStateResponse::HasMorePages { state } => from = state,

@@ -214,6 +214,18 @@ impl TotalsStatements {
         Ok(Some(Position(unsigned(present(stored, "state_position")?)?)))
     }
 
+    pub(super) async fn epoch(
+        &self,
+        session: &Session,
+        partition: PartitionRef,
+    ) -> Result<Option<Epoch>, StoreError> {
+        let response = session.execute_unpaged(&self.read_epoch, key(partition)?).await;
+        let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
+        let first = rows.maybe_first_row::<(Option<i64>,)>().map_err(corrupt)?;
+        let claimed = first.and_then(|(epoch,)| epoch).filter(|epoch| is_claimed(Some(*epoch)));
+        claimed.map(|epoch| Ok(Epoch(unsigned(epoch)?))).transpose()
+    }
+
     pub(super) async fn summaries(
         &self,
         session: &Session,
@@ -283,10 +295,7 @@ impl TotalsStatements {
             return Ok(Some(part));
         }
         // An absent row does not return the static columns either: read them alone.
-        let response = session.execute_unpaged(&self.read_epoch, (generation, number)).await;
-        let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
-        let claimed = rows.maybe_first_row::<(Option<i64>,)>().map_err(corrupt)?;
-        Ok(claimed.is_some_and(|(epoch,)| is_claimed(epoch)).then_some(part))
+        Ok(self.epoch(session, partition).await?.map(|_| part))
     }
 }
 

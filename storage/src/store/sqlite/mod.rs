@@ -215,6 +215,10 @@ impl Checkpoints for SqliteStore {
     async fn rows_position(&self, partition: PartitionRef) -> Result<Option<Position>, StoreError> {
         run(&self.reader, move |connection| partitions::rows_position(connection, partition)).await
     }
+
+    async fn epoch(&self, partition: PartitionRef) -> Result<Option<Epoch>, StoreError> {
+        run(&self.reader, move |connection| partitions::epoch(connection, partition)).await
+    }
 }
 
 #[async_trait]

@@ -55,6 +55,17 @@ pub(super) fn rows_position(
     Ok(stored.map(Position))
 }
 
+pub(super) fn epoch(
+    connection: &Connection,
+    partition: PartitionRef,
+) -> Result<Option<Epoch>, Fault> {
+    let stored = connection
+        .prepare_cached("SELECT epoch FROM partitions WHERE generation = ?1 AND partition = ?2")?
+        .query_row((partition.generation.0, partition.partition.0), |row| number(row, 0))
+        .optional()?;
+    Ok(stored.map(Epoch))
+}
+
 /// Claims a partition; `None` if it is retired.
 pub(super) fn claim(
     connection: &mut Connection,

@@ -89,6 +89,7 @@ async fn assert_gone(store: &Fixture, number: u32, budget: &BudgetId) {
     }
     assert_eq!(store.read(number).await, None);
     assert_eq!(store.store.rows_position(partition).await, Ok(None));
+    assert_eq!(store.store.epoch(partition).await, Ok(None));
     let summary = store.summaries(count(u64::from(number) + 1), &[budget, &new_budget_id()]).await;
     assert!(summary.iter().all(|summary| summary[number as usize].is_none()), "{summary:?}");
     assert_eq!(count_people(store, number).await, 0);

@@ -51,6 +51,7 @@ macro_rules! store_contract {
             a_bucket_is_read_completely_and_without_other_buckets,
             a_person_is_found_in_their_own_partition_only,
             the_rows_position_is_that_of_the_latest_commit,
+            the_epoch_is_that_of_the_latest_claim,
             the_latest_report_of_each_partition_is_returned,
             a_retired_partition_has_no_data_and_nobody_can_bring_it_back,
             a_partition_can_be_retired_before_its_first_claim,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemas::{PersonKey, PersonRow, Position};
-use storage::store::PartitionRef;
+use storage::store::{Epoch, PartitionRef};
 
 use super::{Fixture, checkpoint, commit};
 use crate::contract::build::{new_budget_id, person, row, totals};
@@ -98,5 +98,18 @@ pub async fn the_rows_position_is_that_of_the_latest_commit(store: &Fixture) {
     store.commit(0, &commit(1, 6, 12, &[])).await;
     store.claim(0, Some(1), 2).await;
     assert_eq!(read(0).await, Ok(Some(checkpoint(9).rows_position)));
+    assert_eq!(read(1).await, Ok(None));
+}
+
+pub async fn the_epoch_is_that_of_the_latest_claim(store: &Fixture) {
+    let read = async |partition| store.store.epoch(store.partition(partition)).await;
+    assert_eq!(read(0).await, Ok(None));
+    store.claim(0, None, 1).await;
+    assert_eq!(read(0).await, Ok(Some(Epoch(1))));
+    // In a partition with budgets, too.
+    store.commit(0, &commit(1, 0, 6, &[(&new_budget_id(), totals(6, 6, 2))])).await;
+    store.claim(0, Some(1), 2).await;
+    store.claim(0, Some(1), 3).await;
+    assert_eq!(read(0).await, Ok(Some(Epoch(2))));
     assert_eq!(read(1).await, Ok(None));
 }

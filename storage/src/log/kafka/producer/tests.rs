@@ -162,3 +162,24 @@ async fn a_batch_over_two_partitions_says_of_each_record_what_became_of_it() {
     assert!(matches!(results[0], Err(AppendError::Unavailable(_))), "{results:?}");
     assert!(results[1].is_ok(), "{results:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_partitions_are_probed_together() {
+    const WIDE: &str = "wide";
+    let cluster = cluster();
+    cluster.create_topic(WIDE, 9, 1).unwrap();
+    (0..8).for_each(|partition| cluster.partition_leader(WIDE, partition, Some(1)).unwrap());
+    cluster.partition_leader(WIDE, 8, Some(2)).unwrap();
+    let producer =
+        IdempotentProducer::start(&config(cluster.bootstrap_servers()), WIDE.into()).unwrap();
+    until(async || send(&producer, 8).await.is_ok()).await;
+    cluster.broker_round_trip_time(1, Duration::from_secs(60)).unwrap();
+    let failed_at = Instant::now() - Duration::from_secs(5);
+    (0..9).for_each(|partition| producer.lanes().failed(partition, Lane::First, failed_at));
+
+    let began = Instant::now();
+    let prober = Arc::clone(&producer);
+    tokio::task::spawn_blocking(move || prober.admit_due()).await.unwrap();
+    assert!(began.elapsed() < 4 * PROBE_TIMEOUT, "{:?}", began.elapsed());
+    assert_eq!(producer.refused_partitions(), (0..8).map(PartitionId).collect::<Vec<_>>());
+}

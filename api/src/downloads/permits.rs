@@ -1,6 +1,6 @@
-//! The limited places for concurrent downloads.
+//! The limited permits for concurrent downloads.
 //!
-//! A reader that takes less than [`MIN_CHUNKS`] in [`STALL_LIMIT`] loses its place as soon as another download needs one.
+//! A reader that takes less than [`MIN_CHUNKS`] in [`STALL_LIMIT`] loses its permit as soon as another download needs one.
 //! So readers that do not read, or drip, cannot keep others from downloading, and are left alone while there is room.
 
 use std::io;
@@ -13,39 +13,39 @@ use tokio::time::Instant;
 use crate::client_network::ClientNetwork;
 use crate::config::ApiConfig;
 
-/// How long a reader may be too slow before its place can be given to another download.
+/// How long a reader may be too slow before its permit can be given to another download.
 const STALL_LIMIT: Duration = Duration::from_secs(5);
 /// Chunks that a reader has to take within [`STALL_LIMIT`]: 64 KiB a second.
 const MIN_CHUNKS: u32 = 5;
 
-/// Why there is no place for a download.
+/// Why there is no permit for a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoPlace {
-    /// All places are taken, and every download makes progress.
+pub enum NoPermit {
+    /// All permits are taken, and every download makes progress.
     #[error("too many exports are being downloaded")]
     AllTaken,
-    /// All places of this client are taken.
+    /// All permits of this client are taken.
     #[error("too many exports are being downloaded from this address")]
     AllOfClientTaken,
 }
 
-/// The places of all downloads.
+/// The permits of all downloads.
 #[derive(Debug)]
-pub(super) struct DownloadPlaces {
+pub(super) struct DownloadPermits {
     max: usize,
     max_per_client: usize,
-    taken: Mutex<TakenPlaces>,
+    taken: Mutex<HeldPermits>,
     in_progress: IntGauge,
 }
 
 #[derive(Debug, Default)]
-struct TakenPlaces {
+struct HeldPermits {
     next_number: u64,
-    places: Vec<TakenPlace>,
+    permits: Vec<HeldPermit>,
 }
 
 #[derive(Debug)]
-struct TakenPlace {
+struct HeldPermit {
     number: u64,
     client: ClientNetwork,
     /// `None` before the first bytes, while the file is being opened.
@@ -87,14 +87,14 @@ impl Pace {
     }
 }
 
-/// A place for one download; released when dropped.
+/// A permit for one download; released when dropped.
 #[derive(Debug)]
-pub struct DownloadPlace {
-    places: Arc<DownloadPlaces>,
+pub struct DownloadPermit {
+    permits: Arc<DownloadPermits>,
     number: u64,
 }
 
-impl DownloadPlaces {
+impl DownloadPermits {
     pub(super) fn new(config: &ApiConfig, in_progress: IntGauge) -> Self {
         Self {
             max: config.max_downloads,
@@ -104,73 +104,73 @@ impl DownloadPlaces {
         }
     }
 
-    /// Takes a free place, or one of a reader that is too slow.
+    /// Takes a free permit, or one of a reader that is too slow.
     ///
     /// # Errors
-    /// When all places are taken, or all places of this client.
-    pub(super) fn try_take(
+    /// When all permits are taken, or all permits of this client.
+    pub(super) fn try_acquire(
         self: &Arc<Self>,
         client: ClientNetwork,
-    ) -> Result<DownloadPlace, NoPlace> {
+    ) -> Result<DownloadPermit, NoPermit> {
         let mut taken = self.lock();
-        let of_client = taken.places.iter().filter(|place| place.client == client).count();
+        let of_client = taken.permits.iter().filter(|permit| permit.client == client).count();
         if client.is_known() && of_client >= self.max_per_client {
-            taken.evict_slow(|place| place.client == client).ok_or(NoPlace::AllOfClientTaken)?;
-        } else if taken.places.len() >= self.max {
-            taken.evict_slow(|_| true).ok_or(NoPlace::AllTaken)?;
+            taken.evict_slow(|permit| permit.client == client).ok_or(NoPermit::AllOfClientTaken)?;
+        } else if taken.permits.len() >= self.max {
+            taken.evict_slow(|_| true).ok_or(NoPermit::AllTaken)?;
         }
         let number = taken.next_number;
         taken.next_number += 1;
-        taken.places.push(TakenPlace { number, client, pace: None });
+        taken.permits.push(HeldPermit { number, client, pace: None });
         self.report(&taken);
-        Ok(DownloadPlace { places: Arc::clone(self), number })
+        Ok(DownloadPermit { permits: Arc::clone(self), number })
     }
 
-    fn report(&self, taken: &TakenPlaces) {
-        self.in_progress.set(i64::try_from(taken.places.len()).unwrap_or(i64::MAX));
+    fn report(&self, taken: &HeldPermits) {
+        self.in_progress.set(i64::try_from(taken.permits.len()).unwrap_or(i64::MAX));
     }
 
-    fn lock(&self) -> MutexGuard<'_, TakenPlaces> {
+    fn lock(&self) -> MutexGuard<'_, HeldPermits> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl TakenPlaces {
-    /// Takes away the place whose reader is too slow and took nothing for longest; `None` if no reader is too slow.
-    fn evict_slow(&mut self, may_evict: impl Fn(&TakenPlace) -> bool) -> Option<()> {
-        let slow = self.places.iter().enumerate().filter_map(|(at, place)| {
-            let pace = place.pace.filter(|pace| may_evict(place) && pace.is_slow())?;
+impl HeldPermits {
+    /// Takes away the permit whose reader is too slow and took nothing for longest; `None` if no reader is too slow.
+    fn evict_slow(&mut self, may_evict: impl Fn(&HeldPermit) -> bool) -> Option<()> {
+        let slow = self.permits.iter().enumerate().filter_map(|(at, permit)| {
+            let pace = permit.pace.filter(|pace| may_evict(permit) && pace.is_slow())?;
             Some((pace.last_chunk, at))
         });
         let (_, at) = slow.min()?;
-        self.places.swap_remove(at);
+        self.permits.swap_remove(at);
         Some(())
     }
 }
 
-impl DownloadPlace {
+impl DownloadPermit {
     /// Notes that the reader takes a chunk.
     ///
     /// # Errors
-    /// When the place was taken away because the reader was too slow.
+    /// When the permit was taken away because the reader was too slow.
     pub(super) fn note_chunk(&self) -> io::Result<()> {
-        let mut taken = self.places.lock();
-        let place = taken.places.iter_mut().find(|place| place.number == self.number);
-        let place = place.ok_or_else(|| {
+        let mut taken = self.permits.lock();
+        let permit = taken.permits.iter_mut().find(|permit| permit.number == self.number);
+        let permit = permit.ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the reader was too slow, and others were waiting",
             )
         })?;
-        place.pace.get_or_insert_with(Pace::start).note_chunk();
+        permit.pace.get_or_insert_with(Pace::start).note_chunk();
         Ok(())
     }
 }
 
-impl Drop for DownloadPlace {
+impl Drop for DownloadPermit {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        taken.places.retain(|place| place.number != self.number);
-        self.places.report(&taken);
+        let mut taken = self.permits.lock();
+        taken.permits.retain(|permit| permit.number != self.number);
+        self.permits.report(&taken);
     }
 }

@@ -1,0 +1,47 @@
+//! Following the ends of a log's partitions without joining the group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::{PartitionId, Position};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::{LogReader, RecordStream};
+
+/// Interval of looking for new records.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Follows the ends of a log's partitions, however many, with what one partition takes.
+pub trait LogTail: Send + Sync + 'static {
+    /// Reads contiguous records from `start` on, and further ones as they are appended, until the stream is dropped.
+    fn follow(&self, partition: PartitionId, start: Position) -> RecordStream;
+}
+
+/// Follows with a reader, by asking again and again where the partition ends.
+pub(crate) struct PolledTail(pub Arc<dyn LogReader>);
+
+impl LogTail for PolledTail {
+    fn follow(&self, partition: PartitionId, start: Position) -> RecordStream {
+        let (end, until) = watch::channel(start);
+        let records = self.0.follow(partition, start, until);
+        let reader = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            // The reader drops its side once the stream is dropped.
+            while !end.is_closed() {
+                if let Ok(bounds) = reader.bounds(partition).await {
+                    end.send_if_modified(|end| {
+                        let is_extended = bounds.high > *end;
+                        *end = bounds.high.max(*end);
+                        is_extended
+                    });
+                }
+                tokio::select! {
+                    () = end.closed() => return,
+                    () = sleep(POLL_INTERVAL) => {}
+                }
+            }
+        });
+        records
+    }
+}
