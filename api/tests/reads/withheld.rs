@@ -123,6 +123,7 @@ fn addresses(route: &str) -> Vec<String> {
         }
         "/assets/{digest}/{file}" => vec!["/assets/0/page.css".to_owned()],
         "/"
+        | "/admin"
         | "/budgets"
         | "/aggregate"
         | "/aggregate/"
