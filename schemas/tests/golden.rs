@@ -186,6 +186,6 @@ fn a_definition_without_a_presentation_keeps_the_bytes_of_earlier_releases() {
     let StoredBudget::Understood(budget) = StoredBudget::parse(earlier.as_bytes()) else {
         panic!("not understood");
     };
-    assert_eq!(budget.presentation, Presentation::default());
+    assert_eq!(*budget.presentation, Presentation::default());
     assert_eq!(serde_json::to_string(&budget).unwrap(), earlier);
 }

@@ -72,7 +72,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
             "/identity",
             [("required", IdentityRule::Required), ("optional", IdentityRule::Optional)],
         ),
-        presentation: parser.presentation(presentation),
+        presentation: Box::new(parser.presentation(presentation)),
         revision: 0,
         frozen: false,
         closing: None,
