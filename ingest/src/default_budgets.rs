@@ -12,7 +12,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Defines the missing default budgets and retries until it succeeds or `stop` is cancelled.
 ///
-/// Existing budgets are not changed, and deleted ones stay deleted.
+/// Existing budgets are not changed, also where this release would define them otherwise: an older process that shares
+/// the definition might not understand the change. Deleted ones stay deleted.
 pub async fn define_default_budgets(
     definitions: Arc<dyn BudgetDefinitions>,
     stop: CancellationToken,

@@ -301,3 +301,21 @@ async fn a_deleted_default_budget_stays_deleted() {
     ingest::define_default_budgets(harness.definitions.clone(), stop).await;
     assert!(harness.definitions.get("taxes").is_none());
 }
+
+#[tokio::test]
+async fn the_presentation_of_a_frozen_budget_can_change() {
+    let harness = Harness::new();
+    put(&harness, "/v1/budgets/taxes", &[], BODY).await;
+    harness.post(SUBMISSIONS, r#"{"person":"p","allocation":{"a":100}}"#).await.accepted();
+    let presented = BODY.replacen(
+        '{',
+        r#"{"language":"en","translations":{"de":{"name":"Neu"}},"reference":{"name":"R","source":"S","percent":{"b":100}},"#,
+        1,
+    );
+    let changed = put(&harness, "/v1/budgets/taxes", &[], &presented).await;
+    assert_eq!((changed.status.as_u16(), changed.json()["frozen"].clone()), (200, true.into()));
+    assert_eq!(changed.json()["translations"]["de"]["name"], "Neu");
+    assert_eq!(changed.json()["reference"]["percent"], serde_json::json!({"b": 100}));
+    let removed = put(&harness, "/v1/budgets/taxes", &[], BODY).await;
+    assert_eq!(removed.json().get("translations"), None);
+}

@@ -46,9 +46,17 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
   });
   // The receipt shows what this link leads to.
   if (receipt) find("p.own")?.remove();
+  if (isOpen() && data.budget.order === "shuffled") await step("order", shuffle);
   const control = isOpen() && receipt ? await step("control", () => makeControl(/** @type {HTMLFormElement} */ (form), {
     data, words, announce, changed, send, lastAnswer: () => store.kept.sent?.kind === "submit" ? store.kept.sent.values : null,
   })) : null;
+
+  /** Before the control is made: keys and tools follow the order in sight. */
+  async function shuffle() {
+    const { shuffleRows } = await import("./lazy-shuffle.js");
+    shuffleRows(find(".rows", form), data.budget.id);
+    find(".hint", form)?.append(" ", text("shuffled"));
+  }
 
   /** @param {Record<string, string>} texts @param {string[]} fixed */
   function changed(texts, fixed) {

@@ -261,10 +261,11 @@ export function makeControl(form, { data, words, announce, changed, send, lastAn
   const undo = button(text("undo"), useUndo, { class: "undo" });
   const keepFixed = button(text("keep_fixed"), useKeepFixed, { "aria-pressed": "false" });
   const last = button(text("last_answer"), () => startFrom(answerTexts(lastAnswer() ?? {})));
+  const real = data.budget.reference && button(text("real_spending"), () => startFrom(answerTexts(data.budget.reference.shares)));
   find(".tools", form)?.append(undo, make("details", { class: "more" }, make("summary", {}, text("more")),
     make("div", { class: "more-tools" }, button(text("start_again"), useStartAgain), keepFixed,
       make("div", { class: "start-from", role: "group", "aria-label": text("start_from") },
-        make("span", { "aria-hidden": "true" }, `${text("start_from")}:`), button(text("even"), () => startFrom(evenTexts())), last))));
+        make("span", { "aria-hidden": "true" }, `${text("start_from")}:`), button(text("even"), () => startFrom(evenTexts())), real, last))));
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();

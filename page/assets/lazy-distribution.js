@@ -20,17 +20,25 @@ export function toColumns(counts) {
   return { below: counts[0] ?? 0, columns, all: counts[100] ?? 0 };
 }
 
-/** @param {any} aggregate with `distribution` in each category @param {import("./dom.js").Words} words */
-export function drawDistribution(aggregate, words) {
+/**
+ * @param {any} aggregate with `distribution` in each category
+ * @param {import("./dom.js").Words} words
+ * @param {{id: string, name: string, lang?: string}[]} categories with their names in the page's language
+ */
+export function drawDistribution(aggregate, words, categories) {
   const { text } = words;
-  const charts = aggregate.categories.map((/** @type {any} */ category) => ({ name: category.name, ...toColumns(category.distribution ?? []) }));
+  const names = new Map(categories.map((category) => [category.id, category]));
+  const charts = aggregate.categories.map((/** @type {any} */ category) => {
+    const { name, lang } = names.get(category.id) ?? category;
+    return { name, lang, ...toColumns(category.distribution ?? []) };
+  });
   const most = Math.max(1, ...charts.flatMap((/** @type {any} */ chart) => chart.columns));
   const range = (/** @type {number} */ column) =>
     text("distribution_range", { from: words.percent(Math.max(1, column * 10) * 100), to: words.percent((column * 10 + 9) * 100) });
 
   const figures = charts.map((/** @type {any} */ chart) =>
     make("figure", {},
-      make("figcaption", {}, make("bdi", {}, chart.name)),
+      make("figcaption", {}, make("bdi", { lang: chart.lang }, chart.name)),
       svg("svg", { viewBox: `0 0 200 ${HEIGHT}`, width: "100%", height: HEIGHT, preserveAspectRatio: "none", "aria-hidden": "true", focusable: "false" },
         ...chart.columns.map((/** @type {number} */ count, /** @type {number} */ column) => {
           const height = (count / most) * (HEIGHT - 1);
@@ -48,7 +56,7 @@ export function drawDistribution(aggregate, words) {
       ...Array.from({ length: COLUMNS }, (_, column) => make("th", { scope: "col" }, range(column))),
       make("th", { scope: "col" }, label("distribution_all")))),
     make("tbody", {}, ...charts.map((/** @type {any} */ chart) =>
-      make("tr", {}, make("th", { scope: "row" }, make("bdi", {}, chart.name)),
+      make("tr", {}, make("th", { scope: "row" }, make("bdi", { lang: chart.lang }, chart.name)),
         ...[chart.below, ...chart.columns, chart.all].map((count) => make("td", {}, words.integer(count)))))));
 
   return make("div", {},

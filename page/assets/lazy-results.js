@@ -7,6 +7,7 @@
  */
 import { button, find, findAll, make, setText, svg } from "./dom.js";
 import { makeLive } from "./lazy-live.js";
+import { makeReference } from "./lazy-reference.js";
 import { writeAverage } from "./number.js";
 
 /** The end of the bars' scale in percent: the largest value, rounded up to 10. @param {number[]} percents */
@@ -43,6 +44,7 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
   let scaleTo = 0;
   let paused = false;
   let offlineSince = 0;
+  const reference = data.budget.reference ? makeReference(data.budget.reference, words) : null;
 
   const isOpen = () => section.tagName !== "DETAILS" || /** @type {HTMLDetailsElement} */ (section).open;
   const hasNumbers = () => Boolean(aggregate && !aggregate.withheld && aggregate.people > 0);
@@ -97,17 +99,18 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
     const cell = (/** @type {string} */ name) => make("td", { class: name, role: "cell" });
     const rows = data.budget.categories.map((/** @type {any} */ category) =>
       make("tr", { role: "row", "data-category": category.id },
-        make("th", { class: "name", scope: "row", role: "rowheader" }, make("bdi", {}, category.name)),
-        make("td", { class: "bar", "aria-hidden": "true" }), cell("average"), cell("median"), cell("you")));
+        make("th", { class: "name", scope: "row", role: "rowheader" }, make("bdi", { lang: category.lang }, category.name)),
+        make("td", { class: "bar", "aria-hidden": "true" }), cell("average"), cell("median"), cell("you"), reference?.cell(category.id)));
     place(make("p", { class: "legend" }, make("span", { class: "key average" }, text("legend")), " ",
-      make("span", { class: "key you" }, text("legend_you"))));
-    const table = place(make("table", { id: "averages", role: "table" },
+      make("span", { class: "key you" }, text("legend_you")), reference && " ", reference?.legend()));
+    const table = place(make("table", { id: "averages", role: "table", class: reference && "with-real" },
       make("caption", { class: "visually-hidden" }, text("table_caption")),
       make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, head("name", "column_area"),
         make("th", { class: "bar", "aria-hidden": "true" }), head("average", "column_average"),
-        head("median", "column_median"), head("you", "column_you"))),
+        head("median", "column_median"), head("you", "column_you"), reference?.head())),
       make("tbody", { role: "rowgroup" }, ...rows)));
     place(make("p", { class: "note" }, text("note")));
+    if (reference) place(reference.note());
     return table;
   }
 
@@ -155,6 +158,8 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
     const average = find("rect.average", picture);
     const next = width(category.average_percent);
     if (average.getAttribute("width") !== next) average.setAttribute("width", next);
+    find("rect.real", picture)?.remove();
+    if (reference) picture.append(reference.tick(category.id, width));
     find("svg.you-marker", picture)?.remove();
     if (!own) return;
     const mine = own[category.id] ?? 0;
@@ -182,7 +187,7 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
     if (!hasNumbers()) return;
     scaleTo = scaleEnd([
       ...aggregate.categories.map((/** @type {any} */ category) => category.average_percent),
-      ...Object.values(own ?? {}).map((value) => value / 100),
+      ...Object.values(own ?? {}).map((value) => value / 100), ...(reference?.percents ?? []),
     ]);
   }
 
@@ -214,7 +219,7 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
         if (!response.ok) throw new Error(String(response.status));
         const answer = await response.json();
         if (answer.withheld) throw new Error("withheld");
-        body.replaceChildren(module.drawDistribution(answer, words));
+        body.replaceChildren(module.drawDistribution(answer, words, data.budget.categories));
       } catch {
         body.replaceChildren(make("p", {}, text("load_failed"), " ", button(text("try_again"), load, { class: "quiet" })));
       }

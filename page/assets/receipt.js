@@ -118,7 +118,7 @@ export function makeReceipt(section, { data, words, announce, actions }) {
   function shares(state) {
     if (!state.values || state.kind === "withdraw") return null;
     const rows = data.budget.categories.map((/** @type {any} */ category) =>
-      make("tr", {}, make("th", { scope: "row" }, make("bdi", {}, category.name)),
+      make("tr", {}, make("th", { scope: "row" }, make("bdi", { lang: category.lang }, category.name)),
         make("td", {}, words.percent(state.values?.[category.id] ?? 0))));
     return make("details", { class: "own-shares", open: Boolean(state.showShares) }, make("summary", {}, text("own_shares")),
       make("table", { class: "own" },

@@ -5,16 +5,15 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetId, CategoryId, ClosingFence};
+use crate::presentation::{description_fault, name_fault, presentation_faults};
+use crate::{BudgetId, CategoryId, ClosingFence, Presentation};
 
 /// Minimum categories of a budget.
 pub const MIN_CATEGORIES: usize = 2;
 /// Maximum categories of a budget.
 pub const MAX_CATEGORIES: usize = 64;
-
-/// Maximum length of a budget's or category's name, in characters.
-pub const NAME_MAX_CHARS: usize = 200;
-const DESCRIPTION_MAX_CHARS: usize = 2_000;
+/// Maximum length of a definition as JSON, in bytes: less than the control topic takes.
+pub const MAX_DEFINITION_BYTES: usize = 768 << 10;
 
 /// A category of a budget.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +96,9 @@ pub struct Budget {
     /// Whether a submission must name its person.
     #[serde(default)]
     pub identity: IdentityRule,
+    /// How the pages present it.
+    #[serde(flatten)]
+    pub presentation: Presentation,
     /// Counts the changes of the definition, from 1.
     #[serde(default)]
     pub revision: u64,
@@ -151,12 +153,8 @@ impl Budget {
             if let Some(detail) = name_fault(&category.name) {
                 fault(format!("/categories/{index}/name"), detail);
             }
-            let description = category.description.as_deref().unwrap_or_default();
-            if description.chars().count() > DESCRIPTION_MAX_CHARS {
-                fault(
-                    format!("/categories/{index}/description"),
-                    format!("must have at most {DESCRIPTION_MAX_CHARS} characters"),
-                );
+            if let Some(detail) = category.description.as_deref().and_then(description_fault) {
+                fault(format!("/categories/{index}/description"), detail);
             }
             if category.color.as_deref().is_some_and(|color| !is_color(color)) {
                 fault(format!("/categories/{index}/color"), "must be like `#1f77b4`".into());
@@ -172,6 +170,13 @@ impl Budget {
         }
         if self.minimum_people == 0 {
             fault("/minimum_people".into(), "must be at least 1".into());
+        }
+        presentation_faults(&self.presentation, &self.categories, &mut fault);
+        // Serialization cannot fail: a budget holds only strings, numbers and string keys.
+        let bytes = serde_json::to_vec(self).map_or(0, |json| json.len());
+        if bytes > MAX_DEFINITION_BYTES {
+            let detail = format!("must have at most {MAX_DEFINITION_BYTES} bytes, not {bytes}");
+            fault(String::new(), detail);
         }
         faults
     }
@@ -199,27 +204,13 @@ impl Budget {
     }
 
     /// Whether `next` leaves the frozen fields unchanged: ids and order of categories, and the identity rule. Names,
-    /// descriptions and colours may change at any time.
+    /// colours and the presentation may change at any time.
     pub fn keeps_frozen_rules(&self, next: &Budget) -> bool {
         let ids = |budget: &Budget| -> Vec<CategoryId> {
             budget.categories.iter().map(|category| category.id.clone()).collect()
         };
         self.identity == next.identity && ids(self) == ids(next)
     }
-}
-
-/// Returns what is wrong with a budget's or category's name, if anything is.
-fn name_fault(name: &str) -> Option<String> {
-    if !(1..=NAME_MAX_CHARS).contains(&name.chars().count()) {
-        return Some(format!("must have 1 to {NAME_MAX_CHARS} characters"));
-    }
-    if name.chars().any(char::is_control) {
-        return Some("must not have control characters, such as line breaks".to_owned());
-    }
-    let is_invisible = |c: char| {
-        c.is_whitespace() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
-    };
-    name.chars().all(is_invisible).then(|| "must not be blank".to_owned())
 }
 
 fn is_color(text: &str) -> bool {

@@ -14,6 +14,7 @@ mod message_pack;
 mod partition;
 mod person;
 mod position;
+mod presentation;
 mod receipt;
 mod record;
 pub mod redis;
@@ -35,8 +36,8 @@ pub mod proto {
 
 pub use allocation::{Allocation, AllocationFault, BASIS_POINTS_PER_PERSON};
 pub use budget::{
-    Budget, BudgetFault, Category, IdentityRule, MAX_CATEGORIES, MIN_CATEGORIES, NAME_MAX_CHARS,
-    Openness, ResultsVisibility,
+    Budget, BudgetFault, Category, IdentityRule, MAX_CATEGORIES, MAX_DEFINITION_BYTES,
+    MIN_CATEGORIES, Openness, ResultsVisibility,
 };
 pub use closing::{Closing, ClosingFence, ClosingState, Marker, MarkerKind};
 pub use defaults::{DEFAULT_BUDGET, default_budgets};
@@ -46,6 +47,10 @@ pub use person::{
     PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonKeyHasher, SecretFingerprint,
 };
 pub use position::{Generation, Offset, Position, Term};
+pub use presentation::{
+    CategoryOrder, MAX_TRANSLATIONS, NAME_MAX_CHARS, Presentation, Reference, Share, ShareFault,
+    TranslatedCategory, TranslatedReference, Translation, time_zone,
+};
 pub use receipt::{Receipt, ReceiptFault, ReceiptProof, ReceiptSigner, SignedReceipt};
 pub use record::{
     RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordView, encode_record,

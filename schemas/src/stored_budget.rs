@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::stored::{self, StoredDocument};
-use crate::{Budget, BudgetId, IdentityRule, MAX_CATEGORIES, MIN_CATEGORIES, ResultsVisibility};
+use crate::{
+    Budget, BudgetId, CategoryOrder, IdentityRule, MAX_CATEGORIES, MIN_CATEGORIES,
+    ResultsVisibility,
+};
 
 /// A stored definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +59,9 @@ impl StoredBudget {
         }
         if budget.identity == IdentityRule::Unrecognized {
             members.push("/identity".to_owned());
+        }
+        if budget.presentation.order == CategoryOrder::Unrecognized {
+            members.push("/order".to_owned());
         }
         if members.is_empty() {
             Self::Understood(budget)

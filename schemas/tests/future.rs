@@ -41,6 +41,22 @@ fn an_unknown_rule_is_not_taken_for_a_known_one() {
 }
 
 #[test]
+fn an_unknown_order_is_noticed_and_an_unknown_part_of_a_translation_too() {
+    let presented = include_str!("golden/presented_definition.json");
+    for (from, to, member) in [
+        (r#""order":"shuffled""#, r#""order":"by_age""#, "/order"),
+        (r#""pt-BR":{}"#, r#""pt-BR":{"title":"x"}"#, "/translations/pt-BR/title"),
+        (r#""percent":{"#, r#""year":2025,"percent":{"#, "/reference/year"),
+    ] {
+        assert!(presented.contains(from), "{from}");
+        let read = StoredBudget::parse(presented.replace(from, to).as_bytes());
+        let StoredBudget::PartlyUnderstood { budget, members } = read else { panic!("{read:?}") };
+        assert_eq!(members, [member]);
+        assert_eq!(budget.presentation.language.as_deref(), Some("en"));
+    }
+}
+
+#[test]
 fn a_definition_that_only_a_newer_release_can_use_is_unreadable_and_keeps_its_revision() {
     for (from, to) in [
         (r#""identity":"required""#, r#""identity":{"code":{"length":8}}"#),

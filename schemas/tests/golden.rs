@@ -163,3 +163,29 @@ fn allocation() -> impl Strategy<Value = Vec<u32>> {
         shares
     })
 }
+
+/// A definition with every member of its presentation.
+const PRESENTED_DEFINITION: &str = include_str!("golden/presented_definition.json");
+
+#[test]
+fn a_definition_with_a_presentation_keeps_its_bytes() {
+    let StoredBudget::Understood(budget) = StoredBudget::parse(PRESENTED_DEFINITION.as_bytes())
+    else {
+        panic!("not understood");
+    };
+    assert_eq!(serde_json::to_string(&budget).unwrap(), PRESENTED_DEFINITION);
+    assert_eq!(budget.faults(), []);
+    let reference = budget.presentation.reference.unwrap();
+    let shares: Vec<u16> = reference.percent.values().map(|share| share.basis_points()).collect();
+    assert_eq!(shares, [3_335, 6_665]);
+}
+
+#[test]
+fn a_definition_without_a_presentation_keeps_the_bytes_of_earlier_releases() {
+    let earlier = r#"{"id":"parks","name":"Parks","categories":[{"id":"trees","name":"Trees"},{"id":"benches","name":"Benches"}],"results":"live","minimum_people":1,"identity":"required","revision":7,"frozen":true}"#;
+    let StoredBudget::Understood(budget) = StoredBudget::parse(earlier.as_bytes()) else {
+        panic!("not understood");
+    };
+    assert_eq!(budget.presentation, Presentation::default());
+    assert_eq!(serde_json::to_string(&budget).unwrap(), earlier);
+}

@@ -36,6 +36,7 @@ fn budget(categories: usize) -> Budget {
         results: ResultsVisibility::Live,
         minimum_people: 1,
         identity: IdentityRule::Required,
+        presentation: Default::default(),
         revision: 4,
         frozen: true,
         closing: None,

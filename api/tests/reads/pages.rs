@@ -57,6 +57,35 @@ async fn the_only_open_budget_is_shown_at_the_root_and_several_are_listed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_changed_presentation_is_shown_at_once_in_each_language() {
+    let server = TestServer::new();
+    server.commit("town", &[(0, [2_500, 7_500])]);
+    assert!(server.get("/budgets/town?lang=de").await.text.contains("<bdi>The town budget</bdi>"));
+    define(&server, "town", |budget| {
+        let shares =
+            r#"{"name":"Ours","source":"Accounts","percent":{"health":39.99,"education":60.01}}"#;
+        budget.presentation.reference = serde_json::from_str(shares).unwrap();
+        budget.presentation.language = Some("en".to_owned());
+        let german = Translation { name: Some("Die Stadt".to_owned()), ..Translation::default() };
+        budget.presentation.translations.insert("de".to_owned(), german);
+    });
+    let german = server.get("/budgets/town?lang=de").await.text;
+    for shown in ["<h1><bdi>Die Stadt</bdi>", "39,99\u{a0}%", "<bdi lang=\"en\">Accounts</bdi>"] {
+        assert!(german.contains(shown), "{shown} in {german}");
+    }
+    assert!(server.get("/budgets/town").await.text.contains("<h1><bdi>The town budget</bdi>"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_administrators_page_is_an_empty_frame_that_nobody_keeps() {
+    let server = TestServer::new();
+    let page = server.get("/admin").await;
+    assert_eq!((page.status.as_u16(), page.header("cache-control")), (200, "private, no-store"));
+    assert!(page.header("content-security-policy").contains("frame-ancestors 'none'"));
+    assert!(page.text.contains("needs JavaScript") && !page.text.contains("town"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_page_shows_the_results_and_is_revalidated_by_content_language_and_encoding() {
     let server = TestServer::new();
     server.commit("town", &[(0, [2_500, 7_500]), (1, [3_000, 7_000])]);

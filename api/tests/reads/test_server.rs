@@ -288,6 +288,7 @@ pub fn budget(name: &str) -> Budget {
         results: ResultsVisibility::Live,
         minimum_people: 1,
         identity: IdentityRule::Required,
+        presentation: Default::default(),
         revision: 1,
         frozen: true,
         closing: None,

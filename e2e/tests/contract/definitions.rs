@@ -14,6 +14,7 @@ on_both!(
     the_default_budget_has_the_ten_divisions_of_cofog,
     every_process_knows_a_new_budget_within_a_second,
     definitions_are_listed_and_read_individually,
+    a_presentation_is_served_by_every_process_and_shown_on_the_page,
     an_invalid_definition_is_refused_with_every_fault,
     the_first_submission_freezes_categories_and_identity_but_not_names,
     results_are_withheld_below_the_minimum_of_people,
@@ -54,6 +55,37 @@ async fn the_default_budget_has_the_ten_divisions_of_cofog(system: &System) -> R
         "social-protection",
     ];
     ensure!(ids == cofog, "{ids:?}");
+    Ok(())
+}
+
+async fn a_presentation_is_served_by_every_process_and_shown_on_the_page(
+    system: &System,
+) -> Result<()> {
+    let budget = unique("presented");
+    let mut wanted = definition(2);
+    let presentation = json!({
+        "description": "One.\nTwo.", "language": "en", "time_zone": "Europe/Berlin", "contact": "us@example.org",
+        "reference": {"name": "The town, 2025", "source": "Its accounts", "percent": {"c0": 33.35, "c1": 66.65}},
+        "translations": {"de": {"name": "Unsere Parks", "categories": {"c0": {"name": "Bäume"}}}},
+    });
+    for (member, value) in presentation.as_object().into_iter().flatten() {
+        wanted[member] = value.clone();
+    }
+    let created = put(system, &budget, &wanted).await?.expect(201)?;
+    system.wait_until_known(&budget, Duration::from_secs(1)).await?;
+    let read = system.get(&format!("/v1/budgets/{budget}")).await?.expect(200)?;
+    let (etag, same) = (created.header("etag"), read.header("etag"));
+    ensure!(etag == same, "{etag} and {same}");
+    let read = read.json()?;
+    for (member, value) in presentation.as_object().into_iter().flatten() {
+        ensure!(read[member] == *value, "{member}: {}", read[member]);
+    }
+    let page = system.get(&format!("/budgets/{budget}?lang=de")).await?.expect(200)?.text();
+    for shown in
+        ["<bdi>Unsere Parks</bdi>", "<bdi>Bäume</bdi>", "<bdi lang=\"en\">One.", "us@example.org"]
+    {
+        ensure!(page.contains(shown), "{shown} is missing in {page}");
+    }
     Ok(())
 }
 

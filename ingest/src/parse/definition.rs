@@ -11,6 +11,7 @@ use schemas::{Budget, BudgetId, Category, CategoryId, IdentityRule, ResultsVisib
 use serde_json::value::RawValue;
 
 use super::json::{json_type, parse_known_members, parse_string};
+use super::presentation::SHARES;
 
 /// Parses the body of `PUT /v1/budgets/{budget}`. The result's `revision`, `frozen` and `closing` are
 /// placeholders.
@@ -19,18 +20,41 @@ use super::json::{json_type, parse_known_members, parse_string};
 /// A problem with every fault of the body.
 pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
     let mut faults = Faults::default();
-    let names =
-        ["name", "categories", "opens_at", "closes_at", "results", "minimum_people", "identity"];
+    let names = [
+        "name",
+        "categories",
+        "opens_at",
+        "closes_at",
+        "results",
+        "minimum_people",
+        "identity",
+        "description",
+        "language",
+        "translations",
+        "time_zone",
+        "reference",
+        "order",
+        "contact",
+    ];
     let members = parse_known_members(body, "", names, &mut faults).unwrap_or_else(|error| {
         faults.malformed("", error.detail("an object"));
-        [None; 7]
+        [None; 14]
     });
-    let [name, categories, opens_at, closes_at, results, minimum_people, identity] = members;
+    let [
+        name,
+        categories,
+        opens_at,
+        closes_at,
+        results,
+        minimum_people,
+        identity,
+        presentation @ ..,
+    ] = members;
     // A body that is not an object has no other faults worth reporting.
     if faults.covers("") {
         return Err(faults.into_problem(ProblemKind::InvalidBudget));
     }
-    let mut parser = DefinitionParser { faults };
+    let mut parser = DefinitionParser { faults, has_unreadable_share: false };
     let budget = Budget {
         id,
         name: parser.text(name, "/name").unwrap_or_else(placeholder),
@@ -48,13 +72,15 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
             "/identity",
             [("required", IdentityRule::Required), ("optional", IdentityRule::Optional)],
         ),
+        presentation: parser.presentation(presentation),
         revision: 0,
         frozen: false,
         closing: None,
     };
-    let mut faults = parser.faults;
+    let DefinitionParser { mut faults, has_unreadable_share } = parser;
     for fault in budget.faults() {
-        if !faults.covers(&fault.pointer) {
+        let is_unknown = has_unreadable_share && fault.pointer == SHARES;
+        if !is_unknown && !faults.covers(&fault.pointer) {
             faults.invalid(fault.pointer, fault.detail);
         }
     }
@@ -94,23 +120,29 @@ fn is_rfc3339(text: &str) -> bool {
 }
 
 /// Returns a text that breaks no rule, in place of a text that cannot be parsed.
-fn placeholder() -> String {
+pub(super) fn placeholder() -> String {
     "unreadable".to_owned()
 }
 
-struct DefinitionParser {
-    faults: Faults,
+pub(super) struct DefinitionParser {
+    pub(super) faults: Faults,
+    /// Whether a share of the reference cannot be parsed, so that their sum is unknown.
+    pub(super) has_unreadable_share: bool,
 }
 
 impl DefinitionParser {
-    fn required<'a>(&mut self, value: Option<&'a RawValue>, pointer: &str) -> Option<&'a RawValue> {
+    pub(super) fn required<'a>(
+        &mut self,
+        value: Option<&'a RawValue>,
+        pointer: &str,
+    ) -> Option<&'a RawValue> {
         if value.is_none() {
             self.faults.malformed(pointer, "is required");
         }
         value
     }
 
-    fn optional_text<'a>(
+    pub(super) fn optional_text<'a>(
         &mut self,
         value: Option<&'a RawValue>,
         pointer: &str,
@@ -118,7 +150,7 @@ impl DefinitionParser {
         parse_string(value?).map_err(|detail| self.faults.malformed(pointer, detail)).ok()
     }
 
-    fn text(&mut self, value: Option<&RawValue>, pointer: &str) -> Option<String> {
+    pub(super) fn text(&mut self, value: Option<&RawValue>, pointer: &str) -> Option<String> {
         let value = self.required(value, pointer);
         self.optional_text(value, pointer).map(Cow::into_owned)
     }
@@ -140,7 +172,7 @@ impl DefinitionParser {
             .ok()
     }
 
-    fn choice<T: Default + Copy, const N: usize>(
+    pub(super) fn choice<T: Default + Copy, const N: usize>(
         &mut self,
         value: Option<&RawValue>,
         pointer: &str,

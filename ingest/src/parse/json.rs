@@ -188,6 +188,52 @@ pub(super) fn parse_known_members<'de, const N: usize>(
     Ok(members.values)
 }
 
+/// Collects the members of an object whose names are data.
+struct AnyMembers<'n, 'f, 'de> {
+    pointer: &'n str,
+    max: usize,
+    values: Vec<(Cow<'de, str>, &'de RawValue)>,
+    faults: &'f mut Faults,
+}
+
+impl<'de> ObjectVisitor<'de> for AnyMembers<'_, '_, 'de> {
+    fn member<M: MapAccess<'de>>(
+        &mut self,
+        name: MemberName<'de>,
+        map: &mut M,
+    ) -> Result<(), M::Error> {
+        let value = map.next_value()?;
+        if self.values.iter().any(|(known, _)| *known == name.0) {
+            repeated_member(self.faults, self.pointer, &name);
+        } else if self.values.len() < self.max {
+            self.values.push((name.0, value));
+        } else if !self.faults.covers(self.pointer) {
+            let detail = format!("must have at most {} members", self.max);
+            self.faults.invalid(self.pointer, detail);
+        }
+        Ok(())
+    }
+
+    fn not_an_object(&mut self, found: &'static str) {
+        self.faults.malformed(self.pointer, format!("must be an object, not {found}"));
+    }
+}
+
+/// Parses an object of at most `max` members with any names; each name is there once. The members are in document order.
+///
+/// # Errors
+/// When the body is not JSON.
+pub(super) fn parse_any_members<'de>(
+    body: &'de [u8],
+    pointer: &str,
+    max: usize,
+    faults: &mut Faults,
+) -> Result<Vec<(Cow<'de, str>, &'de RawValue)>, JsonError> {
+    let mut members = AnyMembers { pointer, max, values: Vec::new(), faults };
+    parse_whole(body, ObjectSeed(&mut members))?;
+    Ok(members.values)
+}
+
 /// Why a body cannot be parsed.
 pub(super) enum JsonError {
     /// The body is not UTF-8.

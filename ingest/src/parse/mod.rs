@@ -8,6 +8,7 @@ mod definition;
 mod form;
 mod json;
 mod percentage;
+mod presentation;
 mod submission;
 
 pub(crate) use batch::{MAX_ITEMS, ParsedBatch, json_array, ndjson};

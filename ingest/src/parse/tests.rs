@@ -24,6 +24,7 @@ fn budget(categories: &[&str]) -> Budget {
         results: ResultsVisibility::Live,
         minimum_people: 1,
         identity: IdentityRule::Required,
+        presentation: Default::default(),
         revision: 1,
         frozen: true,
         closing: None,

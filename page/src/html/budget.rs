@@ -50,7 +50,7 @@ pub fn budget_page(page: &BudgetPage<'_>) -> String {
     let document = Document {
         texts,
         page: "budget",
-        title: &budget.name,
+        title: &budget.name.text,
         has_faults: !form.faults.is_empty(),
         path: &path,
         query: page.query,
@@ -60,6 +60,7 @@ pub fn budget_page(page: &BudgetPage<'_>) -> String {
     };
     document.render(&html! {
         (heading(budget, texts))
+        (description(budget))
         @if !is_closed { (fault_summary(budget, form.faults, texts)) (notice(form, texts)) (form_of(page)) }
         p id="announce" class="visually-hidden" role="status" {}
         section id="receipt" class="receipt" hidden {}
@@ -69,6 +70,7 @@ pub fn budget_page(page: &BudgetPage<'_>) -> String {
             (results(budget, page.results, None, texts))
             (results_links(budget, texts))
         }
+        (contact(budget, texts))
     })
 }
 
@@ -78,7 +80,7 @@ pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results)
     let document = Document {
         texts,
         page: "results",
-        title: &budget.name,
+        title: &budget.name.text,
         has_faults: false,
         path: &path,
         query: "",
@@ -88,6 +90,7 @@ pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results)
     };
     document.render(&html! {
         (heading(budget, texts))
+        (description(budget))
         p id="announce" class="visually-hidden" role="status" {}
         @if budget.openness == Openness::Open {
             p class="take-part" { a href=(link(&budget.path(), texts.language())) { (texts.text("take_part")) } }
@@ -97,26 +100,43 @@ pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results)
             (results(budget, shown, None, texts))
             p class="links" { (api_link(budget, texts)) }
         }
+        (contact(budget, texts))
     })
 }
 
 /// Renders the question and whether the budget is open.
 pub(super) fn heading(budget: &BudgetView, texts: &Texts) -> Markup {
     html! {
-        h1 { bdi { (budget.name) } }
+        h1 { (budget.name) }
         p class="state" id="state" { (state(budget, texts)) }
     }
+}
+
+/// Renders what the question is about, with its lines.
+fn description(budget: &BudgetView) -> Markup {
+    html! { @if let Some(text) = &budget.description { p class="about" { (text) } } }
+}
+
+/// Renders whom people can ask.
+fn contact(budget: &BudgetView, texts: &Texts) -> Markup {
+    let Some(contact) = &budget.contact else { return html! {} };
+    let contact = html! { bdi { (contact) } };
+    html! { p class="contact" { (texts.markup("contact", &[("contact", contact)])) } }
 }
 
 /// Describes whether the budget is open.
 pub(super) fn state(budget: &BudgetView, texts: &Texts) -> Markup {
     match (budget.openness, budget.closes_at) {
-        (Openness::NotYet(at), _) => texts.markup("state_opens", &[("time", time(at, texts))]),
+        (Openness::NotYet(at), _) => {
+            texts.markup("state_opens", &[("time", time(at, &budget.zone, texts))])
+        }
         (Openness::Open, Some(at)) => {
-            texts.markup("state_open_until", &[("time", time(at, texts))])
+            texts.markup("state_open_until", &[("time", time(at, &budget.zone, texts))])
         }
         (Openness::Open, None) => html! { (texts.text("state_open")) },
-        (Openness::Closed(at), _) => texts.markup("state_closed", &[("time", time(at, texts))]),
+        (Openness::Closed(at), _) => {
+            texts.markup("state_closed", &[("time", time(at, &budget.zone, texts))])
+        }
     }
 }
 
@@ -134,7 +154,7 @@ fn form_of(page: &BudgetPage<'_>) -> Markup {
                 }
             }
             fieldset disabled[!is_open] {
-                legend { bdi { (budget.name) } " " span class="hint" { (texts.text("form_hint")) } }
+                legend { (budget.name) " " span class="hint" { (texts.text("form_hint")) } }
                 (rows(budget, form.values, form.faults, texts))
             }
             @if is_open {

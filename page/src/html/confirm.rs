@@ -35,7 +35,7 @@ pub fn confirm_page(page: &ConfirmPage<'_>) -> String {
     let document = Document {
         texts,
         page: "confirm",
-        title: &budget.name,
+        title: &budget.name.text,
         has_faults: page.fault.is_some(),
         path: &format!("{path}/confirm"),
         query: &query,
@@ -56,7 +56,7 @@ pub fn confirm_page(page: &ConfirmPage<'_>) -> String {
             ul class="shares" {
                 @for (category, value) in budget.categories.iter().zip(page.values.typed()) {
                     @if !value.is_empty() {
-                        li { (swatch(category)) bdi { (category.name) } ": " (percent(value, texts)) }
+                        li { (swatch(category)) (category.name) ": " (percent(value, texts)) }
                     }
                 }
             }

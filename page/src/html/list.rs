@@ -61,7 +61,7 @@ pub(super) fn groups(texts: &Texts, budgets: &[BudgetView]) -> Markup {
                 ul class="budgets" {
                     @for budget in members {
                         li {
-                            a href=(link(&budget.path(), texts.language())) { bdi { (budget.name) } }
+                            a href=(link(&budget.path(), texts.language())) { (budget.name) }
                             " " span class="state" { (state(budget, texts)) }
                         }
                     }

@@ -68,7 +68,7 @@ pub fn mine_page(page: &MinePage<'_>) -> String {
     let document = Document {
         texts,
         page: "mine",
-        title: &budget.name,
+        title: &budget.name.text,
         has_faults: page.fault.is_some(),
         path: &path,
         query: page.query,
@@ -149,7 +149,7 @@ fn shares(budget: &BudgetView, own: &OwnAllocation, texts: &Texts) -> Markup {
     html! {
         ul class="shares" {
             @for (category, share) in budget.categories.iter().zip(&own.shares) {
-                li { bdi { (category.name) } ": " (percent(texts.numbers().percent((*share).into()), texts)) }
+                li { (category.name) ": " (percent(texts.numbers().percent((*share).into()), texts)) }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The pages. Every text of a budget is escaped, and isolated from the direction of the text around it.
 
+mod admin;
 mod budget;
 mod confirm;
 mod document;
@@ -11,6 +12,7 @@ mod results;
 mod rows;
 mod time;
 
+pub use admin::admin_page;
 pub use budget::{BudgetPage, FormState, budget_page, results_page};
 pub use confirm::{ConfirmPage, confirm_page};
 pub use list::list_page;

@@ -1,14 +1,16 @@
 //! The data that the page's script reads: JSON in a `<script>` that no browser executes.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use maud::{Markup, PreEscaped, html};
-use schemas::ResultsVisibility;
+use schemas::{CategoryOrder, ResultsVisibility};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::assets::Assets;
 use crate::texts::Texts;
-use crate::view::{BudgetView, CategoryView, Results, Withheld};
+use crate::view::{BudgetText, BudgetView, CategoryView, Results, Withheld};
 
 #[derive(Serialize)]
 struct PageData<'a> {
@@ -26,10 +28,46 @@ struct PageData<'a> {
 struct BudgetData<'a> {
     id: &'a str,
     name: &'a str,
-    categories: &'a [CategoryView],
+    categories: Vec<CategoryData<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<CategoryOrder>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<ReferenceData<'a>>,
     results: ResultsVisibility,
     opens_at: Option<Timestamp>,
     closes_at: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct CategoryData<'a> {
+    id: &'a str,
+    #[serde(flatten)]
+    name: TextData<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    color: Option<&'a str>,
+}
+
+/// Real spending; shares in basis points by category.
+#[derive(Serialize)]
+struct ReferenceData<'a> {
+    #[serde(flatten)]
+    name: TextData<'a>,
+    source: TextData<'a>,
+    shares: BTreeMap<&'a str, u16>,
+}
+
+/// A text, and its language where that is not the page's.
+#[derive(Serialize)]
+struct TextData<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lang: Option<&'a str>,
+}
+
+impl<'a> TextData<'a> {
+    fn of(text: &'a BudgetText) -> Self {
+        Self { name: &text.text, lang: text.language.as_deref() }
+    }
 }
 
 #[derive(Serialize)]
@@ -73,8 +111,11 @@ pub(super) fn page_data(budget: &BudgetView, results: &Results, texts: &Texts) -
     let data = PageData {
         budget: BudgetData {
             id: &budget.id,
-            name: &budget.name,
-            categories: &budget.categories,
+            name: &budget.name.text,
+            categories: budget.categories.iter().map(category_data).collect(),
+            // The server's order needs no word.
+            order: Some(budget.order).filter(|order| *order == CategoryOrder::Shuffled),
+            reference: reference_data(budget),
             results: budget.results,
             opens_at: budget.opens_at,
             closes_at: budget.closes_at,
@@ -103,6 +144,24 @@ pub(super) fn page_data(budget: &BudgetView, results: &Results, texts: &Texts) -
     html! { script type="application/json" id="page-data" { (PreEscaped(without_tags(&json))) } }
 }
 
+fn category_data(category: &CategoryView) -> CategoryData<'_> {
+    CategoryData {
+        id: &category.id,
+        name: TextData::of(&category.name),
+        color: category.color.as_deref(),
+    }
+}
+
+fn reference_data(budget: &BudgetView) -> Option<ReferenceData<'_>> {
+    let reference = budget.reference.as_ref()?;
+    let ids = budget.categories.iter().map(|category| category.id.as_str());
+    Some(ReferenceData {
+        name: TextData::of(&reference.name),
+        source: TextData::of(&reference.source),
+        shares: ids.zip(reference.shares.iter().copied()).collect(),
+    })
+}
+
 fn aggregate<'a>(budget: &'a BudgetView, results: &'a Results) -> Option<Aggregate<'a>> {
     match results {
         Results::NotYet | Results::Unavailable => None,
@@ -114,7 +173,7 @@ fn aggregate<'a>(budget: &'a BudgetView, results: &'a Results) -> Option<Aggrega
                 Withheld::UnknownRule => ("unknown_rule", None, None),
             };
             let withheld = WithheldData { reason, until, state };
-            Some(Aggregate::Withheld { budget: &budget.id, name: &budget.name, withheld })
+            Some(Aggregate::Withheld { budget: &budget.id, name: &budget.name.text, withheld })
         }
         Results::Shown(shown) => serde_json::from_str(&shown.json).ok().map(Aggregate::Shown),
     }

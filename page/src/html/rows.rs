@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use crate::form::{FormFault, FormValues};
 use crate::number::NumberFault;
 use crate::texts::Texts;
-use crate::view::{BudgetView, CategoryView};
+use crate::view::{BudgetText, BudgetView, CategoryView};
 
 /// Descriptions with more characters are folded.
 const DESCRIPTION_UNFOLDED_MAX_CHARS: usize = 120;
@@ -36,7 +36,7 @@ fn row(category: &CategoryView, typed: &str, fault: Option<NumberFault>, texts: 
     html! {
         li class="row" data-category=(id) {
             (swatch(category))
-            label for={ "c-" (id) } { bdi { (category.name) } }
+            label for={ "c-" (id) } { (category.name) }
             @if let Some(description) = &category.description { (describe(id, description, texts)) }
             span class="value" {
                 input type="text" id={ "c-" (id) } name={ "c." (id) } value=(typed) inputmode="decimal" autocomplete="off"
@@ -69,14 +69,14 @@ pub(super) fn swatch(category: &CategoryView) -> Markup {
     }
 }
 
-fn describe(id: &str, description: &str, texts: &Texts) -> Markup {
-    if description.chars().count() <= DESCRIPTION_UNFOLDED_MAX_CHARS {
-        return html! { p class="description" id={ "d-" (id) } { bdi { (description) } } };
+fn describe(id: &str, description: &BudgetText, texts: &Texts) -> Markup {
+    if description.text.chars().count() <= DESCRIPTION_UNFOLDED_MAX_CHARS {
+        return html! { p class="description" id={ "d-" (id) } { (description) } };
     }
     html! {
         details class="description" {
             summary { (texts.text("description")) }
-            p id={ "d-" (id) } { bdi { (description) } }
+            p id={ "d-" (id) } { (description) }
         }
     }
 }
@@ -88,8 +88,8 @@ fn fault_at(index: usize, faults: &[FormFault]) -> Option<NumberFault> {
     })
 }
 
-fn fault_text(category: &str, fault: NumberFault, texts: &Texts) -> Markup {
-    let name = [("category", html! { bdi { (category) } })];
+fn fault_text(category: &BudgetText, fault: NumberFault, texts: &Texts) -> Markup {
+    let name = [("category", html! { (category) })];
     match fault {
         NumberFault::NotANumber => texts.markup("fault_not_a_number", &name),
         NumberFault::Range => texts.markup("fault_range", &name),
@@ -107,9 +107,8 @@ pub(super) fn fault_summary(budget: &BudgetView, faults: &[FormFault], texts: &T
     let percent = |basis_points: u32| html! { (numbers.percent(basis_points.into())) };
     let line = |fault: &FormFault| match *fault {
         FormFault::Field(index, fault) => {
-            let category = budget.categories.get(index);
-            let (id, name) = category.map_or(("", ""), |category| (&category.id, &category.name));
-            (id, fault_text(name, fault, texts))
+            let Some(category) = budget.categories.get(index) else { return (first, html! {}) };
+            (category.id.as_str(), fault_text(&category.name, fault, texts))
         }
         FormFault::Left(left) => (first, texts.markup("fault_left", &[("left", percent(left))])),
         FormFault::Over(sum) => {

@@ -28,6 +28,11 @@ fn hostile_budget() -> Budget {
         category.name = HOSTILE.to_owned();
         category.description = Some(HOSTILE.repeat(9));
     }
+    let presentation = &mut budget.presentation;
+    (presentation.description, presentation.contact) = (Some(HOSTILE.into()), Some(HOSTILE.into()));
+    if let Some(reference) = &mut presentation.reference {
+        (reference.name, reference.source) = (HOSTILE.into(), HOSTILE.into());
+    }
     budget
 }
 

@@ -93,6 +93,7 @@ pub fn definition(id: &str) -> Arc<Budget> {
         results: ResultsVisibility::Live,
         minimum_people: 1,
         identity: IdentityRule::Required,
+        presentation: Default::default(),
         revision: 1,
         frozen: true,
         closing: None,

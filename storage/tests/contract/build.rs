@@ -27,6 +27,7 @@ pub fn budget(id: &BudgetId) -> Budget {
         results: ResultsVisibility::Live,
         minimum_people: 1,
         identity: IdentityRule::Required,
+        presentation: Default::default(),
         revision: 0,
         frozen: false,
         closing: None,

@@ -131,9 +131,14 @@ pub async fn a_frozen_definition_keeps_its_categories_but_names_may_change(fixtu
     assert_eq!(refused, Err(DefinitionError::Refused(ChangeRefused::Frozen)));
     assert_eq!(current(&*fixture.ours, &id), Some(frozen));
 
-    let renamed = Budget { name: "Another name".into(), ..budget(&id) };
+    let mut renamed = Budget { name: "Another name".into(), ..budget(&id) };
+    renamed.presentation.language = Some("en".into());
+    renamed.presentation.translations.insert("de".into(), schemas::Translation::default());
     let returned = put(&*fixture.ours, &renamed).await.unwrap();
     assert_eq!((returned.frozen, returned.name.as_str()), (true, "Another name"));
+    assert_eq!(returned.presentation, renamed.presentation);
+    let follows = async || current(&*fixture.follower, &id).as_ref() == Some(&returned);
+    until("the follower has the presentation", LOADING, follows).await;
 }
 
 pub async fn an_unknown_budget_cannot_be_frozen(fixture: &Fixture) {

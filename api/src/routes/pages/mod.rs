@@ -7,8 +7,9 @@
 //! | `page_results` | an aggregate as a page shows it |
 //! | `rendered` | pages that everyone may see, kept until their content changes |
 //! | `html_response` | headers: security, caching, compression |
-//! | `home`, `budget`, `confirm`, `mine`, `assets` | the routes |
+//! | `home`, `budget`, `confirm`, `mine`, `admin`, `assets` | the routes |
 
+mod admin;
 mod assets;
 mod budget;
 mod confirm;
@@ -38,5 +39,6 @@ pub(super) fn routes() -> Router<Arc<ApiState>> {
         .route("/budgets/{budget}/results", get(budget::results))
         .route("/budgets/{budget}/confirm", get(confirm::page))
         .route("/budgets/{budget}/mine", get(mine::page))
+        .route("/admin", get(admin::page))
         .route("/assets/{digest}/{file}", get(assets::file))
 }
