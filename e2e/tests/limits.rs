@@ -2,7 +2,7 @@
 //! without Redis.
 
 use anyhow::{Result, ensure};
-use e2e::response::{Response, send};
+use e2e::response::{HttpResponse, send};
 use e2e::scenario::scenario;
 use e2e::stack::{Stack, StackBuilder};
 use reqwest::Method;
@@ -11,7 +11,7 @@ use serde_json::json;
 /// This program is on the services' machine, where only limits of trusted clients apply.
 const LIMIT: &str = "limits.person=person sliding-window 5/1d on=submission for=trusted";
 
-async fn submit(stack: &Stack, ingest: usize, person: &str) -> Result<Response> {
+async fn submit(stack: &Stack, ingest: usize, person: &str) -> Result<HttpResponse> {
     let url = format!("{}/v1/budgets/taxes/submissions", stack.ingests[ingest].url);
     let body = json!({"person": person, "allocation": {"health": 40, "education": 60}});
     send(stack.system.request(Method::POST, url).json(&body)).await
