@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
+use runtime::client::ClientNetwork;
 use schemas::ReceiptProof;
 use storage::control::BudgetDefinitions;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::client_network::ClientNetwork;
 use crate::consistency::AtLeast;
 use crate::log_ends::LogEnds;
 use crate::metrics::ApiMetrics;

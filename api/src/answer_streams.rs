@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use jiff::Timestamp;
+use runtime::client::ClientNetwork;
 use schemas::AggregateVersion;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -19,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::Answer;
 use crate::client_limit::{ClientLimit, ClientPermit, LimitReached};
-use crate::client_network::ClientNetwork;
 use crate::config::ApiConfig;
 use crate::metrics::ApiMetrics;
 use crate::tiers::memory::{Memory, Slot};

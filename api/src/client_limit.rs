@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::IntGauge;
-
-use crate::client_network::ClientNetwork;
+use runtime::client::ClientNetwork;
 
 /// Limits how many permits are held at once.
 #[derive(Debug)]

@@ -17,7 +17,6 @@ mod answer;
 mod answer_streams;
 mod breaker;
 mod client_limit;
-mod client_network;
 mod config;
 mod consistency;
 mod downloads;
@@ -44,6 +43,7 @@ use std::sync::Arc;
 use axum::Router;
 use runtime::admin::AdminGuard;
 use runtime::health::Health;
+use runtime::limits::RequestLimits;
 use runtime::metrics::{Metrics, MetricsError};
 use schemas::PersonKeyHasher;
 use storage::cache::Cache;
@@ -93,6 +93,8 @@ pub struct ApiDeps {
     pub exports: Exports,
     /// Authenticates and authorizes administrators.
     pub admin: AdminGuard,
+    /// Limits the requests of the public.
+    pub limits: RequestLimits,
 }
 
 /// Builds the routes and starts the background refresh, which ends with `stop`.
@@ -109,7 +111,8 @@ pub fn routes(
     stop: CancellationToken,
 ) -> Result<Router, MetricsError> {
     let metrics = ApiMetrics::register(metrics)?;
-    let ApiDeps { store, cache, definitions, hasher, jobs, dead_letters, exports, admin } = deps;
+    let ApiDeps { store, cache, definitions, hasher, jobs, dead_letters, exports, admin, limits } =
+        deps;
     let memory = Arc::new(Memory::new(config.freshness));
     let generation = Arc::new(ActiveGenerationCache::new(store.clone()));
     let tiers = Tiers::new(
@@ -164,5 +167,5 @@ pub fn routes(
         downloads,
         trusted_proxies,
     );
-    Ok(routes::router(Arc::new(state)).merge(administrators))
+    Ok(routes::router(Arc::new(state), &limits).merge(administrators))
 }

@@ -8,6 +8,7 @@ use clap::Parser;
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
+use runtime::limits::{LimitsConfig, LocalCounters, RequestLimits};
 use runtime::process::{self, Process};
 use storage::config::StorageConfig;
 use storage::control::wait_for_other_secret;
@@ -28,13 +29,15 @@ struct Args {
 struct OwnConfig {
     api: ApiConfig,
     admin: AdminConfig,
+    limits: LimitsConfig,
 }
 
 impl OwnConfig {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let api = ApiConfig::read(reader);
         let admin = AdminConfig::read(reader);
-        Some(Self { api: api?, admin: admin? })
+        let limits = LimitsConfig::read(reader);
+        Some(Self { api: api?, admin: admin?, limits: limits? })
     }
 }
 
@@ -50,6 +53,14 @@ async fn run(args: &Args) -> anyhow::Result<()> {
 
     let admin = AdminGuard::new(&config.own.admin, metrics)?;
     tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
+    // Reads are counted by each process.
+    let limits = RequestLimits::new(
+        &config.own.limits,
+        admin.clone(),
+        Arc::<LocalCounters>::default(),
+        metrics,
+    )?;
+    let proxies = config.own.admin.trusted_proxies.clone();
     let store = Arc::new(DeferredStore::new());
     let hasher = config.storage.hasher()?;
     let control = config.storage.open_control_topic()?;
@@ -62,6 +73,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         dead_letters: Arc::new(config.storage.clone()),
         exports: config.storage.exports(),
         admin,
+        limits,
     };
     let routes = api::routes(&config.own.api, deps, metrics, health, stop.clone())?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
@@ -79,7 +91,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         let other = wait_for_other_secret(control.secret.as_ref(), &hasher);
         stop.run_until_cancelled(other).await.map_or(Ok(()), |error| Err(error.into()))
     };
-    let serve = http::serve(listener, router, &config.process.http, metrics, stop.clone());
+    let http = &config.process.http;
+    let serve = http::serve(listener, router, http, &proxies, metrics, stop.clone());
     // A permanent error of the store (wrong schema, wrong deployment) or another person secret ends the process.
     tokio::try_join!(async { Ok(serve.await?) }, open, check_secret)?;
     Ok(())

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntCounter;
+use runtime::client::ClientNetwork;
 use schemas::{
     BudgetId, Offset, PartitionCount, PartitionId, PersonId, PersonKey, PersonKeyHasher, PersonRow,
     Receipt, Term, partition_for,
@@ -23,7 +24,6 @@ use storage::store::PartitionRef;
 use tokio::time::{Instant, sleep_until};
 
 use crate::active_generation::{ActiveGenerationCache, ServedGeneration};
-use crate::client_network::ClientNetwork;
 use crate::consistency::AtLeast;
 use crate::log_ends::LogEnds;
 use crate::metrics::ApiMetrics;

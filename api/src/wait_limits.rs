@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use runtime::client::ClientNetwork;
 use schemas::ReceiptProof;
 
 use crate::client_limit::{ClientLimit, ClientPermit};
-use crate::client_network::ClientNetwork;
 use crate::config::ApiConfig;
 use crate::metrics::ApiMetrics;
 use crate::no_answer::NoAnswer;

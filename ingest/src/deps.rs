@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use runtime::admin::AdminGuard;
+use runtime::limits::RequestLimits;
 use schemas::PersonKeyHasher;
 use storage::control::BudgetDefinitions;
 use storage::idempotency::Idempotency;
@@ -21,4 +22,6 @@ pub struct IngestDeps {
     pub hasher: PersonKeyHasher,
     /// Authorizes administrators to change definitions.
     pub admin: AdminGuard,
+    /// Limits the requests of the public.
+    pub limits: RequestLimits,
 }

@@ -5,6 +5,7 @@
 //! | `routes` | one file per route |
 //! | `parse` | bodies to domain values, reporting every fault at once |
 //! | `service` | the checks that all routes share |
+//! | `charge` | what a request costs of the rate limits |
 //! | `append` | validated submissions to records in the log, at most once per submission id |
 //! | `refused_partitions` | the metric of partitions that refuse submissions |
 //! | `budget_freezer` | freezing a budget's rules before its first submission |
@@ -13,6 +14,7 @@
 
 mod append;
 mod budget_freezer;
+mod charge;
 mod config;
 mod default_budgets;
 mod deps;

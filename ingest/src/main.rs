@@ -8,6 +8,7 @@ use ingest::{IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
+use runtime::limits::{LimitsConfig, RequestLimits};
 use runtime::process::{self, Process};
 use storage::config::StorageConfig;
 use storage::deferred::DeferredLog;
@@ -32,13 +33,15 @@ struct Args {
 struct OwnConfig {
     ingest: IngestConfig,
     admin: AdminConfig,
+    limits: LimitsConfig,
 }
 
 impl OwnConfig {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let ingest = IngestConfig::read(reader);
         let admin = AdminConfig::read(reader);
-        Some(Self { ingest: ingest?, admin: admin? })
+        let limits = LimitsConfig::read(reader);
+        Some(Self { ingest: ingest?, admin: admin?, limits: limits? })
     }
 }
 
@@ -54,6 +57,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
 
     let admin = AdminGuard::new(&config.own.admin, metrics)?;
     tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
+    let counters = config.storage.open_limit_counters().await;
+    let limits = RequestLimits::new(&config.own.limits, admin.clone(), counters, metrics)?;
+    let proxies = config.own.admin.trusted_proxies.clone();
     let log = Arc::new(DeferredLog::new());
     let hasher = config.storage.hasher()?;
     let control = config.storage.open_control_topic()?;
@@ -63,6 +69,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         idempotency: config.storage.open_idempotency().await,
         hasher: hasher.clone(),
         admin,
+        limits,
     };
     let definitions = Arc::clone(&control.definitions);
     let routes = ingest::routes(&config.own.ingest, deps, metrics)?;
@@ -86,7 +93,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         }
         anyhow::Ok(())
     };
-    let serve = http::serve(listener, router, &config.process.http, metrics, stop.clone());
+    let http = &config.process.http;
+    let serve = http::serve(listener, router, http, &proxies, metrics, stop.clone());
     // An error of opening is permanent, such as another person secret than the log's, and ends the process.
     tokio::try_join!(async { Ok(serve.await?) }, open)?;
     Ok(())

@@ -22,6 +22,7 @@ pub(crate) struct IngestMetrics {
     invalid: IntCounter,
     not_found: IntCounter,
     closed: IntCounter,
+    limited: IntCounter,
     in_flight: IntCounter,
     reused: IntCounter,
     unavailable: IntCounter,
@@ -50,6 +51,7 @@ impl IngestMetrics {
             invalid: outcome("invalid"),
             not_found: outcome("not_found"),
             closed: outcome("closed"),
+            limited: outcome("limited"),
             in_flight: outcome("in_flight"),
             reused: outcome("reused"),
             unavailable: outcome("unavailable"),
@@ -105,6 +107,7 @@ impl IngestMetrics {
         let outcome = match kind {
             ProblemKind::NotFound => &self.not_found,
             ProblemKind::BudgetClosed => &self.closed,
+            ProblemKind::RateLimited => &self.limited,
             ProblemKind::Unavailable => &self.unavailable,
             _ => &self.invalid,
         };

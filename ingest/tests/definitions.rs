@@ -109,7 +109,7 @@ async fn with_tokens_only_the_admin_role_changes_definitions() {
     assert!(harness.definitions.get("new").is_none());
     let response = put(&harness, NEW, &[("authorization", &bearer("a"))], BODY).await;
     assert_eq!(response.status.as_u16(), 201);
-    assert_eq!(response.header("x-ratelimit-remaining"), Some("599"));
+    assert_eq!(response.header("x-ratelimit-remaining"), Some("499"));
     // Submissions need no token.
     harness.post(SUBMISSIONS, GOOD).await.accepted();
 }

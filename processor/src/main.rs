@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use processor::cli::{OperatorCommand, RepartitionArgs, repartition};
 use processor::{Processor, ProcessorConfig, ProcessorDeps, first_registry};
+use runtime::client::TrustedProxies;
 use runtime::config::{ConfigArgs, ServiceConfig};
 use runtime::process::{self, Process};
 use runtime::{http, telemetry};
@@ -81,7 +82,10 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     let stop_http = CancellationToken::new();
     let server = {
         let (metrics, stop) = (metrics.clone(), stop_http.clone());
-        tokio::spawn(async move { http::serve(listener, router, &limits, &metrics, stop).await })
+        let proxies = TrustedProxies::default();
+        tokio::spawn(async move {
+            http::serve(listener, router, &limits, &proxies, &metrics, stop).await
+        })
     };
 
     let start = async {

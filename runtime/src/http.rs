@@ -5,6 +5,7 @@
 //! loop, because connections, headers, writes and shutdown need limits that axum's own loop does not offer. What the
 //! routes do is up to each process.
 
+mod address_slots;
 mod body;
 mod conditional;
 mod connection;
@@ -47,6 +48,10 @@ settings! {
         /// Maximum number of open connections, as far as the limit of open files allows; further ones are answered 503 and
         /// closed.
         pub max_connections: usize = "http.max_connections", default "10000",
+            unit "connections", parse parse::positive_usize;
+        /// Maximum number of open connections of one client address (IPv6: of one /64 network); further ones are answered 503
+        /// and closed. Does not apply to trusted proxies (`admin.trusted_proxies`), which limit their clients themselves.
+        pub max_connections_per_address: usize = "http.max_connections_per_address", default "1000",
             unit "connections", parse parse::positive_usize;
         /// Time for a request's headers to arrive; also how long a connection may idle.
         pub header_timeout: Duration = "http.header_timeout_ms", default "10000",

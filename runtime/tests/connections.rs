@@ -12,6 +12,7 @@ use axum::extract::Request;
 use axum::routing::get;
 use futures_util::stream;
 use http::StatusCode;
+use runtime::client::TrustedProxies;
 use runtime::http::{HttpConfig, bind};
 use support::{Server, eventually, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -102,6 +103,31 @@ async fn a_connection_beyond_the_limit_gets_503_until_another_closes() {
     drop(second);
     eventually("a connection slot is free", || server.sample(OPEN) == 1.0).await;
     assert_eq!(server.send(HELLO).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_limit_of_its_address_gets_503_unless_the_address_is_a_proxy() {
+    let config = HttpConfig { max_connections_per_address: 1, ..HttpConfig::default() };
+    let no_proxies = TrustedProxies::parse("").unwrap();
+    let server = Server::start_behind(no_proxies, hello(), config, CancellationToken::new());
+    let mut first = server.connect().await;
+    first.send(HELLO).await;
+    assert_eq!(first.response().await.unwrap().status, 200);
+    let mut second = server.connect().await;
+    second.send(HELLO).await;
+    second.response().await.unwrap().problem(503, "unavailable");
+    let refused = "allocator_http_connections_refused_by_address_total{service=\"test\"}";
+    assert_eq!(server.sample(refused), 1.0);
+    drop(first);
+    eventually("a connection slot is free", || server.sample(OPEN) == 0.0).await;
+    assert_eq!(server.send(HELLO).await.status, 200);
+
+    let server = Server::start(hello(), config);
+    let mut clients = [server.connect().await, server.connect().await];
+    for client in &mut clients {
+        client.send(HELLO).await;
+        assert_eq!(client.response().await.unwrap().status, 200);
+    }
 }
 
 #[tokio::test]

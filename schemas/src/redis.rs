@@ -1,5 +1,7 @@
-//! The Redis keys, and the script that updates them. The braces in a key are the cluster's hash tag: all keys of a budget
+//! The Redis keys, and the scripts that update them. The braces in a key are the cluster's hash tag: all keys of a budget
 //! are on one node, so that one script can update them atomically. The copies without braces are the exception.
+
+use std::fmt;
 
 use serde::Deserialize;
 
@@ -12,6 +14,9 @@ use crate::{
 
 /// The script that publishes totals; documented in its header.
 pub const PUBLISH_SCRIPT: &str = include_str!("../lua/publish.lua");
+
+/// The script that charges rate limits; documented in its header.
+pub const LIMITS_SCRIPT: &str = include_str!("../lua/limits.lua");
 
 /// The channel on which a budget's id is published whenever its aggregate has changed.
 pub const UPDATES_CHANNEL: &str = "aggregate_updates";
@@ -49,6 +54,12 @@ pub fn publish_keys(budget: &BudgetId) -> Vec<String> {
 /// Key of a submission id's receipt, which ingest returns for duplicates.
 pub fn idempotency_key(budget: &BudgetId, submission: SubmissionId) -> String {
     format!("idempotency:{{{budget}}}:{submission}")
+}
+
+/// Key of a counter of a rate limit. One hash tag for all, so that one script can charge several. The algorithm is part of
+/// the key, so that a changed limit never reads what another algorithm has written.
+pub fn limit_key(limit: &str, algorithm: &str, subject: &dyn fmt::Display) -> String {
+    format!("{{limits}}:{limit}:{algorithm}:{subject}")
 }
 
 /// Builds the script's arguments that publish one budget's committed totals in some partitions.

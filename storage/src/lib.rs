@@ -10,6 +10,7 @@
 //! | budget definitions, the active log | [`control::BudgetDefinitions`], [`control::ActiveLog`] | a compacted Kafka topic | SQLite |
 //! | exports | files in a directory: [`exports`] | same | same |
 //! | known submission ids | [`idempotency::Idempotency`] | Redis | in process |
+//! | counters of rate limits | [`runtime::limits::SharedCounters`] | Redis | in process |
 
 pub mod cache;
 pub mod cas;
@@ -19,6 +20,7 @@ pub mod deferred;
 pub mod exports;
 pub mod idempotency;
 pub mod jobs;
+pub mod limits;
 pub mod log;
 mod log_identity;
 pub mod open_error;

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use contract::log::{Owner, PARTITIONS, RunningSource, append, as_read, record};
 use contract::wait::{TEST_TIMEOUT, until};
-use contract::{build, cache, definitions, idempotency, jobs, log, store};
+use contract::{build, cache, definitions, idempotency, jobs, limits, log, store};
+use runtime::limits::LocalCounters;
 use rusqlite::Connection;
 use schemas::job::{self, JobId, JobTransitionError};
 use schemas::{
@@ -245,6 +246,16 @@ mod sqlite_control_topic {
         assert_eq!(*reopened.subscribe_secret().borrow(), Some(fingerprint(1)));
         assert_eq!(reopened.record_secret(&fingerprint(2)).await, Ok(fingerprint(1)));
     }
+}
+
+mod memory_limits {
+    use super::*;
+
+    async fn fixture() -> limits::Fixture {
+        Arc::new(LocalCounters::default())
+    }
+
+    limits::limits_contract!(fixture());
 }
 
 mod memory_idempotency {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contract::log::PARTITIONS;
-use contract::{build, cache, definitions, idempotency, jobs, log, store};
+use contract::{build, cache, definitions, idempotency, jobs, limits, log, store};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -25,6 +25,7 @@ use storage::control::kafka::KafkaControlTopic;
 use storage::idempotency::layered::LayeredIdempotency;
 use storage::idempotency::memory::MemoryIdempotency;
 use storage::idempotency::redis::RedisIdempotency;
+use storage::limits::redis::RedisCounters;
 use storage::log::DeadLetter;
 use storage::log::kafka::{
     KafkaConfig, KafkaDeadLetterJournal, KafkaDeadLetterWriter, KafkaLogWriter, KafkaReader,
@@ -283,6 +284,16 @@ mod kafka_definitions {
     }
 
     definitions::definitions_contract!(fixture());
+}
+
+mod redis_limits {
+    use super::*;
+
+    async fn fixture() -> limits::Fixture {
+        Arc::new(RedisCounters::connect(&redis_config()).await)
+    }
+
+    limits::limits_contract!(fixture());
 }
 
 mod redis_idempotency {

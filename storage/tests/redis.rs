@@ -7,6 +7,7 @@
 #[allow(dead_code)]
 #[path = "contract/build.rs"]
 mod build;
+mod redis_limits;
 mod redis_server;
 mod redis_sum;
 #[path = "contract/wait.rs"]

@@ -19,11 +19,12 @@ use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::console;
 use runtime::health::Health;
 use runtime::http::{self, ServeError};
+use runtime::limits::RequestLimits;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::process::Process;
 use runtime::telemetry::LogFormat;
 use storage::cache::Cache;
-use storage::config::{LogHandles, StorageConfig, StoreHandles};
+use storage::config::{LogHandles, StoreHandles};
 use storage::control::{ControlTopic, record_secret, wait_until_loaded};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
@@ -81,7 +82,7 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     let start = async {
         let admin = AdminGuard::new(&admin_config, metrics)?;
         tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
-        let backends = Backends::open(&config.storage, admin).await?;
+        let backends = Backends::open(config, admin, metrics).await?;
         backends.start_services(config, metrics, health, stop, stop_processor.clone()).await
     };
     // An unreachable backend must not delay a requested stop.
@@ -100,7 +101,8 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
         stopping.cancelled().await;
         stop_all.cancel();
     });
-    let served = http::serve(listener, router, limits, metrics, stop.clone()).await;
+    let proxies = &config.admin.trusted_proxies;
+    let served = http::serve(listener, router, limits, proxies, metrics, stop.clone()).await;
     tracing::info!("draining the processor");
     stop_processor.cancel();
     let ended = processor.stopped().await;
@@ -127,7 +129,12 @@ struct Backends {
 }
 
 impl Backends {
-    async fn open(storage: &StorageConfig, admin: AdminGuard) -> Result<Self, RunError> {
+    async fn open(
+        config: &RunConfig,
+        admin: AdminGuard,
+        metrics: &Metrics,
+    ) -> Result<Self, RunError> {
+        let storage = &config.storage;
         // First: a secret is created only where there is no data.
         let hasher = storage.hasher()?;
         storage.ensure_control_topic().await?;
@@ -139,6 +146,8 @@ impl Backends {
         let registry =
             first_registry(store.store.as_ref(), control.active_log.as_ref(), &first_log).await?;
         let log = storage.open_log(&registry.active.log, control.active_log.as_ref()).await?;
+        let counters = storage.open_limit_counters().await;
+        let limits = RequestLimits::new(&config.limits, admin.clone(), counters, metrics)?;
         Ok(Self {
             ingest: IngestDeps {
                 log: Arc::clone(&log.writer),
@@ -146,6 +155,7 @@ impl Backends {
                 idempotency: storage.open_idempotency().await,
                 hasher,
                 admin,
+                limits,
             },
             log,
             store,
@@ -190,6 +200,7 @@ impl Backends {
             dead_letters: Arc::new(config.storage.clone()),
             exports: config.storage.exports(),
             admin: ingest.admin.clone(),
+            limits: ingest.limits.clone(),
         };
         let reads = api::routes(&config.api, deps, metrics, health, stop.clone())?;
         tokio::spawn(ingest::watch_readiness(

@@ -9,13 +9,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
+use runtime::client::ClientNetwork;
 use schemas::BudgetId;
 use schemas::job::ExportFormat;
 use storage::exports::{Exports, PublishedExport};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 
-use crate::client_network::ClientNetwork;
 use crate::config::ApiConfig;
 use crate::metrics::ApiMetrics;
 use permits::DownloadPermits;

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::IntGauge;
+use runtime::client::ClientNetwork;
 use tokio::time::Instant;
 
-use crate::client_network::ClientNetwork;
 use crate::config::ApiConfig;
 
 /// How long a reader may be too slow before its permit can be given to another download.

@@ -19,14 +19,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use http::request::Parts;
-use runtime::admin::TrustedProxies;
+use runtime::client::{ClientNetwork, TrustedProxies};
+use runtime::limits::{EndpointClass, ReadLimitLayer, RequestLimits};
 use runtime::problem::{Problem, ProblemKind};
 use schemas::ReceiptSigner;
 use storage::control::BudgetDefinitions;
 
 use crate::aggregate_reader::AggregateReader;
 use crate::answer_streams::AnswerStreams;
-use crate::client_network::ClientNetwork;
 use crate::consistency::{AtLeast, NO_SUCH_PARTITION};
 use crate::downloads::Downloads;
 use crate::no_answer::NoAnswer;
@@ -49,21 +49,24 @@ pub struct ApiState {
     trusted_proxies: TrustedProxies,
 }
 
-/// Builds the public routes.
-pub fn router(api: Arc<ApiState>) -> Router {
-    Router::new()
+/// Builds the public routes, with their limits.
+pub fn router(api: Arc<ApiState>, limits: &RequestLimits) -> Router {
+    let reads = Router::new()
         .route("/v1/budgets", get(budgets::list))
         .route("/v1/budgets/{budget}", get(budgets::one))
         .route("/v1/budgets/{budget}/aggregate", get(aggregate::of_budget))
-        .route("/v1/budgets/{budget}/aggregate/stream", get(stream::of_budget))
-        .route("/v1/budgets/{budget}/aggregate/ws", get(websocket::of_budget))
         .route("/v1/budgets/{budget}/export", get(export::of_budget))
         .route("/v1/budgets/{budget}/submissions/{person}", get(person::of_budget))
         .route("/v1/aggregates", get(aggregates::of_budgets))
         .route("/aggregate", get(aggregate::of_default_budget))
         .route("/aggregate/", get(aggregate::of_default_budget))
-        .merge(pages::routes())
-        .with_state(api)
+        .route_layer(ReadLimitLayer::new(limits, EndpointClass::Read));
+    // A page opens a stream, and opens it again after each interruption. Open streams have a limit of their own.
+    let pages = pages::routes()
+        .route("/v1/budgets/{budget}/aggregate/stream", get(stream::of_budget))
+        .route("/v1/budgets/{budget}/aggregate/ws", get(websocket::of_budget))
+        .route_layer(ReadLimitLayer::new(limits, EndpointClass::Page));
+    reads.merge(pages).with_state(api)
 }
 
 /// `Retry-After` of a transient failure.
@@ -99,8 +102,7 @@ impl ApiState {
 
     /// Returns the client of a request, for limits per client.
     fn client(&self, request: &Parts) -> ClientNetwork {
-        let address = self.trusted_proxies.client_address(request);
-        if self.trusted_proxies.trusts(address) { ClientNetwork::UNKNOWN } else { address.into() }
+        self.trusted_proxies.client(request).network()
     }
 
     /// Returns the problem of unknown budgets: they do not exist, the definitions are not loaded yet, or only a newer

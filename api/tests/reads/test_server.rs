@@ -12,9 +12,11 @@ use axum::response::Response;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use runtime::admin::{AdminConfig, AdminGuard};
+use runtime::client::TrustedProxies;
 use runtime::config::Settings;
 use runtime::health::{Health, HealthConfig};
 use runtime::http::HttpConfig;
+use runtime::limits::{LimitsConfig, LocalCounters, RequestLimits};
 use runtime::metrics::Metrics;
 use schemas::*;
 use serde_json::Value;
@@ -104,6 +106,7 @@ impl TestServer {
         let settings = Settings::from_pairs(pairs);
         let mut reader = settings.reader();
         let (config, admin) = (ApiConfig::read(&mut reader), AdminConfig::read(&mut reader));
+        let limits = LimitsConfig::read(&mut reader).unwrap();
         let (config, admin) = reader.finish(config.zip(admin)).unwrap();
 
         let (cache, store) = (Arc::<FakeCache>::default(), Arc::<FakeStore>::default());
@@ -117,6 +120,9 @@ impl TestServer {
         let hasher = PersonKeyHasher::new(&[7; 32]).unwrap();
         let health = Health::new(&HealthConfig::default());
         let metrics = Metrics::new("api");
+        let admin = AdminGuard::new(&admin, &metrics).unwrap();
+        let counters = Arc::<LocalCounters>::default();
+        let limits = RequestLimits::new(&limits, admin.clone(), counters, &metrics).unwrap();
         let deps = ApiDeps {
             store: decorate(Arc::clone(&store)),
             cache: cache.clone(),
@@ -125,7 +131,8 @@ impl TestServer {
             jobs: jobs.clone(),
             dead_letters: Arc::new(FakeDeadLetterOpener(dead_letters.clone())),
             exports: Exports::new(exports.path()),
-            admin: AdminGuard::new(&admin, &metrics).unwrap(),
+            admin,
+            limits,
         };
         let stop = CancellationToken::new();
         let routes = api::routes(&config, deps, &metrics, &health, stop.clone()).unwrap();
@@ -232,7 +239,8 @@ impl TestServer {
         let address = listener.local_addr().unwrap();
         let (router, metrics) = (self.router.clone(), Metrics::new("http"));
         tokio::spawn(async move {
-            runtime::http::serve(listener, router, &HttpConfig::default(), &metrics, stop).await
+            let (config, proxies) = (HttpConfig::default(), TrustedProxies::default());
+            runtime::http::serve(listener, router, &config, &proxies, &metrics, stop).await
         });
         address
     }

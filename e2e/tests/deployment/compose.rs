@@ -83,7 +83,7 @@ impl Compose {
                         port_of(service.environment["KAFKA_ADVERTISED_LISTENERS"].as_str().unwrap())
                     }
                     "scylla" => 9042,
-                    "redis" => 6379,
+                    "redis" | "limits-redis" => 6379,
                     "prometheus" => 9090,
                     "grafana" => 3000,
                     ours => port_of(&configuration[&format!("{}.listen", service.binary(ours))]),

@@ -100,8 +100,9 @@ fn every_configured_address_is_a_service_and_its_port() {
     let compose = Compose::read();
     let listening = compose.listening();
     let settings = configuration();
-    let redis = settings["redis.url"].strip_prefix("redis://").unwrap();
-    for address in [&settings["kafka.brokers"], &settings["scylla.nodes"], redis] {
+    let [redis, limits] = ["redis.url", "redis.limits_url"]
+        .map(|key| settings[key].strip_prefix("redis://").unwrap());
+    for address in [&settings["kafka.brokers"], &settings["scylla.nodes"], redis, limits] {
         let (host, _) = address.split_once(':').unwrap();
         assert_eq!(listening.get(host), Some(&port_of(address)), "{address}");
     }

@@ -10,8 +10,10 @@ mod withdraw;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, post, put};
 use runtime::admin::{AdminRoutes, Role};
+use runtime::limits::{Charging, EndpointClass, WriteLimit, limit_write};
 use runtime::metrics::{Metrics, MetricsError};
 
 use crate::config::IngestConfig;
@@ -30,15 +32,25 @@ pub fn routes(
     let admin_routes = AdminRoutes::new(&deps.admin)
         .route(Role::Admin, "/v1/budgets/{budget}", put(define::define).delete(delete::delete))
         .into_router();
+    let limits = deps.limits.clone();
+    let limited = |class| {
+        let limits = limits.clone();
+        from_fn_with_state(WriteLimit { limits, class, charging: Charging::ByHandler }, limit_write)
+    };
     let service = Arc::new(IngestService::new(config, deps, metrics)?);
+    let batches = Router::new()
+        .route("/v1/budgets/{budget}/submissions/batch", post(submit_batch::submit_batch))
+        .route_layer(limited(EndpointClass::Batch));
     Ok(Router::new()
         .route("/v1/budgets/{budget}/submissions", post(submit::submit))
         .route(
             "/v1/budgets/{budget}/submissions/batch",
-            post(submit_batch::submit_batch).delete(withdraw::withdraw_person_named_batch),
+            delete(withdraw::withdraw_person_named_batch),
         )
         .route("/v1/budgets/{budget}/submissions/{person}", delete(withdraw::withdraw))
-        .merge(form::routes())
+        .route_layer(limited(EndpointClass::Submission))
+        .merge(batches)
+        .merge(form::routes(&limits))
         .merge(admin_routes)
         .with_state(service))
 }

@@ -6,9 +6,11 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use runtime::clock::now_ms;
+use runtime::limits::LimitTicket;
 use runtime::problem::Problem;
 use schemas::{Budget, BudgetId, PersonId, ReceiptSigner, SubmissionId};
 
+use crate::charge::charge;
 use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::RequireJson;
 use crate::parse;
@@ -21,12 +23,13 @@ pub(super) async fn submit(
     Path(budget): Path<String>,
     _: RequireJson,
     key: IdempotencyKey,
+    ticket: LimitTicket,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let parsed = parse_body(&service, &budget, &key, &body).await;
     let (pending, person) =
         parsed.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(&service, pending, &person).await
+    append(&service, &ticket, pending, &person).await
 }
 
 async fn parse_body(
@@ -46,14 +49,18 @@ async fn parse_body(
     Ok(service.pending_submission(&budget, parsed, now_ms()))
 }
 
-/// Appends one submission or withdrawal and builds the response.
+/// Charges one submission or withdrawal to the limits, appends it and builds the response.
 pub(super) async fn append(
     service: &IngestService,
+    ticket: &LimitTicket,
     pending: PendingSubmission,
     person: &PersonId,
 ) -> Result<Response, Problem> {
     let budget = pending.submission.budget.clone();
     let id = pending.submission.id;
+    charge(ticket, std::slice::from_ref(&pending), 1)
+        .await
+        .inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
     let appended = service.append(vec![pending]).await;
     let outcomes =
         appended.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;

@@ -9,9 +9,11 @@ use bytes::Bytes;
 use http::StatusCode;
 use runtime::clock::now_ms;
 use runtime::http::RequestId;
+use runtime::limits::LimitTicket;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, BudgetId, ReceiptSigner, SubmissionId};
 
+use crate::charge::charge;
 use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::MediaType;
 use crate::parse::{self, ParsedBatch};
@@ -24,10 +26,11 @@ pub(super) async fn submit_batch(
     Path(budget): Path<String>,
     media_type: MediaType,
     key: IdempotencyKey,
+    ticket: LimitTicket,
     request: Option<Extension<RequestId>>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let appended = append(&service, &budget, media_type, &key, &body).await;
+    let appended = append(&service, &ticket, &budget, media_type, &key, &body).await;
     let (budget, results) = appended.map_err(|BatchRejected { problem, submissions }| {
         service.metrics.count_rejected(problem.kind(), submissions);
         problem
@@ -65,6 +68,7 @@ impl From<Problem> for BatchRejected {
 
 async fn append(
     service: &IngestService,
+    ticket: &LimitTicket,
     budget: &str,
     media_type: MediaType,
     key: &IdempotencyKey,
@@ -100,9 +104,10 @@ async fn append(
             Err(problem) => ItemResult::Rejected(problem),
         });
     }
+    let items = results.len() as u64;
+    let rejected = |problem| BatchRejected { problem, submissions: items };
+    charge(ticket, &submissions, results.len()).await.map_err(rejected)?;
     if !submissions.is_empty() {
-        let items = results.len() as u64;
-        let rejected = |problem| BatchRejected { problem, submissions: items };
         let outcomes = service.append(submissions).await.map_err(rejected)?;
         let appended = results.iter_mut().filter_map(|result| match result {
             ItemResult::Appended(_, outcome) => Some(outcome),

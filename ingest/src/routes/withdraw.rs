@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use runtime::clock::now_ms;
+use runtime::limits::LimitTicket;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::PersonId;
 
@@ -17,8 +18,9 @@ pub(super) async fn withdraw(
     State(service): State<Arc<IngestService>>,
     Path((budget, person)): Path<(String, String)>,
     key: IdempotencyKey,
+    ticket: LimitTicket,
 ) -> Result<Response, Problem> {
-    withdraw_person(&service, &budget, &person, &key).await
+    withdraw_person(&service, &ticket, &budget, &person, &key).await
 }
 
 /// Handles the person whose id equals the last segment of the batch route.
@@ -26,12 +28,14 @@ pub(super) async fn withdraw_person_named_batch(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
     key: IdempotencyKey,
+    ticket: LimitTicket,
 ) -> Result<Response, Problem> {
-    withdraw_person(&service, &budget, "batch", &key).await
+    withdraw_person(&service, &ticket, &budget, "batch", &key).await
 }
 
 async fn withdraw_person(
     service: &IngestService,
+    ticket: &LimitTicket,
     budget: &str,
     person: &str,
     key: &IdempotencyKey,
@@ -39,7 +43,7 @@ async fn withdraw_person(
     let parsed = parse_request(service, budget, person, key).await;
     let (pending, person) =
         parsed.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(service, pending, &person).await
+    append(service, ticket, pending, &person).await
 }
 
 async fn parse_request(

@@ -17,6 +17,7 @@ use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::Settings;
 use runtime::health::Health;
 use runtime::http::HttpConfig;
+use runtime::limits::{LimitsConfig, LocalCounters, RequestLimits};
 use runtime::metrics::Metrics;
 use schemas::{
     Budget, BudgetId, LogNumber, Offset, PartitionCount, PartitionId, PersonId, PersonKey,
@@ -352,14 +353,18 @@ impl Harness {
         let admin = admin.iter().map(|(name, text)| ((*name).into(), (*text).into()));
         let settings = Settings::from_pairs(admin);
         let mut reader = settings.reader();
-        let admin = AdminConfig::read(&mut reader);
-        let admin = reader.finish(admin).unwrap();
+        let (admin, limits) =
+            (AdminConfig::read(&mut reader), LimitsConfig::read(&mut reader).unwrap());
+        let admin = AdminGuard::new(&reader.finish(admin).unwrap(), &metrics).unwrap();
+        let counters = Arc::<LocalCounters>::default();
+        let limits = RequestLimits::new(&limits, admin.clone(), counters, &metrics).unwrap();
         let deps = IngestDeps {
             log: log.clone(),
             definitions: definitions.clone(),
             idempotency: idempotency.clone(),
             hasher: hasher(),
-            admin: AdminGuard::new(&admin, &metrics).unwrap(),
+            admin,
+            limits,
         };
         let routes = ingest::routes(&config, deps, &metrics).unwrap();
         let http = HttpConfig::default();

@@ -2,8 +2,8 @@
 
 use std::num::NonZeroU32;
 
-use super::client_address::TrustedProxies;
 use super::tokens_file::{self, TokensFile};
+use crate::client::TrustedProxies;
 use crate::config::settings;
 
 settings! {
@@ -15,14 +15,14 @@ settings! {
         pub tokens: Option<TokensFile> = "admin.tokens_file", default "",
             unit "path", parse tokens_file::read;
         /// Maximum requests of one administrator per minute and process; further ones are answered 429.
-        pub requests_per_minute: NonZeroU32 = "admin.requests_per_minute", default "600",
+        pub requests_per_minute: NonZeroU32 = "admin.requests_per_minute", default "500",
             unit "requests", parse positive;
         /// Maximum attempts with a wrong token per minute, client address and process; further ones are answered 429. A
         /// valid token is always accepted.
         pub failures_per_minute: NonZeroU32 = "admin.failures_per_minute", default "10",
             unit "attempts", parse positive;
-        /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted when failed attempts, waiting reads and
-        /// downloads are counted per client address.
+        /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted when anything is counted or limited per
+        /// client address.
         pub trusted_proxies: TrustedProxies = "admin.trusted_proxies", default "127.0.0.0/8,::1",
             unit "addresses", parse TrustedProxies::parse;
     }

@@ -12,15 +12,17 @@ use http::HeaderValue;
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
 
-use super::authorize::{Refusal, authorize};
-use super::client_address::TrustedProxies;
+use super::authorize::{Refusal, authorize, bearer_token};
 use super::config::AdminConfig;
 use super::credentials::{Credentials, Principal};
-use super::limits::{Limits, QuotaStatus};
+use super::limits::Limits;
+use super::local_client::is_local;
 use super::request_record::{AdminMetrics, RequestOutcome, RequestRecord, resource};
 use super::role::Role;
-use super::tokens_file::{MAX_CREDENTIALS, TokensFile};
+use super::tokens_file::TokensFile;
+use crate::client::TrustedProxies;
 use crate::http::RequestId;
+use crate::limits::Verdict;
 use crate::metrics::{Metrics, MetricsError};
 use crate::problem::{Problem, ProblemKind};
 
@@ -56,8 +58,7 @@ impl AdminGuard {
             requests_per_minute: *requests_per_minute,
             failures_per_minute: *failures_per_minute,
             trusted_proxies: config.trusted_proxies.clone(),
-            // One slot for every possible credential, since a reload may add credentials.
-            limits: Limits::new(MAX_CREDENTIALS, *requests_per_minute, *failures_per_minute),
+            limits: Limits::new(*requests_per_minute, *failures_per_minute),
             metrics: AdminMetrics::register(metrics)?,
         })))
     }
@@ -75,6 +76,19 @@ impl AdminGuard {
     /// Returns the proxies whose `X-Forwarded-For` is trusted.
     pub fn trusted_proxies(&self) -> &TrustedProxies {
         &self.0.trusted_proxies
+    }
+
+    /// Whether a request has a valid token, or comes from the same machine: limits of the public do not apply to it.
+    pub fn trusts(&self, request: &Parts) -> bool {
+        let has_token = || {
+            let credentials = self.0.credentials.load();
+            let token = bearer_token(&request.headers);
+            let credentials = credentials.as_deref();
+            credentials
+                .zip(token)
+                .is_some_and(|(known, token)| known.find_by_token(token).is_some())
+        };
+        is_local(request) || has_token()
     }
 
     /// Returns all administrators, with the number of requests each has left now.
@@ -124,7 +138,7 @@ impl Inner {
         request: &Parts,
         required: Role,
         record: &mut RequestRecord,
-    ) -> Result<QuotaStatus, Problem> {
+    ) -> Result<Verdict, Problem> {
         let credentials = self.credentials.load();
         let refusal = match authorize(credentials.as_deref(), request, required) {
             // A valid token is accepted from any address: others behind the same one may have guessed.
@@ -141,9 +155,10 @@ impl Inner {
                 self.count(principal)?;
             }
             Refusal::WrongToken => {
-                self.limits.count_failure(record.client).map_err(|exceeded| {
-                    exceeded.problem("too many attempts with a wrong token from this address")
-                })?
+                let detail = "too many attempts with a wrong token from this address";
+                self.limits
+                    .count_failure(record.client)
+                    .map_err(|problem| problem.detail(detail))?;
             }
             // No guess: a page of another site can make a browser send these.
             Refusal::NoToken | Refusal::NotLocal => {}
@@ -151,9 +166,9 @@ impl Inner {
         Err(refusal.problem())
     }
 
-    fn count(&self, principal: &Principal) -> Result<QuotaStatus, Problem> {
-        self.limits.count_request(principal.slot).map_err(|exceeded| {
-            exceeded.problem(&format!("{} sent too many requests in one minute", principal.name))
+    fn count(&self, principal: &Principal) -> Result<Verdict, Problem> {
+        self.limits.count_request(principal.slot).map_err(|problem| {
+            problem.detail(format!("{} sent too many requests in one minute", principal.name))
         })
     }
 }
@@ -173,10 +188,11 @@ pub(super) async fn enforce(
 ) -> Response {
     let inner = &route_guard.guard.0;
     let (mut head, body) = request.into_parts();
+    let client = inner.trusted_proxies.client(&head);
     let route = head.extensions.get::<MatchedPath>().cloned();
     let mut record = RequestRecord::new(
         &inner.metrics,
-        inner.trusted_proxies.client_address(&head),
+        client.address(),
         &head.method,
         route.as_ref().map_or("", MatchedPath::as_str),
         head.extensions.get::<RequestId>().copied(),

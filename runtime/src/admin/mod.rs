@@ -6,7 +6,6 @@
 //! | `credentials`, `tokens_file`, `reload` | the credentials, the file that holds them, and its reload |
 //! | `authorize` | from a request to a [`Principal`] or a refusal; pure |
 //! | `local_client` | which clients are local, for deployments without credentials |
-//! | `client_address` | the client's address behind trusted proxies |
 //! | `limits` | rate limits of administrators and of failed attempts |
 //! | `request_record` | the log line and the counter of each request |
 //! | `guard`, `routes` | the middleware, and the router that adds it to every route with the role it needs |
@@ -14,7 +13,6 @@
 //! This module does not decide what the routes do.
 
 mod authorize;
-mod client_address;
 mod config;
 mod credentials;
 mod guard;
@@ -26,7 +24,6 @@ mod role;
 mod routes;
 mod tokens_file;
 
-pub use client_address::TrustedProxies;
 pub use config::AdminConfig;
 pub use credentials::{Credentials, Principal};
 pub use guard::AdminGuard;

@@ -15,10 +15,6 @@ use super::role::Role;
 
 /// Maximum size of the file: about six hundred credentials.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
-/// Lower bound of a line's size.
-const MIN_LINE_BYTES: u64 = 64;
-/// Upper bound of the number of credentials in a file.
-pub(super) const MAX_CREDENTIALS: usize = (MAX_FILE_BYTES / MIN_LINE_BYTES) as usize;
 const MAX_NAME_LENGTH: usize = 64;
 /// Maximum number of faults printed; a file of another kind has a fault in every line.
 const MAX_PRINTED_FAULTS: usize = 20;

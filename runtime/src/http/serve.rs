@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::HttpConfig;
+use super::address_slots::AddressSlots;
 use super::connection::{self, RouterService};
 use super::stream::{ClientStream, ConnectionSlot};
+use crate::client::TrustedProxies;
 use crate::metrics::{ConnectionMetrics, Metrics, MetricsError};
 use crate::open_files;
 
@@ -70,7 +72,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     })
 }
 
-/// Serves until `stop` is cancelled, then drains.
+/// Serves until `stop` is cancelled, then drains. `trusted_proxies` may open any number of connections.
 ///
 /// Draining accepts no new connections and answers the requests in flight with `Connection: close`. It ends when all
 /// are answered, or closes the remaining connections after `drain_timeout`. Streaming responses do not end by
@@ -82,6 +84,7 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     config: &HttpConfig,
+    trusted_proxies: &TrustedProxies,
     metrics: &Metrics,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -99,6 +102,10 @@ pub async fn serve(
         config: *config,
         metrics: ConnectionMetrics::register(metrics)?,
         connection_permits: Arc::new(Semaphore::new(max_connections)),
+        address_slots: AddressSlots::new(
+            config.max_connections_per_address,
+            trusted_proxies.clone(),
+        ),
         refusal_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REFUSALS)),
         connections: TaskTracker::new(),
         stop,
@@ -115,6 +122,7 @@ struct Server {
     config: HttpConfig,
     metrics: ConnectionMetrics,
     connection_permits: Arc<Semaphore>,
+    address_slots: Arc<AddressSlots>,
     refusal_permits: Arc<Semaphore>,
     connections: TaskTracker,
     stop: CancellationToken,
@@ -146,20 +154,19 @@ impl Server {
     }
 
     fn admit(&self, tcp: TcpStream, peer: SocketAddr) {
+        let Ok(address_slot) = self.address_slots.occupy(peer.ip()) else {
+            self.metrics.refused_by_address.inc();
+            return self.refuse(tcp);
+        };
         let Ok(permit) = Arc::clone(&self.connection_permits).try_acquire_owned() else {
             self.metrics.refused.inc();
-            if let Ok(refusal_permit) = Arc::clone(&self.refusal_permits).try_acquire_owned() {
-                self.connections.spawn(async move {
-                    connection::refuse(tcp).await;
-                    drop(refusal_permit);
-                });
-            }
-            return;
+            return self.refuse(tcp);
         };
         self.metrics.accepted.inc();
         // Responses are written whole, so Nagle's algorithm would only delay them. A failure is harmless.
         let _ = tcp.set_nodelay(true);
-        let slot = ConnectionSlot::occupy(&self.metrics.open, permit, self.connections.token());
+        let tracked = self.connections.token();
+        let slot = ConnectionSlot::occupy(&self.metrics.open, permit, address_slot, tracked);
         self.connections.spawn(connection::serve(
             connection::protocol(self.config.header_timeout),
             ClientStream::new(tcp, self.config.request_timeout, slot),
@@ -168,6 +175,16 @@ impl Server {
             self.stop.child_token(),
             self.force_close.child_token(),
         ));
+    }
+
+    /// Answers 503, unless too many others are being answered so.
+    fn refuse(&self, tcp: TcpStream) {
+        if let Ok(refusal_permit) = Arc::clone(&self.refusal_permits).try_acquire_owned() {
+            self.connections.spawn(async move {
+                connection::refuse(tcp).await;
+                drop(refusal_permit);
+            });
+        }
     }
 
     async fn drain(self) {

@@ -13,11 +13,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::address_slots::AddressSlot;
+
 /// One of the limited number of open connections. Moves with the socket, also into an upgraded connection.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     open: IntGauge,
     _permit: OwnedSemaphorePermit,
+    _address: AddressSlot,
     _tracked: TaskTrackerToken,
 }
 
@@ -25,10 +28,11 @@ impl ConnectionSlot {
     pub(super) fn occupy(
         open: &IntGauge,
         permit: OwnedSemaphorePermit,
+        address: AddressSlot,
         tracked: TaskTrackerToken,
     ) -> Self {
         open.inc();
-        Self { open: open.clone(), _permit: permit, _tracked: tracked }
+        Self { open: open.clone(), _permit: permit, _address: address, _tracked: tracked }
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) struct ConnectionMetrics {
     pub(crate) open: IntGauge,
     pub(crate) accepted: IntCounter,
     pub(crate) refused: IntCounter,
+    pub(crate) refused_by_address: IntCounter,
     pub(crate) failed_accepts: IntCounter,
     pub(crate) force_closed: IntCounter,
 }
@@ -34,6 +35,10 @@ impl ConnectionMetrics {
             refused: counter(
                 "http_connections_refused_total",
                 "Connections answered 503 and closed because of the connection limit.",
+            )?,
+            refused_by_address: counter(
+                "http_connections_refused_by_address_total",
+                "Connections answered 503 and closed because of the limit of their address.",
             )?,
             failed_accepts: counter("http_accept_errors_total", "Failed accepts.")?,
             force_closed: counter(

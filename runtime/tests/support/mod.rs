@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use runtime::client::TrustedProxies;
 use runtime::health::Health;
 use runtime::http::{self, HttpConfig, ServeError};
 use runtime::metrics::Metrics;
@@ -36,6 +37,15 @@ impl Server {
     }
 
     pub fn start_until(routes: Router, config: HttpConfig, stop: CancellationToken) -> Self {
+        Self::start_behind(TrustedProxies::default(), routes, config, stop)
+    }
+
+    pub fn start_behind(
+        proxies: TrustedProxies,
+        routes: Router,
+        config: HttpConfig,
+        stop: CancellationToken,
+    ) -> Self {
         let metrics = Metrics::new("test");
         let health = Health::default();
         let listener = http::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
@@ -43,7 +53,7 @@ impl Server {
         let router = http::router("test", routes, &metrics, &health, &config);
         let task = tokio::spawn({
             let (metrics, stop) = (metrics.clone(), stop.clone());
-            async move { http::serve(listener, router, &config, &metrics, stop).await }
+            async move { http::serve(listener, router, &config, &proxies, &metrics, stop).await }
         });
         Self { address, metrics, health, stop, task }
     }

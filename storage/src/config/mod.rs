@@ -79,6 +79,10 @@ fn redis_url(text: &str) -> Result<RedisUrl, String> {
     text.parse().map_err(|_| "expected a URL such as redis://127.0.0.1:6379".to_owned())
 }
 
+fn optional_redis_url(text: &str) -> Result<Option<RedisUrl>, String> {
+    if text.is_empty() { Ok(None) } else { redis_url(text).map(Some) }
+}
+
 settings! {
     /// The settings as configured, one field per key.
     struct StorageSettings {
@@ -148,6 +152,10 @@ settings! {
         /// URL of Redis; may contain a user and a password.
         redis_url: RedisUrl = "redis.url", default "redis://127.0.0.1:6379",
             unit "URL", parse redis_url, secret;
+        /// URL of the Redis of rate limits; if empty, `redis.url`. A server of its own with `noeviction` keeps floods of new
+        /// keys from evicting answers, and the limits from being evicted.
+        limits_redis_url: Option<RedisUrl> = "redis.limits_url", default "",
+            unit "URL", parse optional_redis_url, secret;
         /// Timeout of one Redis call.
         redis_timeout: Duration = "redis.timeout_ms", default "250",
             unit "ms", parse parse::positive_duration_ms;
@@ -181,7 +189,7 @@ settings! {
 pub const KEYS: &[&[KeyDoc]] = &[StorageSettings::KEYS, ScyllaLogin::KEYS];
 
 /// Sections of the shared settings file that belong to single services.
-const SERVICE_SECTIONS: [&str; 5] = ["ingest", "admin", "processor", "api", "allocator"];
+const SERVICE_SECTIONS: [&str; 6] = ["ingest", "admin", "limits", "processor", "api", "allocator"];
 
 /// The fault of a separate service configured with backends that only one process can open.
 const NEEDS_SHARED_BACKENDS: &str = "a separate service needs log.kind = kafka, store.kind = scylla and cache.kind = redis; \
@@ -199,6 +207,7 @@ pub struct StorageConfig {
     scylla: ScyllaConfig,
     cache: CacheKind,
     redis: RedisConfig,
+    limits_redis: RedisConfig,
     sqlite_dir: PathBuf,
     max_log_bytes: u64,
     person_key_secret_file: Option<PathBuf>,
@@ -237,6 +246,10 @@ impl StorageConfig {
                 connect_timeout: settings.scylla_connect_timeout,
             },
             cache: settings.cache_kind,
+            limits_redis: RedisConfig {
+                url: settings.limits_redis_url.unwrap_or_else(|| settings.redis_url.clone()),
+                timeout: settings.redis_timeout,
+            },
             redis: RedisConfig { url: settings.redis_url, timeout: settings.redis_timeout },
             sqlite_dir: settings.sqlite_dir,
             max_log_bytes: settings.sqlite_max_log_bytes,

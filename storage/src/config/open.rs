@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use runtime::limits::{LocalCounters, SharedCounters};
 use schemas::{LogRef, PartitionCount, PersonKeyHasher};
 use tokio::sync::watch;
 
@@ -20,6 +21,7 @@ use crate::idempotency::layered::LayeredIdempotency;
 use crate::idempotency::memory::{MemoryIdempotency, Retention};
 use crate::idempotency::redis::RedisIdempotency;
 use crate::jobs::JobStore;
+use crate::limits::redis::RedisCounters;
 use crate::log::archive::{ArchivedReader, archive_dir_for};
 use crate::log::dead_letters::DeadLetterJournalOpener;
 use crate::log::kafka::topics::ensure_auxiliary_topics;
@@ -273,6 +275,14 @@ impl StorageConfig {
                 let in_flight = self.in_flight();
                 Arc::new(MemoryIdempotency::new(Retention { in_flight, ..Retention::default() }))
             }
+        }
+    }
+
+    /// Opens the counters of rate limits, which may be unreachable.
+    pub async fn open_limit_counters(&self) -> Arc<dyn SharedCounters> {
+        match self.cache {
+            CacheKind::Redis => Arc::new(RedisCounters::connect(&self.limits_redis).await),
+            CacheKind::Memory => Arc::new(LocalCounters::default()),
         }
     }
 

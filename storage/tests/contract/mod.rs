@@ -8,6 +8,7 @@ pub mod cache;
 pub mod definitions;
 pub mod idempotency;
 pub mod jobs;
+pub mod limits;
 pub mod log;
 pub mod store;
 pub mod wait;

@@ -14,14 +14,25 @@ mod withdraw;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::post;
+use runtime::limits::{Charging, EndpointClass, RequestLimits, WriteLimit, limit_write};
 
 use crate::service::IngestService;
 
-/// Builds the routes of the forms.
-pub(super) fn routes() -> Router<Arc<IngestService>> {
-    Router::new()
+/// Builds the routes of the forms, with their limits.
+pub(super) fn routes(limits: &RequestLimits) -> Router<Arc<IngestService>> {
+    let limited = |charging| {
+        let limits = limits.clone();
+        let limit = WriteLimit { limits, class: EndpointClass::Submission, charging };
+        from_fn_with_state(limit, limit_write)
+    };
+    let person = Router::new()
         .route("/budgets/{budget}/person", post(person::make_person))
+        .route_layer(limited(Charging::BeforeHandler));
+    Router::new()
         .route("/budgets/{budget}/submit", post(submit::submit))
         .route("/budgets/{budget}/withdraw", post(withdraw::withdraw))
+        .route_layer(limited(Charging::ByHandlerAlone))
+        .merge(person)
 }

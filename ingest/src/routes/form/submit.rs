@@ -7,6 +7,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
 use runtime::clock::now_ms;
+use runtime::limits::LimitTicket;
 use runtime::problem::Problem;
 use schemas::{Budget, BudgetId};
 
@@ -24,17 +25,19 @@ pub(super) async fn submit(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
     key: IdempotencyKey,
+    ticket: LimitTicket,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let id = BudgetId::parse(&budget).map_err(|_| problems::budget_not_found())?;
     let post = FormPost::read(&headers, &body)?;
-    let accepted = accept(&service, &id, &key, &post).await;
+    let accepted = accept(&service, &ticket, &id, &key, &post).await;
     Ok(respond(&service, &id, &post, accepted, &TARGETS))
 }
 
 async fn accept(
     service: &IngestService,
+    ticket: &LimitTicket,
     id: &BudgetId,
     key: &IdempotencyKey,
     post: &FormPost,
@@ -53,5 +56,5 @@ async fn accept(
     let (pending, person) = parsed
         .await
         .inspect_err(|problem: &Problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(service, pending, &person).await
+    append(service, ticket, pending, &person).await
 }

@@ -7,6 +7,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
 use runtime::clock::now_ms;
+use runtime::limits::LimitTicket;
 use runtime::problem::{Faults, Problem, ProblemKind};
 use schemas::{BudgetId, PersonId};
 
@@ -25,24 +26,26 @@ pub(super) async fn withdraw(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
     key: IdempotencyKey,
+    ticket: LimitTicket,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let id = BudgetId::parse(&budget).map_err(|_| problems::budget_not_found())?;
     let post = FormPost::read(&headers, &body)?;
-    let accepted = accept(&service, &id, &key, &post).await;
+    let accepted = accept(&service, &ticket, &id, &key, &post).await;
     Ok(respond(&service, &id, &post, accepted, &TARGETS))
 }
 
 async fn accept(
     service: &IngestService,
+    ticket: &LimitTicket,
     id: &BudgetId,
     key: &IdempotencyKey,
     post: &FormPost,
 ) -> Result<Response, Problem> {
     let (pending, person) = parse_post(service, id, key, post)
         .inspect_err(|problem: &Problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(service, pending, person).await
+    append(service, ticket, pending, person).await
 }
 
 /// Parses a withdrawal, which freezes nothing, as under `/v1`.

@@ -15,6 +15,11 @@ impl ClientNetwork {
     pub fn is_known(&self) -> bool {
         self.0.is_some()
     }
+
+    /// Returns the address, or the first address of the network; `None` if it is unknown.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.0
+    }
 }
 
 impl From<IpAddr> for ClientNetwork {
@@ -29,6 +34,7 @@ impl From<IpAddr> for ClientNetwork {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,15 +1,17 @@
 //! The client's address of a request. `X-Forwarded-For` counts only from trusted proxies, since any client can send it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::extract::ConnectInfo;
 use http::HeaderName;
 use http::request::Parts;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use super::{Client, ClientNetwork};
 
-/// Addresses and networks of proxies whose `X-Forwarded-For` is trusted.
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Addresses and networks of proxies whose `X-Forwarded-For` is trusted. Default: those on the same machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<IpNet>);
 
@@ -32,12 +34,39 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Returns the client's address: the last address of the chain that is not a trusted proxy.
+    /// Returns the client of a request: as [`note_client`](Self::note_client) has noted it, or computed.
+    pub fn client(&self, request: &Parts) -> Client {
+        let noted = request.extensions.get::<Client>();
+        noted.copied().unwrap_or_else(|| self.compute_client(request))
+    }
+
+    /// Computes the client of a request and notes it in the request's extensions, once.
+    pub fn note_client(&self, request: &mut Parts) -> Client {
+        let client = self.client(request);
+        request.extensions.insert(client);
+        client
+    }
+
+    /// Returns the client of a request: its address is the last one of the chain that is not a trusted proxy.
     ///
     /// An address that does not parse ends the chain.
-    pub fn client_address(&self, request: &Parts) -> IpAddr {
-        let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
-        let peer = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0.ip().to_canonical());
+    fn compute_client(&self, request: &Parts) -> Client {
+        let Some(peer) = request.extensions.get::<ConnectInfo<SocketAddr>>() else {
+            return Client {
+                address: Ipv4Addr::UNSPECIFIED.into(),
+                network: ClientNetwork::UNKNOWN,
+            };
+        };
+        let address = self.client_address(peer.0.ip().to_canonical(), request);
+        let network = if self.trusts(address) {
+            ClientNetwork::UNKNOWN
+        } else {
+            ClientNetwork::from(address)
+        };
+        Client { address, network }
+    }
+
+    fn client_address(&self, peer: IpAddr, request: &Parts) -> IpAddr {
         let lines: Vec<&str> = request
             .headers
             .get_all(X_FORWARDED_FOR)
@@ -54,6 +83,15 @@ impl TrustedProxies {
             client = address.to_canonical();
         }
         client
+    }
+}
+
+impl Default for TrustedProxies {
+    fn default() -> Self {
+        Self(vec![
+            IpNet::from(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+            IpNet::from(Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128)),
+        ])
     }
 }
 
@@ -76,7 +114,7 @@ mod tests {
             request.headers_mut().append(X_FORWARDED_FOR, line.parse().unwrap());
         }
         let trusted = TrustedProxies::parse(trusted).unwrap();
-        trusted.client_address(&request.into_parts().0).to_string()
+        trusted.client(&request.into_parts().0).address().to_string()
     }
 
     #[test]
@@ -103,9 +141,23 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_that_does_not_name_its_client_is_no_client_of_its_own() {
+        let network = |peer: &str, trusted: &str| {
+            let mut request = Request::new(());
+            request.extensions_mut().insert(ConnectInfo(peer.parse::<SocketAddr>().unwrap()));
+            TrustedProxies::parse(trusted).unwrap().client(&request.into_parts().0).network()
+        };
+        assert!(!network("127.0.0.1:5", "127.0.0.0/8").is_known());
+        assert!(network("127.0.0.1:5", "10.0.0.0/8").is_known());
+        assert!(network("192.0.2.1:5", "127.0.0.0/8").is_known());
+    }
+
+    #[test]
     fn proxies_are_addresses_or_networks() {
         assert_eq!(TrustedProxies::parse(" 10.0.0.0/8 ,::1").unwrap().0.len(), 2);
         assert_eq!(TrustedProxies::parse("").unwrap().0.len(), 0);
+        let default = TrustedProxies::parse("127.0.0.0/8,::1").unwrap();
+        assert_eq!(TrustedProxies::default(), default);
         for wrong in ["gateway", "10.0.0.0/33", "10.0.0.1:8000", "10.0.0.1;10.0.0.2"] {
             assert!(TrustedProxies::parse(wrong).is_err(), "{wrong}");
         }

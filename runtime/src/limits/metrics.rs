@@ -1,0 +1,68 @@
+//! The metrics of rate limits. Labels are names of configured policies, never a client.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
+
+use super::policy::{Outage, Policy};
+use super::verdict::Verdict;
+use crate::metrics::{Metrics, MetricsError};
+
+/// Counters, resolved once for each policy.
+#[derive(Debug)]
+pub(super) struct LimitMetrics {
+    allowed: HashMap<Arc<str>, IntCounter>,
+    limited: HashMap<Arc<str>, IntCounter>,
+    outages: IntCounterVec,
+    /// 1 while the shared counters are unreachable.
+    pub(super) unreachable: IntGauge,
+}
+
+impl LimitMetrics {
+    pub(super) fn register(
+        metrics: &Metrics,
+        policies: &[Arc<Policy>],
+    ) -> Result<Self, MetricsError> {
+        let decisions = metrics.counter_vec(
+            "limits_requests_total",
+            "Requests that a rate limit covers, by limit and outcome: allowed, limited (answered 429, maybe by another limit).",
+            &["limit", "outcome"],
+        )?;
+        let counters = |outcome: &str| {
+            let counter = |policy: &Arc<Policy>| {
+                let counter = decisions.with_label_values(&[&*policy.name, outcome]);
+                (Arc::clone(&policy.name), counter)
+            };
+            policies.iter().map(counter).collect()
+        };
+        Ok(Self {
+            allowed: counters("allowed"),
+            limited: counters("limited"),
+            outages: metrics.counter_vec(
+                "limits_outage_requests_total",
+                "Requests decided without the shared counters of rate limits, by limit and mode: local-share, allow, refuse.",
+                &["limit", "mode"],
+            )?,
+            unreachable: metrics.gauge(
+                "limits_counters_unreachable",
+                "1 while the shared counters of rate limits are unreachable.",
+            )?,
+        })
+    }
+
+    pub(super) fn count(&self, verdict: &Verdict) {
+        for (policy, is_allowed) in verdict.policies() {
+            let counters = if is_allowed { &self.allowed } else { &self.limited };
+            if let Some(counter) = counters.get(&policy.name) {
+                counter.inc();
+            }
+        }
+    }
+
+    /// Counts a policy of a request that is decided without the shared counters.
+    pub(super) fn count_outage(&self, policy: &Policy) {
+        let mode: Outage = policy.outage;
+        self.outages.with_label_values(&[&*policy.name, mode.name()]).inc();
+    }
+}

@@ -1,0 +1,232 @@
+//! The layers of limited routes: of reads, and of writes that are charged before or by their handler.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use super::policy::EndpointClass;
+use super::request_limits::{Applicable, RequestLimits};
+use super::subject::PersonHash;
+use super::verdict::Verdict;
+use crate::problem::{Problem, ProblemKind};
+
+/// When a write is charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charging {
+    /// Before its handler, as one item.
+    BeforeHandler,
+    /// By its handler, through a [`LimitTicket`], once the body says who and how many. A request that is refused still is
+    /// answered before its body is read.
+    ByHandler,
+    /// By its handler, which answers also what is refused still: a form keeps what was typed.
+    ByHandlerAlone,
+}
+
+/// The state of [`limit_write`].
+#[derive(Debug, Clone)]
+pub struct WriteLimit {
+    /// The limits.
+    pub limits: RequestLimits,
+    /// The class of the route.
+    pub class: EndpointClass,
+    /// When the request is charged.
+    pub charging: Charging,
+}
+
+/// Charges a write once, with its handler if the handler does so, and adds the headers of limits to its response.
+pub async fn limit_write(
+    State(WriteLimit { limits, class, charging }): State<WriteLimit>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (mut head, body) = request.into_parts();
+    let applicable = limits.applicable(class, &mut head);
+    if charging == Charging::ByHandler
+        && let Some(problem) = limits.find_denial(&applicable).and_then(|denial| denial.problem())
+    {
+        return problem.into_response();
+    }
+    let ticket = LimitTicket(Arc::new(Ticket { limits, applicable, verdict: Mutex::default() }));
+    if charging == Charging::BeforeHandler
+        && let Err(problem) = ticket.charge(&[], 1).await
+    {
+        return problem.into_response();
+    }
+    head.extensions.insert(ticket.clone());
+    let mut response = next.run(Request::from_parts(head, body)).await;
+    // A handler that refuses a request before it knows the person has charged nothing.
+    if !ticket.is_charged()
+        && let Err(problem) = ticket.charge(&[], 1).await
+    {
+        return problem.into_response();
+    }
+    ticket.add_to(&mut response);
+    response
+}
+
+/// The right of a handler to charge its request.
+#[derive(Debug, Clone)]
+pub struct LimitTicket(Arc<Ticket>);
+
+#[derive(Debug)]
+struct Ticket {
+    limits: RequestLimits,
+    applicable: Applicable,
+    /// `None` until the request is charged.
+    verdict: Mutex<Option<Charged>>,
+}
+
+/// What a charge came to.
+#[derive(Debug, Clone)]
+enum Charged {
+    /// No policy applies, or the counters are unreachable.
+    Unlimited,
+    /// The outcome of the policies.
+    Verdict(Verdict),
+}
+
+impl LimitTicket {
+    /// Charges the request, all its policies or none: so many items, of them so many of each person.
+    ///
+    /// # Errors
+    /// The problem of a refused request.
+    pub async fn charge(&self, people: &[(PersonHash, u32)], items: u32) -> Result<(), Problem> {
+        let Ticket { limits, applicable, .. } = &*self.0;
+        if applicable.is_empty() {
+            self.settle(Charged::Unlimited);
+            return Ok(());
+        }
+        let verdict = match limits.charge_write(applicable, people, items).await {
+            Ok(verdict) => verdict,
+            Err(problem) => {
+                self.settle(Charged::Unlimited);
+                return Err(problem);
+            }
+        };
+        let refusal = verdict.as_ref().and_then(Verdict::problem);
+        self.settle(verdict.map_or(Charged::Unlimited, Charged::Verdict));
+        refusal.map_or(Ok(()), Err)
+    }
+
+    fn settle(&self, charged: Charged) {
+        *self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(charged);
+    }
+
+    fn is_charged(&self) -> bool {
+        self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn add_to(&self, response: &mut Response) {
+        let verdict = self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Charged::Verdict(verdict)) = &*verdict {
+            verdict.add_to(response.headers_mut());
+        }
+    }
+}
+
+/// Extracts the ticket. Fails on a route without [`limit_write`].
+impl<S: Sync> FromRequestParts<S> for LimitTicket {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| {
+            tracing::error!("route charges limits and has none");
+            Problem::new(ProblemKind::Internal)
+        })
+    }
+}
+
+/// Limits reads, by the counters of this process alone: one hash lookup for each policy, and none where no policy applies.
+#[derive(Debug, Clone)]
+pub struct ReadLimitLayer {
+    limits: RequestLimits,
+    class: EndpointClass,
+}
+
+impl ReadLimitLayer {
+    /// Creates the layer of routes of a class.
+    pub fn new(limits: &RequestLimits, class: EndpointClass) -> Self {
+        Self { limits: limits.clone(), class }
+    }
+}
+
+impl<S> Layer<S> for ReadLimitLayer {
+    type Service = LimitedReads<S>;
+
+    fn layer(&self, inner: S) -> LimitedReads<S> {
+        LimitedReads { inner, limit: self.clone() }
+    }
+}
+
+/// A limited route.
+#[derive(Debug, Clone)]
+pub struct LimitedReads<S> {
+    inner: S,
+    limit: ReadLimitLayer,
+}
+
+impl<S> Service<Request> for LimitedReads<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = LimitedRead<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let (mut head, body) = request.into_parts();
+        let ReadLimitLayer { limits, class } = &self.limit;
+        let verdict = limits.charge_read(&limits.applicable(*class, &mut head));
+        let refusal = verdict.as_ref().and_then(Verdict::problem);
+        let inner = match refusal {
+            Some(_) => None,
+            None => Some(self.inner.call(Request::from_parts(head, body))),
+        };
+        LimitedRead { inner, verdict, refusal }
+    }
+}
+
+pin_project! {
+    /// The handling of one limited read.
+    pub struct LimitedRead<F> {
+        // None if a limit is exceeded.
+        #[pin]
+        inner: Option<F>,
+        verdict: Option<Verdict>,
+        refusal: Option<Problem>,
+    }
+}
+
+impl<F> Future for LimitedRead<F>
+where
+    F: Future<Output = Result<Response, Infallible>>,
+{
+    type Output = Result<Response, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Some(inner) = this.inner.as_pin_mut() else {
+            let refusal = this.refusal.take();
+            let problem = refusal.unwrap_or_else(|| Problem::new(ProblemKind::Internal));
+            return Poll::Ready(Ok(problem.into_response()));
+        };
+        let mut response = ready!(inner.poll(cx))?;
+        if let Some(verdict) = this.verdict {
+            verdict.add_to(response.headers_mut());
+        }
+        Poll::Ready(Ok(response))
+    }
+}

@@ -1,0 +1,213 @@
+//! Applies the configured policies to requests: which of them count, where they are counted, and what follows.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use tokio::time::Instant;
+
+use super::config::LimitsConfig;
+use super::counters::{Charge, SharedCounters, is_within_all};
+use super::denials::Denials;
+use super::local::LocalCounters;
+use super::metrics::LimitMetrics;
+use super::policy::{ClientClass, EndpointClass, Outage, Policy, Scope};
+use super::subject::{PersonHash, Subject};
+use super::verdict::{Source, Verdict};
+use crate::admin::AdminGuard;
+use crate::metrics::{Metrics, MetricsError};
+use crate::problem::{Problem, ProblemKind};
+
+/// `Retry-After` of a request that is refused because the shared counters are unreachable.
+const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The rate limits of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct RequestLimits(Arc<Inner>);
+
+struct Inner {
+    policies: Vec<Arc<Policy>>,
+    instances: u32,
+    /// Tells clients with a valid token, and proxies that name their clients.
+    guard: AdminGuard,
+    /// Counters of reads: each process counts on its own.
+    reads: LocalCounters,
+    shared: Arc<dyn SharedCounters>,
+    /// Counters while the shared ones are unreachable.
+    fallback: LocalCounters,
+    denials: Denials,
+    metrics: LimitMetrics,
+}
+
+impl RequestLimits {
+    /// Creates the limits. Writes are counted in `shared`.
+    ///
+    /// # Errors
+    /// If a metric's name is taken.
+    pub fn new(
+        config: &LimitsConfig,
+        guard: AdminGuard,
+        shared: Arc<dyn SharedCounters>,
+        metrics: &Metrics,
+    ) -> Result<Self, MetricsError> {
+        Ok(Self(Arc::new(Inner {
+            policies: config.policies.clone(),
+            instances: config.instances,
+            guard,
+            reads: LocalCounters::default(),
+            shared,
+            fallback: LocalCounters::default(),
+            denials: Denials::default(),
+            metrics: LimitMetrics::register(metrics, &config.policies)?,
+        })))
+    }
+
+    /// Returns whom a request counts against, and the policies that apply. Inserts the [`Client`](crate::client::Client)
+    /// into its extensions.
+    pub(super) fn applicable(&self, class: EndpointClass, request: &mut Parts) -> Applicable {
+        let network = self.0.guard.trusted_proxies().note_client(request).network();
+        let of_class = |policy: &&Arc<Policy>| {
+            policy.endpoints.contains(&class)
+                && (policy.scope != Scope::Address || network.is_known())
+        };
+        let mut policies: Vec<Arc<Policy>> =
+            self.0.policies.iter().filter(of_class).cloned().collect();
+        // Almost no reader has a token: it is looked at only if a policy could apply.
+        if !policies.is_empty() {
+            let is_trusted = self.0.guard.trusts(request);
+            let clients = if is_trusted { ClientClass::Trusted } else { ClientClass::Public };
+            policies.retain(|policy| policy.clients == clients);
+        }
+        Applicable { class, network, policies }
+    }
+
+    /// Charges a read to the counters of this process; `None` if no policy applies.
+    pub(super) fn charge_read(&self, applicable: &Applicable) -> Option<Verdict> {
+        let charges = applicable.charges(&[], 1);
+        if charges.is_empty() {
+            return None;
+        }
+        let standings = self.0.reads.charge(&charges);
+        Some(self.counted(Verdict::new(&charges, standings, Source::Regular)))
+    }
+
+    /// Returns the verdict of a request that is refused still; `None` if the counters have to be asked.
+    pub(super) fn find_denial(&self, applicable: &Applicable) -> Option<Verdict> {
+        if self.0.denials.is_empty() {
+            return None;
+        }
+        self.find_denial_of(&applicable.charges(&[], 1))
+    }
+
+    fn find_denial_of(&self, charges: &[Charge]) -> Option<Verdict> {
+        let (refused, standings) = self.0.denials.find(charges);
+        if refused.is_empty() {
+            return None;
+        }
+        Some(self.counted(Verdict::new(&refused, standings, Source::Regular)))
+    }
+
+    /// Charges a write to the shared counters, in one call; `None` if no policy applies.
+    ///
+    /// # Errors
+    /// If the shared counters are unreachable and a policy refuses then.
+    pub(super) async fn charge_write(
+        &self,
+        applicable: &Applicable,
+        people: &[(PersonHash, u32)],
+        items: u32,
+    ) -> Result<Option<Verdict>, Problem> {
+        let charges = applicable.charges(people, items);
+        if charges.is_empty() {
+            return Ok(None);
+        }
+        if let Some(refused) = self.find_denial_of(&charges) {
+            return Ok(Some(refused));
+        }
+        let asked_at = Instant::now();
+        match self.0.shared.charge(&charges).await {
+            Ok(standings) => {
+                self.0.metrics.unreachable.set(0);
+                if !is_within_all(&standings) {
+                    self.0.denials.remember(&charges, &standings, asked_at);
+                }
+                Ok(Some(self.counted(Verdict::new(&charges, standings, Source::Regular))))
+            }
+            Err(error) => {
+                if self.0.metrics.unreachable.get() == 0 {
+                    tracing::warn!(%error, "limits are counted by each process alone");
+                }
+                self.0.metrics.unreachable.set(1);
+                self.charge_without_shared(charges)
+            }
+        }
+    }
+
+    /// Decides as each policy says for an outage.
+    fn charge_without_shared(&self, mut charges: Vec<Charge>) -> Result<Option<Verdict>, Problem> {
+        for charge in &mut charges {
+            self.0.metrics.count_outage(&charge.policy);
+            charge.quota = charge.quota.share(self.0.instances);
+        }
+        if charges.iter().any(|charge| charge.policy.outage == Outage::Refuse) {
+            return Err(Problem::new(ProblemKind::Unavailable)
+                .detail("the limits of requests cannot be checked now; nothing was accepted")
+                .retry_after(RETRY_AFTER));
+        }
+        charges.retain(|charge| charge.policy.outage == Outage::LocalShare);
+        if charges.is_empty() {
+            return Ok(None);
+        }
+        let standings = self.0.fallback.charge(&charges);
+        Ok(Some(self.counted(Verdict::new(&charges, standings, Source::LocalShare))))
+    }
+
+    fn counted(&self, verdict: Verdict) -> Verdict {
+        self.0.metrics.count(&verdict);
+        verdict
+    }
+}
+
+impl std::fmt::Debug for RequestLimits {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("RequestLimits")
+            .field("policies", &self.0.policies)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The policies that apply to a request, and whom it counts against.
+#[derive(Debug)]
+pub(super) struct Applicable {
+    class: EndpointClass,
+    network: crate::client::ClientNetwork,
+    policies: Vec<Arc<Policy>>,
+}
+
+impl Applicable {
+    /// Whether no policy applies.
+    pub(super) fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// Returns the charges of a request with so many items, of them so many of each person.
+    fn charges(&self, people: &[(PersonHash, u32)], items: u32) -> Vec<Charge> {
+        let mut charges = Vec::with_capacity(self.policies.len());
+        let mut charge = |policy: &Arc<Policy>, person: Option<PersonHash>, items: u32| {
+            // Organisations are not known yet: no credential names one.
+            let subject = Subject { network: self.network, person, organisation: None };
+            if let Some(key) = subject.key(policy.scope, self.class) {
+                charges.push(Charge::new(Arc::clone(policy), key, policy.cost(items)));
+            }
+        };
+        for policy in &self.policies {
+            if policy.scope == Scope::Person {
+                for (person, items) in people {
+                    charge(policy, Some(*person), *items);
+                }
+            } else {
+                charge(policy, None, items);
+            }
+        }
+        charges
+    }
+}

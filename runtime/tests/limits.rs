@@ -1,0 +1,205 @@
+//! Limited routes: what each policy does while the shared counters are unreachable, what refusals cost, and when a client
+//! is let in again.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use runtime::admin::{AdminConfig, AdminGuard};
+use runtime::config::{Settings, defaults};
+use runtime::limits::{
+    Charge, Charging, CountersUnavailable, EndpointClass, LimitTicket, LimitsConfig, LocalCounters,
+    PersonHash, ReadLimitLayer, RequestLimits, SharedCounters, Standing, WriteLimit, limit_write,
+};
+use runtime::metrics::Metrics;
+use tokio::time::advance;
+use tower::ServiceExt;
+
+const PERSON: PersonHash = PersonHash::from_bytes([7; 16]);
+
+/// Counters that can be switched off, and count their calls.
+#[derive(Default)]
+struct Switchable {
+    counters: LocalCounters,
+    away: AtomicBool,
+    calls: AtomicU32,
+}
+
+#[async_trait]
+impl SharedCounters for Switchable {
+    async fn charge(&self, charges: &[Charge]) -> Result<Vec<Standing>, CountersUnavailable> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.away.load(Ordering::Relaxed) {
+            return Err(CountersUnavailable("switched off".to_owned()));
+        }
+        Ok(self.counters.charge(charges))
+    }
+}
+
+struct Fixture {
+    shared: Arc<Switchable>,
+    metrics: Metrics,
+    router: Router,
+}
+
+/// Builds a limited write and a limited read, with one limit.
+fn fixture(limit: &str) -> Fixture {
+    let keys = ["general", "pages", "person", "submissions", "uploads", "sign_in"];
+    let off = keys.map(|key| (format!("limits.{key}"), "off".to_owned()));
+    let only = [
+        ("limits.more".to_owned(), format!("only {limit}")),
+        ("limits.instances".to_owned(), "2".to_owned()),
+    ];
+    let settings = Settings::from_pairs(off.into_iter().chain(only));
+    let mut reader = settings.reader();
+    let config = LimitsConfig::read(&mut reader);
+    let config = reader.finish(config).unwrap();
+    let metrics = Metrics::new("test");
+    let guard = AdminGuard::new(&defaults(AdminConfig::read), &metrics).unwrap();
+    let shared = Arc::new(Switchable::default());
+    let limits = RequestLimits::new(&config, guard, shared.clone(), &metrics).unwrap();
+    let (class, charging) = (EndpointClass::Submission, Charging::ByHandler);
+    let write = async |ticket: LimitTicket| match ticket.charge(&[(PERSON, 1)], 1).await {
+        Ok(()) => "accepted".into_response(),
+        Err(problem) => problem.into_response(),
+    };
+    let limit = WriteLimit { limits: limits.clone(), class, charging };
+    let router = Router::new()
+        .route("/write", post(write))
+        .route_layer(from_fn_with_state(limit, limit_write))
+        .merge(
+            Router::new()
+                .route("/read", get(async || "read"))
+                .route_layer(ReadLimitLayer::new(&limits, EndpointClass::Read)),
+        );
+    Fixture { shared, metrics, router }
+}
+
+impl Fixture {
+    async fn send(&self, method: &str, path: &str, client: Option<&str>) -> Response {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(client) = client {
+            request = request.header("x-forwarded-for", client);
+        }
+        let mut request = request.body(Body::empty()).unwrap();
+        let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
+        request.extensions_mut().insert(ConnectInfo(peer));
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn write(&self) -> Response {
+        self.send("POST", "/write", Some("192.0.2.1")).await
+    }
+
+    /// Returns how many of so many writes are accepted.
+    async fn accepted_of(&self, writes: usize) -> usize {
+        let mut accepted = 0;
+        for _ in 0..writes {
+            accepted += usize::from(self.write().await.status() == 200);
+        }
+        accepted
+    }
+
+    fn sample(&self, name: &str) -> f64 {
+        let text = String::from_utf8(self.metrics.render()).unwrap();
+        let sample = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
+        text.lines().find_map(sample).unwrap_or_default()
+    }
+}
+
+fn header<'r>(response: &'r Response, name: &str) -> &'r str {
+    response.headers().get(name).map_or("", |value| value.to_str().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_shared_counters_a_process_grants_its_declared_share() {
+    let fixture = fixture("address fixed-window 10/1h on=submission away=local-share");
+    fixture.shared.away.store(true, Ordering::Relaxed);
+    let first = fixture.write().await;
+    assert_eq!(header(&first, "ratelimit-policy"), "\"only\";q=5;w=3600;source=local-share");
+    assert_eq!(fixture.accepted_of(20).await, 4);
+    assert_eq!(fixture.sample("allocator_limits_counters_unreachable"), 1.0);
+    let counted = "allocator_limits_outage_requests_total{limit=\"only\",mode=\"local-share\"}";
+    assert_eq!(fixture.sample(counted), 21.0);
+
+    fixture.shared.away.store(false, Ordering::Relaxed);
+    let back = fixture.write().await;
+    assert_eq!(header(&back, "ratelimit-policy"), "\"only\";q=10;w=3600");
+    assert_eq!(fixture.accepted_of(20).await, 9);
+    assert_eq!(fixture.sample("allocator_limits_counters_unreachable"), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_shared_counters_a_policy_may_allow_or_refuse() {
+    let allowing = fixture("address fixed-window 1/1h on=submission away=allow");
+    allowing.shared.away.store(true, Ordering::Relaxed);
+    assert_eq!(allowing.accepted_of(20).await, 20);
+
+    let refusing = fixture("address fixed-window 100/1h on=submission away=refuse");
+    refusing.shared.away.store(true, Ordering::Relaxed);
+    let refused = refusing.write().await;
+    assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (503, "1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_is_let_in_and_one_that_waits_a_second_less_is_not() {
+    for algorithm in [
+        "token-bucket 2/90s burst=1",
+        "leaky-bucket 2/90s",
+        "fixed-window 1/90s",
+        "sliding-window 1/90s",
+    ] {
+        let fixture = fixture(&format!("address {algorithm} on=submission"));
+        assert_eq!(fixture.accepted_of(2).await, 1, "{algorithm}");
+        let refused = fixture.write().await;
+        assert_eq!(refused.status(), 429, "{algorithm}");
+        let retry_after_s: u64 = header(&refused, "retry-after").parse().unwrap();
+        advance(Duration::from_secs(retry_after_s - 1)).await;
+        assert_eq!(fixture.write().await.status(), 429, "{algorithm}");
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(fixture.write().await.status(), 200, "{algorithm}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_client_that_goes_on_costs_no_calls_of_the_shared_counters() {
+    let fixture = fixture("address fixed-window 1/1h on=submission");
+    assert_eq!(fixture.accepted_of(2).await, 1);
+    let calls = fixture.shared.calls.load(Ordering::Relaxed);
+    assert_eq!(fixture.accepted_of(100).await, 0);
+    assert_eq!(fixture.shared.calls.load(Ordering::Relaxed), calls);
+    let other = fixture.send("POST", "/write", Some("192.0.2.2")).await;
+    assert_eq!(other.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_are_counted_by_the_process_alone() {
+    let fixture = fixture("address token-bucket 60/60s burst=2 on=read");
+    let read = async |client| fixture.send("GET", "/read", client).await;
+    for remaining in ["1", "0"] {
+        let response = read(Some("192.0.2.1")).await;
+        assert_eq!(
+            (response.status().as_u16(), header(&response, "x-ratelimit-remaining")),
+            (200, remaining)
+        );
+        assert_eq!(header(&response, "ratelimit-policy"), "\"only\";q=60;w=60;burst=2");
+    }
+    let refused = read(Some("192.0.2.1")).await;
+    assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (429, "1"));
+    assert_eq!(read(Some("192.0.2.2")).await.status(), 200);
+    // A proxy that does not name its client stands for many people.
+    for _ in 0..5 {
+        let response = read(None).await;
+        assert_eq!((response.status().as_u16(), header(&response, "ratelimit")), (200, ""));
+    }
+    assert_eq!(fixture.shared.calls.load(Ordering::Relaxed), 0);
+}
