@@ -41,6 +41,7 @@ mod tiers;
 use std::sync::Arc;
 
 use axum::Router;
+use identity::Admission;
 use runtime::admin::AdminGuard;
 use runtime::health::Health;
 use runtime::metrics::{Metrics, MetricsError};
@@ -92,6 +93,8 @@ pub struct ApiDeps {
     pub exports: Exports,
     /// Authenticates and authorizes administrators.
     pub admin: AdminGuard,
+    /// Decides who may read whose allocation.
+    pub admission: Admission,
 }
 
 /// Builds the routes and starts the background refresh, which ends with `stop`.
@@ -108,7 +111,17 @@ pub fn routes(
     stop: CancellationToken,
 ) -> Result<Router, MetricsError> {
     let metrics = ApiMetrics::register(metrics)?;
-    let ApiDeps { store, cache, definitions, hasher, jobs, dead_letters, exports, admin } = deps;
+    let ApiDeps {
+        store,
+        cache,
+        definitions,
+        hasher,
+        jobs,
+        dead_letters,
+        exports,
+        admin,
+        admission,
+    } = deps;
     let memory = Arc::new(Memory::new(config.freshness));
     let generation = Arc::new(ActiveGenerationCache::new(store.clone()));
     let tiers = Tiers::new(
@@ -157,7 +170,14 @@ pub fn routes(
         log_ends,
         metrics,
     );
-    let state =
-        routes::ApiState::new(definitions, aggregates, streams, people, downloads, trusted_proxies);
+    let state = routes::ApiState::new(
+        definitions,
+        aggregates,
+        streams,
+        people,
+        downloads,
+        admission,
+        trusted_proxies,
+    );
     Ok(routes::router(Arc::new(state)).merge(administrators))
 }

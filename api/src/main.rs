@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use api::{ApiConfig, ApiDeps};
 use clap::Parser;
+use identity::Admission;
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
+use runtime::principal::IdentityConfig;
 use runtime::process::{self, Process};
 use storage::config::StorageConfig;
 use storage::control::wait_for_other_secret;
@@ -28,13 +30,15 @@ struct Args {
 struct OwnConfig {
     api: ApiConfig,
     admin: AdminConfig,
+    identity: IdentityConfig,
 }
 
 impl OwnConfig {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let api = ApiConfig::read(reader);
         let admin = AdminConfig::read(reader);
-        Some(Self { api: api?, admin: admin? })
+        let identity = IdentityConfig::read(reader);
+        Some(Self { api: api?, admin: admin?, identity: identity? })
     }
 }
 
@@ -52,6 +56,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
     let store = Arc::new(DeferredStore::new());
     let hasher = config.storage.hasher()?;
+    let admission = Admission::new(&config.own.identity, &hasher, admin.clone(), metrics)?;
+    tokio::spawn(admission.clone().refresh_keys(stop.clone()));
     let control = config.storage.open_control_topic()?;
     let deps = ApiDeps {
         store: store.clone(),
@@ -62,6 +68,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         dead_letters: Arc::new(config.storage.clone()),
         exports: config.storage.exports(),
         admin,
+        admission,
     };
     let routes = api::routes(&config.own.api, deps, metrics, health, stop.clone())?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use identity::Admission;
 use runtime::admin::AdminGuard;
 use schemas::PersonKeyHasher;
 use storage::control::BudgetDefinitions;
@@ -21,4 +22,6 @@ pub struct IngestDeps {
     pub hasher: PersonKeyHasher,
     /// Authorizes administrators to change definitions.
     pub admin: AdminGuard,
+    /// Decides who may submit, and for whom.
+    pub admission: Admission,
 }

@@ -4,10 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use identity::Admission;
 use ingest::{IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
+use runtime::principal::IdentityConfig;
 use runtime::process::{self, Process};
 use storage::config::StorageConfig;
 use storage::deferred::DeferredLog;
@@ -32,13 +34,15 @@ struct Args {
 struct OwnConfig {
     ingest: IngestConfig,
     admin: AdminConfig,
+    identity: IdentityConfig,
 }
 
 impl OwnConfig {
     fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let ingest = IngestConfig::read(reader);
         let admin = AdminConfig::read(reader);
-        Some(Self { ingest: ingest?, admin: admin? })
+        let identity = IdentityConfig::read(reader);
+        Some(Self { ingest: ingest?, admin: admin?, identity: identity? })
     }
 }
 
@@ -56,6 +60,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
     let log = Arc::new(DeferredLog::new());
     let hasher = config.storage.hasher()?;
+    let admission = Admission::new(&config.own.identity, &hasher, admin.clone(), metrics)?;
+    tokio::spawn(admission.clone().refresh_keys(stop.clone()));
     let control = config.storage.open_control_topic()?;
     let deps = IngestDeps {
         log: log.clone(),
@@ -63,6 +69,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         idempotency: config.storage.open_idempotency().await,
         hasher: hasher.clone(),
         admin,
+        admission,
     };
     let definitions = Arc::clone(&control.definitions);
     let routes = ingest::routes(&config.own.ingest, deps, metrics)?;

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use identity::{Access, Admission, Asker};
 use jiff::Timestamp;
 use runtime::metrics::{Metrics, MetricsError};
+use runtime::principal::PresentedCredentials;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{
     Action, Budget, ClosingState, IdentityRule, Openness, PersonId, PersonKeyHasher, Submission,
@@ -29,6 +31,7 @@ const MAX_FREEZE_ATTEMPTS: u32 = 10;
 pub(crate) struct IngestService {
     pub definitions: Arc<dyn BudgetDefinitions>,
     pub hasher: PersonKeyHasher,
+    pub admission: Admission,
     pub metrics: Arc<IngestMetrics>,
     log: Arc<dyn LogWriter>,
     appender: Arc<SubmissionAppender>,
@@ -55,6 +58,7 @@ impl IngestService {
             log: deps.log,
             definitions: deps.definitions,
             hasher: deps.hasher,
+            admission: deps.admission,
             metrics,
         })
     }
@@ -93,6 +97,18 @@ impl IngestService {
             });
         };
         Ok(Arc::clone(budget))
+    }
+
+    /// Returns for whom a request may submit or withdraw in a budget.
+    ///
+    /// # Errors
+    /// When the credentials are missing or invalid, or do not allow it.
+    pub fn asker(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+    ) -> Result<Asker, Problem> {
+        self.admission.asker(budget, presented, Access::Write)
     }
 
     /// Parses a body against the budget's definition. Freezes the definition if the body appends allocations.
@@ -204,7 +220,11 @@ fn new_submission_id() -> SubmissionId {
 /// Rejects submissions whose person would be identified by a rule of a newer release.
 fn require_known_identity_rule(budget: &Budget) -> Result<(), Problem> {
     match budget.identity {
-        IdentityRule::Required | IdentityRule::Optional => Ok(()),
+        IdentityRule::Required
+        | IdentityRule::Optional
+        | IdentityRule::Anonymous
+        | IdentityRule::Code
+        | IdentityRule::Token => Ok(()),
         IdentityRule::Unrecognized => Err(problems::definition_not_understood(
             "its identity rule is unknown, and nothing was accepted",
         )),

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use schemas::{Budget, DEFAULT_BUDGET, Openness, ResultsVisibility, default_budgets};
+use schemas::{Budget, DEFAULT_BUDGET, IdentityRule, Openness, ResultsVisibility, default_budgets};
 use serde::Serialize;
 
 use crate::language::Language;
@@ -24,6 +24,8 @@ pub struct BudgetView {
     pub closes_at: Option<Timestamp>,
     /// When its results are visible.
     pub results: ResultsVisibility,
+    /// Who the person of an answer is.
+    pub identity: IdentityRule,
     /// Whether it takes submissions now.
     pub openness: Openness,
 }
@@ -80,6 +82,7 @@ impl BudgetView {
             opens_at: budget.opens_at,
             closes_at: budget.closes_at,
             results: budget.results,
+            identity: budget.identity,
             openness: budget.openness(now),
         }
     }
@@ -91,6 +94,13 @@ impl BudgetView {
             Openness::Open => "open",
             Openness::Closed(_) => "closed",
         }
+    }
+
+    /// Whether the page's form can be sent now.
+    pub fn takes_answers(&self) -> bool {
+        let comes_from_elsewhere =
+            matches!(self.identity, IdentityRule::Token | IdentityRule::Unrecognized);
+        self.openness == Openness::Open && !comes_from_elsewhere
     }
 
     /// The path of the budget's page.

@@ -10,6 +10,7 @@ use runtime::config::{ConfigArgs, ConfigFaults, KeyDoc, Settings, parse, referen
 use runtime::health::HealthConfig;
 use runtime::http::HttpConfig;
 use runtime::http::MetricsReaders;
+use runtime::principal::IdentityConfig;
 use runtime::process::ProcessConfig;
 use runtime::telemetry::TelemetryConfig;
 use storage::config::StorageConfig;
@@ -47,6 +48,8 @@ pub struct RunConfig {
     pub api: ApiConfig,
     /// Settings of administrator access.
     pub admin: AdminConfig,
+    /// Settings of persons' credentials.
+    pub identity: IdentityConfig,
     /// Settings of logging, the server and readiness.
     pub process: ProcessConfig,
 }
@@ -66,6 +69,7 @@ impl RunConfig {
         let processor = ProcessorConfig::read(&mut reader);
         let api = ApiConfig::read(&mut reader);
         let admin = AdminConfig::read(&mut reader);
+        let identity = IdentityConfig::read(&mut reader);
         let process = ProcessConfig::read(&mut reader);
         let typed = || {
             let own = own?;
@@ -77,6 +81,7 @@ impl RunConfig {
                 processor: processor?,
                 api: api?,
                 admin: admin?,
+                identity: identity?,
                 process: process?,
             })
         };
@@ -99,6 +104,7 @@ pub fn configuration_reference() -> String {
         processor::config::KEYS,
         ApiConfig::KEYS,
         AdminConfig::KEYS,
+        IdentityConfig::KEYS,
         HttpConfig::KEYS,
         HealthConfig::KEYS,
         TelemetryConfig::KEYS,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use api::ApiDeps;
 use axum::Router;
+use identity::{Admission, AdmissionError};
 use ingest::IngestDeps;
 use processor::{Processor, ProcessorDeps, RegistryUnreadable, StartError, first_registry};
 use runtime::admin::{AdminConfig, AdminGuard};
@@ -22,6 +23,7 @@ use runtime::http::{self, ServeError};
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::process::Process;
 use runtime::telemetry::LogFormat;
+use schemas::PersonKeyHasher;
 use storage::cache::Cache;
 use storage::config::{LogHandles, StorageConfig, StoreHandles};
 use storage::control::{ControlTopic, record_secret, wait_until_loaded};
@@ -53,6 +55,9 @@ pub enum RunError {
     /// The processor ended by itself.
     #[error(transparent)]
     RegistryUnreadable(#[from] RegistryUnreadable),
+    /// Admission cannot start.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
     /// A metric was registered twice, which is a bug.
     #[error("metrics: {0}")]
     Metrics(#[from] MetricsError),
@@ -81,7 +86,11 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     let start = async {
         let admin = AdminGuard::new(&admin_config, metrics)?;
         tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
-        let backends = Backends::open(&config.storage, admin).await?;
+        // First: a secret is created only where there is no data.
+        let hasher = config.storage.hasher()?;
+        let admission = Admission::new(&config.identity, &hasher, admin.clone(), metrics)?;
+        tokio::spawn(admission.clone().refresh_keys(stop.clone()));
+        let backends = Backends::open(&config.storage, hasher, admin, admission).await?;
         backends.start_services(config, metrics, health, stop, stop_processor.clone()).await
     };
     // An unreachable backend must not delay a requested stop.
@@ -127,9 +136,12 @@ struct Backends {
 }
 
 impl Backends {
-    async fn open(storage: &StorageConfig, admin: AdminGuard) -> Result<Self, RunError> {
-        // First: a secret is created only where there is no data.
-        let hasher = storage.hasher()?;
+    async fn open(
+        storage: &StorageConfig,
+        hasher: PersonKeyHasher,
+        admin: AdminGuard,
+        admission: Admission,
+    ) -> Result<Self, RunError> {
         storage.ensure_control_topic().await?;
         let control = storage.open_control_topic()?;
         wait_until_loaded(control.active_log.as_ref()).await;
@@ -146,6 +158,7 @@ impl Backends {
                 idempotency: storage.open_idempotency().await,
                 hasher,
                 admin,
+                admission,
             },
             log,
             store,
@@ -190,6 +203,7 @@ impl Backends {
             dead_letters: Arc::new(config.storage.clone()),
             exports: config.storage.exports(),
             admin: ingest.admin.clone(),
+            admission: ingest.admission.clone(),
         };
         let reads = api::routes(&config.api, deps, metrics, health, stop.clone())?;
         tokio::spawn(ingest::watch_readiness(

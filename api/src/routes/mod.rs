@@ -19,6 +19,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use http::request::Parts;
+use identity::Admission;
 use runtime::admin::TrustedProxies;
 use runtime::problem::{Problem, ProblemKind};
 use storage::control::BudgetDefinitions;
@@ -43,6 +44,7 @@ pub struct ApiState {
     streams: AnswerStreams,
     people: PersonReader,
     downloads: Downloads,
+    admission: Admission,
     /// Proxies whose `X-Forwarded-For` names the client.
     trusted_proxies: TrustedProxies,
 }
@@ -56,6 +58,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/v1/budgets/{budget}/aggregate/stream", get(stream::of_budget))
         .route("/v1/budgets/{budget}/aggregate/ws", get(websocket::of_budget))
         .route("/v1/budgets/{budget}/export", get(export::of_budget))
+        .route("/v1/budgets/{budget}/submissions/me", get(person::own))
         .route("/v1/budgets/{budget}/submissions/{person}", get(person::of_budget))
         .route("/v1/aggregates", get(aggregates::of_budgets))
         .route("/aggregate", get(aggregate::of_default_budget))
@@ -78,6 +81,7 @@ impl ApiState {
         streams: AnswerStreams,
         people: PersonReader,
         downloads: Downloads,
+        admission: Admission,
         trusted_proxies: TrustedProxies,
     ) -> Self {
         let (rendered, pages) = (RenderedDefinitions::default(), RenderedPages::default());
@@ -89,6 +93,7 @@ impl ApiState {
             streams,
             people,
             downloads,
+            admission,
             trusted_proxies,
         }
     }

@@ -11,11 +11,13 @@ use axum::extract::ConnectInfo;
 use axum::response::Response;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
+use identity::Admission;
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::Settings;
 use runtime::health::{Health, HealthConfig};
 use runtime::http::HttpConfig;
 use runtime::metrics::Metrics;
+use runtime::principal::IdentityConfig;
 use schemas::*;
 use serde_json::Value;
 use storage::exports::Exports;
@@ -39,6 +41,7 @@ pub struct TestServer {
     /// The export folder.
     pub exports: Arc<TempDir>,
     pub hasher: PersonKeyHasher,
+    pub admission: Admission,
     pub health: Health,
     pub metrics: Metrics,
     /// Ends streams, as a process does that stops.
@@ -104,7 +107,9 @@ impl TestServer {
         let settings = Settings::from_pairs(pairs);
         let mut reader = settings.reader();
         let (config, admin) = (ApiConfig::read(&mut reader), AdminConfig::read(&mut reader));
-        let (config, admin) = reader.finish(config.zip(admin)).unwrap();
+        let identity = IdentityConfig::read(&mut reader);
+        let read = reader.finish(config.zip(admin).zip(identity));
+        let ((config, admin), identity) = read.unwrap();
 
         let (cache, store) = (Arc::<FakeCache>::default(), Arc::<FakeStore>::default());
         let definitions = Arc::<FakeDefinitions>::default();
@@ -117,6 +122,8 @@ impl TestServer {
         let hasher = PersonKeyHasher::new(&[7; 32]).unwrap();
         let health = Health::new(&HealthConfig::default());
         let metrics = Metrics::new("api");
+        let admin = AdminGuard::new(&admin, &metrics).unwrap();
+        let admission = Admission::new(&identity, &hasher, admin.clone(), &metrics).unwrap();
         let deps = ApiDeps {
             store: decorate(Arc::clone(&store)),
             cache: cache.clone(),
@@ -125,7 +132,8 @@ impl TestServer {
             jobs: jobs.clone(),
             dead_letters: Arc::new(FakeDeadLetterOpener(dead_letters.clone())),
             exports: Exports::new(exports.path()),
-            admin: AdminGuard::new(&admin, &metrics).unwrap(),
+            admin,
+            admission: admission.clone(),
         };
         let stop = CancellationToken::new();
         let routes = api::routes(&config, deps, &metrics, &health, stop.clone()).unwrap();
@@ -142,6 +150,7 @@ impl TestServer {
             dead_letters,
             exports,
             hasher,
+            admission,
             health,
             metrics,
             stop,

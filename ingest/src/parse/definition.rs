@@ -46,7 +46,13 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
         identity: parser.choice(
             identity,
             "/identity",
-            [("required", IdentityRule::Required), ("optional", IdentityRule::Optional)],
+            [
+                ("required", IdentityRule::Required),
+                ("optional", IdentityRule::Optional),
+                ("anonymous", IdentityRule::Anonymous),
+                ("code", IdentityRule::Code),
+                ("token", IdentityRule::Token),
+            ],
         ),
         revision: 0,
         frozen: false,

@@ -3,6 +3,7 @@
 mod define;
 mod delete;
 mod form;
+mod session;
 mod submit;
 mod submit_batch;
 mod withdraw;
@@ -37,7 +38,12 @@ pub fn routes(
             "/v1/budgets/{budget}/submissions/batch",
             post(submit_batch::submit_batch).delete(withdraw::withdraw_person_named_batch),
         )
+        .route(
+            "/v1/budgets/{budget}/submissions/me",
+            put(submit::submit_own).delete(withdraw::withdraw_own),
+        )
         .route("/v1/budgets/{budget}/submissions/{person}", delete(withdraw::withdraw))
+        .route("/v1/budgets/{budget}/session", post(session::open))
         .merge(form::routes())
         .merge(admin_routes)
         .with_state(service))

@@ -12,12 +12,14 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
+use identity::Admission;
 use ingest::{IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::Settings;
 use runtime::health::Health;
 use runtime::http::HttpConfig;
 use runtime::metrics::Metrics;
+use runtime::principal::IdentityConfig;
 use schemas::{
     Budget, BudgetId, LogNumber, Offset, PartitionCount, PartitionId, PersonId, PersonKey,
     PersonKeyHasher, Receipt, RecordDecoder, StoredBudget, SubmissionId, default_budgets,
@@ -307,6 +309,7 @@ pub struct Harness {
     pub definitions: Arc<FakeDefinitions>,
     pub idempotency: Arc<FakeIdempotency>,
     pub metrics: Metrics,
+    pub admission: Admission,
     router: Router,
 }
 
@@ -344,18 +347,22 @@ impl Harness {
         let settings = Settings::from_pairs(admin);
         let mut reader = settings.reader();
         let admin = AdminConfig::read(&mut reader);
-        let admin = reader.finish(admin).unwrap();
+        let identity = IdentityConfig::read(&mut reader);
+        let (admin, identity) = reader.finish(admin.zip(identity)).unwrap();
+        let admin = AdminGuard::new(&admin, &metrics).unwrap();
+        let admission = Admission::new(&identity, &hasher(), admin.clone(), &metrics).unwrap();
         let deps = IngestDeps {
             log: log.clone(),
             definitions: definitions.clone(),
             idempotency: idempotency.clone(),
             hasher: hasher(),
-            admin: AdminGuard::new(&admin, &metrics).unwrap(),
+            admin,
+            admission: admission.clone(),
         };
         let routes = ingest::routes(&config, deps, &metrics).unwrap();
         let http = HttpConfig::default();
         let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
-        Self { log, definitions, idempotency, metrics, router }
+        Self { log, definitions, idempotency, metrics, admission, router }
     }
 
     /// Changes the default budget.

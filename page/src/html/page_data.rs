@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use maud::{Markup, PreEscaped, html};
-use schemas::ResultsVisibility;
+use schemas::{IdentityRule, ResultsVisibility};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -14,6 +14,8 @@ use crate::view::{BudgetView, CategoryView, Results, Withheld};
 struct PageData<'a> {
     budget: BudgetData<'a>,
     state: &'static str,
+    /// How the form is sent: by the `script`, by the `form` itself, by the script with a `token`, or `elsewhere`.
+    sends: &'static str,
     language: &'static str,
     assets: String,
     texts: Option<&'a RawValue>,
@@ -80,6 +82,12 @@ pub(super) fn page_data(budget: &BudgetView, results: &Results, texts: &Texts) -
             closes_at: budget.closes_at,
         },
         state: budget.state(),
+        sends: match budget.identity {
+            IdentityRule::Code => "form",
+            IdentityRule::Token => "token",
+            IdentityRule::Unrecognized => "elsewhere",
+            _ => "script",
+        },
         language: texts.language().tag(),
         assets: Assets::embedded().folder(),
         texts: serde_json::from_str(texts.script()).ok(),

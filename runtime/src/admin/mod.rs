@@ -26,6 +26,7 @@ mod role;
 mod routes;
 mod tokens_file;
 
+pub(crate) use authorize::bearer_token;
 pub use client_address::TrustedProxies;
 pub use config::AdminConfig;
 pub use credentials::{Credentials, Principal};

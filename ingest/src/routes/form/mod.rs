@@ -1,4 +1,5 @@
-//! The forms of the pages: the same submissions and withdrawals as under `/v1`, urlencoded, by the person of a cookie.
+//! The forms of the pages: the same submissions and withdrawals as under `/v1`, urlencoded, by the person of a cookie
+//! or of a personal code.
 //!
 //! A browser without a script gets `303` to a page, which `api` renders; a script, which accepts JSON, gets the answers
 //! and problems of `/v1`. Posts from pages of other sites are refused.
@@ -7,7 +8,7 @@ mod form_post;
 mod form_response;
 mod person;
 mod redirect;
-mod same_origin;
+mod session;
 mod submit;
 mod withdraw;
 
@@ -22,6 +23,7 @@ use crate::service::IngestService;
 pub(super) fn routes() -> Router<Arc<IngestService>> {
     Router::new()
         .route("/budgets/{budget}/person", post(person::make_person))
+        .route("/budgets/{budget}/session", post(session::open))
         .route("/budgets/{budget}/submit", post(submit::submit))
         .route("/budgets/{budget}/withdraw", post(withdraw::withdraw))
 }

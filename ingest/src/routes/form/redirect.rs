@@ -31,6 +31,12 @@ pub(super) fn to_mine(
     see_other(&format!("/budgets/{budget}/mine?{query}"))
 }
 
+/// Goes to the person's own page, as it is now.
+pub(super) fn to_own_page(budget: &BudgetId, form: &FormRequest) -> Response {
+    let query = form::query(&[], &with_language(form, &[]));
+    see_other(&format!("/budgets/{budget}/mine?{query}"))
+}
+
 /// Goes to a page of the budget that says why the form was refused, and keeps what was typed.
 ///
 /// Faults of the values are shown by the form, everything else by the page that posted it, `retry`, with the same submission
