@@ -213,8 +213,8 @@ fn cross_site() -> Problem {
 fn how_to_get_credentials(budget: &Budget) -> &'static str {
     match budget.identity {
         IdentityRule::Code => {
-            "this budget needs a personal code: `POST /v1/budgets/{budget}/session` with {\"code\": \"…\"} gives a token for \
-             it, to be sent as `Authorization: Bearer`"
+            "this budget needs a personal code: `POST /v1/budgets/{budget}/session` with {\"code\": \"…\"} gives a token, to \
+             be sent as `Authorization: Bearer`"
         }
         IdentityRule::Token => {
             "this budget needs the token of its identity provider, to be sent as `Authorization: Bearer`"

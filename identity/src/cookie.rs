@@ -1,7 +1,7 @@
 //! The cookies of a browser: of the person that it is in a budget, and of a session.
 //!
-//! A person's id is random and only in the cookie: no script, URL or body has it. Each budget has its own cookies, so that
-//! a person's budgets cannot be joined. The random bits come from the caller.
+//! A person's id is random and only in the cookie: no script, URL or body has it. Each budget has its own cookies, so
+//! that a person's budgets cannot be joined. The random bits come from the caller.
 
 use http::header::ORIGIN;
 use http::{HeaderMap, HeaderName};

@@ -33,8 +33,10 @@ pub(super) fn to_mine(
 
 /// Goes to the person's own page, as it is now.
 pub(super) fn to_own_page(budget: &BudgetId, form: &FormRequest) -> Response {
-    let query = form::query(&[], &with_language(form, &[]));
-    see_other(&format!("/budgets/{budget}/mine?{query}"))
+    match form::query(&[], &with_language(form, &[])) {
+        query if query.is_empty() => see_other(&format!("/budgets/{budget}/mine")),
+        query => see_other(&format!("/budgets/{budget}/mine?{query}")),
+    }
 }
 
 /// Goes to a page of the budget that says why the form was refused, and keeps what was typed.

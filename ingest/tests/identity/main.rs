@@ -1,103 +1,26 @@
 //! Who may submit, and for whom: anonymous persons, sessions, personal codes, tokens, services.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../runtime/src/principal/tests/tokens.rs"]
+#[path = "../../../runtime/src/principal/tests/tokens.rs"]
 mod provider;
+mod service;
+#[path = "../support/mod.rs"]
 mod support;
-
-use std::time::Duration;
 
 use http::Method;
 use identity::{CodeKey, Serial};
 use runtime::clock::now_ms;
-use schemas::{BudgetId, IdentityRule, PersonId, PersonKey};
-use support::{BATCH, Harness, SUBMISSIONS, TestResponse, hasher, lock};
-use tokio_util::sync::CancellationToken;
+use schemas::{BudgetId, IdentityRule};
+use service::{
+    ALLOCATION, ME, OURS, SESSION, SUBMITTER, Service, VIEWER, bearer, code, subject,
+    until_keys_are_read,
+};
+use support::{BATCH, SUBMISSIONS, hasher, lock};
 
 const ID: &str = "a-AAAAAAAAAAAAAAAAAAAAAA";
 const COOKIE: (&str, &str) = ("cookie", "allocator_person=a-AAAAAAAAAAAAAAAAAAAAAA");
-const OURS: (&str, &str) = ("sec-fetch-site", "same-origin");
 const THEIRS: (&str, &str) = ("sec-fetch-site", "cross-site");
-const ME: &str = "/v1/budgets/taxes/submissions/me";
-const SESSION: &str = "/v1/budgets/taxes/session";
-const ALLOCATION: &str = r#"{"allocation":{"health":100}}"#;
 const FORM: &str = "c.health=100";
-const SUBMITTER: &str = "ssssssssssssssssssssssssssssssss";
-const VIEWER: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv";
-
-/// A service with a tokens file, so that the test's own machine has no rights.
-struct Service {
-    harness: Harness,
-    _dir: tempfile::TempDir,
-}
-
-impl Service {
-    fn new(rule: IdentityRule) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let line = |name, role, token| runtime::admin::TokensFile::line(name, role, token);
-        let lines = [
-            line("import", runtime::admin::Role::Submitter, SUBMITTER),
-            line("vera", runtime::admin::Role::Viewer, VIEWER),
-        ];
-        let (tokens, keys) = (dir.path().join("tokens"), dir.path().join("keys.json"));
-        std::fs::write(&tokens, lines.join("\n")).unwrap();
-        std::fs::write(&keys, provider::key_set()).unwrap();
-        let harness = Harness::with(
-            1_000,
-            &[
-                ("admin.tokens_file", tokens.to_str().unwrap()),
-                ("identity.token_issuer", provider::ISSUER),
-                ("identity.token_keys", keys.to_str().unwrap()),
-            ],
-        );
-        harness.edit_budget(|budget| budget.identity = rule);
-        Self { harness, _dir: dir }
-    }
-
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &str,
-    ) -> TestResponse {
-        let json = [("content-type", "application/json")];
-        self.harness.send(method, path, &[&json[..], headers].concat(), body.to_owned()).await
-    }
-
-    async fn post_form(&self, route: &str, headers: &[(&str, &str)], body: &str) -> TestResponse {
-        let form = [("content-type", "application/x-www-form-urlencoded"), OURS];
-        let path = format!("/budgets/taxes/{route}");
-        self.harness
-            .send(Method::POST, &path, &[&form[..], headers].concat(), body.to_owned())
-            .await
-    }
-
-    async fn session(&self, headers: &[(&str, &str)], body: &str) -> String {
-        let response = self.send(Method::POST, SESSION, headers, body).await;
-        assert_eq!(response.status.as_u16(), 200);
-        assert_eq!(response.header("cache-control"), Some("no-store"));
-        response.json()["token"].as_str().unwrap().to_owned()
-    }
-
-    fn persons(&self) -> Vec<PersonKey> {
-        self.harness.logged().into_iter().map(|(person, _)| person).collect()
-    }
-}
-
-fn subject(issuer: &str, name: &str) -> PersonKey {
-    let person = PersonId::of_issuer(issuer, name).unwrap();
-    hasher().key(&BudgetId::parse("taxes").unwrap(), &person)
-}
-
-fn bearer(token: &str) -> String {
-    format!("Bearer {token}")
-}
-
-fn code(serial: u32) -> String {
-    let key = CodeKey::new(&hasher(), &BudgetId::parse("taxes").unwrap());
-    key.code(Serial::new(serial).unwrap())
-}
 
 #[tokio::test]
 async fn an_anonymous_person_is_one_over_forms_cookies_and_sessions() {
@@ -179,23 +102,6 @@ async fn a_person_acts_for_nobody_else_and_without_credentials_nobody_acts() {
             }
         }
         assert_eq!(lock(&service.harness.log.records).len(), logged, "{rule:?}");
-    }
-}
-
-/// Waits until the provider's keys are read, and returns a valid token. In a budget that takes it, it has submitted.
-async fn until_keys_are_read(service: &Service) -> String {
-    let stop = CancellationToken::new();
-    tokio::spawn(service.harness.admission.clone().refresh_keys(stop));
-    let token = provider::signed(&provider::claims(now_ms() / 1_000));
-    let header = bearer(&token);
-    loop {
-        let response =
-            service.send(Method::PUT, ME, &[("authorization", &header)], ALLOCATION).await;
-        if response.status.as_u16() != 503 {
-            return token;
-        }
-        // The background task announces nothing: a pause between two tries.
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
