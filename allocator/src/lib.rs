@@ -5,9 +5,11 @@
 //! | [`run`] | ingest, processor and api in one process |
 //! | [`import`](mod@import) | sending the submissions of a file to a running allocator |
 //! | [`load`](mod@load) | submitting at a fixed rate, and checking the aggregate |
+//! | [`codes`] | printing personal codes |
 //!
 //! How a submission is parsed, folded or read is up to the services and not known here.
 
+pub mod codes;
 pub mod import;
 pub mod load;
 pub mod run;

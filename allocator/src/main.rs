@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use allocator::codes::CodesArgs;
 use allocator::import::{self, ImportArgs, ImportError, RetryPolicy};
 use allocator::load::{self, LoadArgs};
 use allocator::run::{self, RunConfig};
@@ -25,6 +26,7 @@ enum Command {
     Run(ConfigArgs),
     Import(ImportArgs),
     Load(LoadArgs),
+    Codes(CodesArgs),
     #[command(flatten)]
     Operator(OperatorCommand),
     /// Print the settings of all processes as a Markdown table
@@ -44,6 +46,7 @@ async fn command() -> ExitCode {
         Command::Run(args) => process::exit_code("allocator run", run(&args).await),
         Command::Import(args) => import(&args).await,
         Command::Load(args) => load(&args).await,
+        Command::Codes(args) => process::exit_code("allocator codes", codes(&args).await),
         Command::Operator(command) => match RunConfig::load(command.config()) {
             Ok(config) => command.run(&config.storage).await,
             Err(faults) => process::exit_code("allocator", Err(anyhow::Error::from(faults))),
@@ -57,6 +60,11 @@ async fn command() -> ExitCode {
 
 async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     Ok(run::run(&RunConfig::load(args)?).await?)
+}
+
+async fn codes(args: &CodesArgs) -> anyhow::Result<()> {
+    let config = RunConfig::load(args.config())?;
+    Ok(args.run(&config.storage).await?)
 }
 
 async fn load(args: &LoadArgs) -> ExitCode {

@@ -41,6 +41,7 @@ mod wait_limits;
 use std::sync::Arc;
 
 use axum::Router;
+use identity::Admission;
 use runtime::admin::AdminGuard;
 use runtime::health::Health;
 use runtime::limits::RequestLimits;
@@ -95,6 +96,8 @@ pub struct ApiDeps {
     pub admin: AdminGuard,
     /// Limits the requests of the public.
     pub limits: RequestLimits,
+    /// Decides who may read whose allocation.
+    pub admission: Admission,
 }
 
 /// Builds the routes and starts the background refresh, which ends with `stop`.
@@ -111,8 +114,18 @@ pub fn routes(
     stop: CancellationToken,
 ) -> Result<Router, MetricsError> {
     let metrics = ApiMetrics::register(metrics)?;
-    let ApiDeps { store, cache, definitions, hasher, jobs, dead_letters, exports, admin, limits } =
-        deps;
+    let ApiDeps {
+        store,
+        cache,
+        definitions,
+        hasher,
+        jobs,
+        dead_letters,
+        exports,
+        admin,
+        limits,
+        admission,
+    } = deps;
     let memory = Arc::new(Memory::new(config.freshness));
     let generation = Arc::new(ActiveGenerationCache::new(store.clone()));
     let tiers = Tiers::new(
@@ -165,6 +178,7 @@ pub fn routes(
         people,
         receipt_signer,
         downloads,
+        admission,
         trusted_proxies,
     );
     Ok(routes::router(Arc::new(state), &limits).merge(administrators))

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use api::{ApiConfig, ApiDeps};
 use clap::Parser;
+use identity::Admission;
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
 use runtime::limits::{LimitsConfig, LocalCounters, RequestLimits};
+use runtime::principal::IdentityConfig;
 use runtime::process::{self, Process};
 use storage::config::StorageConfig;
 use storage::control::wait_for_other_secret;
@@ -30,6 +32,7 @@ struct OwnConfig {
     api: ApiConfig,
     admin: AdminConfig,
     limits: LimitsConfig,
+    identity: IdentityConfig,
 }
 
 impl OwnConfig {
@@ -37,7 +40,8 @@ impl OwnConfig {
         let api = ApiConfig::read(reader);
         let admin = AdminConfig::read(reader);
         let limits = LimitsConfig::read(reader);
-        Some(Self { api: api?, admin: admin?, limits: limits? })
+        let identity = IdentityConfig::read(reader);
+        Some(Self { api: api?, admin: admin?, limits: limits?, identity: identity? })
     }
 }
 
@@ -63,6 +67,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let proxies = config.own.admin.trusted_proxies.clone();
     let store = Arc::new(DeferredStore::new());
     let hasher = config.storage.hasher()?;
+    let admission = Admission::new(&config.own.identity, &hasher, admin.clone(), metrics)?;
+    tokio::spawn(admission.clone().refresh_keys(stop.clone()));
     let control = config.storage.open_control_topic()?;
     let deps = ApiDeps {
         store: store.clone(),
@@ -74,6 +80,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         exports: config.storage.exports(),
         admin,
         limits,
+        admission,
     };
     let routes = api::routes(&config.own.api, deps, metrics, health, stop.clone())?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);

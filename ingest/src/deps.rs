@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use identity::Admission;
 use runtime::admin::AdminGuard;
 use runtime::limits::RequestLimits;
 use schemas::PersonKeyHasher;
@@ -24,4 +25,6 @@ pub struct IngestDeps {
     pub admin: AdminGuard,
     /// Limits the requests of the public.
     pub limits: RequestLimits,
+    /// Decides who may submit, and for whom.
+    pub admission: Admission,
 }

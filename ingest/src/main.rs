@@ -4,11 +4,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use identity::Admission;
 use ingest::{IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
 use runtime::limits::{LimitsConfig, RequestLimits};
+use runtime::principal::IdentityConfig;
 use runtime::process::{self, Process};
 use storage::config::StorageConfig;
 use storage::deferred::DeferredLog;
@@ -34,6 +36,7 @@ struct OwnConfig {
     ingest: IngestConfig,
     admin: AdminConfig,
     limits: LimitsConfig,
+    identity: IdentityConfig,
 }
 
 impl OwnConfig {
@@ -41,7 +44,8 @@ impl OwnConfig {
         let ingest = IngestConfig::read(reader);
         let admin = AdminConfig::read(reader);
         let limits = LimitsConfig::read(reader);
-        Some(Self { ingest: ingest?, admin: admin?, limits: limits? })
+        let identity = IdentityConfig::read(reader);
+        Some(Self { ingest: ingest?, admin: admin?, limits: limits?, identity: identity? })
     }
 }
 
@@ -62,6 +66,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let proxies = config.own.admin.trusted_proxies.clone();
     let log = Arc::new(DeferredLog::new());
     let hasher = config.storage.hasher()?;
+    let admission = Admission::new(&config.own.identity, &hasher, admin.clone(), metrics)?;
+    tokio::spawn(admission.clone().refresh_keys(stop.clone()));
     let control = config.storage.open_control_topic()?;
     let deps = IngestDeps {
         log: log.clone(),
@@ -70,6 +76,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         hasher: hasher.clone(),
         admin,
         limits,
+        admission,
     };
     let definitions = Arc::clone(&control.definitions);
     let routes = ingest::routes(&config.own.ingest, deps, metrics)?;

@@ -24,7 +24,7 @@ const SEGMENT_ESCAPES: &AsciiSet =
 /// Builds the response to a submission or withdrawal that is in the log.
 pub(crate) fn accepted(
     budget: &BudgetId,
-    person: &PersonId,
+    person: &PersonPath,
     id: SubmissionId,
     (receipt, signer): (Receipt, &ReceiptSigner),
     repeated: bool,
@@ -110,19 +110,34 @@ fn write_id(body: &mut Vec<u8>, id: SubmissionId) {
     body.push(b'"');
 }
 
+/// The last segment of the path of a person's allocation.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct PersonPath(String);
+
+impl PersonPath {
+    /// Names the person who asks.
+    pub fn me() -> Self {
+        Self("me".to_owned())
+    }
+
+    /// Names a person by the id that the client knows.
+    pub fn of(person: &PersonId) -> Self {
+        let person = person.reveal();
+        if matches!(person, "batch" | "me") {
+            // Unescaped, a person with this id would collide with another route.
+            return Self(person.bytes().map(percent_encode_byte).collect());
+        }
+        Self(utf8_percent_encode(person, SEGMENT_ESCAPES).to_string())
+    }
+}
+
 /// The path and query of a person's allocation, once it includes the submission of the receipt.
-fn location(budget: &BudgetId, person: &PersonId, receipt: &str) -> String {
-    let person = person.reveal();
-    let mut path = String::with_capacity(64 + person.len());
+fn location(budget: &BudgetId, person: &PersonPath, receipt: &str) -> String {
+    let mut path = String::with_capacity(64 + person.0.len());
     path.push_str("/v1/budgets/");
     path.push_str(budget.as_str());
     path.push_str("/submissions/");
-    if person == "batch" {
-        // Unescaped, a person with this id would collide with the batch route.
-        path.extend(person.bytes().map(percent_encode_byte));
-    } else {
-        path.extend(utf8_percent_encode(person, SEGMENT_ESCAPES));
-    }
+    path.push_str(&person.0);
     // A receipt has hexadecimal digits, dots and a hyphen only, which need no escapes.
     path.push_str("?at_least=");
     path.push_str(receipt);
@@ -142,7 +157,7 @@ mod tests {
     fn location_of(person: &str) -> String {
         let (budget, person) =
             (BudgetId::parse("taxes").unwrap(), PersonId::parse(person).unwrap());
-        location(&budget, &person, "3.42")
+        location(&budget, &PersonPath::of(&person), "3.42")
     }
 
     #[test]
@@ -156,5 +171,9 @@ mod tests {
             location_of("batch"),
             "/v1/budgets/taxes/submissions/%62%61%74%63%68?at_least=3.42"
         );
+        assert_eq!(location_of("me"), "/v1/budgets/taxes/submissions/%6D%65?at_least=3.42");
+        let budget = BudgetId::parse("taxes").unwrap();
+        let own = location(&budget, &PersonPath::me(), "3.42");
+        assert_eq!(own, "/v1/budgets/taxes/submissions/me?at_least=3.42");
     }
 }

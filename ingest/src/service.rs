@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use identity::{Access, Admission, Asker};
 use jiff::Timestamp;
 use runtime::metrics::{Metrics, MetricsError};
+use runtime::principal::PresentedCredentials;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{
-    Action, Budget, ClosingState, IdentityRule, Openness, PersonId, PersonKeyHasher,
-    ReceiptSigner, Submission, SubmissionId,
+    Action, Budget, ClosingState, IdentityRule, Openness, PersonId, PersonKeyHasher, ReceiptSigner,
+    Submission, SubmissionId,
 };
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
 use storage::log::{AppendError, LogWriter};
@@ -30,6 +32,7 @@ pub(crate) struct IngestService {
     pub definitions: Arc<dyn BudgetDefinitions>,
     pub hasher: PersonKeyHasher,
     pub receipt_signer: ReceiptSigner,
+    pub admission: Admission,
     pub metrics: Arc<IngestMetrics>,
     log: Arc<dyn LogWriter>,
     appender: Arc<SubmissionAppender>,
@@ -57,6 +60,7 @@ impl IngestService {
             definitions: deps.definitions,
             receipt_signer: deps.hasher.receipt_signer(),
             hasher: deps.hasher,
+            admission: deps.admission,
             metrics,
         })
     }
@@ -95,6 +99,18 @@ impl IngestService {
             });
         };
         Ok(Arc::clone(budget))
+    }
+
+    /// Returns for whom a request may submit or withdraw in a budget.
+    ///
+    /// # Errors
+    /// When the credentials are missing or invalid, or do not allow it.
+    pub fn asker(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+    ) -> Result<Asker, Problem> {
+        self.admission.asker(budget, presented, Access::Write)
     }
 
     /// Parses a body against the budget's definition. Freezes the definition if the body appends allocations.
@@ -206,7 +222,11 @@ fn new_submission_id() -> SubmissionId {
 /// Rejects submissions whose person would be identified by a rule of a newer release.
 fn require_known_identity_rule(budget: &Budget) -> Result<(), Problem> {
     match budget.identity {
-        IdentityRule::Required | IdentityRule::Optional => Ok(()),
+        IdentityRule::Required
+        | IdentityRule::Optional
+        | IdentityRule::Anonymous
+        | IdentityRule::Code
+        | IdentityRule::Token => Ok(()),
         IdentityRule::Unrecognized => Err(problems::definition_not_understood(
             "its identity rule is unknown, and nothing was accepted",
         )),

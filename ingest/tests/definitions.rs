@@ -184,7 +184,7 @@ async fn a_definition_of_a_newer_release_is_not_frozen() {
 async fn an_unknown_identity_rule_and_an_unreadable_definition_take_no_submissions() {
     let harness = Harness::new();
     for (from, to) in [
-        (r#""identity":"required""#, r#""identity":"code""#),
+        (r#""identity":"required""#, r#""identity":"passport""#),
         (r#""revision":7"#, r#""requires":["weights"],"revision":7"#),
     ] {
         harness.definitions.put_stored(&FUTURE.replace(from, to));

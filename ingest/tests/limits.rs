@@ -40,7 +40,8 @@ fn assert_limited(response: &TestResponse, limit: &str) {
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains(limit) && detail.contains("nothing was accepted"), "{detail}");
     let retry_after_s: u64 = response.header("retry-after").unwrap().parse().unwrap();
-    assert!((1..=60).contains(&retry_after_s), "{retry_after_s}");
+    // A unit of a sliding window comes back up to a tenth of the window late.
+    assert!((1..=66).contains(&retry_after_s), "{retry_after_s}");
 }
 
 #[tokio::test]

@@ -6,9 +6,10 @@
  * `submit.js` and `receipt.js`.
  */
 import { makeControl } from "./control.js";
-import { find, make } from "./dom.js";
+import { find, findAll, make } from "./dom.js";
 import { makeReceipt, toBasisPoints, waitUntilCounted } from "./receipt.js";
-import { makeSender, makeStore } from "./submit.js";
+import { browserSurroundings, makeSender, makeStore } from "./submit.js";
+import { takeToken, withToken } from "./token.js";
 
 /**
  * A row that is missing so long after the receipt was withdrawn elsewhere: before, it may not be written yet.
@@ -25,10 +26,15 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
   const form = /** @type {HTMLFormElement | null} */ (find("#allocation"));
   const section = find("#receipt");
   const store = makeStore(data.budget.id);
-  const isOpen = () => data.state === "open" && form !== null;
+  const token = data.sends === "token" ? takeToken(data.budget.id) : null;
+  const surroundings = browserSurroundings();
+  surroundings.fetch = withToken(surroundings.fetch, token);
+  const takesAnswers = data.sends !== "elsewhere" && (data.sends !== "token" || token !== null);
+  const isOpen = () => data.state === "open" && form !== null && takesAnswers;
+  if (token && isOpen()) openForm();
   let edited = false;
 
-  const sender = makeSender({ urls: data.urls, store, show: onSending });
+  const sender = makeSender({ urls: data.urls, store, show: onSending, surroundings });
   const receipt = section && makeReceipt(section, {
     data, words, announce,
     actions: {
@@ -58,6 +64,14 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
     find(".hint", form)?.append(" ", text("shuffled"));
   }
 
+  /** The server's form is closed to whoever has no token. */
+  function openForm() {
+    find("#answers-elsewhere")?.remove();
+    const fieldset = form && /** @type {HTMLFieldSetElement | null} */ (find("fieldset", form));
+    if (fieldset) fieldset.disabled = false;
+    for (const part of findAll("[data-needs-token]")) part.hidden = false;
+  }
+
   /** @param {Record<string, string>} texts @param {string[]} fixed */
   function changed(texts, fixed) {
     const isEmpty = Object.values(texts).every((value) => value.trim() === "") && fixed.length === 0;
@@ -73,6 +87,8 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
   /** @param {Record<string, number>} values */
   function send(values) {
     note("");
+    // The next page asks for the personal code; this one never holds it.
+    if (data.sends === "form") return form?.submit();
     if (form) form.hidden = true;
     receipt?.show({ step: "sending", kind: "submit", values }, { focus: true });
     void sender.send("submit", values);
@@ -118,7 +134,7 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
     const own = sent.kind === "submit" ? sent.values : null;
     results?.setOwn(own);
     results?.open();
-    const result = await waitUntilCounted(sent, { urls: data.urls });
+    const result = await waitUntilCounted(sent, { urls: data.urls, surroundings });
     if (store.kept.sent?.id !== sent.id) return;
     if (result.aggregate) results?.take(result.aggregate);
     if (result.state === "counted") store.update({ sent: { ...sent, counted: true } });
@@ -186,7 +202,7 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
 
   /** Asks the server what is counted for this person: the cookie outlives what scripts store. */
   async function checkMine() {
-    const response = await fetch(data.urls.mine, { headers: { Accept: "application/json" }, cache: "no-store" });
+    const response = await surroundings.fetch(data.urls.mine, { headers: { Accept: "application/json" }, cache: "no-store" });
     clockCorrection(response.headers.get("Date"));
     const { pending, sent, draft } = store.kept;
     if (pending || (sent && !sent.counted)) return;

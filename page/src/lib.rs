@@ -6,12 +6,11 @@
 //! | `number` | reading and writing numbers as each language does |
 //! | `language`, `texts` | the languages and their texts |
 //! | `form` | the form's fields, its faults, and the tools that need no script |
-//! | `person` | the cookie that makes a browser one person of a budget |
 //! | `view` | what the pages show of a budget and of its results |
 //! | `html` | the pages |
 //! | `assets`, `gzip` | style sheet and scripts, embedded under one digest |
 //!
-//! `api` serves the pages, `ingest` takes their forms; both use `form` and `person`, so that they agree.
+//! `api` serves the pages, `ingest` takes their forms; both use `form`, so that they agree.
 
 pub mod arithmetic;
 pub mod assets;
@@ -20,7 +19,6 @@ mod gzip;
 pub mod html;
 pub mod language;
 pub mod number;
-pub mod person;
 pub mod texts;
 pub mod view;
 

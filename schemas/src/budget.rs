@@ -44,18 +44,31 @@ pub enum ResultsVisibility {
     Unrecognized,
 }
 
-/// Whether a submission must name its person.
+/// Who the person of a submission is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdentityRule {
-    /// Submissions without a person are rejected.
+    /// Whoever the client names; submissions without a person are rejected.
     #[default]
     Required,
-    /// A submission without a person counts as a person of its own.
+    /// Whoever the client names; a submission without a person counts as a person of its own.
     Optional,
+    /// A browser or a session, by a random id that the service makes.
+    Anonymous,
+    /// The holder of a personal code.
+    Code,
+    /// The subject of an identity provider's token.
+    Token,
     /// A value that only a newer release knows: submissions are rejected.
     #[serde(other)]
     Unrecognized,
+}
+
+impl IdentityRule {
+    /// Whether the client names the person, without any proof.
+    pub fn is_named_by_client(self) -> bool {
+        matches!(self, Self::Required | Self::Optional)
+    }
 }
 
 /// Whether a budget accepts submissions at a point in time.
@@ -93,7 +106,7 @@ pub struct Budget {
     /// Minimum number of people; results are withheld below it.
     #[serde(default = "one")]
     pub minimum_people: u64,
-    /// Whether a submission must name its person.
+    /// Who the person of a submission is.
     #[serde(default)]
     pub identity: IdentityRule,
     /// How the pages present it.

@@ -22,17 +22,30 @@ pub enum PersonFault {
     /// The text has a control character.
     #[error("must not contain control characters")]
     Control,
+    /// The text is `.` or `..`, which clients remove from paths.
+    #[error("must not be `.` or `..`, which no path can contain")]
+    DotSegment,
 }
 
-/// A person's id as a client sent it. Personal data: has no `Display`, and `Debug` hides it.
+/// A person's id: as a client sent it, or the subject that an issuer vouches for.
+///
+/// Personal data: has no `Display`, and `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct PersonId(String);
+pub struct PersonId {
+    /// What the key is derived from: the id, or the issuer and the subject, each after [`ISSUER_MARK`].
+    text: String,
+    /// Where the subject begins in `text`; 0 without an issuer.
+    subject_at: usize,
+}
+
+/// Begins the issuer and ends it. No id has control characters, so no id of a client equals a subject of an issuer.
+const ISSUER_MARK: char = '\x03';
 
 impl PersonId {
     /// Parses a person's id.
     ///
     /// # Errors
-    /// When it is empty, longer than 256 bytes, or has control characters.
+    /// When it is empty, longer than 256 bytes, has control characters, or is a dot segment.
     pub fn parse(text: &str) -> Result<Self, PersonFault> {
         if text.is_empty() {
             return Err(PersonFault::Empty);
@@ -43,17 +56,32 @@ impl PersonId {
         if text.chars().any(char::is_control) {
             return Err(PersonFault::Control);
         }
-        Ok(Self(text.to_owned()))
+        if matches!(text, "." | "..") {
+            return Err(PersonFault::DotSegment);
+        }
+        Ok(Self { text: text.to_owned(), subject_at: 0 })
+    }
+
+    /// Creates the person that an issuer calls `subject`. Different issuers have different persons.
+    ///
+    /// # Errors
+    /// When the issuer or the subject is not a valid id.
+    pub fn of_issuer(issuer: &str, subject: &str) -> Result<Self, PersonFault> {
+        let (issuer, subject) = (Self::parse(issuer)?, Self::parse(subject)?);
+        let mut text = format!("{ISSUER_MARK}{}{ISSUER_MARK}", issuer.text);
+        let subject_at = text.len();
+        text.push_str(&subject.text);
+        Ok(Self { text, subject_at })
     }
 
     /// Creates the person of an anonymous submission; its id is the submission's id.
     pub fn anonymous(submission: SubmissionId) -> Self {
-        Self(submission.to_string())
+        Self { text: submission.to_string(), subject_at: 0 }
     }
 
-    /// The id in clear text, only for the response to the person.
+    /// The id in clear text, without its issuer, only for the response to the person.
     pub fn reveal(&self) -> &str {
-        &self.0
+        self.text.get(self.subject_at..).unwrap_or_default()
     }
 }
 
@@ -123,10 +151,10 @@ impl PersonKeyHasher {
         Some(Self(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
-    /// Computes the key of a person in a budget: HMAC-SHA-256 of budget, a zero byte (which no slug has) and the id,
-    /// truncated to 128 bits.
+    /// Computes the key of a person in a budget: HMAC-SHA-256 of budget, a zero byte (which no slug has) and the id with
+    /// its issuer, truncated to 128 bits.
     pub fn key(&self, budget: &BudgetId, person: &PersonId) -> PersonKey {
-        PersonKey(self.digest(budget, &[person.reveal().as_bytes()]))
+        PersonKey(self.digest(budget, &[person.text.as_bytes()]))
     }
 
     /// Derives a submission id from an `Idempotency-Key` that is not a UUID. The same key of the same person gives the
@@ -139,7 +167,7 @@ impl PersonKeyHasher {
     ) -> SubmissionId {
         // The separators distinguish these from person keys, and one from the other: person ids have no control
         // characters.
-        let person = person.map(|person| [b"\x02", person.reveal().as_bytes()]);
+        let person = person.map(|person| [b"\x02", person.text.as_bytes()]);
         let parts = [
             person.as_ref().map_or(&[][..], |parts| parts),
             &[b"\x01", idempotency_key.as_bytes()],
@@ -154,19 +182,32 @@ impl PersonKeyHasher {
         SecretFingerprint(digest.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// Derives the key that signs receipts. The key of no person has this input, as budget ids are not empty.
+    /// Derives the key that signs receipts.
     pub fn receipt_signer(&self) -> ReceiptSigner {
-        ReceiptSigner::new(&self.hash(&[b"\0receipt"]))
+        ReceiptSigner::new(&self.derived_secret("receipts"))
+    }
+
+    /// Derives the secret of another purpose. It reveals neither this secret nor that of a third purpose.
+    ///
+    /// The key of no person has this input, as budget ids are not empty.
+    pub fn derived_secret(&self, purpose: &str) -> [u8; 32] {
+        let mut secret = [0; 32];
+        secret.copy_from_slice(self.sign(&[b"\0derived\0", purpose.as_bytes()]).as_ref());
+        secret
     }
 
     fn digest(&self, budget: &BudgetId, text: &[&[u8]]) -> [u8; PersonKey::BYTES] {
         self.hash(&[&[budget.as_str().as_bytes(), b"\0"], text].concat())
     }
 
-    fn hash(&self, text: &[&[u8]]) -> [u8; PersonKey::BYTES] {
+    fn sign(&self, text: &[&[u8]]) -> hmac::Tag {
         let mut hash = hmac::Context::with_key(&self.0);
         text.iter().for_each(|part| hash.update(part));
-        let whole = hash.sign();
+        hash.sign()
+    }
+
+    fn hash(&self, text: &[&[u8]]) -> [u8; PersonKey::BYTES] {
+        let whole = self.sign(text);
         let mut cut = [0; PersonKey::BYTES];
         cut.copy_from_slice(&whole.as_ref()[..PersonKey::BYTES]);
         cut

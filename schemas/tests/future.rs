@@ -32,7 +32,7 @@ fn an_unknown_rule_is_not_taken_for_a_known_one() {
         StoredBudget::PartlyUnderstood { budget, members } => (budget, members),
         other => panic!("{other:?}"),
     };
-    let (budget, members) = read(r#""identity":"required""#, r#""identity":"code""#);
+    let (budget, members) = read(r#""identity":"required""#, r#""identity":"passport""#);
     assert_eq!(budget.identity, IdentityRule::Unrecognized);
     assert!(members.contains(&"/identity".to_owned()), "{members:?}");
     let (budget, members) = read(r#""results":"live""#, r#""results":"after_recount""#);

@@ -72,6 +72,45 @@ fn a_person_key_stays_the_same_for_the_same_secret() {
 }
 
 #[test]
+fn the_key_of_an_issuers_subject_stays_the_same_and_no_client_can_name_it() {
+    let (hasher, budget) =
+        (PersonKeyHasher::new(&[1; 32]).unwrap(), BudgetId::parse("taxes").unwrap());
+    let key = |person: &PersonId| hex::encode(hasher.key(&budget, person).as_bytes());
+    let subject = PersonId::of_issuer("code", "0000A").unwrap();
+    // HMAC-SHA-256 of `taxes`, 00, 03, `code`, 03, `0000A`.
+    assert_eq!(key(&subject), "e20d865f0e32d9a7994736d07e295d70");
+    assert_eq!(subject.reveal(), "0000A");
+    let named = PersonId::parse("0000A").unwrap();
+    let other_issuer = PersonId::of_issuer("https://id.example", "0000A").unwrap();
+    let keys = [key(&subject), key(&named), key(&other_issuer)];
+    assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), 3);
+    assert!(PersonId::parse("\u{3}code\u{3}0000A").is_err());
+    assert!(PersonId::of_issuer("co\u{3}de", "0000A").is_err());
+}
+
+#[test]
+fn the_derived_secret_of_a_purpose_stays_the_same() {
+    let secret = PersonKeyHasher::new(&[1; 32]).unwrap().derived_secret("session");
+    // HMAC-SHA-256 of 00, `derived`, 00, `session`.
+    let expected = "7502b5e11f967c3a00a1726e7e4e6da8d02e7f044af015611c17a8bb7f7b95a8";
+    assert_eq!(hex::encode(secret), expected);
+}
+
+#[test]
+fn identity_rules_keep_their_stored_names() {
+    for (rule, name) in [
+        (IdentityRule::Required, "required"),
+        (IdentityRule::Optional, "optional"),
+        (IdentityRule::Anonymous, "anonymous"),
+        (IdentityRule::Code, "code"),
+        (IdentityRule::Token, "token"),
+    ] {
+        assert_eq!(serde_json::to_value(rule).unwrap(), name);
+        assert_eq!(serde_json::from_value::<IdentityRule>(name.into()).unwrap(), rule);
+    }
+}
+
+#[test]
 fn the_fingerprint_of_a_secret_stays_the_same_and_reveals_nothing() {
     let secret = [1; 32];
     let fingerprint = PersonKeyHasher::new(&secret).unwrap().fingerprint().to_string();

@@ -11,6 +11,7 @@ use runtime::health::HealthConfig;
 use runtime::http::HttpConfig;
 use runtime::http::MetricsReaders;
 use runtime::limits::LimitsConfig;
+use runtime::principal::IdentityConfig;
 use runtime::process::ProcessConfig;
 use runtime::telemetry::TelemetryConfig;
 use storage::config::StorageConfig;
@@ -50,6 +51,8 @@ pub struct RunConfig {
     pub admin: AdminConfig,
     /// Rate limits.
     pub limits: LimitsConfig,
+    /// Settings of persons' credentials.
+    pub identity: IdentityConfig,
     /// Settings of logging, the server and readiness.
     pub process: ProcessConfig,
 }
@@ -70,6 +73,7 @@ impl RunConfig {
         let api = ApiConfig::read(&mut reader);
         let admin = AdminConfig::read(&mut reader);
         let limits = LimitsConfig::read(&mut reader);
+        let identity = IdentityConfig::read(&mut reader);
         let process = ProcessConfig::read(&mut reader);
         let typed = || {
             let own = own?;
@@ -82,6 +86,7 @@ impl RunConfig {
                 api: api?,
                 admin: admin?,
                 limits: limits?,
+                identity: identity?,
                 process: process?,
             })
         };
@@ -105,6 +110,7 @@ pub fn configuration_reference() -> String {
         ApiConfig::KEYS,
         AdminConfig::KEYS,
         LimitsConfig::KEYS,
+        IdentityConfig::KEYS,
         HttpConfig::KEYS,
         HealthConfig::KEYS,
         TelemetryConfig::KEYS,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use api::ApiDeps;
 use axum::Router;
+use identity::{Admission, AdmissionError};
 use ingest::IngestDeps;
 use processor::{Processor, ProcessorDeps, RegistryUnreadable, StartError, first_registry};
 use runtime::admin::{AdminConfig, AdminGuard};
@@ -23,8 +24,9 @@ use runtime::limits::RequestLimits;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::process::Process;
 use runtime::telemetry::LogFormat;
+use schemas::PersonKeyHasher;
 use storage::cache::Cache;
-use storage::config::{LogHandles, StoreHandles};
+use storage::config::{LogHandles, StorageConfig, StoreHandles};
 use storage::control::{ControlTopic, record_secret, wait_until_loaded};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +56,9 @@ pub enum RunError {
     /// The processor ended by itself.
     #[error(transparent)]
     RegistryUnreadable(#[from] RegistryUnreadable),
+    /// Admission cannot start.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
     /// A metric was registered twice, which is a bug.
     #[error("metrics: {0}")]
     Metrics(#[from] MetricsError),
@@ -82,7 +87,13 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     let start = async {
         let admin = AdminGuard::new(&admin_config, metrics)?;
         tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
-        let backends = Backends::open(config, admin, metrics).await?;
+        // First: a secret is created only where there is no data.
+        let hasher = config.storage.hasher()?;
+        let admission = Admission::new(&config.identity, &hasher, admin.clone(), metrics)?;
+        tokio::spawn(admission.clone().refresh_keys(stop.clone()));
+        let counters = config.storage.open_limit_counters().await;
+        let limits = RequestLimits::new(&config.limits, admin.clone(), counters, metrics)?;
+        let backends = Backends::open(&config.storage, hasher, admin, limits, admission).await?;
         backends.start_services(config, metrics, health, stop, stop_processor.clone()).await
     };
     // An unreachable backend must not delay a requested stop.
@@ -130,13 +141,12 @@ struct Backends {
 
 impl Backends {
     async fn open(
-        config: &RunConfig,
+        storage: &StorageConfig,
+        hasher: PersonKeyHasher,
         admin: AdminGuard,
-        metrics: &Metrics,
+        limits: RequestLimits,
+        admission: Admission,
     ) -> Result<Self, RunError> {
-        let storage = &config.storage;
-        // First: a secret is created only where there is no data.
-        let hasher = storage.hasher()?;
         storage.ensure_control_topic().await?;
         let control = storage.open_control_topic()?;
         wait_until_loaded(control.active_log.as_ref()).await;
@@ -146,8 +156,6 @@ impl Backends {
         let registry =
             first_registry(store.store.as_ref(), control.active_log.as_ref(), &first_log).await?;
         let log = storage.open_log(&registry.active.log, control.active_log.as_ref()).await?;
-        let counters = storage.open_limit_counters().await;
-        let limits = RequestLimits::new(&config.limits, admin.clone(), counters, metrics)?;
         Ok(Self {
             ingest: IngestDeps {
                 log: Arc::clone(&log.writer),
@@ -156,6 +164,7 @@ impl Backends {
                 hasher,
                 admin,
                 limits,
+                admission,
             },
             log,
             store,
@@ -201,6 +210,7 @@ impl Backends {
             exports: config.storage.exports(),
             admin: ingest.admin.clone(),
             limits: ingest.limits.clone(),
+            admission: ingest.admission.clone(),
         };
         let reads = api::routes(&config.api, deps, metrics, health, stop.clone())?;
         tokio::spawn(ingest::watch_readiness(

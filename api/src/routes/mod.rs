@@ -19,6 +19,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use http::request::Parts;
+use identity::Admission;
 use runtime::client::{ClientNetwork, TrustedProxies};
 use runtime::limits::{EndpointClass, ReadLimitLayer, RequestLimits};
 use runtime::problem::{Problem, ProblemKind};
@@ -45,6 +46,7 @@ pub struct ApiState {
     people: PersonReader,
     receipt_signer: ReceiptSigner,
     downloads: Downloads,
+    admission: Admission,
     /// Proxies whose `X-Forwarded-For` names the client.
     trusted_proxies: TrustedProxies,
 }
@@ -56,6 +58,7 @@ pub fn router(api: Arc<ApiState>, limits: &RequestLimits) -> Router {
         .route("/v1/budgets/{budget}", get(budgets::one))
         .route("/v1/budgets/{budget}/aggregate", get(aggregate::of_budget))
         .route("/v1/budgets/{budget}/export", get(export::of_budget))
+        .route("/v1/budgets/{budget}/submissions/me", get(person::own))
         .route("/v1/budgets/{budget}/submissions/{person}", get(person::of_budget))
         .route("/v1/aggregates", get(aggregates::of_budgets))
         .route("/aggregate", get(aggregate::of_default_budget))
@@ -84,6 +87,7 @@ impl ApiState {
         people: PersonReader,
         receipt_signer: ReceiptSigner,
         downloads: Downloads,
+        admission: Admission,
         trusted_proxies: TrustedProxies,
     ) -> Self {
         let (rendered, pages) = (RenderedDefinitions::default(), RenderedPages::default());
@@ -96,6 +100,7 @@ impl ApiState {
             people,
             receipt_signer,
             downloads,
+            admission,
             trusted_proxies,
         }
     }
@@ -135,7 +140,9 @@ fn definitions_not_loaded() -> Problem {
 /// Returns the problem of a read without an answer.
 fn no_answer(reason: NoAnswer, at_least: Option<AtLeast>) -> Problem {
     let kind = match reason {
-        NoAnswer::NotYetVisible | NoAnswer::BeyondLog => ProblemKind::NotYetVisible,
+        NoAnswer::NotYetVisible | NoAnswer::PartlyWithheld | NoAnswer::BeyondLog => {
+            ProblemKind::NotYetVisible
+        }
         NoAnswer::NoSuchPartition => ProblemKind::Malformed,
         NoAnswer::Unavailable
         | NoAnswer::Overloaded

@@ -1,4 +1,4 @@
-//! `GET /v1/budgets/{budget}/submissions/{person}`: one person's current allocation.
+//! `GET /v1/budgets/{budget}/submissions/{person}` and `…/me`: one person's current allocation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,10 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
+use identity::{Access, Asker};
 use jiff::Timestamp;
 use runtime::client::ClientNetwork;
+use runtime::principal::PresentedCredentials;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, PersonId, ReceiptProof, ResultsVisibility};
 use serde::ser::SerializeMap;
@@ -61,12 +63,45 @@ pub(super) async fn of_budget(
     let (parts, _) = request.into_parts();
     let catalog = api.definitions.catalog();
     let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
-    let person = PersonId::parse(&person).map_err(|fault| {
+    let person = named(&api, budget, &person, &parts)?;
+    respond(&api, budget, &person, &parts).await
+}
+
+/// Responds to the person who asks. Where the client names persons, one may be called `me`.
+pub(super) async fn own(
+    State(api): State<Arc<ApiState>>,
+    Path(budget): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let catalog = api.definitions.catalog();
+    let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
+    let person = match budget.identity.is_named_by_client() {
+        true => named(&api, budget, "me", &parts)?,
+        false => asker(&api, budget, &parts)?.own_person()?,
+    };
+    respond(&api, budget, &person, &parts).await
+}
+
+/// Returns for whom a request may read.
+fn asker(api: &ApiState, budget: &Budget, parts: &Parts) -> Result<Asker, Problem> {
+    api.admission.asker(budget, &PresentedCredentials::of(parts), Access::Read)
+}
+
+/// Returns the person whom the path names, if the request may read it.
+fn named(
+    api: &ApiState,
+    budget: &Budget,
+    person: &str,
+    parts: &Parts,
+) -> Result<PersonId, Problem> {
+    let asker = asker(api, budget, parts)?;
+    let person = PersonId::parse(person).map_err(|fault| {
         Problem::new(ProblemKind::Malformed)
             .detail("the last path segment is not a valid person id")
             .fault("person", fault.to_string())
     })?;
-    respond(&api, budget, &person, &parts).await
+    asker.person_in_path(person)
 }
 
 /// Responds with a person's current allocation.
@@ -87,8 +122,8 @@ pub(super) async fn respond(
     if found.row.basis_points.len() != budget.categories.len() {
         return Err(person_unavailable(NoAnswer::Unavailable, None));
     }
-    let body =
-        body(api, budget, found, answer.submission).map_err(|_| Problem::new(ProblemKind::Internal))?;
+    let body = body(api, budget, found, answer.submission)
+        .map_err(|_| Problem::new(ProblemKind::Internal))?;
     // Personal data: no cache may store it.
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "private, no-store")];
     let mut response = (headers, body).into_response();

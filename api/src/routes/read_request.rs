@@ -26,11 +26,7 @@ impl ReadRequest {
     ///
     /// # Errors
     /// A problem that names every fault.
-    pub fn parse(
-        headers: &HeaderMap,
-        uri: &Uri,
-        signer: &ReceiptSigner,
-    ) -> Result<Self, Problem> {
+    pub fn parse(headers: &HeaderMap, uri: &Uri, signer: &ReceiptSigner) -> Result<Self, Problem> {
         let query = uri.query().unwrap_or_default();
         // Fast path: most reads have no parameters.
         if query.is_empty()

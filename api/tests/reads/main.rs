@@ -11,9 +11,12 @@ mod consistency;
 mod dead_letters;
 mod export;
 mod fakes;
+mod identities;
 mod jobs;
 mod pages;
 mod person;
+#[path = "../../../runtime/src/principal/tests/tokens.rs"]
+mod provider;
 mod read_limits;
 mod read_metrics;
 mod readiness;

@@ -11,6 +11,7 @@ use axum::extract::ConnectInfo;
 use axum::response::Response;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
+use identity::Admission;
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::client::TrustedProxies;
 use runtime::config::Settings;
@@ -18,6 +19,7 @@ use runtime::health::{Health, HealthConfig};
 use runtime::http::HttpConfig;
 use runtime::limits::{LimitsConfig, LocalCounters, RequestLimits};
 use runtime::metrics::Metrics;
+use runtime::principal::IdentityConfig;
 use schemas::*;
 use serde_json::Value;
 use storage::exports::Exports;
@@ -41,6 +43,7 @@ pub struct TestServer {
     /// The export folder.
     pub exports: Arc<TempDir>,
     pub hasher: PersonKeyHasher,
+    pub admission: Admission,
     pub health: Health,
     pub metrics: Metrics,
     /// Ends streams, as a process does that stops.
@@ -107,7 +110,9 @@ impl TestServer {
         let mut reader = settings.reader();
         let (config, admin) = (ApiConfig::read(&mut reader), AdminConfig::read(&mut reader));
         let limits = LimitsConfig::read(&mut reader).unwrap();
-        let (config, admin) = reader.finish(config.zip(admin)).unwrap();
+        let identity = IdentityConfig::read(&mut reader);
+        let read = reader.finish(config.zip(admin).zip(identity));
+        let ((config, admin), identity) = read.unwrap();
 
         let (cache, store) = (Arc::<FakeCache>::default(), Arc::<FakeStore>::default());
         let definitions = Arc::<FakeDefinitions>::default();
@@ -123,6 +128,7 @@ impl TestServer {
         let admin = AdminGuard::new(&admin, &metrics).unwrap();
         let counters = Arc::<LocalCounters>::default();
         let limits = RequestLimits::new(&limits, admin.clone(), counters, &metrics).unwrap();
+        let admission = Admission::new(&identity, &hasher, admin.clone(), &metrics).unwrap();
         let deps = ApiDeps {
             store: decorate(Arc::clone(&store)),
             cache: cache.clone(),
@@ -133,6 +139,7 @@ impl TestServer {
             exports: Exports::new(exports.path()),
             admin,
             limits,
+            admission: admission.clone(),
         };
         let stop = CancellationToken::new();
         let routes = api::routes(&config, deps, &metrics, &health, stop.clone()).unwrap();
@@ -149,6 +156,7 @@ impl TestServer {
             dead_letters,
             exports,
             hasher,
+            admission,
             health,
             metrics,
             stop,

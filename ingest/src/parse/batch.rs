@@ -26,7 +26,7 @@ pub(crate) type ParsedBatch = Vec<Result<ParsedSubmission, Problem>>;
 /// # Errors
 /// When the body is not a JSON array or has more than [`MAX_ITEMS`] items. No item is accepted then.
 pub(crate) fn json_array(body: &[u8], budget: &Budget) -> Result<ParsedBatch, Problem> {
-    if let Ok(batch) = parse_whole(body, ItemsSeed(SubmissionSeed(budget))) {
+    if let Ok(batch) = parse_whole(body, ItemsSeed(SubmissionSeed::naming_the_person(budget))) {
         return batch.map(limit_listed_faults).ok_or_else(too_many_items);
     }
     // One item may hold an invalid number or string. Parsing each item separately keeps the others valid.

@@ -70,7 +70,13 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
         identity: parser.choice(
             identity,
             "/identity",
-            [("required", IdentityRule::Required), ("optional", IdentityRule::Optional)],
+            [
+                ("required", IdentityRule::Required),
+                ("optional", IdentityRule::Optional),
+                ("anonymous", IdentityRule::Anonymous),
+                ("code", IdentityRule::Code),
+                ("token", IdentityRule::Token),
+            ],
         ),
         presentation: parser.presentation(presentation),
         revision: 0,

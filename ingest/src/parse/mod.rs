@@ -9,13 +9,15 @@ mod form;
 mod json;
 mod percentage;
 mod presentation;
+mod session;
 mod submission;
 
 pub(crate) use batch::{MAX_ITEMS, ParsedBatch, json_array, ndjson};
 pub(crate) use definition::definition;
 pub(crate) use form::{form, submission_id};
 pub use percentage::{PercentageFault, parse_basis_points};
-pub(crate) use submission::{ParsedSubmission, submission};
+pub(crate) use session::session_code;
+pub(crate) use submission::{ParsedSubmission, own_submission, submission};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]

@@ -24,7 +24,7 @@ const ALLOCATION: &str = "/allocation";
 /// A submission, validated against its budget. Its `Debug` output is redacted.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ParsedSubmission {
-    /// The person. Absent only if the budget does not require one.
+    /// The person. Absent only if the budget does not require one, or the credentials say who it is.
     pub person: Option<PersonId>,
     /// The submission id, if the client supplied one.
     pub id: Option<SubmissionId>,
@@ -43,7 +43,19 @@ impl fmt::Debug for ParsedSubmission {
 /// # Errors
 /// A problem with every fault of the body.
 pub(crate) fn submission(body: &[u8], budget: &Budget) -> Result<ParsedSubmission, Problem> {
-    parse_whole(body, SubmissionSeed(budget)).unwrap_or_else(|error| {
+    parse(body, SubmissionSeed::naming_the_person(budget))
+}
+
+/// Parses a body that is one submission of the person who sends it, whom it need not name.
+///
+/// # Errors
+/// A problem with every fault of the body.
+pub(crate) fn own_submission(body: &[u8], budget: &Budget) -> Result<ParsedSubmission, Problem> {
+    parse(body, SubmissionSeed { budget, requires_person: false })
+}
+
+fn parse(body: &[u8], seed: SubmissionSeed<'_>) -> Result<ParsedSubmission, Problem> {
+    parse_whole(body, seed).unwrap_or_else(|error| {
         let mut faults = Faults::default();
         faults.malformed("", error.detail("an object"));
         Err(faults.into_problem(ProblemKind::InvalidAllocation))
@@ -52,14 +64,25 @@ pub(crate) fn submission(body: &[u8], budget: &Budget) -> Result<ParsedSubmissio
 
 /// Deserializes one value as a submission. Fails only where the value is not JSON.
 #[derive(Clone, Copy)]
-pub(super) struct SubmissionSeed<'b>(pub &'b Budget);
+pub(super) struct SubmissionSeed<'b> {
+    budget: &'b Budget,
+    requires_person: bool,
+}
+
+impl<'b> SubmissionSeed<'b> {
+    /// Takes submissions that name their person, if the budget requires one.
+    pub fn naming_the_person(budget: &'b Budget) -> Self {
+        Self { budget, requires_person: budget.identity != IdentityRule::Optional }
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for SubmissionSeed<'_> {
     type Value = Result<ParsedSubmission, Problem>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         let mut visitor = SubmissionVisitor {
-            budget: self.0,
+            budget: self.budget,
+            requires_person: self.requires_person,
             faults: Faults::default(),
             person: Field::Missing,
             id: Field::Missing,
@@ -94,6 +117,7 @@ impl<T> Field<T> {
 
 struct SubmissionVisitor<'b> {
     budget: &'b Budget,
+    requires_person: bool,
     faults: Faults,
     person: Field<PersonId>,
     id: Field<SubmissionId>,
@@ -168,7 +192,7 @@ fn string_field<T, E: fmt::Display>(
 
 impl SubmissionVisitor<'_> {
     fn finish(mut self) -> Result<ParsedSubmission, Problem> {
-        if self.person.is_missing() && self.budget.identity != IdentityRule::Optional {
+        if self.person.is_missing() && self.requires_person {
             self.faults.malformed(PERSON, "is required for this budget");
         }
         if self.shares.is_missing() {

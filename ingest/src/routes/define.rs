@@ -35,6 +35,11 @@ pub(super) async fn define(
         Problem::new(ProblemKind::Malformed).detail(format!("the budget id in the path {fault}"))
     })?;
     let definition = parse::definition(id, &body)?;
+    if !service.admission.supports(definition.identity) {
+        return Err(Problem::new(ProblemKind::InvalidBudget)
+            .detail("the service knows no identity provider")
+            .fault("/identity", "`token` needs the setting `identity.token_issuer`"));
+    }
     let conditions = WriteConditions::of(&headers);
     // A change is logged even if the client hangs up.
     let changed = detach_on_drop(async move {

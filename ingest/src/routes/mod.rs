@@ -3,6 +3,7 @@
 mod define;
 mod delete;
 mod form;
+mod session;
 mod submit;
 mod submit_batch;
 mod withdraw;
@@ -33,23 +34,30 @@ pub fn routes(
         .route(Role::Admin, "/v1/budgets/{budget}", put(define::define).delete(delete::delete))
         .into_router();
     let limits = deps.limits.clone();
-    let limited = |class| {
-        let limits = limits.clone();
-        from_fn_with_state(WriteLimit { limits, class, charging: Charging::ByHandler }, limit_write)
+    let limited = |class, charging| {
+        from_fn_with_state(WriteLimit { limits: limits.clone(), class, charging }, limit_write)
     };
     let service = Arc::new(IngestService::new(config, deps, metrics)?);
     let batches = Router::new()
         .route("/v1/budgets/{budget}/submissions/batch", post(submit_batch::submit_batch))
-        .route_layer(limited(EndpointClass::Batch));
+        .route_layer(limited(EndpointClass::Batch, Charging::ByHandler));
+    let sessions = Router::new()
+        .route("/v1/budgets/{budget}/session", post(session::open))
+        .route_layer(limited(EndpointClass::SignIn, Charging::BeforeHandler));
     Ok(Router::new()
         .route("/v1/budgets/{budget}/submissions", post(submit::submit))
         .route(
             "/v1/budgets/{budget}/submissions/batch",
             delete(withdraw::withdraw_person_named_batch),
         )
+        .route(
+            "/v1/budgets/{budget}/submissions/me",
+            put(submit::submit_own).delete(withdraw::withdraw_own),
+        )
         .route("/v1/budgets/{budget}/submissions/{person}", delete(withdraw::withdraw))
-        .route_layer(limited(EndpointClass::Submission))
+        .route_layer(limited(EndpointClass::Submission, Charging::ByHandler))
         .merge(batches)
+        .merge(sessions)
         .merge(form::routes(&limits))
         .merge(admin_routes)
         .with_state(service))

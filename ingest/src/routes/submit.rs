@@ -1,52 +1,113 @@
-//! `POST /v1/budgets/{budget}/submissions`
+//! `POST /v1/budgets/{budget}/submissions` and `PUT /v1/budgets/{budget}/submissions/me`
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
+use identity::Asker;
 use runtime::clock::now_ms;
 use runtime::limits::LimitTicket;
+use runtime::principal::PresentedCredentials;
 use runtime::problem::Problem;
-use schemas::{Budget, BudgetId, PersonId, ReceiptSigner, SubmissionId};
+use schemas::{Budget, BudgetId, ReceiptSigner, SubmissionId};
 
 use crate::charge::charge;
 use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::RequireJson;
-use crate::parse;
+use crate::parse::{self, ParsedSubmission};
 use crate::pending::{AppendOutcome, PendingSubmission};
+use crate::response::PersonPath;
 use crate::service::IngestService;
 use crate::{problems, response};
 
 pub(super) async fn submit(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
+    presented: PresentedCredentials,
     _: RequireJson,
     key: IdempotencyKey,
     ticket: LimitTicket,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let parsed = parse_body(&service, &budget, &key, &body).await;
-    let (pending, person) =
-        parsed.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(&service, &ticket, pending, &person).await
+    respond_to(&service, &ticket, &budget, &key, |budget| {
+        parse_as(&service.asker(budget, &presented)?, budget, &body)
+    })
+    .await
 }
 
-async fn parse_body(
+/// Sets the submission of the person who asks.
+pub(super) async fn submit_own(
+    State(service): State<Arc<IngestService>>,
+    Path(budget): Path<String>,
+    presented: PresentedCredentials,
+    _: RequireJson,
+    key: IdempotencyKey,
+    ticket: LimitTicket,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    respond_to(&service, &ticket, &budget, &key, |budget| {
+        let asker = service.asker(budget, &presented)?;
+        asker.own_person()?;
+        parse_as(&asker, budget, &body)
+    })
+    .await
+}
+
+/// Parses a body, and puts the person in it for whom the request may act.
+fn parse_as(
+    asker: &Asker,
+    budget: &Budget,
+    body: &[u8],
+) -> Result<(ParsedSubmission, PathOf), Problem> {
+    let (mut parsed, path) = match asker.is_person() {
+        true => (parse::own_submission(body, budget)?, PathOf::Me),
+        false => (parse::submission(body, budget)?, PathOf::Named),
+    };
+    parsed.person = asker.person_in_body(parsed.person)?;
+    Ok((parsed, path))
+}
+
+/// How a response names the person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PathOf {
+    Me,
+    Named,
+}
+
+async fn respond_to(
+    service: &IngestService,
+    ticket: &LimitTicket,
+    budget: &str,
+    key: &IdempotencyKey,
+    parse: impl Fn(&Budget) -> Result<(ParsedSubmission, PathOf), Problem>,
+) -> Result<Response, Problem> {
+    let prepared = prepare(service, budget, key, parse).await;
+    let (pending, person) =
+        prepared.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
+    append(service, ticket, pending, &person).await
+}
+
+async fn prepare(
     service: &IngestService,
     budget: &str,
     key: &IdempotencyKey,
-    body: &[u8],
-) -> Result<(PendingSubmission, PersonId), Problem> {
+    parse: impl Fn(&Budget) -> Result<(ParsedSubmission, PathOf), Problem>,
+) -> Result<(PendingSubmission, PersonPath), Problem> {
     let budget = service.open_budget(budget)?;
     let parse = |budget: &Budget| {
-        let mut parsed = parse::submission(body, budget)?;
+        let (mut parsed, path) = parse(budget)?;
         parsed.id =
             key.submission_id(parsed.id, &budget.id, parsed.person.as_ref(), &service.hasher)?;
-        Ok(parsed)
+        Ok((parsed, path))
     };
-    let (budget, parsed) = service.parse_against_frozen(budget, parse, |_| true).await?;
-    Ok(service.pending_submission(&budget, parsed, now_ms()))
+    let (budget, (parsed, path)) = service.parse_against_frozen(budget, parse, |_| true).await?;
+    let (pending, person) = service.pending_submission(&budget, parsed, now_ms());
+    let path = match path {
+        PathOf::Me => PersonPath::me(),
+        PathOf::Named => PersonPath::of(&person),
+    };
+    Ok((pending, path))
 }
 
 /// Charges one submission or withdrawal to the limits, appends it and builds the response.
@@ -54,7 +115,7 @@ pub(super) async fn append(
     service: &IngestService,
     ticket: &LimitTicket,
     pending: PendingSubmission,
-    person: &PersonId,
+    person: &PersonPath,
 ) -> Result<Response, Problem> {
     let budget = pending.submission.budget.clone();
     let id = pending.submission.id;
@@ -70,7 +131,7 @@ pub(super) async fn append(
 fn respond(
     outcome: Option<AppendOutcome>,
     budget: &BudgetId,
-    person: &PersonId,
+    person: &PersonPath,
     id: SubmissionId,
     signer: &ReceiptSigner,
 ) -> Result<Response, Problem> {

@@ -7,16 +7,18 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
+use identity::Asker;
 use runtime::clock::now_ms;
 use runtime::http::RequestId;
 use runtime::limits::LimitTicket;
+use runtime::principal::PresentedCredentials;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, BudgetId, ReceiptSigner, SubmissionId};
 
 use crate::charge::charge;
 use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::MediaType;
-use crate::parse::{self, ParsedBatch};
+use crate::parse::{self, ParsedBatch, ParsedSubmission};
 use crate::pending::{AppendOutcome, PendingSubmission};
 use crate::service::IngestService;
 use crate::{problems, response};
@@ -24,13 +26,14 @@ use crate::{problems, response};
 pub(super) async fn submit_batch(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
+    presented: PresentedCredentials,
     media_type: MediaType,
     key: IdempotencyKey,
     ticket: LimitTicket,
     request: Option<Extension<RequestId>>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let appended = append(&service, &ticket, &budget, media_type, &key, &body).await;
+    let appended = append(&service, &ticket, &budget, &presented, media_type, &key, &body).await;
     let (budget, results) = appended.map_err(|BatchRejected { problem, submissions }| {
         service.metrics.count_rejected(problem.kind(), submissions);
         problem
@@ -70,6 +73,7 @@ async fn append(
     service: &IngestService,
     ticket: &LimitTicket,
     budget: &str,
+    presented: &PresentedCredentials,
     media_type: MediaType,
     key: &IdempotencyKey,
     body: &[u8],
@@ -82,9 +86,14 @@ async fn append(
         );
         return Err(problem.into());
     }
-    let parse = |budget: &Budget| match media_type {
-        MediaType::Json => parse::json_array(body, budget),
-        MediaType::Ndjson => parse::ndjson(body, budget),
+    let parse = |budget: &Budget| {
+        let asker = service.asker(budget, presented)?;
+        asker.require_many()?;
+        let batch = match media_type {
+            MediaType::Json => parse::json_array(body, budget),
+            MediaType::Ndjson => parse::ndjson(body, budget),
+        };
+        Ok(batch?.into_iter().map(|item| of_asker(&asker, item?)).collect())
     };
     let any_valid = |batch: &ParsedBatch| batch.iter().any(Result::is_ok);
     let (budget, batch) = service.parse_against_frozen(budget, parse, any_valid).await?;
@@ -118,6 +127,12 @@ async fn append(
         }
     }
     Ok((budget, results))
+}
+
+/// Replaces the named person by the one for whom the request may act.
+fn of_asker(asker: &Asker, mut item: ParsedSubmission) -> Result<ParsedSubmission, Problem> {
+    item.person = asker.person_in_body(item.person.take())?;
+    Ok(item)
 }
 
 fn write_results(

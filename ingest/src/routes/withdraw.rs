@@ -6,57 +6,97 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use runtime::clock::now_ms;
 use runtime::limits::LimitTicket;
+use runtime::principal::PresentedCredentials;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::PersonId;
+use schemas::{Budget, PersonId};
 
 use super::submit::append;
 use crate::idempotency_key::IdempotencyKey;
 use crate::pending::PendingSubmission;
+use crate::response::PersonPath;
 use crate::service::IngestService;
 
 pub(super) async fn withdraw(
     State(service): State<Arc<IngestService>>,
     Path((budget, person)): Path<(String, String)>,
+    presented: PresentedCredentials,
     key: IdempotencyKey,
     ticket: LimitTicket,
 ) -> Result<Response, Problem> {
-    withdraw_person(&service, &ticket, &budget, &person, &key).await
+    withdraw_person(&service, &ticket, &budget, &key, |budget| {
+        named(&service, budget, &presented, &person)
+    })
+    .await
 }
 
 /// Handles the person whose id equals the last segment of the batch route.
 pub(super) async fn withdraw_person_named_batch(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
+    presented: PresentedCredentials,
     key: IdempotencyKey,
     ticket: LimitTicket,
 ) -> Result<Response, Problem> {
-    withdraw_person(&service, &ticket, &budget, "batch", &key).await
+    withdraw_person(&service, &ticket, &budget, &key, |budget| {
+        named(&service, budget, &presented, "batch")
+    })
+    .await
+}
+
+/// Withdraws the submission of the person who asks. Where the client names persons, one may be called `me`.
+pub(super) async fn withdraw_own(
+    State(service): State<Arc<IngestService>>,
+    Path(budget): Path<String>,
+    presented: PresentedCredentials,
+    key: IdempotencyKey,
+    ticket: LimitTicket,
+) -> Result<Response, Problem> {
+    withdraw_person(&service, &ticket, &budget, &key, |budget| {
+        if budget.identity.is_named_by_client() {
+            return named(&service, budget, &presented, "me");
+        }
+        let person = service.asker(budget, &presented)?.own_person()?;
+        Ok((person, PersonPath::me()))
+    })
+    .await
+}
+
+fn named(
+    service: &IngestService,
+    budget: &Budget,
+    presented: &PresentedCredentials,
+    person: &str,
+) -> Result<(PersonId, PersonPath), Problem> {
+    let asker = service.asker(budget, presented)?;
+    let person = PersonId::parse(person).map_err(|fault| {
+        Problem::new(ProblemKind::Malformed).detail(format!("the person in the path {fault}"))
+    })?;
+    let person = asker.person_in_path(person)?;
+    let path = if asker.is_person() { PersonPath::me() } else { PersonPath::of(&person) };
+    Ok((person, path))
 }
 
 async fn withdraw_person(
     service: &IngestService,
     ticket: &LimitTicket,
     budget: &str,
-    person: &str,
     key: &IdempotencyKey,
+    person: impl Fn(&Budget) -> Result<(PersonId, PersonPath), Problem>,
 ) -> Result<Response, Problem> {
-    let parsed = parse_request(service, budget, person, key).await;
-    let (pending, person) =
-        parsed.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(service, ticket, pending, &person).await
+    let (pending, path) = prepare(service, budget, key, person)
+        .inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
+    append(service, ticket, pending, &path).await
 }
 
-async fn parse_request(
+fn prepare(
     service: &IngestService,
     budget: &str,
-    person: &str,
     key: &IdempotencyKey,
-) -> Result<(PendingSubmission, PersonId), Problem> {
+    person: impl Fn(&Budget) -> Result<(PersonId, PersonPath), Problem>,
+) -> Result<(PendingSubmission, PersonPath), Problem> {
     let budget = service.open_budget(budget)?;
-    let person = PersonId::parse(person).map_err(|fault| {
-        Problem::new(ProblemKind::Malformed).detail(format!("the person in the path {fault}"))
-    })?;
+    let (person, path) = person(&budget)?;
     let id = key.submission_id(None, &budget.id, Some(&person), &service.hasher)?;
     // A withdrawal freezes nothing: it says nothing about categories, and nobody counts before the first allocation.
-    Ok((service.pending_withdrawal(&budget, &person, id, now_ms()), person))
+    Ok((service.pending_withdrawal(&budget, &person, id, now_ms()), path))
 }

@@ -12,6 +12,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
+use identity::Admission;
 use ingest::{IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::Settings;
@@ -19,10 +20,11 @@ use runtime::health::Health;
 use runtime::http::HttpConfig;
 use runtime::limits::{LimitsConfig, LocalCounters, RequestLimits};
 use runtime::metrics::Metrics;
+use runtime::principal::IdentityConfig;
 use schemas::{
     Budget, BudgetId, LogNumber, Offset, PartitionCount, PartitionId, PersonId, PersonKey,
-    PersonKeyHasher, Receipt, ReceiptProof, RecordDecoder, StoredBudget, SubmissionId, default_budgets,
-    partition_for,
+    PersonKeyHasher, Receipt, ReceiptProof, RecordDecoder, StoredBudget, SubmissionId,
+    default_budgets, partition_for,
 };
 use serde_json::Value;
 use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion};
@@ -315,6 +317,7 @@ pub struct Harness {
     pub definitions: Arc<FakeDefinitions>,
     pub idempotency: Arc<FakeIdempotency>,
     pub metrics: Metrics,
+    pub admission: Admission,
     router: Router,
 }
 
@@ -355,7 +358,10 @@ impl Harness {
         let mut reader = settings.reader();
         let (admin, limits) =
             (AdminConfig::read(&mut reader), LimitsConfig::read(&mut reader).unwrap());
-        let admin = AdminGuard::new(&reader.finish(admin).unwrap(), &metrics).unwrap();
+        let identity = IdentityConfig::read(&mut reader);
+        let (admin, identity) = reader.finish(admin.zip(identity)).unwrap();
+        let admin = AdminGuard::new(&admin, &metrics).unwrap();
+        let admission = Admission::new(&identity, &hasher(), admin.clone(), &metrics).unwrap();
         let counters = Arc::<LocalCounters>::default();
         let limits = RequestLimits::new(&limits, admin.clone(), counters, &metrics).unwrap();
         let deps = IngestDeps {
@@ -365,11 +371,12 @@ impl Harness {
             hasher: hasher(),
             admin,
             limits,
+            admission: admission.clone(),
         };
         let routes = ingest::routes(&config, deps, &metrics).unwrap();
         let http = HttpConfig::default();
         let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
-        Self { log, definitions, idempotency, metrics, router }
+        Self { log, definitions, idempotency, metrics, admission, router }
     }
 
     /// Changes the default budget.

@@ -55,6 +55,25 @@ pub struct FormRequest {
     pub receipt: Option<String>,
     /// `withdrawn`: the receipt of a withdrawal.
     pub withdrawn: Option<String>,
+    /// `code`: a personal code.
+    pub code: Option<TypedCode>,
+}
+
+/// A personal code as it was typed. `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TypedCode(String);
+
+impl TypedCode {
+    /// The code in clear text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for TypedCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TypedCode(hidden)")
+    }
 }
 
 impl FormRequest {
@@ -77,6 +96,7 @@ impl FormRequest {
                 "fault" => form.fault = form.fault.or(Some(value)),
                 "receipt" => form.receipt = form.receipt.or(Some(value)),
                 "withdrawn" => form.withdrawn = form.withdrawn.or(Some(value)),
+                "code" => form.code = form.code.or(Some(TypedCode(value))),
                 _ => {}
             }
         }

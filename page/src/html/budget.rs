@@ -143,8 +143,11 @@ pub(super) fn state(budget: &BudgetView, texts: &Texts) -> Markup {
 fn form_of(page: &BudgetPage<'_>) -> Markup {
     let BudgetPage { texts, budget, form, .. } = page;
     let path = budget.path();
-    let is_open = budget.openness == Openness::Open;
+    let (is_open, can_be_sent) = (budget.openness == Openness::Open, budget.takes_answers());
+    // The script opens the form to whoever comes with a token.
+    let needs_token = (is_open && !can_be_sent).then_some("");
     html! {
+        @if needs_token.is_some() { p class="notice" id="answers-elsewhere" { (texts.text("answers_elsewhere")) } }
         form id="allocation" method="get" action={ (path) "/confirm" } autocomplete="off" novalidate {
             input type="hidden" name="lang" value=(texts.language().tag());
             // The first submit button of the form is the one that Enter presses: it must never send.
@@ -153,17 +156,17 @@ fn form_of(page: &BudgetPage<'_>) -> Markup {
                     (texts.text("check"))
                 }
             }
-            fieldset disabled[!is_open] {
+            fieldset disabled[!can_be_sent] {
                 legend { (budget.name) " " span class="hint" { (texts.text("form_hint")) } }
                 (rows(budget, form.values, form.faults, texts))
             }
             @if is_open {
-                div class="tools" {
+                div class="tools" data-needs-token=[needs_token] hidden[!can_be_sent] {
                     button name="do" value="share" formaction=(path) { (texts.text("tool_share")) }
                     " "
                     button name="do" value="scale" formaction=(path) { (texts.text("tool_scale")) }
                 }
-                div class="bar" id="bar" {
+                div class="bar" id="bar" data-needs-token=[needs_token] hidden[!can_be_sent] {
                     output id="left" class="left" { (left_text(form.values.left(), texts)) }
                     span class="meter" aria-hidden="true" {}
                     button class="send" id="send" { (texts.text("send")) }

@@ -25,6 +25,8 @@ pub struct ConfirmPage<'a> {
     pub submission_id: SubmissionId,
     /// The slug of the problem with which sending failed.
     pub fault: Option<&'a str>,
+    /// Whether the person has to enter a personal code.
+    pub asks_code: bool,
 }
 
 /// Renders the confirmation page.
@@ -63,6 +65,7 @@ pub fn confirm_page(page: &ConfirmPage<'_>) -> String {
             input type="hidden" name="lang" value=(texts.language().tag());
             input type="hidden" name="submission_id" value=(page.submission_id);
             (hidden_fields(page.fields))
+            @if page.asks_code { (code_field(texts)) }
             button class="send" { (texts.text("send")) }
             " "
             a href=(change) { (texts.text("change_values")) }
@@ -71,10 +74,24 @@ pub fn confirm_page(page: &ConfirmPage<'_>) -> String {
     })
 }
 
+/// Renders the field for a personal code. The code is in no address and no page.
+pub(super) fn code_field(texts: &Texts) -> Markup {
+    html! {
+        p {
+            label for="code" { (texts.text("code_label")) }
+            " "
+            input id="code" name="code" required maxlength="32" size="20" autocomplete="off" autocapitalize="characters"
+                spellcheck="false" dir="ltr" aria-describedby="code-hint";
+            span id="code-hint" class="hint" { (texts.text("code_hint")) }
+        }
+    }
+}
+
 /// Says why sending failed, and whether trying again helps.
 pub(super) fn fault_text(slug: &str, texts: &Texts) -> Markup {
     let text = match slug {
         "forbidden" => texts.text("problem_cookies"),
+        "unauthorized" => texts.text("problem_code"),
         "budget-closed" => texts.text("problem_closed"),
         "in-flight" => texts.text("problem_in_flight"),
         "rate-limited" => texts.text("problem_rate_limited"),

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use schemas::{Openness, SubmissionId};
 
 use super::budget::heading;
-use super::confirm::fault_text;
+use super::confirm::{code_field, fault_text};
 use super::document::{Document, link};
 use super::results::results;
 use super::rows::percent;
@@ -36,6 +36,8 @@ pub struct MinePage<'a> {
 pub enum MineState {
     /// The browser has no cookie of the budget: nobody has taken part with it.
     Nobody,
+    /// The person has to enter a personal code first.
+    AsksCode,
     /// Nothing of the person is counted.
     NotCounted,
     /// The withdrawal with this receipt is counted.
@@ -92,7 +94,7 @@ pub fn mine_page(page: &MinePage<'_>) -> String {
             (progress(page))
         }
         @if let MineState::Counted(own) = &page.state { (shares(budget, own, texts)) (actions(page, own)) }
-        @if !matches!(page.state, MineState::Counted(_)) && budget.openness == Openness::Open {
+        @if !matches!(page.state, MineState::Counted(_)) && budget.takes_answers() {
             p { a href=(link(&budget.path(), texts.language())) { (texts.text("take_part")) } }
         }
         section id="results" {
@@ -107,6 +109,7 @@ fn progress(page: &MinePage<'_>) -> Markup {
     let MinePage { texts, budget, .. } = page;
     let (receipt, counted) = match &page.state {
         MineState::Nobody => return html! { p { (texts.text("mine_nobody")) } },
+        MineState::AsksCode => return code_form(page),
         MineState::NotCounted => return html! { p { (texts.text("mine_not_counted")) } },
         MineState::Withdrawn { receipt } => (receipt, texts.text("mine_withdrawn")),
         MineState::Counted(own) => (&own.receipt, texts.text("mine_counted")),
@@ -127,6 +130,18 @@ fn progress(page: &MinePage<'_>) -> Markup {
             (done(texts.text("mine_sent")))
             (done_with_receipt(receipt, texts))
             (done(counted))
+        }
+    }
+}
+
+/// Renders the form that opens a session with a personal code.
+fn code_form(page: &MinePage<'_>) -> Markup {
+    let MinePage { texts, budget, .. } = page;
+    html! {
+        form method="post" action={ (budget.path()) "/session" } {
+            input type="hidden" name="lang" value=(texts.language().tag());
+            (code_field(texts))
+            button { (texts.text("code_show")) }
         }
     }
 }

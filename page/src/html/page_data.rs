@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use maud::{Markup, PreEscaped, html};
-use schemas::{CategoryOrder, ResultsVisibility};
+use schemas::{CategoryOrder, IdentityRule, ResultsVisibility};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -16,6 +16,8 @@ use crate::view::{BudgetText, BudgetView, CategoryView, Results, Withheld};
 struct PageData<'a> {
     budget: BudgetData<'a>,
     state: &'static str,
+    /// How the form is sent: by the `script`, by the `form` itself, by the script with a `token`, or `elsewhere`.
+    sends: &'static str,
     language: &'static str,
     assets: String,
     texts: Option<&'a RawValue>,
@@ -121,6 +123,12 @@ pub(super) fn page_data(budget: &BudgetView, results: &Results, texts: &Texts) -
             closes_at: budget.closes_at,
         },
         state: budget.state(),
+        sends: match budget.identity {
+            IdentityRule::Code => "form",
+            IdentityRule::Token => "token",
+            IdentityRule::Unrecognized => "elsewhere",
+            _ => "script",
+        },
         language: texts.language().tag(),
         assets: Assets::embedded().folder(),
         texts: serde_json::from_str(texts.script()).ok(),

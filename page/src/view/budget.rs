@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use maud::{Markup, Render, html};
-use schemas::{Budget, CategoryOrder, Openness, Reference, ResultsVisibility, time_zone};
+use schemas::{
+    Budget, CategoryOrder, IdentityRule, Openness, Reference, ResultsVisibility, time_zone,
+};
 
 use super::translator::Translator;
 use crate::arithmetic::WHOLE;
@@ -34,6 +36,8 @@ pub struct BudgetView {
     pub closes_at: Option<Timestamp>,
     /// When its results are visible.
     pub results: ResultsVisibility,
+    /// Who the person of an answer is.
+    pub identity: IdentityRule,
     /// Whether it takes submissions now.
     pub openness: Openness,
 }
@@ -105,6 +109,7 @@ impl BudgetView {
             opens_at: budget.opens_at,
             closes_at: budget.closes_at,
             results: budget.results,
+            identity: budget.identity,
             openness: budget.openness(now),
         }
     }
@@ -116,6 +121,13 @@ impl BudgetView {
             Openness::Open => "open",
             Openness::Closed(_) => "closed",
         }
+    }
+
+    /// Whether the page's form can be sent now.
+    pub fn takes_answers(&self) -> bool {
+        let comes_from_elsewhere =
+            matches!(self.identity, IdentityRule::Token | IdentityRule::Unrecognized);
+        self.openness == Openness::Open && !comes_from_elsewhere
     }
 
     /// The path of the budget's page.

@@ -69,13 +69,14 @@ pub(super) fn authorize(
             credentials.find_by_token(token).ok_or(Refusal::WrongToken)?.clone()
         }
     };
-    if principal.role < required {
+    if !principal.role.includes(required) {
         return Err(Refusal::InsufficientRole(principal, required));
     }
     Ok(principal)
 }
 
-pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
+/// Returns the token of `Authorization: Bearer`.
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
@@ -95,6 +96,7 @@ mod tests {
     const VIEWER: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv";
     const OPERATOR: &str = "oooooooooooooooooooooooooooooooo";
     const ADMIN: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const SUBMITTER: &str = "ssssssssssssssssssssssssssssssss";
     const SHORT: &str = "a-token-of-31-characters-is-shor";
 
     fn credentials() -> Credentials {
@@ -103,6 +105,7 @@ mod tests {
             ("vera", "viewer", VIEWER),
             ("otto", "operator", OPERATOR),
             ("anna", "admin", ADMIN),
+            ("load", "submitter", SUBMITTER),
             ("sam", "admin", short),
         ];
         let line = |(name, role, token): (&str, &str, &str)| {
@@ -192,20 +195,26 @@ mod tests {
     }
 
     #[test]
-    fn a_role_includes_lower_roles_and_no_higher_ones() {
+    fn a_role_allows_what_it_includes_and_nothing_else() {
         let credentials = credentials();
-        for (token, role) in
-            [(VIEWER, Role::Viewer), (OPERATOR, Role::Operator), (ADMIN, Role::Admin)]
-        {
+        for (token, role) in [
+            (SUBMITTER, Role::Submitter),
+            (VIEWER, Role::Viewer),
+            (OPERATOR, Role::Operator),
+            (ADMIN, Role::Admin),
+        ] {
             for required in Role::ALL {
                 let header = format!("Bearer {token}");
                 let request = request("192.0.2.1:5", &[("authorization", &header)]);
                 match authorize(Some(&credentials), &request, required) {
                     Ok(who) => {
-                        assert!(role >= required && who.role() == role, "{role} for {required}")
+                        assert!(
+                            role.includes(required) && who.role() == role,
+                            "{role} for {required}"
+                        )
                     }
                     Err(refusal) => {
-                        assert!(role < required, "{role} for {required}");
+                        assert!(!role.includes(required), "{role} for {required}");
                         assert_eq!(refusal.problem().kind(), ProblemKind::Forbidden);
                         assert!(!format!("{refusal:?}").contains(token));
                     }

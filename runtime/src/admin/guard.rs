@@ -107,6 +107,16 @@ impl AdminGuard {
         }
     }
 
+    /// Returns the holder of a token, if it is a credential.
+    pub(crate) fn find_by_token(&self, token: &[u8]) -> Option<Principal> {
+        self.0.credentials.load().as_deref()?.find_by_token(token).cloned()
+    }
+
+    /// Returns the administrator that clients on the same machine are; `None` if credentials are configured.
+    pub(crate) fn local_administrator(&self) -> Option<Principal> {
+        self.0.credentials.load().is_none().then(Principal::local)
+    }
+
     /// Returns the path of the tokens file, and its text at the start.
     pub(super) fn tokens_file(&self) -> Option<(Arc<PathBuf>, String)> {
         self.0.tokens_file.clone()

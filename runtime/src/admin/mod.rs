@@ -24,6 +24,7 @@ mod role;
 mod routes;
 mod tokens_file;
 
+pub(crate) use authorize::bearer_token;
 pub use config::AdminConfig;
 pub use credentials::{Credentials, Principal};
 pub use guard::AdminGuard;

@@ -5,9 +5,11 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// The rights of a credential. Each role includes the rights of the roles before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The rights of a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
+    /// Submits for other persons, alone and in batches. For programs: reads no administrator routes.
+    Submitter,
     /// Reads administrator routes.
     Viewer,
     /// Starts and cancels jobs, decides on dead letters, clears caches.
@@ -17,12 +19,24 @@ pub enum Role {
 }
 
 impl Role {
-    /// All roles, in ascending order of rights.
-    pub const ALL: [Self; 3] = [Self::Viewer, Self::Operator, Self::Admin];
+    /// All roles.
+    pub const ALL: [Self; 4] = [Self::Submitter, Self::Viewer, Self::Operator, Self::Admin];
+
+    /// Whether the rights of this role include those of another. Operators include viewers, and admins everyone; a
+    /// submitter's rights concern persons' submissions, which viewers and operators do not see.
+    pub const fn includes(self, required: Self) -> bool {
+        match self {
+            Self::Submitter => matches!(required, Self::Submitter),
+            Self::Viewer => matches!(required, Self::Viewer),
+            Self::Operator => matches!(required, Self::Viewer | Self::Operator),
+            Self::Admin => true,
+        }
+    }
 
     /// Returns the name used in the tokens file, in responses, in the log and as a label.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Submitter => "submitter",
             Self::Viewer => "viewer",
             Self::Operator => "operator",
             Self::Admin => "admin",

@@ -163,7 +163,7 @@ impl Parser {
         }
         let role = role.parse::<Role>();
         if role.is_err() {
-            self.fault(number, "expected a role: viewer, operator or admin");
+            self.fault(number, "expected a role: submitter, viewer, operator or admin");
         }
         let digest = digest.strip_prefix("sha256:").and_then(TokenDigest::parse);
         if digest.is_none() {

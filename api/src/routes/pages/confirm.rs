@@ -5,21 +5,19 @@ use std::sync::Arc;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::header::SET_COOKIE;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderValue, StatusCode};
+use identity::cookie;
 use page::form::{self, FormValues};
 use page::html::{ConfirmPage, confirm_page};
-use page::person;
 use page::view::BudgetView;
 use runtime::random::random_128_bits;
-use schemas::{Budget, Openness, SubmissionId};
+use schemas::{Budget, IdentityRule, SubmissionId};
 use uuid::Uuid;
 
 use super::html_response::{private_page, see_other};
 use super::lookup;
 use super::page_request::PageRequest;
 use crate::routes::ApiState;
-
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 pub(super) async fn page(
     State(api): State<Arc<ApiState>>,
@@ -28,16 +26,20 @@ pub(super) async fn page(
 ) -> Response {
     let request = PageRequest::of(&request.into_parts().0);
     match lookup::budget(&api, &budget, &request) {
-        Ok(budget) => confirm(&budget, &request),
+        Ok(budget) => confirm(&api, &budget, &request),
         Err(response) => *response,
     }
 }
 
-/// Shows an allocation to be sent, and makes the browser a person of the budget. Faulty values go back to the form.
-fn confirm(budget: &Budget, request: &PageRequest) -> Response {
+/// Shows an allocation to be sent, and makes the browser a person of the budget, or asks for a personal code. Faulty
+/// values go back to the form.
+fn confirm(api: &ApiState, budget: &Budget, request: &PageRequest) -> Response {
+    let view = BudgetView::new(budget, request.language(), request.now);
+    let is_known = request.person(&api.admission, budget).is_some();
+    let asks_code = !is_known && budget.identity == IdentityRule::Code;
     let lang = ("lang", request.language().tag());
     let values = FormValues::of(budget, &request.form);
-    if budget.openness(request.now) != Openness::Open || request.form.fields.is_empty() {
+    if !view.takes_answers() || request.form.fields.is_empty() {
         return see_other(&format!("/budgets/{}?{}", budget.id, form::query(&[], &[lang])));
     }
     if !values.faults().is_empty() {
@@ -47,29 +49,32 @@ fn confirm(budget: &Budget, request: &PageRequest) -> Response {
     let values = values.tidied(request.texts.numbers());
     let html = confirm_page(&ConfirmPage {
         texts: request.texts,
-        budget: &BudgetView::new(budget, request.language(), request.now),
+        budget: &view,
         fields: &form::fields(budget, &values),
         values: &values,
         submission_id: request.form.submission_id().unwrap_or(SubmissionId(Uuid::new_v4())),
         fault: request.form.fault.as_deref(),
+        asks_code,
     });
-    if request.person().is_some() {
+    if is_known || asks_code {
         return private_page(StatusCode::OK, html);
     }
-    match person_cookie(budget, request) {
-        Some(cookie) => {
+    match person_cookies(budget, request) {
+        Some(cookies) => {
             let mut response = private_page(StatusCode::OK, html);
-            response.headers_mut().insert(SET_COOKIE, cookie);
+            for cookie in cookies {
+                response.headers_mut().append(SET_COOKIE, cookie);
+            }
             response
         }
         None => lookup::not_now(request),
     }
 }
 
-/// Builds the cookie of a new person; `None` without random bits.
-fn person_cookie(budget: &Budget, request: &PageRequest) -> Option<HeaderValue> {
-    let secure =
-        person::is_https(request.header(X_FORWARDED_PROTO), request.header(header::ORIGIN));
-    let cookie = person::set_cookie(budget, random_128_bits().ok()?, request.now, secure);
-    HeaderValue::from_str(&cookie).ok()
+/// Builds the cookies of a new person; `None` without random bits.
+fn person_cookies(budget: &Budget, request: &PageRequest) -> Option<Vec<HeaderValue>> {
+    let secure = cookie::is_https(&request.headers);
+    let id = cookie::new_person(random_128_bits().ok()?);
+    let cookies = cookie::set_person(budget, &id, request.now, secure);
+    cookies.iter().map(|cookie| HeaderValue::from_str(cookie).ok()).collect()
 }

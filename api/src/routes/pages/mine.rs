@@ -15,7 +15,7 @@ use page::html::{MinePage, MineState, OwnAllocation, mine_page};
 use page::view::BudgetView;
 use runtime::http::prefers_json;
 use runtime::problem::Problem;
-use schemas::{Budget, PartitionCount, PersonId, ReceiptProof, SubmissionId};
+use schemas::{Budget, IdentityRule, PartitionCount, PersonId, ReceiptProof, SubmissionId};
 use uuid::Uuid;
 
 use super::html_response::private_page;
@@ -38,13 +38,13 @@ pub(super) async fn page(
     let (parts, _) = request.into_parts();
     let request = PageRequest::of(&parts);
     if prefers_json(&parts.headers) {
-        let Some(person) = request.person() else {
+        let catalog = api.definitions.catalog();
+        let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
+        let Some(person) = request.person(&api.admission, budget) else {
             return Ok(
                 (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "private, no-store")]).into_response()
             );
         };
-        let catalog = api.definitions.catalog();
-        let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
         return person::respond(&api, budget, &person, &parts).await;
     }
     Ok(match lookup::budget(&api, &budget, &request) {
@@ -54,8 +54,9 @@ pub(super) async fn page(
 }
 
 async fn html(api: &ApiState, budget: &Budget, request: &PageRequest, parts: &Parts) -> Response {
-    let state = match request.person() {
+    let state = match request.person(&api.admission, budget) {
         Some(person) => state(api, budget, &person, request, parts).await,
+        None if budget.identity == IdentityRule::Code => Some(MineState::AsksCode),
         None => Some(MineState::Nobody),
     };
     let Some(state) = state else { return lookup::not_now(request) };

@@ -1,20 +1,22 @@
 //! What a page needs of its request.
 
-use http::header::{ACCEPT_LANGUAGE, COOKIE};
+use http::header::ACCEPT_LANGUAGE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
+use identity::Admission;
 use jiff::Timestamp;
 use page::form::FormRequest;
 use page::language::Language;
-use page::person;
 use page::texts::Texts;
-use schemas::PersonId;
+use runtime::principal::PresentedCredentials;
+use schemas::{Budget, PersonId};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// A request of a page.
 pub(super) struct PageRequest {
     pub headers: HeaderMap,
+    presented: PresentedCredentials,
     pub path: String,
     pub query: String,
     /// The query's members.
@@ -36,6 +38,7 @@ impl PageRequest {
         let language = Language::choose(form.lang.as_deref(), accept);
         Self {
             headers: parts.headers.clone(),
+            presented: PresentedCredentials::of(parts),
             path: parts.uri.path().to_owned(),
             query,
             texts: Texts::of(language),
@@ -49,15 +52,8 @@ impl PageRequest {
         self.texts.language()
     }
 
-    /// Returns the person of the request's cookie.
-    pub fn person(&self) -> Option<PersonId> {
-        person::from_cookies(
-            self.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()),
-        )
-    }
-
-    /// Returns a header as text.
-    pub fn header(&self, name: HeaderName) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
+    /// Returns the person of the request in a budget.
+    pub fn person(&self, admission: &Admission, budget: &Budget) -> Option<PersonId> {
+        admission.person_of_page(budget, &self.presented)
     }
 }

@@ -1,4 +1,5 @@
-//! The forms of the pages: the same submissions and withdrawals as under `/v1`, urlencoded, by the person of a cookie.
+//! The forms of the pages: the same submissions and withdrawals as under `/v1`, urlencoded, by the person of a cookie
+//! or of a personal code.
 //!
 //! A browser without a script gets `303` to a page, which `api` renders; a script, which accepts JSON, gets the answers
 //! and problems of `/v1`. Posts from pages of other sites are refused.
@@ -7,7 +8,7 @@ mod form_post;
 mod form_response;
 mod person;
 mod redirect;
-mod same_origin;
+mod session;
 mod submit;
 mod withdraw;
 
@@ -22,17 +23,20 @@ use crate::service::IngestService;
 
 /// Builds the routes of the forms, with their limits.
 pub(super) fn routes(limits: &RequestLimits) -> Router<Arc<IngestService>> {
-    let limited = |charging| {
-        let limits = limits.clone();
-        let limit = WriteLimit { limits, class: EndpointClass::Submission, charging };
+    let limited = |class, charging| {
+        let limit = WriteLimit { limits: limits.clone(), class, charging };
         from_fn_with_state(limit, limit_write)
     };
     let person = Router::new()
         .route("/budgets/{budget}/person", post(person::make_person))
-        .route_layer(limited(Charging::BeforeHandler));
+        .route_layer(limited(EndpointClass::Submission, Charging::BeforeHandler));
+    let session = Router::new()
+        .route("/budgets/{budget}/session", post(session::open))
+        .route_layer(limited(EndpointClass::SignIn, Charging::BeforeHandler));
     Router::new()
         .route("/budgets/{budget}/submit", post(submit::submit))
         .route("/budgets/{budget}/withdraw", post(withdraw::withdraw))
-        .route_layer(limited(Charging::ByHandlerAlone))
+        .route_layer(limited(EndpointClass::Submission, Charging::ByHandlerAlone))
         .merge(person)
+        .merge(session)
 }

@@ -31,6 +31,14 @@ pub(super) fn to_mine(
     see_other(&format!("/budgets/{budget}/mine?{query}"))
 }
 
+/// Goes to the person's own page, as it is now.
+pub(super) fn to_own_page(budget: &BudgetId, form: &FormRequest) -> Response {
+    match form::query(&[], &with_language(form, &[])) {
+        query if query.is_empty() => see_other(&format!("/budgets/{budget}/mine")),
+        query => see_other(&format!("/budgets/{budget}/mine?{query}")),
+    }
+}
+
 /// Goes to a page of the budget that says why the form was refused, and keeps what was typed.
 ///
 /// Faults of the values are shown by the form, everything else by the page that posted it, `retry`, with the same submission

@@ -6,16 +6,20 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
+use identity::OpenedSession;
 use runtime::clock::now_ms;
 use runtime::limits::LimitTicket;
+use runtime::principal::PresentedCredentials;
 use runtime::problem::Problem;
-use schemas::{Budget, BudgetId};
+use schemas::{Budget, BudgetId, IdentityRule};
 
 use super::form_post::FormPost;
 use super::form_response::{Targets, respond};
 use crate::idempotency_key::IdempotencyKey;
 use crate::parse;
 use crate::problems;
+use crate::response::PersonPath;
+use crate::routes::session::set_cookies;
 use crate::routes::submit::append;
 use crate::service::IngestService;
 
@@ -24,15 +28,22 @@ const TARGETS: Targets = Targets { receipt_member: "receipt", retry_page: "confi
 pub(super) async fn submit(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
+    presented: PresentedCredentials,
     key: IdempotencyKey,
     ticket: LimitTicket,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let id = BudgetId::parse(&budget).map_err(|_| problems::budget_not_found())?;
-    let post = FormPost::read(&headers, &body)?;
-    let accepted = accept(&service, &ticket, &id, &key, &post).await;
-    Ok(respond(&service, &id, &post, accepted, &TARGETS))
+    let post = FormPost::read(&headers, presented, &body)?;
+    // The session lasts even if nothing is accepted now: the code need not be entered again.
+    let mut session = None;
+    let accepted = accept(&service, &ticket, &id, &key, &post, &headers, &mut session).await;
+    let mut response = respond(&service, &id, &post, accepted, &TARGETS);
+    if let Some(opened) = &session {
+        set_cookies(&mut response, opened)?;
+    }
+    Ok(response)
 }
 
 async fn accept(
@@ -41,20 +52,29 @@ async fn accept(
     id: &BudgetId,
     key: &IdempotencyKey,
     post: &FormPost,
+    headers: &HeaderMap,
+    session: &mut Option<OpenedSession>,
 ) -> Result<Response, Problem> {
     let parsed = async {
         let budget = service.open_budget(id.as_str())?;
-        let person = post.require_person()?;
+        *session = post.open_session(service, &budget, headers)?;
+        let holder = session.as_ref().map(|opened| &opened.person);
         let parse = |budget: &Budget| {
-            let mut parsed = parse::form(&post.form, budget, person)?;
-            parsed.id = key.submission_id(parsed.id, &budget.id, Some(person), &service.hasher)?;
+            // A budget whose rule has just changed has no personal codes.
+            let holder = holder.filter(|_| budget.identity == IdentityRule::Code);
+            let person = match holder {
+                Some(holder) => holder.clone(),
+                None => post.require_person(service, budget)?,
+            };
+            let mut parsed = parse::form(&post.form, budget, &person)?;
+            parsed.id = key.submission_id(parsed.id, &budget.id, Some(&person), &service.hasher)?;
             Ok(parsed)
         };
         let (budget, parsed) = service.parse_against_frozen(budget, parse, |_| true).await?;
         Ok(service.pending_submission(&budget, parsed, now_ms()))
     };
-    let (pending, person) = parsed
+    let (pending, _) = parsed
         .await
         .inspect_err(|problem: &Problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(service, ticket, pending, &person).await
+    append(service, ticket, pending, &PersonPath::me()).await
 }

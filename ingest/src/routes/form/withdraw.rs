@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use runtime::clock::now_ms;
 use runtime::limits::LimitTicket;
+use runtime::principal::PresentedCredentials;
 use runtime::problem::{Faults, Problem, ProblemKind};
-use schemas::{BudgetId, PersonId};
+use schemas::BudgetId;
 
 use super::form_post::FormPost;
 use super::form_response::{Targets, respond};
@@ -17,6 +18,7 @@ use crate::idempotency_key::IdempotencyKey;
 use crate::parse;
 use crate::pending::PendingSubmission;
 use crate::problems;
+use crate::response::PersonPath;
 use crate::routes::submit::append;
 use crate::service::IngestService;
 
@@ -25,13 +27,14 @@ const TARGETS: Targets = Targets { receipt_member: "withdrawn", retry_page: "min
 pub(super) async fn withdraw(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
+    presented: PresentedCredentials,
     key: IdempotencyKey,
     ticket: LimitTicket,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let id = BudgetId::parse(&budget).map_err(|_| problems::budget_not_found())?;
-    let post = FormPost::read(&headers, &body)?;
+    let post = FormPost::read(&headers, presented, &body)?;
     let accepted = accept(&service, &ticket, &id, &key, &post).await;
     Ok(respond(&service, &id, &post, accepted, &TARGETS))
 }
@@ -43,25 +46,25 @@ async fn accept(
     key: &IdempotencyKey,
     post: &FormPost,
 ) -> Result<Response, Problem> {
-    let (pending, person) = parse_post(service, id, key, post)
+    let pending = parse_post(service, id, key, post)
         .inspect_err(|problem: &Problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(service, ticket, pending, person).await
+    append(service, ticket, pending, &PersonPath::me()).await
 }
 
 /// Parses a withdrawal, which freezes nothing, as under `/v1`.
-fn parse_post<'p>(
+fn parse_post(
     service: &IngestService,
     id: &BudgetId,
     key: &IdempotencyKey,
-    post: &'p FormPost,
-) -> Result<(PendingSubmission, &'p PersonId), Problem> {
+    post: &FormPost,
+) -> Result<PendingSubmission, Problem> {
     let budget = service.open_budget(id.as_str())?;
-    let person = post.require_person()?;
+    let person = post.require_person(service, &budget)?;
     let mut faults = Faults::default();
     let in_form = parse::submission_id(&post.form, &mut faults);
     if !faults.is_empty() {
         return Err(faults.into_problem(ProblemKind::Malformed));
     }
-    let submission_id = key.submission_id(in_form, &budget.id, Some(person), &service.hasher)?;
-    Ok((service.pending_withdrawal(&budget, person, submission_id, now_ms()), person))
+    let submission_id = key.submission_id(in_form, &budget.id, Some(&person), &service.hasher)?;
+    Ok(service.pending_withdrawal(&budget, &person, submission_id, now_ms()))
 }

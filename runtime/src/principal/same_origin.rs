@@ -1,21 +1,41 @@
-//! Refuses posts that a page of another site makes with our cookie.
+//! Whether one of our own pages sent a request: refuses what a page of another site does with our cookies.
 
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, HeaderName};
-use runtime::problem::{Problem, ProblemKind};
+
+use crate::problem::{Problem, ProblemKind};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Requires that one of our own pages sent the request: by `Sec-Fetch-Site` if it is there, else by `Origin`.
+/// Which page sent a request, as the browser says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestOrigin {
+    /// One of our own pages.
+    Own,
+    /// A page of another site, or nothing that a page can be.
+    Other,
+    /// No browser says so: a program, or an old browser.
+    Unknown,
+}
+
+impl RequestOrigin {
+    /// Reads the origin: by `Sec-Fetch-Site` if it is there, else by `Origin`.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let is_own = match headers.get(SEC_FETCH_SITE) {
+            Some(site) => site == "same-origin",
+            None if headers.contains_key(ORIGIN) => origin_is_host(headers),
+            None => return Self::Unknown,
+        };
+        if is_own { Self::Own } else { Self::Other }
+    }
+}
+
+/// Requires that one of our own pages sent the request.
 ///
 /// # Errors
 /// The problem of a request from elsewhere, or of one that does not say where it comes from.
-pub(super) fn require_same_origin(headers: &HeaderMap) -> Result<(), Problem> {
-    let ours = match headers.get(SEC_FETCH_SITE) {
-        Some(site) => site == "same-origin",
-        None => origin_is_host(headers),
-    };
-    if ours {
+pub fn require_same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    if RequestOrigin::of(headers) == RequestOrigin::Own {
         return Ok(());
     }
     Err(Problem::new(ProblemKind::Forbidden).detail(

@@ -1,0 +1,154 @@
+//! Who may read whose allocation, where the service vouches for persons.
+
+use std::time::Duration;
+
+use identity::{CodeKey, Serial};
+use runtime::admin::{Role, TokensFile};
+use runtime::clock::now_ms;
+use runtime::principal::{Session, SessionKey};
+use schemas::{Budget, IdentityRule, PersonId, partition_for};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::fakes::{id, partitions};
+use crate::provider;
+use crate::test_server::*;
+
+const ME: &str = "/v1/budgets/town/submissions/me";
+const SUBMITTER: &str = "ssssssssssssssssssssssssssssssss";
+const VIEWER: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv";
+const COOKIE: (&str, &str) = ("cookie", "allocator_person=a-AAAAAAAAAAAAAAAAAAAAAA");
+
+/// A server with a tokens file and an identity provider.
+fn server(rule: IdentityRule) -> (TestServer, TempDir) {
+    let dir = TempDir::new().unwrap();
+    let (tokens, keys) = (dir.path().join("tokens"), dir.path().join("keys.json"));
+    let lines = [
+        TokensFile::line("import", Role::Submitter, SUBMITTER),
+        TokensFile::line("vera", Role::Viewer, VIEWER),
+    ];
+    std::fs::write(&tokens, lines.join("\n")).unwrap();
+    std::fs::write(&keys, provider::key_set()).unwrap();
+    let server = TestServer::with_settings(&[
+        ("admin.tokens_file", tokens.to_str().unwrap()),
+        ("identity.token_issuer", provider::ISSUER),
+        ("identity.token_keys", keys.to_str().unwrap()),
+    ]);
+    server.definitions.put(Budget { identity: rule, ..budget("town") });
+    (server, dir)
+}
+
+fn put(server: &TestServer, issuer: &str, subject: &str) {
+    let person = PersonId::of_issuer(issuer, subject).unwrap();
+    let key = server.hasher.key(&id("town"), &person);
+    let partition = partition_for(&key, partitions());
+    server.store.put_row(partition, row(key, "town", 3, &[4_000, 6_000]));
+}
+
+fn session(server: &TestServer, method: &str, subject: &str, budget: &str) -> String {
+    let key = SessionKey::new(&server.hasher.derived_secret("sessions"));
+    let now_s = now_ms() / 1_000;
+    let session = Session { method, subject, budget, begins_at_s: now_s, ends_at_s: now_s + 1_000 };
+    format!("Bearer {}", key.sign(&session))
+}
+
+async fn status(server: &TestServer, path: &str, headers: &[(&str, &str)]) -> u16 {
+    server.get_with(path, headers).await.status.as_u16()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_reads_the_own_allocation_alone_and_services_read_everyones() {
+    let (server, _dir) = server(IdentityRule::Code);
+    let (own, other) = (Serial::new(1).unwrap().to_string(), Serial::new(2).unwrap().to_string());
+    put(&server, "code", &own);
+    put(&server, "code", &other);
+    let path = |serial: &str| format!("/v1/budgets/town/submissions/{serial}");
+    let token = session(&server, "code", &own, "town");
+    let headers = [("authorization", token.as_str())];
+    let got = server.get_with(ME, &headers).await;
+    assert_eq!((got.status.as_u16(), got.header("cache-control")), (200, "private, no-store"));
+    assert_eq!(status(&server, &path(&own), &headers).await, 200);
+    assert_eq!(status(&server, &path(&other), &headers).await, 403);
+    assert_eq!(status(&server, &path("nobody"), &headers).await, 403, "whether somebody exists");
+    for (path, expected) in [(ME, 401), (&*path(&own), 401)] {
+        assert_eq!(status(&server, path, &[]).await, expected);
+    }
+    let bearer = |token| format!("Bearer {token}");
+    let (submitter, viewer) = (bearer(SUBMITTER), bearer(VIEWER));
+    assert_eq!(status(&server, &path(&other), &[("authorization", &submitter)]).await, 200);
+    assert_eq!(status(&server, ME, &[("authorization", &submitter)]).await, 403);
+    assert_eq!(status(&server, &path(&other), &[("authorization", &viewer)]).await, 403);
+    let elsewhere = session(&server, "code", &own, "park");
+    assert_eq!(status(&server, ME, &[("authorization", &elsewhere)]).await, 403);
+    let otherwise = session(&server, "anonymous", &own, "town");
+    assert_eq!(status(&server, ME, &[("authorization", &otherwise)]).await, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_browser_is_the_same_person_on_the_page_and_under_v1() {
+    let (server, _dir) = server(IdentityRule::Anonymous);
+    put(&server, "anonymous", "a-AAAAAAAAAAAAAAAAAAAAAA");
+    let script = ("accept", "application/json");
+    let mine = server.get_with("/budgets/town/mine", &[COOKIE, script]).await;
+    let own = server.get_with(ME, &[COOKIE]).await;
+    assert_eq!((mine.status.as_u16(), &mine.text), (200, &own.text));
+    let page = server.get_with("/budgets/town/confirm?c.health=100", &[]).await;
+    let paths = page.headers.get_all("set-cookie").iter().count();
+    assert_eq!(paths, 2, "for the pages and for the routes under /v1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_codes_count_the_page_asks_for_one_until_there_is_a_session() {
+    let (server, _dir) = server(IdentityRule::Code);
+    let field = "name=\"code\"";
+    let confirm = "/budgets/town/confirm?c.health=100";
+    for path in [confirm, "/budgets/town/mine"] {
+        let page = server.get(path).await;
+        assert!(page.text.contains(field), "{path}");
+        assert!(!page.headers.contains_key("set-cookie"), "{path}");
+    }
+    let script = [("accept", "application/json")];
+    assert_eq!(status(&server, "/budgets/town/mine", &script).await, 204);
+    let serial = Serial::new(1).unwrap();
+    put(&server, "code", &serial.to_string());
+    let token = session(&server, "code", &serial.to_string(), "town");
+    let cookie = token.replace("Bearer ", "allocator_session=");
+    let cookie = [("cookie", cookie.as_str())];
+    assert!(!server.get_with(confirm, &cookie).await.text.contains(field));
+    let mine = server.get_with("/budgets/town/mine", &cookie).await;
+    assert!(!mine.text.contains(field) && mine.text.contains("Withdraw"), "{}", mine.text);
+    let code = CodeKey::new(&server.hasher, &id("town")).code(serial);
+    assert!(!mine.text.contains(&code));
+    let budget = server.get("/budgets/town").await;
+    assert!(budget.text.contains("\"sends\":\"form\"") && !budget.text.contains(field));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_tokens_count_the_page_shows_a_form_that_cannot_be_sent() {
+    let (server, _dir) = server(IdentityRule::Token);
+    let page = server.get("/budgets/town").await;
+    assert!(page.text.contains("<fieldset disabled>") && page.text.contains("\"sends\":\"token\""));
+    assert_eq!(status(&server, "/budgets/town/confirm?c.health=100", &[]).await, 303);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_forged_token_reads_an_allocation() {
+    let (server, _dir) = server(IdentityRule::Token);
+    put(&server, provider::ISSUER, "s-1");
+    tokio::spawn(server.admission.clone().refresh_keys(CancellationToken::new()));
+    let now_s = now_ms() / 1_000;
+    let good = format!("Bearer {}", provider::signed(&provider::claims(now_s)));
+    let good = [("authorization", good.as_str())];
+    while status(&server, ME, &good).await == 503 {
+        // The background task announces nothing: a pause between two tries.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(status(&server, ME, &good).await, 200);
+    for (what, token) in provider::forged(now_s) {
+        let token = format!("Bearer {token}");
+        for path in [ME, "/v1/budgets/town/submissions/s-1"] {
+            let headers = [("authorization", token.as_str()), COOKIE];
+            assert_eq!(status(&server, path, &headers).await, 401, "{what} at {path}");
+        }
+    }
+}

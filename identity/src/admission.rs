@@ -1,0 +1,227 @@
+//! From credentials and a budget's identity rule to the persons for whom a request may act.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use prometheus::IntCounterVec;
+use runtime::admin::{AdminGuard, Role};
+use runtime::clock::now_ms;
+use runtime::metrics::{Metrics, MetricsError};
+use runtime::principal::{
+    Authenticator, AuthenticatorError, CredentialFault, IdentityConfig, Person,
+    PresentedCredentials, Principal, RequestOrigin, SessionKey, credentials_required,
+};
+use runtime::problem::{Problem, ProblemKind};
+use schemas::{Budget, IdentityRule, PersonId, PersonKeyHasher};
+use tokio_util::sync::CancellationToken;
+
+use crate::asker::Asker;
+use crate::cookie;
+
+/// The issuers of persons whom this service itself vouches for. An identity provider's is a URL.
+pub(crate) const ANONYMOUS: &str = "anonymous";
+pub(crate) const CODE: &str = "code";
+
+/// What a request does with a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads it.
+    Read,
+    /// Sets or withdraws it. A cookie alone does not suffice: another site's page could have sent it.
+    Write,
+}
+
+/// Why admission cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmissionError {
+    /// The authenticator cannot be created.
+    #[error(transparent)]
+    Authenticator(#[from] AuthenticatorError),
+    /// A metric's name is taken, which is a bug.
+    #[error("metrics: {0}")]
+    Metrics(#[from] MetricsError),
+}
+
+/// Decides who may act for whom. Cheap to clone.
+#[derive(Clone)]
+pub struct Admission {
+    pub(crate) authenticator: Authenticator,
+    pub(crate) hasher: PersonKeyHasher,
+    pub(crate) session_lifetime: SignedDuration,
+    pub(crate) sessions: IntCounterVec,
+}
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Admission")
+    }
+}
+
+impl Admission {
+    /// Creates the admission of a process.
+    ///
+    /// # Errors
+    /// When a metric's name is taken, or no HTTP client can be built.
+    pub fn new(
+        config: &IdentityConfig,
+        hasher: &PersonKeyHasher,
+        admin: AdminGuard,
+        metrics: &Metrics,
+    ) -> Result<Self, AdmissionError> {
+        let sessions = metrics.counter_vec(
+            "identity_sessions_total",
+            "Sessions that were asked for, by outcome: opened, refused.",
+            &["outcome"],
+        )?;
+        let key = SessionKey::new(&hasher.derived_secret("sessions"));
+        Ok(Self {
+            authenticator: Authenticator::new(config, key, admin, metrics)?,
+            hasher: hasher.clone(),
+            session_lifetime: SignedDuration::try_from(config.session_lifetime)
+                .unwrap_or(SignedDuration::MAX),
+            sessions,
+        })
+    }
+
+    /// Keeps the identity provider's keys up to date, until `stop`.
+    pub async fn refresh_keys(self, stop: CancellationToken) {
+        self.authenticator.refresh_keys(stop).await;
+    }
+
+    /// Whether budgets with a rule can be used in this deployment.
+    pub fn supports(&self, rule: IdentityRule) -> bool {
+        rule != IdentityRule::Token || self.authenticator.token_issuer().is_some()
+    }
+
+    /// Returns for whom a request may act in a budget.
+    ///
+    /// # Errors
+    /// When the credentials are missing or invalid, or do not allow the request.
+    pub fn asker(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+        access: Access,
+    ) -> Result<Asker, Problem> {
+        let Some(issuer) = self.issuer(budget.identity)? else { return Ok(Asker::Unproven) };
+        let now_s = now_ms() / 1_000;
+        let refused = |fault: CredentialFault| fault.problem();
+        let principal = match self.authenticator.authenticate(presented, now_s).map_err(refused)? {
+            Principal::Anonymous => {
+                match self.person_of_cookies(budget, presented, now_s).map_err(refused)? {
+                    Some(_) if access == Access::Write && !is_own_page(presented) => {
+                        return Err(cross_site());
+                    }
+                    Some(person) => Principal::Person(person),
+                    None => Principal::Anonymous,
+                }
+            }
+            principal => principal,
+        };
+        match principal {
+            Principal::Person(person) => person_asker(budget, issuer, &person),
+            Principal::Service { .. } => Ok(Asker::OnBehalf { issuer }),
+            Principal::Administrator { role, .. } if role.includes(Role::Submitter) => {
+                Ok(Asker::OnBehalf { issuer })
+            }
+            Principal::Administrator { .. } => Err(Problem::new(ProblemKind::Forbidden)
+                .detail("persons' submissions are for the roles `submitter` and `admin`")),
+            Principal::Anonymous => Err(credentials_required(how_to_get_credentials(budget))),
+        }
+    }
+
+    /// Returns the person of a page's request: of its cookies, or of its token. `None` without one.
+    pub fn person_of_page(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+    ) -> Option<PersonId> {
+        if budget.identity.is_named_by_client() {
+            return cookie::person(presented.cookies());
+        }
+        self.asker(budget, presented, Access::Read).ok()?.own_person().ok()
+    }
+
+    /// Returns who vouches for the persons of a rule; `None` if nobody does.
+    fn issuer(&self, rule: IdentityRule) -> Result<Option<Arc<str>>, Problem> {
+        match rule {
+            // An unknown rule takes no submissions, which the caller has refused before.
+            IdentityRule::Required | IdentityRule::Optional | IdentityRule::Unrecognized => Ok(None),
+            IdentityRule::Anonymous => Ok(Some(ANONYMOUS.into())),
+            IdentityRule::Code => Ok(Some(CODE.into())),
+            IdentityRule::Token => match self.authenticator.token_issuer() {
+                Some(issuer) => Ok(Some(issuer.into())),
+                None => Err(Problem::new(ProblemKind::Unavailable).detail(
+                    "this service has no `identity.token_issuer`, so that it knows no persons of this budget",
+                )),
+            },
+        }
+    }
+
+    /// Returns the person of the budget's cookies.
+    fn person_of_cookies(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+        now_s: u64,
+    ) -> Result<Option<Person>, CredentialFault> {
+        match budget.identity {
+            IdentityRule::Anonymous => {
+                Ok(cookie::person(presented.cookies()).map(|person| Person {
+                    issuer: ANONYMOUS.into(),
+                    subject: person.reveal().to_owned(),
+                    organisation: None,
+                    budgets: None,
+                }))
+            }
+            IdentityRule::Code => cookie::session(presented.cookies())
+                .map(|token| self.authenticator.session(token.as_bytes(), now_s))
+                .transpose(),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn person_asker(budget: &Budget, issuer: Arc<str>, person: &Person) -> Result<Asker, Problem> {
+    let forbidden = |detail| Err(Problem::new(ProblemKind::Forbidden).detail(detail));
+    if person.issuer != issuer {
+        return forbidden("the token is of another kind than the budget's identity rule asks for");
+    }
+    let allows = |budgets: &Vec<String>| budgets.iter().any(|id| *id == *budget.id.as_str());
+    if !person.budgets.as_ref().is_none_or(allows) {
+        return forbidden("the token is not for this budget");
+    }
+    match PersonId::of_issuer(&issuer, &person.subject) {
+        Ok(id) => {
+            Ok(Asker::Person { person: id, issuer, organisation: person.organisation.clone() })
+        }
+        Err(_) => Err(CredentialFault::Claims.problem()),
+    }
+}
+
+fn is_own_page(presented: &PresentedCredentials) -> bool {
+    presented.origin() == RequestOrigin::Own
+}
+
+fn cross_site() -> Problem {
+    Problem::new(ProblemKind::Forbidden).detail(
+        "a cookie suffices only for this service's own pages (`Sec-Fetch-Site: same-origin`, or `Origin` of this host); \
+         programs send a token",
+    )
+}
+
+fn how_to_get_credentials(budget: &Budget) -> &'static str {
+    match budget.identity {
+        IdentityRule::Code => {
+            "this budget needs a personal code: `POST /v1/budgets/{budget}/session` with {\"code\": \"…\"} gives a token, to \
+             be sent as `Authorization: Bearer`"
+        }
+        IdentityRule::Token => {
+            "this budget needs the token of its identity provider, to be sent as `Authorization: Bearer`"
+        }
+        _ => {
+            "this budget needs a session: `POST /v1/budgets/{budget}/session` with {} gives a token, to be sent as \
+             `Authorization: Bearer`"
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Whose submission a request may set, withdraw or read.
+
+use std::sync::Arc;
+
+use runtime::problem::{Problem, ProblemKind};
+use schemas::PersonId;
+
+/// For whom a request may act in one budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asker {
+    /// For whomever the client names: the budget demands no proof.
+    Unproven,
+    /// For the person alone whose credentials the request has.
+    Person {
+        /// The person.
+        person: PersonId,
+        /// Who vouches for the person.
+        issuer: Arc<str>,
+        /// The organisation to which the person belongs, as the issuer says.
+        organisation: Option<String>,
+    },
+    /// For each subject of the issuer: a service or an administrator.
+    OnBehalf {
+        /// Who vouches for the persons of the budget.
+        issuer: Arc<str>,
+    },
+}
+
+impl Asker {
+    /// Returns the person of a submission whose body names `named`.
+    ///
+    /// # Errors
+    /// When the body names somebody else.
+    pub fn person_in_body(&self, named: Option<PersonId>) -> Result<Option<PersonId>, Problem> {
+        match (self, named) {
+            (Self::Person { person, .. }, None) => Ok(Some(person.clone())),
+            (_, None) => Ok(None),
+            (_, Some(named)) => self.person_in_path(named).map(Some),
+        }
+    }
+
+    /// Returns the person whom a path names.
+    ///
+    /// # Errors
+    /// When the path names somebody else.
+    pub fn person_in_path(&self, named: PersonId) -> Result<PersonId, Problem> {
+        let subject = |issuer: &str| {
+            PersonId::of_issuer(issuer, named.reveal())
+                .map_err(|_| Problem::new(ProblemKind::Internal))
+        };
+        match self {
+            Self::Unproven => Ok(named),
+            Self::OnBehalf { issuer } => subject(issuer),
+            Self::Person { person, issuer, .. } if subject(issuer)? == *person => {
+                Ok(person.clone())
+            }
+            Self::Person { .. } => Err(Problem::new(ProblemKind::Forbidden)
+                .detail("the credentials are another person's than the request names")),
+        }
+    }
+
+    /// Returns the person who asks, as `me` names it.
+    ///
+    /// # Errors
+    /// When the credentials are no person's.
+    pub fn own_person(&self) -> Result<PersonId, Problem> {
+        match self {
+            Self::Person { person, .. } => Ok(person.clone()),
+            Self::Unproven => Err(Problem::new(ProblemKind::Forbidden)
+                .detail("this budget knows persons by the name that a submission gives them, not by `me`")),
+            Self::OnBehalf { .. } => Err(Problem::new(ProblemKind::Forbidden)
+                .detail("the credentials are a program's or an administrator's, who name the person in the path")),
+        }
+    }
+
+    /// Requires the right to submit for several persons at once.
+    ///
+    /// # Errors
+    /// When the credentials are a person's.
+    pub fn require_many(&self) -> Result<(), Problem> {
+        match self {
+            Self::Unproven | Self::OnBehalf { .. } => Ok(()),
+            Self::Person { .. } => Err(Problem::new(ProblemKind::Forbidden).detail(
+                "in this budget, batches are for the roles `submitter` and `admin`; send your own submission alone",
+            )),
+        }
+    }
+
+    /// Whether a person asks, whom `me` names.
+    pub fn is_person(&self) -> bool {
+        matches!(self, Self::Person { .. })
+    }
+}

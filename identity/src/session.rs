@@ -1,0 +1,131 @@
+//! Sessions: who gets one, and for which person.
+
+use http::HeaderMap;
+use jiff::Timestamp;
+use runtime::principal::{PresentedCredentials, RequestOrigin, Session, credentials_required};
+use runtime::problem::{Problem, ProblemKind};
+use runtime::random::random_128_bits;
+use schemas::{Budget, IdentityRule, PersonId};
+
+use crate::admission::{ANONYMOUS, Access, Admission, CODE};
+use crate::asker::Asker;
+use crate::code::CodeKey;
+use crate::cookie;
+
+/// A session that was opened.
+#[derive(Clone)]
+pub struct OpenedSession {
+    /// The token, for `Authorization: Bearer`.
+    pub token: String,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// The person of the session.
+    pub person: PersonId,
+    /// The `Set-Cookie` headers with which a browser keeps the session or its person; none for another site's page.
+    pub cookies: Vec<String>,
+}
+
+impl std::fmt::Debug for OpenedSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OpenedSession(hidden)")
+    }
+}
+
+impl Admission {
+    /// Opens a session in a budget: for the holder of a code; or, in an anonymous budget, for the person who asks, and
+    /// otherwise for a new one.
+    ///
+    /// # Errors
+    /// When the budget has no sessions, or the code is not one of its codes. Nothing says why it is not.
+    pub fn open_session(
+        &self,
+        budget: &Budget,
+        code: Option<&str>,
+        presented: &PresentedCredentials,
+        headers: &HeaderMap,
+    ) -> Result<OpenedSession, Problem> {
+        let opened = self.open(budget, code, presented, headers);
+        let outcome = if opened.is_ok() { "opened" } else { "refused" };
+        self.sessions.with_label_values(&[outcome]).inc();
+        opened
+    }
+
+    fn open(
+        &self,
+        budget: &Budget,
+        code: Option<&str>,
+        presented: &PresentedCredentials,
+        headers: &HeaderMap,
+    ) -> Result<OpenedSession, Problem> {
+        let (method, subject) = match (budget.identity, code) {
+            (IdentityRule::Code, Some(code)) => (CODE, self.holder(budget, code)?),
+            (IdentityRule::Code, None) => {
+                return Err(Problem::new(ProblemKind::Malformed)
+                    .detail("this budget needs a personal code")
+                    .fault("/code", "is required"));
+            }
+            (IdentityRule::Anonymous, None) => (ANONYMOUS, self.known_or_new(budget, presented)?),
+            (IdentityRule::Anonymous, Some(_)) => {
+                return Err(Problem::new(ProblemKind::Malformed)
+                    .detail("this budget has no personal codes")
+                    .fault("/code", "is not known in this budget"));
+            }
+            _ => {
+                return Err(Problem::new(ProblemKind::Forbidden).detail(
+                    "this budget has no sessions: a submission names its person, or has an identity provider's token",
+                ));
+            }
+        };
+        let now = Timestamp::now();
+        let expires_at = now.saturating_add(self.session_lifetime).unwrap_or(Timestamp::MAX);
+        let token = self.authenticator.sessions().sign(&Session {
+            method,
+            subject: &subject,
+            budget: budget.id.as_str(),
+            begins_at_s: seconds(now),
+            ends_at_s: seconds(expires_at),
+        });
+        let secure = cookie::is_https(headers);
+        let cookies = match presented.origin() {
+            RequestOrigin::Other => Vec::new(),
+            _ if method == CODE => {
+                cookie::set_session(budget, &token, self.session_lifetime, secure)
+            }
+            _ => cookie::set_person(budget, &subject, now, secure),
+        };
+        let person = PersonId::of_issuer(method, &subject)
+            .map_err(|_| Problem::new(ProblemKind::Internal))?;
+        Ok(OpenedSession { token, expires_at, person, cookies })
+    }
+
+    /// Returns the serial number of a code.
+    fn holder(&self, budget: &Budget, code: &str) -> Result<String, Problem> {
+        let serial = CodeKey::new(&self.hasher, &budget.id).verify(code);
+        serial
+            .map(|serial| serial.to_string())
+            .ok_or_else(|| credentials_required("the code is not valid for this budget"))
+    }
+
+    /// Returns the anonymous person who asks, or a new one.
+    fn known_or_new(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+    ) -> Result<String, Problem> {
+        // A cookie that another site's page sends does not tell that page who its reader is.
+        if presented.bearer().is_some() || presented.origin() != RequestOrigin::Other {
+            match self.asker(budget, presented, Access::Read) {
+                Ok(Asker::Person { person, .. }) => return Ok(person.reveal().to_owned()),
+                // An invalid token is not taken for none: its holder would become a second person.
+                Err(problem) if presented.bearer().is_some() => return Err(problem),
+                _ => {}
+            }
+        }
+        let random = random_128_bits().map_err(|_| Problem::new(ProblemKind::Internal))?;
+        Ok(cookie::new_person(random))
+    }
+}
+
+fn seconds(time: Timestamp) -> u64 {
+    u64::try_from(time.as_second()).unwrap_or_default()
+}

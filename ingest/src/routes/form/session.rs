@@ -1,0 +1,40 @@
+//! `POST /budgets/{budget}/session`: opens a session with a personal code, for the person's own page.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::HeaderMap;
+use runtime::principal::PresentedCredentials;
+use runtime::problem::Problem;
+use schemas::BudgetId;
+
+use super::form_post::FormPost;
+use super::redirect::{back, to_own_page};
+use crate::problems;
+use crate::routes::session::set_cookies;
+use crate::service::IngestService;
+
+pub(super) async fn open(
+    State(service): State<Arc<IngestService>>,
+    Path(budget): Path<String>,
+    presented: PresentedCredentials,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let id = BudgetId::parse(&budget).map_err(|_| problems::budget_not_found())?;
+    let post = FormPost::read(&headers, presented, &body)?;
+    let budget = service.budget(id.as_str())?;
+    let code = post.form.code.as_ref().map_or("", |code| code.reveal());
+    let opened = service.admission.open_session(&budget, Some(code), &post.presented, &headers);
+    match opened {
+        Ok(opened) => {
+            let mut response = to_own_page(&id, &post.form);
+            set_cookies(&mut response, &opened)?;
+            Ok(response)
+        }
+        Err(problem) if post.wants_json => Ok(problem.into_response()),
+        Err(problem) => Ok(back(&id, Some(&budget), &post.form, "mine", &problem)),
+    }
+}

@@ -1,0 +1,56 @@
+//! `POST /v1/budgets/{budget}/session`: a session for the holder of a personal code, or for an anonymous person.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use identity::OpenedSession;
+use jiff::Timestamp;
+use runtime::principal::PresentedCredentials;
+use runtime::problem::{Problem, ProblemKind};
+use serde::Serialize;
+
+use crate::media_type::RequireJson;
+use crate::service::IngestService;
+use crate::{parse, response};
+
+#[derive(Serialize)]
+struct SessionBody<'a> {
+    token: &'a str,
+    expires_at: Timestamp,
+}
+
+pub(super) async fn open(
+    State(service): State<Arc<IngestService>>,
+    Path(budget): Path<String>,
+    presented: PresentedCredentials,
+    _: RequireJson,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let budget = service.budget(&budget)?;
+    let code = parse::session_code(&body)?;
+    let opened = service.admission.open_session(&budget, code.as_deref(), &presented, &headers)?;
+    let body = SessionBody { token: &opened.token, expires_at: opened.expires_at };
+    let body = serde_json::to_vec(&body).map_err(|_| Problem::new(ProblemKind::Internal))?;
+    let mut response = response::json(StatusCode::OK, body);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    set_cookies(&mut response, &opened)?;
+    Ok(response)
+}
+
+/// Adds the cookies of a session to a response.
+///
+/// # Errors
+/// When a cookie is not a valid header, which a budget's id and a token rule out.
+pub(super) fn set_cookies(response: &mut Response, opened: &OpenedSession) -> Result<(), Problem> {
+    for cookie in &opened.cookies {
+        let cookie =
+            HeaderValue::from_str(cookie).map_err(|_| Problem::new(ProblemKind::Internal))?;
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! Who may submit, and for whom: anonymous persons, sessions, personal codes, tokens, services.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../../runtime/src/principal/tests/tokens.rs"]
+mod provider;
+mod service;
+#[path = "../support/mod.rs"]
+mod support;
+
+use http::Method;
+use identity::{CodeKey, Serial};
+use runtime::clock::now_ms;
+use schemas::{BudgetId, IdentityRule};
+use service::{
+    ALLOCATION, ME, OURS, SESSION, SUBMITTER, Service, VIEWER, bearer, code, subject,
+    until_keys_are_read,
+};
+use support::{BATCH, SUBMISSIONS, hasher, lock};
+
+const ID: &str = "a-AAAAAAAAAAAAAAAAAAAAAA";
+const COOKIE: (&str, &str) = ("cookie", "allocator_person=a-AAAAAAAAAAAAAAAAAAAAAA");
+const THEIRS: (&str, &str) = ("sec-fetch-site", "cross-site");
+const FORM: &str = "c.health=100";
+
+#[tokio::test]
+async fn an_anonymous_person_is_one_over_forms_cookies_and_sessions() {
+    let service = Service::new(IdentityRule::Anonymous);
+    assert_eq!(service.post_form("submit", &[COOKIE], FORM).await.status.as_u16(), 303);
+    let own = service.send(Method::PUT, ME, &[COOKIE, OURS], ALLOCATION).await;
+    own.accepted();
+    assert!(own.header("location").unwrap().starts_with(&format!("{ME}?at_least=")));
+    let token = bearer(&service.session(&[COOKIE], "{}").await);
+    let authorization = [("authorization", token.as_str())];
+    service.send(Method::PUT, ME, &authorization, ALLOCATION).await.accepted();
+    service.send(Method::POST, SUBMISSIONS, &authorization, ALLOCATION).await.accepted();
+    service.send(Method::DELETE, ME, &authorization, "").await.accepted();
+    assert_eq!(service.persons(), vec![subject("anonymous", ID); 5]);
+    // A session renews a session.
+    let renewed = bearer(&service.session(&authorization, "{}").await);
+    let named = format!(r#"{{"person":"{ID}","allocation":{{"health":100}}}}"#);
+    service
+        .send(Method::POST, SUBMISSIONS, &[("authorization", &renewed)], &named)
+        .await
+        .accepted();
+    assert_eq!(service.persons().last(), Some(&subject("anonymous", ID)));
+    // Without anything there is a new person.
+    let other = bearer(&service.session(&[], "{}").await);
+    service.send(Method::PUT, ME, &[("authorization", &other)], ALLOCATION).await.accepted();
+    assert_ne!(service.persons().last(), Some(&subject("anonymous", ID)));
+}
+
+#[tokio::test]
+async fn a_cookie_does_not_suffice_for_another_sites_page_and_tells_it_nothing() {
+    let service = Service::new(IdentityRule::Anonymous);
+    for origin in [&[COOKIE][..], &[COOKIE, THEIRS], &[COOKIE, ("origin", "https://evil.example")]]
+    {
+        for (method, path) in [(Method::PUT, ME), (Method::DELETE, ME), (Method::POST, SUBMISSIONS)]
+        {
+            service.send(method, path, origin, ALLOCATION).await.problem(403, "forbidden");
+        }
+    }
+    let response = service.send(Method::POST, SESSION, &[COOKIE, THEIRS], "{}").await;
+    assert_eq!(response.header("set-cookie"), None);
+    let token = bearer(response.json()["token"].as_str().unwrap());
+    service.send(Method::PUT, ME, &[("authorization", &token)], ALLOCATION).await.accepted();
+    assert_ne!(
+        service.persons(),
+        [subject("anonymous", ID)],
+        "another site's page learned who its reader is"
+    );
+}
+
+#[tokio::test]
+async fn a_person_acts_for_nobody_else_and_without_credentials_nobody_acts() {
+    for rule in [IdentityRule::Anonymous, IdentityRule::Code, IdentityRule::Token] {
+        let service = Service::new(rule);
+        let named = r#"{"person":"p-1","allocation":{"health":100}}"#;
+        let other = format!("{SUBMISSIONS}/p-1");
+        let requests = [
+            (Method::POST, SUBMISSIONS, named),
+            (Method::PUT, ME, named),
+            (Method::DELETE, other.as_str(), ""),
+            (Method::POST, BATCH, "[]"),
+            (Method::DELETE, BATCH, ""),
+        ];
+        let own = match rule {
+            IdentityRule::Anonymous => service.session(&[], "{}").await,
+            IdentityRule::Code => {
+                service.session(&[], &format!(r#"{{"code":"{}"}}"#, code(1))).await
+            }
+            _ => until_keys_are_read(&service).await,
+        };
+        let (own, viewer) = (bearer(&own), bearer(VIEWER));
+        let logged = lock(&service.harness.log.records).len();
+        for (method, path, body) in requests {
+            let none = service.send(method.clone(), path, &[], body).await;
+            none.problem(401, "unauthorized");
+            assert!(none.header("www-authenticate").is_some());
+            for token in [&own, &viewer] {
+                let headers = [("authorization", token.as_str())];
+                service.send(method.clone(), path, &headers, body).await.problem(403, "forbidden");
+            }
+        }
+        assert_eq!(lock(&service.harness.log.records).len(), logged, "{rule:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_submits_for_the_same_persons() {
+    let service = Service::new(IdentityRule::Code);
+    let token = bearer(SUBMITTER);
+    let headers = [("authorization", token.as_str())];
+    let serial = Serial::new(1).unwrap().to_string();
+    let named = format!(r#"{{"person":"{serial}","allocation":{{"health":100}}}}"#);
+    let response = service.send(Method::POST, SUBMISSIONS, &headers, &named).await;
+    response.accepted();
+    assert!(response.header("location").unwrap().starts_with(&format!("{SUBMISSIONS}/{serial}?")));
+    let batch =
+        service.send(Method::POST, BATCH, &headers, &format!("[{named},{ALLOCATION}]")).await;
+    let statuses: Vec<u64> = batch.json()["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["status"].as_u64().unwrap())
+        .collect();
+    assert_eq!(statuses, [202, 400]);
+    service.send(Method::DELETE, &format!("{SUBMISSIONS}/{serial}"), &headers, "").await.accepted();
+    let own = bearer(&service.session(&[], &format!(r#"{{"code":"{}"}}"#, code(1))).await);
+    service.send(Method::PUT, ME, &[("authorization", &own)], ALLOCATION).await.accepted();
+    assert_eq!(service.persons(), vec![subject("code", &serial); 4]);
+    service.send(Method::PUT, ME, &headers, ALLOCATION).await.problem(403, "forbidden");
+}
+
+#[tokio::test]
+async fn every_wrong_code_gets_the_same_answer() {
+    let service = Service::new(IdentityRule::Code);
+    let right = code(1);
+    let other_budget = CodeKey::new(&hasher(), &BudgetId::parse("parks").unwrap());
+    let other_budget = other_budget.code(Serial::new(1).unwrap());
+    let mut changed = right.clone().into_bytes();
+    changed[10] = if changed[10] == b'0' { b'2' } else { b'0' };
+    let changed = String::from_utf8(changed).unwrap();
+    let mut answers = Vec::new();
+    for wrong in
+        [&right[1..], "", "x", &"0".repeat(1_000), &other_budget, &changed, "0000-0000-0000-0000"]
+    {
+        let body = serde_json::json!({ "code": wrong }).to_string();
+        let response = service.send(Method::POST, SESSION, &[], &body).await;
+        answers.push((response.problem(401, "unauthorized"), response.headers.len()));
+        assert_eq!(response.header("set-cookie"), None);
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    for malformed in ["", "[]", "{}", r#"{"code":7}"#, r#"{"code":"x","otp":"1"}"#] {
+        service.send(Method::POST, SESSION, &[], malformed).await.problem(400, "malformed");
+    }
+}
+
+#[tokio::test]
+async fn a_code_is_entered_once_and_the_form_works_without_a_script() {
+    let service = Service::new(IdentityRule::Code);
+    let refused = service.post_form("submit", &[], "c.health=100&code=wrong").await;
+    let location = refused.header("location").unwrap();
+    assert!(
+        location.starts_with("/budgets/taxes/confirm?c.health=100&fault=unauthorized"),
+        "{location}"
+    );
+    assert!(!location.contains("wrong"), "the code is in an address");
+    let response =
+        service.post_form("submit", &[], &format!("c.health=100&code={}", code(1))).await;
+    assert!(response.header("location").unwrap().starts_with("/budgets/taxes/mine?receipt="));
+    let cookies: Vec<&str> = response
+        .headers
+        .get_all("set-cookie")
+        .iter()
+        .map(|value| value.to_str().unwrap())
+        .collect();
+    assert_eq!(cookies.len(), 2);
+    assert!(
+        cookies.iter().all(|cookie| cookie.contains("; HttpOnly; SameSite=Lax")),
+        "{cookies:?}"
+    );
+    let cookie = cookies[0].split(';').next().unwrap();
+    let cookie = [("cookie", cookie)];
+    assert_eq!(service.post_form("submit", &cookie, FORM).await.status.as_u16(), 303);
+    service.send(Method::PUT, ME, &[cookie[0], OURS], ALLOCATION).await.accepted();
+    assert_eq!(service.post_form("withdraw", &cookie, "").await.status.as_u16(), 303);
+    let serial = Serial::new(1).unwrap().to_string();
+    assert_eq!(service.persons(), vec![subject("code", &serial); 4]);
+    let opened = service.post_form("session", &[], &format!("code={}&lang=de", code(2))).await;
+    assert_eq!(opened.header("location"), Some("/budgets/taxes/mine?lang=de"));
+    assert!(opened.header("set-cookie").is_some());
+    let refused = service.post_form("session", &[], "code=wrong").await;
+    assert_eq!(refused.header("location"), Some("/budgets/taxes/mine?fault=unauthorized"));
+}
+
+#[tokio::test]
+async fn no_forged_token_reaches_the_log_by_any_route() {
+    for rule in [IdentityRule::Anonymous, IdentityRule::Code, IdentityRule::Token] {
+        let service = Service::new(rule);
+        until_keys_are_read(&service).await;
+        let logged = lock(&service.harness.log.records).len();
+        let now_s = now_ms() / 1_000;
+        let mut forged = provider::forged(now_s);
+        let mut limited = provider::claims(now_s);
+        limited["budgets"] = serde_json::json!(["parks", ""]);
+        forged.push(("another budget", provider::signed(&limited)));
+        let person = format!("{SUBMISSIONS}/s-1");
+        for (what, token) in forged {
+            let token = bearer(&token);
+            // The cookie would be accepted alone: an invalid token is not taken for none.
+            let headers = [("authorization", token.as_str()), COOKIE, OURS];
+            for (method, path, body) in [
+                (Method::POST, SUBMISSIONS, ALLOCATION),
+                (Method::PUT, ME, ALLOCATION),
+                (Method::DELETE, ME, ""),
+                (Method::DELETE, &person, ""),
+                (Method::POST, BATCH, "[]"),
+            ] {
+                let status = service.send(method, path, &headers, body).await.status.as_u16();
+                assert!(matches!(status, 401 | 403), "{what} at {path} of {rule:?}: {status}");
+            }
+        }
+        assert_eq!(lock(&service.harness.log.records).len(), logged, "{rule:?}");
+    }
+}
+
+#[tokio::test]
+async fn where_the_client_names_persons_me_is_a_name_and_credentials_do_not_count() {
+    let service = Service::new(IdentityRule::Required);
+    let headers = [("authorization", "Bearer invalid"), COOKIE];
+    service.send(Method::POST, SUBMISSIONS, &headers, support::GOOD).await.accepted();
+    service.send(Method::DELETE, ME, &headers, "").await.accepted();
+    assert_eq!(service.persons(), [support::key("p-1"), support::key("me")]);
+    service.send(Method::PUT, ME, &headers, ALLOCATION).await.problem(403, "forbidden");
+    service.send(Method::POST, SESSION, &[], "{}").await.problem(403, "forbidden");
+    service
+        .send(Method::POST, SUBMISSIONS, &[], r#"{"person":"..","allocation":{"health":100}}"#)
+        .await
+        .problem(400, "malformed");
+}
