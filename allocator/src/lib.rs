@@ -5,9 +5,11 @@
 //! | [`run`] | ingest, processor and api in one process |
 //! | [`import`](mod@import) | sending the submissions of a file to a running allocator |
 //! | [`load`](mod@load) | submitting at a fixed rate, and checking the aggregate |
+//! | [`openapi`] | the API as an OpenAPI document |
 //!
 //! How a submission is parsed, folded or read is up to the services and not known here.
 
 pub mod import;
 pub mod load;
+pub mod openapi;
 pub mod run;

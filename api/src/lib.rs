@@ -34,6 +34,7 @@ mod registry;
 mod rfc3339;
 mod routes;
 mod single_flight;
+mod site;
 mod tier_chain;
 mod tier_query;
 mod tiers;
@@ -54,6 +55,7 @@ use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
 pub use config::ApiConfig;
+pub use routes::openapi;
 
 use active_generation::ActiveGenerationCache;
 use aggregate_reader::AggregateReader;
@@ -67,6 +69,7 @@ use person_store::PersonStore;
 use readiness::Readiness;
 use refresher::Refresher;
 use registry::RegistryReader;
+use site::Site;
 use tier_chain::TierChain;
 use tier_query::Tiers;
 use tiers::memory::Memory;
@@ -157,7 +160,14 @@ pub fn routes(
         log_ends,
         metrics,
     );
-    let state =
-        routes::ApiState::new(definitions, aggregates, streams, people, downloads, trusted_proxies);
+    let state = routes::ApiState::new(
+        definitions,
+        aggregates,
+        streams,
+        people,
+        downloads,
+        Site::new(config),
+        trusted_proxies,
+    );
     Ok(routes::router(Arc::new(state)).merge(administrators))
 }

@@ -30,6 +30,8 @@ pub struct Assets {
 
 /// Modules whose name begins with this are loaded on demand, not in advance.
 const ON_DEMAND: &str = "lazy-";
+/// The script that other sites load, by an address that never changes.
+pub const EMBED_SCRIPT: &str = "embed.js";
 
 static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
@@ -84,7 +86,7 @@ impl Assets {
     pub fn modules(&self) -> impl Iterator<Item = &Asset> {
         self.files.iter().filter(|file| {
             file.name.ends_with(".js")
-                && file.name != "page.js"
+                && !["page.js", EMBED_SCRIPT].contains(&file.name)
                 && !file.name.starts_with(ON_DEMAND)
         })
     }
@@ -107,5 +109,7 @@ mod tests {
         assert!(assets.get("../Cargo.toml").is_none());
         let bytes: usize = assets.files.iter().map(|file| file.gzipped.len()).sum();
         assert!(bytes < 50_000, "{bytes} bytes compressed");
+        let embed = assets.get(EMBED_SCRIPT).map_or(usize::MAX, |file| file.gzipped.len());
+        assert!(embed <= 1_536, "{embed} bytes compressed");
     }
 }

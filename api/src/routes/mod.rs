@@ -4,6 +4,7 @@ pub mod admin;
 mod aggregate;
 mod aggregates;
 mod budgets;
+mod contract;
 mod export;
 mod pages;
 mod person;
@@ -22,6 +23,7 @@ use http::request::Parts;
 use runtime::admin::TrustedProxies;
 use runtime::problem::{Problem, ProblemKind};
 use storage::control::BudgetDefinitions;
+use utoipa::OpenApi;
 
 use crate::aggregate_reader::AggregateReader;
 use crate::answer_streams::AnswerStreams;
@@ -30,6 +32,7 @@ use crate::consistency::{AtLeast, NO_SUCH_PARTITION};
 use crate::downloads::Downloads;
 use crate::no_answer::NoAnswer;
 use crate::person_reader::PersonReader;
+use crate::site::Site;
 use pages::RenderedPages;
 use rendered_catalog::RenderedDefinitions;
 use response::note_preference_in;
@@ -43,6 +46,7 @@ pub struct ApiState {
     streams: AnswerStreams,
     people: PersonReader,
     downloads: Downloads,
+    site: Site,
     /// Proxies whose `X-Forwarded-For` names the client.
     trusted_proxies: TrustedProxies,
 }
@@ -60,9 +64,31 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/v1/aggregates", get(aggregates::of_budgets))
         .route("/aggregate", get(aggregate::of_default_budget))
         .route("/aggregate/", get(aggregate::of_default_budget))
+        .merge(contract::routes())
         .merge(pages::routes())
         .with_state(api)
 }
+
+/// Describes the routes of administrators and of everyone else.
+pub fn openapi() -> Vec<utoipa::openapi::OpenApi> {
+    let [administration, jobs] = admin::openapi();
+    vec![PublicRoutes::openapi(), pages::openapi(), administration, jobs]
+}
+
+/// The routes for everyone, pages excepted.
+#[derive(OpenApi)]
+#[openapi(paths(
+    budgets::list,
+    budgets::one,
+    aggregate::of_budget,
+    aggregate::of_default_budget,
+    aggregates::of_budgets,
+    stream::of_budget,
+    websocket::of_budget,
+    export::of_budget,
+    person::of_budget,
+))]
+struct PublicRoutes;
 
 /// `Retry-After` of a transient failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -78,6 +104,7 @@ impl ApiState {
         streams: AnswerStreams,
         people: PersonReader,
         downloads: Downloads,
+        site: Site,
         trusted_proxies: TrustedProxies,
     ) -> Self {
         let (rendered, pages) = (RenderedDefinitions::default(), RenderedPages::default());
@@ -89,6 +116,7 @@ impl ApiState {
             streams,
             people,
             downloads,
+            site,
             trusted_proxies,
         }
     }

@@ -61,7 +61,7 @@ fn define(server: &TestServer, rule: Rule) {
 
 /// Builds a server that has served the budget once, while nobody had submitted.
 async fn server(rule: Rule, world: &World) -> TestServer {
-    let server = TestServer::new();
+    let server = TestServer::with_settings(&[("page.public_url", "https://a.example")]);
     define(&server, rule);
     let server = server.until_ready().await;
     server.aggregate(WITHHELD).await;
@@ -121,8 +121,15 @@ fn addresses(route: &str) -> Vec<String> {
             }
             addresses
         }
+        "/embed/budgets/{budget}/results" => {
+            [one(route), one("/embed/budgets/{budget}/results?theme=dark")].concat()
+        }
+        "/oembed" => one("/oembed?url=https%3A%2F%2Fa.example%2Fbudgets%2F{budget}%2Fresults"),
         "/assets/{digest}/{file}" => vec!["/assets/0/page.css".to_owned()],
         "/"
+        | "/docs"
+        | "/embed.js"
+        | "/openapi.json"
         | "/budgets"
         | "/aggregate"
         | "/aggregate/"
@@ -149,6 +156,7 @@ fn requests(address: &str) -> Vec<Vec<(&'static str, String)>> {
         vec![cookie()],
         vec![cookie(), ("accept-language", "ar".to_owned())],
         vec![cookie(), ("accept", "application/json".to_owned())],
+        vec![cookie(), ("accept-encoding", "gzip".to_owned())],
         vec![cookie(), ("if-none-match", "*".to_owned())],
     ];
     for version in versions() {

@@ -13,6 +13,24 @@ use crate::idempotency_key::IdempotencyKey;
 use crate::pending::PendingSubmission;
 use crate::service::IngestService;
 
+#[utoipa::path(
+    delete,
+    path = "/v1/budgets/{budget}/submissions/{person}",
+    tag = "submissions",
+    operation_id = "withdraw",
+    summary = "Withdraw a person's allocation",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("person" = String, Path, description = "The person's id"),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one submission",
+            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+    ),
+    responses(
+        (status = 202, description = "The withdrawal is durable", body = ref("#/components/schemas/Accepted"),
+            content_type = "application/json"),
+    ),
+)]
 pub(super) async fn withdraw(
     State(service): State<Arc<IngestService>>,
     Path((budget, person)): Path<(String, String)>,

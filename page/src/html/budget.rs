@@ -4,6 +4,7 @@ use maud::{Markup, html};
 use schemas::Openness;
 
 use super::document::{Document, link};
+use super::embed::{embed_code, results_path};
 use super::page_data::page_data;
 use super::results::results;
 use super::rows::{fault_summary, rows};
@@ -25,6 +26,8 @@ pub struct BudgetPage<'a> {
     pub form: FormState<'a>,
     /// The query with the form's values, for the links to the page in other languages.
     pub query: &'a str,
+    /// The service's own address, if it is configured.
+    pub public_url: Option<&'a str>,
 }
 
 /// The state of the form.
@@ -55,6 +58,7 @@ pub fn budget_page(page: &BudgetPage<'_>) -> String {
         path: &path,
         query: page.query,
         canonical: Some(&path),
+        public_url: page.public_url,
         data: Some(page_data(budget, page.results, texts)),
         skip,
     };
@@ -73,8 +77,13 @@ pub fn budget_page(page: &BudgetPage<'_>) -> String {
 }
 
 /// Renders the page with a budget's results alone.
-pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results) -> String {
-    let path = format!("{}/results", budget.path());
+pub fn results_page(
+    texts: &'static Texts,
+    budget: &BudgetView,
+    shown: &Results,
+    public_url: Option<&str>,
+) -> String {
+    let path = results_path(budget);
     let document = Document {
         texts,
         page: "results",
@@ -83,6 +92,7 @@ pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results)
         path: &path,
         query: "",
         canonical: Some(&path),
+        public_url,
         data: Some(page_data(budget, shown, texts)),
         skip: ("#results", texts.text("skip_to_results")),
     };
@@ -97,6 +107,7 @@ pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results)
             (results(budget, shown, None, texts))
             p class="links" { (api_link(budget, texts)) }
         }
+        (embed_code(budget, texts, public_url))
     })
 }
 
@@ -182,7 +193,7 @@ fn notice(form: &FormState<'_>, texts: &Texts) -> Markup {
 }
 
 fn results_links(budget: &BudgetView, texts: &Texts) -> Markup {
-    let path = format!("{}/results", budget.path());
+    let path = results_path(budget);
     html! {
         p class="links" {
             a href=(link(&path, texts.language())) { (texts.text("results_alone")) }

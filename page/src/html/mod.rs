@@ -2,7 +2,9 @@
 
 mod budget;
 mod confirm;
+mod contract;
 mod document;
+mod embed;
 mod list;
 mod mine;
 mod page_data;
@@ -13,6 +15,8 @@ mod time;
 
 pub use budget::{BudgetPage, FormState, budget_page, results_page};
 pub use confirm::{ConfirmPage, confirm_page};
+pub use contract::contract_page;
+pub use embed::{Theme, embed_frame, embed_page};
 pub use list::list_page;
 pub use mine::{MinePage, MineState, OwnAllocation, mine_page};
 pub use problem::{not_found_page, unavailable_page};

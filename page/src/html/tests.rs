@@ -56,7 +56,16 @@ fn pages(budget: &Budget, results: &Results, language: Language) -> Vec<String> 
     let tidy = FormValues::of(budget, &FormRequest::parse(b"c.health=40"));
     let applied = tidy.apply(Tool::Share, texts.numbers()).unwrap();
     let state = |values, faults, applied| FormState { values, faults, applied };
-    let page = |form| budget_page(&BudgetPage { texts, budget: &view, results, form, query: "" });
+    let page = |form| {
+        budget_page(&BudgetPage {
+            texts,
+            budget: &view,
+            results,
+            form,
+            query: "",
+            public_url: None,
+        })
+    };
     let submission_id = SubmissionId(Uuid::nil());
     let own =
         MineState::Counted(OwnAllocation { shares: vec![1_000; 10], receipt: HOSTILE.to_owned() });
@@ -77,7 +86,8 @@ fn pages(budget: &Budget, results: &Results, language: Language) -> Vec<String> 
         page(state(&FormValues::empty(budget), &[], None)),
         page(state(&values, &faults, None)),
         page(state(&applied.values, &[], Some(&applied))),
-        results_page(texts, &view, results),
+        results_page(texts, &view, results, None),
+        results_page(texts, &view, results, Some("https://a.example")),
         confirm_page(&ConfirmPage {
             texts,
             budget: &view,
@@ -95,10 +105,34 @@ fn pages(budget: &Budget, results: &Results, language: Language) -> Vec<String> 
     ]
 }
 
+fn embed(budget: &Budget, results: &Results, theme: Theme) -> String {
+    let texts = Texts::of(Language::En);
+    embed_page(texts, &BudgetView::new(budget, Language::En, now()), results, theme)
+}
+
+#[test]
+fn an_embed_has_its_theme_and_neither_a_form_nor_a_link_that_stays_in_the_frame() {
+    let budget = default_budget();
+    for (theme, attribute) in [
+        (Theme::OfDevice, "dir=\"ltr\">"),
+        (Theme::Light, "data-theme=\"light\""),
+        (Theme::Dark, "data-theme=\"dark\""),
+    ] {
+        let page = embed(&budget, &shown(&budget), theme);
+        assert!(page.contains(attribute) && page.contains("id=\"averages\""), "{page}");
+        assert!(!page.contains("<form") && !page.contains("<input"), "{page}");
+        for link in page.split("<a ").skip(1) {
+            assert!(link.contains("target=\"_blank\" rel=\"noopener\""), "{link}");
+        }
+    }
+}
+
 #[test]
 fn hostile_names_values_and_receipts_are_escaped_on_every_page() {
     let budget = hostile_budget();
-    for page in pages(&budget, &shown(&budget), Language::En) {
+    let results = shown(&budget);
+    let embed = embed(&budget, &results, Theme::Dark);
+    for page in pages(&budget, &results, Language::En).into_iter().chain([embed]) {
         assert!(
             !page.contains("<img") && !page.contains("style=") && !page.contains("javascript:"),
             "{page}"
@@ -159,7 +193,7 @@ fn withheld_results_have_no_number_on_any_page() {
     ] {
         let results = Results::Withheld(withheld);
         let view = BudgetView::new(&budget, Language::En, now());
-        let page = results_page(Texts::of(Language::En), &view, &results);
+        let page = results_page(Texts::of(Language::En), &view, &results, None);
         let (_, section) = page.split_once("<section id=\"results\">").unwrap();
         let (section, _) = section.split_once("</section>").unwrap();
         let text =

@@ -96,7 +96,7 @@ pub async fn serve(
     }
     let server = Server {
         router: router.with_state(()),
-        config: *config,
+        config: config.clone(),
         metrics: ConnectionMetrics::register(metrics)?,
         connection_permits: Arc::new(Semaphore::new(max_connections)),
         refusal_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REFUSALS)),

@@ -7,15 +7,17 @@
 //! | `page_results` | an aggregate as a page shows it |
 //! | `rendered` | pages that everyone may see, kept until their content changes |
 //! | `html_response` | headers: security, caching, compression |
-//! | `home`, `budget`, `confirm`, `mine`, `assets` | the routes |
+//! | `home`, `budget`, `confirm`, `mine`, `embed`, `oembed`, `assets` | the routes |
 
 mod assets;
 mod budget;
 mod confirm;
+mod embed;
 mod home;
 mod html_response;
 mod lookup;
 mod mine;
+mod oembed;
 mod page_request;
 mod page_results;
 mod rendered;
@@ -24,10 +26,22 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
+use utoipa::OpenApi;
 
 use super::ApiState;
 
+pub(super) use html_response::{PageBytes, public_page};
 pub use rendered::RenderedPages;
+
+/// The routes that programs read.
+#[derive(OpenApi)]
+#[openapi(paths(oembed::describe))]
+struct MachineRoutes;
+
+/// Describes the routes that programs read.
+pub(super) fn openapi() -> utoipa::openapi::OpenApi {
+    MachineRoutes::openapi()
+}
 
 /// Builds the routes of the pages.
 pub(super) fn routes() -> Router<Arc<ApiState>> {
@@ -38,5 +52,8 @@ pub(super) fn routes() -> Router<Arc<ApiState>> {
         .route("/budgets/{budget}/results", get(budget::results))
         .route("/budgets/{budget}/confirm", get(confirm::page))
         .route("/budgets/{budget}/mine", get(mine::page))
+        .route("/embed/budgets/{budget}/results", get(embed::results))
+        .route("/embed.js", get(embed::script))
+        .route("/oembed", get(oembed::describe))
         .route("/assets/{digest}/{file}", get(assets::file))
 }

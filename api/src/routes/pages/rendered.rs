@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use moka::sync::Cache;
+use page::html::Theme;
 use page::language::Language;
 use page::view::Withheld;
 use schemas::BudgetId;
@@ -26,6 +27,8 @@ pub(super) enum PageKind {
     Budget,
     /// The page with the results alone.
     Results,
+    /// The results for a frame on another site.
+    Embed(Theme),
 }
 
 /// The address of a kept page.
