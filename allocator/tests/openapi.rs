@@ -91,7 +91,7 @@ fn every_route_for_machines_is_described_and_no_other() {
 async fn a_route_has_the_methods_that_are_described() {
     let data = TempDir::new().unwrap();
     let running = running::start(data.path());
-    let client = reqwest::Client::new();
+    let client = runtime::http_client::builder().build().unwrap();
     for (path, methods) in documented() {
         let mut url = format!("{}{path}", running.url);
         for (name, value) in [("{budget}", "taxes"), ("{person}", "p-1"), ("{id}", "1")] {
@@ -119,11 +119,13 @@ async fn a_route_has_the_methods_that_are_described() {
 async fn the_service_serves_the_document_and_a_page_of_it() {
     let data = TempDir::new().unwrap();
     let running = running::start(data.path());
-    let served = reqwest::get(format!("{}/openapi.json", running.url)).await.unwrap();
+    let client = runtime::http_client::builder().build().unwrap();
+    let get = async |path: &str| client.get(format!("{}{path}", running.url)).send().await.unwrap();
+    let served = get("/openapi.json").await;
     assert_eq!(served.headers()["content-type"], "application/json");
     assert_eq!(served.headers()["access-control-allow-origin"], "*");
     assert_eq!(served.text().await.unwrap(), committed());
-    let page = reqwest::get(format!("{}/docs", running.url)).await.unwrap().text().await.unwrap();
+    let page = get("/docs").await.text().await.unwrap();
     for (path, methods) in documented() {
         for method in methods {
             assert!(page.contains(&format!("{method} {path}")), "{method} {path}");

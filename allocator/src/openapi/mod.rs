@@ -23,6 +23,11 @@ pub fn document() -> serde_json::Result<String> {
     }
     for operations in paths.values_mut().filter_map(Value::as_object_mut) {
         for operation in operations.values_mut() {
+            let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+            parameters.into_iter().flatten().for_each(without_null);
+            let contents = operation.pointer_mut("/requestBody/content");
+            let contents = contents.and_then(Value::as_object_mut).into_iter().flatten();
+            contents.for_each(|(_, content)| without_null(content));
             operation["responses"]["default"] = json!({"$ref": "#/components/responses/Problem"});
         }
     }
@@ -48,6 +53,16 @@ pub fn document() -> serde_json::Result<String> {
         "components": components
     });
     serde_json::to_string_pretty(&document).map(|text| text + "\n")
+}
+
+/// Removes `null` from the types of an optional parameter or body: a request leaves it out.
+fn without_null(described: &mut Value) {
+    let Some(of_schema) = described.pointer_mut("/schema/type") else { return };
+    let Some(types) = of_schema.as_array_mut() else { return };
+    types.retain(|name| name != "null");
+    if let [only] = &types[..] {
+        *of_schema = only.clone();
+    }
 }
 
 /// Adds members; two objects under the same name become one.

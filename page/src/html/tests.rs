@@ -232,6 +232,7 @@ fn the_form_is_usable_only_while_the_budget_is_open() {
             results,
             form,
             query: "",
+            public_url: None,
         })
     };
     let budget = default_budget();
@@ -264,6 +265,7 @@ fn faults_are_listed_above_the_form_and_beside_their_fields() {
         results: &Results::Unavailable,
         form,
         query: "",
+        public_url: None,
     });
     assert!(page.contains("<title>Error: How would you split our taxes?</title>"));
     assert!(
