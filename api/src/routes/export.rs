@@ -61,7 +61,7 @@ impl ApiState {
     summary = "Download the export that was published last",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
-        ("format" = Option<String>, Query, description = "`csv` (default), `ndjson`, `pb` or `parquet`",
+        ("format" = String, Query, description = "`csv`, `ndjson`, `pb` or `parquet`",
             pattern = "^(csv|ndjson|pb|parquet)$"),
     ),
     responses(

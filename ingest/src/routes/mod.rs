@@ -25,6 +25,7 @@ use crate::service::IngestService;
     submit::submit,
     submit_batch::submit_batch,
     withdraw::withdraw,
+    withdraw::withdraw_person_named_batch,
     define::define,
     delete::delete,
 ))]

@@ -53,7 +53,7 @@ struct Parameters {
     operation_id = "getOEmbed",
     summary = "Describe a page of this service for another site (oEmbed 1.0)",
     params(
-        ("url" = String, Query, description = "The address of a budget's page"),
+        ("url" = String, Query, description = "The address of a budget's page", min_length = 1),
         ("maxwidth" = Option<u32>, Query, description = "Maximum width in pixels", minimum = 1),
         ("maxheight" = Option<u32>, Query, description = "Maximum height in pixels", minimum = 1),
         ("format" = Option<String>, Query, description = "`json`", pattern = "^json$"),

@@ -107,7 +107,8 @@ struct OpenJournal {
     operation_id = "listDeadLetters",
     summary = "A page of dead letters",
     params(
-        ("after" = Option<String>, Query, description = "The `next` of the page before"),
+        ("after" = Option<String>, Query, description = "The `next` of the page before",
+            pattern = r"^([0-9]{1,2}\.)?[0-9]{1,2}\.[0-9]{1,9}$"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Size of the page; default 100"),
     ),
     responses(
