@@ -31,6 +31,8 @@ enum Command {
     Operator(OperatorCommand),
     /// Print the settings of all processes as a Markdown table
     Config,
+    /// Print the API as an OpenAPI document
+    Openapi,
 }
 
 fn main() -> ExitCode {
@@ -55,6 +57,13 @@ async fn command() -> ExitCode {
             console::out(&run::configuration_reference());
             ExitCode::SUCCESS
         }
+        Command::Openapi => match allocator::openapi::document() {
+            Ok(document) => {
+                console::out(&document);
+                ExitCode::SUCCESS
+            }
+            Err(error) => process::exit_code("allocator openapi", Err(anyhow::Error::from(error))),
+        },
     }
 }
 

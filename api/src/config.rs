@@ -6,13 +6,14 @@ use std::time::Duration;
 use runtime::config::{parse, settings};
 
 use crate::breaker::BreakerSettings;
+use crate::site::{EmbedAncestors, PublicUrl};
 
 /// Upper bound of `api.freshness_ms`: bounds how long a lost change notification can hide a new version.
 const MAX_FRESHNESS: Duration = Duration::from_secs(10);
 
 settings! {
     /// Settings of the read API.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct ApiConfig {
         /// Listen address of the `api` service.
         pub listen: SocketAddr = "api.listen", default "127.0.0.1:8002",
@@ -70,6 +71,13 @@ settings! {
         /// 429. Does not apply to a trusted proxy that does not name its clients.
         pub max_downloads_per_client: usize = "api.max_downloads_per_client", default "4",
             unit "downloads", parse parse::positive_usize;
+        /// The address under which readers reach the service, for example `https://example.org`: for links on other sites,
+        /// oEmbed and search engines. Empty: pages have no absolute addresses.
+        pub public_url: Option<PublicUrl> = "page.public_url", default "",
+            unit "origin", parse PublicUrl::parse_optional;
+        /// Sites that may show embedded results in a frame: `*`, `none`, or origins separated by commas.
+        pub embed_ancestors: EmbedAncestors = "page.embed_ancestors", default "*",
+            unit "origins", parse EmbedAncestors::parse;
     }
 }
 

@@ -6,7 +6,7 @@
 //! old. A background task (`refresher`) keeps memory current, so almost every read is a copy of bytes from memory.
 //! No reader of one process ever sees a total or a version go backwards.
 //!
-//! What a client can make the store do is bounded: concurrent reads (`read_limit`), waiting reads
+//! What a client can make the store do is bounded: concurrent reads (`read_limit`, `history`), waiting reads
 //! (`client_limit`, `log_ends`), streams (`answer_streams`), downloads (`downloads`), and recounts (`tiers::recount`).
 //!
 //! This crate does not fold records and writes nothing except the jobs that administrators submit.
@@ -20,6 +20,7 @@ mod client_limit;
 mod config;
 mod consistency;
 mod downloads;
+mod history;
 mod log_ends;
 mod metrics;
 mod no_answer;
@@ -33,6 +34,7 @@ mod registry;
 mod rfc3339;
 mod routes;
 mod single_flight;
+mod site;
 mod tier_chain;
 mod tier_query;
 mod tiers;
@@ -56,11 +58,13 @@ use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
 pub use config::ApiConfig;
+pub use routes::openapi;
 
 use active_generation::ActiveGenerationCache;
 use aggregate_reader::AggregateReader;
 use answer_streams::AnswerStreams;
 use downloads::Downloads;
+use history::HistoryReader;
 use log_ends::LogEnds;
 use metrics::ApiMetrics;
 use person_reader::PersonReader;
@@ -68,6 +72,7 @@ use person_store::PersonStore;
 use readiness::Readiness;
 use refresher::Refresher;
 use registry::RegistryReader;
+use site::Site;
 use tier_chain::TierChain;
 use tier_query::Tiers;
 use tiers::memory::Memory;
@@ -152,6 +157,8 @@ pub fn routes(
     let waits = WaitLimits::new(config, &metrics);
     let receipt_signer = hasher.receipt_signer();
     let streams = AnswerStreams::new(config, Arc::clone(&memory), &metrics, stop);
+    let histories =
+        HistoryReader::new(config, Arc::clone(&store), Arc::clone(&generation), &metrics);
     let person_store = Arc::new(PersonStore::new(config, store, &metrics));
     let log_ends = Arc::new(LogEnds::new(Arc::clone(&person_store), Arc::clone(&generation)));
     let people = PersonReader::new(
@@ -171,15 +178,19 @@ pub fn routes(
         log_ends,
         metrics,
     );
-    let state = routes::ApiState::new(
+    let state = routes::ApiState {
         definitions,
+        rendered: Default::default(),
+        pages: Default::default(),
         aggregates,
         streams,
         people,
+        histories,
         receipt_signer,
         downloads,
         admission,
+        site: Site::new(config),
         trusted_proxies,
-    );
+    };
     Ok(routes::router(Arc::new(state), &limits).merge(administrators))
 }

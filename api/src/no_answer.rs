@@ -22,11 +22,6 @@ pub enum NoAnswer {
     /// The submission is not counted in what can be read.
     #[error("the submission is not counted yet")]
     NotYetVisible,
-    /// The submission is not counted in the results that are shown, and others are withheld.
-    #[error(
-        "the submission is not counted in the results that are shown; a receipt of a budget whose results are withheld is not compared: read that budget alone"
-    )]
-    PartlyWithheld,
     /// The receipt names a record so far beyond the end of the log that waiting for it is futile.
     #[error("the submission is not counted, and its receipt is far beyond the end of the log")]
     BeyondLog,

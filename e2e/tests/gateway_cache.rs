@@ -230,6 +230,8 @@ fn public_reads_are_kept_and_nothing_that_is_about_a_person_or_a_submission_is()
             ("/", none),
             ("/budgets/taxes?lang=de", none),
             ("/budgets/taxes/results", &[("cookie", "allocator_person=a-1")]),
+            ("/embed/budgets/taxes/results?lang=de&theme=dark", none),
+            ("/v1/budgets/taxes/history?step=hour", none),
         ] {
             // The first two may be in different seconds.
             let path_is_kept = async || {
@@ -259,6 +261,8 @@ fn public_reads_are_kept_and_nothing_that_is_about_a_person_or_a_submission_is()
             (Method::GET, "/budgets/taxes/mine", &[("cookie", "allocator_person=a-1")]),
             (Method::GET, "/budgets/taxes/confirm?c.health=100", none),
             (Method::POST, "/budgets/taxes/submit", none),
+            (Method::POST, "/v1/budgets/taxes/session", none),
+            (Method::GET, "/v1/budgets/taxes/submissions/me", none),
         ] {
             let [one, other] = apis.twice(method.clone(), path, headers).await?;
             ensure!(one != other, "{method} {path} {headers:?} was kept");

@@ -37,4 +37,4 @@ pub use default_budgets::define_default_budgets;
 pub use deps::IngestDeps;
 pub use parse::{PercentageFault, parse_basis_points};
 pub use readiness::watch_readiness;
-pub use routes::routes;
+pub use routes::{openapi, routes};

@@ -225,7 +225,7 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
       }
     };
     details.addEventListener("toggle", () => details.open && load());
-    (find(".note", section) ?? section.lastElementChild).after(details);
+    (findAll(".note", section).at(-1) ?? section.lastElementChild).after(details);
   }
 
   // ---- live ----

@@ -67,6 +67,15 @@ function localTimes(words) {
   for (const time of findAll("main time[datetime]")) time.textContent = words.dateTime(time.getAttribute("datetime"));
 }
 
+/** The server does not know the address under which it is reached, unless it is configured. */
+function showEmbedCode() {
+  const embed = find("#embed");
+  if (!embed?.hidden) return;
+  const code = find("textarea", embed);
+  code.value = code.value.replaceAll(code.dataset.origin, location.origin);
+  embed.hidden = false;
+}
+
 async function main() {
   const data = JSON.parse(find("#page-data")?.textContent || "null");
   if (!data?.budget) return;
@@ -91,6 +100,12 @@ async function main() {
   };
   if (section?.tagName === "DETAILS" && !section.open) section.addEventListener("toggle", openResults, { once: true });
   else openResults();
+
+  await step("embed code", showEmbedCode);
+  if (document.body.dataset.page === "embed") {
+    await step("frame", async () => (await import("./lazy-frame.js")).reportHeight());
+    return;
+  }
 
   const answer = await step("answer", async () => {
     const { makeAnswer } = await import("./answer.js");

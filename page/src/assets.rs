@@ -32,6 +32,8 @@ pub struct Assets {
 const ON_DEMAND: &str = "lazy-";
 /// Files whose name begins with this belong to the administrators' page alone.
 const ADMIN: &str = "admin";
+/// The script that other sites load, by an address that never changes.
+pub const EMBED_SCRIPT: &str = "embed.js";
 
 static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 
@@ -86,7 +88,7 @@ impl Assets {
     pub fn modules(&self) -> impl Iterator<Item = &Asset> {
         self.files.iter().filter(|file| {
             file.name.ends_with(".js")
-                && file.name != "page.js"
+                && !["page.js", EMBED_SCRIPT].contains(&file.name)
                 && !file.name.starts_with(ON_DEMAND)
                 && !file.name.starts_with(ADMIN)
         })
@@ -111,5 +113,7 @@ mod tests {
         let public = assets.files.iter().filter(|file| !file.name.starts_with(ADMIN));
         let bytes: usize = public.map(|file| file.gzipped.len()).sum();
         assert!(bytes < 50_000, "{bytes} bytes compressed");
+        let embed = assets.get(EMBED_SCRIPT).map_or(usize::MAX, |file| file.gzipped.len());
+        assert!(embed <= 1_536, "{embed} bytes compressed");
     }
 }

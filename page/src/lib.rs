@@ -7,6 +7,7 @@
 //! | `language`, `texts` | the languages and their texts |
 //! | `form` | the form's fields, its faults, and the tools that need no script |
 //! | `view` | what the pages show of a budget and of its results |
+//! | `history` | what the pages show of a budget's history |
 //! | `html` | the pages |
 //! | `assets`, `gzip` | style sheet and scripts, embedded under one digest |
 //!
@@ -16,6 +17,7 @@ pub mod arithmetic;
 pub mod assets;
 pub mod form;
 mod gzip;
+pub mod history;
 pub mod html;
 pub mod language;
 pub mod number;

@@ -77,7 +77,7 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
     let process = Process::start(SERVICE, &config.process)?;
     let (metrics, health, stop) = (&process.metrics, &process.health, &process.stop);
     let listener = http::bind(config.own.listen)?;
-    let limits = config.process.http;
+    let limits = config.process.http.clone();
     let router = http::router(SERVICE, axum::Router::new(), metrics, health, &limits);
     let stop_http = CancellationToken::new();
     let server = {

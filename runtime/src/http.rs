@@ -9,6 +9,8 @@ mod address_slots;
 mod body;
 mod conditional;
 mod connection;
+mod content_coding;
+mod cors;
 mod error_response;
 mod exchange;
 mod idempotency_key;
@@ -36,6 +38,8 @@ pub use body::ChargedBody;
 pub use conditional::{
     FailedPrecondition, WriteConditions, digest, etag_of, has_already, quoted_etag,
 };
+pub use content_coding::ContentCoding;
+pub use cors::{ClientOrigins, origin};
 pub use idempotency_key::idempotency_key;
 pub use media_type::{has_media_type, prefers_json};
 pub use request_id::{RequestId, X_REQUEST_ID};
@@ -43,7 +47,7 @@ pub use serve::{ServeError, bind, serve};
 
 settings! {
     /// Limits of the HTTP server.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct HttpConfig {
         /// Maximum number of open connections, as far as the limit of open files allows; further ones are answered 503 and
         /// closed.
@@ -70,6 +74,10 @@ settings! {
         /// Time for requests in flight to finish during shutdown.
         pub drain_timeout: Duration = "http.drain_timeout_ms", default "10000",
             unit "ms", parse parse::duration_ms;
+        /// Origins of other sites whose scripts may submit and read a person's submission, separated by commas, for example
+        /// `https://example.org`. Public reads are for every origin.
+        pub cors_origins: ClientOrigins = "http.cors_origins", default "",
+            unit "origins", parse ClientOrigins::parse;
     }
 }
 

@@ -109,9 +109,9 @@ pub struct Budget {
     /// Who the person of a submission is.
     #[serde(default)]
     pub identity: IdentityRule,
-    /// How the pages present it.
+    /// How the pages present it; boxed, since counting passes definitions on without looking at it.
     #[serde(flatten)]
-    pub presentation: Presentation,
+    pub presentation: Box<Presentation>,
     /// Counts the changes of the definition, from 1.
     #[serde(default)]
     pub revision: u64,

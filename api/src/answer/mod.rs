@@ -11,6 +11,7 @@
 
 mod body;
 mod numbers;
+mod rendered;
 
 use std::sync::{Arc, OnceLock};
 
@@ -23,7 +24,8 @@ use schemas::{
     ResultsVisibility,
 };
 
-pub use numbers::{median_tenths, percent};
+pub use numbers::{Decimal, average_percent, median_tenths, percent};
+pub use rendered::{Rendered, Representation};
 
 /// What totals guarantee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,15 +67,6 @@ pub enum Withheld {
     MinimumPeople,
     /// Only a newer release knows when results are shown.
     UnknownRule,
-}
-
-/// A rendered body and its ETag.
-#[derive(Debug, Clone)]
-pub struct Rendered {
-    /// The JSON body.
-    pub body: Bytes,
-    /// The strong ETag, quoted.
-    pub etag: HeaderValue,
 }
 
 /// One budget's answer.
@@ -267,7 +260,7 @@ fn render(
     };
     let etag = format!("\"{version}.r{}{content}{form}\"", budget.revision);
     let etag = HeaderValue::try_from(etag).map_err(|_| AnswerError::Json)?;
-    Ok(Rendered { body: body.into(), etag })
+    Ok(Rendered::new(body, etag))
 }
 
 /// Renders an answer that depends on no submission.
@@ -281,7 +274,7 @@ fn render_withheld(budget: &Budget, reason: Withheld) -> Result<Rendered, Answer
     let version = AggregateVersion::LOWEST.to_string();
     let body = body::withheld(budget, &version, reason).map_err(|_| AnswerError::Json)?;
     let etag = HeaderValue::try_from(format!("\"{form}.r{}\"", budget.revision));
-    Ok(Rendered { body: body.into(), etag: etag.map_err(|_| AnswerError::Json)? })
+    Ok(Rendered::new(body, etag.map_err(|_| AnswerError::Json)?))
 }
 
 #[cfg(test)]

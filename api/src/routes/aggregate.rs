@@ -16,6 +16,32 @@ use crate::DEFAULT_BUDGET;
 use crate::aggregate_reader::Reading;
 use crate::no_answer::NoAnswer;
 
+#[utoipa::path(
+    get,
+    path = "/v1/budgets/{budget}/aggregate",
+    tag = "results",
+    operation_id = "getAggregate",
+    summary = "Read everyone's average",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("include" = Option<String>, Query,
+            description = "`distribution` adds 101 counts for each category: people by whole percent",
+            pattern = "^distribution$"),
+        ("Consistency-Token" = Option<String>, Header,
+            description = "A receipt: the answer includes its submission, or is 412",
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+$"),
+        ("at_least" = Option<String>, Query, description = "The same in the query",
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+$"),
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N`: how many seconds to wait for the submission, at most 10",
+            pattern = "^wait=([0-9]|10)$"),
+    ),
+    responses(
+        (status = 200, description = "The average, or why it is withheld",
+            body = ref("#/components/schemas/Aggregate"), content_type = "application/json"),
+        (status = 304, description = "The client has this version already (`If-None-Match`)"),
+    ),
+)]
 pub(super) async fn of_budget(
     State(api): State<Arc<ApiState>>,
     Path(budget): Path<String>,
@@ -28,6 +54,31 @@ pub(super) async fn of_budget(
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/aggregate/",
+    tag = "results",
+    operation_id = "getDefaultAggregate",
+    summary = "Read everyone's average of the default budget",
+    params(
+        ("include" = Option<String>, Query,
+            description = "`distribution` adds 101 counts for each category: people by whole percent",
+            pattern = "^distribution$"),
+        ("Consistency-Token" = Option<String>, Header,
+            description = "A receipt: the answer includes its submission, or is 412",
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+$"),
+        ("at_least" = Option<String>, Query, description = "The same in the query",
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+$"),
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N`: how many seconds to wait for the submission, at most 10",
+            pattern = "^wait=([0-9]|10)$"),
+    ),
+    responses(
+        (status = 200, description = "The average, or why it is withheld",
+            body = ref("#/components/schemas/Aggregate"), content_type = "application/json"),
+        (status = 304, description = "The client has this version already (`If-None-Match`)"),
+    ),
+)]
 pub(super) async fn of_default_budget(
     State(api): State<Arc<ApiState>>,
     request: Request,

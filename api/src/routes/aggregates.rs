@@ -12,11 +12,38 @@ use runtime::problem::{Problem, ProblemKind};
 
 use super::read_request::ReadRequest;
 use super::response::{
-    cacheable, keep_from_caches, note_preference, note_source, note_surrogate_key,
+    cacheable_as, keep_from_caches, note_preference, note_source, note_surrogate_key,
 };
 use super::{ApiState, no_answer};
 use crate::answer::Rendered;
 
+#[utoipa::path(
+    get,
+    path = "/v1/aggregates",
+    tag = "results",
+    operation_id = "getAggregates",
+    summary = "Read the averages of several budgets",
+    params(
+        ("budget" = Vec<String>, Query, description = "The budgets' ids, at most 50",
+            max_items = 50, min_items = 1, example = json!(["taxes"])),
+        ("include" = Option<String>, Query,
+            description = "`distribution` adds 101 counts for each category: people by whole percent",
+            pattern = "^distribution$"),
+        ("Consistency-Token" = Option<String>, Header,
+            description = "A receipt: the answer includes its submission, or is 412",
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+$"),
+        ("at_least" = Option<String>, Query, description = "The same in the query",
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+$"),
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N`: how many seconds to wait for the submission, at most 10",
+            pattern = "^wait=([0-9]|10)$"),
+    ),
+    responses(
+        (status = 200, description = "The averages in the requested order",
+            body = ref("#/components/schemas/Aggregates"), content_type = "application/json"),
+        (status = 304, description = "The client has this version already (`If-None-Match`)"),
+    ),
+)]
 pub(super) async fn of_budgets(
     State(api): State<Arc<ApiState>>,
     request: Request,
@@ -52,7 +79,8 @@ pub(super) async fn of_budgets(
             false => reading.aged.answer.plain(),
         })
         .collect();
-    let mut response = cacheable(&parts.headers, &combine(&rendered));
+    // Made for this request alone, so compressing it would not pay.
+    let mut response = cacheable_as(&parts.headers, combine(&rendered).plain());
     // The combined answer has the age of the oldest part and the source that is farthest down the tier chain. Those of
     // withheld parts depend on when submissions were published.
     let shown = || readings.iter().filter(|reading| !reading.aged.answer.is_withheld());
@@ -75,5 +103,5 @@ fn combine(rendered: &[&Rendered]) -> Rendered {
     let tags: Vec<&[u8]> = rendered.iter().map(|one| one.etag.as_bytes()).collect();
     let bodies: Vec<&[u8]> = rendered.iter().map(|one| &one.body[..]).collect();
     let body = [&b"{\"aggregates\":["[..], &bodies.join(&b','), b"]}"].concat();
-    Rendered { body: body.into(), etag: etag_of(&tags.concat()) }
+    Rendered::new(body, etag_of(&tags.concat()))
 }

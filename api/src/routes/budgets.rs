@@ -11,6 +11,18 @@ use super::response::{cacheable, note_surrogate_key};
 use super::{ApiState, definitions_not_loaded};
 use crate::answer::surrogate_key;
 
+#[utoipa::path(
+    get,
+    path = "/v1/budgets",
+    tag = "budgets",
+    operation_id = "listBudgets",
+    summary = "List the budgets",
+    responses(
+        (status = 200, description = "All budgets", body = ref("#/components/schemas/BudgetList"),
+            content_type = "application/json"),
+        (status = 304, description = "The client has this version already (`If-None-Match`)"),
+    ),
+)]
 pub(super) async fn list(
     State(api): State<Arc<ApiState>>,
     request: Request,
@@ -25,6 +37,21 @@ pub(super) async fn list(
     Ok(response)
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/budgets/{budget}",
+    tag = "budgets",
+    operation_id = "getBudget",
+    summary = "Read the definition of a budget",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+    ),
+    responses(
+        (status = 200, description = "The definition", body = ref("#/components/schemas/Budget"),
+            content_type = "application/json"),
+        (status = 304, description = "The client has this version already (`If-None-Match`)"),
+    ),
+)]
 pub(super) async fn one(
     State(api): State<Arc<ApiState>>,
     Path(budget): Path<String>,

@@ -53,6 +53,25 @@ impl ApiState {
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/budgets/{budget}/export",
+    tag = "results",
+    operation_id = "getExport",
+    summary = "Download the export that was published last",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("format" = String, Query, description = "`csv`, `ndjson`, `pb` or `parquet`",
+            pattern = "^(csv|ndjson|pb|parquet)$"),
+    ),
+    responses(
+        (status = 200, description = "Everyone's allocation without identities", content(
+            (String = "text/csv"), (String = "application/x-ndjson"), (String = "text/plain"),
+            (String = "application/vnd.apache.parquet")
+        )),
+        (status = 304, description = "The client has this version already (`If-None-Match`)"),
+    ),
+)]
 pub(super) async fn of_budget(
     State(api): State<Arc<ApiState>>,
     Path(budget): Path<String>,

@@ -4,7 +4,9 @@ pub mod admin;
 mod aggregate;
 mod aggregates;
 mod budgets;
+mod contract;
 mod export;
+mod history;
 mod pages;
 mod person;
 mod read_request;
@@ -25,30 +27,35 @@ use runtime::limits::{EndpointClass, ReadLimitLayer, RequestLimits};
 use runtime::problem::{Problem, ProblemKind};
 use schemas::ReceiptSigner;
 use storage::control::BudgetDefinitions;
+use utoipa::OpenApi;
 
 use crate::aggregate_reader::AggregateReader;
 use crate::answer_streams::AnswerStreams;
 use crate::consistency::{AtLeast, NO_SUCH_PARTITION};
 use crate::downloads::Downloads;
+use crate::history::HistoryReader;
 use crate::no_answer::NoAnswer;
 use crate::person_reader::PersonReader;
+use crate::site::Site;
 use pages::RenderedPages;
 use rendered_catalog::RenderedDefinitions;
 use response::note_preference_in;
 
 /// Shared state of the public routes.
 pub struct ApiState {
-    definitions: Arc<dyn BudgetDefinitions>,
-    rendered: RenderedDefinitions,
-    pages: RenderedPages,
-    aggregates: AggregateReader,
-    streams: AnswerStreams,
-    people: PersonReader,
-    receipt_signer: ReceiptSigner,
-    downloads: Downloads,
-    admission: Admission,
+    pub(crate) definitions: Arc<dyn BudgetDefinitions>,
+    pub(crate) rendered: RenderedDefinitions,
+    pub(crate) pages: RenderedPages,
+    pub(crate) aggregates: AggregateReader,
+    pub(crate) streams: AnswerStreams,
+    pub(crate) people: PersonReader,
+    pub(crate) histories: HistoryReader,
+    pub(crate) receipt_signer: ReceiptSigner,
+    pub(crate) downloads: Downloads,
+    pub(crate) admission: Admission,
+    pub(crate) site: Site,
     /// Proxies whose `X-Forwarded-For` names the client.
-    trusted_proxies: TrustedProxies,
+    pub(crate) trusted_proxies: TrustedProxies,
 }
 
 /// Builds the public routes, with their limits.
@@ -59,6 +66,7 @@ pub fn router(api: Arc<ApiState>, limits: &RequestLimits) -> Router {
         .route("/v1/budgets/{budget}/aggregate", get(aggregate::of_budget))
         .route("/v1/budgets/{budget}/export", get(export::of_budget))
         .route("/v1/budgets/{budget}/submissions/me", get(person::own))
+        .route("/v1/budgets/{budget}/history", get(history::of_budget))
         .route("/v1/budgets/{budget}/submissions/{person}", get(person::of_budget))
         .route("/v1/aggregates", get(aggregates::of_budgets))
         .route("/aggregate", get(aggregate::of_default_budget))
@@ -66,11 +74,33 @@ pub fn router(api: Arc<ApiState>, limits: &RequestLimits) -> Router {
         .route_layer(ReadLimitLayer::new(limits, EndpointClass::Read));
     // A page opens a stream, and opens it again after each interruption. Open streams have a limit of their own.
     let pages = pages::routes()
+        .merge(contract::routes())
         .route("/v1/budgets/{budget}/aggregate/stream", get(stream::of_budget))
         .route("/v1/budgets/{budget}/aggregate/ws", get(websocket::of_budget))
         .route_layer(ReadLimitLayer::new(limits, EndpointClass::Page));
     reads.merge(pages).with_state(api)
 }
+
+/// Describes the routes of administrators and of everyone else.
+pub fn openapi() -> Vec<utoipa::openapi::OpenApi> {
+    let [administration, jobs] = admin::openapi();
+    vec![PublicRoutes::openapi(), pages::openapi(), administration, jobs]
+}
+
+/// The routes for everyone, pages excepted.
+#[derive(OpenApi)]
+#[openapi(paths(
+    budgets::list,
+    budgets::one,
+    aggregate::of_budget,
+    aggregate::of_default_budget,
+    aggregates::of_budgets,
+    stream::of_budget,
+    websocket::of_budget,
+    export::of_budget,
+    person::of_budget,
+))]
+struct PublicRoutes;
 
 /// `Retry-After` of a transient failure.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -79,32 +109,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const ECHO_MAX_CHARS: usize = 64;
 
 impl ApiState {
-    /// Creates the state.
-    pub fn new(
-        definitions: Arc<dyn BudgetDefinitions>,
-        aggregates: AggregateReader,
-        streams: AnswerStreams,
-        people: PersonReader,
-        receipt_signer: ReceiptSigner,
-        downloads: Downloads,
-        admission: Admission,
-        trusted_proxies: TrustedProxies,
-    ) -> Self {
-        let (rendered, pages) = (RenderedDefinitions::default(), RenderedPages::default());
-        Self {
-            definitions,
-            rendered,
-            pages,
-            aggregates,
-            streams,
-            people,
-            receipt_signer,
-            downloads,
-            admission,
-            trusted_proxies,
-        }
-    }
-
     /// Returns the client of a request, for limits per client.
     fn client(&self, request: &Parts) -> ClientNetwork {
         self.trusted_proxies.client(request).network()
@@ -140,9 +144,7 @@ fn definitions_not_loaded() -> Problem {
 /// Returns the problem of a read without an answer.
 fn no_answer(reason: NoAnswer, at_least: Option<AtLeast>) -> Problem {
     let kind = match reason {
-        NoAnswer::NotYetVisible | NoAnswer::PartlyWithheld | NoAnswer::BeyondLog => {
-            ProblemKind::NotYetVisible
-        }
+        NoAnswer::NotYetVisible | NoAnswer::BeyondLog => ProblemKind::NotYetVisible,
         NoAnswer::NoSuchPartition => ProblemKind::Malformed,
         NoAnswer::Unavailable
         | NoAnswer::Overloaded

@@ -55,6 +55,29 @@ impl Serialize for Shares<'_> {
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/budgets/{budget}/submissions/{person}",
+    tag = "submissions",
+    operation_id = "getAllocation",
+    summary = "Read a person's allocation as counted now",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("person" = String, Path, description = "The person's id"),
+        ("Consistency-Token" = Option<String>, Header,
+            description = "A receipt: the answer includes its submission, or is 412",
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+$"),
+        ("at_least" = Option<String>, Query, description = "The same in the query",
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+$"),
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N`: how many seconds to wait for the submission, at most 10",
+            pattern = "^wait=([0-9]|10)$"),
+    ),
+    responses(
+        (status = 200, description = "The allocation", body = ref("#/components/schemas/Allocation"),
+            content_type = "application/json"),
+    ),
+)]
 pub(super) async fn of_budget(
     State(api): State<Arc<ApiState>>,
     Path((budget, person)): Path<(String, String)>,

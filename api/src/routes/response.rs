@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
-use http::header::{AGE, CACHE_CONTROL, CACHE_STATUS, CONTENT_TYPE, ETAG};
+use http::header::{AGE, CACHE_CONTROL, CACHE_STATUS, CONTENT_ENCODING, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use runtime::http::{etag_of, has_already};
 use runtime::problem::Problem;
 
 use crate::aggregate_reader::AnswerSource;
-use crate::answer::Rendered;
+use crate::answer::{Rendered, Representation};
 use crate::consistency::AtLeast;
 use crate::read_policy::Tier;
 
@@ -32,20 +31,31 @@ const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 pub(super) const REVALIDATE: HeaderValue =
     HeaderValue::from_static("public, max-age=0, must-revalidate");
 
-/// Builds a response with the answer, or `304` when the client has it already.
+/// Builds a response with the answer in the form that the client likes best, or `304` when the client has it already.
 pub(super) fn cacheable(request: &HeaderMap, rendered: &Rendered) -> Response {
-    let mut response = if has_already(request, &rendered.etag) {
+    let mut response = cacheable_as(request, rendered.accepted_by(request));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
+    response
+}
+
+/// Builds a response with one form of the answer, or `304` when the client has that already.
+pub(super) fn cacheable_as(request: &HeaderMap, form: Representation<'_>) -> Response {
+    let mut response = if has_already(request, &form.etag) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let mut response = Response::new(Body::from(rendered.body.clone()));
-        response.headers_mut().reserve(8);
+        let mut response = Response::new(Body::from(form.body.clone()));
+        // Also for the headers of the request layer.
+        response.headers_mut().reserve(12);
         response.headers_mut().insert(CONTENT_TYPE, JSON);
+        if let Some(coding) = form.coding.header_value() {
+            response.headers_mut().insert(CONTENT_ENCODING, coding);
+        }
         response
     };
     let headers = response.headers_mut();
-    headers.insert(ETAG, rendered.etag.clone());
+    headers.insert(ETAG, form.etag);
     headers.insert(CACHE_CONTROL, PUBLIC);
     response
 }
@@ -114,5 +124,5 @@ fn preference_applied(at_least: Option<AtLeast>) -> Option<HeaderValue> {
 /// Adds an ETag derived from a JSON body.
 pub(super) fn tagged(body: Vec<u8>) -> Rendered {
     let etag = etag_of(&body);
-    Rendered { body: Bytes::from(body), etag }
+    Rendered::new(body, etag)
 }

@@ -30,6 +30,21 @@ const BEAT: Bytes = Bytes::from_static(b"event: beat\ndata: {}\n\n");
 /// lost their connection together do not come back together.
 const RECONNECT_DELAY_MS: std::ops::RangeInclusive<u32> = 2_000..=8_000;
 
+#[utoipa::path(
+    get,
+    path = "/v1/budgets/{budget}/aggregate/stream",
+    tag = "results",
+    operation_id = "streamAggregate",
+    summary = "Follow the average as server-sent events",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The last version that the client has"),
+    ),
+    responses(
+        (status = 200, description = "Events `aggregate` and `beat`", body = String,
+            content_type = "text/event-stream"),
+    ),
+)]
 pub(super) async fn of_budget(
     State(api): State<Arc<ApiState>>,
     Path(budget): Path<String>,

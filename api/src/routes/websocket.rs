@@ -63,6 +63,20 @@ const NOTHING_TO_SAY: Ending =
     Ending { code: code::POLICY, reason: "this stream takes no messages" };
 const TOO_MANY_FRAMES: Ending = Ending { code: code::POLICY, reason: "too many frames" };
 
+#[utoipa::path(
+    get,
+    path = "/v1/budgets/{budget}/aggregate/ws",
+    tag = "results",
+    operation_id = "openAggregateWebSocket",
+    summary = "Follow the average over a WebSocket",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("last_event_id" = Option<String>, Query, description = "The last version that the client has"),
+    ),
+    responses(
+        (status = 101, description = "The handshake succeeded"),
+    ),
+)]
 pub(super) async fn of_budget(
     State(api): State<Arc<ApiState>>,
     Path(budget): Path<String>,

@@ -9,10 +9,13 @@ mod aggregates;
 mod bodies;
 mod consistency;
 mod dead_letters;
+mod embeds;
 mod export;
 mod fakes;
+mod history;
 mod identities;
 mod jobs;
+mod manners;
 mod pages;
 mod person;
 #[path = "../../../runtime/src/principal/tests/tokens.rs"]

@@ -61,7 +61,7 @@ fn define(server: &TestServer, rule: Rule) {
 
 /// Builds a server that has served the budget once, while nobody had submitted.
 async fn server(rule: Rule, world: &World) -> TestServer {
-    let server = TestServer::new();
+    let server = TestServer::with_settings(&[("page.public_url", "https://a.example")]);
     define(&server, rule);
     let server = server.until_ready().await;
     server.aggregate(WITHHELD).await;
@@ -105,6 +105,9 @@ fn addresses(route: &str) -> Vec<String> {
             let path = one(route)[0].replace("{person}", "");
             vec![format!("{path}{PERSON}"), format!("{path}nobody"), format!("{path}p-2")]
         }
+        "/v1/budgets/{budget}/history" => ["", "?step=minute", "?step=day&format=csv"]
+            .map(|query| format!("{}{query}", one(route)[0]))
+            .to_vec(),
         "/v1/budgets/{budget}/export" => vec![format!("{}?format=csv", one(route)[0])],
         "/budgets/{budget}" => [
             one(route),
@@ -121,8 +124,16 @@ fn addresses(route: &str) -> Vec<String> {
             }
             addresses
         }
+        "/embed/budgets/{budget}/results" => {
+            [one(route), one("/embed/budgets/{budget}/results?theme=dark")].concat()
+        }
+        "/oembed" => one("/oembed?url=https%3A%2F%2Fa.example%2Fbudgets%2F{budget}%2Fresults"),
         "/assets/{digest}/{file}" => vec!["/assets/0/page.css".to_owned()],
         "/"
+        | "/admin"
+        | "/docs"
+        | "/embed.js"
+        | "/openapi.json"
         | "/budgets"
         | "/aggregate"
         | "/aggregate/"
@@ -150,6 +161,7 @@ fn requests(address: &str) -> Vec<Vec<(&'static str, String)>> {
         vec![cookie()],
         vec![cookie(), ("accept-language", "ar".to_owned())],
         vec![cookie(), ("accept", "application/json".to_owned())],
+        vec![cookie(), ("accept-encoding", "gzip".to_owned())],
         vec![cookie(), ("if-none-match", "*".to_owned())],
     ];
     for version in versions() {

@@ -2,6 +2,7 @@
 
 mod administration;
 mod definitions;
+mod history;
 mod identities;
 mod pages;
 mod reads;

@@ -78,7 +78,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
                 ("token", IdentityRule::Token),
             ],
         ),
-        presentation: parser.presentation(presentation),
+        presentation: Box::new(parser.presentation(presentation)),
         revision: 0,
         frozen: false,
         closing: None,

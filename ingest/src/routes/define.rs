@@ -22,6 +22,26 @@ use crate::problems::{self, RETRY_AFTER};
 use crate::response;
 use crate::service::IngestService;
 
+#[utoipa::path(
+    put,
+    path = "/v1/budgets/{budget}",
+    tag = "budgets",
+    operation_id = "defineBudget",
+    summary = "Create or change a budget",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("If-Match" = Option<String>, Header, description = "Only change the definition with this `ETag`"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only create the budget"),
+    ),
+    request_body(content = ref("#/components/schemas/BudgetDefinition"), content_type = "application/json"),
+    responses(
+        (status = 200, description = "The budget was changed", body = ref("#/components/schemas/Budget"),
+            content_type = "application/json"),
+        (status = 201, description = "The budget was created", body = ref("#/components/schemas/Budget"),
+            content_type = "application/json"),
+    ),
+    security(("administrator" = ["admin"])),
+)]
 pub(super) async fn define(
     State(service): State<Arc<IngestService>>,
     principal: Principal,

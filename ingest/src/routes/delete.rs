@@ -16,6 +16,21 @@ use crate::detach_on_drop::detach_on_drop;
 use crate::problems;
 use crate::service::IngestService;
 
+#[utoipa::path(
+    delete,
+    path = "/v1/budgets/{budget}",
+    tag = "budgets",
+    operation_id = "deleteBudget",
+    summary = "Delete a budget without submissions",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("If-Match" = Option<String>, Header, description = "Only delete the definition with this `ETag`"),
+    ),
+    responses(
+        (status = 204, description = "The budget was deleted"),
+    ),
+    security(("administrator" = ["admin"])),
+)]
 pub(super) async fn delete(
     State(service): State<Arc<IngestService>>,
     principal: Principal,

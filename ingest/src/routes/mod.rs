@@ -16,10 +16,28 @@ use axum::routing::{delete, post, put};
 use runtime::admin::{AdminRoutes, Role};
 use runtime::limits::{Charging, EndpointClass, WriteLimit, limit_write};
 use runtime::metrics::{Metrics, MetricsError};
+use utoipa::OpenApi;
 
 use crate::config::IngestConfig;
 use crate::deps::IngestDeps;
 use crate::service::IngestService;
+
+/// The routes of ingest, forms excepted.
+#[derive(OpenApi)]
+#[openapi(paths(
+    submit::submit,
+    submit_batch::submit_batch,
+    withdraw::withdraw,
+    withdraw::withdraw_person_named_batch,
+    define::define,
+    delete::delete,
+))]
+struct WriteRoutes;
+
+/// Describes the routes, forms excepted.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    WriteRoutes::openapi()
+}
 
 /// Builds the routes. `runtime::http::router` wraps them with limits, logging and health.
 ///

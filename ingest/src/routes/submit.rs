@@ -21,6 +21,24 @@ use crate::response::PersonPath;
 use crate::service::IngestService;
 use crate::{problems, response};
 
+#[utoipa::path(
+    post,
+    path = "/v1/budgets/{budget}/submissions",
+    tag = "submissions",
+    operation_id = "submit",
+    summary = "Submit an allocation",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one submission",
+            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+    ),
+    request_body(content = ref("#/components/schemas/Submission"), content_type = "application/json"),
+    responses(
+        (status = 202, description = "The submission is durable", body = ref("#/components/schemas/Accepted"),
+            content_type = "application/json"),
+    ),
+)]
 pub(super) async fn submit(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,

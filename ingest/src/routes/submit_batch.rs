@@ -23,6 +23,21 @@ use crate::pending::{AppendOutcome, PendingSubmission};
 use crate::service::IngestService;
 use crate::{problems, response};
 
+#[utoipa::path(
+    post,
+    path = "/v1/budgets/{budget}/submissions/batch",
+    tag = "submissions",
+    operation_id = "submitBatch",
+    summary = "Submit at most 1,000 allocations",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+    ),
+    request_body(content = ref("#/components/schemas/Batch"), content_type = "application/json"),
+    responses(
+        (status = 200, description = "One result for each item, in order",
+            body = ref("#/components/schemas/BatchResults"), content_type = "application/json"),
+    ),
+)]
 pub(super) async fn submit_batch(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,

@@ -16,6 +16,24 @@ use crate::pending::PendingSubmission;
 use crate::response::PersonPath;
 use crate::service::IngestService;
 
+#[utoipa::path(
+    delete,
+    path = "/v1/budgets/{budget}/submissions/{person}",
+    tag = "submissions",
+    operation_id = "withdraw",
+    summary = "Withdraw a person's allocation",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("person" = String, Path, description = "The person's id"),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one submission",
+            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+    ),
+    responses(
+        (status = 202, description = "The withdrawal is durable", body = ref("#/components/schemas/Accepted"),
+            content_type = "application/json"),
+    ),
+)]
 pub(super) async fn withdraw(
     State(service): State<Arc<IngestService>>,
     Path((budget, person)): Path<(String, String)>,
@@ -30,6 +48,24 @@ pub(super) async fn withdraw(
 }
 
 /// Handles the person whose id equals the last segment of the batch route.
+#[utoipa::path(
+    delete,
+    path = "/v1/budgets/{budget}/submissions/batch",
+    tag = "submissions",
+    operation_id = "withdrawPersonNamedBatch",
+    summary = "Withdraw the allocation of the person named `batch`",
+    description = "As for every other person.",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one submission",
+            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+    ),
+    responses(
+        (status = 202, description = "The withdrawal is durable", body = ref("#/components/schemas/Accepted"),
+            content_type = "application/json"),
+    ),
+)]
 pub(super) async fn withdraw_person_named_batch(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,

@@ -4,11 +4,14 @@ use maud::{Markup, html};
 use schemas::Openness;
 
 use super::document::{Document, link};
+use super::embed::{embed_code, results_path};
+use super::history::history;
 use super::page_data::page_data;
 use super::results::results;
 use super::rows::{fault_summary, rows};
 use super::time::time;
 use crate::form::{self, Applied, FormFault, FormValues};
+use crate::history::History;
 use crate::texts::Texts;
 use crate::view::{BudgetView, Results};
 
@@ -25,6 +28,8 @@ pub struct BudgetPage<'a> {
     pub form: FormState<'a>,
     /// The query with the form's values, for the links to the page in other languages.
     pub query: &'a str,
+    /// The service's own address, if it is configured.
+    pub public_url: Option<&'a str>,
 }
 
 /// The state of the form.
@@ -55,6 +60,7 @@ pub fn budget_page(page: &BudgetPage<'_>) -> String {
         path: &path,
         query: page.query,
         canonical: Some(&path),
+        public_url: page.public_url,
         data: Some(page_data(budget, page.results, texts)),
         skip,
     };
@@ -74,9 +80,15 @@ pub fn budget_page(page: &BudgetPage<'_>) -> String {
     })
 }
 
-/// Renders the page with a budget's results alone.
-pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results) -> String {
-    let path = format!("{}/results", budget.path());
+/// Renders the page with a budget's results and their history. The history is empty while results are withheld.
+pub fn results_page(
+    texts: &'static Texts,
+    budget: &BudgetView,
+    shown: &Results,
+    over_time: &History,
+    public_url: Option<&str>,
+) -> String {
+    let path = results_path(budget);
     let document = Document {
         texts,
         page: "results",
@@ -85,6 +97,7 @@ pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results)
         path: &path,
         query: "",
         canonical: Some(&path),
+        public_url,
         data: Some(page_data(budget, shown, texts)),
         skip: ("#results", texts.text("skip_to_results")),
     };
@@ -100,7 +113,9 @@ pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results)
             (results(budget, shown, None, texts))
             p class="links" { (api_link(budget, texts)) }
         }
+        (history(budget, over_time, texts))
         (contact(budget, texts))
+        (embed_code(budget, texts, public_url))
     })
 }
 
@@ -205,7 +220,7 @@ fn notice(form: &FormState<'_>, texts: &Texts) -> Markup {
 }
 
 fn results_links(budget: &BudgetView, texts: &Texts) -> Markup {
-    let path = format!("{}/results", budget.path());
+    let path = results_path(budget);
     html! {
         p class="links" {
             a href=(link(&path, texts.language())) { (texts.text("results_alone")) }

@@ -42,6 +42,7 @@ pub fn confirm_page(page: &ConfirmPage<'_>) -> String {
         path: &format!("{path}/confirm"),
         query: &query,
         canonical: Some(&path),
+        public_url: None,
         data: None,
         skip: ("#confirm", texts.text("skip_to_form")),
     };

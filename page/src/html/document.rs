@@ -1,5 +1,6 @@
 //! The frame of every page: head, language links, footer.
 
+use form_urlencoded::byte_serialize;
 use maud::{DOCTYPE, Markup, html};
 
 use crate::assets::Assets;
@@ -20,6 +21,8 @@ pub(super) struct Document<'a> {
     pub query: &'a str,
     /// The canonical address, where it is not the path.
     pub canonical: Option<&'a str>,
+    /// The service's own address, on pages that others share. Never taken from a request.
+    pub public_url: Option<&'a str>,
     /// The data of the page's script; without it the page has no script.
     pub data: Option<Markup>,
     /// What the skip link leads to, and its text.
@@ -42,7 +45,8 @@ impl Document<'_> {
                     meta name="color-scheme" content="light dark";
                     title { (self.title()) }
                     @if let Some(canonical) = self.canonical {
-                        link rel="canonical" href=(canonical);
+                        link rel="canonical" href={ (self.public_url.unwrap_or_default()) (canonical) };
+                        (self.sharing(canonical))
                     }
                     link rel="stylesheet" href={ (folder) "page.css" };
                     @if assets.get("icon.svg").is_some() {
@@ -65,6 +69,22 @@ impl Document<'_> {
             }
         };
         page.into_string()
+    }
+
+    /// Describes the page for services that show links to it. No number of the results is in it.
+    fn sharing(&self, canonical: &str) -> Markup {
+        let Some(public_url) = self.public_url else { return html! {} };
+        let address = format!("{public_url}{canonical}");
+        let encoded: String = byte_serialize(address.as_bytes()).collect();
+        let title = without_direction_marks(self.title);
+        html! {
+            link rel="alternate" type="application/json+oembed" title=(title)
+                href={ (public_url) "/oembed?url=" (encoded) };
+            meta property="og:type" content="website";
+            meta property="og:title" content=(title);
+            meta property="og:url" content=(address);
+            meta property="og:locale" content=(self.texts.language().tag());
+        }
     }
 
     fn title(&self) -> String {

@@ -18,6 +18,7 @@ pub fn list_page(texts: &'static Texts, budgets: &[BudgetView]) -> String {
         path: "/budgets",
         query: "",
         canonical: Some("/budgets"),
+        public_url: None,
         data: None,
         skip: ("#budgets", texts.text("skip_to_list")),
     };

@@ -75,6 +75,7 @@ pub fn mine_page(page: &MinePage<'_>) -> String {
         path: &path,
         query: page.query,
         canonical: None,
+        public_url: None,
         data: None,
         skip: ("#receipt", texts.text("skip_to_answer")),
     };

@@ -54,6 +54,7 @@ fn problem_page(
         path,
         query,
         canonical: None,
+        public_url: None,
         data: None,
         skip: ("#problem", texts.text("skip_to_list")),
     };

@@ -26,6 +26,17 @@ test("the style sheet has no physical sides", () => {
   assert.doesNotMatch(css, /\b(margin|padding|border)-(left|right|top|bottom)\b|[{;]\s*(left|right|top|bottom|width|height):|text-align:\s*(left|right)|float:\s*(left|right)/);
 });
 
+test("an embed's dark theme has the colours of a dark device", () => {
+  const css = readText("assets/page.css");
+  const colours = (selector) => {
+    const [, block] = css.match(new RegExp(`${selector.replace(/[()[\]]/g, "\\$&")} \\{([^}]*)\\}`));
+    return [...block.matchAll(/--[a-z-]+: #[0-9a-f]+/g)].map(([colour]) => colour);
+  };
+  const ofDevice = colours(':root:not([data-theme="light"])');
+  assert.ok(ofDevice.length > 10);
+  assert.deepEqual(colours(':root[data-theme="dark"]'), ofDevice);
+});
+
 test("the first load stays within its budget", () => {
   const initial = assets().filter((file) => !/^(lazy-|admin)/.test(file));
   const bytes = initial.reduce((total, file) => total + gzipSync(readText(`assets/${file}`), { level: 9 }).length, 0);

@@ -4,6 +4,8 @@ use http::header::{IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
 
+use super::content_coding::ContentCoding;
+
 /// Returns 128 bits of the content's SHA-256 in hexadecimal.
 pub fn digest(content: &[u8]) -> String {
     let hash: [u8; 32] = Sha256::digest(content).into();
@@ -49,15 +51,18 @@ impl WriteConditions {
     }
 
     /// Compares the conditions with the resource's ETag; `None` if the resource does not exist. Malformed lists match
-    /// nothing.
+    /// nothing. A client that read a compressed form names that one's ETag, which stands for the same state.
     ///
     /// # Errors
     /// When a condition does not hold.
     pub fn check(&self, current: Option<&HeaderValue>) -> Result<(), FailedPrecondition> {
         let any = |lines: &[HeaderValue], comparison| {
             current.is_some_and(|etag| {
-                let matches =
-                    |line: &HeaderValue| any_matches(line.as_bytes(), etag.as_bytes(), comparison);
+                let forms = ContentCoding::COMPRESSED.map(|coding| coding.etag(etag));
+                let matches = |line: &HeaderValue| {
+                    let mut forms = forms.iter().chain([etag]);
+                    forms.any(|form| any_matches(line.as_bytes(), form.as_bytes(), comparison))
+                };
                 lines.iter().any(matches)
             })
         };
@@ -172,6 +177,8 @@ mod tests {
             (&[(IF_MATCH, "\"x\", \"a\"")], a),
             (&[(IF_MATCH, "\"x\""), (IF_MATCH, "\"a\"")], a),
             (&[(IF_MATCH, "*")], a),
+            (&[(IF_MATCH, "\"a.gzip\"")], a),
+            (&[(IF_MATCH, "\"x\", \"a.br\"")], a),
             (&[(IF_NONE_MATCH, "*")], None),
             (&[(IF_NONE_MATCH, "\"a\"")], b),
         ] {
@@ -183,6 +190,7 @@ mod tests {
             (&[(IF_MATCH, "*")], None),
             (&[(IF_MATCH, "W/\"a\"")], a),
             (&[(IF_MATCH, "a")], a),
+            (&[(IF_MATCH, "\"a.zip\"")], a),
         ] {
             let failed = Err(FailedPrecondition::IfMatch);
             assert_eq!(check(conditions, current), failed, "{conditions:?} {current:?}");

@@ -9,7 +9,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::response::Response;
 use axum::routing::future::RouteFuture;
+use futures_util::TryFutureExt;
+use futures_util::future::MapOk;
+use http::header::CONTENT_LENGTH;
 use http::{Request, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
@@ -51,9 +55,9 @@ pub(super) struct RouterService {
 }
 
 impl hyper::service::Service<Request<Incoming>> for RouterService {
-    type Response = axum::response::Response;
+    type Response = Response;
     type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
+    type Future = MapOk<RouteFuture<Infallible>, fn(Response) -> Response>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(|body| match body.is_end_stream() {
@@ -61,8 +65,17 @@ impl hyper::service::Service<Request<Incoming>> for RouterService {
             false => Body::new(body),
         });
         request.extensions_mut().insert(ConnectInfo(self.peer));
-        self.router.clone().call(request)
+        let adapt: fn(Response) -> Response = without_length_of_nothing;
+        self.router.clone().call(request).map_ok(adapt)
     }
+}
+
+/// Removes the length that the framework adds to a `304`: it would be that of the answer with a body (RFC 9110, 8.6).
+fn without_length_of_nothing(mut response: Response) -> Response {
+    if response.status() == StatusCode::NOT_MODIFIED {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    response
 }
 
 /// Serves a connection until the client closes it.

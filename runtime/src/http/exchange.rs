@@ -48,6 +48,11 @@ impl Exchange {
         self.route.name()
     }
 
+    /// Returns whether the request asks for the methods of a route.
+    pub(super) fn is_options(&self) -> bool {
+        self.method == Method::OPTIONS.as_str()
+    }
+
     /// Records a panic of the handler. The panic hook logs the message.
     pub(super) fn record_panic(&self) {
         self.metrics.panics.inc();

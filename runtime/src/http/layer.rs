@@ -14,14 +14,15 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
-use http::HeaderValue;
-use http::header::CONNECTION;
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, StatusCode};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 use tower::{Layer, Service};
 
 use super::HttpConfig;
 use super::body::{self, BodyMemory, BodyMonitor, BodyState, ChargedBody};
+use super::cors::{ClientOrigins, Grant};
 use super::error_response::{self, UNMATCHED};
 use super::exchange::Exchange;
 use super::request_id::{RequestId, X_REQUEST_ID};
@@ -43,6 +44,7 @@ struct Shared {
     request_timeout: Duration,
     max_body_bytes: usize,
     body_memory: Arc<BodyMemory>,
+    client_origins: ClientOrigins,
 }
 
 impl RequestLayer {
@@ -53,6 +55,7 @@ impl RequestLayer {
                 request_timeout: config.request_timeout,
                 max_body_bytes: config.max_body_bytes,
                 body_memory: BodyMemory::new(config.max_buffered_bytes),
+                client_origins: config.cors_origins.clone(),
             }),
         }
     }
@@ -96,6 +99,9 @@ impl<S> RequestService<S> {
         if body.is_end_stream() {
             return Ok(None);
         }
+        if request.headers().get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
+            return Err(encoded());
+        }
         let max_bytes = self.shared.max_body_bytes;
         // A moderately oversized body is read and discarded, so that the client sees the response.
         let readable = max_bytes.saturating_add(body::MAX_DISCARDED_BYTES);
@@ -126,11 +132,17 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let exchange = self.begin(&request);
         request.extensions_mut().insert(exchange.id);
-        let (work, body) = match self.limit_body(&mut request) {
-            Ok(body) => (Work::Running { inner: self.inner.call(request) }, body),
-            Err(problem) => (Work::Rejected { problem: Some(problem) }, None),
+        let grant = Grant::of(&request, &self.shared.client_origins);
+        let (work, body) = match (grant.preflight(&request), self.limit_body(&mut request)) {
+            (Some(preflight), _) => (Work::Answered { response: Some(Box::new(preflight)) }, None),
+            (None, Ok(body)) => (Work::Running { inner: self.inner.call(request) }, body),
+            (None, Err(problem)) => {
+                let response = Box::new(closing_response(Some(problem)));
+                (Work::Answered { response: Some(response) }, None)
+            }
         };
-        RequestFuture { work, deadline: None, body, exchange, shared: Arc::clone(&self.shared) }
+        let shared = Arc::clone(&self.shared);
+        RequestFuture { work, deadline: None, body, grant, exchange, shared }
     }
 }
 
@@ -143,6 +155,7 @@ pin_project! {
         #[pin]
         deadline: Option<Sleep>,
         body: Option<Arc<BodyMonitor>>,
+        grant: Grant,
         exchange: Exchange,
         shared: Arc<Shared>,
     }
@@ -152,7 +165,8 @@ pin_project! {
     #[project = WorkProjection]
     enum Work<F> {
         Running { #[pin] inner: F },
-        Rejected { problem: Option<Problem> },
+        // Without the handler.
+        Answered { response: Option<Box<Response>> },
     }
 }
 
@@ -166,7 +180,9 @@ where
         let mut this = self.project();
         let body_state = || this.body.as_ref().map_or(BodyState::Idle, |body| body.state());
         let response = match this.work.project() {
-            WorkProjection::Rejected { problem } => closing_response(problem.take()),
+            WorkProjection::Answered { response } => {
+                response.take().map_or_else(|| closing_response(None), |response| *response)
+            }
             WorkProjection::Running { inner } => {
                 // After a panic the handler's future is not polled again, so its broken state is never seen.
                 match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
@@ -197,10 +213,16 @@ where
             BodyState::Idle | BodyState::Waiting => charge(response, &this.shared.body_memory),
         };
         let exchange = this.exchange;
+        if response.status() == StatusCode::METHOD_NOT_ALLOWED && exchange.is_options() {
+            response = allowed_methods();
+        }
         if response.status().is_client_error() || response.status().is_server_error() {
             response = error_response::to_problem(response, &exchange.id, exchange.route());
         }
-        response.headers_mut().insert(X_REQUEST_ID, exchange.id.header_value());
+        let headers = response.headers_mut();
+        headers.insert(X_REQUEST_ID, exchange.id.header_value());
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        this.grant.add_to(headers);
         exchange.record_response(&response);
         let response = response.map(|response| body::keep_reservation(response, this.body));
         Poll::Ready(Ok(response))
@@ -228,6 +250,20 @@ fn closing_response(problem: Option<Problem>) -> Response {
         .unwrap_or_else(|| Problem::new(ProblemKind::Internal))
         .header(CONNECTION, HeaderValue::from_static("close"))
         .into_response()
+}
+
+/// Answers `OPTIONS`. The framework adds `Allow`, as to every method that a route does not have.
+fn allowed_methods() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// Refuses a compressed body: its size is not known before it is unpacked.
+fn encoded() -> Problem {
+    Problem::new(ProblemKind::UnsupportedMediaType)
+        .detail("a body must not be compressed; nothing was accepted")
+        .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
 }
 
 fn too_large(max_bytes: usize) -> Problem {

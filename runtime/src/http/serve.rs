@@ -99,7 +99,7 @@ pub async fn serve(
     }
     let server = Server {
         router: router.with_state(()),
-        config: *config,
+        config: config.clone(),
         metrics: ConnectionMetrics::register(metrics)?,
         connection_permits: Arc::new(Semaphore::new(max_connections)),
         address_slots: AddressSlots::new(

@@ -5,13 +5,14 @@ use axum::extract::State;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{GenerationRecord, PartitionReport, TotalsComparison};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::registry::{RegistryOverview, RegistryReader};
 use crate::rfc3339::rfc3339;
 use crate::routes::RETRY_AFTER;
 
 /// All generations by number; empty before the first processor started.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct GenerationList {
     /// Number of changes of the registry.
     revision: u64,
@@ -20,7 +21,7 @@ pub(super) struct GenerationList {
     generations: Vec<GenerationView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct GenerationView {
     generation: u32,
     state: GenerationState,
@@ -41,7 +42,7 @@ struct GenerationView {
 }
 
 /// A generation's role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum GenerationState {
     /// Serves reads.
@@ -56,14 +57,14 @@ enum GenerationState {
 }
 
 /// A shadow partition's progress in its owner's latest report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct PartitionView {
     partition: usize,
     /// `null` before the first report.
     report: Option<ReportView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ReportView {
     /// Position up to which totals are committed.
     position: u64,
@@ -80,7 +81,7 @@ struct ReportView {
     comparison: Option<ComparisonView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ComparisonView {
     with: u32,
     /// The position of both generations.
@@ -89,6 +90,17 @@ struct ComparisonView {
     differences: Vec<String>,
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/admin/generations",
+    tag = "administration",
+    operation_id = "listGenerations",
+    summary = "The generations and the progress of each",
+    responses(
+        (status = 200, description = "The generations", body = GenerationList, content_type = "application/json"),
+    ),
+    security(("administrator" = ["viewer"])),
+)]
 pub(super) async fn list(
     State(reader): State<RegistryReader>,
 ) -> Result<Json<GenerationList>, Problem> {

@@ -16,6 +16,7 @@ use axum::routing::{get, post};
 use runtime::admin::{AdminGuard, AdminRoutes, Role};
 use storage::jobs::JobStore;
 use storage::log::dead_letters::DeadLetterJournalOpener;
+use utoipa::OpenApi;
 
 use crate::registry::RegistryReader;
 use dead_letters::DeadLetterService;
@@ -52,6 +53,24 @@ impl FromRef<AdminState> for AdminGuard {
     fn from_ref(state: &AdminState) -> Self {
         state.guard.clone()
     }
+}
+
+/// The routes except those of jobs.
+#[derive(OpenApi)]
+#[openapi(paths(
+    whoami::whoami,
+    limits::limits,
+    generations::list,
+    dead_letters::list,
+    dead_letters::one,
+    dead_letters::replay,
+    dead_letters::discard,
+))]
+struct AdministrationRoutes;
+
+/// Describes the routes.
+pub(super) fn openapi() -> [utoipa::openapi::OpenApi; 2] {
+    [AdministrationRoutes::openapi(), jobs::JobRoutes::openapi()]
 }
 
 /// Builds the administrators' routes.

@@ -6,7 +6,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use page::form::{self, Applied, FormFault, FormValues, Tool};
-use page::html::{BudgetPage, FormState, budget_page, results_page};
+use page::html::{BudgetPage, FormState, budget_page, embed_page, results_page};
 use page::view::{BudgetView, Results};
 use schemas::{Budget, Openness};
 
@@ -50,7 +50,8 @@ pub(super) async fn show(api: &ApiState, budget: &Budget, request: &PageRequest)
     public(api, budget, request, PageKind::Budget).await
 }
 
-async fn public(
+/// Shows a page that is the same for everyone.
+pub(super) async fn public(
     api: &ApiState,
     budget: &Budget,
     request: &PageRequest,
@@ -59,19 +60,38 @@ async fn public(
     let results = PageResults::read(api, budget, request.now).await;
     let view = BudgetView::new(budget, request.language(), request.now);
     let key = PageKey { budget: budget.id.clone(), kind, language: request.language() };
-    let basis = Basis { revision: budget.revision, state: view.state(), results: results.basis() };
-    let page = api.pages.get(&key, &basis).unwrap_or_else(|| {
-        let results = results.view();
-        let html = match kind {
-            PageKind::Results => results_page(request.texts, &view, &results),
-            PageKind::Budget => {
-                let values = FormValues::empty(budget);
-                let form = FormState { values: &values, faults: &[], applied: None };
-                render(request, &view, &results, form, "")
-            }
-        };
-        api.pages.keep(key, basis, html)
-    });
+    let basis = Basis {
+        revision: budget.revision,
+        state: view.state(),
+        results: results.basis(),
+        history_minute: results.history_minute(kind, request.now),
+    };
+    let page = match api.pages.get(&key, &basis) {
+        Some(page) => page,
+        None => {
+            let html = match kind {
+                PageKind::Results => {
+                    let history = results.history(api, budget).await;
+                    results_page(
+                        request.texts,
+                        &view,
+                        &results.view(),
+                        &history,
+                        api.site.public_url(),
+                    )
+                }
+                PageKind::Embed(theme) => {
+                    embed_page(request.texts, &view, &results.view(), theme)
+                }
+                PageKind::Budget => {
+                    let values = FormValues::empty(budget);
+                    let form = FormState { values: &values, faults: &[], applied: None };
+                    render(api, request, &view, &results.view(), form, "")
+                }
+            };
+            api.pages.keep(key, basis, html)
+        }
+    };
     public_page(&request.headers, &page, surrogate_key(&budget.id))
 }
 
@@ -84,7 +104,7 @@ async fn with_values(api: &ApiState, budget: &Budget, request: &PageRequest) -> 
     let form = FormState { values: &values, faults: &faults, applied: applied.as_ref() };
     // Links to other languages keep the values, and check them again.
     let query = form::query(&form::fields(budget, &values), &[("do", "check")]);
-    let html = render(request, &view, &results, form, &query);
+    let html = render(api, request, &view, &results, form, &query);
     private_page(StatusCode::OK, html)
 }
 
@@ -105,11 +125,13 @@ fn apply(
 }
 
 fn render(
+    api: &ApiState,
     request: &PageRequest,
     budget: &BudgetView,
     results: &Results,
     form: FormState<'_>,
     query: &str,
 ) -> String {
-    budget_page(&BudgetPage { texts: request.texts, budget, results, form, query })
+    let public_url = api.site.public_url();
+    budget_page(&BudgetPage { texts: request.texts, budget, results, form, query, public_url })
 }

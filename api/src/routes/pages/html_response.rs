@@ -4,12 +4,12 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    LOCATION, REFERRER_POLICY, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, LOCATION,
+    REFERRER_POLICY, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use page::gzip;
-use runtime::http::{digest, has_already, quoted_etag};
+use runtime::http::{ContentCoding, digest, has_already, quoted_etag};
 
 use crate::routes::response::{PUBLIC, note_surrogate_key};
 
@@ -57,7 +57,7 @@ impl PageBytes {
 }
 
 /// Responds with a page that everyone may see, or with `304` if the client has it.
-pub(super) fn public_page(
+pub(in crate::routes) fn public_page(
     request: &HeaderMap,
     page: &PageBytes,
     surrogate_key: HeaderValue,
@@ -126,15 +126,12 @@ pub(super) fn add_resource_headers(headers: &mut HeaderMap) {
     headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, SAME_ORIGIN);
 }
 
-/// Whether the client takes gzip (RFC 9110, 12.5.3).
+/// Lets pages of other origins load an answer.
+pub(super) fn allow_other_origins(headers: &mut HeaderMap) {
+    headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
+}
+
+/// Whether the client takes gzip, the only coding that pages are kept in.
 pub(super) fn accepts_gzip(request: &HeaderMap) -> bool {
-    let lines = request.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-        let is_refused = parts
-            .filter_map(|part| part.strip_prefix("q="))
-            .any(|weight| weight.parse() == Ok(0.0_f32));
-        is_gzip && !is_refused
-    })
+    ContentCoding::accepted(request, &[ContentCoding::Gzip]) == ContentCoding::Gzip
 }

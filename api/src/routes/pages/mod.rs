@@ -4,19 +4,22 @@
 //! |---|---|
 //! | `page_request` | language, form values and time of a request |
 //! | `lookup` | the budget of a page, or the page that says why there is none |
-//! | `page_results` | an aggregate as a page shows it |
+//! | `page_results`, `page_history` | an aggregate and a history as a page shows them |
 //! | `rendered` | pages that everyone may see, kept until their content changes |
 //! | `html_response` | headers: security, caching, compression |
-//! | `home`, `budget`, `confirm`, `mine`, `admin`, `assets` | the routes |
+//! | `home`, `budget`, `confirm`, `mine`, `embed`, `oembed`, `admin`, `assets` | the routes |
 
 mod admin;
 mod assets;
 mod budget;
 mod confirm;
+mod embed;
 mod home;
 mod html_response;
 mod lookup;
 mod mine;
+mod oembed;
+mod page_history;
 mod page_request;
 mod page_results;
 mod rendered;
@@ -25,10 +28,22 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
+use utoipa::OpenApi;
 
 use super::ApiState;
 
+pub(super) use html_response::{PageBytes, public_page};
 pub use rendered::RenderedPages;
+
+/// The routes that programs read.
+#[derive(OpenApi)]
+#[openapi(paths(oembed::describe))]
+struct MachineRoutes;
+
+/// Describes the routes that programs read.
+pub(super) fn openapi() -> utoipa::openapi::OpenApi {
+    MachineRoutes::openapi()
+}
 
 /// Builds the routes of the pages.
 pub(super) fn routes() -> Router<Arc<ApiState>> {
@@ -40,5 +55,8 @@ pub(super) fn routes() -> Router<Arc<ApiState>> {
         .route("/budgets/{budget}/confirm", get(confirm::page))
         .route("/budgets/{budget}/mine", get(mine::page))
         .route("/admin", get(admin::page))
+        .route("/embed/budgets/{budget}/results", get(embed::results))
+        .route("/embed.js", get(embed::script))
+        .route("/oembed", get(oembed::describe))
         .route("/assets/{digest}/{file}", get(assets::file))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use moka::sync::Cache;
+use page::html::Theme;
 use page::language::Language;
 use page::view::Withheld;
 use schemas::BudgetId;
@@ -26,6 +27,8 @@ pub(super) enum PageKind {
     Budget,
     /// The page with the results alone.
     Results,
+    /// The results for a frame on another site.
+    Embed(Theme),
 }
 
 /// The address of a kept page.
@@ -44,6 +47,8 @@ pub(super) struct Basis {
     /// Whether the budget is open.
     pub state: &'static str,
     pub results: ResultsBasis,
+    /// The minute of which the page shows the history, if it goes on.
+    pub history_minute: Option<i64>,
 }
 
 /// Which results a page shows.

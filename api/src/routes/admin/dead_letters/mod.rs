@@ -100,6 +100,22 @@ struct OpenJournal {
     _permit: OwnedSemaphorePermit,
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/admin/dead-letters",
+    tag = "dead letters",
+    operation_id = "listDeadLetters",
+    summary = "A page of dead letters",
+    params(
+        ("after" = Option<String>, Query, description = "The `next` of the page before",
+            pattern = r"^([0-9]{1,2}\.)?[0-9]{1,2}\.[0-9]{1,9}$"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Size of the page; default 100"),
+    ),
+    responses(
+        (status = 200, description = "The page", body = DeadLetterPageView, content_type = "application/json"),
+    ),
+    security(("administrator" = ["viewer"])),
+)]
 pub(super) async fn list(
     State(service): State<DeadLetterService>,
     Query(query): Query<Vec<(String, String)>>,
@@ -111,6 +127,20 @@ pub(super) async fn list(
     Ok(Json(DeadLetterPageView::of(&page)))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/admin/dead-letters/{id}",
+    tag = "dead letters",
+    operation_id = "getDeadLetter",
+    summary = "One dead letter with its bytes",
+    params(
+        ("id" = String, Path, description = "The dead letter's id: partition and offset", example = "3.1042"),
+    ),
+    responses(
+        (status = 200, description = "The dead letter", body = DeadLetterView, content_type = "application/json"),
+    ),
+    security(("administrator" = ["viewer"])),
+)]
 pub(super) async fn one(
     State(service): State<DeadLetterService>,
     Path(id): Path<String>,
@@ -121,6 +151,25 @@ pub(super) async fn one(
     Ok(Json(DeadLetterView::with_record(id, &dead_letter, record)))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/admin/dead-letters/{id}/replay",
+    tag = "dead letters",
+    operation_id = "replayDeadLetter",
+    summary = "Append the record again",
+    params(
+        ("id" = String, Path, description = "The dead letter's id: partition and offset", example = "3.1042"),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
+    ),
+    request_body(content = Option<Object>, description = "`resume` and `priority`",
+        content_type = "application/json"),
+    responses(
+        (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
+            content_type = "application/json"),
+    ),
+    security(("administrator" = ["operator"])),
+)]
 pub(super) async fn replay(
     State(service): State<DeadLetterService>,
     Path(id): Path<String>,
@@ -136,6 +185,24 @@ pub(super) async fn replay(
     Err(Problem::new(ProblemKind::WrongState).detail(impossible))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/admin/dead-letters/{id}/drop",
+    tag = "dead letters",
+    operation_id = "dropDeadLetter",
+    summary = "Drop a dead letter",
+    params(
+        ("id" = String, Path, description = "The dead letter's id: partition and offset", example = "3.1042"),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
+    ),
+    request_body(content = Option<Object>, description = "`priority`", content_type = "application/json"),
+    responses(
+        (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
+            content_type = "application/json"),
+    ),
+    security(("administrator" = ["operator"])),
+)]
 pub(super) async fn discard(
     State(service): State<DeadLetterService>,
     Path(id): Path<String>,

@@ -5,13 +5,14 @@ use serde::Serialize;
 use storage::log::dead_letters::{
     DeadLetterPage, DeadLetterRecord, DeadLetterRecordError, DeadLetterState, TrackedDeadLetter,
 };
+use utoipa::ToSchema;
 
 use crate::rfc3339::rfc3339;
 
 /// Maximum bytes of a key or value in a response.
 const MAX_SHOWN_BYTES: usize = 4_096;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeadLetterPageView {
     /// Ordered by record address.
     dead_letters: Vec<DeadLetterView>,
@@ -19,7 +20,7 @@ pub(crate) struct DeadLetterPageView {
     next: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeadLetterView {
     /// The record's address: partition.offset.
     id: String,
@@ -40,7 +41,7 @@ pub(crate) struct DeadLetterView {
 }
 
 /// The bytes of a dead letter's record, or why they cannot be shown. At most 4,096 bytes of each.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RecordBytesView {
     /// In hexadecimal.
     key: Option<String>,

@@ -28,12 +28,27 @@ use serde::Serialize;
 use storage::jobs::{JobStore, JobUpdateError, update_job};
 use storage::store::StoreError;
 use tokio::time::timeout;
+use utoipa::{OpenApi, ToSchema};
 
 use crate::routes::RETRY_AFTER;
 use view::JobView;
 
 pub(super) use request_body::JobRoute;
 pub(super) use submit::{JobRequest, submit, submit_audit, submit_cache_warming, submit_rebuild};
+
+/// The routes of jobs.
+#[derive(OpenApi)]
+#[openapi(paths(
+    list,
+    one,
+    cancel,
+    retry,
+    submit::submit,
+    submit::submit_rebuild,
+    submit::submit_audit,
+    submit::submit_cache_warming,
+))]
+pub(super) struct JobRoutes;
 
 /// How long the store may take for one request. The store's own retries may take longer; a client must not wait.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,7 +59,7 @@ pub struct JobService {
     jobs: Arc<dyn JobStore>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct JobList {
     /// Oldest first.
     jobs: Vec<JobView>,
@@ -72,6 +87,21 @@ impl JobService {
     }
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/admin/jobs",
+    tag = "jobs",
+    operation_id = "listJobs",
+    summary = "Background jobs, oldest first",
+    params(
+        ("state" = Option<Vec<String>>, Query,
+            description = "Only jobs in these states: `queued`, `running`, `succeeded`, `dead`, `cancelled`"),
+    ),
+    responses(
+        (status = 200, description = "The jobs", body = JobList, content_type = "application/json"),
+    ),
+    security(("administrator" = ["viewer"])),
+)]
 pub(super) async fn list(
     State(service): State<JobService>,
     Query(query): Query<Vec<(String, String)>>,
@@ -85,6 +115,20 @@ pub(super) async fn list(
     }))
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/admin/jobs/{id}",
+    tag = "jobs",
+    operation_id = "getJob",
+    summary = "One job",
+    params(
+        ("id" = String, Path, description = "The job's id"),
+    ),
+    responses(
+        (status = 200, description = "The job", body = JobView, content_type = "application/json"),
+    ),
+    security(("administrator" = ["viewer"])),
+)]
 pub(super) async fn one(
     State(service): State<JobService>,
     Path(id): Path<String>,
@@ -92,6 +136,20 @@ pub(super) async fn one(
     Ok(Json(JobView::of(&service.one(parse_id(&id)?).await?)))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/admin/jobs/{id}/cancel",
+    tag = "jobs",
+    operation_id = "cancelJob",
+    summary = "Cancel a job",
+    params(
+        ("id" = String, Path, description = "The job's id"),
+    ),
+    responses(
+        (status = 202, description = "The job", body = JobView, content_type = "application/json"),
+    ),
+    security(("administrator" = ["operator"])),
+)]
 pub(super) async fn cancel(
     State(service): State<JobService>,
     Path(id): Path<String>,
@@ -100,6 +158,20 @@ pub(super) async fn cancel(
     Ok(view::located(StatusCode::ACCEPTED, &job))
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/admin/jobs/{id}/retry",
+    tag = "jobs",
+    operation_id = "retryJob",
+    summary = "Retry a dead job",
+    params(
+        ("id" = String, Path, description = "The job's id"),
+    ),
+    responses(
+        (status = 202, description = "The job", body = JobView, content_type = "application/json"),
+    ),
+    security(("administrator" = ["operator"])),
+)]
 pub(super) async fn retry(
     State(service): State<JobService>,
     Path(id): Path<String>,

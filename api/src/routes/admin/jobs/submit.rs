@@ -39,18 +39,89 @@ where
     }
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/admin/jobs",
+    tag = "jobs",
+    operation_id = "submitJob",
+    summary = "Submit a job",
+    params(
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
+    ),
+    request_body(content = ref("#/components/schemas/JobRequest"), content_type = "application/json"),
+    responses(
+        (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
+            content_type = "application/json"),
+    ),
+    security(("administrator" = ["operator"])),
+)]
 pub(crate) async fn submit(request: JobRequest) -> Result<Response, Problem> {
     request.submit(JobRoute::Any).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/admin/rebuilds",
+    tag = "jobs",
+    operation_id = "submitRebuild",
+    summary = "Rebuild all totals from the log",
+    params(
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
+    ),
+    request_body(content = Option<Object>, description = "Fields of a job that the route does not imply",
+        content_type = "application/json"),
+    responses(
+        (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
+            content_type = "application/json"),
+    ),
+    security(("administrator" = ["operator"])),
+)]
 pub(crate) async fn submit_rebuild(request: JobRequest) -> Result<Response, Problem> {
     request.submit(JobRoute::Rebuild).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/admin/audits",
+    tag = "jobs",
+    operation_id = "submitAudit",
+    summary = "Compare totals, people and the log",
+    params(
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
+    ),
+    request_body(content = Option<Object>, description = "Fields of a job that the route does not imply",
+        content_type = "application/json"),
+    responses(
+        (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
+            content_type = "application/json"),
+    ),
+    security(("administrator" = ["operator"])),
+)]
 pub(crate) async fn submit_audit(request: JobRequest) -> Result<Response, Problem> {
     request.submit(JobRoute::Audit).await
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/admin/caches/warm",
+    tag = "jobs",
+    operation_id = "warmCaches",
+    summary = "Warm the caches",
+    params(
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
+    ),
+    request_body(content = Option<Object>, description = "Fields of a job that the route does not imply",
+        content_type = "application/json"),
+    responses(
+        (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
+            content_type = "application/json"),
+    ),
+    security(("administrator" = ["operator"])),
+)]
 pub(crate) async fn submit_cache_warming(request: JobRequest) -> Result<Response, Problem> {
     request.submit(JobRoute::WarmCaches).await
 }

@@ -6,10 +6,11 @@ use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 use schemas::job::{FailedAttempt, Job, JobKind, JobState};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::rfc3339::rfc3339;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct JobView {
     id: String,
     kind: &'static str,
@@ -54,7 +55,7 @@ pub(crate) struct JobView {
     failed: Vec<FailedAttemptView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ProgressView {
     done: u64,
     /// 0 while unknown.
@@ -64,7 +65,7 @@ struct ProgressView {
     message: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct FailedAttemptView {
     worker: String,
     began_at: Option<String>,
