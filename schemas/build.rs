@@ -1,7 +1,12 @@
 //! Compiles the Protobuf files with protox, so that the build needs no `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["proto/submission.proto", "proto/person.proto", "proto/totals.proto"];
+    let files = [
+        "proto/submission.proto",
+        "proto/person.proto",
+        "proto/totals.proto",
+        "proto/history.proto",
+    ];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }

@@ -17,6 +17,13 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "jobs", text: include_str!("../cql/0002_jobs.cql") },
 ];
 
+/// Migrations that an earlier release ignores, numbered on their own: it opens a keyspace that has them.
+pub const ADDITIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "history",
+    text: include_str!("../cql/addition_0001_history.cql"),
+}];
+
 /// Options to append to `CREATE KEYSPACE` on ScyllaDB, but not on Cassandra, which rejects them. Disables tablets, since
 /// they support lightweight transactions only from 2025.4 on.
 pub const SCYLLA_KEYSPACE_OPTIONS: &str = " AND tablets = {'enabled': false}";
@@ -40,13 +47,15 @@ mod tests {
 
     #[test]
     fn migrations_are_numbered_without_gaps_and_only_create() {
-        for (index, migration) in MIGRATIONS.iter().enumerate() {
-            assert_eq!(migration.version as usize, index + 1);
-            assert!(
-                migration.statements().iter().all(|s| s.starts_with("CREATE")),
-                "{}",
-                migration.name
-            );
+        for migrations in [MIGRATIONS, ADDITIONS] {
+            for (index, migration) in migrations.iter().enumerate() {
+                assert_eq!(migration.version as usize, index + 1);
+                assert!(
+                    migration.statements().iter().all(|s| s.starts_with("CREATE")),
+                    "{}",
+                    migration.name
+                );
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod cql;
 mod defaults;
 pub mod export;
 mod fnv;
+mod history;
 pub mod job;
 mod log;
 mod message_pack;
@@ -40,6 +41,11 @@ pub use budget::{
 };
 pub use closing::{Closing, ClosingFence, ClosingState, Marker, MarkerKind};
 pub use defaults::{DEFAULT_BUDGET, default_budgets};
+pub use history::{
+    HistoryInstant, HistoryMergeFault, HistoryPoint, HistoryPointFault, HistoryStep,
+    HistoryStepFault, HistoryTotals, InstantTotals, PartitionHistory, combine_histories,
+    completed_points,
+};
 pub use log::{LogNumber, LogRef};
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
 pub use person::{

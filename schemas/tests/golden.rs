@@ -49,6 +49,21 @@ fn a_record_with_a_generated_id_has_a_mark_that_earlier_releases_ignore() {
 }
 
 #[test]
+fn a_history_point_keeps_its_bytes() {
+    let point = HistoryPoint {
+        step: HistoryStep::Minute,
+        first: HistoryInstant(29_924_990),
+        end: HistoryInstant(29_925_000),
+        totals: HistoryTotals { people: 3, basis_points: vec![12_000, 18_000] },
+    };
+    let bytes = point.encode_state();
+    assert_eq!(hex::encode(&bytes), "0888bda20e10031a05e05dd08c01");
+    assert_eq!(HistoryPoint::decode(point.step, point.first, &bytes), Ok(point));
+    let numbers = HistoryStep::ALL.map(HistoryStep::number);
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[test]
 fn the_digest_of_a_content_stays_the_same_and_a_record_has_that_of_its_submission() {
     let allocation = Allocation::new(&[2_500, 7_500]).unwrap();
     let submission = submission(Action::Allocate(allocation));

@@ -66,6 +66,9 @@ pub(crate) struct Schema {
     pub first_version: usize,
     /// Migrations, of which each increments the schema version. Released ones never change.
     pub migrations: &'static [&'static str],
+    /// Statements that create what an earlier release ignores, if it does not exist. They do not increment the version, so
+    /// an earlier release still opens the database.
+    pub additions: &'static [&'static str],
 }
 
 impl Schema {
@@ -115,6 +118,9 @@ pub(crate) fn open(
     let mut connection = Connection::open(path).map_err(unusable)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(unusable)?;
     migrate(&mut connection, path, schema)?;
+    for addition in schema.additions {
+        connection.execute_batch(addition).map_err(unusable)?;
+    }
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
         .map_err(unusable)?;

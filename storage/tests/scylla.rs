@@ -83,15 +83,19 @@ async fn each_migration_is_recorded_once_with_concurrent_connections() {
     for connected in futures_util::future::join_all(all).await {
         assert_eq!(connected.err(), None);
     }
-    let query = "SELECT version, name, migrator FROM scylla_migrations.schema_migrations";
-    let rows = session.query_unpaged(query, ()).await.unwrap().into_rows_result().unwrap();
-    let rows: Vec<(i32, String, Option<uuid::Uuid>)> =
-        rows.rows().unwrap().collect::<Result<_, _>>().unwrap();
-    let expected: Vec<_> = schemas::cql::MIGRATIONS
-        .iter()
-        .map(|migration| (migration.version as i32, migration.name.to_owned(), None))
-        .collect();
-    assert_eq!(rows, expected);
+    let series = [("schema", schemas::cql::MIGRATIONS), ("additions", schemas::cql::ADDITIONS)];
+    for (id, migrations) in series {
+        let query =
+            "SELECT version, name, migrator FROM scylla_migrations.schema_migrations WHERE id = ?";
+        let rows = session.query_unpaged(query, (id,)).await.unwrap().into_rows_result().unwrap();
+        let rows: Vec<(i32, String, Option<uuid::Uuid>)> =
+            rows.rows().unwrap().collect::<Result<_, _>>().unwrap();
+        let expected: Vec<_> = migrations
+            .iter()
+            .map(|migration| (migration.version as i32, migration.name.to_owned(), None))
+            .collect();
+        assert_eq!(rows, expected, "{id}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,11 +8,13 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `history` | the history points that records complete |
 //! | `people` | every person's current shares, in compact memory |
 //! | `packed` | the bit layout of an offset and shares |
 //! | `shares` | one person's shares while a record is folded |
 //! | `sums` | adding shares to a budget's totals and subtracting them |
 
+mod history;
 mod packed;
 mod people;
 mod shares;
@@ -21,11 +23,13 @@ mod sums;
 use std::collections::BTreeMap;
 
 use schemas::{
-    BudgetId, BudgetTotals, CategoryTotals, Offset, PartitionCount, PartitionId, PersonKey,
-    PersonRow, Position, RecordDecoder, RecordFault, RecordView, partition_for,
+    BudgetId, BudgetTotals, CategoryTotals, HistoryPoint, Offset, PartitionCount, PartitionId,
+    PersonKey, PersonRow, Position, RecordDecoder, RecordFault, RecordView, partition_for,
 };
 use storage::log::Record;
 
+use history::HistoryBuffer;
+pub use history::HistoryFloor;
 use people::{PersonEntry, PersonSlot, PersonStates};
 use shares::Shares;
 use sums::ShareSums;
@@ -106,6 +110,7 @@ struct BudgetState {
     totals: BudgetTotals,
     people: PersonStates,
     changed: bool,
+    history: HistoryBuffer,
 }
 
 /// A partition's state: a function of a prefix of its log.
@@ -117,8 +122,9 @@ pub struct PartitionState {
     by_id: BTreeMap<BudgetId, usize>,
     /// Index of the last record's budget: most often the next record's too.
     recent: usize,
-    /// Upper bound of the size of the changed totals when they are stored.
+    /// Upper bound of the size of the changed totals and of the history points when they are stored.
     changed_bytes: usize,
+    history_floor: HistoryFloor,
     decoder: RecordDecoder,
 }
 
@@ -136,6 +142,7 @@ impl PartitionState {
             by_id: BTreeMap::new(),
             recent: 0,
             changed_bytes: 0,
+            history_floor: HistoryFloor::NONE,
             decoder: RecordDecoder::default(),
         };
         for (id, totals) in totals {
@@ -233,11 +240,12 @@ impl PartitionState {
         match self.budget_index(view.budget) {
             Ok(index) => {
                 let budget = &mut self.budgets[index];
-                let had_changed = budget.changed;
-                let outcome = budget.fold(view, offset, mode);
+                let (had_changed, history_bytes) = (budget.changed, budget.history.bytes());
+                let outcome = budget.fold(view, offset, mode, &self.history_floor);
                 if budget.changed && !had_changed {
                     self.changed_bytes += budget.stored_bytes();
                 }
+                self.changed_bytes += budget.history.bytes() - history_bytes;
                 outcome
             }
             Err(fault) => Ok(FoldOutcome::DeadLetter(fault.into())),
@@ -262,11 +270,28 @@ impl PartitionState {
         let index = self.budgets.len();
         self.by_id.insert(id.clone(), index);
         let people = PersonStates::new(totals.categories.len());
-        self.budgets.push(BudgetState { id, totals, people, changed: false });
+        let history = HistoryBuffer::default();
+        self.budgets.push(BudgetState { id, totals, people, changed: false, history });
         index
     }
 
-    /// Returns how much the totals that [`take_changed`](Self::take_changed) takes have at most when they are stored.
+    /// Sets which history points are kept from now on. None are by default.
+    pub fn set_history_floor(&mut self, floor: HistoryFloor) {
+        self.history_floor = floor;
+    }
+
+    /// Takes the history points that were completed since the last call, of each budget in order.
+    pub fn take_history(&mut self) -> Vec<(BudgetId, HistoryPoint)> {
+        let mut taken = Vec::new();
+        for budget in &mut self.budgets {
+            let BudgetState { id, history, .. } = budget;
+            taken.extend(history.take().into_iter().map(|point| (id.clone(), point)));
+        }
+        taken
+    }
+
+    /// Returns how much the totals that [`take_changed`](Self::take_changed) takes, and the history points completed with
+    /// them, have at most when they are stored.
     pub fn changed_bytes(&self) -> usize {
         self.changed_bytes
     }
@@ -380,6 +405,7 @@ impl BudgetState {
         view: RecordView<'_>,
         offset: Offset,
         mode: FoldMode,
+        history_floor: &HistoryFloor,
     ) -> Result<FoldOutcome, InconsistentState> {
         if let Some(marker) = view.marker {
             // A replay has the state of the totals, which knows all markers that the totals contain.
@@ -399,6 +425,10 @@ impl BudgetState {
                 expected,
                 found: categories,
             }));
+        }
+        if mode == FoldMode::Live {
+            // Before the record changes the totals.
+            self.history.complete(&self.totals, view.accepted_at_ms, history_floor);
         }
         let outcome = self.fold_person(view, offset, mode)?;
         if mode == FoldMode::Live {
@@ -470,5 +500,7 @@ impl BudgetState {
 
 #[cfg(test)]
 mod closing_tests;
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@
 //! | `restore` | reading person rows back into memory, before the claim or after it |
 //! | `actor` | the running owner: folding, committing, writing person rows |
 //! | `commit` | one conditional commit, settled when its outcome is unknown |
+//! | `history` | writing completed history points before the commit that passes them |
 //! | `dead_letter_buffer`, `dead_letter_limit` | rejected records until their commit, and how many are too many |
 //! | `person_rows` | writing changed person rows behind the commit |
 //! | `pace` | when a commit or a round of person rows is due |
@@ -21,6 +22,7 @@ mod commit;
 mod dead_letter_buffer;
 mod dead_letter_limit;
 mod halt_reason;
+mod history;
 mod log_check;
 mod pace;
 mod person_rows;

@@ -84,13 +84,19 @@ impl Log {
         log
     }
 
+    /// Draws a time that mostly increases, by an hour a record, so that a log spans days.
+    fn draw_acceptance_time(&self, rng: &mut Rng) -> u64 {
+        const HOUR_MS: u64 = 3_600_000;
+        1_700_000_000_000 + self.order.len() as u64 * HOUR_MS + rng.u64(0..6 * HOUR_MS)
+    }
+
     fn draw_record(&self, rng: &mut Rng, person: &mut Person) -> (PartitionId, LogRecord) {
         let (budget, categories) = &self.budgets[person.budget];
         let mut draft = Draft {
             version: 1,
             budget: budget.as_str().to_owned(),
             id: person.draw_id(rng),
-            accepted_at_ms: 1_700_000_000_000 + rng.u64(0..100_000),
+            accepted_at_ms: self.draw_acceptance_time(rng),
             kind: 1,
             shares: draw_shares(rng, *categories),
             marker: None,

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use schemas::{
-    BudgetId, BudgetTotals, CategoryTotals, Closing, CombinedTotals, Offset, PartitionId,
-    PersonKey, PersonRow, Position, SubmissionId, Term, record_fingerprint,
+    BudgetId, BudgetTotals, CategoryTotals, Closing, CombinedTotals, HistoryInstant, HistoryPoint,
+    HistoryStep, HistoryTotals, Offset, PartitionId, PersonKey, PersonRow, Position, SubmissionId,
+    Term, record_fingerprint,
 };
 use storage::log::DeadLetter;
 use storage::store::{RecordCounts, StoredPartition};
@@ -145,6 +146,46 @@ impl Oracle {
         position: Position,
     ) -> impl Iterator<Item = Offset> {
         self.history(partition).dead_letters.range(..Offset(position.0)).map(|(offset, _)| *offset)
+    }
+
+    /// Checks that a history point has the totals of all its instants, and that they are over.
+    pub fn check_history(
+        &self,
+        partition: PartitionId,
+        budget: &BudgetId,
+        point: &HistoryPoint,
+    ) -> CheckResult {
+        let after = self.history(partition).totals.get(budget).ok_or("a history of nothing")?;
+        let last_ms = HistoryInstant(point.end.0 - 1).at_ms(point.step);
+        let is_over = after.iter().any(|totals| totals.updated_at_ms >= last_ms);
+        require(is_over, || format!("{budget}: {point:?} is not over"))?;
+        for at_ms in [point.first.at_ms(point.step), last_ms] {
+            let expected = totals_before(after, at_ms);
+            same("history", &point.totals, &expected)?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the days of a partition's history have no gap up to a position.
+    pub fn check_history_is_complete(
+        &self,
+        partition: PartitionId,
+        position: Position,
+        stored: &[(BudgetId, HistoryPoint)],
+    ) -> CheckResult {
+        for (budget, after) in &self.history(partition).totals {
+            let Some(newest) = newest(after, position) else { continue };
+            let mut next = HistoryInstant::FIRST;
+            for (_, point) in stored.iter().filter(|(of, _)| of == budget) {
+                same("history", (budget, point.first), (budget, next))?;
+                next = point.end;
+            }
+            let last_ms = newest.updated_at_ms;
+            require(last_ms == 0 || next > HistoryStep::Day.last_instant(last_ms), || {
+                format!("{budget}: the history ends before {next:?}, the totals at {last_ms} ms")
+            })?;
+        }
+        Ok(())
     }
 
     /// Checks combined totals at their own positions.
@@ -298,6 +339,12 @@ impl NaiveFold {
         }
         totals
     }
+}
+
+/// Returns the totals as of a time: after the last record whose log time is before it.
+fn totals_before(after: &[BudgetTotals], at_ms: u64) -> HistoryTotals {
+    let newest = after.iter().rfind(|totals| totals.updated_at_ms < at_ms);
+    newest.map(HistoryTotals::of).unwrap_or_default()
 }
 
 /// Returns the totals as of a position: after the last record below it.

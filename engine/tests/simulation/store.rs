@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use schemas::{PartitionId, PersonKey, PersonRow, Position};
+use schemas::{BudgetId, HistoryPoint, HistoryStep, PartitionId, PersonKey, PersonRow, Position};
 use storage::store::memory::MemoryStore;
 use storage::store::{
-    CasOutcome, Checkpoints, Commit, Epoch, PartitionRef, People, StoreError, StoredPartition,
+    CasOutcome, Checkpoints, Commit, Epoch, Histories, PartitionRef, People, StoreError,
+    StoredPartition,
 };
 
 use crate::dead_letters::DeadLetterServer;
@@ -165,7 +166,24 @@ impl StoreServer {
                 )
             })?;
         }
+        let mut history = Vec::new();
+        let mut add = |budget, point| history.push((budget, point));
+        self.tables.scan_history(id, HistoryStep::Day, &mut add).await.unwrap();
+        self.world.oracle.check_history_is_complete(id.partition, to, &history)?;
         self.dead_letters.check_complete(id.partition, to)
+    }
+
+    pub async fn write_history(
+        self: Arc<Self>,
+        id: PartitionRef,
+        points: Vec<(BudgetId, HistoryPoint)>,
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        for (budget, point) in &points {
+            self.world.check(self.world.oracle.check_history(id.partition, budget, point));
+        }
+        self.world.note(format_args!("{}: {} history points", id.partition, points.len()));
+        self.tables.write_history(id, &points, now_ms).await
     }
 
     pub async fn write_people(

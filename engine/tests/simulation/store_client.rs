@@ -4,17 +4,18 @@
 //! gone.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use schemas::{
-    BudgetId, Generation, GenerationRegistry, PartitionCount, PartitionReport, PersonKey,
-    PersonRow, Position, bucket_of,
+    BudgetId, Generation, GenerationRegistry, HistoryInstant, HistoryPoint, HistoryStep,
+    PartitionCount, PartitionReport, PersonKey, PersonRow, Position, bucket_of,
 };
 use storage::store::{
-    BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
+    BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations, Histories,
     KnownPartition, PartitionRef, People, StoreError, StoredPartition,
 };
 use tokio::time::sleep;
@@ -126,6 +127,38 @@ impl People for StoreClient {
         person: &PersonKey,
     ) -> Result<Option<PersonRow>, StoreError> {
         self.server.tables.person(partition, person).await
+    }
+}
+
+#[async_trait]
+impl Histories for StoreClient {
+    async fn write_history(
+        &self,
+        partition: PartitionRef,
+        points: &[(BudgetId, HistoryPoint)],
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        let server = Arc::clone(&self.server);
+        self.call(partition, server.write_history(partition, points.to_vec(), now_ms)).await
+    }
+
+    async fn history(
+        &self,
+        partition: PartitionRef,
+        budget: &BudgetId,
+        step: HistoryStep,
+        instants: Range<HistoryInstant>,
+    ) -> Result<Vec<HistoryPoint>, StoreError> {
+        self.server.tables.history(partition, budget, step, instants).await
+    }
+
+    async fn scan_history(
+        &self,
+        partition: PartitionRef,
+        step: HistoryStep,
+        point: &mut (dyn FnMut(BudgetId, HistoryPoint) + Send),
+    ) -> Result<(), StoreError> {
+        self.server.tables.scan_history(partition, step, point).await
     }
 }
 

@@ -11,6 +11,8 @@ pub enum Subject {
     Totals,
     /// Person rows in the store.
     People,
+    /// History points in the store.
+    History,
     /// Totals in the cache.
     Cache,
     /// Responses of one API, by its URL.
@@ -23,6 +25,7 @@ impl Subject {
         match self {
             Self::Totals => "totals",
             Self::People => "people",
+            Self::History => "history",
             Self::Cache => "cache",
             Self::Api(_) => "api",
         }
@@ -34,6 +37,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Totals => f.write_str("the store's totals"),
             Self::People => f.write_str("people's rows"),
+            Self::History => f.write_str("the history"),
             Self::Cache => f.write_str("the cache"),
             Self::Api(url) => write!(f, "the api at {url}"),
         }

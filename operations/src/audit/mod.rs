@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the store's totals and checkpoint | the committed position |
 //! | person rows | the committed position: rows plus the log records after `rows_position` |
+//! | history points | the committed position, as far as they have not expired |
 //! | the cache, the apis | the positions that each response reflects |
 //!
 //! It runs while the processors run, and changes nothing. Each response names the positions it reflects and is compared
@@ -12,6 +13,7 @@
 //! The records are folded by the processor's own fold. The tests check that fold against a naive fold that shares no code
 //! with it (`e2e/src/oracle.rs`).
 
+mod history;
 mod partition;
 mod served;
 
@@ -59,6 +61,10 @@ pub struct AuditReport {
     pub records: u64,
     /// Budgets with totals.
     pub budgets: BTreeSet<BudgetId>,
+    /// Compared history points.
+    pub history_points: u64,
+    /// History points that the log gives and the store does not have: readers see no number at their instants.
+    pub history_missing: u64,
     /// Compared subjects.
     pub subjects: BTreeSet<Subject>,
     /// For each partition the position at which the store was compared.

@@ -2,16 +2,18 @@
 //! a response reflects.
 
 use futures_util::stream::{self, StreamExt};
+use runtime::clock::now_ms;
 use schemas::{BudgetId, BudgetTotals, PersonRow, Position, buckets, record_fingerprint};
 use storage::log::{LogIdentity, Record};
 use storage::store::{
     Checkpoint, PartitionRef, RecordCounts, RecordFingerprint, StoreError, StoredPartition,
 };
 
+use super::history::{HistoryComparison, HistoryPoints, StoredHistory, collect_points};
 use super::{AuditDeps, AuditReport};
 use crate::BackendError;
 use crate::progress::Progress;
-use engine::fold::{FoldMode, FoldOutcome, InconsistentState, PartitionState};
+use engine::fold::{FoldMode, FoldOutcome, HistoryFloor, InconsistentState, PartitionState};
 use generations::comparison::{Comparison, Scope, Subject, by_budget, pair_by_budget};
 use storage::retry::{RetryBudget, retry};
 
@@ -39,6 +41,7 @@ pub(super) async fn audit_partition(
         report.unchecked.push(format!("partition {} has never been claimed", id.partition));
         return Ok(None);
     };
+    let history = StoredHistory::read(deps, id).await?;
     let position = stored.partition.checkpoint.position;
     report.positions.push(position);
     let bounds = retry(|| deps.log.bounds(id.partition)).await?;
@@ -79,7 +82,7 @@ pub(super) async fn audit_partition(
     // A response beyond the committed position is compared with all committed records.
     replay.reach(Position(u64::MAX));
 
-    report.subjects.extend([Subject::Totals, Subject::People]);
+    report.subjects.extend([Subject::Totals, Subject::People, Subject::History]);
     let StoredPartition { checkpoint, totals, .. } = &stored.partition;
     let mut comparison = Comparison::new(scope(Subject::Totals, None), &mut report.differences);
     compare_checkpoint(&replay, checkpoint, &deps.log.identity(), &mut comparison);
@@ -93,6 +96,14 @@ pub(super) async fn audit_partition(
     for (budget, log, found) in pair_by_budget(replay.counted.totals().collect(), found) {
         Comparison::new(scope(Subject::People, Some(budget)), &mut report.differences)
             .compare_totals(log, found);
+    }
+    let HistoryComparison { compared, missing, differences } =
+        history.compare(&replay.history, &replay.counted);
+    report.history_points += compared;
+    report.history_missing += missing;
+    for (budget, difference) in differences {
+        Comparison::new(scope(Subject::History, Some(&budget)), &mut report.differences)
+            .add(difference);
     }
     Ok(Some(replay.reached))
 }
@@ -177,6 +188,7 @@ async fn read_until(
         for record in batch.iter() {
             replay.fold(record).map_err(|fault| BackendError::Invalid(fault.to_string()))?;
         }
+        collect_points(&mut replay.counted, &mut replay.history);
         progress.add_done(batch.len() as u64);
     }
     if replay.position < position {
@@ -190,6 +202,8 @@ async fn read_until(
 struct AuditReplay {
     /// The fold of all records from the start.
     counted: PartitionState,
+    /// The history points that it completes.
+    history: HistoryPoints,
     tally: RecordCounts,
     last: Option<RecordFingerprint>,
     position: Position,
@@ -208,8 +222,11 @@ impl AuditReplay {
         let reached = vec![BudgetTotals::default(); points.len()];
         let mut points: Vec<_> = points.into_iter().enumerate().collect();
         points.sort_by_key(|(_, point)| std::cmp::Reverse(point.position));
+        let mut counted = state(Vec::new());
+        counted.set_history_floor(HistoryFloor::at(now_ms()));
         Self {
-            counted: state(Vec::new()),
+            counted,
+            history: HistoryPoints::default(),
             tally: RecordCounts::default(),
             last: None,
             position: Position::START,

@@ -122,10 +122,13 @@ fn text(report: &AuditReport) -> String {
     let subjects: Vec<String> = report.subjects.iter().map(ToString::to_string).collect();
     let _ = writeln!(
         text,
-        "AUDIT records={} partitions={} budgets={} differences={} unchecked={} compared={}",
+        "AUDIT records={} partitions={} budgets={} history_points={} history_missing={} differences={} \
+         unchecked={} compared={}",
         report.records,
         report.positions.len(),
         report.budgets.len(),
+        report.history_points,
+        report.history_missing,
         report.differences.len(),
         report.unchecked.len(),
         subjects.join("; "),

@@ -16,16 +16,16 @@ use axum::routing::get;
 use axum::{Json, Router};
 use fixture::{BUDGETS, Fixture, PARTITIONS, budget, count, id, move_one_person, report_lines};
 use interrupted_reader::InterruptedReader;
-use operations::audit::{AuditReport, Difference, Subject};
+use operations::audit::{AuditReport, Difference, Scope, Subject};
 use rusqlite::Connection;
 use schemas::{
-    AggregateVersion, BudgetTotals, CombinedTotals, PartitionId, PartitionTotals, PersonRow, Term,
-    buckets,
+    AggregateVersion, BudgetTotals, CombinedTotals, HistoryStep, PartitionId, PartitionTotals,
+    PersonRow, Term, buckets,
 };
 use serde_json::json;
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
-use storage::store::{People, StoredPartition};
+use storage::store::{Histories, People, StoredPartition};
 
 /// Returns a settled fixture whose processor is stopped, so that changes to the store persist.
 async fn stopped_fixture() -> Fixture {
@@ -65,7 +65,11 @@ async fn unchanged_data_is_compared_without_a_difference() {
     assert!(report.is_clean(), "{:#?}", report_lines(&report));
     assert_eq!(report.records, 3_000);
     assert_eq!(report.budgets, BUDGETS.map(budget).into());
-    assert_eq!(report.subjects, [Subject::Totals, Subject::People, Subject::Cache].into());
+    let subjects = [Subject::Totals, Subject::People, Subject::History, Subject::Cache];
+    assert_eq!(report.subjects, subjects.into());
+    // Of 125 days, in every partition and budget.
+    assert!(report.history_points > 500, "{}", report.history_points);
+    assert_eq!(report.history_missing, 0);
     // The log has records of every outcome.
     let tally = fixture.stored(0).await.checkpoint.tally;
     assert!(tally.applied > 0 && tally.duplicates > 0 && tally.dead_lettered > 0, "{tally:?}");
@@ -92,6 +96,29 @@ async fn an_audit_under_load_reports_no_false_difference() {
     }
     assert!(!load.is_finished(), "the load has failed");
     load.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_history_point_is_named_by_partition_budget_and_instant() {
+    let fixture = stopped_fixture().await;
+    let mut points = Vec::new();
+    let mut add = |budget, point| points.push((budget, point));
+    fixture.store.scan_history(id(1), HistoryStep::Day, &mut add).await.unwrap();
+    let (budget, mut point) = points.swap_remove(points.len() / 2);
+    point.totals.people += 1;
+    point.totals.basis_points[1] += 10_000;
+    let wrong = [(budget.clone(), point.clone())];
+    fixture.store.write_history(id(1), &wrong, 0).await.unwrap();
+    let report = fixture.audit().await;
+    let [difference] = &report.differences[..] else { panic!("{:#?}", report_lines(&report)) };
+    let scope = Scope {
+        subject: Subject::History,
+        partition: Some(PartitionId(1)),
+        budget: Some(budget),
+        category: None,
+    };
+    assert_eq!(difference.scope, scope);
+    assert!(difference.what.starts_with(&format!("day {}: ", point.first.0)), "{difference}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

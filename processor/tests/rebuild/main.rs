@@ -21,8 +21,11 @@ use generations::registry::{
     update_registry,
 };
 use rebuild::{RebuildOutcome, rebuild};
-use schemas::{Generation, GenerationRegistry, LogNumber, PartitionId, Position, Term, buckets};
-use storage::store::{Checkpoints, Generations, PartitionRef, People};
+use schemas::{
+    BudgetId, Generation, GenerationRegistry, HistoryPoint, HistoryStep, LogNumber, PartitionId,
+    Position, Term, buckets,
+};
+use storage::store::{Checkpoints, Generations, Histories, PartitionRef, People};
 use tokio::time::{Instant, sleep, timeout};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -95,6 +98,37 @@ async fn a_rebuild_under_load_finds_no_difference_and_becomes_active() {
     assert_eq!(count_person_rows(&fixture, 2).await, count_person_rows(&fixture, 1).await);
     fixture.append(100).await;
     assert_agrees_with_log(&fixture).await;
+    fixture.stop_processor().await;
+}
+
+/// Reads the history of a generation.
+async fn history(fixture: &Fixture, generation: u32) -> Vec<(PartitionId, BudgetId, HistoryPoint)> {
+    let mut points = Vec::new();
+    for partition in count().partitions() {
+        let id = PartitionRef { generation: Generation(generation), partition };
+        for step in HistoryStep::ALL {
+            let mut add = |budget, point| points.push((partition, budget, point));
+            fixture.store.scan_history(id, step, &mut add).await.unwrap();
+        }
+    }
+    points
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_derives_the_same_history_and_retiring_deletes_the_former() {
+    let mut fixture = Fixture::settled().await;
+    let before = history(&fixture, 1).await;
+    assert!(before.len() > 500, "{}", before.len());
+    run_rebuild(&fixture, false).await.unwrap();
+    fixture.wait_until_settled().await;
+    assert_eq!(history(&fixture, 2).await, before);
+    assert_eq!(history(&fixture, 1).await, before);
+    update_registry(fixture.store.as_ref(), |registry| retire(registry, Generation(1)))
+        .await
+        .unwrap();
+    delete_retired(fixture.store.as_ref()).await.unwrap();
+    assert_eq!(history(&fixture, 1).await, []);
+    assert_eq!(history(&fixture, 2).await, before);
     fixture.stop_processor().await;
 }
 

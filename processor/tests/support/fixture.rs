@@ -336,7 +336,8 @@ fn record(number: u64) -> NewRecord {
         budget: budget(BUDGETS[(who % 2) as usize]),
         person,
         id: SubmissionId(uuid::Uuid::from_u128(u128::from(id))),
-        accepted_at_ms: 1_700_000_000_000 + number,
+        // An hour later each: histories span days.
+        accepted_at_ms: 1_700_000_000_000 + number * 3_600_000,
         action: if number % 13 == 12 { Action::Withdraw } else { Action::Allocate(shares) },
     });
     NewRecord { key: person, value }

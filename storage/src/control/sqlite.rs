@@ -33,6 +33,7 @@ const SCHEMA: Schema = Schema {
             definition TEXT NOT NULL
         ) STRICT;
     "],
+    additions: &[],
 };
 
 /// Holds the fingerprint of the person secret, from when it is recorded. Not a migration: earlier releases open the file

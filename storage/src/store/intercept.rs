@@ -3,17 +3,17 @@
 //! An [`Interceptor`] sees each operation, and may delay it, fail it before or after it takes effect, or substitute the
 //! outcome of a conditional write.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use async_trait::async_trait;
 use schemas::job::{Job, JobId};
 use schemas::{
-    BudgetId, Generation, GenerationRegistry, PartitionCount, PartitionReport, PersonKey,
-    PersonRow, Position,
+    BudgetId, Generation, GenerationRegistry, HistoryInstant, HistoryPoint, HistoryStep,
+    PartitionCount, PartitionReport, PersonKey, PersonRow, Position,
 };
 
 use super::{
-    BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
+    BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations, Histories,
     KnownPartition, PartitionRef, People, Store, StoreError, StoredPartition,
 };
 use crate::jobs::{JobRows, JobStore};
@@ -37,6 +37,10 @@ pub enum StoreOperation<'a> {
     ReadPeople(PartitionRef, u8),
     /// [`People::person`].
     ReadPerson(PartitionRef),
+    /// [`Histories::write_history`].
+    WriteHistory(PartitionRef, &'a [(BudgetId, HistoryPoint)]),
+    /// [`Histories::history`] and [`Histories::scan_history`].
+    ReadHistory(PartitionRef),
     /// [`Generations::registry`].
     ReadRegistry,
     /// [`Generations::change_registry`].
@@ -66,6 +70,7 @@ impl StoreOperation<'_> {
             | Self::ReadRowsPosition(_)
             | Self::ReadPeople(..)
             | Self::ReadPerson(_)
+            | Self::ReadHistory(_)
             | Self::ReadRegistry
             | Self::ListPartitions
             | Self::ReadReports(_)
@@ -73,6 +78,7 @@ impl StoreOperation<'_> {
             Self::Claim(_)
             | Self::Commit(..)
             | Self::WritePeople(..)
+            | Self::WriteHistory(..)
             | Self::ChangeRegistry(_)
             | Self::RetirePartition(_)
             | Self::WriteReport(_)
@@ -219,6 +225,40 @@ impl<I: Interceptor> People for InterceptedStore<I> {
     ) -> Result<Option<PersonRow>, StoreError> {
         let call = self.store()?.person(partition, person);
         self.intercept(StoreOperation::ReadPerson(partition), call).await
+    }
+}
+
+#[async_trait]
+impl<I: Interceptor> Histories for InterceptedStore<I> {
+    async fn write_history(
+        &self,
+        partition: PartitionRef,
+        points: &[(BudgetId, HistoryPoint)],
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        let call = self.store()?.write_history(partition, points, now_ms);
+        self.intercept(StoreOperation::WriteHistory(partition, points), call).await
+    }
+
+    async fn history(
+        &self,
+        partition: PartitionRef,
+        budget: &BudgetId,
+        step: HistoryStep,
+        instants: Range<HistoryInstant>,
+    ) -> Result<Vec<HistoryPoint>, StoreError> {
+        let call = self.store()?.history(partition, budget, step, instants);
+        self.intercept(StoreOperation::ReadHistory(partition), call).await
+    }
+
+    async fn scan_history(
+        &self,
+        partition: PartitionRef,
+        step: HistoryStep,
+        point: &mut (dyn FnMut(BudgetId, HistoryPoint) + Send),
+    ) -> Result<(), StoreError> {
+        let call = self.store()?.scan_history(partition, step, point);
+        self.intercept(StoreOperation::ReadHistory(partition), call).await
     }
 }
 

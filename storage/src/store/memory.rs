@@ -4,18 +4,19 @@
 //! by value. Retired partitions stay deleted, as under a tombstone that is newer than every row.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use schemas::job::{Job, JobId};
 use schemas::{
-    BudgetId, BudgetTotals, Generation, GenerationRegistry, PartitionCount, PartitionReport,
-    PersonKey, PersonRow, Position, bucket_of,
+    BudgetId, BudgetTotals, Generation, GenerationRegistry, HistoryInstant, HistoryPoint,
+    HistoryStep, PartitionCount, PartitionReport, PersonKey, PersonRow, Position, bucket_of,
 };
 
 use super::{
     BudgetSummary, CasOutcome, Checkpoint, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
-    KnownPartition, PartitionRef, People, StoreError, StoredPartition, retired,
+    Histories, KnownPartition, PartitionRef, People, StoreError, StoredPartition, retired,
 };
 use crate::jobs::{JobRows, JobStore};
 
@@ -32,6 +33,9 @@ struct Tables {
     retired: BTreeSet<PartitionRef>,
     partitions: BTreeMap<PartitionRef, Partition>,
     people: BTreeMap<(PartitionRef, u8), BTreeMap<PersonKey, PersonRow>>,
+    /// Points by partition, step, budget and first instant.
+    history:
+        BTreeMap<(PartitionRef, HistoryStep), BTreeMap<(BudgetId, HistoryInstant), HistoryPoint>>,
 }
 
 struct Partition {
@@ -199,6 +203,52 @@ impl People for MemoryStore {
 }
 
 #[async_trait]
+impl Histories for MemoryStore {
+    async fn write_history(
+        &self,
+        partition: PartitionRef,
+        points: &[(BudgetId, HistoryPoint)],
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        let mut tables = self.lock();
+        if tables.retired.contains(&partition) {
+            return Ok(());
+        }
+        for (budget, point) in points {
+            let history = tables.history.entry((partition, point.step)).or_default();
+            history.insert((budget.clone(), point.first), point.clone());
+            history.retain(|(of, _), point| of != budget || !point.is_expired(now_ms));
+        }
+        Ok(())
+    }
+
+    async fn history(
+        &self,
+        partition: PartitionRef,
+        budget: &BudgetId,
+        step: HistoryStep,
+        instants: Range<HistoryInstant>,
+    ) -> Result<Vec<HistoryPoint>, StoreError> {
+        let tables = self.lock();
+        let history = tables.history.get(&(partition, step)).into_iter().flatten();
+        let found = history.filter(|((of, _), point)| of == budget && point.overlaps(&instants));
+        Ok(found.map(|(_, point)| point.clone()).collect())
+    }
+
+    async fn scan_history(
+        &self,
+        partition: PartitionRef,
+        step: HistoryStep,
+        point: &mut (dyn FnMut(BudgetId, HistoryPoint) + Send),
+    ) -> Result<(), StoreError> {
+        // Not under the lock: the callback may call the store.
+        let history = self.lock().history.get(&(partition, step)).cloned().unwrap_or_default();
+        history.into_iter().for_each(|((budget, _), found)| point(budget, found));
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl Generations for MemoryStore {
     async fn registry(&self) -> Result<Option<GenerationRegistry>, StoreError> {
         Ok(self.lock().registry.clone())
@@ -227,6 +277,7 @@ impl Generations for MemoryStore {
         tables.retired.insert(partition);
         tables.partitions.remove(&partition);
         tables.people.retain(|(of, _), _| *of != partition);
+        tables.history.retain(|(of, _), _| *of != partition);
         Ok(())
     }
 

@@ -4,22 +4,28 @@
 //! |---|---|
 //! | [`Checkpoints`] | totals and checkpoint of each partition, committed together and fenced by epochs |
 //! | [`People`] | person rows, written after the commit |
+//! | [`Histories`] | history points, written before the commit that passes them |
 //! | [`Generations`] | the generation registry, and progress reports of shadow partitions |
 //!
 //! The traits offer conditional writes and reads. Handling rejected writes and unknown outcomes is up to the engine: see
 //! its `commit` module.
 
+mod history;
 mod intercept;
 pub mod memory;
 pub mod scylla;
 pub mod sqlite;
 
+use std::ops::Range;
+
 use async_trait::async_trait;
 use schemas::{
-    BudgetId, BudgetTotals, Generation, GenerationRegistry, Offset, PartitionCount, PartitionId,
-    PartitionReport, PersonKey, PersonRow, Position,
+    BudgetId, BudgetTotals, Generation, GenerationRegistry, HistoryInstant, HistoryPoint,
+    HistoryStep, Offset, PartitionCount, PartitionId, PartitionReport, PersonKey, PersonRow,
+    Position,
 };
 
+pub use self::history::read_history;
 pub use self::intercept::{InterceptedStore, Interceptor, StoreOperation};
 use crate::log_identity::LogIdentity;
 use crate::open_error::OpenError;
@@ -235,6 +241,41 @@ pub trait People: Send + Sync + 'static {
     ) -> Result<Option<PersonRow>, StoreError>;
 }
 
+/// History points: what the totals of a budget were at full minutes, hours and days.
+///
+/// A point's key is its partition, budget, step and first instant. Its value is a function of the log, so a point may be
+/// written again, by any owner and at any time.
+#[async_trait]
+pub trait Histories: Send + Sync + 'static {
+    /// Writes points of a partition, all or any part of them. Points that have expired at `now_ms` are deleted sooner or
+    /// later, unless their step is kept for ever.
+    async fn write_history(
+        &self,
+        partition: PartitionRef,
+        points: &[(BudgetId, HistoryPoint)],
+        now_ms: u64,
+    ) -> Result<(), StoreError>;
+
+    /// Reads the points of a budget in one partition that hold at any of `instants`, in order. May include expired ones.
+    ///
+    /// Not linearizable, but includes every point whose write was acknowledged.
+    async fn history(
+        &self,
+        partition: PartitionRef,
+        budget: &BudgetId,
+        step: HistoryStep,
+        instants: Range<HistoryInstant>,
+    ) -> Result<Vec<HistoryPoint>, StoreError>;
+
+    /// Reads all points of a step in one partition, ordered by budget and instant, in bounded memory.
+    async fn scan_history(
+        &self,
+        partition: PartitionRef,
+        step: HistoryStep,
+        point: &mut (dyn FnMut(BudgetId, HistoryPoint) + Send),
+    ) -> Result<(), StoreError>;
+}
+
 /// The generation registry, and progress reports of shadow partitions.
 #[async_trait]
 pub trait Generations: Send + Sync + 'static {
@@ -248,8 +289,8 @@ pub trait Generations: Send + Sync + 'static {
     /// Lists the partitions that were ever claimed or retired, in all generations and in any order. Not linearizable.
     async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError>;
 
-    /// Deletes checkpoint, totals and person rows of a partition permanently: later claims fail with
-    /// [`StoreError::Corrupt`], later commits and row writes have no effect. A repeated call continues an interrupted one.
+    /// Deletes checkpoint, totals, person rows and history of a partition permanently: later claims fail with
+    /// [`StoreError::Corrupt`], later commits and writes of rows and history have no effect. A repeated call continues an interrupted one.
     ///
     /// In this order: the partition can no longer be claimed, then rows are deleted. So no owner ever resumes from totals
     /// whose people are gone.
@@ -271,6 +312,6 @@ pub trait Generations: Send + Sync + 'static {
 }
 
 /// A store of all derived data.
-pub trait Store: Checkpoints + People + Generations {}
+pub trait Store: Checkpoints + People + Histories + Generations {}
 
-impl<S: Checkpoints + People + Generations> Store for S {}
+impl<S: Checkpoints + People + Histories + Generations> Store for S {}

@@ -1,6 +1,7 @@
 //! A fake store of totals, person rows and the generation registry.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,6 +28,8 @@ pub struct FakeStore {
     totals: Mutex<BTreeMap<BudgetId, Vec<Option<BudgetTotals>>>>,
     reads_by_budget: Mutex<BTreeMap<BudgetId, usize>>,
     rows: Mutex<Vec<(PartitionId, PersonRow)>>,
+    history: Mutex<Vec<(PartitionId, HistoryPoint)>>,
+    pub history_reads: AtomicUsize,
 }
 
 impl FakeStore {
@@ -42,6 +45,11 @@ impl FakeStore {
     pub fn switch_generation(&self, number: u32, generation: u32) {
         let generation = Generation(generation);
         *self.term.lock().unwrap() = Some(Term { number, generation, log: LogNumber::FIRST });
+    }
+
+    /// Writes a history point of any budget.
+    pub fn put_history(&self, partition: u32, point: HistoryPoint) {
+        self.history.lock().unwrap().push((PartitionId(partition), point));
     }
 
     /// Writes a person row, replacing the previous one.
@@ -136,6 +144,45 @@ impl People for FakeStore {
         let rows = self.rows.lock().unwrap();
         let mut of_partition = rows.iter().filter(|(at, _)| *at == partition.partition);
         Ok(of_partition.find(|(_, row)| row.person == *person).map(|(_, row)| row.clone()))
+    }
+}
+
+#[async_trait]
+impl Histories for FakeStore {
+    async fn write_history(
+        &self,
+        _: PartitionRef,
+        _: &[(BudgetId, HistoryPoint)],
+        _: u64,
+    ) -> Result<(), StoreError> {
+        Err(unavailable("the api writes no history".into()))
+    }
+
+    async fn history(
+        &self,
+        partition: PartitionRef,
+        _: &BudgetId,
+        step: HistoryStep,
+        instants: Range<HistoryInstant>,
+    ) -> Result<Vec<HistoryPoint>, StoreError> {
+        self.history_reads.fetch_add(1, Ordering::SeqCst);
+        self.totals_switch.pass().await.map_err(unavailable)?;
+        let history = self.history.lock().unwrap();
+        let found = history.iter().filter(|(at, point)| {
+            *at == partition.partition && point.step == step && point.overlaps(&instants)
+        });
+        let mut points: Vec<_> = found.map(|(_, point)| point.clone()).collect();
+        points.sort_by_key(|point| point.first);
+        Ok(points)
+    }
+
+    async fn scan_history(
+        &self,
+        _: PartitionRef,
+        _: HistoryStep,
+        _: &mut (dyn FnMut(BudgetId, HistoryPoint) + Send),
+    ) -> Result<(), StoreError> {
+        Err(unavailable("the api reads no whole history".into()))
     }
 }
 

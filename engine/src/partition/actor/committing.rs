@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::Partition;
 use crate::partition::commit::{CommitError, commit_with_dead_letters};
+use crate::partition::history::write_history;
 use crate::partition::{HaltReason, PartitionExit};
 
 /// The checkpoint and the totals of a commit, and its result.
@@ -27,6 +28,7 @@ impl Partition {
     pub(super) fn commit_folded(&mut self, now: Instant) -> BoxFuture<'static, CommitDone> {
         self.pace.commit_started(now);
         let totals = self.state.take_changed();
+        let history = self.state.take_history();
         let checkpoint = self.folded.clone();
         let commit = Commit {
             epoch: self.epoch,
@@ -40,7 +42,10 @@ impl Partition {
         let id = self.id;
         Box::pin(async move {
             let (store, writer) = (store.as_ref(), writer.as_ref());
-            let result = commit_with_dead_letters(store, writer, id, &commit, &dead_letters).await;
+            let result = match write_history(store, id, &history).await {
+                Ok(()) => commit_with_dead_letters(store, writer, id, &commit, &dead_letters).await,
+                Err(error) => Err(error),
+            };
             (checkpoint, commit.totals, result)
         })
     }

@@ -2,13 +2,14 @@
 //! people only; the last of them identifies the log. The log must deliver every offset: a skipped record would never be
 //! counted.
 
+use runtime::clock::now_ms;
 use schemas::{Position, Receipt, record_fingerprint};
 use storage::log::{DeadLetter, Record, RecordBatch};
 use storage::store::RecordFingerprint;
 use tokio::time::Instant;
 
 use super::Partition;
-use crate::fold::{DeadLetterReason, FoldMode, FoldOutcome, InconsistentState};
+use crate::fold::{DeadLetterReason, FoldMode, FoldOutcome, HistoryFloor, InconsistentState};
 use crate::partition::pace::MAX_COMMIT_BYTES;
 use crate::partition::{HaltReason, PartitionExit, matches_fingerprint};
 
@@ -17,6 +18,8 @@ impl Partition {
     /// than fit into one commit is kept, and the rest of it is folded after the commit.
     pub(super) fn fold(&mut self, batch: RecordBatch) -> Result<(), PartitionExit> {
         let started = Instant::now();
+        // The clock decides only what has expired, never what a point contains.
+        self.state.set_history_floor(HistoryFloor::at(now_ms()));
         let (mut applied, mut duplicates, mut late) = (0, 0, 0);
         let mut last = None;
         let mut is_complete = true;

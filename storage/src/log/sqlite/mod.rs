@@ -68,6 +68,7 @@ const SCHEMA: Schema = Schema {
             decision TEXT NOT NULL
         ) STRICT;
     "#],
+    additions: &[],
 };
 
 /// Appends to the embedded log and its dead letter journal. One process at a time can open it.

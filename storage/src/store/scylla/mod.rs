@@ -1,10 +1,12 @@
 //! The store in ScyllaDB, or in Cassandra 5, over CQL. The tables are `schemas::cql`'s.
 //!
 //! There are two kinds of writes, never mixed in one table: lightweight transactions on totals, generations and jobs, whose
-//! unknown outcomes the caller settles, and plain writes with the offset as timestamp on person rows, which are idempotent.
+//! unknown outcomes the caller settles, and plain idempotent writes: on person rows with the offset as timestamp, and on
+//! history points, whose values never change.
 //! The module `session` defines how each is sent.
 
 mod generations;
+mod history;
 mod jobs;
 mod migrate;
 mod people;
@@ -12,25 +14,27 @@ mod retirement;
 mod session;
 mod totals;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use backon::{ConstantBuilder, Retryable};
 use schemas::job::{Job, JobId};
 use schemas::{
-    BudgetId, Generation, GenerationRegistry, PartitionCount, PartitionReport, PersonKey,
-    PersonRow, Position,
+    BudgetId, Generation, GenerationRegistry, HistoryInstant, HistoryPoint, HistoryStep,
+    PartitionCount, PartitionReport, PersonKey, PersonRow, Position,
 };
 use scylla::client::session::Session;
 use tokio::time::timeout;
 
 use self::generations::GenerationStatements;
+use self::history::HistoryStatements;
 use self::jobs::JobStatements;
 use self::people::PersonStatements;
 use self::retirement::RetirementStatements;
 use self::totals::TotalsStatements;
 use super::{
-    BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
+    BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations, Histories,
     KnownPartition, PartitionRef, People, StoreError, StoredPartition, retired,
 };
 use crate::jobs::{JobRows, JobStore};
@@ -42,6 +46,7 @@ pub struct ScyllaStore {
     session: Session,
     totals: TotalsStatements,
     people: PersonStatements,
+    history: HistoryStatements,
     retirement: RetirementStatements,
     generations: GenerationStatements,
     jobs: JobStatements,
@@ -101,17 +106,20 @@ impl ScyllaStore {
         mode: SchemaMode,
     ) -> Result<Self, StoreError> {
         let session = session::open(config, mode).await?;
-        let (keyspace, migrations) = (&config.keyspace, schemas::cql::MIGRATIONS);
-        match mode {
-            SchemaMode::Migrate => migrate::migrate(&session, keyspace, migrations).await?,
-            SchemaMode::CheckOnly => migrate::check(&session, keyspace, migrations).await?,
+        let keyspace = &config.keyspace;
+        for series in [migrate::REQUIRED, migrate::ADDITIONAL] {
+            match mode {
+                SchemaMode::Migrate => migrate::migrate(&session, keyspace, &series).await?,
+                SchemaMode::CheckOnly => migrate::check(&session, keyspace, &series).await?,
+            }
         }
         let totals = TotalsStatements::prepare(&session).await?;
         let people = PersonStatements::prepare(&session).await?;
+        let history = HistoryStatements::prepare(&session).await?;
         let retirement = RetirementStatements::prepare(&session).await?;
         let generations = GenerationStatements::prepare(&session).await?;
         let jobs = JobStatements::prepare(&session).await?;
-        Ok(Self { session, totals, people, retirement, generations, jobs })
+        Ok(Self { session, totals, people, history, retirement, generations, jobs })
     }
 }
 
@@ -190,6 +198,37 @@ impl People for ScyllaStore {
 }
 
 #[async_trait]
+impl Histories for ScyllaStore {
+    async fn write_history(
+        &self,
+        partition: PartitionRef,
+        points: &[(BudgetId, HistoryPoint)],
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        self.history.write(&self.session, partition, points, now_ms).await
+    }
+
+    async fn history(
+        &self,
+        partition: PartitionRef,
+        budget: &BudgetId,
+        step: HistoryStep,
+        instants: Range<HistoryInstant>,
+    ) -> Result<Vec<HistoryPoint>, StoreError> {
+        self.history.read(&self.session, partition, budget, step, instants).await
+    }
+
+    async fn scan_history(
+        &self,
+        partition: PartitionRef,
+        step: HistoryStep,
+        point: &mut (dyn FnMut(BudgetId, HistoryPoint) + Send),
+    ) -> Result<(), StoreError> {
+        self.history.scan(&self.session, partition, step, point).await
+    }
+}
+
+#[async_trait]
 impl Generations for ScyllaStore {
     async fn registry(&self) -> Result<Option<GenerationRegistry>, StoreError> {
         self.generations.registry(&self.session).await
@@ -206,6 +245,7 @@ impl Generations for ScyllaStore {
     async fn retire_partition(&self, partition: PartitionRef) -> Result<(), StoreError> {
         self.retirement.fence(&self.session, partition).await?;
         self.people.delete(&self.session, partition).await?;
+        self.history.delete(&self.session, partition).await?;
         self.retirement.delete_totals(&self.session, partition).await
     }
 

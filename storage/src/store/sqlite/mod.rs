@@ -9,22 +9,24 @@
 //! One thread writes and one reads, so that reading people does not delay commits.
 
 mod generations;
+mod history;
 mod jobs;
 mod partitions;
 mod people;
 
+use std::ops::Range;
 use std::path::Path;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
 use schemas::job::{Job, JobId};
 use schemas::{
-    BudgetId, Generation, GenerationRegistry, PartitionCount, PartitionReport, PersonKey,
-    PersonRow, Position, bucket_of,
+    BudgetId, Generation, GenerationRegistry, HistoryInstant, HistoryPoint, HistoryStep,
+    PartitionCount, PartitionReport, PersonKey, PersonRow, Position, bucket_of,
 };
 
 use super::{
-    BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations,
+    BudgetSummary, CasOutcome, Checkpoints, Commit, DamagedTotals, Epoch, Generations, Histories,
     KnownPartition, PartitionRef, People, StoreError, StoredPartition, retired,
 };
 use crate::jobs::{JobRows, JobStore};
@@ -94,6 +96,7 @@ const SCHEMA: Schema = Schema {
             PRIMARY KEY (generation, partition, bucket, person)
         ) STRICT, WITHOUT ROWID;
     "#],
+    additions: &[history::ADDITION],
 };
 
 /// The store in one SQLite file.
@@ -261,6 +264,54 @@ impl People for SqliteStore {
         let (person, bucket) = (*person, bucket_of(person));
         run(&self.reader, move |connection| people::read(connection, partition, bucket, person))
             .await
+    }
+}
+
+#[async_trait]
+impl Histories for SqliteStore {
+    async fn write_history(
+        &self,
+        partition: PartitionRef,
+        points: &[(BudgetId, HistoryPoint)],
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        let points = points.to_vec();
+        let write = move |connection: &mut Connection| {
+            history::write(connection, partition, &points, now_ms)
+        };
+        run(&self.writer, write).await
+    }
+
+    async fn history(
+        &self,
+        partition: PartitionRef,
+        budget: &BudgetId,
+        step: HistoryStep,
+        instants: Range<HistoryInstant>,
+    ) -> Result<Vec<HistoryPoint>, StoreError> {
+        let budget = budget.clone();
+        let read = move |connection: &mut Connection| {
+            history::read(connection, partition, &budget, step, &instants)
+        };
+        run(&self.reader, read).await
+    }
+
+    async fn scan_history(
+        &self,
+        partition: PartitionRef,
+        step: HistoryStep,
+        point: &mut (dyn FnMut(BudgetId, HistoryPoint) + Send),
+    ) -> Result<(), StoreError> {
+        let mut after: Option<history::PointKey> = None;
+        loop {
+            let page = move |connection: &mut Connection| {
+                history::read_page(connection, partition, step, after.as_ref())
+            };
+            let page = run(&self.reader, page).await?;
+            let Some((budget, last)) = page.last() else { return Ok(()) };
+            after = Some((budget.clone(), last.first));
+            page.into_iter().for_each(|(budget, found)| point(budget, found));
+        }
     }
 }
 

@@ -100,7 +100,7 @@ pub(super) fn retire(connection: &mut Connection, partition: PartitionRef) -> Re
         "INSERT OR IGNORE INTO deleted_people (generation, partition) VALUES (?1, ?2)",
         key,
     )?;
-    for table in ["partitions", "totals", "allocations"] {
+    for table in ["partitions", "totals", "allocations", "history"] {
         let delete = format!("DELETE FROM {table} WHERE generation = ?1 AND partition = ?2");
         transaction.execute(&delete, key)?;
     }
@@ -108,16 +108,17 @@ pub(super) fn retire(connection: &mut Connection, partition: PartitionRef) -> Re
     Ok(())
 }
 
-/// Deletes what an earlier release left of retired partitions, of which it deleted only the person rows.
+/// Deletes what an earlier release left of retired partitions: it deleted only the person rows, or not the history.
 pub(super) fn delete_rest_of_retired(connection: &mut Connection) -> rusqlite::Result<()> {
-    let is_any_left = connection
-        .prepare("SELECT 1 FROM partitions JOIN deleted_people USING (generation, partition)")?
-        .exists([])?;
-    if !is_any_left {
+    let left = "SELECT 1 FROM partitions JOIN deleted_people USING (generation, partition)
+                UNION ALL SELECT 1 FROM deleted_people WHERE EXISTS
+                (SELECT 1 FROM history WHERE history.generation = deleted_people.generation
+                                         AND history.partition = deleted_people.partition)";
+    if !connection.prepare(left)?.exists([])? {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for table in ["partitions", "totals"] {
+    for table in ["partitions", "totals", "history"] {
         let delete = format!(
             "DELETE FROM {table} WHERE (generation, partition) IN
              (SELECT generation, partition FROM deleted_people)"

@@ -50,6 +50,12 @@ macro_rules! store_contract {
             a_withdrawn_person_has_a_row_without_shares,
             a_bucket_is_read_completely_and_without_other_buckets,
             a_person_is_found_in_their_own_partition_only,
+            history_points_are_found_by_the_instants_at_which_they_hold,
+            a_history_point_written_again_stays_the_same,
+            histories_of_other_partitions_budgets_and_steps_are_not_seen,
+            a_long_history_is_scanned_completely_and_in_order,
+            an_expired_history_point_is_deleted_or_not_written,
+            a_retired_partition_has_no_history_and_nobody_can_bring_it_back,
             the_rows_position_is_that_of_the_latest_commit,
             the_latest_report_of_each_partition_is_returned,
             a_retired_partition_has_no_data_and_nobody_can_bring_it_back,
@@ -65,8 +71,10 @@ macro_rules! store_contract {
 pub(crate) use store_contract;
 
 mod generations;
+mod histories;
 mod people;
 pub use generations::*;
+pub use histories::*;
 pub use people::*;
 
 impl Fixture {
