@@ -6,7 +6,7 @@
 //! old. A background task (`refresher`) keeps memory current, so almost every read is a copy of bytes from memory.
 //! No reader of one process ever sees a total or a version go backwards.
 //!
-//! What a client can make the store do is bounded: concurrent reads (`read_limit`), waiting reads
+//! What a client can make the store do is bounded: concurrent reads (`read_limit`, `history`), waiting reads
 //! (`client_limit`, `log_ends`), streams (`answer_streams`), downloads (`downloads`), and recounts (`tiers::recount`).
 //!
 //! This crate does not fold records and writes nothing except the jobs that administrators submit.
@@ -21,6 +21,7 @@ mod client_network;
 mod config;
 mod consistency;
 mod downloads;
+mod history;
 mod log_ends;
 mod metrics;
 mod no_answer;
@@ -60,6 +61,7 @@ use aggregate_reader::AggregateReader;
 use answer_streams::AnswerStreams;
 use client_limit::ClientLimit;
 use downloads::Downloads;
+use history::HistoryReader;
 use log_ends::LogEnds;
 use metrics::ApiMetrics;
 use person_reader::PersonReader;
@@ -138,6 +140,8 @@ pub fn routes(
         metrics.waiting.clone(),
     );
     let streams = AnswerStreams::new(config, Arc::clone(&memory), &metrics, stop);
+    let histories =
+        HistoryReader::new(config, Arc::clone(&store), Arc::clone(&generation), &metrics);
     let person_store = Arc::new(PersonStore::new(config, store, &metrics));
     let log_ends = Arc::new(LogEnds::new(Arc::clone(&person_store), Arc::clone(&generation)));
     let people = PersonReader::new(
@@ -157,7 +161,14 @@ pub fn routes(
         log_ends,
         metrics,
     );
-    let state =
-        routes::ApiState::new(definitions, aggregates, streams, people, downloads, trusted_proxies);
+    let state = routes::ApiState::new(
+        definitions,
+        aggregates,
+        streams,
+        people,
+        histories,
+        downloads,
+        trusted_proxies,
+    );
     Ok(routes::router(Arc::new(state)).merge(administrators))
 }

@@ -8,6 +8,7 @@
 //! | `form` | the form's fields, its faults, and the tools that need no script |
 //! | `person` | the cookie that makes a browser one person of a budget |
 //! | `view` | what the pages show of a budget and of its results |
+//! | `history` | what the pages show of a budget's history |
 //! | `html` | the pages |
 //! | `assets`, `gzip` | style sheet and scripts, embedded under one digest |
 //!
@@ -17,6 +18,7 @@ pub mod arithmetic;
 pub mod assets;
 pub mod form;
 mod gzip;
+pub mod history;
 pub mod html;
 pub mod language;
 pub mod number;

@@ -23,7 +23,7 @@ use schemas::{
     ResultsVisibility,
 };
 
-pub use numbers::{median_tenths, percent};
+pub use numbers::{Decimal, average_percent, median_tenths, percent};
 
 /// What totals guarantee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

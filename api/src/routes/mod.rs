@@ -5,6 +5,7 @@ mod aggregate;
 mod aggregates;
 mod budgets;
 mod export;
+mod history;
 mod pages;
 mod person;
 mod read_request;
@@ -28,6 +29,7 @@ use crate::answer_streams::AnswerStreams;
 use crate::client_network::ClientNetwork;
 use crate::consistency::{AtLeast, NO_SUCH_PARTITION};
 use crate::downloads::Downloads;
+use crate::history::HistoryReader;
 use crate::no_answer::NoAnswer;
 use crate::person_reader::PersonReader;
 use pages::RenderedPages;
@@ -42,6 +44,7 @@ pub struct ApiState {
     aggregates: AggregateReader,
     streams: AnswerStreams,
     people: PersonReader,
+    histories: HistoryReader,
     downloads: Downloads,
     /// Proxies whose `X-Forwarded-For` names the client.
     trusted_proxies: TrustedProxies,
@@ -56,6 +59,7 @@ pub fn router(api: Arc<ApiState>) -> Router {
         .route("/v1/budgets/{budget}/aggregate/stream", get(stream::of_budget))
         .route("/v1/budgets/{budget}/aggregate/ws", get(websocket::of_budget))
         .route("/v1/budgets/{budget}/export", get(export::of_budget))
+        .route("/v1/budgets/{budget}/history", get(history::of_budget))
         .route("/v1/budgets/{budget}/submissions/{person}", get(person::of_budget))
         .route("/v1/aggregates", get(aggregates::of_budgets))
         .route("/aggregate", get(aggregate::of_default_budget))
@@ -77,6 +81,7 @@ impl ApiState {
         aggregates: AggregateReader,
         streams: AnswerStreams,
         people: PersonReader,
+        histories: HistoryReader,
         downloads: Downloads,
         trusted_proxies: TrustedProxies,
     ) -> Self {
@@ -88,6 +93,7 @@ impl ApiState {
             aggregates,
             streams,
             people,
+            histories,
             downloads,
             trusted_proxies,
         }

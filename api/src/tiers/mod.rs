@@ -17,6 +17,6 @@ pub struct TierError(pub String);
 pub type TierAnswers = Vec<Option<CombinedTotals>>;
 
 /// Logs damaged totals. The damaged budget has no answer from this tier; other budgets are unaffected.
-fn log_damaged(budget: &BudgetId, error: &dyn std::fmt::Display) {
+pub fn log_damaged(budget: &BudgetId, error: &dyn std::fmt::Display) {
     tracing::error!(%budget, %error, "stored totals are damaged, skipping the tier");
 }

@@ -11,6 +11,7 @@ mod consistency;
 mod dead_letters;
 mod export;
 mod fakes;
+mod history;
 mod jobs;
 mod pages;
 mod person;

@@ -105,6 +105,9 @@ fn addresses(route: &str) -> Vec<String> {
             let path = one(route)[0].replace("{person}", "");
             vec![format!("{path}{PERSON}"), format!("{path}nobody"), format!("{path}p-2")]
         }
+        "/v1/budgets/{budget}/history" => ["", "?step=minute", "?step=day&format=csv"]
+            .map(|query| format!("{}{query}", one(route)[0]))
+            .to_vec(),
         "/v1/budgets/{budget}/export" => vec![format!("{}?format=csv", one(route)[0])],
         "/budgets/{budget}" => [
             one(route),

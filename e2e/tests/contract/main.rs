@@ -2,6 +2,7 @@
 
 mod administration;
 mod definitions;
+mod history;
 mod pages;
 mod reads;
 mod refusals;

@@ -4,11 +4,13 @@ use maud::{Markup, html};
 use schemas::Openness;
 
 use super::document::{Document, link};
+use super::history::history;
 use super::page_data::page_data;
 use super::results::results;
 use super::rows::{fault_summary, rows};
 use super::time::time;
 use crate::form::{self, Applied, FormFault, FormValues};
+use crate::history::History;
 use crate::texts::Texts;
 use crate::view::{BudgetView, Results};
 
@@ -72,8 +74,13 @@ pub fn budget_page(page: &BudgetPage<'_>) -> String {
     })
 }
 
-/// Renders the page with a budget's results alone.
-pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results) -> String {
+/// Renders the page with a budget's results and their history. The history is empty while results are withheld.
+pub fn results_page(
+    texts: &'static Texts,
+    budget: &BudgetView,
+    shown: &Results,
+    over_time: &History,
+) -> String {
     let path = format!("{}/results", budget.path());
     let document = Document {
         texts,
@@ -97,6 +104,7 @@ pub fn results_page(texts: &'static Texts, budget: &BudgetView, shown: &Results)
             (results(budget, shown, None, texts))
             p class="links" { (api_link(budget, texts)) }
         }
+        (history(budget, over_time, texts))
     })
 }
 

@@ -3,6 +3,7 @@
 mod budget;
 mod confirm;
 mod document;
+mod history;
 mod list;
 mod mine;
 mod page_data;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::form::{FormRequest, FormValues, Tool};
+use crate::history::{History, HistoryPoint};
 use crate::language::Language;
 use crate::texts::Texts;
 use crate::view::{BudgetView, CategoryResult, Results, ShownResults, Withheld};
@@ -45,6 +46,18 @@ fn shown(budget: &Budget) -> Results {
     })
 }
 
+/// A history of two hours, in which the first category loses and the seventh gains.
+fn over_time() -> History {
+    let points = (0..=2_i64).map(|hour| {
+        let mut averages = vec![0; 10];
+        averages[0] = 600_000 - hour.unsigned_abs() * 50_000;
+        averages[6] = 400_000 + hour.unsigned_abs() * 50_000;
+        let at = Timestamp::from_second(now().as_second() + 3_600 * hour).unwrap();
+        HistoryPoint { at, people: 1_000 + hour.unsigned_abs(), averages }
+    });
+    History::new(points.collect())
+}
+
 /// Renders every page of a budget in one language.
 fn pages(budget: &Budget, results: &Results, language: Language) -> Vec<String> {
     let (texts, view) = (Texts::of(language), BudgetView::new(budget, language, now()));
@@ -77,7 +90,7 @@ fn pages(budget: &Budget, results: &Results, language: Language) -> Vec<String> 
         page(state(&FormValues::empty(budget), &[], None)),
         page(state(&values, &faults, None)),
         page(state(&applied.values, &[], Some(&applied))),
-        results_page(texts, &view, results),
+        results_page(texts, &view, results, &over_time()),
         confirm_page(&ConfirmPage {
             texts,
             budget: &view,
@@ -159,7 +172,7 @@ fn withheld_results_have_no_number_on_any_page() {
     ] {
         let results = Results::Withheld(withheld);
         let view = BudgetView::new(&budget, Language::En, now());
-        let page = results_page(Texts::of(Language::En), &view, &results);
+        let page = results_page(Texts::of(Language::En), &view, &results, &History::default());
         let (_, section) = page.split_once("<section id=\"results\">").unwrap();
         let (section, _) = section.split_once("</section>").unwrap();
         let text =
@@ -272,4 +285,30 @@ fn bars_and_own_marks_are_placed_on_one_scale() {
             && page.contains("45,5\u{a0}%")
     );
     assert!(page.contains("3.1042") && page.contains("c.health=62%2C5"));
+}
+
+#[test]
+fn the_lines_of_a_history_have_the_same_scales_and_their_ends_as_text() {
+    let budget = default_budget();
+    let view = BudgetView::new(&budget, Language::En, now());
+    let texts = Texts::of(Language::En);
+    let page = results_page(texts, &view, &shown(&budget), &over_time());
+    let (_, history) = page.split_once("<section id=\"history\">").unwrap();
+    // The scale ends at 60 %, the largest average.
+    assert!(history.contains("points=\"0,0 500,84 1000,167\""), "{history}");
+    assert!(history.contains("points=\"0,334 500,250 1000,167\""), "{history}");
+    assert_eq!(history.matches("<polyline").count(), 10);
+    for text in [
+        "60.0 % → 50.0 %, change \u{2212}10.0 points",
+        "40.0 % → 50.0 %, change +10.0 points",
+        "0.0 % → 0.0 %, change 0.0 points",
+        // Midnight belongs to the day before it.
+        "<td>1,002</td>",
+        "<td>1,000</td>",
+    ] {
+        assert!(history.contains(text), "{text}: {history}");
+    }
+    assert!(!history.contains("<td>1,001</td>") && !history.contains("style="));
+    let without = results_page(texts, &view, &shown(&budget), &History::default());
+    assert!(!without.contains("id=\"history\""));
 }

@@ -59,19 +59,29 @@ async fn public(
     let results = PageResults::read(api, budget, request.now).await;
     let view = BudgetView::new(budget, request.language(), request.now);
     let key = PageKey { budget: budget.id.clone(), kind, language: request.language() };
-    let basis = Basis { revision: budget.revision, state: view.state(), results: results.basis() };
-    let page = api.pages.get(&key, &basis).unwrap_or_else(|| {
-        let results = results.view();
-        let html = match kind {
-            PageKind::Results => results_page(request.texts, &view, &results),
-            PageKind::Budget => {
-                let values = FormValues::empty(budget);
-                let form = FormState { values: &values, faults: &[], applied: None };
-                render(request, &view, &results, form, "")
-            }
-        };
-        api.pages.keep(key, basis, html)
-    });
+    let basis = Basis {
+        revision: budget.revision,
+        state: view.state(),
+        results: results.basis(),
+        history_minute: results.history_minute(kind, request.now),
+    };
+    let page = match api.pages.get(&key, &basis) {
+        Some(page) => page,
+        None => {
+            let html = match kind {
+                PageKind::Results => {
+                    let history = results.history(api, budget).await;
+                    results_page(request.texts, &view, &results.view(), &history)
+                }
+                PageKind::Budget => {
+                    let values = FormValues::empty(budget);
+                    let form = FormState { values: &values, faults: &[], applied: None };
+                    render(request, &view, &results.view(), form, "")
+                }
+            };
+            api.pages.keep(key, basis, html)
+        }
+    };
     public_page(&request.headers, &page, surrogate_key(&budget.id))
 }
 

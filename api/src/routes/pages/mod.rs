@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `page_request` | language, form values and time of a request |
 //! | `lookup` | the budget of a page, or the page that says why there is none |
-//! | `page_results` | an aggregate as a page shows it |
+//! | `page_results`, `page_history` | an aggregate and a history as a page shows them |
 //! | `rendered` | pages that everyone may see, kept until their content changes |
 //! | `html_response` | headers: security, caching, compression |
 //! | `home`, `budget`, `confirm`, `mine`, `assets` | the routes |
@@ -16,6 +16,7 @@ mod home;
 mod html_response;
 mod lookup;
 mod mine;
+mod page_history;
 mod page_request;
 mod page_results;
 mod rendered;

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use page::history::History;
 use page::view::{self, CategoryResult, Results, ShownResults};
 use schemas::{Budget, Openness};
 
-use super::rendered::ResultsBasis;
+use super::page_history;
+use super::rendered::{PageKind, ResultsBasis};
 use crate::answer::{Answer, Withheld, median_tenths, withheld};
 use crate::routes::ApiState;
 
@@ -49,6 +51,24 @@ impl PageResults {
             Self::Unavailable => ResultsBasis::Unavailable,
             Self::Withheld(withheld) => ResultsBasis::Withheld(*withheld),
             Self::Shown(answer) => ResultsBasis::Shown(answer.plain().etag.clone()),
+        }
+    }
+
+    /// Reads the history that belongs to the results; empty unless they are shown.
+    pub async fn history(&self, api: &ApiState, budget: &Budget) -> History {
+        match self {
+            Self::Shown(answer) => page_history::read(api, budget, answer).await,
+            Self::NotYet | Self::Unavailable | Self::Withheld(_) => History::default(),
+        }
+    }
+
+    /// The minute of which a page shows the history: the history goes on while no number changes.
+    pub fn history_minute(&self, kind: PageKind, now: Timestamp) -> Option<i64> {
+        match (self, kind) {
+            (Self::Shown(answer), PageKind::Results) if !answer.totals().is_final() => {
+                Some(now.as_second() / 60)
+            }
+            _ => None,
         }
     }
 

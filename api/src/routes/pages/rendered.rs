@@ -44,6 +44,8 @@ pub(super) struct Basis {
     /// Whether the budget is open.
     pub state: &'static str,
     pub results: ResultsBasis,
+    /// The minute of which the page shows the history, if it goes on.
+    pub history_minute: Option<i64>,
 }
 
 /// Which results a page shows.
