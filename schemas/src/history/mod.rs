@@ -215,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_point_expires_when_its_last_instant_does() {
-        let mut points = completed_points(&totals(1, 5), 100 * MINUTE_MS);
+        let before = totals(1, 5);
+        let mut points = completed_points(&before, 100 * MINUTE_MS);
         let point = points.find(|point| point.step == HistoryStep::Minute).unwrap();
         let last_ms = 100 * MINUTE_MS;
         assert!(!point.is_expired(last_ms + 2 * DAY_MS - 1));
