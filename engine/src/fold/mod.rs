@@ -419,7 +419,7 @@ impl BudgetState {
             return Ok(FoldOutcome::Late);
         }
         let categories = view.basis_points.len();
-        if categories > 0 && !self.admit_categories(categories) {
+        if categories > 0 && !self.fits_categories(categories) {
             let expected = self.people.categories();
             return Ok(FoldOutcome::DeadLetter(DeadLetterReason::Categories {
                 expected,
@@ -429,6 +429,9 @@ impl BudgetState {
         if mode == FoldMode::Live {
             // Before the record changes the totals.
             self.history.complete(&self.totals, view.accepted_at_ms, history_floor);
+        }
+        if categories > 0 {
+            self.fix_categories(categories);
         }
         let outcome = self.fold_person(view, offset, mode)?;
         if mode == FoldMode::Live {
@@ -461,12 +464,16 @@ impl BudgetState {
     }
 
     /// Checks the number of categories, which the budget's first allocation fixes.
-    fn admit_categories(&mut self, categories: usize) -> bool {
+    fn fits_categories(&self, categories: usize) -> bool {
+        [0, categories].contains(&self.people.categories())
+    }
+
+    /// Fixes the number of categories at the first allocation.
+    fn fix_categories(&mut self, categories: usize) {
         if self.people.categories() == 0 {
             self.people.set_categories(categories);
             self.totals.categories = vec![CategoryTotals::default(); categories];
         }
-        self.people.categories() == categories
     }
 
     fn fold_person(
