@@ -48,7 +48,7 @@ export function makeBudgetForm(definition, { isNew = false, readOnly = false, sa
       textInput(String(definition.minimum_people ?? 1), { inputmode: "numeric" }),
       { pointer: "/minimum_people", hint: "Results are withheld below it." },
     ),
-    identity: field("Identity", choice(["required", "optional"], definition.identity ?? "required"), {
+    identity: field("Identity", choice(["required", "optional", "anonymous", "code", "token"], definition.identity ?? "required"), {
       pointer: "/identity",
       disabled: frozen ? FROZEN : "",
     }),

@@ -97,7 +97,9 @@ pub fn openapi() -> Vec<utoipa::openapi::OpenApi> {
     aggregates::of_budgets,
     stream::of_budget,
     websocket::of_budget,
+    history::of_budget,
     export::of_budget,
+    person::own,
     person::of_budget,
 ))]
 struct PublicRoutes;

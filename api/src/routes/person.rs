@@ -66,9 +66,9 @@ impl Serialize for Shares<'_> {
         ("person" = String, Path, description = "The person's id"),
         ("Consistency-Token" = Option<String>, Header,
             description = "A receipt: the answer includes its submission, or is 412",
-            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+$"),
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+(-[0-9a-f]{16})?$"),
         ("at_least" = Option<String>, Query, description = "The same in the query",
-            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+$"),
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+(-[0-9a-f]{16})?$"),
         ("Prefer" = Option<String>, Header,
             description = "`wait=N`: how many seconds to wait for the submission, at most 10",
             pattern = "^wait=([0-9]|10)$"),
@@ -90,6 +90,29 @@ pub(super) async fn of_budget(
     respond(&api, budget, &person, &parts).await
 }
 
+#[utoipa::path(
+    get,
+    path = "/v1/budgets/{budget}/submissions/me",
+    tag = "submissions",
+    operation_id = "getOwnAllocation",
+    summary = "Read the allocation of the person who asks",
+    description = "Under the identity rules `anonymous`, `code` and `token`; otherwise that of the person named `me`.",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("Consistency-Token" = Option<String>, Header,
+            description = "A receipt: the answer includes its submission, or is 412",
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+(-[0-9a-f]{16})?$"),
+        ("at_least" = Option<String>, Query, description = "The same in the query",
+            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+(-[0-9a-f]{16})?$"),
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N`: how many seconds to wait for the submission, at most 10",
+            pattern = "^wait=([0-9]|10)$"),
+    ),
+    responses(
+        (status = 200, description = "The allocation", body = ref("#/components/schemas/Allocation"),
+            content_type = "application/json"),
+    ),
+)]
 /// Responds to the person who asks. Where the client names persons, one may be called `me`.
 pub(super) async fn own(
     State(api): State<Arc<ApiState>>,

@@ -26,9 +26,12 @@ use crate::service::IngestService;
 #[derive(OpenApi)]
 #[openapi(paths(
     submit::submit,
+    submit::submit_own,
     submit_batch::submit_batch,
     withdraw::withdraw,
+    withdraw::withdraw_own,
     withdraw::withdraw_person_named_batch,
+    session::open,
     define::define,
     delete::delete,
 ))]

@@ -23,6 +23,21 @@ struct SessionBody<'a> {
     expires_at: Timestamp,
 }
 
+#[utoipa::path(
+    post,
+    path = "/v1/budgets/{budget}/session",
+    tag = "submissions",
+    operation_id = "openSession",
+    summary = "Open a session with a personal code, or as an anonymous person",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+    ),
+    request_body(content = ref("#/components/schemas/SessionRequest"), content_type = "application/json"),
+    responses(
+        (status = 200, description = "The session", body = ref("#/components/schemas/Session"),
+            content_type = "application/json"),
+    ),
+)]
 pub(super) async fn open(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,

@@ -54,6 +54,25 @@ pub(super) async fn submit(
     .await
 }
 
+#[utoipa::path(
+    put,
+    path = "/v1/budgets/{budget}/submissions/me",
+    tag = "submissions",
+    operation_id = "submitOwn",
+    summary = "Set the allocation of the person who asks",
+    description = "Under the identity rules `anonymous`, `code` and `token`.",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one submission",
+            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+    ),
+    request_body(content = ref("#/components/schemas/Submission"), content_type = "application/json"),
+    responses(
+        (status = 202, description = "The submission is durable", body = ref("#/components/schemas/Accepted"),
+            content_type = "application/json"),
+    ),
+)]
 /// Sets the submission of the person who asks.
 pub(super) async fn submit_own(
     State(service): State<Arc<IngestService>>,

@@ -79,6 +79,24 @@ pub(super) async fn withdraw_person_named_batch(
     .await
 }
 
+#[utoipa::path(
+    delete,
+    path = "/v1/budgets/{budget}/submissions/me",
+    tag = "submissions",
+    operation_id = "withdrawOwn",
+    summary = "Withdraw the allocation of the person who asks",
+    description = "Under the identity rules `anonymous`, `code` and `token`; otherwise that of the person named `me`.",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "A repeated request with the same key is one submission",
+            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+    ),
+    responses(
+        (status = 202, description = "The withdrawal is durable", body = ref("#/components/schemas/Accepted"),
+            content_type = "application/json"),
+    ),
+)]
 /// Withdraws the submission of the person who asks. Where the client names persons, one may be called `me`.
 pub(super) async fn withdraw_own(
     State(service): State<Arc<IngestService>>,

@@ -70,7 +70,7 @@ pub fn embed_page(
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="robots" content="noindex";
-                title { (without_direction_marks(&budget.name)) }
+                title { (without_direction_marks(&budget.name.text)) }
                 link rel="stylesheet" href={ (folder) "page.css" };
                 script type="module" src={ (folder) "page.js" } {}
             }
@@ -105,7 +105,7 @@ pub fn embed_frame(
     let source =
         format!("{public_url}{}", link(&format!("/embed{}", results_path(budget)), language));
     let frame = html! {
-        iframe src=(source) title=(without_direction_marks(&budget.name)) width=(width_px) height=(height_px)
+        iframe src=(source) title=(without_direction_marks(&budget.name.text)) width=(width_px) height=(height_px)
             loading="lazy" frameborder="0" {}
     };
     frame.into_string()
@@ -122,7 +122,7 @@ pub(super) fn embed_code(budget: &BudgetView, texts: &Texts, public_url: Option<
     let page = format!("{origin}{}", link(&results_path(budget), texts.language()));
     let lines = html! {
         div data-allocator=(budget.id) data-lang=(texts.language().tag()) {
-            a href=(page) { (without_direction_marks(&budget.name)) }
+            a href=(page) { (without_direction_marks(&budget.name.text)) }
         }
         "\n"
         script src={ (origin) "/embed.js" } async {}

@@ -23,12 +23,12 @@ pub(super) fn history(budget: &BudgetView, history: &History, texts: &Texts) -> 
         section id="history" {
             h2 { (texts.text("history")) }
             p class="note" {
-                (texts.markup("history_span", &[("from", time(first.at, texts)), ("to", time(last.at, texts))]))
+                (texts.markup("history_span", &[("from", time(first.at, &budget.zone, texts)), ("to", time(last.at, &budget.zone, texts))]))
             }
             ul class="lines" {
                 @for (index, category) in budget.categories.iter().enumerate() {
                     li {
-                        span class="name" { (swatch(category)) bdi { (category.name) } }
+                        span class="name" { (swatch(category)) (category.name) }
                         (line(history, (first, last), index, scale))
                         span class="change" { (change(average(first, index), average(last, index), texts)) }
                     }
@@ -99,13 +99,13 @@ fn days(budget: &BudgetView, history: &History, texts: &Texts) -> Markup {
                     tr {
                         th scope="col" { (texts.text("history_until")) }
                         th scope="col" { (texts.text("history_people")) }
-                        @for category in &budget.categories { th scope="col" { bdi { (category.name) } } }
+                        @for category in &budget.categories { th scope="col" { (category.name) } }
                     }
                 }
                 tbody {
                     @for point in history.days() {
                         tr {
-                            th scope="row" { (time(point.at, texts)) }
+                            th scope="row" { (time(point.at, &budget.zone, texts)) }
                             td { (texts.numbers().whole(point.people)) }
                             @for index in 0..budget.categories.len() {
                                 td { (percent(texts.numbers().decimals(average(point, index), 4, 1), texts)) }

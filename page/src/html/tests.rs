@@ -213,13 +213,8 @@ fn withheld_results_have_no_number_on_any_page() {
     ] {
         let results = Results::Withheld(withheld);
         let view = BudgetView::new(&budget, Language::En, now());
-        let page = results_page(
-            Texts::of(Language::En),
-            &view,
-            &results,
-            &History::default(),
-            None,
-        );
+        let page =
+            results_page(Texts::of(Language::En), &view, &results, &History::default(), None);
         let (_, section) = page.split_once("<section id=\"results\">").unwrap();
         let (section, _) = section.split_once("</section>").unwrap();
         let text =

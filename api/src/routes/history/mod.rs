@@ -28,6 +28,27 @@ use query::{Format, HistoryPage, HistoryQuery};
 
 const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
 
+#[utoipa::path(
+    get,
+    path = "/v1/budgets/{budget}/history",
+    tag = "results",
+    operation_id = "getHistory",
+    summary = "Read people and averages over time",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        ("from" = Option<String>, Query, description = "The first instant (RFC 3339)"),
+        ("to" = Option<String>, Query, description = "The end, excluded (RFC 3339)"),
+        ("step" = Option<String>, Query, description = "`minute`, `hour` or `day`; by the span if it is missing"),
+        ("limit" = Option<u32>, Query, description = "Maximum number of points of the answer"),
+        ("format" = Option<String>, Query, description = "`json` or `csv`, before `Accept`"),
+    ),
+    responses(
+        (status = 200, description = "The points, or why results are withheld", content(
+            (ref("#/components/schemas/History") = "application/json"),
+            (String = "text/csv"),
+        )),
+    ),
+)]
 pub(super) async fn of_budget(
     State(api): State<Arc<ApiState>>,
     Path(budget): Path<String>,

@@ -80,9 +80,7 @@ pub(super) async fn public(
                         api.site.public_url(),
                     )
                 }
-                PageKind::Embed(theme) => {
-                    embed_page(request.texts, &view, &results.view(), theme)
-                }
+                PageKind::Embed(theme) => embed_page(request.texts, &view, &results.view(), theme),
                 PageKind::Budget => {
                     let values = FormValues::empty(budget);
                     let form = FormState { values: &values, faults: &[], applied: None };

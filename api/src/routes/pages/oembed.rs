@@ -86,7 +86,7 @@ pub(super) async fn describe(
     let answer = OEmbed {
         version: "1.0",
         r#type: "rich",
-        title: &view.name,
+        title: &view.name.text,
         provider_name: "Tax Budget Allocator",
         provider_url: public_url,
         cache_age: CACHE_AGE_SECONDS,
