@@ -109,7 +109,8 @@ async fn a_connection_beyond_the_limit_gets_503_until_another_closes() {
 async fn a_connection_beyond_the_limit_of_its_address_gets_503_unless_the_address_is_a_proxy() {
     let config = HttpConfig { max_connections_per_address: 1, ..HttpConfig::default() };
     let no_proxies = TrustedProxies::parse("").unwrap();
-    let server = Server::start_behind(no_proxies, hello(), config, CancellationToken::new());
+    let server =
+        Server::start_behind(no_proxies, hello(), config.clone(), CancellationToken::new());
     let mut first = server.connect().await;
     first.send(HELLO).await;
     assert_eq!(first.response().await.unwrap().status, 200);

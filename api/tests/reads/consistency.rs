@@ -26,6 +26,17 @@ fn reader(
     })
 }
 
+/// Waits two seconds for the submission of a signed receipt.
+fn signed_reader(server: &TestServer, token: &str) -> JoinHandle<(TestResponse, Duration)> {
+    let (server, token) = (server.clone(), token.to_owned());
+    tokio::spawn(async move {
+        let started = Instant::now();
+        let headers = [("consistency-token", &*token), ("prefer", "wait=2")];
+        let got = server.get_with("/v1/budgets/town/aggregate", &headers).await;
+        (got, started.elapsed())
+    })
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_read_of_a_counted_submission_returns_at_once_by_header_or_query() {
     let server = TestServer::new();
@@ -114,17 +125,18 @@ async fn a_recount_satisfies_no_receipt() {
 async fn waiting_reads_are_limited_and_release_their_permits() {
     let server = TestServer::with_settings(&[("api.max_waiters", "2")]).until_ready().await;
     server.commit("town", ONE);
-    let headers: &[_] = &[("consistency-token", "1.1"), ("prefer", "wait=2")];
-    let waiting = [reader(&server, headers), reader(&server, headers)];
+    let token = server.hasher.receipt_signer().sign("1.1".parse().unwrap()).to_string();
+    let reader = || signed_reader(&server, &token);
+    let waiting = [reader(), reader()];
     wait_until("both reads wait", || server.metric("allocator_api_waiting_reads") == 2.0).await;
-    let (refused, took) = reader(&server, headers).await.unwrap();
+    let (refused, took) = reader().await.unwrap();
     assert_eq!((refused.status.as_u16(), refused.header("retry-after")), (503, "1"));
     assert!(took < Duration::from_secs(1));
     for waiting in waiting {
         assert_eq!(waiting.await.unwrap().0.status, 412);
     }
     assert_eq!(server.metric("allocator_api_waiting_reads"), 0.0);
-    assert_eq!(reader(&server, headers).await.unwrap().0.status, 412);
+    assert_eq!(reader().await.unwrap().0.status, 412);
 }
 
 #[tokio::test(start_paused = true)]

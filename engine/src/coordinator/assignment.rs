@@ -53,7 +53,7 @@ struct Claimed {
 /// Where the people of a takeover come from.
 enum PeopleSource {
     /// An owner of this process that was just released.
-    Kept(PreparedPeople),
+    Kept(Box<PreparedPeople>),
     /// The shadow partition of this process, or their rows, before the claim.
     Prepared,
     /// Their rows, after the claim: what was prepared did not match the totals.
@@ -91,7 +91,8 @@ impl Assignment {
     /// this process has just released. Returns those of the last owner if it was released.
     pub async fn hold(self, kept: Option<PreparedPeople>) -> Option<PreparedPeople> {
         let mut backoff = Backoff::default();
-        let mut people = kept.map_or(PeopleSource::Prepared, PeopleSource::Kept);
+        let mut people =
+            kept.map_or(PeopleSource::Prepared, |kept| PeopleSource::Kept(Box::new(kept)));
         loop {
             let claimed = self.until_revoked(self.take_over(people)).await?;
             let began = Instant::now();
@@ -110,7 +111,7 @@ impl Assignment {
             };
             people = match (cause, left) {
                 (RetryCause::PreparedPeople, _) => PeopleSource::UnderClaim,
-                (_, Some(left)) => PeopleSource::Kept(left),
+                (_, Some(left)) => PeopleSource::Kept(Box::new(left)),
                 (_, None) => PeopleSource::Prepared,
             };
             let delay = backoff.next(cause, began.elapsed());
@@ -201,7 +202,7 @@ impl Assignment {
             PeopleSource::Kept(kept) => {
                 let reading = tokio::time::timeout(deps.claim_timeout, deps.store.epoch(id));
                 if matches!(reading.await, Ok(Ok(Some(epoch))) if epoch == kept.epoch()) {
-                    return Some((kept, "kept"));
+                    return Some((*kept, "kept"));
                 }
             }
         }

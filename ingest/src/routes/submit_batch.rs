@@ -41,10 +41,9 @@ use crate::{problems, response};
 pub(super) async fn submit_batch(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
-    presented: PresentedCredentials,
+    (presented, ticket): (PresentedCredentials, LimitTicket),
     media_type: MediaType,
     key: IdempotencyKey,
-    ticket: LimitTicket,
     request: Option<Extension<RequestId>>,
     body: Bytes,
 ) -> Result<Response, Problem> {

@@ -336,9 +336,9 @@ fn the_lines_of_a_history_have_the_same_scales_and_their_ends_as_text() {
     let budget = default_budget();
     let view = BudgetView::new(&budget, Language::En, now());
     let texts = Texts::of(Language::En);
-    let page = results_page(texts, &view, &shown(&budget), &over_time());
+    let page = results_page(texts, &view, &shown(&budget), &over_time(), None);
     let (_, history) = page.split_once("<section id=\"history\">").unwrap();
-    let history = history.replace('\u{a0}', " ").replace('\u{202f}', " ");
+    let history = history.replace(['\u{a0}', '\u{202f}'], " ");
     // The scale ends at 60 %, the largest average.
     assert!(history.contains("points=\"0,0 500,84 1000,167\""), "{history}");
     assert!(history.contains("points=\"0,334 500,250 1000,167\""), "{history}");
@@ -354,6 +354,6 @@ fn the_lines_of_a_history_have_the_same_scales_and_their_ends_as_text() {
         assert!(history.contains(text), "{text}: {history}");
     }
     assert!(!history.contains("<td>1,001</td>") && !history.contains("style="));
-    let without = results_page(texts, &view, &shown(&budget), &History::default());
+    let without = results_page(texts, &view, &shown(&budget), &History::default(), None);
     assert!(!without.contains("id=\"history\""));
 }

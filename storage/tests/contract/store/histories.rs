@@ -91,8 +91,14 @@ pub async fn histories_of_other_partitions_budgets_and_steps_are_not_seen(store:
     let hour = point(HistoryStep::Hour, now, now + 1);
     let day = point(HistoryStep::Day, now, now + 1);
     store.write_history(0, &budget, &[hour.clone(), day.clone()]).await;
-    assert_eq!(store.history(0, &budget, HistoryStep::Hour, now..now + 1).await, [hour.clone()]);
-    assert_eq!(store.history(0, &budget, HistoryStep::Day, now..now + 1).await, [day.clone()]);
+    assert_eq!(
+        store.history(0, &budget, HistoryStep::Hour, now..now + 1).await,
+        std::slice::from_ref(&hour)
+    );
+    assert_eq!(
+        store.history(0, &budget, HistoryStep::Day, now..now + 1).await,
+        std::slice::from_ref(&day)
+    );
     assert_eq!(store.history(0, &budget, HistoryStep::Minute, now..now + 1).await, []);
     assert_eq!(store.history(1, &budget, HistoryStep::Day, now..now + 1).await, []);
     assert_eq!(store.history(0, &other, HistoryStep::Day, now..now + 1).await, []);
