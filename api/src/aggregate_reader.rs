@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use futures_util::future::select_all;
 use runtime::client::ClientNetwork;
-use schemas::ReceiptProof;
+use schemas::{ReceiptProof, ReceiptSigner};
 use storage::control::BudgetDefinitions;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
+use crate::answer::Answer;
 use crate::consistency::AtLeast;
 use crate::log_ends::LogEnds;
 use crate::metrics::ApiMetrics;
@@ -51,6 +52,7 @@ pub struct AggregateReader {
     memory: Arc<Memory>,
     tier_chain: Arc<TierChain>,
     definitions: Arc<dyn BudgetDefinitions>,
+    receipt_signer: ReceiptSigner,
     waits: WaitLimits,
     log_ends: Arc<LogEnds>,
     metrics: ApiMetrics,
@@ -62,11 +64,12 @@ impl AggregateReader {
         memory: Arc<Memory>,
         tier_chain: Arc<TierChain>,
         definitions: Arc<dyn BudgetDefinitions>,
+        receipt_signer: ReceiptSigner,
         waits: WaitLimits,
         log_ends: Arc<LogEnds>,
         metrics: ApiMetrics,
     ) -> Self {
-        Self { memory, tier_chain, definitions, waits, log_ends, metrics }
+        Self { memory, tier_chain, definitions, receipt_signer, waits, log_ends, metrics }
     }
 
     /// Returns a budget's slot; `None` when there is no such budget.
@@ -156,8 +159,9 @@ impl AggregateReader {
         client: ClientNetwork,
     ) -> Result<Vec<Reading>, NoAnswer> {
         let AtLeast { receipt, wait, .. } = wanted;
+        let address = receipt.address;
         let first = self.read_once(slots).await?;
-        if first.iter().any(|reading| reading.aged.answer.lacks_partition(receipt)) {
+        if first.iter().any(|reading| reading.aged.answer.lacks_partition(address)) {
             return Err(NoAnswer::NoSuchPartition);
         }
         let term = first.iter().map(|reading| reading.aged.answer.totals().term).max();
@@ -177,11 +181,11 @@ impl AggregateReader {
         };
         if let Some(term) = term
             && self.if_constant(wanted, slots).is_err()
-            && self.log_ends.is_far_beyond(receipt, term).await
+            && self.log_ends.is_far_beyond(address, term).await
         {
             return query_tiers().await?.ok_or(NoAnswer::BeyondLog);
         }
-        let _permit = self.waits.try_acquire(wanted.proof, client)?;
+        let _permit = self.waits.try_acquire(self.best_proof(wanted, slots), client)?;
         let end = Instant::now() + wait;
         let mut changes: Vec<_> = slots.iter().map(|slot| slot.changes()).collect();
         while Instant::now() < end {
@@ -208,16 +212,28 @@ impl AggregateReader {
     /// receipts what it counts.
     ///
     /// # Errors
-    /// When an answer is shown and does not count the submission, or the receipt is signed.
+    /// When an answer does not count the submission, and is shown or the receipt is signed for its budget.
     fn if_constant(&self, wanted: AtLeast, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
         let readings = self.latest_readings(slots, AnswerSource::Memory)?;
         let is_constant = |Reading { aged, .. }: &Reading| {
-            aged.answer.is_withheld() || aged.answer.includes(wanted.receipt)
+            !self.may_tell(wanted, &aged.answer) || aged.answer.includes(wanted.receipt.address)
         };
-        match wanted.proof {
-            ReceiptProof::Unsigned if readings.iter().all(is_constant) => Ok(readings),
-            ReceiptProof::Signed | ReceiptProof::Unsigned => Err(NoAnswer::NotYetVisible),
-        }
+        if readings.iter().all(is_constant) { Ok(readings) } else { Err(NoAnswer::NotYetVisible) }
+    }
+
+    /// Returns whether a reader may learn if an answer counts the receipt's record: everyone of results that are shown,
+    /// and of withheld ones whoever submitted it to that budget.
+    fn may_tell(&self, wanted: AtLeast, answer: &Answer) -> bool {
+        let proof = || self.receipt_signer.proof(&answer.budget().id, wanted.receipt);
+        !answer.is_withheld() || proof() == ReceiptProof::Signed
+    }
+
+    /// Returns what the receipt proves for any of the budgets.
+    fn best_proof(&self, wanted: AtLeast, slots: &[Arc<Slot>]) -> ReceiptProof {
+        let proves = |slot: &Arc<Slot>| {
+            self.receipt_signer.proof(&slot.id, wanted.receipt) == ReceiptProof::Signed
+        };
+        if slots.iter().any(proves) { ReceiptProof::Signed } else { ReceiptProof::Unsigned }
     }
 
     /// Returns the readings if they show that the submission is counted. Withheld ones do to whoever has the signed
@@ -234,8 +250,7 @@ impl AggregateReader {
         readings: Vec<Reading>,
     ) -> Option<Vec<Reading>> {
         let counts = |Reading { aged, .. }: &Reading| {
-            let is_told = wanted.proof == ReceiptProof::Signed || !aged.answer.is_withheld();
-            is_told && aged.answer.includes(wanted.receipt)
+            self.may_tell(wanted, &aged.answer) && aged.answer.includes(wanted.receipt.address)
         };
         if readings.iter().all(counts) {
             return Some(readings);

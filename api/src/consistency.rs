@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use runtime::problem::Fault;
-use schemas::{PartitionCount, Receipt, ReceiptProof, ReceiptSigner};
+use schemas::{ClientReceipt, PartitionCount};
 
 /// The header that carries a receipt.
 pub const CONSISTENCY_TOKEN: &str = "consistency-token";
@@ -26,9 +26,7 @@ const WAIT_MAX_SECONDS: u64 = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AtLeast {
     /// The submission that must be counted.
-    pub receipt: Receipt,
-    /// Whether the client has submitted it, or may have made the receipt up.
-    pub proof: ReceiptProof,
+    pub receipt: ClientReceipt,
     /// How long to wait for the submission, if at all.
     pub wait: Option<Duration>,
     /// The header or query parameter that named the receipt, for problems.
@@ -41,7 +39,6 @@ const TOKEN_POINTER: &str = "Consistency-Token";
 pub fn parse(
     headers: &HeaderMap,
     at_least: Option<&str>,
-    signer: &ReceiptSigner,
     faults: &mut Vec<Fault>,
 ) -> Option<AtLeast> {
     let header = headers.get(CONSISTENCY_TOKEN);
@@ -49,22 +46,17 @@ pub fn parse(
         (Some(token), _) => (Some(token.to_str().unwrap_or_default()), TOKEN_POINTER),
         (None, token) => (token, AT_LEAST),
     };
-    let receipt = text.and_then(|text| receipt(text, signer, pointer, faults));
+    let receipt = text.and_then(|text| receipt(text, pointer, faults));
     let wait = wait(headers, faults);
-    receipt.map(|(receipt, proof)| AtLeast { receipt, proof, wait, pointer })
+    receipt.map(|receipt| AtLeast { receipt, wait, pointer })
 }
 
 /// Parses a receipt. A partition number is a fault only if no log can have that many partitions.
 ///
 /// Whether the receipt's log has the partition is checked by the readers, who know the log.
-fn receipt(
-    text: &str,
-    signer: &ReceiptSigner,
-    pointer: &str,
-    faults: &mut Vec<Fault>,
-) -> Option<(Receipt, ReceiptProof)> {
-    match signer.parse(text) {
-        Ok(found) if found.0.partition.0 < PartitionCount::MAX => Some(found),
+fn receipt(text: &str, pointer: &str, faults: &mut Vec<Fault>) -> Option<ClientReceipt> {
+    match text.parse::<ClientReceipt>() {
+        Ok(receipt) if receipt.address.partition.0 < PartitionCount::MAX => Some(receipt),
         Ok(_) => add_fault(faults, pointer, NO_SUCH_PARTITION),
         Err(fault) => add_fault(faults, pointer, &fault.to_string()),
     }
@@ -97,7 +89,6 @@ fn add_fault<T>(faults: &mut Vec<Fault>, pointer: &str, detail: &str) -> Option<
 mod tests {
     use http::{HeaderName, HeaderValue};
     use proptest::prelude::*;
-    use schemas::PersonKeyHasher;
 
     use super::*;
 
@@ -112,16 +103,12 @@ mod tests {
             })
             .collect();
         let mut faults = Vec::new();
-        let parsed = parse(&headers, at_least, &signer(), &mut faults);
+        let parsed = parse(&headers, at_least, &mut faults);
         if faults.is_empty() {
             Ok(parsed)
         } else {
             Err(faults.into_iter().map(|fault| fault.pointer).collect())
         }
-    }
-
-    fn signer() -> ReceiptSigner {
-        PersonKeyHasher::new(&[7; 32]).unwrap().receipt_signer()
     }
 
     fn seconds(parsed: Result<Option<AtLeast>, Vec<String>>) -> Option<u64> {
@@ -137,15 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_receipt_proves_the_submission_and_a_made_up_signature_is_a_fault() {
-        let receipt: Receipt = "3.7".parse().unwrap();
-        let signed = signer().sign(receipt).to_string();
-        let parsed = parse_request(&[("consistency-token", &*signed)], None).unwrap().unwrap();
-        assert_eq!((parsed.receipt, parsed.proof), (receipt, ReceiptProof::Signed));
-        let parsed = parse_request(&[("consistency-token", "3.7")], None).unwrap().unwrap();
-        assert_eq!((parsed.receipt, parsed.proof), (receipt, ReceiptProof::Unsigned));
-        let made_up = "3.7-0123456789abcdef";
-        assert_eq!(parse_request(&[], Some(made_up)), Err(vec!["at_least".into()]));
+    fn a_receipt_is_taken_with_its_signature_and_without() {
+        for text in ["3.7-0123456789abcdef", "3.7"] {
+            let parsed = parse_request(&[("consistency-token", text)], None).unwrap().unwrap();
+            assert_eq!(parsed.receipt.to_string(), text);
+        }
+        assert_eq!(parse_request(&[], Some("3.7-0123")), Err(vec!["at_least".into()]));
     }
 
     #[test]

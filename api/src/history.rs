@@ -20,22 +20,24 @@ use crate::read_limit::ReadLimit;
 use crate::tiers::guard::Guard;
 use crate::tiers::{TierError, log_damaged};
 
-/// Time after an instant from which it is served: then what was accepted before it is in the log, and folded unless the
+/// Delay before an instant is served, so that every record accepted before it is in the log, and folded unless the
 /// processors lag.
-pub const DELAY: Duration = Duration::from_secs(30);
+pub const SETTLING_DELAY: Duration = Duration::from_secs(30);
 /// Maximum instants in one read.
 pub const MAX_INSTANTS: u32 = 1_000;
+/// Maximum points in one read: of each instant, every partition has one.
+const MAX_POINTS: u32 = 200_000;
 
 /// The label of history reads in metrics and logs.
 const TIER: &str = "history";
 /// Deadline of one read, which reads every partition twice.
-const DEADLINE: Duration = Duration::from_secs(2);
-/// Maximum concurrent reads; further ones wait, at most for `DEADLINE`.
-const MAX_READS: usize = 4;
+const READ_DEADLINE: Duration = Duration::from_secs(2);
+/// Maximum concurrent reads; further ones wait, at most for `READ_DEADLINE`.
+const MAX_CONCURRENT_READS: usize = 4;
 /// How long a read is kept for other readers.
-const KEPT_FOR: Duration = Duration::from_secs(2);
+const CACHE_TTL: Duration = Duration::from_secs(2);
 /// Maximum memory of all kept reads, in bytes.
-const MAX_KEPT_BYTES: u64 = 16 << 20;
+const MAX_CACHE_BYTES: u64 = 16 << 20;
 
 /// Which part of a history is read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -69,14 +71,21 @@ impl HistoryReader {
         Self {
             store,
             generation,
-            guard: Guard::new(TIER, DEADLINE, config.breaker(), metrics),
-            limit: ReadLimit::new(MAX_READS, DEADLINE, overloaded),
+            guard: Guard::new(TIER, READ_DEADLINE, config.breaker(), metrics),
+            limit: ReadLimit::new(MAX_CONCURRENT_READS, READ_DEADLINE, overloaded),
             kept: Cache::builder()
-                .max_capacity(MAX_KEPT_BYTES)
+                .max_capacity(MAX_CACHE_BYTES)
                 .weigher(|_, points: &Arc<Vec<InstantTotals>>| bytes_of(points))
-                .time_to_live(KEPT_FOR)
+                .time_to_live(CACHE_TTL)
                 .build(),
         }
+    }
+
+    /// Returns how many instants one read may have, which depends on the partitions.
+    pub async fn max_instants(&self) -> u32 {
+        let active = self.generation.get().await.ok().flatten();
+        let partitions = active.map_or(1, |active| active.partitions.get());
+        (MAX_POINTS / partitions.max(1)).clamp(1, MAX_INSTANTS)
     }
 
     /// Reads the instants of a section at which everything is known, in order. Without those before the first allocation.

@@ -174,6 +174,7 @@ pub fn routes(
         memory,
         tier_chain,
         Arc::clone(&definitions),
+        receipt_signer.clone(),
         waits,
         log_ends,
         metrics,

@@ -17,7 +17,7 @@ use prometheus::IntCounter;
 use runtime::client::ClientNetwork;
 use schemas::{
     BudgetId, Offset, PartitionCount, PartitionId, PersonId, PersonKey, PersonKeyHasher, PersonRow,
-    Receipt, Term, partition_for,
+    Receipt, ReceiptProof, ReceiptSigner, Term, partition_for,
 };
 use serde::Serialize;
 use storage::store::PartitionRef;
@@ -44,6 +44,7 @@ pub struct PersonReader {
     store: Arc<PersonStore>,
     generation: Arc<ActiveGenerationCache>,
     hasher: PersonKeyHasher,
+    receipt_signer: ReceiptSigner,
     waits: WaitLimits,
     log_ends: Arc<LogEnds>,
     hits: IntCounter,
@@ -103,7 +104,8 @@ impl PersonReader {
     ) -> Self {
         let count = |outcome| metrics.reads.with_label_values(&[TIER, outcome]);
         let (hits, misses) = (count("hit"), count("miss"));
-        Self { store, generation, hasher, waits, log_ends, hits, misses }
+        let receipt_signer = hasher.receipt_signer();
+        Self { store, generation, hasher, receipt_signer, waits, log_ends, hits, misses }
     }
 
     /// Finds a person's row in a budget, and what became of the submission that a receipt names.
@@ -121,10 +123,14 @@ impl PersonReader {
         let key = self.hasher.key(budget, person);
         let lookup = match at_least {
             None => self.look_up(&key).await,
-            Some(wanted) => self.find_at_least(&key, wanted, check, client).await,
+            Some(wanted) => {
+                let proof = self.receipt_signer.proof(budget, wanted.receipt);
+                self.find_at_least(&key, (wanted, proof), check, client).await
+            }
         };
         let answer = lookup.map(|lookup| {
-            let submission = at_least.and_then(|wanted| lookup.submission_status(wanted.receipt));
+            let submission =
+                at_least.and_then(|wanted| lookup.submission_status(wanted.receipt.address));
             // Without shares the row only records a withdrawal.
             let has_withdrawn = lookup.found.as_ref().is_some_and(LocatedPersonRow::is_withdrawal);
             let row = lookup.found.filter(|_| !has_withdrawn);
@@ -142,7 +148,7 @@ impl PersonReader {
     async fn find_at_least(
         &self,
         key: &PersonKey,
-        wanted: AtLeast,
+        (wanted, proof): (AtLeast, ReceiptProof),
         check: ReceiptCheck,
         client: ClientNetwork,
     ) -> Result<PersonLookup, NoAnswer> {
@@ -151,7 +157,7 @@ impl PersonReader {
         let mut waiter = None;
         loop {
             let lookup = self.look_up(key).await?;
-            let counted = match lookup.requirement(wanted.receipt) {
+            let counted = match lookup.requirement(wanted.receipt.address) {
                 ReceiptRequirement::None => true,
                 ReceiptRequirement::Offset(offset) => {
                     lookup.found.as_ref().is_some_and(|found| found.row.offset >= offset)
@@ -168,7 +174,7 @@ impl PersonReader {
                 ReceiptCheck::RowOrCheckpoint
                     if now >= end || now - started >= CHECKPOINT_DELAY =>
                 {
-                    match self.check_checkpoint(key, &lookup, wanted.receipt).await {
+                    match self.check_checkpoint(key, &lookup, wanted.receipt.address).await {
                         Err(NoAnswer::NotYetVisible) if now < end => {}
                         checked => return checked,
                     }
@@ -177,11 +183,11 @@ impl PersonReader {
             }
             if waiter.is_none() {
                 if let Some(location) = lookup.location
-                    && self.log_ends.is_far_beyond(wanted.receipt, location.term).await
+                    && self.log_ends.is_far_beyond(wanted.receipt.address, location.term).await
                 {
                     return Err(NoAnswer::BeyondLog);
                 }
-                waiter = Some(self.waits.try_acquire(wanted.proof, client)?);
+                waiter = Some(self.waits.try_acquire(proof, client)?);
             }
             let pause = ((now - started) / 4).clamp(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
             sleep_until(end.min(now + pause)).await;

@@ -10,8 +10,8 @@ use crate::config::ApiConfig;
 use crate::metrics::ApiMetrics;
 use crate::no_answer::NoAnswer;
 
-/// Unsigned receipts are of an earlier release, or made up: they may take at most this part of the permits.
-const UNSIGNED_PART: usize = 10;
+/// Waits with unsigned receipts get one in so many permits: such a receipt may be made up.
+const UNSIGNED_DIVISOR: usize = 10;
 
 /// Limits of waiting reads.
 #[derive(Debug, Clone)]
@@ -24,11 +24,11 @@ impl WaitLimits {
     /// Creates the limits of the configuration.
     pub fn new(config: &ApiConfig, metrics: &ApiMetrics) -> Self {
         let (max, max_per_client) = (config.max_waiters, config.max_waiters_per_client);
-        let limit = |part: usize| {
+        let limit = |divisor: usize| {
             let gauge = metrics.waiting.clone();
-            ClientLimit::new(max.div_ceil(part), max_per_client.div_ceil(part), gauge)
+            ClientLimit::new(max.div_ceil(divisor), max_per_client.div_ceil(divisor), gauge)
         };
-        Self { signed: limit(1), unsigned: limit(UNSIGNED_PART) }
+        Self { signed: limit(1), unsigned: limit(UNSIGNED_DIVISOR) }
     }
 
     /// Acquires a permit to wait for a receipt.

@@ -57,12 +57,12 @@ fn an_audit_under_load_finds_no_false_difference_and_names_real_ones() {
         let load = Crowd::new(BUDGET, CATEGORIES).start(&stack.system);
         load.wait_for_acknowledgements(300).await?;
         let audit = Audit::new(&stack)?;
-        audit.finds_no_difference(5).await?;
+        audit.finds_no_difference(6).await?;
         stack.processors.remove(0).process.kill()?;
-        audit.finds_no_difference(5).await?;
+        audit.finds_no_difference(6).await?;
         stack.wait_until_all_owned().await?;
         load.wait_for_acknowledgements(50).await?;
-        audit.finds_no_difference(5).await?;
+        audit.finds_no_difference(6).await?;
 
         let ledger = load.stop().await?;
         ledger.verify_counted(&stack, BUDGET, CATEGORIES).await?;
@@ -95,7 +95,7 @@ fn the_embedded_default_is_audited_while_it_runs() {
         let apis = vec![embedded.service.url.clone()];
         let audit = Audit { operator: Operator::for_embedded(&embedded), apis };
         for _ in 0..3 {
-            audit.finds_no_difference(3).await?;
+            audit.finds_no_difference(4).await?;
             load.wait_for_acknowledgements(50).await?;
         }
         load.stop().await.map(drop)

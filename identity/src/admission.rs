@@ -120,9 +120,9 @@ impl Admission {
         };
         match principal {
             Principal::Person(person) => person_asker(budget, issuer, &person),
-            Principal::Service { .. } => Ok(Asker::OnBehalf { issuer }),
-            Principal::Administrator { role, .. } if role.includes(Role::Submitter) => {
-                Ok(Asker::OnBehalf { issuer })
+            Principal::Service { name, .. } => Ok(on_behalf(issuer, &name, budget, access)),
+            Principal::Administrator { name, role } if role.includes(Role::Submitter) => {
+                Ok(on_behalf(issuer, &name, budget, access))
             }
             Principal::Administrator { .. } => Err(Problem::new(ProblemKind::Forbidden)
                 .detail("persons' submissions are for the roles `submitter` and `admin`")),
@@ -145,8 +145,10 @@ impl Admission {
     /// Returns who vouches for the persons of a rule; `None` if nobody does.
     fn issuer(&self, rule: IdentityRule) -> Result<Option<Arc<str>>, Problem> {
         match rule {
-            // An unknown rule takes no submissions, which the caller has refused before.
-            IdentityRule::Required | IdentityRule::Optional | IdentityRule::Unrecognized => Ok(None),
+            IdentityRule::Required | IdentityRule::Optional => Ok(None),
+            IdentityRule::Unrecognized => Err(Problem::new(ProblemKind::Unavailable).detail(
+                "a newer release wrote the budget's identity rule, and this process cannot apply it",
+            )),
             IdentityRule::Anonymous => Ok(Some(ANONYMOUS.into())),
             IdentityRule::Code => Ok(Some(CODE.into())),
             IdentityRule::Token => match self.authenticator.token_issuer() {
@@ -180,6 +182,12 @@ impl Admission {
             _ => Ok(None),
         }
     }
+}
+
+/// Whoever acts for others is in the log, once for each request.
+fn on_behalf(issuer: Arc<str>, by: &str, budget: &Budget, access: Access) -> Asker {
+    tracing::info!(by, budget = %budget.id, ?access, "request on behalf of persons");
+    Asker::OnBehalf { issuer }
 }
 
 fn person_asker(budget: &Budget, issuer: Arc<str>, person: &Person) -> Result<Asker, Problem> {

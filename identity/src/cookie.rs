@@ -9,15 +9,16 @@ use jiff::{SignedDuration, Timestamp};
 use schemas::{Budget, PersonId};
 
 /// The cookie of a person. Its path is the budget's, so each budget has its own.
-const PERSON: &str = "allocator_person";
+const PERSON_COOKIE: &str = "allocator_person";
 /// The cookie of a session.
-const SESSION: &str = "allocator_session";
-const PREFIX: &str = "a-";
+const SESSION_COOKIE: &str = "allocator_session";
+const PERSON_ID_PREFIX: &str = "a-";
 /// 128 bits in base64url.
 const ID_CHARS: usize = 22;
-/// How long a person's cookie is kept: until some time after the budget closes, and at most so long.
-const AFTER_CLOSING: SignedDuration = SignedDuration::from_hours(30 * 24);
-const AT_MOST: SignedDuration = SignedDuration::from_hours(400 * 24);
+/// How long a person's cookie is kept after the budget closes.
+const RETENTION_AFTER_CLOSING: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// The longest time for which a person's cookie is kept.
+const MAX_PERSON_COOKIE_AGE: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 const BASE64URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -25,12 +26,14 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 
 /// Returns the person of the request's `Cookie` headers; `None` without a valid one.
 pub fn person<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<PersonId> {
-    values(headers, PERSON).filter(|value| is_id(value)).find_map(|id| PersonId::parse(id).ok())
+    values(headers, PERSON_COOKIE)
+        .filter(|value| is_id(value))
+        .find_map(|id| PersonId::parse(id).ok())
 }
 
 /// Returns the token of a session in the request's `Cookie` headers. Nothing of it is verified.
 pub(crate) fn session<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    values(headers, SESSION).next()
+    values(headers, SESSION_COOKIE).next()
 }
 
 fn values<'a>(
@@ -47,14 +50,14 @@ fn values<'a>(
 
 fn is_id(value: &str) -> bool {
     value
-        .strip_prefix(PREFIX)
+        .strip_prefix(PERSON_ID_PREFIX)
         .is_some_and(|id| id.len() == ID_CHARS && id.bytes().all(|byte| BASE64URL.contains(&byte)))
 }
 
 /// Builds the `Set-Cookie` headers of a person. Where the service vouches for persons, the routes under `/v1` get the
 /// cookie too.
 pub fn set_person(budget: &Budget, id: &str, now: Timestamp, secure: bool) -> Vec<String> {
-    set(budget, PERSON, id, max_age(budget, now), secure)
+    set(budget, PERSON_COOKIE, id, max_age(budget, now), secure)
 }
 
 /// Builds the `Set-Cookie` headers of a session.
@@ -64,7 +67,7 @@ pub(crate) fn set_session(
     lifetime: SignedDuration,
     secure: bool,
 ) -> Vec<String> {
-    set(budget, SESSION, token, lifetime, secure)
+    set(budget, SESSION_COOKIE, token, lifetime, secure)
 }
 
 fn set(
@@ -101,8 +104,9 @@ pub fn is_https(headers: &HeaderMap) -> bool {
 
 fn max_age(budget: &Budget, now: Timestamp) -> SignedDuration {
     let closes_in = budget.closes_at.map(|closes_at| closes_at.duration_since(now));
-    let kept = closes_in.map_or(AT_MOST, |left| left.saturating_add(AFTER_CLOSING));
-    kept.clamp(SignedDuration::ZERO, AT_MOST)
+    let kept = closes_in
+        .map_or(MAX_PERSON_COOKIE_AGE, |left| left.saturating_add(RETENTION_AFTER_CLOSING));
+    kept.clamp(SignedDuration::ZERO, MAX_PERSON_COOKIE_AGE)
 }
 
 /// Makes the id of a new person.
@@ -114,7 +118,7 @@ pub fn new_person(random: [u8; 16]) -> String {
         None => (bits & 3) << 4,
     });
     let text = digits.filter_map(|digit| BASE64URL.get(digit as usize).copied().map(char::from));
-    PREFIX.chars().chain(text).collect()
+    PERSON_ID_PREFIX.chars().chain(text).collect()
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(crate) fn accepted(
     (receipt, signer): (Receipt, &ReceiptSigner),
     repeated: bool,
 ) -> Response {
-    let token = signer.sign(receipt).to_string();
+    let token = signer.sign(budget, receipt).to_string();
     let mut body = Vec::with_capacity(ACCEPTED_ITEM_BYTES);
     body.extend_from_slice(br#"{"status":"accepted""#);
     write_receipt(&mut body, budget, id, receipt, &token);
@@ -60,7 +60,7 @@ pub(crate) fn write_accepted_item(
     repeated: bool,
 ) {
     body.extend_from_slice(br#"{"status":202"#);
-    write_receipt(body, budget, id, receipt, &signer.sign(receipt).to_string());
+    write_receipt(body, budget, id, receipt, &signer.sign(budget, receipt).to_string());
     if repeated {
         body.extend_from_slice(br#","replayed":true"#);
     }

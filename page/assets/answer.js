@@ -25,8 +25,9 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
   const { text } = words;
   const form = /** @type {HTMLFormElement | null} */ (find("#allocation"));
   const section = find("#receipt");
-  const store = makeStore(data.budget.id);
   const token = data.sends === "token" ? takeToken(data.budget.id) : null;
+  // Whoever comes with another token is another person: the end of a token is its signature.
+  const store = makeStore(token ? `${data.budget.id}:${token.slice(-16)}` : data.budget.id);
   const surroundings = browserSurroundings();
   surroundings.fetch = withToken(surroundings.fetch, token);
   const takesAnswers = data.sends !== "elsewhere" && (data.sends !== "token" || token !== null);

@@ -56,7 +56,7 @@ fn fixture(limit: &str) -> Fixture {
     let keys = ["general", "pages", "person", "submissions", "uploads", "sign_in"];
     let off = keys.map(|key| (format!("limits.{key}"), "off".to_owned()));
     let only = [
-        ("limits.more".to_owned(), format!("only {limit}")),
+        ("limits.extra".to_owned(), format!("only {limit}")),
         ("limits.instances".to_owned(), "2".to_owned()),
     ];
     let settings = Settings::from_pairs(off.into_iter().chain(only));

@@ -57,7 +57,7 @@ pub use presentation::{
     CategoryOrder, MAX_TRANSLATIONS, NAME_MAX_CHARS, Presentation, Reference, Share, ShareFault,
     TranslatedCategory, TranslatedReference, Translation, time_zone,
 };
-pub use receipt::{Receipt, ReceiptFault, ReceiptProof, ReceiptSigner, SignedReceipt};
+pub use receipt::{ClientReceipt, Receipt, ReceiptFault, ReceiptProof, ReceiptSigner};
 pub use record::{
     RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordView, encode_record,
     record_fingerprint,

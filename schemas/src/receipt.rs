@@ -9,7 +9,7 @@ use std::str::FromStr;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use crate::{LogNumber, Offset, PartitionId};
+use crate::{BudgetId, LogNumber, Offset, PartitionId};
 
 /// The address of a record: log, partition and offset. Its text is `partition.offset` in a deployment's first log and
 /// `log.partition.offset` in later ones.
@@ -73,30 +73,54 @@ impl FromStr for Receipt {
     }
 }
 
-/// A receipt with the signature that makes it hard to guess: its text is given to clients.
+/// A receipt in the form that clients get and present: the address, and a signature.
+///
+/// A signature is right for one budget alone, so whether it proves anything is known once the budget is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SignedReceipt {
-    receipt: Receipt,
-    signature: u64,
+pub struct ClientReceipt {
+    /// The address of the record.
+    pub address: Receipt,
+    /// `None` in a receipt of an earlier release.
+    signature: Option<u64>,
 }
 
-impl SignedReceipt {
+impl ClientReceipt {
     /// Length of a signature's text: 64 bits in hexadecimal.
     const SIGNATURE_CHARS: usize = 16;
 }
 
-impl fmt::Display for SignedReceipt {
+impl fmt::Display for ClientReceipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{:0width$x}", self.receipt, self.signature, width = Self::SIGNATURE_CHARS)
+        write!(f, "{}", self.address)?;
+        match self.signature {
+            Some(signature) => write!(f, "-{signature:0width$x}", width = Self::SIGNATURE_CHARS),
+            None => Ok(()),
+        }
     }
 }
 
-/// Whether a receipt proves that this deployment gave it to a client.
+impl FromStr for ClientReceipt {
+    type Err = ReceiptFault;
+
+    fn from_str(text: &str) -> Result<Self, ReceiptFault> {
+        let Some((address, signature)) = text.split_once('-') else {
+            return Ok(Self { address: text.parse()?, signature: None });
+        };
+        let is_hexadecimal = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
+        if signature.len() != Self::SIGNATURE_CHARS || !signature.bytes().all(is_hexadecimal) {
+            return Err(ReceiptFault);
+        }
+        let signature = u64::from_str_radix(signature, 16).map_err(|_| ReceiptFault)?;
+        Ok(Self { address: address.parse()?, signature: Some(signature) })
+    }
+}
+
+/// Whether a receipt proves that its holder submitted to a budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReceiptProof {
-    /// The signature is right.
+    /// The signature is that of the budget.
     Signed,
-    /// The receipt has no signature: of an earlier release, or made up.
+    /// Of an earlier release, of another budget, or made up.
     Unsigned,
 }
 
@@ -111,42 +135,30 @@ impl ReceiptSigner {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// Signs a receipt.
-    pub fn sign(&self, receipt: Receipt) -> SignedReceipt {
-        SignedReceipt { receipt, signature: self.signature(receipt) }
+    /// Signs the receipt of a submission to a budget.
+    pub fn sign(&self, budget: &BudgetId, address: Receipt) -> ClientReceipt {
+        ClientReceipt { address, signature: Some(self.signature(budget, address)) }
     }
 
-    /// Parses a receipt as a client presents it.
-    ///
-    /// # Errors
-    /// When the text is no receipt, or its signature is wrong.
-    pub fn parse(&self, text: &str) -> Result<(Receipt, ReceiptProof), ReceiptFault> {
-        let Some((address, signature)) = text.split_once('-') else {
-            return Ok((text.parse()?, ReceiptProof::Unsigned));
-        };
-        let is_hexadecimal = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
-        if signature.len() != SignedReceipt::SIGNATURE_CHARS
-            || !signature.bytes().all(is_hexadecimal)
-        {
-            return Err(ReceiptFault);
-        }
-        let receipt = address.parse()?;
-        let signature = u64::from_str_radix(signature, 16).map_err(|_| ReceiptFault)?;
+    /// Returns whether a receipt is one of this deployment for a submission to the budget.
+    pub fn proof(&self, budget: &BudgetId, receipt: ClientReceipt) -> ReceiptProof {
         // One comparison of 64 bits takes the same time for any difference.
-        if signature == self.signature(receipt) {
-            Ok((receipt, ReceiptProof::Signed))
-        } else {
-            Err(ReceiptFault)
+        match receipt.signature {
+            Some(signature) if signature == self.signature(budget, receipt.address) => {
+                ReceiptProof::Signed
+            }
+            _ => ReceiptProof::Unsigned,
         }
     }
 
-    /// The first 64 bits of HMAC-SHA-256 over log, partition and offset.
-    fn signature(&self, receipt: Receipt) -> u64 {
-        let mut address = [0; 16];
-        address[..4].copy_from_slice(&receipt.log.0.to_be_bytes());
-        address[4..8].copy_from_slice(&receipt.partition.0.to_be_bytes());
-        address[8..].copy_from_slice(&receipt.offset.0.to_be_bytes());
-        let tag = hmac::sign(&self.0, &address);
+    /// The first 64 bits of HMAC-SHA-256 over log, partition, offset and budget.
+    fn signature(&self, budget: &BudgetId, address: Receipt) -> u64 {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(&address.log.0.to_be_bytes());
+        context.update(&address.partition.0.to_be_bytes());
+        context.update(&address.offset.0.to_be_bytes());
+        context.update(budget.as_str().as_bytes());
+        let tag = context.sign();
         tag.as_ref().iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
     }
 }
@@ -177,23 +189,26 @@ mod tests {
         #[test]
         fn parsing_never_panics(text in ".*") {
             let _ = text.parse::<Receipt>();
-            let _ = signer(1).parse(&text);
+            let _ = text.parse::<ClientReceipt>();
         }
 
         #[test]
-        fn a_signed_receipt_survives_its_text_and_no_other_signature_is_taken(
-            log in 0..3_u32, partition in 0..1024_u32, offset in 0..i64::MAX as u64, wrong: u64,
+        fn a_signature_survives_its_text_and_proves_one_submission_to_one_budget_alone(
+            log in 0..3_u32, partition in 0..1024_u32, offset in 0..i64::MAX as u64 - 1, made_up: u64,
         ) {
-            let (partition, offset) = (PartitionId(partition), Offset(offset));
-            let receipt = Receipt { log: LogNumber(log), partition, offset };
-            let signed = signer(1).sign(receipt);
-            prop_assert_eq!(
-                signer(1).parse(&signed.to_string()),
-                Ok((receipt, ReceiptProof::Signed))
-            );
-            prop_assert_eq!(signer(2).parse(&signed.to_string()), Err(ReceiptFault));
-            let made_up = format!("{receipt}-{wrong:016x}");
-            prop_assert!(wrong == signed.signature || signer(1).parse(&made_up).is_err());
+            let address = |offset| Receipt {
+                log: LogNumber(log), partition: PartitionId(partition), offset: Offset(offset),
+            };
+            let (town, park) = (budget("town"), budget("park"));
+            let signed = signer(1).sign(&town, address(offset));
+            prop_assert_eq!(signed.to_string().parse(), Ok(signed));
+            prop_assert_eq!(signer(1).proof(&town, signed), ReceiptProof::Signed);
+            prop_assert_eq!(signer(1).proof(&park, signed), ReceiptProof::Unsigned);
+            prop_assert_eq!(signer(2).proof(&town, signed), ReceiptProof::Unsigned);
+            let of_next = ClientReceipt { address: address(offset + 1), ..signed };
+            prop_assert_eq!(signer(1).proof(&town, of_next), ReceiptProof::Unsigned);
+            let guessed = ClientReceipt { signature: Some(made_up), ..signed };
+            prop_assert!(guessed == signed || signer(1).proof(&town, guessed) == ReceiptProof::Unsigned);
         }
     }
 
@@ -202,32 +217,31 @@ mod tests {
         PersonKeyHasher::new(&[secret; 32]).unwrap().receipt_signer()
     }
 
+    fn budget(id: &str) -> BudgetId {
+        BudgetId::parse(id).unwrap()
+    }
+
     #[test]
     fn signed_receipts_of_earlier_releases_stay_valid() {
-        let receipt =
-            Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(1_042) };
-        assert_eq!(signer(7).sign(receipt).to_string(), "3.1042-f91cd7a06c030f2b");
-        assert_eq!(signer(7).parse("3.1042"), Ok((receipt, ReceiptProof::Unsigned)));
+        let signed: ClientReceipt = "3.1042-0ce9c081c4076a53".parse().unwrap();
+        assert_eq!(signer(7).sign(&budget("town"), signed.address), signed);
+        let unsigned: ClientReceipt = "3.1042".parse().unwrap();
+        assert_eq!(unsigned.address, signed.address);
+        assert_eq!(signer(7).proof(&budget("town"), unsigned), ReceiptProof::Unsigned);
     }
 
     #[test]
     fn malformed_signatures_are_rejected() {
-        let right = signer(7).sign(Receipt {
-            log: LogNumber::FIRST,
-            partition: PartitionId(3),
-            offset: Offset(1),
-        });
-        let text = right.to_string();
         for wrong in [
-            "3.1-".to_owned(),
-            text.to_uppercase(),
-            format!("{text}0"),
-            text[..text.len() - 1].to_owned(),
-            text.replace("3.1-", "3.2-"),
-            text.replace("3.1-", "3.1-+"),
-            text.replace("3.1-", "-"),
+            "3.1-",
+            "-0123456789abcdef",
+            "3.1-0123456789ABCDEF",
+            "3.1-0123456789abcdef0",
+            "3.1-0123456789abcde",
+            "3.1-+123456789abcdef",
+            "3.1--123456789abcdef",
         ] {
-            assert_eq!(signer(7).parse(&wrong), Err(ReceiptFault), "{wrong}");
+            assert_eq!(wrong.parse::<ClientReceipt>(), Err(ReceiptFault), "{wrong}");
         }
     }
 

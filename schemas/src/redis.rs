@@ -56,10 +56,15 @@ pub fn idempotency_key(budget: &BudgetId, submission: SubmissionId) -> String {
     format!("idempotency:{{{budget}}}:{submission}")
 }
 
-/// Key of a counter of a rate limit. One hash tag for all, so that one script can charge several. The algorithm is part of
-/// the key, so that a changed limit never reads what another algorithm has written.
-pub fn limit_key(limit: &str, algorithm: &str, subject: &dyn fmt::Display) -> String {
-    format!("{{limits}}:{limit}:{algorithm}:{subject}")
+/// Key of a counter of a rate limit. One hash tag for all, so that one script can charge several. Algorithm and window are
+/// part of the key, so that a changed limit never reads a state that means something else.
+pub fn limit_key(
+    limit: &str,
+    algorithm: &str,
+    window_ms: u64,
+    subject: &dyn fmt::Display,
+) -> String {
+    format!("{{limits}}:{limit}:{algorithm}:{window_ms}:{subject}")
 }
 
 /// Builds the script's arguments that publish one budget's committed totals in some partitions.

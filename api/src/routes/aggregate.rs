@@ -96,7 +96,7 @@ fn from_memory(
     request: &Request,
 ) -> Result<Option<Response>, Problem> {
     let slot = api.aggregates.slot(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
-    let read = ReadRequest::parse(request.headers(), request.uri(), &api.receipt_signer)?;
+    let read = ReadRequest::parse(request.headers(), request.uri())?;
     if read.at_least.is_some() {
         return Ok(None);
     }
@@ -107,7 +107,7 @@ fn from_memory(
 async fn from_tiers(api: &ApiState, budget: &str, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let slot = api.aggregates.slot(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
-    let read = ReadRequest::parse(&parts.headers, &parts.uri, &api.receipt_signer)?;
+    let read = ReadRequest::parse(&parts.headers, &parts.uri)?;
     let reading = match read.at_least {
         None => api.aggregates.read(&slot).await,
         Some(at_least) => {

@@ -49,7 +49,7 @@ pub(super) async fn of_budgets(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    let read = ReadRequest::parse(&parts.headers, &parts.uri, &api.receipt_signer)?;
+    let read = ReadRequest::parse(&parts.headers, &parts.uri)?;
     if read.budgets.is_empty() {
         return Err(Problem::new(ProblemKind::Malformed)
             .detail("name the budgets as `?budget=a&budget=b`")

@@ -95,7 +95,7 @@ pub(super) async fn of_budget(
     path = "/v1/budgets/{budget}/submissions/me",
     tag = "submissions",
     operation_id = "getOwnAllocation",
-    summary = "Read the allocation of the person who asks",
+    summary = "Read the caller's allocation",
     description = "Under the identity rules `anonymous`, `code` and `token`; otherwise that of the person named `me`.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
@@ -113,7 +113,7 @@ pub(super) async fn of_budget(
             content_type = "application/json"),
     ),
 )]
-/// Responds to the person who asks. Where the client names persons, one may be called `me`.
+/// Reads the caller's allocation. Under rules where the client names persons, `me` is an ordinary id.
 pub(super) async fn own(
     State(api): State<Arc<ApiState>>,
     Path(budget): Path<String>,
@@ -160,7 +160,7 @@ pub(super) async fn respond(
     person: &PersonId,
     parts: &Parts,
 ) -> Result<Response, Problem> {
-    let read = ReadRequest::parse(&parts.headers, &parts.uri, &api.receipt_signer)?;
+    let read = ReadRequest::parse(&parts.headers, &parts.uri)?;
     let answer = find(api, budget, person, read.at_least, api.client(parts)).await;
     let answer = answer.map_err(|reason| person_unavailable(reason, read.at_least))?;
     let found = answer.row.as_ref().ok_or_else(|| not_counted(&answer))?;
@@ -185,7 +185,7 @@ impl ApiState {
         budget: &Budget,
         wanted: Option<AtLeast>,
     ) -> ReceiptCheck {
-        match wanted.map(|wanted| wanted.proof) {
+        match wanted.map(|wanted| self.receipt_signer.proof(&budget.id, wanted.receipt)) {
             None => return ReceiptCheck::RowOnly,
             Some(ReceiptProof::Signed) => return ReceiptCheck::RowOrCheckpoint,
             Some(ReceiptProof::Unsigned) => {}
@@ -263,7 +263,7 @@ fn body(
         allocation: Shares { budget, basis_points: &found.row.basis_points },
         partition: found.receipt.partition.0,
         offset: found.receipt.offset.0,
-        receipt: api.receipt_signer.sign(found.receipt).to_string(),
+        receipt: api.receipt_signer.sign(&budget.id, found.receipt).to_string(),
         submission,
     })
 }

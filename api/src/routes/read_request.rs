@@ -3,7 +3,6 @@
 use axum::extract::Query;
 use http::{HeaderMap, Uri};
 use runtime::problem::{Fault, Problem, ProblemKind};
-use schemas::ReceiptSigner;
 
 use crate::consistency::{self, AT_LEAST, AtLeast, CONSISTENCY_TOKEN, PREFER};
 
@@ -26,7 +25,7 @@ impl ReadRequest {
     ///
     /// # Errors
     /// A problem that names every fault.
-    pub fn parse(headers: &HeaderMap, uri: &Uri, signer: &ReceiptSigner) -> Result<Self, Problem> {
+    pub fn parse(headers: &HeaderMap, uri: &Uri) -> Result<Self, Problem> {
         let query = uri.query().unwrap_or_default();
         // Fast path: most reads have no parameters.
         if query.is_empty()
@@ -59,7 +58,7 @@ impl ReadRequest {
             let detail = format!("must be at most {MAX_BUDGETS} budgets");
             faults.push(fault("budget", &detail));
         }
-        read.at_least = consistency::parse(headers, receipt.as_deref(), signer, &mut faults);
+        read.at_least = consistency::parse(headers, receipt.as_deref(), &mut faults);
         if faults.is_empty() {
             Ok(read)
         } else {

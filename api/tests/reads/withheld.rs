@@ -317,16 +317,20 @@ async fn a_signed_receipt_is_answered_once_its_submission_counts_while_results_a
     let server = server(Rule::AfterClose, &WORLDS[2]).await;
     let route = format!("/v1/budgets/{WITHHELD}/aggregate");
     let signer = server.hasher.receipt_signer();
-    let read = async |offset| {
+    let read = async |budget, offset| {
         let receipt: Receipt = format!("2.{offset}").parse().unwrap();
-        let token = signer.sign(receipt).to_string();
+        let token = signer.sign(&id(budget), receipt).to_string();
         let headers = [("consistency-token", &*token), ("prefer", "wait=3")];
         let began = Instant::now();
         let got = server.get_with(&route, &headers).await;
         (got.status.as_u16(), began.elapsed().as_secs())
     };
-    assert_eq!(read(6).await, (200, 0));
-    assert_eq!(read(1_000_000).await.0, 412, "not counted, whatever is withheld");
+    assert_eq!(read(WITHHELD, 6).await, (200, 0));
+    assert_eq!(read(WITHHELD, 7).await, (412, 3));
+    // The receipt of another budget tells nothing of this one.
+    for offset in [6, 7] {
+        assert_eq!(read("town", offset).await, (200, 3));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,6 +86,8 @@ enum ClosingError {
     Definitions(#[from] DefinitionError),
     #[error(transparent)]
     Store(#[from] storage::store::StoreError),
+    #[error("failed to append markers: {0}")]
+    Append(#[from] storage::log::AppendError),
 }
 
 impl BudgetCloser {
@@ -243,7 +245,7 @@ impl BudgetCloser {
         let store: &dyn Checkpoints = self.deps.store.as_ref();
         let summaries = store.summaries(term.generation, count, &ids).await?;
         let assigned = self.deps.assigned.borrow().clone();
-        let mut records = Vec::new();
+        let mut markers = Vec::new();
         for (budget, summary) in pending.iter().zip(summaries) {
             let Some(fence) = budget.closing else { continue };
             let Some(marker) = fence.marker() else { continue };
@@ -256,17 +258,17 @@ impl BudgetCloser {
             self.complete.remove(budget, term);
             let owned = lacking.into_iter().filter(|partition| assigned.contains(partition));
             for partition in owned {
-                if self.is_due(&budget.id, partition, marker) {
+                let step = Step::AppendMarker(budget.id.clone(), partition, marker.revision);
+                if self.retries.is_due(&step, Instant::now()) {
                     let key = Marker::key(&budget.id, partition, count);
                     let id = SubmissionId(uuid::Uuid::new_v4());
                     let value =
                         RecordEncoder::default().encode_marker(&budget.id, marker, id, now_ms());
-                    records.push(NewRecord { key, value });
+                    markers.push((step, NewRecord { key, value }));
                 }
             }
         }
-        self.append(records).await;
-        Ok(())
+        self.append(markers).await
     }
 
     /// Notes that every partition has folded its marker, and opens a budget that was being reopened.
@@ -279,7 +281,7 @@ impl BudgetCloser {
         }
         if self.complete.insert(&budget.id, fence, term, Instant::now()) {
             let state = if fence.state == ClosingState::Reopening { "reopened" } else { "closed" };
-            tracing::info!(budget = %budget.id, state, "every partition has folded its marker");
+            tracing::info!(budget = %budget.id, state, "every partition has folded the budget's marker");
         }
     }
 
@@ -311,26 +313,31 @@ impl BudgetCloser {
         true
     }
 
-    /// Whether a marker is to be appended now, and was not a moment ago. Records that it is.
-    fn is_due(&mut self, budget: &BudgetId, partition: PartitionId, marker: Marker) -> bool {
-        let step = Step::AppendMarker(budget.clone(), partition, marker.revision);
-        let is_due = self.retries.is_due(&step, Instant::now());
-        if is_due {
-            self.retries.attempted(step, Instant::now());
+    /// Appends markers. Those that are appended get time to be folded and committed before they are appended again.
+    ///
+    /// # Errors
+    /// When one is not appended.
+    async fn append(&mut self, markers: Vec<(Step, NewRecord)>) -> Result<(), ClosingError> {
+        if markers.is_empty() {
+            return Ok(());
         }
-        is_due
-    }
-
-    async fn append(&self, records: Vec<NewRecord>) {
-        if records.is_empty() {
-            return;
-        }
-        let count = records.len();
+        let (steps, records): (Vec<Step>, Vec<NewRecord>) = markers.into_iter().unzip();
         let appended = self.deps.writer.append(records).await;
-        let failed = appended.iter().find_map(|result| result.as_ref().err());
+        let (now, mut failed) = (Instant::now(), None);
+        for (step, outcome) in steps.into_iter().zip(appended) {
+            match outcome {
+                Ok(_) => {
+                    self.retries.attempted(step, now);
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
         match failed {
-            None => tracing::info!(markers = count, "markers appended"),
-            Some(error) => tracing::warn!(%error, "failed to append markers, retrying"),
+            None => {
+                tracing::info!("markers appended");
+                Ok(())
+            }
+            Some(error) => Err(ClosingError::Append(error)),
         }
     }
 }

@@ -1,5 +1,4 @@
-//! When a step of closing is due again after it was attempted: with a delay that doubles from attempt to attempt. Pure: the
-//! caller passes the time.
+//! Exponential backoff for the steps of closing. Pure: the caller passes the time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,6 +6,9 @@ use std::time::Duration;
 use schemas::{BudgetId, PartitionId};
 use tokio::time::Instant;
 
+/// Longest delay between two attempts to follow the fences, on which all results of closed budgets wait.
+const MAX_FOLLOW_DELAY: Duration = Duration::from_secs(5);
+/// Longest delay between two attempts of another step.
 const MAX_DELAY: Duration = Duration::from_secs(30);
 
 /// A step that may have to be repeated.
@@ -32,6 +34,13 @@ impl Step {
             }
         }
     }
+
+    fn max_delay(&self) -> Duration {
+        match self {
+            Self::FollowFences => MAX_FOLLOW_DELAY,
+            Self::Close(_) | Self::CompleteReopening(_) | Self::AppendMarker(..) => MAX_DELAY,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +64,7 @@ impl Retries {
     pub fn attempted(&mut self, step: Step, now: Instant) -> Duration {
         let first = step.first_delay();
         let doubled = self.0.get(&step).map_or(first, |last| last.delay * 2);
-        let delay = doubled.clamp(first, MAX_DELAY);
+        let delay = doubled.clamp(first, step.max_delay());
         self.0.insert(step, Attempt { delay, at: now });
         delay
     }

@@ -94,11 +94,11 @@ impl Assignment {
         let mut people =
             kept.map_or(PeopleSource::Prepared, |kept| PeopleSource::Kept(Box::new(kept)));
         loop {
-            let claimed = self.until_revoked(self.take_over(people)).await?;
+            let claimed = self.until_revoked(self.take_over(&mut people)).await?;
             let began = Instant::now();
-            let (failure, left) = match claimed {
-                Ok(claimed) => self.run_owner(claimed).await,
-                Err(failure) => (Some(failure), None),
+            let (has_run, (failure, left)) = match claimed {
+                Ok(claimed) => (true, self.run_owner(claimed).await),
+                Err(failure) => (false, (Some(failure), None)),
             };
             let Some(failure) = failure.filter(|_| !self.is_revoked()) else { return left };
             let partitions = &self.shared.partitions;
@@ -109,11 +109,14 @@ impl Assignment {
                 }
                 OwnershipFailure::Retry(cause, reason) => (cause, reason),
             };
-            people = match (cause, left) {
-                (RetryCause::PreparedPeople, _) => PeopleSource::UnderClaim,
-                (_, Some(left)) => PeopleSource::Kept(Box::new(left)),
-                (_, None) => PeopleSource::Prepared,
-            };
+            // A takeover that failed has left what it did not use.
+            if has_run {
+                people = match (cause, left) {
+                    (RetryCause::PreparedPeople, _) => PeopleSource::UnderClaim,
+                    (_, Some(left)) => PeopleSource::Kept(Box::new(left)),
+                    (_, None) => PeopleSource::Prepared,
+                };
+            }
             let delay = backoff.next(cause, began.elapsed());
             if !partitions.set_unclaimed(self.partition, reason, delay) {
                 return None;
@@ -123,12 +126,13 @@ impl Assignment {
         }
     }
 
-    /// Gets the people, claims the partition and checks its log.
-    async fn take_over(&self, people: PeopleSource) -> Result<Claimed, OwnershipFailure> {
+    /// Gets the people, claims the partition and checks its log. Takes the people of `source` once the log can be read.
+    async fn take_over(&self, source: &mut PeopleSource) -> Result<Claimed, OwnershipFailure> {
         let Shared { deps, partitions, .. } = self.shared.as_ref();
         let began = Instant::now();
         // Nothing is read or claimed of a partition whose log cannot be read.
         let bounds = self.read_bounds().await?;
+        let people = std::mem::replace(source, PeopleSource::Prepared);
         let prepared = self.prepare_people(people, bounds).await;
         let stored = self.claim().await?;
         let claimed_at = Instant::now();
@@ -180,7 +184,12 @@ impl Assignment {
         match people.under_claim(stored, resume) {
             Ok((people, resume)) => (Some(people), resume, source),
             Err(fault) => {
-                tracing::warn!(partition = %self.partition, source, %fault, "people are read again");
+                tracing::warn!(
+                    partition = %self.partition,
+                    source,
+                    reason = %fault,
+                    "prepared people do not match the claim, reading their rows again"
+                );
                 (None, resume, UNREAD)
             }
         }

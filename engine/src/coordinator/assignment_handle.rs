@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use schemas::PartitionId;
 use storage::log::BoundsReader;
+use storage::store::PartitionRef;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -25,6 +26,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct AssignmentHandle {
     stop: CancellationToken,
     moved: CancellationToken,
+    /// The partition in the generation of the start.
+    id: PartitionRef,
     bounds: Arc<dyn BoundsReader>,
     /// The people of an owner that was released.
     people: oneshot::Receiver<PreparedPeople>,
@@ -41,6 +44,7 @@ impl AssignmentHandle {
         former: Option<AssignmentHandle>,
     ) -> Self {
         let (stop, moved) = (CancellationToken::new(), CancellationToken::new());
+        let id = shared.id(partition);
         let (sender, people) = oneshot::channel();
         let (stopped, moved_away) = (stop.clone(), moved.clone());
         let assignment = Assignment {
@@ -52,7 +56,11 @@ impl AssignmentHandle {
         };
         let hold = async move {
             let kept = match former {
-                Some(former) => former.release(partition, false).await,
+                Some(former) => {
+                    // Another generation may count another log.
+                    let is_same = former.id == id;
+                    former.release(partition, false).await.filter(|_| is_same)
+                }
                 None => None,
             };
             let shared = Arc::clone(&assignment.shared);
@@ -83,7 +91,7 @@ impl AssignmentHandle {
             }
         });
         let task = AbortOnDropHandle::new(shared.spawner.spawn(task.boxed()));
-        Self { stop, moved, bounds: Arc::clone(bounds), people, task }
+        Self { stop, moved, id, bounds: Arc::clone(bounds), people, task }
     }
 
     /// Lets the owner, if there is one, fold on until the next one has claimed the partition.

@@ -1,7 +1,7 @@
 //! The history points of a budget that are complete and not yet taken for a commit.
 //!
-//! Which points are complete depends on the records alone. The floor leaves out points that have expired, which a fold of
-//! an old log would otherwise gather in vain.
+//! Which points are complete depends on the records alone. [`HistoryFloor`] skips points that have already expired, which
+//! a fold of an old log would otherwise collect for nothing.
 
 use schemas::{BudgetTotals, HistoryInstant, HistoryPoint, HistoryStep, completed_points};
 
@@ -17,7 +17,7 @@ pub struct HistoryFloor([HistoryInstant; HistoryStep::ALL.len()]);
 impl HistoryFloor {
     /// Keeps every point.
     pub const ALL: Self = Self([HistoryInstant::FIRST; HistoryStep::ALL.len()]);
-    /// Keeps no point: for a fold whose history nobody takes.
+    /// Keeps no point: for a fold whose history is not stored.
     pub const NONE: Self = Self([HistoryInstant(u32::MAX); HistoryStep::ALL.len()]);
 
     /// Keeps the points that have not expired at a time.

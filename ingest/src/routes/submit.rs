@@ -59,7 +59,7 @@ pub(super) async fn submit(
     path = "/v1/budgets/{budget}/submissions/me",
     tag = "submissions",
     operation_id = "submitOwn",
-    summary = "Set the allocation of the person who asks",
+    summary = "Set the caller's allocation",
     description = "Under the identity rules `anonymous`, `code` and `token`.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
@@ -73,7 +73,7 @@ pub(super) async fn submit(
             content_type = "application/json"),
     ),
 )]
-/// Sets the submission of the person who asks.
+/// Sets the caller's submission.
 pub(super) async fn submit_own(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
@@ -91,7 +91,7 @@ pub(super) async fn submit_own(
     .await
 }
 
-/// Parses a body, and puts the person in it for whom the request may act.
+/// Parses a body, and sets the person for whom the request may act.
 fn parse_as(
     asker: &Asker,
     budget: &Budget,
@@ -105,7 +105,7 @@ fn parse_as(
     Ok((parsed, path))
 }
 
-/// How a response names the person.
+/// Whether `Location` is `…/submissions/me` or names the person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PathOf {
     Me,

@@ -84,7 +84,7 @@ pub(super) async fn withdraw_person_named_batch(
     path = "/v1/budgets/{budget}/submissions/me",
     tag = "submissions",
     operation_id = "withdrawOwn",
-    summary = "Withdraw the allocation of the person who asks",
+    summary = "Withdraw the caller's allocation",
     description = "Under the identity rules `anonymous`, `code` and `token`; otherwise that of the person named `me`.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
@@ -97,7 +97,7 @@ pub(super) async fn withdraw_person_named_batch(
             content_type = "application/json"),
     ),
 )]
-/// Withdraws the submission of the person who asks. Where the client names persons, one may be called `me`.
+/// Withdraws the caller's submission. Under rules where the client names persons, `me` is an ordinary id.
 pub(super) async fn withdraw_own(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,

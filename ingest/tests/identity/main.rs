@@ -195,6 +195,37 @@ async fn a_code_is_entered_once_and_the_form_works_without_a_script() {
 }
 
 #[tokio::test]
+async fn the_next_person_at_a_browser_answers_with_a_code_of_their_own() {
+    let service = Service::new(IdentityRule::Code);
+    let first = service.post_form("submit", &[], &format!("c.health=100&code={}", code(1))).await;
+    let cookie = first.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let cookie = [("cookie", &*cookie)];
+    // An empty field is as none: the session of the browser answers.
+    service.post_form("submit", &cookie, "c.health=100&code=").await;
+    service.post_form("submit", &cookie, &format!("c.health=100&code={}", code(2))).await;
+    let serial = |number| subject("code", &Serial::new(number).unwrap().to_string());
+    assert_eq!(service.persons(), [serial(1), serial(1), serial(2)]);
+}
+
+#[tokio::test]
+async fn codes_in_forms_are_limited_as_attempts_to_sign_in() {
+    let service = Service::new(IdentityRule::Code);
+    let client = [("x-forwarded-for", "192.0.2.1"), ("accept", "application/json")];
+    let mut statuses = Vec::new();
+    for _ in 0..11 {
+        let guess = service.post_form("submit", &client, "c.health=100&code=wrong").await;
+        statuses.push(guess.status.as_u16());
+    }
+    assert_eq!(statuses[..10], [401; 10]);
+    assert_eq!(statuses[10], 429);
+    // A right code is not told from a wrong one while no attempt is left.
+    let form = format!("c.health=100&code={}", code(1));
+    let right = service.post_form("submit", &client, &form).await;
+    assert_eq!((right.status.as_u16(), right.header("set-cookie")), (429, None));
+    assert!(service.persons().is_empty());
+}
+
+#[tokio::test]
 async fn no_forged_token_reaches_the_log_by_any_route() {
     for rule in [IdentityRule::Anonymous, IdentityRule::Code, IdentityRule::Token] {
         let service = Service::new(rule);

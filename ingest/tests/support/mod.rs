@@ -22,8 +22,8 @@ use runtime::limits::{LimitsConfig, LocalCounters, RequestLimits};
 use runtime::metrics::Metrics;
 use runtime::principal::IdentityConfig;
 use schemas::{
-    Budget, BudgetId, LogNumber, Offset, PartitionCount, PartitionId, PersonId, PersonKey,
-    PersonKeyHasher, Receipt, ReceiptProof, RecordDecoder, StoredBudget, SubmissionId,
+    Budget, BudgetId, ClientReceipt, LogNumber, Offset, PartitionCount, PartitionId, PersonId,
+    PersonKey, PersonKeyHasher, Receipt, ReceiptProof, RecordDecoder, StoredBudget, SubmissionId,
     default_budgets, partition_for,
 };
 use serde_json::Value;
@@ -512,8 +512,10 @@ pub fn pointers(problem: &Value) -> Vec<String> {
 #[track_caller]
 pub fn check_receipt(body: &Value) -> Receipt {
     let text = body["receipt"].as_str().unwrap();
-    let (receipt, proof) = hasher().receipt_signer().parse(text).unwrap();
-    assert_eq!(proof, ReceiptProof::Signed);
+    let presented: ClientReceipt = text.parse().unwrap();
+    let taxes = BudgetId::parse("taxes").unwrap();
+    assert_eq!(hasher().receipt_signer().proof(&taxes, presented), ReceiptProof::Signed);
+    let receipt = presented.address;
     assert_eq!(body["budget"], "taxes");
     assert_eq!(body["partition"], receipt.partition.0);
     assert_eq!(body["offset"], receipt.offset.0);

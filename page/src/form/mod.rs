@@ -96,7 +96,10 @@ impl FormRequest {
                 "fault" => form.fault = form.fault.or(Some(value)),
                 "receipt" => form.receipt = form.receipt.or(Some(value)),
                 "withdrawn" => form.withdrawn = form.withdrawn.or(Some(value)),
-                "code" => form.code = form.code.or(Some(TypedCode(value))),
+                // An empty field is no code.
+                "code" if !value.trim().is_empty() => {
+                    form.code = form.code.or(Some(TypedCode(value)));
+                }
                 _ => {}
             }
         }

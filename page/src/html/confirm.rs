@@ -25,8 +25,8 @@ pub struct ConfirmPage<'a> {
     pub submission_id: SubmissionId,
     /// The slug of the problem with which sending failed.
     pub fault: Option<&'a str>,
-    /// Whether the person has to enter a personal code.
-    pub asks_code: bool,
+    /// The field for a personal code, where the budget has codes.
+    pub code: Option<CodeField>,
 }
 
 /// Renders the confirmation page.
@@ -66,7 +66,7 @@ pub fn confirm_page(page: &ConfirmPage<'_>) -> String {
             input type="hidden" name="lang" value=(texts.language().tag());
             input type="hidden" name="submission_id" value=(page.submission_id);
             (hidden_fields(page.fields))
-            @if page.asks_code { (code_field(texts)) }
+            @if let Some(field) = page.code { (code_field(field, texts)) }
             button class="send" { (texts.text("send")) }
             " "
             a href=(change) { (texts.text("change_values")) }
@@ -75,13 +75,26 @@ pub fn confirm_page(page: &ConfirmPage<'_>) -> String {
     })
 }
 
+/// Whether a personal code has to be entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeField {
+    /// Nobody has a session.
+    Required,
+    /// The browser has somebody's session, and the next person at it has a code of their own.
+    Optional,
+}
+
 /// Renders the field for a personal code. The code is in no address and no page.
-pub(super) fn code_field(texts: &Texts) -> Markup {
+pub(super) fn code_field(field: CodeField, texts: &Texts) -> Markup {
+    let label = match field {
+        CodeField::Required => "code_label",
+        CodeField::Optional => "code_of_another",
+    };
     html! {
         p {
-            label for="code" { (texts.text("code_label")) }
+            label for="code" { (texts.text(label)) }
             " "
-            input id="code" name="code" required maxlength="32" size="20" autocomplete="off" autocapitalize="characters"
+            input id="code" name="code" required[field == CodeField::Required] maxlength="32" size="20" autocomplete="off" autocapitalize="characters"
                 spellcheck="false" dir="ltr" aria-describedby="code-hint";
             span id="code-hint" class="hint" { (texts.text("code_hint")) }
         }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use schemas::{Openness, SubmissionId};
 
 use super::budget::heading;
-use super::confirm::{code_field, fault_text};
+use super::confirm::{CodeField, code_field, fault_text};
 use super::document::{Document, link};
 use super::results::results;
 use super::rows::percent;
@@ -141,7 +141,7 @@ fn code_form(page: &MinePage<'_>) -> Markup {
     html! {
         form method="post" action={ (budget.path()) "/session" } {
             input type="hidden" name="lang" value=(texts.language().tag());
-            (code_field(texts))
+            (code_field(CodeField::Required, texts))
             button { (texts.text("code_show")) }
         }
     }

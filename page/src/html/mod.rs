@@ -17,7 +17,7 @@ mod time;
 
 pub use admin::admin_page;
 pub use budget::{BudgetPage, FormState, budget_page, results_page};
-pub use confirm::{ConfirmPage, confirm_page};
+pub use confirm::{CodeField, ConfirmPage, confirm_page};
 pub use contract::contract_page;
 pub use embed::{Theme, embed_frame, embed_page};
 pub use list::list_page;

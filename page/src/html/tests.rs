@@ -113,7 +113,7 @@ fn pages(budget: &Budget, results: &Results, language: Language) -> Vec<String> 
             fields: &fields,
             submission_id,
             fault: Some("unavailable"),
-            asks_code: true,
+            code: Some(CodeField::Required),
         }),
         mine(own),
         mine(stored),

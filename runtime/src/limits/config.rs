@@ -13,7 +13,7 @@ settings! {
     #[derive(Debug, Clone)]
     struct PolicySettings {
         /// Limit `general`, of reads: `SCOPE ALGORITHM LIMIT/WINDOW on=CLASS+CLASS` and maybe `burst=`, `by=`, `for=` and
-        /// `away=`, or `off` (see [limits](operations/limits.md)). The burst is for addresses that many people share.
+        /// `on_outage=`, or `off` (see [limits](operations/limits.md)). The burst is for addresses that many people share.
         general: Setting = "limits.general", default "address token-bucket 100/60s burst=1000 on=read",
             unit "limit", parse general;
         /// Limit `pages`, of pages, their files and streams of answers: as `limits.general`.
@@ -34,8 +34,8 @@ settings! {
         sign_in: Setting = "limits.sign_in", default "address leaky-bucket 10/60s burst=9 on=sign-in",
             unit "limit", parse sign_in;
         /// Further limits, each a name and then as `limits.general`, for example `api address fixed-window 1000/1h on=read`.
-        more: Vec<Policy> = "limits.more", default "",
-            unit "limits", parse more;
+        extra: Vec<Policy> = "limits.extra", default "",
+            unit "limits", parse extra;
         /// Number of processes that share the counters in Redis. While Redis is unreachable, each grants the part of a limit
         /// that this number gives it.
         instances: u32 = "limits.instances", default "2",
@@ -66,15 +66,15 @@ impl LimitsConfig {
             submissions,
             uploads,
             sign_in,
-            more,
+            extra,
             instances,
         } = settings;
         let named = [general, pages, person, submissions, uploads, sign_in].into_iter().flatten();
-        let policies: Vec<Arc<Policy>> = named.chain(more).map(Arc::new).collect();
+        let policies: Vec<Arc<Policy>> = named.chain(extra).map(Arc::new).collect();
         for (index, policy) in policies.iter().enumerate() {
             if policies.iter().take(index).any(|other| other.name == policy.name) {
                 let message = format!("expected names that differ, and two are `{}`", policy.name);
-                reader.fault(PolicySettings::more.name, message);
+                reader.fault(PolicySettings::extra.name, message);
                 return None;
             }
         }
@@ -113,7 +113,7 @@ fn sign_in(text: &str) -> Result<Setting, String> {
     named("sign-in", text)
 }
 
-fn more(text: &str) -> Result<Vec<Policy>, String> {
+fn extra(text: &str) -> Result<Vec<Policy>, String> {
     let policies = text.split(',').map(str::trim).filter(|policy| !policy.is_empty());
     policies.map(|policy| policy.parse::<Policy>().map_err(|fault| fault.to_string())).collect()
 }
@@ -145,9 +145,9 @@ mod tests {
 
     #[test]
     fn policies_can_be_switched_off_and_added() {
-        let more =
+        let extra =
             "api address fixed-window 1000/1h on=read, all global leaky-bucket 9/1s on=batch";
-        let config = read(&[("limits.general", "off"), ("limits.more", more)]).unwrap();
+        let config = read(&[("limits.general", "off"), ("limits.extra", extra)]).unwrap();
         let expected = ["pages", "person", "submissions", "uploads", "sign-in", "api", "all"];
         assert_eq!(names(&config), expected);
     }
@@ -157,7 +157,7 @@ mod tests {
         let error = read(&[("limits.person", "person fixed-window 30 on=read")]).unwrap_err();
         assert!(error.contains("limits.person") && error.contains("LIMIT/WINDOW"), "{error}");
         let twice = "pages global fixed-window 1/1s on=read";
-        let error = read(&[("limits.more", twice)]).unwrap_err();
-        assert!(error.contains("limits.more") && error.contains("`pages`"), "{error}");
+        let error = read(&[("limits.extra", twice)]).unwrap_err();
+        assert!(error.contains("limits.extra") && error.contains("`pages`"), "{error}");
     }
 }

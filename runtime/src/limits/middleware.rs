@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
@@ -24,10 +24,10 @@ use crate::problem::{Problem, ProblemKind};
 pub enum Charging {
     /// Before its handler, as one item.
     BeforeHandler,
-    /// By its handler, through a [`LimitTicket`], once the body says who and how many. A request that is refused still is
+    /// By its handler, through a [`LimitTicket`], once the body is parsed. A request whose earlier refusal still holds is
     /// answered before its body is read.
     ByHandler,
-    /// By its handler, which answers also what is refused still: a form keeps what was typed.
+    /// By its handler, which also answers remembered refusals, so that a form keeps its input.
     ByHandlerAlone,
 }
 
@@ -55,7 +55,11 @@ pub async fn limit_write(
     {
         return problem.into_response();
     }
-    let ticket = LimitTicket(Arc::new(Ticket { limits, applicable, verdict: Mutex::default() }));
+    if charging == Charging::ByHandlerAlone {
+        let applicable = limits.applicable(EndpointClass::SignIn, &mut head);
+        head.extensions.insert(SignInTicket(LimitTicket::new(limits.clone(), applicable)));
+    }
+    let ticket = LimitTicket::new(limits, applicable);
     if charging == Charging::BeforeHandler
         && let Err(problem) = ticket.charge(&[], 1).await
     {
@@ -66,6 +70,7 @@ pub async fn limit_write(
     // A handler that refuses a request before it knows the person has charged nothing.
     if !ticket.is_charged()
         && let Err(problem) = ticket.charge(&[], 1).await
+        && !(charging == Charging::ByHandlerAlone && response.status().is_redirection())
     {
         return problem.into_response();
     }
@@ -85,7 +90,7 @@ struct Ticket {
     verdict: Mutex<Option<Charged>>,
 }
 
-/// What a charge came to.
+/// The outcome of a charge.
 #[derive(Debug, Clone)]
 enum Charged {
     /// No policy applies, or the counters are unreachable.
@@ -94,7 +99,25 @@ enum Charged {
     Verdict(Verdict),
 }
 
+/// The right of a form's handler to charge an attempt to sign in, for a form that has a personal code.
+#[derive(Debug, Clone)]
+pub struct SignInTicket(LimitTicket);
+
+impl SignInTicket {
+    /// Charges one attempt.
+    ///
+    /// # Errors
+    /// The problem of a refused attempt.
+    pub async fn charge(&self) -> Result<(), Problem> {
+        self.0.charge(&[], 1).await
+    }
+}
+
 impl LimitTicket {
+    fn new(limits: RequestLimits, applicable: Applicable) -> Self {
+        Self(Arc::new(Ticket { limits, applicable, verdict: Mutex::default() }))
+    }
+
     /// Charges the request, all its policies or none: so many items, of them so many of each person.
     ///
     /// # Errors
@@ -138,11 +161,26 @@ impl<S: Sync> FromRequestParts<S> for LimitTicket {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| {
-            tracing::error!("route charges limits and has none");
-            Problem::new(ProblemKind::Internal)
-        })
+        extract_ticket(parts)
     }
+}
+
+/// Extracts the ticket. Fails on a route without [`limit_write`] by the handler alone.
+impl<S: Sync> FromRequestParts<S> for SignInTicket {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        extract_ticket(parts)
+    }
+}
+
+fn extract_ticket<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, Problem> {
+    parts.extensions.get::<T>().cloned().ok_or_else(|| {
+        // No path: it names persons.
+        let route = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+        tracing::error!(method = %parts.method, route, "route has a limit ticket but no limits");
+        Problem::new(ProblemKind::Internal)
+    })
 }
 
 /// Limits reads, by the counters of this process alone: one hash lookup for each policy, and none where no policy applies.

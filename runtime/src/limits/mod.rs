@@ -35,7 +35,8 @@ pub use config::LimitsConfig;
 pub use counters::{Charge, CountersUnavailable, SharedCounters, is_within_all};
 pub use local::LocalCounters;
 pub use middleware::{
-    Charging, LimitTicket, LimitedRead, LimitedReads, ReadLimitLayer, WriteLimit, limit_write,
+    Charging, LimitTicket, LimitedRead, LimitedReads, ReadLimitLayer, SignInTicket, WriteLimit,
+    limit_write,
 };
 pub use policy::{ClientClass, EndpointClass, Outage, Policy, PolicyFault, Scope, Unit};
 pub use quota::{

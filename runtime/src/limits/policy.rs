@@ -1,7 +1,7 @@
 //! A policy: whom a quota counts, for which requests, in which unit. Parsed from one line of configuration.
 //!
 //! `NAME SCOPE ALGORITHM LIMIT/WINDOW on=CLASS[+CLASS] [burst=N] [by=requests|items] [for=public|trusted]
-//! [away=local-share|allow|refuse]`, for example `api address token-bucket 1000/1h on=read`.
+//! [on_outage=local-share|allow|refuse]`, for example `api address token-bucket 1000/1h on=read`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -153,8 +153,8 @@ impl Policy {
                 }
                 Some(("by", name)) => unit = Unit::parse(name)?,
                 Some(("for", name)) => clients = ClientClass::parse(name)?,
-                Some(("away", name)) => outage = Outage::parse(name)?,
-                _ => return fault("expected the options on=, burst=, by=, for= and away="),
+                Some(("on_outage", name)) => outage = Outage::parse(name)?,
+                _ => return fault("expected the options on=, burst=, by=, for= and on_outage="),
             }
         }
         if endpoints.is_empty() {
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_policy_is_read_from_one_line() {
-        let text = "by-address address token-bucket 600/60s on=submission+batch burst=3000 by=items away=refuse";
+        let text = "by-address address token-bucket 600/60s on=submission+batch burst=3000 by=items on_outage=refuse";
         let policy: Policy = text.parse().unwrap();
         assert_eq!((&*policy.name, policy.scope), ("by-address", Scope::Address));
         assert_eq!((policy.quota.limit(), policy.quota.window_ms()), (600, 60_000));
@@ -263,7 +263,7 @@ mod tests {
             ("a global fixed-window 1/1s on=read color=red", "the options"),
             ("a global fixed-window 1/1s on=read by=bytes", "`items`"),
             ("a global fixed-window 1/1s on=read for=all", "`trusted`"),
-            ("a global fixed-window 1/1s on=read away=panic", "`local-share`"),
+            ("a global fixed-window 1/1s on=read on_outage=panic", "`local-share`"),
         ] {
             let fault = text.parse::<Policy>().unwrap_err().to_string();
             assert!(fault.contains(expected), "{text}: {fault}");

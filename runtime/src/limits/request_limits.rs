@@ -126,6 +126,9 @@ impl RequestLimits {
         let asked_at = Instant::now();
         match self.0.shared.charge(&charges).await {
             Ok(standings) => {
+                if self.0.metrics.unreachable.get() != 0 {
+                    tracing::info!("rate limit counters are reachable again");
+                }
                 self.0.metrics.unreachable.set(0);
                 if !is_within_all(&standings) {
                     self.0.denials.remember(&charges, &standings, asked_at);
@@ -134,7 +137,7 @@ impl RequestLimits {
             }
             Err(error) => {
                 if self.0.metrics.unreachable.get() == 0 {
-                    tracing::warn!(%error, "limits are counted by each process alone");
+                    tracing::warn!(%error, "rate limit counters are unreachable, using each limit's outage mode");
                 }
                 self.0.metrics.unreachable.set(1);
                 self.charge_without_shared(charges)

@@ -33,7 +33,7 @@ impl SharedCounters for RedisCounters {
         let mut invocation = self.script.prepare_invoke();
         for Charge { policy, quota, subject, cost } in charges {
             let algorithm = quota.algorithm().name();
-            invocation.key(limit_key(&policy.name, algorithm, subject));
+            invocation.key(limit_key(&policy.name, algorithm, quota.window_ms(), subject));
             invocation.arg(algorithm).arg(quota.limit()).arg(quota.window_ms());
             invocation.arg(quota.burst()).arg(*cost);
         }

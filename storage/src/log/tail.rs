@@ -9,16 +9,16 @@ use tokio::time::sleep;
 
 use super::{LogReader, RecordStream};
 
-/// Interval of looking for new records.
+/// Interval of asking for a partition's end.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Follows the ends of a log's partitions, however many, with what one partition takes.
+/// Follows the ends of any number of partitions with one client.
 pub trait LogTail: Send + Sync + 'static {
     /// Reads contiguous records from `start` on, and further ones as they are appended, until the stream is dropped.
     fn follow(&self, partition: PartitionId, start: Position) -> RecordStream;
 }
 
-/// Follows with a reader, by asking again and again where the partition ends.
+/// Follows a log by polling a reader for each partition's end.
 pub(crate) struct PolledTail(pub Arc<dyn LogReader>);
 
 impl LogTail for PolledTail {

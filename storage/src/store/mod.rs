@@ -293,8 +293,9 @@ pub trait Generations: Send + Sync + 'static {
     /// Lists the partitions that were ever claimed or retired, in all generations and in any order. Not linearizable.
     async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError>;
 
-    /// Deletes checkpoint, totals, person rows and history of a partition permanently: later claims fail with
-    /// [`StoreError::Corrupt`], later commits and writes of rows and history have no effect. A repeated call continues an interrupted one.
+    /// Deletes checkpoint, totals, person rows and history of a partition permanently. Later claims fail with
+    /// [`StoreError::Corrupt`]; later commits and writes of rows and history have no effect. A repeated call continues an
+    /// interrupted one.
     ///
     /// In this order: the partition can no longer be claimed, then rows are deleted. So no owner ever resumes from totals
     /// whose people are gone.

@@ -152,6 +152,21 @@ async fn two_processes_together_admit_exactly_what_one_would_for_each_algorithm_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_limit_whose_window_has_changed_begins_anew() {
+    let server = Server::running().await;
+    let counters = RedisCounters::connect(&server.config()).await;
+    for algorithm in Algorithm::ALL {
+        for window in ["1m", "1d", "1h", "1s"] {
+            let text = format!("all global {} 1/{window} burst=1 on=submission", algorithm.name());
+            let policy: Arc<Policy> = Arc::new(text.parse().unwrap());
+            let charge = [Charge::new(policy, SubjectKey::Global, 1)];
+            let standings = counters.charge(&charge).await.unwrap();
+            assert!(is_within_all(&standings), "{text}: {standings:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_redis_the_counters_are_unavailable_without_delay_and_come_back() {
     let mut server = Server::running().await;
     let counters = RedisCounters::connect(&server.config()).await;

@@ -37,7 +37,7 @@ const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8; head
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
         ("from" = Option<String>, Query, description = "The first instant (RFC 3339)"),
-        ("to" = Option<String>, Query, description = "The end, excluded (RFC 3339)"),
+        ("to" = Option<String>, Query, description = "The last instant, included (RFC 3339)"),
         ("step" = Option<String>, Query, description = "`minute`, `hour` or `day`; by the span if it is missing"),
         ("limit" = Option<u32>, Query, description = "Maximum number of points of the answer"),
         ("format" = Option<String>, Query, description = "`json` or `csv`, before `Accept`"),
@@ -63,7 +63,7 @@ pub(super) async fn of_budget(
         note_surrogate_key(response.headers_mut(), surrogate_key(&budget.id));
         return Ok(response);
     }
-    let page = query.page(now_ms());
+    let page = query.page(now_ms(), api.histories.max_instants().await);
     let (step, instants) = (page.step, page.instants.clone());
     let section = HistorySection { budget: budget.id.clone(), step, instants };
     let points =
@@ -111,7 +111,11 @@ impl ApiState {
         let points = self.histories.read(section).await?;
         let wanted = budget.categories.len();
         if points.iter().any(|point| point.totals.basis_points.len() != wanted) {
-            tracing::error!(budget = %budget.id, wanted, "a history has another number of categories");
+            tracing::error!(
+                budget = %budget.id,
+                expected = wanted,
+                "history has a different number of categories than the budget"
+            );
             return Err(NoAnswer::Unavailable);
         }
         Ok(points)

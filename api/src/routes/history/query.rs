@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use runtime::problem::{Fault, Problem, ProblemKind};
 use schemas::{HistoryInstant, HistoryStep};
 
-use crate::history::{DELAY, MAX_INSTANTS};
+use crate::history::{MAX_INSTANTS, SETTLING_DELAY};
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -81,9 +81,9 @@ impl HistoryQuery {
         }
     }
 
-    /// Returns the instants that answer the query at a time.
-    pub fn page(&self, now_ms: u64) -> HistoryPage {
-        let newest_ms = now_ms.saturating_sub(DELAY.as_millis() as u64);
+    /// Returns the instants that answer the query at a time, so many at most.
+    pub fn page(&self, now_ms: u64, max_instants: u32) -> HistoryPage {
+        let newest_ms = now_ms.saturating_sub(SETTLING_DELAY.as_millis() as u64);
         let to_ms = self.to.map_or(newest_ms, milliseconds).min(newest_ms);
         let step = self.step.unwrap_or_else(|| match self.from {
             Some(from) => step_of_span(to_ms.saturating_sub(milliseconds(from))),
@@ -95,7 +95,7 @@ impl HistoryQuery {
         let first = step.last_instant(from_ms.saturating_add(step.ms() - 1));
         let first = first.max(step.oldest_kept(now_ms));
         let end = step.next_instant(to_ms).max(first);
-        let limit = self.limit.unwrap_or(MAX_INSTANTS);
+        let limit = self.limit.map_or(max_instants, |limit| limit.min(max_instants));
         let page_end = HistoryInstant(first.0.saturating_add(limit)).min(end);
         let next = (page_end < end).then_some(page_end);
         HistoryPage { step, instants: first..page_end, next, to: self.to }
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn page(text: &str) -> HistoryPage {
-        query(text).page(milliseconds(NOW.parse().unwrap()))
+        query(text).page(milliseconds(NOW.parse().unwrap()), MAX_INSTANTS)
     }
 
     fn times(page: &HistoryPage) -> (String, String) {

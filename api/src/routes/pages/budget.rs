@@ -10,7 +10,7 @@ use page::html::{BudgetPage, FormState, budget_page, embed_page, results_page};
 use page::view::{BudgetView, Results};
 use schemas::{Budget, Openness};
 
-use super::html_response::{private_page, public_page};
+use super::html_response::{PageBytes, private_page, public_page};
 use super::lookup;
 use super::page_request::PageRequest;
 use super::page_results::PageResults;
@@ -69,14 +69,16 @@ pub(super) async fn public(
     let page = match api.pages.get(&key, &basis) {
         Some(page) => page,
         None => {
+            let mut is_whole = true;
             let html = match kind {
                 PageKind::Results => {
                     let history = results.history(api, budget).await;
+                    is_whole = history.is_some();
                     results_page(
                         request.texts,
                         &view,
                         &results.view(),
-                        &history,
+                        &history.unwrap_or_default(),
                         api.site.public_url(),
                     )
                 }
@@ -87,7 +89,10 @@ pub(super) async fn public(
                     render(api, request, &view, &results.view(), form, "")
                 }
             };
-            api.pages.keep(key, basis, html)
+            match is_whole {
+                true => api.pages.keep(key, basis, html),
+                false => Arc::new(PageBytes::new(html)),
+            }
         }
     };
     public_page(&request.headers, &page, surrogate_key(&budget.id))

@@ -8,7 +8,7 @@ use http::header::SET_COOKIE;
 use http::{HeaderValue, StatusCode};
 use identity::cookie;
 use page::form::{self, FormValues};
-use page::html::{ConfirmPage, confirm_page};
+use page::html::{CodeField, ConfirmPage, confirm_page};
 use page::view::BudgetView;
 use runtime::random::random_128_bits;
 use schemas::{Budget, IdentityRule, SubmissionId};
@@ -36,7 +36,10 @@ pub(super) async fn page(
 fn confirm(api: &ApiState, budget: &Budget, request: &PageRequest) -> Response {
     let view = BudgetView::new(budget, request.language(), request.now);
     let is_known = request.person(&api.admission, budget).is_some();
-    let asks_code = !is_known && budget.identity == IdentityRule::Code;
+    let code = (budget.identity == IdentityRule::Code).then_some(match is_known {
+        true => CodeField::Optional,
+        false => CodeField::Required,
+    });
     let lang = ("lang", request.language().tag());
     let values = FormValues::of(budget, &request.form);
     if !view.takes_answers() || request.form.fields.is_empty() {
@@ -54,9 +57,9 @@ fn confirm(api: &ApiState, budget: &Budget, request: &PageRequest) -> Response {
         values: &values,
         submission_id: request.form.submission_id().unwrap_or(SubmissionId(Uuid::new_v4())),
         fault: request.form.fault.as_deref(),
-        asks_code,
+        code,
     });
-    if is_known || asks_code {
+    if is_known || code.is_some() {
         return private_page(StatusCode::OK, html);
     }
     match person_cookies(budget, request) {

@@ -21,7 +21,7 @@ use super::{budget, lookup};
 use crate::routes::ApiState;
 
 /// Other sites name the script without a digest, so a new one must arrive soon.
-const AN_HOUR: HeaderValue = HeaderValue::from_static("public, max-age=3600");
+const SCRIPT_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=3600");
 
 /// Shows a budget's results for a frame. An error is shown in the frame as well.
 pub(super) async fn results(
@@ -73,7 +73,7 @@ pub(super) async fn script(request: HeaderMap) -> Result<Response, Problem> {
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(script.media_type));
     headers.insert(ETAG, etag);
-    headers.insert(CACHE_CONTROL, AN_HOUR);
+    headers.insert(CACHE_CONTROL, SCRIPT_CACHE_CONTROL);
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     allow_other_origins(headers);
     Ok(response)

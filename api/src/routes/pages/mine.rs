@@ -15,7 +15,7 @@ use page::html::{MinePage, MineState, OwnAllocation, mine_page};
 use page::view::BudgetView;
 use runtime::http::prefers_json;
 use runtime::problem::Problem;
-use schemas::{Budget, IdentityRule, PartitionCount, PersonId, ReceiptProof, SubmissionId};
+use schemas::{Budget, ClientReceipt, IdentityRule, PartitionCount, PersonId, SubmissionId};
 use uuid::Uuid;
 
 use super::html_response::private_page;
@@ -61,7 +61,7 @@ async fn html(api: &ApiState, budget: &Budget, request: &PageRequest, parts: &Pa
     };
     let Some(state) = state else { return lookup::not_now(request) };
     let results = PageResults::read(api, budget, request.now).await.view();
-    let query = query(api, request);
+    let query = query(request);
     let html = mine_page(&MinePage {
         texts: request.texts,
         budget: &BudgetView::new(budget, request.language(), request.now),
@@ -75,9 +75,8 @@ async fn html(api: &ApiState, budget: &Budget, request: &PageRequest, parts: &Pa
 }
 
 /// Builds the query for checking again: the receipts of the request, in their own form.
-fn query(api: &ApiState, request: &PageRequest) -> String {
-    let member =
-        |name, text: &Option<String>| Some((name, PageReceipt::parse(api, text.as_deref()?)?.text));
+fn query(request: &PageRequest) -> String {
+    let member = |name, text: &Option<String>| Some((name, receipt(text)?.to_string()));
     let form = &request.form;
     let members: Vec<(&str, String)> =
         [member("receipt", &form.receipt), member("withdrawn", &form.withdrawn)]
@@ -97,11 +96,9 @@ async fn state(
     request: &PageRequest,
     parts: &Parts,
 ) -> Option<MineState> {
-    let parse = |text: &Option<String>| PageReceipt::parse(api, text.as_deref()?);
-    let withdrawn = parse(&request.form.withdrawn);
-    let is_withdrawal = withdrawn.is_some();
-    let wanted = withdrawn.or_else(|| parse(&request.form.receipt));
-    let at_least = wanted.as_ref().map(|wanted| wanted.at_least);
+    let withdrawn = receipt(&request.form.withdrawn);
+    let wanted = withdrawn.or_else(|| receipt(&request.form.receipt));
+    let at_least = wanted.map(|receipt| AtLeast { receipt, wait: Some(WAIT), pointer: "receipt" });
     let check = api.receipt_check(budget, at_least).await;
     let find = |at_least| api.people.find(&budget.id, person, at_least, check, api.client(parts));
     let found = match find(at_least).await {
@@ -111,35 +108,21 @@ async fn state(
     };
     match (found.map(|answer| answer.row), wanted) {
         (Ok(Some(found)), _) => counted(api, budget, &found),
-        (Ok(None), Some(receipt)) if is_withdrawal => {
-            Some(MineState::Withdrawn { receipt: receipt.text })
-        }
-        (Ok(None), _) => Some(MineState::NotCounted),
+        (Ok(None), _) => Some(match withdrawn {
+            Some(receipt) => MineState::Withdrawn { receipt: receipt.to_string() },
+            None => MineState::NotCounted,
+        }),
         (Err(NoAnswer::NotYetVisible | NoAnswer::BeyondLog), Some(receipt)) => {
-            Some(MineState::Stored { receipt: receipt.text })
+            Some(MineState::Stored { receipt: receipt.to_string() })
         }
         (Err(_), _) => None,
     }
 }
 
-/// A receipt of a query.
-struct PageReceipt {
-    at_least: AtLeast,
-    /// The receipt as the client has it, in its own form.
-    text: String,
-}
-
-impl PageReceipt {
-    /// Parses a receipt. Other texts are ignored, as in a link that was cut off.
-    fn parse(api: &ApiState, text: &str) -> Option<Self> {
-        let (receipt, proof) = api.receipt_signer.parse(text).ok()?;
-        let text = match proof {
-            ReceiptProof::Signed => api.receipt_signer.sign(receipt).to_string(),
-            ReceiptProof::Unsigned => receipt.to_string(),
-        };
-        let at_least = AtLeast { receipt, proof, wait: Some(WAIT), pointer: "receipt" };
-        (receipt.partition.0 < PartitionCount::MAX).then_some(Self { at_least, text })
-    }
+/// Parses a receipt of a query. Other texts are ignored, as in a link that was cut off.
+fn receipt(text: &Option<String>) -> Option<ClientReceipt> {
+    let receipt: ClientReceipt = text.as_deref()?.parse().ok()?;
+    (receipt.address.partition.0 < PartitionCount::MAX).then_some(receipt)
 }
 
 /// Returns the counted allocation; `None` if the definition that matches it is not loaded yet.
@@ -147,7 +130,7 @@ fn counted(api: &ApiState, budget: &Budget, found: &LocatedPersonRow) -> Option<
     (found.row.basis_points.len() == budget.categories.len()).then(|| {
         MineState::Counted(OwnAllocation {
             shares: found.row.basis_points.clone(),
-            receipt: api.receipt_signer.sign(found.receipt).to_string(),
+            receipt: api.receipt_signer.sign(&budget.id, found.receipt).to_string(),
         })
     })
 }

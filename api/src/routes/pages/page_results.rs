@@ -5,12 +5,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use page::history::History;
 use page::view::{self, CategoryResult, Results, ShownResults};
-use schemas::{Budget, Openness};
+use schemas::{Budget, HistoryStep, Openness};
 
 use super::page_history;
 use super::rendered::{PageKind, ResultsBasis};
 use crate::answer::{Answer, Withheld, median_tenths, withheld};
 use crate::routes::ApiState;
+
+/// Minutes after the last instant of final results from which their history does not change.
+const SETTLING_MINUTES: u64 = 2;
 
 /// The results of a budget at one moment.
 pub(super) enum PageResults {
@@ -54,22 +57,25 @@ impl PageResults {
         }
     }
 
-    /// Reads the history that belongs to the results; empty unless they are shown.
-    pub async fn history(&self, api: &ApiState, budget: &Budget) -> History {
+    /// Reads the history that belongs to the results; empty unless they are shown. `None` if it cannot be read.
+    pub async fn history(&self, api: &ApiState, budget: &Budget) -> Option<History> {
         match self {
             Self::Shown(answer) => page_history::read(api, budget, answer).await,
-            Self::NotYet | Self::Unavailable | Self::Withheld(_) => History::default(),
+            Self::NotYet | Self::Unavailable | Self::Withheld(_) => Some(History::default()),
         }
     }
 
-    /// The minute of which a page shows the history: the history goes on while no number changes.
+    /// The minute of which a page shows the history: the history goes on while no number changes. That of final results
+    /// ends once the last instant is served, which of days is the end of the day.
     pub fn history_minute(&self, kind: PageKind, now: Timestamp) -> Option<i64> {
-        match (self, kind) {
-            (Self::Shown(answer), PageKind::Results) if !answer.totals().is_final() => {
-                Some(now.as_second() / 60)
-            }
-            _ => None,
+        let (Self::Shown(answer), PageKind::Results) = (self, kind) else { return None };
+        let (minute, totals) = (now.as_second() / 60, answer.totals());
+        if !totals.is_final() {
+            return Some(minute);
         }
+        let last_ms = HistoryStep::Day.next_instant(totals.updated_at_ms).at_ms(HistoryStep::Day);
+        let settled = last_ms / 60_000 + SETTLING_MINUTES;
+        Some(i64::try_from(settled).map_or(minute, |settled| minute.min(settled)))
     }
 
     /// Converts the results for the page.

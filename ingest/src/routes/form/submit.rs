@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use identity::OpenedSession;
 use runtime::clock::now_ms;
-use runtime::limits::LimitTicket;
+use runtime::limits::{LimitTicket, SignInTicket};
 use runtime::principal::PresentedCredentials;
 use runtime::problem::Problem;
 use schemas::{Budget, BudgetId, IdentityRule};
@@ -30,7 +30,7 @@ pub(super) async fn submit(
     Path(budget): Path<String>,
     presented: PresentedCredentials,
     key: IdempotencyKey,
-    ticket: LimitTicket,
+    tickets: (LimitTicket, SignInTicket),
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
@@ -38,7 +38,7 @@ pub(super) async fn submit(
     let post = FormPost::read(&headers, presented, &body)?;
     // The session lasts even if nothing is accepted now: the code need not be entered again.
     let mut session = None;
-    let accepted = accept(&service, &ticket, &id, &key, &post, &headers, &mut session).await;
+    let accepted = accept(&service, &tickets, &id, &key, &post, &headers, &mut session).await;
     let mut response = respond(&service, &id, &post, accepted, &TARGETS);
     if let Some(opened) = &session {
         set_cookies(&mut response, opened)?;
@@ -48,7 +48,7 @@ pub(super) async fn submit(
 
 async fn accept(
     service: &IngestService,
-    ticket: &LimitTicket,
+    (ticket, sign_in): &(LimitTicket, SignInTicket),
     id: &BudgetId,
     key: &IdempotencyKey,
     post: &FormPost,
@@ -57,6 +57,9 @@ async fn accept(
 ) -> Result<Response, Problem> {
     let parsed = async {
         let budget = service.open_budget(id.as_str())?;
+        if post.form.code.is_some() && budget.identity == IdentityRule::Code {
+            sign_in.charge().await?;
+        }
         *session = post.open_session(service, &budget, headers)?;
         let holder = session.as_ref().map(|opened| &opened.person);
         let parse = |budget: &Budget| {

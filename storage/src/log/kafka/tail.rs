@@ -253,10 +253,11 @@ impl Follower<'_> {
         list
     }
 
-    /// Logs a change that failed: what is then read in vain is dropped, and what is not read times out.
+    /// Logs a failed change. Records of a partition that stays assigned are dropped; a partition that is not assigned
+    /// times out.
     fn log_failure(&self, change: &str, outcome: KafkaResult<()>) {
         if let Err(error) = outcome {
-            tracing::warn!(topic = self.topic, change, %error, "failed to change what is followed");
+            tracing::warn!(topic = self.topic, change, %error, "failed to change the followed partitions");
         }
     }
 }
