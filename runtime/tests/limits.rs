@@ -122,7 +122,7 @@ fn header<'r>(response: &'r Response, name: &str) -> &'r str {
 
 #[tokio::test(start_paused = true)]
 async fn without_the_shared_counters_a_process_grants_its_declared_share() {
-    let fixture = fixture("address fixed-window 10/1h on=submission away=local-share");
+    let fixture = fixture("address fixed-window 10/1h on=submission on_outage=local-share");
     fixture.shared.away.store(true, Ordering::Relaxed);
     let first = fixture.write().await;
     assert_eq!(header(&first, "ratelimit-policy"), "\"only\";q=5;w=3600;source=local-share");
@@ -140,11 +140,11 @@ async fn without_the_shared_counters_a_process_grants_its_declared_share() {
 
 #[tokio::test(start_paused = true)]
 async fn without_the_shared_counters_a_policy_may_allow_or_refuse() {
-    let allowing = fixture("address fixed-window 1/1h on=submission away=allow");
+    let allowing = fixture("address fixed-window 1/1h on=submission on_outage=allow");
     allowing.shared.away.store(true, Ordering::Relaxed);
     assert_eq!(allowing.accepted_of(20).await, 20);
 
-    let refusing = fixture("address fixed-window 100/1h on=submission away=refuse");
+    let refusing = fixture("address fixed-window 100/1h on=submission on_outage=refuse");
     refusing.shared.away.store(true, Ordering::Relaxed);
     let refused = refusing.write().await;
     assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (503, "1"));

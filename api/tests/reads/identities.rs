@@ -98,7 +98,7 @@ async fn a_browser_is_the_same_person_on_the_page_and_under_v1() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_codes_count_the_page_asks_for_one_until_there_is_a_session() {
+async fn where_codes_count_the_page_asks_for_one_and_with_a_session_for_that_of_another_person() {
     let (server, _dir) = server(IdentityRule::Code);
     let field = "name=\"code\"";
     let confirm = "/budgets/town/confirm?c.health=100";
@@ -114,7 +114,9 @@ async fn where_codes_count_the_page_asks_for_one_until_there_is_a_session() {
     let token = session(&server, "code", &serial.to_string(), "town");
     let cookie = token.replace("Bearer ", "allocator_session=");
     let cookie = [("cookie", cookie.as_str())];
-    assert!(!server.get_with(confirm, &cookie).await.text.contains(field));
+    let another = server.get_with(confirm, &cookie).await.text;
+    assert!(another.contains(field) && another.contains("Another person?"), "{another}");
+    assert!(!another.contains("required"), "{another}");
     let mine = server.get_with("/budgets/town/mine", &cookie).await;
     assert!(!mine.text.contains(field) && mine.text.contains("Withdraw"), "{}", mine.text);
     let code = CodeKey::new(&server.hasher, &id("town")).code(serial);

@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard};
 use async_trait::async_trait;
 use runtime::metrics::Metrics;
 use schemas::{
-    BudgetTotals, Closing, Generation, LogRef, Offset, PartitionCount, Position, Receipt,
-    StoredBudget, default_budgets,
+    BudgetTotals, Closing, Generation, LogNumber, LogRef, Offset, PartitionCount, Position,
+    Receipt, StoredBudget, default_budgets,
 };
 use storage::control::{Change, Deletion};
 use storage::log::AppendError;
@@ -80,13 +80,25 @@ impl BudgetDefinitions for Definitions {
 }
 
 #[derive(Default)]
-struct Log(AtomicUsize);
+struct Log {
+    appends: AtomicUsize,
+    rejects: AtomicBool,
+}
 
 #[async_trait]
 impl LogWriter for Log {
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        records.iter().map(|_| Err(AppendError::Unavailable("injected fault".into()))).collect()
+        let number = self.appends.fetch_add(1, Ordering::Relaxed);
+        let address = Receipt {
+            log: LogNumber::FIRST,
+            partition: PARTITION.partition,
+            offset: Offset(number as u64),
+        };
+        let outcome = || match self.rejects.load(Ordering::Relaxed) {
+            true => Err(AppendError::Unavailable("injected fault".into())),
+            false => Ok(address),
+        };
+        records.iter().map(|_| outcome()).collect()
     }
 
     fn available(&self) -> Result<(), AppendError> {
@@ -173,7 +185,7 @@ impl World {
     }
 
     fn appends(&self) -> usize {
-        self.log.0.load(Ordering::Relaxed)
+        self.log.appends.load(Ordering::Relaxed)
     }
 
     fn metric(&self, name: &str) -> u64 {
@@ -184,12 +196,26 @@ impl World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn markers_that_the_log_rejects_are_appended_again_less_and_less_often() {
+async fn markers_that_are_not_folded_are_appended_again_less_and_less_often() {
     let mut world = World::new(closed()).await;
     // At 0, 5, 15, 35, 65 and 95 seconds.
     world.run(100).await;
     assert_eq!(world.appends(), 6);
     assert_eq!(world.metric("budgets_not_final"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn markers_that_the_log_rejects_are_appended_soon_after_it_is_back() {
+    let mut world = World::new(closed()).await;
+    world.log.rejects.store(true, Ordering::Relaxed);
+    // At 0, 1, 3 and 7 seconds, and then every five.
+    world.run(100).await;
+    assert_eq!(world.appends(), 22);
+    world.log.rejects.store(false, Ordering::Relaxed);
+    world.run(5).await;
+    assert_eq!(world.appends(), 23);
+    world.run(1).await;
+    assert_eq!(world.appends(), 23, "what is appended gets time to be folded");
 }
 
 #[tokio::test(start_paused = true)]

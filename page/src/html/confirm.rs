@@ -87,12 +87,12 @@ pub enum CodeField {
 /// Renders the field for a personal code. The code is in no address and no page.
 pub(super) fn code_field(field: CodeField, texts: &Texts) -> Markup {
     let label = match field {
-        CodeField::Required => "code_label",
-        CodeField::Optional => "code_of_another",
+        CodeField::Required => texts.text("code_label"),
+        CodeField::Optional => texts.text("code_of_another"),
     };
     html! {
         p {
-            label for="code" { (texts.text(label)) }
+            label for="code" { (label) }
             " "
             input id="code" name="code" required[field == CodeField::Required] maxlength="32" size="20" autocomplete="off" autocapitalize="characters"
                 spellcheck="false" dir="ltr" aria-describedby="code-hint";
