@@ -7,6 +7,7 @@
 //! | [`dead_letters`] | replaying and dropping records that the fold rejected |
 //! | [`export`] | writing everyone's allocation in a budget to a file, without identities |
 //! | [`jobs`] | background tasks: leases, attempts, executors |
+//! | [`report`] | the report of a budget, as JSON and HTML |
 //! | [`progress`] | completed and total amount of an audit, an export or an archive run |
 //! | `backend_error` | whether an operation that cannot use a backend may be retried |
 //!
@@ -19,5 +20,6 @@ pub mod dead_letters;
 pub mod export;
 pub mod jobs;
 pub mod progress;
+pub mod report;
 
 pub use backend_error::BackendError;

@@ -17,6 +17,7 @@ const KINDS = {
   warm_caches: "Publishes all totals to the cache again.",
   archive: "Copies the log into files that outlive it.",
   export: "Writes everyone's allocations of a budget, without identities, into a file.",
+  report: "Writes the results, people over time and the verdict of an audit of a budget, as HTML and JSON.",
 };
 
 /** @param {HTMLElement} root @param {import("./admin.js").Administrator} who */
@@ -150,17 +151,19 @@ function makeRequest(read) {
   function show() {
     about.textContent = KINDS[/** @type {keyof typeof KINDS} */ (kind.value)];
     dryRun.hidden = kind.value !== "rebuild";
-    for (const element of [budget, format, publish]) element.hidden = kind.value !== "export";
+    budget.hidden = !["export", "report"].includes(kind.value);
+    for (const element of [format, publish]) element.hidden = kind.value !== "export";
     key = idempotencyKey();
   }
 
   function body() {
     const common = { kind: kind.value, priority: priority.control.value };
     if (kind.value === "rebuild") return { ...common, dry_run: dryRun.control.checked };
+    const ofBudget = { ...common, budget: budget.control.value.trim() };
+    if (kind.value === "report") return ofBudget;
     if (kind.value !== "export") return common;
     return {
-      ...common,
-      budget: budget.control.value.trim(),
+      ...ofBudget,
       format: format.control.value,
       publish: publish.control.checked,
     };

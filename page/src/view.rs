@@ -4,6 +4,7 @@ mod budget;
 mod translator;
 
 use jiff::Timestamp;
+use schemas::average_ten_thousandths;
 
 pub use budget::{BudgetText, BudgetView, CategoryView, ReferenceView};
 
@@ -60,12 +61,7 @@ pub struct CategoryResult {
 impl CategoryResult {
     /// The average share in ten-thousandths of a percent, rounded half up; 0 without people.
     pub fn average(&self, people: u64) -> u64 {
-        if people == 0 {
-            return 0;
-        }
-        let people = u128::from(people);
-        let average = (u128::from(self.total_basis_points) * 200 + people) / (people * 2);
-        u64::try_from(average).unwrap_or(u64::MAX)
+        average_ten_thousandths(self.total_basis_points, people)
     }
 }
 

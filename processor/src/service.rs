@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use operations::jobs::{
     JobExecutorDeps, JobExecutors, JobMetrics, JobWorker, JobWorkerDeps, ScanTurns,
 };
+use operations::report::schedule::{ReportScheduleDeps, ReportScheduler};
 use runtime::clock::now_ms;
 use runtime::health::{Check, Health};
 use runtime::metrics::Metrics;
@@ -135,6 +136,7 @@ impl Processor {
         let publisher =
             Arc::new(Publisher::new(deps.cache, deps.control.definitions, metrics.clone()));
         let closing_store = Arc::clone(&deps.store);
+        let report_store = Arc::clone(&deps.store);
         let commit_permits = Arc::new(Semaphore::new(MAX_COMMITS_IN_FLIGHT));
         let shadow_owners = Arc::new(ShadowOwners::default());
         let shadow = ShadowGenerations::new(ShadowDeps {
@@ -167,6 +169,14 @@ impl Processor {
         );
         let assigned = coordinator.assigned_partitions();
         let adopted = coordinator.active_generation();
+        let reports = ReportScheduler::new(ReportScheduleDeps {
+            definitions: Arc::clone(&definitions),
+            store: report_store,
+            jobs: Arc::clone(&deps.jobs),
+            registry: registry.clone(),
+            assigned: assigned.clone(),
+        });
+        tokio::spawn(reports.run(stop.clone()));
         let closer = BudgetCloser::new(ClosingDeps {
             definitions,
             store: closing_store,

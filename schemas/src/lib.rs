@@ -22,6 +22,7 @@ pub mod redis;
 mod registry;
 mod report;
 mod row;
+mod statistics;
 mod stored;
 mod stored_budget;
 mod submission;
@@ -67,6 +68,7 @@ pub use report::{PartitionReport, TotalsComparison};
 pub use row::{
     PersonRow, PersonRowDecoder, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets,
 };
+pub use statistics::{average_ten_thousandths, median_tenths};
 pub use stored_budget::StoredBudget;
 pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};
 pub use text::{BudgetId, CategoryId, SLUG_MAX_BYTES, SlugFault};

@@ -24,7 +24,7 @@ use schemas::{
     ResultsVisibility,
 };
 
-pub use numbers::{Decimal, average_percent, median_tenths, percent};
+pub use numbers::{Decimal, average_percent, percent};
 pub use rendered::{Rendered, Representation};
 
 /// What totals guarantee.

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use schemas::DISTRIBUTION_BINS;
+use schemas::{DISTRIBUTION_BINS, average_ten_thousandths, median_tenths};
 
 /// A fixed-point decimal number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +37,7 @@ impl Serialize for Decimal {
 
 /// Computes the average share in percent, rounded half up to four decimals; 0.0 without people.
 pub fn average_percent(total_basis_points: u64, people: u64) -> Decimal {
-    let units = match u128::from(people) {
-        0 => 0,
-        // total / people / 100 percent in units of a ten-thousandth is total × 100 / people.
-        people => (u128::from(total_basis_points) * 200 + people) / (people * 2),
-    };
+    let units = average_ten_thousandths(total_basis_points, people).into();
     Decimal { units, decimals: 4, min_decimals: 1 }
 }
 
@@ -53,34 +49,9 @@ pub fn median_percent(people_by_percent: &[u64; DISTRIBUTION_BINS]) -> Decimal {
     Decimal { units, decimals: 1, min_decimals: 1 }
 }
 
-/// Computes the same median in tenths of a percent.
-pub fn median_tenths(people_by_percent: &[u64; DISTRIBUTION_BINS]) -> u64 {
-    let people: u128 = people_by_percent.iter().copied().map(u128::from).sum();
-    match people {
-        0 => 0,
-        _ => {
-            let lower = percent_of_person(people_by_percent, (people - 1) / 2);
-            let upper = percent_of_person(people_by_percent, people / 2);
-            (lower + upper) * 5
-        }
-    }
-}
-
 /// Converts one person's share to percent: 3,550 becomes 35.5, 4,000 becomes 40.
 pub fn percent(basis_points: u16) -> Decimal {
     Decimal { units: basis_points.into(), decimals: 2, min_decimals: 0 }
-}
-
-/// Returns the percent at an index, counted from 0, of the people sorted by percent.
-fn percent_of_person(people_by_percent: &[u64; DISTRIBUTION_BINS], index: u128) -> u64 {
-    let mut counted = 0;
-    for (percent, people) in (0..).zip(people_by_percent) {
-        counted += u128::from(*people);
-        if counted > index {
-            return percent;
-        }
-    }
-    0
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! at the same positions are the same bytes, whichever generation they are read from.
 
 mod formats;
-mod output_file;
+pub(crate) mod output_file;
 mod snapshot;
 mod spool;
 

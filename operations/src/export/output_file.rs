@@ -10,14 +10,14 @@ use tempfile::NamedTempFile;
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// A file being written; dropping it deletes it.
-pub(super) struct OutputFile {
+pub(crate) struct OutputFile {
     file: BufWriter<NamedTempFile>,
     digest: Sha256,
     bytes: u64,
 }
 
 /// A complete, synced file that has not been renamed yet.
-pub(super) struct PendingFile {
+pub(crate) struct PendingFile {
     file: NamedTempFile,
     /// In hexadecimal.
     pub sha256: String,
@@ -71,7 +71,7 @@ impl PendingFile {
 }
 
 /// Returns the directory that contains a file.
-pub(super) fn parent_dir(path: &Path) -> &Path {
+pub(crate) fn parent_dir(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -62,8 +62,8 @@ struct SubmitArgs {
     /// For rebuild: compare only, then discard the new generation
     #[arg(long)]
     dry_run: bool,
-    /// For export: id of the budget
-    #[arg(long, value_name = "ID", value_parser = budget_id, required_if_eq("kind", "export"))]
+    /// For export and report: id of the budget
+    #[arg(long, value_name = "ID", value_parser = budget_id, required_if_eq_any([("kind", "export"), ("kind", "report")]))]
     budget: Option<BudgetId>,
     /// For export: format of the file, csv, ndjson, pb or parquet
     #[arg(long, required_if_eq("kind", "export"))]
@@ -90,6 +90,8 @@ enum Kind {
     WarmCaches,
     /// Write the current allocations of a budget to a file
     Export,
+    /// Write the report of a budget, with the verdict of an audit, to files
+    Report,
     /// Copy the committed log into the archive
     Archive,
 }
@@ -98,16 +100,15 @@ impl SubmitArgs {
     /// The job kind, or `None` if an option of another kind is given.
     fn kind(&self) -> Option<JobKind> {
         let Self { kind, dry_run, budget, format, publish, .. } = self;
-        let of_export = budget.as_ref().zip(*format);
-        let is_of_export = budget.is_some() || format.is_some() || *publish;
-        Some(match (kind, *dry_run, of_export, is_of_export) {
-            (Kind::Rebuild, dry_run, None, false) => JobKind::Rebuild { dry_run },
-            (Kind::Audit, false, None, false) => JobKind::Audit,
-            (Kind::WarmCaches, false, None, false) => JobKind::WarmCaches,
-            (Kind::Export, false, Some((budget, format)), _) => {
-                JobKind::Export { budget: budget.clone(), format, publish: *publish }
+        Some(match (kind, *dry_run, budget.clone(), *format, *publish) {
+            (Kind::Rebuild, dry_run, None, None, false) => JobKind::Rebuild { dry_run },
+            (Kind::Audit, false, None, None, false) => JobKind::Audit,
+            (Kind::WarmCaches, false, None, None, false) => JobKind::WarmCaches,
+            (Kind::Export, false, Some(budget), Some(format), publish) => {
+                JobKind::Export { budget, format, publish }
             }
-            (Kind::Archive, false, None, false) => JobKind::Archive,
+            (Kind::Report, false, Some(budget), None, false) => JobKind::Report { budget },
+            (Kind::Archive, false, None, None, false) => JobKind::Archive,
             _ => return None,
         })
     }

@@ -162,6 +162,39 @@ async fn an_export_job_writes_a_file_and_its_result_has_the_checksum() {
     fixture.stop_processor().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_job_writes_results_people_over_time_and_the_verdict_of_an_audit() {
+    let mut fixture = settled().await;
+    fixture.stop_processor().await;
+    let wanted = Budget { name: "<Roads & rails>".to_owned(), ..Budget::clone(&definition(BUDGETS[0])) };
+    let definitions = SqliteControlTopic::open(&fixture.dir.path().join("d.db")).unwrap();
+    let define = |current: Option<&Budget>| define_if_absent(current, &wanted);
+    definitions.change(&wanted.id, &define).await.unwrap();
+    fixture.start_processor().await;
+    let report = |id: &str| JobKind::Report { budget: budget(id) };
+    let (verdict, result) = run(&fixture, report(BUDGETS[0])).await;
+    assert_eq!(verdict, Verdict::Clean, "{result}");
+    let (_, paths) = result.split_once(": ").unwrap();
+    let (html, json) = paths.split_once(", ").unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    let cached = fixture.cache.read(&[budget(BUDGETS[0])]).await.unwrap()[0].clone().unwrap();
+    assert_eq!(json["people"], cached.people);
+    assert_eq!(json["categories"][0]["total_basis_points"], cached.categories[0].basis_points);
+    let days = json["people_by_day"].as_array().unwrap();
+    assert_eq!(days.last().unwrap()["people"], cached.people);
+    assert!(days.len() > 80, "{}", days.len());
+    assert_eq!(
+        (&json["audit"]["verdict"], &json["audit"]["records"]),
+        (&"clean".into(), &2_000.into())
+    );
+    let html = std::fs::read_to_string(html).unwrap();
+    assert!(html.contains("&lt;Roads &amp; rails&gt;") && !html.contains("<Roads"), "{html}");
+    assert!(html.contains("size: A4"));
+    let unknown = run_until_dead(&fixture, report("unknown-budget")).await;
+    assert_eq!(unknown, "there is no budget `unknown-budget`");
+    fixture.stop_processor().await;
+}
+
 /// Reads every dead letter's address and state.
 async fn dead_letter_states(fixture: &Fixture) -> Vec<(Receipt, DeadLetterState)> {
     let index = DeadLetterIndex::read(&fixture.dead_letter_journal()).await.unwrap();

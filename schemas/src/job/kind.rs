@@ -29,6 +29,11 @@ pub enum JobKind {
         /// Publishes the export, in place of the one published before.
         publish: bool,
     },
+    /// Writes the report of a budget to files: results, people over time, and the verdict of an audit.
+    Report {
+        /// The budget.
+        budget: BudgetId,
+    },
     /// Copies the committed part of the log into its archive.
     Archive,
     /// Appends the record of a dead letter again, to the partition of its key.
@@ -49,11 +54,12 @@ pub enum JobKind {
 
 impl JobKind {
     /// Names of all kinds, for metrics that show each kind from the start.
-    pub const NAMES: [&str; 7] = [
+    pub const NAMES: [&str; 8] = [
         "rebuild",
         "audit",
         "warm_caches",
         "export",
+        "report",
         "archive",
         "replay_dead_letter",
         "drop_dead_letter",
@@ -66,6 +72,7 @@ impl JobKind {
             Self::Audit => "audit",
             Self::WarmCaches => "warm_caches",
             Self::Export { .. } => "export",
+            Self::Report { .. } => "report",
             Self::Archive => "archive",
             Self::ReplayDeadLetter { .. } => "replay_dead_letter",
             Self::DropDeadLetter { .. } => "drop_dead_letter",
@@ -82,6 +89,7 @@ impl fmt::Display for JobKind {
                 let published = if *publish { ", published" } else { "" };
                 write!(f, " ({budget}, {format}{published})")
             }
+            Self::Report { budget } => write!(f, " ({budget})"),
             Self::ReplayDeadLetter { dead_letter, .. } | Self::DropDeadLetter { dead_letter } => {
                 write!(f, " ({dead_letter})")
             }

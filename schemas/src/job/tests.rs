@@ -386,6 +386,7 @@ fn a_job_is_one_flat_json_object_and_damage_is_detected() {
     for kind in [
         JobKind::ReplayDeadLetter { dead_letter, resume: true },
         JobKind::DropDeadLetter { dead_letter },
+        JobKind::Report { budget: crate::BudgetId::parse("taxes").unwrap() },
     ] {
         let job = Job { kind, ..job.clone() };
         assert_eq!(Job::from_json(&job.to_json()), Some(job));

@@ -2,9 +2,8 @@
 
 use jiff::Timestamp;
 use page::history::{History, HistoryPoint};
-use page::view::CategoryResult;
 use runtime::clock::now_ms;
-use schemas::{Budget, HistoryInstant, HistoryStep, InstantTotals};
+use schemas::{Budget, HistoryInstant, HistoryStep, InstantTotals, average_ten_thousandths};
 
 use crate::answer::Answer;
 use crate::history::{HistorySection, MAX_INSTANTS, SETTLING_DELAY};
@@ -60,8 +59,7 @@ async fn read_points(
 fn to_view(step: HistoryStep, point: &InstantTotals) -> Option<HistoryPoint> {
     let ms = i64::try_from(point.instant.at_ms(step)).ok()?;
     let people = point.totals.people;
-    let average =
-        |sum: &u64| CategoryResult { total_basis_points: *sum, median_tenths: 0 }.average(people);
+    let average = |sum: &u64| average_ten_thousandths(*sum, people);
     Some(HistoryPoint {
         at: Timestamp::from_millisecond(ms).ok()?,
         people,

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use page::history::History;
 use page::view::{self, CategoryResult, Results, ShownResults};
-use schemas::{Budget, HistoryStep, Openness};
+use schemas::{Budget, HistoryStep, Openness, median_tenths};
 
 use super::page_history;
 use super::rendered::{PageKind, ResultsBasis};
-use crate::answer::{Answer, Withheld, median_tenths, withheld};
+use crate::answer::{Answer, Withheld, withheld};
 use crate::routes::ApiState;
 
 /// Minutes after the last instant of final results from which their history does not change.

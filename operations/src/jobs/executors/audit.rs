@@ -29,11 +29,6 @@ pub(super) async fn run(deps: &JobExecutorDeps, job: &JobLease) -> Result<JobOut
 
 fn outcome(report: &AuditReport) -> JobOutcome {
     let AuditReport { differences, unchecked, records, .. } = report;
-    let verdict = match (differences.is_empty(), unchecked.is_empty()) {
-        (false, _) => Verdict::Different,
-        (true, false) => Verdict::Incomplete,
-        (true, true) => Verdict::Clean,
-    };
     // The counts come first, since a long result is truncated.
     let mut result = format!(
         "{records} records, {} budgets: {} differences, {} not compared",
@@ -47,5 +42,14 @@ fn outcome(report: &AuditReport) -> JobOutcome {
     for unchecked in unchecked {
         let _ = write!(result, "\nnot compared: {unchecked}");
     }
-    JobOutcome { verdict, result: result.into() }
+    JobOutcome { verdict: verdict_of(report), result: result.into() }
+}
+
+/// Returns the verdict of an audit.
+pub(super) fn verdict_of(report: &AuditReport) -> Verdict {
+    match (report.differences.is_empty(), report.unchecked.is_empty()) {
+        (false, _) => Verdict::Different,
+        (true, false) => Verdict::Incomplete,
+        (true, true) => Verdict::Clean,
+    }
 }

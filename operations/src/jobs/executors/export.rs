@@ -30,19 +30,13 @@ pub(super) async fn run(
     format: ExportFormat,
     publish: bool,
 ) -> Result<JobOutcome, JobFailure> {
-    let catalog = deps.catalog()?;
-    if catalog.is_unreadable(budget.as_str()) {
-        let reason = format!("only a newer release can read the definition of `{budget}`");
-        return Err(JobFailure::Transient(reason));
-    }
-    let definition = catalog.get(budget.as_str()).cloned();
+    let definition = deps.definition(budget)?;
     let log = deps.active_log().await?;
     let export_deps = ExportDeps {
         log: deps.logs.open(&log).await?,
         topic: log.topic,
         store: Arc::clone(&deps.store),
-        budget: definition
-            .ok_or_else(|| JobFailure::Permanent(format!("there is no budget `{budget}`")))?,
+        budget: definition,
     };
     let audience = if publish { Audience::Everybody } else { Audience::Operators };
     let dir = deps.exports.dir(audience);

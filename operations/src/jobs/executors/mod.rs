@@ -5,6 +5,7 @@ mod audit;
 mod dead_letters;
 mod export;
 mod rebuild;
+mod report;
 mod warm;
 
 pub use rebuild::{RebuildComparison, rebuild_result};
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use schemas::job::JobKind;
-use schemas::{GenerationRegistry, LogRef};
+use schemas::{Budget, BudgetId, GenerationRegistry, LogRef};
 use storage::cache::Cache;
 use storage::control::{BudgetDefinitions, Catalog};
 use storage::exports::Exports;
@@ -70,6 +71,7 @@ impl JobExecutor for JobExecutors {
             JobKind::Export { budget, format, publish } => {
                 export::run(&self.0, job, budget, *format, *publish).await
             }
+            JobKind::Report { budget } => report::run(&self.0, job, budget).await,
             JobKind::Archive => archive::run(&self.0, job).await,
             JobKind::ReplayDeadLetter { dead_letter, resume } => {
                 dead_letters::replay(&self.0, job, *dead_letter, *resume).await
@@ -90,6 +92,7 @@ impl JobExecutor for JobExecutors {
             JobKind::Audit
             | JobKind::WarmCaches
             | JobKind::Export { .. }
+            | JobKind::Report { .. }
             | JobKind::Archive
             | JobKind::DropDeadLetter { .. } => Ok(None),
         }
@@ -115,6 +118,17 @@ impl JobExecutorDeps {
             return Err(JobFailure::Transient(reason));
         }
         Ok(self.definitions.catalog())
+    }
+
+    /// Returns a budget's definition.
+    fn definition(&self, budget: &BudgetId) -> Result<Arc<Budget>, JobFailure> {
+        let catalog = self.catalog()?;
+        if catalog.is_unreadable(budget.as_str()) {
+            let reason = format!("only a newer release can read the definition of `{budget}`");
+            return Err(JobFailure::Transient(reason));
+        }
+        let definition = catalog.get(budget.as_str()).cloned();
+        definition.ok_or_else(|| JobFailure::Permanent(format!("there is no budget `{budget}`")))
     }
 }
 

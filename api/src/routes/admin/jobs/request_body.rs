@@ -113,7 +113,8 @@ impl Body {
             ("priority", _) => true,
             // With an unknown kind, every argument of any kind is accepted.
             ("dry_run", Some("rebuild") | None) => true,
-            ("budget" | "format" | "publish", Some("export") | None) => true,
+            ("budget", Some("export" | "report") | None) => true,
+            ("format" | "publish", Some("export") | None) => true,
             ("letter", Some("replay_dead_letter" | "drop_dead_letter") | None) => {
                 route.dead_letter().is_none()
             }
@@ -140,13 +141,13 @@ impl Body {
             "audit" => JobKind::Audit,
             "warm_caches" => JobKind::WarmCaches,
             "export" => {
-                let budget = self
-                    .required("budget", "must be a budget's id", |text| BudgetId::parse(text).ok());
+                let budget = self.budget();
                 let must_be = ExportFormatFault.to_string();
                 let format = self.required("format", &must_be, |text| text.parse().ok());
                 let publish = self.flag("publish");
                 JobKind::Export { budget: budget?, format: format?, publish }
             }
+            "report" => JobKind::Report { budget: self.budget()? },
             "archive" => JobKind::Archive,
             "replay_dead_letter" => {
                 let (dead_letter, resume) = (self.dead_letter(), self.flag("resume"));
@@ -155,6 +156,10 @@ impl Body {
             "drop_dead_letter" => JobKind::DropDeadLetter { dead_letter: self.dead_letter()? },
             _ => return None,
         })
+    }
+
+    fn budget(&mut self) -> Option<BudgetId> {
+        self.required("budget", "must be a budget's id", |text| BudgetId::parse(text).ok())
     }
 
     fn dead_letter(&mut self) -> Option<Receipt> {
@@ -240,6 +245,7 @@ mod tests {
         for name in JobKind::NAMES {
             let arguments = match name {
                 "export" => r#","budget":"taxes","format":"csv""#,
+                "report" => r#","budget":"taxes""#,
                 "replay_dead_letter" | "drop_dead_letter" => r#","letter":"3.1042""#,
                 _ => "",
             };

@@ -84,6 +84,7 @@ impl JobView {
                 format = Some(file_format.name());
                 publish = Some(*published);
             }
+            JobKind::Report { budget: id } => budget = Some(id.to_string()),
             JobKind::ReplayDeadLetter { dead_letter: id, resume: resumes } => {
                 dead_letter = Some(id.to_string());
                 resume = Some(*resumes);
