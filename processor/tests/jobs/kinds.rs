@@ -166,7 +166,8 @@ async fn an_export_job_writes_a_file_and_its_result_has_the_checksum() {
 async fn a_report_job_writes_results_people_over_time_and_the_verdict_of_an_audit() {
     let mut fixture = settled().await;
     fixture.stop_processor().await;
-    let wanted = Budget { name: "<Roads & rails>".to_owned(), ..Budget::clone(&definition(BUDGETS[0])) };
+    let wanted =
+        Budget { name: "<Roads & rails>".to_owned(), ..Budget::clone(&definition(BUDGETS[0])) };
     let definitions = SqliteControlTopic::open(&fixture.dir.path().join("d.db")).unwrap();
     let define = |current: Option<&Budget>| define_if_absent(current, &wanted);
     definitions.change(&wanted.id, &define).await.unwrap();
