@@ -9,7 +9,6 @@ import { makeControl } from "./control.js";
 import { find, findAll, make } from "./dom.js";
 import { makeReceipt, toBasisPoints, waitUntilCounted } from "./receipt.js";
 import { browserSurroundings, makeSender, makeStore } from "./submit.js";
-import { takeToken, withToken } from "./token.js";
 
 /**
  * A row that is missing so long after the receipt was withdrawn elsewhere: before, it may not be written yet.
@@ -25,11 +24,16 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
   const { text } = words;
   const form = /** @type {HTMLFormElement | null} */ (find("#allocation"));
   const section = find("#receipt");
-  const token = data.sends === "token" ? takeToken(data.budget.id) : null;
+  const surroundings = browserSurroundings();
+  /** @type {string | null} */
+  let token = null;
+  if (data.sends === "token") {
+    const { takeToken, withToken } = await import("./lazy-token.js");
+    token = takeToken(data.budget.id);
+    surroundings.fetch = withToken(surroundings.fetch, token);
+  }
   // Whoever comes with another token is another person: the end of a token is its signature.
   const store = makeStore(token ? `${data.budget.id}:${token.slice(-16)}` : data.budget.id);
-  const surroundings = browserSurroundings();
-  surroundings.fetch = withToken(surroundings.fetch, token);
   const takesAnswers = data.sends !== "elsewhere" && (data.sends !== "token" || token !== null);
   const isOpen = () => data.state === "open" && form !== null && takesAnswers;
   if (token && isOpen()) openForm();

@@ -170,7 +170,7 @@ test("a job is asked for and followed to its verdict", async () => {
 test("the other sections are read, and are accessible", async () => {
   for (const colorScheme of ["light", "dark"]) {
     await withPage(parts.browser, { colorScheme }, async (page) => {
-      for (const [section, text] of [["dead-letters", "No dead letters."], ["generations", "current"], ["limits", "600 requests of each administrator"], ["budgets", "taxes"]]) {
+      for (const [section, text] of [["dead-letters", "No dead letters."], ["generations", "current"], ["limits", "500 requests of each administrator"], ["budgets", "taxes"]]) {
         await signIn(page, section);
         await page.locator("#admin section").getByText(text).first().waitFor();
         assert.equal(await page.locator("#sections [aria-current=page]").getAttribute("data-section"), section);

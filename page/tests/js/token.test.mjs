@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { takeToken, withToken } from "../../assets/token.js";
+import { takeToken, withToken } from "../../assets/lazy-token.js";
 import { MemoryStorage } from "./support.mjs";
 
 function arrange(hash, storage = new MemoryStorage()) {
