@@ -30,6 +30,11 @@ impl Gate {
         self.0.send_replace(true);
     }
 
+    /// How many calls are blocked.
+    pub fn blocked(&self) -> usize {
+        self.0.receiver_count()
+    }
+
     async fn pass(&self) {
         self.0.subscribe().wait_for(|open| *open).await.unwrap();
     }

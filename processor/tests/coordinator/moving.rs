@@ -100,17 +100,19 @@ fn a_former_owner_that_nobody_waits_for_any_more_takes_nothing_from_the_next_one
     // Its last commit hangs, and with it the assignment that waits for its release, until that is lost.
     store.commits.close();
     process.logs.set(Log::of(300));
+    until("the last commit hangs", || store.commits.blocked() == 1);
     process.begin_assigning(&[0], &Log::of(300));
     process.revoke(&[0], Revocation::Lost);
     process.begin_assigning(&[0], &Log::of(300));
     let start = process.next_start(0);
     store.commits.open();
-    for _ in 0..200 {
-        assert_eq!(process.metric(OWNED), Some(1.0), "the former owner has removed the next one");
-        std::thread::sleep(Duration::from_millis(2));
-    }
     process.coordinator.deliver(Log::of(310).batch(start.0, 310), Duration::ZERO).unwrap();
-    until("it is folded", || process.stored(0).checkpoint.position == Position(310));
+    // The commit of the former owner is in front of that of the next one.
+    until("it is folded", || {
+        assert_eq!(process.metric(OWNED), Some(1.0), "the former owner has removed the next one");
+        process.stored(0).checkpoint.position == Position(310)
+    });
+    assert_eq!(process.metric(OWNED), Some(1.0), "the former owner has removed the next one");
     assert_counts(&process.stored(0), &Log::of(310));
 }
 
