@@ -9,6 +9,10 @@ use std::time::Duration;
 use http::HeaderMap;
 use runtime::problem::Fault;
 use schemas::{ClientReceipt, PartitionCount};
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+
+use crate::parameters::optional_text;
 
 /// The header that carries a receipt.
 pub const CONSISTENCY_TOKEN: &str = "consistency-token";
@@ -34,6 +38,31 @@ pub struct AtLeast {
 }
 
 const TOKEN_POINTER: &str = "Consistency-Token";
+
+/// The texts that can be receipts.
+const RECEIPT_PATTERN: &str = r"^([0-9]+\.)?[0-9]+\.[0-9]+(-[0-9a-f]{16})?$";
+
+impl IntoParams for AtLeast {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let of_receipt = |name, place, description| {
+            optional_text(name, place, description, |text| text.pattern(Some(RECEIPT_PATTERN)))
+        };
+        vec![
+            of_receipt(
+                TOKEN_POINTER,
+                ParameterIn::Header,
+                "A receipt: the answer includes its submission, or is 412",
+            ),
+            of_receipt(AT_LEAST, ParameterIn::Query, "The same in the query"),
+            optional_text(
+                "Prefer",
+                ParameterIn::Header,
+                "`wait=N`: how many seconds to wait for the submission, at most 10",
+                |text| text.pattern(Some("^wait=([0-9]|10)$")),
+            ),
+        ]
+    }
+}
 
 /// Parses the headers and the query parameter, and collects every fault.
 pub fn parse(

@@ -24,6 +24,7 @@ mod history;
 mod log_ends;
 mod metrics;
 mod no_answer;
+mod parameters;
 mod person_reader;
 mod person_store;
 mod read_limit;

@@ -5,6 +5,10 @@ use http::request::Parts;
 use runtime::http::idempotency_key;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{BudgetId, PersonId, PersonKeyHasher, SubmissionId};
+use utoipa::IntoParams;
+use utoipa::openapi::Required;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use uuid::Uuid;
 
 /// Minimum length of a key that no person scopes, unless it is a UUID: strangers must not choose the same.
@@ -18,6 +22,23 @@ pub(crate) enum IdempotencyKey {
     Uuid(Uuid),
     /// Any other text, from which an id is derived.
     Text(String),
+}
+
+impl IntoParams for IdempotencyKey {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(255))
+            .pattern(Some("^[!-~]+$"));
+        let key = ParameterBuilder::new()
+            .name("Idempotency-Key")
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some("A repeated request with the same key is one submission"))
+            .schema(Some(text));
+        vec![key.build()]
+    }
 }
 
 impl IdempotencyKey {

@@ -26,17 +26,7 @@ use crate::answer::Rendered;
     params(
         ("budget" = Vec<String>, Query, description = "The budgets' ids, at most 50",
             max_items = 50, min_items = 1, example = json!(["taxes"])),
-        ("include" = Option<String>, Query,
-            description = "`distribution` adds 101 counts for each category: people by whole percent",
-            pattern = "^distribution$"),
-        ("Consistency-Token" = Option<String>, Header,
-            description = "A receipt: the answer includes its submission, or is 412",
-            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+(-[0-9a-f]{16})?$"),
-        ("at_least" = Option<String>, Query, description = "The same in the query",
-            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+(-[0-9a-f]{16})?$"),
-        ("Prefer" = Option<String>, Header,
-            description = "`wait=N`: how many seconds to wait for the submission, at most 10",
-            pattern = "^wait=([0-9]|10)$"),
+        ReadRequest,
     ),
     responses(
         (status = 200, description = "The averages in the requested order",

@@ -64,14 +64,7 @@ impl Serialize for Shares<'_> {
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
         ("person" = String, Path, description = "The person's id"),
-        ("Consistency-Token" = Option<String>, Header,
-            description = "A receipt: the answer includes its submission, or is 412",
-            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+(-[0-9a-f]{16})?$"),
-        ("at_least" = Option<String>, Query, description = "The same in the query",
-            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+(-[0-9a-f]{16})?$"),
-        ("Prefer" = Option<String>, Header,
-            description = "`wait=N`: how many seconds to wait for the submission, at most 10",
-            pattern = "^wait=([0-9]|10)$"),
+        AtLeast,
     ),
     responses(
         (status = 200, description = "The allocation", body = ref("#/components/schemas/Allocation"),
@@ -90,6 +83,7 @@ pub(super) async fn of_budget(
     respond(&api, budget, &person, &parts).await
 }
 
+/// Reads the caller's allocation. Under rules where the client names persons, `me` is an ordinary id.
 #[utoipa::path(
     get,
     path = "/v1/budgets/{budget}/submissions/me",
@@ -99,21 +93,13 @@ pub(super) async fn of_budget(
     description = "Under the identity rules `anonymous`, `code` and `token`; otherwise that of the person named `me`.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
-        ("Consistency-Token" = Option<String>, Header,
-            description = "A receipt: the answer includes its submission, or is 412",
-            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+(-[0-9a-f]{16})?$"),
-        ("at_least" = Option<String>, Query, description = "The same in the query",
-            pattern = r"^([0-9]+\.)?[0-9]+\.[0-9]+(-[0-9a-f]{16})?$"),
-        ("Prefer" = Option<String>, Header,
-            description = "`wait=N`: how many seconds to wait for the submission, at most 10",
-            pattern = "^wait=([0-9]|10)$"),
+        AtLeast,
     ),
     responses(
         (status = 200, description = "The allocation", body = ref("#/components/schemas/Allocation"),
             content_type = "application/json"),
     ),
 )]
-/// Reads the caller's allocation. Under rules where the client names persons, `me` is an ordinary id.
 pub(super) async fn own(
     State(api): State<Arc<ApiState>>,
     Path(budget): Path<String>,

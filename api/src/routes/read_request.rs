@@ -3,8 +3,11 @@
 use axum::extract::Query;
 use http::{HeaderMap, Uri};
 use runtime::problem::{Fault, Problem, ProblemKind};
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use crate::consistency::{self, AT_LEAST, AtLeast, CONSISTENCY_TOKEN, PREFER};
+use crate::parameters::optional_text;
 
 /// Maximum budgets per request: enough for a page, few enough for one fetch.
 const MAX_BUDGETS: usize = 50;
@@ -18,6 +21,19 @@ pub(super) struct ReadRequest {
     pub distribution: bool,
     /// The budgets of the query, without duplicates, in order.
     pub budgets: Vec<String>,
+}
+
+/// The budgets are left out: most reads name theirs in the path.
+impl IntoParams for ReadRequest {
+    fn into_params(place: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let include = optional_text(
+            "include",
+            ParameterIn::Query,
+            "`distribution` adds 101 counts for each category: people by whole percent",
+            |text| text.pattern(Some("^distribution$")),
+        );
+        [vec![include], AtLeast::into_params(place)].concat()
+    }
 }
 
 impl ReadRequest {

@@ -29,9 +29,7 @@ use crate::{problems, response};
     summary = "Submit an allocation",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "A repeated request with the same key is one submission",
-            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+        IdempotencyKey,
     ),
     request_body(content = ref("#/components/schemas/Submission"), content_type = "application/json"),
     responses(
@@ -54,6 +52,7 @@ pub(super) async fn submit(
     .await
 }
 
+/// Sets the caller's submission.
 #[utoipa::path(
     put,
     path = "/v1/budgets/{budget}/submissions/me",
@@ -63,9 +62,7 @@ pub(super) async fn submit(
     description = "Under the identity rules `anonymous`, `code` and `token`.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "A repeated request with the same key is one submission",
-            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+        IdempotencyKey,
     ),
     request_body(content = ref("#/components/schemas/Submission"), content_type = "application/json"),
     responses(
@@ -73,7 +70,6 @@ pub(super) async fn submit(
             content_type = "application/json"),
     ),
 )]
-/// Sets the caller's submission.
 pub(super) async fn submit_own(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,

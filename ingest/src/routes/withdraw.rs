@@ -25,9 +25,7 @@ use crate::service::IngestService;
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
         ("person" = String, Path, description = "The person's id"),
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "A repeated request with the same key is one submission",
-            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+        IdempotencyKey,
     ),
     responses(
         (status = 202, description = "The withdrawal is durable", body = ref("#/components/schemas/Accepted"),
@@ -57,9 +55,7 @@ pub(super) async fn withdraw(
     description = "As for every other person.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "A repeated request with the same key is one submission",
-            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+        IdempotencyKey,
     ),
     responses(
         (status = 202, description = "The withdrawal is durable", body = ref("#/components/schemas/Accepted"),
@@ -79,6 +75,7 @@ pub(super) async fn withdraw_person_named_batch(
     .await
 }
 
+/// Withdraws the caller's submission. Under rules where the client names persons, `me` is an ordinary id.
 #[utoipa::path(
     delete,
     path = "/v1/budgets/{budget}/submissions/me",
@@ -88,16 +85,13 @@ pub(super) async fn withdraw_person_named_batch(
     description = "Under the identity rules `anonymous`, `code` and `token`; otherwise that of the person named `me`.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "A repeated request with the same key is one submission",
-            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
+        IdempotencyKey,
     ),
     responses(
         (status = 202, description = "The withdrawal is durable", body = ref("#/components/schemas/Accepted"),
             content_type = "application/json"),
     ),
 )]
-/// Withdraws the caller's submission. Under rules where the client names persons, `me` is an ordinary id.
 pub(super) async fn withdraw_own(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,

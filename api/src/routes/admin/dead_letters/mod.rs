@@ -159,8 +159,7 @@ pub(super) async fn one(
     summary = "Append the record again",
     params(
         ("id" = String, Path, description = "The dead letter's id: partition and offset", example = "3.1042"),
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
+        JobRequest,
     ),
     request_body(content = Option<Object>, description = "`resume` and `priority`",
         content_type = "application/json"),
@@ -193,8 +192,7 @@ pub(super) async fn replay(
     summary = "Drop a dead letter",
     params(
         ("id" = String, Path, description = "The dead letter's id: partition and offset", example = "3.1042"),
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
+        JobRequest,
     ),
     request_body(content = Option<Object>, description = "`priority`", content_type = "application/json"),
     responses(

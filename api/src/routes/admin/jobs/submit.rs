@@ -10,11 +10,14 @@ use runtime::http::idempotency_key;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::job::{JobId, NewJob};
 use storage::jobs;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 use uuid::Uuid;
 
 use super::request_body::{self, JobRoute, RequestedJob};
 use super::view::located;
 use super::{JobService, in_time, not_changed};
+use crate::parameters::optional_text;
 
 /// The parts of a request that submits a job.
 pub(crate) struct JobRequest {
@@ -22,6 +25,17 @@ pub(crate) struct JobRequest {
     principal: Principal,
     headers: HeaderMap,
     body: Bytes,
+}
+
+impl IntoParams for JobRequest {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![optional_text(
+            "Idempotency-Key",
+            ParameterIn::Header,
+            "A repeated request with the same key is one job",
+            |text| text.min_length(Some(1)).max_length(Some(255)),
+        )]
+    }
 }
 
 impl<S> FromRequest<S> for JobRequest
@@ -45,10 +59,7 @@ where
     tag = "jobs",
     operation_id = "submitJob",
     summary = "Submit a job",
-    params(
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
-    ),
+    params(JobRequest),
     request_body(content = ref("#/components/schemas/JobRequest"), content_type = "application/json"),
     responses(
         (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
@@ -66,10 +77,7 @@ pub(crate) async fn submit(request: JobRequest) -> Result<Response, Problem> {
     tag = "jobs",
     operation_id = "submitRebuild",
     summary = "Rebuild all totals from the log",
-    params(
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
-    ),
+    params(JobRequest),
     request_body(content = Option<Object>, description = "Fields of a job that the route does not imply",
         content_type = "application/json"),
     responses(
@@ -88,10 +96,7 @@ pub(crate) async fn submit_rebuild(request: JobRequest) -> Result<Response, Prob
     tag = "jobs",
     operation_id = "submitAudit",
     summary = "Compare totals, people and the log",
-    params(
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
-    ),
+    params(JobRequest),
     request_body(content = Option<Object>, description = "Fields of a job that the route does not imply",
         content_type = "application/json"),
     responses(
@@ -110,10 +115,7 @@ pub(crate) async fn submit_audit(request: JobRequest) -> Result<Response, Proble
     tag = "jobs",
     operation_id = "warmCaches",
     summary = "Warm the caches",
-    params(
-        ("Idempotency-Key" = Option<String>, Header,
-            description = "A repeated request with the same key is one job", min_length = 1, max_length = 255),
-    ),
+    params(JobRequest),
     request_body(content = Option<Object>, description = "Fields of a job that the route does not imply",
         content_type = "application/json"),
     responses(
