@@ -17,8 +17,9 @@ use axum::routing::{get, post};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{Settings, defaults};
 use runtime::limits::{
-    Charge, Charging, CountersUnavailable, EndpointClass, LimitTicket, LimitsConfig, LocalCounters,
-    PersonHash, ReadLimitLayer, RequestLimits, SharedCounters, Standing, WriteLimit, limit_write,
+    Charge, ChargeTiming, CountersUnavailable, EndpointClass, LimitTicket, LimitsConfig,
+    LocalCounters, PersonHash, QuotaStatus, ReadLimitLayer, RequestLimits, SharedCounters,
+    WriteLimit, limit_write,
 };
 use runtime::metrics::Metrics;
 use tokio::time::advance;
@@ -36,7 +37,7 @@ struct Switchable {
 
 #[async_trait]
 impl SharedCounters for Switchable {
-    async fn charge(&self, charges: &[Charge]) -> Result<Vec<Standing>, CountersUnavailable> {
+    async fn charge(&self, charges: &[Charge]) -> Result<Vec<QuotaStatus>, CountersUnavailable> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if self.away.load(Ordering::Relaxed) {
             return Err(CountersUnavailable("switched off".to_owned()));
@@ -67,7 +68,7 @@ fn fixture(limit: &str) -> Fixture {
     let guard = AdminGuard::new(&defaults(AdminConfig::read), &metrics).unwrap();
     let shared = Arc::new(Switchable::default());
     let limits = RequestLimits::new(&config, guard, shared.clone(), &metrics).unwrap();
-    let (class, charging) = (EndpointClass::Submission, Charging::ByHandler);
+    let (class, charging) = (EndpointClass::Submission, ChargeTiming::ByHandler);
     let write = async |ticket: LimitTicket| match ticket.charge(&[(PERSON, 1)], 1).await {
         Ok(()) => "accepted".into_response(),
         Err(problem) => problem.into_response(),

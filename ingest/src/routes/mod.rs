@@ -14,7 +14,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, post, put};
 use runtime::admin::{AdminRoutes, Role};
-use runtime::limits::{Charging, EndpointClass, WriteLimit, limit_write};
+use runtime::limits::{ChargeTiming, EndpointClass, WriteLimit, limit_write};
 use runtime::metrics::{Metrics, MetricsError};
 use utoipa::OpenApi;
 
@@ -61,10 +61,10 @@ pub fn routes(
     let service = Arc::new(IngestService::new(config, deps, metrics)?);
     let batches = Router::new()
         .route("/v1/budgets/{budget}/submissions/batch", post(submit_batch::submit_batch))
-        .route_layer(limited(EndpointClass::Batch, Charging::ByHandler));
+        .route_layer(limited(EndpointClass::Batch, ChargeTiming::ByHandler));
     let sessions = Router::new()
         .route("/v1/budgets/{budget}/session", post(session::open))
-        .route_layer(limited(EndpointClass::SignIn, Charging::BeforeHandler));
+        .route_layer(limited(EndpointClass::SignIn, ChargeTiming::BeforeHandler));
     Ok(Router::new()
         .route("/v1/budgets/{budget}/submissions", post(submit::submit))
         .route(
@@ -76,7 +76,7 @@ pub fn routes(
             put(submit::submit_own).delete(withdraw::withdraw_own),
         )
         .route("/v1/budgets/{budget}/submissions/{person}", delete(withdraw::withdraw))
-        .route_layer(limited(EndpointClass::Submission, Charging::ByHandler))
+        .route_layer(limited(EndpointClass::Submission, ChargeTiming::ByHandler))
         .merge(batches)
         .merge(sessions)
         .merge(form::routes(&limits))

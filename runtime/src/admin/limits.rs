@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::client::ClientNetwork;
 use crate::limits::{
-    Algorithm, Charge, ClientClass, LocalCounters, Outage, Policy, Quota, Scope, Source,
+    Algorithm, Charge, ClientClass, LocalCounters, OutageMode, Policy, Quota, Scope, Source,
     SubjectKey, Unit, Verdict,
 };
 use crate::problem::Problem;
@@ -42,9 +42,8 @@ impl Limits {
     /// Returns the number of requests an administrator has left now. Counts nothing.
     pub(super) fn remaining_requests(&self, slot: usize) -> u32 {
         let subject = SubjectKey::Administrator(slot);
-        let standings =
-            self.counters.charge(&[Charge::new(Arc::clone(&self.requests), subject, 0)]);
-        let remaining = standings.first().map_or(0, |standing| standing.remaining);
+        let statuses = self.counters.charge(&[Charge::new(Arc::clone(&self.requests), subject, 0)]);
+        let remaining = statuses.first().map_or(0, |status| status.remaining);
         u32::try_from(remaining).unwrap_or(u32::MAX)
     }
 
@@ -73,7 +72,7 @@ fn policy(name: &str, scope: Scope, per_minute: NonZeroU32) -> Arc<Policy> {
         endpoints: Vec::new(),
         clients: ClientClass::Trusted,
         unit: Unit::Requests,
-        outage: Outage::LocalShare,
+        outage: OutageMode::LocalShare,
     })
 }
 

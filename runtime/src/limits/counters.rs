@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::policy::Policy;
-use super::quota::{Admission, Quota, Standing};
+use super::quota::{Quota, QuotaDecision, QuotaStatus};
 use super::subject::SubjectKey;
 
 /// One counter that a request is charged to.
@@ -41,10 +41,10 @@ pub trait SharedCounters: Send + Sync {
     ///
     /// # Errors
     /// If the outcome is unknown. The counters may be charged.
-    async fn charge(&self, charges: &[Charge]) -> Result<Vec<Standing>, CountersUnavailable>;
+    async fn charge(&self, charges: &[Charge]) -> Result<Vec<QuotaStatus>, CountersUnavailable>;
 }
 
 /// Whether a request is within all quotas.
-pub fn is_within_all(standings: &[Standing]) -> bool {
-    standings.iter().all(|standing| standing.admission == Admission::Allowed)
+pub fn is_within_all(statuses: &[QuotaStatus]) -> bool {
+    statuses.iter().all(|status| status.decision == QuotaDecision::Allowed)
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::counters::Charge;
-use super::quota::{Admission, Standing};
+use super::quota::{QuotaDecision, QuotaStatus};
 use super::subject::SubjectKey;
 
 /// Maximum number of remembered refusals, about 150 bytes each.
@@ -35,7 +35,7 @@ struct Denial {
 
 impl Denials {
     /// Returns the charges that are refused still, with their outcomes; none if the counters have to be asked.
-    pub(super) fn find(&self, charges: &[Charge]) -> (Vec<Charge>, Vec<Standing>) {
+    pub(super) fn find(&self, charges: &[Charge]) -> (Vec<Charge>, Vec<QuotaStatus>) {
         if self.is_empty() {
             return (Vec::new(), Vec::new());
         }
@@ -44,7 +44,7 @@ impl Denials {
         let refused = charges.iter().filter_map(|charge| {
             let denial = denials.get(&(Arc::clone(&charge.policy.name), charge.subject.clone()))?;
             let holds = denial.until > now && charge.cost >= denial.cost;
-            holds.then(|| (charge.clone(), denial.standing(now)))
+            holds.then(|| (charge.clone(), denial.status(now)))
         });
         refused.unzip()
     }
@@ -55,9 +55,9 @@ impl Denials {
     }
 
     /// Remembers the refusals among the outcomes of a call that began at `asked_at`.
-    pub(super) fn remember(&self, charges: &[Charge], standings: &[Standing], asked_at: Instant) {
-        for (charge, standing) in charges.iter().zip(standings) {
-            let Admission::Later { after_ms } = standing.admission else { continue };
+    pub(super) fn remember(&self, charges: &[Charge], statuses: &[QuotaStatus], asked_at: Instant) {
+        for (charge, status) in charges.iter().zip(statuses) {
+            let QuotaDecision::Later { after_ms } = status.decision else { continue };
             let mut denials = self.lock();
             if denials.len() >= MAX_DENIALS {
                 denials.retain(|_, denial| denial.until > asked_at);
@@ -67,8 +67,8 @@ impl Denials {
                 let denial = Denial {
                     cost: charge.cost,
                     until: asked_at + Duration::from_millis(after_ms),
-                    reset_at: asked_at + Duration::from_millis(standing.reset_ms),
-                    remaining: standing.remaining,
+                    reset_at: asked_at + Duration::from_millis(status.reset_ms),
+                    remaining: status.remaining,
                 };
                 denials.insert(key, denial);
             }
@@ -82,12 +82,12 @@ impl Denials {
 }
 
 impl Denial {
-    fn standing(self, now: Instant) -> Standing {
+    fn status(self, now: Instant) -> QuotaStatus {
         // Rounded up: the wait is over only after the last part of a millisecond.
         let left_ms =
             |until: Instant| until.saturating_duration_since(now).as_micros().div_ceil(1000) as u64;
-        Standing {
-            admission: Admission::Later { after_ms: left_ms(self.until).max(1) },
+        QuotaStatus {
+            decision: QuotaDecision::Later { after_ms: left_ms(self.until).max(1) },
             remaining: self.remaining,
             reset_ms: left_ms(self.reset_at),
         }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::counters::{Charge, CountersUnavailable, SharedCounters};
 use super::policy::Policy;
-use super::quota::{Admission, Quota, Standing};
+use super::quota::{Quota, QuotaDecision, QuotaStatus};
 use super::state::State;
 use super::subject::SubjectKey;
 
@@ -57,7 +57,7 @@ struct Decided {
     hash: u64,
     is_shared: bool,
     state: State,
-    admission: Admission,
+    decision: QuotaDecision,
 }
 
 impl Default for LocalCounters {
@@ -78,13 +78,13 @@ impl LocalCounters {
     }
 
     /// Charges all counters if the request is within all quotas, else none.
-    pub fn charge(&self, charges: &[Charge]) -> Vec<Standing> {
+    pub fn charge(&self, charges: &[Charge]) -> Vec<QuotaStatus> {
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.charge_at(charges, now_ms)
     }
 
     /// As [`charge`](Self::charge), at a time in milliseconds since any fixed point.
-    pub fn charge_at(&self, charges: &[Charge], now_ms: u64) -> Vec<Standing> {
+    pub fn charge_at(&self, charges: &[Charge], now_ms: u64) -> Vec<QuotaStatus> {
         let hash = |charge: &Charge| self.hasher.hash_one((&charge.policy.name, &charge.subject));
         let hashes: Vec<u64> = charges.iter().map(hash).collect();
         let mask = hashes.iter().fold(0_u64, |mask, hash| mask | (1 << (hash % SHARDS)));
@@ -100,7 +100,7 @@ impl LocalCounters {
             let Some(shard) = locked.get_mut(place(hash)) else { continue };
             decided.push(shard.decide(charge, hash, now_ms, self.max_counters_per_shard));
         }
-        let within_all = decided.iter().all(|decided| decided.admission == Admission::Allowed);
+        let within_all = decided.iter().all(|decided| decided.decision == QuotaDecision::Allowed);
         let settled = charges.iter().zip(decided).map(|(charge, mut decided)| {
             if within_all && charge.cost > 0 {
                 decided.state.charge(&charge.quota, charge.cost);
@@ -108,7 +108,7 @@ impl LocalCounters {
                     shard.store(charge, &decided, now_ms);
                 }
             }
-            charge.quota.standing(&decided.state, now_ms, decided.admission)
+            charge.quota.status(&decided.state, now_ms, decided.decision)
         });
         settled.collect()
     }
@@ -141,8 +141,8 @@ impl Shard {
             },
         };
         let mut state = known.unwrap_or_else(|| State::fresh(quota, now_ms));
-        let admission = quota.decide(&mut state, now_ms, *cost);
-        Decided { hash, is_shared, state, admission }
+        let decision = quota.decide(&mut state, now_ms, *cost);
+        Decided { hash, is_shared, state, decision }
     }
 
     /// Returns the shared counter of a key's hash, if anything of it is spent.
@@ -184,14 +184,14 @@ fn shared_key(policy: &Policy, hash: u64) -> (Arc<str>, u64) {
 
 impl Counter {
     fn of(state: &State, quota: &Quota, now_ms: u64) -> Self {
-        let standing = quota.standing(state, now_ms, Admission::Allowed);
-        Self { state: *state, reset_at_ms: now_ms + standing.reset_ms }
+        let status = quota.status(state, now_ms, QuotaDecision::Allowed);
+        Self { state: *state, reset_at_ms: now_ms + status.reset_ms }
     }
 }
 
 #[async_trait]
 impl SharedCounters for LocalCounters {
-    async fn charge(&self, charges: &[Charge]) -> Result<Vec<Standing>, CountersUnavailable> {
+    async fn charge(&self, charges: &[Charge]) -> Result<Vec<QuotaStatus>, CountersUnavailable> {
         Ok(Self::charge(self, charges))
     }
 }

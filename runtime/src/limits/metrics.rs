@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
-use super::policy::{Outage, Policy};
+use super::policy::{OutageMode, Policy};
 use super::verdict::Verdict;
 use crate::metrics::{Metrics, MetricsError};
 
@@ -62,7 +62,7 @@ impl LimitMetrics {
 
     /// Counts a policy of a request that is decided without the shared counters.
     pub(super) fn count_outage(&self, policy: &Policy) {
-        let mode: Outage = policy.outage;
+        let mode: OutageMode = policy.outage;
         self.outages.with_label_values(&[&*policy.name, mode.name()]).inc();
     }
 }

@@ -21,7 +21,7 @@ use crate::problem::{Problem, ProblemKind};
 
 /// When a write is charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Charging {
+pub enum ChargeTiming {
     /// Before its handler, as one item.
     BeforeHandler,
     /// By its handler, through a [`LimitTicket`], once the body is parsed. A request whose earlier refusal still holds is
@@ -39,7 +39,7 @@ pub struct WriteLimit {
     /// The class of the route.
     pub class: EndpointClass,
     /// When the request is charged.
-    pub charging: Charging,
+    pub charging: ChargeTiming,
 }
 
 /// Charges a write once, with its handler if the handler does so, and adds the headers of limits to its response.
@@ -50,17 +50,17 @@ pub async fn limit_write(
 ) -> Response {
     let (mut head, body) = request.into_parts();
     let applicable = limits.applicable(class, &mut head);
-    if charging == Charging::ByHandler
+    if charging == ChargeTiming::ByHandler
         && let Some(problem) = limits.find_denial(&applicable).and_then(|denial| denial.problem())
     {
         return problem.into_response();
     }
-    if charging == Charging::ByHandlerAlone {
+    if charging == ChargeTiming::ByHandlerAlone {
         let applicable = limits.applicable(EndpointClass::SignIn, &mut head);
         head.extensions.insert(SignInTicket(LimitTicket::new(limits.clone(), applicable)));
     }
     let ticket = LimitTicket::new(limits, applicable);
-    if charging == Charging::BeforeHandler
+    if charging == ChargeTiming::BeforeHandler
         && let Err(problem) = ticket.charge(&[], 1).await
     {
         return problem.into_response();
@@ -70,7 +70,7 @@ pub async fn limit_write(
     // A handler that refuses a request before it knows the person has charged nothing.
     if !ticket.is_charged()
         && let Err(problem) = ticket.charge(&[], 1).await
-        && !(charging == Charging::ByHandlerAlone && response.status().is_redirection())
+        && !(charging == ChargeTiming::ByHandlerAlone && response.status().is_redirection())
     {
         return problem.into_response();
     }

@@ -35,12 +35,13 @@ pub use config::LimitsConfig;
 pub use counters::{Charge, CountersUnavailable, SharedCounters, is_within_all};
 pub use local::LocalCounters;
 pub use middleware::{
-    Charging, LimitTicket, LimitedRead, LimitedReads, ReadLimitLayer, SignInTicket, WriteLimit,
+    ChargeTiming, LimitTicket, LimitedRead, LimitedReads, ReadLimitLayer, SignInTicket, WriteLimit,
     limit_write,
 };
-pub use policy::{ClientClass, EndpointClass, Outage, Policy, PolicyFault, Scope, Unit};
+pub use policy::{ClientClass, EndpointClass, OutageMode, Policy, PolicyFault, Scope, Unit};
 pub use quota::{
-    Admission, Algorithm, MAX_UNITS, MAX_WINDOW_MS, MIN_WINDOW_MS, Quota, QuotaFault, Standing,
+    Algorithm, MAX_UNITS, MAX_WINDOW_MS, MIN_WINDOW_MS, Quota, QuotaDecision, QuotaFault,
+    QuotaStatus,
 };
 pub use request_limits::RequestLimits;
 pub use state::State;

@@ -62,7 +62,7 @@ pub enum Unit {
 
 /// What applies while the shared counters are unreachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outage {
+pub enum OutageMode {
     /// This process grants its share of the quota.
     LocalShare,
     /// The policy limits nothing.
@@ -99,7 +99,7 @@ named!(EndpointClass {
 });
 named!(ClientClass { Public = "public", Trusted = "trusted" });
 named!(Unit { Requests = "requests", Items = "items" });
-named!(Outage { LocalShare = "local-share", Allow = "allow", Refuse = "refuse" });
+named!(OutageMode { LocalShare = "local-share", Allow = "allow", Refuse = "refuse" });
 
 /// A rate limit with its name and the requests that it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub struct Policy {
     /// The unit.
     pub unit: Unit,
     /// What applies without the shared counters.
-    pub outage: Outage,
+    pub outage: OutageMode,
 }
 
 /// Why a text is no policy.
@@ -143,7 +143,7 @@ impl Policy {
         let (limit, window_ms) = parse_rate(rate)?;
         let (mut burst, mut endpoints) = (None, Vec::new());
         let (mut unit, mut clients) = (Unit::Requests, ClientClass::Public);
-        let mut outage = Outage::LocalShare;
+        let mut outage = OutageMode::LocalShare;
         for word in words {
             match word.split_once('=') {
                 Some(("burst", number)) => burst = Some(parse_number(number)?),
@@ -153,7 +153,7 @@ impl Policy {
                 }
                 Some(("by", name)) => unit = Unit::parse(name)?,
                 Some(("for", name)) => clients = ClientClass::parse(name)?,
-                Some(("on_outage", name)) => outage = Outage::parse(name)?,
+                Some(("on_outage", name)) => outage = OutageMode::parse(name)?,
                 _ => return fault("expected the options on=, burst=, by=, for= and on_outage="),
             }
         }
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!((policy.quota.limit(), policy.quota.window_ms()), (600, 60_000));
         assert_eq!(policy.quota.burst(), 3000);
         assert_eq!(policy.endpoints, [EndpointClass::Submission, EndpointClass::Batch]);
-        assert_eq!((policy.unit, policy.outage), (Unit::Items, Outage::Refuse));
+        assert_eq!((policy.unit, policy.outage), (Unit::Items, OutageMode::Refuse));
         assert_eq!(policy.clients, ClientClass::Public);
         assert_eq!((policy.cost(7), Policy { unit: Unit::Requests, ..policy }.cost(7)), (7, 1));
     }

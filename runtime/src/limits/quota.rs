@@ -67,7 +67,7 @@ pub enum QuotaFault {
 
 /// Whether a request is within a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub enum QuotaDecision {
     /// The request is within the quota.
     Allowed,
     /// The same request is within the quota after this time, and not before, if nothing else is charged.
@@ -81,9 +81,9 @@ pub enum Admission {
 
 /// The outcome for one quota of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct QuotaStatus {
     /// Whether the request is within this quota.
-    pub admission: Admission,
+    pub decision: QuotaDecision,
     /// Units that remain.
     pub remaining: u64,
     /// Milliseconds until all units are back.
@@ -164,20 +164,20 @@ impl Quota {
     }
 
     /// Decides whether a request is within the quota. Advances the state to `now_ms` and charges nothing.
-    pub fn decide(&self, state: &mut State, now_ms: u64, cost: u32) -> Admission {
+    pub fn decide(&self, state: &mut State, now_ms: u64, cost: u32) -> QuotaDecision {
         state.advance(self, now_ms);
         if u64::from(cost) > self.capacity() {
-            return Admission::Never;
+            return QuotaDecision::Never;
         }
         match state.wait_ms(self, now_ms, cost) {
-            0 => Admission::Allowed,
-            after_ms => Admission::Later { after_ms },
+            0 => QuotaDecision::Allowed,
+            after_ms => QuotaDecision::Later { after_ms },
         }
     }
 
     /// Returns the outcome of a decision for a state, after or without the charge.
-    pub fn standing(&self, state: &State, now_ms: u64, admission: Admission) -> Standing {
+    pub fn status(&self, state: &State, now_ms: u64, decision: QuotaDecision) -> QuotaStatus {
         let remaining = state.remaining(self);
-        Standing { admission, remaining, reset_ms: state.reset_ms(self, now_ms) }
+        QuotaStatus { decision, remaining, reset_ms: state.reset_ms(self, now_ms) }
     }
 }

@@ -10,7 +10,7 @@ use super::counters::{Charge, SharedCounters, is_within_all};
 use super::denials::Denials;
 use super::local::LocalCounters;
 use super::metrics::LimitMetrics;
-use super::policy::{ClientClass, EndpointClass, Outage, Policy, Scope};
+use super::policy::{ClientClass, EndpointClass, OutageMode, Policy, Scope};
 use super::subject::{PersonHash, Subject};
 use super::verdict::{Source, Verdict};
 use crate::admin::AdminGuard;
@@ -86,8 +86,8 @@ impl RequestLimits {
         if charges.is_empty() {
             return None;
         }
-        let standings = self.0.reads.charge(&charges);
-        Some(self.counted(Verdict::new(&charges, standings, Source::Regular)))
+        let statuses = self.0.reads.charge(&charges);
+        Some(self.counted(Verdict::new(&charges, statuses, Source::Regular)))
     }
 
     /// Returns the verdict of a request that is refused still; `None` if the counters have to be asked.
@@ -99,11 +99,11 @@ impl RequestLimits {
     }
 
     fn find_denial_of(&self, charges: &[Charge]) -> Option<Verdict> {
-        let (refused, standings) = self.0.denials.find(charges);
+        let (refused, statuses) = self.0.denials.find(charges);
         if refused.is_empty() {
             return None;
         }
-        Some(self.counted(Verdict::new(&refused, standings, Source::Regular)))
+        Some(self.counted(Verdict::new(&refused, statuses, Source::Regular)))
     }
 
     /// Charges a write to the shared counters, in one call; `None` if no policy applies.
@@ -125,15 +125,15 @@ impl RequestLimits {
         }
         let asked_at = Instant::now();
         match self.0.shared.charge(&charges).await {
-            Ok(standings) => {
+            Ok(statuses) => {
                 if self.0.metrics.unreachable.get() != 0 {
                     tracing::info!("rate limit counters are reachable again");
                 }
                 self.0.metrics.unreachable.set(0);
-                if !is_within_all(&standings) {
-                    self.0.denials.remember(&charges, &standings, asked_at);
+                if !is_within_all(&statuses) {
+                    self.0.denials.remember(&charges, &statuses, asked_at);
                 }
-                Ok(Some(self.counted(Verdict::new(&charges, standings, Source::Regular))))
+                Ok(Some(self.counted(Verdict::new(&charges, statuses, Source::Regular))))
             }
             Err(error) => {
                 if self.0.metrics.unreachable.get() == 0 {
@@ -151,17 +151,17 @@ impl RequestLimits {
             self.0.metrics.count_outage(&charge.policy);
             charge.quota = charge.quota.share(self.0.instances);
         }
-        if charges.iter().any(|charge| charge.policy.outage == Outage::Refuse) {
+        if charges.iter().any(|charge| charge.policy.outage == OutageMode::Refuse) {
             return Err(Problem::new(ProblemKind::Unavailable)
                 .detail("the limits of requests cannot be checked now; nothing was accepted")
                 .retry_after(RETRY_AFTER));
         }
-        charges.retain(|charge| charge.policy.outage == Outage::LocalShare);
+        charges.retain(|charge| charge.policy.outage == OutageMode::LocalShare);
         if charges.is_empty() {
             return Ok(None);
         }
-        let standings = self.0.fallback.charge(&charges);
-        Ok(Some(self.counted(Verdict::new(&charges, standings, Source::LocalShare))))
+        let statuses = self.0.fallback.charge(&charges);
+        Ok(Some(self.counted(Verdict::new(&charges, statuses, Source::LocalShare))))
     }
 
     fn counted(&self, verdict: Verdict) -> Verdict {

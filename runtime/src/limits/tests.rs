@@ -31,7 +31,7 @@ fn admitted(quota: &Quota, start_ms: u64, arrivals: &Arrivals) -> Vec<(u64, u64)
     let mut admitted = Vec::new();
     for (pause_ms, cost) in arrivals {
         now_ms += pause_ms;
-        if quota.decide(&mut state, now_ms, *cost) == Admission::Allowed {
+        if quota.decide(&mut state, now_ms, *cost) == QuotaDecision::Allowed {
             state.charge(quota, *cost);
             admitted.push((now_ms, u64::from(*cost)));
         }
@@ -73,21 +73,21 @@ proptest! {
         let mut now_ms = start_ms;
         for (pause_ms, cost) in &arrivals {
             now_ms += pause_ms;
-            if quota.decide(&mut state, now_ms, *cost) == Admission::Allowed {
+            if quota.decide(&mut state, now_ms, *cost) == QuotaDecision::Allowed {
                 state.charge(&quota, *cost);
             }
         }
         match quota.decide(&mut state.clone(), now_ms, cost) {
-            Admission::Allowed => {}
-            Admission::Never => prop_assert!(u64::from(cost) > quota.capacity()),
-            Admission::Later { after_ms } => {
+            QuotaDecision::Allowed => {}
+            QuotaDecision::Never => prop_assert!(u64::from(cost) > quota.capacity()),
+            QuotaDecision::Later { after_ms } => {
                 let after = |ms: u64| quota.decide(&mut state.clone(), now_ms + ms, cost);
-                prop_assert_eq!(after(after_ms), Admission::Allowed);
-                prop_assert_ne!(after(after_ms - 1), Admission::Allowed);
+                prop_assert_eq!(after(after_ms), QuotaDecision::Allowed);
+                prop_assert_ne!(after(after_ms - 1), QuotaDecision::Allowed);
                 // `Retry-After` is in whole seconds, rounded up.
                 let retry_after_s = after_ms.div_ceil(1000);
-                prop_assert_eq!(after(retry_after_s * 1000), Admission::Allowed);
-                prop_assert_ne!(after((retry_after_s - 1) * 1000), Admission::Allowed);
+                prop_assert_eq!(after(retry_after_s * 1000), QuotaDecision::Allowed);
+                prop_assert_ne!(after((retry_after_s - 1) * 1000), QuotaDecision::Allowed);
             }
         }
     }
@@ -98,15 +98,15 @@ proptest! {
         let mut now_ms = start_ms;
         for (pause_ms, cost) in &arrivals {
             now_ms += pause_ms;
-            if quota.decide(&mut state, now_ms, *cost) == Admission::Allowed {
+            if quota.decide(&mut state, now_ms, *cost) == QuotaDecision::Allowed {
                 state.charge(&quota, *cost);
             }
         }
-        let reset_ms = quota.standing(&state, now_ms, Admission::Allowed).reset_ms;
+        let reset_ms = quota.status(&state, now_ms, QuotaDecision::Allowed).reset_ms;
         let capacity = u32::try_from(quota.capacity()).unwrap();
-        prop_assert_eq!(quota.decide(&mut state.clone(), now_ms + reset_ms, capacity), Admission::Allowed);
+        prop_assert_eq!(quota.decide(&mut state.clone(), now_ms + reset_ms, capacity), QuotaDecision::Allowed);
         if reset_ms > 0 {
-            prop_assert_ne!(quota.decide(&mut state, now_ms + reset_ms - 1, capacity), Admission::Allowed);
+            prop_assert_ne!(quota.decide(&mut state, now_ms + reset_ms - 1, capacity), QuotaDecision::Allowed);
         }
     }
 
@@ -115,9 +115,9 @@ proptest! {
         let now_ms = 1_000_000_000;
         let mut state = State::fresh(&quota, now_ms);
         let capacity = u32::try_from(quota.capacity()).unwrap();
-        prop_assert_eq!(quota.decide(&mut state, now_ms, capacity), Admission::Allowed);
+        prop_assert_eq!(quota.decide(&mut state, now_ms, capacity), QuotaDecision::Allowed);
         state.charge(&quota, capacity);
-        prop_assert_ne!(quota.decide(&mut state, now_ms - back_ms, 1), Admission::Allowed);
+        prop_assert_ne!(quota.decide(&mut state, now_ms - back_ms, 1), QuotaDecision::Allowed);
     }
 
     #[test]
@@ -131,12 +131,12 @@ proptest! {
         for (pause_ms, client, cost) in arrivals {
             now_ms += pause_ms;
             let state = &mut states[client as usize];
-            let admission = quota.decide(state, now_ms, cost);
-            if admission == Admission::Allowed {
+            let decision = quota.decide(state, now_ms, cost);
+            if decision == QuotaDecision::Allowed {
                 state.charge(&quota, cost);
             }
             let charge = Charge::new(Arc::clone(&policy), address(client), cost);
-            let expected = quota.standing(state, now_ms, admission);
+            let expected = quota.status(state, now_ms, decision);
             prop_assert_eq!(counters.charge_at(&[charge], now_ms), vec![expected]);
         }
     }
@@ -147,10 +147,10 @@ fn a_batch_costs_one_for_each_item() {
     let policy = policy("submissions address token-bucket 600/60s burst=1000 by=items on=batch");
     let counters = LocalCounters::default();
     let charge = |items| [Charge::new(Arc::clone(&policy), address(1), policy.cost(items))];
-    let standing = |items| counters.charge_at(&charge(items), 0)[0];
-    assert_eq!(standing(1_001).admission, Admission::Never);
-    assert_eq!((standing(1_000).admission, standing(0).remaining), (Admission::Allowed, 0));
-    assert_eq!(standing(1).admission, Admission::Later { after_ms: 100 });
+    let status = |items| counters.charge_at(&charge(items), 0)[0];
+    assert_eq!(status(1_001).decision, QuotaDecision::Never);
+    assert_eq!((status(1_000).decision, status(0).remaining), (QuotaDecision::Allowed, 0));
+    assert_eq!(status(1).decision, QuotaDecision::Later { after_ms: 100 });
 }
 
 #[test]
@@ -170,8 +170,8 @@ fn several_limits_are_charged_together_or_not_at_all() {
     assert!(is_within_all(&counters.charge_at(&charge(1), 0)));
     for _ in 0..100 {
         let refused = counters.charge_at(&charge(1), 0);
-        assert_eq!((refused[0].admission, refused[0].remaining), (Admission::Allowed, 8));
-        assert_eq!(refused[1].admission, Admission::Later { after_ms: 60_000 });
+        assert_eq!((refused[0].decision, refused[0].remaining), (QuotaDecision::Allowed, 8));
+        assert_eq!(refused[1].decision, QuotaDecision::Later { after_ms: 60_000 });
     }
     assert!(is_within_all(&counters.charge_at(&charge(2), 0)));
     assert_eq!(counters.charge_at(&[Charge::new(wide, SubjectKey::Global, 0)], 0)[0].remaining, 7);

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::counters::Charge;
 use super::policy::Policy;
-use super::quota::{Admission, Quota, Standing};
+use super::quota::{Quota, QuotaDecision, QuotaStatus};
 use crate::problem::{Problem, ProblemKind};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -41,34 +41,34 @@ pub(crate) struct Verdict {
 struct Outcome {
     policy: Arc<Policy>,
     quota: Quota,
-    standing: Standing,
+    status: QuotaStatus,
     cost: u32,
 }
 
 impl Verdict {
-    pub(crate) fn new(charges: &[Charge], standings: Vec<Standing>, source: Source) -> Self {
-        let outcome = |(charge, standing): (&Charge, Standing)| Outcome {
+    pub(crate) fn new(charges: &[Charge], statuses: Vec<QuotaStatus>, source: Source) -> Self {
+        let outcome = |(charge, status): (&Charge, QuotaStatus)| Outcome {
             policy: Arc::clone(&charge.policy),
             quota: charge.quota,
-            standing,
+            status,
             cost: charge.cost,
         };
-        Self { outcomes: charges.iter().zip(standings).map(outcome).collect(), source }
+        Self { outcomes: charges.iter().zip(statuses).map(outcome).collect(), source }
     }
 
     /// Returns each policy, and whether the request is within its quota.
     pub(crate) fn policies(&self) -> impl Iterator<Item = (&Policy, bool)> {
         self.outcomes
             .iter()
-            .map(|outcome| (&*outcome.policy, outcome.standing.admission == Admission::Allowed))
+            .map(|outcome| (&*outcome.policy, outcome.status.decision == QuotaDecision::Allowed))
     }
 
     /// Returns the problem of a refused request; `None` if it is allowed.
     pub(crate) fn problem(&self) -> Option<Problem> {
-        let refused = |outcome: &&Outcome| outcome.standing.admission != Admission::Allowed;
+        let refused = |outcome: &&Outcome| outcome.status.decision != QuotaDecision::Allowed;
         let refusals: Vec<&Outcome> = self.outcomes.iter().filter(refused).collect();
         let first = refusals.first()?;
-        let never = refusals.iter().find(|outcome| outcome.standing.admission == Admission::Never);
+        let never = refusals.iter().find(|outcome| outcome.status.decision == QuotaDecision::Never);
         let problem = Problem::new(ProblemKind::RateLimited);
         let problem = match never {
             Some(outcome) => problem.detail(format!(
@@ -80,9 +80,9 @@ impl Verdict {
             )),
             None => {
                 // After the longest wait the request is within every limit.
-                let waits_ms = refusals.iter().map(|outcome| match outcome.standing.admission {
-                    Admission::Later { after_ms } => after_ms,
-                    Admission::Allowed | Admission::Never => 0,
+                let waits_ms = refusals.iter().map(|outcome| match outcome.status.decision {
+                    QuotaDecision::Later { after_ms } => after_ms,
+                    QuotaDecision::Allowed | QuotaDecision::Never => 0,
                 });
                 problem
                     .detail(format!(
@@ -117,7 +117,7 @@ impl Verdict {
         let (mut policies, mut limits) = (String::new(), String::new());
         for (index, outcome) in shown.into_iter().enumerate() {
             let separator = if index > 0 { ", " } else { "" };
-            let Outcome { policy, quota, standing, .. } = outcome;
+            let Outcome { policy, quota, status, .. } = outcome;
             // Writing to a String cannot fail.
             let _ = write!(
                 policies,
@@ -136,8 +136,8 @@ impl Verdict {
                 limits,
                 "{separator}\"{}\";r={};t={}",
                 policy.name,
-                standing.remaining,
-                seconds(standing.reset_ms)
+                status.remaining,
+                seconds(status.reset_ms)
             );
         }
         // Names of policies are visible ASCII without quotes.
@@ -147,19 +147,19 @@ impl Verdict {
             headers.insert(RATE_LIMIT_POLICY, policies);
             headers.insert(RATE_LIMIT, limits);
         }
-        let Outcome { quota, standing, .. } = strictest;
+        let Outcome { quota, status, .. } = strictest;
         headers.insert(X_RATE_LIMIT_LIMIT, HeaderValue::from(quota.capacity()));
-        headers.insert(X_RATE_LIMIT_REMAINING, HeaderValue::from(standing.remaining));
-        headers.insert(X_RATE_LIMIT_RESET, HeaderValue::from(seconds(standing.reset_ms)));
+        headers.insert(X_RATE_LIMIT_REMAINING, HeaderValue::from(status.remaining));
+        headers.insert(X_RATE_LIMIT_RESET, HeaderValue::from(seconds(status.reset_ms)));
     }
 }
 
 impl Outcome {
     /// Orders by refusal, then by the part of the quota that is left.
     fn compare(&self, other: &Self) -> std::cmp::Ordering {
-        let is_allowed = |outcome: &Self| outcome.standing.admission == Admission::Allowed;
+        let is_allowed = |outcome: &Self| outcome.status.decision == QuotaDecision::Allowed;
         let part = |one: &Self, other: &Self| {
-            u128::from(one.standing.remaining) * u128::from(other.quota.capacity())
+            u128::from(one.status.remaining) * u128::from(other.quota.capacity())
         };
         is_allowed(self)
             .cmp(&is_allowed(other))

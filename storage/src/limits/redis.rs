@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use redis::Script;
-use runtime::limits::{Admission, Charge, CountersUnavailable, SharedCounters, Standing};
+use runtime::limits::{Charge, CountersUnavailable, QuotaDecision, QuotaStatus, SharedCounters};
 use schemas::redis::{LIMITS_SCRIPT, limit_key};
 
 use crate::redis_connection::{RedisCallError, RedisConfig, RedisConnection};
@@ -26,7 +26,7 @@ impl RedisCounters {
 
 #[async_trait]
 impl SharedCounters for RedisCounters {
-    async fn charge(&self, charges: &[Charge]) -> Result<Vec<Standing>, CountersUnavailable> {
+    async fn charge(&self, charges: &[Charge]) -> Result<Vec<QuotaStatus>, CountersUnavailable> {
         if charges.is_empty() {
             return Ok(Vec::new());
         }
@@ -43,20 +43,20 @@ impl SharedCounters for RedisCounters {
         if reply.len() != charges.len() * REPLY_INTEGERS {
             return Err(CountersUnavailable("the script answered for other limits".to_owned()));
         }
-        Ok(reply.chunks_exact(REPLY_INTEGERS).map(standing).collect())
+        Ok(reply.chunks_exact(REPLY_INTEGERS).map(status).collect())
     }
 }
 
 /// Parses the reply for one limit.
-fn standing(reply: &[i64]) -> Standing {
+fn status(reply: &[i64]) -> QuotaStatus {
     let number = |index: usize| reply.get(index).copied().unwrap_or_default();
     let positive = |index: usize| u64::try_from(number(index)).unwrap_or_default();
-    let admission = match number(0) {
-        0 => Admission::Allowed,
-        after_ms if after_ms > 0 => Admission::Later { after_ms: after_ms.unsigned_abs() },
-        _ => Admission::Never,
+    let decision = match number(0) {
+        0 => QuotaDecision::Allowed,
+        after_ms if after_ms > 0 => QuotaDecision::Later { after_ms: after_ms.unsigned_abs() },
+        _ => QuotaDecision::Never,
     };
-    Standing { admission, remaining: positive(1), reset_ms: positive(2) }
+    QuotaStatus { decision, remaining: positive(1), reset_ms: positive(2) }
 }
 
 impl From<RedisCallError> for CountersUnavailable {

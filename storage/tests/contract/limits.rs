@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runtime::limits::{
-    Admission, Charge, PersonHash, Policy, SharedCounters, Standing, SubjectKey, is_within_all,
+    Charge, PersonHash, Policy, QuotaDecision, QuotaStatus, SharedCounters, SubjectKey,
+    is_within_all,
 };
 use uuid::Uuid;
 
@@ -45,7 +46,7 @@ fn charge(policy: &Arc<Policy>, person: u8, cost: u32) -> Charge {
     Charge::new(Arc::clone(policy), person, cost)
 }
 
-async fn spend(counters: &Fixture, policy: &Arc<Policy>, cost: u32) -> Standing {
+async fn spend(counters: &Fixture, policy: &Arc<Policy>, cost: u32) -> QuotaStatus {
     counters.charge(&[charge(policy, 1, cost)]).await.unwrap()[0]
 }
 
@@ -53,15 +54,15 @@ pub async fn a_quota_is_used_up_and_then_refuses_with_a_wait(counters: &Fixture)
     for quota in DAY_QUOTAS {
         let policy = policy(quota);
         for remaining in (0..5).rev() {
-            let standing = spend(counters, &policy, 1).await;
-            assert_eq!(standing.admission, Admission::Allowed, "{quota}");
-            assert_eq!(standing.remaining, remaining, "{quota}");
-            assert!(standing.reset_ms > 0, "{quota}");
+            let status = spend(counters, &policy, 1).await;
+            assert_eq!(status.decision, QuotaDecision::Allowed, "{quota}");
+            assert_eq!(status.remaining, remaining, "{quota}");
+            assert!(status.reset_ms > 0, "{quota}");
         }
         for _ in 0..3 {
-            let standing = spend(counters, &policy, 1).await;
-            assert!(matches!(standing.admission, Admission::Later { .. }), "{quota}: {standing:?}");
-            assert_eq!(standing.remaining, 0, "{quota}");
+            let status = spend(counters, &policy, 1).await;
+            assert!(matches!(status.decision, QuotaDecision::Later { .. }), "{quota}: {status:?}");
+            assert_eq!(status.remaining, 0, "{quota}");
         }
     }
 }
@@ -74,10 +75,10 @@ pub async fn a_request_is_admitted_after_its_wait(counters: &Fixture) {
         "sliding-window 1/1s",
     ] {
         let policy = policy(quota);
-        assert_eq!(spend(counters, &policy, 1).await.admission, Admission::Allowed, "{quota}");
+        assert_eq!(spend(counters, &policy, 1).await.decision, QuotaDecision::Allowed, "{quota}");
         // On a machine that is slow the unit may be back already, and is then spent again.
         let mut waits = 0;
-        while let Admission::Later { after_ms } = spend(counters, &policy, 1).await.admission {
+        while let QuotaDecision::Later { after_ms } = spend(counters, &policy, 1).await.decision {
             tokio::time::sleep(Duration::from_millis(after_ms)).await;
             waits += 1;
             // The clocks of both sides count milliseconds from different points.
@@ -88,19 +89,23 @@ pub async fn a_request_is_admitted_after_its_wait(counters: &Fixture) {
 
 pub async fn a_request_costs_one_for_each_item(counters: &Fixture) {
     let policy = policy("token-bucket 1/1d burst=1500");
-    let standing = spend(counters, &policy, policy.cost(1_000)).await;
-    assert_eq!((standing.admission, standing.remaining), (Admission::Allowed, 500));
-    let standing = spend(counters, &policy, policy.cost(1_000)).await;
-    assert!(matches!(standing.admission, Admission::Later { .. }), "{standing:?}");
+    let status = spend(counters, &policy, policy.cost(1_000)).await;
+    assert_eq!((status.decision, status.remaining), (QuotaDecision::Allowed, 500));
+    let status = spend(counters, &policy, policy.cost(1_000)).await;
+    assert!(matches!(status.decision, QuotaDecision::Later { .. }), "{status:?}");
     assert_eq!(spend(counters, &policy, 500).await.remaining, 0);
 }
 
 pub async fn a_request_above_the_capacity_is_never_admitted(counters: &Fixture) {
     for quota in DAY_QUOTAS {
         let policy = policy(quota);
-        assert_eq!(spend(counters, &policy, 6).await.admission, Admission::Never, "{quota}");
-        assert_eq!(spend(counters, &policy, u32::MAX).await.admission, Admission::Never, "{quota}");
-        assert_eq!(spend(counters, &policy, 5).await.admission, Admission::Allowed, "{quota}");
+        assert_eq!(spend(counters, &policy, 6).await.decision, QuotaDecision::Never, "{quota}");
+        assert_eq!(
+            spend(counters, &policy, u32::MAX).await.decision,
+            QuotaDecision::Never,
+            "{quota}"
+        );
+        assert_eq!(spend(counters, &policy, 5).await.decision, QuotaDecision::Allowed, "{quota}");
     }
 }
 
@@ -115,9 +120,9 @@ pub async fn several_limits_are_charged_together_or_not_at_all(counters: &Fixtur
     for _ in 0..5 {
         let refused = counters.charge(&charges).await.unwrap();
         let (last, others) = refused.split_last().unwrap();
-        assert!(matches!(last.admission, Admission::Later { .. }), "{last:?}");
+        assert!(matches!(last.decision, QuotaDecision::Later { .. }), "{last:?}");
         for other in others {
-            assert_eq!((other.admission, other.remaining), (Admission::Allowed, 3));
+            assert_eq!((other.decision, other.remaining), (QuotaDecision::Allowed, 3));
         }
     }
 }
@@ -138,12 +143,12 @@ pub async fn concurrent_requests_never_exceed_a_quota(counters: &Fixture) {
         let requests: Vec<_> = (0..16)
             .map(|_| {
                 let (counters, policy) = (Arc::clone(counters), Arc::clone(&policy));
-                tokio::spawn(async move { spend(&counters, &policy, 1).await.admission })
+                tokio::spawn(async move { spend(&counters, &policy, 1).await.decision })
             })
             .collect();
         let mut allowed = 0;
         for request in requests {
-            allowed += u32::from(request.await.unwrap() == Admission::Allowed);
+            allowed += u32::from(request.await.unwrap() == QuotaDecision::Allowed);
         }
         assert_eq!(allowed, 5, "{quota}");
     }
@@ -152,7 +157,7 @@ pub async fn concurrent_requests_never_exceed_a_quota(counters: &Fixture) {
 pub async fn subjects_are_counted_apart(counters: &Fixture) {
     let policy = policy("fixed-window 1/1d");
     for person in 0..10 {
-        let standings = counters.charge(&[charge(&policy, person, 1)]).await.unwrap();
-        assert!(is_within_all(&standings), "{person}");
+        let statuses = counters.charge(&[charge(&policy, person, 1)]).await.unwrap();
+        assert!(is_within_all(&statuses), "{person}");
     }
 }

@@ -10,8 +10,8 @@ use proptest::test_runner::TestRunner;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, Script};
 use runtime::limits::{
-    Admission, Algorithm, Charge, EndpointClass, PersonHash, Policy, Quota, Scope, SharedCounters,
-    Standing, State, SubjectKey, is_within_all,
+    Algorithm, Charge, EndpointClass, PersonHash, Policy, Quota, QuotaDecision, QuotaStatus, Scope,
+    SharedCounters, State, SubjectKey, is_within_all,
 };
 use schemas::redis::LIMITS_SCRIPT;
 use storage::limits::redis::RedisCounters;
@@ -84,24 +84,24 @@ async fn the_script_decides_as_the_quota_does() {
 
 /// Decides a request by the quotas alone, and returns what the script would.
 fn decide(quotas: &[Quota], states: &mut [State], now_ms: u64, costs: &[u32]) -> Vec<i64> {
-    let admissions: Vec<Admission> = quotas
+    let decisions: Vec<QuotaDecision> = quotas
         .iter()
         .zip(&mut *states)
         .zip(costs)
         .map(|((quota, state), cost)| quota.decide(state, now_ms, *cost))
         .collect();
-    let within_all = admissions.iter().all(|admission| *admission == Admission::Allowed);
+    let within_all = decisions.iter().all(|decision| *decision == QuotaDecision::Allowed);
     let mut reply = Vec::new();
-    for (index, admission) in admissions.into_iter().enumerate() {
+    for (index, decision) in decisions.into_iter().enumerate() {
         if within_all {
             states[index].charge(&quotas[index], costs[index]);
         }
-        let Standing { remaining, reset_ms, .. } =
-            quotas[index].standing(&states[index], now_ms, admission);
-        reply.push(match admission {
-            Admission::Allowed => 0,
-            Admission::Later { after_ms } => after_ms as i64,
-            Admission::Never => -1,
+        let QuotaStatus { remaining, reset_ms, .. } =
+            quotas[index].status(&states[index], now_ms, decision);
+        reply.push(match decision {
+            QuotaDecision::Allowed => 0,
+            QuotaDecision::Later { after_ms } => after_ms as i64,
+            QuotaDecision::Never => -1,
         });
         reply.extend([remaining as i64, reset_ms as i64]);
     }
@@ -137,8 +137,8 @@ async fn two_processes_together_admit_exactly_what_one_would_for_each_algorithm_
                     let process = Arc::clone(&processes[number % 2]);
                     let charge = Charge::new(Arc::clone(&policy), subject(*scope), 1);
                     tokio::spawn(async move {
-                        let standings = process.charge(&[charge]).await.unwrap();
-                        u64::from(is_within_all(&standings))
+                        let statuses = process.charge(&[charge]).await.unwrap();
+                        u64::from(is_within_all(&statuses))
                     })
                 })
                 .collect();
@@ -160,8 +160,8 @@ async fn a_limit_whose_window_has_changed_begins_anew() {
             let text = format!("all global {} 1/{window} burst=1 on=submission", algorithm.name());
             let policy: Arc<Policy> = Arc::new(text.parse().unwrap());
             let charge = [Charge::new(policy, SubjectKey::Global, 1)];
-            let standings = counters.charge(&charge).await.unwrap();
-            assert!(is_within_all(&standings), "{text}: {standings:?}");
+            let statuses = counters.charge(&charge).await.unwrap();
+            assert!(is_within_all(&statuses), "{text}: {statuses:?}");
         }
     }
 }
@@ -200,12 +200,12 @@ async fn a_counter_expires_once_all_units_are_back_and_damage_counts_as_nothing_
         let policy: Policy = format!("all global {name} 60/1m burst=9 on=read").parse().unwrap();
         let charge = [Charge::new(Arc::new(policy), SubjectKey::Global, 3)];
         let key = format!("{{limits}}:all:{name}:all");
-        let standing = counters.charge(&charge).await.unwrap()[0];
+        let status = counters.charge(&charge).await.unwrap()[0];
         let left_ms: u64 = redis.pttl(&key).await.unwrap();
-        assert!(left_ms > 0 && left_ms <= standing.reset_ms + 1_000, "{name}: {left_ms}");
+        assert!(left_ms > 0 && left_ms <= status.reset_ms + 1_000, "{name}: {left_ms}");
         for damage in ["", "none", "1 2 3"] {
             let () = redis.set(&key, damage).await.unwrap();
-            assert_eq!(counters.charge(&charge).await.unwrap()[0].remaining, standing.remaining);
+            assert_eq!(counters.charge(&charge).await.unwrap()[0].remaining, status.remaining);
         }
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::post;
-use runtime::limits::{Charging, EndpointClass, RequestLimits, WriteLimit, limit_write};
+use runtime::limits::{ChargeTiming, EndpointClass, RequestLimits, WriteLimit, limit_write};
 
 use crate::service::IngestService;
 
@@ -29,14 +29,14 @@ pub(super) fn routes(limits: &RequestLimits) -> Router<Arc<IngestService>> {
     };
     let person = Router::new()
         .route("/budgets/{budget}/person", post(person::make_person))
-        .route_layer(limited(EndpointClass::Submission, Charging::BeforeHandler));
+        .route_layer(limited(EndpointClass::Submission, ChargeTiming::BeforeHandler));
     let session = Router::new()
         .route("/budgets/{budget}/session", post(session::open))
-        .route_layer(limited(EndpointClass::SignIn, Charging::BeforeHandler));
+        .route_layer(limited(EndpointClass::SignIn, ChargeTiming::BeforeHandler));
     Router::new()
         .route("/budgets/{budget}/submit", post(submit::submit))
         .route("/budgets/{budget}/withdraw", post(withdraw::withdraw))
-        .route_layer(limited(EndpointClass::Submission, Charging::ByHandlerAlone))
+        .route_layer(limited(EndpointClass::Submission, ChargeTiming::ByHandlerAlone))
         .merge(person)
         .merge(session)
 }
