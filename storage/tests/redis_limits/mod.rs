@@ -13,7 +13,7 @@ use runtime::limits::{
     Algorithm, Charge, EndpointClass, PersonHash, Policy, Quota, QuotaDecision, QuotaStatus, Scope,
     SharedCounters, State, SubjectKey, is_within_all,
 };
-use schemas::redis::LIMITS_SCRIPT;
+use schemas::redis::{LIMITS_SCRIPT, limit_key};
 use storage::limits::redis::RedisCounters;
 
 use crate::redis_server::Server;
@@ -199,7 +199,7 @@ async fn a_counter_expires_once_all_units_are_back_and_damage_counts_as_nothing_
         let name = algorithm.name();
         let policy: Policy = format!("all global {name} 60/1m burst=9 on=read").parse().unwrap();
         let charge = [Charge::new(Arc::new(policy), SubjectKey::Global, 3)];
-        let key = format!("{{limits}}:all:{name}:all");
+        let key = limit_key("all", name, 60_000, &"all");
         let status = counters.charge(&charge).await.unwrap()[0];
         let left_ms: u64 = redis.pttl(&key).await.unwrap();
         assert!(left_ms > 0 && left_ms <= status.reset_ms + 1_000, "{name}: {left_ms}");
