@@ -12,6 +12,8 @@ const POLL_MS = 15_000;
 const STREAM_AGAIN_MS = 120_000;
 /** Without an event or a beat for this long, the stream is called delayed. */
 const SILENCE_MS = 45_000;
+/** Tabs that lose the stream together ask for the aggregate at a moment of this span. */
+const LOST_SPREAD_MS = 4_000;
 /** A tab that is hidden for longer needs no connection. */
 const HIDDEN_MS = 60_000;
 /** An answer that is older is called delayed. */
@@ -37,6 +39,8 @@ export function makeLive({ urls, isWanted, closesAt, take, show, clockCorrection
   let etag = null;
   let streamAgainAt = 0;
   let heardAt = 0;
+  /** Whether the stream broke and nothing was heard since. */
+  let lost = false;
   let polling = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
@@ -69,9 +73,11 @@ export function makeLive({ urls, isWanted, closesAt, take, show, clockCorrection
     clearTimeout(timer);
     const opened = new EventSource(urls.stream);
     source = opened;
+    lost = false;
     heardAt = Date.now();
     const heard = () => {
       heardAt = Date.now();
+      lost = false;
       show("fresh");
     };
     opened.addEventListener("aggregate", (event) => {
@@ -80,8 +86,15 @@ export function makeLive({ urls, isWanted, closesAt, take, show, clockCorrection
     });
     opened.addEventListener("beat", heard);
     opened.addEventListener("error", () => {
-      // Any other state means that the browser itself connects again.
-      if (opened.readyState !== EventSource.CLOSED || source !== opened) return;
+      if (source !== opened) return;
+      if (opened.readyState !== EventSource.CLOSED) {
+        if (lost) return;
+        lost = true;
+        // The browser connects again by itself, and for ever: without polls nobody would learn that it cannot.
+        clearTimeout(timer);
+        timer = setTimeout(watch, Math.random() * LOST_SPREAD_MS);
+        return;
+      }
       source = null;
       streamAgainAt = Date.now() + around(STREAM_AGAIN_MS, 0.5);
       start();
@@ -91,6 +104,10 @@ export function makeLive({ urls, isWanted, closesAt, take, show, clockCorrection
 
   function watch() {
     if (!source) return;
+    if (source.readyState === EventSource.CONNECTING) {
+      void poll();
+      return;
+    }
     if (Date.now() - heardAt >= SILENCE_MS) show("delayed");
     timer = setTimeout(watch, SILENCE_MS / 3);
   }
@@ -118,7 +135,7 @@ export function makeLive({ urls, isWanted, closesAt, take, show, clockCorrection
       show("offline");
     } finally {
       polling = false;
-      if (isWanted() && !document.hidden) timer = setTimeout(start, around(POLL_MS, 1 / 3));
+      if (isWanted() && !document.hidden) timer = setTimeout(source ? watch : start, around(POLL_MS, 1 / 3));
     }
   }
 

@@ -100,8 +100,23 @@ test("a lost connection is said, with the last numbers", async () => {
     await page.getByRole("button", { name: "Pause" }).waitFor();
     await page.route("**/v1/**", (route) => route.abort());
     await page.evaluate(() => dispatchEvent(new Event("online")));
-    await until("it says so", async () => /Offline since/.test(await text(page, "#pause-area")), 25_000);
+    await until("it says so", async () => /Offline since/.test(await text(page, "#pause-area")), 60_000);
     assert.match(await text(page, "#people"), /1$/);
+  });
+});
+
+test("a stream that the browser cannot open again is said, although the browser goes on trying", async () => {
+  const url = await parts.allocator.putBudget("unreachable");
+  await parts.allocator.submit("unreachable", "p-1", { parks: 100 });
+  await withPage(parts.browser, { viewport: DESKTOP }, async (page) => {
+    await page.route("**/v1/**", (route) => route.abort());
+    await page.goto(`${url}/results`);
+    await until("it says so", async () => /Offline since/.test(await text(page, "#pause-area")), 30_000);
+    assert.match(await text(page, "#people"), /1$/);
+    await page.unroute("**/v1/**");
+    await parts.allocator.submit("unreachable", "p-2", { parks: 100 });
+    await until("numbers move again", async () => /2$/.test(await text(page, "#people")), 60_000);
+    assert.doesNotMatch(await text(page, "#pause-area"), /Offline since/);
   });
 });
 
