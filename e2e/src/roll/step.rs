@@ -23,8 +23,10 @@ pub enum Step {
     /// A release after this one writes a definition with a member that neither release knows: both use what they
     /// understand, and neither replaces it.
     ExtendDefinition,
-    /// A current ingest deletes a budget. Current services have it no longer, previous ones cannot read it.
+    /// A current ingest deletes a budget.
     DeleteBudget,
+    /// Current APIs have the deleted budget no longer, and previous ones say that they cannot read it.
+    CheckDeletedBudget,
     /// A current ingest defines the deleted budget again, and every service has it.
     DefineDeletedBudget,
     /// People who have never submitted withdraw, with and without an id of their own.
@@ -37,24 +39,27 @@ pub enum Step {
 pub const STEPS: &[Step] = &[
     Step::ChangeRules,
     Step::WithdrawStrangers,
-    // Forward: what a current ingest writes, previous processors and APIs read.
-    Step::Roll(Ingest, Current),
-    Step::ChangeRules,
-    Step::WithdrawStrangers,
-    Step::DeleteBudget,
+    // Forward: what current processors and APIs write, previous ones read.
     Step::Roll(Processor, Current),
     Step::ExtendDefinition,
     Step::WithdrawStrangers,
     Step::Roll(Api, Current),
     Step::ChangeRules,
-    // Back: previous services start on what current ones have written.
-    Step::Roll(Api, Previous),
-    Step::Roll(Processor, Previous),
+    Step::Roll(Ingest, Current),
+    Step::ChangeRules,
     Step::WithdrawStrangers,
+    Step::DeleteBudget,
+    Step::CheckDeletedBudget,
+    // Back: previous services start on what current ones have written.
     Step::Roll(Ingest, Previous),
     Step::ChangeRules,
     Step::WithdrawStrangers,
-    // Forward again, in another order.
+    Step::Roll(Api, Previous),
+    Step::CheckDeletedBudget,
+    Step::Roll(Processor, Previous),
+    Step::ChangeRules,
+    Step::WithdrawStrangers,
+    // Forward again, to what previous services have written.
     Step::Roll(Processor, Current),
     Step::Roll(Api, Current),
     Step::ChangeRules,
