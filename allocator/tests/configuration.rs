@@ -23,3 +23,30 @@ fn the_documented_table_equals_the_output_of_the_config_command() {
          `cargo run -p allocator -- config`"
     );
 }
+
+#[test]
+fn every_example_of_a_configuration_file_in_the_documentation_is_valid() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut examples = 0;
+    for document in ["configuration.md", "operations/limits.md"] {
+        let path = format!("{}/../docs/{document}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        for example in text.split("```toml\n").skip(1) {
+            let (example, _) = example.split_once("```").unwrap();
+            let file = directory.path().join("example.toml");
+            std::fs::write(&file, example).unwrap();
+            // With a setting that does not exist, the command ends with all faults instead of starting.
+            let refused = Command::new(env!("CARGO_BIN_EXE_allocator"))
+                .args(["run", "--set", "no-such-section.key=1", "--config"])
+                .arg(&file)
+                .output()
+                .unwrap();
+            let faults = String::from_utf8(refused.stderr).unwrap();
+            assert_eq!(refused.status.code(), Some(2), "{faults}");
+            let faults: Vec<&str> = faults.lines().skip(1).collect();
+            assert_eq!(faults, ["  no-such-section.key (--set): no such setting"], "{document}");
+            examples += 1;
+        }
+    }
+    assert_eq!(examples, 2);
+}
