@@ -14,7 +14,8 @@ settings! {
         pub listen: SocketAddr = "ingest.listen", default "127.0.0.1:8001",
             unit "address:port", parse parse::socket_addr;
         /// Maximum number of records waiting for the log's acknowledgement, and of acknowledged ones waiting for the
-        /// confirmation that their budget was not closed; further requests are answered 503.
+        /// confirmation that their budget was not closed; further requests are answered 503. Batches leave a fourth
+        /// to single submissions, so a batch can have three fourths of it at most.
         pub max_in_flight_records: usize = "ingest.max_in_flight_records", default "100000",
             unit "records", parse at_least_a_batch;
     }

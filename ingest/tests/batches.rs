@@ -160,13 +160,13 @@ async fn items_that_the_log_did_not_confirm_are_reported_with_their_ids() {
 
 #[tokio::test]
 async fn a_batch_beyond_the_in_flight_limit_is_rejected_as_a_whole() {
-    let harness = Harness::with(1, &[]);
-    let response = harness.post(BATCH, format!("[{GOOD},{GOOD}]")).await;
+    let harness = Harness::with(2, &[]);
+    let response = harness.post(BATCH, format!("[{GOOD},{GOOD},{GOOD}]")).await;
     assert!(response.problem(503, "unavailable").contains("nothing was accepted"));
     assert_eq!(response.header("retry-after"), Some("1"));
     assert_eq!(harness.logged(), []);
     assert_eq!(harness.idempotency.begun.load(Ordering::SeqCst), 0);
-    assert_eq!(harness.counted("unavailable"), 2, "each submission counts");
+    assert_eq!(harness.counted("unavailable"), 3, "each submission counts");
 }
 
 #[tokio::test]

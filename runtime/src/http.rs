@@ -68,7 +68,7 @@ settings! {
         pub max_body_bytes: usize = "http.max_body_bytes", default "2097152",
             unit "bytes", parse parse::positive_usize;
         /// Maximum size of the bodies of all unanswered requests, and of large responses being written, together; further
-        /// requests are answered 503.
+        /// requests are answered 503. Bodies over 64 KiB leave a fourth to smaller ones.
         pub max_buffered_bytes: usize = "http.max_buffered_bytes", default "268435456",
             unit "bytes", parse parse::positive_usize;
         /// Time for requests in flight to finish during shutdown.

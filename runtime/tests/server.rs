@@ -230,6 +230,28 @@ async fn the_total_size_of_bodies_is_limited_and_released_afterwards() {
 }
 
 #[tokio::test]
+async fn large_bodies_leave_a_fourth_of_the_memory_to_small_ones() {
+    let server = server_with(|config| {
+        config.max_buffered_bytes = 400_000;
+        config.max_body_bytes = 4 * 1024 * 1024;
+    });
+    let mut holder = server.connect().await;
+    let head = "POST /swallow HTTP/1.1\r\nhost: test\r\ncontent-length: 250001\r\n\r\n";
+    holder.send(&format!("{head}{}", "x".repeat(250_000))).await;
+    // The handler may read the body a moment after the request starts.
+    let large = post_json("/swallow", &"y".repeat(100_000));
+    let mut responses = Vec::new();
+    while responses.last() != Some(&503) && responses.len() < 10_000 {
+        responses.push(server.send(&large).await.status);
+    }
+    assert_eq!(responses.last(), Some(&503), "50,000 bytes would be left");
+    assert_eq!(server.send(&post_json("/swallow", &"z".repeat(40_000))).await.body, b"40000");
+    holder.send("x").await;
+    assert_eq!(holder.response().await.unwrap().body, b"250001");
+    assert_eq!(server.send(&large).await.body, b"100000");
+}
+
+#[tokio::test]
 async fn responses_that_are_charged_share_the_memory_of_bodies_until_they_are_read() {
     // More than the sockets of one connection buffer.
     const LARGE: usize = 32 * 1024 * 1024;

@@ -1,4 +1,5 @@
-//! Limits the size of each request body, and the memory of all bodies together.
+//! Limits the size of each request body, and the memory of all bodies together. Under overload, large bodies are refused
+//! before small ones: a batch before a person's own submission.
 
 use std::io;
 use std::pin::Pin;
@@ -15,15 +16,32 @@ use hyper::body::{Frame, SizeHint};
 #[derive(Debug)]
 pub(super) struct BodyMemory {
     free_bytes: AtomicUsize,
+    /// What large bodies leave to small ones.
+    small_body_bytes: usize,
 }
+
+/// A body up to this size is small, its overhead included.
+const SMALL_BODY_BYTES: usize = 64 * 1024;
+
+/// The part of the memory that large bodies leave to small ones: a fourth.
+const RESERVED_DIVISOR: usize = 4;
 
 impl BodyMemory {
     pub(super) fn new(max_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { free_bytes: AtomicUsize::new(max_bytes) })
+        Arc::new(Self {
+            free_bytes: AtomicUsize::new(max_bytes),
+            small_body_bytes: max_bytes / RESERVED_DIVISOR,
+        })
     }
 
-    fn reserve(&self, bytes: usize) -> bool {
-        let remaining = |free: usize| free.checked_sub(bytes);
+    /// Reserves more bytes for a body that has `reserved` already.
+    fn reserve(&self, bytes: usize, reserved: usize) -> bool {
+        let left = if reserved.saturating_add(bytes) > SMALL_BODY_BYTES {
+            self.small_body_bytes
+        } else {
+            0
+        };
+        let remaining = |free: usize| free.checked_sub(bytes).filter(|free| *free >= left);
         self.free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, remaining).is_ok()
     }
 }
@@ -130,11 +148,12 @@ impl LimitedBody {
             .remaining_overhead_bytes
             .checked_sub(FRAME_OVERHEAD_BYTES)
             .ok_or(BodyState::TooLarge)?;
-        let reserved = bytes + FRAME_OVERHEAD_BYTES;
-        if !self.monitor.memory.reserve(reserved) {
+        let bytes = bytes + FRAME_OVERHEAD_BYTES;
+        let reserved = self.monitor.reserved_bytes.load(Ordering::Relaxed);
+        if !self.monitor.memory.reserve(bytes, reserved) {
             return Err(BodyState::OutOfMemory);
         }
-        self.monitor.reserved_bytes.fetch_add(reserved, Ordering::Relaxed);
+        self.monitor.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -226,7 +245,7 @@ pub(super) fn keep_reservation(response: Body, monitor: &mut Option<Arc<BodyMoni
     let Some(monitor) = monitor.take() else { return response };
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     // The response exists and may report something accepted, so it is sent even beyond the limit.
-    if monitor.memory.reserve(bytes) {
+    if monitor.memory.reserve(bytes, 0) {
         monitor.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
     ReservedBody::wrap(response, monitor)
@@ -278,7 +297,7 @@ pub struct ChargedBody;
 /// Charges a body; `None` if the memory is used up.
 pub(super) fn charge(response: Body, memory: &Arc<BodyMemory>) -> Option<Body> {
     let bytes = usize::try_from(response.size_hint().lower()).unwrap_or(usize::MAX);
-    let reserved = memory.reserve(bytes).then_some(bytes)?;
+    let reserved = memory.reserve(bytes, 0).then_some(bytes)?;
     let monitor = BodyMonitor {
         state: AtomicU8::new(BodyState::Idle as u8),
         reserved_bytes: AtomicUsize::new(reserved),
