@@ -21,7 +21,9 @@ mod record;
 pub mod redis;
 mod registry;
 mod report;
+mod revoked_codes;
 mod row;
+mod serial_set;
 mod statistics;
 mod stored;
 mod stored_budget;
@@ -65,9 +67,11 @@ pub use record::{
 };
 pub use registry::{Building, FOLD_VERSION, GenerationRecord, GenerationRegistry, Seal};
 pub use report::{PartitionReport, TotalsComparison};
+pub use revoked_codes::{CodeValidity, MAX_REVOKED_RANGES, RevokedCodes, StoredRevocations};
 pub use row::{
     PersonRow, PersonRowDecoder, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets,
 };
+pub use serial_set::{SerialSet, SerialSetFault};
 pub use statistics::{average_ten_thousandths, median_tenths};
 pub use stored_budget::StoredBudget;
 pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};

@@ -7,7 +7,7 @@
 //! | totals, person rows, generations | [`store::Store`] | ScyllaDB, Cassandra | SQLite; in memory, for simulation |
 //! | background jobs | [`jobs::JobStore`] | in the store | in the store |
 //! | the cache of published totals | [`cache::Cache`] | Redis | in process |
-//! | budget definitions, the active log | [`control::BudgetDefinitions`], [`control::ActiveLog`] | a compacted Kafka topic | SQLite |
+//! | budget definitions, the active log, revoked codes | [`control::BudgetDefinitions`], [`control::ActiveLog`], [`control::CodeRevocations`] | a compacted Kafka topic | SQLite |
 //! | exports | files in a directory: [`exports`] | same | same |
 //! | known submission ids | [`idempotency::Idempotency`] | Redis | in process |
 //! | counters of rate limits | [`runtime::limits::SharedCounters`] | Redis | in process |

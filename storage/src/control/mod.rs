@@ -1,15 +1,17 @@
-//! The control topic: a compacted topic that all services follow. It has three views: the definitions of budgets, the
-//! active log, that is the topic to which submissions go, and the fingerprint of the person secret. Ingest and api read
-//! them here, since they may have no store.
+//! The control topic: a compacted topic that all services follow. It has four views: the definitions of budgets, the
+//! active log, that is the topic to which submissions go, the fingerprint of the person secret, and the revoked personal
+//! codes. Ingest and api read them here, since they may have no store.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `budgets` | the catalog of definitions, and the pure rules for changing them |
 //! | `secret` | comparing a process's person secret with the recorded fingerprint |
+//! | `revocations` | the rule for revoking codes |
 //! | `kafka`, `sqlite` | the topic itself |
 
 mod budgets;
 pub mod kafka;
+mod revocations;
 mod secret;
 pub mod sqlite;
 
@@ -24,6 +26,7 @@ pub use budgets::{
     Catalog, Change, ChangeRefused, Deletion, close, complete_reopening, define, define_if_absent,
     delete, freeze, freeze_checked,
 };
+pub use revocations::{CodeRevocations, RevokeError};
 pub use secret::{SecretRecord, record_secret, wait_for_other_secret};
 
 /// Interval at which loading is checked, in case it ends without a change.
@@ -49,16 +52,19 @@ pub struct ControlTopic {
     pub active_log: Arc<dyn ActiveLog>,
     /// The fingerprint of the person secret.
     pub secret: Arc<dyn SecretRecord>,
+    /// The revoked personal codes.
+    pub revocations: Arc<dyn CodeRevocations>,
 }
 
 impl ControlTopic {
     /// Creates the views of one topic.
-    pub fn new(topic: impl BudgetDefinitions + ActiveLog + SecretRecord) -> Self {
+    pub fn new(topic: impl BudgetDefinitions + ActiveLog + SecretRecord + CodeRevocations) -> Self {
         let topic = Arc::new(topic);
         Self {
             definitions: Arc::clone(&topic) as _,
             active_log: Arc::clone(&topic) as _,
-            secret: topic,
+            secret: Arc::clone(&topic) as _,
+            revocations: topic,
         }
     }
 }

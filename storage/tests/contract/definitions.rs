@@ -1,23 +1,24 @@
-//! The contract of `BudgetDefinitions`.
+//! The contract of `BudgetDefinitions`, `SecretRecord` and `CodeRevocations`.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::{Budget, BudgetId, ClosingState, PersonKeyHasher};
+use schemas::{Budget, BudgetId, ClosingState, CodeValidity, PersonKeyHasher, SerialSet};
 use storage::control::{
-    BudgetDefinitions, ChangeRefused, DefinitionError, SecretRecord, close, complete_reopening,
-    define, define_if_absent, delete, freeze, record_secret, wait_for_other_secret,
+    BudgetDefinitions, ChangeRefused, CodeRevocations, DefinitionError, SecretRecord, close,
+    complete_reopening, define, define_if_absent, delete, freeze, record_secret,
+    wait_for_other_secret,
 };
 use storage::open_error::OpenError;
 
 use super::build::{budget, category, new_budget_id};
 use super::wait::until;
 
-/// The two views of a control topic that are tested here.
-pub trait Control: BudgetDefinitions + SecretRecord {}
+/// The views of a control topic that are tested here.
+pub trait Control: BudgetDefinitions + SecretRecord + CodeRevocations {}
 
-impl<C: BudgetDefinitions + SecretRecord> Control for C {}
+impl<C: BudgetDefinitions + SecretRecord + CodeRevocations> Control for C {}
 
 pub struct Fixture {
     pub ours: Arc<dyn Control>,
@@ -48,6 +49,8 @@ macro_rules! definitions_contract {
             a_deletion_and_a_freeze_exclude_each_other,
             the_first_of_concurrent_secrets_is_recorded_and_others_are_refused,
             a_recorded_secret_reaches_a_follower,
+            revoked_codes_reach_everyone_within_a_second_and_stay_revoked,
+            concurrent_revocations_are_not_lost,
             what_anyone_has_seen_is_in_every_later_confirmation,
         }
     };
@@ -313,6 +316,56 @@ pub async fn a_recorded_secret_reaches_a_follower(fixture: &Fixture) {
     let (noticed, ()) =
         tokio::time::timeout(LOADING, async { tokio::join!(noticed, recorded) }).await.unwrap();
     assert!(!noticed.is_transient(), "{noticed}");
+}
+
+fn serials(text: &str) -> SerialSet {
+    text.parse().unwrap()
+}
+
+fn validity(control: &dyn Control, id: &BudgetId, serial: u32) -> CodeValidity {
+    control.subscribe_revoked().borrow().validity(id, serial)
+}
+
+pub async fn revoked_codes_reach_everyone_within_a_second_and_stay_revoked(fixture: &Fixture) {
+    fixture.loaded().await;
+    let (id, other) = (new_budget_id(), new_budget_id());
+    let everyone = [&fixture.ours, &fixture.rival, &fixture.follower];
+    for control in everyone {
+        assert_eq!(validity(&**control, &id, 7), CodeValidity::Valid);
+    }
+    for (more, all) in [("7", "7"), ("9-12,7", "7,9-12"), ("10", "7,9-12")] {
+        let revoked = fixture.ours.revoke(&id, &serials(more)).await.unwrap();
+        assert_eq!(revoked, serials(all));
+        for serial in [7, 10].into_iter().filter(|serial| revoked.contains(*serial)) {
+            assert_eq!(validity(&*fixture.ours, &id, serial), CodeValidity::Revoked);
+            for control in everyone {
+                let known = async || validity(&**control, &id, serial) == CodeValidity::Revoked;
+                until("everyone knows the revoked code", ONE_SECOND, known).await;
+            }
+        }
+    }
+    for control in everyone {
+        assert_eq!(validity(&**control, &id, 8), CodeValidity::Valid);
+        assert_eq!(validity(&**control, &other, 7), CodeValidity::Valid);
+    }
+    // Whatever becomes of the budget.
+    put(&*fixture.ours, &budget(&id)).await.unwrap();
+    fixture.ours.delete(&id, &delete).await.unwrap();
+    assert_eq!(validity(&*fixture.ours, &id, 7), CodeValidity::Revoked);
+}
+
+pub async fn concurrent_revocations_are_not_lost(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    let revoke = async |control: &dyn Control, first: u32| {
+        for serial in (first..).step_by(2).take(4) {
+            control.revoke(&id, &serials(&serial.to_string())).await.unwrap();
+        }
+    };
+    tokio::join!(revoke(&*fixture.ours, 1), revoke(&*fixture.rival, 2));
+    let all = fixture.ours.revoke(&id, &SerialSet::default()).await.unwrap();
+    assert_eq!(all, serials("1-8"));
+    assert_eq!(fixture.rival.revoke(&id, &serials("3")).await.unwrap(), serials("1-8"));
 }
 
 pub async fn what_anyone_has_seen_is_in_every_later_confirmation(fixture: &Fixture) {

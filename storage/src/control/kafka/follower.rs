@@ -8,11 +8,11 @@ use arc_swap::ArcSwap;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message, Offset, TopicPartitionList};
-use schemas::{BudgetId, LogRef, SecretFingerprint, StoredBudget};
+use schemas::{BudgetId, LogRef, RevokedCodes, SecretFingerprint, StoredBudget, StoredRevocations};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{ACTIVE_LOG_KEY, POLL_INTERVAL, QuietContext, SECRET_KEY};
+use super::{ACTIVE_LOG_KEY, POLL_INTERVAL, QuietContext, REVOKED_KEY_PREFIX, SECRET_KEY};
 use crate::control::Catalog;
 use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
@@ -23,6 +23,7 @@ pub(super) struct State {
     pub catalog: ArcSwap<Catalog>,
     pub active_log: watch::Sender<Option<LogRef>>,
     pub secret: watch::Sender<Option<SecretFingerprint>>,
+    pub revoked: watch::Sender<RevokedCodes>,
     loaded: AtomicBool,
     /// The active log's latest record can only be read by a newer release.
     log_unreadable: AtomicBool,
@@ -35,6 +36,7 @@ impl Default for State {
             catalog: ArcSwap::default(),
             active_log: watch::Sender::new(None),
             secret: watch::Sender::new(None),
+            revoked: watch::Sender::default(),
             loaded: AtomicBool::new(false),
             log_unreadable: AtomicBool::new(false),
             changed: watch::Sender::new(()),
@@ -59,6 +61,7 @@ impl State {
 
     fn set_loaded(&self) {
         if !self.loaded.swap(true, Ordering::AcqRel) {
+            self.revoked.send_modify(RevokedCodes::set_loaded);
             self.changed.send_replace(());
         }
     }
@@ -86,6 +89,11 @@ impl State {
         });
     }
 
+    /// Adds revoked codes of a budget.
+    pub fn add_revoked(&self, budget: &BudgetId, stored: StoredRevocations) {
+        self.revoked.send_if_modified(|known| known.add(budget, stored));
+    }
+
     /// Updates a definition, unless the known one is newer: the response to a change may overtake the follower.
     pub fn update_budget(&self, id: &BudgetId, stored: &StoredBudget) {
         let mut updated = None;
@@ -109,6 +117,7 @@ pub(super) enum ControlRecord {
     Secret(SecretFingerprint),
     /// The record of the person secret, in a form that only a newer release can read.
     UnreadableSecret,
+    Revoked(BudgetId, StoredRevocations),
 }
 
 impl ControlRecord {
@@ -126,7 +135,13 @@ impl ControlRecord {
             let secret = payload.and_then(|json| serde_json::from_slice(json).ok());
             return Some(secret.map_or(Self::UnreadableSecret, Self::Secret));
         }
-        let id = BudgetId::parse(std::str::from_utf8(key).ok()?).ok()?;
+        let key = std::str::from_utf8(key).ok()?;
+        if let Some(budget) = key.strip_prefix(REVOKED_KEY_PREFIX) {
+            let budget = BudgetId::parse(budget).ok()?;
+            let stored = StoredRevocations::parse(&budget, payload.unwrap_or_default());
+            return Some(Self::Revoked(budget, stored));
+        }
+        let id = BudgetId::parse(key).ok()?;
         let unreadable =
             |reason: &str| StoredBudget::Unreadable { revision: None, reason: reason.to_owned() };
         let stored = match payload.map(StoredBudget::parse) {
@@ -179,6 +194,16 @@ fn follow(config: &KafkaConfig, state: &State, stop: &CancellationToken) -> Kafk
                     offset = message.offset(),
                     "record of the person secret is unreadable: it is damaged, or a newer release wrote it"
                 ),
+                Some(ControlRecord::Revoked(budget, stored)) => {
+                    if stored == StoredRevocations::Unreadable {
+                        tracing::error!(
+                            %budget,
+                            offset = message.offset(),
+                            "record of revoked codes is unreadable: it is damaged, or a newer release wrote it; no code of the budget is accepted"
+                        );
+                    }
+                    state.add_revoked(&budget, stored);
+                }
                 None => tracing::warn!(
                     offset = message.offset(),
                     "ignored a record of the control topic with an unknown key"

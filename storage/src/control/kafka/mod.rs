@@ -24,7 +24,10 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientContext, Statistics};
-use schemas::{Budget, BudgetId, LogRef, SecretFingerprint, StoredBudget};
+use schemas::{
+    Budget, BudgetId, LogRef, RevokedCodes, SecretFingerprint, SerialSet, StoredBudget,
+    StoredRevocations,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -32,8 +35,8 @@ use self::end_reader::EndReader;
 use self::follower::State;
 use self::transaction::{WriteError, WriteSession};
 use super::{
-    ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, DefinitionError, Deletion,
-    SecretRecord,
+    ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, CodeRevocations, DefinitionError,
+    Deletion, RevokeError, SecretRecord,
 };
 use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
@@ -42,6 +45,9 @@ const ACTIVE_LOG_KEY: &str = "@log";
 
 /// Key of the record with the fingerprint of the person secret. Not a valid budget id.
 const SECRET_KEY: &str = "@secret";
+
+/// Beginning of the keys of the records of revoked codes; the budget's id follows.
+const REVOKED_KEY_PREFIX: &str = "@revoked:";
 
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -124,6 +130,25 @@ impl SecretRecord for KafkaControlTopic {
         let recorded = self.write(record).await?;
         self.state.set_secret(recorded.clone());
         Ok(recorded)
+    }
+}
+
+#[async_trait]
+impl CodeRevocations for KafkaControlTopic {
+    fn subscribe_revoked(&self) -> watch::Receiver<RevokedCodes> {
+        self.state.revoked.subscribe()
+    }
+
+    async fn revoke(
+        &self,
+        budget: &BudgetId,
+        serials: &SerialSet,
+    ) -> Result<SerialSet, RevokeError> {
+        let (id, wanted) = (budget.clone(), serials.clone());
+        let revoke = move |config: &KafkaConfig| transaction::revoke(config, &id, &wanted);
+        let revoked = self.write(revoke).await??;
+        self.state.add_revoked(budget, StoredRevocations::Understood(revoked.clone()));
+        Ok(revoked)
     }
 }
 

@@ -1,15 +1,19 @@
 //! Changes of the control topic: reads the committed state to its end, and writes, in Kafka transactions.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use schemas::{Budget, BudgetId, LogRef, SecretFingerprint, StoredBudget};
+use schemas::{
+    Budget, BudgetId, LogRef, SecretFingerprint, SerialSet, StoredBudget, StoredRevocations,
+};
 use serde::Serialize;
 
 use super::follower::{self, ControlRecord};
-use super::{ACTIVE_LOG_KEY, POLL_INTERVAL, QuietContext, SECRET_KEY};
+use super::{ACTIVE_LOG_KEY, POLL_INTERVAL, QuietContext, REVOKED_KEY_PREFIX, SECRET_KEY};
 use crate::control::Catalog;
+use crate::control::revocations::{self, RevokeError};
 use crate::log::kafka::KafkaConfig;
 
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,6 +29,8 @@ pub(super) struct WriteSession {
     active_log: CommittedRecord<LogRef>,
     /// The committed fingerprint of the person secret.
     secret: CommittedRecord<SecretFingerprint>,
+    /// The committed records of revoked codes.
+    revoked: BTreeMap<BudgetId, StoredRevocations>,
 }
 
 /// A record of the topic as it is committed.
@@ -58,6 +64,7 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
     let deadline = Instant::now() + STEP_TIMEOUT;
     let mut catalog = Catalog::default();
     let (mut active_log, mut secret) = (CommittedRecord::Absent, CommittedRecord::Absent);
+    let mut revoked = BTreeMap::new();
     loop {
         match consumer.poll(POLL_INTERVAL) {
             Some(Ok(message)) => match ControlRecord::parse(&message) {
@@ -68,10 +75,13 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
                 Some(ControlRecord::UnreadableLog) => active_log = CommittedRecord::Unreadable,
                 Some(ControlRecord::Secret(known)) => secret = CommittedRecord::Known(known),
                 Some(ControlRecord::UnreadableSecret) => secret = CommittedRecord::Unreadable,
+                Some(ControlRecord::Revoked(budget, stored)) => {
+                    revoked.insert(budget, stored);
+                }
                 None => {}
             },
             Some(Err(KafkaError::PartitionEOF(_))) => {
-                return Ok(WriteSession { producer, catalog, active_log, secret });
+                return Ok(WriteSession { producer, catalog, active_log, secret, revoked });
             }
             Some(Err(error)) if Instant::now() > deadline => return Err(error),
             _ if Instant::now() > deadline => {
@@ -111,6 +121,27 @@ pub(super) fn record_secret(
             Ok(fingerprint.clone())
         }
     }
+}
+
+/// Adds revoked codes to a budget's record, and returns all that are revoked then.
+pub(super) fn revoke(
+    config: &KafkaConfig,
+    budget: &BudgetId,
+    serials: &SerialSet,
+) -> Result<Result<SerialSet, RevokeError>, WriteError> {
+    let opened = open(config)?;
+    let current = opened.revoked.get(budget);
+    let next = match revocations::revoke(current, serials) {
+        Ok(Some(next)) => next,
+        Ok(None) => {
+            let known = current.and_then(StoredRevocations::serials);
+            return Ok(Ok(known.cloned().unwrap_or_default()));
+        }
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let key = format!("{REVOKED_KEY_PREFIX}{budget}");
+    opened.write_json(config, &key, StoredRevocations::record(budget, &next).as_bytes())?;
+    Ok(Ok(next))
 }
 
 impl WriteSession {

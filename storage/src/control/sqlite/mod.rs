@@ -1,7 +1,9 @@
 //! The control topic embedded in a SQLite file: an append-only history of definitions. The active log never changes there.
 //!
 //! Compare-and-set: a change reads the history to its end, decides, and inserts the next sequence number. A change that
-//! finds its number taken retries.
+//! finds its number taken retries. Revoked codes are in a table of their own (`revocations`).
+
+mod revocations;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,12 +12,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
-use schemas::{Budget, BudgetId, LogRef, SecretFingerprint, StoredBudget};
+use schemas::{
+    Budget, BudgetId, LogRef, RevokedCodes, SecretFingerprint, SerialSet, StoredBudget,
+    StoredRevocations,
+};
 use tokio::sync::{Mutex, watch};
 
+use self::revocations::RevocationWatcher;
 use super::{
-    ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, DefinitionError, Deletion,
-    SecretRecord,
+    ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, CodeRevocations, DefinitionError,
+    Deletion, RevokeError, SecretRecord,
 };
 use crate::sqlite::{self, Durability, Schema, Worker};
 
@@ -45,12 +51,15 @@ const SECRET_TABLE: &str = "
     ) STRICT;
 ";
 
-/// The control topic in one SQLite file. Changes by other processes become visible at the next change by this one.
+/// The control topic in one SQLite file. Definitions that another process changes become
+/// visible at the next change by this one; codes that it revokes, at once.
 pub struct SqliteControlTopic {
     database: Worker,
     state: Arc<State>,
     active_log: watch::Sender<Option<LogRef>>,
     secret: watch::Sender<Option<SecretFingerprint>>,
+    revoked: watch::Sender<RevokedCodes>,
+    _revocations: RevocationWatcher,
     /// Serializes the changes of this process.
     changing: Mutex<()>,
 }
@@ -87,6 +96,8 @@ impl SqliteControlTopic {
             read_secret(&connection).map_err(|error| SqliteOpenError::unusable(path, error))?;
         let state = State { history: ArcSwap::default(), changed: watch::Sender::new(()) };
         state.read_new(&connection).map_err(|fault| SqliteOpenError::unusable(path, fault))?;
+        let revoked = watch::Sender::default();
+        let watcher = RevocationWatcher::start(path, revoked.clone())?;
         let database = Worker::start("definitions", connection)
             .map_err(|error| SqliteOpenError::unusable(path, error))?;
         Ok(Self {
@@ -94,6 +105,8 @@ impl SqliteControlTopic {
             state: Arc::new(state),
             active_log: watch::Sender::new(None),
             secret: watch::Sender::new(secret),
+            revoked,
+            _revocations: watcher,
             changing: Mutex::default(),
         })
     }
@@ -164,6 +177,28 @@ impl SecretRecord for SqliteControlTopic {
         let recorded = self.on_thread(record).await?;
         self.secret.send_replace(Some(recorded.clone()));
         Ok(recorded)
+    }
+}
+
+#[async_trait]
+impl CodeRevocations for SqliteControlTopic {
+    fn subscribe_revoked(&self) -> watch::Receiver<RevokedCodes> {
+        self.revoked.subscribe()
+    }
+
+    async fn revoke(
+        &self,
+        budget: &BudgetId,
+        serials: &SerialSet,
+    ) -> Result<SerialSet, RevokeError> {
+        let (id, wanted) = (budget.clone(), serials.clone());
+        let revoke = move |_: &State, connection: &mut Connection| {
+            Ok(revocations::revoke(connection, &id, &wanted)?)
+        };
+        let revoked = self.on_thread(revoke).await??;
+        let stored = StoredRevocations::Understood(revoked.clone());
+        self.revoked.send_if_modified(|known| known.add(budget, stored));
+        Ok(revoked)
     }
 }
 
@@ -309,7 +344,7 @@ mod tests {
     use super::*;
     use crate::control::{define, freeze};
 
-    const FUTURE: &str = include_str!("../../../schemas/tests/golden/future_definition.json");
+    const FUTURE: &str = include_str!("../../../../schemas/tests/golden/future_definition.json");
 
     fn rows(path: &Path) -> Vec<String> {
         let connection = Connection::open(path).unwrap();
