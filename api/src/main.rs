@@ -57,19 +57,19 @@ async fn run(args: &Args) -> anyhow::Result<()> {
 
     let admin = AdminGuard::new(&config.own.admin, metrics)?;
     tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
-    // Reads are counted by each process.
-    let limits = RequestLimits::new(
-        &config.own.limits,
-        admin.clone(),
-        Arc::<LocalCounters>::default(),
-        metrics,
-    )?;
     let proxies = config.own.admin.trusted_proxies.clone();
     let store = Arc::new(DeferredStore::new());
     let hasher = config.storage.hasher()?;
+    let control = config.storage.open_control_topic()?;
     let admission = Admission::new(&config.own.identity, &hasher, admin.clone(), metrics)?;
     tokio::spawn(admission.clone().refresh_keys(stop.clone()));
-    let control = config.storage.open_control_topic()?;
+    // Reads are counted by each process.
+    let limits = RequestLimits::new(
+        &config.own.limits,
+        admission.authenticator().clone(),
+        Arc::<LocalCounters>::default(),
+        metrics,
+    )?;
     let deps = ApiDeps {
         store: store.clone(),
         cache: config.storage.open_cache().await,

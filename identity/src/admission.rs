@@ -83,6 +83,11 @@ impl Admission {
         })
     }
 
+    /// Returns what verifies the credentials of this process.
+    pub fn authenticator(&self) -> &Authenticator {
+        &self.authenticator
+    }
+
     /// Keeps the identity provider's keys up to date, until `stop`.
     pub async fn refresh_keys(self, stop: CancellationToken) {
         self.authenticator.refresh_keys(stop).await;
@@ -93,7 +98,7 @@ impl Admission {
         rule != IdentityRule::Token || self.authenticator.token_issuer().is_some()
     }
 
-    /// Returns for whom a request may act in a budget.
+    /// Returns for whom a request may act in a budget. Wrong credentials count as a failure of the client's address.
     ///
     /// # Errors
     /// When the credentials are missing or invalid, or do not allow the request.
@@ -103,19 +108,33 @@ impl Admission {
         presented: &PresentedCredentials,
         access: Access,
     ) -> Result<Asker, Problem> {
+        self.find_asker(budget, presented, access)
+            .map_err(|refusal| self.refuse(refusal, presented))
+    }
+
+    fn refuse(&self, refusal: Refusal, presented: &PresentedCredentials) -> Problem {
+        match refusal {
+            Refusal::Credentials(fault) => self.authenticator.refuse(fault, presented),
+            Refusal::Request(problem) => problem,
+        }
+    }
+
+    fn find_asker(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+        access: Access,
+    ) -> Result<Asker, Refusal> {
         let Some(issuer) = self.issuer(budget.identity)? else { return Ok(Asker::Unproven) };
         let now_s = now_ms() / 1_000;
-        let refused = |fault: CredentialFault| fault.problem();
-        let principal = match self.authenticator.authenticate(presented, now_s).map_err(refused)? {
-            Principal::Anonymous => {
-                match self.person_of_cookies(budget, presented, now_s).map_err(refused)? {
-                    Some(_) if access == Access::Write && !is_own_page(presented) => {
-                        return Err(cross_site());
-                    }
-                    Some(person) => Principal::Person(person),
-                    None => Principal::Anonymous,
+        let principal = match self.authenticator.authenticate(presented, now_s)? {
+            Principal::Anonymous => match self.person_of_cookies(budget, presented, now_s)? {
+                Some(_) if access == Access::Write && !is_own_page(presented) => {
+                    return Err(cross_site().into());
                 }
-            }
+                Some(person) => Principal::Person(person),
+                None => Principal::Anonymous,
+            },
             principal => principal,
         };
         match principal {
@@ -125,8 +144,11 @@ impl Admission {
                 Ok(on_behalf(issuer, &name, budget, access))
             }
             Principal::Administrator { .. } => Err(Problem::new(ProblemKind::Forbidden)
-                .detail("persons' submissions are for the roles `submitter` and `admin`")),
-            Principal::Anonymous => Err(credentials_required(how_to_get_credentials(budget))),
+                .detail("persons' submissions are for the roles `submitter` and `admin`")
+                .into()),
+            Principal::Anonymous => {
+                Err(credentials_required(how_to_get_credentials(budget)).into())
+            }
         }
     }
 
@@ -139,7 +161,31 @@ impl Admission {
         if budget.identity.is_named_by_client() {
             return cookie::person(presented.cookies());
         }
-        self.asker(budget, presented, Access::Read).ok()?.own_person().ok()
+        self.find_asker(budget, presented, Access::Read).ok()?.own_person().ok()
+    }
+
+    /// Returns the person of a posted form, as [`person_of_page`](Self::person_of_page). Wrong credentials count as a
+    /// failure of the client's address.
+    ///
+    /// # Errors
+    /// When the credentials are missing, invalid or no person's.
+    pub fn person_of_form(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+    ) -> Result<Option<PersonId>, Problem> {
+        if budget.identity.is_named_by_client() {
+            return Ok(cookie::person(presented.cookies()));
+        }
+        match self.find_asker(budget, presented, Access::Read) {
+            Ok(asker) => Ok(asker.own_person().ok()),
+            Err(Refusal::Credentials(fault)) => {
+                let problem = self.authenticator.refuse(fault, presented);
+                // Whoever has no valid session is asked for a code, unless there were too many failures.
+                if problem.kind() == ProblemKind::Unauthorized { Ok(None) } else { Err(problem) }
+            }
+            Err(Refusal::Request(_)) => Ok(None),
+        }
     }
 
     /// Returns who vouches for the persons of a rule; `None` if nobody does.
@@ -184,14 +230,34 @@ impl Admission {
     }
 }
 
+/// Why a request may act for nobody.
+enum Refusal {
+    /// Its credentials prove nobody.
+    Credentials(CredentialFault),
+    /// It has none, or they do not allow it.
+    Request(Problem),
+}
+
+impl From<CredentialFault> for Refusal {
+    fn from(fault: CredentialFault) -> Self {
+        Self::Credentials(fault)
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Request(problem)
+    }
+}
+
 /// Whoever acts for others is in the log, once for each request.
 fn on_behalf(issuer: Arc<str>, by: &str, budget: &Budget, access: Access) -> Asker {
     tracing::info!(by, budget = %budget.id, ?access, "request on behalf of persons");
     Asker::OnBehalf { issuer }
 }
 
-fn person_asker(budget: &Budget, issuer: Arc<str>, person: &Person) -> Result<Asker, Problem> {
-    let forbidden = |detail| Err(Problem::new(ProblemKind::Forbidden).detail(detail));
+fn person_asker(budget: &Budget, issuer: Arc<str>, person: &Person) -> Result<Asker, Refusal> {
+    let forbidden = |detail| Err(Problem::new(ProblemKind::Forbidden).detail(detail).into());
     if person.issuer != issuer {
         return forbidden("the token is of another kind than the budget's identity rule asks for");
     }
@@ -200,10 +266,8 @@ fn person_asker(budget: &Budget, issuer: Arc<str>, person: &Person) -> Result<As
         return forbidden("the token is not for this budget");
     }
     match PersonId::of_issuer(&issuer, &person.subject) {
-        Ok(id) => {
-            Ok(Asker::Person { person: id, issuer, organisation: person.organisation.clone() })
-        }
-        Err(_) => Err(CredentialFault::Claims.problem()),
+        Ok(id) => Ok(Asker::Person { person: id, issuer }),
+        Err(_) => Err(CredentialFault::Claims.into()),
     }
 }
 

@@ -16,8 +16,6 @@ pub enum Asker {
         person: PersonId,
         /// Who vouches for the person.
         issuer: Arc<str>,
-        /// The organisation to which the person belongs, as the issuer says.
-        organisation: Option<String>,
     },
     /// For each subject of the issuer: a service or an administrator.
     OnBehalf {

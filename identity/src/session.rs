@@ -58,7 +58,7 @@ impl Admission {
         headers: &HeaderMap,
     ) -> Result<OpenedSession, Problem> {
         let (method, subject) = match (budget.identity, code) {
-            (IdentityRule::Code, Some(code)) => (CODE, self.holder(budget, code)?),
+            (IdentityRule::Code, Some(code)) => (CODE, self.holder(budget, code, presented)?),
             (IdentityRule::Code, None) => {
                 return Err(Problem::new(ProblemKind::Malformed)
                     .detail("this budget needs a personal code")
@@ -98,12 +98,20 @@ impl Admission {
         Ok(OpenedSession { token, expires_at, person, cookies })
     }
 
-    /// Returns the serial number of a code.
-    fn holder(&self, budget: &Budget, code: &str) -> Result<String, Problem> {
-        let serial = CodeKey::new(&self.hasher, &budget.id).verify(code);
-        serial
-            .map(|serial| serial.to_string())
-            .ok_or_else(|| credentials_required("the code is not valid for this budget"))
+    /// Returns the serial number of a code. A wrong code counts as a failure of the client's address.
+    fn holder(
+        &self,
+        budget: &Budget,
+        code: &str,
+        presented: &PresentedCredentials,
+    ) -> Result<String, Problem> {
+        match CodeKey::new(&self.hasher, &budget.id).verify(code) {
+            Some(serial) => Ok(serial.to_string()),
+            None => {
+                self.authenticator.count_failure(presented)?;
+                Err(credentials_required("the code is not valid for this budget"))
+            }
+        }
     }
 
     /// Returns the anonymous person who asks, or a new one.

@@ -61,14 +61,15 @@ async fn run(args: &Args) -> anyhow::Result<()> {
 
     let admin = AdminGuard::new(&config.own.admin, metrics)?;
     tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
-    let counters = config.storage.open_limit_counters().await;
-    let limits = RequestLimits::new(&config.own.limits, admin.clone(), counters, metrics)?;
     let proxies = config.own.admin.trusted_proxies.clone();
     let log = Arc::new(DeferredLog::new());
     let hasher = config.storage.hasher()?;
+    let control = config.storage.open_control_topic()?;
     let admission = Admission::new(&config.own.identity, &hasher, admin.clone(), metrics)?;
     tokio::spawn(admission.clone().refresh_keys(stop.clone()));
-    let control = config.storage.open_control_topic()?;
+    let counters = config.storage.open_limit_counters().await;
+    let authenticator = admission.authenticator().clone();
+    let limits = RequestLimits::new(&config.own.limits, authenticator, counters, metrics)?;
     let deps = IngestDeps {
         log: log.clone(),
         definitions: Arc::clone(&control.definitions),

@@ -41,7 +41,7 @@ function build({ requests: { per_minute: perMinute, administrators }, failures }
     make(
       "p",
       { class: "hint" },
-      `A minute: ${perMinute} requests of each administrator, ${failures.per_minute} wrong tokens of each address. ` +
+      `A minute: ${perMinute} requests of each administrator, ${failures.per_minute} wrong tokens or codes of each address. ` +
         "Each process counts on its own.",
     ),
     table("Requests left of each administrator", ["Name", "Role", "Left", "All restored in"], rows),

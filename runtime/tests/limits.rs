@@ -22,6 +22,7 @@ use runtime::limits::{
     WriteLimit, limit_write,
 };
 use runtime::metrics::Metrics;
+use runtime::principal::{Authenticator, IdentityConfig, SessionKey};
 use tokio::time::advance;
 use tower::ServiceExt;
 
@@ -66,8 +67,10 @@ fn fixture(limit: &str) -> Fixture {
     let config = reader.finish(config).unwrap();
     let metrics = Metrics::new("test");
     let guard = AdminGuard::new(&defaults(AdminConfig::read), &metrics).unwrap();
+    let (identity, key) = (defaults(IdentityConfig::read), SessionKey::new(&[1; 32]));
+    let authenticator = Authenticator::new(&identity, key, guard, &metrics).unwrap();
     let shared = Arc::new(Switchable::default());
-    let limits = RequestLimits::new(&config, guard, shared.clone(), &metrics).unwrap();
+    let limits = RequestLimits::new(&config, authenticator, shared.clone(), &metrics).unwrap();
     let (class, charging) = (EndpointClass::Submission, ChargeTiming::ByHandler);
     let write = async |ticket: LimitTicket| match ticket.charge(&[(PERSON, 1)], 1).await {
         Ok(()) => "accepted".into_response(),

@@ -26,7 +26,7 @@ use runtime::process::Process;
 use runtime::telemetry::LogFormat;
 use schemas::PersonKeyHasher;
 use storage::cache::Cache;
-use storage::config::{LogHandles, StorageConfig, StoreHandles};
+use storage::config::{LogHandles, StoreHandles};
 use storage::control::{ControlTopic, record_secret, wait_until_loaded};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
@@ -89,11 +89,8 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
         tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
         // First: a secret is created only where there is no data.
         let hasher = config.storage.hasher()?;
-        let admission = Admission::new(&config.identity, &hasher, admin.clone(), metrics)?;
-        tokio::spawn(admission.clone().refresh_keys(stop.clone()));
-        let counters = config.storage.open_limit_counters().await;
-        let limits = RequestLimits::new(&config.limits, admin.clone(), counters, metrics)?;
-        let backends = Backends::open(&config.storage, hasher, admin, limits, admission).await?;
+        let backends = Backends::open(config, hasher, admin, metrics).await?;
+        tokio::spawn(backends.ingest.admission.clone().refresh_keys(stop.clone()));
         backends.start_services(config, metrics, health, stop, stop_processor.clone()).await
     };
     // An unreachable backend must not delay a requested stop.
@@ -141,16 +138,20 @@ struct Backends {
 
 impl Backends {
     async fn open(
-        storage: &StorageConfig,
+        config: &RunConfig,
         hasher: PersonKeyHasher,
         admin: AdminGuard,
-        limits: RequestLimits,
-        admission: Admission,
+        metrics: &Metrics,
     ) -> Result<Self, RunError> {
+        let storage = &config.storage;
         storage.ensure_control_topic().await?;
         let control = storage.open_control_topic()?;
         wait_until_loaded(control.active_log.as_ref()).await;
         record_secret(control.secret.as_ref(), &hasher).await?;
+        let admission = Admission::new(&config.identity, &hasher, admin.clone(), metrics)?;
+        let authenticator = admission.authenticator().clone();
+        let counters = storage.open_limit_counters().await;
+        let limits = RequestLimits::new(&config.limits, authenticator, counters, metrics)?;
         let store = storage.open_store().await?;
         let first_log = storage.first_log();
         let registry =

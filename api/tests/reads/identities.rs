@@ -21,6 +21,10 @@ const COOKIE: (&str, &str) = ("cookie", "allocator_person=a-AAAAAAAAAAAAAAAAAAAA
 
 /// A server with a tokens file and an identity provider.
 fn server(rule: IdentityRule) -> (TestServer, TempDir) {
+    server_with(rule, &[])
+}
+
+fn server_with(rule: IdentityRule, settings: &[(&str, &str)]) -> (TestServer, TempDir) {
     let dir = TempDir::new().unwrap();
     let (tokens, keys) = (dir.path().join("tokens"), dir.path().join("keys.json"));
     let lines = [
@@ -29,11 +33,12 @@ fn server(rule: IdentityRule) -> (TestServer, TempDir) {
     ];
     std::fs::write(&tokens, lines.join("\n")).unwrap();
     std::fs::write(&keys, provider::key_set()).unwrap();
-    let server = TestServer::with_settings(&[
+    let own = [
         ("admin.tokens_file", tokens.to_str().unwrap()),
         ("identity.token_issuer", provider::ISSUER),
         ("identity.token_keys", keys.to_str().unwrap()),
-    ]);
+    ];
+    let server = TestServer::with_settings(&[&own, settings].concat());
     server.definitions.put(Budget { identity: rule, ..budget("town") });
     (server, dir)
 }
@@ -123,6 +128,56 @@ async fn where_codes_count_the_page_asks_for_one_and_with_a_session_for_that_of_
     assert!(!mine.text.contains(&code));
     let budget = server.get("/budgets/town").await;
     assert!(budget.text.contains("\"sends\":\"form\"") && !budget.text.contains(field));
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_tokens_are_limited_by_address_and_lock_no_right_one_out() {
+    let (server, _dir) = server(IdentityRule::Code);
+    let serial = Serial::new(1).unwrap().to_string();
+    put(&server, "code", &serial);
+    let client = ("x-forwarded-for", "192.0.2.1");
+    let mut statuses = Vec::new();
+    for path in [ME, "/v1/budgets/town/submissions/00001"].iter().cycle().take(13) {
+        let headers = [("authorization", "Bearer wrong"), client];
+        statuses.push(status(&server, path, &headers).await);
+    }
+    assert_eq!(statuses, [[401; 10].as_slice(), &[429; 3]].concat());
+    let right = session(&server, "code", &serial, "town");
+    assert_eq!(status(&server, ME, &[("authorization", &right), client]).await, 200);
+    // Administrators' routes count the same failures, and a right token passes there too.
+    let whoami = "/v1/admin/whoami";
+    assert_eq!(status(&server, whoami, &[("authorization", "Bearer wrong"), client]).await, 429);
+    let viewer = format!("Bearer {VIEWER}");
+    assert_eq!(status(&server, whoami, &[("authorization", &viewer), client]).await, 200);
+    let elsewhere = ("x-forwarded-for", "192.0.2.2");
+    assert_eq!(status(&server, ME, &[("authorization", "Bearer wrong"), elsewhere]).await, 401);
+}
+
+#[tokio::test]
+async fn reads_of_one_organisation_share_a_limit() {
+    let limit = ("limits.extra", "group organisation fixed-window 2/1d on=read");
+    let (server, _dir) = server_with(IdentityRule::Token, &[limit]);
+    put(&server, provider::ISSUER, "s-1");
+    tokio::spawn(server.admission.clone().refresh_keys(CancellationToken::new()));
+    let token = |subject: &str, organisation: &str| {
+        let mut claims = provider::claims(now_ms() / 1_000);
+        claims["sub"] = subject.into();
+        claims["organisation"] = organisation.into();
+        format!("Bearer {}", provider::signed(&claims))
+    };
+    let read = async |token: &str| {
+        let client = ("x-forwarded-for", "192.0.2.1");
+        status(&server, ME, &[("authorization", token), client]).await
+    };
+    let warm_up = token("s-1", "another");
+    while read(&warm_up).await == 503 {
+        // The background task announces nothing: a pause between two tries.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (one, two) = (token("s-1", "school"), token("s-2", "school"));
+    assert_eq!([read(&one).await, read(&two).await], [200, 404]);
+    assert_eq!([read(&one).await, read(&two).await], [429, 429]);
+    assert_eq!(read(&token("s-1", "library")).await, 200);
 }
 
 #[tokio::test(start_paused = true)]

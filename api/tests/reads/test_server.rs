@@ -127,8 +127,9 @@ impl TestServer {
         let metrics = Metrics::new("api");
         let admin = AdminGuard::new(&admin, &metrics).unwrap();
         let counters = Arc::<LocalCounters>::default();
-        let limits = RequestLimits::new(&limits, admin.clone(), counters, &metrics).unwrap();
         let admission = Admission::new(&identity, &hasher, admin.clone(), &metrics).unwrap();
+        let authenticator = admission.authenticator().clone();
+        let limits = RequestLimits::new(&limits, authenticator, counters, &metrics).unwrap();
         let deps = ApiDeps {
             store: decorate(Arc::clone(&store)),
             cache: cache.clone(),

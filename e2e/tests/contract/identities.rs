@@ -15,6 +15,7 @@ on_both!(
     an_anonymous_person_is_one_over_cookie_and_session,
     a_person_reads_and_changes_nobody_elses_submission,
     a_wrong_code_opens_no_session,
+    no_forged_credential_is_accepted_by_any_route,
     a_budget_of_an_unknown_provider_cannot_be_defined,
 );
 
@@ -142,6 +143,63 @@ async fn a_wrong_code_opens_no_session(system: &System) -> Result<()> {
     let own = json!({"allocation": {"c0": 100}});
     write(system, Method::PUT, &me(&budget), &[], &own).await?.problem(401, "unauthorized")?;
     Ok(())
+}
+
+async fn no_forged_credential_is_accepted_by_any_route(system: &System) -> Result<()> {
+    let budget = define(system, "forged", "anonymous").await?;
+    let elsewhere = define(system, "elsewhere", "anonymous").await?;
+    let (token, _) = session(system, &budget).await?;
+    let (other, _) = session(system, &elsewhere).await?;
+    let parts = |token: &str| -> Vec<String> {
+        token.trim_start_matches("Bearer ").split('.').map(str::to_owned).collect()
+    };
+    let (own, other) = (parts(&token), parts(&other));
+    let (header, payload, signature) = (&own[0], &own[1], &own[2]);
+    let swapped: String = signature.chars().rev().collect();
+    let forged = [
+        "x".to_owned(),
+        "..".to_owned(),
+        format!("{header}.{payload}"),
+        format!("{header}.{payload}."),
+        format!("{header}.{payload}.{signature}x"),
+        format!("{header}.{payload}.{swapped}"),
+        format!("{header}.{payload}.{signature}.{signature}"),
+        format!("{header}.{}.{signature}", other[1]),
+        format!("{header}.{payload}.{}", other[2]),
+        // {"alg":"none"} and {"alg":"HS256","typ":"JWT","kid":"x"}
+        format!("eyJhbGciOiJub25lIn0.{payload}."),
+        format!("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6IngifQ.{payload}.{signature}"),
+        "A".repeat(5_000),
+    ];
+    let submissions = format!("/v1/budgets/{budget}/submissions");
+    let (named, batch) = (format!("{submissions}/p-1"), format!("{submissions}/batch"));
+    let own = json!({"allocation": {"c0": 100}});
+    for forged in &forged {
+        let bearer = format!("Bearer {forged}");
+        let headers = [("authorization", bearer.as_str())];
+        for (method, path, body) in [
+            (Method::PUT, me(&budget), own.clone()),
+            (Method::DELETE, me(&budget), own.clone()),
+            (Method::POST, submissions.clone(), own.clone()),
+            (Method::DELETE, named.clone(), own.clone()),
+            (Method::POST, batch.clone(), json!([])),
+            (Method::POST, format!("/v1/budgets/{budget}/session"), json!({})),
+        ] {
+            let answer = write(system, method, &path, &headers, &body).await?;
+            let what = || format!("{path} takes {forged:.60}");
+            answer.problem(401, "unauthorized").with_context(what)?;
+            let challenge = answer.header("www-authenticate");
+            ensure!(challenge == "Bearer error=\"invalid_token\"", "{challenge}");
+        }
+        for path in [me(&budget), named.clone()] {
+            read(system, &path, &headers).await?.problem(401, "unauthorized")?;
+        }
+    }
+    // However many were wrong, a right one passes.
+    let headers = [("authorization", token.as_str())];
+    write(system, Method::PUT, &me(&budget), &headers, &own).await?.expect(202)?;
+    let counted = Totals::from_allocations(2, &[vec![10_000, 0]]);
+    system.wait_until_shown(&budget, &counted, VISIBLE_TIMEOUT).await
 }
 
 async fn a_budget_of_an_unknown_provider_cannot_be_defined(system: &System) -> Result<()> {

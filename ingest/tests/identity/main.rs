@@ -226,6 +226,109 @@ async fn codes_in_forms_are_limited_as_attempts_to_sign_in() {
 }
 
 #[tokio::test]
+async fn persons_of_one_organisation_share_a_limit_and_others_do_not() {
+    let limit = ("limits.extra", "group organisation fixed-window 3/1d on=submission");
+    let service = Service::with(IdentityRule::Token, &[limit]);
+    until_keys_are_read(&service).await;
+    let submit = async |subject: &str, organisation: Option<&str>| {
+        let mut claims = provider::claims(now_ms() / 1_000);
+        claims["sub"] = subject.into();
+        if let Some(organisation) = organisation {
+            claims["organisation"] = organisation.into();
+        }
+        let token = bearer(&provider::signed(&claims));
+        // Each from an address of its own.
+        let headers = [("authorization", token.as_str()), ("x-forwarded-for", "192.0.2.1")];
+        service.send(Method::PUT, ME, &headers, ALLOCATION).await
+    };
+    for subject in ["s-1", "s-2", "s-1"] {
+        let response = submit(subject, Some("school")).await;
+        response.accepted();
+        assert!(response.header("ratelimit-policy").unwrap().contains("\"group\";q=3;w=86400"));
+    }
+    for subject in ["s-1", "s-2", "s-3"] {
+        let refused = submit(subject, Some("school")).await;
+        let detail = refused.problem(429, "rate-limited");
+        assert!(detail.contains("`group`"), "{subject}: {detail}");
+    }
+    submit("s-3", Some("library")).await.accepted();
+    for _ in 0..4 {
+        let alone = submit("s-4", None).await;
+        alone.accepted();
+        assert!(!alone.header("ratelimit-policy").unwrap().contains("group"));
+    }
+    // Nobody is charged for a token that is not the provider's.
+    let mut claims = provider::claims(now_ms() / 1_000);
+    claims["organisation"] = "library".into();
+    claims["iss"] = "https://evil.example".into();
+    let forged = bearer(&provider::signed(&claims));
+    for _ in 0..4 {
+        let headers = [("authorization", forged.as_str()), ("x-forwarded-for", "192.0.2.9")];
+        service.send(Method::PUT, ME, &headers, ALLOCATION).await.problem(401, "unauthorized");
+    }
+    submit("s-3", Some("library")).await.accepted();
+}
+
+const CLIENT: (&str, &str) = ("x-forwarded-for", "192.0.2.1");
+
+#[tokio::test]
+async fn wrong_tokens_are_limited_by_address_and_lock_no_right_one_out() {
+    for rule in [IdentityRule::Anonymous, IdentityRule::Code, IdentityRule::Token] {
+        let service = Service::new(rule);
+        let right = bearer(&match rule {
+            IdentityRule::Anonymous => service.session(&[], "{}").await,
+            IdentityRule::Code => {
+                service.session(&[], &format!(r#"{{"code":"{}"}}"#, code(1))).await
+            }
+            _ => until_keys_are_read(&service).await,
+        });
+        let person = format!("{SUBMISSIONS}/s-1");
+        let routes = [
+            (Method::PUT, ME, ALLOCATION),
+            (Method::DELETE, ME, ""),
+            (Method::DELETE, person.as_str(), ""),
+            (Method::POST, SUBMISSIONS, ALLOCATION),
+            (Method::POST, BATCH, "[]"),
+        ];
+        let mut statuses = Vec::new();
+        for (method, path, body) in routes.iter().cycle().take(15).cloned() {
+            let headers = [("authorization", "Bearer wrong"), CLIENT];
+            let refused = service.send(method, path, &headers, body).await;
+            assert_eq!(refused.header("retry-after").is_some(), refused.status == 429);
+            statuses.push(refused.status.as_u16());
+        }
+        assert_eq!(statuses, [[401; 10].as_slice(), &[429; 5]].concat(), "{rule:?}");
+        // The holder of a right token at the same address; and whoever has none is told so.
+        let right = [("authorization", right.as_str()), CLIENT];
+        service.send(Method::PUT, ME, &right, ALLOCATION).await.accepted();
+        service.send(Method::PUT, ME, &[CLIENT], ALLOCATION).await.problem(401, "unauthorized");
+        let elsewhere = [("authorization", "Bearer wrong"), ("x-forwarded-for", "192.0.2.2")];
+        let refused = service.send(Method::PUT, ME, &elsewhere, ALLOCATION).await;
+        refused.problem(401, "unauthorized");
+    }
+}
+
+#[tokio::test]
+async fn wrong_codes_and_forged_cookies_are_failures_of_the_same_address() {
+    let service = Service::with(IdentityRule::Code, &[("limits.sign_in", "off")]);
+    let cookie = ("cookie", "allocator_session=wrong");
+    let script = ("accept", "application/json");
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        let wrong = service.send(Method::POST, SESSION, &[CLIENT], r#"{"code":"wrong"}"#).await;
+        statuses.push(wrong.status.as_u16());
+        let forged = service.send(Method::PUT, ME, &[cookie, OURS, CLIENT], ALLOCATION).await;
+        statuses.push(forged.status.as_u16());
+        let form = service.post_form("withdraw", &[cookie, script, CLIENT], "").await;
+        statuses.push(form.status.as_u16());
+    }
+    assert_eq!(statuses, [[401; 10].as_slice(), &[429; 2]].concat());
+    // A right code passes, and so does a session that has merely expired: its holder is asked for the code again.
+    let body = format!(r#"{{"code":"{}"}}"#, code(1));
+    service.session(&[CLIENT], &body).await;
+}
+
+#[tokio::test]
 async fn no_forged_token_reaches_the_log_by_any_route() {
     for rule in [IdentityRule::Anonymous, IdentityRule::Code, IdentityRule::Token] {
         let service = Service::new(rule);

@@ -27,6 +27,10 @@ pub struct Service {
 
 impl Service {
     pub fn new(rule: IdentityRule) -> Self {
+        Self::with(rule, &[])
+    }
+
+    pub fn with(rule: IdentityRule, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let line = |name, role, token| TokensFile::line(name, role, token);
         let lines =
@@ -34,14 +38,12 @@ impl Service {
         let (tokens, keys) = (dir.path().join("tokens"), dir.path().join("keys.json"));
         std::fs::write(&tokens, lines.join("\n")).unwrap();
         std::fs::write(&keys, provider::key_set()).unwrap();
-        let harness = Harness::with(
-            1_000,
-            &[
-                ("admin.tokens_file", tokens.to_str().unwrap()),
-                ("identity.token_issuer", provider::ISSUER),
-                ("identity.token_keys", keys.to_str().unwrap()),
-            ],
-        );
+        let own = [
+            ("admin.tokens_file", tokens.to_str().unwrap()),
+            ("identity.token_issuer", provider::ISSUER),
+            ("identity.token_keys", keys.to_str().unwrap()),
+        ];
+        let harness = Harness::with(1_000, &[&own, settings].concat());
         harness.edit_budget(|budget| budget.identity = rule);
         Self { harness, _dir: dir }
     }

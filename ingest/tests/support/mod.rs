@@ -82,7 +82,9 @@ impl Harness {
         let admin = AdminGuard::new(&admin, &metrics).unwrap();
         let admission = Admission::new(&identity, &hasher(), admin.clone(), &metrics).unwrap();
         let counters = Arc::<LocalCounters>::default();
-        let limits = RequestLimits::new(&limits, admin.clone(), counters, &metrics).unwrap();
+        let limits =
+            RequestLimits::new(&limits, admission.authenticator().clone(), counters, &metrics)
+                .unwrap();
         let deps = IngestDeps {
             log: log.clone(),
             definitions: definitions.clone(),

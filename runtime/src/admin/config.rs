@@ -17,8 +17,8 @@ settings! {
         /// Maximum requests of one administrator per minute and process; further ones are answered 429.
         pub requests_per_minute: NonZeroU32 = "admin.requests_per_minute", default "500",
             unit "requests", parse positive;
-        /// Maximum attempts with a wrong token per minute, client address and process; further ones are answered 429. A
-        /// valid token is always accepted.
+        /// Maximum attempts with a wrong token or personal code per minute, client address and process, on the routes of
+        /// administrators and of persons; further ones are answered 429. A valid token is always accepted.
         pub failures_per_minute: NonZeroU32 = "admin.failures_per_minute", default "10",
             unit "attempts", parse positive;
         /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted when anything is counted or limited per

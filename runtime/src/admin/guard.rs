@@ -1,5 +1,6 @@
 //! The middleware of administrator routes: authorizes, applies the rate limits and writes the request record.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,6 +72,14 @@ impl AdminGuard {
     /// Returns the attempts with a wrong token allowed per client address, minute and process.
     pub fn failures_per_minute(&self) -> NonZeroU32 {
         self.0.failures_per_minute
+    }
+
+    /// Counts an attempt with a wrong token or code from an address, on any route of this process.
+    ///
+    /// # Errors
+    /// If the address has made too many.
+    pub(crate) fn count_failure(&self, address: IpAddr) -> Result<(), Problem> {
+        self.0.count_failure(address)
     }
 
     /// Returns the proxies whose `X-Forwarded-For` is trusted.
@@ -165,15 +174,17 @@ impl Inner {
                 self.count(principal)?;
             }
             Refusal::WrongToken => {
-                let detail = "too many attempts with a wrong token from this address";
-                self.limits
-                    .count_failure(record.client)
-                    .map_err(|problem| problem.detail(detail))?;
+                self.count_failure(record.client)?;
             }
             // No guess: a page of another site can make a browser send these.
             Refusal::NoToken | Refusal::NotLocal => {}
         }
         Err(refusal.problem())
+    }
+
+    fn count_failure(&self, address: IpAddr) -> Result<(), Problem> {
+        let detail = "too many attempts with a wrong token or code from this address";
+        self.limits.count_failure(address).map_err(|problem| problem.detail(detail))
     }
 
     fn count(&self, principal: &Principal) -> Result<Verdict, Problem> {

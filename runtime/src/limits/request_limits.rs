@@ -13,8 +13,9 @@ use super::metrics::LimitMetrics;
 use super::policy::{ClientClass, EndpointClass, OutageMode, Policy, Scope};
 use super::subject::{PersonHash, Subject};
 use super::verdict::{Source, Verdict};
-use crate::admin::AdminGuard;
+use crate::clock::now_ms;
 use crate::metrics::{Metrics, MetricsError};
+use crate::principal::Authenticator;
 use crate::problem::{Problem, ProblemKind};
 
 /// `Retry-After` of a request that is refused because the shared counters are unreachable.
@@ -27,8 +28,8 @@ pub struct RequestLimits(Arc<Inner>);
 struct Inner {
     policies: Vec<Arc<Policy>>,
     instances: u32,
-    /// Tells clients with a valid token, and proxies that name their clients.
-    guard: AdminGuard,
+    /// Tells clients with a valid token, proxies that name their clients, and the organisation of a person's token.
+    authenticator: Authenticator,
     /// Counters of reads: each process counts on its own.
     reads: LocalCounters,
     shared: Arc<dyn SharedCounters>,
@@ -45,14 +46,14 @@ impl RequestLimits {
     /// If a metric's name is taken.
     pub fn new(
         config: &LimitsConfig,
-        guard: AdminGuard,
+        authenticator: Authenticator,
         shared: Arc<dyn SharedCounters>,
         metrics: &Metrics,
     ) -> Result<Self, MetricsError> {
         Ok(Self(Arc::new(Inner {
             policies: config.policies.clone(),
             instances: config.instances,
-            guard,
+            authenticator,
             reads: LocalCounters::default(),
             shared,
             fallback: LocalCounters::default(),
@@ -64,7 +65,8 @@ impl RequestLimits {
     /// Returns whom a request counts against, and the policies that apply. Inserts the [`Client`](crate::client::Client)
     /// into its extensions.
     pub(super) fn applicable(&self, class: EndpointClass, request: &mut Parts) -> Applicable {
-        let network = self.0.guard.trusted_proxies().note_client(request).network();
+        let authenticator = &self.0.authenticator;
+        let network = authenticator.admin().trusted_proxies().note_client(request).network();
         let of_class = |policy: &&Arc<Policy>| {
             policy.endpoints.contains(&class)
                 && (policy.scope != Scope::Address || network.is_known())
@@ -73,11 +75,17 @@ impl RequestLimits {
             self.0.policies.iter().filter(of_class).cloned().collect();
         // Almost no reader has a token: it is looked at only if a policy could apply.
         if !policies.is_empty() {
-            let is_trusted = self.0.guard.trusts(request);
+            let is_trusted = authenticator.admin().trusts(request);
             let clients = if is_trusted { ClientClass::Trusted } else { ClientClass::Public };
             policies.retain(|policy| policy.clients == clients);
         }
-        Applicable { class, network, policies }
+        // A signature is verified only for a limit that needs it.
+        let organisation = policies
+            .iter()
+            .any(|policy| policy.scope == Scope::Organisation)
+            .then(|| authenticator.organisation(&request.headers, now_ms() / 1_000))
+            .flatten();
+        Applicable { class, network, organisation, policies }
     }
 
     /// Charges a read to the counters of this process; `None` if no policy applies.
@@ -183,6 +191,8 @@ impl std::fmt::Debug for RequestLimits {
 pub(super) struct Applicable {
     class: EndpointClass,
     network: crate::client::ClientNetwork,
+    /// The organisation of the request's token.
+    organisation: Option<Arc<str>>,
     policies: Vec<Arc<Policy>>,
 }
 
@@ -196,8 +206,8 @@ impl Applicable {
     fn charges(&self, people: &[(PersonHash, u32)], items: u32) -> Vec<Charge> {
         let mut charges = Vec::with_capacity(self.policies.len());
         let mut charge = |policy: &Arc<Policy>, person: Option<PersonHash>, items: u32| {
-            // Organisations are not known yet: no credential names one.
-            let subject = Subject { network: self.network, person, organisation: None };
+            let organisation = self.organisation.clone();
+            let subject = Subject { network: self.network, person, organisation };
             if let Some(key) = subject.key(policy.scope, self.class) {
                 charges.push(Charge::new(Arc::clone(policy), key, policy.cost(items)));
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use prometheus::IntCounterVec;
 use tokio_util::sync::CancellationToken;
 
@@ -9,8 +10,9 @@ use super::config::IdentityConfig;
 use super::sessions::SessionKey;
 use super::token_verifier::TokenVerifier;
 use super::{CredentialFault, Person, PresentedCredentials, Principal};
-use crate::admin::{AdminGuard, Role};
+use crate::admin::{AdminGuard, Role, bearer_token};
 use crate::metrics::{Metrics, MetricsError};
+use crate::problem::Problem;
 
 /// Why an authenticator cannot be created.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +80,19 @@ impl Authenticator {
         self.0.tokens.as_ref().map(|tokens| &**tokens.issuer())
     }
 
+    /// Returns the guard of administrators, whose tokens are accepted too.
+    pub fn admin(&self) -> &AdminGuard {
+        &self.0.admin
+    }
+
+    /// Returns the organisation of a request's token; `None` without a valid token of the identity provider that names one.
+    ///
+    /// For limits alone: an invalid token is refused, and counted, by the route that takes it.
+    pub(crate) fn organisation(&self, headers: &HeaderMap, now_s: u64) -> Option<Arc<str>> {
+        let (tokens, token) = (self.0.tokens.as_ref()?, bearer_token(headers)?);
+        tokens.verify(token, now_s).ok()?.organisation.map(Arc::from)
+    }
+
     /// Keeps the identity provider's keys up to date, until `stop`. Does nothing if none is configured.
     pub async fn refresh_keys(self, stop: CancellationToken) {
         if let Some(tokens) = self.0.tokens.clone() {
@@ -107,6 +122,21 @@ impl Authenticator {
     /// Why the session is not accepted.
     pub fn session(&self, token: &[u8], now_s: u64) -> Result<Person, CredentialFault> {
         self.0.sessions.verify(token, now_s).inspect_err(|fault| self.count(*fault))
+    }
+
+    /// Returns the problem of a request whose credentials were refused. A guess counts as a failure of its address.
+    pub fn refuse(&self, fault: CredentialFault, presented: &PresentedCredentials) -> Problem {
+        let counted = if fault.is_guess() { self.count_failure(presented) } else { Ok(()) };
+        counted.err().unwrap_or_else(|| fault.problem())
+    }
+
+    /// Counts a wrong token or code as a failure of the client's address, together with those on administrators' routes.
+    ///
+    /// # Errors
+    /// If the address has made too many. Right credentials are accepted from it still.
+    pub fn count_failure(&self, presented: &PresentedCredentials) -> Result<(), Problem> {
+        let address = presented.network().address();
+        address.map_or(Ok(()), |address| self.0.admin.count_failure(address))
     }
 
     fn of_token(&self, token: &[u8], now_s: u64) -> Result<Principal, CredentialFault> {

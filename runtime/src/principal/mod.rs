@@ -132,6 +132,18 @@ impl CredentialFault {
         }
     }
 
+    /// Whether the credentials may be a guess: nobody who could sign has made them.
+    const fn is_guess(self) -> bool {
+        match self {
+            Self::Malformed | Self::UnknownKey | Self::Signature => true,
+            Self::Claims
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::OtherService
+            | Self::NoKeys => false,
+        }
+    }
+
     /// Returns the problem to respond with.
     pub fn problem(self) -> Problem {
         match self {

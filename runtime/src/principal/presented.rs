@@ -9,6 +9,7 @@ use http::request::Parts;
 
 use super::same_origin::RequestOrigin;
 use crate::admin::{bearer_token, is_local};
+use crate::client::{Client, ClientNetwork};
 
 /// The credentials that a request carries.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct PresentedCredentials {
     cookies: Vec<String>,
     origin: RequestOrigin,
     is_local: bool,
+    /// Known on routes with limits, which note the client.
+    network: ClientNetwork,
 }
 
 impl std::fmt::Debug for PresentedCredentials {
@@ -38,6 +41,7 @@ impl PresentedCredentials {
             // Credentials decide; only a request without any may be one of the same machine.
             is_local: bearer.is_none() && cookies.is_empty() && is_local(parts),
             origin: RequestOrigin::of(&parts.headers),
+            network: parts.extensions.get().map_or(ClientNetwork::UNKNOWN, Client::network),
             bearer,
             cookies,
         }
@@ -56,6 +60,11 @@ impl PresentedCredentials {
     /// Returns which page sent the request.
     pub fn origin(&self) -> RequestOrigin {
         self.origin
+    }
+
+    /// Returns the network of the client.
+    pub(super) fn network(&self) -> ClientNetwork {
+        self.network
     }
 
     /// Whether a client on this machine sent the request, without any credentials.

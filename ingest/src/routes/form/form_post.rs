@@ -59,13 +59,14 @@ impl FormPost {
     /// Returns the person of the cookies.
     ///
     /// # Errors
-    /// Without one: the session has ended, or the browser refuses the cookie, since the page has set it.
+    /// Without one: the session has ended, or the browser refuses the cookie, since the page has set it. Or after too many
+    /// failures of the address.
     pub fn require_person(
         &self,
         service: &IngestService,
         budget: &Budget,
     ) -> Result<PersonId, Problem> {
-        let person = service.admission.person_of_page(budget, &self.presented);
+        let person = service.admission.person_of_form(budget, &self.presented)?;
         person.ok_or_else(|| match budget.identity {
             IdentityRule::Code => {
                 credentials_required("this budget needs a personal code; nothing was accepted")

@@ -86,6 +86,11 @@ pub fn forged(now_s: u64) -> Vec<(&'static str, String)> {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
         format!("{message}.{}", encode(tag.as_ref()))
     };
+    let as_session = {
+        let message = message(&json!({"alg": "HS256", "typ": "JWT"}), &text);
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[9; 32]), message.as_bytes());
+        format!("{message}.{}", encode(tag.as_ref()))
+    };
     let unsigned = |alg: &str| format!("{}.", message(&json!({"alg": alg}), &text));
     let (start, signature) = good.rsplit_once('.').unwrap();
     let other_payload = encode(with("sub", json!("s-2")).to_string().as_bytes());
@@ -99,6 +104,7 @@ pub fn forged(now_s: u64) -> Vec<(&'static str, String)> {
         ("HS256 with the public key as its secret", hmac_with(ED25519.public_key().as_ref(), "ed")),
         ("HS256 with the RSA modulus as its secret", hmac_with(RSA_MODULUS.as_bytes(), "rsa")),
         ("HS256 with a published secret", hmac_with(&[9; 32], "shared")),
+        ("HS256 as sessions have it, with a published secret", as_session),
         ("RS256 with the key of EdDSA", header(json!({"alg": "RS256", "kid": "ed"}))),
         ("ES256 with the signature of EdDSA", header(json!({"alg": "ES256", "kid": "ec"}))),
         ("EdDSA with the key of RS256", header(json!({"alg": "EdDSA", "kid": "rsa"}))),
