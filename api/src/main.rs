@@ -61,7 +61,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let store = Arc::new(DeferredStore::new());
     let hasher = config.storage.hasher()?;
     let control = config.storage.open_control_topic()?;
-    let admission = Admission::new(&config.own.identity, &hasher, admin.clone(), metrics)?;
+    let (identity, revoked) = (&config.own.identity, control.revocations.subscribe_revoked());
+    let admission = Admission::new(identity, &hasher, revoked, admin.clone(), metrics)?;
     tokio::spawn(admission.clone().refresh_keys(stop.clone()));
     // Reads are counted by each process.
     let limits = RequestLimits::new(

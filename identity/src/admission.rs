@@ -12,15 +12,20 @@ use runtime::principal::{
     PresentedCredentials, Principal, RequestOrigin, SessionKey, credentials_required,
 };
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Budget, IdentityRule, PersonId, PersonKeyHasher};
+use schemas::{Budget, CodeValidity, IdentityRule, PersonId, PersonKeyHasher, RevokedCodes};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::asker::Asker;
+use crate::code::Serial;
 use crate::cookie;
 
 /// The issuers of persons whom this service itself vouches for. An identity provider's is a URL.
 pub(crate) const ANONYMOUS: &str = "anonymous";
 pub(crate) const CODE: &str = "code";
+
+/// `Retry-After` while it is unknown which codes are revoked.
+const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What a request does with a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +52,7 @@ pub enum AdmissionError {
 pub struct Admission {
     pub(crate) authenticator: Authenticator,
     pub(crate) hasher: PersonKeyHasher,
+    pub(crate) revoked: watch::Receiver<RevokedCodes>,
     pub(crate) session_lifetime: SignedDuration,
     pub(crate) sessions: IntCounterVec,
 }
@@ -65,6 +71,7 @@ impl Admission {
     pub fn new(
         config: &IdentityConfig,
         hasher: &PersonKeyHasher,
+        revoked: watch::Receiver<RevokedCodes>,
         admin: AdminGuard,
         metrics: &Metrics,
     ) -> Result<Self, AdmissionError> {
@@ -77,6 +84,7 @@ impl Admission {
         Ok(Self {
             authenticator: Authenticator::new(config, key, admin, metrics)?,
             hasher: hasher.clone(),
+            revoked,
             session_lifetime: SignedDuration::try_from(config.session_lifetime)
                 .unwrap_or(SignedDuration::MAX),
             sessions,
@@ -138,7 +146,13 @@ impl Admission {
             principal => principal,
         };
         match principal {
-            Principal::Person(person) => person_asker(budget, issuer, &person),
+            Principal::Person(person) => {
+                let asker = person_asker(budget, issuer, &person)?;
+                if budget.identity == IdentityRule::Code {
+                    self.require_valid_code(budget, &person.subject)?;
+                }
+                Ok(asker)
+            }
             Principal::Service { name, .. } => Ok(on_behalf(issuer, &name, budget, access)),
             Principal::Administrator { name, role } if role.includes(Role::Submitter) => {
                 Ok(on_behalf(issuer, &name, budget, access))
@@ -185,6 +199,19 @@ impl Admission {
                 if problem.kind() == ProblemKind::Unauthorized { Ok(None) } else { Err(problem) }
             }
             Err(Refusal::Request(_)) => Ok(None),
+        }
+    }
+
+    /// Requires that the code of a session is not revoked.
+    fn require_valid_code(&self, budget: &Budget, serial: &str) -> Result<(), Refusal> {
+        let serial = Serial::parse(serial).ok_or(CredentialFault::Claims)?;
+        match self.revoked.borrow().validity(&budget.id, serial.number()) {
+            CodeValidity::Valid => Ok(()),
+            CodeValidity::Revoked => {
+                self.authenticator.count(CredentialFault::Revoked);
+                Err(CredentialFault::Revoked.into())
+            }
+            CodeValidity::Unknown => Err(revocations_unknown().into()),
         }
     }
 
@@ -248,6 +275,15 @@ impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         Self::Request(problem)
     }
+}
+
+/// The problem of a request while it is unknown which codes are revoked.
+pub(crate) fn revocations_unknown() -> Problem {
+    Problem::new(ProblemKind::Unavailable)
+        .detail(
+            "this process cannot read which codes of the budget are revoked; nothing was accepted",
+        )
+        .retry_after(RETRY_AFTER)
 }
 
 /// Whoever acts for others is in the log, once for each request.

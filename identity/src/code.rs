@@ -33,6 +33,19 @@ impl Serial {
         (number <= MAX_SERIAL).then_some(Self(number))
     }
 
+    /// Parses a serial number as its code begins, the form in which sessions have it.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digits = text.bytes().map(|byte| DIGITS.iter().position(|known| *known == byte));
+        let digits: Option<Vec<u8>> =
+            digits.map(|digit| digit.and_then(|digit| u8::try_from(digit).ok())).collect();
+        digits.filter(|digits| digits.len() == SERIAL_DIGITS).map(|digits| Self::of_digits(&digits))
+    }
+
+    /// Returns the number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
     fn digits(self) -> [u8; SERIAL_DIGITS] {
         std::array::from_fn(|index| {
             digit(u64::from(self.0) >> ((SERIAL_DIGITS - 1 - index) * BITS_PER_DIGIT))
@@ -88,6 +101,17 @@ impl CodeKey {
     ///
     /// Takes as long for every text: neither time nor answer says what is wrong with a code.
     pub fn verify(&self, text: &str) -> Option<Serial> {
+        self.verify_unless(text, |_| false)
+    }
+
+    /// Returns the serial number of a code; `None` if this key has not made it, or it is revoked.
+    ///
+    /// `is_revoked` is asked for every text: neither time nor answer says whether a code was right once.
+    pub fn verify_unless(
+        &self,
+        text: &str,
+        is_revoked: impl FnOnce(Serial) -> bool,
+    ) -> Option<Serial> {
         let read = read_digits(text);
         let digits = read.unwrap_or_default();
         let (serial, rest) = digits.split_at(SERIAL_DIGITS);
@@ -95,7 +119,8 @@ impl CodeKey {
         let serial = Serial::of_digits(serial);
         let is_right = hash.ct_eq(&self.hash(serial))
             & check.ct_eq(&[check_digit(digits.get(..CODE_DIGITS - 1).unwrap_or_default())]);
-        (bool::from(is_right) && read.is_some()).then_some(serial)
+        let is_revoked = is_revoked(serial);
+        (bool::from(is_right) & read.is_some() & !is_revoked).then_some(serial)
     }
 
     fn hash(&self, serial: Serial) -> [u8; HASH_DIGITS] {
@@ -198,6 +223,8 @@ mod tests {
             let key = key("parks");
             let code = key.code(Serial(serial));
             prop_assert_eq!(key.verify(&code), Some(Serial(serial)));
+            prop_assert_eq!(key.verify_unless(&code, |asked| asked == Serial(serial)), None);
+            prop_assert_eq!(Serial::parse(&Serial(serial).to_string()), Some(Serial(serial)));
             prop_assert!(code.starts_with(&Serial(serial).to_string()[..GROUP]));
             let mut digits = read_digits(&code).unwrap();
             digits[index] = (digits[index] + change) % 32;

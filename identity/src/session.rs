@@ -5,11 +5,11 @@ use jiff::Timestamp;
 use runtime::principal::{PresentedCredentials, RequestOrigin, Session, credentials_required};
 use runtime::problem::{Problem, ProblemKind};
 use runtime::random::random_128_bits;
-use schemas::{Budget, IdentityRule, PersonId};
+use schemas::{Budget, CodeValidity, IdentityRule, PersonId};
 
-use crate::admission::{ANONYMOUS, Access, Admission, CODE};
+use crate::admission::{ANONYMOUS, Access, Admission, CODE, revocations_unknown};
 use crate::asker::Asker;
-use crate::code::CodeKey;
+use crate::code::{CodeKey, Serial};
 use crate::cookie;
 
 /// A session that was opened.
@@ -98,14 +98,22 @@ impl Admission {
         Ok(OpenedSession { token, expires_at, person, cookies })
     }
 
-    /// Returns the serial number of a code. A wrong code counts as a failure of the client's address.
+    /// Returns the serial number of a code that is not revoked. A wrong code counts as a failure of the client's address.
     fn holder(
         &self,
         budget: &Budget,
         code: &str,
         presented: &PresentedCredentials,
     ) -> Result<String, Problem> {
-        match CodeKey::new(&self.hasher, &budget.id).verify(code) {
+        let revoked = self.revoked.borrow();
+        let validity = |serial: u32| revoked.validity(&budget.id, serial);
+        // Unknown for one is unknown for all: said to right and wrong codes alike.
+        if validity(0) == CodeValidity::Unknown {
+            return Err(revocations_unknown());
+        }
+        let key = CodeKey::new(&self.hasher, &budget.id);
+        let is_revoked = |serial: Serial| validity(serial.number()) != CodeValidity::Valid;
+        match key.verify_unless(code, is_revoked) {
             Some(serial) => Ok(serial.to_string()),
             None => {
                 self.authenticator.count_failure(presented)?;

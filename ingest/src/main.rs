@@ -65,7 +65,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let log = Arc::new(DeferredLog::new());
     let hasher = config.storage.hasher()?;
     let control = config.storage.open_control_topic()?;
-    let admission = Admission::new(&config.own.identity, &hasher, admin.clone(), metrics)?;
+    let (identity, revoked) = (&config.own.identity, control.revocations.subscribe_revoked());
+    let admission = Admission::new(identity, &hasher, revoked, admin.clone(), metrics)?;
     tokio::spawn(admission.clone().refresh_keys(stop.clone()));
     let counters = config.storage.open_limit_counters().await;
     let authenticator = admission.authenticator().clone();

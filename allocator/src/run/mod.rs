@@ -148,7 +148,8 @@ impl Backends {
         let control = storage.open_control_topic()?;
         wait_until_loaded(control.active_log.as_ref()).await;
         record_secret(control.secret.as_ref(), &hasher).await?;
-        let admission = Admission::new(&config.identity, &hasher, admin.clone(), metrics)?;
+        let revoked = control.revocations.subscribe_revoked();
+        let admission = Admission::new(&config.identity, &hasher, revoked, admin.clone(), metrics)?;
         let authenticator = admission.authenticator().clone();
         let counters = storage.open_limit_counters().await;
         let limits = RequestLimits::new(&config.limits, authenticator, counters, metrics)?;

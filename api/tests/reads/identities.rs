@@ -6,7 +6,7 @@ use identity::{CodeKey, Serial};
 use runtime::admin::{Role, TokensFile};
 use runtime::clock::now_ms;
 use runtime::principal::{Session, SessionKey};
-use schemas::{Budget, IdentityRule, PersonId, partition_for};
+use schemas::{Budget, IdentityRule, PersonId, StoredRevocations, partition_for};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -128,6 +128,28 @@ async fn where_codes_count_the_page_asks_for_one_and_with_a_session_for_that_of_
     assert!(!mine.text.contains(&code));
     let budget = server.get("/budgets/town").await;
     assert!(budget.text.contains("\"sends\":\"form\"") && !budget.text.contains(field));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_code_reads_nothing_and_its_page_asks_for_a_code() {
+    let (server, _dir) = server(IdentityRule::Code);
+    let serials = [1, 2].map(|number| Serial::new(number).unwrap().to_string());
+    for serial in &serials {
+        put(&server, "code", serial);
+    }
+    let tokens = [0, 1].map(|index| session(&server, "code", &serials[index], "town"));
+    server.revoked.send_modify(|revoked| {
+        let stored = StoredRevocations::Understood("2".parse().unwrap());
+        assert!(revoked.add(&id("town"), stored));
+    });
+    for (token, expected) in tokens.iter().zip([200, 401]) {
+        let cookie = token.replace("Bearer ", "allocator_session=");
+        for headers in [("authorization", token.as_str()), ("cookie", cookie.as_str())] {
+            assert_eq!(status(&server, ME, &[headers]).await, expected);
+        }
+        let page = server.get_with("/budgets/town/mine", &[("cookie", &cookie)]).await.text;
+        assert_eq!(page.contains("name=\"code\""), expected == 401, "{page}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,6 +25,7 @@ use serde_json::Value;
 use storage::exports::Exports;
 use storage::store::Store;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -44,6 +45,7 @@ pub struct TestServer {
     pub exports: Arc<TempDir>,
     pub hasher: PersonKeyHasher,
     pub admission: Admission,
+    pub revoked: watch::Sender<RevokedCodes>,
     pub health: Health,
     pub metrics: Metrics,
     /// Ends streams, as a process does that stops.
@@ -127,7 +129,10 @@ impl TestServer {
         let metrics = Metrics::new("api");
         let admin = AdminGuard::new(&admin, &metrics).unwrap();
         let counters = Arc::<LocalCounters>::default();
-        let admission = Admission::new(&identity, &hasher, admin.clone(), &metrics).unwrap();
+        let revoked = watch::Sender::new(RevokedCodes::none());
+        let admission =
+            Admission::new(&identity, &hasher, revoked.subscribe(), admin.clone(), &metrics)
+                .unwrap();
         let authenticator = admission.authenticator().clone();
         let limits = RequestLimits::new(&limits, authenticator, counters, &metrics).unwrap();
         let deps = ApiDeps {
@@ -158,6 +163,7 @@ impl TestServer {
             exports,
             hasher,
             admission,
+            revoked,
             health,
             metrics,
             stop,

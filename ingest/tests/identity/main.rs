@@ -3,6 +3,7 @@
 
 #[path = "../../../runtime/src/principal/tests/tokens.rs"]
 mod provider;
+mod revocation;
 mod service;
 #[path = "../support/mod.rs"]
 mod support;

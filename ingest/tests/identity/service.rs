@@ -6,7 +6,7 @@ use http::Method;
 use identity::{CodeKey, Serial};
 use runtime::admin::{Role, TokensFile};
 use runtime::clock::now_ms;
-use schemas::{BudgetId, IdentityRule, PersonId, PersonKey};
+use schemas::{BudgetId, IdentityRule, PersonId, PersonKey, StoredRevocations};
 use tokio_util::sync::CancellationToken;
 
 use crate::provider;
@@ -77,6 +77,13 @@ impl Service {
         assert_eq!(response.status.as_u16(), 200);
         assert_eq!(response.header("cache-control"), Some("no-store"));
         response.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Revokes codes of the budget, as another process does.
+    pub fn revoke(&self, serials: &str) {
+        let stored = StoredRevocations::Understood(serials.parse().unwrap());
+        let budget = BudgetId::parse("taxes").unwrap();
+        self.harness.revoked.send_modify(|revoked| assert!(revoked.add(&budget, stored)));
     }
 
     pub fn persons(&self) -> Vec<PersonKey> {

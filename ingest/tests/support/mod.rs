@@ -26,7 +26,8 @@ use runtime::limits::{LimitsConfig, LocalCounters, RequestLimits};
 use runtime::metrics::Metrics;
 use runtime::principal::IdentityConfig;
 use schemas::{
-    Budget, BudgetId, PersonId, PersonKey, PersonKeyHasher, RecordDecoder, default_budgets,
+    Budget, BudgetId, PersonId, PersonKey, PersonKeyHasher, RecordDecoder, RevokedCodes,
+    default_budgets,
 };
 use storage::log::NewRecord;
 use tokio::sync::watch;
@@ -54,6 +55,7 @@ pub struct Harness {
     pub idempotency: Arc<FakeIdempotency>,
     pub metrics: Metrics,
     pub admission: Admission,
+    pub revoked: watch::Sender<RevokedCodes>,
     router: Router,
 }
 
@@ -80,7 +82,10 @@ impl Harness {
         let identity = IdentityConfig::read(&mut reader);
         let (admin, identity) = reader.finish(admin.zip(identity)).unwrap();
         let admin = AdminGuard::new(&admin, &metrics).unwrap();
-        let admission = Admission::new(&identity, &hasher(), admin.clone(), &metrics).unwrap();
+        let revoked = watch::Sender::new(RevokedCodes::none());
+        let admission =
+            Admission::new(&identity, &hasher(), revoked.subscribe(), admin.clone(), &metrics)
+                .unwrap();
         let counters = Arc::<LocalCounters>::default();
         let limits =
             RequestLimits::new(&limits, admission.authenticator().clone(), counters, &metrics)
@@ -97,7 +102,7 @@ impl Harness {
         let routes = ingest::routes(&config, deps, &metrics).unwrap();
         let http = HttpConfig::default();
         let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
-        Self { log, definitions, idempotency, metrics, admission, router }
+        Self { log, definitions, idempotency, metrics, admission, revoked, router }
     }
 
     /// Changes the default budget.

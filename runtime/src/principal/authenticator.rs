@@ -158,7 +158,8 @@ impl Authenticator {
         }
     }
 
-    fn count(&self, fault: CredentialFault) {
+    /// Counts refused credentials in the metrics.
+    pub fn count(&self, fault: CredentialFault) {
         self.0.refused.with_label_values(&[fault.as_str()]).inc();
     }
 }

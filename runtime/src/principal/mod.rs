@@ -94,6 +94,9 @@ pub enum CredentialFault {
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
+    /// The code of the session was revoked. Said as of an expired session.
+    #[error("the token has expired")]
+    Revoked,
     /// `nbf` is to come.
     #[error("the token is not valid yet")]
     NotYetValid,
@@ -107,12 +110,13 @@ pub enum CredentialFault {
 
 impl CredentialFault {
     /// All faults.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Malformed,
         Self::UnknownKey,
         Self::Signature,
         Self::Claims,
         Self::Expired,
+        Self::Revoked,
         Self::NotYetValid,
         Self::OtherService,
         Self::NoKeys,
@@ -126,6 +130,7 @@ impl CredentialFault {
             Self::Signature => "signature",
             Self::Claims => "claims",
             Self::Expired => "expired",
+            Self::Revoked => "revoked",
             Self::NotYetValid => "not_yet_valid",
             Self::OtherService => "other_service",
             Self::NoKeys => "no_keys",
@@ -138,6 +143,7 @@ impl CredentialFault {
             Self::Malformed | Self::UnknownKey | Self::Signature => true,
             Self::Claims
             | Self::Expired
+            | Self::Revoked
             | Self::NotYetValid
             | Self::OtherService
             | Self::NoKeys => false,

@@ -1,29 +1,29 @@
-//! `allocator codes`: prints personal codes, to be put on letters.
+//! Prints personal codes, to be put on letters.
 
 use std::io::{self, BufWriter, Write};
 
 use clap::{Args, ValueEnum};
 use identity::{CodeKey, MAX_SERIAL, Serial};
 use runtime::config::ConfigArgs;
-use schemas::{BudgetId, IdentityRule};
 use storage::config::StorageConfig;
-use storage::control::{DefinitionError, record_secret};
-use storage::open_error::OpenError;
+use storage::control::record_secret;
+
+use super::{CodesError, budget_id, require_codes};
 
 /// Codes between two lines of progress.
 const PROGRESS_INTERVAL: u32 = 1_000_000;
 
-/// Print personal codes of a budget with the identity rule `code`
+/// The arguments of printing. Those that are required are missing beside a subcommand alone.
 #[derive(Debug, Args)]
-pub struct CodesArgs {
+pub(super) struct PrintArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// Budget that the codes are for
-    #[arg(long)]
-    budget: String,
+    #[arg(long, required = true)]
+    budget: Option<String>,
     /// Number of codes
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    count: u32,
+    #[arg(long, required = true, value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
     /// Serial number of the first code: to continue, one more than the last one printed
     #[arg(long, default_value_t = 1)]
     first: u32,
@@ -39,33 +39,7 @@ enum CodesFormat {
     Csv,
 }
 
-/// Why codes cannot be printed.
-#[derive(Debug, thiserror::Error)]
-pub enum CodesError {
-    /// The budget's id is not a slug.
-    #[error("`--budget` {0}")]
-    BudgetId(String),
-    /// There is no such budget.
-    #[error("there is no budget `{0}`")]
-    NoSuchBudget(BudgetId),
-    /// The budget knows its persons otherwise, so that its codes would be worth nothing.
-    #[error("the budget `{0}` has another identity rule than `code`")]
-    OtherRule(BudgetId),
-    /// The serial numbers do not suffice.
-    #[error("serial numbers end at {MAX_SERIAL}: choose a lower `--first` or `--count`")]
-    TooMany,
-    /// The secret or the definitions cannot be read.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// The definitions cannot be read.
-    #[error(transparent)]
-    Definitions(#[from] DefinitionError),
-    /// Standard output cannot be written.
-    #[error("standard output: {0}")]
-    Output(#[from] io::Error),
-}
-
-impl CodesArgs {
+impl PrintArgs {
     /// Returns the arguments that name the configuration.
     pub fn config(&self) -> &ConfigArgs {
         &self.config
@@ -76,20 +50,16 @@ impl CodesArgs {
     /// # Errors
     /// When the budget has no codes, or the secret is another one than the data's.
     pub async fn run(&self, storage: &StorageConfig) -> Result<(), CodesError> {
-        let budget = BudgetId::parse(&self.budget)
-            .map_err(|fault| CodesError::BudgetId(fault.to_string()))?;
-        let last = self.first.checked_add(self.count - 1).filter(|last| *last <= MAX_SERIAL);
+        let budget = budget_id(self.budget.as_deref().unwrap_or_default())?;
+        let count = self.count.unwrap_or_default();
+        let last =
+            self.first.checked_add(count.saturating_sub(1)).filter(|last| *last <= MAX_SERIAL);
         let last = last.ok_or(CodesError::TooMany)?;
         let hasher = storage.hasher()?;
         let control = storage.open_control_topic()?;
         // Codes under another secret than the data's would be refused, once they are printed and sent.
         record_secret(control.secret.as_ref(), &hasher).await?;
-        let catalog = control.definitions.confirmed().await?;
-        match catalog.get(budget.as_str()) {
-            Some(found) if found.identity == IdentityRule::Code => {}
-            Some(_) => return Err(CodesError::OtherRule(budget)),
-            None => return Err(CodesError::NoSuchBudget(budget)),
-        }
+        require_codes(&control, &budget).await?;
         let key = CodeKey::new(&hasher, &budget);
         match self.format {
             CodesFormat::Csv => write_csv(&mut io::stdout().lock(), &key, self.first, last)?,
@@ -117,7 +87,7 @@ fn write_csv(out: &mut impl Write, key: &CodeKey, first: u32, last: u32) -> io::
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use schemas::PersonKeyHasher;
+    use schemas::{BudgetId, PersonKeyHasher};
 
     use super::*;
 
