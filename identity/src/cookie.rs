@@ -33,7 +33,7 @@ pub fn person<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<PersonId
 
 /// Returns the token of a session in the request's `Cookie` headers. Nothing of it is verified.
 pub(crate) fn session<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    values(headers, SESSION_COOKIE).next()
+    values(headers, SESSION_COOKIE).find(|value| !value.is_empty())
 }
 
 fn values<'a>(
@@ -68,6 +68,11 @@ pub(crate) fn set_session(
     secure: bool,
 ) -> Vec<String> {
     set(budget, SESSION_COOKIE, token, lifetime, secure)
+}
+
+/// Builds the `Set-Cookie` headers that end the session of a browser.
+pub(crate) fn clear_session(budget: &Budget, secure: bool) -> Vec<String> {
+    set(budget, SESSION_COOKIE, "", SignedDuration::ZERO, secure)
 }
 
 fn set(
@@ -165,6 +170,23 @@ mod tests {
         assert!(cookie(Some("2027-01-02T00:00:00Z"), false).contains("; Max-Age=2678400; "));
         assert!(cookie(Some("2029-01-02T00:00:00Z"), false).contains("; Max-Age=34560000; "));
         assert!(cookie(Some("2020-01-02T00:00:00Z"), false).contains("; Max-Age=0; "));
+    }
+
+    #[test]
+    fn a_session_is_cleared_under_the_paths_under_which_it_was_set() {
+        let budget = Budget { identity: IdentityRule::Code, ..budget(None) };
+        let path = |cookie: &String| cookie.split("; ").nth(1).map(str::to_owned);
+        let set = set_session(&budget, "t", SignedDuration::from_hours(1), true);
+        let cleared = clear_session(&budget, true);
+        assert_eq!(
+            set.iter().map(path).collect::<Vec<_>>(),
+            cleared.iter().map(path).collect::<Vec<_>>()
+        );
+        assert_eq!(
+            cleared[0],
+            "allocator_session=; Path=/budgets/taxes; Max-Age=0; HttpOnly; SameSite=Lax; Secure"
+        );
+        assert_eq!(session(["allocator_session="]), None, "as none");
     }
 
     #[test]

@@ -50,6 +50,35 @@ impl Admission {
         opened
     }
 
+    /// Returns the `Set-Cookie` headers that end the session of the browser that asks; none for another site's page.
+    ///
+    /// A token that was sent as `Authorization: Bearer` stays valid until it expires. The cookie of an anonymous person
+    /// is no session, and stays.
+    ///
+    /// # Errors
+    /// When the budget has no sessions.
+    pub fn end_session(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+        headers: &HeaderMap,
+    ) -> Result<Vec<String>, Problem> {
+        match (budget.identity, presented.origin()) {
+            (IdentityRule::Code | IdentityRule::Anonymous, RequestOrigin::Other) => Ok(Vec::new()),
+            (IdentityRule::Code | IdentityRule::Anonymous, _) => {
+                Ok(cookie::clear_session(budget, cookie::is_https(headers)))
+            }
+            _ => Err(no_sessions()),
+        }
+    }
+
+    /// Whether the browser has the session of a person.
+    pub fn has_session(&self, budget: &Budget, presented: &PresentedCredentials) -> bool {
+        budget.identity == IdentityRule::Code
+            && cookie::session(presented.cookies()).is_some()
+            && self.person_of_page(budget, presented).is_some()
+    }
+
     fn open(
         &self,
         budget: &Budget,
@@ -71,9 +100,7 @@ impl Admission {
                     .fault("/code", "is not known in this budget"));
             }
             _ => {
-                return Err(Problem::new(ProblemKind::Forbidden).detail(
-                    "this budget has no sessions: a submission names its person, or has an identity provider's token",
-                ));
+                return Err(no_sessions());
             }
         };
         let now = Timestamp::now();
@@ -140,6 +167,12 @@ impl Admission {
         let random = random_128_bits().map_err(|_| Problem::new(ProblemKind::Internal))?;
         Ok(cookie::new_person(random))
     }
+}
+
+fn no_sessions() -> Problem {
+    Problem::new(ProblemKind::Forbidden).detail(
+        "this budget has no sessions: a submission names its person, or has an identity provider's token",
+    )
 }
 
 fn seconds(time: Timestamp) -> u64 {

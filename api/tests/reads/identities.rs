@@ -124,6 +124,11 @@ async fn where_codes_count_the_page_asks_for_one_and_with_a_session_for_that_of_
     assert!(!another.contains("required"), "{another}");
     let mine = server.get_with("/budgets/town/mine", &cookie).await;
     assert!(!mine.text.contains(field) && mine.text.contains("Withdraw"), "{}", mine.text);
+    let sign_out = "action=\"/budgets/town/session/end\"";
+    assert!(another.contains(sign_out) && mine.text.contains(sign_out));
+    for path in [confirm, "/budgets/town/mine"] {
+        assert!(!server.get(path).await.text.contains(sign_out), "nobody is signed in");
+    }
     let code = CodeKey::new(&server.hasher, &id("town")).code(serial);
     assert!(!mine.text.contains(&code));
     let budget = server.get("/budgets/town").await;
@@ -149,6 +154,7 @@ async fn a_revoked_code_reads_nothing_and_its_page_asks_for_a_code() {
         }
         let page = server.get_with("/budgets/town/mine", &[("cookie", &cookie)]).await.text;
         assert_eq!(page.contains("name=\"code\""), expected == 401, "{page}");
+        assert_eq!(page.contains("/session/end"), expected == 200, "{page}");
     }
 }
 

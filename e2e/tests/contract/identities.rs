@@ -16,6 +16,7 @@ on_both!(
     a_person_reads_and_changes_nobody_elses_submission,
     a_wrong_code_opens_no_session,
     no_forged_credential_is_accepted_by_any_route,
+    signing_out_clears_the_cookie_and_a_token_stays_valid,
     a_budget_of_an_unknown_provider_cannot_be_defined,
 );
 
@@ -200,6 +201,31 @@ async fn no_forged_credential_is_accepted_by_any_route(system: &System) -> Resul
     write(system, Method::PUT, &me(&budget), &headers, &own).await?.expect(202)?;
     let counted = Totals::from_allocations(2, &[vec![10_000, 0]]);
     system.wait_until_shown(&budget, &counted, VISIBLE_TIMEOUT).await
+}
+
+async fn signing_out_clears_the_cookie_and_a_token_stays_valid(system: &System) -> Result<()> {
+    let budget = define(system, "out", "anonymous").await?;
+    let (token, _) = session(system, &budget).await?;
+    let path = format!("/v1/budgets/{budget}/session");
+    for _ in 0..2 {
+        let answer = write(system, Method::DELETE, &path, &[], &json!(null)).await?.expect(204)?;
+        let cookie = answer.header("set-cookie");
+        ensure!(
+            cookie.starts_with("allocator_session=; ") && cookie.contains("Max-Age=0"),
+            "{cookie}"
+        );
+        ensure!(answer.header("cache-control") == "no-store");
+    }
+    let other_site = [("sec-fetch-site", "cross-site")];
+    let answer =
+        write(system, Method::DELETE, &path, &other_site, &json!(null)).await?.expect(204)?;
+    ensure!(answer.header("set-cookie").is_empty(), "another site's page signs people out");
+    let (headers, own) = ([("authorization", token.as_str())], json!({"allocation": {"c0": 100}}));
+    write(system, Method::PUT, &me(&budget), &headers, &own).await?.expect(202)?;
+    let named = define(system, "named", "required").await?;
+    let path = format!("/v1/budgets/{named}/session");
+    write(system, Method::DELETE, &path, &[], &json!(null)).await?.problem(403, "forbidden")?;
+    Ok(())
 }
 
 async fn a_budget_of_an_unknown_provider_cannot_be_defined(system: &System) -> Result<()> {

@@ -32,6 +32,7 @@ use crate::service::IngestService;
     withdraw::withdraw_own,
     withdraw::withdraw_person_named_batch,
     session::open,
+    session::end,
     define::define,
     delete::delete,
 ))]
@@ -65,6 +66,10 @@ pub fn routes(
     let sessions = Router::new()
         .route("/v1/budgets/{budget}/session", post(session::open))
         .route_layer(limited(EndpointClass::SignIn, ChargeTiming::BeforeHandler));
+    // No attempt to sign in.
+    let ended_sessions = Router::new()
+        .route("/v1/budgets/{budget}/session", delete(session::end))
+        .route_layer(limited(EndpointClass::Submission, ChargeTiming::BeforeHandler));
     Ok(Router::new()
         .route("/v1/budgets/{budget}/submissions", post(submit::submit))
         .route(
@@ -79,6 +84,7 @@ pub fn routes(
         .route_layer(limited(EndpointClass::Submission, ChargeTiming::ByHandler))
         .merge(batches)
         .merge(sessions)
+        .merge(ended_sessions)
         .merge(form::routes(&limits))
         .merge(admin_routes)
         .with_state(service))

@@ -1,13 +1,13 @@
-//! `POST /v1/budgets/{budget}/session`: a session for the holder of a personal code, or for an anonymous person.
+//! `/v1/budgets/{budget}/session`: `POST` opens a session for the holder of a personal code, or for an anonymous person;
+//! `DELETE` ends that of a browser.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use identity::OpenedSession;
 use jiff::Timestamp;
 use runtime::principal::PresentedCredentials;
 use runtime::problem::{Problem, ProblemKind};
@@ -53,7 +53,34 @@ pub(super) async fn open(
     let body = serde_json::to_vec(&body).map_err(|_| Problem::new(ProblemKind::Internal))?;
     let mut response = response::json(StatusCode::OK, body);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    set_cookies(&mut response, &opened)?;
+    set_cookies(&mut response, &opened.cookies)?;
+    Ok(response)
+}
+
+#[utoipa::path(
+    delete,
+    path = "/v1/budgets/{budget}/session",
+    tag = "submissions",
+    operation_id = "endSession",
+    summary = "Clear the session of a browser",
+    description = "A token that is sent as `Authorization: Bearer` stays valid until it expires.",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+    ),
+    responses(
+        (status = 204, description = "The browser has no session any more"),
+    ),
+)]
+pub(super) async fn end(
+    State(service): State<Arc<IngestService>>,
+    Path(budget): Path<String>,
+    presented: PresentedCredentials,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let budget = service.budget(&budget)?;
+    let cookies = service.admission.end_session(&budget, &presented, &headers)?;
+    let mut response = (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response();
+    set_cookies(&mut response, &cookies)?;
     Ok(response)
 }
 
@@ -61,8 +88,8 @@ pub(super) async fn open(
 ///
 /// # Errors
 /// When a cookie is not a valid header, which a budget's id and a token rule out.
-pub(super) fn set_cookies(response: &mut Response, opened: &OpenedSession) -> Result<(), Problem> {
-    for cookie in &opened.cookies {
+pub(super) fn set_cookies(response: &mut Response, cookies: &[String]) -> Result<(), Problem> {
+    for cookie in cookies {
         let cookie =
             HeaderValue::from_str(cookie).map_err(|_| Problem::new(ProblemKind::Internal))?;
         response.headers_mut().append(SET_COOKIE, cookie);

@@ -209,6 +209,50 @@ async fn the_next_person_at_a_browser_answers_with_a_code_of_their_own() {
 }
 
 #[tokio::test]
+async fn signing_out_clears_the_cookie_of_the_session_and_nothing_else() {
+    let service = Service::new(IdentityRule::Code);
+    let token = service.session(&[OURS], &format!(r#"{{"code":"{}"}}"#, code(1))).await;
+    let cookies = |response: &support::TestResponse| -> Vec<String> {
+        let values = response.headers.get_all("set-cookie").iter();
+        values.map(|value| value.to_str().unwrap().to_owned()).collect()
+    };
+    let cookie = format!("allocator_session={token}");
+    // Also without a session, again, or as a program; and no attempt to sign in is spent.
+    for headers in [&[("cookie", &*cookie), OURS][..], &[OURS], &[]].into_iter().cycle().take(12) {
+        let client = [("x-forwarded-for", "192.0.2.1")];
+        let ended = service.send(Method::DELETE, SESSION, &[headers, &client].concat(), "").await;
+        assert_eq!((ended.status.as_u16(), ended.body.len()), (204, 0));
+        assert_eq!(ended.header("cache-control"), Some("no-store"));
+        let paths = ["/budgets/taxes", "/v1/budgets/taxes"];
+        let expected = paths.map(|path| {
+            format!("allocator_session=; Path={path}; Max-Age=0; HttpOnly; SameSite=Lax")
+        });
+        assert_eq!(cookies(&ended), expected);
+    }
+    let elsewhere = service.send(Method::DELETE, SESSION, &[("cookie", &cookie), THEIRS], "").await;
+    assert_eq!((elsewhere.status.as_u16(), cookies(&elsewhere).len()), (204, 0));
+    let form = service.post_form("session/end", &[("cookie", &cookie)], "lang=de").await;
+    assert_eq!(form.header("location"), Some("/budgets/taxes/mine?lang=de"));
+    assert_eq!(cookies(&form).len(), 2);
+    let elsewhere = service.post_form("session/end", &[("cookie", &cookie), THEIRS], "").await;
+    elsewhere.problem(403, "forbidden");
+    // A token that was handed out lasts until it expires.
+    let bearer = bearer(&token);
+    service.send(Method::PUT, ME, &[("authorization", &bearer)], ALLOCATION).await.accepted();
+
+    let anonymous = Service::new(IdentityRule::Anonymous);
+    let ended = anonymous.send(Method::DELETE, SESSION, &[COOKIE, OURS], "").await;
+    assert_eq!(ended.status, 204);
+    assert!(!cookies(&ended).concat().contains("person"), "the browser stays the person");
+    for rule in [IdentityRule::Required, IdentityRule::Optional, IdentityRule::Token] {
+        let ended = Service::new(rule).send(Method::DELETE, SESSION, &[OURS], "").await;
+        ended.problem(403, "forbidden");
+    }
+    let unknown = service.send(Method::DELETE, "/v1/budgets/no/session", &[], "").await;
+    unknown.problem(404, "not-found");
+}
+
+#[tokio::test]
 async fn codes_in_forms_are_limited_as_attempts_to_sign_in() {
     let service = Service::new(IdentityRule::Code);
     let client = [("x-forwarded-for", "192.0.2.1"), ("accept", "application/json")];

@@ -72,6 +72,7 @@ pub fn confirm_page(page: &ConfirmPage<'_>) -> String {
             a href=(change) { (texts.text("change_values")) }
             p class="note" { (texts.text("confirm_note")) }
         }
+        @if page.code == Some(CodeField::Optional) { (sign_out(&path, texts)) }
     })
 }
 
@@ -97,6 +98,16 @@ pub(super) fn code_field(field: CodeField, texts: &Texts) -> Markup {
             input id="code" name="code" required[field == CodeField::Required] maxlength="32" size="20" autocomplete="off" autocapitalize="characters"
                 spellcheck="false" dir="ltr" aria-describedby="code-hint";
             span id="code-hint" class="hint" { (texts.text("code_hint")) }
+        }
+    }
+}
+
+/// Renders the button that ends the browser's session.
+pub(super) fn sign_out(path: &str, texts: &Texts) -> Markup {
+    html! {
+        form class="sign-out" method="post" action={ (path) "/session/end" } {
+            input type="hidden" name="lang" value=(texts.language().tag());
+            p { (texts.text("not_you")) " " button { (texts.text("sign_out")) } }
         }
     }
 }

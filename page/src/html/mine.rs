@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use schemas::{Openness, SubmissionId};
 
 use super::budget::heading;
-use super::confirm::{CodeField, code_field, fault_text};
+use super::confirm::{CodeField, code_field, fault_text, sign_out};
 use super::document::{Document, link};
 use super::results::results;
 use super::rows::percent;
@@ -25,6 +25,8 @@ pub struct MinePage<'a> {
     pub state: MineState,
     /// The id that makes withdrawing twice one withdrawal.
     pub submission_id: SubmissionId,
+    /// Whether the browser has the session of a personal code, which can be ended.
+    pub has_session: bool,
     /// The slug of the problem with which a withdrawal failed.
     pub fault: Option<&'a str>,
     /// The query of this page, for its other languages and for checking again.
@@ -98,6 +100,7 @@ pub fn mine_page(page: &MinePage<'_>) -> String {
         @if !matches!(page.state, MineState::Counted(_)) && budget.takes_answers() {
             p { a href=(link(&budget.path(), texts.language())) { (texts.text("take_part")) } }
         }
+        @if page.has_session { (sign_out(&budget.path(), texts)) }
         section id="results" {
             h2 { (texts.text("results")) }
             (results(budget, page.results, own, texts))

@@ -95,6 +95,7 @@ fn pages(budget: &Budget, results: &Results, language: Language) -> Vec<String> 
             results,
             state,
             submission_id,
+            has_session: true,
             fault: Some(HOSTILE),
             query: "",
         })
@@ -313,6 +314,7 @@ fn bars_and_own_marks_are_placed_on_one_scale() {
         results: &shown(&budget),
         state,
         submission_id: SubmissionId(Uuid::nil()),
+        has_session: false,
         fault: None,
         query: "",
     });

@@ -67,6 +67,7 @@ async fn html(api: &ApiState, budget: &Budget, request: &PageRequest, parts: &Pa
         budget: &BudgetView::new(budget, request.language(), request.now),
         results: &results,
         state,
+        has_session: request.has_session(&api.admission, budget),
         submission_id: request.form.submission_id().unwrap_or(SubmissionId(Uuid::new_v4())),
         fault: request.form.fault.as_deref(),
         query: &query,

@@ -52,6 +52,11 @@ impl PageRequest {
         self.texts.language()
     }
 
+    /// Whether the browser has the session of a person in a budget.
+    pub fn has_session(&self, admission: &Admission, budget: &Budget) -> bool {
+        admission.has_session(budget, &self.presented)
+    }
+
     /// Returns the person of the request in a budget.
     pub fn person(&self, admission: &Admission, budget: &Budget) -> Option<PersonId> {
         admission.person_of_page(budget, &self.presented)

@@ -29,6 +29,7 @@ pub(super) fn routes(limits: &RequestLimits) -> Router<Arc<IngestService>> {
     };
     let person = Router::new()
         .route("/budgets/{budget}/person", post(person::make_person))
+        .route("/budgets/{budget}/session/end", post(session::end))
         .route_layer(limited(EndpointClass::Submission, ChargeTiming::BeforeHandler));
     let session = Router::new()
         .route("/budgets/{budget}/session", post(session::open))

@@ -1,4 +1,5 @@
-//! `POST /budgets/{budget}/session`: opens a session with a personal code, for the person's own page.
+//! `POST /budgets/{budget}/session` opens a session with a personal code, for the person's own page;
+//! `POST /budgets/{budget}/session/end` ends that of the browser.
 
 use std::sync::Arc;
 
@@ -31,10 +32,27 @@ pub(super) async fn open(
     match opened {
         Ok(opened) => {
             let mut response = to_own_page(&id, &post.form);
-            set_cookies(&mut response, &opened)?;
+            set_cookies(&mut response, &opened.cookies)?;
             Ok(response)
         }
         Err(problem) if post.wants_json => Ok(problem.into_response()),
         Err(problem) => Ok(back(&id, Some(&budget), &post.form, "mine", &problem)),
     }
+}
+
+/// Ends the session of the browser, and goes back to the person's own page, which asks for a code.
+pub(super) async fn end(
+    State(service): State<Arc<IngestService>>,
+    Path(budget): Path<String>,
+    presented: PresentedCredentials,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let id = BudgetId::parse(&budget).map_err(|_| problems::budget_not_found())?;
+    let post = FormPost::read(&headers, presented, &body)?;
+    let budget = service.budget(id.as_str())?;
+    let cookies = service.admission.end_session(&budget, &post.presented, &headers)?;
+    let mut response = to_own_page(&id, &post.form);
+    set_cookies(&mut response, &cookies)?;
+    Ok(response)
 }

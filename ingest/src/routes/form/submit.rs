@@ -41,7 +41,7 @@ pub(super) async fn submit(
     let accepted = accept(&service, &tickets, &id, &key, &post, &headers, &mut session).await;
     let mut response = respond(&service, &id, &post, accepted, &TARGETS);
     if let Some(opened) = &session {
-        set_cookies(&mut response, opened)?;
+        set_cookies(&mut response, &opened.cookies)?;
     }
     Ok(response)
 }
