@@ -28,8 +28,9 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
   /** @type {string | null} */
   let token = null;
   if (data.sends === "token") {
-    const { takeToken, withToken } = await import("./lazy-token.js");
-    token = takeToken(data.budget.id);
+    const { askToReplace, followLinks, takeToken, withToken } = await import("./lazy-token.js");
+    followLinks();
+    token = await takeToken(data.budget.id, () => askToReplace(words));
     surroundings.fetch = withToken(surroundings.fetch, token);
   }
   // Whoever comes with another token is another person: the end of a token is its signature.

@@ -2,8 +2,10 @@
 /**
  * The personal token of a link, `#t=JWT`: taken out of the address, kept for this tab, and sent with the person's requests.
  *
- * It is never in a query, which servers and proxies write into their logs.
+ * It is never in a query, which servers and proxies write into their logs. Another person's link replaces the token of
+ * the tab only after a question, so that nobody answers under a name that somebody else has chosen.
  */
+import { button, find, make } from "./dom.js";
 
 const FRAGMENT = "#t=";
 
@@ -11,10 +13,11 @@ const FRAGMENT = "#t=";
  * Takes the token of the address, or the one that this tab has kept for the budget.
  *
  * @param {string} budget
+ * @param {() => Promise<boolean>} askToReplace asks whether another person's token takes the place of the kept one
  * @param {{location: Location, history: History, storage: () => Storage}} [surroundings]
- * @returns {string | null}
+ * @returns {Promise<string | null>}
  */
-export function takeToken(budget, surroundings) {
+export async function takeToken(budget, askToReplace, surroundings) {
   const { location, history, storage } = surroundings ?? {
     location: globalThis.location,
     history: globalThis.history,
@@ -23,13 +26,64 @@ export function takeToken(budget, surroundings) {
   const key = `allocator:token:${budget}`;
   const given = location.hash.startsWith(FRAGMENT) ? location.hash.slice(FRAGMENT.length) : "";
   if (given) history.replaceState(history.state, "", location.pathname + location.search);
+  /** @type {string | null} */
+  let kept = null;
   try {
     // Storage may throw: then the token lasts as long as the page.
-    if (given) storage().setItem(key, given);
-    return given || storage().getItem(key);
+    kept = storage().getItem(key);
   } catch {
     return given || null;
   }
+  if (!given) return kept;
+  if (kept && personOf(kept) !== personOf(given) && !(await askToReplace())) return kept;
+  try {
+    storage().setItem(key, given);
+  } catch {
+    // As above.
+  }
+  return given;
+}
+
+/**
+ * Whose token it is: a renewed token is the same person's. Nothing is verified, which the server does.
+ *
+ * @param {string} token
+ */
+function personOf(token) {
+  try {
+    const payload = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");
+    const { iss, sub } = JSON.parse(atob(payload));
+    return JSON.stringify([iss, sub]);
+  } catch {
+    return token;
+  }
+}
+
+/**
+ * Asks on the page whether to go on as the person of the link.
+ *
+ * @param {import("./dom.js").Words} words
+ * @returns {Promise<boolean>}
+ */
+export function askToReplace({ text }) {
+  return new Promise((resolve) => {
+    const answer = (/** @type {boolean} */ replaces) => {
+      question.remove();
+      resolve(replaces);
+    };
+    const question = make("div", { class: "notice", id: "token-question", role: "alertdialog", "aria-labelledby": "token-question-text" },
+      make("p", { id: "token-question-text" }, text("token_question")),
+      make("div", { class: "actions" }, button(text("token_keep"), () => answer(false)), button(text("token_replace"), () => answer(true))));
+    (find("#allocation") ?? find("#receipt"))?.before(question);
+    find("button", question)?.focus();
+  });
+}
+
+/** Opens the page anew for a link that changes the fragment alone. */
+export function followLinks() {
+  globalThis.addEventListener("hashchange", () => {
+    if (globalThis.location.hash.startsWith(FRAGMENT)) globalThis.location.reload();
+  });
 }
 
 /**

@@ -8,7 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const BIN_DIR = process.env.ALLOCATOR_BIN_DIR ?? fileURLToPath(new URL("../../../target/debug", import.meta.url));
+/** The folder of the service's program. */
+export const BIN_DIR = process.env.ALLOCATOR_BIN_DIR ?? fileURLToPath(new URL("../../../target/debug", import.meta.url));
 const START_TIMEOUT_MS = 60_000;
 
 /** Waits until `check` returns something true; every wait of these tests has a condition. */
@@ -31,9 +32,11 @@ export async function freePort() {
 }
 
 export class Allocator {
-  static async start() {
+  /** @param {(dir: string) => Promise<string[]>} [prepare] writes files of a test, and returns settings */
+  static async start(prepare = async () => []) {
     const allocator = new Allocator();
     allocator.dir = await mkdtemp(join(tmpdir(), "allocator-page-"));
+    allocator.settings = await prepare(allocator.dir);
     allocator.port = await freePort();
     allocator.url = `http://127.0.0.1:${allocator.port}`;
     await allocator.launch();
@@ -46,6 +49,7 @@ export class Allocator {
     this.process = spawn(join(BIN_DIR, "allocator"), [
       "run", "--set", `allocator.listen=127.0.0.1:${this.port}`, "--set", `sqlite.dir=${join(this.dir, "data")}`,
       "--set", `exports.dir=${join(this.dir, "exports")}`,
+      ...this.settings.flatMap((setting) => ["--set", setting]),
     ], { stdio: ["ignore", "pipe", "pipe"] });
     this.process.stdout.pipe(log);
     this.process.stderr.pipe(log);

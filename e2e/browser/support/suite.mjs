@@ -3,12 +3,13 @@ import { after, before } from "node:test";
 import { Allocator } from "./allocator.mjs";
 import { startBrowser } from "./browser.mjs";
 
-export function suite() {
+/** @param {(dir: string) => Promise<string[]>} [prepare] as of `Allocator.start` */
+export function suite(prepare) {
   const parts = {};
   before(async () => {
     // Whichever started is stopped by `after`, also if the other one failed.
     parts.browser = await startBrowser();
-    parts.allocator = await Allocator.start();
+    parts.allocator = await Allocator.start(prepare);
   });
   after(async () => {
     await parts.browser?.close();
