@@ -80,6 +80,25 @@ test("an embed is accessible, and tells its height to no one if it is not in a f
   });
 });
 
+test("a theme of the embed's own has the colours of a device with that theme", async () => {
+  const coloursOf = async (colorScheme, theme) => {
+    let found;
+    await withPage(parts.browser, { colorScheme }, async (page) => {
+      await page.goto(`${parts.allocator.url}/embed/budgets/taxes/results${theme ? `?theme=${theme}` : ""}`);
+      await page.locator("#pause-area button").first().waitFor();
+      found = await page.evaluate(() => ["body", "#results", "h1", "a", "rect.average"].map((selector) => {
+        const { color, backgroundColor, fill, borderColor } = getComputedStyle(document.querySelector(selector));
+        return [selector, color, backgroundColor, fill, borderColor];
+      }));
+    });
+    return found;
+  };
+  const [light, dark] = [await coloursOf("light"), await coloursOf("dark")];
+  for (const [index] of light.entries()) assert.notDeepEqual(light[index], dark[index]);
+  assert.deepEqual(await coloursOf("light", "dark"), dark);
+  assert.deepEqual(await coloursOf("dark", "light"), light);
+});
+
 test("where the script is blocked the link stays", async () => {
   pages.set("/blocked", `${embed()}${script()}`);
   await withPage(parts.browser, {}, async (page) => {
