@@ -26,7 +26,7 @@ export function makeControl(form, { data, words, announce, changed, send, lastAn
   find(".meter", form)?.replaceChildren(fill);
   // An output is a live region by itself; the page's only one is the announcer.
   output?.setAttribute("aria-live", "off");
-  output?.after(make("span", { class: "unsent" }, text("not_sent")));
+  setText(find(".unsent", form), text("not_sent"));
 
   /** @type {{texts: Record<string, string>, fixed: string[]} | null} */
   let before = null;

@@ -106,6 +106,21 @@ export async function checkNoSidewaysScrolling(page, state) {
   assert.ok(scroll <= client, `${state}: ${scroll} > ${client}, ${wide}`);
 }
 
+/** Checks that no text is cut: by its box, or by the field that it is in. */
+export async function checkNothingCut(page, state) {
+  const cut = await page.evaluate(() =>
+    [...document.querySelectorAll("body *")].filter((element) => {
+      if (element.closest(".visually-hidden, .wide, .scroll, .skip, svg, textarea") || !element.checkVisibility()) return false;
+      const { overflowX, overflowY, clipPath } = getComputedStyle(element);
+      if (clipPath !== "none") return false;
+      const isField = element.matches("input[type=text]");
+      const hides = (overflow) => isField || ["hidden", "clip"].includes(overflow);
+      return (hides(overflowX) && element.scrollWidth > element.clientWidth + 1)
+        || (!isField && hides(overflowY) && element.scrollHeight > element.clientHeight + 1);
+    }).map((element) => `${element.outerHTML.slice(0, 90)}: ${element.scrollWidth} > ${element.clientWidth}`).slice(0, 5));
+  assert.deepEqual(cut, [], `cut in: ${state}`);
+}
+
 /** Takes a picture, where a folder for pictures is set. */
 export async function screenshot(page, name, options = {}) {
   if (!SCREENSHOTS) return;

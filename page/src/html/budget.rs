@@ -183,6 +183,7 @@ fn form_of(page: &BudgetPage<'_>) -> Markup {
                 }
                 div class="bar" id="bar" data-needs-token=[needs_token] hidden[!can_be_sent] {
                     output id="left" class="left" { (left_text(form.values.left(), texts)) }
+                    span class="unsent" {}
                     span class="meter" aria-hidden="true" {}
                     button class="send" id="send" { (texts.text("send")) }
                 }

@@ -135,7 +135,7 @@ impl Row {
     /// Draws the bar. Geometry is in attributes, since the security policy forbids `style`.
     fn bar(&self, scale: u64) -> Markup {
         html! {
-            svg class="bar-chart" aria-hidden="true" focusable="false" width="100%" height="22" {
+            svg class="bar-chart" aria-hidden="true" focusable="false" width="100%" height="24" {
                 rect class="average" y="2" height="12" width=(of_scale(self.average, scale)) {}
                 @if let Some(real) = self.real {
                     rect class="real" x=(of_scale(in_units_of_average(real), scale)) width="3" height="16" {}
