@@ -76,6 +76,11 @@ function showEmbedCode() {
   embed.hidden = false;
 }
 
+function unfoldTarget() {
+  const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+  if (target instanceof HTMLDetailsElement) target.open = true;
+}
+
 async function main() {
   const data = JSON.parse(find("#page-data")?.textContent || "null");
   if (!data?.budget) return;
@@ -102,6 +107,9 @@ async function main() {
   else openResults();
 
   await step("embed code", showEmbedCode);
+  // A link to what is folded unfolds it.
+  globalThis.addEventListener("hashchange", unfoldTarget);
+  unfoldTarget();
   if (document.body.dataset.page === "embed") {
     await step("frame", async () => (await import("./lazy-frame.js")).reportHeight());
     return;

@@ -111,7 +111,7 @@ pub fn results_page(
         section id="results" {
             h2 { (texts.text("results")) }
             (results(budget, shown, None, texts))
-            p class="links" { (api_link(budget, texts)) }
+            p class="links" { (api_link(budget, texts)) " " (how_counted_link(texts)) }
         }
         (history(budget, over_time, texts))
         (contact(budget, texts))
@@ -227,8 +227,15 @@ fn results_links(budget: &BudgetView, texts: &Texts) -> Markup {
             a href=(link(&path, texts.language())) { (texts.text("results_alone")) }
             " "
             (api_link(budget, texts))
+            " "
+            (how_counted_link(texts))
         }
     }
+}
+
+/// Renders the link to the part of the footer that explains the counting.
+fn how_counted_link(texts: &Texts) -> Markup {
+    html! { a href="#how-counted" { (texts.text("how_counted")) } }
 }
 
 fn api_link(budget: &BudgetView, texts: &Texts) -> Markup {

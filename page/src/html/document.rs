@@ -126,6 +126,12 @@ impl Document<'_> {
                     p { (texts.text("help_tools")) }
                     p { (texts.text("help_rounding")) }
                 }
+                details id="how-counted" {
+                    summary { (texts.text("how_counted")) }
+                    p { (texts.text("how_counted_person")) }
+                    p { (texts.text("how_counted_average")) }
+                    p { (texts.text("how_counted_proof")) }
+                }
                 details id="privacy" {
                     summary { (texts.text("privacy")) }
                     p { (texts.text("privacy_cookie")) }
