@@ -111,7 +111,10 @@ export function makeReceipt(section, { data, words, announce, actions }) {
     return make("div", { class: "receipt-text" },
       make("p", {}, `${text("receipt")}: `, code, " ", copy),
       earlier.length > 0 && make("p", { class: "earlier" }, `${text("earlier_receipts")}: `,
-        make("span", { dir: "ltr" }, earlier.join(", "))));
+        make("span", { dir: "ltr" }, earlier.join(", "))),
+      state.closed && data.state === "closed" && make("p", { class: "note" }, text("no_more_changes")),
+      // A printed receipt says where it is from.
+      make("p", { class: "print-only", dir: "ltr" }, `${location.origin}${location.pathname}`));
   }
 
   /** @param {Shown} state */

@@ -113,6 +113,8 @@ test("print has the receipt and the own shares on one page, and no controls", as
     assert.ok(await page.locator("#receipt code").isVisible());
     assert.ok(await page.locator("td.you .number").first().isVisible());
     assert.equal(await page.locator("button:visible").count(), 0);
+    assert.equal(await page.locator(".print-only").innerText(), taxes());
+    assert.ok(await page.locator("#as-of").isVisible());
     await screenshot(page, "print", { fullPage: true });
     const pdf = (await page.pdf({ format: "A4" })).toString("latin1");
     assert.equal([...pdf.matchAll(/\/Type\s*\/Page\b/g)].length, 1);

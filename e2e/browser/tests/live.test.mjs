@@ -134,7 +134,7 @@ test("the largest come first once asked, and do not move by themselves", async (
 });
 
 test("the closing instant ends the form without a reload and keeps the receipt", async () => {
-  const closes = new Date(Date.now() + 12_000);
+  const closes = new Date(Date.now() + 20_000);
   const url = await parts.allocator.putBudget("closing", { closes_at: closes.toISOString() });
   await withPage(parts.browser, { viewport: DESKTOP }, async (page) => {
     await page.goto(url);
@@ -143,9 +143,10 @@ test("the closing instant ends the form without a reload and keeps the receipt",
     await page.locator("#c-parks").fill("100");
     await page.locator("#send").click();
     await page.locator("#receipt[data-step=counted]").waitFor();
-    await until("it says that it is closed", async () => /closed/i.test(await text(page, "#clock-notice")), 20_000);
+    await until("it says that it is closed", async () => /closed/i.test(await text(page, "#clock-notice")), 60_000);
     assert.equal(await page.locator("#allocation").isVisible(), false);
-    assert.equal(await page.getByRole("button", { name: "Change" }).count(), 0);
+    assert.equal(await page.getByRole("button", { name: "Change", exact: true }).count(), 0);
     assert.ok(await page.locator("#receipt code").isVisible());
+    assert.match(await text(page, "#receipt .note"), /can no longer be changed or withdrawn/);
   });
 });
