@@ -6,7 +6,7 @@
  * `submit.js` and `receipt.js`.
  */
 import { makeControl } from "./control.js";
-import { find, findAll, make } from "./dom.js";
+import { find, findAll, make, setText } from "./dom.js";
 import { makeReceipt, toBasisPoints, waitUntilCounted } from "./receipt.js";
 import { browserSurroundings, makeSender, makeStore } from "./submit.js";
 
@@ -234,6 +234,18 @@ export async function makeAnswer({ data, words, announce, openResults, clockCorr
     const waiting = receipt?.shown && ["waiting", "asks", "sending"].includes(receipt.shown.step);
     if (event.key === store.key && waiting && !store.kept.pending) showAnswer(false);
   });
+
+  const skip = find("a.skip");
+  const skipText = skip?.textContent ?? "";
+  /** The skip link leads to what is in the form's place. */
+  function updateSkipLink() {
+    if (!skip || !form) return;
+    const isAnswered = section && !section.hidden;
+    skip.setAttribute("href", !form.hidden ? "#allocation" : isAnswered ? "#receipt" : "#results");
+    setText(skip, !form.hidden ? skipText : text(isAnswered ? "skip_to_answer" : "skip_to_results"));
+  }
+  const watcher = new MutationObserver(updateSkipLink);
+  for (const part of [form, section]) if (part) watcher.observe(part, { attributeFilter: ["hidden"] });
 
   if (receipt && data.page !== "results") restore();
   const whenIdle = globalThis.requestIdleCallback ?? ((/** @type {() => void} */ action) => setTimeout(action, 300));

@@ -31,7 +31,8 @@ for (const [language, colorScheme] of VARIANTS) {
       await page.locator("details.more .more-tools button").nth(1).click();
       await page.locator("button[value=scale]").click();
       await check("tools");
-      await page.route("**/submit", (route) => route.abort());
+      // A state that stays while it is checked.
+      await page.route("**/submit", (route) => route.fulfill({ status: 503, headers: { "Retry-After": "600" }, body: "" }));
       await page.locator("#send").click();
       await until("waits", async () => (await step(page)) === "waiting");
       await check("waiting");

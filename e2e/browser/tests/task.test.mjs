@@ -117,6 +117,19 @@ test("in Arabic, the page is mirrored and Arabic digits count", async () => {
   });
 });
 
+test("the skip link leads to what is in the form's place", async () => {
+  await withPage(parts.browser, {}, async (page) => {
+    await page.goto(`${parts.allocator.url}/budgets/taxes`);
+    const skip = async () => [await page.locator("a.skip").getAttribute("href"), await page.locator("a.skip").innerText()];
+    assert.deepEqual(await skip(), ["#allocation", "Skip to the form"]);
+    await answer(page);
+    await waitUntilCounted(page);
+    assert.deepEqual(await skip(), ["#receipt", "Skip to your answer"]);
+    await page.getByRole("button", { name: "Change", exact: true }).click();
+    assert.deepEqual(await skip(), ["#allocation", "Skip to the form"]);
+  });
+});
+
 test("no share moves that was not touched, except by a tool, and Undo takes that back", async () => {
   await withPage(parts.browser, { viewport: DESKTOP }, async (page) => {
     await page.goto(`${parts.allocator.url}/budgets/taxes`);
