@@ -146,7 +146,12 @@ export function makeLive({ urls, isWanted, closesAt, take, show, clockCorrection
   });
   globalThis.addEventListener("pagehide", stop);
   globalThis.addEventListener("pageshow", (event) => event.persisted && start());
-  globalThis.addEventListener("online", start);
+  globalThis.addEventListener("offline", () => isWanted() && show("offline"));
+  globalThis.addEventListener("online", () => {
+    start();
+    // An open stream says nothing until its next event.
+    if (source) void poll();
+  });
 
   return { start, stop };
 }

@@ -6,9 +6,13 @@
  * spread. Never shows an older state than the one on the page, nor a number of withheld results.
  */
 import { button, find, findAll, make, setText, svg } from "./dom.js";
+import { makeAloud } from "./lazy-aloud.js";
 import { makeLive } from "./lazy-live.js";
 import { makeReference } from "./lazy-reference.js";
 import { writeAverage } from "./number.js";
+
+/** Live numbers are painted at most this often. */
+const REPAINT_MS = 1_000;
 
 /** The end of the bars' scale in percent: the largest value, rounded up to 10. @param {number[]} percents */
 export function scaleEnd(percents) {
@@ -33,9 +37,10 @@ export function differenceTenths(own, average) {
 
 /**
  * @param {HTMLElement} section
- * @param {{data: any, words: import("./dom.js").Words, loadDistribution?: () => Promise<any>, clockCorrection: (header: string | null) => void}} options
+ * @param {{data: any, words: import("./dom.js").Words, announce: ReturnType<typeof import("./dom.js").makeAnnouncer>,
+ *   loadDistribution?: () => Promise<any>, clockCorrection: (header: string | null) => void}} options
  */
-export function makeResults(section, { data, words, clockCorrection, loadDistribution = () => import("./lazy-distribution.js") }) {
+export function makeResults(section, { data, words, announce, clockCorrection, loadDistribution = () => import("./lazy-distribution.js") }) {
   const { text, format } = words;
   /** @type {any} */
   let aggregate = data.aggregate ?? null;
@@ -44,6 +49,9 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
   let scaleTo = 0;
   let paused = false;
   let offlineSince = 0;
+  let paintedAt = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let nextPaint;
   const reference = data.budget.reference ? makeReference(data.budget.reference, words) : null;
 
   const isOpen = () => section.tagName !== "DETAILS" || /** @type {HTMLDetailsElement} */ (section).open;
@@ -70,6 +78,7 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
   const freshness = make("span", { class: "freshness" });
   const pause = button(text("pause"), togglePause, { class: "quiet" });
   const sort = button(text("largest_first"), toggleOrder, { class: "quiet" });
+  const aloud = makeAloud({ words, announce, sentence: spokenSentence });
   pauseArea.replaceChildren(pause, " ", sort, " ", freshness);
 
   /** The sentence in place of numbers: nobody yet, or withheld. */
@@ -116,12 +125,22 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
 
   // ---- painting ----
 
+  /** Paints at once if nothing was painted for a second, else at the end of that second. */
+  function paintSoon() {
+    const waitMs = paintedAt + REPAINT_MS - Date.now();
+    if (aggregate.withheld || waitMs <= 0 || waitMs > REPAINT_MS) paint();
+    else nextPaint ??= setTimeout(paint, waitMs);
+  }
+
   function paint() {
+    clearTimeout(nextPaint);
+    nextPaint = undefined;
+    paintedAt = Date.now();
     showSentence();
     const numbers = hasNumbers();
     if (aggregate?.withheld) removeNumbers();
     const table = numbers ? ensureTable() : find("#averages", section);
-    const shown = [people, asOfLine, pauseArea, table, ...findAll(".legend, .note, .distribution", section)];
+    const shown = [people, asOfLine, pauseArea, table, aloud, ...findAll(".legend, .note, .distribution", section)];
     for (const node of shown) if (node) node.hidden = !numbers;
     final.hidden = !isFinal();
     if (!numbers) return;
@@ -137,6 +156,17 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
     }
     ensureDistribution();
     pause.hidden = isFinal();
+    aloud.hidden = isFinal();
+  }
+
+  /** The numbers in one sentence; empty where there is nothing new to say. */
+  function spokenSentence() {
+    if (!hasNumbers() || paused) return "";
+    const largest = aggregate.categories.reduce((/** @type {any} */ a, /** @type {any} */ b) => (b.average_percent > a.average_percent ? b : a));
+    const { name } = data.budget.categories.find((/** @type {any} */ category) => category.id === largest.id) ?? largest;
+    return text("spoken_results", {
+      people: words.integer(aggregate.people), category: name, average: words.withSign(writeAverage(largest.average_percent, format)),
+    });
   }
 
   /** Results may become withheld again, when people withdraw: hiding is not enough. */
@@ -225,7 +255,7 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
       }
     };
     details.addEventListener("toggle", () => details.open && load());
-    (findAll(".note", section).at(-1) ?? section.lastElementChild).after(details);
+    (findAll(".note", section).at(-1) ?? section.lastElementChild).after(aloud, details);
   }
 
   // ---- live ----
@@ -234,8 +264,10 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
   function take(next, options = {}) {
     if (!isNewer(aggregate, next)) return;
     aggregate = next;
-    if (options.rescale) scaleTo = 0;
-    paint();
+    if (options.rescale) {
+      scaleTo = 0;
+      paint();
+    } else paintSoon();
     if (isFinal()) live.stop();
   }
 
@@ -261,6 +293,8 @@ export function makeResults(section, { data, words, clockCorrection, loadDistrib
   }
 
   function togglePause() {
+    // What arrived in this second is shown, and nothing after it.
+    if (nextPaint !== undefined) paint();
     paused = !paused;
     setText(pause, text(paused ? "resume" : "pause"));
     setText(freshness, paused ? text("paused", { time: words.time(Date.now()) }) : "");

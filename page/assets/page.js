@@ -95,7 +95,7 @@ async function main() {
     results ??= step("results", async () => {
       if (!section) return null;
       const { makeResults } = await import("./lazy-results.js");
-      return makeResults(section, { data, words, clockCorrection });
+      return makeResults(section, { data, words, announce, clockCorrection });
     }).then((made) => {
       // Offline: the next call tries again.
       if (!made) results = null;

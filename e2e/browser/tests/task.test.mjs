@@ -221,7 +221,7 @@ test("an answer is changed and withdrawn in the same page, as one person", async
     const first = await receiptOf(page);
     assert.equal((await parts.allocator.aggregate("taxes")).people, before.people + 1);
 
-    await page.getByRole("button", { name: "Change" }).click();
+    await page.getByRole("button", { name: "Change", exact: true }).click();
     assert.equal(await sumOfFields(page), 10_000);
     await page.locator("details.more > summary").click();
     await page.getByRole("button", { name: "Start again" }).click();
