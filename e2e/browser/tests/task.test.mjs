@@ -41,6 +41,9 @@ test("the keyboard alone does the whole task, with focus in sight", async () => 
       [...document.querySelectorAll("#allocation :is(input, button, summary, a)")].filter((element) =>
         element.tabIndex >= 0 && element.type !== "hidden" && element.checkVisibility()).length);
     assert.ok(stops <= 10 + 8, `${stops} tab stops`);
+    await page.locator("details.more > summary").click();
+    assert.deepEqual(await stopsOutOfSight(page), [], "the order of the tab stops is the order in sight");
+    await page.locator("details.more > summary").click();
 
     await fields(page).first().focus();
     for (const [index, text] of ROUGH.entries()) {
@@ -71,11 +74,22 @@ test("the keyboard alone does the whole task, with focus in sight", async () => 
   });
 });
 
-/** Whether the focused element is in the window and not behind the sticky bar. */
+/** Whether the focused element has an outline, is in the window, and no part of it is behind the sticky bar. */
 const isFocusInSight = (page) => page.evaluate(() => {
-  const { left, top, width, height } = document.activeElement.getBoundingClientRect();
-  const hit = document.elementFromPoint(left + width / 2, top + height / 2);
-  return hit !== null && (document.activeElement.contains(hit) || hit.contains(document.activeElement));
+  const { activeElement } = document;
+  const bar = document.querySelector("#bar");
+  const { top, bottom } = activeElement.getBoundingClientRect();
+  const end = bar.contains(activeElement) ? innerHeight : bar.getBoundingClientRect().top;
+  return getComputedStyle(activeElement).outlineStyle !== "none" && top >= 0 && bottom <= end + 1;
+});
+
+/** Tab stops of the form that are neither below the one before nor beside it towards the line's end. */
+const stopsOutOfSight = (page) => page.evaluate(() => {
+  const stops = [...document.querySelectorAll("#allocation :is(input, button, summary, a)")].filter((element) =>
+    element.tabIndex >= 0 && element.type !== "hidden" && element.checkVisibility() && !element.closest("#bar"));
+  const places = stops.map((element) => element.getBoundingClientRect());
+  return stops.filter((_, index) => index > 0 && places[index].top < places[index - 1].bottom - 4 && places[index].left < places[index - 1].right - 1)
+    .map((element) => element.outerHTML.slice(0, 80));
 });
 
 test("in German, 35,5 is a number and stays one", async () => {
