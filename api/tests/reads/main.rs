@@ -28,4 +28,5 @@ mod test_server;
 mod tier_chain;
 mod updates;
 mod websocket;
+mod websocket_frames;
 mod withheld;

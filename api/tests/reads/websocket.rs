@@ -19,21 +19,21 @@ use tokio_util::sync::CancellationToken;
 use crate::test_server::*;
 use crate::updates::changed;
 
-const PATH: &str = "/v1/budgets/town/aggregate/ws";
+pub const PATH: &str = "/v1/budgets/town/aggregate/ws";
 const SUBPROTOCOL: &str = "allocator.aggregate.v1";
 const LIMIT: Duration = Duration::from_secs(20);
 
 type Client = WebSocketStream<TcpStream>;
 
 /// A server with one person in `town`, on a port.
-struct Served {
-    server: TestServer,
-    address: std::net::SocketAddr,
+pub struct Served {
+    pub server: TestServer,
+    pub address: std::net::SocketAddr,
     _stop: tokio_util::sync::DropGuard,
 }
 
 impl Served {
-    async fn start(settings: &[(&str, &str)]) -> Self {
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
         let server = TestServer::with_settings(settings).until_ready().await;
         server.commit("town", &[(0, [5_000, 5_000])]);
         server.cache.send_update(CacheUpdate::Resumed);
