@@ -1,25 +1,20 @@
 //! The gateway in front of a stack: Debian's nginx, configured and started by `local/gateway`.
 
-use std::path::Path;
-use std::time::Duration;
+use anyhow::{Result, bail};
 
-use anyhow::{Result, bail, ensure};
-
+use crate::nginx::Nginx;
 use crate::port::free_port;
-use crate::process::{Process, Signal, workspace};
+use crate::process::workspace;
 use crate::scenario;
 use crate::stack::Stack;
-use crate::wait::eventually_blocking;
-
-const START_TIMEOUT: Duration = Duration::from_secs(10);
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running nginx with one address for all services.
 #[derive(Debug)]
 pub struct Gateway {
     /// `http://host:port`
     pub url: String,
-    process: Process,
+    /// The process.
+    pub nginx: Nginx,
 }
 
 impl Gateway {
@@ -45,25 +40,11 @@ impl Gateway {
         let dir_argument = dir.display().to_string();
         let script = workspace().join("local/gateway").display().to_string();
         let port = free_port()?.to_string();
-        // SIGKILL would leave the nginx worker running, so the gateway gets SIGTERM when this program exits.
-        let arguments = ["--pdeathsig", "TERM", &script, &dir_argument, &port].into_iter();
-        let arguments: Vec<String> = arguments.chain(services).map(str::to_owned).collect();
-        let process = Process::start("gateway", &dir, Path::new("setpriv"), &arguments)?;
-        let mut gateway = Self { url: format!("http://127.0.0.1:{port}"), process };
-        gateway.process.ready(&format!("{}/.gateway/livez", gateway.url), START_TIMEOUT).await?;
-        Ok(gateway)
-    }
-}
-
-/// Terminates nginx with its worker gracefully. After the timeout the process is killed.
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        if self.process.signal(Signal::Term).is_ok() {
-            let _ = eventually_blocking("the gateway exits", STOP_TIMEOUT, || {
-                ensure!(self.process.exit_status()?.is_some(), "it is still running");
-                Ok(())
-            });
-        }
+        let url = format!("http://127.0.0.1:{port}");
+        let arguments = [&dir_argument, &port].into_iter().map(String::as_str).chain(services);
+        let ready_url = format!("{url}/.gateway/livez");
+        let nginx = Nginx::start("gateway", &dir, &script, arguments, &ready_url).await?;
+        Ok(Self { url, nginx })
     }
 }
 
@@ -76,6 +57,7 @@ mod tests {
     use std::fs;
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
+    use std::path::Path;
     use std::thread;
 
     use reqwest::Method;
@@ -173,7 +155,7 @@ mod tests {
             // No service listens on port 9, and this test sends no request.
             let gateway = Gateway::start_for(["9", "9", "9", "9"]).await?;
             let address = gateway.url.trim_start_matches("http://").to_owned();
-            let workers = children(gateway.process.pid());
+            let workers = children(gateway.nginx.pid());
             assert!(!workers.is_empty(), "nginx has no worker");
             drop(gateway);
             TcpListener::bind(address)?;

@@ -12,8 +12,9 @@
 //! | [`stack`], [`embedded`] | the services on real servers; all services in one process |
 //! | [`redis_server`] | a dedicated Redis |
 //! | [`own_servers`] | dedicated servers that a test may stop and kill |
-//! | [`gateway`] | nginx in front of a stack, as in `local/` |
+//! | [`nginx`], [`gateway`] | a running nginx; nginx in front of a stack, as in `local/` |
 //! | [`system`], [`response`] | HTTP requests and responses |
+//! | [`raw_http`] | a client on a plain socket, many at once |
 //! | [`record`], [`kafka`] | the record format; a plain client of the log |
 //! | [`stores`] | plain clients of the tables and Redis keys |
 //! | [`oracle`] | the expected totals, from the log or from acknowledged submissions |
@@ -33,6 +34,7 @@ pub mod gateway;
 pub mod http_client;
 pub mod kafka;
 pub mod load;
+pub mod nginx;
 pub mod operator;
 pub mod oracle;
 pub mod own_servers;
@@ -40,6 +42,7 @@ pub mod ownership_gaps;
 pub mod patient;
 pub mod port;
 pub mod process;
+pub mod raw_http;
 pub mod record;
 pub mod redis_server;
 pub mod response;

@@ -7,16 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use e2e::gateway::Gateway;
+use e2e::raw_http::Connection;
 use e2e::scenario::{scenario, scenario_within};
 use e2e::wait::eventually;
 use reqwest::Method;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 /// What `api` answers to public reads.
@@ -145,16 +144,13 @@ fn header(response: &reqwest::Response, name: &str) -> String {
 }
 
 /// Reads again and again on one connection, and fails if a number goes back.
-async fn read(address: String, until: Instant, number: usize) -> Result<u64> {
-    let request =
-        format!("GET {AGGREGATE} HTTP/1.1\r\nhost: gateway\r\naccept-encoding: gzip\r\n\r\n");
+async fn read(url: String, until: Instant, number: usize) -> Result<u64> {
     // Readers begin at different moments of a second, and then read once a second.
     tokio::time::sleep(Duration::from_micros(500 * number as u64)).await;
-    let mut connection = BufReader::new(TcpStream::connect(&address).await?);
+    let mut connection = Connection::open(&url).await?;
     let (mut reads, mut last) = (0, 0);
     while Instant::now() < until {
-        connection.get_mut().write_all(request.as_bytes()).await?;
-        let (status, body) = response(&mut connection).await?;
+        let (status, body) = connection.get(AGGREGATE, &[("accept-encoding", "gzip")]).await?;
         ensure!(status == 200, "status {status}: {body}");
         let people = serde_json::from_str::<serde_json::Value>(&body)?["people"].as_u64();
         let people = people.context("no people")?;
@@ -166,37 +162,15 @@ async fn read(address: String, until: Instant, number: usize) -> Result<u64> {
     Ok(reads)
 }
 
-async fn response(connection: &mut BufReader<TcpStream>) -> Result<(u16, String)> {
-    let (mut status, mut length, mut line) = (0, None, String::new());
-    loop {
-        line.clear();
-        ensure!(connection.read_line(&mut line).await? > 0, "the connection was closed");
-        let text = line.trim_end().to_ascii_lowercase();
-        if text.is_empty() {
-            break;
-        } else if let Some(rest) = text.strip_prefix("http/1.1 ") {
-            status = rest.get(..3).unwrap_or_default().parse()?;
-        } else if let Some(bytes) = text.strip_prefix("content-length:") {
-            length = Some(bytes.trim().parse()?);
-        } else if text.starts_with("transfer-encoding:") {
-            bail!("an answer without a length");
-        }
-    }
-    let mut body = vec![0; length.context("no content-length")?];
-    connection.read_exact(&mut body).await?;
-    Ok((status, String::from_utf8(body)?))
-}
-
 #[test]
 fn two_thousand_readers_at_the_closing_instant_are_a_few_requests_and_see_no_number_go_back() {
     scenario_within(Duration::from_secs(180), async || {
         let closes = Duration::from_secs(6);
         let apis = Apis::start(closes).await?;
-        let address = apis.gateway.url.trim_start_matches("http://").to_owned();
         let until = apis.apis[0].started + closes + Duration::from_secs(6);
         let mut readers = JoinSet::new();
         for number in 0..READERS {
-            readers.spawn(read(address.clone(), until, number));
+            readers.spawn(read(apis.gateway.url.clone(), until, number));
         }
         let mut reads = 0;
         while let Some(reader) = readers.join_next().await {
