@@ -14,7 +14,7 @@
 //! | [`own_servers`] | dedicated servers that a test may stop and kill |
 //! | [`nginx`], [`gateway`] | a running nginx; nginx in front of a stack, as in `local/` |
 //! | [`system`], [`response`] | HTTP requests and responses |
-//! | [`raw_http`] | a client on a plain socket, many at once |
+//! | [`raw_http`], [`event_stream`] | clients on plain sockets, many at once |
 //! | [`record`], [`kafka`] | the record format; a plain client of the log |
 //! | [`stores`] | plain clients of the tables and Redis keys |
 //! | [`oracle`] | the expected totals, from the log or from acknowledged submissions |
@@ -30,6 +30,7 @@ pub mod audit;
 pub mod bench;
 pub mod chaos;
 pub mod embedded;
+pub mod event_stream;
 pub mod gateway;
 pub mod http_client;
 pub mod kafka;
