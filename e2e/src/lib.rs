@@ -14,7 +14,7 @@
 //! | [`own_servers`] | dedicated servers that a test may stop and kill |
 //! | [`nginx`], [`gateway`] | a running nginx; nginx in front of a stack, as in `local/` |
 //! | [`system`], [`response`] | HTTP requests and responses |
-//! | [`raw_http`], [`event_stream`] | clients on plain sockets, many at once |
+//! | [`raw_http`], [`event_stream`], [`open_files`] | clients on plain sockets, many at once; the limit of open files |
 //! | [`record`], [`kafka`] | the record format; a plain client of the log |
 //! | [`stores`] | plain clients of the tables and Redis keys |
 //! | [`oracle`] | the expected totals, from the log or from acknowledged submissions |
@@ -36,6 +36,7 @@ pub mod http_client;
 pub mod kafka;
 pub mod load;
 pub mod nginx;
+pub mod open_files;
 pub mod operator;
 pub mod oracle;
 pub mod own_servers;

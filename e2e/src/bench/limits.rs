@@ -45,3 +45,11 @@ pub const MEMORY_BYTES: f64 = 96.0;
 pub const IDLE_CPU_PERCENT: f64 = 5.0;
 /// `many-partitions`, `many-budgets`: 99th percentile from submission to visible under a paced load.
 pub const MANY_VISIBLE_P99_MS: f64 = 1_000.0;
+/// `streams`: 99th percentile from submission to event, beyond the interval at which a stream sends answers.
+pub const STREAMS_DELIVERED_P99_MS: f64 = 2_000.0;
+/// `streams`: 99th percentile of a submission with open streams, as a multiple of that without.
+pub const STREAMS_POST_P99_TIMES: f64 = 2.0;
+/// `streams`: memory of the api for each stream.
+pub const STREAMS_KB: f64 = 32.0;
+/// `streams`: streams beyond the limit that were opened, and submissions beside them that were refused.
+pub const STREAMS_MISTAKES: f64 = 0.0;

@@ -4,12 +4,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::limits::{IDLE_CPU_PERCENT, MANY_VISIBLE_P99_MS};
 use super::paced;
 use super::report::{Row, log_progress, percentile};
+use super::size::size;
 use super::visible::{SAMPLES, samples};
 use crate::stack::{Stack, StackBuilder};
 use crate::wait::eventually;
@@ -31,13 +32,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(300);
 const BATCH: usize = 1_000;
 /// Requests that are sent at the same time to each budget once.
 const LANES: usize = 4;
-
-/// The size of a run. `BENCH_MANY_PARTITIONS` and `BENCH_MANY_BUDGETS` shrink it, to try the benchmark out.
-fn size(variable: &str, default: u32) -> Result<u32> {
-    std::env::var(variable).map_or(Ok(default), |value| {
-        value.parse().with_context(|| format!("{variable}={value} is no number"))
-    })
-}
 
 /// Measures three processors on a log of 1,024 partitions.
 ///

@@ -10,8 +10,10 @@
 //! | `take-over` | [`takeover`] | seconds |
 //! | `hand-over` | [`hand_over`] | seconds |
 //! | `visible` | [`visible`] | milliseconds |
+//! | `streams` | [`streams`] | milliseconds; the same load without streams; bytes per stream |
 
 pub mod catch_up;
+pub mod delivery;
 pub mod hand_over;
 pub mod http;
 pub mod limits;
@@ -22,9 +24,12 @@ pub mod plain_consumer;
 pub mod rebuild;
 pub mod records;
 pub mod report;
+pub mod size;
 pub mod steady;
+pub mod streams;
 pub mod takeover;
 pub mod visible;
+pub mod watchers;
 pub mod wrk;
 
 use anyhow::{Result, ensure};
@@ -32,7 +37,7 @@ use anyhow::{Result, ensure};
 use report::Row;
 
 /// The names of all figures, in order of measurement.
-pub const FIGURES: [&str; 11] = [
+pub const FIGURES: [&str; 12] = [
     "catch-up",
     "post",
     "batch",
@@ -44,6 +49,7 @@ pub const FIGURES: [&str; 11] = [
     "memory",
     "many-partitions",
     "many-budgets",
+    "streams",
 ];
 
 /// Measures the named figures, or all, and prints them as a table.
@@ -93,6 +99,7 @@ async fn measure(figure: &str) -> Result<Vec<Row>> {
         "rebuild" => rebuild::measure().await,
         "memory" => memory::measure().await,
         "many-partitions" => many::many_partitions().await,
-        _ => many::many_budgets().await,
+        "many-budgets" => many::many_budgets().await,
+        _ => streams::measure().await,
     }
 }

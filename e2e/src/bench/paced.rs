@@ -28,6 +28,9 @@ fn host(url: &str) -> &str {
     url.trim_start_matches("http://")
 }
 
+/// Time to open the connections before the first request.
+const LEAD: Duration = Duration::from_millis(100);
+
 /// Sends requests at a fixed rate and returns their latencies in milliseconds.
 ///
 /// All connections share one thread: on a machine with few cores, more threads would slow the measured server down.
@@ -41,15 +44,32 @@ pub async fn at_rate(
     duration: Duration,
     request: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
 ) -> Result<Vec<f64>> {
+    from(Instant::now() + LEAD, url, connections, rate, duration, request).await
+}
+
+/// Does the same as [`at_rate`] from `start` on: the request with the number `n` is due `n / rate` seconds after it.
+///
+/// # Errors
+/// When a response is not 2xx.
+pub async fn from(
+    start: Instant,
+    url: &str,
+    connections: u32,
+    rate: f64,
+    duration: Duration,
+    request: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static,
+) -> Result<Vec<f64>> {
     let host = host(url).to_owned();
     tokio::task::spawn_blocking(move || {
         let thread = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        thread.block_on(on_this_thread(&host, connections, rate, duration, Arc::new(request)))
+        let load = on_this_thread(start, &host, connections, rate, duration, Arc::new(request));
+        thread.block_on(load)
     })
     .await?
 }
 
 async fn on_this_thread(
+    start: Instant,
     host: &str,
     connections: u32,
     rate: f64,
@@ -57,7 +77,6 @@ async fn on_this_thread(
     request: Arc<impl Fn(u64) -> Vec<u8> + Send + Sync + 'static>,
 ) -> Result<Vec<f64>> {
     let mut workers = JoinSet::new();
-    let start = Instant::now() + Duration::from_millis(100);
     let interval = Duration::from_secs_f64(f64::from(connections) / rate);
     for connection in 0..connections {
         let (host, request) = (host.to_owned(), Arc::clone(&request));
