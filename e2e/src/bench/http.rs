@@ -23,7 +23,8 @@ const PARTITIONS: u32 = 12;
 /// Connections of the `POST` measurement.
 pub const POST_CONNECTIONS: u32 = 512;
 const BATCH_CONNECTIONS: u32 = 32;
-const READ_CONNECTIONS: u32 = 64;
+/// Connections of the measurements of reads.
+pub const READ_CONNECTIONS: u32 = 64;
 const POST: &str = include_str!("post.lua");
 const BATCH: &str = include_str!("batch.lua");
 
@@ -50,7 +51,14 @@ impl Baseline {
 }
 
 /// Measures a service and its baseline alternately, once both rates are steady. Returns the medians.
-async fn compare(what: &str, ours: Requests<'_>, baseline: Requests<'_>) -> Result<(f64, f64)> {
+///
+/// # Errors
+/// When a rate cannot be measured.
+pub(super) async fn compare(
+    what: &str,
+    ours: Requests<'_>,
+    baseline: Requests<'_>,
+) -> Result<(f64, f64)> {
     baseline.until_steady().await?;
     ours.until_steady().await?;
     alternate(what, async || ours.rate(ROUND).await, async || baseline.rate(ROUND).await).await
@@ -141,17 +149,25 @@ fn same_records() -> Vec<RawRecord> {
         .collect()
 }
 
+/// Writes five hundred people to the log, and waits until they are counted.
+///
+/// # Errors
+/// When they are not counted in time.
+pub(super) async fn write_people(stack: &Stack) -> Result<()> {
+    let people: Vec<_> =
+        (0..500).map(|number| super::records::record(number, 500, stack.partitions)).collect();
+    let people = people.into_iter().map(|(partition, key, value)| (partition as u32, key, value));
+    stack.kafka.write(&stack.topic, people.collect()).await?;
+    stack.wait_until_caught_up(Duration::from_secs(20)).await
+}
+
 /// Measures the maximum rate of aggregate reads, and the latency at half of it.
 ///
 /// # Errors
 /// When the figure cannot be measured.
 pub async fn get_aggregate() -> Result<Vec<Row>> {
     let stack = Stack::builder().start().await?;
-    let people: Vec<_> =
-        (0..500).map(|number| super::records::record(number, 500, stack.partitions)).collect();
-    let people = people.into_iter().map(|(partition, key, value)| (partition as u32, key, value));
-    stack.kafka.write(&stack.topic, people.collect()).await?;
-    stack.wait_until_caught_up(Duration::from_secs(20)).await?;
+    write_people(&stack).await?;
     let path = format!("/v1/budgets/{BUDGET}/aggregate");
     let response = stack.system.get(&path).await?.expect(200)?;
     let baseline = Baseline::start(&response.body).await?;

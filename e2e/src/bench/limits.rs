@@ -30,6 +30,8 @@ pub const POST: Ratio = Ratio::at_least(40.0);
 pub const BATCH: Ratio = Ratio::at_least(50.0);
 /// `get`, of the requests per second of a handler that answers the same bytes.
 pub const GET: Ratio = Ratio::at_least(60.0);
+/// `page`, of the requests per second of nginx with the same bytes in a file.
+pub const PAGE: Ratio = Ratio::at_least(40.0);
 
 /// `get`: 99th percentile at half load.
 pub const GET_P99_MS: f64 = 5.0;

@@ -11,6 +11,7 @@
 //! | `hand-over` | [`hand_over`] | seconds |
 //! | `visible` | [`visible`] | milliseconds |
 //! | `streams` | [`streams`] | milliseconds; the same load without streams; bytes per stream |
+//! | `page` | [`page`] | the same bytes from nginx |
 
 pub mod catch_up;
 pub mod delivery;
@@ -20,6 +21,7 @@ pub mod limits;
 pub mod many;
 pub mod memory;
 pub mod paced;
+pub mod page;
 pub mod plain_consumer;
 pub mod rebuild;
 pub mod records;
@@ -37,7 +39,7 @@ use anyhow::{Result, ensure};
 use report::Row;
 
 /// The names of all figures, in order of measurement.
-pub const FIGURES: [&str; 12] = [
+pub const FIGURES: [&str; 13] = [
     "catch-up",
     "post",
     "batch",
@@ -50,6 +52,7 @@ pub const FIGURES: [&str; 12] = [
     "many-partitions",
     "many-budgets",
     "streams",
+    "page",
 ];
 
 /// Measures the named figures, or all, and prints them as a table.
@@ -100,6 +103,7 @@ async fn measure(figure: &str) -> Result<Vec<Row>> {
         "memory" => memory::measure().await,
         "many-partitions" => many::many_partitions().await,
         "many-budgets" => many::many_budgets().await,
-        _ => streams::measure().await,
+        "streams" => streams::measure().await,
+        _ => page::measure().await,
     }
 }
