@@ -55,3 +55,12 @@ pub const STREAMS_POST_P99_TIMES: f64 = 2.0;
 pub const STREAMS_KB: f64 = 32.0;
 /// `streams`: streams beyond the limit that were opened, and submissions beside them that were refused.
 pub const STREAMS_MISTAKES: f64 = 0.0;
+/// `closing`: requests of all readers in any second.
+pub const CLOSING_REQUESTS_PER_S: f64 = 1_500.0;
+/// `closing`: requests in any second that reach an api.
+pub const CLOSING_API_REQUESTS_PER_S: f64 = 5.0;
+/// `closing`: requests without the aggregate as their answer.
+pub const CLOSING_REFUSED: f64 = 0.0;
+/// `closing`: from the closing until every reader has the final result. A reader that asks too early, at the end of the
+/// ten seconds, asks again up to twenty seconds later.
+pub const CLOSING_FINAL_S: f64 = 35.0;

@@ -12,8 +12,10 @@
 //! | `visible` | [`visible`] | milliseconds |
 //! | `streams` | [`streams`] | milliseconds; the same load without streams; bytes per stream |
 //! | `page` | [`page`] | the same bytes from nginx |
+//! | `closing` | [`closing`] | requests per second |
 
 pub mod catch_up;
+pub mod closing;
 pub mod delivery;
 pub mod hand_over;
 pub mod http;
@@ -39,7 +41,7 @@ use anyhow::{Result, ensure};
 use report::Row;
 
 /// The names of all figures, in order of measurement.
-pub const FIGURES: [&str; 13] = [
+pub const FIGURES: [&str; 14] = [
     "catch-up",
     "post",
     "batch",
@@ -53,6 +55,7 @@ pub const FIGURES: [&str; 13] = [
     "many-budgets",
     "streams",
     "page",
+    "closing",
 ];
 
 /// Measures the named figures, or all, and prints them as a table.
@@ -104,6 +107,7 @@ async fn measure(figure: &str) -> Result<Vec<Row>> {
         "many-partitions" => many::many_partitions().await,
         "many-budgets" => many::many_budgets().await,
         "streams" => streams::measure().await,
-        _ => page::measure().await,
+        "page" => page::measure().await,
+        _ => closing::measure().await,
     }
 }
