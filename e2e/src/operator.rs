@@ -23,10 +23,22 @@ impl Operator {
     /// # Errors
     /// When the configuration cannot be written.
     pub fn for_stack(stack: &Stack) -> Result<Self> {
+        Self::of("processor", stack)
+    }
+
+    /// Runs `allocator COMMAND` for a stack.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    pub fn with_allocator(stack: &Stack) -> Result<Self> {
+        Self::of("allocator", stack)
+    }
+
+    fn of(program: &'static str, stack: &Stack) -> Result<Self> {
         let config = new_dir("operator")?.join("operator.toml");
         fs::write(&config, stack.config("processor", 1))?;
         let arguments = vec!["--config".to_owned(), config.display().to_string()];
-        Ok(Self { program: "processor", arguments })
+        Ok(Self { program, arguments })
     }
 
     /// Runs `allocator COMMAND` for an embedded process.

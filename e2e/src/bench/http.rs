@@ -25,7 +25,8 @@ pub const POST_CONNECTIONS: u32 = 512;
 const BATCH_CONNECTIONS: u32 = 32;
 /// Connections of the measurements of reads.
 pub const READ_CONNECTIONS: u32 = 64;
-const POST: &str = include_str!("post.lua");
+/// One submission a request, each of another person.
+pub const POST: &str = include_str!("post.lua");
 const BATCH: &str = include_str!("batch.lua");
 
 /// The baseline server, as a child process.
@@ -80,9 +81,18 @@ async fn alternate(
     Ok((percentile(&mut our_rates, 50.0), percentile(&mut baseline_rates, 50.0)))
 }
 
-async fn start_ingest_only() -> Result<Stack> {
-    let builder =
-        StackBuilder { processors: 0, apis: 0, partitions: PARTITIONS, ..Stack::builder() };
+/// Starts an ingest without processors and APIs.
+///
+/// # Errors
+/// When it does not become ready.
+pub(super) async fn start_ingest_only(settings: Vec<String>) -> Result<Stack> {
+    let builder = StackBuilder {
+        processors: 0,
+        apis: 0,
+        partitions: PARTITIONS,
+        settings,
+        ..Stack::builder()
+    };
     let stack = builder.start().await?;
     stack.system.wait_until_known(BUDGET, Duration::from_secs(10)).await?;
     Ok(stack)
@@ -93,7 +103,7 @@ async fn start_ingest_only() -> Result<Stack> {
 /// # Errors
 /// When the figure cannot be measured.
 pub async fn post_one() -> Result<Vec<Row>> {
-    let stack = start_ingest_only().await?;
+    let stack = start_ingest_only(Vec::new()).await?;
     let baseline = Baseline::start(b"").await?;
     let requests = |url| Requests { url, connections: POST_CONNECTIONS, script: Some(POST) };
     let ours = format!("{}/v1/budgets/{BUDGET}/submissions", stack.ingests[0].url);
@@ -119,7 +129,7 @@ pub async fn max_post_rate(stack: &Stack) -> Result<f64> {
 /// # Errors
 /// When the figure cannot be measured.
 pub async fn post_batch() -> Result<Vec<Row>> {
-    let stack = start_ingest_only().await?;
+    let stack = start_ingest_only(Vec::new()).await?;
     let url = format!("{}/v1/budgets/{BUDGET}/submissions/batch", stack.ingests[0].url);
     let requests = Requests { url: &url, connections: BATCH_CONNECTIONS, script: Some(BATCH) };
     let baseline =

@@ -32,6 +32,8 @@ pub const BATCH: Ratio = Ratio::at_least(50.0);
 pub const GET: Ratio = Ratio::at_least(60.0);
 /// `page`, of the requests per second of nginx with the same bytes in a file.
 pub const PAGE: Ratio = Ratio::at_least(40.0);
+/// `limits`, of the requests per second without rate limits and sessions.
+pub const RATE_LIMITS: Ratio = Ratio::at_least(90.0);
 
 /// `get`: 99th percentile at half load.
 pub const GET_P99_MS: f64 = 5.0;

@@ -13,6 +13,7 @@
 //! | `streams` | [`streams`] | milliseconds; the same load without streams; bytes per stream |
 //! | `page` | [`page`] | the same bytes from nginx |
 //! | `closing` | [`closing`] | requests per second |
+//! | `limits` | [`rate_limits`] | the same requests without rate limits and sessions |
 
 pub mod catch_up;
 pub mod closing;
@@ -25,6 +26,7 @@ pub mod memory;
 pub mod paced;
 pub mod page;
 pub mod plain_consumer;
+pub mod rate_limits;
 pub mod rebuild;
 pub mod records;
 pub mod report;
@@ -41,7 +43,7 @@ use anyhow::{Result, ensure};
 use report::Row;
 
 /// The names of all figures, in order of measurement.
-pub const FIGURES: [&str; 14] = [
+pub const FIGURES: [&str; 15] = [
     "catch-up",
     "post",
     "batch",
@@ -56,6 +58,7 @@ pub const FIGURES: [&str; 14] = [
     "streams",
     "page",
     "closing",
+    "limits",
 ];
 
 /// Measures the named figures, or all, and prints them as a table.
@@ -108,6 +111,7 @@ async fn measure(figure: &str) -> Result<Vec<Row>> {
         "many-budgets" => many::many_budgets().await,
         "streams" => streams::measure().await,
         "page" => page::measure().await,
-        _ => closing::measure().await,
+        "closing" => closing::measure().await,
+        _ => rate_limits::measure().await,
     }
 }
