@@ -67,6 +67,13 @@ test("on a slow processor an edit and a live update are each painted within a fr
   await parts.allocator.submit("taxes", "someone", { health: 60, education: 40 });
   const aggregate = await parts.allocator.aggregate("taxes");
   await withPage(parts.browser, { viewport: DESKTOP }, async (page) => {
+    await page.addInitScript(() => {
+      const real = performance;
+      const { now } = real;
+      globalThis.realNow = () => now.call(real);
+    });
+    // Updates within a second are painted together: the page's clock is ours, the measuring one is not.
+    await page.clock.install();
     const streams = await useFedStreams(page);
     await page.goto(`${parts.allocator.url}/budgets/taxes`);
     await waitForScript(page);
@@ -74,23 +81,26 @@ test("on a slow processor an edit and a live update are each painted within a fr
     await until("the stream is open", async () => (await streams.open()) === 1);
     const edit = CPU_SLOWDOWN * await best(EDITS, 0, () => page.evaluate(() => {
       const [field] = document.querySelectorAll("#allocation input[type=text]");
-      const before = performance.now();
+      const before = globalThis.realNow();
       field.value = String((Number(field.value) || 0) + 1);
       field.dispatchEvent(new Event("input", { bubbles: true }));
       document.body.getBoundingClientRect();
-      return performance.now() - before;
+      return globalThis.realNow() - before;
     }));
     let step = 0;
-    const update = CPU_SLOWDOWN * await best(UPDATES, 0, () => until("an update is painted at once", () => page.evaluate((next) => {
-      const people = document.querySelector("#people");
-      const shown = people.textContent;
-      const before = performance.now();
-      globalThis.streams.at(-1).dispatchEvent(new MessageEvent("aggregate", { data: JSON.stringify(next) }));
-      document.body.getBoundingClientRect();
-      const took = performance.now() - before;
-      // Within a second after another update it is painted later.
-      return people.textContent === shown ? null : took;
-    }, laterState(aggregate, (step += 1)))));
+    const update = CPU_SLOWDOWN * await best(UPDATES, 0, async () => {
+      await page.clock.runFor(1_000);
+      const { took, isPainted } = await page.evaluate((next) => {
+        const people = document.querySelector("#people");
+        const shown = people.textContent;
+        const before = globalThis.realNow();
+        globalThis.streams.at(-1).dispatchEvent(new MessageEvent("aggregate", { data: JSON.stringify(next) }));
+        document.body.getBoundingClientRect();
+        return { took: globalThis.realNow() - before, isPainted: people.textContent !== shown };
+      }, laterState(aggregate, (step += 1)));
+      assert.ok(isPainted, "an update after a second is painted at once");
+      return took;
+    });
     console.log(`# an edit takes ${edit.toFixed(1)} ms, an update ${update.toFixed(1)} ms`);
     assert.ok(edit < REPAINT_MS, `an edit: ${edit} ms`);
     assert.ok(update < REPAINT_MS, `an update: ${update} ms`);
