@@ -9,6 +9,7 @@ import { button, find, findAll, make, setText, svg } from "./dom.js";
 import { makeAloud } from "./lazy-aloud.js";
 import { makeLive } from "./lazy-live.js";
 import { makeReference } from "./lazy-reference.js";
+import { makeTable } from "./lazy-table.js";
 import { writeAverage } from "./number.js";
 
 /** Live numbers are painted at most this often. */
@@ -99,28 +100,11 @@ export function makeResults(section, { data, words, announce, clockCorrection, l
       : text("empty"));
   }
 
-  /** The same table as the server's. */
   function ensureTable() {
     const existing = find("#averages", section);
     if (existing) return existing;
-    const head = (/** @type {string} */ name, /** @type {string} */ key) =>
-      make("th", { class: name, role: "columnheader", scope: "col" }, text(key));
-    const cell = (/** @type {string} */ name) => make("td", { class: name, role: "cell" });
-    const rows = data.budget.categories.map((/** @type {any} */ category) =>
-      make("tr", { role: "row", "data-category": category.id },
-        make("th", { class: "name", scope: "row", role: "rowheader" }, make("bdi", { lang: category.lang }, category.name)),
-        make("td", { class: "bar", "aria-hidden": "true" }), cell("average"), cell("median"), cell("you"), reference?.cell(category.id)));
-    place(make("p", { class: "legend" }, make("span", { class: "key average" }, text("legend")), " ",
-      make("span", { class: "key you" }, text("legend_you")), reference && " ", reference?.legend()));
-    const table = place(make("table", { id: "averages", role: "table", class: reference && "with-real" },
-      make("caption", { class: "visually-hidden" }, text("table_caption")),
-      make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, head("name", "column_area"),
-        make("th", { class: "bar", "aria-hidden": "true" }), head("average", "column_average"),
-        head("median", "column_median"), head("you", "column_you"), reference?.head())),
-      make("tbody", { role: "rowgroup" }, ...rows)));
-    place(make("p", { class: "note" }, text("note")));
-    if (reference) place(reference.note());
-    return table;
+    for (const part of makeTable({ budget: data.budget, words, reference })) place(part);
+    return find("#averages", section);
   }
 
   // ---- painting ----

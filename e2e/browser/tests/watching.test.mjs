@@ -134,6 +134,29 @@ test("changes are read aloud only to whoever asks, once a minute, and never with
   });
 });
 
+test("the table that begins with the first person is the server's", async () => {
+  const categories = [["parks", "Parks", "#336699"], ["schools", "Schools", "#aa5500"]].map(([id, name, color]) => ({ id, name, color }));
+  const reference = { name: "The town, 2025", source: "The town's accounts", percent: { parks: 12.5, schools: 87.5 } };
+  const url = await parts.allocator.putBudget("first", { categories, reference, language: "en" });
+  const shape = (page) => page.locator("#averages").evaluate((table) =>
+    [...table.querySelectorAll("[role], .swatch rect")].map((element) => [
+      element.tagName, element.getAttribute("role"), element.getAttribute("class"), element.getAttribute("fill"),
+      element.matches("th") ? element.textContent : "", element.hidden,
+    ]));
+  let built;
+  await withPage(parts.browser, { viewport: DESKTOP }, async (page) => {
+    await page.goto(`${url}/results`);
+    await until("nobody is there", async () => /Be the first/.test(await text(page, "#results")));
+    await parts.allocator.submit("first", "p-1", { parks: 70, schools: 30 });
+    await page.locator("#averages td.average", { hasText: "70.0" }).waitFor();
+    built = await shape(page);
+  });
+  await withPage(parts.browser, { viewport: DESKTOP, javaScriptEnabled: false }, async (page) => {
+    await page.goto(`${url}/results`);
+    assert.deepEqual(built, await shape(page));
+  });
+});
+
 test("the link to how it is counted unfolds the explanation", async () => {
   const { url } = await answered("explained");
   await withPage(parts.browser, { viewport: DESKTOP }, async (page) => {
