@@ -51,6 +51,16 @@ test("nothing loads from another host, and no policy is violated, in the whole t
   });
 });
 
+test("the pages of problems have a policy that allows their own style alone", async () => {
+  await withPage(parts.browser, {}, async (page) => {
+    for (const path of ["/problems", "/problems/unavailable"]) {
+      const response = await page.goto(parts.allocator.url + path);
+      assert.match(response.headers()["content-security-policy"], /^default-src 'none'; style-src 'sha256-[^']+'; base-uri 'none'/);
+      assert.equal(await page.locator("body").evaluate((body) => getComputedStyle(body).maxWidth), "640px");
+    }
+  });
+});
+
 for (const [broken, check] of [
   ["page.js", async (page) => assert.equal(await page.locator("#allocation.enhanced").count(), 0)],
   ["control.js", async (page) => assert.equal(await page.locator("#allocation.enhanced").count(), 0)],
