@@ -130,6 +130,10 @@ impl AnswerStream {
             }
             if self.has_changed().await? {
                 self.change_pending = true;
+                // All idle streams learn of a change at the same moment; sent at once, it would take the CPU from everyone.
+                let spread = self.load().mul_f64(fastrand::f64());
+                let at = (Instant::now() + spread).min(self.beat_at);
+                self.next_answer = self.next_answer.max(at);
             } else {
                 self.beat_at = Instant::now() + BEAT_INTERVAL;
                 return Some(StreamEvent::Beat);
@@ -178,8 +182,12 @@ impl AnswerStream {
             self.seen = None;
         }
         self.sent = Some(answer.plain().etag.clone());
-        let load = INTERVAL_PER_STREAM * u32::try_from(self.limit.held()).unwrap_or(u32::MAX);
-        self.next_answer = Instant::now() + MIN_INTERVAL + load;
+        self.next_answer = Instant::now() + MIN_INTERVAL + self.load();
         Some(answer)
+    }
+
+    /// What all open streams add to the interval. An idle stream sends the next answer at a moment of this span.
+    fn load(&self) -> Duration {
+        INTERVAL_PER_STREAM * u32::try_from(self.limit.held()).unwrap_or(u32::MAX)
     }
 }

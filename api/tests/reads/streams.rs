@@ -126,6 +126,34 @@ async fn answers_that_change_faster_than_the_interval_are_skipped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_reaches_many_idle_streams_at_different_moments() {
+    const STREAMS: usize = 500;
+    /// What so many streams add to the interval, in milliseconds.
+    const LOAD_MS: u128 = 50;
+    let server = server_with_live_updates().await;
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let mut stream = EventStream::open(&server, &[]).await;
+        assert_eq!(people(&stream.next().await), Some(1));
+        streams.push(stream);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let began = Instant::now();
+    let mut waiting = tokio::task::JoinSet::new();
+    for mut stream in streams {
+        waiting.spawn(async move {
+            assert_eq!(people(&stream.next().await), Some(2));
+            began.elapsed().as_millis()
+        });
+    }
+    commit(&server, 2);
+    let after = waiting.join_all().await;
+    let (first, last) = (after.iter().min().unwrap(), after.iter().max().unwrap());
+    // The clock of the test is exact to a millisecond.
+    assert!((LOAD_MS / 2..=LOAD_MS + 2).contains(&(last - first)), "{first} to {last} ms");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_stream_has_a_beat_at_each_interval() {
     let server = server_with_live_updates().await;
     let mut stream = EventStream::open(&server, &[]).await;
