@@ -19,6 +19,11 @@ pub enum NoAnswer {
         /// The limit, `api.recount_max_people`.
         max_people: u64,
     },
+    /// Only a recount is left, which shows each change, and the budget's results move in steps.
+    #[error(
+        "the totals of this budget cannot be read now, and its results move in steps, which a count of people would not keep"
+    )]
+    MovesInSteps,
     /// The submission is not counted in what can be read.
     #[error("the submission is not counted yet")]
     NotYetVisible,

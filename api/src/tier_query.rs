@@ -142,8 +142,29 @@ impl Tiers {
         }
     }
 
-    /// Queries the recount that runs now, or has just ended, or starts one.
+    /// Queries a recount, which no budget gets whose results move in steps.
     async fn query_recount(&self, slots: &[Arc<Slot>]) -> Vec<QueryOutcome> {
+        let catalog = self.definitions.catalog();
+        // Rows do not say what was shown last.
+        let moves_in_steps = |slot: &Arc<Slot>| {
+            let budget = catalog.get(slot.id.as_str());
+            budget.is_some_and(|budget| !budget.publish_step().is_one())
+        };
+        let counted: Vec<_> = slots.iter().filter(|slot| !moves_in_steps(slot)).cloned().collect();
+        let mut outcomes = match counted.as_slice() {
+            [] => Vec::new(),
+            counted => self.query_shared_recount(counted).await,
+        }
+        .into_iter();
+        let outcome = |slot| match moves_in_steps(slot) {
+            true => QueryOutcome::Refused(NoAnswer::MovesInSteps),
+            false => outcomes.next().unwrap_or(QueryOutcome::Unanswered),
+        };
+        slots.iter().map(outcome).collect()
+    }
+
+    /// Queries the recount that runs now, or has just ended, or starts one.
+    async fn query_shared_recount(&self, slots: &[Arc<Slot>]) -> Vec<QueryOutcome> {
         // A probe may take the whole deadline. Only slots without any answer wait for it.
         let any_cold = slots.iter().any(|slot| self.memory.state(slot) == MemoryState::Empty);
         let recount = match self.recounts.latest(any_cold).await {

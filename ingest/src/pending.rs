@@ -1,6 +1,6 @@
 //! A validated submission on its way to the log, and the outcome of appending it.
 
-use schemas::{Receipt, Submission};
+use schemas::{PublishStep, Receipt, Submission};
 
 /// A validated submission that is ready to be appended.
 #[derive(Debug, Clone)]
@@ -8,6 +8,8 @@ pub(crate) struct PendingSubmission {
     pub submission: Submission,
     /// Whether the client chose the submission id. Server-generated ids are unique and skip the idempotency lookup.
     pub client_supplied_id: bool,
+    /// The publish step of the budget's rules.
+    pub publish_step: PublishStep,
 }
 
 /// The result of appending one submission.

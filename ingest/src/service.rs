@@ -167,7 +167,8 @@ impl IngestService {
         let person = parsed.person.unwrap_or_else(|| PersonId::anonymous(id));
         let action = Action::Allocate(parsed.allocation);
         let submission = self.submission(budget, &person, id, action, now_ms);
-        (PendingSubmission { submission, client_supplied_id }, person)
+        let publish_step = budget.publish_step();
+        (PendingSubmission { submission, client_supplied_id, publish_step }, person)
     }
 
     /// Builds the withdrawal of a person's allocation.
@@ -181,7 +182,7 @@ impl IngestService {
         let client_supplied_id = id.is_some();
         let id = id.unwrap_or_else(new_submission_id);
         let submission = self.submission(budget, person, id, Action::Withdraw, now_ms);
-        PendingSubmission { submission, client_supplied_id }
+        PendingSubmission { submission, client_supplied_id, publish_step: budget.publish_step() }
     }
 
     fn submission(

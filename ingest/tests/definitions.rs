@@ -6,7 +6,9 @@ mod support;
 use std::sync::atomic::Ordering;
 
 use http::Method;
-use support::{GOOD, Harness, SUBMISSIONS, TestResponse};
+use schemas::RecordDecoder;
+use storage::log::NewRecord;
+use support::{GOOD, Harness, SUBMISSIONS, TestResponse, lock};
 
 const NEW: &str = "/v1/budgets/new";
 const BODY: &str = r#"{"name":"New","categories":[{"id":"a","name":"A"},{"id":"b","name":"B"}]}"#;
@@ -59,6 +61,7 @@ async fn frozen_rules_cannot_change_and_other_members_can() {
     for body in [
         BODY.replace(r#""b""#, r#""c""#),
         BODY.replacen('{', r#"{"identity":"optional","#, 1),
+        BODY.replacen('{', r#"{"publish_step":10,"#, 1),
         BODY.replace(r#"{"id":"b","name":"B"}"#, r#"{"id":"b","name":"B"},{"id":"c","name":"C"}"#),
     ] {
         let response = put(&harness, "/v1/budgets/taxes", &[], &body).await;
@@ -67,6 +70,29 @@ async fn frozen_rules_cannot_change_and_other_members_can() {
     let renamed = put(&harness, "/v1/budgets/taxes", &[], &BODY.replace("\"A\"", "\"Ä\"")).await;
     assert_eq!(renamed.status.as_u16(), 200);
     assert_eq!(renamed.json()["frozen"], true);
+}
+
+#[tokio::test]
+async fn every_record_of_a_budget_is_stamped_with_its_publish_step() {
+    let harness = Harness::new();
+    let with_step = BODY.replacen('{', r#"{"publish_step":10,"#, 1);
+    assert_eq!(
+        put(&harness, "/v1/budgets/taxes", &[], &with_step).await.json()["publish_step"],
+        10
+    );
+    let submission = r#"{"person":"p","allocation":{"a":100}}"#;
+    harness.post(SUBMISSIONS, submission).await.accepted();
+    harness
+        .post(SUBMISSIONS, submission.replace("100", "30").replace("}}", ",\"b\":70}}"))
+        .await
+        .accepted();
+    harness.delete("/v1/budgets/taxes/submissions/p", &[]).await.accepted();
+    let records = lock(&harness.log.records).clone();
+    let mut decoder = RecordDecoder::default();
+    let mut step = |record: &NewRecord| {
+        decoder.decode(record.key.as_bytes(), &record.value).unwrap().publish_step.get()
+    };
+    assert_eq!(records.iter().map(&mut step).collect::<Vec<_>>(), [10, 10, 10]);
 }
 
 #[tokio::test]

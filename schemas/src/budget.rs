@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::presentation::{description_fault, name_fault, presentation_faults};
-use crate::{BudgetId, CategoryId, ClosingFence, Presentation};
+use crate::{BudgetId, CategoryId, ClosingFence, Presentation, PublishStep};
 
 /// Minimum categories of a budget.
 pub const MIN_CATEGORIES: usize = 2;
@@ -106,6 +106,9 @@ pub struct Budget {
     /// Minimum number of people; results are withheld below it.
     #[serde(default = "one")]
     pub minimum_people: u64,
+    /// How many people must have changed before results move; 1 shows each change. See [`PublishStep`].
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub publish_step: u64,
     /// Who the person of a submission is.
     #[serde(default)]
     pub identity: IdentityRule,
@@ -115,7 +118,7 @@ pub struct Budget {
     /// Counts the changes of the definition, from 1.
     #[serde(default)]
     pub revision: u64,
-    /// Set by the first submission: categories and identity rule can no longer be changed.
+    /// Set by the first submission: categories, identity rule and publish step can no longer be changed.
     #[serde(default)]
     pub frozen: bool,
     /// Set once the budget was closed for the first time.
@@ -125,6 +128,10 @@ pub struct Budget {
 
 fn one() -> u64 {
     1
+}
+
+fn is_one(number: &u64) -> bool {
+    *number == one()
 }
 
 /// An error in a definition.
@@ -184,6 +191,11 @@ impl Budget {
         if self.minimum_people == 0 {
             fault("/minimum_people".into(), "must be at least 1".into());
         }
+        let steps = u64::from(PublishStep::ONE.get())..=u64::from(PublishStep::MAX.get());
+        if !steps.contains(&self.publish_step) {
+            let detail = format!("must be {} to {}", steps.start(), steps.end());
+            fault("/publish_step".into(), detail);
+        }
         presentation_faults(&self.presentation, &self.categories, &mut fault);
         // Serialization cannot fail: a budget holds only strings, numbers and string keys.
         let bytes = serde_json::to_vec(self).map_or(0, |json| json.len());
@@ -211,18 +223,25 @@ impl Budget {
         self.closing.is_some_and(|fence| !fence.is_open())
     }
 
+    /// The budget's publish step; the nearest one if a newer release allows others.
+    pub fn publish_step(&self) -> PublishStep {
+        PublishStep::nearest(self.publish_step)
+    }
+
     /// Returns the index of a category in the budget's order.
     pub fn category_index(&self, id: &str) -> Option<usize> {
         self.categories.iter().position(|category| category.id.as_str() == id)
     }
 
-    /// Whether `next` leaves the frozen fields unchanged: ids and order of categories, and the identity rule. Names,
-    /// colours and the presentation may change at any time.
+    /// Whether `next` leaves the frozen fields unchanged: ids and order of categories, the identity rule and the publish
+    /// step. Names, colours and the presentation may change at any time.
     pub fn keeps_frozen_rules(&self, next: &Budget) -> bool {
         let ids = |budget: &Budget| -> Vec<CategoryId> {
             budget.categories.iter().map(|category| category.id.clone()).collect()
         };
-        self.identity == next.identity && ids(self) == ids(next)
+        self.identity == next.identity
+            && self.publish_step == next.publish_step
+            && ids(self) == ids(next)
     }
 }
 

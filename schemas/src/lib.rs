@@ -16,6 +16,7 @@ mod partition;
 mod person;
 mod position;
 mod presentation;
+mod publish_step;
 mod receipt;
 mod record;
 pub mod redis;
@@ -60,10 +61,11 @@ pub use presentation::{
     CategoryOrder, MAX_TRANSLATIONS, NAME_MAX_CHARS, Presentation, Reference, Share, ShareFault,
     TranslatedCategory, TranslatedReference, Translation, time_zone,
 };
+pub use publish_step::PublishStep;
 pub use receipt::{ClientReceipt, Receipt, ReceiptFault, ReceiptProof, ReceiptSigner};
 pub use record::{
-    RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordView, encode_record,
-    record_fingerprint,
+    RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordStamp, RecordView,
+    encode_record, record_fingerprint,
 };
 pub use registry::{Building, FOLD_VERSION, GenerationRecord, GenerationRegistry, Seal};
 pub use report::{PartitionReport, TotalsComparison};
@@ -78,5 +80,6 @@ pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};
 pub use text::{BudgetId, CategoryId, SLUG_MAX_BYTES, SlugFault};
 pub use totals::{
     BudgetTotals, CategoryTotals, CombinedTotals, DISTRIBUTION_BINS, MergeFault, PartitionTotals,
+    PendingStep,
 };
 pub use version::{AggregateVersion, NotAVersion};

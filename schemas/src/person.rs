@@ -108,6 +108,11 @@ impl PersonKey {
     pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
+
+    /// The key's first 64 bits, by which the pending people of a partition are told apart. Part of the stored format.
+    pub fn fingerprint(&self) -> u64 {
+        (u128::from_be_bytes(self.0) >> u64::BITS) as u64
+    }
 }
 
 impl fmt::Debug for PersonKey {

@@ -8,7 +8,7 @@ use crate::allocation::check_shares;
 use crate::proto::{self, SubmissionKind, SubmissionRecord};
 use crate::submission::content_digest;
 use crate::{
-    Action, AllocationFault, BudgetId, Marker, MarkerKind, PersonKey, Submission,
+    Action, AllocationFault, BudgetId, Marker, MarkerKind, PersonKey, PublishStep, Submission,
     SubmissionFingerprint, SubmissionId,
 };
 
@@ -23,6 +23,15 @@ pub fn encode_record(submission: &Submission) -> Vec<u8> {
     RecordEncoder::default().encode(submission)
 }
 
+/// What the record of a submission says besides its content.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecordStamp {
+    /// No client has chosen the id, so that no client repeats it.
+    pub generated_id: bool,
+    /// The publish step of the budget's frozen rules, so that the fold needs no definition.
+    pub publish_step: PublishStep,
+}
+
 /// Encodes records with reused buffers.
 #[derive(Debug, Default)]
 pub struct RecordEncoder {
@@ -32,12 +41,15 @@ pub struct RecordEncoder {
 impl RecordEncoder {
     /// Encodes a submission as a record value. The record key is the person key.
     pub fn encode(&mut self, submission: &Submission) -> Vec<u8> {
-        self.encode_as(submission, false)
+        self.encode_stamped(submission, RecordStamp::default())
     }
 
     /// Encodes a submission whose id no client has chosen, so that no client repeats it.
     pub fn encode_with_generated_id(&mut self, submission: &Submission) -> Vec<u8> {
-        self.encode_as(submission, true)
+        self.encode_stamped(
+            submission,
+            RecordStamp { generated_id: true, ..RecordStamp::default() },
+        )
     }
 
     /// Encodes a marker of a budget as a record value. The record key is [`Marker::key`].
@@ -64,14 +76,16 @@ impl RecordEncoder {
         wire.encode_to_vec()
     }
 
-    fn encode_as(&mut self, submission: &Submission, generated_id: bool) -> Vec<u8> {
+    /// Encodes a submission with what its record says besides.
+    pub fn encode_stamped(&mut self, submission: &Submission, stamp: RecordStamp) -> Vec<u8> {
         let wire = &mut self.wire;
         wire.clear();
         wire.version = RECORD_VERSION;
         wire.budget.push_str(submission.budget.as_str());
         wire.submission_id.extend_from_slice(submission.id.0.as_bytes());
         wire.accepted_at_ms = submission.accepted_at_ms;
-        wire.generated_id = generated_id;
+        wire.generated_id = stamp.generated_id;
+        wire.publish_step = stamp.publish_step.to_proto();
         match &submission.action {
             Action::Allocate(allocation) => {
                 wire.set_kind(SubmissionKind::Allocate);
@@ -135,6 +149,8 @@ pub struct RecordView<'a> {
     pub basis_points: &'a [u32],
     /// No client has chosen the id.
     pub generated_id: bool,
+    /// The publish step of the budget's rules.
+    pub publish_step: PublishStep,
     /// Set if the record is a marker of the budget, and no submission: the other fields are those of a withdrawal of nobody.
     pub marker: Option<Marker>,
 }
@@ -190,6 +206,7 @@ impl RecordDecoder {
             accepted_at_ms: self.wire.accepted_at_ms,
             basis_points: &self.wire.basis_points,
             generated_id: self.wire.generated_id,
+            publish_step: PublishStep::nearest(self.wire.publish_step.into()),
         })
     }
 

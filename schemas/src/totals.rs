@@ -1,13 +1,16 @@
 //! Totals: exact integers for each category, of one partition or combined over all partitions.
 
+mod column;
+mod pending_step;
+
 use std::cmp::Ordering;
 
-use prost::Message;
-
-use crate::proto::Distribution;
 use crate::{
-    BASIS_POINTS_PER_PERSON, Closing, Offset, PartitionCount, PartitionId, Position, Receipt, Term,
+    BASIS_POINTS_PER_PERSON, Closing, PartitionCount, PartitionId, Position, PublishStep, Receipt,
+    Term,
 };
+
+pub use pending_step::PendingStep;
 
 /// Bins of a distribution: whole percents from 0 to 100.
 pub const DISTRIBUTION_BINS: usize = 101;
@@ -67,61 +70,30 @@ pub struct BudgetTotals {
     pub categories: Vec<CategoryTotals>,
     /// Whether the budget is closed in the partition.
     pub closing: Closing,
+    /// The largest publish step of the budget's records in the partition.
+    pub publish_step: PublishStep,
+    /// What readers are shown while changes are pending; `None`: these totals.
+    pub pending: Option<Box<PendingStep>>,
 }
 
 impl BudgetTotals {
-    /// Checks the invariants: the sum over categories is people × 10,000, and each category's distribution counts
-    /// everyone once.
-    ///
-    /// Numbers whose sum overflows, as damaged ones may, are not consistent.
+    /// Checks the invariants, of what readers are shown too: the sum over categories is people × 10,000, and each category's
+    /// distribution counts everyone once.
     pub fn is_consistent(&self) -> bool {
-        let total = checked_sum(self.categories.iter().map(|category| category.basis_points));
-        total.is_some()
-            && total == self.people.checked_mul(BASIS_POINTS_PER_PERSON)
-            && self.categories.iter().all(|category| {
-                checked_sum(category.people_by_percent.iter().copied()) == Some(self.people)
-            })
+        is_consistent(self.people, &self.categories) && self.pending_is_consistent()
     }
+}
 
-    /// Encodes the `distribution` column, which also holds the state of closing.
-    pub fn encode_distribution(&self) -> Vec<u8> {
-        let people_by_percent = self
-            .categories
+/// Checks that the sum over categories is people × 10,000, and that each category's distribution counts everyone once.
+///
+/// Numbers whose sum overflows, as damaged ones may, are not consistent.
+fn is_consistent(people: u64, categories: &[CategoryTotals]) -> bool {
+    let total = checked_sum(categories.iter().map(|category| category.basis_points));
+    total.is_some()
+        && total == people.checked_mul(BASIS_POINTS_PER_PERSON)
+        && categories
             .iter()
-            .flat_map(|category| category.people_by_percent.iter().copied())
-            .collect();
-        let closing_changes = self.closing.changes().iter().map(|offset| offset.0).collect();
-        let closing_revision = self.closing.revision();
-        Distribution { people_by_percent, closing_changes, closing_revision }.encode_to_vec()
-    }
-
-    /// Decodes the columns of a row; `None` if they are inconsistent, that is damaged.
-    pub fn from_columns(
-        position: Position,
-        people: u64,
-        updated_at_ms: u64,
-        sums: &[i64],
-        distribution: &[u8],
-    ) -> Option<Self> {
-        let Distribution { people_by_percent: counts, closing_changes, closing_revision } =
-            Distribution::decode(distribution).ok()?;
-        let changes = closing_changes.into_iter().map(Offset).collect();
-        let closing = Closing::new(closing_revision, changes)?;
-        let (bins, rest) = counts.as_chunks::<DISTRIBUTION_BINS>();
-        if !rest.is_empty() || bins.len() != sums.len() {
-            return None;
-        }
-        let categories = sums
-            .iter()
-            .zip(bins)
-            .map(|(sum, bins)| {
-                let basis_points = u64::try_from(*sum).ok()?;
-                Some(CategoryTotals { basis_points, people_by_percent: Box::new(*bins) })
-            })
-            .collect::<Option<_>>()?;
-        let totals = Self { position, people, updated_at_ms, categories, closing };
-        totals.is_consistent().then_some(totals)
-    }
+            .all(|category| checked_sum(category.people_by_percent.iter().copied()) == Some(people))
 }
 
 fn checked_sum(numbers: impl IntoIterator<Item = u64>) -> Option<u64> {
@@ -135,8 +107,15 @@ pub struct PartitionTotals {
     pub term: Term,
     /// The partition.
     pub partition: PartitionId,
-    /// The totals.
+    /// The totals as readers are shown them.
     pub totals: BudgetTotals,
+}
+
+impl PartitionTotals {
+    /// Returns what is published of a partition's totals.
+    pub fn shown(term: Term, partition: PartitionId, totals: BudgetTotals) -> Self {
+        Self { term, partition, totals: totals.into_shown() }
+    }
 }
 
 /// Totals of a budget over all partitions.

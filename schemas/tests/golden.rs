@@ -49,6 +49,66 @@ fn a_record_with_a_generated_id_has_a_mark_that_earlier_releases_ignore() {
 }
 
 #[test]
+fn a_record_of_a_budget_with_a_publish_step_has_a_number_that_earlier_releases_ignore() {
+    let mut encoder = RecordEncoder::default();
+    let mut encode = |step| {
+        let stamp = RecordStamp { publish_step: PublishStep::nearest(step), ..Default::default() };
+        encoder.encode_stamped(&submission(Action::Withdraw), stamp)
+    };
+    let without = encode_record(&submission(Action::Withdraw));
+    assert_eq!(encode(1), without);
+    assert_eq!(hex::encode(encode(10)), hex::encode(&without) + "480a");
+    let read = |value: &[u8]| {
+        let mut decoder = RecordDecoder::default();
+        decoder.decode(&[7; 16], value).unwrap().publish_step.get()
+    };
+    assert_eq!((read(&without), read(&encode(10)), read(&encode(1_000))), (1, 10, 1_000));
+    // A later release may allow more, and anybody's bytes may say more: the submission counts all the same.
+    for hostile in ["48e907", "48ffffffff0f", "48ffffffffffffffffff01"] {
+        let value = [without.clone(), hex::decode(hostile).unwrap()].concat();
+        assert_eq!(read(&value), 1_000, "{hostile}");
+    }
+}
+
+/// Totals of one person who gives everything to the second of two categories.
+fn one_person() -> BudgetTotals {
+    let mut categories = vec![CategoryTotals::default(); 2];
+    categories.iter_mut().zip([0, 10_000]).for_each(|(category, share)| category.add_share(share));
+    BudgetTotals {
+        position: Position(7),
+        people: 1,
+        updated_at_ms: 9,
+        categories,
+        ..BudgetTotals::default()
+    }
+}
+
+#[test]
+fn totals_without_a_publish_step_keep_the_bytes_of_earlier_releases() {
+    // Two times 101 counts: one person at 0 percent, one at 100.
+    let counts = ["01", &"00".repeat(200), "01"].concat();
+    let mut totals = one_person();
+    assert_eq!(hex::encode(totals.encode_distribution()), format!("0aca01{counts}"));
+    totals.closing = Closing::new(4, vec![Offset(5)]).unwrap();
+    assert_eq!(hex::encode(totals.encode_distribution()), format!("0aca01{counts}1201051804"));
+}
+
+#[test]
+fn pending_people_keep_their_bytes() {
+    let mut totals = BudgetTotals::default();
+    let person = PersonKey::from_bytes(*b"12345678........");
+    totals.hold_back(&person, PublishStep::nearest(10), true);
+    let totals =
+        BudgetTotals { pending: totals.pending, publish_step: totals.publish_step, ..one_person() };
+    let bytes = totals.encode_distribution();
+    let counts = ["01", &"00".repeat(200), "01"].concat();
+    let pending = "2a0a2a083837363534333231";
+    assert_eq!(hex::encode(&bytes), format!("0aca01{counts}200a{pending}"));
+    let read = BudgetTotals::from_columns(Position(7), 1, 9, &[0, 10_000], &bytes);
+    assert_eq!(read, Some(totals));
+}
+
+#[test]
 fn a_history_point_keeps_its_bytes() {
     let point = HistoryPoint {
         step: HistoryStep::Minute,
@@ -232,6 +292,27 @@ fn a_definition_with_a_presentation_keeps_its_bytes() {
     let reference = budget.presentation.reference.unwrap();
     let shares: Vec<u16> = reference.percent.values().map(|share| share.basis_points()).collect();
     assert_eq!(shares, [3_335, 6_665]);
+}
+
+#[test]
+fn a_publish_step_is_stored_only_if_it_is_not_1_and_read_whatever_it_is() {
+    let earlier = r#"{"id":"parks","name":"Parks","categories":[{"id":"trees","name":"Trees"},{"id":"benches","name":"Benches"}],"results":"live","minimum_people":1,"identity":"required","revision":7,"frozen":true}"#;
+    let with = |step: u64| {
+        earlier.replace(r#""identity""#, &format!(r#""publish_step":{step},"identity""#))
+    };
+    let read = |json: &str| match StoredBudget::parse(json.as_bytes()) {
+        StoredBudget::Understood(budget) => budget,
+        other => panic!("{other:?}"),
+    };
+    let one = Budget { publish_step: 1, ..read(&with(10)) };
+    assert_eq!(serde_json::to_string(&one).unwrap(), earlier);
+    assert_eq!(serde_json::to_string(&read(&with(10))).unwrap(), with(10));
+    // Other releases may have other limits.
+    for (step, nearest) in [(0, 1), (10, 10), (5_000, 1_000)] {
+        assert_eq!(read(&with(step)).publish_step().get(), nearest);
+        assert_eq!(read(&with(step)).faults().len(), usize::from(step != 10));
+    }
+    assert!(!read(earlier).keeps_frozen_rules(&read(&with(10))));
 }
 
 #[test]

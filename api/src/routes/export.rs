@@ -2,7 +2,8 @@
 //!
 //! Exports are never made on request: the difference between two exports, from just before and just after a person
 //! submitted, would reveal that person's allocation. An operator decides when an export is published, by submitting a
-//! job. While a budget's results are withheld, its exports are withheld as well.
+//! job. While a budget's results are withheld, its exports are withheld as well; and until they are final, if they move in
+//! steps.
 //!
 //! Files are streamed to a limited number of readers (`downloads`).
 
@@ -36,19 +37,23 @@ const GENERATION: HeaderName = HeaderName::from_static("allocator-generation");
 const PEOPLE: HeaderName = HeaderName::from_static("allocator-people");
 
 impl ApiState {
-    /// Returns whether the budget's results are withheld now. When no tier answers: whether they are shown only when they
-    /// are final, which is unknown then.
+    /// Returns whether the budget's results are withheld now, or are not final and move in steps, which an export would not
+    /// keep. When no tier answers: whether that depends on their being final, which is unknown then.
     ///
     /// # Errors
     /// When a tier could answer but is limited now, which readers may have caused.
     async fn withholds(&self, budget: &Budget) -> Result<bool, Problem> {
         let Some(slot) = self.aggregates.slot(budget.id.as_str()) else { return Ok(false) };
+        let moves_in_steps = !budget.publish_step().is_one();
         match self.aggregates.read(&slot).await {
-            Ok(reading) => Ok(reading.aged.answer.is_withheld()),
+            Ok(reading) => {
+                let answer = &reading.aged.answer;
+                Ok(answer.is_withheld() || (moves_in_steps && !answer.totals().is_final()))
+            }
             Err(limited @ (NoAnswer::Overloaded | NoAnswer::TooManyPeople { .. })) => {
                 Err(no_answer(limited, None))
             }
-            Err(_) => Ok(budget.results == ResultsVisibility::AfterClose),
+            Err(_) => Ok(moves_in_steps || budget.results == ResultsVisibility::AfterClose),
         }
     }
 }
@@ -109,7 +114,12 @@ pub(super) async fn of_budget(
         return Err(Problem::new(ProblemKind::NotFound).detail(detail));
     }
     if api.withholds(budget).await? {
-        let detail = "the results of this budget are withheld now";
+        let detail = match budget.publish_step().is_one() {
+            true => "the results of this budget are withheld now",
+            false => {
+                "the exports of this budget are withheld until its results, which move in steps, are final"
+            }
+        };
         return Err(Problem::new(ProblemKind::NotFound).detail(detail));
     }
     let headers = headers(&manifest, &budget.id.to_string());

@@ -151,6 +151,7 @@ fn no_answer(reason: NoAnswer, at_least: Option<AtLeast>) -> Problem {
         NoAnswer::Unavailable
         | NoAnswer::Overloaded
         | NoAnswer::TooManyPeople { .. }
+        | NoAnswer::MovesInSteps
         | NoAnswer::TooManyWaiters => ProblemKind::Unavailable,
         // Not 503, which a gateway tries again at another api.
         NoAnswer::TooManyWaitersOfClient => ProblemKind::RateLimited,

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use schemas::{BudgetId, CombinedTotals};
+use schemas::{BudgetId, BudgetTotals, CombinedTotals};
 use storage::store::{BudgetSummary, Store, StoreError};
 
 use super::{TierAnswers, TierError, log_damaged};
@@ -26,18 +26,20 @@ pub async fn read(
     Ok(read
         .map(|(budget, summary)| {
             let summary = summary.inspect_err(|error| log_damaged(budget, error)).ok()?;
-            combine(&active, budget, &summary)
+            combine(&active, budget, summary)
         })
         .collect())
 }
 
-/// Combines the partitions' totals; `None` while a partition is missing because it was never claimed.
+/// Combines what readers are shown of the partitions; `None` while a partition is missing because it was never claimed.
 fn combine(
     active: &ServedGeneration,
     budget: &BudgetId,
-    summary: &BudgetSummary,
+    summary: BudgetSummary,
 ) -> Option<CombinedTotals> {
-    CombinedTotals::merge(active.term, active.partitions, summary)
+    let shown: BudgetSummary =
+        summary.into_iter().map(|part| part.map(BudgetTotals::into_shown)).collect();
+    CombinedTotals::merge(active.term, active.partitions, &shown)
         .inspect_err(|error| tracing::debug!(%budget, %error, "summary is incomplete"))
         .ok()
 }

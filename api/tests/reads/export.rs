@@ -207,3 +207,17 @@ async fn a_reader_that_stalls_keeps_its_place_until_another_needs_it() {
     assert_eq!(slow.collect().await.unwrap().to_bytes().len(), 1_000_000 - CHUNK_BYTES);
     assert_eq!(server.metric("allocator_api_downloads"), 0.0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn exports_of_results_that_move_in_steps_are_withheld_until_these_are_final() {
+    let server = TestServer::new();
+    put(&server, Audience::Everybody, 1, 9, b"rows");
+    server.commit("town", &[(0, [4_000, 6_000]); 9]);
+    server.definitions.put(Budget { publish_step: 10, revision: 2, ..budget("town") });
+    let got = server.get(CSV).await;
+    assert_eq!((got.status.as_u16(), problem_slug(&got).as_str()), (404, "not-found"));
+    assert!(got.text.contains("move in steps"), "{}", got.text);
+    server.commit_closed("town", &[(0, [4_000, 6_000]); 9], &[0, 1, 2]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(server.get(CSV).await.text, "rows");
+}

@@ -20,6 +20,7 @@ mod pages;
 mod person;
 #[path = "../../../runtime/src/principal/tests/tokens.rs"]
 mod provider;
+mod publish_step;
 mod read_limits;
 mod read_metrics;
 mod readiness;

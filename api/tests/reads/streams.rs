@@ -103,6 +103,20 @@ async fn a_stream_begins_with_the_answer_and_goes_on_with_each_newer_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_moves_with_a_pending_submission_and_shows_no_number_of_it() {
+    let server = server_with_live_updates().await;
+    let mut stream = EventStream::open(&server, &[]).await;
+    let shown = [(0, [5_000, 5_000])];
+    let Event::Aggregate { id: first, people: Some(1) } = stream.next().await else { panic!() };
+    let totals = pending_totals(&shown, &[(2, [0, 10_000])]);
+    server.cache.put("town", Some(combined(&totals)));
+    server.store.put("town", totals);
+    server.cache.send_update(changed("town"));
+    let Event::Aggregate { id, people: Some(1) } = stream.next().await else { panic!() };
+    assert!(id > first);
+}
+
+#[tokio::test(start_paused = true)]
 async fn answers_that_change_faster_than_the_interval_are_skipped() {
     let server = server_with_live_updates().await;
     let mut stream = EventStream::open(&server, &[]).await;

@@ -310,6 +310,7 @@ pub fn budget(name: &str) -> Budget {
         closes_at: None,
         results: ResultsVisibility::Live,
         minimum_people: 1,
+        publish_step: 1,
         identity: IdentityRule::Required,
         presentation: Default::default(),
         revision: 1,
@@ -322,21 +323,41 @@ pub fn budget(name: &str) -> Budget {
 pub fn partition_totals(people: &[(u32, [u16; 2])]) -> Vec<Option<BudgetTotals>> {
     let mut partition_totals = vec![BudgetTotals::default(); 3];
     for (partition, shares) in people {
-        let totals = &mut partition_totals[*partition as usize];
-        totals.position = Position(totals.position.0 + 1);
-        totals.people += 1;
-        totals.updated_at_ms = 1_795_212_000_000;
-        totals.categories.resize(2, CategoryTotals::default());
-        for (category, share) in totals.categories.iter_mut().zip(shares) {
-            category.basis_points += u64::from(*share);
-            category.people_by_percent[usize::from(share / 100)] += 1;
-        }
+        count(&mut partition_totals[*partition as usize], *shares);
     }
     partition_totals.into_iter().map(Some).collect()
 }
 
+/// Builds the committed totals of people who are shown, and of more people whose submissions are pending.
+pub fn pending_totals(
+    shown: &[(u32, [u16; 2])],
+    pending: &[(u32, [u16; 2])],
+) -> Vec<Option<BudgetTotals>> {
+    let mut partition_totals = partition_totals(shown);
+    for (number, (partition, shares)) in (1..).zip(pending) {
+        let totals = partition_totals[*partition as usize].as_mut().unwrap();
+        let is_first = totals.people == 0;
+        totals.hold_back(&PersonKey::from_bytes([number; 16]), PublishStep::MAX, is_first);
+        count(totals, *shares);
+    }
+    partition_totals
+}
+
+/// Counts a person, by one record.
+fn count(totals: &mut BudgetTotals, shares: [u16; 2]) {
+    totals.position = Position(totals.position.0 + 1);
+    totals.people += 1;
+    totals.updated_at_ms = 1_795_212_000_000;
+    totals.categories.resize(2, CategoryTotals::default());
+    for (category, share) in totals.categories.iter_mut().zip(shares) {
+        category.add_share(share);
+    }
+}
+
+/// Combines what readers are shown, as the cache has it.
 pub fn combined(partition_totals: &[Option<BudgetTotals>]) -> CombinedTotals {
-    CombinedTotals::merge(Term::FIRST, partitions(), partition_totals).unwrap()
+    let shown = partition_totals.iter().cloned().map(|part| part.map(BudgetTotals::into_shown));
+    CombinedTotals::merge(Term::FIRST, partitions(), &shown.collect::<Vec<_>>()).unwrap()
 }
 
 /// Builds a person row; `shares` is empty after a withdrawal.

@@ -4,7 +4,8 @@
 //! A person's newest submission wins: the old shares are subtracted and the new ones added in one step. A withdrawal
 //! subtracts; one of somebody who has never submitted leaves no row, unless its id has to be recognised again. A submission
 //! id that is among the person's latest changes nothing. What stands behind a close marker of its budget changes nothing,
-//! until a marker reopens the budget.
+//! until a marker reopens the budget. Where records have a publish step, what readers are shown stays until as many people
+//! have changed; closing shows everything.
 //!
 //! | file | owns |
 //! |---|---|
@@ -248,8 +249,12 @@ impl PartitionState {
             Ok(index) => {
                 let budget = &mut self.budgets[index];
                 let (had_changed, history_bytes) = (budget.changed, budget.history.bytes());
+                let pending_bytes = budget.pending_bytes();
                 let outcome = budget.fold(view, offset, mode, &self.history_floor);
-                if budget.changed && !had_changed {
+                if had_changed {
+                    self.changed_bytes =
+                        self.changed_bytes - pending_bytes + budget.pending_bytes();
+                } else if budget.changed {
                     self.changed_bytes += budget.stored_bytes();
                 }
                 self.changed_bytes += budget.history.bytes() - history_bytes;
@@ -419,6 +424,9 @@ impl BudgetState {
             if mode == FoldMode::Live && self.totals.closing.fold(marker, offset) {
                 self.totals.position = offset.next();
                 self.changed = true;
+                if self.totals.closing.is_closed() {
+                    self.totals.show_all();
+                }
             }
             return Ok(FoldOutcome::Applied);
         }
@@ -437,10 +445,11 @@ impl BudgetState {
             // Before the record changes the totals.
             self.history.complete(&self.totals, view.accepted_at_ms, history_floor);
         }
+        let is_first = self.totals.categories.is_empty();
         if categories > 0 {
             self.fix_categories(categories);
         }
-        let outcome = self.fold_person(view, offset, mode)?;
+        let outcome = self.fold_person(view, offset, mode, is_first)?;
         if mode == FoldMode::Live {
             self.totals.position = offset.next();
             self.totals.updated_at_ms = self.totals.updated_at_ms.max(view.accepted_at_ms);
@@ -449,16 +458,24 @@ impl BudgetState {
         Ok(outcome)
     }
 
-    /// An upper bound of the stored size: a sum and 101 counts a category, of which each count is a varint.
+    /// An upper bound of the stored size.
     fn stored_bytes(&self) -> usize {
         const ROW_BYTES: usize = 256;
-        const SUM_BYTES: usize = 12;
         const CLOSING_BYTES: usize = 10;
-        let bits = u64::BITS - (self.totals.people + 1).leading_zeros();
-        let count_bytes = bits.div_ceil(7) as usize;
         ROW_BYTES
-            + self.totals.categories.len() * (SUM_BYTES + 101 * count_bytes)
+            + categories_bytes(self.totals.categories.len(), self.totals.people)
             + self.totals.closing.changes().len() * CLOSING_BYTES
+            + self.pending_bytes()
+    }
+
+    /// An upper bound of the stored size of what is pending.
+    fn pending_bytes(&self) -> usize {
+        const HEAD_BYTES: usize = 64;
+        self.totals.pending.as_ref().map_or(0, |pending| {
+            HEAD_BYTES
+                + categories_bytes(pending.categories(), pending.people())
+                + size_of_val(pending.changed_people())
+        })
     }
 
     fn recount(&self) -> BudgetTotals {
@@ -488,6 +505,7 @@ impl BudgetState {
         view: RecordView<'_>,
         offset: Offset,
         mode: FoldMode,
+        is_first: bool,
     ) -> Result<FoldOutcome, InconsistentState> {
         let new = Shares::from_basis_points(view.basis_points);
         if view.generated_id && !new.counts() && !self.people.contains(&view.person) {
@@ -504,17 +522,37 @@ impl BudgetState {
             PersonEntry::Existing(slot) => slot,
         };
         let old = slot.replace(&new, offset, view.submission);
-        if mode == FoldMode::Live && !self.totals.replace(&old, &new) {
+        if mode == FoldMode::Replay {
+            return Ok(FoldOutcome::Applied);
+        }
+        let has_step = !self.totals.publish_step.max(view.publish_step).is_one();
+        if has_step && old != new {
+            self.totals.hold_back(&view.person, view.publish_step, is_first);
+        }
+        if !self.totals.replace(&old, &new) {
             let budget = self.id.clone();
             return Err(InconsistentState::SharesNotInTotals { budget, offset });
         }
+        if has_step {
+            self.totals.show_if_step_is_complete();
+        }
         Ok(FoldOutcome::Applied)
     }
+}
+
+/// An upper bound of the stored size of categories: a sum and 101 counts each, of which each count is a varint.
+fn categories_bytes(categories: usize, people: u64) -> usize {
+    const SUM_BYTES: usize = 12;
+    let bits = u64::BITS - (people + 1).leading_zeros();
+    let count_bytes = bits.div_ceil(7) as usize;
+    categories * (SUM_BYTES + 101 * count_bytes)
 }
 
 #[cfg(test)]
 mod closing_tests;
 #[cfg(test)]
 mod history_tests;
+#[cfg(test)]
+mod publish_step_tests;
 #[cfg(test)]
 mod tests;

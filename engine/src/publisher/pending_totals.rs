@@ -172,7 +172,7 @@ impl PendingBudget {
         self.partitions.iter().map(|(partition, totals)| (*partition, totals.position)).collect()
     }
 
-    /// Copies the totals of the partitions that are wanted.
+    /// Copies what readers are shown of the partitions that are wanted.
     pub fn to_partition_totals(
         &self,
         wanted: impl Fn(PartitionId) -> bool,
@@ -180,10 +180,8 @@ impl PendingBudget {
         let term = self.term;
         let wanted = self.partitions.iter().filter(|(partition, _)| wanted(**partition));
         wanted
-            .map(|(&partition, totals)| PartitionTotals {
-                term,
-                partition,
-                totals: BudgetTotals::clone(totals),
+            .map(|(&partition, totals)| {
+                PartitionTotals::shown(term, partition, BudgetTotals::clone(totals))
             })
             .collect()
     }

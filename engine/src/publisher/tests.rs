@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use runtime::metrics::Metrics;
-use schemas::{CombinedTotals, Generation, PartitionId, PartitionTotals, Position};
+use schemas::{
+    CombinedTotals, Generation, PartitionId, PartitionTotals, PersonKey, Position, PublishStep,
+};
 use storage::cache::CacheUpdate;
 use storage::control::sqlite::SqliteControlTopic;
 use tokio::sync::{broadcast, watch};
@@ -23,6 +25,8 @@ type Published = BTreeMap<BudgetId, Position>;
 #[derive(Default)]
 struct PickyCache {
     damaged: Mutex<BTreeSet<BudgetId>>,
+    /// The totals that were published last.
+    latest: Mutex<BudgetTotals>,
     published: watch::Sender<Published>,
     publications: AtomicUsize,
     compare_delay: Mutex<Duration>,
@@ -51,6 +55,7 @@ impl Cache for PickyCache {
     ) -> Result<(), CacheError> {
         self.check(budget)?;
         self.publications.fetch_add(1, Ordering::Relaxed);
+        *self.latest.lock().unwrap() = partitions[0].totals.clone();
         self.published.send_modify(|published| {
             published.insert(budget.clone(), partitions[0].totals.position);
         });
@@ -266,4 +271,23 @@ async fn pending_totals_are_published_when_the_publisher_stops() {
     fixture.run(&stop).await.unwrap();
     let both = Published::from([(id("a"), Position(3)), (id("b"), Position(4))]);
     assert_eq!(*fixture.cache.published.borrow(), both);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pending_is_published_neither_by_a_flush_nor_by_a_confirmation() {
+    let (fixture, stop) = (Fixture::new(), CancellationToken::new());
+    let running = fixture.run(&stop);
+    let mut totals = BudgetTotals::default();
+    totals.hold_back(&PersonKey::from_bytes([1; 16]), PublishStep::nearest(3), true);
+    (totals.people, totals.position) = (1, Position(1));
+    // A new partition is confirmed, its later totals are flushed.
+    for position in [1, 2] {
+        totals.position = Position(position);
+        fixture.publisher.publish(PARTITION, vec![(id("town"), totals.clone())]);
+        fixture.wait_until_published("town", position).await;
+        let latest = fixture.cache.latest.lock().unwrap().clone();
+        assert_eq!((latest.position, latest.people, latest.pending), (totals.position, 0, None));
+    }
+    stop.cancel();
+    running.await.unwrap();
 }

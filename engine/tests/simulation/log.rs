@@ -21,6 +21,8 @@ pub struct SimSubmission {
     pub accepted_at_ms: u64,
     /// `None` withdraws.
     pub shares: Option<Vec<u16>>,
+    /// The publish step that the record is stamped with.
+    pub step: u64,
     /// Set if the record is a marker, and no submission.
     pub marker: Option<SimMarker>,
 }
@@ -44,6 +46,8 @@ pub struct LogRecord {
 pub struct Log {
     pub count: PartitionCount,
     pub budgets: Vec<(BudgetId, usize)>,
+    /// The publish step of each budget.
+    steps: Vec<u64>,
     pub partitions: Vec<Vec<LogRecord>>,
     high: Vec<AtomicU64>,
     /// The partition of each record, in append order.
@@ -65,11 +69,13 @@ impl Log {
         let budgets: Vec<_> = (0..rng.usize(1..=3))
             .map(|number| (BudgetId::parse(&format!("budget-{number}")).unwrap(), rng.usize(2..=4)))
             .collect();
+        let steps = budgets.iter().map(|_| [1, 2, 3, 5][rng.usize(0..4)]).collect();
         let mut people: Vec<_> =
             (0..rng.usize(3..=24)).map(|_| Person::draw(rng, count, budgets.len())).collect();
         let mut log = Self {
             count,
             budgets,
+            steps,
             partitions: count.partitions().map(|_| Vec::new()).collect(),
             high: count.partitions().map(|_| AtomicU64::new(0)).collect(),
             order: Vec::new(),
@@ -99,6 +105,8 @@ impl Log {
             accepted_at_ms: self.draw_acceptance_time(rng),
             kind: 1,
             shares: draw_shares(rng, *categories),
+            // Some records are of an earlier release, which stamps none.
+            step: if rng.u32(0..10) == 0 { 1 } else { self.steps[person.budget] },
             marker: None,
         };
         let (mut home, mut key) = (person.home, person.key.as_bytes().to_vec());
@@ -146,6 +154,7 @@ impl Log {
             accepted_at_ms: draft.accepted_at_ms,
             shares: (draft.kind == 1)
                 .then(|| draft.shares.iter().map(|share| *share as u16).collect()),
+            step: draft.step,
             marker: draft.marker,
         });
         (home, LogRecord { key, value: value.unwrap_or_else(|| draft.encode()), submission })
@@ -241,6 +250,7 @@ struct Draft {
     accepted_at_ms: u64,
     kind: u64,
     shares: Vec<u32>,
+    step: u64,
     marker: Option<SimMarker>,
 }
 
@@ -262,6 +272,9 @@ impl Draft {
             number(&mut marker, 1, if closes { 1 } else { 2 });
             number(&mut marker, 2, revision);
             bytes(&mut out, 8, &marker);
+        }
+        if self.step > 1 {
+            number(&mut out, 9, self.step);
         }
         out
     }

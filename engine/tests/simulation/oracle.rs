@@ -8,8 +8,8 @@ use std::fmt::Debug;
 
 use schemas::{
     BudgetId, BudgetTotals, CategoryTotals, Closing, CombinedTotals, HistoryInstant, HistoryPoint,
-    HistoryStep, HistoryTotals, Offset, PartitionId, PersonKey, PersonRow, Position, SubmissionId,
-    Term, record_fingerprint,
+    HistoryStep, HistoryTotals, Offset, PartitionId, PersonKey, PersonRow, Position, PublishStep,
+    SubmissionId, Term, record_fingerprint,
 };
 use storage::log::DeadLetter;
 use storage::store::{RecordCounts, StoredPartition};
@@ -32,11 +32,39 @@ struct History {
     tallies: Vec<RecordCounts>,
     fingerprints: Vec<u64>,
     /// Each budget's totals after each of its records.
-    totals: BTreeMap<BudgetId, Vec<BudgetTotals>>,
+    totals: BTreeMap<BudgetId, Vec<ExpectedTotals>>,
     /// Each person's row after each of their records.
     people: BTreeMap<PersonKey, Vec<PersonRow>>,
     /// Key and value of each rejected record.
     dead_letters: BTreeMap<Offset, (Vec<u8>, Vec<u8>)>,
+}
+
+/// A budget's totals after a record.
+#[derive(Debug, PartialEq)]
+struct ExpectedTotals {
+    /// Everyone's current shares; nothing is pending in them.
+    exact: BudgetTotals,
+    /// What readers are shown.
+    shown: BudgetTotals,
+    /// Fingerprints of the people whose changes are not shown.
+    pending: Vec<u64>,
+}
+
+impl ExpectedTotals {
+    fn of_stored(totals: &BudgetTotals) -> Self {
+        let pending = totals.pending.as_ref().map(|pending| pending.changed_people().to_vec());
+        Self {
+            exact: BudgetTotals { pending: None, ..totals.clone() },
+            shown: totals.clone().into_shown(),
+            pending: pending.unwrap_or_default(),
+        }
+    }
+}
+
+/// What readers are shown of a budget while changes are pending.
+struct HeldBack {
+    shown: BudgetTotals,
+    changed: Vec<PersonKey>,
 }
 
 /// The state of the naive fold of one partition.
@@ -48,6 +76,9 @@ struct NaiveFold {
     updated_at_ms: BTreeMap<BudgetId, u64>,
     /// The latest revision of each budget's markers, and the offsets at which they changed whether it is closed.
     closings: BTreeMap<BudgetId, (u64, Vec<Offset>)>,
+    /// The largest step of the records that changed a budget.
+    steps: BTreeMap<BudgetId, u64>,
+    held_back: BTreeMap<BudgetId, HeldBack>,
 }
 
 enum NaiveOutcome {
@@ -90,9 +121,12 @@ impl Oracle {
         let expected: Vec<_> = history
             .totals
             .iter()
-            .filter_map(|(budget, after)| Some((budget.clone(), newest(after, position)?.clone())))
+            .filter_map(|(budget, after)| Some((budget, newest(after, position)?)))
             .collect();
-        same("totals", &stored.totals, &expected)?;
+        let of_stored = |(_, totals): &(_, _)| ExpectedTotals::of_stored(totals);
+        let found: Vec<_> = stored.totals.iter().map(of_stored).collect();
+        let budgets = stored.totals.iter().map(|(budget, _)| budget);
+        same("totals", budgets.zip(&found).collect::<Vec<_>>(), expected)?;
         for (budget, totals) in &stored.totals {
             let sum: u64 = totals.categories.iter().map(|category| category.basis_points).sum();
             require(sum == totals.people * 10_000, || format!("{budget}: the sum is {sum}"))?;
@@ -107,12 +141,12 @@ impl Oracle {
         budget: &BudgetId,
         totals: &BudgetTotals,
     ) -> CheckResult {
-        same("published totals", totals, &self.totals_at(partition, budget, totals.position))
+        same("published totals", totals, &self.shown_at(partition, budget, totals.position))
     }
 
-    fn totals_at(&self, partition: PartitionId, budget: &BudgetId, at: Position) -> BudgetTotals {
+    fn shown_at(&self, partition: PartitionId, budget: &BudgetId, at: Position) -> BudgetTotals {
         let after = self.history(partition).totals.get(budget);
-        after.and_then(|after| newest(after, at)).cloned().unwrap_or_default()
+        after.and_then(|after| newest(after, at)).map(|it| it.shown.clone()).unwrap_or_default()
     }
 
     /// Checks a person row at its own offset.
@@ -157,7 +191,7 @@ impl Oracle {
     ) -> CheckResult {
         let after = self.history(partition).totals.get(budget).ok_or("a history of nothing")?;
         let last_ms = HistoryInstant(point.end.0 - 1).at_ms(point.step);
-        let is_over = after.iter().any(|totals| totals.updated_at_ms >= last_ms);
+        let is_over = after.iter().any(|totals| totals.exact.updated_at_ms >= last_ms);
         require(is_over, || format!("{budget}: {point:?} is not over"))?;
         for at_ms in [point.first.at_ms(point.step), last_ms] {
             let expected = totals_before(after, at_ms);
@@ -180,7 +214,7 @@ impl Oracle {
                 same("history", (budget, point.first), (budget, next))?;
                 next = point.end;
             }
-            let last_ms = newest.updated_at_ms;
+            let last_ms = newest.exact.updated_at_ms;
             require(last_ms == 0 || next > HistoryStep::Day.last_instant(last_ms), || {
                 format!("{budget}: the history ends before {next:?}, the totals at {last_ms} ms")
             })?;
@@ -207,7 +241,7 @@ impl Oracle {
         let partitions: Vec<_> = (0..)
             .map(PartitionId)
             .zip(positions)
-            .map(|(partition, position)| self.totals_at(partition, budget, *position))
+            .map(|(partition, position)| self.shown_at(partition, budget, *position))
             .collect();
         let width = partitions.iter().map(|totals| totals.categories.len()).max().unwrap_or(0);
         let mut categories = vec![CategoryTotals::default(); width];
@@ -271,13 +305,30 @@ impl History {
     }
 
     fn add_totals(&mut self, fold: &NaiveFold, budget: &BudgetId, offset: Offset) {
-        let totals = BudgetTotals { position: offset.next(), ..fold.count(budget) };
+        let exact = BudgetTotals { position: offset.next(), ..fold.count(budget) };
+        let (shown, changed) = match fold.held_back.get(budget) {
+            None => (exact.clone(), [].as_slice()),
+            Some(HeldBack { shown, changed }) => {
+                let BudgetTotals { position, closing, publish_step, .. } = exact.clone();
+                (
+                    BudgetTotals { position, closing, publish_step, ..shown.clone() },
+                    changed.as_slice(),
+                )
+            }
+        };
+        let fingerprint = |person: &PersonKey| {
+            let bytes = person.as_bytes();
+            bytes[..8].iter().fold(0, |fingerprint, byte| fingerprint << 8 | u64::from(*byte))
+        };
+        let pending = changed.iter().map(fingerprint).collect();
+        let totals = ExpectedTotals { exact, shown, pending };
         self.totals.entry(budget.clone()).or_default().push(totals);
     }
 }
 
 impl NaiveFold {
     fn fold(&mut self, submission: &SimSubmission, offset: Offset) -> NaiveOutcome {
+        let before = self.count(&submission.budget);
         let (latest, changes) = self.closings.entry(submission.budget.clone()).or_default();
         if let Some(marker) = submission.marker {
             if marker.revision <= *latest {
@@ -286,6 +337,9 @@ impl NaiveFold {
             *latest = marker.revision;
             if marker.closes == changes.len().is_multiple_of(2) {
                 changes.push(offset);
+            }
+            if !changes.len().is_multiple_of(2) {
+                self.held_back.remove(&submission.budget);
             }
             return NaiveOutcome::Applied;
         }
@@ -306,8 +360,28 @@ impl NaiveFold {
             return NaiveOutcome::Duplicate;
         }
         ids.push(submission.id);
-        self.current.insert(submission.person, submission.clone());
+        let former = self.current.insert(submission.person, submission.clone());
+        if former.and_then(|former| former.shares) != submission.shares {
+            self.hold_back(submission, before);
+        }
         NaiveOutcome::Applied
+    }
+
+    /// Decides whether a change is shown: not before as many people as the step have changed.
+    fn hold_back(&mut self, change: &SimSubmission, before: BudgetTotals) {
+        let SimSubmission { budget, person, .. } = change;
+        let step = self.steps.entry(budget.clone()).or_insert(1);
+        *step = change.step.max(*step);
+        let held_back = self
+            .held_back
+            .entry(budget.clone())
+            .or_insert_with(|| HeldBack { shown: before, changed: Vec::new() });
+        if !held_back.changed.contains(person) {
+            held_back.changed.push(*person);
+        }
+        if held_back.changed.len() as u64 >= *step {
+            self.held_back.remove(budget);
+        }
     }
 
     fn row(&self, submission: &SimSubmission, offset: Offset) -> PersonRow {
@@ -336,6 +410,7 @@ impl NaiveFold {
                 .and_then(|(revision, changes)| Closing::new(*revision, changes.clone()))
                 .unwrap_or_default(),
             categories: vec![CategoryTotals::default(); width],
+            publish_step: PublishStep::nearest(self.steps.get(budget).copied().unwrap_or(1)),
             ..BudgetTotals::default()
         };
         let submissions = self.current.values().filter(|submission| submission.budget == *budget);
@@ -351,14 +426,14 @@ impl NaiveFold {
 }
 
 /// Returns the totals as of a time: after the last record whose log time is before it.
-fn totals_before(after: &[BudgetTotals], at_ms: u64) -> HistoryTotals {
-    let newest = after.iter().rfind(|totals| totals.updated_at_ms < at_ms);
-    newest.map(HistoryTotals::of).unwrap_or_default()
+fn totals_before(after: &[ExpectedTotals], at_ms: u64) -> HistoryTotals {
+    let newest = after.iter().rfind(|totals| totals.exact.updated_at_ms < at_ms);
+    newest.map(|totals| HistoryTotals::of(&totals.shown)).unwrap_or_default()
 }
 
 /// Returns the totals as of a position: after the last record below it.
-fn newest(after: &[BudgetTotals], at: Position) -> Option<&BudgetTotals> {
-    after.iter().rfind(|totals| totals.position <= at)
+fn newest(after: &[ExpectedTotals], at: Position) -> Option<&ExpectedTotals> {
+    after.iter().rfind(|totals| totals.exact.position <= at)
 }
 
 pub fn require(holds: bool, otherwise: impl FnOnce() -> String) -> CheckResult {

@@ -135,7 +135,26 @@ impl<'d> Comparison<'d> {
         if log.closing != found.closing {
             self.add(format!("closing: {:?}, and {:?} by the log", found.closing, log.closing));
         }
+        self.compare_pending(log, found);
         self.compare_last_change(log, found);
+    }
+
+    /// Compares what readers are shown while changes are pending, and whose.
+    fn compare_pending(&mut self, log: &BudgetTotals, found: &BudgetTotals) {
+        let steps = [log, found].map(|totals| u64::from(totals.publish_step.get()));
+        self.compare_number("publish step", steps[0], steps[1]);
+        if log.pending != found.pending {
+            // In numbers alone: fingerprints of people do not belong into reports and logs.
+            let describe = |totals: &BudgetTotals| match &totals.pending {
+                None => "nothing is pending".to_owned(),
+                Some(pending) => format!(
+                    "{} people are shown and {} pending",
+                    pending.people(),
+                    pending.changed_people().len()
+                ),
+            };
+            self.add(format!("{}, and {} by the log", describe(found), describe(log)));
+        }
     }
 
     /// Compares the times of the last change.

@@ -4,7 +4,7 @@
 
 mod difference;
 
-use schemas::{BudgetId, BudgetTotals, Closing, Position};
+use schemas::{BudgetId, BudgetTotals, Closing, Position, PublishStep};
 
 pub use difference::{Comparison, Difference, Scope, Subject};
 
@@ -29,6 +29,8 @@ pub fn pair_by_budget<'a>(
         updated_at_ms: 0,
         categories: Vec::new(),
         closing: Closing::NONE,
+        publish_step: PublishStep::ONE,
+        pending: None,
     };
     let of = |totals: &TotalsByBudget<'a>, wanted: &BudgetId| {
         totals.iter().find(|(budget, _)| *budget == wanted).map_or(&EMPTY, |(_, totals)| *totals)

@@ -12,7 +12,7 @@ mod plan;
 use std::sync::Arc;
 use std::time::Instant;
 
-use schemas::{Receipt, RecordEncoder};
+use schemas::{Receipt, RecordEncoder, RecordStamp};
 use storage::control::BudgetDefinitions;
 use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
@@ -218,11 +218,7 @@ impl SubmissionAppender {
 }
 
 fn encode(pending: &PendingSubmission, encoder: &mut RecordEncoder) -> NewRecord {
-    let PendingSubmission { submission, client_supplied_id } = pending;
-    let value = if *client_supplied_id {
-        encoder.encode(submission)
-    } else {
-        encoder.encode_with_generated_id(submission)
-    };
-    NewRecord { key: submission.person, value }
+    let PendingSubmission { submission, client_supplied_id, publish_step } = pending;
+    let stamp = RecordStamp { generated_id: !client_supplied_id, publish_step: *publish_step };
+    NewRecord { key: submission.person, value: encoder.encode_stamped(submission, stamp) }
 }

@@ -66,7 +66,7 @@ impl Plan {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use schemas::{Action, Allocation, BudgetId, PersonKey, Submission};
+    use schemas::{Action, Allocation, BudgetId, PersonKey, PublishStep, Submission};
     use uuid::Uuid;
 
     fn pending(
@@ -86,7 +86,7 @@ mod tests {
             accepted_at_ms: 0,
             action,
         };
-        PendingSubmission { submission, client_supplied_id }
+        PendingSubmission { submission, client_supplied_id, publish_step: PublishStep::ONE }
     }
 
     #[test]

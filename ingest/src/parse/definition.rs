@@ -27,6 +27,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
         "closes_at",
         "results",
         "minimum_people",
+        "publish_step",
         "identity",
         "description",
         "language",
@@ -38,7 +39,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
     ];
     let members = parse_known_members(body, "", names, &mut faults).unwrap_or_else(|error| {
         faults.malformed("", error.detail("an object"));
-        [None; 14]
+        [None; 15]
     });
     let [
         name,
@@ -47,6 +48,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
         closes_at,
         results,
         minimum_people,
+        publish_step,
         identity,
         presentation @ ..,
     ] = members;
@@ -66,7 +68,8 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
             "/results",
             [("live", ResultsVisibility::Live), ("after_close", ResultsVisibility::AfterClose)],
         ),
-        minimum_people: parser.minimum_people(minimum_people),
+        minimum_people: parser.number_of_people(minimum_people, "/minimum_people"),
+        publish_step: parser.number_of_people(publish_step, "/publish_step"),
         identity: parser.choice(
             identity,
             "/identity",
@@ -193,15 +196,15 @@ impl DefinitionParser {
         })
     }
 
-    fn minimum_people(&mut self, value: Option<&RawValue>) -> u64 {
-        const POINTER: &str = "/minimum_people";
+    /// Parses a number of people; 1 if it is left out.
+    fn number_of_people(&mut self, value: Option<&RawValue>, pointer: &str) -> u64 {
         let Some(value) = value else { return 1 };
         if json_type(value) != "a number" {
-            self.faults.malformed(POINTER, format!("must be a number, not {}", json_type(value)));
+            self.faults.malformed(pointer, format!("must be a number, not {}", json_type(value)));
             return 1;
         }
         value.get().parse().unwrap_or_else(|_| {
-            self.faults.invalid(POINTER, "must be a whole number of at least 1");
+            self.faults.invalid(pointer, "must be a whole number of at least 1");
             1
         })
     }

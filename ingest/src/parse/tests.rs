@@ -23,6 +23,7 @@ fn budget(categories: &[&str]) -> Budget {
         closes_at: None,
         results: ResultsVisibility::Live,
         minimum_people: 1,
+        publish_step: 1,
         identity: IdentityRule::Required,
         presentation: Default::default(),
         revision: 1,
@@ -253,15 +254,17 @@ fn missing_members_of_a_definition_get_their_defaults() {
         define(r#"{"name":"Taxes","categories":[{"id":"a","name":"A"},{"id":"b","name":"B"}]}"#);
     let budget = budget.unwrap();
     assert_eq!((budget.minimum_people, budget.identity), (1, IdentityRule::Required));
+    assert_eq!(budget.publish_step, 1);
     assert_eq!((budget.results, budget.opens_at), (ResultsVisibility::Live, None));
 
     let budget = define(
         r##"{"name":"Taxes","opens_at":"2026-01-01T00:00:00Z","closes_at":"2026-01-01T00:00:00.001Z",
-            "results":"after_close","minimum_people":5,"identity":"optional",
+            "results":"after_close","minimum_people":5,"publish_step":10,"identity":"optional",
             "categories":[{"id":"a","name":"A","description":"d","color":"#1f77b4"},{"id":"b","name":"B"}]}"##,
     );
     let budget = budget.unwrap();
     assert_eq!((budget.minimum_people, budget.identity), (5, IdentityRule::Optional));
+    assert_eq!(budget.publish_step, 10);
     assert_eq!(budget.results, ResultsVisibility::AfterClose);
     assert!(budget.opens_at < budget.closes_at);
     assert_eq!(budget.categories[0].color.as_deref(), Some("#1f77b4"));
@@ -270,7 +273,7 @@ fn missing_members_of_a_definition_get_their_defaults() {
 #[test]
 fn a_definition_reports_malformed_members_and_broken_rules_together() {
     let problem = define(
-        r#"{"name":7,"opens_at":"yesterday","results":"never","minimum_people":0,"identity":[],"x":1,
+        r#"{"name":7,"opens_at":"yesterday","results":"never","minimum_people":0,"publish_step":"10","identity":[],"x":1,
             "categories":[{"id":"A B","name":""},{"id":"a","name":"A","colour":"red"},{"id":"a","name":"A"},3]}"#,
     );
     let problem = problem.unwrap_err();
@@ -291,6 +294,7 @@ fn a_definition_reports_malformed_members_and_broken_rules_together() {
             "/minimum_people",
             "/name",
             "/opens_at",
+            "/publish_step",
             "/results",
             "/x",
         ]
@@ -307,6 +311,21 @@ fn a_well_formed_definition_that_breaks_rules_is_an_invalid_budget() {
     pointers.sort_unstable();
     assert_eq!(kind, ProblemKind::InvalidBudget);
     assert_eq!(pointers, ["/categories", "/closes_at", "/minimum_people", "/name"]);
+}
+
+#[test]
+fn a_publish_step_is_a_whole_number_from_1_to_1000() {
+    let define_step = |step: &str| {
+        let categories = r#"[{"id":"a","name":"A"},{"id":"b","name":"B"}]"#;
+        define(&format!(r#"{{"name":"Taxes","publish_step":{step},"categories":{categories}}}"#))
+    };
+    for step in ["1", "2", "1000"] {
+        assert_eq!(define_step(step).unwrap().publish_step.to_string(), step);
+    }
+    for step in ["0", "1001", "-1", "1.5", "1e1", "18446744073709551616"] {
+        let problem = define_step(step).unwrap_err();
+        assert_eq!(faults(&problem), (ProblemKind::InvalidBudget, vec!["/publish_step"]), "{step}");
+    }
 }
 
 #[test]

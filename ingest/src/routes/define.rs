@@ -115,7 +115,7 @@ async fn change(
     let budget = changed.map_err(|error| {
         refused(
             error,
-            "the budget has submissions: its categories, their order and its identity rule can no longer change",
+            "the budget has submissions: its categories, their order, its identity rule and its publish step can no longer change",
         )
     })?;
     Ok((budget, is_new.load(Ordering::Relaxed)))

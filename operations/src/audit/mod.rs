@@ -179,7 +179,8 @@ fn compare_served(
 ) {
     let ServedTotals { subject, budget, totals } = served;
     let scope = Scope { subject, partition: None, budget: Some(budget), category: None };
-    let counted: Vec<_> = counted.into_iter().map(Some).collect();
+    // Readers are shown the same by the log and by what is stored.
+    let counted: Vec<_> = counted.into_iter().map(|it| Some(it.into_shown())).collect();
     let merged = CombinedTotals::merge(registry.term(), registry.active.log.partitions, &counted);
     let mut comparison = Comparison::new(scope, &mut report.differences);
     match merged {

@@ -104,6 +104,7 @@ async fn a_wrong_history_point_is_named_by_partition_budget_and_instant() {
     let mut points = Vec::new();
     let mut add = |budget, point| points.push((budget, point));
     fixture.store.scan_history(id(1), HistoryStep::Day, &mut add).await.unwrap();
+    points.retain(|(_, point)| !point.totals.basis_points.is_empty());
     let (budget, mut point) = points.swap_remove(points.len() / 2);
     point.totals.people += 1;
     point.totals.basis_points[1] += 10_000;
@@ -201,20 +202,29 @@ async fn a_person_row_ahead_of_the_totals_is_detected() {
     assert!(lines[0].starts_with("people's rows, partition 1: a row of budget `"), "{lines:#?}");
 }
 
-/// Copies the stored totals to a cache, and changes one budget's.
+/// Reads a budget's totals of each partition, as stored.
+async fn stored_totals(fixture: &Fixture, name: &str) -> Vec<PartitionTotals> {
+    let mut by_partition = Vec::new();
+    for partition in 0..PARTITIONS {
+        let stored = fixture.stored(partition).await;
+        let found = stored.totals.into_iter().find(|(id, _)| id.as_str() == name);
+        let (term, partition, totals) = (Term::FIRST, PartitionId(partition), found.unwrap().1);
+        by_partition.push(PartitionTotals { term, partition, totals });
+    }
+    by_partition
+}
+
+/// Copies what readers are shown to a cache, and changes one budget's.
 async fn copy_to_cache(fixture: &Fixture, change: impl Fn(&mut BudgetTotals)) -> MemoryCache {
     let cache = MemoryCache::new();
     for name in BUDGETS {
         let mut by_partition = Vec::new();
-        for partition in 0..PARTITIONS {
-            let stored = fixture.stored(partition).await;
-            let found = stored.totals.into_iter().find(|(id, _)| id.as_str() == name);
-            let mut totals = found.unwrap().1;
-            if (name, partition) == (BUDGETS[1], 0) {
-                change(&mut totals);
+        for PartitionTotals { term, partition, totals } in stored_totals(fixture, name).await {
+            let mut shown = PartitionTotals::shown(term, partition, totals);
+            if (name, partition.0) == (BUDGETS[1], 0) {
+                change(&mut shown.totals);
             }
-            let (term, partition) = (Term::FIRST, PartitionId(partition));
-            by_partition.push(PartitionTotals { term, partition, totals });
+            by_partition.push(shown);
         }
         cache.publish(&budget(name), count(), &by_partition).await.unwrap();
     }
@@ -237,6 +247,40 @@ async fn a_wrong_cache_is_named_and_a_lagging_cache_is_not() {
     behind.cache = Arc::new(copied);
     let report = behind.audit().await;
     assert!(report.is_clean(), "{:#?}", report_lines(&report));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_and_a_store_that_show_less_than_a_step_are_named() {
+    let mut fixture = stopped_fixture().await;
+    let exact = stored_totals(&fixture, BUDGETS[1]).await;
+    let pending = exact.iter().find(|part| part.totals.pending.is_some()).unwrap().partition;
+    let shown = fixture.cache.read(&[budget(BUDGETS[1])]).await.unwrap().remove(0).unwrap();
+    let people: u64 = exact.iter().map(|part| part.totals.people).sum();
+    assert!(shown.people.abs_diff(people) < 5 * u64::from(PARTITIONS));
+
+    let cache = MemoryCache::new();
+    for name in BUDGETS {
+        let exact = stored_totals(&fixture, name).await;
+        cache.publish(&budget(name), count(), &exact).await.unwrap();
+    }
+    let right = std::mem::replace(&mut fixture.cache, Arc::new(cache));
+    let report = fixture.audit().await;
+    assert_eq!(subjects(&report), [&Subject::Cache], "{:#?}", report_lines(&report));
+
+    fixture.cache = right;
+    fixture
+        .overwrite(pending.0, |stored| {
+            for (_, totals) in &mut stored.totals {
+                totals.pending = None;
+            }
+        })
+        .await;
+    let report = fixture.audit().await;
+    let lines = report_lines(&report);
+    let named = |line: &&String| {
+        line.starts_with("the store's totals, ") && line.contains("nothing is pending, and ")
+    };
+    assert_eq!(lines.iter().filter(named).count(), 1, "{lines:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

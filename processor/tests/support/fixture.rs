@@ -13,8 +13,9 @@ use operations::progress::Progress;
 use processor::ProcessorDeps;
 use schemas::{
     Action, Allocation, Budget, BudgetId, BudgetTotals, Category, CategoryId, Generation,
-    IdentityRule, LogRef, PartitionCount, PartitionId, PersonKey, Position, Receipt,
-    ResultsVisibility, Submission, SubmissionId, encode_record, partition_for,
+    IdentityRule, LogRef, PartitionCount, PartitionId, PersonKey, Position, PublishStep, Receipt,
+    RecordEncoder, RecordStamp, ResultsVisibility, Submission, SubmissionId, encode_record,
+    partition_for,
 };
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
@@ -92,6 +93,7 @@ pub fn definition(id: &str) -> Arc<Budget> {
         closes_at: None,
         results: ResultsVisibility::Live,
         minimum_people: 1,
+        publish_step: 1,
         identity: IdentityRule::Required,
         presentation: Default::default(),
         revision: 1,
@@ -333,14 +335,18 @@ fn record(number: u64) -> NewRecord {
     let shares = Allocation::new(&[share, 10_000 - share]).unwrap();
     // Some records repeat the person's latest submission id.
     let id = if number % 17 == 16 { number.saturating_sub(PEOPLE) } else { number };
-    let value = encode_record(&Submission {
+    let submission = Submission {
         budget: budget(BUDGETS[(who % 2) as usize]),
         person,
         id: SubmissionId(uuid::Uuid::from_u128(u128::from(id))),
         // An hour later each: histories span days.
         accepted_at_ms: 1_700_000_000_000 + number * 3_600_000,
         action: if number % 13 == 12 { Action::Withdraw } else { Action::Allocate(shares) },
-    });
+    };
+    // The results of the second budget move in steps.
+    let publish_step = PublishStep::nearest(if who.is_multiple_of(2) { 1 } else { 5 });
+    let stamp = RecordStamp { publish_step, ..RecordStamp::default() };
+    let value = RecordEncoder::default().encode_stamped(&submission, stamp);
     NewRecord { key: person, value }
 }
 

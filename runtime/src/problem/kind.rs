@@ -151,8 +151,8 @@ impl ProblemKind {
             Self::BudgetClosed => ("budget-closed", StatusCode::CONFLICT, "The budget is not open",
                 "The budget does not accept submissions now. `GET /v1/budgets/{budget}` shows when it opens and closes."),
             Self::BudgetFrozen => ("budget-frozen", StatusCode::CONFLICT, "The budget is frozen",
-                "The budget has submissions, so its categories and its identity rule can no longer change, and it cannot be \
-                 deleted. Change other fields only, or create another budget."),
+                "The budget has submissions, so its categories, its identity rule and its publish step can no longer change, \
+                 and it cannot be deleted. Change other fields only, or create another budget."),
             Self::InFlight => ("in-flight", StatusCode::CONFLICT, "The same request is in progress",
                 "Another request with the same idempotency key is in progress. Repeat this request after a moment: it \
                  then gets the response of the first one."),

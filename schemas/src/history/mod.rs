@@ -36,10 +36,11 @@ pub struct HistoryTotals {
 pub struct HistoryMergeFault;
 
 impl HistoryTotals {
-    /// Returns people and sums of totals.
+    /// Returns the people and sums that readers are shown of totals.
     pub fn of(totals: &BudgetTotals) -> Self {
-        let basis_points = totals.categories.iter().map(|category| category.basis_points).collect();
-        Self { people: totals.people, basis_points }
+        let (people, categories) = totals.shown();
+        let basis_points = categories.iter().map(|category| category.basis_points).collect();
+        Self { people, basis_points }
     }
 
     /// Adds another partition's totals.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Offset;
 
 const PARTITIONS: u32 = 4;
 const CATEGORIES: usize = 3;
@@ -43,7 +44,7 @@ fn totals(position: u64, first_percents: &[usize]) -> BudgetTotals {
         people,
         updated_at_ms: position / 2,
         categories,
-        closing: Closing::default(),
+        ..BudgetTotals::default()
     };
     assert!(totals.is_consistent());
     totals
@@ -116,7 +117,7 @@ fn ten_billion_people_move_exactly() {
             people,
             updated_at_ms: 1,
             categories,
-            closing: Closing::default(),
+            ..BudgetTotals::default()
         }
     };
     let mut parts = vec![BudgetTotals::default(); PARTITIONS as usize];

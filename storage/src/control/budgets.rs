@@ -16,7 +16,7 @@ pub type Deletion<'a> = dyn Fn(Option<&Budget>) -> Result<(), ChangeRefused> + S
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeRefused {
     /// The first submission has frozen categories and identity rule; the budget cannot be deleted either.
-    #[error("the categories and the identity rule are frozen by the first submission")]
+    #[error("categories, identity rule and publish step are frozen by the first submission")]
     Frozen,
     /// The budget does not exist.
     #[error("there is no such budget")]

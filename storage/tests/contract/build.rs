@@ -26,6 +26,7 @@ pub fn budget(id: &BudgetId) -> Budget {
         closes_at: None,
         results: ResultsVisibility::Live,
         minimum_people: 1,
+        publish_step: 1,
         identity: IdentityRule::Required,
         presentation: Default::default(),
         revision: 0,
@@ -60,7 +61,7 @@ pub fn totals(position: u64, people: u64, categories: usize) -> BudgetTotals {
         people,
         updated_at_ms: 1_800_000_000_000 + position,
         categories: categories.collect(),
-        closing: schemas::Closing::NONE,
+        ..BudgetTotals::default()
     };
     assert!(totals.is_consistent());
     totals

@@ -37,7 +37,10 @@ pub(super) async fn run(deps: &JobExecutorDeps, job: &JobLease) -> Result<JobOut
             totals.entry(budget.clone()).or_default();
         }
         for (budget, totals) in totals {
-            budgets.entry(budget).or_default().push(PartitionTotals { term, partition, totals });
+            budgets
+                .entry(budget)
+                .or_default()
+                .push(PartitionTotals::shown(term, partition, totals));
         }
         let (done, total) = (u64::from(partition.0) + 1, u64::from(count.get()));
         job.report_progress(done, total, format!("{done} of {total} partitions read"));

@@ -9,6 +9,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use schemas::{
     BudgetId, BudgetTotals, Closing, Generation, Offset, PartitionCount, PartitionId, Position,
+    PublishStep,
 };
 use storage::log::LogIdentity;
 use storage::store::memory::MemoryStore;
@@ -273,6 +274,10 @@ pub async fn sixty_four_categories_and_large_numbers_survive_the_round_trip(stor
     let mut large = totals(LARGE, 900_000_000_000_000, 64);
     let changes = vec![Offset(3), Offset(1 << 40), Offset(LARGE - 1)];
     large.closing = Closing::new(LARGE, changes).unwrap();
+    // What readers are shown while two people's changes are pending.
+    for number in 0..2 {
+        large.hold_back(&person(number, 0), PublishStep::MAX, false);
+    }
     // Closed before its first submission.
     let closing = Closing::new(2, vec![Offset(0)]).unwrap();
     let empty = BudgetTotals { position: Position(1), closing, ..BudgetTotals::default() };
