@@ -48,6 +48,15 @@ export function makeBudgetForm(definition, { isNew = false, readOnly = false, sa
       textInput(String(definition.minimum_people ?? 1), { inputmode: "numeric" }),
       { pointer: "/minimum_people", hint: "Results are withheld below it." },
     ),
+    publish_step: field(
+      "Publish step",
+      textInput(String(definition.publish_step ?? 1), { inputmode: "numeric" }),
+      {
+        pointer: "/publish_step",
+        hint: "Results move only when so many people have changed, and at the closing. 1 shows each change.",
+        disabled: frozen ? FROZEN : "",
+      },
+    ),
     identity: field("Identity", choice(["required", "optional", "anonymous", "code", "token"], definition.identity ?? "required"), {
       pointer: "/identity",
       disabled: frozen ? FROZEN : "",
@@ -76,6 +85,7 @@ export function makeBudgetForm(definition, { isNew = false, readOnly = false, sa
       identity: fields.identity.control.value,
       order: fields.order.control.value,
       minimum_people: number(fields.minimum_people.control.value),
+      publish_step: number(fields.publish_step.control.value),
       opens_at: opens.readTime(),
       closes_at: closes.readTime(),
       description: fields.description.control.value || undefined,
@@ -119,7 +129,7 @@ export function makeBudgetForm(definition, { isNew = false, readOnly = false, sa
       make("h3", {}, "Rules"),
       field(`Opens (${zone})`, opens, { pointer: "/opens_at", hint: "Empty: open at once." }),
       field(`Closes (${zone})`, closes, { pointer: "/closes_at", hint: "Empty: stays open." }),
-      ...[fields.results, fields.minimum_people, fields.identity, fields.order],
+      ...[fields.results, fields.minimum_people, fields.publish_step, fields.identity, fields.order],
       make("h3", {}, "Languages"),
       fields.language,
       fields.time_zone,

@@ -12,8 +12,10 @@ import { button, make } from "./dom.js";
 const LANGUAGES = ["en", "de", "fr", "es", "pl", "ar"];
 /** Budgets of one request for aggregates. */
 const AGGREGATES_AT_ONCE = 50;
-/** What `minimum_people` of a new budget should be, so that nobody's answer can be read from a difference. */
+/** What `minimum_people` of a new budget should be, so that nobody's answer can be read from the first results. */
 const SUGGESTED_MINIMUM_PEOPLE = 10;
+/** What `publish_step` of a new budget should be, so that it cannot be read from the difference of two results either. */
+const SUGGESTED_PUBLISH_STEP = 10;
 
 /** A definition without what the service decides. @param {any} definition */
 export function editable(definition) {
@@ -143,7 +145,7 @@ async function showOne(root, who, id) {
 async function showNew(root, original) {
   const copied = original
     ? editable(await get(`/v1/budgets/${original}`))
-    : { minimum_people: SUGGESTED_MINIMUM_PEOPLE };
+    : { minimum_people: SUGGESTED_MINIMUM_PEOPLE, publish_step: SUGGESTED_PUBLISH_STEP };
   const { opens_at: opensAt, closes_at: closesAt, ...definition } = copied;
   if (closesAt || opensAt)
     root.append(make("p", { class: "hint" }, "Times are not copied: from ", time(opensAt), " to ", time(closesAt)));

@@ -73,6 +73,8 @@ export function makeResults(section, { data, words, announce, clockCorrection, l
   const asOfLine = find(".as-of", section) ?? people.insertAdjacentElement("afterend", make("p", { class: "as-of" }));
   const asOf = make("time", { id: "as-of" });
   asOfLine.replaceChildren(asOf);
+  // Says that the numbers move in steps, where they do.
+  const steps = find("#steps", section);
   const final = find("#final") ?? people.insertAdjacentElement("beforebegin", make("p", { id: "final" }));
   setText(final, text("final_result"));
   const pauseArea = find("#pause-area") ?? asOfLine.insertAdjacentElement("afterend", make("p", { id: "pause-area" }));
@@ -87,7 +89,8 @@ export function makeResults(section, { data, words, announce, clockCorrection, l
     const withheld = aggregate?.withheld;
     const old = find(".withheld, #nobody", section);
     if (!aggregate) return;
-    if (hasNumbers()) {
+    // In steps, no number does not mean nobody.
+    if (hasNumbers() || (steps && !withheld && !aggregate.final)) {
       old?.remove();
       return;
     }
@@ -127,6 +130,7 @@ export function makeResults(section, { data, words, announce, clockCorrection, l
     const shown = [people, asOfLine, pauseArea, table, aloud, ...findAll(".legend, .note, .distribution", section)];
     for (const node of shown) if (node) node.hidden = !numbers;
     final.hidden = !isFinal();
+    if (steps) steps.hidden = aggregate?.final === true;
     if (!numbers) return;
     setText(people, text("people", { number: words.integer(aggregate.people) }));
     asOf.setAttribute("datetime", aggregate.updated_at);

@@ -84,8 +84,8 @@ test("a budget is created with the keyboard, and faults stand beside their field
     await page.locator(".translations details[open]").getByLabel("Oak", { exact: true }).fill("Eiche");
     await page.getByRole("button", { name: "Create" }).click();
     await page.locator("h2", { hasText: "What trees?" }).waitFor();
-    const { name, minimum_people: minimum, reference, translations } = await budget("trees");
-    assert.deepEqual([name, minimum, reference.percent], ["What trees?", 10, { lime: 66.5, oak: 33.5 }]);
+    const { name, minimum_people: minimum, publish_step: step, reference, translations } = await budget("trees");
+    assert.deepEqual([name, minimum, step, reference.percent], ["What trees?", 10, 10, { lime: 66.5, oak: 33.5 }]);
     assert.deepEqual(translations, { de: { categories: { oak: { name: "Eiche" } } } });
     await checkAccessibility(page, "a budget");
     await checkNoSidewaysScrolling(page, "a budget");
@@ -120,6 +120,7 @@ test("frozen fields are disabled with the reason, and a save keeps what the form
   await withPage(parts.browser, {}, async (page) => {
     await signIn(page, "budgets/edit/frozen");
     assert.ok(await field(page, "Identity").isDisabled());
+    assert.ok(await field(page, "Publish step").isDisabled());
     assert.ok(await page.locator(".categories").getByLabel("Id", { exact: true }).first().isDisabled());
     assert.equal(await page.getByText("Cannot change: the budget has submissions.").count() > 2, true);
     assert.equal(await page.getByRole("button", { name: "Add a category" }).count(), 0);

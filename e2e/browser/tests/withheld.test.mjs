@@ -47,3 +47,23 @@ for (const [reason, rules] of [
     });
   });
 }
+
+test("results that move in steps say so, show nothing before the first step, and the answer counts", async () => {
+  const url = await parts.allocator.putBudget("steps", { publish_step: 1000 });
+  await parts.allocator.submit("steps", "p-1", { parks: 71.93, schools: 28.07 });
+  await withPage(parts.browser, {}, async (page) => {
+    await page.goto(url);
+    await waitForScript(page);
+    await page.locator("#results > summary").click();
+    await page.locator("#c-roads").fill("100");
+    await page.locator("#send").click();
+    await waitUntilCounted(page);
+    assert.match(await page.locator("#steps:visible").innerText(), /at least 1,000 people/);
+    // That no number is shown does not mean that nobody has taken part.
+    assert.equal(await page.locator("#nobody, #averages:visible").count(), 0);
+    for (const suffix of ["", "/results"]) {
+      const body = await (await page.request.get(url + suffix)).text();
+      assert.doesNotMatch(body, /71[.,]9|7193|28[.,]07|2807|"people":\s*[1-9]/);
+    }
+  });
+});

@@ -22,13 +22,17 @@ pub(super) fn results(
         Results::Unavailable => {
             html! { p class="withheld" role="note" { (texts.text("results_unavailable")) } }
         }
-        Results::Withheld(withheld) => {
-            html! { p class="withheld" { (withheld_text(*withheld, budget, texts)) } }
-        }
+        Results::Withheld(withheld) => html! {
+            p class="withheld" { (withheld_text(*withheld, budget, texts)) }
+            (steps_note(budget, texts))
+        },
         Results::Shown(shown) => html! {
             p id="people" { (texts.format("people", &[("people", &texts.numbers().whole(shown.people))])) }
             @if shown.is_final { p id="final" { (texts.text("final_result")) } }
-            @if shown.people == 0 { p id="nobody" { (texts.text("nobody_yet")) } }
+            @if shown.people == 0 && (shown.is_final || budget.publish_step.is_one()) {
+                p id="nobody" { (texts.text("nobody_yet")) }
+            }
+            @if !shown.is_final { (steps_note(budget, texts)) }
             @if let Some(at) = shown.updated_at {
                 p class="as-of" { (texts.markup("as_of", &[("time", time_with(at, &budget.zone, texts, Some("as-of")))])) }
             }
@@ -49,6 +53,16 @@ fn withheld_text(withheld: Withheld, budget: &BudgetView, texts: &Texts) -> Mark
         Withheld::Counting => html! { (texts.text("withheld_counting")) },
         Withheld::MinimumPeople => html! { (texts.text("withheld_minimum_people")) },
         Withheld::UnknownRule => html! { (texts.text("withheld_unknown_rule")) },
+    }
+}
+
+/// Says that results move in steps, where they do: the page's numbers stay although an answer is counted.
+fn steps_note(budget: &BudgetView, texts: &Texts) -> Markup {
+    let people = texts.numbers().whole(budget.publish_step.get().into());
+    html! {
+        @if !budget.publish_step.is_one() {
+            p id="steps" { (texts.format("moves_in_steps", &[("people", &people)])) }
+        }
     }
 }
 

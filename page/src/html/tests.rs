@@ -359,3 +359,40 @@ fn the_lines_of_a_history_have_the_same_scales_and_their_ends_as_text() {
     let without = results_page(texts, &view, &shown(&budget), &History::default(), None);
     assert!(!without.contains("id=\"history\""));
 }
+
+#[test]
+fn results_that_move_in_steps_say_so_in_every_language_until_they_are_final() {
+    let budget = Budget { publish_step: 1_000, ..default_budget() };
+    let all = [shown(&budget), Results::Withheld(Withheld::MinimumPeople)];
+    for (results, language) in
+        all.iter().flat_map(|it| Language::ALL.map(|language| (it, language)))
+    {
+        let note = |budget: &Budget| {
+            let texts = Texts::of(language);
+            let view = BudgetView::new(budget, language, now());
+            let page = results_page(texts, &view, results, &over_time(), None);
+            let (_, rest) = page.split_once("id=\"steps\">")?;
+            Some(rest.split_once('<')?.0.to_owned())
+        };
+        let note_of_steps = note(&budget).unwrap();
+        let people = Texts::of(language).numbers().whole(1_000);
+        assert!(note_of_steps.contains(&people), "{language:?}: {note_of_steps}");
+        assert_eq!(note(&default_budget()), None);
+    }
+}
+
+#[test]
+fn without_a_number_nobody_is_said_to_have_taken_part_only_if_each_change_is_shown() {
+    let nobody = |publish_step, is_final| {
+        let budget = Budget { publish_step, ..default_budget() };
+        let Results::Shown(shown) = shown(&budget) else { panic!("not shown") };
+        let categories = vec![CategoryResult::default(); budget.categories.len()];
+        let results = Results::Shown(ShownResults { people: 0, is_final, categories, ..shown });
+        let view = BudgetView::new(&budget, Language::En, now());
+        let page = results_page(Texts::of(Language::En), &view, &results, &over_time(), None);
+        (page.contains("id=\"nobody\""), page.contains("id=\"steps\""))
+    };
+    assert_eq!(nobody(1, false), (true, false));
+    assert_eq!(nobody(3, false), (false, true));
+    assert_eq!(nobody(3, true).1, false);
+}

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use maud::{Markup, Render, html};
 use schemas::{
-    Budget, CategoryOrder, IdentityRule, Openness, Reference, ResultsVisibility, time_zone,
+    Budget, CategoryOrder, IdentityRule, Openness, PublishStep, Reference, ResultsVisibility,
+    time_zone,
 };
 
 use super::translator::Translator;
@@ -36,6 +37,8 @@ pub struct BudgetView {
     pub closes_at: Option<Timestamp>,
     /// When its results are visible.
     pub results: ResultsVisibility,
+    /// How many people must have changed before its results move.
+    pub publish_step: PublishStep,
     /// Who the person of an answer is.
     pub identity: IdentityRule,
     /// Whether it takes submissions now.
@@ -109,6 +112,7 @@ impl BudgetView {
             opens_at: budget.opens_at,
             closes_at: budget.closes_at,
             results: budget.results,
+            publish_step: budget.publish_step(),
             identity: budget.identity,
             openness: budget.openness(now),
         }
