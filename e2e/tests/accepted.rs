@@ -43,6 +43,26 @@ fn a_withdrawal_of_nobody_has_no_effect() {
     });
 }
 
+#[test]
+fn an_audit_finds_what_readers_are_shown_of_results_that_move_in_steps() {
+    scenario(async || {
+        let embedded = Embedded::start().await?;
+        let mut definition = e2e::system::definition(2);
+        definition["publish_step"] = 3.into();
+        embedded.system.define_with("steps", &definition).await?;
+        let mut token = String::new();
+        for number in 0..10 {
+            let person = format!("p-{number}");
+            token = embedded.system.submit("steps", &person, &[2_500, 7_500]).await?.token;
+        }
+        let wait = [("consistency-token", &*token), ("prefer", "wait=5")];
+        let shown = embedded.system.get_with("/v1/budgets/steps/aggregate", &wait).await?;
+        let people = shown.expect(200)?.json()?["people"].as_u64();
+        ensure!(people.is_some_and(|people| people % 3 == 0 && people < 10), "{people:?}");
+        audit_is_clean(&embedded).await
+    });
+}
+
 const SUBMISSIONS: &str = "/v1/budgets/taxes/submissions";
 
 fn ballot(person: &str, id: u32, health: u32) -> Value {

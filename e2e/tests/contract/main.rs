@@ -5,6 +5,7 @@ mod definitions;
 mod history;
 mod identities;
 mod pages;
+mod publish_step;
 mod reads;
 mod refusals;
 mod surroundings;
