@@ -19,7 +19,7 @@ use crate::metrics::ApiMetrics;
 use crate::no_answer::NoAnswer;
 use crate::read_policy::{Tier, UpdateFeed};
 use crate::tier_chain::{AnsweringTier, TierChain};
-use crate::tiers::memory::{AgedAnswer, Memory, Slot};
+use crate::tiers::memory::{AgedAnswer, Memory, MemoryEntry};
 use crate::wait_limits::WaitLimits;
 
 /// How often a waiting reader queries the tiers while cache updates arrive, in case one was lost.
@@ -72,17 +72,17 @@ impl AggregateReader {
         Self { memory, tier_chain, definitions, receipt_signer, waits, log_ends, metrics }
     }
 
-    /// Returns a budget's slot; `None` when there is no such budget.
-    pub fn slot(&self, id: &str) -> Option<Arc<Slot>> {
-        // Memory may still have the slot of a budget that was deleted a moment ago.
+    /// Returns a budget's entry; `None` when there is no such budget.
+    pub fn entry(&self, id: &str) -> Option<Arc<MemoryEntry>> {
+        // Memory may still have the entry of a budget that was deleted a moment ago.
         let catalog = self.definitions.catalog();
         let budget = catalog.get(id)?;
-        Some(self.memory.slot_or_insert(&budget.id))
+        Some(self.memory.entry_or_insert(&budget.id))
     }
 
     /// Returns one budget's answer, if memory has a fresh one.
-    pub fn read_memory(&self, slot: &Slot) -> Option<Reading> {
-        let reading = self.fresh(slot)?;
+    pub fn read_memory(&self, entry: &MemoryEntry) -> Option<Reading> {
+        let reading = self.fresh(entry)?;
         self.metrics.memory_hits.inc();
         Some(reading)
     }
@@ -91,18 +91,18 @@ impl AggregateReader {
     ///
     /// # Errors
     /// When no tier answers and memory is empty.
-    pub async fn read(&self, slot: &Arc<Slot>) -> Result<Reading, NoAnswer> {
-        let slots = std::slice::from_ref(slot);
-        self.read_all(slots).await?.pop().ok_or(NoAnswer::Unavailable)
+    pub async fn read(&self, entry: &Arc<MemoryEntry>) -> Result<Reading, NoAnswer> {
+        let entries = std::slice::from_ref(entry);
+        self.read_all(entries).await?.pop().ok_or(NoAnswer::Unavailable)
     }
 
     /// Reads several budgets' answers; those that are not fresh in memory are fetched together.
     ///
     /// # Errors
     /// When no tier answers for one of them and memory has nothing of it.
-    pub async fn read_all(&self, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
-        let answer = self.read_once(slots).await;
-        self.count(slots, &answer);
+    pub async fn read_all(&self, entries: &[Arc<MemoryEntry>]) -> Result<Vec<Reading>, NoAnswer> {
+        let answer = self.read_once(entries).await;
+        self.count(entries, &answer);
         answer
     }
 
@@ -112,19 +112,19 @@ impl AggregateReader {
     /// When the submission is not counted in time, too many readers wait, or there is no answer at all.
     pub async fn read_at_least(
         &self,
-        slots: &[Arc<Slot>],
+        entries: &[Arc<MemoryEntry>],
         at_least: AtLeast,
         client: ClientNetwork,
     ) -> Result<Vec<Reading>, NoAnswer> {
-        let answer = self.read_until_counted(slots, at_least, client).await;
-        self.count(slots, &answer);
+        let answer = self.read_until_counted(entries, at_least, client).await;
+        self.count(entries, &answer);
         answer
     }
 
     /// Counts memory's outcome for one client request, once per requested budget.
-    fn count(&self, slots: &[Arc<Slot>], answer: &Result<Vec<Reading>, NoAnswer>) {
+    fn count(&self, entries: &[Arc<MemoryEntry>], answer: &Result<Vec<Reading>, NoAnswer>) {
         let Ok(readings) = answer else {
-            return self.metrics.memory_misses.inc_by(slots.len() as u64);
+            return self.metrics.memory_misses.inc_by(entries.len() as u64);
         };
         for reading in readings {
             match reading.source {
@@ -136,14 +136,14 @@ impl AggregateReader {
     }
 
     /// Takes fresh answers from memory and fetches the rest along the tier chain.
-    async fn read_once(&self, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
+    async fn read_once(&self, entries: &[Arc<MemoryEntry>]) -> Result<Vec<Reading>, NoAnswer> {
         let mut readings: Vec<Option<Reading>> =
-            slots.iter().map(|slot| self.fresh(slot)).collect();
-        let missing: Vec<Arc<Slot>> = slots
+            entries.iter().map(|entry| self.fresh(entry)).collect();
+        let missing: Vec<Arc<MemoryEntry>> = entries
             .iter()
             .zip(&readings)
             .filter(|(_, reading)| reading.is_none())
-            .map(|(slot, _)| Arc::clone(slot))
+            .map(|(entry, _)| Arc::clone(entry))
             .collect();
         let mut fetched = self.fetch(&missing, None).await?.into_iter();
         for reading in readings.iter_mut().filter(|reading| reading.is_none()) {
@@ -154,40 +154,40 @@ impl AggregateReader {
 
     async fn read_until_counted(
         &self,
-        slots: &[Arc<Slot>],
+        entries: &[Arc<MemoryEntry>],
         wanted: AtLeast,
         client: ClientNetwork,
     ) -> Result<Vec<Reading>, NoAnswer> {
         let AtLeast { receipt, wait, .. } = wanted;
         let address = receipt.address;
-        let first = self.read_once(slots).await?;
+        let first = self.read_once(entries).await?;
         if first.iter().any(|reading| reading.aged.answer.lacks_partition(address)) {
             return Err(NoAnswer::NoSuchPartition);
         }
         let term = first.iter().map(|reading| reading.aged.answer.totals().term).max();
-        if let Some(readings) = self.if_counted(wanted, slots, first).await {
+        if let Some(readings) = self.if_counted(wanted, entries, first).await {
             return Ok(readings);
         }
         // A fresh answer in memory may still be a moment old: query the tiers before refusing.
         let query_tiers = async || {
-            let readings = self.fetch(slots, Some(Instant::now())).await?;
-            Ok(self.if_counted(wanted, slots, readings).await)
+            let readings = self.fetch(entries, Some(Instant::now())).await?;
+            Ok(self.if_counted(wanted, entries, readings).await)
         };
         let Some(wait) = wait.filter(|wait| !wait.is_zero()) else {
             return match query_tiers().await? {
                 Some(readings) => Ok(readings),
-                None => self.if_constant(wanted, slots),
+                None => self.if_constant(wanted, entries),
             };
         };
         if let Some(term) = term
-            && self.if_constant(wanted, slots).is_err()
+            && self.if_constant(wanted, entries).is_err()
             && self.log_ends.is_far_beyond(address, term).await
         {
             return query_tiers().await?.ok_or(NoAnswer::BeyondLog);
         }
-        let _permit = self.waits.try_acquire(self.best_proof(wanted, slots), client)?;
+        let _permit = self.waits.try_acquire(self.best_proof(wanted, entries), client)?;
         let end = Instant::now() + wait;
-        let mut changes: Vec<_> = slots.iter().map(|slot| slot.changes()).collect();
+        let mut changes: Vec<_> = entries.iter().map(|entry| entry.changes()).collect();
         while Instant::now() < end {
             let Ok(queried) = timeout_at(end, query_tiers()).await else { break };
             if let Some(readings) = queried? {
@@ -195,14 +195,14 @@ impl AggregateReader {
             }
             let next_query = end.min(Instant::now() + self.poll_interval());
             while timeout_at(next_query, any_change(&mut changes)).await.is_ok() {
-                let changed = self.latest_readings(slots, AnswerSource::Memory)?;
-                let counted = timeout_at(end, self.if_counted(wanted, slots, changed)).await;
+                let changed = self.latest_readings(entries, AnswerSource::Memory)?;
+                let counted = timeout_at(end, self.if_counted(wanted, entries, changed)).await;
                 if let Ok(Some(readings)) = counted {
                     return Ok(readings);
                 }
             }
         }
-        self.if_constant(wanted, slots)
+        self.if_constant(wanted, entries)
     }
 
     /// Returns the answers at the end of the wait for a receipt that anyone could have made up, if those that do not
@@ -213,8 +213,12 @@ impl AggregateReader {
     ///
     /// # Errors
     /// When an answer does not count the submission, and is shown or the receipt is signed for its budget.
-    fn if_constant(&self, wanted: AtLeast, slots: &[Arc<Slot>]) -> Result<Vec<Reading>, NoAnswer> {
-        let readings = self.latest_readings(slots, AnswerSource::Memory)?;
+    fn if_constant(
+        &self,
+        wanted: AtLeast,
+        entries: &[Arc<MemoryEntry>],
+    ) -> Result<Vec<Reading>, NoAnswer> {
+        let readings = self.latest_readings(entries, AnswerSource::Memory)?;
         let is_constant = |Reading { aged, .. }: &Reading| {
             !self.may_tell(wanted, &aged.answer) || aged.answer.includes(wanted.receipt.address)
         };
@@ -229,11 +233,11 @@ impl AggregateReader {
     }
 
     /// Returns what the receipt proves for any of the budgets.
-    fn best_proof(&self, wanted: AtLeast, slots: &[Arc<Slot>]) -> ReceiptProof {
-        let proves = |slot: &Arc<Slot>| {
-            self.receipt_signer.proof(&slot.id, wanted.receipt) == ReceiptProof::Signed
+    fn best_proof(&self, wanted: AtLeast, entries: &[Arc<MemoryEntry>]) -> ReceiptProof {
+        let proves = |entry: &Arc<MemoryEntry>| {
+            self.receipt_signer.proof(&entry.id, wanted.receipt) == ReceiptProof::Signed
         };
-        if slots.iter().any(proves) { ReceiptProof::Signed } else { ReceiptProof::Unsigned }
+        if entries.iter().any(proves) { ReceiptProof::Signed } else { ReceiptProof::Unsigned }
     }
 
     /// Returns the readings if they show that the submission is counted. Withheld ones do to whoever has the signed
@@ -246,7 +250,7 @@ impl AggregateReader {
     async fn if_counted(
         &self,
         wanted: AtLeast,
-        slots: &[Arc<Slot>],
+        entries: &[Arc<MemoryEntry>],
         readings: Vec<Reading>,
     ) -> Option<Vec<Reading>> {
         let counts = |Reading { aged, .. }: &Reading| {
@@ -255,50 +259,50 @@ impl AggregateReader {
         if readings.iter().all(counts) {
             return Some(readings);
         }
-        if !readings.iter().any(counts) || !self.tier_chain.catch_up(slots).await {
+        if !readings.iter().any(counts) || !self.tier_chain.catch_up(entries).await {
             return None;
         }
-        let readings = self.latest_readings(slots, AnswerSource::Tier(Tier::Summary)).ok()?;
+        let readings = self.latest_readings(entries, AnswerSource::Tier(Tier::Summary)).ok()?;
         readings.iter().any(counts).then_some(readings)
     }
 
     async fn fetch(
         &self,
-        slots: &[Arc<Slot>],
+        entries: &[Arc<MemoryEntry>],
         not_before: Option<Instant>,
     ) -> Result<Vec<Reading>, NoAnswer> {
-        let answered = self.tier_chain.fetch(slots, not_before).await;
-        slots.iter().zip(answered).map(|(slot, tier)| self.after_fetch(slot, tier)).collect()
+        let answered = self.tier_chain.fetch(entries, not_before).await;
+        entries.iter().zip(answered).map(|(entry, tier)| self.after_fetch(entry, tier)).collect()
     }
 
     /// Returns memory's answer after a fetch. Clients always get memory's answer, which never goes back.
-    fn after_fetch(&self, slot: &Slot, tier: AnsweringTier) -> Result<Reading, NoAnswer> {
+    fn after_fetch(&self, entry: &MemoryEntry, tier: AnsweringTier) -> Result<Reading, NoAnswer> {
         let source = match tier {
             Ok(tier) => AnswerSource::Tier(tier),
             // Another fetch, or a breaker's probe, may have succeeded meanwhile.
-            Err(_) if self.memory.fresh(slot).is_some() => AnswerSource::Memory,
+            Err(_) if self.memory.fresh(entry).is_some() => AnswerSource::Memory,
             Err(_) => AnswerSource::Stale,
         };
-        let latest = self.memory.latest(slot);
+        let latest = self.memory.latest(entry);
         let aged = latest.ok_or_else(|| tier.err().unwrap_or(NoAnswer::Unavailable))?;
         Ok(Reading { aged, source })
     }
 
-    fn fresh(&self, slot: &Slot) -> Option<Reading> {
-        let aged = self.memory.fresh(slot)?;
+    fn fresh(&self, entry: &MemoryEntry) -> Option<Reading> {
+        let aged = self.memory.fresh(entry)?;
         Some(Reading { aged, source: AnswerSource::Memory })
     }
 
     fn latest_readings(
         &self,
-        slots: &[Arc<Slot>],
+        entries: &[Arc<MemoryEntry>],
         source: AnswerSource,
     ) -> Result<Vec<Reading>, NoAnswer> {
-        let reading = |slot: &Arc<Slot>| {
-            let aged = self.memory.latest(slot).ok_or(NoAnswer::Unavailable)?;
+        let reading = |entry: &Arc<MemoryEntry>| {
+            let aged = self.memory.latest(entry).ok_or(NoAnswer::Unavailable)?;
             Ok(Reading { aged, source })
         };
-        slots.iter().map(reading).collect()
+        entries.iter().map(reading).collect()
     }
 
     fn poll_interval(&self) -> Duration {
@@ -309,9 +313,9 @@ impl AggregateReader {
     }
 }
 
-/// Waits until the answer of any slot has changed since the last call.
+/// Waits until the answer of any entry has changed since the last call.
 async fn any_change(changes: &mut [watch::Receiver<()>]) {
-    // A slot is never dropped while it has readers, so the only outcome is a change.
+    // A entry is never dropped while it has readers, so the only outcome is a change.
     let changes = changes.iter_mut().map(|change| Box::pin(change.changed()));
     select_all(changes).await.0.unwrap_or_default();
 }

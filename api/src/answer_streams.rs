@@ -22,7 +22,7 @@ use crate::answer::Answer;
 use crate::client_limit::{ClientLimit, ClientPermit, LimitReached};
 use crate::config::ApiConfig;
 use crate::metrics::ApiMetrics;
-use crate::tiers::memory::{Memory, Slot};
+use crate::tiers::memory::{Memory, MemoryEntry};
 
 /// Shortest interval between two answers of one stream.
 const MIN_INTERVAL: Duration = Duration::from_millis(250);
@@ -67,7 +67,7 @@ impl AnswerStreams {
     /// When too many streams are open.
     pub fn open(
         &self,
-        slot: Arc<Slot>,
+        entry: Arc<MemoryEntry>,
         seen: Option<AggregateVersion>,
         client: ClientNetwork,
     ) -> Result<AnswerStream, LimitReached> {
@@ -76,8 +76,8 @@ impl AnswerStreams {
         Ok(AnswerStream {
             memory: Arc::clone(&self.memory),
             limit: Arc::clone(&self.limit),
-            changes: slot.changes(),
-            slot,
+            changes: entry.changes(),
+            entry,
             seen,
             sent: None,
             // The first answer, or a beat in its place, is due at once.
@@ -94,7 +94,7 @@ impl AnswerStreams {
 pub struct AnswerStream {
     memory: Arc<Memory>,
     limit: Arc<ClientLimit>,
-    slot: Arc<Slot>,
+    entry: Arc<MemoryEntry>,
     changes: watch::Receiver<()>,
     /// The version that the reader had when the stream was opened.
     seen: Option<AggregateVersion>,
@@ -149,7 +149,7 @@ impl AnswerStream {
     /// Waits until the answer may have changed: `true`, or until a beat is due: `false`. `None` once the process stops.
     async fn has_changed(&mut self) -> Option<bool> {
         // Background refreshes go on only for budgets that are read.
-        self.slot.note_read(self.memory.now());
+        self.entry.note_read(self.memory.now());
         let beat_at = self.beat_at;
         let closing = self.closes_in().map(|closes_in| Instant::now() + closes_in);
         tokio::select! {
@@ -163,14 +163,14 @@ impl AnswerStream {
 
     /// The time until withheld results are shown.
     fn closes_in(&self) -> Option<Duration> {
-        let answer = self.memory.latest(&self.slot)?.answer;
+        let answer = self.memory.latest(&self.entry)?.answer;
         let until = answer.shown_from()?;
         Duration::try_from(until.duration_since(Timestamp::now())).ok()
     }
 
     /// The answer in memory, unless the reader has it or a newer one.
     fn newer_answer(&mut self) -> Option<Arc<Answer>> {
-        let answer = self.memory.latest(&self.slot)?.answer;
+        let answer = self.memory.latest(&self.entry)?.answer;
         if self.sent.as_ref() == Some(&answer.plain().etag) {
             return None;
         }

@@ -18,7 +18,7 @@ pub struct BreakerSettings {
 
 /// Whether a caller may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub enum BreakerDecision {
     /// Read.
     Pass,
     /// Read as the only probe: all others are refused until its outcome is recorded.
@@ -47,7 +47,7 @@ enum State {
 
 /// A circuit breaker.
 ///
-/// Every admission must be followed by [`record_success`](Self::record_success) or
+/// Every decision must be followed by [`record_success`](Self::record_success) or
 /// [`record_failure`](Self::record_failure); a probe without an outcome by [`release_probe`](Self::release_probe).
 #[derive(Debug)]
 pub struct Breaker {
@@ -62,15 +62,15 @@ impl Breaker {
     }
 
     /// Decides whether the caller may read now.
-    pub fn admit(&self, now: Instant) -> Admission {
+    pub fn admit(&self, now: Instant) -> BreakerDecision {
         let mut state = self.lock();
         match *state {
-            State::Closed { .. } => Admission::Pass,
+            State::Closed { .. } => BreakerDecision::Pass,
             State::Open { until } if now >= until => {
                 *state = State::HalfOpen;
-                Admission::Probe
+                BreakerDecision::Probe
             }
-            State::HalfOpen | State::Open { .. } => Admission::Refused,
+            State::HalfOpen | State::Open { .. } => BreakerDecision::Refused,
         }
     }
 
@@ -128,7 +128,7 @@ mod tests {
     fn opened(now: Instant) -> Breaker {
         let breaker = breaker();
         for _ in 0..3 {
-            assert_eq!(breaker.admit(now), Admission::Pass);
+            assert_eq!(breaker.admit(now), BreakerDecision::Pass);
             breaker.record_failure(now);
         }
         breaker
@@ -142,17 +142,17 @@ mod tests {
             breaker.record_failure(now);
             breaker.record_success();
         }
-        assert_eq!(breaker.admit(now), Admission::Pass);
-        assert_eq!(opened(now).admit(now), Admission::Refused);
+        assert_eq!(breaker.admit(now), BreakerDecision::Pass);
+        assert_eq!(opened(now).admit(now), BreakerDecision::Refused);
     }
 
     #[test]
     fn one_probe_is_admitted_after_the_cooldown_and_all_others_are_refused() {
         let now = Instant::now();
         let breaker = opened(now);
-        assert_eq!(breaker.admit(now + COOLDOWN / 2), Admission::Refused);
-        assert_eq!(breaker.admit(now + COOLDOWN), Admission::Probe);
-        assert_eq!(breaker.admit(now + COOLDOWN * 9), Admission::Refused);
+        assert_eq!(breaker.admit(now + COOLDOWN / 2), BreakerDecision::Refused);
+        assert_eq!(breaker.admit(now + COOLDOWN), BreakerDecision::Probe);
+        assert_eq!(breaker.admit(now + COOLDOWN * 9), BreakerDecision::Refused);
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
     }
 
@@ -161,12 +161,12 @@ mod tests {
         let now = Instant::now();
         let breaker = opened(now);
         let later = now + COOLDOWN;
-        assert_eq!(breaker.admit(later), Admission::Probe);
+        assert_eq!(breaker.admit(later), BreakerDecision::Probe);
         breaker.release_probe(later);
-        assert_eq!(breaker.admit(later), Admission::Probe);
-        assert_eq!(breaker.admit(later), Admission::Refused);
+        assert_eq!(breaker.admit(later), BreakerDecision::Probe);
+        assert_eq!(breaker.admit(later), BreakerDecision::Refused);
         breaker.record_success();
-        assert_eq!(breaker.admit(later), Admission::Pass);
+        assert_eq!(breaker.admit(later), BreakerDecision::Pass);
     }
 
     #[test]
@@ -174,12 +174,12 @@ mod tests {
         let now = Instant::now();
         let breaker = opened(now);
         let later = now + COOLDOWN;
-        assert_eq!(breaker.admit(later), Admission::Probe);
+        assert_eq!(breaker.admit(later), BreakerDecision::Probe);
         breaker.record_failure(later);
-        assert_eq!(breaker.admit(later + COOLDOWN / 2), Admission::Refused);
-        assert_eq!(breaker.admit(later + COOLDOWN), Admission::Probe);
+        assert_eq!(breaker.admit(later + COOLDOWN / 2), BreakerDecision::Refused);
+        assert_eq!(breaker.admit(later + COOLDOWN), BreakerDecision::Probe);
         breaker.record_success();
-        assert_eq!(breaker.admit(later + COOLDOWN), Admission::Pass);
+        assert_eq!(breaker.admit(later + COOLDOWN), BreakerDecision::Pass);
         assert_eq!(breaker.state(), BreakerState::Closed);
     }
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use runtime::problem::Fault;
+use runtime::problem::FieldFault;
 use schemas::{ClientReceipt, PartitionCount};
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
@@ -68,7 +68,7 @@ impl IntoParams for AtLeast {
 pub fn parse(
     headers: &HeaderMap,
     at_least: Option<&str>,
-    faults: &mut Vec<Fault>,
+    faults: &mut Vec<FieldFault>,
 ) -> Option<AtLeast> {
     let header = headers.get(CONSISTENCY_TOKEN);
     let (text, pointer) = match (header, at_least) {
@@ -83,7 +83,7 @@ pub fn parse(
 /// Parses a receipt. A partition number is a fault only if no log can have that many partitions.
 ///
 /// Whether the receipt's log has the partition is checked by the readers, who know the log.
-fn receipt(text: &str, pointer: &str, faults: &mut Vec<Fault>) -> Option<ClientReceipt> {
+fn receipt(text: &str, pointer: &str, faults: &mut Vec<FieldFault>) -> Option<ClientReceipt> {
     match text.parse::<ClientReceipt>() {
         Ok(receipt) if receipt.address.partition.0 < PartitionCount::MAX => Some(receipt),
         Ok(_) => add_fault(faults, pointer, NO_SUCH_PARTITION),
@@ -92,7 +92,7 @@ fn receipt(text: &str, pointer: &str, faults: &mut Vec<Fault>) -> Option<ClientR
 }
 
 /// Parses the `wait` preference; other preferences are ignored.
-fn wait(headers: &HeaderMap, faults: &mut Vec<Fault>) -> Option<Duration> {
+fn wait(headers: &HeaderMap, faults: &mut Vec<FieldFault>) -> Option<Duration> {
     let value = headers
         .get_all(PREFER)
         .iter()
@@ -108,8 +108,8 @@ fn wait(headers: &HeaderMap, faults: &mut Vec<Fault>) -> Option<Duration> {
     }
 }
 
-fn add_fault<T>(faults: &mut Vec<Fault>, pointer: &str, detail: &str) -> Option<T> {
-    faults.push(Fault { pointer: pointer.to_owned(), detail: detail.to_owned() });
+fn add_fault<T>(faults: &mut Vec<FieldFault>, pointer: &str, detail: &str) -> Option<T> {
+    faults.push(FieldFault { pointer: pointer.to_owned(), detail: detail.to_owned() });
     None
 }
 

@@ -12,7 +12,7 @@ use schemas::{BudgetId, HistoryInstant, HistoryStep, InstantTotals};
 use storage::store::{Store, StoreError, read_history};
 
 use crate::active_generation::ActiveGenerationCache;
-use crate::breaker::Admission;
+use crate::breaker::BreakerDecision;
 use crate::config::ApiConfig;
 use crate::metrics::ApiMetrics;
 use crate::no_answer::NoAnswer;
@@ -104,11 +104,11 @@ impl HistoryReader {
         if let Some(kept) = self.kept.get(section) {
             return Ok(kept);
         }
-        let admission = self.guard.admit();
-        if admission == Admission::Refused {
+        let decision = self.guard.admit();
+        if decision == BreakerDecision::Refused {
             return Err(NoAnswer::Unavailable);
         }
-        let read = self.guard.run(admission, self.read_store(section)).await;
+        let read = self.guard.run(decision, self.read_store(section)).await;
         let points = Arc::new(read.map_err(|_| NoAnswer::Unavailable)??);
         self.kept.insert(section.clone(), Arc::clone(&points));
         Ok(points)

@@ -44,7 +44,7 @@ mod wait_limits;
 use std::sync::Arc;
 
 use axum::Router;
-use identity::Admission;
+use identity::Authorizer;
 use runtime::admin::AdminGuard;
 use runtime::health::Health;
 use runtime::limits::RequestLimits;
@@ -103,7 +103,7 @@ pub struct ApiDeps {
     /// Limits the requests of the public.
     pub limits: RequestLimits,
     /// Decides who may read whose allocation.
-    pub admission: Admission,
+    pub authorizer: Authorizer,
 }
 
 /// Builds the routes and starts the background refresh, which ends with `stop`.
@@ -130,7 +130,7 @@ pub fn routes(
         exports,
         admin,
         limits,
-        admission,
+        authorizer,
     } = deps;
     let memory = Arc::new(Memory::new(config.freshness));
     let generation = Arc::new(ActiveGenerationCache::new(store.clone()));
@@ -190,7 +190,7 @@ pub fn routes(
         histories,
         receipt_signer,
         downloads,
-        admission,
+        authorizer,
         site: Site::new(config),
         trusted_proxies,
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::{ApiConfig, ApiDeps};
 use clap::Parser;
-use identity::Admission;
+use identity::Authorizer;
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
@@ -62,12 +62,12 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let hasher = config.storage.hasher()?;
     let control = config.storage.open_control_topic()?;
     let (identity, revoked) = (&config.own.identity, control.revocations.subscribe_revoked());
-    let admission = Admission::new(identity, &hasher, revoked, admin.clone(), metrics)?;
-    tokio::spawn(admission.clone().refresh_keys(stop.clone()));
+    let authorizer = Authorizer::new(identity, &hasher, revoked, admin.clone(), metrics)?;
+    tokio::spawn(authorizer.clone().refresh_keys(stop.clone()));
     // Reads are counted by each process.
     let limits = RequestLimits::new(
         &config.own.limits,
-        admission.authenticator().clone(),
+        authorizer.authenticator().clone(),
         Arc::<LocalCounters>::default(),
         metrics,
     )?;
@@ -81,7 +81,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         exports: config.storage.exports(),
         admin,
         limits,
-        admission,
+        authorizer,
     };
     let routes = api::routes(&config.own.api, deps, metrics, health, stop.clone())?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);

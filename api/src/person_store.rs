@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schemas::{PersonKey, PersonRow, Position};
 use storage::store::{PartitionRef, Store, StoreError};
 
-use crate::breaker::Admission;
+use crate::breaker::BreakerDecision;
 use crate::config::ApiConfig;
 use crate::metrics::ApiMetrics;
 use crate::no_answer::NoAnswer;
@@ -72,11 +72,11 @@ impl PersonStore {
     ) -> Result<T, NoAnswer> {
         // Before the guard: waiting for a turn says nothing about the store.
         let _permit = self.limit.acquire().await?;
-        let admission = self.guard.admit();
-        if admission == Admission::Refused {
+        let decision = self.guard.admit();
+        if decision == BreakerDecision::Refused {
             return Err(NoAnswer::Unavailable);
         }
-        let answer = self.guard.run(admission, async {
+        let answer = self.guard.run(decision, async {
             match read.await {
                 Err(StoreError::Unavailable(reason)) => Err(TierError(reason)),
                 // A damaged row is no failure of the store: it must not open the breaker.

@@ -45,10 +45,10 @@ impl Readiness {
         let catalog = definitions.catalog();
         let any_budget = catalog.get(DEFAULT_BUDGET).or_else(|| catalog.iter().next());
         if let Some(budget) = any_budget {
-            let (tier_chain, slot) = (Arc::clone(tier_chain), memory.slot_or_insert(&budget.id));
+            let (tier_chain, entry) = (Arc::clone(tier_chain), memory.entry_or_insert(&budget.id));
             // The fetched answer is trusted for a while, so cache updates must refresh it as if a client had read it.
-            slot.note_read(memory.now());
-            tokio::spawn(async move { tier_chain.fetch(&[slot], None).await });
+            entry.note_read(memory.now());
+            tokio::spawn(async move { tier_chain.fetch(&[entry], None).await });
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::ApiMetrics;
 use crate::readiness::Readiness;
 use crate::tier_chain::TierChain;
-use crate::tiers::memory::{Memory, Slot};
+use crate::tiers::memory::{Memory, MemoryEntry};
 
 /// Pause between two fetches; all updates of one budget meanwhile cost one fetch.
 const FETCH_INTERVAL: Duration = Duration::from_millis(5);
@@ -41,8 +41,8 @@ pub struct Refresher {
     pub metrics: ApiMetrics,
 }
 
-/// The slots to fetch in the next round.
-type PendingSlots = BTreeMap<BudgetId, Arc<Slot>>;
+/// The entries to fetch in the next round.
+type PendingSlots = BTreeMap<BudgetId, Arc<MemoryEntry>>;
 
 impl Refresher {
     /// Runs until `stop` is cancelled.
@@ -80,14 +80,14 @@ impl Refresher {
         }
     }
 
-    /// Fetches the pending slots; joins no fetch that began before now.
+    /// Fetches the pending entries; joins no fetch that began before now.
     async fn refresh(&self, pending: &mut PendingSlots) {
         let now = Some(Instant::now());
         let (warm, cold): (Vec<_>, Vec<_>) =
-            pending.values().cloned().partition(|slot| slot.is_warm());
+            pending.values().cloned().partition(|entry| entry.is_warm());
         if !cold.is_empty() {
             // No reader has been shown these budgets, so the warm budgets must not wait for them.
-            pending.retain(|_, slot| !cold.iter().any(|cold| cold.id == slot.id));
+            pending.retain(|_, entry| !cold.iter().any(|cold| cold.id == entry.id));
             let tier_chain = Arc::clone(&self.tier_chain);
             tokio::spawn(async move { tier_chain.fetch(&cold, now).await });
         }
@@ -101,9 +101,9 @@ impl Refresher {
             FeedEvent::Update(CacheUpdate::Changed(budget)) => {
                 self.memory.set_updates_live(false);
                 let now = self.memory.now();
-                match self.memory.slot(budget.as_str()) {
-                    Some(slot) if slot.was_recently_read(now) => enqueue([slot], pending),
-                    Some(slot) => slot.mark_stale(now),
+                match self.memory.entry(budget.as_str()) {
+                    Some(entry) if entry.was_recently_read(now) => enqueue([entry], pending),
+                    Some(entry) => entry.mark_stale(now),
                     None => {}
                 }
             }
@@ -124,18 +124,18 @@ impl Refresher {
 
     /// Updates metrics and readiness.
     fn report(&self) {
-        let slots = self.memory.slots();
-        let warm = slots.iter().filter(|slot| slot.is_warm()).count();
+        let entries = self.memory.entries();
+        let warm = entries.iter().filter(|entry| entry.is_warm()).count();
         self.metrics.memory_entries.set(i64::try_from(warm).unwrap_or(i64::MAX));
         let recent = self.memory.recently_read();
-        let ages = recent.iter().filter_map(|slot| self.memory.latest(slot)).map(|aged| aged.age);
+        let ages = recent.iter().filter_map(|entry| self.memory.latest(entry)).map(|aged| aged.age);
         self.metrics.staleness_seconds.set(ages.max().unwrap_or_default().as_secs_f64());
         self.readiness.update(&*self.definitions, warm > 0, &self.tier_chain, &self.memory);
     }
 }
 
-fn enqueue(slots: impl IntoIterator<Item = Arc<Slot>>, pending: &mut PendingSlots) {
-    pending.extend(slots.into_iter().map(|slot| (slot.id.clone(), slot)));
+fn enqueue(entries: impl IntoIterator<Item = Arc<MemoryEntry>>, pending: &mut PendingSlots) {
+    pending.extend(entries.into_iter().map(|entry| (entry.id.clone(), entry)));
 }
 
 /// An event of the subscription to cache updates.

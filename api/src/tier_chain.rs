@@ -14,7 +14,7 @@ use crate::no_answer::NoAnswer;
 use crate::read_policy::{MemoryState, Tier, should_query};
 use crate::single_flight::{FlightHandle, FlightLeader, SingleFlight};
 use crate::tier_query::{QueryOutcome, Tiers};
-use crate::tiers::memory::{Memory, Slot};
+use crate::tiers::memory::{Memory, MemoryEntry};
 
 /// The tier whose answer memory now holds, or why no tier answered.
 pub type AnsweringTier = Result<Tier, NoAnswer>;
@@ -43,23 +43,23 @@ impl TierChain {
         self.tiers.any_healthy()
     }
 
-    /// Fetches each slot's answer into memory, or joins a running fetch that began after `not_before`.
+    /// Fetches each entry's answer into memory, or joins a running fetch that began after `not_before`.
     ///
-    /// Returns the answering tiers in the order of the slots.
+    /// Returns the answering tiers in the order of the entries.
     pub async fn fetch(
         self: &Arc<Self>,
-        slots: &[Arc<Slot>],
+        entries: &[Arc<MemoryEntry>],
         not_before: Option<Instant>,
     ) -> Vec<AnsweringTier> {
-        let mut answered = vec![Err(NoAnswer::Unavailable); slots.len()];
-        let mut waiting: Vec<usize> = (0..slots.len()).collect();
+        let mut answered = vec![Err(NoAnswer::Unavailable); entries.len()];
+        let mut waiting: Vec<usize> = (0..entries.len()).collect();
         // At most two rounds: a fetch that is joined in the second round began after `not_before`.
         while !waiting.is_empty() {
-            let is_warm = |at: &usize| slots.get(*at).is_some_and(|slot| slot.is_warm());
+            let is_warm = |at: &usize| entries.get(*at).is_some_and(|entry| entry.is_warm());
             let (warm, cold): (Vec<usize>, Vec<usize>) = waiting.into_iter().partition(is_warm);
-            // Two fetches: cold slots wait for the store, and warm slots must not wait with them.
-            let mut handles = self.join_fetches(slots, warm, not_before);
-            handles.extend(self.join_fetches(slots, cold, not_before));
+            // Two fetches: cold entries wait for the store, and warm entries must not wait with them.
+            let mut handles = self.join_fetches(entries, warm, not_before);
+            handles.extend(self.join_fetches(entries, cold, not_before));
             let mut too_old = Vec::new();
             for (at, handle) in handles {
                 let recent_enough = handle.recent_enough;
@@ -74,26 +74,26 @@ impl TierChain {
         answered
     }
 
-    /// Brings each slot to its committed totals of a moment after this call.
+    /// Brings each entry to its committed totals of a moment after this call.
     ///
     /// Returns false when one of those reads of the committed totals has no answer.
-    pub async fn catch_up(self: &Arc<Self>, slots: &[Arc<Slot>]) -> bool {
+    pub async fn catch_up(self: &Arc<Self>, entries: &[Arc<MemoryEntry>]) -> bool {
         let now = Instant::now();
-        let mut waiting = slots.to_vec();
+        let mut waiting = entries.to_vec();
         // At most two rounds, like `fetch`.
         while !waiting.is_empty() {
-            let ids: Vec<BudgetId> = waiting.iter().map(|slot| slot.id.clone()).collect();
+            let ids: Vec<BudgetId> = waiting.iter().map(|entry| entry.id.clone()).collect();
             let (leader, handles) = self.catch_ups.join(&ids, Some(now));
             if !leader.is_empty() {
-                let led = waiting.iter().filter(|slot| leader.leads(&slot.id)).cloned().collect();
+                let led = waiting.iter().filter(|entry| leader.leads(&entry.id)).cloned().collect();
                 tokio::spawn(Arc::clone(self).run_catch_up(led, leader));
             }
             let mut too_old = Vec::new();
-            for (slot, handle) in waiting.into_iter().zip(handles) {
+            for (entry, handle) in waiting.into_iter().zip(handles) {
                 let recent_enough = handle.recent_enough;
                 let caught_up = handle.result().await.unwrap_or(false);
                 if !recent_enough {
-                    too_old.push(slot);
+                    too_old.push(entry);
                 } else if !caught_up {
                     return false;
                 }
@@ -105,27 +105,28 @@ impl TierChain {
 
     async fn run_catch_up(
         self: Arc<Self>,
-        slots: Vec<Arc<Slot>>,
+        entries: Vec<Arc<MemoryEntry>>,
         mut leader: FlightLeader<BudgetId, bool>,
     ) {
-        let included = self.tiers.query_committed_to_include(&slots).await;
-        for (slot, included) in slots.iter().zip(included) {
-            leader.complete(&slot.id, included);
+        let included = self.tiers.query_committed_to_include(&entries).await;
+        for (entry, included) in entries.iter().zip(included) {
+            leader.complete(&entry.id, included);
         }
     }
 
-    /// Joins the fetches of the slots at these indexes; starts one fetch for all slots that have none running.
+    /// Joins the fetches of the entries at these indexes; starts one fetch for all entries that have none running.
     fn join_fetches(
         self: &Arc<Self>,
-        slots: &[Arc<Slot>],
+        entries: &[Arc<MemoryEntry>],
         indexes: Vec<usize>,
         not_before: Option<Instant>,
     ) -> Vec<(usize, FlightHandle<AnsweringTier>)> {
-        let wanted: Vec<&Arc<Slot>> = indexes.iter().filter_map(|at| slots.get(*at)).collect();
-        let keys: Vec<BudgetId> = wanted.iter().map(|slot| slot.id.clone()).collect();
+        let wanted: Vec<&Arc<MemoryEntry>> =
+            indexes.iter().filter_map(|at| entries.get(*at)).collect();
+        let keys: Vec<BudgetId> = wanted.iter().map(|entry| entry.id.clone()).collect();
         let (leader, handles) = self.fetches.join(&keys, not_before);
         if !leader.is_empty() {
-            let led = wanted.into_iter().filter(|slot| leader.leads(&slot.id)).cloned().collect();
+            let led = wanted.into_iter().filter(|entry| leader.leads(&entry.id)).cloned().collect();
             tokio::spawn(Arc::clone(self).run_fetch(led, leader));
         }
         indexes.into_iter().zip(handles).collect()
@@ -133,65 +134,68 @@ impl TierChain {
 
     async fn run_fetch(
         self: Arc<Self>,
-        mut slots: Vec<Arc<Slot>>,
+        mut entries: Vec<Arc<MemoryEntry>>,
         mut leader: FlightLeader<BudgetId, AnsweringTier>,
     ) {
-        let preloaded = self.preload_committed(&slots).await;
+        let preloaded = self.preload_committed(&entries).await;
         for tier in Tier::ALL {
             let (to_query, mut unanswered): (Vec<_>, Vec<_>) =
-                slots.into_iter().partition(|slot| should_query(tier, self.memory.state(slot)));
+                entries.into_iter().partition(|entry| should_query(tier, self.memory.state(entry)));
             if !to_query.is_empty() {
                 let outcomes = self.query_unless_preloaded(tier, &to_query, &preloaded).await;
-                for (slot, outcome) in to_query.iter().zip(outcomes) {
+                for (entry, outcome) in to_query.iter().zip(outcomes) {
                     match outcome {
-                        QueryOutcome::InMemory => leader.complete(&slot.id, Ok(tier)),
+                        QueryOutcome::InMemory => leader.complete(&entry.id, Ok(tier)),
                         // A later tier costs more, and would not relieve this one.
-                        QueryOutcome::Refused(reason) => leader.complete(&slot.id, Err(reason)),
-                        QueryOutcome::Unanswered => unanswered.push(Arc::clone(slot)),
+                        QueryOutcome::Refused(reason) => leader.complete(&entry.id, Err(reason)),
+                        QueryOutcome::Unanswered => unanswered.push(Arc::clone(entry)),
                     }
                 }
             }
-            slots = unanswered;
+            entries = unanswered;
         }
-        for slot in slots {
-            leader.complete(&slot.id, Err(NoAnswer::Unavailable));
+        for entry in entries {
+            leader.complete(&entry.id, Err(NoAnswer::Unavailable));
         }
     }
 
-    /// Loads the committed totals of cold slots, as the lower bound of what may be shown.
+    /// Loads the committed totals of cold entries, as the lower bound of what may be shown.
     ///
     /// Redis lags behind the commits. A process with an empty memory would accept whatever Redis holds, although an
     /// earlier process may have shown readers more. Returns the outcome for each budget tried.
-    async fn preload_committed(&self, slots: &[Arc<Slot>]) -> HashMap<BudgetId, QueryOutcome> {
-        let cold = slots.iter().filter(|slot| self.memory.state(slot) == MemoryState::Empty);
+    async fn preload_committed(
+        &self,
+        entries: &[Arc<MemoryEntry>],
+    ) -> HashMap<BudgetId, QueryOutcome> {
+        let cold = entries.iter().filter(|entry| self.memory.state(entry) == MemoryState::Empty);
         let cold: Vec<_> = cold.cloned().collect();
         if cold.is_empty() {
             return HashMap::new();
         }
         let outcomes = self.tiers.query(Tier::Summary, &cold).await;
-        cold.iter().map(|slot| slot.id.clone()).zip(outcomes).collect()
+        cold.iter().map(|entry| entry.id.clone()).zip(outcomes).collect()
     }
 
-    /// Queries one tier, except for a slot that the same query has just preloaded.
+    /// Queries one tier, except for a entry that the same query has just preloaded.
     async fn query_unless_preloaded(
         &self,
         tier: Tier,
-        slots: &[Arc<Slot>],
+        entries: &[Arc<MemoryEntry>],
         preloaded: &HashMap<BudgetId, QueryOutcome>,
     ) -> Vec<QueryOutcome> {
-        let known = |slot: &Arc<Slot>| match preloaded.get(&slot.id) {
+        let known = |entry: &Arc<MemoryEntry>| match preloaded.get(&entry.id) {
             Some(QueryOutcome::InMemory) if tier == Tier::Summary => {
-                self.memory.fresh(slot).map(|_| QueryOutcome::InMemory)
+                self.memory.fresh(entry).map(|_| QueryOutcome::InMemory)
             }
             Some(outcome) if tier == Tier::Summary => Some(*outcome),
             _ => None,
         };
-        let known: Vec<Option<QueryOutcome>> = slots.iter().map(known).collect();
-        let to_query = slots.iter().zip(&known).filter(|(_, known)| known.is_none());
-        let to_query: Vec<_> = to_query.map(|(slot, _)| Arc::clone(slot)).collect();
+        let known: Vec<Option<QueryOutcome>> = entries.iter().map(known).collect();
+        let to_query = entries.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let to_query: Vec<_> = to_query.map(|(entry, _)| Arc::clone(entry)).collect();
         let mut queried = match to_query.as_slice() {
             [] => Vec::new(),
-            slots => self.tiers.query(tier, slots).await,
+            entries => self.tiers.query(tier, entries).await,
         }
         .into_iter();
         known

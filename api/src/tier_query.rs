@@ -13,18 +13,18 @@ use storage::store::Store;
 
 use crate::active_generation::ActiveGenerationCache;
 use crate::answer::Provenance;
-use crate::breaker::Admission;
+use crate::breaker::BreakerDecision;
 use crate::config::ApiConfig;
 use crate::metrics::ApiMetrics;
 use crate::no_answer::NoAnswer;
 use crate::read_limit::ReadLimit;
 use crate::read_policy::{MemoryState, Micros, OfferVerdict, Tier};
 use crate::tiers::guard::Guard;
-use crate::tiers::memory::{Memory, Slot};
+use crate::tiers::memory::{Memory, MemoryEntry};
 use crate::tiers::recount::Recounts;
 use crate::tiers::{TierAnswers, TierError, redis, summary};
 
-/// What querying a tier did for one slot.
+/// What querying a tier did for one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueryOutcome {
     /// Memory holds the tier's answer.
@@ -111,86 +111,96 @@ impl Tiers {
         })
     }
 
-    /// Queries one tier; returns the outcome for each slot.
-    pub async fn query(self: &Arc<Self>, tier: Tier, slots: &[Arc<Slot>]) -> Vec<QueryOutcome> {
+    /// Queries one tier; returns the outcome for each entry.
+    pub async fn query(
+        self: &Arc<Self>,
+        tier: Tier,
+        entries: &[Arc<MemoryEntry>],
+    ) -> Vec<QueryOutcome> {
         match tier {
-            Tier::Redis => self.query_guarded(tier, slots).await,
+            Tier::Redis => self.query_guarded(tier, entries).await,
             // Before the guard: waiting for a turn says nothing about the store.
             Tier::Summary => match self.summary_limit.acquire().await {
-                Ok(_permit) => self.query_guarded(tier, slots).await,
-                Err(reason) => vec![QueryOutcome::Refused(reason); slots.len()],
+                Ok(_permit) => self.query_guarded(tier, entries).await,
+                Err(reason) => vec![QueryOutcome::Refused(reason); entries.len()],
             },
-            Tier::Recount => self.query_recount(slots).await,
+            Tier::Recount => self.query_recount(entries).await,
         }
     }
 
-    async fn query_guarded(self: &Arc<Self>, tier: Tier, slots: &[Arc<Slot>]) -> Vec<QueryOutcome> {
-        let admission = self.guarded(tier).guard.admit();
-        // A probe may take the whole deadline. Only slots without any answer wait for it.
-        let any_cold = || slots.iter().any(|slot| self.memory.state(slot) == MemoryState::Empty);
-        let unanswered = vec![QueryOutcome::Unanswered; slots.len()];
-        match admission {
-            Admission::Refused => unanswered,
-            Admission::Probe if !any_cold() => {
-                let (tiers, slots) = (Arc::clone(self), slots.to_vec());
-                tokio::spawn(async move { tiers.read(admission, tier, &slots).await });
+    async fn query_guarded(
+        self: &Arc<Self>,
+        tier: Tier,
+        entries: &[Arc<MemoryEntry>],
+    ) -> Vec<QueryOutcome> {
+        let decision = self.guarded(tier).guard.admit();
+        // A probe may take the whole deadline. Only entries without any answer wait for it.
+        let any_cold =
+            || entries.iter().any(|entry| self.memory.state(entry) == MemoryState::Empty);
+        let unanswered = vec![QueryOutcome::Unanswered; entries.len()];
+        match decision {
+            BreakerDecision::Refused => unanswered,
+            BreakerDecision::Probe if !any_cold() => {
+                let (tiers, entries) = (Arc::clone(self), entries.to_vec());
+                tokio::spawn(async move { tiers.read(decision, tier, &entries).await });
                 unanswered
             }
-            Admission::Pass | Admission::Probe => {
-                self.read(admission, tier, slots).await.into_iter().map(outcome).collect()
+            BreakerDecision::Pass | BreakerDecision::Probe => {
+                self.read(decision, tier, entries).await.into_iter().map(outcome).collect()
             }
         }
     }
 
     /// Queries a recount, which no budget gets whose results move in steps.
-    async fn query_recount(&self, slots: &[Arc<Slot>]) -> Vec<QueryOutcome> {
+    async fn query_recount(&self, entries: &[Arc<MemoryEntry>]) -> Vec<QueryOutcome> {
         let catalog = self.definitions.catalog();
         // Rows do not say what was shown last.
-        let moves_in_steps = |slot: &Arc<Slot>| {
-            let budget = catalog.get(slot.id.as_str());
+        let moves_in_steps = |entry: &Arc<MemoryEntry>| {
+            let budget = catalog.get(entry.id.as_str());
             budget.is_some_and(|budget| !budget.publish_step().is_one())
         };
-        let counted: Vec<_> = slots.iter().filter(|slot| !moves_in_steps(slot)).cloned().collect();
+        let counted: Vec<_> =
+            entries.iter().filter(|entry| !moves_in_steps(entry)).cloned().collect();
         let mut outcomes = match counted.as_slice() {
             [] => Vec::new(),
             counted => self.query_shared_recount(counted).await,
         }
         .into_iter();
-        let outcome = |slot| match moves_in_steps(slot) {
+        let outcome = |entry| match moves_in_steps(entry) {
             true => QueryOutcome::Refused(NoAnswer::MovesInSteps),
             false => outcomes.next().unwrap_or(QueryOutcome::Unanswered),
         };
-        slots.iter().map(outcome).collect()
+        entries.iter().map(outcome).collect()
     }
 
     /// Queries the recount that runs now, or has just ended, or starts one.
-    async fn query_shared_recount(&self, slots: &[Arc<Slot>]) -> Vec<QueryOutcome> {
-        // A probe may take the whole deadline. Only slots without any answer wait for it.
-        let any_cold = slots.iter().any(|slot| self.memory.state(slot) == MemoryState::Empty);
+    async fn query_shared_recount(&self, entries: &[Arc<MemoryEntry>]) -> Vec<QueryOutcome> {
+        // A probe may take the whole deadline. Only entries without any answer wait for it.
+        let any_cold = entries.iter().any(|entry| self.memory.state(entry) == MemoryState::Empty);
         let recount = match self.recounts.latest(any_cold).await {
             Ok(recount) => recount,
             Err(reason @ NoAnswer::TooManyPeople { .. }) => {
-                return vec![QueryOutcome::Refused(reason); slots.len()];
+                return vec![QueryOutcome::Refused(reason); entries.len()];
             }
-            Err(_) => return vec![QueryOutcome::Unanswered; slots.len()],
+            Err(_) => return vec![QueryOutcome::Unanswered; entries.len()],
         };
-        slots
+        entries
             .iter()
-            .map(|slot| {
-                let totals = recount.totals(&slot.id);
-                outcome(self.offer(Tier::Recount, slot, totals, recount.queried_at))
+            .map(|entry| {
+                let totals = recount.totals(&entry.id);
+                outcome(self.offer(Tier::Recount, entry, totals, recount.queried_at))
             })
             .collect()
     }
 
-    /// Reads the committed totals; returns for each slot whether memory includes its committed totals now.
-    pub async fn query_committed_to_include(&self, slots: &[Arc<Slot>]) -> Vec<bool> {
-        let not_included = || vec![false; slots.len()];
+    /// Reads the committed totals; returns for each entry whether memory includes its committed totals now.
+    pub async fn query_committed_to_include(&self, entries: &[Arc<MemoryEntry>]) -> Vec<bool> {
+        let not_included = || vec![false; entries.len()];
         let Ok(_permit) = self.summary_limit.acquire().await else { return not_included() };
         match self.summary.guard.admit() {
-            Admission::Refused => not_included(),
-            admission => self
-                .read(admission, Tier::Summary, slots)
+            BreakerDecision::Refused => not_included(),
+            decision => self
+                .read(decision, Tier::Summary, entries)
                 .await
                 .into_iter()
                 .map(|verdict| verdict.is_some_and(OfferVerdict::is_included))
@@ -198,22 +208,22 @@ impl Tiers {
         }
     }
 
-    /// Reads Redis or the committed totals and offers the answers to memory; `None` for a slot without an answer.
+    /// Reads Redis or the committed totals and offers the answers to memory; `None` for a entry without an answer.
     async fn read(
         &self,
-        admission: Admission,
+        decision: BreakerDecision,
         tier: Tier,
-        slots: &[Arc<Slot>],
+        entries: &[Arc<MemoryEntry>],
     ) -> Vec<Option<OfferVerdict>> {
         let queried_at = self.memory.now();
-        let budgets: Vec<BudgetId> = slots.iter().map(|slot| slot.id.clone()).collect();
-        match self.guarded(tier).guard.run(admission, self.read_backend(tier, &budgets)).await {
-            Ok(answers) => slots
+        let budgets: Vec<BudgetId> = entries.iter().map(|entry| entry.id.clone()).collect();
+        match self.guarded(tier).guard.run(decision, self.read_backend(tier, &budgets)).await {
+            Ok(answers) => entries
                 .iter()
                 .zip(answers)
-                .map(|(slot, totals)| self.offer(tier, slot, totals, queried_at))
+                .map(|(entry, totals)| self.offer(tier, entry, totals, queried_at))
                 .collect(),
-            Err(_) => vec![None; slots.len()],
+            Err(_) => vec![None; entries.len()],
         }
     }
 
@@ -230,17 +240,17 @@ impl Tiers {
         }
     }
 
-    /// Offers a slot the totals that a tier returned for it.
+    /// Offers a entry the totals that a tier returned for it.
     fn offer(
         &self,
         tier: Tier,
-        slot: &Slot,
+        entry: &MemoryEntry,
         totals: Option<CombinedTotals>,
         queried_at: Micros,
     ) -> Option<OfferVerdict> {
         let counters = self.guarded(tier);
         let catalog = self.definitions.catalog();
-        let (Some(totals), Some(budget)) = (totals, catalog.get(slot.id.as_str())) else {
+        let (Some(totals), Some(budget)) = (totals, catalog.get(entry.id.as_str())) else {
             counters.misses.inc();
             return None;
         };
@@ -248,13 +258,13 @@ impl Tiers {
             Tier::Redis | Tier::Summary => Provenance::Committed,
             Tier::Recount => Provenance::Recounted,
         };
-        match slot.offer(budget, totals, provenance, queried_at) {
+        match entry.offer(budget, totals, provenance, queried_at) {
             Ok(verdict) => {
                 // The definition may have changed after `catalog` was read: `Memory::redefine` only updates answers
                 // that exist, and this one did not exist yet.
                 let catalog = self.definitions.catalog();
-                if let Some(budget) = catalog.get(slot.id.as_str()) {
-                    slot.redefine(budget, Timestamp::now());
+                if let Some(budget) = catalog.get(entry.id.as_str()) {
+                    entry.redefine(budget, Timestamp::now());
                 }
                 let counter =
                     if verdict.is_in_memory() { &counters.hits } else { &counters.behind };
@@ -263,7 +273,7 @@ impl Tiers {
             }
             Err(error) => {
                 counters.misses.inc();
-                tracing::warn!(budget = %slot.id, tier = tier.name(), %error, "tier returned invalid totals");
+                tracing::warn!(budget = %entry.id, tier = tier.name(), %error, "tier returned invalid totals");
                 None
             }
         }

@@ -2,21 +2,21 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `admission` | from credentials and a budget to the persons for whom a request may act |
-//! | `asker` | whose submission a request may set, withdraw or read |
+//! | `authorizer` | from credentials and a budget to the persons for whom a request may act |
+//! | `person_scope` | whose submission a request may set, withdraw or read |
 //! | `session` | sessions: who gets one, and for which person |
 //! | `code` | personal codes: a serial number and a keyed hash, in digits that survive paper |
 //! | `cookie` | the cookies of a browser |
 //!
 //! `runtime::principal` verifies tokens. This crate stores nothing, and does not know what a submission contains.
 
-mod admission;
-mod asker;
+mod authorizer;
 mod code;
 pub mod cookie;
+mod person_scope;
 mod session;
 
-pub use admission::{Access, Admission, AdmissionError};
-pub use asker::Asker;
+pub use authorizer::{Access, Authorizer, AuthorizerError};
 pub use code::{CodeKey, MAX_SERIAL, Serial};
+pub use person_scope::PersonScope;
 pub use session::OpenedSession;

@@ -7,10 +7,10 @@ use runtime::problem::{Problem, ProblemKind};
 use runtime::random::random_128_bits;
 use schemas::{Budget, CodeValidity, IdentityRule, PersonId};
 
-use crate::admission::{ANONYMOUS, Access, Admission, CODE, revocations_unknown};
-use crate::asker::Asker;
+use crate::authorizer::{ANONYMOUS, Access, Authorizer, CODE, revocations_unknown};
 use crate::code::{CodeKey, Serial};
 use crate::cookie;
+use crate::person_scope::PersonScope;
 
 /// A session that was opened.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ impl std::fmt::Debug for OpenedSession {
     }
 }
 
-impl Admission {
+impl Authorizer {
     /// Opens a session in a budget: for the holder of a code; or, in an anonymous budget, for the person who asks, and
     /// otherwise for a new one.
     ///
@@ -157,8 +157,8 @@ impl Admission {
     ) -> Result<String, Problem> {
         // A cookie that another site's page sends does not tell that page who its reader is.
         if presented.bearer().is_some() || presented.origin() != RequestOrigin::Other {
-            match self.asker(budget, presented, Access::Read) {
-                Ok(Asker::Person { person, .. }) => return Ok(person.reveal().to_owned()),
+            match self.person_scope(budget, presented, Access::Read) {
+                Ok(PersonScope::Person { person, .. }) => return Ok(person.reveal().to_owned()),
                 // An invalid token is not taken for none: its holder would become a second person.
                 Err(problem) if presented.bearer().is_some() => return Err(problem),
                 _ => {}

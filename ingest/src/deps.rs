@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use identity::Admission;
+use identity::Authorizer;
 use runtime::admin::AdminGuard;
 use runtime::limits::RequestLimits;
 use schemas::PersonKeyHasher;
@@ -26,5 +26,5 @@ pub struct IngestDeps {
     /// Limits the requests of the public.
     pub limits: RequestLimits,
     /// Decides who may submit, and for whom.
-    pub admission: Admission,
+    pub authorizer: Authorizer,
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use identity::Admission;
+use identity::Authorizer;
 use ingest::{IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{ConfigArgs, Reader, ServiceConfig};
@@ -66,10 +66,10 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let hasher = config.storage.hasher()?;
     let control = config.storage.open_control_topic()?;
     let (identity, revoked) = (&config.own.identity, control.revocations.subscribe_revoked());
-    let admission = Admission::new(identity, &hasher, revoked, admin.clone(), metrics)?;
-    tokio::spawn(admission.clone().refresh_keys(stop.clone()));
+    let authorizer = Authorizer::new(identity, &hasher, revoked, admin.clone(), metrics)?;
+    tokio::spawn(authorizer.clone().refresh_keys(stop.clone()));
     let counters = config.storage.open_limit_counters().await;
-    let authenticator = admission.authenticator().clone();
+    let authenticator = authorizer.authenticator().clone();
     let limits = RequestLimits::new(&config.own.limits, authenticator, counters, metrics)?;
     let deps = IngestDeps {
         log: log.clone(),
@@ -78,7 +78,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         hasher: hasher.clone(),
         admin,
         limits,
-        admission,
+        authorizer,
     };
     let definitions = Arc::clone(&control.definitions);
     let routes = ingest::routes(&config.own.ingest, deps, metrics)?;

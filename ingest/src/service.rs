@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use identity::{Access, Admission, Asker};
+use identity::{Access, Authorizer, PersonScope};
 use jiff::Timestamp;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::principal::PresentedCredentials;
@@ -32,7 +32,7 @@ pub(crate) struct IngestService {
     pub definitions: Arc<dyn BudgetDefinitions>,
     pub hasher: PersonKeyHasher,
     pub receipt_signer: ReceiptSigner,
-    pub admission: Admission,
+    pub authorizer: Authorizer,
     pub metrics: Arc<IngestMetrics>,
     log: Arc<dyn LogWriter>,
     appender: Arc<SubmissionAppender>,
@@ -60,7 +60,7 @@ impl IngestService {
             definitions: deps.definitions,
             receipt_signer: deps.hasher.receipt_signer(),
             hasher: deps.hasher,
-            admission: deps.admission,
+            authorizer: deps.authorizer,
             metrics,
         })
     }
@@ -105,12 +105,12 @@ impl IngestService {
     ///
     /// # Errors
     /// When the credentials are missing or invalid, or do not allow it.
-    pub fn asker(
+    pub fn person_scope(
         &self,
         budget: &Budget,
         presented: &PresentedCredentials,
-    ) -> Result<Asker, Problem> {
-        self.admission.asker(budget, presented, Access::Write)
+    ) -> Result<PersonScope, Problem> {
+        self.authorizer.person_scope(budget, presented, Access::Write)
     }
 
     /// Parses a body against the budget's definition. Freezes the definition if the body appends allocations.

@@ -24,7 +24,7 @@ pub const MEDIA_TYPE: &str = "application/problem+json";
 
 /// One fault of a request, with its location.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fault {
+pub struct FieldFault {
     /// A JSON pointer (RFC 6901) into the request's body, for example `/allocation/health`.
     pub pointer: String,
     /// The fault at that location.
@@ -42,7 +42,7 @@ struct Inner {
     kind: ProblemKind,
     detail: String,
     instance: Option<String>,
-    faults: Vec<Fault>,
+    faults: Vec<FieldFault>,
     retry_after: Option<Duration>,
     headers: HeaderMap,
 }
@@ -72,13 +72,13 @@ impl Problem {
     /// Adds one fault of the request.
     #[must_use]
     pub fn fault(mut self, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        self.inner.faults.push(Fault { pointer: pointer.into(), detail: detail.into() });
+        self.inner.faults.push(FieldFault { pointer: pointer.into(), detail: detail.into() });
         self
     }
 
     /// Adds several faults.
     #[must_use]
-    pub fn faults(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
+    pub fn faults(mut self, faults: impl IntoIterator<Item = FieldFault>) -> Self {
         self.inner.faults.extend(faults);
         self
     }
@@ -115,7 +115,7 @@ impl Problem {
     }
 
     /// Returns the faults added so far.
-    pub fn recorded_faults(&self) -> &[Fault] {
+    pub fn recorded_faults(&self) -> &[FieldFault] {
         &self.inner.faults
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use api::ApiDeps;
 use axum::Router;
-use identity::{Admission, AdmissionError};
+use identity::{Authorizer, AuthorizerError};
 use ingest::IngestDeps;
 use processor::{Processor, ProcessorDeps, RegistryUnreadable, StartError, first_registry};
 use runtime::admin::{AdminConfig, AdminGuard};
@@ -56,9 +56,9 @@ pub enum RunError {
     /// The processor ended by itself.
     #[error(transparent)]
     RegistryUnreadable(#[from] RegistryUnreadable),
-    /// Admission cannot start.
+    /// Authorizer cannot start.
     #[error(transparent)]
-    Admission(#[from] AdmissionError),
+    Authorizer(#[from] AuthorizerError),
     /// A metric was registered twice, which is a bug.
     #[error("metrics: {0}")]
     Metrics(#[from] MetricsError),
@@ -90,7 +90,7 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
         // First: a secret is created only where there is no data.
         let hasher = config.storage.hasher()?;
         let backends = Backends::open(config, hasher, admin, metrics).await?;
-        tokio::spawn(backends.ingest.admission.clone().refresh_keys(stop.clone()));
+        tokio::spawn(backends.ingest.authorizer.clone().refresh_keys(stop.clone()));
         backends.start_services(config, metrics, health, stop, stop_processor.clone()).await
     };
     // An unreachable backend must not delay a requested stop.
@@ -149,8 +149,9 @@ impl Backends {
         wait_until_loaded(control.active_log.as_ref()).await;
         record_secret(control.secret.as_ref(), &hasher).await?;
         let revoked = control.revocations.subscribe_revoked();
-        let admission = Admission::new(&config.identity, &hasher, revoked, admin.clone(), metrics)?;
-        let authenticator = admission.authenticator().clone();
+        let authorizer =
+            Authorizer::new(&config.identity, &hasher, revoked, admin.clone(), metrics)?;
+        let authenticator = authorizer.authenticator().clone();
         let counters = storage.open_limit_counters().await;
         let limits = RequestLimits::new(&config.limits, authenticator, counters, metrics)?;
         let store = storage.open_store().await?;
@@ -166,7 +167,7 @@ impl Backends {
                 hasher,
                 admin,
                 limits,
-                admission,
+                authorizer,
             },
             log,
             store,
@@ -212,7 +213,7 @@ impl Backends {
             exports: config.storage.exports(),
             admin: ingest.admin.clone(),
             limits: ingest.limits.clone(),
-            admission: ingest.admission.clone(),
+            authorizer: ingest.authorizer.clone(),
         };
         let reads = api::routes(&config.api, deps, metrics, health, stop.clone())?;
         tokio::spawn(ingest::watch_readiness(

@@ -75,24 +75,24 @@ fn from_memory(
     budget: &str,
     request: &Request,
 ) -> Result<Option<Response>, Problem> {
-    let slot = api.aggregates.slot(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
+    let entry = api.aggregates.entry(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
     let read = ReadRequest::parse(request.headers(), request.uri())?;
     if read.at_least.is_some() {
         return Ok(None);
     }
-    let reading = api.aggregates.read_memory(&slot);
+    let reading = api.aggregates.read_memory(&entry);
     Ok(reading.map(|reading| to_response(request.headers(), &read, &reading)))
 }
 
 async fn from_tiers(api: &ApiState, budget: &str, request: Request) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    let slot = api.aggregates.slot(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
+    let entry = api.aggregates.entry(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
     let read = ReadRequest::parse(&parts.headers, &parts.uri)?;
     let reading = match read.at_least {
-        None => api.aggregates.read(&slot).await,
+        None => api.aggregates.read(&entry).await,
         Some(at_least) => {
             let readings =
-                api.aggregates.read_at_least(&[slot], at_least, api.client(&parts)).await;
+                api.aggregates.read_at_least(&[entry], at_least, api.client(&parts)).await;
             readings.and_then(|mut readings| readings.pop().ok_or(NoAnswer::Unavailable))
         }
     };

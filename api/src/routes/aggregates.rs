@@ -45,11 +45,11 @@ pub(super) async fn of_budgets(
             .detail("name the budgets as `?budget=a&budget=b`")
             .fault("budget", "is missing"));
     }
-    let mut slots = Vec::with_capacity(read.budgets.len());
+    let mut entries = Vec::with_capacity(read.budgets.len());
     let mut unknown = Vec::new();
     for id in &read.budgets {
-        match api.aggregates.slot(id) {
-            Some(slot) => slots.push(slot),
+        match api.aggregates.entry(id) {
+            Some(entry) => entries.push(entry),
             None => unknown.push(id.as_str()),
         }
     }
@@ -57,8 +57,10 @@ pub(super) async fn of_budgets(
         return Err(api.no_such_budget(&unknown));
     }
     let readings = match read.at_least {
-        None => api.aggregates.read_all(&slots).await,
-        Some(at_least) => api.aggregates.read_at_least(&slots, at_least, api.client(&parts)).await,
+        None => api.aggregates.read_all(&entries).await,
+        Some(at_least) => {
+            api.aggregates.read_at_least(&entries, at_least, api.client(&parts)).await
+        }
     };
     let readings = readings.map_err(|reason| no_answer(reason, read.at_least))?;
 

@@ -43,9 +43,9 @@ impl ApiState {
     /// # Errors
     /// When a tier could answer but is limited now, which readers may have caused.
     async fn withholds(&self, budget: &Budget) -> Result<bool, Problem> {
-        let Some(slot) = self.aggregates.slot(budget.id.as_str()) else { return Ok(false) };
+        let Some(entry) = self.aggregates.entry(budget.id.as_str()) else { return Ok(false) };
         let moves_in_steps = !budget.publish_step().is_one();
-        match self.aggregates.read(&slot).await {
+        match self.aggregates.read(&entry).await {
             Ok(reading) => {
                 let answer = &reading.aged.answer;
                 Ok(answer.is_withheld() || (moves_in_steps && !answer.totals().is_final()))

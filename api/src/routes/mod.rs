@@ -21,7 +21,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use http::request::Parts;
-use identity::Admission;
+use identity::Authorizer;
 use runtime::client::{ClientNetwork, TrustedProxies};
 use runtime::limits::{EndpointClass, ReadLimitLayer, RequestLimits};
 use runtime::problem::{Problem, ProblemKind};
@@ -52,7 +52,7 @@ pub struct ApiState {
     pub(crate) histories: HistoryReader,
     pub(crate) receipt_signer: ReceiptSigner,
     pub(crate) downloads: Downloads,
-    pub(crate) admission: Admission,
+    pub(crate) authorizer: Authorizer,
     pub(crate) site: Site,
     /// Proxies whose `X-Forwarded-For` names the client.
     pub(crate) trusted_proxies: TrustedProxies,

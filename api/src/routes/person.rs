@@ -7,7 +7,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use identity::{Access, Asker};
+use identity::{Access, PersonScope};
 use jiff::Timestamp;
 use runtime::client::ClientNetwork;
 use runtime::principal::PresentedCredentials;
@@ -110,14 +110,14 @@ pub(super) async fn own(
     let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
     let person = match budget.identity.is_named_by_client() {
         true => named(&api, budget, "me", &parts)?,
-        false => asker(&api, budget, &parts)?.own_person()?,
+        false => person_scope(&api, budget, &parts)?.own_person()?,
     };
     respond(&api, budget, &person, &parts).await
 }
 
 /// Returns for whom a request may read.
-fn asker(api: &ApiState, budget: &Budget, parts: &Parts) -> Result<Asker, Problem> {
-    api.admission.asker(budget, &PresentedCredentials::of(parts), Access::Read)
+fn person_scope(api: &ApiState, budget: &Budget, parts: &Parts) -> Result<PersonScope, Problem> {
+    api.authorizer.person_scope(budget, &PresentedCredentials::of(parts), Access::Read)
 }
 
 /// Returns the person whom the path names, if the request may read it.
@@ -127,13 +127,13 @@ fn named(
     person: &str,
     parts: &Parts,
 ) -> Result<PersonId, Problem> {
-    let asker = asker(api, budget, parts)?;
+    let person_scope = person_scope(api, budget, parts)?;
     let person = PersonId::parse(person).map_err(|fault| {
         Problem::new(ProblemKind::Malformed)
             .detail("the last path segment is not a valid person id")
             .fault("person", fault.to_string())
     })?;
-    asker.person_in_path(person)
+    person_scope.person_in_path(person)
 }
 
 /// Responds with a person's current allocation.
@@ -186,8 +186,8 @@ impl ApiState {
 
     /// Returns whether the results are shown now; false if that is unknown.
     async fn shows_results(&self, budget: &Budget) -> bool {
-        let Some(slot) = self.aggregates.slot(budget.id.as_str()) else { return false };
-        let Ok(reading) = self.aggregates.read(&slot).await else { return false };
+        let Some(entry) = self.aggregates.entry(budget.id.as_str()) else { return false };
+        let Ok(reading) = self.aggregates.read(&entry).await else { return false };
         let answer = reading.aged.answer;
         let totals = answer.totals();
         // The answer may be of an earlier definition, which withheld less.

@@ -2,7 +2,7 @@
 
 use axum::extract::Query;
 use http::{HeaderMap, Uri};
-use runtime::problem::{Fault, Problem, ProblemKind};
+use runtime::problem::{FieldFault, Problem, ProblemKind};
 use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
@@ -63,7 +63,9 @@ impl ReadRequest {
                 }
                 "include" if value == "distribution" => read.distribution = true,
                 // Once: a query may repeat it thousands of times.
-                "include" if !faults.iter().any(|known: &Fault| known.pointer == "include") => {
+                "include"
+                    if !faults.iter().any(|known: &FieldFault| known.pointer == "include") =>
+                {
                     faults.push(fault("include", "must be `distribution`"));
                 }
                 AT_LEAST => receipt = Some(value),
@@ -85,6 +87,6 @@ impl ReadRequest {
     }
 }
 
-fn fault(parameter: &str, detail: &str) -> Fault {
-    Fault { pointer: parameter.to_owned(), detail: detail.to_owned() }
+fn fault(parameter: &str, detail: &str) -> FieldFault {
+    FieldFault { pointer: parameter.to_owned(), detail: detail.to_owned() }
 }

@@ -51,10 +51,10 @@ pub(super) async fn of_budget(
     request: Request,
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
-    let slot = api.aggregates.slot(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
+    let entry = api.aggregates.entry(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
     // Without any answer the reader is told so by a status that it understands.
-    api.aggregates.read(&slot).await.map_err(|reason| no_answer(reason, None))?;
-    let opened = api.streams.open(slot, last_event_id(&parts.headers), api.client(&parts));
+    api.aggregates.read(&entry).await.map_err(|reason| no_answer(reason, None))?;
+    let opened = api.streams.open(entry, last_event_id(&parts.headers), api.client(&parts));
     let stream = opened.map_err(too_many_streams)?;
     let mut response = Response::new(Body::from_stream(events(stream)));
     let headers = response.headers_mut();

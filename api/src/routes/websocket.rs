@@ -83,15 +83,15 @@ pub(super) async fn of_budget(
     request: Request,
 ) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
-    let slot = api.aggregates.slot(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
+    let entry = api.aggregates.entry(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &()).await;
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(rejection) => return Ok(no_upgrade(rejection)),
     };
     // Without any answer the reader is told so by a status that it understands.
-    api.aggregates.read(&slot).await.map_err(|reason| no_answer(reason, None))?;
-    let opened = api.streams.open(slot, last_event_id(&parts.uri), api.client(&parts));
+    api.aggregates.read(&entry).await.map_err(|reason| no_answer(reason, None))?;
+    let opened = api.streams.open(entry, last_event_id(&parts.uri), api.client(&parts));
     let upgrade = upgrade
         .protocols([SUBPROTOCOL])
         .read_buffer_size(READ_BUFFER_BYTES)

@@ -9,7 +9,7 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 use tokio::time::{Instant, timeout};
 
 use super::TierError;
-use crate::breaker::{Admission, Breaker, BreakerSettings, BreakerState};
+use crate::breaker::{Breaker, BreakerDecision, BreakerSettings, BreakerState};
 use crate::metrics::ApiMetrics;
 
 /// A tier's deadline, breaker and metrics.
@@ -51,14 +51,14 @@ impl Guard {
     }
 
     /// Decides whether the caller may read. An admitted caller must [`run`](Self::run) its read.
-    pub fn admit(&self) -> Admission {
-        let admission = self.breaker.admit(Instant::now());
-        match admission {
-            Admission::Refused => self.refused.inc(),
-            Admission::Probe => self.state.set(BreakerState::HalfOpen as i64),
-            Admission::Pass => {}
+    pub fn admit(&self) -> BreakerDecision {
+        let decision = self.breaker.admit(Instant::now());
+        match decision {
+            BreakerDecision::Refused => self.refused.inc(),
+            BreakerDecision::Probe => self.state.set(BreakerState::HalfOpen as i64),
+            BreakerDecision::Pass => {}
         }
-        admission
+        decision
     }
 
     /// Runs an admitted read within the deadline, and records its outcome.
@@ -67,10 +67,10 @@ impl Guard {
     /// When the read fails or takes too long.
     pub async fn run<T>(
         &self,
-        admission: Admission,
+        decision: BreakerDecision,
         read: impl Future<Output = Result<T, TierError>>,
     ) -> Result<T, TierError> {
-        let mut recorder = OutcomeRecorder { guard: self, admission, succeeded: None };
+        let mut recorder = OutcomeRecorder { guard: self, decision, succeeded: None };
         let timer = self.latency.start_timer();
         let answer = timeout(self.deadline, read).await;
         timer.observe_duration();
@@ -95,9 +95,9 @@ impl Guard {
         self.healthy.load(Ordering::Relaxed)
     }
 
-    fn record_abandoned(&self, admission: Admission) {
+    fn record_abandoned(&self, decision: BreakerDecision) {
         self.abandoned.inc();
-        if admission == Admission::Probe {
+        if decision == BreakerDecision::Probe {
             self.breaker.release_probe(Instant::now());
             self.state.set(self.breaker.state() as i64);
         }
@@ -128,7 +128,7 @@ impl Guard {
 /// Records a read's outcome when dropped, also when the read is cancelled.
 struct OutcomeRecorder<'a> {
     guard: &'a Guard,
-    admission: Admission,
+    decision: BreakerDecision,
     /// `None` until the read has ended.
     succeeded: Option<bool>,
 }
@@ -138,7 +138,7 @@ impl Drop for OutcomeRecorder<'_> {
         match self.succeeded {
             Some(succeeded) => self.guard.record(succeeded),
             None if std::thread::panicking() => self.guard.record(false),
-            None => self.guard.record_abandoned(self.admission),
+            None => self.guard.record_abandoned(self.decision),
         }
     }
 }

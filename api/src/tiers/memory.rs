@@ -30,7 +30,7 @@ const READ_NOTE_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Memory {
     started: Instant,
     freshness: Duration,
-    slots: ArcSwap<HashMap<BudgetId, Arc<Slot>>>,
+    entries: ArcSwap<HashMap<BudgetId, Arc<MemoryEntry>>>,
     /// When the feed of cache updates became live; 0 while it is interrupted.
     updates_live_since: AtomicU64,
 }
@@ -41,7 +41,7 @@ impl Memory {
         Self {
             started: Instant::now(),
             freshness,
-            slots: ArcSwap::default(),
+            entries: ArcSwap::default(),
             updates_live_since: AtomicU64::new(0),
         }
     }
@@ -52,37 +52,37 @@ impl Memory {
         u64::try_from(since).unwrap_or(u64::MAX - 1) + 1
     }
 
-    /// Returns a budget's slot, if it exists.
-    pub fn slot(&self, id: &str) -> Option<Arc<Slot>> {
-        self.slots.load().get(id).cloned()
+    /// Returns a budget's entry, if it exists.
+    pub fn entry(&self, id: &str) -> Option<Arc<MemoryEntry>> {
+        self.entries.load().get(id).cloned()
     }
 
-    /// Returns a defined budget's slot, and creates it if needed. Slots are only removed when the definition is
+    /// Returns a defined budget's entry, and creates it if needed. Entries are only removed when the definition is
     /// deleted or becomes unreadable.
-    pub fn slot_or_insert(&self, id: &BudgetId) -> Arc<Slot> {
-        if let Some(slot) = self.slot(id.as_str()) {
-            return slot;
+    pub fn entry_or_insert(&self, id: &BudgetId) -> Arc<MemoryEntry> {
+        if let Some(entry) = self.entry(id.as_str()) {
+            return entry;
         }
-        let new = Arc::new(Slot::new(id.clone()));
-        self.slots.rcu(|slots| {
-            let mut slots = HashMap::clone(slots);
-            slots.entry(id.clone()).or_insert_with(|| Arc::clone(&new));
-            slots
+        let new = Arc::new(MemoryEntry::new(id.clone()));
+        self.entries.rcu(|entries| {
+            let mut entries = HashMap::clone(entries);
+            entries.entry(id.clone()).or_insert_with(|| Arc::clone(&new));
+            entries
         });
-        self.slot(id.as_str()).unwrap_or(new)
+        self.entry(id.as_str()).unwrap_or(new)
     }
 
-    /// Returns all slots.
-    pub fn slots(&self) -> Vec<Arc<Slot>> {
-        self.slots.load().values().cloned().collect()
+    /// Returns all entries.
+    pub fn entries(&self) -> Vec<Arc<MemoryEntry>> {
+        self.entries.load().values().cloned().collect()
     }
 
-    /// Returns the slots of recently read budgets.
-    pub fn recently_read(&self) -> Vec<Arc<Slot>> {
+    /// Returns the entries of recently read budgets.
+    pub fn recently_read(&self) -> Vec<Arc<MemoryEntry>> {
         let now = self.now();
-        let mut slots = self.slots();
-        slots.retain(|slot| slot.was_recently_read(now));
-        slots
+        let mut entries = self.entries();
+        entries.retain(|entry| entry.was_recently_read(now));
+        entries
     }
 
     /// Returns whether cache updates arrive.
@@ -105,30 +105,30 @@ impl Memory {
         self.updates_live_since.store(0, Ordering::Relaxed);
     }
 
-    /// Returns the slot's answer if it is fresh: it may be sent without querying a tier.
-    pub fn fresh(&self, slot: &Slot) -> Option<AgedAnswer> {
+    /// Returns the entry's answer if it is fresh: it may be sent without querying a tier.
+    pub fn fresh(&self, entry: &MemoryEntry) -> Option<AgedAnswer> {
         let now = self.now();
-        slot.note_read(now);
-        let answer = slot.answer.load_full()?;
-        let confirmed = slot.confirmed.load(Ordering::Acquire);
-        let feed = self.update_feed().trusted_from(slot.stale_since.load(Ordering::Acquire));
+        entry.note_read(now);
+        let answer = entry.answer.load_full()?;
+        let confirmed = entry.confirmed.load(Ordering::Acquire);
+        let feed = self.update_feed().trusted_from(entry.stale_since.load(Ordering::Acquire));
         let fresh =
             is_fresh(confirmed, now, feed, self.freshness) && !answer.is_outdated(Timestamp::now);
         fresh.then(|| AgedAnswer { answer, age: age(confirmed, now) })
     }
 
-    /// Returns the slot's answer, however old.
-    pub fn latest(&self, slot: &Slot) -> Option<AgedAnswer> {
-        slot.rerender_if_outdated(Timestamp::now());
-        let answer = slot.answer.load_full()?;
-        Some(AgedAnswer { answer, age: age(slot.confirmed.load(Ordering::Acquire), self.now()) })
+    /// Returns the entry's answer, however old.
+    pub fn latest(&self, entry: &MemoryEntry) -> Option<AgedAnswer> {
+        entry.rerender_if_outdated(Timestamp::now());
+        let answer = entry.answer.load_full()?;
+        Some(AgedAnswer { answer, age: age(entry.confirmed.load(Ordering::Acquire), self.now()) })
     }
 
-    /// Returns what the slot holds, for the decisions of `read_policy`.
-    pub fn state(&self, slot: &Slot) -> MemoryState {
-        slot.answer.load().as_ref().map_or(MemoryState::Empty, |answer| MemoryState::Answer {
+    /// Returns what the entry holds, for the decisions of `read_policy`.
+    pub fn state(&self, entry: &MemoryEntry) -> MemoryState {
+        entry.answer.load().as_ref().map_or(MemoryState::Empty, |answer| MemoryState::Answer {
             provenance: answer.provenance(),
-            recount_due: age(slot.confirmed.load(Ordering::Acquire), self.now())
+            recount_due: age(entry.confirmed.load(Ordering::Acquire), self.now())
                 >= RECOUNT_INTERVAL,
         })
     }
@@ -136,16 +136,16 @@ impl Memory {
     /// Renders all answers anew whose budget definitions have changed, and removes those without a readable definition.
     pub fn redefine(&self, catalog: &Catalog) {
         let now = Timestamp::now();
-        if self.slots.load().keys().any(|id| catalog.get(id.as_str()).is_none()) {
-            self.slots.rcu(|slots| {
-                let mut slots = HashMap::clone(slots);
-                slots.retain(|id, _| catalog.get(id.as_str()).is_some());
-                slots
+        if self.entries.load().keys().any(|id| catalog.get(id.as_str()).is_none()) {
+            self.entries.rcu(|entries| {
+                let mut entries = HashMap::clone(entries);
+                entries.retain(|id, _| catalog.get(id.as_str()).is_some());
+                entries
             });
         }
-        for slot in self.slots() {
-            if let Some(budget) = catalog.get(slot.id.as_str()) {
-                slot.redefine(budget, now);
+        for entry in self.entries() {
+            if let Some(budget) = catalog.get(entry.id.as_str()) {
+                entry.redefine(budget, now);
             }
         }
     }
@@ -162,7 +162,7 @@ pub struct AgedAnswer {
 
 /// Holds one budget's newest answer.
 #[derive(Debug)]
-pub struct Slot {
+pub struct MemoryEntry {
     /// The budget.
     pub id: BudgetId,
     answer: ArcSwapOption<Answer>,
@@ -177,7 +177,7 @@ pub struct Slot {
     changed: watch::Sender<()>,
 }
 
-impl Slot {
+impl MemoryEntry {
     fn new(id: BudgetId) -> Self {
         Self {
             id,

@@ -11,7 +11,7 @@ use axum::extract::ConnectInfo;
 use axum::response::Response;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
-use identity::Admission;
+use identity::Authorizer;
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::client::TrustedProxies;
 use runtime::config::Settings;
@@ -44,7 +44,7 @@ pub struct TestServer {
     /// The export folder.
     pub exports: Arc<TempDir>,
     pub hasher: PersonKeyHasher,
-    pub admission: Admission,
+    pub authorizer: Authorizer,
     pub revoked: watch::Sender<RevokedCodes>,
     pub health: Health,
     pub metrics: Metrics,
@@ -130,10 +130,10 @@ impl TestServer {
         let admin = AdminGuard::new(&admin, &metrics).unwrap();
         let counters = Arc::<LocalCounters>::default();
         let revoked = watch::Sender::new(RevokedCodes::none());
-        let admission =
-            Admission::new(&identity, &hasher, revoked.subscribe(), admin.clone(), &metrics)
+        let authorizer =
+            Authorizer::new(&identity, &hasher, revoked.subscribe(), admin.clone(), &metrics)
                 .unwrap();
-        let authenticator = admission.authenticator().clone();
+        let authenticator = authorizer.authenticator().clone();
         let limits = RequestLimits::new(&limits, authenticator, counters, &metrics).unwrap();
         let deps = ApiDeps {
             store: decorate(Arc::clone(&store)),
@@ -145,7 +145,7 @@ impl TestServer {
             exports: Exports::new(exports.path()),
             admin,
             limits,
-            admission: admission.clone(),
+            authorizer: authorizer.clone(),
         };
         let stop = CancellationToken::new();
         let routes = api::routes(&config, deps, &metrics, &health, stop.clone()).unwrap();
@@ -162,7 +162,7 @@ impl TestServer {
             dead_letters,
             exports,
             hasher,
-            admission,
+            authorizer,
             revoked,
             health,
             metrics,

@@ -55,7 +55,7 @@ pub(super) async fn define(
         Problem::new(ProblemKind::Malformed).detail(format!("the budget id in the path {fault}"))
     })?;
     let definition = parse::definition(id, &body)?;
-    if !service.admission.supports(definition.identity) {
+    if !service.authorizer.supports(definition.identity) {
         return Err(Problem::new(ProblemKind::InvalidBudget)
             .detail("the service knows no identity provider")
             .fault("/identity", "`token` needs the setting `identity.token_issuer`"));

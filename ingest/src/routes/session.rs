@@ -48,7 +48,7 @@ pub(super) async fn open(
 ) -> Result<Response, Problem> {
     let budget = service.budget(&budget)?;
     let code = parse::session_code(&body)?;
-    let opened = service.admission.open_session(&budget, code.as_deref(), &presented, &headers)?;
+    let opened = service.authorizer.open_session(&budget, code.as_deref(), &presented, &headers)?;
     let body = SessionBody { token: &opened.token, expires_at: opened.expires_at };
     let body = serde_json::to_vec(&body).map_err(|_| Problem::new(ProblemKind::Internal))?;
     let mut response = response::json(StatusCode::OK, body);
@@ -78,7 +78,7 @@ pub(super) async fn end(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let budget = service.budget(&budget)?;
-    let cookies = service.admission.end_session(&budget, &presented, &headers)?;
+    let cookies = service.authorizer.end_session(&budget, &presented, &headers)?;
     let mut response = (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response();
     set_cookies(&mut response, &cookies)?;
     Ok(response)

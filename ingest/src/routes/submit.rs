@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
-use identity::Asker;
+use identity::PersonScope;
 use runtime::clock::now_ms;
 use runtime::limits::LimitTicket;
 use runtime::principal::PresentedCredentials;
@@ -47,7 +47,7 @@ pub(super) async fn submit(
     body: Bytes,
 ) -> Result<Response, Problem> {
     respond_to(&service, &ticket, &budget, &key, |budget| {
-        parse_as(&service.asker(budget, &presented)?, budget, &body)
+        parse_as(&service.person_scope(budget, &presented)?, budget, &body)
     })
     .await
 }
@@ -80,24 +80,24 @@ pub(super) async fn submit_own(
     body: Bytes,
 ) -> Result<Response, Problem> {
     respond_to(&service, &ticket, &budget, &key, |budget| {
-        let asker = service.asker(budget, &presented)?;
-        asker.own_person()?;
-        parse_as(&asker, budget, &body)
+        let person_scope = service.person_scope(budget, &presented)?;
+        person_scope.own_person()?;
+        parse_as(&person_scope, budget, &body)
     })
     .await
 }
 
 /// Parses a body, and sets the person for whom the request may act.
 fn parse_as(
-    asker: &Asker,
+    person_scope: &PersonScope,
     budget: &Budget,
     body: &[u8],
 ) -> Result<(ParsedSubmission, PathOf), Problem> {
-    let (mut parsed, path) = match asker.is_person() {
+    let (mut parsed, path) = match person_scope.is_person() {
         true => (parse::own_submission(body, budget)?, PathOf::Me),
         false => (parse::submission(body, budget)?, PathOf::Named),
     };
-    parsed.person = asker.person_in_body(parsed.person)?;
+    parsed.person = person_scope.person_in_body(parsed.person)?;
     Ok((parsed, path))
 }
 

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
-use identity::Asker;
+use identity::PersonScope;
 use runtime::clock::now_ms;
 use runtime::http::RequestId;
 use runtime::limits::LimitTicket;
@@ -101,13 +101,13 @@ async fn append(
         return Err(problem.into());
     }
     let parse = |budget: &Budget| {
-        let asker = service.asker(budget, presented)?;
-        asker.require_many()?;
+        let person_scope = service.person_scope(budget, presented)?;
+        person_scope.require_many()?;
         let batch = match media_type {
             MediaType::Json => parse::json_array(body, budget),
             MediaType::Ndjson => parse::ndjson(body, budget),
         };
-        Ok(batch?.into_iter().map(|item| of_asker(&asker, item?)).collect())
+        Ok(batch?.into_iter().map(|item| of_scope(&person_scope, item?)).collect())
     };
     let any_valid = |batch: &ParsedBatch| batch.iter().any(Result::is_ok);
     let (budget, batch) = service.parse_against_frozen(budget, parse, any_valid).await?;
@@ -144,8 +144,11 @@ async fn append(
 }
 
 /// Replaces the named person by the one for whom the request may act.
-fn of_asker(asker: &Asker, mut item: ParsedSubmission) -> Result<ParsedSubmission, Problem> {
-    item.person = asker.person_in_body(item.person.take())?;
+fn of_scope(
+    person_scope: &PersonScope,
+    mut item: ParsedSubmission,
+) -> Result<ParsedSubmission, Problem> {
+    item.person = person_scope.person_in_body(item.person.take())?;
     Ok(item)
 }
 

@@ -103,7 +103,7 @@ pub(super) async fn withdraw_own(
         if budget.identity.is_named_by_client() {
             return named(&service, budget, &presented, "me");
         }
-        let person = service.asker(budget, &presented)?.own_person()?;
+        let person = service.person_scope(budget, &presented)?.own_person()?;
         Ok((person, PersonPath::me()))
     })
     .await
@@ -115,12 +115,12 @@ fn named(
     presented: &PresentedCredentials,
     person: &str,
 ) -> Result<(PersonId, PersonPath), Problem> {
-    let asker = service.asker(budget, presented)?;
+    let person_scope = service.person_scope(budget, presented)?;
     let person = PersonId::parse(person).map_err(|fault| {
         Problem::new(ProblemKind::Malformed).detail(format!("the person in the path {fault}"))
     })?;
-    let person = asker.person_in_path(person)?;
-    let path = if asker.is_person() { PersonPath::me() } else { PersonPath::of(&person) };
+    let person = person_scope.person_in_path(person)?;
+    let path = if person_scope.is_person() { PersonPath::me() } else { PersonPath::of(&person) };
     Ok((person, path))
 }
 

@@ -16,7 +16,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::{Method, Request};
 use http_body_util::BodyExt;
-use identity::Admission;
+use identity::Authorizer;
 use ingest::{IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::Settings;
@@ -54,7 +54,7 @@ pub struct Harness {
     pub definitions: Arc<FakeDefinitions>,
     pub idempotency: Arc<FakeIdempotency>,
     pub metrics: Metrics,
-    pub admission: Admission,
+    pub authorizer: Authorizer,
     pub revoked: watch::Sender<RevokedCodes>,
     router: Router,
 }
@@ -83,12 +83,12 @@ impl Harness {
         let (admin, identity) = reader.finish(admin.zip(identity)).unwrap();
         let admin = AdminGuard::new(&admin, &metrics).unwrap();
         let revoked = watch::Sender::new(RevokedCodes::none());
-        let admission =
-            Admission::new(&identity, &hasher(), revoked.subscribe(), admin.clone(), &metrics)
+        let authorizer =
+            Authorizer::new(&identity, &hasher(), revoked.subscribe(), admin.clone(), &metrics)
                 .unwrap();
         let counters = Arc::<LocalCounters>::default();
         let limits =
-            RequestLimits::new(&limits, admission.authenticator().clone(), counters, &metrics)
+            RequestLimits::new(&limits, authorizer.authenticator().clone(), counters, &metrics)
                 .unwrap();
         let deps = IngestDeps {
             log: log.clone(),
@@ -97,12 +97,12 @@ impl Harness {
             hasher: hasher(),
             admin,
             limits,
-            admission: admission.clone(),
+            authorizer: authorizer.clone(),
         };
         let routes = ingest::routes(&config, deps, &metrics).unwrap();
         let http = HttpConfig::default();
         let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
-        Self { log, definitions, idempotency, metrics, admission, revoked, router }
+        Self { log, definitions, idempotency, metrics, authorizer, revoked, router }
     }
 
     /// Changes the default budget.

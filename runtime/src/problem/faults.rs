@@ -1,6 +1,6 @@
 //! Collects the faults of a body into one problem.
 
-use super::{Fault, Problem, ProblemKind};
+use super::{FieldFault, Problem, ProblemKind};
 
 /// Maximum number of faults listed in a problem.
 const MAX_FAULTS: usize = 100;
@@ -10,7 +10,7 @@ const MAX_NAME_BYTES: usize = 256;
 /// The faults found in a body so far.
 #[derive(Debug, Default)]
 pub struct Faults {
-    list: Vec<Fault>,
+    list: Vec<FieldFault>,
     /// Number of faults beyond [`MAX_FAULTS`].
     omitted: usize,
     /// Whether any fault is of syntax or type, not of a rule.
@@ -29,7 +29,7 @@ impl Faults {
     #[cold]
     pub fn invalid(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
         if self.list.len() < MAX_FAULTS {
-            self.list.push(Fault { pointer: pointer.into(), detail: detail.into() });
+            self.list.push(FieldFault { pointer: pointer.into(), detail: detail.into() });
         } else {
             self.omitted += 1;
         }

@@ -79,12 +79,12 @@ pub(super) async fn of_budget(
 impl ApiState {
     /// Returns the answer of the aggregate if the results are withheld by the current definition.
     async fn withheld_answer(&self, budget: &Budget) -> Result<Option<Answer>, Problem> {
-        let slot = self.aggregates.slot(budget.id.as_str());
-        let slot = slot.ok_or_else(|| self.no_such_budget(&[budget.id.as_str()]))?;
-        let reading = match self.aggregates.read_memory(&slot) {
+        let entry = self.aggregates.entry(budget.id.as_str());
+        let entry = entry.ok_or_else(|| self.no_such_budget(&[budget.id.as_str()]))?;
+        let reading = match self.aggregates.read_memory(&entry) {
             Some(reading) => reading,
             None => {
-                let reading = self.aggregates.read(&slot).await;
+                let reading = self.aggregates.read(&entry).await;
                 reading.map_err(|reason| no_answer(reason, None))?
             }
         };

@@ -5,7 +5,7 @@ use std::ops::Range;
 use axum::extract::Query;
 use http::Uri;
 use jiff::Timestamp;
-use runtime::problem::{Fault, Problem, ProblemKind};
+use runtime::problem::{FieldFault, Problem, ProblemKind};
 use schemas::{HistoryInstant, HistoryStep};
 
 use crate::history::{MAX_INSTANTS, SETTLING_DELAY};
@@ -42,7 +42,7 @@ impl HistoryQuery {
         };
         let (mut query, mut faults) = (Self::default(), Vec::new());
         let mut fault = |parameter: &str, detail: &str| {
-            faults.push(Fault { pointer: parameter.to_owned(), detail: detail.to_owned() });
+            faults.push(FieldFault { pointer: parameter.to_owned(), detail: detail.to_owned() });
         };
         for (name, value) in pairs {
             match name.as_str() {

@@ -35,7 +35,7 @@ pub(super) async fn page(
 /// values go back to the form.
 fn confirm(api: &ApiState, budget: &Budget, request: &PageRequest) -> Response {
     let view = BudgetView::new(budget, request.language(), request.now);
-    let is_known = request.person(&api.admission, budget).is_some();
+    let is_known = request.person(&api.authorizer, budget).is_some();
     let code = (budget.identity == IdentityRule::Code).then_some(match is_known {
         true => CodeField::Optional,
         false => CodeField::Required,

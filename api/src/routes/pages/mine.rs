@@ -40,7 +40,7 @@ pub(super) async fn page(
     if prefers_json(&parts.headers) {
         let catalog = api.definitions.catalog();
         let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
-        let Some(person) = request.person(&api.admission, budget) else {
+        let Some(person) = request.person(&api.authorizer, budget) else {
             return Ok(
                 (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "private, no-store")]).into_response()
             );
@@ -54,7 +54,7 @@ pub(super) async fn page(
 }
 
 async fn html(api: &ApiState, budget: &Budget, request: &PageRequest, parts: &Parts) -> Response {
-    let state = match request.person(&api.admission, budget) {
+    let state = match request.person(&api.authorizer, budget) {
         Some(person) => state(api, budget, &person, request, parts).await,
         None if budget.identity == IdentityRule::Code => Some(MineState::AsksCode),
         None => Some(MineState::Nobody),
@@ -67,7 +67,7 @@ async fn html(api: &ApiState, budget: &Budget, request: &PageRequest, parts: &Pa
         budget: &BudgetView::new(budget, request.language(), request.now),
         results: &results,
         state,
-        has_session: request.has_session(&api.admission, budget),
+        has_session: request.has_session(&api.authorizer, budget),
         submission_id: request.form.submission_id().unwrap_or(SubmissionId(Uuid::new_v4())),
         fault: request.form.fault.as_deref(),
         query: &query,

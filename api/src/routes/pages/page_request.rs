@@ -3,7 +3,7 @@
 use http::header::ACCEPT_LANGUAGE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
-use identity::Admission;
+use identity::Authorizer;
 use jiff::Timestamp;
 use page::form::FormRequest;
 use page::language::Language;
@@ -53,12 +53,12 @@ impl PageRequest {
     }
 
     /// Whether the browser has the session of a person in a budget.
-    pub fn has_session(&self, admission: &Admission, budget: &Budget) -> bool {
-        admission.has_session(budget, &self.presented)
+    pub fn has_session(&self, authorizer: &Authorizer, budget: &Budget) -> bool {
+        authorizer.has_session(budget, &self.presented)
     }
 
     /// Returns the person of the request in a budget.
-    pub fn person(&self, admission: &Admission, budget: &Budget) -> Option<PersonId> {
-        admission.person_of_page(budget, &self.presented)
+    pub fn person(&self, authorizer: &Authorizer, budget: &Budget) -> Option<PersonId> {
+        authorizer.person_of_page(budget, &self.presented)
     }
 }

@@ -29,10 +29,12 @@ impl PageResults {
         if matches!(budget.openness(now), Openness::NotYet(_)) {
             return Self::NotYet;
         }
-        let Some(slot) = api.aggregates.slot(budget.id.as_str()) else { return Self::Unavailable };
-        let reading = match api.aggregates.read_memory(&slot) {
+        let Some(entry) = api.aggregates.entry(budget.id.as_str()) else {
+            return Self::Unavailable;
+        };
+        let reading = match api.aggregates.read_memory(&entry) {
             Some(reading) => reading,
-            None => match api.aggregates.read(&slot).await {
+            None => match api.aggregates.read(&entry).await {
                 Ok(reading) => reading,
                 Err(_) => return Self::Unavailable,
             },

@@ -28,7 +28,7 @@ use super::TierError;
 use super::guard::Guard;
 use super::memory::Memory;
 use crate::active_generation::ActiveGenerationCache;
-use crate::breaker::Admission;
+use crate::breaker::BreakerDecision;
 use crate::no_answer::NoAnswer;
 use crate::read_policy::Micros;
 use totals::RecountTotals;
@@ -118,26 +118,26 @@ impl Recounts {
         if let Some(running) = &*running {
             return Ok(running.clone());
         }
-        let admission = self.guard.admit();
-        if admission == Admission::Refused {
+        let decision = self.guard.admit();
+        if decision == BreakerDecision::Refused {
             return Err(NoAnswer::Unavailable);
         }
         let (sender, result) = watch::channel(None);
-        let started = RunningRecount { is_probe: admission == Admission::Probe, result };
+        let started = RunningRecount { is_probe: decision == BreakerDecision::Probe, result };
         *running = Some(started.clone());
         // In a task of its own, so that the scan outlives the reader that started it.
-        tokio::spawn(Arc::clone(self).run(admission, sender));
+        tokio::spawn(Arc::clone(self).run(decision, sender));
         Ok(started)
     }
 
     async fn run(
         self: Arc<Self>,
-        admission: Admission,
+        decision: BreakerDecision,
         sender: watch::Sender<Option<RecountResult>>,
     ) {
         let ended = EndedOnDrop(&self);
         let queried_at = self.memory.now();
-        let result = match self.guard.run(admission, self.count()).await {
+        let result = match self.guard.run(decision, self.count()).await {
             Ok(Ok(totals)) => Ok(Arc::new(Recount { queried_at, totals })),
             Ok(Err(TooManyRows)) => {
                 let max_people = self.max_people;

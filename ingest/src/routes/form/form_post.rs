@@ -49,8 +49,8 @@ impl FormPost {
     ) -> Result<Option<OpenedSession>, Problem> {
         match &self.form.code {
             Some(code) if budget.identity == IdentityRule::Code => {
-                let (admission, presented) = (&service.admission, &self.presented);
-                admission.open_session(budget, Some(code.reveal()), presented, headers).map(Some)
+                let (authorizer, presented) = (&service.authorizer, &self.presented);
+                authorizer.open_session(budget, Some(code.reveal()), presented, headers).map(Some)
             }
             _ => Ok(None),
         }
@@ -66,7 +66,7 @@ impl FormPost {
         service: &IngestService,
         budget: &Budget,
     ) -> Result<PersonId, Problem> {
-        let person = service.admission.person_of_form(budget, &self.presented)?;
+        let person = service.authorizer.person_of_form(budget, &self.presented)?;
         person.ok_or_else(|| match budget.identity {
             IdentityRule::Code => {
                 credentials_required("this budget needs a personal code; nothing was accepted")

@@ -28,7 +28,7 @@ pub(super) async fn open(
     let post = FormPost::read(&headers, presented, &body)?;
     let budget = service.budget(id.as_str())?;
     let code = post.form.code.as_ref().map_or("", |code| code.reveal());
-    let opened = service.admission.open_session(&budget, Some(code), &post.presented, &headers);
+    let opened = service.authorizer.open_session(&budget, Some(code), &post.presented, &headers);
     match opened {
         Ok(opened) => {
             let mut response = to_own_page(&id, &post.form);
@@ -51,7 +51,7 @@ pub(super) async fn end(
     let id = BudgetId::parse(&budget).map_err(|_| problems::budget_not_found())?;
     let post = FormPost::read(&headers, presented, &body)?;
     let budget = service.budget(id.as_str())?;
-    let cookies = service.admission.end_session(&budget, &post.presented, &headers)?;
+    let cookies = service.authorizer.end_session(&budget, &post.presented, &headers)?;
     let mut response = to_own_page(&id, &post.form);
     set_cookies(&mut response, &cookies)?;
     Ok(response)

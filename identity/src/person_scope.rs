@@ -7,7 +7,7 @@ use schemas::PersonId;
 
 /// For whom a request may act in one budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asker {
+pub enum PersonScope {
     /// For whomever the client names: the budget demands no proof.
     Unproven,
     /// For the person alone whose credentials the request has.
@@ -24,7 +24,7 @@ pub enum Asker {
     },
 }
 
-impl Asker {
+impl PersonScope {
     /// Returns the person of a submission whose body names `named`.
     ///
     /// # Errors

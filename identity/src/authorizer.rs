@@ -16,9 +16,9 @@ use schemas::{Budget, CodeValidity, IdentityRule, PersonId, PersonKeyHasher, Rev
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::asker::Asker;
 use crate::code::Serial;
 use crate::cookie;
+use crate::person_scope::PersonScope;
 
 /// The issuers of persons whom this service itself vouches for. An identity provider's is a URL.
 pub(crate) const ANONYMOUS: &str = "anonymous";
@@ -36,9 +36,9 @@ pub enum Access {
     Write,
 }
 
-/// Why admission cannot start.
+/// Why authorizer cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum AdmissionError {
+pub enum AuthorizerError {
     /// The authenticator cannot be created.
     #[error(transparent)]
     Authenticator(#[from] AuthenticatorError),
@@ -49,7 +49,7 @@ pub enum AdmissionError {
 
 /// Decides who may act for whom. Cheap to clone.
 #[derive(Clone)]
-pub struct Admission {
+pub struct Authorizer {
     pub(crate) authenticator: Authenticator,
     pub(crate) hasher: PersonKeyHasher,
     pub(crate) revoked: watch::Receiver<RevokedCodes>,
@@ -57,14 +57,14 @@ pub struct Admission {
     pub(crate) sessions: IntCounterVec,
 }
 
-impl std::fmt::Debug for Admission {
+impl std::fmt::Debug for Authorizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Admission")
+        f.write_str("Authorizer")
     }
 }
 
-impl Admission {
-    /// Creates the admission of a process.
+impl Authorizer {
+    /// Creates the authorizer of a process.
     ///
     /// # Errors
     /// When a metric's name is taken, or no HTTP client can be built.
@@ -74,7 +74,7 @@ impl Admission {
         revoked: watch::Receiver<RevokedCodes>,
         admin: AdminGuard,
         metrics: &Metrics,
-    ) -> Result<Self, AdmissionError> {
+    ) -> Result<Self, AuthorizerError> {
         let sessions = metrics.counter_vec(
             "identity_sessions_total",
             "Sessions that were asked for, by outcome: opened, refused.",
@@ -110,13 +110,13 @@ impl Admission {
     ///
     /// # Errors
     /// When the credentials are missing or invalid, or do not allow the request.
-    pub fn asker(
+    pub fn person_scope(
         &self,
         budget: &Budget,
         presented: &PresentedCredentials,
         access: Access,
-    ) -> Result<Asker, Problem> {
-        self.find_asker(budget, presented, access)
+    ) -> Result<PersonScope, Problem> {
+        self.find_scope(budget, presented, access)
             .map_err(|refusal| self.refuse(refusal, presented))
     }
 
@@ -127,13 +127,13 @@ impl Admission {
         }
     }
 
-    fn find_asker(
+    fn find_scope(
         &self,
         budget: &Budget,
         presented: &PresentedCredentials,
         access: Access,
-    ) -> Result<Asker, Refusal> {
-        let Some(issuer) = self.issuer(budget.identity)? else { return Ok(Asker::Unproven) };
+    ) -> Result<PersonScope, Refusal> {
+        let Some(issuer) = self.issuer(budget.identity)? else { return Ok(PersonScope::Unproven) };
         let now_s = now_ms() / 1_000;
         let principal = match self.authenticator.authenticate(presented, now_s)? {
             Principal::Anonymous => match self.person_of_cookies(budget, presented, now_s)? {
@@ -147,11 +147,11 @@ impl Admission {
         };
         match principal {
             Principal::Person(person) => {
-                let asker = person_asker(budget, issuer, &person)?;
+                let scope = scope_of_person(budget, issuer, &person)?;
                 if budget.identity == IdentityRule::Code {
                     self.require_valid_code(budget, &person.subject)?;
                 }
-                Ok(asker)
+                Ok(scope)
             }
             Principal::Service { name, .. } => Ok(on_behalf(issuer, &name, budget, access)),
             Principal::Administrator { name, role } if role.includes(Role::Submitter) => {
@@ -175,7 +175,7 @@ impl Admission {
         if budget.identity.is_named_by_client() {
             return cookie::person(presented.cookies());
         }
-        self.find_asker(budget, presented, Access::Read).ok()?.own_person().ok()
+        self.find_scope(budget, presented, Access::Read).ok()?.own_person().ok()
     }
 
     /// Returns the person of a posted form, as [`person_of_page`](Self::person_of_page). Wrong credentials count as a
@@ -191,8 +191,8 @@ impl Admission {
         if budget.identity.is_named_by_client() {
             return Ok(cookie::person(presented.cookies()));
         }
-        match self.find_asker(budget, presented, Access::Read) {
-            Ok(asker) => Ok(asker.own_person().ok()),
+        match self.find_scope(budget, presented, Access::Read) {
+            Ok(scope) => Ok(scope.own_person().ok()),
             Err(Refusal::Credentials(fault)) => {
                 let problem = self.authenticator.refuse(fault, presented);
                 // Whoever has no valid session is asked for a code, unless there were too many failures.
@@ -287,12 +287,16 @@ pub(crate) fn revocations_unknown() -> Problem {
 }
 
 /// Whoever acts for others is in the log, once for each request.
-fn on_behalf(issuer: Arc<str>, by: &str, budget: &Budget, access: Access) -> Asker {
+fn on_behalf(issuer: Arc<str>, by: &str, budget: &Budget, access: Access) -> PersonScope {
     tracing::info!(by, budget = %budget.id, ?access, "request on behalf of persons");
-    Asker::OnBehalf { issuer }
+    PersonScope::OnBehalf { issuer }
 }
 
-fn person_asker(budget: &Budget, issuer: Arc<str>, person: &Person) -> Result<Asker, Refusal> {
+fn scope_of_person(
+    budget: &Budget,
+    issuer: Arc<str>,
+    person: &Person,
+) -> Result<PersonScope, Refusal> {
     let forbidden = |detail| Err(Problem::new(ProblemKind::Forbidden).detail(detail).into());
     if person.issuer != issuer {
         return forbidden("the token is of another kind than the budget's identity rule asks for");
@@ -302,7 +306,7 @@ fn person_asker(budget: &Budget, issuer: Arc<str>, person: &Person) -> Result<As
         return forbidden("the token is not for this budget");
     }
     match PersonId::of_issuer(&issuer, &person.subject) {
-        Ok(id) => Ok(Asker::Person { person: id, issuer }),
+        Ok(id) => Ok(PersonScope::Person { person: id, issuer }),
         Err(_) => Err(CredentialFault::Claims.into()),
     }
 }
