@@ -1,7 +1,7 @@
 //! A data folder that an earlier release wrote opens, counts on, and agrees with its log.
 //!
-//! `storage/tests/earlier_release` has the three databases as SQL: three partitions, seven people of whom one withdrew, a
-//! second budget, and a second generation after a rebuild.
+//! `storage/tests/earlier_release` has the three databases as SQL: three partitions, seven people of whom one withdrew,
+//! a second budget, and a second generation after a rebuild.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/running.rs"]

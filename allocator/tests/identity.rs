@@ -1,4 +1,5 @@
-//! What decides who a person is, and which totals count, is recorded with the data: a start that contradicts it is refused.
+//! What decides who a person is, and which totals count, is recorded with the data: a start that contradicts it is
+//! refused.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/running.rs"]

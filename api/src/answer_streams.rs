@@ -1,9 +1,9 @@
 //! Streams of one budget's answers: the newest at once, then each newer one.
 //!
-//! A stream holds no queue. It is notified that the answer in memory has changed, waits for the interval that the number
-//! of streams demands, and hands out the newest answer then. So a slow reader skips answers, and memory per stream does
-//! not grow. What the reader has seen never goes back: memory's answer does not, and an answer older than the version that
-//! the reader had from another instance is held back.
+//! A stream holds no queue. It is notified that the answer in memory has changed, waits for the interval that the
+//! number of streams demands, and hands out the newest answer then. So a slow reader skips answers, and memory per
+//! stream does not grow. What the reader has seen never goes back: memory's answer does not, and an answer older than
+//! the version that the reader had from another instance is held back.
 //!
 //! How events are written is `routes::stream`'s (server-sent events) and `routes::websocket`'s.
 
@@ -130,7 +130,8 @@ impl AnswerStream {
             }
             if self.has_changed().await? {
                 self.change_pending = true;
-                // All idle streams learn of a change at the same moment; sent at once, it would take the CPU from everyone.
+                // All idle streams learn of a change at the same moment; sent at once, it would take the CPU from
+                // everyone.
                 let spread = self.load().mul_f64(fastrand::f64());
                 let at = (Instant::now() + spread).min(self.beat_at);
                 self.next_answer = self.next_answer.max(at);
@@ -174,7 +175,8 @@ impl AnswerStream {
         if self.sent.as_ref() == Some(&answer.plain().etag) {
             return None;
         }
-        // A withheld answer is sent whatever the reader has seen: `seen` may be made up, to compare it with the version.
+        // A withheld answer is sent whatever the reader has seen: `seen` may be made up, to compare it with the
+        // version.
         if !answer.is_withheld() {
             if self.seen.is_some_and(|seen| answer.version() <= seen) {
                 return None;

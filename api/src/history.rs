@@ -1,7 +1,7 @@
 //! Reads the history of a budget: people and sums at full minutes, hours or days.
 //!
-//! Reads are limited, guarded by a deadline and a circuit breaker, and kept for a moment, since most readers ask for the
-//! same instants.
+//! Reads are limited, guarded by a deadline and a circuit breaker, and kept for a moment, since most readers ask for
+//! the same instants.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -88,7 +88,8 @@ impl HistoryReader {
         (MAX_POINTS / partitions.max(1)).clamp(1, MAX_INSTANTS)
     }
 
-    /// Reads the instants of a section at which everything is known, in order. Without those before the first allocation.
+    /// Reads the instants of a section at which everything is known, in order. Without those before the first
+    /// allocation.
     ///
     /// # Errors
     /// When the store is unavailable or overloaded, or holds damaged data.

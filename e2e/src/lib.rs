@@ -1,8 +1,8 @@
 //! The harness of the black-box tests and of the benchmark: the services as child processes on real servers, fault
 //! injection, and a naive oracle for the expected totals.
 //!
-//! The harness shares no code with the services. It relies only on `docs/http.md`, the record's `.proto`, the tables and
-//! the Redis keys.
+//! The harness shares no code with the services. It relies only on `docs/http.md`, the record's `.proto`, the tables
+//! and the Redis keys.
 //!
 //! | module | owns |
 //! |---|---|

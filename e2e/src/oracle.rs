@@ -1,5 +1,5 @@
-//! The expected totals, computed naively: the latest submission wins, a repeated id counts once, a submission behind a close
-//! marker does not count, and a record that is not a valid submission is a dead letter.
+//! The expected totals, computed naively: the latest submission wins, a repeated id counts once, a submission behind a
+//! close marker does not count, and a record that is not a valid submission is a dead letter.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::AddAssign;

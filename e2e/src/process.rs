@@ -1,4 +1,5 @@
-//! Child processes: start with the output in a file, signal, wait. They are killed when this program ends for any reason.
+//! Child processes: start with the output in a file, signal, wait. They are killed when this program ends for any
+//! reason.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! What the gateway keeps: public reads for a second, and nothing of a person, in front of fake APIs that count requests.
+//! What the gateway keeps: public reads for a second, and nothing of a person, in front of fake APIs that count
+//! requests.
 
 #![allow(clippy::unwrap_used, reason = "a failed lock fails the test")]
 

@@ -1,5 +1,5 @@
-//! Rate limits over several processes: two ingests that share a Redis admit exactly what one would, and what is declared
-//! without Redis.
+//! Rate limits over several processes: two ingests that share a Redis admit exactly what one would, and what is
+//! declared without Redis.
 
 use anyhow::{Result, ensure};
 use e2e::response::{HttpResponse, send};

@@ -1,6 +1,7 @@
 //! `processor repartition` under load. The copying command is killed, and an ingest is stopped during the cutover.
 //!
-//! Every acknowledged submission is counted once, and readers see no total go back, also if the store is lost afterwards.
+//! Every acknowledged submission is counted once, and readers see no total go back, also if the store is lost
+//! afterwards.
 
 use std::collections::HashSet;
 use std::time::Duration;

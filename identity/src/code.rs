@@ -1,8 +1,8 @@
 //! Personal codes, printed on letters: a serial number and a keyed hash of it. The service stores none.
 //!
 //! A code has sixteen digits in groups of four, `0007-K3WX-9QTP-2M4R`: five for the serial number, ten for 50 bits of
-//! the hash, one to check. The digits are those of Crockford's base 32, without I, L, O and U; when a code is read, I and
-//! L count as 1 and O as 0. The check digit (Luhn, modulo 32) finds a single wrong digit and almost every swap of
+//! the hash, one to check. The digits are those of Crockford's base 32, without I, L, O and U; when a code is read, I
+//! and L count as 1 and O as 0. The check digit (Luhn, modulo 32) finds a single wrong digit and almost every swap of
 //! neighbours.
 
 use std::fmt;

@@ -125,7 +125,8 @@ impl Authorizer {
         Ok(OpenedSession { token, expires_at, person, cookies })
     }
 
-    /// Returns the serial number of a code that is not revoked. A wrong code counts as a failure of the client's address.
+    /// Returns the serial number of a code that is not revoked. A wrong code counts as a failure of the client's
+    /// address.
     fn holder(
         &self,
         budget: &Budget,

@@ -1,4 +1,5 @@
-//! Limits the records that wait for the log at the same time. Under overload, batches are shed before single submissions.
+//! Limits the records that wait for the log at the same time. Under overload, batches are shed before single
+//! submissions.
 
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ impl InFlightLimit {
         Self { permits, batch_permits, in_flight }
     }
 
-    /// Takes one permit for each record without waiting. `None` when too few are free, or are left to single submissions.
+    /// Takes one permit for each record without waiting. `None` when too few are free, or are left to single
+    /// submissions.
     pub fn try_acquire(&self, records: usize) -> Option<InFlightPermit> {
         let count = u32::try_from(records).ok()?;
         let of_batches = match count {

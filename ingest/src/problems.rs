@@ -80,7 +80,8 @@ pub(crate) fn id_reused() -> Problem {
     )
 }
 
-/// A newer release wrote the budget's definition. Another process, or this one after its update, can handle the request.
+/// A newer release wrote the budget's definition. Another process, or this one after its update, can handle the
+/// request.
 pub(crate) fn definition_not_understood(consequence: &str) -> Problem {
     Problem::new(ProblemKind::Unavailable)
         .detail(format!(

@@ -1,7 +1,7 @@
 //! Reads and writes numbers as people of each language write them.
 //!
-//! A person's number is read in any notation, whatever the page's language: `12.5`, `12,5`, `١٢٫٥ ٪`. Numbers are written
-//! with ASCII digits. `tests/vectors` holds this module and the page's script to the same results.
+//! A person's number is read in any notation, whatever the page's language: `12.5`, `12,5`, `١٢٫٥ ٪`. Numbers are
+//! written with ASCII digits. `tests/vectors` holds this module and the page's script to the same results.
 
 use crate::arithmetic::WHOLE;
 

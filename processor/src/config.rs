@@ -36,11 +36,12 @@ settings! {
         /// Share of rejected records among 10000 beyond which their partition halts; 100 disables this limit.
         dead_letter_percent: u64 = "processor.dead_letter_percent", default "20",
             unit "percent", parse percent;
-        /// Interval for comparing the cache with all totals and publishing what it lacks, which repairs an emptied cache.
+        /// Interval for comparing the cache with all totals and publishing what it lacks, which repairs an emptied
+        /// cache.
         republish_interval: Duration = "processor.republish_interval_ms", default "2000",
             unit "ms", parse parse::positive_duration_ms;
-        /// Time for one attempt to claim a partition; it is repeated after at most 5 s, and the other partitions are folded
-        /// meanwhile.
+        /// Time for one attempt to claim a partition; it is repeated after at most 5 s, and the other partitions are
+        /// folded meanwhile.
         claim_timeout: Duration = "processor.claim_timeout_ms", default "3000",
             unit "ms", parse parse::positive_duration_ms;
     }

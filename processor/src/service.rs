@@ -40,8 +40,8 @@ use crate::first_registry::first_registry;
 use crate::source_loop::SourceLoop;
 use crate::start_error::StartError;
 
-/// Commits of all partitions that a processor has in flight. More gain nothing and load the store: each is a Paxos round
-/// of some milliseconds.
+/// Commits of all partitions that a processor has in flight. More gain nothing and load the store: each is a Paxos
+/// round of some milliseconds.
 const MAX_COMMITS_IN_FLIGHT: usize = 32;
 
 /// Dependencies of the processor.

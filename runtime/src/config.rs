@@ -1,8 +1,9 @@
 //! Layered settings: defaults, file (`allocator.toml`), environment, flags. A later layer overrides an earlier one.
 //!
-//! Each setting is declared once, with [`settings!`](crate::settings), next to the code that uses it. Every value is text until the
-//! key's parser converts it, so a value means the same in every layer. A wrong configuration is rejected as a whole,
-//! with every fault at once: key, source and expected value. This module does not decide what the keys mean.
+//! Each setting is declared once, with [`settings!`](crate::settings), next to the code that uses it. Every value is
+//! text until the key's parser converts it, so a value means the same in every layer. A wrong configuration is rejected
+//! as a whole, with every fault at once: key, source and expected value. This module does not decide what the keys
+//! mean.
 
 mod args;
 mod declare;

@@ -49,12 +49,13 @@ settings! {
     /// Limits of the HTTP server.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct HttpConfig {
-        /// Maximum number of open connections, as far as the limit of open files allows; further ones are answered 503 and
-        /// closed.
+        /// Maximum number of open connections, as far as the limit of open files allows; further ones are answered 503
+        /// and closed.
         pub max_connections: usize = "http.max_connections", default "10000",
             unit "connections", parse parse::positive_usize;
-        /// Maximum number of open connections of one client address (IPv6: of one /64 network); further ones are answered 503
-        /// and closed. Does not apply to trusted proxies (`admin.trusted_proxies`), which limit their clients themselves.
+        /// Maximum number of open connections of one client address (IPv6: of one /64 network); further ones are
+        /// answered 503 and closed. Does not apply to trusted proxies (`admin.trusted_proxies`), which limit their
+        /// clients themselves.
         pub max_connections_per_address: usize = "http.max_connections_per_address", default "1000",
             unit "connections", parse parse::positive_usize;
         /// Time for a request's headers to arrive; also how long a connection may idle.
@@ -67,15 +68,15 @@ settings! {
         /// Maximum size of one request body.
         pub max_body_bytes: usize = "http.max_body_bytes", default "2097152",
             unit "bytes", parse parse::positive_usize;
-        /// Maximum size of the bodies of all unanswered requests, and of large responses being written, together; further
-        /// requests are answered 503. Bodies over 64 KiB leave a fourth to smaller ones.
+        /// Maximum size of the bodies of all unanswered requests, and of large responses being written, together;
+        /// further requests are answered 503. Bodies over 64 KiB leave a fourth to smaller ones.
         pub max_buffered_bytes: usize = "http.max_buffered_bytes", default "268435456",
             unit "bytes", parse parse::positive_usize;
         /// Time for requests in flight to finish during shutdown.
         pub drain_timeout: Duration = "http.drain_timeout_ms", default "10000",
             unit "ms", parse parse::duration_ms;
-        /// Origins of other sites whose scripts may submit and read a person's submission, separated by commas, for example
-        /// `https://example.org`. Public reads are for every origin.
+        /// Origins of other sites whose scripts may submit and read a person's submission, separated by commas, for
+        /// example `https://example.org`. Public reads are for every origin.
         pub cors_origins: ClientOrigins = "http.cors_origins", default "",
             unit "origins", parse ClientOrigins::parse;
     }
@@ -89,8 +90,8 @@ impl Default for HttpConfig {
 
 /// Which clients may read `/metrics`.
 ///
-/// Metrics count submissions, also of budgets whose results are withheld. A process whose address is public shows them to
-/// its own machine alone.
+/// Metrics count submissions, also of budgets whose results are withheld. A process whose address is public shows them
+/// to its own machine alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricsReaders {
     /// Every client, on an address that is not public.

@@ -1,5 +1,5 @@
-//! What every process needs: settings, logging, metrics, readiness, graceful shutdown, a bounded HTTP server with problem
-//! documents (RFC 9457) for errors, rate limits, access control for administrators, and the principal of a
+//! What every process needs: settings, logging, metrics, readiness, graceful shutdown, a bounded HTTP server with
+//! problem documents (RFC 9457) for errors, rate limits, access control for administrators, and the principal of a
 //! request.
 //!
 //! This crate knows nothing about budgets, logs or stores, and depends on no other crate of the workspace.

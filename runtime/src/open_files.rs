@@ -15,7 +15,8 @@ pub fn raise_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Returns the number of connections that the limit has room for. Beyond the limit a client would wait without an answer.
+/// Returns the number of connections that the limit has room for. Beyond the limit a client would wait without an
+/// answer.
 pub(crate) fn connection_limit() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(connections_within(limit)).unwrap_or(usize::MAX)

@@ -1,7 +1,7 @@
 //! Logging: writes `tracing` events to standard output, as text or JSON, without blocking.
 //!
-//! A separate thread writes the lines from a bounded queue. If the reader of standard output is slower than the process,
-//! lines are dropped and counted, and requests are not delayed.
+//! A separate thread writes the lines from a bounded queue. If the reader of standard output is slower than the
+//! process, lines are dropped and counted, and requests are not delayed.
 
 mod access_line;
 

@@ -96,8 +96,8 @@ async fn checks_with_the_same_name_are_one() {
     assert!(!health.is_ready());
 }
 
-/// Reference implementation over the whole history: the last moment at which the check had been healthy, or failing, for
-/// long enough decides.
+/// Reference implementation over the whole history: the last moment at which the check had been healthy, or failing,
+/// for long enough decides.
 fn reference(history: &[(u64, bool)], now_ms: u64) -> bool {
     let mut ready = false;
     let mut was_ready = false;

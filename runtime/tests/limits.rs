@@ -1,5 +1,5 @@
-//! Limited routes: what each policy does while the shared counters are unreachable, what refusals cost, and when a client
-//! is let in again.
+//! Limited routes: what each policy does while the shared counters are unreachable, what refusals cost, and when a
+//! client is let in again.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::net::SocketAddr;

@@ -84,8 +84,8 @@ pub enum Openness {
 
 /// The definition of a budget.
 ///
-/// Deserialization ignores unknown members: [`StoredBudget`](crate::StoredBudget) lists those of a stored definition, and
-/// ingest rejects those of a request.
+/// Deserialization ignores unknown members: [`StoredBudget`](crate::StoredBudget) lists those of a stored definition,
+/// and ingest rejects those of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     /// The budget's id.
@@ -233,8 +233,8 @@ impl Budget {
         self.categories.iter().position(|category| category.id.as_str() == id)
     }
 
-    /// Whether `next` leaves the frozen fields unchanged: ids and order of categories, the identity rule and the publish
-    /// step. Names, colours and the presentation may change at any time.
+    /// Whether `next` leaves the frozen fields unchanged: ids and order of categories, the identity rule and the
+    /// publish step. Names, colours and the presentation may change at any time.
     pub fn keeps_frozen_rules(&self, next: &Budget) -> bool {
         let ids = |budget: &Budget| -> Vec<CategoryId> {
             budget.categories.iter().map(|category| category.id.clone()).collect()

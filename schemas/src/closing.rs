@@ -1,7 +1,8 @@
 //! Closing a budget: the fence in its definition, the markers in the log, and a partition's state between them.
 //!
-//! The fence is written first: from then on no submission is acknowledged. Then each partition gets a close marker. What
-//! stands behind it in the log does not count, whatever a clock says. Reopening goes the same way, with other markers.
+//! The fence is written first: from then on no submission is acknowledged. Then each partition gets a close marker.
+//! What stands behind it in the log does not count, whatever a clock says. Reopening goes the same way, with other
+//! markers.
 
 use ring::digest;
 use serde::{Deserialize, Serialize};

@@ -24,8 +24,8 @@ pub const ADDITIONS: &[Migration] = &[Migration {
     text: include_str!("../cql/addition_0001_history.cql"),
 }];
 
-/// Options to append to `CREATE KEYSPACE` on ScyllaDB, but not on Cassandra, which rejects them. Disables tablets, since
-/// they support lightweight transactions only from 2025.4 on.
+/// Options to append to `CREATE KEYSPACE` on ScyllaDB, but not on Cassandra, which rejects them. Disables tablets,
+/// since they support lightweight transactions only from 2025.4 on.
 pub const SCYLLA_KEYSPACE_OPTIONS: &str = " AND tablets = {'enabled': false}";
 
 impl Migration {

@@ -18,7 +18,8 @@ impl LogNumber {
     /// The first log of a new deployment.
     pub const FIRST: LogNumber = LogNumber(0);
 
-    /// The number of the log that a generation creates. Generation numbers are never reused, so log numbers are not either.
+    /// The number of the log that a generation creates. Generation numbers are never reused, so log numbers are not
+    /// either.
     pub fn for_generation(generation: Generation) -> Self {
         Self(generation.0)
     }

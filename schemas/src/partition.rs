@@ -1,5 +1,5 @@
-//! Partitions, and the partitioner: murmur2 of the record key, compatible with Kafka's Java clients, so that producers in
-//! any language choose the same partition.
+//! Partitions, and the partitioner: murmur2 of the record key, compatible with Kafka's Java clients, so that producers
+//! in any language choose the same partition.
 
 use std::fmt;
 

@@ -156,8 +156,8 @@ impl PersonKeyHasher {
         Some(Self(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
-    /// Computes the key of a person in a budget: HMAC-SHA-256 of budget, a zero byte (which no slug has) and the id with
-    /// its issuer, truncated to 128 bits.
+    /// Computes the key of a person in a budget: HMAC-SHA-256 of budget, a zero byte (which no slug has) and the id
+    /// with its issuer, truncated to 128 bits.
     pub fn key(&self, budget: &BudgetId, person: &PersonId) -> PersonKey {
         PersonKey(self.digest(budget, &[person.text.as_bytes()]))
     }

@@ -151,7 +151,8 @@ pub struct RecordView<'a> {
     pub generated_id: bool,
     /// The publish step of the budget's rules.
     pub publish_step: PublishStep,
-    /// Set if the record is a marker of the budget, and no submission: the other fields are those of a withdrawal of nobody.
+    /// Set if the record is a marker of the budget, and no submission: the other fields are those of a withdrawal of
+    /// nobody.
     pub marker: Option<Marker>,
 }
 

@@ -1,5 +1,5 @@
-//! The Redis keys, and the scripts that update them. The braces in a key are the cluster's hash tag: all keys of a budget
-//! are on one node, so that one script can update them atomically. The copies without braces are the exception.
+//! The Redis keys, and the scripts that update them. The braces in a key are the cluster's hash tag: all keys of a
+//! budget are on one node, so that one script can update them atomically. The copies without braces are the exception.
 
 use std::fmt;
 
@@ -56,8 +56,8 @@ pub fn idempotency_key(budget: &BudgetId, submission: SubmissionId) -> String {
     format!("idempotency:{{{budget}}}:{submission}")
 }
 
-/// Key of a counter of a rate limit. One hash tag for all, so that one script can charge several. Algorithm and window are
-/// part of the key, so that a changed limit never reads a state that means something else.
+/// Key of a counter of a rate limit. One hash tag for all, so that one script can charge several. Algorithm and window
+/// are part of the key, so that a changed limit never reads a state that means something else.
 pub fn limit_key(
     limit: &str,
     algorithm: &str,
@@ -112,11 +112,11 @@ fn script_arguments(
     arguments
 }
 
-/// Encodes what the hash of partitions holds: the array {term, position, people, `updated_at_ms`, numbers}, and behind it the
-/// integer 1 if the budget is closed in the partition. The script of earlier releases reads the array only.
+/// Encodes what the hash of partitions holds: the array {term, position, people, `updated_at_ms`, numbers}, and behind
+/// it the integer 1 if the budget is closed in the partition. The script of earlier releases reads the array only.
 ///
-/// In MessagePack, whose numbers the script decodes several times faster than decimals; byte for byte as `cmsgpack` encodes
-/// them in the script of the previous release, which reads and replaces them during a rolling update.
+/// In MessagePack, whose numbers the script decodes several times faster than decimals; byte for byte as `cmsgpack`
+/// encodes them in the script of the previous release, which reads and replaces them during a rolling update.
 fn pack_totals(term: Term, totals: &BudgetTotals) -> Vec<u8> {
     let numbers = totals.categories.len() * (DISTRIBUTION_BINS + 1);
     let mut bytes = Vec::with_capacity(64 + 3 * numbers);

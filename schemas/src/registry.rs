@@ -111,8 +111,8 @@ pub struct GenerationRegistry {
 impl GenerationRegistry {
     /// Creates the registry of a deployment whose store is empty, for its current log.
     ///
-    /// In a new deployment this is log 0. A later log means that the store was lost. The first generation then takes the
-    /// number of the generation that created that log ([`LogNumber::for_generation`]), so that no generation or log
+    /// In a new deployment this is log 0. A later log means that the store was lost. The first generation then takes
+    /// the number of the generation that created that log ([`LogNumber::for_generation`]), so that no generation or log
     /// number is reused, and its term is not lower than the term in which that generation became active, since readers
     /// may still hold its totals.
     ///
@@ -163,8 +163,8 @@ impl GenerationRegistry {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Decodes what [`GenerationRegistry::to_json`] wrote; `None` if the text is damaged, or has a value that only a newer
-    /// release knows.
+    /// Decodes what [`GenerationRegistry::to_json`] wrote; `None` if the text is damaged, or has a value that only a
+    /// newer release knows.
     pub fn from_json(text: &str) -> Option<Self> {
         let StoredDocument { value, not_understood } = stored::read(text.as_bytes()).ok()?;
         Some(Self { not_understood, ..value })

@@ -5,8 +5,8 @@ use prost::Message;
 use crate::proto::PersonState;
 use crate::{BudgetId, Offset, PersonKey, SubmissionFingerprint};
 
-/// Number of a person's latest submission ids by which the fold detects duplicates. An older duplicate in the log counts
-/// as a new submission; ingest's idempotency store detects most of those earlier.
+/// Number of a person's latest submission ids by which the fold detects duplicates. An older duplicate in the log
+/// counts as a new submission; ingest's idempotency store detects most of those earlier.
 pub const RECENT_SUBMISSIONS: usize = 3;
 
 /// Number of buckets for the people of a partition. Bounds the size of a Scylla partition. Part of the stored format.

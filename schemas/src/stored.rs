@@ -3,8 +3,8 @@
 //! Read tolerantly: unknown members are listed, not rejected, so that the rest stays usable. Written carefully: whoever
 //! replaces a whole document must refuse to replace one that is not fully understood, since that would drop the rest.
 //!
-//! A newer release that adds something which older releases must not ignore makes the document unreadable for them: by an
-//! unknown value of a known member, or by naming the addition in the member `requires`.
+//! A newer release that adds something which older releases must not ignore makes the document unreadable for them: by
+//! an unknown value of a known member, or by naming the addition in the member `requires`.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

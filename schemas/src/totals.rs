@@ -77,8 +77,8 @@ pub struct BudgetTotals {
 }
 
 impl BudgetTotals {
-    /// Checks the invariants, of what readers are shown too: the sum over categories is people × 10,000, and each category's
-    /// distribution counts everyone once.
+    /// Checks the invariants, of what readers are shown too: the sum over categories is people × 10,000, and each
+    /// category's distribution counts everyone once.
     pub fn is_consistent(&self) -> bool {
         is_consistent(self.people, &self.categories) && self.pending_is_consistent()
     }
@@ -187,8 +187,8 @@ impl CombinedTotals {
         Ok(combined)
     }
 
-    /// Moves one partition forward within the term: subtracts its former totals and adds the newer ones. The cost does not
-    /// depend on the number of partitions.
+    /// Moves one partition forward within the term: subtracts its former totals and adds the newer ones. The cost does
+    /// not depend on the number of partitions.
     ///
     /// Returns `None` if these totals do not contain the former ones: they must be merged again.
     pub fn replace(
@@ -240,8 +240,8 @@ impl CombinedTotals {
         self.term >= other.term && self.includes_positions_of(other)
     }
 
-    /// Whether these totals include all records of `other`, regardless of the generations. A later log includes all records
-    /// of an earlier one, since a switch to it waits until they are copied and counted.
+    /// Whether these totals include all records of `other`, regardless of the generations. A later log includes all
+    /// records of an earlier one, since a switch to it waits until they are copied and counted.
     pub fn includes_positions_of(&self, other: &CombinedTotals) -> bool {
         match self.term.log.cmp(&other.term.log) {
             Ordering::Greater => true,

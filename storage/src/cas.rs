@@ -1,5 +1,5 @@
-//! Compare-and-set on versioned rows: each write replaces exactly the previous revision. An unknown outcome is settled by
-//! reading, and by repeating the same bytes.
+//! Compare-and-set on versioned rows: each write replaces exactly the previous revision. An unknown outcome is settled
+//! by reading, and by repeating the same bytes.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Adapters whose backend may be unreachable at startup. Until the backend is opened (see [`retry_until_available`]), every
-//! call fails at once with an "unavailable" error.
+//! Adapters whose backend may be unreachable at startup. Until the backend is opened (see [`retry_until_available`]),
+//! every call fails at once with an "unavailable" error.
 //!
 //! [`retry_until_available`]: crate::open_error::retry_until_available
 

@@ -1,5 +1,5 @@
-//! Errors of opening a backend, and the retry loop around it. Owns no conversions from the errors of adapters: each adapter
-//! has its own.
+//! Errors of opening a backend, and the retry loop around it. Owns no conversions from the errors of adapters: each
+//! adapter has its own.
 
 use std::time::Duration;
 

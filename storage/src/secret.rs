@@ -46,8 +46,8 @@ pub enum SecretError {
     },
 }
 
-/// Reads the secret from the configured file, or from `person.secret` in `dir`. Creates the latter if neither it nor one
-/// of the files `data` exists in `dir`.
+/// Reads the secret from the configured file, or from `person.secret` in `dir`. Creates the latter if neither it nor
+/// one of the files `data` exists in `dir`.
 ///
 /// # Errors
 /// When the file cannot be read or created, or the secret is too short. A configured file is never created, and no file

@@ -66,8 +66,8 @@ pub(crate) struct Schema {
     pub first_version: usize,
     /// Migrations, of which each increments the schema version. Released ones never change.
     pub migrations: &'static [&'static str],
-    /// Statements that create what an earlier release ignores, if it does not exist. They do not increment the version, so
-    /// an earlier release still opens the database.
+    /// Statements that create what an earlier release ignores, if it does not exist. They do not increment the version,
+    /// so an earlier release still opens the database.
     pub additions: &'static [&'static str],
 }
 

@@ -22,7 +22,8 @@ pub struct ImportArgs {
     #[arg(long, default_value = "http://127.0.0.1:8000")]
     pub url: String,
 
-    /// Budget id. Optional for a .pb file, which suggests one such as katowice-2022 and whose budget is created if absent
+    /// Budget id. Optional for a .pb file, which suggests one such as katowice-2022 and whose budget is created if
+    /// absent
     #[arg(long, value_parser = BudgetId::parse)]
     pub budget: Option<BudgetId>,
 

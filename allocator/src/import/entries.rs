@@ -1,7 +1,7 @@
 //! Reads the entries of a file, and gives a name to those that have none. Both passes read a file through it.
 //!
-//! The name of an entry is its submission id. It needs 24 bytes of memory for each submission id in the file and for each
-//! distinct allocation of anonymous entries.
+//! The name of an entry is its submission id. It needs 24 bytes of memory for each submission id in the file and for
+//! each distinct allocation of anonymous entries.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
@@ -20,8 +20,8 @@ use super::formats::{Format, Source};
 pub enum AnonymousIds {
     /// The whole file and their line: a corrected file is a new file
     File,
-    /// Their allocation and its occurrence: a corrected file adds only what is new, and equal entries of different files
-    /// are the same people; whoever guesses an allocation can compute its id
+    /// Their allocation and its occurrence: a corrected file adds only what is new, and equal entries of different
+    /// files are the same people; whoever guesses an allocation can compute its id
     Content,
 }
 

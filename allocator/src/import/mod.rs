@@ -11,10 +11,10 @@
 //! | `sender` | the second pass: sends every entry, in order for each person |
 //! | `totals` | the people whom the entries leave counted, and their totals |
 //!
-//! Two passes, for two reasons: nothing of a broken file is sent, and the submission ids of persons are derived from the
-//! hash of the whole file, so that importing the same file again repeats the same submissions and counts nobody twice.
-//! An anonymous entry is a person of its own under its submission id, which is derived from the file and its line, or on
-//! request from its content: then the entry has the same id in a corrected file.
+//! Two passes, for two reasons: nothing of a broken file is sent, and the submission ids of persons are derived from
+//! the hash of the whole file, so that importing the same file again repeats the same submissions and counts nobody
+//! twice. An anonymous entry is a person of its own under its submission id, which is derived from the file and its
+//! line, or on request from its content: then the entry has the same id in a corrected file.
 
 mod apportion;
 mod args;

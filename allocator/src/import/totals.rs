@@ -1,7 +1,7 @@
 //! Adds up the people whom a file leaves counted, and their shares.
 //!
-//! The newest entry of a person counts, as it does on the server. Only the shares of people with several entries are kept
-//! in memory.
+//! The newest entry of a person counts, as it does on the server. Only the shares of people with several entries are
+//! kept in memory.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,4 +1,5 @@
-//! A load generator: realistic submissions at a fixed rate, and the verdict that the aggregate is exactly what was sent.
+//! A load generator: realistic submissions at a fixed rate, and the verdict that the aggregate is exactly what was
+//! sent.
 //!
 //! | module | owns |
 //! |---|---|

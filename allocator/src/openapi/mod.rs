@@ -1,7 +1,7 @@
 //! The API as an OpenAPI 3.1 document: what the routes of `ingest` and `api` say about themselves.
 //!
-//! `docs/openapi.json` is this document; `api` serves that file, and a test compares both. Bodies that the services write
-//! byte by byte, and those that every route shares, are described in `components.json`.
+//! `docs/openapi.json` is this document; `api` serves that file, and a test compares both. Bodies that the services
+//! write byte by byte, and those that every route shares, are described in `components.json`.
 
 use serde_json::{Map, Value, json};
 

@@ -22,7 +22,8 @@ settings! {
         /// Listen address of `allocator run`, for all services.
         listen: SocketAddr = "allocator.listen", default "127.0.0.1:8000",
             unit "address:port", parse parse::socket_addr;
-        /// Who may read `/metrics`, which counts submissions, also while results are withheld: `same-machine` or `everyone`.
+        /// Who may read `/metrics`, which counts submissions, also while results are withheld: `same-machine` or
+        /// `everyone`.
         metrics_readers: MetricsReaders = "allocator.metrics_readers", default "same-machine",
             unit "clients", parse metrics_readers;
     }

@@ -6,8 +6,8 @@
 //! budget's, because a new definition changes names while the numbers stay. The suffix `.distribution` marks the longer
 //! form of the same answer. A recount adds a digest of its body, because its positions do not determine its content.
 //!
-//! **Withheld answers** depend on the budget's definition alone. Body, version and ETag (`"withheld-until-closed.r4"`) are
-//! the same whatever is counted: a version counts submissions, and a changed ETag would tell that there was one.
+//! **Withheld answers** depend on the budget's definition alone. Body, version and ETag (`"withheld-until-closed.r4"`)
+//! are the same whatever is counted: a version counts submissions, and a changed ETag would tell that there was one.
 
 mod body;
 mod numbers;

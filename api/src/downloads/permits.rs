@@ -1,7 +1,8 @@
 //! The limited permits for concurrent downloads.
 //!
-//! A reader that takes less than [`MIN_CHUNKS`] in [`STALL_LIMIT`] loses its permit as soon as another download needs one.
-//! So readers that do not read, or drip, cannot keep others from downloading, and are left alone while there is room.
+//! A reader that takes less than [`MIN_CHUNKS`] in [`STALL_LIMIT`] loses its permit as soon as another download needs
+//! one. So readers that do not read, or drip, cannot keep others from downloading, and are left alone while there is
+//! room.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -2,8 +2,8 @@
 //!
 //! Exports are never made on request: the difference between two exports, from just before and just after a person
 //! submitted, would reveal that person's allocation. An operator decides when an export is published, by submitting a
-//! job. While a budget's results are withheld, its exports are withheld as well; and until they are final, if they move in
-//! steps.
+//! job. While a budget's results are withheld, its exports are withheld as well; and until they are final, if they move
+//! in steps.
 //!
 //! Files are streamed to a limited number of readers (`downloads`).
 
@@ -37,8 +37,8 @@ const GENERATION: HeaderName = HeaderName::from_static("allocator-generation");
 const PEOPLE: HeaderName = HeaderName::from_static("allocator-people");
 
 impl ApiState {
-    /// Returns whether the budget's results are withheld now, or are not final and move in steps, which an export would not
-    /// keep. When no tier answers: whether that depends on their being final, which is unknown then.
+    /// Returns whether the budget's results are withheld now, or are not final and move in steps, which an export would
+    /// not keep. When no tier answers: whether that depends on their being final, which is unknown then.
     ///
     /// # Errors
     /// When a tier could answer but is limited now, which readers may have caused.

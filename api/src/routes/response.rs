@@ -1,8 +1,9 @@
 //! Writes responses: the body or `304`, and the headers with the answer's age and source.
 //!
-//! A public answer is the same for everyone: shared caches (the gateway, a content delivery network) keep it for a second,
-//! and serve it a little longer while they fetch the next one or cannot. Browsers revalidate it before each use; the ETag
-//! makes that a `304` without a body. A read that asks for a submission is no public answer: no cache may answer it.
+//! A public answer is the same for everyone: shared caches (the gateway, a content delivery network) keep it for a
+//! second, and serve it a little longer while they fetch the next one or cannot. Browsers revalidate it before each
+//! use; the ETag makes that a `304` without a body. A read that asks for a submission is no public answer: no cache may
+//! answer it.
 
 use std::time::Duration;
 

@@ -97,8 +97,8 @@ fn with_reconnect_delay(event: &[u8]) -> Bytes {
     [format!("retry: {delay_ms}\n\n").as_bytes(), event].concat().into()
 }
 
-/// An answer as a server-sent event, rendered once for all streams. Its JSON has no line breaks. A withheld answer has no
-/// `id`, so that a reader keeps the version of the newest results that it was shown.
+/// An answer as a server-sent event, rendered once for all streams. Its JSON has no line breaks. A withheld answer has
+/// no `id`, so that a reader keeps the version of the newest results that it was shown.
 fn event(answer: &Answer) -> Bytes {
     answer
         .event(|| {

@@ -1,9 +1,9 @@
 //! `GET /v1/budgets/{budget}/aggregate/ws`: the events of the stream as messages of a WebSocket.
 //!
-//! A message is `{"event":"aggregate","id":"…","data":{…}}` or `{"event":"beat","data":{}}`. The limits, the order and the
-//! skipping of answers are those of `answer_streams`. Here is what a WebSocket adds: the client may talk. It has nothing to
-//! say, so what it sends is bounded and ends the connection, except for the protocol's own frames. Pings find clients
-//! that are gone.
+//! A message is `{"event":"aggregate","id":"…","data":{…}}` or `{"event":"beat","data":{}}`. The limits, the order and
+//! the skipping of answers are those of `answer_streams`. Here is what a WebSocket adds: the client may talk. It has
+//! nothing to say, so what it sends is bounded and ends the connection, except for the protocol's own frames. Pings
+//! find clients that are gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +112,8 @@ fn no_upgrade(rejection: WebSocketUpgradeRejection) -> Response {
     response
 }
 
-/// The version that the reader had before it lost its connection: `?last_event_id=`, since browsers set no headers here.
+/// The version that the reader had before it lost its connection: `?last_event_id=`, since browsers set no headers
+/// here.
 fn last_event_id(uri: &Uri) -> Option<AggregateVersion> {
     let Ok(Query(pairs)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else { return None };
     let (_, version) = pairs.into_iter().find(|(name, _)| name == "last_event_id")?;

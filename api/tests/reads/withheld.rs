@@ -1,7 +1,7 @@
 //! While results are withheld, no public answer depends on what was submitted.
 //!
-//! Every public route is requested in several worlds that differ in submissions alone. Status, headers, body and the time
-//! that each answer took must be the same in all of them.
+//! Every public route is requested in several worlds that differ in submissions alone. Status, headers, body and the
+//! time that each answer took must be the same in all of them.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

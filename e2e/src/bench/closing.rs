@@ -1,7 +1,7 @@
 //! The closing of a budget whose results appear then: ten thousand readers ask through the gateway, as the page does.
 //!
-//! A reader asks at a moment of the ten seconds after the closing, and again after 10 to 20 s until the result is final.
-//! Each request has a connection of its own, which costs the gateway more than browsers do.
+//! A reader asks at a moment of the ten seconds after the closing, and again after 10 to 20 s until the result is
+//! final. Each request has a connection of its own, which costs the gateway more than browsers do.
 
 use std::cell::Cell;
 use std::collections::HashMap;

@@ -7,7 +7,8 @@
 pub struct Ratio {
     /// Below this percentage of the baseline the service is too slow.
     pub min_percent: f64,
-    /// Above this percentage the limit is wrong: the baseline is not the fastest program, or the minimum is out of date.
+    /// Above this percentage the limit is wrong: the baseline is not the fastest program, or the minimum is out of
+    /// date.
     pub max_percent: f64,
 }
 

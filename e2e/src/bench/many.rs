@@ -1,5 +1,5 @@
-//! What partitions and budgets cost by their number: CPU time without load, and freshness under a paced load, with three
-//! processors.
+//! What partitions and budgets cost by their number: CPU time without load, and freshness under a paced load, with
+//! three processors.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

@@ -181,8 +181,8 @@ async fn people(stack: &Stack) -> Result<u64> {
     aggregate["people"].as_u64().context("no people")
 }
 
-/// Opens streams beyond the limit, and submits meanwhile. Returns how many streams were opened, and how many submissions
-/// refused.
+/// Opens streams beyond the limit, and submits meanwhile. Returns how many streams were opened, and how many
+/// submissions refused.
 async fn exceed(stack: &Stack) -> Result<f64> {
     let (mut mistakes, system) = (0.0, &stack.system);
     for number in 0..ATTEMPTS {

@@ -64,8 +64,8 @@ pub async fn measure() -> Result<Vec<Row>> {
     ])
 }
 
-/// Kills the owner of the partition. Returns the seconds from the new owner's claim, and from the kill, to its first new
-/// record.
+/// Kills the owner of the partition. Returns the seconds from the new owner's claim, and from the kill, to its first
+/// new record.
 async fn takeover(stack: &mut Stack, next: &mut u64) -> Result<(f64, f64)> {
     stack.add_processor().await?;
     stack.wait_until_all_owned().await?;

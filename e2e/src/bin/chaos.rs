@@ -1,4 +1,5 @@
-//! Runs the chaos test of each seed, then drills: `chaos [FIRST_SEED] [SEEDS] [DRILL...]`, default seed 1 and all drills.
+//! Runs the chaos test of each seed, then drills: `chaos [FIRST_SEED] [SEEDS] [DRILL...]`, default seed 1 and all
+//! drills.
 //!
 //! `FAULT_SECONDS` is how long one partition, or one range of the store, is sick in the drills of that.
 

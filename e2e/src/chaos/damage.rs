@@ -1,9 +1,9 @@
 //! Damage drills: stored data is lost or goes back under load, and everything must heal by itself.
 //!
-//! In contrast to the faults of [`super::fault`], these break what the store and the log promise. Each drill checks that
-//! its damage took effect and that the services reported the reason. The same judgement as after the faults follows.
-//! Truncations come after it: without their checkpoints, partitions halt, and heal once their processors are restarted;
-//! and the topic loses its head. All drills of a run share one stack.
+//! In contrast to the faults of [`super::fault`], these break what the store and the log promise. Each drill checks
+//! that its damage took effect and that the services reported the reason. The same judgement as after the faults
+//! follows. Truncations come after it: without their checkpoints, partitions halt, and heal once their processors are
+//! restarted; and the topic loses its head. All drills of a run share one stack.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

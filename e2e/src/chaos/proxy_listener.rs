@@ -1,5 +1,5 @@
-//! What every proxy of the chaos runs has in common: it accepts connections on a loopback port, each in a task of its own,
-//! and connects each to the server behind it.
+//! What every proxy of the chaos runs has in common: it accepts connections on a loopback port, each in a task of its
+//! own, and connects each to the server behind it.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The fences that every partition has folded. Pure: the caller passes the time.
 //!
-//! A complete fence can become incomplete: a processor of an earlier release drops markers from the totals it writes. The
-//! totals are therefore read again every minute and after each change of assignment.
+//! A complete fence can become incomplete: a processor of an earlier release drops markers from the totals it writes.
+//! The totals are therefore read again every minute and after each change of assignment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

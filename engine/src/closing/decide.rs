@@ -8,8 +8,8 @@ use schemas::{Budget, BudgetId, PartitionId};
 use storage::store::BudgetSummary;
 use tokio::time::Instant;
 
-/// How long a closing time is known before the budget closes. Meanwhile every `ingest` that follows the control topic gets
-/// to know that the budget has one: until then it does not confirm the budget's submissions.
+/// How long a closing time is known before the budget closes. Meanwhile every `ingest` that follows the control topic
+/// gets to know that the budget has one: until then it does not confirm the budget's submissions.
 const CLOSING_NOTICE: Duration = Duration::from_secs(5);
 
 /// Since when the closing time of each budget is known here.

@@ -1,10 +1,10 @@
-//! Closes budgets and reopens them: writes the fence of a budget whose closing time has passed, appends the markers that
-//! follow from fences, and completes reopenings.
+//! Closes budgets and reopens them: writes the fence of a budget whose closing time has passed, appends the markers
+//! that follow from fences, and completes reopenings.
 //!
 //! Nothing here is exactly-once, and nothing needs to be: a marker that is appended twice, or late by an owner that was
-//! stalled, has no effect (`schemas::Closing`). What must hold is the order: a marker is appended only after its fence was
-//! read from the control topic itself. An acknowledged submission has seen no fence there afterwards, so it stands in front
-//! of the marker. Clocks decide when a budget closes, and never what counts.
+//! stalled, has no effect (`schemas::Closing`). What must hold is the order: a marker is appended only after its fence
+//! was read from the control topic itself. An acknowledged submission has seen no fence there afterwards, so it stands
+//! in front of the marker. Clocks decide when a budget closes, and never what counts.
 //!
 //! | file | owns |
 //! |---|---|
@@ -75,7 +75,8 @@ pub struct BudgetCloser {
     due: DueTimes,
     complete: CompleteFences,
     retries: Retries,
-    /// Budgets that are to be closed or reopened, and that this release may not change, with the revision that was logged.
+    /// Budgets that are to be closed or reopened, and that this release may not change, with the revision that was
+    /// logged.
     not_changeable: BTreeMap<BudgetId, u64>,
 }
 
@@ -162,8 +163,8 @@ impl BudgetCloser {
         }
     }
 
-    /// Whether this release may change a definition. If not, only a newer release can, and asking the control topic again
-    /// and again would not help: an operator has to complete the update.
+    /// Whether this release may change a definition. If not, only a newer release can, and asking the control topic
+    /// again and again would not help: an operator has to complete the update.
     fn is_changeable(&mut self, catalog: &Catalog, budget: &Budget) -> bool {
         let Err(reason) = catalog.changeable(budget.id.as_str()) else {
             self.not_changeable.remove(&budget.id);

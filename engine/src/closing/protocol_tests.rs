@@ -1,5 +1,5 @@
-//! The protocol of closing as a model: `ingest`, owners and administrators take their steps in any order, each as late and as
-//! often as a schedule says. No step knows a clock: whoever's clock says that a budget is due may close it.
+//! The protocol of closing as a model: `ingest`, owners and administrators take their steps in any order, each as late
+//! and as often as a schedule says. No step knows a clock: whoever's clock says that a budget is due may close it.
 
 #![allow(clippy::unwrap_used)]
 

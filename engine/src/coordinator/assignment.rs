@@ -2,8 +2,8 @@
 //! claims it again with backoff when any of that fails. Nothing here concerns another partition, and no failure leaves
 //! the group.
 //!
-//! The people are read before the claim, while the former owner still folds: see `hand_over`. If that owner was one of this
-//! process, they are kept instead.
+//! The people are read before the claim, while the former owner still folds: see `hand_over`. If that owner was one of
+//! this process, they are kept instead.
 //!
 //! A partition that is given up stays assigned to this process, so that nobody else will claim it: this process does,
 //! for as long as the group says so. A fenced owner's partition is claimed again, too: the group decides who should own
@@ -195,8 +195,8 @@ impl Assignment {
         }
     }
 
-    /// Gets the people into memory, and returns them with the label of their source. `None` if that fails: then they are
-    /// read after the claim.
+    /// Gets the people into memory, and returns them with the label of their source. `None` if that fails: then they
+    /// are read after the claim.
     async fn prepare_people(
         &self,
         source: PeopleSource,
@@ -250,8 +250,8 @@ impl Assignment {
         }
     }
 
-    /// Runs the owner until it exits. Returns why it is to be replaced, unless the partition is released or handed over,
-    /// and the people that it leaves.
+    /// Runs the owner until it exits. Returns why it is to be replaced, unless the partition is released or handed
+    /// over, and the people that it leaves.
     async fn run_owner(
         &self,
         claimed: Claimed,

@@ -1,5 +1,5 @@
-//! The coordinator's handle of one running owner: its queue, its positions, and the request to stop. What the owner does
-//! with its records is the `partition` module's.
+//! The coordinator's handle of one running owner: its queue, its positions, and the request to stop. What the owner
+//! does with its records is the `partition` module's.
 
 use std::sync::Arc;
 

@@ -9,16 +9,16 @@
 //!    └── log or stored state wrong ┴──> Halted
 //! ```
 //!
-//! `Unclaimed` partitions are claimed again, in place and with backoff. `Halted` needs an operator. Every state ends when
-//! the group revokes the partition.
+//! `Unclaimed` partitions are claimed again, in place and with backoff. `Halted` needs an operator. Every state ends
+//! when the group revokes the partition.
 
 /// Who folds an assigned partition, or why this process does not. `O` is the running owner.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Ownership<O> {
     /// The group has assigned the partition; the first claim is in progress.
     Assigned,
-    /// The partition could not be claimed, or its owner has ended: when it was fenced, when the store has lost commits or
-    /// person rows, or when the log skipped records. It is about to be claimed again.
+    /// The partition could not be claimed, or its owner has ended: when it was fenced, when the store has lost commits
+    /// or person rows, or when the log skipped records. It is about to be claimed again.
     Unclaimed { reason: String },
     /// An owner runs.
     Claimed { owner: O },

@@ -57,8 +57,8 @@ impl Partitions {
         self.transition(partition, |ownership| ownership.halt(reason.to_string()));
     }
 
-    /// Marks a partition as not claimed, to be claimed again after `retry_in`. Other partitions continue. Returns `false`
-    /// if it has halted.
+    /// Marks a partition as not claimed, to be claimed again after `retry_in`. Other partitions continue. Returns
+    /// `false` if it has halted.
     pub fn set_unclaimed(
         &self,
         partition: PartitionId,

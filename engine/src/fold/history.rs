@@ -1,7 +1,7 @@
 //! The history points of a budget that are complete and not yet taken for a commit.
 //!
-//! Which points are complete depends on the records alone. [`HistoryFloor`] skips points that have already expired, which
-//! a fold of an old log would otherwise collect for nothing.
+//! Which points are complete depends on the records alone. [`HistoryFloor`] skips points that have already expired,
+//! which a fold of an old log would otherwise collect for nothing.
 
 use schemas::{BudgetTotals, HistoryInstant, HistoryPoint, HistoryStep, completed_points};
 

@@ -1,11 +1,11 @@
-//! The fold: how one record changes a partition's state. Pure: integers only, no clock, no configuration, no I/O, and no
-//! order that depends on a hash.
+//! The fold: how one record changes a partition's state. Pure: integers only, no clock, no configuration, no I/O, and
+//! no order that depends on a hash.
 //!
 //! A person's newest submission wins: the old shares are subtracted and the new ones added in one step. A withdrawal
-//! subtracts; one of somebody who has never submitted leaves no row, unless its id has to be recognised again. A submission
-//! id that is among the person's latest changes nothing. What stands behind a close marker of its budget changes nothing,
-//! until a marker reopens the budget. Where records have a publish step, what readers are shown stays until as many people
-//! have changed; closing shows everything.
+//! subtracts; one of somebody who has never submitted leaves no row, unless its id has to be recognised again. A
+//! submission id that is among the person's latest changes nothing. What stands behind a close marker of its budget
+//! changes nothing, until a marker reopens the budget. Where records have a publish step, what readers are shown stays
+//! until as many people have changed; closing shows everything.
 //!
 //! | file | owns |
 //! |---|---|
@@ -210,7 +210,8 @@ impl PartitionState {
             .all(|budget| budget.people.len() == 0 || budget.totals.position > Position::START)
     }
 
-    /// Marks the people as changed whose row may not be written: those whose latest record is not below `rows_position`.
+    /// Marks the people as changed whose row may not be written: those whose latest record is not below
+    /// `rows_position`.
     pub fn mark_changed_from(&mut self, rows_position: Position) {
         for budget in &mut self.budgets {
             budget.people.mark_changed_from(rows_position);
@@ -302,8 +303,8 @@ impl PartitionState {
         taken
     }
 
-    /// Returns how much the totals that [`take_changed`](Self::take_changed) takes, and the history points completed with
-    /// them, have at most when they are stored.
+    /// Returns how much the totals that [`take_changed`](Self::take_changed) takes, and the history points completed
+    /// with them, have at most when they are stored.
     pub fn changed_bytes(&self) -> usize {
         self.changed_bytes
     }

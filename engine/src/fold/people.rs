@@ -1,8 +1,8 @@
-//! Every person's current shares in compact memory: one record of fixed width for each person, in chunks that never move,
-//! found through a hash table of 4-byte slot numbers. With ten categories a record takes 64 bytes.
+//! Every person's current shares in compact memory: one record of fixed width for each person, in chunks that never
+//! move, found through a hash table of 4-byte slot numbers. With ten categories a record takes 64 bytes.
 //!
-//! A person's record in 64-bit words: two of key, the fingerprints of the latest submissions (newest first, 0 for none),
-//! then the offset and the shares, see [`packed`]. Shares that are all zero mean "withdrawn".
+//! A person's record in 64-bit words: two of key, the fingerprints of the latest submissions (newest first, 0 for
+//! none), then the offset and the shares, see [`packed`]. Shares that are all zero mean "withdrawn".
 
 use std::ops::Range;
 

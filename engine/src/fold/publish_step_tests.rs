@@ -1,5 +1,5 @@
-//! Property tests: what readers are shown of a budget whose results move in steps, against a naive model that keeps every
-//! person's current and shown share.
+//! Property tests: what readers are shown of a budget whose results move in steps, against a naive model that keeps
+//! every person's current and shown share.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,8 +17,8 @@ use super::*;
 /// One record of a log.
 #[derive(Debug, Clone, Copy)]
 enum Item {
-    /// A person's share in the first of two categories; `None` withdraws. Stamped with the log's step or, as by an earlier
-    /// release, with none.
+    /// A person's share in the first of two categories; `None` withdraws. Stamped with the log's step or, as by an
+    /// earlier release, with none.
     Submission {
         person: u8,
         share: Option<u32>,

@@ -1,7 +1,7 @@
 //! Writes completed history points before the commit that passes them.
 //!
-//! In this order, no committed position lacks its points. A point is a function of the log: if the commit fails, the next
-//! owner completes the same point again and writes the same bytes.
+//! In this order, no committed position lacks its points. A point is a function of the log: if the commit fails, the
+//! next owner completes the same point again and writes the same bytes.
 
 use backon::Retryable;
 use runtime::clock::now_ms;

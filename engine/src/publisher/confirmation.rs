@@ -19,8 +19,8 @@ struct Pass {
 }
 
 impl Publisher {
-    /// Confirms everything that is owned at each interval and after each change of the definitions, and new partitions at
-    /// once.
+    /// Confirms everything that is owned at each interval and after each change of the definitions, and new partitions
+    /// at once.
     pub(super) async fn confirm_until(&self, interval: Duration, stop: &CancellationToken) {
         let mut definitions = self.definitions.changes();
         let mut due = tokio::time::interval(interval);

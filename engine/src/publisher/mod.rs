@@ -1,9 +1,10 @@
-//! Publishing committed totals to the cache: the newest totals of each budget and partition, many partitions in one call.
+//! Publishing committed totals to the cache: the newest totals of each budget and partition, many partitions in one
+//! call.
 //!
-//! Nothing queues up: newer totals replace pending ones. Changed totals are flushed as they come. Everything else that is
-//! owned is confirmed on a timer, in calls of its own: positions are compared, and only what the cache lacks is sent. So
-//! a cache that lost its data heals by itself, and changes do not wait for that. Budgets without any record are published
-//! too, as empty totals: readers take an aggregate that lacks a partition for a miss.
+//! Nothing queues up: newer totals replace pending ones. Changed totals are flushed as they come. Everything else that
+//! is owned is confirmed on a timer, in calls of its own: positions are compared, and only what the cache lacks is
+//! sent. So a cache that lost its data heals by itself, and changes do not wait for that. Budgets without any record
+//! are published too, as empty totals: readers take an aggregate that lacks a partition for a miss.
 
 mod confirmation;
 mod pending_totals;

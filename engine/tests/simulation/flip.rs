@@ -1,5 +1,5 @@
-//! Flips: another generation is folded from the log's beginning by shadow owners in the processes, catches up, and becomes
-//! the active one, while processes crash and stall and partitions move.
+//! Flips: another generation is folded from the log's beginning by shadow owners in the processes, catches up, and
+//! becomes the active one, while processes crash and stall and partitions move.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The simulated log: records of every kind, drawn from the seed, and how many of them are appended.
 //!
-//! Records are encoded by hand, so the simulation shares no encoder with the product. Each record's meaning is kept with
-//! its bytes, for the oracle.
+//! Records are encoded by hand, so the simulation shares no encoder with the product. Each record's meaning is kept
+//! with its bytes, for the oracle.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 

@@ -1,5 +1,5 @@
-//! Deterministic simulation: the engine's own code (coordinator, owner, fold, commit, person rows, publishing) on one thread
-//! with virtual time, under faults that are drawn from a seed.
+//! Deterministic simulation: the engine's own code (coordinator, owner, fold, commit, person rows, publishing) on one
+//! thread with virtual time, under faults that are drawn from a seed.
 //!
 //! | file | owns |
 //! |---|---|

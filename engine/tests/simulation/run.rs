@@ -1,5 +1,5 @@
-//! One seed's run: faults for a while, then none, and the expected state must be reached within a time bound; then other
-//! processes take over, records are appended, and the expected state must be reached again.
+//! One seed's run: faults for a while, then none, and the expected state must be reached within a time bound; then
+//! other processes take over, records are appended, and the expected state must be reached again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,8 +136,8 @@ async fn simulate(world: Arc<World>) {
     }));
 }
 
-/// One partition does not respond while every partition is taken over, and for long after that: all others are folded as ever,
-/// and none of them changes its owner for it. Once it is well it is folded, too.
+/// One partition does not respond while every partition is taken over, and for long after that: all others are folded
+/// as ever, and none of them changes its owner for it. Once it is well it is folded, too.
 async fn sicken_one(cluster: &Arc<Cluster>) {
     let world = &cluster.world;
     let count = world.log.count.get();

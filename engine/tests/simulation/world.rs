@@ -1,5 +1,5 @@
-//! State shared by every part of one run: the seeded random numbers, the log and its oracle, the network conditions, the
-//! trace, and the first failure.
+//! State shared by every part of one run: the seeded random numbers, the log and its oracle, the network conditions,
+//! the trace, and the first failure.
 
 use std::collections::BTreeMap;
 use std::fmt;

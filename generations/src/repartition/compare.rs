@@ -12,8 +12,8 @@ use crate::comparison::{Comparison, Scope, Subject, pair_by_budget};
 
 /// Compares totals and record counts; returns one line per difference.
 ///
-/// `left_out` are the records that were not copied, by their outcome; `markers` is the number of markers that only the new
-/// log has.
+/// `left_out` are the records that were not copied, by their outcome; `markers` is the number of markers that only the
+/// new log has.
 pub(super) fn differences(
     before: &[StoredPartition],
     after: &[StoredPartition],

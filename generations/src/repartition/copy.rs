@@ -3,9 +3,9 @@
 //! Every partition is read from its first record and appended batch by batch. The order of one
 //! person's submissions is kept: they come from one partition and go to one partition.
 //!
-//! Markers are not copied, since a marker in one partition of the old log says nothing about one of the new log. Instead,
-//! what they make late is left out, and a budget that is closed in every partition of the old log is closed in every
-//! partition of the new one once all records are copied.
+//! Markers are not copied, since a marker in one partition of the old log says nothing about one of the new log.
+//! Instead, what they make late is left out, and a budget that is closed in every partition of the old log is closed in
+//! every partition of the new one once all records are copied.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -112,7 +112,8 @@ impl CopyCounts {
         }
     }
 
-    /// Returns the budgets that are closed in every partition of the old log, with the latest revision of their markers.
+    /// Returns the budgets that are closed in every partition of the old log, with the latest revision of their
+    /// markers.
     fn closed_everywhere(&self) -> Vec<(BudgetId, u64)> {
         let closings = self.closings.lock().unwrap_or_else(PoisonError::into_inner);
         // A partition without markers of the budget is not among the copied ones' closed budgets.
@@ -202,8 +203,8 @@ impl LogCopy {
         Ok(self.counts)
     }
 
-    /// Closes the budgets in the new log that are closed everywhere in the old one: their results are final and stay so.
-    /// Other closing budgets are closed by the new log's owners.
+    /// Closes the budgets in the new log that are closed everywhere in the old one: their results are final and stay
+    /// so. Other closing budgets are closed by the new log's owners.
     async fn append_markers(&self) -> Result<(), CopyError> {
         let mut encoder = RecordEncoder::default();
         for (budget, revision) in self.counts.closed_everywhere() {

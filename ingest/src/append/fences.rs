@@ -1,9 +1,9 @@
 //! The closing fences of an append: which budgets are closed before it, and whether one was closed during it.
 //!
-//! A budget with a closing time is confirmed after the append: the control topic, read after the log has acknowledged the
-//! records, must have the same fence as before the append. Then no close marker was appended before that read, since its
-//! author has read the fence from the same topic first. So the records stand in front of every close marker, whatever
-//! any clock says, and however long this process was stalled in between.
+//! A budget with a closing time is confirmed after the append: the control topic, read after the log has acknowledged
+//! the records, must have the same fence as before the append. Then no close marker was appended before that read,
+//! since its author has read the fence from the same topic first. So the records stand in front of every close marker,
+//! whatever any clock says, and however long this process was stalled in between.
 
 use std::collections::BTreeMap;
 

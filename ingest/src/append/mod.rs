@@ -1,10 +1,10 @@
 //! Appends validated submissions to the log, at most once per submission id.
 //!
-//! Recent ids are looked up in memory and Redis. An older id is recognised by the log itself where it can be (the embedded
-//! log), and by the fold otherwise.
+//! Recent ids are looked up in memory and Redis. An older id is recognised by the log itself where it can be (the
+//! embedded log), and by the fold otherwise.
 //!
-//! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, append, confirm
-//! that the budget was not closed meanwhile ([`fences`]), store the receipts.
+//! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, append,
+//! confirm that the budget was not closed meanwhile ([`fences`]), store the receipts.
 
 mod fences;
 mod plan;
@@ -165,7 +165,8 @@ impl SubmissionAppender {
             }
         }
         let _permit = permits.after_append();
-        // Before receipts are stored: a later repetition must not be answered with that of a record that does not count.
+        // Before receipts are stored: a later repetition must not be answered with that of a record that does not
+        // count.
         fences.confirm(self.definitions.as_ref(), &submissions, &mut outcomes).await;
         self.finish_attempts(&plan, &begun, &outcomes).await;
 

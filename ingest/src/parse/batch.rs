@@ -14,8 +14,8 @@ use super::submission::{ParsedSubmission, SubmissionSeed, submission};
 /// Maximum number of items in one batch.
 pub(crate) const MAX_ITEMS: usize = 1_000;
 
-/// Maximum number of faults listed in one batch response. A hundred per item would make the response far larger than the
-/// request.
+/// Maximum number of faults listed in one batch response. A hundred per item would make the response far larger than
+/// the request.
 const MAX_LISTED_FAULTS: usize = 1_000;
 
 /// The items of a batch in order, each valid or with its own problem.

@@ -219,7 +219,8 @@ impl<'de> ObjectVisitor<'de> for AnyMembers<'_, '_, 'de> {
     }
 }
 
-/// Parses an object of at most `max` members with any names; each name is there once. The members are in document order.
+/// Parses an object of at most `max` members with any names; each name is there once. The members are in document
+/// order.
 ///
 /// # Errors
 /// When the body is not JSON.

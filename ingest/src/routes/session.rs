@@ -1,5 +1,5 @@
-//! `/v1/budgets/{budget}/session`: `POST` opens a session for the holder of a personal code, or for an anonymous person;
-//! `DELETE` ends that of a browser.
+//! `/v1/budgets/{budget}/session`: `POST` opens a session for the holder of a personal code, or for an anonymous
+//! person; `DELETE` ends that of a browser.
 
 use std::sync::Arc;
 

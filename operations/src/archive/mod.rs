@@ -93,7 +93,8 @@ impl From<ArchiveWriteError> for ArchiveError {
     }
 }
 
-/// Copies the committed records that the archive lacks, and returns each partition's result. The progress counts records.
+/// Copies the committed records that the archive lacks, and returns each partition's result. The progress counts
+/// records.
 ///
 /// Committed means committed by the active generation. If the future is dropped, complete segments stay, and the next
 /// call continues after them.
@@ -153,8 +154,8 @@ async fn committed(deps: &ArchiveDeps) -> Result<Vec<(PartitionId, Position)>, A
     Ok(committed)
 }
 
-/// Reads every segment of an archive, and compares the archive with its log. The progress counts records; their total is
-/// unknown.
+/// Reads every segment of an archive, and compares the archive with its log. The progress counts records; their total
+/// is unknown.
 ///
 /// The archive must reach the log's first retained record and end inside the log. If the future is dropped, the reading
 /// thread stops after the current segment.

@@ -1,7 +1,7 @@
 //! The audit of one partition's history: every stored point equals the one that the log gives.
 //!
-//! A missing point is no difference, since readers see no number at its instants. An earlier release that folded the log
-//! leaves points missing; a rebuild derives them.
+//! A missing point is no difference, since readers see no number at its instants. An earlier release that folded the
+//! log leaves points missing; a rebuild derives them.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,8 @@ pub(super) struct HistoryComparison {
 }
 
 impl StoredHistory {
-    /// Reads all points. Call it after the checkpoint was read: the points of a committed position are written before it.
+    /// Reads all points. Call it after the checkpoint was read: the points of a committed position are written before
+    /// it.
     pub async fn read(deps: &AuditDeps, id: PartitionRef) -> Result<Self, BackendError> {
         let read_at_ms = now_ms();
         let mut points = HistoryPoints::new();

@@ -10,8 +10,8 @@
 //! It runs while the processors run, and changes nothing. Each response names the positions it reflects and is compared
 //! with the log up to exactly there, so concurrent progress is no difference.
 //!
-//! The records are folded by the processor's own fold. The tests check that fold against a naive fold that shares no code
-//! with it (`e2e/src/oracle.rs`).
+//! The records are folded by the processor's own fold. The tests check that fold against a naive fold that shares no
+//! code with it (`e2e/src/oracle.rs`).
 
 mod history;
 mod partition;
@@ -139,7 +139,8 @@ async fn current_registry(deps: &AuditDeps) -> Result<GenerationRegistry, Backen
     require_active_log(registry, &deps.topic, deps.log.partitions()).map_err(BackendError::Invalid)
 }
 
-/// Lists the budgets with totals in any readable partition, with their people. A damaged partition is reported when it is compared.
+/// Lists the budgets with totals in any readable partition, with their people. A damaged partition is reported when it
+/// is compared.
 async fn stored_budgets(
     deps: &AuditDeps,
     registry: &GenerationRegistry,

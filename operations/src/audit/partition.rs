@@ -1,5 +1,5 @@
-//! The audit of one partition: folds the log once up to the committed position, keeping the totals at every position that
-//! a response reflects.
+//! The audit of one partition: folds the log once up to the committed position, keeping the totals at every position
+//! that a response reflects.
 
 use futures_util::stream::{self, StreamExt};
 use runtime::clock::now_ms;

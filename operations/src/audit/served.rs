@@ -1,7 +1,7 @@
 //! Totals that readers are served, with the positions they reflect.
 //!
-//! The cache stores positions. An api's response has a version derived from them, which is matched with positions of the
-//! cache and the store observed meanwhile.
+//! The cache stores positions. An api's response has a version derived from them, which is matched with positions of
+//! the cache and the store observed meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -155,8 +155,8 @@ struct Withheld {
 type ApiTotals = (Vec<(BudgetId, CombinedTotals)>, Vec<(BudgetId, String)>);
 
 impl Api<'_> {
-    /// Polls until each budget has a response whose positions were observed, except withheld and deleted ones. Versions change within
-    /// milliseconds, so any matching response will do.
+    /// Polls until each budget has a response whose positions were observed, except withheld and deleted ones. Versions
+    /// change within milliseconds, so any matching response will do.
     async fn poll(
         &self,
         deps: &AuditDeps,

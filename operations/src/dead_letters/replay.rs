@@ -1,13 +1,13 @@
 //! Appending a dead letter's record again, exactly once.
 //!
-//! The attempt is recorded in the journal before the record is appended, with the position to search from, and the copy's
-//! address afterwards. An attempt that ended in between is resumed by searching for the copy first: automatically for the
-//! same attempt id, by an operator's request for another. A dead letter that was dropped in between is still recorded as
-//! replayed if its copy is in the log.
+//! The attempt is recorded in the journal before the record is appended, with the position to search from, and the
+//! copy's address afterwards. An attempt that ended in between is resumed by searching for the copy first:
+//! automatically for the same attempt id, by an operator's request for another. A dead letter that was dropped in
+//! between is still recorded as replayed if its copy is in the log.
 //!
-//! A person's newest submission wins, so a dead letter is not replayed if its person has submitted since. The log decides
-//! that, not the person rows, which lag behind. A submission in the few milliseconds between this check and the append is
-//! overtaken by the replay.
+//! A person's newest submission wins, so a dead letter is not replayed if its person has submitted since. The log
+//! decides that, not the person rows, which lag behind. A submission in the few milliseconds between this check and the
+//! append is overtaken by the replay.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! The export: the current allocations of one budget, without identities, written to a file.
 //!
-//! It runs while the processors run. Each partition is exported as of exactly one committed position, which the manifest
-//! names; the rows must add up to the totals committed there, or the export fails. A row has only the person's shares: no
-//! key, no log address, no time.
+//! It runs while the processors run. Each partition is exported as of exactly one committed position, which the
+//! manifest names; the rows must add up to the totals committed there, or the export fails. A row has only the person's
+//! shares: no key, no log address, no time.
 //!
-//! Rows are ordered by partition, bucket and person key, and the file contains no generation or time: the same allocations
-//! at the same positions are the same bytes, whichever generation they are read from.
+//! Rows are ordered by partition, bucket and person key, and the file contains no generation or time: the same
+//! allocations at the same positions are the same bytes, whichever generation they are read from.
 
 mod formats;
 pub(crate) mod output_file;
@@ -116,8 +116,9 @@ impl ExportProgress {
 
 /// Exports to a file, with a manifest under the same name plus `.json`.
 ///
-/// Both files are complete before the first is renamed to its final name, and a dropped export leaves none. A process that
-/// is killed between the two renames leaves the new file with the previous manifest, whose checksum does not match.
+/// Both files are complete before the first is renamed to its final name, and a dropped export leaves none. A process
+/// that is killed between the two renames leaves the new file with the previous manifest, whose checksum does not
+/// match.
 ///
 /// # Errors
 /// When a backend stays unavailable after retries, or a partition's rows do not add up to its totals.

@@ -1,9 +1,9 @@
 //! A snapshot: one partition's allocations at one position, taken while the partition moves on.
 //!
-//! Person rows are written behind the commits, so they are read between two reads of the checkpoint: a person without a row
-//! has a record after the first checkpoint's `rows_position`, and no row is beyond the second checkpoint. The log records
-//! between those positions are then folded on top of the rows, one bucket at a time: memory holds one bucket, temporary
-//! files hold the rest.
+//! Person rows are written behind the commits, so they are read between two reads of the checkpoint: a person without a
+//! row has a record after the first checkpoint's `rows_position`, and no row is beyond the second checkpoint. The log
+//! records between those positions are then folded on top of the rows, one bucket at a time: memory holds one bucket,
+//! temporary files hold the rest.
 
 use std::io;
 use std::path::Path;

@@ -110,8 +110,8 @@ impl JobLease {
         self.cancelling.cancelled().await;
     }
 
-    /// Renews the lease until it is lost: another worker has the job, or may have it since no heartbeat could be stored for
-    /// [`LEASE_DURATION`].
+    /// Renews the lease until it is lost: another worker has the job, or may have it since no heartbeat could be stored
+    /// for [`LEASE_DURATION`].
     pub(super) async fn keep_heartbeating(&self) {
         let mut renewed_at = Instant::now();
         loop {
@@ -136,7 +136,8 @@ impl JobLease {
         self.step(step).await.map(drop)
     }
 
-    /// Renews the lease before an irreversible step. Never returns if the job is being cancelled: the caller is dropped then.
+    /// Renews the lease before an irreversible step. Never returns if the job is being cancelled: the caller is dropped
+    /// then.
     pub(super) async fn heartbeat_unless_cancelling(&self) -> Result<(), JobFailure> {
         self.heartbeat().await?;
         if self.cancelling.is_cancelled() {

@@ -1,11 +1,11 @@
 //! Background jobs: tasks that operators submit and a processor executes while it folds, one at a time.
 //!
 //! A job is a row that is changed by compare-and-set only (see [`schemas::job`]). Its worker renews the lease every two
-//! seconds by changing the row; another worker takes over a job whose row has not changed for ten seconds by its own clock.
-//! Clocks of two machines are compared in two places only: the backoff after a failure is stored as a time, and a rebuild
-//! that the job joined is checked for having begun after the job's submission. Workers take turns in scanning the jobs, so
-//! that their number does not load the store. That a job takes effect once, however many
-//! workers it takes, is up to its executor, which may store a checkpoint first.
+//! seconds by changing the row; another worker takes over a job whose row has not changed for ten seconds by its own
+//! clock. Clocks of two machines are compared in two places only: the backoff after a failure is stored as a time, and
+//! a rebuild that the job joined is checked for having begun after the job's submission. Workers take turns in scanning
+//! the jobs, so that their number does not load the store. That a job takes effect once, however many workers it takes,
+//! is up to its executor, which may store a checkpoint first.
 //!
 //! | file | owns |
 //! |---|---|

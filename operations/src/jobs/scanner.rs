@@ -22,7 +22,8 @@ const MAX_SCAN_PAUSE: Duration = Duration::from_secs(60);
 /// After a longer gap between two scans, unchanged rows prove nothing.
 const MAX_SCAN_GAP: Duration = Duration::from_secs(4);
 
-/// A running job whose row has not changed for this long is watched: a worker that is alive has renewed its lease since.
+/// A running job whose row has not changed for this long is watched: a worker that is alive has renewed its lease
+/// since.
 const WATCH_AFTER: Duration = HEARTBEAT_INTERVAL.saturating_add(Duration::from_secs(1));
 
 /// Reads all jobs for one worker.
@@ -66,8 +67,8 @@ impl JobScanner {
         Self { jobs, worker, metrics, now_ms, turns, history: Mutex::default() }
     }
 
-    /// Whether this worker has to scan now: it is its turn, it watches a job whose worker may have died, or it could not
-    /// scan.
+    /// Whether this worker has to scan now: it is its turn, it watches a job whose worker may have died, or it could
+    /// not scan.
     pub fn is_due(&self) -> bool {
         self.turns.includes((self.now_ms)()) || self.history().is_due(Instant::now())
     }

@@ -45,8 +45,8 @@ impl ScanTurns {
     }
 }
 
-/// Returns the partition that a second belongs to. Neighbouring seconds belong to partitions far apart, so that a process
-/// with a range of them has its turns at even distances.
+/// Returns the partition that a second belongs to. Neighbouring seconds belong to partitions far apart, so that a
+/// process with a range of them has its turns at even distances.
 fn partition_of(second: u64, count: PartitionCount) -> PartitionId {
     let share = u128::from(second.wrapping_mul(GOLDEN_STEP));
     PartitionId(((share * u128::from(count.get())) >> 64) as u32)

@@ -1,5 +1,5 @@
-//! The worker loop: scans all jobs in its turns, claims the next ready one, executes it and stores its end. One job at a
-//! time.
+//! The worker loop: scans all jobs in its turns, claims the next ready one, executes it and stores its end. One job at
+//! a time.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The report of a budget: what an organisation files after a vote. JSON, and HTML that prints on A4.
 //!
-//! It has people over time, averages, medians, distributions, the records of the log by outcome, and the verdict of an audit
-//! that it runs. It contains results also while they are withheld: only operators can read the folder of reports.
+//! It has people over time, averages, medians, distributions, the records of the log by outcome, and the verdict of an
+//! audit that it runs. It contains results also while they are withheld: only operators can read the folder of reports.
 
 mod html;
 pub mod schedule;

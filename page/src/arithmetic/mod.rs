@@ -20,8 +20,8 @@ pub fn left(values: &[u32]) -> i64 {
 
 /// Shares what is left equally over the categories of `over`, in the budget's order.
 ///
-/// Each gets the same number of basis points; the first ones get one more until nothing is left. Without anything left, or
-/// without such categories, the values stay.
+/// Each gets the same number of basis points; the first ones get one more until nothing is left. Without anything left,
+/// or without such categories, the values stay.
 pub fn share(values: &[u32], over: &[usize]) -> Vec<u32> {
     let mut shared = values.to_vec();
     let count = u32::try_from(over.len()).unwrap_or(u32::MAX);
@@ -39,8 +39,8 @@ pub fn share(values: &[u32], over: &[usize]) -> Vec<u32> {
 
 /// Scales the categories that are not `fixed` so that all values make exactly 100 %.
 ///
-/// Largest remainder: each value is rounded down, and the missing basis points go to the largest remainders, ties to the
-/// earlier category. A 0 stays 0, unless all of them are 0: then the rest is shared equally.
+/// Largest remainder: each value is rounded down, and the missing basis points go to the largest remainders, ties to
+/// the earlier category. A 0 stays 0, unless all of them are 0: then the rest is shared equally.
 ///
 /// # Errors
 /// When the fixed values exceed 100 %.

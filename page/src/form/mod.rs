@@ -1,7 +1,7 @@
 //! The form of an allocation: reads its fields, checks them, and applies the tools that need no script.
 //!
-//! A category's field is `c.{category}`, since a category may be called `do` or `lang`. Values that were typed are kept as
-//! they are as long as they are not valid.
+//! A category's field is `c.{category}`, since a category may be called `do` or `lang`. Values that were typed are kept
+//! as they are as long as they are not valid.
 
 use schemas::{Allocation, Budget, MAX_CATEGORIES, SubmissionId};
 use uuid::Uuid;
@@ -140,7 +140,8 @@ impl FormValues {
         Self { typed: vec![String::new(); budget.categories.len()] }
     }
 
-    /// Takes the budget's categories from a request; the first of a repeated field counts, and unknown ones are ignored.
+    /// Takes the budget's categories from a request; the first of a repeated field counts, and unknown ones are
+    /// ignored.
     pub fn of(budget: &Budget, request: &FormRequest) -> Self {
         let typed = |id: &str| {
             let field = request.fields.iter().find(|(category, _)| category == id);

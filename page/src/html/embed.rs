@@ -1,6 +1,7 @@
 //! The results of a budget in a frame on another site, and the code that puts them there.
 //!
-//! Whoever takes part does so on our own page: in a frame of another site the person's cookie is missing or a second one.
+//! Whoever takes part does so on our own page: in a frame of another site the person's cookie is missing or a second
+//! one.
 
 use maud::{DOCTYPE, Markup, html};
 use schemas::Openness;

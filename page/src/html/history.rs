@@ -1,6 +1,7 @@
 //! The history of a budget's results: a small line for each category, and the same numbers as a table.
 //!
-//! All lines have the same scales. Start, end and change stand beside each line as text, so the line itself is decoration.
+//! All lines have the same scales. Start, end and change stand beside each line as text, so the line itself is
+//! decoration.
 
 use maud::{Markup, html};
 

@@ -36,8 +36,8 @@ pub struct ArchiveArgs {
     /// Use this archive directory instead of `archive.dir`
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Write nothing: verify each file's checksum, look for gaps up to the log's first record, and compare the archive's
-    /// end with the log
+    /// Write nothing: verify each file's checksum, look for gaps up to the log's first record, and compare the
+    /// archive's end with the log
     #[arg(long)]
     pub check: bool,
 }

@@ -34,8 +34,8 @@ const DEFINITIONS_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Write the current allocations of one budget to a file, without identities
 ///
-/// Runs while the processors run and changes nothing. A manifest with the version and the SHA-256 is written to the same
-/// name plus `.json`. Exit code: 0 complete, 2 failed and nothing was written.
+/// Runs while the processors run and changes nothing. A manifest with the version and the SHA-256 is written to the
+/// same name plus `.json`. Exit code: 0 complete, 2 failed and nothing was written.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// Configuration of the log and the store.

@@ -1,7 +1,7 @@
 //! Watching a background job until it ends.
 //!
-//! Owns the polling, the progress display, and noticing that no processor executes jobs. Submitting a job and printing its
-//! result are the commands' own.
+//! Owns the polling, the progress display, and noticing that no processor executes jobs. Submitting a job and printing
+//! its result are the commands' own.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `rebuild`: submits a rebuild job and watches it.
 //!
-//! The job does the work (`operations::jobs`); this command only checks the log before, and prints the result. A rebuild
-//! job of the same purpose that is already queued or running is watched instead of submitting another.
+//! The job does the work (`operations::jobs`); this command only checks the log before, and prints the result. A
+//! rebuild job of the same purpose that is already queued or running is watched instead of submitting another.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -31,8 +31,8 @@ use super::{EXIT_FAILED, EXIT_INTERRUPTED, MAX_PRINTED_LINES, push_first_lines};
 /// Rebuild all totals from the log as a new generation, verify it against the active one, and switch
 ///
 /// A processor runs the rebuild as a background job, which continues if this command is interrupted; the same command
-/// watches it again. The previous generation is kept for `generations rollback` until `generations retire`. Exit code: 0
-/// no differences, 1 differences found, 2 not done.
+/// watches it again. The previous generation is kept for `generations rollback` until `generations retire`. Exit code:
+/// 0 no differences, 1 differences found, 2 not done.
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
     /// Configuration of the log and the store.
@@ -43,7 +43,8 @@ pub struct RebuildArgs {
     pub dry_run: bool,
     /// Check the archive of `archive.dir` first and refuse to start if anything is missing or damaged
     ///
-    /// The archive has the beginning of a log that was truncated. The processors must be configured with the same archive.
+    /// The archive has the beginning of a log that was truncated. The processors must be configured with the same
+    /// archive.
     #[arg(long)]
     pub from_archive: bool,
 }

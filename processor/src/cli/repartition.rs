@@ -29,9 +29,9 @@ const DEFINITIONS_TIMEOUT: Duration = Duration::from_secs(15);
 /// Move to a topic with a different partition count
 ///
 /// Copies every record to a new topic while submissions continue, lets the processors fold the copy as a shadow
-/// generation, seals the old topic for a few seconds, compares both generations and switches. The command must run until
-/// the end. If it fails or is interrupted, nothing changes; if it is killed, `--cancel` undoes it. Exit code: 0 done, 1
-/// the generations differed, 2 failed. The old topic is kept and rejects records.
+/// generation, seals the old topic for a few seconds, compares both generations and switches. The command must run
+/// until the end. If it fails or is interrupted, nothing changes; if it is killed, `--cancel` undoes it. Exit code: 0
+/// done, 1 the generations differed, 2 failed. The old topic is kept and rejects records.
 #[derive(Debug, Args)]
 #[group(id = "what", required = true, multiple = false, args = ["partitions", "cancel"])]
 pub struct RepartitionArgs {

@@ -1,5 +1,5 @@
-//! Archiving next to a running processor: the archive has all committed records, and a truncated log is rebuilt from its
-//! archive completely or not at all.
+//! Archiving next to a running processor: the archive has all committed records, and a truncated log is rebuilt from
+//! its archive completely or not at all.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../support/fixture.rs"]

@@ -154,8 +154,8 @@ impl Process {
         }
     }
 
-    /// Assigns partitions to this process, each with the records of `log`. Returns where each is read from, once all are
-    /// read or have a reason not to be.
+    /// Assigns partitions to this process, each with the records of `log`. Returns where each is read from, once all
+    /// are read or have a reason not to be.
     pub fn assign(&self, partitions: &[u32], log: &Log) -> Vec<StartPosition> {
         partitions.iter().for_each(|number| self.bounds.set(*number, log.bounds()));
         self.assign_without_bounds(partitions)

@@ -1,5 +1,5 @@
-//! Background jobs: claims, lost leases, failures, cancellations and releases in virtual time; rebuilds whose workers die
-//! at every step; and each kind of job on a whole processor.
+//! Background jobs: claims, lost leases, failures, cancellations and releases in virtual time; rebuilds whose workers
+//! die at every step; and each kind of job on a whole processor.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../support/fixture.rs"]

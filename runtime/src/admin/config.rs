@@ -10,15 +10,15 @@ settings! {
     /// Administrator credentials and rate limits.
     #[derive(Debug, Clone)]
     pub struct AdminConfig {
-        /// File with one administrator per line, `NAME ROLE sha256:HEX`, reloaded when it changes. If empty, only clients
-        /// on the same machine are administrators; `allocator run` makes a file of its own instead.
+        /// File with one administrator per line, `NAME ROLE sha256:HEX`, reloaded when it changes. If empty, only
+        /// clients on the same machine are administrators; `allocator run` makes a file of its own instead.
         pub tokens: Option<TokensFile> = "admin.tokens_file", default "",
             unit "path", parse tokens_file::read;
         /// Maximum requests of one administrator per minute and process; further ones are answered 429.
         pub requests_per_minute: NonZeroU32 = "admin.requests_per_minute", default "500",
             unit "requests", parse positive;
-        /// Maximum attempts with a wrong token or personal code per minute, client address and process, on the routes of
-        /// administrators and of persons; further ones are answered 429. A valid token is always accepted.
+        /// Maximum attempts with a wrong token or personal code per minute, client address and process, on the routes
+        /// of administrators and of persons; further ones are answered 429. A valid token is always accepted.
         pub failures_per_minute: NonZeroU32 = "admin.failures_per_minute", default "10",
             unit "attempts", parse positive;
         /// Addresses and networks of proxies whose `X-Forwarded-For` is trusted when anything is counted or limited per

@@ -1,7 +1,7 @@
 //! Who sends a request, as far as the network tells: the client's address behind trusted proxies, and its network.
 //!
-//! Every limit per client, and every log of a refused attempt, uses this one type. Which person or administrator a client
-//! is, the credentials of the request decide elsewhere.
+//! Every limit per client, and every log of a refused attempt, uses this one type. Which person or administrator a
+//! client is, the credentials of the request decide elsewhere.
 
 mod network;
 mod trusted_proxies;

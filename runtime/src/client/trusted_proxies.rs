@@ -29,7 +29,8 @@ impl TrustedProxies {
         })
     }
 
-    /// Whether an address is one of the proxies'. As a client's address it means that the proxy did not name its client.
+    /// Whether an address is one of the proxies'. As a client's address it means that the proxy did not name its
+    /// client.
     pub fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }

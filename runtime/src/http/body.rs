@@ -1,5 +1,5 @@
-//! Limits the size of each request body, and the memory of all bodies together. Under overload, large bodies are refused
-//! before small ones: a batch before a person's own submission.
+//! Limits the size of each request body, and the memory of all bodies together. Under overload, large bodies are
+//! refused before small ones: a batch before a person's own submission.
 
 use std::io;
 use std::pin::Pin;

@@ -1,10 +1,11 @@
 //! Which other origins' scripts may read answers (CORS, as the Fetch standard defines it).
 //!
-//! Public reads are for every origin, since they are for every client. What concerns one person, or changes something, is
-//! for the configured origins. Pages and the routes of administrators are for no other origin. No answer allows
+//! Public reads are for every origin, since they are for every client. What concerns one person, or changes something,
+//! is for the configured origins. Pages and the routes of administrators are for no other origin. No answer allows
 //! credentials, so a browser never sends a cookie of ours along; a client sends its token itself.
 //!
-//! The decision depends on the path alone, not on the routes of this process: a gateway passes a preflight to any service.
+//! The decision depends on the path alone, not on the routes of this process: a gateway passes a preflight to any
+//! service.
 
 use std::sync::Arc;
 

@@ -12,8 +12,9 @@ settings! {
     /// The policies as configured.
     #[derive(Debug, Clone)]
     struct PolicySettings {
-        /// Limit `general`, of reads: `SCOPE ALGORITHM LIMIT/WINDOW on=CLASS+CLASS` and maybe `burst=`, `by=`, `for=` and
-        /// `on_outage=`, or `off` (see [limits](operations/limits.md)). The burst is for addresses that many people share.
+        /// Limit `general`, of reads: `SCOPE ALGORITHM LIMIT/WINDOW on=CLASS+CLASS` and maybe `burst=`, `by=`, `for=`
+        /// and `on_outage=`, or `off` (see [limits](operations/limits.md)). The burst is for addresses that many people
+        /// share.
         general: Setting = "limits.general", default "address token-bucket 100/60s burst=1000 on=read",
             unit "limit", parse general;
         /// Limit `pages`, of pages, their files and streams of answers: as `limits.general`.
@@ -33,11 +34,12 @@ settings! {
         /// Limit `sign-in`, of attempts to sign in: as `limits.general`.
         sign_in: Setting = "limits.sign_in", default "address leaky-bucket 10/60s burst=9 on=sign-in",
             unit "limit", parse sign_in;
-        /// Further limits, each a name and then as `limits.general`, for example `api address fixed-window 1000/1h on=read`.
+        /// Further limits, each a name and then as `limits.general`, for example `api address fixed-window 1000/1h
+        /// on=read`.
         extra: Vec<Policy> = "limits.extra", default "",
             unit "limits", parse extra;
-        /// Number of processes that share the counters in Redis. While Redis is unreachable, each grants the part of a limit
-        /// that this number gives it.
+        /// Number of processes that share the counters in Redis. While Redis is unreachable, each grants the part of a
+        /// limit that this number gives it.
         instances: u32 = "limits.instances", default "2",
             unit "processes", parse parse::positive_u32;
     }

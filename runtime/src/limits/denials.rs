@@ -1,7 +1,7 @@
 //! Recent refusals, so that a client that goes on sending costs no call to the shared counters.
 //!
-//! A refusal holds until its wait is over, since only time restores units; this is also true for requests that cost more.
-//! The map is bounded: a refusal without room is not remembered and costs a call.
+//! A refusal holds until its wait is over, since only time restores units; this is also true for requests that cost
+//! more. The map is bounded: a refusal without room is not remembered and costs a call.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,8 +1,8 @@
 //! Counters in the memory of this process, bounded however many clients there are.
 //!
 //! A counter is forgotten once all its units are back. If there is no room for a new one, its key shares a counter with
-//! others of the same hash until all units of that one are back: a flood of new keys makes limits stricter for new clients,
-//! and never gives anyone a second quota.
+//! others of the same hash until all units of that one are back: a flood of new keys makes limits stricter for new
+//! clients, and never gives anyone a second quota.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

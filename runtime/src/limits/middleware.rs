@@ -24,8 +24,8 @@ use crate::problem::{Problem, ProblemKind};
 pub enum ChargeTiming {
     /// Before its handler, as one item.
     BeforeHandler,
-    /// By its handler, through a [`LimitTicket`], once the body is parsed. A request whose earlier refusal still holds is
-    /// answered before its body is read.
+    /// By its handler, through a [`LimitTicket`], once the body is parsed. A request whose earlier refusal still holds
+    /// is answered before its body is read.
     ByHandler,
     /// By its handler, which also answers remembered refusals, so that a form keeps its input.
     ByHandlerAlone,
@@ -183,7 +183,8 @@ fn extract_ticket<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, 
     })
 }
 
-/// Limits reads, by the counters of this process alone: one hash lookup for each policy, and none where no policy applies.
+/// Limits reads, by the counters of this process alone: one hash lookup for each policy, and none where no policy
+/// applies.
 #[derive(Debug, Clone)]
 pub struct ReadLimitLayer {
     limits: RequestLimits,

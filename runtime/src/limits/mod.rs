@@ -1,4 +1,5 @@
-//! Rate limits: any number of policies at once, over all processes of a deployment for writes, in each process for reads.
+//! Rate limits: any number of policies at once, over all processes of a deployment for writes, in each process for
+//! reads.
 //!
 //! | module | owns |
 //! |---|---|

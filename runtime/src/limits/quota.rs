@@ -19,10 +19,11 @@ pub enum Algorithm {
     TokenBucket,
     /// One unit every `window / limit`, and up to `burst` units earlier than that.
     LeakyBucket,
-    /// `limit + burst` units in each window of the clock. Two windows meet, so twice as many may come around their border.
+    /// `limit + burst` units in each window of the clock. Two windows meet, so twice as many may come around their
+    /// border.
     FixedWindow,
-    /// `limit + burst` units in any window. Counted in slots of a tenth of the window, so that a unit comes back up to a
-    /// tenth of the window late, never early.
+    /// `limit + burst` units in any window. Counted in slots of a tenth of the window, so that a unit comes back up to
+    /// a tenth of the window late, never early.
     SlidingWindow,
 }
 

@@ -62,8 +62,8 @@ impl RequestLimits {
         })))
     }
 
-    /// Returns whom a request counts against, and the policies that apply. Inserts the [`Client`](crate::client::Client)
-    /// into its extensions.
+    /// Returns whom a request counts against, and the policies that apply. Inserts the
+    /// [`Client`](crate::client::Client) into its extensions.
     pub(super) fn applicable(&self, class: EndpointClass, request: &mut Parts) -> Applicable {
         let authenticator = &self.0.authenticator;
         let network = authenticator.admin().trusted_proxies().note_client(request).network();

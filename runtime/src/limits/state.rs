@@ -1,5 +1,5 @@
-//! What a key has spent, by algorithm. `now_ms` may go back (another Redis server has another clock): a state then stays
-//! where it is, so that nothing is forgiven.
+//! What a key has spent, by algorithm. `now_ms` may go back (another Redis server has another clock): a state then
+//! stays where it is, so that nothing is forgiven.
 
 use super::quota::{Algorithm, Quota};
 

@@ -85,7 +85,8 @@ impl Authenticator {
         &self.0.admin
     }
 
-    /// Returns the organisation of a request's token; `None` without a valid token of the identity provider that names one.
+    /// Returns the organisation of a request's token; `None` without a valid token of the identity provider that names
+    /// one.
     ///
     /// For limits alone: an invalid token is refused, and counted, by the route that takes it.
     pub(crate) fn organisation(&self, headers: &HeaderMap, now_s: u64) -> Option<Arc<str>> {
@@ -130,7 +131,8 @@ impl Authenticator {
         counted.err().unwrap_or_else(|| fault.problem())
     }
 
-    /// Counts a wrong token or code as a failure of the client's address, together with those on administrators' routes.
+    /// Counts a wrong token or code as a failure of the client's address, together with those on administrators'
+    /// routes.
     ///
     /// # Errors
     /// If the address has made too many. Right credentials are accepted from it still.

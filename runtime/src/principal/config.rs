@@ -15,15 +15,15 @@ settings! {
     /// The settings as they are written.
     #[derive(Debug, Clone)]
     struct IdentitySettings {
-        /// Issuer (`iss`) of the tokens for budgets with the identity rule `token`. Part of every person's key: it must never
-        /// change. If empty, no tokens are accepted.
+        /// Issuer (`iss`) of the tokens for budgets with the identity rule `token`. Part of every person's key: it must
+        /// never change. If empty, no tokens are accepted.
         token_issuer: Option<Arc<str>> = "identity.token_issuer", default "",
             unit "URL", parse issuer;
         /// Audience (`aud`) that these tokens must name.
         token_audience: String = "identity.token_audience", default "allocator",
             unit "", parse parse::non_empty;
-        /// File or `https` URL of the issuer's public keys (JWKS), read again every five minutes and when a token names a new
-        /// key. `http` is accepted from the same machine alone.
+        /// File or `https` URL of the issuer's public keys (JWKS), read again every five minutes and when a token names
+        /// a new key. `http` is accepted from the same machine alone.
         token_keys: Option<KeyLocation> = "identity.token_keys", default "",
             unit "path or URL", parse key_location;
         /// How long a session lasts, after which a code has to be entered again.

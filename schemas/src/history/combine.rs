@@ -1,8 +1,8 @@
 //! Combines the histories of all partitions. Pure.
 //!
-//! At an instant, a partition has the totals of the history point that holds at it, or its committed totals if no record
-//! has completed that point yet. An instant for which a partition has neither is unknown and left out: no number stands
-//! in for it.
+//! At an instant, a partition has the totals of the history point that holds at it, or its committed totals if no
+//! record has completed that point yet. An instant for which a partition has neither is unknown and left out: no number
+//! stands in for it.
 
 use std::ops::Range;
 
@@ -27,7 +27,8 @@ pub struct PartitionHistory {
     pub current: BudgetTotals,
 }
 
-/// Adds up the partitions at each instant, in order. Leaves out unknown instants, and those before the first allocation.
+/// Adds up the partitions at each instant, in order. Leaves out unknown instants, and those before the first
+/// allocation.
 ///
 /// # Errors
 /// When the partitions contradict each other.

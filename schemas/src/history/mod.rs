@@ -1,12 +1,12 @@
 //! The history of a budget: people and sums at full minutes, hours and days of log time.
 //!
 //! **Log time** of a budget in a partition is the acceptance time of its newest record so far
-//! ([`BudgetTotals::updated_at_ms`]). It is part of the record and never goes back, so history is a function of a prefix of
-//! the log: no clock takes part.
+//! ([`BudgetTotals::updated_at_ms`]). It is part of the record and never goes back, so history is a function of a
+//! prefix of the log: no clock takes part.
 //!
-//! A **history point** holds the totals of one partition from its first instant to before its end. It is complete once log
-//! time has reached its last instant, and never changes afterwards. A missing point leaves its instants unknown: no other
-//! point stands in for it.
+//! A **history point** holds the totals of one partition from its first instant to before its end. It is complete once
+//! log time has reached its last instant, and never changes afterwards. A missing point leaves its instants unknown: no
+//! other point stands in for it.
 
 mod combine;
 mod step;

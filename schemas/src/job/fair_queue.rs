@@ -1,7 +1,8 @@
 //! The order in which a worker runs jobs: by priority, then by age, without starvation.
 //!
-//! After [`MAX_CONSECUTIVE_BYPASSES`] jobs have bypassed a less urgent one, the oldest of the bypassed jobs is picked, but
-//! never directly after a job that was less urgent than the waiting ones: at most one less urgent job delays a critical job.
+//! After [`MAX_CONSECUTIVE_BYPASSES`] jobs have bypassed a less urgent one, the oldest of the bypassed jobs is picked,
+//! but never directly after a job that was less urgent than the waiting ones: at most one less urgent job delays a
+//! critical job.
 
 use super::{Job, Priority};
 

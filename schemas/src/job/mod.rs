@@ -1,5 +1,5 @@
-//! Background jobs: administrative tasks that an operator submits and a processor runs. Each job is one row of the store,
-//! replaced as a whole and conditionally.
+//! Background jobs: administrative tasks that an operator submits and a processor runs. Each job is one row of the
+//! store, replaced as a whole and conditionally.
 //!
 //! ```text
 //! submit ──> queued ──claim──> running ──succeed──> succeeded

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 const CHECKPOINT_MAX_BYTES: usize = 8_192;
 
-/// A text of at most `MAX` bytes; longer texts are truncated. Control characters other than line breaks are replaced, so
-/// that it can be shown on a terminal.
+/// A text of at most `MAX` bytes; longer texts are truncated. Control characters other than line breaks are replaced,
+/// so that it can be shown on a terminal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct BoundedText<const MAX: usize>(String);

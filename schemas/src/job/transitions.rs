@@ -1,7 +1,7 @@
 //! Transitions from one state of a job to the next, as pure functions.
 //!
-//! Each returns the job at its next revision, or why the transition is refused. The store replaces the previous revision
-//! conditionally, so of two concurrent transitions one is rejected.
+//! Each returns the job at its next revision, or why the transition is refused. The store replaces the previous
+//! revision conditionally, so of two concurrent transitions one is rejected.
 
 use super::{
     Attempt, FailedAttempt, Job, JobCheckpoint, JobId, JobKind, JobName, JobProgress, JobState,

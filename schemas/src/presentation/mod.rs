@@ -1,7 +1,7 @@
 //! How the pages present a budget: texts, translations, order, and real spending to compare with.
 //!
-//! Nothing of it is counted or frozen: it may change at any time. Texts stay texts here, as releases differ in what they
-//! allow; `rules` checks what an administrator sends, and the pages use what they understand.
+//! Nothing of it is counted or frozen: it may change at any time. Texts stay texts here, as releases differ in what
+//! they allow; `rules` checks what an administrator sends, and the pages use what they understand.
 
 mod rules;
 mod share;

@@ -158,8 +158,8 @@ fn text_fault(text: &str, max_chars: usize) -> Option<String> {
     text.chars().all(is_invisible).then(|| "must not be blank".to_owned())
 }
 
-/// Returns what is wrong with a language, if anything is: it must be a BCP 47 tag of language, script and region, in the
-/// usual case.
+/// Returns what is wrong with a language, if anything is: it must be a BCP 47 tag of language, script and region, in
+/// the usual case.
 fn language_fault(tag: &str) -> Option<String> {
     let is_letters = |text: &str, lengths: &[usize], is_letter: fn(&u8) -> bool| {
         lengths.contains(&text.len()) && text.as_bytes().iter().all(is_letter)

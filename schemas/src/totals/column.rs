@@ -1,5 +1,6 @@
-//! The columns of a budget's totals in one partition. The `distribution` column also holds the state of closing and what
-//! is pending. A part that a budget does not need is absent from its row, whose bytes are those of earlier releases.
+//! The columns of a budget's totals in one partition. The `distribution` column also holds the state of closing and
+//! what is pending. A part that a budget does not need is absent from its row, whose bytes are those of earlier
+//! releases.
 
 use prost::Message;
 

@@ -1,8 +1,8 @@
 //! What readers are shown of a budget in a partition while fewer people than its publish step have changed.
 //!
 //! The exact totals move with every record, and so does their position. What is shown stays until the shares of enough
-//! people have changed since it was shown: then it becomes the exact totals. The fold decides that by the records alone.
-//! So it is committed with the totals, and the same for every reader and after a rebuild.
+//! people have changed since it was shown: then it becomes the exact totals. The fold decides that by the records
+//! alone. So it is committed with the totals, and the same for every reader and after a rebuild.
 
 use super::{BudgetTotals, CategoryTotals, is_consistent};
 use crate::{PersonKey, PublishStep};
@@ -52,8 +52,9 @@ impl PendingStep {
 }
 
 impl BudgetTotals {
-    /// Keeps what is shown while a person's shares change, by a record with this publish step. Call it before the change
-    /// is in the totals; `is_first` says that it is the first allocation, whose categories the totals have already.
+    /// Keeps what is shown while a person's shares change, by a record with this publish step. Call it before the
+    /// change is in the totals; `is_first` says that it is the first allocation, whose categories the totals have
+    /// already.
     ///
     /// The largest step of all records holds: a record of a release that stamps none must not show what others hold
     /// back.

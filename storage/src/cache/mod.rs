@@ -40,10 +40,11 @@ pub trait Cache: Send + Sync + 'static {
         partitions: &[PartitionTotals],
     ) -> Result<(), CacheError>;
 
-    /// Returns those of the partitions whose totals are missing or older than these positions. Restores an aggregate that
-    /// was lost while the totals of all partitions were kept.
+    /// Returns those of the partitions whose totals are missing or older than these positions. Restores an aggregate
+    /// that was lost while the totals of all partitions were kept.
     ///
-    /// Owners compare positions regularly, so that a cache that lost data heals and nothing is sent to one that did not.
+    /// Owners compare positions regularly, so that a cache that lost data heals and nothing is sent to one that did
+    /// not.
     async fn outdated_partitions(
         &self,
         budget: &BudgetId,

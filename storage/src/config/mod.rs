@@ -101,8 +101,8 @@ settings! {
         /// Compacted topic of budget definitions.
         kafka_definitions_topic: String = "kafka.definitions_topic", default "budgets",
             unit "topic", parse parse::non_empty;
-        /// Replication factor of topics created at startup. Production: 3. `min.insync.replicas` must be a majority of it:
-        /// created topics have it, and a start with a topic that has less is refused.
+        /// Replication factor of topics created at startup. Production: 3. `min.insync.replicas` must be a majority of
+        /// it: created topics have it, and a start with a topic that has less is refused.
         kafka_replication_factor: u32 = "kafka.replication_factor", default "1",
             unit "copies", parse parse::positive_u32;
         /// Consumer group of the processors.
@@ -152,8 +152,8 @@ settings! {
         /// URL of Redis; may contain a user and a password.
         redis_url: RedisUrl = "redis.url", default "redis://127.0.0.1:6379",
             unit "URL", parse redis_url, secret;
-        /// URL of the Redis of rate limits; if empty, `redis.url`. A server of its own with `noeviction` keeps floods of new
-        /// keys from evicting answers, and the limits from being evicted.
+        /// URL of the Redis of rate limits; if empty, `redis.url`. A server of its own with `noeviction` keeps floods
+        /// of new keys from evicting answers, and the limits from being evicted.
         limits_redis_url: Option<RedisUrl> = "redis.limits_url", default "",
             unit "URL", parse optional_redis_url, secret;
         /// Timeout of one Redis call.

@@ -80,8 +80,8 @@ impl StoreHandles {
 }
 
 impl StorageConfig {
-    /// Opens the active log for appending what `hasher` made the keys of. The writer follows later switches of the active
-    /// log.
+    /// Opens the active log for appending what `hasher` made the keys of. The writer follows later switches of the
+    /// active log.
     ///
     /// # Errors
     /// If the log is unreachable or has an unexpected partition count, or another secret is recorded with the data.
@@ -291,8 +291,8 @@ impl StorageConfig {
         self.kafka.max_append_duration() + IN_FLIGHT_MARGIN
     }
 
-    /// Returns the hasher of person ids. Call it before the embedded files are created: a missing secret is created only
-    /// where these files do not exist.
+    /// Returns the hasher of person ids. Call it before the embedded files are created: a missing secret is created
+    /// only where these files do not exist.
     ///
     /// # Errors
     /// If its secret cannot be read or created, or is missing where there is data.

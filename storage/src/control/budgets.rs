@@ -121,7 +121,8 @@ pub fn freeze(current: Option<&Budget>) -> Result<Option<Budget>, ChangeRefused>
 
 /// Freezes a definition at its first submission, if it still is the one that the submission was checked against.
 ///
-/// Any other definition is left unchanged: the submission may be invalid for it, and a refused submission freezes nothing.
+/// Any other definition is left unchanged: the submission may be invalid for it, and a refused submission freezes
+/// nothing.
 ///
 /// # Errors
 /// When the budget does not exist.

@@ -1,6 +1,6 @@
 //! The control topic: a compacted topic that all services follow. It has four views: the definitions of budgets, the
-//! active log, that is the topic to which submissions go, the fingerprint of the person secret, and the revoked personal
-//! codes. Ingest and api read them here, since they may have no store.
+//! active log, that is the topic to which submissions go, the fingerprint of the person secret, and the revoked
+//! personal codes. Ingest and api read them here, since they may have no store.
 //!
 //! | file | owns |
 //! |---|---|
@@ -80,8 +80,8 @@ pub trait BudgetDefinitions: Send + Sync + 'static {
 
     /// Reads the definitions from the history itself, as of a moment after this call: linearizable.
     ///
-    /// Includes every change that anyone has got from here before, but maybe not yet one that [`change`](Self::change) has
-    /// returned somewhere.
+    /// Includes every change that anyone has got from here before, but maybe not yet one that [`change`](Self::change)
+    /// has returned somewhere.
     ///
     /// # Errors
     /// When the history cannot be read within seconds.
@@ -94,7 +94,8 @@ pub trait BudgetDefinitions: Send + Sync + 'static {
     /// Returns the resulting definition, which [`catalog`](Self::catalog) includes from then on.
     ///
     /// # Errors
-    /// When `decide` refuses, this release does not understand the whole current definition, or the topic is unavailable.
+    /// When `decide` refuses, this release does not understand the whole current definition, or the topic is
+    /// unavailable.
     async fn change(
         &self,
         budget: &BudgetId,
@@ -119,7 +120,8 @@ pub trait ActiveLog: Send + Sync + 'static {
     /// Subscribes to the latest published log; `None` while submissions go to the deployment's first log.
     fn subscribe(&self) -> watch::Receiver<Option<LogRef>>;
 
-    /// Publishes a log, to which submissions go from then on. Has no effect if it, or a later one, is published already.
+    /// Publishes a log, to which submissions go from then on. Has no effect if it, or a later one, is published
+    /// already.
     ///
     /// # Errors
     /// When the topic is unavailable.

@@ -1,7 +1,7 @@
 //! The fingerprint of the person secret: recorded once, by the first ingest, and compared by every later process.
 //!
-//! With another secret everyone is a new person: nobody finds their own allocation, and whoever submits again is counted
-//! twice. No total and no audit shows that, so a process with another secret does not start.
+//! With another secret everyone is a new person: nobody finds their own allocation, and whoever submits again is
+//! counted twice. No total and no audit shows that, so a process with another secret does not start.
 
 use async_trait::async_trait;
 use schemas::{PersonKeyHasher, SecretFingerprint};

@@ -1,6 +1,7 @@
 //! Submission ids in this process's memory in front of those that all processes share.
 //!
-//! What this process has accepted it recognises also while the shared store is unreachable, or after the store has lost it.
+//! What this process has accepted it recognises also while the shared store is unreachable, or after the store has lost
+//! it.
 
 use async_trait::async_trait;
 use schemas::Receipt;

@@ -1,7 +1,7 @@
 //! Recent submission ids, so that a repeated submission returns its first receipt.
 //!
-//! A convenience for clients. Exactly-once counting does not depend on it: the embedded log refuses repeated submission ids,
-//! and the fold ignores a person's latest ones.
+//! A convenience for clients. Exactly-once counting does not depend on it: the embedded log refuses repeated submission
+//! ids, and the fold ignores a person's latest ones.
 
 pub mod layered;
 pub mod memory;

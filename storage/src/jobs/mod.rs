@@ -1,5 +1,5 @@
-//! The store of background jobs: one row each, in the same database as the totals. Does not own the transitions of a job:
-//! see [`schemas::job`].
+//! The store of background jobs: one row each, in the same database as the totals. Does not own the transitions of a
+//! job: see [`schemas::job`].
 
 mod decode;
 mod update;

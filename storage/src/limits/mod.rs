@@ -1,4 +1,4 @@
-//! Counters of rate limits that several processes share. `runtime::limits` owns the decision and the counters in memory;
-//! `schemas::redis` owns the keys and the script.
+//! Counters of rate limits that several processes share. `runtime::limits` owns the decision and the counters in
+//! memory; `schemas::redis` owns the keys and the script.
 
 pub mod redis;

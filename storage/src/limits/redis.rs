@@ -17,7 +17,8 @@ pub struct RedisCounters {
 }
 
 impl RedisCounters {
-    /// Starts connecting, and waits at most about a second for the first attempt. Does not fail if Redis is unreachable.
+    /// Starts connecting, and waits at most about a second for the first attempt. Does not fail if Redis is
+    /// unreachable.
     pub async fn connect(config: &RedisConfig) -> Self {
         let connection = RedisConnection::open(config).await;
         Self { connection, script: Script::new(LIMITS_SCRIPT) }

@@ -77,8 +77,8 @@ pub trait LogWriter: Send + Sync + 'static {
     /// Returns within a bound of about a second (longer only while the log is sealed), and drops the records then.
     async fn append(&self, records: Vec<NewRecord>) -> Vec<Result<Receipt, AppendError>>;
 
-    /// Appends submissions, each at most once for its submission id if the log knows the ids that it has. A log that does
-    /// not know them appends them all, as [`append`](Self::append) does: then the fold counts an id once.
+    /// Appends submissions, each at most once for its submission id if the log knows the ids that it has. A log that
+    /// does not know them appends them all, as [`append`](Self::append) does: then the fold counts an id once.
     async fn append_once_per_id(
         &self,
         records: Vec<NewRecord>,

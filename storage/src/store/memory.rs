@@ -1,7 +1,7 @@
 //! The store in memory, for simulation and unit tests. Deterministic: no clock, no randomness, ordered maps only.
 //!
-//! Of two writes of one person row at the same offset the greater bytes win, as on a server that resolves equal timestamps
-//! by value. Retired partitions stay deleted, as under a tombstone that is newer than every row.
+//! Of two writes of one person row at the same offset the greater bytes win, as on a server that resolves equal
+//! timestamps by value. Retired partitions stay deleted, as under a tombstone that is newer than every row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

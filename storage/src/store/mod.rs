@@ -7,8 +7,8 @@
 //! | [`Histories`] | history points, written before the commit that passes them |
 //! | [`Generations`] | the generation registry, and progress reports of shadow partitions |
 //!
-//! The traits offer conditional writes and reads. Handling rejected writes and unknown outcomes is up to the engine: see
-//! its `commit` module.
+//! The traits offer conditional writes and reads. Handling rejected writes and unknown outcomes is up to the engine:
+//! see its `commit` module.
 
 mod history;
 mod intercept;
@@ -136,8 +136,8 @@ pub enum CasOutcome {
 /// Why a store operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The store timed out or is overloaded. A write may have been applied, or may still be: read to find out, or repeat
-    /// the same bytes.
+    /// The store timed out or is overloaded. A write may have been applied, or may still be: read to find out, or
+    /// repeat the same bytes.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
     /// The stored data is damaged: halt, and alert an operator.
@@ -154,8 +154,8 @@ fn retired(PartitionRef { generation, partition }: PartitionRef) -> StoreError {
     ))
 }
 
-/// Committed totals of a budget in each partition, in order: `None` for a partition that was never claimed, empty totals
-/// for a partition without submissions to the budget.
+/// Committed totals of a budget in each partition, in order: `None` for a partition that was never claimed, empty
+/// totals for a partition without submissions to the budget.
 pub type BudgetSummary = Vec<Option<BudgetTotals>>;
 
 /// The stored totals of one budget are damaged; other budgets are not affected.
@@ -201,8 +201,8 @@ pub trait Checkpoints: Send + Sync + 'static {
         commit: &Commit,
     ) -> Result<CasOutcome, StoreError>;
 
-    /// Reads the summaries of budgets, in the given order, with one read for each partition. Not linearizable: may lack the
-    /// latest commits.
+    /// Reads the summaries of budgets, in the given order, with one read for each partition. Not linearizable: may lack
+    /// the latest commits.
     async fn summaries(
         &self,
         generation: Generation,
@@ -214,8 +214,8 @@ pub trait Checkpoints: Send + Sync + 'static {
     /// lower than the committed one.
     async fn rows_position(&self, partition: PartitionRef) -> Result<Option<Position>, StoreError>;
 
-    /// Reads only the epoch of a partition; `None` before its first claim, and once it is retired. Not linearizable: may be
-    /// that of an earlier claim.
+    /// Reads only the epoch of a partition; `None` before its first claim, and once it is retired. Not linearizable:
+    /// may be that of an earlier claim.
     async fn epoch(&self, partition: PartitionRef) -> Result<Option<Epoch>, StoreError>;
 }
 
@@ -247,12 +247,12 @@ pub trait People: Send + Sync + 'static {
 
 /// History points: what the totals of a budget were at full minutes, hours and days.
 ///
-/// A point's key is its partition, budget, step and first instant. Its value is a function of the log, so a point may be
-/// written again, by any owner and at any time.
+/// A point's key is its partition, budget, step and first instant. Its value is a function of the log, so a point may
+/// be written again, by any owner and at any time.
 #[async_trait]
 pub trait Histories: Send + Sync + 'static {
-    /// Writes points of a partition, all or any part of them. Points that have expired at `now_ms` are deleted sooner or
-    /// later, unless their step is kept for ever.
+    /// Writes points of a partition, all or any part of them. Points that have expired at `now_ms` are deleted sooner
+    /// or later, unless their step is kept for ever.
     async fn write_history(
         &self,
         partition: PartitionRef,
@@ -260,7 +260,8 @@ pub trait Histories: Send + Sync + 'static {
         now_ms: u64,
     ) -> Result<(), StoreError>;
 
-    /// Reads the points of a budget in one partition that hold at any of `instants`, in order. May include expired ones.
+    /// Reads the points of a budget in one partition that hold at any of `instants`, in order. May include expired
+    /// ones.
     ///
     /// Not linearizable, but includes every point whose write was acknowledged.
     async fn history(
@@ -294,11 +295,11 @@ pub trait Generations: Send + Sync + 'static {
     async fn known_partitions(&self) -> Result<Vec<KnownPartition>, StoreError>;
 
     /// Deletes checkpoint, totals, person rows and history of a partition permanently. Later claims fail with
-    /// [`StoreError::Corrupt`]; later commits and writes of rows and history have no effect. A repeated call continues an
-    /// interrupted one.
+    /// [`StoreError::Corrupt`]; later commits and writes of rows and history have no effect. A repeated call continues
+    /// an interrupted one.
     ///
-    /// In this order: the partition can no longer be claimed, then rows are deleted. So no owner ever resumes from totals
-    /// whose people are gone.
+    /// In this order: the partition can no longer be claimed, then rows are deleted. So no owner ever resumes from
+    /// totals whose people are gone.
     async fn retire_partition(&self, partition: PartitionRef) -> Result<(), StoreError>;
 
     /// Writes the progress report of a shadow partition, replacing the previous one.

@@ -1,7 +1,7 @@
 //! Parses the allocation of a JSON submission as far as no budget is needed for it.
 //!
-//! What is wrong in every budget is rejected here, so that a dry run rejects it too. The server checks the rest: whether
-//! the budget has the categories.
+//! What is wrong in every budget is rejected here, so that a dry run rejects it too. The server checks the rest:
+//! whether the budget has the categories.
 
 use std::fmt;
 

@@ -12,8 +12,8 @@ use crate::import::error::ImportError;
 
 /// Maximum number of items in a batch.
 pub const BATCH_MAX_ITEMS: usize = 1000;
-/// Maximum size of a batch of several items, in bytes. A single item may be larger, up to the maximum length of a line, so
-/// that every batch is below the server's limit of 2 MiB.
+/// Maximum size of a batch of several items, in bytes. A single item may be larger, up to the maximum length of a line,
+/// so that every batch is below the server's limit of 2 MiB.
 pub const BATCH_MAX_BYTES: usize = 512 * 1024;
 
 /// The final outcome of one item.

@@ -26,8 +26,8 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     /// The delay after the failure number `failures` (from 1).
     ///
-    /// `jitter` is between 0 and 1 and spreads the retries of clients that failed together. `retry_after` is the minimum
-    /// that the server asks for.
+    /// `jitter` is between 0 and 1 and spreads the retries of clients that failed together. `retry_after` is the
+    /// minimum that the server asks for.
     pub fn delay(&self, failures: u32, jitter: f64, retry_after: Option<Duration>) -> Duration {
         let doublings = failures.saturating_sub(1).min(16);
         let ceiling = self.initial_delay.saturating_mul(1 << doublings).min(self.max_delay);

@@ -1,7 +1,7 @@
 //! `GET /v1/budgets/{budget}/history`: people and averages at full minutes, hours or days.
 //!
-//! While a budget's results are withheld, its history is the same answer as its aggregate. Instants at which fewer people
-//! had taken part than the budget's minimum stay hidden also later.
+//! While a budget's results are withheld, its history is the same answer as its aggregate. Instants at which fewer
+//! people had taken part than the budget's minimum stay hidden also later.
 
 mod body;
 mod query;

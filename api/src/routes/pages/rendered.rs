@@ -62,8 +62,8 @@ pub(super) enum ResultsBasis {
 }
 
 impl Basis {
-    /// Whether a page with this basis may be shown in place of one with another: it differs in the version of its results
-    /// at most.
+    /// Whether a page with this basis may be shown in place of one with another: it differs in the version of its
+    /// results at most.
     fn differs_in_version_only(&self, other: &Self) -> bool {
         let both_shown = matches!(
             (&self.results, &other.results),

@@ -1,8 +1,8 @@
-//! The partition's owner: one task that folds batches, commits, and writes person rows behind the commit. Only this task
-//! touches the partition's state.
+//! The partition's owner: one task that folds batches, commits, and writes person rows behind the commit. Only this
+//! task touches the partition's state.
 //!
-//! This file has the event loop; `folding` handles one batch, `committing` builds and completes commits, `commit_permit`
-//! waits for a place among the commits of the process.
+//! This file has the event loop; `folding` handles one batch, `committing` builds and completes commits,
+//! `commit_permit` waits for a place among the commits of the process.
 
 mod commit_permit;
 mod committing;
@@ -129,8 +129,8 @@ impl Partition {
         self
     }
 
-    /// Runs until released, fenced or halted. Cancelling `stop` releases the partition after a final commit. Returns the
-    /// people, too, if it was released and all of them are known.
+    /// Runs until released, fenced or halted. Cancelling `stop` releases the partition after a final commit. Returns
+    /// the people, too, if it was released and all of them are known.
     pub async fn run_and_keep_people(
         mut self,
         mut records: mpsc::Receiver<RecordBatch>,
@@ -228,8 +228,8 @@ impl Partition {
     /// Commits a checkpoint without valid person rows, then exits with `exit`. The next owner replays people from the
     /// log's beginning; if the log no longer has it, the partition halts, and its rows stay as they are.
     ///
-    /// A row ahead of the totals has replaced the row that matched them, and a lost row is nowhere else: the rows can no
-    /// longer restore people as of the totals' position.
+    /// A row ahead of the totals has replaced the row that matched them, and a lost row is nowhere else: the rows can
+    /// no longer restore people as of the totals' position.
     async fn invalidate_rows(mut self, exit: PartitionExit) -> PartitionExit {
         if self.log_start > Position::START {
             let (fault, log_start) = (exit.to_string(), self.log_start);

@@ -59,8 +59,8 @@ impl FormPost {
     /// Returns the person of the cookies.
     ///
     /// # Errors
-    /// Without one: the session has ended, or the browser refuses the cookie, since the page has set it. Or after too many
-    /// failures of the address.
+    /// Without one: the session has ended, or the browser refuses the cookie, since the page has set it. Or after too
+    /// many failures of the address.
     pub fn require_person(
         &self,
         service: &IngestService,

@@ -41,8 +41,8 @@ pub(super) fn to_own_page(budget: &BudgetId, form: &FormRequest) -> Response {
 
 /// Goes to a page of the budget that says why the form was refused, and keeps what was typed.
 ///
-/// Faults of the values are shown by the form, everything else by the page that posted it, `retry`, with the same submission
-/// id, so that posting it again counts once.
+/// Faults of the values are shown by the form, everything else by the page that posted it, `retry`, with the same
+/// submission id, so that posting it again counts once.
 pub(super) fn back(
     id: &BudgetId,
     budget: Option<&Budget>,

@@ -1,7 +1,7 @@
 //! Replaying and dropping dead letters as jobs.
 //!
-//! The replay attempt has the job's id: the next worker resumes the attempt, and appends nothing twice. A refused replay
-//! makes the job dead; it can be retried once the reason is gone, for example after an upgrade.
+//! The replay attempt has the job's id: the next worker resumes the attempt, and appends nothing twice. A refused
+//! replay makes the job dead; it can be retried once the reason is gone, for example after an upgrade.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! A rebuild as a job: one new generation, however many workers it takes.
 //!
-//! The generation's number is stored before the generation is begun, and the comparison before the switch. A worker that
-//! resumes reads the progress from the registry: a generation that is or was active has been switched to and is not begun
-//! again. If another command began and discarded the generation before it was compared, the job chooses a new one.
+//! The generation's number is stored before the generation is begun, and the comparison before the switch. A worker
+//! that resumes reads the progress from the registry: a generation that is or was active has been switched to and is
+//! not begun again. If another command began and discarded the generation before it was compared, the job chooses a new
+//! one.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! A rebuild job builds one new generation if its worker is killed, or stalls and resumes, at any of its store operations.
+//! A rebuild job builds one new generation if its worker is killed, or stalls and resumes, at any of its store
+//! operations.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,10 +1,11 @@
 //! Reads the control topic to its end on request, in a thread of its own.
 //!
-//! The broker says where the committed records end; if that has not moved since the last read, nothing has been committed
-//! since. Otherwise the whole topic is read again, which is small and compacted. All requests that wait share one read.
+//! The broker says where the committed records end; if that has not moved since the last read, nothing has been
+//! committed since. Otherwise the whole topic is read again, which is small and compacted. All requests that wait share
+//! one read.
 //!
-//! A broker that has just become the leader does not say where the records end before it knows it (Kafka's KIP-207), but
-//! it serves what it knows to be committed, which may be less. So a read counts only if it has reached that end.
+//! A broker that has just become the leader does not say where the records end before it knows it (Kafka's KIP-207),
+//! but it serves what it knows to be committed, which may be less. So a read counts only if it has reached that end.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The control topic embedded in a SQLite file: an append-only history of definitions. The active log never changes there.
+//! The control topic embedded in a SQLite file: an append-only history of definitions. The active log never changes
+//! there.
 //!
 //! Compare-and-set: a change reads the history to its end, decides, and inserts the next sequence number. A change that
 //! finds its number taken retries. Revoked codes are in a table of their own (`revocations`).
@@ -42,8 +43,8 @@ const SCHEMA: Schema = Schema {
     additions: &[],
 };
 
-/// Holds the fingerprint of the person secret, from when it is recorded. Not a migration: earlier releases open the file
-/// as before.
+/// Holds the fingerprint of the person secret, from when it is recorded. Not a migration: earlier releases open the
+/// file as before.
 const SECRET_TABLE: &str = "
     CREATE TABLE IF NOT EXISTS person_secret (
         id INTEGER PRIMARY KEY CHECK (id = 1),

@@ -1,7 +1,7 @@
 //! The revoked personal codes in the embedded control topic: a table with a row for each budget.
 //!
-//! `allocator codes revoke` is another process than the one that serves. So a thread watches the file for commits of other
-//! connections, and reads the table after each.
+//! `allocator codes revoke` is another process than the one that serves. So a thread watches the file for commits of
+//! other connections, and reads the table after each.
 
 use std::path::Path;
 use std::sync::mpsc;

@@ -1,7 +1,7 @@
 //! The archive: a directory of copies of the log's records from the first one, so that the log can be truncated.
 //!
-//! Each file is an immutable segment of one partition, and a partition's segments are contiguous. There is no other state:
-//! the names of the segments describe the archive's content, and each segment can be verified by itself.
+//! Each file is an immutable segment of one partition, and a partition's segments are contiguous. There is no other
+//! state: the names of the segments describe the archive's content, and each segment can be verified by itself.
 
 mod check;
 mod first_positions;

@@ -22,8 +22,8 @@ pub struct ArchivedReader {
 }
 
 impl ArchivedReader {
-    /// Combines a log with the archive in `dir`. Faults of the archive are only logged here, and fail the reads that need
-    /// it; the log itself stays readable. Nothing is read from an archive of another log.
+    /// Combines a log with the archive in `dir`. Faults of the archive are only logged here, and fail the reads that
+    /// need it; the log itself stays readable. Nothing is read from an archive of another log.
     pub async fn open(dir: &Path, topic: &str, log: Arc<dyn LogReader>) -> Self {
         let archive = Archive::new(dir, LogName::of(&*log, topic));
         let checked = archive.clone();

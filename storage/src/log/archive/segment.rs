@@ -6,8 +6,8 @@
 //! | records | a zstd frame: each record's offset (8 bytes), the lengths of its key (4) and value (4), key, value |
 //! | footer | a skippable zstd frame: the number of records (8), their end (8), SHA-256 of all bytes before it (32) |
 //!
-//! Numbers are little-endian. `zstd -dc` extracts the records. The file is named after its partition, first position and
-//! end: `00003-00000000000000000000-00000000000000120000.segment.zst`.
+//! Numbers are little-endian. `zstd -dc` extracts the records. The file is named after its partition, first position
+//! and end: `00003-00000000000000000000-00000000000000120000.segment.zst`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};

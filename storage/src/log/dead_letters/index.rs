@@ -173,8 +173,8 @@ pub struct DeadLetterPage {
 
 impl DeadLetterState {
     /// Returns the state after a decision. `Replayed` is final, since the record is in the log. Otherwise the first
-    /// decision holds, except that a dead letter can be dropped while it is replaying. After a decision of a newer release
-    /// only `Replayed` is certain.
+    /// decision holds, except that a dead letter can be dropped while it is replaying. After a decision of a newer
+    /// release only `Replayed` is certain.
     fn after(self, source: Receipt, decision: Decision) -> Self {
         match (self, decision) {
             (Self::Open, Decision::Replay { attempt, partition, from }) => {

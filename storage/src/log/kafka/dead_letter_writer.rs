@@ -15,8 +15,8 @@ use crate::log::{AppendError, DeadLetter, DeadLetterWriter};
 /// whole record is in the log, at the dead letter's source.
 const MAX_PART_BYTES: usize = 400_000;
 
-/// Appends to the topic of dead letters. A dead letter has the address of its record and the reason in the headers `log`,
-/// `partition`, `offset` and `reason`, and the record's lengths in `key_bytes` and `value_bytes`.
+/// Appends to the topic of dead letters. A dead letter has the address of its record and the reason in the headers
+/// `log`, `partition`, `offset` and `reason`, and the record's lengths in `key_bytes` and `value_bytes`.
 pub struct KafkaDeadLetterWriter {
     producer: Arc<IdempotentProducer>,
 }

@@ -33,8 +33,8 @@ pub(super) struct Outgoing<'a> {
 
 /// A producer and the thread that polls it for acknowledgements.
 ///
-/// Not rdkafka's `ThreadedProducer`: its drop joins a thread that waits by wall-clock time. After the clock was set back,
-/// the process could not exit.
+/// Not rdkafka's `ThreadedProducer`: its drop joins a thread that waits by wall-clock time. After the clock was set
+/// back, the process could not exit.
 pub(super) struct PolledProducer {
     producer: Arc<BaseProducer<DeliveryContext>>,
     dropped: Arc<AtomicBool>,

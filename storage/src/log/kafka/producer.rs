@@ -4,11 +4,11 @@
 //! timeout, then records fail at once until a probe succeeds. One slow partition fails alone. Does not know what the
 //! records mean.
 //!
-//! **A record whose batch has timed out is not sent again for longer than another delivery timeout.** If librdkafka timed
-//! a record out by itself, it would start a new producer epoch and resend its other records under that epoch, and the
-//! broker could no longer detect those that it has already as duplicates. So librdkafka's own timeout is too long to be
-//! reached, and the unacknowledged records are purged from librdkafka. A purge takes all records of a client along:
-//! those of other partitions go through a second client before (see `lanes`).
+//! **A record whose batch has timed out is not sent again for longer than another delivery timeout.** If librdkafka
+//! timed a record out by itself, it would start a new producer epoch and resend its other records under that epoch, and
+//! the broker could no longer detect those that it has already as duplicates. So librdkafka's own timeout is too long
+//! to be reached, and the unacknowledged records are purged from librdkafka. A purge takes all records of a client
+//! along: those of other partitions go through a second client before (see `lanes`).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

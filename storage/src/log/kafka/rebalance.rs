@@ -1,4 +1,5 @@
-//! Group rebalances: reports assigned partitions, and releases revoked ones. Runs inside `poll`, on the source's thread.
+//! Group rebalances: reports assigned partitions, and releases revoked ones. Runs inside `poll`, on the source's
+//! thread.
 //!
 //! What the group assigns and what the client reads are two sets. A partition is *attached*, which lets the client read
 //! it, once its owner says from where, and detached when it has no owner: neither is a change of the group, and no seek

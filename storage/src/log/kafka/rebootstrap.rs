@@ -2,8 +2,8 @@
 //!
 //! Metadata from a fenced broker (for example after a pause) may list no brokers at all. librdkafka then forgets all
 //! brokers, and the arrival of that metadata cancels the re-bootstrap for good
-//! (<https://github.com/confluentinc/librdkafka/issues/5301>). The client's statistics show it, and adding the configured
-//! brokers again recovers the client.
+//! (<https://github.com/confluentinc/librdkafka/issues/5301>). The client's statistics show it, and adding the
+//! configured brokers again recovers the client.
 
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};

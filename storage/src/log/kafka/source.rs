@@ -1,7 +1,7 @@
 //! The group consumer: one thread that polls, packs records into batches per partition, and delivers them.
 //!
-//! When an owner's queue is full, only its partition is paused. When a partition cannot be read or has no owner, only it
-//! is not read. Polling never stops, so that the group keeps this member.
+//! When an owner's queue is full, only its partition is paused. When a partition cannot be read or has no owner, only
+//! it is not read. Polling never stops, so that the group keeps this member.
 
 mod buffers;
 
@@ -44,9 +44,10 @@ const ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 const FULL_ADVISORY_COMMIT_INTERVAL: Duration = Duration::from_secs(10);
 /// Members learn of a rebalance from the response to a heartbeat.
 const HEARTBEAT_INTERVAL_MS: &str = "100";
-/// librdkafka joins at most once a second, except after a metadata response. Moving a partition takes two joins of every
-/// member, one to release it and one to take it over; without frequent metadata the second join would be late. This is
-/// also the timer at which librdkafka checks whether a heartbeat is due: the next slower one fires twice a second.
+/// librdkafka joins at most once a second, except after a metadata response. Moving a partition takes two joins of
+/// every member, one to release it and one to take it over; without frequent metadata the second join would be late.
+/// This is also the timer at which librdkafka checks whether a heartbeat is due: the next slower one fires twice a
+/// second.
 const METADATA_INTERVAL_MS: &str = "100";
 /// How often the lag is updated, and a partition that cannot be read is noticed, at least.
 const MIN_STATISTICS_INTERVAL_MS: u32 = 100;

@@ -220,8 +220,8 @@ impl Follower<'_> {
         }
     }
 
-    /// librdkafka retries by itself, except that it stops to read a partition whose next record is gone, and does not say
-    /// of which one: of one that was added just now.
+    /// librdkafka retries by itself, except that it stops to read a partition whose next record is gone, and does not
+    /// say of which one: of one that was added just now.
     fn read_failed(&mut self, error: &KafkaError) {
         if !is_out_of_range(error) {
             return;

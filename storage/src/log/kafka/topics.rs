@@ -201,7 +201,8 @@ pub(super) fn admin_options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT)).request_timeout(Some(ADMIN_TIMEOUT))
 }
 
-/// Fetches the cluster's id. The client does not expose the topic's id, so a recreated topic is detected by its records.
+/// Fetches the cluster's id. The client does not expose the topic's id, so a recreated topic is detected by its
+/// records.
 ///
 /// # Errors
 /// When Kafka is unavailable.

@@ -1,9 +1,9 @@
 //! Appends submissions to the active log, across a move to another topic.
 //!
 //! During a repartition the old topic is sealed: its brokers reject appends. Rejected records are held for some seconds
-//! and appended to the new topic once it is announced; after that they are refused. A record that a sealed topic rejected
-//! is not in it, with one harmless exception: if an acknowledgement was lost, and the record was sent again after the
-//! topic was sealed, the record may be in both topics, with the same submission id.
+//! and appended to the new topic once it is announced; after that they are refused. A record that a sealed topic
+//! rejected is not in it, with one harmless exception: if an acknowledgement was lost, and the record was sent again
+//! after the topic was sealed, the record may be in both topics, with the same submission id.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use crate::log::{AppendError, LogWriter, NewRecord};
 /// How long records that a sealed log rejected are held. Longer than the cutover of a repartition usually takes, and
 /// short enough for the client and for the in-flight entries of the idempotency store.
 pub const SEALED_RETRY_TIMEOUT: Duration = Duration::from_secs(6);
-/// First pause before a sealed log is tried again, in case it was unsealed. Doubled after each attempt, since an attempt
-/// sends all records that are held.
+/// First pause before a sealed log is tried again, in case it was unsealed. Doubled after each attempt, since an
+/// attempt sends all records that are held.
 const SEALED_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Appends submissions to the newest log that is announced as active.

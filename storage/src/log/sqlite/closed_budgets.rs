@@ -1,7 +1,7 @@
 //! Which budgets are closed in which partition of the embedded log, by the markers in it.
 //!
-//! The log refuses submissions to a closed budget: behind a close marker they would not count. So none is in the submission
-//! index either, and a repeated id never gets the address of a record that does not count.
+//! The log refuses submissions to a closed budget: behind a close marker they would not count. So none is in the
+//! submission index either, and a repeated id never gets the address of a record that does not count.
 //!
 //! The table is read once: each submission is checked in memory.
 
@@ -40,7 +40,8 @@ impl ClosedBudgets {
         Ok(markers)
     }
 
-    /// Notes a marker, unless a later one is in the partition. What is noted in a transaction that fails is to be dropped.
+    /// Notes a marker, unless a later one is in the partition. What is noted in a transaction that fails is to be
+    /// dropped.
     pub fn note(&mut self, partition: PartitionId, budget: &str, marker: Marker) {
         let markers = self.0.entry(partition).or_default();
         if markers.get(budget).is_none_or(|known| known.revision < marker.revision) {

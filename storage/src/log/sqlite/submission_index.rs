@@ -1,9 +1,9 @@
 //! The index of the embedded log by submission id: the first record of each id that a client has chosen.
 //!
-//! It makes a repeated submission known however long ago it was appended, also after a restart: the index is written in the
-//! transaction that appends the records. It is derived from the records, so what an earlier release has appended without it
-//! is indexed when the log is opened. The tables are no migration, and are created with the first records: earlier releases
-//! open the file as before.
+//! It makes a repeated submission known however long ago it was appended, also after a restart: the index is written in
+//! the transaction that appends the records. It is derived from the records, so what an earlier release has appended
+//! without it is indexed when the log is opened. The tables are no migration, and are created with the first records:
+//! earlier releases open the file as before.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use schemas::{

@@ -1,4 +1,5 @@
-//! The generation registry, one row written by lightweight transactions only, and progress reports of shadow partitions.
+//! The generation registry, one row written by lightweight transactions only, and progress reports of shadow
+//! partitions.
 
 use schemas::{Generation, GenerationRegistry, PartitionCount, PartitionReport};
 use scylla::client::session::Session;

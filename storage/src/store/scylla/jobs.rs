@@ -24,7 +24,8 @@ pub(super) struct JobStatements {
 impl JobStatements {
     pub(super) async fn prepare(session: &Session) -> Result<Self, StoreError> {
         Ok(Self {
-            // A quorum includes every acknowledged change, without a Paxos round: every worker reads all jobs each second.
+            // A quorum includes every acknowledged change, without a Paxos round: every worker reads all jobs each
+            // second.
             read_all: prepare_idempotent(
                 session,
                 "SELECT id, revision, job FROM jobs WHERE queue = 'jobs'",

@@ -1,11 +1,11 @@
 //! Migrates the tables: each migration once, in order, also when several processes start at once.
 //!
-//! There are two series of migrations, numbered on their own: those that every process has to know, and additions, which
-//! an earlier release ignores, so that it can be started again.
+//! There are two series of migrations, numbered on their own: those that every process has to know, and additions,
+//! which an earlier release ignores, so that it can be started again.
 //!
 //! For each series, one partition of one table holds a row for each applied migration, and in a static column the lock:
-//! the id of the process that is migrating. The lock expires by itself, and only its holder can record a migration. All of
-//! it is read and written by lightweight transactions.
+//! the id of the process that is migrating. The lock expires by itself, and only its holder can record a migration. All
+//! of it is read and written by lightweight transactions.
 
 use std::time::Duration;
 

@@ -1,9 +1,8 @@
 //! The store in ScyllaDB, or in Cassandra 5, over CQL. The tables are `schemas::cql`'s.
 //!
-//! There are two kinds of writes, never mixed in one table: lightweight transactions on totals, generations and jobs, whose
-//! unknown outcomes the caller settles, and plain idempotent writes: on person rows with the offset as timestamp, and on
-//! history points, whose values never change.
-//! The module `session` defines how each is sent.
+//! There are two kinds of writes, never mixed in one table: lightweight transactions on totals, generations and jobs,
+//! whose unknown outcomes the caller settles, and plain idempotent writes: on person rows with the offset as timestamp,
+//! and on history points, whose values never change. The module `session` defines how each is sent.
 
 mod generations;
 mod history;
@@ -76,7 +75,8 @@ impl ScyllaStore {
     /// Connects to an existing keyspace without changing its schema.
     ///
     /// # Errors
-    /// As [`ScyllaStore::connect`]; also [`StoreError::Corrupt`] when the keyspace does not exist or a migration is pending.
+    /// As [`ScyllaStore::connect`]; also [`StoreError::Corrupt`] when the keyspace does not exist or a migration is
+    /// pending.
     pub async fn connect_to_existing(config: &ScyllaConfig) -> Result<Self, StoreError> {
         Self::connect_as(config, SchemaMode::CheckOnly).await
     }

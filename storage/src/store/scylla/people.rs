@@ -1,8 +1,8 @@
 //! Person rows: written in large batches after the commits, and restored as a whole at a takeover.
 //!
 //! A write's timestamp is its offset, so of two writes of one row the higher offset wins, in any order, and a write is
-//! idempotent. No lightweight transaction may ever write this table: its timestamp would be the time of day, above every
-//! offset.
+//! idempotent. No lightweight transaction may ever write this table: its timestamp would be the time of day, above
+//! every offset.
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use schemas::{Offset, PersonKey, PersonRow, PersonRowDecoder, bucket_of, buckets};

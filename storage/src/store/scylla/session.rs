@@ -1,11 +1,11 @@
 //! Configures the driver and sends statements.
 //!
-//! A request has one attempt and a timeout. The driver retries only statements marked as idempotent: reads and person rows.
-//! The caller settles a conditional write whose response was lost: a retry by the driver could find its own first attempt
-//! applied, and report it as rejected.
+//! A request has one attempt and a timeout. The driver retries only statements marked as idempotent: reads and person
+//! rows. The caller settles a conditional write whose response was lost: a retry by the driver could find its own first
+//! attempt applied, and report it as rejected.
 //!
-//! All requests use `LOCAL_QUORUM` and `LOCAL_SERIAL` in one datacenter. Each datacenter has its own serial order, so all
-//! processes of a deployment must use the same one.
+//! All requests use `LOCAL_QUORUM` and `LOCAL_SERIAL` in one datacenter. Each datacenter has its own serial order, so
+//! all processes of a deployment must use the same one.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -234,8 +234,8 @@ pub(super) async fn prepare_conditional(
     session.prepare(text).await.map_err(unavailable)
 }
 
-/// Decodes the outcome of a conditional write. For a batch, ScyllaDB returns one row for each statement and Cassandra one
-/// row. All rows have the same outcome but different columns, so `[applied]` of the first row is looked up by name.
+/// Decodes the outcome of a conditional write. For a batch, ScyllaDB returns one row for each statement and Cassandra
+/// one row. All rows have the same outcome but different columns, so `[applied]` of the first row is looked up by name.
 pub(super) fn outcome(response: QueryResult) -> Result<CasOutcome, StoreError> {
     let rows = response.into_rows_result().map_err(unavailable)?;
     let index = rows.column_specs().get_by_name("[applied]").map(|(index, _)| index);

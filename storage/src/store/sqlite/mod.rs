@@ -1,10 +1,11 @@
 //! The store in one SQLite file. The tables correspond to those of `schemas/cql/`.
 //!
-//! `synchronous=NORMAL` is sufficient. All stored data is derived from a prefix of the log, whose position is stored with
-//! it, and the log syncs every record before it acknowledges it. A power loss may roll back the latest transactions, but WAL
-//! recovers up to the last complete one, so epochs, positions, totals, person rows and jobs return to the same earlier
-//! state together. The owner then folds from that position again, with the same results. Until it has caught up, reads may
-//! return older totals than before; a reader with a receipt waits, as always. The death of the process loses nothing.
+//! `synchronous=NORMAL` is sufficient. All stored data is derived from a prefix of the log, whose position is stored
+//! with it, and the log syncs every record before it acknowledges it. A power loss may roll back the latest
+//! transactions, but WAL recovers up to the last complete one, so epochs, positions, totals, person rows and jobs
+//! return to the same earlier state together. The owner then folds from that position again, with the same results.
+//! Until it has caught up, reads may return older totals than before; a reader with a receipt waits, as always. The
+//! death of the process loses nothing.
 //!
 //! One thread writes and one reads, so that reading people does not delay commits.
 

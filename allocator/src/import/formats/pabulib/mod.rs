@@ -1,7 +1,7 @@
 //! Pabulib `.pb` files: ballots of participatory budgets.
 //!
-//! A file has three sections of `;`-separated records: META, PROJECTS, VOTES. The format is described in Stolicki, Szufa,
-//! Talmon: "Pabulib: A Participatory Budgeting Library", arXiv 2012.06539.
+//! A file has three sections of `;`-separated records: META, PROJECTS, VOTES. The format is described in Stolicki,
+//! Szufa, Talmon: "Pabulib: A Participatory Budgeting Library", arXiv 2012.06539.
 
 mod meta;
 mod projects;
