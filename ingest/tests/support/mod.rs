@@ -61,7 +61,7 @@ pub struct Harness {
 
 impl Harness {
     pub fn new() -> Self {
-        Self::with(1_000, &[])
+        Self::with(2_000, &[])
     }
 
     /// Builds the router with an in-flight limit and admin settings.
