@@ -198,10 +198,16 @@ async fn reads_of_one_organisation_share_a_limit() {
         status(&server, ME, &[("authorization", token), client]).await
     };
     let warm_up = token("s-1", "another");
-    while read(&warm_up).await == 503 {
+    let mut answer = read(&warm_up).await;
+    for _ in 0..6_000 {
+        if answer != 503 {
+            break;
+        }
         // The background task announces nothing: a pause between two tries.
         tokio::time::sleep(Duration::from_millis(10)).await;
+        answer = read(&warm_up).await;
     }
+    assert_ne!(answer, 503, "the keys of the identity provider were not read");
     let (one, two) = (token("s-1", "school"), token("s-2", "school"));
     assert_eq!([read(&one).await, read(&two).await], [200, 404]);
     assert_eq!([read(&one).await, read(&two).await], [429, 429]);
