@@ -57,7 +57,7 @@ pub const STREAMS_POST_P99_TIMES: f64 = 2.0;
 /// `streams`: memory of the api for each stream.
 pub const STREAMS_KB: f64 = 32.0;
 /// `streams`: streams beyond the limit that were opened, and submissions beside them that were refused.
-pub const STREAMS_MISTAKES: f64 = 0.0;
+pub const STREAMS_WRONG_ANSWERS: f64 = 0.0;
 /// `closing`: requests of all readers in any second.
 pub const CLOSING_REQUESTS_PER_S: f64 = 1_500.0;
 /// `closing`: requests in any second that reach an api.

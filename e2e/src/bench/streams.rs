@@ -67,7 +67,7 @@ pub async fn measure() -> Result<Vec<Row>> {
     let start = Instant::now() + LEAD;
     let mut with = load(&stack, "with", start).await?;
     let rss = api.process.resident_bytes()?;
-    let mistakes = exceed(&stack).await?;
+    let wrong_answers = exceed(&stack).await?;
     stack.wait_until_caught_up(TIMEOUT).await?;
     let count_of_load = with.len() as u64;
     let schedule =
@@ -84,7 +84,7 @@ pub async fn measure() -> Result<Vec<Row>> {
         delivered,
         post_p99_ms: [percentile(&mut without, 99.0), percentile(&mut with, 99.0)],
         kb_per_stream: [growth_kb(rss_idle), growth_kb(rss)],
-        mistakes,
+        wrong_answers,
     };
     Ok(measured.rows())
 }
@@ -99,7 +99,7 @@ struct Measured {
     /// Growth of RSS once the streams were open, and at the end of the load.
     kb_per_stream: [f64; 2],
     /// Streams beyond the limit that were opened, and submissions that were refused.
-    mistakes: f64,
+    wrong_answers: f64,
 }
 
 impl Measured {
@@ -135,8 +135,8 @@ impl Measured {
             Row::info("  before the load", format!("{kb_open:.2} KB")),
             Row::at_most(
                 "  beyond the limit: streams opened, submissions refused",
-                self.mistakes,
-                limits::STREAMS_MISTAKES,
+                self.wrong_answers,
+                limits::STREAMS_WRONG_ANSWERS,
                 &format!("of {}", 2 * ATTEMPTS),
             ),
         ]
@@ -184,18 +184,18 @@ async fn people(stack: &Stack) -> Result<u64> {
 /// Opens streams beyond the limit, and submits meanwhile. Returns how many streams were opened, and how many
 /// submissions refused.
 async fn exceed(stack: &Stack) -> Result<f64> {
-    let (mut mistakes, system) = (0.0, &stack.system);
+    let (mut wrong_answers, system) = (0.0, &stack.system);
     for number in 0..ATTEMPTS {
         let url = format!("{}{}", stack.apis[0].url, stream_path());
         // A stream that was opened does not end.
         let opened = system.request(Method::GET, url).send().await?;
-        mistakes += f64::from(u8::from(opened.status() != 503));
+        wrong_answers += f64::from(u8::from(opened.status() != 503));
         let url = format!("{}/v1/budgets/{BUDGET}/submissions", stack.ingests[0].url);
         let body = json!({"person": format!("beyond-{number}"), "allocation": {"health": 100}});
         let submitted = send(system.request(Method::POST, url).json(&body)).await?;
-        mistakes += f64::from(u8::from(submitted.status != 202));
+        wrong_answers += f64::from(u8::from(submitted.status != 202));
     }
-    Ok(mistakes)
+    Ok(wrong_answers)
 }
 
 #[cfg(test)]
