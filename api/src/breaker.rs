@@ -47,7 +47,7 @@ enum State {
 
 /// A circuit breaker.
 ///
-/// Every decision must be followed by [`record_success`](Self::record_success) or
+/// Every decision that lets a caller read must be followed by [`record_success`](Self::record_success) or
 /// [`record_failure`](Self::record_failure); a probe without an outcome by [`release_probe`](Self::release_probe).
 #[derive(Debug)]
 pub struct Breaker {
