@@ -2,6 +2,7 @@
 //! types they carry. Only values: no I/O, no clock, no configuration.
 
 mod allocation;
+mod annulment;
 mod budget;
 mod closing;
 pub mod cql;
@@ -40,6 +41,7 @@ pub mod proto {
 }
 
 pub use allocation::{Allocation, AllocationFault, BASIS_POINTS_PER_PERSON};
+pub use annulment::{AnnulmentAction, AnnulmentId};
 pub use budget::{
     Budget, BudgetFault, Category, IdentityRule, MAX_CATEGORIES, MAX_DEFINITION_BYTES,
     MIN_CATEGORIES, Openness, ResultsVisibility,
@@ -64,8 +66,8 @@ pub use presentation::{
 pub use publish_step::PublishStep;
 pub use receipt::{ClientReceipt, Receipt, ReceiptFault, ReceiptProof, ReceiptSigner};
 pub use record::{
-    RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordStamp, RecordView,
-    encode_record, record_fingerprint,
+    AnnulmentStamp, RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordKind,
+    RecordStamp, RecordView, encode_record, record_fingerprint,
 };
 pub use registry::{Building, FOLD_VERSION, GenerationRecord, GenerationRegistry, Seal};
 pub use report::{PartitionReport, TotalsComparison};

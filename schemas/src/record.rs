@@ -8,8 +8,8 @@ use crate::allocation::check_shares;
 use crate::proto::{self, SubmissionKind, SubmissionRecord};
 use crate::submission::content_digest;
 use crate::{
-    Action, AllocationFault, BudgetId, Marker, MarkerKind, PersonKey, PublishStep, Submission,
-    SubmissionFingerprint, SubmissionId,
+    Action, AllocationFault, AnnulmentAction, AnnulmentId, BudgetId, Marker, MarkerKind, PersonKey,
+    PublishStep, Submission, SubmissionFingerprint, SubmissionId,
 };
 
 /// Version of the record layout. Other versions are rejected.
@@ -29,6 +29,15 @@ pub struct RecordStamp {
     /// No client has chosen the id, so that no client repeats it.
     pub generated_id: bool,
     /// The publish step of the budget's frozen rules, so that the fold needs no definition.
+    pub publish_step: PublishStep,
+}
+
+/// What the record of an annulment says besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnnulmentStamp {
+    /// Time of the append, in milliseconds since 1970.
+    pub appended_at_ms: u64,
+    /// The publish step of the budget's frozen rules, as in [`RecordStamp`].
     pub publish_step: PublishStep,
 }
 
@@ -73,6 +82,29 @@ impl RecordEncoder {
             MarkerKind::Reopen => proto::MarkerKind::Reopen,
         };
         wire.marker = Some(proto::Marker { kind: kind.into(), revision: marker.revision });
+        wire.encode_to_vec()
+    }
+
+    /// Encodes that an administrator annuls or restores a person. The record key is the person key.
+    pub fn encode_annulment(
+        &mut self,
+        budget: &BudgetId,
+        id: AnnulmentId,
+        action: AnnulmentAction,
+        stamp: AnnulmentStamp,
+    ) -> Vec<u8> {
+        let wire = &mut self.wire;
+        wire.clear();
+        wire.version = RECORD_VERSION;
+        wire.budget.push_str(budget.as_str());
+        wire.submission_id.extend_from_slice(id.0.as_bytes());
+        wire.accepted_at_ms = stamp.appended_at_ms;
+        wire.generated_id = true;
+        wire.publish_step = stamp.publish_step.to_proto();
+        wire.set_kind(match action {
+            AnnulmentAction::Annul => SubmissionKind::Annul,
+            AnnulmentAction::Restore => SubmissionKind::Restore,
+        });
         wire.encode_to_vec()
     }
 
@@ -124,6 +156,9 @@ pub enum RecordFault {
     /// The withdrawal has shares.
     #[error("a withdrawal with shares")]
     WithdrawalWithShares,
+    /// The annulment has shares, a marker, or an id that a client has chosen.
+    #[error("an invalid annulment")]
+    Annulment,
     /// The marker has no revision, an unknown kind, or the form of another submission.
     #[error("an invalid marker")]
     Marker,
@@ -151,9 +186,19 @@ pub struct RecordView<'a> {
     pub generated_id: bool,
     /// The publish step of the budget's rules.
     pub publish_step: PublishStep,
-    /// Set if the record is a marker of the budget, and no submission: the other fields are those of a withdrawal of
-    /// nobody.
-    pub marker: Option<Marker>,
+    /// What the record is. A record that is no submission has no shares.
+    pub kind: RecordKind,
+}
+
+/// What a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    /// A submission of the person: an allocation, or a withdrawal if there are no shares.
+    Submission,
+    /// A marker that closes or reopens the budget in its partition; the person is nobody.
+    Marker(Marker),
+    /// An administrator annuls or restores the person; the submission id is that of the annulment.
+    Annulment(AnnulmentAction),
 }
 
 impl RecordView<'_> {
@@ -188,18 +233,9 @@ impl RecordDecoder {
         if self.wire.accepted_at_ms >= MAX_ACCEPTED_AT_MS {
             return Err(RecordFault::Time(self.wire.accepted_at_ms));
         }
-        match SubmissionKind::try_from(self.wire.kind) {
-            Ok(SubmissionKind::Allocate) => check_shares(&self.wire.basis_points)?,
-            Ok(SubmissionKind::Withdraw) if self.wire.basis_points.is_empty() => {}
-            Ok(SubmissionKind::Withdraw) => return Err(RecordFault::WithdrawalWithShares),
-            _ => return Err(RecordFault::Kind(self.wire.kind)),
-        }
-        let marker = match &self.wire.marker {
-            Some(marker) => Some(self.check_marker(marker)?),
-            None => None,
-        };
+        let kind = self.check_kind()?;
         Ok(RecordView {
-            marker,
+            kind,
             budget: &self.wire.budget,
             person: PersonKey::from_bytes(person),
             submission_id: SubmissionId(id),
@@ -209,6 +245,33 @@ impl RecordDecoder {
             generated_id: self.wire.generated_id,
             publish_step: PublishStep::nearest(self.wire.publish_step.into()),
         })
+    }
+
+    fn check_kind(&self) -> Result<RecordKind, RecordFault> {
+        let has_shares = !self.wire.basis_points.is_empty();
+        let annulment = match SubmissionKind::try_from(self.wire.kind) {
+            Ok(SubmissionKind::Allocate) => {
+                check_shares(&self.wire.basis_points)?;
+                None
+            }
+            Ok(SubmissionKind::Withdraw) if has_shares => {
+                return Err(RecordFault::WithdrawalWithShares);
+            }
+            Ok(SubmissionKind::Withdraw) => None,
+            Ok(SubmissionKind::Annul) => Some(AnnulmentAction::Annul),
+            Ok(SubmissionKind::Restore) => Some(AnnulmentAction::Restore),
+            Ok(SubmissionKind::Unspecified) | Err(_) => {
+                return Err(RecordFault::Kind(self.wire.kind));
+            }
+        };
+        match (annulment, &self.wire.marker) {
+            (None, None) => Ok(RecordKind::Submission),
+            (None, Some(marker)) => self.check_marker(marker).map(RecordKind::Marker),
+            (Some(action), None) if self.wire.generated_id && !has_shares => {
+                Ok(RecordKind::Annulment(action))
+            }
+            (Some(_), _) => Err(RecordFault::Annulment),
+        }
     }
 
     fn check_marker(&self, marker: &proto::Marker) -> Result<Marker, RecordFault> {

@@ -49,6 +49,31 @@ fn a_record_with_a_generated_id_has_a_mark_that_earlier_releases_ignore() {
 }
 
 #[test]
+fn an_annulment_keeps_its_bytes_and_has_neither_shares_nor_a_marker() {
+    let budget = BudgetId::parse("taxes").unwrap();
+    let id = AnnulmentId(Uuid::from_u128(0x0198_0000_0000_7000_8000_0000_0000_0001));
+    let stamp =
+        AnnulmentStamp { appended_at_ms: 1_795_212_000_123, publish_step: PublishStep::default() };
+    let encode = |action| RecordEncoder::default().encode_annulment(&budget, id, action, stamp);
+    let (annul, restore) = (encode(AnnulmentAction::Annul), encode(AnnulmentAction::Restore));
+    let head = "08011205746178657\
+                31a100198000000007000800000000000000120fbf6e4d79f34";
+    assert_eq!(hex::encode(&annul), format!("{head}28033801"));
+    assert_eq!(hex::encode(&restore), format!("{head}28043801"));
+
+    let mut decoder = RecordDecoder::default();
+    let mut decode = |value: &[u8]| decoder.decode(&[7; 16], value).map(|view| view.kind);
+    assert_eq!(decode(&annul), Ok(RecordKind::Annulment(AnnulmentAction::Annul)));
+    assert_eq!(decode(&restore), Ok(RecordKind::Annulment(AnnulmentAction::Restore)));
+    let chosen_id = &annul[..annul.len() - 2];
+    let (shares, marker) = ("3202904e", "420408011001");
+    let with = |addition| [annul.clone(), hex::decode(addition).unwrap()].concat();
+    for invalid in [chosen_id, &with(shares), &with(marker)] {
+        assert_eq!(decode(invalid), Err(RecordFault::Annulment));
+    }
+}
+
+#[test]
 fn a_record_of_a_budget_with_a_publish_step_has_a_number_that_earlier_releases_ignore() {
     let mut encoder = RecordEncoder::default();
     let mut encode = |step| {

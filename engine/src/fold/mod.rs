@@ -25,7 +25,8 @@ use std::collections::BTreeMap;
 
 use schemas::{
     BudgetId, BudgetTotals, CategoryTotals, HistoryPoint, Offset, PartitionCount, PartitionId,
-    PersonKey, PersonRow, Position, RecordDecoder, RecordFault, RecordView, partition_for,
+    PersonKey, PersonRow, Position, RecordDecoder, RecordFault, RecordKind, RecordView,
+    partition_for,
 };
 use storage::log::Record;
 
@@ -420,7 +421,10 @@ impl BudgetState {
         mode: FoldMode,
         history_floor: &HistoryFloor,
     ) -> Result<FoldOutcome, InconsistentState> {
-        if let Some(marker) = view.marker {
+        if let RecordKind::Annulment(_) = view.kind {
+            return Ok(FoldOutcome::DeadLetter(RecordFault::Annulment.into()));
+        }
+        if let RecordKind::Marker(marker) = view.kind {
             // A replay has the state of the totals, which knows all markers that the totals contain.
             if mode == FoldMode::Live && self.totals.closing.fold(marker, offset) {
                 self.totals.position = offset.next();

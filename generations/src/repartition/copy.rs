@@ -15,7 +15,7 @@ use std::time::Duration;
 use runtime::clock::now_ms;
 use schemas::{
     BudgetId, Closing, LogRef, Marker, MarkerKind, PartitionCount, PartitionId, PersonKey,
-    Position, RecordDecoder, RecordEncoder, SubmissionId, partition_for,
+    Position, RecordDecoder, RecordEncoder, RecordKind, SubmissionId, partition_for,
 };
 use storage::log::kafka::{CopiedRecord, LogCopier};
 use storage::log::{AppendError, LogReader, ReadError, Record};
@@ -313,7 +313,7 @@ impl CopyFilter {
                 Err(_) => return count(&counts.rejected),
             },
         };
-        if let Some(marker) = view.marker {
+        if let RecordKind::Marker(marker) = view.kind {
             self.closings.entry(budget.clone()).or_default().fold(marker, record.offset);
             return count(&counts.markers);
         }

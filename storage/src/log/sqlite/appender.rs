@@ -3,7 +3,9 @@
 
 use runtime::clock::now_ms;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
-use schemas::{LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt, RecordDecoder};
+use schemas::{
+    LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt, RecordDecoder, RecordKind,
+};
 
 use super::closed_budgets::{self, ClosedBudgets};
 use super::{read_end, submission_index};
@@ -207,7 +209,7 @@ fn insert_records(
             let address = Receipt { log: LogNumber::FIRST, partition, offset };
             if let Some(submission) = &submission {
                 submission_index::insert(transaction, submission, address)?;
-                if let Some(marker) = submission.marker {
+                if let RecordKind::Marker(marker) = submission.kind {
                     let budget = submission.budget;
                     closed_budgets::write_marker(transaction, partition, budget, marker)?;
                     log.closed.note(partition, budget, marker);
@@ -223,7 +225,7 @@ fn are_markers(records: &[(PartitionId, NewRecord)]) -> bool {
     let mut decoder = RecordDecoder::default();
     records.iter().all(|(_, record)| {
         let decoded = decoder.decode(record.key.as_bytes(), &record.value);
-        decoded.is_ok_and(|record| record.marker.is_some())
+        decoded.is_ok_and(|record| matches!(record.kind, RecordKind::Marker(_)))
     })
 }
 
