@@ -1,7 +1,8 @@
--- Charges one request to several rate limits: to all of them if it is within all, else to none.
+-- Charges requests, one after the other, each to several rate limits: to all of them if it is within all, else to none.
 --
--- KEYS: one for each limit.
--- ARGV: for each limit five values: algorithm, limit, window in ms, burst, cost.
+-- KEYS: one for each limit of each request.
+-- ARGV: the number of quotas, and for each quota algorithm, limit, window in ms and burst; then for each request the number
+-- of its limits, and for each limit the index of its quota and the cost.
 -- Returns for each limit three integers: the wait in ms (0: within the limit, -1: never), the units that remain, and the
 -- milliseconds until all units are back.
 --
@@ -12,160 +13,155 @@
 local SLOTS = 10
 local EXPIRY_MARGIN_MS = 1000
 
-local clock = redis.call("TIME")
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+-- Each is called many times: a local is found faster than a field of a global.
+local ceil, floor, max = math.ceil, math.floor, math.max
+local format, match = string.format, string.match
 
-local function integers(text, count)
-    local numbers = {}
-    for word in string.gmatch(text or "", "%d+") do
-        numbers[#numbers + 1] = tonumber(word)
-    end
-    if #numbers ~= count then
-        return nil
-    end
-    return numbers
+local clock = redis.call("TIME")
+local now = clock[1] * 1000 + floor(clock[2] / 1000)
+
+local function decimals(count)
+    return "^(%d+)" .. string.rep(" (%d+)", count - 1) .. "$"
 end
 
--- Each algorithm: `load` advances a stored text to now; `wait`, `charge`, `remaining`, `reset` and `store` use that state.
+local PAIR = decimals(2)
+
+-- The rules of each algorithm: `load` advances a stored text to now; `wait`, `charge`, `remaining`, `reset` and `store` use
+-- that state.
 
 local bucket = {}
 
-function bucket.load(limit, text)
-    local numbers = integers(text, 2) or { 0, now }
-    local elapsed = math.max(0, now - numbers[2])
+function bucket.load(quota, text)
+    local spent, at = match(text, PAIR)
+    spent, at = tonumber(spent) or 0, tonumber(at) or now
+    local elapsed = max(0, now - at)
     -- A bucket that is full again needs no exact product.
-    local spent = elapsed > numbers[1] / limit.limit and 0 or math.max(0, numbers[1] - elapsed * limit.limit)
-    return { spent = spent, at = math.max(now, numbers[2]) }
+    spent = elapsed > spent / quota.limit and 0 or max(0, spent - elapsed * quota.limit)
+    return { spent = spent, at = max(now, at) }
 end
 
-function bucket.wait(limit, state)
-    local missing = state.spent + limit.cost * limit.window - limit.capacity * limit.window
+function bucket.wait(quota, state, cost)
+    local missing = state.spent + cost * quota.window - quota.capacity * quota.window
     if missing <= 0 then
         return 0
     end
-    return state.at - now + math.ceil(missing / limit.limit)
+    return state.at - now + ceil(missing / quota.limit)
 end
 
-function bucket.charge(limit, state)
-    state.spent = state.spent + limit.cost * limit.window
+function bucket.charge(quota, state, cost)
+    state.spent = state.spent + cost * quota.window
 end
 
-function bucket.remaining(limit, state)
-    return math.floor(math.max(0, limit.capacity * limit.window - state.spent) / limit.window)
+function bucket.remaining(quota, state)
+    return floor(max(0, quota.capacity * quota.window - state.spent) / quota.window)
 end
 
-function bucket.reset(limit, state)
+function bucket.reset(quota, state)
     if state.spent == 0 then
         return 0
     end
-    return state.at - now + math.ceil(state.spent / limit.limit)
+    return state.at - now + ceil(state.spent / quota.limit)
 end
 
 function bucket.store(state)
-    return string.format("%.0f %.0f", state.spent, state.at)
+    return format("%.0f %.0f", state.spent, state.at)
 end
 
 local fixed = {}
 
-function fixed.load(limit, text)
-    local current = now - now % limit.window
-    local numbers = integers(text, 2)
-    if not numbers or current > numbers[1] then
+function fixed.load(quota, text)
+    local current = now - now % quota.window
+    local start, count = match(text, PAIR)
+    start = tonumber(start)
+    if not start or current > start then
         return { start = current, count = 0 }
     end
-    return { start = numbers[1], count = numbers[2] }
+    return { start = start, count = tonumber(count) }
 end
 
-function fixed.wait(limit, state)
-    if state.count + limit.cost <= limit.capacity then
+function fixed.wait(quota, state, cost)
+    if state.count + cost <= quota.capacity then
         return 0
     end
-    return math.max(0, state.start + limit.window - now)
+    return max(0, state.start + quota.window - now)
 end
 
-function fixed.charge(limit, state)
-    state.count = state.count + limit.cost
+function fixed.charge(_, state, cost)
+    state.count = state.count + cost
 end
 
-function fixed.remaining(limit, state)
-    return math.max(0, limit.capacity - state.count)
+function fixed.remaining(quota, state)
+    return max(0, quota.capacity - state.count)
 end
 
-function fixed.reset(limit, state)
+function fixed.reset(quota, state)
     if state.count == 0 then
         return 0
     end
-    return math.max(0, state.start + limit.window - now)
+    return max(0, state.start + quota.window - now)
 end
 
 function fixed.store(state)
-    return string.format("%.0f %.0f", state.start, state.count)
+    return format("%.0f %.0f", state.start, state.count)
 end
 
--- `counts[1]` is the newest slot, as in the state of Rust.
+-- `counts[1]` is the newest slot, as in the state of Rust; `spent` is the sum of all.
+local SLIDING = decimals(SLOTS + 2)
+local SLIDING_FORMAT = "%.0f" .. string.rep(" %.0f", SLOTS + 1)
+
 local sliding = {}
 
-local function slot_ms(limit)
-    return math.ceil(limit.window / SLOTS)
-end
-
-local function spent(state)
-    local sum = 0
+function sliding.load(quota, text)
+    local slot_ms = ceil(quota.window / SLOTS)
+    local current = floor(now / slot_ms)
+    -- The number of the newest slot, and behind it the counts.
+    local stored = { match(text, SLIDING) }
+    local stored_newest = tonumber(stored[1])
+    local newest = max(current, stored_newest or 0)
+    local passed = stored_newest and newest - stored_newest or SLOTS + 1
+    local counts, spent = {}, 0
     for slot = 1, SLOTS + 1 do
-        sum = sum + state.counts[slot]
+        local count = slot > passed and tonumber(stored[slot - passed + 1]) or 0
+        counts[slot] = count
+        spent = spent + count
     end
-    return sum
+    return { newest = newest, counts = counts, spent = spent, slot_ms = slot_ms }
 end
 
-function sliding.load(limit, text)
-    local current = math.floor(now / slot_ms(limit))
-    local numbers = integers(text, SLOTS + 2)
-    local newest = math.max(current, numbers and numbers[1] or 0)
-    local state = { newest = newest, counts = {} }
-    local passed = numbers and newest - numbers[1] or SLOTS + 1
-    for slot = 1, SLOTS + 1 do
-        state.counts[slot] = slot > passed and numbers[slot - passed + 1] or 0
-    end
-    return state
-end
-
-function sliding.wait(limit, state)
-    local left = spent(state)
-    if left + limit.cost <= limit.capacity then
+function sliding.wait(quota, state, cost)
+    local left = state.spent
+    if left + cost <= quota.capacity then
         return 0
     end
     for passed = 1, SLOTS + 1 do
         left = left - state.counts[SLOTS + 2 - passed]
-        if left + limit.cost <= limit.capacity then
-            return math.max(0, (state.newest + passed) * slot_ms(limit) - now)
+        if left + cost <= quota.capacity then
+            return max(0, (state.newest + passed) * state.slot_ms - now)
         end
     end
-    return limit.window
+    return quota.window
 end
 
-function sliding.charge(limit, state)
-    state.counts[1] = state.counts[1] + limit.cost
+function sliding.charge(_, state, cost)
+    state.counts[1] = state.counts[1] + cost
+    state.spent = state.spent + cost
 end
 
-function sliding.remaining(limit, state)
-    return math.max(0, limit.capacity - spent(state))
+function sliding.remaining(quota, state)
+    return max(0, quota.capacity - state.spent)
 end
 
-function sliding.reset(limit, state)
+function sliding.reset(_, state)
     for slot = 1, SLOTS + 1 do
         if state.counts[slot] > 0 then
-            return math.max(0, (state.newest - (slot - 1) + SLOTS + 1) * slot_ms(limit) - now)
+            return max(0, (state.newest - (slot - 1) + SLOTS + 1) * state.slot_ms - now)
         end
     end
     return 0
 end
 
 function sliding.store(state)
-    local words = { string.format("%.0f", state.newest) }
-    for slot = 1, SLOTS + 1 do
-        words[slot + 1] = string.format("%.0f", state.counts[slot])
-    end
-    return table.concat(words, " ")
+    return format(SLIDING_FORMAT, state.newest, unpack(state.counts))
 end
 
 local ALGORITHMS = {
@@ -175,34 +171,56 @@ local ALGORITHMS = {
     ["sliding-window"] = { rules = sliding, capacity = function(limit, burst) return limit + burst end },
 }
 
-local limits = {}
-local within_all = true
-for index, key in ipairs(KEYS) do
-    local first = 5 * (index - 1)
-    local algorithm = ALGORITHMS[ARGV[first + 1]]
-    local limit = {
-        key = key,
-        rules = algorithm.rules,
-        limit = tonumber(ARGV[first + 2]),
-        window = tonumber(ARGV[first + 3]),
-        cost = tonumber(ARGV[first + 5]),
-    }
-    limit.capacity = algorithm.capacity(limit.limit, tonumber(ARGV[first + 4]))
-    limit.state = limit.rules.load(limit, redis.call("GET", key))
-    limit.wait = limit.cost > limit.capacity and -1 or limit.rules.wait(limit, limit.state)
-    within_all = within_all and limit.wait == 0
-    limits[index] = limit
+local arg = 0
+local function next_argument()
+    arg = arg + 1
+    return ARGV[arg]
 end
 
+local quotas = {}
+for index = 1, tonumber(next_argument()) do
+    local algorithm = ALGORITHMS[next_argument()]
+    local limit, window = tonumber(next_argument()), tonumber(next_argument())
+    local capacity = algorithm.capacity(limit, tonumber(next_argument()))
+    quotas[index] = { rules = algorithm.rules, limit = limit, window = window, capacity = capacity }
+end
+
+local texts = redis.call("MGET", unpack(KEYS))
+-- By key, since several requests may be charged to one: the state, and the quota if the state has changed.
+local states, changed = {}, {}
+
 local reply = {}
-for _, limit in ipairs(limits) do
-    if within_all and limit.cost > 0 then
-        limit.rules.charge(limit, limit.state)
-        local expiry = limit.rules.reset(limit, limit.state) + EXPIRY_MARGIN_MS
-        redis.call("SET", limit.key, limit.rules.store(limit.state), "PX", string.format("%.0f", expiry))
+local first = 1
+while first <= #KEYS do
+    local last = first + tonumber(next_argument()) - 1
+    local limits, costs = {}, {}
+    local within_all = true
+    for index = first, last do
+        local key, quota, cost = KEYS[index], quotas[tonumber(next_argument())], tonumber(next_argument())
+        -- A missing value is `false`.
+        local state = states[key] or quota.rules.load(quota, texts[index] or "")
+        states[key] = state
+        local wait = cost > quota.capacity and -1 or quota.rules.wait(quota, state, cost)
+        within_all = within_all and wait == 0
+        limits[index], costs[index] = quota, cost
+        reply[3 * index - 2] = wait
     end
-    reply[#reply + 1] = limit.wait
-    reply[#reply + 1] = limit.rules.remaining(limit, limit.state)
-    reply[#reply + 1] = limit.rules.reset(limit, limit.state)
+    for index = first, last do
+        local key, quota, cost = KEYS[index], limits[index], costs[index]
+        local state = states[key]
+        if within_all and cost > 0 then
+            quota.rules.charge(quota, state, cost)
+            changed[key] = quota
+        end
+        reply[3 * index - 1] = quota.rules.remaining(quota, state)
+        reply[3 * index] = quota.rules.reset(quota, state)
+    end
+    first = last + 1
+end
+
+for key, quota in pairs(changed) do
+    local state = states[key]
+    local expiry = quota.rules.reset(quota, state) + EXPIRY_MARGIN_MS
+    redis.call("SET", key, quota.rules.store(state), "PX", format("%.0f", expiry))
 end
 return reply

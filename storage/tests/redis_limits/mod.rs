@@ -23,7 +23,7 @@ use crate::wait::{TEST_TIMEOUT, until};
 const SEQUENCES: usize = 200;
 
 /// One sequence: several quotas, the time of the first request, and then pauses and costs.
-type Sequence = (Vec<Quota>, u64, Vec<(u64, Vec<u32>)>);
+type Sequence = (Vec<Quota>, u64, Vec<(u64, Vec<Vec<u32>>)>);
 
 fn sequences() -> impl Strategy<Value = Sequence> {
     let quota = (0..4_usize, 1..200_u32, 1_000..100_000_u64, 0..100_u32).prop_map(
@@ -34,14 +34,15 @@ fn sequences() -> impl Strategy<Value = Sequence> {
         },
     );
     let pause_ms = prop_oneof![Just(0), 0..100_u64, 0..20_000_u64, 0..1_000_000_u64];
-    let request = (pause_ms, prop::collection::vec(0..40_u32, 4));
-    let requests = prop::collection::vec(request, 1..40);
-    (prop::collection::vec(quota, 1..5), 1_700_000_000_000..1_900_000_000_000_u64, requests)
+    let costs = prop::collection::vec(0..40_u32, 4);
+    let call = (pause_ms, prop::collection::vec(costs, 1..4));
+    let calls = prop::collection::vec(call, 1..40);
+    (prop::collection::vec(quota, 1..5), 1_700_000_000_000..1_900_000_000_000_u64, calls)
 }
 
 /// The script with a clock that the test sets, and keys that do not expire by the server's own.
 fn script_with_clock() -> Script {
-    let (clock, expiry) = (r#"redis.call("TIME")"#, r#"string.format("%.0f", expiry)"#);
+    let (clock, expiry) = (r#"redis.call("TIME")"#, r#"format("%.0f", expiry)"#);
     assert!(LIMITS_SCRIPT.contains(clock) && LIMITS_SCRIPT.contains(expiry));
     let script = LIMITS_SCRIPT
         .replace(clock, r#"redis.call("MGET", "seconds", "microseconds")"#)
@@ -55,29 +56,38 @@ async fn connect(server: &Server) -> MultiplexedConnection {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_script_decides_as_the_quota_does() {
+async fn the_script_decides_each_request_of_a_call_as_the_quotas_do_one_after_the_other() {
     let server = Server::running().await;
     let mut redis = connect(&server).await;
     let script = script_with_clock();
     let mut runner = TestRunner::default();
     for sequence in 0..SEQUENCES {
-        let (quotas, start_ms, requests) = sequences().new_tree(&mut runner).unwrap().current();
+        let (quotas, start_ms, calls) = sequences().new_tree(&mut runner).unwrap().current();
         let mut states: Vec<State> =
             quotas.iter().map(|quota| State::fresh(quota, start_ms)).collect();
         let mut now_ms = start_ms;
-        for (pause_ms, costs) in requests {
+        for (pause_ms, requests) in calls {
             now_ms += pause_ms;
             let clock = [("seconds", now_ms / 1000), ("microseconds", now_ms % 1000 * 1000 + 999)];
             let () = redis.mset(&clock).await.unwrap();
             let mut call = script.prepare_invoke();
-            for (index, (quota, cost)) in quotas.iter().zip(&costs).enumerate() {
-                call.key(format!("{sequence}.{index}"));
+            call.arg(quotas.len());
+            for quota in &quotas {
                 call.arg(quota.algorithm().name()).arg(quota.limit()).arg(quota.window_ms());
-                call.arg(quota.burst()).arg(*cost);
+                call.arg(quota.burst());
+            }
+            for costs in &requests {
+                call.arg(quotas.len());
+                for (index, cost) in costs.iter().take(quotas.len()).enumerate() {
+                    call.key(format!("{sequence}.{index}")).arg(index + 1).arg(*cost);
+                }
             }
             let reply: Vec<i64> = call.invoke_async(&mut redis).await.unwrap();
-            let expected = decide(&quotas, &mut states, now_ms, &costs);
-            assert_eq!(reply, expected, "{quotas:?} {costs:?} at {now_ms}");
+            let expected: Vec<i64> = requests
+                .iter()
+                .flat_map(|costs| decide(&quotas, &mut states, now_ms, costs))
+                .collect();
+            assert_eq!(reply, expected, "{quotas:?} {requests:?} at {now_ms}");
         }
     }
 }
