@@ -1,14 +1,18 @@
-//! Confirming that the cache has the owned totals: one budget at a time, positions first, next to the flushes.
+//! Confirming that the cache has the owned totals: a few budgets at a time, positions first, next to the flushes.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use storage::cache::CacheError;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::pending_totals::PendingBudget;
 use super::{Publisher, RETRY_DELAY};
+
+/// Budgets that are confirmed at the same time. They share the round trips; a flush waits for so many comparisons at most.
+const MAX_CONCURRENT_CONFIRMATIONS: usize = 16;
 
 /// The budgets that are being confirmed. Those that the cache rejects wait for the next pass, so that they do not block
 /// the others.
@@ -62,15 +66,19 @@ impl Publisher {
         }
     }
 
-    /// Confirms the next budget of the pass, or of a new one if it is empty. Returns whether the pass goes on.
+    /// Confirms the next budgets of the pass, or of a new one if it is empty. Returns whether the pass goes on.
     async fn confirm_next(&self, pass: &mut Pass) -> bool {
         if pass.budgets.is_empty() {
             pass.budgets = self.lock().take_unconfirmed().into();
         }
-        let Some(totals) = pass.budgets.pop_front() else { return false };
-        if let Err(error) = self.confirm(&totals).await {
-            self.lock().restore_unconfirmed(totals);
-            pass.error.get_or_insert(error);
+        let count = pass.budgets.len().min(MAX_CONCURRENT_CONFIRMATIONS);
+        let next: Vec<PendingBudget> = pass.budgets.drain(..count).collect();
+        let outcomes = join_all(next.iter().map(|totals| self.confirm(totals))).await;
+        for (totals, outcome) in next.into_iter().zip(outcomes) {
+            if let Err(error) = outcome {
+                self.lock().restore_unconfirmed(totals);
+                pass.error.get_or_insert(error);
+            }
         }
         !pass.budgets.is_empty()
     }
