@@ -1,5 +1,6 @@
 //! Writes millions of records directly to the topic.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -67,6 +68,31 @@ fn send(producer: &BaseProducer, topic: &str, (partition, key, value): &RawRecor
         record = back;
     }
     Ok(())
+}
+
+/// Writes one record after the other with one producer, as people who go on submitting, until `stop` is set. Returns the
+/// number after the last record.
+///
+/// # Errors
+/// When Kafka rejects a record.
+pub fn write_until(
+    kafka: &Kafka,
+    topic: &str,
+    first: u64,
+    people: u64,
+    pause: Duration,
+    stop: &AtomicBool,
+) -> Result<u64> {
+    let producer: BaseProducer = kafka.client().set("linger.ms", "0").create()?;
+    let mut next = first;
+    while !stop.load(Ordering::Relaxed) {
+        send(&producer, topic, &record(next, people, 1))?;
+        next += 1;
+        producer.poll(pause);
+        std::thread::sleep(pause);
+    }
+    producer.flush(Duration::from_secs(120)).context("not everything was acknowledged")?;
+    Ok(next)
 }
 
 /// Measures a plain idempotent producer that writes these records in a loop: acknowledged records per second.

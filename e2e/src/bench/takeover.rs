@@ -1,14 +1,17 @@
 //! The takeover time of a partition whose owner is killed: from when the new owner begins to read people to its
 //! first new record.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::catch_up::{empty_stack, wait_for_person_rows};
 use super::limits::TAKE_OVER_S;
-use super::records::fill;
+use super::records::{fill, write_until};
 use super::report::{Row, log_progress, thousands};
 use crate::stack::Stack;
 use crate::wait::eventually;
@@ -16,6 +19,10 @@ use crate::wait::eventually;
 const PEOPLE: u64 = 500_000;
 const UNWRITTEN_ROWS: u64 = 20_000;
 const ROUNDS: usize = 3;
+/// Between two records that are written all the time: the resolution of the figure.
+const WRITE_PAUSE: Duration = Duration::from_millis(10);
+/// The message of the log line that an owner writes once.
+const FIRST_RECORD: &str = "first new record since the claim";
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// The session timeout of the stack's processors, the default.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
@@ -80,26 +87,36 @@ async fn takeover(stack: &mut Stack, next: &mut u64) -> Result<(f64, f64)> {
     *next += UNWRITTEN_ROWS;
 
     log_progress("killing the owner");
-    let killed = Instant::now();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let (kafka, topic, first) = (stack.kafka.clone(), stack.topic.clone(), *next);
+        let stop = Arc::clone(&stop);
+        tokio::task::spawn_blocking(move || {
+            write_until(&kafka, &topic, first, PEOPLE, WRITE_PAUSE, &stop)
+        })
+    };
+    let killed_at = Timestamp::now();
     stack.processors.remove(owner).process.kill()?;
-    let claim_to_record = eventually("the new owner folds a new record", TIMEOUT, async || {
-        fill(&stack.kafka, &stack.topic, 1, *next..*next + 1, PEOPLE).await?;
-        *next += 1;
+    let first_record = eventually("the new owner folds a new record", TIMEOUT, async || {
         first_record_after_claim(stack)
     })
-    .await?;
-    let since_kill = killed.elapsed().as_secs_f64();
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    *next = writer.await??;
+    let (folded_at, since_claim) = first_record?;
     stack.wait_until_caught_up(TIMEOUT).await?;
-    Ok((claim_to_record, since_kill))
+    Ok((since_claim, folded_at.duration_since(killed_at).as_secs_f64()))
 }
 
-/// Reads the seconds from the new owner's log.
-fn first_record_after_claim(stack: &Stack) -> Result<f64> {
+/// Reads from the new owner's log when it has folded the first new record, and how many seconds after its claim.
+fn first_record_after_claim(stack: &Stack) -> Result<(Timestamp, f64)> {
     let log = stack.processors[0].process.log()?;
     let line = log
         .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .find(|line| line["message"] == "first new record since the claim")
+        .filter(|line| line.contains(FIRST_RECORD))
+        .find_map(|line| serde_json::from_str::<Value>(line).ok())
         .context("the new owner has not logged a record yet")?;
-    Ok(line["elapsed_ms"].as_f64().context("no elapsed_ms")? / 1_000.0)
+    let folded_at = line["timestamp"].as_str().context("no timestamp")?.parse()?;
+    let elapsed_ms = line["elapsed_ms"].as_f64().context("no elapsed_ms")?;
+    Ok((folded_at, elapsed_ms / 1_000.0))
 }
