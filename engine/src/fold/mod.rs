@@ -9,12 +9,14 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `budget` | one budget in one partition |
 //! | `history` | the history points that records complete |
 //! | `people` | every person's current shares, in compact memory |
 //! | `packed` | the bit layout of an offset and shares |
 //! | `shares` | one person's shares while a record is folded |
 //! | `sums` | adding shares to a budget's totals and subtracting them |
 
+mod budget;
 mod history;
 mod packed;
 mod people;
@@ -24,17 +26,13 @@ mod sums;
 use std::collections::BTreeMap;
 
 use schemas::{
-    BudgetId, BudgetTotals, CategoryTotals, HistoryPoint, Offset, PartitionCount, PartitionId,
-    PersonKey, PersonRow, Position, RecordDecoder, RecordFault, RecordKind, RecordView,
-    partition_for,
+    BudgetId, BudgetTotals, HistoryPoint, Offset, PartitionCount, PartitionId, PersonKey,
+    PersonRow, Position, RecordDecoder, RecordFault, RecordView, partition_for,
 };
 use storage::log::Record;
 
-use history::HistoryBuffer;
+use budget::BudgetState;
 pub use history::HistoryFloor;
-use people::{PersonEntry, PersonSlot, PersonStates};
-use shares::Shares;
-use sums::ShareSums;
 
 /// What folding a record did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,16 +101,6 @@ pub enum FoldMode {
     Live,
     /// Person states only: a takeover replays a record that the totals already contain.
     Replay,
-}
-
-/// One budget in one partition.
-#[derive(Debug)]
-struct BudgetState {
-    id: BudgetId,
-    totals: BudgetTotals,
-    people: PersonStates,
-    changed: bool,
-    history: HistoryBuffer,
 }
 
 /// A partition's state: a function of a prefix of its log.
@@ -283,9 +271,7 @@ impl PartitionState {
     fn add_budget(&mut self, id: BudgetId, totals: BudgetTotals) -> usize {
         let index = self.budgets.len();
         self.by_id.insert(id.clone(), index);
-        let people = PersonStates::new(totals.categories.len());
-        let history = HistoryBuffer::default();
-        self.budgets.push(BudgetState { id, totals, people, changed: false, history });
+        self.budgets.push(BudgetState::new(id, totals));
         index
     }
 
@@ -411,146 +397,6 @@ pub struct RowScan {
     people: Vec<usize>,
     budget: usize,
     slot: usize,
-}
-
-impl BudgetState {
-    fn fold(
-        &mut self,
-        view: RecordView<'_>,
-        offset: Offset,
-        mode: FoldMode,
-        history_floor: &HistoryFloor,
-    ) -> Result<FoldOutcome, InconsistentState> {
-        if let RecordKind::Annulment(_) = view.kind {
-            return Ok(FoldOutcome::DeadLetter(RecordFault::Annulment.into()));
-        }
-        if let RecordKind::Marker(marker) = view.kind {
-            // A replay has the state of the totals, which knows all markers that the totals contain.
-            if mode == FoldMode::Live && self.totals.closing.fold(marker, offset) {
-                self.totals.position = offset.next();
-                self.changed = true;
-                if self.totals.closing.is_closed() {
-                    self.totals.show_all();
-                }
-            }
-            return Ok(FoldOutcome::Applied);
-        }
-        if self.totals.closing.is_late(offset) {
-            return Ok(FoldOutcome::Late);
-        }
-        let categories = view.basis_points.len();
-        if categories > 0 && !self.fits_categories(categories) {
-            let expected = self.people.categories();
-            return Ok(FoldOutcome::DeadLetter(DeadLetterReason::Categories {
-                expected,
-                found: categories,
-            }));
-        }
-        if mode == FoldMode::Live {
-            // Before the record changes the totals.
-            self.history.complete(&self.totals, view.accepted_at_ms, history_floor);
-        }
-        let is_first = self.totals.categories.is_empty();
-        if categories > 0 {
-            self.fix_categories(categories);
-        }
-        let outcome = self.fold_person(view, offset, mode, is_first)?;
-        if mode == FoldMode::Live {
-            self.totals.position = offset.next();
-            self.totals.updated_at_ms = self.totals.updated_at_ms.max(view.accepted_at_ms);
-            self.changed = true;
-        }
-        Ok(outcome)
-    }
-
-    /// An upper bound of the stored size.
-    fn stored_bytes(&self) -> usize {
-        const ROW_BYTES: usize = 256;
-        const CLOSING_BYTES: usize = 10;
-        ROW_BYTES
-            + categories_bytes(self.totals.categories.len(), self.totals.people)
-            + self.totals.closing.changes().len() * CLOSING_BYTES
-            + self.pending_bytes()
-    }
-
-    /// An upper bound of the stored size of what is pending.
-    fn pending_bytes(&self) -> usize {
-        const HEAD_BYTES: usize = 64;
-        self.totals.pending.as_ref().map_or(0, |pending| {
-            HEAD_BYTES
-                + categories_bytes(pending.categories(), pending.people())
-                + size_of_val(pending.changed_people())
-        })
-    }
-
-    fn recount(&self) -> BudgetTotals {
-        let categories = vec![CategoryTotals::default(); self.people.categories()];
-        let mut totals = BudgetTotals { categories, ..BudgetTotals::default() };
-        for shares in self.people.shares() {
-            totals.add(&shares);
-        }
-        totals
-    }
-
-    /// Checks the number of categories, which the budget's first allocation fixes.
-    fn fits_categories(&self, categories: usize) -> bool {
-        [0, categories].contains(&self.people.categories())
-    }
-
-    /// Fixes the number of categories at the first allocation.
-    fn fix_categories(&mut self, categories: usize) {
-        if self.people.categories() == 0 {
-            self.people.set_categories(categories);
-            self.totals.categories = vec![CategoryTotals::default(); categories];
-        }
-    }
-
-    fn fold_person(
-        &mut self,
-        view: RecordView<'_>,
-        offset: Offset,
-        mode: FoldMode,
-        is_first: bool,
-    ) -> Result<FoldOutcome, InconsistentState> {
-        let new = Shares::from_basis_points(view.basis_points);
-        if view.generated_id && !new.counts() && !self.people.contains(&view.person) {
-            return Ok(FoldOutcome::Applied);
-        }
-        let mut slot: PersonSlot<'_> = match self.people.find_or_insert(&view.person) {
-            PersonEntry::New(slot) => slot,
-            PersonEntry::Existing(slot) if slot.offset() >= offset => {
-                return Ok(FoldOutcome::Applied);
-            }
-            PersonEntry::Existing(slot) if slot.has_recent(view.submission) => {
-                return Ok(FoldOutcome::Duplicate);
-            }
-            PersonEntry::Existing(slot) => slot,
-        };
-        let old = slot.replace(&new, offset, view.submission);
-        if mode == FoldMode::Replay {
-            return Ok(FoldOutcome::Applied);
-        }
-        let has_step = !self.totals.publish_step.max(view.publish_step).is_one();
-        if has_step && old != new {
-            self.totals.hold_back(&view.person, view.publish_step, is_first);
-        }
-        if !self.totals.replace(&old, &new) {
-            let budget = self.id.clone();
-            return Err(InconsistentState::SharesNotInTotals { budget, offset });
-        }
-        if has_step {
-            self.totals.show_if_step_is_complete();
-        }
-        Ok(FoldOutcome::Applied)
-    }
-}
-
-/// An upper bound of the stored size of categories: a sum and 101 counts each, of which each count is a varint.
-fn categories_bytes(categories: usize, people: u64) -> usize {
-    const SUM_BYTES: usize = 12;
-    let bits = u64::BITS - (people + 1).leading_zeros();
-    let count_bytes = bits.div_ceil(7) as usize;
-    categories * (SUM_BYTES + 101 * count_bytes)
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use schemas::{
-    Action, Allocation, PersonKey, Position, RECENT_SUBMISSIONS, RecordEncoder, Submission,
-    SubmissionId, encode_record,
+    Action, Allocation, CategoryTotals, PersonKey, Position, RECENT_SUBMISSIONS, RecordEncoder,
+    Submission, SubmissionId, encode_record,
 };
 use uuid::Uuid;
 
+use super::people::{PersonEntry, PersonStates};
 use super::*;
 
 const CATEGORIES: usize = 3;
