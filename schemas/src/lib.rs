@@ -69,7 +69,9 @@ pub use record::{
     AnnulmentStamp, RECORD_VERSION, RecordDecoder, RecordEncoder, RecordFault, RecordKind,
     RecordStamp, RecordView, encode_record, record_fingerprint,
 };
-pub use registry::{Building, FOLD_VERSION, GenerationRecord, GenerationRegistry, Seal};
+pub use registry::{
+    ANNULMENT_FOLD_VERSION, Building, FOLD_VERSION, GenerationRecord, GenerationRegistry, Seal,
+};
 pub use report::{PartitionReport, TotalsComparison};
 pub use revoked_codes::{CodeValidity, MAX_REVOKED_RANGES, RevokedCodes, StoredRevocations};
 pub use row::{

@@ -7,11 +7,21 @@ use crate::job::JobId;
 use crate::stored::{self, StoredDocument};
 use crate::{Generation, LogRef, Term};
 
-/// Version of the fold: which totals follow from a log. Incremented by a release whose fold derives other totals.
-pub const FOLD_VERSION: u32 = FIRST_FOLD_VERSION;
+/// Newest version of the fold that this release has: which totals follow from a log.
+///
+/// Incremented by a release whose fold derives other totals. A generation has the lowest version that derives its
+/// totals, so that an earlier release goes on folding it until it cannot.
+pub const FOLD_VERSION: u32 = ANNULMENT_FOLD_VERSION;
+
+/// First version of the fold that knows annulments. Earlier ones reject their records.
+pub const ANNULMENT_FOLD_VERSION: u32 = 2;
 
 /// Version of generations that earlier releases recorded without one.
 const FIRST_FOLD_VERSION: u32 = 1;
+
+/// Required of readers of a registry that has a generation with annulments. A running processor of an earlier release
+/// stops when it reads the requirement, where it would only report a version of the fold that is not its own.
+const REQUIRES_ANNULMENT: &str = "annulment";
 
 fn first_fold_version() -> u32 {
     FIRST_FOLD_VERSION
@@ -28,15 +38,20 @@ pub struct GenerationRecord {
     pub generation: Generation,
     /// The log that the generation is derived from.
     pub log: LogRef,
-    /// The [`FOLD_VERSION`] of the processors that fold the generation.
+    /// The lowest version of the fold that derives the generation's totals; at most [`FOLD_VERSION`].
     #[serde(default = "first_fold_version", skip_serializing_if = "is_first_fold_version")]
     pub fold_version: u32,
 }
 
 impl GenerationRecord {
-    /// Creates the record of a generation that this release folds.
+    /// Creates the record of a generation that every release folds.
     pub fn new(generation: Generation, log: LogRef) -> Self {
-        Self { generation, log, fold_version: FOLD_VERSION }
+        Self { generation, log, fold_version: FIRST_FOLD_VERSION }
+    }
+
+    /// Raises the version of the fold to `version`; a later one stays.
+    pub fn require_fold_version(&mut self, version: u32) {
+        self.fold_version = self.fold_version.max(version);
     }
 }
 
@@ -141,34 +156,51 @@ impl GenerationRegistry {
         self.building.iter().map(|building| &building.record).chain(&self.previous)
     }
 
-    /// Checks that this release folds the active generation and the shadows as the release that began them.
+    /// Generations that are folded: the active one and the shadows.
+    fn folded(&self) -> impl Iterator<Item = &GenerationRecord> {
+        std::iter::once(&self.active).chain(self.shadows())
+    }
+
+    /// Checks that this release has the versions of the fold that the active generation and the shadows need.
     ///
     /// # Errors
-    /// When another version of the fold began one of them: a description.
+    /// When one of them needs a newer version: a description.
     pub fn check_fold_version(&self) -> Result<(), String> {
-        let all = std::iter::once(&self.active).chain(self.shadows());
-        let other = all.into_iter().find(|record| record.fold_version != FOLD_VERSION);
-        other.map_or(Ok(()), |GenerationRecord { generation, fold_version, .. }| {
+        let newer = self.folded().find(|record| record.fold_version > FOLD_VERSION);
+        newer.map_or(Ok(()), |GenerationRecord { generation, fold_version, .. }| {
             Err(format!(
-                "generation {generation} is folded by version {fold_version} of the fold, and this release has version \
-                 {FOLD_VERSION}: run a release with version {fold_version}, or delete everything in the store: it is \
-                 derived from the log again"
+                "generation {generation} needs version {fold_version} of the fold, and this release has version \
+                 {FOLD_VERSION}: run a newer release"
             ))
         })
     }
 
     /// Encodes the registry for its store row.
     pub fn to_json(&self) -> String {
+        let needs_annulment =
+            self.folded().any(|record| record.fold_version >= ANNULMENT_FOLD_VERSION);
+        let requires = if needs_annulment { vec![REQUIRES_ANNULMENT] } else { Vec::new() };
         // Only numbers, strings and lists under string keys: serialization cannot fail.
-        serde_json::to_string(self).unwrap_or_default()
+        serde_json::to_string(&RegistryRow { requires, registry: self }).unwrap_or_default()
     }
 
     /// Decodes what [`GenerationRegistry::to_json`] wrote; `None` if the text is damaged, or has a value that only a
     /// newer release knows.
     pub fn from_json(text: &str) -> Option<Self> {
-        let StoredDocument { value, not_understood } = stored::read(text.as_bytes()).ok()?;
+        let read = stored::read_knowing(text.as_bytes(), &[REQUIRES_ANNULMENT]).ok()?;
+        let StoredDocument { value, not_understood } = read;
         Some(Self { not_understood, ..value })
     }
+}
+
+/// A registry as its store row has it.
+#[derive(Serialize)]
+struct RegistryRow<'a> {
+    /// What a release must know before it uses the registry.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    requires: Vec<&'a str>,
+    #[serde(flatten)]
+    registry: &'a GenerationRegistry,
 }
 
 #[cfg(test)]
@@ -213,19 +245,37 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_of_another_fold_is_refused_and_one_without_a_version_is_of_the_first() {
+    fn a_generation_of_a_newer_fold_is_refused_and_one_without_a_version_is_of_the_first() {
         let partitions = PartitionCount::new(12).unwrap();
         let registry = GenerationRegistry::first(LogRef::first("submissions", partitions));
+        let needing = |version| {
+            let mut active = registry.active.clone();
+            active.require_fold_version(version);
+            GenerationRegistry { active, ..registry.clone() }
+        };
         // Earlier releases read and write the same bytes.
         assert!(!registry.to_json().contains("fold_version"));
-        assert_eq!(registry.check_fold_version(), Ok(()));
-        let active = GenerationRecord { fold_version: 2, ..registry.active.clone() };
-        let newer = GenerationRegistry { active, ..registry.clone() };
+        for version in [1, FOLD_VERSION] {
+            assert_eq!(needing(version).check_fold_version(), Ok(()));
+        }
+        let newer = needing(FOLD_VERSION + 1);
         assert_eq!(GenerationRegistry::from_json(&newer.to_json()), Some(newer.clone()));
         let previous = Some(newer.active.clone());
         for other in [newer, GenerationRegistry { previous, ..registry }] {
             let refusal = other.check_fold_version().unwrap_err();
-            assert!(refusal.starts_with("generation 1 is folded by version 2"), "{refusal}");
+            assert!(refusal.starts_with("generation 1 needs version 3"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn a_registry_with_annulments_is_unreadable_to_releases_that_do_not_know_them() {
+        let partitions = PartitionCount::new(12).unwrap();
+        let mut registry = GenerationRegistry::first(LogRef::first("submissions", partitions));
+        assert!(!registry.to_json().contains("requires"));
+        registry.active.require_fold_version(ANNULMENT_FOLD_VERSION);
+        let json = registry.to_json();
+        assert_eq!(GenerationRegistry::from_json(&json), Some(registry));
+        let refused = stored::read::<GenerationRegistry>(json.as_bytes()).unwrap_err();
+        assert_eq!(refused, r#"only a release that knows ["annulment"] can use it"#);
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Names what a release must understand before it uses the document. This release knows no such name.
+/// Names what a release must understand before it uses the document.
 const REQUIRES: &str = "requires";
 
 /// A stored document, and what this release does not understand of it.
@@ -22,12 +22,23 @@ pub(crate) struct StoredDocument<T> {
     pub not_understood: Vec<String>,
 }
 
-/// Reads a document.
+/// Reads a document of which nothing is required.
 ///
 /// # Errors
 /// When it is damaged, or can only be used by a newer release: a description.
 pub(crate) fn read<T: Serialize + DeserializeOwned>(
     json: &[u8],
+) -> Result<StoredDocument<T>, String> {
+    read_knowing(json, &[])
+}
+
+/// Reads a document that may require the additions in `known`.
+///
+/// # Errors
+/// When it is damaged, or can only be used by a newer release: a description.
+pub(crate) fn read_knowing<T: Serialize + DeserializeOwned>(
+    json: &[u8],
+    known: &[&str],
 ) -> Result<StoredDocument<T>, String> {
     let value: T = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     // What the value writes again is what was understood.
@@ -35,12 +46,23 @@ pub(crate) fn read<T: Serialize + DeserializeOwned>(
     let mut document: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     let Some(members) = document.as_object_mut() else { return Err("it is no object".to_owned()) };
     let required = members.remove(REQUIRES);
-    if let Some(required) = required.filter(|it| !it.is_null() && *it != Value::Array(Vec::new())) {
+    if let Some(required) = required.filter(|required| !is_known(required, known)) {
         return Err(format!("only a release that knows {required} can use it"));
     }
     let mut not_understood = Vec::new();
     list_unknown("", &document, &understood, &mut not_understood);
     Ok(StoredDocument { value, not_understood })
+}
+
+/// Whether everything that a document requires is in `known`.
+fn is_known(required: &Value, known: &[&str]) -> bool {
+    match required {
+        Value::Null => true,
+        Value::Array(names) => {
+            names.iter().all(|name| name.as_str().is_some_and(|name| known.contains(&name)))
+        }
+        _ => false,
+    }
 }
 
 /// Lists the members of `document` that `understood` lacks. An unknown `null` says nothing and is no member.
@@ -108,6 +130,14 @@ mod tests {
         ] {
             assert_eq!(not_understood(json), [""; 0], "{json}");
         }
+    }
+
+    #[test]
+    fn a_document_that_requires_known_additions_alone_is_read() {
+        let read = |json: &str| read_knowing::<Outer>(json.as_bytes(), &["weights", "colours"]);
+        let known = read(r#"{"name":"a","requires":["weights"]}"#).unwrap();
+        assert_eq!(known.not_understood, [""; 0]);
+        assert!(read(r#"{"name":"a","requires":["weights","sounds"]}"#).is_err());
     }
 
     #[test]

@@ -8,11 +8,13 @@
 //! |---|---|
 //! | `transitions` | the state machine: which registry may follow which |
 //! | `update` | the conditional write of the row |
+//! | `fold_version` | raising the version of the fold that the generations need |
 //! | `retired` | deleting the data of retired generations |
 //! | `watch` | polling the row for one process |
 //! | `active_log` | checks of the active generation's log against configuration |
 
 mod active_log;
+mod fold_version;
 mod retired;
 #[cfg(test)]
 mod tests;
@@ -21,10 +23,12 @@ mod update;
 mod watch;
 
 pub use active_log::{active_log, check_configured_log, require_active_log};
+pub use fold_version::require_fold_version;
 pub use retired::delete_retired;
 pub use transitions::{
     TransitionRefused, begin, begin_for_job, begin_on_new_log, cancel, cancel_on_new_log,
-    remove_retired, retire, roll_back, seal, switch_active, switch_to_new_log, unseal,
+    raise_fold_version, remove_retired, retire, roll_back, seal, switch_active, switch_to_new_log,
+    unseal,
 };
 pub use update::{RegistryUpdateError, load_or_create, update_registry};
 pub use watch::watch_registry;

@@ -117,7 +117,9 @@ fn begin_on(
     if let Some(previous) = &registry.previous {
         return Err(TransitionRefused::PreviousKept(previous.generation));
     }
-    let record = GenerationRecord::new(registry.next, log);
+    let mut record = GenerationRecord::new(registry.next, log);
+    // What the active log holds, a copy of it holds too.
+    record.require_fold_version(registry.active.fold_version);
     let mut next = successor(registry);
     next.next = Generation(registry.next.0 + 1);
     next.building = Some(Building { record, dry_run, begun_at_ms, job: None, seal: Seal::Open });
@@ -294,6 +296,16 @@ fn previous(
 pub fn remove_retired(registry: &GenerationRegistry, generation: Generation) -> GenerationRegistry {
     let mut next = successor(registry);
     next.retired.retain(|record| record.generation != generation);
+    next
+}
+
+/// Raises the version of the fold that the active generation and the shadows need; a later version stays.
+pub fn raise_fold_version(registry: &GenerationRegistry, version: u32) -> GenerationRegistry {
+    let mut next = successor(registry);
+    let building = next.building.iter_mut().map(|building| &mut building.record);
+    for record in std::iter::once(&mut next.active).chain(building).chain(&mut next.previous) {
+        record.require_fold_version(version);
+    }
     next
 }
 

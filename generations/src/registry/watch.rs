@@ -14,8 +14,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Keeps `registry` up to date until `stop` is cancelled. Its revision never decreases.
 ///
 /// # Errors
-/// When the registry is unreadable: damaged, or in a mode that only a newer release knows. The process must stop then,
-/// since the known registry may say nothing about which generation it should fold.
+/// When the registry is unreadable: damaged, or in a mode that only a newer release knows; or when a generation needs a
+/// newer version of the fold. The process must stop then, since it may not know which generation it should fold, or how.
 pub async fn watch_registry(
     store: Arc<dyn Store>,
     registry: watch::Sender<GenerationRegistry>,
@@ -26,10 +26,7 @@ pub async fn watch_registry(
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         match store.registry().await {
             Ok(Some(read)) => {
-                if let Err(reason) = read.check_fold_version() {
-                    tracing::error!(reason, "generation registry of another release, not followed");
-                    continue;
-                }
+                read.check_fold_version().map_err(StoreError::Corrupt)?;
                 // Reads are not linearizable: a later read may return an older revision.
                 registry.send_if_modified(|latest| {
                     let newer = read.revision > latest.revision;

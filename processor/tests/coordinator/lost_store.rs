@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use generations::registry::{begin_on_new_log, update_registry};
 use processor::{StartError, first_registry};
 use schemas::{
-    Generation, GenerationRecord, GenerationRegistry, LogNumber, LogRef, PartitionCount,
-    PartitionId,
+    FOLD_VERSION, Generation, GenerationRecord, GenerationRegistry, LogNumber, LogRef,
+    PartitionCount, PartitionId,
 };
 use storage::control::{ActiveLog, DefinitionError};
 use storage::store::memory::MemoryStore;
@@ -127,10 +127,10 @@ async fn totals_of_a_store_older_than_the_active_log_do_not_prevent_a_first_regi
 }
 
 #[tokio::test]
-async fn totals_of_another_version_of_the_fold_are_not_resumed() {
+async fn totals_of_a_newer_version_of_the_fold_are_not_resumed() {
     let (store, active_log) = (MemoryStore::new(), FakeActiveLog::new(true, None));
     let mut registry = GenerationRegistry::first(first_log());
-    registry.active = GenerationRecord { fold_version: 2, ..registry.active };
+    registry.active = GenerationRecord { fold_version: FOLD_VERSION + 1, ..registry.active };
     store.change_registry(&registry).await.unwrap();
     let refused = first_registry(&store, &active_log, &first_log()).await;
     assert!(matches!(refused, Err(StartError::FoldVersion(_))), "{refused:?}");
