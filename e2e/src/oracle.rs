@@ -1,5 +1,5 @@
 //! The expected totals, computed naively: the latest submission wins, a repeated id counts once, a submission behind a
-//! close marker does not count, and a record that is not a valid submission is a dead letter.
+//! close marker does not count, nor does a person who is annulled, and an invalid record is a dead letter.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::AddAssign;
@@ -9,7 +9,7 @@ use prost::Message;
 use serde_json::Value;
 
 use crate::kafka::LogRecord;
-use crate::record::{ALLOCATE, CLOSE, SubmissionRecord, WITHDRAW, partition_of};
+use crate::record::{ALLOCATE, ANNUL, CLOSE, RESTORE, SubmissionRecord, WITHDRAW, partition_of};
 
 /// One budget's totals.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,9 @@ pub struct Oracle {
     people: People,
     categories: BTreeMap<(u32, String), usize>,
     seen: HashSet<(String, Vec<u8>, Vec<u8>)>,
+    /// Everyone who has a row, by budget and person key. Nobody else can be annulled.
+    known: HashSet<(String, Vec<u8>)>,
+    annulled: HashSet<(String, Vec<u8>)>,
     /// The latest marker of each budget in each partition: its revision, and whether it closed the budget.
     markers: BTreeMap<(u32, String), (u64, bool)>,
     tallies: BTreeMap<u32, Tally>,
@@ -122,6 +125,9 @@ impl Oracle {
                     && shares.iter().map(|s| u64::from(*s)).sum::<u64>() == 10_000
             }
             WITHDRAW => shares.is_empty(),
+            ANNUL | RESTORE => {
+                shares.is_empty() && submission.generated_id && submission.marker.is_none()
+            }
             _ => false,
         };
         let valid_record = submission.version == 1
@@ -133,6 +139,18 @@ impl Oracle {
             return None;
         }
         let budget = submission.budget;
+        let person = (budget.clone(), record.key.clone());
+        match submission.kind {
+            ANNUL if self.known.contains(&person) => {
+                self.annulled.insert(person);
+                return Some(true);
+            }
+            ANNUL | RESTORE => {
+                self.annulled.remove(&person);
+                return Some(true);
+            }
+            _ => {}
+        }
         let latest = self.markers.entry((record.partition, budget.clone())).or_default();
         if let Some(marker) = submission.marker {
             if marker.revision > latest.0 {
@@ -153,6 +171,9 @@ impl Oracle {
         if !self.seen.insert((budget.clone(), record.key.clone(), submission.submission_id)) {
             return Some(false);
         }
+        if submission.kind == ALLOCATE || !submission.generated_id {
+            self.known.insert(person);
+        }
         let people = self.people.entry(budget).or_default();
         if submission.kind == ALLOCATE {
             people.insert(record.key.clone(), submission.basis_points);
@@ -166,8 +187,21 @@ impl Oracle {
     pub fn totals(&self, budget: &str, categories: usize) -> Totals {
         Totals::from_allocations(
             categories,
-            self.people.get(budget).into_iter().flat_map(HashMap::values),
+            self.counting(budget).map(|(_, allocation)| allocation),
         )
+    }
+
+    /// The latest allocations of the people of a budget who are not annulled.
+    fn counting(&self, budget: &str) -> impl Iterator<Item = (&Vec<u8>, &Vec<u32>)> {
+        let people = self.people.get(budget).into_iter().flatten();
+        let budget = budget.to_owned();
+        people.filter(move |(key, _)| !self.annulled.contains(&(budget.clone(), (*key).clone())))
+    }
+
+    /// The number of people of a budget who are annulled and would count otherwise.
+    pub fn annulled(&self, budget: &str) -> u64 {
+        let all = self.people.get(budget).map_or(0, HashMap::len);
+        (all - self.counting(budget).count()) as u64
     }
 
     /// The outcomes of a partition's records.
@@ -175,9 +209,10 @@ impl Oracle {
         self.tallies.get(&partition).copied().unwrap_or_default()
     }
 
-    /// The current allocation of each person of a budget, by person key.
+    /// The current allocation of each person who counts in a budget, by person key.
     pub fn people(&self, budget: &str) -> HashMap<Vec<u8>, Vec<u32>> {
-        self.people.get(budget).cloned().unwrap_or_default()
+        let counting = self.counting(budget);
+        counting.map(|(key, allocation)| (key.clone(), allocation.clone())).collect()
     }
 }
 

@@ -20,7 +20,7 @@ pub struct SubmissionRecord {
     /// Milliseconds since 1970.
     #[prost(uint64, tag = "4")]
     pub accepted_at_ms: u64,
-    /// 1 allocate, 2 withdraw.
+    /// 1 allocate, 2 withdraw, 3 annul, 4 restore.
     #[prost(int32, tag = "5")]
     pub kind: i32,
     /// Shares in the budget's order.
@@ -60,12 +60,19 @@ pub struct PersonState {
     /// Fingerprints of recent submission ids.
     #[prost(fixed64, repeated, tag = "4")]
     pub recent_submissions: Vec<u64>,
+    /// The shares do not count.
+    #[prost(bool, tag = "5")]
+    pub annulled: bool,
 }
 
 /// Record kind of an allocation.
 pub const ALLOCATE: i32 = 1;
 /// Record kind of a withdrawal.
 pub const WITHDRAW: i32 = 2;
+/// Record kind that annuls a person.
+pub const ANNUL: i32 = 3;
+/// Record kind that restores a person.
+pub const RESTORE: i32 = 4;
 
 /// Marker kind of a close marker.
 pub const CLOSE: i32 = 1;
@@ -80,6 +87,21 @@ pub fn allocation_record(budget: &str, submission: u128, basis_points: Vec<u32>)
         kind: ALLOCATE,
         basis_points,
         generated_id: false,
+        marker: None,
+    }
+    .encode_to_vec()
+}
+
+/// Encodes the record of an annulment, or of a restoration.
+pub fn annulment_record(budget: &str, annulment: u128, kind: i32) -> Vec<u8> {
+    SubmissionRecord {
+        version: 1,
+        budget: budget.to_owned(),
+        submission_id: annulment.to_be_bytes().to_vec(),
+        accepted_at_ms: 1_795_000_000_000,
+        kind,
+        basis_points: Vec::new(),
+        generated_id: true,
         marker: None,
     }
     .encode_to_vec()

@@ -77,6 +77,7 @@ export function makeResults(section, { data, words, announce, clockCorrection, l
   const steps = find("#steps", section);
   const final = find("#final") ?? people.insertAdjacentElement("beforebegin", make("p", { id: "final" }));
   setText(final, text("final_result"));
+  const annulled = find("#annulled") ?? people.insertAdjacentElement("afterend", make("p", { id: "annulled" }));
   const pauseArea = find("#pause-area") ?? asOfLine.insertAdjacentElement("afterend", make("p", { id: "pause-area" }));
   const freshness = make("span", { class: "freshness" });
   const pause = button(text("pause"), togglePause, { class: "quiet" });
@@ -130,9 +131,11 @@ export function makeResults(section, { data, words, announce, clockCorrection, l
     const shown = [people, asOfLine, pauseArea, table, aloud, ...findAll(".legend, .note, .distribution", section)];
     for (const node of shown) if (node) node.hidden = !numbers;
     final.hidden = !isFinal();
+    annulled.hidden = !numbers || !aggregate.annulled;
     if (steps) steps.hidden = aggregate?.final === true;
     if (!numbers) return;
     setText(people, text("people", { number: words.integer(aggregate.people) }));
+    if (aggregate.annulled) setText(annulled, text("annulled", { number: words.integer(aggregate.annulled) }));
     asOf.setAttribute("datetime", aggregate.updated_at);
     setText(asOf, text("as_of", { time: words.time(aggregate.updated_at) }));
     if (scaleTo === 0) rescale();

@@ -41,6 +41,8 @@ pub struct ShownResults {
     pub people: u64,
     /// Whether the budget has closed and everything is counted.
     pub is_final: bool,
+    /// Number of people who are annulled.
+    pub annulled: u64,
     /// When the newest submission was accepted; `None` before the first.
     pub updated_at: Option<Timestamp>,
     /// The results of each category, in the budget's order.

@@ -2,7 +2,8 @@
 --
 -- KEYS[1] partitions  a hash: partition number -> MessagePack of {term, position, people, updated_at_ms, numbers}, where
 --   `numbers` has for each category its basis points and its 101 counts, and is empty before the first submission; behind
---   the array the integer 1 if the budget is closed in the partition
+--   the array the integer 1 if the budget is closed in the partition, and the number of annulled people; zeros at the
+--   end are left out
 -- KEYS[2] aggregate   the sum of all partitions as JSON; written only if all partitions are present
 -- KEYS[3] people      number of people in the aggregate
 -- KEYS[4], KEYS[5]    copies of KEYS[2] and KEYS[3] for other programs, of the default budget only; never read here
@@ -27,7 +28,7 @@ local partition_count = tonumber(ARGV[6])
 
 -- Returns a partition's totals, or nil. Damaged totals count as absent: the owner publishes them again.
 local function unpack_part(packed)
-    local read, part, closed = pcall(cmsgpack.unpack, packed or "")
+    local read, part, closed, annulled = pcall(cmsgpack.unpack, packed or "")
     if not read or type(part) ~= "table" or #part ~= 5 or type(part[5]) ~= "table" then
         return nil
     end
@@ -37,6 +38,7 @@ local function unpack_part(packed)
         end
     end
     part.closed = closed == 1 and 1 or 0
+    part.annulled = type(annulled) == "number" and annulled or 0
     return part
 end
 
@@ -173,6 +175,7 @@ local function is_consistent(sum)
         basis_points = basis_points + numbers[first]
     end
     return basis_points == sum.people * BASIS_POINTS_PER_PERSON and sum.closed >= 0 and sum.closed <= partition_count
+        and sum.annulled >= 0
 end
 
 -- Returns the aggregate with the moved partitions replaced, or nil if it does not contain their former totals. Raises an
@@ -180,8 +183,8 @@ end
 local function moved_sum()
     local stored = cjson.decode(redis.call("GET", KEYS[2]))
     local sum = { positions = stored.positions, numbers = {}, people = stored.people, updated_at_ms = stored.updated_at_ms,
-        closed = stored.closed_partitions }
-    if type(sum.closed) ~= "number" then
+        closed = stored.closed_partitions, annulled = stored.annulled }
+    if type(sum.closed) ~= "number" or type(sum.annulled) ~= "number" then
         return nil -- an earlier release wrote it
     end
     local numbers, length = sum.numbers, 0
@@ -207,6 +210,7 @@ local function moved_sum()
         sum.positions[index] = to[2]
         sum.people = sum.people - from[3] + to[3]
         sum.closed = sum.closed - from.closed + to.closed
+        sum.annulled = sum.annulled - from.annulled + to.annulled
         sum.updated_at_ms = math.max(sum.updated_at_ms, to[4])
         add(numbers, from, -1)
         add(numbers, to, 1)
@@ -224,7 +228,7 @@ local function full_sum()
             return nil
         end
     end
-    local sum = { positions = {}, numbers = {}, people = 0, updated_at_ms = 0, closed = 0 }
+    local sum = { positions = {}, numbers = {}, people = 0, updated_at_ms = 0, closed = 0, annulled = 0 }
     for partition = 0, partition_count - 1 do
         local part = stored_part(partition)
         if not part then
@@ -236,6 +240,7 @@ local function full_sum()
         sum.positions[partition + 1] = part[2]
         sum.people = sum.people + part[3]
         sum.closed = sum.closed + part.closed
+        sum.annulled = sum.annulled + part.annulled
         sum.updated_at_ms = math.max(sum.updated_at_ms, part[4])
         add(sum.numbers, part, 1)
     end
@@ -271,6 +276,7 @@ local json = '{"term":' .. ARGV[3]
     .. ',"updated_at_ms":' .. string.format("%.14g", sum.updated_at_ms)
     .. ',"positions":[' .. table.concat(sum.positions, ",")
     .. '],"closed_partitions":' .. string.format("%.14g", sum.closed)
+    .. ',"annulled":' .. string.format("%.14g", sum.annulled)
     .. ',"categories":[' .. table.concat(categories, ",") .. "]}"
 for index = 2, #KEYS, 2 do
     redis.call("SET", KEYS[index], json)

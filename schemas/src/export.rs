@@ -17,8 +17,15 @@ pub struct ExportSummary {
     pub positions: Vec<Position>,
     /// Number of people, that is of rows.
     pub people: u64,
+    /// Number of people who are annulled: they have no row.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub annulled: u64,
     /// Totals of each category, in the budget's order.
     pub categories: Vec<CategorySummary>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Total of one category of an export.
@@ -45,6 +52,7 @@ impl ExportSummary {
             name: budget.name.clone(),
             positions: Vec::new(),
             people: 0,
+            annulled: 0,
             categories: budget.categories.iter().map(category).collect(),
         }
     }

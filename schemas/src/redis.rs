@@ -113,7 +113,8 @@ fn script_arguments(
 }
 
 /// Encodes what the hash of partitions holds: the array {term, position, people, `updated_at_ms`, numbers}, and behind
-/// it the integer 1 if the budget is closed in the partition. The script of earlier releases reads the array only.
+/// it the integer 1 if the budget is closed in the partition, and the number of annulled people. What is 0 to the end is
+/// left out. The scripts of earlier releases read the array only, or the first integer too.
 ///
 /// In MessagePack, whose numbers the script decodes several times faster than decimals; byte for byte as `cmsgpack`
 /// encodes them in the script of the previous release, which reads and replaces them during a rolling update.
@@ -131,8 +132,12 @@ fn pack_totals(term: Term, totals: &BudgetTotals) -> Vec<u8> {
             push_integer(&mut bytes, *people);
         }
     }
-    if totals.closing.is_closed() {
-        push_integer(&mut bytes, 1);
+    let is_closed = totals.closing.is_closed();
+    if is_closed || totals.annulled > 0 {
+        push_integer(&mut bytes, is_closed.into());
+    }
+    if totals.annulled > 0 {
+        push_integer(&mut bytes, totals.annulled);
     }
     bytes
 }
@@ -150,6 +155,9 @@ pub fn parse_aggregate(json: &[u8]) -> Option<CombinedTotals> {
         /// Absent from an aggregate of an earlier release.
         #[serde(default)]
         closed_partitions: u32,
+        /// Absent likewise.
+        #[serde(default)]
+        annulled: u64,
         categories: Vec<Category>,
     }
     #[derive(Deserialize)]
@@ -174,6 +182,7 @@ pub fn parse_aggregate(json: &[u8]) -> Option<CombinedTotals> {
         updated_at_ms: aggregate.updated_at_ms,
         categories,
         closed_partitions: aggregate.closed_partitions,
+        annulled: aggregate.annulled,
     })
 }
 

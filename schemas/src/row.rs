@@ -32,8 +32,10 @@ pub struct PersonRow {
     pub budget: BudgetId,
     /// Offset of the record that last changed the row.
     pub offset: Offset,
-    /// Current shares; empty once withdrawn.
+    /// Latest shares; empty once withdrawn.
     pub basis_points: Vec<u16>,
+    /// An administrator has annulled the person: the shares do not count.
+    pub annulled: bool,
     /// Latest submission ids, newest first.
     pub recent: [Option<SubmissionFingerprint>; RECENT_SUBMISSIONS],
 }
@@ -56,6 +58,7 @@ impl PersonRow {
                 .flatten()
                 .map(|fingerprint| fingerprint.0)
                 .collect(),
+            annulled: self.annulled,
         }
         .encode_to_vec()
     }
@@ -100,6 +103,7 @@ impl PersonRowDecoder {
                 .map_err(|_| PersonRowFault("the budget's id"))?,
             offset: Offset(state.offset),
             basis_points: state.basis_points.iter().map(|share| *share as u16).collect(),
+            annulled: state.annulled,
             recent,
         })
     }

@@ -74,6 +74,8 @@ pub struct BudgetTotals {
     pub publish_step: PublishStep,
     /// What readers are shown while changes are pending; `None`: these totals.
     pub pending: Option<Box<PendingStep>>,
+    /// Number of people who are annulled and would count otherwise.
+    pub annulled: u64,
 }
 
 impl BudgetTotals {
@@ -133,6 +135,8 @@ pub struct CombinedTotals {
     pub categories: Vec<CategoryTotals>,
     /// Partitions in which the budget is closed.
     pub closed_partitions: u32,
+    /// Number of people who are annulled and would count otherwise.
+    pub annulled: u64,
 }
 
 /// Why totals of partitions cannot be combined.
@@ -163,6 +167,7 @@ impl CombinedTotals {
             updated_at_ms: 0,
             categories: Vec::new(),
             closed_partitions: 0,
+            annulled: 0,
         };
         for partition in count.partitions() {
             let part = totals
@@ -172,6 +177,7 @@ impl CombinedTotals {
             combined.positions.push(part.position);
             combined.people += part.people;
             combined.closed_partitions += u32::from(part.closing.is_closed());
+            combined.annulled += part.annulled;
             combined.updated_at_ms = combined.updated_at_ms.max(part.updated_at_ms);
             if combined.categories.is_empty() {
                 combined.categories.clone_from(&part.categories);
@@ -208,6 +214,7 @@ impl CombinedTotals {
         *position = newer.position;
         self.updated_at_ms = self.updated_at_ms.max(newer.updated_at_ms);
         self.people = self.people.checked_sub(former.people)?.checked_add(newer.people)?;
+        self.annulled = self.annulled.checked_sub(former.annulled)?.checked_add(newer.annulled)?;
         let closed = |part: &BudgetTotals| u32::from(part.closing.is_closed());
         self.closed_partitions =
             self.closed_partitions.checked_sub(closed(former))? + closed(newer);
@@ -299,6 +306,7 @@ mod tests {
             updated_at_ms: 0,
             categories: Vec::new(),
             closed_partitions: 0,
+            annulled: 0,
         }
     }
 

@@ -272,7 +272,7 @@ proptest! {
     }
 
     #[test]
-    fn a_person_row_survives_its_columns(shares in allocation(), withdrawn in any::<bool>(), offset in 0..i64::MAX as u64, prints in prop::collection::vec(1..u64::MAX, 0..=RECENT_SUBMISSIONS)) {
+    fn a_person_row_survives_its_columns(shares in allocation(), withdrawn in any::<bool>(), annulled in any::<bool>(), offset in 0..i64::MAX as u64, prints in prop::collection::vec(1..u64::MAX, 0..=RECENT_SUBMISSIONS)) {
         let mut recent = [None; RECENT_SUBMISSIONS];
         for (slot, print) in recent.iter_mut().zip(prints) {
             *slot = Some(SubmissionFingerprint(print));
@@ -282,6 +282,7 @@ proptest! {
             budget: BudgetId::parse("taxes").unwrap(),
             offset: Offset(offset),
             basis_points: if withdrawn { vec![] } else { shares.iter().map(|s| *s as u16).collect() },
+            annulled,
             recent,
         };
         prop_assert_eq!(PersonRow::decode(row.person.as_bytes(), &row.encode_state()), Ok(row));

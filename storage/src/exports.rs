@@ -237,6 +237,7 @@ mod tests {
                 name: id.to_owned(),
                 positions: Vec::new(),
                 people: 1,
+                annulled: 0,
                 categories: Vec::new(),
             };
             let manifest = Manifest {

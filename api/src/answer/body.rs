@@ -20,6 +20,9 @@ struct AggregateBody<'a> {
     /// `true`, or absent.
     #[serde(rename = "final", skip_serializing_if = "Option::is_none")]
     is_final: Option<bool>,
+    /// People who are annulled and would count otherwise. Absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annulled: Option<u64>,
     categories: Vec<CategoryBody<'a>>,
 }
 
@@ -62,6 +65,7 @@ pub(super) fn aggregate(
         version,
         updated_at: rfc3339(totals.updated_at_ms).filter(|_| totals.updated_at_ms > 0),
         is_final: totals.is_final().then_some(true),
+        annulled: Some(totals.annulled).filter(|annulled| *annulled > 0),
         categories,
     })
 }

@@ -61,6 +61,7 @@ fn totals(people: &[Vec<u64>]) -> CombinedTotals {
         updated_at_ms: 1_795_212_000_007,
         categories,
         closed_partitions: 0,
+        annulled: 0,
     }
 }
 

@@ -45,8 +45,9 @@ pub fn compare(
     }
     let same_positions = offered.term == current.term
         && offered.positions == current.positions
-        // An earlier release does not know which partitions are closed.
-        && offered.closed_partitions <= current.closed_partitions;
+        // An earlier release does not know which partitions are closed, or who is annulled.
+        && offered.closed_partitions <= current.closed_partitions
+        && offered.annulled <= current.annulled;
     let same = match (current_provenance, offered_provenance) {
         // Committed totals are a function of their positions.
         (Provenance::Committed, Provenance::Committed) => same_positions,
@@ -70,6 +71,7 @@ mod tests {
             updated_at_ms: 0,
             categories: Vec::new(),
             closed_partitions: 0,
+            annulled: 0,
         }
     }
 

@@ -34,6 +34,9 @@ struct PersonBody<'a> {
     /// What became of the submission that the request's receipt names.
     #[serde(skip_serializing_if = "Option::is_none")]
     submission: Option<SubmissionStatus>,
+    /// `true`: the person is annulled, and the allocation does not count. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annulled: Option<bool>,
 }
 
 /// How long a read without `Prefer: wait` waits for its receipt: person rows are written a moment after the commit.
@@ -251,6 +254,7 @@ fn body(
         offset: found.receipt.offset.0,
         receipt: api.receipt_signer.sign(&budget.id, found.receipt).to_string(),
         submission,
+        annulled: found.row.annulled.then_some(true),
     })
 }
 

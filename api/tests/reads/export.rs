@@ -32,6 +32,7 @@ fn put(server: &TestServer, audience: Audience, job: u128, people: u64, rows: &[
         name: "The town budget".into(),
         positions: vec![Position(7), Position(0), Position(12)],
         people,
+        annulled: 0,
         categories: vec![category("health"), category("education")],
     };
     let manifest = Manifest {

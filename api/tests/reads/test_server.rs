@@ -367,6 +367,7 @@ pub fn row(person: PersonKey, budget: &str, offset: u64, shares: &[u16]) -> Pers
         budget: id(budget),
         offset: Offset(offset),
         basis_points: shares.to_vec(),
+        annulled: false,
         recent: [None; RECENT_SUBMISSIONS],
     }
 }

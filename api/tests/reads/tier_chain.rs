@@ -126,6 +126,7 @@ async fn a_recount_counts_each_person_once_and_no_withdrawn_person() {
         updated_at_ms: 0,
         categories: Vec::new(),
         closed_partitions: 0,
+        annulled: 0,
     });
     assert_eq!(body["version"], expected.to_string());
 }

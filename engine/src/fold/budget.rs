@@ -3,13 +3,13 @@
 //! Which budget a record belongs to, and whether its person belongs to the partition, is the parent module's.
 
 use schemas::{
-    BudgetId, BudgetTotals, CategoryTotals, Offset, RecordFault, RecordKind, RecordView,
+    AnnulmentAction, BudgetId, BudgetTotals, CategoryTotals, Marker, Offset, RecordKind, RecordView,
 };
 
 use super::history::{HistoryBuffer, HistoryFloor};
 use super::people::{PersonEntry, PersonSlot, PersonStates};
 use super::shares::Shares;
-use super::sums::ShareSums;
+use super::sums::{Contribution, ShareSums};
 use super::{DeadLetterReason, FoldMode, FoldOutcome, InconsistentState};
 
 /// One budget in one partition.
@@ -37,20 +37,36 @@ impl BudgetState {
         mode: FoldMode,
         history_floor: &HistoryFloor,
     ) -> Result<FoldOutcome, InconsistentState> {
-        if let RecordKind::Annulment(_) = view.kind {
-            return Ok(FoldOutcome::DeadLetter(RecordFault::Annulment.into()));
-        }
-        if let RecordKind::Marker(marker) = view.kind {
-            // A replay has the state of the totals, which knows all markers that the totals contain.
-            if mode == FoldMode::Live && self.totals.closing.fold(marker, offset) {
-                self.totals.position = offset.next();
-                self.changed = true;
-                if self.totals.closing.is_closed() {
-                    self.totals.show_all();
-                }
+        match view.kind {
+            RecordKind::Submission => self.fold_submission(view, offset, mode, history_floor),
+            RecordKind::Annulment(action) => {
+                self.fold_annulment(view, action, offset, mode, history_floor)
             }
-            return Ok(FoldOutcome::Applied);
+            RecordKind::Marker(marker) => {
+                self.fold_marker(marker, offset, mode);
+                Ok(FoldOutcome::Applied)
+            }
         }
+    }
+
+    fn fold_marker(&mut self, marker: Marker, offset: Offset, mode: FoldMode) {
+        // A replay has the state of the totals, which knows all markers that the totals contain.
+        if mode == FoldMode::Live && self.totals.closing.fold(marker, offset) {
+            self.totals.position = offset.next();
+            self.changed = true;
+            if self.totals.closing.is_closed() {
+                self.totals.show_all();
+            }
+        }
+    }
+
+    fn fold_submission(
+        &mut self,
+        view: RecordView<'_>,
+        offset: Offset,
+        mode: FoldMode,
+        history_floor: &HistoryFloor,
+    ) -> Result<FoldOutcome, InconsistentState> {
         if self.totals.closing.is_late(offset) {
             return Ok(FoldOutcome::Late);
         }
@@ -71,12 +87,47 @@ impl BudgetState {
             self.fix_categories(categories);
         }
         let outcome = self.fold_person(view, offset, mode, is_first)?;
+        self.move_forward(offset, view.accepted_at_ms, mode);
+        Ok(outcome)
+    }
+
+    /// Annuls or restores a person, also behind a close marker: fraud is found after the closing.
+    fn fold_annulment(
+        &mut self,
+        view: RecordView<'_>,
+        action: AnnulmentAction,
+        offset: Offset,
+        mode: FoldMode,
+        history_floor: &HistoryFloor,
+    ) -> Result<FoldOutcome, InconsistentState> {
+        if mode == FoldMode::Live {
+            self.history.complete(&self.totals, view.accepted_at_ms, history_floor);
+        }
+        let annulled = action == AnnulmentAction::Annul;
+        if let Some(mut slot) = self.people.find_mut(&view.person)
+            && slot.offset() < offset
+            && slot.is_annulled() != annulled
+        {
+            let shares = slot.shares();
+            slot.set_annulled(annulled, offset);
+            if mode == FoldMode::Live {
+                let [old, new] = [!annulled, annulled].map(|it| Contribution::of(&shares, it));
+                self.replace(&view, offset, old, new, false)?;
+                if self.totals.closing.is_closed() {
+                    self.totals.show_all();
+                }
+            }
+        }
+        self.move_forward(offset, view.accepted_at_ms, mode);
+        Ok(FoldOutcome::Applied)
+    }
+
+    fn move_forward(&mut self, offset: Offset, accepted_at_ms: u64, mode: FoldMode) {
         if mode == FoldMode::Live {
             self.totals.position = offset.next();
-            self.totals.updated_at_ms = self.totals.updated_at_ms.max(view.accepted_at_ms);
+            self.totals.updated_at_ms = self.totals.updated_at_ms.max(accepted_at_ms);
             self.changed = true;
         }
-        Ok(outcome)
     }
 
     /// Returns an upper bound of the stored size.
@@ -103,8 +154,8 @@ impl BudgetState {
     pub fn recount(&self) -> BudgetTotals {
         let categories = vec![CategoryTotals::default(); self.people.categories()];
         let mut totals = BudgetTotals { categories, ..BudgetTotals::default() };
-        for shares in self.people.shares() {
-            totals.add(&shares);
+        for state in self.people.all() {
+            totals.add(Contribution::of(&state.shares, state.annulled));
         }
         totals
     }
@@ -143,22 +194,36 @@ impl BudgetState {
             }
             PersonEntry::Existing(slot) => slot,
         };
+        let annulled = slot.is_annulled();
         let old = slot.replace(&new, offset, view.submission);
-        if mode == FoldMode::Replay {
-            return Ok(FoldOutcome::Applied);
+        if mode == FoldMode::Live {
+            let [old, new] = [&old, &new].map(|shares| Contribution::of(shares, annulled));
+            self.replace(&view, offset, old, new, is_first)?;
         }
+        Ok(FoldOutcome::Applied)
+    }
+
+    /// Replaces what a person adds to the totals. `is_first` says that the record is the budget's first allocation.
+    fn replace(
+        &mut self,
+        view: &RecordView<'_>,
+        offset: Offset,
+        old: Contribution<'_>,
+        new: Contribution<'_>,
+        is_first: bool,
+    ) -> Result<(), InconsistentState> {
         let has_step = !self.totals.publish_step.max(view.publish_step).is_one();
         if has_step && old != new {
             self.totals.hold_back(&view.person, view.publish_step, is_first);
         }
-        if !self.totals.replace(&old, &new) {
+        if !self.totals.replace(old, new) {
             let budget = self.id.clone();
             return Err(InconsistentState::SharesNotInTotals { budget, offset });
         }
         if has_step {
             self.totals.show_if_step_is_complete();
         }
-        Ok(FoldOutcome::Applied)
+        Ok(())
     }
 }
 

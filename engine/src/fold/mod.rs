@@ -4,7 +4,8 @@
 //! A person's newest submission wins: the old shares are subtracted and the new ones added in one step. A withdrawal
 //! subtracts; one of somebody who has never submitted leaves no row, unless its id has to be recognised again. A
 //! submission id that is among the person's latest changes nothing. What stands behind a close marker of its budget
-//! changes nothing, until a marker reopens the budget. Where records have a publish step, what readers are shown stays
+//! changes nothing, until a marker reopens the budget. Someone who is annulled does not count until restored, which the
+//! fold does behind a close marker too; what they submit meanwhile is kept. Where records have a publish step, what readers are shown stays
 //! until as many people have changed; closing shows everything.
 //!
 //! | file | owns |
@@ -14,7 +15,7 @@
 //! | `people` | every person's current shares, in compact memory |
 //! | `packed` | the bit layout of an offset and shares |
 //! | `shares` | one person's shares while a record is folded |
-//! | `sums` | adding shares to a budget's totals and subtracting them |
+//! | `sums` | what one person adds to a budget's totals, and replacing it |
 
 mod budget;
 mod history;
@@ -331,7 +332,8 @@ impl PartitionState {
     /// The first budget whose totals are not.
     pub fn check_totals_match_people(&self) -> Result<(), InconsistentState> {
         for ((budget, totals), (_, recounted)) in self.totals().zip(self.recount()) {
-            if (totals.people, &totals.categories) != (recounted.people, &recounted.categories) {
+            let sums = |totals: &BudgetTotals| (totals.people, totals.annulled);
+            if sums(totals) != sums(&recounted) || totals.categories != recounted.categories {
                 return Err(InconsistentState::TotalsDifferFromPeople {
                     budget: budget.clone(),
                     total: totals.people,
@@ -399,6 +401,8 @@ pub struct RowScan {
     slot: usize,
 }
 
+#[cfg(test)]
+mod annulment_tests;
 #[cfg(test)]
 mod closing_tests;
 #[cfg(test)]

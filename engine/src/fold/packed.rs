@@ -1,28 +1,48 @@
-//! The packed layout of an offset and shares in 64-bit words: 52 bits of offset, then 14 bits for each share. Ten
-//! categories take three words, which makes a person's record as long as a cache line.
+//! The packed layout of an offset, a flag and shares in 64-bit words: 51 bits of offset, one bit that says whether the
+//! person is annulled, then 14 bits for each share. Ten categories take three words, which makes a person's record as
+//! long as a cache line.
 
 use schemas::Offset;
 
 use super::shares::Shares;
 
-const OFFSET_BITS: u32 = 52;
+const OFFSET_BITS: u32 = 51;
 const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
+const ANNULLED_BIT: u64 = 1 << OFFSET_BITS;
+/// Bits in front of the shares.
+const HEAD_BITS: u32 = OFFSET_BITS + 1;
+const HEAD_MASK: u64 = OFFSET_MASK | ANNULLED_BIT;
 /// At most 10,000 basis points.
 const SHARE_BITS: u32 = 14;
 const SHARE_MASK: u128 = (1 << SHARE_BITS) - 1;
 
-/// The highest offset that fits. At a million records a second a partition reaches it in 142 years.
+/// The highest offset that fits. At a million records a second a partition reaches it in 71 years.
 pub(super) const OFFSET_MAX: Offset = Offset(OFFSET_MASK);
 
 /// Returns the number of words for `categories` shares.
 pub(super) const fn words(categories: usize) -> usize {
-    (OFFSET_BITS as usize + categories * SHARE_BITS as usize).div_ceil(u64::BITS as usize)
+    (HEAD_BITS as usize + categories * SHARE_BITS as usize).div_ceil(u64::BITS as usize)
 }
 
-/// Packs an offset and shares into `words`. Missing shares become zeros.
-pub(super) fn pack(words: &mut [u64], offset: Offset, shares: impl Iterator<Item = u16>) {
+/// What a packed record has in front of the shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Offset of the record that last changed the person.
+    pub offset: Offset,
+    /// Whether the person is annulled.
+    pub annulled: bool,
+}
+
+impl Head {
+    fn bits(self) -> u64 {
+        (self.offset.0 & OFFSET_MASK) | if self.annulled { ANNULLED_BIT } else { 0 }
+    }
+}
+
+/// Packs a head and shares into `words`. Missing shares become zeros.
+pub(super) fn pack(words: &mut [u64], head: Head, shares: impl Iterator<Item = u16>) {
     words.fill(0);
-    let (mut bits, mut filled) = (u128::from(offset.0 & OFFSET_MASK), OFFSET_BITS);
+    let (mut bits, mut filled) = (u128::from(head.bits()), HEAD_BITS);
     let mut rest = words.iter_mut();
     for share in shares {
         bits |= u128::from(share) << filled;
@@ -40,14 +60,20 @@ pub(super) fn pack(words: &mut [u64], offset: Offset, shares: impl Iterator<Item
     }
 }
 
-/// Unpacks the offset.
-pub(super) fn offset(words: &[u64]) -> Offset {
-    Offset(words[0] & OFFSET_MASK)
+/// Replaces the head and keeps the shares.
+pub(super) fn set_head(words: &mut [u64], head: Head) {
+    words[0] = (words[0] & !HEAD_MASK) | head.bits();
+}
+
+/// Unpacks the head.
+pub(super) fn head(words: &[u64]) -> Head {
+    let offset = Offset(words[0] & OFFSET_MASK);
+    Head { offset, annulled: words[0] & ANNULLED_BIT != 0 }
 }
 
 /// Unpacks `categories` shares; [`Shares::NONE`] if all of them are zero.
 pub(super) fn shares(words: &[u64], categories: usize) -> Shares {
-    let (mut bits, mut filled) = (u128::from(words[0] >> OFFSET_BITS), u64::BITS - OFFSET_BITS);
+    let (mut bits, mut filled) = (u128::from(words[0] >> HEAD_BITS), u64::BITS - HEAD_BITS);
     let (mut shares, mut any) = (Shares::NONE, 0);
     let mut rest = words[1..].iter();
     for _ in 0..categories {
@@ -73,17 +99,25 @@ mod tests {
 
     use super::*;
 
+    fn any_head() -> impl Strategy<Value = Head> {
+        (0..=OFFSET_MAX.0, any::<bool>())
+            .prop_map(|(offset, annulled)| Head { offset: Offset(offset), annulled })
+    }
+
     proptest! {
         #[test]
-        fn unpacking_returns_the_packed_offset_and_shares(
-            at in 0..=OFFSET_MAX.0,
+        fn unpacking_returns_the_packed_head_and_shares(
+            given_head in any_head(),
+            later_head in any_head(),
             given in prop::collection::vec(0..=10_000_u16, 0..=MAX_CATEGORIES),
         ) {
             // Nonzero words: packing must overwrite them.
             let mut packed = vec![u64::MAX; words(given.len())];
-            pack(&mut packed, Offset(at), given.iter().copied());
+            pack(&mut packed, given_head, given.iter().copied());
+            prop_assert_eq!(head(&packed), given_head);
+            set_head(&mut packed, later_head);
+            prop_assert_eq!(head(&packed), later_head);
             let read = shares(&packed, given.len());
-            prop_assert_eq!(offset(&packed), Offset(at));
             if given.iter().any(|share| *share > 0) {
                 prop_assert_eq!(read.iter().collect::<Vec<_>>(), given);
             } else {
@@ -92,12 +126,12 @@ mod tests {
         }
 
         #[test]
-        fn a_withdrawn_person_has_an_offset_and_no_shares(
-            at in 0..=OFFSET_MAX.0, categories in 0..=MAX_CATEGORIES,
+        fn a_withdrawn_person_has_a_head_and_no_shares(
+            given in any_head(), categories in 0..=MAX_CATEGORIES,
         ) {
             let mut packed = vec![u64::MAX; words(categories)];
-            pack(&mut packed, Offset(at), std::iter::empty());
-            prop_assert_eq!(offset(&packed), Offset(at));
+            pack(&mut packed, given, std::iter::empty());
+            prop_assert_eq!(head(&packed), given);
             prop_assert!(!shares(&packed, categories).counts());
         }
     }

@@ -2,7 +2,8 @@
 //! move, found through a hash table of 4-byte slot numbers. With ten categories a record takes 64 bytes.
 //!
 //! A person's record in 64-bit words: two of key, the fingerprints of the latest submissions (newest first, 0 for
-//! none), then the offset and the shares, see [`packed`]. Shares that are all zero mean "withdrawn".
+//! none), then the offset, whether the person is annulled, and the shares, see [`packed`]. Shares that are all zero mean
+//! "withdrawn".
 
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use schemas::{
     BudgetId, Offset, PersonKey, PersonRow, Position, RECENT_SUBMISSIONS, SubmissionFingerprint,
 };
 
-use super::packed;
+use super::packed::{self, Head};
 use super::shares::Shares;
 
 const KEY_WORDS: usize = 2;
@@ -74,6 +75,15 @@ impl Records {
     }
 }
 
+/// A person's latest state.
+#[derive(Debug)]
+pub(super) struct PersonState {
+    pub person: PersonKey,
+    /// Whether the person is annulled: the shares do not count.
+    pub annulled: bool,
+    pub shares: Shares,
+}
+
 /// A person's record, with whether it existed before.
 pub(super) enum PersonEntry<'a> {
     New(PersonSlot<'a>),
@@ -107,18 +117,23 @@ impl PersonStates {
         self.changed
     }
 
-    /// Returns every person's shares, including those who withdrew.
-    pub fn shares(&self) -> impl Iterator<Item = Shares> {
+    /// Returns everyone's latest state, including those who withdrew or are annulled.
+    pub fn all(&self) -> impl Iterator<Item = PersonState> {
         let slots = 0..self.records.len as u32;
-        slots.map(|slot| packed::shares(&self.records.get(slot)[PACKED_WORD..], self.categories))
+        slots.map(|slot| {
+            let words = self.records.get(slot);
+            let packed = &words[PACKED_WORD..];
+            let Head { annulled, .. } = packed::head(packed);
+            let shares = packed::shares(packed, self.categories);
+            PersonState { person: person(words), annulled, shares }
+        })
     }
 
     /// Returns the people who count, with their shares.
     pub fn counting(&self) -> impl Iterator<Item = (PersonKey, Shares)> {
-        let slots = 0..self.records.len as u32;
-        let all = slots.map(|slot| self.records.get(slot));
-        all.map(|words| (person(words), packed::shares(&words[PACKED_WORD..], self.categories)))
-            .filter(|(_, shares)| shares.counts())
+        self.all()
+            .filter(|state| state.shares.counts() && !state.annulled)
+            .map(|PersonState { person, shares, .. }| (person, shares))
     }
 
     /// Reserves memory for finding this many people, so that restoring them does not grow the index again and again.
@@ -149,6 +164,12 @@ impl PersonStates {
         self.index.find(hash(key), |slot| self.records.get(*slot)[..KEY_WORDS] == key).copied()
     }
 
+    /// Returns the person's record; `None` without one.
+    pub fn find_mut(&mut self, person: &PersonKey) -> Option<PersonSlot<'_>> {
+        self.find(key_words(person)).map(|slot| self.slot(slot))
+    }
+
+    /// Returns the person's record, and creates it if there is none.
     pub fn find_or_insert(&mut self, person: &PersonKey) -> PersonEntry<'_> {
         let key = key_words(person);
         match self.find(key) {
@@ -193,15 +214,16 @@ impl PersonStates {
         for (word, fingerprint) in slot.words[RECENT_WORD..PACKED_WORD].iter_mut().zip(row.recent) {
             *word = fingerprint.map_or(0, |fingerprint| fingerprint.0);
         }
+        let head = Head { offset: row.offset, annulled: row.annulled };
         let shares = row.basis_points.iter().copied();
-        packed::pack(&mut slot.words[PACKED_WORD..], row.offset, shares);
+        packed::pack(&mut slot.words[PACKED_WORD..], head, shares);
         true
     }
 
     /// Marks the people as changed whose latest record is not below `position`.
     pub fn mark_changed_from(&mut self, position: Position) {
         for slot in 0..self.records.len as u32 {
-            if !position.includes(packed::offset(&self.records.get(slot)[PACKED_WORD..])) {
+            if !position.includes(packed::head(&self.records.get(slot)[PACKED_WORD..]).offset) {
                 self.slot(slot).mark_changed();
             }
         }
@@ -249,23 +271,41 @@ pub(super) struct PersonSlot<'a> {
 }
 
 impl PersonSlot<'_> {
+    /// Returns the offset of the record that last changed the person.
     pub fn offset(&self) -> Offset {
-        packed::offset(&self.words[PACKED_WORD..])
+        packed::head(&self.words[PACKED_WORD..]).offset
+    }
+
+    /// Whether the person is annulled.
+    pub fn is_annulled(&self) -> bool {
+        packed::head(&self.words[PACKED_WORD..]).annulled
+    }
+
+    /// Returns the person's latest shares.
+    pub fn shares(&self) -> Shares {
+        packed::shares(&self.words[PACKED_WORD..], self.categories)
     }
 
     pub fn has_recent(&self, submission: SubmissionFingerprint) -> bool {
         self.words[RECENT_WORD..PACKED_WORD].contains(&submission.0)
     }
 
-    /// Replaces the person's shares, and returns the old ones.
+    /// Annuls or restores the person, and keeps the shares.
+    pub fn set_annulled(&mut self, annulled: bool, offset: Offset) {
+        packed::set_head(&mut self.words[PACKED_WORD..], Head { offset, annulled });
+        self.mark_changed();
+    }
+
+    /// Replaces the person's shares, and returns the old ones. Someone who is annulled stays annulled.
     pub fn replace(
         &mut self,
         new: &Shares,
         offset: Offset,
         submission: SubmissionFingerprint,
     ) -> Shares {
-        let old = packed::shares(&self.words[PACKED_WORD..], self.categories);
-        packed::pack(&mut self.words[PACKED_WORD..], offset, new.iter());
+        let old = self.shares();
+        let head = Head { offset, annulled: self.is_annulled() };
+        packed::pack(&mut self.words[PACKED_WORD..], head, new.iter());
         self.words.copy_within(RECENT_WORD..PACKED_WORD - 1, RECENT_WORD + 1);
         self.words[RECENT_WORD] = submission.0;
         self.mark_changed();
@@ -305,10 +345,12 @@ fn row(budget: &BudgetId, words: &[u64], categories: usize) -> PersonRow {
     for (recent, fingerprint) in recent.iter_mut().zip(&words[RECENT_WORD..PACKED_WORD]) {
         *recent = (*fingerprint != 0).then_some(SubmissionFingerprint(*fingerprint));
     }
+    let Head { offset, annulled } = packed::head(&words[PACKED_WORD..]);
     PersonRow {
         person: person(words),
         budget: budget.clone(),
-        offset: packed::offset(&words[PACKED_WORD..]),
+        offset,
+        annulled,
         basis_points: packed::shares(&words[PACKED_WORD..], categories).iter().collect(),
         recent,
     }

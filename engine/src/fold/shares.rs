@@ -26,7 +26,7 @@ impl Shares {
         self.len += 1;
     }
 
-    /// Whether the person counts.
+    /// Whether there are shares: the person has not withdrawn.
     pub fn counts(&self) -> bool {
         self.len > 0
     }

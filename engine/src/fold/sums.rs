@@ -1,41 +1,63 @@
-//! Adding one person's shares to a budget's totals and subtracting them. A subtraction is checked: totals that wrapped
-//! around could pass every later check of their sums.
+//! What one person adds to a budget's totals, and replacing it. A subtraction is checked: totals that wrapped around
+//! could pass every later check of their sums.
 
 use schemas::BudgetTotals;
 
 use super::shares::Shares;
 
-/// The sums over people's shares in a budget's totals.
-pub(super) trait ShareSums {
-    /// Adds a person's shares; none if the person has withdrawn.
-    fn add(&mut self, shares: &Shares);
+/// What one person adds to the totals: the shares of someone who counts, or 1 to the number of those who are annulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Contribution<'s> {
+    counted: &'s Shares,
+    annulled: u64,
+}
 
-    /// Replaces a person's old shares by the new ones. Returns `false`, with the sums partly changed, when they do not
-    /// contain the old ones.
+impl<'s> Contribution<'s> {
+    /// Returns what a person with these shares adds. Someone who has withdrawn adds nothing, annulled or not.
+    pub fn of(shares: &'s Shares, annulled: bool) -> Self {
+        if annulled {
+            Self { counted: &Shares::NONE, annulled: shares.counts().into() }
+        } else {
+            Self { counted: shares, annulled: 0 }
+        }
+    }
+}
+
+/// The sums over people in a budget's totals.
+pub(super) trait ShareSums {
+    /// Adds a person.
+    fn add(&mut self, person: Contribution<'_>);
+
+    /// Replaces what a person adds. Returns `false`, with the sums partly changed, when they do not contain the old
+    /// contribution.
     #[must_use]
-    fn replace(&mut self, old: &Shares, new: &Shares) -> bool;
+    fn replace(&mut self, old: Contribution<'_>, new: Contribution<'_>) -> bool;
 }
 
 impl ShareSums for BudgetTotals {
-    fn add(&mut self, shares: &Shares) {
-        if !shares.counts() {
+    fn add(&mut self, person: Contribution<'_>) {
+        self.annulled += person.annulled;
+        if !person.counted.counts() {
             return;
         }
         self.people += 1;
-        for (category, share) in self.categories.iter_mut().zip(shares.iter()) {
+        for (category, share) in self.categories.iter_mut().zip(person.counted.iter()) {
             category.add_share(share);
         }
     }
 
-    fn replace(&mut self, old: &Shares, new: &Shares) -> bool {
-        let replaced = match (old.counts(), new.counts()) {
+    fn replace(&mut self, old: Contribution<'_>, new: Contribution<'_>) -> bool {
+        let Some(others) = self.annulled.checked_sub(old.annulled) else { return false };
+        self.annulled = others;
+        let replaced = match (old.counted.counts(), new.counted.counts()) {
             (false, _) => {
                 self.add(new);
-                Some(())
+                return true;
             }
-            (true, false) => subtract(self, old),
-            (true, true) => exchange(self, old, new),
+            (true, false) => subtract(self, old.counted),
+            (true, true) => exchange(self, old.counted, new.counted),
         };
+        self.annulled += new.annulled;
         replaced.is_some()
     }
 }

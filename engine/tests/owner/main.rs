@@ -215,6 +215,7 @@ async fn rows_ahead_of_the_totals_are_invalidated_and_people_are_replayed_from_t
         budget: BudgetId::parse("b").unwrap(),
         offset: Offset(350),
         basis_points: shares.iter().map(|share| *share as u16).collect(),
+        annulled: false,
         recent: Default::default(),
     };
     store.inner.write_people(PARTITION, &[ahead]).await.unwrap();

@@ -25,6 +25,8 @@ pub struct SimSubmission {
     pub step: u64,
     /// Set if the record is a marker, and no submission.
     pub marker: Option<SimMarker>,
+    /// Set if the record annuls the person (`true`) or restores the person, and is no submission.
+    pub annuls: Option<bool>,
 }
 
 /// A record that closes a budget or reopens it.
@@ -108,6 +110,7 @@ impl Log {
             // Some records are of an earlier release, which stamps none.
             step: if rng.u32(0..10) == 0 { 1 } else { self.steps[person.budget] },
             marker: None,
+            is_annulment: false,
         };
         let (mut home, mut key) = (person.home, person.key.as_bytes().to_vec());
         let mut value = None;
@@ -128,7 +131,8 @@ impl Log {
                     2 => key.truncate(rng.usize(0..16)),
                     3 => draft.shares[0] += 1,
                     4 => (draft.kind, acceptable) = (2, false),
-                    5 => draft.kind = [0, 3, 77][rng.usize(0..3)],
+                    // Annulments have no shares.
+                    5 => draft.kind = [0, 3, 4, 5, 77][rng.usize(0..5)],
                     6 => "No slug".clone_into(&mut draft.budget),
                     7 => draft.id.truncate(15),
                     8 => draft.shares = vec![10_000],
@@ -145,6 +149,10 @@ impl Log {
                     _ => value = Some(vec![0xff]),
                 }
             }
+            25..37 => {
+                (draft.kind, draft.shares) = (rng.u64(3..5), Vec::new());
+                draft.is_annulment = true;
+            }
             _ => {}
         }
         let submission = acceptable.then(|| SimSubmission {
@@ -156,6 +164,7 @@ impl Log {
                 .then(|| draft.shares.iter().map(|share| *share as u16).collect()),
             step: draft.step,
             marker: draft.marker,
+            annuls: draft.is_annulment.then_some(draft.kind == 3),
         });
         (home, LogRecord { key, value: value.unwrap_or_else(|| draft.encode()), submission })
     }
@@ -252,6 +261,7 @@ struct Draft {
     shares: Vec<u32>,
     step: u64,
     marker: Option<SimMarker>,
+    is_annulment: bool,
 }
 
 impl Draft {
@@ -266,8 +276,10 @@ impl Draft {
         let mut shares = Vec::new();
         self.shares.iter().for_each(|share| varint(&mut shares, u64::from(*share)));
         bytes(&mut out, 6, &shares);
-        if let Some(SimMarker { closes, revision }) = self.marker {
+        if self.marker.is_some() || self.is_annulment {
             number(&mut out, 7, 1);
+        }
+        if let Some(SimMarker { closes, revision }) = self.marker {
             let mut marker = Vec::new();
             number(&mut marker, 1, if closes { 1 } else { 2 });
             number(&mut marker, 2, revision);

@@ -3,7 +3,7 @@
 //! It recounts every person after every record and subtracts nothing, so it shares neither code nor method with the
 //! engine's fold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use schemas::{
@@ -79,11 +79,14 @@ struct NaiveFold {
     /// The largest step of the records that changed a budget.
     steps: BTreeMap<BudgetId, u64>,
     held_back: BTreeMap<BudgetId, HeldBack>,
+    annulled: BTreeSet<PersonKey>,
 }
 
 enum NaiveOutcome {
     Applied,
     Duplicate,
+    /// An annulment that changes nobody.
+    Unchanged,
     /// Behind a close marker, or a marker that is not later than another one.
     Ignored,
     Rejected,
@@ -260,6 +263,7 @@ impl Oracle {
             updated_at_ms: partitions.iter().map(|totals| totals.updated_at_ms).max().unwrap_or(0),
             categories,
             closed_partitions: partitions.iter().filter(|it| it.closing.is_closed()).count() as u32,
+            annulled: partitions.iter().map(|totals| totals.annulled).sum(),
         }
     }
 }
@@ -283,6 +287,10 @@ impl History {
                     tally.applied += 1;
                 }
                 (Some(_), NaiveOutcome::Ignored) => tally.duplicates += 1,
+                (Some(submission), NaiveOutcome::Unchanged) => {
+                    tally.applied += 1;
+                    history.add_totals(&fold, &submission.budget, offset);
+                }
                 (Some(submission), NaiveOutcome::Applied) => {
                     tally.applied += 1;
                     let rows = history.people.entry(submission.person).or_default();
@@ -343,7 +351,11 @@ impl NaiveFold {
             }
             return NaiveOutcome::Applied;
         }
-        if !changes.len().is_multiple_of(2) {
+        let is_closed = !changes.len().is_multiple_of(2);
+        if let Some(annuls) = submission.annuls {
+            return self.annul(submission, annuls, before, is_closed);
+        }
+        if is_closed {
             return NaiveOutcome::Ignored;
         }
         if let Some(shares) = &submission.shares {
@@ -360,11 +372,50 @@ impl NaiveFold {
             return NaiveOutcome::Duplicate;
         }
         ids.push(submission.id);
-        let former = self.current.insert(submission.person, submission.clone());
-        if former.and_then(|former| former.shares) != submission.shares {
+        let former = self.contribution(&submission.person);
+        self.current.insert(submission.person, submission.clone());
+        if former != self.contribution(&submission.person) {
             self.hold_back(submission, before);
         }
         NaiveOutcome::Applied
+    }
+
+    /// Annuls or restores a person who has submitted, also in a closed budget.
+    fn annul(
+        &mut self,
+        record: &SimSubmission,
+        annuls: bool,
+        before: BudgetTotals,
+        is_closed: bool,
+    ) -> NaiveOutcome {
+        let SimSubmission { budget, person, accepted_at_ms, .. } = record;
+        let updated = self.updated_at_ms.entry(budget.clone()).or_default();
+        *updated = (*accepted_at_ms).max(*updated);
+        if !self.current.contains_key(person) || self.annulled.contains(person) == annuls {
+            return NaiveOutcome::Unchanged;
+        }
+        let former = self.contribution(person);
+        if annuls {
+            self.annulled.insert(*person);
+        } else {
+            self.annulled.remove(person);
+        }
+        if former != self.contribution(person) {
+            self.hold_back(record, before);
+        }
+        if is_closed {
+            self.held_back.remove(budget);
+        }
+        NaiveOutcome::Applied
+    }
+
+    /// What a person adds to the totals: shares, or one to the annulled people.
+    fn contribution(&self, person: &PersonKey) -> (Option<Vec<u16>>, bool) {
+        let shares = self.current.get(person).and_then(|current| current.shares.clone());
+        match self.annulled.contains(person) {
+            true => (None, shares.is_some()),
+            false => (shares, false),
+        }
     }
 
     /// Decides whether a change is shown: not before as many people as the step have changed.
@@ -389,12 +440,13 @@ impl NaiveFold {
         for (slot, id) in recent.iter_mut().zip(self.ids[&submission.person].iter().rev()) {
             *slot = Some(SubmissionId(uuid::Uuid::from_u128(*id)).fingerprint());
         }
-        let basis_points = submission.shares.clone().unwrap_or_default();
+        let basis_points = self.current[&submission.person].shares.clone().unwrap_or_default();
         PersonRow {
             person: submission.person,
             budget: submission.budget.clone(),
             offset,
             basis_points,
+            annulled: self.annulled.contains(&submission.person),
             recent,
         }
     }
@@ -414,7 +466,12 @@ impl NaiveFold {
             ..BudgetTotals::default()
         };
         let submissions = self.current.values().filter(|submission| submission.budget == *budget);
-        for shares in submissions.filter_map(|submission| submission.shares.as_ref()) {
+        for SimSubmission { person, shares, .. } in submissions {
+            let Some(shares) = shares else { continue };
+            if self.annulled.contains(person) {
+                totals.annulled += 1;
+                continue;
+            }
             totals.people += 1;
             for (category, share) in totals.categories.iter_mut().zip(shares) {
                 category.basis_points += u64::from(*share);

@@ -113,9 +113,10 @@ impl<'d> Comparison<'d> {
         }
     }
 
-    /// Compares every number of a budget: people, and each category.
+    /// Compares every number of a budget: people, annulled people, and each category.
     pub fn compare_totals(&mut self, log: &BudgetTotals, found: &BudgetTotals) {
         self.compare_number("people", log.people, found.people);
+        self.compare_number("annulled people", log.annulled, found.annulled);
         let (expected, categories) = (log.categories.len(), found.categories.len());
         if expected != categories {
             self.add(format!("{categories} categories, and {expected} by the log"));

@@ -31,6 +31,7 @@ pub fn pair_by_budget<'a>(
         closing: Closing::NONE,
         publish_step: PublishStep::ONE,
         pending: None,
+        annulled: 0,
     };
     let of = |totals: &TotalsByBudget<'a>, wanted: &BudgetId| {
         totals.iter().find(|(budget, _)| *budget == wanted).map_or(&EMPTY, |(_, totals)| *totals)

@@ -76,9 +76,15 @@ fn combined(partitions: &[StoredPartition]) -> Result<BTreeMap<BudgetId, BudgetT
         // Closed, of all partitions together, means final.
         let changes = if merged.is_final() { vec![Offset(0)] } else { Vec::new() };
         let closing = Closing::new(0, changes).unwrap_or_default();
-        let CombinedTotals { people, updated_at_ms, categories, .. } = merged;
-        let totals =
-            BudgetTotals { people, updated_at_ms, categories, closing, ..BudgetTotals::default() };
+        let CombinedTotals { people, updated_at_ms, categories, annulled, .. } = merged;
+        let totals = BudgetTotals {
+            people,
+            updated_at_ms,
+            categories,
+            closing,
+            annulled,
+            ..BudgetTotals::default()
+        };
         Ok((budget.clone(), totals))
     };
     budgets.into_iter().map(of).collect()

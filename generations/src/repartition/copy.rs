@@ -276,6 +276,7 @@ impl PartitionCopy {
 
 /// Selects the records of a partition that the fold does not reject by themselves, and that are not late.
 ///
+/// Annulments are never late: one behind a close marker is copied, and so gets in front of the new log's marker.
 /// Undecodable and misplaced records are dead letters already. A misplaced record must not be
 /// copied: its partition in the new log could be the right one. A record with a number of
 /// categories other than its budget's is copied, and rejected again.
@@ -317,7 +318,8 @@ impl CopyFilter {
             self.closings.entry(budget.clone()).or_default().fold(marker, record.offset);
             return count(&counts.markers);
         }
-        if self.closings.get(budget).is_some_and(Closing::is_closed) {
+        let is_submission = view.kind == RecordKind::Submission;
+        if is_submission && self.closings.get(budget).is_some_and(Closing::is_closed) {
             return count(&counts.late);
         }
         Some(view.person)
@@ -326,7 +328,10 @@ impl CopyFilter {
 
 #[cfg(test)]
 mod tests {
-    use schemas::{Action, Allocation, Offset, Submission, SubmissionId, encode_record};
+    use schemas::{
+        Action, Allocation, AnnulmentAction, AnnulmentId, AnnulmentStamp, Offset, PublishStep,
+        Submission, SubmissionId, encode_record,
+    };
     use uuid::Uuid;
 
     use super::*;
@@ -356,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn late_records_and_markers_are_not_copied_and_only_final_budgets_are_closed_anew() {
+    fn late_submissions_and_markers_are_not_copied_and_only_final_budgets_are_closed_anew() {
         let count = PartitionCount::new(2).unwrap();
         let counts = CopyCounts::new(count, count);
         let budget = BudgetId::parse("taxes").unwrap();
@@ -377,7 +382,24 @@ mod tests {
             });
             let (close, reopen) = (value(MarkerKind::Close, 2), value(MarkerKind::Reopen, 3));
             let again = value(MarkerKind::Close, 4);
-            let log = [&withdrawal, &close, &withdrawal, &reopen, &withdrawal, &again, &withdrawal];
+            let stamp = AnnulmentStamp { appended_at_ms: 1, publish_step: PublishStep::ONE };
+            let annulment = RecordEncoder::default().encode_annulment(
+                &budget,
+                AnnulmentId(Uuid::from_u128(2)),
+                AnnulmentAction::Annul,
+                stamp,
+            );
+            let log = [
+                &withdrawal,
+                &close,
+                &withdrawal,
+                &annulment,
+                &reopen,
+                &withdrawal,
+                &again,
+                &withdrawal,
+                &annulment,
+            ];
             let mut filter = CopyFilter::new(partition, count);
             let copied: Vec<bool> = (0..)
                 .map(Offset)
@@ -385,7 +407,7 @@ mod tests {
                 .map(|(offset, value)| Record { offset, key: key.as_bytes(), value })
                 .map(|record| filter.person(record, &counts).is_some())
                 .collect();
-            assert_eq!(copied, [true, false, false, false, true, false, false]);
+            assert_eq!(copied, [true, false, false, true, false, true, false, false, true]);
             counts.closings.lock().unwrap().push(filter.closings);
         }
         assert_eq!(counts.closed_everywhere(), [(budget.clone(), 4)]);

@@ -211,5 +211,6 @@ fn compare_served(
 
 /// Combined totals as the totals of one partition, which `Comparison` takes.
 fn as_budget_totals(totals: CombinedTotals) -> BudgetTotals {
-    BudgetTotals { people: totals.people, categories: totals.categories, ..BudgetTotals::default() }
+    let CombinedTotals { people, annulled, categories, .. } = totals;
+    BudgetTotals { people, annulled, categories, ..BudgetTotals::default() }
 }

@@ -134,6 +134,8 @@ struct ApiResponse {
     people: u64,
     #[serde(default, rename = "final")]
     is_final: bool,
+    #[serde(default)]
+    annulled: u64,
     version: String,
     categories: Vec<Category>,
 }
@@ -289,6 +291,7 @@ impl ApiResponse {
         Ok(CombinedTotals {
             term: registry.term(),
             closed_partitions,
+            annulled: self.annulled,
             positions,
             people: self.people,
             updated_at_ms: 0,

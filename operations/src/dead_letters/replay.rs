@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use schemas::{Position, Receipt, RecordDecoder};
+use schemas::{Position, Receipt, RecordDecoder, RecordKind};
 use storage::log::dead_letters::{DeadLetterIndex, DeadLetterState};
 use storage::log::{AppendError, Decision, LogWriter, NewRecord, ReadError};
 use storage::store::{PartitionRef, Store, StoreError};
@@ -254,6 +254,9 @@ async fn refuse_superseded(
             };
             let original = copies.get(&address).unwrap_or(&address);
             let Ok(view) = decoder.decode(record.key, record.value) else { continue };
+            if view.kind != RecordKind::Submission {
+                continue;
+            }
             // Offsets of two partitions do not order their records.
             let is_later = if original.partition == dead.source.partition {
                 original.offset > dead.source.offset

@@ -209,6 +209,7 @@ impl ExportWriter {
             )));
         }
         self.summary.add(snapshot.position, sums.people, &sums.basis_points);
+        self.summary.annulled += snapshot.totals.annulled;
         Ok(self)
     }
 

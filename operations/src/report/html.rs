@@ -69,6 +69,9 @@ fn summary(report: &Report) -> Markup {
     };
     html! {
         p { strong { (report.people) " people" } ". " (state) }
+        @if report.annulled > 0 {
+            p { "Annulled, and not counted: " (report.annulled) "." }
+        }
         p {
             "Budget " code { (report.budget) } ", version " code { (report.version) }
             ", generation " (report.generation) ". Made at " (format!("{:.0}", report.made_at)) "."

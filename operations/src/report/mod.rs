@@ -62,6 +62,8 @@ pub struct Report {
     #[serde(rename = "final")]
     is_final: bool,
     people: u64,
+    /// People who are annulled and would count otherwise.
+    annulled: u64,
     categories: Vec<CategoryReport>,
     people_by_hour: Vec<PeopleAt>,
     people_by_day: Vec<PeopleAt>,
@@ -155,6 +157,7 @@ pub async fn report(
         version: AggregateVersion::of(&totals).to_string(),
         is_final: totals.is_final(),
         people: totals.people,
+        annulled: totals.annulled,
         categories: categories(budget, &totals),
         people_by_hour: people_by(deps, &registry, budget, HistoryStep::Hour, now).await?,
         people_by_day: people_by(deps, &registry, budget, HistoryStep::Day, now).await?,

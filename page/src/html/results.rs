@@ -28,6 +28,9 @@ pub(super) fn results(
         },
         Results::Shown(shown) => html! {
             p id="people" { (texts.format("people", &[("people", &texts.numbers().whole(shown.people))])) }
+            @if shown.annulled > 0 {
+                p id="annulled" { (texts.format("annulled", &[("people", &texts.numbers().whole(shown.annulled))])) }
+            }
             @if shown.is_final { p id="final" { (texts.text("final_result")) } }
             @if shown.people == 0 && (shown.is_final || budget.publish_step.is_one()) {
                 p id="nobody" { (texts.text("nobody_yet")) }

@@ -45,6 +45,7 @@ fn shown(budget: &Budget) -> Results {
     Results::Shown(ShownResults {
         people: 3,
         is_final: false,
+        annulled: 0,
         updated_at: Some(now()),
         categories,
         json,

@@ -17,6 +17,7 @@ impl BudgetTotals {
             closing_revision: self.closing.revision(),
             publish_step: self.publish_step.to_proto(),
             pending: self.pending.as_ref().map(|pending| pending.to_proto()),
+            annulled: self.annulled,
         };
         column.encode_to_vec()
     }
@@ -45,6 +46,7 @@ impl BudgetTotals {
             closing: Closing::new(column.closing_revision, changes)?,
             publish_step: PublishStep::nearest(column.publish_step.into()),
             pending,
+            annulled: column.annulled,
         };
         totals.is_consistent().then_some(totals)
     }
@@ -58,14 +60,16 @@ impl PendingStep {
             basis_points: self.categories.iter().map(|category| category.basis_points).collect(),
             people_by_percent: people_by_percent(&self.categories),
             changed_people: self.changed_people.clone(),
+            annulled: self.annulled,
         }
     }
 
     fn from_proto(pending: proto::PendingStep) -> Option<Self> {
-        let proto::PendingStep { people, updated_at_ms, .. } = pending;
+        let proto::PendingStep { people, updated_at_ms, annulled, .. } = pending;
         let sums = pending.basis_points.into_iter().map(Some);
         let categories = categories(sums, &pending.people_by_percent)?;
-        Some(Self { people, updated_at_ms, categories, changed_people: pending.changed_people })
+        let changed_people = pending.changed_people;
+        Some(Self { people, updated_at_ms, categories, changed_people, annulled })
     }
 }
 

@@ -19,6 +19,8 @@ pub struct PendingStep {
     /// Fingerprints of the people who have changed, in the order of their first change. At least one, and fewer than
     /// the publish step.
     pub(super) changed_people: Vec<u64>,
+    /// Number of annulled people shown.
+    pub(super) annulled: u64,
 }
 
 impl PendingStep {
@@ -37,6 +39,11 @@ impl PendingStep {
         self.people
     }
 
+    /// Number of annulled people shown.
+    pub fn annulled(&self) -> u64 {
+        self.annulled
+    }
+
     /// Checks the invariants of what is shown next to exact totals of `categories`, and that fewer people than the step
     /// are pending, each once.
     fn is_consistent(&self, step: PublishStep, categories: usize) -> bool {
@@ -52,7 +59,7 @@ impl PendingStep {
 }
 
 impl BudgetTotals {
-    /// Keeps what is shown while a person's shares change, by a record with this publish step. Call it before the
+    /// Keeps what is shown while what a person adds to the totals changes, by a record with this publish step. Call it before the
     /// change is in the totals; `is_first` says that it is the first allocation, whose categories the totals have
     /// already.
     ///
@@ -66,6 +73,7 @@ impl BudgetTotals {
                 updated_at_ms: self.updated_at_ms,
                 categories: if is_first { Vec::new() } else { self.categories.clone() },
                 changed_people: Vec::new(),
+                annulled: self.annulled,
             })
         });
         let person = person.fingerprint();
@@ -92,7 +100,8 @@ impl BudgetTotals {
     #[must_use]
     pub fn into_shown(mut self) -> Self {
         if let Some(pending) = self.pending.take() {
-            (self.people, self.updated_at_ms) = (pending.people, pending.updated_at_ms);
+            (self.people, self.annulled) = (pending.people, pending.annulled);
+            self.updated_at_ms = pending.updated_at_ms;
             self.categories = pending.categories;
         }
         self

@@ -15,16 +15,18 @@ struct Step {
     records: u64,
     first_percents: Vec<usize>,
     closed: bool,
+    annulled: u64,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
     let percents = prop::collection::vec(0..=100_usize, 0..6);
-    (0..PARTITIONS, 0..3_u64, percents, any::<bool>()).prop_map(
-        |(partition, records, first_percents, closed)| Step {
+    (0..PARTITIONS, 0..3_u64, percents, any::<bool>(), 0..5_u64).prop_map(
+        |(partition, records, first_percents, closed, annulled)| Step {
             partition,
             records,
             first_percents,
             closed,
+            annulled,
         },
     )
 }
@@ -63,9 +65,10 @@ proptest! {
     ) {
         let mut parts = vec![BudgetTotals::default(); PARTITIONS as usize];
         let mut sum = merged(&parts);
-        for Step { partition, records, first_percents, closed } in steps {
+        for Step { partition, records, first_percents, closed, annulled } in steps {
             let former = &mut parts[partition as usize];
             let mut newer = totals(former.position.0 + records, &first_percents);
+            newer.annulled = annulled;
             newer.closing = Closing::new(1, if closed { vec![Offset(0)] } else { Vec::new() }).unwrap();
             sum = sum.replace(PartitionId(partition), former, &newer).unwrap();
             *former = newer;

@@ -110,6 +110,7 @@ fn shown(answer: &Answer) -> ShownResults {
     ShownResults {
         people: totals.people,
         is_final: totals.is_final(),
+        annulled: totals.annulled,
         updated_at: updated_at.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         categories: categories.collect(),
         json: String::from_utf8_lossy(&answer.plain().body).into_owned(),

@@ -20,6 +20,7 @@ pub(super) struct RecountTotals {
 struct BudgetRecount {
     positions: Vec<Position>,
     people: u64,
+    annulled: u64,
     categories: Vec<CategoryTotals>,
     /// Rows have different numbers of categories.
     is_damaged: bool,
@@ -40,6 +41,10 @@ impl RecountTotals {
         }
         // Without shares the row only records a withdrawal.
         if row.basis_points.is_empty() {
+            return;
+        }
+        if row.annulled {
+            budget.annulled += 1;
             return;
         }
         if budget.categories.is_empty() {
@@ -75,6 +80,7 @@ impl RecountTotals {
             categories: budget.categories.clone(),
             // Rows do not say whether everything that was accepted in time is written: a recount is never final.
             closed_partitions: 0,
+            annulled: budget.annulled,
         })
     }
 }

@@ -61,7 +61,7 @@ fn write_header(output: &mut OutputFile, summary: &ExportSummary) -> io::Result<
     let positions: Vec<String> = summary.positions.iter().map(ToString::to_string).collect();
     let totals: Vec<String> =
         summary.categories.iter().map(|category| category.basis_points.to_string()).collect();
-    let meta = [
+    let mut meta = vec![
         ("description", summary.name.clone()),
         ("country", String::new()),
         ("unit", summary.budget.clone()),
@@ -77,6 +77,9 @@ fn write_header(output: &mut OutputFile, summary: &ExportSummary) -> io::Result<
         ("positions", positions.join(",")),
         ("total_points", totals.join(",")),
     ];
+    if summary.annulled > 0 {
+        meta.push(("num_annulled", summary.annulled.to_string()));
+    }
     records.write_record(["META"])?;
     records.write_record(["key", "value"])?;
     for (key, value) in meta {

@@ -162,8 +162,8 @@ fn note_indexed(
     Ok(())
 }
 
-/// Inserts records and indexes their submission ids. With `once_per_id`, those whose id is in the log are refused, and
-/// those whose budget is closed.
+/// Inserts records and indexes their submission ids. With `once_per_id`, submissions whose id is in the log are refused,
+/// and those whose budget is closed.
 fn insert_records(
     transaction: &Transaction<'_>,
     log: &mut LogTail<'_>,
@@ -190,6 +190,7 @@ fn insert_records(
             }
             if once_per_id
                 && let Some(submission) = &submission
+                && submission.kind == RecordKind::Submission
                 && log.closed.is_closed(partition, submission.budget)
             {
                 return Ok(Err(AppendError::Closed));
