@@ -65,6 +65,11 @@ impl Audit {
         Ok(Self { log, tally, differences, oracle, tables })
     }
 
+    /// The number of people of a budget who are annulled and would count otherwise.
+    pub fn annulled(&self, budget: &str) -> u64 {
+        self.oracle.annulled(budget)
+    }
+
     /// Compares a budget everywhere and returns its expected totals. `timeout` limits the wait for the copies.
     pub async fn compare(
         &mut self,

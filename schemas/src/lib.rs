@@ -14,6 +14,7 @@ pub mod job;
 mod log;
 mod message_pack;
 mod partition;
+mod people_digest;
 mod person;
 mod position;
 mod presentation;
@@ -55,6 +56,7 @@ pub use history::{
 };
 pub use log::{LogNumber, LogRef};
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
+pub use people_digest::PeopleDigest;
 pub use person::{
     PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonKeyHasher, SecretFingerprint,
 };

@@ -6,8 +6,8 @@ mod pending_step;
 use std::cmp::Ordering;
 
 use crate::{
-    BASIS_POINTS_PER_PERSON, Closing, PartitionCount, PartitionId, Position, PublishStep, Receipt,
-    Term,
+    BASIS_POINTS_PER_PERSON, Closing, PartitionCount, PartitionId, PeopleDigest, Position,
+    PublishStep, Receipt, Term,
 };
 
 pub use pending_step::PendingStep;
@@ -76,6 +76,8 @@ pub struct BudgetTotals {
     pub pending: Option<Box<PendingStep>>,
     /// Number of people who are annulled and would count otherwise.
     pub annulled: u64,
+    /// Digest of all rows of the budget's people; `None` in totals of earlier releases, and in what is no partition's.
+    pub people_digest: Option<PeopleDigest>,
 }
 
 impl BudgetTotals {

@@ -132,7 +132,7 @@ impl Tables {
         Ok(totals)
     }
 
-    /// The current allocation of each person of a budget, by person key.
+    /// The current allocation of each person who counts in a budget, by person key.
     ///
     /// # Errors
     /// When the rows cannot be read.
@@ -146,7 +146,7 @@ impl Tables {
                 continue;
             }
             let state = PersonState::decode(&state[..])?;
-            if state.budget == budget && !state.basis_points.is_empty() {
+            if state.budget == budget && !state.basis_points.is_empty() && !state.annulled {
                 people.insert(person, state.basis_points);
             }
         }

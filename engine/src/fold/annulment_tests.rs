@@ -269,6 +269,10 @@ proptest! {
             fold_range(state, taken_over_at, log.len(), FoldMode::Live);
         }
         prop_assert_eq!(next.totals().collect::<Vec<_>>(), owner.totals().collect::<Vec<_>>());
+        // The digests of both moved with each record, and are those of the people.
+        for state in [&mut owner, &mut next] {
+            prop_assert_eq!(state.check_totals_match_people(), Ok(()));
+        }
         prop_assert_eq!(next.allocations(&budget()), owner.allocations(&budget()));
         prop_assert_eq!(sorted(all_rows(&mut next)), sorted(all_rows(&mut owner)));
     }

@@ -3,11 +3,12 @@
 //! Which budget a record belongs to, and whether its person belongs to the partition, is the parent module's.
 
 use schemas::{
-    AnnulmentAction, BudgetId, BudgetTotals, CategoryTotals, Marker, Offset, RecordKind, RecordView,
+    AnnulmentAction, BudgetId, BudgetTotals, CategoryTotals, Marker, Offset, PeopleDigest,
+    PersonKey, RecordKind, RecordView,
 };
 
 use super::history::{HistoryBuffer, HistoryFloor};
-use super::people::{PersonEntry, PersonSlot, PersonStates};
+use super::people::{PersonEntry, PersonSlot, PersonState, PersonStates};
 use super::shares::Shares;
 use super::sums::{Contribution, ShareSums};
 use super::{DeadLetterReason, FoldMode, FoldOutcome, InconsistentState};
@@ -23,6 +24,12 @@ pub(super) struct BudgetState {
 }
 
 impl BudgetState {
+    /// Creates the state of a budget without records.
+    pub fn empty(id: BudgetId) -> Self {
+        let people_digest = Some(PeopleDigest::NOBODY);
+        Self::new(id, BudgetTotals { people_digest, ..BudgetTotals::default() })
+    }
+
     /// Creates the state that committed totals describe, without people.
     pub fn new(id: BudgetId, totals: BudgetTotals) -> Self {
         let people = PersonStates::new(totals.categories.len());
@@ -108,9 +115,10 @@ impl BudgetState {
             && slot.offset() < offset
             && slot.is_annulled() != annulled
         {
-            let shares = slot.shares();
+            let (shares, former) = (slot.shares(), slot.offset());
             slot.set_annulled(annulled, offset);
             if mode == FoldMode::Live {
+                self.replace_row(&view.person, Some(former), offset);
                 let [old, new] = [!annulled, annulled].map(|it| Contribution::of(&shares, it));
                 self.replace(&view, offset, old, new, false)?;
                 if self.totals.closing.is_closed() {
@@ -154,9 +162,12 @@ impl BudgetState {
     pub fn recount(&self) -> BudgetTotals {
         let categories = vec![CategoryTotals::default(); self.people.categories()];
         let mut totals = BudgetTotals { categories, ..BudgetTotals::default() };
-        for state in self.people.all() {
-            totals.add(Contribution::of(&state.shares, state.annulled));
+        let mut digest = PeopleDigest::NOBODY;
+        for PersonState { person, offset, annulled, shares } in self.people.all() {
+            totals.add(Contribution::of(&shares, annulled));
+            digest.add(&person, offset);
         }
+        totals.people_digest = Some(digest);
         totals
     }
 
@@ -184,23 +195,38 @@ impl BudgetState {
         if view.generated_id && !new.counts() && !self.people.contains(&view.person) {
             return Ok(FoldOutcome::Applied);
         }
-        let mut slot: PersonSlot<'_> = match self.people.find_or_insert(&view.person) {
-            PersonEntry::New(slot) => slot,
+        let (mut slot, former): (PersonSlot<'_>, _) = match self.people.find_or_insert(&view.person)
+        {
+            PersonEntry::New(slot) => (slot, None),
             PersonEntry::Existing(slot) if slot.offset() >= offset => {
                 return Ok(FoldOutcome::Applied);
             }
             PersonEntry::Existing(slot) if slot.has_recent(view.submission) => {
                 return Ok(FoldOutcome::Duplicate);
             }
-            PersonEntry::Existing(slot) => slot,
+            PersonEntry::Existing(slot) => {
+                let former = slot.offset();
+                (slot, Some(former))
+            }
         };
         let annulled = slot.is_annulled();
         let old = slot.replace(&new, offset, view.submission);
         if mode == FoldMode::Live {
+            self.replace_row(&view.person, former, offset);
             let [old, new] = [&old, &new].map(|shares| Contribution::of(shares, annulled));
             self.replace(&view, offset, old, new, is_first)?;
         }
         Ok(FoldOutcome::Applied)
+    }
+
+    /// Replaces a person's row in the digest, if the totals have one; `former` is the offset of the row before.
+    fn replace_row(&mut self, person: &PersonKey, former: Option<Offset>, offset: Offset) {
+        if let Some(digest) = &mut self.totals.people_digest {
+            if let Some(former) = former {
+                digest.remove(person, former);
+            }
+            digest.add(person, offset);
+        }
     }
 
     /// Replaces what a person adds to the totals. `is_first` says that the record is the budget's first allocation.

@@ -93,6 +93,12 @@ pub enum InconsistentState {
         /// People who are known.
         recounted: u64,
     },
+    /// The people are others than those that the totals were committed with, although their sums are the same.
+    #[error("the totals of budget `{budget}` were committed with other rows of its people")]
+    OtherPeople {
+        /// The budget.
+        budget: BudgetId,
+    },
 }
 
 /// Which state a record updates.
@@ -137,7 +143,7 @@ impl PartitionState {
             decoder: RecordDecoder::default(),
         };
         for (id, totals) in totals {
-            state.add_budget(id, totals);
+            state.add_budget(BudgetState::new(id, totals));
         }
         state
     }
@@ -164,7 +170,7 @@ impl PartitionState {
     pub fn restore_ahead(&mut self, row: &PersonRow) -> bool {
         let index = match self.by_id.get(&row.budget) {
             Some(index) => *index,
-            None => self.add_budget(row.budget.clone(), BudgetTotals::default()),
+            None => self.add_budget(BudgetState::empty(row.budget.clone())),
         };
         let people = &mut self.budgets[index].people;
         if people.categories() == 0 && !row.basis_points.is_empty() {
@@ -182,7 +188,7 @@ impl PartitionState {
         let mut fits = true;
         for (id, totals) in totals {
             let Some(index) = self.by_id.get(&id) else {
-                self.add_budget(id, totals);
+                self.add_budget(BudgetState::new(id, totals));
                 continue;
             };
             let budget = &mut self.budgets[*index];
@@ -263,16 +269,16 @@ impl PartitionState {
             Some(index) => *index,
             None => {
                 let id = BudgetId::parse(id).map_err(|_| RecordFault::Budget)?;
-                self.add_budget(id, BudgetTotals::default())
+                self.add_budget(BudgetState::empty(id))
             }
         };
         Ok(self.recent)
     }
 
-    fn add_budget(&mut self, id: BudgetId, totals: BudgetTotals) -> usize {
+    fn add_budget(&mut self, budget: BudgetState) -> usize {
         let index = self.budgets.len();
-        self.by_id.insert(id.clone(), index);
-        self.budgets.push(BudgetState::new(id, totals));
+        self.by_id.insert(budget.id.clone(), index);
+        self.budgets.push(budget);
         index
     }
 
@@ -326,20 +332,35 @@ impl PartitionState {
         self.by_id.iter().map(|(id, index)| (id, self.budgets[*index].recount()))
     }
 
-    /// Checks that every budget's totals are the sum of its people's current shares.
+    /// Forgets which rows the totals were committed with: the next check takes those that are known.
+    pub fn forget_people_digests(&mut self) {
+        for budget in &mut self.budgets {
+            budget.totals.people_digest = None;
+        }
+    }
+
+    /// Checks that every budget's totals are the sum of its people's current shares, and its people those that the
+    /// totals were committed with. Totals of earlier releases do not say the latter, and do from now on.
     ///
     /// # Errors
-    /// The first budget whose totals are not.
-    pub fn check_totals_match_people(&self) -> Result<(), InconsistentState> {
-        for ((budget, totals), (_, recounted)) in self.totals().zip(self.recount()) {
+    /// The first budget of which one is not so.
+    pub fn check_totals_match_people(&mut self) -> Result<(), InconsistentState> {
+        for index in self.by_id.values() {
+            let budget = &mut self.budgets[*index];
+            let recounted = budget.recount();
+            let totals = &mut budget.totals;
             let sums = |totals: &BudgetTotals| (totals.people, totals.annulled);
             if sums(totals) != sums(&recounted) || totals.categories != recounted.categories {
                 return Err(InconsistentState::TotalsDifferFromPeople {
-                    budget: budget.clone(),
+                    budget: budget.id.clone(),
                     total: totals.people,
                     recounted: recounted.people,
                 });
             }
+            if totals.people_digest.is_some() && totals.people_digest != recounted.people_digest {
+                return Err(InconsistentState::OtherPeople { budget: budget.id.clone() });
+            }
+            totals.people_digest = recounted.people_digest;
         }
         Ok(())
     }

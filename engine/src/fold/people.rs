@@ -79,6 +79,8 @@ impl Records {
 #[derive(Debug)]
 pub(super) struct PersonState {
     pub person: PersonKey,
+    /// Offset of the record that last changed the person.
+    pub offset: Offset,
     /// Whether the person is annulled: the shares do not count.
     pub annulled: bool,
     pub shares: Shares,
@@ -123,9 +125,9 @@ impl PersonStates {
         slots.map(|slot| {
             let words = self.records.get(slot);
             let packed = &words[PACKED_WORD..];
-            let Head { annulled, .. } = packed::head(packed);
+            let Head { offset, annulled } = packed::head(packed);
             let shares = packed::shares(packed, self.categories);
-            PersonState { person: person(words), annulled, shares }
+            PersonState { person: person(words), offset, annulled, shares }
         })
     }
 

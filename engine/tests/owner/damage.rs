@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use engine::fold::InconsistentState;
 use engine::partition::{HaltReason, PartitionExit};
-use schemas::{BudgetId, Offset, PersonRow, Position};
+use schemas::{BudgetId, BudgetTotals, Offset, PeopleDigest, PersonRow, Position};
 use storage::log::LogBounds;
 use storage::store::{Checkpoints, Commit, People};
 
-use crate::support::log::Log;
+use crate::support::log::{Log, WITHDRAWN};
 use crate::support::store::FaultyStore;
 use crate::test_owner::{take_over, take_over_log};
 use crate::{PARTITION, assert_totals, fold_whole_log};
@@ -76,6 +76,68 @@ async fn old_rows_that_the_store_brought_back_are_replaced_from_the_log() {
     assert!(old.len() > 10);
     store.inner.write_people(PARTITION, &old).await.unwrap();
     assert_healed_by_replay(&store, &log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_rows_whose_differences_cancel_out_are_replaced_from_the_log() {
+    let mut log = Log::of(600);
+    // Two people who have exchanged their shares since their last submissions.
+    let exchanged = [(214, 118), (215, 117)];
+    for (offset, former) in exchanged {
+        log.replace(offset, log.0[former].2);
+    }
+    let store = store_with_rows(&log).await;
+    let mut old = Vec::new();
+    store.inner.lose_people(PARTITION, |row| {
+        let is_old = [214, 215].contains(&row.offset.0);
+        if is_old {
+            let offset = row.offset.0 - 97;
+            let (person, _, shares) = &log.0[offset as usize];
+            assert_eq!(person, &row.person);
+            let basis_points = shares.iter().map(|share| *share as u16).collect();
+            old.push(PersonRow { offset: Offset(offset), basis_points, ..row.clone() });
+        }
+        is_old
+    });
+    assert_eq!(old.len(), 2);
+    store.inner.write_people(PARTITION, &old).await.unwrap();
+    assert_healed_by_replay(&store, &log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_row_of_somebody_who_has_withdrawn_is_found_and_replayed_from_the_log() {
+    let mut log = Log::of(600);
+    log.replace(214, WITHDRAWN);
+    let store = store_with_rows(&log).await;
+    assert_eq!(store.inner.lose_people(PARTITION, |row| row.offset == Offset(214)), 1);
+    assert_healed_by_replay(&store, &log).await;
+}
+
+/// What a release without a digest of people has committed.
+async fn forget_people_digest(store: &FaultyStore) {
+    let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
+    let (id, totals) = stored.totals[0].clone();
+    assert!(totals.people_digest.is_some());
+    let totals = vec![(id, BudgetTotals { people_digest: None, ..totals })];
+    let (epoch, checkpoint) = (stored.epoch, stored.checkpoint);
+    let commit = Commit { epoch, from: checkpoint.position, checkpoint, totals };
+    store.inner.commit(PARTITION, &commit).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_of_a_release_without_a_digest_of_people_get_one_from_the_rows() {
+    let log = Log::of(600);
+    let store = store_with_rows(&log).await;
+    forget_people_digest(&store).await;
+    assert!(fold_whole_log(&store, &log).await);
+    assert_totals(&store, &log).await;
+    let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
+    let mut expected = PeopleDigest::default();
+    let latest = &log.0[log.0.len() - 97..];
+    for (offset, (person, ..)) in (log.0.len() as u64 - 97..).map(Offset).zip(latest) {
+        expected.add(person, offset);
+    }
+    assert_eq!(stored.totals[0].1.people_digest, Some(expected));
 }
 
 #[tokio::test(flavor = "multi_thread")]

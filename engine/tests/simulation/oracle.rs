@@ -8,8 +8,8 @@ use std::fmt::Debug;
 
 use schemas::{
     BudgetId, BudgetTotals, CategoryTotals, Closing, CombinedTotals, HistoryInstant, HistoryPoint,
-    HistoryStep, HistoryTotals, Offset, PartitionId, PersonKey, PersonRow, Position, PublishStep,
-    SubmissionId, Term, record_fingerprint,
+    HistoryStep, HistoryTotals, Offset, PartitionId, PeopleDigest, PersonKey, PersonRow, Position,
+    PublishStep, SubmissionId, Term, record_fingerprint,
 };
 use storage::log::DeadLetter;
 use storage::store::{RecordCounts, StoredPartition};
@@ -313,9 +313,10 @@ impl History {
     }
 
     fn add_totals(&mut self, fold: &NaiveFold, budget: &BudgetId, offset: Offset) {
-        let exact = BudgetTotals { position: offset.next(), ..fold.count(budget) };
+        let people_digest = Some(self.digest(budget));
+        let exact = BudgetTotals { position: offset.next(), people_digest, ..fold.count(budget) };
         let (shown, changed) = match fold.held_back.get(budget) {
-            None => (exact.clone(), [].as_slice()),
+            None => (BudgetTotals { people_digest: None, ..exact.clone() }, [].as_slice()),
             Some(HeldBack { shown, changed }) => {
                 let BudgetTotals { position, closing, publish_step, .. } = exact.clone();
                 (
@@ -331,6 +332,18 @@ impl History {
         let pending = changed.iter().map(fingerprint).collect();
         let totals = ExpectedTotals { exact, shown, pending };
         self.totals.entry(budget.clone()).or_default().push(totals);
+    }
+}
+
+impl History {
+    /// The digest of everyone's latest row.
+    fn digest(&self, budget: &BudgetId) -> PeopleDigest {
+        let mut digest = PeopleDigest::default();
+        let latest = self.people.values().filter_map(|rows| rows.last());
+        for row in latest.filter(|row| row.budget == *budget) {
+            digest.add(&row.person, row.offset);
+        }
+        digest
     }
 }
 

@@ -10,6 +10,24 @@ use storage::log::{LogBounds, Record, RecordBatch};
 
 use crate::PARTITION;
 
+/// No shares.
+pub const WITHDRAWN: [u32; 2] = [0, 0];
+
+fn record(person: PersonKey, offset: u64, shares: [u32; 2]) -> (PersonKey, Vec<u8>, [u32; 2]) {
+    let action = match shares {
+        WITHDRAWN => Action::Withdraw,
+        shares => Action::Allocate(Allocation::new(&shares).unwrap()),
+    };
+    let value = encode_record(&Submission {
+        budget: BudgetId::parse("b").unwrap(),
+        person,
+        id: SubmissionId(uuid::Uuid::from_u128(u128::from(offset))),
+        accepted_at_ms: offset,
+        action,
+    });
+    (person, value, shares)
+}
+
 /// Records of many people who submit repeatedly: key, value, shares.
 pub struct Log(pub Vec<(PersonKey, Vec<u8>, [u32; 2])>);
 
@@ -29,17 +47,15 @@ impl Log {
         let record = |offset: u64| {
             let shares =
                 [(offset * 37 % 101 * 100) as u32, (10_000 - offset * 37 % 101 * 100) as u32];
-            let person = people[(offset % 97) as usize];
-            let value = encode_record(&Submission {
-                budget: BudgetId::parse("b").unwrap(),
-                person,
-                id: SubmissionId(uuid::Uuid::from_u128(u128::from(offset))),
-                accepted_at_ms: offset,
-                action: Action::Allocate(Allocation::new(&shares).unwrap()),
-            });
-            (person, value, shares)
+            record(people[(offset % 97) as usize], offset, shares)
         };
         Self((0..records).map(record).collect())
+    }
+
+    /// Replaces what the person of a record submits. Without shares, the person withdraws.
+    pub fn replace(&mut self, offset: u64, shares: [u32; 2]) {
+        let person = self.0[offset as usize].0;
+        self.0[offset as usize] = record(person, offset, shares);
     }
 
     pub fn batch(&self, from: u64, to: u64) -> RecordBatch {
@@ -57,8 +73,9 @@ impl Log {
 
     /// Counts people and each category's basis points naively.
     pub fn expected(&self) -> (u64, Vec<u64>) {
-        let latest: HashMap<_, _> =
+        let mut latest: HashMap<_, _> =
             self.0.iter().map(|(person, _, shares)| (*person, *shares)).collect();
+        latest.retain(|_, shares| *shares != WITHDRAWN);
         let sum = |category: usize| latest.values().map(|shares| u64::from(shares[category])).sum();
         (latest.len() as u64, vec![sum(0), sum(1)])
     }

@@ -129,7 +129,18 @@ impl<'d> Comparison<'d> {
         self.scope.category = None;
     }
 
-    /// Compares every field of a budget's stored totals.
+    /// Compares which rows people have with those that stored totals were committed with, as far as these say so.
+    ///
+    /// Not with the log: earlier releases kept rows for the withdrawals of nobody.
+    pub fn compare_people_digest(&mut self, stored: &BudgetTotals, rows: &BudgetTotals) {
+        if let (Some(stored), Some(rows)) = (stored.people_digest, rows.people_digest)
+            && stored != rows
+        {
+            self.add("not the rows of the committed totals: some are lost, or old".to_owned());
+        }
+    }
+
+    /// Compares every field of a budget's stored totals, but for the digest of people.
     pub fn compare_stored_totals(&mut self, log: &BudgetTotals, found: &BudgetTotals) {
         self.compare_totals(log, found);
         self.compare_number("position", log.position.0, found.position.0);

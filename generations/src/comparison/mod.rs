@@ -32,6 +32,7 @@ pub fn pair_by_budget<'a>(
         publish_step: PublishStep::ONE,
         pending: None,
         annulled: 0,
+        people_digest: None,
     };
     let of = |totals: &TotalsByBudget<'a>, wanted: &BudgetId| {
         totals.iter().find(|(budget, _)| *budget == wanted).map_or(&EMPTY, |(_, totals)| *totals)

@@ -97,6 +97,11 @@ pub(super) async fn audit_partition(
         Comparison::new(scope(Subject::People, Some(budget)), &mut report.differences)
             .compare_totals(log, found);
     }
+    let found = recounted.iter().map(|(budget, totals)| (*budget, totals)).collect();
+    for (budget, stored, found) in pair_by_budget(by_budget(totals), found) {
+        Comparison::new(scope(Subject::People, Some(budget)), &mut report.differences)
+            .compare_people_digest(stored, found);
+    }
     let HistoryComparison { compared, missing, differences } =
         history.compare(&replay.history, &replay.counted);
     report.history_points += compared;

@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::{BudgetTotals, CategoryTotals, DISTRIBUTION_BINS, PendingStep};
 use crate::proto::{self, Distribution};
-use crate::{Closing, Offset, Position, PublishStep};
+use crate::{Closing, Offset, PeopleDigest, Position, PublishStep};
 
 impl BudgetTotals {
     /// Encodes the `distribution` column, which also holds the state of closing and what is pending.
@@ -18,6 +18,7 @@ impl BudgetTotals {
             publish_step: self.publish_step.to_proto(),
             pending: self.pending.as_ref().map(|pending| pending.to_proto()),
             annulled: self.annulled,
+            people_digest: self.people_digest.map(PeopleDigest::to_bits),
         };
         column.encode_to_vec()
     }
@@ -47,6 +48,7 @@ impl BudgetTotals {
             publish_step: PublishStep::nearest(column.publish_step.into()),
             pending,
             annulled: column.annulled,
+            people_digest: column.people_digest.map(PeopleDigest::from_bits),
         };
         totals.is_consistent().then_some(totals)
     }

@@ -96,9 +96,10 @@ impl BudgetTotals {
     }
 
     /// Returns what readers are shown: exact position and state of closing, and the people and sums that were shown
-    /// last.
+    /// last. The digest of people is not shown: it moves with each person.
     #[must_use]
     pub fn into_shown(mut self) -> Self {
+        self.people_digest = None;
         if let Some(pending) = self.pending.take() {
             (self.people, self.annulled) = (pending.people, pending.annulled);
             self.updated_at_ms = pending.updated_at_ms;

@@ -195,8 +195,12 @@ impl Partition {
     /// Checks that the restored people are those whom the totals count, before any new record is folded.
     ///
     /// A row that the store has lost, or an old one that it has brought back, would make the person's next submission
-    /// add more than it subtracts.
-    fn check_people(&self) -> Result<(), PartitionExit> {
+    /// add more than it subtracts, or forget the ids of the person's submissions.
+    fn check_people(&mut self) -> Result<(), PartitionExit> {
+        if self.committed.rows_position == Position::START && !self.is_prepared {
+            // Everyone was replayed from the log: no row can be lost or old.
+            self.state.forget_people_digests();
+        }
         let fault = match self.state.check_totals_match_people() {
             Ok(()) => return Ok(()),
             Err(fault) => fault,
