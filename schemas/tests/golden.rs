@@ -119,6 +119,29 @@ fn totals_without_a_publish_step_keep_the_bytes_of_earlier_releases() {
 }
 
 #[test]
+fn annulled_people_and_the_digest_of_people_are_behind_what_earlier_releases_read() {
+    let former = hex::encode(one_person().encode_distribution());
+    let people_digest = Some(PeopleDigest::from_bits(0x0102_0304_0506_0708));
+    let totals = BudgetTotals { annulled: 300, people_digest, ..one_person() };
+    let bytes = totals.encode_distribution();
+    assert_eq!(hex::encode(&bytes), format!("{former}30ac02390807060504030201"));
+    let read = BudgetTotals::from_columns(Position(7), 1, 9, &[0, 10_000], &bytes);
+    assert_eq!(read, Some(totals));
+    let row = PersonRow {
+        person: PersonKey::from_bytes([9; 16]),
+        budget: BudgetId::parse("taxes").unwrap(),
+        offset: Offset(3),
+        basis_points: Vec::new(),
+        annulled: false,
+        recent: [None; RECENT_SUBMISSIONS],
+    };
+    let former = hex::encode(row.encode_state());
+    assert_eq!(former, "0a0574617865731003");
+    let annulled = PersonRow { annulled: true, ..row };
+    assert_eq!(hex::encode(annulled.encode_state()), format!("{former}2801"));
+}
+
+#[test]
 fn pending_people_keep_their_bytes() {
     let mut totals = BudgetTotals::default();
     let person = PersonKey::from_bytes(*b"12345678........");

@@ -20,8 +20,9 @@ use runtime::limits::LocalCounters;
 use rusqlite::Connection;
 use schemas::job::{self, JobId, JobTransitionError};
 use schemas::{
-    Action, Allocation, BudgetId, Generation, LogNumber, LogRef, Offset, PartitionId, PersonKey,
-    PersonKeyHasher, Receipt, RecordEncoder, Submission, SubmissionId,
+    Action, Allocation, AnnulmentAction, AnnulmentId, AnnulmentStamp, BudgetId, Generation,
+    LogNumber, LogRef, Marker, MarkerKind, Offset, PartitionId, PersonKey, PersonKeyHasher,
+    PublishStep, Receipt, RecordEncoder, Submission, SubmissionId,
 };
 use storage::cache::memory::MemoryCache;
 use storage::control::sqlite::SqliteControlTopic;

@@ -194,6 +194,18 @@ fn an_after_close_budget_shows_no_number_before_it_is_final_whatever_the_clock_s
 }
 
 #[test]
+fn annulled_people_are_shown_where_there_are_any_and_never_while_results_are_withheld() {
+    let counted = CombinedTotals { annulled: 3, ..totals(&[vec![5_000, 5_000]]) };
+    assert_eq!(json(answer(budget(2), counted.clone()).plain())["annulled"], 3);
+    assert_eq!(
+        json(answer(budget(2), totals(&[vec![5_000, 5_000]])).plain()).get("annulled"),
+        None
+    );
+    let with_minimum = Budget { minimum_people: 2, ..budget(2) };
+    assert_eq!(json(answer(with_minimum, counted).plain()).get("annulled"), None);
+}
+
+#[test]
 fn a_budget_below_its_minimum_of_people_shows_no_number() {
     let with_minimum = Budget { minimum_people: 2, ..budget(2) };
     let one = json(answer(with_minimum.clone(), totals(&[vec![5_000, 5_000]])).plain());

@@ -237,6 +237,7 @@ async fn all_budgets_share_one_recount() {
     for reader in readers.into_iter().chain([third]) {
         let (got, _) = reader.await.unwrap();
         assert_eq!((got.people(), got.tier()), (1, "recount"));
+        assert_eq!(got.json().get("annulled"), None);
     }
     assert_eq!(scans(&server), whole_scan());
     // A budget that nobody asked for until now.

@@ -383,6 +383,22 @@ fn results_that_move_in_steps_say_so_in_every_language_until_they_are_final() {
 }
 
 #[test]
+fn the_number_of_annulled_people_is_shown_where_there_are_any() {
+    let page = |language, annulled| {
+        let budget = default_budget();
+        let Results::Shown(shown) = shown(&budget) else { panic!("not shown") };
+        let results = Results::Shown(ShownResults { annulled, ..shown });
+        let view = BudgetView::new(&budget, language, now());
+        results_page(Texts::of(language), &view, &results, &over_time(), None)
+    };
+    assert!(!page(Language::En, 0).contains("id=\"annulled\""));
+    assert!(page(Language::En, 12).contains("Annulled, not counted: 12"));
+    for language in Language::ALL {
+        assert!(page(language, 12).contains("id=\"annulled\""), "{language:?}");
+    }
+}
+
+#[test]
 fn without_a_number_nobody_is_said_to_have_taken_part_only_if_each_change_is_shown() {
     let nobody = |publish_step, is_final| {
         let budget = Budget { publish_step, ..default_budget() };

@@ -193,6 +193,19 @@ async fn a_wrong_person_row_is_detected_by_the_sums() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_row_of_somebody_who_has_withdrawn_is_detected() {
+    let fixture = stopped_fixture().await;
+    let rows_position = fixture.stored(0).await.checkpoint.rows_position;
+    let withdrawn =
+        |row: &PersonRow| row.basis_points.is_empty() && rows_position.includes(row.offset);
+    let lost = rows(&fixture, 0).await.into_iter().find(withdrawn).unwrap();
+    fixture.store.lose_people(id(0), |row| row.person == lost.person);
+    let report = fixture.audit().await;
+    assert_eq!(subjects(&report), [&Subject::People], "{:#?}", report_lines(&report));
+    assert!(report.differences[0].what.starts_with("not the rows of the committed totals"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_row_ahead_of_the_totals_is_detected() {
     let fixture = stopped_fixture().await;
     let mut row = rows(&fixture, 1).await.remove(0);

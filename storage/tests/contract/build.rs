@@ -2,8 +2,8 @@
 
 use schemas::{
     BASIS_POINTS_PER_PERSON, Budget, BudgetId, BudgetTotals, Category, CategoryId, CategoryTotals,
-    DISTRIBUTION_BINS, IdentityRule, Offset, PartitionCount, PersonKey, PersonRow, Position,
-    RECENT_SUBMISSIONS, ResultsVisibility, SubmissionFingerprint,
+    DISTRIBUTION_BINS, IdentityRule, Offset, PartitionCount, PeopleDigest, PersonKey, PersonRow,
+    Position, RECENT_SUBMISSIONS, ResultsVisibility, SubmissionFingerprint,
 };
 use uuid::Uuid;
 
@@ -60,6 +60,8 @@ pub fn totals(position: u64, people: u64, categories: usize) -> BudgetTotals {
         position: Position(position),
         people,
         updated_at_ms: 1_800_000_000_000 + position,
+        annulled: people / 9,
+        people_digest: Some(PeopleDigest::from_bits(u64::MAX - position)),
         categories: categories.collect(),
         ..BudgetTotals::default()
     };

@@ -116,6 +116,30 @@ async fn a_submission_id_is_appended_once_also_after_reopening() {
 }
 
 #[tokio::test]
+async fn annulments_are_appended_to_a_closed_budget_under_one_id_and_submissions_are_not() {
+    let directory = directory();
+    let log = SqliteLog::open(&directory.path().join("log"), build::count(1)).unwrap();
+    let budget = BudgetId::parse("taxes").unwrap();
+    let marker = RecordEncoder::default().encode_marker(
+        &budget,
+        Marker { kind: MarkerKind::Close, revision: 2 },
+        SubmissionId(Uuid::from_u128(7)),
+        1,
+    );
+    let key = Marker::key(&budget, PartitionId(0), build::count(1));
+    log.append(vec![NewRecord { key, value: marker }]).await[0].clone().unwrap();
+    let annulment = |person| {
+        let (id, action) = (AnnulmentId(Uuid::from_u128(1)), AnnulmentAction::Annul);
+        let stamp = AnnulmentStamp { appended_at_ms: 1, publish_step: PublishStep::ONE };
+        let value = RecordEncoder::default().encode_annulment(&budget, id, action, stamp);
+        NewRecord { key: PersonKey::from_bytes([person; 16]), value }
+    };
+    let batch = vec![annulment(1), submission(1, 1, &[10_000, 0], false), annulment(2)];
+    let appended = log.append_once_per_id(batch).await;
+    assert_eq!(appended, [Ok(address(1)), Err(AppendError::Closed), Ok(address(2))]);
+}
+
+#[tokio::test]
 async fn a_repetition_within_one_append_and_after_newer_submissions_is_not_appended() {
     let directory = directory();
     let log = SqliteLog::open(&directory.path().join("log"), build::count(1)).unwrap();

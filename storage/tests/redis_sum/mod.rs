@@ -118,7 +118,8 @@ impl Fixture {
             .arg(totals.updated_at_ms)
             .arg(numbers.join(","));
         let _changed: i64 = invocation.invoke_async(&mut self.redis).await.unwrap();
-        self.parts[partition as usize] = totals;
+        // That release does not know who is annulled.
+        self.parts[partition as usize] = BudgetTotals { annulled: 0, ..totals };
     }
 
     /// Returns the server's mean time for one call of the script since the last call of this function.
