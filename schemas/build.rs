@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/person.proto",
         "proto/totals.proto",
         "proto/history.proto",
+        "proto/signal.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed={file}");

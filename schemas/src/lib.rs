@@ -27,6 +27,7 @@ mod report;
 mod revoked_codes;
 mod row;
 mod serial_set;
+mod signal;
 mod statistics;
 mod stored;
 mod stored_budget;
@@ -80,6 +81,10 @@ pub use row::{
     PersonRow, PersonRowDecoder, PersonRowFault, RECENT_SUBMISSIONS, bucket_of, buckets,
 };
 pub use serial_set::{SerialSet, SerialSetFault};
+pub use signal::{
+    AgentDigest, BallotDigest, IdentityLevel, NetworkDigest, SIGNAL_MAX_BYTES, SIGNAL_RETENTION_MS,
+    Signal, SignalAction, SignalDayKey, SignalFault, SignalHasher, SignalOrigin,
+};
 pub use statistics::{average_ten_thousandths, median_tenths};
 pub use stored_budget::StoredBudget;
 pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};

@@ -8,6 +8,7 @@
 //! | background jobs | [`jobs::JobStore`] | in the store | in the store |
 //! | the cache of published totals | [`cache::Cache`] | Redis | in process |
 //! | budget definitions, the active log, revoked codes | [`control::BudgetDefinitions`], [`control::ActiveLog`], [`control::CodeRevocations`] | a compacted Kafka topic | SQLite |
+//! | signals of submissions, for seven days | [`signals::SignalWriter`], [`signals::SignalReader`] | a Kafka topic | SQLite |
 //! | exports | files in a directory: [`exports`] | same | same |
 //! | known submission ids | [`idempotency::Idempotency`] | Redis | in process |
 //! | counters of rate limits | [`runtime::limits::SharedCounters`] | Redis | in process |
@@ -28,5 +29,6 @@ pub mod private_files;
 mod redis_connection;
 pub mod retry;
 mod secret;
+pub mod signals;
 mod sqlite;
 pub mod store;

@@ -37,6 +37,10 @@ use crate::log::{
 use crate::open_error::OpenError;
 use crate::private_files;
 use crate::secret::open_secret;
+use crate::signals::{
+    KafkaSignalReader, KafkaSignalWriter, SignalReader, SignalWriter, SqliteSignalReader,
+    SqliteSignalWriter,
+};
 use crate::store::Store;
 use crate::store::scylla::ScyllaStore;
 use crate::store::sqlite::SqliteStore;
@@ -45,6 +49,8 @@ use crate::store::sqlite::SqliteStore;
 const LOG_FILE: &str = "log.db";
 /// File name of the embedded store.
 const STORE_FILE: &str = "store.db";
+/// File name of the embedded signals.
+const SIGNALS_FILE: &str = "signals.db";
 /// File name of the embedded control topic.
 const CONTROL_FILE: &str = "definitions.db";
 
@@ -168,6 +174,26 @@ impl StorageConfig {
             LogKind::Sqlite => {
                 let opened = SqliteDeadLetterJournal::open(&self.sqlite_dir.join(LOG_FILE));
                 Ok(Arc::new(opened.map_err(|error| OpenError::invalid("the log", error))?))
+            }
+        }
+    }
+
+    /// Creates the writer of signals, which connects at the first append.
+    pub fn signal_writer(&self) -> Arc<dyn SignalWriter> {
+        match self.log {
+            LogKind::Kafka => Arc::new(KafkaSignalWriter::new(&self.kafka)),
+            LogKind::Sqlite => {
+                Arc::new(SqliteSignalWriter::new(&self.sqlite_dir.join(SIGNALS_FILE)))
+            }
+        }
+    }
+
+    /// Creates the reader of signals, which connects at each read.
+    pub fn signal_reader(&self) -> Arc<dyn SignalReader> {
+        match self.log {
+            LogKind::Kafka => Arc::new(KafkaSignalReader::new(&self.kafka)),
+            LogKind::Sqlite => {
+                Arc::new(SqliteSignalReader::new(&self.sqlite_dir.join(SIGNALS_FILE)))
             }
         }
     }

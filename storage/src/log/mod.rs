@@ -7,7 +7,7 @@ mod batch;
 mod contiguous_batcher;
 pub mod dead_letters;
 pub mod kafka;
-mod reader_thread;
+pub(crate) mod reader_thread;
 pub mod sqlite;
 mod tail;
 
@@ -237,7 +237,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    fn unavailable(reason: impl ToString) -> Self {
+    pub(crate) fn unavailable(reason: impl ToString) -> Self {
         Self::Unavailable(reason.to_string())
     }
 }

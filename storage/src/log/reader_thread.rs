@@ -9,7 +9,7 @@ use super::ReadError;
 /// thread runs at most `capacity` items ahead of the receiver.
 ///
 /// Not tokio's blocking pool: a reader that follows the log would occupy one of its few threads for a long time.
-pub(super) fn spawn_reader<T: Send + 'static>(
+pub(crate) fn spawn_reader<T: Send + 'static>(
     capacity: usize,
     read: impl FnOnce(&mpsc::Sender<Result<T, ReadError>>) -> Result<(), ReadError> + Send + 'static,
 ) -> mpsc::Receiver<Result<T, ReadError>> {

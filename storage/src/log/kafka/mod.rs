@@ -6,7 +6,7 @@ mod dead_letter_journal;
 mod dead_letter_writer;
 mod lanes;
 mod polled_producer;
-mod producer;
+pub(crate) mod producer;
 mod reader;
 mod rebalance;
 mod rebootstrap;
@@ -69,6 +69,11 @@ impl KafkaConfig {
     /// Returns the topic of dead letters.
     pub fn dead_letters_topic(&self) -> String {
         format!("{}.dead-letters", self.topic)
+    }
+
+    /// Returns the topic of signals.
+    pub fn signals_topic(&self) -> String {
+        format!("{}.signals", self.topic)
     }
 
     /// Returns how long an append may take: a record that a sealed topic rejects is held and sent again.

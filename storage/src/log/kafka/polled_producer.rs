@@ -24,7 +24,7 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 const LIBRDKAFKA_TIMEOUT_FACTOR: u32 = 20;
 
 /// A record to send. librdkafka copies its bytes.
-pub(super) struct Outgoing<'a> {
+pub(crate) struct Outgoing<'a> {
     pub partition: u32,
     pub key: &'a [u8],
     pub value: &'a [u8],

@@ -25,14 +25,14 @@ use super::polled_producer::{Batch, PolledProducer};
 use super::topics::TopicError;
 use crate::log::AppendError;
 
-pub(super) use super::polled_producer::Outgoing;
+pub(crate) use super::polled_producer::Outgoing;
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Partitions whose leaders are probed at the same time: one that does not respond takes the whole timeout.
 const MAX_CONCURRENT_PROBES: usize = 16;
 
-pub(super) struct IdempotentProducer {
+pub(crate) struct IdempotentProducer {
     config: KafkaConfig,
     topic: String,
     /// The client of each lane. Replaced after a fatal error.

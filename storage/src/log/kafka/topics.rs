@@ -11,7 +11,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
-use schemas::{LogNumber, LogRef};
+use schemas::{LogNumber, LogRef, SIGNAL_RETENTION_MS};
 
 use super::KafkaConfig;
 use crate::log_identity::LogIdentity;
@@ -20,6 +20,10 @@ use crate::open_error::OpenError;
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The replicas that must have a record before it is acknowledged.
 const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+/// How long a topic keeps its records.
+const RETENTION_MS: &str = "retention.ms";
+/// Records of signals that are deleted at once: the newest of them must be older than the retention.
+const SIGNALS_SEGMENT_MS: &str = "86400000";
 /// How long the settings of a new topic may be unknown to some broker.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(5);
 const METADATA_POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -118,7 +122,7 @@ async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<()
         .map(|(name, partitions, cleanup_policy)| {
             let replication = TopicReplication::Fixed(config.replication_factor as i32);
             NewTopic::new(name, *partitions as i32, replication)
-                .set("retention.ms", "-1")
+                .set(RETENTION_MS, "-1")
                 .set(MIN_INSYNC_REPLICAS, &min_insync_replicas)
                 .set("cleanup.policy", cleanup_policy)
         })
@@ -136,6 +140,60 @@ async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<()
     let counts = wanted.iter().map(|(topic, count, _)| ((*topic).to_owned(), *count)).collect();
     check_partition_counts(config, counts, Arc::clone(&admin)).await?;
     check_durability(config, wanted.iter().map(|(topic, ..)| *topic), &admin).await
+}
+
+/// Creates the topic of signals if it is missing. An existing one is used as it is, with a warning if it keeps its records
+/// for another time.
+///
+/// # Errors
+/// When Kafka is unavailable.
+pub(crate) async fn ensure_signals_topic(config: &KafkaConfig) -> Result<(), TopicError> {
+    let admin = admin_client(config)?;
+    let (topic, retention_ms) = (config.signals_topic(), SIGNAL_RETENTION_MS.to_string());
+    let min_insync_replicas = config.min_insync_replicas().to_string();
+    let replication = TopicReplication::Fixed(config.replication_factor as i32);
+    let wanted = NewTopic::new(&topic, 1, replication)
+        .set(RETENTION_MS, &retention_ms)
+        .set("segment.ms", SIGNALS_SEGMENT_MS)
+        .set(MIN_INSYNC_REPLICAS, &min_insync_replicas)
+        .set("cleanup.policy", "delete");
+    let created = admin.create_topics([&wanted], &admin_options()).await;
+    let created = created.map_err(|error| TopicError::unavailable(config, error))?;
+    match created.into_iter().next() {
+        None | Some(Ok(_)) => Ok(()),
+        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
+            warn_of_other_retention(config, &topic, &admin).await
+        }
+        Some(Err((_, code))) => {
+            let reason = format!("topic `{topic}` cannot be created: {code}");
+            Err(TopicError::unavailable(config, reason))
+        }
+    }
+}
+
+async fn warn_of_other_retention(
+    config: &KafkaConfig,
+    topic: &str,
+    admin: &AdminClient<DefaultClientContext>,
+) -> Result<(), TopicError> {
+    let described =
+        admin.describe_configs([&ResourceSpecifier::Topic(topic)], &admin_options()).await;
+    let described = described.map_err(|error| TopicError::unavailable(config, error))?;
+    let found = described.into_iter().next().and_then(Result::ok).and_then(|resource| {
+        resource.get(RETENTION_MS).and_then(|entry| entry.value.as_ref()?.parse::<i64>().ok())
+    });
+    match found {
+        Some(retention_ms) if retention_ms != SIGNAL_RETENTION_MS.cast_signed() => {
+            tracing::warn!(
+                topic,
+                retention_ms,
+                expected_retention_ms = SIGNAL_RETENTION_MS,
+                "topic of signals has another retention than seven days"
+            );
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// Checks that a log's topic exists with the log's partition count and enough replicas in sync. Creates nothing.

@@ -1,0 +1,11 @@
+//! From signals to what an operator looks at, and to the people whom an annulment is about.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`summary`] | new people by hour, the largest networks, identical ballots, identity levels |
+//! | [`selection`] | the people of a network or of a ballot in a time span |
+//!
+//! Does not decide what is fraud: a person does. Changes nothing.
+
+pub mod selection;
+pub mod summary;
