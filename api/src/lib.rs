@@ -55,6 +55,7 @@ use storage::control::BudgetDefinitions;
 use storage::exports::Exports;
 use storage::jobs::JobStore;
 use storage::log::dead_letters::DeadLetterJournalOpener;
+use storage::signals::SignalReader;
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +97,8 @@ pub struct ApiDeps {
     pub jobs: Arc<dyn JobStore>,
     /// Opens the dead letter journal and the log that holds the dead letters' bytes.
     pub dead_letters: Arc<dyn DeadLetterJournalOpener>,
+    /// Signals of submissions.
+    pub signals: Arc<dyn SignalReader>,
     /// Published exports.
     pub exports: Exports,
     /// Authenticates and authorizes administrators.
@@ -127,6 +130,7 @@ pub fn routes(
         hasher,
         jobs,
         dead_letters,
+        signals,
         exports,
         admin,
         limits,
@@ -154,7 +158,14 @@ pub fn routes(
     tokio::spawn(refresher.run(cache, stop.clone()));
     let registry = RegistryReader::new(store.clone(), config.summary_deadline);
     let trusted_proxies = admin.trusted_proxies().clone();
-    let administrators = routes::admin::router(&admin, registry, jobs, dead_letters);
+    let administrators = routes::admin::router(
+        &admin,
+        registry,
+        jobs,
+        dead_letters,
+        signals,
+        Arc::clone(&definitions),
+    );
     let waits = WaitLimits::new(config, &metrics);
     let receipt_signer = hasher.receipt_signer();
     let streams = AnswerStreams::new(config, Arc::clone(&memory), &metrics, stop);

@@ -78,6 +78,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         hasher: hasher.clone(),
         jobs: store.clone(),
         dead_letters: Arc::new(config.storage.clone()),
+        signals: config.storage.signal_reader(),
         exports: config.storage.exports(),
         admin,
         limits,

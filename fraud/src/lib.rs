@@ -3,9 +3,11 @@
 //! | module | owns |
 //! |---|---|
 //! | [`summary`] | new people by hour, the largest networks, identical ballots, identity levels |
+//! | [`view`] | a summary as JSON |
 //! | [`selection`] | the people of a network or of a ballot in a time span |
 //!
 //! Does not decide what is fraud: a person does. Changes nothing.
 
 pub mod selection;
 pub mod summary;
+pub mod view;

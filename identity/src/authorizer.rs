@@ -166,6 +166,12 @@ impl Authorizer {
         }
     }
 
+    /// Whether a request has the token of a program or an administrator, who submit on behalf of persons.
+    pub fn is_program(&self, presented: &PresentedCredentials) -> bool {
+        let token = presented.bearer();
+        token.is_some_and(|token| self.authenticator.admin().find_by_token(token).is_some())
+    }
+
     /// Returns the person of a page's request: of its cookies, or of its token. `None` without one.
     pub fn person_of_page(
         &self,

@@ -18,6 +18,9 @@ settings! {
         /// to single submissions, so a batch can have three fourths of it at most.
         pub max_in_flight_records: usize = "ingest.max_in_flight_records", default "100000",
             unit "records", parse at_least_a_batch;
+        /// Whether digests of each submission's network, user agent and ballot are kept for seven days, to notice fraud.
+        pub signals_enabled: bool = "signals.enabled", default "true",
+            unit "true, false", parse parse::switch;
     }
 }
 

@@ -9,6 +9,7 @@ use schemas::PersonKeyHasher;
 use storage::control::BudgetDefinitions;
 use storage::idempotency::Idempotency;
 use storage::log::LogWriter;
+use storage::signals::SignalWriter;
 
 /// The dependencies of the ingest routes.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub struct IngestDeps {
     pub idempotency: Arc<dyn Idempotency>,
     /// Derives person keys from person ids.
     pub hasher: PersonKeyHasher,
+    /// Appends signals of accepted submissions.
+    pub signals: Arc<dyn SignalWriter>,
     /// Authorizes administrators to change definitions.
     pub admin: AdminGuard,
     /// Limits the requests of the public.

@@ -6,6 +6,7 @@
 //! | `parse` | bodies to domain values, reporting every fault at once |
 //! | `service` | the checks that all routes share |
 //! | `charge` | what a request costs of the rate limits |
+//! | `signals` | what is kept of a submission to notice fraud |
 //! | `append` | validated submissions to records in the log, at most once per submission id |
 //! | `refused_partitions` | the metric of partitions that refuse submissions |
 //! | `budget_freezer` | freezing a budget's rules before its first submission |
@@ -31,6 +32,7 @@ mod refused_partitions;
 mod response;
 mod routes;
 mod service;
+mod signals;
 
 pub use config::IngestConfig;
 pub use default_budgets::define_default_budgets;

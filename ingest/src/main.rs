@@ -76,6 +76,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         definitions: Arc::clone(&control.definitions),
         idempotency: config.storage.open_idempotency().await,
         hasher: hasher.clone(),
+        signals: config.storage.signal_writer(),
         admin,
         limits,
         authorizer,

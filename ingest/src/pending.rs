@@ -1,6 +1,6 @@
 //! A validated submission on its way to the log, and the outcome of appending it.
 
-use schemas::{PublishStep, Receipt, Submission};
+use schemas::{PublishStep, Receipt, SignalOrigin, Submission};
 
 /// A validated submission that is ready to be appended.
 #[derive(Debug, Clone)]
@@ -10,6 +10,8 @@ pub(crate) struct PendingSubmission {
     pub client_supplied_id: bool,
     /// The publish step of the budget's rules.
     pub publish_step: PublishStep,
+    /// Where the submission came from. `None` if no signal is kept of it.
+    pub origin: Option<SignalOrigin>,
 }
 
 /// The result of appending one submission.

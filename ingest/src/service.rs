@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use identity::{Access, Authorizer, PersonScope};
 use jiff::Timestamp;
+use runtime::clock::now_ms;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::principal::PresentedCredentials;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{
     Action, Budget, ClosingState, IdentityRule, Openness, PersonId, PersonKeyHasher, ReceiptSigner,
-    Submission, SubmissionId,
+    SignalOrigin, Submission, SubmissionId,
 };
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
 use storage::log::{AppendError, LogWriter};
@@ -23,6 +24,7 @@ use crate::metrics::IngestMetrics;
 use crate::parse::ParsedSubmission;
 use crate::pending::{AppendOutcome, PendingSubmission};
 use crate::problems;
+use crate::signals::{OriginDigester, RequestOrigin, SignalSender};
 
 /// Attempts to freeze a budget. Each retry means that its definition has been changed meanwhile.
 const MAX_FREEZE_ATTEMPTS: u32 = 10;
@@ -37,24 +39,36 @@ pub(crate) struct IngestService {
     log: Arc<dyn LogWriter>,
     appender: Arc<SubmissionAppender>,
     freezer: BudgetFreezer,
+    /// `None` if no signals are kept.
+    digester: Option<Arc<OriginDigester>>,
 }
 
 impl IngestService {
     pub fn new(
         config: &IngestConfig,
         deps: IngestDeps,
-        metrics: &Metrics,
+        registry: &Metrics,
     ) -> Result<Self, MetricsError> {
-        let metrics = Arc::new(IngestMetrics::register(metrics, Arc::clone(&deps.log))?);
+        let metrics = Arc::new(IngestMetrics::register(registry, Arc::clone(&deps.log))?);
+        let signals = config
+            .signals_enabled
+            .then(|| {
+                let digester = Arc::new(OriginDigester::new(&deps.hasher, now_ms()));
+                SignalSender::start(deps.signals, &registry, digester)
+            })
+            .transpose()?;
+        let digester = signals.as_ref().map(SignalSender::digester);
         let appender = SubmissionAppender::new(
             Arc::clone(&deps.log),
             Arc::clone(&deps.definitions),
             deps.idempotency,
             Arc::clone(&metrics),
             config.max_in_flight_records,
+            signals,
         );
         Ok(Self {
             appender: Arc::new(appender),
+            digester,
             freezer: BudgetFreezer::new(Arc::clone(&deps.definitions)),
             log: deps.log,
             definitions: deps.definitions,
@@ -155,11 +169,22 @@ impl IngestService {
         })
     }
 
+    /// Returns where the submissions of a request come from. `None` if no signal is kept of them.
+    pub fn origin(
+        &self,
+        budget: &Budget,
+        request: &RequestOrigin,
+        now_ms: u64,
+    ) -> Option<SignalOrigin> {
+        self.digester.as_ref()?.origin(budget, request, now_ms)
+    }
+
     /// Completes a parsed submission: missing ids are generated.
     pub fn pending_submission(
         &self,
         budget: &Budget,
         parsed: ParsedSubmission,
+        origin: Option<SignalOrigin>,
         now_ms: u64,
     ) -> (PendingSubmission, PersonId) {
         let client_supplied_id = parsed.id.is_some();
@@ -168,7 +193,7 @@ impl IngestService {
         let action = Action::Allocate(parsed.allocation);
         let submission = self.submission(budget, &person, id, action, now_ms);
         let publish_step = budget.publish_step();
-        (PendingSubmission { submission, client_supplied_id, publish_step }, person)
+        (PendingSubmission { submission, client_supplied_id, publish_step, origin }, person)
     }
 
     /// Builds the withdrawal of a person's allocation.
@@ -177,12 +202,14 @@ impl IngestService {
         budget: &Budget,
         person: &PersonId,
         id: Option<SubmissionId>,
+        origin: Option<SignalOrigin>,
         now_ms: u64,
     ) -> PendingSubmission {
         let client_supplied_id = id.is_some();
         let id = id.unwrap_or_else(new_submission_id);
         let submission = self.submission(budget, person, id, Action::Withdraw, now_ms);
-        PendingSubmission { submission, client_supplied_id, publish_step: budget.publish_step() }
+        let publish_step = budget.publish_step();
+        PendingSubmission { submission, client_supplied_id, publish_step, origin }
     }
 
     fn submission(

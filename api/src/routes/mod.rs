@@ -116,25 +116,29 @@ impl ApiState {
         self.trusted_proxies.client(request).network()
     }
 
-    /// Returns the problem of unknown budgets: they do not exist, the definitions are not loaded yet, or only a newer
-    /// release can read them.
+    /// Returns the problem of unknown budgets.
     fn no_such_budget(&self, ids: &[&str]) -> Problem {
-        let catalog = self.definitions.catalog();
-        if let Some(id) = ids.iter().find(|id| catalog.is_unreadable(id)) {
-            return Problem::new(ProblemKind::Unavailable)
-                .detail(format!(
-                    "a newer release wrote the definition of `{id}`, and this process cannot read it"
-                ))
-                .retry_after(RETRY_AFTER);
-        }
-        if !self.definitions.is_loaded() {
-            return definitions_not_loaded();
-        }
-        let named =
-            |id: &&str| format!("`{}`", id.chars().take(ECHO_MAX_CHARS).collect::<String>());
-        let ids: Vec<String> = ids.iter().map(named).collect();
-        Problem::new(ProblemKind::NotFound).detail(format!("there is no budget {}", ids.join(", ")))
+        no_such_budget(self.definitions.as_ref(), ids)
     }
+}
+
+/// Returns the problem of unknown budgets: they do not exist, the definitions are not loaded yet, or only a newer release
+/// can read them.
+fn no_such_budget(definitions: &dyn BudgetDefinitions, ids: &[&str]) -> Problem {
+    let catalog = definitions.catalog();
+    if let Some(id) = ids.iter().find(|id| catalog.is_unreadable(id)) {
+        return Problem::new(ProblemKind::Unavailable)
+            .detail(format!(
+                "a newer release wrote the definition of `{id}`, and this process cannot read it"
+            ))
+            .retry_after(RETRY_AFTER);
+    }
+    if !definitions.is_loaded() {
+        return definitions_not_loaded();
+    }
+    let named = |id: &&str| format!("`{}`", id.chars().take(ECHO_MAX_CHARS).collect::<String>());
+    let ids: Vec<String> = ids.iter().map(named).collect();
+    Problem::new(ProblemKind::NotFound).detail(format!("there is no budget {}", ids.join(", ")))
 }
 
 fn definitions_not_loaded() -> Problem {

@@ -24,8 +24,9 @@ const LIMITS: &str = "/v1/admin/limits";
 const WHOAMI: &str = "/v1/admin/whoami";
 
 /// The role that each route requires, by path. No other route may start with `/v1/admin`.
-const ROUTES: [(&str, &str, &str); 15] = [
+const ROUTES: [(&str, &str, &str); 16] = [
     ("POST", "/v1/admin/audits", "operator"),
+    ("GET", "/v1/admin/budgets/{budget}/signals", "viewer"),
     ("POST", "/v1/admin/caches/warm", "operator"),
     ("GET", "/v1/admin/dead-letters", "viewer"),
     ("GET", "/v1/admin/dead-letters/{id}", "viewer"),
@@ -44,7 +45,7 @@ const ROUTES: [(&str, &str, &str); 15] = [
 
 /// Fills in a path template.
 fn fill_template(template: &str) -> String {
-    template.replace("{id}", "019347f0-0000-7000-8000-000000000000")
+    template.replace("{id}", "019347f0-0000-7000-8000-000000000000").replace("{budget}", "taxes")
 }
 
 /// Creates a server with three administrators and some settings.

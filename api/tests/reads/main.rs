@@ -24,6 +24,7 @@ mod publish_step;
 mod read_limits;
 mod read_metrics;
 mod readiness;
+mod signals;
 mod streams;
 mod test_server;
 mod tier_chain;

@@ -41,6 +41,7 @@ pub struct TestServer {
     pub definitions: Arc<FakeDefinitions>,
     pub jobs: Arc<FakeJobs>,
     pub dead_letters: Arc<FakeDeadLetters>,
+    pub signals: Arc<FakeSignals>,
     /// The export folder.
     pub exports: Arc<TempDir>,
     pub hasher: PersonKeyHasher,
@@ -124,6 +125,7 @@ impl TestServer {
         }
         let exports = Arc::new(TempDir::new().unwrap());
         let (jobs, dead_letters) = (Arc::<FakeJobs>::default(), Arc::<FakeDeadLetters>::default());
+        let signals = Arc::<FakeSignals>::default();
         let hasher = PersonKeyHasher::new(&[7; 32]).unwrap();
         let health = Health::new(&HealthConfig::default());
         let metrics = Metrics::new("api");
@@ -142,6 +144,7 @@ impl TestServer {
             hasher: hasher.clone(),
             jobs: jobs.clone(),
             dead_letters: Arc::new(FakeDeadLetterOpener(dead_letters.clone())),
+            signals: signals.clone(),
             exports: Exports::new(exports.path()),
             admin,
             limits,
@@ -160,6 +163,7 @@ impl TestServer {
             definitions,
             jobs,
             dead_letters,
+            signals,
             exports,
             hasher,
             authorizer,

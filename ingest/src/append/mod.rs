@@ -4,7 +4,7 @@
 //! embedded log), and by the fold otherwise.
 //!
 //! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, append,
-//! confirm that the budget was not closed meanwhile ([`fences`]), store the receipts.
+//! confirm that the budget was not closed meanwhile ([`fences`]), store the receipts, queue the signals.
 
 mod fences;
 mod plan;
@@ -21,6 +21,7 @@ use crate::detach_on_drop::detach_on_drop;
 use crate::in_flight_limit::{InFlightLimit, InFlightPermit};
 use crate::metrics::IngestMetrics;
 use crate::pending::{AppendOutcome, PendingSubmission};
+use crate::signals::SignalSender;
 use fences::Fences;
 use plan::{Plan, Step};
 
@@ -52,6 +53,8 @@ pub(crate) struct SubmissionAppender {
     in_flight: InFlightLimit,
     /// Limits the records of budgets with a closing time until they are confirmed, which may take seconds.
     unconfirmed: InFlightLimit,
+    /// `None` if no signals are kept.
+    signals: Option<SignalSender>,
 }
 
 impl SubmissionAppender {
@@ -61,11 +64,12 @@ impl SubmissionAppender {
         idempotency: Arc<dyn Idempotency>,
         metrics: Arc<IngestMetrics>,
         max_in_flight_records: usize,
+        signals: Option<SignalSender>,
     ) -> Self {
         let limit = |gauge| InFlightLimit::new(max_in_flight_records, gauge);
         let in_flight = limit(metrics.records_in_flight());
         let unconfirmed = limit(metrics.records_unconfirmed());
-        Self { log, definitions, idempotency, metrics, in_flight, unconfirmed }
+        Self { log, definitions, idempotency, metrics, in_flight, unconfirmed, signals }
     }
 
     /// Appends submissions and returns their outcomes in order.
@@ -169,6 +173,7 @@ impl SubmissionAppender {
         // count.
         fences.confirm(self.definitions.as_ref(), &submissions, &mut outcomes).await;
         self.finish_attempts(&plan, &begun, &outcomes).await;
+        self.send_signals(&submissions, &outcomes);
 
         for (index, step) in plan.steps.iter().enumerate() {
             if let Step::DuplicateOf(first) = step
@@ -179,6 +184,19 @@ impl SubmissionAppender {
             }
         }
         outcomes
+    }
+
+    /// Queues the signals of what was accepted now: before duplicates of this batch have outcomes, and whether or not the
+    /// client waits.
+    fn send_signals(&self, submissions: &[PendingSubmission], outcomes: &[AppendOutcome]) {
+        let Some(signals) = &self.signals else { return };
+        for (pending, outcome) in submissions.iter().zip(outcomes) {
+            if let (Some(origin), AppendOutcome::Accepted { repeated: false, .. }) =
+                (pending.origin, outcome)
+            {
+                signals.send(&pending.submission, origin);
+            }
+        }
     }
 
     /// Appends records and returns one result for each.
@@ -219,7 +237,7 @@ impl SubmissionAppender {
 }
 
 fn encode(pending: &PendingSubmission, encoder: &mut RecordEncoder) -> NewRecord {
-    let PendingSubmission { submission, client_supplied_id, publish_step } = pending;
+    let PendingSubmission { submission, client_supplied_id, publish_step, .. } = pending;
     let stamp = RecordStamp { generated_id: !client_supplied_id, publish_step: *publish_step };
     NewRecord { key: submission.person, value: encoder.encode_stamped(submission, stamp) }
 }

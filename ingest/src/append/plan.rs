@@ -86,7 +86,12 @@ mod tests {
             accepted_at_ms: 0,
             action,
         };
-        PendingSubmission { submission, client_supplied_id, publish_step: PublishStep::ONE }
+        PendingSubmission {
+            submission,
+            client_supplied_id,
+            publish_step: PublishStep::ONE,
+            origin: None,
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::parse::{self, ParsedSubmission};
 use crate::pending::{AppendOutcome, PendingSubmission};
 use crate::response::PersonPath;
 use crate::service::IngestService;
+use crate::signals::RequestOrigin;
 use crate::{problems, response};
 
 #[utoipa::path(
@@ -43,10 +44,10 @@ pub(super) async fn submit(
     presented: PresentedCredentials,
     _: RequireJson,
     key: IdempotencyKey,
-    ticket: LimitTicket,
+    (origin, ticket): (RequestOrigin, LimitTicket),
     body: Bytes,
 ) -> Result<Response, Problem> {
-    respond_to(&service, &ticket, &budget, &key, |budget| {
+    respond_to(&service, (&origin, &ticket), &budget, &key, |budget| {
         parse_as(&service.person_scope(budget, &presented)?, budget, &body)
     })
     .await
@@ -76,10 +77,10 @@ pub(super) async fn submit_own(
     presented: PresentedCredentials,
     _: RequireJson,
     key: IdempotencyKey,
-    ticket: LimitTicket,
+    (origin, ticket): (RequestOrigin, LimitTicket),
     body: Bytes,
 ) -> Result<Response, Problem> {
-    respond_to(&service, &ticket, &budget, &key, |budget| {
+    respond_to(&service, (&origin, &ticket), &budget, &key, |budget| {
         let person_scope = service.person_scope(budget, &presented)?;
         person_scope.own_person()?;
         parse_as(&person_scope, budget, &body)
@@ -110,12 +111,12 @@ enum PathOf {
 
 async fn respond_to(
     service: &IngestService,
-    ticket: &LimitTicket,
+    (origin, ticket): (&RequestOrigin, &LimitTicket),
     budget: &str,
     key: &IdempotencyKey,
     parse: impl Fn(&Budget) -> Result<(ParsedSubmission, PathOf), Problem>,
 ) -> Result<Response, Problem> {
-    let prepared = prepare(service, budget, key, parse).await;
+    let prepared = prepare(service, origin, budget, key, parse).await;
     let (pending, person) =
         prepared.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
     append(service, ticket, pending, &person).await
@@ -123,6 +124,7 @@ async fn respond_to(
 
 async fn prepare(
     service: &IngestService,
+    origin: &RequestOrigin,
     budget: &str,
     key: &IdempotencyKey,
     parse: impl Fn(&Budget) -> Result<(ParsedSubmission, PathOf), Problem>,
@@ -135,7 +137,9 @@ async fn prepare(
         Ok((parsed, path))
     };
     let (budget, (parsed, path)) = service.parse_against_frozen(budget, parse, |_| true).await?;
-    let (pending, person) = service.pending_submission(&budget, parsed, now_ms());
+    let now_ms = now_ms();
+    let origin = service.origin(&budget, origin, now_ms);
+    let (pending, person) = service.pending_submission(&budget, parsed, origin, now_ms);
     let path = match path {
         PathOf::Me => PersonPath::me(),
         PathOf::Named => PersonPath::of(&person),

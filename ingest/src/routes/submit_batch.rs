@@ -21,6 +21,7 @@ use crate::media_type::MediaType;
 use crate::parse::{self, ParsedBatch, ParsedSubmission};
 use crate::pending::{AppendOutcome, PendingSubmission};
 use crate::service::IngestService;
+use crate::signals::RequestOrigin;
 use crate::{problems, response};
 
 #[utoipa::path(
@@ -41,13 +42,14 @@ use crate::{problems, response};
 pub(super) async fn submit_batch(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
-    (presented, ticket): (PresentedCredentials, LimitTicket),
+    (presented, origin, ticket): (PresentedCredentials, RequestOrigin, LimitTicket),
     media_type: MediaType,
     key: IdempotencyKey,
     request: Option<Extension<RequestId>>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let appended = append(&service, &ticket, &budget, &presented, media_type, &key, &body).await;
+    let client = (&presented, &origin, &ticket);
+    let appended = append(&service, client, &budget, media_type, &key, &body).await;
     let (budget, results) = appended.map_err(|BatchRejected { problem, submissions }| {
         service.metrics.count_rejected(problem.kind(), submissions);
         problem
@@ -85,9 +87,8 @@ impl From<Problem> for BatchRejected {
 
 async fn append(
     service: &IngestService,
-    ticket: &LimitTicket,
+    (presented, origin, ticket): (&PresentedCredentials, &RequestOrigin, &LimitTicket),
     budget: &str,
-    presented: &PresentedCredentials,
     media_type: MediaType,
     key: &IdempotencyKey,
     body: &[u8],
@@ -113,12 +114,13 @@ async fn append(
     let (budget, batch) = service.parse_against_frozen(budget, parse, any_valid).await?;
 
     let now_ms = now_ms();
+    let origin = service.origin(&budget, origin, now_ms);
     let mut submissions: Vec<PendingSubmission> = Vec::with_capacity(batch.len());
     let mut results = Vec::with_capacity(batch.len());
     for item in batch {
         results.push(match item {
             Ok(parsed) => {
-                let (pending, _) = service.pending_submission(&budget, parsed, now_ms);
+                let (pending, _) = service.pending_submission(&budget, parsed, origin, now_ms);
                 let id = pending.submission.id;
                 submissions.push(pending);
                 // Replaced below by the outcome of the append.

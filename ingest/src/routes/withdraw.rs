@@ -15,6 +15,7 @@ use crate::idempotency_key::IdempotencyKey;
 use crate::pending::PendingSubmission;
 use crate::response::PersonPath;
 use crate::service::IngestService;
+use crate::signals::RequestOrigin;
 
 #[utoipa::path(
     delete,
@@ -37,9 +38,9 @@ pub(super) async fn withdraw(
     Path((budget, person)): Path<(String, String)>,
     presented: PresentedCredentials,
     key: IdempotencyKey,
-    ticket: LimitTicket,
+    (origin, ticket): (RequestOrigin, LimitTicket),
 ) -> Result<Response, Problem> {
-    withdraw_person(&service, &ticket, &budget, &key, |budget| {
+    withdraw_person(&service, (&origin, &ticket), &budget, &key, |budget| {
         named(&service, budget, &presented, &person)
     })
     .await
@@ -67,9 +68,9 @@ pub(super) async fn withdraw_person_named_batch(
     Path(budget): Path<String>,
     presented: PresentedCredentials,
     key: IdempotencyKey,
-    ticket: LimitTicket,
+    (origin, ticket): (RequestOrigin, LimitTicket),
 ) -> Result<Response, Problem> {
-    withdraw_person(&service, &ticket, &budget, &key, |budget| {
+    withdraw_person(&service, (&origin, &ticket), &budget, &key, |budget| {
         named(&service, budget, &presented, "batch")
     })
     .await
@@ -97,9 +98,9 @@ pub(super) async fn withdraw_own(
     Path(budget): Path<String>,
     presented: PresentedCredentials,
     key: IdempotencyKey,
-    ticket: LimitTicket,
+    (origin, ticket): (RequestOrigin, LimitTicket),
 ) -> Result<Response, Problem> {
-    withdraw_person(&service, &ticket, &budget, &key, |budget| {
+    withdraw_person(&service, (&origin, &ticket), &budget, &key, |budget| {
         if budget.identity.is_named_by_client() {
             return named(&service, budget, &presented, "me");
         }
@@ -126,18 +127,19 @@ fn named(
 
 async fn withdraw_person(
     service: &IngestService,
-    ticket: &LimitTicket,
+    (origin, ticket): (&RequestOrigin, &LimitTicket),
     budget: &str,
     key: &IdempotencyKey,
     person: impl Fn(&Budget) -> Result<(PersonId, PersonPath), Problem>,
 ) -> Result<Response, Problem> {
-    let (pending, path) = prepare(service, budget, key, person)
+    let (pending, path) = prepare(service, origin, budget, key, person)
         .inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
     append(service, ticket, pending, &path).await
 }
 
 fn prepare(
     service: &IngestService,
+    origin: &RequestOrigin,
     budget: &str,
     key: &IdempotencyKey,
     person: impl Fn(&Budget) -> Result<(PersonId, PersonPath), Problem>,
@@ -146,5 +148,7 @@ fn prepare(
     let (person, path) = person(&budget)?;
     let id = key.submission_id(None, &budget.id, Some(&person), &service.hasher)?;
     // A withdrawal freezes nothing: it says nothing about categories, and nobody counts before the first allocation.
-    Ok((service.pending_withdrawal(&budget, &person, id, now_ms()), path))
+    let now_ms = now_ms();
+    let origin = service.origin(&budget, origin, now_ms);
+    Ok((service.pending_withdrawal(&budget, &person, id, origin, now_ms), path))
 }

@@ -5,6 +5,7 @@ mod definitions;
 mod idempotency;
 mod log;
 mod response;
+mod signals;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ pub use definitions::FakeDefinitions;
 pub use idempotency::FakeIdempotency;
 pub use log::{FakeLog, LogMode};
 pub use response::{TestResponse, check_problem, check_receipt, pointers};
+pub use signals::FakeSignals;
 
 pub const PARTITIONS: u64 = 4;
 pub const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
@@ -53,6 +55,7 @@ pub struct Harness {
     pub log: Arc<FakeLog>,
     pub definitions: Arc<FakeDefinitions>,
     pub idempotency: Arc<FakeIdempotency>,
+    pub signals: Arc<FakeSignals>,
     pub metrics: Metrics,
     pub authorizer: Authorizer,
     pub revoked: watch::Sender<RevokedCodes>,
@@ -72,7 +75,12 @@ impl Harness {
         }
         let log = Arc::new(FakeLog::default());
         let idempotency = Arc::new(FakeIdempotency::default());
-        let config = IngestConfig { listen: ([127, 0, 0, 1], 0).into(), max_in_flight_records };
+        let signals = Arc::<FakeSignals>::default();
+        let config = IngestConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            max_in_flight_records,
+            signals_enabled: true,
+        };
         let metrics = Metrics::new("ingest");
         let admin = admin.iter().map(|(name, text)| ((*name).into(), (*text).into()));
         let settings = Settings::from_pairs(admin);
@@ -95,6 +103,7 @@ impl Harness {
             definitions: definitions.clone(),
             idempotency: idempotency.clone(),
             hasher: hasher(),
+            signals: signals.clone(),
             admin,
             limits,
             authorizer: authorizer.clone(),
@@ -102,7 +111,7 @@ impl Harness {
         let routes = ingest::routes(&config, deps, &metrics).unwrap();
         let http = HttpConfig::default();
         let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
-        Self { log, definitions, idempotency, metrics, authorizer, revoked, router }
+        Self { log, definitions, idempotency, signals, metrics, authorizer, revoked, router }
     }
 
     /// Changes the default budget.

@@ -3,23 +3,20 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use runtime::config::ConfigArgs;
 use runtime::console;
 use runtime::progress::ProgressUpdate;
+use schemas::BudgetId;
 use schemas::export::Manifest;
 use schemas::job::ExportFormat;
-use schemas::{Budget, BudgetId};
 use storage::config::StorageConfig;
-use storage::control::{ControlTopic, wait_until_loaded};
 use storage::log::LogReaderOpener;
 use storage::open_error::OpenError;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::definition::{DefinitionMissing, definition};
 use super::progress_display::show_while;
 use super::{EXIT_FAILED, EXIT_INTERRUPTED};
 use generations::registry::active_log;
@@ -29,8 +26,6 @@ use operations::export::{
 
 /// File name that means standard output.
 const STDOUT: &str = "-";
-/// How long to wait for the budget definitions.
-const DEFINITIONS_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Write the current allocations of one budget to a file, without identities
 ///
@@ -104,10 +99,8 @@ enum ExportCommandError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Export(#[from] ExportError),
-    #[error("the budget definitions could not be read within {} s", DEFINITIONS_TIMEOUT.as_secs())]
-    NoDefinitions,
-    #[error("there is no budget `{0}`")]
-    NoBudget(BudgetId),
+    #[error(transparent)]
+    Definition(#[from] DefinitionMissing),
     #[error("a format is needed: csv, ndjson, pb or parquet, by --format or the output's name")]
     NoFormat,
 }
@@ -136,19 +129,6 @@ async fn open_and_export(
     };
     let manifest = export(&deps, format, &path, progress).await?;
     Ok(Exported { manifest, path: Some(path) })
-}
-
-/// Waits for the definitions and returns that of one budget.
-async fn definition(
-    control: &ControlTopic,
-    budget: &BudgetId,
-) -> Result<Arc<Budget>, ExportCommandError> {
-    timeout(DEFINITIONS_TIMEOUT, wait_until_loaded(control.active_log.as_ref()))
-        .await
-        .map_err(|_| ExportCommandError::NoDefinitions)?;
-    let catalog = control.definitions.catalog();
-    let found = catalog.get(budget.as_str()).cloned();
-    found.ok_or_else(|| ExportCommandError::NoBudget(budget.clone()))
 }
 
 /// Exports to a temporary file first: rows are printed only once the export has been verified.

@@ -1,11 +1,12 @@
 //! The operators' command line: one enum of commands for both binaries, `processor` and `allocator`.
 //!
 //! Each file has one command: its arguments, its progress, what it prints and its exit code. The work itself is done by
-//! the crates below, `generations` and `operations`.
+//! the crates below, `generations`, `operations` and `fraud`.
 
 mod archive;
 mod audit;
 mod dead_letters;
+mod definition;
 mod export;
 mod generations;
 mod job_text;
@@ -14,6 +15,7 @@ mod jobs;
 mod progress_display;
 mod rebuild;
 mod repartition;
+mod signals;
 
 use std::fmt::{Display, Write as _};
 use std::process::ExitCode;
@@ -47,6 +49,7 @@ pub enum OperatorCommand {
     Rebuild(rebuild::RebuildArgs),
     Generations(generations::GenerationsArgs),
     Jobs(jobs::JobsArgs),
+    Signals(signals::SignalsArgs),
 }
 
 impl OperatorCommand {
@@ -60,6 +63,7 @@ impl OperatorCommand {
             Self::Rebuild(args) => &args.config,
             Self::Generations(args) => args.config(),
             Self::Jobs(args) => args.config(),
+            Self::Signals(args) => &args.config,
         }
     }
 
@@ -77,6 +81,9 @@ impl OperatorCommand {
             }
             Self::Generations(args) => generations::generations_command(args, storage).await,
             Self::Jobs(args) => jobs::jobs_command(args, storage, shutdown::listen()).await,
+            Self::Signals(args) => {
+                signals::signals_command(args, storage, shutdown::listen()).await
+            }
         }
     }
 }

@@ -117,7 +117,7 @@ impl AdminGuard {
     }
 
     /// Returns the holder of a token, if it is a credential.
-    pub(crate) fn find_by_token(&self, token: &[u8]) -> Option<Principal> {
+    pub fn find_by_token(&self, token: &[u8]) -> Option<Principal> {
         self.0.credentials.load().as_deref()?.find_by_token(token).cloned()
     }
 

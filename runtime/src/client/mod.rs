@@ -4,11 +4,13 @@
 //! client is, the credentials of the request decide elsewhere.
 
 mod network;
+mod prefix;
 mod trusted_proxies;
 
 use std::net::IpAddr;
 
 pub use network::ClientNetwork;
+pub use prefix::RoutedPrefix;
 pub use trusted_proxies::TrustedProxies;
 
 /// The client of a request. [`TrustedProxies`] computes it from the head alone, before the body is read.

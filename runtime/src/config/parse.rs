@@ -21,6 +21,18 @@ pub fn optional_text(text: &str) -> Result<Option<String>, String> {
     Ok((!text.is_empty()).then(|| text.to_owned()))
 }
 
+/// Parses a switch.
+///
+/// # Errors
+/// If it is neither `true` nor `false`.
+pub fn switch(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
 /// Parses a text that is not blank.
 ///
 /// # Errors

@@ -68,7 +68,7 @@ impl PresentedCredentials {
     }
 
     /// Whether a client on this machine sent the request, without any credentials.
-    pub(super) fn is_local(&self) -> bool {
+    pub fn is_local(&self) -> bool {
         self.is_local
     }
 }

@@ -6,6 +6,7 @@ mod dead_letters;
 mod generations;
 mod jobs;
 mod limits;
+mod signals;
 mod whoami;
 
 use std::sync::Arc;
@@ -14,13 +15,16 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::{get, post};
 use runtime::admin::{AdminGuard, AdminRoutes, Role};
+use storage::control::BudgetDefinitions;
 use storage::jobs::JobStore;
 use storage::log::dead_letters::DeadLetterJournalOpener;
+use storage::signals::SignalReader;
 use utoipa::OpenApi;
 
 use crate::registry::RegistryReader;
 use dead_letters::DeadLetterService;
 use jobs::JobService;
+use signals::SignalService;
 
 /// Shared state of the administrators' routes.
 #[derive(Clone)]
@@ -28,6 +32,7 @@ struct AdminState {
     registry: RegistryReader,
     jobs: JobService,
     dead_letters: DeadLetterService,
+    signals: SignalService,
     guard: AdminGuard,
 }
 
@@ -49,6 +54,12 @@ impl FromRef<AdminState> for DeadLetterService {
     }
 }
 
+impl FromRef<AdminState> for SignalService {
+    fn from_ref(state: &AdminState) -> Self {
+        state.signals.clone()
+    }
+}
+
 impl FromRef<AdminState> for AdminGuard {
     fn from_ref(state: &AdminState) -> Self {
         state.guard.clone()
@@ -65,6 +76,7 @@ impl FromRef<AdminState> for AdminGuard {
     dead_letters::one,
     dead_letters::replay,
     dead_letters::discard,
+    signals::signals,
 ))]
 struct AdministrationRoutes;
 
@@ -79,10 +91,13 @@ pub fn router(
     registry: RegistryReader,
     jobs: Arc<dyn JobStore>,
     dead_letters: Arc<dyn DeadLetterJournalOpener>,
+    signals: Arc<dyn SignalReader>,
+    definitions: Arc<dyn BudgetDefinitions>,
 ) -> Router {
     let state = AdminState {
         jobs: JobService::new(jobs),
         dead_letters: DeadLetterService::new(dead_letters, registry.clone()),
+        signals: SignalService::new(signals, definitions),
         registry,
         guard: guard.clone(),
     };
@@ -102,6 +117,7 @@ pub fn router(
         .route(Role::Viewer, "/v1/admin/dead-letters/{id}", get(dead_letters::one))
         .route(Role::Operator, "/v1/admin/dead-letters/{id}/replay", post(dead_letters::replay))
         .route(Role::Operator, "/v1/admin/dead-letters/{id}/drop", post(dead_letters::discard))
+        .route(Role::Viewer, "/v1/admin/budgets/{budget}/signals", get(signals::signals))
         .into_router()
         .with_state(state)
 }

@@ -1,6 +1,7 @@
 //! Fake backends with switchable faults and read counters.
 
 mod dead_letters;
+mod signals;
 mod store;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use storage::store::*;
 use tokio::sync::{broadcast, watch};
 
 pub use dead_letters::{FakeDeadLetterOpener, FakeDeadLetters};
+pub use signals::FakeSignals;
 pub use store::FakeStore;
 use store::unavailable;
 

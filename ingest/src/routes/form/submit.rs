@@ -22,6 +22,7 @@ use crate::response::PersonPath;
 use crate::routes::session::set_cookies;
 use crate::routes::submit::append;
 use crate::service::IngestService;
+use crate::signals::RequestOrigin;
 
 const TARGETS: Targets = Targets { receipt_member: "receipt", retry_page: "confirm" };
 
@@ -30,15 +31,16 @@ pub(super) async fn submit(
     Path(budget): Path<String>,
     presented: PresentedCredentials,
     key: IdempotencyKey,
-    tickets: (LimitTicket, SignInTicket),
+    (origin, tickets): (RequestOrigin, (LimitTicket, SignInTicket)),
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let id = BudgetId::parse(&budget).map_err(|_| problems::budget_not_found())?;
     let post = FormPost::read(&headers, presented, &body)?;
+    let client = (&origin.of_person(), &tickets.0, &tickets.1);
     // The session lasts even if nothing is accepted now: the code need not be entered again.
     let mut session = None;
-    let accepted = accept(&service, &tickets, &id, &key, &post, &headers, &mut session).await;
+    let accepted = accept(&service, client, &id, &key, &post, &headers, &mut session).await;
     let mut response = respond(&service, &id, &post, accepted, &TARGETS);
     if let Some(opened) = &session {
         set_cookies(&mut response, &opened.cookies)?;
@@ -48,7 +50,7 @@ pub(super) async fn submit(
 
 async fn accept(
     service: &IngestService,
-    (ticket, sign_in): &(LimitTicket, SignInTicket),
+    (origin, ticket, sign_in): (&RequestOrigin, &LimitTicket, &SignInTicket),
     id: &BudgetId,
     key: &IdempotencyKey,
     post: &FormPost,
@@ -74,7 +76,9 @@ async fn accept(
             Ok(parsed)
         };
         let (budget, parsed) = service.parse_against_frozen(budget, parse, |_| true).await?;
-        Ok(service.pending_submission(&budget, parsed, now_ms()))
+        let now_ms = now_ms();
+        let origin = service.origin(&budget, origin, now_ms);
+        Ok(service.pending_submission(&budget, parsed, origin, now_ms))
     };
     let (pending, _) = parsed
         .await

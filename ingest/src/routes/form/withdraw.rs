@@ -21,6 +21,7 @@ use crate::problems;
 use crate::response::PersonPath;
 use crate::routes::submit::append;
 use crate::service::IngestService;
+use crate::signals::RequestOrigin;
 
 const TARGETS: Targets = Targets { receipt_member: "withdrawn", retry_page: "mine" };
 
@@ -29,24 +30,25 @@ pub(super) async fn withdraw(
     Path(budget): Path<String>,
     presented: PresentedCredentials,
     key: IdempotencyKey,
-    ticket: LimitTicket,
+    (origin, ticket): (RequestOrigin, LimitTicket),
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
     let id = BudgetId::parse(&budget).map_err(|_| problems::budget_not_found())?;
     let post = FormPost::read(&headers, presented, &body)?;
-    let accepted = accept(&service, &ticket, &id, &key, &post).await;
+    let client = (&origin.of_person(), &ticket);
+    let accepted = accept(&service, client, &id, &key, &post).await;
     Ok(respond(&service, &id, &post, accepted, &TARGETS))
 }
 
 async fn accept(
     service: &IngestService,
-    ticket: &LimitTicket,
+    (origin, ticket): (&RequestOrigin, &LimitTicket),
     id: &BudgetId,
     key: &IdempotencyKey,
     post: &FormPost,
 ) -> Result<Response, Problem> {
-    let pending = parse_post(service, id, key, post)
+    let pending = parse_post(service, origin, id, key, post)
         .inspect_err(|problem: &Problem| service.metrics.count_rejected(problem.kind(), 1))?;
     append(service, ticket, pending, &PersonPath::me()).await
 }
@@ -54,6 +56,7 @@ async fn accept(
 /// Parses a withdrawal, which freezes nothing, as under `/v1`.
 fn parse_post(
     service: &IngestService,
+    origin: &RequestOrigin,
     id: &BudgetId,
     key: &IdempotencyKey,
     post: &FormPost,
@@ -66,5 +69,7 @@ fn parse_post(
         return Err(faults.into_problem(ProblemKind::Malformed));
     }
     let submission_id = key.submission_id(in_form, &budget.id, Some(&person), &service.hasher)?;
-    Ok(service.pending_withdrawal(&budget, &person, submission_id, now_ms()))
+    let now_ms = now_ms();
+    let origin = service.origin(&budget, origin, now_ms);
+    Ok(service.pending_withdrawal(&budget, &person, submission_id, origin, now_ms))
 }

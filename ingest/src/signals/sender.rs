@@ -1,0 +1,128 @@
+//! The queue of signals, and the task that appends them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use runtime::clock::now_ms;
+use runtime::metrics::{Metrics, MetricsError};
+use schemas::{Signal, SignalOrigin, Submission};
+use storage::signals::{MAX_BATCH_SIGNALS, SignalWriter};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::origin::OriginDigester;
+
+/// Signals that may wait; about 200 bytes each. A second and more of the highest rate of submissions.
+const MAX_QUEUED_SIGNALS: usize = 50_000;
+/// How often old signals are deleted.
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Queues signals without waiting.
+pub(crate) struct SignalSender {
+    queue: mpsc::Sender<Signal>,
+    digester: Arc<OriginDigester>,
+    dropped_full: IntCounter,
+}
+
+impl SignalSender {
+    /// Starts the task that appends, which ends with the sender. Must be called in a tokio runtime.
+    pub fn start(
+        writer: Arc<dyn SignalWriter>,
+        metrics: &Metrics,
+        digester: Arc<OriginDigester>,
+    ) -> Result<Self, MetricsError> {
+        let dropped = metrics.counter_vec(
+            "ingest_signals_dropped_total",
+            "Signals that were not appended, by reason: queue_full, unavailable.",
+            &["reason"],
+        )?;
+        let appended = metrics.counter(
+            "ingest_signals_appended_total",
+            "Signals of accepted submissions that were appended.",
+        )?;
+        let (queue, queued) = mpsc::channel(MAX_QUEUED_SIGNALS);
+        let dropped_unavailable = dropped.with_label_values(&["unavailable"]);
+        tokio::spawn(Appender { writer, queued, appended, dropped_unavailable }.run());
+        Ok(Self { queue, digester, dropped_full: dropped.with_label_values(&["queue_full"]) })
+    }
+
+    /// Returns what digests the origins of the signals.
+    pub fn digester(&self) -> Arc<OriginDigester> {
+        Arc::clone(&self.digester)
+    }
+
+    /// Queues the signal of an accepted submission, or drops it.
+    pub fn send(&self, submission: &Submission, origin: SignalOrigin) {
+        let signal = Signal {
+            budget: submission.budget.clone(),
+            person: submission.person,
+            accepted_at_ms: submission.accepted_at_ms,
+            action: self.digester.action(submission),
+            origin,
+        };
+        if self.queue.try_send(signal).is_err() {
+            self.dropped_full.inc();
+        }
+    }
+}
+
+struct Appender {
+    writer: Arc<dyn SignalWriter>,
+    queued: mpsc::Receiver<Signal>,
+    appended: IntCounter,
+    dropped_unavailable: IntCounter,
+}
+
+impl Appender {
+    async fn run(mut self) {
+        let mut batch = Vec::with_capacity(MAX_BATCH_SIGNALS);
+        let mut expire = interval(EXPIRE_INTERVAL);
+        expire.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_failing = false;
+        loop {
+            tokio::select! {
+                received = self.queued.recv_many(&mut batch, MAX_BATCH_SIGNALS) => {
+                    if received == 0 {
+                        return;
+                    }
+                    self.append(&batch, &mut is_failing).await;
+                    batch.clear();
+                }
+                _ = expire.tick() => self.expire().await,
+            }
+        }
+    }
+
+    async fn append(&self, batch: &[Signal], is_failing: &mut bool) {
+        match self.writer.append(batch).await {
+            Ok(()) => {
+                self.appended.inc_by(batch.len() as u64);
+                if std::mem::take(is_failing) {
+                    tracing::info!("signals are appended again");
+                }
+            }
+            Err(error) => {
+                self.dropped_unavailable.inc_by(batch.len() as u64);
+                // Once for each outage.
+                if !std::mem::replace(is_failing, true) {
+                    tracing::warn!(%error, "failed to append signals, dropping them");
+                }
+            }
+        }
+    }
+
+    /// Deletes old signals in steps, between which new ones are appended by other processes.
+    async fn expire(&self) {
+        loop {
+            match self.writer.expire(now_ms()).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to delete old signals, retrying");
+                    return;
+                }
+            }
+        }
+    }
+}
