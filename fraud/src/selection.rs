@@ -101,3 +101,60 @@ async fn select(
     people.sort_unstable();
     Ok(people)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use schemas::{IdentityLevel, SignalOrigin};
+    use storage::signals::{SignalBatch, SignalStream};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// Returns signals of new people without an end, or an error after the first of them.
+    struct Endless {
+        fails: bool,
+    }
+
+    impl SignalReader for Endless {
+        fn read(&self, _: SignalQuery) -> SignalStream {
+            let (sender, receiver) = mpsc::channel(1);
+            let fails = self.fails;
+            tokio::spawn(async move {
+                for person in 0u128.. {
+                    let signal = Signal {
+                        budget: BudgetId::parse("taxes").unwrap(),
+                        person: PersonKey::from_bytes(person.to_be_bytes()),
+                        accepted_at_ms: 5,
+                        action: SignalAction::Allocate(BallotDigest(1)),
+                        origin: SignalOrigin {
+                            network: None,
+                            agent: None,
+                            identity: IdentityLevel::Code,
+                        },
+                    };
+                    let batch = SignalBatch { signals: vec![signal], done: 1, total: 1 };
+                    let error = ReadError::Unavailable("for a test".into());
+                    let item = if fails && person > 0 { Err(error) } else { Ok(batch) };
+                    if sender.send(item).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            receiver
+        }
+    }
+
+    #[tokio::test]
+    async fn too_many_people_and_a_failed_read_are_errors_and_never_a_part_of_the_people() {
+        let budget = BudgetId::parse("taxes").unwrap();
+        let filter = SignalFilter::Ballot { ballot: BallotDigest(1), from_ms: 0, until_ms: 10 };
+        let selected = select(&Endless { fails: false }, &budget, &filter, 100);
+        let selected = tokio::time::timeout(Duration::from_secs(60), selected).await.unwrap();
+        assert_eq!(selected, Err(SelectionError::TooMany { max: 100 }));
+        let failed = select(&Endless { fails: true }, &budget, &filter, 100).await;
+        assert!(matches!(failed, Err(SelectionError::Read(_))), "{failed:?}");
+    }
+}

@@ -25,6 +25,8 @@ pub struct SignalsView {
     pub read_from: String,
     /// People with a submission or withdrawal.
     pub people: u64,
+    /// Those of them with a submission or withdrawal from a known network.
+    pub people_with_network: u64,
     /// Submissions and withdrawals.
     pub submissions: u64,
     /// Withdrawals.
@@ -139,6 +141,7 @@ impl SignalsView {
             until: instant(summary.shown_ms.end),
             read_from: instant(summary.read_ms.start),
             people: summary.people,
+            people_with_network: summary.people_with_network,
             submissions: summary.submissions,
             withdrawals: summary.withdrawals,
             without_network: summary.without_network,

@@ -114,6 +114,7 @@ async fn run(args: &ConfigArgs) -> anyhow::Result<()> {
             cache: config.storage.open_cache().await,
             control,
             exports: config.storage.exports(),
+            signals: config.storage.signal_reader(),
         };
         anyhow::Ok(Processor::start(&config.own, deps, metrics, health, stop.clone()).await?)
     };

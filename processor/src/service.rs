@@ -11,6 +11,7 @@ use engine::closing::{BudgetCloser, ClosingDeps, ClosingMetrics};
 use engine::coordinator::{Coordinator, CoordinatorDeps, ShadowOwners};
 use engine::metrics::EngineMetrics;
 use engine::publisher::Publisher;
+use fraud::monitor::{SignalMetrics, SignalMonitor, SignalMonitorDeps};
 use generations::metrics::GenerationMetrics;
 use generations::registry::watch_registry;
 use generations::repartition::ActiveLogPublisher;
@@ -29,6 +30,7 @@ use storage::control::ControlTopic;
 use storage::exports::Exports;
 use storage::jobs::JobStore;
 use storage::log::{DeadLetterJournal, DeadLetterWriter, LogReaderOpener, LogSource, LogWriter};
+use storage::signals::SignalReader;
 use storage::store::{Store, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -70,6 +72,8 @@ pub struct ProcessorDeps {
     pub archive_dir: Option<PathBuf>,
     /// Destination of exports.
     pub exports: Exports,
+    /// Signals of submissions, for their metrics.
+    pub signals: Arc<dyn SignalReader>,
 }
 
 /// A running processor.
@@ -100,6 +104,7 @@ impl Processor {
         let job_metrics = JobMetrics::new(metrics)?;
         let generation_metrics = GenerationMetrics::new(metrics)?;
         let closing_metrics = ClosingMetrics::new(metrics)?;
+        let signal_metrics = SignalMetrics::new(metrics)?;
         let metrics = EngineMetrics::new(metrics)?;
         let group = health.check("group");
         let registry =
@@ -177,6 +182,13 @@ impl Processor {
             assigned: assigned.clone(),
         });
         tokio::spawn(reports.run(stop.clone()));
+        let monitor = SignalMonitor::new(SignalMonitorDeps {
+            signals: deps.signals,
+            definitions: Arc::clone(&definitions),
+            assigned: assigned.clone(),
+            metrics: signal_metrics,
+        });
+        tokio::spawn(monitor.run(stop.clone()));
         let closer = BudgetCloser::new(ClosingDeps {
             definitions,
             store: closing_store,

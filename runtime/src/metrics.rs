@@ -10,8 +10,8 @@ use std::sync::Arc;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 pub(crate) use http::{ConnectionMetrics, RequestMetrics, RouteMetrics, method_label};
@@ -136,6 +136,19 @@ impl Metrics {
         labels: &[&str],
     ) -> Result<IntGaugeVec, MetricsError> {
         self.register(name, help, |opts| IntGaugeVec::new(opts, labels))
+    }
+
+    /// Registers a gauge of fractional values, for example shares, with labels.
+    ///
+    /// # Errors
+    /// As [`counter`](Self::counter).
+    pub fn float_gauge_vec(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<GaugeVec, MetricsError> {
+        self.register(name, help, |opts| GaugeVec::new(opts, labels))
     }
 
     /// Registers a histogram with the given upper bounds; [`SECONDS_BUCKETS`] suits most latencies.

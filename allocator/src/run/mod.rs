@@ -201,6 +201,7 @@ impl Backends {
             cache: Arc::clone(&cache),
             control,
             exports: config.storage.exports(),
+            signals: config.storage.signal_reader(),
         };
         let processor =
             Processor::start(&config.processor, deps, metrics, health, stop_processor).await?;

@@ -120,6 +120,8 @@ pub struct SignalSummary {
     pub read_ms: Range<u64>,
     /// People with a submission or withdrawal.
     pub people: u64,
+    /// Those of them with a submission or withdrawal from a known network.
+    pub people_with_network: u64,
     /// Submissions and withdrawals.
     pub submissions: u64,
     /// Withdrawals.
@@ -145,6 +147,8 @@ struct Seen {
     last_ms: u64,
     /// A bit for each identity level of the time that is shown.
     levels: u8,
+    /// Whether a network of the time that is shown is known.
+    has_network: bool,
 }
 
 /// Folds the signals of one budget, in any order.
@@ -191,8 +195,11 @@ impl SummaryFold {
             return;
         }
         let is_shown = self.window.shown_ms().contains(&at_ms);
-        let level = signal.origin.identity;
-        self.add_person(signal.person, at_ms, if is_shown { bit_of(level) } else { 0 });
+        let (level, network) = (signal.origin.identity, signal.origin.network);
+        let levels = if is_shown { bit_of(level) } else { 0 };
+        let has_network = is_shown && network.is_some();
+        let seen = Seen { first_ms: at_ms, last_ms: at_ms, levels, has_network };
+        self.add_person(signal.person, seen);
         if !is_shown {
             return;
         }
@@ -206,7 +213,6 @@ impl SummaryFold {
             SignalAction::Withdraw => None,
         };
         self.withdrawals += u64::from(ballot.is_none());
-        let network = signal.origin.network;
         self.without_network += u64::from(network.is_none());
         if let Some(network) = network {
             self.networks.add(network, signal, ballot.map(|ballot| ballot.0));
@@ -216,18 +222,19 @@ impl SummaryFold {
         }
     }
 
-    fn add_person(&mut self, person: PersonKey, at_ms: u64, levels: u8) {
+    fn add_person(&mut self, person: PersonKey, now: Seen) {
         let is_full = self.people.len() >= self.bounds.people;
         match self.people.entry(person) {
             Entry::Occupied(mut entry) => {
                 let seen = entry.get_mut();
-                seen.first_ms = seen.first_ms.min(at_ms);
-                seen.last_ms = seen.last_ms.max(at_ms);
-                seen.levels |= levels;
+                seen.first_ms = seen.first_ms.min(now.first_ms);
+                seen.last_ms = seen.last_ms.max(now.last_ms);
+                seen.levels |= now.levels;
+                seen.has_network |= now.has_network;
             }
             Entry::Vacant(_) if is_full => self.truncated_people = true,
             Entry::Vacant(entry) => {
-                entry.insert(Seen { first_ms: at_ms, last_ms: at_ms, levels });
+                entry.insert(now);
             }
         }
     }
@@ -251,6 +258,8 @@ impl SummaryFold {
             .collect();
         SignalSummary {
             people: self.people.values().filter(is_shown).count() as u64,
+            people_with_network: self.people.values().filter(|seen| seen.has_network).count()
+                as u64,
             new_people: self.new_people(),
             levels,
             submissions: self.submissions,

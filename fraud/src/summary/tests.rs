@@ -84,6 +84,10 @@ fn naive(signals: &[Signal]) -> SignalSummary {
         shown_ms: shown.clone(),
         read_ms: read.clone(),
         people: people(&in_span),
+        people_with_network: {
+            let of_known = in_span.iter().copied().filter(|signal| network(signal).is_some());
+            people(&of_known.collect::<Vec<_>>())
+        },
         submissions: in_span.len() as u64,
         withdrawals: in_span.iter().filter(|signal| ballot(signal).is_none()).count() as u64,
         without_network: in_span.iter().filter(|signal| network(signal).is_none()).count() as u64,

@@ -13,6 +13,7 @@ use storage::control::sqlite::SqliteControlTopic;
 use storage::exports::Exports;
 use storage::log::LogReader;
 use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteReader};
+use storage::signals::SqliteSignalReader;
 use storage::store::Generations;
 use storage::store::sqlite::SqliteStore;
 use tempfile::TempDir;
@@ -60,6 +61,7 @@ async fn start(dir: &TempDir) -> RunningProcessor {
         control: ControlTopic::new(SqliteControlTopic::open(&dir.path().join("d.db")).unwrap()),
         archive_dir: None,
         exports: Exports::new(dir.path()),
+        signals: Arc::new(SqliteSignalReader::new(&dir.path().join("signals.db"))),
     };
     RunningProcessor::start(deps, EAGER).await
 }

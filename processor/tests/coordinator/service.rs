@@ -13,6 +13,7 @@ use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteReader};
 use storage::log::{
     BoundsReader, LogIdentity, LogReader, LogSource, PartitionHandler, Revocation, SourceError,
 };
+use storage::signals::SqliteSignalReader;
 use storage::store::Checkpoints;
 use storage::store::memory::MemoryStore;
 use tokio::time::Instant;
@@ -87,6 +88,7 @@ async fn a_source_that_panics_is_restarted_and_no_record_is_lost_or_counted_twic
         control: ControlTopic::new(SqliteControlTopic::open(&dir.path().join("d.db")).unwrap()),
         archive_dir: None,
         exports: Exports::new(dir.path()),
+        signals: Arc::new(SqliteSignalReader::new(&dir.path().join("signals.db"))),
     };
     let running = RunningProcessor::start(deps, EAGER).await;
     let stored = async || store.inner.read_partition(id(0)).await.unwrap();

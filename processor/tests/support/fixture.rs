@@ -25,6 +25,7 @@ use storage::exports::Exports;
 use storage::log::archive::ArchivedReader;
 use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteReader};
 use storage::log::{LogReader, LogWriter, NewRecord};
+use storage::signals::SqliteSignalReader;
 use storage::store::memory::MemoryStore;
 use storage::store::{Checkpoints, Commit, Epoch, Generations, PartitionRef, StoredPartition};
 use tempfile::TempDir;
@@ -145,6 +146,7 @@ impl Fixture {
             ),
             archive_dir: self.archive.clone(),
             exports: self.exports(),
+            signals: Arc::new(SqliteSignalReader::new(&self.dir.path().join("signals.db"))),
         };
         self.processor = Some(RunningProcessor::start(deps, self.limits).await);
     }

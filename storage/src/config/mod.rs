@@ -95,7 +95,8 @@ settings! {
         /// Kafka bootstrap servers.
         kafka_brokers: String = "kafka.brokers", default "127.0.0.1:9092",
             unit "host:port, ...", parse parse::non_empty;
-        /// First topic of submissions of a new deployment; dead letters go to the same name with `.dead-letters`.
+        /// First topic of submissions of a new deployment; dead letters go to the same name with `.dead-letters`,
+        /// signals to that with `.signals`.
         kafka_topic: String = "kafka.topic", default "submissions",
             unit "topic", parse parse::non_empty;
         /// Compacted topic of budget definitions.
