@@ -50,14 +50,9 @@ impl IngestService {
         registry: &Metrics,
     ) -> Result<Self, MetricsError> {
         let metrics = Arc::new(IngestMetrics::register(registry, Arc::clone(&deps.log))?);
-        let signals = config
-            .signals_enabled
-            .then(|| {
-                let digester = Arc::new(OriginDigester::new(&deps.hasher, now_ms()));
-                SignalSender::start(deps.signals, &registry, digester)
-            })
-            .transpose()?;
-        let digester = signals.as_ref().map(SignalSender::digester);
+        let digester = Arc::new(OriginDigester::new(&deps.hasher, now_ms()));
+        // Also if no more signals are kept: the old ones are deleted still.
+        let signals = SignalSender::start(deps.signals, registry, Arc::clone(&digester))?;
         let appender = SubmissionAppender::new(
             Arc::clone(&deps.log),
             Arc::clone(&deps.definitions),
@@ -68,7 +63,7 @@ impl IngestService {
         );
         Ok(Self {
             appender: Arc::new(appender),
-            digester,
+            digester: config.signals_enabled.then_some(digester),
             freezer: BudgetFreezer::new(Arc::clone(&deps.definitions)),
             log: deps.log,
             definitions: deps.definitions,

@@ -53,8 +53,7 @@ pub(crate) struct SubmissionAppender {
     in_flight: InFlightLimit,
     /// Limits the records of budgets with a closing time until they are confirmed, which may take seconds.
     unconfirmed: InFlightLimit,
-    /// `None` if no signals are kept.
-    signals: Option<SignalSender>,
+    signals: SignalSender,
 }
 
 impl SubmissionAppender {
@@ -64,7 +63,7 @@ impl SubmissionAppender {
         idempotency: Arc<dyn Idempotency>,
         metrics: Arc<IngestMetrics>,
         max_in_flight_records: usize,
-        signals: Option<SignalSender>,
+        signals: SignalSender,
     ) -> Self {
         let limit = |gauge| InFlightLimit::new(max_in_flight_records, gauge);
         let in_flight = limit(metrics.records_in_flight());
@@ -189,12 +188,11 @@ impl SubmissionAppender {
     /// Queues the signals of what was accepted now: before duplicates of this batch have outcomes, and whether or not the
     /// client waits.
     fn send_signals(&self, submissions: &[PendingSubmission], outcomes: &[AppendOutcome]) {
-        let Some(signals) = &self.signals else { return };
         for (pending, outcome) in submissions.iter().zip(outcomes) {
             if let (Some(origin), AppendOutcome::Accepted { repeated: false, .. }) =
                 (pending.origin, outcome)
             {
-                signals.send(&pending.submission, origin);
+                self.signals.send(&pending.submission, origin);
             }
         }
     }

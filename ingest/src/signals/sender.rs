@@ -47,11 +47,6 @@ impl SignalSender {
         Ok(Self { queue, digester, dropped_full: dropped.with_label_values(&["queue_full"]) })
     }
 
-    /// Returns what digests the origins of the signals.
-    pub fn digester(&self) -> Arc<OriginDigester> {
-        Arc::clone(&self.digester)
-    }
-
     /// Queues the signal of an accepted submission, or drops it.
     pub fn send(&self, submission: &Submission, origin: SignalOrigin) {
         let signal = Signal {

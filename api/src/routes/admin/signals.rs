@@ -23,7 +23,7 @@ use crate::routes::{RETRY_AFTER, no_such_budget};
 use crate::single_flight::SingleFlight;
 
 /// How long a request waits for a read that runs before its own, and for its own: less than a gateway's timeout.
-const READ_TIMEOUT: Duration = Duration::from_secs(20);
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a result is used.
 const CACHE_DURATION: Duration = Duration::from_secs(10);
 /// Results that are kept.
