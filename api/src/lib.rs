@@ -74,6 +74,7 @@ use person_store::PersonStore;
 use readiness::Readiness;
 use refresher::Refresher;
 use registry::RegistryReader;
+use routes::admin::{ForgetService, SignalService};
 use site::Site;
 use tier_chain::TierChain;
 use tier_query::Tiers;
@@ -158,14 +159,10 @@ pub fn routes(
     tokio::spawn(refresher.run(cache, stop.clone()));
     let registry = RegistryReader::new(store.clone(), config.summary_deadline);
     let trusted_proxies = admin.trusted_proxies().clone();
-    let administrators = routes::admin::router(
-        &admin,
-        registry,
-        jobs,
-        dead_letters,
-        signals,
-        Arc::clone(&definitions),
-    );
+    let signals = SignalService::new(signals, Arc::clone(&definitions));
+    let forget = ForgetService::new(Arc::clone(&definitions), Arc::clone(&store));
+    let administrators =
+        routes::admin::router(&admin, registry, jobs, dead_letters, signals, forget);
     let waits = WaitLimits::new(config, &metrics);
     let receipt_signer = hasher.receipt_signer();
     let streams = AnswerStreams::new(config, Arc::clone(&memory), &metrics, stop);

@@ -16,8 +16,9 @@ use std::time::Duration;
 use prometheus::IntCounter;
 use runtime::client::ClientNetwork;
 use schemas::{
-    BudgetId, Offset, PartitionCount, PartitionId, PersonId, PersonKey, PersonKeyHasher, PersonRow,
-    Receipt, ReceiptProof, ReceiptSigner, Term, partition_for,
+    Budget, BudgetPersonHasher, Offset, PartitionCount, PartitionId, PersonId, PersonKey,
+    PersonKeyHasher, PersonRow, PersonsForgotten, Receipt, ReceiptProof, ReceiptSigner, Term,
+    partition_for,
 };
 use serde::Serialize;
 use storage::store::PartitionRef;
@@ -108,23 +109,31 @@ impl PersonReader {
         Self { store, generation, hasher, receipt_signer, waits, log_ends, hits, misses }
     }
 
+    /// Returns what computes the keys of a budget's persons, with which they are found.
+    ///
+    /// # Errors
+    /// When they are forgotten.
+    pub fn persons(&self, budget: &Budget) -> Result<BudgetPersonHasher, PersonsForgotten> {
+        self.hasher.for_budget(budget)
+    }
+
     /// Finds a person's row in a budget, and what became of the submission that a receipt names.
     ///
     /// # Errors
     /// [`NoAnswer::Unavailable`] when the store is unavailable; the other variants as documented.
     pub async fn find(
         &self,
-        budget: &BudgetId,
+        persons: &BudgetPersonHasher,
         person: &PersonId,
         at_least: Option<AtLeast>,
         check: ReceiptCheck,
         client: ClientNetwork,
     ) -> Result<PersonAnswer, NoAnswer> {
-        let key = self.hasher.key(budget, person);
+        let key = persons.key(person);
         let lookup = match at_least {
             None => self.look_up(&key).await,
             Some(wanted) => {
-                let proof = self.receipt_signer.proof(budget, wanted.receipt);
+                let proof = self.receipt_signer.proof(persons.budget(), wanted.receipt);
                 self.find_at_least(&key, (wanted, proof), check, client).await
             }
         };

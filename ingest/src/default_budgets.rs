@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ConstantBuilder, Retryable};
-use schemas::{Budget, default_budgets};
+use runtime::random::random_256_bits;
+use schemas::{Budget, PersonSalt, PersonSecret, default_budgets};
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError, define_if_absent};
 use tokio_util::sync::CancellationToken;
 
@@ -41,12 +42,15 @@ pub async fn define_default_budgets(
 
 async fn define(
     definitions: Arc<dyn BudgetDefinitions>,
-    budget: Budget,
+    mut budget: Budget,
 ) -> Result<(), DefinitionError> {
     let catalog = definitions.catalog();
     if catalog.get(budget.id.as_str()).is_some() || catalog.is_deleted(budget.id.as_str()) {
         return Ok(());
     }
+    let salt =
+        random_256_bits().map_err(|error| DefinitionError::Unavailable(error.to_string()))?;
+    budget.person_secret = PersonSecret::Salted(PersonSalt::from_bytes(salt));
     match definitions.change(&budget.id, &|current| define_if_absent(current, &budget)).await {
         // It exists, in a form of a newer release.
         Ok(_) | Err(DefinitionError::Refused(ChangeRefused::NotUnderstood)) => Ok(()),

@@ -4,12 +4,14 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 use runtime::http::idempotency_key;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{BudgetId, PersonId, PersonKeyHasher, SubmissionId};
+use schemas::{Budget, PersonId, PersonKeyHasher, SubmissionId};
 use utoipa::IntoParams;
 use utoipa::openapi::Required;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use uuid::Uuid;
+
+use crate::problems::forgotten;
 
 /// Minimum length of a key that no person scopes, unless it is a UUID: strangers must not choose the same.
 const UNSCOPED_KEY_MIN_LENGTH: usize = 16;
@@ -45,12 +47,12 @@ impl IdempotencyKey {
     /// Returns the id from the header or the body, if either has one. A text means something to its person alone.
     ///
     /// # Errors
-    /// When header and body have different ids, or when strangers may send the same key, and one of them would get the
+    /// When the budget's persons are forgotten, header and body have different ids, or when strangers may send the same key, and one of them would get the
     /// other's receipt.
     pub fn submission_id(
         &self,
         in_body: Option<SubmissionId>,
-        budget: &BudgetId,
+        budget: &Budget,
         person: Option<&PersonId>,
         hasher: &PersonKeyHasher,
     ) -> Result<Option<SubmissionId>, Problem> {
@@ -63,7 +65,10 @@ impl IdempotencyKey {
                      characters, so that nobody else sends the same",
                 )));
             }
-            Self::Text(text) => hasher.submission_id(budget, person, text),
+            Self::Text(text) => {
+                let persons = hasher.for_budget(budget).map_err(forgotten)?;
+                persons.submission_id(person, text)
+            }
         };
         if in_body.is_some_and(|in_body| in_body != in_header) {
             return Err(Problem::new(ProblemKind::Malformed)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use runtime::problem::{Problem, ProblemKind};
-use schemas::SubmissionId;
+use schemas::{PersonsForgotten, SubmissionId};
 
 /// `Retry-After` of every problem that a retry may resolve.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -88,6 +88,11 @@ pub(crate) fn definition_not_understood(consequence: &str) -> Problem {
             "a newer release wrote the budget's definition, and this process does not understand all of it: {consequence}"
         ))
         .retry_after(RETRY_AFTER)
+}
+
+/// The problem of a request that needs the key of a person of a forgotten budget.
+pub(crate) fn forgotten(forgotten: PersonsForgotten) -> Problem {
+    Problem::new(ProblemKind::Forgotten).detail(forgotten.to_string())
 }
 
 pub(crate) fn budget_not_found() -> Problem {

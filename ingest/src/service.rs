@@ -9,8 +9,8 @@ use runtime::metrics::{Metrics, MetricsError};
 use runtime::principal::PresentedCredentials;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{
-    Action, Budget, ClosingState, IdentityRule, Openness, PersonId, PersonKeyHasher, ReceiptSigner,
-    SignalOrigin, Submission, SubmissionId,
+    Action, Budget, BudgetPersonHasher, ClosingState, IdentityRule, Openness, PersonId, PersonKey,
+    PersonKeyHasher, ReceiptSigner, SignalOrigin, Submission, SubmissionId,
 };
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
 use storage::log::{AppendError, LogWriter};
@@ -156,7 +156,12 @@ impl IngestService {
                 )
             }
             DefinitionError::Refused(
-                ChangeRefused::Frozen | ChangeRefused::Closed | ChangeRefused::PreconditionFailed,
+                ChangeRefused::Frozen
+                | ChangeRefused::Closed
+                | ChangeRefused::NotClosed
+                | ChangeRefused::NoOwnSecret
+                | ChangeRefused::Forgotten
+                | ChangeRefused::PreconditionFailed,
             )
             | DefinitionError::Unavailable(_) => {
                 problems::unavailable("the budget's rules could not be frozen")
@@ -174,10 +179,18 @@ impl IngestService {
         self.digester.as_ref()?.origin(budget, request, now_ms)
     }
 
+    /// Returns what computes the keys of a budget's persons.
+    ///
+    /// # Errors
+    /// When they are forgotten.
+    pub fn persons(&self, budget: &Budget) -> Result<BudgetPersonHasher, Problem> {
+        self.hasher.for_budget(budget).map_err(problems::forgotten)
+    }
+
     /// Completes a parsed submission: missing ids are generated.
     pub fn pending_submission(
         &self,
-        budget: &Budget,
+        (budget, persons): (&Budget, &BudgetPersonHasher),
         parsed: ParsedSubmission,
         origin: Option<SignalOrigin>,
         now_ms: u64,
@@ -186,12 +199,15 @@ impl IngestService {
         let id = parsed.id.unwrap_or_else(new_submission_id);
         let person = parsed.person.unwrap_or_else(|| PersonId::anonymous(id));
         let action = Action::Allocate(parsed.allocation);
-        let submission = self.submission(budget, &person, id, action, now_ms);
+        let submission = submission(budget, persons.key(&person), id, action, now_ms);
         let publish_step = budget.publish_step();
         (PendingSubmission { submission, client_supplied_id, publish_step, origin }, person)
     }
 
     /// Builds the withdrawal of a person's allocation.
+    ///
+    /// # Errors
+    /// When the budget's persons are forgotten.
     pub fn pending_withdrawal(
         &self,
         budget: &Budget,
@@ -199,29 +215,13 @@ impl IngestService {
         id: Option<SubmissionId>,
         origin: Option<SignalOrigin>,
         now_ms: u64,
-    ) -> PendingSubmission {
+    ) -> Result<PendingSubmission, Problem> {
         let client_supplied_id = id.is_some();
         let id = id.unwrap_or_else(new_submission_id);
-        let submission = self.submission(budget, person, id, Action::Withdraw, now_ms);
+        let person = self.persons(budget)?.key(person);
+        let submission = submission(budget, person, id, Action::Withdraw, now_ms);
         let publish_step = budget.publish_step();
-        PendingSubmission { submission, client_supplied_id, publish_step, origin }
-    }
-
-    fn submission(
-        &self,
-        budget: &Budget,
-        person: &PersonId,
-        id: SubmissionId,
-        action: Action,
-        now_ms: u64,
-    ) -> Submission {
-        Submission {
-            budget: budget.id.clone(),
-            person: self.hasher.key(&budget.id, person),
-            id,
-            accepted_at_ms: now_ms,
-            action,
-        }
+        Ok(PendingSubmission { submission, client_supplied_id, publish_step, origin })
     }
 
     /// Appends submissions and returns their outcomes in order, even if the client hangs up.
@@ -236,6 +236,16 @@ impl IngestService {
             problems::unavailable("too many submissions are waiting for the log")
         })
     }
+}
+
+fn submission(
+    budget: &Budget,
+    person: PersonKey,
+    id: SubmissionId,
+    action: Action,
+    now_ms: u64,
+) -> Submission {
+    Submission { budget: budget.id.clone(), person, id, accepted_at_ms: now_ms, action }
 }
 
 fn new_submission_id() -> SubmissionId {

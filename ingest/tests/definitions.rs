@@ -6,7 +6,7 @@ mod support;
 use std::sync::atomic::Ordering;
 
 use http::Method;
-use schemas::RecordDecoder;
+use schemas::{ClosingFence, ClosingState, PersonSecret, RecordDecoder};
 use storage::log::NewRecord;
 use support::{GOOD, Harness, SUBMISSIONS, TestResponse, lock};
 
@@ -171,6 +171,47 @@ async fn only_missing_default_budgets_are_defined() {
     ingest::define_default_budgets(harness.definitions.clone(), stop).await;
     let taxes = harness.definitions.get("taxes").unwrap();
     assert_eq!((taxes.revision, taxes.categories.len()), (1, 10));
+}
+
+#[tokio::test]
+async fn each_new_budget_has_a_salt_of_its_own_and_keeps_it() {
+    let harness = Harness::new();
+    *support::lock(&harness.definitions.catalog) = Default::default();
+    let stop = tokio_util::sync::CancellationToken::new();
+    ingest::define_default_budgets(harness.definitions.clone(), stop).await;
+    let secret = |id: &str| harness.definitions.get(id).unwrap().person_secret.clone();
+    let created = put(&harness, NEW, &[], BODY).await;
+    assert_eq!(created.status.as_u16(), 201);
+    let body = String::from_utf8(created.body).unwrap();
+    assert!(!body.contains("salt") && !body.contains("requires"), "{body}");
+    let (first, default) = (secret("new"), secret("taxes"));
+    for secret in [&first, &default] {
+        assert!(matches!(secret, PersonSecret::Salted(_)), "{secret:?}");
+    }
+    assert_ne!(first, default);
+    put(&harness, NEW, &[], &BODY.replacen("\"name\":\"", "\"name\":\"Another ", 1)).await;
+    assert_eq!((harness.definitions.get("new").unwrap().revision, secret("new")), (2, first));
+}
+
+#[tokio::test]
+async fn a_forgotten_budget_takes_nothing_and_is_neither_reopened_nor_deleted() {
+    let harness = Harness::new();
+    harness.edit_budget(|budget| {
+        budget.closes_at = Some("2026-01-02T00:00:00Z".parse().unwrap());
+        budget.closing = Some(ClosingFence { revision: 1, state: ClosingState::Closed });
+        budget.person_secret =
+            PersonSecret::Forgotten { at: "2026-01-03T00:00:00Z".parse().unwrap() };
+    });
+    let before = harness.definitions.get("taxes");
+    let body = r#"{"person":"p-1","allocation":{"health":100}}"#;
+    harness.post("/v1/budgets/taxes/submissions", body).await.problem(409, "budget-closed");
+    harness.post("/v1/budgets/taxes/session", "{}").await.problem(410, "forgotten");
+    harness.delete("/v1/budgets/taxes", &[]).await.problem(410, "forgotten");
+    let taxes = serde_json::to_value(before.as_deref().unwrap()).unwrap();
+    let reopening = serde_json::json!({"name": "Anew", "categories": taxes["categories"], "identity": taxes["identity"]});
+    put(&harness, "/v1/budgets/taxes", &[], &reopening.to_string()).await.problem(410, "forgotten");
+    assert_eq!(harness.definitions.get("taxes"), before);
+    assert_eq!(support::lock(&harness.log.records).len(), 0);
 }
 
 /// A definition of a newer release; frozen.

@@ -17,6 +17,16 @@ pub fn random_128_bits() -> Result<[u8; 16], NoRandomBits> {
     Ok(bits)
 }
 
+/// Returns 256 random bits, fit for a secret.
+///
+/// # Errors
+/// When the operating system gives none.
+pub fn random_256_bits() -> Result<[u8; 32], NoRandomBits> {
+    let mut bits = [0; 32];
+    SystemRandom::new().fill(&mut bits).map_err(|_| NoRandomBits)?;
+    Ok(bits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,5 +34,6 @@ mod tests {
     #[test]
     fn bits_do_not_repeat() {
         assert_ne!(random_128_bits(), random_128_bits());
+        assert_ne!(random_256_bits(), random_256_bits());
     }
 }

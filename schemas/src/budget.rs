@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::presentation::{description_fault, name_fault, presentation_faults};
-use crate::{BudgetId, CategoryId, ClosingFence, Presentation, PublishStep};
+use crate::{BudgetId, CategoryId, ClosingFence, PersonSecret, Presentation, PublishStep};
 
 /// Minimum categories of a budget.
 pub const MIN_CATEGORIES: usize = 2;
@@ -85,7 +85,8 @@ pub enum Openness {
 /// The definition of a budget.
 ///
 /// Deserialization ignores unknown members: [`StoredBudget`](crate::StoredBudget) lists those of a stored definition,
-/// and ingest rejects those of a request.
+/// and ingest rejects those of a request. Serialization writes what everyone may see:
+/// [`StoredBudget::document`](crate::StoredBudget::document) is the stored form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     /// The budget's id.
@@ -124,6 +125,14 @@ pub struct Budget {
     /// Set once the budget was closed for the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closing: Option<ClosingFence>,
+    /// What the keys of its persons are derived from. Everyone may see only when the persons were forgotten.
+    #[serde(
+        rename = "forgotten_at",
+        serialize_with = "PersonSecret::serialize_public",
+        skip_serializing_if = "PersonSecret::is_kept",
+        skip_deserializing
+    )]
+    pub person_secret: PersonSecret,
 }
 
 fn one() -> u64 {

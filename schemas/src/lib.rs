@@ -16,6 +16,7 @@ mod message_pack;
 mod partition;
 mod people_digest;
 mod person;
+mod person_secret;
 mod position;
 mod presentation;
 mod publish_step;
@@ -61,6 +62,7 @@ pub use people_digest::PeopleDigest;
 pub use person::{
     PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonKeyHasher, SecretFingerprint,
 };
+pub use person_secret::{BudgetPersonHasher, PersonSalt, PersonSecret, PersonsForgotten};
 pub use position::{Generation, Offset, Position, Term};
 pub use presentation::{
     CategoryOrder, MAX_TRANSLATIONS, NAME_MAX_CHARS, Presentation, Reference, Share, ShareFault,

@@ -5,7 +5,7 @@ use std::fmt;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetId, ReceiptSigner, SubmissionId};
+use crate::{ReceiptSigner, SubmissionId};
 
 /// Maximum length of a person's id, in bytes.
 pub const PERSON_MAX_BYTES: usize = 256;
@@ -79,6 +79,11 @@ impl PersonId {
         Self { text: submission.to_string(), subject_at: 0 }
     }
 
+    /// What the key is derived from.
+    pub(crate) fn key_input(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+
     /// The id in clear text, without its issuer, only for the response to the person.
     pub fn reveal(&self) -> &str {
         self.text.get(self.subject_at..).unwrap_or_default()
@@ -139,10 +144,13 @@ impl fmt::Display for SecretFingerprint {
     }
 }
 
-/// Computes person keys with the deployment's secret. All processes of a deployment must share the secret, and it must
-/// never change: with another secret, everyone would count as a new person.
+/// The deployment's secret: derives the keys of persons ([`for_budget`](Self::for_budget)) and secrets for other
+/// purposes.
+///
+/// All processes of a deployment must share the secret, and it must never change: with another secret, everyone would
+/// count as a new person.
 #[derive(Clone)]
-pub struct PersonKeyHasher(hmac::Key);
+pub struct PersonKeyHasher(pub(crate) hmac::Key);
 
 impl PersonKeyHasher {
     /// Minimum length of the secret, in bytes.
@@ -156,35 +164,11 @@ impl PersonKeyHasher {
         Some(Self(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
-    /// Computes the key of a person in a budget: HMAC-SHA-256 of budget, a zero byte (which no slug has) and the id
-    /// with its issuer, truncated to 128 bits.
-    pub fn key(&self, budget: &BudgetId, person: &PersonId) -> PersonKey {
-        PersonKey(self.digest(budget, &[person.text.as_bytes()]))
-    }
-
-    /// Derives a submission id from an `Idempotency-Key` that is not a UUID. The same key of the same person gives the
-    /// same id; one without a person is shared by everyone who sends the key.
-    pub fn submission_id(
-        &self,
-        budget: &BudgetId,
-        person: Option<&PersonId>,
-        idempotency_key: &str,
-    ) -> SubmissionId {
-        // The separators distinguish these from person keys, and one from the other: person ids have no control
-        // characters.
-        let person = person.map(|person| [b"\x02", person.text.as_bytes()]);
-        let parts = [
-            person.as_ref().map_or(&[][..], |parts| parts),
-            &[b"\x01", idempotency_key.as_bytes()],
-        ];
-        let digest = self.digest(budget, &parts.concat());
-        SubmissionId(uuid::Builder::from_custom_bytes(digest).into_uuid())
-    }
-
     /// Computes the fingerprint of the secret. The key of no person has this input, as budget ids are not empty.
     pub fn fingerprint(&self) -> SecretFingerprint {
-        let digest = self.hash(&[b"\0secret"]);
-        SecretFingerprint(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        let digest = self.sign(&[b"\0secret"]);
+        let half = digest.as_ref().iter().take(16);
+        SecretFingerprint(half.map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Derives the key that signs receipts.
@@ -201,21 +185,10 @@ impl PersonKeyHasher {
         secret
     }
 
-    fn digest(&self, budget: &BudgetId, text: &[&[u8]]) -> [u8; PersonKey::BYTES] {
-        self.hash(&[&[budget.as_str().as_bytes(), b"\0"], text].concat())
-    }
-
-    fn sign(&self, text: &[&[u8]]) -> hmac::Tag {
+    pub(crate) fn sign(&self, text: &[&[u8]]) -> hmac::Tag {
         let mut hash = hmac::Context::with_key(&self.0);
         text.iter().for_each(|part| hash.update(part));
         hash.sign()
-    }
-
-    fn hash(&self, text: &[&[u8]]) -> [u8; PersonKey::BYTES] {
-        let whole = self.sign(text);
-        let mut cut = [0; PersonKey::BYTES];
-        cut.copy_from_slice(&whole.as_ref()[..PersonKey::BYTES]);
-        cut
     }
 }
 

@@ -187,7 +187,7 @@ impl GenerationRegistry {
     /// Decodes what [`GenerationRegistry::to_json`] wrote; `None` if the text is damaged, or has a value that only a
     /// newer release knows.
     pub fn from_json(text: &str) -> Option<Self> {
-        let read = stored::read_knowing(text.as_bytes(), &[REQUIRES_ANNULMENT]).ok()?;
+        let read = stored::read(text.as_bytes(), &[REQUIRES_ANNULMENT]).ok()?;
         let StoredDocument { value, not_understood } = read;
         Some(Self { not_understood, ..value })
     }

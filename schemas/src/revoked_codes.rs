@@ -34,7 +34,7 @@ pub enum StoredRevocations {
 impl StoredRevocations {
     /// Parses the record of a budget.
     pub fn parse(budget: &BudgetId, json: &[u8]) -> Self {
-        let Ok(StoredDocument { value, not_understood }) = stored::read::<Record>(json) else {
+        let Ok(StoredDocument { value, not_understood }) = stored::read::<Record>(json, &[]) else {
             return Self::Unreadable;
         };
         match value.serials.parse() {

@@ -22,21 +22,11 @@ pub(crate) struct StoredDocument<T> {
     pub not_understood: Vec<String>,
 }
 
-/// Reads a document of which nothing is required.
+/// Reads a document that may require the additions which `known` names.
 ///
 /// # Errors
 /// When it is damaged, or can only be used by a newer release: a description.
 pub(crate) fn read<T: Serialize + DeserializeOwned>(
-    json: &[u8],
-) -> Result<StoredDocument<T>, String> {
-    read_knowing(json, &[])
-}
-
-/// Reads a document that may require the additions in `known`.
-///
-/// # Errors
-/// When it is damaged, or can only be used by a newer release: a description.
-pub(crate) fn read_knowing<T: Serialize + DeserializeOwned>(
     json: &[u8],
     known: &[&str],
 ) -> Result<StoredDocument<T>, String> {
@@ -45,8 +35,9 @@ pub(crate) fn read_knowing<T: Serialize + DeserializeOwned>(
     let understood = serde_json::to_value(&value).map_err(|error| error.to_string())?;
     let mut document: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     let Some(members) = document.as_object_mut() else { return Err("it is no object".to_owned()) };
-    let required = members.remove(REQUIRES);
-    if let Some(required) = required.filter(|required| !is_known(required, known)) {
+    if let Some(required) = members.remove(REQUIRES)
+        && !is_known(&required, known)
+    {
         return Err(format!("only a release that knows {required} can use it"));
     }
     let mut not_understood = Vec::new();
@@ -54,7 +45,7 @@ pub(crate) fn read_knowing<T: Serialize + DeserializeOwned>(
     Ok(StoredDocument { value, not_understood })
 }
 
-/// Whether everything that a document requires is in `known`.
+/// Whether `required` names nothing but additions of `known`.
 fn is_known(required: &Value, known: &[&str]) -> bool {
     match required {
         Value::Null => true,
@@ -108,7 +99,7 @@ mod tests {
     }
 
     fn not_understood(json: &str) -> Vec<String> {
-        read::<Outer>(json.as_bytes()).unwrap().not_understood
+        read::<Outer>(json.as_bytes(), &["notes"]).unwrap().not_understood
     }
 
     #[test]
@@ -126,6 +117,8 @@ mod tests {
         for json in [
             r#"{"name":"a"}"#,
             r#"{"name":"a","note":null,"newer":null,"requires":[]}"#,
+            r#"{"name":"a","requires":["notes"]}"#,
+            r#"{"name":"a","requires":null}"#,
             r#"{ "list" : [ {"id":1} ], "note":"b", "name":"a" }"#,
         ] {
             assert_eq!(not_understood(json), [""; 0], "{json}");
@@ -134,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_document_that_requires_known_additions_alone_is_read() {
-        let read = |json: &str| read_knowing::<Outer>(json.as_bytes(), &["weights", "colours"]);
+        let read = |json: &str| read::<Outer>(json.as_bytes(), &["weights", "colours"]);
         let known = read(r#"{"name":"a","requires":["weights"]}"#).unwrap();
         assert_eq!(known.not_understood, [""; 0]);
         assert!(read(r#"{"name":"a","requires":["weights","sounds"]}"#).is_err());
@@ -144,12 +137,14 @@ mod tests {
     fn a_document_that_requires_a_newer_release_is_not_read() {
         for json in [
             r#"{"name":"a","requires":["weights"]}"#,
+            r#"{"name":"a","requires":["notes","weights"]}"#,
+            r#"{"name":"a","requires":["notes",1]}"#,
             r#"{"name":"a","requires":true}"#,
             r#"{"name":5}"#,
             r#"["a"]"#,
             "",
         ] {
-            assert!(read::<Outer>(json.as_bytes()).is_err(), "{json}");
+            assert!(read::<Outer>(json.as_bytes(), &["notes"]).is_err(), "{json}");
         }
     }
 }

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::stored::{self, StoredDocument};
 use crate::{
-    Budget, BudgetId, CategoryOrder, IdentityRule, MAX_CATEGORIES, MIN_CATEGORIES,
-    ResultsVisibility,
+    Budget, BudgetId, CategoryOrder, IdentityRule, MAX_CATEGORIES, MIN_CATEGORIES, PersonSalt,
+    PersonSecret, ResultsVisibility,
 };
+
+/// The addition without which a release would derive other keys for a budget's persons, and count them twice.
+const PERSON_SALT: &str = "person_salt";
 
 /// A stored definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +46,8 @@ impl StoredBudget {
     ///
     /// Rules for authors, such as the length of a name, are not checked: other releases may have other limits.
     pub fn parse(json: &[u8]) -> Self {
-        let StoredDocument { value: budget, not_understood: mut members } =
-            match stored::read::<Budget>(json) {
+        let StoredDocument { value: Document(budget), not_understood: mut members } =
+            match stored::read::<Document>(json, &[PERSON_SALT]) {
                 Ok(document) => document,
                 Err(reason) => {
                     return match (is_deletion(json), revision(json)) {
@@ -70,6 +75,14 @@ impl StoredBudget {
         }
     }
 
+    /// Serializes a definition in its stored form, which contains the salt of its persons.
+    ///
+    /// # Errors
+    /// Never: a budget holds only strings, numbers and string keys.
+    pub fn document(budget: &Budget) -> serde_json::Result<String> {
+        serde_json::to_string(&WrittenDocument::of(budget))
+    }
+
     /// Serializes the record of a deletion. It keeps the revision, so that a process that has missed it takes a later
     /// definition for newer than the deleted one. Earlier releases find the definition unreadable.
     pub fn deletion(id: &BudgetId, revision: u64) -> String {
@@ -80,6 +93,66 @@ impl StoredBudget {
     pub fn id(json: &[u8]) -> Option<BudgetId> {
         let document: Value = serde_json::from_slice(json).ok()?;
         BudgetId::parse(document["id"].as_str()?).ok()
+    }
+}
+
+/// A definition in its stored form.
+#[derive(Deserialize)]
+#[serde(try_from = "ReadDocument")]
+struct Document(Budget);
+
+#[derive(Deserialize)]
+struct ReadDocument {
+    #[serde(flatten)]
+    budget: Budget,
+    #[serde(default)]
+    person_salt: Option<String>,
+    #[serde(default)]
+    forgotten_at: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+struct WrittenDocument<'a> {
+    #[serde(flatten)]
+    budget: &'a Budget,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    person_salt: Option<String>,
+    #[serde(skip_serializing_if = "<[&str]>::is_empty")]
+    requires: &'static [&'static str],
+}
+
+impl TryFrom<ReadDocument> for Document {
+    type Error = &'static str;
+
+    fn try_from(read: ReadDocument) -> Result<Self, Self::Error> {
+        let person_secret = match (read.person_salt, read.forgotten_at) {
+            (None, None) => PersonSecret::Deployment,
+            (None, Some(at)) => PersonSecret::Forgotten { at },
+            (Some(salt), None) => {
+                // No reason contains the salt: it is logged.
+                let salt = PersonSalt::from_hex(&salt).ok_or("its `person_salt` is no salt")?;
+                PersonSecret::Salted(salt)
+            }
+            (Some(_), Some(_)) => return Err("its persons are forgotten, and it has a salt"),
+        };
+        Ok(Self(Budget { person_secret, ..read.budget }))
+    }
+}
+
+impl Serialize for Document {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        WrittenDocument::of(&self.0).serialize(serializer)
+    }
+}
+
+impl<'a> WrittenDocument<'a> {
+    fn of(budget: &'a Budget) -> Self {
+        let (person_salt, requires): (_, &[_]) = match &budget.person_secret {
+            PersonSecret::Deployment => (None, &[]),
+            PersonSecret::Salted(salt) => (Some(salt.to_hex()), &[PERSON_SALT]),
+            PersonSecret::Forgotten { .. } => (None, &[PERSON_SALT]),
+        };
+        Self { budget, person_salt, requires }
     }
 }
 

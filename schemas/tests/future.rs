@@ -61,6 +61,7 @@ fn a_definition_that_only_a_newer_release_can_use_is_unreadable_and_keeps_its_re
     for (from, to) in [
         (r#""identity":"required""#, r#""identity":{"code":{"length":8}}"#),
         (r#""revision":7"#, r#""requires":["weights"],"revision":7"#),
+        (r#""revision":7"#, r#""requires":["person_salt","weights"],"revision":7"#),
         (r#","icon":"tree"},{"id":"benches","name":"Benches"}"#, "}"),
         (r#""id":"benches""#, r#""id":"trees""#),
         (r#""minimum_people":1"#, r#""minimum_people":"few""#),

@@ -187,18 +187,115 @@ fn the_digest_of_a_content_stays_the_same_and_a_record_has_that_of_its_submissio
     }
 }
 
+/// What computes the keys of a budget's persons, under the deployment's secret of these tests.
+fn persons_of(budget: &str, person_secret: PersonSecret) -> BudgetPersonHasher {
+    let id = BudgetId::parse(budget).unwrap();
+    let budget = Budget { id, person_secret, ..default_budgets().unwrap().remove(0) };
+    PersonKeyHasher::new(&[1; 32]).unwrap().for_budget(&budget).unwrap()
+}
+
+fn salted(salt: u8) -> PersonSecret {
+    PersonSecret::Salted(PersonSalt::from_bytes([salt; PersonSalt::BYTES]))
+}
+
+#[test]
+fn a_person_key_of_a_budget_with_a_salt_stays_the_same_and_no_other_budget_has_it() {
+    let person = PersonId::parse("p-1").unwrap();
+    let key = |budget, secret| hex::encode(persons_of(budget, secret).key(&person).as_bytes());
+    // HMAC-SHA-256 of `taxes`, 00, `p-1`, under HMAC-SHA-256 of 00, `budget`, 00, `taxes`, 00 and the salt.
+    assert_eq!(key("taxes", salted(2)), "a6532c06210b29a369669a149b2fd44a");
+    let persons = persons_of("taxes", salted(2));
+    assert_eq!(
+        persons.submission_id(Some(&person), "a-1").0.to_string(),
+        "6714a32d-6c9c-8470-b94a-1959c7ccb918"
+    );
+    let keys = [
+        key("taxes", salted(2)),
+        key("taxes", salted(3)),
+        key("parks", salted(2)),
+        key("taxes", PersonSecret::Deployment),
+        key("parks", PersonSecret::Deployment),
+    ];
+    assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), keys.len());
+}
+
+#[test]
+fn nobody_derives_a_key_of_a_forgotten_budget() {
+    let at = "2027-01-02T03:04:05Z".parse().unwrap();
+    let person_secret = PersonSecret::Forgotten { at };
+    let budget = Budget { person_secret, ..default_budgets().unwrap().remove(0) };
+    let persons = PersonKeyHasher::new(&[1; 32]).unwrap().for_budget(&budget);
+    assert_eq!(persons.err(), Some(PersonsForgotten { at }));
+}
+
+const EARLIER_DEFINITION: &str = r#"{"id":"parks","name":"Parks","categories":[{"id":"trees","name":"Trees"},{"id":"benches","name":"Benches"}],"results":"live","minimum_people":1,"identity":"required","revision":7,"frozen":true}"#;
+
+#[test]
+fn a_definition_keeps_its_salt_in_its_stored_form_only() {
+    let digits = "02".repeat(PersonSalt::BYTES);
+    let salted = EARLIER_DEFINITION.replace(
+        r#""frozen":true"#,
+        &format!(r#""frozen":true,"person_salt":"{digits}","requires":["person_salt"]"#),
+    );
+    let StoredBudget::Understood(budget) = StoredBudget::parse(salted.as_bytes()) else {
+        panic!("not understood");
+    };
+    assert_eq!(budget.person_secret, self::salted(2));
+    assert_eq!(StoredBudget::document(&budget).unwrap(), salted);
+    for shown in [serde_json::to_string(&budget).unwrap(), format!("{budget:?}")] {
+        assert!(!shown.contains("0202") && !shown.contains("2, 2"), "{shown}");
+    }
+    assert_eq!(serde_json::to_string(&budget).unwrap(), EARLIER_DEFINITION);
+
+    let at = "2027-01-02T03:04:05Z".parse().unwrap();
+    let forgotten = Budget { person_secret: PersonSecret::Forgotten { at }, ..budget };
+    let document = StoredBudget::document(&forgotten).unwrap();
+    let public = r#""frozen":true,"forgotten_at":"2027-01-02T03:04:05Z""#;
+    assert_eq!(
+        document,
+        EARLIER_DEFINITION
+            .replace(r#""frozen":true"#, &format!(r#"{public},"requires":["person_salt"]"#))
+    );
+    assert_eq!(
+        serde_json::to_string(&forgotten).unwrap(),
+        EARLIER_DEFINITION.replace(r#""frozen":true"#, public)
+    );
+    assert_eq!(StoredBudget::parse(document.as_bytes()), StoredBudget::Understood(forgotten));
+
+    // Neither damage nor a half of it is taken for a budget without a salt.
+    let both =
+        document.replace(r#""requires""#, &format!(r#""person_salt":"{digits}","requires""#));
+    for damaged in [salted.replace("02\"", "0x\""), salted.replace("02\"", "\""), both] {
+        let read = StoredBudget::parse(damaged.as_bytes());
+        assert!(matches!(&read, StoredBudget::Unreadable { revision: Some(7), .. }), "{read:?}");
+        assert!(!format!("{read:?}").contains("0202"), "{read:?}");
+    }
+}
+
+#[test]
+fn a_definition_of_an_earlier_release_is_read_and_written_without_a_salt() {
+    let StoredBudget::Understood(budget) = StoredBudget::parse(EARLIER_DEFINITION.as_bytes())
+    else {
+        panic!("not understood");
+    };
+    assert_eq!(budget.person_secret, PersonSecret::Deployment);
+    assert_eq!(StoredBudget::document(&budget).unwrap(), EARLIER_DEFINITION);
+}
+
 #[test]
 fn a_person_key_stays_the_same_for_the_same_secret() {
-    let hasher = PersonKeyHasher::new(&[1; 32]).unwrap();
-    let key = hasher.key(&BudgetId::parse("taxes").unwrap(), &PersonId::parse("p-1").unwrap());
-    assert_eq!(hex::encode(key.as_bytes()), "55ab86e245f535f5ead91a7a45d2614f");
+    let persons = persons_of("taxes", PersonSecret::Deployment);
+    let person = PersonId::parse("p-1").unwrap();
+    assert_eq!(hex::encode(persons.key(&person).as_bytes()), "55ab86e245f535f5ead91a7a45d2614f");
+    let id = |person| persons.submission_id(person, "a-1").0.to_string();
+    assert_eq!(id(Some(&person)), "376a0d51-3871-863d-b486-ad6c11b11cc5");
+    assert_eq!(id(None), "bb9e00b3-6a3e-82c5-94f1-c078d78d7e89");
 }
 
 #[test]
 fn the_key_of_an_issuers_subject_stays_the_same_and_no_client_can_name_it() {
-    let (hasher, budget) =
-        (PersonKeyHasher::new(&[1; 32]).unwrap(), BudgetId::parse("taxes").unwrap());
-    let key = |person: &PersonId| hex::encode(hasher.key(&budget, person).as_bytes());
+    let persons = persons_of("taxes", PersonSecret::Deployment);
+    let key = |person: &PersonId| hex::encode(persons.key(person).as_bytes());
     let subject = PersonId::of_issuer("code", "0000A").unwrap();
     // HMAC-SHA-256 of `taxes`, 00, 03, `code`, 03, `0000A`.
     assert_eq!(key(&subject), "e20d865f0e32d9a7994736d07e295d70");

@@ -19,6 +19,7 @@ pub mod config;
 pub mod control;
 pub mod deferred;
 pub mod exports;
+pub mod forget;
 pub mod idempotency;
 pub mod jobs;
 pub mod limits;

@@ -87,25 +87,21 @@ fn create(path: &Path) -> std::io::Result<()> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use schemas::{BudgetId, PersonId};
 
     #[test]
     fn a_secret_is_created_once_and_readable_only_by_its_owner() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let key = |hasher: PersonKeyHasher| {
-            hasher.key(&BudgetId::parse("taxes").unwrap(), &PersonId::parse("p").unwrap())
-        };
         let open = || open_secret(None, dir.path(), &["log.db", "store.db"]);
-        let first = key(open().unwrap());
-        assert_eq!(key(open().unwrap()), first);
+        let first = open().unwrap().fingerprint();
+        assert_eq!(open().unwrap().fingerprint(), first);
         let mode =
             std::fs::metadata(dir.path().join("person.secret")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "a draft is left");
         // With data it is read, and never created.
         std::fs::write(dir.path().join("store.db"), "").unwrap();
-        assert_eq!(key(open().unwrap()), first);
+        assert_eq!(open().unwrap().fingerprint(), first);
         std::fs::remove_file(dir.path().join("person.secret")).unwrap();
         let refused = open();
         assert!(matches!(refused, Err(SecretError::Missing { .. })), "{refused:?}");

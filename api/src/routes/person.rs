@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use runtime::client::ClientNetwork;
 use runtime::principal::PresentedCredentials;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Budget, PersonId, ReceiptProof, ResultsVisibility};
+use schemas::{Budget, BudgetPersonHasher, PersonId, ReceiptProof, ResultsVisibility};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -82,8 +82,9 @@ pub(super) async fn of_budget(
     let (parts, _) = request.into_parts();
     let catalog = api.definitions.catalog();
     let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
+    let persons = persons(&api, budget)?;
     let person = named(&api, budget, &person, &parts)?;
-    respond(&api, budget, &person, &parts).await
+    respond(&api, (budget, &persons), &person, &parts).await
 }
 
 /// Reads the caller's allocation. Under rules where the client names persons, `me` is an ordinary id.
@@ -111,11 +112,22 @@ pub(super) async fn own(
     let (parts, _) = request.into_parts();
     let catalog = api.definitions.catalog();
     let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
+    let persons = persons(&api, budget)?;
     let person = match budget.identity.is_named_by_client() {
         true => named(&api, budget, "me", &parts)?,
         false => person_scope(&api, budget, &parts)?.own_person()?,
     };
-    respond(&api, budget, &person, &parts).await
+    respond(&api, (budget, &persons), &person, &parts).await
+}
+
+/// Returns what computes the keys of a budget's persons.
+///
+/// # Errors
+/// When they are forgotten.
+pub(super) fn persons(api: &ApiState, budget: &Budget) -> Result<BudgetPersonHasher, Problem> {
+    api.people
+        .persons(budget)
+        .map_err(|forgotten| Problem::new(ProblemKind::Forgotten).detail(forgotten.to_string()))
 }
 
 /// Returns for whom a request may read.
@@ -145,12 +157,12 @@ fn named(
 /// The problem of a read without an answer.
 pub(super) async fn respond(
     api: &ApiState,
-    budget: &Budget,
+    (budget, persons): (&Budget, &BudgetPersonHasher),
     person: &PersonId,
     parts: &Parts,
 ) -> Result<Response, Problem> {
     let read = ReadRequest::parse(&parts.headers, &parts.uri)?;
-    let answer = find(api, budget, person, read.at_least, api.client(parts)).await;
+    let answer = find(api, (budget, persons), person, read.at_least, api.client(parts)).await;
     let answer = answer.map_err(|reason| person_unavailable(reason, read.at_least))?;
     let found = answer.row.as_ref().ok_or_else(|| not_counted(&answer))?;
     // Rows and definitions arrive independently: the matching definition is not loaded yet.
@@ -202,13 +214,13 @@ impl ApiState {
 /// Finds a person. Without `Prefer: wait`, a receipt is waited for a short time, unless too many readers wait.
 async fn find(
     api: &ApiState,
-    budget: &Budget,
+    (budget, persons): (&Budget, &BudgetPersonHasher),
     person: &PersonId,
     at_least: Option<AtLeast>,
     client: ClientNetwork,
 ) -> Result<PersonAnswer, NoAnswer> {
     let check = api.receipt_check(budget, at_least).await;
-    let find = |at_least| api.people.find(&budget.id, person, at_least, check, client);
+    let find = |at_least| api.people.find(persons, person, at_least, check, client);
     match at_least {
         Some(AtLeast { wait: None, .. }) => {
             let waiting = at_least.map(|wanted| AtLeast { wait: Some(DEFAULT_WAIT), ..wanted });

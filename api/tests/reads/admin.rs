@@ -24,9 +24,10 @@ const LIMITS: &str = "/v1/admin/limits";
 const WHOAMI: &str = "/v1/admin/whoami";
 
 /// The role that each route requires, by path. No other route may start with `/v1/admin`.
-const ROUTES: [(&str, &str, &str); 16] = [
+const ROUTES: [(&str, &str, &str); 17] = [
     ("POST", "/v1/admin/audits", "operator"),
     ("GET", "/v1/admin/budgets/{budget}/signals", "viewer"),
+    ("POST", "/v1/admin/budgets/{budget}/forget", "admin"),
     ("POST", "/v1/admin/caches/warm", "operator"),
     ("GET", "/v1/admin/dead-letters", "viewer"),
     ("GET", "/v1/admin/dead-letters/{id}", "viewer"),

@@ -45,7 +45,7 @@ fn server_with(rule: IdentityRule, settings: &[(&str, &str)]) -> (TestServer, Te
 
 fn put(server: &TestServer, issuer: &str, subject: &str) {
     let person = PersonId::of_issuer(issuer, subject).unwrap();
-    let key = server.hasher.key(&id("town"), &person);
+    let key = server.key("town", &person);
     let partition = partition_for(&key, partitions());
     server.store.put_row(partition, row(key, "town", 3, &[4_000, 6_000]));
 }

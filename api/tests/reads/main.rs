@@ -12,6 +12,7 @@ mod dead_letters;
 mod embeds;
 mod export;
 mod fakes;
+mod forget;
 mod history;
 mod identities;
 mod jobs;

@@ -28,7 +28,7 @@ fn only_open(server: &TestServer, open: &str) {
 }
 
 fn put_person(server: &TestServer, offset: u64, shares: &[u16]) -> PartitionId {
-    let key = server.hasher.key(&id("town"), &PersonId::parse(ID).unwrap());
+    let key = server.key("town", &PersonId::parse(ID).unwrap());
     let partition = partition_for(&key, partitions());
     server.store.put_row(partition, row(key, "town", offset, shares));
     partition

@@ -13,7 +13,7 @@ const PATH: &str = "/v1/budgets/town/submissions/p%2F1";
 
 /// Returns the partition and key of the person of `PATH`.
 fn person(server: &TestServer) -> (PartitionId, PersonKey) {
-    let key = server.hasher.key(&id("town"), &PersonId::parse("p/1").unwrap());
+    let key = server.key("town", &PersonId::parse("p/1").unwrap());
     (partition_for(&key, partitions()), key)
 }
 

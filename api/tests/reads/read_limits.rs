@@ -148,7 +148,7 @@ async fn a_receipt_of_a_partition_that_the_log_lacks_is_malformed() {
 async fn a_receipt_far_beyond_the_log_waits_only_once_the_log_gets_near() {
     let server = TestServer::new();
     server.commit("town", &[(1, [5_000, 5_000])]);
-    let key = server.hasher.key(&id("town"), &PersonId::parse("p-1").unwrap());
+    let key = server.key("town", &PersonId::parse("p-1").unwrap());
     let partition = partition_for(&key, partitions());
     let far = format!("{partition}.99999999");
     let no_log = format!("7.{partition}.0");
@@ -305,7 +305,7 @@ async fn a_read_of_committed_totals_that_waits_too_long_for_its_turn_is_503_and_
 #[tokio::test(start_paused = true)]
 async fn a_read_of_a_person_that_waits_too_long_for_its_turn_is_503() {
     let server = TestServer::with_settings(&[("api.max_person_reads", "1")]);
-    let key = server.hasher.key(&id("town"), &PersonId::parse("p-1").unwrap());
+    let key = server.key("town", &PersonId::parse("p-1").unwrap());
     server.store.put_row(partition_for(&key, partitions()), row(key, "town", 3, &[0, 10_000]));
     server.store.people_switch.set(Mode::Hangs);
     let mut readers = Vec::new();

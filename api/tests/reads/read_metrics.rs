@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemas::PersonId;
 use storage::cache::CacheUpdate;
 
-use crate::fakes::{Mode, id, partitions};
+use crate::fakes::{Mode, partitions};
 use crate::test_server::*;
 
 /// Returns a tier's counts of hits, misses and stale answers.
@@ -58,7 +58,7 @@ async fn a_waiting_read_counts_one_outcome_regardless_of_its_polls() {
 #[tokio::test(start_paused = true)]
 async fn a_read_of_a_person_counts_a_hit_or_a_miss() {
     let server = TestServer::new();
-    let key = server.hasher.key(&id("town"), &PersonId::parse("p-1").unwrap());
+    let key = server.key("town", &PersonId::parse("p-1").unwrap());
     let partition = schemas::partition_for(&key, partitions());
     let path = "/v1/budgets/town/submissions/p-1";
     assert_eq!(server.get(path).await.status, 404);

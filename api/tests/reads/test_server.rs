@@ -22,6 +22,7 @@ use runtime::metrics::Metrics;
 use runtime::principal::IdentityConfig;
 use schemas::*;
 use serde_json::Value;
+use storage::control::BudgetDefinitions;
 use storage::exports::Exports;
 use storage::store::Store;
 use tempfile::TempDir;
@@ -176,6 +177,12 @@ impl TestServer {
         }
     }
 
+    /// Derives the key of a person in a defined budget.
+    pub fn key(&self, budget: &str, person: &PersonId) -> PersonKey {
+        let catalog = self.definitions.catalog();
+        self.hasher.for_budget(catalog.get(budget).unwrap()).unwrap().key(person)
+    }
+
     /// Waits until the background task has made the server ready.
     pub async fn until_ready(self) -> Self {
         wait_until("ready", || self.health.is_ready()).await;
@@ -320,6 +327,7 @@ pub fn budget(name: &str) -> Budget {
         revision: 1,
         frozen: true,
         closing: None,
+        person_secret: PersonSecret::Salted(PersonSalt::from_bytes([9; 32])),
     }
 }
 

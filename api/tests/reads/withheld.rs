@@ -66,7 +66,7 @@ async fn server(rule: Rule, world: &World) -> TestServer {
     let server = server.until_ready().await;
     server.aggregate(WITHHELD).await;
     server.commit("town", &[(0, [5_000, 5_000])]);
-    let key = server.hasher.key(&id(WITHHELD), &PersonId::parse(PERSON).unwrap());
+    let key = server.key(WITHHELD, &PersonId::parse(PERSON).unwrap());
     server.store.put_row(
         partition_for(&key, partitions()),
         row(key, WITHHELD, OWN_OFFSET, &[5_000, 5_000]),
@@ -299,7 +299,7 @@ async fn a_stream_of_withheld_results_does_not_tell_when_somebody_submits() {
 #[tokio::test(start_paused = true)]
 async fn the_own_submission_is_found_by_its_receipt_while_results_are_withheld() {
     let server = server(Rule::AfterClose, &WORLDS[2]).await;
-    let key = server.hasher.key(&id(WITHHELD), &PersonId::parse(PERSON).unwrap());
+    let key = server.key(WITHHELD, &PersonId::parse(PERSON).unwrap());
     let partition = partition_for(&key, partitions());
     let path = format!("/v1/budgets/{WITHHELD}/submissions/{PERSON}");
     for (offset, status) in [(OWN_OFFSET, "counted"), (2, "superseded")] {

@@ -10,7 +10,7 @@ use schemas::{
     BudgetTotals, Closing, Generation, LogNumber, LogRef, Offset, PartitionCount, Position,
     Receipt, StoredBudget, default_budgets,
 };
-use storage::control::{Change, Deletion};
+use storage::control::{Change, Deletion, Erasure};
 use storage::log::AppendError;
 use storage::store::memory::MemoryStore;
 use storage::store::{Checkpoint, Commit, Epoch, PartitionRef};
@@ -76,6 +76,10 @@ impl BudgetDefinitions for Definitions {
 
     async fn delete(&self, _: &BudgetId, _: &Deletion<'_>) -> Result<(), DefinitionError> {
         unreachable!("the closer deletes nothing")
+    }
+
+    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, DefinitionError> {
+        unreachable!("the closer erases nothing")
     }
 }
 

@@ -10,7 +10,7 @@ use schemas::{
 };
 use storage::cache::memory::MemoryCache;
 use storage::cache::{Cache, CacheError, CacheUpdate};
-use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion};
+use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion, Erasure};
 use storage::store::PartitionRef;
 use tokio::sync::{broadcast, watch};
 
@@ -181,6 +181,10 @@ impl BudgetDefinitions for FixedDefinitions {
     }
 
     async fn delete(&self, _: &BudgetId, _: &Deletion<'_>) -> Result<(), DefinitionError> {
+        Err(DefinitionError::Unavailable("definitions never change in the simulation".into()))
+    }
+
+    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, DefinitionError> {
         Err(DefinitionError::Unavailable("definitions never change in the simulation".into()))
     }
 }

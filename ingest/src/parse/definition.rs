@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::json::{json_type, parse_known_members, parse_string};
 use super::presentation::SHARES;
 
-/// Parses the body of `PUT /v1/budgets/{budget}`. The result's `revision`, `frozen` and `closing` are
+/// Parses the body of `PUT /v1/budgets/{budget}`. The result's `revision`, `frozen`, `closing` and `person_secret` are
 /// placeholders.
 ///
 /// # Errors
@@ -85,6 +85,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
         revision: 0,
         frozen: false,
         closing: None,
+        person_secret: Default::default(),
     };
     let DefinitionParser { mut faults, has_unreadable_share } = parser;
     for fault in budget.faults() {

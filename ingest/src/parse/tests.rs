@@ -29,6 +29,7 @@ fn budget(categories: &[&str]) -> Budget {
         revision: 1,
         frozen: true,
         closing: None,
+        person_secret: Default::default(),
     }
 }
 

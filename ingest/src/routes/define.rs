@@ -12,7 +12,8 @@ use http::{HeaderMap, StatusCode};
 use runtime::admin::Principal;
 use runtime::http::{FailedPrecondition, RequestId, WriteConditions, etag_of};
 use runtime::problem::{Problem, ProblemKind};
-use schemas::{Budget, BudgetId};
+use runtime::random::random_256_bits;
+use schemas::{Budget, BudgetId, PersonSalt, PersonSecret};
 use storage::control::{ChangeRefused, DefinitionError, define as define_change};
 
 use crate::detach_on_drop::detach_on_drop;
@@ -54,12 +55,15 @@ pub(super) async fn define(
     let id = BudgetId::parse(&id).map_err(|fault| {
         Problem::new(ProblemKind::Malformed).detail(format!("the budget id in the path {fault}"))
     })?;
-    let definition = parse::definition(id, &body)?;
+    let mut definition = parse::definition(id, &body)?;
     if !service.authorizer.supports(definition.identity) {
         return Err(Problem::new(ProblemKind::InvalidBudget)
             .detail("the service knows no identity provider")
             .fault("/identity", "`token` needs the setting `identity.token_issuer`"));
     }
+    // An existing budget keeps its own.
+    let salt = random_256_bits().map_err(|_| Problem::new(ProblemKind::Internal))?;
+    definition.person_secret = PersonSecret::Salted(PersonSalt::from_bytes(salt));
     let conditions = WriteConditions::of(&headers);
     // A change is logged even if the client hangs up.
     let changed = detach_on_drop(async move {
@@ -132,6 +136,11 @@ pub(super) fn refused(error: DefinitionError, frozen: &str) -> Problem {
                 "the budget is closed; it can be deleted once it is reopened, by a later `closes_at` or none",
             )
         }
+        DefinitionError::Refused(ChangeRefused::Forgotten) => Problem::new(ProblemKind::Forgotten)
+            .detail("the budget's persons are forgotten: it can be neither reopened nor deleted"),
+        DefinitionError::Refused(
+            refused @ (ChangeRefused::NotClosed | ChangeRefused::NoOwnSecret),
+        ) => Problem::new(ProblemKind::WrongState).detail(refused.to_string()),
         DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
         DefinitionError::Refused(ChangeRefused::NotUnderstood) => {
             problems::definition_not_understood("it is left unchanged")

@@ -47,6 +47,8 @@ pub(super) async fn open(
     body: Bytes,
 ) -> Result<Response, Problem> {
     let budget = service.budget(&budget)?;
+    // A session of a forgotten budget would be worth nothing.
+    service.persons(&budget)?;
     let code = parse::session_code(&body)?;
     let opened = service.authorizer.open_session(&budget, code.as_deref(), &presented, &headers)?;
     let body = SessionBody { token: &opened.token, expires_at: opened.expires_at };

@@ -133,13 +133,14 @@ async fn prepare(
     let parse = |budget: &Budget| {
         let (mut parsed, path) = parse(budget)?;
         parsed.id =
-            key.submission_id(parsed.id, &budget.id, parsed.person.as_ref(), &service.hasher)?;
+            key.submission_id(parsed.id, budget, parsed.person.as_ref(), &service.hasher)?;
         Ok((parsed, path))
     };
     let (budget, (parsed, path)) = service.parse_against_frozen(budget, parse, |_| true).await?;
+    let persons = service.persons(&budget)?;
     let now_ms = now_ms();
     let origin = service.origin(&budget, origin, now_ms);
-    let (pending, person) = service.pending_submission(&budget, parsed, origin, now_ms);
+    let (pending, person) = service.pending_submission((&budget, &persons), parsed, origin, now_ms);
     let path = match path {
         PathOf::Me => PersonPath::me(),
         PathOf::Named => PersonPath::of(&person),

@@ -113,6 +113,7 @@ async fn append(
     let any_valid = |batch: &ParsedBatch| batch.iter().any(Result::is_ok);
     let (budget, batch) = service.parse_against_frozen(budget, parse, any_valid).await?;
 
+    let persons = service.persons(&budget)?;
     let now_ms = now_ms();
     let origin = service.origin(&budget, origin, now_ms);
     let mut submissions: Vec<PendingSubmission> = Vec::with_capacity(batch.len());
@@ -120,7 +121,8 @@ async fn append(
     for item in batch {
         results.push(match item {
             Ok(parsed) => {
-                let (pending, _) = service.pending_submission(&budget, parsed, origin, now_ms);
+                let (pending, _) =
+                    service.pending_submission((&budget, &persons), parsed, origin, now_ms);
                 let id = pending.submission.id;
                 submissions.push(pending);
                 // Replaced below by the outcome of the append.

@@ -146,9 +146,9 @@ fn prepare(
 ) -> Result<(PendingSubmission, PersonPath), Problem> {
     let budget = service.open_budget(budget)?;
     let (person, path) = person(&budget)?;
-    let id = key.submission_id(None, &budget.id, Some(&person), &service.hasher)?;
+    let id = key.submission_id(None, &budget, Some(&person), &service.hasher)?;
     // A withdrawal freezes nothing: it says nothing about categories, and nobody counts before the first allocation.
     let now_ms = now_ms();
     let origin = service.origin(&budget, origin, now_ms);
-    Ok((service.pending_withdrawal(&budget, &person, id, origin, now_ms), path))
+    Ok((service.pending_withdrawal(&budget, &person, id, origin, now_ms)?, path))
 }

@@ -10,7 +10,7 @@ use schemas::{BudgetId, IdentityRule, PersonId, PersonKey, StoredRevocations};
 use tokio_util::sync::CancellationToken;
 
 use crate::provider;
-use crate::support::{Harness, TestResponse, hasher};
+use crate::support::{Harness, TestResponse, hasher, key_of};
 
 pub const OURS: (&str, &str) = ("sec-fetch-site", "same-origin");
 pub const ME: &str = "/v1/budgets/taxes/submissions/me";
@@ -93,7 +93,7 @@ impl Service {
 
 pub fn subject(issuer: &str, name: &str) -> PersonKey {
     let person = PersonId::of_issuer(issuer, name).unwrap();
-    hasher().key(&BudgetId::parse("taxes").unwrap(), &person)
+    key_of(&person)
 }
 
 pub fn bearer(token: &str) -> String {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use schemas::{Budget, BudgetId, StoredBudget};
-use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion};
+use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion, Erasure};
 use tokio::sync::watch;
 
 use super::lock;
@@ -126,5 +126,9 @@ impl BudgetDefinitions for FakeDefinitions {
         decide(current.as_deref())?;
         *catalog = Arc::new(catalog.without(id, current.unwrap().revision + 1));
         Ok(())
+    }
+
+    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, DefinitionError> {
+        Err(DefinitionError::Unavailable("ingest erases no definitions".into()))
     }
 }

@@ -27,8 +27,8 @@ use runtime::limits::{LimitsConfig, LocalCounters, RequestLimits};
 use runtime::metrics::Metrics;
 use runtime::principal::IdentityConfig;
 use schemas::{
-    Budget, BudgetId, PersonId, PersonKey, PersonKeyHasher, RecordDecoder, RevokedCodes,
-    default_budgets,
+    Budget, PersonId, PersonKey, PersonKeyHasher, PersonSalt, PersonSecret, RecordDecoder,
+    RevokedCodes, default_budgets,
 };
 use storage::log::NewRecord;
 use tokio::sync::watch;
@@ -71,7 +71,7 @@ impl Harness {
     pub fn with(max_in_flight_records: usize, admin: &[(&str, &str)]) -> Self {
         let definitions = Arc::<FakeDefinitions>::default();
         for budget in default_budgets().unwrap() {
-            definitions.put(Budget { revision: 1, ..budget });
+            definitions.put(Budget { revision: 1, person_secret: person_secret(), ..budget });
         }
         let log = Arc::new(FakeLog::default());
         let idempotency = Arc::new(FakeIdempotency::default());
@@ -186,8 +186,19 @@ pub fn hasher() -> PersonKeyHasher {
     PersonKeyHasher::new(SECRET).unwrap()
 }
 
+/// The secret of the default budget's persons.
+fn person_secret() -> PersonSecret {
+    PersonSecret::Salted(PersonSalt::from_bytes([9; 32]))
+}
+
 pub fn key(person: &str) -> PersonKey {
-    hasher().key(&BudgetId::parse("taxes").unwrap(), &PersonId::parse(person).unwrap())
+    key_of(&PersonId::parse(person).unwrap())
+}
+
+/// Derives the key of a person in the default budget.
+pub fn key_of(person: &PersonId) -> PersonKey {
+    let budget = Budget { person_secret: person_secret(), ..default_budgets().unwrap().remove(0) };
+    hasher().for_budget(&budget).unwrap().key(person)
 }
 
 /// Waits until a condition holds.

@@ -40,6 +40,8 @@ pub enum MineState {
     Nobody,
     /// The person has to enter a personal code first.
     AsksCode,
+    /// The budget's persons are forgotten.
+    Forgotten,
     /// Nothing of the person is counted.
     NotCounted,
     /// The withdrawal with this receipt is counted.
@@ -114,6 +116,7 @@ fn progress(page: &MinePage<'_>) -> Markup {
     let (receipt, counted) = match &page.state {
         MineState::Nobody => return html! { p { (texts.text("mine_nobody")) } },
         MineState::AsksCode => return code_form(page),
+        MineState::Forgotten => return html! { p { (texts.text("mine_forgotten")) } },
         MineState::NotCounted => return html! { p { (texts.text("mine_not_counted")) } },
         MineState::Withdrawn { receipt } => (receipt, texts.text("mine_withdrawn")),
         MineState::Counted(own) => (&own.receipt, texts.text("mine_counted")),

@@ -120,6 +120,7 @@ fn pages(budget: &Budget, results: &Results, language: Language) -> Vec<String> 
         mine(own),
         mine(stored),
         mine(MineState::Nobody),
+        mine(MineState::Forgotten),
         mine(MineState::AsksCode),
         list_page(texts, std::slice::from_ref(&view)),
         not_found_page(texts, std::slice::from_ref(&view)),

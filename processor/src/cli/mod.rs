@@ -8,6 +8,7 @@ mod audit;
 mod dead_letters;
 mod definition;
 mod export;
+mod forget;
 mod generations;
 mod job_text;
 mod job_watch;
@@ -46,6 +47,7 @@ pub enum OperatorCommand {
     Audit(audit::AuditArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Export(export::ExportArgs),
+    Forget(forget::ForgetArgs),
     Rebuild(rebuild::RebuildArgs),
     Generations(generations::GenerationsArgs),
     Jobs(jobs::JobsArgs),
@@ -60,6 +62,7 @@ impl OperatorCommand {
             Self::Audit(args) => &args.config,
             Self::DeadLetters(args) => args.config(),
             Self::Export(args) => &args.config,
+            Self::Forget(args) => &args.config,
             Self::Rebuild(args) => &args.config,
             Self::Generations(args) => args.config(),
             Self::Jobs(args) => args.config(),
@@ -76,6 +79,7 @@ impl OperatorCommand {
             Self::Audit(args) => audit::audit_command(args, storage, shutdown::listen()).await,
             Self::DeadLetters(args) => dead_letters::dead_letters_command(args, storage).await,
             Self::Export(args) => export::export_command(args, storage, shutdown::listen()).await,
+            Self::Forget(args) => forget::forget_command(args, storage).await,
             Self::Rebuild(args) => {
                 rebuild::rebuild_command(args, storage, shutdown::listen()).await
             }

@@ -100,6 +100,7 @@ pub fn definition(id: &str) -> Arc<Budget> {
         revision: 1,
         frozen: true,
         closing: None,
+        person_secret: Default::default(),
     })
 }
 

@@ -35,6 +35,8 @@ pub enum ProblemKind {
     InFlight,
     /// The resource's state does not allow the request.
     WrongState,
+    /// The budget's persons are forgotten: nobody is found again.
+    Forgotten,
     /// The requested submission is not counted yet.
     NotYetVisible,
     /// A precondition of the request does not hold.
@@ -67,6 +69,7 @@ impl ProblemKind {
         Self::BudgetFrozen,
         Self::InFlight,
         Self::WrongState,
+        Self::Forgotten,
         Self::NotYetVisible,
         Self::PreconditionFailed,
         Self::ContentTooLarge,
@@ -160,6 +163,9 @@ impl ProblemKind {
                 "The resource's state does not allow the request: a job that has ended cannot be cancelled, only a dead \
                  job can be retried, and a dead letter that was replayed cannot be dropped. Read the current state \
                  first."),
+            Self::Forgotten => ("forgotten", StatusCode::GONE, "The budget's persons are forgotten",
+                "The budget has closed, and what its persons were found by has been destroyed. Nobody can find the \
+                 submission of a person again; the results remain. Do not repeat the request."),
             Self::NotYetVisible => ("not-yet-visible", StatusCode::PRECONDITION_FAILED, "Submission not counted yet",
                 "The submission in `Consistency-Token` or `at_least` was accepted, but the readable results do not count \
                  it yet. Repeat the request, or let it wait with `Prefer: wait=N` (seconds)."),

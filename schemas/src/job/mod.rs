@@ -253,7 +253,7 @@ impl Job {
     /// Decodes what [`Job::to_json`] wrote; `None` if it is damaged, or has a kind or another value that only a newer
     /// release knows.
     pub fn from_json(text: &str) -> Option<Self> {
-        let StoredDocument { value, not_understood } = stored::read(text.as_bytes()).ok()?;
+        let StoredDocument { value, not_understood } = stored::read(text.as_bytes(), &[]).ok()?;
         Some(Self { not_understood, ..value })
     }
 

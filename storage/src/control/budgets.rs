@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schemas::{Budget, BudgetId, ClosingFence, ClosingState, StoredBudget};
+use jiff::Timestamp;
+use schemas::{Budget, BudgetId, ClosingFence, ClosingState, PersonSecret, StoredBudget};
 
 /// Decides a change of a definition: `Ok(Some)` is written, `Ok(None)` leaves it unchanged.
 pub type Change<'a> =
@@ -29,17 +30,30 @@ pub enum ChangeRefused {
     /// The budget is closed: a budget with its id that was defined anew would be closed in the log.
     #[error("the budget is closed, and can only be deleted once it is reopened")]
     Closed,
+    /// The budget is not closed: its persons still need their keys.
+    #[error("the budget is not closed")]
+    NotClosed,
+    /// The keys of the budget's persons are derived from the deployment's secret alone, which other budgets need.
+    #[error(
+        "an earlier release created the budget, without a secret of its own: its persons' keys are derived from the \
+         deployment's secret, which other budgets need"
+    )]
+    NoOwnSecret,
+    /// The budget's persons are forgotten: it could not tell whether a person has submitted already.
+    #[error("the budget's persons are forgotten: it can be neither reopened nor deleted")]
+    Forgotten,
     /// A condition of the request on the current definition does not hold.
     #[error("the current definition is not the one that the change was made for")]
     PreconditionFailed,
 }
 
-/// Creates or replaces a definition. Ignores revision, `frozen` and `closing` of `wanted`.
+/// Creates or replaces a definition. Ignores revision, `frozen` and `closing` of `wanted`; its person secret becomes
+/// that of a new budget, and is ignored for an existing one.
 ///
 /// A closed budget is reopened if it is to close later than before, or not at all.
 ///
 /// # Errors
-/// When it would change frozen fields.
+/// When it would change frozen fields, or reopen a budget whose persons are forgotten.
 pub fn define(current: Option<&Budget>, wanted: &Budget) -> Result<Option<Budget>, ChangeRefused> {
     let Some(current) = current else {
         return Ok(Some(Budget { revision: 1, frozen: false, closing: None, ..wanted.clone() }));
@@ -47,8 +61,9 @@ pub fn define(current: Option<&Budget>, wanted: &Budget) -> Result<Option<Budget
     if current.frozen && !current.keeps_frozen_rules(wanted) {
         return Err(ChangeRefused::Frozen);
     }
-    let Budget { frozen, closing, .. } = *current;
-    let unchanged = Budget { revision: current.revision, frozen, closing, ..wanted.clone() };
+    let Budget { revision, frozen, closing, .. } = *current;
+    let person_secret = current.person_secret.clone();
+    let unchanged = Budget { revision, frozen, closing, person_secret, ..wanted.clone() };
     if unchanged == *current {
         return Ok(None);
     }
@@ -57,6 +72,9 @@ pub fn define(current: Option<&Budget>, wanted: &Budget) -> Result<Option<Budget
         (Some(before), Some(after)) => before < after,
         (before, after) => before.is_some() && after.is_none(),
     };
+    if closes_later && current.person_secret.forgotten_at().is_some() {
+        return Err(ChangeRefused::Forgotten);
+    }
     let closing = closing.map(|fence| match fence.state {
         ClosingState::Closed if closes_later => {
             ClosingFence { revision, state: ClosingState::Reopening }
@@ -94,6 +112,41 @@ pub fn complete_reopening(
 fn with_closing_state(current: &Budget, state: ClosingState) -> Budget {
     let revision = current.revision + 1;
     Budget { revision, closing: Some(ClosingFence { revision, state }), ..current.clone() }
+}
+
+/// Returns the fence behind which the budget's persons can be forgotten; `None` if they are already.
+///
+/// # Errors
+/// When the budget does not exist, has no secret of its own, or is not closed.
+pub fn forgettable(current: Option<&Budget>) -> Result<Option<ClosingFence>, ChangeRefused> {
+    let current = current.ok_or(ChangeRefused::Unknown)?;
+    match current.person_secret {
+        PersonSecret::Forgotten { .. } => return Ok(None),
+        PersonSecret::Deployment => return Err(ChangeRefused::NoOwnSecret),
+        PersonSecret::Salted(_) => {}
+    }
+    let closed = current.closing.filter(|fence| fence.state == ClosingState::Closed);
+    closed.map(Some).ok_or(ChangeRefused::NotClosed)
+}
+
+/// Forgets the persons of a budget that is closed by `fence` still. For ever: no change brings the salt back.
+///
+/// # Errors
+/// As [`forgettable`]; also when the budget was reopened since.
+pub fn forget(
+    current: Option<&Budget>,
+    fence: ClosingFence,
+    at: Timestamp,
+) -> Result<Option<Budget>, ChangeRefused> {
+    match (forgettable(current)?, current) {
+        (Some(found), Some(current)) if found == fence => Ok(Some(Budget {
+            revision: current.revision + 1,
+            person_secret: PersonSecret::Forgotten { at },
+            ..current.clone()
+        })),
+        (Some(_), _) => Err(ChangeRefused::NotClosed),
+        (None, _) => Ok(None),
+    }
 }
 
 /// Creates a definition if there is none, such as a default budget.
@@ -136,10 +189,13 @@ pub fn freeze_checked(
 /// Deletes a budget without people: its first submission would have frozen it.
 ///
 /// # Errors
-/// When the budget does not exist, is frozen, or is closed.
+/// When the budget does not exist, is frozen or closed, or its persons are forgotten.
 pub fn delete(current: Option<&Budget>) -> Result<(), ChangeRefused> {
     match current {
         None => Err(ChangeRefused::Unknown),
+        Some(budget) if budget.person_secret.forgotten_at().is_some() => {
+            Err(ChangeRefused::Forgotten)
+        }
         Some(budget) if budget.is_fenced() => Err(ChangeRefused::Closed),
         Some(Budget { frozen: true, .. }) => Err(ChangeRefused::Frozen),
         Some(_) => Ok(()),
@@ -331,6 +387,69 @@ mod tests {
                 assert!(again.closing.unwrap().revision > opened.closing.unwrap().revision);
             }
         }
+    }
+
+    fn salted(salt: u8) -> PersonSecret {
+        PersonSecret::Salted(schemas::PersonSalt::from_bytes([salt; 32]))
+    }
+
+    #[test]
+    fn a_budget_keeps_the_person_secret_with_which_it_was_created() {
+        let wanted = |salt| Budget { person_secret: salted(salt), ..budget(0) };
+        let created = define(None, &wanted(1)).unwrap().unwrap();
+        assert_eq!(created.person_secret, salted(1));
+        assert_eq!(define(Some(&created), &wanted(2)), Ok(None), "no change");
+        let renamed = Budget { name: "another".into(), ..wanted(2) };
+        let renamed = define(Some(&created), &renamed).unwrap().unwrap();
+        assert_eq!((renamed.name.as_str(), renamed.person_secret), ("another", salted(1)));
+        // One of an earlier release gets none: its people are counted under other keys.
+        let earlier = Budget { person_secret: PersonSecret::Deployment, ..created };
+        let renamed = Budget { name: "another".into(), ..wanted(2) };
+        let renamed = define(Some(&earlier), &renamed).unwrap().unwrap();
+        assert_eq!(renamed.person_secret, PersonSecret::Deployment);
+    }
+
+    #[test]
+    fn only_a_closed_budget_is_forgotten_and_for_ever() {
+        let now = "2027-02-01T00:00:00Z".parse().unwrap();
+        let open = Budget {
+            closes_at: at("2027-01-02T00:00:00Z"),
+            person_secret: salted(1),
+            frozen: true,
+            ..budget(4)
+        };
+        let closed = close(Some(&open), &open).unwrap().unwrap();
+        let fence = closed.closing.unwrap();
+        assert_eq!(forgettable(Some(&closed)), Ok(Some(fence)));
+        let later = Budget { closes_at: at("2027-01-03T00:00:00Z"), ..closed.clone() };
+        let reopening = define(Some(&closed), &later).unwrap().unwrap();
+        for not_closed in [&open, &reopening] {
+            assert_eq!(forgettable(Some(not_closed)), Err(ChangeRefused::NotClosed));
+            assert_eq!(forget(Some(not_closed), fence, now), Err(ChangeRefused::NotClosed));
+        }
+        // Reopened and closed again since its results were found final.
+        let reopened = complete_reopening(Some(&reopening), reopening.closing.unwrap());
+        let reopened = reopened.unwrap().unwrap();
+        let again = close(Some(&reopened), &reopened).unwrap().unwrap();
+        assert_eq!(forget(Some(&again), fence, now), Err(ChangeRefused::NotClosed));
+        let earlier = Budget { person_secret: PersonSecret::Deployment, ..closed.clone() };
+        assert_eq!(forget(Some(&earlier), fence, now), Err(ChangeRefused::NoOwnSecret));
+        assert_eq!(forget(None, fence, now), Err(ChangeRefused::Unknown));
+
+        let forgotten = forget(Some(&closed), fence, now).unwrap().unwrap();
+        let person_secret = PersonSecret::Forgotten { at: now };
+        let revision = closed.revision + 1;
+        assert_eq!(forgotten, Budget { revision, person_secret, ..closed.clone() });
+        assert_eq!(forget(Some(&forgotten), fence, now), Ok(None), "once");
+        assert_eq!(delete(Some(&forgotten)), Err(ChangeRefused::Forgotten));
+        for closes_at in [None, at("2027-01-03T00:00:00Z")] {
+            let wanted = Budget { closes_at, person_secret: salted(2), ..closed.clone() };
+            assert_eq!(define(Some(&forgotten), &wanted), Err(ChangeRefused::Forgotten));
+        }
+        let renamed = Budget { name: "another".into(), ..closed };
+        let renamed = define(Some(&forgotten), &renamed).unwrap().unwrap();
+        assert_eq!(renamed.person_secret.forgotten_at(), Some(now), "its name may still change");
+        assert_eq!(close(Some(&renamed), &renamed), Ok(None));
     }
 
     fn id() -> BudgetId {

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 pub use budgets::{
     Catalog, Change, ChangeRefused, Deletion, close, complete_reopening, define, define_if_absent,
-    delete, freeze, freeze_checked,
+    delete, forget, forgettable, freeze, freeze_checked,
 };
 pub use revocations::{CodeRevocations, RevokeError};
 pub use secret::{SecretRecord, record_secret, wait_for_other_secret};
@@ -41,6 +41,15 @@ pub enum DefinitionError {
     /// The topic is unavailable, or the outcome is unknown: read it, or repeat the change.
     #[error("definitions cannot be changed now: {0}")]
     Unavailable(String),
+}
+
+/// What became of the former definitions of a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Erasure {
+    /// They are in no file any more.
+    Erased,
+    /// Kafka keeps them until it compacts the control topic, which a later record makes possible.
+    AwaitsCompaction,
 }
 
 /// The views of the control topic.
@@ -108,6 +117,13 @@ pub trait BudgetDefinitions: Send + Sync + 'static {
     /// As [`change`](Self::change).
     async fn delete(&self, budget: &BudgetId, decide: &Deletion<'_>)
     -> Result<(), DefinitionError>;
+
+    /// Erases the former definitions of a budget, from all copies that this process reaches. Only the current one stays.
+    ///
+    /// # Errors
+    /// When the topic is unavailable, or another process has the files in use for too long.
+    async fn erase_former_definitions(&self, budget: &BudgetId)
+    -> Result<Erasure, DefinitionError>;
 }
 
 /// The published active log: the topic to which submissions go. It only moves to later logs.

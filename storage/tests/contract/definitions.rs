@@ -4,10 +4,13 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::{Budget, BudgetId, ClosingState, CodeValidity, PersonKeyHasher, SerialSet};
+use schemas::{
+    Budget, BudgetId, ClosingState, CodeValidity, PersonKeyHasher, PersonSalt, PersonSecret,
+    SerialSet,
+};
 use storage::control::{
     BudgetDefinitions, ChangeRefused, CodeRevocations, DefinitionError, SecretRecord, close,
-    complete_reopening, define, define_if_absent, delete, freeze, record_secret,
+    complete_reopening, define, define_if_absent, delete, forget, freeze, record_secret,
     wait_for_other_secret,
 };
 use storage::open_error::OpenError;
@@ -52,6 +55,7 @@ macro_rules! definitions_contract {
             revoked_codes_reach_everyone_within_a_second_and_stay_revoked,
             concurrent_revocations_are_not_lost,
             what_anyone_has_seen_is_in_every_later_confirmation,
+            a_forgotten_budget_is_forgotten_by_everyone_and_stays_so,
         }
     };
 }
@@ -280,6 +284,40 @@ pub async fn a_deletion_and_a_freeze_exclude_each_other(fixture: &Fixture) {
             other => panic!("{other:?}"),
         }
     }
+}
+
+pub async fn a_forgotten_budget_is_forgotten_by_everyone_and_stays_so(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    let salt = PersonSalt::from_bytes([7; PersonSalt::BYTES]);
+    let person_secret = PersonSecret::Salted(salt);
+    let closes_at = Some("2027-01-02T00:00:00Z".parse().unwrap());
+    let wanted = Budget { closes_at, person_secret: person_secret.clone(), ..budget(&id) };
+    put(&*fixture.ours, &wanted).await.unwrap();
+    let everyone = [&fixture.ours, &fixture.rival, &fixture.follower];
+    for control in everyone {
+        let known = async || {
+            current(&**control, &id).is_some_and(|found| found.person_secret == person_secret)
+        };
+        until("everyone knows the salt", ONE_SECOND, known).await;
+    }
+    let closed = fixture.ours.change(&id, &|current| close(current, &wanted)).await.unwrap();
+    let (fence, at) = (closed.closing.unwrap(), "2027-02-01T00:00:00Z".parse().unwrap());
+    fixture.rival.change(&id, &|current| forget(current, fence, at)).await.unwrap();
+    fixture.rival.erase_former_definitions(&id).await.unwrap();
+    for control in everyone {
+        let forgotten = async || {
+            let found = current(&**control, &id);
+            found.is_some_and(|found| found.person_secret.forgotten_at() == Some(at))
+        };
+        until("everyone has forgotten the persons", ONE_SECOND, forgotten).await;
+    }
+    let reopened = put(&*fixture.ours, &Budget { closes_at: None, ..wanted }).await;
+    assert_eq!(reopened, Err(DefinitionError::Refused(ChangeRefused::Forgotten)));
+    let confirmed = read_definition(&*fixture.ours, &id).await;
+    assert_eq!(confirmed.person_secret.forgotten_at(), Some(at));
+    // Other changes go on, and erase nothing of other budgets.
+    put(&*fixture.ours, &budget(&new_budget_id())).await.unwrap();
 }
 
 fn hasher(secret: &str) -> PersonKeyHasher {

@@ -3,6 +3,7 @@
 //! Authentication, rate limits and the audit log are in `runtime::admin`.
 
 mod dead_letters;
+mod forget;
 mod generations;
 mod jobs;
 mod limits;
@@ -15,16 +16,15 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::{get, post};
 use runtime::admin::{AdminGuard, AdminRoutes, Role};
-use storage::control::BudgetDefinitions;
 use storage::jobs::JobStore;
 use storage::log::dead_letters::DeadLetterJournalOpener;
-use storage::signals::SignalReader;
 use utoipa::OpenApi;
 
 use crate::registry::RegistryReader;
 use dead_letters::DeadLetterService;
+pub use forget::ForgetService;
 use jobs::JobService;
-use signals::SignalService;
+pub use signals::SignalService;
 
 /// Shared state of the administrators' routes.
 #[derive(Clone)]
@@ -33,6 +33,7 @@ struct AdminState {
     jobs: JobService,
     dead_letters: DeadLetterService,
     signals: SignalService,
+    forget: ForgetService,
     guard: AdminGuard,
 }
 
@@ -60,6 +61,12 @@ impl FromRef<AdminState> for SignalService {
     }
 }
 
+impl FromRef<AdminState> for ForgetService {
+    fn from_ref(state: &AdminState) -> Self {
+        state.forget.clone()
+    }
+}
+
 impl FromRef<AdminState> for AdminGuard {
     fn from_ref(state: &AdminState) -> Self {
         state.guard.clone()
@@ -77,6 +84,7 @@ impl FromRef<AdminState> for AdminGuard {
     dead_letters::replay,
     dead_letters::discard,
     signals::signals,
+    forget::forget,
 ))]
 struct AdministrationRoutes;
 
@@ -91,20 +99,22 @@ pub fn router(
     registry: RegistryReader,
     jobs: Arc<dyn JobStore>,
     dead_letters: Arc<dyn DeadLetterJournalOpener>,
-    signals: Arc<dyn SignalReader>,
-    definitions: Arc<dyn BudgetDefinitions>,
+    signals: SignalService,
+    forget: ForgetService,
 ) -> Router {
     let state = AdminState {
         jobs: JobService::new(jobs),
         dead_letters: DeadLetterService::new(dead_letters, registry.clone()),
-        signals: SignalService::new(signals, definitions),
+        signals,
         registry,
+        forget,
         guard: guard.clone(),
     };
     AdminRoutes::new(guard)
         .route(Role::Viewer, "/v1/admin/whoami", get(whoami::whoami))
         .route(Role::Viewer, "/v1/admin/limits", get(limits::limits))
         .route(Role::Viewer, "/v1/admin/generations", get(generations::list))
+        .route(Role::Admin, "/v1/admin/budgets/{budget}/forget", post(forget::forget))
         .route(Role::Viewer, "/v1/admin/jobs", get(jobs::list))
         .route(Role::Operator, "/v1/admin/jobs", post(jobs::submit))
         .route(Role::Viewer, "/v1/admin/jobs/{id}", get(jobs::one))

@@ -34,7 +34,7 @@ type Key = (BudgetId, u32);
 
 /// Reads summaries of signals.
 #[derive(Clone)]
-pub(super) struct SignalService(Arc<Inner>);
+pub struct SignalService(Arc<Inner>);
 
 struct Inner {
     signals: Arc<dyn SignalReader>,

@@ -40,12 +40,13 @@ pub(super) async fn page(
     if prefers_json(&parts.headers) {
         let catalog = api.definitions.catalog();
         let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
+        let persons = person::persons(&api, budget)?;
         let Some(person) = request.person(&api.authorizer, budget) else {
             return Ok(
                 (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "private, no-store")]).into_response()
             );
         };
-        return person::respond(&api, budget, &person, &parts).await;
+        return person::respond(&api, (budget, &persons), &person, &parts).await;
     }
     Ok(match lookup::budget(&api, &budget, &request) {
         Ok(budget) => html(&api, &budget, &request, &parts).await,
@@ -55,6 +56,7 @@ pub(super) async fn page(
 
 async fn html(api: &ApiState, budget: &Budget, request: &PageRequest, parts: &Parts) -> Response {
     let state = match request.person(&api.authorizer, budget) {
+        _ if budget.person_secret.forgotten_at().is_some() => Some(MineState::Forgotten),
         Some(person) => state(api, budget, &person, request, parts).await,
         None if budget.identity == IdentityRule::Code => Some(MineState::AsksCode),
         None => Some(MineState::Nobody),
@@ -97,11 +99,12 @@ async fn state(
     request: &PageRequest,
     parts: &Parts,
 ) -> Option<MineState> {
+    let Ok(persons) = api.people.persons(budget) else { return Some(MineState::Forgotten) };
     let withdrawn = receipt(&request.form.withdrawn);
     let wanted = withdrawn.or_else(|| receipt(&request.form.receipt));
     let at_least = wanted.map(|receipt| AtLeast { receipt, wait: Some(WAIT), pointer: "receipt" });
     let check = api.receipt_check(budget, at_least).await;
-    let find = |at_least| api.people.find(&budget.id, person, at_least, check, api.client(parts));
+    let find = |at_least| api.people.find(&persons, person, at_least, check, api.client(parts));
     let found = match find(at_least).await {
         // Not a receipt of this service: the page is shown as without it.
         Err(NoAnswer::NoSuchPartition) => find(None).await,

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use schemas::job::{Job, JobId};
 use schemas::*;
 use storage::cache::{Cache, CacheError, CacheUpdate};
-use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion};
+use storage::control::{BudgetDefinitions, Catalog, Change, DefinitionError, Deletion, Erasure};
 use storage::jobs::{JobRows, JobStore, UnreadableJob};
 use storage::store::memory::MemoryStore;
 use storage::store::*;
@@ -200,12 +200,24 @@ impl BudgetDefinitions for FakeDefinitions {
         self.changed.subscribe()
     }
 
-    async fn change(&self, _: &BudgetId, _: &Change<'_>) -> Result<Arc<Budget>, DefinitionError> {
-        Err(DefinitionError::Unavailable("the api changes no definitions".into()))
+    async fn change(
+        &self,
+        id: &BudgetId,
+        decide: &Change<'_>,
+    ) -> Result<Arc<Budget>, DefinitionError> {
+        let current = self.catalog().changeable(id.as_str())?.cloned();
+        if let Some(next) = decide(current.as_deref())? {
+            self.put(next);
+        }
+        Ok(Arc::clone(self.catalog().get(id.as_str()).unwrap()))
     }
 
     async fn delete(&self, _: &BudgetId, _: &Deletion<'_>) -> Result<(), DefinitionError> {
-        Err(DefinitionError::Unavailable("the api changes no definitions".into()))
+        Err(DefinitionError::Unavailable("the api deletes no definitions".into()))
+    }
+
+    async fn erase_former_definitions(&self, _: &BudgetId) -> Result<Erasure, DefinitionError> {
+        Ok(Erasure::Erased)
     }
 }
 

@@ -72,13 +72,14 @@ async fn accept(
                 None => post.require_person(service, budget)?,
             };
             let mut parsed = parse::form(&post.form, budget, &person)?;
-            parsed.id = key.submission_id(parsed.id, &budget.id, Some(&person), &service.hasher)?;
+            parsed.id = key.submission_id(parsed.id, budget, Some(&person), &service.hasher)?;
             Ok(parsed)
         };
         let (budget, parsed) = service.parse_against_frozen(budget, parse, |_| true).await?;
+        let persons = service.persons(&budget)?;
         let now_ms = now_ms();
         let origin = service.origin(&budget, origin, now_ms);
-        Ok(service.pending_submission(&budget, parsed, origin, now_ms))
+        Ok(service.pending_submission((&budget, &persons), parsed, origin, now_ms))
     };
     let (pending, _) = parsed
         .await

@@ -36,7 +36,7 @@ use self::follower::State;
 use self::transaction::{WriteError, WriteSession};
 use super::{
     ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, CodeRevocations, DefinitionError,
-    Deletion, RevokeError, SecretRecord,
+    Deletion, Erasure, RevokeError, SecretRecord,
 };
 use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
@@ -188,6 +188,16 @@ impl BudgetDefinitions for KafkaControlTopic {
         let revision = self.repeat(|session| self.try_delete(session, budget, decide)).await?;
         self.state.update_budget(budget, &StoredBudget::Deleted { revision });
         Ok(())
+    }
+
+    /// Writes the current definition again: Kafka compacts no segment to which it has appended nothing since.
+    async fn erase_former_definitions(
+        &self,
+        budget: &BudgetId,
+    ) -> Result<Erasure, DefinitionError> {
+        let id = budget.clone();
+        self.write(move |config| transaction::repeat_budget(config, &id)).await?;
+        Ok(Erasure::AwaitsCompaction)
     }
 }
 

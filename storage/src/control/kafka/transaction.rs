@@ -144,10 +144,24 @@ pub(super) fn revoke(
     Ok(Ok(next))
 }
 
+/// Writes the committed definition of a budget again, if this release understands it.
+pub(super) fn repeat_budget(config: &KafkaConfig, id: &BudgetId) -> Result<(), WriteError> {
+    let mut opened = open(config)?;
+    match opened.catalog.changeable(id.as_str()) {
+        Ok(Some(budget)) => {
+            let budget = budget.clone();
+            Ok(opened.write_budget(config, &budget)?)
+        }
+        Ok(None) => Ok(()),
+        Err(_) => Err(WriteError::Unreadable),
+    }
+}
+
 impl WriteSession {
     /// Writes a definition and commits.
     pub fn write_budget(&mut self, config: &KafkaConfig, budget: &Budget) -> KafkaResult<()> {
-        self.write(config, budget.id.as_str(), budget)?;
+        let Ok(json) = StoredBudget::document(budget) else { return Err(KafkaError::Canceled) };
+        self.write_json(config, budget.id.as_str(), json.as_bytes())?;
         self.catalog =
             self.catalog.with_stored(&budget.id, StoredBudget::Understood(budget.clone()));
         Ok(())

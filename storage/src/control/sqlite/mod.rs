@@ -2,9 +2,12 @@
 //! there.
 //!
 //! Compare-and-set: a change reads the history to its end, decides, and inserts the next sequence number. A change that
-//! finds its number taken retries. Revoked codes are in a table of their own (`revocations`).
+//! finds its number taken retries. Revoked codes are in a table of their own (`revocations`). `watcher` notices what other
+//! processes write, and `erasure` erases former definitions.
 
+mod erasure;
 mod revocations;
+mod watcher;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,10 +22,10 @@ use schemas::{
 };
 use tokio::sync::{Mutex, watch};
 
-use self::revocations::RevocationWatcher;
+use self::watcher::FileWatcher;
 use super::{
     ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, CodeRevocations, DefinitionError,
-    Deletion, RevokeError, SecretRecord,
+    Deletion, Erasure, RevokeError, SecretRecord,
 };
 use crate::sqlite::{self, Durability, Schema, Worker};
 
@@ -52,20 +55,20 @@ const SECRET_TABLE: &str = "
     ) STRICT;
 ";
 
-/// The control topic in one SQLite file. Definitions that another process changes become
-/// visible at the next change by this one; codes that it revokes, at once.
+/// The control topic in one SQLite file. What another process changes becomes visible within a second.
 pub struct SqliteControlTopic {
     database: Worker,
     state: Arc<State>,
     active_log: watch::Sender<Option<LogRef>>,
     secret: watch::Sender<Option<SecretFingerprint>>,
     revoked: watch::Sender<RevokedCodes>,
-    _revocations: RevocationWatcher,
+    _watcher: FileWatcher,
     /// Serializes the changes of this process.
     changing: Mutex<()>,
 }
 
-/// The latest known state. Only the database's thread updates it, even if the caller of a change no longer waits.
+/// The latest known state. The database's thread and the watcher update it, even if the caller of a change no longer
+/// waits.
 struct State {
     history: ArcSwap<History>,
     changed: watch::Sender<()>,
@@ -84,6 +87,8 @@ enum HistoryFault {
     Sqlite(#[from] rusqlite::Error),
     #[error("definition {sequence} is invalid: {reason}")]
     Damage { sequence: i64, reason: String },
+    #[error("another process reads the file for too long")]
+    InUse,
 }
 
 impl SqliteControlTopic {
@@ -96,18 +101,25 @@ impl SqliteControlTopic {
         let secret =
             read_secret(&connection).map_err(|error| SqliteOpenError::unusable(path, error))?;
         let state = State { history: ArcSwap::default(), changed: watch::Sender::new(()) };
-        state.read_new(&connection).map_err(|fault| SqliteOpenError::unusable(path, fault))?;
+        let state = Arc::new(state);
         let revoked = watch::Sender::default();
-        let watcher = RevocationWatcher::start(path, revoked.clone())?;
+        let watcher = {
+            let (state, revoked) = (Arc::clone(&state), revoked.clone());
+            FileWatcher::start(path, move |connection| {
+                revocations::read(connection, &revoked)?;
+                state.read_new(connection).map(|_| ())
+            })?
+        };
+        revoked.send_modify(RevokedCodes::set_loaded);
         let database = Worker::start("definitions", connection)
             .map_err(|error| SqliteOpenError::unusable(path, error))?;
         Ok(Self {
             database,
-            state: Arc::new(state),
+            state,
             active_log: watch::Sender::new(None),
             secret: watch::Sender::new(secret),
             revoked,
-            _revocations: watcher,
+            _watcher: watcher,
             changing: Mutex::default(),
         })
     }
@@ -248,7 +260,7 @@ impl BudgetDefinitions for SqliteControlTopic {
                 return current.cloned().ok_or(ChangeRefused::Unknown.into());
             };
             let next = history.catalog.numbered(next);
-            let json = serde_json::to_string(&next)
+            let json = StoredBudget::document(&next)
                 .map_err(|error| DefinitionError::Unavailable(error.to_string()))?;
             let next = Arc::new(next);
             let catalog = history.catalog.with(Arc::clone(&next));
@@ -278,6 +290,16 @@ impl BudgetDefinitions for SqliteControlTopic {
             }
         }
         Err(too_many_changes())
+    }
+
+    async fn erase_former_definitions(
+        &self,
+        budget: &BudgetId,
+    ) -> Result<Erasure, DefinitionError> {
+        let _changing = self.changing.lock().await;
+        let budget = budget.clone();
+        self.on_thread(move |_, connection| erasure::erase_former(connection, &budget)).await?;
+        Ok(Erasure::Erased)
     }
 }
 
@@ -333,8 +355,15 @@ impl State {
 
     fn update(&self, history: History) -> Arc<History> {
         let history = Arc::new(history);
-        self.history.store(Arc::clone(&history));
-        self.changed.send_replace(());
+        let mut is_newer = false;
+        // The other thread may have read more meanwhile.
+        self.history.rcu(|known| {
+            is_newer = known.sequence < history.sequence;
+            if is_newer { Arc::clone(&history) } else { Arc::clone(known) }
+        });
+        if is_newer {
+            self.changed.send_replace(());
+        }
         history
     }
 }
@@ -343,7 +372,8 @@ impl State {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::control::{define, freeze};
+    use crate::control::{close, define, forget, freeze};
+    use schemas::{PersonSalt, PersonSecret};
 
     const FUTURE: &str = include_str!("../../../../schemas/tests/golden/future_definition.json");
 
@@ -353,6 +383,51 @@ mod tests {
             connection.prepare("SELECT definition FROM history ORDER BY sequence").unwrap();
         let rows = select.query_map([], |row| row.get(0)).unwrap();
         rows.map(Result::unwrap).collect()
+    }
+
+    #[tokio::test]
+    async fn an_erased_salt_is_in_no_file_and_other_budgets_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("definitions.db");
+        let ours = SqliteControlTopic::open(&path).unwrap();
+        let rival = SqliteControlTopic::open(&path).unwrap();
+        let named = |number: u8, revision: u8| Budget {
+            id: BudgetId::parse(&format!("b-{number}")).unwrap(),
+            name: format!("{} {revision}", "x".repeat(usize::from(revision) * 40)),
+            closes_at: Some("2027-01-02T00:00:00Z".parse().unwrap()),
+            person_secret: PersonSecret::Salted(PersonSalt::from_bytes([number; 32])),
+            ..schemas::default_budgets().unwrap().remove(0)
+        };
+        // Many pages, with the definitions of all budgets among each other.
+        for revision in 1..=8 {
+            for number in 1..=5 {
+                let wanted = named(number, revision);
+                ours.change(&wanted.id, &|current| define(current, &wanted)).await.unwrap();
+            }
+        }
+        let has_salt = |number: u8| {
+            let digits = format!("{number:02x}").repeat(32);
+            let files = std::fs::read_dir(dir.path()).unwrap();
+            let files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+            files.filter(|bytes| bytes.windows(64).any(|it| it == digits.as_bytes())).count() > 0
+        };
+        assert!(has_salt(3));
+        let wanted = named(3, 8);
+        let closed = ours.change(&wanted.id, &|current| close(current, &wanted)).await.unwrap();
+        let at = "2027-02-01T00:00:00Z".parse().unwrap();
+        let decide = |current: Option<&Budget>| forget(current, closed.closing.unwrap(), at);
+        rival.change(&wanted.id, &decide).await.unwrap();
+        assert!(has_salt(3), "a former definition has it");
+        let erasure = rival.erase_former_definitions(&wanted.id).await.unwrap();
+        assert_eq!((erasure, has_salt(3)), (Erasure::Erased, false));
+        assert!([1, 2, 4, 5].into_iter().all(has_salt));
+        // Both go on, and a later start knows the same.
+        let renamed = named(1, 9);
+        ours.change(&renamed.id, &|current| define(current, &renamed)).await.unwrap();
+        let anew = SqliteControlTopic::open(&path).unwrap();
+        assert_eq!(anew.catalog(), ours.confirmed().await.unwrap());
+        let forgotten = anew.catalog().get("b-3").unwrap().person_secret.forgotten_at();
+        assert_eq!((forgotten, anew.catalog().iter().count()), (Some(at), 5));
     }
 
     #[tokio::test]

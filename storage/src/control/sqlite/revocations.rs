@@ -1,23 +1,12 @@
 //! The revoked personal codes in the embedded control topic: a table with a row for each budget.
 //!
-//! `allocator codes revoke` is another process than the one that serves. So a thread watches the file for commits of
-//! other connections, and reads the table after each.
-
-use std::path::Path;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
-use std::time::Duration;
+//! `allocator codes revoke` is another process than the one that serves: `watcher` notices its commits.
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use schemas::{BudgetId, RevokedCodes, SerialSet, StoredRevocations};
 use tokio::sync::watch;
 
-use super::{SCHEMA, SqliteOpenError};
 use crate::control::revocations::{self, RevokeError};
-use crate::sqlite;
-
-/// Interval at which the file is watched.
-const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Not a migration: earlier releases open the file as before.
 const TABLE: &str = "
@@ -27,61 +16,11 @@ const TABLE: &str = "
     ) STRICT;
 ";
 
-/// Watches the table until dropped.
-pub(super) struct RevocationWatcher {
-    /// Dropping it ends the thread.
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl RevocationWatcher {
-    /// Reads the table into `known`, and starts the thread.
-    pub fn start(path: &Path, known: watch::Sender<RevokedCodes>) -> Result<Self, SqliteOpenError> {
-        let connection = sqlite::open_to_read(path, &SCHEMA)?;
-        let unusable = |error: rusqlite::Error| SqliteOpenError::unusable(path, error);
-        let mut version = data_version(&connection).map_err(unusable)?;
-        update(&connection, &known).map_err(unusable)?;
-        known.send_modify(RevokedCodes::set_loaded);
-        let (stop, stopped) = mpsc::channel();
-        let watch = move || {
-            while stopped.recv_timeout(POLL_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let read = data_version(&connection).and_then(|now| {
-                    if now != version {
-                        update(&connection, &known)?;
-                    }
-                    Ok(now)
-                });
-                match read {
-                    Ok(now) => version = now,
-                    // The version stays the one before, so that the table is read at the next interval.
-                    Err(error) => {
-                        tracing::warn!(%error, "failed to read the revoked codes, retrying")
-                    }
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("revoked-codes".into()).spawn(watch);
-        let thread = thread.map_err(|error| SqliteOpenError::unusable(path, error))?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for RevocationWatcher {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread was printed.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Returns a number that changes with each commit of another connection.
-fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.pragma_query_value(None, "data_version", |row| row.get(0))
-}
-
-fn update(connection: &Connection, known: &watch::Sender<RevokedCodes>) -> rusqlite::Result<()> {
+/// Reads the table into `known`.
+pub(super) fn read(
+    connection: &Connection,
+    known: &watch::Sender<RevokedCodes>,
+) -> rusqlite::Result<()> {
     if !is_table_there(connection)? {
         return Ok(());
     }

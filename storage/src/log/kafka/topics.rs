@@ -26,6 +26,8 @@ const RETENTION_MS: &str = "retention.ms";
 const SIGNALS_SEGMENT_MS: &str = "86400000";
 /// How long the settings of a new topic may be unknown to some broker.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(5);
+/// The age of a superseded record of a compacted topic at which Kafka compacts it, whatever else there is to compact.
+const MAX_COMPACTION_LAG: (&str, &str) = ("max.compaction.lag.ms", "86400000");
 const METADATA_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -121,10 +123,14 @@ async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<()
         .iter()
         .map(|(name, partitions, cleanup_policy)| {
             let replication = TopicReplication::Fixed(config.replication_factor as i32);
-            NewTopic::new(name, *partitions as i32, replication)
+            let topic = NewTopic::new(name, *partitions as i32, replication)
                 .set(RETENTION_MS, "-1")
                 .set(MIN_INSYNC_REPLICAS, &min_insync_replicas)
-                .set("cleanup.policy", cleanup_policy)
+                .set("cleanup.policy", cleanup_policy);
+            match *cleanup_policy {
+                "compact" => topic.set(MAX_COMPACTION_LAG.0, MAX_COMPACTION_LAG.1),
+                _ => topic,
+            }
         })
         .collect();
     let created = admin.create_topics(&topics, &admin_options()).await;
