@@ -9,13 +9,18 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ConfigSource, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Message, TopicPartitionList};
 use schemas::{
-    Budget, BudgetId, LogNumber, LogRef, Offset, PartitionCount, PartitionId, PersonKey, Position,
-    default_budgets, partition_for,
+    Budget, BudgetId, LogNumber, LogRef, Offset, PartitionCount, PartitionId, PersonKey,
+    PersonSalt, PersonSecret, Position, default_budgets, partition_for,
 };
 use storage::control::kafka::KafkaControlTopic;
-use storage::control::{ActiveLog, BudgetDefinitions, ChangeRefused, define, freeze};
+use storage::control::{
+    ActiveLog, BudgetDefinitions, ChangeRefused, Erasure, close, define, forget, freeze,
+};
 use storage::log::kafka::{
     KafkaConfig, KafkaLogWriter, KafkaSource, SEALED_RETRY_TIMEOUT, TopicError, TopicMigrator,
 };
@@ -393,9 +398,81 @@ async fn held_records_are_appended_after_the_log_is_unsealed() {
 }
 
 /// Reads the settings that were set for the topic itself.
+/// Counts the records of the control topic that contain a text.
+fn records_with(config: &KafkaConfig, text: &str) -> usize {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &config.brokers)
+        .set("group.id", &config.group)
+        .set("enable.partition.eof", "true")
+        .create()
+        .unwrap();
+    let mut partitions = TopicPartitionList::new();
+    let beginning = rdkafka::Offset::Beginning;
+    partitions.add_partition_offset(&config.definitions_topic, 0, beginning).unwrap();
+    consumer.assign(&partitions).unwrap();
+    let mut found = 0;
+    loop {
+        match consumer.poll(Duration::from_secs(30)).expect("the control topic is not readable") {
+            Ok(message) => {
+                let payload = message.payload().unwrap_or_default();
+                found += usize::from(String::from_utf8_lossy(payload).contains(text));
+            }
+            Err(KafkaError::PartitionEOF(_)) => return found,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_compacts_the_salt_of_a_forgotten_budget_away_once_the_erasure_is_repeated() {
+    const LAG: Duration = Duration::from_secs(1);
+    let config = config(1);
+    open(&config).await.unwrap();
+    let stored = settings_of(&config, &config.definitions_topic).await;
+    assert_eq!(stored.get("max.compaction.lag.ms").map(String::as_str), Some("86400000"));
+    let lag = LAG.as_millis().to_string();
+    let shorter = AlterConfig::new(ResourceSpecifier::Topic(&config.definitions_topic))
+        .set("cleanup.policy", "compact")
+        .set("max.compaction.lag.ms", &lag);
+    let altered = admin(&config).alter_configs(&[shorter], &AdminOptions::new()).await.unwrap();
+    assert!(altered.iter().all(Result::is_ok), "{altered:?}");
+
+    let topic = KafkaControlTopic::open(&config).unwrap();
+    let salt = PersonSalt::from_bytes([0xab; PersonSalt::BYTES]);
+    let digits = "ab".repeat(PersonSalt::BYTES);
+    let wanted = Budget {
+        closes_at: Some("2027-01-02T00:00:00Z".parse().unwrap()),
+        person_secret: PersonSecret::Salted(salt),
+        ..budget("town")
+    };
+    let id = wanted.id.clone();
+    topic.change(&id, &|current| define(current, &wanted)).await.unwrap();
+    let closed = topic.change(&id, &|current| close(current, &wanted)).await.unwrap();
+    let at = "2027-02-01T00:00:00Z".parse().unwrap();
+    let decide = |current: Option<&Budget>| forget(current, closed.closing.unwrap(), at);
+    topic.change(&id, &decide).await.unwrap();
+    assert_eq!(records_with(&config, &digits), 2, "Kafka keeps former definitions");
+
+    // Each erasure appends a record; that after the lag ends the segment with the former definitions.
+    let started = Instant::now();
+    while records_with(&config, &digits) > 0 {
+        assert!(started.elapsed() < Duration::from_secs(180), "the salt is not compacted away");
+        tokio::time::sleep(2 * LAG).await;
+        let erasure = topic.erase_former_definitions(&id).await.unwrap();
+        assert_eq!(erasure, Erasure::AwaitsCompaction);
+    }
+    let late = KafkaControlTopic::open(&config).unwrap();
+    until("a late reader learns of it", || ActiveLog::is_loaded(&late)).await;
+    assert_eq!(late.catalog().get("b").unwrap().person_secret.forgotten_at(), Some(at));
+}
+
 async fn settings(config: &KafkaConfig, log: &LogRef) -> BTreeMap<String, String> {
+    settings_of(config, &log.topic).await
+}
+
+async fn settings_of(config: &KafkaConfig, topic: &str) -> BTreeMap<String, String> {
     let client: AdminClient<_> = admin(config);
-    let topic = ResourceSpecifier::Topic(&log.topic);
+    let topic = ResourceSpecifier::Topic(topic);
     let mut described = client.describe_configs(&[topic], &AdminOptions::new()).await.unwrap();
     let entries = described.remove(0).unwrap().entries.into_iter();
     let own = entries.filter(|entry| entry.source == ConfigSource::DynamicTopic);
