@@ -275,7 +275,7 @@ mod tests {
         registry.active.require_fold_version(ANNULMENT_FOLD_VERSION);
         let json = registry.to_json();
         assert_eq!(GenerationRegistry::from_json(&json), Some(registry));
-        let refused = stored::read::<GenerationRegistry>(json.as_bytes()).unwrap_err();
+        let refused = stored::read::<GenerationRegistry>(json.as_bytes(), &[]).unwrap_err();
         assert_eq!(refused, r#"only a release that knows ["annulment"] can use it"#);
     }
 }
