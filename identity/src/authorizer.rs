@@ -23,6 +23,7 @@ use crate::person_scope::PersonScope;
 /// The issuers of persons whom this service itself vouches for. An identity provider's is a URL.
 pub(crate) const ANONYMOUS: &str = "anonymous";
 pub(crate) const CODE: &str = "code";
+pub(crate) const EMAIL: &str = "email";
 
 /// `Retry-After` while it is unknown which codes are revoked.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
@@ -230,6 +231,7 @@ impl Authorizer {
             )),
             IdentityRule::Anonymous => Ok(Some(ANONYMOUS.into())),
             IdentityRule::Code => Ok(Some(CODE.into())),
+            IdentityRule::Email => Ok(Some(EMAIL.into())),
             IdentityRule::Token => match self.authenticator.token_issuer() {
                 Some(issuer) => Ok(Some(issuer.into())),
                 None => Err(Problem::new(ProblemKind::Unavailable).detail(
@@ -255,7 +257,7 @@ impl Authorizer {
                     budgets: None,
                 }))
             }
-            IdentityRule::Code => cookie::session(presented.cookies())
+            IdentityRule::Code | IdentityRule::Email => cookie::session(presented.cookies())
                 .map(|token| self.authenticator.session(token.as_bytes(), now_s))
                 .transpose(),
             _ => Ok(None),
@@ -333,6 +335,10 @@ fn how_to_get_credentials(budget: &Budget) -> &'static str {
         IdentityRule::Code => {
             "this budget needs a personal code: `POST /v1/budgets/{budget}/session` with {\"code\": \"…\"} gives a token, to \
              be sent as `Authorization: Bearer`"
+        }
+        IdentityRule::Email => {
+            "this budget needs a one-time code: `POST /v1/budgets/{budget}/session` with {\"email\": \"…\"} sends one, and with \
+             {\"email\": \"…\", \"otp\": \"…\"} gives a token, to be sent as `Authorization: Bearer`"
         }
         IdentityRule::Token => {
             "this budget needs the token of its identity provider, to be sent as `Authorization: Bearer`"

@@ -6,12 +6,16 @@
 use http::header::ORIGIN;
 use http::{HeaderMap, HeaderName};
 use jiff::{SignedDuration, Timestamp};
-use schemas::{Budget, PersonId};
+use schemas::{Budget, CODE_LIFETIME, PersonId};
+
+use crate::email::EmailAddress;
 
 /// The cookie of a person. Its path is the budget's, so each budget has its own.
 const PERSON_COOKIE: &str = "allocator_person";
 /// The cookie of a session.
 const SESSION_COOKIE: &str = "allocator_session";
+/// The cookie of an address that was sent a one-time code, so that the form for the code need not have it.
+const EMAIL_COOKIE: &str = "allocator_email";
 const PERSON_ID_PREFIX: &str = "a-";
 /// 128 bits in base64url.
 const ID_CHARS: usize = 22;
@@ -34,6 +38,11 @@ pub fn person<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<PersonId
 /// Returns the token of a session in the request's `Cookie` headers. Nothing of it is verified.
 pub(crate) fn session<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     values(headers, SESSION_COOKIE).find(|value| !value.is_empty())
+}
+
+/// Returns the address of the request's `Cookie` headers for which a one-time code was asked; `None` without one.
+pub fn email<'a>(headers: impl IntoIterator<Item = &'a str>) -> Option<EmailAddress> {
+    values(headers, EMAIL_COOKIE).find_map(|value| EmailAddress::parse(value).ok())
 }
 
 fn values<'a>(
@@ -73,6 +82,25 @@ pub(crate) fn set_session(
 /// Builds the `Set-Cookie` headers that end the session of a browser.
 pub(crate) fn clear_session(budget: &Budget, secure: bool) -> Vec<String> {
     set(budget, SESSION_COOKIE, "", SignedDuration::ZERO, secure)
+}
+
+/// Builds the `Set-Cookie` header that keeps an address for as long as its one-time code is valid, for pages alone.
+/// No character of an address needs to be escaped in a cookie.
+pub fn set_email(budget: &Budget, address: &EmailAddress, secure: bool) -> String {
+    email_cookie(budget, address.reveal(), CODE_LIFETIME.as_secs(), secure)
+}
+
+/// Builds the `Set-Cookie` header that removes the address.
+pub fn clear_email(budget: &Budget, secure: bool) -> String {
+    email_cookie(budget, "", 0, secure)
+}
+
+fn email_cookie(budget: &Budget, value: &str, max_age_s: u64, secure: bool) -> String {
+    let secure = if secure { "; Secure" } else { "" };
+    format!(
+        "{EMAIL_COOKIE}={value}; Path=/budgets/{}; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{secure}",
+        budget.id
+    )
 }
 
 fn set(
@@ -187,6 +215,17 @@ mod tests {
             "allocator_session=; Path=/budgets/taxes; Max-Age=0; HttpOnly; SameSite=Lax; Secure"
         );
         assert_eq!(session(["allocator_session="]), None, "as none");
+    }
+
+    #[test]
+    fn an_address_is_kept_for_pages_alone_and_until_its_code_expires() {
+        let budget = Budget { identity: IdentityRule::Email, ..budget(None) };
+        let address = EmailAddress::parse("a!#$%&'*/=?^_`{|}~-b@example.org").unwrap();
+        let cookie = set_email(&budget, &address, true);
+        let (value, attributes) = cookie.split_once("; ").unwrap();
+        assert_eq!(attributes, "Path=/budgets/taxes; Max-Age=600; HttpOnly; SameSite=Lax; Secure");
+        assert_eq!(email([format!("x=1; {value}").as_str()]), Some(address));
+        assert_eq!(email([clear_email(&budget, true).as_str()]), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | `person_scope` | whose submission a request may set, withdraw or read |
 //! | `session` | sessions: who gets one, and for which person |
 //! | `code` | personal codes: a serial number and a keyed hash, in digits that survive paper |
+//! | `email` | e-mail addresses, their domains, one-time codes and their keyed hashes |
 //! | `cookie` | the cookies of a browser |
 //!
 //! `runtime::principal` verifies tokens. This crate stores nothing, and does not know what a submission contains.
@@ -13,6 +14,7 @@
 mod authorizer;
 mod code;
 pub mod cookie;
+pub mod email;
 mod person_scope;
 mod session;
 

@@ -7,9 +7,10 @@ use runtime::problem::{Problem, ProblemKind};
 use runtime::random::random_128_bits;
 use schemas::{Budget, CodeValidity, IdentityRule, PersonId};
 
-use crate::authorizer::{ANONYMOUS, Access, Authorizer, CODE, revocations_unknown};
+use crate::authorizer::{ANONYMOUS, Access, Authorizer, CODE, EMAIL, revocations_unknown};
 use crate::code::{CodeKey, Serial};
 use crate::cookie;
+use crate::email::EmailAddress;
 use crate::person_scope::PersonScope;
 
 /// A session that was opened.
@@ -44,7 +45,40 @@ impl Authorizer {
         presented: &PresentedCredentials,
         headers: &HeaderMap,
     ) -> Result<OpenedSession, Problem> {
-        let opened = self.open(budget, code, presented, headers);
+        self.counted(self.open(budget, code, presented, headers))
+    }
+
+    /// Opens a session in a budget for whoever reads the mailbox of an address. The caller has redeemed the one-time
+    /// code that was sent to it.
+    ///
+    /// # Errors
+    /// When the budget's persons are not known by e-mail.
+    pub fn open_email_session(
+        &self,
+        budget: &Budget,
+        address: &EmailAddress,
+        presented: &PresentedCredentials,
+        headers: &HeaderMap,
+    ) -> Result<OpenedSession, Problem> {
+        self.counted(match budget.identity {
+            IdentityRule::Email => self.begin(budget, EMAIL, address.reveal(), presented, headers),
+            _ => Err(no_sessions()),
+        })
+    }
+
+    /// Returns the problem of a one-time code that is not right, whatever the reason. It counts as a failure of the
+    /// client's address.
+    pub fn refuse_one_time_code(&self, presented: &PresentedCredentials) -> Problem {
+        self.sessions.with_label_values(&["refused"]).inc();
+        let counted = self.authenticator.count_failure(presented);
+        counted.err().unwrap_or_else(|| {
+            credentials_required(
+                "the one-time code is not valid; `POST` the address alone for a new one",
+            )
+        })
+    }
+
+    fn counted(&self, opened: Result<OpenedSession, Problem>) -> Result<OpenedSession, Problem> {
         let outcome = if opened.is_ok() { "opened" } else { "refused" };
         self.sessions.with_label_values(&[outcome]).inc();
         opened
@@ -63,10 +97,12 @@ impl Authorizer {
         presented: &PresentedCredentials,
         headers: &HeaderMap,
     ) -> Result<Vec<String>, Problem> {
-        match (budget.identity, presented.origin()) {
-            (IdentityRule::Code | IdentityRule::Anonymous, RequestOrigin::Other) => Ok(Vec::new()),
-            (IdentityRule::Code | IdentityRule::Anonymous, _) => {
-                Ok(cookie::clear_session(budget, cookie::is_https(headers)))
+        match budget.identity {
+            IdentityRule::Code | IdentityRule::Email | IdentityRule::Anonymous => {
+                Ok(match presented.origin() {
+                    RequestOrigin::Other => Vec::new(),
+                    _ => cookie::clear_session(budget, cookie::is_https(headers)),
+                })
             }
             _ => Err(no_sessions()),
         }
@@ -74,7 +110,7 @@ impl Authorizer {
 
     /// Whether the browser has the session of a person.
     pub fn has_session(&self, budget: &Budget, presented: &PresentedCredentials) -> bool {
-        budget.identity == IdentityRule::Code
+        matches!(budget.identity, IdentityRule::Code | IdentityRule::Email)
             && cookie::session(presented.cookies()).is_some()
             && self.person_of_page(budget, presented).is_some()
     }
@@ -103,11 +139,23 @@ impl Authorizer {
                 return Err(no_sessions());
             }
         };
+        self.begin(budget, method, &subject, presented, headers)
+    }
+
+    /// Begins the session of a person who has proved to be `subject`.
+    fn begin(
+        &self,
+        budget: &Budget,
+        method: &str,
+        subject: &str,
+        presented: &PresentedCredentials,
+        headers: &HeaderMap,
+    ) -> Result<OpenedSession, Problem> {
         let now = Timestamp::now();
         let expires_at = now.saturating_add(self.session_lifetime).unwrap_or(Timestamp::MAX);
         let token = self.authenticator.sessions().sign(&Session {
             method,
-            subject: &subject,
+            subject,
             budget: budget.id.as_str(),
             begins_at_s: seconds(now),
             ends_at_s: seconds(expires_at),
@@ -115,12 +163,10 @@ impl Authorizer {
         let secure = cookie::is_https(headers);
         let cookies = match presented.origin() {
             RequestOrigin::Other => Vec::new(),
-            _ if method == CODE => {
-                cookie::set_session(budget, &token, self.session_lifetime, secure)
-            }
-            _ => cookie::set_person(budget, &subject, now, secure),
+            _ if method == ANONYMOUS => cookie::set_person(budget, subject, now, secure),
+            _ => cookie::set_session(budget, &token, self.session_lifetime, secure),
         };
-        let person = PersonId::of_issuer(method, &subject)
+        let person = PersonId::of_issuer(method, subject)
             .map_err(|_| Problem::new(ProblemKind::Internal))?;
         Ok(OpenedSession { token, expires_at, person, cookies })
     }

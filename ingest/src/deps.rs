@@ -11,6 +11,8 @@ use storage::idempotency::Idempotency;
 use storage::log::LogWriter;
 use storage::signals::SignalWriter;
 
+use crate::email::EmailSignIn;
+
 /// The dependencies of the ingest routes.
 #[derive(Clone)]
 pub struct IngestDeps {
@@ -30,4 +32,6 @@ pub struct IngestDeps {
     pub limits: RequestLimits,
     /// Decides who may submit, and for whom.
     pub authorizer: Authorizer,
+    /// Signs persons in by e-mail; `None` without an SMTP server in the settings.
+    pub email: Option<EmailSignIn>,
 }

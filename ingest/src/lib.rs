@@ -9,6 +9,7 @@
 //! | `signals` | what is kept of a submission to notice fraud |
 //! | `append` | validated submissions to records in the log, at most once per submission id |
 //! | `refused_partitions` | the metric of partitions that refuse submissions |
+//! | `email` | one-time codes by e-mail: issued, sent and redeemed |
 //! | `budget_freezer` | freezing a budget's rules before its first submission |
 //!
 //! Ingest never reads the log and does not know what submissions add up to.
@@ -20,6 +21,7 @@ mod config;
 mod default_budgets;
 mod deps;
 mod detach_on_drop;
+mod email;
 mod idempotency_key;
 mod in_flight_limit;
 mod media_type;
@@ -37,6 +39,9 @@ mod signals;
 pub use config::IngestConfig;
 pub use default_budgets::define_default_budgets;
 pub use deps::IngestDeps;
+pub use email::{
+    EmailConfig, EmailError, EmailSignIn, email_sign_in, report_budgets_without_email,
+};
 pub use parse::{PercentageFault, parse_basis_points};
 pub use readiness::watch_readiness;
 pub use routes::{openapi, routes};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use identity::Authorizer;
-use ingest::{IngestConfig, IngestDeps};
+use ingest::{EmailConfig, IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
@@ -37,6 +37,7 @@ struct OwnConfig {
     admin: AdminConfig,
     limits: LimitsConfig,
     identity: IdentityConfig,
+    email: EmailConfig,
 }
 
 impl OwnConfig {
@@ -45,7 +46,14 @@ impl OwnConfig {
         let admin = AdminConfig::read(reader);
         let limits = LimitsConfig::read(reader);
         let identity = IdentityConfig::read(reader);
-        Some(Self { ingest: ingest?, admin: admin?, limits: limits?, identity: identity? })
+        let email = EmailConfig::read(reader);
+        Some(Self {
+            ingest: ingest?,
+            admin: admin?,
+            limits: limits?,
+            identity: identity?,
+            email: email?,
+        })
     }
 }
 
@@ -71,6 +79,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let counters = config.storage.open_limit_counters().await;
     let authenticator = authorizer.authenticator().clone();
     let limits = RequestLimits::new(&config.own.limits, authenticator, counters, metrics)?;
+    let codes = config.storage.open_one_time_codes().await;
+    let email = ingest::email_sign_in(&config.own.email, &hasher, codes, metrics, stop.clone())?;
+    let supports_email = email.is_some();
     let deps = IngestDeps {
         log: log.clone(),
         definitions: Arc::clone(&control.definitions),
@@ -80,6 +91,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         admin,
         limits,
         authorizer,
+        email,
     };
     let definitions = Arc::clone(&control.definitions);
     let routes = ingest::routes(&config.own.ingest, deps, metrics)?;
@@ -92,6 +104,13 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         metrics,
         stop.clone(),
     )?);
+
+    if !supports_email {
+        tokio::spawn(ingest::report_budgets_without_email(
+            Arc::clone(&control.definitions),
+            stop.clone(),
+        ));
+    }
 
     let open = async {
         let open =

@@ -20,6 +20,7 @@ use crate::append::{SubmissionAppender, TooManyInFlight};
 use crate::budget_freezer::BudgetFreezer;
 use crate::config::IngestConfig;
 use crate::deps::IngestDeps;
+use crate::email::EmailSignIn;
 use crate::metrics::IngestMetrics;
 use crate::parse::ParsedSubmission;
 use crate::pending::{AppendOutcome, PendingSubmission};
@@ -35,6 +36,8 @@ pub(crate) struct IngestService {
     pub hasher: PersonKeyHasher,
     pub receipt_signer: ReceiptSigner,
     pub authorizer: Authorizer,
+    /// Signs persons in by e-mail; `None` without an SMTP server in the settings.
+    pub email: Option<EmailSignIn>,
     pub metrics: Arc<IngestMetrics>,
     log: Arc<dyn LogWriter>,
     appender: Arc<SubmissionAppender>,
@@ -70,6 +73,7 @@ impl IngestService {
             receipt_signer: deps.hasher.receipt_signer(),
             hasher: deps.hasher,
             authorizer: deps.authorizer,
+            email: deps.email,
             metrics,
         })
     }
@@ -120,6 +124,28 @@ impl IngestService {
         presented: &PresentedCredentials,
     ) -> Result<PersonScope, Problem> {
         self.authorizer.person_scope(budget, presented, Access::Write)
+    }
+
+    /// Whether budgets with an identity rule can be used by this process.
+    ///
+    /// # Errors
+    /// The setting that the rule needs.
+    pub fn require_support(&self, rule: IdentityRule) -> Result<(), &'static str> {
+        match rule {
+            IdentityRule::Email if self.email.is_none() => Err("email.smtp_url"),
+            rule if !self.authorizer.supports(rule) => Err("identity.token_issuer"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns what signs persons in by e-mail.
+    ///
+    /// # Errors
+    /// Without an SMTP server in the settings, which another process may have.
+    pub fn require_email(&self) -> Result<&EmailSignIn, Problem> {
+        self.email.as_ref().ok_or_else(|| {
+            problems::unavailable("this service has no `email.smtp_url`, so that it sends no codes")
+        })
     }
 
     /// Parses a body against the budget's definition. Freezes the definition if the body appends allocations.
@@ -259,6 +285,7 @@ fn require_known_identity_rule(budget: &Budget) -> Result<(), Problem> {
         | IdentityRule::Optional
         | IdentityRule::Anonymous
         | IdentityRule::Code
+        | IdentityRule::Email
         | IdentityRule::Token => Ok(()),
         IdentityRule::Unrecognized => Err(problems::definition_not_understood(
             "its identity rule is unknown, and nothing was accepted",

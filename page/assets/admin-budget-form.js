@@ -57,7 +57,7 @@ export function makeBudgetForm(definition, { isNew = false, readOnly = false, sa
         disabled: frozen ? FROZEN : "",
       },
     ),
-    identity: field("Identity", choice(["required", "optional", "anonymous", "code", "token"], definition.identity ?? "required"), {
+    identity: field("Identity", choice(["required", "optional", "anonymous", "code", "email", "token"], definition.identity ?? "required"), {
       pointer: "/identity",
       disabled: frozen ? FROZEN : "",
     }),

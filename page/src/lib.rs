@@ -9,6 +9,7 @@
 //! | `view` | what the pages show of a budget and of its results |
 //! | `history` | what the pages show of a budget's history |
 //! | `html` | the pages |
+//! | `mail` | the mail with a one-time code |
 //! | `assets`, `gzip` | style sheet and scripts, embedded under one digest |
 //!
 //! `api` serves the pages, `ingest` takes their forms; both use `form`, so that they agree.
@@ -20,6 +21,7 @@ mod gzip;
 pub mod history;
 pub mod html;
 pub mod language;
+pub mod mail;
 pub mod number;
 pub mod texts;
 pub mod view;

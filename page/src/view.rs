@@ -4,9 +4,16 @@ mod budget;
 mod translator;
 
 use jiff::Timestamp;
-use schemas::average_ten_thousandths;
+use schemas::{Budget, average_ten_thousandths};
+
+use crate::language::Language;
 
 pub use budget::{BudgetText, BudgetView, CategoryView, ReferenceView};
+
+/// Returns a budget's question in a language, as far as it is translated.
+pub(crate) fn name_of(budget: &Budget, language: Language) -> String {
+    translator::Translator::new(budget, language).name().text
+}
 
 /// What a page shows of a budget's results.
 #[derive(Debug, Clone)]

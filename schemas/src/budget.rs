@@ -57,6 +57,8 @@ pub enum IdentityRule {
     Anonymous,
     /// The holder of a personal code.
     Code,
+    /// Whoever reads a mailbox, by a one-time code that is sent to it.
+    Email,
     /// The subject of an identity provider's token.
     Token,
     /// A value that only a newer release knows: submissions are rejected.

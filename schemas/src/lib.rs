@@ -13,6 +13,7 @@ mod history;
 pub mod job;
 mod log;
 mod message_pack;
+mod one_time_code;
 mod partition;
 mod people_digest;
 mod person;
@@ -57,6 +58,9 @@ pub use history::{
     completed_points,
 };
 pub use log::{LogNumber, LogRef};
+pub use one_time_code::{
+    CODE_LIFETIME, CodeHolder, KeyedHash, MAIL_LIMITS, MAX_CODE_TRIES, MailLimit,
+};
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
 pub use people_digest::PeopleDigest;
 pub use person::{

@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use crate::message_pack::{push_array_header, push_integer};
 use crate::{
-    BudgetId, BudgetTotals, CategoryTotals, CombinedTotals, DEFAULT_BUDGET, DISTRIBUTION_BINS,
-    Generation, LogNumber, PartitionCount, PartitionId, PartitionTotals, Position, SubmissionId,
-    Term,
+    BudgetId, BudgetTotals, CODE_LIFETIME, CategoryTotals, CombinedTotals, DEFAULT_BUDGET,
+    DISTRIBUTION_BINS, Generation, KeyedHash, LogNumber, MAIL_LIMITS, MAX_CODE_TRIES,
+    PartitionCount, PartitionId, PartitionTotals, Position, SubmissionId, Term,
 };
 
 /// The script that publishes totals; documented in its header.
@@ -17,6 +17,12 @@ pub const PUBLISH_SCRIPT: &str = include_str!("../lua/publish.lua");
 
 /// The script that charges rate limits; documented in its header.
 pub const LIMITS_SCRIPT: &str = include_str!("../lua/limits.lua");
+
+/// The script that stores a one-time code; documented in its header.
+pub const ISSUE_CODE_SCRIPT: &str = include_str!("../lua/issue_code.lua");
+
+/// The script that tries a one-time code; documented in its header.
+pub const REDEEM_CODE_SCRIPT: &str = include_str!("../lua/redeem_code.lua");
 
 /// The channel on which a budget's id is published whenever its aggregate has changed.
 pub const UPDATES_CHANNEL: &str = "aggregate_updates";
@@ -65,6 +71,26 @@ pub fn limit_key(
     subject: &dyn fmt::Display,
 ) -> String {
     format!("{{limits}}:{limit}:{algorithm}:{window_ms}:{subject}")
+}
+
+/// Key of the one-time code of a budget and an address. One hash tag for all, as the script uses the mailbox's key too.
+pub fn one_time_code_key(slot: &KeyedHash) -> String {
+    format!("{{one_time_codes}}:code:{}", slot.to_hex())
+}
+
+/// Key of the times of a mailbox's last mails.
+pub fn mailbox_key(mailbox: &KeyedHash) -> String {
+    format!("{{one_time_codes}}:mailbox:{}", mailbox.to_hex())
+}
+
+/// Builds the arguments of [`ISSUE_CODE_SCRIPT`] for the keyed hash of a code.
+pub fn issue_code_arguments(code: &KeyedHash) -> Vec<String> {
+    let ms = |duration: std::time::Duration| duration.as_millis().to_string();
+    let mut arguments = vec![code.to_hex(), ms(CODE_LIFETIME), MAX_CODE_TRIES.to_string()];
+    for limit in MAIL_LIMITS {
+        arguments.extend([limit.mails.to_string(), ms(limit.window)]);
+    }
+    arguments
 }
 
 /// Builds the script's arguments that publish one budget's committed totals in some partitions.

@@ -323,6 +323,7 @@ fn identity_rules_keep_their_stored_names() {
         (IdentityRule::Optional, "optional"),
         (IdentityRule::Anonymous, "anonymous"),
         (IdentityRule::Code, "code"),
+        (IdentityRule::Email, "email"),
         (IdentityRule::Token, "token"),
     ] {
         assert_eq!(serde_json::to_value(rule).unwrap(), name);

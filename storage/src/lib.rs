@@ -11,6 +11,7 @@
 //! | signals of submissions, for seven days | [`signals::SignalWriter`], [`signals::SignalReader`] | a Kafka topic | SQLite |
 //! | exports | files in a directory: [`exports`] | same | same |
 //! | known submission ids | [`idempotency::Idempotency`] | Redis | in process |
+//! | one-time codes by e-mail | [`one_time_codes::OneTimeCodes`] | Redis | in process |
 //! | counters of rate limits | [`runtime::limits::SharedCounters`] | Redis | in process |
 
 pub mod cache;
@@ -25,6 +26,7 @@ pub mod jobs;
 pub mod limits;
 pub mod log;
 mod log_identity;
+pub mod one_time_codes;
 pub mod open_error;
 pub mod private_files;
 mod redis_connection;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use contract::log::{Owner, PARTITIONS, RunningSource, append, as_read, record};
 use contract::wait::{TEST_TIMEOUT, until};
-use contract::{build, cache, definitions, idempotency, jobs, limits, log, store};
+use contract::{build, cache, definitions, idempotency, jobs, limits, log, one_time_codes, store};
 use runtime::limits::LocalCounters;
 use rusqlite::Connection;
 use schemas::job::{self, JobId, JobTransitionError};
@@ -246,6 +246,63 @@ mod sqlite_control_topic {
         let reopened = SqliteControlTopic::open(&path).unwrap();
         assert_eq!(*reopened.subscribe_secret().borrow(), Some(fingerprint(1)));
         assert_eq!(reopened.record_secret(&fingerprint(2)).await, Ok(fingerprint(1)));
+    }
+}
+
+mod memory_one_time_codes {
+    use schemas::{CODE_LIFETIME, CodeHolder};
+    use storage::one_time_codes::IssueOutcome;
+    use storage::one_time_codes::memory::MemoryOneTimeCodes;
+
+    use super::*;
+
+    async fn fixture() -> one_time_codes::Fixture {
+        Arc::new(MemoryOneTimeCodes::default())
+    }
+
+    one_time_codes::one_time_codes_contract!(fixture());
+
+    #[tokio::test(start_paused = true)]
+    async fn a_code_expires() {
+        let codes = fixture().await;
+        let holder = one_time_codes::new_holder();
+        let code = one_time_codes::issue(&codes, &holder).await;
+        tokio::time::advance(CODE_LIFETIME - Duration::from_secs(1)).await;
+        assert_eq!(codes.redeem(&holder, &one_time_codes::new_hash()).await, Ok(false));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(codes.redeem(&holder, &code).await, Ok(false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_store_issues_nothing_until_a_code_has_expired() {
+        let codes: one_time_codes::Fixture = Arc::new(MemoryOneTimeCodes::new(2));
+        let holders = [one_time_codes::new_holder(), one_time_codes::new_holder()];
+        for holder in &holders {
+            one_time_codes::issue(&codes, holder).await;
+        }
+        let other = one_time_codes::new_holder();
+        assert!(codes.issue(&other, &one_time_codes::new_hash()).await.is_err());
+        // A code that is there can be replaced.
+        one_time_codes::issue(&codes, &holders[0]).await;
+        tokio::time::advance(CODE_LIFETIME + Duration::from_secs(1)).await;
+        one_time_codes::issue(&codes, &other).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_mailbox_gets_at_most_three_mails_in_ten_minutes_and_ten_in_a_day() {
+        let codes = fixture().await;
+        let mailbox = one_time_codes::new_hash();
+        let mut sent = Vec::new();
+        for minute in 0..24 * 60 {
+            let holder = CodeHolder { slot: one_time_codes::new_hash(), mailbox };
+            let issued = codes.issue(&holder, &one_time_codes::new_hash()).await;
+            if issued == Ok(IssueOutcome::Issued) {
+                sent.push(minute);
+            }
+            tokio::time::advance(Duration::from_secs(60)).await;
+        }
+        assert_eq!(sent.len(), 10, "{sent:?}");
+        assert!(sent.windows(4).all(|four| four[3] - four[0] >= 10), "{sent:?}");
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use contract::log::PARTITIONS;
-use contract::{build, cache, definitions, idempotency, jobs, limits, log, store};
+use contract::{build, cache, definitions, idempotency, jobs, limits, log, one_time_codes, store};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -31,6 +31,7 @@ use storage::log::kafka::{
     KafkaConfig, KafkaDeadLetterJournal, KafkaDeadLetterWriter, KafkaLogWriter, KafkaReader,
     KafkaSource,
 };
+use storage::one_time_codes::redis::RedisOneTimeCodes;
 use storage::store::scylla::{ScyllaConfig, ScyllaStore};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -284,6 +285,16 @@ mod kafka_definitions {
     }
 
     definitions::definitions_contract!(fixture());
+}
+
+mod redis_one_time_codes {
+    use super::*;
+
+    async fn fixture() -> one_time_codes::Fixture {
+        Arc::new(RedisOneTimeCodes::connect(&redis_config()).await)
+    }
+
+    one_time_codes::one_time_codes_contract!(fixture());
 }
 
 mod redis_limits {

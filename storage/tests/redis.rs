@@ -7,6 +7,10 @@
 #[allow(dead_code)]
 #[path = "contract/build.rs"]
 mod build;
+#[allow(dead_code, unused_macros, unused_imports)]
+#[path = "contract/one_time_codes.rs"]
+mod one_time_codes;
+mod redis_codes;
 mod redis_limits;
 mod redis_server;
 mod redis_sum;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use api::ApiConfig;
-use ingest::IngestConfig;
+use ingest::{EmailConfig, IngestConfig};
 use processor::ProcessorConfig;
 use runtime::admin::AdminConfig;
 use runtime::config::{ConfigArgs, ConfigFaults, KeyDoc, Settings, parse, reference, settings};
@@ -54,6 +54,8 @@ pub struct RunConfig {
     pub limits: LimitsConfig,
     /// Settings of persons' credentials.
     pub identity: IdentityConfig,
+    /// Settings of persons by e-mail.
+    pub email: EmailConfig,
     /// Settings of logging, the server and readiness.
     pub process: ProcessConfig,
 }
@@ -75,6 +77,7 @@ impl RunConfig {
         let admin = AdminConfig::read(&mut reader);
         let limits = LimitsConfig::read(&mut reader);
         let identity = IdentityConfig::read(&mut reader);
+        let email = EmailConfig::read(&mut reader);
         let process = ProcessConfig::read(&mut reader);
         let typed = || {
             let own = own?;
@@ -88,6 +91,7 @@ impl RunConfig {
                 admin: admin?,
                 limits: limits?,
                 identity: identity?,
+                email: email?,
                 process: process?,
             })
         };
@@ -112,6 +116,7 @@ pub fn configuration_reference() -> String {
         AdminConfig::KEYS,
         LimitsConfig::KEYS,
         IdentityConfig::KEYS,
+        EmailConfig::KEYS,
         HttpConfig::KEYS,
         HealthConfig::KEYS,
         TelemetryConfig::KEYS,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use api::ApiDeps;
 use axum::Router;
 use identity::{Authorizer, AuthorizerError};
-use ingest::IngestDeps;
+use ingest::{EmailError, IngestDeps};
 use processor::{Processor, ProcessorDeps, RegistryUnreadable, StartError, first_registry};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::console;
@@ -59,6 +59,9 @@ pub enum RunError {
     /// Authorizer cannot start.
     #[error(transparent)]
     Authorizer(#[from] AuthorizerError),
+    /// Signing in by e-mail cannot start.
+    #[error(transparent)]
+    Email(#[from] EmailError),
     /// A metric was registered twice, which is a bug.
     #[error("metrics: {0}")]
     Metrics(#[from] MetricsError),
@@ -89,7 +92,7 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
         tokio::spawn(admin.clone().reload_tokens_file(stop.clone()));
         // First: a secret is created only where there is no data.
         let hasher = config.storage.hasher()?;
-        let backends = Backends::open(config, hasher, admin, metrics).await?;
+        let backends = Backends::open(config, hasher, admin, metrics, stop).await?;
         tokio::spawn(backends.ingest.authorizer.clone().refresh_keys(stop.clone()));
         backends.start_services(config, metrics, health, stop, stop_processor.clone()).await
     };
@@ -142,6 +145,7 @@ impl Backends {
         hasher: PersonKeyHasher,
         admin: AdminGuard,
         metrics: &Metrics,
+        stop: &CancellationToken,
     ) -> Result<Self, RunError> {
         let storage = &config.storage;
         storage.ensure_control_topic().await?;
@@ -154,6 +158,8 @@ impl Backends {
         let authenticator = authorizer.authenticator().clone();
         let counters = storage.open_limit_counters().await;
         let limits = RequestLimits::new(&config.limits, authenticator, counters, metrics)?;
+        let codes = storage.open_one_time_codes().await;
+        let email = ingest::email_sign_in(&config.email, &hasher, codes, metrics, stop.clone())?;
         let store = storage.open_store().await?;
         let first_log = storage.first_log();
         let registry =
@@ -169,6 +175,7 @@ impl Backends {
                 admin,
                 limits,
                 authorizer,
+                email,
             },
             log,
             store,
@@ -226,6 +233,10 @@ impl Backends {
             metrics,
             stop.clone(),
         )?);
+        if ingest.email.is_none() {
+            let definitions = Arc::clone(&definitions);
+            tokio::spawn(ingest::report_budgets_without_email(definitions, stop.clone()));
+        }
         tokio::spawn(ingest::define_default_budgets(definitions, stop.clone()));
         let writes = ingest::routes(&config.ingest, ingest, metrics)?;
         Ok((processor, writes.merge(reads)))

@@ -94,7 +94,7 @@ pub(super) async fn of_budget(
     tag = "submissions",
     operation_id = "getOwnAllocation",
     summary = "Read the caller's allocation",
-    description = "Under the identity rules `anonymous`, `code` and `token`; otherwise that of the person named `me`.",
+    description = "Under the identity rules `anonymous`, `code`, `email` and `token`; otherwise that of the person named `me`.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
         AtLeast,

@@ -78,6 +78,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
                 ("optional", IdentityRule::Optional),
                 ("anonymous", IdentityRule::Anonymous),
                 ("code", IdentityRule::Code),
+                ("email", IdentityRule::Email),
                 ("token", IdentityRule::Token),
             ],
         ),

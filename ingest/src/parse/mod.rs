@@ -16,7 +16,7 @@ pub(crate) use batch::{MAX_ITEMS, ParsedBatch, json_array, ndjson};
 pub(crate) use definition::definition;
 pub(crate) use form::{form, submission_id};
 pub use percentage::{PercentageFault, parse_basis_points};
-pub(crate) use session::session_code;
+pub(crate) use session::{EmailSessionRequest, email_session, session_code};
 pub(crate) use submission::{ParsedSubmission, own_submission, submission};
 
 #[cfg(test)]

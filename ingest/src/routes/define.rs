@@ -56,10 +56,10 @@ pub(super) async fn define(
         Problem::new(ProblemKind::Malformed).detail(format!("the budget id in the path {fault}"))
     })?;
     let mut definition = parse::definition(id, &body)?;
-    if !service.authorizer.supports(definition.identity) {
+    if let Err(setting) = service.require_support(definition.identity) {
         return Err(Problem::new(ProblemKind::InvalidBudget)
-            .detail("the service knows no identity provider")
-            .fault("/identity", "`token` needs the setting `identity.token_issuer`"));
+            .detail(format!("the service has no `{setting}`, so that it could not know the persons of the budget"))
+            .fault("/identity", format!("needs the setting `{setting}`")));
     }
     // An existing budget keeps its own.
     let salt = random_256_bits().map_err(|_| Problem::new(ProblemKind::Internal))?;

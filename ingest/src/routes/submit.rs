@@ -60,7 +60,7 @@ pub(super) async fn submit(
     tag = "submissions",
     operation_id = "submitOwn",
     summary = "Set the caller's allocation",
-    description = "Under the identity rules `anonymous`, `code` and `token`.",
+    description = "Under the identity rules `anonymous`, `code`, `email` and `token`.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
         IdempotencyKey,

@@ -83,7 +83,7 @@ pub(super) async fn withdraw_person_named_batch(
     tag = "submissions",
     operation_id = "withdrawOwn",
     summary = "Withdraw the caller's allocation",
-    description = "Under the identity rules `anonymous`, `code` and `token`; otherwise that of the person named `me`.",
+    description = "Under the identity rules `anonymous`, `code`, `email` and `token`; otherwise that of the person named `me`.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
         IdempotencyKey,

@@ -1,10 +1,13 @@
 //! Who may submit, and for whom: anonymous persons, sessions, personal codes, tokens, services.
 #![allow(clippy::unwrap_used)]
 
+mod email;
 #[path = "../../../runtime/src/principal/tests/tokens.rs"]
 mod provider;
 mod revocation;
 mod service;
+#[path = "../support/smtp_server.rs"]
+mod smtp_server;
 #[path = "../support/mod.rs"]
 mod support;
 

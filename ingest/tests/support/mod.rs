@@ -1,6 +1,7 @@
 //! The ingest router on in-memory fakes that fail on demand. Its client calls it without a socket.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
 
+mod codes;
 mod definitions;
 mod idempotency;
 mod log;
@@ -18,7 +19,7 @@ use axum::extract::ConnectInfo;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use identity::Authorizer;
-use ingest::{IngestConfig, IngestDeps};
+use ingest::{EmailConfig, IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::Settings;
 use runtime::health::Health;
@@ -32,8 +33,10 @@ use schemas::{
 };
 use storage::log::NewRecord;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+pub use codes::FakeCodes;
 pub use definitions::FakeDefinitions;
 pub use idempotency::FakeIdempotency;
 pub use log::{FakeLog, LogMode};
@@ -56,6 +59,7 @@ pub struct Harness {
     pub definitions: Arc<FakeDefinitions>,
     pub idempotency: Arc<FakeIdempotency>,
     pub signals: Arc<FakeSignals>,
+    pub codes: Arc<FakeCodes>,
     pub metrics: Metrics,
     pub authorizer: Authorizer,
     pub revoked: watch::Sender<RevokedCodes>,
@@ -88,6 +92,7 @@ impl Harness {
         let (admin, limits) =
             (AdminConfig::read(&mut reader), LimitsConfig::read(&mut reader).unwrap());
         let identity = IdentityConfig::read(&mut reader);
+        let email = EmailConfig::read(&mut reader).unwrap();
         let (admin, identity) = reader.finish(admin.zip(identity)).unwrap();
         let admin = AdminGuard::new(&admin, &metrics).unwrap();
         let revoked = watch::Sender::new(RevokedCodes::none());
@@ -98,6 +103,10 @@ impl Harness {
         let limits =
             RequestLimits::new(&limits, authorizer.authenticator().clone(), counters, &metrics)
                 .unwrap();
+        let codes = Arc::new(FakeCodes::default());
+        let stop = CancellationToken::new();
+        let email =
+            ingest::email_sign_in(&email, &hasher(), codes.clone(), &metrics, stop).unwrap();
         let deps = IngestDeps {
             log: log.clone(),
             definitions: definitions.clone(),
@@ -107,11 +116,12 @@ impl Harness {
             admin,
             limits,
             authorizer: authorizer.clone(),
+            email,
         };
         let routes = ingest::routes(&config, deps, &metrics).unwrap();
         let http = HttpConfig::default();
         let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
-        Self { log, definitions, idempotency, signals, metrics, authorizer, revoked, router }
+        Self { log, definitions, idempotency, signals, codes, metrics, authorizer, revoked, router }
     }
 
     /// Changes the default budget.

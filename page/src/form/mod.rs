@@ -56,23 +56,27 @@ pub struct FormRequest {
     /// `withdrawn`: the receipt of a withdrawal.
     pub withdrawn: Option<String>,
     /// `code`: a personal code.
-    pub code: Option<TypedCode>,
+    pub code: Option<TypedSecret>,
+    /// `email`: an address that a one-time code is sent to.
+    pub email: Option<TypedSecret>,
+    /// `otp`: a one-time code.
+    pub otp: Option<TypedSecret>,
 }
 
-/// A personal code as it was typed. `Debug` hides it.
+/// A code or an address as it was typed. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct TypedCode(String);
+pub struct TypedSecret(String);
 
-impl TypedCode {
-    /// The code in clear text.
+impl TypedSecret {
+    /// The text.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 }
 
-impl std::fmt::Debug for TypedCode {
+impl std::fmt::Debug for TypedSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("TypedCode(hidden)")
+        f.write_str("TypedSecret(hidden)")
     }
 }
 
@@ -96,10 +100,11 @@ impl FormRequest {
                 "fault" => form.fault = form.fault.or(Some(value)),
                 "receipt" => form.receipt = form.receipt.or(Some(value)),
                 "withdrawn" => form.withdrawn = form.withdrawn.or(Some(value)),
-                // An empty field is no code.
-                "code" if !value.trim().is_empty() => {
-                    form.code = form.code.or(Some(TypedCode(value)));
-                }
+                // An empty field is none.
+                "code" | "email" | "otp" if value.trim().is_empty() => {}
+                "code" => form.code = form.code.or(Some(TypedSecret(value))),
+                "email" => form.email = form.email.or(Some(TypedSecret(value))),
+                "otp" => form.otp = form.otp.or(Some(TypedSecret(value))),
                 _ => {}
             }
         }

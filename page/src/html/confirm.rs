@@ -1,11 +1,14 @@
 //! The page on which a person without a script sends the allocation.
 
 use maud::{Markup, html};
-use schemas::SubmissionId;
+use schemas::{IdentityRule, SubmissionId};
 
 use super::budget::{heading, hidden_fields};
 use super::document::{Document, link};
 use super::rows::{percent, swatch};
+use super::sign_in::{
+    CodeField, EMAIL_FAULT, OTP_FAULT, SignIn, code_field, email_forms, sign_out,
+};
 use crate::form::{self, FormValues};
 use crate::texts::Texts;
 use crate::view::BudgetView;
@@ -25,8 +28,8 @@ pub struct ConfirmPage<'a> {
     pub submission_id: SubmissionId,
     /// The slug of the problem with which sending failed.
     pub fault: Option<&'a str>,
-    /// The field for a personal code, where the budget has codes.
-    pub code: Option<CodeField>,
+    /// What the person needs in order to send, where a cookie of the browser does not suffice.
+    pub sign_in: Option<SignIn<'a>>,
 }
 
 /// Renders the confirmation page.
@@ -49,73 +52,67 @@ pub fn confirm_page(page: &ConfirmPage<'_>) -> String {
     let change = format!("{}&do=check&{query}", link(&path, texts.language()));
     document.render(&html! {
         (heading(budget, texts))
-        @if let Some(fault) = page.fault {
-            div id="fault-summary" class="fault-summary" tabindex="-1" {
-                div role="alert" { p { (fault_text(fault, texts)) } }
+        (fault_summary(page.fault, budget.identity, texts))
+        @if let Some(SignIn::Email { address }) = page.sign_in {
+            section id="confirm" {
+                (answer(page))
+                p { a href=(change) { (texts.text("change_values")) } }
+                (email_forms(&path, address, page.fault, &hidden(page), texts))
+            }
+        } @else {
+            form id="confirm" method="post" action={ (path) "/submit" } {
+                (answer(page))
+                (hidden(page))
+                @if let Some(SignIn::Code(field)) = page.sign_in { (code_field(field, texts)) }
+                button class="send" { (texts.text("send")) }
+                " "
+                a href=(change) { (texts.text("change_values")) }
+                p class="note" { (texts.text("confirm_note")) }
             }
         }
-        form id="confirm" method="post" action={ (path) "/submit" } {
-            h2 { (texts.text("confirm")) }
-            ul class="shares" {
-                @for (category, value) in budget.categories.iter().zip(page.values.typed()) {
-                    @if !value.is_empty() {
-                        li { (swatch(category)) (category.name) ": " (percent(value, texts)) }
-                    }
-                }
-            }
-            input type="hidden" name="lang" value=(texts.language().tag());
-            input type="hidden" name="submission_id" value=(page.submission_id);
-            (hidden_fields(page.fields))
-            @if let Some(field) = page.code { (code_field(field, texts)) }
-            button class="send" { (texts.text("send")) }
-            " "
-            a href=(change) { (texts.text("change_values")) }
-            p class="note" { (texts.text("confirm_note")) }
+        @if let Some(SignIn::EmailSession | SignIn::Code(CodeField::Optional)) = page.sign_in {
+            (sign_out(&path, texts))
         }
-        @if page.code == Some(CodeField::Optional) { (sign_out(&path, texts)) }
     })
 }
 
-/// Whether a personal code has to be entered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CodeField {
-    /// Nobody has a session.
-    Required,
-    /// The browser has somebody's session, and the next person at it has a code of their own.
-    Optional,
-}
-
-/// Renders the field for a personal code. The code is in no address and no page.
-pub(super) fn code_field(field: CodeField, texts: &Texts) -> Markup {
-    let label = match field {
-        CodeField::Required => texts.text("code_label"),
-        CodeField::Optional => texts.text("code_of_another"),
-    };
+fn answer(page: &ConfirmPage<'_>) -> Markup {
+    let ConfirmPage { texts, budget, .. } = page;
     html! {
-        p {
-            label for="code" { (label) }
-            " "
-            input id="code" name="code" required[field == CodeField::Required] maxlength="32" size="20" autocomplete="off" autocapitalize="characters"
-                spellcheck="false" dir="ltr" aria-describedby="code-hint";
-            span id="code-hint" class="hint" { (texts.text("code_hint")) }
+        h2 { (texts.text("confirm")) }
+        ul class="shares" {
+            @for (category, value) in budget.categories.iter().zip(page.values.typed()) {
+                @if !value.is_empty() {
+                    li { (swatch(category)) (category.name) ": " (percent(value, texts)) }
+                }
+            }
         }
     }
 }
 
-/// Renders the button that ends the browser's session.
-pub(super) fn sign_out(path: &str, texts: &Texts) -> Markup {
+fn hidden(page: &ConfirmPage<'_>) -> Markup {
     html! {
-        form class="sign-out" method="post" action={ (path) "/session/end" } {
-            input type="hidden" name="lang" value=(texts.language().tag());
-            p { (texts.text("not_you")) " " button { (texts.text("sign_out")) } }
+        input type="hidden" name="lang" value=(page.texts.language().tag());
+        input type="hidden" name="submission_id" value=(page.submission_id);
+        (hidden_fields(page.fields))
+    }
+}
+
+/// Renders why sending failed, and whether trying again helps. A fault of a field stands beside it instead.
+pub(super) fn fault_summary(slug: Option<&str>, identity: IdentityRule, texts: &Texts) -> Markup {
+    let slug = slug.filter(|slug| ![EMAIL_FAULT, OTP_FAULT].contains(slug));
+    let Some(slug) = slug else { return html! {} };
+    html! {
+        div id="fault-summary" class="fault-summary" tabindex="-1" {
+            div role="alert" { p { (fault_text(slug, identity, texts)) } }
         }
     }
 }
 
-/// Says why sending failed, and whether trying again helps.
-pub(super) fn fault_text(slug: &str, texts: &Texts) -> Markup {
-    let text = match slug {
+fn fault_text<'t>(slug: &str, identity: IdentityRule, texts: &'t Texts) -> &'t str {
+    match slug {
         "forbidden" => texts.text("problem_cookies"),
+        "unauthorized" if identity == IdentityRule::Email => texts.text("problem_email"),
         "unauthorized" => texts.text("problem_code"),
         "budget-closed" => texts.text("problem_closed"),
         "in-flight" => texts.text("problem_in_flight"),
@@ -123,6 +120,5 @@ pub(super) fn fault_text(slug: &str, texts: &Texts) -> Markup {
         "key-reused" => texts.text("problem_key_reused"),
         "unavailable" => texts.text("problem_unavailable"),
         _ => texts.text("problem_unknown"),
-    };
-    html! { (text) }
+    }
 }

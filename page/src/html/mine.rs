@@ -4,10 +4,11 @@ use maud::{Markup, html};
 use schemas::{Openness, SubmissionId};
 
 use super::budget::heading;
-use super::confirm::{CodeField, code_field, fault_text, sign_out};
+use super::confirm::fault_summary;
 use super::document::{Document, link};
 use super::results::results;
 use super::rows::percent;
+use super::sign_in::{CodeField, code_field, email_forms, sign_out};
 use crate::form::{self, FormValues};
 use crate::texts::Texts;
 use crate::view::{BudgetView, Results};
@@ -25,7 +26,7 @@ pub struct MinePage<'a> {
     pub state: MineState,
     /// The id that makes withdrawing twice one withdrawal.
     pub submission_id: SubmissionId,
-    /// Whether the browser has the session of a personal code, which can be ended.
+    /// Whether the browser has a session, which can be ended.
     pub has_session: bool,
     /// The slug of the problem with which a withdrawal failed.
     pub fault: Option<&'a str>,
@@ -42,6 +43,11 @@ pub enum MineState {
     AsksCode,
     /// The budget's persons are forgotten.
     Forgotten,
+    /// The person has to sign in with a one-time code first.
+    AsksEmail {
+        /// The address for which a code was asked.
+        address: Option<String>,
+    },
     /// Nothing of the person is counted.
     NotCounted,
     /// The withdrawal with this receipt is counted.
@@ -89,11 +95,7 @@ pub fn mine_page(page: &MinePage<'_>) -> String {
     };
     document.render(&html! {
         (heading(budget, texts))
-        @if let Some(fault) = page.fault {
-            div id="fault-summary" class="fault-summary" tabindex="-1" {
-                div role="alert" { p { (fault_text(fault, texts)) } }
-            }
-        }
+        (fault_summary(page.fault, budget.identity, texts))
         section id="receipt" class="receipt" {
             h2 { (texts.text("my_answer")) }
             (progress(page))
@@ -117,6 +119,10 @@ fn progress(page: &MinePage<'_>) -> Markup {
         MineState::Nobody => return html! { p { (texts.text("mine_nobody")) } },
         MineState::AsksCode => return code_form(page),
         MineState::Forgotten => return html! { p { (texts.text("mine_forgotten")) } },
+        MineState::AsksEmail { address } => {
+            let hidden = html! { input type="hidden" name="lang" value=(texts.language().tag()); };
+            return email_forms(&budget.path(), address.as_deref(), page.fault, &hidden, texts);
+        }
         MineState::NotCounted => return html! { p { (texts.text("mine_not_counted")) } },
         MineState::Withdrawn { receipt } => (receipt, texts.text("mine_withdrawn")),
         MineState::Counted(own) => (&own.receipt, texts.text("mine_counted")),

@@ -124,7 +124,7 @@ pub(super) fn page_data(budget: &BudgetView, results: &Results, texts: &Texts) -
         },
         state: budget.state(),
         sends: match budget.identity {
-            IdentityRule::Code => "form",
+            IdentityRule::Code | IdentityRule::Email => "form",
             IdentityRule::Token => "token",
             IdentityRule::Unrecognized => "elsewhere",
             _ => "script",

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use jiff::Timestamp;
-use schemas::{Budget, SubmissionId, default_budgets};
+use schemas::{Budget, IdentityRule, SubmissionId, default_budgets};
 use uuid::Uuid;
 
 use super::*;
@@ -102,12 +102,7 @@ fn pages(budget: &Budget, results: &Results, language: Language) -> Vec<String> 
         })
     };
     let fields = crate::form::fields(budget, &applied.values);
-    vec![
-        page(state(&FormValues::empty(budget), &[], None)),
-        page(state(&values, &faults, None)),
-        page(state(&applied.values, &[], Some(&applied))),
-        results_page(texts, &view, results, &over_time(), None),
-        results_page(texts, &view, results, &over_time(), Some("https://a.example")),
+    let confirm = |sign_in| {
         confirm_page(&ConfirmPage {
             texts,
             budget: &view,
@@ -115,13 +110,24 @@ fn pages(budget: &Budget, results: &Results, language: Language) -> Vec<String> 
             fields: &fields,
             submission_id,
             fault: Some("unavailable"),
-            code: Some(CodeField::Required),
-        }),
+            sign_in,
+        })
+    };
+    vec![
+        page(state(&FormValues::empty(budget), &[], None)),
+        page(state(&values, &faults, None)),
+        page(state(&applied.values, &[], Some(&applied))),
+        results_page(texts, &view, results, &over_time(), None),
+        results_page(texts, &view, results, &over_time(), Some("https://a.example")),
+        confirm(Some(SignIn::Code(CodeField::Required))),
+        confirm(Some(SignIn::Email { address: Some(HOSTILE) })),
         mine(own),
         mine(stored),
         mine(MineState::Nobody),
         mine(MineState::Forgotten),
         mine(MineState::AsksCode),
+        mine(MineState::AsksEmail { address: None }),
+        mine(MineState::AsksEmail { address: Some(HOSTILE.to_owned()) }),
         list_page(texts, std::slice::from_ref(&view)),
         not_found_page(texts, std::slice::from_ref(&view)),
         unavailable_page(texts, "/budgets/taxes", HOSTILE),
@@ -413,4 +419,30 @@ fn without_a_number_nobody_is_said_to_have_taken_part_only_if_each_change_is_sho
     assert_eq!(nobody(1, false), (true, false));
     assert_eq!(nobody(3, false), (false, true));
     assert!(!nobody(3, true).1);
+}
+
+#[test]
+fn the_fault_of_an_address_or_a_code_stands_beside_its_field_in_every_language() {
+    let budget = Budget { identity: IdentityRule::Email, ..default_budget() };
+    for language in Language::ALL {
+        let texts = Texts::of(language);
+        let view = BudgetView::new(&budget, language, now());
+        for (fault, sentence) in [("email", "fault_email"), ("otp", "fault_otp")] {
+            let page = mine_page(&MinePage {
+                texts,
+                budget: &view,
+                results: &Results::NotYet,
+                state: MineState::AsksEmail { address: Some("a@example.org".to_owned()) },
+                submission_id: SubmissionId(Uuid::nil()),
+                has_session: false,
+                fault: Some(fault),
+                query: "",
+            });
+            let error = format!("<p class=\"error\" id=\"e-{fault}\">{}</p>", texts.text(sentence));
+            assert!(page.contains(&error), "{language:?} {fault}: {page}");
+            assert!(page.contains(&format!("hint e-{fault}\" aria-invalid=\"true\"")), "{page}");
+            assert!(!page.contains("id=\"fault-summary\""), "{page}");
+            assert_eq!(page.matches("aria-invalid").count(), 1, "{page}");
+        }
+    }
 }

@@ -190,8 +190,8 @@ settings! {
 pub const KEYS: &[&[KeyDoc]] = &[StorageSettings::KEYS, ScyllaLogin::KEYS];
 
 /// Sections of the shared settings file that belong to single services.
-const SERVICE_SECTIONS: [&str; 8] =
-    ["ingest", "signals", "admin", "limits", "identity", "processor", "api", "allocator"];
+const SERVICE_SECTIONS: [&str; 9] =
+    ["ingest", "signals", "admin", "limits", "identity", "email", "processor", "api", "allocator"];
 
 /// The fault of a separate service configured with backends that only one process can open.
 const NEEDS_SHARED_BACKENDS: &str = "a separate service needs log.kind = kafka, store.kind = scylla and cache.kind = redis; \

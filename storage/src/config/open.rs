@@ -34,6 +34,9 @@ use crate::log::{
     DeadLetterJournal, DeadLetterWriter, LogReader, LogReaderOpener, LogSource, LogTail, LogWriter,
     PolledTail,
 };
+use crate::one_time_codes::OneTimeCodes;
+use crate::one_time_codes::memory::MemoryOneTimeCodes;
+use crate::one_time_codes::redis::RedisOneTimeCodes;
 use crate::open_error::OpenError;
 use crate::private_files;
 use crate::secret::open_secret;
@@ -309,6 +312,14 @@ impl StorageConfig {
         match self.cache {
             CacheKind::Redis => Arc::new(RedisCounters::connect(&self.limits_redis).await),
             CacheKind::Memory => Arc::new(LocalCounters::default()),
+        }
+    }
+
+    /// Opens the store of one-time codes, which may be unreachable.
+    pub async fn open_one_time_codes(&self) -> Arc<dyn OneTimeCodes> {
+        match self.cache {
+            CacheKind::Redis => Arc::new(RedisOneTimeCodes::connect(&self.limits_redis).await),
+            CacheKind::Memory => Arc::new(MemoryOneTimeCodes::default()),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod limits;
 pub mod log;
+pub mod one_time_codes;
 pub mod store;
 pub mod wait;
 

@@ -7,8 +7,9 @@ use axum::response::Response;
 use http::header::SET_COOKIE;
 use http::{HeaderValue, StatusCode};
 use identity::cookie;
+use identity::email::EmailAddress;
 use page::form::{self, FormValues};
-use page::html::{CodeField, ConfirmPage, confirm_page};
+use page::html::{CodeField, ConfirmPage, SignIn, confirm_page};
 use page::view::BudgetView;
 use runtime::random::random_128_bits;
 use schemas::{Budget, IdentityRule, SubmissionId};
@@ -31,15 +32,21 @@ pub(super) async fn page(
     }
 }
 
-/// Shows an allocation to be sent, and makes the browser a person of the budget, or asks for a personal code. Faulty
+/// Shows an allocation to be sent, and makes the browser a person of the budget, or asks it to sign in. Faulty
 /// values go back to the form.
 fn confirm(api: &ApiState, budget: &Budget, request: &PageRequest) -> Response {
     let view = BudgetView::new(budget, request.language(), request.now);
     let is_known = request.person(&api.authorizer, budget).is_some();
-    let code = (budget.identity == IdentityRule::Code).then_some(match is_known {
-        true => CodeField::Optional,
-        false => CodeField::Required,
-    });
+    let address = request.email();
+    let sign_in = match (budget.identity, is_known) {
+        (IdentityRule::Code, true) => Some(SignIn::Code(CodeField::Optional)),
+        (IdentityRule::Code, false) => Some(SignIn::Code(CodeField::Required)),
+        (IdentityRule::Email, true) => Some(SignIn::EmailSession),
+        (IdentityRule::Email, false) => {
+            Some(SignIn::Email { address: address.as_ref().map(EmailAddress::reveal) })
+        }
+        _ => None,
+    };
     let lang = ("lang", request.language().tag());
     let values = FormValues::of(budget, &request.form);
     if !view.takes_answers() || request.form.fields.is_empty() {
@@ -57,9 +64,9 @@ fn confirm(api: &ApiState, budget: &Budget, request: &PageRequest) -> Response {
         values: &values,
         submission_id: request.form.submission_id().unwrap_or(SubmissionId(Uuid::new_v4())),
         fault: request.form.fault.as_deref(),
-        code,
+        sign_in,
     });
-    if is_known || code.is_some() {
+    if is_known || sign_in.is_some() {
         return private_page(StatusCode::OK, html);
     }
     match person_cookies(budget, request) {

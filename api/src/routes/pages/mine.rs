@@ -59,6 +59,9 @@ async fn html(api: &ApiState, budget: &Budget, request: &PageRequest, parts: &Pa
         _ if budget.person_secret.forgotten_at().is_some() => Some(MineState::Forgotten),
         Some(person) => state(api, budget, &person, request, parts).await,
         None if budget.identity == IdentityRule::Code => Some(MineState::AsksCode),
+        None if budget.identity == IdentityRule::Email => Some(MineState::AsksEmail {
+            address: request.email().map(|address| address.reveal().to_owned()),
+        }),
         None => Some(MineState::Nobody),
     };
     let Some(state) = state else { return lookup::not_now(request) };

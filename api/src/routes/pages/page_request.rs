@@ -3,7 +3,8 @@
 use http::header::ACCEPT_LANGUAGE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName};
-use identity::Authorizer;
+use identity::email::EmailAddress;
+use identity::{Authorizer, cookie};
 use jiff::Timestamp;
 use page::form::FormRequest;
 use page::language::Language;
@@ -55,6 +56,11 @@ impl PageRequest {
     /// Whether the browser has the session of a person in a budget.
     pub fn has_session(&self, authorizer: &Authorizer, budget: &Budget) -> bool {
         authorizer.has_session(budget, &self.presented)
+    }
+
+    /// Returns the address for which the browser has asked a one-time code.
+    pub fn email(&self) -> Option<EmailAddress> {
+        cookie::email(self.presented.cookies())
     }
 
     /// Returns the person of the request in a budget.

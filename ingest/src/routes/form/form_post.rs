@@ -71,6 +71,9 @@ impl FormPost {
             IdentityRule::Code => {
                 credentials_required("this budget needs a personal code; nothing was accepted")
             }
+            IdentityRule::Email => credentials_required(
+                "this budget needs the session of an e-mail address; nothing was accepted",
+            ),
             IdentityRule::Token => credentials_required(
                 "this budget needs the token of its identity provider; nothing was accepted",
             ),

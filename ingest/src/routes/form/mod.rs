@@ -1,9 +1,10 @@
 //! The forms of the pages: the same submissions and withdrawals as under `/v1`, urlencoded, by the person of a cookie
-//! or of a personal code.
+//! or of a code.
 //!
 //! A browser without a script gets `303` to a page, which `api` renders; a script, which accepts JSON, gets the answers
 //! and problems of `/v1`. Posts from pages of other sites are refused.
 
+mod email_session;
 mod form_post;
 mod form_response;
 mod person;

@@ -25,7 +25,8 @@ pub(super) async fn make_person(
     require_same_origin(&headers)?;
     let budget = service.budget(&budget)?;
     let mut response = (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response();
-    let has_cookie_persons = !matches!(budget.identity, IdentityRule::Code | IdentityRule::Token);
+    let has_cookie_persons =
+        !matches!(budget.identity, IdentityRule::Code | IdentityRule::Email | IdentityRule::Token);
     if has_cookie_persons && cookie::person(presented.cookies()).is_none() {
         let random = random_128_bits().map_err(|_| Problem::new(ProblemKind::Internal))?;
         let (id, secure) = (cookie::new_person(random), cookie::is_https(&headers));

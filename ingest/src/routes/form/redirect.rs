@@ -39,6 +39,25 @@ pub(super) fn to_own_page(budget: &BudgetId, form: &FormRequest) -> Response {
     }
 }
 
+/// Goes back to the page that asks for an address or a one-time code, with the values of an answer if it has them.
+/// `fault` says what is wrong, if anything is. The page has neither address nor code in its own address.
+pub(super) fn to_sign_in(budget: &Budget, form: &FormRequest, fault: Option<&str>) -> Response {
+    let fields = own_fields(Some(budget), form);
+    let submission_id = form.submission_id().map(|id| id.to_string());
+    let mut others: Vec<(&str, &str)> = fault.map(|fault| ("fault", fault)).into_iter().collect();
+    others.extend(submission_id.as_deref().map(|id| ("submission_id", id)));
+    let page = if fields.is_empty() { "mine" } else { "confirm" };
+    let query = form::query(&fields, &with_language(form, &others));
+    see_other(&format!("/budgets/{}/{page}?{query}", budget.id))
+}
+
+/// Returns the fields of the budget's own categories, so that an address stays short.
+fn own_fields(budget: Option<&Budget>, form: &FormRequest) -> Vec<(String, String)> {
+    let is_field =
+        |category: &str| budget.is_some_and(|budget| budget.category_index(category).is_some());
+    form.fields.iter().filter(|(category, _)| is_field(category)).cloned().collect()
+}
+
 /// Goes to a page of the budget that says why the form was refused, and keeps what was typed.
 ///
 /// Faults of the values are shown by the form, everything else by the page that posted it, `retry`, with the same
@@ -50,11 +69,7 @@ pub(super) fn back(
     retry: &str,
     problem: &Problem,
 ) -> Response {
-    // Only the budget's own fields, so that the address stays short.
-    let is_field =
-        |category: &str| budget.is_some_and(|budget| budget.category_index(category).is_some());
-    let fields: Vec<(String, String)> =
-        form.fields.iter().filter(|(category, _)| is_field(category)).cloned().collect();
+    let fields = own_fields(budget, form);
     match problem.kind() {
         ProblemKind::NotFound => see_other(&format!("/budgets/{id}")),
         ProblemKind::InvalidAllocation | ProblemKind::Malformed if !fields.is_empty() => {

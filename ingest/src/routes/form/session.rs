@@ -1,4 +1,5 @@
-//! `POST /budgets/{budget}/session` opens a session with a personal code, for the person's own page;
+//! `POST /budgets/{budget}/session` opens a session with a personal code, for the person's own page, or with a one-time
+//! code (`email_session`);
 //! `POST /budgets/{budget}/session/end` ends that of the browser.
 
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use runtime::principal::PresentedCredentials;
 use runtime::problem::Problem;
-use schemas::BudgetId;
+use schemas::{BudgetId, IdentityRule};
 
+use super::email_session;
 use super::form_post::FormPost;
 use super::redirect::{back, to_own_page};
 use crate::problems;
@@ -27,6 +29,9 @@ pub(super) async fn open(
     let id = BudgetId::parse(&budget).map_err(|_| problems::budget_not_found())?;
     let post = FormPost::read(&headers, presented, &body)?;
     let budget = service.budget(id.as_str())?;
+    if budget.identity == IdentityRule::Email {
+        return email_session::open(&service, &budget, &post, &headers).await;
+    }
     let code = post.form.code.as_ref().map_or("", |code| code.reveal());
     let opened = service.authorizer.open_session(&budget, Some(code), &post.presented, &headers);
     match opened {

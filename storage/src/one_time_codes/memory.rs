@@ -1,0 +1,120 @@
+//! One-time codes in the memory of a single process, bounded in number. A restart loses them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use runtime::limits::{
+    Algorithm, Charge, ClientClass, LocalCounters, OutageMode, PersonHash, Policy, Quota, Scope,
+    SubjectKey, Unit, is_within_all,
+};
+use schemas::{CODE_LIFETIME, CodeHolder, KeyedHash, MAIL_LIMITS, MAX_CODE_TRIES};
+use subtle::ConstantTimeEq;
+use tokio::time::Instant;
+
+use super::{CodesUnavailable, IssueOutcome, OneTimeCodes};
+
+/// Default maximum number of codes at a time, about 150 bytes each.
+const MAX_CODES: usize = 100_000;
+
+/// One-time codes in memory.
+pub struct MemoryOneTimeCodes {
+    codes: Mutex<HashMap<KeyedHash, StoredCode>>,
+    max_codes: usize,
+    mails: LocalCounters,
+    mail_policies: Vec<Arc<Policy>>,
+}
+
+#[derive(Clone, Copy)]
+struct StoredCode {
+    code: KeyedHash,
+    tries_left: u32,
+    expires_at: Instant,
+}
+
+impl Default for MemoryOneTimeCodes {
+    fn default() -> Self {
+        Self::new(MAX_CODES)
+    }
+}
+
+impl MemoryOneTimeCodes {
+    /// Creates a store of at most so many codes. When it is full, no code is issued until one has expired.
+    pub fn new(max_codes: usize) -> Self {
+        let policies = MAIL_LIMITS.iter().map(|limit| {
+            let window_ms = u64::try_from(limit.window.as_millis()).unwrap_or(u64::MAX);
+            Arc::new(Policy {
+                name: format!("mails-{window_ms}").into(),
+                scope: Scope::Person,
+                quota: Quota::per_window(Algorithm::SlidingWindow, limit.mails, window_ms),
+                endpoints: Vec::new(),
+                clients: ClientClass::Public,
+                unit: Unit::Requests,
+                outage: OutageMode::Refuse,
+            })
+        });
+        Self {
+            codes: Mutex::default(),
+            max_codes,
+            mails: LocalCounters::default(),
+            mail_policies: policies.collect(),
+        }
+    }
+
+    /// Counts a mail, if the mailbox may get another one.
+    fn count_mail(&self, mailbox: &KeyedHash) -> bool {
+        let mut person = [0; 16];
+        person.iter_mut().zip(mailbox.as_bytes()).for_each(|(to, from)| *to = *from);
+        let subject = SubjectKey::Person(PersonHash::from_bytes(person));
+        let charge = |policy: &Arc<Policy>| Charge::new(Arc::clone(policy), subject.clone(), 1);
+        let charges: Vec<Charge> = self.mail_policies.iter().map(charge).collect();
+        is_within_all(&self.mails.charge(&charges))
+    }
+}
+
+#[async_trait]
+impl OneTimeCodes for MemoryOneTimeCodes {
+    async fn issue(
+        &self,
+        holder: &CodeHolder,
+        code: &KeyedHash,
+    ) -> Result<IssueOutcome, CodesUnavailable> {
+        let now = Instant::now();
+        let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        if codes.len() >= self.max_codes && !codes.contains_key(&holder.slot) {
+            codes.retain(|_, stored| stored.expires_at > now);
+            if codes.len() >= self.max_codes {
+                return Err(CodesUnavailable(format!("{} codes are stored", self.max_codes)));
+            }
+        }
+        if !self.count_mail(&holder.mailbox) {
+            return Ok(IssueOutcome::Throttled);
+        }
+        let expires_at = now + CODE_LIFETIME;
+        codes.insert(
+            holder.slot,
+            StoredCode { code: *code, tries_left: MAX_CODE_TRIES, expires_at },
+        );
+        Ok(IssueOutcome::Issued)
+    }
+
+    async fn redeem(
+        &self,
+        holder: &CodeHolder,
+        code: &KeyedHash,
+    ) -> Result<bool, CodesUnavailable> {
+        let now = Instant::now();
+        let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(stored) = codes.get_mut(&holder.slot).filter(|stored| stored.expires_at > now)
+        else {
+            codes.remove(&holder.slot);
+            return Ok(false);
+        };
+        let is_right = bool::from(stored.code.as_bytes().ct_eq(code.as_bytes()));
+        stored.tries_left = stored.tries_left.saturating_sub(1);
+        if is_right || stored.tries_left == 0 {
+            codes.remove(&holder.slot);
+        }
+        Ok(is_right)
+    }
+}
