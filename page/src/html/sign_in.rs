@@ -60,7 +60,7 @@ pub(super) fn email_forms(
 ) -> Markup {
     let ask = email_form(path, address, fault == Some(EMAIL_FAULT), hidden, texts);
     let Some(address) = address else { return ask };
-    let address = html! { bdi dir="ltr" { (address) } };
+    let address = html! { bdi { (address) } };
     let is_wrong = fault == Some(OTP_FAULT);
     html! {
         p class="notice" role="status" { (texts.markup("email_sent", &[("email", address)])) }
