@@ -5,6 +5,9 @@ use std::sync::Arc;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::PersonId;
 
+use crate::authorizer::EMAIL;
+use crate::email::EmailAddress;
+
 /// For whom a request may act in one budget.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PersonScope {
@@ -40,16 +43,14 @@ impl PersonScope {
     /// Returns the person whom a path names.
     ///
     /// # Errors
-    /// When the path names somebody else.
+    /// When the path names somebody else, or nobody whom the issuer can know.
     pub fn person_in_path(&self, named: PersonId) -> Result<PersonId, Problem> {
-        let subject = |issuer: &str| {
-            PersonId::of_issuer(issuer, named.reveal())
-                .map_err(|_| Problem::new(ProblemKind::Internal))
-        };
         match self {
             Self::Unproven => Ok(named),
-            Self::OnBehalf { issuer } => subject(issuer),
-            Self::Person { person, issuer, .. } if subject(issuer)? == *person => {
+            Self::OnBehalf { issuer } => subject(issuer, &named),
+            Self::Person { person, issuer }
+                if subject(issuer, &named).is_ok_and(|named| named == *person) =>
+            {
                 Ok(person.clone())
             }
             Self::Person { .. } => Err(Problem::new(ProblemKind::Forbidden)
@@ -88,4 +89,18 @@ impl PersonScope {
     pub fn is_person(&self) -> bool {
         matches!(self, Self::Person { .. })
     }
+}
+
+/// Returns the person whom an issuer knows by a name. A mailbox is the same person in every spelling.
+fn subject(issuer: &str, named: &PersonId) -> Result<PersonId, Problem> {
+    let known = match issuer {
+        EMAIL => {
+            let address = EmailAddress::parse(named.reveal()).map_err(|fault| {
+                Problem::new(ProblemKind::Malformed).detail(format!("the person {fault}"))
+            })?;
+            PersonId::of_issuer(issuer, address.reveal())
+        }
+        _ => PersonId::of_issuer(issuer, named.reveal()),
+    };
+    known.map_err(|_| Problem::new(ProblemKind::Internal))
 }

@@ -136,6 +136,47 @@ async fn where_codes_count_the_page_asks_for_one_and_with_a_session_for_that_of_
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_mailboxes_count_the_pages_ask_to_sign_in_and_a_session_reads_its_own_allocation() {
+    let (server, _dir) = server(IdentityRule::Email);
+    let (confirm, mine) = ("/budgets/town/confirm?c.health=100", "/budgets/town/mine");
+    let address = "zebra@example.org";
+    let asked = format!("allocator_email={address}");
+    for path in [confirm, mine] {
+        let page = server.get(path).await;
+        assert!(page.text.contains("name=\"email\"") && !page.text.contains("name=\"otp\""));
+        assert!(!page.text.contains("action=\"/budgets/town/submit\""), "{}", page.text);
+        let page = server.get_with(path, &[("cookie", &asked)]).await;
+        assert!(page.text.contains("name=\"otp\"") && page.text.contains(address), "{path}");
+        assert_eq!(page.header("cache-control"), "private, no-store", "{path}");
+        let forged = server.get_with(path, &[("cookie", "allocator_email=<b>@example.org")]).await;
+        assert!(!forged.text.contains("name=\"otp\""), "{path}");
+    }
+    assert!(server.get(confirm).await.text.contains("name=\"c.health\" value=\"100\""));
+    put(&server, "email", address);
+    put(&server, "email", "okapi@example.org");
+    let token = session(&server, "email", address, "town");
+    let headers = [("authorization", token.as_str())];
+    assert_eq!(status(&server, ME, &headers).await, 200);
+    let path = |name: &str| format!("/v1/budgets/town/submissions/{name}");
+    assert_eq!(status(&server, &path("Zebra+x@Example.org"), &headers).await, 200);
+    for other in ["okapi@example.org", "nobody@example.org", "nobody"] {
+        assert_eq!(status(&server, &path(other), &headers).await, 403, "{other}");
+    }
+    let submitter = format!("Bearer {SUBMITTER}");
+    let headers = [("authorization", submitter.as_str())];
+    assert_eq!(status(&server, &path("OKAPI@example.org"), &headers).await, 200);
+    assert_eq!(status(&server, &path("nobody"), &headers).await, 400);
+    let cookie = token.replace("Bearer ", "allocator_session=");
+    let cookie = [("cookie", cookie.as_str())];
+    let page = server.get_with(confirm, &cookie).await.text;
+    assert!(page.contains("action=\"/budgets/town/submit\"") && page.contains("session/end"));
+    assert!(!page.contains("name=\"email\"") && !page.contains(address), "{page}");
+    assert!(server.get_with(mine, &cookie).await.text.contains("Withdraw"));
+    let budget = server.get("/budgets/town").await;
+    assert!(budget.text.contains("\"sends\":\"form\""));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revoked_code_reads_nothing_and_its_page_asks_for_a_code() {
     let (server, _dir) = server(IdentityRule::Code);
     let serials = [1, 2].map(|number| Serial::new(number).unwrap().to_string());

@@ -1,7 +1,7 @@
 //! The settings of persons by e-mail.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use http::Uri;
@@ -83,12 +83,17 @@ fn read_password(
     url: &SmtpUrl,
     path: Option<PathBuf>,
 ) -> Option<Option<String>> {
-    let Some(path) = path else { return Some(None) };
     let key = EmailSettings::password_file.name;
-    if url.user().is_none() {
-        reader.fault(key, "needs a user in email.smtp_url".to_owned());
+    let message = match (&path, url.user()) {
+        (Some(_), None) => Some("needs a user in email.smtp_url"),
+        (None, Some(_)) if !url.has_password() => Some("required if email.smtp_url has a user"),
+        _ => None,
+    };
+    if let Some(message) = message {
+        reader.fault(key, message.to_owned());
         return None;
     }
+    let Some(path) = path else { return Some(None) };
     match std::fs::read_to_string(&path) {
         Ok(password) => Some(Some(password.trim_end().to_owned())),
         Err(error) => {
@@ -113,9 +118,16 @@ impl SmtpUrl {
 
     /// Returns the user, decoded.
     pub fn user(&self) -> Option<String> {
-        let (user_info, _) = self.text.split_once("://")?.1.rsplit_once('@')?;
-        let user = user_info.split(':').next().filter(|user| !user.is_empty())?;
+        let user = self.user_info()?.split(':').next().filter(|user| !user.is_empty())?;
         percent_decode_str(user).decode_utf8().ok().map(Into::into)
+    }
+
+    fn has_password(&self) -> bool {
+        self.user_info().is_some_and(|user_info| user_info.contains(':'))
+    }
+
+    fn user_info(&self) -> Option<&str> {
+        Some(self.text.split_once("://")?.1.rsplit_once('@')?.0)
     }
 }
 
@@ -135,15 +147,20 @@ fn smtp_url(text: &str) -> Result<Option<SmtpUrl>, String> {
             .to_owned()
     };
     let url: Uri = text.parse().map_err(|_| expected())?;
-    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let host = url.host().unwrap_or_default();
     let is_local =
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback());
     let has_tls = match (url.scheme_str(), url.query()) {
         (Some("smtps"), None) | (Some("smtp"), Some("tls=required")) => true,
         (Some("smtp"), None) => false,
         _ => return Err(expected()),
     };
-    if host.is_empty() || !(has_tls || is_local) || !matches!(url.path(), "" | "/") {
+    // `lettre` cannot connect to an IPv6 address in brackets.
+    if host.is_empty()
+        || host.starts_with('[')
+        || !(has_tls || is_local)
+        || !matches!(url.path(), "" | "/")
+    {
         return Err(expected());
     }
     Ok(Some(SmtpUrl { text: text.to_owned(), host: host.to_owned() }))
@@ -185,10 +202,11 @@ mod tests {
     fn a_server_outside_of_the_machine_needs_tls() {
         for (url, is_valid) in [
             ("smtps://relay.example", true),
-            ("smtps://me%40a.example@relay.example:465", true),
+            ("smtps://me%40a.example:word@relay.example:465", true),
+            ("smtps://me%40a.example@relay.example:465", false),
             ("smtp://relay.example:587?tls=required", true),
             ("smtp://127.0.0.1:1025", true),
-            ("smtp://[::1]:1025", true),
+            ("smtp://[::1]:1025", false),
             ("smtp://localhost", true),
             ("smtp://relay.example", false),
             ("smtp://relay.example?tls=opportunistic", false),

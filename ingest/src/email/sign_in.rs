@@ -90,6 +90,6 @@ impl EmailSignIn {
 }
 
 fn unavailable(error: &CodesUnavailable) -> Problem {
-    tracing::warn!(%error, "one-time codes unavailable");
+    tracing::debug!(%error, "one-time codes unavailable");
     problems::unavailable("one-time codes cannot be checked at the moment")
 }

@@ -58,7 +58,9 @@ pub(super) async fn define(
     let mut definition = parse::definition(id, &body)?;
     if let Err(setting) = service.require_support(definition.identity) {
         return Err(Problem::new(ProblemKind::InvalidBudget)
-            .detail(format!("the service has no `{setting}`, so that it could not know the persons of the budget"))
+            .detail(format!(
+                "the service has no `{setting}`, and could not know the budget's persons"
+            ))
             .fault("/identity", format!("needs the setting `{setting}`")));
     }
     // An existing budget keeps its own.

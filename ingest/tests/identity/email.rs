@@ -94,12 +94,17 @@ async fn a_code_from_the_mail_opens_one_session_of_the_mailboxs_person() {
     service.send(Method::PUT, ME, &authorization, ALLOCATION).await.accepted();
     service.send(Method::DELETE, ME, &authorization, "").await.accepted();
     let submitter = bearer(SUBMITTER);
-    let named = format!(r#"{{"person":"{ADDRESS}","allocation":{{"health":100}}}}"#);
+    let named = r#"{"person":"Zebra.Quokka+x@Example.org","allocation":{"health":100}}"#;
     let on_behalf = [("authorization", submitter.as_str())];
-    service.send(Method::POST, SUBMISSIONS, &on_behalf, &named).await.accepted();
+    service.send(Method::POST, SUBMISSIONS, &on_behalf, named).await.accepted();
+    let nobody = named.replace("Example.org", "localhost");
+    let response = service.send(Method::POST, SUBMISSIONS, &on_behalf, &nobody).await;
+    response.problem(400, "malformed");
     assert_eq!(service.persons(), vec![subject("email", ADDRESS); 3]);
-    let other = named.replace("zebra", "okapi");
+    let other = named.replace("Zebra", "okapi");
     let response = service.send(Method::POST, SUBMISSIONS, &authorization, &other).await;
+    response.problem(403, "forbidden");
+    let response = service.send(Method::POST, SUBMISSIONS, &authorization, &nobody).await;
     response.problem(403, "forbidden");
     service.send(Method::PUT, ME, &[], ALLOCATION).await.problem(401, "unauthorized");
 }
