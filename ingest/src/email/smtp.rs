@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lettre::address::AddressError;
 use lettre::message::Mailbox;
-use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
+use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue, MIME_VERSION_1_0};
 use lettre::transport::smtp::PoolConfig;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::extension::ClientId;
@@ -42,8 +42,8 @@ pub(super) enum SendFault {
     Later(u16),
     /// The server cannot be reached, or breaks off.
     Unreachable,
-    /// The mail cannot be written, which the types rule out.
-    Invalid,
+    /// The server lacks what the settings require, such as STARTTLS; or the mail cannot be written.
+    Unsendable,
 }
 
 impl SendFault {
@@ -54,7 +54,7 @@ impl SendFault {
 
     /// Whether other mails fail too.
     pub fn concerns_all(self) -> bool {
-        !matches!(self, Self::Recipient | Self::Later(450 | 451 | 452))
+        !matches!(self, Self::Recipient | Self::Later(450..=452))
     }
 
     /// Returns the reply code, for the log.
@@ -92,7 +92,7 @@ impl Mailer {
 
     /// Writes a mail. Headers are encoded, so that no text of a budget begins another one.
     pub fn write(&self, to: &EmailAddress, mail: CodeMail) -> Result<Message, SendFault> {
-        let invalid = |_: AddressError| SendFault::Invalid;
+        let invalid = |_: AddressError| SendFault::Unsendable;
         let to = Address::new(to.local_part(), to.domain()).map_err(invalid)?;
         let message_id = format!("<{}@{}>", Uuid::new_v4(), self.from.email.domain());
         Message::builder()
@@ -102,9 +102,10 @@ impl Mailer {
             .date_now()
             .message_id(Some(message_id))
             .header(AutoSubmitted)
+            .header(MIME_VERSION_1_0)
             .header(ContentType::TEXT_PLAIN)
             .body(mail.body)
-            .map_err(|_| SendFault::Invalid)
+            .map_err(|_| SendFault::Unsendable)
     }
 
     /// Tries to send a mail once.
@@ -124,7 +125,7 @@ fn fault(error: &lettre::transport::smtp::Error) -> SendFault {
         Some(550..=553 | 556) => SendFault::Recipient,
         Some(code @ 500..) => SendFault::Refused(code),
         Some(code) => SendFault::Later(code),
-        None if error.is_client() => SendFault::Invalid,
+        None if error.is_client() => SendFault::Unsendable,
         None => SendFault::Unreachable,
     }
 }
@@ -144,5 +145,25 @@ impl Header for AutoSubmitted {
 
     fn display(&self) -> HeaderValue {
         HeaderValue::new(Self::name(), "auto-generated".to_owned())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use runtime::config::Settings;
+
+    use super::*;
+    use crate::email::EmailConfig;
+
+    #[tokio::test]
+    async fn a_transport_with_tls_is_prepared_without_a_connection() {
+        for url in ["smtps://relay.invalid", "smtp://me:word@relay.invalid:587?tls=required"] {
+            let pairs = [("email.smtp_url", url), ("email.from", "a@town.example")];
+            let settings =
+                Settings::from_pairs(pairs.map(|(name, text)| (name.into(), text.into())));
+            let config = EmailConfig::read(&mut settings.reader()).unwrap();
+            assert!(Mailer::new(config.server.as_ref().unwrap()).is_ok(), "{url}");
+        }
     }
 }

@@ -22,8 +22,13 @@ struct Mailing {
 
 impl Mailing {
     async fn new(settings: &[(&str, &str)]) -> Self {
+        Self::with_query("", settings).await
+    }
+
+    /// Starts a service whose URL of the SMTP server has a query.
+    async fn with_query(query: &str, settings: &[(&str, &str)]) -> Self {
         let smtp = SmtpServer::start().await;
-        let url = smtp.url();
+        let url = smtp.url() + query;
         let own = [
             ("email.smtp_url", url.as_str()),
             ("email.from", "Town <noreply@town.example>"),
@@ -294,6 +299,15 @@ async fn a_mail_is_tried_again_after_a_passing_fault_and_not_after_a_final_one()
 }
 
 #[tokio::test]
+async fn a_server_without_tls_gets_no_address_where_tls_is_required() {
+    let mailing = Mailing::with_query("?tls=required", &[]).await;
+    assert_eq!(mailing.ask(ADDRESS).await.status.as_u16(), 202);
+    mailing.until_counted("refused", 1).await;
+    assert_eq!(mailing.smtp.attempts(), 0);
+    assert_eq!(mailing.metric("ingest_email_sending_fails"), 1);
+}
+
+#[tokio::test]
 async fn a_mail_is_in_the_clients_language_and_no_name_of_a_budget_adds_a_header() {
     let mailing = Mailing::new(&[]).await;
     mailing.service.harness.edit_budget(|budget| {
@@ -312,7 +326,12 @@ async fn a_mail_is_in_the_clients_language_and_no_name_of_a_budget_adds_a_header
         assert_eq!(mail.recipients, [format!("<{ADDRESS}>")]);
         let headers = mail.headers();
         assert!(!headers.lines().any(|line| line.starts_with("Bcc")), "{headers}");
-        for header in ["From: Town <noreply@town.example>", "Auto-Submitted: auto-generated"] {
+        for header in [
+            "From: Town <noreply@town.example>",
+            "Auto-Submitted: auto-generated",
+            "MIME-Version: 1.0",
+            "Content-Type: text/plain; charset=utf-8",
+        ] {
             assert!(headers.contains(header), "{headers}");
         }
         assert!(!mail.text.contains("http"), "{}", mail.text);
