@@ -1,5 +1,5 @@
 //! A small SMTP server (a subset of RFC 5321): keeps the mails that it gets, and refuses, delays or breaks off as told.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::expect_used, clippy::unwrap_used)]
 
 use std::collections::VecDeque;
 use std::io;
