@@ -68,6 +68,8 @@ pub enum IdentityLevel {
     Anonymous,
     /// A personal code.
     Code,
+    /// A one-time code by e-mail.
+    Email,
     /// The token of an identity provider.
     Token,
     /// A level that only a newer release knows.
@@ -76,8 +78,14 @@ pub enum IdentityLevel {
 
 impl IdentityLevel {
     /// All levels, from the weakest.
-    pub const ALL: [Self; 5] =
-        [Self::Unproven, Self::Anonymous, Self::Code, Self::Token, Self::Unrecognized];
+    pub const ALL: [Self; 6] = [
+        Self::Unproven,
+        Self::Anonymous,
+        Self::Code,
+        Self::Email,
+        Self::Token,
+        Self::Unrecognized,
+    ];
 
     /// Returns the level of submissions under a budget's rule.
     pub fn of_rule(rule: IdentityRule) -> Self {
@@ -85,6 +93,7 @@ impl IdentityLevel {
             IdentityRule::Required | IdentityRule::Optional => Self::Unproven,
             IdentityRule::Anonymous => Self::Anonymous,
             IdentityRule::Code => Self::Code,
+            IdentityRule::Email => Self::Email,
             IdentityRule::Token => Self::Token,
             IdentityRule::Unrecognized => Self::Unrecognized,
         }
@@ -96,6 +105,7 @@ impl IdentityLevel {
             Self::Unproven => "unproven",
             Self::Anonymous => "anonymous",
             Self::Code => "code",
+            Self::Email => "email",
             Self::Token => "token",
             Self::Unrecognized => "unrecognized",
         }
@@ -106,6 +116,7 @@ impl IdentityLevel {
             Self::Unproven => proto::IdentityLevel::Unproven,
             Self::Anonymous => proto::IdentityLevel::Anonymous,
             Self::Code => proto::IdentityLevel::Code,
+            Self::Email => proto::IdentityLevel::Email,
             Self::Token => proto::IdentityLevel::Token,
             Self::Unrecognized => proto::IdentityLevel::Unspecified,
         }
@@ -116,6 +127,7 @@ impl IdentityLevel {
             Ok(proto::IdentityLevel::Unproven) => Self::Unproven,
             Ok(proto::IdentityLevel::Anonymous) => Self::Anonymous,
             Ok(proto::IdentityLevel::Code) => Self::Code,
+            Ok(proto::IdentityLevel::Email) => Self::Email,
             Ok(proto::IdentityLevel::Token) => Self::Token,
             Ok(proto::IdentityLevel::Unspecified) | Err(_) => Self::Unrecognized,
         }
