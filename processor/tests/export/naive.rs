@@ -1,13 +1,17 @@
-//! A naive fold: each person's latest submission wins, unless its id is among the person's latest three.
+//! A naive fold: each person's latest submission wins, unless its id is among the person's latest three, and does not
+//! count while the person is annulled.
 
 use std::collections::BTreeMap;
 
-use schemas::{PersonKey, RecordDecoder, SubmissionFingerprint, bucket_of};
+use schemas::{
+    AnnulmentAction, PersonKey, RecordDecoder, RecordKind, SubmissionFingerprint, bucket_of,
+};
 
 #[derive(Default)]
 struct Person {
     shares: Vec<u16>,
     ids: Vec<SubmissionFingerprint>,
+    annulled: bool,
 }
 
 /// Returns everyone's shares in a budget, in the order of an export: by bucket, then by key.
@@ -23,13 +27,17 @@ pub fn people<'r>(
             continue;
         }
         let person = people.entry((bucket_of(&view.person), view.person)).or_default();
-        if !person.ids.contains(&view.submission) {
+        if let RecordKind::Annulment(action) = view.kind {
+            // Nobody who has not submitted can be annulled.
+            person.annulled = action == AnnulmentAction::Annul && !person.ids.is_empty();
+        } else if !person.ids.contains(&view.submission) {
             person.shares = view.basis_points.iter().map(|share| *share as u16).collect();
             person.ids.insert(0, view.submission);
             person.ids.truncate(3);
         }
     }
-    people.into_values().map(|person| person.shares).filter(|shares| !shares.is_empty()).collect()
+    let counting = people.into_values().filter(|person| !person.annulled);
+    counting.map(|person| person.shares).filter(|shares| !shares.is_empty()).collect()
 }
 
 /// Formats these people's shares as an exported CSV file.

@@ -12,10 +12,10 @@ use operations::audit::{AuditDeps, AuditReport, audit};
 use operations::progress::Progress;
 use processor::ProcessorDeps;
 use schemas::{
-    Action, Allocation, Budget, BudgetId, BudgetTotals, Category, CategoryId, Generation,
-    IdentityRule, LogRef, PartitionCount, PartitionId, PersonKey, Position, PublishStep, Receipt,
-    RecordEncoder, RecordStamp, ResultsVisibility, Submission, SubmissionId, encode_record,
-    partition_for,
+    Action, Allocation, AnnulmentAction, AnnulmentId, AnnulmentStamp, Budget, BudgetId,
+    BudgetTotals, Category, CategoryId, Generation, IdentityRule, LogRef, PartitionCount,
+    PartitionId, PersonKey, Position, PublishStep, Receipt, RecordEncoder, RecordStamp,
+    ResultsVisibility, Submission, SubmissionId, encode_record, partition_for,
 };
 use storage::cache::Cache;
 use storage::cache::memory::MemoryCache;
@@ -192,7 +192,7 @@ impl Fixture {
         PartitionRef { generation, partition: PartitionId(partition) }
     }
 
-    /// Appends generated records: new and repeated submissions, withdrawals, and garbage.
+    /// Appends generated records: new and repeated submissions, withdrawals, annulments, and garbage.
     pub async fn append(&self, records: u64) {
         let first = self.appended.fetch_add(records, Ordering::Relaxed);
         let outcomes = self.log.append((first..first + records).map(record).collect()).await;
@@ -334,20 +334,33 @@ fn record(number: u64) -> NewRecord {
     if number % 23 == 22 {
         return NewRecord { key: person, value: b"no submission".to_vec() };
     }
+    let accepted_at_ms = 1_700_000_000_000 + number * 3_600_000;
+    // The results of the second budget move in steps.
+    let publish_step = PublishStep::nearest(if who.is_multiple_of(2) { 1 } else { 5 });
+    let budget = budget(BUDGETS[(who % 2) as usize]);
+    if number % 29 == 28 {
+        let id = AnnulmentId(uuid::Uuid::from_u128(u128::from(number)));
+        let action = if number.is_multiple_of(2) {
+            AnnulmentAction::Restore
+        } else {
+            AnnulmentAction::Annul
+        };
+        let stamp = AnnulmentStamp { appended_at_ms: accepted_at_ms, publish_step };
+        let value = RecordEncoder::default().encode_annulment(&budget, id, action, stamp);
+        return NewRecord { key: person, value };
+    }
     let share = (number * 37 % 101 * 100) as u32;
     let shares = Allocation::new(&[share, 10_000 - share]).unwrap();
     // Some records repeat the person's latest submission id.
     let id = if number % 17 == 16 { number.saturating_sub(PEOPLE) } else { number };
     let submission = Submission {
-        budget: budget(BUDGETS[(who % 2) as usize]),
+        budget,
         person,
         id: SubmissionId(uuid::Uuid::from_u128(u128::from(id))),
         // An hour later each: histories span days.
-        accepted_at_ms: 1_700_000_000_000 + number * 3_600_000,
+        accepted_at_ms,
         action: if number % 13 == 12 { Action::Withdraw } else { Action::Allocate(shares) },
     };
-    // The results of the second budget move in steps.
-    let publish_step = PublishStep::nearest(if who.is_multiple_of(2) { 1 } else { 5 });
     let stamp = RecordStamp { publish_step, ..RecordStamp::default() };
     let value = RecordEncoder::default().encode_stamped(&submission, stamp);
     NewRecord { key: person, value }
