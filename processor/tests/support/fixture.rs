@@ -340,10 +340,10 @@ fn record(number: u64) -> NewRecord {
     let budget = budget(BUDGETS[(who % 2) as usize]);
     if number % 29 == 28 {
         let id = AnnulmentId(uuid::Uuid::from_u128(u128::from(number)));
-        let action = if number.is_multiple_of(2) {
-            AnnulmentAction::Restore
-        } else {
+        let action = if number.is_multiple_of(5) {
             AnnulmentAction::Annul
+        } else {
+            AnnulmentAction::Restore
         };
         let stamp = AnnulmentStamp { appended_at_ms: accepted_at_ms, publish_step };
         let value = RecordEncoder::default().encode_annulment(&budget, id, action, stamp);
