@@ -246,8 +246,8 @@ proptest! {
         let rows_at = rows_at.min(taken_over_at);
         let mut owner = new_state(Vec::new());
         let fold_range = |state: &mut PartitionState, from: usize, to: usize, mode| {
-            for offset in from..to {
-                fold(state, offset, log[offset], step, mode);
+            for (offset, item) in log.iter().enumerate().take(to).skip(from) {
+                fold(state, offset, *item, step, mode);
             }
         };
         fold_range(&mut owner, 0, rows_at, FoldMode::Live);
