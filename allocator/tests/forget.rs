@@ -203,3 +203,18 @@ fn after_forgetting_nobody_is_found_and_every_number_stays() {
     assert!(is_forgotten(&get(&running, "/submissions/me", &bearer)));
     assert_eq!(files_with(data.path(), &salt), Vec::<std::path::PathBuf>::new());
 }
+
+#[test]
+fn without_the_definitions_a_log_is_not_continued_since_everyone_would_be_a_new_person() {
+    let data = TempDir::new().unwrap();
+    drop(start(data.path()));
+    for file in files(data.path()) {
+        if file.file_name().unwrap().to_str().unwrap().starts_with("definitions.db") {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+    let refused = running::command(data.path()).output().unwrap();
+    let reason = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && reason.contains("definitions.db is missing"), "{reason}");
+    assert!(!data.path().join("definitions.db").exists());
+}

@@ -1,6 +1,6 @@
 //! Opens the configured backends.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -259,7 +259,7 @@ impl StorageConfig {
     /// Opens the control topic. It may not be loaded yet.
     ///
     /// # Errors
-    /// If the thread cannot be started, or the embedded file cannot be opened.
+    /// If the thread cannot be started, or the embedded file cannot be opened, or is missing where there is a log.
     pub fn open_control_topic(&self) -> Result<ControlTopic, OpenError> {
         match self.log {
             LogKind::Kafka => {
@@ -268,7 +268,12 @@ impl StorageConfig {
                 Ok(ControlTopic::new(topic))
             }
             LogKind::Sqlite => {
-                let opened = SqliteControlTopic::open(&self.embedded_file(CONTROL_FILE)?);
+                let path = self.embedded_file(CONTROL_FILE)?;
+                // With salts made anew, everyone in the log would be counted again as a new person.
+                if !path.exists() && self.sqlite_dir.join(LOG_FILE).exists() {
+                    return Err(OpenError::invalid("the definitions", missing_definitions(&path)));
+                }
+                let opened = SqliteControlTopic::open(&path);
                 let topic = opened.map_err(|error| OpenError::invalid("the definitions", error))?;
                 Ok(ControlTopic::new(topic))
             }
@@ -349,6 +354,13 @@ impl StorageConfig {
             .map_err(|error| OpenError::invalid("the embedded files", error))?;
         Ok(self.sqlite_dir.join(name))
     }
+}
+
+fn missing_definitions(path: &Path) -> String {
+    format!(
+        "{} is missing, and there is a log: restore it, since only it has the salts with which persons are found",
+        path.display()
+    )
 }
 
 #[async_trait]
