@@ -47,8 +47,8 @@ impl IdempotencyKey {
     /// Returns the id from the header or the body, if either has one. A text means something to its person alone.
     ///
     /// # Errors
-    /// When the budget's persons are forgotten, header and body have different ids, or when strangers may send the same key, and one of them would get the
-    /// other's receipt.
+    /// When the budget's persons are forgotten, when header and body have different ids, or when strangers may send the
+    /// same key, and one of them would get the other's receipt.
     pub fn submission_id(
         &self,
         in_body: Option<SubmissionId>,

@@ -14,7 +14,7 @@ pub enum Role {
     Viewer,
     /// Starts and cancels jobs, decides on dead letters, clears caches.
     Operator,
-    /// Changes budget definitions.
+    /// Changes budget definitions, and forgets the persons of closed budgets.
     Admin,
 }
 
