@@ -51,7 +51,8 @@ async fn submit_as_a_crowd(system: &System, ingests: usize) -> Result<()> {
         submit(system, number % ingests, &person, &address).await?.expect(202)?;
     }
     // A program submits for others: no signal.
-    system.submit("taxes", "by a program", &[10_000]).await?;
+    let by_a_program = json!({"person": "otto", "allocation": {"health": 100}});
+    system.post("/v1/budgets/taxes/submissions", &by_a_program).await?.expect(202)?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::origin::OriginDigester;
 
-/// Signals that may wait; about 200 bytes each. A second and more of the highest rate of submissions.
+/// Signals that may wait; about 100 bytes each. A second and more of the highest rate of submissions.
 const MAX_QUEUED_SIGNALS: usize = 50_000;
 /// How often old signals are deleted.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(600);
@@ -32,6 +32,15 @@ impl SignalSender {
         metrics: &Metrics,
         digester: Arc<OriginDigester>,
     ) -> Result<Self, MetricsError> {
+        Self::start_bounded(writer, metrics, digester, MAX_QUEUED_SIGNALS)
+    }
+
+    fn start_bounded(
+        writer: Arc<dyn SignalWriter>,
+        metrics: &Metrics,
+        digester: Arc<OriginDigester>,
+        max_queued: usize,
+    ) -> Result<Self, MetricsError> {
         let dropped = metrics.counter_vec(
             "ingest_signals_dropped_total",
             "Signals that were not appended, by reason: queue_full, unavailable.",
@@ -41,7 +50,7 @@ impl SignalSender {
             "ingest_signals_appended_total",
             "Signals of accepted submissions that were appended.",
         )?;
-        let (queue, queued) = mpsc::channel(MAX_QUEUED_SIGNALS);
+        let (queue, queued) = mpsc::channel(max_queued);
         let dropped_unavailable = dropped.with_label_values(&["unavailable"]);
         tokio::spawn(Appender { writer, queued, appended, dropped_unavailable }.run());
         Ok(Self { queue, digester, dropped_full: dropped.with_label_values(&["queue_full"]) })
@@ -119,5 +128,66 @@ impl Appender {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use schemas::{Action, BudgetId, IdentityLevel, PersonKey, PersonKeyHasher, SubmissionId};
+    use storage::log::AppendError;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Appends a batch for each permit.
+    struct SlowWriter {
+        permits: Semaphore,
+        batches: Mutex<Vec<usize>>,
+    }
+
+    #[async_trait]
+    impl SignalWriter for SlowWriter {
+        async fn append(&self, signals: &[Signal]) -> Result<(), AppendError> {
+            self.permits.acquire().await.unwrap().forget();
+            self.batches.lock().unwrap().push(signals.len());
+            Ok(())
+        }
+
+        async fn expire(&self, _now_ms: u64) -> Result<bool, AppendError> {
+            Ok(false)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_into_the_queue_is_dropped_and_counted_and_the_rest_is_one_batch() {
+        let writer = Arc::new(SlowWriter { permits: Semaphore::new(0), batches: Mutex::default() });
+        let hasher = PersonKeyHasher::new(&[7; 32]).unwrap();
+        let digester = Arc::new(OriginDigester::new(&hasher, 0));
+        let metrics = Metrics::new("test");
+        let log = Arc::clone(&writer) as Arc<dyn SignalWriter>;
+        let sender = SignalSender::start_bounded(log, &metrics, digester, 100).unwrap();
+        let submission = Submission {
+            budget: BudgetId::parse("taxes").unwrap(),
+            person: PersonKey::from_bytes([1; 16]),
+            id: SubmissionId(uuid::Uuid::nil()),
+            accepted_at_ms: 5,
+            action: Action::Withdraw,
+        };
+        let origin =
+            SignalOrigin { network: None, agent: None, identity: IdentityLevel::Anonymous };
+        // The task has not begun: nothing is taken out of the queue.
+        for _ in 0..250 {
+            sender.send(&submission, origin);
+        }
+        assert_eq!(sender.dropped_full.get(), 150);
+        writer.permits.add_permits(1);
+        while writer.batches.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*writer.batches.lock().unwrap(), [100]);
     }
 }
