@@ -35,9 +35,9 @@ pub struct SignalsView {
     pub without_network: u64,
     /// New people by hour, earliest first.
     pub new_people: Vec<NewPeopleView>,
-    /// The networks with the most people, at most 20.
+    /// The networks of several people with the most people, at most 20.
     pub networks: Vec<NetworkView>,
-    /// The ballots of the most people, at most 20.
+    /// The ballots of several people with the most people, at most 20.
     pub ballots: Vec<BallotView>,
     /// By identity level.
     pub levels: Vec<LevelView>,
@@ -84,7 +84,7 @@ pub struct NetworkView {
     pub last_at: String,
 }
 
-/// A ballot that one or more people have submitted.
+/// A ballot that several people have submitted.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BallotView {
     /// Digest of the shares, of this budget alone.

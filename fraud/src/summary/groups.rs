@@ -123,7 +123,7 @@ impl<K: Copy + Eq + Hash + Ord> Groups<K> {
         self.truncated
     }
 
-    /// Returns the groups with the most people, then submissions.
+    /// Returns the groups with the most people, then submissions. Groups of one person are left out.
     pub fn largest(self, count: usize) -> Vec<GroupSummary<K>> {
         let summary = |(key, group): (K, Group)| GroupSummary {
             key,
@@ -134,7 +134,8 @@ impl<K: Copy + Eq + Hash + Ord> Groups<K> {
             first_ms: group.first_ms,
             last_ms: group.last_ms,
         };
-        let mut groups: Vec<GroupSummary<K>> = self.groups.into_iter().map(summary).collect();
+        let several = self.groups.into_iter().filter(|(_, group)| group.people.len() > 1);
+        let mut groups: Vec<GroupSummary<K>> = several.map(summary).collect();
         groups.sort_unstable_by_key(|group| {
             (Reverse(group.people), Reverse(group.submissions), group.key)
         });

@@ -130,9 +130,9 @@ pub struct SignalSummary {
     pub without_network: u64,
     /// New people by hour, earliest first.
     pub new_people: Vec<NewPeople>,
-    /// The networks with the most people, at most [`MAX_LISTED`]. Their `others` are ballots.
+    /// The networks of several people with the most people, at most [`MAX_LISTED`]. Their `others` are ballots.
     pub networks: Vec<GroupSummary<NetworkDigest>>,
-    /// The ballots of the most people, at most [`MAX_LISTED`]. Their `others` are networks.
+    /// The ballots of several people with the most people, at most [`MAX_LISTED`]. Their `others` are networks.
     pub ballots: Vec<GroupSummary<BallotDigest>>,
     /// By identity level, only levels that occur.
     pub levels: Vec<LevelSummary>,

@@ -123,6 +123,7 @@ fn naive_groups<K: Copy + Ord>(
             first_ms: of.iter().map(|signal| signal.accepted_at_ms).min().unwrap(),
             last_ms: of.iter().map(|signal| signal.accepted_at_ms).max().unwrap(),
         })
+        .filter(|group| group.people > 1)
         .collect();
     summaries.sort_by_key(|group| {
         (std::cmp::Reverse(group.people), std::cmp::Reverse(group.submissions), group.key)
