@@ -3,6 +3,9 @@
 
 mod allocation;
 mod annulment;
+mod annulment_effect;
+mod annulment_register;
+mod annulment_request;
 mod budget;
 mod closing;
 pub mod cql;
@@ -46,6 +49,15 @@ pub mod proto {
 
 pub use allocation::{Allocation, AllocationFault, BASIS_POINTS_PER_PERSON};
 pub use annulment::{AnnulmentAction, AnnulmentId};
+pub use annulment_effect::{AnnulmentEffect, ResultsSummary};
+pub use annulment_register::{
+    AnnulmentChange, AnnulmentEntry, AnnulmentRegister, AnnulmentState, MAX_LISTED_ANNULMENTS,
+    RegisterFull, Restoration, SelectionSummary, StoredAnnulments,
+};
+pub use annulment_request::{
+    AnnulmentPart, AnnulmentReason, AnnulmentReasonFault, AnnulmentRequest, AnnulmentSelection,
+    MAX_NAMED_PEOPLE, PersonKeys, PersonKeysFault, SignalSpan, SignalSpanFault,
+};
 pub use budget::{
     Budget, BudgetFault, Category, IdentityRule, MAX_CATEGORIES, MAX_DEFINITION_BYTES,
     MIN_CATEGORIES, Openness, ResultsVisibility,

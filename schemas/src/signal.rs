@@ -78,14 +78,8 @@ pub enum IdentityLevel {
 
 impl IdentityLevel {
     /// All levels, from the weakest.
-    pub const ALL: [Self; 6] = [
-        Self::Unproven,
-        Self::Anonymous,
-        Self::Code,
-        Self::Email,
-        Self::Token,
-        Self::Unrecognized,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Unproven, Self::Anonymous, Self::Code, Self::Email, Self::Token, Self::Unrecognized];
 
     /// Returns the level of submissions under a budget's rule.
     pub fn of_rule(rule: IdentityRule) -> Self {

@@ -1,14 +1,16 @@
-//! The control topic: a compacted topic that all services follow. It has four views: the definitions of budgets, the
-//! active log, that is the topic to which submissions go, the fingerprint of the person secret, and the revoked
-//! personal codes. Ingest and api read them here, since they may have no store.
+//! The control topic: a compacted topic that all services follow. It has five views: the definitions of budgets, the
+//! active log, that is the topic to which submissions go, the fingerprint of the person secret, the revoked personal
+//! codes, and the operators' list of annulments. Ingest and api read them here, since they may have no store.
 //!
 //! | file | owns |
 //! |---|---|
 //! | `budgets` | the catalog of definitions, and the pure rules for changing them |
 //! | `secret` | comparing a process's person secret with the recorded fingerprint |
 //! | `revocations` | the rule for revoking codes |
+//! | `annulments` | changing the list of annulments |
 //! | `kafka`, `sqlite` | the topic itself |
 
+mod annulments;
 mod budgets;
 pub mod kafka;
 mod revocations;
@@ -22,6 +24,7 @@ use async_trait::async_trait;
 use schemas::{Budget, BudgetId, LogRef};
 use tokio::sync::watch;
 
+pub use annulments::{AnnulmentChangeError, AnnulmentRegisters};
 pub use budgets::{
     Catalog, Change, ChangeRefused, Deletion, close, complete_reopening, define, define_if_absent,
     delete, forget, forgettable, freeze, freeze_checked,
@@ -63,17 +66,22 @@ pub struct ControlTopic {
     pub secret: Arc<dyn SecretRecord>,
     /// The revoked personal codes.
     pub revocations: Arc<dyn CodeRevocations>,
+    /// The operators' list of annulments.
+    pub annulments: Arc<dyn AnnulmentRegisters>,
 }
 
 impl ControlTopic {
     /// Creates the views of one topic.
-    pub fn new(topic: impl BudgetDefinitions + ActiveLog + SecretRecord + CodeRevocations) -> Self {
+    pub fn new(
+        topic: impl BudgetDefinitions + ActiveLog + SecretRecord + CodeRevocations + AnnulmentRegisters,
+    ) -> Self {
         let topic = Arc::new(topic);
         Self {
             definitions: Arc::clone(&topic) as _,
             active_log: Arc::clone(&topic) as _,
             secret: Arc::clone(&topic) as _,
-            revocations: topic,
+            revocations: Arc::clone(&topic) as _,
+            annulments: topic,
         }
     }
 }

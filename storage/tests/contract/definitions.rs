@@ -1,17 +1,18 @@
-//! The contract of `BudgetDefinitions`, `SecretRecord` and `CodeRevocations`.
+//! The contract of `BudgetDefinitions`, `SecretRecord`, `CodeRevocations` and `AnnulmentRegisters`.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::{
-    Budget, BudgetId, ClosingState, CodeValidity, PersonKeyHasher, PersonSalt, PersonSecret,
-    SerialSet,
+    AnnulmentChange, AnnulmentEntry, AnnulmentId, AnnulmentReason, AnnulmentState, Budget,
+    BudgetId, ClosingState, CodeValidity, PersonKeyHasher, PersonSalt, PersonSecret,
+    SelectionSummary, SerialSet, StoredAnnulments,
 };
 use storage::control::{
-    BudgetDefinitions, ChangeRefused, CodeRevocations, DefinitionError, SecretRecord, close,
-    complete_reopening, define, define_if_absent, delete, forget, freeze, record_secret,
-    wait_for_other_secret,
+    AnnulmentRegisters, BudgetDefinitions, ChangeRefused, CodeRevocations, DefinitionError,
+    SecretRecord, close, complete_reopening, define, define_if_absent, delete, forget, freeze,
+    record_secret, wait_for_other_secret,
 };
 use storage::open_error::OpenError;
 
@@ -19,9 +20,9 @@ use super::build::{budget, category, new_budget_id};
 use super::wait::until;
 
 /// The views of a control topic that are tested here.
-pub trait Control: BudgetDefinitions + SecretRecord + CodeRevocations {}
+pub trait Control: BudgetDefinitions + SecretRecord + CodeRevocations + AnnulmentRegisters {}
 
-impl<C: BudgetDefinitions + SecretRecord + CodeRevocations> Control for C {}
+impl<C: BudgetDefinitions + SecretRecord + CodeRevocations + AnnulmentRegisters> Control for C {}
 
 pub struct Fixture {
     pub ours: Arc<dyn Control>,
@@ -54,6 +55,8 @@ macro_rules! definitions_contract {
             a_recorded_secret_reaches_a_follower,
             revoked_codes_reach_everyone_within_a_second_and_stay_revoked,
             concurrent_revocations_are_not_lost,
+            changed_annulments_reach_everyone_within_a_second,
+            concurrent_annulments_are_not_lost,
             what_anyone_has_seen_is_in_every_later_confirmation,
             a_forgotten_budget_is_forgotten_by_everyone_and_stays_so,
         }
@@ -428,4 +431,50 @@ pub async fn what_anyone_has_seen_is_in_every_later_confirmation(fixture: &Fixtu
         assert!(!fixture.rival.change(&id, &reopen).await.unwrap().is_fenced());
         put(&*fixture.ours, &Budget { closes_at, ..later }).await.unwrap();
     }
+}
+
+fn begin_annulment(number: u128) -> AnnulmentChange {
+    AnnulmentChange::Begin(AnnulmentEntry {
+        id: AnnulmentId(uuid::Uuid::from_u128(number)),
+        by: "anna".into(),
+        begun_at_ms: 5,
+        selection: SelectionSummary::Persons,
+        reason: AnnulmentReason::parse("spam").unwrap(),
+        state: AnnulmentState::Running,
+        people: 0,
+        changed: 0,
+        parts: 0,
+        restored: None,
+    })
+}
+
+pub async fn changed_annulments_reach_everyone_within_a_second(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    assert_eq!(fixture.ours.annulments(&id).await, Ok(StoredAnnulments::default()));
+    let cancel = AnnulmentChange::Cancel(AnnulmentId(uuid::Uuid::from_u128(1)));
+    for change in [begin_annulment(1), begin_annulment(2), cancel.clone(), cancel] {
+        let changed = fixture.ours.change_annulments(&id, &change).await.unwrap();
+        let expected = StoredAnnulments::Understood(changed);
+        for control in [&fixture.ours, &fixture.rival, &fixture.follower] {
+            let known = async || control.annulments(&id).await.unwrap() == expected;
+            until("everyone knows the annulment", ONE_SECOND, known).await;
+        }
+    }
+    assert_eq!(fixture.ours.annulments(&new_budget_id()).await, Ok(StoredAnnulments::default()));
+}
+
+pub async fn concurrent_annulments_are_not_lost(fixture: &Fixture) {
+    fixture.loaded().await;
+    let id = new_budget_id();
+    let begin = async |control: &dyn Control, numbers: [u128; 3]| {
+        for number in numbers {
+            control.change_annulments(&id, &begin_annulment(number)).await.unwrap();
+        }
+    };
+    tokio::join!(begin(fixture.ours.as_ref(), [1, 2, 3]), begin(fixture.rival.as_ref(), [3, 4, 5]));
+    let all = fixture.ours.change_annulments(&id, &begin_annulment(1)).await.unwrap();
+    let mut numbers: Vec<_> = all.entries().iter().map(|entry| entry.id.0.as_u128()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3, 4, 5]);
 }

@@ -1,18 +1,25 @@
 //! Follows the control topic in a thread, and maintains the state that both views read.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message, Offset, TopicPartitionList};
-use schemas::{BudgetId, LogRef, RevokedCodes, SecretFingerprint, StoredBudget, StoredRevocations};
+use schemas::{
+    BudgetId, LogRef, RevokedCodes, SecretFingerprint, StoredAnnulments, StoredBudget,
+    StoredRevocations,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{ACTIVE_LOG_KEY, POLL_INTERVAL, QuietContext, REVOKED_KEY_PREFIX, SECRET_KEY};
+use super::{
+    ACTIVE_LOG_KEY, ANNULMENTS_KEY_PREFIX, POLL_INTERVAL, QuietContext, REVOKED_KEY_PREFIX,
+    SECRET_KEY,
+};
 use crate::control::Catalog;
 use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
@@ -24,6 +31,7 @@ pub(super) struct State {
     pub active_log: watch::Sender<Option<LogRef>>,
     pub secret: watch::Sender<Option<SecretFingerprint>>,
     pub revoked: watch::Sender<RevokedCodes>,
+    annulments: Mutex<BTreeMap<BudgetId, StoredAnnulments>>,
     loaded: AtomicBool,
     /// The active log's latest record can only be read by a newer release.
     log_unreadable: AtomicBool,
@@ -37,6 +45,7 @@ impl Default for State {
             active_log: watch::Sender::new(None),
             secret: watch::Sender::new(None),
             revoked: watch::Sender::default(),
+            annulments: Mutex::default(),
             loaded: AtomicBool::new(false),
             log_unreadable: AtomicBool::new(false),
             changed: watch::Sender::new(()),
@@ -94,6 +103,18 @@ impl State {
         self.revoked.send_if_modified(|known| known.add(budget, stored));
     }
 
+    /// Returns the annulments of a budget.
+    pub fn annulments(&self, budget: &BudgetId) -> StoredAnnulments {
+        let known = self.annulments.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(budget).cloned().unwrap_or_default()
+    }
+
+    /// Sets the annulments of a budget. Only the follower knows the order of documents.
+    fn set_annulments(&self, budget: BudgetId, stored: StoredAnnulments) {
+        let mut known = self.annulments.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(budget, stored);
+    }
+
     /// Updates a definition, unless the known one is newer: the response to a change may overtake the follower.
     pub fn update_budget(&self, id: &BudgetId, stored: &StoredBudget) {
         let mut updated = None;
@@ -118,6 +139,7 @@ pub(super) enum ControlRecord {
     /// The record of the person secret, in a form that only a newer release can read.
     UnreadableSecret,
     Revoked(BudgetId, StoredRevocations),
+    Annulments(BudgetId, StoredAnnulments),
 }
 
 impl ControlRecord {
@@ -140,6 +162,11 @@ impl ControlRecord {
             let budget = BudgetId::parse(budget).ok()?;
             let stored = StoredRevocations::parse(&budget, payload.unwrap_or_default());
             return Some(Self::Revoked(budget, stored));
+        }
+        if let Some(budget) = key.strip_prefix(ANNULMENTS_KEY_PREFIX) {
+            let budget = BudgetId::parse(budget).ok()?;
+            let stored = StoredAnnulments::parse(&budget, payload.unwrap_or_default());
+            return Some(Self::Annulments(budget, stored));
         }
         let id = BudgetId::parse(key).ok()?;
         let unreadable =
@@ -203,6 +230,16 @@ fn follow(config: &KafkaConfig, state: &State, stop: &CancellationToken) -> Kafk
                         );
                     }
                     state.add_revoked(&budget, stored);
+                }
+                Some(ControlRecord::Annulments(budget, stored)) => {
+                    if stored == StoredAnnulments::Unreadable {
+                        tracing::error!(
+                            %budget,
+                            offset = message.offset(),
+                            "list of annulments is unreadable: it is damaged, or a newer release wrote it"
+                        );
+                    }
+                    state.set_annulments(budget, stored);
                 }
                 None => tracing::warn!(
                     offset = message.offset(),

@@ -25,8 +25,8 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{ClientContext, Statistics};
 use schemas::{
-    Budget, BudgetId, LogRef, RevokedCodes, SecretFingerprint, SerialSet, StoredBudget,
-    StoredRevocations,
+    AnnulmentChange, AnnulmentRegister, Budget, BudgetId, LogRef, RevokedCodes, SecretFingerprint,
+    SerialSet, StoredAnnulments, StoredBudget, StoredRevocations,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,8 +35,8 @@ use self::end_reader::EndReader;
 use self::follower::State;
 use self::transaction::{WriteError, WriteSession};
 use super::{
-    ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, CodeRevocations, DefinitionError,
-    Deletion, Erasure, RevokeError, SecretRecord,
+    ActiveLog, AnnulmentChangeError, AnnulmentRegisters, BudgetDefinitions, Catalog, Change,
+    ChangeRefused, CodeRevocations, DefinitionError, Deletion, Erasure, RevokeError, SecretRecord,
 };
 use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
@@ -48,6 +48,9 @@ const SECRET_KEY: &str = "@secret";
 
 /// Beginning of the keys of the records of revoked codes; the budget's id follows.
 const REVOKED_KEY_PREFIX: &str = "@revoked:";
+
+/// Beginning of the keys of the documents of annulments; the budget's id follows.
+const ANNULMENTS_KEY_PREFIX: &str = "@annulments:";
 
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -149,6 +152,28 @@ impl CodeRevocations for KafkaControlTopic {
         let revoked = self.write(revoke).await??;
         self.state.add_revoked(budget, StoredRevocations::Understood(revoked.clone()));
         Ok(revoked)
+    }
+}
+
+#[async_trait]
+impl AnnulmentRegisters for KafkaControlTopic {
+    async fn annulments(&self, budget: &BudgetId) -> Result<StoredAnnulments, DefinitionError> {
+        if !self.state.is_loaded() {
+            return Err(DefinitionError::Unavailable("they are not loaded yet".to_owned()));
+        }
+        Ok(self.state.annulments(budget))
+    }
+
+    async fn change_annulments(
+        &self,
+        budget: &BudgetId,
+        change: &AnnulmentChange,
+    ) -> Result<AnnulmentRegister, AnnulmentChangeError> {
+        let (id, wanted) = (budget.clone(), change.clone());
+        let change =
+            move |config: &KafkaConfig| transaction::change_annulments(config, &id, &wanted);
+        // The follower reads the document next: setting it here could replace a later one.
+        self.write(change).await?
     }
 }
 

@@ -6,13 +6,18 @@ use std::time::{Duration, Instant};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use schemas::{
-    Budget, BudgetId, LogRef, SecretFingerprint, SerialSet, StoredBudget, StoredRevocations,
+    AnnulmentChange, AnnulmentRegister, Budget, BudgetId, LogRef, SecretFingerprint, SerialSet,
+    StoredAnnulments, StoredBudget, StoredRevocations,
 };
 use serde::Serialize;
 
 use super::follower::{self, ControlRecord};
-use super::{ACTIVE_LOG_KEY, POLL_INTERVAL, QuietContext, REVOKED_KEY_PREFIX, SECRET_KEY};
+use super::{
+    ACTIVE_LOG_KEY, ANNULMENTS_KEY_PREFIX, POLL_INTERVAL, QuietContext, REVOKED_KEY_PREFIX,
+    SECRET_KEY,
+};
 use crate::control::Catalog;
+use crate::control::annulments::{self, AnnulmentChangeError, ChangedRegister};
 use crate::control::revocations::{self, RevokeError};
 use crate::log::kafka::KafkaConfig;
 
@@ -31,6 +36,8 @@ pub(super) struct WriteSession {
     secret: CommittedRecord<SecretFingerprint>,
     /// The committed records of revoked codes.
     revoked: BTreeMap<BudgetId, StoredRevocations>,
+    /// The committed documents of annulments.
+    annulments: BTreeMap<BudgetId, StoredAnnulments>,
 }
 
 /// A record of the topic as it is committed.
@@ -64,7 +71,7 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
     let deadline = Instant::now() + STEP_TIMEOUT;
     let mut catalog = Catalog::default();
     let (mut active_log, mut secret) = (CommittedRecord::Absent, CommittedRecord::Absent);
-    let mut revoked = BTreeMap::new();
+    let (mut revoked, mut annulments) = (BTreeMap::new(), BTreeMap::new());
     loop {
         match consumer.poll(POLL_INTERVAL) {
             Some(Ok(message)) => match ControlRecord::parse(&message) {
@@ -78,10 +85,20 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
                 Some(ControlRecord::Revoked(budget, stored)) => {
                     revoked.insert(budget, stored);
                 }
+                Some(ControlRecord::Annulments(budget, stored)) => {
+                    annulments.insert(budget, stored);
+                }
                 None => {}
             },
             Some(Err(KafkaError::PartitionEOF(_))) => {
-                return Ok(WriteSession { producer, catalog, active_log, secret, revoked });
+                return Ok(WriteSession {
+                    producer,
+                    catalog,
+                    active_log,
+                    secret,
+                    revoked,
+                    annulments,
+                });
             }
             Some(Err(error)) if Instant::now() > deadline => return Err(error),
             _ if Instant::now() > deadline => {
@@ -155,6 +172,26 @@ pub(super) fn repeat_budget(config: &KafkaConfig, id: &BudgetId) -> Result<(), W
         Ok(None) => Ok(()),
         Err(_) => Err(WriteError::Unreadable),
     }
+}
+
+/// Changes a budget's annulments, and returns the resulting ones.
+pub(super) fn change_annulments(
+    config: &KafkaConfig,
+    budget: &BudgetId,
+    change: &AnnulmentChange,
+) -> Result<Result<AnnulmentRegister, AnnulmentChangeError>, WriteError> {
+    let opened = open(config)?;
+    let current = opened.annulments.get(budget).cloned().unwrap_or_default();
+    let ChangedRegister { register, is_changed } = match annulments::change(current, change) {
+        Ok(changed) => changed,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    if is_changed {
+        let key = format!("{ANNULMENTS_KEY_PREFIX}{budget}");
+        let document = StoredAnnulments::document(budget, &register);
+        opened.write_json(config, &key, document.as_bytes())?;
+    }
+    Ok(Ok(register))
 }
 
 impl WriteSession {

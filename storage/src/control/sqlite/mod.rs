@@ -2,9 +2,10 @@
 //! there.
 //!
 //! Compare-and-set: a change reads the history to its end, decides, and inserts the next sequence number. A change that
-//! finds its number taken retries. Revoked codes are in a table of their own (`revocations`). `watcher` notices what other
-//! processes write, and `erasure` erases former definitions.
+//! finds its number taken retries. Revoked codes and the list of annulments are in tables of their own (`revocations`,
+//! `annulments`). `watcher` notices what other processes write, and `erasure` erases former definitions.
 
+mod annulments;
 mod erasure;
 mod revocations;
 mod watcher;
@@ -17,15 +18,15 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use schemas::{
-    Budget, BudgetId, LogRef, RevokedCodes, SecretFingerprint, SerialSet, StoredBudget,
-    StoredRevocations,
+    AnnulmentChange, AnnulmentRegister, Budget, BudgetId, LogRef, RevokedCodes, SecretFingerprint,
+    SerialSet, StoredAnnulments, StoredBudget, StoredRevocations,
 };
 use tokio::sync::{Mutex, watch};
 
 use self::watcher::FileWatcher;
 use super::{
-    ActiveLog, BudgetDefinitions, Catalog, Change, ChangeRefused, CodeRevocations, DefinitionError,
-    Deletion, Erasure, RevokeError, SecretRecord,
+    ActiveLog, AnnulmentChangeError, AnnulmentRegisters, BudgetDefinitions, Catalog, Change,
+    ChangeRefused, CodeRevocations, DefinitionError, Deletion, Erasure, RevokeError, SecretRecord,
 };
 use crate::sqlite::{self, Durability, Schema, Worker};
 
@@ -212,6 +213,26 @@ impl CodeRevocations for SqliteControlTopic {
         let stored = StoredRevocations::Understood(revoked.clone());
         self.revoked.send_if_modified(|known| known.add(budget, stored));
         Ok(revoked)
+    }
+}
+
+#[async_trait]
+impl AnnulmentRegisters for SqliteControlTopic {
+    async fn annulments(&self, budget: &BudgetId) -> Result<StoredAnnulments, DefinitionError> {
+        let id = budget.clone();
+        self.on_thread(move |_, connection| Ok(annulments::read(connection, &id)?)).await
+    }
+
+    async fn change_annulments(
+        &self,
+        budget: &BudgetId,
+        change: &AnnulmentChange,
+    ) -> Result<AnnulmentRegister, AnnulmentChangeError> {
+        let (id, wanted) = (budget.clone(), change.clone());
+        let change = move |_: &State, connection: &mut Connection| {
+            Ok(annulments::change(connection, &id, &wanted)?)
+        };
+        self.on_thread(change).await?
     }
 }
 

@@ -1,0 +1,451 @@
+//! The annulments of a budget, for operators: one document for each budget in the control topic.
+//!
+//! Says who annulled how many people when, how and why, and what became of the annulment. Names no person. Who is
+//! annulled is in the log alone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::annulment_request::digits;
+use crate::job::JobName;
+use crate::stored::{self, StoredDocument};
+use crate::{
+    AnnulmentId, AnnulmentPart, AnnulmentReason, AnnulmentSelection, BallotDigest, BudgetId,
+    NetworkDigest, SignalSpan,
+};
+
+/// Maximum number of annulments that a budget's document lists, so that it is smaller than a message may be.
+pub const MAX_LISTED_ANNULMENTS: usize = 500;
+
+/// One annulment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnulmentEntry {
+    /// Identifies the annulment.
+    pub id: AnnulmentId,
+    /// Name of the administrator.
+    pub by: JobName,
+    /// When the annulment began, in milliseconds since 1970.
+    pub begun_at_ms: u64,
+    /// How the people were selected.
+    pub selection: SelectionSummary,
+    /// Why.
+    pub reason: AnnulmentReason,
+    /// What became of the annulment.
+    pub state: AnnulmentState,
+    /// People selected, in the parts that are done.
+    pub people: u64,
+    /// Of these, people who counted before.
+    pub changed: u64,
+    /// Number of parts that are done.
+    pub parts: u32,
+    /// The restoration, once it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restoration>,
+}
+
+/// The restoration of an annulment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restoration {
+    /// Name of the administrator.
+    pub by: JobName,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// People restored: without those whom another annulment has annulled since.
+    pub people: u64,
+}
+
+/// How the people of an annulment were selected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum SelectionSummary {
+    /// By their keys, which are not repeated here.
+    Persons,
+    /// By network and time span.
+    Network {
+        /// The network.
+        #[serde(with = "digits")]
+        network: NetworkDigest,
+        /// The time span.
+        #[serde(flatten)]
+        span: SignalSpan,
+    },
+    /// By allocation and time span.
+    Ballot {
+        /// The allocation.
+        #[serde(with = "digits")]
+        ballot: BallotDigest,
+        /// The time span.
+        #[serde(flatten)]
+        span: SignalSpan,
+    },
+}
+
+impl From<&AnnulmentSelection> for SelectionSummary {
+    fn from(selection: &AnnulmentSelection) -> Self {
+        match selection {
+            AnnulmentSelection::Persons { .. } => Self::Persons,
+            AnnulmentSelection::Network { network, span } => {
+                Self::Network { network: *network, span: *span }
+            }
+            AnnulmentSelection::Ballot { ballot, span } => {
+                Self::Ballot { ballot: *ballot, span: *span }
+            }
+        }
+    }
+}
+
+/// What became of an annulment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnnulmentState {
+    /// People are being annulled, or the attempt was interrupted and may be resumed.
+    Running,
+    /// All people are annulled.
+    Done,
+    /// The annulment was cancelled before all people were annulled.
+    Cancelled,
+    /// People are being restored.
+    Restoring,
+    /// All people are restored, except those whom another annulment has annulled since.
+    Restored,
+}
+
+impl AnnulmentState {
+    /// Name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+            Self::Restoring => "restoring",
+            Self::Restored => "restored",
+        }
+    }
+}
+
+/// A change of a budget's annulments. Each has no effect if it is repeated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AnnulmentChange {
+    /// The first part begins, or a later one, or a cancelled annulment is resumed.
+    Begin(AnnulmentEntry),
+    /// A part is done.
+    CompletePart {
+        /// The annulment.
+        id: AnnulmentId,
+        /// The part.
+        part: AnnulmentPart,
+        /// People of the part.
+        people: u64,
+        /// Of these, people who counted before.
+        changed: u64,
+    },
+    /// No further people are annulled.
+    Cancel(AnnulmentId),
+    /// The restoration begins: from here on, no part of the annulment may begin.
+    BeginRestoration(AnnulmentId),
+    /// All people are restored.
+    CompleteRestoration(AnnulmentId, Restoration),
+}
+
+/// The annulments of one budget.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AnnulmentRegister(Vec<AnnulmentEntry>);
+
+/// A budget has too many annulments that have not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{MAX_LISTED_ANNULMENTS} annulments of the budget are running: resume, cancel or restore some first"
+)]
+pub struct RegisterFull;
+
+impl AnnulmentRegister {
+    /// The annulments, oldest first.
+    pub fn entries(&self) -> &[AnnulmentEntry] {
+        &self.0
+    }
+
+    /// Returns an annulment, unless it is too old to be listed.
+    pub fn get(&self, id: AnnulmentId) -> Option<&AnnulmentEntry> {
+        self.0.iter().find(|entry| entry.id == id)
+    }
+
+    /// Applies a change. Returns whether something changed.
+    ///
+    /// # Errors
+    /// When another annulment begins, and none of those listed has ended.
+    pub fn apply(&mut self, change: &AnnulmentChange) -> Result<bool, RegisterFull> {
+        use AnnulmentState::{Cancelled, Done, Restored, Restoring, Running};
+        let id = match change {
+            AnnulmentChange::Begin(entry) => {
+                if self.get(entry.id).is_none() {
+                    self.make_room()?;
+                    self.0.push(entry.clone());
+                    return Ok(true);
+                }
+                entry.id
+            }
+            AnnulmentChange::CompletePart { id, .. }
+            | AnnulmentChange::Cancel(id)
+            | AnnulmentChange::BeginRestoration(id)
+            | AnnulmentChange::CompleteRestoration(id, _) => *id,
+        };
+        // An annulment that is no longer listed may still be restored.
+        let Some(entry) = self.0.iter_mut().find(|entry| entry.id == id) else { return Ok(false) };
+        match (change, entry.state) {
+            (AnnulmentChange::Begin(_), Cancelled) => entry.state = Running,
+            (AnnulmentChange::CompletePart { part, people, changed, .. }, Running)
+                if part.number == entry.parts =>
+            {
+                entry.people = entry.people.saturating_add(*people);
+                entry.changed = entry.changed.saturating_add(*changed);
+                entry.parts = entry.parts.saturating_add(1);
+                if part.is_last {
+                    entry.state = Done;
+                }
+            }
+            (AnnulmentChange::Cancel(_), Running) => entry.state = Cancelled,
+            (AnnulmentChange::BeginRestoration(_), Running | Done | Cancelled) => {
+                entry.state = Restoring;
+            }
+            (AnnulmentChange::CompleteRestoration(_, restoration), Restoring) => {
+                entry.state = Restored;
+                entry.restored = Some(restoration.clone());
+            }
+            (
+                AnnulmentChange::Begin(_)
+                | AnnulmentChange::CompletePart { .. }
+                | AnnulmentChange::Cancel(_)
+                | AnnulmentChange::BeginRestoration(_)
+                | AnnulmentChange::CompleteRestoration(..),
+                Running | Done | Cancelled | Restoring | Restored,
+            ) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Drops the oldest annulment that has ended, if the document is full.
+    fn make_room(&mut self) -> Result<(), RegisterFull> {
+        use AnnulmentState::{Cancelled, Done, Restored};
+        if self.0.len() < MAX_LISTED_ANNULMENTS {
+            return Ok(());
+        }
+        let has_ended = |entry: &AnnulmentEntry| matches!(entry.state, Done | Cancelled | Restored);
+        let oldest = self.0.iter().position(has_ended).ok_or(RegisterFull)?;
+        self.0.remove(oldest);
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    budget: BudgetId,
+    annulments: Vec<AnnulmentEntry>,
+}
+
+/// The annulments of one budget, as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredAnnulments {
+    /// This release understands the whole document.
+    Understood(AnnulmentRegister),
+    /// A newer release wrote more than this one understands. Shown, but not changed.
+    PartlyUnderstood(AnnulmentRegister),
+    /// Damaged, or usable by a newer release only.
+    Unreadable,
+}
+
+impl Default for StoredAnnulments {
+    /// Returns what is stored before the first annulment.
+    fn default() -> Self {
+        Self::Understood(AnnulmentRegister::default())
+    }
+}
+
+impl StoredAnnulments {
+    /// Parses the document of a budget.
+    pub fn parse(budget: &BudgetId, json: &[u8]) -> Self {
+        match stored::read::<Document>(json) {
+            Ok(StoredDocument { value, .. }) if value.budget != *budget => Self::Unreadable,
+            Ok(StoredDocument { value, not_understood }) => {
+                let register = AnnulmentRegister(value.annulments);
+                if not_understood.is_empty() {
+                    Self::Understood(register)
+                } else {
+                    Self::PartlyUnderstood(register)
+                }
+            }
+            Err(_) => Self::Unreadable,
+        }
+    }
+
+    /// Serializes the document of a budget.
+    pub fn document(budget: &BudgetId, register: &AnnulmentRegister) -> String {
+        let document = Document { budget: budget.clone(), annulments: register.0.clone() };
+        // Only numbers, strings and lists under string keys: serialization cannot fail.
+        serde_json::to_string(&document).unwrap_or_default()
+    }
+
+    /// Returns the annulments; `None` if the document is unreadable.
+    pub fn register(&self) -> Option<&AnnulmentRegister> {
+        match self {
+            Self::Understood(register) | Self::PartlyUnderstood(register) => Some(register),
+            Self::Unreadable => None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn budget() -> BudgetId {
+        BudgetId::parse("parks").unwrap()
+    }
+
+    fn id(number: u128) -> AnnulmentId {
+        AnnulmentId(Uuid::from_u128(number))
+    }
+
+    fn begun(number: u128) -> AnnulmentEntry {
+        AnnulmentEntry {
+            id: id(number),
+            by: "anna".into(),
+            begun_at_ms: 1_795_212_000_123,
+            selection: SelectionSummary::Persons,
+            reason: AnnulmentReason::parse("spam").unwrap(),
+            state: AnnulmentState::Running,
+            people: 0,
+            changed: 0,
+            parts: 0,
+            restored: None,
+        }
+    }
+
+    fn done(number: u128, part: u32, is_last: bool) -> AnnulmentChange {
+        let part = AnnulmentPart { number: part, is_last };
+        AnnulmentChange::CompletePart { id: id(number), part, people: 10, changed: 4 }
+    }
+
+    fn restoration() -> Restoration {
+        Restoration { by: "otto".into(), at_ms: 1_795_212_000_456, people: 9 }
+    }
+
+    #[test]
+    fn an_annulment_of_two_parts_is_done_with_the_second_and_repeated_changes_do_nothing() {
+        let mut register = AnnulmentRegister::default();
+        let changes = [
+            AnnulmentChange::Begin(begun(1)),
+            done(1, 0, false),
+            done(1, 1, true),
+            AnnulmentChange::BeginRestoration(id(1)),
+            AnnulmentChange::CompleteRestoration(id(1), restoration()),
+        ];
+        let states = ["running", "running", "done", "restoring", "restored"];
+        for (index, (change, state)) in changes.iter().zip(states).enumerate() {
+            assert_eq!(register.apply(change), Ok(true), "{change:?}");
+            assert_eq!(register.get(id(1)).unwrap().state.name(), state);
+            for former in &changes[..=index] {
+                assert_eq!(register.apply(former), Ok(false), "{former:?} after {change:?}");
+            }
+        }
+        let entry = register.get(id(1)).unwrap();
+        assert_eq!((entry.people, entry.changed, entry.parts), (20, 8, 2));
+        assert_eq!(entry.restored, Some(restoration()));
+        assert_eq!(register.apply(&done(1, 2, true)), Ok(false), "nobody is annulled after it");
+    }
+
+    #[test]
+    fn a_cancelled_annulment_can_be_resumed_and_restored() {
+        let mut register = AnnulmentRegister::default();
+        register.apply(&AnnulmentChange::Begin(begun(1))).unwrap();
+        register.apply(&AnnulmentChange::Cancel(id(1))).unwrap();
+        assert_eq!(register.apply(&done(1, 0, true)), Ok(false));
+        let mut resumed = register.clone();
+        assert_eq!(resumed.apply(&AnnulmentChange::Begin(begun(1))), Ok(true));
+        assert_eq!(resumed.get(id(1)).unwrap().state, AnnulmentState::Running);
+        assert_eq!(register.apply(&AnnulmentChange::BeginRestoration(id(1))), Ok(true));
+        assert_eq!(register.apply(&AnnulmentChange::Begin(begun(1))), Ok(false));
+    }
+
+    #[test]
+    fn a_full_document_fits_into_a_message_and_drops_the_oldest_annulment_that_has_ended() {
+        let span = SignalSpan::new(u64::MAX / 2, u64::MAX).unwrap();
+        let largest = |number| AnnulmentEntry {
+            by: "\"".repeat(100).into(),
+            selection: SelectionSummary::Network { network: NetworkDigest(u64::MAX), span },
+            reason: AnnulmentReason::parse(&"\"".repeat(200)).unwrap(),
+            ..begun(number)
+        };
+        let mut register = AnnulmentRegister::default();
+        for number in 0..MAX_LISTED_ANNULMENTS as u128 {
+            register.apply(&AnnulmentChange::Begin(largest(number))).unwrap();
+        }
+        let next = AnnulmentChange::Begin(begun(1_000));
+        assert_eq!(register.clone().apply(&next), Err(RegisterFull));
+        register.apply(&done(7, 0, true)).unwrap();
+        assert_eq!(register.apply(&next), Ok(true));
+        assert_eq!(register.entries().len(), MAX_LISTED_ANNULMENTS);
+        assert!(register.get(id(7)).is_none() && register.get(id(1_000)).is_some());
+        for number in 0..MAX_LISTED_ANNULMENTS as u128 {
+            let restoration = Restoration { by: "\"".repeat(100).into(), ..restoration() };
+            register.apply(&AnnulmentChange::BeginRestoration(id(number))).unwrap();
+            let restored = AnnulmentChange::CompleteRestoration(id(number), restoration);
+            register.apply(&restored).unwrap();
+        }
+        assert!(StoredAnnulments::document(&budget(), &register).len() < 700_000);
+    }
+
+    #[test]
+    fn documents_stay_readable_and_those_of_newer_releases_are_shown_but_not_changed() {
+        let mut register = AnnulmentRegister::default();
+        register.apply(&AnnulmentChange::Begin(begun(1))).unwrap();
+        let written = StoredAnnulments::document(&budget(), &register);
+        assert_eq!(
+            written,
+            r#"{"budget":"parks","annulments":[{"id":"00000000-0000-0000-0000-000000000001","by":"anna","begun_at_ms":1795212000123,"selection":{"by":"persons"},"reason":"spam","state":"running","people":0,"changed":0,"parts":0}]}"#
+        );
+        let parse = |json: &str| StoredAnnulments::parse(&budget(), json.as_bytes());
+        assert_eq!(parse(&written), StoredAnnulments::Understood(register.clone()));
+        let future = written.replace(r#""parts":0"#, r#""parts":0,"appeal":"open""#);
+        assert_eq!(parse(&future), StoredAnnulments::PartlyUnderstood(register));
+        for unreadable in [
+            "",
+            "{}",
+            &written.replace("parks", "roads"),
+            &written.replace("running", "appealed"),
+            &written.replacen('{', r#"{"requires":["appeals"],"#, 1),
+        ] {
+            assert_eq!(parse(unreadable), StoredAnnulments::Unreadable, "{unreadable}");
+        }
+    }
+
+    fn any_change() -> impl Strategy<Value = AnnulmentChange> {
+        (0..3_u128, 0..3_u32, any::<bool>(), 0..5).prop_map(|(number, part, is_last, kind)| {
+            match kind {
+                0 => AnnulmentChange::Begin(begun(number)),
+                1 => done(number, part, is_last),
+                2 => AnnulmentChange::Cancel(id(number)),
+                3 => AnnulmentChange::BeginRestoration(id(number)),
+                _ => AnnulmentChange::CompleteRestoration(id(number), restoration()),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_changes_survive_storage_and_each_repeated_at_once_does_nothing(
+            changes in prop::collection::vec(any_change(), 0..40),
+        ) {
+            let mut register = AnnulmentRegister::default();
+            for change in &changes {
+                register.apply(change).unwrap();
+                prop_assert_eq!(register.apply(change), Ok(false));
+                let written = StoredAnnulments::document(&budget(), &register);
+                let read = StoredAnnulments::parse(&budget(), written.as_bytes());
+                prop_assert_eq!(read, StoredAnnulments::Understood(register.clone()));
+            }
+        }
+    }
+}
