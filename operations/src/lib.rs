@@ -1,7 +1,8 @@
-//! Operators' tasks that run next to the fold: audit, export, archive, dead letters, jobs.
+//! Operators' tasks that run next to the fold: audit, export, archive, dead letters, annulments, jobs.
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`annulment`] | annulling people of a budget, and restoring them |
 //! | [`archive`] | copying the committed log to files, and checking those files |
 //! | [`audit`] | deriving everything from the log again, and comparing |
 //! | [`dead_letters`] | replaying and dropping records that the fold rejected |
@@ -13,6 +14,7 @@
 //!
 //! The command line for these is the `processor` crate's `cli`.
 
+pub mod annulment;
 pub mod archive;
 pub mod audit;
 mod backend_error;

@@ -128,6 +128,8 @@ impl Processor {
             definitions: Arc::clone(&deps.control.definitions),
             dead_letter_journal: deps.dead_letter_journal,
             writer: Arc::clone(&deps.writer),
+            annulments: Arc::clone(&deps.control.annulments),
+            signals: Arc::clone(&deps.signals),
             archive_dir: deps.archive_dir,
             exports: deps.exports,
         }));

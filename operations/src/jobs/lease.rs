@@ -105,6 +105,13 @@ impl JobLease {
         Ok(())
     }
 
+    /// Returns the other jobs that are queued or running.
+    pub(super) async fn other_open_jobs(&self) -> Result<Vec<Job>, JobFailure> {
+        let mut jobs = self.jobs.jobs().await?;
+        jobs.retain(|job| job.id != self.job.id && !job.is_ended());
+        Ok(jobs)
+    }
+
     /// Resolves when the job is being cancelled.
     pub(super) async fn cancelling(&self) {
         self.cancelling.cancelled().await;

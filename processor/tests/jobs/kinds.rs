@@ -30,7 +30,7 @@ async fn settled() -> Fixture {
 }
 
 /// Submits a job.
-async fn submit_job(fixture: &Fixture, kind: JobKind) -> JobId {
+pub async fn submit_job(fixture: &Fixture, kind: JobKind) -> JobId {
     let id = JobId::new(1, uuid::Uuid::new_v4());
     let (priority, requested_by) = (Priority::Normal, "an operator".into());
     let new = NewJob { id, kind, priority, requested_by };
@@ -45,7 +45,7 @@ async fn run_to_end(fixture: &Fixture, kind: JobKind) -> JobState {
 }
 
 /// Waits until a job satisfies a condition.
-async fn wait_until(fixture: &Fixture, id: JobId, condition: impl Fn(&Job) -> bool) -> Job {
+pub async fn wait_until(fixture: &Fixture, id: JobId, condition: impl Fn(&Job) -> bool) -> Job {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let job = fixture.store.job(id).await.unwrap().unwrap();
@@ -58,7 +58,7 @@ async fn wait_until(fixture: &Fixture, id: JobId, condition: impl Fn(&Job) -> bo
 }
 
 /// Runs a job that must succeed, and returns its verdict and result.
-async fn run(fixture: &Fixture, kind: JobKind) -> (Verdict, String) {
+pub async fn run(fixture: &Fixture, kind: JobKind) -> (Verdict, String) {
     match run_to_end(fixture, kind).await {
         JobState::Succeeded { verdict, result, .. } => (verdict, result.to_string()),
         other => panic!("{other:?}"),

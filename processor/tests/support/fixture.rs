@@ -199,6 +199,11 @@ impl Fixture {
         outcomes.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
     }
 
+    /// Notes records that a job has appended.
+    pub fn note_appended(&self, records: u64) {
+        self.appended.fetch_add(records, Ordering::Relaxed);
+    }
+
     /// Appends a valid submission of a new person to the wrong partition.
     pub async fn append_misplaced(&self) -> Receipt {
         self.appended.fetch_add(1, Ordering::Relaxed);
@@ -326,11 +331,16 @@ pub fn report_lines(report: &AuditReport) -> Vec<String> {
     differences.chain(report.unchecked.iter().cloned()).collect()
 }
 
+/// Returns the key of a person of the generated records: even ones submit to the first budget.
+pub fn person(who: u64) -> PersonKey {
+    let key = u128::from(who + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    PersonKey::from_bytes(key.to_le_bytes())
+}
+
 /// Generates the record with the given number.
 fn record(number: u64) -> NewRecord {
     let who = (number * 7_919) % PEOPLE;
-    let key = u128::from(who + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    let person = PersonKey::from_bytes(key.to_le_bytes());
+    let person = person(who);
     if number % 23 == 22 {
         return NewRecord { key: person, value: b"no submission".to_vec() };
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetId, Receipt};
+use crate::{AnnulmentEffect, AnnulmentId, AnnulmentRequest, BudgetId, Receipt};
 
 /// What a job does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,11 +50,25 @@ pub enum JobKind {
         #[serde(rename = "letter")]
         dead_letter: Receipt,
     },
+    /// Annuls people of a budget, or computes what that would change.
+    Annul {
+        /// Which people, and why.
+        annulment: Box<AnnulmentRequest>,
+    },
+    /// Restores the people of an annulment, or computes what that would change.
+    RestoreAnnulment {
+        /// The budget.
+        budget: BudgetId,
+        /// The annulment.
+        annulment: AnnulmentId,
+        /// Only computes what would change.
+        dry_run: bool,
+    },
 }
 
 impl JobKind {
     /// Names of all kinds, for metrics that show each kind from the start.
-    pub const NAMES: [&str; 8] = [
+    pub const NAMES: [&str; 10] = [
         "rebuild",
         "audit",
         "warm_caches",
@@ -63,6 +77,8 @@ impl JobKind {
         "archive",
         "replay_dead_letter",
         "drop_dead_letter",
+        "annul",
+        "restore_annulment",
     ];
 
     /// Name in JSON and in metrics.
@@ -76,6 +92,8 @@ impl JobKind {
             Self::Archive => "archive",
             Self::ReplayDeadLetter { .. } => "replay_dead_letter",
             Self::DropDeadLetter { .. } => "drop_dead_letter",
+            Self::Annul { .. } => "annul",
+            Self::RestoreAnnulment { .. } => "restore_annulment",
         }
     }
 }
@@ -93,11 +111,29 @@ impl fmt::Display for JobKind {
             Self::ReplayDeadLetter { dead_letter, .. } | Self::DropDeadLetter { dead_letter } => {
                 write!(f, " ({dead_letter})")
             }
+            Self::Annul { annulment } => {
+                let AnnulmentRequest { budget, selection, dry_run, .. } = &**annulment;
+                write!(f, " ({budget}, {selection}{})", dry_run_suffix(*dry_run))
+            }
+            Self::RestoreAnnulment { budget, annulment, dry_run } => {
+                write!(f, " ({budget}, {annulment}{})", dry_run_suffix(*dry_run))
+            }
             Self::Rebuild { dry_run: false } | Self::Audit | Self::WarmCaches | Self::Archive => {
                 Ok(())
             }
         }
     }
+}
+
+/// The checkpoint of a job that annuls or restores people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnulmentCheckpoint {
+    /// What the job changes, as computed before its first record.
+    pub effect: AnnulmentEffect,
+}
+
+fn dry_run_suffix(dry_run: bool) -> &'static str {
+    if dry_run { ", dry run" } else { "" }
 }
 
 /// File format of an export.

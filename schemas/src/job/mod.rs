@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use fair_queue::{FairQueue, MAX_CONSECUTIVE_BYPASSES};
 pub use id::JobId;
-pub use kind::{ExportFormat, ExportFormatFault, JobKind};
+pub use kind::{AnnulmentCheckpoint, ExportFormat, ExportFormatFault, JobKind};
 pub use priority::{Priority, PriorityFault};
 pub use text::{BoundedText, CheckpointFault, JobCheckpoint, JobName, JobText};
 pub use transitions::{
@@ -39,6 +39,7 @@ pub use transitions::{
     save_checkpoint, submit, succeed, take_over,
 };
 
+use crate::AnnulmentEffect;
 use crate::stored::{self, StoredDocument};
 
 /// Maximum number of kept ended jobs, and separately of kept dead jobs. Older ones are deleted.
@@ -242,6 +243,17 @@ impl Job {
                 | JobState::Running { cancelling: true, .. }
                 | JobState::Dead { cancelling: true, .. }
         )
+    }
+
+    /// Returns what an annulment or a restoration changes, once that is computed.
+    pub fn annulment_effect(&self) -> Option<AnnulmentEffect> {
+        match self.kind {
+            JobKind::Annul { .. } | JobKind::RestoreAnnulment { .. } => {
+                let checkpoint: AnnulmentCheckpoint = self.checkpoint.as_ref()?.read()?;
+                Some(checkpoint.effect)
+            }
+            _ => None,
+        }
     }
 
     /// Encodes the job for its store row.

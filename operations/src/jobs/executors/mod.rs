@@ -1,5 +1,6 @@
 //! Executors: one file per kind of job.
 
+mod annulment;
 mod archive;
 mod audit;
 mod dead_letters;
@@ -19,10 +20,11 @@ use async_trait::async_trait;
 use schemas::job::JobKind;
 use schemas::{Budget, BudgetId, GenerationRegistry, LogRef};
 use storage::cache::Cache;
-use storage::control::{BudgetDefinitions, Catalog};
+use storage::control::{AnnulmentRegisters, BudgetDefinitions, Catalog};
 use storage::exports::Exports;
 use storage::log::{DeadLetterJournal, LogReaderOpener, LogWriter, ReadError};
 use storage::open_error::OpenError;
+use storage::signals::SignalReader;
 use storage::store::{Store, StoreError};
 use tokio::time::sleep;
 
@@ -43,8 +45,12 @@ pub struct JobExecutorDeps {
     pub definitions: Arc<dyn BudgetDefinitions>,
     /// The dead letter journal.
     pub dead_letter_journal: Arc<dyn DeadLetterJournal>,
-    /// Appends replayed records to the log.
+    /// Appends replayed records and annulments to the log.
     pub writer: Arc<dyn LogWriter>,
+    /// The operators' list of annulments.
+    pub annulments: Arc<dyn AnnulmentRegisters>,
+    /// The signals of submissions, by which people are selected.
+    pub signals: Arc<dyn SignalReader>,
     /// The directory of the logs' archives, if there is one.
     pub archive_dir: Option<PathBuf>,
     /// Writes exports.
@@ -79,6 +85,10 @@ impl JobExecutor for JobExecutors {
             JobKind::DropDeadLetter { dead_letter } => {
                 dead_letters::drop_one(&self.0, *dead_letter).await
             }
+            JobKind::Annul { annulment } => annulment::annul(&self.0, job, annulment).await,
+            JobKind::RestoreAnnulment { budget, annulment, dry_run } => {
+                annulment::restore(&self.0, job, budget, *annulment, *dry_run).await
+            }
         }
     }
 
@@ -88,13 +98,15 @@ impl JobExecutor for JobExecutors {
             JobKind::ReplayDeadLetter { dead_letter, .. } => {
                 dead_letters::replayed(&self.0, *dead_letter).await
             }
-            // Nothing to undo: these leave nothing behind that matters.
+            JobKind::Annul { annulment } => annulment::cancel(&self.0, annulment).await,
+            // Nothing to undo: these leave nothing behind that matters, and a restoration can be repeated.
             JobKind::Audit
             | JobKind::WarmCaches
             | JobKind::Export { .. }
             | JobKind::Report { .. }
             | JobKind::Archive
-            | JobKind::DropDeadLetter { .. } => Ok(None),
+            | JobKind::DropDeadLetter { .. }
+            | JobKind::RestoreAnnulment { .. } => Ok(None),
         }
     }
 }

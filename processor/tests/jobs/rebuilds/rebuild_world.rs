@@ -16,11 +16,13 @@ use schemas::{
     TotalsComparison,
 };
 use storage::cache::memory::MemoryCache;
+use storage::control::ControlTopic;
 use storage::control::sqlite::SqliteControlTopic;
 use storage::exports::Exports;
 use storage::jobs::{JobStore, submit};
 use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog};
 use storage::log::{LogBounds, LogIdentity, LogReader, ReadError, RecordStream};
+use storage::signals::SqliteSignalReader;
 use storage::store::memory::MemoryStore;
 use storage::store::{Generations, PartitionRef, Store};
 use tokio::sync::watch;
@@ -107,6 +109,9 @@ impl RebuildWorld {
         // Required by the executors, and not used by rebuilds.
         let path = self.dir.path().join(format!("{name}-log.db"));
         let writer = Arc::new(SqliteLog::open(&path, count()).unwrap());
+        let control = ControlTopic::new(
+            SqliteControlTopic::open(&self.dir.path().join(format!("{name}.db"))).unwrap(),
+        );
         let worker = JobWorker::new(JobWorkerDeps {
             jobs: Arc::clone(store) as _,
             executor: Arc::new(JobExecutors::new(JobExecutorDeps {
@@ -116,9 +121,9 @@ impl RebuildWorld {
                 }),
                 store: Arc::clone(store) as _,
                 cache: Arc::new(MemoryCache::new()),
-                definitions: Arc::new(
-                    SqliteControlTopic::open(&self.dir.path().join(format!("{name}.db"))).unwrap(),
-                ),
+                definitions: control.definitions,
+                annulments: control.annulments,
+                signals: Arc::new(SqliteSignalReader::new(&path)),
                 dead_letter_journal: Arc::new(SqliteDeadLetterJournal::open(&path).unwrap()),
                 writer,
                 archive_dir: None,

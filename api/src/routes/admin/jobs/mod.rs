@@ -6,8 +6,10 @@
 //! |---|---|
 //! | `submit` | submission of a new job |
 //! | `request_body` | parsing of a new job's body, with every fault at once |
+//! | `body_members` | the members of a body, and its faults |
 //! | `view` | JSON view of a job |
 
+mod body_members;
 mod request_body;
 mod submit;
 mod view;
@@ -33,7 +35,8 @@ use utoipa::{OpenApi, ToSchema};
 use crate::routes::RETRY_AFTER;
 use view::JobView;
 
-pub(super) use request_body::JobRoute;
+pub(super) use body_members::{BodyMembers, EmptyBody};
+pub(super) use request_body::{JobRoute, RequestedJob};
 pub(super) use submit::{JobRequest, submit, submit_audit, submit_cache_warming, submit_rebuild};
 
 /// The routes of jobs.

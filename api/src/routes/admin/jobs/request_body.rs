@@ -1,15 +1,15 @@
 //! Parses the body of a new job, and reports every fault at once.
 
 use http::HeaderMap;
-use runtime::http::has_media_type;
-use runtime::problem::{Faults, Problem, ProblemKind, member_pointer};
-use schemas::job::{ExportFormatFault, JobKind, Priority, PriorityFault};
+use runtime::problem::Problem;
+use schemas::job::{ExportFormatFault, JobKind, Priority};
 use schemas::{BudgetId, Receipt};
-use serde_json::{Map, Value};
+
+use super::body_members::{BodyMembers, EmptyBody};
 
 /// A valid request for a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RequestedJob {
+pub(in crate::routes::admin) struct RequestedJob {
     pub kind: JobKind,
     pub priority: Priority,
 }
@@ -53,6 +53,9 @@ impl JobRoute {
     }
 }
 
+/// Kinds that are submitted through the routes of their budget.
+const ELSEWHERE: [&str; 2] = ["annul", "restore_annulment"];
+
 /// Parses a body. It may be empty if the route determines the kind.
 ///
 /// # Errors
@@ -62,53 +65,30 @@ pub(super) fn parse(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<RequestedJob, Problem> {
-    let mut faults = Faults::default();
-    let members = if body.is_empty() && route != JobRoute::Any {
-        Map::new()
-    } else {
-        require_json(headers)?;
-        match serde_json::from_slice(body) {
-            Ok(Value::Object(members)) => members,
-            Ok(_) => {
-                faults.malformed("", "must be an object");
-                return Err(faults.into_problem(ProblemKind::Malformed));
-            }
-            Err(error) => {
-                let position = format!("line {}, column {}", error.line(), error.column());
-                faults.malformed("", format!("is not JSON: {position}"));
-                return Err(faults.into_problem(ProblemKind::Malformed));
-            }
-        }
-    };
-    let mut body = Body { route, members, faults };
+    let empty = if route == JobRoute::Any { EmptyBody::Refused } else { EmptyBody::Allowed };
+    let mut body = Body { route, body: BodyMembers::parse(headers, body, empty)? };
     let kind = route.kind().or_else(|| body.kind());
     body.reject_unknown_members(kind);
-    let priority = body.priority();
+    let priority = body.body.priority();
     let kind = body.job(kind);
-    let Body { faults, .. } = body;
-    match kind {
-        Some(kind) if faults.is_empty() => Ok(RequestedJob { kind, priority }),
-        _ => Err(faults.into_problem(ProblemKind::Malformed)),
-    }
+    body.body.finish(kind.map(|kind| RequestedJob { kind, priority }))
 }
 
-/// The members of a body, and the faults found so far.
 struct Body {
     route: JobRoute,
-    members: Map<String, Value>,
-    faults: Faults,
+    body: BodyMembers,
 }
 
 impl Body {
     fn kind(&mut self) -> Option<&'static str> {
-        let must_be = format!("must be one of {}", JobKind::NAMES.join(", "));
-        let known = |text: &str| JobKind::NAMES.into_iter().find(|name| *name == text);
-        self.required("kind", &must_be, known)
+        let names = || JobKind::NAMES.into_iter().filter(|name| !ELSEWHERE.contains(name));
+        let must_be = format!("must be one of {}", names().collect::<Vec<_>>().join(", "));
+        self.body.required("kind", &must_be, |text| names().find(|name| *name == text))
     }
 
     fn reject_unknown_members(&mut self, kind: Option<&str>) {
         let route = self.route;
-        let accepts = |member: &str| match (member, kind) {
+        self.body.reject_unknown(|member| match (member, kind) {
             ("kind", _) => route == JobRoute::Any,
             ("priority", _) => true,
             // With an unknown kind, every argument of any kind is accepted.
@@ -120,37 +100,25 @@ impl Body {
             }
             ("resume", Some("replay_dead_letter") | None) => true,
             _ => false,
-        };
-        for name in self.members.keys().filter(|name| !accepts(name)) {
-            self.faults.malformed(member_pointer("", name), "is not supported here");
-        }
-    }
-
-    fn priority(&mut self) -> Priority {
-        let Some(value) = self.members.get("priority") else { return Priority::default() };
-        let known = value.as_str().and_then(|text| text.parse().ok());
-        known.unwrap_or_else(|| {
-            self.faults.malformed("/priority", PriorityFault.to_string());
-            Priority::default()
-        })
+        });
     }
 
     fn job(&mut self, kind: Option<&str>) -> Option<JobKind> {
         Some(match kind? {
-            "rebuild" => JobKind::Rebuild { dry_run: self.flag("dry_run") },
+            "rebuild" => JobKind::Rebuild { dry_run: self.body.flag("dry_run") },
             "audit" => JobKind::Audit,
             "warm_caches" => JobKind::WarmCaches,
             "export" => {
                 let budget = self.budget();
                 let must_be = ExportFormatFault.to_string();
-                let format = self.required("format", &must_be, |text| text.parse().ok());
-                let publish = self.flag("publish");
+                let format = self.body.required("format", &must_be, |text| text.parse().ok());
+                let publish = self.body.flag("publish");
                 JobKind::Export { budget: budget?, format: format?, publish }
             }
             "report" => JobKind::Report { budget: self.budget()? },
             "archive" => JobKind::Archive,
             "replay_dead_letter" => {
-                let (dead_letter, resume) = (self.dead_letter(), self.flag("resume"));
+                let (dead_letter, resume) = (self.dead_letter(), self.body.flag("resume"));
                 JobKind::ReplayDeadLetter { dead_letter: dead_letter?, resume }
             }
             "drop_dead_letter" => JobKind::DropDeadLetter { dead_letter: self.dead_letter()? },
@@ -159,50 +127,14 @@ impl Body {
     }
 
     fn budget(&mut self) -> Option<BudgetId> {
-        self.required("budget", "must be a budget's id", |text| BudgetId::parse(text).ok())
+        self.body.required("budget", "must be a budget's id", |text| BudgetId::parse(text).ok())
     }
 
     fn dead_letter(&mut self) -> Option<Receipt> {
         self.route.dead_letter().or_else(|| {
             let must_be = "must be a dead letter's id: partition.offset";
-            self.required("letter", must_be, |text| text.parse().ok())
+            self.body.required("letter", must_be, |text| text.parse().ok())
         })
-    }
-
-    fn flag(&mut self, name: &str) -> bool {
-        match self.members.get(name) {
-            None => false,
-            Some(Value::Bool(value)) => *value,
-            Some(_) => {
-                self.faults.malformed(format!("/{name}"), "must be true or false");
-                false
-            }
-        }
-    }
-
-    /// Parses a required text member.
-    fn required<T>(
-        &mut self,
-        name: &str,
-        must_be: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
-        let value = self.members.get(name);
-        let parsed = value.and_then(Value::as_str).and_then(parse);
-        if parsed.is_none() {
-            let required = if value.is_none() { "is required, and " } else { "" };
-            self.faults.malformed(format!("/{name}"), format!("{required}{must_be}"));
-        }
-        parsed
-    }
-}
-
-fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
-    if has_media_type(headers, "application/json") {
-        Ok(())
-    } else {
-        Err(Problem::new(ProblemKind::UnsupportedMediaType)
-            .detail("`Content-Type` must be `application/json`"))
     }
 }
 
@@ -211,6 +143,7 @@ fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
 mod tests {
     use http::header::CONTENT_TYPE;
     use proptest::prelude::*;
+    use runtime::problem::ProblemKind;
     use schemas::job::ExportFormat;
     use schemas::{LogNumber, Offset, PartitionId};
 
@@ -242,7 +175,7 @@ mod tests {
             parsed(JobRoute::Any, r#"{"kind":"audit"}"#),
             (JobKind::Audit, Priority::Normal)
         );
-        for name in JobKind::NAMES {
+        for name in JobKind::NAMES.into_iter().filter(|name| !ELSEWHERE.contains(name)) {
             let arguments = match name {
                 "export" => r#","budget":"taxes","format":"csv""#,
                 "report" => r#","budget":"taxes""#,
@@ -302,6 +235,9 @@ mod tests {
             assert_eq!(pointers(JobRoute::Any, nothing), [""], "{nothing}");
         }
         assert_eq!(pointers(JobRoute::Any, "{}"), ["/kind"]);
+        for elsewhere in ELSEWHERE {
+            assert_eq!(pointers(JobRoute::Any, &format!(r#"{{"kind":"{elsewhere}"}}"#)), ["/kind"]);
+        }
         let dead_letter =
             Receipt { log: LogNumber::FIRST, partition: PartitionId(3), offset: Offset(1042) };
         let body = r#"{"letter":"3.1043","resume":1}"#;

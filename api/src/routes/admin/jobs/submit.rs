@@ -129,15 +129,24 @@ pub(crate) async fn submit_cache_warming(request: JobRequest) -> Result<Response
 }
 
 impl JobRequest {
-    /// Submits the requested job. Repeated requests with one `Idempotency-Key` yield one job, as long as it is kept.
+    /// Submits the requested job.
     pub(crate) async fn submit(self, route: JobRoute) -> Result<Response, Problem> {
+        self.submit_parsed(|headers, body, _| request_body::parse(route, headers, body)).await
+    }
+
+    /// Submits the job that `parse` makes of headers, body and the job's id. Repeated requests with one
+    /// `Idempotency-Key` yield one job, as long as it is kept.
+    pub(in crate::routes::admin) async fn submit_parsed(
+        self,
+        parse: impl FnOnce(&HeaderMap, &[u8], JobId) -> Result<RequestedJob, Problem>,
+    ) -> Result<Response, Problem> {
         let Self { service, principal, headers, body } = self;
-        let RequestedJob { kind, priority } = request_body::parse(route, &headers, &body)?;
         let now_ms = now_ms();
         let id = match idempotency_key(&headers)? {
             Some(key) => JobId::from_name(principal.name(), key),
             None => JobId::new(now_ms, Uuid::new_v4()),
         };
+        let RequestedJob { kind, priority } = parse(&headers, &body, id)?;
         let requested_by = principal.name().into();
         let new = NewJob { id, kind: kind.clone(), priority, requested_by };
         let job = in_time(jobs::submit(&*service.jobs, new, now_ms)).await?.map_err(not_changed)?;

@@ -5,19 +5,21 @@ use axum::response::{IntoResponse, Response};
 use http::header::LOCATION;
 use http::{HeaderValue, StatusCode};
 use schemas::job::{FailedAttempt, Job, JobKind, JobState};
+use schemas::{AnnulmentEffect, ResultsSummary};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::answer::{Decimal, percent};
 use crate::rfc3339::rfc3339;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct JobView {
     id: String,
     kind: &'static str,
-    /// Rebuild: whether the new generation is only verified.
+    /// Rebuild: whether the new generation is only verified. Annulment, restoration: whether only the effect is computed.
     #[serde(skip_serializing_if = "Option::is_none")]
     dry_run: Option<bool>,
-    /// Export: the budget.
+    /// Export, report, annulment, restoration: the budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     budget: Option<String>,
     /// Export: the file format.
@@ -32,6 +34,12 @@ pub(crate) struct JobView {
     /// Replay: whether to resume a replay that another job began.
     #[serde(skip_serializing_if = "Option::is_none")]
     resume: Option<bool>,
+    /// Annulment, restoration: the annulment's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annulment: Option<String>,
+    /// Annulment, restoration: what it changes, once that is computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effect: Option<EffectView>,
     priority: &'static str,
     #[serde(rename = "asked_by")]
     requested_by: String,
@@ -73,10 +81,58 @@ struct FailedAttemptView {
     error: String,
 }
 
+/// What an annulment or a restoration changes, by numbers of people.
+#[derive(Debug, Serialize, ToSchema)]
+struct EffectView {
+    selected: u64,
+    /// Nothing is known of their submissions.
+    unknown: u64,
+    /// Annulled already, or not annulled when restored.
+    unchanged: u64,
+    /// Withdrawn.
+    without_ballot: u64,
+    /// They change the results.
+    changed: u64,
+    before: ResultsView,
+    after: ResultsView,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ResultsView {
+    people: u64,
+    /// Average of each category in percent, rounded to two decimals, in the budget's order; empty without people.
+    #[schema(value_type = Vec<f64>)]
+    average_percent: Vec<Decimal>,
+}
+
+impl EffectView {
+    fn of(effect: &AnnulmentEffect) -> Self {
+        Self {
+            selected: effect.selected,
+            unknown: effect.unknown,
+            unchanged: effect.unchanged,
+            without_ballot: effect.without_ballot,
+            changed: effect.changed,
+            before: ResultsView::of(&effect.before),
+            after: ResultsView::of(&effect.after),
+        }
+    }
+}
+
+impl ResultsView {
+    fn of(results: &ResultsSummary) -> Self {
+        // An average is at most 10,000.
+        let average = |hundredths: &u64| percent(u16::try_from(*hundredths).unwrap_or(u16::MAX));
+        let average_percent = results.averages.iter().map(average).collect();
+        Self { people: results.people, average_percent }
+    }
+}
+
 impl JobView {
     pub(super) fn of(job: &Job) -> Self {
         let (mut dry_run, mut budget, mut format) = (None, None, None);
         let (mut publish, mut dead_letter, mut resume) = (None, None, None);
+        let mut annulment = None;
         match &job.kind {
             JobKind::Rebuild { dry_run: verify_only } => dry_run = Some(*verify_only),
             JobKind::Export { budget: id, format: file_format, publish: published } => {
@@ -90,6 +146,16 @@ impl JobView {
                 resume = Some(*resumes);
             }
             JobKind::DropDeadLetter { dead_letter: id } => dead_letter = Some(id.to_string()),
+            JobKind::Annul { annulment: request } => {
+                dry_run = Some(request.dry_run);
+                budget = Some(request.budget.to_string());
+                annulment = Some(request.id.to_string());
+            }
+            JobKind::RestoreAnnulment { budget: of, annulment: id, dry_run: computes_only } => {
+                dry_run = Some(*computes_only);
+                budget = Some(of.to_string());
+                annulment = Some(id.to_string());
+            }
             JobKind::Audit | JobKind::WarmCaches | JobKind::Archive => {}
         }
         let (mut due_at, mut worker, mut verdict, mut result) = (None, None, None, None);
@@ -115,6 +181,8 @@ impl JobView {
             publish,
             dead_letter,
             resume,
+            annulment,
+            effect: job.annulment_effect().as_ref().map(EffectView::of),
             priority: job.priority.name(),
             requested_by: job.requested_by.to_string(),
             state: job.state.name(),
