@@ -51,7 +51,7 @@ use runtime::limits::RequestLimits;
 use runtime::metrics::{Metrics, MetricsError};
 use schemas::PersonKeyHasher;
 use storage::cache::Cache;
-use storage::control::BudgetDefinitions;
+use storage::control::{AnnulmentRegisters, BudgetDefinitions};
 use storage::exports::Exports;
 use storage::jobs::JobStore;
 use storage::log::dead_letters::DeadLetterJournalOpener;
@@ -60,6 +60,7 @@ use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
 pub use config::ApiConfig;
+use routes::admin::{AnnulmentService, SignalService};
 pub use routes::openapi;
 
 use active_generation::ActiveGenerationCache;
@@ -100,6 +101,8 @@ pub struct ApiDeps {
     pub dead_letters: Arc<dyn DeadLetterJournalOpener>,
     /// Signals of submissions.
     pub signals: Arc<dyn SignalReader>,
+    /// The operators' list of annulments.
+    pub annulments: Arc<dyn AnnulmentRegisters>,
     /// Published exports.
     pub exports: Exports,
     /// Authenticates and authorizes administrators.
@@ -132,6 +135,7 @@ pub fn routes(
         jobs,
         dead_letters,
         signals,
+        annulments,
         exports,
         admin,
         limits,
@@ -160,9 +164,10 @@ pub fn routes(
     let registry = RegistryReader::new(store.clone(), config.summary_deadline);
     let trusted_proxies = admin.trusted_proxies().clone();
     let signals = SignalService::new(signals, Arc::clone(&definitions));
+    let annulments = AnnulmentService::new(Arc::clone(&definitions), annulments);
     let forget = ForgetService::new(Arc::clone(&definitions), Arc::clone(&store));
     let administrators =
-        routes::admin::router(&admin, registry, jobs, dead_letters, signals, forget);
+        routes::admin::router(&admin, registry, jobs, dead_letters, signals, annulments, forget);
     let waits = WaitLimits::new(config, &metrics);
     let receipt_signer = hasher.receipt_signer();
     let streams = AnswerStreams::new(config, Arc::clone(&memory), &metrics, stop);

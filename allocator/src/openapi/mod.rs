@@ -47,6 +47,7 @@ pub fn document() -> serde_json::Result<String> {
             {"name": "embedding", "description": "Results on other sites"},
             {"name": "administration", "description": "The state of the service, for administrators"},
             {"name": "jobs", "description": "Background jobs, for administrators"},
+            {"name": "annulments", "description": "People who do not count, for administrators"},
             {"name": "dead letters", "description": "Records that cannot be counted, for administrators"}
         ],
         "paths": paths,

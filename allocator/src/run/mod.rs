@@ -195,6 +195,7 @@ impl Backends {
     ) -> Result<(Processor, Router), RunError> {
         let Self { log, store, cache, control, ingest } = self;
         let definitions = Arc::clone(&control.definitions);
+        let annulments = Arc::clone(&control.annulments);
         let deps = ProcessorDeps {
             source: log.source,
             logs: Arc::new(config.storage.clone()),
@@ -220,6 +221,7 @@ impl Backends {
             jobs: store.jobs,
             dead_letters: Arc::new(config.storage.clone()),
             signals: config.storage.signal_reader(),
+            annulments,
             exports: config.storage.exports(),
             admin: ingest.admin.clone(),
             limits: ingest.limits.clone(),

@@ -24,8 +24,11 @@ const LIMITS: &str = "/v1/admin/limits";
 const WHOAMI: &str = "/v1/admin/whoami";
 
 /// The role that each route requires, by path. No other route may start with `/v1/admin`.
-const ROUTES: [(&str, &str, &str); 17] = [
+const ROUTES: [(&str, &str, &str); 20] = [
     ("POST", "/v1/admin/audits", "operator"),
+    ("GET", "/v1/admin/budgets/{budget}/annulments", "viewer"),
+    ("POST", "/v1/admin/budgets/{budget}/annulments", "admin"),
+    ("POST", "/v1/admin/budgets/{budget}/annulments/{id}/restore", "admin"),
     ("GET", "/v1/admin/budgets/{budget}/signals", "viewer"),
     ("POST", "/v1/admin/budgets/{budget}/forget", "admin"),
     ("POST", "/v1/admin/caches/warm", "operator"),

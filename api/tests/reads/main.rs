@@ -6,6 +6,7 @@
 mod active_generation;
 mod admin;
 mod aggregates;
+mod annulments;
 mod bodies;
 mod consistency;
 mod dead_letters;

@@ -43,6 +43,7 @@ pub struct TestServer {
     pub jobs: Arc<FakeJobs>,
     pub dead_letters: Arc<FakeDeadLetters>,
     pub signals: Arc<FakeSignals>,
+    pub annulments: Arc<FakeAnnulments>,
     /// The export folder.
     pub exports: Arc<TempDir>,
     pub hasher: PersonKeyHasher,
@@ -127,6 +128,7 @@ impl TestServer {
         let exports = Arc::new(TempDir::new().unwrap());
         let (jobs, dead_letters) = (Arc::<FakeJobs>::default(), Arc::<FakeDeadLetters>::default());
         let signals = Arc::<FakeSignals>::default();
+        let annulments = Arc::<FakeAnnulments>::default();
         let hasher = PersonKeyHasher::new(&[7; 32]).unwrap();
         let health = Health::new(&HealthConfig::default());
         let metrics = Metrics::new("api");
@@ -146,6 +148,7 @@ impl TestServer {
             jobs: jobs.clone(),
             dead_letters: Arc::new(FakeDeadLetterOpener(dead_letters.clone())),
             signals: signals.clone(),
+            annulments: annulments.clone(),
             exports: Exports::new(exports.path()),
             admin,
             limits,
@@ -165,6 +168,7 @@ impl TestServer {
             jobs,
             dead_letters,
             signals,
+            annulments,
             exports,
             hasher,
             authorizer,

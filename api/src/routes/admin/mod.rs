@@ -2,6 +2,7 @@
 //!
 //! Authentication, rate limits and the audit log are in `runtime::admin`.
 
+mod annulments;
 mod dead_letters;
 mod forget;
 mod generations;
@@ -22,9 +23,14 @@ use utoipa::OpenApi;
 
 use crate::registry::RegistryReader;
 use dead_letters::DeadLetterService;
-pub use forget::ForgetService;
 use jobs::JobService;
+
+pub use annulments::AnnulmentService;
+pub use forget::ForgetService;
 pub use signals::SignalService;
+
+const ANNULMENTS: &str = "/v1/admin/budgets/{budget}/annulments";
+const RESTORATION: &str = "/v1/admin/budgets/{budget}/annulments/{id}/restore";
 
 /// Shared state of the administrators' routes.
 #[derive(Clone)]
@@ -34,6 +40,7 @@ struct AdminState {
     dead_letters: DeadLetterService,
     signals: SignalService,
     forget: ForgetService,
+    annulments: AnnulmentService,
     guard: AdminGuard,
 }
 
@@ -67,6 +74,12 @@ impl FromRef<AdminState> for ForgetService {
     }
 }
 
+impl FromRef<AdminState> for AnnulmentService {
+    fn from_ref(state: &AdminState) -> Self {
+        state.annulments.clone()
+    }
+}
+
 impl FromRef<AdminState> for AdminGuard {
     fn from_ref(state: &AdminState) -> Self {
         state.guard.clone()
@@ -85,6 +98,9 @@ impl FromRef<AdminState> for AdminGuard {
     dead_letters::discard,
     signals::signals,
     forget::forget,
+    annulments::list,
+    annulments::annul,
+    annulments::restore,
 ))]
 struct AdministrationRoutes;
 
@@ -100,12 +116,14 @@ pub fn router(
     jobs: Arc<dyn JobStore>,
     dead_letters: Arc<dyn DeadLetterJournalOpener>,
     signals: SignalService,
+    annulments: AnnulmentService,
     forget: ForgetService,
 ) -> Router {
     let state = AdminState {
         jobs: JobService::new(jobs),
         dead_letters: DeadLetterService::new(dead_letters, registry.clone()),
         signals,
+        annulments,
         registry,
         forget,
         guard: guard.clone(),
@@ -128,6 +146,9 @@ pub fn router(
         .route(Role::Operator, "/v1/admin/dead-letters/{id}/replay", post(dead_letters::replay))
         .route(Role::Operator, "/v1/admin/dead-letters/{id}/drop", post(dead_letters::discard))
         .route(Role::Viewer, "/v1/admin/budgets/{budget}/signals", get(signals::signals))
+        .route(Role::Viewer, ANNULMENTS, get(annulments::list))
+        .route(Role::Admin, ANNULMENTS, post(annulments::annul))
+        .route(Role::Admin, RESTORATION, post(annulments::restore))
         .into_router()
         .with_state(state)
 }

@@ -1,5 +1,6 @@
 //! Fake backends with switchable faults and read counters.
 
+mod annulments;
 mod dead_letters;
 mod signals;
 mod store;
@@ -18,6 +19,7 @@ use storage::store::memory::MemoryStore;
 use storage::store::*;
 use tokio::sync::{broadcast, watch};
 
+pub use annulments::FakeAnnulments;
 pub use dead_letters::{FakeDeadLetterOpener, FakeDeadLetters};
 pub use signals::FakeSignals;
 pub use store::FakeStore;
