@@ -3,6 +3,7 @@
 //! Each file has one command: its arguments, its progress, what it prints and its exit code. The work itself is done by
 //! the crates below, `generations`, `operations` and `fraud`.
 
+mod annulments;
 mod archive;
 mod audit;
 mod dead_letters;
@@ -43,6 +44,7 @@ const MAX_PRINTED_LINES: usize = 100;
 #[derive(Debug, Subcommand)]
 #[expect(missing_docs, reason = "the help of a variant is the doc of its arguments")]
 pub enum OperatorCommand {
+    Annulments(annulments::AnnulmentsArgs),
     Archive(archive::ArchiveArgs),
     Audit(audit::AuditArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
@@ -58,6 +60,7 @@ impl OperatorCommand {
     /// Returns the arguments that name the configuration.
     pub fn config(&self) -> &ConfigArgs {
         match self {
+            Self::Annulments(args) => args.config(),
             Self::Archive(args) => &args.config,
             Self::Audit(args) => &args.config,
             Self::DeadLetters(args) => args.config(),
@@ -73,6 +76,9 @@ impl OperatorCommand {
     /// Runs the command on what `storage` configures, prints its result, and returns its exit code.
     pub async fn run(&self, storage: &StorageConfig) -> ExitCode {
         match self {
+            Self::Annulments(args) => {
+                annulments::annulments_command(args, storage, shutdown::listen()).await
+            }
             Self::Archive(args) => {
                 archive::archive_command(args, storage, shutdown::listen()).await
             }
