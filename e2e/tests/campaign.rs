@@ -1,0 +1,355 @@
+//! A campaign of fraud among real ballots: 5 % more, the same ballot from one network. Found by the signals, annulled after
+//! a dry run, and restored: the published totals are exactly those without it, and then exactly those with it.
+
+#[path = "exactness/pabulib.rs"]
+mod pabulib;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::audit;
+use e2e::embedded::Embedded;
+use e2e::operator::{Operator, wait_for_exit};
+use e2e::oracle::Totals;
+use e2e::record::SubmissionRecord;
+use e2e::response::send;
+use e2e::scenario::{new_dir, scenario_within};
+use e2e::stack::{Stack, StackBuilder};
+use e2e::system::{System, allocation};
+use e2e::wait::eventually;
+use prost::Message;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const BUDGET: &str = "campaign";
+/// Real ballots that are sent.
+const HONEST: usize = 4_000;
+/// Ballots of the campaign.
+const FRAUD: usize = HONEST / 20;
+/// Real ballots from one network.
+const PEOPLE_OF_A_NETWORK: usize = 40;
+const FRAUD_ADDRESS: &str = "203.0.113.7";
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than an API keeps an answer about signals.
+const SIGNALS_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often the campaign is submitted again for signals that were lost.
+const MAX_REPETITIONS: u32 = 8;
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
+/// The test's clients send from one machine, as proxies do.
+const SETTINGS: [&str; 2] = ["limits.submissions=off", "limits.uploads=off"];
+
+struct Campaign {
+    categories: usize,
+    honest: Vec<Vec<u32>>,
+    fraud: Vec<u32>,
+}
+
+impl Campaign {
+    /// Takes real ballots from the file in `ALLOCATOR_REAL_BALLOTS`; without that variable, synthetic ones.
+    fn new() -> Result<Self> {
+        let text = match std::env::var_os("ALLOCATOR_REAL_BALLOTS").map(PathBuf::from) {
+            Some(file) => std::fs::read_to_string(file)?,
+            None => pabulib::synthetic(HONEST as u64),
+        };
+        let (names, mut honest) = pabulib::count(&text)?;
+        honest.truncate(HONEST);
+        ensure!(honest.len() == HONEST, "only {} ballots", honest.len());
+        let categories = names.len();
+        let mut fraud = vec![0; categories];
+        (fraud[0], fraud[categories - 1]) = (300, 9_700);
+        Ok(Self { categories, honest, fraud })
+    }
+
+    fn totals_without_fraud(&self) -> Totals {
+        Totals::from_allocations(self.categories, &self.honest)
+    }
+
+    fn totals_with_fraud(&self) -> Totals {
+        let fraud = std::iter::repeat_n(&self.fraud, FRAUD);
+        Totals::from_allocations(self.categories, self.honest.iter().chain(fraud))
+    }
+
+    /// Submits all ballots as the public does, each from its network, the fraud among the others.
+    async fn submit(&self, system: &System) -> Result<()> {
+        system.define(BUDGET, self.categories).await?;
+        let public = system.without_token()?;
+        let networks = self.honest.chunks(PEOPLE_OF_A_NETWORK);
+        let rounds = networks.len();
+        for (network, ballots) in networks.enumerate() {
+            let first = network * PEOPLE_OF_A_NETWORK;
+            let honest = (first..).map(|number| format!("voter-{number}")).zip(ballots);
+            let address = format!("20.{}.{}.1", network / 200, network % 200);
+            submit_batch(&public, network, &address, honest).await?;
+            let (from, until) = (network * FRAUD / rounds, (network + 1) * FRAUD / rounds);
+            submit_batch(&public, network, FRAUD_ADDRESS, self.fraud(from..until)).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns persons of the campaign with their ballot.
+    fn fraud(&self, numbers: Range<usize>) -> impl Iterator<Item = (String, &Vec<u32>)> {
+        numbers.map(|number| (format!("ghost-{number}"), &self.fraud))
+    }
+}
+
+async fn submit_batch(
+    public: &System,
+    ingest: usize,
+    address: &str,
+    ballots: impl Iterator<Item = (String, &Vec<u32>)>,
+) -> Result<()> {
+    let items: Vec<Value> = ballots
+        .map(|(person, shares)| json!({"person": person, "allocation": allocation(shares)}))
+        .collect();
+    if items.is_empty() {
+        return Ok(());
+    }
+    let url = format!("{}/v1/budgets/{BUDGET}/submissions/batch", public.write_to(ingest));
+    let request = public.request(Method::POST, url).header("x-forwarded-for", address);
+    let response = send(request.json(&items)).await?.expect(200)?.json()?;
+    let results = response["results"].as_array().context("no results")?;
+    let is_accepted = |result: &Value| result["status"] == 202;
+    ensure!(results.len() == items.len() && results.iter().all(is_accepted), "{response}");
+    Ok(())
+}
+
+/// The largest network, as `GET …/signals` shows it.
+struct LargestNetwork {
+    digest: String,
+    from: String,
+    /// A second after the last submission.
+    until: String,
+}
+
+/// Finds the campaign by the signals. Signals are best effort: people whose signal was lost submit again.
+async fn find_campaign(system: &System, campaign: &Campaign) -> Result<LargestNetwork> {
+    let mut found = wait_for_signals(system).await;
+    for _ in 0..MAX_REPETITIONS {
+        if found.is_ok() {
+            break;
+        }
+        submit_batch(&system.without_token()?, 0, FRAUD_ADDRESS, campaign.fraud(0..FRAUD)).await?;
+        found = wait_for_signals(system).await;
+    }
+    found
+}
+
+async fn wait_for_signals(system: &System) -> Result<LargestNetwork> {
+    let path = format!("/v1/admin/budgets/{BUDGET}/signals?hours=1");
+    eventually("the signals show the campaign", SIGNALS_TIMEOUT, async || {
+        let signals = system.get(&path).await?.expect(200)?.json()?;
+        let [largest, second] = [0, 1].map(|index| &signals["networks"][index]);
+        let people = |network: &Value| network["people"].as_u64().unwrap_or_default() as usize;
+        ensure!(
+            people(largest) == FRAUD && people(second) <= PEOPLE_OF_A_NETWORK,
+            "the largest networks: {largest}, {second}"
+        );
+        ensure!(largest["ballots"] == 1, "different ballots: {largest}");
+        let text = |name: &str| {
+            largest[name].as_str().map(str::to_owned).with_context(|| format!("no {name}"))
+        };
+        let last: jiff::Timestamp = text("last_at")?.parse()?;
+        let until = last.checked_add(Duration::from_secs(1))?;
+        Ok(LargestNetwork {
+            digest: text("network")?,
+            from: text("first_at")?,
+            until: until.to_string(),
+        })
+    })
+    .await
+}
+
+/// Submits a job to a path of the API, and returns it once it has succeeded.
+async fn run_job(system: &System, path: &str, body: &Value) -> Result<Value> {
+    let url = format!("{}{path}", system.read_from(0));
+    let response = send(system.request(Method::POST, url).json(body)).await?.expect(202)?;
+    let id = response.json()?["id"].as_str().context("no id")?.to_owned();
+    eventually("the job succeeds", COMMAND_TIMEOUT, async || {
+        let job = system.get(&format!("/v1/admin/jobs/{id}")).await?.expect(200)?.json()?;
+        ensure!(job["state"] == "succeeded" && job["verdict"] == "clean", "{job}");
+        Ok(job)
+    })
+    .await
+}
+
+/// Checks what a job says that an annulment changes.
+fn check_effect(effect: &Value) -> Result<()> {
+    let people = json!([FRAUD, FRAUD, 0, 0, 0, HONEST + FRAUD, HONEST]);
+    let found = json!([
+        effect["selected"],
+        effect["changed"],
+        effect["unknown"],
+        effect["unchanged"],
+        effect["without_ballot"],
+        effect["before"]["people"],
+        effect["after"]["people"],
+    ]);
+    ensure!(found == people, "{effect}");
+    Ok(())
+}
+
+/// The command's audit finds no difference.
+async fn audit_command(stack: &Stack, operator: &Operator) -> Result<()> {
+    let mut command = vec!["audit"];
+    command.extend(stack.apis.iter().flat_map(|api| ["--api", api.url.as_str()]));
+    let (code, output) = wait_for_exit(operator.start(&command)?, COMMAND_TIMEOUT).await?;
+    ensure!(code == Some(0) && output.contains(" differences=0 "), "{code:?}: {output}");
+    Ok(())
+}
+
+#[test]
+fn a_campaign_is_found_annulled_and_restored_exactly_on_real_servers() {
+    scenario_within(Duration::from_secs(420), async || {
+        let campaign = Campaign::new()?;
+        let settings = SETTINGS.map(str::to_owned).to_vec();
+        let builder =
+            StackBuilder { ingests: 2, processors: 2, apis: 2, settings, ..Stack::builder() };
+        let mut stack = builder.start().await?;
+        campaign.submit(&stack.system).await?;
+        let (with_fraud, without_fraud) =
+            (campaign.totals_with_fraud(), campaign.totals_without_fraud());
+        stack.system.wait_until_shown(BUDGET, &with_fraud, TIMEOUT).await?;
+        let found = find_campaign(&stack.system, &campaign).await?;
+
+        let path = format!("/v1/admin/budgets/{BUDGET}/annulments");
+        let mut request = json!({
+            "network": found.digest, "from": found.from, "until": found.until,
+            "reason": "one ballot, one network", "dry_run": true,
+        });
+        // Person rows follow the totals within moments.
+        eventually("a dry run knows everyone", TIMEOUT, async || {
+            check_effect(&run_job(&stack.system, &path, &request).await?["effect"])
+        })
+        .await?;
+        stack.system.wait_until_shown(BUDGET, &with_fraud, TIMEOUT).await?;
+        request["dry_run"] = json!(false);
+        let annulled = run_job(&stack.system, &path, &request).await?;
+        check_effect(&annulled["effect"])?;
+        stack.system.wait_until_shown(BUDGET, &without_fraud, TIMEOUT).await?;
+        let totals = audit::exact(&stack, BUDGET, campaign.categories).await?;
+        ensure!(totals == without_fraud, "the log's totals have the fraud");
+        let listed = stack.system.get(&path).await?.expect(200)?.json()?;
+        ensure!(
+            listed["annulments"][0]["state"] == "done"
+                && listed["annulments"][0]["people"] == FRAUD,
+            "{listed}"
+        );
+
+        stack.processors.remove(0).process.kill()?;
+        stack.wait_until_all_owned().await?;
+        stack.add_processor().await?;
+        stack.system.wait_until_shown(BUDGET, &without_fraud, TIMEOUT).await?;
+        let operator = Operator::for_stack(&stack)?;
+        audit_command(&stack, &operator).await?;
+        let output = operator.run(&["rebuild"], COMMAND_TIMEOUT).await?;
+        ensure!(output.contains("differences=0 answers now"), "{output}");
+        stack.system.wait_until_shown(BUDGET, &without_fraud, TIMEOUT).await?;
+        audit_command(&stack, &operator).await?;
+
+        let id = annulled["annulment"].as_str().context("no annulment")?;
+        let restored = run_job(&stack.system, &format!("{path}/{id}/restore"), &json!({})).await?;
+        ensure!(restored["effect"]["changed"] == FRAUD, "{restored}");
+        stack.system.wait_until_shown(BUDGET, &with_fraud, TIMEOUT).await?;
+        audit_command(&stack, &operator).await
+    });
+}
+
+#[test]
+fn people_named_in_a_file_are_annulled_in_parts_and_restored_by_the_command() {
+    scenario_within(Duration::from_secs(300), async || {
+        let campaign = Campaign::new()?;
+        let settings = SETTINGS.map(str::to_owned).to_vec();
+        let stack = StackBuilder { settings, ..Stack::builder() }.start().await?;
+        campaign.submit(&stack.system).await?;
+        let with_fraud = campaign.totals_with_fraud();
+        stack.system.wait_until_shown(BUDGET, &with_fraud, TIMEOUT).await?;
+        // Everyone whose allocation has a part in the largest category: more people than a job may name.
+        let sums = campaign.totals_without_fraud().basis_points;
+        let largest = (0..sums.len()).max_by_key(|category| sums[*category]).unwrap_or_default();
+        let is_wanted = |shares: &[u32]| shares.get(largest).is_some_and(|share| *share > 0);
+        let mut keys = BTreeSet::new();
+        for record in stack.kafka.read(&stack.topic).await? {
+            let submission = SubmissionRecord::decode(&record.value[..])?;
+            if submission.budget == BUDGET && is_wanted(&submission.basis_points) {
+                keys.insert(record.key);
+            }
+        }
+        ensure!(keys.len() > 1_000, "only {} people", keys.len());
+        let fraud = std::iter::repeat_n(&campaign.fraud, FRAUD);
+        let others = campaign.honest.iter().chain(fraud).filter(|shares| !is_wanted(shares));
+        let expected = Totals::from_allocations(campaign.categories, others);
+        let mut text = "# people\n".to_owned();
+        for key in &keys {
+            let digits: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(text, "{digits}")?;
+        }
+        let file = new_dir("persons")?.join("persons.txt");
+        std::fs::write(&file, text)?;
+        let file = file.display().to_string();
+        let operator = Operator::for_stack(&stack)?;
+        let create = ["annulments", "create", "--budget", BUDGET, "--persons", &file];
+        let create = [&create[..], &["--reason", "a list \"of\" people"]].concat();
+        let dry_run = [&create[..], &["--dry-run"]].concat();
+        let output = operator.run(&dry_run, COMMAND_TIMEOUT).await?;
+        ensure!(output.contains(&format!("{:>12}  people selected", keys.len())), "{output}");
+        // Nobody can be asked.
+        let (code, output) = wait_for_exit(operator.start(&create)?, COMMAND_TIMEOUT).await?;
+        ensure!(code == Some(2) && output.contains("--yes"), "{code:?}: {output}");
+        stack.system.wait_until_shown(BUDGET, &with_fraud, TIMEOUT).await?;
+        let output = operator.run(&[&create[..], &["--yes"]].concat(), COMMAND_TIMEOUT).await?;
+        let id = output.lines().find_map(|line| line.strip_prefix("annulment "));
+        let id = id.context(output.clone())?;
+        stack.system.wait_until_shown(BUDGET, &expected, TIMEOUT).await?;
+        audit::exact(&stack, BUDGET, campaign.categories).await?;
+        let list = ["annulments", "list", "--budget", BUDGET];
+        let output = operator.run(&list, COMMAND_TIMEOUT).await?;
+        let listed = format!("{} people", keys.len());
+        ensure!(output.contains(&listed) && output.contains("  done "), "{output}");
+        let restore = ["annulments", "restore", "--budget", BUDGET, id, "--yes"];
+        operator.run(&restore, COMMAND_TIMEOUT).await?;
+        stack.system.wait_until_shown(BUDGET, &with_fraud, TIMEOUT).await?;
+        audit_command(&stack, &operator).await
+    });
+}
+
+#[test]
+fn a_campaign_is_annulled_and_restored_by_commands_while_the_embedded_default_runs() {
+    scenario_within(Duration::from_secs(240), async || {
+        let campaign = Campaign::new()?;
+        let dir = new_dir("embedded")?;
+        let embedded = Embedded::start_with(&dir, dir.join("data"), &SETTINGS).await?;
+        let system = &embedded.system;
+        campaign.submit(system).await?;
+        let with_fraud = campaign.totals_with_fraud();
+        system.wait_until_shown(BUDGET, &with_fraud, TIMEOUT).await?;
+        let found = find_campaign(system, &campaign).await?;
+        let operator = Operator::for_embedded(&embedded);
+        let create = [
+            "annulments",
+            "create",
+            "--budget",
+            BUDGET,
+            "--network",
+            &found.digest,
+            "--from",
+            &found.from,
+            "--until",
+            &found.until,
+            "--reason",
+            "one ballot, one network",
+            "--yes",
+        ];
+        let output = operator.run(&create, COMMAND_TIMEOUT).await?;
+        ensure!(output.contains(&format!("{FRAUD:>12}  people selected")), "{output}");
+        let id = output.lines().find_map(|line| line.strip_prefix("annulment "));
+        let id = id.context(output.clone())?;
+        system.wait_until_shown(BUDGET, &campaign.totals_without_fraud(), TIMEOUT).await?;
+        let restore = ["annulments", "restore", "--budget", BUDGET, id, "--yes"];
+        operator.run(&restore, COMMAND_TIMEOUT).await?;
+        system.wait_until_shown(BUDGET, &with_fraud, TIMEOUT).await
+    });
+}
