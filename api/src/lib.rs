@@ -60,7 +60,7 @@ use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
 pub use config::ApiConfig;
-use routes::admin::{AnnulmentService, SignalService};
+use routes::admin::{AnnulmentService, ForgetService, SignalService};
 pub use routes::openapi;
 
 use active_generation::ActiveGenerationCache;
@@ -75,7 +75,6 @@ use person_store::PersonStore;
 use readiness::Readiness;
 use refresher::Refresher;
 use registry::RegistryReader;
-use routes::admin::{ForgetService, SignalService};
 use site::Site;
 use tier_chain::TierChain;
 use tier_query::Tiers;

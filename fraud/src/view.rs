@@ -111,7 +111,7 @@ pub struct BallotView {
 /// People and submissions of one identity level.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LevelView {
-    /// Who vouched for the people: `unproven`, `anonymous`, `code` or `token`.
+    /// Who vouched for the people: `unproven`, `anonymous`, `email`, `code` or `token`.
     #[schema(value_type = String)]
     pub level: &'static str,
     /// People.

@@ -262,7 +262,7 @@ impl Default for StoredAnnulments {
 impl StoredAnnulments {
     /// Parses the document of a budget.
     pub fn parse(budget: &BudgetId, json: &[u8]) -> Self {
-        match stored::read::<Document>(json) {
+        match stored::read::<Document>(json, &[]) {
             Ok(StoredDocument { value, .. }) if value.budget != *budget => Self::Unreadable,
             Ok(StoredDocument { value, not_understood }) => {
                 let register = AnnulmentRegister(value.annulments);

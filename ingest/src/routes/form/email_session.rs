@@ -46,6 +46,10 @@ pub(super) async fn open(
     post: &FormPost,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
+    // A session of a forgotten budget would be worth nothing.
+    if let Err(problem) = service.persons(budget) {
+        return Ok(refuse(budget, post, problem.kind().slug(), problem));
+    }
     let secure = cookie::is_https(headers);
     match Step::of(post) {
         Step::Ask(address) => {
