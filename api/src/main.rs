@@ -63,7 +63,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let control = config.storage.open_control_topic()?;
     let (identity, revoked) = (&config.own.identity, control.revocations.subscribe_revoked());
     let authorizer = Authorizer::new(identity, &hasher, revoked, admin.clone(), metrics)?;
-    tokio::spawn(authorizer.clone().refresh_keys(stop.clone()));
+    tokio::spawn(authorizer.clone().run(stop.clone()));
     // Reads are counted by each process.
     let limits = RequestLimits::new(
         &config.own.limits,

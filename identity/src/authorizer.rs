@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use prometheus::IntCounterVec;
+use prometheus::{IntCounterVec, IntGauge};
 use runtime::admin::{AdminGuard, Role};
 use runtime::clock::now_ms;
 use runtime::metrics::{Metrics, MetricsError};
@@ -56,6 +56,7 @@ pub struct Authorizer {
     pub(crate) revoked: watch::Receiver<RevokedCodes>,
     pub(crate) session_lifetime: SignedDuration,
     pub(crate) sessions: IntCounterVec,
+    unreadable_revocations: IntGauge,
 }
 
 impl std::fmt::Debug for Authorizer {
@@ -81,6 +82,10 @@ impl Authorizer {
             "Sessions that were asked for, by outcome: opened, refused.",
             &["outcome"],
         )?;
+        let unreadable_revocations = metrics.gauge(
+            "identity_revocations_unreadable",
+            "Budgets whose record of revoked codes this process cannot read: it refuses all codes of these budgets.",
+        )?;
         let key = SessionKey::new(&hasher.derived_secret("sessions"));
         Ok(Self {
             authenticator: Authenticator::new(config, key, admin, metrics)?,
@@ -89,6 +94,7 @@ impl Authorizer {
             session_lifetime: SignedDuration::try_from(config.session_lifetime)
                 .unwrap_or(SignedDuration::MAX),
             sessions,
+            unreadable_revocations,
         })
     }
 
@@ -97,9 +103,22 @@ impl Authorizer {
         &self.authenticator
     }
 
-    /// Keeps the identity provider's keys up to date, until `stop`.
-    pub async fn refresh_keys(self, stop: CancellationToken) {
-        self.authenticator.refresh_keys(stop).await;
+    /// Keeps the identity provider's keys up to date, and the metric of unreadable records, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let keys = self.authenticator.clone().refresh_keys(stop.clone());
+        tokio::join!(keys, stop.run_until_cancelled(self.count_unreadable_revocations()));
+    }
+
+    async fn count_unreadable_revocations(&self) {
+        let mut revoked = self.revoked.clone();
+        loop {
+            let unreadable = revoked.borrow_and_update().unreadable();
+            self.unreadable_revocations.set(i64::try_from(unreadable).unwrap_or(i64::MAX));
+            // The sender lives as long as the process.
+            if revoked.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Whether budgets with a rule can be used in this deployment.

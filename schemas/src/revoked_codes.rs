@@ -112,6 +112,11 @@ impl RevokedCodes {
         self.budgets.get(budget)
     }
 
+    /// Returns how many budgets have a record that is unreadable to this release.
+    pub fn unreadable(&self) -> usize {
+        self.budgets.values().filter(|stored| stored.serials().is_none()).count()
+    }
+
     /// Whether a serial number of a budget was revoked.
     pub fn validity(&self, budget: &BudgetId, serial: u32) -> CodeValidity {
         let serials = self.budgets.get(budget).map(StoredRevocations::serials);

@@ -93,7 +93,7 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
         // First: a secret is created only where there is no data.
         let hasher = config.storage.hasher()?;
         let backends = Backends::open(config, hasher, admin, metrics, stop).await?;
-        tokio::spawn(backends.ingest.authorizer.clone().refresh_keys(stop.clone()));
+        tokio::spawn(backends.ingest.authorizer.clone().run(stop.clone()));
         backends.start_services(config, metrics, health, stop, stop_processor.clone()).await
     };
     // An unreachable backend must not delay a requested stop.

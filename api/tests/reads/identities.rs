@@ -227,7 +227,7 @@ async fn reads_of_one_organisation_share_a_limit() {
     let limit = ("limits.extra", "group organisation fixed-window 2/1d on=read");
     let (server, _dir) = server_with(IdentityRule::Token, &[limit]);
     put(&server, provider::ISSUER, "s-1");
-    tokio::spawn(server.authorizer.clone().refresh_keys(CancellationToken::new()));
+    tokio::spawn(server.authorizer.clone().run(CancellationToken::new()));
     let token = |subject: &str, organisation: &str| {
         let mut claims = provider::claims(now_ms() / 1_000);
         claims["sub"] = subject.into();
@@ -267,7 +267,7 @@ async fn where_tokens_count_the_page_shows_a_form_that_cannot_be_sent() {
 async fn no_forged_token_reads_an_allocation() {
     let (server, _dir) = server(IdentityRule::Token);
     put(&server, provider::ISSUER, "s-1");
-    tokio::spawn(server.authorizer.clone().refresh_keys(CancellationToken::new()));
+    tokio::spawn(server.authorizer.clone().run(CancellationToken::new()));
     let now_s = now_ms() / 1_000;
     let good = format!("Bearer {}", provider::signed(&provider::claims(now_s)));
     let good = [("authorization", good.as_str())];

@@ -1,10 +1,13 @@
 //! Revoked codes: refused as wrong ones, with their sessions, and counted on as what they have submitted.
 
+use std::time::Duration;
+
 use http::Method;
 use identity::Serial;
 use runtime::clock::now_ms;
 use runtime::principal::{Session, SessionKey};
 use schemas::{BudgetId, IdentityRule, RevokedCodes, StoredRevocations};
+use tokio_util::sync::CancellationToken;
 
 use crate::service::{ALLOCATION, ME, OURS, SESSION, SUBMITTER, Service, bearer, code, subject};
 use crate::support::{BATCH, SUBMISSIONS, hasher};
@@ -124,4 +127,27 @@ async fn no_code_is_accepted_while_it_is_unknown_which_are_revoked() {
     }
     service.harness.revoked.send_replace(RevokedCodes::none());
     service.send(Method::PUT, ME, &headers, ALLOCATION).await.accepted();
+}
+
+#[tokio::test]
+async fn unreadable_records_of_revoked_codes_are_counted_until_they_are_readable() {
+    let service = Service::new(IdentityRule::Code);
+    tokio::spawn(service.harness.authorizer.clone().run(CancellationToken::new()));
+    let budget = BudgetId::parse("taxes").unwrap();
+    let mut unreadable = RevokedCodes::none();
+    unreadable.add(&budget, StoredRevocations::Unreadable);
+    for (known, count) in [(unreadable, 1), (RevokedCodes::none(), 0)] {
+        service.harness.revoked.send_replace(known);
+        let line = format!("allocator_identity_revocations_unreadable {count}");
+        let counted = async {
+            loop {
+                let text = String::from_utf8(service.harness.metrics.render()).unwrap();
+                if text.lines().any(|counted| counted == line) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), counted).await.unwrap();
+    }
 }

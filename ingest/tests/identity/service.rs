@@ -108,7 +108,7 @@ pub fn code(serial: u32) -> String {
 /// Waits until the provider's keys are read, and returns a valid token. In a budget that takes it, it has submitted.
 pub async fn until_keys_are_read(service: &Service) -> String {
     let stop = CancellationToken::new();
-    tokio::spawn(service.harness.authorizer.clone().refresh_keys(stop));
+    tokio::spawn(service.harness.authorizer.clone().run(stop));
     let token = provider::signed(&provider::claims(now_ms() / 1_000));
     let header = bearer(&token);
     loop {
