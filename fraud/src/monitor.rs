@@ -34,6 +34,8 @@ const COMPUTING_PARTITION: PartitionId = PartitionId(0);
 const MAX_BUDGETS: usize = 50;
 /// Signals' people that are told apart, of all budgets: about 60 MB. With more there are no metrics.
 const MAX_PEOPLE: usize = 1_000_000;
+/// Members of all networks and ballots of all budgets: about 150 MB. With more there are no metrics.
+const MAX_MEMBERS: usize = 1_000_000;
 /// Bounds of the fold of one budget.
 const BOUNDS: SummaryBounds = SummaryBounds { people: MAX_PEOPLE, members: 100_000 };
 /// People below which a share or a ratio means nothing.
@@ -125,6 +127,8 @@ enum NotComputed {
     Read(#[from] ReadError),
     #[error("the signals are of more than {MAX_PEOPLE} people")]
     TooManyPeople,
+    #[error("the signals are of too many networks and ballots")]
+    TooManyMembers,
     #[error("reading took longer than {} s", COMPUTE_TIMEOUT.as_secs())]
     TimedOut,
 }
@@ -188,6 +192,9 @@ impl SignalMonitor {
             }
             if folds.values().map(SummaryFold::known_people).sum::<usize>() > MAX_PEOPLE {
                 return Err(NotComputed::TooManyPeople);
+            }
+            if folds.values().map(SummaryFold::known_members).sum::<usize>() > MAX_MEMBERS {
+                return Err(NotComputed::TooManyMembers);
             }
         }
         Ok(folds.into_iter().map(|(budget, fold)| (budget, fold.finish())).collect())

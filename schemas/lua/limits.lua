@@ -185,7 +185,15 @@ for index = 1, tonumber(next_argument()) do
     quotas[index] = { rules = algorithm.rules, limit = limit, window = window, capacity = capacity }
 end
 
-local texts = redis.call("MGET", unpack(KEYS))
+-- Lua's stack has room for 8,000 values.
+local MAX_UNPACKED = 1000
+local texts = {}
+for first = 1, #KEYS, MAX_UNPACKED do
+    local last = math.min(first + MAX_UNPACKED - 1, #KEYS)
+    for index, text in ipairs(redis.call("MGET", unpack(KEYS, first, last))) do
+        texts[first + index - 1] = text
+    end
+end
 -- By key, since several requests may be charged to one: the state, and the quota if the state has changed.
 local states, changed = {}, {}
 

@@ -84,7 +84,9 @@ impl BudgetTotals {
     /// Checks the invariants, of what readers are shown too: the sum over categories is people × 10,000, and each
     /// category's distribution counts everyone once.
     pub fn is_consistent(&self) -> bool {
-        is_consistent(self.people, &self.categories) && self.pending_is_consistent()
+        is_consistent(self.people, &self.categories)
+            && is_possible(self.annulled)
+            && self.pending_is_consistent()
     }
 }
 
@@ -98,6 +100,12 @@ fn is_consistent(people: u64, categories: &[CategoryTotals]) -> bool {
         && categories
             .iter()
             .all(|category| checked_sum(category.people_by_percent.iter().copied()) == Some(people))
+}
+
+/// Whether so many people may be annulled. Nothing else bounds their number, and sums of partitions must not overflow.
+fn is_possible(annulled: u64) -> bool {
+    const MAX_PEOPLE: u64 = 1 << 40;
+    annulled < MAX_PEOPLE
 }
 
 fn checked_sum(numbers: impl IntoIterator<Item = u64>) -> Option<u64> {
@@ -298,6 +306,8 @@ mod tests {
             let totals = BudgetTotals { people, categories, ..BudgetTotals::default() };
             assert!(!totals.is_consistent(), "{people} {basis_points} {first_bin}");
         }
+        let totals = BudgetTotals { annulled: u64::MAX, ..BudgetTotals::default() };
+        assert!(!totals.is_consistent());
     }
 
     fn totals(term: u32, log: u32, positions: &[u64]) -> CombinedTotals {

@@ -229,7 +229,7 @@ proptest! {
             prop_assert_eq!(numbers(&totals), model.numbers());
             prop_assert_eq!(&stored(&totals), &totals);
             prop_assert_eq!(numbers(&totals.into_shown()), model.shown);
-            prop_assert_eq!(state.check_totals_match_people(), Ok(()));
+            prop_assert_eq!(state.check_totals_match_people(PeopleOrigin::Rows), Ok(()));
             prop_assert_eq!(state.allocations(&budget()), model.allocations());
         }
     }
@@ -264,14 +264,14 @@ proptest! {
             ).unwrap()));
         }
         fold_range(&mut next, rows_at, taken_over_at, FoldMode::Replay);
-        prop_assert_eq!(next.check_totals_match_people(), Ok(()));
+        prop_assert_eq!(next.check_totals_match_people(PeopleOrigin::Rows), Ok(()));
         for state in [&mut owner, &mut next] {
             fold_range(state, taken_over_at, log.len(), FoldMode::Live);
         }
         prop_assert_eq!(next.totals().collect::<Vec<_>>(), owner.totals().collect::<Vec<_>>());
         // The digests of both moved with each record, and are those of the people.
         for state in [&mut owner, &mut next] {
-            prop_assert_eq!(state.check_totals_match_people(), Ok(()));
+            prop_assert_eq!(state.check_totals_match_people(PeopleOrigin::Rows), Ok(()));
         }
         prop_assert_eq!(next.allocations(&budget()), owner.allocations(&budget()));
         prop_assert_eq!(sorted(all_rows(&mut next)), sorted(all_rows(&mut owner)));

@@ -101,6 +101,15 @@ pub enum InconsistentState {
     },
 }
 
+/// Where people in memory come from, before new records are folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeopleOrigin {
+    /// From stored rows, or an owner's memory: the rows may be others than the totals were committed with.
+    Rows,
+    /// From the log alone: what was committed with the totals is out of date where it differs.
+    Log,
+}
+
 /// Which state a record updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoldMode {
@@ -332,19 +341,15 @@ impl PartitionState {
         self.by_id.iter().map(|(id, index)| (id, self.budgets[*index].recount()))
     }
 
-    /// Forgets which rows the totals were committed with: the next check takes those that are known.
-    pub fn forget_people_digests(&mut self) {
-        for budget in &mut self.budgets {
-            budget.totals.people_digest = None;
-        }
-    }
-
     /// Checks that every budget's totals are the sum of its people's current shares, and its people those that the
     /// totals were committed with. Totals of earlier releases do not say the latter, and do from now on.
     ///
     /// # Errors
     /// The first budget of which one is not so.
-    pub fn check_totals_match_people(&mut self) -> Result<(), InconsistentState> {
+    pub fn check_totals_match_people(
+        &mut self,
+        origin: PeopleOrigin,
+    ) -> Result<(), InconsistentState> {
         for index in self.by_id.values() {
             let budget = &mut self.budgets[*index];
             let recounted = budget.recount();
@@ -357,10 +362,20 @@ impl PartitionState {
                     recounted: recounted.people,
                 });
             }
-            if totals.people_digest.is_some() && totals.people_digest != recounted.people_digest {
-                return Err(InconsistentState::OtherPeople { budget: budget.id.clone() });
+            let committed = std::mem::replace(&mut totals.people_digest, recounted.people_digest);
+            if committed.is_some() && committed != recounted.people_digest {
+                match origin {
+                    PeopleOrigin::Rows => {
+                        return Err(InconsistentState::OtherPeople { budget: budget.id.clone() });
+                    }
+                    // The next commit replaces the digest, also if no record of the budget follows.
+                    PeopleOrigin::Log if !budget.changed => {
+                        budget.changed = true;
+                        self.changed_bytes += budget.stored_bytes();
+                    }
+                    PeopleOrigin::Log => {}
+                }
             }
-            totals.people_digest = recounted.people_digest;
         }
         Ok(())
     }

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use schemas::{
-    Action, Allocation, CategoryTotals, PersonKey, Position, RECENT_SUBMISSIONS, RecordEncoder,
-    Submission, SubmissionId, encode_record,
+    Action, Allocation, CategoryTotals, PeopleDigest, PersonKey, Position, RECENT_SUBMISSIONS,
+    RecordEncoder, Submission, SubmissionId, encode_record,
 };
 use uuid::Uuid;
 
@@ -166,7 +166,7 @@ proptest! {
         fold_all(&mut ahead, &log, position, FoldMode::Live);
         fold_all(&mut after, &log, position, FoldMode::Live);
         prop_assert_eq!(only_totals(&ahead), only_totals(&after));
-        prop_assert_eq!(ahead.check_totals_match_people(), Ok(()));
+        prop_assert_eq!(ahead.check_totals_match_people(PeopleOrigin::Rows), Ok(()));
 
         let mut whole = empty();
         fold_all(&mut whole, &log, 0, FoldMode::Live);
@@ -292,7 +292,7 @@ fn subtracting_shares_that_the_totals_do_not_contain_is_refused_instead_of_wrapp
     let (key, value) = allocate(1, Some([2_000, 3_000, 5_000]));
     let record = Record { offset: Offset(0), key: &key, value: &value };
     assert_eq!(counted_once.fold(record, FoldMode::Live), Ok(FoldOutcome::Applied));
-    assert_eq!(counted_once.check_totals_match_people(), Ok(()));
+    assert_eq!(counted_once.check_totals_match_people(PeopleOrigin::Rows), Ok(()));
     let mut scan = counted_once.begin_row_scan();
     let row = counted_once.take_changed_rows(&mut scan, 1).unwrap().remove(0);
     let nobody = BudgetTotals {
@@ -303,7 +303,7 @@ fn subtracting_shares_that_the_totals_do_not_contain_is_refused_instead_of_wrapp
         let totals = vec![(row.budget.clone(), nobody.clone())];
         let mut state = PartitionState::new(PartitionId(0), one_partition(), totals);
         assert!(state.restore(&row));
-        assert!(state.check_totals_match_people().is_err());
+        assert!(state.check_totals_match_people(PeopleOrigin::Rows).is_err());
         let (key, value) = allocate(2, shares);
         let record = Record { offset: Offset(1), key: &key, value: &value };
         let (budget, offset) = (row.budget.clone(), record.offset);
@@ -312,6 +312,31 @@ fn subtracting_shares_that_the_totals_do_not_contain_is_refused_instead_of_wrapp
             Err(InconsistentState::SharesNotInTotals { budget, offset })
         );
     }
+}
+
+#[test]
+fn a_digest_of_other_rows_is_replaced_by_the_next_commit_where_everyone_was_replayed() {
+    let mut owner = empty();
+    for (offset, shares) in [(0, Some([10_000, 0, 0])), (1, None)] {
+        let (key, value) = encode(&TestSubmission { person: 1, id: offset + 1, shares });
+        let record = Record { offset: Offset(offset.into()), key: &key, value: &value };
+        assert_eq!(owner.fold(record, FoldMode::Live), Ok(FoldOutcome::Applied));
+    }
+    let committed = owner.take_changed();
+    // The row of somebody who has withdrawn is in no sum.
+    let without_rows = || PartitionState::new(PartitionId(0), one_partition(), committed.clone());
+    let budget = committed[0].0.clone();
+    assert_eq!(
+        without_rows().check_totals_match_people(PeopleOrigin::Rows),
+        Err(InconsistentState::OtherPeople { budget })
+    );
+    let mut next = without_rows();
+    assert_eq!(next.check_totals_match_people(PeopleOrigin::Log), Ok(()));
+    assert!(next.changed_bytes() > 0);
+    let replaced = next.take_changed();
+    assert_eq!(replaced[0].1.people_digest, Some(PeopleDigest::NOBODY));
+    assert_eq!(next.check_totals_match_people(PeopleOrigin::Rows), Ok(()));
+    assert_eq!(next.take_changed(), []);
 }
 
 proptest! {

@@ -188,6 +188,11 @@ impl SummaryFold {
         self.people.len()
     }
 
+    /// Returns how many members of networks and ballots the fold holds, each group with its overhead.
+    pub fn known_members(&self) -> usize {
+        self.networks.members() + self.ballots.members()
+    }
+
     /// Adds a signal of the budget. One outside of the window changes nothing.
     pub fn add(&mut self, signal: &Signal) {
         let at_ms = signal.accepted_at_ms;

@@ -167,7 +167,7 @@ proptest! {
     fn bounds_hold_and_numbers_are_never_too_high(
         signals in prop::collection::vec(any_signal(), 0..300),
         people in 1usize..80,
-        members in 4usize..200,
+        members in 16usize..200,
     ) {
         let bounds = SummaryBounds { people, members };
         let mut fold = SummaryFold::new(window(), bounds);

@@ -17,6 +17,8 @@ use super::origin::OriginDigester;
 const MAX_QUEUED_SIGNALS: usize = 50_000;
 /// How often old signals are deleted.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(600);
+/// Pause between two deletions while there is more to delete.
+const EXPIRE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Queues signals without waiting.
 pub(crate) struct SignalSender {
@@ -93,7 +95,12 @@ impl Appender {
                     self.append(&batch, &mut is_failing).await;
                     batch.clear();
                 }
-                _ = expire.tick() => self.expire().await,
+                _ = expire.tick() => {
+                    if self.expire_some().await {
+                        // Signals that have come meanwhile are appended first.
+                        expire.reset_after(EXPIRE_PAUSE);
+                    }
+                }
             }
         }
     }
@@ -116,18 +123,12 @@ impl Appender {
         }
     }
 
-    /// Deletes old signals in steps, between which new ones are appended by other processes.
-    async fn expire(&self) {
-        loop {
-            match self.writer.expire(now_ms()).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "failed to delete old signals, retrying");
-                    return;
-                }
-            }
-        }
+    /// Deletes some old signals. Returns whether there may be more.
+    async fn expire_some(&self) -> bool {
+        self.writer.expire(now_ms()).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "failed to delete old signals, retrying");
+            false
+        })
     }
 }
 
@@ -135,6 +136,7 @@ impl Appender {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use async_trait::async_trait;
     use schemas::{Action, BudgetId, IdentityLevel, PersonKey, PersonKeyHasher, SubmissionId};
@@ -162,6 +164,55 @@ mod tests {
         }
     }
 
+    /// Has old signals without end.
+    #[derive(Default)]
+    struct BacklogWriter {
+        appended: AtomicUsize,
+        deletions: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl SignalWriter for BacklogWriter {
+        async fn append(&self, signals: &[Signal]) -> Result<(), AppendError> {
+            self.appended.fetch_add(signals.len(), Ordering::Relaxed);
+            Ok(())
+        }
+
+        async fn expire(&self, _now_ms: u64) -> Result<bool, AppendError> {
+            self.deletions.fetch_add(1, Ordering::Relaxed);
+            Ok(true)
+        }
+    }
+
+    fn submission() -> (Submission, SignalOrigin) {
+        let submission = Submission {
+            budget: BudgetId::parse("taxes").unwrap(),
+            person: PersonKey::from_bytes([1; 16]),
+            id: SubmissionId(uuid::Uuid::nil()),
+            accepted_at_ms: 5,
+            action: Action::Withdraw,
+        };
+        let identity = IdentityLevel::Anonymous;
+        (submission, SignalOrigin { network: None, agent: None, identity })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn signals_are_appended_while_old_ones_are_deleted() {
+        let writer = Arc::new(BacklogWriter::default());
+        let digester = OriginDigester::new(&PersonKeyHasher::new(&[7; 32]).unwrap(), 0);
+        let log = Arc::clone(&writer) as Arc<dyn SignalWriter>;
+        let sender = SignalSender::start(log, &Metrics::new("test"), Arc::new(digester)).unwrap();
+        let (submission, origin) = submission();
+        for sent in 1..=3 {
+            let deletions = writer.deletions.load(Ordering::Relaxed);
+            sender.send(&submission, origin);
+            while writer.deletions.load(Ordering::Relaxed) < deletions + 2 {
+                tokio::time::sleep(EXPIRE_PAUSE).await;
+            }
+            assert_eq!(writer.appended.load(Ordering::Relaxed), sent);
+        }
+    }
+
     #[tokio::test]
     async fn what_does_not_fit_into_the_queue_is_dropped_and_counted_and_the_rest_is_one_batch() {
         let writer = Arc::new(SlowWriter { permits: Semaphore::new(0), batches: Mutex::default() });
@@ -170,15 +221,7 @@ mod tests {
         let metrics = Metrics::new("test");
         let log = Arc::clone(&writer) as Arc<dyn SignalWriter>;
         let sender = SignalSender::start_bounded(log, &metrics, digester, 100).unwrap();
-        let submission = Submission {
-            budget: BudgetId::parse("taxes").unwrap(),
-            person: PersonKey::from_bytes([1; 16]),
-            id: SubmissionId(uuid::Uuid::nil()),
-            accepted_at_ms: 5,
-            action: Action::Withdraw,
-        };
-        let origin =
-            SignalOrigin { network: None, agent: None, identity: IdentityLevel::Anonymous };
+        let (submission, origin) = submission();
         // The task has not begun: nothing is taken out of the queue.
         for _ in 0..250 {
             sender.send(&submission, origin);

@@ -4,7 +4,7 @@
 //! people have changed since it was shown: then it becomes the exact totals. The fold decides that by the records
 //! alone. So it is committed with the totals, and the same for every reader and after a rebuild.
 
-use super::{BudgetTotals, CategoryTotals, is_consistent};
+use super::{BudgetTotals, CategoryTotals, is_consistent, is_possible};
 use crate::{PersonKey, PublishStep};
 
 /// Totals as they were shown last, and the people whose shares have changed since.
@@ -55,6 +55,7 @@ impl PendingStep {
             && (1..usize::from(step.get())).contains(&pending)
             && [0, categories].contains(&self.categories.len())
             && is_consistent(self.people, &self.categories)
+            && is_possible(self.annulled)
     }
 }
 

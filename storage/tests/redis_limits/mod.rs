@@ -162,6 +162,23 @@ async fn two_processes_together_admit_exactly_what_one_would_for_each_algorithm_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_ten_thousand_counters_is_charged() {
+    let server = Server::running().await;
+    let counters = RedisCounters::connect(&server.config()).await;
+    let policy: Arc<Policy> = Arc::new("p person fixed-window 1/1d on=batch".parse().unwrap());
+    let charges: Vec<Charge> = (0..10_000_u128)
+        .map(|person| {
+            let person = SubjectKey::Person(PersonHash::from_bytes(person.to_be_bytes()));
+            Charge::new(Arc::clone(&policy), person, 1)
+        })
+        .collect();
+    for is_first in [true, false] {
+        let statuses = counters.charge(&charges).await.unwrap();
+        assert_eq!((statuses.len(), is_within_all(&statuses)), (charges.len(), is_first));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_limit_whose_window_has_changed_begins_anew() {
     let server = Server::running().await;
     let counters = RedisCounters::connect(&server.config()).await;

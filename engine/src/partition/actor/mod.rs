@@ -24,7 +24,7 @@ use super::pace::{Pace, Workload};
 use super::person_rows::{RoundStep, RowRounds, Slice, write_rows};
 use super::restore::{PreparedPeople, RestoreOutcome, restore_people};
 use super::{HaltReason, PartitionExit, PartitionLimits, PartitionProgress, ResumePoint};
-use crate::fold::PartitionState;
+use crate::fold::{PartitionState, PeopleOrigin};
 use crate::metrics::PartitionMetrics;
 use crate::publisher::Publisher;
 use commit_permit::{CommitPermit, commit_under_permit};
@@ -197,11 +197,9 @@ impl Partition {
     /// A row that the store has lost, or an old one that it has brought back, would make the person's next submission
     /// add more than it subtracts, or forget the ids of the person's submissions.
     fn check_people(&mut self) -> Result<(), PartitionExit> {
-        if self.committed.rows_position == Position::START && !self.is_prepared {
-            // Everyone was replayed from the log: no row can be lost or old.
-            self.state.forget_people_digests();
-        }
-        let fault = match self.state.check_totals_match_people() {
+        let is_replayed = self.committed.rows_position == Position::START && !self.is_prepared;
+        let origin = if is_replayed { PeopleOrigin::Log } else { PeopleOrigin::Rows };
+        let fault = match self.state.check_totals_match_people(origin) {
             Ok(()) => return Ok(()),
             Err(fault) => fault,
         };
