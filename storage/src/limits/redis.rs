@@ -1,5 +1,5 @@
 //! Counters in Redis: one call of a script for all limits of a request, by the server's clock. Requests that come while
-//! a call is in flight share the next one ([`combined_calls`](super::combined_calls)), in which each is still charged to
+//! a call is in flight share the next one (`combined_calls`), in which each is still charged to
 //! all of its limits or to none.
 
 use std::sync::Arc;

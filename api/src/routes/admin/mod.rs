@@ -29,9 +29,6 @@ pub use annulments::AnnulmentService;
 pub use forget::ForgetService;
 pub use signals::SignalService;
 
-const ANNULMENTS: &str = "/v1/admin/budgets/{budget}/annulments";
-const RESTORATION: &str = "/v1/admin/budgets/{budget}/annulments/{id}/restore";
-
 /// Shared state of the administrators' routes.
 #[derive(Clone)]
 struct AdminState {
@@ -146,9 +143,13 @@ pub fn router(
         .route(Role::Operator, "/v1/admin/dead-letters/{id}/replay", post(dead_letters::replay))
         .route(Role::Operator, "/v1/admin/dead-letters/{id}/drop", post(dead_letters::discard))
         .route(Role::Viewer, "/v1/admin/budgets/{budget}/signals", get(signals::signals))
-        .route(Role::Viewer, ANNULMENTS, get(annulments::list))
-        .route(Role::Admin, ANNULMENTS, post(annulments::annul))
-        .route(Role::Admin, RESTORATION, post(annulments::restore))
+        .route(Role::Viewer, "/v1/admin/budgets/{budget}/annulments", get(annulments::list))
+        .route(Role::Admin, "/v1/admin/budgets/{budget}/annulments", post(annulments::annul))
+        .route(
+            Role::Admin,
+            "/v1/admin/budgets/{budget}/annulments/{id}/restore",
+            post(annulments::restore),
+        )
         .into_router()
         .with_state(state)
 }
