@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn an_address_is_kept_for_pages_alone_and_until_its_code_expires() {
         let budget = Budget { identity: IdentityRule::Email, ..budget(None) };
-        let address = EmailAddress::parse("a!#$%&'*/=?^_`{|}~-b@example.org").unwrap();
+        let address = EmailAddress::parse("a'_b=c-d@example.org").unwrap();
         let cookie = set_email(&budget, &address, true);
         let (value, attributes) = cookie.split_once("; ").unwrap();
         assert_eq!(attributes, "Path=/budgets/taxes; Max-Age=600; HttpOnly; SameSite=Lax; Secure");
