@@ -299,6 +299,40 @@ async fn a_mail_is_tried_again_after_a_passing_fault_and_not_after_a_final_one()
 }
 
 #[tokio::test]
+async fn the_server_counts_as_failing_after_several_recipients_and_not_after_one() {
+    let mailing = Mailing::new(&[]).await;
+    mailing.smtp.script([Attempt::RefuseRecipient(554); 5]);
+    for refused in 1..=3 {
+        mailing.ask(ADDRESS).await;
+        mailing.until_counted("refused", refused).await;
+    }
+    mailing.ask("b@example.org").await;
+    mailing.until_counted("refused", 4).await;
+    assert_eq!(mailing.metric("ingest_email_sending_fails"), 0);
+    mailing.ask("c@example.org").await;
+    mailing.until_counted("refused", 5).await;
+    assert_eq!(mailing.metric("ingest_email_sending_fails"), 1);
+    mailing.code("d@example.org", 1).await;
+    mailing.until_counted("sent", 1).await;
+    assert_eq!(mailing.metric("ingest_email_sending_fails"), 0);
+}
+
+#[tokio::test]
+async fn deferred_recipients_have_bounded_retries_and_leave_room_for_new_mails() {
+    let mailing = Mailing::new(&[]).await;
+    mailing.smtp.defer_domain("slow.example");
+    for number in 0..300 {
+        mailing.ask(&format!("p{number}@slow.example")).await;
+    }
+    mailing.until_counted("given_up", 50).await;
+    assert_eq!(mailing.metric("ingest_emails_pending"), 250);
+    mailing.code(ADDRESS, 1).await;
+    mailing.until_counted("sent", 1).await;
+    assert_eq!(mailing.metric("ingest_emails_total{outcome=\"dropped\"}"), 0);
+    assert_eq!(mailing.metric("ingest_email_sending_fails"), 0);
+}
+
+#[tokio::test]
 async fn a_server_without_tls_gets_no_address_where_tls_is_required() {
     let mailing = Mailing::with_query("?tls=required", &[]).await;
     assert_eq!(mailing.ask(ADDRESS).await.status.as_u16(), 202);

@@ -62,6 +62,7 @@ impl ReceivedMail {
 #[derive(Default)]
 struct State {
     script: VecDeque<Attempt>,
+    deferred_domain: Option<String>,
     mails: Vec<ReceivedMail>,
     attempts: usize,
 }
@@ -95,6 +96,11 @@ impl SmtpServer {
     /// Tells the server what to do with the next attempts. It takes all mails after them.
     pub fn script(&self, attempts: impl IntoIterator<Item = Attempt>) {
         lock(&self.state).script.extend(attempts);
+    }
+
+    /// Defers every recipient of a domain from now on.
+    pub fn defer_domain(&self, domain: &str) {
+        lock(&self.state).deferred_domain = Some(format!("@{domain}>"));
     }
 
     pub fn mails(&self) -> Vec<ReceivedMail> {
@@ -145,7 +151,11 @@ impl Session {
                     attempt = {
                         let mut state = lock(&self.state);
                         state.attempts += 1;
-                        state.script.pop_front()
+                        let is_deferred = state.deferred_domain.as_ref();
+                        match is_deferred.is_some_and(|domain| line.ends_with(&**domain)) {
+                            true => Some(Attempt::RefuseRecipient(451)),
+                            false => state.script.pop_front(),
+                        }
                     };
                     // As many servers do, with the address in the text.
                     let text = match attempt {
