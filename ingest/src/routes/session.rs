@@ -80,7 +80,7 @@ pub(super) async fn open(
 /// Opens the session of an address whose one-time code is right.
 ///
 /// # Errors
-/// When the code is not right, for whatever reason, or it cannot be told.
+/// When the code is not right, for whatever reason, it cannot be told, or the client has failed too often.
 pub(super) async fn redeem(
     service: &IngestService,
     budget: &Budget,
@@ -88,7 +88,9 @@ pub(super) async fn redeem(
     presented: &PresentedCredentials,
     headers: &HeaderMap,
 ) -> Result<OpenedSession, Problem> {
-    if !service.require_email()?.redeem(budget, address, otp).await? {
+    let email = service.require_email()?;
+    service.authorizer.check_one_time_code_try(presented)?;
+    if !email.redeem(budget, address, otp).await? {
         return Err(service.authorizer.refuse_one_time_code(presented));
     }
     service.authorizer.open_email_session(budget, address, presented, headers)

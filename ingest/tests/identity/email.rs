@@ -333,6 +333,30 @@ async fn deferred_recipients_have_bounded_retries_and_leave_room_for_new_mails()
 }
 
 #[tokio::test]
+async fn a_client_that_has_failed_too_often_costs_the_owner_of_a_code_no_try() {
+    let mailing = Mailing::new(&[("admin.failures_per_minute", "2")]).await;
+    let code = mailing.code(ADDRESS, 1).await;
+    let stranger = [("x-forwarded-for", "192.0.2.1")];
+    let mut statuses = Vec::new();
+    for wrong in wrong_codes(&code) {
+        let body = format!(r#"{{"email":"{ADDRESS}","otp":"{wrong}"}}"#);
+        let response = mailing.service.send(Method::POST, SESSION, &stranger, &body).await;
+        statuses.push(response.status.as_u16());
+        let form = format!("email={ADDRESS}&otp={wrong}");
+        let posted = mailing.service.post_form("session", &stranger, &form).await;
+        assert_eq!(posted.header("set-cookie"), None);
+    }
+    assert_eq!(statuses[0], 401);
+    assert_eq!(statuses[1..], [429; 5][..statuses.len() - 1]);
+    // A right code is not told from a wrong one.
+    let body = format!(r#"{{"email":"{ADDRESS}","otp":"{code}"}}"#);
+    let response = mailing.service.send(Method::POST, SESSION, &stranger, &body).await;
+    response.problem(429, "rate-limited");
+    assert!(response.header("retry-after").is_some());
+    assert_eq!(mailing.enter(ADDRESS, &code).await.status.as_u16(), 200);
+}
+
+#[tokio::test]
 async fn a_server_without_tls_gets_no_address_where_tls_is_required() {
     let mailing = Mailing::with_query("?tls=required", &[]).await;
     assert_eq!(mailing.ask(ADDRESS).await.status.as_u16(), 202);

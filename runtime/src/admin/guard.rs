@@ -27,6 +27,8 @@ use crate::limits::Verdict;
 use crate::metrics::{Metrics, MetricsError};
 use crate::problem::{Problem, ProblemKind};
 
+const TOO_MANY_FAILURES: &str = "too many attempts with a wrong token or code from this address";
+
 /// Credentials and rate limits of all administrator routes of a process. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct AdminGuard(Arc<Inner>);
@@ -80,6 +82,14 @@ impl AdminGuard {
     /// If the address has made too many.
     pub(crate) fn count_failure(&self, address: IpAddr) -> Result<(), Problem> {
         self.0.count_failure(address)
+    }
+
+    /// Checks whether an attempt from an address may fail. Counts nothing.
+    ///
+    /// # Errors
+    /// If the address has made too many.
+    pub(crate) fn check_failures(&self, address: IpAddr) -> Result<(), Problem> {
+        self.0.limits.check_failures(address).map_err(|problem| problem.detail(TOO_MANY_FAILURES))
     }
 
     /// Returns the proxies whose `X-Forwarded-For` is trusted.
@@ -183,8 +193,7 @@ impl Inner {
     }
 
     fn count_failure(&self, address: IpAddr) -> Result<(), Problem> {
-        let detail = "too many attempts with a wrong token or code from this address";
-        self.limits.count_failure(address).map_err(|problem| problem.detail(detail))
+        self.limits.count_failure(address).map_err(|problem| problem.detail(TOO_MANY_FAILURES))
     }
 
     fn count(&self, principal: &Principal) -> Result<Verdict, Problem> {

@@ -79,12 +79,24 @@ impl LocalCounters {
 
     /// Charges all counters if the request is within all quotas, else none.
     pub fn charge(&self, charges: &[Charge]) -> Vec<QuotaStatus> {
-        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.charge_at(charges, now_ms)
+        self.charge_at(charges, self.now_ms())
+    }
+
+    /// Decides as [`charge`](Self::charge) does, and charges nothing.
+    pub fn check(&self, charges: &[Charge]) -> Vec<QuotaStatus> {
+        self.settle(charges, self.now_ms(), false)
     }
 
     /// As [`charge`](Self::charge), at a time in milliseconds since any fixed point.
     pub fn charge_at(&self, charges: &[Charge], now_ms: u64) -> Vec<QuotaStatus> {
+        self.settle(charges, now_ms, true)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn settle(&self, charges: &[Charge], now_ms: u64, is_charged: bool) -> Vec<QuotaStatus> {
         let hash = |charge: &Charge| self.hasher.hash_one((&charge.policy.name, &charge.subject));
         let hashes: Vec<u64> = charges.iter().map(hash).collect();
         let mask = hashes.iter().fold(0_u64, |mask, hash| mask | (1 << (hash % SHARDS)));
@@ -102,7 +114,7 @@ impl LocalCounters {
         }
         let within_all = decided.iter().all(|decided| decided.decision == QuotaDecision::Allowed);
         let settled = charges.iter().zip(decided).map(|(charge, mut decided)| {
-            if within_all && charge.cost > 0 {
+            if is_charged && within_all && charge.cost > 0 {
                 decided.state.charge(&charge.quota, charge.cost);
                 if let Some(shard) = locked.get_mut(place(decided.hash)) {
                     shard.store(charge, &decided, now_ms);
