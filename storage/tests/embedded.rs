@@ -274,18 +274,42 @@ mod memory_one_time_codes {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_store_issues_nothing_until_a_code_has_expired() {
+    async fn a_full_store_evicts_the_code_that_expires_first() {
         let codes: one_time_codes::Fixture = Arc::new(MemoryOneTimeCodes::new(2));
-        let holders = [one_time_codes::new_holder(), one_time_codes::new_holder()];
-        for holder in &holders {
-            one_time_codes::issue(&codes, holder).await;
+        let issue = async |holder: &CodeHolder| {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            one_time_codes::issue(&codes, holder).await
+        };
+        let (first, second, third) = (
+            one_time_codes::new_holder(),
+            one_time_codes::new_holder(),
+            one_time_codes::new_holder(),
+        );
+        issue(&first).await;
+        let evicted = issue(&second).await;
+        // A code that is there is replaced, and evicts none.
+        let kept = issue(&first).await;
+        let new = issue(&third).await;
+        assert_eq!(codes.redeem(&second, &evicted).await, Ok(false));
+        assert_eq!(codes.redeem(&first, &kept).await, Ok(true));
+        // A code that is used up leaves its place.
+        let newer = issue(&second).await;
+        for (holder, code) in [(third, new), (second, newer)] {
+            assert_eq!(codes.redeem(&holder, &code).await, Ok(true));
         }
-        let other = one_time_codes::new_holder();
-        assert!(codes.issue(&other, &one_time_codes::new_hash()).await.is_err());
-        // A code that is there can be replaced.
-        one_time_codes::issue(&codes, &holders[0]).await;
-        tokio::time::advance(CODE_LIFETIME + Duration::from_secs(1)).await;
-        one_time_codes::issue(&codes, &other).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttled_request_evicts_nothing() {
+        let codes: one_time_codes::Fixture = Arc::new(MemoryOneTimeCodes::new(1));
+        let (flooded, other) = (one_time_codes::new_holder(), one_time_codes::new_holder());
+        for _ in 0..3 {
+            one_time_codes::issue(&codes, &flooded).await;
+        }
+        let code = one_time_codes::issue(&codes, &other).await;
+        let throttled = codes.issue(&flooded, &one_time_codes::new_hash()).await;
+        assert_eq!(throttled, Ok(IssueOutcome::Throttled));
+        assert_eq!(codes.redeem(&other, &code).await, Ok(true));
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,8 @@ const DIGITS: usize = 6;
 const CODES: u128 = 1_000_000;
 /// Maximum length of a text that is read as a code: with a separator after each digit.
 const MAX_TEXT_BYTES: usize = 2 * DIGITS;
+/// Holders of codes that no mail is sent for: few, so that they do not fill a store.
+const DECOYS: u128 = 1_024;
 
 /// A one-time code. `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,6 +71,15 @@ impl EmailCodeKey {
         }
     }
 
+    /// Returns hashes of no address, out of a small set, for a code that nobody gets.
+    pub fn decoy(&self, random: [u8; 16]) -> CodeHolder {
+        let number = (u128::from_be_bytes(random) % DECOYS).to_string();
+        CodeHolder {
+            slot: self.hash(&["decoy-slot", &number]),
+            mailbox: self.hash(&["decoy-mailbox", &number]),
+        }
+    }
+
     /// Returns the hash of a code, which is bound to its budget and address.
     pub fn code(&self, budget: &BudgetId, address: &EmailAddress, code: &OneTimeCode) -> KeyedHash {
         self.hash(&["code", budget.as_str(), address.reveal(), &code.0])
@@ -112,6 +123,8 @@ mod tests {
             key.holder(&parks, &b).slot,
             key.holder(&parks, &a).mailbox,
             key.holder(&parks, &b).mailbox,
+            key.decoy([0; 16]).slot,
+            key.decoy([0; 16]).mailbox,
         ];
         let distinct: std::collections::HashSet<_> = hashes.iter().collect();
         assert_eq!(distinct.len(), hashes.len());
@@ -119,6 +132,15 @@ mod tests {
         let other = PersonKeyHasher::new(b"another secret of thirty-two bytes").unwrap();
         assert_ne!(EmailCodeKey::new(&other).code(&parks, &a, &code), hashes[0]);
         assert!(!format!("{code:?} {key:?} {:?}", hashes[0]).contains("12345"));
+    }
+
+    #[test]
+    fn decoys_are_few() {
+        let hasher = PersonKeyHasher::new(b"a secret of at least thirty-two bytes").unwrap();
+        let key = EmailCodeKey::new(&hasher);
+        let decoys = (0..10 * DECOYS).map(|random| key.decoy(random.to_be_bytes()));
+        let distinct: std::collections::HashSet<_> = decoys.collect();
+        assert_eq!(distinct.len() as u128, DECOYS);
     }
 
     #[test]

@@ -57,10 +57,13 @@ impl EmailSignIn {
         let Inner { domains, key, codes, sender } = &*self.0;
         let random = random_128_bits().map_err(|_| Problem::new(ProblemKind::Internal))?;
         let code = OneTimeCode::new(random);
-        let holder = key.holder(&budget.id, &address);
+        let is_allowed = domains.allow(&address);
+        let (holder, decoy) = (key.holder(&budget.id, &address), key.decoy(random));
+        // Denied addresses are free to invent: the store makes the same call, and does not grow with them.
+        let holder = if is_allowed { holder } else { decoy };
         let hash = key.code(&budget.id, &address, &code);
         let issued = codes.issue(&holder, &hash).await.map_err(|error| unavailable(&error))?;
-        let withheld = match (domains.allow(&address), issued) {
+        let withheld = match (is_allowed, issued) {
             (false, _) => Some(Withheld::Denied),
             (true, IssueOutcome::Throttled) => Some(Withheld::Throttled),
             (true, IssueOutcome::Issued) => None,

@@ -1,6 +1,8 @@
 //! A store of one-time codes in memory that fails on demand.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use schemas::{CodeHolder, KeyedHash};
@@ -10,6 +12,8 @@ use storage::one_time_codes::{CodesUnavailable, IssueOutcome, OneTimeCodes};
 #[derive(Default)]
 pub struct FakeCodes {
     codes: MemoryOneTimeCodes,
+    /// Slots that codes were stored in.
+    pub slots: Mutex<HashSet<KeyedHash>>,
     pub failing: AtomicBool,
 }
 
@@ -30,6 +34,7 @@ impl OneTimeCodes for FakeCodes {
         code: &KeyedHash,
     ) -> Result<IssueOutcome, CodesUnavailable> {
         self.check()?;
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).insert(holder.slot);
         self.codes.issue(holder, code).await
     }
 

@@ -1,6 +1,6 @@
 //! One-time codes in the memory of a single process, bounded in number. A restart loses them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -19,10 +19,37 @@ const MAX_CODES: usize = 100_000;
 
 /// One-time codes in memory.
 pub struct MemoryOneTimeCodes {
-    codes: Mutex<HashMap<KeyedHash, StoredCode>>,
+    codes: Mutex<Codes>,
     max_codes: usize,
     mails: LocalCounters,
     mail_policies: Vec<Arc<Policy>>,
+}
+
+/// Codes by their slot.
+#[derive(Default)]
+struct Codes {
+    by_slot: HashMap<KeyedHash, StoredCode>,
+    /// Expiry and slot of each code.
+    by_expiry: BTreeSet<(Instant, [u8; 32])>,
+}
+
+impl Codes {
+    /// Stores a code in place of an earlier one. If the store is full, evicts the code that expires first.
+    fn insert(&mut self, slot: KeyedHash, stored: StoredCode, max_codes: usize) {
+        self.remove(&slot);
+        while self.by_slot.len() >= max_codes {
+            let Some((_, evicted)) = self.by_expiry.pop_first() else { break };
+            self.by_slot.remove(&KeyedHash::from_bytes(evicted));
+        }
+        self.by_expiry.insert((stored.expires_at, *slot.as_bytes()));
+        self.by_slot.insert(slot, stored);
+    }
+
+    fn remove(&mut self, slot: &KeyedHash) {
+        if let Some(stored) = self.by_slot.remove(slot) {
+            self.by_expiry.remove(&(stored.expires_at, *slot.as_bytes()));
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -39,7 +66,7 @@ impl Default for MemoryOneTimeCodes {
 }
 
 impl MemoryOneTimeCodes {
-    /// Creates a store of at most so many codes. When it is full, no code is issued until one has expired.
+    /// Creates a store of at most so many codes. When it is full, a new code replaces the one that expires first.
     pub fn new(max_codes: usize) -> Self {
         let policies = MAIL_LIMITS.iter().map(|limit| {
             let window_ms = u64::try_from(limit.window.as_millis()).unwrap_or(u64::MAX);
@@ -79,22 +106,13 @@ impl OneTimeCodes for MemoryOneTimeCodes {
         holder: &CodeHolder,
         code: &KeyedHash,
     ) -> Result<IssueOutcome, CodesUnavailable> {
-        let now = Instant::now();
         let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
-        if codes.len() >= self.max_codes && !codes.contains_key(&holder.slot) {
-            codes.retain(|_, stored| stored.expires_at > now);
-            if codes.len() >= self.max_codes {
-                return Err(CodesUnavailable(format!("{} codes are stored", self.max_codes)));
-            }
-        }
         if !self.count_mail(&holder.mailbox) {
             return Ok(IssueOutcome::Throttled);
         }
-        let expires_at = now + CODE_LIFETIME;
-        codes.insert(
-            holder.slot,
-            StoredCode { code: *code, tries_left: MAX_CODE_TRIES, expires_at },
-        );
+        let expires_at = Instant::now() + CODE_LIFETIME;
+        let stored = StoredCode { code: *code, tries_left: MAX_CODE_TRIES, expires_at };
+        codes.insert(holder.slot, stored, self.max_codes);
         Ok(IssueOutcome::Issued)
     }
 
@@ -105,8 +123,8 @@ impl OneTimeCodes for MemoryOneTimeCodes {
     ) -> Result<bool, CodesUnavailable> {
         let now = Instant::now();
         let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(stored) = codes.get_mut(&holder.slot).filter(|stored| stored.expires_at > now)
-        else {
+        let stored = codes.by_slot.get_mut(&holder.slot);
+        let Some(stored) = stored.filter(|stored| stored.expires_at > now) else {
             codes.remove(&holder.slot);
             return Ok(false);
         };
