@@ -218,3 +218,49 @@ fn without_the_definitions_a_log_is_not_continued_since_everyone_would_be_a_new_
     assert!(!refused.status.success() && reason.contains("definitions.db is missing"), "{reason}");
     assert!(!data.path().join("definitions.db").exists());
 }
+
+#[test]
+fn definitions_that_were_replaced_by_none_are_not_defined_anew_over_a_log_with_records() {
+    let remove = |data: &Path, prefix: &str| {
+        for file in files(data) {
+            if file.file_name().unwrap().to_str().unwrap().starts_with(prefix) {
+                std::fs::remove_file(file).unwrap();
+            }
+        }
+    };
+    let data = TempDir::new().unwrap();
+    let running = start(data.path());
+    let accepted = shell(&format!(
+        "curl -s {}/v1/budgets/taxes/submissions {JSON} -d '{{\"person\": \"p-1\", \"allocation\": {{\"health\": 100}}}}'",
+        running.url
+    ));
+    assert_eq!(accepted["status"], "accepted", "{accepted}");
+    drop(running);
+    // The file of a deployment that has defined nothing.
+    let fresh = TempDir::new().unwrap();
+    drop(start(fresh.path()));
+    remove(data.path(), "definitions.db");
+    let file = fresh.path().join("definitions.db");
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection.execute("DELETE FROM history", []).unwrap();
+    drop(connection);
+    for file in files(fresh.path()) {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        if name.starts_with("definitions.db") {
+            std::fs::copy(&file, data.path().join(name)).unwrap();
+        }
+    }
+    let refused = running::command(data.path()).output().unwrap();
+    let reason = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && reason.contains("has no definition"), "{reason}");
+
+    // A log without a record needs none: the process may have died before it defined any.
+    remove(data.path(), "log.db");
+    remove(data.path(), "store.db");
+    let running = start(data.path());
+    wait_for(
+        "the default budget is defined",
+        || shell(&format!("curl -s {}/v1/budgets/taxes", running.url)),
+        |found| found["id"] == "taxes",
+    );
+}

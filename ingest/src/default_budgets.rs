@@ -1,4 +1,7 @@
 //! The budgets that every deployment starts with.
+//!
+//! They are defined only where no definition was lost: a budget that is defined anew has another salt, so that everyone
+//! who is in the log already would be counted again as a new person.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,18 +10,94 @@ use backon::{ConstantBuilder, Retryable};
 use runtime::random::random_256_bits;
 use schemas::{Budget, PersonSalt, PersonSecret, default_budgets};
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError, define_if_absent};
+use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Interval at which definitions that were lost are looked for again, and the loss is logged.
+const LOST_POLL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Whether definitions were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Definitions {
+    /// A definition is known, or the log is empty.
+    Complete,
+    /// The log has records, and no budget was ever defined.
+    Lost,
+}
 
 /// Defines the missing default budgets and retries until it succeeds or `stop` is cancelled.
 ///
 /// Existing budgets are not changed, also where this release would define them otherwise: an older process that shares
-/// the definition might not understand the change. Deleted ones stay deleted.
-pub async fn define_default_budgets(
+/// the definition might not understand the change. Deleted ones stay deleted. While definitions are lost, nothing is
+/// defined; `has_records` reads whether a record was ever appended to the log.
+pub async fn define_default_budgets<R>(
     definitions: Arc<dyn BudgetDefinitions>,
+    has_records: impl Fn() -> R + Send,
     stop: CancellationToken,
-) {
+) where
+    R: Future<Output = Result<bool, OpenError>> + Send,
+{
+    let defined = define_unless_lost(definitions, has_records);
+    stop.run_until_cancelled(defined).await;
+}
+
+async fn define_unless_lost<R>(
+    definitions: Arc<dyn BudgetDefinitions>,
+    has_records: impl Fn() -> R + Send,
+) where
+    R: Future<Output = Result<bool, OpenError>> + Send,
+{
+    let mut were_lost = false;
+    loop {
+        match look_for_loss(definitions.as_ref(), &has_records).await {
+            // An operator has restored or defined budgets, and decides about the others.
+            Ok(Definitions::Complete) if were_lost => return,
+            Ok(Definitions::Complete) => break,
+            Ok(Definitions::Lost) => {
+                tracing::error!(
+                    "budget definitions are lost: the log has records, and the control topic has no definition. \
+                     Restore it, or correct `kafka.definitions_topic`: with a budget that is defined anew, everyone \
+                     is counted again as a new person"
+                );
+                were_lost = true;
+                tokio::time::sleep(LOST_POLL_INTERVAL).await;
+            }
+            Err(reason) => {
+                let retry_in_ms = RETRY_DELAY.as_millis() as u64;
+                tracing::warn!(%reason, retry_in_ms, "failed to look for lost budget definitions, retrying");
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+        }
+    }
+    define_missing(definitions).await;
+}
+
+/// Compares the log with the definitions.
+///
+/// The log is read first: a submission that another process has accepted meanwhile follows a definition. The
+/// definitions are read twice: the first read may lack one that was written at the same moment.
+async fn look_for_loss<R>(
+    definitions: &dyn BudgetDefinitions,
+    has_records: &(impl Fn() -> R + Send),
+) -> Result<Definitions, String>
+where
+    R: Future<Output = Result<bool, OpenError>> + Send,
+{
+    if !definitions.catalog().is_empty() || !has_records().await.map_err(|it| it.to_string())? {
+        return Ok(Definitions::Complete);
+    }
+    for pause in [RETRY_DELAY, Duration::ZERO] {
+        let confirmed = definitions.confirmed().await.map_err(|error| error.to_string())?;
+        if !confirmed.is_empty() {
+            return Ok(Definitions::Complete);
+        }
+        tokio::time::sleep(pause).await;
+    }
+    Ok(Definitions::Lost)
+}
+
+async fn define_missing(definitions: Arc<dyn BudgetDefinitions>) {
     let budgets = match default_budgets() {
         Ok(budgets) => budgets,
         Err(error) => {
@@ -33,10 +112,8 @@ pub async fn define_default_budgets(
                 let retry_in_ms = pause.as_millis() as u64;
                 tracing::warn!(%error, budget = %budget.id, retry_in_ms, "failed to define a default budget, retrying");
             });
-        // The retries have no limit: only `stop` ends them early.
-        if stop.run_until_cancelled(defined).await.is_none() {
-            return;
-        }
+        // Never an error: the retries have no limit.
+        let _ = defined.await;
     }
 }
 

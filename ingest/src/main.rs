@@ -118,7 +118,13 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         if let Some(opened) = stop.run_until_cancelled(open).await.transpose()? {
             log.set(opened);
             tracing::info!("log opened, accepting submissions");
-            tokio::spawn(ingest::define_default_budgets(definitions, stop.clone()));
+            let published = config.storage.published_log(control.active_log.as_ref());
+            let storage = config.storage.clone();
+            let has_records = move || {
+                let (storage, log) = (storage.clone(), published.clone());
+                async move { storage.has_records(&log).await }
+            };
+            tokio::spawn(ingest::define_default_budgets(definitions, has_records, stop.clone()));
         }
         anyhow::Ok(())
     };

@@ -160,15 +160,61 @@ async fn without_tokens_only_local_clients_change_definitions() {
     assert_eq!(response.status.as_u16(), 201);
 }
 
+async fn define_default_budgets(
+    harness: &Harness,
+    has_records: bool,
+    stop: tokio_util::sync::CancellationToken,
+) {
+    let read = move || async move { Ok(has_records) };
+    ingest::define_default_budgets(harness.definitions.clone(), read, stop).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_default_budget_is_defined_anew_over_a_log_with_records() {
+    let harness = Harness::new();
+    let clear = || *support::lock(&harness.definitions.catalog) = Default::default();
+    let stop = tokio_util::sync::CancellationToken::new();
+    let hour = std::time::Duration::from_secs(3_600);
+    clear();
+    let lost = define_default_budgets(&harness, true, stop.clone());
+    let ended = tokio::time::timeout(hour, lost).await;
+    assert!(ended.is_err() && support::lock(&harness.definitions.catalog).is_empty());
+
+    // An operator defines another budget: the default one is still not defined without being asked for.
+    let lost = define_default_budgets(&harness, true, stop.clone());
+    let operator = async {
+        tokio::time::sleep(hour).await;
+        put(&harness, NEW, &[], BODY).await
+    };
+    let (created, ()) = tokio::join!(operator, lost);
+    assert_eq!(created.status.as_u16(), 201);
+    assert!(harness.definitions.get("taxes").is_none());
+
+    // With a known definition, one that is missing is defined as always.
+    define_default_budgets(&harness, true, stop.clone()).await;
+    assert!(harness.definitions.get("taxes").is_some());
+
+    // Another process defines it on a fresh deployment, and accepts submissions at once.
+    clear();
+    let definitions = harness.definitions.clone();
+    let taxes = schemas::default_budgets().unwrap().remove(0);
+    let read = || {
+        definitions.put(taxes.clone());
+        async { Ok(true) }
+    };
+    ingest::define_default_budgets(harness.definitions.clone(), read, stop).await;
+    assert_eq!(harness.definitions.get("taxes").as_deref(), Some(&taxes));
+}
+
 #[tokio::test]
 async fn only_missing_default_budgets_are_defined() {
     let harness = Harness::new();
     harness.edit_budget(|budget| budget.name = "Ours".into());
     let stop = tokio_util::sync::CancellationToken::new();
-    ingest::define_default_budgets(harness.definitions.clone(), stop.clone()).await;
+    define_default_budgets(&harness, false, stop.clone()).await;
     assert_eq!(harness.definitions.get("taxes").unwrap().name, "Ours");
     *support::lock(&harness.definitions.catalog) = Default::default();
-    ingest::define_default_budgets(harness.definitions.clone(), stop).await;
+    define_default_budgets(&harness, false, stop).await;
     let taxes = harness.definitions.get("taxes").unwrap();
     assert_eq!((taxes.revision, taxes.categories.len()), (1, 10));
 }
@@ -178,7 +224,7 @@ async fn each_new_budget_has_a_salt_of_its_own_and_keeps_it() {
     let harness = Harness::new();
     *support::lock(&harness.definitions.catalog) = Default::default();
     let stop = tokio_util::sync::CancellationToken::new();
-    ingest::define_default_budgets(harness.definitions.clone(), stop).await;
+    define_default_budgets(&harness, false, stop).await;
     let secret = |id: &str| harness.definitions.get(id).unwrap().person_secret.clone();
     let created = put(&harness, NEW, &[], BODY).await;
     assert_eq!(created.status.as_u16(), 201);
@@ -274,7 +320,7 @@ async fn an_unreadable_default_budget_is_not_defined_again() {
     let taxes = FUTURE.replace("parks", "taxes").replace(r#""name":"Trees""#, r#""name":7"#);
     harness.definitions.put_stored(&taxes);
     let stop = tokio_util::sync::CancellationToken::new();
-    ingest::define_default_budgets(harness.definitions.clone(), stop).await;
+    define_default_budgets(&harness, false, stop).await;
     assert!(harness.definitions.get("taxes").is_none());
 }
 
@@ -365,7 +411,7 @@ async fn a_deleted_default_budget_stays_deleted() {
     let harness = Harness::new();
     assert_eq!(delete(&harness, "/v1/budgets/taxes", &[]).await.status.as_u16(), 204);
     let stop = tokio_util::sync::CancellationToken::new();
-    ingest::define_default_budgets(harness.definitions.clone(), stop).await;
+    define_default_budgets(&harness, false, stop).await;
     assert!(harness.definitions.get("taxes").is_none());
 }
 

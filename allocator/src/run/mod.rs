@@ -24,7 +24,7 @@ use runtime::limits::RequestLimits;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::process::Process;
 use runtime::telemetry::LogFormat;
-use schemas::PersonKeyHasher;
+use schemas::{LogRef, PersonKeyHasher};
 use storage::cache::Cache;
 use storage::config::{LogHandles, StoreHandles};
 use storage::control::{ControlTopic, record_secret, wait_until_loaded};
@@ -136,6 +136,8 @@ struct Backends {
     store: StoreHandles,
     cache: Arc<dyn Cache>,
     control: ControlTopic,
+    /// The log to which submissions go.
+    active_log: LogRef,
     ingest: IngestDeps,
 }
 
@@ -181,6 +183,7 @@ impl Backends {
             store,
             cache: storage.open_cache().await,
             control,
+            active_log: registry.active.log,
         })
     }
 
@@ -193,7 +196,7 @@ impl Backends {
         stop: &CancellationToken,
         stop_processor: CancellationToken,
     ) -> Result<(Processor, Router), RunError> {
-        let Self { log, store, cache, control, ingest } = self;
+        let Self { log, store, cache, control, active_log, ingest } = self;
         let definitions = Arc::clone(&control.definitions);
         let annulments = Arc::clone(&control.annulments);
         let deps = ProcessorDeps {
@@ -239,7 +242,12 @@ impl Backends {
             let definitions = Arc::clone(&definitions);
             tokio::spawn(ingest::report_budgets_without_email(definitions, stop.clone()));
         }
-        tokio::spawn(ingest::define_default_budgets(definitions, stop.clone()));
+        let (storage, active) = (config.storage.clone(), active_log);
+        let has_records = move || {
+            let (storage, log) = (storage.clone(), active.clone());
+            async move { storage.has_records(&log).await }
+        };
+        tokio::spawn(ingest::define_default_budgets(definitions, has_records, stop.clone()));
         let writes = ingest::routes(&config.ingest, ingest, metrics)?;
         Ok((processor, writes.merge(reads)))
     }

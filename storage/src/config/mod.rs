@@ -1,5 +1,6 @@
 //! Storage settings: which backend stores each kind of data, and how to connect to it. `open` opens the adapters.
 
+mod lost_definitions;
 mod open;
 
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Opens the configured backends.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +9,15 @@ use runtime::limits::{LocalCounters, SharedCounters};
 use schemas::{LogRef, PartitionCount, PersonKeyHasher};
 use tokio::sync::watch;
 
-use super::{CacheKind, LogKind, StorageConfig, StoreKind};
+use super::{CacheKind, LogKind, StorageConfig, StoreKind, lost_definitions};
 use crate::cache::Cache;
 use crate::cache::memory::MemoryCache;
 use crate::cache::redis::RedisCache;
 use crate::control::kafka::KafkaControlTopic;
 use crate::control::sqlite::SqliteControlTopic;
-use crate::control::{ActiveLog, ControlTopic, record_secret, wait_until_loaded};
+use crate::control::{
+    ActiveLog, BudgetDefinitions, ControlTopic, record_secret, wait_until_loaded,
+};
 use crate::idempotency::Idempotency;
 use crate::idempotency::layered::LayeredIdempotency;
 use crate::idempotency::memory::{MemoryIdempotency, Retention};
@@ -49,7 +51,7 @@ use crate::store::scylla::ScyllaStore;
 use crate::store::sqlite::SqliteStore;
 
 /// File name of the embedded log.
-const LOG_FILE: &str = "log.db";
+pub(super) const LOG_FILE: &str = "log.db";
 /// File name of the embedded store.
 const STORE_FILE: &str = "store.db";
 /// File name of the embedded signals.
@@ -259,7 +261,8 @@ impl StorageConfig {
     /// Opens the control topic. It may not be loaded yet.
     ///
     /// # Errors
-    /// If the thread cannot be started, or the embedded file cannot be opened, or is missing where there is a log.
+    /// If the thread cannot be started, or the embedded file cannot be opened, or is missing or without a definition
+    /// where there is a log.
     pub fn open_control_topic(&self) -> Result<ControlTopic, OpenError> {
         match self.log {
             LogKind::Kafka => {
@@ -268,13 +271,12 @@ impl StorageConfig {
                 Ok(ControlTopic::new(topic))
             }
             LogKind::Sqlite => {
-                let path = self.embedded_file(CONTROL_FILE)?;
-                // With salts made anew, everyone in the log would be counted again as a new person.
-                if !path.exists() && self.sqlite_dir.join(LOG_FILE).exists() {
-                    return Err(OpenError::invalid("the definitions", missing_definitions(&path)));
-                }
+                let (path, log) =
+                    (self.embedded_file(CONTROL_FILE)?, self.sqlite_dir.join(LOG_FILE));
+                lost_definitions::require_file(&path, &log)?;
                 let opened = SqliteControlTopic::open(&path);
                 let topic = opened.map_err(|error| OpenError::invalid("the definitions", error))?;
+                lost_definitions::require_definitions(&topic.catalog(), &path, &log)?;
                 Ok(ControlTopic::new(topic))
             }
         }
@@ -354,13 +356,6 @@ impl StorageConfig {
             .map_err(|error| OpenError::invalid("the embedded files", error))?;
         Ok(self.sqlite_dir.join(name))
     }
-}
-
-fn missing_definitions(path: &Path) -> String {
-    format!(
-        "{} is missing, and there is a log: restore it, since only it has the salts with which persons are found",
-        path.display()
-    )
 }
 
 #[async_trait]

@@ -240,6 +240,11 @@ impl Catalog {
         self.not_understood.contains_key(id) && !self.budgets.contains_key(id)
     }
 
+    /// Whether no budget was ever defined, as far as the history shows: deleted and unreadable ones count.
+    pub fn is_empty(&self) -> bool {
+        self.budgets.is_empty() && self.not_understood.is_empty() && self.deleted.is_empty()
+    }
+
     /// Whether the budget was deleted, and not defined anew since.
     pub fn is_deleted(&self, id: &str) -> bool {
         self.deleted.contains_key(id)
@@ -511,6 +516,15 @@ mod tests {
             let defined = known.with_newer(&id(), &StoredBudget::Understood(anew.clone())).unwrap();
             assert_eq!((defined.get("b").unwrap().revision, defined.is_deleted("b")), (7, false));
         }
+    }
+
+    #[test]
+    fn a_catalog_of_deleted_or_unreadable_budgets_is_not_empty() {
+        let empty = Catalog::default();
+        assert!(empty.is_empty());
+        assert!(!empty.with(Arc::new(budget(1))).is_empty());
+        assert!(!empty.with_stored(&id(), StoredBudget::Deleted { revision: 2 }).is_empty());
+        assert!(!empty.with_stored(&id(), unreadable(None)).is_empty());
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::private_files;
 use crate::sqlite::{self, Durability, Schema};
 
 pub use self::dead_letter_journal::SqliteDeadLetterJournal;
-pub use self::reader::SqliteReader;
+pub use self::reader::{SqliteReader, has_records};
 pub use self::source::SqliteSource;
 pub use crate::sqlite::SqliteOpenError;
 

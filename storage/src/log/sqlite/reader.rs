@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use rusqlite::Statement;
+use rusqlite::{Connection, OpenFlags, Statement};
 use schemas::{Offset, PartitionCount, PartitionId, Position};
 use tokio::sync::watch;
 
@@ -40,6 +40,23 @@ impl SqliteReader {
         let identity = LogIdentity { cluster_id, topic_id: String::new() };
         Ok(Self { path: path.to_owned(), partitions, identity })
     }
+}
+
+/// Returns whether the log in a file, of any release, has a record. `false` if there is no file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn has_records(path: &Path) -> Result<bool, SqliteOpenError> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let has_records = connection.and_then(|connection| {
+        let table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'records'";
+        Ok(connection.prepare(table)?.exists([])?
+            && connection.prepare("SELECT 1 FROM records LIMIT 1")?.exists([])?)
+    });
+    has_records.map_err(|error| SqliteOpenError::unusable(path, error))
 }
 
 /// Reads the bounds of the embedded log's partitions.
