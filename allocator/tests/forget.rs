@@ -143,12 +143,20 @@ fn after_forgetting_nobody_is_found_and_every_number_stays() {
     let salt = stored_salt(data.path());
     assert!(!files_with(data.path(), &salt).is_empty());
 
+    let signals = || {
+        let connection = rusqlite::Connection::open(data.path().join("signals.db")).unwrap();
+        let rows = connection.query_row("SELECT count(*) FROM signals", [], |row| row.get(0));
+        Value::from(rows.unwrap_or(0_i64))
+    };
+    wait_for("there are signals", signals, |rows| rows != 0);
+
     // While the service runs, by another process.
     let forgotten = forget();
     assert!(forgotten.status.success(), "{forgotten:?}");
     let text = String::from_utf8(forgotten.stdout).unwrap();
     assert!(text.starts_with("the persons of `town` were forgotten at "), "{text}");
     assert_eq!(files_with(data.path(), &salt), Vec::<std::path::PathBuf>::new());
+    assert_eq!(signals(), 0, "they have keys of persons");
     assert_eq!(String::from_utf8(forget().stdout).unwrap(), text, "repeated, it does nothing");
 
     let is_forgotten =
@@ -220,14 +228,7 @@ fn without_the_definitions_a_log_is_not_continued_since_everyone_would_be_a_new_
 }
 
 #[test]
-fn definitions_that_were_replaced_by_none_are_not_defined_anew_over_a_log_with_records() {
-    let remove = |data: &Path, prefix: &str| {
-        for file in files(data) {
-            if file.file_name().unwrap().to_str().unwrap().starts_with(prefix) {
-                std::fs::remove_file(file).unwrap();
-            }
-        }
-    };
+fn an_empty_file_of_definitions_is_not_filled_anew_over_a_log_with_records() {
     let data = TempDir::new().unwrap();
     let running = start(data.path());
     let accepted = shell(&format!(
@@ -236,27 +237,19 @@ fn definitions_that_were_replaced_by_none_are_not_defined_anew_over_a_log_with_r
     ));
     assert_eq!(accepted["status"], "accepted", "{accepted}");
     drop(running);
-    // The file of a deployment that has defined nothing.
-    let fresh = TempDir::new().unwrap();
-    drop(start(fresh.path()));
-    remove(data.path(), "definitions.db");
-    let file = fresh.path().join("definitions.db");
-    let connection = rusqlite::Connection::open(&file).unwrap();
-    connection.execute("DELETE FROM history", []).unwrap();
-    drop(connection);
-    for file in files(fresh.path()) {
-        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        if name.starts_with("definitions.db") {
-            std::fs::copy(&file, data.path().join(name)).unwrap();
-        }
-    }
+    let file = data.path().join("definitions.db");
+    rusqlite::Connection::open(file).unwrap().execute("DELETE FROM history", []).unwrap();
     let refused = running::command(data.path()).output().unwrap();
     let reason = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && reason.contains("has no definition"), "{reason}");
 
     // A log without a record needs none: the process may have died before it defined any.
-    remove(data.path(), "log.db");
-    remove(data.path(), "store.db");
+    for file in files(data.path()) {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        if name.starts_with("log.db") || name.starts_with("store.db") {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
     let running = start(data.path());
     wait_for(
         "the default budget is defined",

@@ -55,7 +55,7 @@ use storage::control::{AnnulmentRegisters, BudgetDefinitions};
 use storage::exports::Exports;
 use storage::jobs::JobStore;
 use storage::log::dead_letters::DeadLetterJournalOpener;
-use storage::signals::SignalReader;
+use storage::signals::{SignalEraser, SignalReader};
 use storage::store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -100,6 +100,8 @@ pub struct ApiDeps {
     pub dead_letters: Arc<dyn DeadLetterJournalOpener>,
     /// Signals of submissions.
     pub signals: Arc<dyn SignalReader>,
+    /// Erases the signals of forgotten budgets.
+    pub signal_eraser: Arc<dyn SignalEraser>,
     /// The operators' list of annulments.
     pub annulments: Arc<dyn AnnulmentRegisters>,
     /// Published exports.
@@ -134,6 +136,7 @@ pub fn routes(
         jobs,
         dead_letters,
         signals,
+        signal_eraser,
         annulments,
         exports,
         admin,
@@ -164,7 +167,7 @@ pub fn routes(
     let trusted_proxies = admin.trusted_proxies().clone();
     let signals = SignalService::new(signals, Arc::clone(&definitions));
     let annulments = AnnulmentService::new(Arc::clone(&definitions), annulments);
-    let forget = ForgetService::new(Arc::clone(&definitions), Arc::clone(&store));
+    let forget = ForgetService::new(Arc::clone(&definitions), Arc::clone(&store), signal_eraser);
     let administrators =
         routes::admin::router(&admin, registry, jobs, dead_letters, signals, annulments, forget);
     let waits = WaitLimits::new(config, &metrics);

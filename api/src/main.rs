@@ -79,6 +79,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         jobs: store.clone(),
         dead_letters: Arc::new(config.storage.clone()),
         signals: config.storage.signal_reader(),
+        signal_eraser: config.storage.signal_eraser(),
         annulments: control.annulments,
         exports: config.storage.exports(),
         admin,

@@ -1,4 +1,4 @@
-//! Forgets the persons of a budget: requires final results, destroys the salt, and erases its copies.
+//! Forgets the persons of a budget: requires final results, destroys the salt, and erases its copies and the signals.
 //!
 //! The pure rule is [`control::forget`]. Totals, log and person rows stay as they are: nothing leads to them any more.
 
@@ -8,6 +8,8 @@ use schemas::{Budget, BudgetId, ClosingFence};
 use crate::control::{
     self, BudgetDefinitions, ChangeRefused, DefinitionError, Erasure, forgettable,
 };
+use crate::log::AppendError;
+use crate::signals::{SignalEraser, SignalErasure};
 use crate::store::{Store, StoreError};
 
 /// A budget whose persons are forgotten.
@@ -17,6 +19,8 @@ pub struct Forgotten {
     pub at: Timestamp,
     /// What became of the former definitions, which contain the salt.
     pub erasure: Erasure,
+    /// What became of the signals, which have keys of persons beside digests of where they came from.
+    pub signals: SignalErasure,
 }
 
 /// Why the persons of a budget are not forgotten, or their salt is not erased.
@@ -34,6 +38,11 @@ pub enum ForgetError {
     /// The persons are forgotten, and copies of the salt are still there.
     #[error("the persons are forgotten, but the former definitions are not erased yet: {0}")]
     NotErased(DefinitionError),
+    /// The persons are forgotten, and signals with their keys are still there.
+    #[error(
+        "the persons are forgotten, but the signals of their submissions are not erased yet: {0}"
+    )]
+    SignalsNotErased(AppendError),
 }
 
 impl From<ChangeRefused> for ForgetError {
@@ -42,13 +51,15 @@ impl From<ChangeRefused> for ForgetError {
     }
 }
 
-/// Forgets the persons of a closed budget with final results. Repeated, it only erases former definitions again.
+/// Forgets the persons of a closed budget with final results. Repeated, it only erases former definitions and signals
+/// again.
 ///
 /// # Errors
 /// When the budget is not final, has no secret of its own, or a backend is unavailable. Repeating it is safe.
 pub async fn forget_persons(
     definitions: &dyn BudgetDefinitions,
     store: &dyn Store,
+    signals: &dyn SignalEraser,
     budget: &BudgetId,
     now: Timestamp,
 ) -> Result<Forgotten, ForgetError> {
@@ -67,7 +78,8 @@ pub async fn forget_persons(
     let at = forgotten.and_then(|budget| budget.person_secret.forgotten_at()).unwrap_or(now);
     let erasure =
         definitions.erase_former_definitions(budget).await.map_err(ForgetError::NotErased)?;
-    Ok(Forgotten { at, erasure })
+    let signals = signals.erase(budget).await.map_err(ForgetError::SignalsNotErased)?;
+    Ok(Forgotten { at, erasure, signals })
 }
 
 /// Whether each partition of the active generation has folded the close marker of a fence.

@@ -19,8 +19,8 @@ use schemas::{
 use storage::log::kafka::KafkaConfig;
 use storage::log::{AppendError, ReadError};
 use storage::signals::{
-    KafkaSignalReader, KafkaSignalWriter, SignalQuery, SignalReader, SignalWriter,
-    SqliteSignalReader, SqliteSignalWriter,
+    KafkaSignalReader, KafkaSignalWriter, SignalEraser, SignalErasure, SignalQuery, SignalReader,
+    SignalWriter, SqliteSignalReader, SqliteSignalWriter,
 };
 use tempfile::TempDir;
 
@@ -173,6 +173,39 @@ async fn sqlite_deletes_signals_older_than_seven_days_in_bounded_steps_and_overw
     let bytes = std::fs::read(&path).unwrap();
     let holds_old = bytes.windows(old_budget.len()).any(|bytes| bytes == old_budget.as_bytes());
     assert!(!holds_old, "deleted signals are still in the file");
+}
+
+#[tokio::test]
+async fn sqlite_erases_the_signals_of_a_forgotten_budget_and_of_no_other() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("signals.db");
+    let (writer, now) = (SqliteSignalWriter::new(&path), now_ms());
+    let forgotten = BudgetId::parse("a-forgotten-budget").unwrap();
+    assert_eq!(writer.erase(&forgotten).await, Ok(SignalErasure::Erased));
+    assert!(!path.exists(), "nothing was there to erase");
+    let budget = |number: u64| if number % 3 == 0 { "taxes" } else { forgotten.as_str() };
+    let mixed: Vec<Signal> = (0..6_000).map(|n| signal(budget(n), n, now)).collect();
+    for some in mixed.chunks(1_000) {
+        append(&writer, some).await;
+    }
+    // By another connection, as the command does while the service runs.
+    let command = SqliteSignalWriter::new(&path);
+    assert_eq!(command.erase(&forgotten).await, Ok(SignalErasure::Erased));
+    let kept = read(&SqliteSignalReader::new(&path), all()).await.unwrap();
+    let others: Vec<Signal> = mixed.into_iter().filter(|it| it.budget != forgotten).collect();
+    assert_eq!(kept, others);
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        let id = forgotten.as_str().as_bytes();
+        assert!(!bytes.windows(id.len()).any(|it| it == id), "its bytes are still there");
+    }
+    append(&writer, &[signal("taxes", 1, now)]).await;
+}
+
+#[tokio::test]
+async fn kafka_says_that_it_keeps_the_signals_of_a_forgotten_budget() {
+    let erased = KafkaSignalWriter::new(&config()).erase(&BudgetId::parse("taxes").unwrap()).await;
+    assert_eq!(erased, Ok(SignalErasure::AwaitsRetention));
 }
 
 #[tokio::test]

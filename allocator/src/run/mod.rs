@@ -224,6 +224,7 @@ impl Backends {
             jobs: store.jobs,
             dead_letters: Arc::new(config.storage.clone()),
             signals: config.storage.signal_reader(),
+            signal_eraser: config.storage.signal_eraser(),
             annulments,
             exports: config.storage.exports(),
             admin: ingest.admin.clone(),

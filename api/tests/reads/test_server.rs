@@ -148,6 +148,7 @@ impl TestServer {
             jobs: jobs.clone(),
             dead_letters: Arc::new(FakeDeadLetterOpener(dead_letters.clone())),
             signals: signals.clone(),
+            signal_eraser: signals.clone(),
             annulments: annulments.clone(),
             exports: Exports::new(exports.path()),
             admin,

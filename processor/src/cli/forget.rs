@@ -12,6 +12,7 @@ use storage::config::StorageConfig;
 use storage::control::Erasure;
 use storage::forget::{ForgetError, Forgotten, forget_persons};
 use storage::open_error::OpenError;
+use storage::signals::SignalErasure;
 
 /// Forget the persons of a closed budget for ever; its totals and its log stay
 ///
@@ -65,7 +66,9 @@ async fn forget(args: &ForgetArgs, storage: &StorageConfig) -> Result<String, Fo
     let store = storage.open_existing_store().await?.store;
     let control = storage.open_control_topic()?;
     let definitions = control.definitions.as_ref();
-    let forgotten = forget_persons(definitions, store.as_ref(), &budget, Timestamp::now()).await?;
+    let (signals, now) = (storage.signal_eraser(), Timestamp::now());
+    let forgotten =
+        forget_persons(definitions, store.as_ref(), signals.as_ref(), &budget, now).await?;
     Ok(report(&budget, forgotten))
 }
 
@@ -85,13 +88,15 @@ fn confirm(budget: &BudgetId) -> Result<(), ForgetCommandError> {
     }
 }
 
-fn report(budget: &BudgetId, Forgotten { at, erasure }: Forgotten) -> String {
-    let text = format!("the persons of `{budget}` were forgotten at {at}\n");
-    match erasure {
-        Erasure::Erased => text,
-        Erasure::AwaitsCompaction => {
-            text + "Kafka keeps former definitions until it compacts the control topic: run this command again after \
-                    `max.compaction.lag.ms` of that topic\n"
-        }
+fn report(budget: &BudgetId, Forgotten { at, erasure, signals }: Forgotten) -> String {
+    let mut text = format!("the persons of `{budget}` were forgotten at {at}\n");
+    if erasure == Erasure::AwaitsCompaction {
+        text += "Kafka keeps former definitions until it compacts the control topic: run this command again after \
+                 `max.compaction.lag.ms` of that topic\n";
     }
+    if signals == SignalErasure::AwaitsRetention {
+        text += "Kafka keeps the signals of submissions, with keys of persons, for seven days: forgetting is complete \
+                 seven days after the last submission\n";
+    }
+    text
 }

@@ -43,8 +43,8 @@ use crate::open_error::OpenError;
 use crate::private_files;
 use crate::secret::open_secret;
 use crate::signals::{
-    KafkaSignalReader, KafkaSignalWriter, SignalReader, SignalWriter, SqliteSignalReader,
-    SqliteSignalWriter,
+    KafkaSignalReader, KafkaSignalWriter, SignalEraser, SignalReader, SignalWriter,
+    SqliteSignalReader, SqliteSignalWriter,
 };
 use crate::store::Store;
 use crate::store::scylla::ScyllaStore;
@@ -185,6 +185,16 @@ impl StorageConfig {
 
     /// Creates the writer of signals, which connects at the first append.
     pub fn signal_writer(&self) -> Arc<dyn SignalWriter> {
+        match self.log {
+            LogKind::Kafka => Arc::new(KafkaSignalWriter::new(&self.kafka)),
+            LogKind::Sqlite => {
+                Arc::new(SqliteSignalWriter::new(&self.sqlite_dir.join(SIGNALS_FILE)))
+            }
+        }
+    }
+
+    /// Creates the eraser of signals, which connects at the first erasure.
+    pub fn signal_eraser(&self) -> Arc<dyn SignalEraser> {
         match self.log {
             LogKind::Kafka => Arc::new(KafkaSignalWriter::new(&self.kafka)),
             LogKind::Sqlite => {

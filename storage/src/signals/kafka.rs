@@ -8,12 +8,12 @@ use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
-use schemas::{SIGNAL_MAX_BYTES, Signal};
+use schemas::{BudgetId, SIGNAL_MAX_BYTES, Signal};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::{
-    MAX_BATCH_SIGNALS, READ_AHEAD_BATCHES, SignalBatch, SignalQuery, SignalReader, SignalStream,
-    SignalWriter,
+    MAX_BATCH_SIGNALS, READ_AHEAD_BATCHES, SignalBatch, SignalEraser, SignalErasure, SignalQuery,
+    SignalReader, SignalStream, SignalWriter,
 };
 use crate::log::kafka::producer::{IdempotentProducer, Outgoing};
 use crate::log::kafka::topics::ensure_signals_topic;
@@ -70,6 +70,13 @@ impl SignalWriter for KafkaSignalWriter {
     /// Does nothing: the broker deletes old signals.
     async fn expire(&self, _now_ms: u64) -> Result<bool, AppendError> {
         Ok(false)
+    }
+}
+
+#[async_trait]
+impl SignalEraser for KafkaSignalWriter {
+    async fn erase(&self, _budget: &BudgetId) -> Result<SignalErasure, AppendError> {
+        Ok(SignalErasure::AwaitsRetention)
     }
 }
 

@@ -39,6 +39,25 @@ pub trait SignalWriter: Send + Sync + 'static {
     async fn expire(&self, now_ms: u64) -> Result<bool, AppendError>;
 }
 
+/// What became of the signals of a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalErasure {
+    /// They are in no file any more.
+    Erased,
+    /// Kafka cannot delete the records of one budget: it keeps them until they are seven days old.
+    AwaitsRetention,
+}
+
+/// Erases the signals of forgotten budgets.
+#[async_trait]
+pub trait SignalEraser: Send + Sync + 'static {
+    /// Erases the signals of a budget, and those that this release cannot read.
+    ///
+    /// # Errors
+    /// When the signals cannot be erased now.
+    async fn erase(&self, budget: &BudgetId) -> Result<SignalErasure, AppendError>;
+}
+
 /// Which signals to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignalQuery {

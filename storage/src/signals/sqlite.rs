@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension};
-use schemas::{SIGNAL_MAX_BYTES, SIGNAL_RETENTION_MS, Signal};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use schemas::{BudgetId, SIGNAL_MAX_BYTES, SIGNAL_RETENTION_MS, Signal};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::{
-    MAX_BATCH_SIGNALS, READ_AHEAD_BATCHES, SignalBatch, SignalQuery, SignalReader, SignalStream,
-    SignalWriter,
+    MAX_BATCH_SIGNALS, READ_AHEAD_BATCHES, SignalBatch, SignalEraser, SignalErasure, SignalQuery,
+    SignalReader, SignalStream, SignalWriter,
 };
 use crate::log::reader_thread::spawn_reader;
 use crate::log::{AppendError, ReadError};
@@ -96,6 +96,57 @@ impl SignalWriter for SqliteSignalWriter {
         let oldest_ms = now_ms.saturating_sub(SIGNAL_RETENTION_MS);
         self.call(move |connection| delete_older(connection, oldest_ms)).await
     }
+}
+
+#[async_trait]
+impl SignalEraser for SqliteSignalWriter {
+    async fn erase(&self, budget: &BudgetId) -> Result<SignalErasure, AppendError> {
+        // Without a file there is nothing to erase, and no reason to create one.
+        if self.worker.get().is_some() || self.path.exists() {
+            let budget = budget.clone();
+            let is_busy = self.call(move |connection| erase(connection, &budget)).await?;
+            if is_busy {
+                return Err(unavailable("another process reads the signals for too long"));
+            }
+        }
+        Ok(SignalErasure::Erased)
+    }
+}
+
+/// Deletes the rows of a budget in bounded steps, and overwrites their copies in all files; returns whether another
+/// process has the files in use.
+fn erase(connection: &mut Connection, budget: &BudgetId) -> rusqlite::Result<bool> {
+    let mut next = i64::MIN;
+    loop {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut last = None;
+        let mut of_budget: Vec<i64> = Vec::new();
+        {
+            let mut select = transaction.prepare_cached(
+                "SELECT id, value FROM signals WHERE id >= ?1 ORDER BY id LIMIT ?2",
+            )?;
+            let mut rows = select.query((next, MAX_DELETED_ROWS.cast_signed()))?;
+            while let Some(row) = rows.next()? {
+                let id = row.get(0)?;
+                last = Some(id);
+                let signal = Signal::decode(row.get_ref(1)?.as_blob()?);
+                if signal.map_or(true, |signal| signal.budget == *budget) {
+                    of_budget.push(id);
+                }
+            }
+        }
+        for id in of_budget {
+            transaction.prepare_cached("DELETE FROM signals WHERE id = ?1")?.execute([id])?;
+        }
+        transaction.commit()?;
+        match last.and_then(|last: i64| last.checked_add(1)) {
+            Some(after) => next = after,
+            None => break,
+        }
+    }
+    // Moved cells leave copies in other pages.
+    connection.execute_batch("VACUUM")?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
 }
 
 /// Inserts rows, and deletes the oldest ones beyond the maximum, in one transaction.

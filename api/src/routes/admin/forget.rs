@@ -11,6 +11,7 @@ use schemas::BudgetId;
 use serde::Serialize;
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError, Erasure};
 use storage::forget::{ForgetError, forget_persons};
+use storage::signals::SignalEraser;
 use storage::store::Store;
 use utoipa::ToSchema;
 
@@ -21,12 +22,18 @@ use crate::routes::RETRY_AFTER;
 pub struct ForgetService {
     definitions: Arc<dyn BudgetDefinitions>,
     store: Arc<dyn Store>,
+    signals: Arc<dyn SignalEraser>,
 }
 
 impl ForgetService {
-    /// Creates the service over the definitions that it changes and the totals that it requires.
-    pub fn new(definitions: Arc<dyn BudgetDefinitions>, store: Arc<dyn Store>) -> Self {
-        Self { definitions, store }
+    /// Creates the service over the definitions that it changes, the totals that it requires, and the signals that it
+    /// erases.
+    pub fn new(
+        definitions: Arc<dyn BudgetDefinitions>,
+        store: Arc<dyn Store>,
+        signals: Arc<dyn SignalEraser>,
+    ) -> Self {
+        Self { definitions, store, signals }
     }
 }
 
@@ -65,7 +72,8 @@ pub(super) async fn forget(
     // Former definitions are erased even if the client hangs up.
     let forgotten = tokio::spawn(async move {
         let (definitions, store) = (service.definitions.as_ref(), service.store.as_ref());
-        let forgotten = forget_persons(definitions, store, &budget, Timestamp::now()).await?;
+        let (signals, now) = (service.signals.as_ref(), Timestamp::now());
+        let forgotten = forget_persons(definitions, store, signals, &budget, now).await?;
         tracing::info!(%budget, by = principal.name(), "persons of a budget forgotten");
         Ok(ForgottenBudget {
             budget: budget.to_string(),
@@ -90,7 +98,9 @@ fn refused(error: &ForgetError) -> Problem {
         | ForgetError::Definition(DefinitionError::Refused(
             ChangeRefused::NotClosed | ChangeRefused::NoOwnSecret,
         )) => ProblemKind::WrongState,
-        ForgetError::Definition(_) | ForgetError::NotErased(_) => ProblemKind::Unavailable,
+        ForgetError::Definition(_)
+        | ForgetError::NotErased(_)
+        | ForgetError::SignalsNotErased(_) => ProblemKind::Unavailable,
         ForgetError::Store(error) => {
             tracing::warn!(%error, "failed to read the totals of a budget to be forgotten");
             return Problem::new(ProblemKind::Unavailable)

@@ -3,9 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use schemas::Signal;
-use storage::log::ReadError;
-use storage::signals::{SignalBatch, SignalQuery, SignalReader, SignalStream};
+use async_trait::async_trait;
+use schemas::{BudgetId, Signal};
+use storage::log::{AppendError, ReadError};
+use storage::signals::{
+    SignalBatch, SignalEraser, SignalErasure, SignalQuery, SignalReader, SignalStream,
+};
 use tokio::sync::mpsc;
 
 use super::Switch;
@@ -15,6 +18,14 @@ pub struct FakeSignals {
     pub switch: Arc<Switch>,
     pub signals: Mutex<Vec<Signal>>,
     pub reads: AtomicUsize,
+}
+
+#[async_trait]
+impl SignalEraser for FakeSignals {
+    async fn erase(&self, budget: &BudgetId) -> Result<SignalErasure, AppendError> {
+        self.signals.lock().unwrap().retain(|signal| signal.budget != *budget);
+        Ok(SignalErasure::Erased)
+    }
 }
 
 impl SignalReader for FakeSignals {

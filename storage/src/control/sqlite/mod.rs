@@ -2,7 +2,7 @@
 //! there.
 //!
 //! Compare-and-set: a change reads the history to its end, decides, and inserts the next sequence number. A change that
-//! finds its number taken retries. Revoked codes and the list of annulments are in tables of their own (`revocations`,
+//! finds another end retries. Revoked codes and the list of annulments are in tables of their own (`revocations`,
 //! `annulments`). `watcher` notices what other processes write, and `erasure` erases former definitions.
 
 mod annulments;
@@ -98,7 +98,11 @@ impl SqliteControlTopic {
     /// # Errors
     /// When the file is not a control topic, or cannot be read and written.
     pub fn open(path: &Path) -> Result<Self, SqliteOpenError> {
-        let connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;
+        let mut connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;
+        // Opens also if it fails: the persons are forgotten, and the next start repeats it.
+        if let Err(error) = erasure::finish_interrupted(&mut connection) {
+            tracing::error!(%error, "failed to erase former definitions of forgotten budgets");
+        }
         let secret =
             read_secret(&connection).map_err(|error| SqliteOpenError::unusable(path, error))?;
         let state = State { history: ArcSwap::default(), changed: watch::Sender::new(()) };
@@ -353,7 +357,7 @@ impl State {
         Ok(self.update(History { sequence, catalog }))
     }
 
-    /// Inserts the record after `history`, which makes `catalog`, and returns whether its sequence number was free.
+    /// Inserts the record after `history`, which makes `catalog`, and returns whether that was the end of the history.
     fn append(
         &self,
         connection: &mut Connection,
@@ -364,7 +368,9 @@ impl State {
         let sequence = history.sequence + 1;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let inserted = transaction.execute(
-            "INSERT INTO history (sequence, definition) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+            // Not only a free number: erasure frees the numbers of former definitions.
+            "INSERT INTO history (sequence, definition) SELECT ?1, ?2
+                WHERE (SELECT coalesce(max(sequence), 0) FROM history) = ?1 - 1",
             (sequence, json),
         )?;
         transaction.commit()?;
@@ -449,6 +455,88 @@ mod tests {
         assert_eq!(anew.catalog(), ours.confirmed().await.unwrap());
         let forgotten = anew.catalog().get("b-3").unwrap().person_secret.forgotten_at();
         assert_eq!((forgotten, anew.catalog().iter().count()), (Some(at), 5));
+    }
+
+    /// Returns a budget with this salt that closes at the beginning of 2027.
+    fn salted(id: &str, salt: u8) -> Budget {
+        Budget {
+            id: BudgetId::parse(id).unwrap(),
+            closes_at: Some("2027-01-02T00:00:00Z".parse().unwrap()),
+            person_secret: PersonSecret::Salted(PersonSalt::from_bytes([salt; 32])),
+            ..schemas::default_budgets().unwrap().remove(0)
+        }
+    }
+
+    /// Defines, closes and forgets a budget, without erasing its former definitions.
+    async fn define_and_forget(topic: &SqliteControlTopic, wanted: &Budget) {
+        let id = &wanted.id;
+        topic.change(id, &|current| define(current, wanted)).await.unwrap();
+        let closed = topic.change(id, &|current| close(current, wanted)).await.unwrap();
+        let at = "2027-02-01T00:00:00Z".parse().unwrap();
+        let fence = closed.closing.unwrap();
+        topic.change(id, &|current| forget(current, fence, at)).await.unwrap();
+    }
+
+    fn has_salt(dir: &Path, salt: u8) -> bool {
+        let digits = format!("{salt:02x}").repeat(32);
+        let files = std::fs::read_dir(dir).unwrap();
+        let files = files.map(|file| std::fs::read(file.unwrap().path()).unwrap());
+        files.filter(|bytes| bytes.windows(64).any(|it| it == digits.as_bytes())).count() > 0
+    }
+
+    #[tokio::test]
+    async fn a_change_from_before_an_erasure_takes_no_number_that_the_erasure_has_freed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("definitions.db");
+        let ours = SqliteControlTopic::open(&path).unwrap();
+        let rival = SqliteControlTopic::open(&path).unwrap();
+        let stale = ours.state.history.load_full();
+        let gone = salted("gone", 1);
+        define_and_forget(&rival, &gone).await;
+        rival.erase_former_definitions(&gone.id).await.unwrap();
+        let before = rows(&path);
+        let late = Arc::new(Budget { revision: 1, ..salted("late", 2) });
+        let json = StoredBudget::document(&late).unwrap();
+        let catalog = stale.catalog.with(Arc::clone(&late));
+        assert_eq!(ours.append(&stale, catalog, json).await, Ok(false), "number 1 is free");
+        assert_eq!(rows(&path), before);
+        // It is decided again, after the end.
+        ours.change(&late.id, &|current| define(current, &late)).await.unwrap();
+        assert_eq!(rows(&path).len(), 2);
+        assert_eq!(rival.confirmed().await.unwrap(), ours.confirmed().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_erasure_that_was_interrupted_is_finished_at_the_next_start() {
+        // Killed before the erasure, and between the deletion and the end of it.
+        for has_deleted in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("definitions.db");
+            let topic = SqliteControlTopic::open(&path).unwrap();
+            let kept = salted("kept", 2);
+            topic.change(&kept.id, &|current| define(current, &kept)).await.unwrap();
+            let gone = salted("gone", 1);
+            define_and_forget(&topic, &gone).await;
+            // Keeps the files as a killed process leaves them.
+            let copy = tempfile::tempdir().unwrap();
+            if has_deleted {
+                let id = gone.id.clone();
+                let delete = move |_: &State, connection: &mut Connection| {
+                    erasure::delete_former(connection, &id)
+                };
+                topic.on_thread(delete).await.unwrap();
+            }
+            for file in std::fs::read_dir(dir.path()).unwrap() {
+                let file = file.unwrap();
+                std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+            }
+            assert!(has_salt(copy.path(), 1), "a former definition has it");
+            let anew = SqliteControlTopic::open(&copy.path().join("definitions.db")).unwrap();
+            assert!(!has_salt(copy.path(), 1) && has_salt(copy.path(), 2));
+            assert_eq!(anew.catalog(), topic.catalog());
+            let pending = anew.on_thread(|_, connection| erasure::unfinished(connection)).await;
+            assert_eq!(pending, Ok(BTreeSet::new()));
+        }
     }
 
     #[tokio::test]
