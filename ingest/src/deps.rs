@@ -12,6 +12,7 @@ use storage::log::LogWriter;
 use storage::signals::SignalWriter;
 
 use crate::email::EmailSignIn;
+use crate::people_cap::CountedPeople;
 
 /// The dependencies of the ingest routes.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct IngestDeps {
     pub hasher: PersonKeyHasher,
     /// Appends signals of accepted submissions.
     pub signals: Arc<dyn SignalWriter>,
+    /// Numbers and rows of the people of budgets with a cap.
+    pub people: Arc<CountedPeople>,
     /// Authorizes administrators to change definitions.
     pub admin: AdminGuard,
     /// Limits the requests of the public.

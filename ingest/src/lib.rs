@@ -10,6 +10,7 @@
 //! | `append` | validated submissions to records in the log, at most once per submission id |
 //! | `refused_partitions` | the metric of partitions that refuse submissions |
 //! | `email` | one-time codes by e-mail: issued, sent and redeemed |
+//! | `people_cap` | refusing new people of a budget that has reached its cap |
 //! | `budget_freezer` | freezing a budget's rules before its first submission |
 //!
 //! Ingest never reads the log and does not know what submissions add up to.
@@ -28,6 +29,7 @@ mod media_type;
 mod metrics;
 mod parse;
 mod pending;
+mod people_cap;
 mod problems;
 mod readiness;
 mod refused_partitions;
@@ -43,5 +45,6 @@ pub use email::{
     EmailConfig, EmailError, EmailSignIn, email_sign_in, report_budgets_without_email,
 };
 pub use parse::{PercentageFault, parse_basis_points};
+pub use people_cap::CountedPeople;
 pub use readiness::watch_readiness;
 pub use routes::{openapi, routes};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use identity::Authorizer;
-use ingest::{EmailConfig, IngestConfig, IngestDeps};
+use ingest::{CountedPeople, EmailConfig, IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{ConfigArgs, Reader, ServiceConfig};
 use runtime::http;
@@ -88,6 +88,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         idempotency: config.storage.open_idempotency().await,
         hasher: hasher.clone(),
         signals: config.storage.signal_writer(),
+        people: Arc::new(CountedPeople::opened_when_needed(config.storage.clone())),
         admin,
         limits,
         authorizer,

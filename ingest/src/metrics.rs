@@ -22,6 +22,7 @@ pub(crate) struct IngestMetrics {
     invalid: IntCounter,
     not_found: IntCounter,
     closed: IntCounter,
+    full: IntCounter,
     limited: IntCounter,
     in_flight: IntCounter,
     reused: IntCounter,
@@ -51,6 +52,7 @@ impl IngestMetrics {
             invalid: outcome("invalid"),
             not_found: outcome("not_found"),
             closed: outcome("closed"),
+            full: outcome("full"),
             limited: outcome("limited"),
             in_flight: outcome("in_flight"),
             reused: outcome("reused"),
@@ -97,7 +99,8 @@ impl IngestMetrics {
             AppendOutcome::InFlight => &self.in_flight,
             AppendOutcome::IdReused => &self.reused,
             AppendOutcome::Closed | AppendOutcome::ClosedMeanwhile => &self.closed,
-            AppendOutcome::Unavailable => &self.unavailable,
+            AppendOutcome::Full => &self.full,
+            AppendOutcome::Unavailable | AppendOutcome::StandingUnknown => &self.unavailable,
             AppendOutcome::Unknown => &self.unknown,
         }
     }

@@ -10,6 +10,8 @@ pub(crate) struct PendingSubmission {
     pub client_supplied_id: bool,
     /// The publish step of the budget's rules.
     pub publish_step: PublishStep,
+    /// The budget's cap on people. `None` without one, and for withdrawals, which are always accepted.
+    pub max_people: Option<u64>,
     /// Where the submission came from. `None` if no signal is kept of it.
     pub origin: Option<SignalOrigin>,
 }
@@ -28,6 +30,10 @@ pub(crate) enum AppendOutcome {
     InFlight,
     /// The id belongs to a submission with different content.
     IdReused,
+    /// The budget has reached its cap, and the person is not counted: the record was not appended.
+    Full,
+    /// The budget has reached its cap, and it is unknown whether the person is counted: the record was not appended.
+    StandingUnknown,
     /// The budget is closed: the record was not appended.
     Closed,
     /// The budget was closed during the append: the record may stand in front of the close marker, or behind it.

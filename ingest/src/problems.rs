@@ -48,6 +48,20 @@ pub(crate) fn budget_closed() -> Problem {
     Problem::new(ProblemKind::BudgetClosed).detail("the budget is closed; nothing was accepted")
 }
 
+/// The budget has reached its cap on people: nothing of a new person was accepted.
+pub(crate) fn budget_full() -> Problem {
+    Problem::new(ProblemKind::BudgetFull).detail(
+        "the budget has reached its `max_people`, and this person is not counted; this submission was not accepted",
+    )
+}
+
+/// The budget has reached its cap on people, and the store does not say whether the person is counted.
+pub(crate) fn standing_unknown() -> Problem {
+    unavailable(
+        "the budget has reached its `max_people`, and it cannot be looked up now whether this person is counted",
+    )
+}
+
 /// The processors reopen the budget: nothing was accepted.
 pub(crate) fn budget_reopening() -> Problem {
     Problem::new(ProblemKind::BudgetClosed)

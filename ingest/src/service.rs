@@ -24,6 +24,7 @@ use crate::email::EmailSignIn;
 use crate::metrics::IngestMetrics;
 use crate::parse::ParsedSubmission;
 use crate::pending::{AppendOutcome, PendingSubmission};
+use crate::people_cap::PeopleCap;
 use crate::problems;
 use crate::signals::{OriginDigester, RequestOrigin, SignalSender};
 
@@ -56,6 +57,8 @@ impl IngestService {
         let digester = Arc::new(OriginDigester::new(&deps.hasher, now_ms()));
         // Also if no more signals are kept: the old ones are deleted still.
         let signals = SignalSender::start(deps.signals, registry, Arc::clone(&digester))?;
+        let definitions = Arc::clone(&deps.definitions);
+        let people_cap = PeopleCap::start(deps.people, definitions, registry)?;
         let appender = SubmissionAppender::new(
             Arc::clone(&deps.log),
             Arc::clone(&deps.definitions),
@@ -63,6 +66,7 @@ impl IngestService {
             Arc::clone(&metrics),
             config.max_in_flight_records,
             signals,
+            people_cap,
         );
         Ok(Self {
             appender: Arc::new(appender),
@@ -226,8 +230,14 @@ impl IngestService {
         let person = parsed.person.unwrap_or_else(|| PersonId::anonymous(id));
         let action = Action::Allocate(parsed.allocation);
         let submission = submission(budget, persons.key(&person), id, action, now_ms);
-        let publish_step = budget.publish_step();
-        (PendingSubmission { submission, client_supplied_id, publish_step, origin }, person)
+        let pending = PendingSubmission {
+            submission,
+            client_supplied_id,
+            publish_step: budget.publish_step(),
+            max_people: budget.max_people,
+            origin,
+        };
+        (pending, person)
     }
 
     /// Builds the withdrawal of a person's allocation.
@@ -246,8 +256,13 @@ impl IngestService {
         let id = id.unwrap_or_else(new_submission_id);
         let person = self.persons(budget)?.key(person);
         let submission = submission(budget, person, id, Action::Withdraw, now_ms);
-        let publish_step = budget.publish_step();
-        Ok(PendingSubmission { submission, client_supplied_id, publish_step, origin })
+        Ok(PendingSubmission {
+            submission,
+            client_supplied_id,
+            publish_step: budget.publish_step(),
+            max_people: None,
+            origin,
+        })
     }
 
     /// Appends submissions and returns their outcomes in order, even if the client hangs up.

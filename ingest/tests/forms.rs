@@ -190,6 +190,18 @@ async fn a_refused_form_leads_back_with_the_same_submission_id() {
     sees_other(&unknown, "/budgets/nope");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_form_of_a_new_person_of_a_full_budget_goes_back_to_the_page_that_says_so() {
+    let harness = Harness::new();
+    harness.edit_budget(|budget| (budget.max_people, budget.frozen) = (Some(5), true));
+    harness.people.write_row("p-1", &[]).await;
+    harness.people.publish(5).await;
+    let response = post(&harness, "submit", &[OURS, COOKIE], "c.health=100&lang=en").await;
+    sees_other(&response, "/budgets/taxes/confirm?c.health=100&lang=en&fault=budget-full");
+    harness.people.write_row(ID, &[]).await;
+    post(&harness, "submit", &[OURS, COOKIE, SCRIPT], FORM).await.accepted();
+}
+
 #[tokio::test]
 async fn a_withdrawal_is_counted_once_and_leads_to_the_own_page() {
     let harness = Harness::new();

@@ -48,6 +48,10 @@ export function makeBudgetForm(definition, { isNew = false, readOnly = false, sa
       textInput(String(definition.minimum_people ?? 1), { inputmode: "numeric" }),
       { pointer: "/minimum_people", hint: "Results are withheld below it." },
     ),
+    max_people: field("Maximum of people", textInput(String(definition.max_people ?? ""), { inputmode: "numeric" }), {
+      pointer: "/max_people",
+      hint: "From about so many people on, new people are refused. Empty: no maximum.",
+    }),
     publish_step: field(
       "Publish step",
       textInput(String(definition.publish_step ?? 1), { inputmode: "numeric" }),
@@ -85,6 +89,7 @@ export function makeBudgetForm(definition, { isNew = false, readOnly = false, sa
       identity: fields.identity.control.value,
       order: fields.order.control.value,
       minimum_people: number(fields.minimum_people.control.value),
+      max_people: fields.max_people.control.value.trim() === "" ? undefined : number(fields.max_people.control.value),
       publish_step: number(fields.publish_step.control.value),
       opens_at: opens.readTime(),
       closes_at: closes.readTime(),
@@ -129,7 +134,7 @@ export function makeBudgetForm(definition, { isNew = false, readOnly = false, sa
       make("h3", {}, "Rules"),
       field(`Opens (${zone})`, opens, { pointer: "/opens_at", hint: "Empty: open at once." }),
       field(`Closes (${zone})`, closes, { pointer: "/closes_at", hint: "Empty: stays open." }),
-      ...[fields.results, fields.minimum_people, fields.publish_step, fields.identity, fields.order],
+      ...[fields.results, fields.minimum_people, fields.max_people, fields.publish_step, fields.identity, fields.order],
       make("h3", {}, "Languages"),
       fields.language,
       fields.time_zone,

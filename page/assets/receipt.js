@@ -80,6 +80,7 @@ export function makeReceipt(section, { data, words, announce, actions }) {
   function refusalText(refusal) {
     switch (refusal?.slug) {
       case "budget-closed": return text("final_closed");
+      case "budget-full": return text("final_full");
       case "forbidden": return text("final_cookies");
       case "invalid-allocation": return text("final_invalid");
       default: return text("final_unknown");
@@ -88,7 +89,7 @@ export function makeReceipt(section, { data, words, announce, actions }) {
 
   /** The server's own English words, where the page has none. @param {Shown} state */
   function serverWords(state) {
-    const known = ["budget-closed", "forbidden", "invalid-allocation"];
+    const known = ["budget-closed", "budget-full", "forbidden", "invalid-allocation"];
     if (state.step !== "refused" || !state.refusal?.detail || known.includes(state.refusal.slug)) return null;
     return make("p", { lang: "en", dir: "ltr", class: "server-words" }, state.refusal.detail);
   }

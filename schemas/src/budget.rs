@@ -12,6 +12,8 @@ use crate::{BudgetId, CategoryId, ClosingFence, PersonSecret, Presentation, Publ
 pub const MIN_CATEGORIES: usize = 2;
 /// Maximum categories of a budget.
 pub const MAX_CATEGORIES: usize = 64;
+/// Maximum of a budget's [`max_people`](Budget::max_people).
+pub const MAX_MAX_PEOPLE: u64 = 1_000_000_000;
 /// Maximum length of a definition as JSON, in bytes: less than the control topic takes.
 pub const MAX_DEFINITION_BYTES: usize = 768 << 10;
 
@@ -109,6 +111,10 @@ pub struct Budget {
     /// Minimum number of people; results are withheld below it.
     #[serde(default = "one")]
     pub minimum_people: u64,
+    /// Number of people from which on new people are refused; unlimited if absent. Approximate: ingest decides by the
+    /// published number, and the fold counts whatever was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_people: Option<u64>,
     /// How many people must have changed before results move; 1 shows each change. See [`PublishStep`].
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub publish_step: u64,
@@ -202,6 +208,9 @@ impl Budget {
         if self.minimum_people == 0 {
             fault("/minimum_people".into(), "must be at least 1".into());
         }
+        if self.max_people.is_some_and(|cap| !(1..=MAX_MAX_PEOPLE).contains(&cap)) {
+            fault("/max_people".into(), format!("must be 1 to {MAX_MAX_PEOPLE}"));
+        }
         let steps = u64::from(PublishStep::ONE.get())..=u64::from(PublishStep::MAX.get());
         if !steps.contains(&self.publish_step) {
             let detail = format!("must be {} to {}", steps.start(), steps.end());
@@ -245,7 +254,7 @@ impl Budget {
     }
 
     /// Whether `next` leaves the frozen fields unchanged: ids and order of categories, the identity rule and the
-    /// publish step. Names, colours and the presentation may change at any time.
+    /// publish step. Names, colours, the presentation and the cap on people may change at any time.
     pub fn keeps_frozen_rules(&self, next: &Budget) -> bool {
         let ids = |budget: &Budget| -> Vec<CategoryId> {
             budget.categories.iter().map(|category| category.id.clone()).collect()

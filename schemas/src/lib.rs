@@ -60,7 +60,7 @@ pub use annulment_request::{
 };
 pub use budget::{
     Budget, BudgetFault, Category, IdentityRule, MAX_CATEGORIES, MAX_DEFINITION_BYTES,
-    MIN_CATEGORIES, Openness, ResultsVisibility,
+    MAX_MAX_PEOPLE, MIN_CATEGORIES, Openness, ResultsVisibility,
 };
 pub use closing::{Closing, ClosingFence, ClosingState, Marker, MarkerKind};
 pub use defaults::{DEFAULT_BUDGET, default_budgets};

@@ -442,6 +442,20 @@ fn a_definition_with_a_presentation_keeps_its_bytes() {
 }
 
 #[test]
+fn a_cap_on_people_is_stored_only_if_there_is_one_and_freezes_nothing() {
+    let with_cap = EARLIER_DEFINITION.replace(r#""identity""#, r#""max_people":5000,"identity""#);
+    let read = |json: &str| match StoredBudget::parse(json.as_bytes()) {
+        StoredBudget::Understood(budget) => budget,
+        other => panic!("{other:?}"),
+    };
+    let (without, capped) = (read(EARLIER_DEFINITION), read(&with_cap));
+    assert_eq!((without.max_people, capped.max_people), (None, Some(5_000)));
+    assert_eq!(StoredBudget::document(&without).unwrap(), EARLIER_DEFINITION);
+    assert_eq!(StoredBudget::document(&capped).unwrap(), with_cap);
+    assert!(without.keeps_frozen_rules(&capped) && capped.keeps_frozen_rules(&without));
+}
+
+#[test]
 fn a_publish_step_is_stored_only_if_it_is_not_1_and_read_whatever_it_is() {
     let earlier = r#"{"id":"parks","name":"Parks","categories":[{"id":"trees","name":"Trees"},{"id":"benches","name":"Benches"}],"results":"live","minimum_people":1,"identity":"required","revision":7,"frozen":true}"#;
     let with = |step: u64| {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use api::ApiDeps;
 use axum::Router;
 use identity::{Authorizer, AuthorizerError};
-use ingest::{EmailError, IngestDeps};
+use ingest::{CountedPeople, EmailError, IngestDeps};
 use processor::{Processor, ProcessorDeps, RegistryUnreadable, StartError, first_registry};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::console;
@@ -167,6 +167,8 @@ impl Backends {
         let registry =
             first_registry(store.store.as_ref(), control.active_log.as_ref(), &first_log).await?;
         let log = storage.open_log(&registry.active.log, control.active_log.as_ref()).await?;
+        let cache = storage.open_cache().await;
+        let people = CountedPeople::opened(Arc::clone(&cache), Arc::clone(&store.store));
         Ok(Self {
             ingest: IngestDeps {
                 log: Arc::clone(&log.writer),
@@ -174,6 +176,7 @@ impl Backends {
                 idempotency: storage.open_idempotency().await,
                 hasher,
                 signals: storage.signal_writer(),
+                people: Arc::new(people),
                 admin,
                 limits,
                 authorizer,
@@ -181,7 +184,7 @@ impl Backends {
             },
             log,
             store,
-            cache: storage.open_cache().await,
+            cache,
             control,
             active_log: registry.active.log,
         })

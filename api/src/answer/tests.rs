@@ -35,6 +35,7 @@ fn budget(categories: usize) -> Budget {
         closes_at: None,
         results: ResultsVisibility::Live,
         minimum_people: 1,
+        max_people: None,
         publish_step: 1,
         identity: IdentityRule::Required,
         presentation: Default::default(),

@@ -5,6 +5,7 @@ mod definitions;
 mod history;
 mod identities;
 mod pages;
+mod people_cap;
 mod publish_step;
 mod reads;
 mod refusals;

@@ -3,9 +3,10 @@
 //! Recent ids are looked up in memory and Redis. An older id is recognised by the log itself where it can be (the
 //! embedded log), and by the fold otherwise.
 //!
-//! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, append,
-//! confirm that the budget was not closed meanwhile ([`fences`]), store the receipts, queue the signals.
+//! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, refuse new
+//! people of full budgets ([`cap`]), append, confirm that the budget was not closed meanwhile ([`fences`]), store the receipts, queue the signals.
 
+mod cap;
 mod fences;
 mod plan;
 
@@ -21,6 +22,7 @@ use crate::detach_on_drop::detach_on_drop;
 use crate::in_flight_limit::{InFlightLimit, InFlightPermit};
 use crate::metrics::IngestMetrics;
 use crate::pending::{AppendOutcome, PendingSubmission};
+use crate::people_cap::PeopleCap;
 use crate::signals::SignalSender;
 use fences::Fences;
 use plan::{Plan, Step};
@@ -54,6 +56,7 @@ pub(crate) struct SubmissionAppender {
     /// Limits the records of budgets with a closing time until they are confirmed, which may take seconds.
     unconfirmed: InFlightLimit,
     signals: SignalSender,
+    people_cap: PeopleCap,
 }
 
 impl SubmissionAppender {
@@ -64,11 +67,12 @@ impl SubmissionAppender {
         metrics: Arc<IngestMetrics>,
         max_in_flight_records: usize,
         signals: SignalSender,
+        people_cap: PeopleCap,
     ) -> Self {
         let limit = |gauge| InFlightLimit::new(max_in_flight_records, gauge);
         let in_flight = limit(metrics.records_in_flight());
         let unconfirmed = limit(metrics.records_unconfirmed());
-        Self { log, definitions, idempotency, metrics, in_flight, unconfirmed, signals }
+        Self { log, definitions, idempotency, metrics, in_flight, unconfirmed, signals, people_cap }
     }
 
     /// Appends submissions and returns their outcomes in order.
@@ -117,6 +121,8 @@ impl SubmissionAppender {
             attempts => self.idempotency.begin(attempts).await,
         };
 
+        let refused = cap::refusals(&self.people_cap, &submissions, &plan, &begun).await;
+
         // Every outcome that is not set below is of a submission that was not appended.
         let mut outcomes = vec![AppendOutcome::Unavailable; submissions.len()];
         let mut encoder = RecordEncoder::default();
@@ -125,22 +131,18 @@ impl SubmissionAppender {
         for (index, ((pending, step), outcome)) in
             submissions.iter().zip(&plan.steps).zip(&mut outcomes).enumerate()
         {
-            let begun = match step {
-                Step::Append => BeginOutcome::First,
-                Step::LookUp(attempt) => {
-                    begun.get(*attempt).copied().unwrap_or(BeginOutcome::First)
-                }
-                Step::DuplicateOf(_) => continue,
-                Step::IdReused => BeginOutcome::Reused,
-            };
+            let Some(begun) = step.begun(&begun) else { continue };
             match begun {
                 _ if fences.is_closed(&pending.submission.budget) => {
                     *outcome = AppendOutcome::Closed;
                 }
-                BeginOutcome::First => {
-                    appended.push(index);
-                    records.push(encode(pending, &mut encoder));
-                }
+                BeginOutcome::First => match refused.get(&index) {
+                    Some(refusal) => *outcome = *refusal,
+                    None => {
+                        appended.push(index);
+                        records.push(encode(pending, &mut encoder));
+                    }
+                },
                 BeginOutcome::Repeat(receipt) => {
                     *outcome = AppendOutcome::Accepted { receipt, repeated: true };
                 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use schemas::SubmissionId;
-use storage::idempotency::IdempotentSubmission;
+use storage::idempotency::{BeginOutcome, IdempotentSubmission};
 
 use crate::pending::PendingSubmission;
 
@@ -19,6 +19,20 @@ pub(super) enum Step {
     DuplicateOf(usize),
     /// Reject it: the same id appeared earlier in this batch with different content.
     IdReused,
+}
+
+impl Step {
+    /// Returns what is known of the submission's id. `None` if an earlier submission of the batch decides.
+    pub fn begun(&self, begun: &[BeginOutcome]) -> Option<BeginOutcome> {
+        match self {
+            Self::Append => Some(BeginOutcome::First),
+            Self::LookUp(attempt) => {
+                Some(begun.get(*attempt).copied().unwrap_or(BeginOutcome::First))
+            }
+            Self::DuplicateOf(_) => None,
+            Self::IdReused => Some(BeginOutcome::Reused),
+        }
+    }
 }
 
 /// The steps of one batch.
@@ -90,6 +104,7 @@ mod tests {
             submission,
             client_supplied_id,
             publish_step: PublishStep::ONE,
+            max_people: None,
             origin: None,
         }
     }

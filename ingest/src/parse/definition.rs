@@ -27,6 +27,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
         "closes_at",
         "results",
         "minimum_people",
+        "max_people",
         "publish_step",
         "identity",
         "description",
@@ -39,7 +40,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
     ];
     let members = parse_known_members(body, "", names, &mut faults).unwrap_or_else(|error| {
         faults.malformed("", error.detail("an object"));
-        [None; 15]
+        [None; 16]
     });
     let [
         name,
@@ -48,6 +49,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
         closes_at,
         results,
         minimum_people,
+        max_people,
         publish_step,
         identity,
         presentation @ ..,
@@ -68,8 +70,9 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
             "/results",
             [("live", ResultsVisibility::Live), ("after_close", ResultsVisibility::AfterClose)],
         ),
-        minimum_people: parser.number_of_people(minimum_people, "/minimum_people"),
-        publish_step: parser.number_of_people(publish_step, "/publish_step"),
+        minimum_people: parser.number_of_people(minimum_people, "/minimum_people").unwrap_or(1),
+        max_people: parser.number_of_people(max_people, "/max_people"),
+        publish_step: parser.number_of_people(publish_step, "/publish_step").unwrap_or(1),
         identity: parser.choice(
             identity,
             "/identity",
@@ -198,17 +201,17 @@ impl DefinitionParser {
         })
     }
 
-    /// Parses a number of people; 1 if it is left out.
-    fn number_of_people(&mut self, value: Option<&RawValue>, pointer: &str) -> u64 {
-        let Some(value) = value else { return 1 };
+    /// Parses a number of people. `None` if it is left out, or cannot be parsed.
+    fn number_of_people(&mut self, value: Option<&RawValue>, pointer: &str) -> Option<u64> {
+        let value = value?;
         if json_type(value) != "a number" {
             self.faults.malformed(pointer, format!("must be a number, not {}", json_type(value)));
-            return 1;
+            return None;
         }
-        value.get().parse().unwrap_or_else(|_| {
-            self.faults.invalid(pointer, "must be a whole number of at least 1");
-            1
-        })
+        let parsed = value.get().parse();
+        parsed
+            .map_err(|_| self.faults.invalid(pointer, "must be a whole number of at least 1"))
+            .ok()
     }
 
     fn categories(&mut self, value: Option<&RawValue>) -> Vec<Category> {

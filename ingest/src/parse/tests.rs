@@ -23,6 +23,7 @@ fn budget(categories: &[&str]) -> Budget {
         closes_at: None,
         results: ResultsVisibility::Live,
         minimum_people: 1,
+        max_people: None,
         publish_step: 1,
         identity: IdentityRule::Required,
         presentation: Default::default(),
@@ -255,17 +256,17 @@ fn missing_members_of_a_definition_get_their_defaults() {
         define(r#"{"name":"Taxes","categories":[{"id":"a","name":"A"},{"id":"b","name":"B"}]}"#);
     let budget = budget.unwrap();
     assert_eq!((budget.minimum_people, budget.identity), (1, IdentityRule::Required));
-    assert_eq!(budget.publish_step, 1);
+    assert_eq!((budget.publish_step, budget.max_people), (1, None));
     assert_eq!((budget.results, budget.opens_at), (ResultsVisibility::Live, None));
 
     let budget = define(
         r##"{"name":"Taxes","opens_at":"2026-01-01T00:00:00Z","closes_at":"2026-01-01T00:00:00.001Z",
-            "results":"after_close","minimum_people":5,"publish_step":10,"identity":"optional",
+            "results":"after_close","minimum_people":5,"max_people":9,"publish_step":10,"identity":"optional",
             "categories":[{"id":"a","name":"A","description":"d","color":"#1f77b4"},{"id":"b","name":"B"}]}"##,
     );
     let budget = budget.unwrap();
     assert_eq!((budget.minimum_people, budget.identity), (5, IdentityRule::Optional));
-    assert_eq!(budget.publish_step, 10);
+    assert_eq!((budget.publish_step, budget.max_people), (10, Some(9)));
     assert_eq!(budget.results, ResultsVisibility::AfterClose);
     assert!(budget.opens_at < budget.closes_at);
     assert_eq!(budget.categories[0].color.as_deref(), Some("#1f77b4"));
@@ -274,7 +275,7 @@ fn missing_members_of_a_definition_get_their_defaults() {
 #[test]
 fn a_definition_reports_malformed_members_and_broken_rules_together() {
     let problem = define(
-        r#"{"name":7,"opens_at":"yesterday","results":"never","minimum_people":0,"publish_step":"10","identity":[],"x":1,
+        r#"{"name":7,"opens_at":"yesterday","results":"never","minimum_people":0,"max_people":[],"publish_step":"10","identity":[],"x":1,
             "categories":[{"id":"A B","name":""},{"id":"a","name":"A","colour":"red"},{"id":"a","name":"A"},3]}"#,
     );
     let problem = problem.unwrap_err();
@@ -292,6 +293,7 @@ fn a_definition_reports_malformed_members_and_broken_rules_together() {
             "/categories/3/id",
             "/categories/3/name",
             "/identity",
+            "/max_people",
             "/minimum_people",
             "/name",
             "/opens_at",
@@ -327,6 +329,23 @@ fn a_publish_step_is_a_whole_number_from_1_to_1000() {
         let problem = define_step(step).unwrap_err();
         assert_eq!(faults(&problem), (ProblemKind::InvalidBudget, vec!["/publish_step"]), "{step}");
     }
+}
+
+#[test]
+fn a_cap_on_people_is_a_whole_number_from_1_to_a_billion() {
+    let define_cap = |cap: &str| {
+        let categories = r#"[{"id":"a","name":"A"},{"id":"b","name":"B"}]"#;
+        define(&format!(r#"{{"name":"Taxes","max_people":{cap},"categories":{categories}}}"#))
+    };
+    for cap in ["1", "5", "1000000000"] {
+        assert_eq!(define_cap(cap).unwrap().max_people.unwrap().to_string(), cap);
+    }
+    for cap in ["0", "1000000001", "-1", "1.5", "1e1", "18446744073709551616"] {
+        let problem = define_cap(cap).unwrap_err();
+        assert_eq!(faults(&problem), (ProblemKind::InvalidBudget, vec!["/max_people"]), "{cap}");
+    }
+    let problem = define_cap("null").unwrap_err();
+    assert_eq!(faults(&problem), (ProblemKind::Malformed, vec!["/max_people"]));
 }
 
 #[test]

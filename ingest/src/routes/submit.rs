@@ -179,6 +179,8 @@ fn respond(
         }
         Some(AppendOutcome::InFlight) => Err(problems::in_flight()),
         Some(AppendOutcome::IdReused) => Err(problems::id_reused()),
+        Some(AppendOutcome::Full) => Err(problems::budget_full()),
+        Some(AppendOutcome::StandingUnknown) => Err(problems::standing_unknown()),
         Some(AppendOutcome::Closed) => Err(problems::budget_closed()),
         Some(AppendOutcome::ClosedMeanwhile) => Err(problems::closed_meanwhile()),
         Some(AppendOutcome::Unavailable) => Err(problems::log_unavailable()),

@@ -175,6 +175,10 @@ fn write_results(
             }
             ItemResult::Appended(id, AppendOutcome::InFlight) => (problems::in_flight(), Some(id)),
             ItemResult::Appended(id, AppendOutcome::IdReused) => (problems::id_reused(), Some(id)),
+            ItemResult::Appended(id, AppendOutcome::Full) => (problems::budget_full(), Some(id)),
+            ItemResult::Appended(id, AppendOutcome::StandingUnknown) => {
+                (problems::standing_unknown(), Some(id))
+            }
             ItemResult::Appended(id, AppendOutcome::Closed) => {
                 (problems::budget_closed(), Some(id))
             }

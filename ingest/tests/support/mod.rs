@@ -5,6 +5,7 @@ mod codes;
 mod definitions;
 mod idempotency;
 mod log;
+mod people;
 mod response;
 mod signals;
 
@@ -19,7 +20,7 @@ use axum::extract::ConnectInfo;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use identity::Authorizer;
-use ingest::{EmailConfig, IngestConfig, IngestDeps};
+use ingest::{CountedPeople, EmailConfig, IngestConfig, IngestDeps};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::Settings;
 use runtime::health::Health;
@@ -40,6 +41,7 @@ pub use codes::FakeCodes;
 pub use definitions::FakeDefinitions;
 pub use idempotency::FakeIdempotency;
 pub use log::{FakeLog, LogMode};
+pub use people::FakePeople;
 pub use response::{TestResponse, check_problem, check_receipt, pointers};
 pub use signals::FakeSignals;
 
@@ -60,6 +62,7 @@ pub struct Harness {
     pub idempotency: Arc<FakeIdempotency>,
     pub signals: Arc<FakeSignals>,
     pub codes: Arc<FakeCodes>,
+    pub people: FakePeople,
     pub metrics: Metrics,
     pub authorizer: Authorizer,
     pub revoked: watch::Sender<RevokedCodes>,
@@ -107,12 +110,14 @@ impl Harness {
         let stop = CancellationToken::new();
         let email =
             ingest::email_sign_in(&email, &hasher(), codes.clone(), &metrics, stop).unwrap();
+        let people = FakePeople::default();
         let deps = IngestDeps {
             log: log.clone(),
             definitions: definitions.clone(),
             idempotency: idempotency.clone(),
             hasher: hasher(),
             signals: signals.clone(),
+            people: Arc::new(people.counted()),
             admin,
             limits,
             authorizer: authorizer.clone(),
@@ -121,7 +126,18 @@ impl Harness {
         let routes = ingest::routes(&config, deps, &metrics).unwrap();
         let http = HttpConfig::default();
         let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
-        Self { log, definitions, idempotency, signals, codes, metrics, authorizer, revoked, router }
+        Self {
+            log,
+            definitions,
+            idempotency,
+            signals,
+            codes,
+            people,
+            metrics,
+            authorizer,
+            revoked,
+            router,
+        }
     }
 
     /// Changes the default budget.

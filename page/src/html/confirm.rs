@@ -115,6 +115,7 @@ fn fault_text<'t>(slug: &str, identity: IdentityRule, texts: &'t Texts) -> &'t s
         "unauthorized" if identity == IdentityRule::Email => texts.text("problem_email"),
         "unauthorized" => texts.text("problem_code"),
         "budget-closed" => texts.text("problem_closed"),
+        "budget-full" => texts.text("problem_full"),
         "in-flight" => texts.text("problem_in_flight"),
         "rate-limited" => texts.text("problem_rate_limited"),
         "key-reused" => texts.text("problem_key_reused"),

@@ -29,6 +29,8 @@ pub enum ProblemKind {
     HeadersTooLarge,
     /// The budget is not open yet, or closed.
     BudgetClosed,
+    /// The budget has reached its cap on people, and the person is new.
+    BudgetFull,
     /// The budget has submissions, so its rules cannot change.
     BudgetFrozen,
     /// A request with the same idempotency key is in progress.
@@ -66,6 +68,7 @@ impl ProblemKind {
         Self::NotAcceptable,
         Self::RequestTimeout,
         Self::BudgetClosed,
+        Self::BudgetFull,
         Self::BudgetFrozen,
         Self::InFlight,
         Self::WrongState,
@@ -153,6 +156,8 @@ impl ProblemKind {
                  connection, send smaller requests."),
             Self::BudgetClosed => ("budget-closed", StatusCode::CONFLICT, "The budget is not open",
                 "The budget does not accept submissions now. `GET /v1/budgets/{budget}` shows when it opens and closes."),
+            Self::BudgetFull => ("budget-full", StatusCode::CONFLICT, "The budget has reached its number of people",
+                "The budget has reached its `max_people` and accepts no new people. Who is counted can still change the                  submission or withdraw; a person whose first submission was accepted moments ago can do so a moment                  later."),
             Self::BudgetFrozen => ("budget-frozen", StatusCode::CONFLICT, "The budget is frozen",
                 "The budget has submissions, so its categories, its identity rule and its publish step can no longer change, \
                  and it cannot be deleted. Change other fields only, or create another budget."),

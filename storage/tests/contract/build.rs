@@ -26,6 +26,7 @@ pub fn budget(id: &BudgetId) -> Budget {
         closes_at: None,
         results: ResultsVisibility::Live,
         minimum_people: 1,
+        max_people: None,
         publish_step: 1,
         identity: IdentityRule::Required,
         presentation: Default::default(),
