@@ -24,7 +24,7 @@ use operations::report::schedule::{ReportScheduleDeps, ReportScheduler};
 use runtime::clock::now_ms;
 use runtime::health::{Check, Health};
 use runtime::metrics::Metrics;
-use schemas::{GenerationRegistry, LogRef};
+use schemas::{GenerationRegistry, LogRef, owner_name};
 use storage::cache::Cache;
 use storage::control::ControlTopic;
 use storage::exports::Exports;
@@ -119,7 +119,7 @@ impl Processor {
             stop.clone(),
         ));
         let stopping = stop.clone();
-        let owner = unique_owner_name();
+        let owner = owner_name(std::process::id(), uuid::Uuid::new_v4());
         let worker_name = owner.as_str().into();
         let executor = Arc::new(JobExecutors::new(JobExecutorDeps {
             logs: Arc::clone(&deps.logs),
@@ -289,9 +289,4 @@ async fn follow_registry(
         stop.cancel();
         RegistryUnreadable(error)
     })
-}
-
-/// Returns an owner name that no other process has.
-fn unique_owner_name() -> String {
-    format!("{}-{}", std::process::id(), uuid::Uuid::new_v4())
 }

@@ -9,8 +9,8 @@ use crate::annulment_request::digits;
 use crate::job::JobName;
 use crate::stored::{self, StoredDocument};
 use crate::{
-    AnnulmentId, AnnulmentPart, AnnulmentReason, AnnulmentSelection, BallotDigest, BudgetId,
-    NetworkDigest, SignalSpan,
+    AnnulmentId, AnnulmentLock, AnnulmentPart, AnnulmentReason, AnnulmentSelection, BallotDigest,
+    BudgetId, NetworkDigest, SignalSpan,
 };
 
 /// Maximum number of annulments that a budget's document lists, so that it is smaller than a message may be.
@@ -125,6 +125,15 @@ impl AnnulmentState {
 /// A change of a budget's annulments. Each has no effect if it is repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnnulmentChange {
+    /// A job takes the lock. Nothing changes while another one holds it, unless that is the one to replace.
+    Lock {
+        /// The new holder.
+        holder: AnnulmentLock,
+        /// A holder that no longer works.
+        replaces: Option<AnnulmentLock>,
+    },
+    /// The holder gives the lock back.
+    Unlock(AnnulmentLock),
     /// The first part begins, or a later one, or a cancelled annulment is resumed.
     Begin(AnnulmentEntry),
     /// A part is done.
@@ -148,7 +157,10 @@ pub enum AnnulmentChange {
 
 /// The annulments of one budget.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AnnulmentRegister(Vec<AnnulmentEntry>);
+pub struct AnnulmentRegister {
+    entries: Vec<AnnulmentEntry>,
+    lock: Option<AnnulmentLock>,
+}
 
 /// A budget has too many annulments that have not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -160,12 +172,17 @@ pub struct RegisterFull;
 impl AnnulmentRegister {
     /// The annulments, oldest first.
     pub fn entries(&self) -> &[AnnulmentEntry] {
-        &self.0
+        &self.entries
+    }
+
+    /// Which job may annul or restore people of the budget; `None` if no job does.
+    pub fn lock(&self) -> Option<AnnulmentLock> {
+        self.lock
     }
 
     /// Returns an annulment, unless it is too old to be listed.
     pub fn get(&self, id: AnnulmentId) -> Option<&AnnulmentEntry> {
-        self.0.iter().find(|entry| entry.id == id)
+        self.entries.iter().find(|entry| entry.id == id)
     }
 
     /// Applies a change. Returns whether something changed.
@@ -175,10 +192,17 @@ impl AnnulmentRegister {
     pub fn apply(&mut self, change: &AnnulmentChange) -> Result<bool, RegisterFull> {
         use AnnulmentState::{Cancelled, Done, Restored, Restoring, Running};
         let id = match change {
+            AnnulmentChange::Lock { holder, replaces } => {
+                let is_free = self.lock.is_none() || self.lock == *replaces;
+                return Ok(is_free && self.lock.replace(*holder) != Some(*holder));
+            }
+            AnnulmentChange::Unlock(holder) => {
+                return Ok(self.lock.take_if(|current| current == holder).is_some());
+            }
             AnnulmentChange::Begin(entry) => {
                 if self.get(entry.id).is_none() {
                     self.make_room()?;
-                    self.0.push(entry.clone());
+                    self.entries.push(entry.clone());
                     return Ok(true);
                 }
                 entry.id
@@ -189,7 +213,9 @@ impl AnnulmentRegister {
             | AnnulmentChange::CompleteRestoration(id, _) => *id,
         };
         // An annulment that is no longer listed may still be restored.
-        let Some(entry) = self.0.iter_mut().find(|entry| entry.id == id) else { return Ok(false) };
+        let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) else {
+            return Ok(false);
+        };
         match (change, entry.state) {
             (AnnulmentChange::Begin(_), Cancelled) => entry.state = Running,
             (AnnulmentChange::CompletePart { part, people, changed, .. }, Running)
@@ -211,7 +237,9 @@ impl AnnulmentRegister {
                 entry.restored = Some(restoration.clone());
             }
             (
-                AnnulmentChange::Begin(_)
+                AnnulmentChange::Lock { .. }
+                | AnnulmentChange::Unlock(_)
+                | AnnulmentChange::Begin(_)
                 | AnnulmentChange::CompletePart { .. }
                 | AnnulmentChange::Cancel(_)
                 | AnnulmentChange::BeginRestoration(_)
@@ -225,12 +253,12 @@ impl AnnulmentRegister {
     /// Drops the oldest annulment that has ended, if the document is full.
     fn make_room(&mut self) -> Result<(), RegisterFull> {
         use AnnulmentState::{Cancelled, Done, Restored};
-        if self.0.len() < MAX_LISTED_ANNULMENTS {
+        if self.entries.len() < MAX_LISTED_ANNULMENTS {
             return Ok(());
         }
         let has_ended = |entry: &AnnulmentEntry| matches!(entry.state, Done | Cancelled | Restored);
-        let oldest = self.0.iter().position(has_ended).ok_or(RegisterFull)?;
-        self.0.remove(oldest);
+        let oldest = self.entries.iter().position(has_ended).ok_or(RegisterFull)?;
+        self.entries.remove(oldest);
         Ok(())
     }
 }
@@ -239,6 +267,8 @@ impl AnnulmentRegister {
 struct Document {
     budget: BudgetId,
     annulments: Vec<AnnulmentEntry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lock: Option<AnnulmentLock>,
 }
 
 /// The annulments of one budget, as stored.
@@ -265,7 +295,8 @@ impl StoredAnnulments {
         match stored::read::<Document>(json, &[]) {
             Ok(StoredDocument { value, .. }) if value.budget != *budget => Self::Unreadable,
             Ok(StoredDocument { value, not_understood }) => {
-                let register = AnnulmentRegister(value.annulments);
+                let Document { annulments: entries, lock, .. } = value;
+                let register = AnnulmentRegister { entries, lock };
                 if not_understood.is_empty() {
                     Self::Understood(register)
                 } else {
@@ -278,7 +309,8 @@ impl StoredAnnulments {
 
     /// Serializes the document of a budget.
     pub fn document(budget: &BudgetId, register: &AnnulmentRegister) -> String {
-        let document = Document { budget: budget.clone(), annulments: register.0.clone() };
+        let AnnulmentRegister { entries, lock } = register.clone();
+        let document = Document { budget: budget.clone(), annulments: entries, lock };
         // Only numbers, strings and lists under string keys: serialization cannot fail.
         serde_json::to_string(&document).unwrap_or_default()
     }
@@ -299,6 +331,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::job::JobId;
 
     fn budget() -> BudgetId {
         BudgetId::parse("parks").unwrap()
@@ -330,6 +363,31 @@ mod tests {
 
     fn restoration() -> Restoration {
         Restoration { by: "otto".into(), at_ms: 1_795_212_000_456, people: 9 }
+    }
+
+    fn lock(number: u128) -> AnnulmentLock {
+        AnnulmentLock { job: JobId(Uuid::from_u128(9)), token: Uuid::from_u128(number) }
+    }
+
+    #[test]
+    fn one_attempt_holds_the_lock_and_is_replaced_only_by_one_that_knows_the_holder() {
+        let mut register = AnnulmentRegister::default();
+        let mut take = |number, replaces: Option<u128>| {
+            let replaces = replaces.map(lock);
+            let change = AnnulmentChange::Lock { holder: lock(number), replaces };
+            (register.apply(&change).unwrap(), register.lock().unwrap().token.as_u128())
+        };
+        assert_eq!(take(1, None), (true, 1));
+        assert_eq!(take(2, None), (false, 1));
+        assert_eq!(take(2, Some(3)), (false, 1));
+        // The job of the holder has begun another attempt meanwhile.
+        assert_eq!(take(4, Some(1)), (true, 4));
+        assert_eq!(take(2, Some(1)), (false, 4));
+        assert_eq!(register.apply(&AnnulmentChange::Unlock(lock(1))), Ok(false));
+        let locked = StoredAnnulments::document(&budget(), &register);
+        assert!(locked.contains(r#","lock":{"job":"00000000-"#), "{locked}");
+        assert_eq!(register.apply(&AnnulmentChange::Unlock(lock(4))), Ok(true));
+        assert_eq!(register.lock(), None);
     }
 
     #[test]
@@ -422,8 +480,13 @@ mod tests {
     }
 
     fn any_change() -> impl Strategy<Value = AnnulmentChange> {
-        (0..3_u128, 0..3_u32, any::<bool>(), 0..5).prop_map(|(number, part, is_last, kind)| {
+        (0..3_u128, 0..3_u32, any::<bool>(), 0..7).prop_map(|(number, part, is_last, kind)| {
             match kind {
+                5 => AnnulmentChange::Lock {
+                    holder: lock(number),
+                    replaces: is_last.then(|| lock(part.into())),
+                },
+                6 => AnnulmentChange::Unlock(lock(number)),
                 0 => AnnulmentChange::Begin(begun(number)),
                 1 => done(number, part, is_last),
                 2 => AnnulmentChange::Cancel(id(number)),

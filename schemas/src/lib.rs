@@ -4,6 +4,7 @@
 mod allocation;
 mod annulment;
 mod annulment_effect;
+mod annulment_lock;
 mod annulment_register;
 mod annulment_request;
 mod budget;
@@ -17,6 +18,7 @@ pub mod job;
 mod log;
 mod message_pack;
 mod one_time_code;
+mod owner_name;
 mod partition;
 mod people_digest;
 mod person;
@@ -50,6 +52,7 @@ pub mod proto {
 pub use allocation::{Allocation, AllocationFault, BASIS_POINTS_PER_PERSON};
 pub use annulment::{AnnulmentAction, AnnulmentId};
 pub use annulment_effect::{AnnulmentEffect, ResultsSummary};
+pub use annulment_lock::AnnulmentLock;
 pub use annulment_register::{
     AnnulmentChange, AnnulmentEntry, AnnulmentRegister, AnnulmentState, MAX_LISTED_ANNULMENTS,
     RegisterFull, Restoration, SelectionSummary, StoredAnnulments,
@@ -73,6 +76,7 @@ pub use log::{LogNumber, LogRef};
 pub use one_time_code::{
     CODE_LIFETIME, CodeHolder, KeyedHash, MAIL_LIMITS, MAX_CODE_TRIES, MailLimit,
 };
+pub use owner_name::{fold_version_of_owner, owner_name};
 pub use partition::{PartitionCount, PartitionCountFault, PartitionId, partition_for};
 pub use people_digest::PeopleDigest;
 pub use person::{

@@ -23,7 +23,7 @@ mod update;
 mod watch;
 
 pub use active_log::{active_log, check_configured_log, require_active_log};
-pub use fold_version::require_fold_version;
+pub use fold_version::{FoldVersionError, FoldVersionGate, check_fold_version};
 pub use retired::delete_retired;
 pub use transitions::{
     TransitionRefused, begin, begin_for_job, begin_on_new_log, cancel, cancel_on_new_log,

@@ -83,6 +83,11 @@ impl JobLease {
         stored.map(|stored| stored.read().ok_or_else(unreadable)).transpose()
     }
 
+    /// Whether an attempt of the job has stored a checkpoint.
+    pub(super) fn has_checkpoint(&self) -> bool {
+        self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Sets the progress, which the next heartbeat stores.
     pub fn report_progress(&self, done: u64, total: u64, message: impl Into<JobText>) {
         let progress = JobProgress { done, total, message: message.into() };
@@ -105,11 +110,9 @@ impl JobLease {
         Ok(())
     }
 
-    /// Returns the other jobs that are queued or running.
-    pub(super) async fn other_open_jobs(&self) -> Result<Vec<Job>, JobFailure> {
-        let mut jobs = self.jobs.jobs().await?;
-        jobs.retain(|job| job.id != self.job.id && !job.is_ended());
-        Ok(jobs)
+    /// Reads another job; `None` if it was deleted.
+    pub(super) async fn other_job(&self, id: JobId) -> Result<Option<Job>, JobFailure> {
+        Ok(self.jobs.job(id).await?)
     }
 
     /// Resolves when the job is being cancelled.

@@ -1,13 +1,17 @@
 //! Annulling and restoring people as jobs.
 //!
 //! The effect is computed and stored before the first record, so that a later attempt does not mistake its own records
-//! for earlier ones. A later attempt appends for everyone again, which changes nothing.
+//! for earlier ones. A later attempt appends for everyone again, which changes nothing. Jobs of one budget exclude each
+//! other: see `annulment_lock`.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
-use generations::registry::{RegistryUpdateError, require_fold_version};
+use generations::registry::{
+    FoldVersionError, FoldVersionGate, RegistryUpdateError, check_fold_version,
+};
 use runtime::clock::now_ms;
-use schemas::job::{AnnulmentCheckpoint, Job, JobKind, Verdict};
+use schemas::job::{AnnulmentCheckpoint, Verdict};
 use schemas::{
     ANNULMENT_FOLD_VERSION, AnnulmentAction, AnnulmentChange, AnnulmentEffect, AnnulmentEntry,
     AnnulmentId, AnnulmentRequest, AnnulmentState, Budget, BudgetId, PersonKey, PublishStep,
@@ -15,6 +19,7 @@ use schemas::{
 };
 use storage::control::{AnnulmentChangeError, DefinitionError};
 
+use super::annulment_lock::{LockedRegister, lock};
 use super::{JobExecutorDeps, JobFailure, JobLease, JobOutcome, report_while};
 use crate::annulment::{
     AnnulmentAppender, AppendFailed, EffectDeps, effect, people_annulled_by, select,
@@ -36,6 +41,21 @@ impl From<AnnulmentChangeError> for JobFailure {
     }
 }
 
+impl From<FoldVersionError> for JobFailure {
+    fn from(error: FoldVersionError) -> Self {
+        match error {
+            FoldVersionError::Registry(RegistryUpdateError::Store(error)) => error.into(),
+            FoldVersionError::EarlierOwners { .. }
+            | FoldVersionError::Registry(
+                RegistryUpdateError::Unknown | RegistryUpdateError::NoRegistry,
+            ) => Self::Transient(error.to_string()),
+            FoldVersionError::Registry(
+                RegistryUpdateError::Refused(_) | RegistryUpdateError::NotUnderstood(_),
+            ) => Self::Permanent(error.to_string()),
+        }
+    }
+}
+
 impl From<AppendFailed> for JobFailure {
     fn from(error: AppendFailed) -> Self {
         Self::Transient(error.to_string())
@@ -44,6 +64,7 @@ impl From<AppendFailed> for JobFailure {
 
 pub(super) async fn annul(
     deps: &JobExecutorDeps,
+    fold_version: &FoldVersionGate,
     job: &JobLease,
     request: &AnnulmentRequest,
 ) -> Result<JobOutcome, JobFailure> {
@@ -55,30 +76,49 @@ pub(super) async fn annul(
     if people.is_empty() {
         return Ok(refused("nobody is selected"));
     }
-    let action = AnnulmentAction::Annul;
-    let effect = stored_effect(deps, job, &request.budget, &people, action).await?;
     if request.dry_run {
+        let effect =
+            stored_effect(deps, job, &request.budget, &people, AnnulmentAction::Annul).await?;
         return Ok(outcome("would annul", &effect));
     }
-    let AnnulmentRequest { id, ref budget, part, .. } = *request;
-    let begun = AnnulmentChange::Begin(entry(job, request));
-    let register = deps.annulments.change_annulments(budget, &begun).await?;
-    match register.get(id).map(|entry| (entry.state, entry.parts)) {
-        Some((AnnulmentState::Running, parts)) if parts < part.number => {
-            return Ok(refused("an earlier part of the annulment is not done"));
+    match check_fold_version(deps.store.as_ref(), ANNULMENT_FOLD_VERSION).await {
+        Err(error @ FoldVersionError::EarlierOwners { .. }) => {
+            return Ok(refused(&error.to_string()));
         }
-        Some((AnnulmentState::Running, parts)) if parts == part.number => {}
-        Some((AnnulmentState::Running | AnnulmentState::Done, _)) => {
-            return Ok(outcome("annulled", &effect));
-        }
-        Some((
-            AnnulmentState::Restoring | AnnulmentState::Restored | AnnulmentState::Cancelled,
-            _,
-        ))
-        | None => return Ok(refused("the annulment has been restored")),
+        checked => checked?,
     }
-    let appender = appender(deps, &definition, id, action);
-    append(deps, job, &appender, &people).await?;
+    let locked = lock(deps, job, &request.budget).await?;
+    let annulled =
+        annul_locked(deps, fold_version, job, request, &people, &definition, &locked).await;
+    locked.unlock(deps, &request.budget).await;
+    annulled
+}
+
+/// Annuls people, while no other job annuls or restores people of the budget.
+async fn annul_locked(
+    deps: &JobExecutorDeps,
+    fold_version: &FoldVersionGate,
+    job: &JobLease,
+    request: &AnnulmentRequest,
+    people: &[PersonKey],
+    definition: &Budget,
+    locked: &LockedRegister,
+) -> Result<JobOutcome, JobFailure> {
+    let AnnulmentRequest { id, ref budget, part, .. } = *request;
+    // The checkpoint is stored once an attempt of this job was allowed to begin.
+    let has_begun = job.has_checkpoint();
+    let begin = begin(locked.register.get(id), request, has_begun);
+    if let Begin::Refused(reason) = begin {
+        return Ok(refused(reason));
+    }
+    let effect = stored_effect(deps, job, budget, people, AnnulmentAction::Annul).await?;
+    if begin == Begin::IsDone {
+        return Ok(outcome("annulled", &effect));
+    }
+    let begun = AnnulmentChange::Begin(entry(job, request));
+    deps.annulments.change_annulments(budget, &begun).await?;
+    let appender = appender(deps, definition, id, AnnulmentAction::Annul);
+    append(deps, fold_version, job, &appender, people).await?;
     let done = AnnulmentChange::CompletePart {
         id,
         part,
@@ -89,41 +129,75 @@ pub(super) async fn annul(
     Ok(outcome("annulled", &effect))
 }
 
+/// Whether a job may annul people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// The job annuls its people, perhaps again.
+    Allowed,
+    /// The part is done.
+    IsDone,
+    Refused(&'static str),
+}
+
+/// Decides whether a job may begin, by the listed annulment that has the id of the request. `has_begun`: whether an
+/// earlier attempt of the job was allowed to.
+fn begin(listed: Option<&AnnulmentEntry>, request: &AnnulmentRequest, has_begun: bool) -> Begin {
+    use AnnulmentState::{Cancelled, Done, Restored, Restoring, Running};
+    let part = request.part.number;
+    let Some(listed) = listed else {
+        return if part == 0 { Begin::Allowed } else { Begin::Refused(EARLIER_PART) };
+    };
+    if listed.selection != (&request.selection).into() || listed.reason != request.reason {
+        let reason = "this id is already used by an annulment of another selection or reason";
+        return Begin::Refused(reason);
+    }
+    match listed.state {
+        Restoring | Restored => Begin::Refused("the annulment has been restored"),
+        Done if has_begun => Begin::IsDone,
+        Done => Begin::Refused("this id is already used: the annulment is done"),
+        Running | Cancelled => match part.cmp(&listed.parts) {
+            Ordering::Less => Begin::IsDone,
+            Ordering::Equal => Begin::Allowed,
+            Ordering::Greater => Begin::Refused(EARLIER_PART),
+        },
+    }
+}
+
+const EARLIER_PART: &str = "an earlier part of the annulment is not done";
+
 pub(super) async fn restore(
     deps: &JobExecutorDeps,
+    fold_version: &FoldVersionGate,
     job: &JobLease,
     budget: &BudgetId,
     id: AnnulmentId,
     dry_run: bool,
 ) -> Result<JobOutcome, JobFailure> {
     let definition = deps.definition(budget)?;
-    if !dry_run {
-        // From here on, no other part of the annulment begins.
-        let begin = AnnulmentChange::BeginRestoration(id);
-        deps.annulments.change_annulments(budget, &begin).await?;
-        let annuls = |job: &Job| match &job.kind {
-            JobKind::Annul { annulment } => annulment.id == id && !annulment.dry_run,
-            _ => false,
-        };
-        if job.other_open_jobs().await?.iter().any(annuls) {
-            let reason = "a job of the annulment has not ended: wait for it, or cancel it";
-            return Err(JobFailure::Transient(reason.to_owned()));
-        }
-    }
-    let log = deps.logs.open(&deps.active_log().await?).await?;
-    let progress = Progress::default();
-    let current = || {
-        let (done, total) = progress.done_and_total();
-        (done, total, format!("{done} of {total} records searched"))
-    };
-    let searching = people_annulled_by(log.as_ref(), budget, id, &progress);
-    let people = report_while(job, current, searching).await?;
-    let action = AnnulmentAction::Restore;
-    let effect = stored_effect(deps, job, budget, &people, action).await?;
     if dry_run {
+        let (_, effect) = restorable(deps, job, budget, id).await?;
         return Ok(outcome("would restore", &effect));
     }
-    append(deps, job, &appender(deps, &definition, id, action), &people).await?;
+    let locked = lock(deps, job, budget).await?;
+    let appender = appender(deps, &definition, id, AnnulmentAction::Restore);
+    let restored = restore_locked(deps, fold_version, job, &appender).await;
+    locked.unlock(deps, budget).await;
+    restored
+}
+
+/// Restores people, while no other job annuls or restores people of the budget.
+async fn restore_locked(
+    deps: &JobExecutorDeps,
+    fold_version: &FoldVersionGate,
+    job: &JobLease,
+    appender: &AnnulmentAppender,
+) -> Result<JobOutcome, JobFailure> {
+    let (budget, id) = (&appender.budget, appender.id);
+    // From here on, no other part of the annulment begins.
+    let begin = AnnulmentChange::BeginRestoration(id);
+    deps.annulments.change_annulments(budget, &begin).await?;
+    let (people, effect) = restorable(deps, job, budget, id).await?;
+    append(deps, fold_version, job, appender, &people).await?;
     let restoration = Restoration {
         by: job.job().requested_by.clone(),
         at_ms: now_ms(),
@@ -132,6 +206,25 @@ pub(super) async fn restore(
     let done = AnnulmentChange::CompleteRestoration(id, restoration);
     deps.annulments.change_annulments(budget, &done).await?;
     Ok(outcome("restored", &effect))
+}
+
+/// Searches the log for the people whom an annulment holds, and computes what restoring them changes.
+async fn restorable(
+    deps: &JobExecutorDeps,
+    job: &JobLease,
+    budget: &BudgetId,
+    id: AnnulmentId,
+) -> Result<(Vec<PersonKey>, AnnulmentEffect), JobFailure> {
+    let log = deps.logs.open(&deps.active_log().await?).await?;
+    let progress = Progress::default();
+    let current = || {
+        let (done, total) = progress.done_and_total();
+        (done, total, format!("{done} of {total} records searched"))
+    };
+    let searching = people_annulled_by(log.as_ref(), budget, id, &progress);
+    let people = report_while(job, current, searching).await?;
+    let effect = stored_effect(deps, job, budget, &people, AnnulmentAction::Restore).await?;
+    Ok((people, effect))
 }
 
 /// Records that an annulment ends before all people are annulled. Those who are stay so until they are restored.
@@ -203,20 +296,12 @@ fn appender(
 /// Appends the records, once every processor is one that folds them.
 async fn append(
     deps: &JobExecutorDeps,
+    fold_version: &FoldVersionGate,
     job: &JobLease,
     appender: &AnnulmentAppender,
     people: &[PersonKey],
 ) -> Result<(), JobFailure> {
-    let required = require_fold_version(deps.store.as_ref(), ANNULMENT_FOLD_VERSION).await;
-    required.map_err(|error| match error {
-        RegistryUpdateError::Store(error) => error.into(),
-        RegistryUpdateError::Unknown | RegistryUpdateError::NoRegistry => {
-            JobFailure::Transient(error.to_string())
-        }
-        RegistryUpdateError::Refused(_) | RegistryUpdateError::NotUnderstood(_) => {
-            JobFailure::Permanent(error.to_string())
-        }
-    })?;
+    fold_version.require(deps.store.as_ref(), ANNULMENT_FOLD_VERSION).await?;
     // A stalled worker may have lost the job.
     job.heartbeat_unless_cancelling().await?;
     let progress = Progress::default();

@@ -1,6 +1,7 @@
 //! Executors: one file per kind of job.
 
 mod annulment;
+mod annulment_lock;
 mod archive;
 mod audit;
 mod dead_letters;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use generations::registry::FoldVersionGate;
 use schemas::job::JobKind;
 use schemas::{Budget, BudgetId, GenerationRegistry, LogRef};
 use storage::cache::Cache;
@@ -58,12 +60,15 @@ pub struct JobExecutorDeps {
 }
 
 /// Executes every kind of job.
-pub struct JobExecutors(JobExecutorDeps);
+pub struct JobExecutors {
+    deps: JobExecutorDeps,
+    fold_version: FoldVersionGate,
+}
 
 impl JobExecutors {
     /// Creates executors with these dependencies.
     pub fn new(deps: JobExecutorDeps) -> Self {
-        Self(deps)
+        Self { deps, fold_version: FoldVersionGate::default() }
     }
 }
 
@@ -71,34 +76,44 @@ impl JobExecutors {
 impl JobExecutor for JobExecutors {
     async fn run(&self, job: &JobLease) -> Result<JobOutcome, JobFailure> {
         match job.kind() {
-            JobKind::Rebuild { dry_run } => rebuild::run(&self.0, job, *dry_run).await,
-            JobKind::Audit => audit::run(&self.0, job).await,
-            JobKind::WarmCaches => warm::run(&self.0, job).await,
+            JobKind::Rebuild { dry_run } => rebuild::run(&self.deps, job, *dry_run).await,
+            JobKind::Audit => audit::run(&self.deps, job).await,
+            JobKind::WarmCaches => warm::run(&self.deps, job).await,
             JobKind::Export { budget, format, publish } => {
-                export::run(&self.0, job, budget, *format, *publish).await
+                export::run(&self.deps, job, budget, *format, *publish).await
             }
-            JobKind::Report { budget } => report::run(&self.0, job, budget).await,
-            JobKind::Archive => archive::run(&self.0, job).await,
+            JobKind::Report { budget } => report::run(&self.deps, job, budget).await,
+            JobKind::Archive => archive::run(&self.deps, job).await,
             JobKind::ReplayDeadLetter { dead_letter, resume } => {
-                dead_letters::replay(&self.0, job, *dead_letter, *resume).await
+                dead_letters::replay(&self.deps, job, *dead_letter, *resume).await
             }
             JobKind::DropDeadLetter { dead_letter } => {
-                dead_letters::drop_one(&self.0, *dead_letter).await
+                dead_letters::drop_one(&self.deps, *dead_letter).await
             }
-            JobKind::Annul { annulment } => annulment::annul(&self.0, job, annulment).await,
+            JobKind::Annul { annulment } => {
+                annulment::annul(&self.deps, &self.fold_version, job, annulment).await
+            }
             JobKind::RestoreAnnulment { budget, annulment, dry_run } => {
-                annulment::restore(&self.0, job, budget, *annulment, *dry_run).await
+                annulment::restore(
+                    &self.deps,
+                    &self.fold_version,
+                    job,
+                    budget,
+                    *annulment,
+                    *dry_run,
+                )
+                .await
             }
         }
     }
 
     async fn abort(&self, job: &JobLease) -> Result<Option<JobOutcome>, JobFailure> {
         match job.kind() {
-            JobKind::Rebuild { dry_run } => rebuild::abort(&self.0, job, *dry_run).await,
+            JobKind::Rebuild { dry_run } => rebuild::abort(&self.deps, job, *dry_run).await,
             JobKind::ReplayDeadLetter { dead_letter, .. } => {
-                dead_letters::replayed(&self.0, *dead_letter).await
+                dead_letters::replayed(&self.deps, *dead_letter).await
             }
-            JobKind::Annul { annulment } => annulment::cancel(&self.0, annulment).await,
+            JobKind::Annul { annulment } => annulment::cancel(&self.deps, annulment).await,
             // Nothing to undo: these leave nothing behind that matters, and a restoration can be repeated.
             JobKind::Audit
             | JobKind::WarmCaches

@@ -1,0 +1,91 @@
+//! Takes the lock of a budget's annulments for a job: one job at a time annuls or restores people of a budget.
+//!
+//! The holder is in the operators' list (`AnnulmentRegister`), which is changed by compare-and-set. A holder whose job
+//! is no longer running, or whose worker has stopped renewing its lease, is replaced: a later attempt of its job takes
+//! the lock anew. So a worker may wait here for a job of another worker, and never for one that only it could run.
+
+use std::time::Duration;
+
+use schemas::{AnnulmentChange, AnnulmentLock, AnnulmentRegister, BudgetId};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use super::super::LEASE_DURATION;
+use super::{JobExecutorDeps, JobFailure, JobLease};
+
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The lock of a budget, and the annulments at the time it was taken.
+pub(super) struct LockedRegister {
+    lock: AnnulmentLock,
+    /// The annulments, which other jobs do not change until the lock is given back.
+    pub register: AnnulmentRegister,
+}
+
+/// Waits for the lock, and takes it.
+///
+/// # Errors
+/// When the list of annulments or the jobs are unavailable.
+pub(super) async fn lock(
+    deps: &JobExecutorDeps,
+    job: &JobLease,
+    budget: &BudgetId,
+) -> Result<LockedRegister, JobFailure> {
+    let holder = AnnulmentLock { job: job.id(), token: Uuid::new_v4() };
+    let mut replaces = None;
+    loop {
+        let change = AnnulmentChange::Lock { holder, replaces };
+        let register = deps.annulments.change_annulments(budget, &change).await?;
+        match register.lock() {
+            Some(other) if other != holder => {
+                wait_for(deps, job, budget, other).await?;
+                replaces = Some(other);
+            }
+            _ => return Ok(LockedRegister { lock: holder, register }),
+        }
+    }
+}
+
+impl LockedRegister {
+    /// Gives the lock back. A failure is only logged: the next job replaces a holder whose job has ended.
+    pub async fn unlock(self, deps: &JobExecutorDeps, budget: &BudgetId) {
+        let change = AnnulmentChange::Unlock(self.lock);
+        if let Err(error) = deps.annulments.change_annulments(budget, &change).await {
+            tracing::warn!(%budget, %error, "failed to unlock the budget's annulments");
+        }
+    }
+}
+
+/// Waits until the holder has given the lock back, or does not work any more.
+async fn wait_for(
+    deps: &JobExecutorDeps,
+    job: &JobLease,
+    budget: &BudgetId,
+    holder: AnnulmentLock,
+) -> Result<(), JobFailure> {
+    let mut last_change = None;
+    loop {
+        // An earlier attempt of this job has ended: this one has the lease.
+        let other = if holder.job == job.id() { None } else { job.other_job(holder.job).await? };
+        let running = other.filter(|other| other.running().is_some());
+        let Some(revision) = running.map(|running| running.revision) else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        match last_change {
+            Some((seen, since)) if seen == revision => {
+                if now.duration_since(since) > LEASE_DURATION {
+                    return Ok(());
+                }
+            }
+            _ => last_change = Some((revision, now)),
+        }
+        job.report_progress(0, 0, format!("waits for job {} of the same budget", holder.job));
+        sleep(POLL_INTERVAL).await;
+        let stored = deps.annulments.annulments(budget).await;
+        let stored = stored.map_err(|error| JobFailure::Transient(error.to_string()))?;
+        if stored.register().is_some_and(|register| register.lock() != Some(holder)) {
+            return Ok(());
+        }
+    }
+}
