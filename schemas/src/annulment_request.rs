@@ -6,8 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AnnulmentId, BallotDigest, BudgetId, NetworkDigest, PersonKey};
 
-/// Maximum number of people that one request names, so that a job stays a small row.
-pub const MAX_NAMED_PEOPLE: usize = 1_000;
+/// Maximum number of people that one request names. Its job is a row that every worker reads each second, also when it
+/// has ended.
+pub const MAX_NAMED_PEOPLE: usize = 200;
+/// Maximum number of people that a stored request names: earlier releases allowed as many.
+const MAX_STORED_PEOPLE: usize = 1_000;
 /// Maximum length of a reason, in bytes.
 const REASON_MAX_BYTES: usize = 200;
 /// Hexadecimal digits of a person key.
@@ -254,6 +257,8 @@ impl fmt::Display for AnnulmentReason {
 }
 
 /// Keys of different people, in order: from one to [`MAX_NAMED_PEOPLE`]. In JSON, their digits without separators.
+///
+/// A request that an earlier release has stored may have up to [`MAX_STORED_PEOPLE`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PersonKeys(Vec<PersonKey>);
@@ -277,12 +282,16 @@ impl PersonKeys {
     ///
     /// # Errors
     /// When none is left, or too many are.
-    pub fn new(mut keys: Vec<PersonKey>) -> Result<Self, PersonKeysFault> {
+    pub fn new(keys: Vec<PersonKey>) -> Result<Self, PersonKeysFault> {
+        Self::at_most(MAX_NAMED_PEOPLE, keys)
+    }
+
+    fn at_most(max_people: usize, mut keys: Vec<PersonKey>) -> Result<Self, PersonKeysFault> {
         keys.sort_unstable();
         keys.dedup();
         match keys.len() {
             0 => Err(PersonKeysFault::Empty),
-            1..=MAX_NAMED_PEOPLE => Ok(Self(keys)),
+            people if people <= max_people => Ok(Self(keys)),
             _ => Err(PersonKeysFault::TooMany),
         }
     }
@@ -315,12 +324,12 @@ impl TryFrom<String> for PersonKeys {
     type Error = PersonKeysFault;
 
     fn try_from(text: String) -> Result<Self, PersonKeysFault> {
-        if text.len() > MAX_NAMED_PEOPLE * PERSON_KEY_DIGITS {
+        if text.len() > MAX_STORED_PEOPLE * PERSON_KEY_DIGITS {
             return Err(PersonKeysFault::TooMany);
         }
         let parse = |digits: &[u8]| Self::parse_key(&String::from_utf8_lossy(digits));
         let keys: Result<_, _> = text.as_bytes().chunks(PERSON_KEY_DIGITS).map(parse).collect();
-        Self::new(keys?)
+        Self::at_most(MAX_STORED_PEOPLE, keys?)
     }
 }
 
@@ -347,12 +356,19 @@ mod tests {
         assert_eq!(json.len(), 2 * 32 + 2);
         assert_eq!(serde_json::from_str::<PersonKeys>(&json).unwrap(), keys);
         let many = |count: u128| (0..count).map(key).collect::<Vec<_>>();
-        let full = PersonKeys::new(many(1_000)).unwrap();
+        let full = PersonKeys::new(many(200)).unwrap();
         assert_eq!(PersonKeys::try_from(String::from(full.clone())), Ok(full));
-        assert_eq!(PersonKeys::new(many(1_001)), Err(PersonKeysFault::TooMany));
+        assert_eq!(PersonKeys::new(many(201)), Err(PersonKeysFault::TooMany));
         assert_eq!(PersonKeys::new(Vec::new()), Err(PersonKeysFault::Empty));
         assert_eq!(PersonKeys::try_from("0".repeat(33)), Err(PersonKeysFault::Digits));
         assert_eq!(PersonKeys::try_from("é".repeat(16)), Err(PersonKeysFault::Digits));
+    }
+
+    #[test]
+    fn jobs_that_earlier_releases_stored_with_a_thousand_people_are_still_read() {
+        let stored = |people: u128| (0..people).map(|it| format!("{it:032x}")).collect::<String>();
+        assert_eq!(PersonKeys::try_from(stored(1_000)).map(|keys| keys.len()), Ok(1_000));
+        assert_eq!(PersonKeys::try_from(stored(1_001)), Err(PersonKeysFault::TooMany));
     }
 
     #[test]

@@ -23,12 +23,12 @@ use uuid::Uuid;
 use crate::fixture::{BUDGETS, CATEGORIES, Fixture, PARTITIONS, budget, count, definition, person};
 use crate::kinds::{run, submit_job, wait_until};
 
-const RECORDS: u64 = 2_000;
+pub const RECORDS: u64 = 2_000;
 
 /// A processor that has folded submissions to a budget whose definition is frozen.
-async fn world() -> Fixture {
+pub async fn world() -> Fixture {
     let mut fixture = Fixture::start().await;
-    fixture.append(RECORDS).await;
+    fixture.append_without_annulments(RECORDS).await;
     fixture.wait_until_settled().await;
     fixture.stop_processor().await;
     let definitions = control(&fixture);
@@ -42,11 +42,11 @@ async fn world() -> Fixture {
     fixture
 }
 
-fn control(fixture: &Fixture) -> SqliteControlTopic {
+pub fn control(fixture: &Fixture) -> SqliteControlTopic {
     SqliteControlTopic::open(&fixture.dir.path().join("d.db")).unwrap()
 }
 
-fn roads() -> BudgetId {
+pub fn roads() -> BudgetId {
     budget(BUDGETS[0])
 }
 
@@ -54,7 +54,7 @@ fn id(number: u128) -> AnnulmentId {
     AnnulmentId(Uuid::from_u128(number))
 }
 
-fn request(number: u128, people: &[u64]) -> AnnulmentRequest {
+pub fn request(number: u128, people: &[u64]) -> AnnulmentRequest {
     let keys = people.iter().map(|who| person(*who)).collect();
     AnnulmentRequest {
         id: id(number),
@@ -66,11 +66,11 @@ fn request(number: u128, people: &[u64]) -> AnnulmentRequest {
     }
 }
 
-fn annul(request: AnnulmentRequest) -> JobKind {
+pub fn annul(request: AnnulmentRequest) -> JobKind {
     JobKind::Annul { annulment: Box::new(request) }
 }
 
-fn restore(number: u128, dry_run: bool) -> JobKind {
+pub fn restore(number: u128, dry_run: bool) -> JobKind {
     JobKind::RestoreAnnulment { budget: roads(), annulment: id(number), dry_run }
 }
 
@@ -111,7 +111,7 @@ async fn row(fixture: &Fixture, who: u64) -> Option<schemas::PersonRow> {
     fixture.store.person(id, &key).await.unwrap()
 }
 
-async fn check_totals(fixture: &Fixture, annulled: &[u64]) {
+pub async fn check_totals(fixture: &Fixture, annulled: &[u64]) {
     let (people, sums) = naive(fixture, annulled).await;
     let totals = totals(fixture).await;
     let found = ResultsSummary::sums(&totals.categories);
@@ -119,7 +119,7 @@ async fn check_totals(fixture: &Fixture, annulled: &[u64]) {
     assert!(people > 0);
 }
 
-async fn records(fixture: &Fixture) -> u64 {
+pub async fn records(fixture: &Fixture) -> u64 {
     let mut records = 0;
     for partition in 0..PARTITIONS {
         records += fixture.stored(partition).await.checkpoint.position.0;
@@ -127,14 +127,14 @@ async fn records(fixture: &Fixture) -> u64 {
     records
 }
 
-async fn entry(fixture: &Fixture, number: u128) -> Option<AnnulmentEntry> {
+pub async fn entry(fixture: &Fixture, number: u128) -> Option<AnnulmentEntry> {
     let stored = control(fixture).annulments(&roads()).await.unwrap();
     let StoredAnnulments::Understood(register) = stored else { panic!("{stored:?}") };
     register.get(id(number)).cloned()
 }
 
 /// Runs a job that must succeed without a refusal, and returns what it changes.
-async fn effect_of(fixture: &Fixture, kind: JobKind) -> AnnulmentEffect {
+pub async fn effect_of(fixture: &Fixture, kind: JobKind) -> AnnulmentEffect {
     let id = submit_job(fixture, kind).await;
     let job = wait_until(fixture, id, Job::is_ended).await;
     let JobState::Succeeded { verdict: Verdict::Clean, .. } = job.state else { panic!("{job:?}") };
@@ -142,7 +142,7 @@ async fn effect_of(fixture: &Fixture, kind: JobKind) -> AnnulmentEffect {
 }
 
 /// Waits until this many records more are folded, and their rows are written.
-async fn settle(fixture: &Fixture, more: u64) {
+pub async fn settle(fixture: &Fixture, more: u64) {
     fixture.note_appended(more);
     fixture.wait_until_settled().await;
 }
@@ -166,8 +166,17 @@ async fn annulled_people_do_not_count_as_a_dry_run_says_before_and_are_restored_
     let listed = entry(&fixture, 1).await.unwrap();
     assert_eq!((listed.state, listed.by.as_str()), (AnnulmentState::Done, "an operator"));
     assert_eq!((listed.people, listed.changed), (6, planned.changed));
-    // Another job of the same annulment appends nothing.
-    effect_of(&fixture, annul(request(1, &people))).await;
+    // Another job with the same id annuls nobody, and does not say that it did.
+    let used = run(&fixture, annul(request(1, &[12, 14]))).await;
+    let reason = "refused: this id is already used: the annulment is done";
+    assert_eq!(used, (Verdict::Incomplete, reason.to_owned()));
+    let other = AnnulmentReason::parse("another reason").unwrap();
+    let (_, used) =
+        run(&fixture, annul(AnnulmentRequest { reason: other, ..request(1, &people) })).await;
+    assert_eq!(
+        used,
+        "refused: this id is already used by an annulment of another selection or reason"
+    );
     assert_eq!(records(&fixture).await, RECORDS + 6);
 
     // Two of them are annulled by another annulment, which the restoration of the first leaves.

@@ -46,7 +46,7 @@ async fn run_to_end(fixture: &Fixture, kind: JobKind) -> JobState {
 
 /// Waits until a job satisfies a condition.
 pub async fn wait_until(fixture: &Fixture, id: JobId, condition: impl Fn(&Job) -> bool) -> Job {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         let job = fixture.store.job(id).await.unwrap().unwrap();
         if condition(&job) {

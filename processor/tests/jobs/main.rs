@@ -2,6 +2,7 @@
 //! die at every step; and each kind of job on a whole processor.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod annulment_order;
 mod annulments;
 #[path = "../support/fixture.rs"]
 mod fixture;

@@ -200,6 +200,14 @@ impl Fixture {
         outcomes.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
     }
 
+    /// Appends as [`Fixture::append`], without annulments. Only to an empty log.
+    pub async fn append_without_annulments(&self, records: u64) {
+        let submissions = (0..).filter(|number| !is_annulment(*number)).take(records as usize);
+        let outcomes = self.log.append(submissions.map(record).collect()).await;
+        outcomes.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+        self.note_appended(records);
+    }
+
     /// Notes records that a job has appended.
     pub fn note_appended(&self, records: u64) {
         self.appended.fetch_add(records, Ordering::Relaxed);
@@ -338,6 +346,11 @@ pub fn person(who: u64) -> PersonKey {
     PersonKey::from_bytes(key.to_le_bytes())
 }
 
+/// Whether the record with the given number annuls or restores a person.
+fn is_annulment(number: u64) -> bool {
+    number % 29 == 28
+}
+
 /// Generates the record with the given number.
 fn record(number: u64) -> NewRecord {
     let who = (number * 7_919) % PEOPLE;
@@ -349,7 +362,7 @@ fn record(number: u64) -> NewRecord {
     // The results of the second budget move in steps.
     let publish_step = PublishStep::nearest(if who.is_multiple_of(2) { 1 } else { 5 });
     let budget = budget(BUDGETS[(who % 2) as usize]);
-    if number % 29 == 28 {
+    if is_annulment(number) {
         let id = AnnulmentId(uuid::Uuid::from_u128(u128::from(number)));
         let action = if number.is_multiple_of(5) {
             AnnulmentAction::Annul

@@ -32,7 +32,8 @@ use super::{AnnulmentsCommandError, CommandEnd, persons_file};
 
 /// Annul people of a budget, after showing what that changes
 ///
-/// Exit code: 0 done, 2 not done, 130 interrupted: go on with --resume and the same selection.
+/// Exit code: 0 done, 2 not done, 130 interrupted: go on with --resume and the same selection and
+/// reason.
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("selection").required(true)))]
 pub(super) struct CreateArgs {
@@ -156,7 +157,7 @@ pub(super) async fn run(
         let label = format!("part {} of {parts} ", number + 1);
         let ended = run_job(&label, stores.jobs.as_ref(), kind, &stop).await?;
         if ended != CommandEnd::Done {
-            let resume = format!("go on with --resume {id} and the same selection\n");
+            let resume = format!("go on with --resume {id} and the same selection and reason\n");
             console::err(&format!("annulments: not everyone is annulled: {resume}"));
             return Ok(ended);
         }

@@ -217,13 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn at_most_a_thousand_people_are_named() {
+    fn at_most_two_hundred_people_are_named() {
         let body = |count: u128| {
             let keys: Vec<_> = (0..count).map(|number| format!("\"{number:032x}\"")).collect();
             format!(r#"{{"persons":[{}],"reason":"spam"}}"#, keys.join(","))
         };
-        assert!(parse_body(&body(1_000)).is_ok());
-        for count in [0, 1_001] {
+        assert!(parse_body(&body(200)).is_ok());
+        for count in [0, 201] {
             assert_eq!(pointers(&body(count)), ["/persons"]);
         }
     }
