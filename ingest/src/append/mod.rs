@@ -4,7 +4,8 @@
 //! embedded log), and by the fold otherwise.
 //!
 //! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, refuse new
-//! people of full budgets ([`cap`]), append, confirm that the budget was not closed meanwhile ([`fences`]), store the receipts, queue the signals.
+//! people of full budgets ([`cap`]), append, confirm that the budget was not closed meanwhile ([`fences`]), store the
+//! receipts, queue the signals.
 
 mod cap;
 mod fences;

@@ -130,7 +130,8 @@ fn erase(connection: &mut Connection, budget: &BudgetId) -> rusqlite::Result<boo
                 let id = row.get(0)?;
                 last = Some(id);
                 let signal = Signal::decode(row.get_ref(1)?.as_blob()?);
-                if signal.map_or(true, |signal| signal.budget == *budget) {
+                let is_of_another = signal.is_ok_and(|signal| signal.budget != *budget);
+                if !is_of_another {
                     of_budget.push(id);
                 }
             }

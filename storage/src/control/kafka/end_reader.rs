@@ -144,7 +144,7 @@ fn read_until(
         match consumer.poll(POLL_INTERVAL) {
             Some(Ok(message)) => {
                 if let Some(ControlRecord::Budget(id, stored)) = ControlRecord::parse(&message) {
-                    catalog = catalog.with_stored(&id, stored);
+                    catalog = catalog.with_stored(&id, *stored);
                 }
             }
             Some(Err(KafkaError::PartitionEOF(_))) if has_read(&consumer, &offsets)? => {

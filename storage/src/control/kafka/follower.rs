@@ -131,7 +131,7 @@ impl State {
 
 /// A record of the topic.
 pub(super) enum ControlRecord {
-    Budget(BudgetId, StoredBudget),
+    Budget(BudgetId, Box<StoredBudget>),
     ActiveLog(LogRef),
     /// The active log's record, in a form that only a newer release can read.
     UnreadableLog,
@@ -178,7 +178,7 @@ impl ControlRecord {
             ) if budget.id != id => unreadable("its id is not its key"),
             Some(stored) => stored,
         };
-        Some(Self::Budget(id, stored))
+        Some(Self::Budget(id, Box::new(stored)))
     }
 }
 
@@ -290,7 +290,7 @@ mod tests {
         let read =
             |key: &str, payload: Option<&[u8]>| match ControlRecord::of(key.as_bytes(), payload) {
                 Some(ControlRecord::Budget(id, stored)) => {
-                    Catalog::default().with_stored(&id, stored).changeable(key).is_err()
+                    Catalog::default().with_stored(&id, *stored).changeable(key).is_err()
                 }
                 _ => false,
             };

@@ -76,7 +76,7 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
         match consumer.poll(POLL_INTERVAL) {
             Some(Ok(message)) => match ControlRecord::parse(&message) {
                 Some(ControlRecord::Budget(id, stored)) => {
-                    catalog = catalog.with_stored(&id, stored);
+                    catalog = catalog.with_stored(&id, *stored);
                 }
                 Some(ControlRecord::ActiveLog(log)) => active_log = CommittedRecord::Known(log),
                 Some(ControlRecord::UnreadableLog) => active_log = CommittedRecord::Unreadable,
