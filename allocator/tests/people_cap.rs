@@ -113,5 +113,10 @@ fn a_full_budget_refuses_new_people_and_lets_who_is_counted_change_and_withdraw(
     for person in 1..=(people - cap + 1) {
         assert_eq!(withdraw(&url, &format!("p-{person}"))["status"], "accepted");
     }
-    wait_until(|| (submit(&url, "last", 20)["status"] == "accepted").then_some(()));
+    // Each of another person: one person's tries have a limit.
+    let mut tries = 0;
+    wait_until(|| {
+        tries += 1;
+        (submit(&url, &format!("last-{tries}"), 20)["status"] == "accepted").then_some(())
+    });
 }

@@ -258,7 +258,7 @@ impl fmt::Display for AnnulmentReason {
 
 /// Keys of different people, in order: from one to [`MAX_NAMED_PEOPLE`]. In JSON, their digits without separators.
 ///
-/// A request that an earlier release has stored may have up to [`MAX_STORED_PEOPLE`].
+/// A request that an earlier release has stored may have up to `MAX_STORED_PEOPLE`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PersonKeys(Vec<PersonKey>);

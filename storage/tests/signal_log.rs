@@ -183,7 +183,7 @@ async fn sqlite_erases_the_signals_of_a_forgotten_budget_and_of_no_other() {
     let forgotten = BudgetId::parse("a-forgotten-budget").unwrap();
     assert_eq!(writer.erase(&forgotten).await, Ok(SignalErasure::Erased));
     assert!(!path.exists(), "nothing was there to erase");
-    let budget = |number: u128| if number % 3 == 0 { "taxes" } else { forgotten.as_str() };
+    let budget = |number: u128| if number.is_multiple_of(3) { "taxes" } else { forgotten.as_str() };
     let mixed: Vec<Signal> = (0..6_000).map(|n| signal(budget(n), n, now)).collect();
     for some in mixed.chunks(1_000) {
         append(&writer, some).await;
