@@ -130,7 +130,10 @@ fn services_that_start_without_kafka_are_unready_at_once_and_work_once_it_starts
         }
         for service in [&stack.ingests[0], &stack.processors[0]] {
             let url = format!("{}/readyz", service.url);
-            send(stack.system.request(Method::GET, url)).await?.expect(503)?;
+            eventually("the service listens", Duration::from_secs(30), async || {
+                send(stack.system.request(Method::GET, url.clone())).await?.expect(503).map(drop)
+            })
+            .await?;
         }
         own.start_missing()?;
         for service in [&mut stack.ingests[0], &mut stack.processors[0]] {
