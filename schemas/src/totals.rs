@@ -104,7 +104,7 @@ fn is_consistent(people: u64, categories: &[CategoryTotals]) -> bool {
 
 /// Whether so many people may be annulled. Nothing else bounds their number, and sums of partitions must not overflow.
 fn is_possible(annulled: u64) -> bool {
-    const MAX_PEOPLE: u64 = 1 << 40;
+    const MAX_PEOPLE: u64 = 1 << 50;
     annulled < MAX_PEOPLE
 }
 
