@@ -69,12 +69,7 @@ impl RecordEncoder {
         id: SubmissionId,
         now_ms: u64,
     ) -> Vec<u8> {
-        let wire = &mut self.wire;
-        wire.clear();
-        wire.version = RECORD_VERSION;
-        wire.budget.push_str(budget.as_str());
-        wire.submission_id.extend_from_slice(id.0.as_bytes());
-        wire.accepted_at_ms = now_ms;
+        let wire = self.begin(budget, id.0, now_ms);
         wire.generated_id = true;
         wire.set_kind(SubmissionKind::Withdraw);
         let kind = match marker.kind {
@@ -93,12 +88,7 @@ impl RecordEncoder {
         action: AnnulmentAction,
         stamp: AnnulmentStamp,
     ) -> Vec<u8> {
-        let wire = &mut self.wire;
-        wire.clear();
-        wire.version = RECORD_VERSION;
-        wire.budget.push_str(budget.as_str());
-        wire.submission_id.extend_from_slice(id.0.as_bytes());
-        wire.accepted_at_ms = stamp.appended_at_ms;
+        let wire = self.begin(budget, id.0, stamp.appended_at_ms);
         wire.generated_id = true;
         wire.publish_step = stamp.publish_step.to_proto();
         wire.set_kind(match action {
@@ -108,14 +98,20 @@ impl RecordEncoder {
         wire.encode_to_vec()
     }
 
-    /// Encodes a submission with what its record says besides.
-    pub fn encode_stamped(&mut self, submission: &Submission, stamp: RecordStamp) -> Vec<u8> {
+    /// Clears the message, and sets what every record has.
+    fn begin(&mut self, budget: &BudgetId, id: Uuid, accepted_at_ms: u64) -> &mut SubmissionRecord {
         let wire = &mut self.wire;
         wire.clear();
         wire.version = RECORD_VERSION;
-        wire.budget.push_str(submission.budget.as_str());
-        wire.submission_id.extend_from_slice(submission.id.0.as_bytes());
-        wire.accepted_at_ms = submission.accepted_at_ms;
+        wire.budget.push_str(budget.as_str());
+        wire.submission_id.extend_from_slice(id.as_bytes());
+        wire.accepted_at_ms = accepted_at_ms;
+        wire
+    }
+
+    /// Encodes a submission with what its record says besides.
+    pub fn encode_stamped(&mut self, submission: &Submission, stamp: RecordStamp) -> Vec<u8> {
+        let wire = self.begin(&submission.budget, submission.id.0, submission.accepted_at_ms);
         wire.generated_id = stamp.generated_id;
         wire.publish_step = stamp.publish_step.to_proto();
         match &submission.action {
