@@ -138,7 +138,7 @@ impl Inner {
             None => {}
         }
         let Ok(place) = self.new_mails.try_acquire() else {
-            tracing::warn!(max_new_mails = MAX_NEW_MAILS, "mail dropped");
+            tracing::warn!(max_new_mails = MAX_NEW_MAILS, "email queue is full, mail dropped");
             return self.metrics.count("dropped");
         };
         let _pending = PendingMail::begin(&self.metrics.pending);
@@ -200,9 +200,9 @@ impl Inner {
         match (was_failing, health.is_failing) {
             (false, true) => {
                 let reply_code = fault.and_then(SendFault::reply_code);
-                tracing::error!(?fault, reply_code, "smtp server takes no mails");
+                tracing::error!(?fault, reply_code, "smtp server rejects mail");
             }
-            (true, false) => tracing::info!("smtp server takes mails again"),
+            (true, false) => tracing::info!("smtp server accepts mail again"),
             _ => {}
         }
     }

@@ -21,7 +21,7 @@ pub async fn report_budgets_without_email(
         for budget in definitions.catalog().iter() {
             if budget.identity == IdentityRule::Email && reported.insert(budget.id.clone()) {
                 let budget = &budget.id;
-                tracing::error!(%budget, "budget needs email.smtp_url: nobody new can take part");
+                tracing::error!(%budget, "sign-in by email is unavailable: email.smtp_url is not set");
             }
         }
         tokio::select! {
