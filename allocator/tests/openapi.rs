@@ -44,6 +44,13 @@ fn the_committed_document_is_what_the_code_says() {
     );
 }
 
+#[test]
+fn the_described_number_of_people_in_an_annulment_is_the_one_that_is_accepted() {
+    let document: Value = serde_json::from_str(&committed()).unwrap();
+    let persons = &document["components"]["schemas"]["AnnulmentRequest"]["properties"]["persons"];
+    assert_eq!(persons["maxItems"], schemas::MAX_NAMED_PEOPLE);
+}
+
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
