@@ -13,18 +13,21 @@
 local SLOTS = 10
 local EXPIRY_MARGIN_MS = 1000
 
--- Each is called many times: a local is found faster than a field of a global.
-local ceil, floor, max = math.ceil, math.floor, math.max
-local format, match = string.format, string.match
+-- Each is called many times: a local is found faster than a global or its field.
+local ceil, floor, max, min = math.ceil, math.floor, math.max, math.min
+local format, match, rep = string.format, string.match, string.rep
+local tonumber = tonumber
+local ARGV, KEYS = ARGV, KEYS
 
 local clock = redis.call("TIME")
 local now = clock[1] * 1000 + floor(clock[2] / 1000)
 
+-- The pattern of a stored text of so many numbers, and its format.
 local function decimals(count)
-    return "^(%d+)" .. string.rep(" (%d+)", count - 1) .. "$"
+    return "^(%d+)" .. rep(" (%d+)", count - 1) .. "$", "%d" .. rep(" %d", count - 1)
 end
 
-local PAIR = decimals(2)
+local PAIR, PAIR_FORMAT = decimals(2)
 
 -- The rules of each algorithm: `load` advances a stored text to now; `wait`, `charge`, `remaining`, `reset` and `store` use
 -- that state.
@@ -64,7 +67,7 @@ function bucket.reset(quota, state)
 end
 
 function bucket.store(state)
-    return format("%.0f %.0f", state.spent, state.at)
+    return format(PAIR_FORMAT, state.spent, state.at)
 end
 
 local fixed = {}
@@ -102,26 +105,28 @@ function fixed.reset(quota, state)
 end
 
 function fixed.store(state)
-    return format("%.0f %.0f", state.start, state.count)
+    return format(PAIR_FORMAT, state.start, state.count)
 end
 
 -- `counts[1]` is the newest slot, as in the state of Rust; `spent` is the sum of all.
-local SLIDING = decimals(SLOTS + 2)
-local SLIDING_FORMAT = "%.0f" .. string.rep(" %.0f", SLOTS + 1)
+local SLIDING, SLIDING_FORMAT = decimals(SLOTS + 2)
 
 local sliding = {}
 
 function sliding.load(quota, text)
     local slot_ms = ceil(quota.window / SLOTS)
     local current = floor(now / slot_ms)
+    local counts = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
     -- The number of the newest slot, and behind it the counts.
     local stored = { match(text, SLIDING) }
     local stored_newest = tonumber(stored[1])
-    local newest = max(current, stored_newest or 0)
-    local passed = stored_newest and newest - stored_newest or SLOTS + 1
-    local counts, spent = {}, 0
-    for slot = 1, SLOTS + 1 do
-        local count = slot > passed and tonumber(stored[slot - passed + 1]) or 0
+    if not stored_newest then
+        return { newest = current, counts = counts, spent = 0, slot_ms = slot_ms }
+    end
+    local newest, spent = max(current, stored_newest), 0
+    local passed = newest - stored_newest
+    for slot = passed + 1, SLOTS + 1 do
+        local count = tonumber(stored[slot - passed + 1])
         counts[slot] = count
         spent = spent + count
     end
@@ -171,17 +176,19 @@ local ALGORITHMS = {
     ["sliding-window"] = { rules = sliding, capacity = function(limit, burst) return limit + burst end },
 }
 
-local arg = 0
-local function next_argument()
-    arg = arg + 1
-    return ARGV[arg]
+local next_arg = 1
+local quotas = {}
+local function next_number()
+    local number = tonumber(ARGV[next_arg])
+    next_arg = next_arg + 1
+    return number
 end
 
-local quotas = {}
-for index = 1, tonumber(next_argument()) do
-    local algorithm = ALGORITHMS[next_argument()]
-    local limit, window = tonumber(next_argument()), tonumber(next_argument())
-    local capacity = algorithm.capacity(limit, tonumber(next_argument()))
+for index = 1, next_number() do
+    local algorithm = ALGORITHMS[ARGV[next_arg]]
+    next_arg = next_arg + 1
+    local limit, window = next_number(), next_number()
+    local capacity = algorithm.capacity(limit, next_number())
     quotas[index] = { rules = algorithm.rules, limit = limit, window = window, capacity = capacity }
 end
 
@@ -189,25 +196,29 @@ end
 local MAX_UNPACKED = 1000
 local texts = {}
 for first = 1, #KEYS, MAX_UNPACKED do
-    local last = math.min(first + MAX_UNPACKED - 1, #KEYS)
+    local last = min(first + MAX_UNPACKED - 1, #KEYS)
     for index, text in ipairs(redis.call("MGET", unpack(KEYS, first, last))) do
         texts[first + index - 1] = text
     end
 end
--- By key, since several requests may be charged to one: the state, and the quota if the state has changed.
-local states, changed = {}, {}
+-- By key, since several requests may be charged to one: the state, and once it has changed the quota and the reset.
+local states, changed, resets = {}, {}, {}
 
 local reply = {}
+-- Of each limit of a request.
+local limits, costs = {}, {}
 local first = 1
 while first <= #KEYS do
-    local last = first + tonumber(next_argument()) - 1
-    local limits, costs = {}, {}
+    local last = first + next_number() - 1
     local within_all = true
     for index = first, last do
-        local key, quota, cost = KEYS[index], quotas[tonumber(next_argument())], tonumber(next_argument())
-        -- A missing value is `false`.
-        local state = states[key] or quota.rules.load(quota, texts[index] or "")
-        states[key] = state
+        local key, quota, cost = KEYS[index], quotas[next_number()], next_number()
+        local state = states[key]
+        if not state then
+            -- A missing value is `false`.
+            state = quota.rules.load(quota, texts[index] or "")
+            states[key] = state
+        end
         local wait = cost > quota.capacity and -1 or quota.rules.wait(quota, state, cost)
         within_all = within_all and wait == 0
         limits[index], costs[index] = quota, cost
@@ -215,20 +226,23 @@ while first <= #KEYS do
     end
     for index = first, last do
         local key, quota, cost = KEYS[index], limits[index], costs[index]
-        local state = states[key]
-        if within_all and cost > 0 then
-            quota.rules.charge(quota, state, cost)
-            changed[key] = quota
+        local rules, state = quota.rules, states[key]
+        local is_charged = within_all and cost > 0
+        if is_charged then
+            rules.charge(quota, state, cost)
         end
-        reply[3 * index - 1] = quota.rules.remaining(quota, state)
-        reply[3 * index] = quota.rules.reset(quota, state)
+        local reset = rules.reset(quota, state)
+        if is_charged then
+            changed[key], resets[key] = quota, reset
+        end
+        reply[3 * index - 1] = rules.remaining(quota, state)
+        reply[3 * index] = reset
     end
     first = last + 1
 end
 
 for key, quota in pairs(changed) do
-    local state = states[key]
-    local expiry = quota.rules.reset(quota, state) + EXPIRY_MARGIN_MS
-    redis.call("SET", key, quota.rules.store(state), "PX", format("%.0f", expiry))
+    local expiry = resets[key] + EXPIRY_MARGIN_MS
+    redis.call("SET", key, quota.rules.store(states[key]), "PX", format("%d", expiry))
 end
 return reply

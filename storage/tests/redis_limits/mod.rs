@@ -42,7 +42,7 @@ fn sequences() -> impl Strategy<Value = Sequence> {
 
 /// The script with a clock that the test sets, and keys that do not expire by the server's own.
 fn script_with_clock() -> Script {
-    let (clock, expiry) = (r#"redis.call("TIME")"#, r#"format("%.0f", expiry)"#);
+    let (clock, expiry) = (r#"redis.call("TIME")"#, r#"format("%d", expiry)"#);
     assert!(LIMITS_SCRIPT.contains(clock) && LIMITS_SCRIPT.contains(expiry));
     let script = LIMITS_SCRIPT
         .replace(clock, r#"redis.call("MGET", "seconds", "microseconds")"#)
