@@ -36,6 +36,18 @@ async fn submit_through_the_gateway(system: &System) -> Result<()> {
     Ok(())
 }
 
+/// Asks for what only administrators may read, without a token and with a wrong one.
+async fn pose_as_administrator(system: &System) -> Result<()> {
+    let (url, system) = (system.read_from(0).to_owned(), system.without_token()?);
+    for token in [None, Some("wrong")] {
+        let request = system.request(Method::GET, format!("{url}/v1/admin/limits"));
+        let request = request.header("x-forwarded-for", ADDRESS).header("user-agent", AGENT);
+        let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+        send(request).await?.problem(401, "unauthorized")?;
+    }
+    Ok(())
+}
+
 /// Sends the person's id wherever a request can contain it, in valid and invalid requests.
 async fn send_person_everywhere(system: &System) -> Result<()> {
     system.wait_until_known("taxes", Duration::from_secs(10)).await?;
@@ -99,6 +111,7 @@ fn no_log_record_row_or_key_of_the_services_contains_a_person_id() {
         let stack = StackBuilder { settings, ..Stack::builder() }.start().await?;
         send_person_everywhere(&stack.system).await?;
         submit_through_the_gateway(&stack.system).await?;
+        pose_as_administrator(&stack.system).await?;
         let signals = format!("{}.signals", stack.topic);
         let kept = eventually("both signals are in their topic", WAIT_TIMEOUT, async || {
             let kept = stack.kafka.read(&signals).await?;

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use prometheus::GaugeVec;
+use prometheus::{GaugeVec, IntGauge};
 use runtime::clock::now_ms;
 use runtime::metrics::{Metrics, MetricsError};
 use schemas::{BudgetId, PartitionId};
@@ -36,16 +36,19 @@ const MAX_BUDGETS: usize = 50;
 const MAX_PEOPLE: usize = 1_000_000;
 /// Members of all networks and ballots of all budgets: about 150 MB. With more there are no metrics.
 const MAX_MEMBERS: usize = 1_000_000;
-/// Bounds of the fold of one budget.
-const BOUNDS: SummaryBounds = SummaryBounds { people: MAX_PEOPLE, members: 100_000 };
+/// Bounds of the fold of one budget: a network of 60,000 people, each with another ballot and user agent, is counted
+/// exactly.
+const BOUNDS: SummaryBounds = SummaryBounds { people: MAX_PEOPLE, members: 400_000 };
 /// People below which a share or a ratio means nothing.
 const MIN_PEOPLE: u64 = 100;
 
-/// The two gauges.
+/// The gauges.
 #[derive(Debug, Clone)]
 pub struct SignalMetrics {
     largest_network: GaugeVec,
     new_people: GaugeVec,
+    /// 1 while a value is missing or too low, so that no flood silences the alerts unseen.
+    incomplete: IntGauge,
 }
 
 impl SignalMetrics {
@@ -57,7 +60,7 @@ impl SignalMetrics {
         Ok(Self {
             largest_network: metrics.float_gauge_vec(
                 "signals_largest_network_ratio",
-                "Share of the network with the most people in all people of a known network, of the last hour. Only with 100 such people.",
+                "Share of the network with the most people in all people of a known network, of the last hour. Only with 100 such people. While the signals are incomplete, at least this.",
                 &["budget"],
             )?,
             new_people: metrics.float_gauge_vec(
@@ -65,12 +68,21 @@ impl SignalMetrics {
                 "New people of the last hour, divided by those of the same hour a day before. Only if that hour had 100.",
                 &["budget"],
             )?,
+            incomplete: metrics.gauge(
+                "signals_incomplete",
+                "1 while the ratios of signals miss people or are missing: more than memory is kept for, or the signals cannot be read.",
+            )?,
         })
     }
 
     /// Replaces all values.
     fn set(&self, summaries: &[(BudgetId, SignalSummary)]) {
         self.clear();
+        let is_truncated =
+            |summary: &SignalSummary| summary.truncated.people || summary.truncated.networks;
+        if summaries.iter().any(|(_, summary)| is_truncated(summary)) {
+            self.incomplete.set(1);
+        }
         for (budget, summary) in summaries {
             let label = &[budget.as_str()];
             if let Some(ratio) = largest_network_ratio(summary) {
@@ -85,15 +97,17 @@ impl SignalMetrics {
     fn clear(&self) {
         self.largest_network.reset();
         self.new_people.reset();
+        self.incomplete.set(0);
     }
 }
 
-/// Returns the share of the largest network; `None` if it is not known.
+/// Returns the share of the largest network; `None` if it is not known. Of a network with more people than memory is kept
+/// for, the share is too low.
 fn largest_network_ratio(summary: &SignalSummary) -> Option<f64> {
     let people = summary.people_with_network;
-    let is_known = !summary.truncated.people && !summary.truncated.networks;
     let largest = summary.networks.first()?;
-    (is_known && people >= MIN_PEOPLE).then(|| largest.people as f64 / people as f64)
+    let is_known = !summary.truncated.people && people >= MIN_PEOPLE;
+    is_known.then(|| largest.people as f64 / people as f64)
 }
 
 /// Returns the ratio of new people; `None` if it is not known.
@@ -168,6 +182,7 @@ impl SignalMonitor {
             Ok(summaries) => self.deps.metrics.set(&summaries),
             Err(error) => {
                 self.deps.metrics.clear();
+                self.deps.metrics.incomplete.set(1);
                 tracing::warn!(%error, "failed to compute the metrics of signals");
             }
         }

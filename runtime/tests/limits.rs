@@ -2,7 +2,7 @@
 //! client is let in again.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -26,6 +26,8 @@ use runtime::principal::{Authenticator, IdentityConfig, SessionKey};
 use tokio::time::advance;
 use tower::ServiceExt;
 
+/// A proxy on the same machine.
+const PROXY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 40_000));
 const PERSON: PersonHash = PersonHash::from_bytes([7; 16]);
 
 /// Counters that can be switched off, and count their calls.
@@ -95,8 +97,14 @@ impl Fixture {
             request = request.header("x-forwarded-for", client);
         }
         let mut request = request.body(Body::empty()).unwrap();
-        let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
-        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(ConnectInfo(PROXY));
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// Sends a write through a proxy that does not name its client.
+    async fn write_of_unnamed_client(&self) -> Response {
+        let request = Request::post("/write").header("via", "1.1 proxy");
+        let request = request.extension(ConnectInfo(PROXY)).body(Body::empty()).unwrap();
         self.router.clone().oneshot(request).await.unwrap()
     }
 
@@ -183,6 +191,25 @@ async fn a_refused_client_that_goes_on_costs_no_calls_of_the_shared_counters() {
     assert_eq!(fixture.shared.calls.load(Ordering::Relaxed), calls);
     let other = fixture.send("POST", "/write", Some("192.0.2.2")).await;
     assert_eq!(other.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_a_client_address_are_counted_where_a_limit_by_address_would_apply() {
+    const UNNAMED: &str = "allocator_limits_requests_without_address_total";
+    let by_address = fixture("address fixed-window 1/1h on=submission");
+    for _ in 0..3 {
+        assert_eq!(by_address.write_of_unnamed_client().await.status(), 200);
+    }
+    assert_eq!(by_address.sample(UNNAMED), 3.0);
+    assert_eq!(by_address.write().await.status(), 200);
+    // The proxy itself, such as its health check, is exempt.
+    assert_eq!(by_address.send("POST", "/write", None).await.status(), 200);
+    assert_eq!(by_address.sample(UNNAMED), 3.0);
+
+    let of_all = fixture("global fixed-window 1/1h on=submission");
+    assert_eq!(of_all.write_of_unnamed_client().await.status(), 200);
+    assert_eq!(of_all.write_of_unnamed_client().await.status(), 429);
+    assert_eq!(of_all.sample(UNNAMED), 0.0);
 }
 
 #[tokio::test(start_paused = true)]

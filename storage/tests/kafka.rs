@@ -528,6 +528,21 @@ async fn until_sealed(migrator: &TopicMigrator, log: &LogRef, sealed: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_acknowledges_with_fewer_replicas_than_configured_is_refused() {
+    let one_replica = config(1);
+    open(&one_replica).await.unwrap();
+    let three_replicas = KafkaConfig { replication_factor: 3, ..one_replica.clone() };
+    let refused = match open(&three_replicas).await {
+        Err(TopicError::Durability { found, required, replication_factor, .. }) => {
+            Some((found, required, replication_factor))
+        }
+        _ => None,
+    };
+    assert_eq!(refused, Some((1, 2, 3)));
+    open(&one_replica).await.expect("one replica on purpose");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_reader_learns_the_active_log_and_it_never_moves_back() {
     let config = config(1);
     open(&config).await.unwrap();

@@ -71,6 +71,14 @@ fn every_crate_is_copied_into_the_image_build() {
 }
 
 #[test]
+fn the_image_halts_at_an_overflow() {
+    let workspace: toml::Table = code::read("Cargo.toml").parse().unwrap();
+    let release = &workspace["profile"]["release"];
+    assert_eq!(release["overflow-checks"].as_bool(), Some(true), "a count would wrap around");
+    assert!(code::read("Dockerfile").contains("cargo build --release"));
+}
+
+#[test]
 fn every_setting_is_a_known_key() {
     let known = code::settings();
     assert!(

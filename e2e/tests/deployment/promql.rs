@@ -42,7 +42,7 @@ impl Expression {
 
     /// Returns the labels of `by (...)` clauses.
     pub fn groupings(&self) -> BTreeSet<&str> {
-        assert!(!self.text.contains("without"), "not supported by this parser: {}", self.text);
+        assert!(!self.text.contains(" without ("), "not supported by this parser: {}", self.text);
         let lists = self.text.split(" by (").skip(1).map(|rest| rest.split(')').next().unwrap());
         lists.flat_map(|list| list.split(',')).map(str::trim).collect()
     }

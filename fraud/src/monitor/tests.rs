@@ -79,11 +79,20 @@ impl Fixture {
         self.rendered()
     }
 
-    /// The lines of the two metrics, without their common prefix.
+    /// The lines of the two ratios, without their common prefix.
     fn rendered(&self) -> Vec<String> {
+        self.lines().into_iter().filter(|line| line.contains("_ratio")).collect()
+    }
+
+    fn lines(&self) -> Vec<String> {
         let text = String::from_utf8(self.metrics.render()).unwrap();
         let lines = text.lines().filter_map(|line| line.strip_prefix("allocator_signals_"));
         lines.map(str::to_owned).collect()
+    }
+
+    /// Whether the metrics say that values are missing or too low.
+    fn is_incomplete(&self) -> bool {
+        self.lines().contains(&"incomplete 1".to_owned())
     }
 }
 
@@ -116,8 +125,43 @@ async fn a_value_ends_with_its_budget_and_when_the_signals_cannot_be_read() {
     // Closed, so that nothing of the file is left in its write-ahead log.
     let path = fixture.dir.path().join("signals.db");
     fixture.writer = SqliteSignalWriter::new(&fixture.dir.path().join("other.db"));
+    assert!(!fixture.is_incomplete());
     std::fs::write(&path, [0xab; 8_192]).unwrap();
     assert_eq!(fixture.values().await, [""; 0]);
+    assert!(fixture.is_incomplete());
+    std::fs::remove_file(&path).unwrap();
+    fixture.values().await;
+    assert!(!fixture.is_incomplete(), "no file has no signals");
+}
+
+#[tokio::test]
+async fn a_flood_beyond_the_memory_shows_a_share_that_is_too_low_and_says_so() {
+    let fixture = Fixture::new().await;
+    let window = SummaryWindow::new(fixture.now_ms, 1).unwrap();
+    let mut fold = SummaryFold::new(window, SummaryBounds { people: 1_000, members: 200 });
+    let signal = |person: u128, network| Signal {
+        budget: BudgetId::parse("taxes").unwrap(),
+        person: PersonKey::from_bytes(person.to_be_bytes()),
+        accepted_at_ms: fixture.now_ms - HOUR_MS / 2,
+        action: SignalAction::Withdraw,
+        origin: SignalOrigin {
+            network: Some(NetworkDigest(network)),
+            agent: None,
+            identity: IdentityLevel::Anonymous,
+        },
+    };
+    (0..300).for_each(|person| fold.add(&signal(person, 7)));
+    (300..400).for_each(|person| fold.add(&signal(person, 8)));
+    let summary = fold.finish();
+    let largest = summary.networks[0].people;
+    assert!(largest < 300 && summary.people_with_network == 400, "{largest}");
+    let metrics = &fixture.monitor.deps.metrics;
+    metrics.set(&[(BudgetId::parse("taxes").unwrap(), summary)]);
+    let share = largest as f64 / 400.0;
+    assert_eq!(fixture.rendered(), [format!("largest_network_ratio{{budget=\"taxes\"}} {share}")]);
+    assert!(fixture.is_incomplete());
+    metrics.set(&[]);
+    assert!(!fixture.is_incomplete());
 }
 
 #[tokio::test]

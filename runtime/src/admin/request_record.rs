@@ -124,6 +124,8 @@ impl RequestRecord {
     pub(super) fn write(&mut self, outcome: RequestOutcome, status: Option<StatusCode>) {
         self.written = true;
         let role = self.principal.as_ref().map(|principal| principal.role().as_str());
+        // Whoever has no valid token may be anyone, whose address is in no log.
+        let client = self.principal.as_ref().map(|_| tracing::field::display(self.client));
         self.metrics.requests.with_label_values(&[role.unwrap_or(NO_ROLE), outcome.as_str()]).inc();
         tracing::info!(
             target: ADMIN_TARGET,
@@ -134,7 +136,7 @@ impl RequestRecord {
             resource = self.resource.as_deref(),
             status = status.map(|status| status.as_u16()),
             outcome = outcome.as_str(),
-            client = %self.client,
+            client,
             id = self.id.as_ref().map(RequestId::as_str),
         );
     }

@@ -80,11 +80,17 @@ impl TrustedProxies {
             if !self.trusts(client) {
                 break;
             }
-            let Ok(address) = address.trim().parse::<IpAddr>() else { break };
+            let Some(address) = forwarded_address(address.trim()) else { break };
             client = address.to_canonical();
         }
         client
     }
+}
+
+/// Parses an address of a chain. Some proxies add the client's port, which tells nothing.
+fn forwarded_address(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse::<SocketAddr>().ok().map(|client| client.ip());
+    text.parse().ok().or_else(with_port)
 }
 
 impl Default for TrustedProxies {
@@ -125,6 +131,9 @@ mod tests {
         for (peer, forwarded, expected) in [
             (local, &[][..], "127.0.0.1"),
             (local, &["192.0.2.7"], "192.0.2.7"),
+            (local, &["192.0.2.7:40000"], "192.0.2.7"),
+            (local, &["[2001:db8::7]:40000"], "2001:db8::7"),
+            (local, &["192.0.2.7:port"], "127.0.0.1"),
             ("[::1]:5", &["2001:db8::7"], "2001:db8::7"),
             ("[::ffff:127.0.0.1]:5", &["::ffff:192.0.2.7"], "192.0.2.7"),
             ("192.0.2.1:5", &["127.0.0.1"], "192.0.2.1"),

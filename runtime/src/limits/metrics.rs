@@ -15,6 +15,8 @@ pub(super) struct LimitMetrics {
     allowed: HashMap<Arc<str>, IntCounter>,
     limited: HashMap<Arc<str>, IntCounter>,
     outages: IntCounterVec,
+    /// Requests to which no limit by address applies, because a trusted proxy does not name its client.
+    pub(super) unnamed_clients: IntCounter,
     /// 1 while the shared counters are unreachable.
     pub(super) unreachable: IntGauge,
 }
@@ -43,6 +45,10 @@ impl LimitMetrics {
                 "limits_outage_requests_total",
                 "Requests decided without the shared counters of rate limits, by limit and mode: local-share, allow, refuse.",
                 &["limit", "mode"],
+            )?,
+            unnamed_clients: metrics.counter(
+                "limits_requests_without_address_total",
+                "Requests that no rate limit by address covers, because a trusted proxy does not name its client.",
             )?,
             unreachable: metrics.gauge(
                 "limits_counters_unreachable",

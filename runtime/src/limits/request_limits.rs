@@ -67,10 +67,7 @@ impl RequestLimits {
     pub(super) fn applicable(&self, class: EndpointClass, request: &mut Parts) -> Applicable {
         let authenticator = &self.0.authenticator;
         let network = authenticator.admin().trusted_proxies().note_client(request).network();
-        let of_class = |policy: &&Arc<Policy>| {
-            policy.endpoints.contains(&class)
-                && (policy.scope != Scope::Address || network.is_known())
-        };
+        let of_class = |policy: &&Arc<Policy>| policy.endpoints.contains(&class);
         let mut policies: Vec<Arc<Policy>> =
             self.0.policies.iter().filter(of_class).cloned().collect();
         // Almost no reader has a token: it is looked at only if a policy could apply.
@@ -78,6 +75,13 @@ impl RequestLimits {
             let is_trusted = authenticator.admin().trusts(request);
             let clients = if is_trusted { ClientClass::Trusted } else { ClientClass::Public };
             policies.retain(|policy| policy.clients == clients);
+        }
+        if !network.is_known() {
+            let count = policies.len();
+            policies.retain(|policy| policy.scope != Scope::Address);
+            if policies.len() < count {
+                self.0.metrics.unnamed_clients.inc();
+            }
         }
         // A signature is verified only for a limit that needs it.
         let organisation = policies
