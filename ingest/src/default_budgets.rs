@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ConstantBuilder, Retryable};
+use prometheus::IntGauge;
+use runtime::metrics::{Metrics, MetricsError};
 use runtime::random::random_256_bits;
 use schemas::{Budget, PersonSalt, PersonSecret, default_budgets};
 use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError, define_if_absent};
@@ -30,29 +32,39 @@ enum Definitions {
 ///
 /// Existing budgets are not changed, also where this release would define them otherwise: an older process that shares
 /// the definition might not understand the change. Deleted ones stay deleted. While definitions are lost, nothing is
-/// defined; `has_records` reads whether a record was ever appended to the log.
-pub async fn define_default_budgets<R>(
+/// defined, and a metric says so; `has_records` reads whether a record was ever appended to the log.
+///
+/// # Errors
+/// When a metric name is already registered.
+pub fn define_default_budgets<F, R>(
     definitions: Arc<dyn BudgetDefinitions>,
-    has_records: impl Fn() -> R + Send,
+    has_records: F,
+    metrics: &Metrics,
     stop: CancellationToken,
-) where
+) -> Result<impl Future<Output = ()> + Send + use<F, R>, MetricsError>
+where
+    F: Fn() -> R + Send + Sync,
     R: Future<Output = Result<bool, OpenError>> + Send,
 {
-    let defined = define_unless_lost(definitions, has_records);
-    stop.run_until_cancelled(defined).await;
+    let lost = metrics.gauge(
+        "ingest_definitions_lost",
+        "1 while the log has records and the control topic has no budget definition: it was lost, or is another topic.",
+    )?;
+    Ok(async move {
+        let defined = define_unless_lost(definitions, has_records, lost);
+        stop.run_until_cancelled(defined).await;
+    })
 }
 
 async fn define_unless_lost<R>(
     definitions: Arc<dyn BudgetDefinitions>,
     has_records: impl Fn() -> R + Send,
+    lost: IntGauge,
 ) where
     R: Future<Output = Result<bool, OpenError>> + Send,
 {
-    let mut were_lost = false;
     loop {
         match look_for_loss(definitions.as_ref(), &has_records).await {
-            // An operator has restored or defined budgets, and decides about the others.
-            Ok(Definitions::Complete) if were_lost => return,
             Ok(Definitions::Complete) => break,
             Ok(Definitions::Lost) => {
                 tracing::error!(
@@ -60,7 +72,7 @@ async fn define_unless_lost<R>(
                      Restore it, or correct `kafka.definitions_topic`: with a budget that is defined anew, everyone \
                      is counted again as a new person"
                 );
-                were_lost = true;
+                lost.set(1);
                 tokio::time::sleep(LOST_POLL_INTERVAL).await;
             }
             Err(reason) => {
@@ -70,7 +82,12 @@ async fn define_unless_lost<R>(
             }
         }
     }
-    define_missing(definitions).await;
+    let were_lost = lost.get() == 1;
+    lost.set(0);
+    // After a loss an operator has restored or defined budgets, and decides about the others.
+    if !were_lost {
+        define_missing(definitions).await;
+    }
 }
 
 /// Compares the log with the definitions.

@@ -125,7 +125,12 @@ async fn run(args: &Args) -> anyhow::Result<()> {
                 let (storage, log) = (storage.clone(), published.clone());
                 async move { storage.has_records(&log).await }
             };
-            tokio::spawn(ingest::define_default_budgets(definitions, has_records, stop.clone()));
+            tokio::spawn(ingest::define_default_budgets(
+                definitions,
+                has_records,
+                metrics,
+                stop.clone(),
+            )?);
         }
         anyhow::Ok(())
     };

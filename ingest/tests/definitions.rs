@@ -6,9 +6,11 @@ mod support;
 use std::sync::atomic::Ordering;
 
 use http::Method;
+use runtime::metrics::Metrics;
 use schemas::{ClosingFence, ClosingState, PersonSecret, RecordDecoder};
 use storage::log::NewRecord;
 use support::{GOOD, Harness, SUBMISSIONS, TestResponse, lock};
+use tokio_util::sync::CancellationToken;
 
 const NEW: &str = "/v1/budgets/new";
 const BODY: &str = r#"{"name":"New","categories":[{"id":"a","name":"A"},{"id":"b","name":"B"}]}"#;
@@ -160,36 +162,55 @@ async fn without_tokens_only_local_clients_change_definitions() {
     assert_eq!(response.status.as_u16(), 201);
 }
 
-async fn define_default_budgets(
+async fn define_default_budgets(harness: &Harness, has_records: bool, stop: CancellationToken) {
+    define_measured(harness, has_records, &Metrics::new("test"), stop).await;
+}
+
+async fn define_measured(
     harness: &Harness,
     has_records: bool,
-    stop: tokio_util::sync::CancellationToken,
+    metrics: &Metrics,
+    stop: CancellationToken,
 ) {
     let read = move || async move { Ok(has_records) };
-    ingest::define_default_budgets(harness.definitions.clone(), read, stop).await;
+    let definitions = harness.definitions.clone();
+    ingest::define_default_budgets(definitions, read, metrics, stop).unwrap().await;
+}
+
+/// Whether the metric says that definitions are lost.
+fn says_lost(metrics: &Metrics) -> bool {
+    let text = String::from_utf8(metrics.render()).unwrap();
+    let value =
+        text.lines().find_map(|line| line.strip_prefix("allocator_ingest_definitions_lost "));
+    value.unwrap() == "1"
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_default_budget_is_defined_anew_over_a_log_with_records() {
     let harness = Harness::new();
     let clear = || *support::lock(&harness.definitions.catalog) = Default::default();
-    let stop = tokio_util::sync::CancellationToken::new();
+    let stop = CancellationToken::new();
     let hour = std::time::Duration::from_secs(3_600);
     clear();
-    let lost = define_default_budgets(&harness, true, stop.clone());
+    let metrics = Metrics::new("test");
+    let lost = define_measured(&harness, true, &metrics, stop.clone());
     let ended = tokio::time::timeout(hour, lost).await;
     assert!(ended.is_err() && support::lock(&harness.definitions.catalog).is_empty());
+    assert!(says_lost(&metrics));
 
     // An operator defines another budget: the default one is still not defined without being asked for.
-    let lost = define_default_budgets(&harness, true, stop.clone());
+    let metrics = Metrics::new("test");
+    let lost = define_measured(&harness, true, &metrics, stop.clone());
     let taxes = schemas::default_budgets().unwrap().remove(0);
     let operator = async {
         tokio::time::sleep(hour).await;
+        assert!(says_lost(&metrics));
         let id = schemas::BudgetId::parse("new").unwrap();
         harness.definitions.put(schemas::Budget { id, ..taxes.clone() });
     };
     tokio::join!(operator, lost);
     assert!(harness.definitions.get("taxes").is_none());
+    assert!(!says_lost(&metrics));
 
     // With a known definition, one that is missing is defined as always.
     define_default_budgets(&harness, true, stop.clone()).await;
@@ -198,19 +219,24 @@ async fn no_default_budget_is_defined_anew_over_a_log_with_records() {
     // Another process defines it on a fresh deployment, and accepts submissions at once.
     clear();
     let definitions = harness.definitions.clone();
-    let read = || {
-        definitions.put(taxes.clone());
+    let wanted = taxes.clone();
+    let read = move || {
+        definitions.put(wanted.clone());
         async { Ok(true) }
     };
-    ingest::define_default_budgets(harness.definitions.clone(), read, stop).await;
+    let metrics = Metrics::new("test");
+    ingest::define_default_budgets(harness.definitions.clone(), read, &metrics, stop)
+        .unwrap()
+        .await;
     assert_eq!(harness.definitions.get("taxes").as_deref(), Some(&taxes));
+    assert!(!says_lost(&metrics));
 }
 
 #[tokio::test]
 async fn only_missing_default_budgets_are_defined() {
     let harness = Harness::new();
     harness.edit_budget(|budget| budget.name = "Ours".into());
-    let stop = tokio_util::sync::CancellationToken::new();
+    let stop = CancellationToken::new();
     define_default_budgets(&harness, false, stop.clone()).await;
     assert_eq!(harness.definitions.get("taxes").unwrap().name, "Ours");
     *support::lock(&harness.definitions.catalog) = Default::default();
@@ -223,7 +249,7 @@ async fn only_missing_default_budgets_are_defined() {
 async fn each_new_budget_has_a_salt_of_its_own_and_keeps_it() {
     let harness = Harness::new();
     *support::lock(&harness.definitions.catalog) = Default::default();
-    let stop = tokio_util::sync::CancellationToken::new();
+    let stop = CancellationToken::new();
     define_default_budgets(&harness, false, stop).await;
     let secret = |id: &str| harness.definitions.get(id).unwrap().person_secret.clone();
     let created = put(&harness, NEW, &[], BODY).await;
@@ -319,7 +345,7 @@ async fn an_unreadable_default_budget_is_not_defined_again() {
     *support::lock(&harness.definitions.catalog) = Default::default();
     let taxes = FUTURE.replace("parks", "taxes").replace(r#""name":"Trees""#, r#""name":7"#);
     harness.definitions.put_stored(&taxes);
-    let stop = tokio_util::sync::CancellationToken::new();
+    let stop = CancellationToken::new();
     define_default_budgets(&harness, false, stop).await;
     assert!(harness.definitions.get("taxes").is_none());
 }
@@ -410,7 +436,7 @@ async fn a_definition_of_a_newer_release_is_not_deleted() {
 async fn a_deleted_default_budget_stays_deleted() {
     let harness = Harness::new();
     assert_eq!(delete(&harness, "/v1/budgets/taxes", &[]).await.status.as_u16(), 204);
-    let stop = tokio_util::sync::CancellationToken::new();
+    let stop = CancellationToken::new();
     define_default_budgets(&harness, false, stop).await;
     assert!(harness.definitions.get("taxes").is_none());
 }

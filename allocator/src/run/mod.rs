@@ -251,7 +251,12 @@ impl Backends {
             let (storage, log) = (storage.clone(), active.clone());
             async move { storage.has_records(&log).await }
         };
-        tokio::spawn(ingest::define_default_budgets(definitions, has_records, stop.clone()));
+        tokio::spawn(ingest::define_default_budgets(
+            definitions,
+            has_records,
+            metrics,
+            stop.clone(),
+        )?);
         let writes = ingest::routes(&config.ingest, ingest, metrics)?;
         Ok((processor, writes.merge(reads)))
     }
