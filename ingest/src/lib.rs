@@ -48,3 +48,4 @@ pub use parse::{PercentageFault, parse_basis_points};
 pub use people_cap::CountedPeople;
 pub use readiness::watch_readiness;
 pub use routes::{openapi, routes};
+pub use signals::PendingSignals;

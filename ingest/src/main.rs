@@ -95,7 +95,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         email,
     };
     let definitions = Arc::clone(&control.definitions);
-    let routes = ingest::routes(&config.own.ingest, deps, metrics)?;
+    let (routes, signals) = ingest::routes(&config.own.ingest, deps, metrics)?;
     let router = http::router(SERVICE, routes, metrics, health, &config.process.http);
     tracing::info!(listen = %listener.local_addr()?, "ingest started");
     tokio::spawn(ingest::watch_readiness(
@@ -137,6 +137,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let http = &config.process.http;
     let serve = http::serve(listener, router, http, &proxies, metrics, stop.clone());
     // An error of opening is permanent, such as another person secret than the log's, and ends the process.
-    tokio::try_join!(async { Ok(serve.await?) }, open)?;
+    let ended = tokio::try_join!(async { Ok(serve.await?) }, open);
+    signals.flush().await;
+    ended?;
     Ok(())
 }

@@ -26,7 +26,7 @@ use crate::parse::ParsedSubmission;
 use crate::pending::{AppendOutcome, PendingSubmission};
 use crate::people_cap::PeopleCap;
 use crate::problems;
-use crate::signals::{OriginDigester, RequestOrigin, SignalSender};
+use crate::signals::{OriginDigester, PendingSignals, RequestOrigin, SignalSender};
 
 /// Attempts to freeze a budget. Each retry means that its definition has been changed meanwhile.
 const MAX_FREEZE_ATTEMPTS: u32 = 10;
@@ -48,15 +48,17 @@ pub(crate) struct IngestService {
 }
 
 impl IngestService {
+    /// Creates the state, and starts its tasks. Also returns the queue of signals.
     pub fn new(
         config: &IngestConfig,
         deps: IngestDeps,
         registry: &Metrics,
-    ) -> Result<Self, MetricsError> {
+    ) -> Result<(Self, PendingSignals), MetricsError> {
         let metrics = Arc::new(IngestMetrics::register(registry, Arc::clone(&deps.log))?);
         let digester = Arc::new(OriginDigester::new(&deps.hasher, now_ms()));
         // Also if no more signals are kept: the old ones are deleted still.
-        let signals = SignalSender::start(deps.signals, registry, Arc::clone(&digester))?;
+        let (signals, pending) =
+            SignalSender::start(deps.signals, registry, Arc::clone(&digester))?;
         let definitions = Arc::clone(&deps.definitions);
         let people_cap = PeopleCap::start(deps.people, definitions, registry)?;
         let appender = SubmissionAppender::new(
@@ -68,7 +70,7 @@ impl IngestService {
             signals,
             people_cap,
         );
-        Ok(Self {
+        let service = Self {
             appender: Arc::new(appender),
             digester: config.signals_enabled.then_some(digester),
             freezer: BudgetFreezer::new(Arc::clone(&deps.definitions)),
@@ -79,7 +81,8 @@ impl IngestService {
             authorizer: deps.authorizer,
             email: deps.email,
             metrics,
-        })
+        };
+        Ok((service, pending))
     }
 
     /// Returns the budget if it is open and the log is available.

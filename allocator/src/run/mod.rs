@@ -14,7 +14,7 @@ use std::time::Duration;
 use api::ApiDeps;
 use axum::Router;
 use identity::{Authorizer, AuthorizerError};
-use ingest::{CountedPeople, EmailError, IngestDeps};
+use ingest::{CountedPeople, EmailError, IngestDeps, PendingSignals};
 use processor::{Processor, ProcessorDeps, RegistryUnreadable, StartError, first_registry};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::console;
@@ -72,7 +72,8 @@ pub enum RunError {
 
 /// Runs until a signal, then drains.
 ///
-/// Draining reports unready, refuses new connections, finishes the requests in flight and makes the last commits.
+/// Draining reports unready, refuses new connections, finishes the requests in flight, appends the queued signals and makes
+/// the last commits.
 ///
 /// # Errors
 /// When the process cannot start or serve.
@@ -98,7 +99,7 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     };
     // An unreachable backend must not delay a requested stop.
     let Some(started) = stop.run_until_cancelled(start).await else { return Ok(()) };
-    let (processor, routes) = started?;
+    let (processor, routes, signals) = started?;
     let limits = &config.process.http;
     let readers = config.metrics_readers;
     let router = http::router_for(readers, "allocator", routes, metrics, health, limits);
@@ -116,7 +117,7 @@ pub async fn run(config: &RunConfig) -> Result<(), RunError> {
     let served = http::serve(listener, router, limits, proxies, metrics, stop.clone()).await;
     tracing::info!("draining the processor");
     stop_processor.cancel();
-    let ended = processor.stopped().await;
+    let ((), ended) = tokio::join!(signals.flush(), processor.stopped());
     served?;
     Ok(ended?)
 }
@@ -190,7 +191,7 @@ impl Backends {
         })
     }
 
-    /// Starts the processor and builds the routes of ingest and api.
+    /// Starts the processor and builds the routes of ingest and api. Also returns the queue of signals.
     async fn start_services(
         self,
         config: &RunConfig,
@@ -198,7 +199,7 @@ impl Backends {
         health: &Health,
         stop: &CancellationToken,
         stop_processor: CancellationToken,
-    ) -> Result<(Processor, Router), RunError> {
+    ) -> Result<(Processor, Router, PendingSignals), RunError> {
         let Self { log, store, cache, control, active_log, ingest } = self;
         let definitions = Arc::clone(&control.definitions);
         let annulments = Arc::clone(&control.annulments);
@@ -257,8 +258,8 @@ impl Backends {
             metrics,
             stop.clone(),
         )?);
-        let writes = ingest::routes(&config.ingest, ingest, metrics)?;
-        Ok((processor, writes.merge(reads)))
+        let (writes, signals) = ingest::routes(&config.ingest, ingest, metrics)?;
+        Ok((processor, writes.merge(reads), signals))
     }
 }
 

@@ -21,6 +21,7 @@ use utoipa::OpenApi;
 use crate::config::IngestConfig;
 use crate::deps::IngestDeps;
 use crate::service::IngestService;
+use crate::signals::PendingSignals;
 
 /// The routes of ingest, forms excepted.
 #[derive(OpenApi)]
@@ -45,13 +46,15 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 /// Builds the routes. `runtime::http::router` wraps them with limits, logging and health.
 ///
+/// Also returns the queue of signals, to be flushed once the routes are served no more.
+///
 /// # Errors
 /// When a metric name is already registered.
 pub fn routes(
     config: &IngestConfig,
     deps: IngestDeps,
     metrics: &Metrics,
-) -> Result<Router, MetricsError> {
+) -> Result<(Router, PendingSignals), MetricsError> {
     let admin_routes = AdminRoutes::new(&deps.admin)
         .route(Role::Admin, "/v1/budgets/{budget}", put(define::define).delete(delete::delete))
         .into_router();
@@ -59,7 +62,8 @@ pub fn routes(
     let limited = |class, charging| {
         from_fn_with_state(WriteLimit { limits: limits.clone(), class, charging }, limit_write)
     };
-    let service = Arc::new(IngestService::new(config, deps, metrics)?);
+    let (service, signals) = IngestService::new(config, deps, metrics)?;
+    let service = Arc::new(service);
     let batches = Router::new()
         .route("/v1/budgets/{budget}/submissions/batch", post(submit_batch::submit_batch))
         .route_layer(limited(EndpointClass::Batch, ChargeTiming::ByHandler));
@@ -70,7 +74,7 @@ pub fn routes(
     let ended_sessions = Router::new()
         .route("/v1/budgets/{budget}/session", delete(session::end))
         .route_layer(limited(EndpointClass::Submission, ChargeTiming::BeforeHandler));
-    Ok(Router::new()
+    let router = Router::new()
         .route("/v1/budgets/{budget}/submissions", post(submit::submit))
         .route(
             "/v1/budgets/{budget}/submissions/batch",
@@ -87,5 +91,6 @@ pub fn routes(
         .merge(ended_sessions)
         .merge(form::routes(&limits))
         .merge(admin_routes)
-        .with_state(service))
+        .with_state(service);
+    Ok((router, signals))
 }

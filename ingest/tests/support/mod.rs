@@ -123,7 +123,7 @@ impl Harness {
             authorizer: authorizer.clone(),
             email,
         };
-        let routes = ingest::routes(&config, deps, &metrics).unwrap();
+        let (routes, _pending_signals) = ingest::routes(&config, deps, &metrics).unwrap();
         let http = HttpConfig::default();
         let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
         Self {
