@@ -82,7 +82,9 @@ pub enum SelectionSummary {
 impl From<&AnnulmentSelection> for SelectionSummary {
     fn from(selection: &AnnulmentSelection) -> Self {
         match selection {
-            AnnulmentSelection::Persons { .. } => Self::Persons,
+            AnnulmentSelection::Persons { .. } | AnnulmentSelection::ErasedPersons { .. } => {
+                Self::Persons
+            }
             AnnulmentSelection::Network { network, span } => {
                 Self::Network { network: *network, span: *span }
             }

@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{AnnulmentId, BallotDigest, BudgetId, NetworkDigest, PersonKey};
 
-/// Maximum number of people that one request names. Its job is a row that every worker reads each second, also when it
-/// has ended.
+/// Maximum number of people that one request names. Its job is a row that every worker reads each second.
 pub const MAX_NAMED_PEOPLE: usize = 200;
 /// Maximum number of people that a stored request names: earlier releases allowed as many.
 const MAX_STORED_PEOPLE: usize = 1_000;
@@ -65,6 +64,11 @@ pub enum AnnulmentSelection {
         /// Their keys.
         persons: PersonKeys,
     },
+    /// People whom a job has named that has ended: their keys are not kept.
+    ErasedPersons {
+        /// How many.
+        people: u64,
+    },
     /// Whoever submitted from a network in a time span.
     Network {
         /// The network.
@@ -86,12 +90,11 @@ pub enum AnnulmentSelection {
 }
 
 impl AnnulmentSelection {
-    /// Name in JSON.
-    pub fn name(&self) -> &'static str {
+    /// Returns the selection with a number in place of the keys of people.
+    pub fn without_person_keys(&self) -> Self {
         match self {
-            Self::Persons { .. } => "persons",
-            Self::Network { .. } => "network",
-            Self::Ballot { .. } => "ballot",
+            Self::Persons { persons } => Self::ErasedPersons { people: persons.len() as u64 },
+            others => others.clone(),
         }
     }
 }
@@ -100,6 +103,7 @@ impl fmt::Display for AnnulmentSelection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Persons { persons } => write!(f, "{} named", persons.len()),
+            Self::ErasedPersons { people } => write!(f, "{people} named"),
             Self::Network { network, .. } => write!(f, "network {network}"),
             Self::Ballot { ballot, .. } => write!(f, "ballot {ballot}"),
         }

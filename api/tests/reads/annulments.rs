@@ -60,6 +60,17 @@ async fn an_annulment_is_one_job_however_often_it_is_sent_and_names_no_person() 
     let jobs = server.jobs.stored.jobs().await.unwrap();
     let [Job { kind: JobKind::Annul { annulment }, .. }] = &jobs[..] else { panic!("{jobs:?}") };
     assert_eq!(annulment.reason.as_str(), "<b>spam</b>");
+
+    // An ended job has no keys any more.
+    update_job(&server.jobs.stored, jobs[0].id, |job| cancel(job, job.changed_at_ms))
+        .await
+        .unwrap();
+    let again = post(&server, ANNULMENTS, Some("run-1"), &body()).await;
+    assert_eq!((again.status.as_u16(), &again.json()["state"]), (202, &json!("cancelled")));
+    assert_eq!(again.json()["id"], job["id"]);
+    let two = body().replace(KEY, &format!(r#"{KEY}","{}"#, "0".repeat(32)));
+    let two = post(&server, ANNULMENTS, Some("run-1"), &two).await;
+    assert_eq!((two.status.as_u16(), problem_slug(&two).as_str()), (422, "key-reused"));
 }
 
 #[tokio::test(start_paused = true)]

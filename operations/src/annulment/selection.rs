@@ -9,7 +9,7 @@ use crate::BackendError;
 /// Returns the selected people in order, each once. Dropping the future ends the reading of signals.
 ///
 /// # Errors
-/// When the signals cannot be read, or are of too many people.
+/// When the signals cannot be read, or are of too many people; or the keys of named people are erased.
 pub async fn select(
     signals: &dyn SignalReader,
     budget: &BudgetId,
@@ -17,6 +17,10 @@ pub async fn select(
 ) -> Result<Vec<PersonKey>, BackendError> {
     let filter = match *selection {
         AnnulmentSelection::Persons { ref persons } => return Ok(persons.as_slice().to_vec()),
+        AnnulmentSelection::ErasedPersons { .. } => {
+            let reason = "the keys of the people are erased, since their job has ended";
+            return Err(BackendError::Invalid(reason.to_owned()));
+        }
         AnnulmentSelection::Network { network, span } => {
             SignalFilter::Network { network, from_ms: span.from_ms(), until_ms: span.until_ms() }
         }

@@ -96,6 +96,19 @@ impl JobKind {
             Self::RestoreAnnulment { .. } => "restore_annulment",
         }
     }
+
+    /// Returns what is kept of a job that has ended for good: no key of a person.
+    pub fn without_person_keys(&self) -> Self {
+        match self {
+            Self::Annul { annulment } => {
+                let selection = annulment.selection.without_person_keys();
+                let annulment =
+                    AnnulmentRequest { selection, ..AnnulmentRequest::clone(annulment) };
+                Self::Annul { annulment: Box::new(annulment) }
+            }
+            others => others.clone(),
+        }
+    }
 }
 
 impl fmt::Display for JobKind {

@@ -20,6 +20,9 @@
 mod fair_queue;
 mod id;
 mod kind;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod person_keys_tests;
 mod priority;
 #[cfg(test)]
 mod tests;
@@ -154,6 +157,11 @@ impl JobState {
             Self::Cancelled { .. } => "cancelled",
         }
     }
+
+    /// Whether the job has ended for good: a dead job can be retried.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Succeeded { .. } | Self::Cancelled { .. })
+    }
 }
 
 /// Progress of a job, as its worker last reported it.
@@ -176,7 +184,7 @@ pub struct Job {
     pub id: JobId,
     /// Counts the changes; a change replaces exactly the previous revision.
     pub revision: u64,
-    /// What the job does.
+    /// What the job does; without the keys of people once it has ended for good.
     #[serde(flatten)]
     pub kind: JobKind,
     /// Its priority.
@@ -210,6 +218,11 @@ impl Job {
         let has_attempt =
             matches!(self.state, JobState::Running { .. } | JobState::Succeeded { .. });
         self.failed_attempts.len() + usize::from(has_attempt)
+    }
+
+    /// Whether the job was submitted as one of this kind. If it has ended and named people, only their number is compared.
+    pub fn is_of_kind(&self, kind: &JobKind) -> bool {
+        self.kind == *kind || self.state.is_final() && self.kind == kind.without_person_keys()
     }
 
     /// Time of the end, in milliseconds since 1970; `None` if the job has not ended.

@@ -259,7 +259,9 @@ pub fn retry(job: &Job, now_ms: u64) -> Result<Job, JobTransitionError> {
 }
 
 fn next_revision(job: &Job, state: JobState, now_ms: u64) -> Job {
-    Job { revision: job.revision + 1, changed_at_ms: now_ms, state, ..job.clone() }
+    // A dead job keeps the keys of people, which a retry needs.
+    let kind = if state.is_final() { job.kind.without_person_keys() } else { job.kind.clone() };
+    Job { revision: job.revision + 1, kind, changed_at_ms: now_ms, state, ..job.clone() }
 }
 
 /// Checks that this attempt holds the lease, and returns whether the job is being cancelled.

@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use schemas::job::{
-    JobId, JobKind, JobState, JobTransitionError, MAX_KEPT_ENDED_JOBS, MAX_OPEN_JOBS, NewJob,
-    Priority, cancel, claim,
+    Job, JobId, JobKind, JobState, JobTransitionError, MAX_KEPT_ENDED_JOBS, MAX_OPEN_JOBS, NewJob,
+    Priority, Verdict, cancel, claim, succeed,
+};
+use schemas::{
+    AnnulmentId, AnnulmentPart, AnnulmentReason, AnnulmentRequest, AnnulmentSelection, BudgetId,
+    PersonKey, PersonKeys,
 };
 use storage::jobs::{JobStore, JobUpdateError, submit, update_job};
 use storage::store::CasOutcome;
@@ -30,6 +34,7 @@ macro_rules! jobs_contract {
             a_job_is_deleted_only_at_the_given_revision,
             ending_a_job_deletes_all_but_the_newest_ended_jobs,
             jobs_beyond_the_limit_of_their_priority_are_rejected,
+            an_ended_job_has_no_person_key_and_one_that_an_earlier_release_ended_is_read,
         }
     };
 }
@@ -132,4 +137,39 @@ pub async fn jobs_beyond_the_limit_of_their_priority_are_rejected(fixture: &Fixt
     assert_eq!(refused, Err(JobUpdateError::Refused(JobTransitionError::Full(Priority::Low))));
     submit(jobs, new(NOW_MS, Priority::Critical), NOW_MS).await.unwrap();
     assert_eq!(jobs.jobs().await.unwrap().len(), MAX_OPEN_JOBS + 1);
+}
+
+/// A job that annuls a person.
+fn annul() -> NewJob {
+    let persons = PersonKeys::new(vec![PersonKey::from_bytes([7; 16])]).unwrap();
+    let request = AnnulmentRequest {
+        id: AnnulmentId(Uuid::new_v4()),
+        budget: BudgetId::parse("parks").unwrap(),
+        selection: AnnulmentSelection::Persons { persons },
+        reason: AnnulmentReason::parse("spam").unwrap(),
+        dry_run: false,
+        part: AnnulmentPart::default(),
+    };
+    NewJob { kind: JobKind::Annul { annulment: Box::new(request) }, ..new(NOW_MS, Priority::High) }
+}
+
+pub async fn an_ended_job_has_no_person_key_and_one_that_an_earlier_release_ended_is_read(
+    fixture: &Fixture,
+) {
+    let (jobs, new) = (fixture.jobs.as_ref(), annul());
+    let has_key = |job: &Job| job.to_json().contains(&"07".repeat(16));
+    submit(jobs, new.clone(), NOW_MS).await.unwrap();
+    let begun = update_job(jobs, new.id, |job| claim(job, &"me".into(), NOW_MS)).await.unwrap();
+    assert!(has_key(&jobs.job(new.id).await.unwrap().unwrap()));
+    let attempt = begun.running().unwrap();
+    let end = |job: &Job| succeed(job, attempt, Verdict::Clean, "annulled".into(), NOW_MS);
+    let ended = update_job(jobs, new.id, end).await.unwrap();
+    let stored = jobs.job(new.id).await.unwrap().unwrap();
+    assert!(stored == ended && !has_key(&stored), "{stored:?}");
+    assert_eq!(stored.kind.to_string(), begun.kind.to_string());
+
+    let former = Job { kind: begun.kind, revision: ended.revision + 1, ..ended };
+    assert_eq!(jobs.change_job(&former).await, Ok(CasOutcome::Applied));
+    assert!(has_key(&former));
+    assert_eq!(jobs.jobs().await, Ok(vec![former]));
 }

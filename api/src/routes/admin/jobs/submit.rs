@@ -150,7 +150,7 @@ impl JobRequest {
         let requested_by = principal.name().into();
         let new = NewJob { id, kind: kind.clone(), priority, requested_by };
         let job = in_time(jobs::submit(&*service.jobs, new, now_ms)).await?.map_err(not_changed)?;
-        if (&job.kind, job.priority) != (&kind, priority) {
+        if !job.is_of_kind(&kind) || job.priority != priority {
             return Err(Problem::new(ProblemKind::KeyReused).detail(format!(
                 "the same `Idempotency-Key` was used to submit a different job: {}",
                 job.id
