@@ -54,6 +54,8 @@ pub struct Restoration {
 }
 
 /// How the people of an annulment were selected.
+///
+/// A type of its own beside [`AnnulmentSelection`], whose keys of people must not get into the control topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub enum SelectionSummary {
