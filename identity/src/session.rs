@@ -95,8 +95,8 @@ impl Authorizer {
 
     /// Returns the `Set-Cookie` headers that end the session of the browser that asks; none for another site's page.
     ///
-    /// A token that was sent as `Authorization: Bearer` stays valid until it expires. The cookie of an anonymous person
-    /// is no session, and stays.
+    /// The token stays valid until it expires or its code is revoked. The cookie of an anonymous person is no session,
+    /// and stays.
     ///
     /// # Errors
     /// When the budget has no sessions.

@@ -119,7 +119,7 @@ pub(super) fn code_requested() -> Response {
     tag = "submissions",
     operation_id = "endSession",
     summary = "Clear the session of a browser",
-    description = "A token that is sent as `Authorization: Bearer` stays valid until it expires.",
+    description = "A token stays valid until it expires or its code is revoked.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
     ),
