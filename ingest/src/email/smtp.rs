@@ -165,6 +165,10 @@ impl Header for AutoSubmitted {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+mod tls_tests;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -177,14 +181,14 @@ mod tests {
     use super::*;
     use crate::email::EmailConfig;
 
-    fn mailer(url: &str) -> Mailer {
+    pub(super) fn mailer(url: &str) -> Mailer {
         let pairs = [("email.smtp_url", url), ("email.from", "a@town.example")];
         let settings = Settings::from_pairs(pairs.map(|(name, text)| (name.into(), text.into())));
         let config = EmailConfig::read(&mut settings.reader()).unwrap();
         Mailer::new(config.server.as_ref().unwrap()).unwrap()
     }
 
-    fn message(mailer: &Mailer, to: &str) -> Message {
+    pub(super) fn message(mailer: &Mailer, to: &str) -> Message {
         let mail = CodeMail { subject: "Code".to_owned(), body: format!("for {to}\n") };
         mailer.write(&EmailAddress::parse(to).unwrap(), mail).unwrap()
     }
