@@ -4,6 +4,10 @@
 
 use std::process::Command;
 
+use api::ApiConfig;
+use runtime::config::defaults;
+use runtime::http::HttpConfig;
+
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
 const BEGIN: &str = "<!-- configuration -->";
 const END: &str = "<!-- /configuration -->";
@@ -22,6 +26,13 @@ fn the_documented_table_equals_the_output_of_the_config_command() {
         "replace the table between {BEGIN} and {END} in docs/configuration.md with the output of \
          `cargo run -p allocator -- config`"
     );
+}
+
+#[test]
+fn by_default_open_streams_and_requests_that_wait_do_not_take_every_connection() {
+    let (http, api) = (HttpConfig::default(), defaults(ApiConfig::read));
+    // Only submissions may take all requests.
+    assert!(api.max_streams + http.max_requests <= http.max_connections);
 }
 
 #[test]

@@ -67,6 +67,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     // Reads are counted by each process.
     let limits = RequestLimits::new(
         &config.own.limits,
+        config.process.http.max_requests,
         authorizer.authenticator().clone(),
         Arc::<LocalCounters>::default(),
         metrics,

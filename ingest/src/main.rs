@@ -78,7 +78,8 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     tokio::spawn(authorizer.clone().run(stop.clone()));
     let counters = config.storage.open_limit_counters().await;
     let authenticator = authorizer.authenticator().clone();
-    let limits = RequestLimits::new(&config.own.limits, authenticator, counters, metrics)?;
+    let (limits, max_requests) = (&config.own.limits, config.process.http.max_requests);
+    let limits = RequestLimits::new(limits, max_requests, authenticator, counters, metrics)?;
     let codes = config.storage.open_one_time_codes().await;
     let email = ingest::email_sign_in(&config.own.email, &hasher, codes, metrics, stop.clone())?;
     let supports_email = email.is_some();

@@ -72,7 +72,7 @@ fn fixture(limit: &str) -> Fixture {
     let (identity, key) = (defaults(IdentityConfig::read), SessionKey::new(&[1; 32]));
     let authenticator = Authenticator::new(&identity, key, guard, &metrics).unwrap();
     let shared = Arc::new(Switchable::default());
-    let limits = RequestLimits::new(&config, authenticator, shared.clone(), &metrics).unwrap();
+    let limits = RequestLimits::new(&config, 100, authenticator, shared.clone(), &metrics).unwrap();
     let (class, charging) = (EndpointClass::Submission, ChargeTiming::ByHandler);
     let write = async |ticket: LimitTicket| match ticket.charge(&[(PERSON, 1)], 1).await {
         Ok(()) => "accepted".into_response(),

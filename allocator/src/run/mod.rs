@@ -160,7 +160,9 @@ impl Backends {
             Authorizer::new(&config.identity, &hasher, revoked, admin.clone(), metrics)?;
         let authenticator = authorizer.authenticator().clone();
         let counters = storage.open_limit_counters().await;
-        let limits = RequestLimits::new(&config.limits, authenticator, counters, metrics)?;
+        // One for ingest and api, so that the requests of both share one maximum.
+        let (limits, max_requests) = (&config.limits, config.process.http.max_requests);
+        let limits = RequestLimits::new(limits, max_requests, authenticator, counters, metrics)?;
         let codes = storage.open_one_time_codes().await;
         let email = ingest::email_sign_in(&config.email, &hasher, codes, metrics, stop.clone())?;
         let store = storage.open_store().await?;

@@ -116,6 +116,7 @@ impl TestServer {
         let (config, admin) = (ApiConfig::read(&mut reader), AdminConfig::read(&mut reader));
         let limits = LimitsConfig::read(&mut reader).unwrap();
         let identity = IdentityConfig::read(&mut reader);
+        let http = HttpConfig::read(&mut reader).unwrap();
         let read = reader.finish(config.zip(admin).zip(identity));
         let ((config, admin), identity) = read.unwrap();
 
@@ -139,7 +140,9 @@ impl TestServer {
             Authorizer::new(&identity, &hasher, revoked.subscribe(), admin.clone(), &metrics)
                 .unwrap();
         let authenticator = authorizer.authenticator().clone();
-        let limits = RequestLimits::new(&limits, authenticator, counters, &metrics).unwrap();
+        let limits =
+            RequestLimits::new(&limits, http.max_requests, authenticator, counters, &metrics)
+                .unwrap();
         let deps = ApiDeps {
             store: decorate(Arc::clone(&store)),
             cache: cache.clone(),
@@ -159,8 +162,7 @@ impl TestServer {
         let routes = api::routes(&config, deps, &metrics, &health, stop.clone()).unwrap();
         let paths = router_paths(&routes);
         // The HTTP server's timeouts use the real clock, which the paused clock runs ahead of.
-        let http =
-            HttpConfig { request_timeout: Duration::from_secs(86_400), ..HttpConfig::default() };
+        let http = HttpConfig { request_timeout: Duration::from_secs(86_400), ..http };
         let router = runtime::http::router("api", routes, &metrics, &health, &http);
         Self {
             cache,

@@ -74,7 +74,7 @@ impl Harness {
         Self::with(2_000, &[])
     }
 
-    /// Builds the router with an in-flight limit and admin settings.
+    /// Builds the router with an in-flight limit, and settings of limits, administrators, persons, mails and HTTP.
     pub fn with(max_in_flight_records: usize, admin: &[(&str, &str)]) -> Self {
         let definitions = Arc::<FakeDefinitions>::default();
         for budget in default_budgets().unwrap() {
@@ -96,6 +96,7 @@ impl Harness {
             (AdminConfig::read(&mut reader), LimitsConfig::read(&mut reader).unwrap());
         let identity = IdentityConfig::read(&mut reader);
         let email = EmailConfig::read(&mut reader).unwrap();
+        let http = HttpConfig::read(&mut reader).unwrap();
         let (admin, identity) = reader.finish(admin.zip(identity)).unwrap();
         let admin = AdminGuard::new(&admin, &metrics).unwrap();
         let revoked = watch::Sender::new(RevokedCodes::none());
@@ -103,8 +104,9 @@ impl Harness {
             Authorizer::new(&identity, &hasher(), revoked.subscribe(), admin.clone(), &metrics)
                 .unwrap();
         let counters = Arc::<LocalCounters>::default();
+        let authenticator = authorizer.authenticator().clone();
         let limits =
-            RequestLimits::new(&limits, authorizer.authenticator().clone(), counters, &metrics)
+            RequestLimits::new(&limits, http.max_requests, authenticator, counters, &metrics)
                 .unwrap();
         let codes = Arc::new(FakeCodes::default());
         let stop = CancellationToken::new();
@@ -124,7 +126,6 @@ impl Harness {
             email,
         };
         let (routes, _pending_signals) = ingest::routes(&config, deps, &metrics).unwrap();
-        let http = HttpConfig::default();
         let router = runtime::http::router("ingest", routes, &metrics, &Health::default(), &http);
         Self {
             log,

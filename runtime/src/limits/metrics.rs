@@ -1,19 +1,20 @@
-//! The metrics of rate limits. Labels are names of configured policies, never a client.
+//! The metrics of rate limits and shedding. Labels are names of configured policies and of classes, never a client.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge};
 
-use super::policy::{OutageMode, Policy};
+use super::policy::{EndpointClass, OutageMode, Policy};
 use super::verdict::Verdict;
 use crate::metrics::{Metrics, MetricsError};
 
-/// Counters, resolved once for each policy.
+/// Counters, resolved once for each policy and class.
 #[derive(Debug)]
 pub(super) struct LimitMetrics {
     allowed: HashMap<Arc<str>, IntCounter>,
     limited: HashMap<Arc<str>, IntCounter>,
+    shed: HashMap<EndpointClass, IntCounter>,
     outages: IntCounterVec,
     /// Requests to which no limit by address applies, because a trusted proxy does not name its client.
     pub(super) unnamed_clients: IntCounter,
@@ -38,9 +39,16 @@ impl LimitMetrics {
             };
             policies.iter().map(counter).collect()
         };
+        let shed = metrics.counter_vec(
+            "limits_shed_requests_total",
+            "Requests answered 503 because too many were being handled, by class: read, page, submission, batch, sign-in.",
+            &["class"],
+        )?;
+        let of_class = |class: &EndpointClass| (*class, shed.with_label_values(&[class.name()]));
         Ok(Self {
             allowed: counters("allowed"),
             limited: counters("limited"),
+            shed: EndpointClass::ALL.iter().map(of_class).collect(),
             outages: metrics.counter_vec(
                 "limits_outage_requests_total",
                 "Requests decided without the shared counters of rate limits, by limit and mode: local-share, allow, refuse.",
@@ -63,6 +71,13 @@ impl LimitMetrics {
             if let Some(counter) = counters.get(&policy.name) {
                 counter.inc();
             }
+        }
+    }
+
+    /// Counts a request that is shed.
+    pub(super) fn count_shed(&self, class: EndpointClass) {
+        if let Some(counter) = self.shed.get(&class) {
+            counter.inc();
         }
     }
 

@@ -1,4 +1,6 @@
 //! The layers of limited routes: of reads, and of writes that are charged before or by their handler.
+//!
+//! Each first admits a request or sheds it: before its body is read, and before it is charged.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,6 +15,7 @@ use http::request::Parts;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use super::admission::RequestPermit;
 use super::policy::EndpointClass;
 use super::request_limits::{Applicable, RequestLimits};
 use super::subject::PersonHash;
@@ -42,12 +45,17 @@ pub struct WriteLimit {
     pub charging: ChargeTiming,
 }
 
-/// Charges a write once, with its handler if the handler does so, and adds the headers of limits to its response.
+/// Admits a write, charges it once, with its handler if the handler does so, and adds the headers of limits to its response.
 pub async fn limit_write(
     State(WriteLimit { limits, class, charging }): State<WriteLimit>,
     request: Request,
     next: Next,
 ) -> Response {
+    // Until the response headers, whether the handler ends, panics or is dropped.
+    let _permit = match limits.admit(class) {
+        Ok(permit) => permit,
+        Err(shed) => return shed.into_response(),
+    };
     let (mut head, body) = request.into_parts();
     let applicable = limits.applicable(class, &mut head);
     if charging == ChargeTiming::ByHandler
@@ -183,8 +191,8 @@ fn extract_ticket<T: Clone + Send + Sync + 'static>(parts: &Parts) -> Result<T, 
     })
 }
 
-/// Limits reads, by the counters of this process alone: one hash lookup for each policy, and none where no policy
-/// applies.
+/// Limits reads, by the counters of this process alone: one atomic addition, one hash lookup for each policy, and none
+/// where no policy applies.
 #[derive(Debug, Clone)]
 pub struct ReadLimitLayer {
     limits: RequestLimits,
@@ -226,26 +234,37 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let (mut head, body) = request.into_parts();
         let ReadLimitLayer { limits, class } = &self.limit;
-        let verdict = limits.charge_read(&limits.applicable(*class, &mut head));
-        let refusal = verdict.as_ref().and_then(Verdict::problem);
-        let inner = match refusal {
-            Some(_) => None,
-            None => Some(self.inner.call(Request::from_parts(head, body))),
+        let permit = match limits.admit(*class) {
+            Ok(permit) => permit,
+            Err(shed) => return LimitedRead::refused(shed),
         };
-        LimitedRead { inner, verdict, refusal }
+        let (mut head, body) = request.into_parts();
+        let verdict = limits.charge_read(&limits.applicable(*class, &mut head));
+        if let Some(refusal) = verdict.as_ref().and_then(Verdict::problem) {
+            return LimitedRead::refused(refusal);
+        }
+        let inner = self.inner.call(Request::from_parts(head, body));
+        LimitedRead { inner: Some(inner), permit: Some(permit), verdict, refusal: None }
     }
 }
 
 pin_project! {
     /// The handling of one limited read.
     pub struct LimitedRead<F> {
-        // None if a limit is exceeded.
+        // None if the request is shed or a limit is exceeded.
         #[pin]
         inner: Option<F>,
+        // Until the response headers.
+        permit: Option<RequestPermit>,
         verdict: Option<Verdict>,
         refusal: Option<Problem>,
+    }
+}
+
+impl<F> LimitedRead<F> {
+    fn refused(refusal: Problem) -> Self {
+        Self { inner: None, permit: None, verdict: None, refusal: Some(refusal) }
     }
 }
 
@@ -263,6 +282,7 @@ where
             return Poll::Ready(Ok(problem.into_response()));
         };
         let mut response = ready!(inner.poll(cx))?;
+        drop(this.permit.take());
         if let Some(verdict) = this.verdict {
             verdict.add_to(response.headers_mut());
         }

@@ -1,5 +1,5 @@
 //! Rate limits: any number of policies at once, over all processes of a deployment for writes, in each process for
-//! reads.
+//! reads. Under overload, requests of limited routes are shed by class.
 //!
 //! | module | owns |
 //! |---|---|
@@ -8,14 +8,18 @@
 //! | `subject` | whom a request counts against |
 //! | `counters` | a charge, and the seam to counters that processes share |
 //! | `local` | counters in bounded memory |
+//! | `admission_limits` | how many requests may be in flight for each class; pure |
+//! | `admission` | the count of requests in flight |
 //! | `denials` | refusals that hold still, so that they cost no call |
 //! | `request_limits` | which policies apply to a request, and what follows |
 //! | `verdict` | headers and problem of the outcome |
 //! | `middleware` | the layers of limited routes |
-//! | `metrics` | how often each limit allowed and refused |
+//! | `metrics` | how often each limit allowed and refused, and which requests were shed |
 //!
 //! This module does not decide which routes are limited, and what a person or an item is.
 
+mod admission;
+mod admission_limits;
 mod config;
 mod counters;
 mod denials;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use http::request::Parts;
 use tokio::time::Instant;
 
+use super::admission::{Admission, RequestPermit};
+use super::admission_limits::AdmissionLimits;
 use super::config::LimitsConfig;
 use super::counters::{Charge, SharedCounters, is_within_all};
 use super::denials::Denials;
@@ -18,7 +20,7 @@ use crate::metrics::{Metrics, MetricsError};
 use crate::principal::Authenticator;
 use crate::problem::{Problem, ProblemKind};
 
-/// `Retry-After` of a request that is refused because the shared counters are unreachable.
+/// `Retry-After` of a request that is shed, or refused because the shared counters are unreachable.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The rate limits of a process. Cheap to clone.
@@ -26,6 +28,7 @@ const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 pub struct RequestLimits(Arc<Inner>);
 
 struct Inner {
+    admission: Admission,
     policies: Vec<Arc<Policy>>,
     instances: u32,
     /// Tells clients with a valid token, proxies that name their clients, and the organisation of a person's token.
@@ -40,17 +43,19 @@ struct Inner {
 }
 
 impl RequestLimits {
-    /// Creates the limits. Writes are counted in `shared`.
+    /// Creates the limits. Writes are counted in `shared`. At most `max_requests` requests are in flight at the same time.
     ///
     /// # Errors
     /// If a metric's name is taken.
     pub fn new(
         config: &LimitsConfig,
+        max_requests: usize,
         authenticator: Authenticator,
         shared: Arc<dyn SharedCounters>,
         metrics: &Metrics,
     ) -> Result<Self, MetricsError> {
         Ok(Self(Arc::new(Inner {
+            admission: Admission::new(AdmissionLimits::new(max_requests)),
             policies: config.policies.clone(),
             instances: config.instances,
             authenticator,
@@ -60,6 +65,21 @@ impl RequestLimits {
             denials: Denials::default(),
             metrics: LimitMetrics::register(metrics, &config.policies)?,
         })))
+    }
+
+    /// Admits a request that is about to be charged, or sheds it.
+    ///
+    /// # Errors
+    /// The problem of a request that is shed.
+    pub(super) fn admit(&self, class: EndpointClass) -> Result<RequestPermit, Problem> {
+        self.0.admission.admit(class).ok_or_else(|| {
+            self.0.metrics.count_shed(class);
+            Problem::new(ProblemKind::Unavailable)
+                .detail(
+                    "too many requests are being handled at the same time; nothing was accepted",
+                )
+                .retry_after(RETRY_AFTER)
+        })
     }
 
     /// Returns whom a request counts against, and the policies that apply. Inserts the
