@@ -151,6 +151,22 @@ async fn without_the_shared_counters_a_process_grants_its_declared_share() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_share_is_half_of_what_two_processes_admit_for_each_algorithm_and_scope() {
+    for scope in ["global", "address", "person", "endpoint"] {
+        for (quota, share) in [
+            ("token-bucket 10/1h burst=7", 4),
+            ("leaky-bucket 10/1h burst=7", 5),
+            ("fixed-window 9/1h", 5),
+            ("sliding-window 9/1h", 5),
+        ] {
+            let fixture = fixture(&format!("{scope} {quota} on=submission"));
+            fixture.shared.away.store(true, Ordering::Relaxed);
+            assert_eq!(fixture.accepted_of(20).await, share, "{scope} {quota}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_the_shared_counters_a_policy_may_allow_or_refuse() {
     let allowing = fixture("address fixed-window 1/1h on=submission on_outage=allow");
     allowing.shared.away.store(true, Ordering::Relaxed);
