@@ -11,8 +11,8 @@ const LEFT_BY_PAGES_DIVISOR: usize = 8;
 
 /// The maximum number of requests in flight for each class.
 ///
-/// All classes share one count, so that under overload they are shed in this order: batches, reads of the API, pages and
-/// attempts to sign in, and single submissions last.
+/// All classes share one count, so that under overload they are shed in this order: batches, reads of the API, pages
+/// and attempts to sign in, and single submissions last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AdmissionLimits {
     max_requests: usize,

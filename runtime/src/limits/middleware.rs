@@ -45,7 +45,9 @@ pub struct WriteLimit {
     pub charging: ChargeTiming,
 }
 
-/// Admits a write, charges it once, with its handler if the handler does so, and adds the headers of limits to its response.
+/// Admits a write or sheds it.
+///
+/// Charges it once, with its handler if the handler does so, and adds the headers of limits to its response.
 pub async fn limit_write(
     State(WriteLimit { limits, class, charging }): State<WriteLimit>,
     request: Request,

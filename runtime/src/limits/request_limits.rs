@@ -43,7 +43,7 @@ struct Inner {
 }
 
 impl RequestLimits {
-    /// Creates the limits. Writes are counted in `shared`. At most `max_requests` requests are in flight at the same time.
+    /// Creates the limits. Writes are counted in `shared`, and at most `max_requests` requests are in flight.
     ///
     /// # Errors
     /// If a metric's name is taken.
