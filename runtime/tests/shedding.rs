@@ -9,14 +9,15 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use futures_util::stream;
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{Settings, defaults};
 use runtime::http::HttpConfig;
 use runtime::limits::{
-    ChargeTiming, EndpointClass, LimitsConfig, LocalCounters, ReadLimitLayer, RequestLimits,
-    WriteLimit, limit_write,
+    ChargeTiming, EndpointClass, LimitTicket, LimitsConfig, LocalCounters, ReadLimitLayer,
+    RequestLimits, WriteLimit, limit_write,
 };
 use runtime::metrics::Metrics;
 use runtime::principal::{Authenticator, IdentityConfig, SessionKey};
@@ -72,6 +73,15 @@ impl Fixture {
                 "through"
             }
         };
+        let charging_gate = {
+            let gate = gate.clone();
+            async move |ticket: LimitTicket, _: Bytes| {
+                if let Err(problem) = ticket.charge(&[], 1).await {
+                    return problem.into_response();
+                }
+                gate().await.into_response()
+            }
+        };
         let panics = async || -> &'static str { panic!("a bug") };
         let endless = async || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
         let reads = Router::new()
@@ -83,14 +93,16 @@ impl Fixture {
             .route("/page", get(gate.clone()))
             .route_layer(ReadLimitLayer::new(&limits, EndpointClass::Page));
         let mut routes = reads.merge(pages).route("/unlimited", get(async || "unlimited"));
-        for (path, class, charging) in [
-            ("/sign-in", EndpointClass::SignIn, ChargeTiming::BeforeHandler),
-            ("/batch", EndpointClass::Batch, ChargeTiming::ByHandler),
-            ("/submission", EndpointClass::Submission, ChargeTiming::BeforeHandler),
+        let before_handler = post(gate.clone());
+        let by_handler = post(charging_gate);
+        for (path, class, charging, handler) in [
+            ("/sign-in", EndpointClass::SignIn, ChargeTiming::BeforeHandler, before_handler),
+            ("/batch", EndpointClass::Batch, ChargeTiming::ByHandler, by_handler.clone()),
+            ("/submission", EndpointClass::Submission, ChargeTiming::ByHandler, by_handler),
         ] {
             let limit = WriteLimit { limits: limits.clone(), class, charging };
             let write = Router::new()
-                .route(path, post(gate.clone()))
+                .route(path, handler)
                 .route_layer(from_fn_with_state(limit, limit_write));
             routes = routes.merge(write);
         }
@@ -193,6 +205,28 @@ async fn a_stream_holds_no_permit_once_its_headers_are_sent() {
         readers.push(reader);
     }
     assert_eq!(fixture.shed("read"), 0.0);
+}
+
+#[tokio::test]
+async fn writes_whose_bodies_arrive_slowly_take_nobodys_place() {
+    let mut fixture = Fixture::start(1);
+    let in_flight = "allocator_http_requests_in_flight{service=\"test\"}";
+    let mut slow = Vec::new();
+    for (request, count) in [(SUBMISSION, 1.0), (BATCH, 2.0), (SUBMISSION, 3.0)] {
+        let mut client = fixture.server.connect().await;
+        client.send(&request.replace("content-length: 0", "content-length: 3")).await;
+        eventually("the request is in flight", || fixture.server.sample(in_flight) == count).await;
+        slow.push(client);
+    }
+    let waiting = fixture.wait_in(PAGE).await;
+    // Its body is there, and now there is no place for it.
+    slow[0].send("abc").await;
+    assert_shed(&slow[0].response().await.unwrap());
+    drop(waiting);
+    fixture.open.cancel();
+    eventually("the page is abandoned", || fixture.server.sample(in_flight) == 2.0).await;
+    slow[2].send("abc").await;
+    assert_eq!(slow[2].response().await.unwrap().status, 200);
 }
 
 #[tokio::test]

@@ -18,10 +18,15 @@ impl Admission {
         Self { limits, in_flight: Box::leak(Box::default()) }
     }
 
+    /// Whether a request would be admitted now.
+    pub(super) fn admits(&self, class: EndpointClass) -> bool {
+        self.limits.admits(class, self.in_flight.load(Ordering::Relaxed))
+    }
+
     /// Admits a request; `None` if the requests in flight leave none to its class.
     pub(super) fn admit(&self, class: EndpointClass) -> Option<RequestPermit> {
         // Under overload most requests end here, so that they do not hold up those that are admitted.
-        if !self.limits.admits(class, self.in_flight.load(Ordering::Relaxed)) {
+        if !self.admits(class) {
             return None;
         }
         let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed);

@@ -1,11 +1,12 @@
 //! The layers of limited routes: of reads, and of writes that are charged before or by their handler.
 //!
-//! Each first admits a request or sheds it: before its body is read, and before it is charged.
+//! Each sheds a request before its body is read and before it is charged. A write counts as in flight from its charge on:
+//! one whose body arrives slowly takes nobody's place.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
@@ -53,11 +54,9 @@ pub async fn limit_write(
     request: Request,
     next: Next,
 ) -> Response {
-    // Until the response headers, whether the handler ends, panics or is dropped.
-    let _permit = match limits.admit(class) {
-        Ok(permit) => permit,
-        Err(shed) => return shed.into_response(),
-    };
+    if let Err(shed) = limits.check_admission(class) {
+        return shed.into_response();
+    }
     let (mut head, body) = request.into_parts();
     let applicable = limits.applicable(class, &mut head);
     if charging == ChargeTiming::ByHandler
@@ -79,7 +78,7 @@ pub async fn limit_write(
     let mut response = next.run(Request::from_parts(head, body)).await;
     // A handler that refuses a request before it knows the person has charged nothing.
     if !ticket.is_charged()
-        && let Err(problem) = ticket.charge(&[], 1).await
+        && let Err(problem) = ticket.charge_admitted(&[], 1).await
         && !(charging == ChargeTiming::ByHandlerAlone && response.status().is_redirection())
     {
         return problem.into_response();
@@ -98,6 +97,8 @@ struct Ticket {
     applicable: Applicable,
     /// `None` until the request is charged.
     verdict: Mutex<Option<Charged>>,
+    /// From the charge on, until the request is answered, fails or is abandoned.
+    permit: OnceLock<RequestPermit>,
 }
 
 /// The outcome of a charge.
@@ -119,20 +120,38 @@ impl SignInTicket {
     /// # Errors
     /// The problem of a refused attempt.
     pub async fn charge(&self) -> Result<(), Problem> {
-        self.0.charge(&[], 1).await
+        self.0.charge_admitted(&[], 1).await
     }
 }
 
 impl LimitTicket {
     fn new(limits: RequestLimits, applicable: Applicable) -> Self {
-        Self(Arc::new(Ticket { limits, applicable, verdict: Mutex::default() }))
+        let (verdict, permit) = (Mutex::default(), OnceLock::new());
+        Self(Arc::new(Ticket { limits, applicable, verdict, permit }))
     }
 
-    /// Charges the request, all its policies or none: so many items, of them so many of each person.
+    /// Admits the request and charges it, all its policies or none: so many items, of them so many of each person.
     ///
     /// # Errors
-    /// The problem of a refused request.
+    /// The problem of a request that is shed or refused.
     pub async fn charge(&self, people: &[(PersonHash, u32)], items: u32) -> Result<(), Problem> {
+        let Ticket { limits, applicable, permit, .. } = &*self.0;
+        if permit.get().is_none() {
+            let admitted = limits.admit(applicable.class()).inspect_err(|_| {
+                // What is shed is charged to nothing, also not afterwards.
+                self.settle(Charged::Unlimited);
+            })?;
+            // A request has one permit, whichever call has set it.
+            let _ = permit.set(admitted);
+        }
+        self.charge_admitted(people, items).await
+    }
+
+    async fn charge_admitted(
+        &self,
+        people: &[(PersonHash, u32)],
+        items: u32,
+    ) -> Result<(), Problem> {
         let Ticket { limits, applicable, .. } = &*self.0;
         if applicable.is_empty() {
             self.settle(Charged::Unlimited);

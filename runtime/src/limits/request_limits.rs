@@ -72,14 +72,22 @@ impl RequestLimits {
     /// # Errors
     /// The problem of a request that is shed.
     pub(super) fn admit(&self, class: EndpointClass) -> Result<RequestPermit, Problem> {
-        self.0.admission.admit(class).ok_or_else(|| {
-            self.0.metrics.count_shed(class);
-            Problem::new(ProblemKind::Unavailable)
-                .detail(
-                    "too many requests are being handled at the same time; nothing was accepted",
-                )
-                .retry_after(RETRY_AFTER)
-        })
+        self.0.admission.admit(class).ok_or_else(|| self.shed(class))
+    }
+
+    /// Sheds a request that would not be admitted now.
+    ///
+    /// # Errors
+    /// The problem of a request that is shed.
+    pub(super) fn check_admission(&self, class: EndpointClass) -> Result<(), Problem> {
+        if self.0.admission.admits(class) { Ok(()) } else { Err(self.shed(class)) }
+    }
+
+    fn shed(&self, class: EndpointClass) -> Problem {
+        self.0.metrics.count_shed(class);
+        Problem::new(ProblemKind::Unavailable)
+            .detail("too many requests are being handled at the same time; nothing was accepted")
+            .retry_after(RETRY_AFTER)
     }
 
     /// Returns whom a request counts against, and the policies that apply. Inserts the
@@ -221,6 +229,11 @@ pub(super) struct Applicable {
 }
 
 impl Applicable {
+    /// Returns the class of the request's route.
+    pub(super) fn class(&self) -> EndpointClass {
+        self.class
+    }
+
     /// Whether no policy applies.
     pub(super) fn is_empty(&self) -> bool {
         self.policies.is_empty()
