@@ -1,6 +1,6 @@
 //! A client connection without a library: thousands of readers fit into one program.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -32,28 +32,56 @@ impl Connection {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
         request.push_str("\r\n");
+        let answer = self.send(&request).await?;
+        Ok((answer.status, answer.body))
+    }
+
+    /// Sends bytes as they are, which need not be a valid request, and returns the answer.
+    ///
+    /// # Errors
+    /// When there is no complete answer, or it is not text of a known length.
+    pub async fn send(&mut self, request: &str) -> Result<Answer> {
         self.tcp.get_mut().write_all(request.as_bytes()).await?;
         self.answer().await
     }
 
-    async fn answer(&mut self) -> Result<(u16, String)> {
-        let (mut status, mut length, mut line) = (0, None, String::new());
+    async fn answer(&mut self) -> Result<Answer> {
+        let (mut head, mut line) = (String::new(), String::new());
         loop {
             line.clear();
             ensure!(self.tcp.read_line(&mut line).await? > 0, "the connection was closed");
-            let text = line.trim_end().to_ascii_lowercase();
-            if text.is_empty() {
+            if line.trim_end().is_empty() {
                 break;
-            } else if let Some(rest) = text.strip_prefix("http/1.1 ") {
-                status = rest.get(..3).unwrap_or_default().parse()?;
-            } else if let Some(bytes) = text.strip_prefix("content-length:") {
-                length = Some(bytes.trim().parse()?);
-            } else if text.starts_with("transfer-encoding:") {
-                bail!("an answer without a length");
             }
+            head.push_str(&line);
         }
-        let mut body = vec![0; length.context("no content-length")?];
+        let status = head.get("HTTP/1.1 ".len()..).and_then(|rest| rest.get(..3));
+        let status = status.with_context(|| format!("no status: {head}"))?.parse()?;
+        let mut answer = Answer { status, head, body: String::new() };
+        let length = answer.header("content-length").context("no content-length")?.parse()?;
+        let mut body = vec![0; length];
         self.tcp.read_exact(&mut body).await?;
-        Ok((status, String::from_utf8(body)?))
+        answer.body = String::from_utf8(body)?;
+        Ok(answer)
+    }
+}
+
+/// An answer to a request.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    head: String,
+    /// The body.
+    pub body: String,
+}
+
+impl Answer {
+    /// Returns the first value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (found, value) = line.split_once(':')?;
+            found.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
     }
 }

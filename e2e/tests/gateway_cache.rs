@@ -303,6 +303,19 @@ fn while_no_api_answers_the_kept_answer_is_served_and_called_stale() {
 }
 
 #[test]
+fn a_condition_that_the_kept_answer_does_not_meet_is_a_problem() {
+    scenario(async || {
+        let apis = Apis::start(Duration::ZERO).await?;
+        let response = apis.send(Method::GET, AGGREGATE, &[("if-match", "\"other\"")]).await?;
+        ensure!(response.status() == 412, "{response:?}");
+        ensure!(header(&response, "content-type") == "application/problem+json", "{response:?}");
+        let problem: serde_json::Value = response.json().await?;
+        ensure!(problem["type"] == "/problems/precondition-failed", "{problem}");
+        Ok(())
+    });
+}
+
+#[test]
 fn health_and_metrics_of_the_services_are_not_behind_the_gateway() {
     scenario(async || {
         let apis = Apis::start(Duration::ZERO).await?;
