@@ -223,6 +223,19 @@ fn every_secret_is_generated_ignored_by_git_and_mounted_where_it_is_read() {
 }
 
 #[test]
+fn only_ingest_and_api_have_the_person_secret_and_the_administrators_tokens() {
+    let compose = Compose::read();
+    for secret in ["person.secret", "admin.tokens"] {
+        let readers = compose
+            .services
+            .iter()
+            .filter(|(_, service)| service.secrets.iter().any(|mounted| mounted == secret));
+        let readers: Vec<&str> = readers.map(|(name, _)| name.as_str()).collect();
+        assert_eq!(readers, ["api", "ingest"], "{secret}");
+    }
+}
+
+#[test]
 fn only_the_gateway_grafana_and_prometheus_are_published_and_only_on_loopback() {
     let compose = Compose::read();
     let listening = compose.listening();

@@ -168,8 +168,9 @@ settings! {
         /// submission takes about 100 bytes.
         sqlite_max_log_bytes: u64 = "sqlite.max_log_bytes", default "8589934592",
             unit "bytes", parse parse::positive_u64;
-        /// File of at least 32 bytes, the secret with which person ids are hashed. All processes must share it, and it
-        /// must never change. If empty: `person.secret` in `sqlite.dir`, created at the first start.
+        /// File of at least 32 bytes, the secret with which person ids are hashed. Every `ingest` and `api` must share
+        /// it, processors do not read it, and it must never change. If empty: `person.secret` in `sqlite.dir`, created
+        /// at the first start.
         person_key_secret_file: Option<PathBuf> = "privacy.person_key_secret_file", default "",
             unit "path", parse parse::optional_path;
     }
