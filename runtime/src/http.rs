@@ -13,6 +13,7 @@ mod content_coding;
 mod cors;
 mod error_response;
 mod exchange;
+mod host;
 mod idempotency_key;
 mod layer;
 mod media_type;

@@ -92,7 +92,7 @@ fn fixture(limit: &str) -> Fixture {
 
 impl Fixture {
     async fn send(&self, method: &str, path: &str, client: Option<&str>) -> Response {
-        let mut request = Request::builder().method(method).uri(path);
+        let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         if let Some(client) = client {
             request = request.header("x-forwarded-for", client);
         }

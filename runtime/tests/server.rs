@@ -148,6 +148,29 @@ async fn a_malformed_or_oversized_head_is_rejected_and_the_connection_closed() {
 }
 
 #[tokio::test]
+async fn a_request_without_one_valid_host_is_refused_and_its_connection_closed() {
+    let server = server();
+    let refused =
+        ["", "host: a\r\nhost: b\r\n", "host: a\r\nHost: a\r\n", "host: a/b\r\n", "host: a b\r\n"];
+    for (method, path) in [("GET", "/hello"), ("GET", "/metrics"), ("POST", "/nowhere")] {
+        for hosts in refused {
+            let mut client = server.connect().await;
+            client.send(&format!("{method} {path} HTTP/1.1\r\n{hosts}\r\n")).await;
+            client.response().await.unwrap().problem(400, "malformed");
+            assert!(client.is_closed().await);
+        }
+    }
+    for request in [
+        "GET /hello HTTP/1.0\r\n\r\n",
+        "GET /hello HTTP/1.1\r\nhost:\r\n\r\n",
+        "GET /hello HTTP/1.1\r\nhost: [::1]:80\r\n\r\n",
+        "GET http://test/hello HTTP/1.1\r\nhost: test\r\n\r\n",
+    ] {
+        assert_eq!(server.send(request).await.status, 200, "{request:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_handlers_problem_keeps_its_faults_and_gets_an_instance() {
     let response = server().send(&get_request("/teapot")).await;
     let problem = response.problem(422, "invalid-allocation");

@@ -9,7 +9,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
-use http::{HeaderMap, Request, StatusCode};
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use identity::Authorizer;
 use runtime::admin::{AdminConfig, AdminGuard};
@@ -261,6 +262,7 @@ impl TestServer {
     }
 
     async fn respond(&self, mut request: Request<Body>) -> Response {
+        request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static("localhost"));
         let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
         request.extensions_mut().insert(ConnectInfo(peer));
         self.router.clone().oneshot(request).await.unwrap()

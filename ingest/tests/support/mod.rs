@@ -176,7 +176,8 @@ impl Harness {
     ) -> TestResponse {
         let mut request = Request::builder().method(method).uri(path);
         // A later header replaces an earlier one of the same name.
-        let headers: HashMap<&str, &str> = headers.iter().copied().collect();
+        let headers: HashMap<&str, &str> =
+            [("host", "localhost")].iter().chain(headers).copied().collect();
         for (name, value) in headers {
             request = request.header(name, value);
         }

@@ -250,7 +250,8 @@ impl Process {
     /// Reads `/readyz`: whether the process is ready, and the response body.
     pub fn readiness(&self) -> (bool, String) {
         self.block_on(async {
-            let request = Request::get("/readyz").body(Body::empty()).unwrap();
+            let request = Request::get("/readyz").header("host", "localhost");
+            let request = request.body(Body::empty()).unwrap();
             let response = self.router.clone().oneshot(request).await.unwrap();
             let ready = response.status().is_success();
             let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();

@@ -115,8 +115,12 @@ mod tests {
         Credentials::parse(&lines.map(line).concat()).unwrap()
     }
 
+    /// A request from an address, of this machine's name unless the headers say otherwise.
     fn request(peer: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::new(());
+        if headers.iter().all(|(name, _)| *name != "host") {
+            request.headers_mut().insert("host", "localhost:8000".parse().unwrap());
+        }
         let peer: SocketAddr = peer.parse().unwrap();
         request.extensions_mut().insert(ConnectInfo(peer));
         for (name, value) in headers {
@@ -166,6 +170,12 @@ mod tests {
         let mut old = request("127.0.0.1:5", &[("host", "127.0.0.1:8000")]);
         old.version = http::Version::HTTP_10;
         assert_eq!(authorize(None, &old, Role::Viewer), Err(Refusal::NotLocal));
+        let mut without_host = request("127.0.0.1:5", &[]);
+        without_host.headers.remove("host");
+        assert_eq!(authorize(None, &without_host, Role::Viewer), Err(Refusal::NotLocal));
+        let mut to_another_site = request("127.0.0.1:5", &[]);
+        to_another_site.uri = "http://evil.example/v1/admin".parse().unwrap();
+        assert_eq!(authorize(None, &to_another_site, Role::Viewer), Err(Refusal::NotLocal));
         let without_peer = Request::new(()).into_parts().0;
         assert_eq!(authorize(None, &without_peer, Role::Viewer), Err(Refusal::NotLocal));
     }

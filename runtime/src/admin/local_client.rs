@@ -44,7 +44,9 @@ pub(crate) fn is_local(request: &Parts) -> bool {
         && request.version > Version::HTTP_10
         && !headers.keys().any(is_of_proxy)
         // A page of another site in a local browser can send requests too; these headers then name that site.
-        && headers.get(HOST).is_none_or(|host| names_this_machine(host.as_bytes()))
+        && headers.get(HOST).is_some_and(|host| names_this_machine(host.as_bytes()))
+        // A target with an authority, as proxies get it, overrides `Host`.
+        && request.uri.authority().is_none_or(|target| names_this_machine(target.as_str().as_bytes()))
         && headers.get(ORIGIN).is_none_or(|origin| {
             let origin = origin.as_bytes();
             let authority = origin.strip_prefix(b"http://").or(origin.strip_prefix(b"https://"));

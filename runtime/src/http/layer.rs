@@ -25,6 +25,7 @@ use super::body::{self, BodyMemory, BodyMonitor, BodyState, ChargedBody};
 use super::cors::{ClientOrigins, Grant};
 use super::error_response::{self, UNMATCHED};
 use super::exchange::Exchange;
+use super::host::check_host;
 use super::request_id::{RequestId, X_REQUEST_ID};
 use crate::metrics::{RequestMetrics, RouteMetrics};
 use crate::problem::{Problem, ProblemKind};
@@ -93,6 +94,20 @@ impl<S> RequestService<S> {
         )
     }
 
+    /// Prepares a request for its handler. The error is the response to a request that does not reach it.
+    fn admit(
+        &self,
+        grant: &Grant,
+        request: &mut Request,
+    ) -> Result<Option<Arc<BodyMonitor>>, Box<Response>> {
+        let refuse = |problem| Box::new(closing_response(Some(problem)));
+        check_host(request).map_err(refuse)?;
+        if let Some(preflight) = grant.preflight(request) {
+            return Err(Box::new(preflight));
+        }
+        self.limit_body(request).map_err(refuse)
+    }
+
     /// Limits the body of a request that has one. Replaces the framework's own limit.
     fn limit_body(&self, request: &mut Request) -> Result<Option<Arc<BodyMonitor>>, Problem> {
         let body = request.body();
@@ -133,13 +148,9 @@ where
         let exchange = self.begin(&request);
         request.extensions_mut().insert(exchange.id);
         let grant = Grant::of(&request, &self.shared.client_origins);
-        let (work, body) = match (grant.preflight(&request), self.limit_body(&mut request)) {
-            (Some(preflight), _) => (Work::Answered { response: Some(Box::new(preflight)) }, None),
-            (None, Ok(body)) => (Work::Running { inner: self.inner.call(request) }, body),
-            (None, Err(problem)) => {
-                let response = Box::new(closing_response(Some(problem)));
-                (Work::Answered { response: Some(response) }, None)
-            }
+        let (work, body) = match self.admit(&grant, &mut request) {
+            Ok(body) => (Work::Running { inner: self.inner.call(request) }, body),
+            Err(response) => (Work::Answered { response: Some(response) }, None),
         };
         let shared = Arc::clone(&self.shared);
         RequestFuture { work, deadline: None, body, grant, exchange, shared }

@@ -4,7 +4,7 @@
 mod tokens;
 
 use http::Request;
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, HOST};
 use prometheus::IntGauge;
 use ring::rand::SystemRandom;
 use serde_json::json;
@@ -141,7 +141,7 @@ fn authenticator(tokens_file: bool) -> (Authenticator, tempfile::TempDir) {
 }
 
 fn presented(bearer: Option<&str>, cookie: Option<&str>) -> PresentedCredentials {
-    let mut request = Request::builder();
+    let mut request = Request::builder().header(HOST, "localhost");
     if let Some(bearer) = bearer {
         request = request.header(AUTHORIZATION, format!("Bearer {bearer}"));
     }
