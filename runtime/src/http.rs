@@ -35,7 +35,7 @@ use crate::health::{self, Health};
 use crate::metrics::{Metrics, RequestMetrics};
 use crate::problem::{self, Problem, ProblemKind};
 
-pub use body::ChargedBody;
+pub use body::{ChargedBody, without_byte_order_mark};
 pub use conditional::{
     FailedPrecondition, WriteConditions, digest, etag_of, has_already, quoted_etag,
 };

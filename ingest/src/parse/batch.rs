@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use runtime::http::without_byte_order_mark;
 use runtime::problem::{Faults, Problem, ProblemKind};
 use schemas::Budget;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
@@ -44,12 +45,12 @@ pub(crate) fn json_array(body: &[u8], budget: &Budget) -> Result<ParsedBatch, Pr
     }
 }
 
-/// Parses a body with one item per line. Blank lines are skipped; an invalid line affects no other.
+/// Parses a body with one item per line, which may begin with a byte order mark. Blank lines are skipped; an invalid line affects no other.
 ///
 /// # Errors
 /// When the body has more than [`MAX_ITEMS`] items. No item is accepted then.
 pub(crate) fn ndjson(body: &[u8], budget: &Budget) -> Result<ParsedBatch, Problem> {
-    let mut items = body
+    let mut items = without_byte_order_mark(body)
         .split(|byte| *byte == b'\n')
         .filter(|line| line.iter().any(|byte| !byte.is_ascii_whitespace()));
     let batch = items.by_ref().take(MAX_ITEMS).map(|line| submission(line, budget)).collect();

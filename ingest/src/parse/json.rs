@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use runtime::http::without_byte_order_mark;
 use runtime::problem::{Faults, member_pointer};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -260,7 +261,8 @@ impl JsonError {
     }
 }
 
-/// Parses a body that is exactly one value. UTF-8 is checked once for the whole body, not string by string.
+/// Parses a body that is exactly one value, after an optional byte order mark. UTF-8 is checked once for the whole body,
+/// not string by string.
 ///
 /// # Errors
 /// When the body is not UTF-8 or not one value that `seed` accepts.
@@ -268,7 +270,7 @@ pub(super) fn parse_whole<'de, S: DeserializeSeed<'de>>(
     body: &'de [u8],
     seed: S,
 ) -> Result<S::Value, JsonError> {
-    let text = std::str::from_utf8(body).map_err(JsonError::NotUtf8)?;
+    let text = std::str::from_utf8(without_byte_order_mark(body)).map_err(JsonError::NotUtf8)?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = seed.deserialize(&mut deserializer)?;
     deserializer.end()?;

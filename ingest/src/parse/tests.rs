@@ -188,6 +188,27 @@ fn a_problem_is_bounded_for_any_number_of_faults() {
 }
 
 #[test]
+fn a_body_may_begin_with_one_byte_order_mark() {
+    const MARK: &str = "\u{feff}";
+    let item = r#"{"person":"p","allocation":{"health":100}}"#;
+    let marked = |text: &str| format!("{MARK}{text}").into_bytes();
+    assert_eq!(submission(&marked(item), &taxes()).unwrap().person.unwrap().reveal(), "p");
+    let batches = [
+        json_array(&marked(&format!("[{item},{item}]")), &taxes()).unwrap(),
+        ndjson(&marked(&format!("{item}\n{item}")), &taxes()).unwrap(),
+        ndjson(&marked(&format!("\r\n{item}\r\n{item}\r\n")), &taxes()).unwrap(),
+    ];
+    for batch in batches {
+        assert!(batch.len() == 2 && batch.iter().all(Result::is_ok), "{}", batch.len());
+    }
+    assert!(ndjson(MARK.as_bytes(), &taxes()).unwrap().is_empty());
+    for body in [format!("{MARK}{item}"), format!(" {MARK}{item}"), format!("{item}{MARK}")] {
+        assert_eq!(reject(&marked(&body)).kind(), ProblemKind::Malformed, "{body:?}");
+    }
+    assert_eq!(reject(MARK.as_bytes()).kind(), ProblemKind::Malformed);
+}
+
+#[test]
 fn an_invalid_batch_item_affects_no_other_item() {
     let good = r#"{"person":"p","allocation":{"health":100}}"#;
     let bad = r#"{"person":"p","allocation":{"health":99}}"#;

@@ -306,6 +306,11 @@ pub(super) fn charge(response: Body, memory: &Arc<BodyMemory>) -> Option<Body> {
     Some(ReservedBody::wrap(response, Arc::new(monitor)))
 }
 
+/// Removes the byte order mark with which some programs begin UTF-8. Readers of JSON may ignore it (RFC 8259, 8.1).
+pub fn without_byte_order_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
 /// Returns the text of a short body that is available at once, as in the framework's rejections.
 pub(super) fn short_text(mut body: Body) -> Option<String> {
     const MAX_TEXT_BYTES: u64 = 2048;

@@ -1,7 +1,7 @@
 //! The members of a JSON body of an administrators' request, and the faults found so far.
 
 use http::HeaderMap;
-use runtime::http::has_media_type;
+use runtime::http::{has_media_type, without_byte_order_mark};
 use runtime::problem::{Faults, Problem, ProblemKind, member_pointer};
 use schemas::job::{Priority, PriorityFault};
 use serde_json::{Map, Value};
@@ -32,7 +32,7 @@ impl BodyMembers {
             return Ok(Self { members: Map::new(), faults });
         }
         require_json(headers)?;
-        match serde_json::from_slice(body) {
+        match serde_json::from_slice(without_byte_order_mark(body)) {
             Ok(Value::Object(members)) => return Ok(Self { members, faults }),
             Ok(_) => faults.malformed("", "must be an object"),
             Err(error) => {

@@ -194,6 +194,11 @@ mod tests {
             .0,
             JobKind::Export { budget, format, publish: true }
         );
+        assert_eq!(
+            parsed(JobRoute::Any, "\u{feff}{\"kind\":\"audit\"}"),
+            (JobKind::Audit, Priority::Normal),
+            "after a byte order mark"
+        );
         assert_eq!(parsed(JobRoute::Rebuild, ""), (rebuild(false), Priority::Normal));
         assert_eq!(
             parsed(JobRoute::Rebuild, r#"{"dry_run":true}"#),
