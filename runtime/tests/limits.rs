@@ -2,6 +2,7 @@
 //! client is let in again.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -9,13 +10,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::stream;
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::config::{Settings, defaults};
+use runtime::health::Health;
+use runtime::http::HttpConfig;
 use runtime::limits::{
     Charge, ChargeTiming, CountersUnavailable, EndpointClass, LimitTicket, LimitsConfig,
     LocalCounters, PersonHash, QuotaStatus, ReadLimitLayer, RequestLimits, SharedCounters,
@@ -81,6 +85,7 @@ fn fixture(limit: &str) -> Fixture {
     let limit = WriteLimit { limits: limits.clone(), class, charging };
     let router = Router::new()
         .route("/write", post(write))
+        .route("/body", post(async |_: LimitTicket, _: Bytes| "read"))
         .route_layer(from_fn_with_state(limit, limit_write))
         .merge(
             Router::new()
@@ -249,4 +254,31 @@ async fn reads_are_counted_by_the_process_alone() {
         assert_eq!((response.status().as_u16(), header(&response, "ratelimit")), (200, ""));
     }
     assert_eq!(fixture.shared.calls.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_late_or_too_large_is_charged_and_its_answer_shows_the_limits() {
+    let fixture = fixture("address fixed-window 10/1h on=submission");
+    let config = HttpConfig { max_body_bytes: 10, ..HttpConfig::default() };
+    let (metrics, health) = (Metrics::new("http"), Health::default());
+    let router = runtime::http::router("test", fixture.router, &metrics, &health, &config);
+    let unknown_length =
+        |body: &'static str| Body::from_stream(stream::iter([Ok::<_, Infallible>(body)]));
+    let never = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+    for (body, status, left) in [
+        (unknown_length("0123456789"), 200, "9"),
+        (unknown_length("0123456789a"), 413, "8"),
+        (never, 408, "7"),
+    ] {
+        let request = Request::post("/body").header("host", "localhost");
+        let request = request.header("x-forwarded-for", "192.0.2.1");
+        let mut request = request.body(body).unwrap();
+        let peer: SocketAddr = ([127, 0, 0, 1], 40_000).into();
+        request.extensions_mut().insert(ConnectInfo(peer));
+        let response = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(header(&response, "x-ratelimit-remaining"), left, "{status}");
+        assert!(header(&response, "ratelimit").starts_with("\"only\""), "{response:?}");
+        assert_eq!(header(&response, "connection"), if status == 200 { "" } else { "close" });
+    }
 }

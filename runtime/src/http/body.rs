@@ -58,6 +58,8 @@ pub(super) enum BodyState {
     TooLarge,
     /// The bodies of all requests together exceed their limit.
     OutOfMemory,
+    /// The body did not arrive in time.
+    Late,
 }
 
 /// Shows the layer a body's state, whatever the handler does with the body. Releases its memory on drop.
@@ -74,8 +76,18 @@ impl BodyMonitor {
             state if state == BodyState::Waiting as u8 => BodyState::Waiting,
             state if state == BodyState::TooLarge as u8 => BodyState::TooLarge,
             state if state == BodyState::OutOfMemory as u8 => BodyState::OutOfMemory,
+            state if state == BodyState::Late as u8 => BodyState::Late,
             _ => BodyState::Idle,
         }
+    }
+
+    /// Ends a body that the handler waits for: it fails when it is polled next. Returns whether the handler waits for it.
+    pub(super) fn end_if_waiting(&self) -> bool {
+        let is_waiting = self.state() == BodyState::Waiting;
+        if is_waiting {
+            self.set(BodyState::Late);
+        }
+        is_waiting
     }
 
     fn set(&self, state: BodyState) {
@@ -166,6 +178,10 @@ impl HttpBody for LimitedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.monitor.state() == BodyState::Late {
+            let error = io::Error::new(io::ErrorKind::TimedOut, "the body is late");
+            return Poll::Ready(Some(Err(axum::Error::new(error))));
+        }
         loop {
             self.monitor.set(self.rejected.map_or(BodyState::Waiting, |rejected| rejected.state));
             let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));

@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep, sleep_until};
 use tower::{Layer, Service};
 
 use super::HttpConfig;
@@ -27,11 +27,14 @@ use super::error_response::{self, UNMATCHED};
 use super::exchange::Exchange;
 use super::host::check_host;
 use super::request_id::{RequestId, X_REQUEST_ID};
+use crate::limits::copy_limit_headers;
 use crate::metrics::{RequestMetrics, RouteMetrics};
 use crate::problem::{Problem, ProblemKind};
 
 /// `Retry-After` of an overloaded or slow server.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a handler may take to respond after its body was late.
+const LATE_BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Wraps each route when the router is built.
 #[derive(Debug, Clone)]
@@ -195,33 +198,47 @@ where
                 response.take().map_or_else(|| closing_response(None), |response| *response)
             }
             WorkProjection::Running { inner } => {
-                // After a panic the handler's future is not polled again, so its broken state is never seen.
-                match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
-                    Ok(Poll::Ready(Ok(response))) => response,
-                    Ok(Poll::Pending) => {
-                        let end = this.exchange.started + this.shared.request_timeout;
-                        if this.deadline.is_none() {
-                            this.deadline.set(Some(sleep_until(end.into())));
-                        }
-                        match this.deadline.as_pin_mut().map(|deadline| deadline.poll(cx)) {
-                            Some(Poll::Ready(())) => {
-                                closing_response(Some(timed_out(body_state())))
+                let mut inner = inner;
+                loop {
+                    // After a panic the handler's future is not polled again, so its broken state is never seen.
+                    match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll(cx))) {
+                        Ok(Poll::Ready(Ok(response))) => break response,
+                        Ok(Poll::Pending) => {
+                            let end = this.exchange.started + this.shared.request_timeout;
+                            if this.deadline.is_none() {
+                                this.deadline.set(Some(sleep_until(end.into())));
                             }
-                            _ => return Poll::Pending,
+                            let deadline = this.deadline.as_mut().as_pin_mut();
+                            if deadline.is_none_or(|deadline| deadline.poll(cx).is_pending()) {
+                                return Poll::Pending;
+                            }
+                            // A handler that learns of a late body still charges the request to its limits.
+                            if !this.body.as_ref().is_some_and(|body| body.end_if_waiting()) {
+                                break closing_response(Some(timed_out(body_state())));
+                            }
+                            this.deadline.set(Some(sleep(LATE_BODY_TIMEOUT)));
                         }
-                    }
-                    Err(_) => {
-                        this.exchange.record_panic();
-                        Problem::new(ProblemKind::Internal).into_response()
+                        Err(_) => {
+                            this.exchange.record_panic();
+                            break Problem::new(ProblemKind::Internal).into_response();
+                        }
                     }
                 }
             }
         };
-        // Handlers see an oversized body as a broken one; the client gets the actual cause.
-        let mut response = match body_state() {
-            BodyState::TooLarge => closing_response(Some(too_large(this.shared.max_body_bytes))),
-            BodyState::OutOfMemory => closing_response(Some(out_of_memory())),
-            BodyState::Idle | BodyState::Waiting => charge(response, &this.shared.body_memory),
+        // Handlers see an oversized or late body as a broken one; the client gets the actual cause.
+        let cause = match body_state() {
+            BodyState::TooLarge => Some(too_large(this.shared.max_body_bytes)),
+            BodyState::OutOfMemory => Some(out_of_memory()),
+            BodyState::Late => Some(timed_out(BodyState::Late)),
+            BodyState::Idle | BodyState::Waiting => None,
+        };
+        let mut response = if cause.is_some() {
+            let mut replaced = closing_response(cause);
+            copy_limit_headers(response.headers(), replaced.headers_mut());
+            replaced
+        } else {
+            charge(response, &this.shared.body_memory)
         };
         let exchange = this.exchange;
         if response.status() == StatusCode::METHOD_NOT_ALLOWED && exchange.is_options() {
@@ -289,7 +306,7 @@ fn out_of_memory() -> Problem {
 }
 
 fn timed_out(body_state: BodyState) -> Problem {
-    if body_state == BodyState::Waiting {
+    if body_state == BodyState::Late {
         Problem::new(ProblemKind::RequestTimeout)
             .detail("the body did not arrive in time; nothing was accepted")
     } else {

@@ -51,4 +51,5 @@ pub use quota::{
 pub use request_limits::RequestLimits;
 pub use state::State;
 pub use subject::{PersonHash, Subject, SubjectKey};
+pub(crate) use verdict::copy_limit_headers;
 pub(crate) use verdict::{Source, Verdict};

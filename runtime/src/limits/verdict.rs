@@ -18,6 +18,19 @@ const X_RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limi
 const X_RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const X_RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
+/// The headers that show policies.
+const LIMIT_HEADERS: [HeaderName; 5] =
+    [RATE_LIMIT, RATE_LIMIT_POLICY, X_RATE_LIMIT_LIMIT, X_RATE_LIMIT_REMAINING, X_RATE_LIMIT_RESET];
+
+/// Copies the headers that show policies to the response that replaces another one.
+pub(crate) fn copy_limit_headers(from: &HeaderMap, to: &mut HeaderMap) {
+    for name in &LIMIT_HEADERS {
+        if let Some(value) = from.get(name) {
+            to.insert(name, value.clone());
+        }
+    }
+}
+
 /// Maximum number of policies that a response shows: a batch has a counter for each person.
 const MAX_SHOWN: usize = 8;
 
