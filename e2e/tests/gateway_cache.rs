@@ -280,6 +280,25 @@ fn answers_are_kept_by_encoding_and_pages_by_language() {
 }
 
 #[test]
+fn the_forms_of_a_history_are_kept_apart() {
+    scenario(async || {
+        let apis = Apis::start(Duration::ZERO).await?;
+        let history = "/v1/budgets/taxes/history?step=hour";
+        eventually("one answer for each form", Duration::from_secs(5), async || {
+            let mut serials = Vec::new();
+            for accept in ["text/csv", "application/json", "*/*", "text/csv"] {
+                let response = apis.send(Method::GET, history, &[("accept", accept)]).await?;
+                serials.push(header(&response, "x-serial"));
+            }
+            ensure!(serials[0] == serials[3] && serials[1] == serials[2], "{serials:?}");
+            ensure!(serials[0] != serials[1], "{serials:?}");
+            Ok(())
+        })
+        .await
+    });
+}
+
+#[test]
 fn while_no_api_answers_the_kept_answer_is_served_and_called_stale() {
     scenario(async || {
         let apis = Apis::start(Duration::ZERO).await?;

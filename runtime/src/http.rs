@@ -42,7 +42,7 @@ pub use conditional::{
 pub use content_coding::ContentCoding;
 pub use cors::{ClientOrigins, origin};
 pub use idempotency_key::idempotency_key;
-pub use media_type::{has_media_type, prefers_json};
+pub use media_type::{has_media_type, prefers, prefers_json};
 pub use request_id::{RequestId, X_REQUEST_ID};
 pub use serve::{ServeError, bind, serve};
 

@@ -87,12 +87,16 @@ async fn csv_is_the_same_history_by_accept_or_by_format() {
     for got in [by_format, by_accept] {
         assert_eq!(got.text, expected);
         assert_eq!(got.header("content-type"), "text/csv; charset=utf-8; header=present");
-        assert_eq!(got.header("vary"), "Accept");
+        assert_eq!(got.header("vary"), "accept, accept-encoding");
         assert_eq!(got.header("surrogate-key"), "budget-town");
         let etag = got.header("etag").to_owned();
         let again =
             server.get_with(&format!("{path}&format=csv"), &[("if-none-match", &etag)]).await;
         assert_eq!(again.status, 304);
+    }
+    for accept in ["*/*", "text/csv;q=0, application/json", "text/csv;q=0.5, application/json"] {
+        let got = server.get_with(&path, &[("accept", accept)]).await;
+        assert_eq!(got.header("content-type"), "application/json", "{accept}");
     }
 }
 

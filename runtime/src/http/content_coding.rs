@@ -89,8 +89,8 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Splits `gzip;q=0.5`. A malformed weight makes the coding unacceptable.
-fn weighted(item: &str) -> (&str, u16) {
+/// Splits `gzip;q=0.5` into name and weight, in thousandths. A malformed weight makes the item unacceptable.
+pub(super) fn weighted(item: &str) -> (&str, u16) {
     let mut parts = item.split(';').map(str::trim);
     let name = parts.next().unwrap_or_default();
     let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));

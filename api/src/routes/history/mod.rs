@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
-use http::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, LINK, VARY};
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, LINK, VARY};
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use runtime::clock::now_ms;
+use runtime::http::prefers;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, InstantTotals};
 
@@ -69,10 +70,11 @@ pub(super) async fn of_budget(
     let points =
         api.read_history(budget, &section).await.map_err(|error| no_answer(error, None))?;
     let points = shown_points(budget, &points);
-    let format = query.format.unwrap_or(match accepts_csv(&parts.headers) {
-        true => Format::Csv,
-        false => Format::Json,
-    });
+    let format =
+        query.format.unwrap_or(match prefers(&parts.headers, "text/csv", "application/json") {
+            true => Format::Csv,
+            false => Format::Json,
+        });
     respond(&parts.headers, budget, &page, &points, format)
 }
 
@@ -146,7 +148,7 @@ fn respond(
     };
     let mut response = cacheable(request, &tagged(body));
     let headers = response.headers_mut();
-    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
     if let Some(link) = next_link(budget, page, format) {
         headers.insert(LINK, link);
     }
@@ -172,10 +174,4 @@ fn next_link(budget: &Budget, page: &HistoryPage, format: Format) -> Option<Head
         "</v1/budgets/{id}/history?step={step}&from={from}{to}&limit={limit}{format}>; rel=\"next\""
     );
     HeaderValue::try_from(link).ok()
-}
-
-/// Returns whether `Accept` names CSV.
-fn accepts_csv(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(ACCEPT).iter();
-    lines.any(|line| line.to_str().is_ok_and(|line| line.contains("text/csv")))
 }
