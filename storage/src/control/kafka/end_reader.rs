@@ -3,28 +3,23 @@
 //! The broker says where the committed records end; if that has not moved since the last read, nothing has been
 //! committed since. Otherwise the whole topic is read again, which is small and compacted. All requests that wait share
 //! one read.
-//!
-//! A broker that has just become the leader does not say where the records end before it knows it (Kafka's KIP-207),
-//! but it serves what it knows to be committed, which may be less. So a read counts only if it has reached that end.
+//! A read counts only if it has reached that end ([`committed_end`]).
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::sync::{mpsc, oneshot};
 
 use super::follower::{self, ControlRecord};
-use super::{POLL_INTERVAL, QuietContext};
+use super::{QuietContext, committed_end};
 use crate::control::{Catalog, DefinitionError};
 use crate::log::kafka::KafkaConfig;
 
 /// Timeout of a request, including the time until the thread takes it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
-/// Timeout of the broker's answer.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// Timeout of reading the topic with a new client. What is read after the requests have timed out serves the next ones.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Failures in a row after which the client is replaced: another one finds its brokers anew.
@@ -116,105 +111,33 @@ impl Thread {
         let client = self.client.insert(client);
         // Serves the client's events; it consumes nothing.
         let _ = client.poll(Duration::ZERO);
-        let topic = &self.config.definitions_topic;
-        let (start, end) = client.fetch_watermarks(topic, 0, END_TIMEOUT)?;
+        let offsets = committed_end::fetch_offsets(client, &self.config)?;
         self.failures = 0;
         match &self.last {
-            Some((last, catalog)) if *last == end => return Ok(Arc::clone(catalog)),
+            Some((last, catalog)) if *last == offsets.end => return Ok(Arc::clone(catalog)),
             // The topic has lost records that were committed.
-            Some((last, _)) if *last > end => return Err(KafkaError::Canceled),
+            Some((last, _)) if *last > offsets.end => return Err(KafkaError::Canceled),
             _ => {}
         }
-        let catalog =
-            Arc::new(read_until(&self.config, start..end, Instant::now() + READ_TIMEOUT)?);
-        self.last = Some((end, Arc::clone(&catalog)));
+        let deadline = Instant::now() + READ_TIMEOUT;
+        let catalog = Arc::new(read_definitions(&self.config, &offsets, deadline)?);
+        self.last = Some((offsets.end, Arc::clone(&catalog)));
         Ok(catalog)
     }
 }
 
 /// Reads all committed definitions of a topic whose records have these offsets, some of which may be compacted away.
-fn read_until(
+fn read_definitions(
     config: &KafkaConfig,
-    offsets: Range<i64>,
+    offsets: &Range<i64>,
     deadline: Instant,
 ) -> KafkaResult<Catalog> {
     let consumer = follower::consumer(config)?;
     let mut catalog = Catalog::default();
-    loop {
-        match consumer.poll(POLL_INTERVAL) {
-            Some(Ok(message)) => {
-                if let Some(ControlRecord::Budget(id, stored)) = ControlRecord::parse(&message) {
-                    catalog = catalog.with_stored(&id, *stored);
-                }
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) if has_read(&consumer, &offsets)? => {
-                return Ok(catalog);
-            }
-            Some(Err(error)) if Instant::now() > deadline => return Err(error),
-            _ if Instant::now() > deadline => return Err(KafkaError::Canceled),
-            _ => {}
+    committed_end::read_until(&consumer, offsets, deadline, |record| {
+        if let ControlRecord::Budget(id, stored) = record {
+            catalog = catalog.with_stored(&id, *stored);
         }
-    }
-}
-
-/// Whether everything up to the end has been polled, including the markers of transactions.
-fn has_read(consumer: &impl Consumer<QuietContext>, offsets: &Range<i64>) -> KafkaResult<bool> {
-    let position = consumer.position()?;
-    let polled = position
-        .elements()
-        .iter()
-        .any(|partition| matches!(partition.offset(), Offset::Offset(next) if next >= offsets.end));
-    Ok(offsets.is_empty() || polled)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use rdkafka::mocking::MockCluster;
-    use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer};
-    use schemas::{LogRef, PartitionCount};
-
-    use super::*;
-
-    const TOPIC: &str = "definitions";
-    const BUDGET: &[u8] = br#"{"id":"parks","name":"Parks","categories":[
-        {"id":"trees","name":"Trees"},{"id":"paths","name":"Paths"}]}"#;
-
-    fn cluster() -> MockCluster<'static, DefaultProducerContext> {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic(TOPIC, 1, 1).unwrap();
-        cluster
-    }
-
-    fn config(brokers: String) -> KafkaConfig {
-        let partitions = PartitionCount::new(1).unwrap();
-        KafkaConfig {
-            brokers,
-            topic: LogRef::first("submissions", partitions).topic,
-            definitions_topic: TOPIC.into(),
-            partitions,
-            replication_factor: 1,
-            group: "group".into(),
-            session_timeout: Duration::from_secs(6),
-            delivery_timeout: Duration::from_secs(1),
-            linger: Duration::from_millis(1),
-        }
-    }
-
-    #[test]
-    fn definitions_count_only_if_they_were_read_up_to_the_end_that_the_leader_has_named() {
-        let cluster = cluster();
-        let config = config(cluster.bootstrap_servers());
-        let producer: rdkafka::producer::BaseProducer = config.client().create().unwrap();
-        producer.send(BaseRecord::to(TOPIC).partition(0).key("parks").payload(BUDGET)).unwrap();
-        producer.flush(Duration::from_secs(30)).unwrap();
-
-        let soon = || Instant::now() + Duration::from_secs(30);
-        let catalog = read_until(&config, 0..1, soon()).unwrap();
-        assert!(catalog.get("parks").is_some());
-        // A leader that serves fewer records than the former one had committed.
-        let behind = read_until(&config, 0..2, Instant::now() + Duration::from_secs(2));
-        assert!(behind.is_err(), "{behind:?}");
-        assert_eq!(read_until(&config, 0..0, soon()).map(|catalog| catalog.iter().count()), Ok(1));
-    }
+    })?;
+    Ok(catalog)
 }

@@ -16,6 +16,7 @@ use schemas::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::committed_end::InitialRead;
 use super::{
     ACTIVE_LOG_KEY, ANNULMENTS_KEY_PREFIX, POLL_INTERVAL, QuietContext, REVOKED_KEY_PREFIX,
     SECRET_KEY,
@@ -202,6 +203,7 @@ pub(super) fn spawn(
 
 fn follow(config: &KafkaConfig, state: &State, stop: &CancellationToken) -> KafkaResult<()> {
     let consumer = consumer(config)?;
+    let mut initial_read = InitialRead::default();
     while !stop.is_cancelled() {
         let polled = consumer.poll(POLL_INTERVAL);
         consumer.context().rebootstrap.restore_brokers(consumer.client());
@@ -246,9 +248,12 @@ fn follow(config: &KafkaConfig, state: &State, stop: &CancellationToken) -> Kafk
                     "ignored a record of the control topic with an unknown key"
                 ),
             },
-            Some(Err(KafkaError::PartitionEOF(_))) => state.set_loaded(),
+            Some(Err(KafkaError::PartitionEOF(_))) => initial_read.has_met_end = true,
             Some(Err(error)) => tracing::debug!(%error, "control topic consumer error"),
             None => {}
+        }
+        if !state.is_loaded() && initial_read.is_complete(&consumer, config) {
+            state.set_loaded();
         }
     }
     Ok(())

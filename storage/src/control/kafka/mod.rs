@@ -8,9 +8,11 @@
 //! | file | owns |
 //! |---|---|
 //! | `follower` | the consumer thread, and the state that it maintains |
+//! | `committed_end` | where the committed records end, and whether a read has reached that end |
 //! | `end_reader` | reading the topic to its end on request |
 //! | `transaction` | reading to the end, and writing in transactions |
 
+mod committed_end;
 mod end_reader;
 mod follower;
 mod transaction;

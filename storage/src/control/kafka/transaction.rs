@@ -1,8 +1,10 @@
 //! Changes of the control topic: reads the committed state to its end, and writes, in Kafka transactions.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use schemas::{
@@ -13,8 +15,8 @@ use serde::Serialize;
 
 use super::follower::{self, ControlRecord};
 use super::{
-    ACTIVE_LOG_KEY, ANNULMENTS_KEY_PREFIX, POLL_INTERVAL, QuietContext, REVOKED_KEY_PREFIX,
-    SECRET_KEY,
+    ACTIVE_LOG_KEY, ANNULMENTS_KEY_PREFIX, QuietContext, REVOKED_KEY_PREFIX, SECRET_KEY,
+    committed_end,
 };
 use crate::control::Catalog;
 use crate::control::annulments::{self, AnnulmentChangeError, ChangedRegister};
@@ -60,6 +62,8 @@ pub(super) enum WriteError {
 }
 
 /// Fences all concurrent changes and reads the committed state.
+///
+/// What the former producers have begun has ended by then, so that the end which the leader names is behind it.
 pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
     let producer: BaseProducer<QuietContext> = config
         .client()
@@ -69,44 +73,9 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
     producer.init_transactions(STEP_TIMEOUT)?;
     let consumer = follower::consumer(config)?;
     let deadline = Instant::now() + STEP_TIMEOUT;
-    let mut catalog = Catalog::default();
-    let (mut active_log, mut secret) = (CommittedRecord::Absent, CommittedRecord::Absent);
-    let (mut revoked, mut annulments) = (BTreeMap::new(), BTreeMap::new());
-    loop {
-        match consumer.poll(POLL_INTERVAL) {
-            Some(Ok(message)) => match ControlRecord::parse(&message) {
-                Some(ControlRecord::Budget(id, stored)) => {
-                    catalog = catalog.with_stored(&id, *stored);
-                }
-                Some(ControlRecord::ActiveLog(log)) => active_log = CommittedRecord::Known(log),
-                Some(ControlRecord::UnreadableLog) => active_log = CommittedRecord::Unreadable,
-                Some(ControlRecord::Secret(known)) => secret = CommittedRecord::Known(known),
-                Some(ControlRecord::UnreadableSecret) => secret = CommittedRecord::Unreadable,
-                Some(ControlRecord::Revoked(budget, stored)) => {
-                    revoked.insert(budget, stored);
-                }
-                Some(ControlRecord::Annulments(budget, stored)) => {
-                    annulments.insert(budget, stored);
-                }
-                None => {}
-            },
-            Some(Err(KafkaError::PartitionEOF(_))) => {
-                return Ok(WriteSession {
-                    producer,
-                    catalog,
-                    active_log,
-                    secret,
-                    revoked,
-                    annulments,
-                });
-            }
-            Some(Err(error)) if Instant::now() > deadline => return Err(error),
-            _ if Instant::now() > deadline => {
-                return Err(KafkaError::Canceled);
-            }
-            _ => {}
-        }
-    }
+    // Asked for after the fencing: nobody else commits between this end and the decision.
+    let offsets = committed_end::fetch_offsets(&consumer, config)?;
+    WriteSession::read(producer, &consumer, &offsets, deadline)
 }
 
 /// Publishes the active log unless it or a later one is published already. Returns the log that is published then.
@@ -195,6 +164,43 @@ pub(super) fn change_annulments(
 }
 
 impl WriteSession {
+    /// Reads the committed state, which has these offsets.
+    fn read(
+        producer: BaseProducer<QuietContext>,
+        consumer: &BaseConsumer<QuietContext>,
+        offsets: &Range<i64>,
+        deadline: Instant,
+    ) -> KafkaResult<Self> {
+        let mut session = Self {
+            producer,
+            catalog: Catalog::default(),
+            active_log: CommittedRecord::Absent,
+            secret: CommittedRecord::Absent,
+            revoked: BTreeMap::new(),
+            annulments: BTreeMap::new(),
+        };
+        committed_end::read_until(consumer, offsets, deadline, |record| session.apply(record))?;
+        Ok(session)
+    }
+
+    fn apply(&mut self, record: ControlRecord) {
+        match record {
+            ControlRecord::Budget(id, stored) => {
+                self.catalog = self.catalog.with_stored(&id, *stored);
+            }
+            ControlRecord::ActiveLog(log) => self.active_log = CommittedRecord::Known(log),
+            ControlRecord::UnreadableLog => self.active_log = CommittedRecord::Unreadable,
+            ControlRecord::Secret(known) => self.secret = CommittedRecord::Known(known),
+            ControlRecord::UnreadableSecret => self.secret = CommittedRecord::Unreadable,
+            ControlRecord::Revoked(budget, stored) => {
+                self.revoked.insert(budget, stored);
+            }
+            ControlRecord::Annulments(budget, stored) => {
+                self.annulments.insert(budget, stored);
+            }
+        }
+    }
+
     /// Writes a definition and commits.
     pub fn write_budget(&mut self, config: &KafkaConfig, budget: &Budget) -> KafkaResult<()> {
         let Ok(json) = StoredBudget::document(budget) else { return Err(KafkaError::Canceled) };
@@ -229,5 +235,23 @@ impl WriteSession {
             .payload(json);
         self.producer.send(record).map_err(|(error, _)| error)?;
         self.producer.commit_transaction(STEP_TIMEOUT)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::control::kafka::committed_end::tests::cluster_with_a_definition;
+
+    #[test]
+    fn no_change_is_decided_on_less_than_the_leader_has_named_as_committed() {
+        let (_cluster, config) = cluster_with_a_definition();
+        let session = open(&config).unwrap();
+        assert!(session.catalog.get("parks").is_some());
+        // A leader that serves fewer records than the former one had committed.
+        let consumer = follower::consumer(&config).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(2);
+        assert!(WriteSession::read(session.producer, &consumer, &(0..2), deadline).is_err());
     }
 }
