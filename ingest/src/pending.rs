@@ -1,6 +1,7 @@
 //! A validated submission on its way to the log, and the outcome of appending it.
 
 use schemas::{PublishStep, Receipt, SignalOrigin, Submission};
+use storage::idempotency::{AttemptOutcome, IdempotentSubmission};
 
 /// A validated submission that is ready to be appended.
 #[derive(Debug, Clone)]
@@ -14,6 +15,18 @@ pub(crate) struct PendingSubmission {
     pub max_people: Option<u64>,
     /// Where the submission came from. `None` if no signal is kept of it.
     pub origin: Option<SignalOrigin>,
+}
+
+impl PendingSubmission {
+    /// Returns the attempt to append the submission.
+    pub fn attempt(&self) -> IdempotentSubmission {
+        let submission = &self.submission;
+        IdempotentSubmission {
+            budget: submission.budget.clone(),
+            submission: submission.id,
+            digest: submission.content_digest(),
+        }
+    }
 }
 
 /// The result of appending one submission.
@@ -53,10 +66,17 @@ impl AppendOutcome {
         }
     }
 
-    pub fn receipt(self) -> Option<Receipt> {
+    /// Returns what is remembered of the submission's id.
+    pub fn of_attempt(self) -> AttemptOutcome {
         match self {
-            Self::Accepted { receipt, .. } => Some(receipt),
-            _ => None,
+            Self::Accepted { receipt, .. } => AttemptOutcome::Accepted(receipt),
+            Self::Unknown | Self::ClosedMeanwhile => AttemptOutcome::Unknown,
+            Self::InFlight
+            | Self::IdReused
+            | Self::Full
+            | Self::StandingUnknown
+            | Self::Closed
+            | Self::Unavailable => AttemptOutcome::NotAppended,
         }
     }
 }

@@ -71,6 +71,9 @@ async fn nothing_is_accepted_if_the_budget_was_closed_before_the_append_was_conf
     }
     assert_eq!(harness.logged().len(), 2, "the records are in the log, and no receipt was kept");
     assert_eq!(harness.counted("accepted") + harness.counted("repeated"), 0);
+    // One of the records may count, so that the fold would take other content for a duplicate.
+    let changed = with_id().replace(":40,", ":41,").replace(":35.5,", ":34.5,");
+    harness.post(SUBMISSIONS, changed).await.problem(422, "key-reused");
     // After the reopening the id is new: its record is appended, and counts.
     harness.post(SUBMISSIONS, with_id()).await.accepted();
     assert_eq!(harness.logged().len(), 3);

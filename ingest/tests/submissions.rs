@@ -352,6 +352,32 @@ async fn an_unknown_outcome_is_reported_with_the_id_for_the_retry() {
 }
 
 #[tokio::test]
+async fn an_id_with_an_unknown_outcome_is_not_accepted_with_other_content() {
+    let harness = Harness::new();
+    harness.log.set_mode(LogMode::OutcomeUnknown);
+    harness.post(SUBMISSIONS, with_id(ID, 40)).await.problem(503, "unavailable");
+    let generated = harness.post(SUBMISSIONS, GOOD).await.problem(503, "unavailable");
+    let generated = generated.split('"').nth(3).unwrap().to_owned();
+    assert_eq!(harness.logged().len(), 2);
+    harness.log.set_mode(LogMode::Accepts);
+    // The fold would take these for duplicates of what is in the log.
+    for id in [ID, &generated] {
+        harness.post(SUBMISSIONS, with_id(id, 30)).await.problem(422, "key-reused");
+    }
+    let batch = format!("[{}]", with_id(ID, 30));
+    let response = harness.post(&format!("{SUBMISSIONS}/batch"), batch).await;
+    assert_eq!(response.json()["results"][0]["status"], 422);
+    // Nor does a retry that is refused make the id free.
+    harness.log.set_mode(LogMode::RejectsAppends);
+    harness.post(SUBMISSIONS, with_id(ID, 40)).await.problem(503, "unavailable");
+    harness.log.set_mode(LogMode::Accepts);
+    harness.post(SUBMISSIONS, with_id(ID, 30)).await.problem(422, "key-reused");
+    assert_eq!(harness.logged().len(), 2);
+    harness.post(SUBMISSIONS, with_id(ID, 40)).await.accepted();
+    assert_eq!(harness.logged().len(), 3);
+}
+
+#[tokio::test]
 async fn records_beyond_the_in_flight_limit_are_rejected_at_once() {
     let harness = Arc::new(Harness::with(2, &[]));
     harness.log.paused.store(true, Ordering::SeqCst);

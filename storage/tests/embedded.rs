@@ -28,7 +28,7 @@ use storage::cache::memory::MemoryCache;
 use storage::control::sqlite::SqliteControlTopic;
 use storage::control::{BudgetDefinitions, SecretRecord};
 use storage::idempotency::memory::{MemoryIdempotency, Retention};
-use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
+use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::jobs::{JobRows, JobStore, JobUpdateError, UnreadableJob, update_job};
 use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteOpenError, SqliteReader};
 use storage::log::{AppendError, DeadLetter, LogSource, LogWriter, NewRecord};
@@ -362,11 +362,26 @@ mod memory_idempotency {
         memory.begin(&[lost.clone(), accepted.clone()]).await;
         let receipt =
             Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(1) };
-        memory.finish(&[(accepted.clone(), Some(receipt))]).await;
+        memory.finish(&[(accepted.clone(), AttemptOutcome::Accepted(receipt))]).await;
         let again =
             async || memory.begin(std::slice::from_ref(&lost)).await == [BeginOutcome::First];
         until("the lost attempt may be made again", TEST_TIMEOUT, again).await;
         assert_eq!(memory.begin(&[accepted]).await, [BeginOutcome::Repeat(receipt)]);
+    }
+
+    #[tokio::test]
+    async fn content_that_may_be_in_the_log_is_remembered_as_long_as_a_receipt() {
+        let in_flight = Duration::from_millis(1);
+        let memory = MemoryIdempotency::new(Retention { in_flight, ..Retention::default() });
+        let (lost, unknown) = (new_attempt(), new_attempt());
+        let changed = IdempotentSubmission { digest: 2, ..unknown.clone() };
+        memory.begin(&[lost.clone(), unknown.clone()]).await;
+        memory.finish(&[(unknown.clone(), AttemptOutcome::Unknown)]).await;
+        let again =
+            async || memory.begin(std::slice::from_ref(&lost)).await == [BeginOutcome::First];
+        until("the mark in flight expires", TEST_TIMEOUT, again).await;
+        let expected = [BeginOutcome::Reused, BeginOutcome::First];
+        assert_eq!(memory.begin(&[changed, unknown]).await, expected);
     }
 
     #[tokio::test]

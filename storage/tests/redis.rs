@@ -31,7 +31,7 @@ use storage::cache::{Cache, CacheUpdate};
 use storage::idempotency::layered::LayeredIdempotency;
 use storage::idempotency::memory::MemoryIdempotency;
 use storage::idempotency::redis::RedisIdempotency;
-use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
+use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use tokio::sync::broadcast::Receiver;
 use uuid::Uuid;
 use wait::{TEST_TIMEOUT, until};
@@ -186,7 +186,7 @@ async fn without_redis_every_attempt_is_first_without_delay() {
     server.start().await;
     let receipt = Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
     until("receipts are stored again", TEST_TIMEOUT, async || {
-        store.finish(&[(attempt.clone(), Some(receipt))]).await;
+        store.finish(&[(attempt.clone(), AttemptOutcome::Accepted(receipt))]).await;
         store.begin(&attempts).await == [BeginOutcome::Repeat(receipt); 3]
     })
     .await;
@@ -208,17 +208,19 @@ async fn in_flight_marks_and_receipts_expire() {
     store.begin(std::slice::from_ref(&attempt)).await;
     let left_ms: i64 = connection.pttl(&key).await.unwrap();
     assert!((1..=10_000).contains(&left_ms), "{left_ms}");
-    store.finish(&[(attempt.clone(), None)]).await;
+    store.finish(&[(attempt.clone(), AttemptOutcome::NotAppended)]).await;
     let store = store.with_in_flight(Duration::from_secs(60));
     store.begin(std::slice::from_ref(&attempt)).await;
     let left_ms: i64 = connection.pttl(&key).await.unwrap();
     assert!((50_000..=60_000).contains(&left_ms), "{left_ms}");
 
     let receipt = Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
-    store.finish(&[(attempt, Some(receipt))]).await;
-    let left_ms: i64 = connection.pttl(&key).await.unwrap();
     let day_ms = 24 * 60 * 60 * 1_000;
-    assert!((day_ms - 60_000..=day_ms).contains(&left_ms), "{left_ms}");
+    for outcome in [AttemptOutcome::Unknown, AttemptOutcome::Accepted(receipt)] {
+        store.finish(&[(attempt.clone(), outcome)]).await;
+        let left_ms: i64 = connection.pttl(&key).await.unwrap();
+        assert!((day_ms - 60_000..=day_ms).contains(&left_ms), "{left_ms}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,7 +245,7 @@ async fn a_process_recognises_its_own_ids_without_redis_and_those_of_others_with
     };
     assert_eq!(begin(&one, &attempt).await, BeginOutcome::First);
     assert_eq!(begin(&other, &attempt).await, BeginOutcome::InFlight);
-    one.finish(&[(attempt.clone(), Some(receipt))]).await;
+    one.finish(&[(attempt.clone(), AttemptOutcome::Accepted(receipt))]).await;
     assert_eq!(begin(&other, &changed).await, BeginOutcome::Reused);
     assert_eq!(begin(&other, &attempt).await, BeginOutcome::Repeat(receipt));
 

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use schemas::{Receipt, RecordEncoder, RecordStamp};
 use storage::control::BudgetDefinitions;
-use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
+use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 
 use crate::detach_on_drop::detach_on_drop;
@@ -174,7 +174,7 @@ impl SubmissionAppender {
         // Before receipts are stored: a later repetition must not be answered with that of a record that does not
         // count.
         fences.confirm(self.definitions.as_ref(), &submissions, &mut outcomes).await;
-        self.finish_attempts(&plan, &begun, &outcomes).await;
+        self.finish_attempts(&submissions, &plan, &begun, &outcomes).await;
         self.send_signals(&submissions, &outcomes);
 
         for (index, step) in plan.steps.iter().enumerate() {
@@ -213,20 +213,28 @@ impl SubmissionAppender {
         results
     }
 
-    /// Stores the receipts of the attempts that this batch marked as in flight.
+    /// Stores the outcomes of the attempts that this batch marked as in flight. Of server-generated ids only those whose
+    /// outcome is unknown: the client is told the id for its retry.
     async fn finish_attempts(
         &self,
+        submissions: &[PendingSubmission],
         plan: &Plan,
         begun: &[BeginOutcome],
         outcomes: &[AppendOutcome],
     ) {
-        let finished: Vec<(IdempotentSubmission, Option<Receipt>)> = plan
+        let finished: Vec<(IdempotentSubmission, AttemptOutcome)> = plan
             .steps
             .iter()
+            .zip(submissions)
             .zip(outcomes)
-            .filter_map(|(step, outcome)| match step {
-                Step::LookUp(attempt) if begun.get(*attempt) == Some(&BeginOutcome::First) => {
-                    Some((plan.attempts.get(*attempt)?.clone(), outcome.receipt()))
+            .filter_map(|((step, pending), outcome)| match (step, outcome.of_attempt()) {
+                (Step::LookUp(attempt), outcome)
+                    if begun.get(*attempt) == Some(&BeginOutcome::First) =>
+                {
+                    Some((plan.attempts.get(*attempt)?.clone(), outcome))
+                }
+                (Step::Append, AttemptOutcome::Unknown) => {
+                    Some((pending.attempt(), AttemptOutcome::Unknown))
                 }
                 _ => None,
             })

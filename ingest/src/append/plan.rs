@@ -54,20 +54,16 @@ impl Plan {
                 plan.steps.push(Step::Append);
                 continue;
             }
-            let submission = &pending.submission;
-            let digest = submission.content_digest();
-            plan.steps.push(match first_by_id.entry(submission.id) {
+            let attempt = pending.attempt();
+            let digest = attempt.digest;
+            plan.steps.push(match first_by_id.entry(attempt.submission) {
                 Entry::Occupied(first) if first.get().1 == digest => {
                     Step::DuplicateOf(first.get().0)
                 }
                 Entry::Occupied(_) => Step::IdReused,
                 Entry::Vacant(vacant) => {
                     vacant.insert((index, digest));
-                    plan.attempts.push(IdempotentSubmission {
-                        budget: submission.budget.clone(),
-                        submission: submission.id,
-                        digest,
-                    });
+                    plan.attempts.push(attempt);
                     Step::LookUp(plan.attempts.len() - 1)
                 }
             });

@@ -4,10 +4,9 @@
 //! it.
 
 use async_trait::async_trait;
-use schemas::Receipt;
 
 use super::memory::MemoryIdempotency;
-use super::{BeginOutcome, Idempotency, IdempotentSubmission};
+use super::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 
 /// Submission ids in memory in front of a shared store.
 pub struct LayeredIdempotency<S> {
@@ -41,10 +40,12 @@ impl<S: Idempotency> Idempotency for LayeredIdempotency<S> {
         for ((outcome, attempt), shared) in first.zip(unknown).zip(shared) {
             match shared {
                 BeginOutcome::First => continue,
-                BeginOutcome::Repeat(receipt) => known_elsewhere.push((attempt, Some(receipt))),
+                BeginOutcome::Repeat(receipt) => {
+                    known_elsewhere.push((attempt, AttemptOutcome::Accepted(receipt)));
+                }
                 // Another process may still accept or refuse it: this one does not know.
                 BeginOutcome::InFlight | BeginOutcome::Reused => {
-                    known_elsewhere.push((attempt, None));
+                    known_elsewhere.push((attempt, AttemptOutcome::NotAppended));
                 }
             }
             *outcome = shared;
@@ -53,7 +54,7 @@ impl<S: Idempotency> Idempotency for LayeredIdempotency<S> {
         outcomes
     }
 
-    async fn finish(&self, outcomes: &[(IdempotentSubmission, Option<Receipt>)]) {
+    async fn finish(&self, outcomes: &[(IdempotentSubmission, AttemptOutcome)]) {
         self.own.finish(outcomes).await;
         self.shared.finish(outcomes).await;
     }

@@ -9,7 +9,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use schemas::{BudgetId, Receipt, SubmissionId};
 
-use super::{BeginOutcome, Idempotency, IdempotentSubmission};
+use super::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 
 /// Bounds the number and age of stored attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Retention {
     pub attempts: u64,
     /// How long an attempt stays in flight if it is never finished.
     pub in_flight: Duration,
-    /// How long a receipt is stored.
+    /// How long a receipt is stored, or the content of an attempt whose outcome is unknown.
     pub receipts: Duration,
 }
 
@@ -37,11 +37,29 @@ pub struct MemoryIdempotency {
     attempts: Cache<(BudgetId, SubmissionId), StoredAttempt>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct StoredAttempt {
     digest: u64,
-    /// `None` while it is in flight.
-    receipt: Option<Receipt>,
+    state: AttemptState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AttemptState {
+    InFlight,
+    /// It may be in the log.
+    Unknown,
+    Accepted(Receipt),
+}
+
+impl StoredAttempt {
+    fn new(attempt: &IdempotentSubmission, state: AttemptState) -> Self {
+        Self { digest: attempt.digest, state }
+    }
+
+    /// Whether it has the content of an attempt, and no receipt.
+    fn is_unaccepted(&self, attempt: &IdempotentSubmission) -> bool {
+        self.digest == attempt.digest && !matches!(self.state, AttemptState::Accepted(_))
+    }
 }
 
 impl MemoryIdempotency {
@@ -60,14 +78,15 @@ impl MemoryIdempotency {
         let mut outcome = BeginOutcome::First;
         // Moka serializes these calls per key: of two concurrent attempts, one is the first.
         self.attempts.entry(key(attempt)).and_compute_with(|entry| match entry {
-            None => Op::Put(StoredAttempt { digest: attempt.digest, receipt: None }),
+            None => Op::Put(StoredAttempt::new(attempt, AttemptState::InFlight)),
             Some(entry) => {
-                outcome = match *entry.value() {
-                    StoredAttempt { digest, .. } if digest != attempt.digest => {
-                        BeginOutcome::Reused
-                    }
-                    StoredAttempt { receipt: Some(receipt), .. } => BeginOutcome::Repeat(receipt),
-                    StoredAttempt { receipt: None, .. } => BeginOutcome::InFlight,
+                let StoredAttempt { digest, state } = *entry.value();
+                outcome = match state {
+                    _ if digest != attempt.digest => BeginOutcome::Reused,
+                    AttemptState::Accepted(receipt) => BeginOutcome::Repeat(receipt),
+                    // Not marked as in flight: the mark would expire, and the content with it.
+                    AttemptState::Unknown => BeginOutcome::First,
+                    AttemptState::InFlight => BeginOutcome::InFlight,
                 };
                 Op::Nop
             }
@@ -75,15 +94,26 @@ impl MemoryIdempotency {
         outcome
     }
 
-    fn remove_unaccepted(&self, attempt: &IdempotentSubmission) {
-        // The receipt of a concurrent attempt must stay.
-        self.attempts.entry(key(attempt)).and_compute_with(|entry| match entry {
-            Some(entry)
-                if entry.value().digest == attempt.digest && entry.value().receipt.is_none() =>
-            {
-                Op::Remove
+    fn finish_one(&self, attempt: &IdempotentSubmission, outcome: AttemptOutcome) {
+        let finished = |state| Op::Put(StoredAttempt::new(attempt, state));
+        self.attempts.entry(key(attempt)).and_compute_with(|entry| {
+            let known = entry.map(|entry| *entry.value());
+            match outcome {
+                AttemptOutcome::Accepted(receipt) => finished(AttemptState::Accepted(receipt)),
+                // The receipt of a concurrent attempt must stay, and other content.
+                AttemptOutcome::Unknown
+                    if known.is_none_or(|known| known.is_unaccepted(attempt)) =>
+                {
+                    finished(AttemptState::Unknown)
+                }
+                // An earlier attempt that may be in the log stays.
+                AttemptOutcome::NotAppended
+                    if known == Some(StoredAttempt::new(attempt, AttemptState::InFlight)) =>
+                {
+                    Op::Remove
+                }
+                AttemptOutcome::Unknown | AttemptOutcome::NotAppended => Op::Nop,
             }
-            _ => Op::Nop,
         });
     }
 }
@@ -105,22 +135,19 @@ impl Idempotency for MemoryIdempotency {
         attempts.iter().map(|attempt| self.begin_one(attempt)).collect()
     }
 
-    async fn finish(&self, outcomes: &[(IdempotentSubmission, Option<Receipt>)]) {
-        for (attempt, receipt) in outcomes {
-            match receipt {
-                Some(_) => self.attempts.insert(
-                    key(attempt),
-                    StoredAttempt { digest: attempt.digest, receipt: *receipt },
-                ),
-                None => self.remove_unaccepted(attempt),
-            }
+    async fn finish(&self, outcomes: &[(IdempotentSubmission, AttemptOutcome)]) {
+        for (attempt, outcome) in outcomes {
+            self.finish_one(attempt, *outcome);
         }
     }
 }
 
 impl Retention {
     fn time_to_live(&self, attempt: &StoredAttempt) -> Option<Duration> {
-        Some(if attempt.receipt.is_some() { self.receipts } else { self.in_flight })
+        Some(match attempt.state {
+            AttemptState::InFlight => self.in_flight,
+            AttemptState::Unknown | AttemptState::Accepted(_) => self.receipts,
+        })
     }
 }
 

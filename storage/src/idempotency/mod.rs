@@ -24,14 +24,27 @@ pub struct IdempotentSubmission {
 /// The result of the lookup of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BeginOutcome {
-    /// The id is new. The attempt is marked as in flight.
+    /// The id is new, and the attempt is marked as in flight. Or the outcome of the same submission is unknown: it may be
+    /// appended again, since the fold counts it once.
     First,
     /// The submission was accepted before, with this receipt.
     Repeat(Receipt),
     /// The same submission is in flight.
     InFlight,
-    /// The id was used for other content.
+    /// The id was used for other content, which is in the log, may be in it, or is in flight.
     Reused,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptOutcome {
+    /// The submission is in the log, with this receipt.
+    Accepted(Receipt),
+    /// The submission is not in the log. Its id can be used again, with any content.
+    NotAppended,
+    /// The submission may be in the log. Its id can be used again with the same content alone: the fold would take other
+    /// content for a duplicate.
+    Unknown,
 }
 
 /// Stores recent submission ids.
@@ -41,6 +54,7 @@ pub trait Idempotency: Send + Sync + 'static {
     /// unavailable, every outcome is [`BeginOutcome::First`].
     async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome>;
 
-    /// Stores the receipts of accepted attempts, and removes attempts that were not accepted (`None`).
-    async fn finish(&self, outcomes: &[(IdempotentSubmission, Option<Receipt>)]);
+    /// Stores the outcomes of attempts: the receipts of accepted ones, and the content of those that may be in the log. Removes
+    /// the marks of those that are not in it. Also of attempts that were not begun.
+    async fn finish(&self, outcomes: &[(IdempotentSubmission, AttemptOutcome)]);
 }

@@ -1,5 +1,13 @@
-//! Submission ids in Redis, shared by all ingest processes. The key of an attempt holds its digest while it is in
-//! flight, and its digest and receipt once it is accepted. If Redis fails, every attempt counts as the first.
+//! Submission ids in Redis, shared by all ingest processes. If Redis fails, every attempt counts as the first.
+//!
+//! | value of an attempt's key | means |
+//! |---|---|
+//! | `<digest>` | it is in flight |
+//! | `<digest> <receipt>` | it is accepted |
+//! | `<digest> ?` | it may be in the log |
+//!
+//! Releases that do not write the last form take it for a new id, whatever the content, and leave it until they accept the
+//! submission.
 
 use std::time::Duration;
 
@@ -7,18 +15,26 @@ use async_trait::async_trait;
 use schemas::Receipt;
 use schemas::redis::idempotency_key;
 
-use super::{BeginOutcome, Idempotency, IdempotentSubmission};
+use super::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use crate::redis_connection::{RedisConfig, RedisConnection};
 
 /// How long an attempt stays in flight by default if it is never finished.
 const IN_FLIGHT_TTL: Duration = Duration::from_secs(10);
 
-/// How long a receipt is stored.
+/// How long a receipt is stored, or the content of an attempt whose outcome is unknown.
 const RECEIPT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Deletes a key if it still holds our in-flight value: the receipt of a concurrent attempt must stay.
 const DELETE_IN_FLIGHT_SCRIPT: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+
+/// Stores that an attempt may be in the log, unless a concurrent attempt was accepted or has other content.
+const STORE_UNKNOWN_SCRIPT: &str = "local known = redis.call('GET', KEYS[1]) \
+     if not known or known == ARGV[1] or known == ARGV[2] then \
+     redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end return 0";
+
+/// Stands in place of a receipt while it is unknown whether there is one.
+const UNKNOWN_MARK: &str = "?";
 
 /// Submission ids in Redis.
 pub struct RedisIdempotency {
@@ -68,19 +84,28 @@ impl Idempotency for RedisIdempotency {
             .collect()
     }
 
-    async fn finish(&self, outcomes: &[(IdempotentSubmission, Option<Receipt>)]) {
+    async fn finish(&self, outcomes: &[(IdempotentSubmission, AttemptOutcome)]) {
         let mut pipeline = redis::pipe();
-        for (attempt, receipt) in outcomes {
+        for (attempt, outcome) in outcomes {
             let key = idempotency_key(&attempt.budget, attempt.submission);
-            match receipt {
-                Some(receipt) => pipeline
+            match outcome {
+                AttemptOutcome::Accepted(receipt) => pipeline
                     .cmd("SET")
                     .arg(key)
                     .arg(accepted(attempt, receipt))
                     .arg("PX")
                     .arg(RECEIPT_TTL.as_millis() as u64)
                     .ignore(),
-                None => pipeline
+                AttemptOutcome::Unknown => pipeline
+                    .cmd("EVAL")
+                    .arg(STORE_UNKNOWN_SCRIPT)
+                    .arg(1)
+                    .arg(key)
+                    .arg(in_flight(attempt))
+                    .arg(unknown(attempt))
+                    .arg(RECEIPT_TTL.as_millis() as u64)
+                    .ignore(),
+                AttemptOutcome::NotAppended => pipeline
                     .cmd("EVAL")
                     .arg(DELETE_IN_FLIGHT_SCRIPT)
                     .arg(1)
@@ -101,6 +126,10 @@ fn in_flight(attempt: &IdempotentSubmission) -> String {
     format!("{:016x}", attempt.digest)
 }
 
+fn unknown(attempt: &IdempotentSubmission) -> String {
+    format!("{:016x} {UNKNOWN_MARK}", attempt.digest)
+}
+
 fn accepted(attempt: &IdempotentSubmission, receipt: &Receipt) -> String {
     format!("{:016x} {receipt}", attempt.digest)
 }
@@ -110,15 +139,15 @@ fn begin_outcome(attempt: &IdempotentSubmission, previous: Option<&[u8]>) -> Beg
     let Some(text) = previous.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
         return BeginOutcome::First;
     };
-    let (digest, receipt) = match text.split_once(' ') {
-        Some((digest, receipt)) => (digest, Some(receipt.parse())),
-        None => (text, None),
+    let (digest, result) = match text.split_once(' ') {
+        Some((digest, UNKNOWN_MARK)) => (digest, Ok(BeginOutcome::First)),
+        Some((digest, receipt)) => (digest, receipt.parse().map(BeginOutcome::Repeat)),
+        None => (text, Ok(BeginOutcome::InFlight)),
     };
-    match (u64::from_str_radix(digest, 16), receipt) {
-        (Err(_), _) | (_, Some(Err(_))) => BeginOutcome::First,
+    match (u64::from_str_radix(digest, 16), result) {
+        (Err(_), _) | (_, Err(_)) => BeginOutcome::First,
         (Ok(digest), _) if digest != attempt.digest => BeginOutcome::Reused,
-        (Ok(_), Some(Ok(receipt))) => BeginOutcome::Repeat(receipt),
-        (Ok(_), None) => BeginOutcome::InFlight,
+        (Ok(_), Ok(outcome)) => outcome,
     }
 }
 
@@ -148,8 +177,11 @@ mod tests {
             prop_assert_eq!(outcome(digest, &in_flight(&attempt(digest))), BeginOutcome::InFlight);
             let stored = accepted(&attempt(digest), &receipt);
             prop_assert_eq!(outcome(digest, &stored), BeginOutcome::Repeat(receipt));
+            let maybe_stored = unknown(&attempt(digest));
+            prop_assert_eq!(outcome(digest, &maybe_stored), BeginOutcome::First);
             if other != digest {
                 prop_assert_eq!(outcome(other, &stored), BeginOutcome::Reused);
+                prop_assert_eq!(outcome(other, &maybe_stored), BeginOutcome::Reused);
             }
         }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use schemas::{LogNumber, Offset, PartitionId, Receipt, SubmissionId};
-use storage::idempotency::{BeginOutcome, Idempotency, IdempotentSubmission};
+use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use uuid::Uuid;
 
 use super::build::new_budget_id;
@@ -21,6 +21,10 @@ macro_rules! idempotency_contract {
             exactly_one_of_many_concurrent_attempts_is_first,
             a_refusal_does_not_remove_an_accepted_attempt,
             a_refusal_does_not_remove_an_attempt_with_other_content,
+            an_attempt_with_an_unknown_outcome_can_be_repeated_with_the_same_content_alone,
+            a_refusal_does_not_remove_an_attempt_with_an_unknown_outcome,
+            an_unknown_outcome_does_not_replace_an_accepted_attempt_or_other_content,
+            an_outcome_is_also_stored_of_an_attempt_that_was_not_begun,
             one_id_in_two_budgets_is_two_attempts,
         }
     };
@@ -47,11 +51,15 @@ async fn begin(store: &Fixture, attempt: &IdempotentSubmission) -> BeginOutcome 
 }
 
 async fn accept(store: &Fixture, attempt: &IdempotentSubmission) {
-    store.finish(&[(attempt.clone(), Some(RECEIPT))]).await;
+    store.finish(&[(attempt.clone(), AttemptOutcome::Accepted(RECEIPT))]).await;
 }
 
 async fn refuse(store: &Fixture, attempt: &IdempotentSubmission) {
-    store.finish(&[(attempt.clone(), None)]).await;
+    store.finish(&[(attempt.clone(), AttemptOutcome::NotAppended)]).await;
+}
+
+async fn lose_the_outcome(store: &Fixture, attempt: &IdempotentSubmission) {
+    store.finish(&[(attempt.clone(), AttemptOutcome::Unknown)]).await;
 }
 
 pub async fn a_new_attempt_is_first_and_then_in_flight(store: &Fixture) {
@@ -130,6 +138,54 @@ pub async fn a_refusal_does_not_remove_an_attempt_with_other_content(store: &Fix
     begin(store, &attempt).await;
     refuse(store, &with_other_content(&attempt)).await;
     assert_eq!(begin(store, &attempt).await, BeginOutcome::InFlight);
+}
+
+pub async fn an_attempt_with_an_unknown_outcome_can_be_repeated_with_the_same_content_alone(
+    store: &Fixture,
+) {
+    let attempt = new_attempt();
+    let other = with_other_content(&attempt);
+    begin(store, &attempt).await;
+    lose_the_outcome(store, &attempt).await;
+    for _ in 0..2 {
+        assert_eq!(begin(store, &other).await, BeginOutcome::Reused);
+        assert_eq!(begin(store, &attempt).await, BeginOutcome::First);
+        lose_the_outcome(store, &attempt).await;
+    }
+    assert_eq!(begin(store, &attempt).await, BeginOutcome::First);
+    accept(store, &attempt).await;
+    assert_eq!(begin(store, &other).await, BeginOutcome::Reused);
+    assert_eq!(begin(store, &attempt).await, BeginOutcome::Repeat(RECEIPT));
+}
+
+pub async fn a_refusal_does_not_remove_an_attempt_with_an_unknown_outcome(store: &Fixture) {
+    let attempt = new_attempt();
+    begin(store, &attempt).await;
+    lose_the_outcome(store, &attempt).await;
+    begin(store, &attempt).await;
+    refuse(store, &attempt).await;
+    refuse(store, &with_other_content(&attempt)).await;
+    assert_eq!(begin(store, &with_other_content(&attempt)).await, BeginOutcome::Reused);
+    assert_eq!(begin(store, &attempt).await, BeginOutcome::First);
+}
+
+pub async fn an_unknown_outcome_does_not_replace_an_accepted_attempt_or_other_content(
+    store: &Fixture,
+) {
+    let attempt = new_attempt();
+    begin(store, &attempt).await;
+    lose_the_outcome(store, &with_other_content(&attempt)).await;
+    assert_eq!(begin(store, &attempt).await, BeginOutcome::InFlight);
+    accept(store, &attempt).await;
+    lose_the_outcome(store, &attempt).await;
+    assert_eq!(begin(store, &attempt).await, BeginOutcome::Repeat(RECEIPT));
+}
+
+pub async fn an_outcome_is_also_stored_of_an_attempt_that_was_not_begun(store: &Fixture) {
+    let attempt = new_attempt();
+    lose_the_outcome(store, &attempt).await;
+    assert_eq!(begin(store, &with_other_content(&attempt)).await, BeginOutcome::Reused);
+    assert_eq!(begin(store, &attempt).await, BeginOutcome::First);
 }
 
 pub async fn one_id_in_two_budgets_is_two_attempts(store: &Fixture) {
