@@ -6,6 +6,7 @@
 //! | `parse` | bodies to domain values, reporting every fault at once |
 //! | `service` | the checks that all routes share |
 //! | `charge` | what a request costs of the rate limits |
+//! | `checked_append` | charging and appending what was checked against a definition |
 //! | `signals` | what is kept of a submission to notice fraud |
 //! | `append` | validated submissions to records in the log, at most once per submission id |
 //! | `refused_partitions` | the metric of partitions that refuse submissions |
@@ -18,6 +19,7 @@
 mod append;
 mod budget_freezer;
 mod charge;
+mod checked_append;
 mod config;
 mod default_budgets;
 mod deps;

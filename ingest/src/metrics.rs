@@ -69,7 +69,7 @@ impl IngestMetrics {
             )?,
             records_unconfirmed: metrics.gauge(
                 "ingest_records_unconfirmed",
-                "Records of budgets with a closing time, until the control topic confirms that the budget was not closed meanwhile.",
+                "Records of budgets with a closing time, until the control topic confirms that the budget was not closed meanwhile, and first records of a budget, until its rules are frozen.",
             )?,
             batch_items: metrics.histogram(
                 "ingest_batch_items",

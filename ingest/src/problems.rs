@@ -43,6 +43,11 @@ pub(crate) fn outcome_unknown(id: SubmissionId) -> Problem {
         .retry_after(RETRY_AFTER)
 }
 
+/// Too many records wait for the log, or for the control topic.
+pub(crate) fn too_many_in_flight() -> Problem {
+    unavailable("too many submissions are waiting for the log")
+}
+
 /// The budget is closed: nothing was accepted.
 pub(crate) fn budget_closed() -> Problem {
     Problem::new(ProblemKind::BudgetClosed).detail("the budget is closed; nothing was accepted")

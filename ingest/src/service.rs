@@ -12,12 +12,11 @@ use schemas::{
     Action, Budget, BudgetPersonHasher, ClosingState, IdentityRule, Openness, PersonId, PersonKey,
     PersonKeyHasher, ReceiptSigner, SignalOrigin, Submission, SubmissionId,
 };
-use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
+use storage::control::BudgetDefinitions;
 use storage::log::{AppendError, LogWriter};
 use uuid::Uuid;
 
-use crate::append::{SubmissionAppender, TooManyInFlight};
-use crate::budget_freezer::BudgetFreezer;
+use crate::append::{AppendRefused, SubmissionAppender};
 use crate::config::IngestConfig;
 use crate::deps::IngestDeps;
 use crate::email::EmailSignIn;
@@ -27,9 +26,6 @@ use crate::pending::{AppendOutcome, PendingSubmission};
 use crate::people_cap::PeopleCap;
 use crate::problems;
 use crate::signals::{OriginDigester, PendingSignals, RequestOrigin, SignalSender};
-
-/// Attempts to freeze a budget. Each retry means that its definition has been changed meanwhile.
-const MAX_FREEZE_ATTEMPTS: u32 = 10;
 
 /// The state of all ingest routes.
 pub(crate) struct IngestService {
@@ -42,7 +38,6 @@ pub(crate) struct IngestService {
     pub metrics: Arc<IngestMetrics>,
     log: Arc<dyn LogWriter>,
     appender: Arc<SubmissionAppender>,
-    freezer: BudgetFreezer,
     /// `None` if no signals are kept.
     digester: Option<Arc<OriginDigester>>,
 }
@@ -73,7 +68,6 @@ impl IngestService {
         let service = Self {
             appender: Arc::new(appender),
             digester: config.signals_enabled.then_some(digester),
-            freezer: BudgetFreezer::new(Arc::clone(&deps.definitions)),
             log: deps.log,
             definitions: deps.definitions,
             receipt_signer: deps.hasher.receipt_signer(),
@@ -96,8 +90,7 @@ impl IngestService {
             Err(_) => return Err(problems::log_unavailable()),
         }
         let budget = self.budget(id)?;
-        require_known_identity_rule(&budget)?;
-        require_open(&budget)?;
+        require_accepting(&budget)?;
         Ok(budget)
     }
 
@@ -152,53 +145,6 @@ impl IngestService {
     pub fn require_email(&self) -> Result<&EmailSignIn, Problem> {
         self.email.as_ref().ok_or_else(|| {
             problems::unavailable("this service has no `email.smtp_url`, so that it sends no codes")
-        })
-    }
-
-    /// Parses a body against the budget's definition. Freezes the definition if the body appends allocations.
-    ///
-    /// Only the definition that the body was parsed against is frozen. If it has changed meanwhile, the body is parsed
-    /// again first, so that a rejected body freezes nothing.
-    ///
-    /// # Errors
-    /// The problem of `parse`, or why the budget could not be frozen.
-    pub async fn parse_against_frozen<T>(
-        &self,
-        mut budget: Arc<Budget>,
-        parse: impl Fn(&Budget) -> Result<T, Problem>,
-        appends: impl Fn(&T) -> bool,
-    ) -> Result<(Arc<Budget>, T), Problem> {
-        for _ in 0..MAX_FREEZE_ATTEMPTS {
-            let parsed = parse(&budget)?;
-            if budget.frozen || !appends(&parsed) {
-                return Ok((budget, parsed));
-            }
-            budget = self.freeze(&budget).await?;
-            require_known_identity_rule(&budget)?;
-            require_open(&budget)?;
-        }
-        Err(problems::unavailable("the budget's rules are being changed"))
-    }
-
-    async fn freeze(&self, checked: &Arc<Budget>) -> Result<Arc<Budget>, Problem> {
-        self.freezer.freeze(checked).await.map_err(|error| match error {
-            DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
-            DefinitionError::Refused(ChangeRefused::NotUnderstood) => {
-                problems::definition_not_understood(
-                    "its rules could not be frozen, and nothing was accepted",
-                )
-            }
-            DefinitionError::Refused(
-                ChangeRefused::Frozen
-                | ChangeRefused::Closed
-                | ChangeRefused::NotClosed
-                | ChangeRefused::NoOwnSecret
-                | ChangeRefused::Forgotten
-                | ChangeRefused::PreconditionFailed,
-            )
-            | DefinitionError::Unavailable(_) => {
-                problems::unavailable("the budget's rules could not be frozen")
-            }
         })
     }
 
@@ -268,17 +214,16 @@ impl IngestService {
         })
     }
 
-    /// Appends submissions and returns their outcomes in order, even if the client hangs up.
+    /// Appends submissions of one budget and returns their outcomes in order, even if the client hangs up.
     ///
     /// # Errors
-    /// When too many records wait for the log. Nothing is appended then.
+    /// When nothing is appended.
     pub async fn append(
         &self,
+        checked: &Arc<Budget>,
         submissions: Vec<PendingSubmission>,
-    ) -> Result<Vec<AppendOutcome>, Problem> {
-        self.appender.append(submissions).await.map_err(|TooManyInFlight| {
-            problems::unavailable("too many submissions are waiting for the log")
-        })
+    ) -> Result<Vec<AppendOutcome>, AppendRefused> {
+        self.appender.append(checked, submissions).await
     }
 }
 
@@ -294,6 +239,12 @@ fn submission(
 
 fn new_submission_id() -> SubmissionId {
     SubmissionId(Uuid::new_v4())
+}
+
+/// Rejects submissions to a budget whose rules this release does not know, or that is not open.
+pub(crate) fn require_accepting(budget: &Budget) -> Result<(), Problem> {
+    require_known_identity_rule(budget)?;
+    require_open(budget)
 }
 
 /// Rejects submissions whose person would be identified by a rule of a newer release.

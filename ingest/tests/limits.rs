@@ -175,6 +175,42 @@ async fn malformed_requests_are_counted_too() {
 }
 
 #[tokio::test]
+async fn a_first_submission_beyond_a_limit_freezes_nothing() {
+    let limit = "address fixed-window 1/1d on=submission+batch";
+    let harness = harness(("limits.submissions", limit));
+    assert_eq!(post_from(&harness, "192.0.2.1", SUBMISSIONS, "{").await.status, 400);
+    let single = post_from(&harness, "192.0.2.1", SUBMISSIONS, submission("p-1")).await;
+    let batch = format!("[{}]", submission("p-1"));
+    let batch = post_from(&harness, "192.0.2.1", BATCH, batch).await;
+    assert_eq!((single.status.as_u16(), batch.status.as_u16()), (429, 429));
+    let headers = [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("sec-fetch-site", "same-origin"),
+        ("cookie", "allocator_person=a-AAAAAAAAAAAAAAAAAAAAAA"),
+        ("x-forwarded-for", "192.0.2.1"),
+    ];
+    let form = "c.health=40&c.education=60";
+    let form = harness.send(Method::POST, "/budgets/taxes/submit", &headers, form).await;
+    assert!(form.header("location").unwrap().contains("fault=rate-limited"));
+    let is_frozen = || harness.definitions.get("taxes").unwrap().frozen;
+    assert!(!is_frozen());
+    let accepted = post_from(&harness, "192.0.2.2", SUBMISSIONS, submission("p-1")).await;
+    assert_eq!((accepted.status.as_u16(), is_frozen()), (202, true));
+}
+
+#[tokio::test]
+async fn a_submission_that_is_checked_again_is_charged_once() {
+    let harness = harness(("limits.person", "person fixed-window 2/1d on=submission"));
+    let mut changed = schemas::Budget::clone(&harness.definitions.get("taxes").unwrap());
+    changed.revision += 1;
+    changed.categories.reverse();
+    *support::lock(&harness.definitions.concurrent_change) = Some(changed);
+    let response = post_from(&harness, "192.0.2.1", SUBMISSIONS, submission("p-1")).await;
+    assert_eq!(response.status, 202);
+    assert_eq!(response.header("x-ratelimit-remaining"), Some("1"));
+}
+
+#[tokio::test]
 async fn the_same_machine_is_not_limited_as_the_public_is() {
     let harness = harness(("limits.person", "person fixed-window 1/1d on=submission"));
     for _ in 0..5 {

@@ -46,6 +46,14 @@ async fn below_the_cap_everyone_is_accepted_and_no_row_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_new_person_freezes_nothing() {
+    let harness = capped(5).await;
+    harness.edit_budget(|budget| budget.frozen = false);
+    harness.post(SUBMISSIONS, of("new")).await.problem(409, "budget-full");
+    assert!(!harness.definitions.get("taxes").unwrap().frozen);
+}
+
+#[tokio::test(start_paused = true)]
 async fn at_the_cap_new_people_are_refused_and_everyone_with_a_row_is_accepted() {
     for people in [5, 6] {
         let harness = capped(people).await;

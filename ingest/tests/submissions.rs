@@ -455,6 +455,22 @@ async fn a_submission_to_a_budget_that_closed_meanwhile_freezes_nothing() {
 }
 
 #[tokio::test]
+async fn a_submission_that_is_not_appended_freezes_nothing() {
+    let is_frozen = |harness: &Harness| harness.definitions.get("taxes").unwrap().frozen;
+    let no_room = Harness::with(0, &[]);
+    no_room.post(SUBMISSIONS, GOOD).await.problem(503, "unavailable");
+    assert!(!is_frozen(&no_room));
+
+    let harness = Harness::new();
+    let key = [("idempotency-key", ID)];
+    harness.delete("/v1/budgets/taxes/submissions/p-1", &key).await.accepted();
+    harness.post(SUBMISSIONS, with_id(ID, 40)).await.problem(422, "key-reused");
+    assert!(!is_frozen(&harness));
+    harness.post(SUBMISSIONS, GOOD).await.accepted();
+    assert!(is_frozen(&harness));
+}
+
+#[tokio::test]
 async fn a_withdrawal_freezes_nothing() {
     let harness = Harness::new();
     for headers in [&[][..], &[("idempotency-key", "bye")]] {
@@ -475,11 +491,12 @@ async fn a_withdrawal_freezes_nothing() {
 async fn nothing_is_appended_if_the_budget_cannot_be_frozen() {
     let harness = Harness::new();
     harness.definitions.failing.store(true, Ordering::SeqCst);
-    let response = harness.post(SUBMISSIONS, GOOD).await;
+    let response = harness.post(SUBMISSIONS, with_id(ID, 40)).await;
     assert!(response.problem(503, "unavailable").contains("nothing was accepted"));
     assert_eq!(harness.logged(), []);
     harness.definitions.failing.store(false, Ordering::SeqCst);
-    harness.post(SUBMISSIONS, GOOD).await.accepted();
+    // The id is not in flight any more, nor known.
+    harness.post(SUBMISSIONS, with_id(ID, 30)).await.accepted();
 }
 
 #[tokio::test]

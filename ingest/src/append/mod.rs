@@ -4,21 +4,23 @@
 //! embedded log), and by the fold otherwise.
 //!
 //! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, refuse new
-//! people of full budgets ([`cap`]), append, confirm that the budget was not closed meanwhile ([`fences`]), store the
-//! receipts, queue the signals.
+//! people of full budgets ([`cap`]), freeze the budget's rules before its first record ([`freeze`]), append, confirm that
+//! the budget was not closed meanwhile ([`fences`]), store the receipts, queue the signals.
 
 mod cap;
 mod fences;
+mod freeze;
 mod plan;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use schemas::{Receipt, RecordEncoder, RecordStamp};
-use storage::control::BudgetDefinitions;
+use schemas::{Budget, Receipt, RecordEncoder, RecordStamp};
+use storage::control::{BudgetDefinitions, DefinitionError};
 use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 
+use crate::budget_freezer::BudgetFreezer;
 use crate::detach_on_drop::detach_on_drop;
 use crate::in_flight_limit::{InFlightLimit, InFlightPermit};
 use crate::metrics::IngestMetrics;
@@ -28,14 +30,21 @@ use crate::signals::SignalSender;
 use fences::Fences;
 use plan::{Plan, Step};
 
-/// Too many records wait for the log: nothing was appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooManyInFlight;
+/// Why nothing was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AppendRefused {
+    /// Too many records wait for the log, or for the control topic.
+    TooManyInFlight,
+    /// The budget's rules could not be frozen.
+    NotFrozen(DefinitionError),
+    /// The submissions were checked against another definition than this one, which is in force.
+    DefinitionChanged(Arc<Budget>),
+}
 
 /// The permits of the records of one append.
 struct AppendPermits {
     in_flight: InFlightPermit,
-    /// For the records that must be confirmed, if there are any.
+    /// For the records that wait for the control topic: to be confirmed, or for the freeze of their budget.
     unconfirmed: Option<InFlightPermit>,
 }
 
@@ -54,8 +63,10 @@ pub(crate) struct SubmissionAppender {
     idempotency: Arc<dyn Idempotency>,
     metrics: Arc<IngestMetrics>,
     in_flight: InFlightLimit,
-    /// Limits the records of budgets with a closing time until they are confirmed, which may take seconds.
+    /// Limits the records that wait for the control topic, which may take seconds: those of budgets with a closing time
+    /// until they are confirmed, and the first ones of a budget.
     unconfirmed: InFlightLimit,
+    freezer: BudgetFreezer,
     signals: SignalSender,
     people_cap: PeopleCap,
 }
@@ -73,34 +84,54 @@ impl SubmissionAppender {
         let limit = |gauge| InFlightLimit::new(max_in_flight_records, gauge);
         let in_flight = limit(metrics.records_in_flight());
         let unconfirmed = limit(metrics.records_unconfirmed());
-        Self { log, definitions, idempotency, metrics, in_flight, unconfirmed, signals, people_cap }
+        let freezer = BudgetFreezer::new(Arc::clone(&definitions));
+        Self {
+            log,
+            definitions,
+            idempotency,
+            metrics,
+            in_flight,
+            unconfirmed,
+            freezer,
+            signals,
+            people_cap,
+        }
     }
 
-    /// Appends submissions and returns their outcomes in order.
+    /// Appends submissions of one budget, which were checked against a definition, and returns their outcomes in order.
+    /// The definition is frozen before the first record.
     ///
     /// The append runs to its end even if the caller stops waiting: an id that stayed marked as in flight would reject
     /// the client's own retry.
     ///
     /// # Errors
-    /// When too many records wait for the log, or for their confirmation.
+    /// When nothing was appended: too many records wait, or the definition cannot be frozen.
     pub async fn append(
         self: &Arc<Self>,
+        checked: &Arc<Budget>,
         submissions: Vec<PendingSubmission>,
-    ) -> Result<Vec<AppendOutcome>, TooManyInFlight> {
+    ) -> Result<Vec<AppendOutcome>, AppendRefused> {
         let fences = Fences::before(&self.definitions.catalog(), &submissions);
-        let permits = self.permits(&fences, &submissions).ok_or(TooManyInFlight)?;
-        let this = Arc::clone(self);
-        let outcomes = detach_on_drop(async move {
-            let outcomes = this.append_once_per_id(submissions, fences, permits).await;
+        let permits =
+            self.permits(checked, &fences, &submissions).ok_or(AppendRefused::TooManyInFlight)?;
+        let (this, checked) = (Arc::clone(self), Arc::clone(checked));
+        detach_on_drop(async move {
+            let outcomes = this.append_once_per_id(&checked, submissions, fences, permits).await?;
             this.metrics.count_outcomes(&outcomes);
-            outcomes
-        });
-        Ok(outcomes.await)
+            Ok(outcomes)
+        })
+        .await
     }
 
     /// Takes the permits of an append. `None` when too few are free.
-    fn permits(&self, fences: &Fences, submissions: &[PendingSubmission]) -> Option<AppendPermits> {
-        let unconfirmed = match fences.unconfirmed(submissions) {
+    fn permits(
+        &self,
+        checked: &Budget,
+        fences: &Fences,
+        submissions: &[PendingSubmission],
+    ) -> Option<AppendPermits> {
+        let first = submissions.iter().filter(|pending| freeze::needs_frozen(checked, pending));
+        let unconfirmed = match fences.unconfirmed(submissions).max(first.count()) {
             0 => None,
             records => Some(self.unconfirmed.try_acquire(records)?),
         };
@@ -112,10 +143,11 @@ impl SubmissionAppender {
 
     async fn append_once_per_id(
         &self,
+        checked: &Arc<Budget>,
         submissions: Vec<PendingSubmission>,
         fences: Fences,
-        permits: AppendPermits,
-    ) -> Vec<AppendOutcome> {
+        mut permits: AppendPermits,
+    ) -> Result<Vec<AppendOutcome>, AppendRefused> {
         let plan = Plan::new(&submissions);
         let begun = match plan.attempts.as_slice() {
             [] => Vec::new(),
@@ -152,6 +184,19 @@ impl SubmissionAppender {
             }
         }
 
+        let is_first = |index: &usize| {
+            submissions.get(*index).is_some_and(|pending| freeze::needs_frozen(checked, pending))
+        };
+        if appended.iter().any(is_first) {
+            permits = match self.freeze(checked, permits, submissions.len()).await {
+                Ok(permits) => permits,
+                Err(refused) => {
+                    self.finish_attempts(&submissions, &plan, &begun, &outcomes).await;
+                    return Err(refused);
+                }
+            };
+        }
+
         for (index, result) in appended.iter().zip(self.append_records(records).await) {
             if let Some(outcome) = outcomes.get_mut(*index) {
                 *outcome = match result {
@@ -185,7 +230,22 @@ impl SubmissionAppender {
                 *outcome = first.for_duplicate();
             }
         }
-        outcomes
+        Ok(outcomes)
+    }
+
+    /// Freezes a definition. Its records do not keep those of other budgets out of the log meanwhile.
+    async fn freeze(
+        &self,
+        checked: &Arc<Budget>,
+        permits: AppendPermits,
+        records: usize,
+    ) -> Result<AppendPermits, AppendRefused> {
+        let AppendPermits { in_flight, unconfirmed } = permits;
+        drop(in_flight);
+        freeze::freeze(&self.freezer, checked).await?;
+        let in_flight =
+            self.in_flight.try_acquire(records).ok_or(AppendRefused::TooManyInFlight)?;
+        Ok(AppendPermits { in_flight, unconfirmed })
     }
 
     /// Queues the signals of what was accepted now: before duplicates of this batch have outcomes, and whether or not the

@@ -10,9 +10,9 @@ use runtime::clock::now_ms;
 use runtime::limits::LimitTicket;
 use runtime::principal::PresentedCredentials;
 use runtime::problem::Problem;
-use schemas::{Budget, BudgetId, ReceiptSigner, SubmissionId};
+use schemas::{Budget, BudgetId, PersonId, ReceiptSigner, SubmissionId};
 
-use crate::charge::charge;
+use crate::checked_append::{Prepared, Rejected};
 use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::RequireJson;
 use crate::parse::{self, ParsedSubmission};
@@ -116,54 +116,54 @@ async fn respond_to(
     key: &IdempotencyKey,
     parse: impl Fn(&Budget) -> Result<(ParsedSubmission, PathOf), Problem>,
 ) -> Result<Response, Problem> {
-    let prepared = prepare(service, origin, budget, key, parse).await;
-    let (pending, person) =
-        prepared.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(service, ticket, pending, &person).await
-}
-
-async fn prepare(
-    service: &IngestService,
-    origin: &RequestOrigin,
-    budget: &str,
-    key: &IdempotencyKey,
-    parse: impl Fn(&Budget) -> Result<(ParsedSubmission, PathOf), Problem>,
-) -> Result<(PendingSubmission, PersonPath), Problem> {
-    let budget = service.open_budget(budget)?;
-    let parse = |budget: &Budget| {
+    let budget = service.open_budget(budget);
+    let prepare = |budget: &Budget| {
         let (mut parsed, path) = parse(budget)?;
         parsed.id =
             key.submission_id(parsed.id, budget, parsed.person.as_ref(), &service.hasher)?;
-        Ok((parsed, path))
+        let (pending, person) = pending(service, origin, budget, parsed)?;
+        let path = match path {
+            PathOf::Me => PersonPath::me(),
+            PathOf::Named => PersonPath::of(&person),
+        };
+        Ok((pending, path))
     };
-    let (budget, (parsed, path)) = service.parse_against_frozen(budget, parse, |_| true).await?;
-    let persons = service.persons(&budget)?;
+    append(service, ticket, budget, prepare).await
+}
+
+/// Completes a parsed submission of a request.
+pub(super) fn pending(
+    service: &IngestService,
+    origin: &RequestOrigin,
+    budget: &Budget,
+    parsed: ParsedSubmission,
+) -> Result<(PendingSubmission, PersonId), Problem> {
+    let persons = service.persons(budget)?;
     let now_ms = now_ms();
-    let origin = service.origin(&budget, origin, now_ms);
-    let (pending, person) = service.pending_submission((&budget, &persons), parsed, origin, now_ms);
-    let path = match path {
-        PathOf::Me => PersonPath::me(),
-        PathOf::Named => PersonPath::of(&person),
-    };
-    Ok((pending, path))
+    let origin = service.origin(budget, origin, now_ms);
+    Ok(service.pending_submission((budget, &persons), parsed, origin, now_ms))
 }
 
 /// Charges one submission or withdrawal to the limits, appends it and builds the response.
 pub(super) async fn append(
     service: &IngestService,
     ticket: &LimitTicket,
-    pending: PendingSubmission,
-    person: &PersonPath,
+    budget: Result<Arc<Budget>, Problem>,
+    prepare: impl Fn(&Budget) -> Result<(PendingSubmission, PersonPath), Problem>,
 ) -> Result<Response, Problem> {
-    let budget = pending.submission.budget.clone();
-    let id = pending.submission.id;
-    charge(ticket, std::slice::from_ref(&pending), 1)
-        .await
-        .inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    let appended = service.append(vec![pending]).await;
-    let outcomes =
-        appended.inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    respond(outcomes.first().copied(), &budget, person, id, &service.receipt_signer)
+    let prepare = |budget: &Budget| {
+        let (pending, person) = prepare(budget)?;
+        let id = pending.submission.id;
+        Ok(Prepared { submissions: vec![pending], items: 1, rest: (person, id) })
+    };
+    let appended = async {
+        let budget = budget?;
+        let id = budget.id.clone();
+        Ok((id, service.append_checked(ticket, budget, prepare).await?))
+    };
+    let (budget, (outcomes, (person, id))) =
+        appended.await.map_err(|rejected: Rejected| rejected.counted(&service.metrics))?;
+    respond(outcomes.first().copied(), &budget, &person, id, &service.receipt_signer)
 }
 
 fn respond(

@@ -15,7 +15,7 @@ use runtime::principal::PresentedCredentials;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::{Budget, BudgetId, ReceiptSigner, SubmissionId};
 
-use crate::charge::charge;
+use crate::checked_append::{Prepared, Rejected};
 use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::MediaType;
 use crate::parse::{self, ParsedBatch, ParsedSubmission};
@@ -50,10 +50,7 @@ pub(super) async fn submit_batch(
 ) -> Result<Response, Problem> {
     let client = (&presented, &origin, &ticket);
     let appended = append(&service, client, &budget, media_type, &key, &body).await;
-    let (budget, results) = appended.map_err(|BatchRejected { problem, submissions }| {
-        service.metrics.count_rejected(problem.kind(), submissions);
-        problem
-    })?;
+    let (budget, results) = appended.map_err(|rejected| rejected.counted(&service.metrics))?;
     service.metrics.observe_batch(results.len());
     for result in &results {
         if let ItemResult::Rejected(problem) = result {
@@ -61,7 +58,7 @@ pub(super) async fn submit_batch(
         }
     }
     let request = request.as_ref().map_or("", |id| id.as_str());
-    let body = write_results(&budget.id, results, request, &service.receipt_signer);
+    let body = write_results(&budget, results, request, &service.receipt_signer);
     Ok(response::json(StatusCode::OK, body))
 }
 
@@ -72,19 +69,6 @@ enum ItemResult {
     Appended(SubmissionId, AppendOutcome),
 }
 
-/// A batch that was rejected as a whole.
-struct BatchRejected {
-    problem: Problem,
-    /// How many submissions were rejected: 1 when the items were not counted.
-    submissions: u64,
-}
-
-impl From<Problem> for BatchRejected {
-    fn from(problem: Problem) -> Self {
-        Self { problem, submissions: 1 }
-    }
-}
-
 async fn append(
     service: &IngestService,
     (presented, origin, ticket): (&PresentedCredentials, &RequestOrigin, &LimitTicket),
@@ -92,7 +76,7 @@ async fn append(
     media_type: MediaType,
     key: &IdempotencyKey,
     body: &[u8],
-) -> Result<(Arc<Budget>, Vec<ItemResult>), BatchRejected> {
+) -> Result<(BudgetId, Vec<ItemResult>), Rejected> {
     let budget = service.open_budget(budget)?;
     // An ignored key would promise idempotency that a batch does not have.
     if *key != IdempotencyKey::Absent {
@@ -101,50 +85,54 @@ async fn append(
         );
         return Err(problem.into());
     }
-    let parse = |budget: &Budget| {
+    let prepare = |budget: &Budget| {
         let person_scope = service.person_scope(budget, presented)?;
         person_scope.require_many()?;
         let batch = match media_type {
             MediaType::Json => parse::json_array(body, budget),
             MediaType::Ndjson => parse::ndjson(body, budget),
-        };
-        Ok(batch?.into_iter().map(|item| of_scope(&person_scope, item?)).collect())
+        }?;
+        prepare(service, origin, budget, &person_scope, batch)
     };
-    let any_valid = |batch: &ParsedBatch| batch.iter().any(Result::is_ok);
-    let (budget, batch) = service.parse_against_frozen(budget, parse, any_valid).await?;
+    let id = budget.id.clone();
+    let (outcomes, mut results) = service.append_checked(ticket, budget, prepare).await?;
+    let appended = results.iter_mut().filter_map(|result| match result {
+        ItemResult::Appended(_, outcome) => Some(outcome),
+        ItemResult::Rejected(_) => None,
+    });
+    for (slot, outcome) in appended.zip(outcomes) {
+        *slot = outcome;
+    }
+    Ok((id, results))
+}
 
-    let persons = service.persons(&budget)?;
+/// Completes the valid items of a batch.
+fn prepare(
+    service: &IngestService,
+    origin: &RequestOrigin,
+    budget: &Budget,
+    person_scope: &PersonScope,
+    batch: ParsedBatch,
+) -> Result<Prepared<Vec<ItemResult>>, Problem> {
+    let persons = service.persons(budget)?;
     let now_ms = now_ms();
-    let origin = service.origin(&budget, origin, now_ms);
+    let origin = service.origin(budget, origin, now_ms);
     let mut submissions: Vec<PendingSubmission> = Vec::with_capacity(batch.len());
     let mut results = Vec::with_capacity(batch.len());
     for item in batch {
-        results.push(match item {
+        results.push(match item.and_then(|item| of_scope(person_scope, item)) {
             Ok(parsed) => {
                 let (pending, _) =
-                    service.pending_submission((&budget, &persons), parsed, origin, now_ms);
+                    service.pending_submission((budget, &persons), parsed, origin, now_ms);
                 let id = pending.submission.id;
                 submissions.push(pending);
-                // Replaced below by the outcome of the append.
+                // Replaced by the outcome of the append.
                 ItemResult::Appended(id, AppendOutcome::Unknown)
             }
             Err(problem) => ItemResult::Rejected(problem),
         });
     }
-    let items = results.len() as u64;
-    let rejected = |problem| BatchRejected { problem, submissions: items };
-    charge(ticket, &submissions, results.len()).await.map_err(rejected)?;
-    if !submissions.is_empty() {
-        let outcomes = service.append(submissions).await.map_err(rejected)?;
-        let appended = results.iter_mut().filter_map(|result| match result {
-            ItemResult::Appended(_, outcome) => Some(outcome),
-            ItemResult::Rejected(_) => None,
-        });
-        for (slot, outcome) in appended.zip(outcomes) {
-            *slot = outcome;
-        }
-    }
-    Ok((budget, results))
+    Ok(Prepared { submissions, items: results.len(), rest: results })
 }
 
 /// Replaces the named person by the one for whom the request may act.

@@ -12,7 +12,6 @@ use schemas::{Budget, PersonId};
 
 use super::submit::append;
 use crate::idempotency_key::IdempotencyKey;
-use crate::pending::PendingSubmission;
 use crate::response::PersonPath;
 use crate::service::IngestService;
 use crate::signals::RequestOrigin;
@@ -132,23 +131,13 @@ async fn withdraw_person(
     key: &IdempotencyKey,
     person: impl Fn(&Budget) -> Result<(PersonId, PersonPath), Problem>,
 ) -> Result<Response, Problem> {
-    let (pending, path) = prepare(service, origin, budget, key, person)
-        .inspect_err(|problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(service, ticket, pending, &path).await
-}
-
-fn prepare(
-    service: &IngestService,
-    origin: &RequestOrigin,
-    budget: &str,
-    key: &IdempotencyKey,
-    person: impl Fn(&Budget) -> Result<(PersonId, PersonPath), Problem>,
-) -> Result<(PendingSubmission, PersonPath), Problem> {
-    let budget = service.open_budget(budget)?;
-    let (person, path) = person(&budget)?;
-    let id = key.submission_id(None, &budget, Some(&person), &service.hasher)?;
-    // A withdrawal freezes nothing: it says nothing about categories, and nobody counts before the first allocation.
-    let now_ms = now_ms();
-    let origin = service.origin(&budget, origin, now_ms);
-    Ok((service.pending_withdrawal(&budget, &person, id, origin, now_ms)?, path))
+    let budget = service.open_budget(budget);
+    let prepare = |budget: &Budget| {
+        let (person, path) = person(budget)?;
+        let id = key.submission_id(None, budget, Some(&person), &service.hasher)?;
+        let now_ms = now_ms();
+        let origin = service.origin(budget, origin, now_ms);
+        Ok((service.pending_withdrawal(budget, &person, id, origin, now_ms)?, path))
+    };
+    append(service, ticket, budget, prepare).await
 }

@@ -7,7 +7,6 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::HeaderMap;
 use identity::OpenedSession;
-use runtime::clock::now_ms;
 use runtime::limits::{LimitTicket, SignInTicket};
 use runtime::principal::PresentedCredentials;
 use runtime::problem::Problem;
@@ -20,7 +19,7 @@ use crate::parse;
 use crate::problems;
 use crate::response::PersonPath;
 use crate::routes::session::set_cookies;
-use crate::routes::submit::append;
+use crate::routes::submit::{append, pending};
 use crate::service::IngestService;
 use crate::signals::RequestOrigin;
 
@@ -57,32 +56,27 @@ async fn accept(
     headers: &HeaderMap,
     session: &mut Option<OpenedSession>,
 ) -> Result<Response, Problem> {
-    let parsed = async {
+    let opened = async {
         let budget = service.open_budget(id.as_str())?;
         if post.form.code.is_some() && budget.identity == IdentityRule::Code {
             sign_in.charge().await?;
         }
         *session = post.open_session(service, &budget, headers)?;
-        let holder = session.as_ref().map(|opened| &opened.person);
-        let parse = |budget: &Budget| {
-            // A budget whose rule has just changed has no personal codes.
-            let holder = holder.filter(|_| budget.identity == IdentityRule::Code);
-            let person = match holder {
-                Some(holder) => holder.clone(),
-                None => post.require_person(service, budget)?,
-            };
-            let mut parsed = parse::form(&post.form, budget, &person)?;
-            parsed.id = key.submission_id(parsed.id, budget, Some(&person), &service.hasher)?;
-            Ok(parsed)
-        };
-        let (budget, parsed) = service.parse_against_frozen(budget, parse, |_| true).await?;
-        let persons = service.persons(&budget)?;
-        let now_ms = now_ms();
-        let origin = service.origin(&budget, origin, now_ms);
-        Ok(service.pending_submission((&budget, &persons), parsed, origin, now_ms))
+        Ok(budget)
     };
-    let (pending, _) = parsed
-        .await
-        .inspect_err(|problem: &Problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(service, ticket, pending, &PersonPath::me()).await
+    let budget = opened.await;
+    let holder = session.as_ref().map(|opened| &opened.person);
+    let prepare = |budget: &Budget| {
+        // A budget whose rule has just changed has no personal codes.
+        let holder = holder.filter(|_| budget.identity == IdentityRule::Code);
+        let person = match holder {
+            Some(holder) => holder.clone(),
+            None => post.require_person(service, budget)?,
+        };
+        let mut parsed = parse::form(&post.form, budget, &person)?;
+        parsed.id = key.submission_id(parsed.id, budget, Some(&person), &service.hasher)?;
+        let (pending, _) = pending(service, origin, budget, parsed)?;
+        Ok((pending, PersonPath::me()))
+    };
+    append(service, ticket, budget, prepare).await
 }

@@ -10,7 +10,7 @@ use runtime::clock::now_ms;
 use runtime::limits::LimitTicket;
 use runtime::principal::PresentedCredentials;
 use runtime::problem::{Faults, Problem, ProblemKind};
-use schemas::BudgetId;
+use schemas::{Budget, BudgetId};
 
 use super::form_post::FormPost;
 use super::form_response::{Targets, respond};
@@ -48,28 +48,29 @@ async fn accept(
     key: &IdempotencyKey,
     post: &FormPost,
 ) -> Result<Response, Problem> {
-    let pending = parse_post(service, origin, id, key, post)
-        .inspect_err(|problem: &Problem| service.metrics.count_rejected(problem.kind(), 1))?;
-    append(service, ticket, pending, &PersonPath::me()).await
+    let budget = service.open_budget(id.as_str());
+    let prepare = |budget: &Budget| {
+        Ok((pending_withdrawal(service, origin, budget, key, post)?, PersonPath::me()))
+    };
+    append(service, ticket, budget, prepare).await
 }
 
 /// Parses a withdrawal, which freezes nothing, as under `/v1`.
-fn parse_post(
+fn pending_withdrawal(
     service: &IngestService,
     origin: &RequestOrigin,
-    id: &BudgetId,
+    budget: &Budget,
     key: &IdempotencyKey,
     post: &FormPost,
 ) -> Result<PendingSubmission, Problem> {
-    let budget = service.open_budget(id.as_str())?;
-    let person = post.require_person(service, &budget)?;
+    let person = post.require_person(service, budget)?;
     let mut faults = Faults::default();
     let in_form = parse::submission_id(&post.form, &mut faults);
     if !faults.is_empty() {
         return Err(faults.into_problem(ProblemKind::Malformed));
     }
-    let submission_id = key.submission_id(in_form, &budget, Some(&person), &service.hasher)?;
+    let submission_id = key.submission_id(in_form, budget, Some(&person), &service.hasher)?;
     let now_ms = now_ms();
-    let origin = service.origin(&budget, origin, now_ms);
-    service.pending_withdrawal(&budget, &person, submission_id, origin, now_ms)
+    let origin = service.origin(budget, origin, now_ms);
+    service.pending_withdrawal(budget, &person, submission_id, origin, now_ms)
 }
