@@ -13,10 +13,10 @@ mod freeze;
 mod plan;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use schemas::{Budget, Receipt, RecordEncoder, RecordStamp};
-use storage::control::{BudgetDefinitions, DefinitionError};
+use storage::control::{BudgetDefinitions, CONFIRMATION_TIMEOUT, DefinitionError};
 use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 
@@ -25,10 +25,16 @@ use crate::detach_on_drop::detach_on_drop;
 use crate::in_flight_limit::{InFlightLimit, InFlightPermit};
 use crate::metrics::IngestMetrics;
 use crate::pending::{AppendOutcome, PendingSubmission};
-use crate::people_cap::PeopleCap;
+use crate::people_cap::{self, PeopleCap};
 use crate::signals::SignalSender;
 use fences::Fences;
 use plan::{Plan, Step};
+
+/// Bounds what happens around the append to the log while a submission id is in flight: the read of the persons of a full
+/// budget, the freeze, and the confirmation.
+pub const MAX_DURATION_AROUND_APPEND: Duration = people_cap::READ_TIMEOUT
+    .saturating_add(freeze::FREEZE_TIMEOUT)
+    .saturating_add(CONFIRMATION_TIMEOUT);
 
 /// Why nothing was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -29,7 +29,7 @@ const MAX_CONCURRENT_READS: usize = 32;
 /// Bounds the rows that one request reads at the same time, so that a batch leaves some to others.
 const MAX_CONCURRENT_READS_PER_REQUEST: usize = 8;
 /// Bounds the reads of one request, including the wait for its turn.
-const READ_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The last known number of people of each open budget with a cap.
 type PeopleCounts = HashMap<BudgetId, u64>;

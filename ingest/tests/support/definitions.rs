@@ -14,6 +14,8 @@ pub struct FakeDefinitions {
     pub catalog: Mutex<Arc<Catalog>>,
     pub loaded: AtomicBool,
     pub failing: AtomicBool,
+    /// Changing a definition takes for ever.
+    pub changes_hang: AtomicBool,
     pub changes: AtomicUsize,
     /// Applied just before the next change, as a concurrent writer would.
     pub concurrent_change: Mutex<Option<Budget>>,
@@ -34,6 +36,7 @@ impl Default for FakeDefinitions {
             catalog: Mutex::default(),
             loaded: AtomicBool::new(true),
             failing: AtomicBool::new(false),
+            changes_hang: AtomicBool::new(false),
             changes: AtomicUsize::new(0),
             concurrent_change: Mutex::default(),
             before_confirmation: Mutex::default(),
@@ -102,6 +105,9 @@ impl BudgetDefinitions for FakeDefinitions {
         tokio::task::yield_now().await;
         if self.failing.load(Ordering::SeqCst) {
             return Err(DefinitionError::Unavailable("injected fault".into()));
+        }
+        if self.changes_hang.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
         }
         if let Some(budget) = lock(&self.concurrent_change).take() {
             self.put(budget);

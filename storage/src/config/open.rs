@@ -61,7 +61,8 @@ const CONTROL_FILE: &str = "definitions.db";
 
 /// Submission ids that each ingest remembers itself, in front of Redis. About 50 MB.
 const OWN_SUBMISSION_IDS: u64 = 250_000;
-/// How much longer than an append an in-flight mark lasts: storing the receipts takes time, too.
+/// How much longer than all steps of an append an in-flight mark lasts: looking ids up and storing receipts takes time,
+/// too.
 const IN_FLIGHT_MARGIN: Duration = Duration::from_secs(3);
 
 /// The handles of one log, opened together.
@@ -304,12 +305,13 @@ impl StorageConfig {
         }
     }
 
-    /// Opens the store of submission ids, which may be unreachable.
-    pub async fn open_idempotency(&self) -> Arc<dyn Idempotency> {
+    /// Opens the store of submission ids, which may be unreachable. An id is in flight for longer than an append takes, and
+    /// what its caller does `around_append` meanwhile.
+    pub async fn open_idempotency(&self, around_append: Duration) -> Arc<dyn Idempotency> {
+        let in_flight = self.in_flight(around_append);
         match self.cache {
             CacheKind::Redis => {
                 let shared = RedisIdempotency::connect(&self.redis).await;
-                let in_flight = self.in_flight();
                 let retention =
                     Retention { attempts: OWN_SUBMISSION_IDS, in_flight, ..Retention::default() };
                 Arc::new(LayeredIdempotency::new(
@@ -318,7 +320,6 @@ impl StorageConfig {
                 ))
             }
             CacheKind::Memory => {
-                let in_flight = self.in_flight();
                 Arc::new(MemoryIdempotency::new(Retention { in_flight, ..Retention::default() }))
             }
         }
@@ -340,9 +341,9 @@ impl StorageConfig {
         }
     }
 
-    /// Returns how long a submission id is marked as in flight: longer than any append takes.
-    fn in_flight(&self) -> Duration {
-        self.kafka.max_append_duration() + IN_FLIGHT_MARGIN
+    /// Returns how long a submission id is marked as in flight: longer than any append takes, with the steps around it.
+    pub(super) fn in_flight(&self, around_append: Duration) -> Duration {
+        self.kafka.max_append_duration() + around_append + IN_FLIGHT_MARGIN
     }
 
     /// Returns the hasher of person ids. Call it before the embedded files are created: a missing secret is created

@@ -35,6 +35,9 @@ pub use secret::{SecretRecord, record_secret, wait_for_other_secret};
 /// Interval at which loading is checked, in case it ends without a change.
 const LOAD_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Bounds [`BudgetDefinitions::confirmed`].
+pub const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// Why the control topic was not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DefinitionError {

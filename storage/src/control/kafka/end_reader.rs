@@ -15,11 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::follower::{self, ControlRecord};
 use super::{QuietContext, committed_end};
-use crate::control::{Catalog, DefinitionError};
+use crate::control::{CONFIRMATION_TIMEOUT, Catalog, DefinitionError};
 use crate::log::kafka::KafkaConfig;
 
-/// Timeout of a request, including the time until the thread takes it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 /// Timeout of reading the topic with a new client. What is read after the requests have timed out serves the next ones.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Failures in a row after which the client is replaced: another one finds its brokers anew.
@@ -54,7 +52,8 @@ impl EndReader {
             self.requests.send(request).await.ok()?;
             confirmation.await.ok()
         };
-        let read = tokio::time::timeout(REQUEST_TIMEOUT, read).await;
+        // Includes the time until the thread takes the request.
+        let read = tokio::time::timeout(CONFIRMATION_TIMEOUT, read).await;
         read.ok().flatten().unwrap_or_else(|| Err(unavailable("no answer in time")))
     }
 }
