@@ -31,12 +31,12 @@ use storage::exports::Exports;
 use storage::jobs::JobStore;
 use storage::log::{DeadLetterJournal, DeadLetterWriter, LogReaderOpener, LogSource, LogWriter};
 use storage::signals::SignalReader;
-use storage::store::{Store, StoreError};
+use storage::store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::component::{Component, ProcessorFailed};
 use crate::config::ProcessorConfig;
 use crate::first_registry::first_registry;
 use crate::source_loop::SourceLoop;
@@ -79,17 +79,16 @@ pub struct ProcessorDeps {
 /// A running processor.
 pub struct Processor {
     source: Option<std::thread::JoinHandle<()>>,
-    publisher: JoinHandle<()>,
-    shadow: JoinHandle<()>,
-    worker: JoinHandle<()>,
-    registry: JoinHandle<Result<(), RegistryUnreadable>>,
+    /// Components that end once `stopping` is cancelled.
+    components: Vec<Component>,
+    publisher: Component,
     stop_publisher: CancellationToken,
     stopping: CancellationToken,
 }
 
 impl Processor {
     /// Starts all components. Cancel `stop` to end them, then await [`Processor::stopped`]. They also end when the
-    /// generation registry becomes unreadable: see [`Processor::stopping`].
+    /// generation registry becomes unreadable, or a component panics: see [`Processor::stopping`].
     ///
     /// # Errors
     /// When the deployment began with another log than is configured, the registry is damaged, or
@@ -112,12 +111,13 @@ impl Processor {
                 .await?;
         let (registry_updates, registry) = watch::channel(registry);
         let stop = stop.child_token();
-        let followed = tokio::spawn(follow_registry(
+        let followed = follow_registry(
             Arc::clone(&deps.store),
             registry_updates,
             health.check("registry"),
             stop.clone(),
-        ));
+        );
+        let followed = Component::spawn_fallible("registry watcher", &stop, followed);
         let stopping = stop.clone();
         let owner = owner_name(std::process::id(), uuid::Uuid::new_v4());
         let worker_name = owner.as_str().into();
@@ -138,7 +138,8 @@ impl Processor {
             active_log: deps.control.active_log,
             metrics: generation_metrics.clone(),
         };
-        tokio::spawn(active_log_publisher.run(stop.clone()));
+        let active_log_publisher =
+            Component::spawn("active log publisher", &stop, active_log_publisher.run(stop.clone()));
         let definitions = Arc::clone(&deps.control.definitions);
         let publisher =
             Arc::new(Publisher::new(deps.cache, deps.control.definitions, metrics.clone()));
@@ -200,8 +201,9 @@ impl Processor {
             metrics: closing_metrics,
             clock: Timestamp::now,
         });
-        tokio::spawn(closer.run(stop.clone()));
-        let shadow = tokio::spawn(shadow.run(assigned, adopted, registry, stop.clone()));
+        let closer = Component::spawn("budget closer", &stop, closer.run(stop.clone()));
+        let shadow = shadow.run(assigned, adopted, registry, stop.clone());
+        let shadow = Component::spawn("shadow generations", &stop, shadow);
         let worker = JobWorker::new(JobWorkerDeps {
             jobs: deps.jobs,
             executor,
@@ -213,7 +215,7 @@ impl Processor {
                 coordinator.active_generation(),
             ),
         });
-        let worker = tokio::spawn(worker.run(stop.clone()));
+        let worker = Component::spawn("job worker", &stop, worker.run(stop.clone()));
         let source_loop =
             SourceLoop { coordinator, metrics, group, stop, handle: Handle::current() };
         let source = deps.source;
@@ -222,13 +224,13 @@ impl Processor {
             .spawn(move || source_loop.run(source))?;
         let stop_publisher = CancellationToken::new();
         let (stop, interval) = (stop_publisher.clone(), config.republish_interval);
-        let publisher = tokio::spawn(async move { publisher.run(interval, stop).await });
+        let publisher = Component::spawn("publisher", &stopping, async move {
+            publisher.run(interval, stop).await;
+        });
         Ok(Self {
             source: Some(thread),
+            components: vec![followed, active_log_publisher, closer, worker, shadow],
             publisher,
-            shadow,
-            worker,
-            registry: followed,
             stop_publisher,
             stopping,
         })
@@ -245,35 +247,22 @@ impl Processor {
     ///
     /// # Errors
     /// When the components ended by themselves: the reason.
-    pub async fn stopped(mut self) -> Result<(), RegistryUnreadable> {
+    pub async fn stopped(mut self) -> Result<(), ProcessorFailed> {
         if let Some(source) = self.source.take() {
             let joined = tokio::task::spawn_blocking(move || source.join().is_ok()).await;
             if !matches!(joined, Ok(true)) {
                 tracing::error!("log source thread panicked");
             }
         }
-        if let Err(error) = self.worker.await {
-            tracing::error!(%error, "job worker panicked");
-        }
-        if let Err(error) = self.shadow.await {
-            tracing::error!(%error, "shadow generations task panicked");
+        let mut ended = Ok(());
+        for component in self.components {
+            ended = ended.and(component.ended().await);
         }
         // Last: the owners' final commits are published, too.
         self.stop_publisher.cancel();
-        if let Err(error) = self.publisher.await {
-            tracing::error!(%error, "publisher panicked");
-        }
-        self.registry.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "registry watcher panicked");
-            Ok(())
-        })
+        ended.and(self.publisher.ended().await)
     }
 }
-
-/// The generation registry cannot be read any more: the processor has ended by itself.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}, or in a mode that only a newer release knows; the processor stopped")]
-pub struct RegistryUnreadable(StoreError);
 
 /// Follows the registry until `stop` is cancelled, and cancels it when the registry becomes unreadable.
 async fn follow_registry(
@@ -281,12 +270,12 @@ async fn follow_registry(
     updates: watch::Sender<GenerationRegistry>,
     check: Check,
     stop: CancellationToken,
-) -> Result<(), RegistryUnreadable> {
+) -> Result<(), ProcessorFailed> {
     check.set_ready();
     watch_registry(store, updates, stop.clone()).await.map_err(|error| {
         tracing::error!(%error, "generation registry is unreadable, stopping the processor");
         check.set_unready(error.to_string());
         stop.cancel();
-        RegistryUnreadable(error)
+        ProcessorFailed::RegistryUnreadable(error)
     })
 }

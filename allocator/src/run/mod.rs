@@ -15,7 +15,7 @@ use api::ApiDeps;
 use axum::Router;
 use identity::{Authorizer, AuthorizerError};
 use ingest::{CountedPeople, EmailError, IngestDeps, PendingSignals};
-use processor::{Processor, ProcessorDeps, RegistryUnreadable, StartError, first_registry};
+use processor::{Processor, ProcessorDeps, ProcessorFailed, StartError, first_registry};
 use runtime::admin::{AdminConfig, AdminGuard};
 use runtime::console;
 use runtime::health::Health;
@@ -55,7 +55,7 @@ pub enum RunError {
     Processor(#[from] StartError),
     /// The processor ended by itself.
     #[error(transparent)]
-    RegistryUnreadable(#[from] RegistryUnreadable),
+    ProcessorFailed(#[from] ProcessorFailed),
     /// Authorizer cannot start.
     #[error(transparent)]
     Authorizer(#[from] AuthorizerError),
