@@ -13,6 +13,7 @@ pub struct GenerationMetrics {
     log_sealed: Gauge,
     submissions_on_later_log: IntGauge,
     shadow_partitions_stopped: IntGauge,
+    registry_lost: IntGauge,
 }
 
 impl GenerationMetrics {
@@ -38,6 +39,10 @@ impl GenerationMetrics {
                 "processor_partitions_beside_in_trouble",
                 "Shadow partitions of this process that are stopped and retried; the log has the reason.",
             )?,
+            registry_lost: metrics.gauge(
+                "processor_registry_lost",
+                "1 while the store has no generation registry, although the process has read one.",
+            )?,
         })
     }
 
@@ -54,6 +59,11 @@ impl GenerationMetrics {
     /// Sets whether submissions go to a later log than the active generation's.
     pub fn set_submissions_on_later_log(&self, later: bool) {
         self.submissions_on_later_log.set(i64::from(later));
+    }
+
+    /// Sets whether the store has lost the generation registry.
+    pub fn set_registry_lost(&self, is_lost: bool) {
+        self.registry_lost.set(i64::from(is_lost));
     }
 
     /// Counts a shadow partition as stopped until the returned guard is dropped.

@@ -114,6 +114,7 @@ impl Processor {
         let followed = follow_registry(
             Arc::clone(&deps.store),
             registry_updates,
+            generation_metrics.clone(),
             health.check("registry"),
             stop.clone(),
         );
@@ -268,11 +269,12 @@ impl Processor {
 async fn follow_registry(
     store: Arc<dyn Store>,
     updates: watch::Sender<GenerationRegistry>,
+    metrics: GenerationMetrics,
     check: Check,
     stop: CancellationToken,
 ) -> Result<(), ProcessorFailed> {
     check.set_ready();
-    watch_registry(store, updates, stop.clone()).await.map_err(|error| {
+    watch_registry(store, updates, metrics, stop.clone()).await.map_err(|error| {
         tracing::error!(%error, "generation registry is unreadable, stopping the processor");
         check.set_unready(error.to_string());
         stop.cancel();

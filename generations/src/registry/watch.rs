@@ -8,10 +8,14 @@ use storage::store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::GenerationMetrics;
+
 /// Time between two reads of the registry; a switch is noticed after half of it on average.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Keeps `registry` up to date until `stop` is cancelled. Its revision never decreases.
+///
+/// A registry that the store has lost is reported, and the last one stays in force: no process starts without it.
 ///
 /// # Errors
 /// When the registry is unreadable: damaged, or in a mode that only a newer release knows; or when a generation needs a
@@ -19,13 +23,17 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 pub async fn watch_registry(
     store: Arc<dyn Store>,
     registry: watch::Sender<GenerationRegistry>,
+    metrics: GenerationMetrics,
     stop: CancellationToken,
 ) -> Result<(), StoreError> {
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    let mut is_lost = false;
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         match store.registry().await {
             Ok(Some(read)) => {
+                metrics.set_registry_lost(false);
+                is_lost = false;
                 read.check_fold_version().map_err(StoreError::Corrupt)?;
                 // Reads are not linearizable: a later read may return an older revision.
                 registry.send_if_modified(|latest| {
@@ -43,11 +51,50 @@ pub async fn watch_registry(
                 });
             }
             Ok(None) => {
-                tracing::error!("the generation registry is lost, switches are not followed");
+                metrics.set_registry_lost(true);
+                if !std::mem::replace(&mut is_lost, true) {
+                    tracing::error!("generation registry is lost, switches are not followed");
+                }
             }
             Err(error @ StoreError::Corrupt(_)) => return Err(error),
             Err(error) => tracing::warn!(%error, "failed to read the generation registry"),
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use runtime::metrics::Metrics;
+    use schemas::{LogRef, PartitionCount};
+    use storage::store::memory::MemoryStore;
+
+    use super::*;
+    use crate::registry::load_or_create;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_registry_is_reported_until_the_store_has_one() {
+        let store = Arc::new(MemoryStore::default());
+        let log = LogRef::first("submissions", PartitionCount::new(2).unwrap());
+        let metrics = Metrics::new("test");
+        let (updates, _registry) = watch::channel(GenerationRegistry::first(log.clone()));
+        let stop = CancellationToken::new();
+        let watching = tokio::spawn(watch_registry(
+            store.clone(),
+            updates,
+            GenerationMetrics::new(&metrics).unwrap(),
+            stop.clone(),
+        ));
+        let reported = async |value: u8| {
+            let line = format!("allocator_processor_registry_lost {value}\n");
+            while !String::from_utf8(metrics.render()).unwrap().contains(&line) {
+                tokio::time::sleep(POLL_INTERVAL).await;
+            }
+        };
+        reported(1).await;
+        load_or_create(store.as_ref(), &log).await.unwrap();
+        reported(0).await;
+        stop.cancel();
+        assert!(watching.await.unwrap().is_ok());
+    }
 }
