@@ -42,6 +42,10 @@ impl Component {
         let (stop, run) = (stop.clone(), tokio::spawn(run));
         let task = tokio::spawn(async move {
             run.await.unwrap_or_else(|error| {
+                if error.is_cancelled() {
+                    // The runtime shuts down.
+                    return Ok(());
+                }
                 tracing::error!(component = name, %error, "component panicked, stopping the processor");
                 stop.cancel();
                 Err(ProcessorFailed::ComponentPanicked(name))

@@ -4,6 +4,7 @@
 //! Owns wiring and shutdown order. The work itself is done by `engine`, `generations` and
 //! `operations`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -42,6 +43,9 @@ use crate::first_registry::first_registry;
 use crate::source_loop::SourceLoop;
 use crate::start_error::StartError;
 
+/// The component that feeds all partitions.
+const LOG_SOURCE: &str = "log source";
+
 /// Commits of all partitions that a processor has in flight. More gain nothing and load the store: each is a Paxos
 /// round of some milliseconds.
 const MAX_COMMITS_IN_FLIGHT: usize = 32;
@@ -78,7 +82,7 @@ pub struct ProcessorDeps {
 
 /// A running processor.
 pub struct Processor {
-    source: Option<std::thread::JoinHandle<()>>,
+    source: Option<std::thread::JoinHandle<Result<(), ProcessorFailed>>>,
     /// Components that end once `stopping` is cancelled.
     components: Vec<Component>,
     publisher: Component,
@@ -185,14 +189,14 @@ impl Processor {
             registry: registry.clone(),
             assigned: assigned.clone(),
         });
-        tokio::spawn(reports.run(stop.clone()));
+        let reports = Component::spawn("report schedule", &stop, reports.run(stop.clone()));
         let monitor = SignalMonitor::new(SignalMonitorDeps {
             signals: deps.signals,
             definitions: Arc::clone(&definitions),
             assigned: assigned.clone(),
             metrics: signal_metrics,
         });
-        tokio::spawn(monitor.run(stop.clone()));
+        let monitor = Component::spawn("signal monitor", &stop, monitor.run(stop.clone()));
         let closer = BudgetCloser::new(ClosingDeps {
             definitions,
             store: closing_store,
@@ -220,9 +224,15 @@ impl Processor {
         let source_loop =
             SourceLoop { coordinator, metrics, group, stop, handle: Handle::current() };
         let source = deps.source;
-        let thread = std::thread::Builder::new()
-            .name("log-source".into())
-            .spawn(move || source_loop.run(source))?;
+        let stop_on_panic = stopping.clone();
+        let thread = std::thread::Builder::new().name("log-source".into()).spawn(move || {
+            // Without this thread no partition is folded.
+            catch_unwind(AssertUnwindSafe(|| source_loop.run(source))).map_err(|_| {
+                tracing::error!("log source thread panicked, stopping the processor");
+                stop_on_panic.cancel();
+                ProcessorFailed::ComponentPanicked(LOG_SOURCE)
+            })
+        })?;
         let stop_publisher = CancellationToken::new();
         let (stop, interval) = (stop_publisher.clone(), config.republish_interval);
         let publisher = Component::spawn("publisher", &stopping, async move {
@@ -230,7 +240,15 @@ impl Processor {
         });
         Ok(Self {
             source: Some(thread),
-            components: vec![followed, active_log_publisher, closer, worker, shadow],
+            components: vec![
+                followed,
+                active_log_publisher,
+                reports,
+                monitor,
+                closer,
+                worker,
+                shadow,
+            ],
             publisher,
             stop_publisher,
             stopping,
@@ -249,13 +267,12 @@ impl Processor {
     /// # Errors
     /// When the components ended by themselves: the reason.
     pub async fn stopped(mut self) -> Result<(), ProcessorFailed> {
-        if let Some(source) = self.source.take() {
-            let joined = tokio::task::spawn_blocking(move || source.join().is_ok()).await;
-            if !matches!(joined, Ok(true)) {
-                tracing::error!("log source thread panicked");
-            }
-        }
         let mut ended = Ok(());
+        if let Some(source) = self.source.take() {
+            let joined = tokio::task::spawn_blocking(move || source.join()).await;
+            let panicked = Err(ProcessorFailed::ComponentPanicked(LOG_SOURCE));
+            ended = joined.ok().and_then(Result::ok).unwrap_or(panicked);
+        }
         for component in self.components {
             ended = ended.and(component.ended().await);
         }

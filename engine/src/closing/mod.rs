@@ -19,9 +19,11 @@ mod metrics;
 mod retries;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use runtime::clock::now_ms;
 use schemas::{
@@ -103,8 +105,15 @@ impl BudgetCloser {
         let mut ticks = interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if stop.run_until_cancelled(self.tick()).await.is_none() {
-                return;
+            // A bug must not end the process, and the counting with it: closings wait, and the gauge says so.
+            let ticked = AssertUnwindSafe(self.tick()).catch_unwind();
+            match stop.run_until_cancelled(ticked).await {
+                None => return,
+                Some(Ok(())) => {}
+                Some(Err(_)) => {
+                    tracing::error!("closing of budgets panicked, trying again");
+                    self.deps.metrics.set_overdue(1);
+                }
             }
         }
     }

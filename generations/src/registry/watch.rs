@@ -32,7 +32,8 @@ pub async fn watch_registry(
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         match store.registry().await {
             Ok(Some(read)) => {
-                metrics.set_registry_lost(false);
+                // An older one for longer than a moment is a restored backup.
+                metrics.set_registry_lost(read.revision < registry.borrow().revision);
                 is_lost = false;
                 read.check_fold_version().map_err(StoreError::Corrupt)?;
                 // Reads are not linearizable: a later read may return an older revision.

@@ -46,7 +46,12 @@ pub(super) fn read_until(
                 if let Some(record) = ControlRecord::parse(&message) {
                     apply(record);
                 }
+                // While others write, the end of the partition may never be met.
+                if message.offset() + 1 >= offsets.end {
+                    return Ok(());
+                }
             }
+            None if has_read(consumer, offsets)? => return Ok(()),
             Some(Err(KafkaError::PartitionEOF(_))) if has_read(consumer, offsets)? => return Ok(()),
             Some(Err(error)) if Instant::now() > deadline => return Err(error),
             _ if Instant::now() > deadline => return Err(KafkaError::Canceled),
@@ -73,9 +78,12 @@ pub(super) fn has_read(
 pub(super) struct InitialRead {
     /// Whether a broker has served everything that it knew of.
     pub has_met_end: bool,
-    /// The offsets of the committed records, once a leader has named them.
-    offsets: Option<Range<i64>>,
+    /// The offsets of the committed records, once a leader has named them, and when.
+    offsets: Option<(Range<i64>, Instant)>,
 }
+
+/// After this time without success the leader is asked again: the topic may have lost its end meanwhile.
+const OFFSETS_MAX_AGE: Duration = Duration::from_secs(5);
 
 impl InitialRead {
     /// Whether all records are read that were committed when the leader was asked. Asks it again if it did not answer.
@@ -87,16 +95,18 @@ impl InitialRead {
         if !self.has_met_end {
             return false;
         }
-        if self.offsets.is_none() {
+        let is_recent = |asked_at: &Instant| asked_at.elapsed() < OFFSETS_MAX_AGE;
+        if !self.offsets.as_ref().is_some_and(|(_, asked_at)| is_recent(asked_at)) {
             let fetched = fetch_offsets(consumer, config);
             self.offsets = fetched
                 .inspect_err(
                     |error| tracing::debug!(%error, "failed to read the end of the control topic"),
                 )
-                .ok();
+                .ok()
+                .map(|offsets| (offsets, Instant::now()));
         }
         let offsets = self.offsets.as_ref();
-        offsets.is_some_and(|offsets| has_read(consumer, offsets).unwrap_or(false))
+        offsets.is_some_and(|(offsets, _)| has_read(consumer, offsets).unwrap_or(false))
     }
 }
 
