@@ -10,9 +10,9 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{Message, Offset};
 
 use super::follower::ControlRecord;
 use super::{POLL_INTERVAL, QuietContext};
@@ -174,11 +174,13 @@ pub(super) mod tests {
         let consumer = follower::consumer(&config).unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         read_until(&consumer, &(0..1), deadline, |_| {}).unwrap();
-        let mut read = InitialRead { has_met_end: true, offsets: Some(0..2) };
+        let mut read = InitialRead { has_met_end: true, offsets: Some((0..2, Instant::now())) };
         assert!(!read.is_complete(&consumer, &config), "the leader served less than it named");
-        read.offsets = None;
+        // The topic has lost its end since.
+        let long_ago = Instant::now().checked_sub(OFFSETS_MAX_AGE).unwrap();
+        read.offsets = Some((0..2, long_ago));
         assert!(read.is_complete(&consumer, &config));
-        assert_eq!(read.offsets, Some(0..1));
+        assert_eq!(read.offsets.as_ref().map(|(offsets, _)| offsets), Some(&(0..1)));
         read.has_met_end = false;
         assert!(!read.is_complete(&consumer, &config));
     }
