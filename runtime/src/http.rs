@@ -20,6 +20,7 @@ mod media_type;
 mod request_id;
 mod serve;
 mod stream;
+mod transfer_coding;
 
 use std::time::Duration;
 

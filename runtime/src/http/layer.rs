@@ -27,6 +27,7 @@ use super::error_response::{self, UNMATCHED};
 use super::exchange::Exchange;
 use super::host::check_host;
 use super::request_id::{RequestId, X_REQUEST_ID};
+use super::transfer_coding::check_transfer_coding;
 use crate::limits::copy_limit_headers;
 use crate::metrics::{RequestMetrics, RouteMetrics};
 use crate::problem::{Problem, ProblemKind};
@@ -105,6 +106,7 @@ impl<S> RequestService<S> {
     ) -> Result<Option<Arc<BodyMonitor>>, Box<Response>> {
         let refuse = |problem| Box::new(closing_response(Some(problem)));
         check_host(request).map_err(refuse)?;
+        check_transfer_coding(request.headers()).map_err(refuse)?;
         if let Some(preflight) = grant.preflight(request) {
             return Err(Box::new(preflight));
         }
