@@ -75,10 +75,11 @@ pub(super) fn authorize(
     Ok(principal)
 }
 
-/// Returns the token of `Authorization: Bearer`.
+/// Returns the token of `Authorization: Bearer`. An empty token is one too, and wrong: not a request without any.
 pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+    let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(6)?;
+    let is_separate = token.first().is_none_or(|byte| *byte == b' ');
+    (is_separate && scheme.eq_ignore_ascii_case(b"bearer")).then(|| token.trim_ascii())
 }
 
 #[cfg(test)]
@@ -194,9 +195,11 @@ mod tests {
         for longer_or_shorter in [format!("{ADMIN}a"), ADMIN[1..].to_owned(), String::new()] {
             assert_eq!(wrong(&format!("Bearer {longer_or_shorter}")), Refusal::WrongToken);
         }
+        // What a connection makes of an empty token: it takes spaces off the end.
+        assert_eq!(wrong("Bearer"), Refusal::WrongToken);
         // The digest matches, but the token is too short.
         assert_eq!(wrong(&format!("Bearer {}", &SHORT[..31])), Refusal::WrongToken);
-        for other in ["Bear", "", &format!("Basic {ADMIN}"), ADMIN] {
+        for other in ["Bear", "", &format!("Bearer{ADMIN}"), &format!("Basic {ADMIN}"), ADMIN] {
             assert_eq!(wrong(other), Refusal::NoToken);
         }
         // Local clients have no rights once credentials are configured.
