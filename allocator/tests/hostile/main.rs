@@ -1,11 +1,14 @@
-//! Malformed bodies and malformed requests: none is accepted, and the service goes on.
+//! Malformed bodies, malformed requests and forged tokens: none is accepted, and the service goes on.
 #![allow(clippy::unwrap_used)]
 
+mod forged_tokens;
 mod malformed;
 mod malformed_http;
 mod malformed_json;
 #[path = "../support/plain_http.rs"]
 mod plain_http;
+#[path = "../../../runtime/src/principal/tests/tokens.rs"]
+mod provider;
 mod routes;
 #[path = "../support/running.rs"]
 mod running;
@@ -57,5 +60,6 @@ fn without_limits() -> Vec<&'static str> {
         "limits.uploads=off",
         "limits.sign_in=off",
         "admin.requests_per_minute=1000000",
+        "admin.failures_per_minute=1000000",
     ]
 }
