@@ -99,7 +99,7 @@ fn a_full_budget_refuses_new_people_and_lets_who_is_counted_change_and_withdraw(
     assert_eq!(define(&running, cap)["max_people"], cap);
     let mut people = accepted;
     wait_until(|| {
-        let answer = submit(&url, &format!("late-{people}"), 20);
+        let answer = submit(&url, &format!("p-{}", people + 1), 20);
         if is_full(&answer) {
             return Some(());
         }

@@ -12,7 +12,7 @@ use crate::budget_freezer::BudgetFreezer;
 use crate::pending::PendingSubmission;
 
 /// Bounds the wait for the control topic. The change goes on without the submissions that wait for it.
-const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether a submission can only be appended once the definition that it was checked against is frozen. A withdrawal
 /// says nothing about categories, and nobody counts before the first allocation.

@@ -3,9 +3,9 @@
 //! Recent ids are looked up in memory and Redis. An older id is recognised by the log itself where it can be (the
 //! embedded log), and by the fold otherwise.
 //!
-//! The decisions that need no I/O are in [`plan`]; this module does the calls in order: freeze the budget's rules before
-//! its first record ([`freeze`]), look the ids up, refuse new people of full budgets ([`cap`]), append, confirm that the
-//! budget was not closed meanwhile ([`fences`]), store the receipts, queue the signals.
+//! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, refuse new
+//! people of full budgets ([`cap`]), freeze the budget's rules before its first record ([`freeze`]), append, confirm that
+//! the budget was not closed meanwhile ([`fences`]), store the receipts, queue the signals.
 
 mod cap;
 mod fences;
@@ -31,9 +31,10 @@ use fences::Fences;
 use plan::{Plan, Step};
 
 /// Bounds what happens around the append to the log while a submission id is in flight: the read of the persons of a full
-/// budget, and the confirmation.
-pub const MAX_DURATION_AROUND_APPEND: Duration =
-    people_cap::READ_TIMEOUT.saturating_add(CONFIRMATION_TIMEOUT);
+/// budget, the freeze, and the confirmation.
+pub const MAX_DURATION_AROUND_APPEND: Duration = people_cap::READ_TIMEOUT
+    .saturating_add(freeze::FREEZE_TIMEOUT)
+    .saturating_add(CONFIRMATION_TIMEOUT);
 
 /// Why nothing was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,15 +154,6 @@ impl SubmissionAppender {
         fences: Fences,
         mut permits: AppendPermits,
     ) -> Result<Vec<AppendOutcome>, AppendRefused> {
-        let is_first = |pending: &PendingSubmission| {
-            freeze::needs_frozen(checked, pending) && !fences.is_closed(&pending.submission.budget)
-        };
-        // Before an id is marked as in flight: whoever finds it so knows that the budget is frozen, and does not wait for
-        // the control topic.
-        if submissions.iter().any(is_first) {
-            permits = self.freeze(checked, permits, submissions.len()).await?;
-        }
-
         let plan = Plan::new(&submissions);
         let begun = match plan.attempts.as_slice() {
             [] => Vec::new(),
@@ -196,6 +188,19 @@ impl SubmissionAppender {
                 BeginOutcome::InFlight => *outcome = AppendOutcome::InFlight,
                 BeginOutcome::Reused => *outcome = AppendOutcome::IdReused,
             }
+        }
+
+        let is_first = |index: &usize| {
+            submissions.get(*index).is_some_and(|pending| freeze::needs_frozen(checked, pending))
+        };
+        if appended.iter().any(is_first) {
+            permits = match self.freeze(checked, permits, submissions.len()).await {
+                Ok(permits) => permits,
+                Err(refused) => {
+                    self.finish_attempts(&submissions, &plan, &begun, &outcomes).await;
+                    return Err(refused);
+                }
+            };
         }
 
         for (index, result) in appended.iter().zip(self.append_records(records).await) {
