@@ -42,7 +42,12 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 /// People that one job names at most.
 const MAX_NAMED_PEOPLE: usize = 200;
 /// The test's clients send from one machine, as proxies do.
-const SETTINGS: [&str; 2] = ["limits.submissions=off", "limits.uploads=off"];
+const SETTINGS: [&str; 3] = [
+    "limits.submissions=off",
+    "limits.uploads=off",
+    // A busy broker takes its time for the first records of a topic, and a signal that is late is dropped.
+    "kafka.delivery_timeout_ms=15000",
+];
 
 struct Campaign {
     categories: usize,
