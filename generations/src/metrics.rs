@@ -41,7 +41,7 @@ impl GenerationMetrics {
             )?,
             registry_lost: metrics.gauge(
                 "processor_registry_lost",
-                "1 while the store has no generation registry, although the process has read one.",
+                "1 while the store's generation registry is missing or older than the one that the process follows.",
             )?,
         })
     }

@@ -1,4 +1,5 @@
-//! Background components of the processor: one that panics ends the process, since no other does its work.
+//! Background components of the processor: a panic stops the process, since no other component does the work. The budget
+//! closer catches its own panics and retries.
 
 use storage::store::StoreError;
 use tokio_util::sync::CancellationToken;
@@ -71,17 +72,17 @@ mod tests {
     async fn a_component_that_panics_stops_the_processor_and_is_named() {
         let stop = CancellationToken::new();
         let works = Component::spawn("worker", &stop, stop.clone().cancelled_owned());
-        let panics = Component::spawn("closer", &stop, async { panic!("injected fault") });
+        let panics = Component::spawn("publisher", &stop, async { panic!("injected fault") });
         stop.cancelled().await;
         let failed = panics.ended().await.map_err(|failed| failed.to_string());
-        assert_eq!(failed, Err("a bug: the closer panicked; the processor stopped".to_owned()));
+        assert_eq!(failed, Err("a bug: the publisher panicked; the processor stopped".to_owned()));
         assert!(works.ended().await.is_ok());
     }
 
     #[tokio::test]
     async fn a_component_that_ends_stops_nothing() {
         let stop = CancellationToken::new();
-        assert!(Component::spawn("closer", &stop, async {}).ended().await.is_ok());
+        assert!(Component::spawn("publisher", &stop, async {}).ended().await.is_ok());
         assert!(!stop.is_cancelled());
     }
 }

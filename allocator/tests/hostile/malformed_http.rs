@@ -41,7 +41,7 @@ impl Parts<'_> {
         format!("{line} HTTP/1.1\r\nhost: town\r\n{headers}{lines}\r\n{body}").into()
     }
 
-    /// A request without a `Host`.
+    /// A request with these header lines in place of its `Host`.
     fn hosted(&self, lines: &str) -> Vec<u8> {
         let Self { line, headers, body, .. } = self;
         let length = body.len();

@@ -105,13 +105,13 @@ impl BudgetCloser {
         let mut ticks = interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            // A bug must not end the process, and the counting with it: closings wait, and the gauge says so.
+            // A panic must not stop the process and its folding: closing is retried, and the overdue gauge is set.
             let ticked = AssertUnwindSafe(self.tick()).catch_unwind();
             match stop.run_until_cancelled(ticked).await {
                 None => return,
                 Some(Ok(())) => {}
                 Some(Err(_)) => {
-                    tracing::error!("closing of budgets panicked, trying again");
+                    tracing::error!("budget closer panicked, retrying");
                     self.deps.metrics.set_overdue(1);
                 }
             }

@@ -15,7 +15,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Keeps `registry` up to date until `stop` is cancelled. Its revision never decreases.
 ///
-/// A registry that the store has lost is reported, and the last one stays in force: no process starts without it.
+/// A missing or older registry is reported, and the last one that was read stays in force.
 ///
 /// # Errors
 /// When the registry is unreadable: damaged, or in a mode that only a newer release knows; or when a generation needs a

@@ -45,7 +45,8 @@ pub(crate) fn json_array(body: &[u8], budget: &Budget) -> Result<ParsedBatch, Pr
     }
 }
 
-/// Parses a body with one item per line, which may begin with a byte order mark. Blank lines are skipped; an invalid line affects no other.
+/// Parses a body with one item per line, which may begin with a byte order mark. Blank lines are skipped; an invalid line
+/// affects no other.
 ///
 /// # Errors
 /// When the body has more than [`MAX_ITEMS`] items. No item is accepted then.

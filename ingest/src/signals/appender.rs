@@ -67,7 +67,7 @@ impl Appender {
             () = self.append_until_closed(&flush) => return,
             () = flush_times_out => {}
         }
-        // Of the batch that is being appended, nobody knows.
+        // Whether the batch in flight was appended is unknown; it counts as dropped.
         let lost = self.batch.len() + self.queued.len();
         if lost > 0 {
             self.dropped_shutdown.inc_by(lost as u64);

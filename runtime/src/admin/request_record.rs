@@ -124,7 +124,7 @@ impl RequestRecord {
     pub(super) fn write(&mut self, outcome: RequestOutcome, status: Option<StatusCode>) {
         self.written = true;
         let role = self.principal.as_ref().map(|principal| principal.role().as_str());
-        // Whoever has no valid token may be anyone, whose address is in no log.
+        // The log has the address of an authenticated administrator only.
         let client = self.principal.as_ref().map(|_| tracing::field::display(self.client));
         self.metrics.requests.with_label_values(&[role.unwrap_or(NO_ROLE), outcome.as_str()]).inc();
         tracing::info!(

@@ -87,7 +87,7 @@ impl TrustedProxies {
     }
 }
 
-/// Parses an address of a chain. Some proxies add the client's port, which tells nothing.
+/// Parses one address of `X-Forwarded-For`. A port is ignored.
 fn forwarded_address(text: &str) -> Option<IpAddr> {
     let with_port = || text.parse::<SocketAddr>().ok().map(|client| client.ip());
     text.parse().ok().or_else(with_port)

@@ -54,7 +54,7 @@ pub trait Idempotency: Send + Sync + 'static {
     /// unavailable, every outcome is [`BeginOutcome::First`].
     async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome>;
 
-    /// Stores the outcomes of attempts: the receipts of accepted ones, and the content of those that may be in the log. Removes
-    /// the marks of those that are not in it. Also of attempts that were not begun.
+    /// Stores the outcomes of attempts: the receipts of accepted ones, and the content of those that may be in the log.
+    /// Removes the marks of those that are not in it. Also of attempts that were not begun.
     async fn finish(&self, outcomes: &[(IdempotentSubmission, AttemptOutcome)]);
 }
