@@ -47,7 +47,7 @@ const MIN_PEOPLE: u64 = 100;
 pub struct SignalMetrics {
     largest_network: GaugeVec,
     new_people: GaugeVec,
-    /// 1 while a value is missing or too low, so that no flood silences the alerts unseen.
+    /// 1 while a value is missing or too low, so that no flood silences the alerts unseen. Of the budgets that have values.
     incomplete: IntGauge,
 }
 
@@ -77,12 +77,9 @@ impl SignalMetrics {
 
     /// Replaces all values.
     fn set(&self, summaries: &[(BudgetId, SignalSummary)]) {
-        self.clear();
         let is_truncated =
             |summary: &SignalSummary| summary.truncated.people || summary.truncated.networks;
-        if summaries.iter().any(|(_, summary)| is_truncated(summary)) {
-            self.incomplete.set(1);
-        }
+        self.clear(summaries.iter().any(|(_, summary)| is_truncated(summary)));
         for (budget, summary) in summaries {
             let label = &[budget.as_str()];
             if let Some(ratio) = largest_network_ratio(summary) {
@@ -94,10 +91,11 @@ impl SignalMetrics {
         }
     }
 
-    fn clear(&self) {
+    /// Removes all ratios.
+    fn clear(&self, is_incomplete: bool) {
         self.largest_network.reset();
         self.new_people.reset();
-        self.incomplete.set(0);
+        self.incomplete.set(i64::from(is_incomplete));
     }
 }
 
@@ -156,7 +154,7 @@ impl SignalMonitor {
     /// Runs until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         while stop.run_until_cancelled(self.tick()).await.is_some() {}
-        self.deps.metrics.clear();
+        self.deps.metrics.clear(false);
     }
 
     /// Waits for the partition, computes once and pauses; ends early when the partition is lost.
@@ -171,7 +169,7 @@ impl SignalMonitor {
         let pause = INTERVAL.max(started.elapsed() * MAX_BUSY_SHARE);
         let lost = self.deps.assigned.wait_for(|assigned| !is_ours(assigned));
         if tokio::time::timeout(pause, lost).await.is_ok() {
-            self.deps.metrics.clear();
+            self.deps.metrics.clear(false);
         }
     }
 
@@ -181,8 +179,7 @@ impl SignalMonitor {
         match computed.unwrap_or(Err(NotComputed::TimedOut)) {
             Ok(summaries) => self.deps.metrics.set(&summaries),
             Err(error) => {
-                self.deps.metrics.clear();
-                self.deps.metrics.incomplete.set(1);
+                self.deps.metrics.clear(true);
                 tracing::warn!(%error, "failed to compute the metrics of signals");
             }
         }

@@ -53,7 +53,7 @@ impl IngestService {
     /// outcomes in order.
     ///
     /// The first record freezes the definition that it was prepared against, and no other: if it has changed meanwhile,
-    /// the submissions are prepared again, so that what is refused freezes nothing.
+    /// the submissions are prepared again, so that what their check refuses freezes nothing.
     ///
     /// # Errors
     /// The problem of `prepare`, a limit that is reached, or why nothing can be appended.
@@ -63,7 +63,7 @@ impl IngestService {
         mut budget: Arc<Budget>,
         prepare: impl Fn(&Budget) -> Result<Prepared<T>, Problem>,
     ) -> Result<(Vec<AppendOutcome>, T), Rejected> {
-        let mut is_charged = false;
+        let (mut is_charged, mut counted) = (false, 1);
         for _ in 0..MAX_APPEND_ATTEMPTS {
             let Prepared { submissions, items, rest } = prepare(&budget)?;
             let rejected = |problem| Rejected { problem, submissions: items as u64 };
@@ -74,7 +74,7 @@ impl IngestService {
             if submissions.is_empty() {
                 return Ok((Vec::new(), rest));
             }
-            budget = match self.append(&budget, submissions).await {
+            budget = match self.appender.append(&budget, submissions).await {
                 Ok(outcomes) => return Ok((outcomes, rest)),
                 Err(AppendRefused::DefinitionChanged(changed)) => changed,
                 Err(AppendRefused::TooManyInFlight) => {
@@ -82,9 +82,11 @@ impl IngestService {
                 }
                 Err(AppendRefused::NotFrozen(error)) => return Err(rejected(not_frozen(&error))),
             };
-            require_accepting(&budget)?;
+            require_accepting(&budget).map_err(rejected)?;
+            counted = items as u64;
         }
-        Err(problems::unavailable("the budget's rules are being changed").into())
+        let problem = problems::unavailable("the budget's rules are being changed");
+        Err(Rejected { problem, submissions: counted })
     }
 }
 

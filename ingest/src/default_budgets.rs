@@ -63,6 +63,7 @@ async fn define_unless_lost<R>(
 ) where
     R: Future<Output = Result<bool, OpenError>> + Send,
 {
+    let mut were_lost = false;
     loop {
         match look_for_loss(definitions.as_ref(), &has_records).await {
             Ok(Definitions::Complete) => break,
@@ -72,6 +73,7 @@ async fn define_unless_lost<R>(
                      Restore it, or correct `kafka.definitions_topic`: with a budget that is defined anew, everyone \
                      is counted again as a new person"
                 );
+                were_lost = true;
                 lost.set(1);
                 tokio::time::sleep(LOST_POLL_INTERVAL).await;
             }
@@ -82,7 +84,6 @@ async fn define_unless_lost<R>(
             }
         }
     }
-    let were_lost = lost.get() == 1;
     lost.set(0);
     // After a loss an operator has restored or defined budgets, and decides about the others.
     if !were_lost {

@@ -1,4 +1,4 @@
-//! What all routes share: the storage handles, the checks that precede every append, and the append itself.
+//! What all routes share: the storage handles, and the checks that precede every append.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use storage::control::BudgetDefinitions;
 use storage::log::{AppendError, LogWriter};
 use uuid::Uuid;
 
-use crate::append::{AppendRefused, SubmissionAppender};
+use crate::append::SubmissionAppender;
 use crate::config::IngestConfig;
 use crate::deps::IngestDeps;
 use crate::email::EmailSignIn;
 use crate::metrics::IngestMetrics;
 use crate::parse::ParsedSubmission;
-use crate::pending::{AppendOutcome, PendingSubmission};
+use crate::pending::PendingSubmission;
 use crate::people_cap::PeopleCap;
 use crate::problems;
 use crate::signals::{OriginDigester, PendingSignals, RequestOrigin, SignalSender};
@@ -37,7 +37,7 @@ pub(crate) struct IngestService {
     pub email: Option<EmailSignIn>,
     pub metrics: Arc<IngestMetrics>,
     log: Arc<dyn LogWriter>,
-    appender: Arc<SubmissionAppender>,
+    pub appender: Arc<SubmissionAppender>,
     /// `None` if no signals are kept.
     digester: Option<Arc<OriginDigester>>,
 }
@@ -212,18 +212,6 @@ impl IngestService {
             max_people: None,
             origin,
         })
-    }
-
-    /// Appends submissions of one budget and returns their outcomes in order, even if the client hangs up.
-    ///
-    /// # Errors
-    /// When nothing is appended.
-    pub async fn append(
-        &self,
-        checked: &Arc<Budget>,
-        submissions: Vec<PendingSubmission>,
-    ) -> Result<Vec<AppendOutcome>, AppendRefused> {
-        self.appender.append(checked, submissions).await
     }
 }
 

@@ -228,7 +228,10 @@ impl Processor {
         let thread = std::thread::Builder::new().name("log-source".into()).spawn(move || {
             // Without this thread no partition is folded.
             catch_unwind(AssertUnwindSafe(|| source_loop.run(source))).map_err(|_| {
-                tracing::error!("log source thread panicked, stopping the processor");
+                tracing::error!(
+                    component = LOG_SOURCE,
+                    "component panicked, stopping the processor"
+                );
                 stop_on_panic.cancel();
                 ProcessorFailed::ComponentPanicked(LOG_SOURCE)
             })

@@ -60,8 +60,8 @@ settings! {
         /// clients themselves.
         pub max_connections_per_address: usize = "http.max_connections_per_address", default "1000",
             unit "connections", parse parse::positive_usize;
-        /// Maximum number of requests in flight on all routes that have rate limits, each until its response headers, a
-        /// write from the end of its body on; further ones are answered 503. Batches may take a half of it, reads of the
+        /// Maximum number of requests that are handled at the same time on all routes that have rate limits, each until its
+        /// response headers, a submission from the end of its body on; further ones are answered 503. Batches may take a half of it, reads of the
         /// API three fourths, pages and attempts to sign in seven eighths, single submissions everything.
         pub max_requests: usize = "http.max_requests", default "2000",
             unit "requests", parse parse::positive_usize;

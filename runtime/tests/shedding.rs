@@ -181,7 +181,7 @@ async fn requests_are_shed_by_class_and_a_submission_last() {
 #[tokio::test]
 async fn a_permit_comes_back_when_a_client_hangs_up_or_a_handler_panics() {
     let mut fixture = Fixture::start(1);
-    for request in [READ, PAGE, SIGN_IN, BATCH] {
+    for request in [READ, PAGE, BATCH] {
         let waiting = fixture.wait_in(request).await;
         fixture.is_shed(SUBMISSION).await;
         drop(waiting);

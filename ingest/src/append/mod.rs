@@ -111,7 +111,7 @@ impl SubmissionAppender {
     /// the client's own retry.
     ///
     /// # Errors
-    /// When nothing was appended: too many records wait, or the definition cannot be frozen.
+    /// When nothing was appended: too many records wait, the definition cannot be frozen, or another one is in force.
     pub async fn append(
         self: &Arc<Self>,
         checked: &Arc<Budget>,

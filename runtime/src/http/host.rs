@@ -30,16 +30,19 @@ fn is_host(value: &[u8]) -> bool {
         let Some(end) = literal.iter().position(|byte| *byte == b']') else { return false };
         let (address, rest) = literal.split_at(end);
         let address = std::str::from_utf8(address).ok();
-        (address.is_some_and(|text| text.parse::<Ipv6Addr>().is_ok()), rest.get(1..))
+        (
+            address.is_some_and(|text| text.parse::<Ipv6Addr>().is_ok()),
+            rest.get(1..).unwrap_or_default(),
+        )
     } else {
         let end = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
         let (name, rest) = value.split_at(end);
-        (is_registered_name(name), Some(rest))
+        (is_registered_name(name), rest)
     };
     let port_is_valid = match rest {
-        None | Some([]) => true,
-        Some([b':', port @ ..]) => port.iter().all(u8::is_ascii_digit),
-        Some(_) => false,
+        [] => true,
+        [b':', port @ ..] => port.iter().all(u8::is_ascii_digit),
+        _ => false,
     };
     host_is_valid && port_is_valid
 }

@@ -235,12 +235,13 @@ where
             BodyState::Late => Some(timed_out(BodyState::Late)),
             BodyState::Idle | BodyState::Waiting => None,
         };
-        let mut response = if cause.is_some() {
-            let mut replaced = closing_response(cause);
-            copy_limit_headers(response.headers(), replaced.headers_mut());
-            replaced
-        } else {
-            charge(response, &this.shared.body_memory)
+        let mut response = match cause {
+            Some(cause) => {
+                let mut replaced = closing_response(Some(cause));
+                copy_limit_headers(response.headers(), replaced.headers_mut());
+                replaced
+            }
+            None => charge(response, &this.shared.body_memory),
         };
         let exchange = this.exchange;
         if response.status() == StatusCode::METHOD_NOT_ALLOWED && exchange.is_options() {

@@ -1,7 +1,8 @@
 //! The layers of limited routes: of reads, and of writes that are charged before or by their handler.
 //!
-//! Each sheds a request before its body is read and before it is charged. A write counts as in flight from its charge on:
-//! one whose body arrives slowly takes nobody's place.
+//! Each sheds a request before it is charged. A write that its handler charges counts as admitted from then on, once its
+//! body has come: one whose body arrives slowly takes nobody's place. A write that is charged before its handler is shed like
+//! the others and counts for nothing, since its body has yet to come.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -70,7 +71,7 @@ pub async fn limit_write(
     }
     let ticket = LimitTicket::new(limits, applicable);
     if charging == ChargeTiming::BeforeHandler
-        && let Err(problem) = ticket.charge(&[], 1).await
+        && let Err(problem) = ticket.charge_admitted(&[], 1).await
     {
         return problem.into_response();
     }
@@ -104,7 +105,7 @@ struct Ticket {
 /// The outcome of a charge.
 #[derive(Debug, Clone)]
 enum Charged {
-    /// No policy applies, or the counters are unreachable.
+    /// No policy is shown: none applies, the counters are unreachable, or the request is shed.
     Unlimited,
     /// The outcome of the policies.
     Verdict(Verdict),
@@ -138,7 +139,7 @@ impl LimitTicket {
         let Ticket { limits, applicable, permit, .. } = &*self.0;
         if permit.get().is_none() {
             let admitted = limits.admit(applicable.class()).inspect_err(|_| {
-                // What is shed is charged to nothing, also not afterwards.
+                // A shed request is never charged.
                 self.settle(Charged::Unlimited);
             })?;
             // A request has one permit, whichever call has set it.

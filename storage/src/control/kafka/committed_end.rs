@@ -61,10 +61,7 @@ pub(super) fn read_until(
 }
 
 /// Whether everything up to the end has been polled, including the markers of transactions.
-pub(super) fn has_read(
-    consumer: &BaseConsumer<QuietContext>,
-    offsets: &Range<i64>,
-) -> KafkaResult<bool> {
+fn has_read(consumer: &BaseConsumer<QuietContext>, offsets: &Range<i64>) -> KafkaResult<bool> {
     let position = consumer.position()?;
     let polled = position
         .elements()
