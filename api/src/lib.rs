@@ -206,7 +206,7 @@ pub fn routes(
         receipt_signer,
         downloads,
         authorizer,
-        site: Site::new(config),
+        site: Site::new(config.public_url.clone(), &config.embed_ancestors),
         trusted_proxies,
     };
     Ok(routes::router(Arc::new(state), &limits).merge(administrators))

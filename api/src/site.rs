@@ -5,8 +5,6 @@ use std::sync::Arc;
 use http::HeaderValue;
 use runtime::http::origin;
 
-use crate::config::ApiConfig;
-
 /// The address under which readers reach the service. Never taken from a request, whose `Host` anyone can forge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicUrl(Arc<str>);
@@ -71,14 +69,14 @@ pub struct Site {
 
 impl Site {
     /// Prepares the configured values.
-    pub fn new(config: &ApiConfig) -> Self {
-        let EmbedAncestors(ancestors) = &config.embed_ancestors;
+    pub fn new(public_url: Option<PublicUrl>, ancestors: &EmbedAncestors) -> Self {
+        let EmbedAncestors(ancestors) = ancestors;
         let policy = format!(
             "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors {ancestors}; \
              require-trusted-types-for 'script'"
         );
         Self {
-            public_url: config.public_url.clone(),
+            public_url,
             // Origins are ASCII without control characters.
             embed_policy: HeaderValue::try_from(policy)
                 .unwrap_or(HeaderValue::from_static("frame-ancestors 'none'")),

@@ -15,7 +15,7 @@ use storage::control::Catalog;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::recount::RECOUNT_INTERVAL;
+use super::RECOUNT_INTERVAL;
 use crate::answer::{Answer, AnswerError, Provenance};
 use crate::read_policy::{MemoryState, Micros, OfferVerdict, UpdateFeed, compare, is_fresh};
 

@@ -6,7 +6,13 @@ pub mod recount;
 pub mod redis;
 pub mod summary;
 
+use std::time::Duration;
+
 use schemas::{BudgetId, CombinedTotals};
+
+/// Pause after a recount, during which its result is used. Also the minimum age of a recounted answer before the next
+/// recount.
+pub const RECOUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A transient failure of a tier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,10 +5,11 @@ use std::fmt;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::isolation::SICK;
 use super::verdict::Verdict;
 use crate::bench::report::percentile;
 
+/// The partition that is sick.
+pub const SICK: u32 = 7;
 /// Limit of the 99th percentile of the freshness of a partition that is not sick.
 const FRESHNESS_LIMIT: Duration = Duration::from_secs(1);
 

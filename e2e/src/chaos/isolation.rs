@@ -12,7 +12,7 @@ use reqwest::Method;
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
-use super::freshness::{Sample, Samples};
+use super::freshness::{SICK, Sample, Samples};
 use super::history::{History, Outcome};
 use super::judgement::alarms;
 use super::nemesis::unexpected_exits;
@@ -30,8 +30,6 @@ use crate::watch::{Tolerance, Watch};
 
 /// Number of partitions.
 pub const PARTITIONS: u32 = 12;
-/// The partition that is sick.
-pub const SICK: u32 = 7;
 /// How long a read waits for a submission. The longest wait that the API offers.
 pub const VISIBLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Number of people. Each partition has about fifty, so a person submits about every ten seconds.

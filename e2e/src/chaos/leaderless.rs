@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::isolation::{Isolation, PARTITIONS, SICK};
+use super::freshness::SICK;
+use super::isolation::{Isolation, PARTITIONS};
 use super::nemesis::blocking;
 use super::verdict::Verdict;
 use crate::kafka::Kafka;

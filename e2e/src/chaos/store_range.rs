@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::cql_proxy::{CqlProxy, StoreKey};
-use super::isolation::{Isolation, PARTITIONS, SICK, VISIBLE_TIMEOUT};
+use super::freshness::SICK;
+use super::isolation::{Isolation, PARTITIONS, VISIBLE_TIMEOUT};
 use super::own_servers;
 use super::verdict::Verdict;
 use crate::own_servers::OwnServers;

@@ -11,11 +11,13 @@
 //! | `report` | its reports in the store |
 //! | `active` | the same partition in the active generation |
 //! | `compare` | differences between the two |
+//! | `error` | why a shadow partition stops |
 //! | `dead_letters` | which dead letters a shadow partition appends |
 
 mod active;
 mod compare;
 mod dead_letters;
+mod error;
 mod owner;
 mod partition;
 mod report;

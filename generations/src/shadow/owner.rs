@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::partition::{PartitionExit, PartitionProgress};
+use runtime::clock::now_ms;
 use schemas::{PartitionReport, Position};
 use storage::log::{LogReader, RecordBatch, RecordStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -11,10 +12,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::dead_letters::DeadLetterFilter;
-use super::partition::ShadowError;
+use super::error::ShadowError;
 
 /// Longest time for a release, including its last commit.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval at which an unchanged report is written again, as a heartbeat.
+pub(super) const REPORT_INTERVAL_MS: u64 = 5_000;
 
 /// The running owner of a claimed partition.
 pub(super) struct OwnerTask {
@@ -58,6 +61,15 @@ pub(super) struct Feed {
     /// The last report that was written.
     pub last_report: Option<PartitionReport>,
     pub catch_up: CatchUp,
+}
+
+impl Feed {
+    /// Whether the last report is older than the interval, or there is none.
+    pub fn is_report_due(&self) -> bool {
+        self.last_report
+            .as_ref()
+            .is_none_or(|last| now_ms() >= last.reported_at_ms + REPORT_INTERVAL_MS)
+    }
 }
 
 /// Whether the partition catches up, which needs a permit: few partitions do so at once.

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use engine::metrics::PartitionMetrics;
 use engine::partition::{
-    ClaimError, HaltReason, Partition, PartitionDeps, PartitionExit, PartitionProgress, check_log,
-    claim,
+    Partition, PartitionDeps, PartitionExit, PartitionProgress, check_log, claim,
 };
 use schemas::{GenerationRegistry, LogRef, Position, TotalsComparison};
 use storage::log::{DeadLetterWriter, LogBounds, LogReader, ReadError, RecordStream};
@@ -24,8 +23,8 @@ use super::ShadowDeps;
 use super::active::{ActivePartition, StallDetector};
 use super::compare::differences;
 use super::dead_letters::DeadLetterFilter;
+use super::error::ShadowError;
 use super::owner::{CatchUp, Feed, OwnerTask};
-use super::report::is_report_due;
 use crate::metrics::StoppedGuard;
 
 /// Batches queued for the owner.
@@ -48,23 +47,6 @@ pub(super) struct ShadowPartition {
     pub deps: Arc<ShadowDeps>,
     pub metrics: PartitionMetrics,
     pub registry: watch::Receiver<GenerationRegistry>,
-}
-
-/// Why a shadow partition stopped; it is claimed again.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ShadowError {
-    #[error(transparent)]
-    Claim(#[from] ClaimError),
-    #[error(transparent)]
-    Log(#[from] ReadError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Halted(#[from] HaltReason),
-    #[error(transparent)]
-    Exited(#[from] PartitionExit),
-    #[error("its owner panicked")]
-    OwnerPanicked,
 }
 
 impl ShadowPartition {
@@ -336,7 +318,7 @@ impl ShadowPartition {
             }
             feed.next = next.unwrap_or(feed.next);
             // Folding a whole log takes long; watchers need its progress meanwhile.
-            if is_report_due(feed) {
+            if feed.is_report_due() {
                 self.report(feed, bounds, None).await?;
             }
         }

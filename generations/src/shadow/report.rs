@@ -4,18 +4,9 @@ use runtime::clock::now_ms;
 use schemas::{PartitionReport, TotalsComparison};
 use storage::log::LogBounds;
 
-use super::owner::Feed;
-use super::partition::{ShadowError, ShadowPartition};
-
-/// Interval at which an unchanged report is written again, as a heartbeat.
-const REPORT_INTERVAL_MS: u64 = 5_000;
-
-/// Whether the last report is older than the interval, or there is none.
-pub(super) fn is_report_due(feed: &Feed) -> bool {
-    feed.last_report
-        .as_ref()
-        .is_none_or(|last| now_ms() >= last.reported_at_ms + REPORT_INTERVAL_MS)
-}
+use super::error::ShadowError;
+use super::owner::{Feed, REPORT_INTERVAL_MS};
+use super::partition::ShadowPartition;
 
 impl ShadowPartition {
     /// Writes a report if it differs from the last one, or the interval has elapsed.

@@ -11,7 +11,9 @@ use schemas::{Budget, BudgetId, Category, CategoryId, IdentityRule, ResultsVisib
 use serde_json::value::RawValue;
 
 use super::json::{json_type, parse_known_members, parse_string};
-use super::presentation::SHARES;
+
+/// The pointer of the shares of a definition's reference.
+pub(super) const REFERENCE_SHARES: &str = "/reference/percent";
 
 /// Parses the body of `PUT /v1/budgets/{budget}`. The result's `revision`, `frozen`, `closing` and `person_secret` are
 /// placeholders.
@@ -93,7 +95,7 @@ pub(crate) fn definition(id: BudgetId, body: &[u8]) -> Result<Budget, Problem> {
     };
     let DefinitionParser { mut faults, has_unreadable_share } = parser;
     for fault in budget.faults() {
-        let is_unknown = has_unreadable_share && fault.pointer == SHARES;
+        let is_unknown = has_unreadable_share && fault.pointer == REFERENCE_SHARES;
         if !is_unknown && !faults.covers(&fault.pointer) {
             faults.invalid(fault.pointer, fault.detail);
         }

@@ -10,12 +10,9 @@ use schemas::{
 };
 use serde_json::value::RawValue;
 
-use super::definition::{DefinitionParser, placeholder};
+use super::definition::{DefinitionParser, REFERENCE_SHARES, placeholder};
 use super::json::{json_type, parse_any_members, parse_known_members};
 use super::percentage::parse_basis_points;
-
-/// The pointer of a reference's shares.
-pub(super) const SHARES: &str = "/reference/percent";
 
 type Member<'a> = Option<&'a RawValue>;
 
@@ -48,7 +45,7 @@ impl DefinitionParser {
     fn reference(&mut self, value: &RawValue) -> Reference {
         const POINTER: &str = "/reference";
         let [name, source, percent] = self.members(value, POINTER, ["name", "source", "percent"]);
-        let percent = self.required(percent, SHARES);
+        let percent = self.required(percent, REFERENCE_SHARES);
         Reference {
             name: self.text(name, "/reference/name").unwrap_or_else(placeholder),
             source: self.text(source, "/reference/source").unwrap_or_else(placeholder),
@@ -58,8 +55,8 @@ impl DefinitionParser {
 
     fn shares(&mut self, value: Member<'_>) -> BTreeMap<CategoryId, Share> {
         let mut shares = BTreeMap::new();
-        for (name, value) in self.entries(value, SHARES, MAX_CATEGORIES) {
-            let pointer = member_pointer(SHARES, &name);
+        for (name, value) in self.entries(value, REFERENCE_SHARES, MAX_CATEGORIES) {
+            let pointer = member_pointer(REFERENCE_SHARES, &name);
             let share = match json_type(value) {
                 "a number" => parse_basis_points(value.get())
                     .map_err(|fault| self.faults.invalid(&*pointer, fault.to_string()))

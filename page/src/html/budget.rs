@@ -5,11 +5,11 @@ use schemas::Openness;
 
 use super::document::{Document, link};
 use super::embed::{embed_code, results_path};
+use super::heading::heading;
 use super::history::history;
 use super::page_data::page_data;
 use super::results::results;
 use super::rows::{fault_summary, rows};
-use super::time::time;
 use crate::form::{self, Applied, FormFault, FormValues};
 use crate::history::History;
 use crate::texts::Texts;
@@ -119,14 +119,6 @@ pub fn results_page(
     })
 }
 
-/// Renders the question and whether the budget is open.
-pub(super) fn heading(budget: &BudgetView, texts: &Texts) -> Markup {
-    html! {
-        h1 { (budget.name) }
-        p class="state" id="state" { (state(budget, texts)) }
-    }
-}
-
 /// Renders what the question is about, with its lines.
 fn description(budget: &BudgetView) -> Markup {
     html! { @if let Some(text) = &budget.description { p class="about" { (text) } } }
@@ -137,22 +129,6 @@ fn contact(budget: &BudgetView, texts: &Texts) -> Markup {
     let Some(contact) = &budget.contact else { return html! {} };
     let contact = html! { bdi { (contact) } };
     html! { p class="contact" { (texts.markup("contact", &[("contact", contact)])) } }
-}
-
-/// Describes whether the budget is open.
-pub(super) fn state(budget: &BudgetView, texts: &Texts) -> Markup {
-    match (budget.openness, budget.closes_at) {
-        (Openness::NotYet(at), _) => {
-            texts.markup("state_opens", &[("time", time(at, &budget.zone, texts))])
-        }
-        (Openness::Open, Some(at)) => {
-            texts.markup("state_open_until", &[("time", time(at, &budget.zone, texts))])
-        }
-        (Openness::Open, None) => html! { (texts.text("state_open")) },
-        (Openness::Closed(at), _) => {
-            texts.markup("state_closed", &[("time", time(at, &budget.zone, texts))])
-        }
-    }
 }
 
 fn form_of(page: &BudgetPage<'_>) -> Markup {

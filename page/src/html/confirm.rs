@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 use schemas::{IdentityRule, SubmissionId};
 
-use super::budget::{heading, hidden_fields};
+use super::budget::hidden_fields;
 use super::document::{Document, link};
+use super::heading::heading;
 use super::rows::{percent, swatch};
 use super::sign_in::{
     CodeField, EMAIL_FAULT, OTP_FAULT, SignIn, code_field, email_forms, sign_out,

@@ -6,8 +6,8 @@
 use maud::{DOCTYPE, Markup, html};
 use schemas::Openness;
 
-use super::budget::heading;
 use super::document::{link, without_direction_marks};
+use super::heading::heading;
 use super::page_data::page_data;
 use super::results::results;
 use crate::assets::Assets;

@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 use schemas::Openness;
 
-use super::budget::state;
 use super::document::{Document, link};
+use super::heading::state;
 use crate::texts::Texts;
 use crate::view::BudgetView;
 

@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 use schemas::{Openness, SubmissionId};
 
-use super::budget::heading;
 use super::confirm::fault_summary;
 use super::document::{Document, link};
+use super::heading::heading;
 use super::results::results;
 use super::rows::percent;
 use super::sign_in::{CodeField, code_field, email_forms, sign_out};

@@ -6,6 +6,7 @@ mod confirm;
 mod contract;
 mod document;
 mod embed;
+mod heading;
 mod history;
 mod list;
 mod mine;

@@ -1,7 +1,7 @@
 //! The last tier: counts all person rows, of all budgets in one scan.
 //!
 //! **Cost.** A scan reads every person row, whichever budgets are asked for. So at most one runs at a time for the
-//! whole store, everybody gets its result, and the next one starts [`RECOUNT_INTERVAL`] after it has ended. Above a
+//! whole store, everybody gets its result, and the next one starts [`super::RECOUNT_INTERVAL`] after it has ended. Above a
 //! configured number of rows a scan could not finish within its deadline: it stops there, and the tier is off for
 //! [`TOO_LARGE_PAUSE`].
 //!
@@ -24,6 +24,7 @@ use storage::store::{PartitionRef, Store, StoreError};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use super::RECOUNT_INTERVAL;
 use super::TierError;
 use super::guard::Guard;
 use super::memory::Memory;
@@ -33,9 +34,6 @@ use crate::no_answer::NoAnswer;
 use crate::read_policy::Micros;
 use totals::RecountTotals;
 
-/// Pause after a recount, during which its result is used. Also the minimum age of a recounted answer before the next
-/// recount.
-pub const RECOUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the tier is off after a scan found too many rows.
 const TOO_LARGE_PAUSE: Duration = Duration::from_secs(600);
 /// Maximum concurrent bucket reads. Enough to keep the store busy, few enough to leave capacity for commits.
