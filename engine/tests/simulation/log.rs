@@ -141,7 +141,7 @@ impl Log {
                         home = PartitionId((home.0 + 1) % self.count.get())
                     }
                     // Valid, but with another number of categories than the budget: the oracle rejects it. Never the
-                    // budget's first allocation.
+                    // first one that counts.
                     _ if self.has_allocation(home, budget) => {
                         draft.shares = draw_shares(rng, categories + 1);
                         acceptable = true;
@@ -169,12 +169,14 @@ impl Log {
         (home, LogRecord { key, value: value.unwrap_or_else(|| draft.encode()), submission })
     }
 
+    /// Whether the partition has an allocation to the budget that surely counts: behind a marker that closes it may be late.
     fn has_allocation(&self, partition: PartitionId, budget: &BudgetId) -> bool {
-        self.partitions[partition.0 as usize].iter().any(|record| {
-            record.submission.as_ref().is_some_and(|submission| {
-                submission.budget == *budget && submission.shares.is_some()
-            })
-        })
+        self.partitions[partition.0 as usize]
+            .iter()
+            .filter_map(|record| record.submission.as_ref())
+            .filter(|submission| submission.budget == *budget)
+            .take_while(|submission| submission.marker.is_none_or(|marker| !marker.closes))
+            .any(|submission| submission.shares.is_some())
     }
 
     /// The number of records, appended or not.

@@ -235,7 +235,10 @@ fn check_setbacks(cluster: &Cluster) -> CheckResult {
 async fn check_visible(cluster: &Cluster, budget: &BudgetId, ends: &[Position]) -> CheckResult {
     let visible = cluster.servers.cache.read_budget(budget).await;
     let term = cluster.world.registry().term();
-    require(visible == Some(cluster.world.oracle.combined_at(budget, ends, term)), || {
-        format!("readers see outdated totals of {budget}, or none")
+    let expected = Some(cluster.world.oracle.combined_at(budget, ends, term));
+    require(visible == expected, || {
+        format!(
+            "readers see other totals of {budget}, or none: {visible:?} instead of {expected:?}"
+        )
     })
 }
