@@ -70,3 +70,28 @@ fn a_removed_token_is_revoked_and_an_invalid_file_changes_nothing() {
     until("granted again", || is_authorized(&running, VERA));
     assert!(!is_authorized(&running, ANNA) && is_invalid(0));
 }
+
+#[test]
+fn the_same_machine_sends_batches_until_the_file_has_a_submitter() {
+    let data = TempDir::new().unwrap();
+    let running = start_with(data.path(), &[]);
+    let status = |header: &str| {
+        let url = format!("{}/v1/budgets/taxes/submissions/batch", running.url);
+        let batch = r#"[{"person":"p-1","allocation":{"health":100}}]"#;
+        let mut curl = Command::new("curl");
+        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "-d", batch, &url]);
+        curl.args(["-H", "content-type: application/json", "-H", header]);
+        String::from_utf8(curl.output().unwrap().stdout).unwrap()
+    };
+    let authorization = format!("authorization: Bearer {VERA}");
+    assert_eq!(status("accept: */*"), "200");
+    assert_eq!(status("x-forwarded-for: 192.0.2.1"), "401");
+    assert_eq!(status(&authorization), "401");
+
+    let file = data.path().join("admin.tokens");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text + &VERA_LINE.replace("viewer", "submitter")).unwrap();
+    until("without a right", || status("accept: */*") == "401");
+    assert_eq!(status(&authorization), "200");
+    assert_eq!(status(&running.authorization()), "200");
+}

@@ -21,6 +21,7 @@ use e2e::scenario::{new_dir, scenario_within};
 use e2e::stack::{Stack, StackBuilder};
 use e2e::system::{System, allocation};
 use e2e::wait::eventually;
+use futures_util::{StreamExt, stream};
 use prost::Message;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -90,9 +91,9 @@ impl Campaign {
             let first = network * PEOPLE_OF_A_NETWORK;
             let honest = (first..).map(|number| format!("voter-{number}")).zip(ballots);
             let address = format!("20.{}.{}.1", network / 200, network % 200);
-            submit_batch(&public, network, &address, honest).await?;
+            submit_from(&public, network, &address, honest).await?;
             let (from, until) = (network * FRAUD / rounds, (network + 1) * FRAUD / rounds);
-            submit_batch(&public, network, FRAUD_ADDRESS, self.fraud(from..until)).await?;
+            submit_from(&public, network, FRAUD_ADDRESS, self.fraud(from..until)).await?;
         }
         Ok(())
     }
@@ -103,24 +104,23 @@ impl Campaign {
     }
 }
 
-async fn submit_batch(
+/// Submits each ballot alone, as persons do, some at a time.
+async fn submit_from(
     public: &System,
     ingest: usize,
     address: &str,
     ballots: impl Iterator<Item = (String, &Vec<u32>)>,
 ) -> Result<()> {
-    let items: Vec<Value> = ballots
-        .map(|(person, shares)| json!({"person": person, "allocation": allocation(shares)}))
-        .collect();
-    if items.is_empty() {
-        return Ok(());
+    let url = format!("{}/v1/budgets/{BUDGET}/submissions", public.write_to(ingest));
+    let submissions = ballots.map(|(person, shares)| {
+        let request = public.request(Method::POST, url.clone());
+        let body = json!({"person": person, "allocation": allocation(shares)});
+        send(request.header("x-forwarded-for", address).json(&body))
+    });
+    let mut answers = stream::iter(submissions).buffer_unordered(PEOPLE_OF_A_NETWORK);
+    while let Some(answer) = answers.next().await {
+        answer?.expect(202)?;
     }
-    let url = format!("{}/v1/budgets/{BUDGET}/submissions/batch", public.write_to(ingest));
-    let request = public.request(Method::POST, url).header("x-forwarded-for", address);
-    let response = send(request.json(&items)).await?.expect(200)?.json()?;
-    let results = response["results"].as_array().context("no results")?;
-    let is_accepted = |result: &Value| result["status"] == 202;
-    ensure!(results.len() == items.len() && results.iter().all(is_accepted), "{response}");
     Ok(())
 }
 
@@ -139,7 +139,7 @@ async fn find_campaign(system: &System, campaign: &Campaign) -> Result<LargestNe
         if found.is_ok() {
             break;
         }
-        submit_batch(&system.without_token()?, 0, FRAUD_ADDRESS, campaign.fraud(0..FRAUD)).await?;
+        submit_from(&system.without_token()?, 0, FRAUD_ADDRESS, campaign.fraud(0..FRAUD)).await?;
         found = wait_for_signals(system).await;
     }
     found

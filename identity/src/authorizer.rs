@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use prometheus::{IntCounterVec, IntGauge};
-use runtime::admin::{AdminGuard, Role};
+use runtime::admin::AdminGuard;
 use runtime::clock::now_ms;
 use runtime::metrics::{Metrics, MetricsError};
 use runtime::principal::{
@@ -20,6 +20,7 @@ use crate::code::Serial;
 use crate::cookie;
 use crate::person_scope::PersonScope;
 
+use crate::submitter::Submitter;
 /// The issuers of persons whom this service itself vouches for. An identity provider's is a URL.
 pub(crate) const ANONYMOUS: &str = "anonymous";
 pub(crate) const CODE: &str = "code";
@@ -153,7 +154,10 @@ impl Authorizer {
         presented: &PresentedCredentials,
         access: Access,
     ) -> Result<PersonScope, Refusal> {
-        let Some(issuer) = self.issuer(budget.identity)? else { return Ok(PersonScope::Unproven) };
+        let Some(issuer) = self.issuer(budget.identity)? else {
+            self.require_budget_of_service(budget, presented)?;
+            return Ok(PersonScope::Unproven);
+        };
         let now_s = now_ms() / 1_000;
         let principal = match self.authenticator.authenticate(presented, now_s)? {
             Principal::Anonymous => match self.person_of_cookies(budget, presented, now_s)? {
@@ -173,13 +177,12 @@ impl Authorizer {
                 }
                 Ok(scope)
             }
-            Principal::Service { name, .. } => Ok(on_behalf(issuer, &name, budget, access)),
-            Principal::Administrator { name, role } if role.includes(Role::Submitter) => {
-                Ok(on_behalf(issuer, &name, budget, access))
+            Principal::Service(service) => {
+                Ok(Submitter::service(service).scope_in(budget, Some(issuer), access)?)
             }
-            Principal::Administrator { .. } => Err(Problem::new(ProblemKind::Forbidden)
-                .detail("persons' submissions are for the roles `submitter` and `admin`")
-                .into()),
+            Principal::Administrator { name, role } => {
+                Ok(Submitter::administrator(name, role)?.scope_in(budget, Some(issuer), access)?)
+            }
             Principal::Anonymous => {
                 Err(credentials_required(how_to_get_credentials(budget)).into())
             }
@@ -242,7 +245,7 @@ impl Authorizer {
     }
 
     /// Returns who vouches for the persons of a rule; `None` if nobody does.
-    fn issuer(&self, rule: IdentityRule) -> Result<Option<Arc<str>>, Problem> {
+    pub(crate) fn issuer(&self, rule: IdentityRule) -> Result<Option<Arc<str>>, Problem> {
         match rule {
             IdentityRule::Required | IdentityRule::Optional => Ok(None),
             IdentityRule::Unrecognized => Err(Problem::new(ProblemKind::Unavailable).detail(
@@ -311,12 +314,6 @@ pub(crate) fn revocations_unknown() -> Problem {
             "this process cannot read which codes of the budget are revoked; nothing was accepted",
         )
         .retry_after(RETRY_AFTER)
-}
-
-/// Whoever acts for others is in the log, once for each request.
-fn on_behalf(issuer: Arc<str>, by: &str, budget: &Budget, access: Access) -> PersonScope {
-    tracing::info!(by, budget = %budget.id, ?access, "request on behalf of persons");
-    PersonScope::OnBehalf { issuer }
 }
 
 fn scope_of_person(

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `authorizer` | from credentials and a budget to the persons for whom a request may act |
+//! | `submitter` | services and administrators, who act for persons |
 //! | `person_scope` | whose submission a request may set, withdraw or read |
 //! | `session` | sessions: who gets one, and for which person |
 //! | `code` | personal codes: a serial number and a keyed hash, in digits that survive paper |
@@ -18,7 +19,9 @@ pub mod email;
 mod person_scope;
 mod session;
 
+mod submitter;
 pub use authorizer::{Access, Authorizer, AuthorizerError};
 pub use code::{CodeKey, MAX_SERIAL, Serial};
 pub use person_scope::PersonScope;
 pub use session::OpenedSession;
+pub use submitter::Submitter;

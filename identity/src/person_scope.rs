@@ -72,19 +72,6 @@ impl PersonScope {
         }
     }
 
-    /// Requires the right to submit for several persons at once.
-    ///
-    /// # Errors
-    /// When the credentials are a person's.
-    pub fn require_many(&self) -> Result<(), Problem> {
-        match self {
-            Self::Unproven | Self::OnBehalf { .. } => Ok(()),
-            Self::Person { .. } => Err(Problem::new(ProblemKind::Forbidden).detail(
-                "in this budget, batches are for the roles `submitter` and `admin`; send your own submission alone",
-            )),
-        }
-    }
-
     /// Whether a person asks, whom `me` names.
     pub fn is_person(&self) -> bool {
         matches!(self, Self::Person { .. })

@@ -4,9 +4,15 @@
 mod support;
 
 use http::Method;
+use runtime::admin::{Role, TokensFile};
 use serde_json::{Value, json};
 use support::{Harness, TestResponse};
 
+const SUBMITTERS: [(&str, &str, &str); 3] = [
+    ("first", "ssssssssssssssssssssssssssssssss", ""),
+    ("second", "tttttttttttttttttttttttttttttttt", " organisation=town"),
+    ("third", "uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu", " organisation=town"),
+];
 const SUBMISSIONS: &str = "/v1/budgets/taxes/submissions";
 const BATCH: &str = "/v1/budgets/taxes/submissions/batch";
 /// Only the limit of a test applies.
@@ -30,6 +36,32 @@ async fn post_from(
     body: impl Into<String>,
 ) -> TestResponse {
     harness.post_with(path, &[("x-forwarded-for", client)], body.into()).await
+}
+
+/// An ingest whose tokens file has the `SUBMITTERS`.
+fn harness_of_services(limit: (&str, &str)) -> (Harness, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let line = |(name, token, attributes): (&str, &str, &str)| {
+        TokensFile::line(name, Role::Submitter, token) + attributes + "\n"
+    };
+    std::fs::write(file.path(), SUBMITTERS.map(line).concat()).unwrap();
+    let others = OFF.into_iter().filter(|(key, _)| *key != limit.0);
+    let file_setting = ("admin.tokens_file", file.path().to_str().unwrap());
+    let settings: Vec<_> = others.chain([limit, file_setting]).collect();
+    (Harness::with(10_000, &settings), file)
+}
+
+/// Posts as the gateway does for a service.
+async fn post_as(
+    harness: &Harness,
+    service: usize,
+    client: &str,
+    path: &str,
+    body: impl Into<String>,
+) -> TestResponse {
+    let authorization = format!("Bearer {}", SUBMITTERS[service].1);
+    let headers = [("x-forwarded-for", client), ("authorization", authorization.as_str())];
+    harness.post_with(path, &headers, body.into()).await
 }
 
 #[track_caller]
@@ -66,26 +98,26 @@ async fn a_person_has_a_limit_wherever_it_submits_from_and_each_answer_shows_it(
 
 #[tokio::test]
 async fn a_batch_costs_one_for_each_item_and_is_accepted_whole_or_not_at_all() {
-    let limit = "address token-bucket 1/1h burst=10 by=items on=submission+batch";
-    let harness = harness(("limits.submissions", limit));
+    let limit = "address token-bucket 1/1h burst=10 by=items for=trusted on=submission+batch";
+    let (harness, _file) = harness_of_services(("limits.submissions", limit));
     let batch = |first: u32, items: u32| {
         let items = (first..first + items).map(|number| submission(&format!("p-{number}")));
         format!("[{}]", items.collect::<Vec<_>>().join(","))
     };
-    let response = post_from(&harness, "192.0.2.1", BATCH, batch(0, 8)).await;
+    let response = post_as(&harness, 0, "192.0.2.1", BATCH, batch(0, 8)).await;
     assert_eq!(
         (response.status.as_u16(), response.header("x-ratelimit-remaining")),
         (200, Some("2"))
     );
-    let refused = post_from(&harness, "192.0.2.1", BATCH, batch(8, 3)).await;
+    let refused = post_as(&harness, 0, "192.0.2.1", BATCH, batch(8, 3)).await;
     assert_eq!(
         (refused.status.as_u16(), refused.header("x-ratelimit-remaining")),
         (429, Some("2"))
     );
     assert_eq!(harness.logged().len(), 8);
-    assert_eq!(post_from(&harness, "192.0.2.1", BATCH, batch(8, 2)).await.status, 200);
+    assert_eq!(post_as(&harness, 0, "192.0.2.1", BATCH, batch(8, 2)).await.status, 200);
     // More than ever comes at once: no time helps.
-    let never = post_from(&harness, "192.0.2.9", BATCH, batch(0, 11)).await;
+    let never = post_as(&harness, 0, "192.0.2.9", BATCH, batch(0, 11)).await;
     assert_eq!((never.status.as_u16(), never.header("retry-after")), (429, None));
     let detail = String::from_utf8_lossy(&never.body).into_owned();
     assert!(detail.contains("at most 10 at once"), "{detail}");
@@ -93,18 +125,32 @@ async fn a_batch_costs_one_for_each_item_and_is_accepted_whole_or_not_at_all() {
 
 #[tokio::test]
 async fn people_of_a_batch_are_counted_each() {
-    let limit = "person fixed-window 2/1h by=items on=submission+batch";
-    let harness = harness(("limits.person", limit));
+    let limit = "person fixed-window 2/1h by=items for=trusted on=submission+batch";
+    let (harness, _file) = harness_of_services(("limits.person", limit));
     let batch = |people: &[&str]| {
         let items: Vec<String> = people.iter().map(|person| submission(person)).collect();
         format!("[{}]", items.join(","))
     };
-    let refused = post_from(&harness, "192.0.2.1", BATCH, batch(&["a", "a", "a"])).await;
+    let refused = post_as(&harness, 0, "192.0.2.1", BATCH, batch(&["a", "a", "a"])).await;
     assert_eq!(refused.status, 429);
-    let accepted = post_from(&harness, "192.0.2.1", BATCH, batch(&["a", "a", "b"])).await;
+    let accepted = post_as(&harness, 0, "192.0.2.1", BATCH, batch(&["a", "a", "b"])).await;
     assert_eq!(accepted.status, 200);
-    assert_eq!(post_from(&harness, "192.0.2.1", SUBMISSIONS, submission("a")).await.status, 429);
-    assert_eq!(post_from(&harness, "192.0.2.1", SUBMISSIONS, submission("b")).await.status, 202);
+    assert_eq!(post_as(&harness, 0, "192.0.2.1", SUBMISSIONS, submission("a")).await.status, 429);
+    assert_eq!(post_as(&harness, 0, "192.0.2.1", SUBMISSIONS, submission("b")).await.status, 202);
+}
+
+#[tokio::test]
+async fn services_of_one_organisation_share_its_limit() {
+    let limit = "organisation fixed-window 3/1d by=items for=trusted on=batch";
+    let (harness, _file) = harness_of_services(("limits.uploads", limit));
+    let batch = format!("[{},{}]", submission("p-1"), submission("p-2"));
+    let status = async |service, client| {
+        post_as(&harness, service, client, BATCH, batch.clone()).await.status.as_u16()
+    };
+    assert_eq!(status(1, "192.0.2.1").await, 200);
+    assert_eq!(status(2, "192.0.2.2").await, 429);
+    // The limit counts no service without an organisation.
+    assert_eq!((status(0, "192.0.2.1").await, status(0, "192.0.2.1").await), (200, 200));
 }
 
 #[tokio::test]

@@ -115,12 +115,13 @@ async fn a_repetition_and_a_rejected_submission_have_no_signal() {
 }
 
 #[tokio::test]
-async fn each_item_of_a_batch_of_the_public_has_a_signal_and_a_withdrawal_has_no_ballot() {
+async fn each_submission_of_the_public_has_a_signal_and_a_withdrawal_has_no_ballot() {
     let harness = Harness::new();
-    let items: Vec<String> = (0..20).map(|n| body(&format!("p-{n}"), n)).collect();
     let from = (FORWARDED, "192.0.2.7");
-    let response = harness.post_with(BATCH, &[from], format!("[{}]", items.join(","))).await;
-    assert_eq!(response.status, 200);
+    for n in 0..20 {
+        let response = harness.post_with(SUBMISSIONS, &[from], body(&format!("p-{n}"), n)).await;
+        assert_eq!(response.status, 202);
+    }
     let path = format!("{SUBMISSIONS}/p-3");
     assert_eq!(harness.delete(&path, &[from]).await.status, 202);
     let signals = signals(&harness, 21).await;
@@ -141,6 +142,8 @@ async fn a_program_that_submits_for_persons_makes_no_signals() {
     assert_eq!(submit(&harness, "p-1", &headers).await.status, 202);
     harness.edit_budget(|budget| budget.identity = IdentityRule::Code);
     assert_eq!(submit(&harness, "p-2", &headers).await.status, 202);
+    let batch = format!("[{}]", body("p-3", 40));
+    assert_eq!(harness.post_with(BATCH, &headers, batch).await.status, 200);
     harness.edit_budget(|budget| budget.identity = IdentityRule::Required);
     assert_eq!(signals_before_another(&harness).await, []);
 }

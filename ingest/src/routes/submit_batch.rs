@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
-use identity::PersonScope;
+use http::request::Parts;
+use identity::{PersonScope, Submitter};
 use runtime::clock::now_ms;
 use runtime::http::RequestId;
 use runtime::limits::LimitTicket;
@@ -21,7 +22,6 @@ use crate::media_type::MediaType;
 use crate::parse::{self, ParsedBatch, ParsedSubmission};
 use crate::pending::{AppendOutcome, PendingSubmission};
 use crate::service::IngestService;
-use crate::signals::RequestOrigin;
 use crate::{problems, response};
 
 #[utoipa::path(
@@ -30,6 +30,8 @@ use crate::{problems, response};
     tag = "submissions",
     operation_id = "submitBatch",
     summary = "Submit at most 1,000 allocations",
+    description = "For the roles `submitter` and `admin`. Where no token of the role `submitter` is configured, clients on the \
+        server's machine need no token.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
     ),
@@ -38,18 +40,18 @@ use crate::{problems, response};
         (status = 200, description = "One result for each item, in order",
             body = ref("#/components/schemas/BatchResults"), content_type = "application/json"),
     ),
+    security((), ("administrator" = ["submitter"])),
 )]
 pub(super) async fn submit_batch(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
-    (presented, origin, ticket): (PresentedCredentials, RequestOrigin, LimitTicket),
+    (sender, ticket): (BatchSender, LimitTicket),
     media_type: MediaType,
     key: IdempotencyKey,
     request: Option<Extension<RequestId>>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let client = (&presented, &origin, &ticket);
-    let appended = append(&service, client, &budget, media_type, &key, &body).await;
+    let appended = append(&service, (&sender, &ticket), &budget, media_type, &key, &body).await;
     let (budget, results) = appended.map_err(|rejected| rejected.counted(&service.metrics))?;
     service.metrics.observe_batch(results.len());
     for result in &results {
@@ -62,6 +64,22 @@ pub(super) async fn submit_batch(
     Ok(response::json(StatusCode::OK, body))
 }
 
+/// The sender of a batch. Strangers are refused before the body is read.
+pub(super) struct BatchSender(Submitter);
+
+impl FromRequestParts<Arc<IngestService>> for BatchSender {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        service: &Arc<IngestService>,
+    ) -> Result<Self, Problem> {
+        let submitter = service.authorizer.submitter(&PresentedCredentials::of(parts));
+        let refused = |problem: &Problem| service.metrics.count_rejected(problem.kind(), 1);
+        submitter.inspect_err(refused).map(Self)
+    }
+}
+
 /// The result of one batch item.
 enum ItemResult {
     /// The item is not a valid submission.
@@ -71,7 +89,7 @@ enum ItemResult {
 
 async fn append(
     service: &IngestService,
-    (presented, origin, ticket): (&PresentedCredentials, &RequestOrigin, &LimitTicket),
+    (sender, ticket): (&BatchSender, &LimitTicket),
     budget: &str,
     media_type: MediaType,
     key: &IdempotencyKey,
@@ -86,13 +104,12 @@ async fn append(
         return Err(problem.into());
     }
     let prepare = |budget: &Budget| {
-        let person_scope = service.person_scope(budget, presented)?;
-        person_scope.require_many()?;
+        let person_scope = service.authorizer.scope_of_submitter(&sender.0, budget)?;
         let batch = match media_type {
             MediaType::Json => parse::json_array(body, budget),
             MediaType::Ndjson => parse::ndjson(body, budget),
         }?;
-        prepare(service, origin, budget, &person_scope, batch)
+        prepare(service, budget, &person_scope, batch)
     };
     let id = budget.id.clone();
     let (outcomes, mut results) = service.append_checked(ticket, budget, prepare).await?;
@@ -106,24 +123,22 @@ async fn append(
     Ok((id, results))
 }
 
-/// Completes the valid items of a batch.
+/// Completes the valid items of a batch. Their sender's address says nothing about their persons, so no signal is kept.
 fn prepare(
     service: &IngestService,
-    origin: &RequestOrigin,
     budget: &Budget,
     person_scope: &PersonScope,
     batch: ParsedBatch,
 ) -> Result<Prepared<Vec<ItemResult>>, Problem> {
     let persons = service.persons(budget)?;
     let now_ms = now_ms();
-    let origin = service.origin(budget, origin, now_ms);
     let mut submissions: Vec<PendingSubmission> = Vec::with_capacity(batch.len());
     let mut results = Vec::with_capacity(batch.len());
     for item in batch {
         results.push(match item.and_then(|item| of_scope(person_scope, item)) {
             Ok(parsed) => {
                 let (pending, _) =
-                    service.pending_submission((budget, &persons), parsed, origin, now_ms);
+                    service.pending_submission((budget, &persons), parsed, None, now_ms);
                 let id = pending.submission.id;
                 submissions.push(pending);
                 // Replaced by the outcome of the append.

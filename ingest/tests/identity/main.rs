@@ -1,6 +1,7 @@
 //! Who may submit, and for whom: anonymous persons, sessions, personal codes, tokens, services.
 #![allow(clippy::unwrap_used)]
 
+mod batches;
 mod email;
 #[path = "../../../runtime/src/principal/tests/tokens.rs"]
 mod provider;

@@ -10,7 +10,7 @@ use schemas::{BudgetId, IdentityRule, RevokedCodes, StoredRevocations};
 use tokio_util::sync::CancellationToken;
 
 use crate::service::{ALLOCATION, ME, OURS, SESSION, SUBMITTER, Service, bearer, code, subject};
-use crate::support::{BATCH, SUBMISSIONS, hasher};
+use crate::support::{SUBMISSIONS, hasher};
 
 fn body(code: &str) -> String {
     serde_json::json!({ "code": code }).to_string()
@@ -62,7 +62,6 @@ async fn a_revocation_ends_the_sessions_of_the_code_and_no_others() {
         (Method::PUT, ME, ALLOCATION),
         (Method::DELETE, ME, ""),
         (Method::POST, SUBMISSIONS, ALLOCATION),
-        (Method::POST, BATCH, "[]"),
     ] {
         let ended = service.send(method, path, &by_token, body).await;
         ended.problem(401, "unauthorized");

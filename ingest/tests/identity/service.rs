@@ -17,6 +17,7 @@ pub const ME: &str = "/v1/budgets/taxes/submissions/me";
 pub const SESSION: &str = "/v1/budgets/taxes/session";
 pub const ALLOCATION: &str = r#"{"allocation":{"health":100}}"#;
 pub const SUBMITTER: &str = "ssssssssssssssssssssssssssssssss";
+pub const ADMIN: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 pub const VIEWER: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv";
 
 /// A service with a tokens file, so that the test's own machine has no rights.
@@ -33,8 +34,11 @@ impl Service {
     pub fn with(rule: IdentityRule, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let line = |name, role, token| TokensFile::line(name, role, token);
-        let lines =
-            [line("import", Role::Submitter, SUBMITTER), line("vera", Role::Viewer, VIEWER)];
+        let lines = [
+            line("import", Role::Submitter, SUBMITTER),
+            line("vera", Role::Viewer, VIEWER),
+            line("anna", Role::Admin, ADMIN),
+        ];
         let (tokens, keys) = (dir.path().join("tokens"), dir.path().join("keys.json"));
         std::fs::write(&tokens, lines.join("\n")).unwrap();
         std::fs::write(&keys, provider::key_set()).unwrap();

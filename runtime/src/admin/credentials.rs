@@ -16,11 +16,21 @@ pub(super) const MAX_TOKEN_LENGTH: usize = 256;
 /// The name of local clients where no credentials are configured. No credential may use it.
 pub(super) const LOCAL_NAME: &str = "local";
 
+/// What a line of the role `submitter` may say besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ServiceAttributes {
+    /// The organisation whose limits count the service's requests.
+    pub organisation: Option<Arc<str>>,
+    /// The only budgets in which the service acts; `None`: all.
+    pub budgets: Option<Arc<[String]>>,
+}
+
 /// An authenticated administrator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub(super) name: Arc<str>,
     pub(super) role: Role,
+    pub(super) service: ServiceAttributes,
     /// The administrator's slot in the rate limiter, from 0.
     pub(super) slot: usize,
 }
@@ -28,7 +38,8 @@ pub struct Principal {
 impl Principal {
     /// Returns the principal of local clients where no credentials are configured.
     pub(super) fn local() -> Self {
-        Self { name: LOCAL_NAME.into(), role: Role::Admin, slot: 0 }
+        let service = ServiceAttributes::default();
+        Self { name: LOCAL_NAME.into(), role: Role::Admin, service, slot: 0 }
     }
 
     /// Returns the name of the credential.
@@ -39,6 +50,11 @@ impl Principal {
     /// Returns the role of the credential.
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// Returns what the line says of a service.
+    pub(crate) fn service(&self) -> &ServiceAttributes {
+        &self.service
     }
 }
 
@@ -73,6 +89,11 @@ impl Credentials {
     /// Returns the number of credentials.
     pub(super) fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// Whether a credential has the role `submitter`.
+    pub(super) fn has_submitter(&self) -> bool {
+        self.0.iter().any(|(principal, _)| principal.role == Role::Submitter)
     }
 
     /// Gives each name the slot it had before, so that its rate limit carries over.

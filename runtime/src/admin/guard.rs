@@ -15,7 +15,7 @@ use http::request::Parts;
 
 use super::authorize::{Refusal, authorize, bearer_token};
 use super::config::AdminConfig;
-use super::credentials::{Credentials, Principal};
+use super::credentials::{Credentials, LOCAL_NAME, Principal};
 use super::limits::Limits;
 use super::local_client::is_local;
 use super::request_record::{AdminMetrics, RequestOutcome, RequestRecord, resource};
@@ -134,6 +134,13 @@ impl AdminGuard {
     /// Returns the administrator that clients on the same machine are; `None` if credentials are configured.
     pub(crate) fn local_administrator(&self) -> Option<Principal> {
         self.0.credentials.load().is_none().then(Principal::local)
+    }
+
+    /// Returns the name of the service that clients on the same machine are; `None` if a submitter's token is configured.
+    pub(crate) fn local_service(&self) -> Option<&'static str> {
+        let credentials = self.0.credentials.load();
+        let has_submitter = credentials.as_deref().is_some_and(Credentials::has_submitter);
+        (!has_submitter).then_some(LOCAL_NAME)
     }
 
     /// Returns the path of the tokens file, and its text at the start.

@@ -1,4 +1,5 @@
 //! Parses the tokens file: one credential per line, `NAME ROLE sha256:HEX`. Blank lines and `#` comments are skipped.
+//! A line of the role `submitter` may end with `budgets=ID,ID` and `organisation=NAME`.
 //!
 //! Faults do not repeat a line's text, since it could be a token in the wrong field.
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::credentials::{Credentials, LOCAL_NAME, Principal, TokenDigest};
+use super::credentials::{Credentials, LOCAL_NAME, Principal, ServiceAttributes, TokenDigest};
 use super::role::Role;
 
 /// Maximum size of the file: about six hundred credentials.
@@ -149,8 +150,7 @@ struct Parser {
 impl Parser {
     fn line(&mut self, number: usize, line: &str) {
         let mut words = line.split_whitespace();
-        let (Some(name), Some(role), Some(digest), None) =
-            (words.next(), words.next(), words.next(), words.next())
+        let (Some(name), Some(role), Some(digest)) = (words.next(), words.next(), words.next())
         else {
             return self.fault(number, "expected three words: NAME ROLE sha256:HEX");
         };
@@ -172,12 +172,27 @@ impl Parser {
                 "expected `sha256:` and the 64 hexadecimal digits of the token's SHA-256, never the token itself",
             );
         }
+        let service = parse_attributes(words);
+        match &service {
+            Err(expected) => self.fault(number, expected),
+            // Ignored, they would limit nothing.
+            Ok(service)
+                if *service != ServiceAttributes::default() && role != Ok(Role::Submitter) =>
+            {
+                self.fault(
+                    number,
+                    "`budgets=` and `organisation=` are for the role submitter alone",
+                );
+            }
+            Ok(_) => {}
+        }
         let same = |other: &(Principal, TokenDigest)| *other.0.name == *name;
         self.reject_duplicate(number, "the name", same);
         self.reject_duplicate(number, "the token", |other| Some(&other.1) == digest.as_ref());
-        if let (Ok(role), Some(digest), true) = (role, digest, self.faults.len() == faults_before) {
+        let is_valid = self.faults.len() == faults_before;
+        if let (Ok(role), Some(digest), Ok(service), true) = (role, digest, service, is_valid) {
             let slot = self.credentials.len();
-            let principal = Principal { name: Arc::from(name), role, slot };
+            let principal = Principal { name: Arc::from(name), role, service, slot };
             self.credentials.push((principal, digest));
             self.lines.push(number);
         }
@@ -201,9 +216,40 @@ impl Parser {
     }
 }
 
+/// Parses the words behind the digest. An unknown one is a fault: it might limit what the token is for.
+fn parse_attributes<'a>(
+    words: impl Iterator<Item = &'a str>,
+) -> Result<ServiceAttributes, &'static str> {
+    let mut service = ServiceAttributes::default();
+    for word in words {
+        match word.split_once('=') {
+            Some(("budgets", ids))
+                if service.budgets.is_none() && ids.split(',').all(has_name_characters) =>
+            {
+                service.budgets = Some(ids.split(',').map(str::to_owned).collect());
+            }
+            Some(("organisation", name))
+                if service.organisation.is_none() && has_name_characters(name) =>
+            {
+                service.organisation = Some(name.into());
+            }
+            _ => {
+                return Err(
+                    "expected nothing behind the digest but, each once, `budgets=ID,ID` and `organisation=NAME`",
+                );
+            }
+        }
+    }
+    Ok(service)
+}
+
 fn is_name(text: &str) -> bool {
+    has_name_characters(text) && text != LOCAL_NAME
+}
+
+fn has_name_characters(text: &str) -> bool {
     let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
-    (1..=MAX_NAME_LENGTH).contains(&text.len()) && text.bytes().all(is_valid) && text != LOCAL_NAME
+    (1..=MAX_NAME_LENGTH).contains(&text.len()) && text.bytes().all(is_valid)
 }
 
 #[cfg(test)]
@@ -264,6 +310,43 @@ mod tests {
                 !printed.contains(secret) && !format!("{faults:?}").contains(secret),
                 "{secret}"
             );
+        }
+    }
+
+    #[test]
+    fn a_submitters_line_may_name_its_budgets_and_organisation_and_others_may_not() {
+        let parse = |role: &str, attributes: &str| {
+            Credentials::parse(&format!("load {role} sha256:{DIGEST}{attributes}"))
+        };
+        let service = |attributes: &str| {
+            let credentials = parse("submitter", attributes).unwrap();
+            credentials.find_by_token(TOKEN.as_bytes()).unwrap().service().clone()
+        };
+        assert_eq!(service(""), ServiceAttributes::default());
+        let both = service("  organisation=town.example\tbudgets=parks,roads-2 ");
+        assert_eq!(both.organisation.as_deref(), Some("town.example"));
+        assert_eq!(both.budgets.as_deref(), Some(&["parks".to_owned(), "roads-2".to_owned()][..]));
+        assert_eq!(service(" budgets=parks").organisation, None);
+        for wrong in [
+            "budgets",
+            "budgets=",
+            "budgets=a,,b",
+            "budgets=a budgets=b",
+            "budget=a",
+            "organisation=",
+            "organisation=a organisation=a",
+            "organisation=a/b",
+            TOKEN,
+        ] {
+            let fault = parse("submitter", &format!(" {wrong}")).unwrap_err().to_string();
+            assert!(
+                fault.contains("behind the digest") && !fault.contains(TOKEN),
+                "{wrong}: {fault}"
+            );
+        }
+        for role in ["viewer", "operator", "admin"] {
+            let fault = parse(role, " budgets=parks").unwrap_err().to_string();
+            assert!(fault.contains("submitter alone"), "{fault}");
         }
     }
 

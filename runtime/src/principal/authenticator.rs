@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::config::IdentityConfig;
 use super::sessions::SessionKey;
 use super::token_verifier::TokenVerifier;
-use super::{CredentialFault, Person, PresentedCredentials, Principal};
-use crate::admin::{AdminGuard, Role, bearer_token};
+use super::{CredentialFault, Person, PresentedCredentials, Principal, Service};
+use crate::admin::{self, AdminGuard, Role, bearer_token};
 use crate::metrics::{Metrics, MetricsError};
 use crate::problem::Problem;
 
@@ -85,13 +85,16 @@ impl Authenticator {
         &self.0.admin
     }
 
-    /// Returns the organisation of a request's token; `None` without a valid token of the identity provider that names
-    /// one.
+    /// Returns the organisation of a request's token, a service's or the identity provider's; `None` without a valid
+    /// token that names one.
     ///
     /// For limits alone: an invalid token is refused, and counted, by the route that takes it.
     pub(crate) fn organisation(&self, headers: &HeaderMap, now_s: u64) -> Option<Arc<str>> {
-        let (tokens, token) = (self.0.tokens.as_ref()?, bearer_token(headers)?);
-        tokens.verify(token, now_s).ok()?.organisation.map(Arc::from)
+        let token = bearer_token(headers)?;
+        if let Some(holder) = self.0.admin.find_by_token(token) {
+            return holder.service().organisation.clone();
+        }
+        self.0.tokens.as_ref()?.verify(token, now_s).ok()?.organisation.map(Arc::from)
     }
 
     /// Keeps the identity provider's keys up to date, until `stop`. Does nothing if none is configured.
@@ -115,6 +118,34 @@ impl Authenticator {
             None if presented.is_local() => Ok(self.of_same_machine()),
             None => Ok(Principal::Anonymous),
         }
+    }
+
+    /// Returns the principal of a request that only programs and administrators may send. A client on the same machine is
+    /// a service where no token of the role `submitter` is configured.
+    ///
+    /// # Errors
+    /// When there is a token and it proves nobody.
+    pub fn authenticate_program(
+        &self,
+        presented: &PresentedCredentials,
+        now_s: u64,
+    ) -> Result<Principal, CredentialFault> {
+        match (self.authenticate(presented, now_s)?, self.0.admin.local_service()) {
+            (Principal::Anonymous, Some(name)) if presented.is_local() => {
+                Ok(Principal::Service(Service {
+                    name: name.into(),
+                    organisation: None,
+                    budgets: None,
+                }))
+            }
+            (principal, _) => Ok(principal),
+        }
+    }
+
+    /// Returns the service whose token a request has.
+    pub fn service(&self, presented: &PresentedCredentials) -> Option<Service> {
+        let holder = self.0.admin.find_by_token(presented.bearer()?)?;
+        (holder.role() == Role::Submitter).then(|| service(&holder))
     }
 
     /// Verifies the token of a session, as a cookie has it.
@@ -152,7 +183,7 @@ impl Authenticator {
 
     fn of_token(&self, token: &[u8], now_s: u64) -> Result<Principal, CredentialFault> {
         if let Some(holder) = self.0.admin.find_by_token(token) {
-            return Ok(of_role(holder.name().into(), holder.role()));
+            return Ok(of_holder(&holder));
         }
         let person = match &self.0.tokens {
             _ if self.0.sessions.has_header(token) => self.0.sessions.verify(token, now_s)?,
@@ -164,7 +195,7 @@ impl Authenticator {
 
     fn of_same_machine(&self) -> Principal {
         match self.0.admin.local_administrator() {
-            Some(local) => of_role(local.name().into(), local.role()),
+            Some(local) => of_holder(&local),
             None => Principal::Anonymous,
         }
     }
@@ -175,9 +206,18 @@ impl Authenticator {
     }
 }
 
-fn of_role(name: Arc<str>, role: Role) -> Principal {
-    match role {
-        Role::Submitter => Principal::Service { name },
-        role => Principal::Administrator { name, role },
+fn of_holder(holder: &admin::Principal) -> Principal {
+    match holder.role() {
+        Role::Submitter => Principal::Service(service(holder)),
+        role => Principal::Administrator { name: holder.name().into(), role },
+    }
+}
+
+fn service(holder: &admin::Principal) -> Service {
+    let attributes = holder.service().clone();
+    Service {
+        name: holder.name().into(),
+        organisation: attributes.organisation,
+        budgets: attributes.budgets,
     }
 }

@@ -44,10 +44,7 @@ pub enum Principal {
     /// A person, by a session or by an identity provider's token.
     Person(Person),
     /// A program that submits for others: a credential with the role `submitter`.
-    Service {
-        /// The name of the credential.
-        name: Arc<str>,
-    },
+    Service(Service),
     /// An administrator.
     Administrator {
         /// The name of the credential.
@@ -55,6 +52,24 @@ pub enum Principal {
         /// The role of the credential.
         role: Role,
     },
+}
+
+/// A program that submits for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// The name of the credential.
+    pub name: Arc<str>,
+    /// The organisation whose limits count the service's requests.
+    pub organisation: Option<Arc<str>>,
+    /// The only budgets in which the service acts; `None`: all.
+    pub budgets: Option<Arc<[String]>>,
+}
+
+impl Service {
+    /// Whether the service acts in a budget.
+    pub fn acts_in(&self, budget: &str) -> bool {
+        self.budgets.as_ref().is_none_or(|ids| ids.iter().any(|id| id == budget))
+    }
 }
 
 /// A person whose token was verified.

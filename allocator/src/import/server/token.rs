@@ -1,4 +1,4 @@
-//! The administrator's token that an import sends, which is needed to create a budget.
+//! The token that an import sends: a service's for batches, an administrator's to create a budget.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

@@ -22,6 +22,16 @@ use tokens::{
 const NOW_S: u64 = 1_500;
 const ADMIN: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
+const SUBMITTER: &str = "ssssssssssssssssssssssssssssssss";
+
+fn administrator_line() -> String {
+    TokensFile::line("anna", Role::Admin, ADMIN)
+}
+
+fn submitter_line() -> String {
+    TokensFile::line("load", Role::Submitter, SUBMITTER)
+}
+
 fn verifier() -> TokenVerifier {
     let pairs = [("identity.token_issuer", ISSUER), ("identity.token_keys", "/no/keys")];
     let config = config(&pairs).unwrap();
@@ -117,19 +127,12 @@ fn a_session_names_its_person_and_budget_and_no_changed_one_is_accepted() {
     }
 }
 
-fn authenticator(tokens_file: bool) -> (Authenticator, tempfile::TempDir) {
+/// An authenticator with a tokens file of these lines, or without a file.
+fn authenticator(lines: &[String]) -> (Authenticator, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokens");
-    let lines = [
-        ("anna", Role::Admin, ADMIN),
-        ("load", Role::Submitter, "ssssssssssssssssssssssssssssssss"),
-    ];
-    let text: String = lines
-        .iter()
-        .map(|(name, role, token)| TokensFile::line(name, *role, token) + "\n")
-        .collect();
-    std::fs::write(&path, text).unwrap();
-    let file = if tokens_file { path.to_str().unwrap().to_owned() } else { String::new() };
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let file = if lines.is_empty() { String::new() } else { path.to_str().unwrap().to_owned() };
     let settings = Settings::from_pairs([("admin.tokens_file".to_owned(), file)]);
     let mut reader = settings.reader();
     let admin = AdminConfig::read(&mut reader);
@@ -156,7 +159,7 @@ fn presented(bearer: Option<&str>, cookie: Option<&str>) -> PresentedCredentials
 
 #[test]
 fn each_credential_proves_one_principal_and_an_invalid_one_nobody() {
-    let (authenticator, _dir) = authenticator(true);
+    let (authenticator, _dir) = authenticator(&[administrator_line(), submitter_line()]);
     let of = |bearer: Option<&str>| authenticator.authenticate(&presented(bearer, None), NOW_S);
     assert_eq!(of(None), Ok(Principal::Anonymous), "the same machine proves nothing beside a file");
     let name = |name: &str| std::sync::Arc::<str>::from(name);
@@ -164,8 +167,9 @@ fn each_credential_proves_one_principal_and_an_invalid_one_nobody() {
         of(Some(ADMIN)),
         Ok(Principal::Administrator { name: name("anna"), role: Role::Admin })
     );
-    let service = of(Some("ssssssssssssssssssssssssssssssss"));
-    assert_eq!(service, Ok(Principal::Service { name: name("load") }));
+    let service = of(Some(SUBMITTER));
+    let load = Service { name: name("load"), organisation: None, budgets: None };
+    assert_eq!(service, Ok(Principal::Service(load)));
     let token = authenticator.sessions().sign(&session("parks"));
     assert!(matches!(of(Some(&token)), Ok(Principal::Person(_))));
     assert_eq!(
@@ -180,11 +184,46 @@ fn each_credential_proves_one_principal_and_an_invalid_one_nobody() {
 
 #[test]
 fn without_a_tokens_file_the_same_machine_is_an_administrator_unless_it_has_credentials() {
-    let (authenticator, _dir) = authenticator(false);
+    let (authenticator, _dir) = authenticator(&[]);
     let of = |bearer, cookie| authenticator.authenticate(&presented(bearer, cookie), NOW_S);
     assert!(matches!(of(None, None), Ok(Principal::Administrator { role: Role::Admin, .. })));
     assert_eq!(of(None, Some("allocator_person=x")), Ok(Principal::Anonymous));
     assert!(of(Some(ADMIN), None).is_err());
+}
+
+#[test]
+fn without_a_submitters_token_the_same_machine_is_a_service_for_what_programs_send() {
+    let is_service = |principal: Result<Principal, CredentialFault>| match principal {
+        Ok(Principal::Service(service)) => &*service.name == "local" && service.acts_in("any"),
+        _ => false,
+    };
+    let (administrators, _dir) = authenticator(&[administrator_line()]);
+    let of =
+        |bearer, cookie| administrators.authenticate_program(&presented(bearer, cookie), NOW_S);
+    assert!(is_service(of(None, None)));
+    assert_eq!(of(None, Some("allocator_person=x")), Ok(Principal::Anonymous));
+    assert!(of(Some("x"), None).is_err());
+    assert!(matches!(of(Some(ADMIN), None), Ok(Principal::Administrator { .. })));
+    let (services, _dir) = authenticator(&[administrator_line(), submitter_line()]);
+    let of = services.authenticate_program(&presented(None, None), NOW_S);
+    assert_eq!(of, Ok(Principal::Anonymous));
+}
+
+#[test]
+fn a_service_has_the_budgets_and_the_organisation_of_its_line() {
+    let line = submitter_line() + " budgets=parks,roads organisation=town";
+    let (authenticator, _dir) = authenticator(&[line]);
+    let credentials = presented(Some(SUBMITTER), None);
+    let Ok(Principal::Service(service)) = authenticator.authenticate(&credentials, NOW_S) else {
+        panic!("no service");
+    };
+    assert_eq!(authenticator.service(&credentials), Some(service.clone()));
+    let acts_in = ["parks", "roads", "park", "parks,roads", ""].map(|id| service.acts_in(id));
+    assert_eq!(acts_in, [true, true, false, false, false]);
+    let mut headers = http::HeaderMap::new();
+    headers.insert(AUTHORIZATION, format!("Bearer {SUBMITTER}").parse().unwrap());
+    assert_eq!(authenticator.organisation(&headers, NOW_S).as_deref(), Some("town"));
+    assert_eq!(authenticator.organisation(&http::HeaderMap::new(), NOW_S), None);
 }
 
 #[test]
