@@ -7,6 +7,7 @@
 
 mod address_slots;
 mod body;
+mod body_memory;
 mod conditional;
 mod connection;
 mod content_coding;
@@ -76,7 +77,8 @@ settings! {
         pub max_body_bytes: usize = "http.max_body_bytes", default "2097152",
             unit "bytes", parse parse::positive_usize;
         /// Maximum size of the bodies of all unanswered requests, and of large responses being written, together;
-        /// further requests are answered 503. Bodies over 64 KiB leave a fourth to smaller ones.
+        /// further requests are answered 503. Bodies over 64 KiB leave a fourth to smaller ones. One client address (IPv6:
+        /// one /64 network) may hold an eighth; its further requests are answered 429.
         pub max_buffered_bytes: usize = "http.max_buffered_bytes", default "268435456",
             unit "bytes", parse parse::positive_usize;
         /// Time for requests in flight to finish during shutdown.

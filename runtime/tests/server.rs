@@ -299,6 +299,44 @@ async fn responses_that_are_charged_share_the_memory_of_bodies_until_they_are_re
 }
 
 #[tokio::test]
+async fn many_small_bodies_of_one_client_take_no_memory_of_another() {
+    // Each client may hold 10,000 bytes.
+    let server = server_with(|config| config.max_buffered_bytes = 80_000);
+    let post = |client: &str, length: usize| {
+        format!(
+            "POST /swallow HTTP/1.1\r\nhost: test\r\nx-forwarded-for: {client}\r\ncontent-length: {length}\r\n\r\n"
+        )
+    };
+    let whole = |client: &str| post(client, 900) + &"y".repeat(900);
+    let mut holders = Vec::new();
+    for number in 0..20 {
+        // One /64 network is one client.
+        let mut holder = server.connect().await;
+        let head = post(&format!("2001:db8:1:2::{number:x}"), 900);
+        holder.send(&format!("{head}{}", "x".repeat(899))).await;
+        holders.push(holder);
+    }
+    // The handlers may read the bodies a moment after the requests start.
+    let refused = loop {
+        let response = server.send(&whole("2001:db8:1:2::ffff")).await;
+        if response.status != 200 {
+            break response;
+        }
+    };
+    refused.problem(429, "rate-limited");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    for other in ["2001:db8:1:3::1", "192.0.2.1"] {
+        assert_eq!(server.send(&whole(other)).await.body, b"900", "{other}");
+    }
+    drop(holders);
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&200) && statuses.len() < 10_000 {
+        statuses.push(server.send(&whole("2001:db8:1:2::ffff")).await.status);
+    }
+    assert_eq!(statuses.last(), Some(&200), "what it held is released");
+}
+
+#[tokio::test]
 async fn a_body_in_many_small_frames_is_charged_their_overhead() {
     let server = server_with(|config| config.max_buffered_bytes = 10_000);
     let head = "POST /swallow HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";

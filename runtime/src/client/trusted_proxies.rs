@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::extract::ConnectInfo;
-use http::HeaderName;
 use http::request::Parts;
+use http::{Extensions, HeaderMap, HeaderName, Request};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{Client, ClientNetwork};
@@ -38,27 +38,37 @@ impl TrustedProxies {
     /// Returns the client of a request: as [`note_client`](Self::note_client) has noted it, or computed.
     pub fn client(&self, request: &Parts) -> Client {
         let noted = request.extensions.get::<Client>();
-        noted.copied().unwrap_or_else(|| self.compute_client(request))
+        noted.copied().unwrap_or_else(|| self.compute_client(&request.headers, &request.extensions))
     }
 
-    /// Computes the client of a request and notes it in the request's extensions, once.
+    /// Returns the client of a request, and notes it in the request's extensions unless that was done.
     pub fn note_client(&self, request: &mut Parts) -> Client {
+        if let Some(noted) = request.extensions.get::<Client>() {
+            return *noted;
+        }
         let client = self.client(request);
         request.extensions.insert(client);
+        client
+    }
+
+    /// Computes the client of a request that just arrived, and notes it in the request's extensions.
+    pub(crate) fn note_client_of<B>(&self, request: &mut Request<B>) -> Client {
+        let client = self.compute_client(request.headers(), request.extensions());
+        request.extensions_mut().insert(client);
         client
     }
 
     /// Returns the client of a request: its address is the last one of the chain that is not a trusted proxy.
     ///
     /// An address that does not parse ends the chain.
-    fn compute_client(&self, request: &Parts) -> Client {
-        let Some(peer) = request.extensions.get::<ConnectInfo<SocketAddr>>() else {
+    fn compute_client(&self, headers: &HeaderMap, extensions: &Extensions) -> Client {
+        let Some(peer) = extensions.get::<ConnectInfo<SocketAddr>>() else {
             return Client {
                 address: Ipv4Addr::UNSPECIFIED.into(),
                 network: ClientNetwork::UNKNOWN,
             };
         };
-        let address = self.client_address(peer.0.ip().to_canonical(), request);
+        let address = self.client_address(peer.0.ip().to_canonical(), headers);
         let network = if self.trusts(address) {
             ClientNetwork::UNKNOWN
         } else {
@@ -67,9 +77,8 @@ impl TrustedProxies {
         Client { address, network }
     }
 
-    fn client_address(&self, peer: IpAddr, request: &Parts) -> IpAddr {
-        let lines: Vec<&str> = request
-            .headers
+    fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let lines: Vec<&str> = headers
             .get_all(X_FORWARDED_FOR)
             .iter()
             .map(|line| line.to_str().unwrap_or_default())
@@ -109,8 +118,6 @@ fn single_address(address: IpAddr) -> IpNet {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
     fn client(trusted: &str, peer: &str, forwarded: &[&str]) -> String {

@@ -1,10 +1,9 @@
-//! Limits the size of each request body, and the memory of all bodies together. Under overload, large bodies are
-//! refused before small ones: a batch before a person's own submission.
+//! Limits the size of each request body, and charges bodies and large responses to the memory that all share.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -12,39 +11,8 @@ use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 
-/// The memory budget of the bodies of all unanswered requests.
-#[derive(Debug)]
-pub(super) struct BodyMemory {
-    free_bytes: AtomicUsize,
-    /// What large bodies leave to small ones.
-    small_body_bytes: usize,
-}
-
-/// A body up to this size is small, its overhead included.
-const SMALL_BODY_BYTES: usize = 64 * 1024;
-
-/// The part of the memory that large bodies leave to small ones: a fourth.
-const RESERVED_DIVISOR: usize = 4;
-
-impl BodyMemory {
-    pub(super) fn new(max_bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
-            free_bytes: AtomicUsize::new(max_bytes),
-            small_body_bytes: max_bytes / RESERVED_DIVISOR,
-        })
-    }
-
-    /// Reserves more bytes for a body that has `reserved` already.
-    fn reserve(&self, bytes: usize, reserved: usize) -> bool {
-        let left = if reserved.saturating_add(bytes) > SMALL_BODY_BYTES {
-            self.small_body_bytes
-        } else {
-            0
-        };
-        let remaining = |free: usize| free.checked_sub(bytes).filter(|free| *free >= left);
-        self.free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, remaining).is_ok()
-    }
-}
+use super::body_memory::{BodyMemory, MemoryFull, Reservation};
+use crate::client::ClientNetwork;
 
 /// Progress of reading a body, as far as it decides the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +26,8 @@ pub(super) enum BodyState {
     TooLarge,
     /// The bodies of all requests together exceed their limit.
     OutOfMemory,
+    /// The bodies of all requests of the client exceed its part of that limit.
+    ClientOutOfMemory,
     /// The body did not arrive in time.
     Late,
 }
@@ -66,16 +36,20 @@ pub(super) enum BodyState {
 #[derive(Debug)]
 pub(super) struct BodyMonitor {
     state: AtomicU8,
-    reserved_bytes: AtomicUsize,
-    memory: Arc<BodyMemory>,
+    reservation: Reservation,
 }
 
 impl BodyMonitor {
+    fn new(reservation: Reservation) -> Arc<Self> {
+        Arc::new(Self { state: AtomicU8::new(BodyState::Idle as u8), reservation })
+    }
+
     pub(super) fn state(&self) -> BodyState {
         match self.state.load(Ordering::Relaxed) {
             state if state == BodyState::Waiting as u8 => BodyState::Waiting,
             state if state == BodyState::TooLarge as u8 => BodyState::TooLarge,
             state if state == BodyState::OutOfMemory as u8 => BodyState::OutOfMemory,
+            state if state == BodyState::ClientOutOfMemory as u8 => BodyState::ClientOutOfMemory,
             state if state == BodyState::Late as u8 => BodyState::Late,
             _ => BodyState::Idle,
         }
@@ -92,13 +66,6 @@ impl BodyMonitor {
 
     fn set(&self, state: BodyState) {
         self.state.store(state as u8, Ordering::Relaxed);
-    }
-}
-
-impl Drop for BodyMonitor {
-    fn drop(&mut self) {
-        let reserved = self.reserved_bytes.load(Ordering::Relaxed);
-        self.memory.free_bytes.fetch_add(reserved, Ordering::Relaxed);
     }
 }
 
@@ -128,13 +95,9 @@ struct Rejected {
 pub(super) fn limit(
     body: Body,
     max_bytes: usize,
-    memory: &Arc<BodyMemory>,
+    reservation: Reservation,
 ) -> (Body, Arc<BodyMonitor>) {
-    let monitor = Arc::new(BodyMonitor {
-        state: AtomicU8::new(BodyState::Idle as u8),
-        reserved_bytes: AtomicUsize::new(0),
-        memory: Arc::clone(memory),
-    });
+    let monitor = BodyMonitor::new(reservation);
     let limited = LimitedBody {
         inner: body,
         remaining_bytes: max_bytes,
@@ -160,13 +123,10 @@ impl LimitedBody {
             .remaining_overhead_bytes
             .checked_sub(FRAME_OVERHEAD_BYTES)
             .ok_or(BodyState::TooLarge)?;
-        let bytes = bytes + FRAME_OVERHEAD_BYTES;
-        let reserved = self.monitor.reserved_bytes.load(Ordering::Relaxed);
-        if !self.monitor.memory.reserve(bytes, reserved) {
-            return Err(BodyState::OutOfMemory);
-        }
-        self.monitor.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
-        Ok(())
+        self.monitor.reservation.grow(bytes + FRAME_OVERHEAD_BYTES).map_err(|full| match full {
+            MemoryFull::Shared => BodyState::OutOfMemory,
+            MemoryFull::OfClient => BodyState::ClientOutOfMemory,
+        })
     }
 }
 
@@ -261,9 +221,7 @@ pub(super) fn keep_reservation(response: Body, monitor: &mut Option<Arc<BodyMoni
     let Some(monitor) = monitor.take() else { return response };
     let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
     // The response exists and may report something accepted, so it is sent even beyond the limit.
-    if monitor.memory.reserve(bytes, 0) {
-        monitor.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
+    let _ = monitor.reservation.grow(bytes);
     ReservedBody::wrap(response, monitor)
 }
 
@@ -305,21 +263,24 @@ impl HttpBody for ReservedBody {
 
 /// Marks a response whose body exists for this request alone, however slowly its client reads.
 ///
-/// The body is charged to the memory of all buffered bodies. If that is used up, the client gets a 503 instead: only
+/// The body is charged to the memory of all buffered bodies. If that is used up, the client gets a problem instead: only
 /// for requests that changed nothing. Bodies that all clients share need no mark.
 #[derive(Debug, Clone, Copy)]
 pub struct ChargedBody;
 
-/// Charges a body; `None` if the memory is used up.
-pub(super) fn charge(response: Body, memory: &Arc<BodyMemory>) -> Option<Body> {
+/// Charges a body.
+///
+/// # Errors
+/// If the memory, or the client's part of it, is used up.
+pub(super) fn charge(
+    response: Body,
+    memory: &Arc<BodyMemory>,
+    client: ClientNetwork,
+) -> Result<Body, MemoryFull> {
     let bytes = usize::try_from(response.size_hint().lower()).unwrap_or(usize::MAX);
-    let reserved = memory.reserve(bytes, 0).then_some(bytes)?;
-    let monitor = BodyMonitor {
-        state: AtomicU8::new(BodyState::Idle as u8),
-        reserved_bytes: AtomicUsize::new(reserved),
-        memory: Arc::clone(memory),
-    };
-    Some(ReservedBody::wrap(response, Arc::new(monitor)))
+    let reservation = Reservation::empty(memory, client);
+    reservation.grow(bytes)?;
+    Ok(ReservedBody::wrap(response, BodyMonitor::new(reservation)))
 }
 
 /// Removes the byte order mark with which some programs begin UTF-8. Readers of JSON may ignore it (RFC 8259, 8.1).

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +27,7 @@ use tower::Service;
 
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::stream::ClientStream;
+use crate::client::TrustedProxies;
 use crate::problem::{MEDIA_TYPE, Problem, ProblemKind};
 use crate::telemetry::ACCESS;
 
@@ -47,11 +49,13 @@ pub(super) fn protocol(header_timeout: Duration) -> http1::Builder {
     protocol
 }
 
-/// Passes requests to the router, with the client's address as `ConnectInfo<SocketAddr>`.
+/// Passes requests to the router, with the peer's address as `ConnectInfo<SocketAddr>`, and the client as the trusted
+/// proxies name it.
 #[derive(Debug, Clone)]
 pub(super) struct RouterService {
     pub(super) router: Router,
     pub(super) peer: SocketAddr,
+    pub(super) trusted_proxies: Arc<TrustedProxies>,
 }
 
 impl hyper::service::Service<Request<Incoming>> for RouterService {
@@ -65,6 +69,7 @@ impl hyper::service::Service<Request<Incoming>> for RouterService {
             false => Body::new(body),
         });
         request.extensions_mut().insert(ConnectInfo(self.peer));
+        self.trusted_proxies.note_client_of(&mut request);
         let adapt: fn(Response) -> Response = without_length_of_nothing;
         self.router.clone().call(request).map_ok(adapt)
     }

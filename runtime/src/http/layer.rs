@@ -21,13 +21,15 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use tower::{Layer, Service};
 
 use super::HttpConfig;
-use super::body::{self, BodyMemory, BodyMonitor, BodyState, ChargedBody};
+use super::body::{self, BodyMonitor, BodyState, ChargedBody};
+use super::body_memory::{BodyMemory, MemoryFull, Reservation};
 use super::cors::{ClientOrigins, Grant};
 use super::error_response::{self, UNMATCHED};
 use super::exchange::Exchange;
 use super::host::check_host;
 use super::request_id::{RequestId, X_REQUEST_ID};
 use super::transfer_coding::check_transfer_coding;
+use crate::client::{Client, ClientNetwork};
 use crate::limits::copy_limit_headers;
 use crate::metrics::{RequestMetrics, RouteMetrics};
 use crate::problem::{Problem, ProblemKind};
@@ -103,6 +105,7 @@ impl<S> RequestService<S> {
         &self,
         grant: &Grant,
         request: &mut Request,
+        client: ClientNetwork,
     ) -> Result<Option<Arc<BodyMonitor>>, Box<Response>> {
         let refuse = |problem| Box::new(closing_response(Some(problem)));
         check_host(request).map_err(refuse)?;
@@ -110,11 +113,15 @@ impl<S> RequestService<S> {
         if let Some(preflight) = grant.preflight(request) {
             return Err(Box::new(preflight));
         }
-        self.limit_body(request).map_err(refuse)
+        self.limit_body(request, client).map_err(refuse)
     }
 
     /// Limits the body of a request that has one. Replaces the framework's own limit.
-    fn limit_body(&self, request: &mut Request) -> Result<Option<Arc<BodyMonitor>>, Problem> {
+    fn limit_body(
+        &self,
+        request: &mut Request,
+        client: ClientNetwork,
+    ) -> Result<Option<Arc<BodyMonitor>>, Problem> {
         let body = request.body();
         if body.is_end_stream() {
             return Ok(None);
@@ -127,7 +134,8 @@ impl<S> RequestService<S> {
         let readable = max_bytes.saturating_add(body::MAX_DISCARDED_BYTES);
         if usize::try_from(body.size_hint().lower()).is_ok_and(|bytes| bytes <= readable) {
             let body = std::mem::replace(request.body_mut(), Body::empty());
-            let (body, monitor) = body::limit(body, max_bytes, &self.shared.body_memory);
+            let reservation = Reservation::empty(&self.shared.body_memory, client);
+            let (body, monitor) = body::limit(body, max_bytes, reservation);
             *request.body_mut() = body;
             DefaultBodyLimit::disable().apply(request);
             Ok(Some(monitor))
@@ -152,13 +160,15 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let exchange = self.begin(&request);
         request.extensions_mut().insert(exchange.id);
+        // Noted by the connection.
+        let client = request.extensions().get().map_or(ClientNetwork::UNKNOWN, Client::network);
         let grant = Grant::of(&request, &self.shared.client_origins);
-        let (work, body) = match self.admit(&grant, &mut request) {
+        let (work, body) = match self.admit(&grant, &mut request, client) {
             Ok(body) => (Work::Running { inner: self.inner.call(request) }, body),
             Err(response) => (Work::Answered { response: Some(response) }, None),
         };
         let shared = Arc::clone(&self.shared);
-        RequestFuture { work, deadline: None, body, grant, exchange, shared }
+        RequestFuture { work, deadline: None, body, client, grant, exchange, shared }
     }
 }
 
@@ -171,6 +181,7 @@ pin_project! {
         #[pin]
         deadline: Option<Sleep>,
         body: Option<Arc<BodyMonitor>>,
+        client: ClientNetwork,
         grant: Grant,
         exchange: Exchange,
         shared: Arc<Shared>,
@@ -232,6 +243,7 @@ where
         let cause = match body_state() {
             BodyState::TooLarge => Some(too_large(this.shared.max_body_bytes)),
             BodyState::OutOfMemory => Some(out_of_memory()),
+            BodyState::ClientOutOfMemory => Some(client_out_of_memory()),
             BodyState::Late => Some(timed_out(BodyState::Late)),
             BodyState::Idle | BodyState::Waiting => None,
         };
@@ -241,7 +253,7 @@ where
                 copy_limit_headers(response.headers(), replaced.headers_mut());
                 replaced
             }
-            None => charge(response, &this.shared.body_memory),
+            None => charge(response, &this.shared.body_memory, *this.client),
         };
         let exchange = this.exchange;
         if response.status() == StatusCode::METHOD_NOT_ALLOWED && exchange.is_options() {
@@ -261,18 +273,23 @@ where
 }
 
 /// Charges the body of a response that is marked for it.
-fn charge(mut response: Response, memory: &Arc<BodyMemory>) -> Response {
+fn charge(mut response: Response, memory: &Arc<BodyMemory>, client: ClientNetwork) -> Response {
     if response.extensions_mut().remove::<ChargedBody>().is_none() {
         return response;
     }
     let (parts, body) = response.into_parts();
-    match body::charge(body, memory) {
-        Some(body) => Response::from_parts(parts, body),
-        None => Problem::new(ProblemKind::Unavailable)
-            .detail("the responses that are being read are too large together")
-            .retry_after(RETRY_AFTER)
-            .into_response(),
-    }
+    let (kind, detail) = match body::charge(body, memory, client) {
+        Ok(body) => return Response::from_parts(parts, body),
+        Err(MemoryFull::Shared) => {
+            (ProblemKind::Unavailable, "the responses that are being read are too large together")
+        }
+        // Not 503, which a gateway tries again at another process.
+        Err(MemoryFull::OfClient) => (
+            ProblemKind::RateLimited,
+            "the responses that are being read by this address are too large together",
+        ),
+    };
+    Problem::new(kind).detail(detail).retry_after(RETRY_AFTER).into_response()
 }
 
 /// Responds to a request whose body was not read to its end. The connection must be closed then.
@@ -305,6 +322,13 @@ fn too_large(max_bytes: usize) -> Problem {
 fn out_of_memory() -> Problem {
     Problem::new(ProblemKind::Unavailable)
         .detail("the bodies of all requests together are too large; nothing was accepted")
+        .retry_after(RETRY_AFTER)
+}
+
+/// Not 503, which a gateway tries again at another process.
+fn client_out_of_memory() -> Problem {
+    Problem::new(ProblemKind::RateLimited)
+        .detail("the bodies of all requests of this address are too large together; nothing was accepted")
         .retry_after(RETRY_AFTER)
 }
 

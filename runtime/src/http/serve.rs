@@ -106,6 +106,7 @@ pub async fn serve(
             config.max_connections_per_address,
             trusted_proxies.clone(),
         ),
+        trusted_proxies: Arc::new(trusted_proxies.clone()),
         refusal_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_REFUSALS)),
         connections: TaskTracker::new(),
         stop,
@@ -123,6 +124,7 @@ struct Server {
     metrics: ConnectionMetrics,
     connection_permits: Arc<Semaphore>,
     address_slots: Arc<AddressSlots>,
+    trusted_proxies: Arc<TrustedProxies>,
     refusal_permits: Arc<Semaphore>,
     connections: TaskTracker,
     stop: CancellationToken,
@@ -170,7 +172,11 @@ impl Server {
         self.connections.spawn(connection::serve(
             connection::protocol(self.config.header_timeout),
             ClientStream::new(tcp, self.config.request_timeout, slot),
-            RouterService { router: self.router.clone(), peer },
+            RouterService {
+                router: self.router.clone(),
+                peer,
+                trusted_proxies: Arc::clone(&self.trusted_proxies),
+            },
             // Child tokens, so that connections do not contend for one lock at every poll.
             self.stop.child_token(),
             self.force_close.child_token(),

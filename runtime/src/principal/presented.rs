@@ -20,7 +20,7 @@ pub struct PresentedCredentials {
     cookies: Vec<String>,
     origin: RequestOrigin,
     is_local: bool,
-    /// Known on routes with limits, which note the client.
+    /// As the connection has noted it.
     network: ClientNetwork,
 }
 
