@@ -22,6 +22,7 @@ mod request_id;
 mod serve;
 mod stream;
 mod transfer_coding;
+mod weighted;
 
 use std::time::Duration;
 

@@ -6,6 +6,8 @@
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue};
 
+use super::weighted::weighted_items;
+
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContentCoding {
@@ -72,7 +74,7 @@ struct Weights<'a> {
 impl<'a> Weights<'a> {
     fn of(request: &'a HeaderMap) -> Self {
         let lines = request.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
-        Self { named: lines.flat_map(|line| line.split(',')).map(weighted).collect() }
+        Self { named: weighted_items(lines).collect() }
     }
 
     fn named(&self, coding: ContentCoding) -> Option<u16> {
@@ -87,18 +89,6 @@ impl<'a> Weights<'a> {
         let every = || self.named.iter().find(|(name, _)| *name == "*").map(|(_, weight)| *weight);
         self.named(coding).or_else(every).unwrap_or(0)
     }
-}
-
-/// Splits `gzip;q=0.5` into name and weight, in thousandths. A malformed weight makes the item unacceptable.
-pub(super) fn weighted(item: &str) -> (&str, u16) {
-    let mut parts = item.split(';').map(str::trim);
-    let name = parts.next().unwrap_or_default();
-    let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-    let thousandths = |text: &str| {
-        let weight: f32 = text.parse().ok()?;
-        (0.0..=1.0).contains(&weight).then_some((weight * 1000.0) as u16)
-    };
-    (name, weight.map_or(Some(1000), thousandths).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -134,6 +124,7 @@ mod tests {
             (&["identity;q=0, gzip"], Gzip),
             (&["gzip;q=nan, br;q=2, zstd;q=-1"], Identity),
             (&["compress, deflate"], Identity),
+            (&["br;note=\";q=0, gzip\", zstd;q=0.5"], Brotli),
         ] {
             assert_eq!(accepted(lines), expected, "{lines:?}");
         }

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
 
-use super::content_coding::weighted;
+use super::weighted::weighted_items;
 
 /// Returns whether the body has this media type, with any parameters. False without a `Content-Type`.
 pub fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
@@ -22,8 +22,7 @@ pub fn prefers_json(headers: &HeaderMap) -> bool {
 /// Returns whether `Accept` gives a media type more weight than the default one, or as much and names it more exactly.
 pub fn prefers(headers: &HeaderMap, media_type: &str, default: &str) -> bool {
     let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    let ranges: Vec<_> =
-        lines.flat_map(|line| line.split(outside_quotes(','))).map(weighted).collect();
+    let ranges: Vec<_> = weighted_items(lines).collect();
     let acceptance = |media_type| Acceptance::of(media_type, &ranges);
     let wanted = acceptance(media_type);
     wanted.weight > 0 && wanted > acceptance(default)
@@ -74,23 +73,6 @@ fn precedence(range: &str, media_type: &str) -> Option<Precedence> {
     }
 }
 
-/// Matches a separator outside quoted strings, in a text that is searched from its beginning.
-fn outside_quotes(separator: char) -> impl FnMut(char) -> bool {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    move |character| {
-        if is_escaped {
-            is_escaped = false;
-            return false;
-        }
-        match character {
-            '\\' => is_escaped = is_quoted,
-            '"' => is_quoted = !is_quoted,
-            _ => {}
-        }
-        character == separator && !is_quoted
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -123,6 +105,8 @@ mod tests {
             (&["application/json;q=2"], false),
             (&["text/plain;title=\"a, application/json\""], false),
             (&["text/plain;title=\"\\\", \";q=0.1, application/json"], true),
+            (&["application/json;title=\"a;q=0.1\", text/html;q=0.5"], true),
+            (&["text/html;title=\";q=0\", application/json;q=0.5"], false),
         ] {
             let mut headers = HeaderMap::new();
             for line in lines {
