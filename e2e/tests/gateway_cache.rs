@@ -307,7 +307,7 @@ fn while_no_api_answers_the_kept_answer_is_served_and_called_stale() {
         for api in &apis.apis {
             api.fails.store(true, Ordering::Relaxed);
         }
-        eventually("the kept answer is stale", Duration::from_secs(10), async || {
+        eventually("the cached response is stale", Duration::from_secs(10), async || {
             let stale = apis.send(Method::GET, AGGREGATE, &[]).await?;
             ensure!(stale.status() == 200, "{stale:?}");
             ensure!(header(&stale, "x-serial") == header(&first, "x-serial"), "{stale:?}");

@@ -216,21 +216,21 @@ async fn a_refused_client_that_goes_on_costs_no_calls_of_the_shared_counters() {
 
 #[tokio::test(start_paused = true)]
 async fn requests_without_a_client_address_are_counted_where_a_limit_by_address_would_apply() {
-    const UNNAMED: &str = "allocator_limits_requests_without_address_total";
+    const WITHOUT_ADDRESS: &str = "allocator_limits_requests_without_address_total";
     let by_address = fixture("address fixed-window 1/1h on=submission");
     for _ in 0..3 {
         assert_eq!(by_address.write_of_unnamed_client().await.status(), 200);
     }
-    assert_eq!(by_address.sample(UNNAMED), 3.0);
+    assert_eq!(by_address.sample(WITHOUT_ADDRESS), 3.0);
     assert_eq!(by_address.write().await.status(), 200);
     // The proxy itself, such as its health check, is exempt.
     assert_eq!(by_address.send("POST", "/write", None).await.status(), 200);
-    assert_eq!(by_address.sample(UNNAMED), 3.0);
+    assert_eq!(by_address.sample(WITHOUT_ADDRESS), 3.0);
 
     let of_all = fixture("global fixed-window 1/1h on=submission");
     assert_eq!(of_all.write_of_unnamed_client().await.status(), 200);
     assert_eq!(of_all.write_of_unnamed_client().await.status(), 429);
-    assert_eq!(of_all.sample(UNNAMED), 0.0);
+    assert_eq!(of_all.sample(WITHOUT_ADDRESS), 0.0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -200,7 +200,7 @@ impl Inner {
         match (was_failing, health.is_failing) {
             (false, true) => {
                 let reply_code = fault.and_then(SendFault::reply_code);
-                tracing::error!(?fault, reply_code, "smtp server rejects mail");
+                tracing::error!(?fault, reply_code, "failed to send mail");
             }
             (true, false) => tracing::info!("smtp server accepts mail again"),
             _ => {}

@@ -5,46 +5,46 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::admission_limits::AdmissionLimits;
 use super::policy::EndpointClass;
 
-/// Counts the requests in flight and admits further ones by their class.
+/// Counts the admitted requests and admits further ones by their class.
 #[derive(Debug)]
 pub(super) struct Admission {
     limits: AdmissionLimits,
     /// Leaked: a process has one, and a permit would have to count references to it otherwise.
-    in_flight: &'static AtomicUsize,
+    admitted: &'static AtomicUsize,
 }
 
 impl Admission {
     pub(super) fn new(limits: AdmissionLimits) -> Self {
-        Self { limits, in_flight: Box::leak(Box::default()) }
+        Self { limits, admitted: Box::leak(Box::default()) }
     }
 
     /// Whether a request would be admitted now.
     pub(super) fn admits(&self, class: EndpointClass) -> bool {
-        self.limits.admits(class, self.in_flight.load(Ordering::Relaxed))
+        self.limits.admits(class, self.admitted.load(Ordering::Relaxed))
     }
 
-    /// Admits a request; `None` if the requests in flight leave none to its class.
+    /// Admits a request; `None` if the admitted ones leave none to its class.
     pub(super) fn admit(&self, class: EndpointClass) -> Option<RequestPermit> {
         // Under overload most requests end here, so that they do not hold up those that are admitted.
         if !self.admits(class) {
             return None;
         }
-        let in_flight = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let permit = RequestPermit { in_flight: self.in_flight };
+        let admitted = self.admitted.fetch_add(1, Ordering::Relaxed);
+        let permit = RequestPermit { admitted: self.admitted };
         // Other requests may have been admitted since; then this one gives its permit back.
-        self.limits.admits(class, in_flight).then_some(permit)
+        self.limits.admits(class, admitted).then_some(permit)
     }
 }
 
-/// A request that is being handled; it counts as in flight until this is dropped.
+/// A request that is being handled; it counts as admitted until this is dropped.
 #[derive(Debug)]
 pub(super) struct RequestPermit {
-    in_flight: &'static AtomicUsize,
+    admitted: &'static AtomicUsize,
 }
 
 impl Drop for RequestPermit {
     fn drop(&mut self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.admitted.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
     fn concurrent_requests_never_exceed_their_limit_and_give_everything_back() {
         const LIMIT: usize = 3;
         let admission = Admission::new(AdmissionLimits::new(LIMIT));
-        let (admitted, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (held, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
@@ -83,9 +83,9 @@ mod tests {
                         let Some(permit) = admission.admit(EndpointClass::Submission) else {
                             continue;
                         };
-                        let now = admitted.fetch_add(1, Ordering::SeqCst) + 1;
+                        let now = held.fetch_add(1, Ordering::SeqCst) + 1;
                         most.fetch_max(now, Ordering::SeqCst);
-                        admitted.fetch_sub(1, Ordering::SeqCst);
+                        held.fetch_sub(1, Ordering::SeqCst);
                         drop(permit);
                     }
                 });

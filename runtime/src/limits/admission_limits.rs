@@ -1,4 +1,4 @@
-//! How many requests may be in flight while a request of a class is admitted. Pure.
+//! How many requests may be admitted when a request of a class comes. Pure.
 
 use super::policy::EndpointClass;
 
@@ -9,7 +9,7 @@ const LEFT_BY_READS_DIVISOR: usize = 4;
 /// The part that pages and attempts to sign in leave to submissions: an eighth.
 const LEFT_BY_PAGES_DIVISOR: usize = 8;
 
-/// The maximum number of requests in flight for each class.
+/// The maximum number of admitted requests for each class.
 ///
 /// All classes share one count, so that under overload they are shed in this order: batches, reads of the API, pages
 /// and attempts to sign in, and single submissions last.
@@ -23,7 +23,7 @@ impl AdmissionLimits {
         Self { max_requests }
     }
 
-    /// Returns how many requests of all classes may be in flight once a request of this class is.
+    /// Returns how many requests of all classes may be admitted, a request of this class included.
     ///
     /// At least one, since a class without any would be shed for ever.
     pub(super) const fn of(self, class: EndpointClass) -> usize {
@@ -41,9 +41,9 @@ impl AdmissionLimits {
         }
     }
 
-    /// Returns whether a request of a class is admitted while so many others are in flight.
-    pub(super) const fn admits(self, class: EndpointClass, in_flight: usize) -> bool {
-        in_flight < self.of(class)
+    /// Returns whether a request of a class is admitted beside so many others.
+    pub(super) const fn admits(self, class: EndpointClass, admitted: usize) -> bool {
+        admitted < self.of(class)
     }
 }
 
@@ -79,16 +79,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_class_is_admitted_whenever_a_class_that_is_shed_before_it_is(
-            max_requests in 1..usize::MAX, in_flight: usize, near in 0..4_000_usize,
+            max_requests in 1..usize::MAX, admitted: usize, near in 0..4_000_usize,
         ) {
             let limits = AdmissionLimits::new(max_requests);
-            for in_flight in [in_flight, near, max_requests.saturating_sub(near)] {
-                let admitted = SHED_ORDER.map(|classes| {
-                    let admits = |class: &EndpointClass| limits.admits(*class, in_flight);
+            for admitted in [admitted, near, max_requests.saturating_sub(near)] {
+                let outcomes = SHED_ORDER.map(|classes| {
+                    let admits = |class: &EndpointClass| limits.admits(*class, admitted);
                     assert!(classes.iter().all(|class| admits(class) == admits(&classes[0])));
                     admits(&classes[0])
                 });
-                prop_assert!(admitted.is_sorted(), "{max_requests} {in_flight}: {admitted:?}");
+                prop_assert!(outcomes.is_sorted(), "{max_requests} {admitted}: {outcomes:?}");
             }
         }
 

@@ -17,7 +17,7 @@ pub(super) struct LimitMetrics {
     shed: HashMap<EndpointClass, IntCounter>,
     outages: IntCounterVec,
     /// Requests to which no limit by address applies, because a trusted proxy does not name its client.
-    pub(super) unnamed_clients: IntCounter,
+    pub(super) requests_without_address: IntCounter,
     /// 1 while the shared counters are unreachable.
     pub(super) unreachable: IntGauge,
 }
@@ -54,7 +54,7 @@ impl LimitMetrics {
                 "Requests decided without the shared counters of rate limits, by limit and mode: local-share, allow, refuse.",
                 &["limit", "mode"],
             )?,
-            unnamed_clients: metrics.counter(
+            requests_without_address: metrics.counter(
                 "limits_requests_without_address_total",
                 "Requests that no rate limit by address covers, because a trusted proxy does not name its client.",
             )?,

@@ -8,8 +8,8 @@
 //! | `subject` | whom a request counts against |
 //! | `counters` | a charge, and the seam to counters that processes share |
 //! | `local` | counters in bounded memory |
-//! | `admission_limits` | how many requests may be in flight for each class; pure |
-//! | `admission` | the count of requests in flight |
+//! | `admission_limits` | how many requests may be admitted for each class; pure |
+//! | `admission` | the count of admitted requests |
 //! | `denials` | refusals that hold still, so that they cost no call |
 //! | `request_limits` | which policies apply to a request, and what follows |
 //! | `verdict` | headers and problem of the outcome |

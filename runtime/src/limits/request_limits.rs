@@ -43,7 +43,7 @@ struct Inner {
 }
 
 impl RequestLimits {
-    /// Creates the limits. Writes are counted in `shared`, and at most `max_requests` requests are in flight.
+    /// Creates the limits. Writes are counted in `shared`, and at most `max_requests` requests are admitted at the same time.
     ///
     /// # Errors
     /// If a metric's name is taken.
@@ -108,7 +108,7 @@ impl RequestLimits {
             let count = policies.len();
             policies.retain(|policy| policy.scope != Scope::Address);
             if policies.len() < count {
-                self.0.metrics.unnamed_clients.inc();
+                self.0.metrics.requests_without_address.inc();
             }
         }
         // A signature is verified only for a limit that needs it.
