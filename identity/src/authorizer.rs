@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::code::Serial;
 use crate::cookie;
+use crate::person_cookie::PersonCookieKey;
 use crate::person_scope::PersonScope;
-
 use crate::submitter::Submitter;
+
 /// The issuers of persons whom this service itself vouches for. An identity provider's is a URL.
 pub(crate) const ANONYMOUS: &str = "anonymous";
 pub(crate) const CODE: &str = "code";
@@ -54,6 +55,7 @@ pub enum AuthorizerError {
 pub struct Authorizer {
     pub(crate) authenticator: Authenticator,
     pub(crate) hasher: PersonKeyHasher,
+    pub(crate) person_cookies: PersonCookieKey,
     pub(crate) revoked: watch::Receiver<RevokedCodes>,
     pub(crate) session_lifetime: SignedDuration,
     pub(crate) sessions: IntCounterVec,
@@ -91,6 +93,7 @@ impl Authorizer {
         Ok(Self {
             authenticator: Authenticator::new(config, key, admin, metrics)?,
             hasher: hasher.clone(),
+            person_cookies: PersonCookieKey::new(hasher),
             revoked,
             session_lifetime: SignedDuration::try_from(config.session_lifetime)
                 .unwrap_or(SignedDuration::MAX),
@@ -202,7 +205,7 @@ impl Authorizer {
         presented: &PresentedCredentials,
     ) -> Option<PersonId> {
         if budget.identity.is_named_by_client() {
-            return cookie::person(presented.cookies());
+            return self.browser_person(budget, presented);
         }
         self.find_scope(budget, presented, Access::Read).ok()?.own_person().ok()
     }
@@ -218,7 +221,7 @@ impl Authorizer {
         presented: &PresentedCredentials,
     ) -> Result<Option<PersonId>, Problem> {
         if budget.identity.is_named_by_client() {
-            return Ok(cookie::person(presented.cookies()));
+            return Ok(self.browser_person(budget, presented));
         }
         match self.find_scope(budget, presented, Access::Read) {
             Ok(scope) => Ok(scope.own_person().ok()),
@@ -272,7 +275,7 @@ impl Authorizer {
     ) -> Result<Option<Person>, CredentialFault> {
         match budget.identity {
             IdentityRule::Anonymous => {
-                Ok(cookie::person(presented.cookies()).map(|person| Person {
+                Ok(self.browser_person(budget, presented).map(|person| Person {
                     issuer: ANONYMOUS.into(),
                     subject: person.reveal().to_owned(),
                     organisation: None,

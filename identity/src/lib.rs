@@ -8,7 +8,7 @@
 //! | `session` | sessions: who gets one, and for which person |
 //! | `code` | personal codes: a serial number and a keyed hash, in digits that survive paper |
 //! | `email` | e-mail addresses, their domains, one-time codes and their keyed hashes |
-//! | `cookie` | the cookies of a browser |
+//! | `person_cookie`, `cookie` | the cookies of a browser: that make it a person, and others |
 //!
 //! `runtime::principal` verifies tokens. This crate stores nothing, and does not know what a submission contains.
 
@@ -16,10 +16,11 @@ mod authorizer;
 mod code;
 pub mod cookie;
 pub mod email;
+mod person_cookie;
 mod person_scope;
 mod session;
-
 mod submitter;
+
 pub use authorizer::{Access, Authorizer, AuthorizerError};
 pub use code::{CodeKey, MAX_SERIAL, Serial};
 pub use person_scope::PersonScope;

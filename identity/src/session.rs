@@ -4,13 +4,14 @@ use http::HeaderMap;
 use jiff::Timestamp;
 use runtime::principal::{PresentedCredentials, RequestOrigin, Session, credentials_required};
 use runtime::problem::{Problem, ProblemKind};
-use runtime::random::random_128_bits;
+use runtime::random::{NoRandomBits, random_128_bits};
 use schemas::{Budget, CodeValidity, IdentityRule, PersonId};
 
 use crate::authorizer::{ANONYMOUS, Access, Authorizer, CODE, EMAIL, revocations_unknown};
 use crate::code::{CodeKey, Serial};
 use crate::cookie;
 use crate::email::EmailAddress;
+use crate::person_cookie::new_person;
 use crate::person_scope::PersonScope;
 
 /// A session that was opened.
@@ -117,6 +118,43 @@ impl Authorizer {
         }
     }
 
+    /// Returns the `Set-Cookie` headers with which a browser becomes one person of a budget, or stays the one that it is.
+    /// None if it has them, and for whoever has a token; none where persons are known otherwise.
+    ///
+    /// # Errors
+    /// Without random bits for a new person.
+    pub fn cookies_of_person(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Vec<String>, NoRandomBits> {
+        let is_known_otherwise = matches!(
+            budget.identity,
+            IdentityRule::Code | IdentityRule::Email | IdentityRule::Token
+        );
+        if is_known_otherwise || presented.bearer().is_some() {
+            return Ok(Vec::new());
+        }
+        let id = match self.person_cookies.read(budget, presented.cookies()) {
+            Some(browser) if browser.is_signed => return Ok(Vec::new()),
+            // An earlier release gave the id.
+            Some(browser) => browser.person.reveal().to_owned(),
+            None => new_person(random_128_bits()?),
+        };
+        Ok(self.person_cookies.set(budget, &id, now, cookie::is_https(headers)))
+    }
+
+    /// Returns the person of a browser's cookies; `None` without valid ones.
+    pub(crate) fn browser_person(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+    ) -> Option<PersonId> {
+        Some(self.person_cookies.read(budget, presented.cookies())?.person)
+    }
+
     /// Whether the browser has the session of a person.
     pub fn has_session(&self, budget: &Budget, presented: &PresentedCredentials) -> bool {
         matches!(budget.identity, IdentityRule::Code | IdentityRule::Email)
@@ -172,7 +210,7 @@ impl Authorizer {
         let secure = cookie::is_https(headers);
         let cookies = match presented.origin() {
             RequestOrigin::Other => Vec::new(),
-            _ if method == ANONYMOUS => cookie::set_person(budget, subject, now, secure),
+            _ if method == ANONYMOUS => self.person_cookies.set(budget, subject, now, secure),
             _ => cookie::set_session(budget, &token, self.session_lifetime, secure),
         };
         let person = PersonId::of_issuer(method, subject)
@@ -221,7 +259,7 @@ impl Authorizer {
             }
         }
         let random = random_128_bits().map_err(|_| Problem::new(ProblemKind::Internal))?;
-        Ok(cookie::new_person(random))
+        Ok(new_person(random))
     }
 }
 

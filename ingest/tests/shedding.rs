@@ -106,7 +106,7 @@ async fn a_submission_that_is_shed_is_charged_to_no_limit() {
 }
 
 #[tokio::test]
-async fn a_request_is_in_flight_no_longer_than_its_client_waits() {
+async fn a_request_is_admitted_no_longer_than_its_client_waits() {
     let harness = overloaded(&[("http.max_requests", "1")]);
     for _ in 0..3 {
         let abandoned = wait_in_log(&harness, SUBMISSIONS, GOOD).await;

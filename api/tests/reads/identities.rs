@@ -99,7 +99,7 @@ async fn a_browser_is_the_same_person_on_the_page_and_under_v1() {
     assert_eq!((mine.status.as_u16(), &mine.text), (200, &own.text));
     let page = server.get_with("/budgets/town/confirm?c.health=100", &[]).await;
     let paths = page.headers.get_all("set-cookie").iter().count();
-    assert_eq!(paths, 2, "for the pages and for the routes under /v1");
+    assert_eq!(paths, 4, "two for the pages, and two for the routes under /v1");
 }
 
 #[tokio::test(start_paused = true)]

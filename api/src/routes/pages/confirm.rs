@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
+use http::StatusCode;
 use http::header::SET_COOKIE;
-use http::{HeaderValue, StatusCode};
-use identity::cookie;
 use identity::email::EmailAddress;
 use page::form::{self, FormValues};
 use page::html::{CodeField, ConfirmPage, SignIn, confirm_page};
 use page::view::BudgetView;
-use runtime::random::random_128_bits;
 use schemas::{Budget, IdentityRule, SubmissionId};
 use uuid::Uuid;
 
@@ -66,10 +64,7 @@ fn confirm(api: &ApiState, budget: &Budget, request: &PageRequest) -> Response {
         fault: request.form.fault.as_deref(),
         sign_in,
     });
-    if is_known || sign_in.is_some() {
-        return private_page(StatusCode::OK, html);
-    }
-    match person_cookies(budget, request) {
+    match request.cookies_of_person(&api.authorizer, budget) {
         Some(cookies) => {
             let mut response = private_page(StatusCode::OK, html);
             for cookie in cookies {
@@ -79,12 +74,4 @@ fn confirm(api: &ApiState, budget: &Budget, request: &PageRequest) -> Response {
         }
         None => lookup::not_now(request),
     }
-}
-
-/// Builds the cookies of a new person; `None` without random bits.
-fn person_cookies(budget: &Budget, request: &PageRequest) -> Option<Vec<HeaderValue>> {
-    let secure = cookie::is_https(&request.headers);
-    let id = cookie::new_person(random_128_bits().ok()?);
-    let cookies = cookie::set_person(budget, &id, request.now, secure);
-    cookies.iter().map(|cookie| HeaderValue::from_str(cookie).ok()).collect()
 }

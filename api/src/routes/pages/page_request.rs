@@ -2,7 +2,7 @@
 
 use http::header::ACCEPT_LANGUAGE;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use identity::email::EmailAddress;
 use identity::{Authorizer, cookie};
 use jiff::Timestamp;
@@ -61,6 +61,17 @@ impl PageRequest {
     /// Returns the address for which the browser has asked a one-time code.
     pub fn email(&self) -> Option<EmailAddress> {
         cookie::email(self.presented.cookies())
+    }
+
+    /// Builds the cookies with which the browser becomes a person of a budget, or stays one; `None` without random bits.
+    pub fn cookies_of_person(
+        &self,
+        authorizer: &Authorizer,
+        budget: &Budget,
+    ) -> Option<Vec<HeaderValue>> {
+        let cookies =
+            authorizer.cookies_of_person(budget, &self.presented, &self.headers, self.now);
+        cookies.ok()?.iter().map(|cookie| HeaderValue::from_str(cookie).ok()).collect()
     }
 
     /// Returns the person of the request in a budget.
