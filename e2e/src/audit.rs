@@ -12,9 +12,9 @@ use crate::stores::Tables;
 use crate::wait::eventually;
 
 /// Timeout for committing the end of the log.
-const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(40);
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(120);
 /// Timeout for cache, APIs and person rows to follow the committed totals.
-const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(15);
+const PROPAGATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The oracle's fold of a log, and the differences found.
 pub struct Audit {

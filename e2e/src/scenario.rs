@@ -24,12 +24,12 @@ struct Log {
     ended: bool,
 }
 
-/// Runs a test with a timeout of two minutes.
+/// Runs a test with a timeout of five minutes.
 ///
 /// # Panics
 /// When the test fails.
 pub fn scenario(test: impl AsyncFnOnce() -> Result<()>) {
-    scenario_within(Duration::from_secs(120), test);
+    scenario_within(Duration::from_secs(300), test);
 }
 
 /// Runs a test with a timeout.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process::{Process, Signal};
 
-const START_TIMEOUT: Duration = Duration::from_secs(40);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A service process that keeps its address over restarts.
 #[derive(Debug)]

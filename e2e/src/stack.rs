@@ -19,7 +19,7 @@ use crate::stores::{Keys, Tables, drop_keyspaces};
 use crate::system::System;
 use crate::wait::eventually;
 
-const START_TIMEOUT: Duration = Duration::from_secs(40);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 const PREFIX: &str = "e2e_";
 const ADMIN_TOKEN: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 /// The digest by `printf %s TOKEN | sha256sum`.

@@ -117,7 +117,7 @@ impl System {
     /// Creates a budget with the categories `c0`, `c1`, …. Waits until every service has loaded it.
     ///
     /// # Errors
-    /// When the budget is not created, or not loaded within five seconds.
+    /// When the budget is not created, or not loaded within thirty seconds.
     pub async fn define(&self, budget: &str, categories: usize) -> Result<()> {
         self.define_with(budget, &definition(categories)).await
     }
@@ -125,10 +125,10 @@ impl System {
     /// Creates a budget and waits until every service has loaded it.
     ///
     /// # Errors
-    /// When the budget is not created, or not loaded within five seconds.
+    /// When the budget is not created, or not loaded within thirty seconds.
     pub async fn define_with(&self, budget: &str, definition: &Value) -> Result<()> {
         let url = format!("{}/v1/budgets/{budget}", self.write_to(0));
-        eventually("the definition is stored", Duration::from_secs(10), async || {
+        eventually("the definition is stored", Duration::from_secs(30), async || {
             let response = send(self.request(Method::PUT, url.clone()).json(definition)).await?;
             ensure!(
                 matches!(response.status, 200 | 201),
@@ -139,7 +139,7 @@ impl System {
             Ok(())
         })
         .await?;
-        self.wait_until_known(budget, Duration::from_secs(5)).await
+        self.wait_until_known(budget, Duration::from_secs(30)).await
     }
 
     /// Waits until every service has loaded a budget.

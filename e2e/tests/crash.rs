@@ -121,12 +121,12 @@ fn the_embedded_default_killed_under_load_loses_and_duplicates_nothing() {
         ensure!(ledger.retries > 0, "the load noticed no crash");
         embedded
             .system
-            .wait_until_shown(BUDGET, &ledger.totals(CATEGORIES), Duration::from_secs(10))
+            .wait_until_shown(BUDGET, &ledger.totals(CATEGORIES), Duration::from_secs(30))
             .await?;
         // The same after a restart without load, from disk alone.
         embedded.service.process.kill()?;
         embedded.service.restart().await?;
-        eventually("the same totals from disk", Duration::from_secs(10), async || {
+        eventually("the same totals from disk", Duration::from_secs(30), async || {
             embedded
                 .system
                 .wait_until_shown(BUDGET, &ledger.totals(CATEGORIES), Duration::ZERO)

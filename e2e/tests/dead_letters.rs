@@ -16,7 +16,7 @@ use reqwest::Method;
 
 const CATEGORIES: usize = 10;
 const BUDGET: &str = "taxes";
-const STATE_TIMEOUT: Duration = Duration::from_secs(20);
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 type Written = (u32, Vec<u8>, Vec<u8>);
@@ -90,7 +90,7 @@ fn invalid_records_are_dead_lettered_with_reason_and_address_and_valid_ones_coun
         let totals = audit::exact(&stack, BUDGET, CATEGORIES).await?;
         ensure!(totals.people == invalid.len() as u64 * 5, "{} people are counted", totals.people);
         check_dead_letters(&stack, &invalid).await?;
-        eventually("the metrics count the dead letters", Duration::from_secs(5), async || {
+        eventually("the metrics count the dead letters", Duration::from_secs(30), async || {
             let mut counted = 0.0;
             for processor in &stack.processors {
                 let text = e2e::http_client::get(format!("{}/metrics", processor.url))

@@ -33,7 +33,7 @@ async fn complete_request_during_shutdown(
     // The server has read the request's head once it has answered a later request.
     e2e::http_client::get(format!("{}/livez", service.url)).await?;
     service.process.signal(Signal::Term)?;
-    eventually("new connections are refused", Duration::from_secs(5), async || {
+    eventually("new connections are refused", Duration::from_secs(30), async || {
         ensure!(TcpStream::connect(&address).await.is_err(), "it still listens");
         Ok(())
     })
@@ -69,7 +69,7 @@ fn the_embedded_default_completes_a_running_request_during_shutdown_and_keeps_it
         let answer = complete_request_during_shutdown(&mut embedded.service, SUBMIT, BODY).await?;
         ensure!(answer.starts_with("HTTP/1.1 202"), "{answer}");
         embedded.service.restart().await?;
-        eventually("the submission is counted", Duration::from_secs(5), async || {
+        eventually("the submission is counted", Duration::from_secs(30), async || {
             let people = embedded.system.totals(0, "taxes").await?.people;
             ensure!(people == 1, "{people} people");
             Ok(())
@@ -122,7 +122,7 @@ fn an_api_answers_waiting_reads_during_shutdown() {
         let mut stack = Stack::builder().start().await?;
         let api = &mut stack.apis[0];
         let aggregate = format!("{}/aggregate/", api.url);
-        eventually("the API has an answer", Duration::from_secs(20), async || {
+        eventually("the API has an answer", Duration::from_secs(60), async || {
             e2e::http_client::get(&aggregate).await?.error_for_status().context("no answer yet")
         })
         .await?;

@@ -36,7 +36,7 @@ fn a_recreated_topic_halts_exactly_the_partitions_whose_records_differ() {
     scenario(async || {
         let mut stack = Stack::builder().start().await?;
         stack.kafka.write(&stack.topic, records(0, stack.partitions, 20, 1)).await?;
-        stack.wait_until_caught_up(Duration::from_secs(20)).await?;
+        stack.wait_until_caught_up(Duration::from_secs(60)).await?;
         let before = stack.tables().await?.partition(0).await?;
 
         stack.processors[0].terminate(Duration::from_secs(15)).await?;
@@ -50,7 +50,7 @@ fn a_recreated_topic_halts_exactly_the_partitions_whose_records_differ() {
         stack.processors[0].respawn()?;
         let url = format!("{}/readyz", stack.processors[0].url);
         let system = stack.system.clone();
-        eventually("readiness names the halted partition", Duration::from_secs(20), async || {
+        eventually("readiness names the halted partition", Duration::from_secs(60), async || {
             let answer = send(system.request(Method::GET, url.clone())).await?.expect(503)?;
             ensure!(answer.text().contains("partition 0:"), "{}", answer.text());
             ensure!(!answer.text().contains("partition 1:"), "{}", answer.text());
@@ -62,7 +62,7 @@ fn a_recreated_topic_halts_exactly_the_partitions_whose_records_differ() {
         ensure!(metric("allocator_processor_partition_halted{").await? == 1.0);
 
         let tables = stack.tables().await?;
-        eventually("the other partitions make progress", Duration::from_secs(10), async || {
+        eventually("the other partitions make progress", Duration::from_secs(30), async || {
             let other = tables.partition(1).await?.map_or(0, |stored| stored.position);
             ensure!(other == 10, "partition 1 is at {other}");
             Ok(())
@@ -77,13 +77,13 @@ fn a_log_that_ends_before_the_committed_position_halts_the_partition() {
     scenario(async || {
         let mut stack = Stack::builder().start().await?;
         stack.kafka.write(&stack.topic, records(2, stack.partitions, 20, 3)).await?;
-        stack.wait_until_caught_up(Duration::from_secs(20)).await?;
+        stack.wait_until_caught_up(Duration::from_secs(60)).await?;
         let before = stack.tables().await?.partition(2).await?;
         stack.processors[0].terminate(Duration::from_secs(15)).await?;
         stack.kafka.delete_topic(&stack.topic).await?;
         stack.kafka.create_topic(&stack.topic, stack.partitions).await?;
         stack.processors[0].respawn()?;
-        eventually("the metrics name the halted partition", Duration::from_secs(20), async || {
+        eventually("the metrics name the halted partition", Duration::from_secs(60), async || {
             let halted = stack.processors[0]
                 .metric("allocator_processor_partition_halted{partition=\"2\"}")
                 .await?;

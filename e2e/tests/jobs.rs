@@ -16,7 +16,7 @@ use rusqlite::Connection;
 const BUDGET: &str = "rebuilt";
 const CATEGORIES: usize = 10;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(90);
-const STATE_TIMEOUT: Duration = Duration::from_secs(20);
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Stores a job of a kind that this release does not know.
 fn write_unreadable(embedded: &Embedded, id: &str) -> Result<()> {

@@ -19,7 +19,7 @@ use e2e::watch::{Tolerance, Watch};
 const BUDGET: &str = "rebuilt";
 const CATEGORIES: usize = 10;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(90);
-const SWITCH_TIMEOUT: Duration = Duration::from_secs(20);
+const SWITCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits until the API serves this generation.
 async fn wait_for_generation(system: &System, generation: u64) -> Result<()> {

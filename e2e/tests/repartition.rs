@@ -20,7 +20,7 @@ use e2e::watch::{Tolerance, Watch};
 const BUDGET: &str = "repartitioned";
 const CATEGORIES: usize = 10;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(90);
-const STATE_TIMEOUT: Duration = Duration::from_secs(20);
+const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn wait_for_generation(stack: &Stack, generation: u64) -> Result<()> {
     eventually(&format!("generation {generation} is served"), STATE_TIMEOUT, async || {

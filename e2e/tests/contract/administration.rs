@@ -20,7 +20,7 @@ on_both!(
     an_export_is_served_to_everybody_once_an_operator_has_published_it,
 );
 
-const JOB_TIMEOUT: Duration = Duration::from_secs(30);
+const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 
 async fn a_client_with_a_token_is_an_administrator(system: &System) -> Result<()> {
     let answer = system.get("/v1/admin/whoami").await?.expect(200)?;

@@ -12,7 +12,7 @@ use crate::{on_both, unique};
 
 on_both!(
     the_default_budget_has_the_ten_divisions_of_cofog,
-    every_process_knows_a_new_budget_within_a_second,
+    every_process_knows_a_new_budget_within_seconds,
     definitions_are_listed_and_read_individually,
     a_presentation_is_served_by_every_process_and_shown_on_the_page,
     an_invalid_definition_is_refused_with_every_fault,
@@ -72,7 +72,7 @@ async fn a_presentation_is_served_by_every_process_and_shown_on_the_page(
         wanted[member] = value.clone();
     }
     let created = put(system, &budget, &wanted).await?.expect(201)?;
-    system.wait_until_known(&budget, Duration::from_secs(1)).await?;
+    system.wait_until_known(&budget, Duration::from_secs(5)).await?;
     let read = system.get(&format!("/v1/budgets/{budget}")).await?.expect(200)?;
     let (etag, same) = (created.header("etag"), read.header("etag"));
     ensure!(etag == same, "{etag} and {same}");
@@ -89,11 +89,11 @@ async fn a_presentation_is_served_by_every_process_and_shown_on_the_page(
     Ok(())
 }
 
-async fn every_process_knows_a_new_budget_within_a_second(system: &System) -> Result<()> {
+async fn every_process_knows_a_new_budget_within_seconds(system: &System) -> Result<()> {
     let budget = unique("new");
     let answer = put(system, &budget, &definition(2)).await?;
     ensure!(answer.status == 201, "{}: {}", answer.status, answer.text());
-    system.wait_until_known(&budget, Duration::from_secs(1)).await
+    system.wait_until_known(&budget, Duration::from_secs(5)).await
 }
 
 async fn definitions_are_listed_and_read_individually(system: &System) -> Result<()> {
@@ -152,7 +152,7 @@ async fn the_first_submission_freezes_categories_and_identity_but_not_names(
     renamed["name"] = json!("A better name");
     renamed["categories"][0]["name"] = json!("A better category");
     put(system, &budget, &renamed).await?.expect(200)?;
-    e2e::wait::eventually("the aggregate has the new names", Duration::from_secs(5), async || {
+    e2e::wait::eventually("the aggregate has the new names", Duration::from_secs(30), async || {
         let shown =
             system.get(&format!("/v1/budgets/{budget}/aggregate")).await?.expect(200)?.json()?;
         ensure!(
@@ -211,7 +211,7 @@ async fn results_are_withheld_below_the_minimum_of_people(system: &System) -> Re
     let route = format!("/v1/budgets/{budget}/aggregate");
     let at_least = async |person: &str| -> Result<Value> {
         let receipt = system.submit(&budget, person, &[10_000]).await?;
-        let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=5")];
+        let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=10")];
         system.get_with(&route, &wait).await?.expect(200)?.json()
     };
     let withheld = at_least("a").await?;

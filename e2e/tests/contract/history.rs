@@ -21,7 +21,7 @@ async fn the_next_full_minute_has_everyone_who_submitted_before_it(system: &Syst
     let budget = unique("history");
     system.define(&budget, 2).await?;
     let path = format!("/v1/budgets/{budget}/history?step=minute");
-    eventually("the history is empty", Duration::from_secs(10), async || {
+    eventually("the history is empty", Duration::from_secs(30), async || {
         let found = system.get(&path).await?.expect(200)?.json()?;
         let empty = json!({"budget": budget, "step": "minute", "points": [], "next": null});
         ensure!(found == empty, "{found}");

@@ -20,7 +20,7 @@ on_both!(
     a_budget_of_an_unknown_provider_cannot_be_defined,
 );
 
-const VISIBLE_TIMEOUT: Duration = Duration::from_secs(5);
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn define(system: &System, prefix: &str, rule: &str) -> Result<String> {
     let budget = unique(prefix);

@@ -117,7 +117,7 @@ async fn an_allocation_is_sent_changed_and_withdrawn_without_a_script(
         let mine = browser.press(&confirm).await?;
         ensure!(mine.text().contains("Counted") && mine.text().contains(shown), "{}", mine.text());
     }
-    eventually("the newer answer replaced the earlier one", Duration::from_secs(10), async || {
+    eventually("the newer answer replaced the earlier one", Duration::from_secs(30), async || {
         ensure!(browser.people().await? == 1);
         Ok(())
     })
@@ -129,7 +129,7 @@ async fn an_allocation_is_sent_changed_and_withdrawn_without_a_script(
         "{}",
         withdrawn.text()
     );
-    eventually("nobody is counted", Duration::from_secs(10), async || {
+    eventually("nobody is counted", Duration::from_secs(30), async || {
         ensure!(browser.people().await? == 0);
         Ok(())
     })
@@ -151,7 +151,7 @@ async fn a_confirmation_sent_twice_is_one_person(system: &System) -> Result<()> 
     // Reloaded, it has another submission id, and is still the same person.
     let reloaded = browser.get(&path).await?;
     browser.press(&reloaded).await?;
-    eventually("one person", Duration::from_secs(10), async || {
+    eventually("one person", Duration::from_secs(30), async || {
         ensure!(browser.people().await? == 1);
         Ok(())
     })

@@ -54,7 +54,7 @@ async fn results_move_only_when_as_many_people_of_a_partition_as_the_step_have_c
         let receipt = system.submit(&budget, &person, &[2_500, 7_500]).await?;
         *by_partition.entry(receipt.partition).or_default() += 1;
         let shown: u64 = by_partition.values().map(|people| people - people % STEP).sum();
-        let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=5")];
+        let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=10")];
         let found = system.get_with(&path, &wait).await?.expect(200)?.json()?;
         ensure!(found["people"] == shown, "{shown} people are to be shown: {found}");
         // The person's own answer is counted all the same.

@@ -33,7 +33,7 @@ async fn at_least(
     path: &str,
     receipt: &Receipt,
 ) -> Result<e2e::response::HttpResponse> {
-    let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=5")];
+    let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=10")];
     // As clients do: a busy machine's store may not answer in time once.
     eventually("the read with a receipt is answered", Duration::from_secs(30), async || {
         system.get_with(path, &wait).await?.expect(200)
@@ -82,7 +82,7 @@ async fn averages_and_medians_are_computed_over_the_counted_people(system: &Syst
     for (person, share) in [("a", 1_000), ("b", 2_000), ("c", 9_001)] {
         receipts.push(system.submit(&budget, person, &[share, 10_000 - share]).await?);
     }
-    let shown = eventually("all three are counted", Duration::from_secs(5), async || {
+    let shown = eventually("all three are counted", Duration::from_secs(30), async || {
         let shown = system.get(&route(&budget)).await?.expect(200)?.json()?;
         ensure!(shown["people"] == 3, "{shown}");
         Ok(shown)
@@ -150,7 +150,7 @@ async fn a_second_read_is_answered_from_memory(system: &System) -> Result<()> {
     system.define(&budget, 2).await?;
     let receipt = system.submit(&budget, "a", &[10_000]).await?;
     at_least(system, &route(&budget), &receipt).await?;
-    eventually("a read is a hit in memory", Duration::from_secs(2), async || {
+    eventually("a read is a hit in memory", Duration::from_secs(30), async || {
         let status =
             system.get(&route(&budget)).await?.expect(200)?.header("cache-status").to_owned();
         ensure!(status == "allocator-memory; hit", "Cache-Status: {status}");
@@ -230,7 +230,7 @@ async fn a_read_with_a_receipt_includes_that_submission(system: &System) -> Resu
     }
     let receipt = system.submit(&budget, "p-1", &[1, 9_999]).await?;
     let by_query = format!("{}?at_least={}", route(&budget), receipt.token);
-    system.get_with(&by_query, &[("prefer", "wait=5")]).await?.expect(200)?;
+    system.get_with(&by_query, &[("prefer", "wait=10")]).await?.expect(200)?;
     Ok(())
 }
 
@@ -249,7 +249,7 @@ async fn a_submission_that_is_not_counted_yet_is_412_after_the_wait(system: &Sys
         .problem(412, "not-yet-visible")?;
     let waited = began.elapsed();
     ensure!(
-        (Duration::from_millis(900)..Duration::from_secs(3)).contains(&waited),
+        (Duration::from_millis(900)..Duration::from_secs(8)).contains(&waited),
         "waited {waited:?} instead of 1 s"
     );
     system.get_with(&route(&budget), &[token]).await?.problem(412, "not-yet-visible")?;

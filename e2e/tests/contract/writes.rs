@@ -27,7 +27,7 @@ on_both!(
     without_identity_each_submission_is_a_separate_person,
 );
 
-const VISIBLE_TIMEOUT: Duration = Duration::from_secs(5);
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn path(budget: &str) -> String {
     format!("/v1/budgets/{budget}/submissions")
@@ -50,7 +50,7 @@ async fn a_submission_is_answered_with_its_receipt(system: &System) -> Result<()
         "Location: {person}"
     );
 
-    let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=5")];
+    let wait = [("consistency-token", &*receipt.token), ("prefer", "wait=10")];
     let counted = system.get_with(&person, &wait).await?.expect(200)?.json()?;
     ensure!(
         counted["allocation"] == json!({"c0": 40, "c1": 35.5, "c2": 24.5})
@@ -99,7 +99,7 @@ async fn a_persons_newest_submission_wins_and_a_withdrawal_removes_it(
     let url = format!("{}{}/a", system.write_to(0), path(&budget));
     let withdrawn = receipt(&send(system.request(Method::DELETE, url)).await?)?;
     system.wait_until_shown(&budget, &Totals::from_allocations(2, [&b]), VISIBLE_TIMEOUT).await?;
-    let wait = [("consistency-token", &*withdrawn.token), ("prefer", "wait=5")];
+    let wait = [("consistency-token", &*withdrawn.token), ("prefer", "wait=10")];
     system.get_with(&format!("{}/a", path(&budget)), &wait).await?.problem(404, "not-found")?;
     Ok(())
 }
