@@ -57,8 +57,8 @@ impl IntoParams for AtLeast {
             optional_text(
                 "Prefer",
                 ParameterIn::Header,
-                "`wait=N`: how many seconds to wait for the submission, at most 10",
-                |text| text.pattern(Some("^wait=([0-9]|10)$")),
+                "`wait=N`: how many seconds to wait for the submission, at most 10; other preferences are ignored",
+                |text| text.examples(["wait=2"]),
             ),
         ]
     }

@@ -3,9 +3,13 @@
 //! `docs/openapi.json` is this document; `api` serves that file, and a test compares both. Bodies that the services
 //! write byte by byte, and those that every route shares, are described in `components.json`.
 
+use schemas::{PERSON_MAX_BYTES, SLUG_MAX_BYTES};
 use serde_json::{Map, Value, json};
 
 const COMPONENTS: &str = include_str!("components.json");
+const SLUG_PATTERN: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
+/// No control characters.
+const PERSON_PATTERN: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
 
 /// Builds the document, indented, with members in alphabetical order.
 ///
@@ -24,10 +28,18 @@ pub fn document() -> serde_json::Result<String> {
     for operations in paths.values_mut().filter_map(Value::as_object_mut) {
         for operation in operations.values_mut() {
             let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
-            parameters.into_iter().flatten().for_each(without_null);
+            for parameter in parameters.into_iter().flatten() {
+                without_null(parameter);
+                bound_id(parameter);
+            }
+            if let Some(body) = operation.get_mut("requestBody") {
+                body["required"] = is_required(body).into();
+            }
             let contents = operation.pointer_mut("/requestBody/content");
             let contents = contents.and_then(Value::as_object_mut).into_iter().flatten();
             contents.for_each(|(_, content)| without_null(content));
+            let responses = operation.get_mut("responses").and_then(Value::as_object_mut);
+            responses.into_iter().flat_map(Map::values_mut).for_each(name_linked_operations);
             operation["responses"]["default"] = json!({"$ref": "#/components/responses/Problem"});
         }
     }
@@ -54,6 +66,35 @@ pub fn document() -> serde_json::Result<String> {
         "components": components
     });
     serde_json::to_string_pretty(&document).map(|text| text + "\n")
+}
+
+/// Bounds the ids in paths: what does not fit is malformed.
+fn bound_id(parameter: &mut Value) {
+    let (pattern, max_length) = match parameter["name"].as_str() {
+        Some("budget") => (SLUG_PATTERN, SLUG_MAX_BYTES),
+        Some("person") => (PERSON_PATTERN, PERSON_MAX_BYTES),
+        _ => return,
+    };
+    if parameter["in"] == "path" {
+        parameter["schema"]["pattern"] = pattern.into();
+        parameter["schema"]["maxLength"] = max_length.into();
+    }
+}
+
+/// Names the operations of a response's links as OpenAPI does; `utoipa` writes `operation_id`.
+fn name_linked_operations(response: &mut Value) {
+    let links = response.get_mut("links").and_then(Value::as_object_mut);
+    for link in links.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
+        if let Some(operation) = link.remove("operation_id") {
+            link.insert("operationId".to_owned(), operation);
+        }
+    }
+}
+
+/// Whether a request needs its body: only the options of a job may be left out.
+fn is_required(body: &Value) -> bool {
+    let schema = body.pointer("/content/application~1json/schema/$ref").and_then(Value::as_str);
+    !schema.is_some_and(|schema| schema.ends_with("Options"))
 }
 
 /// Removes `null` from the types of an optional parameter or body: a request leaves it out.

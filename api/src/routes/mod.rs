@@ -66,6 +66,7 @@ pub fn router(api: Arc<ApiState>, limits: &RequestLimits) -> Router {
         .route("/v1/budgets/{budget}/aggregate", get(aggregate::of_budget))
         .route("/v1/budgets/{budget}/export", get(export::of_budget))
         .route("/v1/budgets/{budget}/submissions/me", get(person::own))
+        .route("/v1/budgets/{budget}/submissions/batch", get(person::of_person_named_batch))
         .route("/v1/budgets/{budget}/history", get(history::of_budget))
         .route("/v1/budgets/{budget}/submissions/{person}", get(person::of_budget))
         .route("/v1/aggregates", get(aggregates::of_budgets))
@@ -101,6 +102,7 @@ pub fn openapi() -> Vec<utoipa::openapi::OpenApi> {
     export::of_budget,
     person::own,
     person::of_budget,
+    person::of_person_named_batch,
 ))]
 struct PublicRoutes;
 

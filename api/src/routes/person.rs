@@ -79,12 +79,46 @@ pub(super) async fn of_budget(
     Path((budget, person)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
+    of_person(&api, &budget, &person, request).await
+}
+
+/// Reads the allocation of a person whose id is the last segment of the path of batches, where both services are one.
+#[utoipa::path(
+    get,
+    path = "/v1/budgets/{budget}/submissions/batch",
+    tag = "submissions",
+    operation_id = "getAllocationOfPersonNamedBatch",
+    summary = "Read the allocation of the person named `batch`",
+    description = "As for every other person.",
+    params(
+        ("budget" = String, Path, description = "The budget's id", example = "taxes"),
+        AtLeast,
+    ),
+    responses(
+        (status = 200, description = "The allocation", body = ref("#/components/schemas/Allocation"),
+            content_type = "application/json"),
+    ),
+)]
+pub(super) async fn of_person_named_batch(
+    State(api): State<Arc<ApiState>>,
+    Path(budget): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    of_person(&api, &budget, "batch", request).await
+}
+
+async fn of_person(
+    api: &ApiState,
+    budget: &str,
+    person: &str,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let catalog = api.definitions.catalog();
-    let budget = catalog.get(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
-    let persons = persons(&api, budget)?;
-    let person = named(&api, budget, &person, &parts)?;
-    respond(&api, (budget, &persons), &person, &parts).await
+    let budget = catalog.get(budget).ok_or_else(|| api.no_such_budget(&[budget]))?;
+    let persons = persons(api, budget)?;
+    let person = named(api, budget, person, &parts)?;
+    respond(api, (budget, &persons), &person, &parts).await
 }
 
 /// Reads the caller's allocation. Under rules where the client names persons, `me` is an ordinary id.

@@ -142,6 +142,7 @@ fn addresses(route: &str) -> Vec<String> {
         | "/v1/budgets/{budget}/aggregate/stream"
         | "/v1/budgets/{budget}/aggregate/ws"
         | "/v1/budgets/{budget}/submissions/me"
+        | "/v1/budgets/{budget}/submissions/batch"
         | "/budgets/{budget}/results" => one(route),
         other => panic!("a new route: say here how it is requested: {other}"),
     }

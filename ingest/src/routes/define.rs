@@ -37,9 +37,19 @@ use crate::service::IngestService;
     request_body(content = ref("#/components/schemas/BudgetDefinition"), content_type = "application/json"),
     responses(
         (status = 200, description = "The budget was changed", body = ref("#/components/schemas/Budget"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(
+                ("definition" = (operation_id = "getBudget", parameters(("budget" = "$response.body#/id")))),
+                ("aggregate" = (operation_id = "getAggregate", parameters(("budget" = "$response.body#/id")))),
+                ("deletion" = (operation_id = "deleteBudget", parameters(("budget" = "$response.body#/id")))),
+            )),
         (status = 201, description = "The budget was created", body = ref("#/components/schemas/Budget"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(
+                ("definition" = (operation_id = "getBudget", parameters(("budget" = "$response.body#/id")))),
+                ("aggregate" = (operation_id = "getAggregate", parameters(("budget" = "$response.body#/id")))),
+                ("deletion" = (operation_id = "deleteBudget", parameters(("budget" = "$response.body#/id")))),
+            )),
     ),
     security(("administrator" = ["admin"])),
 )]

@@ -35,7 +35,16 @@ use crate::{problems, response};
     request_body(content = ref("#/components/schemas/Submission"), content_type = "application/json"),
     responses(
         (status = 202, description = "The submission is durable", body = ref("#/components/schemas/Accepted"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(
+                ("aggregate" = (operation_id = "getAggregate",
+                    parameters(("budget" = "$response.body#/budget"), ("at_least" = "$response.body#/receipt")))),
+                ("allocation" = (operation_id = "getAllocation",
+                    parameters(("budget" = "$response.body#/budget"), ("person" = "$request.body#/person"),
+                        ("at_least" = "$response.body#/receipt")))),
+                ("withdrawal" = (operation_id = "withdraw",
+                    parameters(("budget" = "$response.body#/budget"), ("person" = "$request.body#/person")))),
+            )),
     ),
 )]
 pub(super) async fn submit(
@@ -68,7 +77,15 @@ pub(super) async fn submit(
     request_body(content = ref("#/components/schemas/Submission"), content_type = "application/json"),
     responses(
         (status = 202, description = "The submission is durable", body = ref("#/components/schemas/Accepted"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(
+                ("aggregate" = (operation_id = "getAggregate",
+                    parameters(("budget" = "$response.body#/budget"), ("at_least" = "$response.body#/receipt")))),
+                ("allocation" = (operation_id = "getOwnAllocation",
+                    parameters(("budget" = "$response.body#/budget"), ("at_least" = "$response.body#/receipt")))),
+                ("withdrawal" = (operation_id = "withdrawOwn",
+                    parameters(("budget" = "$response.body#/budget")))),
+            )),
     ),
 )]
 pub(super) async fn submit_own(

@@ -29,7 +29,11 @@ use crate::signals::RequestOrigin;
     ),
     responses(
         (status = 202, description = "The withdrawal is durable", body = ref("#/components/schemas/Accepted"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(
+                ("aggregate" = (operation_id = "getAggregate",
+                    parameters(("budget" = "$response.body#/budget"), ("at_least" = "$response.body#/receipt")))),
+            )),
     ),
 )]
 pub(super) async fn withdraw(
@@ -59,7 +63,11 @@ pub(super) async fn withdraw(
     ),
     responses(
         (status = 202, description = "The withdrawal is durable", body = ref("#/components/schemas/Accepted"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(
+                ("aggregate" = (operation_id = "getAggregate",
+                    parameters(("budget" = "$response.body#/budget"), ("at_least" = "$response.body#/receipt")))),
+            )),
     ),
 )]
 pub(super) async fn withdraw_person_named_batch(
@@ -89,7 +97,11 @@ pub(super) async fn withdraw_person_named_batch(
     ),
     responses(
         (status = 202, description = "The withdrawal is durable", body = ref("#/components/schemas/Accepted"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(
+                ("aggregate" = (operation_id = "getAggregate",
+                    parameters(("budget" = "$response.body#/budget"), ("at_least" = "$response.body#/receipt")))),
+            )),
     ),
 )]
 pub(super) async fn withdraw_own(

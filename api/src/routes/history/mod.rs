@@ -37,11 +37,12 @@ const CSV: HeaderValue = HeaderValue::from_static("text/csv; charset=utf-8; head
     summary = "Read people and averages over time",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
-        ("from" = Option<String>, Query, description = "The first instant (RFC 3339)"),
-        ("to" = Option<String>, Query, description = "The last instant, included (RFC 3339)"),
-        ("step" = Option<String>, Query, description = "`minute`, `hour` or `day`; by the span if it is missing"),
-        ("limit" = Option<u32>, Query, description = "Maximum number of points of the answer"),
-        ("format" = Option<String>, Query, description = "`json` or `csv`, before `Accept`"),
+        ("from" = Option<String>, Query, format = DateTime, description = "The first instant (RFC 3339)"),
+        ("to" = Option<String>, Query, format = DateTime, description = "The last instant, included (RFC 3339)"),
+        ("step" = Option<String>, Query, pattern = "^(minute|hour|day)$",
+            description = "`minute`, `hour` or `day`; by the span if it is missing"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1_000, description = "Maximum number of points of the answer"),
+        ("format" = Option<String>, Query, pattern = "^(json|csv)$", description = "`json` or `csv`, before `Accept`"),
     ),
     responses(
         (status = 200, description = "The points, or why results are withheld", content(

@@ -102,7 +102,13 @@ pub(super) async fn list(
     request_body(content = ref("#/components/schemas/AnnulmentRequest"), content_type = "application/json"),
     responses(
         (status = 202, description = "The job; its id is the annulment's", body = ref("#/components/schemas/JobView"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(
+                ("job" = (operation_id = "getJob", parameters(("id" = "$response.body#/id")))),
+                ("annulments" = (operation_id = "listAnnulments", parameters(("budget" = "$request.path.budget")))),
+                ("restoration" = (operation_id = "restoreAnnulment",
+                    parameters(("budget" = "$request.path.budget"), ("id" = "$response.body#/id")))),
+            )),
     ),
     security(("administrator" = ["admin"])),
 )]
@@ -127,10 +133,12 @@ pub(super) async fn annul(
         ("id" = String, Path, description = "The annulment's id"),
         JobRequest,
     ),
-    request_body(content = Option<Object>, description = "`dry_run` and `priority`", content_type = "application/json"),
+    request_body(content = ref("#/components/schemas/ComparingJobOptions"), description = "Of the job",
+        content_type = "application/json"),
     responses(
         (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(("job" = (operation_id = "getJob", parameters(("id" = "$response.body#/id")))))),
     ),
     security(("administrator" = ["admin"])),
 )]

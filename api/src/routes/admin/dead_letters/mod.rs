@@ -161,11 +161,12 @@ pub(super) async fn one(
         ("id" = String, Path, description = "The dead letter's id: partition and offset", example = "3.1042"),
         JobRequest,
     ),
-    request_body(content = Option<Object>, description = "`resume` and `priority`",
+    request_body(content = ref("#/components/schemas/ReplayOptions"), description = "Of the job",
         content_type = "application/json"),
     responses(
         (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(("job" = (operation_id = "getJob", parameters(("id" = "$response.body#/id")))))),
     ),
     security(("administrator" = ["operator"])),
 )]
@@ -194,10 +195,11 @@ pub(super) async fn replay(
         ("id" = String, Path, description = "The dead letter's id: partition and offset", example = "3.1042"),
         JobRequest,
     ),
-    request_body(content = Option<Object>, description = "`priority`", content_type = "application/json"),
+    request_body(content = ref("#/components/schemas/JobOptions"), description = "Of the job", content_type = "application/json"),
     responses(
         (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(("job" = (operation_id = "getJob", parameters(("id" = "$response.body#/id")))))),
     ),
     security(("administrator" = ["operator"])),
 )]

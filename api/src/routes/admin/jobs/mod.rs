@@ -30,7 +30,10 @@ use serde::Serialize;
 use storage::jobs::{JobStore, JobUpdateError, update_job};
 use storage::store::StoreError;
 use tokio::time::timeout;
-use utoipa::{OpenApi, ToSchema};
+use utoipa::openapi::Required;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Type};
+use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use crate::routes::RETRY_AFTER;
 use view::JobView;
@@ -70,6 +73,24 @@ pub(super) struct JobList {
     unreadable: Vec<String>,
 }
 
+/// The query of a list of jobs, as the OpenAPI document describes it.
+struct JobStates;
+
+impl IntoParams for JobStates {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let state =
+            ObjectBuilder::new().schema_type(Type::String).enum_values(Some(JobState::NAMES));
+        let states = ArrayBuilder::new().items(state).min_items(Some(1));
+        let parameter = ParameterBuilder::new()
+            .name("state")
+            .parameter_in(ParameterIn::Query)
+            .required(Required::False)
+            .description(Some("Only jobs in these states"))
+            .schema(Some(states));
+        vec![parameter.build()]
+    }
+}
+
 impl JobService {
     /// Creates the service over `jobs`.
     pub fn new(jobs: Arc<dyn JobStore>) -> Self {
@@ -97,8 +118,7 @@ impl JobService {
     operation_id = "listJobs",
     summary = "Background jobs, oldest first",
     params(
-        ("state" = Option<Vec<String>>, Query,
-            description = "Only jobs in these states: `queued`, `running`, `succeeded`, `dead`, `cancelled`"),
+        JobStates,
     ),
     responses(
         (status = 200, description = "The jobs", body = JobList, content_type = "application/json"),
@@ -149,7 +169,8 @@ pub(super) async fn one(
         ("id" = String, Path, description = "The job's id"),
     ),
     responses(
-        (status = 202, description = "The job", body = JobView, content_type = "application/json"),
+        (status = 202, description = "The job", body = JobView, content_type = "application/json",
+            links(("job" = (operation_id = "getJob", parameters(("id" = "$response.body#/id")))))),
     ),
     security(("administrator" = ["operator"])),
 )]
@@ -171,7 +192,8 @@ pub(super) async fn cancel(
         ("id" = String, Path, description = "The job's id"),
     ),
     responses(
-        (status = 202, description = "The job", body = JobView, content_type = "application/json"),
+        (status = 202, description = "The job", body = JobView, content_type = "application/json",
+            links(("job" = (operation_id = "getJob", parameters(("id" = "$response.body#/id")))))),
     ),
     security(("administrator" = ["operator"])),
 )]

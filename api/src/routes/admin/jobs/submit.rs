@@ -33,7 +33,7 @@ impl IntoParams for JobRequest {
             "Idempotency-Key",
             ParameterIn::Header,
             "A repeated request with the same key is one job",
-            |text| text.min_length(Some(1)).max_length(Some(255)),
+            |text| text.min_length(Some(1)).max_length(Some(255)).pattern(Some("^[!-~]+$")),
         )]
     }
 }
@@ -63,7 +63,8 @@ where
     request_body(content = ref("#/components/schemas/JobRequest"), content_type = "application/json"),
     responses(
         (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(("job" = (operation_id = "getJob", parameters(("id" = "$response.body#/id")))))),
     ),
     security(("administrator" = ["operator"])),
 )]
@@ -78,11 +79,12 @@ pub(crate) async fn submit(request: JobRequest) -> Result<Response, Problem> {
     operation_id = "submitRebuild",
     summary = "Rebuild all totals from the log",
     params(JobRequest),
-    request_body(content = Option<Object>, description = "Fields of a job that the route does not imply",
+    request_body(content = ref("#/components/schemas/ComparingJobOptions"), description = "Of the job",
         content_type = "application/json"),
     responses(
         (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(("job" = (operation_id = "getJob", parameters(("id" = "$response.body#/id")))))),
     ),
     security(("administrator" = ["operator"])),
 )]
@@ -97,11 +99,12 @@ pub(crate) async fn submit_rebuild(request: JobRequest) -> Result<Response, Prob
     operation_id = "submitAudit",
     summary = "Compare totals, people and the log",
     params(JobRequest),
-    request_body(content = Option<Object>, description = "Fields of a job that the route does not imply",
+    request_body(content = ref("#/components/schemas/JobOptions"), description = "Of the job",
         content_type = "application/json"),
     responses(
         (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(("job" = (operation_id = "getJob", parameters(("id" = "$response.body#/id")))))),
     ),
     security(("administrator" = ["operator"])),
 )]
@@ -116,11 +119,12 @@ pub(crate) async fn submit_audit(request: JobRequest) -> Result<Response, Proble
     operation_id = "warmCaches",
     summary = "Warm the caches",
     params(JobRequest),
-    request_body(content = Option<Object>, description = "Fields of a job that the route does not imply",
+    request_body(content = ref("#/components/schemas/JobOptions"), description = "Of the job",
         content_type = "application/json"),
     responses(
         (status = 202, description = "The job", body = ref("#/components/schemas/JobView"),
-            content_type = "application/json"),
+            content_type = "application/json",
+            links(("job" = (operation_id = "getJob", parameters(("id" = "$response.body#/id")))))),
     ),
     security(("administrator" = ["operator"])),
 )]
