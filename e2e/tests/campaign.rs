@@ -27,12 +27,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 const BUDGET: &str = "campaign";
-/// Real ballots that are sent.
-const HONEST: usize = 4_000;
-/// Ballots of the campaign.
-const FRAUD: usize = HONEST / 20;
-/// Real ballots from one network.
-const PEOPLE_OF_A_NETWORK: usize = 40;
+/// Real ballots of the tests that do not take the whole file.
+const SOME_BALLOTS: usize = 4_000;
+/// Networks that the real ballots come from.
+const HONEST_NETWORKS: usize = 100;
 const FRAUD_ADDRESS: &str = "203.0.113.7";
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Longer than an API keeps an answer about signals.
@@ -40,6 +38,8 @@ const SIGNALS_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often the campaign is submitted again for signals that were lost.
 const MAX_REPETITIONS: u32 = 8;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
+/// Submissions under way at a time.
+const MAX_CONCURRENT: usize = 64;
 /// People that one job names at most.
 const MAX_NAMED_PEOPLE: usize = 200;
 /// The test's clients send from one machine, as proxies do.
@@ -53,23 +53,43 @@ const SETTINGS: [&str; 3] = [
 struct Campaign {
     categories: usize,
     honest: Vec<Vec<u32>>,
+    /// The one ballot of the campaign.
     fraud: Vec<u32>,
+}
+
+/// How many ballots of the file to take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ballots {
+    /// All real ones, or some that are synthetic.
+    All,
+    Some,
 }
 
 impl Campaign {
     /// Takes real ballots from the file in `ALLOCATOR_REAL_BALLOTS`; without that variable, synthetic ones.
-    fn new() -> Result<Self> {
+    fn new(ballots: Ballots) -> Result<Self> {
         let text = match std::env::var_os("ALLOCATOR_REAL_BALLOTS").map(PathBuf::from) {
             Some(file) => std::fs::read_to_string(file)?,
-            None => pabulib::synthetic(HONEST as u64),
+            None => pabulib::synthetic(SOME_BALLOTS as u64),
         };
         let (names, mut honest) = pabulib::count(&text)?;
-        honest.truncate(HONEST);
-        ensure!(honest.len() == HONEST, "only {} ballots", honest.len());
+        ensure!(honest.len() >= SOME_BALLOTS, "only {} ballots", honest.len());
+        if ballots == Ballots::Some {
+            honest.truncate(SOME_BALLOTS);
+        }
         let categories = names.len();
         let mut fraud = vec![0; categories];
         (fraud[0], fraud[categories - 1]) = (300, 9_700);
         Ok(Self { categories, honest, fraud })
+    }
+
+    /// Number of ballots of the campaign: 5 % more.
+    fn fraudulent(&self) -> usize {
+        self.honest.len() / 20
+    }
+
+    fn people_of_a_network(&self) -> usize {
+        self.honest.len().div_ceil(HONEST_NETWORKS)
     }
 
     fn totals_without_fraud(&self) -> Totals {
@@ -77,7 +97,7 @@ impl Campaign {
     }
 
     fn totals_with_fraud(&self) -> Totals {
-        let fraud = std::iter::repeat_n(&self.fraud, FRAUD);
+        let fraud = std::iter::repeat_n(&self.fraud, self.fraudulent());
         Totals::from_allocations(self.categories, self.honest.iter().chain(fraud))
     }
 
@@ -85,14 +105,16 @@ impl Campaign {
     async fn submit(&self, system: &System) -> Result<()> {
         system.define(BUDGET, self.categories).await?;
         let public = system.without_token()?;
-        let networks = self.honest.chunks(PEOPLE_OF_A_NETWORK);
+        let (people, fraudulent) = (self.people_of_a_network(), self.fraudulent());
+        let networks = self.honest.chunks(people);
         let rounds = networks.len();
         for (network, ballots) in networks.enumerate() {
-            let first = network * PEOPLE_OF_A_NETWORK;
+            let first = network * people;
             let honest = (first..).map(|number| format!("voter-{number}")).zip(ballots);
             let address = format!("20.{}.{}.1", network / 200, network % 200);
             submit_from(&public, network, &address, honest).await?;
-            let (from, until) = (network * FRAUD / rounds, (network + 1) * FRAUD / rounds);
+            let (from, until) =
+                (network * fraudulent / rounds, (network + 1) * fraudulent / rounds);
             submit_from(&public, network, FRAUD_ADDRESS, self.fraud(from..until)).await?;
         }
         Ok(())
@@ -117,7 +139,7 @@ async fn submit_from(
         let body = json!({"person": person, "allocation": allocation(shares)});
         send(request.header("x-forwarded-for", address).json(&body))
     });
-    let mut answers = stream::iter(submissions).buffer_unordered(PEOPLE_OF_A_NETWORK);
+    let mut answers = stream::iter(submissions).buffer_unordered(MAX_CONCURRENT);
     while let Some(answer) = answers.next().await {
         answer?.expect(202)?;
     }
@@ -134,25 +156,28 @@ struct LargestNetwork {
 
 /// Finds the campaign by the signals. Signals are best effort: people whose signal was lost submit again.
 async fn find_campaign(system: &System, campaign: &Campaign) -> Result<LargestNetwork> {
-    let mut found = wait_for_signals(system).await;
+    let public = system.without_token()?;
+    let mut found = wait_for_signals(system, campaign).await;
     for _ in 0..MAX_REPETITIONS {
         if found.is_ok() {
             break;
         }
-        submit_from(&system.without_token()?, 0, FRAUD_ADDRESS, campaign.fraud(0..FRAUD)).await?;
-        found = wait_for_signals(system).await;
+        let everyone = campaign.fraud(0..campaign.fraudulent());
+        submit_from(&public, 0, FRAUD_ADDRESS, everyone).await?;
+        found = wait_for_signals(system, campaign).await;
     }
     found
 }
 
-async fn wait_for_signals(system: &System) -> Result<LargestNetwork> {
+async fn wait_for_signals(system: &System, campaign: &Campaign) -> Result<LargestNetwork> {
     let path = format!("/v1/admin/budgets/{BUDGET}/signals?hours=1");
     eventually("the signals show the campaign", SIGNALS_TIMEOUT, async || {
         let signals = system.get(&path).await?.expect(200)?.json()?;
         let [largest, second] = [0, 1].map(|index| &signals["networks"][index]);
         let people = |network: &Value| network["people"].as_u64().unwrap_or_default() as usize;
         ensure!(
-            people(largest) == FRAUD && people(second) <= PEOPLE_OF_A_NETWORK,
+            people(largest) == campaign.fraudulent()
+                && people(second) <= campaign.people_of_a_network(),
             "the largest networks: {largest}, {second}"
         );
         ensure!(largest["ballots"] == 1, "different ballots: {largest}");
@@ -184,8 +209,9 @@ async fn run_job(system: &System, path: &str, body: &Value) -> Result<Value> {
 }
 
 /// Checks what a job says that an annulment changes.
-fn check_effect(effect: &Value) -> Result<()> {
-    let people = json!([FRAUD, FRAUD, 0, 0, 0, HONEST + FRAUD, HONEST]);
+fn check_effect(effect: &Value, campaign: &Campaign) -> Result<()> {
+    let (honest, fraudulent) = (campaign.honest.len(), campaign.fraudulent());
+    let people = json!([fraudulent, fraudulent, 0, 0, 0, honest + fraudulent, honest]);
     let found = json!([
         effect["selected"],
         effect["changed"],
@@ -211,7 +237,7 @@ async fn audit_command(stack: &Stack, operator: &Operator) -> Result<()> {
 #[test]
 fn a_campaign_is_found_annulled_and_restored_exactly_on_real_servers() {
     scenario_within(Duration::from_secs(900), async || {
-        let campaign = Campaign::new()?;
+        let campaign = Campaign::new(Ballots::All)?;
         let settings = SETTINGS.map(str::to_owned).to_vec();
         let builder =
             StackBuilder { ingests: 2, processors: 2, apis: 2, settings, ..Stack::builder() };
@@ -229,20 +255,21 @@ fn a_campaign_is_found_annulled_and_restored_exactly_on_real_servers() {
         });
         // Person rows follow the totals within moments.
         eventually("a dry run knows everyone", TIMEOUT, async || {
-            check_effect(&run_job(&stack.system, &path, &request).await?["effect"])
+            let dry_run = run_job(&stack.system, &path, &request).await?;
+            check_effect(&dry_run["effect"], &campaign)
         })
         .await?;
         stack.system.wait_until_shown(BUDGET, &with_fraud, TIMEOUT).await?;
         request["dry_run"] = json!(false);
         let annulled = run_job(&stack.system, &path, &request).await?;
-        check_effect(&annulled["effect"])?;
+        check_effect(&annulled["effect"], &campaign)?;
         stack.system.wait_until_shown(BUDGET, &without_fraud, TIMEOUT).await?;
         let totals = audit::exact(&stack, BUDGET, campaign.categories).await?;
         ensure!(totals == without_fraud, "the log's totals have the fraud");
         let listed = stack.system.get(&path).await?.expect(200)?.json()?;
         ensure!(
             listed["annulments"][0]["state"] == "done"
-                && listed["annulments"][0]["people"] == FRAUD,
+                && listed["annulments"][0]["people"] == campaign.fraudulent(),
             "{listed}"
         );
 
@@ -259,7 +286,7 @@ fn a_campaign_is_found_annulled_and_restored_exactly_on_real_servers() {
 
         let id = annulled["annulment"].as_str().context("no annulment")?;
         let restored = run_job(&stack.system, &format!("{path}/{id}/restore"), &json!({})).await?;
-        ensure!(restored["effect"]["changed"] == FRAUD, "{restored}");
+        ensure!(restored["effect"]["changed"] == campaign.fraudulent(), "{restored}");
         stack.system.wait_until_shown(BUDGET, &with_fraud, TIMEOUT).await?;
         audit_command(&stack, &operator).await
     });
@@ -268,7 +295,7 @@ fn a_campaign_is_found_annulled_and_restored_exactly_on_real_servers() {
 #[test]
 fn people_named_in_a_file_are_annulled_in_parts_and_restored_by_the_command() {
     scenario_within(Duration::from_secs(900), async || {
-        let campaign = Campaign::new()?;
+        let campaign = Campaign::new(Ballots::Some)?;
         let settings = SETTINGS.map(str::to_owned).to_vec();
         let stack = StackBuilder { settings, ..Stack::builder() }.start().await?;
         campaign.submit(&stack.system).await?;
@@ -290,7 +317,7 @@ fn people_named_in_a_file_are_annulled_in_parts_and_restored_by_the_command() {
             .context("no category has enough people")?;
         let keys = &people[chosen];
         let is_wanted = |shares: &[u32]| shares.get(chosen).is_some_and(|share| *share > 0);
-        let fraud = std::iter::repeat_n(&campaign.fraud, FRAUD);
+        let fraud = std::iter::repeat_n(&campaign.fraud, campaign.fraudulent());
         let others = campaign.honest.iter().chain(fraud).filter(|shares| !is_wanted(shares));
         let expected = Totals::from_allocations(campaign.categories, others);
         let mut text = "# people\n".to_owned();
@@ -330,7 +357,7 @@ fn people_named_in_a_file_are_annulled_in_parts_and_restored_by_the_command() {
 #[test]
 fn a_campaign_is_annulled_and_restored_by_commands_while_the_embedded_default_runs() {
     scenario_within(Duration::from_secs(600), async || {
-        let campaign = Campaign::new()?;
+        let campaign = Campaign::new(Ballots::Some)?;
         let dir = new_dir("embedded")?;
         let embedded = Embedded::start_with(&dir, dir.join("data"), &SETTINGS).await?;
         let system = &embedded.system;
@@ -355,7 +382,10 @@ fn a_campaign_is_annulled_and_restored_by_commands_while_the_embedded_default_ru
             "--yes",
         ];
         let output = operator.run(&create, COMMAND_TIMEOUT).await?;
-        ensure!(output.contains(&format!("{FRAUD:>12}  people selected")), "{output}");
+        ensure!(
+            output.contains(&format!("{:>12}  people selected", campaign.fraudulent())),
+            "{output}"
+        );
         let id = output.lines().find_map(|line| line.strip_prefix("annulment "));
         let id = id.context(output.clone())?;
         system.wait_until_shown(BUDGET, &campaign.totals_without_fraud(), TIMEOUT).await?;
