@@ -52,8 +52,9 @@ impl IngestService {
     /// Prepares submissions against a definition, charges them to the limits once, and appends them. Returns their
     /// outcomes in order.
     ///
-    /// The first record freezes the definition that it was prepared against, and no other: if it has changed meanwhile,
-    /// the submissions are prepared again, so that what their check refuses freezes nothing.
+    /// The first allocation freezes the definition that it was prepared against, and no other, and a withdrawal is appended
+    /// under that definition alone: if it has changed meanwhile, the submissions are prepared again, so that what their check
+    /// refuses freezes and withdraws nothing.
     ///
     /// # Errors
     /// The problem of `prepare`, a limit that is reached, or why nothing can be appended.
@@ -80,7 +81,12 @@ impl IngestService {
                 Err(AppendRefused::TooManyInFlight) => {
                     return Err(rejected(problems::too_many_in_flight()));
                 }
-                Err(AppendRefused::NotFrozen(error)) => return Err(rejected(not_frozen(&error))),
+                Err(AppendRefused::NotFrozen(error)) => {
+                    return Err(rejected(not_in_force(&error, "frozen")));
+                }
+                Err(AppendRefused::NotConfirmed(error)) => {
+                    return Err(rejected(not_in_force(&error, "read")));
+                }
             };
             require_accepting(&budget).map_err(rejected)?;
             counted = items as u64;
@@ -90,13 +96,14 @@ impl IngestService {
     }
 }
 
-fn not_frozen(error: &DefinitionError) -> Problem {
+/// The definition that submissions were checked against could not be `frozen` or `read`.
+fn not_in_force(error: &DefinitionError, step: &str) -> Problem {
     match error {
         DefinitionError::Refused(ChangeRefused::Unknown) => problems::budget_not_found(),
         DefinitionError::Refused(ChangeRefused::NotUnderstood) => {
-            problems::definition_not_understood(
-                "its rules could not be frozen, and nothing was accepted",
-            )
+            problems::definition_not_understood(&format!(
+                "its rules could not be {step}, and nothing was accepted",
+            ))
         }
         DefinitionError::Refused(
             ChangeRefused::Frozen
@@ -107,7 +114,7 @@ fn not_frozen(error: &DefinitionError) -> Problem {
             | ChangeRefused::PreconditionFailed,
         )
         | DefinitionError::Unavailable(_) => {
-            problems::unavailable("the budget's rules could not be frozen")
+            problems::unavailable(&format!("the budget's rules could not be {step}"))
         }
     }
 }

@@ -30,6 +30,7 @@ pub(crate) struct IngestMetrics {
     unknown: IntCounter,
     append_seconds: Histogram,
     records_in_flight: IntGauge,
+    records_unfrozen: IntGauge,
     records_unconfirmed: IntGauge,
     batch_items: Histogram,
 }
@@ -67,9 +68,13 @@ impl IngestMetrics {
                 "ingest_records_in_flight",
                 "Records that wait for the log's acknowledgement.",
             )?,
+            records_unfrozen: metrics.gauge(
+                "ingest_records_unfrozen",
+                "First records of a budget, until its rules are frozen, and withdrawals before them, until the control topic confirms its rules.",
+            )?,
             records_unconfirmed: metrics.gauge(
                 "ingest_records_unconfirmed",
-                "Records of budgets with a closing time, until the control topic confirms that the budget was not closed meanwhile, and first records of a budget, until its rules are frozen.",
+                "Records of budgets with a closing time, until the control topic confirms that the budget was not closed meanwhile.",
             )?,
             batch_items: metrics.histogram(
                 "ingest_batch_items",
@@ -127,6 +132,10 @@ impl IngestMetrics {
 
     pub fn records_in_flight(&self) -> IntGauge {
         self.records_in_flight.clone()
+    }
+
+    pub fn records_unfrozen(&self) -> IntGauge {
+        self.records_unfrozen.clone()
     }
 
     pub fn records_unconfirmed(&self) -> IntGauge {

@@ -140,7 +140,7 @@ async fn submissions_that_wait_for_a_confirmation_keep_no_others_out_of_the_log(
     harness.definitions.put(open.clone());
     let closes_at = Some(Timestamp::now() + SignedDuration::from_hours(1));
     let id = BudgetId::parse("parks").unwrap();
-    harness.definitions.put(Budget { id, closes_at, ..open });
+    harness.definitions.put(Budget { id, closes_at, ..open.clone() });
     harness.definitions.confirmation_hangs.store(true, Ordering::SeqCst);
     let waiting = tokio::spawn({
         let harness = Arc::clone(&harness);
@@ -152,5 +152,59 @@ async fn submissions_that_wait_for_a_confirmation_keep_no_others_out_of_the_log(
     refused.problem(503, "unavailable");
     assert_eq!(lock(&harness.log.records).len(), 1, "what cannot be confirmed is not appended");
     harness.post(SUBMISSIONS, GOOD).await.accepted();
+    // Nor the first ones of a budget, which wait for the control topic before they are appended.
+    let unfrozen = Budget { id: BudgetId::parse("roads").unwrap(), frozen: false, ..open };
+    harness.definitions.put(unfrozen);
+    let first = harness.post("/v1/budgets/roads/submissions", GOOD).await;
+    assert_eq!(first.status.as_u16(), 202);
     waiting.abort();
+}
+
+#[tokio::test]
+async fn first_submissions_that_wait_for_their_freeze_keep_no_others_from_being_confirmed() {
+    const PARKS: &str = "/v1/budgets/parks/submissions";
+    let harness = Arc::new(Harness::with(1, &[]));
+    let closes_at = Some(Timestamp::now() + SignedDuration::from_hours(1));
+    let id = BudgetId::parse("parks").unwrap();
+    harness.definitions.put(Budget { id, closes_at, frozen: true, ..budget(&harness) });
+    harness.edit_budget(|budget| budget.closes_at = closes_at);
+    harness.definitions.changes_hang.store(true, Ordering::SeqCst);
+    let waiting = tokio::spawn({
+        let harness = Arc::clone(&harness);
+        async move { harness.post(SUBMISSIONS, GOOD).await }
+    });
+    until(|| harness.definitions.changes.load(Ordering::SeqCst) == 1).await;
+    harness.post(SUBMISSIONS, GOOD).await.problem(503, "unavailable");
+    assert_eq!(harness.post(PARKS, GOOD).await.status.as_u16(), 202);
+    assert_eq!(lock(&harness.log.records).len(), 1);
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn a_withdrawal_is_checked_again_if_its_definition_has_changed_before_the_first_submission() {
+    let path = "/v1/budgets/taxes/submissions/p-1";
+    let harness = Harness::new();
+    let stale = budget(&harness);
+    // As another `ingest` has changed it: it is not open yet, or no longer.
+    let hour = SignedDuration::from_hours(1);
+    let early = Budget { opens_at: Some(Timestamp::now() + hour), ..stale.clone() };
+    let late = Budget { closes_at: Some(Timestamp::now() - hour), frozen: true, ..stale.clone() };
+    for changed in [early, late] {
+        harness.definitions.put(stale.clone());
+        let changed = Budget { revision: stale.revision + 1, ..changed };
+        *lock(&harness.definitions.before_confirmation) = Some(changed);
+        harness.delete(path, &[]).await.problem(409, "budget-closed");
+    }
+    assert!(harness.logged().is_empty());
+    // Frozen meanwhile, and otherwise the same.
+    harness.definitions.put(stale.clone());
+    *lock(&harness.definitions.before_confirmation) =
+        Some(Budget { frozen: true, ..stale.clone() });
+    harness.delete(path, &[]).await.accepted();
+    // Without an answer of the control topic nothing is withdrawn.
+    harness.definitions.put(stale);
+    harness.definitions.unconfirmed.store(true, Ordering::SeqCst);
+    let detail = harness.delete(path, &[]).await.problem(503, "unavailable");
+    assert!(detail.contains("nothing was accepted"), "{detail}");
+    assert_eq!(harness.logged().len(), 1);
 }

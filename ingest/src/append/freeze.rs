@@ -1,10 +1,13 @@
-//! Freezes the rules of a budget whose first records are about to be appended.
+//! Makes sure that the definition which submissions were checked against is in force when they are appended.
+//!
+//! A frozen definition is. A definition that is not frozen may have changed: the first allocation freezes it, and no other;
+//! a withdrawal freezes nothing, and is appended once the control topic says that the definition is still in force.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::{Action, Budget};
-use storage::control::DefinitionError;
+use storage::control::{BudgetDefinitions, ChangeRefused, DefinitionError};
 use tokio::time::timeout;
 
 use super::AppendRefused;
@@ -14,10 +17,10 @@ use crate::pending::PendingSubmission;
 /// Bounds the wait for the control topic. The change goes on without the submissions that wait for it.
 pub(super) const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether a submission can only be appended once the definition that it was checked against is frozen. A withdrawal
-/// says nothing about categories, and nobody counts before the first allocation.
-pub(super) fn needs_frozen(checked: &Budget, pending: &PendingSubmission) -> bool {
-    !checked.frozen && matches!(pending.submission.action, Action::Allocate(_))
+/// Whether a submission freezes the definition of its budget. A withdrawal says nothing about categories, and nobody counts
+/// before the first allocation.
+pub(super) fn freezes(pending: &PendingSubmission) -> bool {
+    matches!(pending.submission.action, Action::Allocate(_))
 }
 
 /// Freezes a definition that submissions were checked against.
@@ -32,7 +35,34 @@ pub(super) async fn freeze(
         .await
         .unwrap_or_else(|elapsed| Err(DefinitionError::Unavailable(elapsed.to_string())))
         .map_err(AppendRefused::NotFrozen)?;
-    let expected =
-        Budget { frozen: true, revision: frozen.revision, ..Budget::clone(checked.as_ref()) };
-    if *frozen == expected { Ok(()) } else { Err(AppendRefused::DefinitionChanged(frozen)) }
+    if frozen.frozen && is_same(&frozen, checked) {
+        Ok(())
+    } else {
+        Err(AppendRefused::DefinitionChanged(frozen))
+    }
+}
+
+/// Reads the control topic to its end: a definition that submissions were checked against must still be in force.
+///
+/// # Errors
+/// When another definition is in force, or the topic is unavailable.
+pub(super) async fn require_in_force(
+    definitions: &dyn BudgetDefinitions,
+    checked: &Budget,
+) -> Result<(), AppendRefused> {
+    let catalog = timeout(FREEZE_TIMEOUT, definitions.confirmed())
+        .await
+        .unwrap_or_else(|elapsed| Err(DefinitionError::Unavailable(elapsed.to_string())))
+        .map_err(AppendRefused::NotConfirmed)?;
+    match catalog.get(checked.id.as_str()) {
+        Some(current) if is_same(current, checked) => Ok(()),
+        Some(current) => Err(AppendRefused::DefinitionChanged(Arc::clone(current))),
+        None => Err(AppendRefused::NotConfirmed(ChangeRefused::Unknown.into())),
+    }
+}
+
+/// Whether two definitions are the same but for being frozen.
+fn is_same(current: &Budget, checked: &Budget) -> bool {
+    let expected = Budget { frozen: current.frozen, revision: current.revision, ..checked.clone() };
+    *current == expected
 }

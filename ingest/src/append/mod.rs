@@ -10,6 +10,7 @@
 mod cap;
 mod fences;
 mod freeze;
+mod permits;
 mod plan;
 
 use std::sync::Arc;
@@ -22,12 +23,12 @@ use storage::log::{AppendError, LogWriter, NewRecord};
 
 use crate::budget_freezer::BudgetFreezer;
 use crate::detach_on_drop::detach_on_drop;
-use crate::in_flight_limit::{InFlightLimit, InFlightPermit};
 use crate::metrics::IngestMetrics;
 use crate::pending::{AppendOutcome, PendingSubmission};
 use crate::people_cap::{self, PeopleCap};
 use crate::signals::SignalSender;
 use fences::Fences;
+use permits::{AppendLimits, AppendPermits};
 use plan::{Plan, Step};
 
 /// Bounds what happens around the append to the log while a submission id is in flight: the read of the persons of a full
@@ -43,23 +44,10 @@ pub(crate) enum AppendRefused {
     TooManyInFlight,
     /// The budget's rules could not be frozen.
     NotFrozen(DefinitionError),
+    /// It could not be confirmed that the definition which withdrawals were checked against is still in force.
+    NotConfirmed(DefinitionError),
     /// The submissions were checked against another definition than this one, which is in force.
     DefinitionChanged(Arc<Budget>),
-}
-
-/// The permits of the records of one append.
-struct AppendPermits {
-    in_flight: InFlightPermit,
-    /// For the records that wait for the control topic: to be confirmed, or for the freeze of their budget.
-    unconfirmed: Option<InFlightPermit>,
-}
-
-impl AppendPermits {
-    /// Returns what is held until the outcome is known. The log has answered: records that wait for their confirmation,
-    /// maybe for seconds, do not keep those of other budgets out of it.
-    fn after_append(self) -> InFlightPermit {
-        self.unconfirmed.unwrap_or(self.in_flight)
-    }
 }
 
 /// Appends submissions and remembers the receipts of client-supplied ids.
@@ -68,10 +56,7 @@ pub(crate) struct SubmissionAppender {
     definitions: Arc<dyn BudgetDefinitions>,
     idempotency: Arc<dyn Idempotency>,
     metrics: Arc<IngestMetrics>,
-    in_flight: InFlightLimit,
-    /// Limits the records that wait for the control topic, which may take seconds: those of budgets with a closing time
-    /// until they are confirmed, and the first ones of a budget.
-    unconfirmed: InFlightLimit,
+    limits: AppendLimits,
     freezer: BudgetFreezer,
     signals: SignalSender,
     people_cap: PeopleCap,
@@ -87,21 +72,9 @@ impl SubmissionAppender {
         signals: SignalSender,
         people_cap: PeopleCap,
     ) -> Self {
-        let limit = |gauge| InFlightLimit::new(max_in_flight_records, gauge);
-        let in_flight = limit(metrics.records_in_flight());
-        let unconfirmed = limit(metrics.records_unconfirmed());
+        let limits = AppendLimits::new(max_in_flight_records, &metrics);
         let freezer = BudgetFreezer::new(Arc::clone(&definitions));
-        Self {
-            log,
-            definitions,
-            idempotency,
-            metrics,
-            in_flight,
-            unconfirmed,
-            freezer,
-            signals,
-            people_cap,
-        }
+        Self { log, definitions, idempotency, metrics, limits, freezer, signals, people_cap }
     }
 
     /// Appends submissions of one budget, which were checked against a definition, and returns their outcomes in order.
@@ -118,8 +91,10 @@ impl SubmissionAppender {
         submissions: Vec<PendingSubmission>,
     ) -> Result<Vec<AppendOutcome>, AppendRefused> {
         let fences = Fences::before(&self.definitions.catalog(), &submissions);
-        let permits =
-            self.permits(checked, &fences, &submissions).ok_or(AppendRefused::TooManyInFlight)?;
+        let permits = self
+            .limits
+            .acquire(checked, &fences, &submissions)
+            .ok_or(AppendRefused::TooManyInFlight)?;
         let (this, checked) = (Arc::clone(self), Arc::clone(checked));
         detach_on_drop(async move {
             let outcomes = this.append_once_per_id(&checked, submissions, fences, permits).await?;
@@ -127,24 +102,6 @@ impl SubmissionAppender {
             Ok(outcomes)
         })
         .await
-    }
-
-    /// Takes the permits of an append. `None` when too few are free.
-    fn permits(
-        &self,
-        checked: &Budget,
-        fences: &Fences,
-        submissions: &[PendingSubmission],
-    ) -> Option<AppendPermits> {
-        let first = submissions.iter().filter(|pending| freeze::needs_frozen(checked, pending));
-        let unconfirmed = match fences.unconfirmed(submissions).max(first.count()) {
-            0 => None,
-            records => Some(self.unconfirmed.try_acquire(records)?),
-        };
-        Some(AppendPermits {
-            in_flight: self.in_flight.try_acquire(submissions.len())?,
-            unconfirmed,
-        })
     }
 
     async fn append_once_per_id(
@@ -190,11 +147,12 @@ impl SubmissionAppender {
             }
         }
 
-        let is_first = |index: &usize| {
-            submissions.get(*index).is_some_and(|pending| freeze::needs_frozen(checked, pending))
-        };
-        if appended.iter().any(is_first) {
-            permits = match self.freeze(checked, permits, submissions.len()).await {
+        if !checked.frozen && !appended.is_empty() {
+            let freezes = |index: &usize| submissions.get(*index).is_some_and(freeze::freezes);
+            let freezes = appended.iter().any(freezes);
+            let _waiting = permits.before_append();
+            let required = self.require_definition(checked, freezes).await;
+            permits = match required.and_then(|()| self.permits_of_frozen(&fences, &submissions)) {
                 Ok(permits) => permits,
                 Err(refused) => {
                     self.finish_attempts(&submissions, &plan, &begun, &outcomes).await;
@@ -239,19 +197,28 @@ impl SubmissionAppender {
         Ok(outcomes)
     }
 
-    /// Freezes a definition. Its records do not keep those of other budgets out of the log meanwhile.
-    async fn freeze(
+    /// Waits until a definition is in force, and frozen if one of its records freezes it.
+    async fn require_definition(
         &self,
         checked: &Arc<Budget>,
-        permits: AppendPermits,
-        records: usize,
+        freezes: bool,
+    ) -> Result<(), AppendRefused> {
+        if freezes {
+            freeze::freeze(&self.freezer, checked).await
+        } else {
+            freeze::require_in_force(self.definitions.as_ref(), checked).await
+        }
+    }
+
+    /// Takes the permits of records that have waited for their definition: they have kept those of other budgets out of
+    /// nothing.
+    fn permits_of_frozen(
+        &self,
+        fences: &Fences,
+        submissions: &[PendingSubmission],
     ) -> Result<AppendPermits, AppendRefused> {
-        let AppendPermits { in_flight, unconfirmed } = permits;
-        drop(in_flight);
-        freeze::freeze(&self.freezer, checked).await?;
-        let in_flight =
-            self.in_flight.try_acquire(records).ok_or(AppendRefused::TooManyInFlight)?;
-        Ok(AppendPermits { in_flight, unconfirmed })
+        let permits = self.limits.acquire_frozen(fences, submissions);
+        permits.ok_or(AppendRefused::TooManyInFlight)
     }
 
     /// Queues the signals of what was accepted now: before duplicates of this batch have outcomes, and whether or not the
