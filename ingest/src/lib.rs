@@ -40,7 +40,6 @@ mod routes;
 mod service;
 mod signals;
 
-pub use append::MAX_DURATION_AROUND_APPEND;
 pub use config::IngestConfig;
 pub use default_budgets::define_default_budgets;
 pub use deps::IngestDeps;

@@ -86,7 +86,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let deps = IngestDeps {
         log: log.clone(),
         definitions: Arc::clone(&control.definitions),
-        idempotency: config.storage.open_idempotency(ingest::MAX_DURATION_AROUND_APPEND).await,
+        idempotency: config.storage.open_idempotency().await,
         hasher: hasher.clone(),
         signals: config.storage.signal_writer(),
         people: Arc::new(CountedPeople::opened_when_needed(config.storage.clone())),

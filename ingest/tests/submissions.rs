@@ -499,19 +499,6 @@ async fn nothing_is_appended_if_the_budget_cannot_be_frozen() {
     harness.post(SUBMISSIONS, with_id(ID, 30)).await.accepted();
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_freeze_that_hangs_ends_while_the_id_is_still_in_flight() {
-    let harness = Harness::new();
-    harness.definitions.changes_hang.store(true, Ordering::SeqCst);
-    let started = tokio::time::Instant::now();
-    harness.post(SUBMISSIONS, with_id(ID, 40)).await.problem(503, "unavailable");
-    assert!(started.elapsed() <= ingest::MAX_DURATION_AROUND_APPEND);
-    assert_eq!(harness.logged(), []);
-    // The id is free.
-    harness.edit_budget(|budget| budget.frozen = true);
-    harness.post(SUBMISSIONS, with_id(ID, 30)).await.accepted();
-}
-
 #[tokio::test]
 async fn metrics_hold_no_person_id() {
     let harness = Harness::new();

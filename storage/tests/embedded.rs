@@ -350,8 +350,18 @@ mod memory_idempotency {
     idempotency::idempotency_contract!(fixture());
 
     fn new_attempt() -> IdempotentSubmission {
-        let submission = SubmissionId(Uuid::new_v4());
-        IdempotentSubmission { budget: build::new_budget_id(), submission, digest: 1 }
+        IdempotentSubmission {
+            budget: build::new_budget_id(),
+            submission: SubmissionId(Uuid::new_v4()),
+            digest: 1,
+        }
+    }
+
+    async fn begin(
+        memory: &MemoryIdempotency,
+        attempts: &[IdempotentSubmission],
+    ) -> Vec<BeginOutcome> {
+        memory.begin(attempts, Duration::ZERO).await
     }
 
     #[tokio::test]
@@ -359,14 +369,27 @@ mod memory_idempotency {
         let in_flight = Duration::from_millis(50);
         let memory = MemoryIdempotency::new(Retention { in_flight, ..Retention::default() });
         let (lost, accepted) = (new_attempt(), new_attempt());
-        memory.begin(&[lost.clone(), accepted.clone()]).await;
+        begin(&memory, &[lost.clone(), accepted.clone()]).await;
         let receipt =
             Receipt { log: LogNumber::FIRST, partition: PartitionId(0), offset: Offset(1) };
         memory.finish(&[(accepted.clone(), AttemptOutcome::Accepted(receipt))]).await;
         let again =
-            async || memory.begin(std::slice::from_ref(&lost)).await == [BeginOutcome::First];
+            async || begin(&memory, std::slice::from_ref(&lost)).await == [BeginOutcome::First];
         until("the lost attempt may be made again", TEST_TIMEOUT, again).await;
-        assert_eq!(memory.begin(&[accepted]).await, [BeginOutcome::Repeat(receipt)]);
+        assert_eq!(begin(&memory, &[accepted]).await, [BeginOutcome::Repeat(receipt)]);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_in_flight_as_long_as_its_own_steps_may_take() {
+        let in_flight = Duration::from_millis(1);
+        let memory = MemoryIdempotency::new(Retention { in_flight, ..Retention::default() });
+        let (short, long) = (new_attempt(), new_attempt());
+        memory.begin(std::slice::from_ref(&long), Duration::from_secs(3_600)).await;
+        begin(&memory, std::slice::from_ref(&short)).await;
+        let again =
+            async || begin(&memory, std::slice::from_ref(&short)).await == [BeginOutcome::First];
+        until("the short attempt may be made again", TEST_TIMEOUT, again).await;
+        assert_eq!(begin(&memory, &[long]).await, [BeginOutcome::InFlight]);
     }
 
     #[tokio::test]
@@ -375,13 +398,13 @@ mod memory_idempotency {
         let memory = MemoryIdempotency::new(Retention { in_flight, ..Retention::default() });
         let (lost, unknown) = (new_attempt(), new_attempt());
         let changed = IdempotentSubmission { digest: 2, ..unknown.clone() };
-        memory.begin(&[lost.clone(), unknown.clone()]).await;
+        begin(&memory, &[lost.clone(), unknown.clone()]).await;
         memory.finish(&[(unknown.clone(), AttemptOutcome::Unknown)]).await;
         let again =
-            async || memory.begin(std::slice::from_ref(&lost)).await == [BeginOutcome::First];
+            async || begin(&memory, std::slice::from_ref(&lost)).await == [BeginOutcome::First];
         until("the mark in flight expires", TEST_TIMEOUT, again).await;
         let expected = [BeginOutcome::Reused, BeginOutcome::First];
-        assert_eq!(memory.begin(&[changed, unknown]).await, expected);
+        assert_eq!(begin(&memory, &[changed, unknown]).await, expected);
     }
 
     #[tokio::test]
@@ -389,7 +412,7 @@ mod memory_idempotency {
         let memory = MemoryIdempotency::new(Retention { attempts: 100, ..Retention::default() });
         for _ in 0..1_000 {
             let attempt = new_attempt();
-            let begun = memory.begin(&[attempt.clone(), attempt]).await;
+            let begun = begin(&memory, &[attempt.clone(), attempt]).await;
             assert_eq!(begun, [BeginOutcome::First, BeginOutcome::InFlight]);
         }
     }

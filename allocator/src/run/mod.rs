@@ -176,7 +176,7 @@ impl Backends {
             ingest: IngestDeps {
                 log: Arc::clone(&log.writer),
                 definitions: Arc::clone(&control.definitions),
-                idempotency: storage.open_idempotency(ingest::MAX_DURATION_AROUND_APPEND).await,
+                idempotency: storage.open_idempotency().await,
                 hasher,
                 signals: storage.signal_writer(),
                 people: Arc::new(people),

@@ -6,11 +6,17 @@
 //! whatever any clock says, and however long this process was stalled in between.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemas::{Budget, BudgetId, ClosingFence};
-use storage::control::{BudgetDefinitions, Catalog, DefinitionError};
+use storage::control::{BudgetDefinitions, CONFIRMATION_TIMEOUT, Catalog, DefinitionError};
+use tokio::time::timeout;
 
 use crate::pending::{AppendOutcome, PendingSubmission};
+
+/// Bounds the confirmation of a budget that gets its closing time during the append. Shorter than others, because the ids
+/// of all budgets without a closing time are in flight for so much longer.
+const LATE_CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The budgets of an append, as their definitions were before it.
 pub(super) struct Fences(BTreeMap<BudgetId, Fence>);
@@ -67,6 +73,14 @@ impl Fences {
         submissions.iter().filter(is_open).count()
     }
 
+    /// Returns the bound of the confirmation after the append.
+    pub fn confirmation_timeout(&self) -> Duration {
+        match self.0.values().any(|fence| matches!(fence, Fence::Open(_))) {
+            true => CONFIRMATION_TIMEOUT,
+            false => LATE_CONFIRMATION_TIMEOUT,
+        }
+    }
+
     /// Takes back the acceptance of submissions that may stand behind a close marker.
     ///
     /// Call it after the log has acknowledged the records.
@@ -89,7 +103,9 @@ impl Fences {
                 Fence::None | Fence::Closed => continue,
             };
             if confirmed.is_none() {
-                confirmed = Some(definitions.confirmed().await);
+                let read = timeout(self.confirmation_timeout(), definitions.confirmed()).await;
+                let unavailable = |error: String| Err(DefinitionError::Unavailable(error));
+                confirmed = Some(read.unwrap_or_else(|elapsed| unavailable(elapsed.to_string())));
             }
             *outcome = match &confirmed {
                 Some(Ok(catalog)) if is_unchanged(catalog, &submission.budget, before) => *outcome,

@@ -6,6 +6,9 @@
 //! The decisions that need no I/O are in [`plan`]; this module does the calls in order: look the ids up, refuse new
 //! people of full budgets ([`cap`]), freeze the budget's rules before its first record ([`freeze`]), append, confirm that
 //! the budget was not closed meanwhile ([`fences`]), store the receipts, queue the signals.
+//!
+//! An id is in flight for as long as the steps may take that its attempt needs, so that the retry of a client whose ingest
+//! was killed waits no longer than that.
 
 mod cap;
 mod fences;
@@ -17,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use schemas::{Budget, Receipt, RecordEncoder, RecordStamp};
-use storage::control::{BudgetDefinitions, CONFIRMATION_TIMEOUT, DefinitionError};
+use storage::control::{BudgetDefinitions, DefinitionError};
 use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::log::{AppendError, LogWriter, NewRecord};
 
@@ -30,12 +33,6 @@ use crate::signals::SignalSender;
 use fences::Fences;
 use permits::{AppendLimits, AppendPermits};
 use plan::{Plan, Step};
-
-/// Bounds what happens around the append to the log while a submission id is in flight: the read of the persons of a full
-/// budget, the freeze, and the confirmation.
-pub const MAX_DURATION_AROUND_APPEND: Duration = people_cap::READ_TIMEOUT
-    .saturating_add(freeze::FREEZE_TIMEOUT)
-    .saturating_add(CONFIRMATION_TIMEOUT);
 
 /// Why nothing was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +111,10 @@ impl SubmissionAppender {
         let plan = Plan::new(&submissions);
         let begun = match plan.attempts.as_slice() {
             [] => Vec::new(),
-            attempts => self.idempotency.begin(attempts).await,
+            attempts => {
+                let around_append = max_duration_around_append(checked, &fences, &submissions);
+                self.idempotency.begin(attempts, around_append).await
+            }
         };
 
         let refused = cap::refusals(&self.people_cap, &submissions, &plan, &begun).await;
@@ -276,6 +276,21 @@ impl SubmissionAppender {
             self.idempotency.finish(&finished).await;
         }
     }
+}
+
+/// Bounds what may happen around an append to the log while its submission ids are in flight.
+fn max_duration_around_append(
+    checked: &Budget,
+    fences: &Fences,
+    submissions: &[PendingSubmission],
+) -> Duration {
+    let is_capped = submissions.iter().any(|pending| pending.max_people.is_some());
+    let steps = [
+        (is_capped, people_cap::READ_TIMEOUT),
+        (!checked.frozen, freeze::FREEZE_TIMEOUT),
+        (true, fences.confirmation_timeout()),
+    ];
+    steps.iter().filter(|(is_needed, _)| *is_needed).map(|(_, timeout)| *timeout).sum()
 }
 
 fn encode(pending: &PendingSubmission, encoder: &mut RecordEncoder) -> NewRecord {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use storage::idempotency::memory::MemoryIdempotency;
@@ -13,6 +14,8 @@ use super::lock;
 pub struct FakeIdempotency {
     known: Mutex<Arc<MemoryIdempotency>>,
     pub begun: AtomicUsize,
+    /// For how long the steps around the append may last, of each call.
+    pub around_append: Mutex<Vec<Duration>>,
 }
 
 impl FakeIdempotency {
@@ -28,9 +31,14 @@ impl FakeIdempotency {
 
 #[async_trait]
 impl Idempotency for FakeIdempotency {
-    async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome> {
+    async fn begin(
+        &self,
+        attempts: &[IdempotentSubmission],
+        around_append: Duration,
+    ) -> Vec<BeginOutcome> {
         self.begun.fetch_add(attempts.len(), Ordering::SeqCst);
-        self.known().begin(attempts).await
+        lock(&self.around_append).push(around_append);
+        self.known().begin(attempts, around_append).await
     }
 
     async fn finish(&self, outcomes: &[(IdempotentSubmission, AttemptOutcome)]) {

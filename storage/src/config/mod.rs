@@ -332,16 +332,14 @@ mod tests {
     use super::StorageConfig;
 
     #[test]
-    fn an_id_is_in_flight_for_longer_than_the_append_and_the_steps_around_it() {
+    fn an_id_is_in_flight_for_longer_than_an_append() {
         for delivery_timeout_ms in [1_000, 60_000] {
             let setting = ("kafka.delivery_timeout_ms".to_owned(), delivery_timeout_ms.to_string());
             let settings = Settings::from_pairs([setting]);
             let config = StorageConfig::read(&mut settings.reader()).unwrap();
             let append = config.kafka.max_append_duration();
             assert!(append > Duration::from_millis(delivery_timeout_ms));
-            for around_append in [Duration::ZERO, Duration::from_secs(20)] {
-                assert!(config.in_flight(around_append) > append + around_append);
-            }
+            assert!(config.in_flight() > append);
         }
     }
 }

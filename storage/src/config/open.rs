@@ -305,10 +305,9 @@ impl StorageConfig {
         }
     }
 
-    /// Opens the store of submission ids, which may be unreachable. An id is in flight for longer than an append takes, and
-    /// what its caller does `around_append` meanwhile.
-    pub async fn open_idempotency(&self, around_append: Duration) -> Arc<dyn Idempotency> {
-        let in_flight = self.in_flight(around_append);
+    /// Opens the store of submission ids, which may be unreachable.
+    pub async fn open_idempotency(&self) -> Arc<dyn Idempotency> {
+        let in_flight = self.in_flight();
         match self.cache {
             CacheKind::Redis => {
                 let shared = RedisIdempotency::connect(&self.redis).await;
@@ -341,9 +340,10 @@ impl StorageConfig {
         }
     }
 
-    /// Returns how long a submission id is marked as in flight: longer than any append takes, with the steps around it.
-    pub(super) fn in_flight(&self, around_append: Duration) -> Duration {
-        self.kafka.max_append_duration() + around_append + IN_FLIGHT_MARGIN
+    /// Returns how long a submission id is marked as in flight, besides the steps around its append: longer than any append
+    /// takes.
+    pub(super) fn in_flight(&self) -> Duration {
+        self.kafka.max_append_duration() + IN_FLIGHT_MARGIN
     }
 
     /// Returns the hasher of person ids. Call it before the embedded files are created: a missing secret is created

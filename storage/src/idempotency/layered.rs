@@ -3,6 +3,8 @@
 //! What this process has accepted it recognises also while the shared store is unreachable, or after the store has lost
 //! it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::memory::MemoryIdempotency;
@@ -23,8 +25,12 @@ impl<S> LayeredIdempotency<S> {
 
 #[async_trait]
 impl<S: Idempotency> Idempotency for LayeredIdempotency<S> {
-    async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome> {
-        let mut outcomes = self.own.begin(attempts).await;
+    async fn begin(
+        &self,
+        attempts: &[IdempotentSubmission],
+        around_append: Duration,
+    ) -> Vec<BeginOutcome> {
+        let mut outcomes = self.own.begin(attempts, around_append).await;
         let unknown: Vec<IdempotentSubmission> = attempts
             .iter()
             .zip(&outcomes)
@@ -34,7 +40,7 @@ impl<S: Idempotency> Idempotency for LayeredIdempotency<S> {
         if unknown.is_empty() {
             return outcomes;
         }
-        let shared = self.shared.begin(&unknown).await;
+        let shared = self.shared.begin(&unknown, around_append).await;
         let mut known_elsewhere = Vec::new();
         let first = outcomes.iter_mut().filter(|outcome| **outcome == BeginOutcome::First);
         for ((outcome, attempt), shared) in first.zip(unknown).zip(shared) {

@@ -16,7 +16,7 @@ use super::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 pub struct Retention {
     /// Maximum number of attempts; the least recently used are evicted.
     pub attempts: u64,
-    /// How long an attempt stays in flight if it is never finished.
+    /// How long an attempt stays in flight if it is never finished, besides the steps around its append.
     pub in_flight: Duration,
     /// How long a receipt is stored, or the content of an attempt whose outcome is unknown.
     pub receipts: Duration,
@@ -45,7 +45,10 @@ struct StoredAttempt {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AttemptState {
-    InFlight,
+    InFlight {
+        /// How long the steps around the append may take.
+        around_append: Duration,
+    },
     /// It may be in the log.
     Unknown,
     Accepted(Receipt),
@@ -54,6 +57,11 @@ enum AttemptState {
 impl StoredAttempt {
     fn new(attempt: &IdempotentSubmission, state: AttemptState) -> Self {
         Self { digest: attempt.digest, state }
+    }
+
+    /// Whether it is the mark of an attempt, or of a concurrent one with the same content.
+    fn is_mark_of(&self, attempt: &IdempotentSubmission) -> bool {
+        self.digest == attempt.digest && matches!(self.state, AttemptState::InFlight { .. })
     }
 
     /// Whether it has the content of an attempt, and no receipt.
@@ -74,11 +82,12 @@ impl MemoryIdempotency {
         Self { attempts }
     }
 
-    fn begin_one(&self, attempt: &IdempotentSubmission) -> BeginOutcome {
+    fn begin_one(&self, attempt: &IdempotentSubmission, around_append: Duration) -> BeginOutcome {
+        let in_flight = AttemptState::InFlight { around_append };
         let mut outcome = BeginOutcome::First;
         // Moka serializes these calls per key: of two concurrent attempts, one is the first.
         self.attempts.entry(key(attempt)).and_compute_with(|entry| match entry {
-            None => Op::Put(StoredAttempt::new(attempt, AttemptState::InFlight)),
+            None => Op::Put(StoredAttempt::new(attempt, in_flight)),
             Some(entry) => {
                 let StoredAttempt { digest, state } = *entry.value();
                 outcome = match state {
@@ -86,7 +95,7 @@ impl MemoryIdempotency {
                     AttemptState::Accepted(receipt) => BeginOutcome::Repeat(receipt),
                     // Not marked as in flight: the mark would expire, and the content with it.
                     AttemptState::Unknown => BeginOutcome::First,
-                    AttemptState::InFlight => BeginOutcome::InFlight,
+                    AttemptState::InFlight { .. } => BeginOutcome::InFlight,
                 };
                 Op::Nop
             }
@@ -108,7 +117,7 @@ impl MemoryIdempotency {
                 }
                 // An earlier attempt that may be in the log stays.
                 AttemptOutcome::NotAppended
-                    if known == Some(StoredAttempt::new(attempt, AttemptState::InFlight)) =>
+                    if known.is_some_and(|known| known.is_mark_of(attempt)) =>
                 {
                     Op::Remove
                 }
@@ -131,8 +140,12 @@ fn key(attempt: &IdempotentSubmission) -> (BudgetId, SubmissionId) {
 
 #[async_trait]
 impl Idempotency for MemoryIdempotency {
-    async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome> {
-        attempts.iter().map(|attempt| self.begin_one(attempt)).collect()
+    async fn begin(
+        &self,
+        attempts: &[IdempotentSubmission],
+        around_append: Duration,
+    ) -> Vec<BeginOutcome> {
+        attempts.iter().map(|attempt| self.begin_one(attempt, around_append)).collect()
     }
 
     async fn finish(&self, outcomes: &[(IdempotentSubmission, AttemptOutcome)]) {
@@ -145,7 +158,7 @@ impl Idempotency for MemoryIdempotency {
 impl Retention {
     fn time_to_live(&self, attempt: &StoredAttempt) -> Option<Duration> {
         Some(match attempt.state {
-            AttemptState::InFlight => self.in_flight,
+            AttemptState::InFlight { around_append } => self.in_flight + around_append,
             AttemptState::Unknown | AttemptState::Accepted(_) => self.receipts,
         })
     }

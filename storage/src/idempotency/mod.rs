@@ -7,6 +7,8 @@ pub mod layered;
 pub mod memory;
 pub mod redis;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use schemas::{BudgetId, Receipt, SubmissionId};
 
@@ -52,7 +54,14 @@ pub enum AttemptOutcome {
 pub trait Idempotency: Send + Sync + 'static {
     /// Looks attempts up and marks new ones as in flight. Returns one outcome for each, in order. If the store is
     /// unavailable, every outcome is [`BeginOutcome::First`].
-    async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome>;
+    ///
+    /// An attempt that is never finished stays in flight for as long as an append to the log may take, and the steps of
+    /// the caller `around_append`.
+    async fn begin(
+        &self,
+        attempts: &[IdempotentSubmission],
+        around_append: Duration,
+    ) -> Vec<BeginOutcome>;
 
     /// Stores the outcomes of attempts: the receipts of accepted ones, and the content of those that may be in the log.
     /// Removes the marks of those that are not in it. Also of attempts that were not begun.

@@ -18,7 +18,7 @@ use schemas::redis::idempotency_key;
 use super::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use crate::redis_connection::{RedisConfig, RedisConnection};
 
-/// How long an attempt stays in flight by default if it is never finished.
+/// How long an attempt stays in flight by default if it is never finished, besides the steps around its append.
 const IN_FLIGHT_TTL: Duration = Duration::from_secs(10);
 
 /// How long a receipt is stored, or the content of an attempt whose outcome is unknown.
@@ -49,7 +49,7 @@ impl RedisIdempotency {
         Self { connection: RedisConnection::open(config).await, in_flight: IN_FLIGHT_TTL }
     }
 
-    /// Sets how long an attempt stays in flight if it is never finished: longer than an append may take.
+    /// Sets how long an attempt stays in flight if it is never finished: longer than an append to the log may take.
     #[must_use]
     pub fn with_in_flight(self, in_flight: Duration) -> Self {
         Self { in_flight, ..self }
@@ -58,7 +58,12 @@ impl RedisIdempotency {
 
 #[async_trait]
 impl Idempotency for RedisIdempotency {
-    async fn begin(&self, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome> {
+    async fn begin(
+        &self,
+        attempts: &[IdempotentSubmission],
+        around_append: Duration,
+    ) -> Vec<BeginOutcome> {
+        let in_flight_ttl = self.in_flight + around_append;
         let mut pipeline = redis::pipe();
         for attempt in attempts {
             pipeline
@@ -68,7 +73,7 @@ impl Idempotency for RedisIdempotency {
                 .arg("NX")
                 .arg("GET")
                 .arg("PX")
-                .arg(self.in_flight.as_millis() as u64);
+                .arg(in_flight_ttl.as_millis() as u64);
         }
         let replies =
             self.connection.call(async |mut redis| pipeline.query_async(&mut redis).await).await;

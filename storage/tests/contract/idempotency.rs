@@ -1,6 +1,7 @@
 //! The contract of every idempotency store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemas::{LogNumber, Offset, PartitionId, Receipt, SubmissionId};
 use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
@@ -46,8 +47,12 @@ fn with_other_content(attempt: &IdempotentSubmission) -> IdempotentSubmission {
     IdempotentSubmission { digest: attempt.digest ^ 1, ..attempt.clone() }
 }
 
+async fn begin_all(store: &Fixture, attempts: &[IdempotentSubmission]) -> Vec<BeginOutcome> {
+    store.begin(attempts, Duration::ZERO).await
+}
+
 async fn begin(store: &Fixture, attempt: &IdempotentSubmission) -> BeginOutcome {
-    store.begin(std::slice::from_ref(attempt)).await[0]
+    begin_all(store, std::slice::from_ref(attempt)).await[0]
 }
 
 async fn accept(store: &Fixture, attempt: &IdempotentSubmission) {
@@ -102,7 +107,7 @@ pub async fn a_repetition_within_one_call_is_in_flight(store: &Fixture) {
         BeginOutcome::InFlight,
         BeginOutcome::Reused,
     ];
-    assert_eq!(store.begin(&attempts).await, expected);
+    assert_eq!(begin_all(store, &attempts).await, expected);
 }
 
 pub async fn exactly_one_of_many_concurrent_attempts_is_first(store: &Fixture) {
@@ -110,7 +115,7 @@ pub async fn exactly_one_of_many_concurrent_attempts_is_first(store: &Fixture) {
     let rivals: Vec<_> = (0..16)
         .map(|_| {
             let (store, attempts) = (Arc::clone(store), attempts.clone());
-            tokio::spawn(async move { store.begin(&attempts).await })
+            tokio::spawn(async move { begin_all(&store, &attempts).await })
         })
         .collect();
     let mut firsts = vec![0; attempts.len()];
