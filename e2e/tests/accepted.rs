@@ -88,6 +88,7 @@ fn a_submission_id_keeps_its_meaning_over_restarts_and_newer_submissions() {
             send(embedded.system.request(Method::DELETE, url).header(key.0, key.1)).await
         };
         let withdrawn = receipt(&withdraw(&embedded, "y").await?)?;
+        let mut stranger = None;
         let mut newest = String::new();
         for id in 2..=5 {
             let answer = embedded.system.post(SUBMISSIONS, &ballot("x", id, 10 * id)).await?;
@@ -101,7 +102,10 @@ fn a_submission_id_keeps_its_meaning_over_restarts_and_newer_submissions() {
             }
             embedded.service.restart().await?;
             let system = &embedded.system;
-            for other in [ballot("x", 1, 90), ballot("z", 1, 10), ballot("x", 3, 10)] {
+            // Another person's id is another one, also if it is the same.
+            let of_z = receipt(&system.post(SUBMISSIONS, &ballot("z", 1, 10)).await?)?;
+            ensure!(*stranger.get_or_insert(of_z.clone()) == of_z && of_z != first);
+            for other in [ballot("x", 1, 90), ballot("z", 1, 90), ballot("x", 3, 10)] {
                 system.post(SUBMISSIONS, &other).await?.problem(422, "key-reused")?;
             }
             let keyed = embedded

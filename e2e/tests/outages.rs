@@ -3,7 +3,7 @@
 //! These tests have servers of their own, because they stop and kill them.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -269,6 +269,53 @@ fn a_killed_and_restarted_cassandra_loses_and_duplicates_nothing() {
         load.wait_for_acknowledgements(100).await?;
         watch.stop().await?;
         load.stop().await?.verify_counted(&stack, BUDGET, CATEGORIES).await
+    });
+}
+
+#[test]
+fn without_redis_an_answer_says_that_its_id_was_not_checked_and_the_read_what_became_of_it() {
+    scenario_within(SCENARIO_TIMEOUT, async || {
+        let mut stack = StackBuilder { ingests: 2, ..Stack::builder() }.start().await?;
+        stack.system.define(BUDGET, CATEGORIES).await?;
+        let path = format!("/v1/budgets/{BUDGET}/submissions");
+        let ballot = |id: u32, share: u32| {
+            let id = format!("00000000-0000-4000-8000-{id:012}");
+            json!({"person": "a", "submission_id": id, "allocation": {"c0": share, "c1": 100 - share}})
+        };
+        let submit = async |stack: &Stack, ingest: usize, body: &serde_json::Value| {
+            let url = format!("{}{path}", stack.system.write_to(ingest));
+            send(stack.system.request(Method::POST, url).json(body)).await
+        };
+        let became = async |stack: &Stack, answer: &HttpResponse| -> Result<serde_json::Value> {
+            stack.system.get(answer.header("location")).await?.expect(200)?.json()
+        };
+        let first = submit(&stack, 0, &ballot(1, 10)).await?.expect(202)?;
+        ensure!(first.json()?["id_checked"].is_null(), "{}", first.text());
+        ensure!(became(&stack, &first).await?["submission"] == "counted");
+
+        stack.redis.kill()?;
+        // This one has accepted it, that one cannot know.
+        submit(&stack, 0, &ballot(1, 90)).await?.problem(422, "key-reused")?;
+        let other = submit(&stack, 1, &ballot(1, 90)).await?.expect(202)?;
+        ensure!(other.json()?["id_checked"] == false, "{}", other.text());
+        let shown = became(&stack, &other).await?;
+        ensure!(shown["submission"] == "duplicate" && shown["allocation"]["c0"] == 10.0, "{shown}");
+        let new = submit(&stack, 1, &ballot(2, 20)).await?.expect(202)?;
+        ensure!(new.json()?["id_checked"] == false, "{}", new.text());
+        ensure!(became(&stack, &new).await?["submission"] == "counted");
+        ensure!(became(&stack, &first).await?["submission"] == "superseded");
+        let unchecked = "allocator_ingest_submission_ids_unchecked_total";
+        ensure!(stack.ingests[1].metric(unchecked).await? == 2.0);
+
+        stack.redis.restart()?;
+        let next = AtomicU32::new(3);
+        eventually("ids are checked again", Duration::from_secs(10), async || {
+            let id = next.fetch_add(1, Ordering::Relaxed);
+            let answer = submit(&stack, 1, &ballot(id, 30)).await?.expect(202)?;
+            ensure!(answer.json()?["id_checked"].is_null(), "{}", answer.text());
+            Ok(())
+        })
+        .await
     });
 }
 

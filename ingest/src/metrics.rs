@@ -32,6 +32,7 @@ pub(crate) struct IngestMetrics {
     records_in_flight: IntGauge,
     records_unfrozen: IntGauge,
     records_unconfirmed: IntGauge,
+    ids_unchecked: IntCounter,
     batch_items: Histogram,
 }
 
@@ -76,6 +77,10 @@ impl IngestMetrics {
                 "ingest_records_unconfirmed",
                 "Records of budgets with a closing time, until the control topic confirms that the budget was not closed meanwhile.",
             )?,
+            ids_unchecked: metrics.counter(
+                "ingest_submission_ids_unchecked_total",
+                "Submissions that were accepted although it was unknown whether their submission id was new, because the Redis of ids was unreachable or full.",
+            )?,
             batch_items: metrics.histogram(
                 "ingest_batch_items",
                 "Items per batch request.",
@@ -94,6 +99,13 @@ impl IngestMetrics {
             if let Some(first) = group.first() {
                 self.counter(first).inc_by(group.len() as u64);
             }
+        }
+        let is_unchecked = |outcome: &&AppendOutcome| {
+            matches!(outcome, AppendOutcome::Accepted { id_checked: false, repeated: false, .. })
+        };
+        let unchecked = outcomes.iter().filter(is_unchecked).count();
+        if unchecked > 0 {
+            self.ids_unchecked.inc_by(unchecked as u64);
         }
     }
 

@@ -23,6 +23,7 @@ impl PendingSubmission {
         let submission = &self.submission;
         IdempotentSubmission {
             budget: submission.budget.clone(),
+            person: submission.person,
             submission: submission.id,
             digest: submission.content_digest(),
         }
@@ -38,6 +39,9 @@ pub(crate) enum AppendOutcome {
         receipt: Receipt,
         /// Whether an earlier request appended the record.
         repeated: bool,
+        /// Whether it is known that the id is new, or what it was used for. If not, an earlier submission may have it, and
+        /// the fold decides.
+        id_checked: bool,
     },
     /// Another request with the same id has not finished yet.
     InFlight,
@@ -61,7 +65,9 @@ impl AppendOutcome {
     /// The outcome of a duplicate of this submission in the same batch.
     pub fn for_duplicate(self) -> Self {
         match self {
-            Self::Accepted { receipt, .. } => Self::Accepted { receipt, repeated: true },
+            Self::Accepted { receipt, id_checked, .. } => {
+                Self::Accepted { receipt, repeated: true, id_checked }
+            }
             other => other,
         }
     }

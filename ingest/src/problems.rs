@@ -94,8 +94,7 @@ pub(crate) fn in_flight() -> Problem {
 /// The submission id belongs to a submission with different content.
 pub(crate) fn id_reused() -> Problem {
     Problem::new(ProblemKind::KeyReused).detail(
-        "this submission id was already used with another person, another allocation or a withdrawal; nothing was \
-         accepted",
+        "this submission id was already used with another allocation or a withdrawal of this person; nothing was accepted",
     )
 }
 

@@ -21,18 +21,28 @@ pub(crate) const ACCEPTED_ITEM_BYTES: usize = 208;
 const SEGMENT_ESCAPES: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// A submission or withdrawal that is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AcceptedSubmission {
+    pub id: SubmissionId,
+    pub receipt: Receipt,
+    /// Whether an earlier request appended it.
+    pub repeated: bool,
+    /// Whether it is known that the id had not been used before, or for what.
+    pub id_checked: bool,
+}
+
 /// Builds the response to a submission or withdrawal that is in the log.
 pub(crate) fn accepted(
     budget: &BudgetId,
     person: &PersonPath,
-    id: SubmissionId,
-    (receipt, signer): (Receipt, &ReceiptSigner),
-    repeated: bool,
+    submission: &AcceptedSubmission,
+    signer: &ReceiptSigner,
 ) -> Response {
-    let token = signer.sign(budget, receipt).to_string();
+    let token = signer.sign(budget, submission.receipt).to_string();
     let mut body = Vec::with_capacity(ACCEPTED_ITEM_BYTES);
     body.extend_from_slice(br#"{"status":"accepted""#);
-    write_receipt(&mut body, budget, id, receipt, &token);
+    write_receipt(&mut body, budget, submission, &token);
     body.push(b'}');
     let mut response = Response::new(body.into());
     *response.status_mut() = StatusCode::ACCEPTED;
@@ -45,7 +55,7 @@ pub(crate) fn accepted(
     if let Ok(token) = HeaderValue::from_str(&token) {
         headers.insert(CONSISTENCY_TOKEN, token);
     }
-    if repeated {
+    if submission.repeated {
         headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
     response
@@ -55,13 +65,13 @@ pub(crate) fn accepted(
 pub(crate) fn write_accepted_item(
     body: &mut Vec<u8>,
     budget: &BudgetId,
-    id: SubmissionId,
-    (receipt, signer): (Receipt, &ReceiptSigner),
-    repeated: bool,
+    submission: &AcceptedSubmission,
+    signer: &ReceiptSigner,
 ) {
     body.extend_from_slice(br#"{"status":202"#);
-    write_receipt(body, budget, id, receipt, &signer.sign(budget, receipt).to_string());
-    if repeated {
+    let token = signer.sign(budget, submission.receipt).to_string();
+    write_receipt(body, budget, submission, &token);
+    if submission.repeated {
         body.extend_from_slice(br#","replayed":true"#);
     }
     body.push(b'}');
@@ -82,11 +92,11 @@ pub(crate) fn write_problem_item(body: &mut Vec<u8>, problem: &Problem, id: Opti
 fn write_receipt(
     body: &mut Vec<u8>,
     budget: &BudgetId,
-    id: SubmissionId,
-    receipt: Receipt,
+    submission: &AcceptedSubmission,
     token: &str,
 ) {
-    write_id(body, id);
+    let receipt = submission.receipt;
+    write_id(body, submission.id);
     body.extend_from_slice(br#","budget":""#);
     // A budget id is a slug, which needs no JSON escapes.
     body.extend_from_slice(budget.as_str().as_bytes());
@@ -97,6 +107,9 @@ fn write_receipt(
     body.extend_from_slice(br#","receipt":""#);
     body.extend_from_slice(token.as_bytes());
     body.push(b'"');
+    if !submission.id_checked {
+        body.extend_from_slice(br#","id_checked":false"#);
+    }
 }
 
 fn write_number(body: &mut Vec<u8>, number: u64) {

@@ -1,4 +1,4 @@
-//! Submission ids: how long they are in flight.
+//! Submission ids: whose they are, how long they are in flight, and what is answered when they could not be checked.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use support::{GOOD, Harness, SUBMISSIONS, lock};
+use serde_json::Value;
+use support::{BATCH, GOOD, Harness, SUBMISSIONS, lock};
 
 const ID: &str = "0198c0de-0000-7000-8000-000000000001";
 /// How much later than due a timer may be.
@@ -19,6 +20,90 @@ fn with_id(health: u32) -> String {
     format!(
         r#"{{"person":"p-1","allocation":{{"health":{health},"education":{rest}}},"submission_id":"{ID}"}}"#
     )
+}
+
+#[tokio::test]
+async fn strangers_with_the_same_key_do_not_meet() {
+    for key in ["1", "sixteen-letters!", ID] {
+        let harness = Harness::new();
+        let key = [("idempotency-key", key)];
+        let stranger = GOOD.replace("p-1", "p-2");
+        let first = harness.post_with(SUBMISSIONS, &key, GOOD).await.accepted();
+        let second = harness.post_with(SUBMISSIONS, &key, stranger.clone()).await;
+        assert_ne!(second.accepted(), first);
+        assert_eq!(second.header("idempotency-replayed"), None);
+        let withdrawn = harness.delete("/v1/budgets/taxes/submissions/p-3", &key).await.accepted();
+        assert_eq!(harness.logged().len(), 3);
+        // To each of them the key goes on meaning the same, also once the log alone knows it.
+        for forgotten in [false, true] {
+            harness.log.knows_ids.store(forgotten, Ordering::SeqCst);
+            if forgotten {
+                harness.idempotency.forget_all();
+            }
+            let again = harness.post_with(SUBMISSIONS, &key, GOOD).await;
+            assert_eq!(again.accepted(), first);
+            let again = harness.post_with(SUBMISSIONS, &key, stranger.clone()).await;
+            assert_eq!(again.accepted(), second.accepted());
+            let again = harness.delete("/v1/budgets/taxes/submissions/p-3", &key).await;
+            assert_eq!(again.accepted(), withdrawn);
+            let other = harness.delete("/v1/budgets/taxes/submissions/p-2", &key).await;
+            other.problem(422, "key-reused");
+            assert_eq!(harness.logged().len(), 3);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_uuid_in_the_body_means_something_to_its_person_alone_and_is_answered_as_sent() {
+    let harness = Harness::new();
+    let stranger = with_id(40).replace("p-1", "p-2");
+    let first = harness.post(SUBMISSIONS, with_id(40)).await;
+    let second = harness.post(SUBMISSIONS, stranger.clone()).await;
+    for answer in [&first, &second] {
+        answer.accepted();
+        assert_eq!(answer.json()["submission_id"], ID);
+    }
+    let batch = format!("[{},{stranger},{}]", with_id(40), stranger.replace("p-2", "p-3"));
+    let results = harness.post(BATCH, batch).await.json()["results"].clone();
+    for (result, replayed) in results.as_array().unwrap().iter().zip([true, true, false]) {
+        assert_eq!((&result["status"], result["replayed"] == true), (&202.into(), replayed));
+    }
+    assert_eq!(harness.logged().len(), 3);
+    harness.post(SUBMISSIONS, with_id(41)).await.problem(422, "key-reused");
+}
+
+#[tokio::test]
+async fn an_answer_says_that_its_id_could_not_be_checked() {
+    let harness = Harness::new();
+    let unchecked = || {
+        let text = String::from_utf8(harness.metrics.render()).unwrap();
+        let name = "allocator_ingest_submission_ids_unchecked_total ";
+        text.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok()).unwrap()
+    };
+    let checked = harness.post(SUBMISSIONS, with_id(40)).await;
+    checked.accepted();
+    assert_eq!(checked.json()["id_checked"], Value::Null);
+
+    harness.idempotency.away.store(true, Ordering::SeqCst);
+    let other = harness.post(SUBMISSIONS, with_id(30)).await;
+    other.accepted();
+    assert_eq!(other.json()["id_checked"], false);
+    let path = "/v1/budgets/taxes/submissions/p-1";
+    let withdrawn = harness.delete(path, &[("idempotency-key", ID)]).await;
+    assert_eq!(withdrawn.json()["id_checked"], false);
+    let batch = format!("[{},{},{GOOD}]", with_id(20), with_id(20));
+    let results = harness.post(BATCH, batch).await.json()["results"].clone();
+    assert_eq!([&results[0]["id_checked"], &results[1]["id_checked"]], [false, false]);
+    // A generated id is unique: there is nothing to check.
+    assert_eq!(results[2]["id_checked"], Value::Null);
+    assert_eq!(harness.post(SUBMISSIONS, GOOD).await.json()["id_checked"], Value::Null);
+    assert_eq!(unchecked(), 3);
+
+    // The embedded log has checked it itself.
+    harness.log.knows_ids.store(true, Ordering::SeqCst);
+    let known = harness.post(SUBMISSIONS, with_id(40)).await;
+    assert_eq!(known.header("idempotency-replayed"), Some("true"));
+    assert_eq!(known.json()["id_checked"], Value::Null);
 }
 
 #[tokio::test]

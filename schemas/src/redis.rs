@@ -9,7 +9,7 @@ use crate::message_pack::{push_array_header, push_integer};
 use crate::{
     BudgetId, BudgetTotals, CODE_LIFETIME, CategoryTotals, CombinedTotals, DEFAULT_BUDGET,
     DISTRIBUTION_BINS, Generation, KeyedHash, LogNumber, MAIL_LIMITS, MAX_CODE_TRIES,
-    PartitionCount, PartitionId, PartitionTotals, Position, SubmissionId, Term,
+    PartitionCount, PartitionId, PartitionTotals, PersonKey, Position, SubmissionId, Term,
 };
 
 /// The script that publishes totals; documented in its header.
@@ -57,8 +57,14 @@ pub fn publish_keys(budget: &BudgetId) -> Vec<String> {
     keys
 }
 
-/// Key of a submission id's receipt, which ingest returns for duplicates.
-pub fn idempotency_key(budget: &BudgetId, submission: SubmissionId) -> String {
+/// Key of the receipt of a person's submission id, which ingest returns for duplicates.
+pub fn idempotency_key(budget: &BudgetId, person: &PersonKey, submission: SubmissionId) -> String {
+    let person = u128::from_be_bytes(*person.as_bytes());
+    format!("idempotency:{{{budget}}}:{submission}:{person:032x}")
+}
+
+/// Key of a submission id's receipt in releases whose ids are the same for all persons. Read, never written.
+pub fn former_idempotency_key(budget: &BudgetId, submission: SubmissionId) -> String {
     format!("idempotency:{{{budget}}}:{submission}")
 }
 

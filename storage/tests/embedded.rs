@@ -352,6 +352,7 @@ mod memory_idempotency {
     fn new_attempt() -> IdempotentSubmission {
         IdempotentSubmission {
             budget: build::new_budget_id(),
+            person: build::person(1, 0),
             submission: SubmissionId(Uuid::new_v4()),
             digest: 1,
         }

@@ -11,6 +11,7 @@ mod build;
 #[path = "contract/one_time_codes.rs"]
 mod one_time_codes;
 mod redis_codes;
+mod redis_ids;
 mod redis_limits;
 mod redis_server;
 mod redis_sum;
@@ -23,17 +24,10 @@ use build::{count, new_budget_id, totals};
 use redis::AsyncCommands;
 use redis_server::{CALL_TIMEOUT, PORT, Server};
 use schemas::redis::aggregate_key;
-use schemas::{
-    BudgetId, LogNumber, Offset, PartitionId, PartitionTotals, Receipt, SubmissionId, Term,
-};
+use schemas::{BudgetId, PartitionId, PartitionTotals, Term};
 use storage::cache::redis::{RedisCache, RedisConfig};
 use storage::cache::{Cache, CacheUpdate};
-use storage::idempotency::layered::LayeredIdempotency;
-use storage::idempotency::memory::MemoryIdempotency;
-use storage::idempotency::redis::RedisIdempotency;
-use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use tokio::sync::broadcast::Receiver;
-use uuid::Uuid;
 use wait::{TEST_TIMEOUT, until};
 
 /// Publishes totals of the only partition, and returns whether it succeeded.
@@ -157,107 +151,4 @@ async fn the_password_is_used_and_appears_in_no_error() {
     let config = RedisConfig { url: wrong.parse().unwrap(), timeout: CALL_TIMEOUT };
     let error = people(&RedisCache::connect(&config).await, &budget).await.unwrap_err();
     assert!(!error.contains("other-secret"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_redis_every_attempt_is_first_without_delay() {
-    let mut server = Server::running().await;
-    let store = RedisIdempotency::connect(&server.config()).await;
-    let attempt = IdempotentSubmission {
-        budget: new_budget_id(),
-        submission: SubmissionId(Uuid::new_v4()),
-        digest: 7,
-    };
-    let attempts = vec![attempt.clone(); 3];
-    assert_eq!(
-        store.begin(&attempts, Duration::ZERO).await,
-        [BeginOutcome::First, BeginOutcome::InFlight, BeginOutcome::InFlight]
-    );
-
-    server.kill();
-    let all_first = [BeginOutcome::First; 3];
-    assert_eq!(store.begin(&attempts, Duration::ZERO).await, all_first);
-    let started = Instant::now();
-    for _ in 0..100 {
-        assert_eq!(store.begin(&attempts, Duration::ZERO).await, all_first);
-    }
-    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
-
-    server.start().await;
-    let receipt = Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
-    until("receipts are stored again", TEST_TIMEOUT, async || {
-        store.finish(&[(attempt.clone(), AttemptOutcome::Accepted(receipt))]).await;
-        store.begin(&attempts, Duration::ZERO).await == [BeginOutcome::Repeat(receipt); 3]
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn in_flight_marks_and_receipts_expire() {
-    let server = Server::running().await;
-    let store = RedisIdempotency::connect(&server.config()).await;
-    let attempt = IdempotentSubmission {
-        budget: new_budget_id(),
-        submission: SubmissionId(Uuid::new_v4()),
-        digest: 7,
-    };
-    let key = schemas::redis::idempotency_key(&attempt.budget, attempt.submission);
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-
-    store.begin(std::slice::from_ref(&attempt), Duration::ZERO).await;
-    let left_ms: i64 = connection.pttl(&key).await.unwrap();
-    assert!((1..=10_000).contains(&left_ms), "{left_ms}");
-    store.finish(&[(attempt.clone(), AttemptOutcome::NotAppended)]).await;
-    let store = store.with_in_flight(Duration::from_secs(60));
-    store.begin(std::slice::from_ref(&attempt), Duration::from_secs(40)).await;
-    let left_ms: i64 = connection.pttl(&key).await.unwrap();
-    assert!((90_000..=100_000).contains(&left_ms), "{left_ms}");
-
-    let receipt = Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
-    let day_ms = 24 * 60 * 60 * 1_000;
-    for outcome in [AttemptOutcome::Unknown, AttemptOutcome::Accepted(receipt)] {
-        store.finish(&[(attempt.clone(), outcome)]).await;
-        let left_ms: i64 = connection.pttl(&key).await.unwrap();
-        assert!((day_ms - 60_000..=day_ms).contains(&left_ms), "{left_ms}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_process_recognises_its_own_ids_without_redis_and_those_of_others_with_it() {
-    let mut server = Server::running().await;
-    let config = server.config();
-    let process = async || {
-        let shared = RedisIdempotency::connect(&config).await;
-        LayeredIdempotency::new(MemoryIdempotency::default(), shared)
-    };
-    let (one, other) = (process().await, process().await);
-    let attempt = IdempotentSubmission {
-        budget: new_budget_id(),
-        submission: SubmissionId(Uuid::new_v4()),
-        digest: 7,
-    };
-    let changed = IdempotentSubmission { digest: 8, ..attempt.clone() };
-    let receipt = Receipt { log: LogNumber(2), partition: PartitionId(3), offset: Offset(42) };
-    let begin = async |store: &LayeredIdempotency<RedisIdempotency>,
-                       attempt: &IdempotentSubmission| {
-        store.begin(std::slice::from_ref(attempt), Duration::ZERO).await[0]
-    };
-    assert_eq!(begin(&one, &attempt).await, BeginOutcome::First);
-    assert_eq!(begin(&other, &attempt).await, BeginOutcome::InFlight);
-    one.finish(&[(attempt.clone(), AttemptOutcome::Accepted(receipt))]).await;
-    assert_eq!(begin(&other, &changed).await, BeginOutcome::Reused);
-    assert_eq!(begin(&other, &attempt).await, BeginOutcome::Repeat(receipt));
-
-    // Redis is away, and comes back empty.
-    server.kill();
-    for restarted in [false, true] {
-        if restarted {
-            server.start().await;
-        }
-        for process in [&one, &other] {
-            assert_eq!(begin(process, &attempt).await, BeginOutcome::Repeat(receipt));
-            assert_eq!(begin(process, &changed).await, BeginOutcome::Reused);
-        }
-    }
 }

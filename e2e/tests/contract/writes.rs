@@ -20,7 +20,7 @@ on_both!(
     a_withdrawn_person_can_submit_again,
     a_repeated_submission_id_is_the_same_submission,
     an_idempotency_key_may_be_any_text_and_works_for_withdrawals,
-    a_submission_id_with_different_content_is_refused,
+    a_submission_id_with_different_content_is_refused_and_is_free_for_another_person,
     a_location_shows_the_submission_at_once_and_says_what_became_of_it,
     a_batch_answers_each_item_in_order_and_an_invalid_item_affects_no_other,
     an_ndjson_batch_is_read_like_an_array,
@@ -173,15 +173,20 @@ async fn an_idempotency_key_may_be_any_text_and_works_for_withdrawals(
     system.wait_until_shown(&budget, &Totals::from_allocations(2, []), VISIBLE_TIMEOUT).await
 }
 
-async fn a_submission_id_with_different_content_is_refused(system: &System) -> Result<()> {
+async fn a_submission_id_with_different_content_is_refused_and_is_free_for_another_person(
+    system: &System,
+) -> Result<()> {
     let budget = unique("reused");
     system.define(&budget, 2).await?;
     let id = uuid(mix_128(2));
     let submission = |person: &str, share: u32| json!({"person": person, "submission_id": id, "allocation": {"c0": share, "c1": 100 - share}});
     receipt(&system.post(&path(&budget), &submission("a", 30)).await?)?;
     system.post(&path(&budget), &submission("a", 31)).await?.problem(422, "key-reused")?;
-    system.post(&path(&budget), &submission("b", 30)).await?.problem(422, "key-reused")?;
-    system.verify_counts_only(&budget, 2, &[vec![3_000, 7_000]]).await
+    let of_another = system.post(&path(&budget), &submission("b", 40)).await?;
+    receipt(&of_another)?;
+    ensure!(of_another.json()?["submission_id"] == *id, "{}", of_another.text());
+    system.post(&path(&budget), &submission("b", 41)).await?.problem(422, "key-reused")?;
+    system.verify_counts_only(&budget, 2, &[vec![3_000, 7_000], vec![4_000, 6_000]]).await
 }
 
 async fn a_location_shows_the_submission_at_once_and_says_what_became_of_it(

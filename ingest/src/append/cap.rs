@@ -23,7 +23,7 @@ pub(super) async fn refusals(
     for (index, (pending, step)) in submissions.iter().zip(&plan.steps).enumerate() {
         let Some(max_people) = pending.max_people else { continue };
         let submission = &pending.submission;
-        if step.begun(begun) == Some(BeginOutcome::First)
+        if step.begun(begun).is_some_and(BeginOutcome::may_append)
             && cap.is_reached(&submission.budget, max_people)
         {
             indexes.push(index);

@@ -132,16 +132,14 @@ impl SubmissionAppender {
                 _ if fences.is_closed(&pending.submission.budget) => {
                     *outcome = AppendOutcome::Closed;
                 }
-                BeginOutcome::First => match refused.get(&index) {
+                BeginOutcome::First | BeginOutcome::Unchecked => match refused.get(&index) {
                     Some(refusal) => *outcome = *refusal,
                     None => {
                         appended.push(index);
                         records.push(encode(pending, &mut encoder));
                     }
                 },
-                BeginOutcome::Repeat(receipt) => {
-                    *outcome = AppendOutcome::Accepted { receipt, repeated: true };
-                }
+                BeginOutcome::Repeat(receipt) => *outcome = repeated(receipt),
                 BeginOutcome::InFlight => *outcome = AppendOutcome::InFlight,
                 BeginOutcome::Reused => *outcome = AppendOutcome::IdReused,
             }
@@ -163,8 +161,10 @@ impl SubmissionAppender {
 
         for (index, result) in appended.iter().zip(self.append_records(records).await) {
             if let Some(outcome) = outcomes.get_mut(*index) {
+                let begun = plan.steps.get(*index).and_then(|step| step.begun(&begun));
+                let id_checked = begun != Some(BeginOutcome::Unchecked);
                 *outcome = match result {
-                    Ok(receipt) => AppendOutcome::Accepted { receipt, repeated: false },
+                    Ok(receipt) => AppendOutcome::Accepted { receipt, repeated: false, id_checked },
                     Err(
                         AppendError::Unavailable(_)
                         | AppendError::Sealed
@@ -172,9 +172,7 @@ impl SubmissionAppender {
                     ) => AppendOutcome::Unavailable,
                     Err(AppendError::Closed) => AppendOutcome::Closed,
                     Err(AppendError::Unknown(_)) => AppendOutcome::Unknown,
-                    Err(AppendError::Repeated(receipt)) => {
-                        AppendOutcome::Accepted { receipt, repeated: true }
-                    }
+                    Err(AppendError::Repeated(receipt)) => repeated(receipt),
                     Err(AppendError::IdReused) => AppendOutcome::IdReused,
                 };
             }
@@ -262,7 +260,7 @@ impl SubmissionAppender {
             .zip(outcomes)
             .filter_map(|((step, pending), outcome)| match (step, outcome.of_attempt()) {
                 (Step::LookUp(attempt), outcome)
-                    if begun.get(*attempt) == Some(&BeginOutcome::First) =>
+                    if begun.get(*attempt).is_some_and(|begun| begun.may_append()) =>
                 {
                     Some((plan.attempts.get(*attempt)?.clone(), outcome))
                 }
@@ -276,6 +274,11 @@ impl SubmissionAppender {
             self.idempotency.finish(&finished).await;
         }
     }
+}
+
+/// The outcome of a submission that is in the log since an earlier request.
+fn repeated(receipt: Receipt) -> AppendOutcome {
+    AppendOutcome::Accepted { receipt, repeated: true, id_checked: true }
 }
 
 /// Bounds what may happen around an append to the log while its submission ids are in flight.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use schemas::SubmissionId;
+use schemas::{PersonKey, SubmissionId};
 use storage::idempotency::{BeginOutcome, IdempotentSubmission};
 
 use crate::pending::PendingSubmission;
@@ -17,7 +17,7 @@ pub(super) enum Step {
     LookUp(usize),
     /// Copy the outcome of the submission at this index: id and content are the same.
     DuplicateOf(usize),
-    /// Reject it: the same id appeared earlier in this batch with different content.
+    /// Reject it: the same id of the same person appeared earlier in this batch with different content.
     IdReused,
 }
 
@@ -47,8 +47,8 @@ pub(super) struct Plan {
 impl Plan {
     pub fn new(submissions: &[PendingSubmission]) -> Self {
         let mut plan = Self { steps: Vec::with_capacity(submissions.len()), attempts: Vec::new() };
-        // For each client-supplied id the index and the content digest of its first submission.
-        let mut first_by_id: HashMap<SubmissionId, (usize, u64)> = HashMap::new();
+        // For each client-supplied id of a person the index and the content digest of its first submission.
+        let mut first_by_id: HashMap<(PersonKey, SubmissionId), (usize, u64)> = HashMap::new();
         for (index, pending) in submissions.iter().enumerate() {
             if !pending.client_supplied_id {
                 plan.steps.push(Step::Append);
@@ -56,7 +56,7 @@ impl Plan {
             }
             let attempt = pending.attempt();
             let digest = attempt.digest;
-            plan.steps.push(match first_by_id.entry(attempt.submission) {
+            plan.steps.push(match first_by_id.entry((attempt.person, attempt.submission)) {
                 Entry::Occupied(first) if first.get().1 == digest => {
                     Step::DuplicateOf(first.get().0)
                 }
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn only_client_supplied_ids_are_looked_up_and_each_only_once() {
+    fn only_client_supplied_ids_are_looked_up_and_each_only_once_for_a_person() {
         let plan = Plan::new(&[
             pending(1, 1, &[10_000, 0], false),
             pending(2, 1, &[10_000, 0], true),
@@ -118,7 +118,7 @@ mod tests {
         ]);
         let ids: Vec<u128> =
             plan.attempts.iter().map(|attempt| attempt.submission.0.as_u128()).collect();
-        assert_eq!(ids, [2, 3]);
+        assert_eq!(ids, [2, 2, 3]);
         assert_eq!(
             plan.steps,
             [
@@ -126,9 +126,10 @@ mod tests {
                 Step::LookUp(0),
                 Step::DuplicateOf(1),
                 Step::IdReused,
-                Step::IdReused,
-                Step::IdReused,
+                // Another person's.
                 Step::LookUp(1),
+                Step::IdReused,
+                Step::LookUp(2),
             ]
         );
     }

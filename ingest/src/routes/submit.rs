@@ -17,7 +17,7 @@ use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::RequireJson;
 use crate::parse::{self, ParsedSubmission};
 use crate::pending::{AppendOutcome, PendingSubmission};
-use crate::response::PersonPath;
+use crate::response::{AcceptedSubmission, PersonPath};
 use crate::service::IngestService;
 use crate::signals::RequestOrigin;
 use crate::{problems, response};
@@ -191,8 +191,9 @@ fn respond(
     signer: &ReceiptSigner,
 ) -> Result<Response, Problem> {
     match outcome {
-        Some(AppendOutcome::Accepted { receipt, repeated }) => {
-            Ok(response::accepted(budget, person, id, (receipt, signer), repeated))
+        Some(AppendOutcome::Accepted { receipt, repeated, id_checked }) => {
+            let submission = AcceptedSubmission { id, receipt, repeated, id_checked };
+            Ok(response::accepted(budget, person, &submission, signer))
         }
         Some(AppendOutcome::InFlight) => Err(problems::in_flight()),
         Some(AppendOutcome::IdReused) => Err(problems::id_reused()),

@@ -21,6 +21,7 @@ use crate::idempotency_key::IdempotencyKey;
 use crate::media_type::MediaType;
 use crate::parse::{self, ParsedBatch, ParsedSubmission};
 use crate::pending::{AppendOutcome, PendingSubmission};
+use crate::response::AcceptedSubmission;
 use crate::service::IngestService;
 use crate::{problems, response};
 
@@ -172,8 +173,9 @@ fn write_results(
             body.push(b',');
         }
         let (problem, id) = match result {
-            ItemResult::Appended(id, AppendOutcome::Accepted { receipt, repeated }) => {
-                response::write_accepted_item(&mut body, budget, id, (receipt, signer), repeated);
+            ItemResult::Appended(id, AppendOutcome::Accepted { receipt, repeated, id_checked }) => {
+                let submission = AcceptedSubmission { id, receipt, repeated, id_checked };
+                response::write_accepted_item(&mut body, budget, &submission, signer);
                 continue;
             }
             ItemResult::Appended(id, AppendOutcome::InFlight) => (problems::in_flight(), Some(id)),

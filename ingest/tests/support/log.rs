@@ -64,7 +64,7 @@ impl FakeLog {
             let address = Receipt { log: LogNumber::FIRST, partition, offset: Offset(*offset) };
             *offset += 1;
             let other = earlier.decode(other.key.as_bytes(), &other.value).ok()?;
-            if other.submission_id == view.submission_id {
+            if other.person == view.person && other.submission_id == view.submission_id {
                 return Some(match other.content_digest() == view.content_digest() {
                     true => AppendError::Repeated(address),
                     false => AppendError::IdReused,

@@ -151,12 +151,16 @@ settings! {
         /// Where the cache and the submission ids are stored; `allocator run` defaults to `memory`.
         cache_kind: CacheKind = "cache.kind", default "redis",
             unit "redis, memory", parse cache_kind;
-        /// URL of Redis; may contain a user and a password.
+        /// URL of the cache's Redis; may contain a user and a password.
         redis_url: RedisUrl = "redis.url", default "redis://127.0.0.1:6379",
             unit "URL", parse redis_url, secret;
         /// URL of the Redis of rate limits; if empty, `redis.url`. A server of its own with `noeviction` keeps floods
         /// of new keys from evicting answers, and the limits from being evicted.
         limits_redis_url: Option<RedisUrl> = "redis.limits_url", default "",
+            unit "URL", parse optional_redis_url, secret;
+        /// URL of the Redis of submission ids; if empty, `redis.limits_url`. An id takes about 250 bytes for a day. With
+        /// `noeviction`, a flood of ids evicts nothing, and nothing evicts ids.
+        ids_redis_url: Option<RedisUrl> = "redis.ids_url", default "",
             unit "URL", parse optional_redis_url, secret;
         /// Timeout of one Redis call.
         redis_timeout: Duration = "redis.timeout_ms", default "250",
@@ -212,6 +216,7 @@ pub struct StorageConfig {
     cache: CacheKind,
     redis: RedisConfig,
     limits_redis: RedisConfig,
+    ids_redis: RedisConfig,
     sqlite_dir: PathBuf,
     max_log_bytes: u64,
     person_key_secret_file: Option<PathBuf>,
@@ -223,6 +228,10 @@ impl StorageConfig {
         let settings = StorageSettings::read(reader);
         let credentials = read_credentials(reader);
         let (settings, credentials) = (settings?, credentials?);
+        let limits_redis_url =
+            settings.limits_redis_url.unwrap_or_else(|| settings.redis_url.clone());
+        let ids_redis_url = settings.ids_redis_url.unwrap_or_else(|| limits_redis_url.clone());
+        let redis = |url| RedisConfig { url, timeout: settings.redis_timeout };
         Some(Self {
             log: settings.log_kind,
             partitions: settings.log_partitions,
@@ -250,11 +259,9 @@ impl StorageConfig {
                 connect_timeout: settings.scylla_connect_timeout,
             },
             cache: settings.cache_kind,
-            limits_redis: RedisConfig {
-                url: settings.limits_redis_url.unwrap_or_else(|| settings.redis_url.clone()),
-                timeout: settings.redis_timeout,
-            },
-            redis: RedisConfig { url: settings.redis_url, timeout: settings.redis_timeout },
+            limits_redis: redis(limits_redis_url),
+            ids_redis: redis(ids_redis_url),
+            redis: redis(settings.redis_url),
             sqlite_dir: settings.sqlite_dir,
             max_log_bytes: settings.sqlite_max_log_bytes,
             person_key_secret_file: settings.person_key_secret_file,
@@ -330,6 +337,24 @@ mod tests {
     use runtime::config::Settings;
 
     use super::StorageConfig;
+
+    #[test]
+    fn ids_are_stored_where_limits_are_counted_unless_they_have_a_server_of_their_own() {
+        let urls = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter().map(|(key, host)| ((*key).into(), format!("redis://{host}")));
+            let settings = Settings::from_pairs(pairs);
+            let config = StorageConfig::read(&mut settings.reader()).unwrap();
+            let former = config.former_ids_redis().map(|redis| redis.url.to_string());
+            (config.ids_redis.url.to_string(), former)
+        };
+        let (cache, limits, ids) =
+            (("redis.url", "cache"), ("redis.limits_url", "limits"), ("redis.ids_url", "ids"));
+        let url = |host| format!("redis://{host}:6379/0");
+        assert_eq!(urls(&[cache]), (url("cache"), None));
+        assert_eq!(urls(&[cache, limits]), (url("limits"), Some(url("cache"))));
+        assert_eq!(urls(&[cache, limits, ids]), (url("ids"), Some(url("cache"))));
+        assert_eq!(urls(&[cache, limits, ("redis.ids_url", "cache")]), (url("cache"), None));
+    }
 
     #[test]
     fn an_id_is_in_flight_for_longer_than_an_append() {

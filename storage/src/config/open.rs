@@ -41,6 +41,7 @@ use crate::one_time_codes::memory::MemoryOneTimeCodes;
 use crate::one_time_codes::redis::RedisOneTimeCodes;
 use crate::open_error::OpenError;
 use crate::private_files;
+use crate::redis_connection::RedisConfig;
 use crate::secret::open_secret;
 use crate::signals::{
     KafkaSignalReader, KafkaSignalWriter, SignalEraser, SignalReader, SignalWriter,
@@ -310,7 +311,10 @@ impl StorageConfig {
         let in_flight = self.in_flight();
         match self.cache {
             CacheKind::Redis => {
-                let shared = RedisIdempotency::connect(&self.redis).await;
+                let mut shared = RedisIdempotency::connect(&self.ids_redis).await;
+                if let Some(former) = self.former_ids_redis() {
+                    shared = shared.with_former(former).await;
+                }
                 let retention =
                     Retention { attempts: OWN_SUBMISSION_IDS, in_flight, ..Retention::default() };
                 Arc::new(LayeredIdempotency::new(
@@ -338,6 +342,12 @@ impl StorageConfig {
             CacheKind::Redis => Arc::new(RedisOneTimeCodes::connect(&self.limits_redis).await),
             CacheKind::Memory => Arc::new(MemoryOneTimeCodes::default()),
         }
+    }
+
+    /// Returns where the release before stored submission ids, if ids are stored elsewhere now.
+    pub(super) fn former_ids_redis(&self) -> Option<&RedisConfig> {
+        let is_another = self.redis.url.to_string() != self.ids_redis.url.to_string();
+        is_another.then_some(&self.redis)
     }
 
     /// Returns how long a submission id is marked as in flight, besides the steps around its append: longer than any append

@@ -45,7 +45,7 @@ impl<S: Idempotency> Idempotency for LayeredIdempotency<S> {
         let first = outcomes.iter_mut().filter(|outcome| **outcome == BeginOutcome::First);
         for ((outcome, attempt), shared) in first.zip(unknown).zip(shared) {
             match shared {
-                BeginOutcome::First => continue,
+                BeginOutcome::First | BeginOutcome::Unchecked => {}
                 BeginOutcome::Repeat(receipt) => {
                     known_elsewhere.push((attempt, AttemptOutcome::Accepted(receipt)));
                 }

@@ -7,7 +7,7 @@ use moka::Expiry;
 use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use schemas::{BudgetId, Receipt, SubmissionId};
+use schemas::{BudgetId, PersonKey, Receipt, SubmissionId};
 
 use super::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 
@@ -34,7 +34,7 @@ impl Default for Retention {
 
 /// Submission ids in process memory.
 pub struct MemoryIdempotency {
-    attempts: Cache<(BudgetId, SubmissionId), StoredAttempt>,
+    attempts: Cache<(BudgetId, PersonKey, SubmissionId), StoredAttempt>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,8 +134,8 @@ impl Default for MemoryIdempotency {
     }
 }
 
-fn key(attempt: &IdempotentSubmission) -> (BudgetId, SubmissionId) {
-    (attempt.budget.clone(), attempt.submission)
+fn key(attempt: &IdempotentSubmission) -> (BudgetId, PersonKey, SubmissionId) {
+    (attempt.budget.clone(), attempt.person, attempt.submission)
 }
 
 #[async_trait]

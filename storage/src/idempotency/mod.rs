@@ -10,13 +10,15 @@ pub mod redis;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use schemas::{BudgetId, Receipt, SubmissionId};
+use schemas::{BudgetId, PersonKey, Receipt, SubmissionId};
 
-/// An attempt to append a submission with a client-supplied id.
+/// An attempt to append a submission with a client-supplied id. The same id of two persons is two ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdempotentSubmission {
     /// The submission's budget.
     pub budget: BudgetId,
+    /// The submission's person.
+    pub person: PersonKey,
     /// The submission's id.
     pub submission: SubmissionId,
     /// A digest of the submission's content and person.
@@ -29,12 +31,25 @@ pub enum BeginOutcome {
     /// The id is new, and the attempt is marked as in flight. Or the outcome of the same submission is unknown: it may be
     /// appended again, since the fold counts it once.
     First,
+    /// The store did not answer or is full, so it is unknown whether the id is new. The attempt may be appended: the log or
+    /// the fold recognises some repeated ids.
+    Unchecked,
     /// The submission was accepted before, with this receipt.
     Repeat(Receipt),
     /// The same submission is in flight.
     InFlight,
     /// The id was used for other content, which is in the log, may be in it, or is in flight.
     Reused,
+}
+
+impl BeginOutcome {
+    /// Whether the attempt may be appended. Its outcome must be stored then.
+    pub fn may_append(self) -> bool {
+        match self {
+            Self::First | Self::Unchecked => true,
+            Self::Repeat(_) | Self::InFlight | Self::Reused => false,
+        }
+    }
 }
 
 /// What became of an attempt.
@@ -52,8 +67,7 @@ pub enum AttemptOutcome {
 /// Stores recent submission ids.
 #[async_trait]
 pub trait Idempotency: Send + Sync + 'static {
-    /// Looks attempts up and marks new ones as in flight. Returns one outcome for each, in order. If the store is
-    /// unavailable, every outcome is [`BeginOutcome::First`].
+    /// Looks attempts up and marks new ones as in flight. Returns one outcome for each, in order.
     ///
     /// An attempt that is never finished stays in flight for as long as an append to the log may take, and the steps of
     /// the caller `around_append`.

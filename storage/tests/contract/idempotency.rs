@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemas::{LogNumber, Offset, PartitionId, Receipt, SubmissionId};
+use schemas::{LogNumber, Offset, PartitionId, PersonKey, Receipt, SubmissionId};
 use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use uuid::Uuid;
 
@@ -27,6 +27,7 @@ macro_rules! idempotency_contract {
             an_unknown_outcome_does_not_replace_an_accepted_attempt_or_other_content,
             an_outcome_is_also_stored_of_an_attempt_that_was_not_begun,
             one_id_in_two_budgets_is_two_attempts,
+            one_id_of_two_persons_is_two_attempts,
         }
     };
 }
@@ -38,6 +39,7 @@ const RECEIPT: Receipt =
 fn new_attempt() -> IdempotentSubmission {
     IdempotentSubmission {
         budget: new_budget_id(),
+        person: PersonKey::from_bytes([1; 16]),
         submission: SubmissionId(Uuid::new_v4()),
         digest: u64::MAX,
     }
@@ -199,4 +201,20 @@ pub async fn one_id_in_two_budgets_is_two_attempts(store: &Fixture) {
     begin(store, &attempt).await;
     accept(store, &attempt).await;
     assert_eq!(begin(store, &elsewhere).await, BeginOutcome::First);
+}
+
+pub async fn one_id_of_two_persons_is_two_attempts(store: &Fixture) {
+    let attempt = new_attempt();
+    let of_another = IdempotentSubmission {
+        person: PersonKey::from_bytes([2; 16]),
+        digest: attempt.digest ^ 1,
+        ..attempt.clone()
+    };
+    assert_eq!(begin(store, &attempt).await, BeginOutcome::First);
+    assert_eq!(begin(store, &of_another).await, BeginOutcome::First);
+    accept(store, &attempt).await;
+    assert_eq!(begin(store, &of_another).await, BeginOutcome::InFlight);
+    refuse(store, &of_another).await;
+    assert_eq!(begin(store, &of_another).await, BeginOutcome::First);
+    assert_eq!(begin(store, &attempt).await, BeginOutcome::Repeat(RECEIPT));
 }

@@ -101,17 +101,37 @@ async fn a_submission_id_is_appended_once_also_after_reopening() {
     drop(log);
     for _ in 0..2 {
         let log = SqliteLog::open(&path, build::count(1)).unwrap();
-        let other_content = [
-            submission(1, 1, &[0, 10_000], false),
-            submission(2, 1, &[10_000, 0], false),
-            submission(1, 1, &[], false),
-        ];
+        let other_content = [submission(1, 1, &[0, 10_000], false), submission(1, 1, &[], false)];
         for other in other_content {
             let refused = log.append_once_per_id(vec![other]).await;
             assert_eq!(refused, [Err(AppendError::IdReused)]);
         }
         let repeated = log.append_once_per_id(vec![first.clone()]).await;
         assert_eq!(repeated, [Err(AppendError::Repeated(address(0)))]);
+    }
+}
+
+#[tokio::test]
+async fn an_id_means_something_to_its_person_alone_also_after_reopening_and_reindexing() {
+    let directory = directory();
+    let path = directory.path().join("log.sqlite");
+    let of = |person| submission(person, 1, &[10_000, 0], false);
+    let log = SqliteLog::open(&path, build::count(1)).unwrap();
+    let appended = log.append_once_per_id(vec![of(1), of(2), of(3), of(2)]).await;
+    let repeated = Err(AppendError::Repeated(address(1)));
+    assert_eq!(appended, [Ok(address(0)), Ok(address(1)), Ok(address(2)), repeated]);
+    drop(log);
+    let reindex = "DROP TABLE submission_ids; DROP TABLE indexed_positions;
+                   DROP TABLE submission_ids_of_further_persons";
+    for sql in ["", reindex] {
+        Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        let log = SqliteLog::open(&path, build::count(1)).unwrap();
+        for (offset, person) in (0..).zip(1..=3) {
+            let again = log.append_once_per_id(vec![of(person)]).await;
+            assert_eq!(again, [Err(AppendError::Repeated(address(offset)))]);
+            let other = submission(person, 1, &[0, 10_000], false);
+            assert_eq!(log.append_once_per_id(vec![other]).await, [Err(AppendError::IdReused)]);
+        }
     }
 }
 

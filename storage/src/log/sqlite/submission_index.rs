@@ -1,11 +1,14 @@
-//! The index of the embedded log by submission id: the first record of each id that a client has chosen.
+//! The index of the embedded log by submission id: the first record of each id that a client has chosen, for each person.
+//!
+//! The first record of an id is in one table, and the first ones of its further persons, of whom there are hardly any, in
+//! another: earlier releases, to whom an id was the same for all persons, read and write the first one as before.
 //!
 //! It makes a repeated submission known however long ago it was appended, also after a restart: the index is written in
 //! the transaction that appends the records. It is derived from the records, so what an earlier release has appended
 //! without it is indexed when the log is opened. The tables are no migration, and are created with the first records:
 //! earlier releases open the file as before.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior};
 use schemas::{
     LogNumber, Offset, PartitionCount, PartitionId, Position, Receipt, RecordDecoder, RecordView,
 };
@@ -20,6 +23,15 @@ const TABLES: &str = r#"
         partition INTEGER NOT NULL,
         "offset" INTEGER NOT NULL,
         PRIMARY KEY (submission_id, budget)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS submission_ids_of_further_persons (
+        submission_id BLOB NOT NULL,
+        budget TEXT NOT NULL,
+        person BLOB NOT NULL,
+        digest INTEGER NOT NULL,
+        partition INTEGER NOT NULL,
+        "offset" INTEGER NOT NULL,
+        PRIMARY KEY (submission_id, budget, person)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS indexed_positions (
         partition INTEGER PRIMARY KEY,
@@ -122,7 +134,7 @@ pub(super) fn set_indexed(
         .map(drop)
 }
 
-/// Indexes a record, unless its id was generated or an earlier record has it.
+/// Indexes a record, unless its id was generated or an earlier record of its person has it.
 pub(super) fn insert(
     transaction: &Transaction<'_>,
     record: &RecordView<'_>,
@@ -131,22 +143,28 @@ pub(super) fn insert(
     if record.generated_id {
         return Ok(());
     }
-    transaction
+    let (id, digest) = (record.submission_id.0.as_bytes(), record.content_digest().cast_signed());
+    let (partition, offset) = (address.partition.0, address.offset.0.cast_signed());
+    let inserted = transaction
         .prepare_cached(
             r#"INSERT INTO submission_ids (submission_id, budget, digest, partition, "offset")
                VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING"#,
         )?
-        .execute((
-            record.submission_id.0.as_bytes(),
-            record.budget,
-            record.content_digest().cast_signed(),
-            address.partition.0,
-            address.offset.0.cast_signed(),
-        ))
+        .execute((id, record.budget, digest, partition, offset))?;
+    if inserted > 0 || find(transaction, record)?.is_some() {
+        return Ok(());
+    }
+    transaction
+        .prepare_cached(
+            r#"INSERT INTO submission_ids_of_further_persons
+               (submission_id, budget, person, digest, partition, "offset")
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)"#,
+        )?
+        .execute((id, record.budget, record.person.as_bytes(), digest, partition, offset))
         .map(drop)
 }
 
-/// Finds the first record with the id of `record`, unless that id was generated.
+/// Finds the first record with the id and the person of `record`, unless that id was generated.
 pub(super) fn find(
     transaction: &Transaction<'_>,
     record: &RecordView<'_>,
@@ -154,18 +172,41 @@ pub(super) fn find(
     if record.generated_id {
         return Ok(None);
     }
-    transaction
+    let id = record.submission_id.0.as_bytes();
+    let first = transaction
         .prepare_cached(
-            r#"SELECT digest, partition, "offset" FROM submission_ids
+            r#"SELECT digest, partition, "offset", key
+               FROM submission_ids LEFT JOIN records USING (partition, "offset")
                WHERE submission_id = ?1 AND budget = ?2"#,
         )?
-        .query_row((record.submission_id.0.as_bytes(), record.budget), |row| {
-            let address = Receipt {
-                log: LogNumber::FIRST,
-                partition: PartitionId(row.get(1)?),
-                offset: Offset(row.get::<_, i64>(2)?.cast_unsigned()),
-            };
-            Ok(IndexedSubmission { digest: row.get::<_, i64>(0)?.cast_unsigned(), address })
+        .query_row((id, record.budget), |row| {
+            Ok((indexed(row)?, row.get::<_, Option<Vec<u8>>>(3)?))
         })
+        .optional()?;
+    match first {
+        // Whose it is cannot be known without the record.
+        Some((first, None)) => return Ok(Some(first)),
+        Some((first, Some(person))) if person == record.person.as_bytes() => {
+            return Ok(Some(first));
+        }
+        Some(_) => {}
+        None => return Ok(None),
+    }
+    transaction
+        .prepare_cached(
+            r#"SELECT digest, partition, "offset" FROM submission_ids_of_further_persons
+               WHERE submission_id = ?1 AND budget = ?2 AND person = ?3"#,
+        )?
+        .query_row((id, record.budget, record.person.as_bytes()), indexed)
         .optional()
+}
+
+/// Reads a row of digest, partition and offset.
+fn indexed(row: &Row<'_>) -> rusqlite::Result<IndexedSubmission> {
+    let address = Receipt {
+        log: LogNumber::FIRST,
+        partition: PartitionId(row.get(1)?),
+        offset: Offset(row.get::<_, i64>(2)?.cast_unsigned()),
+    };
+    Ok(IndexedSubmission { digest: row.get::<_, i64>(0)?.cast_unsigned(), address })
 }
