@@ -2,6 +2,9 @@
 //! client is let in again.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../src/principal/tests/tokens.rs"]
+mod tokens;
+
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -17,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
 use runtime::admin::{AdminConfig, AdminGuard};
+use runtime::clock::now_ms;
 use runtime::config::{Settings, defaults};
 use runtime::health::Health;
 use runtime::http::HttpConfig;
@@ -27,7 +31,9 @@ use runtime::limits::{
 };
 use runtime::metrics::Metrics;
 use runtime::principal::{Authenticator, IdentityConfig, SessionKey};
-use tokio::time::advance;
+use tempfile::TempDir;
+use tokio::time::{advance, timeout};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// A proxy on the same machine.
@@ -57,6 +63,11 @@ struct Fixture {
     shared: Arc<Switchable>,
     metrics: Metrics,
     router: Router,
+    authenticator: Authenticator,
+    /// The folder of the identity provider's keys.
+    _keys: TempDir,
+    /// The bearer token of the requests.
+    token: Option<String>,
 }
 
 /// Builds a limited write and a limited read, with one limit.
@@ -73,10 +84,10 @@ fn fixture(limit: &str) -> Fixture {
     let config = reader.finish(config).unwrap();
     let metrics = Metrics::new("test");
     let guard = AdminGuard::new(&defaults(AdminConfig::read), &metrics).unwrap();
-    let (identity, key) = (defaults(IdentityConfig::read), SessionKey::new(&[1; 32]));
-    let authenticator = Authenticator::new(&identity, key, guard, &metrics).unwrap();
+    let (authenticator, keys) = authenticator(guard, &metrics);
     let shared = Arc::new(Switchable::default());
-    let limits = RequestLimits::new(&config, 100, authenticator, shared.clone(), &metrics).unwrap();
+    let limits =
+        RequestLimits::new(&config, 100, authenticator.clone(), shared.clone(), &metrics).unwrap();
     let (class, charging) = (EndpointClass::Submission, ChargeTiming::ByHandler);
     let write = async |ticket: LimitTicket| match ticket.charge(&[(PERSON, 1)], 1).await {
         Ok(()) => "accepted".into_response(),
@@ -92,14 +103,44 @@ fn fixture(limit: &str) -> Fixture {
                 .route("/read", get(async || "read"))
                 .route_layer(ReadLimitLayer::new(&limits, EndpointClass::Read)),
         );
-    Fixture { shared, metrics, router }
+    Fixture { shared, metrics, router, authenticator, _keys: keys, token: None }
+}
+
+/// Builds an authenticator that accepts the tokens of an identity provider.
+fn authenticator(guard: AdminGuard, metrics: &Metrics) -> (Authenticator, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("keys.json");
+    std::fs::write(&keys, tokens::key_set()).unwrap();
+    let provider = [
+        ("identity.token_issuer".to_owned(), tokens::ISSUER.to_owned()),
+        ("identity.token_keys".to_owned(), keys.display().to_string()),
+    ];
+    let settings = Settings::from_pairs(provider);
+    let mut reader = settings.reader();
+    let identity = IdentityConfig::read(&mut reader);
+    let identity = reader.finish(identity).unwrap();
+    let key = SessionKey::new(&[1; 32]);
+    (Authenticator::new(&identity, key, guard, metrics).unwrap(), dir)
 }
 
 impl Fixture {
+    /// Sends the token of a person of an organisation with each request from now on.
+    async fn become_person_of(&mut self, organisation: &str) {
+        // Time stands still until the keys are read.
+        let read = self.authenticator.clone().refresh_keys(CancellationToken::new());
+        assert!(timeout(Duration::from_secs(1), read).await.is_err(), "no keys are read");
+        let mut claims = tokens::claims(now_ms() / 1_000);
+        claims["organisation"] = organisation.into();
+        self.token = Some(tokens::signed(&claims));
+    }
+
     async fn send(&self, method: &str, path: &str, client: Option<&str>) -> Response {
         let mut request = Request::builder().method(method).uri(path).header("host", "localhost");
         if let Some(client) = client {
             request = request.header("x-forwarded-for", client);
+        }
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
         }
         let mut request = request.body(Body::empty()).unwrap();
         request.extensions_mut().insert(ConnectInfo(PROXY));
@@ -157,18 +198,32 @@ async fn without_the_shared_counters_a_process_grants_its_declared_share() {
 
 #[tokio::test(start_paused = true)]
 async fn the_share_is_half_of_what_two_processes_admit_for_each_algorithm_and_scope() {
-    for scope in ["global", "address", "person", "endpoint"] {
+    for scope in ["global", "address", "person", "organisation", "endpoint"] {
         for (quota, share) in [
             ("token-bucket 10/1h burst=7", 4),
             ("leaky-bucket 10/1h burst=7", 5),
             ("fixed-window 9/1h", 5),
             ("sliding-window 9/1h", 5),
         ] {
-            let fixture = fixture(&format!("{scope} {quota} on=submission"));
+            let mut fixture = fixture(&format!("{scope} {quota} on=submission"));
+            fixture.become_person_of("school").await;
             fixture.shared.away.store(true, Ordering::Relaxed);
             assert_eq!(fixture.accepted_of(20).await, share, "{scope} {quota}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_shared_counters_each_organisation_has_a_share_of_its_own() {
+    let mut fixture = fixture("organisation fixed-window 10/1h on=submission");
+    fixture.shared.away.store(true, Ordering::Relaxed);
+    for organisation in ["school", "library"] {
+        fixture.become_person_of(organisation).await;
+        assert_eq!(fixture.accepted_of(20).await, 5, "{organisation}");
+    }
+    // The limit is for those who belong to one.
+    fixture.token = None;
+    assert_eq!(fixture.accepted_of(20).await, 20);
 }
 
 #[tokio::test(start_paused = true)]
