@@ -122,6 +122,18 @@ fn every_configured_address_is_a_service_and_its_port() {
 }
 
 #[test]
+fn ids_and_limits_are_on_a_server_that_evicts_nothing_and_has_no_answers() {
+    let (compose, settings) = (Compose::read(), configuration());
+    let limits = settings.get("redis.limits_url").unwrap();
+    for url in [limits, settings.get("redis.ids_url").unwrap_or(limits)] {
+        assert_ne!(*url, settings["redis.url"]);
+        let (host, _) = url.strip_prefix("redis://").unwrap().split_once(':').unwrap();
+        let command = compose.services[host].command.join(" ");
+        assert!(command.contains("--maxmemory-policy noeviction"), "{host}: {command}");
+    }
+}
+
+#[test]
 fn every_service_has_a_restart_policy_limits_and_a_health_check_on_its_port() {
     let compose = Compose::read();
     let listening = compose.listening();
