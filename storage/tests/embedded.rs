@@ -22,7 +22,7 @@ use schemas::job::{self, JobId, JobTransitionError};
 use schemas::{
     Action, Allocation, AnnulmentAction, AnnulmentId, AnnulmentStamp, BudgetId, Generation,
     LogNumber, LogRef, Marker, MarkerKind, Offset, PartitionId, PersonKey, PersonKeyHasher,
-    PublishStep, Receipt, RecordEncoder, Submission, SubmissionId,
+    Position, PublishStep, Receipt, RecordEncoder, Submission, SubmissionId,
 };
 use storage::cache::memory::MemoryCache;
 use storage::control::sqlite::SqliteControlTopic;
@@ -30,7 +30,10 @@ use storage::control::{BudgetDefinitions, SecretRecord};
 use storage::idempotency::memory::{MemoryIdempotency, Retention};
 use storage::idempotency::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use storage::jobs::{JobRows, JobStore, JobUpdateError, UnreadableJob, update_job};
-use storage::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteOpenError, SqliteReader};
+use storage::log::archive::{ArchiveWriter, LogName};
+use storage::log::sqlite::{
+    SqliteDeadLetterJournal, SqliteLog, SqliteLogTrimmer, SqliteOpenError, SqliteReader,
+};
 use storage::log::{AppendError, DeadLetter, LogSource, LogWriter, NewRecord};
 use storage::store::CasOutcome;
 use storage::store::memory::MemoryStore;
@@ -47,9 +50,8 @@ fn directory() -> tempfile::TempDir {
 
 mod archived_log {
     use async_trait::async_trait;
-    use schemas::Position;
     use storage::log::LogReader;
-    use storage::log::archive::{ArchiveWriter, ArchivedReader, LogName};
+    use storage::log::archive::ArchivedReader;
     use tokio::sync::Mutex as AsyncMutex;
     use truncated_log::{TruncatedLog, TruncationPoint};
 

@@ -25,7 +25,7 @@ pub enum HaltReason {
     /// The log does not cover the offsets from the resume position to the totals' position.
     #[error(
         "the log holds {low}..{high}, but folding resumes at {resume} and the totals are at {position}: \
-             it was truncated or recreated"
+             it was truncated or recreated. Restore it, or rebuild from its archive: rebuild --from-archive"
     )]
     OutOfRange {
         /// The first position in the log.
@@ -50,7 +50,8 @@ pub enum HaltReason {
     },
     /// The person rows cannot restore people, and the log no longer has the records to replay people from.
     #[error(
-        "{fault}, and the log begins at {log_start}: people cannot be replayed from it. Restore the store or the log"
+        "{fault}, and the log begins at {log_start}: people cannot be replayed from it. Restore the store or the log, or \
+             rebuild from its archive: rebuild --from-archive"
     )]
     PeopleLost {
         /// What is wrong with the person rows.

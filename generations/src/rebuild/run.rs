@@ -37,7 +37,8 @@ pub enum RebuildError {
     PurposeConflict(Generation),
     /// The log lost its first records and no archive holds them.
     #[error(
-        "partition {0} of the log begins at {1}: earlier records are gone, and no archive holds them (archive.dir)"
+        "partition {0} of the log begins at {1}: earlier records are gone, and no archive holds them: set `archive.dir` \
+         to the directory of its archive"
     )]
     LogTruncated(PartitionId, Position),
     /// Partitions made no progress for too long.

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 /// People whom another annulment has annulled since are not among them, nor those who were restored.
 ///
 /// # Errors
-/// When the log cannot be read.
+/// When the log cannot be read, or its beginning is in no archive.
 pub async fn people_annulled_by(
     log: &dyn LogReader,
     budget: &BudgetId,
@@ -27,6 +27,10 @@ pub async fn people_annulled_by(
     let mut ranges = Vec::new();
     for partition in log.partitions().partitions() {
         let bounds = retry(|| log.bounds(partition)).await?;
+        if bounds.low > Position::START {
+            // A part of the log does not say whom the annulment holds.
+            return Err(ReadError::Missing(Position::START));
+        }
         ranges.push((partition, bounds.low..bounds.high));
     }
     let records = |range: &Range<Position>| range.end.0.saturating_sub(range.start.0);

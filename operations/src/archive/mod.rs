@@ -1,15 +1,18 @@
 //! Copies the committed part of the log to the archive, and checks an archive against its log.
 //!
 //! `storage` owns the archive's format and its reader. Only records below the active generation's committed positions
-//! are copied.
+//! are copied. [`trim`](mod@trim) deletes from the embedded log what the archive has.
+
+mod trim;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use schemas::{LogRef, PartitionId, Position};
+use schemas::{Generation, LogRef, PartitionId, Position};
 use storage::log::archive::{
-    Archive, ArchiveCheckReport, ArchiveWriteError, ArchiveWriter, LogName, archive_dir_for,
+    Archive, ArchiveCheckReport, ArchiveWriteError, ArchiveWriter, LogName, TrimError,
+    archive_dir_for,
 };
 use storage::log::{LogReader, LogReaderOpener, ReadError};
 use storage::open_error::OpenError;
@@ -20,6 +23,8 @@ use crate::BackendError;
 use crate::progress::Progress;
 use generations::registry::require_active_log;
 use storage::retry::{Transient, retry};
+
+pub use trim::{Trimmed, trim};
 
 /// The dependencies of archiving one log.
 pub struct ArchiveDeps {
@@ -62,6 +67,18 @@ pub enum ArchiveError {
     /// The archive cannot be extended.
     #[error(transparent)]
     Write(ArchiveWriteError),
+    /// The log cannot be trimmed.
+    #[error(transparent)]
+    Trim(#[from] TrimError),
+    /// A rebuild reads the log from its first record.
+    #[error(
+        "the log is not trimmed while generation {0} is built: wait for it (`jobs list`), or cancel it \
+         (`generations cancel`), then repeat the command"
+    )]
+    Building(Generation),
+    /// A newer release has written the generation registry, and this one does not understand all of it.
+    #[error("a newer release has written the generation registry: trim the log with that release")]
+    NewerRegistry,
 }
 
 impl Transient for ArchiveError {

@@ -46,7 +46,11 @@ pub(super) async fn audit_partition(
     report.positions.push(position);
     let bounds = retry(|| deps.log.bounds(id.partition)).await?;
     if bounds.low > Position::START {
-        let reason = format!("partition {}: the log begins at {}", id.partition, bounds.low);
+        let reason = format!(
+            "partition {}: the log begins at {}, and no archive has the records before it: set `archive.dir` to the \
+             directory of its archive",
+            id.partition, bounds.low
+        );
         report.unchecked.push(reason);
         return Ok(None);
     }

@@ -18,13 +18,15 @@ use tokio_util::sync::CancellationToken;
 use super::progress_display::show_while;
 use super::{EXIT_FAILED, EXIT_INTERRUPTED, push_first_lines};
 use generations::registry::active_log;
-use operations::archive::{ArchiveDeps, ArchiveError, Archived, archive, check_archive};
+use operations::archive::{
+    ArchiveDeps, ArchiveError, Archived, Trimmed, archive, check_archive, trim,
+};
 use operations::progress::Progress;
 
 /// Exit code: the check found faults.
 const FAULTY: u8 = 1;
 
-/// Copy the committed log into the archive, or check the archive
+/// Copy the committed log into the archive, check the archive, or trim the embedded log
 ///
 /// Runs while the processors run. After an interruption the same command resumes from the last complete segment. Exit
 /// code: 0 done or nothing wrong, 1 the check found faults, 2 failed.
@@ -40,6 +42,12 @@ pub struct ArchiveArgs {
     /// archive's end with the log
     #[arg(long)]
     pub check: bool,
+    /// Delete from the embedded log what the archive has and no takeover needs
+    ///
+    /// A record is deleted only if its file of the archive is intact and has the same record. Its submission id stays
+    /// known. From then on an audit or a rebuild needs the archive (`archive.dir`).
+    #[arg(long, conflicts_with = "check")]
+    pub trim: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +60,15 @@ pub(crate) enum ArchiveCommandError {
         "a directory is needed: archive.dir in the configuration (shared with the processors), or --dir"
     )]
     NoDir,
+    #[error(
+        "only the embedded log is trimmed; Kafka deletes a topic's old records by its retention (`retention.ms`)"
+    )]
+    NoTrimming,
 }
 
 /// The command's result.
 enum ArchiveOutcome {
-    Archived(Vec<Archived>),
+    Archived(Vec<Archived>, Option<Vec<Trimmed>>),
     Checked(ArchiveCheckReport),
 }
 
@@ -74,10 +86,14 @@ pub async fn archive_command(
         Ok::<_, ArchiveCommandError>(if args.check {
             ArchiveOutcome::Checked(check(storage, dir, &progress).await?)
         } else {
-            ArchiveOutcome::Archived(open_and_archive(storage, dir, &progress).await?)
+            open_and_archive(args.trim, storage, dir, &progress).await?
         })
     });
-    let what = if args.check { "checked" } else { "archived" };
+    let what = match (args.check, args.trim) {
+        (true, _) => "checked",
+        (_, true) => "archived, then trimmed",
+        _ => "archived",
+    };
     match show_records(what, &progress, stop.run_until_cancelled(work)).await {
         None => {
             console::err(
@@ -98,7 +114,7 @@ pub async fn archive_command(
                 {
                     ExitCode::from(FAULTY)
                 }
-                ArchiveOutcome::Checked(_) | ArchiveOutcome::Archived(_) => ExitCode::SUCCESS,
+                ArchiveOutcome::Checked(_) | ArchiveOutcome::Archived(..) => ExitCode::SUCCESS,
             }
         }
     }
@@ -118,14 +134,24 @@ async fn show_records<T>(what: &str, progress: &Progress, work: impl Future<Outp
 }
 
 async fn open_and_archive(
+    with_trim: bool,
     storage: &StorageConfig,
     dir: &Path,
-    progress: &Progress,
-) -> Result<Vec<Archived>, ArchiveCommandError> {
+    progress: &Arc<Progress>,
+) -> Result<ArchiveOutcome, ArchiveCommandError> {
+    let trimmer = match with_trim {
+        true => Some(storage.log_trimmer().ok_or(ArchiveCommandError::NoTrimming)?),
+        false => None,
+    };
     let store = storage.open_existing_store().await?.store;
     let log = active_log(store.as_ref(), &storage.first_log()).await?;
     let deps = ArchiveDeps::of(&log, storage, &store, dir).await?;
-    Ok(archive(&deps, progress).await?)
+    let archived = archive(&deps, progress).await?;
+    let trimmed = match trimmer {
+        Some(trimmer) => Some(trim(&deps, &trimmer, progress).await?),
+        None => None,
+    };
+    Ok(ArchiveOutcome::Archived(archived, trimmed))
 }
 
 async fn check(
@@ -153,7 +179,7 @@ pub(crate) async fn check_configured(
 fn text(done: &ArchiveOutcome) -> String {
     let mut text = String::new();
     match done {
-        ArchiveOutcome::Archived(partitions) => {
+        ArchiveOutcome::Archived(partitions, trimmed) => {
             for Archived { partition, from, end } in partitions {
                 let _ = writeln!(
                     text,
@@ -162,7 +188,14 @@ fn text(done: &ArchiveOutcome) -> String {
             }
             let records: u64 = partitions.iter().map(|it| it.end.0 - it.from.0).sum();
             let total: u64 = partitions.iter().map(|it| it.end.0).sum();
+            for Trimmed { partition, low, .. } in trimmed.iter().flatten() {
+                let _ = writeln!(text, "partition {partition}: the log begins at {low}");
+            }
             let _ = write!(text, "ARCHIVE records={total} new={records}");
+            if let Some(trimmed) = trimmed {
+                let deleted: u64 = trimmed.iter().map(|it| it.low.0 - it.from.0).sum();
+                let _ = write!(text, " trimmed={deleted}");
+            }
         }
         ArchiveOutcome::Checked(ArchiveCheckReport { segments, records, faults }) => {
             push_first_lines(&mut text, faults.iter(), faults.len() as u64);

@@ -1,5 +1,5 @@
 //! Archiving next to a running processor: the archive has all committed records, and a truncated log is rebuilt from
-//! its archive completely or not at all.
+//! its archive completely or not at all. So is one that was trimmed, as far as no takeover needs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../support/fixture.rs"]
@@ -17,11 +17,16 @@ use std::sync::Arc;
 
 use fixture::{Fixture, TOPIC, move_one_person, report_lines};
 use generations::rebuild::{RebuildError, target_positions};
-use operations::archive::{Archived, archive, check_archive};
+use operations::annulment::people_annulled_by;
+use operations::archive::{ArchiveError, Archived, Trimmed, archive, check_archive, trim};
 use operations::progress::Progress;
 use rebuild::{RebuildOutcome, rebuild};
 use rusqlite::Connection;
-use schemas::{PartitionId, Position};
+use schemas::{AnnulmentId, Generation, PartitionId, Position};
+use storage::log::sqlite::SqliteLogTrimmer;
+use storage::log::{LogReader, ReadError};
+use storage::store::{CasOutcome, Generations};
+use uuid::Uuid;
 
 /// Starts a settled processor with an empty archive.
 async fn settled() -> Fixture {
@@ -159,4 +164,71 @@ async fn a_check_names_an_archive_whose_last_record_is_not_the_logs() {
     assert_eq!(log.execute(change, [last as i64]), Ok(1));
     let [fault] = &faults(&fixture).await[..] else { panic!("one fault") };
     assert!(fault.ends_with(&format!("another record is at offset {last}")), "{fault}");
+}
+
+async fn trimmed(fixture: &Fixture) -> Result<Vec<Trimmed>, ArchiveError> {
+    let trimmer = SqliteLogTrimmer::new(&fixture.dir.path().join("log.db"));
+    trim(&fixture.archive_deps(dir(fixture)), &trimmer, &Arc::default()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trimmed_log_is_folded_on_taken_over_audited_and_rebuilt() {
+    let mut fixture = settled().await;
+    archived(&fixture).await;
+    for Trimmed { partition, from, low } in trimmed(&fixture).await.unwrap() {
+        let stored = fixture.stored(partition.0).await.checkpoint;
+        assert!(from == Position::START && low < stored.rows_position, "{partition}: {low}");
+    }
+    fixture.append(500).await;
+    fixture.wait_until_settled().await;
+    assert_eq!(report_lines(&fixture.audit().await), Vec::<String>::new());
+    // A takeover reads only what is left.
+    fixture.stop_processor().await;
+    fixture.start_processor().await;
+    fixture.append(500).await;
+    fixture.wait_until_settled().await;
+    let RebuildOutcome { differences, records, .. } =
+        rebuild(fixture.store.as_ref(), false).await.unwrap();
+    assert_eq!((differences, records), (Vec::<String>::new(), 4_000));
+    // Also what the previous generation needs for a rollback is kept.
+    archived(&fixture).await;
+    for Trimmed { partition, low, .. } in trimmed(&fixture).await.unwrap() {
+        let previous = fixture.stored(partition.0).await.checkpoint;
+        assert!(low < previous.rows_position, "{partition}: {low}");
+    }
+    assert_eq!(report_lines(&fixture.audit().await), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_totals_of_a_trimmed_log_are_not_compared_or_rebuilt_without_its_archive() {
+    let mut fixture = settled().await;
+    archived(&fixture).await;
+    trimmed(&fixture).await.unwrap();
+    fixture.archive = None;
+    let report = fixture.audit().await;
+    assert_eq!(report.differences, []);
+    assert!(
+        report.unchecked[0].ends_with("set `archive.dir` to the directory of its archive"),
+        "{:#?}",
+        report_lines(&report)
+    );
+    let refused = rebuild_targets(&fixture).await.unwrap_err().to_string();
+    assert!(refused.ends_with("set `archive.dir` to the directory of its archive"), "{refused}");
+    let (taxes, id) = (fixture::budget(fixture::BUDGETS[0]), AnnulmentId(Uuid::nil()));
+    let held = people_annulled_by(&fixture.reader(), &taxes, id, &Progress::default()).await;
+    assert_eq!(held, Err(ReadError::Missing(Position::START)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_not_trimmed_while_a_generation_is_built() {
+    let mut fixture = settled().await;
+    archived(&fixture).await;
+    fixture.stop_processor().await;
+    let registry = fixture.store.registry().await.unwrap();
+    let building = generations::registry::begin(&registry.unwrap(), false, 1).unwrap();
+    assert_eq!(fixture.store.change_registry(&building).await, Ok(CasOutcome::Applied));
+    let refused = trimmed(&fixture).await.unwrap_err();
+    assert!(matches!(refused, ArchiveError::Building(Generation(2))), "{refused}");
+    let bounds = fixture.reader().bounds(PartitionId(0)).await.unwrap();
+    assert_eq!(bounds.low, Position::START);
 }

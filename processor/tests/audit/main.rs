@@ -317,7 +317,9 @@ async fn a_log_without_its_beginning_is_reported_as_not_compared() {
     log.execute(r#"DELETE FROM records WHERE partition = 1 AND "offset" < 5"#, []).unwrap();
     let report = fixture.audit().await;
     assert_eq!(report.differences, []);
-    let mut expected = vec!["partition 1: the log begins at 5".to_owned()];
+    let begins = "partition 1: the log begins at 5, and no archive has the records before it: set `archive.dir` to the \
+                  directory of its archive";
+    let mut expected = vec![begins.to_owned()];
     expected
         .extend(BUDGETS.map(|budget| {
             format!("the cache, budget `{budget}`: partition 1 could not be folded")

@@ -120,7 +120,7 @@ settings! {
         kafka_linger: Duration = "kafka.linger_ms", default "10",
             unit "ms", parse parse::duration_ms;
         /// Directory of the log's archive, from which rebuilds, audits and exports read records that the log no longer
-        /// retains. If empty, no archive is read.
+        /// retains. If empty: `archive` in `sqlite.dir` with the embedded log; with Kafka, no archive is read.
         archive_dir: Option<PathBuf> = "archive.dir", default "",
             unit "path", parse parse::optional_path;
         /// Directory to which export jobs write and from which the API serves published exports; created if absent.
@@ -168,8 +168,8 @@ settings! {
         /// Directory of the embedded databases.
         sqlite_dir: PathBuf = "sqlite.dir", default "./data",
             unit "path", parse parse::path;
-        /// Size of the embedded log's file from which on submissions are answered 503, instead of filling the disk. A
-        /// submission takes about 100 bytes.
+        /// Size of what is in the embedded log's file from which on submissions are answered 503, instead of filling the
+        /// disk. A submission takes about 100 bytes; `allocator archive --trim` makes room.
         sqlite_max_log_bytes: u64 = "sqlite.max_log_bytes", default "8589934592",
             unit "bytes", parse parse::positive_u64;
         /// File of at least 32 bytes, the secret with which person ids are hashed. Every `ingest` and `api` must share
@@ -202,6 +202,9 @@ const SERVICE_SECTIONS: [&str; 9] =
 /// The fault of a separate service configured with backends that only one process can open.
 const NEEDS_SHARED_BACKENDS: &str = "a separate service needs log.kind = kafka, store.kind = scylla and cache.kind = redis; \
      to run everything in one process use `allocator run`";
+
+/// Directory of the embedded log's archive, in the directory of the embedded databases.
+const ARCHIVE_DIR: &str = "archive";
 
 /// The configured backends: checked, not opened.
 #[derive(Debug, Clone)]
@@ -246,7 +249,10 @@ impl StorageConfig {
                 delivery_timeout: settings.kafka_delivery_timeout,
                 linger: settings.kafka_linger,
             },
-            archive_dir: settings.archive_dir,
+            archive_dir: settings.archive_dir.or_else(|| match settings.log_kind {
+                LogKind::Kafka => None,
+                LogKind::Sqlite => Some(settings.sqlite_dir.join(ARCHIVE_DIR)),
+            }),
             exports_dir: settings.exports_dir,
             store: settings.store_kind,
             scylla: ScyllaConfig {
@@ -289,7 +295,7 @@ impl StorageConfig {
         self.kafka.first_log()
     }
 
-    /// Returns the directory of the log archives, if configured.
+    /// Returns the directory of the log archives. `None` for Kafka without a configured one.
     pub fn archive_dir(&self) -> Option<&Path> {
         self.archive_dir.as_deref()
     }

@@ -31,7 +31,7 @@ use crate::log::kafka::{
     KafkaDeadLetterJournal, KafkaDeadLetterWriter, KafkaLogWriter, KafkaReader, KafkaSource,
     KafkaTail, TopicMigrator,
 };
-use crate::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteReader};
+use crate::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteLogTrimmer, SqliteReader};
 use crate::log::{
     DeadLetterJournal, DeadLetterWriter, LogReader, LogReaderOpener, LogSource, LogTail, LogWriter,
     PolledTail,
@@ -173,6 +173,20 @@ impl StorageConfig {
 
     /// Opens the dead letter journal. Creates nothing.
     ///
+    /// Returns the trimmer of the embedded log. `None` for Kafka, whose topics have a retention.
+    pub fn log_trimmer(&self) -> Option<SqliteLogTrimmer> {
+        match self.log {
+            LogKind::Kafka => None,
+            LogKind::Sqlite => {
+                let trimmer = SqliteLogTrimmer::new(&self.sqlite_dir.join(LOG_FILE));
+                Some(match self.store {
+                    StoreKind::Sqlite => trimmer.with_store(self.sqlite_dir.join(STORE_FILE)),
+                    StoreKind::Scylla => trimmer,
+                })
+            }
+        }
+    }
+
     /// # Errors
     /// If the embedded log does not exist.
     pub fn open_dead_letter_journal(&self) -> Result<Arc<dyn DeadLetterJournal>, OpenError> {

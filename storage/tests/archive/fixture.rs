@@ -42,6 +42,14 @@ impl Fixture {
         fixture
     }
 
+    /// Closes the log and opens it again.
+    pub fn reopened(self) -> Self {
+        let Self { dir, log } = self;
+        drop(log);
+        let log = SqliteLog::open(&dir.path().join("log.db"), two()).unwrap();
+        Self { dir, log }
+    }
+
     /// Appends these records to both partitions.
     pub async fn append(&self, numbers: Range<u64>) {
         let record = |partition, number: u64| {

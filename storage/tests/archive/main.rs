@@ -1,9 +1,10 @@
 //! Archives: they return the log's records and continue where they end. Missing, damaged and foreign segments are
-//! detected before their records are read.
+//! detected before their records are read. Trimming deletes from the log only what the archive has.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod fixture;
+mod trimming;
 mod truncated_log;
 
 use std::fs;

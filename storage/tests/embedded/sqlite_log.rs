@@ -209,6 +209,89 @@ async fn submission_ids_that_an_earlier_release_has_appended_are_known() {
     }
 }
 
+/// Archives and trims partition 0 of the log in a folder.
+async fn archive_and_trim(directory: &Path, to: u64) -> Result<u64, String> {
+    let path = directory.join("log.sqlite");
+    let reader = SqliteReader::open(&path, build::count(1)).unwrap();
+    let name = LogName::of(&reader, "submissions");
+    let writer = ArchiveWriter::open(&directory.join("archive"), name).unwrap();
+    let (partition, to) = (PartitionId(0), Position(to));
+    writer.extend_from_log(&reader, partition, to, |_| {}).await.unwrap();
+    let trimmed = writer.trim(SqliteLogTrimmer::new(&path), partition, to, |_| {}).await;
+    trimmed.map(|(_, low)| low.0).map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn the_ids_of_trimmed_submissions_are_refused_for_ever() {
+    let directory = directory();
+    let path = directory.path().join("log.sqlite");
+    let log = SqliteLog::open(&path, build::count(1)).unwrap();
+    let all: Vec<_> = (0..50).map(|id| submission(1, id, &[5_000, 5_000], false)).collect();
+    log.append_once_per_id(all.clone()).await;
+    assert_eq!(archive_and_trim(directory.path(), 40).await, Ok(40));
+    let other = submission(2, 7, &[1, 9_999], false);
+    let refused = async |log: &SqliteLog| {
+        for (id, record) in (0..).zip(&all) {
+            let repeated = log.append_once_per_id(vec![record.clone()]).await;
+            assert_eq!(repeated, [Err(AppendError::Repeated(address(id)))]);
+        }
+        let reused = log.append_once_per_id(vec![other.clone()]).await;
+        assert_eq!(reused, [Err(AppendError::IdReused)]);
+    };
+    refused(&log).await;
+    drop(log);
+    refused(&SqliteLog::open(&path, build::count(1)).unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_log_whose_submission_ids_are_not_indexed_is_not_trimmed() {
+    let directory = directory();
+    let path = directory.path().join("log.sqlite");
+    let log = SqliteLog::open(&path, build::count(1)).unwrap();
+    log.append((0..50).map(|id| submission(1, id, &[5_000, 5_000], false)).collect()).await;
+    drop(log);
+    // As an earlier release leaves it.
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch("DROP TABLE submission_ids; DROP TABLE indexed_positions").unwrap();
+    let refused = archive_and_trim(directory.path(), 40).await.unwrap_err();
+    assert!(refused.contains("start `allocator run` of this release once"), "{refused}");
+    drop(SqliteLog::open(&path, build::count(1)).unwrap());
+    assert_eq!(archive_and_trim(directory.path(), 40).await, Ok(40));
+}
+
+#[tokio::test]
+async fn a_full_log_accepts_records_again_once_it_is_trimmed_and_its_file_does_not_grow() {
+    let directory = directory();
+    let path = directory.path().join("log.sqlite");
+    let log = SqliteLog::open_bounded(&path, build::count(1), 1 << 20).unwrap();
+    let mut next = 0;
+    let fill = async |next: &mut u64| {
+        let first = *next;
+        loop {
+            let records = (0..100).map(|number| record(0, *next + number)).collect::<Vec<_>>();
+            match LogWriter::append(&log, records).await.remove(0) {
+                Ok(_) => *next += 100,
+                Err(AppendError::Full { .. }) => return *next - first,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let filled = fill(&mut next).await;
+    for _ in 0..3 {
+        assert!(log.available().is_err());
+        archive_and_trim(directory.path(), next).await.unwrap();
+        let deadline = Instant::now() + TEST_TIMEOUT;
+        while log.available().is_err() {
+            assert!(Instant::now() < deadline, "the log stayed full");
+            tokio::task::yield_now().await;
+        }
+        let again = fill(&mut next).await;
+        assert!(again > filled / 2, "{again} of {filled}");
+    }
+    let size = path.metadata().unwrap().len();
+    assert!(size < 5 << 18, "{size} bytes");
+}
+
 #[test]
 fn different_logs_have_different_identities() {
     let (one, two) = (directory(), directory());

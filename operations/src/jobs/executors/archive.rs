@@ -12,6 +12,10 @@ impl From<ArchiveError> for JobFailure {
             ArchiveError::Backend(error) => error.into(),
             // A full disk may have space later; a gap fails all five attempts.
             ArchiveError::Write(error) => Self::Transient(error.to_string()),
+            // A job does not trim.
+            error @ (ArchiveError::Trim(_)
+            | ArchiveError::Building(_)
+            | ArchiveError::NewerRegistry) => Self::Permanent(error.to_string()),
         }
     }
 }

@@ -10,7 +10,8 @@ use storage::jobs::update_job;
 use super::rebuild_world::{RebuildWorld, TOPIC, count, reason_of, verdict_of};
 use crate::world::now_ms;
 
-const NO_BEGINNING: &str = "partition 0 of the log begins at 5: earlier records are gone, and no archive holds them (archive.dir)";
+const NO_BEGINNING: &str = "partition 0 of the log begins at 5: earlier records are gone, and no archive \
+     holds them: set `archive.dir` to the directory of its archive";
 
 #[tokio::test(start_paused = true)]
 async fn a_rebuild_of_a_log_without_its_beginning_is_dead_and_can_be_retried_once_it_is_back() {

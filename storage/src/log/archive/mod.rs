@@ -7,6 +7,7 @@ mod check;
 mod first_positions;
 mod reader;
 mod segment;
+mod trim;
 mod write;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use super::{LogIdentity, LogReader, ReadError};
 pub use check::ArchiveCheckReport;
 pub use reader::ArchivedReader;
 pub use segment::{Segment, SegmentFault};
+pub use trim::TrimError;
 pub use write::{ArchiveWriteError, ArchiveWriter, ArchivedPartition};
 
 /// Identifies the log that an archive belongs to.

@@ -115,6 +115,21 @@ impl StreamTask {
     }
 
     async fn read_archive_and_log(&mut self) -> Result<(), ReadError> {
+        loop {
+            let Err(error) = self.read_archive_then_log().await else { return Ok(()) };
+            // The log may have been trimmed while it was read: then the archive has what is missing.
+            let low = self.log.bounds(self.partition).await?.low;
+            if !matches!(error, ReadError::Missing(missing) if missing < low) {
+                return Err(error);
+            }
+            let segments = self.archive.segments_up_to(self.partition, low).await?;
+            if !segments.iter().any(|segment| (segment.first..segment.end).contains(&self.next)) {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn read_archive_then_log(&mut self) -> Result<(), ReadError> {
         let low = self.log.bounds(self.partition).await?.low;
         if self.next < low {
             let mut segments = self.archive.segments_up_to(self.partition, low).await?;

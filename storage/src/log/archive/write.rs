@@ -85,7 +85,7 @@ pub struct ArchivedPartition {
 
 /// Writes an archive, and locks it against other writers.
 pub struct ArchiveWriter {
-    archive: Archive,
+    pub(super) archive: Archive,
     segment_bytes: u64,
     /// Also held by each running blocking task, which outlives a dropped writer.
     lock: Arc<Mutex<File>>,
@@ -98,7 +98,7 @@ impl ArchiveWriter {
     /// When the directory cannot be used, or another process has locked it.
     pub fn open(dir: &Path, log: LogName) -> Result<Self, ArchiveWriteError> {
         let disk = |reason| ArchiveWriteError::Disk { dir: dir.to_owned(), reason };
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(disk)?;
+        create_dir(dir).map_err(disk)?;
         let lock = File::create(dir.join(LOCK_FILE)).map_err(disk)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -161,13 +161,7 @@ impl ArchiveWriter {
     ) -> Result<Position, ArchiveWriteError> {
         let archive = self.archive.clone();
         let segments = self.blocking(move || archive.segments(partition)).await?;
-        let mut end = Position::START;
-        for Segment { first, end: next, .. } in &segments {
-            if *first != end {
-                return Err(ArchiveWriteError::Broken { partition, from: end, to: *first });
-            }
-            end = *next;
-        }
+        let end = contiguous_end(partition, &segments)?;
         let bounds = log.bounds(partition).await?;
         if bounds.low > end {
             return Err(ArchiveWriteError::Gap { partition, end, low: bounds.low });
@@ -214,19 +208,59 @@ impl ArchiveWriter {
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, ArchiveWriteError> {
+        self.locked(work).await?.map_err(|reason| self.archive.disk_error(reason))
+    }
+
+    /// Runs blocking work, during which the archive stays locked.
+    pub(super) async fn locked<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ArchiveWriteError> {
         let lock = Arc::clone(&self.lock).lock_owned().await;
         // The result comes first: if this future was dropped, the result is dropped before the lock is released.
         match tokio::task::spawn_blocking(move || (work(), lock)).await {
-            Ok((result, _lock)) => result.map_err(|reason| ArchiveWriteError::Disk {
-                dir: self.archive.dir.clone(),
-                reason,
-            }),
+            Ok((result, _lock)) => Ok(result),
             Err(error) => Err(ArchiveWriteError::Failed(error.to_string())),
         }
     }
 }
 
+/// Creates a directory that only its owner can open, and those above it. Durably: records of the log are deleted because
+/// the archive has them.
+fn create_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+    let above = above.unwrap_or(Path::new("."));
+    create_dir(above)?;
+    match std::fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    File::open(above)?.sync_all()
+}
+
+/// Returns the end of a partition's segments, which must begin at the log's first position and have no gap.
+pub(super) fn contiguous_end(
+    partition: PartitionId,
+    segments: &[Segment],
+) -> Result<Position, ArchiveWriteError> {
+    let mut end = Position::START;
+    for Segment { first, end: next, .. } in segments {
+        if *first != end {
+            return Err(ArchiveWriteError::Broken { partition, from: end, to: *first });
+        }
+        end = *next;
+    }
+    Ok(end)
+}
+
 impl Archive {
+    pub(super) fn disk_error(&self, reason: io::Error) -> ArchiveWriteError {
+        ArchiveWriteError::Disk { dir: self.dir.clone(), reason }
+    }
+
     /// Checks that the log continues the archive: the log reaches the archive's end and has the same last record. A log
     /// that was truncated beyond that record is not compared.
     pub(super) async fn check_tail(

@@ -48,7 +48,7 @@ impl SqliteAppender {
         Ok(Self { connection, partitions, is_indexed, max_bytes: u64::MAX, ends, closed: None })
     }
 
-    /// Refuses records once the file has `max_bytes`.
+    /// Refuses records once the file has `max_bytes` in use.
     pub fn with_max_bytes(self, max_bytes: u64) -> Self {
         Self { max_bytes, ..self }
     }
@@ -58,7 +58,7 @@ impl SqliteAppender {
         if self.max_bytes == u64::MAX {
             return Ok(());
         }
-        match file_bytes(&self.connection).map_err(not_appended)? {
+        match used_bytes(&self.connection).map_err(not_appended)? {
             bytes if bytes < self.max_bytes => Ok(()),
             _ => Err(AppendError::Full { max_bytes: self.max_bytes }),
         }
@@ -135,10 +135,15 @@ struct LogTail<'t> {
     closed: &'t mut ClosedBudgets,
 }
 
-/// Returns the size of the database's file, without its `-wal`.
-fn file_bytes(connection: &Connection) -> rusqlite::Result<u64> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    Ok(pragma("page_count")?.cast_unsigned() * pragma("page_size")?.cast_unsigned())
+/// Returns the size of what is in the database's file, without its `-wal`. Pages that are free, as after trimming, are
+/// used again before the file grows.
+fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let pragma = |name| {
+        let value = connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+        Ok::<_, rusqlite::Error>(value?.cast_unsigned())
+    };
+    let used_pages = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
+    Ok(used_pages * pragma("page_size")?)
 }
 
 fn read_ends(

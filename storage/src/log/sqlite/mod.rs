@@ -9,6 +9,7 @@ mod reader;
 mod source;
 mod submission_index;
 mod tail;
+mod trimmer;
 mod writer;
 
 use std::fs::{File, TryLockError};
@@ -33,6 +34,8 @@ use crate::sqlite::{self, Durability, Schema};
 pub use self::dead_letter_journal::SqliteDeadLetterJournal;
 pub use self::reader::{SqliteReader, has_records};
 pub use self::source::SqliteSource;
+pub(crate) use self::trimmer::TrimConnection;
+pub use self::trimmer::{SqliteLogTrimmer, SqliteTrimError};
 pub use crate::sqlite::SqliteOpenError;
 
 const SCHEMA: Schema = Schema {

@@ -84,15 +84,8 @@ fn index_next_records(
     partition: PartitionId,
 ) -> rusqlite::Result<u64> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let start: Option<i64> = transaction
-        .query_row(
-            "SELECT position FROM indexed_positions WHERE partition = ?1",
-            [partition.0],
-            |row| row.get(0),
-        )
-        .optional()?;
     let mut records = 0;
-    let mut position = Position(start.unwrap_or_default().cast_unsigned());
+    let mut position = indexed_position(&transaction, partition)?;
     {
         let mut select = transaction.prepare_cached(
             r#"SELECT "offset", key, value FROM records WHERE partition = ?1 AND "offset" >= ?2
@@ -117,6 +110,22 @@ fn index_next_records(
     }
     transaction.commit()?;
     Ok(records)
+}
+
+/// Returns the position below which all records of a partition are indexed.
+pub(super) fn indexed_position(
+    transaction: &Transaction<'_>,
+    partition: PartitionId,
+) -> rusqlite::Result<Position> {
+    let table = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'indexed_positions'";
+    if !transaction.prepare_cached(table)?.exists([])? {
+        return Ok(Position::START);
+    }
+    let position: Option<i64> = transaction
+        .prepare_cached("SELECT position FROM indexed_positions WHERE partition = ?1")?
+        .query_row([partition.0], |row| row.get(0))
+        .optional()?;
+    Ok(Position(position.unwrap_or_default().cast_unsigned()))
 }
 
 /// Notes that all records below `position` are indexed.
