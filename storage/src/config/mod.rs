@@ -199,12 +199,12 @@ pub const KEYS: &[&[KeyDoc]] = &[StorageSettings::KEYS, ScyllaLogin::KEYS];
 const SERVICE_SECTIONS: [&str; 9] =
     ["ingest", "signals", "admin", "limits", "identity", "email", "processor", "api", "allocator"];
 
+/// Directory of the embedded log's archive, in the directory of the embedded databases.
+const ARCHIVE_DIR: &str = "archive";
+
 /// The fault of a separate service configured with backends that only one process can open.
 const NEEDS_SHARED_BACKENDS: &str = "a separate service needs log.kind = kafka, store.kind = scylla and cache.kind = redis; \
      to run everything in one process use `allocator run`";
-
-/// Directory of the embedded log's archive, in the directory of the embedded databases.
-const ARCHIVE_DIR: &str = "archive";
 
 /// The configured backends: checked, not opened.
 #[derive(Debug, Clone)]

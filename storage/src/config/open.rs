@@ -171,8 +171,6 @@ impl StorageConfig {
         }
     }
 
-    /// Opens the dead letter journal. Creates nothing.
-    ///
     /// Returns the trimmer of the embedded log. `None` for Kafka, whose topics have a retention.
     pub fn log_trimmer(&self) -> Option<SqliteLogTrimmer> {
         match self.log {
@@ -187,6 +185,8 @@ impl StorageConfig {
         }
     }
 
+    /// Opens the dead letter journal. Creates nothing.
+    ///
     /// # Errors
     /// If the embedded log does not exist.
     pub fn open_dead_letter_journal(&self) -> Result<Arc<dyn DeadLetterJournal>, OpenError> {
