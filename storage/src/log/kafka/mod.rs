@@ -14,6 +14,7 @@ mod seal;
 mod source;
 mod tail;
 mod topic_migration;
+mod topic_settings;
 pub(crate) mod topics;
 mod writer;
 

@@ -23,6 +23,9 @@ const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// librdkafka's timeout as a multiple of ours. Only records whose caller was dropped can get that old.
 const LIBRDKAFKA_TIMEOUT_FACTOR: u32 = 20;
 
+/// Bounds a batch, and a record that is alone in one: what a topic has to accept.
+pub(super) const MAX_BATCH_BYTES: u64 = 1_000_000;
+
 /// A record to send. librdkafka copies its bytes.
 pub(crate) struct Outgoing<'a> {
     pub partition: u32,
@@ -54,7 +57,8 @@ impl PolledProducer {
                 )
                 .set("linger.ms", config.linger.as_millis().to_string())
                 .set("batch.num.messages", "20000")
-                .set("batch.size", "1000000")
+                .set("batch.size", MAX_BATCH_BYTES.to_string())
+                .set("message.max.bytes", MAX_BATCH_BYTES.to_string())
                 .set("queue.buffering.max.messages", "400000")
                 .set("queue.buffering.max.kbytes", "262144")
                 .set("statistics.interval.ms", Rebootstrap::STATISTICS_INTERVAL_MS)

@@ -1,7 +1,8 @@
 //! Sealing a topic, so that its brokers reject every append.
 //!
 //! A topic is sealed by setting its largest record to one byte, which is less than any record has. The brokers then
-//! reject every append, also that of a producer that was suspended meanwhile, and still serve reads.
+//! reject every append, also that of a producer that was suspended meanwhile, and still serve reads. A topic with
+//! another limit below a batch's size would look sealed: it is refused at the start (`topic_settings`).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

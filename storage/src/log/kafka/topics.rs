@@ -1,12 +1,9 @@
-//! The deployment's topics: creates missing ones, and checks partition counts and durability of the others.
+//! The deployment's topics: creates missing ones, and checks partition counts and settings of the others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{
-    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
-    TopicReplication,
-};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
@@ -14,21 +11,20 @@ use rdkafka::error::RDKafkaErrorCode;
 use schemas::{LogNumber, LogRef, SIGNAL_RETENTION_MS};
 
 use super::KafkaConfig;
+use super::topic_settings::check_settings;
 use crate::log_identity::LogIdentity;
 use crate::open_error::OpenError;
 
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The replicas that must have a record before it is acknowledged.
-const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+pub(super) const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 /// How long a topic keeps its records.
 const RETENTION_MS: &str = "retention.ms";
 /// Records of signals that are deleted at once: the newest of them must be older than the retention.
 const SIGNALS_SEGMENT_MS: &str = "86400000";
-/// How long the settings of a new topic may be unknown to some broker.
-const SETTINGS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The age of a superseded record of a compacted topic at which Kafka compacts it, whatever else there is to compact.
 const MAX_COMPACTION_LAG: (&str, &str) = ("max.compaction.lag.ms", "86400000");
-const METADATA_POLL_INTERVAL: Duration = Duration::from_millis(50);
+pub(super) const METADATA_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why the topics cannot be used.
@@ -71,6 +67,20 @@ pub enum TopicError {
         /// The configured replication factor.
         replication_factor: u32,
     },
+    /// The brokers could reject batches of the producer: to it, the topic would look sealed.
+    #[error(
+        "topic `{topic}` has max.message.bytes={found}, but a batch of records may have {required} bytes: \
+         `kafka-configs --alter --entity-type topics --entity-name {topic} --add-config max.message.bytes={required}`, \
+         or a higher value"
+    )]
+    SmallRecords {
+        /// The topic.
+        topic: String,
+        /// The topic's setting.
+        found: u64,
+        /// The lowest setting that is accepted.
+        required: u64,
+    },
 }
 
 impl TopicError {
@@ -84,9 +94,9 @@ impl From<TopicError> for OpenError {
         let (backend, reason) = ("the log", error.to_string());
         match error {
             TopicError::Unavailable { .. } => Self::Unavailable { backend, reason },
-            TopicError::Partitions { .. } | TopicError::Durability { .. } => {
-                Self::Invalid { backend, reason }
-            }
+            TopicError::Partitions { .. }
+            | TopicError::Durability { .. }
+            | TopicError::SmallRecords { .. } => Self::Invalid { backend, reason },
         }
     }
 }
@@ -94,7 +104,7 @@ impl From<TopicError> for OpenError {
 /// Creates the missing topics of dead letters and definitions, and checks the others.
 ///
 /// # Errors
-/// When Kafka is unavailable, or a topic has another partition count or too few replicas in sync.
+/// When Kafka is unavailable, or a topic has another partition count, too few replicas in sync or too small records.
 pub(crate) async fn ensure_auxiliary_topics(config: &KafkaConfig) -> Result<(), TopicError> {
     ensure(
         config,
@@ -107,7 +117,7 @@ pub(crate) async fn ensure_auxiliary_topics(config: &KafkaConfig) -> Result<(), 
 /// the repartition that copied the records into it has created it.
 ///
 /// # Errors
-/// When Kafka is unavailable, or a topic has another partition count or too few replicas in sync.
+/// When Kafka is unavailable, or a topic has another partition count, too few replicas in sync or too small records.
 pub async fn ensure_topics(config: &KafkaConfig, log: &LogRef) -> Result<(), TopicError> {
     ensure_auxiliary_topics(config).await?;
     match log.number {
@@ -145,7 +155,7 @@ async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<()
     }
     let counts = wanted.iter().map(|(topic, count, _)| ((*topic).to_owned(), *count)).collect();
     check_partition_counts(config, counts, Arc::clone(&admin)).await?;
-    check_durability(config, wanted.iter().map(|(topic, ..)| *topic), &admin).await
+    check_settings(config, wanted.iter().map(|(topic, ..)| *topic), &admin).await
 }
 
 /// Creates the topic of signals if it is missing. An existing one is used as it is, with a warning if it keeps its records
@@ -205,55 +215,13 @@ async fn warn_of_other_retention(
 /// Checks that a log's topic exists with the log's partition count and enough replicas in sync. Creates nothing.
 ///
 /// # Errors
-/// When Kafka is unavailable, or the topic does not exist, or has another partition count or too few replicas in sync.
+/// When Kafka is unavailable, or the topic does not exist, or has another partition count, too few replicas in sync
+/// or too small records.
 pub(super) async fn check_topic(config: &KafkaConfig, log: &LogRef) -> Result<(), TopicError> {
     let counts = vec![(log.topic.clone(), log.partitions.get())];
     let admin = Arc::new(admin_client(config)?);
     check_partition_counts(config, counts, Arc::clone(&admin)).await?;
-    check_durability(config, [log.topic.as_str()], &admin).await
-}
-
-/// Checks that an acknowledged record survives the loss of any minority of its replicas.
-async fn check_durability(
-    config: &KafkaConfig,
-    topics: impl IntoIterator<Item = &str>,
-    admin: &AdminClient<DefaultClientContext>,
-) -> Result<(), TopicError> {
-    let required = config.min_insync_replicas();
-    if required <= 1 {
-        return Ok(());
-    }
-    let topics: Vec<ResourceSpecifier<'_>> =
-        topics.into_iter().map(ResourceSpecifier::Topic).collect();
-    let deadline = Instant::now() + SETTINGS_TIMEOUT;
-    loop {
-        let checked = check_settings(config, &topics, required, admin).await;
-        // A broker may know a new topic for a moment without its settings.
-        if !matches!(checked, Err(TopicError::Durability { .. })) || Instant::now() > deadline {
-            return checked;
-        }
-        tokio::time::sleep(METADATA_POLL_INTERVAL).await;
-    }
-}
-
-async fn check_settings(
-    config: &KafkaConfig,
-    topics: &[ResourceSpecifier<'_>],
-    required: u32,
-    admin: &AdminClient<DefaultClientContext>,
-) -> Result<(), TopicError> {
-    let described = admin.describe_configs(topics, &admin_options()).await;
-    for resource in described.map_err(|error| TopicError::unavailable(config, error))? {
-        let resource = resource.map_err(|code| TopicError::unavailable(config, code))?;
-        let OwnedResourceSpecifier::Topic(topic) = &resource.specifier else { continue };
-        let setting = resource.get(MIN_INSYNC_REPLICAS).and_then(|entry| entry.value.as_ref());
-        let found: u32 = setting.and_then(|value| value.parse().ok()).unwrap_or(1);
-        if found < required {
-            let (topic, replication_factor) = (topic.clone(), config.replication_factor);
-            return Err(TopicError::Durability { topic, found, required, replication_factor });
-        }
-    }
-    Ok(())
+    check_settings(config, [log.topic.as_str()], &admin).await
 }
 
 fn admin_client(config: &KafkaConfig) -> Result<AdminClient<DefaultClientContext>, TopicError> {
