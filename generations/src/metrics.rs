@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use prometheus::{Gauge, IntGauge};
+use prometheus::{Gauge, IntGauge, IntGaugeVec};
 use runtime::metrics::{Metrics, MetricsError};
 use schemas::PartitionCount;
+
+use crate::registry::RoleAges;
 
 /// Metrics of the generations that a processor folds.
 #[derive(Debug, Clone)]
@@ -14,6 +16,7 @@ pub struct GenerationMetrics {
     submissions_on_later_log: IntGauge,
     shadow_partitions_stopped: IntGauge,
     registry_lost: IntGauge,
+    oldest: IntGaugeVec,
 }
 
 impl GenerationMetrics {
@@ -43,6 +46,11 @@ impl GenerationMetrics {
                 "processor_registry_lost",
                 "1 while the store's generation registry is missing or older than the one that the process follows.",
             )?,
+            oldest: metrics.gauge_vec(
+                "processor_generation_oldest_seconds",
+                "How long a generation has been building, and how long the data of a retired generation have not been deleted, as far as the process knows; 0 if there is none.",
+                &["role"],
+            )?,
         })
     }
 
@@ -64,6 +72,14 @@ impl GenerationMetrics {
     /// Sets whether the store has lost the generation registry.
     pub fn set_registry_lost(&self, is_lost: bool) {
         self.registry_lost.set(i64::from(is_lost));
+    }
+
+    /// Sets how long generations have been in the roles that are to end.
+    pub(crate) fn set_oldest(&self, RoleAges { building, retired }: RoleAges) {
+        for (role, age) in [("building", building), ("retired", retired)] {
+            let seconds = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+            self.oldest.with_label_values(&[role]).set(seconds);
+        }
     }
 
     /// Counts a shadow partition as stopped until the returned guard is dropped.

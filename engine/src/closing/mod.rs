@@ -11,11 +11,15 @@
 //! | `decide` | which budgets are due, and which markers a partition lacks; pure |
 //! | `retries` | when a step that has failed is due again; pure |
 //! | `complete` | which fences every partition has folded, until they are to be read again; pure |
-//! | `metrics` | how many budgets are not final although they should be |
+//! | `pending` | how long budgets have waited to become final, or to be open again; pure |
+//! | `report` | what the metrics say |
+//! | `metrics` | how many budgets are not final although they should be, and for how long |
 
 mod complete;
 mod decide;
 mod metrics;
+mod pending;
+mod report;
 mod retries;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 use complete::CompleteFences;
 use decide::{DueTimes, lacking_partitions};
 pub use metrics::ClosingMetrics;
+use pending::Reopenings;
 use retries::{Retries, Step};
 
 /// How often definitions and totals are looked at.
@@ -76,6 +81,7 @@ pub struct BudgetCloser {
     deps: ClosingDeps,
     due: DueTimes,
     complete: CompleteFences,
+    reopenings: Reopenings,
     retries: Retries,
     /// Budgets that are to be closed or reopened, and that this release may not change, with the revision that was
     /// logged.
@@ -97,7 +103,8 @@ impl BudgetCloser {
     /// Creates a closer.
     pub fn new(deps: ClosingDeps) -> Self {
         let (due, complete) = (DueTimes::default(), CompleteFences::default());
-        Self { deps, due, complete, retries: Retries::default(), not_changeable: BTreeMap::new() }
+        let (reopenings, retries) = (Reopenings::default(), Retries::default());
+        Self { deps, due, complete, reopenings, retries, not_changeable: BTreeMap::new() }
     }
 
     /// Runs until `stop` is cancelled.
@@ -135,15 +142,7 @@ impl BudgetCloser {
             self.close_due(&catalog, &due).await;
         }
         self.follow_fences(decides).await;
-        let term = self.deps.registry.borrow().term();
-        let overdue = catalog.iter().filter(|budget| {
-            let has_closed = budget.closes_at.is_some_and(|closes_at| closes_at <= now);
-            has_closed && !self.complete.contains(budget, term)
-        });
-        // One process reports for all.
-        let overdue = if decides { overdue.count() } else { 0 };
-        self.deps.metrics.set_overdue(overdue);
-        self.deps.metrics.set_not_changeable(if decides { self.not_changeable.len() } else { 0 });
+        self.report(decides, now);
     }
 
     fn forget_ended_steps(&mut self, catalog: &Catalog, due: &[&Budget]) {

@@ -10,7 +10,7 @@ use schemas::{
     BudgetTotals, Closing, Generation, LogNumber, LogRef, Offset, PartitionCount, Position,
     Receipt, StoredBudget, default_budgets,
 };
-use storage::control::{Change, Deletion, Erasure};
+use storage::control::{Change, Deletion, Erasure, define};
 use storage::log::AppendError;
 use storage::store::memory::MemoryStore;
 use storage::store::{Checkpoint, Commit, Epoch, PartitionRef};
@@ -206,6 +206,8 @@ async fn markers_that_are_not_folded_are_appended_again_less_and_less_often() {
     world.run(100).await;
     assert_eq!(world.appends(), 6);
     assert_eq!(world.metric("budgets_not_final"), 1);
+    // By the clock, which stands still here.
+    assert_eq!(world.metric("budget_oldest_seconds{state=\"closing\"}"), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,6 +247,35 @@ async fn a_definition_of_a_newer_release_is_not_changed_and_counted() {
     world.run(1).await;
     assert_eq!(world.metric("budgets_not_changeable"), 0);
     assert_eq!(world.definitions.changes.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_stays_reopening_is_reported_with_its_age() {
+    let world = &mut World::new(closed()).await;
+    world.commit_totals(Some(2)).await;
+    world.run(10).await;
+    let later = Budget { closes_at: None, ..budget() };
+    let catalog = world.definitions.catalog();
+    let current = catalog.get(budget().id.as_str()).map(AsRef::as_ref);
+    let reopening = define(current, &later).unwrap().unwrap();
+    world.definitions.put(StoredBudget::Understood(reopening));
+    let age = |world: &World, state: &str| {
+        world.metric(&format!("budget_oldest_seconds{{state=\"{state}\"}}"))
+    };
+    // Nobody folds the reopen marker.
+    world.run(400).await;
+    assert!((399..=400).contains(&age(world, "reopening")), "{}", age(world, "reopening"));
+    assert_eq!((world.metric("budgets_not_final"), age(world, "closing")), (0, 0));
+    // Another process reports once it decides, and has known of the reopening before.
+    world.assigned.send_replace(BTreeSet::new());
+    world.run(100).await;
+    assert_eq!(age(world, "reopening"), 0);
+    world.assigned.send_replace(BTreeSet::from([PARTITION.partition]));
+    world.run(1).await;
+    assert!(age(world, "reopening") >= 500);
+    world.commit_totals(Some(3)).await;
+    world.run(31).await;
+    assert_eq!(age(world, "reopening"), 0);
 }
 
 #[tokio::test(start_paused = true)]

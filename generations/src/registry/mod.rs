@@ -10,12 +10,14 @@
 //! | `update` | the conditional write of the row |
 //! | `fold_version` | raising the version of the fold that the generations need |
 //! | `retired` | deleting the data of retired generations |
+//! | `role_ages` | how long generations have been building, or retired and not deleted |
 //! | `watch` | polling the row for one process |
 //! | `active_log` | checks of the active generation's log against configuration |
 
 mod active_log;
 mod fold_version;
 mod retired;
+mod role_ages;
 #[cfg(test)]
 mod tests;
 mod transitions;
@@ -25,6 +27,7 @@ mod watch;
 pub use active_log::{active_log, check_configured_log, require_active_log};
 pub use fold_version::{FoldVersionError, FoldVersionGate, check_fold_version};
 pub use retired::delete_retired;
+pub(crate) use role_ages::RoleAges;
 pub use transitions::{
     TransitionRefused, begin, begin_for_job, begin_on_new_log, cancel, cancel_on_new_log,
     raise_fold_version, remove_retired, retire, roll_back, seal, switch_active, switch_to_new_log,

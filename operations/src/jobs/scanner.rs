@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use schemas::job::{Job, JobId, JobName, JobState};
+use schemas::job::{self, Job, JobId, JobName, JobState};
 use storage::jobs::JobStore;
 use storage::store::StoreError;
 use tokio::time::{Instant, sleep};
@@ -112,7 +112,7 @@ impl JobScanner {
             return false;
         }
         match &job.state {
-            JobState::Queued { not_before_ms, .. } => *not_before_ms <= now_ms,
+            JobState::Queued { not_before_ms, .. } => job::is_due(*not_before_ms, now_ms),
             JobState::Running { attempt, .. } => {
                 attempt.worker != self.worker && self.history().has_expired(job)
             }

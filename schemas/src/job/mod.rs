@@ -38,7 +38,7 @@ pub use priority::{Priority, PriorityFault};
 pub use text::{BoundedText, CheckpointFault, JobCheckpoint, JobName, JobText};
 pub use transitions::{
     JobTransitionError, MAX_ATTEMPTS, MAX_BACKOFF_MS, MAX_OPEN_JOBS, MIN_BACKOFF_MS, NewJob,
-    cancel, claim, fail, fail_permanently, finish_cancel, release, report_progress, retry,
+    cancel, claim, fail, fail_permanently, finish_cancel, is_due, release, report_progress, retry,
     save_checkpoint, submit, succeed, take_over,
 };
 

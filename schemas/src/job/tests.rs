@@ -319,6 +319,9 @@ fn only_a_backoff_depends_on_the_clock() {
     let failed = fail(&begun, &attempt, "no luck".into(), 0, now_ms).unwrap();
     assert_eq!(claim(&failed, &"two".into(), now_ms), Err(JobTransitionError::NotDue));
     assert!(claim(&cancel(&failed, ahead_ms).unwrap(), &"two".into(), now_ms).is_ok());
+    // No worker waits for a time that only the clock ahead has reached.
+    let failed = fail(&begun, &attempt, "no luck".into(), 0, ahead_ms).unwrap();
+    assert!(claim(&failed, &"two".into(), now_ms).is_ok());
 }
 
 #[test]

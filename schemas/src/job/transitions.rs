@@ -98,12 +98,18 @@ pub fn submit(new: NewJob, existing: &[Job], now_ms: u64) -> Result<Job, JobTran
 /// When the job is not queued, or not due yet.
 pub fn claim(job: &Job, worker: &JobName, now_ms: u64) -> Result<Job, JobTransitionError> {
     match job.state {
-        JobState::Queued { not_before_ms, cancelling } if not_before_ms <= now_ms => {
+        JobState::Queued { not_before_ms, cancelling } if is_due(not_before_ms, now_ms) => {
             let attempt = Attempt { worker: worker.clone(), began_at_ms: now_ms };
             Ok(next_revision(job, JobState::Running { attempt, cancelling }, now_ms))
         }
         _ => Err(JobTransitionError::NotDue),
     }
+}
+
+/// Whether the backoff of a queued job has elapsed. One that seems longer than any backoff was set by a clock that was
+/// ahead: waiting for that time could take for ever.
+pub fn is_due(not_before_ms: u64, now_ms: u64) -> bool {
+    not_before_ms <= now_ms || not_before_ms - now_ms > MAX_BACKOFF_MS
 }
 
 /// Takes over a job whose worker stopped renewing its lease. The lost attempt counts as failed; after the last one the
