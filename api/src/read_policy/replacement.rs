@@ -1,4 +1,5 @@
-//! Decides whether an answer may replace the one in memory. Answers never go backwards.
+//! Decides whether an answer may replace the one in memory. Answers never go backwards within a term; for the first
+//! answer of a later term see `term_grace`.
 
 use schemas::CombinedTotals;
 

@@ -1,7 +1,7 @@
 //! The first tier: the newest answer of each budget in this process's memory, ready to send.
 //!
 //! Readers take a snapshot without locking. An answer is only replaced by one that includes it, so no reader sees a
-//! total or a version go backwards. Fetching answers is `refresher`'s and `tier_chain`'s.
+//! total or a version go backwards; or by the correction of a later term, which has a greater version. Fetching answers is `refresher`'s and `tier_chain`'s.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,9 @@ use tokio::time::Instant;
 
 use super::RECOUNT_INTERVAL;
 use crate::answer::{Answer, AnswerError, Provenance};
-use crate::read_policy::{MemoryState, Micros, OfferVerdict, UpdateFeed, compare, is_fresh};
+use crate::read_policy::{
+    MemoryState, Micros, OfferVerdict, TermGrace, UpdateFeed, compare, is_fresh,
+};
 
 /// How long after its last read a budget is refreshed in the background.
 const RECENT_READ_WINDOW: Duration = Duration::from_secs(30);
@@ -33,6 +35,7 @@ pub struct Memory {
     entries: ArcSwap<HashMap<BudgetId, Arc<MemoryEntry>>>,
     /// When the feed of cache updates became live; 0 while it is interrupted.
     updates_live_since: AtomicU64,
+    term_grace: Arc<Mutex<TermGrace>>,
 }
 
 impl Memory {
@@ -43,6 +46,7 @@ impl Memory {
             freshness,
             entries: ArcSwap::default(),
             updates_live_since: AtomicU64::new(0),
+            term_grace: Arc::default(),
         }
     }
 
@@ -63,7 +67,7 @@ impl Memory {
         if let Some(entry) = self.entry(id.as_str()) {
             return entry;
         }
-        let new = Arc::new(MemoryEntry::new(id.clone()));
+        let new = Arc::new(MemoryEntry::new(id.clone(), Arc::clone(&self.term_grace)));
         self.entries.rcu(|entries| {
             let mut entries = HashMap::clone(entries);
             entries.entry(id.clone()).or_insert_with(|| Arc::clone(&new));
@@ -175,12 +179,15 @@ pub struct MemoryEntry {
     /// When the answer was last read; 0 if never.
     read: AtomicU64,
     changed: watch::Sender<()>,
+    /// Shared by all budgets: a switch is one for all of them.
+    term_grace: Arc<Mutex<TermGrace>>,
 }
 
 impl MemoryEntry {
-    fn new(id: BudgetId) -> Self {
+    fn new(id: BudgetId, term_grace: Arc<Mutex<TermGrace>>) -> Self {
         Self {
             id,
+            term_grace,
             answer: ArcSwapOption::empty(),
             writing: Mutex::new(()),
             confirmed: AtomicU64::new(0),
@@ -190,7 +197,8 @@ impl MemoryEntry {
         }
     }
 
-    /// Offers totals from a tier: newer totals replace the answer, equal totals confirm it.
+    /// Offers totals from a tier: newer totals replace the answer, equal totals confirm it. Totals of a later term that
+    /// still lack records some seconds after its switch replace it, too.
     ///
     /// `queried_at` is the moment before the tier was queried.
     ///
@@ -207,7 +215,8 @@ impl MemoryEntry {
         let current = self.answer.load_full();
         let mut shows_change = false;
         let verdict = current.as_deref().map_or(OfferVerdict::Newer, |current| {
-            compare((current.totals(), current.provenance()), (&totals, provenance))
+            let verdict = compare((current.totals(), current.provenance()), (&totals, provenance));
+            self.with_grace(verdict, current, (&totals, provenance))
         });
         if verdict == OfferVerdict::Newer {
             // A concurrent `redefine` may have applied a newer definition already.
@@ -233,6 +242,25 @@ impl MemoryEntry {
             self.changed.send_replace(());
         }
         Ok(verdict)
+    }
+
+    /// Corrects a verdict on totals of a later term, for which memory is not kept for ever.
+    fn with_grace(
+        &self,
+        verdict: OfferVerdict,
+        current: &Answer,
+        offered: (&CombinedTotals, Provenance),
+    ) -> OfferVerdict {
+        if verdict.is_in_memory() || offered.0.term.number <= current.totals().term.number {
+            return verdict;
+        }
+        let mut grace = self.term_grace.lock().unwrap_or_else(PoisonError::into_inner);
+        let decided = grace.decide(verdict, current.totals(), offered, Instant::now());
+        if decided != verdict {
+            let generation = offered.0.term.generation.0;
+            tracing::warn!(budget = %self.id, generation, "totals of a later generation end earlier than those shown, showing them");
+        }
+        decided
     }
 
     /// Subscribes to changes of the answer.

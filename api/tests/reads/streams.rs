@@ -261,3 +261,24 @@ async fn a_stream_of_an_unknown_budget_is_not_found() {
     let server = TestServer::new().until_ready().await;
     assert_eq!(server.get("/v1/budgets/nowhere/aggregate/stream").await.status, 404);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_shows_rebuilt_totals_that_end_earlier_and_resumes_behind_them() {
+    let server = server_with_live_updates().await;
+    let mut stream = EventStream::open(&server, &[]).await;
+    assert_eq!(people(&stream.next().await), Some(1));
+    commit(&server, 3);
+    let Event::Aggregate { id: before, people: Some(3) } = stream.next().await else { panic!() };
+    server.store.switch_generation(2, 2);
+    server.store.put("town", partition_totals(&[(0, [5_000, 5_000]); 2]));
+    server.cache.put("town", None);
+    server.cache.send_update(changed("town"));
+    let next = timeout(Duration::from_secs(10), stream.next()).await.unwrap();
+    let Event::Aggregate { id: after, people: Some(2) } = next else { panic!("{next:?}") };
+    assert!(after > before);
+    // A reader that had the earlier generation's version gets the correction at once.
+    let mut resumed = EventStream::open(&server, &[("last-event-id", &before)]).await;
+    assert_eq!(people(&resumed.next().await), Some(2));
+    let mut current = EventStream::open(&server, &[("last-event-id", &after)]).await;
+    assert_eq!(current.next().await, Event::Beat);
+}
