@@ -1,10 +1,13 @@
-//! A digest of the people of a budget in a partition: which rows exist, in one number.
+//! A digest of the people of a budget in a partition: which rows exist, or what is in them beside shares, in one number.
 //!
 //! Committed with the totals, it says which rows belong to them. Sums of shares cannot: the differences of several damaged
 //! rows may cancel out, and a row without shares is in no sum. The offset of a row identifies its content, as offsets are
 //! unique in a partition and a row is a function of the log up to it.
+//!
+//! Not so in memory: a newer record that is replayed over an old row gives the right offset, and lacks what the records in
+//! between have left: their submission ids, or that the person is annulled. The digest of the contents finds that.
 
-use crate::{Offset, PersonKey};
+use crate::{Offset, PersonKey, SubmissionFingerprint};
 
 /// Wrapping sum over all rows, also of people who have withdrawn or are annulled, of a mix of person and offset.
 ///
@@ -35,7 +38,30 @@ impl PeopleDigest {
     pub fn remove(&mut self, person: &PersonKey, offset: Offset) {
         self.0 = self.0.wrapping_sub(mix(person, offset));
     }
+
+    /// Adds that a person is annulled.
+    pub fn add_annulled(&mut self, person: &PersonKey) {
+        self.add(person, ANNULLED);
+    }
+
+    /// Removes that a person is annulled.
+    pub fn remove_annulled(&mut self, person: &PersonKey) {
+        self.remove(person, ANNULLED);
+    }
+
+    /// Adds a submission id that a person's row remembers.
+    pub fn add_submission(&mut self, person: &PersonKey, id: SubmissionFingerprint) {
+        self.add(person, Offset(id.0));
+    }
+
+    /// Removes a submission id that was added before.
+    pub fn remove_submission(&mut self, person: &PersonKey, id: SubmissionFingerprint) {
+        self.remove(person, Offset(id.0));
+    }
 }
+
+/// In the place of a submission id, of which none is zero.
+const ANNULLED: Offset = Offset(0);
 
 /// Mixes all bits of a key, which is the output of a keyed hash, and of an offset. Two multiplications: the fold does it
 /// for every record.

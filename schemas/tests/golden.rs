@@ -126,6 +126,13 @@ fn annulled_people_and_the_digest_of_people_are_behind_what_earlier_releases_rea
     let bytes = totals.encode_distribution();
     assert_eq!(hex::encode(&bytes), format!("{former}30ac02390807060504030201"));
     let read = BudgetTotals::from_columns(Position(7), 1, 9, &[0, 10_000], &bytes);
+    assert_eq!(read, Some(totals.clone()));
+    // A release without it drops it together with the totals that it belongs to.
+    let content_digest = Some(PeopleDigest::from_bits(0x1112_1314_1516_1718));
+    let totals = BudgetTotals { content_digest, ..totals };
+    let longer = totals.encode_distribution();
+    assert_eq!(hex::encode(&longer), format!("{}411817161514131211", hex::encode(&bytes)));
+    let read = BudgetTotals::from_columns(Position(7), 1, 9, &[0, 10_000], &longer);
     assert_eq!(read, Some(totals));
     let row = PersonRow {
         person: PersonKey::from_bytes([9; 16]),

@@ -4,7 +4,7 @@
 
 use schemas::{
     AnnulmentAction, BudgetId, BudgetTotals, CategoryTotals, Marker, Offset, PeopleDigest,
-    PersonKey, RecordKind, RecordView,
+    PersonKey, RecordKind, RecordView, SubmissionFingerprint,
 };
 
 use super::history::{HistoryBuffer, HistoryFloor};
@@ -26,8 +26,13 @@ pub(super) struct BudgetState {
 impl BudgetState {
     /// Creates the state of a budget without records.
     pub fn empty(id: BudgetId) -> Self {
-        let people_digest = Some(PeopleDigest::NOBODY);
-        Self::new(id, BudgetTotals { people_digest, ..BudgetTotals::default() })
+        let nobody = Some(PeopleDigest::NOBODY);
+        let totals = BudgetTotals {
+            people_digest: nobody,
+            content_digest: nobody,
+            ..BudgetTotals::default()
+        };
+        Self::new(id, totals)
     }
 
     /// Creates the state that committed totals describe, without people.
@@ -119,6 +124,7 @@ impl BudgetState {
             slot.set_annulled(annulled, offset);
             if mode == FoldMode::Live {
                 self.replace_row(&view.person, Some(former), offset);
+                self.set_annulled(&view.person, annulled);
                 let [old, new] = [!annulled, annulled].map(|it| Contribution::of(&shares, it));
                 self.replace(&view, offset, old, new, false)?;
                 if self.totals.closing.is_closed() {
@@ -162,12 +168,16 @@ impl BudgetState {
     pub fn recount(&self) -> BudgetTotals {
         let categories = vec![CategoryTotals::default(); self.people.categories()];
         let mut totals = BudgetTotals { categories, ..BudgetTotals::default() };
-        let mut digest = PeopleDigest::NOBODY;
-        for PersonState { person, offset, annulled, shares } in self.people.all() {
+        let (mut rows, mut content) = (PeopleDigest::NOBODY, PeopleDigest::NOBODY);
+        for PersonState { person, offset, annulled, shares, recent } in self.people.all() {
             totals.add(Contribution::of(&shares, annulled));
-            digest.add(&person, offset);
+            rows.add(&person, offset);
+            recent.iter().flatten().for_each(|id| content.add_submission(&person, *id));
+            if annulled {
+                content.add_annulled(&person);
+            }
         }
-        totals.people_digest = Some(digest);
+        (totals.people_digest, totals.content_digest) = (Some(rows), Some(content));
         totals
     }
 
@@ -209,10 +219,11 @@ impl BudgetState {
                 (slot, Some(former))
             }
         };
-        let annulled = slot.is_annulled();
+        let (annulled, forgotten) = (slot.is_annulled(), slot.oldest_recent());
         let old = slot.replace(&new, offset, view.submission);
         if mode == FoldMode::Live {
             self.replace_row(&view.person, former, offset);
+            self.replace_submission(&view.person, forgotten, view.submission);
             let [old, new] = [&old, &new].map(|shares| Contribution::of(shares, annulled));
             self.replace(&view, offset, old, new, is_first)?;
         }
@@ -226,6 +237,32 @@ impl BudgetState {
                 digest.remove(person, former);
             }
             digest.add(person, offset);
+        }
+    }
+
+    /// Replaces a remembered submission id in the digest, if the totals have one.
+    fn replace_submission(
+        &mut self,
+        person: &PersonKey,
+        forgotten: Option<SubmissionFingerprint>,
+        id: SubmissionFingerprint,
+    ) {
+        if let Some(digest) = &mut self.totals.content_digest {
+            if let Some(forgotten) = forgotten {
+                digest.remove_submission(person, forgotten);
+            }
+            digest.add_submission(person, id);
+        }
+    }
+
+    /// Notes in the digest whether a person is annulled, who was not or was.
+    fn set_annulled(&mut self, person: &PersonKey, annulled: bool) {
+        if let Some(digest) = &mut self.totals.content_digest {
+            if annulled {
+                digest.add_annulled(person);
+            } else {
+                digest.remove_annulled(person);
+            }
         }
     }
 

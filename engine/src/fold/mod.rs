@@ -362,8 +362,13 @@ impl PartitionState {
                     recounted: recounted.people,
                 });
             }
-            let committed = std::mem::replace(&mut totals.people_digest, recounted.people_digest);
-            if committed.is_some() && committed != recounted.people_digest {
+            let replace = |digest: &mut Option<_>, recounted| {
+                let committed = std::mem::replace(digest, recounted);
+                committed.is_some() && committed != recounted
+            };
+            let other_rows = replace(&mut totals.people_digest, recounted.people_digest);
+            let other_content = replace(&mut totals.content_digest, recounted.content_digest);
+            if other_rows || other_content {
                 match origin {
                     PeopleOrigin::Rows => {
                         return Err(InconsistentState::OtherPeople { budget: budget.id.clone() });

@@ -84,6 +84,8 @@ pub(super) struct PersonState {
     /// Whether the person is annulled: the shares do not count.
     pub annulled: bool,
     pub shares: Shares,
+    /// Fingerprints of the latest submission ids, newest first.
+    pub recent: [Option<SubmissionFingerprint>; RECENT_SUBMISSIONS],
 }
 
 /// A person's record, with whether it existed before.
@@ -127,7 +129,8 @@ impl PersonStates {
             let packed = &words[PACKED_WORD..];
             let Head { offset, annulled } = packed::head(packed);
             let shares = packed::shares(packed, self.categories);
-            PersonState { person: person(words), offset, annulled, shares }
+            let recent = recent(words);
+            PersonState { person: person(words), offset, annulled, shares, recent }
         })
     }
 
@@ -292,6 +295,12 @@ impl PersonSlot<'_> {
         self.words[RECENT_WORD..PACKED_WORD].contains(&submission.0)
     }
 
+    /// Returns the submission id that the next one displaces, if there is one.
+    pub fn oldest_recent(&self) -> Option<SubmissionFingerprint> {
+        let oldest = self.words[PACKED_WORD - 1];
+        (oldest != 0).then_some(SubmissionFingerprint(oldest))
+    }
+
     /// Annuls or restores the person, and keeps the shares.
     pub fn set_annulled(&mut self, annulled: bool, offset: Offset) {
         packed::set_head(&mut self.words[PACKED_WORD..], Head { offset, annulled });
@@ -342,11 +351,15 @@ fn person(words: &[u64]) -> PersonKey {
     PersonKey::from_bytes(key.to_le_bytes())
 }
 
-fn row(budget: &BudgetId, words: &[u64], categories: usize) -> PersonRow {
+fn recent(words: &[u64]) -> [Option<SubmissionFingerprint>; RECENT_SUBMISSIONS] {
     let mut recent = [None; RECENT_SUBMISSIONS];
     for (recent, fingerprint) in recent.iter_mut().zip(&words[RECENT_WORD..PACKED_WORD]) {
         *recent = (*fingerprint != 0).then_some(SubmissionFingerprint(*fingerprint));
     }
+    recent
+}
+
+fn row(budget: &BudgetId, words: &[u64], categories: usize) -> PersonRow {
     let Head { offset, annulled } = packed::head(&words[PACKED_WORD..]);
     PersonRow {
         person: person(words),
@@ -354,6 +367,6 @@ fn row(budget: &BudgetId, words: &[u64], categories: usize) -> PersonRow {
         offset,
         annulled,
         basis_points: packed::shares(&words[PACKED_WORD..], categories).iter().collect(),
-        recent,
+        recent: recent(words),
     }
 }

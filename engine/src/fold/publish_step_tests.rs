@@ -251,7 +251,7 @@ proptest! {
 }
 
 #[test]
-fn without_a_step_nothing_is_pending_and_the_column_has_counts_and_the_digest_of_people_alone() {
+fn without_a_step_nothing_is_pending_and_the_column_has_counts_and_the_digests_of_people_alone() {
     let mut state = new_state(Vec::new());
     for (offset, (person, share)) in
         [(1, Some(2_500)), (2, Some(5_000)), (1, None)].into_iter().enumerate()
@@ -264,8 +264,8 @@ fn without_a_step_nothing_is_pending_and_the_column_has_counts_and_the_digest_of
         );
         let totals = state.budget_totals(&budget()).unwrap();
         assert_eq!((totals.publish_step, &totals.pending), (PublishStep::ONE, &None));
-        // The tag of the counts, and their two times 101 bytes; the tag of the digest, and its 8 bytes.
-        assert_eq!(totals.encode_distribution().len(), 1 + 2 + 202 + 1 + 8);
+        // The tag of the counts, and their two times 101 bytes; the tag of each digest, and its 8 bytes.
+        assert_eq!(totals.encode_distribution().len(), 1 + 2 + 202 + 2 * (1 + 8));
     }
 }
 

@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use backon::{ConstantBuilder, Retryable};
-use storage::store::{
-    CasOutcome, Checkpoint, Checkpoints, Epoch, PartitionRef, StoreError, StoredPartition,
-};
+use storage::store::{Checkpoint, Checkpoints, Epoch, PartitionRef, StoreError, StoredPartition};
 
 const CLAIM_RETRY_DELAY: Duration = Duration::from_millis(50);
 const READ_RETRY: ConstantBuilder =
@@ -49,9 +47,7 @@ pub async fn claim(
             stored if stored.as_ref().map(|stored| stored.epoch) != expected => {
                 return Err(ClaimError::LostClaimRace);
             }
-            _ if matches!(outcome, Ok(CasOutcome::Applied)) => {
-                return Err(ClaimError::Corrupt("an applied claim is not stored".into()));
-            }
+            // Not applied, or lost again by the store.
             _ => tokio::time::sleep(CLAIM_RETRY_DELAY).await,
         }
     }

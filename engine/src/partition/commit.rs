@@ -18,7 +18,7 @@ const COMMIT_BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
 /// Why a commit will never be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CommitError {
-    /// Another owner has claimed the partition: drop the state and rejoin the group.
+    /// Another owner has claimed the partition: drop the state and claim it again, if it still is assigned.
     #[error("another owner has claimed the partition")]
     Fenced,
     /// The store lost a commit that it had acknowledged: drop the state and take the partition over again from what is
@@ -97,7 +97,9 @@ enum Settled {
 /// Decides from the stored partition what became of a commit. Pure.
 fn settle(stored: Option<&StoredPartition>, commit: &Commit) -> Result<Settled, CommitError> {
     let Some(stored) = stored else {
-        return Err(CommitError::Corrupt("the claimed partition is gone from the store".into()));
+        // Retired partitions are gone, too: the next claim is refused then.
+        let (stored, committed) = (Position::START, commit.from);
+        return Err(CommitError::CommitsLost { stored, committed });
     };
     if stored.epoch != commit.epoch {
         return Err(CommitError::Fenced);
@@ -112,10 +114,9 @@ fn settle(stored: Option<&StoredPartition>, commit: &Commit) -> Result<Settled, 
     if position < commit.from {
         return Err(CommitError::CommitsLost { stored: position, committed: commit.from });
     }
-    Err(CommitError::Corrupt(format!(
-        "the stored position {position} is neither {} nor {}",
-        commit.from, commit.checkpoint.position
-    )))
+    // The store had lost the later claims, and another owner was given the same epoch. Who claims next is the only owner
+    // again, and checks what is stored.
+    Err(CommitError::Fenced)
 }
 
 #[cfg(test)]
@@ -163,9 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_partition_or_a_position_in_between_is_corrupt() {
-        for stored in [None, Some(&stored(2, 7)), Some(&stored(2, 10))] {
-            assert!(matches!(settled(stored), Err(CommitError::Corrupt(_))), "{stored:?}");
+    fn a_missing_partition_means_that_all_commits_are_lost() {
+        let (stored, committed) = (Position::START, Position(5));
+        assert_eq!(settled(None), Err(CommitError::CommitsLost { stored, committed }));
+    }
+
+    #[test]
+    fn a_later_position_under_the_same_epoch_is_that_of_another_owner() {
+        for position in [7, 10] {
+            assert_eq!(settled(Some(&stored(2, position))), Err(CommitError::Fenced));
         }
     }
 }

@@ -37,6 +37,17 @@ pub enum HaltReason {
         /// The totals' position.
         position: Position,
     },
+    /// The log no longer has records that were never folded.
+    #[error(
+        "the log begins at {low}, but the totals are at {position}: records {position}..{low} were deleted before they \
+             were counted. Restore them from an archive, or a backup of the topic"
+    )]
+    RecordsLost {
+        /// The first position in the log.
+        low: Position,
+        /// The totals' position.
+        position: Position,
+    },
     /// The record before the position differs from the folded one.
     #[error("the record at offset {0} is not the one that was folded: the topic was recreated")]
     OtherRecord(Offset),

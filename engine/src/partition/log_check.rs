@@ -47,6 +47,9 @@ pub fn check_log(
         // Reading starts early enough to read the expected record.
         (Some(_), Some(expected)) => rows_position.min(Position(expected.offset.0)),
     };
+    if position < bounds.low {
+        return Err(HaltReason::RecordsLost { low: bounds.low, position });
+    }
     if from < bounds.low || position > bounds.high {
         return Err(HaltReason::OutOfRange {
             low: bounds.low,
@@ -100,7 +103,8 @@ mod tests {
     #[test]
     fn a_log_without_its_first_records_is_not_folded_from_the_middle() {
         let halted = check_log(&Checkpoint::START, &identity("a"), bounds(3, 10));
-        assert!(matches!(halted, Err(HaltReason::OutOfRange { .. })), "{halted:?}");
+        let (low, position) = (Position(3), Position(0));
+        assert_eq!(halted, Err(HaltReason::RecordsLost { low, position }));
     }
 
     #[test]

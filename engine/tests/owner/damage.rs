@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use engine::fold::InconsistentState;
 use engine::partition::{HaltReason, PartitionExit};
-use schemas::{BudgetId, BudgetTotals, Offset, PeopleDigest, PersonRow, Position};
+use schemas::{BudgetId, BudgetTotals, Offset, PeopleDigest, PersonRow, Position, SubmissionId};
 use storage::log::LogBounds;
-use storage::store::{Checkpoints, Commit, People};
+use storage::store::{CasOutcome, Checkpoint, Checkpoints, Commit, People};
 
 use crate::support::log::{Log, WITHDRAWN};
 use crate::support::store::FaultyStore;
@@ -104,6 +104,37 @@ async fn old_rows_whose_differences_cancel_out_are_replaced_from_the_log() {
     assert_healed_by_replay(&store, &log).await;
 }
 
+/// Replayed over an old row, the newest record gives the right shares and the right offset.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_rows_under_replayed_records_are_replaced_from_the_log() {
+    let log = Log::of(600);
+    let store = store_with_rows(&log).await;
+    // Everybody's newest record, see `Log::of`, is behind the rows position, and the one before is in front of it.
+    let (newest, round) = (203, 97);
+    let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
+    let checkpoint = Checkpoint { rows_position: Position(newest), ..stored.checkpoint };
+    let (epoch, from) = (stored.epoch, checkpoint.position);
+    let commit = Commit { epoch, from, checkpoint, totals: Vec::new() };
+    assert_eq!(store.inner.commit(PARTITION, &commit).await, Ok(CasOutcome::Applied));
+
+    let mut old = Vec::new();
+    store.inner.lose_people(PARTITION, |row| {
+        let is_old = in_a_third(row);
+        if is_old {
+            let offset = row.offset.0 - 2 * round;
+            let (_, _, shares) = &log.0[offset as usize];
+            let basis_points = shares.iter().map(|share| *share as u16).collect();
+            let id = SubmissionId(uuid::Uuid::from_u128(u128::from(offset))).fingerprint();
+            let recent = [Some(id), None, None];
+            old.push(PersonRow { offset: Offset(offset), basis_points, recent, ..row.clone() });
+        }
+        is_old
+    });
+    assert!(old.len() > 10);
+    store.inner.write_people(PARTITION, &old).await.unwrap();
+    assert_healed_by_replay(&store, &log).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_row_of_somebody_who_has_withdrawn_is_found_and_replayed_from_the_log() {
     let mut log = Log::of(600);
@@ -118,7 +149,8 @@ async fn forget_people_digest(store: &FaultyStore) {
     let stored = store.inner.read_partition(PARTITION).await.unwrap().unwrap();
     let (id, totals) = stored.totals[0].clone();
     assert!(totals.people_digest.is_some());
-    let totals = vec![(id, BudgetTotals { people_digest: None, ..totals })];
+    let totals = BudgetTotals { people_digest: None, content_digest: None, ..totals };
+    let totals = vec![(id, totals)];
     let (epoch, checkpoint) = (stored.epoch, stored.checkpoint);
     let commit = Commit { epoch, from: checkpoint.position, checkpoint, totals };
     store.inner.commit(PARTITION, &commit).await.unwrap();

@@ -20,6 +20,14 @@ pub struct Counts {
     pub forgotten_commits: u64,
     pub went_back: u64,
     pub lost_rows: u64,
+    /// Times the store went back to an earlier moment: commits and rows to the same one.
+    pub back_together: u64,
+    /// Commits to one, rows to another one.
+    pub back_independently: u64,
+    /// Only commits.
+    pub back_commits: u64,
+    /// Only rows.
+    pub back_rows: u64,
     pub replayed_people: u64,
     pub sick_partitions: u64,
     /// Switches to another generation.
@@ -38,7 +46,7 @@ pub struct Counts {
 
 impl Counts {
     /// Returns every count with its name.
-    pub fn named(&self) -> [(&'static str, u64); 23] {
+    pub fn named(&self) -> [(&'static str, u64); 27] {
         [
             ("records", self.records),
             ("commits", self.commits),
@@ -55,6 +63,10 @@ impl Counts {
             ("forgotten_commits", self.forgotten_commits),
             ("went_back", self.went_back),
             ("lost_rows", self.lost_rows),
+            ("back_together", self.back_together),
+            ("back_independently", self.back_independently),
+            ("back_commits", self.back_commits),
+            ("back_rows", self.back_rows),
             ("replayed_people", self.replayed_people),
             ("sick_partitions", self.sick_partitions),
             ("flips", self.flips),
@@ -84,6 +96,10 @@ impl AddAssign for Counts {
         self.forgotten_commits += other.forgotten_commits;
         self.went_back += other.went_back;
         self.lost_rows += other.lost_rows;
+        self.back_together += other.back_together;
+        self.back_independently += other.back_independently;
+        self.back_commits += other.back_commits;
+        self.back_rows += other.back_rows;
         self.replayed_people += other.replayed_people;
         self.sick_partitions += other.sick_partitions;
         self.flips += other.flips;

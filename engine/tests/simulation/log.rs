@@ -141,7 +141,7 @@ impl Log {
                         home = PartitionId((home.0 + 1) % self.count.get())
                     }
                     // Valid, but with another number of categories than the budget: the oracle rejects it. Never the
-                    // first one that counts.
+                    // budget's first allocation.
                     _ if self.has_allocation(home, budget) => {
                         draft.shares = draw_shares(rng, categories + 1);
                         acceptable = true;
@@ -169,13 +169,15 @@ impl Log {
         (home, LogRecord { key, value: value.unwrap_or_else(|| draft.encode()), submission })
     }
 
-    /// Whether the partition has an allocation to the budget that surely counts: behind a marker that closes it may be late.
+    /// Whether a partition has an allocation that fixes the budget's number of categories: in front of every marker,
+    /// since one behind a close marker does not count.
     fn has_allocation(&self, partition: PartitionId, budget: &BudgetId) -> bool {
-        self.partitions[partition.0 as usize]
+        let records = &self.partitions[partition.0 as usize];
+        records
             .iter()
             .filter_map(|record| record.submission.as_ref())
             .filter(|submission| submission.budget == *budget)
-            .take_while(|submission| submission.marker.is_none_or(|marker| !marker.closes))
+            .take_while(|submission| submission.marker.is_none())
             .any(|submission| submission.shares.is_some())
     }
 

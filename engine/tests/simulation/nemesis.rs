@@ -19,6 +19,20 @@ pub async fn inject_faults(cluster: &Arc<Cluster>) {
     }
 }
 
+/// Lets the store go back to earlier moments of single partitions, under processes that run.
+pub async fn let_store_go_back(cluster: &Arc<Cluster>) {
+    let world = &cluster.world;
+    if !world.plan.goes_back {
+        return;
+    }
+    for _ in 0..world.draw(|rng| rng.u32(0..=3)) {
+        sleep(world.draw_ms(50..=600)).await;
+        let count = world.log.count.get();
+        let partition = PartitionId(world.draw(|rng| rng.u32(0..count)));
+        cluster.servers.store.go_back(world.active(partition));
+    }
+}
+
 fn inject_fault(cluster: &Arc<Cluster>) {
     let world = &cluster.world;
     match world.draw(|rng| rng.u32(0..100)) {

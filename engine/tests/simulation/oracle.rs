@@ -313,10 +313,12 @@ impl History {
     }
 
     fn add_totals(&mut self, fold: &NaiveFold, budget: &BudgetId, offset: Offset) {
-        let people_digest = Some(self.digest(budget));
-        let exact = BudgetTotals { position: offset.next(), people_digest, ..fold.count(budget) };
+        let (people, content) = self.digests(budget);
+        let (people_digest, content_digest) = (Some(people), Some(content));
+        let position = offset.next();
+        let exact = BudgetTotals { position, people_digest, content_digest, ..fold.count(budget) };
         let (shown, changed) = match fold.held_back.get(budget) {
-            None => (BudgetTotals { people_digest: None, ..exact.clone() }, [].as_slice()),
+            None => (exact.clone().into_shown(), [].as_slice()),
             Some(HeldBack { shown, changed }) => {
                 let BudgetTotals { position, closing, publish_step, .. } = exact.clone();
                 (
@@ -336,14 +338,18 @@ impl History {
 }
 
 impl History {
-    /// The digest of everyone's latest row.
-    fn digest(&self, budget: &BudgetId) -> PeopleDigest {
-        let mut digest = PeopleDigest::default();
+    /// The digests of everyone's latest row, and of what is in it beside shares.
+    fn digests(&self, budget: &BudgetId) -> (PeopleDigest, PeopleDigest) {
+        let (mut people, mut content) = (PeopleDigest::default(), PeopleDigest::default());
         let latest = self.people.values().filter_map(|rows| rows.last());
         for row in latest.filter(|row| row.budget == *budget) {
-            digest.add(&row.person, row.offset);
+            people.add(&row.person, row.offset);
+            row.recent.iter().flatten().for_each(|id| content.add_submission(&row.person, *id));
+            if row.annulled {
+                content.add_annulled(&row.person);
+            }
         }
-        digest
+        (people, content)
     }
 }
 

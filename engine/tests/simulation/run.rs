@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::metrics::EngineMetrics;
 use runtime::metrics::Metrics;
-use schemas::{BudgetId, PartitionId, Position};
+use schemas::{BudgetId, CombinedTotals, PartitionId, Position};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
@@ -77,11 +77,12 @@ async fn simulate(world: Arc<World>) {
     let pause = world.draw_ms(1..=60);
     tokio::join!(
         nemesis::inject_faults(&cluster),
+        nemesis::let_store_go_back(&cluster),
         nemesis::append(&cluster, before_healing, 12, pause)
     );
     world.heal();
     cluster.alive().iter().for_each(|process| process.control.cancel_fault());
-    if world.plan.loses_commits {
+    if world.plan.loses_commits || world.plan.goes_back {
         // An owner detects lost commits at its next commit. There may be none, so other processes take over.
         cluster.alive().iter().for_each(|process| cluster.crash(process));
     }
@@ -97,6 +98,17 @@ async fn simulate(world: Arc<World>) {
         // Also a process that took over meanwhile: it still has the people in memory.
         dead.iter().chain(&cluster.alive()).for_each(|process| cluster.crash(process));
         recover(&cluster, "after rows were lost").await;
+    }
+    if world.plan.goes_back {
+        let dead = cluster.alive();
+        dead.iter().for_each(|process| process.control.kill());
+        sleep(Duration::from_millis(MAX_LATE_EFFECT_MS + 1)).await;
+        for partition in world.log.count.partitions() {
+            cluster.servers.store.go_back(world.active(partition));
+        }
+        // Also a process that took over meanwhile: it still has the people in memory.
+        dead.iter().chain(&cluster.alive()).for_each(|process| cluster.crash(process));
+        recover(&cluster, "after the store went back").await;
     }
     if world.plan.sickens_one && world.log.count.get() > 1 {
         sicken_one(&cluster).await;
@@ -221,9 +233,9 @@ fn check_setbacks(cluster: &Cluster) -> CheckResult {
         ("partition_halted", "", true),
         ("claim_retries_total", "log_gap", true),
         ("claim_retries_total", "read_failed", true),
-        ("claim_retries_total", "commits_lost", !plan.loses_commits),
-        ("claim_retries_total", "rows_lost", !plan.loses_rows),
-        ("claim_retries_total", "prepared_people", !plan.loses_rows),
+        ("claim_retries_total", "commits_lost", !plan.loses_commits && !plan.goes_back),
+        ("claim_retries_total", "rows_lost", !plan.loses_rows && !plan.goes_back),
+        ("claim_retries_total", "prepared_people", !plan.loses_rows && !plan.goes_back),
     ];
     for (name, label, is_unexplained) in unexplained {
         let count = if is_unexplained { servers.sum_of(name, label) } else { 0 };
@@ -235,10 +247,12 @@ fn check_setbacks(cluster: &Cluster) -> CheckResult {
 async fn check_visible(cluster: &Cluster, budget: &BudgetId, ends: &[Position]) -> CheckResult {
     let visible = cluster.servers.cache.read_budget(budget).await;
     let term = cluster.world.registry().term();
-    let expected = Some(cluster.world.oracle.combined_at(budget, ends, term));
-    require(visible == expected, || {
+    let expected = cluster.world.oracle.combined_at(budget, ends, term);
+    let positions = |totals: &CombinedTotals| (totals.term, totals.positions.clone());
+    require(visible.as_ref() == Some(&expected), || {
+        let (found, expected) = (visible.as_ref().map(positions), positions(&expected));
         format!(
-            "readers see other totals of {budget}, or none: {visible:?} instead of {expected:?}"
+            "readers see outdated totals of {budget}, or none: {found:?}, expected {expected:?}"
         )
     })
 }

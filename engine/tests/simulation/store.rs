@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use schemas::{BudgetId, HistoryPoint, HistoryStep, PartitionId, PersonKey, PersonRow, Position};
-use storage::store::memory::MemoryStore;
+use storage::store::memory::{MemoryStore, PartitionSnapshot};
 use storage::store::{
     CasOutcome, Checkpoints, Commit, Epoch, Histories, PartitionRef, People, StoreError,
     StoredPartition,
@@ -17,13 +17,31 @@ use crate::world::{InjectedBug, World, lock};
 /// Percentage of commits that are lost in a run whose store loses commits.
 const LOST_COMMIT_PERCENT: u32 = 4;
 
+/// Percentage of writes after which a snapshot is taken, in a run whose store goes back.
+const SNAPSHOT_PERCENT: u32 = 20;
+
+/// What a store that goes back to earlier moments has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GoesBack {
+    /// Commits and person rows since the same moment.
+    Together,
+    /// Commits since one moment, and person rows since another one.
+    Independently,
+    /// Only commits: the rows are ahead of the totals.
+    CommitsOnly,
+    /// Only person rows: lost ones, and old ones in the place of later ones.
+    RowsOnly,
+}
+
 pub struct StoreServer {
     pub tables: MemoryStore,
     dead_letters: Arc<DeadLetterServer>,
     world: Arc<World>,
     /// The highest acknowledged position of each partition.
     acknowledged: Mutex<BTreeMap<PartitionRef, Position>>,
-    /// People whose row was lost. A commit may state that it is stored until the next takeover notices.
+    /// Earlier moments of each partition, in order.
+    snapshots: Mutex<BTreeMap<PartitionRef, Vec<PartitionSnapshot>>>,
+    /// People whose row was lost, or replaced by an older one. A commit may state that it is stored until the next takeover notices.
     lost: Mutex<BTreeSet<(PartitionId, PersonKey)>>,
 }
 
@@ -34,6 +52,7 @@ impl StoreServer {
             dead_letters,
             world,
             acknowledged: Mutex::default(),
+            snapshots: Mutex::default(),
             lost: Mutex::default(),
         }
     }
@@ -81,6 +100,50 @@ impl StoreServer {
         world.count(|counts| counts.lost_rows += lost as u64);
     }
 
+    /// Brings back earlier moments of a partition. Claims go back with the commits: an epoch may be used again.
+    pub fn go_back(&self, id: PartitionRef) {
+        let world = &self.world;
+        let kind = world.draw(|rng| match rng.u32(0..4) {
+            0 => GoesBack::Together,
+            1 => GoesBack::Independently,
+            2 => GoesBack::CommitsOnly,
+            _ => GoesBack::RowsOnly,
+        });
+        let (snapshots, now) = (lock(&self.snapshots), self.tables.snapshot(id));
+        let Some(snapshots) = snapshots.get(&id) else { return };
+        let draw = || &snapshots[world.draw(|rng| rng.usize(0..snapshots.len()))];
+        let (commits, rows) = match kind {
+            GoesBack::Together => {
+                let one = draw();
+                (one, one)
+            }
+            GoesBack::Independently => (draw(), draw()),
+            GoesBack::CommitsOnly => (draw(), &now),
+            GoesBack::RowsOnly => (&now, draw()),
+        };
+        let changed = self.tables.go_back(id, commits, rows);
+        world.note(format_args!("{}: {kind:?}, {} rows change", id.partition, changed.len()));
+        world.count(|counts| match kind {
+            GoesBack::Together => counts.back_together += 1,
+            GoesBack::Independently => counts.back_independently += 1,
+            GoesBack::CommitsOnly => counts.back_commits += 1,
+            GoesBack::RowsOnly => counts.back_rows += 1,
+        });
+        lock(&self.lost).extend(changed.into_iter().map(|person| (id.partition, person)));
+    }
+
+    /// Takes a snapshot now and then; the first one is of a partition that nobody has claimed.
+    fn take_snapshot(&self, id: PartitionRef) {
+        if !self.world.plan.goes_back {
+            return;
+        }
+        let mut snapshots = lock(&self.snapshots);
+        let of_partition = snapshots.entry(id).or_default();
+        if of_partition.is_empty() || self.world.chance(SNAPSHOT_PERCENT) {
+            of_partition.push(self.tables.snapshot(id));
+        }
+    }
+
     pub async fn claim(
         self: Arc<Self>,
         id: PartitionRef,
@@ -88,6 +151,7 @@ impl StoreServer {
         next: Epoch,
         owner: String,
     ) -> Result<CasOutcome, StoreError> {
+        self.take_snapshot(id);
         let outcome = self.tables.claim(id, expected, next, &owner).await;
         let (partition, epoch) = (id.partition, next.0);
         self.world.note(format_args!("{partition}: {owner} claims epoch {epoch}: {outcome:?}"));
@@ -103,6 +167,7 @@ impl StoreServer {
         id: PartitionRef,
         mut commit: Commit,
     ) -> Result<CasOutcome, StoreError> {
+        self.take_snapshot(id);
         let (partition, before) = (id.partition, self.stored(id).await);
         if let Some(before) = &before
             && self.world.plan.bug == Some(InjectedBug::UnconditionalCommits)
@@ -159,7 +224,8 @@ impl StoreServer {
         for expected in self.world.oracle.people_at(id.partition, checkpoint.rows_position) {
             let row = self.tables.person(id, &expected.person).await.unwrap();
             let is_lost = lock(&self.lost).contains(&(id.partition, expected.person));
-            require(row.map_or(is_lost, |row| row.offset >= expected.offset), || {
+            let is_stored = row.is_some_and(|row| row.offset >= expected.offset);
+            require(is_stored || is_lost, || {
                 format!(
                     "rows are stated to be stored up to {}, but the row of {} is not",
                     checkpoint.rows_position, expected.offset
@@ -191,6 +257,7 @@ impl StoreServer {
         id: PartitionRef,
         rows: Vec<PersonRow>,
     ) -> Result<(), StoreError> {
+        self.take_snapshot(id);
         let acknowledged = self.acknowledged(id);
         for row in &rows {
             self.world.check(self.world.oracle.check_row(id.partition, row));

@@ -42,6 +42,8 @@ pub struct Plan {
     pub loses_commits: bool,
     /// Whether the store loses person rows once the faults have healed.
     pub loses_rows: bool,
+    /// Whether the store goes back to earlier moments: also while processes run, and once the faults have healed.
+    pub goes_back: bool,
     /// Whether one partition is unresponsive for long once the faults have healed.
     pub sickens_one: bool,
     /// Whether another generation becomes the active one once the faults have healed.
@@ -90,6 +92,7 @@ impl Plan {
             splits_rows: rng.bool(),
             loses_commits: seed.is_multiple_of(8),
             loses_rows: seed % 8 == 4,
+            goes_back: seed % 4 == 3,
             sickens_one: seed.is_multiple_of(2),
             flips: seed.is_multiple_of(3),
             bug,

@@ -138,9 +138,17 @@ impl<'d> Comparison<'d> {
         {
             self.add("not the rows of the committed totals: some are lost, or old".to_owned());
         }
+        if let (Some(stored), Some(rows)) = (stored.content_digest, rows.content_digest)
+            && stored != rows
+        {
+            self.add(
+                "not the submission ids or annulments of the committed totals: rows are old"
+                    .to_owned(),
+            );
+        }
     }
 
-    /// Compares every field of a budget's stored totals, but for the digest of people.
+    /// Compares every field of a budget's stored totals, but for the digests of people.
     pub fn compare_stored_totals(&mut self, log: &BudgetTotals, found: &BudgetTotals) {
         self.compare_totals(log, found);
         self.compare_number("position", log.position.0, found.position.0);

@@ -33,6 +33,7 @@ pub fn pair_by_budget<'a>(
         pending: None,
         annulled: 0,
         people_digest: None,
+        content_digest: None,
     };
     let of = |totals: &TotalsByBudget<'a>, wanted: &BudgetId| {
         totals.iter().find(|(budget, _)| *budget == wanted).map_or(&EMPTY, |(_, totals)| *totals)

@@ -19,6 +19,7 @@ impl BudgetTotals {
             pending: self.pending.as_ref().map(|pending| pending.to_proto()),
             annulled: self.annulled,
             people_digest: self.people_digest.map(PeopleDigest::to_bits),
+            content_digest: self.content_digest.map(PeopleDigest::to_bits),
         };
         column.encode_to_vec()
     }
@@ -49,6 +50,7 @@ impl BudgetTotals {
             pending,
             annulled: column.annulled,
             people_digest: column.people_digest.map(PeopleDigest::from_bits),
+            content_digest: column.content_digest.map(PeopleDigest::from_bits),
         };
         totals.is_consistent().then_some(totals)
     }

@@ -97,10 +97,10 @@ impl BudgetTotals {
     }
 
     /// Returns what readers are shown: exact position and state of closing, and the people and sums that were shown
-    /// last. The digest of people is not shown: it moves with each person.
+    /// last. The digests of people are not shown: they move with each person.
     #[must_use]
     pub fn into_shown(mut self) -> Self {
-        self.people_digest = None;
+        (self.people_digest, self.content_digest) = (None, None);
         if let Some(pending) = self.pending.take() {
             (self.people, self.annulled) = (pending.people, pending.annulled);
             self.updated_at_ms = pending.updated_at_ms;

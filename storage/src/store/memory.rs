@@ -38,6 +38,14 @@ struct Tables {
         BTreeMap<(PartitionRef, HistoryStep), BTreeMap<(BudgetId, HistoryInstant), HistoryPoint>>,
 }
 
+/// A partition of the store at an earlier moment. See [`MemoryStore::go_back`].
+#[derive(Clone)]
+pub struct PartitionSnapshot {
+    stored: Option<Partition>,
+    people: BTreeMap<u8, BTreeMap<PersonKey, PersonRow>>,
+}
+
+#[derive(Clone)]
 struct Partition {
     epoch: Epoch,
     owner: String,
@@ -66,6 +74,40 @@ impl MemoryStore {
             }
         }
         lost
+    }
+
+    /// Copies claim, commits and person rows of a partition.
+    pub fn snapshot(&self, partition: PartitionRef) -> PartitionSnapshot {
+        let tables = self.lock();
+        let people = tables.people.iter().filter(|((of, _), _)| *of == partition);
+        PartitionSnapshot {
+            stored: tables.partitions.get(&partition).cloned(),
+            people: people.map(|((_, bucket), rows)| (*bucket, rows.clone())).collect(),
+        }
+    }
+
+    /// Replaces claim and commits of a partition by those of one snapshot, and its person rows by those of another,
+    /// like a server that is restored from backups of its tables. Histories stay. Returns the people whose row changes.
+    pub fn go_back(
+        &self,
+        partition: PartitionRef,
+        commits: &PartitionSnapshot,
+        rows: &PartitionSnapshot,
+    ) -> BTreeSet<PersonKey> {
+        let mut tables = self.lock();
+        match &commits.stored {
+            Some(stored) => tables.partitions.insert(partition, stored.clone()),
+            None => tables.partitions.remove(&partition),
+        };
+        let of_partition = tables.people.extract_if(.., |(of, _), _| *of == partition);
+        let former: BTreeMap<_, _> = of_partition.flat_map(|(_, bucket)| bucket).collect();
+        let restored = rows.people.values().flatten();
+        let restored: BTreeMap<_, _> = restored.map(|(key, row)| (*key, row.clone())).collect();
+        for (bucket, people) in &rows.people {
+            tables.people.insert((partition, *bucket), people.clone());
+        }
+        let everyone = former.keys().chain(restored.keys()).copied();
+        everyone.filter(|person| former.get(person) != restored.get(person)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Tables> {

@@ -64,6 +64,7 @@ pub fn totals(position: u64, people: u64, categories: usize) -> BudgetTotals {
         updated_at_ms: 1_800_000_000_000 + position,
         annulled: people / 9,
         people_digest: Some(PeopleDigest::from_bits(u64::MAX - position)),
+        content_digest: Some(PeopleDigest::from_bits(position)),
         categories: categories.collect(),
         ..BudgetTotals::default()
     };
