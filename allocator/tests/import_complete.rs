@@ -142,11 +142,12 @@ async fn a_corrected_file_of_anonymous_entries_adds_only_what_is_new() {
     let line = |a: u64, b: u64| format!("{{\"allocation\":{{\"a\":{a},\"b\":{b}}}}}\n");
     let (first, last) = (line(40, 60).repeat(3), line(70, 30));
     fs::write(&wrong, format!("{first}{}{last}", line(50, 51))).unwrap();
-    assert_eq!(import(&wrong, &more).await.status.code(), Some(1));
+    let by_content = [&more[..], &["--anonymous-ids", "content"]].concat();
+    assert_eq!(import(&wrong, &by_content).await.status.code(), Some(1));
     wait_for(&running, 4, (19_000, 21_000));
 
     fs::write(&right, format!("{last}{first}{}", line(50, 50))).unwrap();
-    let corrected = import(&right, &more).await;
+    let corrected = import(&right, &by_content).await;
     assert!(corrected.status.success());
     let text = stdout(&corrected);
     assert!(text.starts_with("5 entries read: 1 accepted, 4 repeated, 0 refused, in "), "{text}");
@@ -154,12 +155,11 @@ async fn a_corrected_file_of_anonymous_entries_adds_only_what_is_new() {
     assert!(stderr(&corrected).contains("4 entries without a person had been counted before"));
     wait_for(&running, 5, (24_000, 26_000));
 
-    // Other people with equal entries are told apart by their file, on request.
-    let by_file = [&more[..], &["--anonymous-ids", "file"]].concat();
+    // Other people with equal entries are told apart by their file.
     let other = data.path().join("other.ndjson");
     fs::write(&other, line(40, 60)).unwrap();
     for counts in ["1 accepted, 0 repeated", "0 accepted, 1 repeated"] {
-        let imported = import(&other, &by_file).await;
+        let imported = import(&other, &more).await;
         assert!(stdout(&imported).contains(counts), "{imported:?}");
         wait_for(&running, 6, (28_000, 32_000));
     }

@@ -11,7 +11,7 @@ use super::formats::pabulib::Grouping;
 
 /// Send the submissions of a file to a running allocator
 ///
-/// Importing the same file again is safe, and so is a corrected one: nobody is counted twice.
+/// Importing the same file again is safe: nobody is counted twice.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ImportArgs {
     /// Pabulib file of cumulative votes (.pb), JSON lines of submissions (.ndjson), or a table (.csv) with the columns
@@ -45,7 +45,7 @@ pub struct ImportArgs {
     pub token_file: Option<PathBuf>,
 
     /// Source of the ids of entries without person and submission id; importing a file again must use the same
-    #[arg(long, value_enum, default_value_t = AnonymousIds::Content)]
+    #[arg(long, value_enum, default_value_t = AnonymousIds::File)]
     pub anonymous_ids: AnonymousIds,
 
     /// Import a .pb file that has other numbers of projects or votes than its META declares

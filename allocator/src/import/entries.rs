@@ -18,11 +18,11 @@ use super::formats::{Format, Source};
 /// What the ids of entries without person and submission id are derived from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum AnonymousIds {
+    /// The whole file and their line: a corrected file is a new file
+    File,
     /// Their allocation and its occurrence: a corrected file adds only what is new, and equal entries of different
     /// files are the same people; whoever guesses an allocation can compute its id
     Content,
-    /// The whole file and their line: a corrected file is a new file, and its people are counted again
-    File,
 }
 
 /// A file, and how to read it.

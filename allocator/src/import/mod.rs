@@ -13,8 +13,8 @@
 //!
 //! Two passes, for two reasons: nothing of a broken file is sent, and the submission ids of persons are derived from
 //! the hash of the whole file, so that importing the same file again repeats the same submissions and counts nobody
-//! twice. An anonymous entry is a person of its own under its submission id, which is derived from its content, so that
-//! it has the same id in a corrected file, or on request from the file and its line.
+//! twice. An anonymous entry is a person of its own under its submission id, which is derived from the file and its
+//! line, or on request from its content: then the entry has the same id in a corrected file.
 
 mod apportion;
 mod args;
