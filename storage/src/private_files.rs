@@ -79,13 +79,17 @@ pub fn create_whole(path: &Path, text: &str) -> io::Result<()> {
 
 /// Creates the file of a database if it does not exist, and closes it to others, with its `-wal` and `-shm`.
 ///
-/// SQLite creates the latter two with the permissions of the first.
+/// SQLite creates the latter two with the permissions of the first. An existing database is not opened: closing it would
+/// release the locks that this process's connections have on it, and another process would take it for unused.
 ///
 /// # Errors
-/// When the file cannot be opened.
+/// When the file cannot be created.
 pub(crate) fn prepare_database(path: &Path) -> io::Result<()> {
-    open_file(path)?;
-    for suffix in ["-wal", "-shm"] {
+    match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    for suffix in ["", "-wal", "-shm"] {
         close_file(&with_suffix(path, suffix));
     }
     Ok(())

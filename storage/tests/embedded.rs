@@ -9,6 +9,7 @@ mod contract;
 #[path = "embedded/sqlite_log.rs"]
 mod sqlite_log;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -7,10 +7,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::path::PathBuf;
 
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::ballot::{Ballot, ContentDigest, IdSource};
+use super::ballot::{Ballot, ContentDigest, IdSource, PersonDigest};
 use super::file::{Entry, FileReadError, RejectedEntry};
 use super::formats::pabulib::Grouping;
 use super::formats::{Format, Source};
@@ -79,8 +78,8 @@ struct Names {
     anonymous_ids: AnonymousIds,
     /// How many anonymous entries have each allocation.
     occurrences: HashMap<ContentDigest, u64>,
-    /// A digest of person and allocation for each submission id in the file.
-    given: HashMap<Uuid, u64>,
+    /// A digest of the allocation for each submission id in the file and its person, if it has one.
+    given: HashMap<(Uuid, Option<PersonDigest>), ContentDigest>,
 }
 
 impl Names {
@@ -91,17 +90,17 @@ impl Names {
     /// Gives the next entry of the file its name.
     ///
     /// # Errors
-    /// When its submission id is that of an earlier entry with other content.
+    /// When its submission id is that of an earlier entry of the same person with other content.
     fn name(&mut self, mut ballot: Ballot) -> Entry<NamedBallot> {
         let mut is_repeat = false;
         match &ballot.id_source {
             IdSource::Given(id) => {
-                let content = content_digest(&ballot);
-                match self.given.entry(*id) {
+                let content = ballot.allocation.digest();
+                match self.given.entry((*id, ballot.person_digest())) {
                     MapEntry::Vacant(slot) => _ = slot.insert(content),
                     MapEntry::Occupied(earlier) if *earlier.get() == content => is_repeat = true,
                     MapEntry::Occupied(_) => {
-                        let detail = "has the submission_id of an earlier entry, and other content"
+                        let detail = "has the submission_id of an earlier entry of this person, and other content"
                             .to_owned();
                         return Err(RejectedEntry { line: ballot.line, detail });
                     }
@@ -121,14 +120,6 @@ impl Names {
     }
 }
 
-fn content_digest(ballot: &Ballot) -> u64 {
-    let mut hash = Sha256::new_with_prefix(ballot.allocation.digest());
-    if let Some(person) = &ballot.person {
-        hash.update(person.reveal());
-    }
-    hash.finalize().iter().take(8).fold(0, |digest, byte| digest << 8 | u64::from(*byte))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -136,6 +127,7 @@ mod tests {
     use crate::import::file::FileIdentity;
     use crate::import::formats::ndjson::Ndjson;
     use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
     use std::collections::BTreeSet;
 
     const A: &str = r#"{"allocation":{"x":100}}"#;

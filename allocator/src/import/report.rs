@@ -64,6 +64,7 @@ pub fn repeated_by_content(entries: u64) -> String {
     }
     format!(
         "{entries} entries without a person had been counted before, by this file or by one with equal entries; if they \
-         are other people than those, import the file with --anonymous-ids file\n"
+         are other people than those, import a file of these entries alone with --anonymous-ids file: the others are \
+         counted now\n"
     )
 }

@@ -241,6 +241,10 @@ async fn refuse_superseded(
 ) -> Result<Position, ReplayError> {
     let same_partition = dead.home_partition == dead.source.partition;
     let bounds = deps.dead_letters.log.bounds(dead.home_partition).await?;
+    if !same_partition && bounds.low > Position::START {
+        // A truncated log cannot tell whether the person has submitted since.
+        return Err(ReadError::Missing(Position::START).into());
+    }
     let first = if same_partition { dead.source.offset.next() } else { bounds.low };
     let from = searched_until.unwrap_or(first).max(bounds.low);
     let mut decoder = RecordDecoder::default();

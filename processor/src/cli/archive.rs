@@ -46,7 +46,7 @@ pub struct ArchiveArgs {
     ///
     /// A record is deleted only if its file of the archive is intact and has the same record. Its submission id stays
     /// known. From then on an audit or a rebuild needs the archive (`archive.dir`).
-    #[arg(long, conflicts_with = "check")]
+    #[arg(long, conflicts_with_all = ["check", "dir"])]
     pub trim: bool,
 }
 

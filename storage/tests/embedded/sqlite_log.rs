@@ -229,18 +229,49 @@ async fn the_ids_of_trimmed_submissions_are_refused_for_ever() {
     let all: Vec<_> = (0..50).map(|id| submission(1, id, &[5_000, 5_000], false)).collect();
     log.append_once_per_id(all.clone()).await;
     assert_eq!(archive_and_trim(directory.path(), 40).await, Ok(40));
-    let other = submission(2, 7, &[1, 9_999], false);
+    let other_content = submission(1, 7, &[1, 9_999], false);
+    let other_person = submission(2, 7, &[1, 9_999], false);
     let refused = async |log: &SqliteLog| {
         for (id, record) in (0..).zip(&all) {
             let repeated = log.append_once_per_id(vec![record.clone()]).await;
             assert_eq!(repeated, [Err(AppendError::Repeated(address(id)))]);
         }
-        let reused = log.append_once_per_id(vec![other.clone()]).await;
+        let reused = log.append_once_per_id(vec![other_content.clone()]).await;
         assert_eq!(reused, [Err(AppendError::IdReused)]);
     };
     refused(&log).await;
     drop(log);
-    refused(&SqliteLog::open(&path, build::count(1)).unwrap()).await;
+    let log = SqliteLog::open(&path, build::count(1)).unwrap();
+    refused(&log).await;
+    // The id of another person is another id, before and after that record is trimmed, too.
+    let first = log.append_once_per_id(vec![other_person.clone()]).await;
+    assert_eq!(first, [Ok(address(50))]);
+    let last = submission(3, 99, &[5_000, 5_000], false);
+    assert_eq!(log.append_once_per_id(vec![last]).await, [Ok(address(51))]);
+    assert_eq!(archive_and_trim(directory.path(), 51).await, Ok(51));
+    refused(&log).await;
+    let repeated = log.append_once_per_id(vec![other_person]).await;
+    assert_eq!(repeated, [Err(AppendError::Repeated(address(50)))]);
+}
+
+/// Another process that opens the file may delete its write-ahead log unless this process has a lock on it.
+#[tokio::test]
+async fn every_open_database_stays_locked_whatever_else_this_process_opens_and_closes() {
+    let directory = directory();
+    let (log_path, store_path) =
+        (directory.path().join("log.sqlite"), directory.path().join("store.sqlite"));
+    let log = SqliteLog::open(&log_path, build::count(1)).unwrap();
+    let _source = log.source().unwrap();
+    drop(log.source().unwrap());
+    let _store = SqliteStore::open(&store_path).unwrap();
+    drop(SqliteStore::open(&store_path).unwrap());
+    SqliteLogTrimmer::new(&log_path).with_store(store_path.clone()).sync_store().unwrap();
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    for path in [&log_path, &store_path] {
+        let file = format!(":{} ", path.metadata().unwrap().ino());
+        let is_locked = |line: &str| line.contains("POSIX") && line.contains(&file);
+        assert!(locks.lines().any(is_locked), "{} is not locked:\n{locks}", path.display());
+    }
 }
 
 #[tokio::test]

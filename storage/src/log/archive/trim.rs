@@ -133,5 +133,12 @@ impl<F: Fn(Position)> Trimming<F> {
 /// Syncs a segment and its name to the disk, which a program that has copied it may not have done.
 fn sync(segment: &Segment) -> io::Result<()> {
     File::open(&segment.path)?.sync_all()?;
-    segment.path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    // Its directory, and the directory that has the name of that one.
+    segment
+        .path
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .try_for_each(|dir| File::open(dir)?.sync_all())
 }

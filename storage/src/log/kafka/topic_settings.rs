@@ -26,7 +26,8 @@ pub(super) async fn check_settings(
     loop {
         let checked = read_and_check(config, &topics, admin).await;
         // A broker may know a new topic for a moment without its settings.
-        let may_be_unknown = matches!(checked, Err(TopicError::Durability { .. }));
+        let may_be_unknown =
+            matches!(checked, Err(TopicError::Durability { .. } | TopicError::SmallRecords { .. }));
         if !may_be_unknown || Instant::now() > deadline {
             return checked;
         }

@@ -1,7 +1,8 @@
 //! The index of the embedded log by submission id: the first record of each id that a client has chosen, for each person.
 //!
-//! The first record of an id is in one table, and the first ones of its further persons, of whom there are hardly any, in
-//! another: earlier releases, to whom an id was the same for all persons, read and write the first one as before.
+//! `submission_ids` maps an id to its first record. `submission_ids_of_further_persons` maps an id and a person to a record:
+//! those of other persons with the same id, of whom there are hardly any, and those that are trimmed from the log, since the
+//! first table does not say whose they were. Earlier releases read and write the first table alone.
 //!
 //! It makes a repeated submission known however long ago it was appended, also after a restart: the index is written in
 //! the transaction that appends the records. It is derived from the records, so what an earlier release has appended
@@ -193,11 +194,10 @@ pub(super) fn find(
         })
         .optional()?;
     match first {
-        // Whose it is cannot be known without the record.
-        Some((first, None)) => return Ok(Some(first)),
         Some((first, Some(person))) if person == record.person.as_bytes() => {
             return Ok(Some(first));
         }
+        // Another person's, or trimmed.
         Some(_) => {}
         None => return Ok(None),
     }
@@ -208,6 +208,26 @@ pub(super) fn find(
         )?
         .query_row((id, record.budget, record.person.as_bytes()), indexed)
         .optional()
+}
+
+/// Notes whose a record is that is trimmed from the log, if it is the first one of its id.
+pub(super) fn keep_person(
+    transaction: &Transaction<'_>,
+    record: &RecordView<'_>,
+    address: Receipt,
+) -> rusqlite::Result<()> {
+    let (id, person) = (record.submission_id.0.as_bytes(), record.person.as_bytes());
+    let (partition, offset) = (address.partition.0, address.offset.0.cast_signed());
+    transaction
+        .prepare_cached(
+            r#"INSERT INTO submission_ids_of_further_persons
+               (submission_id, budget, person, digest, partition, "offset")
+               SELECT submission_id, budget, ?3, digest, partition, "offset" FROM submission_ids
+               WHERE submission_id = ?1 AND budget = ?2 AND partition = ?4 AND "offset" = ?5
+               ON CONFLICT DO NOTHING"#,
+        )?
+        .execute((id, record.budget, person, partition, offset))
+        .map(drop)
 }
 
 /// Reads a row of digest, partition and offset.

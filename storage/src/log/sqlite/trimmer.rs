@@ -4,16 +4,15 @@
 //! never to be deleted: the next offset follows from it. The submission index and the closed budgets stay, so a repeated
 //! id is refused for ever.
 
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Row, TransactionBehavior};
-use schemas::{Offset, PartitionId};
+use schemas::{LogNumber, Offset, PartitionId, Receipt, RecordDecoder};
 
 use super::{SCHEMA, SqliteOpenError, read_bounds, submission_index};
 use crate::log::{LogBounds, Record, RecordBatch};
 use crate::sqlite::{self, Durability};
+use crate::store::sqlite::sync_to_disk;
 
 /// Why records of the embedded log were not deleted. All of them are still in it.
 #[derive(Debug, thiserror::Error)]
@@ -61,21 +60,12 @@ impl SqliteLogTrimmer {
         Self { store: Some(store), ..self }
     }
 
-    /// Syncs the embedded store to the disk: what was read from it before, a power loss does not undo any more. Blocks.
+    /// Makes the commits of the embedded store survive a power loss. Blocks.
     ///
     /// # Errors
-    /// When the files cannot be synced.
-    pub fn sync_store(&self) -> io::Result<()> {
-        let Some(store) = &self.store else { return Ok(()) };
-        let mut wal = store.as_os_str().to_owned();
-        wal.push("-wal");
-        // The log file first: what a checkpoint moves meanwhile is synced by it.
-        match File::open(wal) {
-            Ok(wal) => wal.sync_all()?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        File::open(store)?.sync_all()
+    /// When the store cannot be opened or written.
+    pub fn sync_store(&self) -> Result<(), SqliteTrimError> {
+        self.store.as_ref().map_or(Ok(()), |store| Ok(sync_to_disk(store)?))
     }
 
     /// Opens the log, which must exist.
@@ -104,17 +94,24 @@ impl TrimConnection {
         if submission_index::indexed_position(&transaction, partition)? < end {
             return Err(SqliteTrimError::NotIndexed(partition));
         }
+        // An earlier release has created not all of them.
+        submission_index::create_tables(&transaction)?;
         {
             let mut select = transaction.prepare_cached(
                 r#"SELECT "offset", key, value FROM records
                    WHERE partition = ?1 AND "offset" >= ?2 AND "offset" < ?3 ORDER BY "offset""#,
             )?;
             let mut rows = select.query(range)?;
+            let mut decoder = RecordDecoder::default();
             for record in archived.iter() {
                 let offset = record.offset;
                 match rows.next()? {
                     Some(row) if is_same(row, record)? => {}
                     _ => return Err(SqliteTrimError::OtherRecord { partition, offset }),
+                }
+                if let Ok(view) = decoder.decode(record.key, record.value) {
+                    let address = Receipt { log: LogNumber::FIRST, partition, offset };
+                    submission_index::keep_person(&transaction, &view, address)?;
                 }
             }
         }

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use async_trait::async_trait;
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 use schemas::job::{Job, JobId};
 use schemas::{
     BudgetId, Generation, GenerationRegistry, HistoryInstant, HistoryPoint, HistoryStep,
@@ -129,6 +129,20 @@ impl SqliteStore {
         sqlite::open_to_read(path, &SCHEMA)?;
         Self::open(path)
     }
+}
+
+/// Makes every commit of an existing store survive a power loss: a commit that syncs the write-ahead log syncs what is in
+/// front of it. The files are not synced by themselves, since closing them would release SQLite's locks.
+pub(crate) fn sync_to_disk(path: &Path) -> Result<(), SqliteOpenError> {
+    sqlite::open_to_read(path, &SCHEMA)?;
+    let mut connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;
+    let unusable = |error| SqliteOpenError::unusable(path, error);
+    let transaction =
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(unusable)?;
+    let version: i64 =
+        transaction.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(unusable)?;
+    transaction.pragma_update(None, "user_version", version).map_err(unusable)?;
+    transaction.commit().map_err(unusable)
 }
 
 /// Why a statement failed.
