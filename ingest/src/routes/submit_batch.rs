@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
-use http::request::Parts;
-use identity::{PersonScope, Submitter};
+use identity::PersonScope;
 use runtime::clock::now_ms;
 use runtime::http::RequestId;
 use runtime::limits::LimitTicket;
@@ -46,13 +45,13 @@ use crate::{problems, response};
 pub(super) async fn submit_batch(
     State(service): State<Arc<IngestService>>,
     Path(budget): Path<String>,
-    (sender, ticket): (BatchSender, LimitTicket),
+    (presented, ticket): (PresentedCredentials, LimitTicket),
     media_type: MediaType,
     key: IdempotencyKey,
     request: Option<Extension<RequestId>>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let appended = append(&service, (&sender, &ticket), &budget, media_type, &key, &body).await;
+    let appended = append(&service, (&presented, &ticket), &budget, media_type, &key, &body).await;
     let (budget, results) = appended.map_err(|rejected| rejected.counted(&service.metrics))?;
     service.metrics.observe_batch(results.len());
     for result in &results {
@@ -65,22 +64,6 @@ pub(super) async fn submit_batch(
     Ok(response::json(StatusCode::OK, body))
 }
 
-/// The sender of a batch. Strangers are refused before the body is read.
-pub(super) struct BatchSender(Submitter);
-
-impl FromRequestParts<Arc<IngestService>> for BatchSender {
-    type Rejection = Problem;
-
-    async fn from_request_parts(
-        parts: &mut Parts,
-        service: &Arc<IngestService>,
-    ) -> Result<Self, Problem> {
-        let submitter = service.authorizer.submitter(&PresentedCredentials::of(parts));
-        let refused = |problem: &Problem| service.metrics.count_rejected(problem.kind(), 1);
-        submitter.inspect_err(refused).map(Self)
-    }
-}
-
 /// The result of one batch item.
 enum ItemResult {
     /// The item is not a valid submission.
@@ -90,12 +73,14 @@ enum ItemResult {
 
 async fn append(
     service: &IngestService,
-    (sender, ticket): (&BatchSender, &LimitTicket),
+    (presented, ticket): (&PresentedCredentials, &LimitTicket),
     budget: &str,
     media_type: MediaType,
     key: &IdempotencyKey,
     body: &[u8],
 ) -> Result<(BudgetId, Vec<ItemResult>), Rejected> {
+    // Once the body has come: a proxy that still sends it would take an earlier answer for a broken connection.
+    let submitter = service.authorizer.submitter(presented)?;
     let budget = service.open_budget(budget)?;
     // An ignored key would promise idempotency that a batch does not have.
     if *key != IdempotencyKey::Absent {
@@ -105,7 +90,7 @@ async fn append(
         return Err(problem.into());
     }
     let prepare = |budget: &Budget| {
-        let person_scope = service.authorizer.scope_of_submitter(&sender.0, budget)?;
+        let person_scope = service.authorizer.scope_of_submitter(&submitter, budget)?;
         let batch = match media_type {
             MediaType::Json => parse::json_array(body, budget),
             MediaType::Ndjson => parse::ndjson(body, budget),

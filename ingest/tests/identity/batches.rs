@@ -1,9 +1,5 @@
 //! Who may send a batch: services and administrators alone, whatever a budget's identity rule.
 
-use std::convert::Infallible;
-
-use axum::body::Body;
-use bytes::Bytes;
 use http::Method;
 use runtime::admin::{Role, TokensFile};
 use schemas::IdentityRule;
@@ -62,15 +58,15 @@ async fn under_every_identity_rule_a_batch_needs_a_service_or_an_administrator()
 }
 
 #[tokio::test]
-async fn the_batch_of_a_stranger_is_refused_before_its_body_is_read() {
+async fn the_batch_of_a_stranger_is_refused_whatever_its_budget_and_body() {
     let service = Service::new(IdentityRule::Required);
-    // No chunk ever comes.
-    let body = futures_util::stream::pending::<Result<Bytes, Infallible>>();
-    let headers = [("content-type", "application/json"), CLIENT];
-    let refused =
-        service.harness.send(Method::POST, BATCH, &headers, Body::from_stream(body)).await;
-    refused.problem(401, "unauthorized");
-    assert_eq!(service.harness.counted("invalid"), 1);
+    let other = "/v1/budgets/no-such/submissions/batch";
+    let good = format!("[{GOOD}]");
+    for (number, (path, body)) in [(BATCH, "{"), (BATCH, &*good), (other, "[]")].iter().enumerate()
+    {
+        service.send(Method::POST, path, &[CLIENT], body).await.problem(401, "unauthorized");
+        assert_eq!(service.harness.counted("invalid"), number as u64 + 1);
+    }
 }
 
 #[tokio::test]
