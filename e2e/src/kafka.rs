@@ -131,23 +131,25 @@ impl Kafka {
         .await
     }
 
-    /// Deletes each partition's records below its offset in `lows`, as retention does.
+    /// Deletes the records below an offset in each partition of `lows`, as retention does.
     ///
     /// # Errors
     /// When the records are not deleted.
-    pub async fn delete_records_below(&self, topic: &str, lows: &[u64]) -> Result<()> {
+    pub async fn delete_records_below(&self, topic: &str, lows: &[(u32, u64)]) -> Result<()> {
         let mut offsets = TopicPartitionList::new();
-        for (partition, low) in (0..).zip(lows) {
-            offsets.add_partition_offset(topic, partition, Offset::Offset(*low as i64))?;
+        for (partition, low) in lows {
+            offsets.add_partition_offset(topic, *partition as i32, Offset::Offset(*low as i64))?;
         }
         let options = AdminOptions::new()
             .request_timeout(Some(REQUEST_TIMEOUT))
             .operation_timeout(Some(REQUEST_TIMEOUT));
         let deleted = self.admin()?.delete_records(&offsets, &options).await?;
-        for (partition, low) in deleted.elements().iter().zip(lows) {
+        for partition in deleted.elements() {
             partition.error()?;
-            let start = partition.offset();
-            ensure!(start == Offset::Offset(*low as i64), "a partition starts at {start:?}");
+            let (number, start) = (partition.partition() as u32, partition.offset());
+            let is_wanted =
+                |(of, low): &(u32, u64)| *of == number && start == Offset::Offset(*low as i64);
+            ensure!(lows.iter().any(is_wanted), "partition {number} starts at {start:?}");
         }
         Ok(())
     }

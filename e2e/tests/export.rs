@@ -144,7 +144,7 @@ fn a_truncated_topic_is_rebuilt_from_its_archive_and_a_gap_is_refused() {
             let name = segments[1].file_name().unwrap_or_default().to_string_lossy().into_owned();
             let end = name.split(['-', '.']).nth(2).context("no end")?.parse::<u64>()?;
             // The archive and the topic overlap by a few records.
-            lows.push(end - 3);
+            lows.push((partition, end - 3));
         }
         stack.kafka.delete_records_below(&stack.topic, &lows).await?;
         let output = operator.run(&with_archive(&["archive", "--check"]), COMMAND_TIMEOUT).await?;
@@ -157,7 +157,7 @@ fn a_truncated_topic_is_rebuilt_from_its_archive_and_a_gap_is_refused() {
             ensure!(code == Some(2) && output.contains(reason), "ended with {code:?}: {output}");
             Ok(())
         };
-        let begins = format!("partition 0 of the log begins at {}", lows[0]);
+        let begins = format!("partition 0 of the log begins at {}", lows[0].1);
         expect_refusal(&["rebuild"], &begins).await?;
         expect_refusal(&["rebuild", "--from-archive"], "a directory is needed: archive.dir")
             .await?;
@@ -194,7 +194,7 @@ fn a_truncated_topic_is_rebuilt_from_its_archive_and_a_gap_is_refused() {
         fs::remove_file(lost)?;
         let gap = format!(
             "partition 1: the archive has no records 0..{end}, and the log begins at {}",
-            lows[1]
+            lows[1].1
         );
         expect_refusal(&with_archive(&["rebuild", "--from-archive"]), &gap).await?;
         expect_refusal(

@@ -2,8 +2,9 @@
 //!
 //! In contrast to the faults of [`super::fault`], these break what the store and the log promise. Each drill checks
 //! that its damage took effect and that the services reported the reason. The same judgement as after the faults
-//! follows. Truncations come after it: without their checkpoints, partitions halt, and heal once their processors are
-//! restarted; and the topic loses its head. All drills of a run share one stack.
+//! follows. Truncations come after it: partitions lose their checkpoints, and are folded from the beginning; the topic
+//! loses its head; and last, records that nobody has folded, which halts a partition. All drills of a run share one
+//! stack.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -34,10 +35,16 @@ pub const RUN_TIMEOUT: Duration = Duration::from_secs(1_800);
 const HEAL_TIMEOUT: Duration = Duration::from_secs(180);
 /// Submissions between two drills, and between a snapshot and its restoration.
 const ACKNOWLEDGED_BETWEEN: u64 = 300;
-/// The budget that is filled while partitions have halted.
+/// What a processor logs when the store lost commits.
+const COMMITS_LOST: &str = "the store lost acknowledged commits";
+/// The budget that is filled after the totals were lost.
 const BUDGET_AFTER_DAMAGE: &str = "chaos-after-damage";
 /// The budget that is filled after the head of the topic was deleted.
 const BUDGET_AFTER_TRUNCATION: &str = "chaos-after-truncation";
+/// The budget that is filled while no processor runs, and part of which is lost.
+const LOST_BUDGET: &str = "chaos-lost";
+/// The partition that loses records.
+const LOSING_PARTITION: u32 = 0;
 
 /// A damage of stored data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,19 +70,21 @@ impl Damage {
     /// What a processor logs when it notices the damage.
     fn reason(self) -> &'static str {
         match self {
-            Self::StoreRestored => "the store lost acknowledged commits",
+            Self::StoreRestored => COMMITS_LOST,
             Self::PeopleTruncated | Self::PeopleLost => "person rows do not match the totals",
         }
     }
 }
 
-/// A damage after which partitions halt, or history is gone. It follows the judgement of the others.
+/// A loss of whole tables or records. It follows the judgement of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Truncation {
     /// The table of totals and positions is truncated.
     Totals,
     /// The records whose person rows are all written are deleted.
     Log,
+    /// Records that were accepted and never folded are deleted in one partition, which halts for good.
+    UnfoldedLog,
 }
 
 impl Truncation {
@@ -84,6 +93,7 @@ impl Truncation {
         match self {
             Self::Totals => "totals_truncated",
             Self::Log => "log_truncated",
+            Self::UnfoldedLog => "unfolded_log_truncated",
         }
     }
 }
@@ -126,6 +136,7 @@ pub async fn run(
         match truncation {
             Truncation::Totals => heal_without_checkpoints(&mut stack).await,
             Truncation::Log => continue_without_the_head(&mut stack).await,
+            Truncation::UnfoldedLog => halt_without_unfolded_records(&mut stack).await,
         }
         .with_context(|| format!("after the truncation of {truncation:?}"))?;
         verdict.faults.insert(truncation.name(), 1);
@@ -218,21 +229,21 @@ fn reports(stack: &Stack, reason: &str) -> Result<usize> {
     Ok(reported)
 }
 
-/// Truncates the table of totals and positions: partitions halt at their next commit, and fold everything again once
-/// their processors are restarted.
+/// Truncates the table of totals and positions: each partition is claimed again after its next commit, and folds
+/// everything again.
 async fn heal_without_checkpoints(stack: &mut Stack) -> Result<()> {
+    let reported_before = reports(stack, COMMITS_LOST)?;
     stack.tables().await?.truncate("totals").await?;
     let load = Crowd::new(BUDGET_AFTER_DAMAGE, CATEGORIES);
     stack.system.define(BUDGET_AFTER_DAMAGE, CATEGORIES).await?;
     let load = load.start(&stack.system);
     load.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
-    eventually("the halted partitions are reported", HEAL_TIMEOUT, async || {
-        let halted = reports(stack, "the claimed partition is gone from the store")?;
-        ensure!(halted > 0, "no partition has halted");
+    eventually("the lost commits are reported", HEAL_TIMEOUT, async || {
+        let reported = reports(stack, COMMITS_LOST)?;
+        ensure!(reported > reported_before, "no processor has noticed");
         Ok(())
     })
     .await?;
-    take_over_every_partition(stack).await?;
     load.stop().await?.verify_counted(stack, BUDGET_AFTER_DAMAGE, CATEGORIES).await?;
     for budget in [BUDGET, GROWING_BUDGET] {
         audit::exact(stack, budget, CATEGORIES).await?;
@@ -247,7 +258,7 @@ async fn continue_without_the_head(stack: &mut Stack) -> Result<()> {
     for partition in 0..stack.partitions {
         let stored = tables.partition(partition).await?.context("a partition was never claimed")?;
         ensure!(stored.rows_position > 0, "partition {partition} has no person row");
-        lows.push(stored.rows_position);
+        lows.push((partition, stored.rows_position));
     }
     let alarms_before = judgement::alarms(stack.dir())?;
     let before = tables.sums(BUDGET, stack.partitions).await?;
@@ -263,5 +274,52 @@ async fn continue_without_the_head(stack: &mut Stack) -> Result<()> {
     ensure!(after == before, "{after:?} instead of {before:?}");
     let alarms = judgement::alarms(stack.dir())?;
     ensure!(alarms == alarms_before, "{}", alarms.join("\n"));
+    Ok(())
+}
+
+/// Deletes records that were accepted while no processor ran, in one partition. It halts and names them; all others count
+/// theirs.
+async fn halt_without_unfolded_records(stack: &mut Stack) -> Result<()> {
+    stack.system.define(LOST_BUDGET, CATEGORIES).await?;
+    for processor in &mut stack.processors {
+        processor.process.kill()?;
+    }
+    let load = Crowd::new(LOST_BUDGET, CATEGORIES).start(&stack.system);
+    load.wait_for_acknowledgements(ACKNOWLEDGED_BETWEEN).await?;
+    load.stop().await?;
+    let tables = stack.tables().await?;
+    let positions = tables.positions(stack.partitions).await?;
+    let position = *positions.get(&LOSING_PARTITION).context("the partition was never claimed")?;
+    let ends = stack.kafka.ends(&stack.topic).await?;
+    let end = *ends.get(LOSING_PARTITION as usize).context("the topic has too few partitions")?;
+    ensure!(end > position, "the partition has no record that is not folded");
+    stack.kafka.delete_records_below(&stack.topic, &[(LOSING_PARTITION, end)]).await?;
+
+    for processor in &mut stack.processors {
+        processor.respawn()?;
+    }
+    let reason = format!("records {position}..{end} were deleted before they were counted");
+    eventually("the partition halts and says why", HEAL_TIMEOUT, async || {
+        ensure!(reports(stack, &reason)? > 0, "no processor logged {reason:?}");
+        // The gauge of the alert `PartitionHalted`.
+        let mut halted = 0.0;
+        for processor in &stack.processors {
+            halted += processor.metric("allocator_processor_partition_halted").await?;
+        }
+        ensure!(halted == 1.0, "{halted} partitions have halted");
+        Ok(())
+    })
+    .await?;
+    eventually("the other partitions go on", HEAL_TIMEOUT, async || {
+        for (partition, position) in tables.positions(stack.partitions).await? {
+            let end = ends[partition as usize];
+            let is_done = position == end || partition == LOSING_PARTITION;
+            ensure!(is_done, "partition {partition} is at {position} of {end}");
+        }
+        Ok(())
+    })
+    .await?;
+    let stays = tables.positions(stack.partitions).await?.get(&LOSING_PARTITION).copied();
+    ensure!(stays == Some(position), "the halted partition has moved to {stays:?}");
     Ok(())
 }

@@ -30,12 +30,14 @@ pub enum Drill {
 }
 
 /// All drills, in the order in which they run.
-const DRILLS: [(&str, Drill); 9] = [
+const DRILLS: [(&str, Drill); 10] = [
     ("restore", Drill::Damage(Damage::StoreRestored)),
     ("people-truncated", Drill::Damage(Damage::PeopleTruncated)),
     ("people-lost", Drill::Damage(Damage::PeopleLost)),
     ("totals-truncated", Drill::Truncation(Truncation::Totals)),
     ("log-truncated", Drill::Truncation(Truncation::Log)),
+    // Last of its stack: the partition stays halted.
+    ("records-lost", Drill::Truncation(Truncation::UnfoldedLog)),
     ("brokers", Drill::Brokers),
     ("leaderless", Drill::Leaderless),
     ("store-range", Drill::StoreRange),
