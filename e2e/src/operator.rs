@@ -1,7 +1,7 @@
 //! Runs operator commands against a running deployment.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -14,6 +14,8 @@ use crate::stack::Stack;
 /// The binary and the configuration of operator commands.
 pub struct Operator {
     program: &'static str,
+    /// The folder of the program; `None`: that of all tests.
+    folder: Option<PathBuf>,
     arguments: Vec<String>,
 }
 
@@ -24,6 +26,14 @@ impl Operator {
     /// When the configuration cannot be written.
     pub fn for_stack(stack: &Stack) -> Result<Self> {
         Self::of("processor", stack)
+    }
+
+    /// Runs `processor COMMAND` for a stack, of the release whose programs are in `folder`.
+    ///
+    /// # Errors
+    /// When the configuration cannot be written.
+    pub fn of_release(stack: &Stack, folder: &Path) -> Result<Self> {
+        Ok(Self { folder: Some(folder.to_owned()), ..Self::for_stack(stack)? })
     }
 
     /// Runs `allocator COMMAND` for a stack.
@@ -38,7 +48,7 @@ impl Operator {
         let config = new_dir("operator")?.join("operator.toml");
         fs::write(&config, stack.config("processor", 1))?;
         let arguments = vec!["--config".to_owned(), config.display().to_string()];
-        Ok(Self { program, arguments })
+        Ok(Self { program, folder: None, arguments })
     }
 
     /// Runs `allocator COMMAND` for an embedded process.
@@ -49,7 +59,7 @@ impl Operator {
     /// Runs `allocator COMMAND` for a data directory, with or without a running process.
     pub fn for_data_dir(dir: &Path) -> Self {
         let dir = format!("sqlite.dir={}", dir.display());
-        Self { program: "allocator", arguments: vec!["--set".to_owned(), dir] }
+        Self { program: "allocator", folder: None, arguments: vec!["--set".to_owned(), dir] }
     }
 
     /// Starts a command without waiting for it.
@@ -59,7 +69,11 @@ impl Operator {
     pub fn start(&self, command: &[&str]) -> Result<Process> {
         let mut arguments: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
         arguments.extend(self.arguments.clone());
-        Process::start("operator", &new_dir("operator")?, &binary(self.program)?, &arguments)
+        let program = match &self.folder {
+            Some(folder) => folder.join(self.program),
+            None => binary(self.program)?,
+        };
+        Process::start("operator", &new_dir("operator")?, &program, &arguments)
     }
 
     /// Runs a command to a successful exit and returns its output.

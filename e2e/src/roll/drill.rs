@@ -10,7 +10,8 @@ use serde_json::json;
 use super::step::{Release, Step};
 use crate::chaos::fault::Kind;
 use crate::load::Load;
-use crate::process::binary;
+use crate::operator::Operator;
+use crate::process::{Signal, binary, signal};
 use crate::response::{HttpResponse, send};
 use crate::service::Service;
 use crate::stack::Stack;
@@ -21,6 +22,9 @@ use crate::wait::eventually;
 const TERMINATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Timeout for every service to follow a change, and for a refused start.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+/// Timeout for a rebuild whose worker was terminated.
+const REBUILD_TIMEOUT: Duration = Duration::from_secs(180);
 /// Submissions between two steps, and between two services of a step.
 const ACKNOWLEDGED_BETWEEN: u64 = 50;
 const STRANGERS: usize = 20;
@@ -58,12 +62,15 @@ impl Releases {
         &self.previous
     }
 
-    fn program(&self, kind: Kind, release: Release) -> PathBuf {
-        let dir = match release {
+    fn folder(&self, release: Release) -> &Path {
+        match release {
             Release::Previous => &self.previous,
             Release::Current => &self.current,
-        };
-        dir.join(kind.name())
+        }
+    }
+
+    fn program(&self, kind: Kind, release: Release) -> PathBuf {
+        self.folder(release).join(kind.name())
     }
 }
 
@@ -75,6 +82,7 @@ pub struct Drill {
     budget: &'static str,
     ingests: Release,
     apis: Release,
+    processors: Release,
     /// Changes of rules so far.
     changes: u32,
     withdrawn: usize,
@@ -83,8 +91,17 @@ pub struct Drill {
 impl Drill {
     /// Begins with a stack of the previous release.
     pub fn new(stack: Stack, releases: Releases, budget: &'static str) -> Self {
-        let (ingests, apis) = (Release::Previous, Release::Previous);
-        Self { stack, releases, budget, ingests, apis, changes: 0, withdrawn: 0 }
+        let previous = Release::Previous;
+        Self {
+            stack,
+            releases,
+            budget,
+            ingests: previous,
+            apis: previous,
+            processors: previous,
+            changes: 0,
+            withdrawn: 0,
+        }
     }
 
     /// The stack after the last step.
@@ -99,6 +116,7 @@ impl Drill {
     pub async fn carry_out(&mut self, step: &Step, load: &Load) -> Result<()> {
         match *step {
             Step::Roll(kind, release) => self.roll(kind, release, load).await?,
+            Step::RebuildAcross(release) => self.rebuild_across(release).await?,
             Step::ChangeRules => self.change_rules().await?,
             Step::ExtendDefinition => self.extend_definition().await?,
             Step::DeleteBudget => self.delete_budget().await?,
@@ -128,9 +146,53 @@ impl Drill {
         match kind {
             Kind::Ingest => self.ingests = release,
             Kind::Api => self.apis = release,
-            Kind::Processor => {}
+            Kind::Processor => self.processors = release,
         }
         Ok(())
+    }
+
+    /// Begins a rebuild, and lets the processors of another release finish it.
+    async fn rebuild_across(&mut self, release: Release) -> Result<()> {
+        let before = Operator::of_release(&self.stack, self.releases.folder(self.processors))?;
+        let after = Operator::of_release(&self.stack, self.releases.folder(release))?;
+        // The rebuild cannot complete without the partitions of a processor that is suspended.
+        let suspended = self.service(Kind::Processor, 0)?.process.pid();
+        signal(suspended, Signal::Stop)?;
+        let submit = ["jobs", "submit", "rebuild", "--priority", "high"];
+        let submitted = before.run(&submit, COMMAND_TIMEOUT).await?;
+        let job = submitted.split_whitespace().next().context("no job")?;
+        let show = ["jobs", "show", job];
+        eventually("the rebuild is running", FOLLOW_TIMEOUT, async || {
+            let shown = before.run(&show, COMMAND_TIMEOUT).await?;
+            ensure!(job_state(&shown) == Some("running"), "{shown}");
+            Ok(())
+        })
+        .await?;
+        for processor in self.stack.processors.iter_mut().skip(1) {
+            processor.terminate(TERMINATE_TIMEOUT).await?;
+        }
+        signal(suspended, Signal::Continue)?;
+        self.service(Kind::Processor, 0)?.terminate(TERMINATE_TIMEOUT).await?;
+        let shown = before.run(&show, COMMAND_TIMEOUT).await?;
+        ensure!(job_state(&shown) == Some("queued"), "{shown}");
+
+        let program = self.releases.program(Kind::Processor, release);
+        for processor in &mut self.stack.processors {
+            processor.set_program(program.clone());
+            processor.restart().await.with_context(|| format!("as {release:?}"))?;
+        }
+        self.processors = release;
+        self.stack.wait_until_all_owned().await?;
+        eventually("the rebuild has succeeded", REBUILD_TIMEOUT, async || {
+            let shown = after.run(&show, COMMAND_TIMEOUT).await?;
+            ensure!(job_state(&shown) == Some("succeeded"), "{shown}");
+            Ok(())
+        })
+        .await?;
+        let shown = after.run(&show, COMMAND_TIMEOUT).await?;
+        ensure!(shown.contains("clean"), "{shown}");
+        // Two generations are folded at once at most: the next rebuild needs the place.
+        after.run(&["generations", "retire"], COMMAND_TIMEOUT).await.map(drop)
     }
 
     /// Sets another minimum of people at each ingest, and waits until each API shows it.
@@ -268,4 +330,9 @@ impl Drill {
     fn service(&mut self, kind: Kind, index: usize) -> Result<&mut Service> {
         self.services(kind).get_mut(index).with_context(|| format!("no {kind:?} {index}"))
     }
+}
+
+/// The state in the output of `jobs show`.
+fn job_state(shown: &str) -> Option<&str> {
+    shown.lines().find_map(|line| line.trim_start().strip_prefix("state")).map(str::trim)
 }

@@ -51,6 +51,8 @@ pub async fn run(previous: &Path) -> Result<String> {
         processors: 2,
         apis: 2,
         partitions: 6,
+        // Longer than a processor is suspended.
+        session_timeout_ms: 20_000,
         bin_dir: Some(releases.previous().to_owned()),
         ..Stack::builder()
     };

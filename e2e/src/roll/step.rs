@@ -18,6 +18,8 @@ pub enum Release {
 pub enum Step {
     /// Each service of a kind is terminated and started as another release, one after the other.
     Roll(Kind, Release),
+    /// A rebuild is begun as a job, all processors are terminated while it runs, and those of another release finish it.
+    RebuildAcross(Release),
     /// A budget's rules are changed at each ingest, and every API shows them.
     ChangeRules,
     /// A release after this one writes a definition with a member that neither release knows: both use what they
@@ -41,6 +43,9 @@ pub const STEPS: &[Step] = &[
     Step::WithdrawStrangers,
     // Forward: what current processors and APIs write, previous ones read.
     Step::Roll(Processor, Current),
+    // What one release records of a rebuild, the other one goes on from.
+    Step::RebuildAcross(Previous),
+    Step::RebuildAcross(Current),
     Step::ExtendDefinition,
     Step::WithdrawStrangers,
     Step::Roll(Api, Current),
