@@ -32,6 +32,16 @@ pub enum SecretError {
         /// A file of the data.
         data: PathBuf,
     },
+    /// The control topic was lost, and with it the fingerprint: this secret may be another one than that of the data.
+    #[error(
+        "the log has records, and the control topic has neither the fingerprint of the person secret nor a budget \
+         definition: it was lost, or kafka.definitions_topic names another topic. Restore it. Without a backup, look up \
+         the fingerprint in the log of an earlier start; if it is {own}, set privacy.person_key_fingerprint={own}"
+    )]
+    Unconfirmed {
+        /// Fingerprint of the secret of this process.
+        own: SecretFingerprint,
+    },
     /// Another secret is recorded with the data.
     #[error(
         "the person secret is another one than that of the data (fingerprint {own}, recorded {recorded}): with it \

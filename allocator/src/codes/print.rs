@@ -6,7 +6,6 @@ use clap::{Args, ValueEnum};
 use identity::{CodeKey, MAX_SERIAL, Serial};
 use runtime::config::ConfigArgs;
 use storage::config::StorageConfig;
-use storage::control::record_secret;
 
 use super::{CodesError, budget_id, require_codes};
 
@@ -57,9 +56,9 @@ impl PrintArgs {
         let last = last.ok_or(CodesError::TooMany)?;
         let hasher = storage.hasher()?;
         let control = storage.open_control_topic()?;
-        // Codes under another secret than the data's would be refused, once they are printed and sent.
-        record_secret(control.secret.as_ref(), &hasher).await?;
         require_codes(&control, &budget).await?;
+        // Codes under another secret than the data's would be refused, once they are printed and sent.
+        storage.record_secret(&control, &hasher).await?;
         let key = CodeKey::new(&hasher, &budget);
         match self.format {
             CodesFormat::Csv => write_csv(&mut io::stdout().lock(), &key, self.first, last)?,

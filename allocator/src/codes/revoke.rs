@@ -8,7 +8,7 @@ use runtime::config::ConfigArgs;
 use runtime::console;
 use schemas::{BudgetId, SerialSet};
 use storage::config::StorageConfig;
-use storage::control::{CodeRevocations, record_secret};
+use storage::control::CodeRevocations;
 
 use super::serials;
 use super::{CodesError, budget_id, require_codes};
@@ -49,8 +49,8 @@ impl RevokeArgs {
         let key = CodeKey::new(&hasher, &budget);
         let serials = serials::read(self.serial.as_deref(), self.file.as_deref(), &key)?;
         let control = storage.open_control_topic()?;
-        record_secret(control.secret.as_ref(), &hasher).await?;
         require_codes(&control, &budget).await?;
+        storage.record_secret(&control, &hasher).await?;
         let before = control.revocations.revoke(&budget, &SerialSet::default()).await?;
         let after = revoke_in_steps(control.revocations.as_ref(), &budget, &serials).await?;
         let (total, more) = (after.count(), after.count().saturating_sub(before.count()));

@@ -27,7 +27,7 @@ use runtime::telemetry::LogFormat;
 use schemas::{LogRef, PersonKeyHasher};
 use storage::cache::Cache;
 use storage::config::{LogHandles, StoreHandles};
-use storage::control::{ControlTopic, record_secret, wait_until_loaded};
+use storage::control::{ControlTopic, wait_until_loaded};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
@@ -154,7 +154,6 @@ impl Backends {
         storage.ensure_control_topic().await?;
         let control = storage.open_control_topic()?;
         wait_until_loaded(control.active_log.as_ref()).await;
-        record_secret(control.secret.as_ref(), &hasher).await?;
         let revoked = control.revocations.subscribe_revoked();
         let authorizer =
             Authorizer::new(&config.identity, &hasher, revoked, admin.clone(), metrics)?;
@@ -170,6 +169,8 @@ impl Backends {
         let registry =
             first_registry(store.store.as_ref(), control.active_log.as_ref(), &first_log).await?;
         let log = storage.open_log(&registry.active.log, control.active_log.as_ref()).await?;
+        // After the topics were created: whether the log has records decides.
+        storage.record_secret(&control, &hasher).await?;
         let cache = storage.open_cache().await;
         let people = CountedPeople::opened(Arc::clone(&cache), Arc::clone(&store.store));
         Ok(Self {

@@ -1,20 +1,80 @@
-//! Finds out whether the definitions of budgets were lost: a log with records, and no definition.
+//! Finds out whether the definitions of budgets were lost: a log with records, and no definition. The fingerprint of the
+//! person secret is lost with them.
 //!
 //! With salts made anew, everyone in the log would be counted again as a new person. Owns the rule of the embedded
 //! files; on Kafka the service that defines the default budgets asks [`StorageConfig::has_records`].
 
 use std::path::Path;
+use std::time::Duration;
 
-use schemas::{LogRef, PartitionId, Position};
+use schemas::{LogRef, PartitionId, PersonKeyHasher, Position};
 
 use super::open::LOG_FILE;
 use super::{LogKind, StorageConfig};
-use crate::control::{ActiveLog, Catalog};
+use crate::control::{ActiveLog, Catalog, ControlTopic, record_secret};
 use crate::log::LogReaderOpener;
 use crate::log::sqlite::has_records;
 use crate::open_error::OpenError;
+use crate::secret::SecretError;
+
+/// Pause between two reads of the definitions that both must find none.
+const CONFIRMATION_PAUSE: Duration = Duration::from_secs(1);
 
 impl StorageConfig {
+    /// Records the fingerprint of the person secret, or checks that it is the recorded or configured one.
+    ///
+    /// A fingerprint that nobody has confirmed is not recorded where the control topic was lost.
+    ///
+    /// # Errors
+    /// When the secret is or may be another one than that of the data, or a topic is unavailable.
+    pub async fn record_secret(
+        &self,
+        control: &ControlTopic,
+        hasher: &PersonKeyHasher,
+    ) -> Result<(), OpenError> {
+        let own = hasher.fingerprint();
+        let is_recorded = control.secret.subscribe_secret().borrow().is_some();
+        match &self.person_key_fingerprint {
+            Some(expected) if *expected != own => {
+                let recorded = expected.clone();
+                return Err(SecretError::Other { own, recorded }.into());
+            }
+            None if !is_recorded && self.is_control_topic_lost(control).await? => {
+                return Err(SecretError::Unconfirmed { own }.into());
+            }
+            Some(_) | None => {}
+        }
+        record_secret(control.secret.as_ref(), hasher).await?;
+        tracing::info!(fingerprint = %own, "person secret is that of the data");
+        Ok(())
+    }
+
+    /// Returns whether the log has records and no budget was ever defined.
+    ///
+    /// The log is read first: a submission that another process has accepted meanwhile follows a definition, and that
+    /// follows the fingerprint. The first of the two reads of definitions may lack one that was written at the same
+    /// moment.
+    async fn is_control_topic_lost(&self, control: &ControlTopic) -> Result<bool, OpenError> {
+        let definitions = control.definitions.as_ref();
+        if !definitions.catalog().is_empty()
+            || !self.has_records(&self.published_log(control.active_log.as_ref())).await?
+        {
+            return Ok(false);
+        }
+        for pause in [CONFIRMATION_PAUSE, Duration::ZERO] {
+            let confirmed = definitions.confirmed().await;
+            let confirmed = confirmed.map_err(|error| OpenError::Unavailable {
+                backend: "the control topic",
+                reason: error.to_string(),
+            })?;
+            if !confirmed.is_empty() {
+                return Ok(false);
+            }
+            tokio::time::sleep(pause).await;
+        }
+        Ok(true)
+    }
+
     /// Returns the log to which submissions go, as a loaded control topic names it.
     pub fn published_log(&self, active_log: &dyn ActiveLog) -> LogRef {
         active_log.subscribe().borrow().clone().unwrap_or_else(|| self.first_log())

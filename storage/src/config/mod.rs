@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runtime::config::{KeyDoc, Reader, parse, settings};
-use schemas::{LogRef, PartitionCount};
+use schemas::{LogRef, PartitionCount, SecretFingerprint};
 
 use crate::exports::Exports;
 use crate::log::kafka::KafkaConfig;
@@ -177,6 +177,10 @@ settings! {
         /// at the first start.
         person_key_secret_file: Option<PathBuf> = "privacy.person_key_secret_file", default "",
             unit "path", parse parse::optional_path;
+        /// Fingerprint that the secret must have, as `ingest` logs it. Needed only where the control topic was lost, and
+        /// with it the recorded fingerprint.
+        person_key_fingerprint: Option<String> = "privacy.person_key_fingerprint", default "",
+            unit "fingerprint", parse parse::optional_text;
     }
 }
 
@@ -223,6 +227,7 @@ pub struct StorageConfig {
     sqlite_dir: PathBuf,
     max_log_bytes: u64,
     person_key_secret_file: Option<PathBuf>,
+    person_key_fingerprint: Option<SecretFingerprint>,
 }
 
 impl StorageConfig {
@@ -271,6 +276,9 @@ impl StorageConfig {
             sqlite_dir: settings.sqlite_dir,
             max_log_bytes: settings.sqlite_max_log_bytes,
             person_key_secret_file: settings.person_key_secret_file,
+            person_key_fingerprint: settings
+                .person_key_fingerprint
+                .map(SecretFingerprint::from_text),
         })
     }
 

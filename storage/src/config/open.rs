@@ -15,9 +15,7 @@ use crate::cache::memory::MemoryCache;
 use crate::cache::redis::RedisCache;
 use crate::control::kafka::KafkaControlTopic;
 use crate::control::sqlite::SqliteControlTopic;
-use crate::control::{
-    ActiveLog, BudgetDefinitions, ControlTopic, record_secret, wait_until_loaded,
-};
+use crate::control::{ActiveLog, BudgetDefinitions, ControlTopic, wait_until_loaded};
 use crate::idempotency::Idempotency;
 use crate::idempotency::layered::LayeredIdempotency;
 use crate::idempotency::memory::{MemoryIdempotency, Retention};
@@ -106,16 +104,18 @@ impl StorageConfig {
         let active_log = control.active_log.as_ref();
         self.ensure_control_topic().await?;
         wait_until_loaded(active_log).await;
-        record_secret(control.secret.as_ref(), hasher).await?;
-        match self.log {
+        let writer: Arc<dyn LogWriter> = match self.log {
             LogKind::Kafka => {
                 let switches = active_log.subscribe();
                 let log = switches.borrow().clone().unwrap_or_else(|| self.first_log());
                 let opened = KafkaLogWriter::open(&self.kafka, &log, switches).await;
-                Ok(Arc::new(opened?))
+                Arc::new(opened?)
             }
-            LogKind::Sqlite => self.open_writer_of(&self.first_log()).await,
-        }
+            LogKind::Sqlite => self.open_writer_of(&self.first_log()).await?,
+        };
+        // After the topics were created: whether the log has records decides.
+        self.record_secret(control, hasher).await?;
+        Ok(writer)
     }
 
     /// Opens one log for appending. The writer does not follow switches of the active log.
