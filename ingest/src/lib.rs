@@ -35,6 +35,7 @@ mod people_cap;
 mod problems;
 mod readiness;
 mod refused_partitions;
+mod replication;
 mod response;
 mod routes;
 mod service;
@@ -49,5 +50,6 @@ pub use email::{
 pub use parse::{PercentageFault, parse_basis_points};
 pub use people_cap::CountedPeople;
 pub use readiness::watch_readiness;
+pub use replication::report_replication;
 pub use routes::{openapi, routes};
 pub use signals::PendingSignals;

@@ -255,6 +255,12 @@ impl Backends {
             let (storage, log) = (storage.clone(), active.clone());
             async move { storage.has_records(&log).await }
         };
+        let storage = config.storage.clone();
+        let count_brokers = move || {
+            let storage = storage.clone();
+            async move { storage.brokers_without_replicas().await }
+        };
+        tokio::spawn(ingest::report_replication(count_brokers, metrics, stop.clone())?);
         tokio::spawn(ingest::define_default_budgets(
             definitions,
             has_records,

@@ -24,7 +24,7 @@ use crate::jobs::JobStore;
 use crate::limits::redis::RedisCounters;
 use crate::log::archive::{ArchivedReader, archive_dir_for};
 use crate::log::dead_letters::DeadLetterJournalOpener;
-use crate::log::kafka::topics::ensure_auxiliary_topics;
+use crate::log::kafka::topics::{brokers_without_replicas, ensure_auxiliary_topics};
 use crate::log::kafka::{
     KafkaDeadLetterJournal, KafkaDeadLetterWriter, KafkaLogWriter, KafkaReader, KafkaSource,
     KafkaTail, TopicMigrator,
@@ -317,6 +317,17 @@ impl StorageConfig {
             LogKind::Kafka => Ok(ensure_auxiliary_topics(&self.kafka).await?),
             // Opening it creates the file.
             LogKind::Sqlite => Ok(()),
+        }
+    }
+
+    /// Returns how many brokers the cluster has if topics are created with one replica and could have three.
+    ///
+    /// # Errors
+    /// If Kafka is unreachable.
+    pub async fn brokers_without_replicas(&self) -> Result<Option<usize>, OpenError> {
+        match self.log {
+            LogKind::Kafka => Ok(brokers_without_replicas(&self.kafka).await?),
+            LogKind::Sqlite => Ok(None),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use schemas::{LogNumber, LogRef, SIGNAL_RETENTION_MS};
 
@@ -24,6 +24,8 @@ const RETENTION_MS: &str = "retention.ms";
 const SIGNALS_SEGMENT_MS: &str = "86400000";
 /// The age of a superseded record of a compacted topic at which Kafka compacts it, whatever else there is to compact.
 const MAX_COMPACTION_LAG: (&str, &str) = ("max.compaction.lag.ms", "86400000");
+/// A cluster of as many brokers can keep three replicas of each record.
+const REPLICATED_BROKERS: usize = 3;
 pub(super) const METADATA_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -233,6 +235,26 @@ pub(super) fn admin_options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT)).request_timeout(Some(ADMIN_TIMEOUT))
 }
 
+/// Returns how many brokers the cluster has if topics are created with one replica and could have three.
+///
+/// # Errors
+/// When Kafka is unavailable.
+pub(crate) async fn brokers_without_replicas(
+    config: &KafkaConfig,
+) -> Result<Option<usize>, TopicError> {
+    if config.replication_factor > 1 {
+        return Ok(None);
+    }
+    let (admin, topic) = (admin_client(config)?, config.definitions_topic.clone());
+    let counted = tokio::task::spawn_blocking(move || {
+        let metadata = admin.inner().fetch_metadata(Some(&topic), ADMIN_TIMEOUT)?;
+        Ok::<_, KafkaError>(metadata.brokers().len())
+    });
+    let counted = counted.await.map_err(|error| TopicError::unavailable(config, error))?;
+    let brokers = counted.map_err(|error| TopicError::unavailable(config, error))?;
+    Ok((brokers >= REPLICATED_BROKERS).then_some(brokers))
+}
+
 /// Fetches the cluster's id. The client does not expose the topic's id, so a recreated topic is detected by its
 /// records.
 ///
@@ -294,5 +316,36 @@ fn check_partition_count(
             return Err(TopicError::unavailable(config, reason));
         }
         std::thread::sleep(METADATA_POLL_INTERVAL);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+    use schemas::PartitionCount;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_replica_is_reported_where_three_brokers_could_keep_more() {
+        let cases = [(1, 1, None), (2, 1, None), (3, 1, Some(3)), (4, 1, Some(4)), (3, 3, None)];
+        for (brokers, replication_factor, expected) in cases {
+            let cluster: MockCluster<'_, DefaultProducerContext> =
+                MockCluster::new(brokers).unwrap();
+            let config = KafkaConfig {
+                brokers: cluster.bootstrap_servers(),
+                topic: "submissions".into(),
+                definitions_topic: "definitions".into(),
+                partitions: PartitionCount::new(2).unwrap(),
+                replication_factor,
+                group: "group".into(),
+                session_timeout: Duration::from_secs(6),
+                delivery_timeout: Duration::from_millis(800),
+                linger: Duration::from_millis(1),
+            };
+            assert_eq!(brokers_without_replicas(&config).await, Ok(expected), "{brokers} brokers");
+        }
     }
 }
