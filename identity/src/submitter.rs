@@ -16,12 +16,16 @@ const TOKEN_REQUIRED: &str = "a batch needs the token of a service or an adminis
 
 /// A service, or an administrator with the rights of the role `submitter`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Submitter(Service);
+pub struct Submitter {
+    service: Service,
+    /// Whether a token proves it. Otherwise it is a client on the same machine, any account of which can be it.
+    has_token: bool,
+}
 
 impl Submitter {
     /// Takes a service.
     pub(crate) fn service(service: Service) -> Self {
-        Self(service)
+        Self { service, has_token: true }
     }
 
     /// Takes an administrator.
@@ -30,7 +34,7 @@ impl Submitter {
     /// When the role does not include that of a submitter.
     pub(crate) fn administrator(name: Arc<str>, role: Role) -> Result<Self, Problem> {
         if role.includes(Role::Submitter) {
-            return Ok(Self(Service { name, organisation: None, budgets: None }));
+            return Ok(Self::service(Service { name, organisation: None, budgets: None }));
         }
         Err(Problem::new(ProblemKind::Forbidden)
             .detail("persons' submissions are for the roles `submitter` and `admin`"))
@@ -39,17 +43,26 @@ impl Submitter {
     /// Returns for whom the submitter may act in a budget, whose persons `issuer` vouches for; `None` if nobody does.
     ///
     /// # Errors
-    /// When the submitter's token is not for the budget.
+    /// When the submitter's token is not for the budget, or it has none and the budget's persons must be proven.
     pub(crate) fn scope_in(
         &self,
         budget: &Budget,
         issuer: Option<Arc<str>>,
         access: Access,
     ) -> Result<PersonScope, Problem> {
-        require_budget(&self.0, budget)?;
-        // Whoever acts for others is in the log, once for each request.
-        tracing::info!(by = &*self.0.name, budget = %budget.id, ?access, "request on behalf of persons");
+        self.require_token_for(budget)?;
+        require_budget(&self.service, budget)?;
+        // Whoever acts for others is in the log. A batch whose budget changes meanwhile is there once for each attempt.
+        tracing::info!(by = &*self.service.name, budget = %budget.id, ?access, "request on behalf of persons");
         Ok(issuer.map_or(PersonScope::Unproven, |issuer| PersonScope::OnBehalf { issuer }))
+    }
+
+    /// Refuses a submitter without a token where persons prove who they are: it could replace their submissions.
+    fn require_token_for(&self, budget: &Budget) -> Result<(), Problem> {
+        if self.has_token || budget.identity.is_named_by_client() {
+            return Ok(());
+        }
+        Err(credentials_required(TOKEN_REQUIRED))
     }
 }
 
@@ -57,26 +70,39 @@ impl Authorizer {
     /// Returns the submitter that sends a request with the submissions of many persons. Wrong credentials count as a
     /// failure of the client's address.
     ///
-    /// The budget's identity rule plays no part: whoever may be believed about one person may not about a thousand.
+    /// Applies under every identity rule, because a batch can create many persons. Where the budget's clients name persons,
+    /// and no token of the role `submitter` is configured, a client on the same machine needs none. `budget` is `None` if
+    /// there is no such budget.
     ///
     /// # Errors
     /// When the credentials are missing, invalid, a person's or of a role that does not suffice.
-    pub fn submitter(&self, presented: &PresentedCredentials) -> Result<Submitter, Problem> {
-        let principal = self.authenticator.authenticate_program(presented, now_ms() / 1_000);
+    pub fn submitter(
+        &self,
+        presented: &PresentedCredentials,
+        budget: Option<&Budget>,
+    ) -> Result<Submitter, Problem> {
+        let principal = self.authenticator.authenticate(presented, now_ms() / 1_000);
         match principal.map_err(|fault| self.authenticator.refuse(fault, presented))? {
             Principal::Service(service) => Ok(Submitter::service(service)),
             Principal::Administrator { name, role } => Submitter::administrator(name, role),
             Principal::Person(_) => Err(Problem::new(ProblemKind::Forbidden).detail(
                 "batches are for the roles `submitter` and `admin`; send your own submission alone",
             )),
-            Principal::Anonymous => Err(credentials_required(TOKEN_REQUIRED)),
+            Principal::Anonymous => {
+                let service = self.authenticator.local_service(presented);
+                let service = service.ok_or_else(|| credentials_required(TOKEN_REQUIRED))?;
+                let submitter = Submitter { service, has_token: false };
+                budget.map_or(Ok(()), |budget| submitter.require_token_for(budget))?;
+                Ok(submitter)
+            }
         }
     }
 
     /// Returns for whom a submitter may submit in a budget.
     ///
     /// # Errors
-    /// When the submitter's token is not for the budget, or the budget's identity rule cannot be applied.
+    /// As [`submitter`](Self::submitter), since the budget may have changed; and when the submitter's token is not for the
+    /// budget, or the budget's identity rule cannot be applied.
     pub fn scope_of_submitter(
         &self,
         submitter: &Submitter,

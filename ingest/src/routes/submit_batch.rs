@@ -31,7 +31,7 @@ use crate::{problems, response};
     operation_id = "submitBatch",
     summary = "Submit at most 1,000 allocations",
     description = "For the roles `submitter` and `admin`. Where no token of the role `submitter` is configured, clients on the \
-        server's machine need no token.",
+        server's machine need no token under the identity rules `required` and `optional`.",
     params(
         ("budget" = String, Path, description = "The budget's id", example = "taxes"),
     ),
@@ -80,7 +80,8 @@ async fn append(
     body: &[u8],
 ) -> Result<(BudgetId, Vec<ItemResult>), Rejected> {
     // Once the body has come: a proxy that still sends it would take an earlier answer for a broken connection.
-    let submitter = service.authorizer.submitter(presented)?;
+    let known = service.budget(budget).ok();
+    let submitter = service.authorizer.submitter(presented, known.as_deref())?;
     let budget = service.open_budget(budget)?;
     // An ignored key would promise idempotency that a batch does not have.
     if *key != IdempotencyKey::Absent {

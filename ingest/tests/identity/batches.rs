@@ -70,21 +70,35 @@ async fn the_batch_of_a_stranger_is_refused_whatever_its_budget_and_body() {
 }
 
 #[tokio::test]
-async fn without_a_submitters_token_the_same_machine_sends_batches_and_no_proxy_does() {
+async fn without_a_submitters_token_the_same_machine_sends_batches_where_clients_name_persons() {
     let (harness, _file) = harness_with(&[TokensFile::line("anna", Role::Admin, ADMIN)]);
     let batch = format!("[{GOOD}]");
-    for rule in [IdentityRule::Required, IdentityRule::Code] {
+    for rule in RULES {
         harness.edit_budget(|budget| budget.identity = rule);
         for sign in [CLIENT, ("via", "1.1 proxy"), ("origin", "https://town.example"), COOKIE] {
             let refused = harness.post_with(BATCH, &[sign], batch.clone()).await;
             refused.problem(401, "unauthorized");
         }
-        assert_eq!(harness.post(BATCH, batch.clone()).await.status, 200, "{rule:?}");
+        let local = harness.post(BATCH, batch.clone()).await;
+        if rule.is_named_by_client() {
+            assert_eq!(local.status, 200, "{rule:?}");
+        } else {
+            // Any account of the machine could replace what a person has proven to be theirs.
+            local.problem(401, "unauthorized");
+        }
     }
     let persons: Vec<_> = harness.logged().into_iter().map(|(person, _)| person).collect();
-    assert_eq!(persons, [key("p-1"), subject("code", "p-1")]);
-    // One submission is its person's.
-    harness.post(SUBMISSIONS, GOOD).await.problem(401, "unauthorized");
+    assert_eq!(persons, [key("p-1"), key("p-1")]);
+    harness.post("/v1/budgets/absent/submissions/batch", batch).await.problem(404, "not-found");
+}
+
+#[tokio::test]
+async fn without_a_tokens_file_the_same_machine_sends_batches_as_an_administrator() {
+    let harness = Harness::new();
+    harness.edit_budget(|budget| budget.identity = IdentityRule::Code);
+    assert_eq!(harness.post(BATCH, format!("[{GOOD}]")).await.status, 200);
+    let persons: Vec<_> = harness.logged().into_iter().map(|(person, _)| person).collect();
+    assert_eq!(persons, [subject("code", "p-1")]);
 }
 
 #[tokio::test]

@@ -120,26 +120,11 @@ impl Authenticator {
         }
     }
 
-    /// Returns the principal of a request that only programs and administrators may send. A client on the same machine is
-    /// a service where no token of the role `submitter` is configured.
-    ///
-    /// # Errors
-    /// When there is a token and it proves nobody.
-    pub fn authenticate_program(
-        &self,
-        presented: &PresentedCredentials,
-        now_s: u64,
-    ) -> Result<Principal, CredentialFault> {
-        match (self.authenticate(presented, now_s)?, self.0.admin.local_service()) {
-            (Principal::Anonymous, Some(name)) if presented.is_local() => {
-                Ok(Principal::Service(Service {
-                    name: name.into(),
-                    organisation: None,
-                    budgets: None,
-                }))
-            }
-            (principal, _) => Ok(principal),
-        }
+    /// Returns the service that a client on the same machine is in a batch; `None` if a token of the role `submitter` is
+    /// configured, or the client has any sign of another machine.
+    pub fn local_service(&self, presented: &PresentedCredentials) -> Option<Service> {
+        let name = self.0.admin.local_service().filter(|_| presented.is_local())?;
+        Some(Service { name: name.into(), organisation: None, budgets: None })
     }
 
     /// Returns the service whose token a request has.

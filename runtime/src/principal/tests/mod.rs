@@ -193,20 +193,14 @@ fn without_a_tokens_file_the_same_machine_is_an_administrator_unless_it_has_cred
 
 #[test]
 fn without_a_submitters_token_the_same_machine_is_a_service_for_what_programs_send() {
-    let is_service = |principal: Result<Principal, CredentialFault>| match principal {
-        Ok(Principal::Service(service)) => &*service.name == "local" && service.acts_in("any"),
-        _ => false,
-    };
     let (administrators, _dir) = authenticator(&[administrator_line()]);
-    let of =
-        |bearer, cookie| administrators.authenticate_program(&presented(bearer, cookie), NOW_S);
-    assert!(is_service(of(None, None)));
-    assert_eq!(of(None, Some("allocator_person=x")), Ok(Principal::Anonymous));
-    assert!(of(Some("x"), None).is_err());
-    assert!(matches!(of(Some(ADMIN), None), Ok(Principal::Administrator { .. })));
+    let of = |bearer, cookie| administrators.local_service(&presented(bearer, cookie));
+    let service = of(None, None).unwrap();
+    assert!(&*service.name == "local" && service.acts_in("any"));
+    assert_eq!(of(None, Some("allocator_person=x")), None);
+    assert_eq!(of(Some("x"), None), None);
     let (services, _dir) = authenticator(&[administrator_line(), submitter_line()]);
-    let of = services.authenticate_program(&presented(None, None), NOW_S);
-    assert_eq!(of, Ok(Principal::Anonymous));
+    assert_eq!(services.local_service(&presented(None, None)), None);
 }
 
 #[test]
