@@ -79,7 +79,8 @@ settings! {
             unit "bytes", parse parse::positive_usize;
         /// Maximum size of the bodies of all unanswered requests, and of large responses being written, together;
         /// further requests are answered 503. Bodies over 64 KiB leave a fourth to smaller ones. One client address (IPv6:
-        /// one /64 network) may hold an eighth; its further requests are answered 429.
+        /// one /64 network) may hold an eighth, or what one body of `http.max_body_bytes` may take if that is more (three
+        /// times as much, at least 64 KiB more); its further requests are answered 429.
         pub max_buffered_bytes: usize = "http.max_buffered_bytes", default "268435456",
             unit "bytes", parse parse::positive_usize;
         /// Time for requests in flight to finish during shutdown.

@@ -39,6 +39,7 @@ fn routes() -> Router {
                 body.collect().await.map_or(0, |body| body.to_bytes().len()).to_string()
             }),
         )
+        .route("/refuse", post(async || Problem::new(ProblemKind::Unauthorized).detail("no token")))
         .route(
             "/teapot",
             get(async || {
@@ -300,20 +301,23 @@ async fn responses_that_are_charged_share_the_memory_of_bodies_until_they_are_re
 
 #[tokio::test]
 async fn many_small_bodies_of_one_client_take_no_memory_of_another() {
-    // Each client may hold 10,000 bytes.
-    let server = server_with(|config| config.max_buffered_bytes = 80_000);
+    // Each client may hold 80,000 bytes.
+    let server = server_with(|config| {
+        config.max_buffered_bytes = 640_000;
+        config.max_body_bytes = 4_000;
+    });
     let post = |client: &str, length: usize| {
         format!(
             "POST /swallow HTTP/1.1\r\nhost: test\r\nx-forwarded-for: {client}\r\ncontent-length: {length}\r\n\r\n"
         )
     };
-    let whole = |client: &str| post(client, 900) + &"y".repeat(900);
+    let whole = |client: &str| post(client, 4_000) + &"y".repeat(4_000);
     let mut holders = Vec::new();
     for number in 0..20 {
         // One /64 network is one client.
         let mut holder = server.connect().await;
-        let head = post(&format!("2001:db8:1:2::{number:x}"), 900);
-        holder.send(&format!("{head}{}", "x".repeat(899))).await;
+        let head = post(&format!("2001:db8:1:2::{number:x}"), 4_000);
+        holder.send(&format!("{head}{}", "x".repeat(3_999))).await;
         holders.push(holder);
     }
     // The handlers may read the bodies a moment after the requests start.
@@ -326,7 +330,7 @@ async fn many_small_bodies_of_one_client_take_no_memory_of_another() {
     refused.problem(429, "rate-limited");
     assert_eq!(refused.header("retry-after"), Some("1"));
     for other in ["2001:db8:1:3::1", "192.0.2.1"] {
-        assert_eq!(server.send(&whole(other)).await.body, b"900", "{other}");
+        assert_eq!(server.send(&whole(other)).await.body, b"4000", "{other}");
     }
     drop(holders);
     let mut statuses = Vec::new();
@@ -334,6 +338,42 @@ async fn many_small_bodies_of_one_client_take_no_memory_of_another() {
         statuses.push(server.send(&whole("2001:db8:1:2::ffff")).await.status);
     }
     assert_eq!(statuses.last(), Some(&200), "what it held is released");
+}
+
+#[tokio::test]
+async fn a_client_may_send_one_body_of_the_maximum_size_however_small_its_part_of_the_memory() {
+    let server = server_with(|config| {
+        config.max_buffered_bytes = 4 * 1024 * 1024;
+        config.max_body_bytes = 1024 * 1024;
+    });
+    let length = 1024 * 1024;
+    let body = "y".repeat(length);
+    let request = format!(
+        "POST /swallow HTTP/1.1\r\nhost: test\r\nx-forwarded-for: 192.0.2.1\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    assert_eq!(server.send(&request).await.body, length.to_string().as_bytes());
+}
+
+#[tokio::test]
+async fn a_client_whose_body_is_refused_unread_can_send_all_of_it_and_reads_the_answer() {
+    let server = server();
+    let mut client = server.connect().await;
+    for _ in 0..2 {
+        client.send(&post_json("/refuse", &"y".repeat(400 * 1024))).await;
+        client.response().await.unwrap().problem(401, "unauthorized");
+    }
+    // The connection goes on.
+    client.send(&get_request("/hello")).await;
+    assert_eq!(client.response().await.unwrap().body, b"hello");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_send_a_refused_body_is_disconnected_at_the_deadline() {
+    let server = server_with(|config| config.request_timeout = Duration::from_millis(200));
+    let mut client = server.connect().await;
+    client.send("POST /refuse HTTP/1.1\r\nhost: test\r\ncontent-length: 400000\r\n\r\n").await;
+    client.response().await.unwrap().problem(401, "unauthorized");
+    assert!(client.response().await.is_none(), "the server closes");
 }
 
 #[tokio::test]

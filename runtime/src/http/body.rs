@@ -2,14 +2,15 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
+use tokio::time::{Instant, timeout_at};
 
 use super::body_memory::{BodyMemory, MemoryFull, Reservation};
 use crate::client::ClientNetwork;
@@ -37,11 +38,17 @@ pub(super) enum BodyState {
 pub(super) struct BodyMonitor {
     state: AtomicU8,
     reservation: Reservation,
+    /// What the handler has dropped without reading its end.
+    unread: Mutex<Option<Body>>,
 }
 
 impl BodyMonitor {
     fn new(reservation: Reservation) -> Arc<Self> {
-        Arc::new(Self { state: AtomicU8::new(BodyState::Idle as u8), reservation })
+        Arc::new(Self {
+            state: AtomicU8::new(BodyState::Idle as u8),
+            reservation,
+            unread: Mutex::default(),
+        })
     }
 
     pub(super) fn state(&self) -> BodyState {
@@ -64,12 +71,17 @@ impl BodyMonitor {
         is_waiting
     }
 
+    /// Takes the rest of a body that the handler has dropped.
+    pub(super) fn take_unread(&self) -> Option<Body> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn set(&self, state: BodyState) {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 }
 
-/// Maximum bytes of an oversized body that are read and discarded.
+/// Maximum bytes that are read and discarded of a body that is oversized, or that the handler does not want.
 ///
 /// A client whose connection closes while it sends would not see the response.
 pub(super) const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
@@ -101,11 +113,20 @@ pub(super) fn limit(
     let limited = LimitedBody {
         inner: body,
         remaining_bytes: max_bytes,
-        remaining_overhead_bytes: max_bytes.saturating_mul(2).max(MIN_OVERHEAD_BYTES),
+        remaining_overhead_bytes: max_overhead_bytes(max_bytes),
         rejected: None,
         monitor: Arc::clone(&monitor),
     };
     (Body::new(limited), monitor)
+}
+
+fn max_overhead_bytes(max_bytes: usize) -> usize {
+    max_bytes.saturating_mul(2).max(MIN_OVERHEAD_BYTES)
+}
+
+/// Returns what a body of at most so many bytes may cost, its overhead included.
+pub(super) fn largest_cost_bytes(max_bytes: usize) -> usize {
+    max_bytes.saturating_add(max_overhead_bytes(max_bytes))
 }
 
 /// Memory overhead of a frame until the body is complete. A body in many small frames costs more than its length.
@@ -128,6 +149,32 @@ impl LimitedBody {
             MemoryFull::OfClient => BodyState::ClientOutOfMemory,
         })
     }
+}
+
+impl Drop for LimitedBody {
+    fn drop(&mut self) {
+        if self.rejected.is_none()
+            && self.monitor.state() == BodyState::Idle
+            && !self.inner.is_end_stream()
+        {
+            let rest = std::mem::replace(&mut self.inner, Body::empty());
+            *self.monitor.unread.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+        }
+    }
+}
+
+/// Reads and discards the rest of a body, until the deadline. Then the connection closes.
+pub(super) async fn discard(mut body: Body, deadline: Instant) {
+    let mut left_bytes = MAX_DISCARDED_BYTES;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            let Some(left) = left_bytes.checked_sub(bytes) else { return };
+            left_bytes = left;
+        }
+    };
+    // A slow client gets no more time than for a body that is read.
+    let _ = timeout_at(deadline, reading).await;
 }
 
 impl HttpBody for LimitedBody {
@@ -163,6 +210,7 @@ impl HttpBody for LimitedBody {
                     });
                 }
                 None if ended => {
+                    self.inner = Body::empty();
                     self.monitor.set(BodyState::Idle);
                     return Poll::Ready(frame);
                 }

@@ -13,7 +13,8 @@ const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// The part of the memory that large bodies leave to small ones: a fourth.
 const RESERVED_DIVISOR: usize = 4;
 
-/// The part of the memory that one client may hold: an eighth. Clients without an address have no such bound.
+/// The part of the memory that one client may hold: an eighth, or one body of the maximum size. Clients without an address
+/// have no such bound.
 const CLIENT_DIVISOR: usize = 8;
 
 /// The memory of all bodies.
@@ -30,18 +31,19 @@ pub(super) struct BodyMemory {
 /// Why memory cannot be reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MemoryFull {
-    /// All clients together hold what there is.
+    /// All clients together hold all of the memory.
     Shared,
-    /// This client holds its part.
+    /// This client holds the most that one client may.
     OfClient,
 }
 
 impl BodyMemory {
-    pub(super) fn new(max_bytes: usize) -> Arc<Self> {
+    /// Creates the memory. A client may always hold one body of the maximum size: it would be refused for ever otherwise.
+    pub(super) fn new(max_bytes: usize, largest_body_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             free_bytes: AtomicUsize::new(max_bytes),
             small_body_bytes: max_bytes / RESERVED_DIVISOR,
-            max_client_bytes: max_bytes / CLIENT_DIVISOR,
+            max_client_bytes: (max_bytes / CLIENT_DIVISOR).max(largest_body_bytes),
             held_bytes: Mutex::default(),
         })
     }
@@ -136,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_client_holds_an_eighth_and_gives_back_what_it_drops() {
-        let memory = BodyMemory::new(8_000);
+        let memory = BodyMemory::new(8_000, 500);
         let reservation = |address| Reservation::empty(&memory, client(address));
         let (first, second) = (reservation("192.0.2.1"), reservation("192.0.2.1"));
         first.grow(600).unwrap();
@@ -151,8 +153,16 @@ mod tests {
     }
 
     #[test]
+    fn a_client_may_hold_one_body_of_the_maximum_size_however_small_its_part() {
+        let memory = BodyMemory::new(8_000, 3_000);
+        let own = Reservation::empty(&memory, client("192.0.2.1"));
+        own.grow(3_000).unwrap();
+        assert_eq!(own.grow(1), Err(MemoryFull::OfClient));
+    }
+
+    #[test]
     fn an_ipv6_network_is_one_client_and_unknown_clients_have_no_part() {
-        let memory = BodyMemory::new(8_000);
+        let memory = BodyMemory::new(8_000, 500);
         let held = Reservation::empty(&memory, client("2001:db8:1:2::1"));
         held.grow(1_000).unwrap();
         let same = Reservation::empty(&memory, client("2001:db8:1:2:ffff::9"));
@@ -165,7 +175,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_for_all_is_not_counted_for_its_client() {
-        let memory = BodyMemory::new(8_000);
+        let memory = BodyMemory::new(8_000, 500);
         let others = Reservation::empty(&memory, ClientNetwork::UNKNOWN);
         others.grow(7_500).unwrap();
         let own = Reservation::empty(&memory, client("192.0.2.1"));

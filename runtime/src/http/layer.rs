@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::response::{IntoResponse, Response};
-use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, EXPECT, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep, sleep_until};
@@ -61,7 +61,10 @@ impl RequestLayer {
                 metrics: Arc::new(metrics),
                 request_timeout: config.request_timeout,
                 max_body_bytes: config.max_body_bytes,
-                body_memory: BodyMemory::new(config.max_buffered_bytes),
+                body_memory: BodyMemory::new(
+                    config.max_buffered_bytes,
+                    body::largest_cost_bytes(config.max_body_bytes),
+                ),
                 client_origins: config.cors_origins.clone(),
             }),
         }
@@ -163,12 +166,22 @@ where
         // Noted by the connection.
         let client = request.extensions().get().map_or(ClientNetwork::UNKNOWN, Client::network);
         let grant = Grant::of(&request, &self.shared.client_origins);
+        let expects_continue = request.headers().contains_key(EXPECT);
         let (work, body) = match self.admit(&grant, &mut request, client) {
             Ok(body) => (Work::Running { inner: self.inner.call(request) }, body),
             Err(response) => (Work::Answered { response: Some(response) }, None),
         };
         let shared = Arc::clone(&self.shared);
-        RequestFuture { work, deadline: None, body, client, grant, exchange, shared }
+        RequestFuture {
+            work,
+            deadline: None,
+            body,
+            client,
+            grant,
+            expects_continue,
+            exchange,
+            shared,
+        }
     }
 }
 
@@ -183,6 +196,8 @@ pin_project! {
         body: Option<Arc<BodyMonitor>>,
         client: ClientNetwork,
         grant: Grant,
+        // The client sends its body only once it is read.
+        expects_continue: bool,
         exchange: Exchange,
         shared: Arc<Shared>,
     }
@@ -256,6 +271,13 @@ where
             None => charge(response, &this.shared.body_memory, *this.client),
         };
         let exchange = this.exchange;
+        // Closing with unread input would reset the connection, and the client could lose the response.
+        if let Some(rest) = this.body.as_ref().and_then(|body| body.take_unread())
+            && !*this.expects_continue
+        {
+            let deadline = exchange.started + this.shared.request_timeout;
+            tokio::spawn(body::discard(rest, deadline.into()));
+        }
         if response.status() == StatusCode::METHOD_NOT_ALLOWED && exchange.is_options() {
             response = allowed_methods();
         }
