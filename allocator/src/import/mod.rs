@@ -83,16 +83,11 @@ pub async fn import(
     let destination = if args.dry_run {
         Destination::DryRun
     } else {
-        let token_file = args.token_file.clone();
-        let token = match token_file.or_else(|| server::default_token_file(&args.url)) {
-            // Reading a pipe waits for its writer.
-            Some(path) => stop
-                .run_until_cancelled(server::read_token(&path))
-                .await
-                .unwrap_or(Err(ImportError::Stopped))
-                .map(Some)?,
-            None => None,
-        };
+        // Reading a pipe waits for its writer.
+        let token = stop
+            .run_until_cancelled(server::find_token(args.token_file.as_deref(), &args.url))
+            .await
+            .unwrap_or(Err(ImportError::Stopped))?;
         let server = Box::new(Server::new(&args.url, token, retry, stop.clone())?);
         let (id, budget) = find_budget(args, format, &scan, &server).await?;
         let (path, address) = (args.file.display(), server.address());

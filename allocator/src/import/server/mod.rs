@@ -23,7 +23,7 @@ use problem::ServerProblem;
 pub use batch::{BATCH_MAX_BYTES, BATCH_MAX_ITEMS, ItemOutcome};
 pub use budget::{Budget, Definition};
 pub use retry::RetryPolicy;
-pub use token::{default_token_file, read_token};
+pub use token::{Token, find_token};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ const RESPONSE_MAX_BYTES: usize = 32 * 1024 * 1024;
 pub struct Server {
     client: Client,
     base: Url,
-    token: Option<HeaderValue>,
+    token: Option<Token>,
     retry: RetryPolicy,
     stop: CancellationToken,
     /// Whether the retry message has been printed.
@@ -76,7 +76,7 @@ impl Server {
     /// When the address is not an HTTP URL.
     pub fn new(
         url: &str,
-        token: Option<HeaderValue>,
+        token: Option<Token>,
         retry: RetryPolicy,
         stop: CancellationToken,
     ) -> Result<Self, ImportError> {
@@ -137,7 +137,7 @@ impl Server {
             request = request.header(CONTENT_TYPE, *media_type).body(bytes.clone());
         }
         if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, token.clone());
+            request = request.header(AUTHORIZATION, token.header.clone());
         }
         let exchange = async {
             let response = request.send().await.map_err(|error| Failure::from_http(&error))?;
@@ -148,6 +148,12 @@ impl Server {
             response = exchange => response?,
             () = self.stop_timeout() => return Err(Failure::Permanent(ImportError::Stopped)),
         };
+        if response.status == StatusCode::UNAUTHORIZED
+            && let Some(hint) = self.token.as_ref().and_then(Token::how_to_replace)
+        {
+            let reason = format!("{}; {hint}", response.summary());
+            return Err(Failure::Permanent(ImportError::Rejected(reason)));
+        }
         if is_transient(response.status) {
             let retry_after = response.retry_after;
             return Err(Failure::Transient { reason: response.summary(), retry_after });
