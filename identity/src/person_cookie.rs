@@ -1,8 +1,8 @@
 //! The cookies that make a browser one person of a budget.
 //!
 //! A person's id is random and only in the cookies: no script, URL or body has it. One cookie has the id, and another one
-//! the id with a keyed hash that the service alone can make, so that ids are given and not invented: whoever wants many
-//! has to ask the routes that make them, which are limited.
+//! the id with a keyed hash that the service alone can make. Clients cannot create ids; only the rate-limited routes issue
+//! them.
 //!
 //! Releases before the second cookie read and write the first one alone. So this release writes both, which keeps a browser
 //! the same person in both releases, and takes an id without its hash still: the next release will not.

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use crate::pending::{AppendOutcome, PendingSubmission};
 
-/// Bounds the confirmation of a budget that gets its closing time during the append. Shorter than others, because the ids
-/// of all budgets without a closing time are in flight for so much longer.
+/// Bounds the confirmation of a budget that gets its closing time during the append. Shorter than others:
+/// It extends the in-flight mark of every id of a budget without a closing time.
 const LATE_CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The budgets of an append, as their definitions were before it.

@@ -148,7 +148,7 @@ impl SubmissionAppender {
         if !checked.frozen && !appended.is_empty() {
             let freezes = |index: &usize| submissions.get(*index).is_some_and(freeze::freezes);
             let freezes = appended.iter().any(freezes);
-            let _waiting = permits.before_append();
+            let _waiting = permits.into_freeze_permit();
             let required = self.require_definition(checked, freezes).await;
             permits = match required.and_then(|()| self.permits_of_frozen(&fences, &submissions)) {
                 Ok(permits) => permits,
@@ -177,7 +177,7 @@ impl SubmissionAppender {
                 };
             }
         }
-        let _permit = permits.after_append();
+        let _permit = permits.into_confirmation_permit();
         // Before receipts are stored: a later repetition must not be answered with that of a record that does not
         // count.
         fences.confirm(self.definitions.as_ref(), &submissions, &mut outcomes).await;
@@ -208,8 +208,7 @@ impl SubmissionAppender {
         }
     }
 
-    /// Takes the permits of records that have waited for their definition: they have kept those of other budgets out of
-    /// nothing.
+    /// Takes log permits after the freeze; none are held while waiting.
     fn permits_of_frozen(
         &self,
         fences: &Fences,

@@ -1,4 +1,5 @@
-//! The limits of the records that wait, each for something else, so that what is stuck keeps nothing else out.
+//! Separate limits for records waiting for the log, for a freeze and for a confirmation, so that one backlog does not
+//! block the others.
 
 use schemas::Budget;
 
@@ -62,14 +63,14 @@ impl AppendLimits {
 }
 
 impl AppendPermits {
-    /// Returns what is held while records wait before their append: they keep those of other budgets out of nothing else.
-    pub fn before_append(self) -> Option<InFlightPermit> {
+    /// Returns what is held while records wait for the freeze. The permits of the log and of the confirmation are released.
+    pub fn into_freeze_permit(self) -> Option<InFlightPermit> {
         self.unfrozen
     }
 
-    /// Returns what is held until the outcome is known. The log has answered: records that wait for their confirmation,
-    /// maybe for seconds, do not keep those of other budgets out of it.
-    pub fn after_append(self) -> InFlightPermit {
+    /// Returns what is held until the outcome is known. If the records wait for a confirmation, which may take seconds, the
+    /// permit of the log is released.
+    pub fn into_confirmation_permit(self) -> InFlightPermit {
         self.unconfirmed.unwrap_or(self.in_flight)
     }
 }

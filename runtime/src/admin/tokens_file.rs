@@ -216,7 +216,7 @@ impl Parser {
     }
 }
 
-/// Parses the words behind the digest. An unknown one is a fault: it might limit what the token is for.
+/// Parses the words after the digest. An unknown one is a fault: it might limit what the token is for.
 fn parse_attributes<'a>(
     words: impl Iterator<Item = &'a str>,
 ) -> Result<ServiceAttributes, &'static str> {
@@ -235,7 +235,7 @@ fn parse_attributes<'a>(
             }
             _ => {
                 return Err(
-                    "expected nothing behind the digest but, each once, `budgets=ID,ID` and `organisation=NAME`",
+                    "after the digest, only `budgets=ID,ID` and `organisation=NAME` are allowed, each at most once",
                 );
             }
         }
@@ -340,7 +340,7 @@ mod tests {
         ] {
             let fault = parse("submitter", &format!(" {wrong}")).unwrap_err().to_string();
             assert!(
-                fault.contains("behind the digest") && !fault.contains(TOKEN),
+                fault.contains("after the digest, only") && !fault.contains(TOKEN),
                 "{wrong}: {fault}"
             );
         }

@@ -1,4 +1,4 @@
-//! How many requests may be admitted when a request of a class comes. Pure.
+//! The maximum number of requests in progress at which a request of each class is still admitted. Pure functions.
 
 use super::policy::EndpointClass;
 
@@ -41,7 +41,7 @@ impl AdmissionLimits {
         }
     }
 
-    /// Returns whether a request of a class is admitted beside so many others.
+    /// Returns whether a request of a class is admitted while `admitted` others are in progress.
     pub(super) const fn admits(self, class: EndpointClass, admitted: usize) -> bool {
         admitted < self.of(class)
     }

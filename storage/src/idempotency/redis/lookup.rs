@@ -10,11 +10,11 @@ use crate::idempotency::IdempotentSubmission;
 use crate::redis_connection::RedisConnection;
 
 /// The error code of a write to a server that is full and evicts nothing.
-const FULL: &str = "OOM";
+const OUT_OF_MEMORY_CODE: &str = "OOM";
 
 /// What a Redis says of one id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Lookup {
+pub(super) enum IdLookup {
     /// It has a value.
     Known(Vec<u8>),
     /// It has none.
@@ -23,7 +23,7 @@ pub(super) enum Lookup {
     Unknown,
 }
 
-impl From<Option<Vec<u8>>> for Lookup {
+impl From<Option<Vec<u8>>> for IdLookup {
     fn from(value: Option<Vec<u8>>) -> Self {
         value.map_or(Self::Absent, Self::Known)
     }
@@ -34,7 +34,7 @@ pub(super) async fn look_up_and_mark(
     connection: &RedisConnection,
     attempts: &[IdempotentSubmission],
     lifetime: Duration,
-) -> Vec<Lookup> {
+) -> Vec<IdLookup> {
     let mut pipeline = redis::pipe();
     for attempt in attempts {
         pipeline
@@ -46,58 +46,58 @@ pub(super) async fn look_up_and_mark(
             .arg("PX")
             .arg(lifetime.as_millis() as u64);
     }
-    let mut lookups = query(connection, attempts.len(), &mut pipeline).await;
+    let mut lookups = run_lookups(connection, attempts.len(), &mut pipeline).await;
     // A full server refuses the whole command, and still knows what it has stored.
     if lookups.iter().any(Option::is_none) {
         let mut pipeline = redis::pipe();
         for attempt in attempts {
             pipeline.get(key(attempt));
         }
-        let stored = query(connection, attempts.len(), &mut pipeline).await;
+        let stored = run_lookups(connection, attempts.len(), &mut pipeline).await;
         for (lookup, stored) in lookups.iter_mut().zip(stored) {
             lookup.get_or_insert(match stored {
-                Some(Lookup::Known(value)) => Lookup::Known(value),
-                Some(Lookup::Absent | Lookup::Unknown) | None => Lookup::Unknown,
+                Some(IdLookup::Known(value)) => IdLookup::Known(value),
+                Some(IdLookup::Absent | IdLookup::Unknown) | None => IdLookup::Unknown,
             });
         }
     }
-    lookups.into_iter().map(|lookup| lookup.unwrap_or(Lookup::Unknown)).collect()
+    lookups.into_iter().map(|lookup| lookup.unwrap_or(IdLookup::Unknown)).collect()
 }
 
 /// Looks ids up where, and as, the release before stored them: without the person.
 pub(super) async fn look_up_former(
     connection: &RedisConnection,
     attempts: &[IdempotentSubmission],
-) -> Vec<Lookup> {
+) -> Vec<IdLookup> {
     let mut pipeline = redis::pipe();
     for attempt in attempts {
         pipeline.get(former_idempotency_key(&attempt.budget, attempt.submission));
     }
-    let lookups = query(connection, attempts.len(), &mut pipeline).await;
-    lookups.into_iter().map(|lookup| lookup.unwrap_or(Lookup::Unknown)).collect()
+    let lookups = run_lookups(connection, attempts.len(), &mut pipeline).await;
+    lookups.into_iter().map(|lookup| lookup.unwrap_or(IdLookup::Unknown)).collect()
 }
 
 /// Runs one command for each id. `None` for a command that a full server has refused.
-async fn query(
+async fn run_lookups(
     connection: &RedisConnection,
     ids: usize,
     pipeline: &mut Pipeline,
-) -> Vec<Option<Lookup>> {
+) -> Vec<Option<IdLookup>> {
     pipeline.ignore_errors();
     let answer = connection.call(async |mut redis| {
         let replies: Vec<RedisResult<Option<Vec<u8>>>> = pipeline.query_async(&mut redis).await?;
         let lookup = |reply: RedisResult<Option<Vec<u8>>>| match reply {
-            Ok(value) => Ok(Some(Lookup::from(value))),
-            Err(error) if error.code() == Some(FULL) => Ok(None),
+            Ok(value) => Ok(Some(IdLookup::from(value))),
+            Err(error) if error.code() == Some(OUT_OF_MEMORY_CODE) => Ok(None),
             Err(error) => Err(error),
         };
         replies.into_iter().map(lookup).collect()
     });
-    let mut lookups: Vec<Option<Lookup>> = answer.await.unwrap_or_else(|error| {
+    let mut lookups: Vec<Option<IdLookup>> = answer.await.unwrap_or_else(|error| {
         tracing::debug!(%error, "failed to look up submission ids");
         Vec::new()
     });
-    lookups.resize(ids, Some(Lookup::Unknown));
+    lookups.resize(ids, Some(IdLookup::Unknown));
     lookups
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use self::lookup::{Lookup, key, look_up_and_mark, look_up_former};
+use self::lookup::{IdLookup, key, look_up_and_mark, look_up_former};
 use self::value::{accepted, begin_outcome, in_flight, unknown};
 use super::{AttemptOutcome, BeginOutcome, Idempotency, IdempotentSubmission};
 use crate::redis_connection::{RedisConfig, RedisConnection};
@@ -77,8 +77,8 @@ impl Idempotency for RedisIdempotency {
         let mut known_formerly = Vec::new();
         for ((attempt, lookup), former) in attempts.iter().zip(lookups).zip(former) {
             outcomes.push(match (lookup, former) {
-                (Lookup::Known(value), _) => begin_outcome(attempt, &value),
-                (_, Lookup::Known(value)) => {
+                (IdLookup::Known(value), _) => begin_outcome(attempt, &value),
+                (_, IdLookup::Known(value)) => {
                     let outcome = begin_outcome(attempt, &value);
                     match outcome {
                         BeginOutcome::Repeat(receipt) => {
@@ -92,8 +92,8 @@ impl Idempotency for RedisIdempotency {
                     }
                     outcome
                 }
-                (Lookup::Absent, Lookup::Absent) => BeginOutcome::First,
-                (Lookup::Absent | Lookup::Unknown, Lookup::Absent | Lookup::Unknown) => {
+                (IdLookup::Absent, IdLookup::Absent) => BeginOutcome::First,
+                (IdLookup::Absent | IdLookup::Unknown, IdLookup::Absent | IdLookup::Unknown) => {
                     BeginOutcome::Unchecked
                 }
             });
