@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_submission_id_has_no_effect_and_with_other_content_is_rejected() {
+    fn a_persons_repeated_submission_id_has_no_effect_and_with_other_content_is_rejected() {
         let entry = |person: &str, x: u64| {
             let id = "0198d2a5-0000-7000-8000-000000000001";
             format!(
@@ -178,7 +178,7 @@ mod tests {
         let entries = named(&file, AnonymousIds::Content);
         let repeats: Vec<_> =
             entries.iter().map(|entry| entry.as_ref().ok().map(|named| named.is_repeat)).collect();
-        assert_eq!(repeats, [Some(false), Some(true), None, None, Some(true)]);
+        assert_eq!(repeats, [Some(false), Some(true), None, Some(false), Some(true)]);
     }
 
     fn anonymous_lines() -> impl Strategy<Value = Vec<String>> {

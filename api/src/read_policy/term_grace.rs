@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use super::OfferVerdict;
 use crate::answer::Provenance;
 
-/// How long the totals of a later term may lack records that were shown, before they are shown all the same.
-pub const TERM_GRACE: Duration = Duration::from_secs(5);
+/// How long the totals of a later term may lack records that were shown, before they are shown all the same. Longer than
+/// a takeover lasts whose owner crashed at the switch: its partition is only late.
+pub const TERM_GRACE: Duration = Duration::from_secs(60);
 
 /// Since when the latest term is known.
 #[derive(Debug, Default)]
@@ -24,7 +25,8 @@ impl TermGrace {
     fn has_ended(&mut self, term: Term, now: Instant) -> bool {
         match self.0 {
             Some((known, since)) if known.number >= term.number => {
-                known.number > term.number || now.duration_since(since) >= TERM_GRACE
+                // An older term is no correction any more.
+                known.number == term.number && now.duration_since(since) >= TERM_GRACE
             }
             _ => {
                 self.0 = Some((term, now));
@@ -88,8 +90,9 @@ mod tests {
         let recounted = Provenance::Recounted;
         assert_ne!(verdict(&totals(2, &[9, 9]), recounted, TERM_GRACE), OfferVerdict::Newer);
         assert_eq!(verdict(&totals(1, &[5, 4]), committed, TERM_GRACE), OfferVerdict::Older);
-        // Each term has a grace of its own.
+        // Each term has a grace of its own, and a term in between none.
         assert_eq!(verdict(&totals(3, &[5, 4]), committed, TERM_GRACE), OfferVerdict::Older);
+        assert_eq!(verdict(&totals(2, &[5, 4]), committed, 2 * TERM_GRACE), OfferVerdict::Older);
         assert_eq!(verdict(&totals(3, &[5, 4]), committed, 2 * TERM_GRACE), OfferVerdict::Newer);
     }
 }

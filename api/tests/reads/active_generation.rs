@@ -42,7 +42,7 @@ async fn after_a_switch_the_latest_term_is_served_even_if_the_registry_returns_a
 
 /// What was shown counted a record that the rebuilt generation does not: forged totals, or a newer fold.
 #[tokio::test(start_paused = true)]
-async fn rebuilt_totals_that_end_earlier_are_shown_seconds_after_the_switch_by_every_tier() {
+async fn rebuilt_totals_that_end_earlier_are_shown_a_minute_after_the_switch_by_every_tier() {
     for from_redis in [false, true] {
         let server = TestServer::new().until_ready().await;
         server.commit("town", &[(0, [5_000, 5_000]), (1, [5_000, 5_000]), (1, [0, 10_000])]);
@@ -62,14 +62,14 @@ async fn rebuilt_totals_that_end_earlier_are_shown_seconds_after_the_switch_by_e
         }
         // A generation that is only a moment behind is waited for.
         let switched = Instant::now();
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(50)).await;
         assert_eq!(server.aggregate("town").await.people(), 3);
         let after = loop {
             let got = server.aggregate("town").await;
             if got.people() == 2 {
                 break got;
             }
-            assert!(switched.elapsed() < Duration::from_secs(10), "the correction is never shown");
+            assert!(switched.elapsed() < Duration::from_secs(70), "the correction is never shown");
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
         let version = |body: &serde_json::Value| body["version"].as_str().unwrap().to_owned();
@@ -79,7 +79,7 @@ async fn rebuilt_totals_that_end_earlier_are_shown_seconds_after_the_switch_by_e
         server.cache.switch.set(Mode::Works);
         server.commit("town", &[(0, [5_000, 5_000]); 9]);
         server.store.totals_switch.set(Mode::Fails);
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        tokio::time::sleep(Duration::from_secs(70)).await;
         assert_eq!(server.aggregate("town").await.people(), 2);
     }
 }
