@@ -98,7 +98,7 @@ async fn a_dry_run_an_import_and_the_api_have_the_same_numbers() {
         with_id("s", 20),
         json!({"person": "s", "allocation": {"a": 70, "b": 30}}).to_string(),
         with_id("s", 20),
-        with_id("t", 20),
+        with_id("s", 30),
         anonymous(50),
         other_sum,
         anonymous(50),

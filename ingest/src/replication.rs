@@ -6,9 +6,11 @@ use runtime::metrics::{Metrics, MetricsError};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
+/// Time between two looks at the topics: brokers come and go, and replicas are reassigned.
+const INTERVAL: Duration = Duration::from_secs(300);
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// Counts brokers once, and reports by log line and metric if records have one replica though there are three brokers.
+/// Reports by log line and metric, until `stop`, whether records have one replica though there are three brokers.
 ///
 /// `brokers_without_replicas` returns their number, or `None` if records are replicated or cannot be. One replica may be
 /// meant, so nothing is refused.
@@ -26,28 +28,29 @@ where
 {
     let unreplicated = metrics.gauge(
         "ingest_log_unreplicated",
-        "1 while kafka.replication_factor is 1 although the cluster has three or more brokers.",
+        "1 while records have one replica although the cluster has three or more brokers.",
     )?;
     Ok(async move {
         let report = async {
             loop {
-                match brokers_without_replicas().await {
-                    Ok(None) => return,
-                    Ok(Some(brokers)) => {
-                        unreplicated.set(1);
-                        tracing::warn!(
-                            brokers,
-                            replication_factor = 1,
-                            "acknowledged records have one replica although the cluster could keep three: set \
-                             kafka.replication_factor=3, and reassign the replicas of existing topics"
-                        );
-                        return;
+                let delay = match brokers_without_replicas().await {
+                    Ok(brokers) => {
+                        if let (Some(brokers), 0) = (brokers, unreplicated.get()) {
+                            tracing::warn!(
+                                brokers,
+                                "acknowledged records have one replica although the cluster could keep three: set \
+                                 kafka.replication_factor=3, and reassign the replicas of existing topics"
+                            );
+                        }
+                        unreplicated.set(brokers.is_some().into());
+                        INTERVAL
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "failed to count brokers, retrying");
-                        tokio::time::sleep(RETRY_DELAY).await;
+                        tracing::debug!(%error, "failed to look at the replicas of topics, retrying");
+                        RETRY_DELAY
                     }
-                }
+                };
+                tokio::time::sleep(delay).await;
             }
         };
         stop.run_until_cancelled(report).await;
@@ -57,29 +60,31 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::Mutex;
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn one_replica_on_three_brokers_is_reported_once_kafka_can_be_reached() {
-        for (brokers, expected) in [(Some(3), "1"), (None, "0")] {
-            let metrics = Metrics::new("test");
-            let failed = AtomicBool::new(false);
-            let count = || {
-                let fails = !failed.swap(true, Ordering::Relaxed);
-                async move {
-                    let backend = "the log";
-                    match fails {
-                        true => Err(OpenError::Unavailable { backend, reason: "none".into() }),
-                        false => Ok(brokers),
-                    }
-                }
-            };
-            report_replication(count, &metrics, CancellationToken::new()).unwrap().await;
+    async fn one_replica_on_three_brokers_is_reported_while_it_lasts() {
+        let unavailable = || OpenError::Unavailable { backend: "the log", reason: "none".into() };
+        let (metrics, stop) = (Metrics::new("test"), CancellationToken::new());
+        let answers =
+            Mutex::new(vec![Ok(None), Err(unavailable()), Ok(Some(3)), Err(unavailable())]);
+        let gauge = || {
             let text = String::from_utf8(metrics.render()).unwrap();
-            let sample = format!("\nallocator_ingest_log_unreplicated {expected}\n");
-            assert!(text.contains(&sample), "{text}");
-        }
+            let sample = "\nallocator_ingest_log_unreplicated ";
+            text.split(sample).nth(1).unwrap().chars().next().unwrap()
+        };
+        let seen = Mutex::new(Vec::new());
+        let look = || {
+            seen.lock().unwrap().push(gauge());
+            let answer = answers.lock().unwrap().pop();
+            if answer.is_none() {
+                stop.cancel();
+            }
+            async move { answer.unwrap_or(Ok(None)) }
+        };
+        report_replication(look, &metrics, stop.clone()).unwrap().await;
+        assert_eq!(*seen.lock().unwrap(), ['0', '0', '1', '1', '0']);
     }
 }

@@ -1,7 +1,7 @@
 //! Copies the committed part of the log to the archive, and checks an archive against its log.
 //!
 //! `storage` owns the archive's format and its reader. Only records below the active generation's committed positions
-//! are copied. [`trim`](mod@trim) deletes from the embedded log what the archive has.
+//! are copied. [`trim()`] deletes from the embedded log what the archive has.
 
 mod trim;
 

@@ -320,7 +320,7 @@ impl StorageConfig {
         }
     }
 
-    /// Returns how many brokers the cluster has if topics are created with one replica and could have three.
+    /// Returns how many brokers the cluster has if records have one replica and could have three.
     ///
     /// # Errors
     /// If Kafka is unreachable.

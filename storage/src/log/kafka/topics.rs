@@ -7,6 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 
 use schemas::{LogNumber, LogRef, SIGNAL_RETENTION_MS};
 
@@ -235,24 +236,30 @@ pub(super) fn admin_options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT)).request_timeout(Some(ADMIN_TIMEOUT))
 }
 
-/// Returns how many brokers the cluster has if topics are created with one replica and could have three.
+/// Returns how many brokers the cluster has if it could keep three replicas and a topic of the control records or of the
+/// first log has a partition with one.
 ///
 /// # Errors
 /// When Kafka is unavailable.
 pub(crate) async fn brokers_without_replicas(
     config: &KafkaConfig,
 ) -> Result<Option<usize>, TopicError> {
-    if config.replication_factor > 1 {
-        return Ok(None);
-    }
-    let (admin, topic) = (admin_client(config)?, config.definitions_topic.clone());
-    let counted = tokio::task::spawn_blocking(move || {
-        let metadata = admin.inner().fetch_metadata(Some(&topic), ADMIN_TIMEOUT)?;
-        Ok::<_, KafkaError>(metadata.brokers().len())
+    let admin = admin_client(config)?;
+    let topics = [config.definitions_topic.clone(), config.topic.clone()];
+    let looked = tokio::task::spawn_blocking(move || {
+        // Of all topics: asking for one that is absent may create it.
+        let metadata = admin.inner().fetch_metadata(None, ADMIN_TIMEOUT)?;
+        let brokers = metadata.brokers().len();
+        let has_one_replica = metadata
+            .topics()
+            .iter()
+            .filter(|topic| topics.iter().any(|name| name == topic.name()))
+            .flat_map(MetadataTopic::partitions)
+            .any(|partition| partition.replicas().len() == 1);
+        Ok::<_, KafkaError>((has_one_replica && brokers >= REPLICATED_BROKERS).then_some(brokers))
     });
-    let counted = counted.await.map_err(|error| TopicError::unavailable(config, error))?;
-    let brokers = counted.map_err(|error| TopicError::unavailable(config, error))?;
-    Ok((brokers >= REPLICATED_BROKERS).then_some(brokers))
+    let looked = looked.await.map_err(|error| TopicError::unavailable(config, error))?;
+    looked.map_err(|error| TopicError::unavailable(config, error))
 }
 
 /// Fetches the cluster's id. The client does not expose the topic's id, so a recreated topic is detected by its
