@@ -298,7 +298,7 @@ async fn halt_without_unfolded_records(stack: &mut Stack) -> Result<()> {
     for processor in &mut stack.processors {
         processor.respawn()?;
     }
-    let reason = format!("records {position}..{end} were deleted before they were counted");
+    let reason = format!("records {position}..{end} are in neither");
     eventually("the partition halts and says why", HEAL_TIMEOUT, async || {
         ensure!(reports(stack, &reason)? > 0, "no processor logged {reason:?}");
         // The gauge of the alert `PartitionHalted`.

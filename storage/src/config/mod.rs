@@ -278,7 +278,7 @@ impl StorageConfig {
             person_key_secret_file: settings.person_key_secret_file,
             person_key_fingerprint: settings
                 .person_key_fingerprint
-                .map(SecretFingerprint::from_text),
+                .map(|text| SecretFingerprint::from_text(text.to_ascii_lowercase())),
         })
     }
 

@@ -337,22 +337,38 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn one_replica_is_reported_where_three_brokers_could_keep_more() {
-        let cases = [(1, 1, None), (2, 1, None), (3, 1, Some(3)), (4, 1, Some(4)), (3, 3, None)];
-        for (brokers, replication_factor, expected) in cases {
+        // Of the control topic and of the log, whatever is configured.
+        let cases = [
+            (1, [1, 1], None),
+            (2, [1, 1], None),
+            (3, [1, 1], Some(3)),
+            (4, [3, 1], Some(4)),
+            (3, [1, 3], Some(3)),
+            (3, [3, 3], None),
+        ];
+        for (brokers, replicas, expected) in cases {
             let cluster: MockCluster<'_, DefaultProducerContext> =
                 MockCluster::new(brokers).unwrap();
+            for (topic, replicas) in ["definitions", "submissions"].into_iter().zip(replicas) {
+                cluster.create_topic(topic, 2, replicas).unwrap();
+            }
+            cluster.create_topic("another program's", 1, 1).unwrap();
             let config = KafkaConfig {
                 brokers: cluster.bootstrap_servers(),
                 topic: "submissions".into(),
                 definitions_topic: "definitions".into(),
                 partitions: PartitionCount::new(2).unwrap(),
-                replication_factor,
+                replication_factor: 1,
                 group: "group".into(),
                 session_timeout: Duration::from_secs(6),
                 delivery_timeout: Duration::from_millis(800),
                 linger: Duration::from_millis(1),
             };
-            assert_eq!(brokers_without_replicas(&config).await, Ok(expected), "{brokers} brokers");
+            assert_eq!(
+                brokers_without_replicas(&config).await,
+                Ok(expected),
+                "{brokers} brokers, {replicas:?}"
+            );
         }
     }
 }
