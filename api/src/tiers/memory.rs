@@ -198,7 +198,7 @@ impl MemoryEntry {
     }
 
     /// Offers totals from a tier: newer totals replace the answer, equal totals confirm it. Totals of a later term that
-    /// still lack records some seconds after its switch replace it, too.
+    /// still lack records a minute after the term was first seen replace it, too.
     ///
     /// `queried_at` is the moment before the tier was queried.
     ///

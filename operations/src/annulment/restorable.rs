@@ -28,7 +28,7 @@ pub async fn people_annulled_by(
     for partition in log.partitions().partitions() {
         let bounds = retry(|| log.bounds(partition)).await?;
         if bounds.low > Position::START {
-            // A part of the log does not say whom the annulment holds.
+            // A truncated log cannot tell whom the annulment holds.
             return Err(ReadError::Missing(Position::START));
         }
         ranges.push((partition, bounds.low..bounds.high));

@@ -54,7 +54,7 @@ pub async fn trim(
     progress.set_total(targets.iter().map(|(_, to)| to.0).sum());
     let (mut trimmed, mut before) = (Vec::new(), 0);
     for (partition, to) in targets {
-        // A rebuild that has begun since then reads from the archive what is deleted: this only keeps it from waiting.
+        // A rebuild that began meanwhile reads the deleted records from the archive; stopping here only avoids contention.
         generations_to_keep(deps).await?;
         let shown = Arc::clone(progress);
         let reached = move |low: Position| shown.set_done(before + low.0.min(to.0));
