@@ -250,6 +250,15 @@ impl OwnServers {
     }
 }
 
+/// Stops the servers, so that the next ones have the machine for themselves. They are stopped at the program's end as well.
+impl Drop for OwnServers {
+    fn drop(&mut self) {
+        if let Err(error) = self.run("down", &["--wipe"]) {
+            eprintln!("cannot stop the servers in {}: {error:#}", self.dir.display());
+        }
+    }
+}
+
 /// Finds a port base at which all ports of the servers are free.
 fn free_port_base() -> Result<u16> {
     (200..320)

@@ -161,8 +161,7 @@ fn whatever_clocks_say_the_final_result_is_what_was_accepted_in_time() {
         // Reopened: what is accepted from now on counts, and the result is not final any more.
         stack.system.define_with(BUDGET, &definition(None)).await?;
         eventually("the budget is open again", FINAL_TIMEOUT, async || {
-            // By the ingest with the right clock: with one that is behind, `libfaketime` makes waits of librdkafka too
-            // long.
+            // By the ingest with the right clock: with one that is behind, `libfaketime` keeps librdkafka busy.
             let outcome = submit(&system, 0, "again").await?;
             ensure!(outcome == Outcome::Accepted, "{outcome:?}");
             Ok(())

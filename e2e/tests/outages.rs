@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::audit;
+use e2e::chaos::clock::Clocks;
+use e2e::chaos::fault::Kind;
 use e2e::chaos::proxy::{NetworkFault, Proxy};
 use e2e::load::Crowd;
 use e2e::own_servers::{OwnServers, Server};
@@ -16,6 +18,7 @@ use e2e::record::SubmissionRecord;
 use e2e::response::{HttpResponse, send};
 use e2e::scenario::scenario_within;
 use e2e::stack::{ServiceOverrides, Stack, StackBuilder};
+use e2e::system::System;
 use e2e::wait::eventually;
 use e2e::watch::{Tolerance, Watch};
 use prost::Message;
@@ -29,6 +32,8 @@ const CATEGORIES: usize = 10;
 const BUDGET: &str = "outages";
 /// Includes the start of the servers by the first test.
 const SCENARIO_TIMEOUT: Duration = Duration::from_secs(240);
+const CLOCK_STEP_SECONDS: i64 = 7_000;
+const RETURN_TIMEOUT: Duration = Duration::from_secs(60);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(15);
 
 async fn own_servers() -> Result<&'static OwnServers> {
@@ -233,6 +238,56 @@ fn a_killed_and_restarted_kafka_loses_and_duplicates_nothing() {
         load.wait_for_acknowledgements(200).await?;
         watch.stop().await?;
         load.stop().await?.verify_counted(&stack, BUDGET, CATEGORIES).await
+    });
+}
+
+/// The waits of librdkafka that begin with a clock ahead are those that a clock which goes back makes longer; see
+/// [`e2e::chaos::clock`].
+#[test]
+fn services_whose_clock_goes_back_during_an_outage_return_to_kafka() {
+    scenario_within(SCENARIO_TIMEOUT, async || {
+        let own = own_servers().await?;
+        let clocks = Clocks::new()?;
+        let builder = StackBuilder {
+            servers: Some(own.servers.clone()),
+            ingests: 2,
+            processors: 2,
+            apis: 2,
+            overrides: clocks.overrides(),
+            ..Stack::builder()
+        };
+        let stack = builder.start().await?;
+        stack.system.define(BUDGET, CATEGORIES).await?;
+        let seconds = [
+            (Kind::Ingest, &stack.ingests[1]),
+            (Kind::Processor, &stack.processors[1]),
+            (Kind::Api, &stack.apis[1]),
+        ];
+        for (kind, service) in seconds {
+            clocks.set(kind, service, CLOCK_STEP_SECONDS).await?;
+        }
+        own.kill(Server::Kafka)?;
+        for (kind, service) in seconds {
+            clocks.set(kind, service, 0).await?;
+        }
+        own.start_missing()?;
+
+        stack.wait_until_owned(|owned| owned.iter().all(|owned| *owned > 0)).await?;
+        let second =
+            System::new(vec![stack.ingests[1].url.clone()], vec![stack.apis[1].url.clone()])?;
+        eventually("the second ingest accepts a submission", RETURN_TIMEOUT, async || {
+            second.submit(BUDGET, "person", &[10_000]).await.map(|_| ())
+        })
+        .await?;
+        eventually("the second api shows the submission", RETURN_TIMEOUT, async || {
+            let people = second.totals(0, BUDGET).await?.people;
+            ensure!(people == 1, "{people} people");
+            Ok(())
+        })
+        .await?;
+        // A definition reaches every service through the control topic.
+        stack.system.define("later", 2).await?;
+        second.wait_until_known("later", RETURN_TIMEOUT).await
     });
 }
 

@@ -1,6 +1,8 @@
 //! Wrong clocks of single services, by Debian's `libfaketime`, which reads the offset from a file.
 //!
-//! The machine's clock and monotonic clocks are not changed.
+//! The machine's clock and monotonic clocks are not changed. The library changes the time that librdkafka adds its timeouts
+//! to, and not the clock by which glibc ends those waits. With a clock ahead, each wait lasts as long as after the machine's
+//! clock has gone back by as much; with one behind, librdkafka asks for the time all the while instead of waiting.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,8 +19,9 @@ use crate::service::Service;
 use crate::stack::ServiceOverrides;
 use crate::wait::eventually;
 
-/// Timeout for an offset to take effect. The library reads the file once a second.
-const EFFECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout for an offset to take effect. The library reads the file once a second, and the machine may be busy.
+const EFFECT_TIMEOUT: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Offsets below this cannot be distinguished from delays.
 const TOLERANCE_SECONDS: i64 = 30;
 
@@ -94,7 +97,7 @@ impl Clocks {
 /// The header `Date` does not work: it is cached and does not go back with the clock.
 async fn clock_offset(service: &Service) -> Result<i64> {
     let request = crate::http_client::builder().build()?.get(format!("{}/livez", service.url));
-    request.timeout(Duration::from_secs(2)).send().await?;
+    request.timeout(RESPONSE_TIMEOUT).send().await?;
     let log = service.process.log()?;
     let line: Value = serde_json::from_str(log.lines().next_back().context("no log")?)?;
     let logged: Timestamp = line["timestamp"].as_str().context("no timestamp")?.parse()?;

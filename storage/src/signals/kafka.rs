@@ -1,5 +1,6 @@
 //! Signals on Kafka: a topic of one partition, which keeps them for seven days.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use super::{
     MAX_BATCH_SIGNALS, READ_AHEAD_BATCHES, SignalBatch, SignalEraser, SignalErasure, SignalQuery,
     SignalReader, SignalStream, SignalWriter,
 };
+use crate::log::kafka::keep_awake::{AWAKE_STATISTICS_INTERVAL_MS, keep_awake};
 use crate::log::kafka::producer::{IdempotentProducer, Outgoing};
 use crate::log::kafka::topics::ensure_signals_topic;
 use crate::log::kafka::{KafkaConfig, TopicError};
@@ -107,6 +109,8 @@ impl ClientContext for SignalReaderContext {
         // `poll` returns the errors that matter; librdkafka recovers from the others by itself.
         tracing::debug!(%error, reason, "signal reader client error");
     }
+
+    fn stats_raw(&self, _: &[u8]) {}
 }
 
 impl ConsumerContext for SignalReaderContext {}
@@ -125,17 +129,28 @@ fn read(
         .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "100")
         .set("queued.max.messages.kbytes", "4096")
+        .set("statistics.interval.ms", AWAKE_STATISTICS_INTERVAL_MS)
         .create_with_context(SignalReaderContext)
         .map_err(ReadError::unavailable)?;
-    let Some((mut next, end)) = offsets(&consumer, &topic, query)? else { return Ok(()) };
-    let first = next;
+    let Some((first, end)) = offsets(&consumer, &topic, query)? else { return Ok(()) };
     let mut start = TopicPartitionList::new();
     start
         .add_partition_offset(&topic, PARTITION, Offset::Offset(first))
         .map_err(ReadError::unavailable)?;
     consumer.assign(&start).map_err(ReadError::unavailable)?;
+    keep_awake(&consumer, || poll_to(&consumer, first..end, query, batches))
+}
+
+/// Polls for the signals with these offsets.
+fn poll_to(
+    consumer: &BaseConsumer<SignalReaderContext>,
+    Range { start: first, end }: Range<i64>,
+    query: &SignalQuery,
+    batches: &mpsc::Sender<Result<SignalBatch, ReadError>>,
+) -> Result<(), ReadError> {
     let progress = |next: i64| (next.abs_diff(first), end.abs_diff(first));
-    let (mut signals, mut batch_from, mut last_record_at) = (Vec::new(), first, Instant::now());
+    let (mut next, mut signals, mut batch_from, mut last_record_at) =
+        (first, Vec::new(), first, Instant::now());
     while next < end && !batches.is_closed() {
         match consumer.poll(POLL_TIMEOUT) {
             Some(Ok(message)) => {

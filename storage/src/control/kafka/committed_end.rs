@@ -17,6 +17,7 @@ use rdkafka::{Message, Offset};
 use super::follower::ControlRecord;
 use super::{POLL_INTERVAL, QuietContext};
 use crate::log::kafka::KafkaConfig;
+use crate::log::kafka::keep_awake::keep_awake;
 
 /// Timeout of the broker's answer.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,24 +41,28 @@ pub(super) fn read_until(
     deadline: Instant,
     mut apply: impl FnMut(ControlRecord),
 ) -> KafkaResult<()> {
-    loop {
-        match consumer.poll(POLL_INTERVAL) {
-            Some(Ok(message)) => {
-                if let Some(record) = ControlRecord::parse(&message) {
-                    apply(record);
+    keep_awake(consumer, || {
+        loop {
+            match consumer.poll(POLL_INTERVAL) {
+                Some(Ok(message)) => {
+                    if let Some(record) = ControlRecord::parse(&message) {
+                        apply(record);
+                    }
+                    // While others write, the end of the partition may never be met.
+                    if message.offset() + 1 >= offsets.end {
+                        return Ok(());
+                    }
                 }
-                // While others write, the end of the partition may never be met.
-                if message.offset() + 1 >= offsets.end {
+                None if has_read(consumer, offsets)? => return Ok(()),
+                Some(Err(KafkaError::PartitionEOF(_))) if has_read(consumer, offsets)? => {
                     return Ok(());
                 }
+                Some(Err(error)) if Instant::now() > deadline => return Err(error),
+                _ if Instant::now() > deadline => return Err(KafkaError::Canceled),
+                _ => {}
             }
-            None if has_read(consumer, offsets)? => return Ok(()),
-            Some(Err(KafkaError::PartitionEOF(_))) if has_read(consumer, offsets)? => return Ok(()),
-            Some(Err(error)) if Instant::now() > deadline => return Err(error),
-            _ if Instant::now() > deadline => return Err(KafkaError::Canceled),
-            _ => {}
         }
-    }
+    })
 }
 
 /// Whether everything up to the end has been polled, including the markers of transactions.

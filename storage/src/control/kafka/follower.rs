@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use schemas::{
     BudgetId, LogRef, RevokedCodes, SecretFingerprint, StoredAnnulments, StoredBudget,
@@ -22,6 +22,7 @@ use super::{
     SECRET_KEY,
 };
 use crate::control::Catalog;
+use crate::log::kafka::keep_awake::keep_awake;
 use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
@@ -203,10 +204,22 @@ pub(super) fn spawn(
 
 fn follow(config: &KafkaConfig, state: &State, stop: &CancellationToken) -> KafkaResult<()> {
     let consumer = consumer(config)?;
+    keep_awake(&consumer, || poll_until(&consumer, config, state, stop))
+}
+
+fn poll_until(
+    consumer: &BaseConsumer<QuietContext>,
+    config: &KafkaConfig,
+    state: &State,
+    stop: &CancellationToken,
+) -> KafkaResult<()> {
     let mut initial_read = InitialRead::default();
     while !stop.is_cancelled() {
         let polled = consumer.poll(POLL_INTERVAL);
         consumer.context().rebootstrap.restore_brokers(consumer.client());
+        if consumer.context().connections.is_stuck() {
+            return Err(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));
+        }
         match polled {
             Some(Ok(message)) => match ControlRecord::parse(&message) {
                 Some(ControlRecord::Budget(id, stored)) => state.update_budget(&id, &stored),
@@ -252,7 +265,7 @@ fn follow(config: &KafkaConfig, state: &State, stop: &CancellationToken) -> Kafk
             Some(Err(error)) => tracing::debug!(%error, "control topic consumer error"),
             None => {}
         }
-        if !state.is_loaded() && initial_read.is_complete(&consumer, config) {
+        if !state.is_loaded() && initial_read.is_complete(consumer, config) {
             state.set_loaded();
         }
     }

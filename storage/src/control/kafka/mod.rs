@@ -40,6 +40,7 @@ use super::{
     ActiveLog, AnnulmentChangeError, AnnulmentRegisters, BudgetDefinitions, Catalog, Change,
     ChangeRefused, CodeRevocations, DefinitionError, Deletion, Erasure, RevokeError, SecretRecord,
 };
+use crate::log::kafka::connection_watch::ConnectionWatch;
 use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
 /// Key of the record that names the active log. Not a valid budget id.
@@ -382,11 +383,13 @@ fn jittered_retry_delay() -> Duration {
 /// counts as an error to it, and being fenced by another change as a fatal one.
 struct QuietContext {
     rebootstrap: Rebootstrap,
+    connections: ConnectionWatch,
 }
 
 impl QuietContext {
     fn new(config: &KafkaConfig) -> KafkaResult<Self> {
-        Ok(Self { rebootstrap: Rebootstrap::new(&config.brokers)? })
+        let rebootstrap = Rebootstrap::new(&config.brokers)?;
+        Ok(Self { rebootstrap, connections: ConnectionWatch::default() })
     }
 }
 
@@ -401,6 +404,7 @@ impl ClientContext for QuietContext {
 
     fn stats(&self, statistics: Statistics) {
         self.rebootstrap.check(&statistics);
+        self.connections.check(&statistics);
     }
 }
 

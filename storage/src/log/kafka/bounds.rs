@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use schemas::{LogRef, PartitionId, Position};
 
 use super::KafkaConfig;
-use super::reader::create_consumer;
+use super::reader::create_client;
 use crate::log::{BoundsReader, LogBounds, ReadError};
 
 /// How long a request waits for a partition's leader.
@@ -28,7 +28,7 @@ pub(super) struct KafkaBounds {
 impl KafkaBounds {
     /// Creates it without a request to Kafka.
     pub fn start(config: &KafkaConfig, log: &LogRef) -> Result<Self, KafkaError> {
-        let client = Arc::new(ArcSwap::from_pointee(create_consumer(config, log)?));
+        let client = Arc::new(ArcSwap::from_pointee(create_client(config, log)?));
         Ok(Self { config: config.clone(), log: log.clone(), client })
     }
 
@@ -38,7 +38,7 @@ impl KafkaBounds {
         let number = partition.0 as i32;
         let watermarks = client.fetch_watermarks(&self.log.topic, number, BOUNDS_TIMEOUT);
         if watermarks.is_err() && Arc::ptr_eq(&client, &self.client.load()) {
-            self.client.store(Arc::new(create_consumer(&self.config, &self.log)?));
+            self.client.store(Arc::new(create_client(&self.config, &self.log)?));
         }
         let (low, high) = watermarks?;
         Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })

@@ -14,6 +14,7 @@ use tokio::sync::{OnceCell, mpsc};
 
 use super::KafkaConfig;
 use super::dead_letter_writer::address_headers;
+use super::keep_awake::{AWAKE_STATISTICS_INTERVAL_MS, keep_awake};
 use super::producer::{IdempotentProducer, Outgoing};
 use crate::log::reader_thread::spawn_reader;
 use crate::log::{
@@ -77,6 +78,8 @@ impl ClientContext for JournalReaderContext {
         // `poll` returns the errors that matter; librdkafka recovers from the others by itself.
         tracing::debug!(%error, reason, "dead letter journal client error");
     }
+
+    fn stats_raw(&self, _: &[u8]) {}
 }
 
 impl ConsumerContext for JournalReaderContext {}
@@ -93,6 +96,7 @@ fn read_all(
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "100")
+        .set("statistics.interval.ms", AWAKE_STATISTICS_INTERVAL_MS)
         .create_with_context(JournalReaderContext)
         .map_err(ReadError::unavailable)?;
     let mut start = TopicPartitionList::new();
@@ -100,6 +104,13 @@ fn read_all(
         .add_partition_offset(&topic, 0, KafkaOffset::Beginning)
         .map_err(ReadError::unavailable)?;
     consumer.assign(&start).map_err(ReadError::unavailable)?;
+    keep_awake(&consumer, || poll_to_end(&consumer, entries))
+}
+
+fn poll_to_end(
+    consumer: &BaseConsumer<JournalReaderContext>,
+    entries: &mpsc::Sender<Result<JournalEntry, ReadError>>,
+) -> Result<(), ReadError> {
     let mut last_record_at = Instant::now();
     while !entries.is_closed() {
         match consumer.poll(POLL_TIMEOUT) {

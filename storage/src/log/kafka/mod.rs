@@ -2,8 +2,10 @@
 
 mod append_target;
 mod bounds;
+pub(crate) mod connection_watch;
 mod dead_letter_journal;
 mod dead_letter_writer;
+pub(crate) mod keep_awake;
 mod lanes;
 mod polled_producer;
 pub(crate) mod producer;

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
 use rdkafka::error::KafkaError;
@@ -13,6 +13,7 @@ use rdkafka::{ClientContext, Statistics};
 use schemas::Offset;
 use tokio::sync::Notify;
 
+use super::connection_watch::ConnectionWatch;
 use super::seal::is_sealed_rejection;
 use super::{KafkaConfig, Rebootstrap};
 use crate::log::AppendError;
@@ -64,6 +65,7 @@ impl PolledProducer {
                 .set("statistics.interval.ms", Rebootstrap::STATISTICS_INTERVAL_MS)
                 .create_with_context(DeliveryContext {
                     rebootstrap: Rebootstrap::new(&config.brokers)?,
+                    connections: ConnectionWatch::default(),
                 })?,
         );
         let dropped = Arc::new(AtomicBool::new(false));
@@ -84,9 +86,13 @@ impl PolledProducer {
         self.producer.client()
     }
 
-    /// Whether the client has failed fatally: librdkafka's idempotent producer cannot be used after that.
+    /// Whether the client cannot be used any more: librdkafka's idempotent producer has failed fatally, or the client has
+    /// stopped, as it does when the machine's clock goes back (`connection_watch`).
     pub fn has_failed(&self) -> bool {
+        let connections = &self.producer.context().connections;
         self.client().fatal_error().is_some()
+            || connections.is_stuck()
+            || connections.is_silent(Instant::now())
     }
 
     /// Enqueues a record, whose result the batch gets.
@@ -117,6 +123,7 @@ impl Drop for PolledProducer {
 
 pub(super) struct DeliveryContext {
     rebootstrap: Rebootstrap,
+    connections: ConnectionWatch,
 }
 
 impl ClientContext for DeliveryContext {
@@ -126,6 +133,7 @@ impl ClientContext for DeliveryContext {
 
     fn stats(&self, statistics: Statistics) {
         self.rebootstrap.check(&statistics);
+        self.connections.check(&statistics);
     }
 }
 

@@ -200,11 +200,17 @@ impl IdempotentProducer {
         }
     }
 
-    /// Replaces clients that have failed fatally, and sends a request to Kafka.
+    /// Replaces clients that cannot be used any more, and sends a request to Kafka.
     fn recover(&self) -> Result<(), KafkaError> {
         for client in &self.clients {
             if client.load().has_failed() {
-                client.store(Arc::new(PolledProducer::start(&self.config)?));
+                let replacement = Arc::new(PolledProducer::start(&self.config)?);
+                // What has stopped must not send anything when it goes on.
+                client.swap(replacement).purge();
+                tracing::warn!(
+                    topic = self.topic,
+                    "replaced a kafka client that had stopped or failed"
+                );
             }
         }
         let client = self.client(self.lanes().current()).load_full();

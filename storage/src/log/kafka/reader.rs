@@ -3,14 +3,18 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::{
+    ClientConfig, ClientContext, Message, Offset as KafkaOffset, Statistics, TopicPartitionList,
+};
 use schemas::{LogRef, Offset, PartitionCount, PartitionId, Position};
 use tokio::sync::watch;
 
 use super::KafkaConfig;
 use super::bounds::KafkaBounds;
+use super::connection_watch::ConnectionWatch;
+use super::keep_awake::{AWAKE_STATISTICS_INTERVAL_MS, keep_awake};
 use super::topics::{TopicError, check_topic, log_identity};
 use crate::log::contiguous_batcher::{ContiguousBatcher, spawn_record_stream};
 use crate::log::{
@@ -43,21 +47,52 @@ impl KafkaReader {
     }
 }
 
-/// Creates a client that joins no group.
-pub(super) fn create_consumer(
+/// A client that joins no group and is polled.
+pub(super) type ReaderConsumer = BaseConsumer<ReaderContext>;
+
+/// The context of a client that is polled.
+#[derive(Default)]
+pub(super) struct ReaderContext {
+    pub connections: ConnectionWatch,
+}
+
+impl ClientContext for ReaderContext {
+    fn stats(&self, statistics: Statistics) {
+        self.connections.check(&statistics);
+    }
+}
+
+impl ConsumerContext for ReaderContext {}
+
+/// Creates a client that joins no group, for requests alone: what is not polled must have no statistics.
+pub(super) fn create_client(
     config: &KafkaConfig,
     log: &LogRef,
 ) -> Result<BaseConsumer, KafkaError> {
-    config
-        .client()
+    reader_config(config, log).create()
+}
+
+/// Creates a client that joins no group and is polled.
+pub(super) fn create_consumer(
+    config: &KafkaConfig,
+    log: &LogRef,
+) -> Result<ReaderConsumer, KafkaError> {
+    reader_config(config, log)
+        .set("statistics.interval.ms", AWAKE_STATISTICS_INTERVAL_MS)
+        .create_with_context(ReaderContext::default())
+}
+
+fn reader_config(config: &KafkaConfig, log: &LogRef) -> ClientConfig {
+    let mut reader = config.client();
+    reader
         // Required by the client, which joins no group and commits nothing.
         .set("group.id", format!("{}-readers", log.topic))
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("fetch.wait.max.ms", "100")
-        .set("queued.max.messages.kbytes", "4096")
-        .create()
+        .set("queued.max.messages.kbytes", "4096");
+    reader
 }
 
 #[async_trait]
@@ -100,6 +135,15 @@ fn follow(
         .add_partition_offset(&log.topic, partition.0 as i32, KafkaOffset::Offset(first.0 as i64))
         .map_err(ReadError::unavailable)?;
     consumer.assign(&start).map_err(ReadError::unavailable)?;
+    keep_awake(&consumer, || poll_requested(&consumer, first, records))
+}
+
+/// Polls for the records that are requested, from `first` on, until no more are.
+fn poll_requested(
+    consumer: &ReaderConsumer,
+    first: Position,
+    records: &mut ContiguousBatcher<'_>,
+) -> Result<(), ReadError> {
     let (mut awaited, mut awaited_since) = (first, Instant::now());
     // Checked before each poll, since the receiver may have been dropped.
     while let Some(position) = records.wait_for_request() {

@@ -16,6 +16,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use schemas::{PartitionId, Position};
 
 use super::Rebootstrap;
+use super::connection_watch::ConnectionWatch;
 use crate::log::{BoundsReader, PartitionHandler, Revocation, StartPosition};
 
 /// The fetch state of an attached partition that librdkafka has stopped to read.
@@ -28,6 +29,7 @@ pub(super) struct RebalanceContext<'h> {
     pub bounds: Arc<dyn BoundsReader>,
     pub partitions: Mutex<MemberPartitions>,
     pub rebootstrap: Rebootstrap,
+    pub connections: ConnectionWatch,
 }
 
 /// The partitions of this member, and what the poll loop has to do about them.
@@ -198,6 +200,7 @@ impl ClientContext for RebalanceContext<'_> {
 
     fn stats(&self, statistics: Statistics) {
         self.rebootstrap.check(&statistics);
+        self.connections.check(&statistics);
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         for partition in topic.partitions.values() {
             if let (Ok(id), Ok(high)) =

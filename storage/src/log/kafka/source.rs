@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use buffers::Buffers;
 
 use super::bounds::KafkaBounds;
+use super::connection_watch::ConnectionWatch;
+use super::keep_awake::keep_awake;
 use super::rebalance::{MemberPartitions, RebalanceContext};
 use super::topics::{TopicError, ensure_topics, log_identity};
 use super::{KafkaConfig, Rebootstrap};
@@ -83,6 +85,7 @@ impl KafkaSource {
             bounds: Arc::new(KafkaBounds::start(&self.config, log)?),
             partitions: Mutex::new(MemberPartitions::default()),
             rebootstrap: Rebootstrap::new(&self.config.brokers)?,
+            connections: ConnectionWatch::default(),
         };
         let session_timeout_ms = self.config.session_timeout.as_millis().to_string();
         let consumer: BaseConsumer<RebalanceContext<'h>> = self
@@ -105,7 +108,7 @@ impl KafkaSource {
             .create_with_context(context)?;
         consumer.subscribe(&[&log.topic])?;
         Ok(PollLoop {
-            consumer,
+            consumer: Arc::new(consumer),
             handler,
             topic: log.topic.clone(),
             buffers: Buffers::default(),
@@ -147,7 +150,7 @@ impl LogSource for KafkaSource {
 }
 
 struct PollLoop<'h> {
-    consumer: BaseConsumer<RebalanceContext<'h>>,
+    consumer: Arc<BaseConsumer<RebalanceContext<'h>>>,
     handler: &'h dyn PartitionHandler,
     topic: String,
     buffers: Buffers,
@@ -165,6 +168,11 @@ enum Advice {
 
 impl PollLoop<'_> {
     fn run(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
+        let consumer = Arc::clone(&self.consumer);
+        keep_awake(&consumer, || self.poll_until(stop))
+    }
+
+    fn poll_until(&mut self, stop: &CancellationToken) -> Result<(), SourceError> {
         let mut last_commit = Instant::now();
         let mut last_flush = Instant::now();
         let mut since_check = 0;
@@ -187,6 +195,9 @@ impl PollLoop<'_> {
             let changes = context.take_changes();
             if let Some(error) = changes.fatal {
                 return Err(SourceError::Rejoin(error));
+            }
+            if context.connections.is_stuck() {
+                return Err(SourceError::Rejoin("the client does not connect any more".into()));
             }
             any_waiting = changes.any_waiting;
             for partition in changes.revoked {

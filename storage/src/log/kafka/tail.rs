@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
 use schemas::{LogRef, Offset, PartitionId, Position};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::KafkaConfig;
-use super::reader::{create_consumer, is_out_of_range};
+use super::keep_awake::keep_awake;
+use super::reader::{ReaderConsumer, create_consumer, is_out_of_range};
 use super::topics::{TopicError, check_topic};
 use crate::log::{LogTail, ReadError, Record, RecordBatch, RecordStream};
 
@@ -73,7 +74,8 @@ fn serve(config: &KafkaConfig, log: &LogRef, requests: &Receiver<FollowedPartiti
         match create_consumer(config, log) {
             Ok(consumer) => {
                 let (topic, followed) = (log.topic.as_str(), BTreeMap::new());
-                Follower { consumer, topic, followed }.run(first, requests);
+                let mut follower = Follower { consumer: &consumer, topic, followed };
+                keep_awake(&consumer, || follower.run(first, requests));
             }
             Err(error) => first.fail(ReadError::unavailable(error)),
         }
@@ -129,7 +131,7 @@ impl FollowedPartition {
 }
 
 struct Follower<'t> {
-    consumer: BaseConsumer,
+    consumer: &'t ReaderConsumer,
     topic: &'t str,
     followed: BTreeMap<PartitionId, FollowedPartition>,
 }
@@ -149,6 +151,9 @@ impl Follower<'_> {
                 (false, false) => IDLE_POLL_TIMEOUT,
             };
             let polled = self.consumer.poll(timeout);
+            if self.consumer.context().connections.is_stuck() {
+                return self.fail_all("the client does not connect any more");
+            }
             is_buffered = match polled {
                 Some(Ok(message)) => {
                     let partition = PartitionId(message.partition().max(0) as u32);
@@ -217,6 +222,13 @@ impl Follower<'_> {
         if let Some(followed) = self.followed.remove(&partition) {
             self.unassign(partition);
             followed.fail(error);
+        }
+    }
+
+    /// Ends all streams, so that they are followed by another client.
+    fn fail_all(&mut self, reason: &str) {
+        for (_, followed) in std::mem::take(&mut self.followed) {
+            followed.fail(ReadError::unavailable(reason));
         }
     }
 

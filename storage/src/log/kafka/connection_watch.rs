@@ -1,0 +1,88 @@
+//! Recognises a client that has stopped.
+//!
+//! librdkafka waits by the wall clock (`keep_awake`). After the clock has gone back, a thread that waits to connect again
+//! goes on only much later, and a producer has no request that wakes its main thread. Only another client helps then.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::Statistics;
+use rdkafka::statistics::Broker;
+
+/// A connection that is being made changes its state earlier, by the timeouts of `KafkaConfig::client`. Statistics come
+/// every second.
+const STUCK_AFTER: Duration = Duration::from_secs(15);
+/// The states of a connection that is there, and of one that nobody needs.
+const RESTING_STATES: [&str; 2] = ["UP", "INIT"];
+
+/// What a client's statistics say of its connections, and when they said so.
+pub(crate) struct ConnectionWatch {
+    is_stuck: AtomicBool,
+    checked_at: Mutex<Instant>,
+}
+
+impl Default for ConnectionWatch {
+    fn default() -> Self {
+        Self { is_stuck: AtomicBool::new(false), checked_at: Mutex::new(Instant::now()) }
+    }
+}
+
+impl ConnectionWatch {
+    /// Takes the client's latest statistics.
+    pub fn check(&self, statistics: &Statistics) {
+        let is_stuck = statistics.brokers.values().any(is_stuck);
+        self.is_stuck.store(is_stuck, Ordering::Relaxed);
+        *self.checked_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether a connection is stuck.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck.load(Ordering::Relaxed)
+    }
+
+    /// Whether there were no statistics for long: the client's main thread has stopped.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        let checked_at = *self.checked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        now.saturating_duration_since(checked_at) > STUCK_AFTER
+    }
+}
+
+fn is_stuck(broker: &Broker) -> bool {
+    let in_state = Duration::from_micros(u64::try_from(broker.stateage).unwrap_or_default());
+    in_state > STUCK_AFTER && !RESTING_STATES.contains(&broker.state.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch(state: &str, state_age: Duration) -> ConnectionWatch {
+        let broker = Broker {
+            state: state.to_owned(),
+            stateage: i64::try_from(state_age.as_micros()).unwrap_or(i64::MAX),
+            ..Broker::default()
+        };
+        let watch = ConnectionWatch::default();
+        let brokers = [("broker".to_owned(), broker)].into();
+        watch.check(&Statistics { brokers, ..Statistics::default() });
+        watch
+    }
+
+    #[test]
+    fn a_connection_is_stuck_if_it_is_not_made_and_not_given_up() {
+        let long = STUCK_AFTER + Duration::from_secs(1);
+        assert!(watch("TRY_CONNECT", long).is_stuck());
+        assert!(watch("DOWN", long).is_stuck());
+        assert!(!watch("TRY_CONNECT", Duration::from_secs(5)).is_stuck());
+        assert!(!watch("UP", long).is_stuck());
+        assert!(!watch("INIT", long).is_stuck());
+    }
+
+    #[test]
+    fn a_client_without_statistics_for_long_is_silent() {
+        let watch = watch("UP", Duration::ZERO);
+        assert!(!watch.is_silent(Instant::now()));
+        assert!(watch.is_silent(Instant::now() + STUCK_AFTER + Duration::from_secs(1)));
+    }
+}
