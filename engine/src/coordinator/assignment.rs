@@ -341,6 +341,7 @@ impl Assignment {
         match exit {
             PartitionExit::Released => tracing::info!(%partition, "partition released"),
             PartitionExit::Fenced => tracing::info!(%partition, "partition handed over"),
+            PartitionExit::Retired => tracing::info!(%partition, "partition of a retired generation given up"),
             // The next owner finds it, too.
             reason => tracing::warn!(%partition, %reason, "partition not handed over"),
         }
@@ -364,6 +365,11 @@ impl Assignment {
                 tracing::warn!(%partition, "partition fenced by another owner");
                 shared.deps.metrics.fenced();
                 Some(OwnershipFailure::Retry(RetryCause::Contended, reason))
+            }
+            PartitionExit::Retired => {
+                let generation = shared.term().generation;
+                tracing::info!(%partition, %generation, "partition of a retired generation given up");
+                Some(OwnershipFailure::Retry(RetryCause::Retired, reason))
             }
             PartitionExit::CommitsLost => {
                 Some(OwnershipFailure::Retry(RetryCause::CommitsLost, reason))

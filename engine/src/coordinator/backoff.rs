@@ -14,6 +14,8 @@ pub(super) enum RetryCause {
     Contended,
     /// The log ends before the totals do, and may recover.
     ShortLog,
+    /// The generation was retired: the registry is about to name another one.
+    Retired,
     /// The store lost commits that it had acknowledged: they are folded again.
     CommitsLost,
     /// The store lost person rows: people are replayed from the log.
@@ -33,6 +35,7 @@ impl RetryCause {
             Self::Unavailable => "unavailable",
             Self::Contended => "contended",
             Self::ShortLog => "short_log",
+            Self::Retired => "retired",
             Self::CommitsLost => "commits_lost",
             Self::RowsLost => "rows_lost",
             Self::PreparedPeople => "prepared_people",
@@ -48,6 +51,8 @@ impl RetryCause {
             // Members learn of a revocation ten times a second: a former member does not claim its partitions back.
             Self::Contended => (1_000, 5_000),
             Self::ShortLog => (500, 500),
+            // The registry is read twice a second. A claim of a retired partition halts it.
+            Self::Retired => (5_000, 5_000),
             Self::CommitsLost
             | Self::RowsLost
             | Self::PreparedPeople

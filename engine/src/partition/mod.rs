@@ -58,6 +58,9 @@ pub enum PartitionExit {
     /// Another owner has claimed the partition: rejoin the group.
     #[error("fenced by another owner")]
     Fenced,
+    /// The generation was retired, and its data are deleted: the registry names the generation to fold instead.
+    #[error("the generation was retired")]
+    Retired,
     /// The store lost acknowledged commits: rejoin the group and fold the lost records again.
     #[error("the store lost acknowledged commits")]
     CommitsLost,

@@ -16,7 +16,7 @@ use engine::partition::{
     DeadLetterLimitExceeded, DeadLetterThresholds, HaltReason, PartitionExit, PartitionLimits,
 };
 use schemas::{BudgetId, Generation, Offset, PartitionId, PersonRow, Position};
-use storage::store::{Checkpoint, Checkpoints, PartitionRef, People};
+use storage::store::{Checkpoint, Checkpoints, Generations, PartitionRef, People};
 use support::log::Log;
 use support::store::{Faults, FaultyStore};
 use test_owner::{LIMITS, take_over, take_over_with_limits, wait_for_commit};
@@ -196,6 +196,19 @@ async fn records_of_a_lost_acknowledged_commit_are_folded_again() {
         assert!(takeovers <= 2);
     }
     assert_totals(&store, &log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_of_a_retired_generation_gives_up_and_reports_no_loss() {
+    let log = Log::of(400);
+    let store = Arc::new(FaultyStore::default());
+    let mut owner = take_over(&store, &log, "owner").await;
+    owner.send(&log, 200).await;
+    owner.committed(200).await;
+    store.inner.retire_partition(PARTITION).await.unwrap();
+    owner.send(&log, 400).await;
+    assert_eq!(owner.task.await.unwrap(), PartitionExit::Retired);
+    assert_eq!(store.inner.read_partition(PARTITION).await, Ok(None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use generations::registry::{begin, switch_active};
 use schemas::{Generation, PartitionCount, PartitionId, Position, Term, buckets};
 use storage::log::{PartitionHandler, Revocation, StartPosition};
 use storage::store::{
-    Checkpoint, Checkpoints, Commit, Epoch, PartitionRef, People, StoredPartition,
+    Checkpoint, Checkpoints, Commit, Epoch, Generations, PartitionRef, People, StoredPartition,
 };
 
 use crate::process::{EAGER, Process, id, until};
@@ -217,6 +217,33 @@ fn a_switch_on_the_same_log_claims_in_place_and_takes_the_people_of_the_shadow()
     assert_counts(&read(), &Log::of(260));
     assert_eq!(takeovers(&process, "shadow"), 1.0);
     assert_eq!(process.stored(0).checkpoint.position, Position(200));
+}
+
+#[test]
+fn a_partition_whose_generation_was_retired_unnoticed_is_given_up_until_the_registry_is_read() {
+    let store = Arc::<FaultyStore>::default();
+    let process = process_with_rows(&store);
+    let shadow = shadow_partition(&process);
+    // Another process has switched and retired the generation, and this one has not read the registry since.
+    process.block_on(store.inner.retire_partition(id(0))).unwrap();
+    process.coordinator.deliver(Log::of(300).batch(200, 300), Duration::ZERO).unwrap();
+    let retries = |cause: &str| {
+        let labels = format!(r#"{{cause="{cause}",partition="0"}}"#);
+        process.metric(&format!("allocator_processor_claim_retries_total{labels}"))
+    };
+    until("the partition is given up", || retries("retired") == Some(1.0));
+    let why = process.readiness().1;
+    assert!(why.contains("the generation was retired"), "{why}");
+    assert_eq!((retries("commits_lost"), retries("rows_lost")), (None, None));
+    assert_ne!(process.metric(r#"allocator_processor_partition_halted{partition="0"}"#), Some(1.0));
+
+    process.change_registry(|registry| {
+        switch_active(&begin(registry, false, 1).unwrap(), Generation(2)).unwrap()
+    });
+    until("the switch is seen", || process.coordinator.generation_changed());
+    process.block_on(process.coordinator.switch_in_place());
+    let read = || process.block_on(store.inner.read_partition(shadow)).unwrap().unwrap();
+    until("the active generation is claimed", || read().epoch > Epoch(1));
 }
 
 #[test]

@@ -65,6 +65,7 @@ impl Partition {
         match result {
             Ok(()) => {}
             Err(CommitError::Fenced) => return Err(PartitionExit::Fenced),
+            Err(CommitError::Retired) => return Err(PartitionExit::Retired),
             Err(lost @ CommitError::CommitsLost { .. }) => {
                 tracing::error!(
                     partition = %self.id.partition,

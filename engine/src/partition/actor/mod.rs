@@ -237,12 +237,15 @@ impl Partition {
             let (fault, log_start) = (exit.to_string(), self.log_start);
             return HaltReason::PeopleLost { fault, log_start }.into();
         }
-        self.deps.metrics.rows_invalidated();
         self.folded.rows_position = Position::START;
         let done = self.commit_folded(Instant::now()).await;
         match self.end_commit(done) {
-            Ok(()) => exit,
-            Err(ended) => ended,
+            // Rows that vanished with their generation are not lost.
+            Err(PartitionExit::Retired) => PartitionExit::Retired,
+            ended => {
+                self.deps.metrics.rows_invalidated();
+                ended.err().unwrap_or(exit)
+            }
         }
     }
 
