@@ -58,7 +58,8 @@ impl PrintArgs {
         let control = storage.open_control_topic()?;
         require_codes(&control, &budget).await?;
         // Codes under another secret than the data's would be refused, once they are printed and sent.
-        storage.record_secret(&control, &hasher).await?;
+        let log = storage.published_log(control.active_log.as_ref());
+        storage.record_secret(&control, &hasher, &log).await?;
         let key = CodeKey::new(&hasher, &budget);
         match self.format {
             CodesFormat::Csv => write_csv(&mut io::stdout().lock(), &key, self.first, last)?,

@@ -50,7 +50,8 @@ impl RevokeArgs {
         let serials = serials::read(self.serial.as_deref(), self.file.as_deref(), &key)?;
         let control = storage.open_control_topic()?;
         require_codes(&control, &budget).await?;
-        storage.record_secret(&control, &hasher).await?;
+        let log = storage.published_log(control.active_log.as_ref());
+        storage.record_secret(&control, &hasher, &log).await?;
         let before = control.revocations.revoke(&budget, &SerialSet::default()).await?;
         let after = revoke_in_steps(control.revocations.as_ref(), &budget, &serials).await?;
         let (total, more) = (after.count(), after.count().saturating_sub(before.count()));

@@ -170,7 +170,7 @@ impl Backends {
             first_registry(store.store.as_ref(), control.active_log.as_ref(), &first_log).await?;
         let log = storage.open_log(&registry.active.log, control.active_log.as_ref()).await?;
         // After the topics were created: whether the log has records decides.
-        storage.record_secret(&control, &hasher).await?;
+        storage.record_secret(&control, &hasher, &registry.active.log).await?;
         let cache = storage.open_cache().await;
         let people = CountedPeople::opened(Arc::clone(&cache), Arc::clone(&store.store));
         Ok(Self {

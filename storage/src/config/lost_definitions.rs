@@ -7,12 +7,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use schemas::{LogRef, PartitionId, PersonKeyHasher, Position};
+use schemas::{LogNumber, LogRef, PersonKeyHasher, Position};
 
 use super::open::LOG_FILE;
 use super::{LogKind, StorageConfig};
 use crate::control::{ActiveLog, Catalog, ControlTopic, record_secret};
 use crate::log::LogReaderOpener;
+use crate::log::kafka::topics::later_logs;
 use crate::log::sqlite::has_records;
 use crate::open_error::OpenError;
 use crate::secret::SecretError;
@@ -23,7 +24,8 @@ const CONFIRMATION_PAUSE: Duration = Duration::from_secs(1);
 impl StorageConfig {
     /// Records the fingerprint of the person secret, or checks that it is the recorded or configured one.
     ///
-    /// A fingerprint that nobody has confirmed is not recorded where the control topic was lost.
+    /// A fingerprint that nobody has confirmed is not recorded where the control topic was lost: `log` has records, to
+    /// which submissions go as far as the caller knows.
     ///
     /// # Errors
     /// When the secret is or may be another one than that of the data, or a topic is unavailable.
@@ -31,6 +33,7 @@ impl StorageConfig {
         &self,
         control: &ControlTopic,
         hasher: &PersonKeyHasher,
+        log: &LogRef,
     ) -> Result<(), OpenError> {
         let own = hasher.fingerprint();
         let is_recorded = control.secret.subscribe_secret().borrow().is_some();
@@ -39,7 +42,7 @@ impl StorageConfig {
                 let recorded = expected.clone();
                 return Err(SecretError::Other { own, recorded }.into());
             }
-            None if !is_recorded && self.is_control_topic_lost(control).await? => {
+            None if !is_recorded && self.is_control_topic_lost(control, log).await? => {
                 return Err(SecretError::Unconfirmed { own }.into());
             }
             Some(_) | None => {}
@@ -54,11 +57,13 @@ impl StorageConfig {
     /// The log is read first: a submission that another process has accepted meanwhile follows a definition, and that
     /// follows the fingerprint. The first of the two reads of definitions may lack one that was written at the same
     /// moment.
-    async fn is_control_topic_lost(&self, control: &ControlTopic) -> Result<bool, OpenError> {
+    async fn is_control_topic_lost(
+        &self,
+        control: &ControlTopic,
+        log: &LogRef,
+    ) -> Result<bool, OpenError> {
         let definitions = control.definitions.as_ref();
-        if !definitions.catalog().is_empty()
-            || !self.has_records(&self.published_log(control.active_log.as_ref())).await?
-        {
+        if !definitions.catalog().is_empty() || !self.has_records(log).await? {
             return Ok(false);
         }
         for pause in [CONFIRMATION_PAUSE, Duration::ZERO] {
@@ -80,7 +85,9 @@ impl StorageConfig {
         active_log.subscribe().borrow().clone().unwrap_or_else(|| self.first_log())
     }
 
-    /// Returns whether a record was ever appended to a log.
+    /// Returns whether a record was ever appended to a log, or to a later one of this deployment.
+    ///
+    /// A lost control topic no longer names the later log, and the first one may have been deleted since a repartition.
     ///
     /// # Errors
     /// If the log is unreachable.
@@ -88,8 +95,19 @@ impl StorageConfig {
         if self.log == LogKind::Sqlite {
             return embedded_log_has_records(&self.sqlite_dir.join(LOG_FILE));
         }
+        if log.number == LogNumber::FIRST {
+            for later in later_logs(&self.kafka).await? {
+                if self.was_appended_to(&later).await? {
+                    return Ok(true);
+                }
+            }
+        }
+        self.was_appended_to(log).await
+    }
+
+    async fn was_appended_to(&self, log: &LogRef) -> Result<bool, OpenError> {
         let reader = self.open_without_archive(log).await?;
-        for partition in (0..log.partitions.get()).map(PartitionId) {
+        for partition in log.partitions.partitions() {
             let bounds = reader.bounds(partition).await;
             let bounds = bounds.map_err(|error| OpenError::Unavailable {
                 backend: "the log",

@@ -114,7 +114,7 @@ impl StorageConfig {
             LogKind::Sqlite => self.open_writer_of(&self.first_log()).await?,
         };
         // After the topics were created: whether the log has records decides.
-        self.record_secret(control, hasher).await?;
+        self.record_secret(control, hasher, &self.published_log(active_log)).await?;
         Ok(writer)
     }
 

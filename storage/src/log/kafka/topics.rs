@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 
-use schemas::{LogNumber, LogRef, SIGNAL_RETENTION_MS};
+use schemas::{LogNumber, LogRef, PartitionCount, SIGNAL_RETENTION_MS};
 
 use super::KafkaConfig;
 use super::topic_settings::check_settings;
@@ -262,6 +262,28 @@ pub(crate) async fn brokers_without_replicas(
     looked.map_err(|error| TopicError::unavailable(config, error))
 }
 
+/// Returns the later logs of the deployment whose topics exist: those of repartitions, the latest first.
+///
+/// # Errors
+/// When Kafka is unavailable.
+pub(crate) async fn later_logs(config: &KafkaConfig) -> Result<Vec<LogRef>, TopicError> {
+    let (admin, prefix) = (admin_client(config)?, format!("{}-", config.topic));
+    let looked = tokio::task::spawn_blocking(move || {
+        // Of all topics: asking for one that is absent may create it.
+        let metadata = admin.inner().fetch_metadata(None, ADMIN_TIMEOUT)?;
+        let later_log = |topic: &MetadataTopic| {
+            let number = topic.name().strip_prefix(&prefix)?.parse().ok()?;
+            let partitions = PartitionCount::new(topic.partitions().len() as u64).ok()?;
+            Some(LogRef { number: LogNumber(number), topic: topic.name().to_owned(), partitions })
+        };
+        let mut logs: Vec<_> = metadata.topics().iter().filter_map(later_log).collect();
+        logs.sort_by_key(|log| std::cmp::Reverse(log.number));
+        Ok::<_, KafkaError>(logs)
+    });
+    let looked = looked.await.map_err(|error| TopicError::unavailable(config, error))?;
+    looked.map_err(|error| TopicError::unavailable(config, error))
+}
+
 /// Fetches the cluster's id. The client does not expose the topic's id, so a recreated topic is detected by its
 /// records.
 ///
@@ -331,9 +353,38 @@ fn check_partition_count(
 mod tests {
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::DefaultProducerContext;
-    use schemas::PartitionCount;
 
     use super::*;
+
+    fn config(cluster: &MockCluster<'_, DefaultProducerContext>) -> KafkaConfig {
+        KafkaConfig {
+            brokers: cluster.bootstrap_servers(),
+            topic: "submissions".into(),
+            definitions_topic: "definitions".into(),
+            partitions: PartitionCount::new(2).unwrap(),
+            replication_factor: 1,
+            group: "group".into(),
+            session_timeout: Duration::from_secs(6),
+            delivery_timeout: Duration::from_millis(800),
+            linger: Duration::from_millis(1),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_topics_of_repartitions_are_found_without_the_first_one() {
+        let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).unwrap();
+        assert_eq!(later_logs(&config(&cluster)).await, Ok(Vec::new()));
+        let topics = ["submissions-2", "submissions-10", "submissions-a", "submissions.signals"];
+        for (topic, partitions) in topics.into_iter().zip(3..) {
+            cluster.create_topic(topic, partitions, 1).unwrap();
+        }
+        let later = |number, partitions| LogRef {
+            number: LogNumber(number),
+            topic: format!("submissions-{number}"),
+            partitions: PartitionCount::new(partitions).unwrap(),
+        };
+        assert_eq!(later_logs(&config(&cluster)).await, Ok(vec![later(10, 4), later(2, 3)]));
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn one_replica_is_reported_where_three_brokers_could_keep_more() {
@@ -353,19 +404,8 @@ mod tests {
                 cluster.create_topic(topic, 2, replicas).unwrap();
             }
             cluster.create_topic("another program's", 1, 1).unwrap();
-            let config = KafkaConfig {
-                brokers: cluster.bootstrap_servers(),
-                topic: "submissions".into(),
-                definitions_topic: "definitions".into(),
-                partitions: PartitionCount::new(2).unwrap(),
-                replication_factor: 1,
-                group: "group".into(),
-                session_timeout: Duration::from_secs(6),
-                delivery_timeout: Duration::from_millis(800),
-                linger: Duration::from_millis(1),
-            };
             assert_eq!(
-                brokers_without_replicas(&config).await,
+                brokers_without_replicas(&config(&cluster)).await,
                 Ok(expected),
                 "{brokers} brokers, {replicas:?}"
             );
