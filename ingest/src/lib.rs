@@ -40,6 +40,7 @@ mod response;
 mod routes;
 mod service;
 mod signals;
+mod topic_settings;
 
 pub use config::IngestConfig;
 pub use default_budgets::define_default_budgets;
@@ -53,3 +54,4 @@ pub use readiness::watch_readiness;
 pub use replication::report_replication;
 pub use routes::{openapi, routes};
 pub use signals::PendingSignals;
+pub use topic_settings::report_topic_settings;

@@ -132,6 +132,12 @@ async fn run(args: &Args) -> anyhow::Result<()> {
                 async move { storage.brokers_without_replicas().await }
             };
             tokio::spawn(ingest::report_replication(count_brokers, metrics, stop.clone())?);
+            let (storage, active_log) = (config.storage.clone(), Arc::clone(&control.active_log));
+            let refused_settings = move || {
+                let (storage, log) = (storage.clone(), storage.published_log(active_log.as_ref()));
+                async move { storage.refused_topic_settings(&log).await }
+            };
+            tokio::spawn(ingest::report_topic_settings(refused_settings, metrics, stop.clone())?);
             tokio::spawn(ingest::define_default_budgets(
                 definitions,
                 has_records,

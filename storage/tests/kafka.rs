@@ -577,6 +577,23 @@ async fn a_topic_with_a_limit_below_a_batch_is_refused_and_a_sealed_one_is_not()
         set_max_message_bytes(&config, topic, "1000000").await;
     }
     open(&config).await.unwrap();
+    // Lowered while a process runs, it is found, too, and rejects batches until it is raised.
+    let writer = open(&config).await.unwrap();
+    let storage = storage_config(&config);
+    let refused = async || storage.refused_topic_settings(&config.first_log()).await.unwrap();
+    assert_eq!(refused().await, []);
+    set_max_message_bytes(&config, &config.topic, "50000").await;
+    let found = refused().await;
+    let settings: Vec<_> = found.iter().map(TopicError::refused_setting).collect();
+    assert_eq!(settings, [Some((config.topic.as_str(), "max.message.bytes"))]);
+    let value: Vec<u8> =
+        (0..60_000_u32).map(|byte| (byte.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let above = NewRecord { value, ..record(0, 1, 1) };
+    let rejected = writer.append(vec![above.clone()]).await;
+    assert_eq!(rejected, [Err(AppendError::Sealed)]);
+    set_max_message_bytes(&config, &config.topic, "1000000").await;
+    assert_eq!(refused().await, []);
+    assert!(writer.append(vec![above]).await.iter().all(Result::is_ok));
     // The smallest limit that is accepted takes the largest batches.
     let writer = open(&config).await.unwrap();
     let large = |number: u128| NewRecord {

@@ -206,6 +206,7 @@ impl Backends {
         let Self { log, store, cache, control, active_log, ingest } = self;
         let definitions = Arc::clone(&control.definitions);
         let annulments = Arc::clone(&control.annulments);
+        let published = Arc::clone(&control.active_log);
         let deps = ProcessorDeps {
             source: log.source,
             logs: Arc::new(config.storage.clone()),
@@ -261,6 +262,12 @@ impl Backends {
             async move { storage.brokers_without_replicas().await }
         };
         tokio::spawn(ingest::report_replication(count_brokers, metrics, stop.clone())?);
+        let storage = config.storage.clone();
+        let refused_settings = move || {
+            let (storage, log) = (storage.clone(), storage.published_log(published.as_ref()));
+            async move { storage.refused_topic_settings(&log).await }
+        };
+        tokio::spawn(ingest::report_topic_settings(refused_settings, metrics, stop.clone())?);
         tokio::spawn(ingest::define_default_budgets(
             definitions,
             has_records,

@@ -24,10 +24,12 @@ use crate::jobs::JobStore;
 use crate::limits::redis::RedisCounters;
 use crate::log::archive::{ArchivedReader, archive_dir_for};
 use crate::log::dead_letters::DeadLetterJournalOpener;
-use crate::log::kafka::topics::{brokers_without_replicas, ensure_auxiliary_topics};
+use crate::log::kafka::topics::{
+    brokers_without_replicas, ensure_auxiliary_topics, refused_settings_of,
+};
 use crate::log::kafka::{
     KafkaDeadLetterJournal, KafkaDeadLetterWriter, KafkaLogWriter, KafkaReader, KafkaSource,
-    KafkaTail, TopicMigrator,
+    KafkaTail, TopicError, TopicMigrator,
 };
 use crate::log::sqlite::{SqliteDeadLetterJournal, SqliteLog, SqliteLogTrimmer, SqliteReader};
 use crate::log::{
@@ -328,6 +330,17 @@ impl StorageConfig {
         match self.log {
             LogKind::Kafka => Ok(brokers_without_replicas(&self.kafka).await?),
             LogKind::Sqlite => Ok(None),
+        }
+    }
+
+    /// Returns each setting of the topics of a log and of the control records with which a start would be refused.
+    ///
+    /// # Errors
+    /// If Kafka is unreachable.
+    pub async fn refused_topic_settings(&self, log: &LogRef) -> Result<Vec<TopicError>, OpenError> {
+        match self.log {
+            LogKind::Kafka => Ok(refused_settings_of(&self.kafka, log).await?),
+            LogKind::Sqlite => Ok(Vec::new()),
         }
     }
 

@@ -48,8 +48,12 @@ pub enum AppendError {
     /// The record may be in the log, now or later: the caller must send the same submission id again.
     #[error("the outcome of the append is unknown: {0}")]
     Unknown(String),
-    /// The record is not in the log, which is sealed. Appends continue in its successor.
-    #[error("the log is sealed: it is being moved to another topic")]
+    /// The record is not in the log, whose brokers reject it for its size: the log is sealed, and appends continue in its
+    /// successor; or the topic's limit is below a batch.
+    #[error(
+        "the log rejects records for their size: it is sealed while it is moved to another topic, or its \
+         max.message.bytes is too low"
+    )]
     Sealed,
     /// The log has reached its configured size: the record is not in it.
     #[error(

@@ -24,30 +24,43 @@ pub(super) async fn check_settings(
         topics.into_iter().map(ResourceSpecifier::Topic).collect();
     let deadline = Instant::now() + SETTINGS_TIMEOUT;
     loop {
-        let checked = read_and_check(config, &topics, admin).await;
+        let checked = read_and_check(config, &topics, admin).await?.into_iter().next();
         // A broker may know a new topic for a moment without its settings.
-        let may_be_unknown =
-            matches!(checked, Err(TopicError::Durability { .. } | TopicError::SmallRecords { .. }));
-        if !may_be_unknown || Instant::now() > deadline {
-            return checked;
+        match checked {
+            None => return Ok(()),
+            Some(refused) if Instant::now() > deadline => return Err(refused),
+            Some(_) => {}
         }
         tokio::time::sleep(METADATA_POLL_INTERVAL).await;
     }
+}
+
+/// Returns each setting of the topics with which a start would be refused.
+pub(super) async fn refused_settings(
+    config: &KafkaConfig,
+    topics: impl IntoIterator<Item = &str>,
+    admin: &AdminClient<DefaultClientContext>,
+) -> Result<Vec<TopicError>, TopicError> {
+    let topics: Vec<ResourceSpecifier<'_>> =
+        topics.into_iter().map(ResourceSpecifier::Topic).collect();
+    read_and_check(config, &topics, admin).await
 }
 
 async fn read_and_check(
     config: &KafkaConfig,
     topics: &[ResourceSpecifier<'_>],
     admin: &AdminClient<DefaultClientContext>,
-) -> Result<(), TopicError> {
+) -> Result<Vec<TopicError>, TopicError> {
+    let mut refused = Vec::new();
     let described = admin.describe_configs(topics, &admin_options()).await;
     for resource in described.map_err(|error| TopicError::unavailable(config, error))? {
         let resource = resource.map_err(|code| TopicError::unavailable(config, code))?;
         let OwnedResourceSpecifier::Topic(topic) = &resource.specifier else { continue };
-        check_durability(config, topic, &resource)?;
-        check_record_size(topic, &resource)?;
+        let checked =
+            [check_durability(config, topic, &resource), check_record_size(topic, &resource)];
+        refused.extend(checked.into_iter().filter_map(Result::err));
     }
-    Ok(())
+    Ok(refused)
 }
 
 fn check_durability(

@@ -12,7 +12,8 @@ use rdkafka::metadata::MetadataTopic;
 use schemas::{LogNumber, LogRef, PartitionCount, SIGNAL_RETENTION_MS};
 
 use super::KafkaConfig;
-use super::topic_settings::check_settings;
+use super::seal::MAX_MESSAGE_BYTES;
+use super::topic_settings::{check_settings, refused_settings};
 use crate::log_identity::LogIdentity;
 use crate::open_error::OpenError;
 
@@ -87,6 +88,15 @@ pub enum TopicError {
 }
 
 impl TopicError {
+    /// Returns the topic and the setting of it that is refused, if that is the reason.
+    pub fn refused_setting(&self) -> Option<(&str, &'static str)> {
+        match self {
+            Self::Durability { topic, .. } => Some((topic, MIN_INSYNC_REPLICAS)),
+            Self::SmallRecords { topic, .. } => Some((topic, MAX_MESSAGE_BYTES)),
+            Self::Unavailable { .. } | Self::Partitions { .. } => None,
+        }
+    }
+
     pub(super) fn unavailable(config: &KafkaConfig, reason: impl ToString) -> Self {
         Self::Unavailable { brokers: config.brokers.clone(), reason: reason.to_string() }
     }
@@ -260,6 +270,20 @@ pub(crate) async fn brokers_without_replicas(
     });
     let looked = looked.await.map_err(|error| TopicError::unavailable(config, error))?;
     looked.map_err(|error| TopicError::unavailable(config, error))
+}
+
+/// Returns each setting with which a start would be refused, of a log's topic and the auxiliary ones: they may have
+/// been changed since.
+///
+/// # Errors
+/// When Kafka is unavailable, or a topic does not exist.
+pub(crate) async fn refused_settings_of(
+    config: &KafkaConfig,
+    log: &LogRef,
+) -> Result<Vec<TopicError>, TopicError> {
+    let (admin, dead_letters) = (admin_client(config)?, config.dead_letters_topic());
+    let topics = [log.topic.as_str(), &config.definitions_topic, &dead_letters];
+    refused_settings(config, topics, &admin).await
 }
 
 /// Returns the later logs of the deployment whose topics exist: those of repartitions, the latest first.

@@ -1,0 +1,114 @@
+//! Reports settings of topics that were changed while the process runs, and with which no process would start.
+//!
+//! A `max.message.bytes` below a batch makes the log look sealed: its brokers reject records for their size, until the
+//! limit is raised.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use runtime::metrics::{Metrics, MetricsError};
+use storage::log::kafka::TopicError;
+use storage::open_error::OpenError;
+use tokio_util::sync::CancellationToken;
+
+/// Time between two looks at the settings: submissions may be refused meanwhile.
+const INTERVAL: Duration = Duration::from_secs(30);
+const RETRY_DELAY: Duration = Duration::from_secs(5);
+
+/// Reports by log line and metric, until `stop`, which settings of the topics are refused.
+///
+/// `refused_settings` returns one error for each.
+///
+/// # Errors
+/// When a metric name is already registered.
+pub fn report_topic_settings<F, R>(
+    refused_settings: F,
+    metrics: &Metrics,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = ()> + Send + use<F, R>, MetricsError>
+where
+    F: Fn() -> R + Send + Sync,
+    R: Future<Output = Result<Vec<TopicError>, OpenError>> + Send,
+{
+    let gauge = metrics.gauge_vec(
+        "ingest_topic_setting_refused",
+        "1 while a topic has a setting with which ingest would not start.",
+        &["topic", "setting"],
+    )?;
+    Ok(async move {
+        let mut reported = BTreeSet::new();
+        let report = async {
+            loop {
+                let delay = match refused_settings().await {
+                    Ok(refused) => {
+                        let before = std::mem::take(&mut reported);
+                        for reason in &refused {
+                            let Some((topic, setting)) = reason.refused_setting() else { continue };
+                            let key = (topic.to_owned(), setting);
+                            if !before.contains(&key) {
+                                tracing::error!(%reason, "topic setting is refused");
+                            }
+                            gauge.with_label_values(&[topic, setting]).set(1);
+                            reported.insert(key);
+                        }
+                        for (topic, setting) in before.difference(&reported) {
+                            tracing::info!(topic, setting, "topic setting is accepted again");
+                            gauge.with_label_values(&[topic.as_str(), setting]).set(0);
+                        }
+                        INTERVAL
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "failed to look at the settings of topics, retrying");
+                        RETRY_DELAY
+                    }
+                };
+                tokio::time::sleep(delay).await;
+            }
+        };
+        stop.run_until_cancelled(report).await;
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_below_a_batch_is_reported_by_name_until_it_is_raised() {
+        let small = || TopicError::SmallRecords {
+            topic: "submissions".into(),
+            found: 5_000,
+            required: 1_000_000,
+        };
+        let unavailable = || OpenError::Unavailable { backend: "the log", reason: "none".into() };
+        let (metrics, stop) = (Metrics::new("test"), CancellationToken::new());
+        let answers = Mutex::new(vec![
+            Ok(Vec::new()),
+            Err(unavailable()),
+            Ok(vec![small()]),
+            Ok(vec![small()]),
+            Ok(Vec::new()),
+        ]);
+        let gauge = || {
+            let text = String::from_utf8(metrics.render()).unwrap();
+            let labels = r#"{setting="max.message.bytes",topic="submissions"} "#;
+            let sample = format!("\nallocator_ingest_topic_setting_refused{labels}");
+            text.split(&sample).nth(1).and_then(|value| value.chars().next())
+        };
+        let seen = Mutex::new(Vec::new());
+        let look = || {
+            seen.lock().unwrap().push(gauge());
+            let answer = answers.lock().unwrap().pop();
+            if answer.is_none() {
+                stop.cancel();
+            }
+            async move { answer.unwrap_or(Ok(Vec::new())) }
+        };
+        report_topic_settings(look, &metrics, stop.clone()).unwrap().await;
+        let refused = Some('1');
+        assert_eq!(*seen.lock().unwrap(), [None, None, refused, refused, refused, Some('0')]);
+    }
+}
