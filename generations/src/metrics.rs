@@ -16,6 +16,7 @@ pub struct GenerationMetrics {
     submissions_on_later_log: IntGauge,
     shadow_partitions_stopped: IntGauge,
     registry_lost: IntGauge,
+    cache_on_later_term: IntGauge,
     oldest: IntGaugeVec,
 }
 
@@ -46,6 +47,10 @@ impl GenerationMetrics {
                 "processor_registry_lost",
                 "1 while the store's generation registry is missing or older than the one that the process follows.",
             )?,
+            cache_on_later_term: metrics.gauge(
+                "processor_cache_on_later_term",
+                "1 while the cache has totals of a later term than the generation registry's, so that readers see no change.",
+            )?,
             oldest: metrics.gauge_vec(
                 "processor_generation_oldest_seconds",
                 "How long a generation has been building, and how long the data of a retired generation have not been deleted, as far as the process knows; 0 if there is none.",
@@ -72,6 +77,11 @@ impl GenerationMetrics {
     /// Sets whether the store has lost the generation registry.
     pub fn set_registry_lost(&self, is_lost: bool) {
         self.registry_lost.set(i64::from(is_lost));
+    }
+
+    /// Sets whether the cache has totals of a later term than the registry's.
+    pub(crate) fn set_cache_on_later_term(&self, later: bool) {
+        self.cache_on_later_term.set(i64::from(later));
     }
 
     /// Sets how long generations have been in the roles that are to end.

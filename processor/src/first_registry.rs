@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backon::{ConstantBuilder, Retryable};
-use generations::registry::{check_configured_log, load_or_create};
+use generations::registry::{check_configured_log, check_known_partitions, load_or_create};
 use schemas::{GenerationRegistry, LogRef};
 use storage::control::{ActiveLog, wait_until_loaded};
 use storage::store::{Store, StoreError};
@@ -20,7 +20,7 @@ const LOADING_LOG_INTERVAL: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When the deployment began with a log other than the configured one, another version of the fold derived its totals,
-/// or the registry is damaged or lost.
+/// or the registry is damaged, lost, or older than the rest of the store.
 pub async fn first_registry(
     store: &dyn Store,
     active_log: &dyn ActiveLog,
@@ -38,10 +38,9 @@ pub async fn first_registry(
         })
         .await
         .map_err(|error| match error {
-            StoreError::Corrupt(reason) => {
-                StartError::Store(format!("{reason}, or in a mode that only a newer release knows"))
+            StoreError::Corrupt(reason) | StoreError::Unavailable(reason) => {
+                StartError::Store(reason)
             }
-            StoreError::Unavailable(reason) => StartError::Store(reason),
         })?;
     check_configured_log(&registry.active, first_log).map_err(StartError::LogMismatch)?;
     registry.check_fold_version().map_err(StartError::FoldVersion)?;
@@ -57,8 +56,8 @@ async fn load_registry(
     active_log: &dyn ActiveLog,
     first_log: &LogRef,
 ) -> Result<GenerationRegistry, StoreError> {
-    if let Some(registry) = store.registry().await? {
-        return Ok(registry);
+    if let Some(registry) = store.registry().await.map_err(unreadable)? {
+        return check_known_partitions(store, registry).await;
     }
     let loaded = || tokio::time::timeout(LOADING_LOG_INTERVAL, wait_until_loaded(active_log));
     while loaded().await.is_err() {
@@ -72,4 +71,13 @@ async fn load_registry(
         );
     }
     load_or_create(store, published.as_ref().unwrap_or(first_log)).await
+}
+
+fn unreadable(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt(reason) => {
+            StoreError::Corrupt(format!("{reason}, or in a mode that only a newer release knows"))
+        }
+        unavailable @ StoreError::Unavailable(_) => unavailable,
+    }
 }

@@ -14,7 +14,7 @@ use engine::metrics::EngineMetrics;
 use engine::publisher::Publisher;
 use fraud::monitor::{SignalMetrics, SignalMonitor, SignalMonitorDeps};
 use generations::metrics::GenerationMetrics;
-use generations::registry::watch_registry;
+use generations::registry::{watch_cache_term, watch_registry};
 use generations::repartition::ActiveLogPublisher;
 use generations::shadow::{LogReaderPool, ShadowDeps, ShadowGenerations, ShadowPermits};
 use jiff::Timestamp;
@@ -146,6 +146,16 @@ impl Processor {
         let active_log_publisher =
             Component::spawn("active log publisher", &stop, active_log_publisher.run(stop.clone()));
         let definitions = Arc::clone(&deps.control.definitions);
+        let catalog = Arc::clone(&definitions);
+        let first_budget = move || catalog.catalog().iter().next().map(|budget| budget.id.clone());
+        let cache_term = watch_cache_term(
+            Arc::clone(&deps.cache),
+            first_budget,
+            registry.clone(),
+            generation_metrics.clone(),
+            stop.clone(),
+        );
+        let cache_term = Component::spawn("cache term watcher", &stop, cache_term);
         let publisher =
             Arc::new(Publisher::new(deps.cache, deps.control.definitions, metrics.clone()));
         let closing_store = Arc::clone(&deps.store);
@@ -246,6 +256,7 @@ impl Processor {
             components: vec![
                 followed,
                 active_log_publisher,
+                cache_term,
                 reports,
                 monitor,
                 closer,

@@ -7,6 +7,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `transitions` | the state machine: which registry may follow which |
+//! | `cache_term` | whether the cache has totals of a later term |
+//! | `known_partitions` | whether the row is older than the rest of the store |
 //! | `update` | the conditional write of the row |
 //! | `fold_version` | raising the version of the fold that the generations need |
 //! | `retired` | deleting the data of retired generations |
@@ -15,7 +17,9 @@
 //! | `active_log` | checks of the active generation's log against configuration |
 
 mod active_log;
+mod cache_term;
 mod fold_version;
+mod known_partitions;
 mod retired;
 mod role_ages;
 #[cfg(test)]
@@ -25,7 +29,9 @@ mod update;
 mod watch;
 
 pub use active_log::{active_log, check_configured_log, require_active_log};
+pub use cache_term::watch_cache_term;
 pub use fold_version::{FoldVersionError, FoldVersionGate, check_fold_version};
+pub use known_partitions::check_known_partitions;
 pub use retired::delete_retired;
 pub(crate) use role_ages::RoleAges;
 pub use transitions::{

@@ -1,0 +1,106 @@
+//! Notices that the cache has totals of a later term than the registry's.
+//!
+//! After the loss of the store, or of a switch by a restored backup, the registry's term is an earlier one. The cache and
+//! the readers keep what they have of the later term, so that readers see no change any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::{BudgetId, GenerationRegistry, Term};
+use storage::cache::Cache;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::GenerationMetrics;
+
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
+/// Polls in a row that find a later term, before it is reported: this process may not have read a switch yet.
+const REPORTED_AFTER_POLLS: u32 = 2;
+
+/// Compares the term of a budget's cached totals with the registry's until `stop` is cancelled.
+///
+/// `budget` returns one that has totals, if there is any.
+pub async fn watch_cache_term(
+    cache: Arc<dyn Cache>,
+    budget: impl Fn() -> Option<BudgetId> + Send,
+    registry: watch::Receiver<GenerationRegistry>,
+    metrics: GenerationMetrics,
+    stop: CancellationToken,
+) {
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut polls_on_later_term = 0_u32;
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let Some(budget) = budget() else { continue };
+        // While the cache is away, nothing is known.
+        let Ok(read) = cache.read(&[budget]).await else { continue };
+        let cached = read.into_iter().flatten().next().map(|totals| totals.term);
+        let term = registry.borrow().term();
+        let later = cached.filter(|cached| cached.number > term.number);
+        polls_on_later_term = later.map_or(0, |_| polls_on_later_term.saturating_add(1));
+        metrics.set_cache_on_later_term(polls_on_later_term >= REPORTED_AFTER_POLLS);
+        if let (Some(later), REPORTED_AFTER_POLLS) = (later, polls_on_later_term) {
+            report(later, term);
+        }
+    }
+}
+
+fn report(cached: Term, registry: Term) {
+    tracing::error!(
+        cached_term = cached.number,
+        cached_generation = %cached.generation,
+        term = registry.number,
+        generation = %registry.generation,
+        "the cache has totals of a later term than the generation registry's, and readers see no change: the store was \
+         lost, or restored from a backup",
+    );
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use runtime::metrics::Metrics;
+    use schemas::{BudgetTotals, Generation, LogRef, PartitionCount, PartitionId, PartitionTotals};
+    use storage::cache::memory::MemoryCache;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn totals_of_a_later_term_are_reported_unless_the_registry_follows() {
+        let (one, budget) = (PartitionCount::new(1).unwrap(), BudgetId::parse("taxes").unwrap());
+        let first = GenerationRegistry::first(LogRef::first("submissions", one));
+        let (updates, registry) = watch::channel(first.clone());
+        let (cache, metrics) = (Arc::new(MemoryCache::new()), Metrics::new("test"));
+        let stop = CancellationToken::new();
+        let known = budget.clone();
+        tokio::spawn(watch_cache_term(
+            Arc::clone(&cache) as _,
+            move || Some(known.clone()),
+            registry,
+            GenerationMetrics::new(&metrics).unwrap(),
+            stop.clone(),
+        ));
+        let is_reported = async |seconds| {
+            sleep(Duration::from_secs(seconds)).await;
+            let text = String::from_utf8(metrics.render()).unwrap();
+            text.contains("allocator_processor_cache_on_later_term 1\n")
+        };
+        let publish = async |number| {
+            let term = Term { number, generation: Generation(number), ..first.term() };
+            let totals = BudgetTotals::default();
+            let part = PartitionTotals { partition: PartitionId(0), term, totals };
+            cache.publish(&budget, one, &[part]).await.unwrap();
+        };
+        assert!(!is_reported(100).await, "nothing is cached");
+        publish(1).await;
+        assert!(!is_reported(100).await);
+        publish(2).await;
+        assert!(!is_reported(29).await, "the registry may follow");
+        assert!(is_reported(60).await);
+        // What was a switch that this process had not read.
+        updates.send_modify(|registry| registry.term = 2);
+        assert!(!is_reported(31).await);
+        stop.cancel();
+    }
+}
