@@ -24,6 +24,7 @@ pub struct EngineMetrics {
     lag: IntGaugeVec,
     owned: IntGaugeVec,
     halted: IntGaugeVec,
+    fetch_stalled: IntGaugeVec,
     fenced: IntCounter,
     claim_retries: IntCounterVec,
     takeovers: IntCounterVec,
@@ -89,6 +90,11 @@ impl EngineMetrics {
                 "1 while the partition is assigned to this process but cannot be folded: see the log and /readyz.",
                 PARTITION,
             )?,
+            fetch_stalled: metrics.gauge_vec(
+                "processor_fetch_stalled",
+                "1 while no record of the partition has been fetched for a minute although its log has some.",
+                PARTITION,
+            )?,
             fenced: metrics.counter(
                 "processor_fenced_total",
                 "Times an owner was fenced: another process had claimed its partition.",
@@ -146,13 +152,15 @@ impl EngineMetrics {
             lag: self.lag.with_label_values(label),
             owned: self.owned.with_label_values(label),
             halted: self.halted.with_label_values(label),
+            fetch_stalled: self.fetch_stalled.with_label_values(label),
         }
     }
 
     /// Removes the gauges of a partition that this process no longer has.
     pub(crate) fn forget(&self, partition: PartitionId) {
         let label = partition.to_string();
-        for gauge in [&self.position, &self.lag, &self.owned, &self.halted] {
+        let gauges = [&self.position, &self.lag, &self.owned, &self.halted, &self.fetch_stalled];
+        for gauge in gauges {
             // An error means that the gauge was never set.
             let _ = gauge.remove_label_values(&[label.as_str()]);
         }
@@ -205,6 +213,7 @@ pub struct PartitionMetrics {
     lag: IntGauge,
     owned: IntGauge,
     halted: IntGauge,
+    fetch_stalled: IntGauge,
 }
 
 impl PartitionMetrics {
@@ -238,6 +247,10 @@ impl PartitionMetrics {
         self.lag.set(lag as i64);
     }
 
+    pub(crate) fn set_fetch_stalled(&self, stalled: bool) {
+        self.fetch_stalled.set(stalled.into());
+    }
+
     pub(crate) fn set_owned(&self) {
         self.owned.set(1);
         self.halted.set(0);
@@ -246,10 +259,12 @@ impl PartitionMetrics {
     pub(crate) fn set_halted(&self) {
         self.owned.set(0);
         self.halted.set(1);
+        self.fetch_stalled.set(0);
     }
 
     pub(crate) fn set_unclaimed(&self) {
         self.owned.set(0);
         self.halted.set(0);
+        self.fetch_stalled.set(0);
     }
 }

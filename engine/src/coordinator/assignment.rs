@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::backoff::{Backoff, RetryCause};
+use super::fetch_watch::Fetch;
 use super::hand_over::{HandOver, HandOverEnd};
 use super::owner_handle::OwnerHandle;
 use crate::partition::{
@@ -163,6 +164,7 @@ impl Assignment {
         );
         let progress = Arc::new(PartitionProgress::default());
         progress.set_high(bounds.high);
+        progress.set_delivered(resume.from);
         Ok(Claimed { stored, resume, people, progress, at: claimed_at })
     }
 
@@ -270,12 +272,21 @@ impl Assignment {
             progress: Arc::clone(&claimed.progress),
             records: owner.records(),
         };
+        let progress = Arc::clone(&claimed.progress);
+        let fetch = Fetch {
+            partition: *partition,
+            bounds: self.bounds.as_ref(),
+            progress: &progress,
+            queue: owner.records(),
+            metrics: shared.deps.metrics.partition(*partition),
+        };
         let mut run = Box::pin(self.owner(claimed).run_and_keep_people(inbox, stop.clone()));
         shared.partitions.claim(*partition, owner);
         shared.starts.start(*partition, from, reading);
         let (exit, people) = tokio::select! {
             biased;
             ended = &mut run => ended,
+            never = fetch.watch() => match never {},
             () = self.moved.cancelled() => {
                 let (exit, people) = self.hand_over(hand_over, &mut run, stop).await;
                 self.log_hand_over(&exit);
@@ -341,7 +352,9 @@ impl Assignment {
         match exit {
             PartitionExit::Released => tracing::info!(%partition, "partition released"),
             PartitionExit::Fenced => tracing::info!(%partition, "partition handed over"),
-            PartitionExit::Retired => tracing::info!(%partition, "partition of a retired generation given up"),
+            PartitionExit::Retired => {
+                tracing::info!(%partition, "partition of a retired generation given up")
+            }
             // The next owner finds it, too.
             reason => tracing::warn!(%partition, %reason, "partition not handed over"),
         }

@@ -10,6 +10,7 @@
 //! | `ownership` | the states of an assigned partition and their transitions |
 //! | `partitions` | the state of every assigned partition, as readiness and metrics show it |
 //! | `owner_handle` | one running owner: its queue and its positions |
+//! | `fetch_watch` | noticing that records are not fetched although there are some |
 //! | `hand_over` | folding on until the next member has claimed the partition |
 //! | `shadow_owners` | shadow partitions whose people are taken when their generation becomes active |
 //! | `starts` | pending start positions for the source |
@@ -18,6 +19,7 @@
 mod assignment;
 mod assignment_handle;
 mod backoff;
+mod fetch_watch;
 mod hand_over;
 mod log_recovery;
 mod owner_handle;
@@ -48,7 +50,6 @@ use crate::partition::{HaltReason, PartitionLimits};
 use crate::publisher::Publisher;
 use assignment_handle::AssignmentHandle;
 use hand_over::HandOverTail;
-use owner_handle::OwnerHandle;
 use partitions::Partitions;
 use starts::Starts;
 
@@ -312,10 +313,22 @@ impl PartitionHandler for Coordinator {
     }
 
     fn deliver(&self, batch: RecordBatch, timeout: Duration) -> Result<(), RecordBatch> {
-        let records = self.shared.partitions.with_owner(batch.partition(), OwnerHandle::queue);
-        let Some(records) = records.flatten() else { return Ok(()) };
+        let (partition, end) = (batch.partition(), batch.end());
+        let owner = self
+            .shared
+            .partitions
+            .with_owner(partition, |owner| Some((owner.queue()?, Arc::clone(&owner.progress))));
+        let Some((records, progress)) = owner.flatten() else { return Ok(()) };
+        let note_delivery = || {
+            if let Some(end) = end {
+                progress.set_delivered(end);
+            }
+        };
         match records.try_send(batch) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                note_delivery();
+                Ok(())
+            }
             // The owner has ended: its records are dropped.
             Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
             Err(mpsc::error::TrySendError::Full(batch)) if timeout.is_zero() => Err(batch),
@@ -326,6 +339,7 @@ impl PartitionHandler for Coordinator {
                 match reserved {
                     Ok(Ok(permit)) => {
                         permit.send(batch);
+                        note_delivery();
                         Ok(())
                     }
                     Ok(Err(_)) => Ok(()),

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use schemas::Position;
 use tokio::sync::watch;
 
-/// The committed position and the high watermark of one partition.
+/// The delivered and the committed position, and the high watermark of one partition.
 #[derive(Debug, Default)]
 pub struct PartitionProgress {
     high: AtomicU64,
+    delivered: AtomicU64,
     committed: watch::Sender<Position>,
 }
 
@@ -17,6 +18,16 @@ impl PartitionProgress {
     /// The log's last known high watermark.
     pub fn high(&self) -> Position {
         Position(self.high.load(Ordering::Relaxed))
+    }
+
+    /// The position up to which the source has delivered records to the owner.
+    pub fn delivered(&self) -> Position {
+        Position(self.delivered.load(Ordering::Relaxed))
+    }
+
+    /// Moves the delivered position: after a delivery, or to where an owner begins.
+    pub(crate) fn set_delivered(&self, delivered: Position) {
+        self.delivered.store(delivered.0, Ordering::Relaxed);
     }
 
     /// The committed position.

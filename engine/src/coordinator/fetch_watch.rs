@@ -1,0 +1,206 @@
+//! Notices that a partition's records are not fetched although there are some.
+//!
+//! A consumer whose fetches have stalled without an error learns nothing of the log's end either: to it, the partition
+//! has no lag. So the end is read by a request of its own.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use schemas::{PartitionId, Position};
+use storage::log::{BoundsReader, RecordBatch};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use crate::metrics::PartitionMetrics;
+use crate::partition::PartitionProgress;
+
+/// Time between two looks at a partition. The end of its log is read only if no record was delivered in between.
+const LOOK_INTERVAL: Duration = Duration::from_secs(20);
+/// How long no record is delivered before the fetch counts as stalled.
+const STALLED_AFTER: Duration = Duration::from_secs(60);
+
+/// One owner's partition, as it is fetched.
+pub(super) struct Fetch<'p> {
+    pub partition: PartitionId,
+    pub bounds: &'p dyn BoundsReader,
+    pub progress: &'p PartitionProgress,
+    /// The owner's queue. While it has records, the owner is the one that stands still.
+    pub queue: mpsc::Sender<RecordBatch>,
+    pub metrics: PartitionMetrics,
+}
+
+impl Fetch<'_> {
+    /// Updates the lag, and reports a stalled fetch by metric and log line, until dropped.
+    pub async fn watch(self) -> Infallible {
+        let Self { partition, bounds, progress, queue, metrics } = self;
+        metrics.set_fetch_stalled(false);
+        let mut deliveries = Deliveries::new(progress.delivered(), Instant::now());
+        loop {
+            sleep(LOOK_INTERVAL).await;
+            let is_queue_empty = queue.capacity() == queue.max_capacity();
+            if deliveries.went_on(progress.delivered(), is_queue_empty, Instant::now()) {
+                metrics.set_fetch_stalled(false);
+                continue;
+            }
+            // Without the end of the log nothing is known: its leader may be away.
+            let Ok(log) = bounds.bounds(partition).await else { continue };
+            progress.set_high(log.high);
+            metrics.set_progress(progress.committed().0, progress.lag());
+            let position = progress.delivered();
+            let stalled = deliveries.is_stalled(position, log.high, Instant::now());
+            metrics.set_fetch_stalled(stalled);
+            if stalled {
+                tracing::error!(
+                    %partition,
+                    %position,
+                    log_end = %log.high,
+                    "records of the partition are not fetched",
+                );
+            }
+        }
+    }
+}
+
+/// When records of a partition were delivered last. Pure.
+struct Deliveries {
+    position: Position,
+    /// Since when the position has not moved although it could.
+    since: Instant,
+}
+
+impl Deliveries {
+    fn new(position: Position, now: Instant) -> Self {
+        Self { position, since: now }
+    }
+
+    /// Notes the delivered position. Returns whether it has moved, or waits for the owner.
+    fn went_on(&mut self, position: Position, is_queue_empty: bool, now: Instant) -> bool {
+        let moved = position != self.position;
+        if moved || !is_queue_empty {
+            *self = Self::new(position, now);
+        }
+        moved || !is_queue_empty
+    }
+
+    /// Whether the records before the log's end have not been delivered for too long.
+    fn is_stalled(&mut self, position: Position, end: Position, now: Instant) -> bool {
+        if position != self.position || position >= end {
+            *self = Self::new(position, now);
+        }
+        now.duration_since(self.since) >= STALLED_AFTER
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use async_trait::async_trait;
+    use runtime::metrics::Metrics;
+    use storage::log::{LogBounds, ReadError};
+
+    use super::*;
+    use crate::metrics::EngineMetrics;
+
+    const ONE: PartitionId = PartitionId(1);
+
+    /// A log whose end a test moves; 0: its leader is away.
+    #[derive(Default)]
+    struct Log(AtomicU64);
+
+    #[async_trait]
+    impl BoundsReader for Log {
+        async fn bounds(&self, _: PartitionId) -> Result<LogBounds, ReadError> {
+            match self.0.load(Ordering::Relaxed) {
+                0 => Err(ReadError::Unavailable("no leader".into())),
+                high => Ok(LogBounds { low: Position(0), high: Position(high) }),
+            }
+        }
+    }
+
+    struct Watched {
+        log: Log,
+        progress: PartitionProgress,
+        metrics: Metrics,
+        partition: PartitionMetrics,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            let metrics = Metrics::new("test");
+            let partition = EngineMetrics::new(&metrics).unwrap().partition(ONE);
+            Self { log: Log::default(), progress: PartitionProgress::default(), metrics, partition }
+        }
+
+        async fn watch_for(&self, queue: &mpsc::Sender<RecordBatch>, seconds: u64) {
+            let fetch = Fetch {
+                partition: ONE,
+                bounds: &self.log,
+                progress: &self.progress,
+                queue: queue.clone(),
+                metrics: self.partition.clone(),
+            };
+            let watched = tokio::time::timeout(Duration::from_secs(seconds), fetch.watch()).await;
+            assert!(watched.is_err());
+        }
+
+        /// The lag, and whether the fetch counts as stalled.
+        fn shown(&self) -> (Option<u64>, Option<u64>) {
+            let text = String::from_utf8(self.metrics.render()).unwrap();
+            let value = |name: &str| {
+                let sample = format!("allocator_processor_{name}{{partition=\"1\"}} ");
+                text.lines().find_map(|line| line.strip_prefix(&sample)?.parse().ok())
+            };
+            (value("lag_records"), value("fetch_stalled"))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn records_that_are_not_fetched_are_lag_and_reported_after_a_minute() {
+        let (watched, (queue, _inbox)) = (Watched::new(), mpsc::channel(4));
+        watched.progress.set_delivered(Position(200));
+        watched.progress.set_committed(Position(200));
+        watched.log.0.store(260, Ordering::Relaxed);
+        watched.watch_for(&queue, 50).await;
+        assert_eq!(watched.shown(), (Some(60), Some(0)));
+        watched.watch_for(&queue, 70).await;
+        assert_eq!(watched.shown(), (Some(60), Some(1)));
+        // The next owner reads them.
+        watched.progress.set_delivered(Position(260));
+        watched.watch_for(&queue, 70).await;
+        assert_eq!(watched.shown().1, Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_partition_without_new_records_or_without_a_leader_is_not_stalled() {
+        let (watched, (queue, _inbox)) = (Watched::new(), mpsc::channel(4));
+        for end in [0, 200] {
+            watched.progress.set_delivered(Position(200));
+            watched.log.0.store(end, Ordering::Relaxed);
+            watched.watch_for(&queue, 300).await;
+            assert_eq!(watched.shown().1, Some(0), "the log ends at {end}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_that_stands_still_is_not_a_stalled_fetch() {
+        let (watched, (queue, _inbox)) = (Watched::new(), mpsc::channel(4));
+        queue.send(RecordBatch::new(ONE)).await.unwrap();
+        watched.log.0.store(260, Ordering::Relaxed);
+        watched.watch_for(&queue, 300).await;
+        assert_eq!(watched.shown().1, Some(0));
+    }
+
+    #[test]
+    fn a_delivery_begins_the_time_anew() {
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let mut deliveries = Deliveries::new(Position(1), began);
+        let end = Position(9);
+        assert!(!deliveries.is_stalled(Position(1), end, began + second * 59));
+        assert!(deliveries.is_stalled(Position(1), end, began + second * 60));
+        assert!(deliveries.went_on(Position(2), true, began + second * 61));
+        assert!(!deliveries.is_stalled(Position(2), end, began + second * 120));
+        assert!(deliveries.is_stalled(Position(2), end, began + second * 121));
+    }
+}
