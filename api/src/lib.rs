@@ -166,7 +166,7 @@ pub fn routes(
     let registry = RegistryReader::new(store.clone(), config.summary_deadline);
     let trusted_proxies = admin.trusted_proxies().clone();
     let signals = SignalService::new(signals, Arc::clone(&definitions));
-    let annulments = AnnulmentService::new(Arc::clone(&definitions), annulments);
+    let annulments = AnnulmentService::new(Arc::clone(&definitions), annulments, Arc::clone(&jobs));
     let forget = ForgetService::new(Arc::clone(&definitions), Arc::clone(&store), signal_eraser);
     let administrators =
         routes::admin::router(&admin, registry, jobs, dead_letters, signals, annulments, forget);

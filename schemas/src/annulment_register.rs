@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::annulment_request::digits;
-use crate::job::JobName;
+use crate::job::{Job, JobName};
 use crate::stored::{self, StoredDocument};
 use crate::{
     AnnulmentId, AnnulmentLock, AnnulmentPart, AnnulmentReason, AnnulmentSelection, BallotDigest,
@@ -40,6 +40,21 @@ pub struct AnnulmentEntry {
     /// The restoration, once it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored: Option<Restoration>,
+}
+
+impl AnnulmentEntry {
+    /// Returns whether the annulment or its restoration has not ended, and none of the jobs goes on with it: some of
+    /// the people are annulled and others are not, until somebody resumes it.
+    ///
+    /// For a moment also while a command submits the next part.
+    pub fn is_interrupted(&self, jobs: &[Job]) -> bool {
+        let has_ended = match self.state {
+            AnnulmentState::Running | AnnulmentState::Restoring => false,
+            AnnulmentState::Done | AnnulmentState::Cancelled | AnnulmentState::Restored => true,
+        };
+        let goes_on = |job: &Job| !job.is_ended() && job.kind.changed_annulment() == Some(self.id);
+        !has_ended && !jobs.iter().any(goes_on)
+    }
 }
 
 /// The restoration of an annulment.

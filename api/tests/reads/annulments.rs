@@ -3,7 +3,7 @@
 use schemas::job::*;
 use schemas::*;
 use serde_json::json;
-use storage::jobs::{JobStore, update_job};
+use storage::jobs::{JobStore, submit, update_job};
 use uuid::Uuid;
 
 use crate::admin::{ADMIN, VIEWER, problem_slug, send_as, server_with_administrators};
@@ -179,6 +179,7 @@ async fn annulments_are_listed_newest_first_while_their_list_can_be_read() {
                     "from": "1970-01-01T00:00:00.000Z", "until": "1970-01-01T00:01:00.000Z",
                 },
                 "reason": "spam", "state": "running", "people": 0, "changed": 0, "restored": null,
+                "interrupted": true,
             },
             {
                 "id": Uuid::from_u128(1).to_string(), "by": "anna", "begun_at": at(1_795_212_000_123),
@@ -188,6 +189,19 @@ async fn annulments_are_listed_newest_first_while_their_list_can_be_read() {
             },
         ]})
     );
+    let begun_by = |number| AnnulmentRequest {
+        id: AnnulmentId(Uuid::from_u128(number)),
+        budget: BudgetId::parse("taxes").unwrap(),
+        selection: AnnulmentSelection::Network { network: NetworkDigest(0xab), span },
+        reason: AnnulmentReason::parse("spam").unwrap(),
+        dry_run: false,
+        part: AnnulmentPart::default(),
+    };
+    let kind = JobKind::Annul { annulment: Box::new(begun_by(2)) };
+    let id = JobId(Uuid::from_u128(3));
+    let job = NewJob { id, kind, priority: Priority::High, requested_by: "anna".into() };
+    submit(&server.jobs.stored, job, 1).await.unwrap();
+    assert_eq!(list().await.json()["annulments"][0].get("interrupted"), None, "a job goes on");
     for mode in [Mode::Fails, Mode::Hangs] {
         server.annulments.switch.set(mode);
         let got = list().await;

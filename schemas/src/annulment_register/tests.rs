@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::job::JobId;
+use crate::job::{self, Job, JobId, JobKind, NewJob, Priority};
+use crate::{AnnulmentRequest, PersonKeys};
 
 fn budget() -> BudgetId {
     BudgetId::parse("parks").unwrap()
@@ -62,6 +63,46 @@ fn one_attempt_holds_the_lock_and_is_replaced_only_by_one_that_knows_the_holder(
     assert!(locked.contains(r#","lock":{"job":"00000000-"#), "{locked}");
     assert_eq!(register.apply(&AnnulmentChange::Unlock(lock(4))), Ok(true));
     assert_eq!(register.lock(), None);
+}
+
+#[test]
+fn an_annulment_that_no_job_goes_on_with_is_interrupted_until_it_has_ended() {
+    let mut register = AnnulmentRegister::default();
+    register.apply(&AnnulmentChange::Begin(begun(1))).unwrap();
+    register.apply(&done(1, 0, false)).unwrap();
+    let part = |annulment, dry_run| JobKind::Annul {
+        annulment: Box::new(AnnulmentRequest {
+            id: id(annulment),
+            budget: budget(),
+            selection: AnnulmentSelection::Persons {
+                persons: PersonKeys::new(vec![crate::PersonKey::from_bytes([7; 16])]).unwrap(),
+            },
+            reason: AnnulmentReason::parse("spam").unwrap(),
+            dry_run,
+            part: AnnulmentPart { number: 1, is_last: true },
+        }),
+    };
+    let submitted = |kind| -> Job {
+        let id = JobId(Uuid::from_u128(9));
+        let new = NewJob { id, kind, priority: Priority::High, requested_by: "anna".into() };
+        job::submit(new, &[], 5).unwrap()
+    };
+    let next = submitted(part(1, false));
+    let cancelled = job::cancel(&next, 6).unwrap();
+    let others = [submitted(part(2, false)), submitted(part(1, true)), cancelled];
+    let interrupted = |register: &AnnulmentRegister, jobs: &[Job]| {
+        register.get(id(1)).unwrap().is_interrupted(jobs)
+    };
+    assert!(interrupted(&register, &[]) && interrupted(&register, &others));
+    assert!(!interrupted(&register, &[next]));
+
+    register.apply(&AnnulmentChange::BeginRestoration(id(1))).unwrap();
+    assert!(interrupted(&register, &[]));
+    let restoration_job =
+        JobKind::RestoreAnnulment { budget: budget(), annulment: id(1), dry_run: false };
+    assert!(!interrupted(&register, &[submitted(restoration_job)]));
+    register.apply(&AnnulmentChange::CompleteRestoration(id(1), restoration())).unwrap();
+    assert!(!interrupted(&register, &[]));
 }
 
 #[test]

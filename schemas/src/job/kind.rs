@@ -97,6 +97,15 @@ impl JobKind {
         }
     }
 
+    /// Returns the annulment that is carried out or restored; `None` of other kinds, and of a dry run.
+    pub fn changed_annulment(&self) -> Option<AnnulmentId> {
+        match self {
+            Self::Annul { annulment } => (!annulment.dry_run).then_some(annulment.id),
+            Self::RestoreAnnulment { annulment, dry_run, .. } => (!dry_run).then_some(*annulment),
+            _ => None,
+        }
+    }
+
     /// Returns what is kept of a job that has ended for good: no key of a person.
     pub fn without_person_keys(&self) -> Self {
         match self {

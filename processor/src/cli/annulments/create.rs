@@ -13,8 +13,8 @@ use runtime::progress::ProgressUpdate;
 use schemas::job::JobKind;
 use schemas::{
     AnnulmentAction, AnnulmentEffect, AnnulmentId, AnnulmentPart, AnnulmentReason,
-    AnnulmentRequest, AnnulmentSelection, BallotDigest, BudgetId, MAX_NAMED_PEOPLE, NetworkDigest,
-    PersonKey, PersonKeys, SignalSpan,
+    AnnulmentRequest, AnnulmentSelection, AnnulmentState, BallotDigest, BudgetId, MAX_NAMED_PEOPLE,
+    NetworkDigest, PersonKey, PersonKeys, SignalSpan,
 };
 use storage::config::StorageConfig;
 use storage::signals::SignalReader;
@@ -126,6 +126,11 @@ pub(super) async fn run(
         let register = stored.register().ok_or(AnnulmentsCommandError::ListUnreadable)?;
         let entry = register.get(id).ok_or(AnnulmentsCommandError::NothingToResume(id))?;
         first_part = entry.parts;
+        let (done, of) = (first_part as usize, selections.len());
+        if entry.state == AnnulmentState::Running && done >= of {
+            return Err(AnnulmentsCommandError::FewerParts { done, of });
+        }
+        console::err(&format!("annulments: {done} of {of} parts of {id} are done\n"));
     }
     let signals = storage.signal_reader();
     let computing = effect_of(&selections, &budget.id, signals.as_ref(), stores.store);
@@ -155,11 +160,11 @@ pub(super) async fn run(
         };
         let kind = JobKind::Annul { annulment: Box::new(request) };
         let label = format!("part {} of {parts} ", number + 1);
-        let ended = run_job(&label, stores.jobs.as_ref(), kind, &stop).await?;
-        if ended != CommandEnd::Done {
+        let ended = run_job(&label, stores.jobs.as_ref(), kind, &stop).await;
+        if !matches!(ended, Ok(CommandEnd::Done)) {
             let resume = format!("go on with --resume {id} and the same selection and reason\n");
             console::err(&format!("annulments: not everyone is annulled: {resume}"));
-            return Ok(ended);
+            return ended;
         }
     }
     Ok(CommandEnd::Done)

@@ -108,6 +108,10 @@ enum AnnulmentsCommandError {
     ListUnreadable,
     #[error("there is no annulment {0} to resume")]
     NothingToResume(AnnulmentId),
+    #[error(
+        "{done} parts of the annulment are done, and the selection has {of}: resume it with the same selection and reason"
+    )]
+    FewerParts { done: usize, of: usize },
     #[error("nobody is selected")]
     Nobody,
     #[error("not a terminal: add --yes to change the results without being asked")]

@@ -18,16 +18,17 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use runtime::problem::{Problem, ProblemKind};
-use schemas::job::JobKind;
+use schemas::job::{Job, JobKind};
 use schemas::{AnnulmentId, AnnulmentRegister, BudgetId};
 use storage::control::{AnnulmentRegisters, BudgetDefinitions};
+use storage::jobs::JobStore;
 use tokio::time::timeout;
 
 use super::jobs::{BodyMembers, EmptyBody, JobRequest, RequestedJob};
 use crate::routes::{RETRY_AFTER, no_such_budget};
 use view::AnnulmentList;
 
-/// How long one read of the list may take.
+/// How long one read of the list, or of the jobs, may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads the annulments of budgets.
@@ -35,6 +36,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct AnnulmentService {
     definitions: Arc<dyn BudgetDefinitions>,
     annulments: Arc<dyn AnnulmentRegisters>,
+    jobs: Arc<dyn JobStore>,
 }
 
 impl AnnulmentService {
@@ -42,8 +44,9 @@ impl AnnulmentService {
     pub fn new(
         definitions: Arc<dyn BudgetDefinitions>,
         annulments: Arc<dyn AnnulmentRegisters>,
+        jobs: Arc<dyn JobStore>,
     ) -> Self {
-        Self { definitions, annulments }
+        Self { definitions, annulments, jobs }
     }
 
     /// Returns the id of a budget that exists.
@@ -51,6 +54,18 @@ impl AnnulmentService {
         let catalog = self.definitions.catalog();
         let known = catalog.get(id).map(|budget| budget.id.clone());
         known.ok_or_else(|| no_such_budget(self.definitions.as_ref(), &[id]))
+    }
+
+    /// Returns the jobs; `None` while they cannot be read.
+    async fn jobs(&self) -> Option<Vec<Job>> {
+        match timeout(READ_TIMEOUT, self.jobs.jobs()).await {
+            Ok(Ok(jobs)) => Some(jobs),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "failed to read the jobs of annulments");
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     async fn register(&self, budget: &BudgetId) -> Result<AnnulmentRegister, Problem> {
@@ -85,8 +100,11 @@ pub(super) async fn list(
     State(service): State<AnnulmentService>,
     Path(budget): Path<String>,
 ) -> Result<Json<AnnulmentList>, Problem> {
-    let register = service.register(&service.budget(&budget)?).await?;
-    Ok(Json(AnnulmentList::of(&register)))
+    // Before the list: a part that is done meanwhile is not taken for an interrupted one.
+    let budget = service.budget(&budget)?;
+    let jobs = service.jobs().await;
+    let register = service.register(&budget).await?;
+    Ok(Json(AnnulmentList::of(&register, jobs.as_deref())))
 }
 
 #[utoipa::path(

@@ -1,5 +1,6 @@
 //! JSON view of the list of annulments.
 
+use schemas::job::Job;
 use schemas::{AnnulmentEntry, AnnulmentRegister, Restoration, SelectionSummary, SignalSpan};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -26,6 +27,9 @@ struct AnnulmentView {
     /// Of these, people who counted before.
     changed: u64,
     restored: Option<RestorationView>,
+    /// Whether no job goes on with what has not ended. Absent otherwise, and while jobs cannot be read.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    interrupted: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -50,13 +54,15 @@ struct RestorationView {
 }
 
 impl AnnulmentList {
-    pub fn of(register: &AnnulmentRegister) -> Self {
-        Self { annulments: register.entries().iter().rev().map(AnnulmentView::of).collect() }
+    /// Returns the view of a register. `jobs` is `None` if they are unknown.
+    pub fn of(register: &AnnulmentRegister, jobs: Option<&[Job]>) -> Self {
+        let view = |entry| AnnulmentView::of(entry, jobs);
+        Self { annulments: register.entries().iter().rev().map(view).collect() }
     }
 }
 
 impl AnnulmentView {
-    fn of(entry: &AnnulmentEntry) -> Self {
+    fn of(entry: &AnnulmentEntry, jobs: Option<&[Job]>) -> Self {
         Self {
             id: entry.id.to_string(),
             by: entry.by.to_string(),
@@ -67,6 +73,7 @@ impl AnnulmentView {
             people: entry.people,
             changed: entry.changed,
             restored: entry.restored.as_ref().map(RestorationView::of),
+            interrupted: jobs.is_some_and(|jobs| entry.is_interrupted(jobs)),
         }
     }
 }
