@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -107,6 +109,19 @@ impl Kafka {
             Ok(())
         })
         .await
+    }
+
+    /// Sets the size of the largest batch that a topic takes, in bytes. With a byte, each append is refused.
+    ///
+    /// # Errors
+    /// When Kafka is unavailable.
+    pub async fn set_max_message_bytes(&self, topic: &str, bytes: &str) -> Result<()> {
+        let change =
+            AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", bytes);
+        for altered in self.admin()?.alter_configs([&change], &AdminOptions::new()).await? {
+            altered.map_err(|(_, code)| anyhow!("topic {topic}: {code}"))?;
+        }
+        Ok(())
     }
 
     /// Deletes a topic and waits until it does not exist.

@@ -11,8 +11,6 @@ use e2e::scenario::{new_dir, scenario};
 use e2e::stack::{Stack, StackBuilder};
 use e2e::system::System;
 use e2e::wait::eventually;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -121,18 +119,6 @@ fn the_embedded_default_shows_signals_by_http_and_by_command() {
     });
 }
 
-/// Sets the size of the largest batch that the topic of signals takes. With a byte, each append is refused.
-async fn set_max_message_bytes(stack: &Stack, bytes: &str) -> Result<()> {
-    let admin: AdminClient<DefaultClientContext> = stack.kafka.client().create()?;
-    let topic = format!("{}.signals", stack.topic);
-    let resource = ResourceSpecifier::Topic(&topic);
-    let change = AlterConfig::new(resource).set("max.message.bytes", bytes);
-    for altered in admin.alter_configs([&change], &AdminOptions::new()).await? {
-        altered.map_err(|(_, code)| anyhow::anyhow!("{topic}: {code}"))?;
-    }
-    Ok(())
-}
-
 #[test]
 fn a_topic_of_signals_that_takes_nothing_changes_no_answer_and_no_total() {
     scenario(async || {
@@ -141,7 +127,8 @@ fn a_topic_of_signals_that_takes_nothing_changes_no_answer_and_no_total() {
         system.wait_until_known("taxes", TIMEOUT).await?;
         let answer = submit(system, 0, "first", "192.0.2.1").await?.expect(202)?;
         shown(system, 1).await?;
-        set_max_message_bytes(&stack, "1").await?;
+        let topic = format!("{}.signals", stack.topic);
+        stack.kafka.set_max_message_bytes(&topic, "1").await?;
         let dropped = "allocator_ingest_signals_dropped_total{reason=\"unavailable\"}";
         let mut number = 0;
         eventually("signals are dropped", TIMEOUT, async || {
@@ -156,7 +143,7 @@ fn a_topic_of_signals_that_takes_nothing_changes_no_answer_and_no_total() {
         e2e::audit::exact(&stack, "taxes", 10).await?;
         // What there is can be read still, and signals continue by themselves.
         system.get(SIGNALS).await?.expect(200)?;
-        set_max_message_bytes(&stack, "1000000").await?;
+        stack.kafka.set_max_message_bytes(&topic, "1000000").await?;
         let appended = "allocator_ingest_signals_appended_total";
         let before = stack.ingests[0].metric(appended).await?;
         let mut number = 0;
