@@ -18,28 +18,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::code::Serial;
 use crate::cookie;
+use crate::issuer::{ANONYMOUS, CODE, EMAIL};
 use crate::person_cookie::PersonCookieKey;
-use crate::person_scope::PersonScope;
-use crate::submitter::Submitter;
-
-/// The issuers of persons whom this service itself vouches for. An identity provider's is a URL.
-pub(crate) const ANONYMOUS: &str = "anonymous";
-pub(crate) const CODE: &str = "code";
-pub(crate) const EMAIL: &str = "email";
+use crate::person_scope::{Access, PersonScope};
+use crate::submitter::{Submitter, require_budget};
 
 /// `Retry-After` while it is unknown which codes are revoked.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// What a request does with a submission.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Reads it.
-    Read,
-    /// Sets or withdraws it. A cookie alone does not suffice: another site's page could have sent it.
-    Write,
-}
-
-/// Why authorizer cannot start.
+/// Why the authorizer cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorizerError {
     /// The authenticator cannot be created.
@@ -232,6 +219,16 @@ impl Authorizer {
             }
             Err(Refusal::Request(_)) => Ok(None),
         }
+    }
+
+    /// Refuses the token of a service for other budgets, where nobody needs a token.
+    fn require_budget_of_service(
+        &self,
+        budget: &Budget,
+        presented: &PresentedCredentials,
+    ) -> Result<(), Problem> {
+        let service = self.authenticator.service(presented);
+        service.map_or(Ok(()), |service| require_budget(&service, budget))
     }
 
     /// Requires that the code of a session is not revoked.

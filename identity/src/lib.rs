@@ -3,7 +3,8 @@
 //! | module | owns |
 //! |---|---|
 //! | `authorizer` | from credentials and a budget to the persons for whom a request may act |
-//! | `submitter` | services and administrators, who act for persons |
+//! | `submitter`, `batch_submitter` | services and administrators, who act for persons; which of them may send a batch |
+//! | `issuer` | the issuers of persons whom this service itself vouches for |
 //! | `person_scope` | whose submission a request may set, withdraw or read |
 //! | `session` | sessions: who gets one, and for which person |
 //! | `code` | personal codes: a serial number and a keyed hash, in digits that survive paper |
@@ -13,16 +14,18 @@
 //! `runtime::principal` verifies tokens. This crate stores nothing, and does not know what a submission contains.
 
 mod authorizer;
+mod batch_submitter;
 mod code;
 pub mod cookie;
 pub mod email;
+mod issuer;
 mod person_cookie;
 mod person_scope;
 mod session;
 mod submitter;
 
-pub use authorizer::{Access, Authorizer, AuthorizerError};
+pub use authorizer::{Authorizer, AuthorizerError};
 pub use code::{CodeKey, MAX_SERIAL, Serial};
-pub use person_scope::PersonScope;
+pub use person_scope::{Access, PersonScope};
 pub use session::OpenedSession;
 pub use submitter::Submitter;

@@ -5,8 +5,17 @@ use std::sync::Arc;
 use runtime::problem::{Problem, ProblemKind};
 use schemas::PersonId;
 
-use crate::authorizer::EMAIL;
 use crate::email::EmailAddress;
+use crate::issuer::EMAIL;
+
+/// What a request does with a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads it.
+    Read,
+    /// Sets or withdraws it. A cookie alone does not suffice: another site's page could have sent it.
+    Write,
+}
 
 /// For whom a request may act in one budget.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,12 +7,13 @@ use runtime::problem::{Problem, ProblemKind};
 use runtime::random::{NoRandomBits, random_128_bits};
 use schemas::{Budget, CodeValidity, IdentityRule, PersonId};
 
-use crate::authorizer::{ANONYMOUS, Access, Authorizer, CODE, EMAIL, revocations_unknown};
+use crate::authorizer::{Authorizer, revocations_unknown};
 use crate::code::{CodeKey, Serial};
 use crate::cookie;
 use crate::email::EmailAddress;
+use crate::issuer::{ANONYMOUS, CODE, EMAIL};
 use crate::person_cookie::new_person;
-use crate::person_scope::PersonScope;
+use crate::person_scope::{Access, PersonScope};
 
 /// A session that was opened.
 #[derive(Clone)]

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use runtime::admin::Role;
-use runtime::clock::now_ms;
-use runtime::principal::{PresentedCredentials, Principal, Service, credentials_required};
+use runtime::principal::{Service, credentials_required};
 use runtime::problem::{Problem, ProblemKind};
 use schemas::Budget;
 
-use crate::authorizer::{Access, Authorizer};
-use crate::person_scope::PersonScope;
+use crate::person_scope::{Access, PersonScope};
 
-const TOKEN_REQUIRED: &str = "a batch needs the token of a service or an administrator: `Authorization: Bearer TOKEN`, with \
+/// What to say to a batch without the token that it needs.
+pub(crate) const TOKEN_REQUIRED: &str = "a batch needs the token of a service or an administrator: `Authorization: Bearer TOKEN`, with \
     a line of the role `submitter` or `admin` in the file of `admin.tokens_file`; a single submission needs neither";
 
 /// A service, or an administrator with the rights of the role `submitter`.
@@ -23,9 +22,14 @@ pub struct Submitter {
 }
 
 impl Submitter {
-    /// Takes a service.
+    /// Takes a service that a token proves.
     pub(crate) fn service(service: Service) -> Self {
         Self { service, has_token: true }
+    }
+
+    /// Takes a service on the same machine, which no token proves.
+    pub(crate) fn without_token(service: Service) -> Self {
+        Self { service, has_token: false }
     }
 
     /// Takes an administrator.
@@ -58,7 +62,7 @@ impl Submitter {
     }
 
     /// Refuses a submitter without a token where persons prove who they are: it could replace their submissions.
-    fn require_token_for(&self, budget: &Budget) -> Result<(), Problem> {
+    pub(crate) fn require_token_for(&self, budget: &Budget) -> Result<(), Problem> {
         if self.has_token || budget.identity.is_named_by_client() {
             return Ok(());
         }
@@ -66,63 +70,8 @@ impl Submitter {
     }
 }
 
-impl Authorizer {
-    /// Returns the submitter that sends a request with the submissions of many persons. Wrong credentials count as a
-    /// failure of the client's address.
-    ///
-    /// Applies under every identity rule, because a batch can create many persons. Where the budget's clients name persons,
-    /// and no token of the role `submitter` is configured, a client on the same machine needs none. `budget` is `None` if
-    /// there is no such budget.
-    ///
-    /// # Errors
-    /// When the credentials are missing, invalid, a person's or of a role that does not suffice.
-    pub fn submitter(
-        &self,
-        presented: &PresentedCredentials,
-        budget: Option<&Budget>,
-    ) -> Result<Submitter, Problem> {
-        let principal = self.authenticator.authenticate(presented, now_ms() / 1_000);
-        match principal.map_err(|fault| self.authenticator.refuse(fault, presented))? {
-            Principal::Service(service) => Ok(Submitter::service(service)),
-            Principal::Administrator { name, role } => Submitter::administrator(name, role),
-            Principal::Person(_) => Err(Problem::new(ProblemKind::Forbidden).detail(
-                "batches are for the roles `submitter` and `admin`; send your own submission alone",
-            )),
-            Principal::Anonymous => {
-                let service = self.authenticator.local_service(presented);
-                let service = service.ok_or_else(|| credentials_required(TOKEN_REQUIRED))?;
-                let submitter = Submitter { service, has_token: false };
-                budget.map_or(Ok(()), |budget| submitter.require_token_for(budget))?;
-                Ok(submitter)
-            }
-        }
-    }
-
-    /// Returns for whom a submitter may submit in a budget.
-    ///
-    /// # Errors
-    /// As [`submitter`](Self::submitter), since the budget may have changed; and when the submitter's token is not for the
-    /// budget, or the budget's identity rule cannot be applied.
-    pub fn scope_of_submitter(
-        &self,
-        submitter: &Submitter,
-        budget: &Budget,
-    ) -> Result<PersonScope, Problem> {
-        submitter.scope_in(budget, self.issuer(budget.identity)?, Access::Write)
-    }
-
-    /// Refuses the token of a service for other budgets, where nobody needs a token.
-    pub(crate) fn require_budget_of_service(
-        &self,
-        budget: &Budget,
-        presented: &PresentedCredentials,
-    ) -> Result<(), Problem> {
-        let service = self.authenticator.service(presented);
-        service.map_or(Ok(()), |service| require_budget(&service, budget))
-    }
-}
-
-fn require_budget(service: &Service, budget: &Budget) -> Result<(), Problem> {
+/// Refuses the token of a service for other budgets.
+pub(crate) fn require_budget(service: &Service, budget: &Budget) -> Result<(), Problem> {
     if service.acts_in(budget.id.as_str()) {
         return Ok(());
     }

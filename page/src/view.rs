@@ -1,6 +1,7 @@
 //! View models: what the pages show of a budget and of its results, in the page's language.
 
 mod budget;
+mod text;
 mod translator;
 
 use jiff::Timestamp;
@@ -8,7 +9,8 @@ use schemas::{Budget, average_ten_thousandths};
 
 use crate::language::Language;
 
-pub use budget::{BudgetText, BudgetView, CategoryView, ReferenceView};
+pub use budget::{BudgetView, CategoryView, ReferenceView};
+pub use text::BudgetText;
 
 /// Returns a budget's question in a language, as far as it is translated.
 pub(crate) fn name_of(budget: &Budget, language: Language) -> String {

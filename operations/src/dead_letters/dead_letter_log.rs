@@ -7,9 +7,9 @@ use storage::log::dead_letters::{
     DeadLetterRecord, DeadLetterRecordError, DeadLetterState, TrackedDeadLetter,
 };
 use storage::log::{AppendError, DeadLetterJournal, Decision, LogReader, ReadError};
-
-use super::ReplayRefusal;
 use storage::retry::Transient;
+
+use super::replay_refusal::ReplayRefusal;
 
 /// The journal and the active log.
 #[derive(Clone)]

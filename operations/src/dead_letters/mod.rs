@@ -7,10 +7,12 @@
 mod dead_letter_log;
 mod drop;
 mod replay;
+mod replay_refusal;
 
 pub use dead_letter_log::{DeadLetterLog, JournalError};
 pub use drop::{DropRefused, drop_dead_letters};
 pub use replay::{
-    Prepared, ReadyReplay, ReplayAttempt, ReplayDeps, ReplayError, ReplayRefusal, UnfinishedReplay,
-    append, prepare, replay,
+    Prepared, ReadyReplay, ReplayAttempt, ReplayDeps, ReplayError, UnfinishedReplay, append,
+    prepare, replay,
 };
+pub use replay_refusal::ReplayRefusal;

@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use maud::{Markup, Render, html};
 use schemas::{
     Budget, CategoryOrder, IdentityRule, Openness, PublishStep, Reference, ResultsVisibility,
     time_zone,
 };
 
+use super::text::BudgetText;
 use super::translator::Translator;
 use crate::arithmetic::WHOLE;
 use crate::language::Language;
@@ -67,21 +67,6 @@ pub struct ReferenceView {
     pub source: BudgetText,
     /// Shares in basis points, in the budget's order.
     pub shares: Vec<u16>,
-}
-
-/// A text of a definition. Renders isolated from the direction of the text around it, and marked by its language.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BudgetText {
-    /// The text.
-    pub text: String,
-    /// Its language as a BCP 47 tag, where it is known and not the page's.
-    pub language: Option<String>,
-}
-
-impl Render for BudgetText {
-    fn render(&self) -> Markup {
-        html! { bdi lang=[self.language.as_deref()] { (self.text) } }
-    }
 }
 
 impl BudgetView {
@@ -157,6 +142,7 @@ fn is_hexadecimal_color(color: &str) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use maud::Render;
     use schemas::{Translation, default_budgets};
 
     use super::*;

@@ -9,7 +9,7 @@ use schemas::{
     Budget, Category, DEFAULT_BUDGET, Reference, TranslatedCategory, Translation, default_budgets,
 };
 
-use super::BudgetText;
+use super::text::BudgetText;
 use crate::language::Language;
 
 /// Translates the texts of one budget.

@@ -15,11 +15,19 @@ pub struct Reader<'a> {
     service_sections: &'static [&'static str],
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(settings: &'a Settings) -> Self {
-        Self { settings, faults: Vec::new(), read_keys: BTreeSet::new(), service_sections: &[] }
+impl Settings {
+    /// Starts parsing. Use one reader for all keys of the process, so that all faults come at once.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader {
+            settings: self,
+            faults: Vec::new(),
+            read_keys: BTreeSet::new(),
+            service_sections: &[],
+        }
     }
+}
 
+impl Reader<'_> {
     /// Reads a key from the strongest layer that has it, else its default.
     ///
     /// `None`, with a recorded fault, if the value does not parse or a required value is missing.

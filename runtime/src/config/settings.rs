@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use super::args::ConfigArgs;
 use super::fault::{ConfigFault, ConfigFaults, Origin};
 use super::layers::{self, Given, Layer};
-use super::reader::Reader;
 
 /// The file read when `--config` is absent, if it exists.
 const DEFAULT_FILE: &str = "allocator.toml";
 
-/// The texts of all given settings. The [`Reader`] parses them.
+/// The texts of all given settings. The [`Reader`](super::Reader) parses them.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Ordered from weakest to strongest.
@@ -23,7 +22,7 @@ impl Settings {
     /// Reads the file, the environment and the flags.
     ///
     /// # Errors
-    /// All sources that cannot be read or are malformed. [`Reader::finish`] checks the values.
+    /// All sources that cannot be read or are malformed. [`Reader::finish`](super::Reader::finish) checks the values.
     pub fn load(args: &ConfigArgs) -> Result<Self, ConfigFaults> {
         let mut faults = Vec::new();
         let file = read_file(args.config.as_deref(), &mut faults);
@@ -41,11 +40,6 @@ impl Settings {
     pub fn with_defaults(mut self, pairs: impl IntoIterator<Item = (String, String)>) -> Self {
         self.layers.insert(0, program_layer(pairs));
         self
-    }
-
-    /// Starts parsing. Use one reader for all keys of the process, so that all faults come at once.
-    pub fn reader(&self) -> Reader<'_> {
-        Reader::new(self)
     }
 
     pub(super) fn from_sources(

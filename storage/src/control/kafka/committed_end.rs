@@ -14,8 +14,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message, Offset};
 
-use super::follower::ControlRecord;
-use super::{POLL_INTERVAL, QuietContext};
+use super::client_context::QuietContext;
+use super::consumers::POLL_INTERVAL;
+use super::record::ControlRecord;
 use crate::log::kafka::KafkaConfig;
 use crate::log::kafka::keep_awake::keep_awake;
 
@@ -120,7 +121,7 @@ pub(super) mod tests {
     use schemas::{LogRef, PartitionCount};
 
     use super::*;
-    use crate::control::kafka::follower;
+    use crate::control::kafka::consumers;
 
     const TOPIC: &str = "definitions";
     const BUDGET: &[u8] = br#"{"id":"parks","name":"Parks","categories":[
@@ -159,21 +160,21 @@ pub(super) mod tests {
         let read = |offsets, timeout_s| {
             let mut records = 0;
             let deadline = Instant::now() + Duration::from_secs(timeout_s);
-            let consumer = follower::consumer(&config).unwrap();
+            let consumer = consumers::from_start(&config).unwrap();
             read_until(&consumer, &offsets, deadline, |_| records += 1).map(|()| records)
         };
         assert_eq!(read(0..1, 30), Ok(1));
         // A leader that serves fewer records than the former one had committed.
         assert!(read(0..2, 2).is_err());
         assert!(read(0..0, 30).is_ok(), "an empty topic has nothing to read");
-        let consumer = follower::consumer(&config).unwrap();
+        let consumer = consumers::from_start(&config).unwrap();
         assert_eq!(fetch_offsets(&consumer, &config), Ok(0..1));
     }
 
     #[test]
     fn the_topic_is_loaded_only_once_it_was_read_up_to_the_end_that_the_leader_names() {
         let (_cluster, config) = cluster_with_a_definition();
-        let consumer = follower::consumer(&config).unwrap();
+        let consumer = consumers::from_start(&config).unwrap();
         let deadline = Instant::now() + Duration::from_secs(30);
         read_until(&consumer, &(0..1), deadline, |_| {}).unwrap();
         let mut read = InitialRead { has_met_end: true, offsets: Some((0..2, Instant::now())) };

@@ -13,8 +13,9 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::sync::{mpsc, oneshot};
 
-use super::follower::{self, ControlRecord};
-use super::{QuietContext, committed_end};
+use super::client_context::QuietContext;
+use super::record::ControlRecord;
+use super::{committed_end, consumers};
 use crate::control::{CONFIRMATION_TIMEOUT, Catalog, DefinitionError};
 use crate::log::kafka::KafkaConfig;
 
@@ -105,7 +106,7 @@ impl Thread {
     fn read_end(&mut self) -> KafkaResult<Arc<Catalog>> {
         let client = match self.client.take() {
             Some(client) => client,
-            None => follower::client(&self.config)?,
+            None => consumers::idle(&self.config)?,
         };
         let client = self.client.insert(client);
         // Serves the client's events; it consumes nothing.
@@ -131,7 +132,7 @@ fn read_definitions(
     offsets: &Range<i64>,
     deadline: Instant,
 ) -> KafkaResult<Catalog> {
-    let consumer = follower::consumer(config)?;
+    let consumer = consumers::from_start(config)?;
     let mut catalog = Catalog::default();
     committed_end::read_until(&consumer, offsets, deadline, |record| {
         if let ControlRecord::Budget(id, stored) = record {

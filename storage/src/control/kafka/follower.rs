@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::{Message, Offset, TopicPartitionList};
 use schemas::{
     BudgetId, LogRef, RevokedCodes, SecretFingerprint, StoredAnnulments, StoredBudget,
     StoredRevocations,
@@ -16,14 +16,13 @@ use schemas::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::client_context::QuietContext;
 use super::committed_end::InitialRead;
-use super::{
-    ACTIVE_LOG_KEY, ANNULMENTS_KEY_PREFIX, POLL_INTERVAL, QuietContext, REVOKED_KEY_PREFIX,
-    SECRET_KEY,
-};
+use super::consumers::{self, POLL_INTERVAL};
+use super::record::ControlRecord;
 use crate::control::Catalog;
+use crate::log::kafka::KafkaConfig;
 use crate::log::kafka::keep_awake::keep_awake;
-use crate::log::kafka::{KafkaConfig, Rebootstrap};
 
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 
@@ -131,59 +130,6 @@ impl State {
     }
 }
 
-/// A record of the topic.
-pub(super) enum ControlRecord {
-    Budget(BudgetId, Box<StoredBudget>),
-    ActiveLog(LogRef),
-    /// The active log's record, in a form that only a newer release can read.
-    UnreadableLog,
-    Secret(SecretFingerprint),
-    /// The record of the person secret, in a form that only a newer release can read.
-    UnreadableSecret,
-    Revoked(BudgetId, StoredRevocations),
-    Annulments(BudgetId, StoredAnnulments),
-}
-
-impl ControlRecord {
-    /// Parses a record; `None` if its key is none of this release.
-    pub fn parse(message: &impl Message) -> Option<Self> {
-        Self::of(message.key()?, message.payload())
-    }
-
-    fn of(key: &[u8], payload: Option<&[u8]>) -> Option<Self> {
-        if key == ACTIVE_LOG_KEY.as_bytes() {
-            let log = payload.and_then(|json| serde_json::from_slice(json).ok());
-            return Some(log.map_or(Self::UnreadableLog, Self::ActiveLog));
-        }
-        if key == SECRET_KEY.as_bytes() {
-            let secret = payload.and_then(|json| serde_json::from_slice(json).ok());
-            return Some(secret.map_or(Self::UnreadableSecret, Self::Secret));
-        }
-        let key = std::str::from_utf8(key).ok()?;
-        if let Some(budget) = key.strip_prefix(REVOKED_KEY_PREFIX) {
-            let budget = BudgetId::parse(budget).ok()?;
-            let stored = StoredRevocations::parse(&budget, payload.unwrap_or_default());
-            return Some(Self::Revoked(budget, stored));
-        }
-        if let Some(budget) = key.strip_prefix(ANNULMENTS_KEY_PREFIX) {
-            let budget = BudgetId::parse(budget).ok()?;
-            let stored = StoredAnnulments::parse(&budget, payload.unwrap_or_default());
-            return Some(Self::Annulments(budget, stored));
-        }
-        let id = BudgetId::parse(key).ok()?;
-        let unreadable =
-            |reason: &str| StoredBudget::Unreadable { revision: None, reason: reason.to_owned() };
-        let stored = match payload.map(StoredBudget::parse) {
-            None => unreadable("it was deleted, which this release does not support"),
-            Some(
-                StoredBudget::Understood(budget) | StoredBudget::PartlyUnderstood { budget, .. },
-            ) if budget.id != id => unreadable("its id is not its key"),
-            Some(stored) => stored,
-        };
-        Some(Self::Budget(id, Box::new(stored)))
-    }
-}
-
 /// Starts the follower's thread.
 pub(super) fn spawn(
     config: KafkaConfig,
@@ -203,7 +149,7 @@ pub(super) fn spawn(
 }
 
 fn follow(config: &KafkaConfig, state: &State, stop: &CancellationToken) -> KafkaResult<()> {
-    let consumer = consumer(config)?;
+    let consumer = consumers::from_start(config)?;
     keep_awake(&consumer, || poll_until(&consumer, config, state, stop))
 }
 
@@ -272,52 +218,10 @@ fn poll_until(
     Ok(())
 }
 
-/// Creates a consumer that reads the topic from its start.
-pub(super) fn consumer(config: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietContext>> {
-    let consumer = client(config)?;
-    let mut partitions = TopicPartitionList::new();
-    partitions.add_partition_offset(&config.definitions_topic, 0, Offset::Beginning)?;
-    consumer.assign(&partitions)?;
-    Ok(consumer)
-}
-
-/// Creates a consumer that reads nothing yet.
-pub(super) fn client(config: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietContext>> {
-    config
-        .client()
-        // Required by the client; no offset is ever committed to it.
-        .set("group.id", format!("{}-readers", config.definitions_topic))
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("isolation.level", "read_committed")
-        .set("auto.offset.reset", "earliest")
-        .set("fetch.wait.max.ms", "100")
-        .set("statistics.interval.ms", Rebootstrap::STATISTICS_INTERVAL_MS)
-        .create_with_context(QuietContext::new(config)?)
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    const FUTURE: &[u8] = include_bytes!("../../../../schemas/tests/golden/future_definition.json");
-
-    #[test]
-    fn a_budget_record_of_a_newer_release_is_never_passed_over() {
-        let read =
-            |key: &str, payload: Option<&[u8]>| match ControlRecord::of(key.as_bytes(), payload) {
-                Some(ControlRecord::Budget(id, stored)) => {
-                    Catalog::default().with_stored(&id, *stored).changeable(key).is_err()
-                }
-                _ => false,
-            };
-        assert!(read("parks", Some(FUTURE)));
-        assert!(read("parks", Some(b"\x00binary")));
-        assert!(read("parks", None), "deleted");
-        assert!(read("not-parks", Some(FUTURE)), "another budget's record");
-        assert!(ControlRecord::of(b"@newer", Some(b"{}")).is_none());
-    }
+    use crate::control::kafka::record::ACTIVE_LOG_KEY;
 
     #[test]
     fn an_unreadable_active_log_is_not_taken_for_the_known_one() {

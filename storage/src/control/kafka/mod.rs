@@ -7,25 +7,26 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `record` | the records: their keys, and how this release reads them |
+//! | `consumers`, `client_context` | the clients |
 //! | `follower` | the consumer thread, and the state that it maintains |
 //! | `committed_end` | where the committed records end, and whether a read has reached that end |
 //! | `end_reader` | reading the topic to its end on request |
 //! | `transaction` | reading to the end, and writing in transactions |
 
+mod client_context;
 mod committed_end;
+mod consumers;
 mod end_reader;
 mod follower;
+mod record;
 mod transaction;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::producer::{DeliveryResult, ProducerContext};
-use rdkafka::{ClientContext, Statistics};
+use rdkafka::error::KafkaError;
 use schemas::{
     AnnulmentChange, AnnulmentRegister, Budget, BudgetId, LogRef, RevokedCodes, SecretFingerprint,
     SerialSet, StoredAnnulments, StoredBudget, StoredRevocations,
@@ -40,23 +41,9 @@ use super::{
     ActiveLog, AnnulmentChangeError, AnnulmentRegisters, BudgetDefinitions, Catalog, Change,
     ChangeRefused, CodeRevocations, DefinitionError, Deletion, Erasure, RevokeError, SecretRecord,
 };
-use crate::log::kafka::connection_watch::ConnectionWatch;
-use crate::log::kafka::{KafkaConfig, Rebootstrap};
-
-/// Key of the record that names the active log. Not a valid budget id.
-const ACTIVE_LOG_KEY: &str = "@log";
-
-/// Key of the record with the fingerprint of the person secret. Not a valid budget id.
-const SECRET_KEY: &str = "@secret";
-
-/// Beginning of the keys of the records of revoked codes; the budget's id follows.
-const REVOKED_KEY_PREFIX: &str = "@revoked:";
-
-/// Beginning of the keys of the documents of annulments; the budget's id follows.
-const ANNULMENTS_KEY_PREFIX: &str = "@annulments:";
+use crate::log::kafka::KafkaConfig;
 
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The control topic on Kafka. Follows the topic from its start, in its own thread, until dropped.
 pub struct KafkaControlTopic {
@@ -377,42 +364,4 @@ fn decide_deletion(
 fn jittered_retry_delay() -> Duration {
     let random = uuid::Uuid::new_v4().as_u64_pair().1;
     Duration::from_millis(500 + random % 1_500)
-}
-
-/// Logs librdkafka's messages at debug level: it recovers by itself or also returns the error. The end of the partition
-/// counts as an error to it, and being fenced by another change as a fatal one.
-struct QuietContext {
-    rebootstrap: Rebootstrap,
-    connections: ConnectionWatch,
-}
-
-impl QuietContext {
-    fn new(config: &KafkaConfig) -> KafkaResult<Self> {
-        let rebootstrap = Rebootstrap::new(&config.brokers)?;
-        Ok(Self { rebootstrap, connections: ConnectionWatch::default() })
-    }
-}
-
-impl ClientContext for QuietContext {
-    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(facility, message, "control topic client message");
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "control topic client error");
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        self.rebootstrap.check(&statistics);
-        self.connections.check(&statistics);
-    }
-}
-
-impl ConsumerContext for QuietContext {}
-
-impl ProducerContext for QuietContext {
-    type DeliveryOpaque = ();
-
-    /// Ignored: the commit of the transaction reports whether the record was written.
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }

@@ -13,11 +13,11 @@ use schemas::{
 };
 use serde::Serialize;
 
-use super::follower::{self, ControlRecord};
-use super::{
-    ACTIVE_LOG_KEY, ANNULMENTS_KEY_PREFIX, QuietContext, REVOKED_KEY_PREFIX, SECRET_KEY,
-    committed_end,
+use super::client_context::QuietContext;
+use super::record::{
+    ACTIVE_LOG_KEY, ANNULMENTS_KEY_PREFIX, ControlRecord, REVOKED_KEY_PREFIX, SECRET_KEY,
 };
+use super::{committed_end, consumers};
 use crate::control::Catalog;
 use crate::control::annulments::{self, AnnulmentChangeError, ChangedRegister};
 use crate::control::revocations::{self, RevokeError};
@@ -71,7 +71,7 @@ pub(super) fn open(config: &KafkaConfig) -> KafkaResult<WriteSession> {
         .set("transaction.timeout.ms", STEP_TIMEOUT.as_millis().to_string())
         .create_with_context(QuietContext::new(config)?)?;
     producer.init_transactions(STEP_TIMEOUT)?;
-    let consumer = follower::consumer(config)?;
+    let consumer = consumers::from_start(config)?;
     let deadline = Instant::now() + STEP_TIMEOUT;
     // Asked for after the fencing: nobody else commits between this end and the decision.
     let offsets = committed_end::fetch_offsets(&consumer, config)?;
@@ -250,7 +250,7 @@ mod tests {
         let session = open(&config).unwrap();
         assert!(session.catalog.get("parks").is_some());
         // A leader that serves fewer records than the former one had committed.
-        let consumer = follower::consumer(&config).unwrap();
+        let consumer = consumers::from_start(&config).unwrap();
         let deadline = Instant::now() + Duration::from_secs(2);
         assert!(WriteSession::read(session.producer, &consumer, &(0..2), deadline).is_err());
     }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::KafkaConfig;
 use super::producer::{IdempotentProducer, Outgoing};
-use super::topics::TopicError;
+use super::topic_error::TopicError;
 use crate::log::{AppendError, NewRecord};
 
 /// One log and its producer.

@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use schemas::{LogRef, PartitionId, Position};
 
 use super::KafkaConfig;
-use super::reader::create_client;
+use super::consumer::create_client;
 use crate::log::{BoundsReader, LogBounds, ReadError};
 
 /// How long a request waits for a partition's leader.

@@ -8,7 +8,7 @@ use schemas::Receipt;
 
 use super::KafkaConfig;
 use super::producer::{IdempotentProducer, Outgoing};
-use super::topics::TopicError;
+use super::topic_error::TopicError;
 use crate::log::{AppendError, DeadLetter, DeadLetterWriter};
 
 /// Maximum bytes of a key or value in a dead letter; longer ones are truncated, so that a broker always accepts it. The

@@ -1,8 +1,10 @@
 //! The log on Kafka: the producers, the group consumer, readers outside the group, and the topics.
 
+mod admin;
 mod append_target;
 mod bounds;
 pub(crate) mod connection_watch;
+mod consumer;
 mod dead_letter_journal;
 mod dead_letter_writer;
 pub(crate) mod keep_awake;
@@ -15,7 +17,9 @@ mod rebootstrap;
 mod seal;
 mod source;
 mod tail;
+mod topic_error;
 mod topic_migration;
+mod topic_migration_error;
 mod topic_settings;
 pub(crate) mod topics;
 mod writer;
@@ -31,8 +35,9 @@ pub use reader::KafkaReader;
 pub(crate) use rebootstrap::Rebootstrap;
 pub use source::KafkaSource;
 pub use tail::KafkaTail;
-pub use topic_migration::{CopiedRecord, LogCopier, TopicMigrationError, TopicMigrator};
-pub use topics::TopicError;
+pub use topic_error::TopicError;
+pub use topic_migration::{CopiedRecord, LogCopier, TopicMigrator};
+pub use topic_migration_error::TopicMigrationError;
 pub use writer::{KafkaLogWriter, SEALED_RETRY_TIMEOUT};
 
 /// How to connect to Kafka, and the deployment's topics.

@@ -22,7 +22,7 @@ use schemas::{Offset, PartitionId};
 use super::KafkaConfig;
 use super::lanes::{Lane, Lanes};
 use super::polled_producer::{Batch, PolledProducer};
-use super::topics::TopicError;
+use super::topic_error::TopicError;
 use crate::log::AppendError;
 
 pub(crate) use super::polled_producer::Outgoing;

@@ -3,19 +3,17 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::{
-    ClientConfig, ClientContext, Message, Offset as KafkaOffset, Statistics, TopicPartitionList,
-};
+use rdkafka::consumer::Consumer;
+use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
 use schemas::{LogRef, Offset, PartitionCount, PartitionId, Position};
 use tokio::sync::watch;
 
 use super::KafkaConfig;
 use super::bounds::KafkaBounds;
-use super::connection_watch::ConnectionWatch;
-use super::keep_awake::{AWAKE_STATISTICS_INTERVAL_MS, keep_awake};
-use super::topics::{TopicError, check_topic, log_identity};
+use super::consumer::{ReaderConsumer, create_consumer, is_out_of_range};
+use super::keep_awake::keep_awake;
+use super::topic_error::TopicError;
+use super::topics::{check_topic, log_identity};
 use crate::log::contiguous_batcher::{ContiguousBatcher, spawn_record_stream};
 use crate::log::{
     BoundsReader, LogBounds, LogIdentity, LogReader, ReadError, Record, RecordStream,
@@ -45,54 +43,6 @@ impl KafkaReader {
             .map_err(|error| TopicError::unavailable(config, error))?;
         Ok(Self { config: config.clone(), log: log.clone(), identity, bounds })
     }
-}
-
-/// A client that joins no group and is polled.
-pub(super) type ReaderConsumer = BaseConsumer<ReaderContext>;
-
-/// The context of a client that is polled.
-#[derive(Default)]
-pub(super) struct ReaderContext {
-    pub connections: ConnectionWatch,
-}
-
-impl ClientContext for ReaderContext {
-    fn stats(&self, statistics: Statistics) {
-        self.connections.check(&statistics);
-    }
-}
-
-impl ConsumerContext for ReaderContext {}
-
-/// Creates a client that joins no group, for requests alone: what is not polled must have no statistics.
-pub(super) fn create_client(
-    config: &KafkaConfig,
-    log: &LogRef,
-) -> Result<BaseConsumer, KafkaError> {
-    reader_config(config, log).create()
-}
-
-/// Creates a client that joins no group and is polled.
-pub(super) fn create_consumer(
-    config: &KafkaConfig,
-    log: &LogRef,
-) -> Result<ReaderConsumer, KafkaError> {
-    reader_config(config, log)
-        .set("statistics.interval.ms", AWAKE_STATISTICS_INTERVAL_MS)
-        .create_with_context(ReaderContext::default())
-}
-
-fn reader_config(config: &KafkaConfig, log: &LogRef) -> ClientConfig {
-    let mut reader = config.client();
-    reader
-        // Required by the client, which joins no group and commits nothing.
-        .set("group.id", format!("{}-readers", log.topic))
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "error")
-        .set("fetch.wait.max.ms", "100")
-        .set("queued.max.messages.kbytes", "4096");
-    reader
 }
 
 #[async_trait]
@@ -175,11 +125,4 @@ fn poll_requested(
         }
     }
     Ok(())
-}
-
-pub(super) fn is_out_of_range(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
-    )
 }

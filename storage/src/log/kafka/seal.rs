@@ -17,13 +17,11 @@ use schemas::{
 use uuid::Uuid;
 
 use super::KafkaConfig;
-use super::topic_migration::TopicMigrationError;
+use super::topic_migration_error::TopicMigrationError;
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The topic setting that seals a topic.
-pub(super) const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
-/// The setting's value in a sealed topic.
+/// The value of [`MAX_MESSAGE_BYTES`](super::topic_error::MAX_MESSAGE_BYTES) in a sealed topic.
 pub(super) const SEALED_MAX_BYTES: &str = "1";
 
 /// Returns whether the broker rejected a record because its topic is sealed. The broker checks this first.

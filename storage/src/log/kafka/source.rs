@@ -21,7 +21,8 @@ use super::bounds::KafkaBounds;
 use super::connection_watch::ConnectionWatch;
 use super::keep_awake::keep_awake;
 use super::rebalance::{MemberPartitions, RebalanceContext};
-use super::topics::{TopicError, ensure_topics, log_identity};
+use super::topic_error::TopicError;
+use super::topics::{ensure_topics, log_identity};
 use super::{KafkaConfig, Rebootstrap};
 use crate::log::{
     LogIdentity, LogSource, PartitionHandler, Record, Revocation, SourceError, StartPosition,

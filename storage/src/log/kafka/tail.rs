@@ -12,9 +12,10 @@ use schemas::{LogRef, Offset, PartitionId, Position};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::KafkaConfig;
+use super::consumer::{ReaderConsumer, create_consumer, is_out_of_range};
 use super::keep_awake::keep_awake;
-use super::reader::{ReaderConsumer, create_consumer, is_out_of_range};
-use super::topics::{TopicError, check_topic};
+use super::topic_error::TopicError;
+use super::topics::check_topic;
 use crate::log::{LogTail, ReadError, Record, RecordBatch, RecordStream};
 
 /// Batches that may wait for a receiver.

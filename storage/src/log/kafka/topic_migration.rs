@@ -13,9 +13,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use schemas::{BudgetId, LogRef, PartitionId};
 
 use super::KafkaConfig;
+use super::admin::{ADMIN_TIMEOUT, admin_options};
 use super::producer::{IdempotentProducer, Outgoing};
-use super::seal::{MAX_MESSAGE_BYTES, SEALED_MAX_BYTES, probe_rejects_appends};
-use super::topics::{ADMIN_TIMEOUT, admin_options, check_topic};
+use super::seal::{SEALED_MAX_BYTES, probe_rejects_appends};
+use super::topic_error::MAX_MESSAGE_BYTES;
+use super::topic_migration_error::TopicMigrationError;
+use super::topics::check_topic;
 use crate::log::AppendError;
 
 /// Tolerance for late timers in the ingest processes.
@@ -29,21 +32,6 @@ const NEW_LOG_SETTINGS: [(&str, &str); 3] =
     [("retention.ms", "-1"), ("retention.bytes", "-1"), ("cleanup.policy", "delete")];
 /// Parts of the names of settings that concern the old topic's data and brokers only.
 const UNCOPIED_SETTINGS: [&str; 2] = ["local.retention.", ".replication.throttled.replicas"];
-
-/// A request to Kafka failed, or its outcome is unknown: it can be repeated.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("Kafka: {0}")]
-pub struct TopicMigrationError(String);
-
-impl TopicMigrationError {
-    pub(super) fn new(reason: impl ToString) -> Self {
-        Self(reason.to_string())
-    }
-
-    fn of_topic(topic: &str, code: RDKafkaErrorCode) -> Self {
-        Self(format!("topic `{topic}`: {code}"))
-    }
-}
 
 /// A topic's own settings, by name.
 type Settings = Vec<(String, String)>;

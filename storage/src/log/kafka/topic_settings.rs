@@ -6,9 +6,10 @@ use rdkafka::admin::{AdminClient, ConfigResource, OwnedResourceSpecifier, Resour
 use rdkafka::client::DefaultClientContext;
 
 use super::KafkaConfig;
+use super::admin::{METADATA_POLL_INTERVAL, admin_options};
 use super::polled_producer::MAX_BATCH_BYTES;
-use super::seal::{MAX_MESSAGE_BYTES, SEALED_MAX_BYTES};
-use super::topics::{METADATA_POLL_INTERVAL, MIN_INSYNC_REPLICAS, TopicError, admin_options};
+use super::seal::SEALED_MAX_BYTES;
+use super::topic_error::{MAX_MESSAGE_BYTES, MIN_INSYNC_REPLICAS, TopicError};
 
 /// How long the settings of a new topic may be unknown to some broker.
 const SETTINGS_TIMEOUT: Duration = Duration::from_secs(5);

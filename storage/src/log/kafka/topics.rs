@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -12,14 +12,11 @@ use rdkafka::metadata::MetadataTopic;
 use schemas::{LogNumber, LogRef, PartitionCount, SIGNAL_RETENTION_MS};
 
 use super::KafkaConfig;
-use super::seal::MAX_MESSAGE_BYTES;
+use super::admin::{ADMIN_TIMEOUT, METADATA_POLL_INTERVAL, admin_client, admin_options};
+use super::topic_error::{MIN_INSYNC_REPLICAS, TopicError};
 use super::topic_settings::{check_settings, refused_settings};
 use crate::log_identity::LogIdentity;
-use crate::open_error::OpenError;
 
-pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// The replicas that must have a record before it is acknowledged.
-pub(super) const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 /// How long a topic keeps its records.
 const RETENTION_MS: &str = "retention.ms";
 /// Records of signals that are deleted at once: the newest of them must be older than the retention.
@@ -28,91 +25,7 @@ const SIGNALS_SEGMENT_MS: &str = "86400000";
 const MAX_COMPACTION_LAG: (&str, &str) = ("max.compaction.lag.ms", "86400000");
 /// A cluster of as many brokers can keep three replicas of each record.
 const REPLICATED_BROKERS: usize = 3;
-pub(super) const METADATA_POLL_INTERVAL: Duration = Duration::from_millis(50);
 const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Why the topics cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TopicError {
-    /// Kafka is unavailable: try again.
-    #[error("Kafka at {brokers} does not respond: {reason}")]
-    Unavailable {
-        /// The configured brokers.
-        brokers: String,
-        /// The client's error.
-        reason: String,
-    },
-    /// The topic has another partition count: keys would change partitions, and people would be counted twice.
-    #[error(
-        "topic `{topic}` has {found} partitions, but this generation has {expected}: set `log.partitions` to what the \
-         generation was started with, and repartition into a new topic with `processor repartition`"
-    )]
-    Partitions {
-        /// The topic.
-        topic: String,
-        /// The topic's partition count.
-        found: usize,
-        /// The expected partition count.
-        expected: u32,
-    },
-    /// An acknowledged record could be lost with fewer than half of its replicas.
-    #[error(
-        "topic `{topic}` has min.insync.replicas={found}, but with kafka.replication_factor={replication_factor} it must \
-         be at least {required}: `kafka-configs --alter --entity-type topics --entity-name {topic} --add-config \
-         min.insync.replicas={required}`; or, if the topic has one replica on purpose, set kafka.replication_factor=1"
-    )]
-    Durability {
-        /// The topic.
-        topic: String,
-        /// The topic's setting.
-        found: u32,
-        /// The lowest setting that is accepted.
-        required: u32,
-        /// The configured replication factor.
-        replication_factor: u32,
-    },
-    /// The brokers could reject batches of the producer: to it, the topic would look sealed.
-    #[error(
-        "topic `{topic}` has max.message.bytes={found}, but a batch of records may have {required} bytes: \
-         `kafka-configs --alter --entity-type topics --entity-name {topic} --add-config max.message.bytes={required}`, \
-         or a higher value"
-    )]
-    SmallRecords {
-        /// The topic.
-        topic: String,
-        /// The topic's setting.
-        found: u64,
-        /// The lowest setting that is accepted.
-        required: u64,
-    },
-}
-
-impl TopicError {
-    /// Returns the topic and the setting of it that is refused, if that is the reason.
-    pub fn refused_setting(&self) -> Option<(&str, &'static str)> {
-        match self {
-            Self::Durability { topic, .. } => Some((topic, MIN_INSYNC_REPLICAS)),
-            Self::SmallRecords { topic, .. } => Some((topic, MAX_MESSAGE_BYTES)),
-            Self::Unavailable { .. } | Self::Partitions { .. } => None,
-        }
-    }
-
-    pub(super) fn unavailable(config: &KafkaConfig, reason: impl ToString) -> Self {
-        Self::Unavailable { brokers: config.brokers.clone(), reason: reason.to_string() }
-    }
-}
-
-impl From<TopicError> for OpenError {
-    fn from(error: TopicError) -> Self {
-        let (backend, reason) = ("the log", error.to_string());
-        match error {
-            TopicError::Unavailable { .. } => Self::Unavailable { backend, reason },
-            TopicError::Partitions { .. }
-            | TopicError::Durability { .. }
-            | TopicError::SmallRecords { .. } => Self::Invalid { backend, reason },
-        }
-    }
-}
 
 /// Creates the missing topics of dead letters and definitions, and checks the others.
 ///
@@ -235,15 +148,6 @@ pub(super) async fn check_topic(config: &KafkaConfig, log: &LogRef) -> Result<()
     let admin = Arc::new(admin_client(config)?);
     check_partition_counts(config, counts, Arc::clone(&admin)).await?;
     check_settings(config, [log.topic.as_str()], &admin).await
-}
-
-fn admin_client(config: &KafkaConfig) -> Result<AdminClient<DefaultClientContext>, TopicError> {
-    config.client().create().map_err(|error| TopicError::unavailable(config, error))
-}
-
-/// Returns the timeouts of all requests that change or describe topics.
-pub(super) fn admin_options() -> AdminOptions {
-    AdminOptions::new().operation_timeout(Some(ADMIN_TIMEOUT)).request_timeout(Some(ADMIN_TIMEOUT))
 }
 
 /// Returns how many brokers the cluster has if it could keep three replicas and a topic of the control records or of the

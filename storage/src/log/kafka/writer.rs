@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::KafkaConfig;
 use super::append_target::AppendTargets;
-use super::topics::{TopicError, ensure_topics};
+use super::topic_error::TopicError;
+use super::topics::ensure_topics;
 use crate::log::{AppendError, LogWriter, NewRecord};
 
 /// How long records that a sealed log rejected are held. Longer than the cutover of a repartition usually takes, and

@@ -14,8 +14,9 @@ use scylla::statement::Consistency;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 
-use super::session::{corrupt, idempotent_retry_policy, int, prepare_idempotent, unavailable};
-use super::totals::key;
+use super::session::{
+    corrupt, idempotent_retry_policy, int, partition_key, prepare_idempotent, unavailable,
+};
 use crate::store::{PartitionRef, StoreError};
 
 /// Points in one batch: at most about 100 kB.
@@ -106,7 +107,7 @@ impl HistoryStatements {
         points: &[&(BudgetId, HistoryPoint)],
         now_ms: u64,
     ) -> Result<(), StoreError> {
-        let (generation, number) = key(partition)?;
+        let (generation, number) = partition_key(partition)?;
         let statements = points.iter().map(|_| self.write.clone().into()).collect();
         let mut batch = Batch::new_with_statements(BatchType::Unlogged, statements);
         batch.set_consistency(Consistency::LocalQuorum);
@@ -132,7 +133,7 @@ impl HistoryStatements {
         step: HistoryStep,
         instants: Range<HistoryInstant>,
     ) -> Result<Vec<HistoryPoint>, StoreError> {
-        let (generation, number) = key(partition)?;
+        let (generation, number) = partition_key(partition)?;
         let (stored_step, budget) = (i32::from(step.number()), budget.as_str());
         let (start, end) = (int(instants.start.0)?, int(instants.end.0)?);
         // The points of a budget do not overlap: only the last one before the range can reach into it.
@@ -160,7 +161,7 @@ impl HistoryStatements {
         step: HistoryStep,
         point: &mut (dyn FnMut(BudgetId, HistoryPoint) + Send),
     ) -> Result<(), StoreError> {
-        let (generation, number) = key(partition)?;
+        let (generation, number) = partition_key(partition)?;
         let values = (generation, number, i32::from(step.number()));
         let mut from = PagingState::start();
         loop {
@@ -185,7 +186,7 @@ impl HistoryStatements {
         session: &Session,
         partition: PartitionRef,
     ) -> Result<(), StoreError> {
-        let (generation, number) = key(partition)?;
+        let (generation, number) = partition_key(partition)?;
         for step in HistoryStep::ALL {
             let values = (DELETION_TIMESTAMP, generation, number, i32::from(step.number()));
             session.execute_unpaged(&self.delete, values).await.map_err(unavailable)?;

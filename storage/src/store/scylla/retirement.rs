@@ -11,8 +11,9 @@ use scylla::statement::Consistency;
 use scylla::statement::batch::{Batch, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 
-use super::session::{corrupt, outcome, prepare_conditional, prepare_idempotent, unavailable};
-use super::totals::key;
+use super::session::{
+    corrupt, outcome, partition_key, prepare_conditional, prepare_idempotent, unavailable,
+};
 use crate::store::{CasOutcome, KnownPartition, PartitionRef, StoreError};
 
 /// Epoch of a retired partition. Claims count up from 1 and never reach it.
@@ -122,7 +123,7 @@ impl RetirementStatements {
         session: &Session,
         partition: PartitionRef,
     ) -> Result<(), StoreError> {
-        let (generation, number) = key(partition)?;
+        let (generation, number) = partition_key(partition)?;
         for _ in 0..MAX_FENCE_ATTEMPTS {
             let written = match self.read(session, partition).await?.0 {
                 Some(RETIRED_EPOCH) => return Ok(()),
@@ -148,7 +149,7 @@ impl RetirementStatements {
         session: &Session,
         partition: PartitionRef,
     ) -> Result<(), StoreError> {
-        let (generation, number) = key(partition)?;
+        let (generation, number) = partition_key(partition)?;
         let budgets = self.read(session, partition).await?.1;
         for budgets in budgets.chunks(BUDGETS_PER_BATCH) {
             // Conditional, as every write of this table: its timestamps are those of Paxos.
@@ -174,7 +175,7 @@ impl RetirementStatements {
         session: &Session,
         partition: PartitionRef,
     ) -> Result<(Option<i64>, Vec<String>), StoreError> {
-        let response = session.execute_unpaged(&self.read, key(partition)?).await;
+        let response = session.execute_unpaged(&self.read, partition_key(partition)?).await;
         let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
         let (mut epoch, mut budgets) = (None, Vec::new());
         for row in rows.rows::<(Option<i64>, Option<String>)>().map_err(corrupt)? {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemas::cql::SCYLLA_KEYSPACE_OPTIONS;
+use schemas::{Generation, PartitionId};
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
@@ -25,7 +26,7 @@ use scylla::statement::{Consistency, SerialConsistency, Statement};
 use scylla::value::{CqlValue, Row};
 
 use super::SchemaMode;
-use crate::store::{CasOutcome, StoreError};
+use crate::store::{CasOutcome, PartitionRef, StoreError};
 
 const SCHEMA_CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -271,6 +272,13 @@ pub(super) fn unsigned(number: i64) -> Result<u64, StoreError> {
 /// Converts an unsigned number to CQL's `int`.
 pub(super) fn int(number: u32) -> Result<i32, StoreError> {
     i32::try_from(number).map_err(|_| corrupt(format!("{number} is too large to be stored")))
+}
+
+/// Returns the partition key of the tables that have a row for each partition of a log.
+pub(super) fn partition_key(partition: PartitionRef) -> Result<(i32, i32), StoreError> {
+    let PartitionRef { generation: Generation(generation), partition: PartitionId(number) } =
+        partition;
+    Ok((int(generation)?, int(number)?))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, PartitionId, Position};
+use schemas::{BudgetId, BudgetTotals, Generation, Offset, PartitionCount, Position};
 use scylla::DeserializeRow;
 use scylla::client::session::Session;
 use scylla::serialize::row::SerializeRow;
@@ -14,7 +14,8 @@ use scylla::value::MaybeUnset;
 
 use super::retirement::RETIRED_EPOCH;
 use super::session::{
-    bigint, corrupt, int, outcome, prepare_conditional, prepare_idempotent, unavailable, unsigned,
+    bigint, corrupt, outcome, partition_key, prepare_conditional, prepare_idempotent, unavailable,
+    unsigned,
 };
 use crate::log_identity::LogIdentity;
 use crate::store::{
@@ -111,7 +112,7 @@ impl TotalsStatements {
         next: Epoch,
         owner: &str,
     ) -> Result<CasOutcome, StoreError> {
-        let (generation, number) = key(partition)?;
+        let (generation, number) = partition_key(partition)?;
         let next = bigint(next.0)?;
         let response = match expected {
             None => {
@@ -132,7 +133,7 @@ impl TotalsStatements {
         partition: PartitionRef,
         commit: &Commit,
     ) -> Result<CasOutcome, StoreError> {
-        let (generation, number) = key(partition)?;
+        let (generation, number) = partition_key(partition)?;
         let Checkpoint { position, rows_position, identity, last_record, tally } =
             &commit.checkpoint;
 
@@ -178,7 +179,7 @@ impl TotalsStatements {
         session: &Session,
         partition: PartitionRef,
     ) -> Result<Option<StoredPartition>, StoreError> {
-        let key = key(partition)?;
+        let key = partition_key(partition)?;
         let response =
             session.execute_unpaged(&self.read_partition, key).await.map_err(unavailable)?;
         let rows = response.into_rows_result().map_err(corrupt)?;
@@ -203,7 +204,7 @@ impl TotalsStatements {
         session: &Session,
         partition: PartitionRef,
     ) -> Result<Option<Position>, StoreError> {
-        let key = key(partition)?;
+        let key = partition_key(partition)?;
         let response = session.execute_unpaged(&self.read_rows_position, key).await;
         let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
         let first = rows.maybe_first_row::<(Option<i64>, Option<i64>)>().map_err(corrupt)?;
@@ -219,7 +220,7 @@ impl TotalsStatements {
         session: &Session,
         partition: PartitionRef,
     ) -> Result<Option<Epoch>, StoreError> {
-        let response = session.execute_unpaged(&self.read_epoch, key(partition)?).await;
+        let response = session.execute_unpaged(&self.read_epoch, partition_key(partition)?).await;
         let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
         let first = rows.maybe_first_row::<(Option<i64>,)>().map_err(corrupt)?;
         let claimed = first.and_then(|(epoch,)| epoch).filter(|epoch| is_claimed(Some(*epoch)));
@@ -272,7 +273,7 @@ impl TotalsStatements {
         partition: PartitionRef,
         budgets: &[&str],
     ) -> Result<Option<Part>, StoreError> {
-        let (generation, number) = key(partition)?;
+        let (generation, number) = partition_key(partition)?;
         let values = (generation, number, budgets);
         let response = session.execute_unpaged(&self.read_budgets, values).await;
         let rows = response.map_err(unavailable)?.into_rows_result().map_err(corrupt)?;
@@ -308,12 +309,6 @@ type BudgetRow<'a> = (&'a str, i64, i64, Vec<i64>, &'a [u8], i64, Option<i64>);
 /// Whether an epoch is that of a claim, and not of a retirement.
 fn is_claimed(epoch: Option<i64>) -> bool {
     epoch.is_some_and(|epoch| epoch != RETIRED_EPOCH)
-}
-
-pub(super) fn key(partition: PartitionRef) -> Result<(i32, i32), StoreError> {
-    let PartitionRef { generation: Generation(generation), partition: PartitionId(number) } =
-        partition;
-    Ok((int(generation)?, int(number)?))
 }
 
 /// Columns of a budget: position, people, sums, distribution, time of the latest change.
