@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use schemas::{
-    Action, Allocation, AnnulmentAction, AnnulmentId, AnnulmentStamp, Marker, MarkerKind,
+    Action, Allocation, AnnulmentAction, AnnulmentId, AnnulmentStamp, BudgetId, BudgetTotals,
+    Marker, MarkerKind, Offset, PartitionCount, PartitionId, PersonKey, PersonRow, Position,
     PublishStep, RECENT_SUBMISSIONS, RecordEncoder, RecordStamp, Submission, SubmissionId,
 };
+use storage::log::Record;
 use uuid::Uuid;
 
 use super::*;

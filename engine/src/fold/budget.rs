@@ -8,10 +8,10 @@ use schemas::{
 };
 
 use super::history::{HistoryBuffer, HistoryFloor};
+use super::outcome::{DeadLetterReason, FoldMode, FoldOutcome, InconsistentState};
 use super::people::{PersonEntry, PersonSlot, PersonState, PersonStates};
 use super::shares::Shares;
 use super::sums::{Contribution, ShareSums};
-use super::{DeadLetterReason, FoldMode, FoldOutcome, InconsistentState};
 
 /// One budget in one partition.
 #[derive(Debug)]

@@ -6,8 +6,10 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use schemas::{
-    Action, Allocation, Marker, MarkerKind, RecordEncoder, Submission, SubmissionId, encode_record,
+    Action, Allocation, BudgetId, BudgetTotals, Marker, MarkerKind, Offset, PartitionCount,
+    PartitionId, PersonKey, RecordEncoder, Submission, SubmissionId, encode_record,
 };
+use storage::log::Record;
 use uuid::Uuid;
 
 use super::*;

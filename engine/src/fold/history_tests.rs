@@ -4,9 +4,10 @@
 
 use proptest::prelude::*;
 use schemas::{
-    Action, Allocation, HistoryInstant, HistoryPoint, HistoryStep, HistoryTotals, Submission,
-    SubmissionId, encode_record,
+    Action, Allocation, BudgetId, HistoryInstant, HistoryPoint, HistoryStep, HistoryTotals, Offset,
+    PartitionCount, PartitionId, PersonKey, Submission, SubmissionId, encode_record,
 };
+use storage::log::Record;
 use uuid::Uuid;
 
 use super::*;

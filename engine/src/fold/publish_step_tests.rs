@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use schemas::{
-    Action, Allocation, HistoryStep, HistoryTotals, Marker, MarkerKind, PublishStep, RecordEncoder,
-    RecordStamp, Submission, SubmissionId,
+    Action, Allocation, BudgetId, BudgetTotals, HistoryStep, HistoryTotals, Marker, MarkerKind,
+    Offset, PartitionCount, PartitionId, PersonKey, PublishStep, RecordEncoder, RecordStamp,
+    Submission, SubmissionId,
 };
+use storage::log::Record;
 use uuid::Uuid;
 
 use super::*;

@@ -6,9 +6,11 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use schemas::{
-    Action, Allocation, CategoryTotals, PeopleDigest, PersonKey, Position, RECENT_SUBMISSIONS,
-    RecordEncoder, Submission, SubmissionId, encode_record,
+    Action, Allocation, BudgetId, BudgetTotals, CategoryTotals, Offset, PartitionCount,
+    PartitionId, PeopleDigest, PersonKey, PersonRow, Position, RECENT_SUBMISSIONS, RecordEncoder,
+    Submission, SubmissionId, encode_record, partition_for,
 };
+use storage::log::Record;
 use uuid::Uuid;
 
 use super::people::{PersonEntry, PersonStates};
