@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use schemas::{LogNumber, LogRef, PersonKeyHasher, Position};
 
-use super::open::LOG_FILE;
+use super::embedded_files::LOG_FILE;
 use super::{LogKind, StorageConfig};
 use crate::control::{ActiveLog, Catalog, ControlTopic, record_secret};
 use crate::log::LogReaderOpener;

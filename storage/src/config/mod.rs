@@ -1,5 +1,6 @@
 //! Storage settings: which backend stores each kind of data, and how to connect to it. `open` opens the adapters.
 
+mod embedded_files;
 mod lost_definitions;
 mod open;
 
@@ -339,46 +340,6 @@ fn read_password(reader: &mut Reader<'_>, path: Option<PathBuf>) -> Option<Strin
         Err(error) => {
             reader.fault(key, format!("expected a readable file: {error}"));
             None
-        }
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::time::Duration;
-
-    use runtime::config::Settings;
-
-    use super::StorageConfig;
-
-    #[test]
-    fn ids_are_stored_where_limits_are_counted_unless_they_have_a_server_of_their_own() {
-        let urls = |pairs: &[(&str, &str)]| {
-            let pairs = pairs.iter().map(|(key, host)| ((*key).into(), format!("redis://{host}")));
-            let settings = Settings::from_pairs(pairs);
-            let config = StorageConfig::read(&mut settings.reader()).unwrap();
-            let former = config.former_ids_redis().map(|redis| redis.url.to_string());
-            (config.ids_redis.url.to_string(), former)
-        };
-        let (cache, limits, ids) =
-            (("redis.url", "cache"), ("redis.limits_url", "limits"), ("redis.ids_url", "ids"));
-        let url = |host| format!("redis://{host}:6379/0");
-        assert_eq!(urls(&[cache]), (url("cache"), None));
-        assert_eq!(urls(&[cache, limits]), (url("limits"), Some(url("cache"))));
-        assert_eq!(urls(&[cache, limits, ids]), (url("ids"), Some(url("cache"))));
-        assert_eq!(urls(&[cache, limits, ("redis.ids_url", "cache")]), (url("cache"), None));
-    }
-
-    #[test]
-    fn an_id_is_in_flight_for_longer_than_an_append() {
-        for delivery_timeout_ms in [1_000, 60_000] {
-            let setting = ("kafka.delivery_timeout_ms".to_owned(), delivery_timeout_ms.to_string());
-            let settings = Settings::from_pairs([setting]);
-            let config = StorageConfig::read(&mut settings.reader()).unwrap();
-            let append = config.kafka.max_append_duration();
-            assert!(append > Duration::from_millis(delivery_timeout_ms));
-            assert!(config.in_flight() > append);
         }
     }
 }
