@@ -6,7 +6,6 @@
 //! routes do is up to each process.
 
 mod address_slots;
-mod body;
 mod body_memory;
 mod conditional;
 mod connection;
@@ -18,7 +17,9 @@ mod host;
 mod idempotency_key;
 mod layer;
 mod media_type;
+mod request_body;
 mod request_id;
+mod response_body;
 mod serve;
 mod stream;
 mod transfer_coding;
@@ -38,7 +39,6 @@ use crate::health::{self, Health};
 use crate::metrics::{Metrics, RequestMetrics};
 use crate::problem::{self, Problem, ProblemKind};
 
-pub use body::{ChargedBody, without_byte_order_mark};
 pub use conditional::{
     FailedPrecondition, WriteConditions, digest, etag_of, has_already, quoted_etag,
 };
@@ -46,7 +46,9 @@ pub use content_coding::ContentCoding;
 pub use cors::{ClientOrigins, origin};
 pub use idempotency_key::idempotency_key;
 pub use media_type::{has_media_type, prefers, prefers_json};
+pub use request_body::without_byte_order_mark;
 pub use request_id::{RequestId, X_REQUEST_ID};
+pub use response_body::ChargedBody;
 pub use serve::{ServeError, bind, serve};
 
 settings! {

@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
-use super::body;
 use super::request_id::RequestId;
+use super::response_body;
 use crate::problem::{Problem, ProblemKind};
 
 /// The route label of requests that match no route.
@@ -29,7 +29,7 @@ pub(super) fn to_problem(mut response: Response, id: &RequestId, route: &str) ->
     let kind = kind_of(parts.status);
     let mut problem = Problem::new(kind).instance(id.as_str());
     // The text of a rejection describes the request's fault. Details of server errors are not exposed.
-    let text = body::short_text(body).filter(|text| !text.is_empty());
+    let text = response_body::short_text(body).filter(|text| !text.is_empty());
     match text {
         Some(text) if parts.status.is_client_error() => problem = problem.detail(text),
         _ if kind == ProblemKind::MethodNotAllowed => {

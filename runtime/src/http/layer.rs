@@ -21,13 +21,14 @@ use tokio::time::{Sleep, sleep, sleep_until};
 use tower::{Layer, Service};
 
 use super::HttpConfig;
-use super::body::{self, BodyMonitor, BodyState, ChargedBody};
 use super::body_memory::{BodyMemory, MemoryFull, Reservation};
 use super::cors::{ClientOrigins, Grant};
 use super::error_response::{self, UNMATCHED};
 use super::exchange::Exchange;
 use super::host::check_host;
+use super::request_body::{self, BodyMonitor, BodyState};
 use super::request_id::{RequestId, X_REQUEST_ID};
+use super::response_body::{self, ChargedBody};
 use super::transfer_coding::check_transfer_coding;
 use crate::client::{Client, ClientNetwork};
 use crate::limits::copy_limit_headers;
@@ -63,7 +64,7 @@ impl RequestLayer {
                 max_body_bytes: config.max_body_bytes,
                 body_memory: BodyMemory::new(
                     config.max_buffered_bytes,
-                    body::largest_cost_bytes(config.max_body_bytes),
+                    request_body::largest_cost_bytes(config.max_body_bytes),
                 ),
                 client_origins: config.cors_origins.clone(),
             }),
@@ -134,11 +135,11 @@ impl<S> RequestService<S> {
         }
         let max_bytes = self.shared.max_body_bytes;
         // A moderately oversized body is read and discarded, so that the client sees the response.
-        let readable = max_bytes.saturating_add(body::MAX_DISCARDED_BYTES);
+        let readable = max_bytes.saturating_add(request_body::MAX_DISCARDED_BYTES);
         if usize::try_from(body.size_hint().lower()).is_ok_and(|bytes| bytes <= readable) {
             let body = std::mem::replace(request.body_mut(), Body::empty());
             let reservation = Reservation::empty(&self.shared.body_memory, client);
-            let (body, monitor) = body::limit(body, max_bytes, reservation);
+            let (body, monitor) = request_body::limit(body, max_bytes, reservation);
             *request.body_mut() = body;
             DefaultBodyLimit::disable().apply(request);
             Ok(Some(monitor))
@@ -276,7 +277,7 @@ where
             && !*this.expects_continue
         {
             let deadline = exchange.started + this.shared.request_timeout;
-            tokio::spawn(body::discard(rest, deadline.into()));
+            tokio::spawn(request_body::discard(rest, deadline.into()));
         }
         if response.status() == StatusCode::METHOD_NOT_ALLOWED && exchange.is_options() {
             response = allowed_methods();
@@ -289,7 +290,8 @@ where
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         this.grant.add_to(headers);
         exchange.record_response(&response);
-        let response = response.map(|response| body::keep_reservation(response, this.body));
+        let response =
+            response.map(|response| response_body::keep_reservation(response, this.body));
         Poll::Ready(Ok(response))
     }
 }
@@ -300,7 +302,7 @@ fn charge(mut response: Response, memory: &Arc<BodyMemory>, client: ClientNetwor
         return response;
     }
     let (parts, body) = response.into_parts();
-    let (kind, detail) = match body::charge(body, memory, client) {
+    let (kind, detail) = match response_body::charge(body, memory, client) {
         Ok(body) => return Response::from_parts(parts, body),
         Err(MemoryFull::Shared) => {
             (ProblemKind::Unavailable, "the responses that are being read are too large together")
