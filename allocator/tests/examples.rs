@@ -1,7 +1,7 @@
 //! Runs the examples of the documentation against a fresh deployment, in the order in which a reader meets them.
 //!
-//! Not run: `make` (it builds), and commands of `processor` (they need servers). A code from a mail or a print is replaced by
-//! one of this deployment, or its example must be refused.
+//! Not run: `make` (it builds), and commands of `processor` (they need servers). A code from a mail or a print is
+//! replaced by one of this deployment, or its example must be refused.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/plain_http.rs"]

@@ -1,4 +1,5 @@
-//! Bounds the reads that wait for submissions, apart for receipts that anyone could make up.
+//! Bounds the reads that wait for submissions. Reads with unsigned receipts, which anyone can make up, have lower
+//! limits of their own.
 
 use std::sync::Arc;
 

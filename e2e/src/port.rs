@@ -46,7 +46,8 @@ impl Claimed {
     fn claim_block(&mut self) -> Result<()> {
         let dir = std::env::temp_dir().join("allocator-e2e-ports");
         fs::create_dir_all(&dir)?;
-        // All users share the folder, and its files are their owners'. Fails without harm if another user made the folder.
+        // All users share the folder, and its files are their owners'. Fails without harm if another user made the
+        // folder.
         let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777));
         while self.next_block < BLOCKS {
             let first = FIRST + self.next_block * PORTS_IN_BLOCK;

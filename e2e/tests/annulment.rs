@@ -1,4 +1,5 @@
-//! People who are annulled and restored by records of the log, on the real stack: exact everywhere, also after a takeover.
+//! People who are annulled and restored by records of the log, on the real stack: exact everywhere, also after a
+//! takeover.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A campaign of fraud among real ballots: 5 % more, the same ballot from one network. Found by the signals, annulled after
-//! a dry run, and restored: the published totals are exactly those without it, and then exactly those with it.
+//! A campaign of fraud among real ballots: 5 % more, the same ballot from one network. Found by the signals, annulled
+//! after a dry run, and restored: the published totals are exactly those without it, and then exactly those with it.
 
 #[path = "exactness/pabulib.rs"]
 mod pabulib;
@@ -301,7 +301,8 @@ fn people_named_in_a_file_are_annulled_in_parts_and_restored_by_the_command() {
         campaign.submit(&stack.system).await?;
         let with_fraud = campaign.totals_with_fraud();
         stack.system.wait_until_shown(BUDGET, &with_fraud, TIMEOUT).await?;
-        // Everyone whose allocation has a part in a category: of those with more people than a job may name, the smallest.
+        // Everyone whose allocation has a part in a category: of those with more people than a job may name, the
+        // smallest.
         let mut people = vec![BTreeSet::new(); campaign.categories];
         for record in stack.kafka.read(&stack.topic).await? {
             let submission = SubmissionRecord::decode(&record.value[..])?;

@@ -1,5 +1,5 @@
-//! Privacy: a person's id, sent through every route in every way, is in no log, record, row, key or file; and neither is
-//! the address or the user agent of a client of whom a signal is kept.
+//! Privacy: a person's id, sent through every route in every way, is in no log, record, row, key or file; and neither
+//! is the address or the user agent of a client of whom a signal is kept.
 
 use std::fs;
 use std::path::Path;

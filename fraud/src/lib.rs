@@ -1,4 +1,4 @@
-//! From signals to what an operator looks at, and to the people whom an annulment is about.
+//! Summarizes the signals of submissions for operators, and selects the people whom signals connect, for an annulment.
 //!
 //! | module | owns |
 //! |---|---|

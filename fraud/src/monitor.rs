@@ -1,7 +1,7 @@
 //! Metrics of the signals of the last hour, computed every few minutes by the processor that has partition 0.
 //!
-//! A value exists only while it is computed: not in another process, not of a budget that is gone, not while the signals
-//! cannot be read, and not of so few people that it would mean nothing.
+//! A value exists only while it is computed: not in another process, not of a budget that is gone, not while the
+//! signals cannot be read, and not of so few people that it would mean nothing.
 
 #[cfg(test)]
 mod tests;
@@ -47,7 +47,8 @@ const MIN_PEOPLE: u64 = 100;
 pub struct SignalMetrics {
     largest_network: GaugeVec,
     new_people: GaugeVec,
-    /// 1 while a value is missing or too low, so that no flood silences the alerts unseen. Of the budgets that have values.
+    /// 1 while a value is missing or too low, so that no flood silences the alerts unseen. Of the budgets that have
+    /// values.
     incomplete: IntGauge,
 }
 
@@ -99,8 +100,8 @@ impl SignalMetrics {
     }
 }
 
-/// Returns the share of the largest network; `None` if it is not known. Of a network with more people than memory is kept
-/// for, the share is too low.
+/// Returns the share of the largest network; `None` if it is not known. Of a network with more people than memory is
+/// kept for, the share is too low.
 fn largest_network_ratio(summary: &SignalSummary) -> Option<f64> {
     let people = summary.people_with_network;
     let largest = summary.networks.first()?;

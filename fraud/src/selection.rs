@@ -67,8 +67,8 @@ pub enum SelectionError {
 
 /// Returns the people of a budget whose signals a filter selects, each once, in ascending order of their keys.
 ///
-/// Only signals that are not older than seven days are known, and signals are best effort: a person whose signal was lost
-/// is missing. Dropping the future ends the reading.
+/// Only signals that are not older than seven days are known, and signals are best effort: a person whose signal was
+/// lost is missing. Dropping the future ends the reading.
 ///
 /// # Errors
 /// When the signals cannot be read, or are of more than [`MAX_SELECTED_PEOPLE`] people.

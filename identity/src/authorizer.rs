@@ -1,4 +1,4 @@
-//! From credentials and a budget's identity rule to the persons for whom a request may act.
+//! Decides for which persons a request may act, by its credentials and the budget's identity rule.
 
 use std::sync::Arc;
 

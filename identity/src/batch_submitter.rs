@@ -13,9 +13,9 @@ impl Authorizer {
     /// Returns the submitter that sends a request with the submissions of many persons. Wrong credentials count as a
     /// failure of the client's address.
     ///
-    /// Applies under every identity rule, because a batch can create many persons. Where the budget's clients name persons,
-    /// and no token of the role `submitter` is configured, a client on the same machine needs none. `budget` is `None` if
-    /// there is no such budget.
+    /// Applies under every identity rule, because a batch can create many persons. Where the budget's clients name
+    /// persons, and no token of the role `submitter` is configured, a client on the same machine needs none. `budget`
+    /// is `None` if there is no such budget.
     ///
     /// # Errors
     /// When the credentials are missing, invalid, a person's or of a role that does not suffice.
@@ -44,8 +44,8 @@ impl Authorizer {
     /// Returns for whom a submitter may submit in a budget.
     ///
     /// # Errors
-    /// As [`submitter`](Self::submitter), since the budget may have changed; and when the submitter's token is not for the
-    /// budget, or the budget's identity rule cannot be applied.
+    /// As [`submitter`](Self::submitter), since the budget may have changed; and when the submitter's token is not for
+    /// the budget, or the budget's identity rule cannot be applied.
     pub fn scope_of_submitter(
         &self,
         submitter: &Submitter,

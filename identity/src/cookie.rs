@@ -72,7 +72,8 @@ fn email_cookie(budget: &Budget, value: &str, max_age_s: u64, secure: bool) -> S
     )
 }
 
-/// Builds the `Set-Cookie` headers of a cookie. Where the service vouches for persons, the routes under `/v1` get it too.
+/// Builds the `Set-Cookie` headers of a cookie. Where the service vouches for persons, the routes under `/v1` get it
+/// too.
 pub(crate) fn set(
     budget: &Budget,
     name: &str,

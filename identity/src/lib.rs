@@ -2,8 +2,9 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `authorizer` | from credentials and a budget to the persons for whom a request may act |
-//! | `submitter`, `batch_submitter` | services and administrators, who act for persons; which of them may send a batch |
+//! | `authorizer` | for which persons a request may act, by its credentials and the budget |
+//! | `submitter` | services and administrators, who act for persons |
+//! | `batch_submitter` | who may send the submissions of many persons |
 //! | `issuer` | the issuers of persons whom this service itself vouches for |
 //! | `person_scope` | whose submission a request may set, withdraw or read |
 //! | `session` | sessions: who gets one, and for which person |

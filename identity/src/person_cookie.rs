@@ -1,11 +1,11 @@
 //! The cookies that make a browser one person of a budget.
 //!
-//! A person's id is random and only in the cookies: no script, URL or body has it. One cookie has the id, and another one
-//! the id with a keyed hash that the service alone can make. Clients cannot create ids; only the rate-limited routes issue
-//! them.
+//! A person's id is random and only in the cookies: no script, URL or body has it. One cookie has the id. The second
+//! cookie has the id with a keyed hash that only the service can make. Clients cannot create ids; only the rate-limited
+//! routes issue them.
 //!
-//! Releases before the second cookie read and write the first one alone. So this release writes both, which keeps a browser
-//! the same person in both releases, and takes an id without its hash still: the next release will not.
+//! Earlier releases read and write the first cookie alone. So this release writes both, and still accepts an id without
+//! its hash: a browser stays the same person across an update and a rollback. The next release will require the hash.
 
 use jiff::{SignedDuration, Timestamp};
 use ring::hmac;

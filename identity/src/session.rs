@@ -119,8 +119,8 @@ impl Authorizer {
         }
     }
 
-    /// Returns the `Set-Cookie` headers with which a browser becomes one person of a budget, or stays the one that it is.
-    /// None if it has them, and for whoever has a token; none where persons are known otherwise.
+    /// Returns the `Set-Cookie` headers with which a browser becomes one person of a budget, or stays the one that it
+    /// is. None if it has them, and for whoever has a token; none where persons are known otherwise.
     ///
     /// # Errors
     /// Without random bits for a new person.

@@ -56,7 +56,7 @@ impl Submitter {
     ) -> Result<PersonScope, Problem> {
         self.require_token_for(budget)?;
         require_budget(&self.service, budget)?;
-        // Whoever acts for others is in the log. A batch whose budget changes meanwhile is there once for each attempt.
+        // Logs who acts for others. A batch whose budget changes meanwhile has a line for each attempt.
         tracing::info!(by = &*self.service.name, budget = %budget.id, ?access, "request on behalf of persons");
         Ok(issuer.map_or(PersonScope::Unproven, |issuer| PersonScope::OnBehalf { issuer }))
     }

@@ -1,5 +1,5 @@
-//! Background components of the processor: a panic stops the process, since no other component does the work. The budget
-//! closer catches its own panics and retries.
+//! Background components of the processor: a panic stops the process, since no other component does the work. The
+//! budget closer catches its own panics and retries.
 
 use storage::store::StoreError;
 use tokio_util::sync::CancellationToken;

@@ -64,9 +64,10 @@ settings! {
         /// clients themselves.
         pub max_connections_per_address: usize = "http.max_connections_per_address", default "1000",
             unit "connections", parse parse::positive_usize;
-        /// Maximum number of requests that are handled at the same time on all routes that have rate limits, each until its
-        /// response headers, a submission from the end of its body on; further ones are answered 503. Batches may take a half of it, reads of the
-        /// API three fourths, pages and attempts to sign in seven eighths, single submissions everything.
+        /// Maximum number of requests that are handled at the same time on all routes that have rate limits, each until
+        /// its response headers, a submission from the end of its body on; further ones are answered 503. Batches may
+        /// take a half of it, reads of the API three fourths, pages and attempts to sign in seven eighths, single
+        /// submissions everything.
         pub max_requests: usize = "http.max_requests", default "2000",
             unit "requests", parse parse::positive_usize;
         /// Time for a request's headers to arrive; also how long a connection may idle.
@@ -80,9 +81,9 @@ settings! {
         pub max_body_bytes: usize = "http.max_body_bytes", default "2097152",
             unit "bytes", parse parse::positive_usize;
         /// Maximum size of the bodies of all unanswered requests, and of large responses being written, together;
-        /// further requests are answered 503. Bodies over 64 KiB leave a fourth to smaller ones. One client address (IPv6:
-        /// one /64 network) may hold an eighth, or what one body of `http.max_body_bytes` may take if that is more (three
-        /// times as much, at least 64 KiB more); its further requests are answered 429.
+        /// further requests are answered 503. Bodies over 64 KiB leave a fourth to smaller ones. One client address
+        /// (IPv6: one /64 network) may hold an eighth, or what one body of `http.max_body_bytes` may take if that is
+        /// more (three times as much, at least 64 KiB more); its further requests are answered 429.
         pub max_buffered_bytes: usize = "http.max_buffered_bytes", default "268435456",
             unit "bytes", parse parse::positive_usize;
         /// Time for requests in flight to finish during shutdown.

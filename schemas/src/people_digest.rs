@@ -1,11 +1,12 @@
-//! A digest of the people of a budget in a partition: which rows exist, or what is in them beside shares, in one number.
+//! Digests of the people of a budget in a partition: which rows exist, and what the rows contain besides shares.
 //!
-//! Committed with the totals, it says which rows belong to them. Sums of shares cannot: the differences of several damaged
-//! rows may cancel out, and a row without shares is in no sum. The offset of a row identifies its content, as offsets are
-//! unique in a partition and a row is a function of the log up to it.
+//! The digests are committed with the totals, and say which rows belong to them. Sums of shares cannot say so: the
+//! differences of several damaged rows may cancel out, and a row without shares is in no sum. The offset of a row
+//! identifies its content, since offsets are unique in a partition and a row is a function of the log up to its offset.
 //!
-//! Not so in memory: a newer record that is replayed over an old row gives the right offset, and lacks what the records in
-//! between have left: their submission ids, or that the person is annulled. The digest of the contents finds that.
+//! In memory the offset does not suffice. If a newer record is replayed over an old row, the offset is right, but the
+//! row lacks what the records in between would have left: their submission ids, or that the person is annulled. The
+//! digest of the contents finds such a row.
 
 use crate::{Offset, PersonKey, SubmissionFingerprint};
 
@@ -63,8 +64,8 @@ impl PeopleDigest {
 /// In the place of a submission id, of which none is zero.
 const ANNULLED: Offset = Offset(0);
 
-/// Mixes all bits of a key, which is the output of a keyed hash, and of an offset. Two multiplications: the fold does it
-/// for every record.
+/// Mixes all bits of a key, which is the output of a keyed hash, and of an offset. Two multiplications: the fold does
+/// it for every record.
 fn mix(person: &PersonKey, offset: Offset) -> u64 {
     // Odd numbers without a pattern: digits of pi.
     const HIGH: u64 = 0x243f_6a88_85a3_08d3;

@@ -1,6 +1,6 @@
 //! Receipts: the address of a submission's record, with which a client can read its own writes.
 //!
-//! Clients get the address with a signature, `3.1042-9f86d081884c7d65`: only who submitted knows a signed receipt of
+//! Clients get the address with a signature, `3.1042-9f86d081884c7d65`: only the submitter knows the signed receipt of
 //! the record. Releases before the signature gave the address alone. Such a receipt is still read, but proves nothing.
 
 use std::fmt;

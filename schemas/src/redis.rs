@@ -1,5 +1,7 @@
-//! The Redis keys, and the scripts that update them. The braces in a key are the cluster's hash tag: all keys of a
-//! budget are on one node, so that one script can update them atomically. The copies without braces are the exception.
+//! The Redis keys, and the scripts that update them.
+//!
+//! The braces in a key are the cluster's hash tag: all keys of a budget are on one node, so that one script can update
+//! them atomically. The keys of the copies for other programs have no braces, and may be on another node.
 
 use std::fmt;
 
@@ -145,8 +147,8 @@ fn script_arguments(
 }
 
 /// Encodes what the hash of partitions holds: the array {term, position, people, `updated_at_ms`, numbers}, and behind
-/// it the integer 1 if the budget is closed in the partition, and the number of annulled people. What is 0 to the end is
-/// left out. The scripts of earlier releases read the array only, or the first integer too.
+/// it the integer 1 if the budget is closed in the partition, and the number of annulled people. What is 0 to the end
+/// is left out. The scripts of earlier releases read the array only, or the first integer too.
 ///
 /// In MessagePack, whose numbers the script decodes several times faster than decimals; byte for byte as `cmsgpack`
 /// encodes them in the script of the previous release, which reads and replaces them during a rolling update.

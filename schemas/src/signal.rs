@@ -1,8 +1,8 @@
 //! Signals: what is kept of a submission for seven days, to notice fraud.
 //!
-//! A signal holds the person key and keyed digests: never an address, a user agent, an id or an allocation. The digests of
-//! networks and user agents are made with a key of the UTC day and belong to one budget, so that neither two days nor two
-//! budgets can be joined by them. ADR 22 says what the digests protect, and what not.
+//! A signal holds the person key and keyed digests: never an address, a user agent, an id or an allocation. The digests
+//! of networks and user agents are made with a key of the UTC day and belong to one budget, so that neither two days
+//! nor two budgets can be joined by them. ADR 22 says what the digests protect, and what not.
 
 use std::fmt;
 

@@ -78,7 +78,8 @@ pub struct BudgetTotals {
     pub annulled: u64,
     /// Digest of all rows of the budget's people; `None` in totals of earlier releases, and in what is no partition's.
     pub people_digest: Option<PeopleDigest>,
-    /// Digest of what these rows have beside shares: submission ids, and who is annulled. `None` as for `people_digest`.
+    /// Digest of what these rows have beside shares: submission ids, and who is annulled. `None` as for
+    /// `people_digest`.
     pub content_digest: Option<PeopleDigest>,
 }
 

@@ -79,8 +79,8 @@ pub fn create_whole(path: &Path, text: &str) -> io::Result<()> {
 
 /// Creates the file of a database if it does not exist, and closes it to others, with its `-wal` and `-shm`.
 ///
-/// SQLite creates the latter two with the permissions of the first. An existing database is not opened: closing it would
-/// release the locks that this process's connections have on it, and another process would take it for unused.
+/// SQLite creates the latter two with the permissions of the first. An existing database is not opened: closing it
+/// would release the locks that this process's connections have on it, and another process would take it for unused.
 ///
 /// # Errors
 /// When the file cannot be created.

@@ -39,8 +39,8 @@ pub struct ImportArgs {
     #[arg(long, value_name = "N", default_value = "8")]
     pub concurrency: NonZeroUsize,
 
-    /// File with a token of the role `submitter`, or of `admin` to create the budget; default: data/admin.token, if that
-    /// exists and the allocator is on this machine
+    /// File with a token of the role `submitter`, or of `admin` to create the budget; default: data/admin.token, if
+    /// that exists and the allocator is on this machine
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 

@@ -1,7 +1,8 @@
 //! The administrator's token that the first start makes: `admin.token` in the data directory, for its owner alone, and
 //! its digest in `admin.tokens`, to which the operator may add others.
 //!
-//! Being on the same machine makes no administrator: behind a proxy on this machine, everybody is.
+//! A client on the same machine is not an administrator without the token: behind a proxy on this machine, every client
+//! would be one.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

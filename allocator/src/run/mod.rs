@@ -72,8 +72,8 @@ pub enum RunError {
 
 /// Runs until a signal, then drains.
 ///
-/// Draining reports unready, refuses new connections, finishes the requests in flight, appends the queued signals and makes
-/// the last commits.
+/// Draining reports unready, refuses new connections, finishes the requests in flight, appends the queued signals and
+/// makes the last commits.
 ///
 /// # Errors
 /// When the process cannot start or serve.

@@ -2,7 +2,8 @@
 //! passes the time.
 //!
 //! Right after a switch the new generation may be a few records behind what readers were shown, and catches up. If it
-//! still ends earlier after a while, it never gets there by itself: what was shown was wrong, and its correction is due.
+//! still ends earlier after a while, it never gets there by itself: what was shown was wrong, and its correction is
+//! due.
 
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use tokio::time::Instant;
 use super::OfferVerdict;
 use crate::answer::Provenance;
 
-/// How long the totals of a later term may lack records that were shown, before they are shown all the same. Longer than
-/// a takeover lasts whose owner crashed at the switch: its partition is only late.
+/// How long the totals of a later term may lack records that were shown, before they are shown all the same. Longer
+/// than a takeover lasts whose owner crashed at the switch: its partition is only late.
 pub const TERM_GRACE: Duration = Duration::from_secs(60);
 
 /// Since when the latest term is known.

@@ -124,8 +124,8 @@ impl ApiState {
     }
 }
 
-/// Returns the problem of unknown budgets: they do not exist, the definitions are not loaded yet, or only a newer release
-/// can read them.
+/// Returns the problem of unknown budgets: they do not exist, the definitions are not loaded yet, or only a newer
+/// release can read them.
 fn no_such_budget(definitions: &dyn BudgetDefinitions, ids: &[&str]) -> Problem {
     let catalog = definitions.catalog();
     if let Some(id) = ids.iter().find(|id| catalog.is_unreadable(id)) {

@@ -52,7 +52,7 @@ pub(super) async fn of_budget(
 ) -> Result<Response, Problem> {
     let (parts, _) = request.into_parts();
     let entry = api.aggregates.entry(&budget).ok_or_else(|| api.no_such_budget(&[&budget]))?;
-    // Without any answer the reader is told so by a status that it understands.
+    // If no answer exists, the reader gets a status that says so, and no stream.
     api.aggregates.read(&entry).await.map_err(|reason| no_answer(reason, None))?;
     let opened = api.streams.open(entry, last_event_id(&parts.headers), api.client(&parts));
     let stream = opened.map_err(too_many_streams)?;

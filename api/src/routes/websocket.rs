@@ -1,9 +1,9 @@
 //! `GET /v1/budgets/{budget}/aggregate/ws`: the events of the stream as messages of a WebSocket.
 //!
-//! A message is `{"event":"aggregate","id":"…","data":{…}}` or `{"event":"beat","data":{}}`. The limits, the order and
-//! the skipping of answers are those of `answer_streams`. Here is what a WebSocket adds: the client may talk. It has
-//! nothing to say, so what it sends is bounded and ends the connection, except for the protocol's own frames. Pings
-//! find clients that are gone.
+//! A message is `{"event":"aggregate","id":"…","data":{…}}` or `{"event":"beat","data":{}}`. `answer_streams` owns the
+//! limits, the order and the skipping of answers. This module owns what a WebSocket adds: a client can send messages.
+//! The service expects none, so a message of the client is bounded in size and ends the connection; a few control
+//! frames of the protocol do not. Pings find clients that are gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +89,7 @@ pub(super) async fn of_budget(
         Ok(upgrade) => upgrade,
         Err(rejection) => return Ok(no_upgrade(rejection)),
     };
-    // Without any answer the reader is told so by a status that it understands.
+    // If no answer exists, the reader gets a status that says so, and no stream.
     api.aggregates.read(&entry).await.map_err(|reason| no_answer(reason, None))?;
     let opened = api.streams.open(entry, last_event_id(&parts.uri), api.client(&parts));
     let upgrade = upgrade

@@ -1,7 +1,9 @@
 //! The first tier: the newest answer of each budget in this process's memory, ready to send.
 //!
-//! Readers take a snapshot without locking. An answer is only replaced by one that includes it, so no reader sees a
-//! total or a version go backwards; or by the correction of a later term, which has a greater version. Fetching answers is `refresher`'s and `tier_chain`'s.
+//! Readers take a snapshot without locking. Within a term, an answer is replaced only by an answer that counts
+//! everything that the former one counts, so no reader sees an older state. The first answer of a later term may count
+//! less, once `read_policy::term_grace` allows it; its version is greater all the same. `refresher` and `tier_chain`
+//! fetch the answers.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! From what watchers were shown to how late submissions were shown. No I/O.
+//! Computes how late submissions were shown, from what the watchers were shown. No I/O.
 
 use std::time::{Duration, Instant};
 

@@ -70,8 +70,8 @@ fn send(producer: &BaseProducer, topic: &str, (partition, key, value): &RawRecor
     Ok(())
 }
 
-/// Writes one record after the other with one producer, as people who go on submitting, until `stop` is set. Returns the
-/// number after the last record.
+/// Writes one record after the other with one producer, as people who go on submitting, until `stop` is set. Returns
+/// the number after the last record.
 ///
 /// # Errors
 /// When Kafka rejects a record.

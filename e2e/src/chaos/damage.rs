@@ -277,8 +277,8 @@ async fn continue_without_the_head(stack: &mut Stack) -> Result<()> {
     Ok(())
 }
 
-/// Deletes records that were accepted while no processor ran, in one partition. It halts and names them; all others count
-/// theirs.
+/// Deletes records that were accepted while no processor ran, in one partition. It halts and names them; all others
+/// count theirs.
 async fn halt_without_unfolded_records(stack: &mut Stack) -> Result<()> {
     stack.system.define(LOST_BUDGET, CATEGORIES).await?;
     for processor in &mut stack.processors {

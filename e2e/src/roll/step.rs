@@ -18,7 +18,8 @@ pub enum Release {
 pub enum Step {
     /// Each service of a kind is terminated and started as another release, one after the other.
     Roll(Kind, Release),
-    /// A rebuild is begun as a job, all processors are terminated while it runs, and those of another release finish it.
+    /// A rebuild is begun as a job, all processors are terminated while it runs, and those of another release finish
+    /// it.
     RebuildAcross(Release),
     /// A budget's rules are changed at each ingest, and every API shows them.
     ChangeRules,

@@ -2,9 +2,10 @@
 //! that follow from fences, and completes reopenings.
 //!
 //! Nothing here is exactly-once, and nothing needs to be: a marker that is appended twice, or late by an owner that was
-//! stalled, has no effect (`schemas::Closing`). What must hold is the order: a marker is appended only after its fence
-//! was read from the control topic itself. An acknowledged submission has seen no fence there afterwards, so it stands
-//! in front of the marker. Clocks decide when a budget closes, and never what counts.
+//! stalled, has no effect (`schemas::Closing`). What must hold is the order. A marker is appended only after its fence
+//! was read from the control topic. A submission is acknowledged only if a read of the control topic after its append
+//! finds no fence. So an acknowledged submission stands in front of the marker. Clocks decide when a budget closes, and
+//! never what counts.
 //!
 //! | file | owns |
 //! |---|---|

@@ -1,13 +1,14 @@
 //! One assigned partition, until the group revokes it: reads its people, claims it, checks its log, runs its owner, and
-//! claims it again with backoff when any of that fails. Nothing here concerns another partition, and no failure leaves
-//! the group.
+//! claims it again with backoff when any of these steps fails. Nothing here concerns another partition, and no failure
+//! leaves the group.
 //!
-//! The people are read before the claim, while the former owner still folds: see `hand_over`. If that owner was one of
-//! this process, they are kept instead.
+//! The people are read before the claim, while the former owner still folds: see `hand_over`. If the former owner was
+//! in this process, its people are kept instead.
 //!
-//! A partition that is given up stays assigned to this process, so that nobody else will claim it: this process does,
-//! for as long as the group says so. A fenced owner's partition is claimed again, too: the group decides who should own
-//! it, and a process that it has passed over learns so before its delay is over.
+//! A partition without an owner stays assigned to this process, and no other process will claim it. So this process
+//! claims it again, for as long as the group assigns it. A partition whose owner was fenced is claimed again, too: the
+//! group decides who should own it, and a process from which the group has moved the partition learns of that before
+//! its delay is over.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! Folding a partition on that the group has moved to another member, until that member has claimed it. The next owner
-//! reads the people meanwhile, so the partition is without an owner only from the claim to the first new record.
+//! Keeps folding a partition that the group has moved to another member, until that member has claimed it. The next
+//! owner reads the people meanwhile, so the partition is without an owner only from the claim to the first new record.
 //!
-//! The group no longer delivers records here: they are read from the log, with one client for all partitions. The epoch
-//! decides who owns the partition, as always: the next claim fences this owner.
+//! The group no longer delivers the records here: they are read from the log, with one client for all partitions. The
+//! epoch decides who owns the partition, as always: the next claim fences this owner.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
-//! How long a log may end before its totals do. A broker that was killed reports an older high watermark for a moment
-//! after its start. Only a log that stays short has lost records. Pure: the caller passes the time.
+//! Decides how long a log may be shorter than its committed totals before it counts as damaged.
+//!
+//! A broker that was killed reports an older high watermark for a moment after its start. Only a log that stays short
+//! has lost records. Pure: the caller passes the time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

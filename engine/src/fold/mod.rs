@@ -1,12 +1,15 @@
 //! The fold: how one record changes a partition's state. Pure: integers only, no clock, no configuration, no I/O, and
 //! no order that depends on a hash.
 //!
-//! A person's newest submission wins: the old shares are subtracted and the new ones added in one step. A withdrawal
-//! subtracts; one of somebody who has never submitted leaves no row, unless its id has to be recognised again. A
-//! submission id that is among the person's latest changes nothing. What stands behind a close marker of its budget
-//! changes nothing, until a marker reopens the budget. Someone who is annulled does not count until restored, which the
-//! fold does behind a close marker too; what they submit meanwhile is kept. Where records have a publish step, what readers are shown stays
-//! until as many people have changed; closing shows everything.
+//! - A person's newest submission wins: the old shares are subtracted and the new ones added in one step.
+//! - A withdrawal subtracts the person's shares. The withdrawal of a person who has never submitted leaves no row,
+//!   unless its submission id has to be recognised again.
+//! - A submission whose id is among the latest ids of its person changes nothing.
+//! - A submission behind the close marker of its budget changes nothing, until a marker reopens the budget.
+//! - A person who is annulled does not count until restored. What the person submits meanwhile is kept. Annulments and
+//!   restorations apply behind a close marker, too.
+//! - If the records of a budget have a publish step, the shown totals stay the same until as many people have changed.
+//!   Closing shows the exact totals.
 //!
 //! | file | owns |
 //! |---|---|

@@ -2,8 +2,8 @@
 //! move, found through a hash table of 4-byte slot numbers. With ten categories a record takes 64 bytes.
 //!
 //! A person's record in 64-bit words: two of key, the fingerprints of the latest submissions (newest first, 0 for
-//! none), then the offset, whether the person is annulled, and the shares, see [`packed`]. Shares that are all zero mean
-//! "withdrawn".
+//! none), then the offset, whether the person is annulled, and the shares, see [`packed`]. Shares that are all zero
+//! mean "withdrawn".
 
 use std::ops::Range;
 

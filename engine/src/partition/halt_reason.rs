@@ -37,7 +37,8 @@ pub enum HaltReason {
         /// The totals' position.
         position: Position,
     },
-    /// The log no longer has records that the totals do not count: they were never folded, or the store lost its checkpoint.
+    /// The log no longer has records that the totals do not count: they were never folded, or the store lost its
+    /// checkpoint.
     #[error(
         "the log begins at {low}, but the totals are at {position}: records {position}..{low} are in neither. Restore \
              the topic or the store from a backup, or rebuild from the log's archive: rebuild --from-archive"

@@ -1,5 +1,7 @@
-//! When a commit or a round of person rows is due. Pure: every decision of one loop iteration uses the same clock
-//! reading, and work that is not due by it gets an alarm by it, so none is forgotten in between.
+//! When a commit or a round of person rows is due. Pure.
+//!
+//! All decisions of one iteration of the event loop use one reading of the clock. What is not due at that time gets an
+//! alarm that is computed from the same time, so no work falls between two readings.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! A partition's positions, as the rest of the process reads them: metrics, lag and shadow generations. The owner
-//! itself goes by its checkpoint.
+//! itself decides by its checkpoint.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

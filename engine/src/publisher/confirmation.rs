@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::pending_totals::PendingBudget;
 use super::{Publisher, RETRY_DELAY};
 
-/// Budgets that are confirmed at the same time. They share the round trips; a flush waits for so many comparisons at most.
+/// Budgets that are confirmed at the same time. They share the round trips; a flush waits for so many comparisons at
+/// most.
 const MAX_CONCURRENT_CONFIRMATIONS: usize = 16;
 
 /// The budgets that are being confirmed. Those that the cache rejects wait for the next pass, so that they do not block

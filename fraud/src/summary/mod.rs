@@ -1,7 +1,8 @@
-//! What an operator looks at: a fold of a budget's signals, in bounded memory and in any order of the signals.
+//! The summary of a budget's signals for operators: a fold in bounded memory, which does not depend on the order of the
+//! signals.
 //!
-//! A *new person* is one without an earlier signal in the time that is read, which begins a day before the earliest hour
-//! that is compared. Where a bound is hit, numbers are too low, and [`Truncation`] says which.
+//! A *new person* is one without an earlier signal in the time that is read, which begins a day before the earliest
+//! hour that is compared. Where a bound is hit, numbers are too low, and [`Truncation`] says which.
 
 mod groups;
 #[cfg(test)]

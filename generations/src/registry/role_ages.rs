@@ -1,4 +1,4 @@
-//! How long generations have been in the roles that are to end. Pure: the caller passes the time.
+//! How long generations have been building, or retired and not deleted. Pure: the caller passes the time.
 
 use std::time::Duration;
 

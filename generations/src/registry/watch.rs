@@ -22,7 +22,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// When the registry is unreadable: damaged, or in a mode that only a newer release knows; or when a generation needs a
-/// newer version of the fold. The process must stop then, since it may not know which generation it should fold, or how.
+/// newer version of the fold. The process must stop then, since it may not know which generation it should fold, or
+/// how.
 pub async fn watch_registry(
     store: Arc<dyn Store>,
     registry: watch::Sender<GenerationRegistry>,

@@ -1,4 +1,4 @@
-//! The same partition in the active generation: where it is, and whether it makes progress.
+//! The active generation's state of a partition: its position, and whether it makes progress.
 
 use std::time::Duration;
 

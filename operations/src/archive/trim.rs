@@ -32,7 +32,8 @@ pub struct Trimmed {
 /// continues.
 ///
 /// # Errors
-/// When a generation is being built, which reads the log from its first record, or the archive cannot replace the records.
+/// When a generation is being built, which reads the log from its first record, or the archive cannot replace the
+/// records.
 pub async fn trim(
     deps: &ArchiveDeps,
     log: &SqliteLogTrimmer,
@@ -54,7 +55,8 @@ pub async fn trim(
     progress.set_total(targets.iter().map(|(_, to)| to.0).sum());
     let (mut trimmed, mut before) = (Vec::new(), 0);
     for (partition, to) in targets {
-        // A rebuild that began meanwhile reads the deleted records from the archive; stopping here only avoids contention.
+        // A rebuild that began meanwhile reads the deleted records from the archive; stopping here only avoids
+        // contention.
         generations_to_keep(deps).await?;
         let shown = Arc::clone(progress);
         let reached = move |low: Position| shown.set_done(before + low.0.min(to.0));

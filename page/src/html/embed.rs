@@ -1,7 +1,7 @@
 //! The results of a budget in a frame on another site, and the code that puts them there.
 //!
-//! Whoever takes part does so on our own page: in a frame of another site the person's cookie is missing or a second
-//! one.
+//! The frame has no form. In a frame of another site a browser sends no cookie of the person, or another one than on
+//! the service's own pages. So people take part on the service's own pages.
 
 use maud::{DOCTYPE, Markup, html};
 use schemas::Openness;

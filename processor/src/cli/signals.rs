@@ -24,8 +24,8 @@ use super::{EXIT_FAILED, EXIT_INTERRUPTED};
 
 /// Show new people, the largest networks and identical ballots of a budget's recent submissions
 ///
-/// Signals are kept for seven days. Networks and ballots are shown as digests: see docs/operations/fraud.md. Exit code: 0
-/// shown, 2 the signals could not be read.
+/// Signals are kept for seven days. Networks and ballots are shown as digests: see docs/operations/fraud.md. Exit code:
+/// 0 shown, 2 the signals could not be read.
 #[derive(Debug, Args)]
 pub struct SignalsArgs {
     /// Configuration of the log.

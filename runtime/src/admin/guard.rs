@@ -136,7 +136,8 @@ impl AdminGuard {
         self.0.credentials.load().is_none().then(Principal::local)
     }
 
-    /// Returns the name of the service that clients on the same machine are; `None` if a submitter's token is configured.
+    /// Returns the name of the service that clients on the same machine are; `None` if a submitter's token is
+    /// configured.
     pub(crate) fn local_service(&self) -> Option<&'static str> {
         let credentials = self.0.credentials.load();
         let has_submitter = credentials.as_deref().is_some_and(Credentials::has_submitter);

@@ -1,5 +1,5 @@
-//! The memory of the bodies of all unanswered requests. Under overload, large bodies are refused before small ones: a batch
-//! before a person's own submission. One client may hold a part of it, so that it starves nobody else.
+//! The memory of the bodies of all unanswered requests. Under overload, large bodies are refused before small ones: a
+//! batch before a person's own submission. One client may hold a part of it, so that it starves nobody else.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ const SMALL_BODY_BYTES: usize = 64 * 1024;
 /// The part of the memory that large bodies leave to small ones: a fourth.
 const RESERVED_DIVISOR: usize = 4;
 
-/// The part of the memory that one client may hold: an eighth, or one body of the maximum size. Clients without an address
-/// have no such bound.
+/// The part of the memory that one client may hold: an eighth, or one body of the maximum size. Clients without an
+/// address have no such bound.
 const CLIENT_DIVISOR: usize = 8;
 
 /// The memory of all bodies.
@@ -38,7 +38,8 @@ pub(super) enum MemoryFull {
 }
 
 impl BodyMemory {
-    /// Creates the memory. A client may always hold one body of the maximum size: it would be refused for ever otherwise.
+    /// Creates the memory. A client may always hold one body of the maximum size: it would be refused for ever
+    /// otherwise.
     pub(super) fn new(max_bytes: usize, largest_body_bytes: usize) -> Arc<Self> {
         Arc::new(Self {
             free_bytes: AtomicUsize::new(max_bytes),

@@ -60,7 +60,8 @@ impl BodyMonitor {
         }
     }
 
-    /// Ends a body that the handler waits for: it fails when it is polled next. Returns whether the handler waits for it.
+    /// Ends a body that the handler waits for: it fails when it is polled next. Returns whether the handler waits for
+    /// it.
     pub(super) fn end_if_waiting(&self) -> bool {
         let is_waiting = self.state() == BodyState::Waiting;
         if is_waiting {

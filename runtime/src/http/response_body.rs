@@ -88,8 +88,8 @@ impl HttpBody for ReservedBody {
 
 /// Marks a response whose body exists for this request alone, however slowly its client reads.
 ///
-/// The body is charged to the memory of all buffered bodies. If that is used up, the client gets a problem instead: only
-/// for requests that changed nothing. Bodies that all clients share need no mark.
+/// The body is charged to the memory of all buffered bodies. If that is used up, the client gets a problem instead:
+/// only for requests that changed nothing. Bodies that all clients share need no mark.
 #[derive(Debug, Clone, Copy)]
 pub struct ChargedBody;
 

@@ -1,4 +1,4 @@
-//! From the credentials of a request to its principal.
+//! Finds the principal that the credentials of a request prove.
 
 use std::sync::Arc;
 
@@ -120,8 +120,8 @@ impl Authenticator {
         }
     }
 
-    /// Returns the service that a client on the same machine is in a batch; `None` if a token of the role `submitter` is
-    /// configured, or the client has any sign of another machine.
+    /// Returns the service that a client on the same machine is in a batch; `None` if a token of the role `submitter`
+    /// is configured, or the client has any sign of another machine.
     pub fn local_service(&self, presented: &PresentedCredentials) -> Option<Service> {
         let name = self.0.admin.local_service().filter(|_| presented.is_local())?;
         Some(Service { name: name.into(), organisation: None, budgets: None })

@@ -220,7 +220,8 @@ impl Job {
         self.failed_attempts.len() + usize::from(has_attempt)
     }
 
-    /// Whether the job was submitted as one of this kind. If it has ended and named people, only their number is compared.
+    /// Whether the job was submitted as one of this kind. If it has ended and named people, only their number is
+    /// compared.
     pub fn is_of_kind(&self, kind: &JobKind) -> bool {
         self.kind == *kind || self.state.is_final() && self.kind == kind.without_person_keys()
     }

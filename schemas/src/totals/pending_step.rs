@@ -60,9 +60,9 @@ impl PendingStep {
 }
 
 impl BudgetTotals {
-    /// Keeps what is shown while what a person adds to the totals changes, by a record with this publish step. Call it before the
-    /// change is in the totals; `is_first` says that it is the first allocation, whose categories the totals have
-    /// already.
+    /// Keeps what is shown while what a person adds to the totals changes, by a record with this publish step. Call it
+    /// before the change is in the totals; `is_first` says that it is the first allocation, whose categories the totals
+    /// have already.
     ///
     /// The largest step of all records holds: a record of a release that stamps none must not show what others hold
     /// back.

@@ -1,4 +1,4 @@
-//! The running sum of all partitions: whatever moves, it equals the sum made anew.
+//! The running sum of the totals of all partitions. It always equals a sum that is computed from scratch.
 
 use proptest::prelude::*;
 

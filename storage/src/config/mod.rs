@@ -159,8 +159,8 @@ settings! {
         /// of new keys from evicting answers, and the limits from being evicted.
         limits_redis_url: Option<RedisUrl> = "redis.limits_url", default "",
             unit "URL", parse optional_redis_url, secret;
-        /// URL of the Redis of submission ids; if empty, `redis.limits_url`. An id takes about 250 bytes for a day. With
-        /// `noeviction`, a flood of ids evicts nothing, and nothing evicts ids.
+        /// URL of the Redis of submission ids; if empty, `redis.limits_url`. An id takes about 250 bytes for a day.
+        /// With `noeviction`, a flood of ids evicts nothing, and nothing evicts ids.
         ids_redis_url: Option<RedisUrl> = "redis.ids_url", default "",
             unit "URL", parse optional_redis_url, secret;
         /// Timeout of one Redis call.
@@ -169,8 +169,8 @@ settings! {
         /// Directory of the embedded databases.
         sqlite_dir: PathBuf = "sqlite.dir", default "./data",
             unit "path", parse parse::path;
-        /// Size of what is in the embedded log's file from which on submissions are answered 503, instead of filling the
-        /// disk. A submission takes about 100 bytes; `allocator archive --trim` makes room.
+        /// Size of what is in the embedded log's file from which on submissions are answered 503, instead of filling
+        /// the disk. A submission takes about 100 bytes; `allocator archive --trim` makes room.
         sqlite_max_log_bytes: u64 = "sqlite.max_log_bytes", default "8589934592",
             unit "bytes", parse parse::positive_u64;
         /// File of at least 32 bytes, the secret with which person ids are hashed. Every `ingest` and `api` must share
@@ -178,8 +178,8 @@ settings! {
         /// at the first start.
         person_key_secret_file: Option<PathBuf> = "privacy.person_key_secret_file", default "",
             unit "path", parse parse::optional_path;
-        /// Fingerprint that the secret must have, as `ingest` logs it. Needed only where the control topic was lost, and
-        /// with it the recorded fingerprint.
+        /// Fingerprint that the secret must have, as `ingest` logs it. Needed only where the control topic was lost,
+        /// and with it the recorded fingerprint.
         person_key_fingerprint: Option<String> = "privacy.person_key_fingerprint", default "",
             unit "fingerprint", parse parse::optional_text;
     }

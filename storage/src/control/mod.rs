@@ -1,6 +1,7 @@
-//! The control topic: a compacted topic that all services follow. It has five views: the definitions of budgets, the
-//! active log, that is the topic to which submissions go, the fingerprint of the person secret, the revoked personal
-//! codes, and the operators' list of annulments. Ingest and api read them here, since they may have no store.
+//! The control topic: a compacted topic that all services follow. Ingest and api read it, since they may have no store.
+//!
+//! It has five views: the definitions of budgets; the active log, which is the topic to which submissions go; the
+//! fingerprint of the person secret; the revoked personal codes; and the operators' list of annulments.
 //!
 //! | file | owns |
 //! |---|---|
@@ -129,7 +130,8 @@ pub trait BudgetDefinitions: Send + Sync + 'static {
     async fn delete(&self, budget: &BudgetId, decide: &Deletion<'_>)
     -> Result<(), DefinitionError>;
 
-    /// Erases the former definitions of a budget, from all copies that this process reaches. Only the current one stays.
+    /// Erases the former definitions of a budget, from all copies that this process reaches. Only the current one
+    /// stays.
     ///
     /// # Errors
     /// When the topic is unavailable, or another process has the files in use for too long.

@@ -28,11 +28,11 @@ pub struct IdempotentSubmission {
 /// The result of the lookup of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BeginOutcome {
-    /// The id is new, and the attempt is marked as in flight. Or the outcome of the same submission is unknown: it may be
-    /// appended again, since the fold counts it once.
+    /// The id is new, and the attempt is marked as in flight. Or the outcome of the same submission is unknown: it may
+    /// be appended again, since the fold counts it once.
     First,
-    /// The store did not answer or is full, so it is unknown whether the id is new. The attempt may be appended: the log or
-    /// the fold recognises some repeated ids.
+    /// The store did not answer or is full, so it is unknown whether the id is new. The attempt may be appended: the
+    /// log or the fold recognises some repeated ids.
     Unchecked,
     /// The submission was accepted before, with this receipt.
     Repeat(Receipt),
@@ -59,8 +59,8 @@ pub enum AttemptOutcome {
     Accepted(Receipt),
     /// The submission is not in the log. Its id can be used again, with any content.
     NotAppended,
-    /// The submission may be in the log. Its id can be used again with the same content alone: the fold would take other
-    /// content for a duplicate.
+    /// The submission may be in the log. Its id can be used again with the same content alone: the fold would take
+    /// other content for a duplicate.
     Unknown,
 }
 

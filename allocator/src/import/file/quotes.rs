@@ -1,4 +1,4 @@
-//! Checks the quotes of a record, about which the CSV parser is silent: it prefers any reading over none.
+//! Checks the quotes of a record. The CSV parser reports no fault in them: it reads a misplaced quote as it can.
 
 /// How strictly the quotes of a record are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,7 +19,8 @@ pub struct Token {
 }
 
 impl Token {
-    /// Returns what a user can do who did not choose the token that the server refuses; `None` if an argument named its file.
+    /// Returns what a user can do who did not choose the token that the server refuses; `None` if an argument named its
+    /// file.
     pub(super) fn how_to_replace(&self) -> Option<String> {
         let file = self.found_in.as_ref()?.display();
         Some(format!(
@@ -28,8 +29,8 @@ impl Token {
     }
 }
 
-/// Reads the token of the file that is named, or else of an `allocator run` in the current directory, for a server on this
-/// machine. `None` if there is neither.
+/// Reads the token of the file that is named, or else of an `allocator run` in the current directory, for a server on
+/// this machine. `None` if there is neither.
 ///
 /// # Errors
 /// When the file cannot be read or does not hold one token.

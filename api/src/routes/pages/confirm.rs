@@ -1,4 +1,4 @@
-//! `GET /budgets/{budget}/confirm`: where sending leads without a script.
+//! `GET /budgets/{budget}/confirm`: the page on which a browser without a script sends an allocation.
 
 use std::sync::Arc;
 

@@ -63,7 +63,8 @@ impl PageRequest {
         cookie::email(self.presented.cookies())
     }
 
-    /// Builds the cookies with which the browser becomes a person of a budget, or stays one; `None` without random bits.
+    /// Builds the cookies with which the browser becomes a person of a budget, or stays one; `None` without random
+    /// bits.
     pub fn cookies_of_person(
         &self,
         authorizer: &Authorizer,

@@ -1,9 +1,9 @@
 //! The last tier: counts all person rows, of all budgets in one scan.
 //!
 //! **Cost.** A scan reads every person row, whichever budgets are asked for. So at most one runs at a time for the
-//! whole store, everybody gets its result, and the next one starts [`super::RECOUNT_INTERVAL`] after it has ended. Above a
-//! configured number of rows a scan could not finish within its deadline: it stops there, and the tier is off for
-//! [`TOO_LARGE_PAUSE`].
+//! whole store, everybody gets its result, and the next one starts [`super::RECOUNT_INTERVAL`] after it has ended.
+//! Above a configured number of rows a scan could not finish within its deadline: it stops there, and the tier is off
+//! for [`TOO_LARGE_PAUSE`].
 //!
 //! **What a recount reflects.** Person rows are written after the commits, in batches, each person's separately. A
 //! recount counts every row that was in the table when its bucket was read, and each person once, with one of their

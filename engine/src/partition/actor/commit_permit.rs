@@ -1,5 +1,5 @@
-//! A place among the commits that the process has in flight, taken before the commit is built: a partition that waits
-//! for its place goes on folding, so its commit contains more.
+//! A permit for one of the commits that the process may have in flight. The permit is acquired before the commit is
+//! built: a partition that waits for it goes on folding, so its commit contains more records.
 
 use std::sync::Arc;
 use std::time::Duration;

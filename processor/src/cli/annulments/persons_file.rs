@@ -1,4 +1,5 @@
-//! Reads person keys from a file: one in hexadecimal in each line. Blank lines and lines beginning with `#` are skipped.
+//! Reads person keys from a file: one in hexadecimal in each line. Blank lines and lines beginning with `#` are
+//! skipped.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};

@@ -87,8 +87,8 @@ impl StorageConfig {
         is_another.then_some(&self.redis)
     }
 
-    /// Returns how long a submission id is marked as in flight, besides the steps around its append: longer than any append
-    /// takes.
+    /// Returns how long a submission id is marked as in flight, besides the steps around its append: longer than any
+    /// append takes.
     fn in_flight(&self) -> Duration {
         self.kafka.max_append_duration() + IN_FLIGHT_MARGIN
     }

@@ -1,11 +1,13 @@
 //! Where the committed records of the control topic end, and whether a consumer has read up to that end.
 //!
-//! A broker that has just become the leader names no end before it knows it (Kafka's KIP-207), but it serves what it
-//! knows to be committed, which may be less: the end of the partition as a consumer meets it may be too early. So
-//! whatever decides by the topic's state fetches the end first, and counts a read only if it has reached that end.
+//! A broker that has just become the partition's leader does not report the end of the committed records until it knows
+//! that end (Kafka's KIP-207). Until then it serves the records that it knows to be committed, which may be fewer: a
+//! consumer that has reached the end of the partition may lack committed records. So a decision by the topic's state
+//! fetches the end first, and counts a read only if the read has reached that end.
 //!
-//! The consumers are `read_committed`, so the end is the last stable offset: behind the markers of all transactions that
-//! have ended, and in front of one that is open. Its records can be fetched at once, and no read waits for a transaction.
+//! The consumers are `read_committed`, so the end is the last stable offset: behind the markers of all transactions
+//! that have ended, and in front of one that is open. All records below it can be fetched at once, and no read waits
+//! for a transaction.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};

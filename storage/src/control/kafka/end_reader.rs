@@ -1,9 +1,8 @@
 //! Reads the control topic to its end on request, in a thread of its own.
 //!
-//! The broker says where the committed records end; if that has not moved since the last read, nothing has been
-//! committed since. Otherwise the whole topic is read again, which is small and compacted. All requests that wait share
-//! one read.
-//! A read counts only if it has reached that end ([`committed_end`]).
+//! The broker says where the committed records end. If the end has not moved since the last read, nothing has been
+//! committed since. Otherwise the whole topic is read again, which is small and compacted. A read counts only if it has
+//! reached that end ([`committed_end`]). All requests that wait share one read.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use crate::log::kafka::KafkaConfig;
 
 /// Timeout of reading the topic with a new client. What is read after the requests have timed out serves the next ones.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// Failures in a row after which the client is replaced: another one finds its brokers anew.
+/// Failures in a row after which the client is replaced: a new client looks its brokers up again.
 const MAX_FAILURES: u32 = 3;
 /// Requests that wait for the thread; more wait outside.
 const MAX_WAITING_REQUESTS: usize = 1_024;

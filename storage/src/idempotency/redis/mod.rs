@@ -1,9 +1,9 @@
-//! Submission ids in Redis, shared by all ingest processes. If Redis is unreachable or full, what it does not know is
-//! [`BeginOutcome::Unchecked`].
+//! Submission ids in Redis, shared by all ingest processes. While Redis is unreachable or full, an id that it does not
+//! know is [`BeginOutcome::Unchecked`].
 //!
-//! The release before stored ids without the person, in the Redis of the cache. For one release, ids that are not known are
-//! looked up there too: what was accepted before the update stays known. Of an id that is known there with another content,
-//! the person is not known, so the id is taken as used.
+//! The previous release stored ids without the person, in the Redis of the cache. This release still looks up unknown
+//! ids there, so that what was accepted before an update stays known. If such an id has another content, the entry does
+//! not say whether another person has used the id, and the id counts as used.
 
 mod lookup;
 mod value;

@@ -6,8 +6,8 @@
 //! | `<digest> <receipt>` | it is accepted |
 //! | `<digest> ?` | it may be in the log |
 //!
-//! Releases that do not write the last form take it for a new id, whatever the content, and leave it until they accept the
-//! submission.
+//! Releases that do not write the last form take it for a new id, whatever the content, and leave it until they accept
+//! the submission.
 
 use schemas::Receipt;
 

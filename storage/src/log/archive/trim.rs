@@ -42,8 +42,8 @@ impl ArchiveWriter {
     /// Deletes a partition's records before `to` from the log, as far as the archive has them. Returns the log's first
     /// position before and after.
     ///
-    /// The last record stays in the log, which takes its next offset from it. Calls `on_progress` with the position that
-    /// the log begins at. If the future is dropped, it stops after the current transaction.
+    /// The last record stays in the log, which takes its next offset from it. Calls `on_progress` with the position
+    /// that the log begins at. If the future is dropped, it stops after the current transaction.
     ///
     /// # Errors
     /// When the archive has a gap or a damaged segment, the log has other records, or either cannot be used.

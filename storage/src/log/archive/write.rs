@@ -225,8 +225,8 @@ impl ArchiveWriter {
     }
 }
 
-/// Creates a directory that only its owner can open, and those above it. Durably: records of the log are deleted because
-/// the archive has them.
+/// Creates a directory that only its owner can open, and those above it. Durably: records of the log are deleted
+/// because the archive has them.
 fn create_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());

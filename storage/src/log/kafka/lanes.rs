@@ -1,10 +1,10 @@
 //! Which of a producer's two clients each partition's records go through, and which partitions are refused. Pure: the
 //! caller passes the time.
 //!
-//! A client can only forget all of its records at once. So when a partition does not acknowledge, the others move to
-//! the other lane, and the lane is purged after a delivery timeout, when each of their records in it is done. The
-//! unresponsive partition stays in its lane: whatever a broker still does with its former records, it does before the
-//! later ones of the same connection.
+//! A client can forget only all of its records at once. So when a partition does not acknowledge, all other partitions
+//! move to the other lane. After a delivery timeout, each of their records in the former lane was acknowledged or has
+//! failed, and that lane is purged. The unresponsive partition stays in its lane: whatever a broker still does with its
+//! former records, the broker does before the later records of the same connection.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

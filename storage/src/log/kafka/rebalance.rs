@@ -1,9 +1,10 @@
 //! Group rebalances: reports assigned partitions, and releases revoked ones. Runs inside `poll`, on the source's
 //! thread.
 //!
-//! What the group assigns and what the client reads are two sets. A partition is *attached*, which lets the client read
-//! it, once its owner says from where, and detached when it has no owner: neither is a change of the group, and no seek
-//! is needed. Only attached partitions have records in the client's queue.
+//! The set of assigned partitions and the set of partitions that the client reads differ. A partition is *attached*, so
+//! that the client reads it, once its owner has named the start position. It is *detached* when it has no owner.
+//! Neither is a change of the group, and no seek is needed. Only attached partitions have records in the client's
+//! queue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! The group consumer: one thread that polls, packs records into batches per partition, and delivers them.
 //!
-//! When an owner's queue is full, only its partition is paused. When a partition cannot be read or has no owner, only
-//! it is not read. Polling never stops, so that the group keeps this member.
+//! When an owner's queue is full, only its partition is paused. A partition that cannot be read or has no owner is not
+//! read, and all others are. Polling never stops, so that the group keeps this member.
 
 mod buffers;
 
@@ -254,7 +254,7 @@ impl PollLoop<'_> {
         }
     }
 
-    /// Starts, restarts or stops reading the partitions of which the handler says so.
+    /// Starts, restarts or stops reading the partitions that the handler names.
     fn apply_starts(&mut self) -> Result<(), SourceError> {
         let starts = self.handler.take_starts();
         if starts.is_empty() {

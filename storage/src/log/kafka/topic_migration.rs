@@ -1,6 +1,6 @@
 //! The Kafka side of a repartition: creates the new topic, copies records into it, and seals the old topic.
 //!
-//! The largest record that was allowed before sealing is kept in the new topic, which copies the old topic's settings.
+//! The new topic copies the old topic's settings, so it keeps the largest record size that was allowed before sealing.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -84,8 +84,8 @@ async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<()
     check_settings(config, wanted.iter().map(|(topic, ..)| *topic), &admin).await
 }
 
-/// Creates the topic of signals if it is missing. An existing one is used as it is, with a warning if it keeps its records
-/// for another time.
+/// Creates the topic of signals if it is missing. An existing one is used as it is, with a warning if it keeps its
+/// records for another time.
 ///
 /// # Errors
 /// When Kafka is unavailable.
@@ -150,8 +150,8 @@ pub(super) async fn check_topic(config: &KafkaConfig, log: &LogRef) -> Result<()
     check_settings(config, [log.topic.as_str()], &admin).await
 }
 
-/// Returns how many brokers the cluster has if it could keep three replicas and a topic of the control records or of the
-/// first log has a partition with one.
+/// Returns how many brokers the cluster has if it could keep three replicas and a topic of the control records or of
+/// the first log has a partition with one.
 ///
 /// # Errors
 /// When Kafka is unavailable.

@@ -167,8 +167,8 @@ fn note_indexed(
     Ok(())
 }
 
-/// Inserts records and indexes their submission ids. With `once_per_id`, submissions whose id is in the log are refused,
-/// and those whose budget is closed.
+/// Inserts records and indexes their submission ids. With `once_per_id`, submissions whose id is in the log are
+/// refused, and those whose budget is closed.
 fn insert_records(
     transaction: &Transaction<'_>,
     log: &mut LogTail<'_>,

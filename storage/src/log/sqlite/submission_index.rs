@@ -1,13 +1,16 @@
-//! The index of the embedded log by submission id: the first record of each id that a client has chosen, for each person.
+//! The index of the embedded log by submission id: for each person, the first record of each id that a client has
+//! chosen.
 //!
-//! `submission_ids` maps an id to its first record. `submission_ids_of_further_persons` maps an id and a person to a record:
-//! those of other persons with the same id, of whom there are hardly any, and those that are trimmed from the log, since the
-//! first table does not say whose they were. Earlier releases read and write the first table alone.
+//! The index recognises a repeated submission however long ago it was appended, also after a restart: it is written in
+//! the transaction that appends the records.
 //!
-//! It makes a repeated submission known however long ago it was appended, also after a restart: the index is written in
-//! the transaction that appends the records. It is derived from the records, so what an earlier release has appended
-//! without it is indexed when the log is opened. The tables are no migration, and are created with the first records:
-//! earlier releases open the file as before.
+//! - `submission_ids` maps an id to its first record.
+//! - `submission_ids_of_further_persons` maps an id and a person to a record: of other persons with the same id, which
+//!   is rare, and of records that are trimmed from the log, since the first table does not name the person.
+//!
+//! Earlier releases read and write the first table alone. The index is derived from the records: when the log is
+//! opened, records that an earlier release has appended without it are indexed. The tables are created with the first
+//! records and by no migration, so that earlier releases still open the file.
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior};
 use schemas::{

@@ -1,8 +1,8 @@
 //! Deletes the beginning of the embedded log, while another process may append to it.
 //!
 //! Only records that the caller names with their content are deleted, oldest first. The last record of a partition is
-//! never to be deleted: the next offset follows from it. The submission index and the closed budgets stay, so a repeated
-//! id is refused for ever.
+//! never to be deleted: the next offset follows from it. The submission index and the closed budgets stay, so a
+//! repeated id is refused for ever.
 
 use std::path::{Path, PathBuf};
 

@@ -131,8 +131,8 @@ impl SqliteStore {
     }
 }
 
-/// Makes every commit of an existing store survive a power loss: a commit that syncs the write-ahead log syncs what is in
-/// front of it. The files are not synced by themselves, since closing them would release SQLite's locks.
+/// Makes every commit of an existing store survive a power loss: a commit that syncs the write-ahead log syncs what is
+/// in front of it. The files are not synced by themselves, since closing them would release SQLite's locks.
 pub(crate) fn sync_to_disk(path: &Path) -> Result<(), SqliteOpenError> {
     sqlite::open_to_read(path, &SCHEMA)?;
     let mut connection = sqlite::open(path, &SCHEMA, Durability::PowerLoss)?;

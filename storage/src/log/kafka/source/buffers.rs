@@ -1,5 +1,5 @@
-//! The buffered records of the partitions that are read. What follows each poll takes no time for a partition without
-//! records: of many partitions, most have none.
+//! The buffered records of the partitions that are read. The work after each poll grows with the partitions that have
+//! records, not with all partitions: of many, most have none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
