@@ -1,5 +1,7 @@
 //! One person's allocation: the share of each category of a budget, in basis points.
 
+use crate::{MAX_CATEGORIES, MIN_CATEGORIES};
+
 /// Basis points of one allocation: 100 %.
 pub const BASIS_POINTS_PER_PERSON: u64 = 10_000;
 
@@ -40,7 +42,7 @@ impl Allocation {
 
 /// Checks that shares form a valid allocation.
 pub(crate) fn check_shares(basis_points: &[u32]) -> Result<(), AllocationFault> {
-    if !(crate::MIN_CATEGORIES..=crate::MAX_CATEGORIES).contains(&basis_points.len()) {
+    if !(MIN_CATEGORIES..=MAX_CATEGORIES).contains(&basis_points.len()) {
         return Err(AllocationFault::Categories(basis_points.len()));
     }
     let sum: u64 = basis_points.iter().copied().map(u64::from).sum();

@@ -1,4 +1,4 @@
-//! Budget definitions: categories and rules.
+//! Budget definitions and their rules.
 
 use std::collections::BTreeSet;
 
@@ -6,31 +6,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::presentation::{description_fault, name_fault, presentation_faults};
-use crate::{BudgetId, CategoryId, ClosingFence, PersonSecret, Presentation, PublishStep};
+use crate::{
+    BudgetId, Category, CategoryId, ClosingFence, MAX_CATEGORIES, MIN_CATEGORIES, PersonSecret,
+    Presentation, PublishStep,
+};
 
-/// Minimum categories of a budget.
-pub const MIN_CATEGORIES: usize = 2;
-/// Maximum categories of a budget.
-pub const MAX_CATEGORIES: usize = 64;
 /// Maximum of a budget's [`max_people`](Budget::max_people).
 pub const MAX_MAX_PEOPLE: u64 = 1_000_000_000;
 /// Maximum length of a definition as JSON, in bytes: less than the control topic takes.
 pub const MAX_DEFINITION_BYTES: usize = 768 << 10;
-
-/// A category of a budget.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Category {
-    /// The category's id, unique in the budget.
-    pub id: CategoryId,
-    /// Display name.
-    pub name: String,
-    /// Short description.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// Colour on the page, as `#rrggbb`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub color: Option<String>,
-}
 
 /// When results are visible.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

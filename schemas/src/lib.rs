@@ -8,11 +8,14 @@ mod annulment_lock;
 mod annulment_register;
 mod annulment_request;
 mod budget;
+mod budget_person_hasher;
+mod category;
 mod closing;
 pub mod cql;
 mod defaults;
 pub mod export;
 mod fnv;
+mod generation;
 mod history;
 pub mod job;
 mod log;
@@ -39,6 +42,8 @@ mod statistics;
 mod stored;
 mod stored_budget;
 mod submission;
+mod submission_id;
+mod term;
 mod text;
 mod totals;
 mod version;
@@ -62,11 +67,14 @@ pub use annulment_request::{
     MAX_NAMED_PEOPLE, PersonKeys, PersonKeysFault, SignalSpan, SignalSpanFault,
 };
 pub use budget::{
-    Budget, BudgetFault, Category, IdentityRule, MAX_CATEGORIES, MAX_DEFINITION_BYTES,
-    MAX_MAX_PEOPLE, MIN_CATEGORIES, Openness, ResultsVisibility,
+    Budget, BudgetFault, IdentityRule, MAX_DEFINITION_BYTES, MAX_MAX_PEOPLE, Openness,
+    ResultsVisibility,
 };
+pub use budget_person_hasher::{BudgetPersonHasher, PersonsForgotten};
+pub use category::{Category, MAX_CATEGORIES, MIN_CATEGORIES};
 pub use closing::{Closing, ClosingFence, ClosingState, Marker, MarkerKind};
 pub use defaults::{DEFAULT_BUDGET, default_budgets};
+pub use generation::Generation;
 pub use history::{
     HistoryInstant, HistoryMergeFault, HistoryPoint, HistoryPointFault, HistoryStep,
     HistoryStepFault, HistoryTotals, InstantTotals, PartitionHistory, combine_histories,
@@ -82,8 +90,8 @@ pub use people_digest::PeopleDigest;
 pub use person::{
     PERSON_MAX_BYTES, PersonFault, PersonId, PersonKey, PersonKeyHasher, SecretFingerprint,
 };
-pub use person_secret::{BudgetPersonHasher, PersonSalt, PersonSecret, PersonsForgotten};
-pub use position::{Generation, Offset, Position, Term};
+pub use person_secret::{PersonSalt, PersonSecret};
+pub use position::{Offset, Position};
 pub use presentation::{
     CategoryOrder, MAX_TRANSLATIONS, NAME_MAX_CHARS, Presentation, Reference, Share, ShareFault,
     TranslatedCategory, TranslatedReference, Translation, time_zone,
@@ -109,7 +117,9 @@ pub use signal::{
 };
 pub use statistics::{average_ten_thousandths, median_tenths};
 pub use stored_budget::StoredBudget;
-pub use submission::{Action, Submission, SubmissionFingerprint, SubmissionId};
+pub use submission::{Action, Submission};
+pub use submission_id::{SubmissionFingerprint, SubmissionId};
+pub use term::Term;
 pub use text::{BudgetId, CategoryId, SLUG_MAX_BYTES, SlugFault};
 pub use totals::{
     BudgetTotals, CategoryTotals, CombinedTotals, DISTRIBUTION_BINS, MergeFault, PartitionTotals,

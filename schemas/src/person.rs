@@ -5,7 +5,7 @@ use std::fmt;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use crate::{ReceiptSigner, SubmissionId};
+use crate::SubmissionId;
 
 /// Maximum length of a person's id, in bytes.
 pub const PERSON_MAX_BYTES: usize = 256;
@@ -169,11 +169,6 @@ impl PersonKeyHasher {
         let digest = self.sign(&[b"\0secret"]);
         let half = digest.as_ref().iter().take(16);
         SecretFingerprint(half.map(|byte| format!("{byte:02x}")).collect())
-    }
-
-    /// Derives the key that signs receipts.
-    pub fn receipt_signer(&self) -> ReceiptSigner {
-        ReceiptSigner::new(&self.derived_secret("receipts"))
     }
 
     /// Derives the secret of another purpose. It reveals neither this secret nor that of a third purpose.

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use crate::{BudgetId, LogNumber, Offset, PartitionId};
+use crate::{BudgetId, LogNumber, Offset, PartitionId, PersonKeyHasher};
 
 /// The address of a record: log, partition and offset. Its text is `partition.offset` in a deployment's first log and
 /// `log.partition.offset` in later ones.
@@ -160,6 +160,13 @@ impl ReceiptSigner {
         context.update(budget.as_str().as_bytes());
         let tag = context.sign();
         tag.as_ref().iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+    }
+}
+
+impl PersonKeyHasher {
+    /// Derives the key that signs receipts.
+    pub fn receipt_signer(&self) -> ReceiptSigner {
+        ReceiptSigner::new(&self.derived_secret("receipts"))
     }
 }
 
