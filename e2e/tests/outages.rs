@@ -263,6 +263,17 @@ fn services_whose_clock_goes_back_during_an_outage_return_to_kafka() {
             (Kind::Processor, &stack.processors[1]),
             (Kind::Api, &stack.apis[1]),
         ];
+        let ingests = vec![stack.ingests[1].url.clone()];
+        let second = System::new(ingests, vec![stack.apis[1].url.clone()])?;
+        second.submit(BUDGET, "person", &[10_000]).await?;
+        // What is submitted meanwhile makes the ingest probe Kafka.
+        let submitting = second.clone();
+        let submitter = tokio::spawn(async move {
+            loop {
+                let _ = submitting.submit(BUDGET, "person", &[10_000]).await;
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
         for (kind, service) in seconds {
             clocks.set(kind, service, CLOCK_STEP_SECONDS).await?;
         }
@@ -273,8 +284,7 @@ fn services_whose_clock_goes_back_during_an_outage_return_to_kafka() {
         own.start_missing()?;
 
         stack.wait_until_owned(|owned| owned.iter().all(|owned| *owned > 0)).await?;
-        let second =
-            System::new(vec![stack.ingests[1].url.clone()], vec![stack.apis[1].url.clone()])?;
+        submitter.abort();
         eventually("the second ingest accepts a submission", RETURN_TIMEOUT, async || {
             second.submit(BUDGET, "person", &[10_000]).await.map(|_| ())
         })

@@ -16,7 +16,7 @@ use super::{
     MAX_BATCH_SIGNALS, READ_AHEAD_BATCHES, SignalBatch, SignalEraser, SignalErasure, SignalQuery,
     SignalReader, SignalStream, SignalWriter,
 };
-use crate::log::kafka::keep_awake::{AWAKE_STATISTICS_INTERVAL_MS, keep_awake};
+use crate::log::kafka::keep_awake::keep_awake;
 use crate::log::kafka::producer::{IdempotentProducer, Outgoing};
 use crate::log::kafka::topics::ensure_signals_topic;
 use crate::log::kafka::{KafkaConfig, TopicError};
@@ -109,8 +109,6 @@ impl ClientContext for SignalReaderContext {
         // `poll` returns the errors that matter; librdkafka recovers from the others by itself.
         tracing::debug!(%error, reason, "signal reader client error");
     }
-
-    fn stats_raw(&self, _: &[u8]) {}
 }
 
 impl ConsumerContext for SignalReaderContext {}
@@ -129,7 +127,6 @@ fn read(
         .set("auto.offset.reset", "earliest")
         .set("fetch.wait.max.ms", "100")
         .set("queued.max.messages.kbytes", "4096")
-        .set("statistics.interval.ms", AWAKE_STATISTICS_INTERVAL_MS)
         .create_with_context(SignalReaderContext)
         .map_err(ReadError::unavailable)?;
     let Some((first, end)) = offsets(&consumer, &topic, query)? else { return Ok(()) };

@@ -5,9 +5,10 @@
 //! reached that end ([`committed_end`]). All requests that wait share one read.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::sync::{mpsc, oneshot};
@@ -25,36 +26,80 @@ const MAX_FAILURES: u32 = 3;
 /// Requests that wait for the thread; more wait outside.
 const MAX_WAITING_REQUESTS: usize = 1_024;
 
+/// How long a thread may read: beyond all timeouts. The machine's clock has gone back then, by which librdkafka waits.
+const STUCK_AFTER: Duration = Duration::from_secs(20);
+
 type Confirmation = Result<Arc<Catalog>, DefinitionError>;
 
-/// Sends requests to the thread, which ends once this is dropped.
+/// Sends requests to the thread, which ends once this is dropped. A thread that is stuck is replaced.
 pub(super) struct EndReader {
+    config: KafkaConfig,
+    thread: ArcSwap<ThreadHandle>,
+}
+
+struct ThreadHandle {
     requests: mpsc::Sender<oneshot::Sender<Confirmation>>,
+    /// Since when the thread reads.
+    reading_since: Arc<Mutex<Option<Instant>>>,
 }
 
 impl EndReader {
     /// Starts the thread. Kafka is not asked before the first request.
     pub fn start(config: KafkaConfig) -> std::io::Result<Self> {
-        let (requests, mut waiting) = mpsc::channel(MAX_WAITING_REQUESTS);
-        std::thread::Builder::new().name("definitions-end".into()).spawn(move || {
-            let mut thread = Thread { config, client: None, failures: 0, last: None };
-            while let Some(first) = waiting.blocking_recv() {
-                thread.answer(first, &mut waiting);
-            }
-        })?;
-        Ok(Self { requests })
+        let thread = ArcSwap::from_pointee(ThreadHandle::start(config.clone())?);
+        Ok(Self { config, thread })
     }
 
     /// Returns the definitions as of a moment after this call.
     pub async fn read(&self) -> Confirmation {
+        let thread = self.thread.load_full();
         let (request, confirmation) = oneshot::channel();
         let read = async {
-            self.requests.send(request).await.ok()?;
+            thread.requests.send(request).await.ok()?;
             confirmation.await.ok()
         };
         // Includes the time until the thread takes the request.
         let read = tokio::time::timeout(CONFIRMATION_TIMEOUT, read).await;
-        read.ok().flatten().unwrap_or_else(|| Err(unavailable("no answer in time")))
+        read.ok().flatten().unwrap_or_else(|| {
+            self.replace_if_stuck(&thread);
+            Err(unavailable("no answer in time"))
+        })
+    }
+
+    fn replace_if_stuck(&self, thread: &Arc<ThreadHandle>) {
+        if !thread.is_stuck(Instant::now()) {
+            return;
+        }
+        match ThreadHandle::start(self.config.clone()) {
+            // Of several requests that find it stuck, one replaces it.
+            Ok(replacement) => drop(self.thread.compare_and_swap(thread, Arc::new(replacement))),
+            Err(error) => {
+                tracing::error!(%error, "failed to start a reader of the control topic's end")
+            }
+        }
+    }
+}
+
+impl ThreadHandle {
+    fn start(config: KafkaConfig) -> std::io::Result<Self> {
+        let (requests, mut waiting) = mpsc::channel(MAX_WAITING_REQUESTS);
+        let reading_since = Arc::new(Mutex::new(None));
+        let reading = Arc::clone(&reading_since);
+        let note = move |since| *reading.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        std::thread::Builder::new().name("definitions-end".into()).spawn(move || {
+            let mut thread = Thread { config, client: None, failures: 0, last: None };
+            while let Some(first) = waiting.blocking_recv() {
+                note(Some(Instant::now()));
+                thread.answer(first, &mut waiting);
+                note(None);
+            }
+        })?;
+        Ok(Self { requests, reading_since })
+    }
+
+    fn is_stuck(&self, now: Instant) -> bool {
+        let since = *self.reading_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| now.saturating_duration_since(since) > STUCK_AFTER)
     }
 }
 

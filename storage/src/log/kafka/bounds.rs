@@ -1,7 +1,7 @@
 //! Reads the bounds of a topic's partitions, each with a request of its own to that partition's leader.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -10,7 +10,7 @@ use rdkafka::error::KafkaError;
 use schemas::{LogRef, PartitionId, Position};
 
 use super::KafkaConfig;
-use super::consumer::create_client;
+use super::consumer::create_consumer;
 use crate::log::{BoundsReader, LogBounds, ReadError};
 
 /// How long a request waits for a partition's leader.
@@ -21,15 +21,17 @@ const BOUNDS_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct KafkaBounds {
     config: KafkaConfig,
     log: LogRef,
-    /// Replaced after an error: since it is never polled, it could not recover from the loss of all brokers.
+    /// Replaced after an error, now and then: since it is never polled, it could not recover from the loss of all brokers.
     client: Arc<ArcSwap<BaseConsumer>>,
+    replaced_at: Arc<Mutex<Instant>>,
 }
 
 impl KafkaBounds {
     /// Creates it without a request to Kafka.
     pub fn start(config: &KafkaConfig, log: &LogRef) -> Result<Self, KafkaError> {
-        let client = Arc::new(ArcSwap::from_pointee(create_client(config, log)?));
-        Ok(Self { config: config.clone(), log: log.clone(), client })
+        let client = Arc::new(ArcSwap::from_pointee(create_consumer(config, log)?));
+        let replaced_at = Arc::new(Mutex::new(Instant::now()));
+        Ok(Self { config: config.clone(), log: log.clone(), client, replaced_at })
     }
 
     /// Blocks until the partition's leader has answered.
@@ -37,11 +39,21 @@ impl KafkaBounds {
         let client = self.client.load_full();
         let number = partition.0 as i32;
         let watermarks = client.fetch_watermarks(&self.log.topic, number, BOUNDS_TIMEOUT);
-        if watermarks.is_err() && Arc::ptr_eq(&client, &self.client.load()) {
-            self.client.store(Arc::new(create_client(&self.config, &self.log)?));
+        if watermarks.is_err() && self.is_replacement_due() {
+            self.client.store(Arc::new(create_consumer(&self.config, &self.log)?));
         }
         let (low, high) = watermarks?;
         Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
+    }
+
+    /// Whether the client is to be replaced after an error, which then counts as done.
+    fn is_replacement_due(&self) -> bool {
+        let mut replaced_at = self.replaced_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = replaced_at.elapsed() >= BOUNDS_TIMEOUT;
+        if is_due {
+            *replaced_at = Instant::now();
+        }
+        is_due
     }
 }
 

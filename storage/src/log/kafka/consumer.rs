@@ -3,45 +3,56 @@
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext, Statistics};
-use schemas::LogRef;
+use schemas::{LogRef, PartitionCount};
 
 use super::KafkaConfig;
 use super::connection_watch::ConnectionWatch;
-use super::keep_awake::AWAKE_STATISTICS_INTERVAL_MS;
 
-/// A consumer that joins no group and is polled.
-pub(super) type ReaderConsumer = BaseConsumer<ReaderContext>;
+/// How often the lag is updated, and a partition that cannot be read is noticed, at least.
+const MIN_STATISTICS_INTERVAL_MS: u32 = 100;
+/// Where statistics show nothing but connections.
+const MIN_TAIL_STATISTICS_INTERVAL_MS: u32 = 1_000;
+const STATISTICS_INTERVAL_MS_EACH_PARTITION: u32 = 4;
 
-/// The context of a consumer that joins no group.
+/// The context of a consumer that is polled all the time.
 #[derive(Default)]
-pub(super) struct ReaderContext {
+pub(super) struct TailContext {
     pub connections: ConnectionWatch,
 }
 
-impl ClientContext for ReaderContext {
+impl ClientContext for TailContext {
     fn stats(&self, statistics: Statistics) {
         self.connections.check(&statistics);
     }
 }
 
-impl ConsumerContext for ReaderContext {}
+impl ConsumerContext for TailContext {}
 
-/// Creates a client for requests alone: what is not polled must have no statistics.
-pub(super) fn create_client(
+/// Creates a consumer that joins no group. Without statistics: they would queue up where nobody polls.
+pub(super) fn create_consumer(
     config: &KafkaConfig,
     log: &LogRef,
 ) -> Result<BaseConsumer, KafkaError> {
     reader_config(config, log).create()
 }
 
-/// Creates a consumer that joins no group and is polled.
-pub(super) fn create_consumer(
+/// Creates a consumer that joins no group and is polled all the time.
+pub(super) fn create_tail_consumer(
     config: &KafkaConfig,
     log: &LogRef,
-) -> Result<ReaderConsumer, KafkaError> {
+) -> Result<BaseConsumer<TailContext>, KafkaError> {
+    let interval_ms = statistics_interval_ms(log.partitions).max(MIN_TAIL_STATISTICS_INTERVAL_MS);
     reader_config(config, log)
-        .set("statistics.interval.ms", AWAKE_STATISTICS_INTERVAL_MS)
-        .create_with_context(ReaderContext::default())
+        .set("statistics.interval.ms", interval_ms.to_string())
+        .create_with_context(TailContext::default())
+}
+
+/// Returns an interval at which statistics cost a small part of a core.
+///
+/// They name every partition of the topic, whoever has it: 730 bytes each, which take librdkafka and the poll thread some
+/// microseconds each. So it is four seconds at 1,024 partitions.
+pub(super) fn statistics_interval_ms(partitions: PartitionCount) -> u32 {
+    MIN_STATISTICS_INTERVAL_MS.max(partitions.get() * STATISTICS_INTERVAL_MS_EACH_PARTITION)
 }
 
 fn reader_config(config: &KafkaConfig, log: &LogRef) -> ClientConfig {

@@ -14,7 +14,7 @@ use tokio::sync::{OnceCell, mpsc};
 
 use super::KafkaConfig;
 use super::dead_letter_writer::address_headers;
-use super::keep_awake::{AWAKE_STATISTICS_INTERVAL_MS, keep_awake};
+use super::keep_awake::keep_awake;
 use super::producer::{IdempotentProducer, Outgoing};
 use crate::log::reader_thread::spawn_reader;
 use crate::log::{
@@ -78,8 +78,6 @@ impl ClientContext for JournalReaderContext {
         // `poll` returns the errors that matter; librdkafka recovers from the others by itself.
         tracing::debug!(%error, reason, "dead letter journal client error");
     }
-
-    fn stats_raw(&self, _: &[u8]) {}
 }
 
 impl ConsumerContext for JournalReaderContext {}
@@ -96,7 +94,6 @@ fn read_all(
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "100")
-        .set("statistics.interval.ms", AWAKE_STATISTICS_INTERVAL_MS)
         .create_with_context(JournalReaderContext)
         .map_err(ReadError::unavailable)?;
     let mut start = TopicPartitionList::new();

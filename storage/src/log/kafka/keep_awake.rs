@@ -2,20 +2,19 @@
 //!
 //! librdkafka waits for a time of the wall clock. If the clock goes back, a wait that has begun lasts longer by as much,
 //! unless something happens: a member of a group would send no heartbeats, and not return to it. So another thread, which
-//! waits by the monotonic clock, gives the client's main thread something to do that needs no broker. The main thread then
-//! does what is due, which includes statistics, and they wake whoever polls. A connection that does not go on is for
-//! `connection_watch`.
+//! waits by the monotonic clock, gives the client's main thread something to do that needs no broker, and ends the wait of
+//! whoever polls. A connection that does not go on is for `connection_watch`.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rdkafka::bindings::{
+    rd_kafka_queue_destroy, rd_kafka_queue_get_consumer, rd_kafka_queue_yield,
+};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 
-/// The statistics interval of a consumer that uses its statistics for nothing else: they wake whoever polls it.
-pub(crate) const AWAKE_STATISTICS_INTERVAL_MS: &str = "1000";
-
-/// Longest time for which a clock that goes back stops a consumer's main thread.
+/// Longest time for which a clock that goes back stops a consumer.
 const WAKE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs `body`, which polls the consumer, while another thread keeps the consumer awake.
@@ -29,6 +28,7 @@ pub(crate) fn keep_awake<C: ConsumerContext, T>(
             while !ending.wait(WAKE_INTERVAL) {
                 // The answer does not matter, only that the client's main thread gives one.
                 let _ = consumer.subscription();
+                end_poll(consumer);
             }
         };
         let thread = thread::Builder::new().name("kafka-awake".into());
@@ -39,6 +39,20 @@ pub(crate) fn keep_awake<C: ConsumerContext, T>(
         let _end = EndOnDrop(&ending);
         body()
     })
+}
+
+/// Lets a poll that waits return without a record.
+fn end_poll<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
+    #[expect(unsafe_code, reason = "rdkafka has no safe call for it")]
+    // SAFETY: the client is alive while it is borrowed, and the reference to its queue is given back. The functions are
+    // thread-safe.
+    unsafe {
+        let queue = rd_kafka_queue_get_consumer(consumer.client().native_ptr());
+        if !queue.is_null() {
+            rd_kafka_queue_yield(queue);
+            rd_kafka_queue_destroy(queue);
+        }
+    }
 }
 
 /// Whether the thread is to end.

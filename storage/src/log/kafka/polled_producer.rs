@@ -86,13 +86,15 @@ impl PolledProducer {
         self.producer.client()
     }
 
-    /// Whether the client cannot be used any more: librdkafka's idempotent producer has failed fatally, or the client has
-    /// stopped, as it does when the machine's clock goes back (`connection_watch`).
+    /// Whether the client has failed fatally: librdkafka's idempotent producer cannot be used after that.
     pub fn has_failed(&self) -> bool {
-        let connections = &self.producer.context().connections;
         self.client().fatal_error().is_some()
-            || connections.is_stuck()
-            || connections.is_silent(Instant::now())
+    }
+
+    /// Whether the client has stopped, as it does when the machine's clock goes back (`connection_watch`).
+    pub fn has_stopped(&self) -> bool {
+        let connections = &self.producer.context().connections;
+        connections.is_stuck() || connections.is_silent(Instant::now())
     }
 
     /// Enqueues a record, whose result the batch gets.

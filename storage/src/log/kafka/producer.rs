@@ -29,18 +29,22 @@ pub(crate) use super::polled_producer::Outgoing;
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time between two looks at whether the clients have stopped.
+const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
 /// Partitions whose leaders are probed at the same time: one that does not respond takes the whole timeout.
 const MAX_CONCURRENT_PROBES: usize = 16;
 
 pub(crate) struct IdempotentProducer {
     config: KafkaConfig,
     topic: String,
-    /// The client of each lane. Replaced after a fatal error.
+    /// The client of each lane. Replaced after a fatal error, and once it has stopped.
     clients: [ArcSwap<PolledProducer>; 2],
     lanes: Mutex<Lanes>,
     /// Kafka as a whole does not respond.
     unavailable: AtomicBool,
     probing: AtomicBool,
+    /// Whether the thread runs that replaces stopped clients.
+    replacing: AtomicBool,
     /// Batches of which a record was acknowledged.
     acknowledged: AtomicU64,
 }
@@ -60,6 +64,7 @@ impl IdempotentProducer {
             lanes: Mutex::default(),
             unavailable: AtomicBool::new(false),
             probing: AtomicBool::new(false),
+            replacing: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
         }))
     }
@@ -184,6 +189,7 @@ impl IdempotentProducer {
         if self.probing.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.start_replacing();
         let this = Arc::downgrade(self);
         let spawned =
             std::thread::Builder::new().name("kafka-probe".into()).spawn(move || probe(&this));
@@ -200,21 +206,35 @@ impl IdempotentProducer {
         }
     }
 
-    /// Replaces clients that cannot be used any more, and sends a request to Kafka.
+    /// Replaces clients that have failed fatally, and sends a request to Kafka.
     fn recover(&self) -> Result<(), KafkaError> {
-        for client in &self.clients {
-            if client.load().has_failed() {
-                let replacement = Arc::new(PolledProducer::start(&self.config)?);
-                // What has stopped must not send anything when it goes on.
-                client.swap(replacement).purge();
-                tracing::warn!(
-                    topic = self.topic,
-                    "replaced a kafka client that had stopped or failed"
-                );
-            }
+        for client in self.clients.iter().filter(|client| client.load().has_failed()) {
+            self.replace(client)?;
         }
         let client = self.client(self.lanes().current()).load_full();
         client.client().fetch_metadata(Some(&self.topic), PROBE_TIMEOUT).map(|_| ())
+    }
+
+    fn replace(&self, client: &ArcSwap<PolledProducer>) -> Result<(), KafkaError> {
+        let replacement = Arc::new(PolledProducer::start(&self.config)?);
+        // What has stopped must not send anything when it goes on. The purge also wakes the threads of its connections,
+        // and with them a request of the probe.
+        client.swap(replacement).purge();
+        tracing::warn!(topic = self.topic, "replaced a kafka client that had failed or stopped");
+        Ok(())
+    }
+
+    /// Starts a thread that replaces stopped clients while Kafka is probed: the probe may have stopped with them.
+    fn start_replacing(self: &Arc<Self>) {
+        if self.replacing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let this = Arc::downgrade(self);
+        let thread = std::thread::Builder::new().name("kafka-replace".into());
+        if let Err(error) = thread.spawn(move || replace_stopped(&this)) {
+            tracing::error!(%error, "failed to spawn the thread that replaces stopped kafka clients");
+            self.replacing.store(false, Ordering::Release);
+        }
     }
 
     /// Probes the leaders of the refused partitions that are due, and sends to those that respond.
@@ -289,6 +309,34 @@ fn probe(producer: &Weak<IdempotentProducer>) {
         }
         drop(producer);
         std::thread::sleep(PROBE_INTERVAL);
+    }
+}
+
+/// Replaces clients that have stopped, by two looks, while Kafka is probed. Waits by the monotonic clock alone.
+fn replace_stopped(producer: &Weak<IdempotentProducer>) {
+    let mut had_stopped = [false; 2];
+    while let Some(producer) = producer.upgrade() {
+        if !producer.probing.load(Ordering::Acquire) {
+            producer.replacing.store(false, Ordering::Release);
+            // A probe that began just now has found this thread.
+            if !producer.probing.load(Ordering::Acquire)
+                || producer.replacing.swap(true, Ordering::AcqRel)
+            {
+                return;
+            }
+        }
+        let have_stopped = producer.clients.each_ref().map(|client| client.load().has_stopped());
+        for (index, client) in producer.clients.iter().enumerate() {
+            if had_stopped[index]
+                && have_stopped[index]
+                && let Err(error) = producer.replace(client)
+            {
+                tracing::warn!(%error, topic = producer.topic, "failed to replace a kafka client, retrying");
+            }
+        }
+        had_stopped = have_stopped;
+        drop(producer);
+        std::thread::sleep(REPLACE_INTERVAL);
     }
 }
 

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
 use schemas::{LogRef, Offset, PartitionCount, PartitionId, Position};
 use tokio::sync::watch;
 
 use super::KafkaConfig;
 use super::bounds::KafkaBounds;
-use super::consumer::{ReaderConsumer, create_consumer, is_out_of_range};
+use super::consumer::{create_consumer, is_out_of_range};
 use super::keep_awake::keep_awake;
 use super::topic_error::TopicError;
 use super::topics::{check_topic, log_identity};
@@ -90,7 +90,7 @@ fn follow(
 
 /// Polls for the records that are requested, from `first` on, until no more are.
 fn poll_requested(
-    consumer: &ReaderConsumer,
+    consumer: &BaseConsumer,
     first: Position,
     records: &mut ContiguousBatcher<'_>,
 ) -> Result<(), ReadError> {

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
-use schemas::{LogRef, Offset, PartitionCount, PartitionId, Position};
+use schemas::{LogRef, Offset, PartitionId, Position};
 use tokio_util::sync::CancellationToken;
 
 use buffers::Buffers;
 
 use super::bounds::KafkaBounds;
 use super::connection_watch::ConnectionWatch;
+use super::consumer::statistics_interval_ms;
 use super::keep_awake::keep_awake;
 use super::rebalance::{MemberPartitions, RebalanceContext};
 use super::topic_error::TopicError;
@@ -52,12 +53,6 @@ const HEARTBEAT_INTERVAL_MS: &str = "100";
 /// This is also the timer at which librdkafka checks whether a heartbeat is due: the next slower one fires twice a
 /// second.
 const METADATA_INTERVAL_MS: &str = "100";
-/// How often the lag is updated, and a partition that cannot be read is noticed, at least.
-const MIN_STATISTICS_INTERVAL_MS: u32 = 100;
-/// The statistics name every partition of the topic, whoever has it: 730 bytes each, which take librdkafka and the poll
-/// thread some microseconds each. This keeps them at a small part of a core: four seconds at 1,024 partitions.
-const STATISTICS_INTERVAL_MS_EACH_PARTITION: u32 = 4;
-
 /// A member of the processors' consumer group.
 pub struct KafkaSource {
     config: KafkaConfig,
@@ -117,10 +112,6 @@ impl KafkaSource {
             advised_all_at: Instant::now(),
         })
     }
-}
-
-fn statistics_interval_ms(partitions: PartitionCount) -> u32 {
-    MIN_STATISTICS_INTERVAL_MS.max(partitions.get() * STATISTICS_INTERVAL_MS_EACH_PARTITION)
 }
 
 impl LogSource for KafkaSource {

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Message, Offset as KafkaOffset, TopicPartitionList};
 use schemas::{LogRef, Offset, PartitionId, Position};
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::KafkaConfig;
-use super::consumer::{ReaderConsumer, create_consumer, is_out_of_range};
+use super::consumer::{TailContext, create_tail_consumer, is_out_of_range};
 use super::keep_awake::keep_awake;
 use super::topic_error::TopicError;
 use super::topics::check_topic;
@@ -72,7 +72,7 @@ impl LogTail for KafkaTail {
 
 fn serve(config: &KafkaConfig, log: &LogRef, requests: &Receiver<FollowedPartition>) {
     while let Ok(first) = requests.recv() {
-        match create_consumer(config, log) {
+        match create_tail_consumer(config, log) {
             Ok(consumer) => {
                 let (topic, followed) = (log.topic.as_str(), BTreeMap::new());
                 let mut follower = Follower { consumer: &consumer, topic, followed };
@@ -132,7 +132,7 @@ impl FollowedPartition {
 }
 
 struct Follower<'t> {
-    consumer: &'t ReaderConsumer,
+    consumer: &'t BaseConsumer<TailContext>,
     topic: &'t str,
     followed: BTreeMap<PartitionId, FollowedPartition>,
 }

@@ -200,7 +200,12 @@ pub(crate) async fn later_logs(config: &KafkaConfig) -> Result<Vec<LogRef>, Topi
         // Of all topics: asking for one that is absent may create it.
         let metadata = admin.inner().fetch_metadata(None, ADMIN_TIMEOUT)?;
         let later_log = |topic: &MetadataTopic| {
-            let number = topic.name().strip_prefix(&prefix)?.parse().ok()?;
+            // As a repartition names them: another program may have `submissions-1` or `submissions-02`.
+            let suffix = topic.name().strip_prefix(&prefix)?;
+            let number = suffix.parse().ok().filter(|number: &u32| *number >= 2)?;
+            if number.to_string() != suffix {
+                return None;
+            }
             let partitions = PartitionCount::new(topic.partitions().len() as u64).ok()?;
             Some(LogRef { number: LogNumber(number), topic: topic.name().to_owned(), partitions })
         };
@@ -302,7 +307,14 @@ mod tests {
     async fn the_topics_of_repartitions_are_found_without_the_first_one() {
         let cluster: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).unwrap();
         assert_eq!(later_logs(&config(&cluster)).await, Ok(Vec::new()));
-        let topics = ["submissions-2", "submissions-10", "submissions-a", "submissions.signals"];
+        let topics = [
+            "submissions-2",
+            "submissions-10",
+            "submissions-a",
+            "submissions.signals",
+            "submissions-1",
+            "submissions-02",
+        ];
         for (topic, partitions) in topics.into_iter().zip(3..) {
             cluster.create_topic(topic, partitions, 1).unwrap();
         }
