@@ -147,10 +147,10 @@ impl Processor {
             Component::spawn("active log publisher", &stop, active_log_publisher.run(stop.clone()));
         let definitions = Arc::clone(&deps.control.definitions);
         let catalog = Arc::clone(&definitions);
-        let first_budget = move || catalog.catalog().iter().next().map(|budget| budget.id.clone());
+        let budgets = move || catalog.catalog().iter().map(|budget| budget.id.clone()).collect();
         let cache_term = watch_cache_term(
             Arc::clone(&deps.cache),
-            first_budget,
+            budgets,
             registry.clone(),
             generation_metrics.clone(),
             stop.clone(),

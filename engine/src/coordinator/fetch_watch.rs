@@ -9,15 +9,17 @@ use std::time::Duration;
 use schemas::{PartitionId, Position};
 use storage::log::{BoundsReader, RecordBatch};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::metrics::PartitionMetrics;
 use crate::partition::PartitionProgress;
 
 /// Time between two looks at a partition. The end of its log is read only if no record was delivered in between.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
-/// How long no record is delivered before the fetch counts as stalled.
-const STALLED_AFTER: Duration = Duration::from_secs(60);
+/// Looks in a row, a minute, that see the log's end ahead of the same position, before the fetch counts as stalled.
+const STALLED_LOOKS: u32 = 3;
+/// The first looks of partitions that are claimed together are spread over the interval, in so many groups.
+const FIRST_LOOK_GROUPS: u32 = 64;
 
 /// One owner's partition, as it is fetched.
 pub(super) struct Fetch<'p> {
@@ -34,20 +36,25 @@ impl Fetch<'_> {
     pub async fn watch(self) -> Infallible {
         let Self { partition, bounds, progress, queue, metrics } = self;
         metrics.set_fetch_stalled(false);
-        let mut deliveries = Deliveries::new(progress.delivered(), Instant::now());
+        let mut deliveries = Deliveries::new(progress.delivered());
+        sleep(first_delay(partition)).await;
         loop {
             sleep(LOOK_INTERVAL).await;
             let is_queue_empty = queue.capacity() == queue.max_capacity();
-            if deliveries.went_on(progress.delivered(), is_queue_empty, Instant::now()) {
+            if deliveries.went_on(progress.delivered(), is_queue_empty) {
                 metrics.set_fetch_stalled(false);
                 continue;
             }
             // Without the end of the log nothing is known: its leader may be away.
-            let Ok(log) = bounds.bounds(partition).await else { continue };
+            let Ok(log) = bounds.bounds(partition).await else {
+                deliveries = Deliveries::new(progress.delivered());
+                metrics.set_fetch_stalled(false);
+                continue;
+            };
             progress.set_high(log.high);
             metrics.set_progress(progress.committed().0, progress.lag());
             let position = progress.delivered();
-            let stalled = deliveries.is_stalled(position, log.high, Instant::now());
+            let stalled = deliveries.is_stalled(position, log.high);
             metrics.set_fetch_stalled(stalled);
             if stalled {
                 tracing::error!(
@@ -61,33 +68,39 @@ impl Fetch<'_> {
     }
 }
 
-/// When records of a partition were delivered last. Pure.
+fn first_delay(partition: PartitionId) -> Duration {
+    LOOK_INTERVAL * (partition.0 % FIRST_LOOK_GROUPS) / FIRST_LOOK_GROUPS
+}
+
+/// What consecutive looks at a partition saw. Pure.
 struct Deliveries {
     position: Position,
-    /// Since when the position has not moved although it could.
-    since: Instant,
+    /// Looks in a row that saw the log's end ahead of this position.
+    looks_behind: u32,
 }
 
 impl Deliveries {
-    fn new(position: Position, now: Instant) -> Self {
-        Self { position, since: now }
+    fn new(position: Position) -> Self {
+        Self { position, looks_behind: 0 }
     }
 
     /// Notes the delivered position. Returns whether it has moved, or waits for the owner.
-    fn went_on(&mut self, position: Position, is_queue_empty: bool, now: Instant) -> bool {
-        let moved = position != self.position;
-        if moved || !is_queue_empty {
-            *self = Self::new(position, now);
+    fn went_on(&mut self, position: Position, is_queue_empty: bool) -> bool {
+        let went_on = position != self.position || !is_queue_empty;
+        if went_on {
+            *self = Self::new(position);
         }
-        moved || !is_queue_empty
+        went_on
     }
 
     /// Whether the records before the log's end have not been delivered for too long.
-    fn is_stalled(&mut self, position: Position, end: Position, now: Instant) -> bool {
+    fn is_stalled(&mut self, position: Position, end: Position) -> bool {
         if position != self.position || position >= end {
-            *self = Self::new(position, now);
+            *self = Self::new(position);
+        } else {
+            self.looks_behind = self.looks_behind.saturating_add(1);
         }
-        now.duration_since(self.since) >= STALLED_AFTER
+        self.looks_behind >= STALLED_LOOKS
     }
 }
 
@@ -192,15 +205,26 @@ mod tests {
         assert_eq!(watched.shown().1, Some(0));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_returns_with_new_records_is_no_stall() {
+        let (watched, (queue, _inbox)) = (Watched::new(), mpsc::channel(4));
+        watched.progress.set_delivered(Position(200));
+        let outage = async {
+            sleep(Duration::from_secs(130)).await;
+            watched.log.0.store(260, Ordering::Relaxed);
+        };
+        tokio::join!(watched.watch_for(&queue, 150), outage);
+        assert_eq!(watched.shown().1, Some(0));
+    }
+
     #[test]
-    fn a_delivery_begins_the_time_anew() {
-        let (began, second) = (Instant::now(), Duration::from_secs(1));
-        let mut deliveries = Deliveries::new(Position(1), began);
-        let end = Position(9);
-        assert!(!deliveries.is_stalled(Position(1), end, began + second * 59));
-        assert!(deliveries.is_stalled(Position(1), end, began + second * 60));
-        assert!(deliveries.went_on(Position(2), true, began + second * 61));
-        assert!(!deliveries.is_stalled(Position(2), end, began + second * 120));
-        assert!(deliveries.is_stalled(Position(2), end, began + second * 121));
+    fn a_delivery_begins_the_looks_anew() {
+        let (end, mut deliveries) = (Position(9), Deliveries::new(Position(1)));
+        let mut looks = |position: u64| {
+            let position = Position(position);
+            !deliveries.went_on(position, true) && deliveries.is_stalled(position, end)
+        };
+        assert_eq!([looks(1), looks(1), looks(1)], [false, false, true]);
+        assert_eq!([looks(2), looks(2), looks(2), looks(2)], [false, false, false, true]);
     }
 }

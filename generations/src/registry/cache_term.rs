@@ -13,16 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::GenerationMetrics;
 
+/// Totals of one budget may have some kilobytes.
+const BUDGETS_A_READ: usize = 16;
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Polls in a row that find a later term, before it is reported: this process may not have read a switch yet.
 const REPORTED_AFTER_POLLS: u32 = 2;
 
-/// Compares the term of a budget's cached totals with the registry's until `stop` is cancelled.
-///
-/// `budget` returns one that has totals, if there is any.
+/// Compares the term of cached totals of `budgets` with the registry's until `stop` is cancelled.
 pub async fn watch_cache_term(
     cache: Arc<dyn Cache>,
-    budget: impl Fn() -> Option<BudgetId> + Send,
+    budgets: impl Fn() -> Vec<BudgetId> + Send,
     registry: watch::Receiver<GenerationRegistry>,
     metrics: GenerationMetrics,
     stop: CancellationToken,
@@ -31,10 +31,7 @@ pub async fn watch_cache_term(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut polls_on_later_term = 0_u32;
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let Some(budget) = budget() else { continue };
-        // While the cache is away, nothing is known.
-        let Ok(read) = cache.read(&[budget]).await else { continue };
-        let cached = read.into_iter().flatten().next().map(|totals| totals.term);
+        let cached = cached_term(cache.as_ref(), &budgets()).await;
         let term = registry.borrow().term();
         let later = cached.filter(|cached| cached.number > term.number);
         polls_on_later_term = later.map_or(0, |_| polls_on_later_term.saturating_add(1));
@@ -43,6 +40,18 @@ pub async fn watch_cache_term(
             report(later, term);
         }
     }
+}
+
+/// Returns the latest term of the first budgets that have cached totals. While the cache is away, nothing is known.
+async fn cached_term(cache: &dyn Cache, budgets: &[BudgetId]) -> Option<Term> {
+    for some in budgets.chunks(BUDGETS_A_READ) {
+        let read = cache.read(some).await.ok()?;
+        let terms = read.into_iter().flatten().map(|totals| totals.term);
+        if let Some(latest) = terms.max_by_key(|term| term.number) {
+            return Some(latest);
+        }
+    }
+    None
 }
 
 fn report(cached: Term, registry: Term) {
@@ -76,7 +85,7 @@ mod tests {
         let known = budget.clone();
         tokio::spawn(watch_cache_term(
             Arc::clone(&cache) as _,
-            move || Some(known.clone()),
+            move || vec![BudgetId::parse("empty").unwrap(), known.clone()],
             registry,
             GenerationMetrics::new(&metrics).unwrap(),
             stop.clone(),

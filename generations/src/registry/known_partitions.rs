@@ -8,8 +8,9 @@ use storage::store::{KnownPartition, Store, StoreError};
 /// Pause before the row is read again: another process may just have changed it.
 const CONFIRMATION_PAUSE: Duration = Duration::from_secs(2);
 
-/// Returns the registry if the store knows nothing later: no generation that the registry has yet to begin, and no
-/// retired partition of its active one.
+/// Returns the registry if the store shows nothing later: no generation that the registry has yet to begin, and no
+/// retired partition of its active one. A store that does not answer for all partitions shows nothing: a part of it that
+/// is away is no reason to fold none of the others.
 ///
 /// # Errors
 /// When the store fails. [`StoreError::Corrupt`] if the registry is older than the rest of the store: the numbers of
@@ -18,8 +19,17 @@ pub async fn check_known_partitions(
     store: &dyn Store,
     registry: GenerationRegistry,
 ) -> Result<GenerationRegistry, StoreError> {
-    if later_than(&registry, &store.known_partitions().await?).is_none() {
-        return Ok(registry);
+    match store.known_partitions().await {
+        Ok(known) if later_than(&registry, &known).is_none() => return Ok(registry),
+        Ok(_) => {}
+        Err(StoreError::Unavailable(reason)) => {
+            tracing::warn!(
+                reason,
+                "failed to check that the generation registry is not older than the store"
+            );
+            return Ok(registry);
+        }
+        Err(error) => return Err(error),
     }
     tokio::time::sleep(CONFIRMATION_PAUSE).await;
     // Known partitions first: whoever claimed one of them had read a registry that knows it.
