@@ -43,6 +43,8 @@ pub(crate) struct IdempotentProducer {
     /// Kafka as a whole does not respond.
     unavailable: AtomicBool,
     probing: AtomicBool,
+    /// The number of the latest probe. An earlier one has stopped with a client that was replaced.
+    last_probe: AtomicU64,
     /// Whether the thread runs that replaces stopped clients.
     replacing: AtomicBool,
     /// Batches of which a record was acknowledged.
@@ -64,6 +66,7 @@ impl IdempotentProducer {
             lanes: Mutex::default(),
             unavailable: AtomicBool::new(false),
             probing: AtomicBool::new(false),
+            last_probe: AtomicU64::new(0),
             replacing: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
         }))
@@ -190,9 +193,15 @@ impl IdempotentProducer {
             return;
         }
         self.start_replacing();
+        self.spawn_probe();
+    }
+
+    /// Starts the thread that probes, in place of an earlier one.
+    fn spawn_probe(self: &Arc<Self>) {
+        let number = self.last_probe.fetch_add(1, Ordering::AcqRel) + 1;
         let this = Arc::downgrade(self);
-        let spawned =
-            std::thread::Builder::new().name("kafka-probe".into()).spawn(move || probe(&this));
+        let thread = std::thread::Builder::new().name("kafka-probe".into());
+        let spawned = thread.spawn(move || probe(&this, number));
         if let Err(error) = spawned {
             tracing::error!(%error, "failed to spawn the kafka probe thread");
             self.probing.store(false, Ordering::Release);
@@ -217,8 +226,7 @@ impl IdempotentProducer {
 
     fn replace(&self, client: &ArcSwap<PolledProducer>) -> Result<(), KafkaError> {
         let replacement = Arc::new(PolledProducer::start(&self.config)?);
-        // What has stopped must not send anything when it goes on. The purge also wakes the threads of its connections,
-        // and with them a request of the probe.
+        // What has stopped must not send anything when it goes on.
         client.swap(replacement).purge();
         tracing::warn!(topic = self.topic, "replaced a kafka client that had failed or stopped");
         Ok(())
@@ -287,14 +295,22 @@ impl IdempotentProducer {
     }
 }
 
-fn probe(producer: &Weak<IdempotentProducer>) {
+fn probe(producer: &Weak<IdempotentProducer>, number: u64) {
     while let Some(producer) = producer.upgrade() {
-        match producer.recover() {
+        let is_latest = || producer.last_probe.load(Ordering::Acquire) == number;
+        let recovered = producer.recover();
+        if !is_latest() {
+            return;
+        }
+        match recovered {
             Ok(()) => {
                 if producer.unavailable.swap(false, Ordering::Relaxed) {
                     tracing::info!(topic = producer.topic, "kafka producer is available again");
                 }
                 producer.admit_due();
+                if !is_latest() {
+                    return;
+                }
                 producer.probing.store(false, Ordering::Release);
                 // What has failed since then starts a probe, or finds this one.
                 if producer.has_recovered() || producer.probing.swap(true, Ordering::AcqRel) {
@@ -326,13 +342,21 @@ fn replace_stopped(producer: &Weak<IdempotentProducer>) {
             }
         }
         let have_stopped = producer.clients.each_ref().map(|client| client.load().has_stopped());
+        let mut any_replaced = false;
         for (index, client) in producer.clients.iter().enumerate() {
-            if had_stopped[index]
-                && have_stopped[index]
-                && let Err(error) = producer.replace(client)
-            {
-                tracing::warn!(%error, topic = producer.topic, "failed to replace a kafka client, retrying");
+            if !had_stopped[index] || !have_stopped[index] {
+                continue;
             }
+            match producer.replace(client) {
+                Ok(()) => any_replaced = true,
+                Err(error) => {
+                    tracing::warn!(%error, topic = producer.topic, "failed to replace a kafka client, retrying");
+                }
+            }
+        }
+        // The probe may wait for what was replaced.
+        if any_replaced {
+            producer.spawn_probe();
         }
         had_stopped = have_stopped;
         drop(producer);
