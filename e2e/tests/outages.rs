@@ -241,7 +241,7 @@ fn a_killed_and_restarted_kafka_loses_and_duplicates_nothing() {
     });
 }
 
-/// The waits of librdkafka that begin with a clock ahead are those that a clock which goes back makes longer; see
+/// A wait that begins with the clock ahead lasts as long as one during which the machine's clock goes back; see
 /// [`e2e::chaos::clock`].
 #[test]
 fn services_whose_clock_goes_back_during_an_outage_return_to_kafka() {

@@ -41,7 +41,7 @@ impl Fetch<'_> {
         loop {
             sleep(LOOK_INTERVAL).await;
             let is_queue_empty = queue.capacity() == queue.max_capacity();
-            if deliveries.went_on(progress.delivered(), is_queue_empty) {
+            if deliveries.is_progressing(progress.delivered(), is_queue_empty) {
                 metrics.set_fetch_stalled(false);
                 continue;
             }
@@ -85,12 +85,12 @@ impl Deliveries {
     }
 
     /// Notes the delivered position. Returns whether it has moved, or waits for the owner.
-    fn went_on(&mut self, position: Position, is_queue_empty: bool) -> bool {
-        let went_on = position != self.position || !is_queue_empty;
-        if went_on {
+    fn is_progressing(&mut self, position: Position, is_queue_empty: bool) -> bool {
+        let is_progressing = position != self.position || !is_queue_empty;
+        if is_progressing {
             *self = Self::new(position);
         }
-        went_on
+        is_progressing
     }
 
     /// Whether the records before the log's end have not been delivered for too long.
@@ -222,7 +222,7 @@ mod tests {
         let (end, mut deliveries) = (Position(9), Deliveries::new(Position(1)));
         let mut looks = |position: u64| {
             let position = Position(position);
-            !deliveries.went_on(position, true) && deliveries.is_stalled(position, end)
+            !deliveries.is_progressing(position, true) && deliveries.is_stalled(position, end)
         };
         assert_eq!([looks(1), looks(1), looks(1)], [false, false, true]);
         assert_eq!([looks(2), looks(2), looks(2), looks(2)], [false, false, false, true]);

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::GenerationMetrics;
 
-/// Totals of one budget may have some kilobytes.
+/// Bounds the size of a response.
 const BUDGETS_A_READ: usize = 16;
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// Polls in a row that find a later term, before it is reported: this process may not have read a switch yet.

@@ -25,7 +25,7 @@ pub async fn check_known_partitions(
         Err(StoreError::Unavailable(reason)) => {
             tracing::warn!(
                 reason,
-                "failed to check that the generation registry is not older than the store"
+                "failed to compare the generation registry with the store, starting anyway"
             );
             return Ok(registry);
         }

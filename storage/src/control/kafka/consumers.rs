@@ -23,7 +23,7 @@ pub(super) fn from_start(config: &KafkaConfig) -> KafkaResult<BaseConsumer<Quiet
     Ok(consumer)
 }
 
-/// Creates a consumer that reads nothing. Without statistics: they would queue up where nobody polls.
+/// Creates a consumer that reads nothing. It has no statistics: the queue of one that is rarely polled would grow.
 pub(super) fn idle(config: &KafkaConfig) -> KafkaResult<BaseConsumer<QuietContext>> {
     consumer_config(config).create_with_context(QuietContext::new(config)?)
 }

@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::sync::{mpsc, oneshot};
@@ -26,72 +25,68 @@ const MAX_FAILURES: u32 = 3;
 /// Requests that wait for the thread; more wait outside.
 const MAX_WAITING_REQUESTS: usize = 1_024;
 
-/// How long a thread may read: beyond all timeouts. The machine's clock has gone back then, by which librdkafka waits.
-const STUCK_AFTER: Duration = Duration::from_secs(20);
+/// Longest read before its thread counts as stuck. All timeouts of librdkafka are shorter, unless the machine's clock, by
+/// which it waits, went back.
+const READ_STUCK_AFTER: Duration = Duration::from_secs(20);
 
 type Confirmation = Result<Arc<Catalog>, DefinitionError>;
 
-/// Sends requests to the thread, which ends once this is dropped. A thread that is stuck is replaced.
+/// Sends requests to a thread, which ends once this is dropped. A thread that is stuck is replaced.
 pub(super) struct EndReader {
     config: KafkaConfig,
-    thread: ArcSwap<ThreadHandle>,
+    reader: Mutex<ReaderHandle>,
 }
 
-struct ThreadHandle {
+struct ReaderHandle {
     requests: mpsc::Sender<oneshot::Sender<Confirmation>>,
-    /// Since when the thread reads.
+    /// When the current read began; `None` while idle.
     reading_since: Arc<Mutex<Option<Instant>>>,
 }
 
 impl EndReader {
     /// Starts the thread. Kafka is not asked before the first request.
     pub fn start(config: KafkaConfig) -> std::io::Result<Self> {
-        let thread = ArcSwap::from_pointee(ThreadHandle::start(config.clone())?);
-        Ok(Self { config, thread })
+        let reader = Mutex::new(ReaderHandle::start(config.clone())?);
+        Ok(Self { config, reader })
     }
 
     /// Returns the definitions as of a moment after this call.
     pub async fn read(&self) -> Confirmation {
-        let thread = self.thread.load_full();
+        let requests = self.requests().map_err(unavailable)?;
         let (request, confirmation) = oneshot::channel();
         let read = async {
-            thread.requests.send(request).await.ok()?;
+            requests.send(request).await.ok()?;
             confirmation.await.ok()
         };
         // Includes the time until the thread takes the request.
         let read = tokio::time::timeout(CONFIRMATION_TIMEOUT, read).await;
-        read.ok().flatten().unwrap_or_else(|| {
-            self.replace_if_stuck(&thread);
-            Err(unavailable("no answer in time"))
-        })
+        read.ok().flatten().unwrap_or_else(|| Err(unavailable("no answer in time")))
     }
 
-    fn replace_if_stuck(&self, thread: &Arc<ThreadHandle>) {
-        if !thread.is_stuck(Instant::now()) {
-            return;
+    /// Returns the queue of a thread that is not stuck.
+    fn requests(&self) -> std::io::Result<mpsc::Sender<oneshot::Sender<Confirmation>>> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        if reader.is_stuck(Instant::now()) {
+            *reader = ReaderHandle::start(self.config.clone())?;
+            tracing::warn!("replaced the reader of the control topic's end, which was stuck");
         }
-        match ThreadHandle::start(self.config.clone()) {
-            // Of several requests that find it stuck, one replaces it.
-            Ok(replacement) => drop(self.thread.compare_and_swap(thread, Arc::new(replacement))),
-            Err(error) => {
-                tracing::error!(%error, "failed to start a reader of the control topic's end")
-            }
-        }
+        Ok(reader.requests.clone())
     }
 }
 
-impl ThreadHandle {
+impl ReaderHandle {
     fn start(config: KafkaConfig) -> std::io::Result<Self> {
         let (requests, mut waiting) = mpsc::channel(MAX_WAITING_REQUESTS);
         let reading_since = Arc::new(Mutex::new(None));
         let reading = Arc::clone(&reading_since);
-        let note = move |since| *reading.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        let set_reading_since =
+            move |since| *reading.lock().unwrap_or_else(PoisonError::into_inner) = since;
         std::thread::Builder::new().name("definitions-end".into()).spawn(move || {
-            let mut thread = Thread { config, client: None, failures: 0, last: None };
+            let mut reader = Reader { config, client: None, failures: 0, last: None };
             while let Some(first) = waiting.blocking_recv() {
-                note(Some(Instant::now()));
-                thread.answer(first, &mut waiting);
-                note(None);
+                set_reading_since(Some(Instant::now()));
+                reader.answer(first, &mut waiting);
+                set_reading_since(None);
             }
         })?;
         Ok(Self { requests, reading_since })
@@ -99,7 +94,7 @@ impl ThreadHandle {
 
     fn is_stuck(&self, now: Instant) -> bool {
         let since = *self.reading_since.lock().unwrap_or_else(PoisonError::into_inner);
-        since.is_some_and(|since| now.saturating_duration_since(since) > STUCK_AFTER)
+        since.is_some_and(|since| now.saturating_duration_since(since) > READ_STUCK_AFTER)
     }
 }
 
@@ -107,7 +102,7 @@ fn unavailable(reason: impl ToString) -> DefinitionError {
     DefinitionError::Unavailable(reason.to_string())
 }
 
-struct Thread {
+struct Reader {
     config: KafkaConfig,
     /// The client that asks where the topic ends.
     client: Option<BaseConsumer<QuietContext>>,
@@ -117,7 +112,7 @@ struct Thread {
     last: Option<(i64, Arc<Catalog>)>,
 }
 
-impl Thread {
+impl Reader {
     /// Answers a request, and those that wait behind it: all were made before the read begins.
     fn answer(
         &mut self,

@@ -44,6 +44,8 @@ use super::{
 use crate::log::kafka::KafkaConfig;
 
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+/// A step that takes longer hangs: its timeouts are shorter, unless the machine's clock, by which librdkafka waits, went back.
+const STEP_HUNG_AFTER: Duration = Duration::from_secs(30);
 
 /// The control topic on Kafka. Follows the topic from its start, in its own thread, until dropped.
 pub struct KafkaControlTopic {
@@ -78,9 +80,12 @@ impl KafkaControlTopic {
         step: impl FnOnce(&KafkaConfig) -> T + Send + 'static,
     ) -> Result<T, DefinitionError> {
         let config = self.config.clone();
-        tokio::task::spawn_blocking(move || step(&config))
-            .await
-            .map_err(|error| DefinitionError::Unavailable(error.to_string()))
+        let done = tokio::task::spawn_blocking(move || step(&config));
+        // What goes on later is fenced by then.
+        let Ok(done) = tokio::time::timeout(STEP_HUNG_AFTER, done).await else {
+            return Err(DefinitionError::Unavailable("the kafka client has stopped".into()));
+        };
+        done.map_err(|error| DefinitionError::Unavailable(error.to_string()))
     }
 }
 

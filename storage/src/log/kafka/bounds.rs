@@ -15,13 +15,16 @@ use crate::log::{BoundsReader, LogBounds, ReadError};
 
 /// How long a request waits for a partition's leader.
 const BOUNDS_TIMEOUT: Duration = Duration::from_secs(5);
+/// A request that takes longer hangs: the machine's clock, by which librdkafka waits, went back.
+const HUNG_AFTER: Duration = Duration::from_secs(12);
 
 /// Reads the bounds of a topic's partitions.
 #[derive(Clone)]
 pub(super) struct KafkaBounds {
     config: KafkaConfig,
     log: LogRef,
-    /// Replaced after an error, now and then: since it is never polled, it could not recover from the loss of all brokers.
+    /// Replaced after an error, at most every [`BOUNDS_TIMEOUT`]: since it is never polled, it could not recover from the
+    /// loss of all brokers.
     client: Arc<ArcSwap<BaseConsumer>>,
     replaced_at: Arc<Mutex<Instant>>,
 }
@@ -39,29 +42,33 @@ impl KafkaBounds {
         let client = self.client.load_full();
         let number = partition.0 as i32;
         let watermarks = client.fetch_watermarks(&self.log.topic, number, BOUNDS_TIMEOUT);
-        if watermarks.is_err() && self.is_replacement_due() {
-            self.client.store(Arc::new(create_consumer(&self.config, &self.log)?));
+        if watermarks.is_err() {
+            self.replace(&client)?;
         }
         let (low, high) = watermarks?;
         Ok(LogBounds { low: Position(low.max(0) as u64), high: Position(high.max(0) as u64) })
     }
 
-    /// Whether the client is to be replaced after an error, which then counts as done.
-    fn is_replacement_due(&self) -> bool {
+    /// Replaces a client that has failed, unless it was replaced already or another one was just now.
+    fn replace(&self, failed: &Arc<BaseConsumer>) -> Result<(), KafkaError> {
         let mut replaced_at = self.replaced_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = replaced_at.elapsed() >= BOUNDS_TIMEOUT;
-        if is_due {
+        if Arc::ptr_eq(failed, &self.client.load()) && replaced_at.elapsed() >= BOUNDS_TIMEOUT {
+            self.client.store(Arc::new(create_consumer(&self.config, &self.log)?));
             *replaced_at = Instant::now();
         }
-        is_due
+        Ok(())
     }
 }
 
 #[async_trait]
 impl BoundsReader for KafkaBounds {
     async fn bounds(&self, partition: PartitionId) -> Result<LogBounds, ReadError> {
-        let this = self.clone();
+        let (this, client) = (self.clone(), self.client.load_full());
         let fetched = tokio::task::spawn_blocking(move || this.fetch(partition));
-        fetched.await.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)
+        let Ok(fetched) = tokio::time::timeout(HUNG_AFTER, fetched).await else {
+            self.replace(&client).map_err(ReadError::unavailable)?;
+            return Err(ReadError::unavailable("the kafka client has stopped"));
+        };
+        fetched.map_err(ReadError::unavailable)?.map_err(ReadError::unavailable)
     }
 }

@@ -12,7 +12,7 @@ use rdkafka::statistics::Broker;
 
 /// A connection that is to be made again changes its state earlier, by the backoff of `KafkaConfig::client`, and statistics
 /// come at least every few seconds.
-const STUCK_AFTER: Duration = Duration::from_secs(15);
+const CONNECTION_STUCK_AFTER: Duration = Duration::from_secs(15);
 /// The states in which a thread waits, by the wall clock, to connect again.
 const WAITING_STATES: [&str; 2] = ["TRY_CONNECT", "DOWN"];
 
@@ -44,13 +44,17 @@ impl ConnectionWatch {
     /// Whether there were no statistics for long: the client's main thread has stopped.
     pub fn is_silent(&self, now: Instant) -> bool {
         let checked_at = *self.checked_at.lock().unwrap_or_else(PoisonError::into_inner);
-        now.saturating_duration_since(checked_at) > STUCK_AFTER
+        now.saturating_duration_since(checked_at) > CONNECTION_STUCK_AFTER
     }
 }
 
 fn is_stuck(broker: &Broker) -> bool {
     let in_state = Duration::from_micros(u64::try_from(broker.stateage).unwrap_or_default());
-    in_state > STUCK_AFTER && WAITING_STATES.contains(&broker.state.as_str())
+    // A coordinator that is not known yet has no address to connect to.
+    let has_address = !broker.nodename.is_empty();
+    has_address
+        && in_state > CONNECTION_STUCK_AFTER
+        && WAITING_STATES.contains(&broker.state.as_str())
 }
 
 #[cfg(test)]
@@ -59,6 +63,7 @@ mod tests {
 
     fn watch(state: &str, state_age: Duration) -> ConnectionWatch {
         let broker = Broker {
+            nodename: "broker:9092".into(),
             state: state.to_owned(),
             stateage: i64::try_from(state_age.as_micros()).unwrap_or(i64::MAX),
             ..Broker::default()
@@ -71,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_stuck_if_it_waits_to_be_made_for_long() {
-        let long = STUCK_AFTER + Duration::from_secs(1);
+        let long = CONNECTION_STUCK_AFTER + Duration::from_secs(1);
         assert!(watch("TRY_CONNECT", long).is_stuck());
         assert!(watch("DOWN", long).is_stuck());
         assert!(!watch("TRY_CONNECT", Duration::from_secs(5)).is_stuck());
@@ -85,6 +90,6 @@ mod tests {
     fn a_client_without_statistics_for_long_is_silent() {
         let watch = watch("UP", Duration::ZERO);
         assert!(!watch.is_silent(Instant::now()));
-        assert!(watch.is_silent(Instant::now() + STUCK_AFTER + Duration::from_secs(1)));
+        assert!(watch.is_silent(Instant::now() + CONNECTION_STUCK_AFTER + Duration::from_secs(1)));
     }
 }

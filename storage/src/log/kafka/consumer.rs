@@ -1,4 +1,4 @@
-//! A consumer that joins no group, for reading positions of one log.
+//! Consumers that join no group, for reading positions of one log; and how often a consumer makes statistics.
 
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -10,7 +10,7 @@ use super::connection_watch::ConnectionWatch;
 
 /// How often the lag is updated, and a partition that cannot be read is noticed, at least.
 const MIN_STATISTICS_INTERVAL_MS: u32 = 100;
-/// Where statistics show nothing but connections.
+/// Minimum interval of a tail consumer, which reads nothing but connection states from them.
 const MIN_TAIL_STATISTICS_INTERVAL_MS: u32 = 1_000;
 const STATISTICS_INTERVAL_MS_EACH_PARTITION: u32 = 4;
 
@@ -28,7 +28,7 @@ impl ClientContext for TailContext {
 
 impl ConsumerContext for TailContext {}
 
-/// Creates a consumer that joins no group. Without statistics: they would queue up where nobody polls.
+/// Creates a consumer that joins no group. It has no statistics: the queue of one that is rarely polled would grow.
 pub(super) fn create_consumer(
     config: &KafkaConfig,
     log: &LogRef,

@@ -2,8 +2,8 @@
 //!
 //! librdkafka waits for a time of the wall clock. If the clock goes back, a wait that has begun lasts longer by as much,
 //! unless something happens: a member of a group would send no heartbeats, and not return to it. So another thread, which
-//! waits by the monotonic clock, gives the client's main thread something to do that needs no broker, and ends the wait of
-//! whoever polls. A connection that does not go on is for `connection_watch`.
+//! waits by the monotonic clock, gives the client's main thread something to do that needs no broker, and interrupts the
+//! wait of whoever polls. A connection that does not go on is for `connection_watch`.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
@@ -22,27 +22,27 @@ pub(crate) fn keep_awake<C: ConsumerContext, T>(
     consumer: &BaseConsumer<C>,
     body: impl FnOnce() -> T,
 ) -> T {
-    let ending = Ending::default();
+    let stop = StopSignal::default();
     thread::scope(|scope| {
         let wake = || {
-            while !ending.wait(WAKE_INTERVAL) {
+            while !stop.wait(WAKE_INTERVAL) {
                 // The answer does not matter, only that the client's main thread gives one.
                 let _ = consumer.subscription();
-                end_poll(consumer);
+                interrupt_poll(consumer);
             }
         };
         let thread = thread::Builder::new().name("kafka-awake".into());
         if let Err(error) = thread.spawn_scoped(scope, wake) {
-            tracing::warn!(%error, "without a further thread, a clock that goes back stops a kafka consumer");
+            tracing::warn!(%error, "failed to spawn the kafka wake-up thread");
         }
         // Also if the body panics, since the scope waits for the thread.
-        let _end = EndOnDrop(&ending);
+        let _stop = StopOnDrop(&stop);
         body()
     })
 }
 
-/// Lets a poll that waits return without a record.
-fn end_poll<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
+/// Interrupts librdkafka's wait. The poll goes on for the rest of its timeout, by the monotonic clock.
+fn interrupt_poll<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
     #[expect(unsafe_code, reason = "rdkafka has no safe call for it")]
     // SAFETY: the client is alive while it is borrowed, and the reference to its queue is given back. The functions are
     // thread-safe.
@@ -55,27 +55,27 @@ fn end_poll<C: ConsumerContext>(consumer: &BaseConsumer<C>) {
     }
 }
 
-/// Whether the thread is to end.
+/// Ends the thread.
 #[derive(Default)]
-struct Ending {
-    has_ended: Mutex<bool>,
+struct StopSignal {
+    is_set: Mutex<bool>,
     changed: Condvar,
 }
 
-impl Ending {
-    /// Waits for the end, at most this long. Returns whether it has come.
+impl StopSignal {
+    /// Waits for the signal, at most this long. Returns whether it was given.
     fn wait(&self, timeout: Duration) -> bool {
-        let has_ended = self.has_ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(has_ended, timeout, |has_ended| !*has_ended);
+        let is_set = self.is_set.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(is_set, timeout, |is_set| !*is_set);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
-struct EndOnDrop<'e>(&'e Ending);
+struct StopOnDrop<'e>(&'e StopSignal);
 
-impl Drop for EndOnDrop<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
-        *self.0.has_ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self.0.is_set.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.0.changed.notify_all();
     }
 }

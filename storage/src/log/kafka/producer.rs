@@ -29,10 +29,12 @@ pub(crate) use super::polled_producer::Outgoing;
 
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time between two looks at whether the clients have stopped.
+/// Time between two checks whether the clients have stopped. Longer than a delivery timeout.
 const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
 /// Partitions whose leaders are probed at the same time: one that does not respond takes the whole timeout.
 const MAX_CONCURRENT_PROBES: usize = 16;
+/// In place of the number of a probe thread.
+const NO_PROBE: u64 = 0;
 
 pub(crate) struct IdempotentProducer {
     config: KafkaConfig,
@@ -42,10 +44,11 @@ pub(crate) struct IdempotentProducer {
     lanes: Mutex<Lanes>,
     /// Kafka as a whole does not respond.
     unavailable: AtomicBool,
-    probing: AtomicBool,
-    /// The number of the latest probe. An earlier one has stopped with a client that was replaced.
+    /// Number of the probe thread; 0: none runs. A thread with another number has been superseded, and ends.
+    current_probe: AtomicU64,
+    /// Number of the probe thread that began last.
     last_probe: AtomicU64,
-    /// Whether the thread runs that replaces stopped clients.
+    /// Whether the `kafka-replace` thread is running.
     replacing: AtomicBool,
     /// Batches of which a record was acknowledged.
     acknowledged: AtomicU64,
@@ -65,7 +68,7 @@ impl IdempotentProducer {
             topic,
             lanes: Mutex::default(),
             unavailable: AtomicBool::new(false),
-            probing: AtomicBool::new(false),
+            current_probe: AtomicU64::new(0),
             last_probe: AtomicU64::new(0),
             replacing: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
@@ -189,22 +192,21 @@ impl IdempotentProducer {
 
     /// Starts a thread that probes Kafka until Kafka and every refused partition responds, or the producer is dropped.
     fn start_probing(self: &Arc<Self>) {
-        if self.probing.swap(true, Ordering::AcqRel) {
+        self.start_probe(NO_PROBE);
+    }
+
+    /// Starts a probe thread in place of another one, if that is the current one.
+    fn start_probe(self: &Arc<Self>, superseded: u64) {
+        let number = self.last_probe.fetch_add(1, Ordering::AcqRel) + 1;
+        if !self.change_probe(superseded, number) {
             return;
         }
         self.start_replacing();
-        self.spawn_probe();
-    }
-
-    /// Starts the thread that probes, in place of an earlier one.
-    fn spawn_probe(self: &Arc<Self>) {
-        let number = self.last_probe.fetch_add(1, Ordering::AcqRel) + 1;
         let this = Arc::downgrade(self);
         let thread = std::thread::Builder::new().name("kafka-probe".into());
-        let spawned = thread.spawn(move || probe(&this, number));
-        if let Err(error) = spawned {
+        if let Err(error) = thread.spawn(move || probe(&this, number)) {
             tracing::error!(%error, "failed to spawn the kafka probe thread");
-            self.probing.store(false, Ordering::Release);
+            self.change_probe(number, NO_PROBE);
             // The next batches take the place of the probe: without either, appends would never resume.
             self.unavailable.store(false, Ordering::Relaxed);
             let now = Instant::now();
@@ -213,6 +215,15 @@ impl IdempotentProducer {
                 lanes.probed(partition, true, now);
             }
         }
+    }
+
+    /// Makes another probe the current one. Returns whether `from` was.
+    fn change_probe(&self, from: u64, to: u64) -> bool {
+        self.current_probe.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn is_current_probe(&self, number: u64) -> bool {
+        self.current_probe.load(Ordering::Acquire) == number
     }
 
     /// Replaces clients that have failed fatally, and sends a request to Kafka.
@@ -224,12 +235,13 @@ impl IdempotentProducer {
         client.client().fetch_metadata(Some(&self.topic), PROBE_TIMEOUT).map(|_| ())
     }
 
-    fn replace(&self, client: &ArcSwap<PolledProducer>) -> Result<(), KafkaError> {
-        let replacement = Arc::new(PolledProducer::start(&self.config)?);
+    /// Replaces a client, and returns the former one.
+    fn replace(&self, client: &ArcSwap<PolledProducer>) -> Result<Arc<PolledProducer>, KafkaError> {
+        let former = client.swap(Arc::new(PolledProducer::start(&self.config)?));
         // What has stopped must not send anything when it goes on.
-        client.swap(replacement).purge();
+        former.purge();
         tracing::warn!(topic = self.topic, "replaced a kafka client that had failed or stopped");
-        Ok(())
+        Ok(former)
     }
 
     /// Starts a thread that replaces stopped clients while Kafka is probed: the probe may have stopped with them.
@@ -245,15 +257,22 @@ impl IdempotentProducer {
         }
     }
 
-    /// Probes the leaders of the refused partitions that are due, and sends to those that respond.
-    fn admit_due(&self) {
+    /// Probes the leaders of the refused partitions that are due, and sends to those that respond. Stops if the probe
+    /// with this number is superseded.
+    fn admit_due(&self, number: u64) {
         let due = self.lanes().due(Instant::now());
         for some in due.chunks(MAX_CONCURRENT_PROBES) {
+            if !self.is_current_probe(number) {
+                return;
+            }
             std::thread::scope(|scope| {
                 for partition in some.iter().copied() {
                     let probe = move || {
                         let responds = self.leader_responds(partition);
-                        self.lanes().probed(partition, responds, Instant::now());
+                        let mut lanes = self.lanes();
+                        if self.is_current_probe(number) {
+                            lanes.probed(partition, responds, Instant::now());
+                        }
                     };
                     let thread = std::thread::Builder::new().name("kafka-probe".into());
                     if thread.spawn_scoped(scope, probe).is_err() {
@@ -297,9 +316,8 @@ impl IdempotentProducer {
 
 fn probe(producer: &Weak<IdempotentProducer>, number: u64) {
     while let Some(producer) = producer.upgrade() {
-        let is_latest = || producer.last_probe.load(Ordering::Acquire) == number;
         let recovered = producer.recover();
-        if !is_latest() {
+        if !producer.is_current_probe(number) {
             return;
         }
         match recovered {
@@ -307,13 +325,12 @@ fn probe(producer: &Weak<IdempotentProducer>, number: u64) {
                 if producer.unavailable.swap(false, Ordering::Relaxed) {
                     tracing::info!(topic = producer.topic, "kafka producer is available again");
                 }
-                producer.admit_due();
-                if !is_latest() {
+                producer.admit_due(number);
+                if !producer.change_probe(number, NO_PROBE) {
                     return;
                 }
-                producer.probing.store(false, Ordering::Release);
                 // What has failed since then starts a probe, or finds this one.
-                if producer.has_recovered() || producer.probing.swap(true, Ordering::AcqRel) {
+                if producer.has_recovered() || !producer.change_probe(NO_PROBE, number) {
                     return;
                 }
             }
@@ -328,37 +345,40 @@ fn probe(producer: &Weak<IdempotentProducer>, number: u64) {
     }
 }
 
-/// Replaces clients that have stopped, by two looks, while Kafka is probed. Waits by the monotonic clock alone.
+/// Replaces a client that was found stopped in two consecutive checks, while Kafka is probed. Waits by the monotonic clock
+/// alone.
 fn replace_stopped(producer: &Weak<IdempotentProducer>) {
-    let mut had_stopped = [false; 2];
+    let mut stopped_before = [false; 2];
+    let mut replaced: Vec<Arc<PolledProducer>> = Vec::new();
     while let Some(producer) = producer.upgrade() {
-        if !producer.probing.load(Ordering::Acquire) {
+        // What was given to a client just before it was replaced.
+        replaced.drain(..).for_each(|former| former.purge());
+        let probe = producer.current_probe.load(Ordering::Acquire);
+        if probe == NO_PROBE {
             producer.replacing.store(false, Ordering::Release);
             // A probe that began just now has found this thread.
-            if !producer.probing.load(Ordering::Acquire)
+            if producer.current_probe.load(Ordering::Acquire) == NO_PROBE
                 || producer.replacing.swap(true, Ordering::AcqRel)
             {
                 return;
             }
         }
-        let have_stopped = producer.clients.each_ref().map(|client| client.load().has_stopped());
-        let mut any_replaced = false;
-        for (index, client) in producer.clients.iter().enumerate() {
-            if !had_stopped[index] || !have_stopped[index] {
-                continue;
-            }
+        let stopped_now = producer.clients.each_ref().map(|client| client.load().has_stopped());
+        let both = stopped_before.into_iter().zip(stopped_now).map(|(before, now)| before && now);
+        for (client, _) in producer.clients.iter().zip(both).filter(|(_, has_stopped)| *has_stopped)
+        {
             match producer.replace(client) {
-                Ok(()) => any_replaced = true,
+                Ok(former) => replaced.push(former),
                 Err(error) => {
                     tracing::warn!(%error, topic = producer.topic, "failed to replace a kafka client, retrying");
                 }
             }
         }
         // The probe may wait for what was replaced.
-        if any_replaced {
-            producer.spawn_probe();
+        if !replaced.is_empty() {
+            producer.start_probe(probe);
         }
-        had_stopped = have_stopped;
+        stopped_before = stopped_now;
         drop(producer);
         std::thread::sleep(REPLACE_INTERVAL);
     }

@@ -53,6 +53,7 @@ const HEARTBEAT_INTERVAL_MS: &str = "100";
 /// This is also the timer at which librdkafka checks whether a heartbeat is due: the next slower one fires twice a
 /// second.
 const METADATA_INTERVAL_MS: &str = "100";
+
 /// A member of the processors' consumer group.
 pub struct KafkaSource {
     config: KafkaConfig,
@@ -189,7 +190,7 @@ impl PollLoop<'_> {
                 return Err(SourceError::Rejoin(error));
             }
             if context.connections.is_stuck() {
-                return Err(SourceError::Rejoin("the client does not connect any more".into()));
+                return Err(SourceError::Rejoin("a connection of the client is stuck".into()));
             }
             any_waiting = changes.any_waiting;
             for partition in changes.revoked {

@@ -153,7 +153,7 @@ impl Follower<'_> {
             };
             let polled = self.consumer.poll(timeout);
             if self.consumer.context().connections.is_stuck() {
-                return self.fail_all("the client does not connect any more");
+                return self.fail_all("a connection of the client is stuck");
             }
             is_buffered = match polled {
                 Some(Ok(message)) => {

@@ -179,7 +179,7 @@ async fn refused_partitions_are_probed_together() {
 
     let began = Instant::now();
     let prober = Arc::clone(&producer);
-    tokio::task::spawn_blocking(move || prober.admit_due()).await.unwrap();
+    tokio::task::spawn_blocking(move || prober.admit_due(NO_PROBE)).await.unwrap();
     assert!(began.elapsed() < 4 * PROBE_TIMEOUT, "{:?}", began.elapsed());
     assert_eq!(producer.refused_partitions(), (0..8).map(PartitionId).collect::<Vec<_>>());
 }
