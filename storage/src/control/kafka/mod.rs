@@ -45,7 +45,7 @@ use crate::log::kafka::KafkaConfig;
 
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A step that takes longer hangs: its timeouts are shorter, unless the machine's clock, by which librdkafka waits, went back.
-const STEP_HUNG_AFTER: Duration = Duration::from_secs(30);
+const STEP_HUNG_AFTER: Duration = Duration::from_secs(120);
 
 /// The control topic on Kafka. Follows the topic from its start, in its own thread, until dropped.
 pub struct KafkaControlTopic {
