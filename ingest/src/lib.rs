@@ -41,6 +41,7 @@ mod routes;
 mod service;
 mod signals;
 mod topic_settings;
+mod topic_watch;
 
 pub use config::IngestConfig;
 pub use default_budgets::define_default_budgets;

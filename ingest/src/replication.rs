@@ -6,9 +6,10 @@ use runtime::metrics::{Metrics, MetricsError};
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
+use crate::topic_watch::watch_topics;
+
 /// Time between two looks at the topics: brokers come and go, and replicas are reassigned.
 const INTERVAL: Duration = Duration::from_secs(300);
-const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// Reports by log line and metric, until `stop`, whether records have one replica though there are three brokers.
 ///
@@ -30,31 +31,17 @@ where
         "ingest_log_unreplicated",
         "1 while records have one replica although the cluster has three or more brokers.",
     )?;
-    Ok(async move {
-        let report = async {
-            loop {
-                let delay = match brokers_without_replicas().await {
-                    Ok(brokers) => {
-                        if let (Some(brokers), 0) = (brokers, unreplicated.get()) {
-                            tracing::warn!(
-                                brokers,
-                                "acknowledged records have one replica although the cluster could keep three: set \
-                                 kafka.replication_factor=3, and reassign the replicas of existing topics"
-                            );
-                        }
-                        unreplicated.set(brokers.is_some().into());
-                        INTERVAL
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "failed to look at the replicas of topics, retrying");
-                        RETRY_DELAY
-                    }
-                };
-                tokio::time::sleep(delay).await;
-            }
-        };
-        stop.run_until_cancelled(report).await;
-    })
+    let report = move |brokers: Option<usize>| {
+        if let (Some(brokers), 0) = (brokers, unreplicated.get()) {
+            tracing::warn!(
+                brokers,
+                "acknowledged records have one replica although the cluster could keep three: set \
+                 kafka.replication_factor=3, and reassign the replicas of existing topics"
+            );
+        }
+        unreplicated.set(brokers.is_some().into());
+    };
+    Ok(watch_topics("replicas", INTERVAL, brokers_without_replicas, report, stop))
 }
 
 #[cfg(test)]

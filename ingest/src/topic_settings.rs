@@ -11,9 +11,10 @@ use storage::log::kafka::TopicError;
 use storage::open_error::OpenError;
 use tokio_util::sync::CancellationToken;
 
+use crate::topic_watch::watch_topics;
+
 /// Time between two looks at the settings: submissions may be refused meanwhile.
 const INTERVAL: Duration = Duration::from_secs(30);
-const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// Reports by log line and metric, until `stop`, which settings of the topics are refused.
 ///
@@ -35,38 +36,24 @@ where
         "1 while a topic has a setting with which ingest would not start.",
         &["topic", "setting"],
     )?;
-    Ok(async move {
-        let mut reported = BTreeSet::new();
-        let report = async {
-            loop {
-                let delay = match refused_settings().await {
-                    Ok(refused) => {
-                        let before = std::mem::take(&mut reported);
-                        for reason in &refused {
-                            let Some((topic, setting)) = reason.refused_setting() else { continue };
-                            let key = (topic.to_owned(), setting);
-                            if !before.contains(&key) {
-                                tracing::error!(%reason, "topic setting is refused");
-                            }
-                            gauge.with_label_values(&[topic, setting]).set(1);
-                            reported.insert(key);
-                        }
-                        for (topic, setting) in before.difference(&reported) {
-                            tracing::info!(topic, setting, "topic setting is accepted again");
-                            gauge.with_label_values(&[topic.as_str(), setting]).set(0);
-                        }
-                        INTERVAL
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "failed to look at the settings of topics, retrying");
-                        RETRY_DELAY
-                    }
-                };
-                tokio::time::sleep(delay).await;
+    let mut reported = BTreeSet::new();
+    let report = move |refused: Vec<TopicError>| {
+        let before = std::mem::take(&mut reported);
+        for reason in &refused {
+            let Some((topic, setting)) = reason.refused_setting() else { continue };
+            let key = (topic.to_owned(), setting);
+            if !before.contains(&key) {
+                tracing::error!(%reason, "topic setting is refused");
             }
-        };
-        stop.run_until_cancelled(report).await;
-    })
+            gauge.with_label_values(&[topic, setting]).set(1);
+            reported.insert(key);
+        }
+        for (topic, setting) in before.difference(&reported) {
+            tracing::info!(topic, setting, "topic setting is accepted again");
+            gauge.with_label_values(&[topic.as_str(), setting]).set(0);
+        }
+    };
+    Ok(watch_topics("settings", INTERVAL, refused_settings, report, stop))
 }
 
 #[cfg(test)]
