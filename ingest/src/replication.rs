@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::topic_watch::watch_topics;
 
-/// Time between two looks at the topics: brokers come and go, and replicas are reassigned.
+/// Time between two reads of the topics: brokers come and go, and replicas are reassigned.
 const INTERVAL: Duration = Duration::from_secs(300);
 
 /// Reports by log line and metric, until `stop`, whether records have one replica though there are three brokers.

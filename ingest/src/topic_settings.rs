@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::topic_watch::watch_topics;
 
-/// Time between two looks at the settings: submissions may be refused meanwhile.
+/// Time between two reads of the settings: submissions may be refused meanwhile.
 const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reports by log line and metric, until `stop`, which settings of the topics are refused.

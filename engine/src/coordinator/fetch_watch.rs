@@ -14,12 +14,12 @@ use tokio::time::sleep;
 use crate::metrics::PartitionMetrics;
 use crate::partition::PartitionProgress;
 
-/// Time between two looks at a partition. The end of its log is read only if no record was delivered in between.
-const LOOK_INTERVAL: Duration = Duration::from_secs(20);
-/// Looks in a row, a minute, that see the log's end ahead of the same position, before the fetch counts as stalled.
-const STALLED_LOOKS: u32 = 3;
-/// The first looks of partitions that are claimed together are spread over the interval, in so many groups.
-const FIRST_LOOK_GROUPS: u32 = 64;
+/// Time between two checks of a partition. The end of its log is read only if no record was delivered in between.
+const CHECK_INTERVAL: Duration = Duration::from_secs(20);
+/// Consecutive checks, a minute, that find the log's end ahead of the same position, before the fetch counts as stalled.
+const STALLED_CHECKS: u32 = 3;
+/// The first checks of partitions that are claimed together are spread over the interval, in so many groups.
+const FIRST_CHECK_GROUPS: u32 = 64;
 
 /// One owner's partition, as it is fetched.
 pub(super) struct Fetch<'p> {
@@ -39,7 +39,7 @@ impl Fetch<'_> {
         let mut deliveries = Deliveries::new(progress.delivered());
         sleep(first_delay(partition)).await;
         loop {
-            sleep(LOOK_INTERVAL).await;
+            sleep(CHECK_INTERVAL).await;
             let is_queue_empty = queue.capacity() == queue.max_capacity();
             if deliveries.is_progressing(progress.delivered(), is_queue_empty) {
                 metrics.set_fetch_stalled(false);
@@ -69,19 +69,19 @@ impl Fetch<'_> {
 }
 
 fn first_delay(partition: PartitionId) -> Duration {
-    LOOK_INTERVAL * (partition.0 % FIRST_LOOK_GROUPS) / FIRST_LOOK_GROUPS
+    CHECK_INTERVAL * (partition.0 % FIRST_CHECK_GROUPS) / FIRST_CHECK_GROUPS
 }
 
-/// What consecutive looks at a partition saw. Pure.
+/// What consecutive checks of a partition have found. Pure.
 struct Deliveries {
     position: Position,
-    /// Looks in a row that saw the log's end ahead of this position.
-    looks_behind: u32,
+    /// Consecutive checks that found the log's end ahead of this position.
+    checks_behind: u32,
 }
 
 impl Deliveries {
     fn new(position: Position) -> Self {
-        Self { position, looks_behind: 0 }
+        Self { position, checks_behind: 0 }
     }
 
     /// Notes the delivered position. Returns whether it has moved, or waits for the owner.
@@ -98,9 +98,9 @@ impl Deliveries {
         if position != self.position || position >= end {
             *self = Self::new(position);
         } else {
-            self.looks_behind = self.looks_behind.saturating_add(1);
+            self.checks_behind = self.checks_behind.saturating_add(1);
         }
-        self.looks_behind >= STALLED_LOOKS
+        self.checks_behind >= STALLED_CHECKS
     }
 }
 
@@ -218,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_begins_the_looks_anew() {
+    fn a_delivery_resets_the_checks() {
         let (end, mut deliveries) = (Position(9), Deliveries::new(Position(1)));
-        let mut looks = |position: u64| {
+        let mut check = |position: u64| {
             let position = Position(position);
             !deliveries.is_progressing(position, true) && deliveries.is_stalled(position, end)
         };
-        assert_eq!([looks(1), looks(1), looks(1)], [false, false, true]);
-        assert_eq!([looks(2), looks(2), looks(2), looks(2)], [false, false, false, true]);
+        assert_eq!([check(1), check(1), check(1)], [false, false, true]);
+        assert_eq!([check(2), check(2), check(2), check(2)], [false, false, false, true]);
     }
 }

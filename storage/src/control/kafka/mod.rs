@@ -81,7 +81,7 @@ impl KafkaControlTopic {
     ) -> Result<T, DefinitionError> {
         let config = self.config.clone();
         let done = tokio::task::spawn_blocking(move || step(&config));
-        // What goes on later is fenced by then.
+        // A step that resumes later is fenced by then.
         let Ok(done) = tokio::time::timeout(STEP_HUNG_AFTER, done).await else {
             return Err(DefinitionError::Unavailable("the kafka client has stopped".into()));
         };

@@ -1,7 +1,7 @@
 //! Recognises a client that has stopped.
 //!
-//! librdkafka waits by the wall clock (`keep_awake`). After the clock has gone back, a thread that waits to connect again
-//! goes on only much later, and a producer has no request that wakes its main thread. Only another client helps then.
+//! librdkafka waits by the wall clock (`keep_awake`). After the clock has gone back, a thread that waits to reconnect
+//! waits much longer, and no request wakes a producer's main thread. The client has to be replaced then.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -3,7 +3,7 @@
 //! librdkafka waits for a time of the wall clock. If the clock goes back, a wait that has begun lasts longer by as much,
 //! unless something happens: a member of a group would send no heartbeats, and not return to it. So another thread, which
 //! waits by the monotonic clock, gives the client's main thread something to do that needs no broker, and interrupts the
-//! wait of whoever polls. A connection that does not go on is for `connection_watch`.
+//! wait of whoever polls. Connections that stay disconnected are watched by `connection_watch`.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;

@@ -238,7 +238,7 @@ impl IdempotentProducer {
     /// Replaces a client, and returns the former one.
     fn replace(&self, client: &ArcSwap<PolledProducer>) -> Result<Arc<PolledProducer>, KafkaError> {
         let former = client.swap(Arc::new(PolledProducer::start(&self.config)?));
-        // What has stopped must not send anything when it goes on.
+        // A stopped client that resumes must not send anything.
         former.purge();
         tracing::warn!(topic = self.topic, "replaced a kafka client that had failed or stopped");
         Ok(former)
@@ -351,7 +351,7 @@ fn replace_stopped(producer: &Weak<IdempotentProducer>) {
     let mut stopped_before = [false; 2];
     let mut replaced: Vec<Arc<PolledProducer>> = Vec::new();
     while let Some(producer) = producer.upgrade() {
-        // What was given to a client just before it was replaced.
+        // Records that were enqueued just before the replacement.
         replaced.drain(..).for_each(|former| former.purge());
         let probe = producer.current_probe.load(Ordering::Acquire);
         if probe == NO_PROBE {
