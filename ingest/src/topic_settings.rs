@@ -18,7 +18,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 
 /// Reports by log line and metric, until `stop`, which settings of the topics are refused.
 ///
-/// `refused_settings` returns one error for each.
+/// `refused_settings` returns one error for each, and one for each topic whose settings cannot be read: these stay as they
+/// were reported.
 ///
 /// # Errors
 /// When a metric name is already registered.
@@ -40,6 +41,10 @@ where
     let report = move |refused: Vec<TopicError>| {
         let before = std::mem::take(&mut reported);
         for reason in &refused {
+            if let Some(topic) = reason.unreadable_topic() {
+                tracing::warn!(%reason, "settings of a topic are unknown, retrying");
+                reported.extend(before.iter().filter(|(known, _)| known == topic).cloned());
+            }
             let Some((topic, setting)) = reason.refused_setting() else { continue };
             let key = (topic.to_owned(), setting);
             if !before.contains(&key) {
@@ -70,12 +75,17 @@ mod tests {
             found: 5_000,
             required: 1_000_000,
         };
+        let unreadable = |topic: &str| {
+            let (topic, reason) = (topic.to_owned(), "none".to_owned());
+            TopicError::UnreadableSettings { topic, reason }
+        };
         let unavailable = || OpenError::Unavailable { backend: "the log", reason: "none".into() };
         let (metrics, stop) = (Metrics::new("test"), CancellationToken::new());
         let answers = Mutex::new(vec![
-            Ok(Vec::new()),
+            Ok(vec![unreadable("definitions")]),
             Err(unavailable()),
-            Ok(vec![small()]),
+            Ok(vec![unreadable("submissions")]),
+            Ok(vec![unreadable("definitions"), small()]),
             Ok(vec![small()]),
             Ok(Vec::new()),
         ]);
@@ -96,6 +106,7 @@ mod tests {
         };
         report_topic_settings(look, &metrics, stop.clone()).unwrap().await;
         let refused = Some('1');
-        assert_eq!(*seen.lock().unwrap(), [None, None, refused, refused, refused, Some('0')]);
+        let expected = [None, None, refused, refused, refused, refused, Some('0')];
+        assert_eq!(*seen.lock().unwrap(), expected);
     }
 }

@@ -137,7 +137,8 @@ impl StorageConfig {
         }
     }
 
-    /// Returns each setting of the topics of a log and of the control records with which a start would be refused.
+    /// Returns each setting of the topics of a log and of the control records with which a start would be refused, and
+    /// each of these topics whose settings cannot be read.
     ///
     /// # Errors
     /// If Kafka is unreachable.

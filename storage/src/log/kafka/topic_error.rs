@@ -19,6 +19,14 @@ pub enum TopicError {
         /// The client's error.
         reason: String,
     },
+    /// The topic does not exist, or its settings may not be read: try again.
+    #[error("settings of topic `{topic}` cannot be read: {reason}")]
+    UnreadableSettings {
+        /// The topic.
+        topic: String,
+        /// The broker's error.
+        reason: String,
+    },
     /// The topic has another partition count: keys would change partitions, and people would be counted twice.
     #[error(
         "topic `{topic}` has {found} partitions, but this generation has {expected}: set `log.partitions` to what the \
@@ -70,7 +78,17 @@ impl TopicError {
         match self {
             Self::Durability { topic, .. } => Some((topic, MIN_INSYNC_REPLICAS)),
             Self::SmallRecords { topic, .. } => Some((topic, MAX_MESSAGE_BYTES)),
-            Self::Unavailable { .. } | Self::Partitions { .. } => None,
+            Self::Unavailable { .. }
+            | Self::UnreadableSettings { .. }
+            | Self::Partitions { .. } => None,
+        }
+    }
+
+    /// Returns the topic whose settings cannot be read, if that is the reason.
+    pub fn unreadable_topic(&self) -> Option<&str> {
+        match self {
+            Self::UnreadableSettings { topic, .. } => Some(topic),
+            _ => None,
         }
     }
 
@@ -83,7 +101,9 @@ impl From<TopicError> for OpenError {
     fn from(error: TopicError) -> Self {
         let (backend, reason) = ("the log", error.to_string());
         match error {
-            TopicError::Unavailable { .. } => Self::Unavailable { backend, reason },
+            TopicError::Unavailable { .. } | TopicError::UnreadableSettings { .. } => {
+                Self::Unavailable { backend, reason }
+            }
             TopicError::Partitions { .. }
             | TopicError::Durability { .. }
             | TopicError::SmallRecords { .. } => Self::Invalid { backend, reason },

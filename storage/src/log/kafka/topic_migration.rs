@@ -5,15 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::admin::{
-    AdminClient, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
-};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::admin::{AlterConfig, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::RDKafkaErrorCode;
 use schemas::{BudgetId, LogRef, PartitionId};
 
 use super::KafkaConfig;
-use super::admin::{ADMIN_TIMEOUT, admin_options};
+use super::admin::{ADMIN_TIMEOUT, Admin, admin_options, with_admin};
 use super::producer::{IdempotentProducer, Outgoing};
 use super::seal::{SEALED_MAX_BYTES, probe_rejects_appends};
 use super::topic_error::MAX_MESSAGE_BYTES;
@@ -55,16 +52,19 @@ impl TopicMigrator {
         let settings = self.settings(template).await?;
         let replicas = self.replicas(template).await?.unwrap_or_default();
         let replicas = replicas.max(self.config.replication_factor as usize);
-        let replication = TopicReplication::Fixed(i32::try_from(replicas).unwrap_or(i32::MAX));
-        let mut topic = NewTopic::new(&log.topic, log.partitions.get() as i32, replication);
-        for (name, value) in NEW_LOG_SETTINGS {
-            topic = topic.set(name, value);
-        }
-        for (name, value) in settings.iter().filter(|(name, _)| is_copied(name)) {
-            topic = topic.set(name, value);
-        }
-        let created = self.admin()?.create_topics(&[topic], &admin_options()).await;
-        for result in created.map_err(TopicMigrationError::new)? {
+        let new = log.clone();
+        let create = async move |admin: &Admin| {
+            let replication = TopicReplication::Fixed(i32::try_from(replicas).unwrap_or(i32::MAX));
+            let mut topic = NewTopic::new(&new.topic, new.partitions.get() as i32, replication);
+            for (name, value) in NEW_LOG_SETTINGS {
+                topic = topic.set(name, value);
+            }
+            for (name, value) in settings.iter().filter(|(name, _)| is_copied(name)) {
+                topic = topic.set(name, value);
+            }
+            admin.create_topics(&[topic], &admin_options()).await
+        };
+        for result in self.with_admin(create).await?.map_err(TopicMigrationError::new)? {
             result.map_err(|(topic, code)| TopicMigrationError::of_topic(&topic, code))?;
         }
         check_topic(&self.config, log).await.map_err(TopicMigrationError::new)
@@ -75,8 +75,10 @@ impl TopicMigrator {
     /// # Errors
     /// When Kafka does not delete the topic.
     pub async fn delete(&self, log: &LogRef) -> Result<(), TopicMigrationError> {
-        let deleted = self.admin()?.delete_topics(&[&log.topic], &admin_options()).await;
-        for result in deleted.map_err(TopicMigrationError::new)? {
+        let topic = log.topic.clone();
+        let delete =
+            async move |admin: &Admin| admin.delete_topics(&[&topic], &admin_options()).await;
+        for result in self.with_admin(delete).await?.map_err(TopicMigrationError::new)? {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition)) => {}
                 Err((topic, code)) => return Err(TopicMigrationError::of_topic(&topic, code)),
@@ -95,14 +97,12 @@ impl TopicMigrator {
 
     /// Returns the smallest replica count of the topic's partitions; `None` if the topic does not exist.
     async fn replicas(&self, log: &LogRef) -> Result<Option<usize>, TopicMigrationError> {
-        let (admin, topic) = (self.admin()?, log.topic.clone());
-        let fetched = tokio::task::spawn_blocking(move || {
-            let metadata = admin.inner().fetch_metadata(Some(&topic), ADMIN_TIMEOUT)?;
-            let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
-            Ok(partitions.iter().map(|partition| partition.replicas().len()).min())
-        });
-        let replicas: Result<_, KafkaError> = fetched.await.map_err(TopicMigrationError::new)?;
-        replicas.map_err(TopicMigrationError::new)
+        let topic = log.topic.clone();
+        let fetch =
+            async move |admin: &Admin| admin.inner().fetch_metadata(Some(&topic), ADMIN_TIMEOUT);
+        let metadata = self.with_admin(fetch).await?.map_err(TopicMigrationError::new)?;
+        let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
+        Ok(partitions.iter().map(|partition| partition.replicas().len()).min())
     }
 
     /// Returns how long after sealing an ingest may still report an append as accepted.
@@ -178,17 +178,20 @@ impl TopicMigrator {
         Ok(LogCopier { producer })
     }
 
-    fn admin(&self) -> Result<AdminClient<DefaultClientContext>, TopicMigrationError> {
-        self.config.client().create().map_err(TopicMigrationError::new)
+    async fn with_admin<T: Send + 'static>(
+        &self,
+        requests: impl AsyncFnOnce(&Admin) -> T + Send + 'static,
+    ) -> Result<T, TopicMigrationError> {
+        with_admin(&self.config, requests).await.map_err(TopicMigrationError::new)
     }
 
     /// Reads the settings that were set for the topic itself, without the brokers' defaults.
     async fn settings(&self, log: &LogRef) -> Result<Settings, TopicMigrationError> {
-        let described = self
-            .admin()?
-            .describe_configs(&[ResourceSpecifier::Topic(&log.topic)], &admin_options())
-            .await
-            .map_err(TopicMigrationError::new)?;
+        let topic = log.topic.clone();
+        let describe = async move |admin: &Admin| {
+            admin.describe_configs(&[ResourceSpecifier::Topic(&topic)], &admin_options()).await
+        };
+        let described = self.with_admin(describe).await?.map_err(TopicMigrationError::new)?;
         let mut settings = Settings::new();
         for topic in described {
             let topic = topic.map_err(|code| TopicMigrationError::of_topic(&log.topic, code))?;
@@ -210,12 +213,15 @@ impl TopicMigrator {
         let mut settings = self.settings(log).await?;
         settings.retain(|(name, _)| name != MAX_MESSAGE_BYTES);
         settings.extend(max_bytes.map(|value| (MAX_MESSAGE_BYTES.to_owned(), value)));
-        let mut change = AlterConfig::new(ResourceSpecifier::Topic(&log.topic));
-        for (name, value) in &settings {
-            change = change.set(name, value);
-        }
-        let changed = self.admin()?.alter_configs(&[change], &admin_options()).await;
-        for result in changed.map_err(TopicMigrationError::new)? {
+        let topic = log.topic.clone();
+        let alter = async move |admin: &Admin| {
+            let mut change = AlterConfig::new(ResourceSpecifier::Topic(&topic));
+            for (name, value) in &settings {
+                change = change.set(name, value);
+            }
+            admin.alter_configs(&[change], &admin_options()).await
+        };
+        for result in self.with_admin(alter).await?.map_err(TopicMigrationError::new)? {
             result.map_err(|(_, code)| TopicMigrationError::of_topic(&log.topic, code))?;
         }
         Ok(())

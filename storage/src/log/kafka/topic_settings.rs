@@ -2,11 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, ConfigResource, OwnedResourceSpecifier, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{ConfigResource, ResourceSpecifier};
 
 use super::KafkaConfig;
-use super::admin::{METADATA_POLL_INTERVAL, admin_options};
+use super::admin::{Admin, METADATA_POLL_INTERVAL, admin_options};
 use super::polled_producer::MAX_BATCH_BYTES;
 use super::seal::SEALED_MAX_BYTES;
 use super::topic_error::{MAX_MESSAGE_BYTES, MIN_INSYNC_REPLICAS, TopicError};
@@ -19,10 +18,9 @@ const SETTINGS_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn check_settings(
     config: &KafkaConfig,
     topics: impl IntoIterator<Item = &str>,
-    admin: &AdminClient<DefaultClientContext>,
+    admin: &Admin,
 ) -> Result<(), TopicError> {
-    let topics: Vec<ResourceSpecifier<'_>> =
-        topics.into_iter().map(ResourceSpecifier::Topic).collect();
+    let topics: Vec<&str> = topics.into_iter().collect();
     let deadline = Instant::now() + SETTINGS_TIMEOUT;
     loop {
         let checked = read_and_check(config, &topics, admin).await?.into_iter().next();
@@ -36,30 +34,42 @@ pub(super) async fn check_settings(
     }
 }
 
-/// Returns each setting of the topics with which a start would be refused.
+/// Returns each setting of the topics with which a start would be refused, and each topic whose settings cannot be read.
 pub(super) async fn refused_settings(
     config: &KafkaConfig,
     topics: impl IntoIterator<Item = &str>,
-    admin: &AdminClient<DefaultClientContext>,
+    admin: &Admin,
 ) -> Result<Vec<TopicError>, TopicError> {
-    let topics: Vec<ResourceSpecifier<'_>> =
-        topics.into_iter().map(ResourceSpecifier::Topic).collect();
+    let topics: Vec<&str> = topics.into_iter().collect();
     read_and_check(config, &topics, admin).await
 }
 
 async fn read_and_check(
     config: &KafkaConfig,
-    topics: &[ResourceSpecifier<'_>],
-    admin: &AdminClient<DefaultClientContext>,
+    topics: &[&str],
+    admin: &Admin,
 ) -> Result<Vec<TopicError>, TopicError> {
     let mut refused = Vec::new();
-    let described = admin.describe_configs(topics, &admin_options()).await;
-    for resource in described.map_err(|error| TopicError::unavailable(config, error))? {
-        let resource = resource.map_err(|code| TopicError::unavailable(config, code))?;
-        let OwnedResourceSpecifier::Topic(topic) = &resource.specifier else { continue };
-        let checked =
-            [check_durability(config, topic, &resource), check_record_size(topic, &resource)];
-        refused.extend(checked.into_iter().filter_map(Result::err));
+    // One by one: an error of one topic does not say which.
+    for topic in topics {
+        let specifier = [ResourceSpecifier::Topic(topic)];
+        let described = admin.describe_configs(&specifier, &admin_options()).await;
+        for resource in described.map_err(|error| TopicError::unavailable(config, error))? {
+            let topic = (*topic).to_owned();
+            match resource {
+                Ok(resource) => {
+                    let checked = [
+                        check_durability(config, &topic, &resource),
+                        check_record_size(&topic, &resource),
+                    ];
+                    refused.extend(checked.into_iter().filter_map(Result::err));
+                }
+                Err(code) => {
+                    let reason = code.to_string();
+                    refused.push(TopicError::UnreadableSettings { topic, reason });
+                }
+            }
+        }
     }
     Ok(refused)
 }

@@ -1,18 +1,15 @@
 //! The deployment's topics: creates missing ones, and checks partition counts and settings of the others.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::admin::{NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use schemas::{LogNumber, LogRef, PartitionCount, SIGNAL_RETENTION_MS};
 
 use super::KafkaConfig;
-use super::admin::{ADMIN_TIMEOUT, METADATA_POLL_INTERVAL, admin_client, admin_options};
+use super::admin::{ADMIN_TIMEOUT, Admin, METADATA_POLL_INTERVAL, admin_options, with_admin};
 use super::topic_error::{MIN_INSYNC_REPLICAS, TopicError};
 use super::topic_settings::{check_settings, refused_settings};
 use crate::log_identity::LogIdentity;
@@ -32,11 +29,15 @@ const IDENTITY_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// When Kafka is unavailable, or a topic has another partition count, too few replicas in sync or too small records.
 pub(crate) async fn ensure_auxiliary_topics(config: &KafkaConfig) -> Result<(), TopicError> {
-    ensure(
-        config,
-        &[(&config.dead_letters_topic(), 1, "delete"), (&config.definitions_topic, 1, "compact")],
-    )
-    .await
+    let wanted = [
+        WantedTopic { name: config.dead_letters_topic(), partitions: 1, cleanup_policy: "delete" },
+        WantedTopic {
+            name: config.definitions_topic.clone(),
+            partitions: 1,
+            cleanup_policy: "compact",
+        },
+    ];
+    ensure(config, wanted.into()).await
 }
 
 /// Ensures the auxiliary topics, and creates the deployment's first log if it is missing. A later log is only checked:
@@ -47,23 +48,41 @@ pub(crate) async fn ensure_auxiliary_topics(config: &KafkaConfig) -> Result<(), 
 pub async fn ensure_topics(config: &KafkaConfig, log: &LogRef) -> Result<(), TopicError> {
     ensure_auxiliary_topics(config).await?;
     match log.number {
-        LogNumber::FIRST => ensure(config, &[(&log.topic, log.partitions.get(), "delete")]).await,
+        LogNumber::FIRST => {
+            let (name, partitions) = (log.topic.clone(), log.partitions.get());
+            ensure(config, vec![WantedTopic { name, partitions, cleanup_policy: "delete" }]).await
+        }
         _ => check_topic(config, log).await,
     }
 }
 
-async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<(), TopicError> {
-    let admin = Arc::new(admin_client(config)?);
+/// A topic that is created if it is missing.
+struct WantedTopic {
+    name: String,
+    partitions: u32,
+    cleanup_policy: &'static str,
+}
+
+async fn ensure(config: &KafkaConfig, wanted: Vec<WantedTopic>) -> Result<(), TopicError> {
+    let owned = config.clone();
+    with_admin(config, async move |admin| ensure_with(&owned, admin, &wanted).await).await?
+}
+
+async fn ensure_with(
+    config: &KafkaConfig,
+    admin: &Admin,
+    wanted: &[WantedTopic],
+) -> Result<(), TopicError> {
     let min_insync_replicas = config.min_insync_replicas().to_string();
     let topics: Vec<NewTopic<'_>> = wanted
         .iter()
-        .map(|(name, partitions, cleanup_policy)| {
+        .map(|wanted| {
             let replication = TopicReplication::Fixed(config.replication_factor as i32);
-            let topic = NewTopic::new(name, *partitions as i32, replication)
+            let topic = NewTopic::new(&wanted.name, wanted.partitions as i32, replication)
                 .set(RETENTION_MS, "-1")
                 .set(MIN_INSYNC_REPLICAS, &min_insync_replicas)
-                .set("cleanup.policy", cleanup_policy);
-            match *cleanup_policy {
+                .set("cleanup.policy", wanted.cleanup_policy);
+            match wanted.cleanup_policy {
                 "compact" => topic.set(MAX_COMPACTION_LAG.0, MAX_COMPACTION_LAG.1),
                 _ => topic,
             }
@@ -79,9 +98,11 @@ async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<()
             }
         }
     }
-    let counts = wanted.iter().map(|(topic, count, _)| ((*topic).to_owned(), *count)).collect();
-    check_partition_counts(config, counts, Arc::clone(&admin)).await?;
-    check_settings(config, wanted.iter().map(|(topic, ..)| *topic), &admin).await
+    let deadline = Instant::now() + ADMIN_TIMEOUT;
+    for topic in wanted {
+        check_partition_count(config, admin, &topic.name, topic.partitions, deadline)?;
+    }
+    check_settings(config, wanted.iter().map(|topic| topic.name.as_str()), admin).await
 }
 
 /// Creates the topic of signals if it is missing. An existing one is used as it is, with a warning if it keeps its
@@ -90,7 +111,11 @@ async fn ensure(config: &KafkaConfig, wanted: &[(&str, u32, &str)]) -> Result<()
 /// # Errors
 /// When Kafka is unavailable.
 pub(crate) async fn ensure_signals_topic(config: &KafkaConfig) -> Result<(), TopicError> {
-    let admin = admin_client(config)?;
+    let owned = config.clone();
+    with_admin(config, async move |admin| ensure_signals_with(&owned, admin).await).await?
+}
+
+async fn ensure_signals_with(config: &KafkaConfig, admin: &Admin) -> Result<(), TopicError> {
     let (topic, retention_ms) = (config.signals_topic(), SIGNAL_RETENTION_MS.to_string());
     let min_insync_replicas = config.min_insync_replicas().to_string();
     let replication = TopicReplication::Fixed(config.replication_factor as i32);
@@ -104,7 +129,7 @@ pub(crate) async fn ensure_signals_topic(config: &KafkaConfig) -> Result<(), Top
     match created.into_iter().next() {
         None | Some(Ok(_)) => Ok(()),
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
-            warn_of_other_retention(config, &topic, &admin).await
+            warn_of_other_retention(config, &topic, admin).await
         }
         Some(Err((_, code))) => {
             let reason = format!("topic `{topic}` cannot be created: {code}");
@@ -116,7 +141,7 @@ pub(crate) async fn ensure_signals_topic(config: &KafkaConfig) -> Result<(), Top
 async fn warn_of_other_retention(
     config: &KafkaConfig,
     topic: &str,
-    admin: &AdminClient<DefaultClientContext>,
+    admin: &Admin,
 ) -> Result<(), TopicError> {
     let described =
         admin.describe_configs([&ResourceSpecifier::Topic(topic)], &admin_options()).await;
@@ -144,10 +169,13 @@ async fn warn_of_other_retention(
 /// When Kafka is unavailable, or the topic does not exist, or has another partition count, too few replicas in sync
 /// or too small records.
 pub(super) async fn check_topic(config: &KafkaConfig, log: &LogRef) -> Result<(), TopicError> {
-    let counts = vec![(log.topic.clone(), log.partitions.get())];
-    let admin = Arc::new(admin_client(config)?);
-    check_partition_counts(config, counts, Arc::clone(&admin)).await?;
-    check_settings(config, [log.topic.as_str()], &admin).await
+    let (owned, log) = (config.clone(), log.clone());
+    let check = async move |admin: &Admin| {
+        let deadline = Instant::now() + ADMIN_TIMEOUT;
+        check_partition_count(&owned, admin, &log.topic, log.partitions.get(), deadline)?;
+        check_settings(&owned, [log.topic.as_str()], admin).await
+    };
+    with_admin(config, check).await?
 }
 
 /// Returns how many brokers the cluster has if it could keep three replicas and a topic of the control records or of
@@ -158,36 +186,34 @@ pub(super) async fn check_topic(config: &KafkaConfig, log: &LogRef) -> Result<()
 pub(crate) async fn brokers_without_replicas(
     config: &KafkaConfig,
 ) -> Result<Option<usize>, TopicError> {
-    let admin = admin_client(config)?;
     let topics = [config.definitions_topic.clone(), config.topic.clone()];
-    let looked = tokio::task::spawn_blocking(move || {
-        // Of all topics: asking for one that is absent may create it.
-        let metadata = admin.inner().fetch_metadata(None, ADMIN_TIMEOUT)?;
-        let brokers = metadata.brokers().len();
-        let has_one_replica = metadata
-            .topics()
-            .iter()
-            .filter(|topic| topics.iter().any(|name| name == topic.name()))
-            .flat_map(MetadataTopic::partitions)
-            .any(|partition| partition.replicas().len() == 1);
-        Ok::<_, KafkaError>((has_one_replica && brokers >= REPLICATED_BROKERS).then_some(brokers))
-    });
-    let looked = looked.await.map_err(|error| TopicError::unavailable(config, error))?;
-    looked.map_err(|error| TopicError::unavailable(config, error))
+    let metadata = fetch_all_topics(config).await?;
+    let brokers = metadata.brokers().len();
+    let has_one_replica = metadata
+        .topics()
+        .iter()
+        .filter(|topic| topics.iter().any(|name| name == topic.name()))
+        .flat_map(MetadataTopic::partitions)
+        .any(|partition| partition.replicas().len() == 1);
+    Ok((has_one_replica && brokers >= REPLICATED_BROKERS).then_some(brokers))
 }
 
-/// Returns each setting with which a start would be refused, of a log's topic and the auxiliary ones: they may have
-/// been changed since.
+/// Returns each setting with which a start would be refused, of a log's topic and the auxiliary ones, and each of these
+/// topics that cannot be read: they may have been changed since.
 ///
 /// # Errors
-/// When Kafka is unavailable, or a topic does not exist.
+/// When Kafka is unavailable.
 pub(crate) async fn refused_settings_of(
     config: &KafkaConfig,
     log: &LogRef,
 ) -> Result<Vec<TopicError>, TopicError> {
-    let (admin, dead_letters) = (admin_client(config)?, config.dead_letters_topic());
-    let topics = [log.topic.as_str(), &config.definitions_topic, &dead_letters];
-    refused_settings(config, topics, &admin).await
+    let (owned, log_topic) = (config.clone(), log.topic.clone());
+    let read = async move |admin: &Admin| {
+        let dead_letters = owned.dead_letters_topic();
+        let topics = [log_topic.as_str(), &owned.definitions_topic, &dead_letters];
+        refused_settings(&owned, topics, admin).await
+    };
+    with_admin(config, read).await?
 }
 
 /// Returns the later logs of the deployment whose topics exist: those of repartitions, the latest first.
@@ -195,26 +221,28 @@ pub(crate) async fn refused_settings_of(
 /// # Errors
 /// When Kafka is unavailable.
 pub(crate) async fn later_logs(config: &KafkaConfig) -> Result<Vec<LogRef>, TopicError> {
-    let (admin, prefix) = (admin_client(config)?, format!("{}-", config.topic));
-    let looked = tokio::task::spawn_blocking(move || {
-        // Of all topics: asking for one that is absent may create it.
-        let metadata = admin.inner().fetch_metadata(None, ADMIN_TIMEOUT)?;
-        let later_log = |topic: &MetadataTopic| {
-            // As a repartition names them: another program may have `submissions-1` or `submissions-02`.
-            let suffix = topic.name().strip_prefix(&prefix)?;
-            let number = suffix.parse().ok().filter(|number: &u32| *number >= 2)?;
-            if number.to_string() != suffix {
-                return None;
-            }
-            let partitions = PartitionCount::new(topic.partitions().len() as u64).ok()?;
-            Some(LogRef { number: LogNumber(number), topic: topic.name().to_owned(), partitions })
-        };
-        let mut logs: Vec<_> = metadata.topics().iter().filter_map(later_log).collect();
-        logs.sort_by_key(|log| std::cmp::Reverse(log.number));
-        Ok::<_, KafkaError>(logs)
-    });
-    let looked = looked.await.map_err(|error| TopicError::unavailable(config, error))?;
-    looked.map_err(|error| TopicError::unavailable(config, error))
+    let prefix = format!("{}-", config.topic);
+    let later_log = |topic: &MetadataTopic| {
+        // As a repartition names them: another program may have `submissions-1` or `submissions-02`.
+        let suffix = topic.name().strip_prefix(&prefix)?;
+        let number = suffix.parse().ok().filter(|number: &u32| *number >= 2)?;
+        if number.to_string() != suffix {
+            return None;
+        }
+        let partitions = PartitionCount::new(topic.partitions().len() as u64).ok()?;
+        Some(LogRef { number: LogNumber(number), topic: topic.name().to_owned(), partitions })
+    };
+    let metadata = fetch_all_topics(config).await?;
+    let mut logs: Vec<_> = metadata.topics().iter().filter_map(later_log).collect();
+    logs.sort_by_key(|log| std::cmp::Reverse(log.number));
+    Ok(logs)
+}
+
+/// Fetches the metadata of all topics: asking for one that is absent may create it.
+async fn fetch_all_topics(config: &KafkaConfig) -> Result<Metadata, TopicError> {
+    let fetch = async |admin: &Admin| admin.inner().fetch_metadata(None, ADMIN_TIMEOUT);
+    let fetched = with_admin(config, fetch).await?;
+    fetched.map_err(|error| TopicError::unavailable(config, error))
 }
 
 /// Fetches the cluster's id. The client does not expose the topic's id, so a recreated topic is detected by its
@@ -223,55 +251,32 @@ pub(crate) async fn later_logs(config: &KafkaConfig) -> Result<Vec<LogRef>, Topi
 /// # Errors
 /// When Kafka is unavailable.
 pub(super) async fn log_identity(config: &KafkaConfig) -> Result<LogIdentity, TopicError> {
-    let client: BaseConsumer = config
-        .client()
-        .set("group.id", &config.group)
-        .create()
-        .map_err(|error| TopicError::unavailable(config, error))?;
-    let cluster_id =
-        tokio::task::spawn_blocking(move || client.client().fetch_cluster_id(IDENTITY_TIMEOUT))
-            .await
-            .ok()
-            .flatten()
-            .ok_or_else(|| TopicError::unavailable(config, "it did not report its cluster id"))?;
+    let fetch = async |admin: &Admin| admin.inner().fetch_cluster_id(IDENTITY_TIMEOUT);
+    let fetched = with_admin(config, fetch).await?;
+    let cluster_id = fetched
+        .ok_or_else(|| TopicError::unavailable(config, "it did not report its cluster id"))?;
     Ok(LogIdentity { cluster_id, topic_id: String::new() })
-}
-
-/// Checks partition counts.
-async fn check_partition_counts(
-    config: &KafkaConfig,
-    expected: Vec<(String, u32)>,
-    admin: Arc<AdminClient<DefaultClientContext>>,
-) -> Result<(), TopicError> {
-    let owned = config.clone();
-    let checked = tokio::task::spawn_blocking(move || {
-        let deadline = Instant::now() + ADMIN_TIMEOUT;
-        expected.into_iter().try_for_each(|(topic, count)| {
-            check_partition_count(&owned, &admin, topic, count, deadline)
-        })
-    });
-    checked.await.unwrap_or_else(|panicked| Err(TopicError::unavailable(config, panicked)))
 }
 
 /// Checks one partition count. Polls, since a new topic takes a moment to appear in every broker's metadata. Blocks.
 fn check_partition_count(
     config: &KafkaConfig,
-    admin: &AdminClient<DefaultClientContext>,
-    topic: String,
+    admin: &Admin,
+    topic: &str,
     expected: u32,
     deadline: Instant,
 ) -> Result<(), TopicError> {
     loop {
         let metadata = admin
             .inner()
-            .fetch_metadata(Some(&topic), ADMIN_TIMEOUT)
+            .fetch_metadata(Some(topic), ADMIN_TIMEOUT)
             .map_err(|error| TopicError::unavailable(config, error))?;
         let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
         if found == expected as usize {
             return Ok(());
         }
         if found != 0 {
-            return Err(TopicError::Partitions { topic, found, expected });
+            return Err(TopicError::Partitions { topic: topic.to_owned(), found, expected });
         }
         if Instant::now() > deadline {
             let reason = format!("topic `{topic}` has no leader");
