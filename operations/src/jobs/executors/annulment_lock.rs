@@ -38,8 +38,7 @@ pub(super) async fn lock(
         let register = deps.annulments.change_annulments(budget, &change).await?;
         match register.lock() {
             Some(other) if other != holder => {
-                wait_for(deps, job, budget, other).await?;
-                replaces = Some(other);
+                replaces = wait_for(deps, job, budget, other).await?;
             }
             _ => return Ok(LockedRegister { lock: holder, register }),
         }
@@ -56,26 +55,29 @@ impl LockedRegister {
     }
 }
 
-/// Waits until the holder has given the lock back, or does not work any more.
+/// Waits until the holder seems to have given the lock back, or does not work any more.
+///
+/// Returns the holder if it does not work any more: then it is replaced. The list that is read here may be older than the
+/// one in which the lock was found, so a lock that seems to be given back may be held still.
 async fn wait_for(
     deps: &JobExecutorDeps,
     job: &JobLease,
     budget: &BudgetId,
     holder: AnnulmentLock,
-) -> Result<(), JobFailure> {
+) -> Result<Option<AnnulmentLock>, JobFailure> {
     let mut last_change = None;
     loop {
         // An earlier attempt of this job has ended: this one has the lease.
         let other = if holder.job == job.id() { None } else { job.other_job(holder.job).await? };
         let running = other.filter(|other| other.running().is_some());
         let Some(revision) = running.map(|running| running.revision) else {
-            return Ok(());
+            return Ok(Some(holder));
         };
         let now = Instant::now();
         match last_change {
             Some((seen, since)) if seen == revision => {
                 if now.duration_since(since) > LEASE_DURATION {
-                    return Ok(());
+                    return Ok(Some(holder));
                 }
             }
             _ => last_change = Some((revision, now)),
@@ -85,7 +87,7 @@ async fn wait_for(
         let stored = deps.annulments.annulments(budget).await;
         let stored = stored.map_err(|error| JobFailure::Transient(error.to_string()))?;
         if stored.register().is_some_and(|register| register.lock() != Some(holder)) {
-            return Ok(());
+            return Ok(None);
         }
     }
 }

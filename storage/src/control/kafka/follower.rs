@@ -137,8 +137,9 @@ pub(super) fn spawn(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     std::thread::Builder::new().name("definitions".into()).spawn(move || {
+        let mut applied = AppliedRecords::default();
         while !stop.is_cancelled() {
-            if let Err(error) = follow(&config, &state, &stop) {
+            if let Err(error) = follow(&config, &state, &mut applied, &stop) {
                 let retry_in_ms = RECONNECT_DELAY.as_millis() as u64;
                 tracing::warn!(%error, retry_in_ms, "failed to follow the control topic, retrying");
                 std::thread::sleep(RECONNECT_DELAY);
@@ -148,15 +149,39 @@ pub(super) fn spawn(
     Ok(())
 }
 
-fn follow(config: &KafkaConfig, state: &State, stop: &CancellationToken) -> KafkaResult<()> {
+/// The offset behind the last record that was applied. Pure.
+///
+/// A follower that reconnects reads the topic from its start again. An earlier document of annulments must not replace
+/// the latest one meanwhile: unlike the other records, these documents have no order of their own.
+#[derive(Debug, Default)]
+struct AppliedRecords {
+    next: i64,
+}
+
+impl AppliedRecords {
+    /// Notes a record. Returns whether it is read for the first time.
+    fn is_first_read(&mut self, offset: i64) -> bool {
+        let is_first = offset >= self.next;
+        self.next = self.next.max(offset.saturating_add(1));
+        is_first
+    }
+}
+
+fn follow(
+    config: &KafkaConfig,
+    state: &State,
+    applied: &mut AppliedRecords,
+    stop: &CancellationToken,
+) -> KafkaResult<()> {
     let consumer = consumers::from_start(config)?;
-    keep_awake(&consumer, || poll_until(&consumer, config, state, stop))
+    keep_awake(&consumer, || poll_until(&consumer, config, state, applied, stop))
 }
 
 fn poll_until(
     consumer: &BaseConsumer<QuietContext>,
     config: &KafkaConfig,
     state: &State,
+    applied: &mut AppliedRecords,
     stop: &CancellationToken,
 ) -> KafkaResult<()> {
     let mut initial_read = InitialRead::default();
@@ -167,46 +192,16 @@ fn poll_until(
             return Err(KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));
         }
         match polled {
-            Some(Ok(message)) => match ControlRecord::parse(&message) {
-                Some(ControlRecord::Budget(id, stored)) => state.update_budget(&id, &stored),
-                Some(ControlRecord::ActiveLog(log)) => state.update_log(log),
-                Some(ControlRecord::UnreadableLog) => {
-                    state.set_log_unreadable();
-                    tracing::error!(
+            Some(Ok(message)) => {
+                let is_first_read = applied.is_first_read(message.offset());
+                match ControlRecord::parse(&message) {
+                    Some(record) => apply(state, record, message.offset(), is_first_read),
+                    None => tracing::warn!(
                         offset = message.offset(),
-                        "record of the active log is unreadable: it is damaged, or a newer release wrote it"
-                    );
+                        "ignored a record of the control topic with an unknown key"
+                    ),
                 }
-                Some(ControlRecord::Secret(fingerprint)) => state.set_secret(fingerprint),
-                Some(ControlRecord::UnreadableSecret) => tracing::error!(
-                    offset = message.offset(),
-                    "record of the person secret is unreadable: it is damaged, or a newer release wrote it"
-                ),
-                Some(ControlRecord::Revoked(budget, stored)) => {
-                    if stored == StoredRevocations::Unreadable {
-                        tracing::error!(
-                            %budget,
-                            offset = message.offset(),
-                            "record of revoked codes is unreadable: it is damaged, or a newer release wrote it; no code of the budget is accepted"
-                        );
-                    }
-                    state.add_revoked(&budget, stored);
-                }
-                Some(ControlRecord::Annulments(budget, stored)) => {
-                    if stored == StoredAnnulments::Unreadable {
-                        tracing::error!(
-                            %budget,
-                            offset = message.offset(),
-                            "list of annulments is unreadable: it is damaged, or a newer release wrote it"
-                        );
-                    }
-                    state.set_annulments(budget, stored);
-                }
-                None => tracing::warn!(
-                    offset = message.offset(),
-                    "ignored a record of the control topic with an unknown key"
-                ),
-            },
+            }
             Some(Err(KafkaError::PartitionEOF(_))) => initial_read.has_met_end = true,
             Some(Err(error)) => tracing::debug!(%error, "control topic consumer error"),
             None => {}
@@ -218,10 +213,69 @@ fn poll_until(
     Ok(())
 }
 
+fn apply(state: &State, record: ControlRecord, offset: i64, is_first_read: bool) {
+    match record {
+        ControlRecord::Budget(id, stored) => state.update_budget(&id, &stored),
+        ControlRecord::ActiveLog(log) => state.update_log(log),
+        ControlRecord::UnreadableLog => {
+            state.set_log_unreadable();
+            tracing::error!(
+                offset,
+                "record of the active log is unreadable: it is damaged, or a newer release wrote it"
+            );
+        }
+        ControlRecord::Secret(fingerprint) => state.set_secret(fingerprint),
+        ControlRecord::UnreadableSecret => tracing::error!(
+            offset,
+            "record of the person secret is unreadable: it is damaged, or a newer release wrote it"
+        ),
+        ControlRecord::Revoked(budget, stored) => {
+            if stored == StoredRevocations::Unreadable {
+                tracing::error!(
+                    %budget,
+                    offset,
+                    "record of revoked codes is unreadable: it is damaged, or a newer release wrote it; no code of the \
+                     budget is accepted"
+                );
+            }
+            state.add_revoked(&budget, stored);
+        }
+        ControlRecord::Annulments(..) if !is_first_read => {}
+        ControlRecord::Annulments(budget, stored) => {
+            if stored == StoredAnnulments::Unreadable {
+                tracing::error!(
+                    %budget,
+                    offset,
+                    "list of annulments is unreadable: it is damaged, or a newer release wrote it"
+                );
+            }
+            state.set_annulments(budget, stored);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::kafka::record::ACTIVE_LOG_KEY;
+
+    #[test]
+    fn a_second_read_from_the_start_replaces_no_annulments_by_earlier_ones() {
+        let (state, mut applied) = (State::default(), AppliedRecords::default());
+        let Ok(budget) = BudgetId::parse("taxes") else { panic!("a valid id") };
+        // The first document cannot be read, the second is an empty list.
+        let mut read = |offset, stored: &StoredAnnulments| {
+            let record = ControlRecord::Annulments(budget.clone(), stored.clone());
+            apply(&state, record, offset, applied.is_first_read(offset));
+            state.annulments(&budget)
+        };
+        let (earlier, latest) = (StoredAnnulments::Unreadable, StoredAnnulments::default());
+        assert_eq!(read(3, &earlier), earlier);
+        assert_eq!(read(7, &latest), latest);
+        assert_eq!(read(3, &earlier), latest);
+        assert_eq!(read(7, &latest), latest);
+        assert_eq!(read(8, &earlier), earlier);
+    }
 
     #[test]
     fn an_unreadable_active_log_is_not_taken_for_the_known_one() {
